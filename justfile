@@ -1,0 +1,57 @@
+python := ".venv/bin/python"
+firmware_elf := "esp32-app/target/riscv32imc-unknown-none-elf/release/firmware"
+
+# List the recipes
+@_list:
+    just --list --unsorted
+
+# Install and build what is missing
+@setup:
+    python3 tools/setup.py
+
+# Train, quantize, run and personalize a model on the emulated device (arguments: see --help)
+demo *arguments: setup
+    {{ python }} python-plugin/examples/demo.py {{ arguments }}
+
+# Run every check: lint, Rust tests, Python tests
+test: lint
+    cargo test --quiet --package nano-core --all-features
+    cargo test --quiet --manifest-path esp32-app/device/Cargo.toml
+    {{ python }} -m pytest -n 2 tests
+
+# Check format, types and lints of Python and Rust
+lint: setup
+    {{ python }} -m ruff check .
+    {{ python }} -m ruff format --check .
+    {{ python }} -m mypy --strict python-plugin/src python-plugin/examples tools
+    cargo fmt --all --check
+    cargo fmt --all --check --manifest-path esp32-app/Cargo.toml
+    cargo clippy --quiet --workspace --all-targets --all-features -- --deny warnings
+    cargo clippy --quiet --manifest-path esp32-app/device/Cargo.toml --all-targets -- --deny warnings
+    cd esp32-app && ../tools/rv32-cargo clippy --quiet --release -p torch-nano-virt -- --deny warnings
+
+# Build the ESP32-C3 firmware with an exported model, and check its flash image
+firmware model="build/demo/model": setup
+    cd esp32-app && TORCH_NANO_MODEL={{ quote(model) }} ../tools/rv32-cargo build --locked --release -p torch-nano-firmware
+    tools/flash-image {{ firmware_elf }} build/firmware/esp32c3.bin
+
+# Build the firmware and write it to an ESP32-C3 on USB
+flash model="build/demo/model": _probe-rs (firmware model)
+    probe-rs download --chip esp32c3 --binary-format idf {{ firmware_elf }}
+    probe-rs reset --chip esp32c3
+
+@_probe-rs:
+    command -v probe-rs >/dev/null || { echo 'probe-rs is missing. Install it: cargo install probe-rs-tools --locked' >&2; exit 1; }
+
+# Count instructions per operator and model on the emulated device
+bench-device *arguments: setup
+    {{ python }} tests/bench/bench_device.py {{ arguments }}
+
+# Compare `layers` random layers per operator with TFLM, bit by bit
+conformance layers="300": setup
+    {{ python }} -m pytest -n 2 tests/conformance --layers {{ layers }}
+
+# Remove everything built, except .venv
+clean:
+    rm -rf build target esp32-app/target python-plugin/build .mypy_cache .ruff_cache .pytest_cache
+    rm -f python-plugin/src/torch_nano/device/virt-rv32imc.elf

@@ -1,0 +1,201 @@
+"""The emulated rv32imc board: QEMU's `virt` machine as a byte stream, with a model image in its flash."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import struct
+import subprocess
+import tempfile
+import weakref
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+_QEMU = "qemu-system-riscv32"
+_ELF = Path(__file__).with_name("virt-rv32imc.elf")
+# Type of the ELF program header that says where the board expects the image (esp32-app/virt/virt.ld).
+_IMAGE_HEADER = 0x6E616E6F
+_MEMORY_START = 0x8000_0000
+_KEPT_OUTPUT = 1000
+
+
+class BoardError(RuntimeError):
+    """The board cannot be started, or was closed."""
+
+
+class BoardStopped(BoardError):
+    """The board ended by itself, with `exit_status` and its `last_output` (text)."""
+
+    def __init__(self, exit_status: int, last_output: str) -> None:
+        self.exit_status = exit_status
+        self.last_output = last_output
+        super().__init__(f"the board stopped with exit status {exit_status}; its last output:\n{last_output}")
+
+
+class BoardTimeout(BoardError, TimeoutError):
+    """The board did not send, or not take, a byte in time; `last_output` (text) is what it sent before."""
+
+    def __init__(self, action: str, seconds: float, last_output: str) -> None:
+        self.last_output = last_output
+        super().__init__(
+            f"the board did not {action} within {seconds:g} s (a larger `timeout` allows more); "
+            f"its last output:\n{last_output}"
+        )
+
+
+class QemuBoard:
+    """An emulated rv32imc board that runs from construction to `close`; a context manager.
+
+    Args:
+        image: what its flash holds, at most 16 MiB.
+        timeout: seconds that one `read` or `write` may wait. May be set at any time.
+
+    Raises:
+        BoardError: QEMU or the board's program is missing, or the image is too large.
+        BoardStopped, BoardTimeout: the board does not start.
+
+    The board's instruction counter is exact: the same input gives the same counts on every run.
+
+    >>> from torch_nano.device.qemu import BoardError, QemuBoard
+    >>> QemuBoard(bytes(16 * 1024 * 1024 + 1))
+    Traceback (most recent call last):
+    torch_nano.device.qemu.BoardError: the image has 16777217 bytes; the emulated board's flash has 16777216
+    """
+
+    def __init__(self, image: bytes, *, timeout: float = 60.0) -> None:
+        self.timeout = timeout
+        self._kept_output = bytearray()
+        qemu = shutil.which(_QEMU)
+        if qemu is None:
+            raise BoardError(f"{_QEMU} is missing. On Debian or Ubuntu: apt-get install qemu-system-misc")
+        image_start, image_room = _image_place(_ELF)
+        if len(image) > image_room:
+            raise BoardError(f"the image has {len(image)} bytes; the emulated board's flash has {image_room}")
+
+        self._socket, board_socket = socket.socketpair()
+        self._messages = tempfile.TemporaryFile()  # noqa: SIM115, closed by _stop
+        with board_socket, tempfile.TemporaryFile() as image_file:
+            image_file.write(image)
+            image_file.flush()
+            files = (board_socket.fileno(), image_file.fileno())
+            self._process = subprocess.Popen(
+                [
+                    *(qemu, "-machine", "virt", "-bios", "none", "-nodefaults", "-display", "none"),
+                    *("-cpu", "rv32,h=false,a=false,f=false,d=false,v=false,s=false,u=false"),
+                    # One instruction per nanosecond of virtual time: makes the instruction counter exact.
+                    *("-icount", "shift=0"),
+                    *("-m", f"{(image_start + image_room - _MEMORY_START) >> 20}M"),
+                    *("-chardev", f"socket,id=uart,fd={files[0]}", "-serial", "chardev:uart"),
+                    *("-kernel", str(_ELF)),
+                    *("-device", f"loader,file=/dev/fd/{files[1]},addr={image_start:#x},force-raw=on"),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=self._messages,
+                stderr=self._messages,
+                pass_fds=files,
+            )
+        # Also called when the object is collected and when Python ends: no emulator outlives its owner.
+        self._stop = weakref.finalize(self, _stop, self._process, self._socket, self._messages)
+        # The board loses what it is sent before its UART is on; then it sends one zero byte.
+        self.read(1)
+
+    def read(self, size: int) -> bytes:
+        """Waits for output; returns what there is, 1 to `size` bytes.
+
+        Raises:
+            BoardTimeout: nothing came within `timeout` seconds.
+            BoardStopped: the board has ended and everything it sent has been read.
+            BoardError: the board was closed.
+        """
+        self._require_open()
+        self._socket.settimeout(self.timeout)
+        try:
+            received = self._socket.recv(size)
+        except TimeoutError:
+            raise BoardTimeout("send anything", self.timeout, self.last_output) from None
+        except ConnectionResetError:
+            received = b""
+        if not received:
+            raise self._stopped()
+        self._keep(received)
+        return received
+
+    def write(self, data: bytes) -> None:
+        """Sends all of `data`.
+
+        The board takes bytes only while it waits for them; some 100 kB are buffered on the way.
+
+        Raises:
+            BoardTimeout: the board did not take them within `timeout` seconds.
+            BoardStopped: the board has ended.
+            BoardError: the board was closed.
+        """
+        self._require_open()
+        self._socket.settimeout(self.timeout)
+        try:
+            self._socket.sendall(data)
+        except TimeoutError:
+            raise BoardTimeout("take what was written", self.timeout, self.last_output) from None
+        except (BrokenPipeError, ConnectionResetError):
+            raise self._stopped() from None
+
+    @property
+    def last_output(self) -> str:
+        """The last bytes that the board sent and that were read, as text."""
+        return self._kept_output.decode("ascii", "backslashreplace")
+
+    def close(self) -> None:
+        """Switches the board off. Closing it twice is no error."""
+        self._stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _require_open(self) -> None:
+        if not self._stop.alive:
+            raise BoardError("the board was closed")
+
+    def _keep(self, received: bytes) -> None:
+        self._kept_output += received
+        del self._kept_output[:-_KEPT_OUTPUT]
+
+    def _stopped(self) -> BoardStopped:
+        """The error for a board whose stream has ended: reaps it, with what it and QEMU said last."""
+        self._socket.settimeout(self.timeout)
+        try:
+            while received := self._socket.recv(65536):
+                self._keep(received)
+        except ConnectionResetError:
+            self._keep(b"\n(the rest was lost)\n")
+        exit_status = self._process.wait(timeout=self.timeout)
+        self._messages.seek(0)
+        self._keep(self._messages.read())
+        self.close()
+        return BoardStopped(exit_status, self.last_output)
+
+
+def _stop(process: subprocess.Popen[bytes], stream: socket.socket, messages: IO[bytes]) -> None:
+    process.kill()
+    process.wait()
+    stream.close()
+    messages.close()
+
+
+def _image_place(elf: Path) -> tuple[int, int]:
+    """Address and size of the flash for the image, from a program header of its own in the ELF file."""
+    if not elf.is_file():
+        raise BoardError(f"the board's program {elf} is missing. In a checkout of torch-nano: just setup")
+    program = elf.read_bytes()
+    (offset,) = struct.unpack_from("<I", program, 28)
+    entry_size, entries = struct.unpack_from("<HH", program, 42)
+    for index in range(entries):
+        kind, _, address, _, _, size = struct.unpack_from("<6I", program, offset + index * entry_size)
+        if kind == _IMAGE_HEADER:
+            return address, size
+    raise BoardError(f"{elf} is not the board's program: it has no place for a model image")
