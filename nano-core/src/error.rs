@@ -1,0 +1,152 @@
+//! The one error type of the crate.
+
+use core::fmt;
+
+/// Why an image, a buffer or a layer was refused. Each variant is one sentence: what was found, what was expected.
+///
+/// ```
+/// use nano_core::Error;
+/// let error = Error::ArenaTooSmall { needed: 640, given: 639 };
+/// assert_eq!(error.to_string(), "the arena has 639 bytes, the model needs 640");
+/// ```
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Error {
+    /// The bytes end before the structure that starts at `offset` does.
+    Truncated {
+        /// Where the structure starts, in bytes from the start of the image.
+        offset: usize,
+        /// Bytes the structure needs.
+        needed: usize,
+        /// Bytes the image has.
+        given: usize,
+    },
+    /// The first four bytes are not `NANO`.
+    NotAnImage,
+    /// The image was written in another format version.
+    Version {
+        /// Version in the image.
+        found: u16,
+        /// Version this crate reads.
+        expected: u16,
+    },
+    /// The image's bytes were changed after it was written.
+    Checksum {
+        /// CRC-32 stored in the image.
+        stored: u32,
+        /// CRC-32 of the bytes given.
+        computed: u32,
+    },
+    /// The image does not start at a multiple of four bytes, so its words cannot be read where they lie.
+    Misaligned,
+    /// A field of a header or value record holds what the format does not allow.
+    Field {
+        /// Name of the field.
+        name: &'static str,
+        /// What it holds.
+        value: i64,
+    },
+    /// A node names an operator that is not in the table given to [`Model::new`](crate::Model::new).
+    UnknownOperator {
+        /// Index of the node.
+        node: usize,
+        /// Operator code in the node.
+        code: u16,
+    },
+    /// A node names a kernel variant that this build does not have.
+    UnknownVariant {
+        /// The operator.
+        operator: &'static str,
+        /// The variant in the node.
+        variant: u16,
+    },
+    /// An operator's attribute, shape or constant breaks a rule of that operator.
+    Layer {
+        /// The operator.
+        operator: &'static str,
+        /// The rule that is broken.
+        rule: &'static str,
+        /// The offending value.
+        value: i64,
+    },
+    /// Two values that are needed at the same time share bytes of the arena.
+    Overlap {
+        /// Index of the node at which both are needed.
+        node: usize,
+        /// Id of the value that would be overwritten.
+        value: usize,
+    },
+    /// A value is read before it is written, or written twice.
+    Order {
+        /// Index of the node.
+        node: usize,
+        /// Id of the value.
+        value: usize,
+    },
+    /// The arena is smaller than the model needs.
+    ArenaTooSmall {
+        /// Bytes needed.
+        needed: usize,
+        /// Bytes given.
+        given: usize,
+    },
+    /// The image has no trainable head.
+    NoHead,
+    /// A buffer (input, features, head memory, ring) has the wrong length.
+    Length {
+        /// Which buffer.
+        name: &'static str,
+        /// Length needed, in elements.
+        needed: usize,
+        /// Length given.
+        given: usize,
+    },
+    /// A label is not smaller than the number of classes.
+    Label {
+        /// The label given.
+        label: usize,
+        /// Number of classes of the head.
+        classes: usize,
+    },
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Error::Truncated { offset, needed, given } => {
+                write!(f, "the image ends early: {needed} bytes are needed at offset {offset}, it has {given}")
+            }
+            Error::NotAnImage => write!(f, "not a .nano image: it does not start with NANO"),
+            Error::Version { found, expected } => {
+                write!(f, "the image has format version {found}, this build reads {expected}: export the model again")
+            }
+            Error::Checksum { stored, computed } => {
+                write!(f, "the image is damaged: its CRC-32 is {computed:08x}, {stored:08x} was stored")
+            }
+            Error::Misaligned => write!(f, "the image must start at a multiple of 4 bytes"),
+            Error::Field { name, value } => write!(f, "the image's field {name} holds {value}, which is not allowed"),
+            Error::UnknownOperator { node, code } => {
+                write!(f, "node {node} needs operator {code}, which is not in this program's operator table")
+            }
+            Error::UnknownVariant { operator, variant } => {
+                write!(f, "{operator} has no kernel variant {variant} in this build")
+            }
+            Error::Layer { operator, rule, value } => write!(f, "{operator}: {rule} (found {value})"),
+            Error::Overlap { node, value } => {
+                write!(f, "node {node} would overwrite value {value}, which is still needed")
+            }
+            Error::Order { node, value } => {
+                write!(f, "node {node} uses value {value} before it is written, or writes it twice")
+            }
+            Error::ArenaTooSmall { needed, given } => {
+                write!(f, "the arena has {given} bytes, the model needs {needed}")
+            }
+            Error::NoHead => write!(f, "this image has no trainable head"),
+            Error::Length { name, needed, given } => write!(f, "{name} has length {given}, {needed} is needed"),
+            Error::Label { label, classes } => write!(f, "label {label} is not below the number of classes, {classes}"),
+        }
+    }
+}
+
+impl core::error::Error for Error {}

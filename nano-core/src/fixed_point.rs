@@ -1,0 +1,134 @@
+//! Fixed-point requantization: the one place where an int32 accumulator becomes an int8.
+//!
+//! Source: the TensorFlow Lite int8 specification with double rounding, as TensorFlow Lite Micro's reference kernels
+//! compute it. A real multiplier is a Q31 mantissa and a power of two; the product is rounded once to the mantissa's
+//! precision (half up) and once more by the power of two (half away from zero).
+
+/// A positive real number as `mantissa * 2^(shift - 31)`, mantissa in `[2^30, 2^31)` (or 0).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Multiplier {
+    /// Q31 mantissa.
+    pub mantissa: i32,
+    /// Power of two, -31 to 30.
+    pub shift: i32,
+}
+
+impl Multiplier {
+    /// The multiplier nearest to `real`, or `None` if `real` is not finite, negative, or 2^30 and above.
+    /// A number below 2^-32 becomes 0.
+    ///
+    /// ```
+    /// use nano_core::fixed_point::Multiplier;
+    /// assert_eq!(Multiplier::from_real(0.75), Some(Multiplier { mantissa: 0x6000_0000, shift: 0 }));
+    /// assert_eq!(Multiplier::from_real(f64::NAN), None);
+    /// ```
+    pub fn from_real(real: f64) -> Option<Multiplier> {
+        const ZERO: Multiplier = Multiplier { mantissa: 0, shift: 0 };
+        if !(0.0..1_073_741_824.0).contains(&real) {
+            return None;
+        }
+        Some(match normalize(real, 31) {
+            Some((mantissa, shift)) if shift >= -31 => Multiplier { mantissa: mantissa as i32, shift },
+            _ => ZERO,
+        })
+    }
+
+    /// `value` times this multiplier, rounded twice. A left shift saturates: every int8 made from the result is the
+    /// same as without a limit on the width.
+    ///
+    /// ```
+    /// use nano_core::fixed_point::Multiplier;
+    /// let half = Multiplier::from_real(0.5).unwrap();
+    /// assert_eq!((half.apply(5), half.apply(-5)), (3, -2));
+    /// let quarter = Multiplier::from_real(0.25).unwrap();
+    /// assert_eq!((quarter.apply(4), quarter.apply(5)), (1, 2)); // 1.25 becomes 2.5 / 2, then 3 / 2, then 2
+    /// ```
+    #[inline]
+    pub fn apply(self, value: i32) -> i32 {
+        let widened = if self.shift > 0 { shift_left_saturating(value, self.shift as u32) } else { value };
+        rounding_divide_by_power_of_two(doubling_high_multiply(widened, self.mantissa), (-self.shift).max(0) as u32)
+    }
+}
+
+/// A positive, normal `real` as `mantissa * 2^(exponent - bits)`, the mantissa rounded to `[2^(bits - 1), 2^bits)`; `bits` up to 31.
+/// `None` for everything else.
+pub(crate) fn normalize(real: f64, bits: u32) -> Option<(u32, i32)> {
+    const FRACTION: u32 = 52;
+    if !(real.is_normal() && real > 0.0) {
+        return None;
+    }
+    let word = real.to_bits();
+    let significand = (word & ((1 << FRACTION) - 1)) | 1 << FRACTION;
+    let dropped = FRACTION + 1 - bits;
+    let mantissa = (significand + (1 << (dropped - 1))) >> dropped;
+    let exponent = (word >> FRACTION) as i32 - 1022;
+    Some(if mantissa == 1 << bits { (1 << (bits - 1), exponent + 1) } else { (mantissa as u32, exponent) })
+}
+
+#[inline]
+pub(crate) fn shift_left_saturating(value: i32, shift: u32) -> i32 {
+    (i64::from(value) << shift).clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32
+}
+
+/// `2 * a * b / 2^32`, rounded half up; saturates the one product that overflows, `i32::MIN * i32::MIN`.
+///
+/// ```
+/// use nano_core::fixed_point::doubling_high_multiply;
+/// assert_eq!(doubling_high_multiply(1 << 30, 1 << 30), 1 << 29);
+/// assert_eq!(doubling_high_multiply(i32::MIN, i32::MIN), i32::MAX);
+/// ```
+#[inline]
+pub fn doubling_high_multiply(a: i32, b: i32) -> i32 {
+    let product = i64::from(a) * i64::from(b);
+    ((product + (1 << 30)) >> 31).min(i64::from(i32::MAX)) as i32
+}
+
+/// `value / 2^exponent`, rounded half away from zero; `exponent` 0 to 31.
+///
+/// ```
+/// use nano_core::fixed_point::rounding_divide_by_power_of_two as divide;
+/// assert_eq!((divide(6, 2), divide(-6, 2), divide(-7, 0)), (2, -2, -7));
+/// ```
+#[inline]
+pub fn rounding_divide_by_power_of_two(value: i32, exponent: u32) -> i32 {
+    let mask = ((1i64 << exponent) - 1) as i32;
+    let threshold = (mask >> 1) + i32::from(value < 0);
+    (value >> exponent) + i32::from((value & mask) > threshold)
+}
+
+/// `value` plus `zero_point`, kept within `[min, max]`: the last step of every operator.
+#[inline]
+pub(crate) fn clamp_to_i8(value: i32, min: i32, max: i32) -> i8 {
+    value.clamp(min, max) as i8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_extremes_of_from_real() {
+        assert_eq!(Multiplier::from_real(-1.0), None);
+        assert_eq!(Multiplier::from_real(f64::INFINITY), None);
+        assert_eq!(Multiplier::from_real(1e-300).unwrap().mantissa, 0);
+        let below_one = Multiplier::from_real(1.0 - 1e-12).unwrap();
+        assert_eq!(below_one, Multiplier { mantissa: 1 << 30, shift: 1 });
+    }
+
+    #[test]
+    fn halves_go_away_from_zero() {
+        for value in -1000i32..1000 {
+            for exponent in 0..8u32 {
+                let expected = (f64::from(value) / f64::from(1 << exponent)).round() as i32;
+                assert_eq!(rounding_divide_by_power_of_two(value, exponent), expected, "{value} / 2^{exponent}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_left_shift_saturates_instead_of_wrapping() {
+        let large = Multiplier::from_real(1000.0).unwrap();
+        assert!(large.apply(i32::MAX) > 1 << 29);
+        assert!(large.apply(i32::MIN) < -(1 << 29));
+    }
+}

@@ -1,0 +1,155 @@
+//! The `.nano` image: header, checked zero-copy view, and (feature `alloc`) the writer.
+//!
+//! All words are little-endian. After the 80-byte [`Header`] come sections, each at the offset the header names:
+//!
+//! | section | holds |
+//! |---|---|
+//! | values | one [`Value`] each: shape, scale, zero point, place in the arena |
+//! | nodes | in order of execution: a [`NodeHeader`], input ids (u32), attributes (i32), constants (u32 offset, u32 length) |
+//! | interface | ids (u32) of the graph's inputs, then of its outputs |
+//! | head | absent, or one [`HeadRecord`] |
+//! | metadata | UTF-8 lines `key=value`: `name`, `label` (one per class, in order) |
+//! | constants | weights, biases and tables, each at a multiple of 16 bytes, packed for its node's kernel variant |
+
+#[cfg(feature = "alloc")]
+mod plan;
+mod view;
+#[cfg(feature = "alloc")]
+mod writer;
+
+pub use view::{Image, Nodes};
+#[cfg(feature = "alloc")]
+pub use writer::{
+    HeadDescription, Layer, LayerDescription, ModelDescription, Packed, Tensor, ValueDescription, WriteError, write,
+};
+
+use core::ops::Range;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// The format's version; raised whenever an older reader would misread a newer image.
+pub const VERSION: u16 = 1;
+
+const MAGIC: [u8; 4] = *b"NANO";
+const CRC32: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
+/// The checksum covers everything behind itself.
+const CHECKED_FROM: usize = 12;
+const CONSTANT_ALIGNMENT: usize = 16;
+
+/// Fixed start of an image. Offsets and lengths are in bytes from the start of the image.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Header {
+    magic: [u8; 4],
+    version: u16,
+    header_length: u16,
+    checksum: u32,
+    length: u32,
+    arena_length: u32,
+    values: Section,
+    nodes: Section,
+    interface: Section,
+    head: Section,
+    metadata: Section,
+    constants: Section,
+    node_count: u32,
+    input_count: u16,
+    output_count: u16,
+    reserved: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct Section {
+    offset: u32,
+    length: u32,
+}
+
+/// One int8 tensor of a run: `real = scale * (q - zero_point)`, layout height, width, channels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Value {
+    /// Height, width, channels; 1-D data has height 1, a vector has height and width 1.
+    pub shape: [u32; 3],
+    /// Real step of one integer.
+    pub scale: f32,
+    /// The integer that stands for 0.0.
+    pub zero_point: i32,
+    /// Where the value lives: 0, the arena, is the only place this version knows.
+    location: u32,
+    /// Offset in the arena, in bytes.
+    offset: u32,
+}
+
+impl Value {
+    const LARGEST: u64 = 1 << 28;
+
+    /// Number of elements, which is the number of bytes.
+    #[allow(clippy::len_without_is_empty, reason = "a value is never empty: the view refuses it")]
+    pub fn len(&self) -> usize {
+        (self.shape[0] * self.shape[1] * self.shape[2]) as usize
+    }
+
+    /// The bytes of the arena the value occupies.
+    pub fn range(&self) -> Range<usize> {
+        self.offset as usize..self.offset as usize + self.len()
+    }
+
+    fn check(&self) -> Result<(), crate::Error> {
+        let elements = self.shape.iter().try_fold(1u64, |product, &side| {
+            let product = product * u64::from(side);
+            (1..=Self::LARGEST).contains(&product).then_some(product)
+        });
+        let field = |name, value| Err(crate::Error::Field { name, value });
+        if elements.is_none() {
+            return field("value shape", i64::from(self.shape[0]));
+        }
+        if !(self.scale.is_finite() && self.scale > 0.0) {
+            return field("value scale (bits)", i64::from(self.scale.to_bits()));
+        }
+        if !(-128..=127).contains(&self.zero_point) {
+            return field("value zero point", i64::from(self.zero_point));
+        }
+        if self.location != 0 {
+            return field("value location", i64::from(self.location));
+        }
+        Ok(())
+    }
+}
+
+/// Fixed start of a node's record.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct NodeHeader {
+    pub(crate) operator: u16,
+    pub(crate) variant: u16,
+    pub(crate) output: u16,
+    pub(crate) input_count: u8,
+    pub(crate) attribute_count: u8,
+    pub(crate) constant_count: u32,
+    pub(crate) scratch_offset: u32,
+    pub(crate) scratch_length: u32,
+}
+
+impl NodeHeader {
+    pub(crate) fn scratch(&self) -> Range<usize> {
+        self.scratch_offset as usize..self.scratch_offset as usize + self.scratch_length as usize
+    }
+}
+
+/// The trainable head behind the graph's first output: which trainer, its sizes, its constants and where its initial state lies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct HeadRecord {
+    /// Which trainer: 1 is [`SgdHead`](crate::train::SgdHead).
+    pub trainer: u32,
+    /// Number of classes.
+    pub classes: u32,
+    /// Number of features: the elements of the graph's first output.
+    pub features: u32,
+    /// The trainer's constants, in its own order.
+    pub constants: [i32; 4],
+    /// Real step of one unit of an initial logit.
+    pub logit_scale: f32,
+    pub(crate) state_offset: u32,
+    pub(crate) state_length: u32,
+}

@@ -1,0 +1,241 @@
+//! The checked, zero-copy view of an image.
+
+use core::mem::size_of;
+use core::ops::Range;
+
+use zerocopy::FromBytes;
+
+use super::{CHECKED_FROM, CRC32, HeadRecord, Header, MAGIC, NodeHeader, Section, VERSION, Value};
+use crate::Error;
+use crate::operator::{MAX_INPUTS, Node};
+
+/// An image whose checksum, sections, values and node records have been checked. What the nodes mean is checked by
+/// [`Model::new`](crate::Model::new), which knows the operators.
+#[derive(Clone, Copy)]
+pub struct Image<'a> {
+    header: &'a Header,
+    values: &'a [Value],
+    nodes: &'a [u8],
+    interface: &'a [u32],
+    head: Option<&'a HeadRecord>,
+    metadata: &'a str,
+    constants: &'a [u8],
+}
+
+impl<'a> Image<'a> {
+    /// The image at the start of `bytes`; bytes behind it are left alone, so that a flash partition can be given whole.
+    ///
+    /// # Errors
+    /// [`Error::NotAnImage`], [`Error::Version`], [`Error::Truncated`], [`Error::Misaligned`], [`Error::Checksum`], or
+    /// [`Error::Field`] with the first field that breaks the format.
+    ///
+    /// ```
+    /// use nano_core::{Error, image::Image};
+    /// assert_eq!(Image::new(b"GIF8").err(), Some(Error::NotAnImage));
+    /// ```
+    pub fn new(bytes: &'a [u8]) -> Result<Self, Error> {
+        if bytes.get(..4) != Some(&MAGIC) {
+            return Err(Error::NotAnImage);
+        }
+        if !bytes.as_ptr().addr().is_multiple_of(4) {
+            return Err(Error::Misaligned);
+        }
+        let truncated = |needed| Error::Truncated { offset: 0, needed, given: bytes.len() };
+        let (header, _) = Header::ref_from_prefix(bytes).map_err(|_| truncated(size_of::<Header>()))?;
+        if header.version != VERSION {
+            return Err(Error::Version { found: header.version, expected: VERSION });
+        }
+        if usize::from(header.header_length) != size_of::<Header>() {
+            return Err(Error::Field { name: "header length", value: header.header_length.into() });
+        }
+        let length = header.length as usize;
+        if length < size_of::<Header>() {
+            return Err(Error::Field { name: "length", value: header.length.into() });
+        }
+        let bytes = bytes.get(..length).ok_or(truncated(length))?;
+        let computed = CRC32.checksum(&bytes[CHECKED_FROM..]);
+        if computed != header.checksum {
+            return Err(Error::Checksum { stored: header.checksum, computed });
+        }
+        let image = Image {
+            header,
+            values: table(bytes, header.values)?,
+            nodes: section(bytes, header.nodes)?,
+            interface: table(bytes, header.interface)?,
+            head: table::<HeadRecord>(bytes, header.head)?.first(),
+            metadata: core::str::from_utf8(section(bytes, header.metadata)?)
+                .map_err(|error| Error::Field { name: "metadata (not UTF-8 at)", value: error.valid_up_to() as i64 })?,
+            constants: section(bytes, header.constants)?,
+        };
+        image.check()?;
+        Ok(image)
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        for value in self.values {
+            value.check()?;
+        }
+        let interface = usize::from(self.header.input_count) + usize::from(self.header.output_count);
+        let field = |name, value: usize| Err(Error::Field { name, value: value as i64 });
+        if self.interface.len() != interface || self.header.input_count == 0 || self.header.output_count == 0 {
+            return field("interface length", self.interface.len());
+        }
+        if let Some(id) = self.interface.iter().find(|&&id| id as usize >= self.values.len()) {
+            return field("interface value id", *id as usize);
+        }
+        let arena = u64::from(self.header.arena_length);
+        let fits = |offset: u32, length: usize| u64::from(offset) + length as u64 <= arena;
+        if let Some(value) = self.values.iter().find(|value| !fits(value.offset, value.len())) {
+            return field("value offset", value.offset as usize);
+        }
+        let mut walk = self.nodes();
+        for _ in 0..self.header.node_count {
+            let Some(node) = walk.next() else { return field("node count", self.header.node_count as usize) };
+            if !fits(node.header.scratch_offset, node.header.scratch_length as usize) {
+                return field("scratch offset", node.header.scratch_offset as usize);
+            }
+        }
+        if !walk.rest.is_empty() {
+            return field("node section length", self.nodes.len());
+        }
+        if let Some(head) = self.head {
+            if head.features as usize != self.output(0).len() {
+                return field("head features", head.features as usize);
+            }
+            let state =
+                head.state_offset as usize..(head.state_offset as usize).saturating_add(head.state_length as usize);
+            if self.constants.get(state).is_none() {
+                return field("head state offset", head.state_offset as usize);
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of the image.
+    pub fn length(&self) -> usize {
+        self.header.length as usize
+    }
+
+    /// Bytes of arena one run needs.
+    pub fn arena_length(&self) -> usize {
+        self.header.arena_length as usize
+    }
+
+    /// The model's identity: the CRC-32 of the image. Heads are bound to it.
+    pub fn id(&self) -> u32 {
+        self.header.checksum
+    }
+
+    /// All values, by id.
+    pub fn values(&self) -> &'a [Value] {
+        self.values
+    }
+
+    /// Number of graph inputs.
+    pub fn input_count(&self) -> usize {
+        self.header.input_count.into()
+    }
+
+    /// Number of graph outputs.
+    pub fn output_count(&self) -> usize {
+        self.header.output_count.into()
+    }
+
+    /// Ids of the graph's inputs, then of its outputs.
+    pub(crate) fn interface(&self) -> (&'a [u32], &'a [u32]) {
+        self.interface.split_at(self.input_count())
+    }
+
+    /// Value id of graph input `index`.
+    ///
+    /// # Panics
+    /// If there is no such input.
+    pub fn input_id(&self, index: usize) -> usize {
+        self.interface().0[index] as usize
+    }
+
+    /// Value id of graph output `index`.
+    ///
+    /// # Panics
+    /// If there is no such output.
+    pub fn output_id(&self, index: usize) -> usize {
+        self.interface().1[index] as usize
+    }
+
+    /// Graph input `index`.
+    ///
+    /// # Panics
+    /// If there is no such input.
+    pub fn input(&self, index: usize) -> &'a Value {
+        &self.values[self.input_id(index)]
+    }
+
+    /// Graph output `index`.
+    ///
+    /// # Panics
+    /// If there is no such output.
+    pub fn output(&self, index: usize) -> &'a Value {
+        &self.values[self.output_id(index)]
+    }
+
+    /// The trainable head, if the model has one.
+    pub fn head(&self) -> Option<&'a HeadRecord> {
+        self.head
+    }
+
+    /// The head's initial state.
+    pub(crate) fn head_state(&self, head: &HeadRecord) -> &'a [u8] {
+        &self.constants[head.state_offset as usize..][..head.state_length as usize]
+    }
+
+    /// The metadata line values stored under `key`, in order: `name`, `label`.
+    pub fn metadata(&self, key: &'a str) -> impl Iterator<Item = &'a str> {
+        self.metadata.lines().filter_map(move |line| line.strip_prefix(key)?.strip_prefix('='))
+    }
+
+    /// The nodes in order of execution.
+    pub fn nodes(&self) -> Nodes<'a> {
+        Nodes { values: self.values, constants: self.constants, rest: self.nodes }
+    }
+}
+
+/// Iterator over an image's nodes, in order of execution.
+#[derive(Clone)]
+pub struct Nodes<'a> {
+    values: &'a [Value],
+    constants: &'a [u8],
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Nodes<'a> {
+    type Item = Node<'a>;
+
+    fn next(&mut self) -> Option<Node<'a>> {
+        let (header, rest) = NodeHeader::ref_from_prefix(self.rest).ok()?;
+        let input_count = usize::from(header.input_count);
+        if !(1..=MAX_INPUTS).contains(&input_count) {
+            return None;
+        }
+        let (ids, rest) = <[u32]>::ref_from_prefix_with_elems(rest, input_count).ok()?;
+        let (attributes, rest) = <[i32]>::ref_from_prefix_with_elems(rest, header.attribute_count.into()).ok()?;
+        let (constants, rest) = <[[u32; 2]]>::ref_from_prefix_with_elems(rest, header.constant_count as usize).ok()?;
+        let mut inputs = [self.values.get(ids[0] as usize)?; MAX_INPUTS];
+        for (input, &id) in inputs.iter_mut().zip(ids) {
+            *input = self.values.get(id as usize)?;
+        }
+        let output = self.values.get(usize::from(header.output))?;
+        self.rest = rest;
+        Some(Node { header, ids, inputs, output, attributes, constants, constants_section: self.constants })
+    }
+}
+
+fn section(bytes: &[u8], section: Section) -> Result<&[u8], Error> {
+    let Range { start, end } =
+        section.offset as usize..(section.offset as usize).saturating_add(section.length as usize);
+    bytes.get(start..end).ok_or(Error::Truncated { offset: start, needed: section.length as usize, given: bytes.len() })
+}
+
+fn table<T: FromBytes + zerocopy::Immutable>(bytes: &[u8], place: Section) -> Result<&[T], Error> {
+    let malformed = Error::Field { name: "section offset or length", value: place.offset.into() };
+    <[T]>::ref_from_bytes(section(bytes, place)?).map_err(|_| malformed)
+}

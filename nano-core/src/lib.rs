@@ -1,0 +1,23 @@
+#![cfg_attr(not(test), no_std)]
+#![deny(missing_docs)]
+#![doc = include_str!("../README.md")]
+
+#[cfg(feature = "alloc")]
+extern crate alloc;
+
+#[cfg(not(target_endian = "little"))]
+compile_error!("images are read where they lie, as little-endian words: this target is big-endian");
+
+mod arena;
+mod error;
+pub mod fixed_point;
+pub mod image;
+mod kernels;
+mod model;
+mod operator;
+pub mod ops;
+pub mod train;
+
+pub use error::Error;
+pub use model::Model;
+pub use operator::{Io, Node, Operator};

@@ -1,0 +1,55 @@
+//! Average pooling: the mean of the elements under the window, halves rounded away from zero, clamped. Input and output share
+//! scale and zero point. With `count_include_pad` 0 the padding does not count: bit-exact with TensorFlow Lite Micro's int8
+//! `AVERAGE_POOL_2D`. With 1 every position in the padding counts as a real 0, the zero point.
+//! A global average is a window as large as the input.
+
+use crate::Error;
+use crate::fixed_point::clamp_to_i8;
+use crate::operator::{Io, Node, Operator, require};
+use crate::ops::channels::check_clamp;
+use crate::ops::window::window_attributes;
+
+/// Table entry of average pooling.
+pub const AVERAGE_POOL2D: Operator = Operator {
+    name: NAME,
+    code: 6,
+    attributes: Attributes::NAMES,
+    check,
+    run,
+    macs: |_| 0,
+    #[cfg(feature = "alloc")]
+    pack: |layer| crate::image::Packed::plain(layer, Attributes::NAMES),
+};
+
+const NAME: &str = "average_pool2d";
+/// The sum of this many int8 fits 31 bits.
+const LARGEST_AREA: u64 = 1 << 22;
+
+window_attributes!(count_include_pad, clamp_min, clamp_max);
+
+fn check(node: &Node<'_>) -> Result<(), Error> {
+    let attributes = Attributes::read(NAME, node.attributes())?;
+    let window = attributes.window();
+    node.require_plain(NAME, 1)?;
+    window.check_pool(NAME, node.input(0), node.output())?;
+    let area = window.vertical.kernel as u64 * window.horizontal.kernel as u64;
+    require!(NAME, area <= LARGEST_AREA, "the window has more than 2^22 positions", area as i64);
+    let include = attributes.count_include_pad;
+    require!(NAME, (0..=1).contains(&include), "count_include_pad is not 0 or 1", include);
+    check_clamp(NAME, (attributes.clamp_min, attributes.clamp_max))
+}
+
+fn run(node: &Node<'_>, io: &mut Io<'_>) {
+    let attributes = Attributes::read(NAME, node.attributes()).expect("checked by Model::new");
+    let area = attributes.window().area() as i32;
+    let zero_point = node.input(0).zero_point;
+    let add = |sum, element| sum + element;
+    attributes.window().pool(node, io, 0, add, |mut sum, mut count| {
+        if attributes.count_include_pad == 1 {
+            sum += (area - count) * zero_point;
+            count = area;
+        }
+        let half = if sum > 0 { count / 2 } else { -(count / 2) };
+        clamp_to_i8((sum + half) / count, attributes.clamp_min, attributes.clamp_max)
+    });
+}

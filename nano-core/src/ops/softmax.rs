@@ -1,0 +1,165 @@
+//! Softmax over the channels, output scale 1/256 and zero point -128. Bit-exact with TensorFlow Lite Micro's int8 `SOFTMAX`
+//! (beta 1): fixed-point exponentials of the differences to the maximum, their sum, one reciprocal by Newton's method.
+
+use crate::Error;
+use crate::fixed_point::{Multiplier, clamp_to_i8, doubling_high_multiply, rounding_divide_by_power_of_two, shift_left_saturating};
+use crate::operator::{Io, Node, Operator, require};
+
+/// Table entry of softmax.
+pub const SOFTMAX: Operator = Operator {
+    name: NAME,
+    code: 9,
+    attributes: &[],
+    check,
+    run,
+    macs: |_| 0,
+    #[cfg(feature = "alloc")]
+    pack,
+};
+
+const NAME: &str = "softmax";
+/// Integer bits of the fixed-point differences; 26 fractional bits follow.
+const DIFFERENCE_INTEGER_BITS: u32 = 5;
+/// Integer bits of the sum of exponentials.
+const SUM_INTEGER_BITS: u32 = 12;
+const LARGEST_CHANNELS: usize = 1 << (SUM_INTEGER_BITS - 1);
+
+/// What softmax needs of its input's scale.
+#[cfg(feature = "alloc")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SoftmaxParameters {
+    /// `min(scale * 2^26, 2^31 - 1)`: from an integer difference to fixed point.
+    pub multiplier: Multiplier,
+    /// Differences below this one count as minus infinity.
+    pub smallest_difference: i32,
+}
+
+#[cfg(feature = "alloc")]
+impl SoftmaxParameters {
+    /// The parameters for an input of the given scale; `None` below 2^-26, where no difference is visible.
+    ///
+    /// ```
+    /// let parameters = nano_core::ops::SoftmaxParameters::new(0.1).unwrap();
+    /// assert_eq!(parameters.smallest_difference, -248);
+    /// ```
+    pub fn new(scale: f32) -> Option<Self> {
+        let fractional_bits = 31 - DIFFERENCE_INTEGER_BITS;
+        let real = (f64::from(scale) * f64::from(1u32 << fractional_bits)).min(f64::from(i32::MAX));
+        if real <= 1.0 {
+            return None;
+        }
+        // Multiplier::from_real stops at 2^30, the largest left shift of an int32; a softmax input may need one bit more.
+        let halved = Multiplier::from_real(real / 2.0)?;
+        let multiplier = Multiplier { shift: halved.shift + 1, ..halved };
+        let radius = (((1i64 << DIFFERENCE_INTEGER_BITS) - 1) << fractional_bits) >> multiplier.shift;
+        Some(SoftmaxParameters { multiplier, smallest_difference: -(radius as i32) })
+    }
+}
+
+fn check(node: &Node<'_>) -> Result<(), Error> {
+    node.require_plain(NAME, 1)?;
+    let [mantissa, shift, smallest] = *parameters(node)?;
+    require!(NAME, mantissa >= 1 << 30, "the multiplier's mantissa is below 2^30", mantissa);
+    require!(NAME, (0..=31).contains(&shift), "the multiplier's shift is not 0 to 31", shift);
+    require!(NAME, smallest <= 0, "the smallest difference is positive", smallest);
+    let reach = (i64::from(smallest.max(-255)) << shift).abs();
+    require!(NAME, reach <= 1 << 31, "the smallest difference overflows 32 bits", smallest);
+    let (input, output) = (node.input(0), node.output());
+    require!(NAME, input.shape == output.shape, "the shape changes to a size of", output.len() as i64);
+    let channels = input.shape[2] as usize;
+    require!(NAME, channels <= LARGEST_CHANNELS, "more than 2048 channels", channels as i64);
+    require!(NAME, output.scale == 1.0 / 256.0, "the output scale is not 1/256 (bits)", output.scale.to_bits());
+    require!(NAME, output.zero_point == -128, "the output zero point is not -128", output.zero_point);
+    Ok(())
+}
+
+fn parameters<'a>(node: &Node<'a>) -> Result<&'a [i32; 3], Error> {
+    let words = node.constant::<i32>(NAME, 0)?;
+    words.try_into().map_err(|_| Error::Layer { operator: NAME, rule: "needs three parameters", value: words.len() as i64 })
+}
+
+fn run(node: &Node<'_>, io: &mut Io<'_>) {
+    let &[mantissa, shift, smallest] = parameters(node).expect("checked by Model::new");
+    let channels = node.input(0).shape[2] as usize;
+    for (input, output) in io.inputs[0].chunks_exact(channels).zip(io.output.chunks_exact_mut(channels)) {
+        let largest = input.iter().copied().max().unwrap_or(i8::MIN);
+        let exponential = |x: i8| {
+            let difference = i32::from(x) - i32::from(largest);
+            (difference >= smallest)
+                .then(|| exponential_of_negative(doubling_high_multiply(((i64::from(difference)) << shift) as i32, mantissa)))
+        };
+        let sum: i32 = input
+            .iter()
+            .filter_map(|&x| exponential(x))
+            .map(|exponential| rounding_divide_by_power_of_two(exponential, SUM_INTEGER_BITS))
+            .sum();
+        let headroom = sum.leading_zeros();
+        let reciprocal = reciprocal_of_one_plus(((sum as u32) << headroom).wrapping_sub(1 << 31) as i32);
+        let right_shift = SUM_INTEGER_BITS + 31 - 8 - headroom;
+        if right_shift > 31 {
+            output.fill(-128);
+            continue;
+        }
+        for (output, &x) in output.iter_mut().zip(input) {
+            let scaled = exponential(x).map_or(0, |exponential| {
+                rounding_divide_by_power_of_two(doubling_high_multiply(reciprocal, exponential), right_shift)
+            });
+            *output = clamp_to_i8(scaled - 128, -128, 127);
+        }
+    }
+}
+
+/// `e^x` for `x <= 0` with 5 integer bits, as Q31: a polynomial on [-1/4, 0) times one factor `e^(-2^k)` for each bit of the rest.
+fn exponential_of_negative(x: i32) -> i32 {
+    const FRACTIONAL_BITS: u32 = 31 - DIFFERENCE_INTEGER_BITS;
+    const QUARTER: i32 = 1 << (FRACTIONAL_BITS - 2);
+    /// `e^(-2^k)` as Q31 for k = -2 to 4.
+    const FACTORS: [i32; 7] = [1_672_461_947, 1_302_514_674, 790_015_084, 290_630_308, 39_332_535, 720_401, 242];
+    if x == 0 {
+        return i32::MAX;
+    }
+    let in_quarter = (x & (QUARTER - 1)) - QUARTER;
+    let rest = in_quarter.wrapping_sub(x);
+    let start = exponential_between_minus_quarter_and_0(in_quarter << DIFFERENCE_INTEGER_BITS);
+    (FRACTIONAL_BITS - 2..).zip(FACTORS).fold(start, |product, (bit, factor)| {
+        if rest & (1 << bit) == 0 { product } else { doubling_high_multiply(product, factor) }
+    })
+}
+
+/// `e^x` for `x` in [-1/4, 0), Q31 to Q31: the Taylor series to the fourth power around -1/8.
+fn exponential_between_minus_quarter_and_0(x: i32) -> i32 {
+    const EXPONENTIAL_OF_MINUS_EIGHTH: i32 = 1_895_147_668;
+    const THIRD: i32 = 715_827_883;
+    let x = x + (1 << 28);
+    let square = doubling_high_multiply(x, x);
+    let cube = doubling_high_multiply(square, x);
+    let fourth = doubling_high_multiply(square, square);
+    let quarter_of_fourth = rounding_divide_by_power_of_two(fourth, 2);
+    let higher =
+        rounding_divide_by_power_of_two(doubling_high_multiply(quarter_of_fourth + cube, THIRD) + square, 1);
+    EXPONENTIAL_OF_MINUS_EIGHTH + doubling_high_multiply(EXPONENTIAL_OF_MINUS_EIGHTH, x + higher)
+}
+
+/// `1 / (1 + x)` for `x` in [0, 1), Q31 to Q31: three Newton steps on the half denominator, from 48/17 - 32/17 d.
+fn reciprocal_of_one_plus(x: i32) -> i32 {
+    const FORTY_EIGHT_SEVENTEENTHS: i32 = 1_515_870_810;
+    const MINUS_THIRTY_TWO_SEVENTEENTHS: i32 = -1_010_580_540;
+    const ONE_WITH_TWO_INTEGER_BITS: i32 = 1 << 29;
+    let half_denominator = ((i64::from(x) + i64::from(i32::MAX) + 1) / 2) as i32;
+    let start = FORTY_EIGHT_SEVENTEENTHS + doubling_high_multiply(half_denominator, MINUS_THIRTY_TWO_SEVENTEENTHS);
+    let estimate = (0..3).fold(start, |estimate, _| {
+        let error = ONE_WITH_TWO_INTEGER_BITS - doubling_high_multiply(half_denominator, estimate);
+        estimate + shift_left_saturating(doubling_high_multiply(estimate, error), 2)
+    });
+    shift_left_saturating(estimate, 1)
+}
+
+#[cfg(feature = "alloc")]
+fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::image::WriteError> {
+    let scale = layer.inputs[0].scale;
+    let SoftmaxParameters { multiplier, smallest_difference } =
+        SoftmaxParameters::new(scale).ok_or_else(|| layer.refused("the input's scale is not above 2^-26", scale.into()))?;
+    let mut packed = crate::image::Packed::plain(layer, &[])?;
+    packed.push_words(&[multiplier.mantissa, multiplier.shift, smallest_difference]);
+    Ok(packed)
+}

@@ -1,0 +1,91 @@
+//! A ring of the most recent features and their labels.
+
+use crate::Error;
+
+/// The most recent labelled features, in RAM that the caller gives; when it is full the oldest goes.
+///
+/// ```
+/// use nano_core::train::FeatureRing;
+/// let (mut features, mut labels) = ([0; 4], [0; 2]);
+/// let mut ring = FeatureRing::new(2, &mut features, &mut labels)?;
+/// ring.push(&[1, 1], 0)?;
+/// ring.push(&[2, 2], 1)?;
+/// ring.push(&[3, 3], 2)?;
+/// assert_eq!(ring.get(0), (&[2, 2][..], 1));
+/// assert_eq!(ring.get(1), (&[3, 3][..], 2));
+/// # Ok::<(), nano_core::Error>(())
+/// ```
+pub struct FeatureRing<'a> {
+    width: usize,
+    features: &'a mut [i8],
+    labels: &'a mut [u16],
+    oldest: usize,
+    length: usize,
+}
+
+impl<'a> FeatureRing<'a> {
+    /// An empty ring of `labels.len()` places of `width` features each.
+    ///
+    /// # Errors
+    /// [`Error::Length`] unless `features` has `width` bytes for every label and there is room for one.
+    pub fn new(width: usize, features: &'a mut [i8], labels: &'a mut [u16]) -> Result<Self, Error> {
+        let needed = width * labels.len();
+        if needed == 0 || features.len() != needed {
+            return Err(Error::Length { name: "ring features", needed, given: features.len() });
+        }
+        Ok(FeatureRing { width, features, labels, oldest: 0, length: 0 })
+    }
+
+    /// Number of places.
+    pub fn capacity(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Number of samples held.
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Whether no sample is held.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// Forgets all samples.
+    pub fn clear(&mut self) {
+        (self.oldest, self.length) = (0, 0);
+    }
+
+    /// Adds a sample, in the place of the oldest if the ring is full.
+    ///
+    /// # Errors
+    /// [`Error::Length`] if the number of features is another.
+    pub fn push(&mut self, features: &[i8], label: u16) -> Result<(), Error> {
+        if features.len() != self.width {
+            return Err(Error::Length { name: "features", needed: self.width, given: features.len() });
+        }
+        let place = self.place(self.length % self.capacity());
+        self.features[place * self.width..][..self.width].copy_from_slice(features);
+        self.labels[place] = label;
+        if self.length < self.capacity() {
+            self.length += 1;
+        } else {
+            self.oldest = self.place(1);
+        }
+        Ok(())
+    }
+
+    /// Sample `index`, 0 being the oldest.
+    ///
+    /// # Panics
+    /// If `index` is not below [`FeatureRing::len`].
+    pub fn get(&self, index: usize) -> (&[i8], u16) {
+        assert!(index < self.length, "sample {index} of {}", self.length);
+        let place = self.place(index);
+        (&self.features[place * self.width..][..self.width], self.labels[place])
+    }
+
+    fn place(&self, index: usize) -> usize {
+        (self.oldest + index) % self.capacity()
+    }
+}

@@ -1,0 +1,372 @@
+//! Stochastic gradient descent on a linear head with softmax cross-entropy, in integers.
+//!
+//! A weight is an int16 in RAM whose high byte is the int8 weight of the forward pass: `V + 128` is stored, `W = (V + 128) >> 8`,
+//! and the real weight is `s_w * V / 256`. The inputs are `x_i = q_i - z_x` and one constant, 128, for the bias. One step:
+//!
+//! 1. `a_k = sum W_ki x_i` (the real logit is `s_w s_x a_k`).
+//! 2. `u_k = ((a_max - a_k) * M) >> S`, with `M / 2^S = s_w s_x log2(e) 256`: the distance to the largest logit, base 2, in 1/256.
+//! 3. `p_k = LUT[u_k & 255] >> (u_k >> 8)`, with `LUT[j] = round(2^15 * 2^(-j/256))`.
+//! 4. `e_k = (p_k * floor(2^30 / sum p) >> 15) - 2^15 [k = label]`: softmax minus target, in Q15.
+//! 5. A row with `|e_k| <= 1024` (1/32) is left alone.
+//! 6. `g_k = (e_k * C + 2^14) >> 15` and `V_ki -= (g_k x_i + 2^(sh-1)) >> sh`, with `C / 2^(15+sh) = lr s_x 2^8 / (s_w 2^15)`;
+//!    V saturates at 32639, so that `V + 128` fits int16.
+//! 7. If any `|V| > 32000`, every V is halved (floored) and `s_w` doubles: S falls by 1 and sh rises by 1. After as many halvings as
+//!    S and sh allow, V only saturates.
+//!
+//! Bounds: `|x| <= 255`, `|W| <= 128`, at most 2^15 features: `|a_k| <= 2^30 + 2^14`, the differences fit u32, their product with M 48 bits.
+//! `sum p >= 2^15`, so `p_k * floor(2^30 / sum p) <= 2^30`. `|e_k| <= 2^15` and `C < 2^15`, so step 6 stays below 2^30 + 2^14 and
+//! `|g_k x_i| < 2^23`.
+
+use crate::Error;
+use crate::image::{HeadRecord, Image};
+use crate::train::FeatureRing;
+
+/// [`HeadRecord::trainer`] of this head.
+const TRAINER: u32 = 1;
+const LARGEST_FEATURES: usize = 1 << 15;
+const BIAS_INPUT: i32 = 128;
+const LARGEST_ERROR_LEFT_ALONE: i32 = 1024;
+const HALVE_ABOVE: i32 = 32000;
+const SATURATE_AT: i32 = i16::MAX as i32 - 128;
+/// Right shifts up to this one leave `2^(shift - 1)` an int32.
+const LARGEST_SHIFT: i32 = 30;
+const FIRST_RANDOM: u32 = 0x9E37_79B9;
+/// Bytes before the weights in [`SgdHead::save`]: exponent and random state.
+const PREFIX: usize = 8;
+
+/// `round(2^15 * 2^(-j/256))`.
+const EXPONENTIALS: [u16; 256] = {
+    /// `2^63 * 2^(-1/256)`, rounded.
+    const STEP: u128 = 9_198_432_556_164_277_331;
+    let mut table = [0; 256];
+    let mut power = 1u128 << 63;
+    let mut index = 0;
+    while index < 256 {
+        table[index] = ((power + (1 << 47)) >> 48) as u16;
+        power = (power * STEP) >> 63;
+        index += 1;
+    }
+    table
+};
+
+/// A linear softmax classifier in RAM that learns by stochastic gradient descent; arithmetic and bounds: the module's text.
+///
+/// Two heads that start from the same image (or saved state) and take the same steps hold the same bytes, on every machine.
+pub struct SgdHead<'a> {
+    record: &'a HeadRecord,
+    initial: &'a [i16],
+    input_zero_point: i32,
+    /// `[classes][features + 1]`, each `V + 128`.
+    weights: &'a mut [i16],
+    /// One word per class: logits, then probabilities.
+    scratch: &'a mut [i32],
+    exponent: u32,
+    random: u32,
+}
+
+impl<'a> SgdHead<'a> {
+    /// Number of weights a head needs: `classes * (features + 1)`.
+    pub fn weight_count(record: &HeadRecord) -> usize {
+        record.classes as usize * (record.features as usize + 1)
+    }
+
+    /// The head of `image`, in its initial state, in `weights` ([`SgdHead::weight_count`]) and `scratch` (one word per class).
+    ///
+    /// # Errors
+    /// [`Error::NoHead`], [`Error::Field`] for a head this trainer cannot run, [`Error::Length`] for a buffer of the wrong length.
+    pub fn new(image: &Image<'a>, weights: &'a mut [i16], scratch: &'a mut [i32]) -> Result<Self, Error> {
+        let record = image.head().ok_or(Error::NoHead)?;
+        let field = |name, value: i64| Err(Error::Field { name, value });
+        let [multiplier, multiplier_shift, rate, rate_shift] = record.constants;
+        if record.trainer != TRAINER {
+            return field("head trainer", record.trainer.into());
+        }
+        if !(1..=1 << 15).contains(&record.classes) || record.features as usize > LARGEST_FEATURES {
+            return field("head classes or features", record.classes.into());
+        }
+        if !(1 << 15..1 << 16).contains(&multiplier) || !(0..64).contains(&multiplier_shift) {
+            return field("head logit multiplier", multiplier.into());
+        }
+        if !(1 << 14..1 << 15).contains(&rate) || !(1..=LARGEST_SHIFT).contains(&rate_shift) {
+            return field("head learning rate", rate.into());
+        }
+        let malformed = Error::Field { name: "head state", value: image.head_state(record).len() as i64 };
+        let initial =
+            <[i16] as zerocopy::FromBytes>::ref_from_bytes(image.head_state(record)).map_err(|_| malformed)?;
+        let lengths = [("head state", initial.len()), ("head weights", weights.len())]
+            .map(|(name, given)| (name, Self::weight_count(record), given));
+        for (name, needed, given) in
+            lengths.into_iter().chain([("head scratch", record.classes as usize, scratch.len())])
+        {
+            if needed != given {
+                return Err(Error::Length { name, needed, given });
+            }
+        }
+        let input_zero_point = image.output(0).zero_point;
+        let mut head = SgdHead { record, initial, input_zero_point, weights, scratch, exponent: 0, random: 0 };
+        head.reset();
+        Ok(head)
+    }
+
+    /// Back to the state stored in the image.
+    pub fn reset(&mut self) {
+        self.weights.copy_from_slice(self.initial);
+        self.exponent = 0;
+        self.random = FIRST_RANDOM;
+    }
+
+    /// Number of classes.
+    pub fn classes(&self) -> usize {
+        self.record.classes as usize
+    }
+
+    /// Number of features.
+    pub fn features(&self) -> usize {
+        self.record.features as usize
+    }
+
+    /// Real step of one unit of a logit; it doubles whenever the weights are halved.
+    pub fn logit_scale(&self) -> f32 {
+        // Exact: a power of two no larger than 2^63.
+        self.record.logit_scale * (1u64 << self.exponent) as f32
+    }
+
+    /// The integer logits `a_k` for int8 features.
+    ///
+    /// # Errors
+    /// [`Error::Length`] if the number of features is another.
+    pub fn logits(&mut self, features: &[i8]) -> Result<&[i32], Error> {
+        if features.len() != self.features() {
+            return Err(Error::Length { name: "features", needed: self.features(), given: features.len() });
+        }
+        for (logit, row) in self.scratch.iter_mut().zip(self.weights.chunks_exact(features.len() + 1)) {
+            let (bias, row) = row.split_last().expect("a row has one weight more than features");
+            let products =
+                row.iter().zip(features).map(|(&v, &q)| i32::from(v >> 8) * (i32::from(q) - self.input_zero_point));
+            *logit = i32::from(bias >> 8) * BIAS_INPUT + products.sum::<i32>();
+        }
+        Ok(self.scratch)
+    }
+
+    /// The class with the largest logit, the first of equals.
+    ///
+    /// # Errors
+    /// [`Error::Length`] if the number of features is another.
+    pub fn predict(&mut self, features: &[i8]) -> Result<usize, Error> {
+        let logits = self.logits(features)?;
+        let best = (0..logits.len()).rev().max_by_key(|&class| logits[class]);
+        Ok(best.expect("a head has at least one class"))
+    }
+
+    /// One step of gradient descent towards `label`.
+    ///
+    /// # Errors
+    /// [`Error::Length`] or [`Error::Label`]; the head is then unchanged.
+    pub fn step(&mut self, features: &[i8], label: usize) -> Result<(), Error> {
+        if label >= self.classes() {
+            return Err(Error::Label { label, classes: self.classes() });
+        }
+        self.logits(features)?;
+        let reciprocal = self.probabilities();
+        let [_, _, rate, rate_shift] = self.record.constants;
+        let shift = rate_shift + self.exponent as i32;
+        let half = 1 << (shift - 1);
+        let zero_point = self.input_zero_point;
+        let mut largest = 0;
+        for (class, row) in self.weights.chunks_exact_mut(features.len() + 1).enumerate() {
+            let target = if class == label { 1 << 15 } else { 0 };
+            let error = ((self.scratch[class] * reciprocal) >> 15) - target;
+            if error.abs() <= LARGEST_ERROR_LEFT_ALONE {
+                continue;
+            }
+            let gradient = (error * rate + (1 << 14)) >> 15;
+            let inputs = features.iter().map(|&q| i32::from(q) - zero_point).chain([BIAS_INPUT]);
+            for (stored, x) in row.iter_mut().zip(inputs) {
+                let v = i32::from(*stored) - 128 - ((gradient * x + half) >> shift);
+                let v = v.clamp(-SATURATE_AT, SATURATE_AT);
+                largest = largest.max(v.abs());
+                *stored = (v + 128) as i16;
+            }
+        }
+        if largest > HALVE_ABOVE && self.exponent < self.largest_exponent() {
+            self.halve();
+        }
+        Ok(())
+    }
+
+    /// `epochs` passes over the ring, each in its own order: from a random sample on, by a random stride coprime to their number.
+    ///
+    /// # Errors
+    /// [`Error::Length`] or [`Error::Label`] if the ring holds what does not fit this head; the head has then learnt what came before.
+    pub fn train(&mut self, ring: &FeatureRing<'_>, epochs: u32) -> Result<(), Error> {
+        let count = ring.len() as u32;
+        if count == 0 {
+            return Ok(());
+        }
+        for _ in 0..epochs {
+            let range = (count - 1).max(1);
+            let mut stride = 1 + self.next_random() % range;
+            while greatest_common_divisor(stride, count) != 1 {
+                stride = stride % range + 1;
+            }
+            let mut index = self.next_random() % count;
+            for _ in 0..count {
+                let (features, label) = ring.get(index as usize);
+                self.step(features, label.into())?;
+                index = (index + stride) % count;
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of a saved head.
+    pub fn saved_length(&self) -> usize {
+        PREFIX + 2 * self.weights.len()
+    }
+
+    /// Writes the whole state, little-endian: exponent (u32), random state (u32), weights (int16).
+    ///
+    /// # Errors
+    /// [`Error::Length`] unless `bytes` has [`SgdHead::saved_length`].
+    pub fn save(&self, bytes: &mut [u8]) -> Result<(), Error> {
+        self.check_saved(bytes.len())?;
+        let (prefix, weights) = bytes.split_at_mut(PREFIX);
+        prefix[..4].copy_from_slice(&self.exponent.to_le_bytes());
+        prefix[4..].copy_from_slice(&self.random.to_le_bytes());
+        for (bytes, weight) in weights.as_chunks_mut::<2>().0.iter_mut().zip(&*self.weights) {
+            *bytes = weight.to_le_bytes();
+        }
+        Ok(())
+    }
+
+    /// Takes over a state that [`SgdHead::save`] wrote.
+    ///
+    /// # Errors
+    /// [`Error::Length`], or [`Error::Field`] for an exponent or random state that no head has; the head is then unchanged.
+    pub fn load(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.check_saved(bytes.len())?;
+        let (prefix, weights) = bytes.split_at(PREFIX);
+        let word =
+            |start: usize| u32::from_le_bytes([prefix[start], prefix[start + 1], prefix[start + 2], prefix[start + 3]]);
+        let (exponent, random) = (word(0), word(4));
+        if exponent > self.largest_exponent() || random == 0 {
+            return Err(Error::Field { name: "head exponent or random state", value: exponent.into() });
+        }
+        (self.exponent, self.random) = (exponent, random);
+        for (bytes, weight) in weights.as_chunks::<2>().0.iter().zip(&mut *self.weights) {
+            *weight = i16::from_le_bytes(*bytes);
+        }
+        Ok(())
+    }
+
+    fn check_saved(&self, given: usize) -> Result<(), Error> {
+        let needed = self.saved_length();
+        if given == needed { Ok(()) } else { Err(Error::Length { name: "saved head", needed, given }) }
+    }
+
+    fn largest_exponent(&self) -> u32 {
+        let [_, multiplier_shift, _, rate_shift] = self.record.constants;
+        multiplier_shift.min(LARGEST_SHIFT - rate_shift) as u32
+    }
+
+    /// Steps 2 and 3 in place; returns `floor(2^30 / sum p)`.
+    fn probabilities(&mut self) -> i32 {
+        let [multiplier, multiplier_shift, ..] = self.record.constants;
+        let shift = multiplier_shift as u32 - self.exponent;
+        let largest = self.scratch.iter().copied().max().unwrap_or(0);
+        let mut sum = 0u32;
+        for logit in &mut *self.scratch {
+            let distance = (u64::from(largest.abs_diff(*logit)) * multiplier as u64) >> shift;
+            let distance = distance.min(i16::MAX as u64) as usize;
+            let probability = u32::from(EXPONENTIALS[distance & 255]).checked_shr((distance >> 8) as u32).unwrap_or(0);
+            sum += probability;
+            *logit = probability as i32;
+        }
+        ((1 << 30) / sum.max(1)) as i32
+    }
+
+    fn halve(&mut self) {
+        for stored in &mut *self.weights {
+            *stored = (((i32::from(*stored) - 128) >> 1) + 128) as i16;
+        }
+        self.exponent += 1;
+    }
+
+    /// Marsaglia's xorshift32.
+    fn next_random(&mut self) -> u32 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 17;
+        self.random ^= self.random << 5;
+        self.random
+    }
+}
+
+fn greatest_common_divisor(mut a: u32, mut b: u32) -> u32 {
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
+}
+
+/// Head record and initial state for a linear layer of real weights behind `features`. The largest weight becomes V = 16000,
+/// half of what int16 holds.
+#[cfg(feature = "alloc")]
+pub(crate) fn pack(
+    head: &crate::image::HeadDescription,
+    features: &crate::image::Value,
+) -> Result<(HeadRecord, alloc::vec::Vec<i16>), crate::image::WriteError> {
+    use crate::fixed_point::normalize;
+    use crate::image::WriteError;
+    const LARGEST_INITIAL: f64 = 16000.0;
+    let refused = |rule, value| WriteError::Refused { operator: "sgd head".into(), rule, value };
+    let (width, classes) = (features.len(), head.biases.len());
+    if classes == 0 || head.weights.len() != classes * width {
+        return Err(refused("needs classes * features weights, has", head.weights.len() as f64));
+    }
+    let input_scale = f64::from(features.scale);
+    let rows = head.weights.chunks_exact(width).zip(&head.biases);
+    let real = rows.flat_map(|(row, &bias)| {
+        row.iter().map(|&weight| f64::from(weight)).chain([f64::from(bias) / (f64::from(BIAS_INPUT) * input_scale)])
+    });
+    let magnitude = real
+        .clone()
+        .fold(0.0f64, |largest, weight| if weight.abs() > largest || weight.is_nan() { weight.abs() } else { largest });
+    if !magnitude.is_finite() {
+        return Err(refused("the weights hold NaN or infinity", magnitude));
+    }
+    let weight_scale = if magnitude == 0.0 { 1.0 } else { magnitude } * 256.0 / LARGEST_INITIAL;
+    let logit_scale = weight_scale * input_scale;
+    let (multiplier, exponent) = normalize(logit_scale * core::f64::consts::LOG2_E * 256.0, 16)
+        .filter(|(_, exponent)| (-47..=16).contains(exponent))
+        .ok_or_else(|| refused("the logit's scale is out of range", logit_scale))?;
+    let multiplier_shift = 16 - exponent;
+    let (rate, exponent) = normalize(head.learning_rate * input_scale * 256.0 / (weight_scale * 32768.0), 15)
+        .filter(|(_, exponent)| (-LARGEST_SHIFT..=-1).contains(exponent))
+        .ok_or_else(|| refused("the learning rate is too small or too large for these scales", head.learning_rate))?;
+    let state = real.map(|weight| {
+        let v = weight * 256.0 / weight_scale;
+        // Rounded half away from zero; core has no f64::round.
+        (v + 0.5f64.copysign(v)) as i16 + 128
+    });
+    let record = HeadRecord {
+        trainer: TRAINER,
+        classes: classes as u32,
+        features: width as u32,
+        constants: [multiplier as i32, multiplier_shift, rate as i32, -exponent],
+        logit_scale: logit_scale as f32,
+        ..HeadRecord::default()
+    };
+    Ok((record, state.collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_the_rounded_power() {
+        for (index, &entry) in EXPONENTIALS.iter().enumerate() {
+            assert_eq!(f64::from(entry), (32768.0 * (-(index as f64) / 256.0).exp2()).round(), "entry {index}");
+        }
+    }
+}

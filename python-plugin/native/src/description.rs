@@ -1,0 +1,84 @@
+//! Python's description of a model, a dict of plain data, as nano-core's.
+
+use std::collections::BTreeMap;
+
+use nano_core::image::{HeadDescription, LayerDescription, ModelDescription, Tensor, ValueDescription};
+use numpy::{PyReadonlyArrayDyn, PyUntypedArray, PyUntypedArrayMethods};
+use pyo3::exceptions::{PyKeyError, PyTypeError};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+
+pub(crate) fn model(description: &Bound<'_, PyDict>) -> PyResult<ModelDescription> {
+    let head = item(description, "head")?;
+    Ok(ModelDescription {
+        name: item(description, "name")?.extract()?,
+        labels: item(description, "labels")?.extract()?,
+        values: list(description, "values", value)?,
+        inputs: item(description, "inputs")?.extract()?,
+        outputs: item(description, "outputs")?.extract()?,
+        layers: list(description, "layers", layer)?,
+        head: if head.is_none() { None } else { Some(self::head(head.cast::<PyDict>()?)?) },
+    })
+}
+
+fn item<'py>(description: &Bound<'py, PyDict>, key: &str) -> PyResult<Bound<'py, PyAny>> {
+    description.get_item(key)?.ok_or_else(|| PyKeyError::new_err(format!("the description lacks {key:?}")))
+}
+
+fn list<T>(
+    description: &Bound<'_, PyDict>,
+    key: &str,
+    read: fn(&Bound<'_, PyDict>) -> PyResult<T>,
+) -> PyResult<Vec<T>> {
+    item(description, key)?.cast::<PyList>()?.iter().map(|entry| read(entry.cast::<PyDict>()?)).collect()
+}
+
+fn value(description: &Bound<'_, PyDict>) -> PyResult<ValueDescription> {
+    let (height, width, channels) = item(description, "shape")?.extract()?;
+    Ok(ValueDescription {
+        shape: [height, width, channels],
+        scale: item(description, "scale")?.extract()?,
+        zero_point: item(description, "zero_point")?.extract()?,
+    })
+}
+
+fn layer(description: &Bound<'_, PyDict>) -> PyResult<LayerDescription> {
+    let tensors = item(description, "tensors")?;
+    let tensors =
+        tensors.cast::<PyDict>()?.iter().map(|(name, array)| Ok((name.extract::<String>()?, tensor(&array)?)));
+    Ok(LayerDescription {
+        operator: item(description, "operator")?.extract()?,
+        inputs: item(description, "inputs")?.extract()?,
+        output: item(description, "output")?.extract()?,
+        attributes: item(description, "attributes")?.extract::<BTreeMap<String, i64>>()?,
+        tensors: tensors.collect::<PyResult<_>>()?,
+    })
+}
+
+fn tensor(array: &Bound<'_, PyAny>) -> PyResult<Tensor> {
+    if let Ok(array) = array.extract::<PyReadonlyArrayDyn<'_, i8>>() {
+        return Ok(Tensor::Int8(array.as_slice()?.to_vec()));
+    }
+    if let Ok(array) = array.extract::<PyReadonlyArrayDyn<'_, i32>>() {
+        return Ok(Tensor::Int32(array.as_slice()?.to_vec()));
+    }
+    if let Ok(array) = array.extract::<PyReadonlyArrayDyn<'_, f32>>() {
+        return Ok(Tensor::Float32(array.as_slice()?.to_vec()));
+    }
+    let given = match array.cast::<PyUntypedArray>() {
+        Ok(array) => array.dtype().to_string(),
+        Err(_) => array.get_type().to_string(),
+    };
+    Err(PyTypeError::new_err(format!("a tensor must be a numpy array of int8, int32 or float32, this is {given}")))
+}
+
+fn head(description: &Bound<'_, PyDict>) -> PyResult<HeadDescription> {
+    let floats = |key| -> PyResult<Vec<f32>> {
+        Ok(item(description, key)?.extract::<PyReadonlyArrayDyn<'_, f32>>()?.as_slice()?.to_vec())
+    };
+    Ok(HeadDescription {
+        weights: floats("weights")?,
+        biases: floats("biases")?,
+        learning_rate: item(description, "learning_rate")?.extract()?,
+    })
+}

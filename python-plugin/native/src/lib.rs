@@ -1,0 +1,81 @@
+//! nano-core for CPython: what the package `torch_nano` builds on. Python describes, this crate decides.
+
+mod description;
+mod head;
+mod model;
+
+use nano_core::fixed_point::Multiplier;
+use nano_core::ops::{self, AddParameters, SoftmaxParameters};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+
+pyo3::create_exception!(
+    torch_nano._native,
+    NanoError,
+    PyValueError,
+    "nano-core refused an image, a layer or a buffer; the message says why."
+);
+
+/// Any error of nano-core as Python's `NanoError`.
+fn refuse(error: impl std::fmt::Display) -> PyErr {
+    NanoError::new_err(error.to_string())
+}
+
+/// nano-core's operators: name -> names of the attributes, in the image's order.
+#[pyfunction]
+fn operators(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let operators = PyDict::new(py);
+    for operator in ops::ALL {
+        operators.set_item(operator.name, operator.attributes)?;
+    }
+    Ok(operators)
+}
+
+/// Packs the layers, plans the arena and writes the `.nano` image of a model description.
+#[pyfunction]
+fn write_image<'py>(py: Python<'py>, description: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyBytes>> {
+    let model = description::model(description)?;
+    let image = nano_core::image::write(&model).map_err(refuse)?;
+    Ok(PyBytes::new(py, &image))
+}
+
+type Pair = (i32, i32);
+
+fn pair(multiplier: Multiplier) -> Pair {
+    (multiplier.mantissa, multiplier.shift)
+}
+
+/// The Q31 mantissa and the power of two of a real multiplier.
+#[pyfunction]
+fn quantize_multiplier(real: f64) -> PyResult<Pair> {
+    Multiplier::from_real(real).map(pair).ok_or_else(|| refuse(format!("the multiplier {real} is not in [0, 2^30)")))
+}
+
+/// The multipliers of an addition: first input, second input, output.
+#[pyfunction]
+fn add_multipliers(first: f32, second: f32, output: f32) -> PyResult<(Pair, Pair, Pair)> {
+    let AddParameters { first, second, output } = AddParameters::new(first, second, output)
+        .ok_or_else(|| refuse(format!("no addition of scales {first} and {second} to scale {output}")))?;
+    Ok((pair(first), pair(second), pair(output)))
+}
+
+/// Softmax's input multiplier (mantissa, shift) and the smallest difference that is not minus infinity.
+#[pyfunction]
+fn softmax_parameters(scale: f32) -> PyResult<(i32, i32, i32)> {
+    let SoftmaxParameters { multiplier, smallest_difference } = SoftmaxParameters::new(scale)
+        .ok_or_else(|| refuse(format!("the softmax input scale {scale} is not above 2^-26")))?;
+    Ok((multiplier.mantissa, multiplier.shift, smallest_difference))
+}
+
+#[pymodule]
+fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("NanoError", module.py().get_type::<NanoError>())?;
+    module.add_class::<model::Model>()?;
+    module.add_class::<head::SgdHead>()?;
+    module.add_function(wrap_pyfunction!(operators, module)?)?;
+    module.add_function(wrap_pyfunction!(write_image, module)?)?;
+    module.add_function(wrap_pyfunction!(quantize_multiplier, module)?)?;
+    module.add_function(wrap_pyfunction!(add_multipliers, module)?)?;
+    module.add_function(wrap_pyfunction!(softmax_parameters, module)?)
+}
