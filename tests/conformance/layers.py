@@ -1,0 +1,386 @@
+"""Seeded random layers, one class per operator family, each with the output that TFLM gives for it.
+
+Any layer can be made again from its family, seed and index: its repr says how.
+
+>>> layer("fully_connected", seed=0, index=1).origin
+layer("fully_connected", seed=0, index=1)
+"""
+
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Self, get_args
+
+import numpy as np
+
+from . import tflm
+from .model import Float32, Int8, Int32, Quantization
+from .sampling import activation, channels, int8_input, quantization, weighted, window
+from .tflm import Activation, Pair
+
+Padding = tuple[int, int, int, int]
+"""(top, bottom, left, right)."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a layer comes from; its repr is the call that makes the layer again."""
+
+    family: str
+    seed: int
+    index: int
+
+    def __repr__(self) -> str:
+        return f'layer("{self.family}", seed={self.seed}, index={self.index})'
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Layer(ABC):
+    """One operator with its data."""
+
+    origin: Origin
+
+    @classmethod
+    @abstractmethod
+    def random(cls, origin: Origin, rng: np.random.Generator) -> Self:
+        """A random layer of this family."""
+
+    @abstractmethod
+    def expected(self) -> Int8:
+        """TFLM's output."""
+
+    def __repr__(self) -> str:
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "origin"}
+        shown = (
+            f"{name}: {value.dtype}{list(value.shape)}"
+            if isinstance(value, np.ndarray)
+            else f"{name}={value}"
+            for name, value in values.items()
+        )
+        return f"{self.origin!r}  # {', '.join(shown)}"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Conv2d(Layer):
+    """x (N, H, W, C), weights (O, KH, KW, C / groups), bias (O,), weight_scales (O,), or (1,) for all."""
+
+    x: Int8
+    weights: Int8
+    bias: Int32
+    x_quantization: Quantization
+    weight_scales: Float32
+    y_quantization: Quantization
+    stride: Pair
+    padding: Padding
+    dilation: Pair
+    groups: int
+    activation: Activation
+
+    @classmethod
+    def random(cls, origin: Origin, rng: np.random.Generator) -> Self:
+        area = window(rng, dilated=True)
+        groups = int(rng.choice([1, 1, 1, 2, 3, 4]))
+        inputs = channels(rng) if groups == 1 else int(rng.choice([1, 2, 3, 5]))
+        outputs = channels(rng) if groups == 1 else groups * int(rng.choice([1, 2, 3, 5]))
+        parameters = weighted(rng, (outputs, *area.kernel, inputs))
+        return cls(
+            origin=origin,
+            x=int8_input(rng, (int(rng.choice([1, 1, 1, 2])), *area.size, groups * inputs)),
+            **vars(parameters),
+            stride=area.stride,
+            padding=area.padding,
+            dilation=area.dilation,
+            groups=groups,
+            activation=activation(rng),
+        )
+
+    def expected(self) -> Int8:
+        return tflm.conv2d(
+            self.x,
+            self.weights,
+            self.bias,
+            self.x_quantization,
+            self.weight_scales,
+            self.y_quantization,
+            stride=self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
+            activation=self.activation,
+        )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class DepthwiseConv2d(Layer):
+    """x (N, H, W, C), weights (1, KH, KW, C * m), bias (C * m,), weight_scales (C * m,), or (1,) for all."""
+
+    x: Int8
+    weights: Int8
+    bias: Int32
+    x_quantization: Quantization
+    weight_scales: Float32
+    y_quantization: Quantization
+    stride: Pair
+    padding: Padding
+    dilation: Pair
+    depth_multiplier: int
+    activation: Activation
+
+    @classmethod
+    def random(cls, origin: Origin, rng: np.random.Generator) -> Self:
+        area = window(rng, dilated=True)
+        multiplier = int(rng.choice([1, 1, 1, 2, 3, 4]))
+        inputs = channels(rng)
+        parameters = weighted(rng, (inputs * multiplier, *area.kernel, 1))
+        return cls(
+            origin=origin,
+            x=int8_input(rng, (int(rng.choice([1, 1, 1, 2])), *area.size, inputs)),
+            **vars(replace(parameters, weights=parameters.weights.transpose(3, 1, 2, 0).copy())),
+            stride=area.stride,
+            padding=area.padding,
+            dilation=area.dilation,
+            depth_multiplier=multiplier,
+            activation=activation(rng),
+        )
+
+    def expected(self) -> Int8:
+        return tflm.depthwise_conv2d(
+            self.x,
+            self.weights,
+            self.bias,
+            self.x_quantization,
+            self.weight_scales,
+            self.y_quantization,
+            stride=self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
+            activation=self.activation,
+        )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FullyConnected(Layer):
+    """x (N, I), weights (O, I), bias (O,), weight_scales (O,), or (1,) for all."""
+
+    x: Int8
+    weights: Int8
+    bias: Int32
+    x_quantization: Quantization
+    weight_scales: Float32
+    y_quantization: Quantization
+    activation: Activation
+
+    @classmethod
+    def random(cls, origin: Origin, rng: np.random.Generator) -> Self:
+        inputs = int(rng.choice([1, 2, 3, 4, 5, 7, 16, 33, 64, 130, 640]))
+        parameters = weighted(rng, (channels(rng), inputs))
+        return cls(
+            origin=origin,
+            x=int8_input(rng, (int(rng.choice([1, 1, 2, 3])), inputs)),
+            **vars(parameters),
+            activation=activation(rng),
+        )
+
+    def expected(self) -> Int8:
+        return tflm.fully_connected(
+            self.x,
+            self.weights,
+            self.bias,
+            self.x_quantization,
+            self.weight_scales,
+            self.y_quantization,
+            activation=self.activation,
+        )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Add(Layer):
+    """a and b of one shape (N, H, W, C)."""
+
+    a: Int8
+    b: Int8
+    a_quantization: Quantization
+    b_quantization: Quantization
+    y_quantization: Quantization
+    activation: Activation
+
+    @classmethod
+    def random(cls, origin: Origin, rng: np.random.Generator) -> Self:
+        shape = (1, int(rng.integers(1, 6)), int(rng.integers(1, 6)), channels(rng))
+        low, exact = int(rng.choice([-10, -5, -5, -5])), bool(rng.random() < 1 / 3)
+        return cls(
+            origin=origin,
+            a=int8_input(rng, shape),
+            b=int8_input(rng, shape),
+            a_quantization=quantization(rng, low, -3, exact=exact),
+            b_quantization=quantization(rng, low, -3, exact=exact),
+            y_quantization=quantization(rng, low, 0, exact=exact),
+            activation=activation(rng),
+        )
+
+    def expected(self) -> Int8:
+        return tflm.add(
+            self.a,
+            self.b,
+            self.a_quantization,
+            self.b_quantization,
+            self.y_quantization,
+            activation=self.activation,
+        )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MaxPool(Layer):
+    """x (N, H, W, C); the padding is smaller than the kernel."""
+
+    x: Int8
+    quantization: Quantization
+    kernel: Pair
+    stride: Pair
+    padding: Padding
+    activation: Activation
+
+    @classmethod
+    def random(cls, origin: Origin, rng: np.random.Generator) -> Self:
+        area = window(rng, dilated=False)
+        return cls(
+            origin=origin,
+            x=int8_input(rng, (int(rng.choice([1, 1, 1, 2])), *area.size, channels(rng))),
+            quantization=quantization(rng, -8, 2),
+            kernel=area.kernel,
+            stride=area.stride,
+            padding=area.padding,
+            activation=activation(rng),
+        )
+
+    def expected(self) -> Int8:
+        return tflm.max_pool(
+            self.x,
+            self.quantization,
+            self.kernel,
+            stride=self.stride,
+            padding=self.padding,
+            activation=self.activation,
+        )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class AveragePool(MaxPool):
+    """As `MaxPool`, a third of them global; `count_padding` counts the padding as zeros of the reals."""
+
+    count_padding: bool
+
+    @classmethod
+    def random(cls, origin: Origin, rng: np.random.Generator) -> Self:
+        area = window(rng, dilated=False)
+        whole = rng.random() < 1 / 3
+        return cls(
+            origin=origin,
+            x=int8_input(rng, (int(rng.choice([1, 1, 1, 2])), *area.size, channels(rng))),
+            quantization=quantization(rng, -8, 2),
+            kernel=area.size if whole else area.kernel,
+            stride=(1, 1) if whole else area.stride,
+            padding=(0, 0, 0, 0) if whole else area.padding,
+            activation=activation(rng),
+            count_padding=bool(rng.random() < 0.5),
+        )
+
+    def expected(self) -> Int8:
+        return tflm.average_pool(
+            self.x,
+            self.quantization,
+            self.kernel,
+            stride=self.stride,
+            padding=self.padding,
+            count_padding=self.count_padding,
+            activation=self.activation,
+        )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Requantize(Layer):
+    """All 256 values, x (1, 256)."""
+
+    x: Int8
+    x_quantization: Quantization
+    y_quantization: Quantization
+
+    @classmethod
+    def random(cls, origin: Origin, rng: np.random.Generator) -> Self:
+        return cls(
+            origin=origin,
+            x=np.arange(-128, 128, dtype=np.int8).reshape(1, 256),
+            x_quantization=quantization(rng, -8, 0),
+            y_quantization=quantization(rng, -8, 4),
+        )
+
+    def expected(self) -> Int8:
+        return tflm.requantize(self.x, self.x_quantization, self.y_quantization)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Softmax(Layer):
+    """x (N, C), over the last dimension; the output has `tflm.SOFTMAX_OUTPUT`."""
+
+    x: Int8
+    x_quantization: Quantization
+
+    @classmethod
+    def random(cls, origin: Origin, rng: np.random.Generator) -> Self:
+        shape = (int(rng.integers(1, 4)), int(rng.choice([1, 2, 3, 7, 10, 33, 100, 511])))
+        low, high = ((-9, 0), (-9, 0), (-25, -9), (0, 8))[rng.integers(4)]
+        return cls(origin=origin, x=int8_input(rng, shape), x_quantization=quantization(rng, low, high))
+
+    def expected(self) -> Int8:
+        return tflm.softmax(self.x, self.x_quantization)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Unary(Layer):
+    """A function of one element, on all 256 values, x (1, 256); `alpha` is leaky_relu's alone."""
+
+    function: tflm.UnaryFunction
+    x: Int8
+    x_quantization: Quantization
+    y_quantization: Quantization
+    alpha: float
+
+    @classmethod
+    def random(cls, origin: Origin, rng: np.random.Generator) -> Self:
+        functions: tuple[tflm.UnaryFunction, ...] = get_args(tflm.UnaryFunction)
+        function = functions[rng.integers(len(functions))]
+        return cls(
+            origin=origin,
+            function=function,
+            x=np.arange(-128, 128, dtype=np.int8).reshape(1, 256),
+            x_quantization=quantization(rng, -8, -1),
+            y_quantization=tflm.UNARY_OUTPUT.get(function) or quantization(rng, -7, 0),
+            alpha=float(np.float32(rng.choice([0.01, 0.1, 0.125, 0.25, 0.3, 0.5, 1.5]))),
+        )
+
+    def expected(self) -> Int8:
+        return tflm.unary(self.function, self.x, self.x_quantization, self.y_quantization, alpha=self.alpha)
+
+
+FAMILIES: dict[str, type[Layer]] = {
+    "conv2d": Conv2d,
+    "depthwise_conv2d": DepthwiseConv2d,
+    "fully_connected": FullyConnected,
+    "add": Add,
+    "max_pool": MaxPool,
+    "average_pool": AveragePool,
+    "requantize": Requantize,
+    "softmax": Softmax,
+    "unary": Unary,
+}
+
+
+def layer(family: str, seed: int, index: int) -> Layer:
+    """The layer number `index` of this seed."""
+    rng = np.random.default_rng([zlib.crc32(family.encode()), seed, index])
+    return FAMILIES[family].random(Origin(family, seed, index), rng)
+
+
+def layers(family: str, count: int, seed: int = 0) -> Iterator[Layer]:
+    """The first `count` layers of this seed."""
+    return (layer(family, seed, index) for index in range(count))
