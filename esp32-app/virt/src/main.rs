@@ -4,16 +4,16 @@
 #![deny(missing_docs)]
 
 mod board;
-mod uart;
+mod console;
 
 use embedded_io::{Read, Write};
 
 extern "C" fn main() -> ! {
     board::protect_flash();
-    let mut uart = uart::Uart::new();
-    let mut buffer = [0; 256];
+    let mut console = console::Console::new().unwrap();
+    let mut buffer = [0; 1024];
     loop {
-        let Ok(count) = uart.read(&mut buffer);
-        let Ok(()) = uart.write_all(&buffer[..count]);
+        let count = console.read(&mut buffer).unwrap();
+        console.write_all(&buffer[..count]).unwrap();
     }
 }

@@ -86,7 +86,11 @@ class QemuBoard:
                     # One instruction per nanosecond of virtual time: makes the instruction counter exact.
                     *("-icount", "shift=0"),
                     *("-m", f"{(image_start + image_room - _MEMORY_START) >> 20}M"),
-                    *("-chardev", f"socket,id=uart,fd={files[0]}", "-serial", "chardev:uart"),
+                    *("-device", "virtio-serial-device,bus=virtio-mmio-bus.0"),
+                    *("-chardev", f"socket,id=stream,fd={files[0]}"),
+                    *("-device", "virtserialport,nr=1,chardev=stream"),
+                    # Panics and traps: kept apart from the stream.
+                    *("-chardev", "stdio,id=text,signal=off", "-serial", "chardev:text"),
                     *("-kernel", str(_ELF)),
                     *("-device", f"loader,file=/dev/fd/{files[1]},addr={image_start:#x},force-raw=on"),
                 ],
@@ -97,8 +101,6 @@ class QemuBoard:
             )
         # Also called when the object is collected and when Python ends: no emulator outlives its owner.
         self._stop = weakref.finalize(self, _stop, self._process, self._socket, self._messages)
-        # The board loses what it is sent before its UART is on; then it sends one zero byte.
-        self.read(1)
 
     def read(self, size: int) -> bytes:
         """Waits for output; returns what there is, 1 to `size` bytes.
