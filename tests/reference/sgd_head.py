@@ -1,0 +1,217 @@
+"""`SgdHead` in plain integers: the oracle that nano-core's implementation must equal byte for byte.
+
+Softmax cross-entropy SGD on a Linear head of K classes over D int8 features. The only floats are in what the
+host prepares (the first V, `power_of_two_ratio`, `LUT`). Every integer intermediate is computed in int64 and
+asserted to fit the width the device uses, so a run that passes did not overflow on the device either.
+
+>>> zeros = {"weight": [[0.0], [0.0]], "bias": [0.0, 0.0]}
+>>> head = SgdHead.from_float(**zeros, feature_scale=1 / 255, feature_zero_point=-128, lr=0.5, capacity=2)
+>>> for feature, label in [(-128, 0), (127, 1)]:
+...     head.record([feature], label)
+>>> head.train(epochs=50)
+>>> head.predict([-100]), head.predict([100])
+(0, 1)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+IntLike = Sequence[int] | npt.NDArray[np.int8] | IntArray
+FloatLike = Sequence[float] | Sequence[Sequence[float]] | npt.NDArray[np.float32] | npt.NDArray[np.float64]
+
+BIAS_INPUT = 128
+LUT = tuple(math.floor(2**15 * 2.0 ** (-j / 256) + 0.5) for j in range(256))
+"""2^(-j/256) in Q15; LUT[0] = 32768, so an entry is a uint16."""
+INITIAL_MAX, HALVE_ABOVE, SATURATE = 16000, 32000, 32639
+"""Bounds of |V|: at the start, before all V are halved, and in any case (so that V + 128 is an int16)."""
+SKIP = 1024
+ZERO_HEAD_STEPS = 16
+MAX_SOFTMAX_SHIFT, MAX_UPDATE_SHIFT = 63, 30
+XORSHIFT_SEED = 0x9E3779B9
+
+
+def fits(value: IntArray | int, bits: int, signed: bool = True) -> IntArray:
+    """`value` as int64 after asserting that `bits` hold it (signed two's complement, or unsigned)."""
+    low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
+    array = np.asarray(value)
+    assert (array >= low).all() and (array <= high).all(), f"{value} overflows {bits} bits (signed={signed})"
+    return np.asarray(array, dtype=np.int64)
+
+
+def round_half_away(value: npt.NDArray[np.float64]) -> IntArray:
+    """To the nearest integer, halves away from zero.
+
+    >>> round_half_away(np.array([-1.5, -0.4, 0.5, 2.5])).tolist()
+    [-2, 0, 1, 3]
+    """
+    return (np.sign(value) * np.floor(np.abs(value) + 0.5)).astype(np.int64)
+
+
+def power_of_two_ratio(value: float, bits: int) -> tuple[int, int]:
+    """(m, shift) with value ~ m / 2^shift and 2^(bits-1) <= m < 2^bits.
+
+    >>> power_of_two_ratio(0.375, bits=16)
+    (49152, 17)
+    """
+    fraction, exponent = math.frexp(value)
+    m = math.floor(fraction * 2**bits + 0.5)
+    if m == 1 << bits:
+        m, exponent = m >> 1, exponent + 1
+    return m, bits - exponent
+
+
+class Xorshift32:
+    """Marsaglia's xorshift (13, 17, 5).
+
+    >>> Xorshift32(1).next()
+    270369
+    """
+
+    def __init__(self, state: int) -> None:
+        self.state = state
+
+    def next(self) -> int:
+        """The next uint32 (never 0)."""
+        x = self.state
+        x ^= x << 13 & 0xFFFFFFFF
+        x ^= x >> 17
+        x ^= x << 5 & 0xFFFFFFFF
+        self.state = x
+        return x
+
+
+class SgdHead:
+    """K classes over D features: `stored` int16 [K, D + 1] holds V + 128, whose high byte is the int8 weight.
+
+    w_real = weight_scale * 2^exponent * V / 256 and logit_real = feature_scale * sum(w_real * x), where
+    x = q - zero_point for the D features and 128 for the bias input (last column).
+    """
+
+    def __init__(
+        self,
+        stored: IntArray,
+        *,
+        weight_scale: float,
+        feature_scale: float,
+        feature_zero_point: int,
+        lr: float,
+        capacity: int,
+    ) -> None:
+        self.stored = fits(stored, 16)
+        self.zero_point = int(fits(feature_zero_point, 8))
+        self.exponent = 0
+        self.softmax_multiplier, self.softmax_shift = power_of_two_ratio(
+            weight_scale * feature_scale * math.log2(math.e) * 256, bits=16
+        )
+        self.update_multiplier, shift = power_of_two_ratio(
+            lr * feature_scale * 256 / (weight_scale * 2**15), bits=15
+        )
+        self.update_shift = shift - 15
+        if not 0 <= self.softmax_shift <= MAX_SOFTMAX_SHIFT:
+            raise ValueError(
+                f"feature_scale {feature_scale}, weight_scale {weight_scale}: softmax shift "
+                f"{self.softmax_shift} is not in 0..={MAX_SOFTMAX_SHIFT}"
+            )
+        if not 1 <= self.update_shift <= MAX_UPDATE_SHIFT:
+            raise ValueError(f"lr {lr}: update shift {self.update_shift} is not in 1..={MAX_UPDATE_SHIFT}")
+        self.weight_scale = weight_scale
+        self.capacity = capacity
+        self.random = Xorshift32(XORSHIFT_SEED)
+        self.ring: list[tuple[IntArray, int]] = []
+
+    @classmethod
+    def from_float(
+        cls,
+        weight: FloatLike,
+        bias: FloatLike,
+        *,
+        feature_scale: float,
+        feature_zero_point: int,
+        lr: float,
+        capacity: int,
+    ) -> SgdHead:
+        """From a Linear's float weight [K, D] and bias [K].
+
+        An all-zero head has no scale of its own: one weight step times a full-scale feature (255) is then
+        1/ZERO_HEAD_STEPS of a logit, whatever the features' scale.
+        """
+        real = np.column_stack([weight, np.asarray(bias, dtype=np.float64) / (BIAS_INPUT * feature_scale)])
+        largest = float(np.abs(real).max())
+        weight_scale = 256 * largest / INITIAL_MAX if largest else 1 / (ZERO_HEAD_STEPS * 255 * feature_scale)
+        v = round_half_away(real * 256 / weight_scale)
+        return cls(
+            v + 128,
+            weight_scale=weight_scale,
+            feature_scale=feature_scale,
+            feature_zero_point=feature_zero_point,
+            lr=lr,
+            capacity=capacity,
+        )
+
+    def inputs(self, q: IntLike) -> IntArray:
+        """x [D + 1] of int8 features q [D]."""
+        return np.append(fits(np.asarray(q), 8) - self.zero_point, BIAS_INPUT)
+
+    def scores(self, q: IntLike) -> IntArray:
+        """a [K], int32: what the forward pass computes."""
+        w8 = fits(self.stored >> 8, 8)
+        terms = fits(w8 * self.inputs(q), 32)
+        fits(np.cumsum(terms, axis=1), 32)
+        return fits(terms.sum(axis=1), 32)
+
+    def predict(self, q: IntLike) -> int:
+        """The class of the highest score, the lowest index among equals."""
+        return int(self.scores(q).argmax())
+
+    def errors(self, q: IntLike, label: int) -> IntArray:
+        """e [K] in Q15: softmax minus the one-hot label."""
+        a = self.scores(q)
+        distance = fits(a.max() - a, 32, signed=False)
+        product = [int(d) * self.softmax_multiplier for d in distance]
+        assert max(product) < 1 << 64
+        u = np.array([min(p >> self.softmax_shift, 2**15 - 1) for p in product], dtype=np.int64)
+        p = np.array([LUT[j & 255] >> (j >> 8) if j >> 8 <= 15 else 0 for j in u.tolist()], dtype=np.int64)
+        total = int(fits(p.sum(), 32))
+        reciprocal = fits(2**30 // total, 32)
+        e = fits(p * reciprocal, 32) >> 15
+        e[label] -= 2**15
+        return e
+
+    def step(self, q: IntLike, label: int) -> None:
+        """One SGD step on one sample."""
+        x, e, v = self.inputs(q), self.errors(q, label), self.stored - 128
+        for k in np.flatnonzero(np.abs(e) > SKIP):
+            g = fits(fits(e[k] * self.update_multiplier + 2**14, 32) >> 15, 32)
+            delta = fits(g * x + (1 << self.update_shift - 1), 32) >> self.update_shift
+            v[k] = np.clip(fits(v[k] - delta, 32), -SATURATE, SATURATE)
+        if np.abs(v).max() > HALVE_ABOVE and self.softmax_shift > 0 and self.update_shift < MAX_UPDATE_SHIFT:
+            v >>= 1
+            self.exponent += 1
+            self.softmax_shift -= 1
+            self.update_shift += 1
+        self.stored = fits(v + 128, 16)
+
+    def record(self, q: IntLike, label: int) -> None:
+        """Put a sample into the ring of the latest `capacity` samples; the oldest gives way."""
+        self.ring = [*self.ring, (fits(np.asarray(q), 8), label)][-self.capacity :]
+
+    def visits(self) -> list[int]:
+        """One epoch's order over the ring (0 is the oldest sample); draws twice from the generator."""
+        n = len(self.ring)
+        stride = 1 + self.random.next() % max(n - 1, 1)
+        while math.gcd(stride, n) != 1:
+            stride = stride + 1 if stride < n - 1 else 1
+        offset = self.random.next() % n
+        return [(offset + j * stride) % n for j in range(n)]
+
+    def train(self, epochs: int) -> None:
+        """`epochs` passes over the ring; an empty ring is left alone and draws nothing."""
+        for _ in range(epochs if self.ring else 0):
+            for index in self.visits():
+                self.step(*self.ring[index])
