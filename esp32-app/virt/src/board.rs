@@ -45,14 +45,12 @@ pub fn protect_flash() {
 }
 
 /// The place where QEMU has put the model image: the image, then zeros.
-#[expect(dead_code)]
 pub fn image() -> &'static [u8] {
     // SAFETY: memory of that size is there (virt.ld), initialized by QEMU, and read-only.
     unsafe { core::slice::from_raw_parts(addr_of!(_image_start), addr_of!(_image_size) as usize) }
 }
 
 /// Instructions retired since the start.
-#[expect(dead_code)]
 pub fn instructions() -> u64 {
     minstret::read64()
 }

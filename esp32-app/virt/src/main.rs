@@ -6,14 +6,21 @@
 mod board;
 mod console;
 
-use embedded_io::{Read, Write};
+use torch_nano_device::Session;
+
+/// Words of RAM for any model: arena, head, ring, buffers.
+const RAM_WORDS: usize = 3 << 20;
+/// Labelled features kept for learning.
+const RING: usize = 1024;
 
 extern "C" fn main() -> ! {
+    static mut RAM: [u32; RAM_WORDS] = [0; RAM_WORDS];
     board::protect_flash();
+    // SAFETY: `main` runs once, and nothing else names RAM.
+    let ram = unsafe { (&raw mut RAM).as_mut_unchecked() };
+    let session = Session::new(board::image(), nano_core::ops::ALL, ram, RING, board::instructions);
+    let mut session = session.unwrap_or_else(|error| panic!("{error}"));
     let mut console = console::Console::new().unwrap();
-    let mut buffer = [0; 1024];
-    loop {
-        let count = console.read(&mut buffer).unwrap();
-        console.write_all(&buffer[..count]).unwrap();
-    }
+    session.serve(&mut console).unwrap();
+    board::exit(true)
 }

@@ -14,6 +14,9 @@ use crate::fixed_point::Multiplier;
 use crate::operator::MAX_INPUTS;
 use crate::{Error, Operator, ops, train};
 
+/// Devices send the name in one small message.
+const LONGEST_NAME: usize = 64;
+
 /// A constant tensor of a layer, row-major.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Tensor {
@@ -65,7 +68,7 @@ pub struct HeadDescription {
 /// A whole model, as the exporter describes it.
 #[derive(Clone, Debug)]
 pub struct ModelDescription {
-    /// Name of the model, one line.
+    /// Name of the model, one line of at most 64 bytes.
     pub name: String,
     /// Names of the classes, one line each; may be empty.
     pub labels: Vec<String>,
@@ -411,6 +414,9 @@ fn write_head(
 
 fn metadata(model: &ModelDescription) -> Result<String, WriteError> {
     let named = core::iter::once(("name", &model.name)).chain(model.labels.iter().map(|label| ("label", label)));
+    if model.name.len() > LONGEST_NAME {
+        return Err(WriteError::TooLarge("the model's name has more than 64 bytes"));
+    }
     let mut lines = String::new();
     for (key, text) in named {
         if text.contains(['\n', '\r']) {

@@ -109,12 +109,9 @@ pub(crate) fn check<I: Iterator<Item = i8>>(
         variant => return Err(Error::UnknownVariant { operator, variant }),
     };
     for (index, channel) in channels.iter().enumerate() {
-        let mut sum = 0i64;
-        for weight in weights_of(index) {
-            require!(operator, weight != i8::MIN, "a weight is below -127, in channel", index as i64);
-            sum += i64::from(weight.unsigned_abs());
-        }
-        let bound = i64::from(channel.bias).abs() + 128 * sum;
+        let below = weights_of(index).any(|weight| weight == i8::MIN);
+        require!(operator, !below, "a weight is below -127, in channel", index as i64);
+        let bound = accumulator_bound(channel.bias.into(), weights_of(index));
         if one_pass {
             require!(
                 operator,
@@ -123,7 +120,7 @@ pub(crate) fn check<I: Iterator<Item = i8>>(
                 channel.shift
             );
             let total = one_pass_bound(bound, channel.addend);
-            require!(operator, total < 1 << 31, "2 * (|bias| + 128 * sum|w|) + |addend| + 2 reaches 2^31", total);
+            require!(operator, total < 1 << 31, "twice the accumulator's bound + |addend| + 2 reaches 2^31", total);
         } else {
             require!(
                 operator,
@@ -143,10 +140,19 @@ pub(crate) fn check<I: Iterator<Item = i8>>(
                 "the output's zero point is not int8",
                 channel.addend
             );
-            require!(operator, bound < 1 << 31, "the accumulator bound |bias| + 128 * sum|w| reaches 2^31", bound);
+            require!(operator, bound < 1 << 31, "the accumulator's bound reaches 2^31", bound);
         }
     }
     Ok(())
+}
+
+/// The largest magnitude of `bias + sum x w` over all int8 x, and of every partial sum.
+fn accumulator_bound(bias: i64, weights: impl Iterator<Item = i8>) -> i64 {
+    let (low, high) = weights.map(i64::from).fold((bias, bias), |(low, high), weight| {
+        let (a, b) = (-128 * weight, 127 * weight);
+        (low + a.min(b), high + a.max(b))
+    });
+    (-low).max(high)
 }
 
 /// The largest sum in the one-pass form, for accumulators up to `bound`.
@@ -171,7 +177,7 @@ pub(crate) mod pack {
     use alloc::vec::Vec;
     use zerocopy::IntoBytes;
 
-    use super::{Channel, LITERAL, ONE_PASS, one_pass_addend, one_pass_bound};
+    use super::{Channel, LITERAL, ONE_PASS, accumulator_bound, one_pass_addend, one_pass_bound};
     use crate::fixed_point::Multiplier;
     use crate::image::{Layer, WriteError};
 
@@ -188,11 +194,13 @@ pub(crate) mod pack {
             let multiplier = Multiplier::from_real(real)
                 .ok_or_else(|| layer.refused("s_x * s_w / s_y is not in [0, 2^30)", real))?;
             let sum: i64 = weights.iter().map(|&weight| i64::from(weight)).sum();
-            let magnitude: i64 = weights.iter().map(|&weight| i64::from(weight.unsigned_abs())).sum();
             let bias = i64::from(bias) - i64::from(input.zero_point) * sum;
-            let bound = bias.abs() + 128 * magnitude;
+            let bound = accumulator_bound(bias, weights.iter().copied());
             if bound >= 1 << 31 {
-                return Err(layer.refused("|bias| + 128 * sum|w| reaches 2^31, in channel", folded.len() as f64));
+                return Err(layer.refused(
+                    "the largest accumulator, |bias + sum (x - z_x) w|, reaches 2^31, in channel",
+                    folded.len() as f64,
+                ));
             }
             folded.push((bias as i32, multiplier, bound));
         }

@@ -17,6 +17,8 @@
 //! `sum p >= 2^15`, so `p_k * floor(2^30 / sum p) <= 2^30`. `|e_k| <= 2^15` and `C < 2^15`, so step 6 stays below 2^30 + 2^14 and
 //! `|g_k x_i| < 2^23`.
 
+use zerocopy::IntoBytes;
+
 use crate::Error;
 use crate::image::{HeadRecord, Image};
 use crate::train::FeatureRing;
@@ -31,8 +33,10 @@ const SATURATE_AT: i32 = i16::MAX as i32 - 128;
 /// Right shifts up to this one leave `2^(shift - 1)` an int32.
 const LARGEST_SHIFT: i32 = 30;
 const FIRST_RANDOM: u32 = 0x9E37_79B9;
-/// Bytes before the weights in [`SgdHead::save`]: exponent and random state.
-const PREFIX: usize = 8;
+/// Words of state before the weights: exponent and random state, two each.
+const PREFIX: usize = 4;
+const EXPONENT: usize = 0;
+const RANDOM: usize = 2;
 
 /// `round(2^15 * 2^(-j/256))`.
 const EXPONENTIALS: [u16; 256] = {
@@ -56,25 +60,23 @@ pub struct SgdHead<'a> {
     record: &'a HeadRecord,
     initial: &'a [i16],
     input_zero_point: i32,
-    /// `[classes][features + 1]`, each `V + 128`.
-    weights: &'a mut [i16],
+    /// The exponent (u32), the random state (u32), then `[classes][features + 1]` weights, each `V + 128`.
+    state: &'a mut [i16],
     /// One word per class: logits, then probabilities.
     scratch: &'a mut [i32],
-    exponent: u32,
-    random: u32,
 }
 
 impl<'a> SgdHead<'a> {
-    /// Number of weights a head needs: `classes * (features + 1)`.
-    pub fn weight_count(record: &HeadRecord) -> usize {
-        record.classes as usize * (record.features as usize + 1)
+    /// Length of the state a head of these sizes needs: four words and two bytes per parameter in all.
+    pub const fn state_length(classes: usize, features: usize) -> usize {
+        PREFIX + classes * (features + 1)
     }
 
-    /// The head of `image`, in its initial state, in `weights` ([`SgdHead::weight_count`]) and `scratch` (one word per class).
+    /// The head of `image`, in its initial state, in `state` ([`SgdHead::state_length`]) and `scratch` (one word per class).
     ///
     /// # Errors
     /// [`Error::NoHead`], [`Error::Field`] for a head this trainer cannot run, [`Error::Length`] for a buffer of the wrong length.
-    pub fn new(image: &Image<'a>, weights: &'a mut [i16], scratch: &'a mut [i32]) -> Result<Self, Error> {
+    pub fn new(image: &Image<'a>, state: &'a mut [i16], scratch: &'a mut [i32]) -> Result<Self, Error> {
         let record = image.head().ok_or(Error::NoHead)?;
         let field = |name, value: i64| Err(Error::Field { name, value });
         let [multiplier, multiplier_shift, rate, rate_shift] = record.constants;
@@ -90,29 +92,30 @@ impl<'a> SgdHead<'a> {
         if !(1 << 14..1 << 15).contains(&rate) || !(1..=LARGEST_SHIFT).contains(&rate_shift) {
             return field("head learning rate", rate.into());
         }
-        let malformed = Error::Field { name: "head state", value: image.head_state(record).len() as i64 };
-        let initial =
-            <[i16] as zerocopy::FromBytes>::ref_from_bytes(image.head_state(record)).map_err(|_| malformed)?;
-        let lengths = [("head state", initial.len()), ("head weights", weights.len())]
-            .map(|(name, given)| (name, Self::weight_count(record), given));
-        for (name, needed, given) in
-            lengths.into_iter().chain([("head scratch", record.classes as usize, scratch.len())])
-        {
-            if needed != given {
-                return Err(Error::Length { name, needed, given });
-            }
+        let initial = image.head_state(record);
+        let initial = <[i16] as zerocopy::FromBytes>::ref_from_bytes(initial)
+            .map_err(|_| Error::Field { name: "head state length", value: initial.len() as i64 })?;
+        let needed = Self::state_length(record.classes as usize, record.features as usize);
+        if initial.len() + PREFIX != needed {
+            return field("head state length", initial.len() as i64);
+        }
+        if state.len() != needed {
+            return Err(Error::Length { name: "head state", needed, given: state.len() });
+        }
+        if scratch.len() != record.classes as usize {
+            return Err(Error::Length { name: "head scratch", needed: record.classes as usize, given: scratch.len() });
         }
         let input_zero_point = image.output(0).zero_point;
-        let mut head = SgdHead { record, initial, input_zero_point, weights, scratch, exponent: 0, random: 0 };
+        let mut head = SgdHead { record, initial, input_zero_point, state, scratch };
         head.reset();
         Ok(head)
     }
 
     /// Back to the state stored in the image.
     pub fn reset(&mut self) {
-        self.weights.copy_from_slice(self.initial);
-        self.exponent = 0;
-        self.random = FIRST_RANDOM;
+        self.state[PREFIX..].copy_from_slice(self.initial);
+        self.set_word(EXPONENT, 0);
+        self.set_word(RANDOM, FIRST_RANDOM);
     }
 
     /// Number of classes.
@@ -128,7 +131,7 @@ impl<'a> SgdHead<'a> {
     /// Real step of one unit of a logit; it doubles whenever the weights are halved.
     pub fn logit_scale(&self) -> f32 {
         // Exact: a power of two no larger than 2^63.
-        self.record.logit_scale * (1u64 << self.exponent) as f32
+        self.record.logit_scale * (1u64 << self.word(EXPONENT)) as f32
     }
 
     /// The integer logits `a_k` for int8 features.
@@ -139,7 +142,7 @@ impl<'a> SgdHead<'a> {
         if features.len() != self.features() {
             return Err(Error::Length { name: "features", needed: self.features(), given: features.len() });
         }
-        for (logit, row) in self.scratch.iter_mut().zip(self.weights.chunks_exact(features.len() + 1)) {
+        for (logit, row) in self.scratch.iter_mut().zip(self.state[PREFIX..].chunks_exact(features.len() + 1)) {
             let (bias, row) = row.split_last().expect("a row has one weight more than features");
             let products =
                 row.iter().zip(features).map(|(&v, &q)| i32::from(v >> 8) * (i32::from(q) - self.input_zero_point));
@@ -169,11 +172,11 @@ impl<'a> SgdHead<'a> {
         self.logits(features)?;
         let reciprocal = self.probabilities();
         let [_, _, rate, rate_shift] = self.record.constants;
-        let shift = rate_shift + self.exponent as i32;
+        let shift = rate_shift + self.word(EXPONENT) as i32;
         let half = 1 << (shift - 1);
         let zero_point = self.input_zero_point;
         let mut largest = 0;
-        for (class, row) in self.weights.chunks_exact_mut(features.len() + 1).enumerate() {
+        for (class, row) in self.state[PREFIX..].chunks_exact_mut(features.len() + 1).enumerate() {
             let target = if class == label { 1 << 15 } else { 0 };
             let error = ((self.scratch[class] * reciprocal) >> 15) - target;
             if error.abs() <= LARGEST_ERROR_LEFT_ALONE {
@@ -188,7 +191,7 @@ impl<'a> SgdHead<'a> {
                 *stored = (v + 128) as i16;
             }
         }
-        if largest > HALVE_ABOVE && self.exponent < self.largest_exponent() {
+        if largest > HALVE_ABOVE && self.word(EXPONENT) < self.largest_exponent() {
             self.halve();
         }
         Ok(())
@@ -219,49 +222,34 @@ impl<'a> SgdHead<'a> {
         Ok(())
     }
 
-    /// Bytes of a saved head.
-    pub fn saved_length(&self) -> usize {
-        PREFIX + 2 * self.weights.len()
+    /// The whole state, as bytes where it lies, little-endian: exponent (u32), random state (u32), weights (int16).
+    pub fn state(&self) -> &[u8] {
+        self.state.as_bytes()
     }
 
-    /// Writes the whole state, little-endian: exponent (u32), random state (u32), weights (int16).
-    ///
-    /// # Errors
-    /// [`Error::Length`] unless `bytes` has [`SgdHead::saved_length`].
-    pub fn save(&self, bytes: &mut [u8]) -> Result<(), Error> {
-        self.check_saved(bytes.len())?;
-        let (prefix, weights) = bytes.split_at_mut(PREFIX);
-        prefix[..4].copy_from_slice(&self.exponent.to_le_bytes());
-        prefix[4..].copy_from_slice(&self.random.to_le_bytes());
-        for (bytes, weight) in weights.as_chunks_mut::<2>().0.iter_mut().zip(&*self.weights) {
-            *bytes = weight.to_le_bytes();
-        }
-        Ok(())
-    }
-
-    /// Takes over a state that [`SgdHead::save`] wrote.
+    /// Takes over a state that [`SgdHead::state`] gave.
     ///
     /// # Errors
     /// [`Error::Length`], or [`Error::Field`] for an exponent or random state that no head has; the head is then unchanged.
-    pub fn load(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.check_saved(bytes.len())?;
-        let (prefix, weights) = bytes.split_at(PREFIX);
-        let word =
-            |start: usize| u32::from_le_bytes([prefix[start], prefix[start + 1], prefix[start + 2], prefix[start + 3]]);
-        let (exponent, random) = (word(0), word(4));
-        if exponent > self.largest_exponent() || random == 0 {
-            return Err(Error::Field { name: "head exponent or random state", value: exponent.into() });
+    pub fn load(&mut self, state: &[u8]) -> Result<(), Error> {
+        let needed = self.state.as_bytes().len();
+        if state.len() != needed {
+            return Err(Error::Length { name: "saved head", needed, given: state.len() });
         }
-        (self.exponent, self.random) = (exponent, random);
-        for (bytes, weight) in weights.as_chunks::<2>().0.iter().zip(&mut *self.weights) {
-            *weight = i16::from_le_bytes(*bytes);
+        let word = |index: usize| u32::from_le_bytes(core::array::from_fn(|byte| state[2 * index + byte]));
+        if word(EXPONENT) > self.largest_exponent() || word(RANDOM) == 0 {
+            return Err(Error::Field { name: "head exponent or random state", value: word(EXPONENT).into() });
         }
+        self.state.as_mut_bytes().copy_from_slice(state);
         Ok(())
     }
 
-    fn check_saved(&self, given: usize) -> Result<(), Error> {
-        let needed = self.saved_length();
-        if given == needed { Ok(()) } else { Err(Error::Length { name: "saved head", needed, given }) }
+    fn word(&self, index: usize) -> u32 {
+        u32::from(self.state[index] as u16) | u32::from(self.state[index + 1] as u16) << 16
+    }
+
+    fn set_word(&mut self, index: usize, word: u32) {
+        (self.state[index], self.state[index + 1]) = (word as i16, (word >> 16) as i16);
     }
 
     fn largest_exponent(&self) -> u32 {
@@ -272,7 +260,7 @@ impl<'a> SgdHead<'a> {
     /// Steps 2 and 3 in place; returns `floor(2^30 / sum p)`.
     fn probabilities(&mut self) -> i32 {
         let [multiplier, multiplier_shift, ..] = self.record.constants;
-        let shift = multiplier_shift as u32 - self.exponent;
+        let shift = multiplier_shift as u32 - self.word(EXPONENT);
         let largest = self.scratch.iter().copied().max().unwrap_or(0);
         let mut sum = 0u32;
         for logit in &mut *self.scratch {
@@ -286,18 +274,20 @@ impl<'a> SgdHead<'a> {
     }
 
     fn halve(&mut self) {
-        for stored in &mut *self.weights {
+        for stored in &mut self.state[PREFIX..] {
             *stored = (((i32::from(*stored) - 128) >> 1) + 128) as i16;
         }
-        self.exponent += 1;
+        self.set_word(EXPONENT, self.word(EXPONENT) + 1);
     }
 
     /// Marsaglia's xorshift32.
     fn next_random(&mut self) -> u32 {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 17;
-        self.random ^= self.random << 5;
-        self.random
+        let mut random = self.word(RANDOM);
+        random ^= random << 13;
+        random ^= random >> 17;
+        random ^= random << 5;
+        self.set_word(RANDOM, random);
+        random
     }
 }
 
@@ -334,7 +324,9 @@ pub(crate) fn pack(
     if !magnitude.is_finite() {
         return Err(refused("the weights hold NaN or infinity", magnitude));
     }
-    let weight_scale = if magnitude == 0.0 { 1.0 } else { magnitude } * 256.0 / LARGEST_INITIAL;
+    // An all-zero head has no scale of its own: one step of one weight then moves a logit by at most 1/16.
+    let weight_scale =
+        if magnitude == 0.0 { 1.0 / (16.0 * 255.0 * input_scale) } else { magnitude * 256.0 / LARGEST_INITIAL };
     let logit_scale = weight_scale * input_scale;
     let (multiplier, exponent) = normalize(logit_scale * core::f64::consts::LOG2_E * 256.0, 16)
         .filter(|(_, exponent)| (-47..=16).contains(exponent))

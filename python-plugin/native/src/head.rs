@@ -23,15 +23,14 @@ impl SgdHead {
     fn with<T>(&mut self, act: impl FnOnce(&mut train::SgdHead<'_>) -> Result<T, Error>) -> PyResult<T> {
         let image = self.image.image();
         let record = image.head().ok_or(Error::NoHead).map_err(refuse)?;
-        let mut weights = vec![0; train::SgdHead::weight_count(record)];
+        let mut state = vec![0; train::SgdHead::state_length(record.classes as usize, record.features as usize)];
         let mut scratch = vec![0; record.classes as usize];
-        let mut head = train::SgdHead::new(&image, &mut weights, &mut scratch).map_err(refuse)?;
+        let mut head = train::SgdHead::new(&image, &mut state, &mut scratch).map_err(refuse)?;
         if !self.state.is_empty() {
             head.load(&self.state).map_err(refuse)?;
         }
         let result = act(&mut head).map_err(refuse);
-        self.state.resize(head.saved_length(), 0);
-        head.save(&mut self.state).map_err(refuse)?;
+        self.state = head.state().to_vec();
         result
     }
 }

@@ -3,6 +3,7 @@
 mod description;
 mod head;
 mod model;
+mod protocol;
 
 use nano_core::fixed_point::Multiplier;
 use nano_core::ops::{self, AddParameters, SoftmaxParameters};
@@ -71,11 +72,14 @@ fn softmax_parameters(scale: f32) -> PyResult<(i32, i32, i32)> {
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("NanoError", module.py().get_type::<NanoError>())?;
+    module.add("PROTOCOL", protocol::VERSION)?;
     module.add_class::<model::Model>()?;
     module.add_class::<head::SgdHead>()?;
     module.add_function(wrap_pyfunction!(operators, module)?)?;
     module.add_function(wrap_pyfunction!(write_image, module)?)?;
     module.add_function(wrap_pyfunction!(quantize_multiplier, module)?)?;
     module.add_function(wrap_pyfunction!(add_multipliers, module)?)?;
-    module.add_function(wrap_pyfunction!(softmax_parameters, module)?)
+    module.add_function(wrap_pyfunction!(softmax_parameters, module)?)?;
+    module.add_function(wrap_pyfunction!(protocol::encode_request, module)?)?;
+    module.add_function(wrap_pyfunction!(protocol::decode_response, module)?)
 }

@@ -1,0 +1,1 @@
+"""Devices: the client, and what it talks to."""
