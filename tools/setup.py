@@ -26,6 +26,7 @@ RUST_SOURCES = [ROOT / "Cargo.toml", ROOT / "Cargo.lock", ROOT / "nano-core", RO
 def main() -> None:
     if sys.version_info < (3, 11):  # noqa: UP036, whatever `python3` is runs this file
         stop(f"Python 3.11 or newer is needed; this is {sys.version.split()[0]} ({sys.executable})")
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # in order with the commands' output
     install_debian_packages(missing_debian_packages())
 
     if (VENV / "bin/python").exists():
@@ -172,16 +173,12 @@ def digest(inputs: Iterable[Path]) -> str:
 
 
 def pip(*arguments: str) -> None:
-    environment = os.environ | {
-        # An editable install would build the extension without optimization.
-        "SETUPTOOLS_RUST_CARGO_PROFILE": "release",
-        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-    }
-    run(str(VENV / "bin/python"), "-m", "pip", *arguments[:1], "--quiet", *arguments[1:], env=environment)
+    quiet = ("--quiet", "--disable-pip-version-check")
+    run(str(VENV / "bin/python"), "-m", "pip", arguments[0], *quiet, *arguments[1:])
 
 
-def run(*command: str, cwd: Path = ROOT, env: dict[str, str] | None = None) -> None:
-    status = subprocess.run(command, cwd=cwd, env=env).returncode
+def run(*command: str, cwd: Path = ROOT) -> None:
+    status = subprocess.run(command, cwd=cwd).returncode
     if status != 0:
         stop(f"failed with status {status}: {' '.join(command)}")
 
