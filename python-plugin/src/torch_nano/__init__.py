@@ -1,0 +1,69 @@
+"""PyTorch models as exact int8 programs for microcontrollers, with a head that goes on learning there.
+
+>>> import torch, torch_nano as tn
+>>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+>>> tn.freeze(model, "0")
+>>> x = torch.randn(64, 4)
+>>> nano = tn.to_nano(model, x, calibrate=x)
+>>> nano(x).shape, nano.head
+(torch.Size([64, 3]), SgdHead(features=8, classes=3))
+"""
+
+from typing import Any
+
+from torch import nn as _nn
+
+from .convert import to_nano
+from .errors import (
+    CaptureError,
+    ExportError,
+    FileFormatError,
+    HeadError,
+    InputError,
+    ModuleNameError,
+    NonFiniteError,
+    QuantizationError,
+    TorchNanoError,
+    UnsupportedError,
+    UnsupportedNode,
+)
+from .heads.sgd import SgdHead
+from .module import NanoModule, load
+from .summary import LayerSummary, Summary
+from .transfer.freeze import freeze, frozen, unfreeze
+from .verify import LayerDifference, VerifyReport
+
+__all__ = [
+    "CaptureError",
+    "ExportError",
+    "FileFormatError",
+    "HeadError",
+    "InputError",
+    "LayerDifference",
+    "LayerSummary",
+    "ModuleNameError",
+    "NanoModule",
+    "NonFiniteError",
+    "QuantizationError",
+    "SgdHead",
+    "Summary",
+    "TorchNanoError",
+    "UnsupportedError",
+    "UnsupportedNode",
+    "VerifyReport",
+    "freeze",
+    "frozen",
+    "load",
+    "to_nano",
+    "unfreeze",
+]
+
+
+def _to_nano_method(self: _nn.Module, *arguments: Any, **options: Any) -> NanoModule:
+    """:func:`torch_nano.to_nano` of this module."""
+    return to_nano(self, *arguments, **options)
+
+
+# A torch that has such a method one day keeps it: the function is the primary face.
+if not hasattr(_nn.Module, "to_nano"):
+    _nn.Module.to_nano = _to_nano_method  # type: ignore[attr-defined]

@@ -1,0 +1,139 @@
+"""From an nn.Module to a NanoModule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from .errors import HeadError, InputError
+from .export.file import SavedModel
+from .export.image import HeadStart, write_image
+from .graph.capture import capture
+from .graph.graph import Graph
+from .graph.passes import optimize
+from .module import NanoModule
+from .ops.fully_connected import FullyConnected
+from .ops.operator import Node
+from .quant.calibrate import CalibrationData, Method, check_parameters
+from .quant.calibrate import calibrate as observe_ranges
+from .quant.quantize import quantize
+from .quant.ranges import assign_quantization
+
+
+@dataclass
+class _Head:
+    start: HeadStart
+    module_path: str
+
+
+def to_nano(
+    model: nn.Module,
+    example: Tensor,
+    *,
+    calibrate: CalibrationData,
+    method: Method = "minmax",
+    head: str | None = "auto",
+    learning_rate: float = 0.02,
+    labels: list[str] | None = None,
+    name: str | None = None,
+) -> NanoModule:
+    """The model in integers, as it runs on the device. The model itself is not changed.
+
+    Args:
+        model: any nn.Module; wrappers (torch.compile, DataParallel and its like) are taken off.
+        example: one float input with batch; its numbers do not matter.
+        calibrate: typical inputs, a few hundred: a tensor, or batches (tensors, or tuples (x, ...) as a
+            DataLoader gives them).
+        method: "minmax" covers all numbers seen; "percentile" leaves out the outermost 0.01 %.
+        head: which layer goes on learning on the device, in RAM. "auto": the Linear that ends the model, if
+            its parameters require gradients while some other parameter of the model does not (see
+            :func:`freeze`); the module's name: that Linear, which must end the model; None: none. All else
+            goes to flash, trainable or not.
+        learning_rate: the head's, of the real-valued step.
+        labels: the names of the classes.
+        name: the model's name, one line; its class's if none is given.
+
+    Raises:
+        UnsupportedError: calls of the model that cannot run on the device, all of them.
+        CaptureError: torch.export cannot trace the model.
+        InputError: a wrong example, calibration data, method or number of labels.
+        NonFiniteError: NaN or infinity in a weight or an activation.
+        QuantizationError: a layer that integers cannot hold.
+        HeadError: the layer that `head` names cannot be a head.
+
+    >>> import torch
+    >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    >>> x = torch.randn(64, 4)
+    >>> nano = to_nano(model, x, calibrate=x)
+    >>> nano(x).shape, nano.head is None
+    (torch.Size([64, 3]), True)
+    """
+    model = _unwrap(model)
+    graph = optimize(capture(model, example))
+    check_parameters(graph)
+    classes = graph.values[graph.outputs[0]].shape[0]
+    if labels and len(labels) != classes:
+        raise InputError(f"{len(labels)} labels for a model of {classes} outputs; expected one for each")
+    trainable = _take_head(graph, model, head, learning_rate)
+    quantized = quantize(assign_quantization(graph, observe_ranges(graph, calibrate, method)))
+    start = None if trainable is None else trainable.start
+    image = write_image(quantized, start, type(model).__name__ if name is None else name, list(labels or []))
+    return NanoModule(
+        SavedModel(image, quantized, None if trainable is None else (trainable.module_path, b""))
+    )
+
+
+def _unwrap(model: nn.Module) -> nn.Module:
+    """The user's module inside the wrappers whose forward only calls it."""
+    wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
+    while True:
+        inner = model.module if isinstance(model, wrappers) else getattr(model, "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+def _take_head(graph: Graph, model: nn.Module, head: str | None, learning_rate: float) -> _Head | None:
+    """Takes the trainable head off the end of the graph."""
+    if head is None:
+        return None
+    last = graph.producer(graph.outputs[0])
+    reason = _not_a_head(graph, last)
+    path = graph.values[graph.outputs[0]].module_path
+    if head == "auto":
+        if reason or last is None or not _is_trainable_behind_frozen(model, last):
+            return None
+    elif reason or head != path:
+        ending = reason or f"the model ends in {path!r}"
+        raise HeadError(
+            f"{head!r} cannot be the trainable head: it must be the Linear that ends the model, but {ending}"
+        )
+    assert last is not None and isinstance(last.operator, FullyConnected)
+    weight = last.operator.to_device_weight(graph.parameters[last.parameters["weight"]])
+    bias = (
+        graph.parameters[last.parameters["bias"]]
+        if "bias" in last.parameters
+        else weight.new_zeros(len(weight))
+    )
+    graph.outputs = [last.inputs[0]]
+    graph.drop_unused()
+    return _Head(HeadStart(weight.contiguous().numpy(), bias.numpy(), learning_rate), path)
+
+
+def _not_a_head(graph: Graph, last: Node | None) -> str:
+    """Why the last node of a graph cannot be a trainable head; "" if it can."""
+    if last is None or not isinstance(last.operator, FullyConnected):
+        return f"the model ends in {last.operator.name if last else 'its input'}"
+    if last.operator.without_clamp() != last.operator:
+        return "an activation stands behind it"
+    return "its output is read elsewhere too" if graph.consumers(last.output) else ""
+
+
+def _is_trainable_behind_frozen(model: nn.Module, last: Node) -> bool:
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    own = set(last.parameters.values())
+    others = [parameter for name, parameter in parameters.items() if name not in own]
+    trainable = [parameters[name].requires_grad for name in own if name in parameters]
+    return bool(trainable) and all(trainable) and not all(parameter.requires_grad for parameter in others)

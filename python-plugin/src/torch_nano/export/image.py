@@ -1,0 +1,86 @@
+"""From a quantized graph to a `.nano` image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import _native
+from ..errors import QuantizationError
+from ..graph.structural import Reshape
+from ..ops.layout import device_shape
+from ..ops.operator import Node
+from ..quant.quantize import QuantizedGraph
+from ..quant.ranges import quantization_of
+
+
+@dataclass
+class HeadStart:
+    """What a trainable head starts from: a linear layer on the graph's output in the device's order."""
+
+    #: float32 [classes, features].
+    weights: npt.NDArray[np.float32]
+    #: float32 [classes].
+    biases: npt.NDArray[np.float32]
+    learning_rate: float
+
+
+def layers(model: QuantizedGraph) -> list[Node]:
+    """The nodes that are layers of the image, in its order: all but reshapes, which cost nothing there."""
+    return [node for node in model.graph.nodes if not isinstance(node.operator, Reshape)]
+
+
+def write_image(model: QuantizedGraph, head: HeadStart | None, name: str, labels: list[str]) -> bytes:
+    """The image of a quantized graph. Memory is planned and constants are packed by nano-core.
+
+    Raises:
+        QuantizationError: nano-core refuses a layer; the message says why.
+    """
+    ids = _value_ids(model)
+    described = [*model.graph.inputs, *(node.output for node in layers(model))]
+    description = {
+        "name": name,
+        "labels": labels,
+        "values": [_value(model, name) for name in described],
+        "inputs": [ids[name] for name in model.graph.inputs],
+        "outputs": [ids[name] for name in model.graph.outputs],
+        "layers": [_layer(model, node, ids) for node in layers(model)],
+        "head": None if head is None else vars(head),
+    }
+    try:
+        image = _native.write_image(description)
+        _native.Model(image)
+    except _native.NanoError as error:
+        raise QuantizationError(f"nano-core refuses the model: {error}") from error
+    return image
+
+
+def _value_ids(model: QuantizedGraph) -> dict[str, int]:
+    """Ids of the values, in order of execution; a reshaped value is the value it was made from."""
+    ids = {name: index for index, name in enumerate(model.graph.inputs)}
+    count = len(ids)
+    for node in model.graph.nodes:
+        if isinstance(node.operator, Reshape):
+            ids[node.output] = ids[node.inputs[0]]
+        else:
+            ids[node.output], count = count, count + 1
+    return ids
+
+
+def _value(model: QuantizedGraph, name: str) -> dict[str, Any]:
+    quantization = quantization_of(model.graph, name)
+    shape = device_shape(model.graph.values[name].shape)
+    return {"shape": shape, "scale": quantization.scale, "zero_point": quantization.zero_point}
+
+
+def _layer(model: QuantizedGraph, node: Node, ids: dict[str, int]) -> dict[str, Any]:
+    return {
+        "operator": node.operator.name,
+        "inputs": [ids[name] for name in node.inputs],
+        "output": ids[node.output],
+        "attributes": node.operator.attributes(quantization_of(model.graph, node.output)),
+        "tensors": {name: tensor.contiguous().numpy() for name, tensor in model.tensors[node.output].items()},
+    }

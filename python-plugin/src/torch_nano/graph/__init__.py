@@ -1,0 +1,1 @@
+"""Models as plain data: capture and passes."""

@@ -1,0 +1,338 @@
+"""From an nn.Module to a graph, by torch.export before decomposition."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export.graph_signature import InputKind, OutputKind
+
+from ..errors import CaptureError, InputError, UnsupportedError, UnsupportedNode
+from ..ops import OPERATORS
+from ..ops.operator import Call, Node, Operator, ParameterName, UnsupportedNodeError, Value
+from .graph import Graph
+from .structural import BatchNorm, Reshape
+
+aten = torch.ops.aten
+Target = torch._ops.OpOverload[..., Any]
+
+#: Calls whose result is their first argument (in evaluation), as the same tensor ...
+_ALIASES: frozenset[Target] = frozenset(
+    {
+        aten.alias.default,
+        aten.alpha_dropout.default,
+        aten.alpha_dropout_.default,
+        aten.contiguous.default,
+        aten.detach.default,
+        aten.detach_.default,
+        aten.dropout.default,
+        aten.dropout_.default,
+        aten.feature_dropout.default,
+        aten.feature_dropout_.default,
+    }
+)
+#: ... or as a copy of it.
+_COPIES: frozenset[Target] = frozenset({aten.clone.default})
+_LARGEST_RANK = 3
+
+
+def capture(model: nn.Module, example: Tensor) -> Graph:
+    """The model in evaluation mode as a graph, in float.
+
+    Args:
+        example: one float input with batch, [N, channels, height, width], [N, channels, length] or [N,
+            features]; its numbers do not matter.
+
+    Raises:
+        UnsupportedError: calls that the device cannot run, all of them.
+        CaptureError: torch.export fails, or the model does not have one tensor as its output.
+        InputError: the example is not such a tensor.
+    """
+    if (
+        not isinstance(example, Tensor)
+        or not example.is_floating_point()
+        or not 2 <= example.dim() <= _LARGEST_RANK + 1
+    ):
+        raise InputError(
+            f"the example is {_describe(example)}; expected one float tensor with batch: "
+            "[N, channels, height, width], [N, channels, length] or [N, features]"
+        )
+    program = _export(model, example)
+    return _Capture(program).graph()
+
+
+def _export(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
+    # A batch of 1 would be taken for a fixed size.
+    batch = (
+        example.detach()[:1].expand(2, *example.shape[1:]).clone() if len(example) < 2 else example.detach()
+    )
+    like = next(model.parameters(), batch)
+    if like.is_floating_point():
+        batch = batch.to(like.device, like.dtype)
+    try:
+        with _evaluation(model), torch.no_grad():
+            return torch.export.export(model, (batch,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
+    except Exception as error:
+        reason = str(error).strip().split("\n\n")[0] or type(error).__name__
+        raise CaptureError(
+            f"torch.export cannot trace {type(model).__name__} with an input of shape {tuple(batch.shape)}: "
+            f"{reason}"
+        ) from error
+
+
+@contextmanager
+def _evaluation(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while, each module's own mode restored."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+class _Capture:
+    """One exported program on its way into a graph."""
+
+    def __init__(self, program: torch.export.ExportedProgram) -> None:
+        self.program = program
+        self.operators = _operators_by_target()
+        self.tensors: dict[str, Tensor] = {
+            name: tensor.detach()
+            for name, tensor in (program.state_dict | program.constants).items()
+            if isinstance(tensor, Tensor)
+        }
+        #: What an fx node stands for; nodes that share memory share the node in `memory`.
+        self.meaning: dict[fx.Node, Value | ParameterName] = {}
+        self.memory: dict[fx.Node, fx.Node] = {}
+        self.nodes: list[Node] = []
+        self.values: dict[str, Value] = {}
+        self.unsupported: dict[fx.Node, UnsupportedNode] = {}
+        self.failed: set[fx.Node] = set()
+
+    def graph(self) -> Graph:
+        inputs = self._inputs()
+        for node in self.program.graph.nodes:
+            if node.op in ("placeholder", "output") or isinstance(node.meta.get("val"), torch.SymInt | int):
+                continue
+            try:
+                self._take(node)
+            except UnsupportedNodeError as error:
+                self.failed.add(node)
+                self.unsupported[node] = UnsupportedNode(
+                    _module_path(node), _source(node), _target_name(node), error.reason, error.way_out
+                )
+                self._result(node)
+        if self.unsupported:
+            raise UnsupportedError(
+                [found for node, found in self.unsupported.items() if self._is_cause(node)]
+            )
+        parameters = {
+            name: _as_float32(tensor) for name, tensor in self.tensors.items() if tensor.is_floating_point()
+        }
+        graph = Graph(inputs, self._outputs(), self.values, self.nodes, parameters)
+        graph.drop_unused()
+        return graph
+
+    def _is_cause(self, node: fx.Node) -> bool:
+        """Whether to name an unsupported call; one that only makes a tensor for another (a GRU's first state)
+        is that one's matter.
+        """
+        makes = all(isinstance(source.meta.get("val"), torch.SymInt) for source in node.all_input_nodes)
+        return not (makes and node.users and set(node.users) <= self.failed)
+
+    def _inputs(self) -> list[str]:
+        names = []
+        specs = {spec.arg.name: spec for spec in self.program.graph_signature.input_specs}
+        for node in self.program.graph.nodes:
+            if node.op != "placeholder":
+                continue
+            spec = specs[node.name]
+            if spec.kind == InputKind.USER_INPUT:
+                self.batch = node.meta["val"].shape[0]
+                # Where forward needs a number, torch.export has put it in the symbol's place.
+                if not isinstance(self.batch, torch.SymInt) or self.batch.node.maybe_as_int() is not None:
+                    raise CaptureError(
+                        f"the model works for a batch of {self.batch} only; "
+                        "write x.shape[0], not a number or len(x), where it reshapes, and let nothing depend on it"
+                    )
+                value = Value(node.name, tuple(int(side) for side in node.meta["val"].shape[1:]))
+                self.meaning[node] = self.values[node.name] = value
+                names.append(node.name)
+            elif spec.target is not None:
+                self.meaning[node] = ParameterName(spec.target)
+            self.memory[node] = node
+        return names
+
+    def _outputs(self) -> list[str]:
+        specs = [
+            spec for spec in self.program.graph_signature.output_specs if spec.kind == OutputKind.USER_OUTPUT
+        ]
+        (results,) = self.program.graph.output_node().args
+        assert isinstance(results, tuple)
+        meaning = self.meaning.get(results[-1]) if isinstance(results[-1], fx.Node) else None
+        if len(specs) != 1 or not isinstance(meaning, Value) or not self.nodes:
+            raise CaptureError(
+                f"the model returns {len(specs)} values; expected one tensor that is computed from its input"
+            )
+        return [meaning.name]
+
+    def _take(self, node: fx.Node) -> None:
+        """Appends what an fx node computes."""
+        if isinstance(node.target, torch._ops.OpOverload):
+            self._take_call(node, node.target)
+        elif not (set(node.all_input_nodes) & self.failed):
+            raise UnsupportedNodeError("it is no ATen call, and nano-core has no such operator")
+        else:
+            # Behind an unsupported call: getitem, for one, takes a call's result apart.
+            self.failed.add(node)
+            self._result(node)
+
+    def _take_call(self, node: fx.Node, target: Target) -> None:
+        arguments = self._arguments(node, target)
+        source = node.all_input_nodes[0] if node.all_input_nodes else None
+        if target in _ALIASES | _COPIES:
+            if arguments.get("train"):
+                raise UnsupportedNodeError(
+                    "dropout is active in evaluation too", "use nn.Dropout, or pass training=self.training"
+                )
+            assert source is not None
+            self.meaning[node] = self.meaning[source]
+            self.memory[node] = node if target in _COPIES else self.memory[source]
+            return
+        operators = self.operators.get(target)
+        if operators is None:
+            raise UnsupportedNodeError("nano-core has no such operator")
+        if operators is not Reshape and any(
+            argument is _BATCH_SIZE for argument in _flat(arguments.values())
+        ):
+            raise UnsupportedNodeError("an argument depends on the batch size")
+        output = self._result(node)
+        call = Call(target, arguments, output.shape, self.tensors)
+        operator, inputs, parameters = operators.from_call(call)
+        self.nodes.append(Node(operator, [value.name for value in inputs], output.name, parameters))
+        self.values[output.name] = output
+        if target._schema.is_mutable:
+            assert source is not None
+            self._overwrite(node, source)
+        elif operators is Reshape and source is not None:
+            self.memory[node] = self.memory[source]
+
+    def _overwrite(self, node: fx.Node, source: fx.Node) -> None:
+        """`node` has overwritten `source` in place: whoever reads that memory from here on reads the new
+        value.
+        """
+        old = self.meaning[source]
+        for other, memory in self.memory.items():
+            if memory != self.memory[source] or other is node:
+                continue
+            if self.meaning[other] == old:
+                self.meaning[other] = self.meaning[node]
+            elif any(user > node for user in other.users):
+                raise UnsupportedNodeError(
+                    "it overwrites a tensor that is read later in another shape",
+                    "use the call that is not in place",
+                )
+        self.memory[node] = self.memory[source]
+
+    def _result(self, node: fx.Node) -> Value:
+        """The value an fx node makes."""
+        result = node.meta.get("val")
+        shape: tuple[Any, ...] = tuple(result.shape) if isinstance(result, Tensor) else ()
+        sides = tuple(side for side in shape[1:] if isinstance(side, int))
+        value = Value(node.name, sides, module_path=_module_path(node), source=_source(node))
+        self.meaning[node] = value
+        self.memory[node] = node
+        if node in self.failed:
+            return value
+        if not isinstance(result, Tensor):
+            raise UnsupportedNodeError("it returns several tensors")
+        with_batch = (
+            bool(shape) and isinstance(shape[0], torch.SymInt) and shape[0].node.expr == self.batch.node.expr
+        )
+        if not with_batch or len(sides) != len(shape) - 1:
+            printed = tuple(str(side) for side in shape)
+            raise UnsupportedNodeError(
+                f"its result has shape [{', '.join(printed)}]: the batch is not its first dimension, or not only",
+                "let every step of forward work on [N, ...]",
+            )
+        if not 1 <= len(sides) <= _LARGEST_RANK:
+            raise UnsupportedNodeError(
+                f"its result has {len(sides)} dimensions besides the batch; expected 1 to {_LARGEST_RANK}",
+                "" if sides else "keep the dimension (keepdim=True)",
+            )
+        return value
+
+    def _arguments(self, node: fx.Node, target: Target) -> dict[str, Any]:
+        """All arguments by name, defaults filled in."""
+        arguments = {}
+        for index, argument in enumerate(target._schema.arguments):
+            given = (
+                node.args[index]
+                if index < len(node.args)
+                else node.kwargs.get(argument.name, argument.default_value)
+            )
+            arguments[argument.name] = fx.map_arg(given, self._argument)
+        return arguments
+
+    def _argument(self, node: fx.Node) -> Any:
+        return _BATCH_SIZE if isinstance(node.meta.get("val"), torch.SymInt) else self.meaning[node]
+
+
+#: Stands for an argument that is the batch size, or computed from it.
+_BATCH_SIZE = object()
+
+
+def _operators_by_target() -> Mapping[Target, type[Operator]]:
+    operators: tuple[type[Operator], ...] = (*OPERATORS, Reshape, BatchNorm)
+    return {target: operator for operator in operators for target in operator.targets()}
+
+
+def _flat(arguments: Any) -> Iterator[Any]:
+    for argument in arguments:
+        if isinstance(argument, list | tuple):
+            yield from _flat(argument)
+        else:
+            yield argument
+
+
+def _as_float32(tensor: Tensor) -> Tensor:
+    return tensor.to("cpu", torch.float32)
+
+
+def _target_name(node: fx.Node) -> str:
+    return (
+        str(node.target)
+        if isinstance(node.target, torch._ops.OpOverload)
+        else getattr(node.target, "__name__", str(node.target))
+    )
+
+
+def _module_path(node: fx.Node) -> str:
+    stack: Mapping[str, tuple[str, Any]] = node.meta.get("nn_module_stack") or {}
+    path = list(stack.values())[-1][0] if stack else ""
+    # The second and later calls of one module are marked "@1", "@2".
+    return re.sub(r"@\d+", "", path)
+
+
+def _source(node: fx.Node) -> str:
+    """ "file:line" of the last frame that is not torch's own."""
+    frames = re.findall(r'File "(.+?)", line (\d+)', node.meta.get("stack_trace") or "")
+    torch_folder = Path(torch.__file__).parent
+    for file, line in reversed(frames):
+        if torch_folder not in Path(file).parents:
+            path = Path(file)
+            return f"{path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}:{line}"
+    return ""
+
+
+def _describe(thing: object) -> str:
+    if isinstance(thing, Tensor):
+        return f"a tensor of shape {tuple(thing.shape)} and dtype {thing.dtype}"
+    return f"a {type(thing).__name__}"

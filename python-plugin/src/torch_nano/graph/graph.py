@@ -1,0 +1,158 @@
+"""A model as plain data: values, operators in order of execution, parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields, replace
+
+from torch import Tensor
+
+from ..ops.operator import Node, Value
+
+
+@dataclass
+class Graph:
+    """A model as plain data. Passes take one and return another; see
+    :func:`torch_nano.graph.capture.capture`.
+
+    >>> import torch
+    >>> from torch_nano.graph.capture import capture
+    >>> graph = capture(torch.nn.Sequential(torch.nn.Linear(3, 2)), torch.ones(2, 3))
+    >>> print(graph)
+    input x (3,)
+    linear (2,) = fully_connected(x; weight=0.weight, bias=0.bias)  # 0
+    output linear
+    """
+
+    #: Names of the input and output values.
+    inputs: list[str]
+    outputs: list[str]
+    #: All values by name, in order of execution.
+    values: dict[str, Value]
+    nodes: list[Node]
+    #: float32 tensors by the names they have in the original model.
+    parameters: dict[str, Tensor]
+
+    def producer(self, value: str) -> Node | None:
+        """The node that makes a value, None for an input."""
+        return next((node for node in self.nodes if node.output == value), None)
+
+    def consumers(self, value: str) -> list[Node]:
+        """The nodes that read a value."""
+        return [node for node in self.nodes if value in node.inputs]
+
+    def only_reader(self, value: str) -> Node | None:
+        """The node that reads a value, if it is the only one and the value is no output of the graph."""
+        readers = self.consumers(value)
+        return readers[0] if len(readers) == 1 and value not in self.outputs else None
+
+    def float_run(
+        self, *inputs: Tensor, observe: Callable[[str, Tensor], None] | None = None
+    ) -> list[Tensor]:
+        """The outputs for float inputs (torch's shapes, with batch).
+
+        Args:
+            observe: called with the name and the tensor of every value, inputs included.
+        """
+
+        def run(node: Node, arguments: list[Tensor]) -> Tensor:
+            parameters = {role: self.parameters[name] for role, name in node.parameters.items()}
+            return node.operator.float_run(arguments, parameters)
+
+        return self.run(inputs, run, observe)
+
+    def run(
+        self,
+        inputs: Iterable[Tensor],
+        run_node: Callable[[Node, list[Tensor]], Tensor],
+        observe: Callable[[str, Tensor], None] | None = None,
+    ) -> list[Tensor]:
+        """Runs all nodes in order with `run_node`; a value is dropped behind its last reader."""
+        tensors = dict(zip(self.inputs, inputs, strict=True))
+        if observe is not None:
+            for name, tensor in tensors.items():
+                observe(name, tensor)
+        last_reader = {name: index for index, node in enumerate(self.nodes) for name in node.inputs}
+        for index, node in enumerate(self.nodes):
+            tensors[node.output] = run_node(node, [tensors[name] for name in node.inputs])
+            if observe is not None:
+                observe(node.output, tensors[node.output])
+            for name in set(node.inputs):
+                if last_reader[name] == index and name not in self.outputs:
+                    del tensors[name]
+        return [tensors[name] for name in self.outputs]
+
+    def copy(self) -> Graph:
+        """A graph whose lists and nodes can be changed without touching this one; tensors and operators are
+        shared.
+        """
+        return Graph(
+            inputs=list(self.inputs),
+            outputs=list(self.outputs),
+            values={name: replace(value) for name, value in self.values.items()},
+            nodes=[
+                replace(node, inputs=list(node.inputs), parameters=dict(node.parameters))
+                for node in self.nodes
+            ],
+            parameters=dict(self.parameters),
+        )
+
+    def remove(self, node: Node) -> None:
+        """Takes out a node of one input: whoever read its output reads its input."""
+        (source,) = node.inputs
+        self.nodes = [other for other in self.nodes if other is not node]
+        self.redirect(node.output, source)
+        del self.values[node.output]
+
+    def redirect(self, old: str, new: str) -> None:
+        """Whoever reads value `old`, the graph's outputs included, reads `new`."""
+        for node in self.nodes:
+            node.inputs = [new if name == old else name for name in node.inputs]
+        self.outputs = [new if name == old else name for name in self.outputs]
+
+    def drop_unused(self) -> None:
+        """Drops nodes whose output nobody reads, and values and parameters that nothing names."""
+        needed = set(self.outputs)
+        kept = []
+        for node in reversed(self.nodes):
+            if node.output in needed:
+                needed.update(node.inputs)
+                kept.append(node)
+        self.nodes = kept[::-1]
+        named = {name for node in self.nodes for name in node.parameters.values()}
+        self.values = {
+            name: value for name, value in self.values.items() if name in needed or name in self.inputs
+        }
+        self.parameters = {name: tensor for name, tensor in self.parameters.items() if name in named}
+
+    def __str__(self) -> str:
+        lines = [f"input {name} {_described(self.values[name])}" for name in self.inputs]
+        for node in self.nodes:
+            value = self.values[node.output]
+            named = (
+                "; " + ", ".join(f"{r}={n}" for r, n in node.parameters.items()) if node.parameters else ""
+            )
+            attributes = [
+                f"{f.name}={getattr(node.operator, f.name)}"
+                for f in fields(node.operator)
+                if _is_set(node, f.name)
+            ]
+            call = f"{node.operator.name}({', '.join([*node.inputs, *attributes])}{named})"
+            path = f"  # {value.module_path}" if value.module_path else ""
+            lines.append(f"{value.name} {_described(value)} = {call}{path}")
+        return "\n".join([*lines, *(f"output {name}" for name in self.outputs)])
+
+
+def _is_set(node: Node, name: str) -> bool:
+    """Whether an operator's attribute is worth printing."""
+    default = next(f.default for f in fields(node.operator) if f.name == name)
+    value = getattr(node.operator, name)
+    return value is not None and value != default and value != ()
+
+
+def _described(value: Value) -> str:
+    if value.quantization is None:
+        return str(value.shape)
+    return (
+        f"{value.shape} int8 scale {value.quantization.scale:.6g} zero point {value.quantization.zero_point}"
+    )

@@ -1,0 +1,32 @@
+"""Passes: functions graph -> graph that leave the float run as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..graph import Graph
+from .absorb_reshapes import absorb_reshapes
+from .fold_batch_norm import fold_batch_norm
+from .fuse_activations import fuse_activations
+from .lower_batch_norm import lower_batch_norm
+
+#: In this order: a batch norm is folded or lowered before an activation is fused into what it became, and a
+#: reshape moves out from between a layer and its activation first.
+PASSES: tuple[Callable[[Graph], Graph], ...] = (
+    fold_batch_norm,
+    lower_batch_norm,
+    absorb_reshapes,
+    fuse_activations,
+)
+
+
+def optimize(graph: Graph) -> Graph:
+    """The graph after all passes: every node of it is a layer of the device, or a reshape that costs nothing
+    there.
+
+    Raises:
+        UnsupportedError: reshapes that the device cannot do.
+    """
+    for run_pass in PASSES:
+        graph = run_pass(graph)
+    return graph

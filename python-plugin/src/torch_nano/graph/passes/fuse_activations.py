@@ -1,0 +1,27 @@
+"""An activation's clamp becomes part of the layer in front of it."""
+
+from __future__ import annotations
+
+from ...ops._clamp import ClampedOperator
+from ...ops.activation import Activation
+from ..graph import Graph
+
+
+def fuse_activations(graph: Graph) -> Graph:
+    """Fuses ReLU, ReLU6 and other clamps into the operator in front, where it can clamp and nobody else reads
+    its output.
+    """
+    graph = graph.copy()
+    for node in list(graph.nodes):
+        if not isinstance(node.operator, Activation):
+            continue
+        before = graph.producer(node.inputs[0])
+        if (
+            before is None
+            or not isinstance(before.operator, ClampedOperator)
+            or graph.only_reader(before.output) is not node
+        ):
+            continue
+        before.operator = before.operator.with_clamp(node.operator.low, node.operator.high)
+        graph.remove(node)
+    return graph

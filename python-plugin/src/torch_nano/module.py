@@ -1,0 +1,266 @@
+"""NanoModule: a model as it runs on the device, as an nn.Module."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from . import _native
+from .errors import FileFormatError, HeadError, InputError
+from .export import rust_module
+from .export.file import SavedModel, pack, unpack, write_file
+from .export.image import layers
+from .heads.sgd import SgdHead
+from .ops.layout import from_device, to_device
+from .ops.operator import Quantization, Shape
+from .quant.quantize import QuantizedGraph
+from .quant.ranges import quantization_of
+from .quant.tensors import dequantize_tensor, quantize_tensor
+from .summary import LayerSummary, Summary
+from .verify import VerifyReport, verify_host, verify_rv32imc
+
+Target = Literal["host", "rv32imc"]
+#: Inputs that `verify` makes when it is given none.
+_RANDOM_INPUTS = 16
+_SEED = 0
+_DTYPES: dict[type, str] = {float: "floats", int: "int8"}
+
+
+class NanoModule(nn.Module):
+    """A model in integers, with the arithmetic and the bytes of the device. Made by :func:`to_nano` and
+    :func:`load`.
+
+    Called with floats it quantizes them, runs the image, and gives real numbers. Tensors on the CPU run
+    through nano-core, others through the same integers in plain torch. There are no gradients.
+
+    Shapes are the original model's, with batch.
+    """
+
+    #: The trainable head in RAM, None if the whole model is in flash.
+    head: SgdHead | None
+
+    def __init__(self, saved: SavedModel) -> None:
+        super().__init__()
+        self._image = saved.image
+        self._graph = saved.graph
+        self._model = _native.Model(saved.image)
+        self.head_path = None if saved.head is None else saved.head[0]
+        self.head = None if saved.head is None else SgdHead(saved.image)
+        if self.head is not None and saved.head is not None and saved.head[1]:
+            self.head.load(saved.head[1])
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self._model.name
+
+    @property
+    def id(self) -> int:
+        """The image's CRC-32, by which a device names the model it runs."""
+        return self._model.id
+
+    @property
+    def labels(self) -> list[str]:
+        """The names of the classes; may be empty."""
+        return self._model.labels
+
+    @property
+    def image(self) -> bytes:
+        """The `.nano` image: what the device runs."""
+        return self._image
+
+    @property
+    def graph(self) -> QuantizedGraph:
+        """The model in integers as plain data; it prints."""
+        return self._graph
+
+    @property
+    def flash_bytes(self) -> int:
+        """Bytes of the image."""
+        return self._model.length
+
+    @property
+    def arena_bytes(self) -> int:
+        """Bytes of RAM for one run."""
+        return self._model.arena_length
+
+    @property
+    def input_shape(self) -> Shape:
+        """Shape of one input, without batch."""
+        return self._graph.graph.values[self._graph.graph.inputs[0]].shape
+
+    @property
+    def input_quantization(self) -> Quantization:
+        """What the input's int8 numbers mean."""
+        return quantization_of(self._graph.graph, self._graph.graph.inputs[0])
+
+    @property
+    def output_quantization(self) -> Quantization:
+        """What the int8 numbers of the output (with a trainable head: of its features) mean."""
+        return quantization_of(self._graph.graph, self._graph.graph.outputs[0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float32 outputs for float inputs.
+
+        Raises:
+            InputError: wrong shape or dtype, NaN or infinity.
+        """
+        if self.head is not None:
+            logits: Tensor = self.head(self.features_int8(self.quantize_input(x)))
+            return logits
+        return dequantize_tensor(self.forward_int8(self.quantize_input(x)), self.output_quantization)
+
+    def quantize_input(self, x: Tensor) -> Tensor:
+        """The int8 numbers the device must be given for float inputs; what lies outside the input's range is
+        clamped.
+
+        Raises:
+            InputError: wrong shape or dtype, NaN or infinity.
+        """
+        self._check(x, float)
+        if not torch.isfinite(x).all():
+            samples = (~torch.isfinite(x)).flatten(1).any(1).nonzero().flatten().tolist()
+            raise InputError(
+                f"the input holds NaN or infinity in samples {samples[:8]} of {len(x)}; clean the data first"
+            )
+        return quantize_tensor(x, self.input_quantization)
+
+    def forward_int8(self, x: Tensor) -> Tensor:
+        """int8 outputs for int8 inputs, both in torch's layout; with a trainable head its int32 logits [N,
+        classes].
+
+        Raises:
+            InputError: wrong shape or dtype.
+        """
+        if self.head is not None:
+            return self.head.logits(self.features_int8(x))
+        self._check(x, int)
+        return self._run(x)
+
+    def features_int8(self, x: Tensor) -> Tensor:
+        """What the trainable head sees: int8 [N, features], in the device's order (height, width, channels).
+
+        Args:
+            x: floats, or int8 numbers as :meth:`quantize_input` gives them.
+
+        Raises:
+            InputError: wrong shape or dtype, NaN or infinity.
+            HeadError: there is no trainable head.
+        """
+        if self.head is None:
+            raise HeadError("this model has no trainable head; to_nano(..., head=...) says when it gets one")
+        return to_device(self._run(self._as_int8(x)))
+
+    def _run(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu":
+            return self._graph.integer_run(x)[0]
+        (output,) = self._model.run([to_device(x).numpy()])
+        name = self._graph.graph.outputs[0]
+        return from_device(torch.from_numpy(output), self._graph.graph.values[name].shape)
+
+    def _as_int8(self, x: Tensor) -> Tensor:
+        self._check(x, float, int)
+        return self.quantize_input(x) if x.is_floating_point() else x
+
+    def _check(self, x: object, *kinds: type) -> None:
+        """Refuses all but [N, *input_shape] of floats (kind float) or int8 (kind int)."""
+        expected = (
+            f"[N, {', '.join(map(str, self.input_shape))}] of {' or '.join(_DTYPES[kind] for kind in kinds)}"
+        )
+        if not isinstance(x, Tensor):
+            raise InputError(f"the input is a {type(x).__name__}; expected a tensor {expected}")
+        right = (x.is_floating_point() and float in kinds) or (x.dtype == torch.int8 and int in kinds)
+        if not right or x.dim() == 0 or tuple(x.shape[1:]) != self.input_shape:
+            raise InputError(
+                f"the input has shape {tuple(x.shape)} and dtype {x.dtype}; expected a tensor {expected}"
+            )
+
+    def summary(self) -> Summary:
+        """What each layer costs and where it lies; prints as a table."""
+        rows = []
+        for node, entry in zip(layers(self._graph), self._model.layers, strict=True):
+            value = self._graph.graph.values[node.output]
+            rows.append(
+                LayerSummary(
+                    operator=entry["operator"],
+                    module_path=value.module_path,
+                    output_shape=value.shape,
+                    macs=entry["macs"],
+                    weight_bytes=entry["constant_bytes"],
+                    scratch_bytes=entry["scratch_bytes"],
+                    variant=entry["variant"],
+                    memory="flash",
+                )
+            )
+        head_bytes = 0
+        if self.head is not None:
+            head_bytes = len(self.head.state())
+            macs = self.head.features * self.head.classes
+            rows.append(
+                LayerSummary(
+                    "sgd_head", self.head_path or "", (self.head.classes,), macs, head_bytes, 0, 0, "RAM"
+                )
+            )
+        return Summary(self.name, tuple(rows), self.flash_bytes, self.arena_bytes, head_bytes)
+
+    def verify(self, target: Target = "host", data: Tensor | None = None) -> VerifyReport:
+        """Compares nano-core on this machine with a target, byte by byte.
+
+        Args:
+            target: "host" is the integer run in plain torch, every layer compared; "rv32imc" is the emulated
+                board, the output and the logits of a head as it starts compared.
+            data: inputs, float or int8; 16 random ones of a fixed seed if none are given.
+
+        Raises:
+            InputError: wrong shape or dtype of the data, or an unknown target.
+            BoardError: QEMU is missing, or the board stops.
+        """
+        if target not in get_args(Target):
+            raise InputError(f"there is no target {target!r}; expected one of {', '.join(get_args(Target))}")
+        if data is None:
+            shape = (_RANDOM_INPUTS, *self.input_shape)
+            generator = torch.Generator().manual_seed(_SEED)
+            data = torch.randint(-128, 128, shape, dtype=torch.int8, generator=generator)
+        inputs = self._as_int8(data).cpu()
+        if target == "host":
+            return verify_host(self._model, self._graph, inputs)
+        return verify_rv32imc(self._image, inputs)
+
+    def export(self, folder: str | os.PathLike[str]) -> None:
+        """Writes `model.nano` and the Rust module `model.rs` for a firmware; the head starts as in the image.
+
+        Raises:
+            ExportError: a file of that name is there that no export wrote.
+        """
+        rust_module.export(Path(folder), self._image, self.head)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the model, the present state of its head included, to one file for :func:`load`."""
+        write_file(Path(path), pack(self._saved()))
+
+    def _saved(self) -> SavedModel:
+        head = None if self.head is None or self.head_path is None else (self.head_path, self.head.state())
+        return SavedModel(self._image, self._graph, head)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_model"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({**state, "_model": _native.Model(state["_image"])})
+
+
+def load(path: str | os.PathLike[str]) -> NanoModule:
+    """The model that :meth:`NanoModule.save` wrote, byte for byte.
+
+    Raises:
+        FileFormatError: the file is no saved model, is damaged, or comes from another version.
+        OSError: it cannot be read.
+    """
+    try:
+        return NanoModule(unpack(Path(path).read_bytes()))
+    except FileFormatError as error:
+        raise FileFormatError(f"{os.fspath(path)}: {error}") from error

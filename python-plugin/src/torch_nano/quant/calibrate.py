@@ -1,0 +1,113 @@
+"""Calibration: run data through a graph in float and see which range each value takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError, NonFiniteError
+from ..graph.graph import Graph
+from .observers import MinMaxObserver, Observer, PercentileObserver
+
+Method = Literal["minmax", "percentile"]
+#: A tensor, or batches: tensors, or tuples (x, y, ...) of which x counts, as a DataLoader gives them.
+CalibrationData = Tensor | Iterable[Any]
+
+#: What the method "percentile" covers: the share that is left out is below the noise of most sensors.
+PERCENTILE = 99.99
+#: Samples per float run: bounds the memory.
+_CHUNK = 256
+
+
+def calibrate(
+    graph: Graph, data: CalibrationData, method: Method = "minmax"
+) -> dict[str, tuple[float, float]]:
+    """The range of every value of a graph, by name.
+
+    Args:
+        data: a tensor [N, ...], or an iterable of such tensors or of tuples that start with one (a
+            DataLoader).
+        method: "minmax" covers everything seen, "percentile" the middle 99.99 per cent.
+
+    Raises:
+        InputError: the data is empty or of a wrong shape or dtype, or the method is unknown.
+        NonFiniteError: NaN or infinity in the data, a weight or an activation.
+
+    >>> from torch_nano.graph.capture import capture
+    >>> graph = capture(torch.nn.Sequential(torch.nn.ReLU()), torch.zeros(2, 3))
+    >>> calibrate(graph, torch.tensor([[-1.0, 2.0, 4.0]]))
+    {'x': (-1.0, 4.0), 'relu': (0.0, 4.0)}
+    """
+    if method not in get_args(Method):
+        raise InputError(
+            f"there is no calibration method {method!r}; expected one of {', '.join(get_args(Method))}"
+        )
+    check_parameters(graph)
+    observers: dict[str, Observer] = {}
+
+    def observe(name: str, tensor: Tensor) -> None:
+        if not torch.isfinite(tensor).all():
+            place = (
+                "the input"
+                if name in graph.inputs
+                else f"the output of module {_path(graph.values[name].module_path)}"
+            )
+            raise NonFiniteError(f"calibration data: {place} (value {name}) holds NaN or infinity")
+        if name not in observers:
+            observers[name] = MinMaxObserver() if method == "minmax" else PercentileObserver(PERCENTILE)
+        observers[name].observe(tensor)
+
+    with torch.no_grad():
+        for batch in _batches(graph, data):
+            graph.float_run(batch, observe=observe)
+    if not observers:
+        raise InputError("the calibration data is empty; expected at least one sample")
+    return {name: observer.range() for name, observer in observers.items()}
+
+
+def check_parameters(graph: Graph) -> None:
+    """Refuses NaN and infinity in the parameters.
+
+    Raises:
+        NonFiniteError: naming the parameter and its module.
+    """
+    for node in graph.nodes:
+        for name in node.parameters.values():
+            if not torch.isfinite(graph.parameters[name]).all():
+                path = _path(graph.values[node.output].module_path)
+                raise NonFiniteError(f"parameter {name} of module {path} holds NaN or infinity")
+
+
+def _path(module_path: str) -> str:
+    return repr(module_path) if module_path else "'' (the model itself)"
+
+
+def _batches(graph: Graph, data: CalibrationData) -> Iterator[Tensor]:
+    shape = graph.values[graph.inputs[0]].shape
+    for part in _parts(data):
+        batch = part[0] if isinstance(part, tuple | list) and part else part
+        if not isinstance(batch, Tensor):
+            raise InputError(
+                f"a calibration batch is a {type(part).__name__}; "
+                "expected a tensor, or a tuple (x, y) whose x is one"
+            )
+        if batch.dim() == 0 or tuple(batch.shape[1:]) != shape or not batch.is_floating_point():
+            raise InputError(
+                f"a calibration batch has shape {tuple(batch.shape)} and dtype {batch.dtype}; "
+                f"expected [N, {', '.join(map(str, shape))}] of floats"
+            )
+        for start in range(0, len(batch), _CHUNK):
+            yield batch[start : start + _CHUNK].detach().to("cpu", torch.float32)
+
+
+def _parts(data: CalibrationData) -> Iterable[Any]:
+    if isinstance(data, Tensor):
+        return [data]
+    if isinstance(data, Iterable) and not isinstance(data, str | bytes | dict):
+        return data
+    raise InputError(
+        f"calibration data is a {type(data).__name__}; expected a tensor or an iterable of batches"
+    )

@@ -1,0 +1,64 @@
+"""A graph in integers: quantized values, and the constants each layer needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..graph.graph import Graph
+from ..ops.operator import Node
+from .ranges import quantization_of
+
+
+@dataclass
+class QuantizedGraph:
+    """A graph that runs in integers: every value has a quantization, and the float parameters are gone."""
+
+    graph: Graph
+    #: The int8 weights, int32 biases and so on of each node, by the node's output and nano-core's name.
+    tensors: dict[str, dict[str, Tensor]]
+
+    def integer_run(
+        self, *inputs: Tensor, observe: Callable[[str, Tensor], None] | None = None
+    ) -> list[Tensor]:
+        """The int8 outputs for int8 inputs, both in torch's layout with batch, in plain torch on the inputs'
+        device.
+
+        Equal to nano-core's, byte for byte.
+
+        Args:
+            observe: called with the name and the int8 tensor of every value, inputs included.
+        """
+
+        def run(node: Node, arguments: list[Tensor]) -> Tensor:
+            tensors = {
+                name: tensor.to(arguments[0].device) for name, tensor in self.tensors[node.output].items()
+            }
+            quantizations = [quantization_of(self.graph, name) for name in node.inputs]
+            output = quantization_of(self.graph, node.output)
+            return node.operator.integer_run(arguments, tensors, quantizations, output)
+
+        return self.graph.run(inputs, run, observe)
+
+
+def quantize(graph: Graph) -> QuantizedGraph:
+    """The graph in integers; every value of it must have a quantization (:func:`assign_quantization`).
+
+    Raises:
+        QuantizationError: a weight or bias does not fit.
+    """
+    tensors = {}
+    for node in graph.nodes:
+        tensors[node.output] = node.operator.quantize(
+            {role: graph.parameters[name] for role, name in node.parameters.items()},
+            [quantization_of(graph, name) for name in node.inputs],
+            [graph.values[name].shape for name in node.inputs],
+            quantization_of(graph, node.output),
+        )
+    integer = graph.copy()
+    integer.parameters = {}
+    for node in integer.nodes:
+        node.parameters = {}
+    return QuantizedGraph(integer, tensors)

@@ -1,0 +1,62 @@
+"""From a range of real numbers to a scale and a zero point."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ..graph.graph import Graph
+from ..ops.operator import Quantization
+
+#: Below this scale float32 loses precision; a value whose numbers are all smaller is zero for every purpose.
+_SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
+_LOWEST, _HIGHEST = -128, 127
+
+
+def quantization(low: float, high: float) -> Quantization:
+    """The int8 quantization that covers [low, high] and zero, which it holds exactly.
+
+    The scale is a float32. A range of nothing but zero has scale 1.
+
+    >>> quantization(0.0, 25.5)
+    Quantization(scale=0.10000000149011612, zero_point=-128)
+    >>> quantization(3.0, 12.75).range[0]
+    0.0
+    >>> quantization(0.0, 0.0)
+    Quantization(scale=1.0, zero_point=0)
+    """
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = float(np.float32((high - low) / (_HIGHEST - _LOWEST)))
+    if scale < _SMALLEST_SCALE:
+        return Quantization(1.0, 0)
+    zero_point = math.floor(_LOWEST - low / scale + 0.5)
+    return Quantization(scale, min(max(zero_point, _LOWEST), _HIGHEST))
+
+
+def assign_quantization(graph: Graph, ranges: dict[str, tuple[float, float]]) -> Graph:
+    """The graph with a quantization on every value.
+
+    An operator that keeps its input's scale and zero point (a pool, a reshape) shares them, one whose output
+    is fixed (softmax) has that, and all others take theirs from `ranges`.
+    """
+    graph = graph.copy()
+    for name in graph.inputs:
+        graph.values[name].quantization = quantization(*ranges[name])
+    for node in graph.nodes:
+        operator = node.operator
+        if operator.fixed_quantization is not None:
+            chosen = operator.fixed_quantization
+        elif operator.keeps_quantization:
+            chosen = quantization_of(graph, node.inputs[0])
+        else:
+            chosen = quantization(*ranges[node.output])
+        graph.values[node.output].quantization = chosen
+    return graph
+
+
+def quantization_of(graph: Graph, name: str) -> Quantization:
+    """The quantization of a value that has one."""
+    chosen = graph.values[name].quantization
+    assert chosen is not None, f"value {name} is not quantized"
+    return chosen

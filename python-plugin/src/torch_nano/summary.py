@@ -1,0 +1,77 @@
+"""What a model costs on the device, layer by layer."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from .ops.operator import Shape
+
+
+@dataclass(frozen=True)
+class LayerSummary:
+    """One layer; the trainable head is the last."""
+
+    operator: str
+    #: Dotted path of the module in the original model.
+    module_path: str
+    #: torch's shape without batch.
+    output_shape: Shape
+    #: Multiply-accumulates of one run.
+    macs: int
+    #: Bytes of weights, biases, scales and tables; of the head's state.
+    weight_bytes: int
+    #: Bytes of scratch memory while the layer runs.
+    scratch_bytes: int
+    #: The kernel variant it is packed for.
+    variant: int
+    #: "flash", or "RAM" for the trainable head.
+    memory: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The layers and totals of a model; prints as a table."""
+
+    name: str
+    layers: tuple[LayerSummary, ...]
+    #: Bytes of the whole image.
+    flash_bytes: int
+    #: Bytes of RAM for one run.
+    arena_bytes: int
+    #: Bytes of RAM for the trainable head's state; 0 without one.
+    head_bytes: int
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one run, the head included."""
+        return sum(layer.macs for layer in self.layers)
+
+    def __str__(self) -> str:
+        table = Table(title=self.name or None, title_justify="left", box=box.SIMPLE_HEAD)
+        for header in ("operator", "module", "output"):
+            table.add_column(header, no_wrap=True)
+        for header in ("MACs", "weights (B)", "scratch (B)", "variant"):
+            table.add_column(header, justify="right", no_wrap=True)
+        table.add_column("memory", no_wrap=True)
+        for layer in self.layers:
+            shape = " x ".join(map(str, layer.output_shape))
+            numbers = [f"{n:,}" for n in (layer.macs, layer.weight_bytes, layer.scratch_bytes)]
+            table.add_row(
+                layer.operator, layer.module_path, shape, *numbers, str(layer.variant), layer.memory
+            )
+        console = Console(file=io.StringIO(), width=200, color_system=None)
+        with console.capture() as capture:
+            console.print(table)
+        totals = (
+            f"{self.macs:,} MACs, flash {self.flash_bytes:,} B (the whole image), "
+            f"RAM {self.arena_bytes:,} B arena + {self.head_bytes:,} B head"
+        )
+        lines = [line.rstrip() for line in capture.get().splitlines()]
+        return "\n".join([*(line for line in lines if line), totals])
+
+    __repr__ = __str__

@@ -1,0 +1,118 @@
+"""Small networks of the kinds that people train for microcontrollers, with batch norm statistics as after
+some training.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class ConvNet1d(nn.Module):
+    """A 1-D CNN for time series: the demo's kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv1d(3, 8, 5, padding=2),
+            nn.BatchNorm1d(8),
+            nn.ReLU(),
+            nn.MaxPool1d(2),
+            nn.Conv1d(8, 16, 3, padding=1, bias=False),
+            nn.BatchNorm1d(16),
+            nn.ReLU(inplace=True),
+            nn.AdaptiveAvgPool1d(1),
+        )
+        self.dropout = nn.Dropout(0.3)
+        self.classifier = nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.classifier(self.dropout(self.features(x).flatten(1)))
+        return result
+
+
+class ResidualNet(nn.Module):
+    """Two residual blocks, one of them with a projection, and a flatten that permutes the classifier's
+    columns.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(2, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+        self.first = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8))
+        self.second = nn.Sequential(nn.Conv2d(8, 12, 3, stride=2, padding=1), nn.BatchNorm2d(12))
+        self.projection = nn.Conv2d(8, 12, 1, stride=2)
+        self.relu = nn.ReLU()
+        self.pool = nn.AvgPool2d(2)
+        self.classifier = nn.Linear(12 * 2 * 2, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = self.relu(self.first(x) + x)
+        x = self.relu(self.second(x) + self.projection(x))
+        result: Tensor = self.classifier(torch.flatten(self.pool(x), 1))
+        return result
+
+
+class SeparableNet(nn.Module):
+    """Depthwise separable convolutions with ReLU6."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU6()]
+        for inputs, outputs in ((8, 16), (16, 16)):
+            layers += [
+                nn.Conv2d(inputs, inputs, 3, padding=1, groups=inputs, bias=False),
+                nn.BatchNorm2d(inputs),
+                nn.ReLU6(),
+            ]
+            layers += [nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU6()]
+        self.body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.classifier = nn.Linear(16, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.classifier(self.body(x))
+        return result
+
+
+class Mlp(nn.Module):
+    """Linear layers on an image of one channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flatten = nn.Flatten()
+        self.hidden = nn.Linear(8 * 8, 32)
+        self.classifier = nn.Linear(32, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.classifier(torch.relu(self.hidden(self.flatten(x))))
+        return result
+
+
+#: Each network with the shape of its input, without batch.
+NETWORKS: tuple[tuple[type[nn.Module], tuple[int, ...]], ...] = (
+    (ConvNet1d, (3, 40)),
+    (ResidualNet, (2, 8, 8)),
+    (SeparableNet, (1, 16, 16)),
+    (Mlp, (1, 8, 8)),
+)
+
+
+def make(network: type[nn.Module], seed: int = 0) -> nn.Module:
+    """A network in evaluation mode whose weights and batch norm statistics are random, of a fixed seed."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = network()
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+                assert module.running_mean is not None and module.running_var is not None
+                module.running_mean.normal_(0, 0.3)
+                module.running_var.uniform_(0.3, 2)
+                nn.init.uniform_(module.weight, 0.5, 1.5)
+                nn.init.normal_(module.bias, 0, 0.3)
+    return model.eval()
+
+
+def inputs(shape: tuple[int, ...], count: int, seed: int = 1) -> Tensor:
+    """Random float inputs, of a fixed seed."""
+    return torch.randn(count, *shape, generator=torch.Generator().manual_seed(seed))
