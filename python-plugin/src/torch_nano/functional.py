@@ -1,0 +1,32 @@
+"""The device's operators for use by hand: int8 arithmetic, bit for bit nano-core's, with gradients.
+
+Tensors are float32 that holds integers; a :class:`~torch_nano.ops.operator.Quantization` says what they mean.
+Each function calls its custom operator ``torch.ops.torch_nano.<name>``: nano-core's kernel on the CPU, torch
+elsewhere.
+
+>>> import torch
+>>> from torch_nano import functional
+>>> from torch_nano.ops.operator import Quantization
+>>> x = torch.tensor([[-8.0, 0.0, 8.0]], requires_grad=True)
+>>> y = functional.sigmoid(x, Quantization(0.25, 0), Quantization(1 / 256, -128))
+>>> y
+tensor([[-97.,   0.,  97.]], grad_fn=<_StraightThroughBackward>)
+>>> y.sum().backward()
+>>> x.grad
+tensor([[ 6.7196, 16.0000,  6.7196]])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from .ops import FUNCTIONS as _FUNCTIONS
+
+__all__ = sorted(_FUNCTIONS)
+globals().update(_FUNCTIONS)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    def __getattr__(name: str) -> Callable[..., Tensor]: ...

@@ -1,0 +1,27 @@
+"""The operators: one file each, and one line each here."""
+
+from ._library import FUNCTIONS as FUNCTIONS
+from .activation import Activation
+from .add import Add
+from .average_pool2d import AveragePool2d
+from .conv2d import Conv2d
+from .depthwise_conv2d import DepthwiseConv2d
+from .fully_connected import FullyConnected
+from .max_pool2d import MaxPool2d
+from .operator import Operator
+from .requantize import Requantize
+from .softmax import Softmax
+from .table import Table
+
+OPERATORS: tuple[type[Operator], ...] = (
+    Activation,
+    Add,
+    AveragePool2d,
+    Conv2d,
+    DepthwiseConv2d,
+    FullyConnected,
+    MaxPool2d,
+    Requantize,
+    Softmax,
+    Table,
+)

@@ -1,0 +1,65 @@
+"""Operators whose output a fused activation clamps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ._integer import round_half_away
+from .operator import Operator, Quantization
+
+
+@dataclass(frozen=True)
+class ClampedOperator(Operator):
+    """An operator with a fused activation: a clamp of its output in real numbers, None for no bound."""
+
+    fuses_clamp = True
+
+    clamp_low: float | None = field(default=None, kw_only=True)
+    clamp_high: float | None = field(default=None, kw_only=True)
+
+    def with_clamp(self, low: float | None, high: float | None) -> Self:
+        """This operator with one more clamp behind it."""
+        clamp_low = low if self.clamp_low is None else _clamped(self.clamp_low, low, high)
+        clamp_high = high if self.clamp_high is None else _clamped(self.clamp_high, low, high)
+        return replace(self, clamp_low=clamp_low, clamp_high=clamp_high)
+
+    def without_clamp(self) -> Self:
+        """This operator before its activation."""
+        return replace(self, clamp_low=None, clamp_high=None)
+
+    def activate(self, y: Tensor) -> Tensor:
+        """The clamp on real numbers."""
+        if self.clamp_low is None and self.clamp_high is None:
+            return y
+        return torch.clamp(y, self.clamp_low, self.clamp_high)
+
+    def clamp_attributes(self, output: Quantization) -> dict[str, int]:
+        """nano-core's attributes of the clamp."""
+        low, high = integer_clamp(self.clamp_low, self.clamp_high, output)
+        return {"clamp_min": low, "clamp_max": high}
+
+
+def integer_clamp(low: float | None, high: float | None, output: Quantization) -> tuple[int, int]:
+    """A clamp in the output's integers, TFLite's rounding: ``zero_point + round(bound / scale)`` in float32.
+
+    >>> integer_clamp(0.0, 6.0, Quantization(0.03125, -128))
+    (-128, 64)
+    """
+
+    def integer(bound: float | None, default: int) -> int:
+        if bound is None:
+            return default
+        steps = torch.tensor(np.float32(bound) / np.float32(output.scale))
+        return int((round_half_away(steps) + output.zero_point).clamp(-128, 127))
+
+    return integer(low, -128), integer(high, 127)
+
+
+def _clamped(bound: float, low: float | None, high: float | None) -> float:
+    bound = bound if low is None else max(bound, low)
+    return bound if high is None else min(bound, high)

@@ -1,0 +1,56 @@
+"""What the convolutions share beyond channels and window."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ._channels import ChannelsOperator
+from ._window import Padding, Pair, WindowOperator, in_2d, pair
+
+
+@dataclass(frozen=True)
+class ConvolutionOperator(WindowOperator, ChannelsOperator):
+    """A convolution; [N, channels, length] counts as height 1."""
+
+    dilation: Pair = (1, 1)
+
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
+        """The convolution of any dtype, with a weight of torch's layout."""
+        top, bottom, left, right = self.padding
+        weight = as_2d_weight(weight)
+
+        def in_two_dimensions(x: Tensor) -> Tensor:
+            if (top, left) == (bottom, right):
+                return F.conv2d(x, weight, bias, self.stride, (top, left), self.dilation, groups)
+            return F.conv2d(self.pad(x, 0.0), weight, bias, self.stride, 0, self.dilation, groups)
+
+        return in_2d(in_two_dimensions, x)
+
+
+def as_2d_weight(weight: Tensor) -> Tensor:
+    """[out, in, kernel] as [out, in, 1, kernel]; [out, in, kernel_height, kernel_width] as it is."""
+    return weight.unsqueeze(2) if weight.dim() == 3 else weight
+
+
+def explicit_padding(
+    padding: int | Sequence[int] | str, spatial: int, kernel: Pair, dilation: Pair
+) -> Padding:
+    """A convolution's padding in torch's ways of saying it, or four numbers, as top, bottom, left, right.
+
+    >>> explicit_padding("same", 2, (3, 4), (1, 1)), explicit_padding(2, 1, (1, 5), (1, 1))
+    ((1, 1, 1, 2), (0, 0, 2, 2))
+    """
+    if isinstance(padding, str):
+        if padding == "valid":
+            return 0, 0, 0, 0
+        # An odd number of padded places has the larger half behind.
+        height, width = dilation[0] * (kernel[0] - 1), dilation[1] * (kernel[1] - 1)
+        return height // 2, height - height // 2, width // 2, width - width // 2
+    if not isinstance(padding, int) and len(padding) == 4:
+        return padding[0], padding[1], padding[2], padding[3]
+    height, width = pair(padding, spatial, 0)
+    return height, height, width, width

@@ -1,0 +1,136 @@
+"""nano-core's fixed-point arithmetic in torch, bit for bit, on any device that has int64 and float64.
+
+The definitions are those of nano-core's ``fixed_point``; multipliers come from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+#: A Q31 mantissa and a power of two: ``mantissa * 2^(shift - 31)``.
+Multiplier = tuple[int, int]
+
+_INT32_MIN, _INT32_MAX = -(2**31), 2**31 - 1
+#: Up to this right shift float64 holds every bit that decides an int8.
+_LARGEST_FLOAT64_RIGHT_SHIFT = 13
+#: float32 holds every integer up to here.
+_FLOAT32_INTEGERS = 2**24
+
+
+def doubling_high_multiply(a: Tensor, b: Tensor | int) -> Tensor:
+    """``2 * a * b / 2^32`` of int64 tensors that hold int32 numbers, rounded half up, saturated.
+
+    >>> doubling_high_multiply(torch.tensor([1 << 30, -3]), 1 << 30)
+    tensor([536870912,        -1])
+    """
+    return ((a * b + (1 << 30)) >> 31).clamp(max=_INT32_MAX)
+
+
+def rounding_divide_by_power_of_two(value: Tensor, exponent: Tensor | int) -> Tensor:
+    """``value / 2^exponent`` of an int64 tensor, rounded half away from zero.
+
+    >>> rounding_divide_by_power_of_two(torch.tensor([6, -6, 5, -5]), 2)
+    tensor([ 2, -2,  1, -1])
+    """
+    one = torch.ones((), dtype=torch.int64, device=value.device)
+    mask = (one << exponent) - 1
+    return (value >> exponent) + ((value & mask) > (mask >> 1) + (value < 0))
+
+
+def shift_left_saturating(value: Tensor, shift: Tensor | int) -> Tensor:
+    """``value * 2^shift`` of an int64 tensor that holds int32 numbers, saturated to int32; shift 0 to 30.
+
+    >>> shift_left_saturating(torch.tensor([3, -(2**30)]), 2)
+    tensor([         12, -2147483648])
+    """
+    return (value << shift).clamp(_INT32_MIN, _INT32_MAX)
+
+
+def apply_multipliers(value: Tensor, multipliers: Sequence[Multiplier]) -> Tensor:
+    """int32 numbers in an int64 tensor times one multiplier, or one per channel (dimension 1), rounded twice.
+
+    >>> apply_multipliers(torch.tensor([4, 5, -5]), [(1 << 30, -1)])
+    tensor([ 1,  2, -1])
+    """
+    mantissa = _per_channel([mantissa for mantissa, _ in multipliers], value)
+    left = _per_channel([max(shift, 0) for _, shift in multipliers], value)
+    right = _per_channel([max(-shift, 0) for _, shift in multipliers], value)
+    product = doubling_high_multiply(shift_left_saturating(value, left), mantissa)
+    return rounding_divide_by_power_of_two(product, right)
+
+
+def requantize(
+    accumulator: Tensor, multipliers: Sequence[Multiplier], zero_point: int, clamp: tuple[int, int]
+) -> Tensor:
+    """Integer-valued accumulators of any dtype as int8: times a multiplier, rounded twice, plus zero point.
+
+    One multiplier, or one per channel (dimension 1). Both roundings are one floor in float64: with ``u`` the
+    exact product and ``d = 2^-(e+1)`` for a right shift of e >= 1 (else 0), ``floor(u + copysign(d, u) +
+    1/2)``. For e <= 13 and |u| <= 257 all terms are integers times ``2^-(31+e)`` below 2^53, and beyond 257
+    both ways saturate. Larger shifts take int64.
+
+    >>> requantize(torch.tensor([4.0, 5.0, -5.0, 4000.0]), [(1 << 30, -1)], 3, (-128, 127))
+    tensor([  4,   5,   2, 127], dtype=torch.int8)
+    """
+    right = [max(-shift, 0) for _, shift in multipliers]
+    if max(right) > _LARGEST_FLOAT64_RIGHT_SHIFT:
+        scaled = apply_multipliers(accumulator.to(torch.int64), multipliers)
+    else:
+        reals = [mantissa * 2.0 ** (shift - 31) for mantissa, shift in multipliers]
+        factor = _per_channel(reals, accumulator)
+        nudge = _per_channel([2.0 ** -(e + 1) if e else 0.0 for e in right], accumulator)
+        scaled = accumulator.to(torch.float64) * factor
+        scaled = scaled.add_(torch.copysign(nudge, scaled)).add_(0.5).floor_()
+    return scaled.add_(zero_point).clamp_(*clamp).to(torch.int8)
+
+
+def lookup(table: Tensor, x: Tensor) -> Tensor:
+    """The entries of a table of 256 for int8 numbers: ``table[x + 128]``.
+
+    >>> lookup(torch.arange(256), torch.tensor([-128, 0, 127], dtype=torch.int8))
+    tensor([  0, 128, 255])
+    """
+    return table.to(x.device)[x.to(torch.int64) + 128]
+
+
+def round_half_away(real: Tensor) -> Tensor:
+    """Rounds to integers, halves away from zero; float64.
+
+    >>> round_half_away(torch.tensor([0.5, -0.5, 0.49999997]))
+    tensor([ 1., -1.,  0.], dtype=torch.float64)
+    """
+    real = real.to(torch.float64)
+    return torch.copysign((real.abs() + 0.5).floor(), real)
+
+
+def accumulation_dtype(weight: Tensor, bias: Tensor, zero_point: int) -> torch.dtype:
+    """A dtype in which ``bias + sum (x - zero_point) * weight`` is exact for every int8 x, in any order.
+
+    ``weight`` has the output channels first. float32 is exact below 2^24; it is used on the CPU only, because
+    convolutions elsewhere may go through TF32 or Winograd's transform.
+    """
+    low, high = -128 - zero_point, 127 - zero_point
+    per_channel = weight.to(torch.int64).flatten(1)
+    positive, negative = per_channel.clamp(min=0).sum(1), (-per_channel).clamp(min=0).sum(1)
+    largest = torch.maximum(positive * high - negative * low, negative * high - positive * low) + bias.abs()
+    exact = weight.device.type == "cpu" and int(largest.max()) < _FLOAT32_INTEGERS
+    return torch.float32 if exact else torch.float64
+
+
+@contextmanager
+def exact_convolution(device: torch.device) -> Iterator[None]:
+    """Keeps torch from computing in fewer bits than it is given: autocast, NNPACK's Winograd transform."""
+    nnpack = torch.backends.nnpack.flags(enabled=False)
+    with torch.no_grad(), torch.autocast(device.type, enabled=False), nnpack:
+        yield
+
+
+def _per_channel(numbers: Sequence[int] | Sequence[float], like: Tensor) -> Tensor:
+    """One number, or one per channel, shaped to broadcast against [N, channels, ...]."""
+    dtype = torch.float64 if isinstance(numbers[0], float) else torch.int64
+    tensor = torch.tensor(numbers, dtype=dtype, device=like.device)
+    return tensor if len(numbers) == 1 else tensor.reshape(-1, *[1] * (like.dim() - 2))

@@ -1,0 +1,182 @@
+"""The sliding window that convolutions and pools share: attributes, padding, and how ATen spells them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from .layout import device_shape
+from .operator import Call, Operator, Quantization, Shape, UnsupportedNodeError, Value
+
+#: Height and width.
+Pair = tuple[int, int]
+#: Top, bottom, left, right.
+Padding = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class WindowOperator(Operator):
+    """An operator that slides a window over height and width; [N, channels, length] has height 1."""
+
+    dilation = (1, 1)
+
+    kernel: Pair
+    stride: Pair = (1, 1)
+    padding: Padding = (0, 0, 0, 0)
+
+    def window_attributes(self) -> dict[str, int]:
+        """nano-core's attributes of the window."""
+        values: dict[str, int] = {}
+        for name in ("kernel", "stride", "dilation"):
+            values[f"{name}_height"], values[f"{name}_width"] = getattr(self, name)
+        for side, count in zip(("top", "bottom", "left", "right"), self.padding, strict=True):
+            values[f"padding_{side}"] = count
+        return values
+
+    def pad(self, x: Tensor, value: float) -> Tensor:
+        """[N, channels, height, width] with `value` around it."""
+        top, bottom, left, right = self.padding
+        return F.pad(x, (left, right, top, bottom), value=value) if any(self.padding) else x
+
+
+def in_2d(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """`function`, which takes [N, channels, height, width], of such a tensor or of [N, channels, length].
+
+    >>> import torch
+    >>> in_2d(lambda x: x[..., ::2], torch.zeros(2, 3, 8)).shape
+    torch.Size([2, 3, 4])
+    """
+    return function(x.unsqueeze(2)).squeeze(2) if x.dim() == 3 else function(x)
+
+
+def pair(numbers: int | Sequence[int], spatial: int, height: int) -> Pair:
+    """A number or a list as height and width; `height` is what one spatial dimension has there.
+
+    >>> pair(3, 2, 1), pair([3], 1, 1), pair([3, 5], 2, 1)
+    ((3, 3), (1, 3), (3, 5))
+    """
+    sides = [numbers] if isinstance(numbers, int) else list(numbers)
+    if len(sides) == 1:
+        sides *= spatial
+    return (height, sides[0]) if spatial == 1 else (sides[0], sides[1])
+
+
+def spatial_input(call: Call, name: str, spatial: int) -> Value:
+    """The input of an operator with `spatial` dimensions behind the channels.
+
+    Raises:
+        UnsupportedNodeError: it is no tensor of the run, or has no batch.
+    """
+    value = call.input(name)
+    if len(value.shape) != spatial + 1:
+        needed = "(channels, height, width)" if spatial == 2 else "(channels, length)"
+        raise UnsupportedNodeError(
+            f"its input has shape {value.shape} besides the batch; it needs {needed}",
+            "give it an input with a batch",
+        )
+    return value
+
+
+class Axes(NamedTuple):
+    """Both axes of a value: 1-D has height 1."""
+
+    height: int
+    width: int
+
+    @staticmethod
+    def of(shape: Shape) -> Axes:
+        """The axes of a torch shape without batch."""
+        height, width, _ = device_shape(shape)
+        return Axes(height, width)
+
+
+def padding_for(
+    input_: Pair, output: Pair, kernel: Pair, stride: Pair, dilation: Pair, before: Pair
+) -> Padding:
+    """Padding for `output` of `input_`: `before` on both sides, and more behind where ceil_mode needs it.
+
+    >>> padding_for((5, 5), (2, 3), (2, 2), (2, 2), (1, 1), (0, 0))
+    (0, 0, 0, 1)
+    """
+    sides: list[int] = []
+    for axis in range(2):
+        reach = (output[axis] - 1) * stride[axis] + dilation[axis] * (kernel[axis] - 1) + 1
+        sides += [before[axis], max(before[axis], reach - input_[axis] - before[axis])]
+    return sides[0], sides[1], sides[2], sides[3]
+
+
+@dataclass(frozen=True)
+class PoolOperator(WindowOperator):
+    """A pool: input and output share scale and zero point."""
+
+    keeps_quantization = True
+
+    #: Dimensions of size 1 (of the tensor with batch) that the output drops: a reduction without keepdim.
+    squeezed: tuple[int, ...] = ()
+
+    def attributes(self, output: Quantization) -> dict[str, int]:
+        return {**self.window_attributes(), "clamp_min": -128, "clamp_max": 127}
+
+    def float_run(self, inputs: Sequence[Tensor], parameters: Mapping[str, Tensor]) -> Tensor:
+        y = in_2d(self.pool, inputs[0])
+        return y.squeeze(self.squeezed) if self.squeezed else y
+
+    def pool(self, x: Tensor) -> Tensor:
+        """The pool on float [N, channels, height, width]."""
+        raise NotImplementedError
+
+
+def window_of_pool(call: Call, spatial: int) -> tuple[Value, dict[str, Any]]:
+    """The input and the window of a pool, from an ATen call with kernel_size, stride and padding."""
+    arguments = call.arguments
+    value = spatial_input(call, "self", spatial)
+    kernel = pair(arguments["kernel_size"], spatial, 1)
+    stride = pair(arguments["stride"] or arguments["kernel_size"], spatial, 1)
+    dilation = pair(arguments.get("dilation", 1), spatial, 1)
+    before = pair(arguments["padding"], spatial, 0)
+    padding = padding_for(Axes.of(value.shape), Axes.of(call.output_shape), kernel, stride, dilation, before)
+    return value, {"kernel": kernel, "stride": stride, "dilation": dilation, "padding": padding}
+
+
+def window_of_adaptive_pool(call: Call, spatial: int) -> tuple[Value, dict[str, Any]]:
+    """The input and the window of an adaptive pool, where all its windows have one size.
+
+    Raises:
+        UnsupportedNodeError: the output's sides do not divide the input's.
+    """
+    value = spatial_input(call, "self", spatial)
+    input_, output = Axes.of(value.shape), Axes.of(call.output_shape)
+    if input_.height % output.height or input_.width % output.width:
+        raise UnsupportedNodeError(
+            f"its windows have different sizes: {call.output_shape[1:]} does not divide {value.shape[1:]}",
+            "choose an output size that divides the input's, or a pool with a fixed kernel",
+        )
+    kernel = (input_.height // output.height, input_.width // output.width)
+    return value, {"kernel": kernel, "stride": kernel}
+
+
+def window_of_reduction(call: Call) -> tuple[Value, dict[str, Any]]:
+    """The input and the window of a reduction (mean, amax) over height, width or both.
+
+    Raises:
+        UnsupportedNodeError: it reduces something else, or drops the width and keeps the height.
+    """
+    arguments = call.arguments
+    value = call.input("self")
+    rank = len(value.shape) + 1
+    dimensions = sorted({dimension % rank for dimension in arguments["dim"] or range(rank)})
+    if rank < 3 or dimensions[0] < 2:
+        raise UnsupportedNodeError(
+            f"it reduces dimensions {dimensions} of {rank}; nano-core reduces height and width",
+            "reduce the dimensions behind the channels",
+        )
+    if not arguments["keepdim"] and dimensions == [3]:
+        raise UnsupportedNodeError("it drops the width and keeps the height", "pass keepdim=True")
+    axes = Axes.of(value.shape)
+    # Height is dimension rank - 2, width rank - 1; of [N, channels, length] only the width is there.
+    kernel = (axes.height if rank - 2 in dimensions else 1, axes.width if rank - 1 in dimensions else 1)
+    return value, {"kernel": kernel, "squeezed": () if arguments["keepdim"] else tuple(dimensions)}

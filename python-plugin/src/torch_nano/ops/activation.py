@@ -1,0 +1,48 @@
+"""The ReLU family: clamps of real numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .operator import Call, Operator, Value
+from .table import TableOperator
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Activation(TableOperator):
+    """``y = clamp(x, low, high)``, None for no bound; a table unless it can be fused into the layer before.
+
+    >>> Activation(0.0, 6.0).float_run([torch.tensor([[-1.0, 7.0]])], {})
+    tensor([[0., 6.]])
+    """
+
+    low: float | None
+    high: float | None
+
+    @classmethod
+    def targets(cls) -> Sequence[torch._ops.OpOverload[..., Any]]:
+        names = ("relu", "relu6", "hardtanh", "clamp", "clamp_min", "clamp_max")
+        return [getattr(aten, spelling).default for name in names for spelling in (name, f"{name}_")]
+
+    @classmethod
+    def from_call(cls, call: Call) -> tuple[Operator, list[Value], dict[str, str]]:
+        arguments = {"relu": {"min": 0.0}, "relu6": {"min": 0.0, "max": 6.0}}.get(
+            call.function, call.arguments
+        )
+        low = arguments.get("min_val", arguments.get("min"))
+        high = arguments.get("max_val", arguments.get("max"))
+        return cls(_real(low), _real(high)), [call.input("self")], {}
+
+    def float_run(self, inputs: Sequence[Tensor], parameters: Mapping[str, Tensor]) -> Tensor:
+        return torch.clamp(inputs[0], self.low, self.high)
+
+
+def _real(bound: Any) -> float | None:
+    return None if bound is None else float(bound)

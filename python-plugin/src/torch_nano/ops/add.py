@@ -1,0 +1,123 @@
+"""Element-wise addition."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torch_nano._native import add_multipliers
+
+from ..errors import InputError
+from ._clamp import ClampedOperator
+from ._integer import apply_multipliers
+from ._library import Definition, functional
+from .operator import Call, Operator, Quantization, UnsupportedNodeError, Value
+
+#: Bits by which nano-core raises both inputs before it scales them.
+_LEFT_SHIFT = 20
+
+
+@dataclass(frozen=True)
+class Add(ClampedOperator):
+    """``y = clamp(a + b)`` of two tensors of one shape.
+
+    >>> Add(clamp_low=0.0).float_run([torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, -4.0]])], {})
+    tensor([[4., 0.]])
+    """
+
+    name = "add"
+
+    @classmethod
+    def targets(cls) -> Sequence[torch._ops.OpOverload[..., Any]]:
+        return [torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor]
+
+    @classmethod
+    def from_call(cls, call: Call) -> tuple[Operator, list[Value], dict[str, str]]:
+        if not isinstance(call.arguments["other"], Value):
+            raise UnsupportedNodeError(
+                "it adds a constant; nano-core adds two tensors of the run",
+                "put the constant into the bias of the layer before it",
+            )
+        values = [call.input("self"), call.input("other")]
+        if call.arguments["alpha"] != 1:
+            raise UnsupportedNodeError(
+                f"it multiplies by alpha = {call.arguments['alpha']}", "leave alpha out"
+            )
+        if values[0].shape != values[1].shape:
+            raise UnsupportedNodeError(
+                f"the shapes {values[0].shape} and {values[1].shape} differ; nano-core does not broadcast"
+            )
+        return cls(), values, {}
+
+    def float_run(self, inputs: Sequence[Tensor], parameters: Mapping[str, Tensor]) -> Tensor:
+        return self.activate(inputs[0] + inputs[1])
+
+    def attributes(self, output: Quantization) -> dict[str, int]:
+        return self.clamp_attributes(output)
+
+    def integer_run(
+        self,
+        inputs: Sequence[Tensor],
+        tensors: Mapping[str, Tensor],
+        input_quantization: Sequence[Quantization],
+        output_quantization: Quantization,
+    ) -> Tensor:
+        clamp = self.clamp_attributes(output_quantization)
+        sums = _sums(*input_quantization, output_quantization, clamp["clamp_min"], clamp["clamp_max"])
+        a, b = (x.to(torch.int64) + 128 for x in inputs)
+        return sums.to(a.device)[a * 256 + b]
+
+
+@lru_cache(maxsize=64)
+def _sums(a: Quantization, b: Quantization, output: Quantization, low: int, high: int) -> Tensor:
+    """int8 [65536]: the output for every pair of inputs."""
+    every = torch.arange(-128, 128)
+    multipliers = add_multipliers(a.scale, b.scale, output.scale)
+    first = apply_multipliers((every - a.zero_point) << _LEFT_SHIFT, multipliers[:1])
+    second = apply_multipliers((every - b.zero_point) << _LEFT_SHIFT, multipliers[1:2])
+    scaled = apply_multipliers(first[:, None] + second, multipliers[2:])
+    return (scaled + output.zero_point).clamp(low, high).to(torch.int8).flatten()
+
+
+_call = Definition(Add, inputs=("a", "b"))
+
+
+@functional
+def add(
+    a: Tensor,
+    b: Tensor,
+    a_quantization: Quantization,
+    b_quantization: Quantization,
+    y_quantization: Quantization,
+    *,
+    clamp_low: float | None = None,
+    clamp_high: float | None = None,
+) -> Tensor:
+    """Addition on int8 numbers: ``y = clamp(round((s_a * (a - z_a) + s_b * (b - z_b)) / s_y) + z_y)``.
+
+    Gradients flow straight through the rounding and are zero where the output saturates.
+
+    Args:
+        a: float32 [N, ...], integers from -128 to 127.
+        b: the same shape.
+        clamp_low: real lower bound of the output (0.0 is a fused ReLU), None for none; clamp_high likewise.
+
+    Returns:
+        float32 of that shape that holds int8 numbers.
+
+    Raises:
+        InputError: a tensor has another dtype or shape, or numbers that are no such integers.
+
+    >>> a, b = torch.tensor([[10.0, 100.0]]), torch.tensor([[4.0, 100.0]])
+    >>> add(a, b, Quantization(0.5, 0), Quantization(0.25, 0), Quantization(0.5, 0))
+    tensor([[ 12., 127.]])
+    """
+    if a.shape != b.shape:
+        raise InputError(f"add: the shapes {tuple(a.shape)} and {tuple(b.shape)} differ; expected one shape")
+    operator = Add(clamp_low=clamp_low, clamp_high=clamp_high)
+    return _call(operator, [a, b], [a_quantization, b_quantization], y_quantization)

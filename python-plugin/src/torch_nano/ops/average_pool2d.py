@@ -1,0 +1,135 @@
+"""Average pooling, local and global."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ._library import Definition, functional
+from ._window import PoolOperator, in_2d, pair, window_of_adaptive_pool, window_of_pool, window_of_reduction
+from .operator import Call, Operator, Quantization, UnsupportedNodeError, Value
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class AveragePool2d(PoolOperator):
+    """The mean under a window; with ``count_include_pad`` padding counts as zeros, without it not at all.
+
+    >>> AveragePool2d(kernel=(1, 2), stride=(1, 2)).float_run([torch.tensor([[[1.0, 2.0, 4.0, 3.0]]])], {})
+    tensor([[[1.5000, 3.5000]]])
+    """
+
+    name = "average_pool2d"
+
+    count_include_pad: bool = False
+
+    @classmethod
+    def targets(cls) -> Sequence[torch._ops.OpOverload[..., Any]]:
+        return [
+            aten.avg_pool2d.default,
+            aten.avg_pool1d.default,
+            aten.adaptive_avg_pool2d.default,
+            aten.adaptive_avg_pool1d.default,
+            aten.mean.dim,
+        ]
+
+    @classmethod
+    def from_call(cls, call: Call) -> tuple[Operator, list[Value], dict[str, str]]:
+        spatial = 1 if call.target in (aten.avg_pool1d.default, aten.adaptive_avg_pool1d.default) else 2
+        if call.target is aten.mean.dim:
+            value, window = window_of_reduction(call)
+            return cls(**window), [value], {}
+        if call.target in (aten.adaptive_avg_pool1d.default, aten.adaptive_avg_pool2d.default):
+            value, window = window_of_adaptive_pool(call, spatial)
+            return cls(**window), [value], {}
+        if call.arguments.get("divisor_override") is not None:
+            raise UnsupportedNodeError("it divides by divisor_override", "leave divisor_override out")
+        value, window = window_of_pool(call, spatial)
+        del window["dilation"]
+        top, bottom, left, right = window["padding"]
+        # Places that ceil_mode adds do not count in torch; without padding nothing else is left to count.
+        include = bool(call.arguments["count_include_pad"]) and (top > 0 or left > 0)
+        if include and (top, left) != (bottom, right):
+            raise UnsupportedNodeError(
+                "with ceil_mode its padding counts in some windows only", "pass count_include_pad=False"
+            )
+        return cls(**window, count_include_pad=include), [value], {}
+
+    def pool(self, x: Tensor) -> Tensor:
+        return self._sum(x, 0.0) / self._count(x)
+
+    def attributes(self, output: Quantization) -> dict[str, int]:
+        return {**super().attributes(output), "count_include_pad": int(self.count_include_pad)}
+
+    def integer_run(
+        self,
+        inputs: Sequence[Tensor],
+        tensors: Mapping[str, Tensor],
+        input_quantization: Sequence[Quantization],
+        output_quantization: Quantization,
+    ) -> Tensor:
+        padding = float(input_quantization[0].zero_point) if self.count_include_pad else 0.0
+
+        def pool(x: Tensor) -> Tensor:
+            total, count = self._sum(x, padding).to(torch.int64), self._count(x).to(torch.int64)
+            half = torch.where(total > 0, count // 2, -(count // 2))
+            return torch.div(total + half, count, rounding_mode="trunc").to(torch.int8)
+
+        y = in_2d(pool, inputs[0].to(torch.float64))
+        return y.squeeze(self.squeezed) if self.squeezed else y
+
+    def _sum(self, x: Tensor, padding: float) -> Tensor:
+        """The sum under every window, of any float dtype."""
+        return F.avg_pool2d(self.pad(x, padding), self.kernel, self.stride, divisor_override=1)
+
+    def _count(self, x: Tensor) -> Tensor:
+        """The number of elements under every window, to broadcast against the sum."""
+        if self.count_include_pad or not any(self.padding):
+            return x.new_full((), self.kernel[0] * self.kernel[1])
+        return self._sum(x.new_ones(1, 1, *x.shape[2:]), 0.0)
+
+
+_call = Definition(AveragePool2d)
+
+
+@functional
+def average_pool2d(
+    x: Tensor,
+    quantization: Quantization,
+    kernel: int | Sequence[int],
+    *,
+    stride: int | Sequence[int] | None = None,
+    padding: int | Sequence[int] = 0,
+    count_include_pad: bool = True,
+) -> Tensor:
+    """Average pooling of int8 numbers: the mean, halves rounded away from zero; the quantization stays.
+
+    Gradients flow straight through the rounding. Each spatial argument is a number or one per dimension.
+
+    Args:
+        x: float32 [N, channels, height, width] or [N, channels, length], integers from -128 to 127.
+        stride: the kernel's size if None.
+        count_include_pad: whether padding counts, as the real number 0, or not at all.
+
+    Returns:
+        float32 [N, channels, ...] that holds int8 numbers.
+
+    Raises:
+        InputError: x has another dtype, or numbers that are no such integers.
+
+    >>> average_pool2d(torch.tensor([[[1.0, 2.0, -4.0, -3.0]]]), Quantization(1.0, 0), 2)
+    tensor([[[ 2., -4.]]])
+    """
+    spatial = x.dim() - 2
+    height, width = pair(padding, spatial, 0)
+    sides = pair(kernel, spatial, 1)
+    steps = sides if stride is None else pair(stride, spatial, 1)
+    around = (height, height, width, width)
+    operator = AveragePool2d(sides, steps, around, count_include_pad=count_include_pad)
+    return _call(operator, [x], [quantization])

@@ -1,0 +1,116 @@
+"""2-D and 1-D convolution."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ._channels import define_channels, parameters_of
+from ._convolution import ConvolutionOperator, as_2d_weight, explicit_padding
+from ._library import functional
+from ._window import pair, spatial_input
+from .depthwise_conv2d import DepthwiseConv2d
+from .operator import Call, Operator, Quantization, Value
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Conv2d(ConvolutionOperator):
+    """``y = clamp(bias + sum x * weight)`` under a window.
+
+    The weight is [out, in / groups, kernel_height, kernel_width] or [out, in / groups, kernel].
+
+    >>> layer = Conv2d(kernel=(1, 3), padding=(0, 0, 1, 1))
+    >>> layer.float_run([torch.ones(1, 1, 4)], {"weight": torch.ones(1, 1, 3)})
+    tensor([[[2., 3., 3., 2.]]])
+    """
+
+    name = "conv2d"
+
+    groups: int = 1
+
+    @classmethod
+    def targets(cls) -> Sequence[torch._ops.OpOverload[..., Any]]:
+        return [aten.conv2d.default, aten.conv2d.padding, aten.conv1d.default, aten.conv1d.padding]
+
+    @classmethod
+    def from_call(cls, call: Call) -> tuple[Operator, list[Value], dict[str, str]]:
+        arguments = call.arguments
+        weight, names = parameters_of(call)
+        spatial = weight.dim() - 2
+        value = spatial_input(call, "input", spatial)
+        kernel = pair(weight.shape[2:], spatial, 1)
+        stride, dilation = (pair(arguments[name], spatial, 1) for name in ("stride", "dilation"))
+        padding = explicit_padding(arguments["padding"], spatial, kernel, dilation)
+        groups = arguments["groups"]
+        if weight.shape[0] == value.shape[0] == groups > 1:
+            return DepthwiseConv2d(kernel, stride, padding, dilation), [value], names
+        return cls(kernel, stride, padding, dilation, groups), [value], names
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return self.convolve(x, weight, bias, self.groups)
+
+    def to_device_weight(self, weight: Tensor) -> Tensor:
+        return as_2d_weight(weight).permute(0, 2, 3, 1)
+
+    def from_device_weight(self, weight: Tensor) -> Tensor:
+        return weight.permute(0, 3, 1, 2)
+
+    def attributes(self, output: Quantization) -> dict[str, int]:
+        return {**self.window_attributes(), "groups": self.groups, **self.clamp_attributes(output)}
+
+
+_call = define_channels(Conv2d)
+
+
+@functional
+def conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    weight_scales: Tensor,
+    x_quantization: Quantization,
+    y_quantization: Quantization,
+    *,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] | str = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    clamp_low: float | None = None,
+    clamp_high: float | None = None,
+) -> Tensor:
+    """Int8 convolution: ``y = clamp(round(s_x * s_w / s_y * (sum (x - z_x) * weight + bias)) + z_y)``.
+
+    All tensors are float32 that holds integers, so that gradients flow: straight through the rounding, zero
+    where the output saturates. Each spatial argument is a number or one number per dimension.
+
+    Args:
+        x: [N, in, height, width] or [N, in, length], -128 to 127.
+        weight: [out, in / groups, kernel_height, kernel_width] or [out, in / groups, kernel], -127 to 127.
+        bias: [out], int32 in steps of ``s_x * s_w``; None for zeros.
+        weight_scales: float32 [out], the s_w; gets no gradient.
+        padding: with the zero point; as in torch, or four numbers: top, bottom, left, right.
+        clamp_low: real lower bound of the output (0.0 is a fused ReLU), None for none; clamp_high likewise.
+
+    Returns:
+        float32 [N, out, ...] that holds int8 numbers.
+
+    Raises:
+        InputError: a tensor has another dtype, or numbers that are no such integers.
+
+    >>> x, w = torch.tensor([[[10.0, 20.0, 30.0]]]), torch.tensor([[[1.0, 2.0]]])
+    >>> conv2d(x, w, None, torch.tensor([0.5]), Quantization(0.5, 0), Quantization(1.0, 0))
+    tensor([[[13., 20.]]])
+    """
+    spatial = x.dim() - 2
+    kernel, dilation = pair(weight.shape[2:], spatial, 1), pair(dilation, spatial, 1)
+    sides = explicit_padding(padding, spatial, kernel, dilation)
+    operator = Conv2d(
+        kernel, pair(stride, spatial, 1), sides, dilation, groups, clamp_low=clamp_low, clamp_high=clamp_high
+    )
+    return _call(operator, [x], [x_quantization], y_quantization, [weight, bias, weight_scales])

@@ -1,0 +1,104 @@
+"""Fully connected layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ._channels import ChannelsOperator, define_channels, parameters_of
+from ._library import functional
+from .layout import from_device, to_device
+from .operator import Call, Operator, Quantization, Shape, UnsupportedNodeError, Value
+
+
+@dataclass(frozen=True)
+class FullyConnected(ChannelsOperator):
+    """``y = clamp(x @ weight.T + bias)``; weight [out, in].
+
+    With ``flattened``, (channels, height, width) or (channels, length), the input has that shape and is
+    flattened first.
+
+    >>> layer = FullyConnected(flattened=(2, 1, 1), clamp_low=0.0)
+    >>> weight = torch.tensor([[1.0, 1.0], [1.0, -1.0]])
+    >>> layer.float_run([torch.tensor([[[[1.0]], [[2.0]]]])], {"weight": weight})
+    tensor([[3., 0.]])
+    """
+
+    name = "fully_connected"
+
+    flattened: Shape | None = None
+
+    @classmethod
+    def targets(cls) -> Sequence[torch._ops.OpOverload[..., Any]]:
+        return [torch.ops.aten.linear.default]
+
+    @classmethod
+    def from_call(cls, call: Call) -> tuple[Operator, list[Value], dict[str, str]]:
+        _, names = parameters_of(call)
+        value = call.input("input")
+        if len(value.shape) != 1:
+            raise UnsupportedNodeError(
+                f"its input has shape {value.shape} besides the batch; nano-core takes a vector, (features,)",
+                "flatten the input, or use a convolution with kernel 1 over channels first",
+            )
+        return cls(), [value], names
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.linear(x.flatten(1), weight, bias)
+
+    def to_device_weight(self, weight: Tensor) -> Tensor:
+        return weight if self.flattened is None else to_device(weight.reshape(-1, *self.flattened))
+
+    def from_device_weight(self, weight: Tensor) -> Tensor:
+        return weight if self.flattened is None else from_device(weight, self.flattened).flatten(1)
+
+    def attributes(self, output: Quantization) -> dict[str, int]:
+        return self.clamp_attributes(output)
+
+
+_call = define_channels(FullyConnected)
+
+
+@functional
+def fully_connected(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    weight_scales: Tensor,
+    x_quantization: Quantization,
+    y_quantization: Quantization,
+    *,
+    clamp_low: float | None = None,
+    clamp_high: float | None = None,
+) -> Tensor:
+    """Int8 linear layer: ``y = clamp(round(s_x * s_w / s_y * ((x - z_x) @ weight.T + bias)) + z_y)``.
+
+    All tensors are float32 that holds integers, so that gradients flow: straight through the rounding, zero
+    where the output saturates.
+
+    Args:
+        x: [N, in], -128 to 127; other shapes are flattened in torch's order.
+        weight: [out, in], -127 to 127.
+        bias: [out], int32 in steps of ``s_x * s_w``; None for zeros.
+        weight_scales: float32 [out], the s_w; gets no gradient.
+        clamp_low: real lower bound of the output (0.0 is a fused ReLU), None for none; clamp_high likewise.
+
+    Returns:
+        float32 [N, out] that holds int8 numbers.
+
+    Raises:
+        InputError: a tensor has another dtype, or numbers that are no such integers.
+
+    >>> x, w = torch.tensor([[10.0, 20.0]]), torch.tensor([[1.0, 2.0], [-3.0, 1.0]])
+    >>> bias, scales = torch.tensor([4.0, 4.0]), torch.tensor([0.5, 0.5])
+    >>> fully_connected(x, w, bias, scales, Quantization(0.5, 0), Quantization(1.0, 0))
+    tensor([[14., -2.]])
+    """
+    flattened = tuple(x.shape[1:]) if x.dim() > 2 else None
+    operator = FullyConnected(flattened, clamp_low=clamp_low, clamp_high=clamp_high)
+    return _call(operator, [x], [x_quantization], y_quantization, [weight, bias, weight_scales])

@@ -1,0 +1,93 @@
+"""Max pooling."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ._library import Definition, functional
+from ._window import Pair, PoolOperator, pair, window_of_pool, window_of_reduction
+from .operator import Call, Operator, Quantization, Value
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class MaxPool2d(PoolOperator):
+    """The largest element under a window; padding never counts.
+
+    >>> MaxPool2d(kernel=(1, 2), stride=(1, 2)).float_run([torch.tensor([[[1.0, 2.0, 4.0, 3.0]]])], {})
+    tensor([[[2., 4.]]])
+    """
+
+    name = "max_pool2d"
+
+    dilation: Pair = (1, 1)
+
+    @classmethod
+    def targets(cls) -> Sequence[torch._ops.OpOverload[..., Any]]:
+        return [aten.max_pool2d.default, aten.max_pool1d.default, aten.amax.default]
+
+    @classmethod
+    def from_call(cls, call: Call) -> tuple[Operator, list[Value], dict[str, str]]:
+        if call.target is aten.amax.default:
+            value, window = window_of_reduction(call)
+        else:
+            value, window = window_of_pool(call, spatial=1 if call.target is aten.max_pool1d.default else 2)
+        return cls(**window), [value], {}
+
+    def pool(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(self.pad(x, -torch.inf), self.kernel, self.stride, 0, self.dilation)
+
+    def integer_run(
+        self,
+        inputs: Sequence[Tensor],
+        tensors: Mapping[str, Tensor],
+        input_quantization: Sequence[Quantization],
+        output_quantization: Quantization,
+    ) -> Tensor:
+        return self.float_run([inputs[0].to(torch.float32)], {}).to(torch.int8)
+
+
+_call = Definition(MaxPool2d)
+
+
+@functional
+def max_pool2d(
+    x: Tensor,
+    quantization: Quantization,
+    kernel: int | Sequence[int],
+    *,
+    stride: int | Sequence[int] | None = None,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+) -> Tensor:
+    """Max pooling of int8 numbers; padding never counts, the quantization stays.
+
+    The gradient goes to the largest element.
+    Each spatial argument is a number or one number per dimension.
+
+    Args:
+        x: float32 [N, channels, height, width] or [N, channels, length], integers from -128 to 127.
+        stride: the kernel's size if None.
+
+    Returns:
+        float32 [N, channels, ...] that holds int8 numbers.
+
+    Raises:
+        InputError: x has another dtype, or numbers that are no such integers.
+
+    >>> max_pool2d(torch.tensor([[[1.0, 2.0, 4.0, 3.0]]]), Quantization(1.0, 0), 2)
+    tensor([[[2., 4.]]])
+    """
+    spatial = x.dim() - 2
+    height, width = pair(padding, spatial, 0)
+    sides = pair(kernel, spatial, 1)
+    steps = sides if stride is None else pair(stride, spatial, 1)
+    operator = MaxPool2d(sides, steps, (height, height, width, width), dilation=pair(dilation, spatial, 1))
+    return _call(operator, [x], [quantization])

@@ -1,0 +1,141 @@
+"""Softmax over the channels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torch_nano._native import softmax_parameters
+
+from ._integer import doubling_high_multiply, rounding_divide_by_power_of_two, shift_left_saturating
+from ._library import Definition, functional
+from .operator import Call, Operator, Quantization, UnsupportedNodeError, Value
+
+_LARGEST = 2**31 - 1
+#: Integer bits of the fixed-point differences, and of the sum of exponentials.
+_DIFFERENCE_BITS, _SUM_BITS = 5, 12
+
+
+@dataclass(frozen=True)
+class Softmax(Operator):
+    """``y = exp(x) / sum exp(x)`` over the channels; its output has scale 1/256 and zero point -128.
+
+    >>> Softmax().float_run([torch.zeros(1, 4)], {})
+    tensor([[0.2500, 0.2500, 0.2500, 0.2500]])
+    """
+
+    name = "softmax"
+    fixed_quantization = Quantization(1 / 256, -128)
+
+    @classmethod
+    def targets(cls) -> Sequence[torch._ops.OpOverload[..., Any]]:
+        return [torch.ops.aten.softmax.int]
+
+    @classmethod
+    def from_call(cls, call: Call) -> tuple[Operator, list[Value], dict[str, str]]:
+        value, dimension = call.input("self"), call.arguments["dim"]
+        if dimension % (len(value.shape) + 1) != 1:
+            raise UnsupportedNodeError(
+                f"it goes along dimension {dimension}; nano-core's goes along the channels", "use dim=1"
+            )
+        return cls(), [value], {}
+
+    def float_run(self, inputs: Sequence[Tensor], parameters: Mapping[str, Tensor]) -> Tensor:
+        return torch.softmax(inputs[0], 1)
+
+    def attributes(self, output: Quantization) -> dict[str, int]:
+        return {}
+
+    def integer_run(
+        self,
+        inputs: Sequence[Tensor],
+        tensors: Mapping[str, Tensor],
+        input_quantization: Sequence[Quantization],
+        output_quantization: Quantization,
+    ) -> Tensor:
+        x = inputs[0].to(torch.int64)
+        exponentials = _exponentials(input_quantization[0].scale).to(x.device)[x.amax(1, keepdim=True) - x]
+        total = rounding_divide_by_power_of_two(exponentials, _SUM_BITS).sum(1, keepdim=True)
+        # frexp gives the number of bits; an int32 sum is exact in float64.
+        headroom = 32 - torch.frexp(total.to(torch.float64)).exponent.to(torch.int64)
+        reciprocal = _reciprocal_of_one_plus((total << headroom) - 2**31)
+        right_shift = _SUM_BITS + 31 - 8 - headroom
+        products = doubling_high_multiply(reciprocal, exponentials)
+        scaled = rounding_divide_by_power_of_two(products, right_shift.clamp(max=31))
+        scaled = scaled.where(right_shift <= 31, 0)
+        return (scaled - 128).clamp(-128, 127).to(torch.int8)
+
+
+@lru_cache(maxsize=64)
+def _exponentials(scale: float) -> Tensor:
+    """int64 [256]: ``exp(-scale * d)`` as Q31 for differences d = 0 to 255, 0 where they do not count."""
+    mantissa, shift, smallest = softmax_parameters(scale)
+    differences = -torch.arange(256)
+    visible = differences >= smallest
+    fixed = doubling_high_multiply(differences.where(visible, 0) << shift, mantissa)
+    return _exponential_of_negative(fixed).where(visible, 0)
+
+
+def _exponential_of_negative(x: Tensor) -> Tensor:
+    """``e^x`` for x <= 0 with 5 integer bits, as Q31: a polynomial on [-1/4, 0), a factor per further bit."""
+    fractional_bits = 31 - _DIFFERENCE_BITS
+    quarter = 1 << (fractional_bits - 2)
+    in_quarter = (x & (quarter - 1)) - quarter
+    rest = in_quarter - x
+    result = _exponential_between_minus_quarter_and_0(in_quarter << _DIFFERENCE_BITS)
+    factors = (1672461947, 1302514674, 790015084, 290630308, 39332535, 720401, 242)
+    for bit, factor in enumerate(factors, fractional_bits - 2):
+        result = torch.where((rest >> bit) & 1 == 1, doubling_high_multiply(result, factor), result)
+    return result.where(x != 0, _LARGEST)
+
+
+def _exponential_between_minus_quarter_and_0(x: Tensor) -> Tensor:
+    """``e^x``, Q31 to Q31: the Taylor series to the fourth power around -1/8."""
+    exponential_of_minus_eighth, third = 1895147668, 715827883
+    x = x + (1 << 28)
+    square = doubling_high_multiply(x, x)
+    cube = doubling_high_multiply(square, x)
+    quarter_of_fourth = rounding_divide_by_power_of_two(doubling_high_multiply(square, square), 2)
+    third_and_fourth = doubling_high_multiply(quarter_of_fourth + cube, third)
+    higher = rounding_divide_by_power_of_two(third_and_fourth + square, 1)
+    return exponential_of_minus_eighth + doubling_high_multiply(x + higher, exponential_of_minus_eighth)
+
+
+def _reciprocal_of_one_plus(x: Tensor) -> Tensor:
+    """``1 / (1 + x)`` for x in [0, 1), Q31 to Q31: three Newton steps from 48/17 - 32/17 (1 + x) / 2."""
+    half_denominator = (x + 2**31) >> 1
+    estimate = 1515870810 + doubling_high_multiply(half_denominator, -1010580540)
+    for _ in range(3):
+        error = (1 << 29) - doubling_high_multiply(half_denominator, estimate)
+        estimate = estimate + shift_left_saturating(doubling_high_multiply(estimate, error), 2)
+    return shift_left_saturating(estimate, 1)
+
+
+_call = Definition(Softmax)
+
+
+@functional
+def softmax(x: Tensor, x_quantization: Quantization) -> Tensor:
+    """Softmax of int8 numbers over dimension 1: ``y = round(256 * exp(s_x * x) / sum exp(s_x * x)) - 128``.
+
+    The exponentials are TFLM's, in fixed point. The output's scale is 1/256, its zero point -128. Gradients
+    are those of the float softmax, zero where the output saturates.
+
+    Args:
+        x: float32 [N, channels, ...], integers from -128 to 127.
+
+    Returns:
+        float32 of the same shape that holds int8 numbers.
+
+    Raises:
+        InputError: x has another dtype, or numbers that are no such integers.
+
+    >>> softmax(torch.tensor([[0.0, 0.0, 0.0, 0.0]]), Quantization(0.1, 0))
+    tensor([[-64., -64., -64., -64.]])
+    """
+    return _call(Softmax(), [x], [x_quantization])

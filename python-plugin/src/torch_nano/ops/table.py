@@ -1,0 +1,144 @@
+"""Functions of one variable: nano-core has one operator for them all, a table of 256 entries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import QuantizationError
+from ._integer import lookup, round_half_away
+from ._library import FUNCTIONS, Definition, Function
+from .operator import Call, Operator, Quantization, Shape, Value
+
+#: The ATen functions of one variable that become tables. One more is one line.
+UNARY_FUNCTIONS = (
+    "abs",
+    "celu",
+    "elu",
+    "exp",
+    "gelu",
+    "hardshrink",
+    "hardsigmoid",
+    "hardswish",
+    "log_sigmoid",
+    "mish",
+    "neg",
+    "selu",
+    "sigmoid",
+    "silu",
+    "softplus",
+    "softshrink",
+    "tanh",
+    "threshold",
+)
+
+aten = torch.ops.aten
+
+
+class TableOperator(Operator):
+    """A function of one variable, given by its float run: ``y = table[x + 128]``."""
+
+    name = "table"
+
+    def quantize(
+        self,
+        parameters: Mapping[str, Tensor],
+        inputs: Sequence[Quantization],
+        input_shapes: Sequence[Shape],
+        output: Quantization,
+    ) -> dict[str, Tensor]:
+        return {"table": _table(self, inputs[0], output)}
+
+    def attributes(self, output: Quantization) -> dict[str, int]:
+        return {}
+
+    def integer_run(
+        self,
+        inputs: Sequence[Tensor],
+        tensors: Mapping[str, Tensor],
+        input_quantization: Sequence[Quantization],
+        output_quantization: Quantization,
+    ) -> Tensor:
+        return lookup(tensors["table"], inputs[0])
+
+
+@lru_cache(maxsize=64)
+def _table(operator: TableOperator, input_: Quantization, output: Quantization) -> Tensor:
+    """int8 [256]: ``round(f(s_x * (x - z_x)) * (1 / s_y)) + z_y`` in float32, halves away from zero, clamped.
+
+    That is how TFLM makes the table of its ELU.
+    """
+    x = torch.arange(-128, 128)
+    real = (x - input_.zero_point).to(torch.float32) * input_.scale
+    y = operator.float_run([real[None]], {})[0]
+    if bool(y.isnan().any()):
+        where = float(real[y.isnan()][0])
+        raise QuantizationError(f"{operator} is not a number at {where}, which its input can be: {input_}")
+    steps = y * float(np.float32(1) / np.float32(output.scale))
+    return (round_half_away(steps) + output.zero_point).clamp(-128, 127).to(torch.int8)
+
+
+@dataclass(frozen=True)
+class Table(TableOperator):
+    """An ATen function of one variable.
+
+    >>> Table("elu", (("alpha", 2.0),)).float_run([torch.tensor([[1.0, 0.0]])], {})
+    tensor([[1., 0.]])
+    """
+
+    function: str
+    #: The function's further arguments by name.
+    arguments: tuple[tuple[str, float | str], ...] = ()
+
+    @classmethod
+    def targets(cls) -> Sequence[torch._ops.OpOverload[..., Any]]:
+        spellings = [spelling for name in UNARY_FUNCTIONS for spelling in (name, f"{name}_")]
+        return [getattr(aten, spelling).default for spelling in spellings if hasattr(aten, spelling)]
+
+    @classmethod
+    def from_call(cls, call: Call) -> tuple[Operator, list[Value], dict[str, str]]:
+        first, *further = call.arguments
+        arguments = tuple((name, call.arguments[name]) for name in further)
+        return cls(call.function, arguments), [call.input(first)], {}
+
+    def float_run(self, inputs: Sequence[Tensor], parameters: Mapping[str, Tensor]) -> Tensor:
+        y: Tensor = getattr(aten, self.function).default(inputs[0], **dict(self.arguments))
+        return y
+
+
+_call = Definition(Table)
+
+
+def unary(name: str) -> Function:
+    """The function of ``torch_nano.functional`` for an ATen function of one variable."""
+
+    def function(
+        x: Tensor, x_quantization: Quantization, y_quantization: Quantization, **arguments: float | str
+    ) -> Tensor:
+        return _call(Table(name, tuple(arguments.items())), [x], [x_quantization], y_quantization)
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = f"""{name} on int8 numbers: ``y = round({name}(s_x * (x - z_x)) / s_y) + z_y``.
+
+    Gradients are those of the float function, zero where the output saturates.
+
+    Args:
+        x: float32 [N, ...], integers from -128 to 127.
+        arguments: further arguments of ``torch.ops.aten.{name}``, by name.
+
+    Returns:
+        float32 of the same shape that holds int8 numbers.
+
+    Raises:
+        InputError: x has another dtype, or numbers that are no such integers.
+    """
+    return function
+
+
+FUNCTIONS.update({name: unary(name) for name in (*UNARY_FUNCTIONS, "clamp")})

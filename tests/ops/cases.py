@@ -1,0 +1,222 @@
+"""Random layers, one entry per operator: what every test of this folder runs over."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch_nano.ops import OPERATORS
+from torch_nano.ops._channels import ChannelsOperator
+from torch_nano.ops._window import Padding, Pair
+from torch_nano.ops.activation import Activation
+from torch_nano.ops.add import Add
+from torch_nano.ops.average_pool2d import AveragePool2d
+from torch_nano.ops.conv2d import Conv2d
+from torch_nano.ops.depthwise_conv2d import DepthwiseConv2d
+from torch_nano.ops.fully_connected import FullyConnected
+from torch_nano.ops.max_pool2d import MaxPool2d
+from torch_nano.ops.operator import Operator, Quantization, Shape
+from torch_nano.ops.requantize import Requantize
+from torch_nano.ops.softmax import Softmax
+from torch_nano.ops.table import UNARY_FUNCTIONS, Table
+
+
+@dataclass
+class Layer:
+    """A float layer, before its quantization."""
+
+    operator: Operator
+    #: Without batch.
+    shapes: list[Shape]
+    #: float32, by role.
+    parameters: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class Case:
+    """A quantized layer and a batch of int8 inputs."""
+
+    layer: Layer
+    inputs: list[Tensor]
+    input_quantization: list[Quantization]
+    output_quantization: Quantization
+    #: nano-core's tensors.
+    tensors: dict[str, Tensor]
+
+    @property
+    def operator(self) -> Operator:
+        """The operator."""
+        return self.layer.operator
+
+    def integer_run(self) -> Tensor:
+        """The operator's int8 output in plain torch."""
+        return self.operator.integer_run(
+            self.inputs, self.tensors, self.input_quantization, self.output_quantization
+        )
+
+    def real_inputs(self) -> list[Tensor]:
+        """The inputs in real numbers, float32."""
+        return [
+            (x.float() - q.zero_point) * q.scale
+            for x, q in zip(self.inputs, self.input_quantization, strict=True)
+        ]
+
+    def real_output(self) -> Tensor:
+        """The float run on :meth:`real_inputs` and the unquantized parameters."""
+        return self.operator.float_run(self.real_inputs(), self.layer.parameters)
+
+    def integer_parameters(self) -> list[Tensor | None]:
+        """The parameters as the custom operator takes them: weight, bias, weight_scales."""
+        if not isinstance(self.operator, ChannelsOperator):
+            return []
+        weight = self.operator.from_device_weight(self.tensors["weights"])
+        return [weight.float(), self.tensors["bias"].float(), self.tensors["weight_scales"]]
+
+
+Maker = Callable[[np.random.Generator], Layer]
+
+
+def _window(rng: np.random.Generator, most: int) -> tuple[Pair, Pair, Padding]:
+    """Kernel, stride and padding; `most` is the most padding of a kernel of 5."""
+    kernel = (int(rng.integers(1, 5)), int(rng.integers(1, 5)))
+    stride = (int(rng.integers(1, 4)), int(rng.integers(1, 4)))
+    top, bottom = (int(rng.integers(0, min(most, kernel[0] - 1) + 1)) for _ in range(2))
+    left, right = (int(rng.integers(0, min(most, kernel[1] - 1) + 1)) for _ in range(2))
+    return kernel, stride, (top, bottom, left, right)
+
+
+def _clamp(rng: np.random.Generator) -> dict[str, float | None]:
+    low, high = [(None, None), (None, None), (0.0, None), (0.0, 6.0), (-1.0, 1.0)][rng.integers(5)]
+    return {"clamp_low": low, "clamp_high": high}
+
+
+def _normal(rng: np.random.Generator, *shape: int) -> Tensor:
+    return torch.from_numpy(rng.normal(size=shape).astype(np.float32))
+
+
+def _shape(rng: np.random.Generator, channels: int) -> Shape:
+    """A vector, a series or an image."""
+    sides = rng.integers(1, 7, int(rng.integers(0, 3)))
+    return (channels, *(int(side) for side in sides))
+
+
+def _conv2d(rng: np.random.Generator) -> Layer:
+    groups, inputs, outputs = int(rng.integers(1, 4)), int(rng.integers(1, 5)), int(rng.integers(1, 6))
+    kernel, stride, padding = _window(rng, 4)
+    dilation = (int(rng.integers(1, 3)), int(rng.integers(1, 3)))
+    parameters = {
+        "weight": _normal(rng, groups * outputs, inputs, *kernel),
+        "bias": _normal(rng, groups * outputs),
+    }
+    shape = (groups * inputs, int(rng.integers(7, 12)), int(rng.integers(7, 12)))
+    if rng.random() < 0.3:
+        # One spatial dimension.
+        kernel, stride, padding, dilation = (
+            (1, kernel[1]),
+            (1, stride[1]),
+            (0, 0, *padding[2:]),
+            (1, dilation[1]),
+        )
+        parameters["weight"] = parameters["weight"][:, :, 0].contiguous()
+        shape = (shape[0], shape[2])
+    if rng.random() < 0.2:
+        del parameters["bias"]
+    return Layer(Conv2d(kernel, stride, padding, dilation, groups, **_clamp(rng)), [shape], parameters)
+
+
+def _depthwise_conv2d(rng: np.random.Generator) -> Layer:
+    channels = int(rng.integers(1, 10))
+    kernel, stride, padding = _window(rng, 4)
+    dilation = (int(rng.integers(1, 3)), int(rng.integers(1, 3)))
+    parameters = {"weight": _normal(rng, channels, 1, *kernel), "bias": _normal(rng, channels)}
+    shape = (channels, int(rng.integers(7, 12)), int(rng.integers(7, 12)))
+    return Layer(DepthwiseConv2d(kernel, stride, padding, dilation, **_clamp(rng)), [shape], parameters)
+
+
+def _fully_connected(rng: np.random.Generator) -> Layer:
+    shape = _shape(rng, int(rng.integers(1, 30)))
+    outputs = int(rng.integers(1, 20))
+    parameters = {"weight": _normal(rng, outputs, math.prod(shape)), "bias": _normal(rng, outputs)}
+    return Layer(FullyConnected(shape if len(shape) > 1 else None, **_clamp(rng)), [shape], parameters)
+
+
+def _add(rng: np.random.Generator) -> Layer:
+    shape = _shape(rng, int(rng.integers(1, 30)))
+    return Layer(Add(**_clamp(rng)), [shape, shape])
+
+
+def _requantize(rng: np.random.Generator) -> Layer:
+    return Layer(Requantize(**_clamp(rng)), [_shape(rng, int(rng.integers(1, 30)))])
+
+
+def _max_pool2d(rng: np.random.Generator) -> Layer:
+    kernel, stride, padding = _window(rng, 2)
+    shape = (int(rng.integers(1, 6)), int(rng.integers(5, 9)), int(rng.integers(5, 9)))
+    return Layer(MaxPool2d(kernel, stride, padding), [shape])
+
+
+def _average_pool2d(rng: np.random.Generator) -> Layer:
+    kernel, stride, padding = _window(rng, 2)
+    shape = (int(rng.integers(1, 6)), int(rng.integers(5, 9)), int(rng.integers(5, 9)))
+    return Layer(AveragePool2d(kernel, stride, padding, count_include_pad=bool(rng.random() < 0.5)), [shape])
+
+
+def _softmax(rng: np.random.Generator) -> Layer:
+    return Layer(Softmax(), [_shape(rng, int(rng.integers(1, 40)))])
+
+
+def _table(rng: np.random.Generator) -> Layer:
+    name = str(rng.choice(UNARY_FUNCTIONS))
+    arguments = {"threshold": (("threshold", 0.3), ("value", -0.2)), "gelu": (("approximate", "tanh"),)}
+    return Layer(Table(name, arguments.get(name, ())), [_shape(rng, int(rng.integers(1, 30)))])
+
+
+def _activation(rng: np.random.Generator) -> Layer:
+    low, high = [(0.0, None), (0.0, 6.0), (-1.0, 1.0)][rng.integers(3)]
+    return Layer(Activation(low, high), [_shape(rng, int(rng.integers(1, 30)))])
+
+
+#: One line per operator.
+MAKERS: dict[type[Operator], Maker] = {
+    Activation: _activation,
+    Add: _add,
+    AveragePool2d: _average_pool2d,
+    Conv2d: _conv2d,
+    DepthwiseConv2d: _depthwise_conv2d,
+    FullyConnected: _fully_connected,
+    MaxPool2d: _max_pool2d,
+    Requantize: _requantize,
+    Softmax: _softmax,
+    Table: _table,
+}
+assert set(MAKERS) == set(OPERATORS), "every operator needs a line here"
+
+
+def make(operator: type[Operator], seed: int, batch: int = 3) -> Case:
+    """A random case.
+
+    The output's scale spreads the outputs over int8; in a quarter of the cases it is much too small or too
+    large, so that multipliers above 1 and below 2^-14 come up.
+    """
+    rng = np.random.default_rng(seed)
+    layer = MAKERS[operator](rng)
+    zero_points = [int(rng.choice([-128, 127, 0, *rng.integers(-128, 128, 3)])) for _ in layer.shapes]
+    input_quantization = [
+        Quantization(float(2.0 ** rng.uniform(-7, -4)), zero_point) for zero_point in zero_points
+    ]
+    inputs = [torch.from_numpy(rng.integers(-128, 128, (batch, *shape), np.int8)) for shape in layer.shapes]
+    real = [(x.float() - q.zero_point) * q.scale for x, q in zip(inputs, input_quantization, strict=True)]
+    y = layer.operator.float_run(real, layer.parameters)
+    output = layer.operator.fixed_quantization or (
+        input_quantization[0] if layer.operator.keeps_quantization else None
+    )
+    if output is None:
+        low, high = min(float(y.min()), 0.0), max(float(y.max()), 1e-2)
+        odd = float(2.0 ** rng.choice([-10, -6, 8, 14])) if rng.random() < 0.25 else 1.0
+        scale = (high - low) / 255
+        output = Quantization(scale * odd, int(np.clip(round(-128 - low / scale), -128, 127)))
+    shapes = [tuple(x.shape[1:]) for x in inputs]
+    tensors = layer.operator.quantize(layer.parameters, input_quantization, shapes, output)
+    return Case(layer, inputs, input_quantization, output, tensors)

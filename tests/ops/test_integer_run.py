@@ -1,0 +1,45 @@
+"""The integers of every operator: plain torch equals nano-core, and both are near the float run."""
+
+import pytest
+import torch
+from torch_nano.ops._one_layer import run_native
+from torch_nano.ops.operator import Operator
+
+from .cases import MAKERS, make
+
+SEEDS = range(60)
+
+
+@pytest.mark.parametrize("operator", MAKERS, ids=lambda operator: operator.__name__)
+def test_plain_torch_equals_nano_core(operator: type[Operator]) -> None:
+    for seed in SEEDS:
+        case = make(operator, seed)
+        y = case.integer_run()
+        shape = tuple(y.shape[1:])
+        native = run_native(
+            case.operator, case.inputs, case.tensors, case.input_quantization, case.output_quantization, shape
+        )
+        assert y.dtype == torch.int8
+        differing = int((y != native).sum())
+        assert differing == 0, f"seed {seed}: {differing} of {y.numel()} bytes differ: {case.operator}"
+
+
+@pytest.mark.parametrize("operator", MAKERS, ids=lambda operator: operator.__name__)
+def test_integers_are_near_the_float_run(operator: type[Operator]) -> None:
+    for seed in SEEDS:
+        case = make(operator, seed)
+        output = case.output_quantization
+        real = (case.real_output() / output.scale + output.zero_point).clamp(-128, 127)
+        # Half a step of rounding for the output, and up to one more where nano-core rounds twice. A weight is
+        # off by at most half its scale, which adds up to s_w / 2 * sum |x|; the bias by s_x * s_w / 2.
+        allowed = torch.full_like(real, 1.5)
+        if "weights" in case.tensors:
+            scales = case.tensors["weight_scales"]
+            magnitude = (
+                case.real_inputs()[0].abs().amax() * case.tensors["weights"][0].numel()
+                + case.input_quantization[0].scale
+            )
+            error = scales * magnitude / (2 * output.scale)
+            allowed = allowed + error.reshape(-1, *[1] * (real.dim() - 2))
+        worst = float(((case.integer_run().float() - real).abs() - allowed).max())
+        assert worst <= 0, f"seed {seed}: {worst} steps beyond the bound: {case.operator}"
