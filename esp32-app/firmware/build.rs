@@ -1,7 +1,7 @@
 //! Links for the chip, and finds the exported model that the firmware carries.
 
 use std::env;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 fn main() {
     println!("cargo::rustc-link-arg-bins=-Tlinkall.x");
@@ -11,13 +11,13 @@ fn main() {
         return refuse("TORCH_NANO_MODEL is not set");
     };
     // Relative to the top of the repository, where `just firmware` is called.
-    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let module: PathBuf = top.join(&folder).join("model.rs");
-    println!("cargo::rerun-if-changed={}", module.display());
-    println!("cargo::rerun-if-changed={}", module.with_file_name("model.nano").display());
-    match module.canonicalize() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(folder);
+    for name in ["model.rs", "model.nano"] {
+        println!("cargo::rerun-if-changed={}", folder.join(name).display());
+    }
+    match folder.join("model.rs").canonicalize() {
         Ok(module) => println!("cargo::rustc-env=TORCH_NANO_MODEL_RS={}", module.display()),
-        Err(error) => refuse(&format!("{}: {error}", module.display())),
+        Err(error) => refuse(&format!("{}: {error}", folder.join("model.rs").display())),
     }
 }
 

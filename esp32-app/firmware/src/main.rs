@@ -3,14 +3,18 @@
 #![no_main]
 #![deny(missing_docs)]
 
-use embedded_io::{Read, Write};
-// Its panic handler prints the message over the same USB port.
-use esp_backtrace as _;
+mod panic;
+
+use const_format::formatcp;
+use esp_hal::clock::CpuClock;
 use esp_hal::main;
+use esp_hal::timer::systimer::{SystemTimer, Unit};
 use esp_hal::usb::usb_serial_jtag::UsbSerialJtag;
+use static_cell::ConstStaticCell;
+use torch_nano_device::{Session, Sizes};
 
 /// The exported model.
-#[allow(missing_docs)]
+#[allow(dead_code, missing_docs)]
 mod model {
     include!(env!("TORCH_NANO_MODEL_RS"));
 }
@@ -18,14 +22,47 @@ mod model {
 // What the bootloader wants to know of the program.
 esp_bootloader_esp_idf::esp_app_desc!();
 
+/// Labelled features kept for learning.
+const RING: usize = 128;
+
+const RAM: Sizes = Sizes {
+    arena: model::ARENA_LENGTH,
+    input: model::INPUT_LENGTH,
+    output: model::OUTPUT_LENGTH,
+    layers: model::LAYERS,
+    classes: model::CLASSES,
+    ring: RING,
+};
+
+/// Bytes a model may have of the chip's 313 KiB: the rest is for esp-hal's code and data in RAM (5 KiB) and the stack.
+#[cfg(feature = "esp32c3")]
+const MODEL_RAM: usize = 288 * 1024;
+
+const _: () = assert!(
+    4 * RAM.words() <= MODEL_RAM,
+    "{}",
+    formatcp!(
+        "the model needs {} bytes of RAM (arena {}, the rest for the head, the ring and the messages), and this chip has {}: make \
+         its largest layers or its head smaller, or RING in esp32-app/firmware/src/main.rs",
+        4 * RAM.words(),
+        RAM.arena,
+        MODEL_RAM
+    )
+);
+
 #[main]
 fn main() -> ! {
-    let peripherals = esp_hal::init(esp_hal::Config::default());
+    static WORDS: ConstStaticCell<[u32; RAM.words()]> = ConstStaticCell::new([0; RAM.words()]);
+
+    let peripherals = esp_hal::init(esp_hal::Config::default().with_cpu_clock(CpuClock::max()));
     let mut serial = UsbSerialJtag::new(peripherals.USB_DEVICE);
-    let mut buffer = [0; 64];
+    // Not the CPU's own cycle counter, which has 32 bits: at 160 MHz it wraps within 27 s, and training may take longer.
+    let cycles_per_tick = u64::from(esp_hal::clock::cpu_clock().as_hz()) / SystemTimer::ticks_per_second();
+    let cycles = || SystemTimer::unit_value(Unit::Unit0) * cycles_per_tick;
+
+    let session = Session::new(model::IMAGE, model::OPERATORS, WORDS.take(), RING, cycles);
+    let mut session = session.unwrap_or_else(|error| panic!("{error}"));
     loop {
-        let count = serial.read(&mut buffer).unwrap();
-        serial.write_all(&buffer[..count]).unwrap();
-        serial.flush().unwrap();
+        let Ok(()) = session.serve(&mut serial);
     }
 }

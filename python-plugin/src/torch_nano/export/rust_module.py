@@ -41,7 +41,7 @@ def rust_module(image: bytes, head: SgdHead | None) -> str:
     names = sorted({layer["operator"] for layer in model.layers})
     operators = "".join(f"    nano_core::ops::{name.upper()},\n" for name in names)
     labels = "".join(f"    {_rust_string(label)},\n" for label in model.labels)
-    state = "nano_core::train::SgdHead::state_length(CLASSES, FEATURES)" if head else "0"
+    state = "nano_core::train::SgdHead::state_length(CLASSES, OUTPUT_LENGTH)" if head else "0"
     return f"""{_FIRST_LINE}
 // Model {_rust_string(model.name)}, id {model.id:#010x}.
 
@@ -56,7 +56,9 @@ pub const ARENA_LENGTH: usize = {model.arena_length};
 /// Bytes of the input: height, width, channels {_shape(model, input_id)}.
 pub const INPUT_LENGTH: usize = {_length(model, input_id)};
 /// Bytes of the output, which are the features of a trainable head.
-pub const FEATURES: usize = {_length(model, output_id)};
+pub const OUTPUT_LENGTH: usize = {_length(model, output_id)};
+/// Number of layers.
+pub const LAYERS: usize = {len(model.layers)};
 /// Classes of the trainable head; 0 without one.
 pub const CLASSES: usize = {head.classes if head else 0};
 /// Length in int16 of the trainable head's state; 0 without one.
