@@ -99,20 +99,26 @@ NETWORKS: tuple[tuple[type[nn.Module], tuple[int, ...]], ...] = (
 
 
 def make(network: type[nn.Module], seed: int = 0) -> nn.Module:
-    """A network in evaluation mode whose weights and batch norm statistics are random, of a fixed seed."""
+    """A network in evaluation mode with random weights of a fixed seed, and the statistics of its inputs in
+    its batch norms.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = network()
         for module in model.modules():
             if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-                assert module.running_mean is not None and module.running_var is not None
-                module.running_mean.normal_(0, 0.3)
-                module.running_var.uniform_(0.3, 2)
+                # None: the running statistics are those of all data so far.
+                module.momentum = None
                 nn.init.uniform_(module.weight, 0.5, 1.5)
                 nn.init.normal_(module.bias, 0, 0.3)
+        model.train()(inputs(dict(NETWORKS)[network], 256, seed))
     return model.eval()
 
 
 def inputs(shape: tuple[int, ...], count: int, seed: int = 1) -> Tensor:
-    """Random float inputs, of a fixed seed."""
-    return torch.randn(count, *shape, generator=torch.Generator().manual_seed(seed))
+    """Random float inputs of a fixed seed that differ in their mean and size, so that outputs differ too."""
+    generator = torch.Generator().manual_seed(seed)
+    per_channel = (count, shape[0], *[1] * (len(shape) - 1))
+    size = torch.rand(per_channel, generator=generator) * 2
+    mean = torch.randn(per_channel, generator=generator)
+    return torch.randn(count, *shape, generator=generator) * size + mean

@@ -25,7 +25,7 @@ def to_device(tensor: Tensor) -> Tensor:
     >>> to_device(torch.tensor([[[1, 2, 3], [10, 20, 30]]]))
     tensor([[ 1, 10,  2, 20,  3, 30]])
     """
-    return tensor.movedim(1, -1).reshape(tensor.shape[0], -1).contiguous()
+    return tensor.movedim(1, -1).flatten(1).contiguous()
 
 
 def from_device(elements: Tensor, shape: Shape) -> Tensor:

@@ -1,0 +1,115 @@
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+import torch_nano as tn
+from networks import ConvNet1d, inputs, make
+from torch_nano.ops.layout import to_device
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def nano_with_head():
+    model = make(ConvNet1d)
+    tn.freeze(model, "features")
+    x = inputs((3, 40), 64)
+    labels = ["a", 'b "quoted"', "c\\d", "\u00e9t\u00e9", "e\tf"]
+    return tn.to_nano(model, x, calibrate=x, labels=labels, name='net "1"')
+
+
+def test_the_image_and_the_facts(nano_with_head, tmp_path):
+    folder = tmp_path / "new" / "model"
+    nano_with_head.export(folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["model.nano", "model.rs"]
+    assert (folder / "model.nano").read_bytes() == nano_with_head.image
+    text = (folder / "model.rs").read_text()
+    for line in (
+        f"pub const ARENA_LENGTH: usize = {nano_with_head.arena_bytes};",
+        "pub const INPUT_LENGTH: usize = 120;",
+        "pub const OUTPUT_LENGTH: usize = 16;",
+        "pub const LAYERS: usize = 4;",
+        "pub const CLASSES: usize = 5;",
+    ):
+        assert line in text
+    table = text[text.index("pub static OPERATORS") :]
+    assert table.count("nano_core::ops::") == 3
+    assert all(f"ops::{name}," in table for name in ("CONV2D", "MAX_POOL2D", "AVERAGE_POOL2D"))
+
+
+def test_the_module_compiles_and_runs_to_the_same_bytes(nano_with_head, tmp_path):
+    """A program with the generated module prints what NanoModule gives."""
+    nano_with_head.export(tmp_path / "src")
+    (tmp_path / "Cargo.toml").write_text(
+        '[package]\nname = "exported"\nversion = "0.0.0"\nedition = "2024"\n[workspace]\n'
+        f'[dependencies]\nnano-core = {{ path = "{REPOSITORY}/nano-core" }}\n'
+    )
+    (tmp_path / "src" / "main.rs").write_text(
+        """mod model;
+        use nano_core::{Model, train::SgdHead};
+        use std::io::Read;
+
+        fn main() {
+            let mut arena = [0; model::ARENA_LENGTH];
+            let mut run = Model::new(model::IMAGE, &mut arena, model::OPERATORS).unwrap();
+            let mut input = [0; model::INPUT_LENGTH];
+            std::io::stdin().read_exact(&mut input).unwrap();
+            run.input(0).copy_from_slice(&input.map(|byte| byte as i8));
+            run.run();
+            let features: [i8; model::OUTPUT_LENGTH] = run.output(0).try_into().unwrap();
+            let (mut state, mut scratch) = ([0; model::HEAD_STATE_LENGTH], [0; model::CLASSES]);
+            let mut head = SgdHead::new(run.image(), &mut state, &mut scratch).unwrap();
+            println!("{:?}", head.logits(&features).unwrap());
+            println!("{}", model::LABELS.join("\\n"));
+        }
+        """
+    )
+    shutil.copy(REPOSITORY / "Cargo.lock", tmp_path / "Cargo.lock")
+    x = nano_with_head.quantize_input(inputs((3, 40), 1))
+    # The repository's own: nano-core's dependencies are built there already.
+    target = REPOSITORY / "target"
+    result = subprocess.run(
+        ["cargo", "run", "--quiet", "--offline", "--target-dir", target],
+        cwd=tmp_path,
+        input=to_device(x).numpy().tobytes(),
+        capture_output=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr.decode()
+    logits, labels = result.stdout.decode().split("\n", 1)
+    assert logits == str(nano_with_head.forward_int8(x)[0].tolist())
+    assert labels.removesuffix("\n").split("\n") == nano_with_head.labels
+
+
+def test_without_a_head(nano, tmp_path):
+    nano.export(tmp_path)
+    text = (tmp_path / "model.rs").read_text()
+    assert "CLASSES: usize = 0;" in text and "HEAD_STATE_LENGTH: usize = 0;" in text
+    assert "nano_core::ops::FULLY_CONNECTED," in text and '"a",' in text
+
+
+def test_exporting_again_replaces_its_own_files(nano, nano_with_head, tmp_path):
+    nano.export(tmp_path)
+    nano_with_head.export(tmp_path)
+    assert (tmp_path / "model.nano").read_bytes() == nano_with_head.image
+
+
+@pytest.mark.parametrize("name", ["model.rs", "model.nano"])
+def test_other_files_are_not_overwritten(nano, tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(tn.ExportError, match=f"{name} exists"):
+        nano.export(tmp_path)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
+    (tmp_path / name).unlink()
+    (tmp_path / "other.rs").write_text("mine")
+    nano.export(tmp_path)
+    assert (tmp_path / "other.rs").read_text() == "mine"
+
+
+def test_training_does_not_change_an_export(nano_with_head, tmp_path):
+    nano_with_head.head.fit(torch.zeros(1, 16, dtype=torch.int8), torch.tensor([0]))
+    nano_with_head.export(tmp_path)
+    assert (tmp_path / "model.nano").read_bytes() == nano_with_head.image
+    nano_with_head.head.reset()

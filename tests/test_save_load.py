@@ -1,0 +1,96 @@
+import random
+
+import pytest
+import torch
+import torch_nano as tn
+from networks import NETWORKS, inputs, make
+from torch import nn
+
+
+@pytest.fixture(scope="module")
+def saved(nano, tmp_path_factory):
+    path = tmp_path_factory.mktemp("saved") / "model.tnano"
+    nano.save(path)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize(("network", "shape"), NETWORKS)
+def test_a_loaded_model_is_the_saved_one(network, shape, tmp_path):
+    x = inputs(shape, 32)
+    nano = tn.to_nano(make(network), x, calibrate=x)
+    nano.save(tmp_path / "model")
+    loaded = tn.load(str(tmp_path / "model"))
+    assert loaded.image == nano.image and torch.equal(loaded(x), nano(x))
+    assert str(loaded.summary()) == str(nano.summary())
+    assert str(loaded.graph.graph) == str(nano.graph.graph)
+    assert loaded.verify("host", x)
+    loaded.save(tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "model").read_bytes()
+
+
+def test_operators_with_arguments_survive(tmp_path):
+    model = nn.Sequential(
+        nn.Conv1d(3, 4, 3), nn.ELU(0.5), nn.MaxPool1d(3, 2, 1), nn.Hardtanh(-1, 2), nn.Softmax(1)
+    )
+    x = inputs((3, 20), 32)
+    nano = tn.to_nano(model, x, calibrate=x)
+    nano.save(tmp_path / "model")
+    assert tn.load(tmp_path / "model").verify("host", x)
+
+
+def test_the_heads_state_is_saved_too(tmp_path):
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    x = inputs((4,), 32)
+    nano = tn.to_nano(model, x, calibrate=x, head="2")
+    nano.head.fit(nano.features_int8(x), torch.arange(32) % 3, epochs=2)
+    nano.save(tmp_path / "model")
+    loaded = tn.load(tmp_path / "model")
+    assert loaded.head.state() == nano.head.state() and loaded.head_path == "2"
+    assert torch.equal(loaded(x), nano(x))
+
+
+def test_a_damaged_file_is_refused(saved, tmp_path):
+    path = tmp_path / "model"
+    generator = random.Random(0)
+    for _ in range(300):
+        damaged = bytearray(saved)
+        if generator.random() < 0.2:
+            damaged = damaged[: generator.randrange(len(damaged))]
+        else:
+            damaged[generator.randrange(len(damaged))] ^= 1 << generator.randrange(8)
+        path.write_bytes(damaged)
+        with pytest.raises(tn.FileFormatError, match=str(path)):
+            tn.load(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "0 bytes that are no saved model"),
+        (b"PK\x03\x04", "no saved model"),
+        (b"torch-nano model 2\n rest", "file format 2; this version reads format 1"),
+    ],
+)
+def test_other_files_are_refused(content, reason, tmp_path):
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(tn.FileFormatError, match=reason):
+        tn.load(tmp_path / "file")
+
+
+def test_an_image_is_no_saved_model(nano, tmp_path):
+    (tmp_path / "model.nano").write_bytes(nano.image)
+    with pytest.raises(tn.FileFormatError, match="no saved model"):
+        tn.load(tmp_path / "model.nano")
+
+
+def test_saving_replaces_the_file_as_a_whole(nano, tmp_path):
+    path = tmp_path / "model"
+    path.write_bytes(b"old")
+    nano.save(path)
+    assert tn.load(path).image == nano.image
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_missing_file():
+    with pytest.raises(FileNotFoundError):
+        tn.load("no/such/file")
