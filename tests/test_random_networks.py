@@ -1,0 +1,103 @@
+"""Random networks through the whole path: what the fixed ones do not combine."""
+
+import random
+
+import pytest
+import torch
+import torch_nano as tn
+from networks import inputs
+from torch import Tensor, nn
+from torch_nano.graph.capture import capture
+from torch_nano.graph.passes import optimize
+
+
+class Residual(nn.Module):
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x) + x
+
+
+class GlobalMean(nn.Module):
+    def __init__(self, keepdim: bool) -> None:
+        super().__init__()
+        self.keepdim = keepdim
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(tuple(range(2, x.dim())), self.keepdim)
+
+
+def random_network(choose: random.Random, shape: tuple[int, ...]) -> nn.Module:
+    """Random layers for inputs of this shape, then a flatten and one or two linear layers."""
+    conv, norm, pools = {
+        1: (nn.Conv1d, nn.BatchNorm1d, (nn.MaxPool1d, nn.AvgPool1d)),
+        2: (nn.Conv2d, nn.BatchNorm2d, (nn.MaxPool2d, nn.AvgPool2d)),
+    }[len(shape) - 1]
+    layers: list[nn.Module] = []
+    channels = shape[0]
+
+    def activation() -> nn.Module:
+        kinds = (nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.Hardswish, nn.SiLU, nn.ELU, nn.Sigmoid, nn.Identity)
+        return choose.choice(kinds)()
+
+    for _ in range(choose.randrange(2, 7)):
+        kind = choose.choice(
+            ("conv", "depthwise", "pointwise", "residual", "norm", "pool", "activation", "dropout")
+        )
+        if kind == "conv":
+            outputs = choose.randrange(1, 13)
+            kernel, stride = choose.choice((1, 3, 5)), choose.choice((1, 1, 2))
+            bias = choose.random() < 0.5
+            layers.append(conv(channels, outputs, kernel, stride, padding=kernel // 2, bias=bias))
+            channels = outputs
+        elif kind == "depthwise":
+            layers.append(conv(channels, channels, 3, padding=2, dilation=2, groups=channels))
+        elif kind == "pointwise":
+            layers += [conv(channels, 8, 1, bias=False), norm(8)]
+            channels = 8
+        elif kind == "residual":
+            layers.append(
+                Residual(nn.Sequential(conv(channels, channels, 3, padding=1), norm(channels), activation()))
+            )
+        elif kind == "norm":
+            layers.append(norm(channels))
+        elif kind == "pool":
+            layers.append(choose.choice(pools)(3, choose.choice((1, 2)), padding=1))
+        layers.append(nn.Dropout() if kind == "dropout" else activation())
+    if choose.random() < 0.5:
+        keepdim = choose.random() < 0.5
+        layers += [GlobalMean(keepdim), *([nn.Flatten()] if keepdim else [])]
+    else:
+        layers.append(nn.Flatten())
+    layers.append(activation())
+    hidden = choose.randrange(1, 20)
+    layers += [nn.LazyLinear(hidden), nn.BatchNorm1d(hidden), activation(), nn.Linear(hidden, 4)]
+    if choose.random() < 0.3:
+        layers.append(nn.Softmax(1))
+    return nn.Sequential(*layers)
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_random_networks(seed):
+    choose = random.Random(seed)
+    shape = choose.choice([(3, 12, 10), (1, 9, 9), (4, 30)])
+    x = inputs(shape, 48, seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = random_network(choose, shape)
+        model.train()(x)
+    model.eval()
+    for parameter in list(model.parameters())[:-2]:
+        parameter.requires_grad_(choose.random() < 0.5)
+    captured = capture(model, x)
+    with torch.no_grad():
+        expected = model(x)
+        # A batch norm may blow up what float32 rounded before it; the size of the outputs is about 1.
+        torch.testing.assert_close(captured.float_run(x)[0], expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(optimize(captured).float_run(x)[0], expected, rtol=1e-4, atol=1e-4)
+    nano = tn.to_nano(model, x, calibrate=x, method=choose.choice(["minmax", "percentile"]))
+    report = nano.verify("host", x * 2)
+    assert report, f"seed {seed}: {report}\n{nano.graph.graph}"
+    assert torch.isfinite(nano(x)).all()
