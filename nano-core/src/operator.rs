@@ -53,7 +53,7 @@ pub struct Operator {
     pub check: fn(&Node<'_>) -> Result<(), Error>,
     /// Runs a node that `check` has passed.
     pub run: fn(&Node<'_>, &mut Io<'_>),
-    /// Multiply-accumulates of one run.
+    /// Multiply-accumulates of one run of a node that `check` has passed.
     pub macs: fn(&Node<'_>) -> u64,
     /// Packs a layer's attributes and constants for the kernel variant that suits it.
     #[cfg(feature = "alloc")]

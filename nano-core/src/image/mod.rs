@@ -8,7 +8,7 @@
 //! | nodes | in order of execution: a [`NodeHeader`], input ids (u32), attributes (i32), constants (u32 offset, u32 length) |
 //! | interface | ids (u32) of the graph's inputs, then of its outputs |
 //! | head | absent, or one [`HeadRecord`] |
-//! | metadata | UTF-8 lines `key=value`: `name`, `label` (one per class, in order) |
+//! | metadata | UTF-8 lines `key=value`: `name` (at most 64 bytes), `label` (one per class, in order) |
 //! | constants | weights, biases and tables, each at a multiple of 16 bytes, packed for its node's kernel variant |
 
 #[cfg(feature = "alloc")]
@@ -33,7 +33,8 @@ const MAGIC: [u8; 4] = *b"NANO";
 const CRC32: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
 /// The checksum covers everything behind itself.
 const CHECKED_FROM: usize = 12;
-const CONSTANT_ALIGNMENT: usize = 16;
+/// Devices send the name in one small message.
+const LONGEST_NAME: usize = 64;
 
 /// Fixed start of an image. Offsets and lengths are in bytes from the start of the image.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -81,7 +82,8 @@ pub struct Value {
 }
 
 impl Value {
-    const LARGEST: u64 = 1 << 28;
+    /// The most elements a value, and what is derived from it, may have.
+    pub(crate) const LARGEST: u64 = 1 << 28;
 
     /// Number of elements, which is the number of bytes.
     #[allow(clippy::len_without_is_empty, reason = "a value is never empty: the view refuses it")]

@@ -5,7 +5,7 @@ use core::ops::Range;
 
 use zerocopy::FromBytes;
 
-use super::{CHECKED_FROM, CRC32, HeadRecord, Header, MAGIC, NodeHeader, Section, VERSION, Value};
+use super::{CHECKED_FROM, CRC32, HeadRecord, Header, LONGEST_NAME, MAGIC, NodeHeader, Section, VERSION, Value};
 use crate::Error;
 use crate::operator::{MAX_INPUTS, Node};
 
@@ -82,6 +82,9 @@ impl<'a> Image<'a> {
         }
         if let Some(id) = self.interface.iter().find(|&&id| id as usize >= self.values.len()) {
             return field("interface value id", *id as usize);
+        }
+        if let Some(name) = self.metadata("name").find(|name| name.len() > LONGEST_NAME) {
+            return field("name length", name.len());
         }
         let arena = u64::from(self.header.arena_length);
         let fits = |offset: u32, length: usize| u64::from(offset) + length as u64 <= arena;

@@ -9,13 +9,13 @@ use core::mem::size_of;
 use zerocopy::IntoBytes;
 
 use super::plan::{Request, plan};
-use super::{CHECKED_FROM, CONSTANT_ALIGNMENT, CRC32, HeadRecord, Header, MAGIC, NodeHeader, Section, VERSION, Value};
+use super::{CHECKED_FROM, CRC32, HeadRecord, Header, LONGEST_NAME, MAGIC, NodeHeader, Section, VERSION, Value};
 use crate::fixed_point::Multiplier;
 use crate::operator::MAX_INPUTS;
 use crate::{Error, Operator, ops, train};
 
-/// Devices send the name in one small message.
-const LONGEST_NAME: usize = 64;
+/// Kernels of later versions may load 16 bytes at a time.
+const CONSTANT_ALIGNMENT: usize = 16;
 
 /// A constant tensor of a layer, row-major.
 #[derive(Clone, Debug, PartialEq)]
@@ -121,7 +121,7 @@ pub enum WriteError {
     ValueId(usize),
     /// A name or label holds a line break.
     LineBreak(String),
-    /// An attribute or shape breaks a rule of the operator.
+    /// A value, attribute or shape breaks a rule of the format or of the operator.
     Layer(Error),
     /// The image would exceed 2^31 bytes or another limit of the format.
     TooLarge(&'static str),
@@ -294,6 +294,7 @@ pub fn write(model: &ModelDescription) -> Result<Vec<u8>, WriteError> {
             offset: 0,
         })
         .collect();
+    values.iter().try_for_each(Value::check)?;
     let layers = model.layers.iter().map(|layer| pack(layer, &values)).collect::<Result<Vec<_>, _>>()?;
     let (scratch_offsets, arena_length) = place(model, &mut values, &layers)?;
 
@@ -372,8 +373,8 @@ fn place(
     if let Some(&id) = model.inputs.iter().chain(&model.outputs).find(|&&id| id >= values.len()) {
         return Err(WriteError::ValueId(id));
     }
-    if values.len() > usize::from(u16::MAX) {
-        return Err(WriteError::TooLarge("more than 65535 values"));
+    if values.len().max(model.inputs.len()).max(model.outputs.len()) > usize::from(u16::MAX) {
+        return Err(WriteError::TooLarge("more than 65535 values, inputs or outputs"));
     }
     let end = layers.len();
     let live = |id: usize| {

@@ -3,7 +3,9 @@
 //! Bit-exact with TensorFlow Lite Micro's int8 `ADD`.
 
 use crate::Error;
-use crate::fixed_point::{Multiplier, clamp_to_i8};
+#[cfg(feature = "alloc")]
+use crate::fixed_point::Multiplier;
+use crate::fixed_point::clamp_to_i8;
 use crate::operator::{Io, Node, Operator, attributes, require};
 use crate::ops::channels::check_clamp;
 
@@ -87,9 +89,12 @@ fn run(node: &Node<'_>, io: &mut Io<'_>) {
 #[cfg(feature = "alloc")]
 fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::image::WriteError> {
     let mut packed = crate::image::Packed::plain(layer, Attributes::NAMES)?;
-    let [first, second] = layer.inputs[..] else { return Err(layer.refused("needs two inputs, has", layer.inputs.len() as f64)) };
-    let parameters = AddParameters::new(first.scale, second.scale, layer.output.scale)
-        .ok_or_else(|| layer.refused("a ratio of the scales is not in [0, 2^30); output scale", layer.output.scale.into()))?;
+    let [first, second] = layer.inputs[..] else {
+        return Err(layer.refused("needs two inputs, has", layer.inputs.len() as f64));
+    };
+    let parameters = AddParameters::new(first.scale, second.scale, layer.output.scale).ok_or_else(|| {
+        layer.refused("a ratio of the scales is not in [0, 2^30); output scale", layer.output.scale.into())
+    })?;
     packed.push_multipliers(&[parameters.first, parameters.second, parameters.output]);
     Ok(packed)
 }

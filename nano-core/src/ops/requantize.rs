@@ -2,7 +2,9 @@
 //! Bit-exact with TensorFlow Lite Micro's int8 to int8 `QUANTIZE`.
 
 use crate::Error;
-use crate::fixed_point::{Multiplier, clamp_to_i8};
+#[cfg(feature = "alloc")]
+use crate::fixed_point::Multiplier;
+use crate::fixed_point::clamp_to_i8;
 use crate::operator::{Io, Node, Operator, attributes, require};
 use crate::ops::channels::check_clamp;
 
@@ -29,7 +31,12 @@ fn check(node: &Node<'_>) -> Result<(), Error> {
     let attributes = Attributes::read(NAME, node.attributes())?;
     node.require_plain(NAME, 1)?;
     node.multipliers::<1>(NAME)?;
-    require!(NAME, node.input(0).shape == node.output().shape, "the shape changes to a size of", node.output().len() as i64);
+    require!(
+        NAME,
+        node.input(0).shape == node.output().shape,
+        "the shape changes to a size of",
+        node.output().len() as i64
+    );
     check_clamp(NAME, (attributes.clamp_min, attributes.clamp_max))
 }
 

@@ -2,7 +2,9 @@
 //! (beta 1): fixed-point exponentials of the differences to the maximum, their sum, one reciprocal by Newton's method.
 
 use crate::Error;
-use crate::fixed_point::{Multiplier, clamp_to_i8, doubling_high_multiply, rounding_divide_by_power_of_two, shift_left_saturating};
+#[cfg(feature = "alloc")]
+use crate::fixed_point::Multiplier;
+use crate::fixed_point::{clamp_to_i8, doubling_high_multiply, rounding_divide_by_power_of_two, shift_left_saturating};
 use crate::operator::{Io, Node, Operator, require};
 
 /// Table entry of softmax.
@@ -75,7 +77,11 @@ fn check(node: &Node<'_>) -> Result<(), Error> {
 
 fn parameters<'a>(node: &Node<'a>) -> Result<&'a [i32; 3], Error> {
     let words = node.constant::<i32>(NAME, 0)?;
-    words.try_into().map_err(|_| Error::Layer { operator: NAME, rule: "needs three parameters", value: words.len() as i64 })
+    words.try_into().map_err(|_| Error::Layer {
+        operator: NAME,
+        rule: "needs three parameters",
+        value: words.len() as i64,
+    })
 }
 
 fn run(node: &Node<'_>, io: &mut Io<'_>) {
@@ -85,8 +91,9 @@ fn run(node: &Node<'_>, io: &mut Io<'_>) {
         let largest = input.iter().copied().max().unwrap_or(i8::MIN);
         let exponential = |x: i8| {
             let difference = i32::from(x) - i32::from(largest);
-            (difference >= smallest)
-                .then(|| exponential_of_negative(doubling_high_multiply(((i64::from(difference)) << shift) as i32, mantissa)))
+            (difference >= smallest).then(|| {
+                exponential_of_negative(doubling_high_multiply(((i64::from(difference)) << shift) as i32, mantissa))
+            })
         };
         let sum: i32 = input
             .iter()
@@ -135,8 +142,7 @@ fn exponential_between_minus_quarter_and_0(x: i32) -> i32 {
     let cube = doubling_high_multiply(square, x);
     let fourth = doubling_high_multiply(square, square);
     let quarter_of_fourth = rounding_divide_by_power_of_two(fourth, 2);
-    let higher =
-        rounding_divide_by_power_of_two(doubling_high_multiply(quarter_of_fourth + cube, THIRD) + square, 1);
+    let higher = rounding_divide_by_power_of_two(doubling_high_multiply(quarter_of_fourth + cube, THIRD) + square, 1);
     EXPONENTIAL_OF_MINUS_EIGHTH + doubling_high_multiply(EXPONENTIAL_OF_MINUS_EIGHTH, x + higher)
 }
 
@@ -157,8 +163,8 @@ fn reciprocal_of_one_plus(x: i32) -> i32 {
 #[cfg(feature = "alloc")]
 fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::image::WriteError> {
     let scale = layer.inputs[0].scale;
-    let SoftmaxParameters { multiplier, smallest_difference } =
-        SoftmaxParameters::new(scale).ok_or_else(|| layer.refused("the input's scale is not above 2^-26", scale.into()))?;
+    let SoftmaxParameters { multiplier, smallest_difference } = SoftmaxParameters::new(scale)
+        .ok_or_else(|| layer.refused("the input's scale is not above 2^-26", scale.into()))?;
     let mut packed = crate::image::Packed::plain(layer, &[])?;
     packed.push_words(&[multiplier.mantissa, multiplier.shift, smallest_difference]);
     Ok(packed)

@@ -33,9 +33,14 @@ impl Axis {
         Ok(())
     }
 
+    /// The input position of the first tap of window `index`; negative in the padding.
+    pub(crate) fn start(&self, index: usize) -> i32 {
+        index as i32 * self.stride - self.before
+    }
+
     /// The input positions under window `index`, without those in the padding.
     pub(crate) fn covered(&self, index: usize, input: u32) -> impl Iterator<Item = usize> + Clone {
-        let start = index as i32 * self.stride - self.before;
+        let start = self.start(index);
         let positions = (0..self.kernel).map({
             let dilation = self.dilation;
             move |tap| start + tap * dilation
@@ -55,7 +60,13 @@ impl Window {
     /// Checks both axes against the height and width of the layer's input and output.
     pub(crate) fn check(&self, operator: &'static str, input: &Value, output: &Value) -> Result<(), Error> {
         self.vertical.check(operator, input.shape[0], output.shape[0])?;
-        self.horizontal.check(operator, input.shape[1], output.shape[1])
+        self.horizontal.check(operator, input.shape[1], output.shape[1])?;
+        // In 64 bits: the sizes of windows, scratch memory and packed blocks, at most 4 times this, then fit the 32 of a device.
+        let width = u64::from(input.shape[1]) + (self.horizontal.before + self.horizontal.after) as u64;
+        let padded = width * u64::from(input.shape[2]) * self.vertical.kernel as u64;
+        let rule = "the padded rows under a window have more than 2^28 elements";
+        require!(operator, padded <= Value::LARGEST, rule, padded as i64);
+        Ok(())
     }
 
     /// [`Window::check`], and what pooling adds: the channels stay, scale and zero point stay, and every window holds an element.
@@ -133,7 +144,7 @@ impl Window {
         }
         let left = self.horizontal.before as usize * channels;
         let zero = value.zero_point as i8;
-        let top = y as i32 * self.vertical.stride - self.vertical.before;
+        let top = self.vertical.start(y);
         for (ky, padded) in (0..).zip(scratch.chunks_exact_mut(self.padded_row(value))) {
             let y: i32 = top + ky * self.vertical.dilation;
             if (0..height as i32).contains(&y) {

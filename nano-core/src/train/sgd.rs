@@ -11,7 +11,7 @@
 //! 6. `g_k = (e_k * C + 2^14) >> 15` and `V_ki -= (g_k x_i + 2^(sh-1)) >> sh`, with `C / 2^(15+sh) = lr s_x 2^8 / (s_w 2^15)`;
 //!    V saturates at 32639, so that `V + 128` fits int16.
 //! 7. If any `|V| > 32000`, every V is halved (floored) and `s_w` doubles: S falls by 1 and sh rises by 1. After as many halvings as
-//!    S and sh allow, V only saturates.
+//!    S and sh allow, V only saturates. (A state in which V exceeds 32000 before that is refused: no head has it.)
 //!
 //! Bounds: `|x| <= 255`, `|W| <= 128`, at most 2^15 features: `|a_k| <= 2^30 + 2^14`, the differences fit u32, their product with M 48 bits.
 //! `sum p >= 2^15`, so `p_k * floor(2^30 / sum p) <= 2^30`. `|e_k| <= 2^15` and `C < 2^15`, so step 6 stays below 2^30 + 2^14 and
@@ -68,8 +68,10 @@ pub struct SgdHead<'a> {
 
 impl<'a> SgdHead<'a> {
     /// Length of the state a head of these sizes needs: four words and two bytes per parameter in all.
+    ///
+    /// Sizes that no memory holds give `usize::MAX`.
     pub const fn state_length(classes: usize, features: usize) -> usize {
-        PREFIX + classes * (features + 1)
+        classes.saturating_mul(features.saturating_add(1)).saturating_add(PREFIX)
     }
 
     /// The head of `image`, in its initial state, in `state` ([`SgdHead::state_length`]) and `scratch` (one word per class).
@@ -92,6 +94,9 @@ impl<'a> SgdHead<'a> {
         if !(1 << 14..1 << 15).contains(&rate) || !(1..=LARGEST_SHIFT).contains(&rate_shift) {
             return field("head learning rate", rate.into());
         }
+        if !(record.logit_scale.is_finite() && record.logit_scale > 0.0) {
+            return field("head logit scale (bits)", record.logit_scale.to_bits().into());
+        }
         let initial = image.head_state(record);
         let initial = <[i16] as zerocopy::FromBytes>::ref_from_bytes(initial)
             .map_err(|_| Error::Field { name: "head state length", value: initial.len() as i64 })?;
@@ -99,6 +104,7 @@ impl<'a> SgdHead<'a> {
         if initial.len() + PREFIX != needed {
             return field("head state length", initial.len() as i64);
         }
+        initial.iter().try_for_each(|&stored| check_weight(stored, HALVE_ABOVE))?;
         if state.len() != needed {
             return Err(Error::Length { name: "head state", needed, given: state.len() });
         }
@@ -230,16 +236,23 @@ impl<'a> SgdHead<'a> {
     /// Takes over a state that [`SgdHead::state`] gave.
     ///
     /// # Errors
-    /// [`Error::Length`], or [`Error::Field`] for an exponent or random state that no head has; the head is then unchanged.
+    /// [`Error::Length`], or [`Error::Field`] for an exponent, random state or weight that no head has; the head is then unchanged.
     pub fn load(&mut self, state: &[u8]) -> Result<(), Error> {
         let needed = self.state.as_bytes().len();
         if state.len() != needed {
             return Err(Error::Length { name: "saved head", needed, given: state.len() });
         }
         let word = |index: usize| u32::from_le_bytes(core::array::from_fn(|byte| state[2 * index + byte]));
-        if word(EXPONENT) > self.largest_exponent() || word(RANDOM) == 0 {
-            return Err(Error::Field { name: "head exponent or random state", value: word(EXPONENT).into() });
+        let (exponent, random) = (word(EXPONENT), word(RANDOM));
+        if exponent > self.largest_exponent() {
+            return Err(Error::Field { name: "head exponent", value: exponent.into() });
         }
+        if random == 0 {
+            return Err(Error::Field { name: "head random state", value: random.into() });
+        }
+        let largest = if exponent < self.largest_exponent() { HALVE_ABOVE } else { SATURATE_AT };
+        let mut weights = state[2 * PREFIX..].chunks_exact(2).map(|bytes| i16::from_le_bytes([bytes[0], bytes[1]]));
+        weights.try_for_each(|stored| check_weight(stored, largest))?;
         self.state.as_mut_bytes().copy_from_slice(state);
         Ok(())
     }
@@ -289,6 +302,12 @@ impl<'a> SgdHead<'a> {
         self.set_word(RANDOM, random);
         random
     }
+}
+
+/// Refuses a stored weight with `|V| > largest`.
+fn check_weight(stored: i16, largest: i32) -> Result<(), Error> {
+    let v = i32::from(stored) - 128;
+    if v.abs() <= largest { Ok(()) } else { Err(Error::Field { name: "head weight", value: v.into() }) }
 }
 
 fn greatest_common_divisor(mut a: u32, mut b: u32) -> u32 {

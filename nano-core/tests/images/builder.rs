@@ -1,0 +1,303 @@
+//! Small models with random weights, written by the crate's own writer, and the means to damage their images.
+#![allow(dead_code, reason = "every test program that includes this file uses its own part of it")]
+
+use nano_core::image::{HeadDescription, LayerDescription, ModelDescription, Tensor, ValueDescription, write};
+use zerocopy::IntoBytes;
+
+/// Scale of every value unless said otherwise.
+pub const SCALE: f32 = 0.05;
+/// Zero point of every value unless said otherwise.
+pub const ZERO_POINT: i32 = -3;
+
+/// A model under construction.
+pub struct Builder {
+    pub model: ModelDescription,
+    /// Scale of the weights of the layers that are added next.
+    pub weight_scale: f32,
+    random: fastrand::Rng,
+}
+
+/// A sliding window: height, then width.
+#[derive(Clone, Copy)]
+pub struct Window {
+    pub kernel: [u32; 2],
+    pub stride: [u32; 2],
+    pub dilation: [u32; 2],
+    /// Top, bottom, left, right.
+    pub padding: [u32; 4],
+}
+
+impl Window {
+    /// A dense window without padding.
+    pub fn new(kernel: [u32; 2]) -> Self {
+        Window { kernel, stride: [1, 1], dilation: [1, 1], padding: [0; 4] }
+    }
+
+    fn output(&self, input: [u32; 3], channels: u32) -> [u32; 3] {
+        let side = |axis: usize| {
+            let padded = input[axis] + self.padding[2 * axis] + self.padding[2 * axis + 1];
+            (padded - self.dilation[axis] * (self.kernel[axis] - 1) - 1) / self.stride[axis] + 1
+        };
+        [side(0), side(1), channels]
+    }
+
+    fn attributes(&self) -> Vec<(&'static str, i64)> {
+        let names = [
+            "kernel_height",
+            "kernel_width",
+            "stride_height",
+            "stride_width",
+            "dilation_height",
+            "dilation_width",
+            "padding_top",
+            "padding_bottom",
+            "padding_left",
+            "padding_right",
+        ];
+        let values = [self.kernel, self.stride, self.dilation].into_iter().flatten().chain(self.padding);
+        names.into_iter().zip(values.map(i64::from)).chain(CLAMP).collect()
+    }
+}
+
+/// The clamp that lets every int8 through.
+pub const CLAMP: [(&str, i64); 2] = [("clamp_min", -128), ("clamp_max", 127)];
+
+impl Builder {
+    /// An empty model; `seed` decides its weights.
+    pub fn new(seed: u64) -> Self {
+        let model = ModelDescription {
+            name: "test".into(),
+            labels: vec!["yes".into(), "no".into()],
+            values: vec![],
+            inputs: vec![],
+            outputs: vec![],
+            layers: vec![],
+            head: None,
+        };
+        Builder { model, weight_scale: 0.004, random: fastrand::Rng::with_seed(seed) }
+    }
+
+    pub fn value(&mut self, shape: [u32; 3], scale: f32, zero_point: i32) -> usize {
+        self.model.values.push(ValueDescription { shape, scale, zero_point });
+        self.model.values.len() - 1
+    }
+
+    pub fn input(&mut self, shape: [u32; 3]) -> usize {
+        let id = self.value(shape, SCALE, ZERO_POINT);
+        self.model.inputs.push(id);
+        id
+    }
+
+    /// Adds a layer and gives back its output, value `output`.
+    pub fn layer(
+        &mut self,
+        operator: &str,
+        inputs: &[usize],
+        output: usize,
+        attributes: impl IntoIterator<Item = (&'static str, i64)>,
+        tensors: impl IntoIterator<Item = (&'static str, Tensor)>,
+    ) -> usize {
+        self.model.layers.push(LayerDescription {
+            operator: operator.into(),
+            inputs: inputs.into(),
+            output,
+            attributes: attributes.into_iter().map(|(name, value)| (name.into(), value)).collect(),
+            tensors: tensors.into_iter().map(|(name, tensor)| (name.into(), tensor)).collect(),
+        });
+        output
+    }
+
+    pub fn conv2d(&mut self, input: usize, channels: u32, groups: u32, window: Window) -> usize {
+        let shape = self.model.values[input].shape;
+        let output = self.value(window.output(shape, channels), SCALE, ZERO_POINT);
+        let tensors = self.weights(channels, window.kernel[0] * window.kernel[1] * shape[2] / groups);
+        let attributes = window.attributes().into_iter().chain([("groups", groups.into())]);
+        self.layer("conv2d", &[input], output, attributes, tensors)
+    }
+
+    pub fn depthwise_conv2d(&mut self, input: usize, window: Window) -> usize {
+        let shape = self.model.values[input].shape;
+        let output = self.value(window.output(shape, shape[2]), SCALE, ZERO_POINT);
+        let tensors = self.weights(shape[2], window.kernel[0] * window.kernel[1]);
+        self.layer("depthwise_conv2d", &[input], output, window.attributes(), tensors)
+    }
+
+    pub fn fully_connected(&mut self, input: usize, channels: u32) -> usize {
+        let inputs = self.model.values[input].shape.iter().product();
+        let output = self.value([1, 1, channels], SCALE, ZERO_POINT);
+        let tensors = self.weights(channels, inputs);
+        self.layer("fully_connected", &[input], output, CLAMP, tensors)
+    }
+
+    pub fn max_pool2d(&mut self, input: usize, window: Window) -> usize {
+        let shape = self.model.values[input].shape;
+        let output = self.value(window.output(shape, shape[2]), SCALE, ZERO_POINT);
+        self.layer("max_pool2d", &[input], output, window.attributes(), [])
+    }
+
+    pub fn average_pool2d(&mut self, input: usize, window: Window, count_include_pad: i64) -> usize {
+        let shape = self.model.values[input].shape;
+        let output = self.value(window.output(shape, shape[2]), SCALE, ZERO_POINT);
+        let attributes = window.attributes().into_iter().chain([("count_include_pad", count_include_pad)]);
+        self.layer("average_pool2d", &[input], output, attributes, [])
+    }
+
+    pub fn add(&mut self, first: usize, second: usize, scale: f32) -> usize {
+        let output = self.value(self.model.values[first].shape, scale, ZERO_POINT);
+        self.layer("add", &[first, second], output, CLAMP, [])
+    }
+
+    /// A table of random entries.
+    pub fn table(&mut self, input: usize) -> usize {
+        let output = self.value(self.model.values[input].shape, SCALE, ZERO_POINT);
+        let table = (0..256).map(|_| self.random.i8(..)).collect();
+        self.layer("table", &[input], output, [], [("table", Tensor::Int8(table))])
+    }
+
+    pub fn requantize(&mut self, input: usize, scale: f32, zero_point: i32) -> usize {
+        let output = self.value(self.model.values[input].shape, scale, zero_point);
+        self.layer("requantize", &[input], output, CLAMP, [])
+    }
+
+    pub fn softmax(&mut self, input: usize) -> usize {
+        let output = self.value(self.model.values[input].shape, 1.0 / 256.0, -128);
+        self.layer("softmax", &[input], output, [], [])
+    }
+
+    pub fn output(&mut self, id: usize) {
+        self.model.outputs.push(id);
+    }
+
+    /// A trainable head of random weights behind the first output.
+    pub fn head(&mut self, classes: usize) {
+        let features = self.model.values[self.model.outputs[0]].shape.iter().product::<u32>() as usize;
+        self.model.head = Some(HeadDescription {
+            weights: (0..classes * features).map(|_| self.random.f32() - 0.5).collect(),
+            biases: (0..classes).map(|_| self.random.f32() - 0.5).collect(),
+            learning_rate: 0.02,
+        });
+    }
+
+    /// The model's image.
+    pub fn image(&self) -> Aligned {
+        Aligned::new(&write(&self.model).expect("the test's model is a valid one"))
+    }
+
+    fn weights(&mut self, channels: u32, per_channel: u32) -> [(&'static str, Tensor); 3] {
+        let weights = (0..channels * per_channel).map(|_| self.random.i8(-127..=127)).collect();
+        let bias = (0..channels).map(|_| self.random.i32(-2000..=2000)).collect();
+        let scales = (0..channels).map(|_| self.weight_scale * (0.5 + self.random.f32())).collect();
+        [("weights", Tensor::Int8(weights)), ("bias", Tensor::Int32(bias)), ("weight_scales", Tensor::Float32(scales))]
+    }
+}
+
+/// Convolutions with padding, depthwise convolution, residual addition, pools, fully connected layer, softmax.
+pub fn conv_net() -> Builder {
+    let mut net = Builder::new(1);
+    let padded = Window { padding: [1; 4], ..Window::new([3, 3]) };
+    let image = net.input([7, 6, 3]);
+    let start = net.conv2d(image, 5, 1, padded);
+    let start = net.max_pool2d(start, Window { stride: [2, 2], padding: [1, 0, 0, 1], ..Window::new([2, 2]) });
+    let inner = net.depthwise_conv2d(start, padded);
+    let inner = net.conv2d(inner, 5, 1, Window::new([1, 1]));
+    let sum = net.add(start, inner, SCALE);
+    let pooled = net.average_pool2d(sum, Window { padding: [0, 1, 1, 0], ..Window::new([2, 2]) }, 1);
+    let [height, width, _] = net.model.values[pooled].shape;
+    let pooled = net.average_pool2d(pooled, Window::new([height, width]), 0);
+    // At this scale the multipliers exceed 1: the other kernel variant.
+    net.weight_scale = 1.5;
+    let logits = net.fully_connected(pooled, 11);
+    let probabilities = net.softmax(logits);
+    net.output(probabilities);
+    net
+}
+
+/// A 1-D network that ends in features, and a head of 3 classes.
+pub fn head_net() -> Builder {
+    let mut net = Builder::new(2);
+    let series = net.input([1, 16, 2]);
+    let padding = [0, 0, 2, 1];
+    let features = net.conv2d(series, 6, 2, Window { stride: [1, 2], padding, ..Window::new([1, 5]) });
+    let features = net.average_pool2d(features, Window::new([1, 8]), 0);
+    net.output(features);
+    net.head(3);
+    net
+}
+
+/// Two inputs, two outputs, a value added to itself, and every operator that `conv_net` lacks.
+pub fn two_by_two() -> Builder {
+    let mut net = Builder::new(3);
+    let (left, right) = (net.input([5, 4, 4]), net.input([5, 4, 4]));
+    let dilated = Window { dilation: [2, 1], padding: [2, 2, 0, 0], ..Window::new([3, 1]) };
+    let grouped = net.conv2d(left, 4, 2, dilated);
+    let depthwise = net.depthwise_conv2d(right, dilated);
+    let sum = net.add(grouped, depthwise, 0.11);
+    let twice = net.add(sum, sum, 0.22);
+    let table = net.table(twice);
+    let requantized = net.requantize(sum, 0.07, 12);
+    net.output(requantized);
+    net.output(table);
+    net
+}
+
+/// Bytes at an address that is a multiple of 4, as images are read.
+#[derive(Clone)]
+pub struct Aligned {
+    words: Vec<u32>,
+    length: usize,
+}
+
+impl Aligned {
+    pub fn new(bytes: &[u8]) -> Self {
+        let mut aligned = Aligned { words: vec![0; bytes.len().div_ceil(4)], length: bytes.len() };
+        aligned.bytes_mut().copy_from_slice(bytes);
+        aligned
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.words.as_bytes()[..self.length]
+    }
+
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.words.as_mut_bytes()[..self.length]
+    }
+
+    pub fn word(&self, offset: usize) -> u32 {
+        u32::from_le_bytes(self.bytes()[offset..offset + 4].try_into().unwrap())
+    }
+
+    /// Changes a word and makes the checksum right again.
+    pub fn patch(&mut self, offset: usize, word: u32) {
+        self.bytes_mut()[offset..offset + 4].copy_from_slice(&word.to_le_bytes());
+        self.reseal();
+    }
+
+    /// Makes the checksum right.
+    pub fn reseal(&mut self) {
+        let length = self.word(place::LENGTH) as usize;
+        let end = if (place::CHECKED_FROM..=self.length).contains(&length) { length } else { self.length };
+        let checksum = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC).checksum(&self.bytes()[place::CHECKED_FROM..end]);
+        self.bytes_mut()[place::CHECKSUM..place::CHECKED_FROM].copy_from_slice(&checksum.to_le_bytes());
+    }
+}
+
+/// Where the header's words lie that the tests damage: the layout of format version 1, stated independently of the crate.
+pub mod place {
+    pub const VERSION: usize = 4;
+    pub const CHECKSUM: usize = 8;
+    pub const CHECKED_FROM: usize = 12;
+    pub const LENGTH: usize = 12;
+    pub const ARENA_LENGTH: usize = 16;
+    /// Offset of a section; its length follows.
+    pub const VALUES: usize = 20;
+    pub const NODES: usize = 28;
+    pub const INTERFACE: usize = 36;
+    pub const HEAD: usize = 44;
+    pub const METADATA: usize = 52;
+    pub const CONSTANTS: usize = 60;
+    pub const NODE_COUNT: usize = 68;
+    pub const HEADER_LENGTH: usize = 80;
+    /// Bytes of a value record, and where in it the offset in the arena lies.
+    pub const VALUE_LENGTH: usize = 28;
+    pub const VALUE_OFFSET: usize = 24;
+}

@@ -1,0 +1,172 @@
+//! Heads in images: what the trainer refuses, and what it takes back.
+
+use nano_core::Error;
+use nano_core::image::Image;
+use nano_core::train::{FeatureRing, SgdHead};
+
+use crate::builder::{Aligned, conv_net, head_net, place};
+
+const CLASSES: usize = 3;
+const FEATURES: usize = 6;
+const LENGTH: usize = SgdHead::state_length(CLASSES, FEATURES);
+
+/// Makes the head of `image` in memory of the right size and hands it to `act`.
+fn with_head<T>(image: &Aligned, act: impl FnOnce(SgdHead<'_>) -> T) -> Result<T, Error> {
+    let (mut state, mut scratch) = ([0; LENGTH], [0; CLASSES]);
+    SgdHead::new(&Image::new(image.bytes())?, &mut state, &mut scratch).map(act)
+}
+
+fn features(seed: u64) -> [i8; FEATURES] {
+    let mut random = fastrand::Rng::with_seed(seed);
+    core::array::from_fn(|_| random.i8(..))
+}
+
+#[test]
+fn an_image_without_a_head_has_none() {
+    let (mut state, mut scratch) = ([0; LENGTH], [0; CLASSES]);
+    let image = conv_net().image();
+    let image = Image::new(image.bytes()).unwrap();
+    assert_eq!(SgdHead::new(&image, &mut state, &mut scratch).err(), Some(Error::NoHead));
+}
+
+#[test]
+fn memory_of_another_size_is_refused() {
+    let image = head_net().image();
+    let image = Image::new(image.bytes()).unwrap();
+    for (state, classes, error) in [
+        (LENGTH - 1, CLASSES, Error::Length { name: "head state", needed: LENGTH, given: LENGTH - 1 }),
+        (LENGTH + 1, CLASSES, Error::Length { name: "head state", needed: LENGTH, given: LENGTH + 1 }),
+        (LENGTH, 2, Error::Length { name: "head scratch", needed: CLASSES, given: 2 }),
+    ] {
+        let (mut state, mut scratch) = (vec![0; state], vec![0; classes]);
+        assert_eq!(SgdHead::new(&image, &mut state, &mut scratch).err(), Some(error));
+    }
+}
+
+#[test]
+fn a_record_that_the_trainer_cannot_run_is_refused() {
+    // The record: trainer, classes, features, four constants, scale, offset and length of the initial state.
+    for (word, value, name) in [
+        (0, 2, "head trainer"),
+        (1, 0, "head classes or features"),
+        (1, u32::MAX, "head classes or features"),
+        (1, 4, "head state length"),
+        (2, 7, "head features"),
+        (3, 1 << 16, "head logit multiplier"),
+        (3, 0, "head logit multiplier"),
+        (4, 64, "head logit multiplier"),
+        (5, 1 << 15, "head learning rate"),
+        (6, 0, "head learning rate"),
+        (6, 31, "head learning rate"),
+        (7, f32::NAN.to_bits(), "head logit scale (bits)"),
+        (7, 0, "head logit scale (bits)"),
+        (8, u32::MAX, "head state offset"),
+        (9, 2, "head state length"),
+    ] {
+        let mut image = head_net().image();
+        let record = image.word(place::HEAD) as usize;
+        image.patch(record + 4 * word, value);
+        let error = with_head(&image, |_| ()).expect_err("the record is wrong");
+        assert!(matches!(error, Error::Field { name: found, .. } if found == name), "word {word}: {error}");
+    }
+}
+
+#[test]
+fn weights_that_no_training_leaves_are_refused() {
+    let image = head_net().image();
+    let record = image.word(place::HEAD) as usize;
+    let initial = (image.word(place::CONSTANTS) + image.word(record + 32)) as usize;
+    for (stored, allowed) in
+        [(32000 + 128, true), (-32000 + 128, true), (32129, false), (-31873, false), (i16::MIN, false)]
+    {
+        let mut image = image.clone();
+        image.bytes_mut()[initial + 2..initial + 4].copy_from_slice(&i16::to_le_bytes(stored));
+        image.reseal();
+        let expected = (!allowed).then_some(Error::Field { name: "head weight", value: i64::from(stored) - 128 });
+        assert_eq!(with_head(&image, |_| ()).err(), expected, "{stored}");
+    }
+}
+
+#[test]
+fn refused_steps_and_states_leave_the_head_as_it_was() {
+    with_head(&head_net().image(), |mut head| {
+        head.step(&features(0), 1).unwrap();
+        let before = head.state().to_vec();
+        let length = Error::Length { name: "features", needed: FEATURES, given: FEATURES - 1 };
+        assert_eq!(head.step(&features(0)[1..], 1), Err(length));
+        assert_eq!(head.predict(&features(0)[1..]), Err(length));
+        assert_eq!(head.logits(&[]).err(), Some(Error::Length { name: "features", needed: FEATURES, given: 0 }));
+        assert_eq!(head.step(&features(0), CLASSES), Err(Error::Label { label: CLASSES, classes: CLASSES }));
+
+        let mut state = before.clone();
+        let refused = |head: &mut SgdHead<'_>, state: &[u8]| head.load(state).expect_err("no head has this state");
+        let needed = before.len();
+        let shorter = Error::Length { name: "saved head", needed, given: needed - 1 };
+        assert_eq!(refused(&mut head, &before[1..]), shorter);
+        state[0] = 200;
+        assert_eq!(refused(&mut head, &state), Error::Field { name: "head exponent", value: 200 });
+        state[0] = 0;
+        state[4..8].fill(0);
+        assert_eq!(refused(&mut head, &state), Error::Field { name: "head random state", value: 0 });
+        state[4..8].fill(1);
+        state[8..10].copy_from_slice(&i16::MAX.to_le_bytes());
+        assert_eq!(refused(&mut head, &state), Error::Field { name: "head weight", value: 32639 });
+        assert_eq!(head.state(), before);
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_head_goes_on_from_a_saved_state() {
+    let image = head_net().image();
+    let steps = |head: &mut SgdHead<'_>, seeds: core::ops::Range<u64>| {
+        for seed in seeds {
+            head.step(&features(seed), seed as usize % CLASSES).unwrap();
+        }
+    };
+    let (saved, expected) = with_head(&image, |mut head| {
+        let start = head.state().to_vec();
+        steps(&mut head, 0..20);
+        let saved = head.state().to_vec();
+        assert_ne!(saved, start);
+        steps(&mut head, 20..40);
+        (saved, head.state().to_vec())
+    })
+    .unwrap();
+    with_head(&image, |mut head| {
+        let start = head.state().to_vec();
+        head.load(&saved).unwrap();
+        steps(&mut head, 20..40);
+        assert_eq!(head.state(), expected);
+        head.reset();
+        assert_eq!(head.state(), start);
+    })
+    .unwrap();
+}
+
+#[test]
+fn training_on_an_empty_ring_changes_nothing_and_a_wrong_ring_is_refused() {
+    with_head(&head_net().image(), |mut head| {
+        let before = head.state().to_vec();
+        let (mut samples, mut labels) = ([0; 2 * FEATURES], [0; 2]);
+        let mut ring = FeatureRing::new(FEATURES, &mut samples, &mut labels).unwrap();
+        head.train(&ring, 1000).unwrap();
+        assert_eq!(head.state(), before);
+        ring.push(&features(0), CLASSES as u16).unwrap();
+        assert_eq!(head.train(&ring, 1), Err(Error::Label { label: CLASSES, classes: CLASSES }));
+
+        let (mut samples, mut labels) = ([0; 2], [0; 1]);
+        let mut narrow = FeatureRing::new(2, &mut samples, &mut labels).unwrap();
+        narrow.push(&[1, 2], 0).unwrap();
+        assert_eq!(head.train(&narrow, 1), Err(Error::Length { name: "features", needed: FEATURES, given: 2 }));
+        assert_eq!(narrow.push(&[1], 0), Err(Error::Length { name: "features", needed: 2, given: 1 }));
+    })
+    .unwrap();
+    for (features, labels) in [(0, 0), (5, 2), (6, 0)] {
+        let (mut features, mut labels) = (vec![0; features], vec![0; labels]);
+        assert!(matches!(
+            FeatureRing::new(3, &mut features, &mut labels),
+            Err(Error::Length { name: "ring features", .. })
+        ));
+    }
+}

@@ -1,0 +1,8 @@
+//! Images as they come from a file, a flash or an attacker: every one is refused with a typed error, or runs.
+
+mod builder;
+mod checks;
+mod heads;
+mod mutations;
+mod runs;
+mod writing;

@@ -1,0 +1,202 @@
+//! Descriptions that the writer refuses.
+
+use nano_core::image::{HeadDescription, Tensor, ValueDescription, WriteError, write};
+
+use crate::builder::{Builder, SCALE, Window, conv_net, head_net};
+
+fn refused(net: &Builder) -> WriteError {
+    write(&net.model).expect_err("the description is wrong")
+}
+
+#[test]
+fn an_operator_that_does_not_exist() {
+    let mut net = conv_net();
+    net.model.layers[2].operator = "conv3d".into();
+    assert_eq!(refused(&net), WriteError::UnknownOperator("conv3d".into()));
+    assert_eq!(refused(&net).to_string(), "there is no operator \"conv3d\"");
+}
+
+#[test]
+fn attributes_that_are_missing_unknown_or_too_large() {
+    type Change = fn(&mut std::collections::BTreeMap<String, i64>);
+    let cases: [(Change, &str); 3] = [
+        (
+            |attributes| {
+                attributes.remove("groups");
+            },
+            "conv2d: attribute groups is missing",
+        ),
+        (
+            |attributes| {
+                attributes.insert("stride".into(), 1);
+            },
+            "conv2d: attribute stride is unknown",
+        ),
+        (
+            |attributes| {
+                attributes.insert("groups".into(), 1 << 31);
+            },
+            "conv2d: attribute groups does not fit 32 bits",
+        ),
+    ];
+    for (change, message) in cases {
+        let mut net = conv_net();
+        change(&mut net.model.layers[0].attributes);
+        assert_eq!(refused(&net).to_string(), message);
+    }
+}
+
+#[test]
+fn tensors_that_are_missing_or_of_another_type_or_length() {
+    for (tensor, given) in [
+        (None, "is missing"),
+        (Some(Tensor::Int8(vec![0; 5])), "is int8 of length 5"),
+        (Some(Tensor::Int32(vec![0; 6])), "is int32 of length 6"),
+        (Some(Tensor::Float32(vec![0.0; 5])), "is float32 of length 5"),
+    ] {
+        let mut net = conv_net();
+        let tensors = &mut net.model.layers[0].tensors;
+        match tensor {
+            None => tensors.remove("bias"),
+            Some(tensor) => tensors.insert("bias".into(), tensor),
+        };
+        assert_eq!(refused(&net).to_string(), format!("conv2d: tensor bias must be int32 of length 5, it {given}"));
+    }
+}
+
+#[test]
+fn values_without_a_size_a_scale_or_a_zero_point() {
+    let good = ValueDescription { shape: [1, 1, 8], scale: SCALE, zero_point: 0 };
+    for (value, message) in [
+        (ValueDescription { shape: [1, 0, 8], ..good }, "value shape holds 1"),
+        (ValueDescription { shape: [1 << 16; 3], ..good }, "value shape holds 65536"),
+        (ValueDescription { shape: [u32::MAX; 3], ..good }, "value shape holds 4294967295"),
+        (ValueDescription { scale: f32::NAN, ..good }, "value scale (bits) holds 2143289344"),
+        (ValueDescription { scale: f32::INFINITY, ..good }, "value scale (bits) holds 2139095040"),
+        (ValueDescription { scale: 0.0, ..good }, "value scale (bits) holds 0"),
+        (ValueDescription { zero_point: -129, ..good }, "value zero point holds -129"),
+    ] {
+        for id in [0, 1] {
+            let mut net = Builder::new(0);
+            let input = net.input([1, 1, 8]);
+            let output = net.requantize(input, SCALE, 0);
+            net.output(output);
+            net.model.values[id] = value;
+            assert_eq!(refused(&net).to_string(), format!("the image's field {message}, which is not allowed"));
+        }
+    }
+}
+
+#[test]
+fn ids_beyond_the_values() {
+    for change in [
+        |net: &mut Builder| net.model.inputs[0] = 99,
+        |net: &mut Builder| net.model.outputs.push(99),
+        |net: &mut Builder| net.model.layers[1].inputs[0] = 99,
+        |net: &mut Builder| net.model.layers[1].output = 99,
+    ] {
+        let mut net = conv_net();
+        change(&mut net);
+        assert_eq!(refused(&net), WriteError::ValueId(99));
+    }
+}
+
+#[test]
+fn nodes_of_no_or_three_inputs() {
+    for count in [0, 3] {
+        let mut net = conv_net();
+        net.model.layers[0].inputs = vec![0; count];
+        assert_eq!(refused(&net), WriteError::ValueId(count));
+    }
+    let mut net = conv_net();
+    let sum = net.model.layers.iter_mut().find(|layer| layer.operator == "add").unwrap();
+    sum.inputs.pop();
+    assert_eq!(refused(&net).to_string(), "add: needs two inputs, has (found 1)");
+}
+
+#[test]
+fn names_and_labels_are_lines_and_the_name_a_short_one() {
+    let mut net = conv_net();
+    net.model.name = "two\nlines".into();
+    assert_eq!(refused(&net), WriteError::LineBreak("two\nlines".into()));
+    net.model.name = "x".repeat(65);
+    assert!(matches!(refused(&net), WriteError::TooLarge(_)));
+    net.model.name = "x".repeat(64);
+    assert_eq!(net.image().bytes().len() % 4, 0);
+    net.model.labels.push("carriage\rreturn".into());
+    assert_eq!(refused(&net), WriteError::LineBreak("carriage\rreturn".into()));
+}
+
+#[test]
+fn windows_that_do_not_fit() {
+    for (window, message) in [
+        (
+            Window { padding: [32768, 0, 0, 0], ..Window::new([1, 1]) },
+            "conv2d: the padding is not 0 to 32767 (found 32768)",
+        ),
+        (Window { stride: [1, 40000], ..Window::new([1, 1]) }, "conv2d: the stride is not 1 to 32768 (found 40000)"),
+    ] {
+        let mut net = Builder::new(0);
+        let input = net.input([4, 4, 1]);
+        let output = net.conv2d(input, 1, 1, window);
+        net.output(output);
+        assert_eq!(refused(&net).to_string(), message);
+    }
+}
+
+#[test]
+fn scales_whose_ratio_is_out_of_range() {
+    let mut net = Builder::new(0);
+    let input = net.input([1, 1, 2]);
+    net.weight_scale = 1e12;
+    let output = net.fully_connected(input, 1);
+    net.output(output);
+    assert!(refused(&net).to_string().starts_with("fully_connected: s_x * s_w / s_y is not in [0, 2^30) (found "));
+
+    let mut net = Builder::new(0);
+    let input = net.value([1, 1, 2], 1e-9, 0);
+    net.model.inputs.push(input);
+    let output = net.softmax(input);
+    net.output(output);
+    assert!(refused(&net).to_string().starts_with("softmax: the input's scale is not above 2^-26 (found "));
+}
+
+#[test]
+fn an_accumulator_that_could_overflow() {
+    let mut net = Builder::new(0);
+    let input = net.input([1, 1, 2]);
+    let output = net.fully_connected(input, 2);
+    net.output(output);
+    net.model.layers[0].tensors.insert("bias".into(), Tensor::Int32(vec![0, i32::MAX]));
+    assert_eq!(
+        refused(&net).to_string(),
+        "fully_connected: the largest accumulator, |bias + sum (x - z_x) w|, reaches 2^31, in channel (found 1)"
+    );
+}
+
+#[test]
+fn heads_that_cannot_learn() {
+    type Change = fn(&mut HeadDescription);
+    let cases: [(Change, &str); 8] = [
+        (|head| head.weights[3] = f32::NAN, "the weights hold NaN or infinity"),
+        (|head| head.weights[0] = f32::NEG_INFINITY, "the weights hold NaN or infinity"),
+        (|head| head.biases[2] = f32::NAN, "the weights hold NaN or infinity"),
+        (|head| head.learning_rate = f64::NAN, "the learning rate is too small or too large for these scales"),
+        (|head| head.learning_rate = 0.0, "the learning rate is too small or too large for these scales"),
+        (|head| head.learning_rate = -0.1, "the learning rate is too small or too large for these scales"),
+        (|head| head.learning_rate = 1e9, "the learning rate is too small or too large for these scales"),
+        (|head| head.weights.truncate(5), "needs classes * features weights, has"),
+    ];
+    for (change, rule) in cases {
+        let mut net = head_net();
+        change(net.model.head.as_mut().unwrap());
+        let error = refused(&net);
+        assert!(
+            matches!(&error, WriteError::Refused { rule: found, .. } if *found == rule),
+            "{error}, expected: {rule}"
+        );
+    }
+    let mut net = head_net();
+    net.model.head.as_mut().unwrap().biases.clear();
+    assert!(matches!(refused(&net), WriteError::Refused { rule: "needs classes * features weights, has", .. }));
+}
