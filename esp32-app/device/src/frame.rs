@@ -13,8 +13,8 @@ pub const END: u8 = 0;
 /// Bytes a frame needs around `payload` bytes of tensors: the message's other fields, CRC, COBS codes, end.
 pub const fn length(payload: usize) -> usize {
     const FIELDS: usize = 128;
-    let message = payload + FIELDS;
-    message + message / 254 + 2
+    let message = payload.saturating_add(FIELDS);
+    message.saturating_add(message / 254 + 2)
 }
 
 /// Writes `message` into `buffer` as a frame, the end byte included; `None` if the buffer is too short.

@@ -95,7 +95,7 @@ pub enum Response<'a> {
     },
     /// To [`Request::ReadHead`].
     Head {
-        /// The state, as `SgdHead::save` writes it.
+        /// The state, as `SgdHead::state` gives it.
         state: &'a [u8],
     },
     /// To [`Request::Reset`].

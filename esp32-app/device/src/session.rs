@@ -39,22 +39,25 @@ impl Sizes {
         }
     }
 
-    /// Words of RAM that [`Session::new`] needs.
+    /// Words of RAM that [`Session::new`] needs; `usize::MAX` for sizes that no memory holds.
     pub const fn words(&self) -> usize {
         let bytes = [
             self.arena,
             self.send(),
             self.receive(),
-            4 * self.layers,
-            2 * self.head(),
-            4 * self.classes,
-            self.places() * self.output,
-            2 * self.places(),
+            self.layers.saturating_mul(4),
+            self.head().saturating_mul(2),
+            self.classes.saturating_mul(4),
+            self.places().saturating_mul(self.output),
+            self.places().saturating_mul(2),
         ];
-        let mut words = 0;
+        let mut words = 0usize;
         let mut index = 0;
         while index < bytes.len() {
-            words += bytes[index].div_ceil(4);
+            if bytes[index] == usize::MAX {
+                return usize::MAX;
+            }
+            words = words.saturating_add(bytes[index].div_ceil(4));
             index += 1;
         }
         words
@@ -75,9 +78,9 @@ impl Sizes {
     }
 
     const fn send(&self) -> usize {
-        let prediction = self.output + 4 * self.classes;
-        let head = 2 * self.head();
-        let profile = 4 * self.layers;
+        let prediction = self.output.saturating_add(self.classes.saturating_mul(4));
+        let head = self.head().saturating_mul(2);
+        let profile = self.layers.saturating_mul(4);
         let largest = if prediction > head { prediction } else { head };
         frame::length(if largest > profile { largest } else { profile })
     }
@@ -97,7 +100,8 @@ impl<'a, C: FnMut() -> u64> Session<'a, C> {
     /// A session about `image` in `ram`, which needs [`Sizes::words`]; `counter` counts instructions or cycles.
     ///
     /// # Errors
-    /// What [`Model::new`] and [`SgdHead::new`] refuse; [`Error::Length`] if the RAM is too small, or the head has a ring without places.
+    /// What [`Model::new`] and [`SgdHead::new`] refuse; [`Error::Length`] if the RAM is too small, the head has a ring without
+    /// places, or the model has more than one input or output.
     pub fn new(
         image: &'a [u8],
         operators: &'a [Operator],
@@ -106,6 +110,11 @@ impl<'a, C: FnMut() -> u64> Session<'a, C> {
         counter: C,
     ) -> Result<Self, Error> {
         let view = Image::new(image)?;
+        for (name, given) in [("list of inputs", view.input_count()), ("list of outputs", view.output_count())] {
+            if given != 1 {
+                return Err(Error::Length { name, needed: 1, given });
+            }
+        }
         let sizes = Sizes::of(&view, ring);
         let given = ram.len();
         if given < sizes.words() {

@@ -1,0 +1,9 @@
+//! A session over a byte stream in memory: what it answers, what it refuses, and that nothing else disturbs it.
+
+#[path = "../../../../nano-core/tests/images/builder.rs"]
+mod builder;
+mod frames;
+mod memory;
+mod refusals;
+mod requests;
+mod stream;

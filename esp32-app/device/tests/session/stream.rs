@@ -1,0 +1,118 @@
+//! A board in memory, and how its stream cuts what is sent.
+
+use std::convert::Infallible;
+
+use embedded_io::{ErrorType, Read, Write};
+use nano_core::image::Image;
+use nano_core::ops;
+use torch_nano_device::{Request, Response, Session, Sizes, frame};
+
+use crate::builder::{Aligned, head_net};
+
+pub const RING: usize = 4;
+
+/// RAM that a session about `image` just needs.
+pub fn ram(image: &Aligned) -> Vec<u32> {
+    // What the RAM holds at the start must not matter.
+    vec![0xdead_beef; Sizes::of(&Image::new(image.bytes()).unwrap(), RING).words()]
+}
+
+/// A session whose counter advances by 5 whenever it is read.
+pub fn session<'a>(image: &'a Aligned, ram: &'a mut [u32]) -> Session<'a, impl FnMut() -> u64> {
+    let mut ticks = 0;
+    let counter = move || {
+        ticks += 5;
+        ticks
+    };
+    Session::new(image.bytes(), ops::ALL, ram, RING, counter).unwrap()
+}
+
+/// Bytes for the device, in pieces, and the bytes it sent.
+struct Stream<'a, F> {
+    input: &'a [u8],
+    output: Vec<u8>,
+    piece: F,
+}
+
+impl<F> ErrorType for Stream<'_, F> {
+    type Error = Infallible;
+}
+
+impl<F: FnMut() -> usize> Read for Stream<'_, F> {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Infallible> {
+        let count = (self.piece)().min(buffer.len()).min(self.input.len());
+        let (now, later) = self.input.split_at(count);
+        buffer[..count].copy_from_slice(now);
+        self.input = later;
+        Ok(count)
+    }
+}
+
+impl<F> Write for Stream<'_, F> {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, Infallible> {
+        // Boards may take less than they are given.
+        let count = bytes.len().min(3);
+        self.output.extend_from_slice(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> Result<(), Infallible> {
+        Ok(())
+    }
+}
+
+/// What the device sends when `input` arrives in pieces of the sizes that `piece` gives.
+pub fn send_in_pieces<C: FnMut() -> u64>(
+    session: &mut Session<'_, C>,
+    input: &[u8],
+    piece: impl FnMut() -> usize,
+) -> Vec<u8> {
+    let mut stream = Stream { input, output: vec![], piece };
+    let Ok(()) = session.serve(&mut stream);
+    assert!(stream.input.is_empty(), "the session left bytes unread");
+    stream.output
+}
+
+/// The frames that the device answers to `input`, without their end bytes.
+pub fn send<C: FnMut() -> u64>(session: &mut Session<'_, C>, input: &[u8]) -> Vec<Vec<u8>> {
+    let output = send_in_pieces(session, input, || usize::MAX);
+    let mut frames: Vec<Vec<u8>> = output.split(|&byte| byte == frame::END).map(<[u8]>::to_vec).collect();
+    assert_eq!(frames.pop(), Some(vec![]), "the last answer has no end");
+    frames
+}
+
+/// Asks one thing; `check` sees the one answer.
+pub fn ask<C: FnMut() -> u64, T>(
+    session: &mut Session<'_, C>,
+    request: Request<'_>,
+    check: impl FnOnce(Response<'_>) -> T,
+) -> T {
+    let mut frames = send(session, &encoded(request));
+    assert_eq!(frames.len(), 1, "one request, one answer");
+    check(frame::decode(&mut frames[0]).expect("the answer is a response"))
+}
+
+pub fn encoded(request: Request<'_>) -> Vec<u8> {
+    let mut buffer = vec![0; 1000];
+    frame::encode(&request, &mut buffer).unwrap().to_vec()
+}
+
+/// The head's state on the device.
+pub fn head_state<C: FnMut() -> u64>(session: &mut Session<'_, C>) -> Vec<u8> {
+    ask(session, Request::ReadHead, |response| match response {
+        Response::Head { state } => state.to_vec(),
+        other => panic!("{other:?}"),
+    })
+}
+
+/// Inputs of `head_net`, the number decides which.
+pub fn input(number: u64) -> Vec<u8> {
+    let length = head_net().model.values[0].shape.iter().product::<u32>();
+    let mut random = fastrand::Rng::with_seed(number);
+    (0..length).map(|_| random.u8(..)).collect()
+}
+
+/// As bytes travel.
+pub fn signed(bytes: &[u8]) -> Vec<i8> {
+    bytes.iter().map(|&byte| byte as i8).collect()
+}
