@@ -110,7 +110,7 @@ def _conv2d(rng: np.random.Generator) -> Layer:
         "weight": _normal(rng, groups * outputs, inputs, *kernel),
         "bias": _normal(rng, groups * outputs),
     }
-    shape = (groups * inputs, int(rng.integers(7, 12)), int(rng.integers(7, 12)))
+    shape: Shape = (groups * inputs, int(rng.integers(7, 12)), int(rng.integers(7, 12)))
     if rng.random() < 0.3:
         # One spatial dimension.
         kernel, stride, padding, dilation = (
@@ -169,7 +169,10 @@ def _softmax(rng: np.random.Generator) -> Layer:
 
 def _table(rng: np.random.Generator) -> Layer:
     name = str(rng.choice(UNARY_FUNCTIONS))
-    arguments = {"threshold": (("threshold", 0.3), ("value", -0.2)), "gelu": (("approximate", "tanh"),)}
+    arguments: dict[str, tuple[tuple[str, float | str], ...]] = {
+        "threshold": (("threshold", 0.3), ("value", -0.2)),
+        "gelu": (("approximate", "tanh"),),
+    }
     return Layer(Table(name, arguments.get(name, ())), [_shape(rng, int(rng.integers(1, 30)))])
 
 

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 from torch_nano import functional
 from torch_nano.errors import InputError
+from torch_nano.ops import _library
 from torch_nano.ops._clamp import ClampedOperator
 from torch_nano.ops._library import DEFINITIONS
+from torch_nano.ops.activation import Activation
 from torch_nano.ops.conv2d import Conv2d
 from torch_nano.ops.operator import Operator, Quantization
 
@@ -158,9 +160,10 @@ def test_functional_transforms() -> None:
         return call(case, [x], parameters).sum()
 
     leaf = x.clone().requires_grad_()
-    loss(leaf).backward()
-    assert leaf.grad is not None
-    assert torch.equal(torch.func.grad(loss)(x), leaf.grad)
+    (gradient,) = torch.autograd.grad(loss(leaf), leaf)
+    assert torch.equal(torch.func.grad(loss)(x), gradient)
+    per_sample = torch.vmap(torch.func.grad(loss))(x[:, None])
+    assert torch.equal(per_sample[:, 0], gradient)
 
 
 def test_autocast_does_not_round_the_integers() -> None:
@@ -177,7 +180,7 @@ def test_a_double_backward_is_refused(operator: type[Operator]) -> None:
     y = call(case, inputs, case.integer_parameters())
     (first, *_) = torch.autograd.grad((y * y).sum(), inputs, create_graph=True)
     with pytest.raises(NotImplementedError, match=r"no double backward"):
-        first.sum().backward()
+        torch.autograd.grad(first.sum(), inputs)
 
 
 def test_what_is_no_int8_is_refused() -> None:
@@ -204,7 +207,44 @@ def test_weights_that_are_no_int8_are_refused() -> None:
         functional.fully_connected(x, weight, scales / 2, scales, quantization, quantization)
     learned = scales.clone().requires_grad_()
     with pytest.raises(InputError, match=r"weight_scales has no gradient; detach it"):
-        functional.fully_connected(x, weight, None, learned, quantization, quantization).sum().backward()
+        y = functional.fully_connected(x, weight, None, learned, quantization, quantization)
+        torch.autograd.grad(y.sum(), learned)
+
+
+def test_shapes_that_do_not_fit_are_refused() -> None:
+    quantization, scales = Quantization(0.1, 0), torch.ones(4)
+    with pytest.raises(InputError, match=r"x has shape \(2, 3\); expected \[N, channels, height, width\] or"):
+        functional.max_pool2d(torch.zeros(2, 3), quantization, 2)
+    with pytest.raises(InputError, match=r"conv2d: the weight's window is \(3, 3\), the kernel \(1, 3\)"):
+        functional.conv2d(
+            torch.zeros(2, 3, 8), torch.zeros(4, 3, 3, 3), None, scales, quantization, quantization
+        )
+
+
+def test_clamp_is_the_relu_family_by_hand() -> None:
+    case = make(Activation, 1)
+    assert isinstance(case.operator, Activation)
+    bounds = {"min": case.operator.low, "max": case.operator.high}
+    given = {name: bound for name, bound in bounds.items() if bound is not None}
+    x, quantization = case.inputs[0].float(), case.input_quantization[0]
+    assert torch.equal(
+        functional.clamp(x, quantization, case.output_quantization, **given), case.integer_run().float()
+    )
+
+
+def test_the_cpu_runs_nano_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> Tensor:
+        raise RuntimeError("nano-core was called")
+
+    monkeypatch.setattr(_library, "run_native", refuse)
+    quantization = Quantization(0.1, 0)
+    with pytest.raises(RuntimeError, match="nano-core was called"):
+        functional.requantize(torch.zeros(1, 2), quantization, quantization)
+
+
+def test_an_empty_batch_stays_empty() -> None:
+    quantization = Quantization(0.1, 0)
+    assert functional.silu(torch.zeros(0, 3, 4), quantization, quantization).shape == (0, 3, 4)
 
 
 def test_shapes_of_an_addition_must_agree() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..errors import InputError
 from ._channels import ChannelsOperator
 from ._window import Padding, Pair, WindowOperator, in_2d, pair
 
@@ -22,6 +23,10 @@ class ConvolutionOperator(WindowOperator, ChannelsOperator):
         """The convolution of any dtype, with a weight of torch's layout."""
         top, bottom, left, right = self.padding
         weight = as_2d_weight(weight)
+        if tuple(weight.shape[2:]) != self.kernel:
+            raise InputError(
+                f"{self.name}: the weight's window is {tuple(weight.shape[2:])}, the kernel {self.kernel}"
+            )
 
         def in_two_dimensions(x: Tensor) -> Tensor:
             if (top, left) == (bottom, right):

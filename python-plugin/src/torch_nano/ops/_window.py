@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..errors import InputError
 from .layout import device_shape
 from .operator import Call, Operator, Quantization, Shape, UnsupportedNodeError, Value
 
@@ -63,6 +64,19 @@ def pair(numbers: int | Sequence[int], spatial: int, height: int) -> Pair:
     if len(sides) == 1:
         sides *= spatial
     return (height, sides[0]) if spatial == 1 else (sides[0], sides[1])
+
+
+def spatial_dimensions(x: Tensor) -> int:
+    """The number of dimensions behind the channels.
+
+    Raises:
+        InputError: it is not 1 or 2.
+    """
+    if x.dim() not in (3, 4):
+        raise InputError(
+            f"x has shape {tuple(x.shape)}; expected [N, channels, height, width] or [N, channels, length]"
+        )
+    return x.dim() - 2
 
 
 def spatial_input(call: Call, name: str, spatial: int) -> Value:

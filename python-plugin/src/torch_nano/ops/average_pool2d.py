@@ -11,7 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ._library import Definition, functional
-from ._window import PoolOperator, in_2d, pair, window_of_adaptive_pool, window_of_pool, window_of_reduction
+from ._window import (
+    PoolOperator,
+    in_2d,
+    pair,
+    spatial_dimensions,
+    window_of_adaptive_pool,
+    window_of_pool,
+    window_of_reduction,
+)
 from .operator import Call, Operator, Quantization, UnsupportedNodeError, Value
 
 aten = torch.ops.aten
@@ -126,7 +134,7 @@ def average_pool2d(
     >>> average_pool2d(torch.tensor([[[1.0, 2.0, -4.0, -3.0]]]), Quantization(1.0, 0), 2)
     tensor([[[ 2., -4.]]])
     """
-    spatial = x.dim() - 2
+    spatial = spatial_dimensions(x)
     height, width = pair(padding, spatial, 0)
     sides = pair(kernel, spatial, 1)
     steps = sides if stride is None else pair(stride, spatial, 1)

@@ -12,7 +12,7 @@ from torch import Tensor
 from ._channels import define_channels, parameters_of
 from ._convolution import ConvolutionOperator, as_2d_weight, explicit_padding
 from ._library import functional
-from ._window import pair, spatial_input
+from ._window import pair, spatial_dimensions, spatial_input
 from .depthwise_conv2d import DepthwiseConv2d
 from .operator import Call, Operator, Quantization, Value
 
@@ -107,7 +107,7 @@ def conv2d(
     >>> conv2d(x, w, None, torch.tensor([0.5]), Quantization(0.5, 0), Quantization(1.0, 0))
     tensor([[[13., 20.]]])
     """
-    spatial = x.dim() - 2
+    spatial = spatial_dimensions(x)
     kernel, dilation = pair(weight.shape[2:], spatial, 1), pair(dilation, spatial, 1)
     sides = explicit_padding(padding, spatial, kernel, dilation)
     operator = Conv2d(

@@ -12,7 +12,7 @@ from torch import Tensor
 from ._channels import define_channels
 from ._convolution import ConvolutionOperator, as_2d_weight, explicit_padding
 from ._library import functional
-from ._window import pair
+from ._window import pair, spatial_dimensions
 from .operator import Call, Operator, Quantization, Value
 
 
@@ -89,7 +89,7 @@ def depthwise_conv2d(
     tensor([[[25.],
              [ 6.]]])
     """
-    spatial = x.dim() - 2
+    spatial = spatial_dimensions(x)
     kernel, dilation = pair(weight.shape[2:], spatial, 1), pair(dilation, spatial, 1)
     sides = explicit_padding(padding, spatial, kernel, dilation)
     operator = DepthwiseConv2d(

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ._library import Definition, functional
-from ._window import Pair, PoolOperator, pair, window_of_pool, window_of_reduction
+from ._window import Pair, PoolOperator, pair, spatial_dimensions, window_of_pool, window_of_reduction
 from .operator import Call, Operator, Quantization, Value
 
 aten = torch.ops.aten
@@ -85,7 +85,7 @@ def max_pool2d(
     >>> max_pool2d(torch.tensor([[[1.0, 2.0, 4.0, 3.0]]]), Quantization(1.0, 0), 2)
     tensor([[[2., 4.]]])
     """
-    spatial = x.dim() - 2
+    spatial = spatial_dimensions(x)
     height, width = pair(padding, spatial, 0)
     sides = pair(kernel, spatial, 1)
     steps = sides if stride is None else pair(stride, spatial, 1)

@@ -11,7 +11,7 @@ from ..errors import NonFiniteError
 
 _LARGEST = 127
 #: A bias of at most this many steps of its scale: the accumulator keeps its range for the products.
-_LARGEST_BIAS = 2**20
+_LARGEST_BIAS = 2**22
 
 
 class QuantizedChannels(NamedTuple):
@@ -31,7 +31,7 @@ def quantize_channels(weight: Tensor, bias: Tensor | None, input_scale: float) -
     Weights are ``round(w / s_w)``, biases ``round(b / (s_x * s_w))``.
 
     Halves go to the even neighbour. A channel without weights takes the layer's largest scale (1 if there is
-    none), so that its multiplier is like the others'. Where a bias would exceed 2^20 steps of its scale (the
+    none), so that its multiplier is like the others'. Where a bias would exceed 2^22 steps of its scale (the
     channel's weights are next to nothing beside it), the scale is raised until it does not.
 
     Args:

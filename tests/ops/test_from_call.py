@@ -1,0 +1,148 @@
+"""ATen calls become operators: the float run equals the module, and what nano-core cannot do is refused."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch_nano.errors import UnsupportedError
+from torch_nano.graph.capture import capture
+from torch_nano.ops import OPERATORS
+from torch_nano.ops.activation import Activation
+from torch_nano.ops.add import Add
+from torch_nano.ops.average_pool2d import AveragePool2d
+from torch_nano.ops.conv2d import Conv2d
+from torch_nano.ops.depthwise_conv2d import DepthwiseConv2d
+from torch_nano.ops.fully_connected import FullyConnected
+from torch_nano.ops.max_pool2d import MaxPool2d
+from torch_nano.ops.operator import Operator
+from torch_nano.ops.softmax import Softmax
+from torch_nano.ops.table import UNARY_FUNCTIONS, Table
+
+VECTOR, SERIES, IMAGE = (10,), (4, 13), (4, 9, 12)
+
+
+class Lambda(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+MODULES: list[tuple[nn.Module, tuple[int, ...], type[Operator]]] = [
+    (nn.Conv2d(4, 6, 3), IMAGE, Conv2d),
+    (nn.Conv2d(4, 6, (3, 2), stride=(1, 2), padding=(2, 1), dilation=(2, 1), bias=False), IMAGE, Conv2d),
+    (nn.Conv2d(4, 6, (3, 5), padding="same"), IMAGE, Conv2d),
+    (nn.Conv2d(4, 6, 3, padding="valid", groups=2), IMAGE, Conv2d),
+    (nn.Conv2d(4, 8, 3, groups=4), IMAGE, Conv2d),
+    (nn.Conv2d(4, 4, 3, padding=1, groups=4), IMAGE, DepthwiseConv2d),
+    (nn.Conv1d(4, 6, 3, stride=2, padding=1, dilation=2), SERIES, Conv2d),
+    (nn.Conv1d(4, 6, 5, padding="same"), SERIES, Conv2d),
+    (nn.Conv1d(4, 4, 3, groups=4), SERIES, DepthwiseConv2d),
+    (nn.Linear(10, 3), VECTOR, FullyConnected),
+    (nn.Linear(10, 3, bias=False), VECTOR, FullyConnected),
+    (Lambda(lambda x: x + x), IMAGE, Add),
+    (nn.MaxPool2d(2), IMAGE, MaxPool2d),
+    (nn.MaxPool2d(3, stride=2, padding=1, dilation=2), IMAGE, MaxPool2d),
+    (nn.MaxPool2d(2, ceil_mode=True), IMAGE, MaxPool2d),
+    (nn.MaxPool1d(3, stride=2, padding=1, ceil_mode=True), SERIES, MaxPool2d),
+    (Lambda(lambda x: x.amax((2, 3))), IMAGE, MaxPool2d),
+    (Lambda(lambda x: x.amax(-1)), SERIES, MaxPool2d),
+    (nn.AvgPool2d(3), IMAGE, AveragePool2d),
+    (nn.AvgPool2d(3, stride=2, padding=1), IMAGE, AveragePool2d),
+    (nn.AvgPool2d(3, stride=2, padding=1, count_include_pad=False, ceil_mode=True), IMAGE, AveragePool2d),
+    (nn.AvgPool2d(2, ceil_mode=True), IMAGE, AveragePool2d),
+    (nn.AvgPool1d(3, stride=2, padding=1), SERIES, AveragePool2d),
+    (nn.AdaptiveAvgPool2d(1), IMAGE, AveragePool2d),
+    (nn.AdaptiveAvgPool2d((3, 4)), IMAGE, AveragePool2d),
+    (nn.AdaptiveAvgPool2d((None, 1)), IMAGE, AveragePool2d),
+    (nn.AdaptiveAvgPool1d(1), SERIES, AveragePool2d),
+    (Lambda(lambda x: x.mean((-1, -2))), IMAGE, AveragePool2d),
+    (Lambda(lambda x: x.mean(2)), IMAGE, AveragePool2d),
+    (Lambda(lambda x: x.mean(3, keepdim=True)), IMAGE, AveragePool2d),
+    (Lambda(lambda x: x.mean(2)), SERIES, AveragePool2d),
+    (nn.ReLU(), IMAGE, Activation),
+    (nn.ReLU6(), SERIES, Activation),
+    (nn.Hardtanh(-0.5, 0.25), VECTOR, Activation),
+    (Lambda(lambda x: x.clamp(min=0.1)), VECTOR, Activation),
+    (Lambda(lambda x: x.clamp_max(0.1)), VECTOR, Activation),
+    (Lambda(lambda x: x.clamp(-1, 0.5)), VECTOR, Activation),
+    (Lambda(lambda x: (x + x).relu_()), VECTOR, Activation),
+    (nn.Softmax(1), VECTOR, Softmax),
+    (nn.Softmax(-1), VECTOR, Softmax),
+    (nn.Softmax2d(), IMAGE, Softmax),
+    (nn.GELU(), VECTOR, Table),
+    (nn.GELU("tanh"), VECTOR, Table),
+    (nn.ELU(0.7), VECTOR, Table),
+    (nn.Softplus(2.0, 10.0), VECTOR, Table),
+    (nn.Threshold(0.1, -3.0), VECTOR, Table),
+    (Lambda(lambda x: nn.functional.silu(x + x, inplace=True)), VECTOR, Table),
+    *(
+        (Lambda(getattr(torch.ops.aten, name)), IMAGE, Table)
+        for name in UNARY_FUNCTIONS
+        if name != "threshold"
+    ),
+]
+
+
+def name_of(parameter: object) -> str:
+    return str(parameter) if isinstance(parameter, nn.Module) else ""
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
+@pytest.mark.parametrize(("module", "shape", "operator"), MODULES, ids=name_of)
+def test_the_float_run_equals_the_module(
+    module: nn.Module, shape: tuple[int, ...], operator: type[Operator]
+) -> None:
+    x = torch.randn(5, *shape, generator=torch.Generator().manual_seed(0))
+    graph = capture(module, x)
+    assert type(graph.nodes[-1].operator) is operator
+    with torch.no_grad():
+        expected = module(x)
+        (y,) = graph.float_run(x)
+    assert graph.values[graph.outputs[0]].shape == tuple(y.shape[1:])
+    # Sums of up to 108 float32, in another order.
+    torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_every_operator_of_a_call_is_tested_here() -> None:
+    assert {operator for operator in OPERATORS if operator.targets()} <= {
+        operator for *_, operator in MODULES
+    }
+
+
+REFUSED: list[tuple[nn.Module, tuple[int, ...], str]] = [
+    (nn.Linear(13, 3), SERIES, "its input has shape (4, 13) besides the batch"),
+    (Lambda(lambda x: x + 1.0), VECTOR, "it adds a constant"),
+    (Lambda(lambda x: torch.add(x, x, alpha=2)), VECTOR, "it multiplies by alpha = 2"),
+    (Lambda(lambda x: x + x[:, :1].relu()), IMAGE, "differ; nano-core does not broadcast"),
+    (nn.AdaptiveAvgPool2d((2, 5)), IMAGE, "(2, 5) does not divide (9, 12)"),
+    (nn.AvgPool2d(2, divisor_override=3), IMAGE, "it divides by divisor_override"),
+    (
+        nn.AvgPool2d(4, stride=3, padding=1, ceil_mode=True),
+        IMAGE,
+        "with ceil_mode its padding counts in some windows",
+    ),
+    (Lambda(lambda x: x.mean(1)), IMAGE, "it reduces dimensions [1] of 4"),
+    (Lambda(lambda x: x.mean(3)), IMAGE, "it drops the width and keeps the height"),
+    (Lambda(lambda x: x.mean(1, keepdim=True)), VECTOR, "it reduces dimensions [1] of 2"),
+    (nn.Softmax(2), IMAGE, "it goes along dimension 2"),
+    (
+        Lambda(lambda x: nn.functional.linear(x, x.new_ones(3, 10).exp())),
+        VECTOR,
+        "its weight is computed in forward",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("module", "shape", "reason"), REFUSED, ids=lambda p: p if isinstance(p, str) else ""
+)
+def test_what_nano_core_cannot_do_is_refused(module: nn.Module, shape: tuple[int, ...], reason: str) -> None:
+    with pytest.raises(UnsupportedError) as refused:
+        capture(module, torch.randn(5, *shape))
+    assert reason in str(refused.value)
