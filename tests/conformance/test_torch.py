@@ -1,0 +1,144 @@
+"""The Python operators against TFLM, both ways they run: plain torch, and nano-core through their own description of the layer."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch_nano.ops._one_layer import run_native
+from torch_nano.ops.add import Add
+from torch_nano.ops.average_pool2d import AveragePool2d
+from torch_nano.ops.conv2d import Conv2d
+from torch_nano.ops.depthwise_conv2d import DepthwiseConv2d
+from torch_nano.ops.fully_connected import FullyConnected
+from torch_nano.ops.max_pool2d import MaxPool2d
+from torch_nano.ops.operator import Operator, Quantization
+from torch_nano.ops.requantize import Requantize
+from torch_nano.ops.softmax import Softmax
+from torch_nano.ops.table import Table
+
+from . import layers, model, tflm
+from .model import Int8
+
+CLAMPS: Mapping[tflm.Activation, dict[str, float]] = {
+    "none": {},
+    "relu": {"clamp_low": 0.0},
+    "relu6": {"clamp_low": 0.0, "clamp_high": 6.0},
+}
+#: TFLM's only table: made in float32, as ours are. Its other functions are fixed-point approximations, and a table is the nearer
+#: int8 where they differ, so they are compared in `test_other_functions_are_within_one_step_of_tflm`.
+TABLE = "elu"
+ATEN = {"logistic": "sigmoid", "tanh": "tanh", "hard_swish": "hardswish"}
+#: Above, TFLM's sigmoid saturates to 0 at real 0: its fixed point has 4 integer bits.
+LARGEST_UNARY_SCALE = 1.0
+
+
+def quantization(of: model.Quantization) -> Quantization:
+    return Quantization(of.scale, of.zero_point)
+
+
+def tensors_of(
+    made: layers.Conv2d | layers.DepthwiseConv2d | layers.FullyConnected, weights: Int8
+) -> dict[str, Tensor]:
+    scales = np.broadcast_to(made.weight_scales, made.bias.shape)
+    arrays = {"weights": weights, "bias": made.bias, "weight_scales": scales}
+    return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+
+
+def describe(
+    made: layers.Layer,
+) -> tuple[Operator, dict[str, Tensor], list[model.Quantization], model.Quantization]:
+    """Operator, tensors, input quantizations and output quantization of a layer."""
+    match made:
+        case layers.Conv2d():
+            window = {"stride": made.stride, "padding": made.padding, "dilation": made.dilation}
+            conv = Conv2d(made.weights.shape[1:3], **window, groups=made.groups, **CLAMPS[made.activation])
+            return conv, tensors_of(made, made.weights), [made.x_quantization], made.y_quantization
+        case layers.DepthwiseConv2d():
+            window = {"stride": made.stride, "padding": made.padding, "dilation": made.dilation}
+            kernel, clamp = made.weights.shape[1:3], CLAMPS[made.activation]
+            weights = made.weights[0].transpose(2, 0, 1)
+            if made.depth_multiplier == 1:
+                depthwise = DepthwiseConv2d(kernel, **window, **clamp)
+                return depthwise, tensors_of(made, weights), [made.x_quantization], made.y_quantization
+            grouped = Conv2d(kernel, **window, groups=made.x.shape[3], **clamp)
+            return grouped, tensors_of(made, weights[..., None]), [made.x_quantization], made.y_quantization
+        case layers.FullyConnected():
+            linear = FullyConnected(**CLAMPS[made.activation])
+            return linear, tensors_of(made, made.weights), [made.x_quantization], made.y_quantization
+        case layers.Add():
+            return (
+                Add(**CLAMPS[made.activation]),
+                {},
+                [made.a_quantization, made.b_quantization],
+                made.y_quantization,
+            )
+        case layers.AveragePool():
+            pool = AveragePool2d(made.kernel, made.stride, made.padding, count_include_pad=made.count_padding)
+            return pool, {}, [made.quantization], made.quantization
+        case layers.MaxPool():
+            return (
+                MaxPool2d(made.kernel, made.stride, made.padding),
+                {},
+                [made.quantization],
+                made.quantization,
+            )
+        case layers.Requantize():
+            return Requantize(), {}, [made.x_quantization], made.y_quantization
+        case layers.Softmax():
+            return Softmax(), {}, [made.x_quantization], tflm.SOFTMAX_OUTPUT
+        case layers.Unary():
+            table = Table(ATEN.get(made.function, made.function))
+            tensors = table.quantize(
+                {}, [quantization(made.x_quantization)], [(256,)], quantization(made.y_quantization)
+            )
+            return table, tensors, [made.x_quantization], made.y_quantization
+    raise AssertionError(made)
+
+
+def comparable(made: layers.Layer) -> layers.Layer | None:
+    """The layer as the Python operators have it; None for a function that TFLM does not compute as a table."""
+    if isinstance(made, layers.MaxPool):
+        return replace(made, activation="none")
+    if isinstance(made, layers.Unary):
+        return made if made.function == TABLE else None
+    return made
+
+
+def channels_first(array: Int8) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(array, -1, 1)))
+
+
+@pytest.mark.parametrize("family", layers.FAMILIES)
+def test_random_layers_equal_tflm(family: str, layer_count: int) -> None:
+    compared = 0
+    for generated in layers.layers(family, layer_count):
+        made = comparable(generated)
+        if made is None:
+            continue
+        operator, tensors, input_quantizations, output_quantization = describe(made)
+        arrays = [made.a, made.b] if isinstance(made, layers.Add) else [made.x]
+        inputs = [channels_first(array) for array in arrays]
+        quantizations = [quantization(each) for each in input_quantizations]
+        output = quantization(output_quantization)
+        expected = channels_first(made.expected())
+        plain = operator.integer_run(inputs, tensors, quantizations, output)
+        native = run_native(operator, inputs, tensors, quantizations, output, tuple(expected.shape[1:]))
+        assert torch.equal(plain, expected), f"plain torch differs from TFLM: {made!r}"
+        assert torch.equal(native, expected), f"nano-core differs from TFLM: {made!r}"
+        compared += 1
+    # One in five random unary layers is an ELU.
+    assert compared >= layer_count // 10
+
+
+def test_other_functions_are_within_one_step_of_tflm(layer_count: int) -> None:
+    for made in layers.layers("unary", layer_count):
+        assert isinstance(made, layers.Unary)
+        if made.function not in ATEN or made.x_quantization.scale > LARGEST_UNARY_SCALE:
+            continue
+        operator, tensors, _, _ = describe(made)
+        ours = operator.integer_run([channels_first(made.x)], tensors, [], quantization(made.y_quantization))
+        difference = ours.to(torch.int32) - channels_first(made.expected()).to(torch.int32)
+        assert int(difference.abs().max()) <= 1, made
