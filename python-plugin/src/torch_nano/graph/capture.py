@@ -160,7 +160,7 @@ class _Capture:
                 if not isinstance(self.batch, torch.SymInt) or self.batch.node.maybe_as_int() is not None:
                     raise CaptureError(
                         f"the model works for a batch of {self.batch} only; "
-                        "write x.shape[0], not a number or len(x), where it reshapes, and let nothing depend on it"
+                        "write x.shape[0], not a number or len(x), where it reshapes"
                     )
                 value = Value(node.name, tuple(int(side) for side in node.meta["val"].shape[1:]))
                 self.meaning[node] = self.values[node.name] = value
@@ -259,7 +259,7 @@ class _Capture:
         if not with_batch or len(sides) != len(shape) - 1:
             printed = tuple(str(side) for side in shape)
             raise UnsupportedNodeError(
-                f"its result has shape [{', '.join(printed)}]: the batch is not its first dimension, or not only",
+                f"its result has shape [{', '.join(printed)}]: the batch is not its first dimension alone",
                 "let every step of forward work on [N, ...]",
             )
         if not 1 <= len(sides) <= _LARGEST_RANK:

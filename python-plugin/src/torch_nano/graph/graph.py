@@ -19,8 +19,8 @@ class Graph:
     >>> from torch_nano.graph.capture import capture
     >>> graph = capture(torch.nn.Sequential(torch.nn.Linear(3, 2)), torch.ones(2, 3))
     >>> print(graph)
-    input x (3,)
-    linear (2,) = fully_connected(x; weight=0.weight, bias=0.bias)  # 0
+    input input (3,)
+    linear (2,) = fully_connected(input; weight=0.weight, bias=0.bias)  # 0
     output linear
     """
 

@@ -39,7 +39,7 @@ def calibrate(
     >>> from torch_nano.graph.capture import capture
     >>> graph = capture(torch.nn.Sequential(torch.nn.ReLU()), torch.zeros(2, 3))
     >>> calibrate(graph, torch.tensor([[-1.0, 2.0, 4.0]]))
-    {'x': (-1.0, 4.0), 'relu': (0.0, 4.0)}
+    {'input': (-1.0, 4.0), 'relu': (0.0, 4.0)}
     """
     if method not in get_args(Method):
         raise InputError(
