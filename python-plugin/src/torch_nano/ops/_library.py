@@ -186,19 +186,12 @@ class Definition:
             output,
         )
 
-    def _checked(self, arguments: Sequence[Any]) -> Layer:
-        """The layer, its inputs found to be int8 numbers."""
-        layer = self.layer(arguments)
-        for name, x in zip(self.names, layer.inputs, strict=False):
-            check_integers(f"{self.operator.name}: {name}", x, -128, 127)
-        return layer
-
     def _run_native(self, *arguments: Any) -> Tensor:
-        layer = self._checked(arguments)
+        layer = self.layer(arguments)
         shapes = (argument.to("meta") if isinstance(argument, Tensor) else argument for argument in arguments)
         y = run_native(
             layer.operator,
-            [x.to(torch.int8) for x in layer.inputs],
+            self._int8(layer.inputs),
             self.parameters.tensors(layer),
             layer.input_quantization,
             layer.output_quantization,
@@ -208,11 +201,21 @@ class Definition:
 
     def run_torch(self, *arguments: Any) -> Tensor:
         """The custom operator where the CPU's kernel is not used."""
-        layer = self._checked(arguments)
-        inputs = [x.to(torch.int8) for x in layer.inputs]
-        tensors = self.parameters.tensors(layer)
-        y = layer.operator.integer_run(inputs, tensors, layer.input_quantization, layer.output_quantization)
+        layer = self.layer(arguments)
+        y = layer.operator.integer_run(
+            self._int8(layer.inputs),
+            self.parameters.tensors(layer),
+            layer.input_quantization,
+            layer.output_quantization,
+        )
         return y.to(torch.float32).contiguous()
+
+    def _int8(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        integers = [x.to(torch.int8) for x in inputs]
+        for name, x, integer in zip(self.names, inputs, integers, strict=False):
+            if x.dtype != torch.float32 or not torch.equal(integer.to(torch.float32), x):
+                check_integers(f"{self.operator.name}: {name}", x, -128, 127)
+        return integers
 
     def _fake(self, *arguments: Any) -> Tensor:
         layer = self.layer(arguments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -139,9 +140,9 @@ class PoolOperator(WindowOperator):
         y = in_2d(self.pool, inputs[0])
         return y.squeeze(self.squeezed) if self.squeezed else y
 
+    @abstractmethod
     def pool(self, x: Tensor) -> Tensor:
         """The pool on float [N, channels, height, width]."""
-        raise NotImplementedError
 
 
 def window_of_pool(call: Call, spatial: int) -> tuple[Value, dict[str, Any]]:
