@@ -19,7 +19,7 @@ pub(crate) struct SgdHead {
 }
 
 impl SgdHead {
-    /// Runs `act` on the head in its present state, and keeps the state that it leaves.
+    /// Runs `act` on the head in its present state, and keeps the state that it leaves; after an error, the state before.
     fn with<T>(&mut self, act: impl FnOnce(&mut train::SgdHead<'_>) -> Result<T, Error>) -> PyResult<T> {
         let image = self.image.image();
         let record = image.head().ok_or(Error::NoHead).map_err(refuse)?;
@@ -29,9 +29,9 @@ impl SgdHead {
         if !self.state.is_empty() {
             head.load(&self.state).map_err(refuse)?;
         }
-        let result = act(&mut head).map_err(refuse);
+        let result = act(&mut head).map_err(refuse)?;
         self.state = head.state().to_vec();
-        result
+        Ok(result)
     }
 }
 

@@ -1,0 +1,146 @@
+"""Small `.nano` images, described layer by layer to `_native.write_image`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch_nano import _native
+
+Floats = npt.NDArray[np.float32]
+CLAMP = {"clamp_min": -128, "clamp_max": 127}
+SCALE, ZERO_POINT = float(np.float32(0.05)), -3
+
+
+def window(
+    kernel: tuple[int, int], stride: tuple[int, int] = (1, 1), padding: tuple[int, int] = (0, 0)
+) -> dict[str, int]:
+    """Attributes of a sliding window; the padding is that of both ends."""
+    return {
+        "kernel_height": kernel[0],
+        "kernel_width": kernel[1],
+        "stride_height": stride[0],
+        "stride_width": stride[1],
+        "dilation_height": 1,
+        "dilation_width": 1,
+        "padding_top": padding[0],
+        "padding_bottom": padding[0],
+        "padding_left": padding[1],
+        "padding_right": padding[1],
+        **CLAMP,
+    }
+
+
+class Description:
+    """A model description under construction; `image()` writes it."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.entries: dict[str, Any] = {
+            "name": "test",
+            "labels": [],
+            "values": [],
+            "inputs": [],
+            "outputs": [],
+            "layers": [],
+            "head": None,
+        }
+
+    def value(self, shape: tuple[int, int, int], scale: float = SCALE, zero_point: int = ZERO_POINT) -> int:
+        values = self.entries["values"]
+        values.append({"shape": shape, "scale": scale, "zero_point": zero_point})
+        return len(values) - 1
+
+    def input(self, shape: tuple[int, int, int], scale: float = SCALE, zero_point: int = ZERO_POINT) -> int:
+        self.entries["inputs"].append(self.value(shape, scale, zero_point))
+        return int(self.entries["inputs"][-1])
+
+    def layer(
+        self,
+        operator: str,
+        inputs: list[int],
+        output: int,
+        attributes: dict[str, int] | None = None,
+        tensors: dict[str, npt.NDArray[Any]] | None = None,
+    ) -> int:
+        self.entries["layers"].append(
+            {
+                "operator": operator,
+                "inputs": inputs,
+                "output": output,
+                "attributes": attributes or {},
+                "tensors": tensors or {},
+            }
+        )
+        return output
+
+    def weighted(
+        self,
+        operator: str,
+        input: int,
+        shape: tuple[int, int, int],
+        attributes: dict[str, int],
+        per_channel: int,
+    ) -> int:
+        """A layer of random weights that keeps the scale of the values."""
+        channels = shape[2]
+        tensors = {
+            "weights": self.rng.integers(-127, 128, (channels, per_channel), np.int8),
+            "bias": self.rng.integers(-3000, 3000, channels, np.int32),
+            "weight_scales": self.rng.uniform(0.005, 0.015, channels).astype(np.float32) / per_channel**0.5,
+        }
+        return self.layer(operator, [input], self.value(shape), attributes, tensors)
+
+    def head(self, weights: Floats, biases: Floats, learning_rate: float) -> None:
+        self.entries["head"] = {"weights": weights, "biases": biases, "learning_rate": learning_rate}
+
+    def image(self, *outputs: int) -> bytes:
+        return _native.write_image({**self.entries, "outputs": list(outputs)})
+
+
+def one_layer() -> bytes:
+    """A fully connected layer, 20 to 7."""
+    net = Description()
+    return net.image(net.weighted("fully_connected", net.input((1, 1, 20)), (1, 1, 7), CLAMP, 20))
+
+
+def features(net: Description) -> int:
+    """A small 2-D network, 9 x 8 x 3 to 10 features."""
+    x = net.input((9, 8, 3))
+    x = net.weighted("conv2d", x, (9, 8, 6), {**window((3, 3), padding=(1, 1)), "groups": 1}, 27)
+    shortcut = x
+    x = net.weighted("depthwise_conv2d", x, (9, 8, 6), window((3, 3), padding=(1, 1)), 9)
+    x = net.layer("add", [x, shortcut], net.value((9, 8, 6)), CLAMP)
+    x = net.layer("max_pool2d", [x], net.value((4, 4, 6)), window((2, 2), stride=(2, 2)))
+    x = net.weighted("conv2d", x, (4, 4, 10), {**window((1, 1)), "groups": 1}, 6)
+    return net.layer("average_pool2d", [x], net.value((1, 1, 10)), {**window((4, 4)), "count_include_pad": 0})
+
+
+def many_layers() -> bytes:
+    """`features`, a fully connected layer and softmax."""
+    net = Description(1)
+    logits = net.weighted("fully_connected", features(net), (1, 1, 5), CLAMP, 10)
+    return net.image(net.layer("softmax", [logits], net.value((1, 1, 5), 1 / 256, -128)))
+
+
+def with_head(classes: int = 4, learning_rate: float = 0.05) -> bytes:
+    """`features` and a head."""
+    net = Description(2)
+    output = features(net)
+    weights = net.rng.normal(0, 0.3, (classes, 10)).astype(np.float32)
+    net.head(weights, np.zeros(classes, np.float32), learning_rate)
+    return net.image(output)
+
+
+def head_alone(
+    weights: Floats, biases: Floats, *, scale: float, zero_point: int, learning_rate: float
+) -> bytes:
+    """A head whose features are the model's input."""
+    net = Description()
+    shape = (1, 1, weights.shape[1])
+    x = net.input(shape, scale, zero_point)
+    table = np.arange(-128, 128, dtype=np.int8)
+    output = net.layer("table", [x], net.value(shape, scale, zero_point), {}, {"table": table})
+    net.head(weights, biases, learning_rate)
+    return net.image(output)
