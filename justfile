@@ -17,7 +17,7 @@ demo *arguments: setup
 test: lint
     cargo test --quiet --package nano-core --all-features
     cargo test --quiet --manifest-path esp32-app/device/Cargo.toml
-    {{ python }} -m pytest -n 2 tests
+    {{ python }} -m pytest -n 2
 
 # Check format, types and lints of Python and Rust
 lint: setup
@@ -29,6 +29,8 @@ lint: setup
     cargo clippy --quiet --workspace --all-targets --all-features -- --deny warnings
     cargo clippy --quiet --manifest-path esp32-app/device/Cargo.toml --all-targets -- --deny warnings
     cd esp32-app && ../tools/rv32-cargo clippy --quiet --release -p torch-nano-virt -- --deny warnings
+    {{ python }} tests/e2e/tiny_model.py build/lint/model
+    cd esp32-app && TORCH_NANO_MODEL=build/lint/model ../tools/rv32-cargo clippy --quiet --release -p torch-nano-firmware -- --deny warnings
 
 # Build the ESP32-C3 firmware with an exported model, and check its flash image
 firmware model="build/demo/model": setup
@@ -53,5 +55,5 @@ conformance layers="300": setup
 
 # Remove everything built, except .venv
 clean:
-    rm -rf build target esp32-app/target python-plugin/build .mypy_cache .ruff_cache .pytest_cache
-    rm -f python-plugin/src/torch_nano/device/virt-rv32imc.elf
+    rm -rf build target esp32-app/target python-plugin/build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+    rm -f python-plugin/src/torch_nano/_native.abi3.so python-plugin/src/torch_nano/device/virt-rv32imc.elf

@@ -1,4 +1,4 @@
-"""The Python operators against TFLM, both ways they run: plain torch, and nano-core through their own description of the layer."""
+"""The Python operators against TFLM, both ways they run: plain torch, and nano-core."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -27,8 +27,7 @@ CLAMPS: Mapping[tflm.Activation, dict[str, float]] = {
     "relu": {"clamp_low": 0.0},
     "relu6": {"clamp_low": 0.0, "clamp_high": 6.0},
 }
-#: TFLM's only table: made in float32, as ours are. Its other functions are fixed-point approximations, and a table is the nearer
-#: int8 where they differ, so they are compared in `test_other_functions_are_within_one_step_of_tflm`.
+#: TFLM's only table: made in float32, as ours are. Its other functions are fixed-point approximations.
 TABLE = "elu"
 ATEN = {"logistic": "sigmoid", "tanh": "tanh", "hard_swish": "hardswish"}
 #: Above, TFLM's sigmoid saturates to 0 at real 0: its fixed point has 4 integer bits.
@@ -99,7 +98,7 @@ def describe(
 
 
 def comparable(made: layers.Layer) -> layers.Layer | None:
-    """The layer as the Python operators have it; None for a function that TFLM does not compute as a table."""
+    """The layer as the Python operators have it; None for what TFLM does not compute as a table."""
     if isinstance(made, layers.MaxPool):
         return replace(made, activation="none")
     if isinstance(made, layers.Unary):

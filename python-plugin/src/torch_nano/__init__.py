@@ -14,6 +14,8 @@ from typing import Any
 from torch import nn as _nn
 
 from .convert import to_nano
+from .device.client import Device, DeviceError, DeviceInfo, Prediction
+from .device.qemu import BoardError, BoardStopped, BoardTimeout, QemuBoard
 from .errors import (
     CaptureError,
     ExportError,
@@ -34,7 +36,13 @@ from .transfer.freeze import freeze, frozen, unfreeze
 from .verify import LayerDifference, VerifyReport
 
 __all__ = [
+    "BoardError",
+    "BoardStopped",
+    "BoardTimeout",
     "CaptureError",
+    "Device",
+    "DeviceError",
+    "DeviceInfo",
     "ExportError",
     "FileFormatError",
     "HeadError",
@@ -44,6 +52,8 @@ __all__ = [
     "ModuleNameError",
     "NanoModule",
     "NonFiniteError",
+    "Prediction",
+    "QemuBoard",
     "QuantizationError",
     "SgdHead",
     "Summary",

@@ -6,7 +6,9 @@ import os
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from . import _native
@@ -128,6 +130,14 @@ class NanoModule(nn.Module):
                 f"the input holds NaN or infinity in samples {samples[:8]} of {len(x)}; clean the data first"
             )
         return quantize_tensor(x, self.input_quantization)
+
+    def device_inputs(self, x: Tensor) -> NDArray[np.int8]:
+        """What a device must be sent for float inputs: int8 [N, elements], in the device's order.
+
+        Raises:
+            InputError: wrong shape or dtype, NaN or infinity.
+        """
+        return to_device(self.quantize_input(x).cpu()).numpy()
 
     def forward_int8(self, x: Tensor) -> Tensor:
         """int8 outputs for int8 inputs, both in torch's layout; with a trainable head its int32 logits [N,
