@@ -30,7 +30,7 @@ class Stream(Protocol):
 
 
 class DeviceError(TorchNanoError):
-    """The device refused a request (its state is then unchanged), or answered something else than was asked."""
+    """The device refused a request, with its state unchanged, or answered something else than asked."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Device:
         return [int(ticks) for ticks in np.frombuffer(answer["layers"], np.dtype("<u4"))]
 
     def learn(self, input: NDArray[np.int8], label: int) -> int:
-        """Keeps the features of one input with its label for :meth:`train`; returns how many the device holds now.
+        """Keeps the features of one input with its label for :meth:`train`; returns how many there are now.
 
         Raises:
             DeviceError: no trainable head, or an unknown label.
@@ -117,7 +117,7 @@ class Device:
         return int(self._ask("learn", "learned", input=input.tobytes(), label=label)["samples"])
 
     def train(self, epochs: int) -> int:
-        """Trains the head for ``epochs`` passes over what was learnt; returns the instructions or cycles it took.
+        """Trains the head for ``epochs`` passes over what was learnt; returns the instructions or cycles taken.
 
         Raises:
             DeviceError: no trainable head, or nothing learnt yet.
