@@ -117,7 +117,7 @@ class Device:
         return int(self._ask("learn", "learned", input=input.tobytes(), label=label)["samples"])
 
     def train(self, epochs: int) -> int:
-        """Trains the head for ``epochs`` passes over what was learnt; returns the instructions or cycles taken.
+        """Trains the head for ``epochs`` passes over what was learnt; returns instructions or cycles taken.
 
         Raises:
             DeviceError: no trainable head, or nothing learnt yet.
