@@ -9,15 +9,18 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PLUGIN = ROOT / "python-plugin"
+EXTENSION = PLUGIN / "src/torch_nano/_native.abi3.so"
 BOARD_PROGRAM = PLUGIN / "src/torch_nano/device/virt-rv32imc.elf"
 RV32_TARGET = "riscv32imc-unknown-none-elf"
 RUST_SOURCES = [ROOT / "Cargo.toml", ROOT / "Cargo.lock", ROOT / "nano-core", ROOT / "esp32-app/device"]
@@ -28,6 +31,7 @@ def main() -> None:
         stop(f"Python 3.11 or newer is needed; this is {sys.version.split()[0]} ({sys.executable})")
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # in order with the commands' output
     install_debian_packages(missing_debian_packages())
+    require_rust()
 
     if (VENV / "bin/python").exists():
         print("python environment: already there")
@@ -35,11 +39,11 @@ def main() -> None:
         print("python environment: making .venv")
         run(sys.executable, "-m", "venv", str(VENV))
 
-    requirements = [PLUGIN / "pyproject.toml", PLUGIN / "setup.py", Path(__file__)]
+    requirements = [PLUGIN / "pyproject.toml", Path(__file__)]
     extension = [*RUST_SOURCES, PLUGIN / "native"]
     if unless_unchanged("python packages", requirements, VENV, install_python_packages):
         remember("native extension", extension)
-    unless_unchanged("native extension", extension, VENV, build_extension)
+    unless_unchanged("native extension", extension, EXTENSION, build_extension)
 
     board = [*RUST_SOURCES, *(ROOT / "esp32-app" / name for name in ("Cargo.toml", "Cargo.lock", "virt"))]
     unless_unchanged("emulated board", board, BOARD_PROGRAM, build_board)
@@ -48,7 +52,7 @@ def main() -> None:
 def missing_debian_packages() -> list[str]:
     """The Debian packages for the tools that are not there, however those that are there were installed."""
     packages: list[str] = []
-    if importlib.util.find_spec("ensurepip") is None:
+    if not (VENV / "bin/python").exists() and importlib.util.find_spec("ensurepip") is None:
         packages += ["python3-venv"]
     if shutil.which("cc") is None:
         packages += ["gcc", "libc6-dev"]
@@ -113,10 +117,28 @@ def install_debian_packages(packages: list[str]) -> None:
     run(*prefix, "apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages)
 
 
-def install_python_packages() -> None:
+def require_rust() -> None:
+    """Stops unless `cargo` is as new as the stricter workspace says it must be."""
+    needed = read_toml(ROOT / "esp32-app/Cargo.toml")["workspace"]["package"]["rust-version"]
+    answer = subprocess.run(["cargo", "--version"], capture_output=True, text=True, cwd=ROOT)
+    version = re.search(r"cargo (\d+)\.(\d+)", answer.stdout)
+    if version is None or tuple(map(int, version.groups())) < tuple(map(int, needed.split("."))):
+        stop(
+            f"Rust {needed} or newer is needed; {shutil.which('cargo')} answers: "
+            f"{(answer.stdout or answer.stderr).strip()}\n"
+            "With rustup: rustup update stable. With Debian's: apt-get install rustc-web cargo-web"
+        )
+
+
+def read_toml(file: Path) -> dict[str, Any]:
     import tomllib  # here, for the message about old Pythons to come first
 
-    build_system = tomllib.loads((PLUGIN / "pyproject.toml").read_text())["build-system"]
+    return tomllib.loads(file.read_text())
+
+
+def install_python_packages() -> None:
+    print("python packages: torch alone has several GB; this takes minutes")
+    build_system = read_toml(PLUGIN / "pyproject.toml")["build-system"]
     # Installed, so that building the extension again needs neither network nor time for a build environment.
     pip("install", *build_system["requires"])
     pip("install", "--no-build-isolation", "--editable", f"{PLUGIN}[dev]")

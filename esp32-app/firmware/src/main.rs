@@ -38,13 +38,15 @@ const RAM: Sizes = Sizes {
 #[cfg(feature = "esp32c3")]
 const MODEL_RAM: usize = 288 * 1024;
 
+const NEEDED: usize = RAM.words().saturating_mul(4);
+
 const _: () = assert!(
-    4 * RAM.words() <= MODEL_RAM,
+    NEEDED <= MODEL_RAM,
     "{}",
     formatcp!(
         "the model needs {} bytes of RAM (arena {}, the rest for the head, the ring and the messages), and this chip has {}: make \
          its largest layers or its head smaller, or RING in esp32-app/firmware/src/main.rs",
-        4 * RAM.words(),
+        NEEDED,
         RAM.arena,
         MODEL_RAM
     )

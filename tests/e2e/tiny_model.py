@@ -1,0 +1,21 @@
+"""A tiny model for the firmware: `python tests/e2e/tiny_model.py FOLDER` exports it."""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+import torch_nano as tn
+from torch import nn
+
+
+def tiny_model() -> tn.NanoModule:
+    """One convolution in flash, a trainable head of 3 classes in RAM."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 6 * 6, 3))
+    x = torch.randn(16, 1, 8, 8)
+    return tn.to_nano(model, x, calibrate=x, head="3", name="tiny")
+
+
+if __name__ == "__main__":
+    tiny_model().export(sys.argv[1])
