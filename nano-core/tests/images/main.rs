@@ -4,5 +4,6 @@ mod builder;
 mod checks;
 mod heads;
 mod mutations;
+mod parameters;
 mod runs;
 mod writing;

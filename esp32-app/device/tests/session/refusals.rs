@@ -101,8 +101,11 @@ fn a_frame_that_is_too_long_is_skipped_to_its_end() {
     ] {
         let mut bytes = vec![1; length];
         bytes.push(frame::END);
-        assert_eq!(refusals(&mut session, &bytes), [failure], "{length} bytes");
-        ask(&mut session, Request::Info, |response| assert!(matches!(response, Response::Info { .. })));
+        bytes.extend(encoded(Request::Info));
+        let mut answers = send(&mut session, &bytes);
+        assert_eq!(answers.len(), 2, "{length} bytes, then a request");
+        assert_eq!(frame::decode(&mut answers[0]), Some(Response::Refused(failure)), "{length} bytes");
+        assert!(matches!(frame::decode(&mut answers[1]), Some(Response::Info { .. })), "behind {length} bytes");
     }
 }
 
@@ -131,26 +134,41 @@ fn a_frame_behind_garbage_is_understood_from_its_start_on() {
 
 #[test]
 fn requests_that_this_version_does_not_know_are_refused() {
-    #[derive(serde::Serialize)]
-    enum Unknown<'a> {
-        #[allow(dead_code, reason = "it gives the others their numbers")]
-        Known([(); 0]),
-        Later(&'a [u8]),
-    }
-    // Number 1 is Predict, which takes the same bytes; one more byte behind it makes it another message.
     let image = head_net().image();
     let mut ram = ram(&image);
     let mut session = session(&image, &mut ram);
     let mut buffer = vec![0; 200];
-    let input = input(0);
-    let known = frame::encode(&Unknown::Later(&input), &mut buffer).unwrap().to_vec();
-    assert_eq!(known, encoded(Request::Predict { input: &input }));
-    let longer = frame::encode(&(Unknown::Later(&input), 1u8), &mut buffer).unwrap();
-    assert_eq!(refusals(&mut session, longer), [Failure::Frame]);
-    let later = frame::encode(&200u32, &mut buffer).unwrap();
-    assert_eq!(refusals(&mut session, later), [Failure::Frame]);
-    let empty = frame::encode(&(), &mut buffer).unwrap();
-    assert_eq!(refusals(&mut session, empty), [Failure::Frame]);
+    // Sealed rightly, but of an unknown number, and of none.
+    for frame in
+        [frame::encode(&200u32, &mut buffer).unwrap().to_vec(), frame::encode(&(), &mut buffer).unwrap().to_vec()]
+    {
+        assert_eq!(refusals(&mut session, &frame), [Failure::Frame]);
+    }
+}
+
+#[test]
+fn bytes_behind_a_message_make_it_another_frame() {
+    let image = head_net().image();
+    let mut ram = ram(&image);
+    let mut session = session(&image, &mut ram);
+    for request in [Request::Info, Request::Predict { input: &input(0) }, Request::Reset] {
+        let mut message = encoded(request);
+        message.pop();
+        let length = cobs::decode_in_place(&mut message).unwrap();
+        message.truncate(length);
+        let mut sealed = |message: &[u8]| {
+            let mut frame = vec![0; cobs::max_encoding_length(message.len())];
+            let length = cobs::encode(message, &mut frame);
+            frame.truncate(length);
+            frame.push(frame::END);
+            send(&mut session, &frame).remove(0)
+        };
+        assert!(!matches!(frame::decode(&mut sealed(&message)), Some(Response::Refused(_))), "{request:?}");
+        for extra in [0, 1, 255] {
+            let longer = sealed(&[&message[..], &[extra]].concat());
+            assert_eq!(frame::decode(&mut longer.clone()), Some(Response::Refused(Failure::Frame)), "{request:?}");
+        }
+    }
 }
 
 /// Damages a frame (its end byte stays) so that no piece between end bytes is a request.

@@ -1,0 +1,217 @@
+//! Nodes whose attributes, constants or memory break a rule of their operator: one change of one word each.
+
+use nano_core::{Error, Model, ops};
+
+use crate::builder::{Aligned, Builder, conv_net, head_net, place, two_by_two};
+
+/// Where the parts of a node's record lie in the image.
+struct Record {
+    start: usize,
+    attributes: usize,
+    /// Offset (u32) and length (u32) of each constant.
+    constants: usize,
+}
+
+const VARIANT: usize = 2;
+const INPUT_COUNT: usize = 6;
+const CONSTANT_COUNT: usize = 8;
+const SCRATCH_LENGTH: usize = 16;
+const HEADER: usize = 20;
+
+fn record(image: &Aligned, node: usize) -> Record {
+    let mut start = image.word(place::NODES) as usize;
+    for index in 0.. {
+        let [inputs, attribute_count] = [0, 1].map(|byte| usize::from(image.bytes()[start + INPUT_COUNT + byte]));
+        let attributes = start + HEADER + 4 * inputs;
+        let constants = attributes + 4 * attribute_count;
+        if index == node {
+            return Record { start, attributes, constants };
+        }
+        start = constants + 8 * image.word(start + CONSTANT_COUNT) as usize;
+    }
+    unreachable!("the loop ends at the node")
+}
+
+/// Index of the first `operator` of the model.
+fn find(net: &Builder, operator: &str) -> usize {
+    net.model.layers.iter().position(|layer| layer.operator == operator).unwrap()
+}
+
+fn model_with(operator: &str) -> Builder {
+    let has = |net: &Builder| net.model.layers.iter().any(|layer| layer.operator == operator);
+    [conv_net(), two_by_two()].into_iter().find(has).unwrap()
+}
+
+fn refused(image: &Aligned) -> Error {
+    Model::new(image.bytes(), &mut vec![0; 1 << 16], ops::ALL).err().expect("the node breaks a rule")
+}
+
+/// The rule that is broken when word `index` of constant `constant` of the first `operator` becomes `word`.
+fn rule_of_constant(operator: &str, constant: usize, index: usize, word: i32) -> &'static str {
+    let net = model_with(operator);
+    let mut image = net.image();
+    let offset = image.word(record(&image, find(&net, operator)).constants + 8 * constant);
+    image.patch((image.word(place::CONSTANTS) + offset) as usize + 4 * index, word as u32);
+    rule(operator, refused(&image))
+}
+
+fn rule(expected: &str, error: Error) -> &'static str {
+    match error {
+        Error::Layer { operator, rule, .. } if operator == expected => rule,
+        other => panic!("{expected}: {other}"),
+    }
+}
+
+#[test]
+fn every_operator_refuses_other_variants_and_other_scratch_memory() {
+    for net in [conv_net(), head_net(), two_by_two()] {
+        let mut image = net.image();
+        image.patch(place::ARENA_LENGTH, 1 << 14);
+        for (node, layer) in net.model.layers.iter().enumerate() {
+            let start = record(&image, node).start;
+            let mut other = image.clone();
+            other.bytes_mut()[start + VARIANT] = 7;
+            other.reseal();
+            match refused(&other) {
+                Error::UnknownVariant { operator, variant: 7 } => assert_eq!(operator, layer.operator),
+                error => panic!("{}: {error}", layer.operator),
+            }
+            let mut other = image.clone();
+            let length = other.word(start + SCRATCH_LENGTH);
+            other.patch(start + SCRATCH_LENGTH, length + 4);
+            let rule = rule(&layer.operator, refused(&other));
+            assert!(rule.contains("scratch"), "{}: {rule}", layer.operator);
+        }
+    }
+}
+
+#[test]
+fn every_attribute_has_its_range() {
+    // For each attribute a value that is wrong in every operator, and a word of the rule it breaks.
+    let wrong = |name: &str| match name {
+        "kernel_height" | "kernel_width" => (0, "kernel"),
+        "stride_height" | "stride_width" => (0, "stride"),
+        "dilation_height" | "dilation_width" => (40_000, "dilation"),
+        "padding_top" | "padding_bottom" | "padding_left" | "padding_right" => (-1, "padding"),
+        "clamp_min" => (-129, "clamp_min"),
+        "clamp_max" => (-200, "clamp_max"),
+        "groups" => (0, "groups"),
+        "count_include_pad" => (2, "count_include_pad"),
+        other => panic!("no wrong value is known for {other}: add one"),
+    };
+    let models = [conv_net(), two_by_two()];
+    for operator in ops::ALL {
+        let net =
+            models.iter().find(|net| net.model.layers.iter().any(|layer| layer.operator == operator.name)).unwrap();
+        let image = net.image();
+        let attributes = record(&image, find(net, operator.name)).attributes;
+        for (index, name) in operator.attributes.iter().enumerate() {
+            let (value, text) = wrong(name);
+            let mut image = image.clone();
+            image.patch(attributes + 4 * index, value as u32);
+            let rule = rule(operator.name, refused(&image));
+            assert!(rule.contains(text), "{} {name}: {rule}", operator.name);
+        }
+    }
+}
+
+#[test]
+fn a_window_larger_than_the_padded_input_is_refused() {
+    for operator in ["conv2d", "depthwise_conv2d", "max_pool2d", "average_pool2d"] {
+        let net = model_with(operator);
+        let mut image = net.image();
+        let node = find(&net, operator);
+        let layer = &net.model.layers[node];
+        let height = net.model.values[layer.inputs[0]].shape[0];
+        let padding = layer.attributes["padding_top"] + layer.attributes["padding_bottom"];
+        let attributes = record(&image, node).attributes;
+        image.patch(attributes, height + padding as u32 + 1);
+        let rule = rule(operator, refused(&image));
+        assert_eq!(rule, "the window is larger than the padded input, by", "{operator}");
+    }
+}
+
+#[test]
+fn groups_that_do_not_divide_the_channels_are_refused() {
+    let net = conv_net();
+    let mut image = net.image();
+    let groups = ops::CONV2D.attributes.iter().position(|&name| name == "groups").unwrap();
+    let attributes = record(&image, 0).attributes;
+    image.patch(attributes + 4 * groups, 3);
+    assert_eq!(rule("conv2d", refused(&image)), "groups does not divide the output channels");
+    image.patch(attributes + 4 * groups, 5);
+    assert_eq!(rule("conv2d", refused(&image)), "groups does not divide the input channels");
+}
+
+#[test]
+fn multipliers_have_their_range() {
+    // A multiplier is a mantissa and a shift.
+    for (operator, last) in [("add", 2), ("requantize", 0)] {
+        for multiplier in 0..=last {
+            let rule = |word: usize, value| rule_of_constant(operator, 0, 2 * multiplier + word, value);
+            assert_eq!(rule(0, -1), "a multiplier's mantissa is negative");
+            for shift in [-32, 31, i32::MIN, i32::MAX] {
+                assert_eq!(rule(1, shift), "a multiplier's shift is not -31 to 30");
+            }
+        }
+    }
+    // Raised by 20 bits, the inputs of an addition have no room for more.
+    assert_eq!(rule_of_constant("add", 0, 1, 1), "the first input's multiplier exceeds 1, shift");
+    assert_eq!(rule_of_constant("add", 0, 3, 1), "the second input's multiplier exceeds 1, shift");
+}
+
+#[test]
+fn softmax_parameters_have_their_range() {
+    for (word, value, expected) in [
+        (0, (1 << 30) - 1, "the multiplier's mantissa is below 2^30"),
+        (0, -1, "the multiplier's mantissa is below 2^30"),
+        (1, -1, "the multiplier's shift is not 0 to 31"),
+        (1, 32, "the multiplier's shift is not 0 to 31"),
+        // The smallest difference was made for a smaller shift.
+        (1, 31, "the smallest difference overflows 32 bits"),
+        (2, 1, "the smallest difference is positive"),
+    ] {
+        assert_eq!(rule_of_constant("softmax", 0, word, value), expected, "word {word} is {value}");
+    }
+}
+
+#[test]
+fn channels_of_weighted_layers_have_their_range() {
+    // A channel is a bias, a multiplier, an addend and a shift.
+    for operator in ["conv2d", "depthwise_conv2d", "fully_connected"] {
+        assert_eq!(rule_of_constant(operator, 0, 0, 0x80), "a weight is below -127, in channel", "{operator}");
+        for bias in [i32::MIN, i32::MAX] {
+            assert!(rule_of_constant(operator, 1, 0, bias).contains("accumulator's bound"), "{operator}");
+        }
+        for shift in [32, -32, i32::MIN, i32::MAX] {
+            assert!(rule_of_constant(operator, 1, 3, shift).contains("requantization shift"), "{operator}");
+        }
+    }
+    // The fully connected layer of the model has the literal form, the convolutions have the other.
+    assert_eq!(rule_of_constant("fully_connected", 1, 1, -1), "the requantization multiplier is negative");
+    assert_eq!(rule_of_constant("fully_connected", 1, 2, 128), "the output's zero point is not int8");
+    assert!(rule_of_constant("conv2d", 1, 2, i32::MAX).contains("|addend|"));
+    assert!(rule_of_constant("conv2d", 1, 2, i32::MIN).contains("|addend|"));
+}
+
+#[test]
+fn constants_lie_inside_the_image_and_have_the_right_length() {
+    for operator in ["conv2d", "depthwise_conv2d", "fully_connected", "add", "requantize", "softmax", "table"] {
+        let net = model_with(operator);
+        let image = net.image();
+        let constant = record(&image, find(&net, operator)).constants;
+        let (offset, length) = (image.word(constant), image.word(constant + 4));
+        for (word, value, expected) in [
+            (0, u32::MAX, "a constant lies outside the image"),
+            (0, image.word(place::CONSTANTS + 4) - length + 1, "a constant lies outside the image"),
+            (4, u32::MAX - offset, "a constant lies outside the image"),
+            (4, length - 8, ""),
+            (4, 0, ""),
+        ] {
+            let mut image = image.clone();
+            image.patch(constant + word, value);
+            let rule = rule(operator, refused(&image));
+            assert!(rule == expected || expected.is_empty(), "{operator}: {rule}");
+        }
+    }
+}
