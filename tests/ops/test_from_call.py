@@ -37,6 +37,7 @@ MODULES: list[tuple[nn.Module, tuple[int, ...], type[Operator]]] = [
     (nn.Conv2d(4, 6, 3), IMAGE, Conv2d),
     (nn.Conv2d(4, 6, (3, 2), stride=(1, 2), padding=(2, 1), dilation=(2, 1), bias=False), IMAGE, Conv2d),
     (nn.Conv2d(4, 6, (3, 5), padding="same"), IMAGE, Conv2d),
+    (nn.Conv2d(4, 6, (4, 2), padding="same"), IMAGE, Conv2d),
     (nn.Conv2d(4, 6, 3, padding="valid", groups=2), IMAGE, Conv2d),
     (nn.Conv2d(4, 8, 3, groups=4), IMAGE, Conv2d),
     (nn.Conv2d(4, 4, 3, padding=1, groups=4), IMAGE, DepthwiseConv2d),

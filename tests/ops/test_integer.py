@@ -6,9 +6,12 @@ import torch
 from torch import Tensor
 from torch_nano._native import NanoError, quantize_multiplier
 from torch_nano.errors import QuantizationError
+from torch_nano.ops._clamp import integer_clamp
 from torch_nano.ops._integer import accumulation_dtype, apply_multipliers, requantize
+from torch_nano.ops._one_layer import run_native
 from torch_nano.ops.conv2d import Conv2d
 from torch_nano.ops.operator import Quantization
+from torch_nano.ops.softmax import Softmax
 from torch_nano.ops.table import Table
 
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
@@ -97,8 +100,11 @@ def test_a_patch_at_the_bound_is_exact() -> None:
 def test_a_table_is_made_in_float32_as_tflm_makes_it() -> None:
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        x = Quantization(float(2.0 ** rng.uniform(-7, -3)), int(rng.integers(-128, 128)))
-        y = Quantization(float(2.0 ** rng.uniform(-9, -3)), int(rng.integers(-128, 128)))
+        exponents = rng.uniform(-7, -3, 2)
+        if seed % 2:
+            # Powers of two, so that halves come up.
+            exponents = np.array([exponents[0].round(), exponents[0].round() + 1])
+        x, y = (Quantization(2.0**exponent, int(rng.integers(-128, 128))) for exponent in exponents.tolist())
         table = Table("elu").quantize({}, [x], [(1,)], y)["table"]
         for q in range(-128, 128):
             real = np.float32(x.scale) * np.float32(q - x.zero_point)
@@ -106,6 +112,31 @@ def test_a_table_is_made_in_float32_as_tflm_makes_it() -> None:
             steps = float(value * (np.float32(1) / np.float32(y.scale)))
             rounded = int(np.copysign(np.floor(abs(steps) + 0.5), steps))
             assert table[q + 128] == min(max(rounded + y.zero_point, -128), 127), f"seed {seed}, input {q}"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "zero_point", "expected"),
+    [
+        (None, None, 7, (-128, 127)),
+        (-1.25, 1.25, 0, (-3, 3)),
+        (-1.2, 1.2, 7, (5, 9)),
+        (-1e9, 1e9, 7, (-128, 127)),
+        (0.0, None, 7, (7, 127)),
+    ],
+)
+def test_a_clamp_rounds_halves_away_from_zero(
+    low: float | None, high: float | None, zero_point: int, expected: tuple[int, int]
+) -> None:
+    assert integer_clamp(low, high, Quantization(0.5, zero_point)) == expected
+
+
+def test_softmax_of_hundreds_of_equal_channels_is_zero_as_in_nano_core() -> None:
+    for channels in (511, 512, 513, 1000, 2048):
+        x = torch.zeros(1, channels, dtype=torch.int8)
+        quantizations = [Quantization(0.1, 0)], Softmax.fixed_quantization
+        assert quantizations[1] is not None
+        y = Softmax().integer_run([x], {}, *quantizations)
+        assert torch.equal(y, run_native(Softmax(), [x], {}, *quantizations, (channels,)))
 
 
 def test_a_function_without_a_value_is_refused() -> None:
