@@ -70,6 +70,7 @@ def test_the_graph_and_the_summary_agree(nano):
     assert [layer.output_shape for layer in summary.layers] == [(8, 40), (8, 20), (16, 20), (16, 1), (5,)]
     assert [layer.macs for layer in summary.layers] == [40 * 8 * 15, 0, 20 * 16 * 24, 0, 16 * 5]
     assert {layer.memory for layer in summary.layers} == {"flash"}
+    assert max(layer.arena_bytes for layer in summary.layers) == summary.arena_bytes
     assert summary.flash_bytes == len(nano.image) and summary.arena_bytes == nano.arena_bytes
     assert summary.macs == 40 * 8 * 15 + 20 * 16 * 24 + 80 and summary.head_bytes == 0
     text = str(summary).splitlines()

@@ -22,7 +22,7 @@ from .ops.operator import Quantization, Shape
 from .quant.quantize import QuantizedGraph
 from .quant.ranges import quantization_of
 from .quant.tensors import dequantize_tensor, quantize_tensor
-from .summary import LayerSummary, Summary
+from .summary import LayerSummary, Summary, arena_in_use
 from .verify import VerifyReport, verify_host, verify_rv32imc
 
 Target = Literal["host", "rv32imc"]
@@ -192,7 +192,8 @@ class NanoModule(nn.Module):
     def summary(self) -> Summary:
         """What each layer costs and where it lies; prints as a table."""
         rows = []
-        for node, entry in zip(layers(self._graph), self._model.layers, strict=True):
+        described = zip(layers(self._graph), self._model.layers, arena_in_use(self._model), strict=True)
+        for node, entry, arena_bytes in described:
             value = self._graph.graph.values[node.output]
             rows.append(
                 LayerSummary(
@@ -201,7 +202,7 @@ class NanoModule(nn.Module):
                     output_shape=value.shape,
                     macs=entry["macs"],
                     weight_bytes=entry["constant_bytes"],
-                    scratch_bytes=entry["scratch_bytes"],
+                    arena_bytes=arena_bytes,
                     variant=entry["variant"],
                     memory="flash",
                 )

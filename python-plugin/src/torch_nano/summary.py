@@ -9,6 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from ._native import Model
 from .ops.operator import Shape
 
 
@@ -25,12 +26,31 @@ class LayerSummary:
     macs: int
     #: Bytes of weights, biases, scales and tables; of the head's state.
     weight_bytes: int
-    #: Bytes of scratch memory while the layer runs.
-    scratch_bytes: int
+    #: Bytes of the arena in use while the layer runs: values still needed, the output, scratch memory.
+    arena_bytes: int
     #: The kernel variant it is packed for.
     variant: int
     #: "flash", or "RAM" for the trainable head.
     memory: str
+
+
+def arena_in_use(model: Model) -> list[int]:
+    """Bytes of the arena in use while each layer runs. The largest is what no plan can go below."""
+    sizes = [
+        height * width * channels for height, width, channels in (value["shape"] for value in model.values)
+    ]
+    end = len(model.layers)
+    made = dict.fromkeys(model.inputs, 0) | {
+        layer["output"]: index for index, layer in enumerate(model.layers)
+    }
+    last = dict(made)
+    for index, layer in enumerate(model.layers):
+        last.update(dict.fromkeys(layer["inputs"], index))
+    last.update(dict.fromkeys(model.outputs, end))
+    return [
+        layer["scratch_bytes"] + sum(sizes[value] for value in made if made[value] <= index <= last[value])
+        for index, layer in enumerate(model.layers)
+    ]
 
 
 @dataclass(frozen=True)
@@ -55,12 +75,12 @@ class Summary:
         table = Table(title=self.name or None, title_justify="left", box=box.SIMPLE_HEAD)
         for header in ("operator", "module", "output"):
             table.add_column(header, no_wrap=True)
-        for header in ("MACs", "weights (B)", "scratch (B)", "variant"):
+        for header in ("MACs", "weights (B)", "arena (B)", "variant"):
             table.add_column(header, justify="right", no_wrap=True)
         table.add_column("memory", no_wrap=True)
         for layer in self.layers:
             shape = " x ".join(map(str, layer.output_shape))
-            numbers = [f"{n:,}" for n in (layer.macs, layer.weight_bytes, layer.scratch_bytes)]
+            numbers = [f"{n:,}" for n in (layer.macs, layer.weight_bytes, layer.arena_bytes)]
             table.add_row(
                 layer.operator, layer.module_path, shape, *numbers, str(layer.variant), layer.memory
             )
