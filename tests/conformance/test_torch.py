@@ -29,7 +29,7 @@ CLAMPS: Mapping[tflm.Activation, dict[str, float]] = {
 }
 #: TFLM's only table: made in float32, as ours are. Its other functions are fixed-point approximations.
 TABLE = "elu"
-ATEN = {"logistic": "sigmoid", "tanh": "tanh", "hard_swish": "hardswish"}
+ATEN = {"logistic": "sigmoid", "tanh": "tanh", "hard_swish": "hardswish", "leaky_relu": "leaky_relu"}
 #: Above, TFLM's sigmoid saturates to 0 at real 0: its fixed point has 4 integer bits.
 LARGEST_UNARY_SCALE = 1.0
 
@@ -89,7 +89,8 @@ def describe(
         case layers.Softmax():
             return Softmax(), {}, [made.x_quantization], tflm.SOFTMAX_OUTPUT
         case layers.Unary():
-            table = Table(ATEN.get(made.function, made.function))
+            arguments = (("negative_slope", made.alpha),) if made.function == "leaky_relu" else ()
+            table = Table(ATEN.get(made.function, made.function), arguments)
             tensors = table.quantize(
                 {}, [quantization(made.x_quantization)], [(256,)], quantization(made.y_quantization)
             )

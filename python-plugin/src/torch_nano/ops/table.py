@@ -26,6 +26,7 @@ UNARY_FUNCTIONS = (
     "hardshrink",
     "hardsigmoid",
     "hardswish",
+    "leaky_relu",
     "log_sigmoid",
     "mish",
     "neg",
