@@ -1,97 +1,8 @@
-//! Output channels of the convolutions and the fully connected layer: bias, requantization, clamp, and their packing.
-
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+//! Output channels of the convolutions and the fully connected layer: their checks and their packing.
 
 use crate::Error;
-use crate::fixed_point::{Multiplier, clamp_to_i8};
+use crate::kernels::{Channel, LITERAL, ONE_PASS};
 use crate::operator::{Node, require};
-
-/// Kernel variant: requantization in its literal form, for every multiplier.
-pub(crate) const LITERAL: u16 = 0;
-/// Kernel variant: both roundings and the zero point in one addition and one shift, where the bounds allow it.
-pub(crate) const ONE_PASS: u16 = 1;
-
-/// What requantization needs of one output channel.
-///
-/// `LITERAL`: `multiplier` is the Q31 mantissa, `shift` its power of two, `addend` the output's zero point.
-/// `ONE_PASS`, from the bit-exact identity (for a right shift e >= 1 and an accumulator
-/// bounded by b with `2 * b + |addend| + 2 < 2^31`, so that no sum below overflows):
-/// with `h = floor(2 * accumulator * 2 * mantissa / 2^32)`, the first rounding is `t = (h + 1) >> 1`, the second
-/// `(t + 2^(e-1) - [t < 0]) >> e`; so `(h + addend - 2 * [h + 1 < 0]) >> shift` with `shift = e + 1` and
-/// `addend = 1 + 2 * (2^(e-1) + (zero_point << e))` does both and adds the zero point. `multiplier` is `2 * mantissa` as u32.
-#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub(crate) struct Channel {
-    pub(crate) bias: i32,
-    multiplier: i32,
-    addend: i32,
-    shift: i32,
-}
-
-/// The requantization of a layer: which form, and the clamp.
-#[derive(Clone, Copy)]
-pub(crate) struct Requantization {
-    form: Form,
-    min: i32,
-    max: i32,
-}
-
-#[derive(Clone, Copy)]
-enum Form {
-    Literal,
-    OnePass,
-    /// The clamp starts at the zero point, so what a negative number rounds to does not matter.
-    OnePassRelu,
-}
-
-impl Channel {
-    #[inline(always)]
-    fn literal(&self, accumulator: i32) -> i32 {
-        Multiplier { mantissa: self.multiplier, shift: self.shift }.apply(accumulator).saturating_add(self.addend)
-    }
-
-    #[inline(always)]
-    fn one_pass<const CORRECT_NEGATIVE: bool>(&self, accumulator: i32) -> i32 {
-        let doubled = i64::from(accumulator << 1);
-        let high = ((doubled * i64::from(self.multiplier as u32)) >> 32) as i32;
-        let correction = if CORRECT_NEGATIVE { ((high + 1) >> 31) << 1 } else { 0 };
-        (high + self.addend + correction) >> (self.shift & 31)
-    }
-}
-
-impl Requantization {
-    pub(crate) fn new(variant: u16, zero_point: i32, min: i32, max: i32) -> Self {
-        let form = match variant {
-            LITERAL => Form::Literal,
-            _ if min >= zero_point => Form::OnePassRelu,
-            _ => Form::OnePass,
-        };
-        Requantization { form, min, max }
-    }
-
-    /// Requantizes `accumulators` of one channel into every `pitch`-th byte of `output`.
-    #[inline(always)]
-    pub(crate) fn store(&self, channel: &Channel, accumulators: &[i32], output: &mut [i8], pitch: usize) {
-        let outputs = output.iter_mut().step_by(pitch);
-        match self.form {
-            Form::OnePassRelu => {
-                for (output, &accumulator) in outputs.zip(accumulators) {
-                    *output = clamp_to_i8(channel.one_pass::<false>(accumulator), self.min, self.max);
-                }
-            }
-            Form::OnePass => {
-                for (output, &accumulator) in outputs.zip(accumulators) {
-                    *output = clamp_to_i8(channel.one_pass::<true>(accumulator), self.min, self.max);
-                }
-            }
-            Form::Literal => {
-                for (output, &accumulator) in outputs.zip(accumulators) {
-                    *output = clamp_to_i8(channel.literal(accumulator), self.min, self.max);
-                }
-            }
-        }
-    }
-}
 
 /// Checks the channels of a node: clamp, variant, multipliers, weights in [-127, 127], and that no accumulator can overflow.
 /// `weights_of(channel)` gives the channel's weights.
@@ -160,11 +71,6 @@ fn one_pass_bound(bound: i64, addend: i32) -> i64 {
     2 * bound + i64::from(addend).abs() + 2
 }
 
-/// The addend of the one-pass form for a right shift of `e`, 1 to 21.
-fn one_pass_addend(e: i32, zero_point: i32) -> i32 {
-    1 + 2 * ((1 << (e - 1)) + (zero_point << e))
-}
-
 /// Checks that a clamp is an int8 interval.
 pub(crate) fn check_clamp(operator: &'static str, (min, max): (i32, i32)) -> Result<(), Error> {
     require!(operator, (-128..=127).contains(&min), "clamp_min is not int8", min);
@@ -177,9 +83,10 @@ pub(crate) mod pack {
     use alloc::vec::Vec;
     use zerocopy::IntoBytes;
 
-    use super::{Channel, LITERAL, ONE_PASS, accumulator_bound, one_pass_addend, one_pass_bound};
+    use super::{accumulator_bound, one_pass_bound};
     use crate::fixed_point::Multiplier;
     use crate::image::{Layer, WriteError};
+    use crate::kernels::{Channel, LITERAL, ONE_PASS, one_pass_addend};
 
     /// Channels of a layer with `outputs` output channels of `per_output` weights each, in the order of the tensor
     /// `weights`; returns the variant that fits them all and their bytes. The input's zero point goes into the bias.
@@ -219,35 +126,5 @@ pub(crate) mod pack {
             })
             .collect();
         Ok((if one_pass { ONE_PASS } else { LITERAL }, channels.as_bytes().to_vec()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_pass_equals_the_literal_form() {
-        let mut state = 0x2545_F491_4F6C_DD1Du64;
-        let mut random = move || {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state
-        };
-        for round in 0..2_000_000 {
-            let mantissa = (1 << 30) | (random() as i32 & ((1 << 30) - 1));
-            let e = 1 + (random() % 21) as i32;
-            let zero_point = (random() % 256) as i32 - 128;
-            let addend = one_pass_addend(e, zero_point);
-            let largest = ((1i64 << 31) - 3 - i64::from(addend).abs()) / 2;
-            let accumulator = (i64::from(random() as i32).clamp(-largest, largest) as i32) >> (random() % 28);
-            let literal = Channel { bias: 0, multiplier: mantissa, addend: zero_point, shift: -e };
-            let one_pass = Channel { bias: 0, multiplier: mantissa << 1, addend, shift: e + 1 };
-            let expected = literal.literal(accumulator);
-            assert_eq!(one_pass.one_pass::<true>(accumulator), expected, "round {round}: {accumulator} {literal:?}");
-            let relu = one_pass.one_pass::<false>(accumulator).max(zero_point);
-            assert_eq!(relu, expected.max(zero_point), "round {round}: {accumulator} {literal:?}");
-        }
     }
 }

@@ -4,13 +4,15 @@
 //! `s_x * s_w`, `weight_scales` float32 [out]. Bit-exact with TensorFlow Lite Micro's int8 `CONV_2D`.
 //!
 //! Packed: per group, blocks of four output channels (the last filled up with zeros), each
-//! [kernel_height][kernel_width][in / groups][4], so that one pass over an input row feeds four accumulators.
+//! [kernel_height][kernel_width][in / groups][4]. Scratch: the inputs under the windows of four output pixels side by side,
+//! [kernel_height][kernel_width][in / groups][4]; every block of channels then runs over them in one pass, 16 accumulators at a time.
 
 use crate::image::Value;
 use crate::operator::{Io, Node, Operator, require};
-use crate::ops::channels::{self, Channel, Requantization};
-use crate::ops::window::window_attributes;
-use crate::{Error, kernels};
+use crate::ops::channels;
+use crate::ops::window::{Window, window_attributes};
+use crate::kernels::{self, Channel, Columns, Form, LANES, Literal, OnePass, Requantization};
+use crate::Error;
 
 /// Table entry of the convolution.
 pub const CONV2D: Operator = Operator {
@@ -25,10 +27,6 @@ pub const CONV2D: Operator = Operator {
 };
 
 const NAME: &str = "conv2d";
-/// Output channels per packed block.
-const LANES: usize = 4;
-/// Output pixels per tile.
-const PIXELS: usize = 4;
 
 window_attributes!(groups, clamp_min, clamp_max);
 
@@ -56,7 +54,7 @@ impl<'a> Conv2d<'a> {
         let attributes = Attributes::read(NAME, node.attributes())?;
         let (input, output) = (node.input(0), node.output());
         let requantization =
-            Requantization::new(node.variant(), output.zero_point, attributes.clamp_min, attributes.clamp_max);
+            Requantization::new(node.variant(), attributes.clamp_min, attributes.clamp_max);
         let weights = node.constant(NAME, 0)?;
         let channels = node.constant(NAME, 1)?;
         Ok(Conv2d { attributes, input, output, weights, channels, requantization })
@@ -70,7 +68,7 @@ impl<'a> Conv2d<'a> {
         let weights = self.blocks() as u64 * self.block_length() as u64;
         require!(NAME, self.weights.len() as u64 == weights, "wrong number of weights", self.weights.len() as i64);
         require!(NAME, self.channels.len() == outputs, "wrong number of channels", self.channels.len() as i64);
-        let scratch = attributes.window().scratch_length(self.input);
+        let scratch = self.block_length() / LANES * LANES;
         require!(NAME, node.scratch_length() == scratch, "wrong scratch length", node.scratch_length() as i64);
         channels::check(NAME, node, self.channels, (attributes.clamp_min, attributes.clamp_max), |channel| {
             let (group, within) = (channel / self.per_group(), channel % self.per_group());
@@ -102,56 +100,173 @@ impl<'a> Conv2d<'a> {
     }
 
     fn run(&self, io: &mut Io<'_>) {
-        let window = self.attributes.window();
-        let output_row = self.output.shape[1] as usize * self.output.shape[2] as usize;
-        for (y, output) in io.output.chunks_exact_mut(output_row).enumerate() {
-            let (rows, pitch) = window.rows(y, self.input, io.inputs[0], io.scratch);
-            for block in 0..self.blocks() {
-                self.row(block, rows, pitch, output);
-            }
+        match self.requantization.is_one_pass() {
+            true => self.run_as::<OnePass>(io),
+            false => self.run_as::<Literal>(io),
         }
     }
 
-    /// One block of output channels for one row of output pixels; `rows` holds the input rows, `pitch` bytes apart.
-    fn row(&self, block: usize, rows: &[i8], pitch: usize, output: &mut [i8]) {
-        let attributes = &self.attributes;
-        let per_group_blocks = self.per_group().div_ceil(LANES);
-        let (group, within) = (block / per_group_blocks, block % per_group_blocks);
-        let first = group * self.per_group() + within * LANES;
-        let lanes = (self.per_group() - within * LANES).min(LANES);
-        let channels = &self.channels[first..first + lanes];
-        let mut bias = [0; LANES];
-        for (bias, channel) in bias.iter_mut().zip(channels) {
-            *bias = channel.bias;
-        }
-        let weights = &self.weights[block * self.block_length()..][..self.block_length()];
+    fn run_as<F: Form>(&self, io: &mut Io<'_>) {
         let outputs = self.output.shape[2] as usize;
-        let step = attributes.stride_width as usize * self.input.shape[2] as usize;
-        let runs = self.runs();
-        let mut start = group * self.inputs_per_group();
-        for tile in output.chunks_mut(PIXELS * outputs) {
+        let gather = self.gather();
+        let columns = io.scratch.as_chunks_mut().0;
+        let (mut y, mut x) = (0, 0);
+        for tile in io.output.chunks_mut(LANES * outputs) {
             let pixels = tile.len() / outputs;
-            // A narrower tile at the end of a row computes its first pixel again in the places it does not store.
-            let starts: [usize; PIXELS] = core::array::from_fn(|pixel| start + if pixel < pixels { pixel * step } else { 0 });
-            let accumulators = kernels::dot_4x4(bias, rows, pitch, starts, &runs, weights);
-            for (lane, channel) in channels.iter().enumerate() {
-                self.requantization.store(channel, &accumulators[lane][..pixels], &mut tile[first + lane..], outputs);
+            for group in 0..self.attributes.groups as usize {
+                gather.fill(columns, pixels, (y, x), group, io.inputs[0]);
+                self.tile::<F>(columns, group, tile);
             }
-            start += PIXELS * step;
+            x += pixels;
+            while x >= gather.output_width {
+                (y, x) = (y + 1, x - gather.output_width);
+            }
         }
     }
 
-    /// How the input bytes under a window lie in memory.
-    fn runs(&self) -> kernels::Runs {
-        let attributes = &self.attributes;
-        let rows = attributes.kernel_height as usize;
-        let kernel_width = attributes.kernel_width as usize;
-        let per_group = self.inputs_per_group();
-        if attributes.dilation_width == 1 && attributes.groups == 1 {
-            return kernels::Runs { rows, per_row: 1, length: kernel_width * per_group, step: 0 };
+    fn gather(&self) -> Gather {
+        let window = self.attributes.window();
+        let [mut height, mut width, channels] = self.input.shape.map(|side| side as usize);
+        let mut output_width = self.output.shape[1] as usize;
+        // A 1x1 convolution sees one long row.
+        if window.area() == 1 && self.input.len() * self.output.shape[2] as usize == self.output.len() * channels {
+            (height, width, output_width) = (1, height * width, height * width);
         }
-        let step = attributes.dilation_width as usize * self.input.shape[2] as usize;
-        kernels::Runs { rows, per_row: kernel_width, length: per_group, step }
+        Gather {
+            window,
+            height,
+            width,
+            channels,
+            output_width,
+            length: self.inputs_per_group(),
+            together: if window.horizontal.dilation == 1 && self.attributes.groups == 1 { window.horizontal.kernel } else { 1 },
+            zero: self.input.zero_point as i8,
+        }
+    }
+
+    /// All output channels of `group` for the pixels of one tile.
+    fn tile<F: Form>(&self, columns: &Columns, group: usize, tile: &mut [i8]) {
+        let outputs = self.output.shape[2] as usize;
+        let first = group * self.per_group();
+        let blocks = self.per_group().div_ceil(LANES);
+        let weights = &self.weights[group * blocks * self.block_length()..][..blocks * self.block_length()];
+        let (full, rest) = self.channels[first..first + self.per_group()].as_chunks();
+        if tile.len() == LANES * outputs {
+            block_row::<F>(&self.requantization, full, columns, weights, &mut tile[first..], outputs);
+        } else {
+            for (index, channels) in full.iter().enumerate() {
+                let weights = &weights[index * self.block_length()..];
+                self.partial::<F>(channels, LANES, columns, weights, &mut tile[first + index * LANES..]);
+            }
+        }
+        if !rest.is_empty() {
+            let mut channels = [Channel::default(); LANES];
+            channels[..rest.len()].copy_from_slice(rest);
+            let weights = &weights[full.len() * self.block_length()..];
+            self.partial::<F>(&channels, rest.len(), columns, weights, &mut tile[first + full.len() * LANES..]);
+        }
+    }
+
+    /// The first `count` channels of one block for as many pixels as begin in `tile`.
+    #[cold]
+    fn partial<F: Form>(&self, channels: &[Channel; LANES], count: usize, columns: &Columns, weights: &[i8], tile: &mut [i8]) {
+        let mut pixels = [[0; LANES]; LANES];
+        let output = pixels.as_flattened_mut();
+        block_row::<F>(&self.requantization, core::slice::from_ref(channels), columns, weights, output, LANES);
+        for (output, pixel) in tile.chunks_mut(self.output.shape[2] as usize).zip(pixels) {
+            output[..count].copy_from_slice(&pixel[..count]);
+        }
+    }
+}
+
+/// Where the inputs of a tile are found.
+struct Gather {
+    window: Window,
+    height: usize,
+    width: usize,
+    channels: usize,
+    output_width: usize,
+    /// Channels of a group.
+    length: usize,
+    /// Taps that lie side by side in the input, and are copied together.
+    together: i32,
+    zero: i8,
+}
+
+impl Gather {
+    /// Copies what the windows of `pixels` output pixels from (y, x) on cover, in the channels of `group`, each into its column.
+    fn fill(&self, columns: &mut Columns, pixels: usize, (y, x): (usize, usize), group: usize, input: &[i8]) {
+        let Window { vertical, horizontal } = self.window;
+        let (top, left) = (vertical.start(y), horizontal.start(x));
+        let bottom = top + (vertical.kernel - 1) * vertical.dilation;
+        let right = left + (LANES as i32 - 1) * horizontal.stride + (horizontal.kernel - 1) * horizontal.dilation;
+        let inside = top >= 0 && left >= 0 && bottom < self.height as i32 && right < self.width as i32;
+        if !inside || x + LANES > self.output_width {
+            return self.fill_by_tap(columns, pixels, (y, x), group, input);
+        }
+        let first = (top as usize * self.width + left as usize) * self.channels + group * self.length;
+        let mut runs = columns.chunks_exact_mut(self.together as usize * self.length);
+        for ky in 0..vertical.kernel as usize {
+            let mut start = first + ky * vertical.dilation as usize * self.width * self.channels;
+            for _ in (0..horizontal.kernel).step_by(self.together as usize) {
+                let Some(columns) = runs.next() else { return };
+                kernels::fill_columns(columns, &input[start..], horizontal.stride as usize * self.channels);
+                start += horizontal.dilation as usize * self.channels;
+            }
+        }
+    }
+
+    /// [`Gather::fill`] for windows that lie partly in the padding, or not side by side.
+    #[inline(never)]
+    fn fill_by_tap(&self, columns: &mut Columns, pixels: usize, (mut y, mut x): (usize, usize), group: usize, input: &[i8]) {
+        let Window { vertical, horizontal } = self.window;
+        for pixel in 0..pixels {
+            let (top, left) = (vertical.start(y), horizontal.start(x));
+            let mut taps = columns.chunks_exact_mut(self.length);
+            for ky in 0..vertical.kernel {
+                let y = top + ky * vertical.dilation;
+                for kx in 0..horizontal.kernel {
+                    let Some(columns) = taps.next() else { return };
+                    let x = left + kx * horizontal.dilation;
+                    if (y as usize) < self.height && (x as usize) < self.width {
+                        let start = (y as usize * self.width + x as usize) * self.channels + group * self.length;
+                        kernels::fill_column(columns, pixel, &input[start..][..self.length]);
+                    } else {
+                        columns.iter_mut().for_each(|column| column[pixel] = self.zero);
+                    }
+                }
+            }
+            x += 1;
+            if x == self.output_width {
+                (y, x) = (y + 1, 0);
+            }
+        }
+    }
+}
+
+/// Some blocks of output channels for one tile, to the beginning of each of its pixels, which lie `pitch` bytes apart in `output`.
+#[inline(never)]
+fn block_row<F: Form>(
+    requantization: &Requantization,
+    channels: &[[Channel; LANES]],
+    columns: &Columns,
+    weights: &[i8],
+    output: &mut [i8],
+    pitch: usize,
+) {
+    let requantization = *requantization;
+    assert!(output.len() >= (LANES - 1) * pitch + LANES * channels.len());
+    let mut first = output.as_mut_ptr();
+    for (channels, weights) in channels.iter().zip(weights.as_chunks::<LANES>().0.chunks_exact(columns.len())) {
+        let sums = kernels::dot_4x4(channels.each_ref().map(|channel| channel.bias), columns, weights);
+        for (lane, (channel, sums)) in channels.iter().zip(&sums).enumerate() {
+            for (pixel, &sum) in sums.iter().enumerate() {
+                // SAFETY: pixel and lane are below LANES, and the length was checked above. A check per element costs 3
+                // instructions per output.
+                unsafe { *first.add(pixel * pitch + lane) = requantization.apply_as::<F>(channel, sum) };
+            }
+        }
+        first = first.wrapping_add(LANES);
     }
 }
 
@@ -174,6 +289,6 @@ fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::
             packed[(block * per_output + position) * LANES + within % LANES] = weight as u8;
         }
     }
-    let scratch_length = attributes.window().scratch_length(&layer.inputs[0]);
+    let scratch_length = per_output * LANES;
     Ok(crate::image::Packed { variant, attributes: words, constants: vec![packed, channels], scratch_length })
 }

@@ -4,13 +4,15 @@
 //! Tensors for the writer: `weights` int8 [channels, kernel_height, kernel_width], `bias` int32 [channels] with scale
 //! `s_x * s_w`, `weight_scales` float32 [channels]. Bit-exact with TensorFlow Lite Micro's int8 `DEPTHWISE_CONV_2D`.
 //!
-//! Packed: blocks of four channels (the last filled up with zeros), each [kernel_height][kernel_width][4].
+//! Packed: blocks of four channels (the last filled up with zeros), each [kernel_height][kernel_width][4], or
+//! [kernel_width][kernel_height][4] where the kernel goes along rows (see [`Sweep`]).
 
 use crate::image::Value;
 use crate::operator::{Io, Node, Operator, require};
-use crate::ops::channels::{self, Channel, Requantization};
-use crate::ops::window::window_attributes;
-use crate::{Error, kernels};
+use crate::ops::channels;
+use crate::ops::window::{Axis, Window, window_attributes};
+use crate::Error;
+use crate::kernels::{self, Channel, LANES, Lines, ONE_PASS, Requantization, Taps};
 
 /// Table entry of the depthwise convolution.
 pub const DEPTHWISE_CONV2D: Operator = Operator {
@@ -25,8 +27,6 @@ pub const DEPTHWISE_CONV2D: Operator = Operator {
 };
 
 const NAME: &str = "depthwise_conv2d";
-/// Channels per packed block.
-const LANES: usize = 4;
 /// Output pixels per tile.
 const PIXELS: usize = 2;
 
@@ -46,7 +46,7 @@ impl<'a> DepthwiseConv2d<'a> {
         let attributes = Attributes::read(NAME, node.attributes())?;
         let (input, output) = (node.input(0), node.output());
         let requantization =
-            Requantization::new(node.variant(), output.zero_point, attributes.clamp_min, attributes.clamp_max);
+            Requantization::new(node.variant(), attributes.clamp_min, attributes.clamp_max);
         let weights = node.constant(NAME, 0)?;
         let channels = node.constant(NAME, 1)?;
         Ok(DepthwiseConv2d { attributes, input, output, weights, channels, requantization })
@@ -61,12 +61,13 @@ impl<'a> DepthwiseConv2d<'a> {
         let weights = count.div_ceil(LANES as u32) as u64 * self.block_length() as u64;
         require!(NAME, self.weights.len() as u64 == weights, "wrong number of weights", self.weights.len() as i64);
         require!(NAME, self.channels.len() == count as usize, "wrong number of channels", self.channels.len() as i64);
-        let scratch = attributes.window().scratch_length(self.input);
-        require!(NAME, node.scratch_length() == scratch, "wrong scratch length", node.scratch_length() as i64);
         channels::check(NAME, node, self.channels, (attributes.clamp_min, attributes.clamp_max), |channel| {
             let block = &self.weights[channel / LANES * self.block_length()..][..self.block_length()];
             block.iter().skip(channel % LANES).step_by(LANES).copied()
-        })
+        })?;
+        let scratch = attributes.scratch_length(self.input, self.output, node.variant());
+        require!(NAME, node.scratch_length() == scratch, "wrong scratch length", node.scratch_length() as i64);
+        Ok(())
     }
 
     fn block_length(&self) -> usize {
@@ -74,42 +75,148 @@ impl<'a> DepthwiseConv2d<'a> {
     }
 
     fn run(&self, io: &mut Io<'_>) {
+        match Sweep::new(self.attributes.window(), self.input, self.output, self.requantization.variant()) {
+            Some(sweep) => self.run_by_line(&sweep, io),
+            None => self.run_by_row(io),
+        }
+    }
+
+    fn run_by_line(&self, sweep: &Sweep, io: &mut Io<'_>) {
+        let blocks = self.weights.as_chunks::<LANES>().0.as_chunks::<9>().0;
+        for index in 0..sweep.count {
+            let first = sweep.across.start(index);
+            let starts = [0, 1, 2].map(|line| {
+                let line = (first + line * sweep.across.dilation) as usize;
+                // A negative line is a huge usize.
+                (line < sweep.width).then(|| line * sweep.input_step)
+            });
+            let output = &mut io.output[index * sweep.output_step..];
+            sweep.lines.run(self.channels, blocks, self.requantization, io.inputs[0], starts, output);
+        }
+    }
+
+    fn run_by_row(&self, io: &mut Io<'_>) {
         let window = self.attributes.window();
         let output_row = self.output.shape[1] as usize * self.output.shape[2] as usize;
         for (y, output) in io.output.chunks_exact_mut(output_row).enumerate() {
             let (rows, pitch) = window.rows(y, self.input, io.inputs[0], io.scratch);
-            for (block, channels) in self.channels.chunks(LANES).enumerate() {
-                self.row(block, channels, rows, pitch, output);
+            let step = self.attributes.dilation_width as usize * self.input.shape[2] as usize;
+            let taps = Taps {
+                rows: self.attributes.kernel_height as usize,
+                pitch,
+                per_row: self.attributes.kernel_width as usize,
+                step,
+            };
+            let weights = self.weights.as_chunks().0.chunks_exact(window.area());
+            for (block, (channels, weights)) in self.channels.chunks(LANES).zip(weights).enumerate() {
+                match channels.try_into() {
+                    Ok(channels) => self.row(block * LANES, channels, weights, rows, &taps, output),
+                    Err(_) => self.last_channels(block * LANES, channels, weights, rows, &taps, output),
+                }
             }
         }
     }
 
-    /// One block of channels for one row of output pixels; `rows` holds the input rows, `pitch` bytes apart.
-    fn row(&self, block: usize, channels: &[Channel], rows: &[i8], pitch: usize, output: &mut [i8]) {
-        let mut bias = [0; LANES];
-        for (bias, channel) in bias.iter_mut().zip(channels) {
-            *bias = channel.bias;
-        }
-        let weights = &self.weights[block * self.block_length()..][..self.block_length()];
+    /// Four channels, from `first` on, of one row of output pixels; `rows` holds the input rows under it.
+    fn row(
+        &self,
+        first: usize,
+        channels: &[Channel; LANES],
+        weights: &[[i8; LANES]],
+        rows: &[i8],
+        taps: &Taps,
+        output: &mut [i8],
+    ) {
         let count = self.output.shape[2] as usize;
-        let first = block * LANES;
         let step = self.attributes.stride_width as usize * count;
-        let taps = kernels::Runs {
-            rows: self.attributes.kernel_height as usize,
-            per_row: self.attributes.kernel_width as usize,
-            length: channels.len(),
-            step: self.attributes.dilation_width as usize * count,
-        };
+        let bias = channels.each_ref().map(|channel| channel.bias);
         let mut start = first;
         for tile in output.chunks_mut(PIXELS * count) {
-            let pixels = tile.len() / count;
-            // A narrower tile at the end of a row computes its first pixel again in the place it does not store.
-            let starts = [start, start + if pixels == PIXELS { step } else { 0 }];
-            let sums = kernels::depthwise_4x2(bias, rows, pitch, starts, &taps, weights);
-            for (lane, channel) in channels.iter().enumerate() {
-                self.requantization.store(channel, &sums[lane][..pixels], &mut tile[first + lane..], count);
+            // The second pixel of a narrower tile at the end of a row is computed from the first's inputs, and dropped.
+            let starts = [start, if tile.len() > count { start + step } else { start }];
+            let sums = kernels::depthwise_4x2(bias, rows, starts, taps, weights);
+            for (pixel, output) in tile.chunks_exact_mut(count).enumerate() {
+                for ((output, channel), sums) in output[first..].iter_mut().zip(channels).zip(&sums) {
+                    *output = self.requantization.apply(channel, sums[pixel]);
+                }
             }
             start += PIXELS * step;
+        }
+    }
+
+    /// The last one to three channels, one at a time.
+    fn last_channels(
+        &self,
+        first: usize,
+        channels: &[Channel],
+        weights: &[[i8; LANES]],
+        rows: &[i8],
+        taps: &Taps,
+        output: &mut [i8],
+    ) {
+        let count = self.output.shape[2] as usize;
+        for (x, pixel) in output.chunks_exact_mut(count).enumerate() {
+            let start = first + x * self.attributes.stride_width as usize * count;
+            for (lane, (channel, output)) in channels.iter().zip(&mut pixel[first..]).enumerate() {
+                let sum = weights.iter().enumerate().fold(channel.bias, |sum, (tap, weights)| {
+                    let place = tap / taps.per_row * taps.pitch + tap % taps.per_row * taps.step;
+                    sum + i32::from(rows[start + lane + place]) * i32::from(weights[lane])
+                });
+                *output = self.requantization.apply(channel, sum);
+            }
+        }
+    }
+}
+
+/// How to compute a layer line by line: columns or rows, whichever are longer, if the kernel can do them.
+struct Sweep {
+    lines: Lines,
+    /// The window across the lines.
+    across: Axis,
+    /// Number of input lines, and bytes from one to the next.
+    width: usize,
+    input_step: usize,
+    /// Number of output lines, and bytes from one to the next.
+    count: usize,
+    output_step: usize,
+    /// The lines are columns.
+    down: bool,
+}
+
+impl Sweep {
+    fn new(window: Window, input: &Value, output: &Value, variant: u16) -> Option<Sweep> {
+        let sweep = |down: bool| {
+            let (along, across) = if down { (window.vertical, window.horizontal) } else { (window.horizontal, window.vertical) };
+            let sides = |value: &Value| {
+                let [height, width, channels] = value.shape.map(|side| side as usize);
+                // Number of elements along and across, each with the bytes from one to the next.
+                if down { [(height, width * channels), (width, channels)] } else { [(width, channels), (height, width * channels)] }
+            };
+            let [(inputs, input_step), (width, line_step)] = sides(input);
+            let [(outputs, output_step), (count, output_line_step)] = sides(output);
+            let kernel = along.kernel == 3 && across.kernel == 3 && along.dilation == 1 && along.stride <= 2;
+            let fits = kernel && along.before <= 1 && along.after <= 1 && inputs >= 3 && variant == ONE_PASS;
+            let (stride, before, zero) = (along.stride as usize, along.before as usize, input.zero_point);
+            fits.then_some(Sweep {
+                lines: Lines { stride, before, inputs, input_step, outputs, output_step, zero },
+                across,
+                width,
+                input_step: line_step,
+                count,
+                output_step: output_line_step,
+                down,
+            })
+        };
+        [sweep(true), sweep(false)].into_iter().flatten().min_by_key(|sweep| sweep.count)
+    }
+}
+
+impl Attributes {
+    /// Bytes of scratch; line by line, a layer needs none.
+    fn scratch_length(&self, input: &Value, output: &Value, variant: u16) -> usize {
+        match Sweep::new(self.window(), input, output, variant) {
+            Some(_) => 0,
+            None => self.window().scratch_length(input),
         }
     }
 }
@@ -122,12 +229,15 @@ fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::
     attributes.window().check(NAME, &layer.inputs[0], &layer.output)?;
     let (count, taps) = (layer.output.shape[2] as usize, attributes.window().area());
     let (variant, channels) = channels::pack::channels(layer, count, taps)?;
+    let sweep = Sweep::new(attributes.window(), &layer.inputs[0], &layer.output, variant);
+    let along_rows = sweep.is_some_and(|sweep| !sweep.down);
     let mut packed = vec![0u8; count.div_ceil(LANES) * taps * LANES];
     for (channel, weights) in layer.int8("weights", count * taps)?.chunks_exact(taps.max(1)).enumerate() {
         for (tap, &weight) in weights.iter().enumerate() {
+            let tap = if along_rows { tap % 3 * 3 + tap / 3 } else { tap };
             packed[(channel / LANES * taps + tap) * LANES + channel % LANES] = weight as u8;
         }
     }
-    let scratch_length = attributes.window().scratch_length(&layer.inputs[0]);
+    let scratch_length = attributes.scratch_length(&layer.inputs[0], &layer.output, variant);
     Ok(crate::image::Packed { variant, attributes: words, constants: vec![packed, channels], scratch_length })
 }

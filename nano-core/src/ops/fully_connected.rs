@@ -3,12 +3,13 @@
 //! Tensors for the writer: `weights` int8 [out, in], `bias` int32 [out] with scale `s_x * s_w`, `weight_scales` float32 [out].
 //! Bit-exact with TensorFlow Lite Micro's int8 `FULLY_CONNECTED`.
 //!
-//! Packed: groups of 8 output channels, then one each of 4, 2 and 1 as the rest needs, each [in][channels of the group].
+//! Packed: groups of 16 output channels, then one each of 8, 4, 2 and 1 as the rest needs, each [in][channels of the group].
 
 use crate::image::Value;
 use crate::operator::{Io, Node, Operator, attributes, require};
-use crate::ops::channels::{self, Channel, Requantization};
-use crate::{Error, kernels};
+use crate::ops::channels;
+use crate::kernels::{Channel, Requantization, Sums};
+use crate::Error;
 
 /// Table entry of the fully connected layer.
 pub const FULLY_CONNECTED: Operator = Operator {
@@ -38,24 +39,13 @@ struct FullyConnected<'a> {
     requantization: Requantization,
 }
 
-/// Number of channels in the packed group that starts at channel `first` of `outputs`.
-fn lanes(first: usize, outputs: usize) -> usize {
-    match outputs - first {
-        8.. => 8,
-        4.. => 4,
-        2.. => 2,
-        _ => 1,
-    }
-}
-
 /// First channel and size of every packed group.
 fn groups(outputs: usize) -> impl Iterator<Item = (usize, usize)> {
     let mut first = 0;
     core::iter::from_fn(move || {
-        let size = lanes(first, outputs.max(first + 1));
-        let group = (first < outputs).then_some((first, size));
+        let size = [16, 8, 4, 2, 1].into_iter().find(|size| first + size <= outputs)?;
         first += size;
-        group
+        Some((first - size, size))
     })
 }
 
@@ -64,7 +54,7 @@ impl<'a> FullyConnected<'a> {
         let attributes = Attributes::read(NAME, node.attributes())?;
         let (input, output) = (node.input(0), node.output());
         let requantization =
-            Requantization::new(node.variant(), output.zero_point, attributes.clamp_min, attributes.clamp_max);
+            Requantization::new(node.variant(), attributes.clamp_min, attributes.clamp_max);
         let weights = node.constant(NAME, 0)?;
         let channels = node.constant(NAME, 1)?;
         Ok(FullyConnected { attributes, input, output, weights, channels, requantization })
@@ -86,27 +76,27 @@ impl<'a> FullyConnected<'a> {
     }
 
     fn run(&self, io: &mut Io<'_>) {
-        let inputs = io.inputs[0];
-        let mut first = 0;
-        while first < io.output.len() {
-            first += match lanes(first, io.output.len()) {
-                8 => self.group::<8>(first, inputs, io.output),
-                4 => self.group::<4>(first, inputs, io.output),
-                2 => self.group::<2>(first, inputs, io.output),
-                _ => self.group::<1>(first, inputs, io.output),
-            };
+        for (first, size) in groups(io.output.len()) {
+            match size {
+                16 => self.group::<16>(first, io.inputs[0], io.output),
+                8 => self.group::<8>(first, io.inputs[0], io.output),
+                4 => self.group::<4>(first, io.inputs[0], io.output),
+                2 => self.group::<2>(first, io.inputs[0], io.output),
+                _ => self.group::<1>(first, io.inputs[0], io.output),
+            }
         }
     }
 
-    fn group<const LANES: usize>(&self, first: usize, inputs: &[i8], output: &mut [i8]) -> usize {
-        let channels = &self.channels[first..first + LANES];
-        let mut sums: [i32; LANES] = core::array::from_fn(|lane| channels[lane].bias);
-        let weights = &self.weights[first * inputs.len()..][..LANES * inputs.len()];
-        kernels::dot_rows(&mut sums, inputs, weights);
-        for ((channel, &sum), output) in channels.iter().zip(&sums).zip(&mut output[first..]) {
-            self.requantization.store(channel, &[sum], core::slice::from_mut(output), 1);
+    fn group<const SIZE: usize>(&self, first: usize, inputs: &[i8], output: &mut [i8])
+    where
+        [i32; SIZE]: Sums,
+    {
+        let channels: &[Channel] = &self.channels[first..first + SIZE];
+        let mut sums: [i32; SIZE] = core::array::from_fn(|index| channels[index].bias);
+        sums.add_products(inputs, &self.weights[first * inputs.len()..][..SIZE * inputs.len()]);
+        for ((output, channel), sum) in output[first..][..SIZE].iter_mut().zip(channels).zip(sums) {
+            *output = self.requantization.apply(channel, sum);
         }
-        LANES
     }
 }
 

@@ -38,14 +38,45 @@ impl Axis {
         index as i32 * self.stride - self.before
     }
 
-    /// The input positions under window `index`, without those in the padding.
-    pub(crate) fn covered(&self, index: usize, input: u32) -> impl Iterator<Item = usize> + Clone {
+    /// The taps of window `index` that lie inside the input: the position of the first, and their number.
+    pub(crate) fn covered(&self, index: usize, input: u32) -> (usize, usize) {
         let start = self.start(index);
-        let positions = (0..self.kernel).map({
-            let dilation = self.dilation;
-            move |tap| start + tap * dilation
-        });
-        positions.filter(move |position| (0..input as i32).contains(position)).map(|position| position as usize)
+        // Taps before the input, and before its end.
+        let before = divide_up(-start, self.dilation);
+        let end = divide_up(input as i32 - start, self.dilation).min(self.kernel);
+        let count = (end - before).max(0);
+        ((start + before * self.dilation) as usize, count as usize)
+    }
+}
+
+/// `a / b`, rounded up; 0 for a negative `a`.
+fn divide_up(a: i32, b: i32) -> i32 {
+    (a.max(0) as u32).div_ceil(b as u32) as i32
+}
+
+/// The part of a window that lies inside the input: numbers of rows and columns, and bytes from one to the next.
+struct Patch {
+    rows: usize,
+    row_step: usize,
+    columns: usize,
+    step: usize,
+}
+
+impl Patch {
+    /// Folds the elements of `N` channels; the patch's first element begins `input`.
+    #[inline(always)]
+    fn fold<const N: usize>(&self, input: &[i8], start: i32, fold: impl Fn(i32, i32) -> i32) -> [i32; N] {
+        let mut folded = [start; N];
+        for row in 0..self.rows {
+            let mut place = row * self.row_step;
+            for _ in 0..self.columns {
+                for (folded, &x) in folded.iter_mut().zip(&input[place..place + N]) {
+                    *folded = fold(*folded, x.into());
+                }
+                place += self.step;
+            }
+        }
+        folded
     }
 }
 
@@ -79,14 +110,14 @@ impl Window {
             [(self.vertical, input.shape[0], output.shape[0]), (self.horizontal, input.shape[1], output.shape[1])]
         {
             let mut windows = 0..output as usize;
-            let empty = windows.find(|&index| axis.covered(index, input).next().is_none());
+            let empty = windows.find(|&index| axis.covered(index, input).1 == 0);
             require!(operator, empty.is_none(), "a window lies in the padding alone", empty.unwrap_or(0) as i64);
         }
         Ok(())
     }
 
     /// Makes each output element `finish(fold over the input elements of its channel under its window, their number)`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn pool(
         &self,
         node: &Node<'_>,
@@ -97,17 +128,23 @@ impl Window {
     ) {
         let [height, width, channels] = node.input(0).shape;
         let outputs_per_row = node.output().shape[1] as usize;
-        let pixels = io.output.chunks_exact_mut(channels as usize);
-        for (pixel, output) in pixels.enumerate() {
-            let rows = self.vertical.covered(pixel / outputs_per_row, height);
-            let columns = self.horizontal.covered(pixel % outputs_per_row, width);
-            let positions = rows.flat_map(|y| columns.clone().map(move |x| y * width as usize + x));
-            let starts = positions.map(|position| position * channels as usize);
-            for (channel, output) in output.iter_mut().enumerate() {
-                let (folded, count) = starts.clone().fold((start, 0), |(folded, count), start| {
-                    (fold(folded, i32::from(io.inputs[0][start + channel])), count + 1)
-                });
-                *output = finish(folded, count);
+        // Where a step is used, it lies inside the input.
+        let row_step = (self.vertical.dilation as usize).wrapping_mul((width * channels) as usize);
+        let step = (self.horizontal.dilation as usize).wrapping_mul(channels as usize);
+        for (pixel, output) in io.output.chunks_exact_mut(channels as usize).enumerate() {
+            let (y, rows) = self.vertical.covered(pixel / outputs_per_row, height);
+            let (x, columns) = self.horizontal.covered(pixel % outputs_per_row, width);
+            let patch = Patch { rows, row_step, columns, step };
+            let count = (rows * columns) as i32;
+            let mut input = &io.inputs[0][(y * width as usize + x) * channels as usize..];
+            // Eight channels at a time: their sums stay in registers.
+            let (eights, rest) = output.as_chunks_mut();
+            for output in eights {
+                *output = patch.fold::<8>(input, start, &fold).map(|folded| finish(folded, count));
+                input = &input[8..];
+            }
+            for (output, channel) in rest.iter_mut().zip(0..) {
+                *output = finish(patch.fold::<1>(&input[channel..], start, &fold)[0], count);
             }
         }
     }
