@@ -180,6 +180,7 @@ struct Sweep {
     count: usize,
     output_step: usize,
     /// The lines are columns.
+    #[cfg(feature = "alloc")]
     down: bool,
 }
 
@@ -204,6 +205,7 @@ impl Sweep {
                 input_step: line_step,
                 count,
                 output_step: output_line_step,
+                #[cfg(feature = "alloc")]
                 down,
             })
         };
