@@ -25,6 +25,8 @@ lint: setup
     {{ python }} -m ruff format --check .
     {{ python }} -m mypy --strict python-plugin/src python-plugin/examples tools
     cargo fmt --all --check
+    # The operators are declared by a macro, behind which cargo fmt does not look.
+    rustfmt --edition 2024 --check nano-core/src/ops/*.rs
     cargo fmt --all --check --manifest-path esp32-app/Cargo.toml
     cargo clippy --quiet --workspace --all-targets --all-features -- --deny warnings
     cargo clippy --quiet --manifest-path esp32-app/device/Cargo.toml --all-targets -- --deny warnings

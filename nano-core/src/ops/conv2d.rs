@@ -7,12 +7,12 @@
 //! [kernel_height][kernel_width][in / groups][4]. Scratch: the inputs under the windows of four output pixels side by side,
 //! [kernel_height][kernel_width][in / groups][4]; every block of channels then runs over them in one pass, 16 accumulators at a time.
 
+use crate::Error;
 use crate::image::Value;
+use crate::kernels::{self, Channel, Columns, Form, LANES, Literal, OnePass, Requantization};
 use crate::operator::{Io, Node, Operator, require};
 use crate::ops::channels;
 use crate::ops::window::{Window, window_attributes};
-use crate::kernels::{self, Channel, Columns, Form, LANES, Literal, OnePass, Requantization};
-use crate::Error;
 
 /// Table entry of the convolution.
 pub const CONV2D: Operator = Operator {
@@ -53,8 +53,7 @@ impl<'a> Conv2d<'a> {
     fn read(node: &Node<'a>) -> Result<Self, Error> {
         let attributes = Attributes::read(NAME, node.attributes())?;
         let (input, output) = (node.input(0), node.output());
-        let requantization =
-            Requantization::new(node.variant(), attributes.clamp_min, attributes.clamp_max);
+        let requantization = Requantization::new(node.variant(), attributes.clamp_min, attributes.clamp_max);
         let weights = node.constant(NAME, 0)?;
         let channels = node.constant(NAME, 1)?;
         Ok(Conv2d { attributes, input, output, weights, channels, requantization })
@@ -73,7 +72,11 @@ impl<'a> Conv2d<'a> {
         channels::check(NAME, node, self.channels, (attributes.clamp_min, attributes.clamp_max), |channel| {
             let (group, within) = (channel / self.per_group(), channel % self.per_group());
             let block = group * self.per_group().div_ceil(LANES) + within / LANES;
-            self.weights[block * self.block_length()..][..self.block_length()].iter().skip(within % LANES).step_by(LANES).copied()
+            self.weights[block * self.block_length()..][..self.block_length()]
+                .iter()
+                .skip(within % LANES)
+                .step_by(LANES)
+                .copied()
         })
     }
 
@@ -139,7 +142,11 @@ impl<'a> Conv2d<'a> {
             channels,
             output_width,
             length: self.inputs_per_group(),
-            together: if window.horizontal.dilation == 1 && self.attributes.groups == 1 { window.horizontal.kernel } else { 1 },
+            together: if window.horizontal.dilation == 1 && self.attributes.groups == 1 {
+                window.horizontal.kernel
+            } else {
+                1
+            },
             zero: self.input.zero_point as i8,
         }
     }
@@ -169,7 +176,14 @@ impl<'a> Conv2d<'a> {
 
     /// The first `count` channels of one block for as many pixels as begin in `tile`.
     #[cold]
-    fn partial<F: Form>(&self, channels: &[Channel; LANES], count: usize, columns: &Columns, weights: &[i8], tile: &mut [i8]) {
+    fn partial<F: Form>(
+        &self,
+        channels: &[Channel; LANES],
+        count: usize,
+        columns: &Columns,
+        weights: &[i8],
+        tile: &mut [i8],
+    ) {
         let mut pixels = [[0; LANES]; LANES];
         let output = pixels.as_flattened_mut();
         block_row::<F>(&self.requantization, core::slice::from_ref(channels), columns, weights, output, LANES);
@@ -218,7 +232,14 @@ impl Gather {
 
     /// [`Gather::fill`] for windows that lie partly in the padding, or not side by side.
     #[inline(never)]
-    fn fill_by_tap(&self, columns: &mut Columns, pixels: usize, (mut y, mut x): (usize, usize), group: usize, input: &[i8]) {
+    fn fill_by_tap(
+        &self,
+        columns: &mut Columns,
+        pixels: usize,
+        (mut y, mut x): (usize, usize),
+        group: usize,
+        input: &[i8],
+    ) {
         let Window { vertical, horizontal } = self.window;
         for pixel in 0..pixels {
             let (top, left) = (vertical.start(y), horizontal.start(x));

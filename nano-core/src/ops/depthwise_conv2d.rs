@@ -7,12 +7,12 @@
 //! Packed: blocks of four channels (the last filled up with zeros), each [kernel_height][kernel_width][4], or
 //! [kernel_width][kernel_height][4] where the kernel goes along rows (see [`Sweep`]).
 
+use crate::Error;
 use crate::image::Value;
+use crate::kernels::{self, Channel, LANES, Lines, ONE_PASS, Requantization, Taps};
 use crate::operator::{Io, Node, Operator, require};
 use crate::ops::channels;
 use crate::ops::window::{Axis, Window, window_attributes};
-use crate::Error;
-use crate::kernels::{self, Channel, LANES, Lines, ONE_PASS, Requantization, Taps};
 
 /// Table entry of the depthwise convolution.
 pub const DEPTHWISE_CONV2D: Operator = Operator {
@@ -21,7 +21,9 @@ pub const DEPTHWISE_CONV2D: Operator = Operator {
     attributes: Attributes::NAMES,
     check: |node| DepthwiseConv2d::read(node)?.check(node),
     run: |node, io| DepthwiseConv2d::read(node).expect("checked by Model::new").run(io),
-    macs: |node| DepthwiseConv2d::read(node).map_or(0, |layer| (layer.output.len() * layer.attributes.window().area()) as u64),
+    macs: |node| {
+        DepthwiseConv2d::read(node).map_or(0, |layer| (layer.output.len() * layer.attributes.window().area()) as u64)
+    },
     #[cfg(feature = "alloc")]
     pack,
 };
@@ -45,8 +47,7 @@ impl<'a> DepthwiseConv2d<'a> {
     fn read(node: &Node<'a>) -> Result<Self, Error> {
         let attributes = Attributes::read(NAME, node.attributes())?;
         let (input, output) = (node.input(0), node.output());
-        let requantization =
-            Requantization::new(node.variant(), attributes.clamp_min, attributes.clamp_max);
+        let requantization = Requantization::new(node.variant(), attributes.clamp_min, attributes.clamp_max);
         let weights = node.constant(NAME, 0)?;
         let channels = node.constant(NAME, 1)?;
         Ok(DepthwiseConv2d { attributes, input, output, weights, channels, requantization })
@@ -187,11 +188,16 @@ struct Sweep {
 impl Sweep {
     fn new(window: Window, input: &Value, output: &Value, variant: u16) -> Option<Sweep> {
         let sweep = |down: bool| {
-            let (along, across) = if down { (window.vertical, window.horizontal) } else { (window.horizontal, window.vertical) };
+            let (along, across) =
+                if down { (window.vertical, window.horizontal) } else { (window.horizontal, window.vertical) };
             let sides = |value: &Value| {
                 let [height, width, channels] = value.shape.map(|side| side as usize);
                 // Number of elements along and across, each with the bytes from one to the next.
-                if down { [(height, width * channels), (width, channels)] } else { [(width, channels), (height, width * channels)] }
+                if down {
+                    [(height, width * channels), (width, channels)]
+                } else {
+                    [(width, channels), (height, width * channels)]
+                }
             };
             let [(inputs, input_step), (width, line_step)] = sides(input);
             let [(outputs, output_step), (count, output_line_step)] = sides(output);

@@ -5,11 +5,11 @@
 //!
 //! Packed: groups of 16 output channels, then one each of 8, 4, 2 and 1 as the rest needs, each [in][channels of the group].
 
+use crate::Error;
 use crate::image::Value;
+use crate::kernels::{Channel, Requantization, Sums};
 use crate::operator::{Io, Node, Operator, attributes, require};
 use crate::ops::channels;
-use crate::kernels::{Channel, Requantization, Sums};
-use crate::Error;
 
 /// Table entry of the fully connected layer.
 pub const FULLY_CONNECTED: Operator = Operator {
@@ -53,8 +53,7 @@ impl<'a> FullyConnected<'a> {
     fn read(node: &Node<'a>) -> Result<Self, Error> {
         let attributes = Attributes::read(NAME, node.attributes())?;
         let (input, output) = (node.input(0), node.output());
-        let requantization =
-            Requantization::new(node.variant(), attributes.clamp_min, attributes.clamp_max);
+        let requantization = Requantization::new(node.variant(), attributes.clamp_min, attributes.clamp_max);
         let weights = node.constant(NAME, 0)?;
         let channels = node.constant(NAME, 1)?;
         Ok(FullyConnected { attributes, input, output, weights, channels, requantization })
