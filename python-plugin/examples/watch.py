@@ -25,8 +25,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from rich.progress import track
-from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
 from torch import Tensor, nn
+from training import IntArray, reproducible
 
 EXERCISES = ("PEN", "ABD", "FEL", "IR", "ER", "TRAP", "ROW")
 """Pendulum, abduction, forward elevation, internal and external rotation, trapezius extension, row."""
@@ -40,7 +40,6 @@ FEATURES = 64
 """What the backbone hands to the head."""
 
 FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -194,38 +193,16 @@ def train(
     leaves torch's own generator as it was.
     """
     labels = torch.from_numpy(exercise)
-    threads = torch.get_num_threads()
-    # One thread: the sums come in one order everywhere, and layers this small gain nothing from a second.
-    torch.set_num_threads(1)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = WatchNet().train()
-            batches = len(x) // batch_size
-            optimizer = torch.optim.AdamW(model.parameters())
-            schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.01, total_steps=epochs * batches)
-            for _ in track(range(epochs), description=description):
-                for batch in torch.randperm(len(x))[: batches * batch_size].view(batches, batch_size):
-                    optimizer.zero_grad()
-                    loss = nn.functional.cross_entropy(model(x[batch]), labels[batch])
-                    loss.backward()  # type: ignore[no-untyped-call]
-                    optimizer.step()
-                    schedule.step()
-    finally:
-        torch.set_num_threads(threads)
+    with reproducible(seed):
+        model = WatchNet().train()
+        batches = len(x) // batch_size
+        optimizer = torch.optim.AdamW(model.parameters())
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.01, total_steps=epochs * batches)
+        for _ in track(range(epochs), description=description):
+            for batch in torch.randperm(len(x))[: batches * batch_size].view(batches, batch_size):
+                optimizer.zero_grad()
+                loss = nn.functional.cross_entropy(model(x[batch]), labels[batch])
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                schedule.step()
     return model.eval()
-
-
-def accuracy(predicted: npt.ArrayLike, exercise: IntArray) -> float:
-    """The fraction of windows whose predicted exercise is right.
-
-    >>> accuracy([1, 2, 3, 4], np.array([1, 2, 3, 0]))
-    0.75
-    """
-    return float(np.mean(np.asarray(predicted) == exercise))
-
-
-def logistic_regression(features: FloatArray, exercise: IntArray, scored: FloatArray) -> IntArray:
-    """The float reference of a head: fit on `features` [N, 64], predict the exercises of `scored` [M, 64]."""
-    fitted = LogisticRegression(max_iter=2000).fit(features, exercise)
-    return np.asarray(fitted.predict(scored), dtype=np.int64)

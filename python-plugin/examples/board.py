@@ -1,0 +1,99 @@
+"""Learning and predicting on a device, and the same steps repeated on the PC, for all the examples."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch_nano import NanoModule, SgdHead
+from torch_nano.device.client import Device, Prediction
+from torch_nano.device.qemu import QemuBoard
+from torch_nano.ops.layout import to_device
+from training import IntArray
+
+
+def check_tools() -> None:
+    """Starts the emulated board and stops it: what is missing is said before any work is done.
+
+    Raises:
+        BoardError: QEMU or the board's program is missing; the message says how to get it.
+    """
+    QemuBoard(b"").close()
+
+
+def trainable_head(nano: NanoModule) -> SgdHead:
+    """The head of a model that has one."""
+    if nano.head is None:
+        raise ValueError(f"{nano.name} has no trainable head: freeze its backbone before to_nano")
+    return nano.head
+
+
+def device_inputs(nano: NanoModule, x: Tensor) -> list[npt.NDArray[np.int8]]:
+    """What the device must be sent for float inputs x [N, ...]: int8 [elements] each."""
+    return list(to_device(nano.quantize_input(x)).numpy())
+
+
+def learn(device: Device, nano: NanoModule, x: Tensor, labels: IntArray, epochs: int) -> int:
+    """Trains the device's head, as the image has it, on inputs x [N, ...] and their labels [N].
+
+    Returns the instructions that the training took, without the forward runs.
+
+    Raises:
+        ValueError: the device cannot hold so many samples at once.
+    """
+    if len(labels) > device.info.ring_capacity:
+        raise ValueError(f"{len(labels)} samples; the device keeps the last {device.info.ring_capacity}")
+    device.reset()
+    for sample, label in zip(device_inputs(nano, x), labels, strict=True):
+        device.learn(sample, int(label))
+    return device.train(epochs)
+
+
+def replay(nano: NanoModule, x: Tensor, labels: IntArray, epochs: int) -> bytes:
+    """What :func:`learn` does on a device, done with `nano.head` on the PC; returns the head's state."""
+    head = trainable_head(nano)
+    head.reset()
+    head.fit(nano.features_int8(x), torch.from_numpy(labels), epochs)
+    return head.state()
+
+
+def predict(device: Device, nano: NanoModule, x: Tensor) -> list[Prediction]:
+    """The device's predictions for inputs x [N, ...]."""
+    return [device.predict(sample) for sample in device_inputs(nano, x)]
+
+
+def classes(predictions: list[Prediction]) -> IntArray:
+    """The predicted classes [N]."""
+    return np.array([prediction.label for prediction in predictions], np.int64)
+
+
+def real_features(nano: NanoModule, x: Tensor) -> npt.NDArray[np.float32]:
+    """The int8 features that the head sees, as the real numbers they stand for: float32 [N, features]."""
+    meaning = nano.output_quantization
+    features = nano.features_int8(x).numpy().astype(np.float32)
+    return (features - np.float32(meaning.zero_point)) * np.float32(meaning.scale)
+
+
+def ring_bytes(nano: NanoModule, samples: int) -> int:
+    """Bytes of RAM in which a device keeps so many samples: int8 features and a 16-bit label each."""
+    return samples * (trainable_head(nano).features + 2)
+
+
+def differing_logits(predictions: list[Prediction], nano: NanoModule, x: Tensor) -> int:
+    """Bytes in which the device's logits for inputs x [N, ...] differ from those of `nano`."""
+    expected = nano.forward_int8(nano.quantize_input(x)).numpy()
+    return sum(
+        differing_bytes(own.tobytes(), prediction.logits.tobytes())
+        for own, prediction in zip(expected, predictions, strict=True)
+    )
+
+
+def differing_bytes(expected: bytes, found: bytes) -> int:
+    """How many bytes differ; what one has more than the other counts too.
+
+    >>> differing_bytes(b"abc", b"abc"), differing_bytes(b"abc", b"xbcd")
+    (0, 2)
+    """
+    common = sum(a != b for a, b in zip(expected, found, strict=False))
+    return common + abs(len(expected) - len(found))

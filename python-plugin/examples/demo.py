@@ -1,0 +1,260 @@
+"""The watch demo: a network in flash that has never met you, and a head in RAM that learns you on the board.
+
+Trains a small CNN on the wrist movements of seven people, converts it to int8, checks it byte by byte on an
+emulated rv32imc board, and lets that board learn each arm of the three people left out. Twice, so that six
+people are left out once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+try:
+    import watch
+    from board import check_tools, ring_bytes
+    from personal import (
+        EPOCHS_ON_BOARD,
+        LEARNING_RATE,
+        Fold,
+        PersonArm,
+        learn_personally,
+        make_fold,
+    )
+    from picture import draw
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from torch_nano.device.qemu import BoardError
+except ModuleNotFoundError as missing:
+    sys.exit(
+        f"demo: the Python package {missing.name!r} is missing. `just setup` installs what the demo needs; "
+        "by hand: pip install './python-plugin[demo]'"
+    )
+
+OUTPUT = Path(__file__).resolve().parents[2] / "build" / "demo"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run of the demo depends on."""
+
+    seed: int = 0
+    #: The people left out, a tuple per fold.
+    folds: tuple[tuple[int, ...], ...] = watch.FOLDS
+    #: Epochs of the float training.
+    epochs: int = 20
+    #: Folder of what the demo writes.
+    output: Path = OUTPUT
+
+
+def run(settings: Settings, console: Console) -> dict[str, Any]:
+    """The whole demo; returns what it wrote to report.json.
+
+    Raises:
+        FileNotFoundError: the recordings are not installed.
+        BoardError: QEMU or the board's program is missing, or the board stops.
+        OSError: the folder cannot be written to.
+    """
+    started = time.monotonic()
+    check_tools()
+    windows = watch.load_windows()
+    settings.output.mkdir(parents=True, exist_ok=True)
+
+    folds: list[Fold] = []
+    arms: list[PersonArm] = []
+    for left_out in settings.folds:
+        console.rule(f"Without people {', '.join(map(str, left_out))}", align="left")
+        fold = make_fold(windows, left_out, seed=settings.seed, epochs=settings.epochs)
+        if not folds:  # the other folds' models have the same layers and sizes
+            console.print(str(fold.nano.summary()), highlight=False, soft_wrap=True)
+        print_fold(fold, console)
+        folds.append(fold)
+        arms += learn_personally(fold)
+    arms.sort(key=lambda arm: arm.subject)
+
+    console.rule("Personal learning on the board", align="left")
+    report = make_report(settings, folds, arms)
+    print_arms(arms, report, console)
+
+    picture, model, file = (settings.output / name for name in ("personal.png", "model", "report.json"))
+    note = (
+        f"Real watch recordings, 7 exercises. Backbone in flash ({report['flash_bytes']:,} B), learnt from "
+        f"other people;\nhead in RAM ({report['head_bytes']} B), trained on the first 25 % of each arm's own "
+        f"windows. Emulated rv32imc; {sum(report['differing_bytes'].values())} bytes differ from the PC."
+    )
+    draw(arms, picture, note)
+    folds[0].nano.export(model)
+    report["seconds"] = round(time.monotonic() - started, 1)
+    file.write_text(json.dumps(report, indent=2) + "\n")
+
+    print_result(report, console)
+    for name, path in (("picture", picture), ("figures", file), ("model", model)):
+        console.print(f"{name:8} {path}", soft_wrap=True, highlight=False)
+    return report
+
+
+def print_fold(fold: Fold, console: Console) -> None:
+    """The accuracy on the people left out, and how the board compares."""
+    size, verified = len(fold.test), fold.verified
+    right_float, right_int8 = (percent(right / size) for right in (fold.right_float, fold.right_int8))
+    console.print(f"their {size:,} windows: float {right_float}, int8 {right_int8}")
+    console.print(
+        f"board ({verified.target}) against PC: {verified.inputs:,} windows, "
+        f"{verified.compared_bytes:,} bytes compared, {verified.differing_bytes:,} differ"
+    )
+
+
+def print_arms(arms: list[PersonArm], report: dict[str, Any], console: Console) -> None:
+    """The table of the person-arms."""
+    console.print(
+        f"Learnt from the first 25 % of an arm's windows ({EPOCHS_ON_BOARD} epochs, learning rate "
+        f"{LEARNING_RATE}),\nscored on those after 30 %. Generic: the head as shipped. Personal: after it\n"
+        "learnt on the board. Logistic: float logistic regression on the same int8\nfeatures.",
+        soft_wrap=True,
+    )
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for header in (
+        "person",
+        "arm",
+        "learnt",
+        "scored",
+        "generic",
+        "personal",
+        "logistic",
+        "head bytes\ndiffering",
+    ):
+        table.add_column(header, justify="left" if header == "arm" else "right", no_wrap=True)
+    for arm in arms:
+        accuracies = [percent(value) for value in (arm.generic, arm.personal, arm.logistic)]
+        counts = (str(arm.learnt), str(arm.scored))
+        table.add_row(str(arm.subject), arm.arm, *counts, *accuracies, str(arm.differing_head_bytes))
+    table.add_section()
+    accuracy = report["accuracy"]
+    means = [percent(accuracy[name]) for name in ("generic_scored", "personal", "logistic")]
+    total = [str(sum(arm.learnt for arm in arms)), str(sum(arm.scored for arm in arms))]
+    table.add_row("mean", "", *total, *means, str(report["differing_bytes"]["head"]))
+    console.print(table)
+    console.print(
+        f"on rv32imc: {report['prediction_instructions']:,} instructions per prediction, "
+        f"{report['training_instructions']:,} to train a head",
+        soft_wrap=True,
+    )
+
+
+def print_result(report: dict[str, Any], console: Console) -> None:
+    """The figures that matter, in a few lines."""
+    accuracy = {name: percent(value) for name, value in report["accuracy"].items()}
+    differing, heads = report["differing_bytes"], len(report["person_arms"])
+    console.rule("Result", align="left")
+    for line in (
+        f"left-out people, all windows: float {accuracy['generic_float']}, int8 {accuracy['generic_int8']}",
+        f"scored windows, mean of {heads} arms: generic {accuracy['generic_scored']}, "
+        f"personal {accuracy['personal']}, logistic {accuracy['logistic']}",
+        f"board against PC: {report['windows_compared']:,} windows, {differing['forward']} bytes differ",
+        f"learning replayed on the PC: {heads} heads, {differing['head']} bytes differ; "
+        f"logits after it, {differing['personal_logits']} bytes differ",
+        f"flash {report['flash_bytes']:,} B; RAM: arena {report['arena_bytes']:,} B, head "
+        f"{report['head_bytes']:,} B, ring of the learnt features {report['ring_bytes']:,} B",
+        f"took {report['seconds']:.0f} s",
+    ):
+        console.print(line, soft_wrap=True)
+
+
+def make_report(settings: Settings, folds: list[Fold], arms: list[PersonArm]) -> dict[str, Any]:
+    """Every figure that the demo prints; accuracies are fractions.
+
+    `accuracy.generic_float` and `.generic_int8` are on all windows of the people left out; `.generic_scored`,
+    `.personal` and `.logistic` are means over the arms, on each one's scored windows.
+    """
+    windows = sum(len(fold.test) for fold in folds)
+    shipped = folds[0].nano.summary()
+    return {
+        "seed": settings.seed,
+        "epochs": settings.epochs,
+        "epochs_on_board": EPOCHS_ON_BOARD,
+        "learning_rate": LEARNING_RATE,
+        "accuracy": {
+            "generic_float": sum(fold.right_float for fold in folds) / windows,
+            "generic_int8": sum(fold.right_int8 for fold in folds) / windows,
+            "generic_scored": float(np.mean([arm.generic for arm in arms])),
+            "personal": float(np.mean([arm.personal for arm in arms])),
+            "logistic": float(np.mean([arm.logistic for arm in arms])),
+        },
+        "differing_bytes": {
+            "forward": sum(fold.verified.differing_bytes for fold in folds),
+            "head": sum(arm.differing_head_bytes for arm in arms),
+            "personal_logits": sum(arm.differing_logit_bytes for arm in arms),
+        },
+        "windows_compared": sum(fold.verified.inputs for fold in folds),
+        "bytes_compared": sum(fold.verified.compared_bytes for fold in folds),
+        "flash_bytes": shipped.flash_bytes,
+        "arena_bytes": shipped.arena_bytes,
+        "head_bytes": shipped.head_bytes,
+        "ring_bytes": ring_bytes(folds[0].nano, max(arm.learnt for arm in arms)),
+        "prediction_instructions": max(arm.prediction_instructions for arm in arms),
+        "training_instructions": round(np.mean([arm.training_instructions for arm in arms])),
+        "folds": [
+            {
+                "left_out": fold.left_out,
+                "windows": len(fold.test),
+                "generic_float": fold.right_float / len(fold.test),
+                "generic_int8": fold.right_int8 / len(fold.test),
+                "verified": asdict(fold.verified),
+                "summary": asdict(fold.nano.summary()) | {"macs": fold.nano.summary().macs},
+            }
+            for fold in folds
+        ],
+        "person_arms": [asdict(arm) for arm in arms],
+    }
+
+
+def percent(fraction: float) -> str:
+    """A fraction as the demo prints it.
+
+    >>> percent(0.91234)
+    '91.2 %'
+    """
+    return f"{100 * fraction:.1f} %"
+
+
+def parse(arguments: list[str] | None = None) -> Settings:
+    """The settings on the command line; ends the program with a message if one is wrong."""
+    parser = argparse.ArgumentParser(prog="demo", description=__doc__.split("\n\n")[1])
+    parser.add_argument("--seed", type=_seed, default=0, help="of the float training (default: 0)")
+    parser.add_argument(
+        "--output", type=Path, default=OUTPUT, help="folder to write to (default: build/demo)"
+    )
+    given = parser.parse_args(arguments)
+    return Settings(seed=given.seed, output=given.output)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**63:
+        raise argparse.ArgumentTypeError(f"{text!r} is no seed; expected a whole number from 0 to 2**63 - 1")
+    return int(text)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the demo; 0 if no byte differs between board and PC."""
+    settings = parse(arguments)
+    try:
+        report = run(settings, Console())
+    except (BoardError, OSError) as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+    differing = sum(report["differing_bytes"].values())
+    if differing:
+        print(f"demo: {differing} bytes differ between the board and this computer", file=sys.stderr)
+    return 1 if differing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
