@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,10 @@ def missing_debian_packages() -> list[str]:
     packages: list[str] = []
     if not (VENV / "bin/python").exists() and importlib.util.find_spec("ensurepip") is None:
         packages += ["python3-venv"]
-    if shutil.which("cc") is None:
-        packages += ["gcc", "libc6-dev"]
+    if shutil.which("cc") is None or shutil.which("g++") is None:
+        packages += ["g++"]  # cc links Rust's programs, g++ is torch.compile's
+    if not Path(sysconfig.get_path("include"), "Python.h").exists():
+        packages += ["python3-dev"]  # torch.compile's, too
     if shutil.which("qemu-system-riscv32") is None:
         packages += ["qemu-system-misc"]
     if shutil.which("cargo") is None:

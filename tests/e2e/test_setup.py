@@ -26,7 +26,7 @@ def test_without_root_it_names_the_packages_and_the_command(tmp_path: Path) -> N
     assert result.stdout == ""
     assert "only root may install them. Nothing was done." in result.stderr
     (command,) = (line.split() for line in result.stderr.splitlines() if "apt-get update" in line)
-    assert {"gcc", "libc6-dev", "qemu-system-misc", "cargo-web", "rustc-web"} <= set(command)
+    assert {"g++", "qemu-system-misc", "cargo-web", "rustc-web"} <= set(command)
     assert not called.exists()
 
 
@@ -38,7 +38,7 @@ def test_without_apt_it_names_the_packages(tmp_path: Path) -> None:
 
 
 def test_an_old_rust_is_named_with_the_way_to_a_new_one(tmp_path: Path) -> None:
-    for tool, output in {"cc": "", "qemu-system-riscv32": "", "cargo": "cargo 1.63.0"}.items():
+    for tool, output in {"cc": "", "g++": "", "qemu-system-riscv32": "", "cargo": "cargo 1.63.0"}.items():
         (tmp_path / tool).write_text(f"#!/bin/sh\necho '{output}'\n")
         (tmp_path / tool).chmod(0o755)
     # rustup adds the target, so that no Debian package is asked for.
