@@ -1,8 +1,8 @@
-//! The inner loops: multiply-accumulate over packed weights, several pixels and channels at a time.
+//! The inner loops: multiply-accumulate over packed weights, several channels or pixels at a time.
 //!
-//! Left alone, LLVM reassociates the accumulation, hoists the multiplications and spills. On the chip these loops are therefore
-//! written in its instructions; the form for every other machine says what they compute. `just bench-device` prints what each
-//! layer shape costs.
+//! Left alone, LLVM reassociates the accumulation, hoists the multiplications and spills. [`multiply_accumulate`] stops that; where
+//! there is no register to spare, the chip has the whole loop in its instructions, and the form for every other machine says what it
+//! computes. `just bench-device` prints what each layer shape costs.
 
 mod requantize;
 mod rows;
@@ -13,7 +13,34 @@ mod tile;
 #[cfg(feature = "alloc")]
 pub(crate) use requantize::one_pass_addend;
 pub(crate) use requantize::{Channel, Form, LITERAL, Literal, ONE_PASS, OnePass, Requantization};
-pub(crate) use rows::Sums;
+pub(crate) use rows::add_rows;
 pub(crate) use sweep::Lines;
 pub(crate) use taps::{Taps, depthwise_4x2};
 pub(crate) use tile::{Columns, LANES, dot_4x4, fill_column, fill_columns};
+
+/// `sum + a * b`.
+#[inline(always)]
+fn multiply_accumulate(sum: i32, a: i32, b: i32) -> i32 {
+    #[cfg(target_arch = "riscv32")]
+    {
+        let mut sum = sum;
+        // SAFETY: arithmetic on registers. As `sum + a * b`, the fully connected layer takes 4.7 instructions per
+        // multiply-accumulate instead of 3.2.
+        unsafe {
+            core::arch::asm!(
+                "mul {product}, {a}, {b}",
+                "add {sum}, {sum}, {product}",
+                product = lateout(reg) _,
+                a = in(reg) a,
+                b = in(reg) b,
+                sum = inout(reg) sum,
+                options(pure, nomem, nostack),
+            );
+        }
+        sum
+    }
+    #[cfg(not(target_arch = "riscv32"))]
+    {
+        sum + a * b
+    }
+}

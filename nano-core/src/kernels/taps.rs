@@ -1,31 +1,6 @@
 //! Four channels at two pixels, each channel with its own weights: the depthwise convolution of any window.
 
-/// `sum + a * b`.
-#[inline(always)]
-fn multiply_accumulate(sum: i32, a: i32, b: i32) -> i32 {
-    #[cfg(target_arch = "riscv32")]
-    {
-        let mut sum = sum;
-        // SAFETY: two arithmetic instructions on registers. Written as `sum + a * b`, the 3x3 convolution takes nearly twice as
-        // many instructions.
-        unsafe {
-            core::arch::asm!(
-                "mul {product}, {a}, {b}",
-                "add {sum}, {sum}, {product}",
-                product = lateout(reg) _,
-                a = in(reg) a,
-                b = in(reg) b,
-                sum = inout(reg) sum,
-                options(pure, nomem, nostack, preserves_flags),
-            );
-        }
-        sum
-    }
-    #[cfg(not(target_arch = "riscv32"))]
-    {
-        sum + a * b
-    }
-}
+use super::multiply_accumulate;
 
 /// How the taps of one depthwise window lie in memory: `rows` rows, `pitch` bytes apart, of `per_row` taps, `step` bytes apart.
 pub(crate) struct Taps {

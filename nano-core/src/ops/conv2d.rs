@@ -67,7 +67,7 @@ impl<'a> Conv2d<'a> {
         let weights = self.blocks() as u64 * self.block_length() as u64;
         require!(NAME, self.weights.len() as u64 == weights, "wrong number of weights", self.weights.len() as i64);
         require!(NAME, self.channels.len() == outputs, "wrong number of channels", self.channels.len() as i64);
-        let scratch = self.block_length() / LANES * LANES;
+        let scratch = self.window_length() * LANES;
         require!(NAME, node.scratch_length() == scratch, "wrong scratch length", node.scratch_length() as i64);
         channels::check(NAME, node, self.channels, (attributes.clamp_min, attributes.clamp_max), |channel| {
             let (group, within) = (channel / self.per_group(), channel % self.per_group());
@@ -93,19 +93,25 @@ impl<'a> Conv2d<'a> {
         self.attributes.groups as usize * self.per_group().div_ceil(LANES)
     }
 
+    /// Inputs under one window, in one group.
+    fn window_length(&self) -> usize {
+        self.attributes.window().area() * self.inputs_per_group()
+    }
+
     /// Bytes of one packed block.
     fn block_length(&self) -> usize {
-        self.attributes.window().area() * self.inputs_per_group() * LANES
+        self.window_length() * LANES
     }
 
     fn macs(&self) -> u64 {
-        self.output.len() as u64 * (self.attributes.window().area() * self.inputs_per_group()) as u64
+        self.output.len() as u64 * self.window_length() as u64
     }
 
     fn run(&self, io: &mut Io<'_>) {
-        match self.requantization.is_one_pass() {
-            true => self.run_as::<OnePass>(io),
-            false => self.run_as::<Literal>(io),
+        if self.requantization.is_one_pass() {
+            self.run_as::<OnePass>(io);
+        } else {
+            self.run_as::<Literal>(io);
         }
     }
 
@@ -131,9 +137,9 @@ impl<'a> Conv2d<'a> {
         let window = self.attributes.window();
         let [mut height, mut width, channels] = self.input.shape.map(|side| side as usize);
         let mut output_width = self.output.shape[1] as usize;
-        // A 1x1 convolution sees one long row.
-        if window.area() == 1 && self.input.len() * self.output.shape[2] as usize == self.output.len() * channels {
-            (height, width, output_width) = (1, height * width, height * width);
+        if window.is_one_to_one() {
+            // All pixels are one long row: more tiles lie in one row.
+            (height, width, output_width) = (1, height * width, height * output_width);
         }
         Gather {
             window,
@@ -142,10 +148,9 @@ impl<'a> Conv2d<'a> {
             channels,
             output_width,
             length: self.inputs_per_group(),
-            together: if window.horizontal.dilation == 1 && self.attributes.groups == 1 {
-                window.horizontal.kernel
-            } else {
-                1
+            together: match (window.horizontal.dilation, self.attributes.groups) {
+                (1, 1) => window.horizontal.kernel as usize,
+                _ => 1,
             },
             zero: self.input.zero_point as i8,
         }
@@ -193,17 +198,18 @@ impl<'a> Conv2d<'a> {
     }
 }
 
-/// Where the inputs of a tile are found.
+/// Where the inputs of a tile are.
 struct Gather {
     window: Window,
+    /// The input's sides.
     height: usize,
     width: usize,
     channels: usize,
     output_width: usize,
-    /// Channels of a group.
+    /// Input channels of a group.
     length: usize,
     /// Taps that lie side by side in the input, and are copied together.
-    together: i32,
+    together: usize,
     zero: i8,
 }
 
@@ -219,13 +225,13 @@ impl Gather {
             return self.fill_by_tap(columns, pixels, (y, x), group, input);
         }
         let first = (top as usize * self.width + left as usize) * self.channels + group * self.length;
-        let mut runs = columns.chunks_exact_mut(self.together as usize * self.length);
+        let mut runs = columns.chunks_exact_mut(self.together * self.length);
         for ky in 0..vertical.kernel as usize {
-            let mut start = first + ky * vertical.dilation as usize * self.width * self.channels;
-            for _ in (0..horizontal.kernel).step_by(self.together as usize) {
+            let row = first + ky * vertical.dilation as usize * self.width * self.channels;
+            for kx in (0..horizontal.kernel as usize).step_by(self.together) {
                 let Some(columns) = runs.next() else { return };
+                let start = row + kx * horizontal.dilation as usize * self.channels;
                 kernels::fill_columns(columns, &input[start..], horizontal.stride as usize * self.channels);
-                start += horizontal.dilation as usize * self.channels;
             }
         }
     }

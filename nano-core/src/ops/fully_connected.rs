@@ -3,11 +3,11 @@
 //! Tensors for the writer: `weights` int8 [out, in], `bias` int32 [out] with scale `s_x * s_w`, `weight_scales` float32 [out].
 //! Bit-exact with TensorFlow Lite Micro's int8 `FULLY_CONNECTED`.
 //!
-//! Packed: groups of 16 output channels, then one each of 8, 4, 2 and 1 as the rest needs, each [in][channels of the group].
+//! Packed: groups of 8 output channels, then one each of 4, 2 and 1 as the rest needs, each [in][channels of the group].
 
 use crate::Error;
 use crate::image::Value;
-use crate::kernels::{Channel, Requantization, Sums};
+use crate::kernels::{self, Channel, Requantization};
 use crate::operator::{Io, Node, Operator, attributes, require};
 use crate::ops::channels;
 
@@ -43,7 +43,7 @@ struct FullyConnected<'a> {
 fn groups(outputs: usize) -> impl Iterator<Item = (usize, usize)> {
     let mut first = 0;
     core::iter::from_fn(move || {
-        let size = [16, 8, 4, 2, 1].into_iter().find(|size| first + size <= outputs)?;
+        let size = [8, 4, 2, 1].into_iter().find(|size| first + size <= outputs)?;
         first += size;
         Some((first - size, size))
     })
@@ -77,7 +77,6 @@ impl<'a> FullyConnected<'a> {
     fn run(&self, io: &mut Io<'_>) {
         for (first, size) in groups(io.output.len()) {
             match size {
-                16 => self.group::<16>(first, io.inputs[0], io.output),
                 8 => self.group::<8>(first, io.inputs[0], io.output),
                 4 => self.group::<4>(first, io.inputs[0], io.output),
                 2 => self.group::<2>(first, io.inputs[0], io.output),
@@ -86,13 +85,10 @@ impl<'a> FullyConnected<'a> {
         }
     }
 
-    fn group<const SIZE: usize>(&self, first: usize, inputs: &[i8], output: &mut [i8])
-    where
-        [i32; SIZE]: Sums,
-    {
+    fn group<const SIZE: usize>(&self, first: usize, inputs: &[i8], output: &mut [i8]) {
         let channels: &[Channel] = &self.channels[first..first + SIZE];
         let mut sums: [i32; SIZE] = core::array::from_fn(|index| channels[index].bias);
-        sums.add_products(inputs, &self.weights[first * inputs.len()..][..SIZE * inputs.len()]);
+        kernels::add_rows(&mut sums, inputs, self.weights[first * inputs.len()..][..SIZE * inputs.len()].as_chunks().0);
         for ((output, channel), sum) in output[first..][..SIZE].iter_mut().zip(channels).zip(sums) {
             *output = self.requantization.apply(channel, sum);
         }

@@ -149,6 +149,13 @@ impl Window {
         }
     }
 
+    /// Whether output pixel and input pixel are the same.
+    pub(crate) fn is_one_to_one(&self) -> bool {
+        [self.vertical, self.horizontal]
+            .iter()
+            .all(|axis| axis.kernel == 1 && axis.stride == 1 && axis.before == 0 && axis.after == 0)
+    }
+
     /// Positions under the window.
     pub(crate) fn area(&self) -> usize {
         self.vertical.kernel as usize * self.horizontal.kernel as usize
