@@ -23,7 +23,7 @@ test: lint
 lint: setup
     {{ python }} -m ruff check .
     {{ python }} -m ruff format --check .
-    {{ python }} -m mypy --strict python-plugin/src python-plugin/examples tools
+    {{ python }} -m mypy --strict python-plugin/src python-plugin/examples tools tests/bench
     cargo fmt --all --check
     # The operators are declared by a macro, behind which cargo fmt does not look.
     rustfmt --edition 2024 --check nano-core/src/ops/*.rs
