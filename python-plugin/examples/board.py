@@ -9,7 +9,6 @@ from torch import Tensor
 from torch_nano import NanoModule, SgdHead
 from torch_nano.device.client import Device, Prediction
 from torch_nano.device.qemu import QemuBoard
-from torch_nano.ops.layout import to_device
 from training import IntArray
 
 
@@ -29,11 +28,6 @@ def trainable_head(nano: NanoModule) -> SgdHead:
     return nano.head
 
 
-def device_inputs(nano: NanoModule, x: Tensor) -> list[npt.NDArray[np.int8]]:
-    """What the device must be sent for float inputs x [N, ...]: int8 [elements] each."""
-    return list(to_device(nano.quantize_input(x)).numpy())
-
-
 def learn(device: Device, nano: NanoModule, x: Tensor, labels: IntArray, epochs: int) -> int:
     """Trains the device's head, as the image has it, on inputs x [N, ...] and their labels [N].
 
@@ -45,7 +39,7 @@ def learn(device: Device, nano: NanoModule, x: Tensor, labels: IntArray, epochs:
     if len(labels) > device.info.ring_capacity:
         raise ValueError(f"{len(labels)} samples; the device keeps the last {device.info.ring_capacity}")
     device.reset()
-    for sample, label in zip(device_inputs(nano, x), labels, strict=True):
+    for sample, label in zip(nano.device_inputs(x), labels, strict=True):
         device.learn(sample, int(label))
     return device.train(epochs)
 
@@ -60,7 +54,7 @@ def replay(nano: NanoModule, x: Tensor, labels: IntArray, epochs: int) -> bytes:
 
 def predict(device: Device, nano: NanoModule, x: Tensor) -> list[Prediction]:
     """The device's predictions for inputs x [N, ...]."""
-    return [device.predict(sample) for sample in device_inputs(nano, x)]
+    return [device.predict(sample) for sample in nano.device_inputs(x)]
 
 
 def classes(predictions: list[Prediction]) -> IntArray:

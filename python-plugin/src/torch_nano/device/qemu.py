@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from torch_nano.errors import TorchNanoError
+
 _QEMU = "qemu-system-riscv32"
 _ELF = Path(__file__).with_name("virt-rv32imc.elf")
 # Type of the ELF program header that says where the board expects the image (esp32-app/virt/virt.ld).
@@ -20,7 +22,7 @@ _MEMORY_START = 0x8000_0000
 _KEPT_OUTPUT = 1000
 
 
-class BoardError(RuntimeError):
+class BoardError(TorchNanoError):
     """The board cannot be started, or was closed."""
 
 

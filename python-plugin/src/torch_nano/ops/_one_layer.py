@@ -35,14 +35,26 @@ def run_native(
     Raises:
         NanoError: nano-core refuses the layer.
     """
+    model = one_layer_model(operator, inputs, tensors, input_quantization, output_quantization, output_shape)
+    (y,) = model.run([to_device(x).numpy() for x in inputs])
+    return from_device(torch.from_numpy(y), output_shape)
+
+
+def one_layer_model(
+    operator: Operator,
+    inputs: Sequence[Tensor],
+    tensors: Mapping[str, Tensor],
+    input_quantization: Sequence[Quantization],
+    output_quantization: Quantization,
+    output_shape: Shape,
+) -> Model:
+    """The model that :func:`run_native` runs; of `inputs`, it has the shapes."""
     frozen = []
     for name, tensor in tensors.items():
         array = tensor.detach().cpu().numpy()
         frozen.append((name, str(array.dtype), array.tobytes()))
     shapes = (*(tuple(x.shape[1:]) for x in inputs), output_shape)
-    model = _model(operator, shapes, (*input_quantization, output_quantization), tuple(frozen))
-    (y,) = model.run([to_device(x).numpy() for x in inputs])
-    return from_device(torch.from_numpy(y), output_shape)
+    return _model(operator, shapes, (*input_quantization, output_quantization), tuple(frozen))
 
 
 @lru_cache(maxsize=64)
