@@ -1,0 +1,92 @@
+"""nano-core on the emulated board, with inner loops in the chip's own instructions, against plain torch.
+
+Plain torch is what `test_torch` compares with TFLM.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch_nano import Device, QemuBoard
+from torch_nano.ops._one_layer import one_layer_model
+from torch_nano.ops.conv2d import Conv2d
+from torch_nano.ops.depthwise_conv2d import DepthwiseConv2d
+from torch_nano.ops.layout import from_device, to_device
+from torch_nano.ops.operator import Operator, Quantization
+
+from . import layers
+from .test_torch import channels_first, comparable, describe, quantization
+
+#: Operators with loops of their own on the chip, of those with one input.
+FAMILIES = ("conv2d", "depthwise_conv2d", "fully_connected", "max_pool", "average_pool")
+#: Of as many layers as the other tests compare; a board takes a tenth of a second to start.
+SHARE = 10
+
+
+def differing_bytes(
+    operator: Operator,
+    x: Tensor,
+    tensors: Mapping[str, Tensor],
+    quantizations: Sequence[Quantization],
+    output: Quantization,
+) -> int:
+    """How many output bytes of one layer differ between the board and plain torch."""
+    expected = operator.integer_run([x], tensors, quantizations, output)
+    model = one_layer_model(operator, [x], tensors, quantizations, output, tuple(expected.shape[1:]))
+    with Device(QemuBoard(model.image)) as device:
+        outputs = [device.predict(each).output for each in to_device(x).numpy()]
+    actual = from_device(torch.from_numpy(np.stack(outputs)), tuple(expected.shape[1:]))
+    return int((actual != expected).sum())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_random_layers(family: str, layer_count: int) -> None:
+    for generated in layers.layers(family, layer_count // SHARE):
+        made = comparable(generated)
+        assert made is not None
+        operator, tensors, quantizations, output = describe(made)
+        x = channels_first(made.x)  # type: ignore[attr-defined]  # every layer of these families has one input
+        quantizations = [quantization(each) for each in quantizations]
+        assert differing_bytes(operator, x, tensors, quantizations, quantization(output)) == 0, made
+
+
+@pytest.mark.parametrize(("kind", "kernel"), [(DepthwiseConv2d, 3), (Conv2d, 1)])
+def test_windows_with_a_way_of_their_own(
+    kind: type[DepthwiseConv2d] | type[Conv2d], kernel: int, layer_count: int
+) -> None:
+    """Where stride and padding allow, depthwise 3x3 goes along lines, and 1x1 takes all pixels as one row."""
+    compared = 0
+    for seed in range(layer_count // SHARE * 3):
+        rng = np.random.default_rng(seed)
+        # Small sides: with padding, a strided 1x1 convolution then has as many pixels behind it as before.
+        size, stride = rng.integers(1, 14 if kernel == 3 else 5, 2), rng.integers(1, 4, 2)
+        padding = rng.integers(0, 2 if rng.random() < 0.8 else 4, 4)
+        dilation = rng.integers(1, 3, 2) if rng.random() < 0.3 else np.ones(2, np.int64)
+        if np.any(size + padding[[0, 2]] + padding[[1, 3]] <= dilation * (kernel - 1)):
+            continue
+        channels = int(rng.integers(1, 11))
+        inputs = () if kind is DepthwiseConv2d else (channels,)
+        outputs = channels if kind is DepthwiseConv2d else int(rng.integers(1, 11))
+        operator = kind(
+            (kernel, kernel), tuple(stride.tolist()), tuple(padding.tolist()), tuple(dilation.tolist())
+        )
+        tensors = {
+            "weights": rng.integers(-127, 128, (outputs, kernel, kernel, *inputs)).astype(np.int8),
+            "bias": rng.integers(-1000, 1000, outputs).astype(np.int32),
+            "weight_scales": np.full(outputs, 0.003, np.float32),
+        }
+        x = torch.from_numpy(rng.integers(-128, 128, (1, channels, *size)).astype(np.int8))
+        # A multiplier below 1, and one above, which takes the other form of requantization.
+        output = Quantization(float(np.float32(rng.choice([0.05, 0.0001]))), int(rng.integers(-128, 128)))
+        differing = differing_bytes(
+            operator,
+            x,
+            {name: torch.from_numpy(array) for name, array in tensors.items()},
+            [Quantization(float(np.float32(0.05)), int(rng.integers(-128, 128)))],
+            output,
+        )
+        assert differing == 0, f"seed {seed}: {operator}, input {tuple(x.shape)}"
+        compared += 1
+    assert compared > layer_count // SHARE
