@@ -95,7 +95,7 @@ def cases() -> list[Case]:
     """The layers; those without a limit are too small for one, or make no products."""
     return [
         convolution(3, 16, 16, (32, 32), CONVOLUTION_LIMIT),
-        convolution(3, 3, 16, (32, 32), None),
+        convolution(3, 3, 16, (32, 32), CONVOLUTION_LIMIT),
         convolution(3, 32, 32, (16, 16), CONVOLUTION_LIMIT),
         convolution(3, 16, 32, (32, 32), CONVOLUTION_LIMIT, stride=2),
         convolution(3, 64, 64, (8, 8), CONVOLUTION_LIMIT),
