@@ -108,7 +108,7 @@ def cases() -> list[Case]:
         depthwise(3, 64, (25, 5), DEPTHWISE_LIMIT, stride=2),
         depthwise(3, 64, (12, 12), DEPTHWISE_LIMIT),
         depthwise(3, 64, (6, 6), None),
-        depthwise(5, 16, (24, 24), None),
+        depthwise(5, 16, (24, 24), DEPTHWISE_LIMIT),
         linear(784, 128, CONVOLUTION_LIMIT),
         linear(640, 128, CONVOLUTION_LIMIT),
         linear(128, 10, CONVOLUTION_LIMIT),
