@@ -51,6 +51,10 @@ flash model="build/demo/model": _probe-rs (firmware model)
 bench-device *arguments: setup
     {{ python }} tests/bench/bench_device.py {{ arguments }}
 
+# Run the demo on three seeds and hold its accuracies to their bars
+bench-demo: setup
+    {{ python }} tests/bench/bench_demo.py
+
 # Compare `layers` random layers per operator with TFLM, bit by bit
 conformance layers="300": setup
     {{ python }} -m pytest -n 2 tests/conformance --layers {{ layers }}
