@@ -92,7 +92,7 @@ def linear(inputs: int, outputs: int, limit: float | None) -> Case:
 
 
 def cases() -> list[Case]:
-    """The layers; those without a limit are too small for one, or make no products."""
+    """The layers; those without a limit make no products."""
     return [
         convolution(3, 16, 16, (32, 32), CONVOLUTION_LIMIT),
         convolution(3, 3, 16, (32, 32), CONVOLUTION_LIMIT),
@@ -107,14 +107,15 @@ def cases() -> list[Case]:
         depthwise(3, 16, (48, 48), DEPTHWISE_LIMIT, stride=2),
         depthwise(3, 64, (25, 5), DEPTHWISE_LIMIT, stride=2),
         depthwise(3, 64, (12, 12), DEPTHWISE_LIMIT),
-        depthwise(3, 64, (6, 6), None),
+        depthwise(3, 64, (6, 6), DEPTHWISE_LIMIT),
         depthwise(5, 16, (24, 24), DEPTHWISE_LIMIT),
+        depthwise(5, 32, (25, 25), DEPTHWISE_LIMIT, stride=2),
         linear(784, 128, CONVOLUTION_LIMIT),
         linear(640, 128, CONVOLUTION_LIMIT),
         linear(128, 10, CONVOLUTION_LIMIT),
         linear(64, 64, CONVOLUTION_LIMIT),
         linear(64, 16, CONVOLUTION_LIMIT),
-        linear(16, 16, None),
+        linear(16, 16, CONVOLUTION_LIMIT),
         Case("add 16x16x32", Sum(), (32, 16, 16)),
         Case("max pool 2x2 32x32x16", nn.MaxPool2d(2), (16, 32, 32)),
         Case("average pool 8x8x64", nn.AvgPool2d(8), (64, 8, 8)),
