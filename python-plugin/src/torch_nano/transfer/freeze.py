@@ -92,17 +92,30 @@ def _matches(model: nn.Module, patterns: tuple[str, ...]) -> list[nn.Module]:
             if fnmatchcase(name, pattern) or name == pattern.removesuffix(".*")
         ]
         if not found:
-            near = difflib.get_close_matches(
-                pattern.removesuffix(".*"), [name for name in named if name], n=3, cutoff=0.4
-            )
-            hint = (
-                f"did you mean {', '.join(map(repr, near))}?"
-                if near
-                else f"it has {', '.join(map(repr, named))}"
-            )
-            raise ModuleNameError(f"no module of {type(model).__name__} matches {pattern!r}; {hint}")
+            raise _no_match(model, pattern)
         matches += found
     return matches
+
+
+def module_named(model: nn.Module, name: str) -> nn.Module:
+    """The one module of that name, "" for the model itself.
+
+    Raises:
+        ModuleNameError: there is none; the message lists similar names.
+    """
+    named: dict[str, nn.Module] = dict(model.named_modules(remove_duplicate=False))
+    if not isinstance(name, str):
+        raise ModuleNameError(f"a module's name is {name!r}; expected a str as model.named_modules() has it")
+    if name not in named:
+        raise _no_match(model, name)
+    return named[name]
+
+
+def _no_match(model: nn.Module, pattern: str) -> ModuleNameError:
+    names = [name for name, _ in model.named_modules(remove_duplicate=False)]
+    near = difflib.get_close_matches(pattern.removesuffix(".*"), filter(None, names), n=3, cutoff=0.4)
+    hint = f"did you mean {', '.join(map(repr, near))}?" if near else f"it has {', '.join(map(repr, names))}"
+    return ModuleNameError(f"no module of {type(model).__name__} matches {pattern!r}; {hint}")
 
 
 def _stay_in_evaluation(module: nn.Module, arguments: Any) -> None:
