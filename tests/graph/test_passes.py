@@ -93,8 +93,25 @@ class TestFoldBatchNorm:
         x = inputs(shape, 5)
         graph = capture(nn.Sequential(layer, norm), x)
         folded = fold_batch_norm(graph)
-        assert len(folded.nodes) == 1 and set(folded.parameters) == {"0.weight", "0.bias"}
+        assert folded.nodes[0].parameters == {"weight": "0.folded_weight", "bias": "0.folded_bias"}
+        assert len(folded.nodes) == 1
         assert_unchanged(graph, folded, x, exact=False)
+
+    def test_it_follows_from_the_original_parameters(self):
+        """What training changes: the derived parameters come out as if the pass ran again, with gradients."""
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), batch_norm(4, 2))
+        x = inputs((3, 5, 5), 5)
+        folded = fold_batch_norm(capture(model, x))
+        live = dict(model.named_parameters()) | dict(model.named_buffers())
+        with torch.no_grad():
+            model[0].weight.mul_(2.0)
+            model[1].running_mean.add_(1.0)
+        again = folded.parameters_from(live)
+        fresh = fold_batch_norm(capture(model, x))
+        for role, name in folded.nodes[0].parameters.items():
+            assert torch.equal(again[name], fresh.parameters[fresh.nodes[0].parameters[role]])
+        again["0.folded_weight"].sum().backward()
+        assert model[0].weight.grad is not None and model[1].weight.grad is not None
 
     def test_not_where_others_read_the_layer(self):
         def forward(self, x):

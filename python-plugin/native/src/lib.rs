@@ -4,6 +4,7 @@ mod description;
 mod head;
 mod model;
 mod protocol;
+mod requantize;
 
 use nano_core::fixed_point::Multiplier;
 use nano_core::ops::{self, AddParameters, SoftmaxParameters};
@@ -80,6 +81,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(quantize_multiplier, module)?)?;
     module.add_function(wrap_pyfunction!(add_multipliers, module)?)?;
     module.add_function(wrap_pyfunction!(softmax_parameters, module)?)?;
+    module.add_function(wrap_pyfunction!(requantize::requantize_, module)?)?;
     module.add_function(wrap_pyfunction!(protocol::encode_request, module)?)?;
     module.add_function(wrap_pyfunction!(protocol::decode_response, module)?)
 }

@@ -35,6 +35,14 @@ def add_multipliers(
     first: float, second: float, output: float
 ) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]: ...
 def softmax_parameters(scale: float) -> tuple[int, int, int]: ...
+def requantize_(
+    accumulators: npt.NDArray[np.float32],
+    plane: int,
+    reals: npt.NDArray[np.float64],
+    low: int,
+    high: int,
+    threads: int,
+) -> None: ...
 def encode_request(
     kind: str, *, input: bytes | None = None, label: int | None = None, epochs: int | None = None
 ) -> bytes: ...

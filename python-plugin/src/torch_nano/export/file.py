@@ -57,7 +57,7 @@ def pack(model: SavedModel) -> bytes:
         "head": None if model.head is None else model.head[0],
         "inputs": graph.inputs,
         "outputs": graph.outputs,
-        "values": [asdict(value) for value in graph.values.values()],
+        "values": [_without_dropouts(value) for value in graph.values.values()],
         "nodes": [
             {
                 "operator": type(node.operator).__name__,
@@ -129,6 +129,13 @@ def _graph(description: dict[str, Any], arrays: dict[str, Any]) -> QuantizedGrap
         index, name = key.split(".")
         tensors[nodes[int(index)].output][name] = torch.from_numpy(array)
     return QuantizedGraph(Graph(description["inputs"], description["outputs"], values, nodes, {}), tensors)
+
+
+def _without_dropouts(value: Value) -> dict[str, Any]:
+    """The fields of a value; a model in integers is not trained."""
+    entry = asdict(value)
+    del entry["dropouts"]
+    return entry
 
 
 def _value(entry: dict[str, Any]) -> Value:

@@ -14,7 +14,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 
 from ..errors import CaptureError, InputError, UnsupportedError, UnsupportedNode
 from ..ops import OPERATORS
-from ..ops.operator import Call, Node, Operator, ParameterName, UnsupportedNodeError, Value
+from ..ops.operator import Call, Dropout, Node, Operator, ParameterName, UnsupportedNodeError, Value
 from .graph import Graph
 from .structural import BatchNorm, Reshape
 
@@ -203,8 +203,10 @@ class _Capture:
                     "dropout is active in evaluation too", "use nn.Dropout, or pass training=self.training"
                 )
             assert source is not None
-            self.meaning[node] = self.meaning[source]
+            meaning = self.meaning[node] = self.meaning[source]
             self.memory[node] = node if target in _COPIES else self.memory[source]
+            if "train" in arguments and isinstance(meaning, Value):
+                meaning.dropouts += (_dropout(node, arguments["p"], bypassed=len(source.users) > 1),)
             return
         operators = self.operators.get(target)
         if operators is None:
@@ -283,6 +285,12 @@ class _Capture:
 
     def _argument(self, node: fx.Node) -> Any:
         return _BATCH_SIZE if isinstance(node.meta.get("val"), torch.SymInt) else self.meaning[node]
+
+
+def _dropout(node: fx.Node, probability: float, bypassed: bool) -> Dropout:
+    assert isinstance(node.target, torch._ops.OpOverload)
+    function = node.target._schema.name.removeprefix("aten::").removesuffix("_")
+    return Dropout(function, probability, _module_path(node), _source(node), bypassed)
 
 
 #: Stands for an argument that is the batch size, or computed from it.

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 
+import torch
 from torch import Tensor
 
 from ..ops.operator import Node, Value
+
+
+@dataclass(frozen=True)
+class Derived:
+    """How a pass has made a parameter from others: ``function(**{role: tensor})``, differentiable."""
+
+    function: Callable[..., Tensor]
+    #: Names of the parameters it is made from, by role.
+    sources: Mapping[str, str]
+
+    def compute(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """The parameter, from tensors by name."""
+        return self.function(**{role: tensors[name] for role, name in self.sources.items()})
 
 
 @dataclass
@@ -30,8 +44,29 @@ class Graph:
     #: All values by name, in order of execution.
     values: dict[str, Value]
     nodes: list[Node]
-    #: float32 tensors by the names they have in the original model.
+    #: float32 tensors by the names they have in the original model, and those that passes have derived.
     parameters: dict[str, Tensor]
+    #: The derived ones, each behind those it is made from.
+    derived: dict[str, Derived] = field(default_factory=dict)
+
+    def derive(self, name: str, function: Callable[..., Tensor], sources: Mapping[str, str]) -> str:
+        """Adds a parameter that is made from others, under `name` or a new one like it; the name it got."""
+        while name in self.parameters:
+            name += "_"
+        self.derived[name] = Derived(function, dict(sources))
+        self.parameters[name] = self.derived[name].compute(self.parameters)
+        return name
+
+    def parameters_from(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """All parameters anew from other tensors of the original names: the derived ones follow, with
+        gradients.
+        """
+        parameters = {
+            name: tensors[name].to(torch.float32) for name in self.parameters if name not in self.derived
+        }
+        for name, derived in self.derived.items():
+            parameters[name] = derived.compute(parameters)
+        return parameters
 
     def producer(self, value: str) -> Node | None:
         """The node that makes a value, None for an input."""
@@ -95,6 +130,7 @@ class Graph:
                 for node in self.nodes
             ],
             parameters=dict(self.parameters),
+            derived=dict(self.derived),
         )
 
     def remove(self, node: Node) -> None:
@@ -102,6 +138,7 @@ class Graph:
         (source,) = node.inputs
         self.nodes = [other for other in self.nodes if other is not node]
         self.redirect(node.output, source)
+        self.values[source].dropouts += self.values[node.output].dropouts
         del self.values[node.output]
 
     def redirect(self, old: str, new: str) -> None:
@@ -120,6 +157,10 @@ class Graph:
                 kept.append(node)
         self.nodes = kept[::-1]
         named = {name for node in self.nodes for name in node.parameters.values()}
+        for name, derived in reversed(self.derived.items()):
+            if name in named:
+                named.update(derived.sources.values())
+        self.derived = {name: derived for name, derived in self.derived.items() if name in named}
         self.values = {
             name: value for name, value in self.values.items() if name in needed or name in self.inputs
         }

@@ -99,7 +99,8 @@ class BatchNorm(Operator):
     def scale_and_shift(self, parameters: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """What it multiplies each channel by, and then adds; float64, [channels]."""
         mean, variance = parameters["running_mean"].double(), parameters["running_var"].double()
-        scale = (variance + self.epsilon).rsqrt()
+        # Square root and quotient are rounded alike on every device; a reciprocal root is not.
+        scale = (variance + self.epsilon).sqrt().reciprocal()
         if "weight" in parameters:
             scale = scale * parameters["weight"].double()
         shift = -mean * scale

@@ -64,7 +64,11 @@ def apply_multipliers(value: Tensor, multipliers: Sequence[Multiplier]) -> Tenso
 
 
 def requantize(
-    accumulator: Tensor, multipliers: Sequence[Multiplier], zero_point: int, clamp: tuple[int, int]
+    accumulator: Tensor,
+    multipliers: Sequence[Multiplier],
+    zero_point: int,
+    clamp: tuple[int, int],
+    dtype: torch.dtype = torch.int8,
 ) -> Tensor:
     """Integer-valued accumulators of any dtype as int8: times a multiplier, rounded twice, plus zero point.
 
@@ -85,7 +89,7 @@ def requantize(
         nudge = _per_channel([2.0 ** -(e + 1) if e else 0.0 for e in right], accumulator)
         scaled = accumulator.to(torch.float64) * factor
         scaled = scaled.add_(torch.copysign(nudge, scaled)).add_(0.5).floor_()
-    return scaled.add_(zero_point).clamp_(*clamp).to(torch.int8)
+    return scaled.add_(zero_point).clamp_(*clamp).to(dtype)
 
 
 def lookup(table: Tensor, x: Tensor) -> Tensor:

@@ -121,7 +121,7 @@ class Definition:
         _library.impl(operator.name, self._run_native, "CPU")  # type: ignore[no-untyped-call]
         register_autograd = partial(torch.library.register_autograd, lib=_library)
         register_autograd(self.forward_op, self.gradients, setup_context=self.save)
-        register_autograd(self.backward_op, _no_second_derivative)
+        register_autograd(self.backward_op, no_second_derivative)
         for device in ("cpu", "cuda"):
             torch.library.register_autocast(self.forward_op, device, torch.float32, lib=_library)
 
@@ -305,7 +305,7 @@ class _Gradients(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> None:
-        _no_second_derivative(ctx, *grads)
+        no_second_derivative(ctx, *grads)
 
 
 def _one_by_one(
@@ -324,7 +324,8 @@ def _one_by_one(
     return stacked, [0] * len(stacked)
 
 
-def _no_second_derivative(ctx: Any, *grads: Any) -> None:
+def no_second_derivative(ctx: Any, *grads: Any) -> None:
+    """The backward of a backward."""
     raise NotImplementedError(
         "straight-through gradients have no derivative: torch_nano has no double backward"
     )

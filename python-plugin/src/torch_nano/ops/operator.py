@@ -49,6 +49,21 @@ class Quantization:
         return self.scale * (-128 - self.zero_point), self.scale * (127 - self.zero_point)
 
 
+@dataclass(frozen=True)
+class Dropout:
+    """A dropout that stands behind a value in training, and is nothing in evaluation."""
+
+    #: ATen's name: "dropout" for single numbers, "feature_dropout" for whole channels, "alpha_dropout".
+    function: str
+    probability: float
+    #: Dotted path of the module whose training mode counts.
+    module_path: str
+    #: "file:line" of the user's own code.
+    source: str
+    #: Others read the value too, without the dropout.
+    bypassed: bool
+
+
 @dataclass
 class Value:
     """One tensor of a graph, float or quantized."""
@@ -60,6 +75,7 @@ class Value:
     module_path: str = ""
     #: "file:line" of the user's own code that makes it.
     source: str = ""
+    dropouts: tuple[Dropout, ...] = ()
 
 
 @dataclass

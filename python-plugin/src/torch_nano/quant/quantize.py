@@ -58,7 +58,9 @@ def quantize(graph: Graph) -> QuantizedGraph:
             quantization_of(graph, node.output),
         )
     integer = graph.copy()
-    integer.parameters = {}
+    integer.parameters, integer.derived = {}, {}
+    for value in integer.values.values():
+        value.dropouts = ()
     for node in integer.nodes:
         node.parameters = {}
     return QuantizedGraph(integer, tensors)

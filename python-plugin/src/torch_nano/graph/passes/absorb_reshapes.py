@@ -47,6 +47,7 @@ def _merge_chains(graph: Graph) -> None:
             continue
         before = graph.producer(node.inputs[0])
         if before is not None and isinstance(before.operator, Reshape):
+            graph.values[node.output].dropouts += graph.values[before.output].dropouts
             node.inputs = list(before.inputs)
         if graph.values[node.inputs[0]].shape == node.operator.shape:
             graph.remove(node)
@@ -64,7 +65,9 @@ def _sink(graph: Graph) -> None:
             middle = graph.values[node.output]
             end = graph.values[reader.output]
             # The two nodes swap places: source -> reader -> middle -> reshape -> end.
-            graph.values[middle.name] = replace(end, name=middle.name, shape=source.shape)
+            graph.values[middle.name] = replace(
+                end, name=middle.name, shape=source.shape, dropouts=middle.dropouts
+            )
             reader.inputs, reader.output = list(node.inputs), middle.name
             node.inputs, node.output = [middle.name], end.name
             at, behind = graph.nodes.index(node), graph.nodes.index(reader)
@@ -73,11 +76,15 @@ def _sink(graph: Graph) -> None:
 
 
 def _absorb(graph: Graph, node: Node) -> None:
-    shape = graph.values[node.inputs[0]].shape
-    for reader in graph.consumers(node.output):
+    source = graph.values[node.inputs[0]]
+    shape = source.shape
+    absorbed = graph.consumers(node.output)
+    for reader in absorbed:
         if isinstance(reader.operator, FullyConnected) and len(shape) > 1:
             reader.operator = replace(reader.operator, flattened=shape)
             reader.inputs = list(node.inputs)
+    if absorbed and not graph.consumers(node.output):
+        source.dropouts += graph.values[node.output].dropouts
 
 
 def _is_free(graph: Graph, node: Node) -> bool:

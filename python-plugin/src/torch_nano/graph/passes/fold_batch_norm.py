@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
+
 from torch import Tensor
 
 from ...ops._channels import ChannelsOperator
 from ...ops.operator import Node
 from ..graph import Graph
 from ..structural import BatchNorm
+
+ScaleAndShift = Callable[[Mapping[str, Tensor]], tuple[Tensor, Tensor]]
 
 
 def fold_batch_norm(graph: Graph) -> Graph:
@@ -35,27 +40,30 @@ def fold_batch_norm(graph: Graph) -> Graph:
 
 def _fold(graph: Graph, node: Node, layer: Node) -> None:
     assert isinstance(node.operator, BatchNorm)
-    scale, shift = node.operator.scale_and_shift(
-        {role: graph.parameters[name] for role, name in node.parameters.items()}
-    )
-    weight_name = layer.parameters["weight"]
-    weight = graph.parameters[weight_name].double()
-    if "bias" in layer.parameters:
-        bias_name = layer.parameters["bias"]
-        shift = shift + graph.parameters[bias_name].double() * scale
-    else:
-        bias_name = f"{weight_name.removesuffix('weight')}bias"
-    weight = weight * scale.reshape(-1, *[1] * (weight.dim() - 1))
+    weight = layer.parameters["weight"]
+    prefix = weight.removesuffix("weight")
+    bias = {"layer_bias": layer.parameters["bias"]} if "bias" in layer.parameters else {}
+    scale_and_shift = node.operator.scale_and_shift
     layer.parameters = {
-        "weight": _store(graph, layer, weight_name, weight.float()),
-        "bias": _store(graph, layer, bias_name, shift.float()),
+        "weight": graph.derive(
+            f"{prefix}folded_weight",
+            partial(_folded_weight, scale_and_shift),
+            {"layer_weight": weight, **node.parameters},
+        ),
+        "bias": graph.derive(
+            f"{prefix}folded_bias", partial(_folded_bias, scale_and_shift), {**bias, **node.parameters}
+        ),
     }
     graph.remove(node)
 
 
-def _store(graph: Graph, layer: Node, name: str, tensor: Tensor) -> str:
-    """Stores a parameter of one layer under its name, or a new one where another layer uses that too."""
-    if any(name in other.parameters.values() for other in graph.nodes if other is not layer):
-        name = f"{name}.{layer.output}"
-    graph.parameters[name] = tensor
-    return name
+def _folded_weight(scale_and_shift: ScaleAndShift, layer_weight: Tensor, **batch_norm: Tensor) -> Tensor:
+    scale, _ = scale_and_shift(batch_norm)
+    return (layer_weight.double() * scale.reshape(-1, *[1] * (layer_weight.dim() - 1))).float()
+
+
+def _folded_bias(
+    scale_and_shift: ScaleAndShift, layer_bias: Tensor | None = None, **batch_norm: Tensor
+) -> Tensor:
+    scale, shift = scale_and_shift(batch_norm)
+    return (shift if layer_bias is None else shift + layer_bias.double() * scale).float()

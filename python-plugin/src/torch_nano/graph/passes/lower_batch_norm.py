@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+from torch import Tensor
+
 from ...ops.depthwise_conv2d import DepthwiseConv2d
 from ...ops.operator import Node, Value
 from ..graph import Graph
 from ..structural import BatchNorm, Reshape
+from .fold_batch_norm import ScaleAndShift
 
 
 def lower_batch_norm(graph: Graph) -> Graph:
@@ -22,18 +27,26 @@ def lower_batch_norm(graph: Graph) -> Graph:
 
 def _lower(graph: Graph, node: Node) -> None:
     assert isinstance(node.operator, BatchNorm)
-    scale, shift = node.operator.scale_and_shift(
-        {role: graph.parameters[name] for role, name in node.parameters.items()}
-    )
     value = graph.values[node.output]
     sides = [1] * max(len(value.shape) - 1, 1)
     prefix = f"{value.module_path or node.output}."
-    graph.parameters[f"{prefix}folded_weight"] = scale.float().reshape(-1, 1, *sides)
-    graph.parameters[f"{prefix}folded_bias"] = shift.float()
+    scale_and_shift = node.operator.scale_and_shift
+    weight = partial(_scale, scale_and_shift, (-1, 1, *sides))
+    bias = partial(_shift, scale_and_shift)
+    weight_name = graph.derive(f"{prefix}folded_weight", weight, node.parameters)
+    bias_name = graph.derive(f"{prefix}folded_bias", bias, node.parameters)
     node.operator = DepthwiseConv2d(kernel=(1, 1))
-    node.parameters = {"weight": f"{prefix}folded_weight", "bias": f"{prefix}folded_bias"}
+    node.parameters = {"weight": weight_name, "bias": bias_name}
     if len(value.shape) == 1:
         _as_image(graph, node, value)
+
+
+def _scale(scale_and_shift: ScaleAndShift, shape: tuple[int, ...], **batch_norm: Tensor) -> Tensor:
+    return scale_and_shift(batch_norm)[0].float().reshape(shape)
+
+
+def _shift(scale_and_shift: ScaleAndShift, **batch_norm: Tensor) -> Tensor:
+    return scale_and_shift(batch_norm)[1].float()
 
 
 def _as_image(graph: Graph, node: Node, value: Value) -> None:

@@ -1,0 +1,213 @@
+"""Layers with weights in training: the device's forward pass on float32 that holds integers, and its gradient.
+
+One custom operator serves convolutions and the fully connected layer. Between layers the numbers are int8
+numbers without their zero point, ``q - zero_point``: padding is 0 then, and no layer needs to subtract.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from torch_nano import _native
+
+from ..quant.weights import quantize_channels
+from ._integer import accumulation_dtype, exact_convolution, requantize
+from ._library import no_second_derivative
+from .operator import Quantization
+
+_library = torch.library.Library("torch_nano", "FRAGMENT")  # type: ignore[no-untyped-call]
+
+
+class Convolution(NamedTuple):
+    """What torch's convolutions are told; a linear layer is one of a single pixel."""
+
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+
+def train_channels(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    convolution: Convolution,
+    input_quantization: Quantization,
+    output_quantization: Quantization,
+    clamp: tuple[int, int],
+) -> Tensor:
+    """A layer with weights as the device computes it; gradients flow straight through all rounding.
+
+    The gradient is that of the real layer ``y / s_y`` of ``x * s_x``, `weight` and `bias`, and zero where the output is at
+    a bound of its clamp.
+
+    Args:
+        x: float32 that holds integers [N, in, height, width], int8 numbers without their zero point.
+        weight: float32 [out, in / groups, height, width], real numbers.
+        bias: float32 [out], real numbers; None for zeros.
+        clamp: the smallest and the largest int8 number of the output.
+
+    Returns:
+        float32 [N, out, height, width], int8 numbers without their zero point.
+
+    Raises:
+        NonFiniteError: a weight or a bias is NaN or infinite.
+
+    >>> x = torch.tensor([[[[10.0]], [[20.0]]]])
+    >>> weight = torch.tensor([[[[0.5]], [[1.0]]]], requires_grad=True)
+    >>> y = train_channels(
+    ...     x, weight, None, Convolution(), Quantization(0.5, 0), Quantization(1.0, 3), (-128, 127)
+    ... )
+    >>> y.sum().backward()
+    >>> y.flatten(), weight.grad.flatten()
+    (tensor([13.], grad_fn=<ViewBackward0>), tensor([ 5., 10.]))
+    """
+    y, _ = torch.ops.torch_nano.train_channels(
+        x,
+        weight,
+        bias,
+        *convolution,
+        input_quantization.scale,
+        input_quantization.zero_point,
+        output_quantization.scale,
+        output_quantization.zero_point,
+        *clamp,
+    )
+    return y  # type: ignore[no-any-return]
+
+
+def _forward(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    x_scale: float,
+    x_zero_point: int,
+    y_scale: float,
+    y_zero_point: int,
+    clamp_min: int,
+    clamp_max: int,
+) -> tuple[Tensor, Tensor]:
+    """The output, and the weight times the requantization's multiplier, by which a gradient goes back to x."""
+    channels = quantize_channels(weight, bias, x_scale)
+    dtype = accumulation_dtype(channels.weight, channels.bias, x_zero_point)
+    integers = channels.weight.to(dtype)
+    with exact_convolution(x.device):
+        sums = F.conv2d(
+            x.to(dtype), integers, channels.bias.to(dtype), stride, padding, dilation, groups
+        ).contiguous()
+    reals = x_scale * channels.scales.to(torch.float64) / y_scale
+    y = _requantized(sums, reals, y_zero_point, clamp_min, clamp_max)
+    return y, integers.float() * reals.float().reshape(-1, 1, 1, 1)
+
+
+def _requantized(sums: Tensor, reals: Tensor, zero_point: int, clamp_min: int, clamp_max: int) -> Tensor:
+    low, high = clamp_min - zero_point, clamp_max - zero_point
+    if sums.device.type == "cpu" and sums.dtype is torch.float32:
+        plane = sums.shape[2] * sums.shape[3]
+        threads = torch.get_num_threads()
+        _native.requantize_(sums.reshape(-1).numpy(), plane, reals.numpy(), low, high, threads)
+        return sums
+    multipliers = [_native.quantize_multiplier(real) for real in reals.tolist()]
+    # float64 convolutions are within a small fraction of the integer.
+    return requantize(sums.round(), multipliers, 0, (low, high), torch.float32)
+
+
+def _fake(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    *quantization: float,
+) -> tuple[Tensor, Tensor]:
+    y = F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+    return torch.empty(y.shape, device=y.device), torch.empty_like(weight)
+
+
+def _backward(
+    grad: Tensor,
+    x: Tensor,
+    y: Tensor,
+    scaled_weight: Tensor,
+    needed: Sequence[bool],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    x_scale: float,
+    y_scale: float,
+    low: int,
+    high: int,
+) -> list[Tensor]:
+    inside = torch.ops.aten.hardtanh_backward(grad, y, low, high)
+    with exact_convolution(grad.device):
+        x_grad, weight_grad, bias_grad = torch.ops.aten.convolution_backward(
+            inside, x, scaled_weight, [len(scaled_weight)], stride, padding, dilation, False, [0, 0], groups, needed
+        )
+    gradients = []
+    if needed[0]:
+        gradients.append(x_grad)
+    if needed[1]:
+        gradients.append(weight_grad.mul_(x_scale / y_scale))
+    if needed[2]:
+        gradients.append(bias_grad.mul_(1.0 / y_scale))
+    return [gradient.contiguous() for gradient in gradients]
+
+
+def _fake_backward(
+    grad: Tensor, x: Tensor, y: Tensor, scaled_weight: Tensor, needed: Sequence[bool], *rest: Any
+) -> list[Tensor]:
+    shapes = [x.shape, scaled_weight.shape, scaled_weight.shape[:1]]
+    return [torch.empty(shape, device=x.device) for shape, need in zip(shapes, needed, strict=True) if need]
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    x, _, _, *convolution, x_scale, _, y_scale, y_zero_point, clamp_min, clamp_max = inputs
+    y, scaled_weight = output
+    ctx.mark_non_differentiable(scaled_weight)
+    ctx.save_for_backward(x, y, scaled_weight)
+    ctx.rest = (*convolution, x_scale, y_scale, clamp_min - y_zero_point, clamp_max - y_zero_point)
+    ctx.arguments = len(inputs)
+
+
+def _gradients(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
+    needed = list(ctx.needs_input_grad[:3])
+    gradients = iter(
+        torch.ops.torch_nano.train_channels_backward(grad, *ctx.saved_tensors, needed, *ctx.rest)
+    )
+    by_input = [next(gradients) if need else None for need in needed]
+    return (*by_input, *[None] * (ctx.arguments - len(needed)))
+
+
+_CONVOLUTION = "int[] stride, int[] padding, int[] dilation, int groups"
+_library.define(  # type: ignore[no-untyped-call]
+    f"train_channels(Tensor x, Tensor weight, Tensor? bias, {_CONVOLUTION}, float x_scale, int x_zero_point, "
+    "float y_scale, int y_zero_point, int clamp_min, int clamp_max) -> (Tensor, Tensor)"
+)
+_library.define(  # type: ignore[no-untyped-call]
+    f"train_channels_backward(Tensor grad, Tensor x, Tensor y, Tensor scaled_weight, bool[] needed, {_CONVOLUTION}, "
+    "float x_scale, float y_scale, int low, int high) -> Tensor[]"
+)
+for _name, _run, _fake_run in (
+    ("train_channels", _forward, _fake),
+    ("train_channels_backward", _backward, _fake_backward),
+):
+    _library.impl(_name, _run, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+    torch.library.register_fake(f"torch_nano::{_name}", _fake_run, lib=_library)
+_register_autograd = partial(torch.library.register_autograd, lib=_library)
+_register_autograd("torch_nano::train_channels", _gradients, setup_context=_save)
+_register_autograd("torch_nano::train_channels_backward", no_second_derivative)
+for _device in ("cpu", "cuda"):
+    torch.library.register_autocast("torch_nano::train_channels", _device, torch.float32, lib=_library)
