@@ -31,8 +31,25 @@ from .errors import (
 )
 from .heads.sgd import SgdHead
 from .module import NanoModule, load
+from .quant.qat import (
+    QatModule,
+    disable_quantization,
+    enable_quantization,
+    fold_batch_norm,
+    freeze_ranges,
+    prepare_qat,
+    unfreeze_ranges,
+)
 from .summary import LayerSummary, Summary
+from .transfer.features import (
+    FeatureExtractor,
+    compare_model_features,
+    get_layer_outputs,
+    get_model_feature_extractor,
+    visualize_layer_activations,
+)
 from .transfer.freeze import freeze, frozen, unfreeze
+from .transfer.transfer_model import TransferModel, freeze_layers, unfreeze_layers
 from .verify import LayerDifference, VerifyReport
 
 __all__ = [
@@ -44,6 +61,7 @@ __all__ = [
     "DeviceError",
     "DeviceInfo",
     "ExportError",
+    "FeatureExtractor",
     "FileFormatError",
     "HeadError",
     "InputError",
@@ -53,19 +71,33 @@ __all__ = [
     "NanoModule",
     "NonFiniteError",
     "Prediction",
+    "QatModule",
     "QemuBoard",
     "QuantizationError",
     "SgdHead",
     "Summary",
     "TorchNanoError",
+    "TransferModel",
     "UnsupportedError",
     "UnsupportedNode",
     "VerifyReport",
+    "compare_model_features",
+    "disable_quantization",
+    "enable_quantization",
+    "fold_batch_norm",
     "freeze",
+    "freeze_layers",
+    "freeze_ranges",
     "frozen",
+    "get_layer_outputs",
+    "get_model_feature_extractor",
     "load",
+    "prepare_qat",
     "to_nano",
     "unfreeze",
+    "unfreeze_layers",
+    "unfreeze_ranges",
+    "visualize_layer_activations",
 ]
 
 

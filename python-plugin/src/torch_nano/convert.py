@@ -18,8 +18,9 @@ from .ops.fully_connected import FullyConnected
 from .ops.operator import Node
 from .quant.calibrate import CalibrationData, Method, check_parameters
 from .quant.calibrate import calibrate as observe_ranges
+from .quant.qat import QatModule
 from .quant.quantize import quantize
-from .quant.ranges import assign_quantization
+from .quant.ranges import assign_quantization, quantization
 
 
 @dataclass
@@ -30,9 +31,9 @@ class _Head:
 
 def to_nano(
     model: nn.Module,
-    example: Tensor,
+    example: Tensor | None = None,
     *,
-    calibrate: CalibrationData,
+    calibrate: CalibrationData | None = None,
     method: Method = "minmax",
     head: str | None = "auto",
     learning_rate: float = 0.02,
@@ -43,14 +44,15 @@ def to_nano(
 
     Args:
         model: any nn.Module; wrappers (torch.compile, DataParallel and its like) are taken off.
-        example: one float input with batch; its numbers do not matter.
+        example: one float input with batch; its numbers do not matter. A :class:`QatModule` needs none.
         calibrate: typical inputs, a few hundred: a tensor, or batches (tensors, or tuples (x, ...) as a
-            DataLoader gives them).
+            DataLoader gives them). A :class:`QatModule` has its ranges.
         method: "minmax" covers all numbers seen; "percentile" leaves out the outermost 0.01 %.
         head: which layer goes on learning on the device, in RAM. "auto": the Linear that ends the model, if
             its parameters require gradients while some other parameter of the model does not (see
-            :func:`freeze`); the module's name: that Linear, which must end the model; None: none. All else
-            goes to flash, trainable or not.
+            :func:`freeze`), and none of a :class:`QatModule`, whose arithmetic all of the model is; the
+            module's name: that Linear, which must end the model; None: none. All else goes to flash,
+            trainable or not.
         learning_rate: the head's, of the real-valued step.
         labels: the names of the classes.
         name: the model's name, one line; its class's if none is given.
@@ -71,15 +73,30 @@ def to_nano(
     (torch.Size([64, 3]), True)
     """
     model = _unwrap(model)
-    graph = optimize(capture(model, example))
+    qat = model if isinstance(model, QatModule) else None
+    if qat is not None and (example is not None or calibrate is not None):
+        raise InputError("a QatModule has its inputs and ranges: leave out example and calibrate")
+    if qat is not None:
+        graph = qat.float_graph()
+    elif example is None or calibrate is None:
+        raise InputError(
+            "to_nano needs an example, and calibrate=: typical inputs that the ranges are taken from"
+        )
+    else:
+        graph = optimize(capture(model, example))
     check_parameters(graph)
     classes = graph.values[graph.outputs[0]].shape[0]
     if labels and len(labels) != classes:
         raise InputError(f"{len(labels)} labels for a model of {classes} outputs; expected one for each")
-    trainable = _take_head(graph, model, head, learning_rate)
-    quantized = quantize(assign_quantization(graph, observe_ranges(graph, calibrate, method)))
+    trainable = None if qat is not None and head == "auto" else _take_head(graph, model, head, learning_rate)
+    if calibrate is not None:
+        ranges = observe_ranges(graph, calibrate, method)
+        graph = assign_quantization(graph, lambda name: quantization(*ranges[name]))
+    quantized = quantize(graph)
     start = None if trainable is None else trainable.start
-    image = write_image(quantized, start, type(model).__name__ if name is None else name, list(labels or []))
+    if name is None:
+        name = type(model).__name__ if qat is None else qat.model_name
+    image = write_image(quantized, start, name, list(labels or []))
     return NanoModule(
         SavedModel(image, quantized, None if trainable is None else (trainable.module_path, b""))
     )

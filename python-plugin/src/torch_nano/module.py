@@ -21,7 +21,7 @@ from .ops.layout import from_device, to_device
 from .ops.operator import Quantization, Shape
 from .quant.quantize import QuantizedGraph
 from .quant.ranges import quantization_of
-from .quant.tensors import dequantize_tensor, quantize_tensor
+from .quant.tensors import check_finite, dequantize_tensor, quantize_tensor
 from .summary import LayerSummary, Summary, arena_in_use
 from .verify import VerifyReport, verify_host, verify_rv32imc
 
@@ -124,11 +124,7 @@ class NanoModule(nn.Module):
             InputError: wrong shape or dtype, NaN or infinity.
         """
         self._check(x, float)
-        if not torch.isfinite(x).all():
-            samples = (~torch.isfinite(x)).flatten(1).any(1).nonzero().flatten().tolist()
-            raise InputError(
-                f"the input holds NaN or infinity in samples {samples[:8]} of {len(x)}; clean the data first"
-            )
+        check_finite(x)
         return quantize_tensor(x, self.input_quantization)
 
     def device_inputs(self, x: Tensor) -> NDArray[np.int8]:

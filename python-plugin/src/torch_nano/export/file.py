@@ -20,9 +20,8 @@ import torch
 from .. import _native
 from ..errors import FileFormatError
 from ..graph.graph import Graph
-from ..graph.structural import Reshape
-from ..ops import OPERATORS
-from ..ops.operator import Node, Operator, Quantization, Value
+from ..ops.encoding import decode, encode
+from ..ops.operator import Node, Quantization, Value
 from ..quant.quantize import QuantizedGraph
 
 _NAME = b"torch-nano model "
@@ -59,13 +58,7 @@ def pack(model: SavedModel) -> bytes:
         "outputs": graph.outputs,
         "values": [_without_dropouts(value) for value in graph.values.values()],
         "nodes": [
-            {
-                "operator": type(node.operator).__name__,
-                "attributes": asdict(node.operator),
-                "inputs": node.inputs,
-                "output": node.output,
-            }
-            for node in graph.nodes
+            {**encode(node.operator), "inputs": node.inputs, "output": node.output} for node in graph.nodes
         ],
     }
     arrays = {
@@ -123,7 +116,7 @@ def unpack(content: bytes) -> SavedModel:
 
 def _graph(description: dict[str, Any], arrays: dict[str, Any]) -> QuantizedGraph:
     values = {entry["name"]: _value(entry) for entry in description["values"]}
-    nodes = [Node(_operator(entry), entry["inputs"], entry["output"]) for entry in description["nodes"]]
+    nodes = [Node(decode(entry), entry["inputs"], entry["output"]) for entry in description["nodes"]]
     tensors: dict[str, dict[str, torch.Tensor]] = {node.output: {} for node in nodes}
     for key, array in arrays.items():
         index, name = key.split(".")
@@ -142,16 +135,3 @@ def _value(entry: dict[str, Any]) -> Value:
     return Value(
         **{**entry, "shape": tuple(entry["shape"]), "quantization": Quantization(**entry["quantization"])}
     )
-
-
-def _operator(entry: dict[str, Any]) -> Operator:
-    operators: tuple[type[Operator], ...] = (*OPERATORS, Reshape)
-    by_name = {operator.__name__: operator for operator in operators}
-    return by_name[entry["operator"]](
-        **{name: _as_tuples(value) for name, value in entry["attributes"].items()}
-    )
-
-
-def _as_tuples(value: Any) -> Any:
-    """JSON has lists where operators have tuples."""
-    return tuple(_as_tuples(item) for item in value) if isinstance(value, list) else value

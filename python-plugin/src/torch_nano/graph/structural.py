@@ -69,6 +69,15 @@ class Reshape(Operator):
     ) -> Tensor:
         return self.float_run(inputs, {})
 
+    def train_run(
+        self,
+        inputs: Sequence[Tensor],
+        parameters: Mapping[str, Tensor],
+        input_quantization: Sequence[Quantization],
+        output_quantization: Quantization,
+    ) -> Tensor:
+        return self.float_run(inputs, {})
+
 
 @dataclass(frozen=True)
 class BatchNorm(Operator):

@@ -12,9 +12,10 @@ from torch import Tensor
 from torch_nano._native import quantize_multiplier
 
 from ..quant.weights import quantize_channels
-from ._clamp import ClampedOperator
+from ._clamp import ClampedOperator, integer_clamp
 from ._integer import accumulation_dtype, exact_convolution, requantize
 from ._library import Definition, Layer, Parameters, check_integers
+from ._training import Convolution, train_channels
 from .operator import Call, ParameterName, Quantization, Shape, UnsupportedNodeError
 
 
@@ -33,6 +34,19 @@ class ChannelsOperator(ClampedOperator):
     @abstractmethod
     def from_device_weight(self, weight: Tensor) -> Tensor:
         """From nano-core's layout of the weight to torch's."""
+
+    def train_as_convolution(
+        self,
+        x: Tensor,
+        parameters: Mapping[str, Tensor],
+        convolution: Convolution,
+        input_quantization: Quantization,
+        output_quantization: Quantization,
+    ) -> Tensor:
+        """:meth:`train_run` for an input [N, in, height, width] and a weight of four dimensions."""
+        clamp = integer_clamp(self.clamp_low, self.clamp_high, output_quantization)
+        weight, bias = parameters["weight"], parameters.get("bias")
+        return train_channels(x, weight, bias, convolution, input_quantization, output_quantization, clamp)
 
     def float_run(self, inputs: Sequence[Tensor], parameters: Mapping[str, Tensor]) -> Tensor:
         return self.activate(self.linear(inputs[0], parameters["weight"], parameters.get("bias")))

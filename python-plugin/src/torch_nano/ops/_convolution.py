@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch.nn.functional as F
@@ -10,7 +11,9 @@ from torch import Tensor
 
 from ..errors import InputError
 from ._channels import ChannelsOperator
+from ._training import Convolution
 from ._window import Padding, Pair, WindowOperator, in_2d, pair
+from .operator import Quantization
 
 
 @dataclass(frozen=True)
@@ -19,8 +22,12 @@ class ConvolutionOperator(WindowOperator, ChannelsOperator):
 
     dilation: Pair = (1, 1)
 
-    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
-        """The convolution of any dtype, with a weight of torch's layout."""
+    @abstractmethod
+    def groups_for(self, weight: Tensor) -> int:
+        """The number of groups of the convolution with this weight."""
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        groups = self.groups_for(weight)
         top, bottom, left, right = self.padding
         weight = as_2d_weight(weight)
         if tuple(weight.shape[2:]) != self.kernel:
@@ -34,6 +41,30 @@ class ConvolutionOperator(WindowOperator, ChannelsOperator):
             return F.conv2d(self.pad(x, 0.0), weight, bias, self.stride, 0, self.dilation, groups)
 
         return in_2d(in_two_dimensions, x)
+
+    def train_run(
+        self,
+        inputs: Sequence[Tensor],
+        parameters: Mapping[str, Tensor],
+        input_quantization: Sequence[Quantization],
+        output_quantization: Quantization,
+    ) -> Tensor:
+        weight = as_2d_weight(parameters["weight"])
+        top, bottom, left, right = self.padding
+        symmetric = (top, left) == (bottom, right)
+        padding = (top, left) if symmetric else (0, 0)
+        convolution = Convolution(self.stride, padding, self.dilation, self.groups_for(weight))
+
+        def in_two_dimensions(x: Tensor) -> Tensor:
+            return self.train_as_convolution(
+                x if symmetric else self.pad(x, 0.0),
+                {**parameters, "weight": weight},
+                convolution,
+                input_quantization[0],
+                output_quantization,
+            )
+
+        return in_2d(in_two_dimensions, inputs[0])
 
 
 def as_2d_weight(weight: Tensor) -> Tensor:

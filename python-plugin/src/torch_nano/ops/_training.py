@@ -1,11 +1,12 @@
-"""Layers with weights in training: the device's forward pass on float32 that holds integers, and its gradient.
+"""The operators in training: the device's forward pass on float32 that holds integers, and its gradient.
 
-One custom operator serves convolutions and the fully connected layer. Between layers the numbers are int8
-numbers without their zero point, ``q - zero_point``: padding is 0 then, and no layer needs to subtract.
+Between layers the numbers are int8 numbers without their zero point, ``q - zero_point``: padding is 0 then,
+and no layer needs to subtract. One custom operator serves all layers with weights, one all others.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,12 +17,108 @@ from torch import Tensor
 
 from torch_nano import _native
 
+from ..quant.tensors import check_finite, quantize_tensor
 from ..quant.weights import quantize_channels
 from ._integer import accumulation_dtype, exact_convolution, requantize
 from ._library import no_second_derivative
-from .operator import Quantization
+from .encoding import decode, encode
+from .operator import Operator, Quantization
 
 _library = torch.library.Library("torch_nano", "FRAGMENT")  # type: ignore[no-untyped-call]
+
+
+def straight_through(
+    operator: Operator,
+    inputs: Sequence[Tensor],
+    input_quantization: Sequence[Quantization],
+    output_quantization: Quantization,
+) -> Tensor:
+    """An operator without weights: the numbers of its integer run, the gradient of its float run.
+
+    See :meth:`Operator.train_run`.
+    """
+    low, high = -128 - output_quantization.zero_point, 127 - output_quantization.zero_point
+    real = [x * quantization.scale for x, quantization in zip(inputs, input_quantization, strict=True)]
+    y = (operator.float_run(real, {}) / output_quantization.scale).clamp(low - 0.5, high + 0.5)
+    quantizations = (*input_quantization, output_quantization)
+    exact = torch.ops.torch_nano.train_exact(
+        [x.detach() for x in inputs],
+        json.dumps(encode(operator)),
+        [quantization.scale for quantization in quantizations],
+        [quantization.zero_point for quantization in quantizations],
+    )
+    return replace_forward(y, exact)
+
+
+def train_input(x: Tensor, quantization: Quantization) -> Tensor:
+    """The int8 numbers of real ones, without their zero point; float32.
+
+    Raises:
+        InputError: NaN or infinity.
+
+    >>> train_input(torch.tensor([0.25, 1.0]), Quantization(0.5, 10))
+    tensor([1., 2.])
+    """
+    low, high = -128 - quantization.zero_point, 127 - quantization.zero_point
+    exact = torch.ops.torch_nano.train_input(x.detach(), quantization.scale, quantization.zero_point)
+    if not x.requires_grad:
+        return exact  # type: ignore[no-any-return]
+    return replace_forward((x.float() / quantization.scale).clamp(low, high), exact)
+
+
+def _input(x: Tensor, scale: float, zero_point: int) -> Tensor:
+    check_finite(x)
+    return quantize_tensor(x, Quantization(scale, zero_point)).to(torch.float32).sub_(zero_point)
+
+
+def _fake_input(x: Tensor, scale: float, zero_point: int) -> Tensor:
+    return torch.empty(x.shape, device=x.device)
+
+
+def replace_forward(y: Tensor, exact: Tensor) -> Tensor:
+    """`exact`, with the gradient going to `y`.
+
+    >>> y = torch.tensor([1.25], requires_grad=True)
+    >>> replace_forward(2 * y, torch.tensor([3.0])).backward()
+    >>> y.grad
+    tensor([2.])
+    """
+    return _ReplaceForward.apply(y, exact)  # type: ignore[no-any-return]
+
+
+class _ReplaceForward(torch.autograd.Function):
+    """The sum ``y + (exact - y).detach()`` without its rounding."""
+
+    @staticmethod
+    def forward(y: Tensor, exact: Tensor) -> Tensor:
+        return exact.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad, None
+
+
+def _exact(
+    inputs: Sequence[Tensor], encoded: str, scales: Sequence[float], zero_points: Sequence[int]
+) -> Tensor:
+    operator = decode(json.loads(encoded))
+    *quantizations, output = [Quantization(*pair) for pair in zip(scales, zero_points, strict=True)]
+    numbers = [
+        (x + quantization.zero_point).to(torch.int8)
+        for x, quantization in zip(inputs, quantizations, strict=True)
+    ]
+    tensors = operator.quantize({}, quantizations, [tuple(x.shape[1:]) for x in inputs], output)
+    y = operator.integer_run(numbers, tensors, quantizations, output)
+    return y.to(torch.float32).sub_(output.zero_point).contiguous()
+
+
+def _fake_exact(inputs: Sequence[Tensor], encoded: str, *quantization: Any) -> Tensor:
+    y = decode(json.loads(encoded)).float_run(inputs, {})
+    return torch.empty(y.shape, device=y.device)
 
 
 class Convolution(NamedTuple):
@@ -44,8 +141,8 @@ def train_channels(
 ) -> Tensor:
     """A layer with weights as the device computes it; gradients flow straight through all rounding.
 
-    The gradient is that of the real layer ``y / s_y`` of ``x * s_x``, `weight` and `bias`, and zero where the output is at
-    a bound of its clamp.
+    The gradient is that of the real layer ``y / s_y`` of ``x * s_x``, `weight` and `bias`, and zero where the
+    output is at a bound of its clamp.
 
     Args:
         x: float32 that holds integers [N, in, height, width], int8 numbers without their zero point.
@@ -97,7 +194,9 @@ def _forward(
     clamp_min: int,
     clamp_max: int,
 ) -> tuple[Tensor, Tensor]:
-    """The output, and the weight times the requantization's multiplier, by which a gradient goes back to x."""
+    """The output, and the weight times the requantization's multiplier, by which a gradient goes back to
+    x.
+    """
     channels = quantize_channels(weight, bias, x_scale)
     dtype = accumulation_dtype(channels.weight, channels.bias, x_zero_point)
     integers = channels.weight.to(dtype)
@@ -154,7 +253,17 @@ def _backward(
     inside = torch.ops.aten.hardtanh_backward(grad, y, low, high)
     with exact_convolution(grad.device):
         x_grad, weight_grad, bias_grad = torch.ops.aten.convolution_backward(
-            inside, x, scaled_weight, [len(scaled_weight)], stride, padding, dilation, False, [0, 0], groups, needed
+            inside,
+            x,
+            scaled_weight,
+            [len(scaled_weight)],
+            stride,
+            padding,
+            dilation,
+            False,
+            [0, 0],
+            groups,
+            needed,
         )
     gradients = []
     if needed[0]:
@@ -191,16 +300,24 @@ def _gradients(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
     return (*by_input, *[None] * (ctx.arguments - len(needed)))
 
 
+_library.define(  # type: ignore[no-untyped-call]
+    "train_exact(Tensor[] inputs, str operator, float[] scales, int[] zero_points) -> Tensor"
+)
+_library.define(  # type: ignore[no-untyped-call]
+    "train_input(Tensor x, float scale, int zero_point) -> Tensor"
+)
 _CONVOLUTION = "int[] stride, int[] padding, int[] dilation, int groups"
 _library.define(  # type: ignore[no-untyped-call]
     f"train_channels(Tensor x, Tensor weight, Tensor? bias, {_CONVOLUTION}, float x_scale, int x_zero_point, "
     "float y_scale, int y_zero_point, int clamp_min, int clamp_max) -> (Tensor, Tensor)"
 )
 _library.define(  # type: ignore[no-untyped-call]
-    f"train_channels_backward(Tensor grad, Tensor x, Tensor y, Tensor scaled_weight, bool[] needed, {_CONVOLUTION}, "
-    "float x_scale, float y_scale, int low, int high) -> Tensor[]"
+    "train_channels_backward(Tensor grad, Tensor x, Tensor y, Tensor scaled_weight, bool[] needed, "
+    f"{_CONVOLUTION}, float x_scale, float y_scale, int low, int high) -> Tensor[]"
 )
 for _name, _run, _fake_run in (
+    ("train_input", _input, _fake_input),
+    ("train_exact", _exact, _fake_exact),
     ("train_channels", _forward, _fake),
     ("train_channels_backward", _backward, _fake_backward),
 ):

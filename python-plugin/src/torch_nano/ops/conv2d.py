@@ -52,8 +52,8 @@ class Conv2d(ConvolutionOperator):
             return DepthwiseConv2d(kernel, stride, padding, dilation), [value], names
         return cls(kernel, stride, padding, dilation, groups), [value], names
 
-    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return self.convolve(x, weight, bias, self.groups)
+    def groups_for(self, weight: Tensor) -> int:
+        return self.groups
 
     def to_device_weight(self, weight: Tensor) -> Tensor:
         return as_2d_weight(weight).permute(0, 2, 3, 1)

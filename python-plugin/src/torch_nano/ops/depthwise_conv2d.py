@@ -39,8 +39,8 @@ class DepthwiseConv2d(ConvolutionOperator):
     def from_call(cls, call: Call) -> tuple[Operator, list[Value], dict[str, str]]:
         raise TypeError("Conv2d.from_call makes this operator")
 
-    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return self.convolve(x, weight, bias, groups=len(weight))
+    def groups_for(self, weight: Tensor) -> int:
+        return len(weight)
 
     def to_device_weight(self, weight: Tensor) -> Tensor:
         return as_2d_weight(weight).squeeze(1)

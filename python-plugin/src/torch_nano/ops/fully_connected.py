@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ._channels import ChannelsOperator, define_channels, parameters_of
 from ._library import functional
+from ._training import Convolution
 from .layout import from_device, to_device
 from .operator import Call, Operator, Quantization, Shape, UnsupportedNodeError, Value
 
@@ -50,6 +51,24 @@ class FullyConnected(ChannelsOperator):
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.linear(x.flatten(1), weight, bias)
+
+    def train_run(
+        self,
+        inputs: Sequence[Tensor],
+        parameters: Mapping[str, Tensor],
+        input_quantization: Sequence[Quantization],
+        output_quantization: Quantization,
+    ) -> Tensor:
+        pixel = inputs[0].flatten(1)[:, :, None, None]
+        weight = parameters["weight"][:, :, None, None]
+        y = self.train_as_convolution(
+            pixel,
+            {**parameters, "weight": weight},
+            Convolution(),
+            input_quantization[0],
+            output_quantization,
+        )
+        return y.flatten(1)
 
     def to_device_weight(self, weight: Tensor) -> Tensor:
         return weight if self.flattened is None else to_device(weight.reshape(-1, *self.flattened))

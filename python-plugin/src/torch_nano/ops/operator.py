@@ -206,3 +206,25 @@ class Operator(ABC):
         ``inputs`` are int8 tensors in torch's layout with batch; ``tensors`` is what :meth:`quantize`
         returned.
         """
+
+    def train_run(
+        self,
+        inputs: Sequence[Tensor],
+        parameters: Mapping[str, Tensor],
+        input_quantization: Sequence[Quantization],
+        output_quantization: Quantization,
+    ) -> Tensor:
+        """The integer run in training: nano-core's numbers, and the gradient of the float run.
+
+        The gradient goes straight through all rounding and is zero where int8 saturates.
+
+        Args:
+            inputs: float32 that holds int8 numbers without their zero point, ``q - zero_point``.
+            parameters: real numbers, as :meth:`float_run` takes them.
+
+        Returns:
+            float32 that holds int8 numbers without their zero point.
+        """
+        from ._training import straight_through
+
+        return straight_through(self, inputs, input_quantization, output_quantization)

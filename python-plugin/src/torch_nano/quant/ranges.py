@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from ..graph.graph import Graph
-from ..ops.operator import Quantization
+from ..ops.operator import Node, Quantization
 
 #: Below this scale float32 loses precision; a value whose numbers are all smaller is zero for every purpose.
 _SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
@@ -34,25 +35,35 @@ def quantization(low: float, high: float) -> Quantization:
     return Quantization(scale, min(max(zero_point, _LOWEST), _HIGHEST))
 
 
-def assign_quantization(graph: Graph, ranges: dict[str, tuple[float, float]]) -> Graph:
-    """The graph with a quantization on every value.
-
-    An operator that keeps its input's scale and zero point (a pool, a reshape) shares them, one whose output
-    is fixed (softmax) has that, and all others take theirs from `ranges`.
+def assign_quantization(graph: Graph, choose: Callable[[str], Quantization]) -> Graph:
+    """The graph with a quantization on every value; `choose` says it for those that :func:`has_range`
+    names.
     """
     graph = graph.copy()
     for name in graph.inputs:
-        graph.values[name].quantization = quantization(*ranges[name])
+        graph.values[name].quantization = choose(name)
     for node in graph.nodes:
-        operator = node.operator
-        if operator.fixed_quantization is not None:
-            chosen = operator.fixed_quantization
-        elif operator.keeps_quantization:
-            chosen = quantization_of(graph, node.inputs[0])
-        else:
-            chosen = quantization(*ranges[node.output])
-        graph.values[node.output].quantization = chosen
+        inputs = [quantization_of(graph, name) for name in node.inputs]
+        graph.values[node.output].quantization = output_quantization(node, inputs, choose)
     return graph
+
+
+def output_quantization(
+    node: Node, inputs: Sequence[Quantization], choose: Callable[[str], Quantization]
+) -> Quantization:
+    """The quantization of a node's output.
+
+    An operator that keeps its input's scale and zero point (a pool, a reshape) shares them, one whose output
+    is fixed (softmax) has that, and all others have what `choose` says for the output's name.
+    """
+    if node.operator.fixed_quantization is not None:
+        return node.operator.fixed_quantization
+    return inputs[0] if node.operator.keeps_quantization else choose(node.output)
+
+
+def has_range(node: Node) -> bool:
+    """Whether a node's output has a range of its own."""
+    return node.operator.fixed_quantization is None and not node.operator.keeps_quantization
 
 
 def quantization_of(graph: Graph, name: str) -> Quantization:

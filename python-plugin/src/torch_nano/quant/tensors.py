@@ -5,8 +5,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from ..ops._integer import round_half_away
 from ..ops.operator import Quantization
+
+
+def check_finite(x: Tensor) -> None:
+    """Refuses an input [N, ...] with NaN or infinity.
+
+    Raises:
+        InputError: naming the samples.
+    """
+    if not bool(torch.isfinite(x).all()):
+        samples = (~torch.isfinite(x)).flatten(1).any(1).nonzero().flatten().tolist()
+        raise InputError(
+            f"the input holds NaN or infinity in samples {samples[:8]} of {len(x)}; clean the data first"
+        )
 
 
 def quantize_tensor(x: Tensor, quantization: Quantization) -> Tensor:

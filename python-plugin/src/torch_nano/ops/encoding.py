@@ -1,0 +1,43 @@
+"""Operators as plain data and back: for files, and for custom operators, which take no objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from .operator import Operator
+
+
+def encode(operator: Operator) -> dict[str, Any]:
+    """An operator's class name and attributes, as JSON has them.
+
+    >>> from torch_nano.ops.add import Add
+    >>> decode(encode(Add(clamp_low=0.0)))
+    Add(clamp_low=0.0, clamp_high=None)
+    """
+    return {"operator": type(operator).__name__, "attributes": asdict(operator)}
+
+
+def decode(entry: dict[str, Any]) -> Operator:
+    """Undoes :func:`encode`.
+
+    Raises:
+        KeyError: there is no such operator.
+        TypeError: it has other attributes.
+    """
+    by_name = {operator.__name__: operator for operator in _subclasses(Operator)}  # type: ignore[type-abstract]
+    return by_name[entry["operator"]](
+        **{name: _as_tuples(value) for name, value in entry["attributes"].items()}
+    )
+
+
+def _subclasses(operator: type[Operator]) -> Iterator[type[Operator]]:
+    for subclass in operator.__subclasses__():
+        yield subclass
+        yield from _subclasses(subclass)
+
+
+def _as_tuples(value: Any) -> Any:
+    """JSON has lists where operators have tuples."""
+    return tuple(_as_tuples(item) for item in value) if isinstance(value, list) else value

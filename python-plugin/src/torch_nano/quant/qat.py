@@ -1,0 +1,403 @@
+"""Quantization-aware training: a module whose forward is the arithmetic of the image it would become."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import InputError, QuantizationError, TorchNanoError, UnsupportedError, UnsupportedNode
+from ..graph.capture import capture
+from ..graph.graph import Graph
+from ..graph.passes import optimize
+from ..ops._training import replace_forward, train_input
+from ..ops.operator import Node, Quantization, Shape
+from ..transfer.freeze import freeze, is_frozen
+from ..transfer.names import matching_modules
+from .batch_statistics import batch_statistics_of
+from .calibrate import CalibrationData, Method, check_parameters
+from .calibrate import calibrate as observe_ranges
+from .ranges import assign_quantization, has_range, output_quantization
+from .training_ranges import RangeMethod, TrainingRanges
+
+if TYPE_CHECKING:
+    from ..module import NanoModule
+
+BatchNormMethod = Literal["folded", "batch_statistics"]
+_RANGES = "quantization_ranges"
+
+
+class QatModule(nn.Module):
+    """A model in training whose forward is the device's integer arithmetic. Made by :func:`prepare_qat`.
+
+    Children, parameters and buffers are copies of the model's own, under their own names. Floats in, floats
+    out: the real numbers of the int8 outputs, those of ``to_nano()`` to the bit in evaluation, and in
+    training once the ranges are frozen (but for dropout). The gradient goes straight through all rounding and
+    is zero where int8 saturates.
+    """
+
+    def __init__(
+        self, model: nn.Module, graph: Graph, ranges: TrainingRanges, batch_norm: BatchNormMethod
+    ) -> None:
+        super().__init__()
+        model = copy.deepcopy(model)
+        if hasattr(model, _RANGES):
+            raise InputError(
+                f"the model has an attribute {_RANGES}, which a QatModule keeps its ranges in: rename it"
+            )
+        self.training = model.training
+        for kind in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
+            getattr(self, kind).update(getattr(model, kind))
+        self.quantization_ranges = ranges
+        self.model_name = type(model).__name__
+        tensors = self._named_tensors()
+        self._constants = {
+            name: tensor for name, tensor in graph.parameters.items() if name not in tensors | graph.derived
+        }
+        self._graph = graph.copy()
+        # Their numbers come from the module, in every run.
+        self._graph.parameters = {name: torch.empty(0) for name in graph.parameters}
+        self._batch_statistics = batch_statistics_of(graph) if batch_norm == "batch_statistics" else {}
+        self._in_float: frozenset[str] = frozenset()
+        if is_frozen(model):
+            freeze(self)
+        self.register_load_state_dict_pre_hook(_keep_ranges)  # type: ignore[no-untyped-call]
+
+    @property
+    def input_shape(self) -> Shape:
+        """Shape of one input, without batch."""
+        return self._graph.values[self._graph.inputs[0]].shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float32 outputs for float inputs [N, ...].
+
+        Raises:
+            InputError: wrong shape or dtype, NaN or infinity.
+            NonFiniteError: a weight has become NaN or infinite.
+            QuantizationError: a value has no range yet.
+        """
+        if not x.is_floating_point() or x.dim() == 0 or tuple(x.shape[1:]) != self.input_shape:
+            raise InputError(
+                f"the input has shape {tuple(x.shape)} and dtype {x.dtype}; expected floats "
+                f"[N, {', '.join(map(str, self.input_shape))}]"
+            )
+        with torch.autocast(x.device.type, enabled=False):
+            return _Run(self, x.device).output(x)
+
+    def float_graph(self) -> Graph:
+        """The graph with the parameters as they are now, on the CPU, and a quantization on every value.
+
+        Raises:
+            QuantizationError: a value has no range yet, or a layer computes in float.
+        """
+        if self._in_float:
+            names = ", ".join(sorted(repr(self._graph.values[name].module_path) for name in self._in_float))
+            raise QuantizationError(
+                f"quantization is disabled for {names}, and the image knows no such layers: "
+                "enable_quantization first"
+            )
+        graph = self._graph.copy()
+        with torch.no_grad():
+            tensors = {name: tensor.detach().cpu() for name, tensor in self._named_tensors().items()}
+            graph.parameters = graph.parameters_from({**self._constants, **tensors})
+        return assign_quantization(graph, self.quantization_ranges.quantization)
+
+    def to_nano(self, **options: Any) -> NanoModule:
+        """The image whose arithmetic this is, as a module; see :func:`torch_nano.to_nano` for the options.
+
+        All of it goes to flash, unless `head` names a layer: that one goes on learning in RAM, and what is
+        equal then are the features in front of it.
+
+        Raises:
+            InputError: a wrong option.
+            QuantizationError: a value has no range yet, or a layer that integers cannot hold.
+        """
+        from ..convert import to_nano
+
+        return to_nano(self, **options)
+
+    def float_state_dict(self) -> dict[str, Tensor]:
+        """The state dict of the original model, with the weights trained here."""
+        return {
+            name: tensor for name, tensor in self.state_dict().items() if not name.startswith(f"{_RANGES}.")
+        }
+
+    def _named_tensors(self) -> dict[str, Tensor]:
+        return {
+            **dict(self.named_parameters(remove_duplicate=False)),
+            **dict(self.named_buffers(remove_duplicate=False)),
+        }
+
+    def _nodes(self, patterns: Sequence[str | nn.Module]) -> list[Node]:
+        """The nodes of the modules that the patterns name; without a pattern all."""
+        if not patterns:
+            return self._graph.nodes
+        inside = {part for module in matching_modules(self, patterns) for part in module.modules()}
+        paths = {name for name, module in self.named_modules(remove_duplicate=False) if module in inside}
+        return [node for node in self._graph.nodes if self._graph.values[node.output].module_path in paths]
+
+
+class _Run:
+    """One forward pass of a QatModule."""
+
+    def __init__(self, qat: QatModule, device: torch.device) -> None:
+        self.qat = qat
+        self.graph = qat._graph
+        self.ranges = qat.quantization_ranges
+        constants = {name: tensor.to(device) for name, tensor in qat._constants.items()}
+        self.parameters = self.graph.parameters_from({**constants, **qat._named_tensors()})
+        #: What the numbers of each value mean, as far as the run has come.
+        self.quantizations: dict[str, Quantization] = {}
+        #: Values that were not rounded.
+        self.unrounded: set[str] = set()
+
+    def output(self, x: Tensor) -> Tensor:
+        (name,), (result,) = self.graph.inputs, self.graph.outputs
+        if self.qat.training and not is_frozen(self.ranges):
+            self.ranges.observe(name, x)
+        quantization = self.quantizations[name] = self.ranges.quantization(name)
+        y = train_input(x, quantization)
+        if self.ranges.is_learned(name):
+            y = self.ranges.learn(name, y, x, quantization)
+        (y,) = self.graph.run([self.dropped_out(name, y)], self.node)
+        return y * self.quantizations[result].scale
+
+    def node(self, node: Node, inputs: list[Tensor]) -> Tensor:
+        module = self.module_of(node.output)
+        quantizations = [self.quantizations[name] for name in node.inputs]
+        parameters = self.parameters_of(node, inputs, quantizations)
+        real = None
+        name = node.output
+        if has_range(node):
+            moving = module.training and not (is_frozen(module) or self.ranges.is_frozen(name))
+            if moving or self.ranges.is_learned(name):
+                with torch.no_grad():
+                    real = node.operator.float_run(_reals(inputs, quantizations), parameters)
+            if moving and real is not None:
+                self.ranges.observe(name, real)
+        output = self.quantizations[name] = output_quantization(node, quantizations, self.ranges.quantization)
+        if name in self.qat._in_float:
+            self.unrounded.add(name)
+            y = node.operator.float_run(_reals(inputs, quantizations), parameters) / output.scale
+        else:
+            integers = [
+                _rounded(x, quantization) if source in self.unrounded else x
+                for source, x, quantization in zip(node.inputs, inputs, quantizations, strict=True)
+            ]
+            y = self.exact(node, integers, parameters, quantizations, output)
+            if real is not None and self.ranges.is_learned(name):
+                y = self.ranges.learn(name, y, real, output)
+        return self.dropped_out(name, y)
+
+    def exact(
+        self,
+        node: Node,
+        inputs: list[Tensor],
+        parameters: Mapping[str, Tensor],
+        quantizations: Sequence[Quantization],
+        output: Quantization,
+    ) -> Tensor:
+        try:
+            return node.operator.train_run(inputs, parameters, quantizations, output)
+        except TorchNanoError as error:
+            raise type(error)(f"module {self.graph.values[node.output].module_path!r}: {error}") from error
+
+    def parameters_of(
+        self, node: Node, inputs: list[Tensor], quantizations: Sequence[Quantization]
+    ) -> dict[str, Tensor]:
+        """A node's parameters by role, folded with the batch's statistics where these still count."""
+        tensors: Mapping[str, Tensor] = self.parameters
+        folded = self.qat._batch_statistics.get(node.output)
+        if folded is not None:
+            norm = self.qat.get_submodule(folded.module_path)
+            if norm.training and not is_frozen(norm):
+                (x,) = _reals(inputs, quantizations)
+                tensors = {**tensors, **folded.tensors(node, x, tensors, norm)}
+                derived = {
+                    name: self.graph.derived[name].compute(tensors) for name in node.parameters.values()
+                }
+                tensors = {**tensors, **derived}
+        return {role: tensors[name] for role, name in node.parameters.items()}
+
+    def dropped_out(self, name: str, y: Tensor) -> Tensor:
+        """The value behind its dropouts, in integers again."""
+        quantization = self.quantizations[name]
+        for dropout in self.graph.values[name].dropouts:
+            module = self.qat.get_submodule(dropout.module_path)
+            if module.training and not is_frozen(module):
+                drop = F.dropout if dropout.function == "dropout" else _drop_channels
+                y = drop(y, dropout.probability)
+                if name not in self.unrounded:
+                    y = _rounded(y, quantization)
+        return y
+
+    def module_of(self, name: str) -> nn.Module:
+        return self.qat.get_submodule(self.graph.values[name].module_path)
+
+
+def _drop_channels(y: Tensor, probability: float) -> Tensor:
+    """Dropout of whole channels of [N, channels, ...]."""
+    return torch.feature_dropout(y, probability, True)
+
+
+def _reals(inputs: Sequence[Tensor], quantizations: Sequence[Quantization]) -> list[Tensor]:
+    return [x * quantization.scale for x, quantization in zip(inputs, quantizations, strict=True)]
+
+
+def _rounded(x: Tensor, quantization: Quantization) -> Tensor:
+    """int8 numbers without their zero point, of numbers between them; the gradient goes straight through."""
+    low, high = -128 - quantization.zero_point, 127 - quantization.zero_point
+    inside = x.clamp(low, high)
+    return replace_forward(inside, inside.detach().round())
+
+
+def _keep_ranges(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """A checkpoint of the original model has no ranges: those that are here stay."""
+    own = {
+        f"{prefix}{_RANGES}.{name}": tensor for name, tensor in getattr(module, _RANGES).state_dict().items()
+    }
+    if not own.keys() & state_dict.keys():
+        state_dict.update(own)
+
+
+def prepare_qat(
+    model: nn.Module,
+    example: Tensor,
+    *,
+    calibrate: CalibrationData | None = None,
+    method: Method = "minmax",
+    ranges: RangeMethod = "moving_average",
+    momentum: float = 0.01,
+    batch_norm: BatchNormMethod = "folded",
+    float_layers: Sequence[str | nn.Module] = (),
+    first_layer: bool = True,
+    last_layer: bool = True,
+) -> QatModule:
+    """A copy of the model that is trained through the device's arithmetic. The model itself is not changed.
+
+    Train it as any module. It has the model's parameters under their own names, so optimizers, checkpoints
+    and :func:`freeze` patterns go on working. What a frozen module makes keeps its range too. Dropout works
+    in train mode.
+
+    Args:
+        model: any nn.Module that :func:`to_nano` takes.
+        example: one float input with batch; its numbers do not matter.
+        calibrate: typical inputs the ranges start from (see :func:`to_nano`); None: the first training batch.
+        method: how they are calibrated, "minmax" or "percentile".
+        ranges: "moving_average": in train mode they follow each batch's smallest and largest number until
+            :func:`freeze_ranges`, at the price of a second run of each layer in float; "learned": the scales
+            are a parameter, ``quantization_ranges.log_scales``, and need `calibrate`.
+        momentum: the weight of a batch in the moving average.
+        batch_norm: "folded": with the running statistics, which stay as they are; "batch_statistics": in
+            train mode with those of the batch, and the running ones follow, until :func:`fold_batch_norm`.
+        float_layers: modules that compute in float at first; see :func:`disable_quantization`.
+        first_layer: whether the first layer with weights is quantized from the start.
+        last_layer: the same of the last one.
+
+    Raises:
+        UnsupportedError: calls of the model that cannot run on the device, all of them, and dropouts that
+            integers cannot do.
+        CaptureError: torch.export cannot trace the model.
+        InputError: a wrong example, calibration data or option.
+        NonFiniteError: NaN or infinity in a weight or an activation.
+        ModuleNameError: a pattern of `float_layers` that matches nothing.
+
+    >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    >>> x = torch.randn(64, 4)
+    >>> qat = prepare_qat(model, x, calibrate=x)
+    >>> qat(x).sum().backward()
+    >>> [name for name, parameter in qat.named_parameters() if parameter.grad is not None]
+    ['0.weight', '0.bias', '2.weight', '2.bias']
+    >>> torch.equal(qat.eval()(x), qat.to_nano()(x))
+    True
+    """
+    if batch_norm not in get_args(BatchNormMethod):
+        raise InputError(
+            f"there is no batch norm method {batch_norm!r}; expected one of {get_args(BatchNormMethod)}"
+        )
+    graph = optimize(capture(model, example))
+    check_parameters(graph)
+    _check_dropouts(graph)
+    observed = {} if calibrate is None else observe_ranges(graph, calibrate, method)
+    names = [*graph.inputs, *(node.output for node in graph.nodes if has_range(node))]
+    qat = QatModule(model, graph, TrainingRanges(names, observed, ranges, momentum), batch_norm)
+    with_weights = [node for node in graph.nodes if node.parameters]
+    ends = [*with_weights[:1] * (not first_layer), *with_weights[-1:] * (not last_layer)]
+    qat._in_float = frozenset(node.output for node in ends)
+    if float_layers:
+        disable_quantization(qat, *float_layers)
+    return qat
+
+
+def _check_dropouts(graph: Graph) -> None:
+    """Refuses the dropouts that the run could not do as the model does."""
+    refused = []
+    for value in graph.values.values():
+        for dropout in value.dropouts:
+            if dropout.function not in ("dropout", "feature_dropout"):
+                reason, way_out = "it needs numbers that int8 does not have in training", "use nn.Dropout"
+            elif dropout.bypassed:
+                reason = "its input is read by others, without the dropout, too"
+                way_out = "put the dropout behind the layer that reads it, or give the others another tensor"
+            else:
+                continue
+            refused.append(
+                UnsupportedNode(dropout.module_path, dropout.source, dropout.function, reason, way_out)
+            )
+    if refused:
+        raise UnsupportedError(refused)
+
+
+def freeze_ranges(qat: QatModule, *patterns: str | nn.Module) -> None:
+    """Freezes the ranges of what the named modules make, of all values without a pattern: the forward pass of
+    train mode
+    is then that of evaluation, and cheaper.
+
+    Raises:
+        ModuleNameError: a pattern matches nothing.
+        QuantizationError: a value has no range yet.
+
+    >>> qat = prepare_qat(nn.Sequential(nn.Linear(4, 3)), torch.zeros(2, 4), calibrate=torch.ones(2, 4))
+    >>> freeze_ranges(qat)
+    >>> bool(qat.quantization_ranges.frozen.all())
+    True
+    """
+    qat.quantization_ranges.freeze(_ranges_of(qat, patterns), True)
+
+
+def unfreeze_ranges(qat: QatModule, *patterns: str | nn.Module) -> None:
+    """Undoes :func:`freeze_ranges`."""
+    qat.quantization_ranges.freeze(_ranges_of(qat, patterns), False)
+
+
+def disable_quantization(qat: QatModule, *patterns: str | nn.Module) -> None:
+    """Lets the named modules (all without a pattern) compute in float: weights and outputs are not rounded.
+
+    What a quantized layer reads is rounded first. The image knows no such layers: enable them again before
+    `to_nano`, which refuses otherwise.
+
+    Raises:
+        ModuleNameError: a pattern matches nothing.
+    """
+    qat._in_float |= {node.output for node in qat._nodes(patterns)}
+
+
+def enable_quantization(qat: QatModule, *patterns: str | nn.Module) -> None:
+    """Undoes :func:`disable_quantization`, `float_layers`, and `first_layer` and `last_layer` of
+    :func:`prepare_qat`.
+    """
+    qat._in_float -= {node.output for node in qat._nodes(patterns)}
+
+
+def fold_batch_norm(qat: QatModule) -> None:
+    """From here on the batch norms are folded with their running statistics, as on the device."""
+    qat._batch_statistics = {}
+
+
+def _ranges_of(qat: QatModule, patterns: Sequence[str | nn.Module]) -> list[str]:
+    names = [node.output for node in qat._nodes(patterns) if has_range(node)]
+    return names if patterns else [*qat._graph.inputs, *names]

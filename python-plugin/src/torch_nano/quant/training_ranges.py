@@ -1,0 +1,193 @@
+"""The ranges of a model's values while it is trained: followed, frozen or learned."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError, NonFiniteError, QuantizationError
+from ..ops.operator import Quantization
+from .ranges import quantization
+
+RangeMethod = Literal["moving_average", "learned"]
+
+
+class TrainingRanges(nn.Module):
+    """The quantization of every value that has one of its own, by name.
+
+    "moving_average": a range follows the smallest and the largest number of each batch, ``range += momentum *
+    (batch - range)``, until it is frozen. "learned": the scales are parameters, trained with the weights;
+    zero points stay (LSQ, Esser et al., 2020, arXiv 1902.08153, in the logarithm of the scale).
+
+    Args:
+        names: of the values.
+        ranges: what they start from, (low, high) by name; {}: the first batch.
+        momentum: the weight of a batch in the moving average.
+
+    Raises:
+        InputError: an unknown method, a momentum that is not in (0, 1], or nothing to learn from.
+
+    >>> ranges = TrainingRanges(["x"], {"x": (0.0, 2.0)}, "moving_average", momentum=0.5)
+    >>> ranges.observe("x", torch.tensor([-1.0, 4.0]))
+    >>> ranges.bounds.tolist(), ranges.quantization("x").zero_point
+    ([[-0.5, 3.0]], -92)
+    """
+
+    #: float64 [values, 2]: lowest and highest number; NaN where nothing was seen yet.
+    bounds: Tensor
+    #: uint8 [values]: 1 where the range is frozen.
+    frozen: Tensor
+    #: float32 [values]: of the scales, with method "learned".
+    log_scales: nn.Parameter | None
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        ranges: Mapping[str, tuple[float, float]],
+        method: RangeMethod,
+        momentum: float,
+    ) -> None:
+        super().__init__()
+        if method not in get_args(RangeMethod):
+            raise InputError(f"there is no range method {method!r}; expected one of {get_args(RangeMethod)}")
+        if not 0.0 < momentum <= 1.0:
+            raise InputError(f"the momentum of the ranges is {momentum}; expected a number in (0, 1]")
+        self._index = {name: index for index, name in enumerate(names)}
+        self.momentum = momentum
+        unseen = (math.nan, math.nan)
+        bounds = [ranges.get(name, unseen) for name in names]
+        self.register_buffer("bounds", torch.tensor(bounds, dtype=torch.float64).reshape(-1, 2))
+        self.register_buffer("frozen", torch.zeros(len(names), dtype=torch.uint8))
+        self.log_scales = None
+        if method == "learned":
+            missing = [name for name in names if name not in ranges]
+            if missing:
+                raise InputError("learned ranges need a start: pass calibrate=, typical inputs")
+            starts = [quantization(*pair) for pair in bounds]
+            self.log_scales = nn.Parameter(torch.tensor([math.log(start.scale) for start in starts]))
+        self._known: dict[str, Quantization] = {}
+        self._refresh()
+        self.register_load_state_dict_post_hook(_refresh)  # type: ignore[no-untyped-call]
+
+    def _refresh(self) -> None:
+        """Takes what buffers say into Python: tensors are read once, not in every run."""
+        self._still = {name: bool(self.frozen[index]) for name, index in self._index.items()}
+        self._known = {}
+        self._known = {name: self.quantization(name) for name, still in self._still.items() if still}
+
+    def is_frozen(self, name: str) -> bool:
+        """Whether a value's range is frozen."""
+        return self._still[name]
+
+    def has(self, name: str) -> bool:
+        """Whether a value has a range of its own."""
+        return name in self._index
+
+    def freeze(self, names: Sequence[str], frozen: bool) -> None:
+        """Freezes the ranges of values, or lets them go.
+
+        Raises:
+            QuantizationError: a range to freeze has not been seen yet.
+        """
+        if frozen:
+            for name in names:
+                self.quantization(name)
+        for name in names:
+            self.frozen[self._index[name]] = frozen
+        self._refresh()
+
+    def quantization(self, name: str) -> Quantization:
+        """The quantization of a value.
+
+        Raises:
+            QuantizationError: no number of it has been seen yet, or its learned scale is no number any more.
+        """
+        if name in self._known:
+            return self._known[name]
+        index = self._index[name]
+        low, high = self.bounds[index].tolist()
+        if math.isnan(low):
+            raise QuantizationError(
+                f"value {name} has no range yet: pass calibrate= to prepare_qat, or run a batch in train mode"
+            )
+        start = quantization(low, high)
+        if self.log_scales is None:
+            return start
+        log_scale = float(self.log_scales.detach()[index])
+        if not -80.0 < log_scale < 80.0:
+            raise QuantizationError(
+                f"the learned scale of value {name} is exp({log_scale}): training has diverged; lower the "
+                "learning rate of quantization_ranges.log_scales"
+            )
+        return Quantization(math.exp(log_scale), start.zero_point)
+
+    @torch.no_grad()
+    def observe(self, name: str, real: Tensor) -> None:
+        """Takes in a value's numbers on one batch, if its range follows them.
+
+        Raises:
+            NonFiniteError: one is NaN or infinite.
+        """
+        if self._still[name] or self.log_scales is not None:
+            return
+        low, high = (float(bound) for bound in torch.stack(torch.aminmax(real)).tolist())
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise NonFiniteError(f"value {name} holds NaN or infinity in training")
+        bounds = self.bounds[self._index[name]]
+        batch = bounds.new_tensor([low, high])
+        bounds.copy_(torch.where(bounds.isnan(), batch, bounds + self.momentum * (batch - bounds)))
+
+    def is_learned(self, name: str) -> bool:
+        """Whether a value's scale gets a gradient."""
+        return self.log_scales is not None and not self._still[name]
+
+    def learn(self, name: str, y: Tensor, real: Tensor, quantization: Quantization) -> Tensor:
+        """`y`, the value's int8 numbers without their zero point, with a gradient to its scale.
+
+        Args:
+            real: the numbers before they were rounded and cut.
+        """
+        assert self.log_scales is not None
+        low, high = -128 - quantization.zero_point, 127 - quantization.zero_point
+        steps = real.detach() / quantization.scale
+        return _LearnScale.apply(y, steps, self.log_scales[self._index[name]], low, high)  # type: ignore[no-any-return]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TrainingRanges:
+        """Other devices, but no other dtype: a rounded bound would be another range."""
+        exact = self.bounds
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.bounds = exact.to(self.bounds.device)
+        return self
+
+
+def _refresh(module: nn.Module, incompatible: Any) -> None:
+    assert isinstance(module, TrainingRanges)
+    module._refresh()
+
+
+class _LearnScale(torch.autograd.Function):
+    """LSQ's gradient of a scale: ``s * dL/ds = sum dL/dy * (y - steps inside the range, y outside)``.
+
+    It is scaled by ``1 / sqrt(127 * numbers per sample)``, as LSQ does, so that scales and weights learn
+    alike.
+    """
+
+    @staticmethod
+    def forward(y: Tensor, steps: Tensor, log_scale: Tensor, low: int, high: int) -> Tensor:
+        return y.view_as(y)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        y, steps, _, ctx.low, ctx.high = inputs
+        ctx.save_for_backward(y, steps)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        y, steps = ctx.saved_tensors
+        inside = (steps > ctx.low) & (steps < ctx.high)
+        gradient_scale = 1.0 / math.sqrt(127.0 * y[0].numel())
+        return grad, None, (grad * (y - steps * inside)).sum() * gradient_scale, None, None
