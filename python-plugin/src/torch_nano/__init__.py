@@ -18,14 +18,18 @@ from .device.client import Device, DeviceError, DeviceInfo, Prediction
 from .device.qemu import BoardError, BoardStopped, BoardTimeout, QemuBoard
 from .errors import (
     CaptureError,
+    CheckpointError,
     ExportError,
     FileFormatError,
+    FitError,
+    FreezeError,
     HeadError,
     InputError,
     ModuleNameError,
     NonFiniteError,
     QuantizationError,
     TorchNanoError,
+    TrainingDivergedError,
     UnsupportedError,
     UnsupportedNode,
 )
@@ -41,6 +45,7 @@ from .quant.qat import (
     unfreeze_ranges,
 )
 from .summary import LayerSummary, Summary
+from .transfer.early_stopping import EarlyStopping, StopTraining
 from .transfer.features import (
     FeatureExtractor,
     compare_model_features,
@@ -48,7 +53,10 @@ from .transfer.features import (
     get_model_feature_extractor,
     visualize_layer_activations,
 )
+from .transfer.fit import fit
 from .transfer.freeze import freeze, frozen, unfreeze
+from .transfer.history import EpochRecord, History
+from .transfer.optimizers import make_optimizer
 from .transfer.transfer_model import TransferModel, freeze_layers, unfreeze_layers
 from .verify import LayerDifference, VerifyReport
 
@@ -57,13 +65,19 @@ __all__ = [
     "BoardStopped",
     "BoardTimeout",
     "CaptureError",
+    "CheckpointError",
     "Device",
     "DeviceError",
     "DeviceInfo",
+    "EarlyStopping",
+    "EpochRecord",
     "ExportError",
     "FeatureExtractor",
     "FileFormatError",
+    "FitError",
+    "FreezeError",
     "HeadError",
+    "History",
     "InputError",
     "LayerDifference",
     "LayerSummary",
@@ -75,8 +89,10 @@ __all__ = [
     "QemuBoard",
     "QuantizationError",
     "SgdHead",
+    "StopTraining",
     "Summary",
     "TorchNanoError",
+    "TrainingDivergedError",
     "TransferModel",
     "UnsupportedError",
     "UnsupportedNode",
@@ -84,6 +100,7 @@ __all__ = [
     "compare_model_features",
     "disable_quantization",
     "enable_quantization",
+    "fit",
     "fold_batch_norm",
     "freeze",
     "freeze_layers",
@@ -92,6 +109,7 @@ __all__ = [
     "get_layer_outputs",
     "get_model_feature_extractor",
     "load",
+    "make_optimizer",
     "prepare_qat",
     "to_nano",
     "unfreeze",

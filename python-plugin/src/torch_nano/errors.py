@@ -63,6 +63,38 @@ class QuantizationError(TorchNanoError, ValueError):
     """A layer cannot be quantized; the message names the module and the reason."""
 
 
+class FreezeError(TorchNanoError, ValueError):
+    """Calls about freezing contradict each other, or what else the model or its optimizer holds."""
+
+
+class FitError(TorchNanoError, ValueError):
+    """A training cannot start with these arguments: they are wrong, or contradict each other."""
+
+
+class TrainingDivergedError(NonFiniteError):
+    """The loss, a gradient or a weight became NaN or infinite while training.
+
+    The model holds what it held before that batch.
+    """
+
+    def __init__(
+        self, message: str, *, epoch: int, batch: int, module: str, learning_rates: dict[str, float]
+    ) -> None:
+        super().__init__(message)
+        #: From 0.
+        self.epoch = epoch
+        #: From 0; of the validation data if the training data were through.
+        self.batch = batch
+        #: The first module, in forward order, with something not finite; "" for the model itself.
+        self.module = module
+        #: Name of the parameter group -> its learning rate.
+        self.learning_rates = learning_rates
+
+
+class CheckpointError(TorchNanoError, ValueError):
+    """A checkpoint was written by a training with another model, optimizer or arguments."""
+
+
 class HeadError(TorchNanoError, ValueError):
     """The model has no such trainable head, or what was given does not fit it."""
 

@@ -2,52 +2,66 @@
 
 from __future__ import annotations
 
-import difflib
-from fnmatch import fnmatchcase
+from collections.abc import Collection
 from typing import Any
 
 from torch import nn
 
-from ..errors import ModuleNameError
+from ..errors import FreezeError
+from .names import matching_modules
 
 #: A frozen module keeps the handle of its forward pre-hook in this attribute.
 _HANDLE = "_torch_nano_frozen"
 
 
-def freeze(model: nn.Module, *patterns: str) -> None:
-    """Freezes the modules whose names match, with all that is inside them; without a pattern the whole model.
+def freeze(model: nn.Module, *patterns: str | nn.Module) -> None:
+    """Freezes the modules that the patterns name, with all that is inside them; without a pattern the whole
+    model.
 
     A frozen module's parameters do not require gradients, and it runs in evaluation mode whatever
-    `model.train()` says: its batch norm statistics stay and its dropout is off. That survives deepcopy and
-    pickle.
+    `model.train()` says: its batch norm statistics stay and its dropout is off. That survives deepcopy,
+    pickle and load_state_dict.
 
     Args:
-        patterns: globs over `model.named_modules()`; "features.*" matches "features" itself too.
+        patterns: globs over `model.named_modules()`, where "features.*" matches "features" itself too; or
+            modules of the model.
 
     Raises:
         ModuleNameError: a pattern matches nothing. The model is then unchanged.
+        FreezeError: a parameter is shared with a module that is not frozen. The model is then unchanged.
 
     >>> model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
     >>> freeze(model, "0")
     >>> frozen(model), [parameter.requires_grad for parameter in model.parameters()]
     (['0'], [False, False, True, True])
     """
-    for module in _matches(model, patterns):
-        for part in module.modules():
-            if _HANDLE not in part.__dict__:
-                part.__dict__[_HANDLE] = part.register_forward_pre_hook(_stay_in_evaluation)
-            part.training = False
-        module.requires_grad_(False)
+    closed = {part for module in matching_modules(model, patterns or (model,)) for part in module.modules()}
+    for name, sharing in _shared_parameters(model, closed).items():
+        if open_ones := [
+            other for other, module in sharing if module not in closed and not is_frozen(module)
+        ]:
+            raise FreezeError(
+                f"{name!r} is also {' and '.join(map(repr, open_ones))}, whose module would not be frozen: "
+                "one parameter cannot be both. Freeze both modules, or neither"
+            )
+    for module in closed:
+        _close(module)
+        for parameter in module.parameters(recurse=False):
+            parameter.requires_grad_(False)
+            # An optimizer would go on applying a gradient from before.
+            parameter.grad = None
 
 
-def unfreeze(model: nn.Module, *patterns: str) -> None:
-    """Undoes :func:`freeze` for the modules whose names match, with all that is inside them; without a
+def unfreeze(model: nn.Module, *patterns: str | nn.Module) -> None:
+    """Undoes :func:`freeze` for the modules that the patterns name, with all that is inside them; without a
     pattern everywhere.
 
-    The modules take the model's mode: `model.train()` as usual before training goes on.
+    A module inside a frozen one may be unfrozen: what is around it then stays frozen except for the modules
+    that contain it. The modules take the model's mode: `model.train()` as usual before training goes on.
 
     Raises:
         ModuleNameError: a pattern matches nothing. The model is then unchanged.
+        FreezeError: a parameter is shared with a module that stays frozen. The model is then unchanged.
 
     >>> model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
     >>> freeze(model)
@@ -55,17 +69,23 @@ def unfreeze(model: nn.Module, *patterns: str) -> None:
     >>> frozen(model), [parameter.requires_grad for parameter in model.parameters()]
     (['0'], [False, False, True, True])
     """
-    opened = {part for module in _matches(model, patterns) for part in module.modules()}
+    opened = {part for module in matching_modules(model, patterns or (model,)) for part in module.modules()}
     # A module around an opened one must not run in evaluation mode as a whole any more.
     around = {module for module in model.modules() if not opened.isdisjoint(module.modules())}
+    for name, sharing in _shared_parameters(model, opened).items():
+        staying = [other for other, module in sharing if is_frozen(module) and module not in opened | around]
+        if staying:
+            raise FreezeError(
+                f"{name!r} is also {' and '.join(map(repr, staying))}, whose module would stay frozen: one "
+                "parameter cannot be both. Unfreeze both modules, or neither"
+            )
     for module in opened | around:
-        handle = module.__dict__.pop(_HANDLE, None)
-        if handle is not None:
-            handle.remove()
-            module.training = model.training
+        _open(module, model.training)
     for module in opened:
         for parameter in module.parameters(recurse=False):
-            parameter.requires_grad_(True)
+            # Only these can: torch refuses gradients of integers.
+            if parameter.is_floating_point() or parameter.is_complex():
+                parameter.requires_grad_(True)
 
 
 def frozen(model: nn.Module) -> list[str]:
@@ -76,46 +96,60 @@ def frozen(model: nn.Module) -> list[str]:
     >>> frozen(model)
     ['0', '0.0']
     """
-    return [name for name, module in model.named_modules() if _HANDLE in module.__dict__]
+    return [name for name, module in model.named_modules() if is_frozen(module)]
 
 
-def _matches(model: nn.Module, patterns: tuple[str, ...]) -> list[nn.Module]:
-    """The modules that any pattern matches; every pattern must match one."""
-    named = dict(model.named_modules(remove_duplicate=False))
-    matches = []
-    for pattern in patterns or ("*",):
-        if not isinstance(pattern, str):
-            raise ModuleNameError(f"a pattern is {pattern!r}; expected names or globs, each a str of its own")
-        found = [
-            module
-            for name, module in named.items()
-            if fnmatchcase(name, pattern) or name == pattern.removesuffix(".*")
-        ]
-        if not found:
-            raise _no_match(model, pattern)
-        matches += found
-    return matches
+def is_frozen(module: nn.Module) -> bool:
+    """Whether this very module is frozen.
 
-
-def module_named(model: nn.Module, name: str) -> nn.Module:
-    """The one module of that name, "" for the model itself.
-
-    Raises:
-        ModuleNameError: there is none; the message lists similar names.
+    >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU())
+    >>> freeze(model, "0")
+    >>> is_frozen(model), is_frozen(model[0])
+    (False, True)
     """
-    named: dict[str, nn.Module] = dict(model.named_modules(remove_duplicate=False))
-    if not isinstance(name, str):
-        raise ModuleNameError(f"a module's name is {name!r}; expected a str as model.named_modules() has it")
-    if name not in named:
-        raise _no_match(model, name)
-    return named[name]
+    return _HANDLE in module.__dict__
 
 
-def _no_match(model: nn.Module, pattern: str) -> ModuleNameError:
-    names = [name for name, _ in model.named_modules(remove_duplicate=False)]
-    near = difflib.get_close_matches(pattern.removesuffix(".*"), filter(None, names), n=3, cutoff=0.4)
-    hint = f"did you mean {', '.join(map(repr, near))}?" if near else f"it has {', '.join(map(repr, names))}"
-    return ModuleNameError(f"no module of {type(model).__name__} matches {pattern!r}; {hint}")
+def set_frozen(model: nn.Module, names: Collection[str], trainable: Collection[str]) -> None:
+    """Makes the frozen modules exactly these, and the parameters that require gradients exactly those: what
+    a checkpoint needs, and nobody else.
+    """
+    for name, module in model.named_modules():
+        if name in names:
+            _close(module)
+        else:
+            _open(module, model.training)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in trainable)
+
+
+def _close(module: nn.Module) -> None:
+    if not is_frozen(module):
+        module.__dict__[_HANDLE] = module.register_forward_pre_hook(_stay_in_evaluation)
+    module.training = False
+
+
+def _open(module: nn.Module, training: bool) -> None:
+    handle = module.__dict__.pop(_HANDLE, None)
+    if handle is not None:
+        handle.remove()
+        module.training = training
+
+
+def _shared_parameters(model: nn.Module, changed: set[nn.Module]) -> dict[str, list[tuple[str, nn.Module]]]:
+    """The parameters of the changed modules that other modules have too: name -> the others' names and
+    modules.
+    """
+    owners: dict[nn.Parameter, list[tuple[str, nn.Module]]] = {}
+    for path, module in model.named_modules():
+        for name, parameter in module.named_parameters(path, recurse=False):
+            owners.setdefault(parameter, []).append((name, module))
+    shared = {}
+    for sharing in owners.values():
+        for name, module in sharing:
+            if module in changed and len(sharing) > 1:
+                shared[name] = [(other, owner) for other, owner in sharing if owner is not module]
+    return shared
 
 
 def _stay_in_evaluation(module: nn.Module, arguments: Any) -> None:

@@ -1,0 +1,128 @@
+"""What fit takes as data, as batches (x, y)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeAlias, cast
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+
+from ..errors import InputError
+
+#: A loader (any iterable of batches (x, y) that can be gone through again), a dataset of samples (x, y), or
+#: all samples as two tensors.
+TrainingData: TypeAlias = Iterable[Any] | Dataset[Any] | tuple[Tensor, Tensor]
+
+
+class TensorBatches:
+    """Batches of tensors; faster than a DataLoader, which collects its batches sample by sample.
+
+    >>> batches = TensorBatches((torch.arange(5.0), torch.arange(5)), batch_size=2, shuffle=False)
+    >>> len(batches), [y.tolist() for x, y in batches]
+    (3, [[0, 1], [2, 3], [4]])
+    """
+
+    def __init__(self, tensors: tuple[Tensor, ...], *, batch_size: int, shuffle: bool) -> None:
+        self.tensors = tensors
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+
+    def __len__(self) -> int:
+        return -(-len(self.tensors[0]) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        samples = len(self.tensors[0])
+        order = torch.randperm(samples) if self.shuffle else torch.arange(samples)
+        for indices in torch.split(order, self.batch_size) if samples else ():
+            yield tuple(tensor[indices.to(tensor.device)] for tensor in self.tensors)
+
+
+def batches_of(data: TrainingData, *, batch_size: int, shuffle: bool, name: str) -> Iterable[Any]:
+    """The data as batches.
+
+    Args:
+        batch_size: of tensors and datasets; a loader has its own.
+        shuffle: likewise.
+        name: for the messages.
+
+    Raises:
+        InputError: no such data.
+    """
+    if isinstance(data, tuple) and len(data) == 2 and any(isinstance(part, Tensor) for part in data):
+        x, y = data
+        if not isinstance(x, Tensor) or not isinstance(y, Tensor):
+            raise InputError(
+                f"{name} is ({type(x).__name__}, {type(y).__name__}); expected two tensors (torch.as_tensor "
+                "makes them)"
+            )
+        return _tensor_batches((x, y), batch_size, shuffle, name)
+    if isinstance(data, TensorDataset):
+        return _tensor_batches(data.tensors, batch_size, shuffle, name)
+    if isinstance(data, Dataset):
+        shuffle = shuffle and not isinstance(data, IterableDataset)
+        if not isinstance(data, IterableDataset) and len(cast(Any, data)) == 0:
+            raise InputError(f"{name} is a dataset without samples; expected at least one")
+        return DataLoader(data, batch_size=batch_size, shuffle=shuffle)
+    if isinstance(data, Tensor) or not isinstance(data, Iterable):
+        raise InputError(
+            f"{name} is a {type(data).__name__}; expected a DataLoader or another iterable of batches (x, "
+            "y), a Dataset, or a tuple of two tensors (x, y)"
+        )
+    if isinstance(data, Iterator):
+        raise InputError(
+            f"{name} is a {type(data).__name__}, which can be gone through only once, but every epoch goes "
+            "through all data; expected a DataLoader, or a list of the batches"
+        )
+    return data
+
+
+def _tensor_batches(tensors: tuple[Tensor, ...], batch_size: int, shuffle: bool, name: str) -> TensorBatches:
+    lengths = [len(tensor) if tensor.dim() else 0 for tensor in tensors]
+    if len(set(lengths)) > 1:
+        raise InputError(f"{name} has tensors of {lengths} samples; expected as many targets as inputs")
+    return TensorBatches(tensors, batch_size=batch_size, shuffle=shuffle)
+
+
+def split_batch(batch: Any, where: str) -> tuple[Any, Any]:
+    """A batch as (x, y).
+
+    Raises:
+        InputError: it is not a pair.
+    """
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        given = (
+            f"{type(batch).__name__} of {len(batch)}"
+            if isinstance(batch, (tuple, list))
+            else type(batch).__name__
+        )
+        raise InputError(f"{where} is a {given}; expected a pair (x, y)")
+    return batch[0], batch[1]
+
+
+def to_device(value: Any, device: torch.device) -> Any:
+    """A tensor, or tuples, lists and dicts of tensors, on the device."""
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, (tuple, list)):
+        parts = [to_device(part, device) for part in value]
+        return parts if isinstance(value, list) else tuple(parts)
+    if isinstance(value, dict):
+        return {key: to_device(part, device) for key, part in value.items()}
+    return value
+
+
+def samples_in(x: Any, where: str) -> int:
+    """The number of samples of a batch's inputs.
+
+    Raises:
+        InputError: there are none.
+    """
+    while isinstance(x, (tuple, list, dict)) and x:
+        x = next(iter(x.values())) if isinstance(x, dict) else x[0]
+    if not isinstance(x, Tensor) or x.dim() == 0:
+        raise InputError(f"{where} has inputs of type {type(x).__name__}; expected a tensor of samples")
+    if len(x) == 0:
+        raise InputError(f"{where} has no samples; expected at least one in every batch")
+    return len(x)

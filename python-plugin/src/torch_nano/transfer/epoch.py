@@ -1,0 +1,159 @@
+"""One pass over the training data, and one over the validation data."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ..errors import TrainingDivergedError
+from .data import samples_in, split_batch, to_device
+from .divergence import BufferBackup, Place, gradient_error, loss_error, weight_error
+from .objective import Objective
+
+#: Is told how many batches of a pass are done, and the mean loss so far.
+OnBatch = Callable[[int, float], None]
+
+
+@dataclass
+class Means:
+    """Mean loss and accuracy over the samples so far."""
+
+    loss_sum: float = 0.0
+    samples: int = 0
+    right: int = 0
+    labels: int = 0
+
+    def add(self, objective: Objective, loss: float, samples: int, output: Any, target: Any) -> None:
+        """Adds a batch with its mean loss."""
+        self.loss_sum += loss * samples
+        self.samples += samples
+        if objective.counts_right:
+            right, labels = objective.right(output.detach(), target)
+            self.right += right
+            self.labels += labels
+
+    @property
+    def loss(self) -> float:
+        """Of the samples so far."""
+        return self.loss_sum / self.samples
+
+    @property
+    def accuracy(self) -> float | None:
+        """Of the samples so far; None if they have no labels."""
+        return self.right / self.labels if self.labels else None
+
+
+@dataclass
+class EpochRunner:
+    """What both passes need."""
+
+    model: nn.Module
+    objective: Objective
+    optimizer: Optimizer
+    device: torch.device
+
+    def train(self, data: Iterable[Any], epoch: int, rates: dict[str, float], on_batch: OnBatch) -> Means:
+        """One step of the optimizer for every batch.
+
+        Raises:
+            TrainingDivergedError: the loss, a gradient or a weight is not finite.
+        """
+        self.model.train()
+        backup = BufferBackup(self.model)
+        means = Means()
+        place = Place(epoch, 0, "train", rates)
+        for place, (x, target, samples) in self._batches(data, epoch, "train", rates):
+            backup.save()
+            with _noted(place):
+                self._step(x, target, samples, means, backup, place)
+            on_batch(place.batch + 1, means.loss)
+        if error := weight_error(self.model, place):
+            raise error
+        return means
+
+    def _step(
+        self, x: Any, target: Any, samples: int, means: Means, backup: BufferBackup, place: Place
+    ) -> None:
+        counted = False
+
+        def closure() -> Tensor:
+            nonlocal counted
+            self.optimizer.zero_grad()
+            output = self.model(x)
+            loss = self.objective(output, target)
+            value = loss.item()
+            if not math.isfinite(value):
+                raise loss_error(self.model, x, backup, value, place)
+            loss.backward()  # type: ignore[no-untyped-call]
+            if error := gradient_error(self.model, backup, place):
+                raise error
+            # Some optimizers look at a batch several times.
+            if not counted:
+                means.add(self.objective, value, samples, output, target)
+            counted = True
+            return loss
+
+        # All others get their gradients first: hooks before a step, as for clipping, then see them.
+        if inspect.signature(self.optimizer.step).parameters["closure"].default is inspect.Parameter.empty:
+            self.optimizer.step(closure)  # type: ignore[arg-type]
+        else:
+            closure()
+            self.optimizer.step()
+
+    @torch.no_grad()
+    def validate(self, data: Iterable[Any], epoch: int, rates: dict[str, float], on_batch: OnBatch) -> Means:
+        """Loss and accuracy in evaluation mode.
+
+        Raises:
+            TrainingDivergedError: the loss is not finite.
+        """
+        self.model.eval()
+        backup = BufferBackup(self.model)
+        means = Means()
+        for place, (x, target, samples) in self._batches(data, epoch, "val", rates):
+            with _noted(place):
+                output = self.model(x)
+                value = float(self.objective(output, target))
+            if not math.isfinite(value):
+                raise loss_error(self.model, x, backup, value, place)
+            means.add(self.objective, value, samples, output, target)
+            on_batch(place.batch + 1, means.loss)
+        return means
+
+    def _batches(
+        self, data: Iterable[Any], epoch: int, name: str, rates: dict[str, float]
+    ) -> Iterator[tuple[Place, tuple[Any, Any, int]]]:
+        """The batches on the device, with their numbers of samples."""
+        for index, batch in enumerate(data):
+            where = f"batch {index} of {name} in epoch {epoch}"
+            x, target = split_batch(batch, where)
+            samples = samples_in(x, where)
+            # Before the device sees them: its own message would say nothing, and end the process's use of it.
+            self.objective.check_labels(target, where)
+            yield (
+                Place(epoch, index, name, rates),
+                (to_device(x, self.device), to_device(target, self.device), samples),
+            )
+
+
+class _noted:
+    """Adds to errors from outside where in the training they came up."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None and not isinstance(error, TrainingDivergedError):
+            error.add_note(
+                f"in fit: epoch {self._place.epoch}, batch {self._place.batch} of {self._place.data}"
+            )

@@ -1,0 +1,183 @@
+"""What a training did, epoch by epoch."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, overload
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from ..errors import InputError
+
+#: The columns that early stopping and schedulers can monitor.
+METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch. Losses and accuracies are means over samples; those of the training are taken while the
+    weights change.
+    """
+
+    #: From 0.
+    epoch: int
+    loss: float
+    #: Share of right classes, 0 to 1; None without integer class targets.
+    accuracy: float | None
+    val_loss: float | None
+    val_accuracy: float | None
+    #: Name of the parameter group -> its learning rate in this epoch, of the groups that have something to
+    #: train.
+    learning_rates: dict[str, float]
+    #: Of training and validation.
+    seconds: float
+
+
+class History(Sequence[EpochRecord]):
+    """A sequence of :class:`EpochRecord`; a column by its name; prints as a table.
+
+    >>> history = History([EpochRecord(0, 0.7, None, 0.9, None, {"all": 0.1}, 1.5)])
+    >>> history.append(EpochRecord(1, 0.5, None, 1.0, None, {"all": 0.1}, 1.4))
+    >>> history["val_loss"], history[-1].loss, history.best_epoch, history.stopped
+    ([0.9, 1.0], 0.5, 0, '')
+    >>> print(history)
+      epoch     loss   val_loss   learning rate   seconds
+     ─────────────────────────────────────────────────────
+        0 *   0.7000     0.9000             0.1       1.5
+        1     0.5000     1.0000             0.1       1.4
+    """
+
+    #: Why the training ended before the last epoch; "" if it did not.
+    stopped: str
+    #: The column that tells the best epoch.
+    monitor: str
+    #: By how much an epoch must be better to count as better.
+    min_delta: float
+
+    def __init__(
+        self,
+        records: Sequence[EpochRecord] = (),
+        *,
+        monitor: str | None = None,
+        min_delta: float = 0.0,
+        stopped: str = "",
+    ) -> None:
+        self._records = list(records)
+        validated = bool(self._records) and self._records[0].val_loss is not None
+        self.monitor = monitor or ("val_loss" if validated else "loss")
+        self.min_delta = min_delta
+        self.stopped = stopped
+
+    def append(self, record: EpochRecord) -> None:
+        """Adds the record of the next epoch."""
+        self._records.append(record)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __iter__(self) -> Iterator[EpochRecord]:
+        return iter(self._records)
+
+    @overload
+    def __getitem__(self, key: int) -> EpochRecord: ...
+    @overload
+    def __getitem__(self, key: slice) -> list[EpochRecord]: ...
+    @overload
+    def __getitem__(self, key: str) -> list[Any]: ...
+    def __getitem__(self, key: int | slice | str) -> EpochRecord | list[EpochRecord] | list[Any]:
+        if not isinstance(key, str):
+            return self._records[key]
+        columns = [field.name for field in fields(EpochRecord)]
+        if key not in columns:
+            raise KeyError(f"a history has no column {key!r}; it has {', '.join(map(repr, columns))}")
+        return [getattr(record, key) for record in self._records]
+
+    @property
+    def best_epoch(self) -> int:
+        """The last epoch whose monitored value is better than the best one before it by more than
+        `min_delta`; -1 before the first.
+        """
+        sign = -1.0 if is_higher_better(self.monitor) else 1.0
+        best, best_value = -1, float("inf")
+        for epoch, value in enumerate(self[self.monitor]):
+            if best < 0 or sign * value < best_value - self.min_delta:
+                best, best_value = epoch, sign * value
+        return best
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain Python values, which JSON can hold.
+
+        >>> history = History([EpochRecord(0, 0.7, 0.5, None, None, {"all": 0.1}, 1.5)])
+        >>> str(History.from_dict(history.to_dict())) == str(history)
+        True
+        """
+        return {
+            "monitor": self.monitor,
+            "min_delta": self.min_delta,
+            "stopped": self.stopped,
+            "epochs": [asdict(record) for record in self._records],
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> History:
+        """The history of which :meth:`to_dict` made these values.
+
+        Raises:
+            InputError: the values are not of a history.
+        """
+        try:
+            return cls(
+                [EpochRecord(**record) for record in values["epochs"]],
+                monitor=values["monitor"],
+                min_delta=values["min_delta"],
+                stopped=values["stopped"],
+            )
+        except (KeyError, TypeError) as error:
+            raise InputError(f"not the values of a history ({error}); expected what to_dict makes") from error
+
+    def __repr__(self) -> str:
+        end = f", stopped: {self.stopped}" if self.stopped else ""
+        return f"History(epochs={len(self)}, best_epoch={self.best_epoch}{end})"
+
+    def __str__(self) -> str:
+        shown = [name for name in METRICS if any(value is not None for value in self[name])]
+        groups = list(dict.fromkeys(name for record in self for name in record.learning_rates))
+        table = Table(box=box.SIMPLE_HEAD, caption=self.stopped or None, caption_justify="left")
+        rates = [f"learning rate {name}" for name in groups] if len(groups) > 1 else ["learning rate"]
+        for header in ("epoch", *shown, *rates, "seconds"):
+            table.add_column(header, justify="right", no_wrap=True)
+        best = self.best_epoch
+        for record in self:
+            table.add_row(
+                f"{record.epoch} {'*' if record.epoch == best else ' '}",
+                *(format_metric(name, getattr(record, name)) for name in shown),
+                *(
+                    f"{record.learning_rates[name]:.3g}" if name in record.learning_rates else ""
+                    for name in groups
+                ),
+                f"{record.seconds:.1f}",
+            )
+        console = Console(file=io.StringIO(), width=200)
+        with console.capture() as capture:
+            console.print(table)
+        return "\n".join(line.rstrip() for line in capture.get().splitlines() if line.strip())
+
+
+def format_metric(name: str, value: float | None) -> str:
+    """A loss or an accuracy as people read it."""
+    if value is None:
+        return ""
+    return f"{value:.1%}" if is_higher_better(name) else f"{value:.4f}"
+
+
+def is_higher_better(metric: str) -> bool:
+    """Whether a metric is an accuracy and not a loss.
+
+    >>> is_higher_better("val_accuracy"), is_higher_better("val_loss")
+    (True, False)
+    """
+    return metric.endswith("accuracy")

@@ -1,0 +1,83 @@
+"""The states of all random number generators that a training may draw from."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Generator
+from torch.utils.data import DataLoader
+
+
+def generators_of(data: Iterable[object]) -> list[Generator]:
+    """The generators of a loader's own, of which torch's global state knows nothing."""
+    if not isinstance(data, DataLoader):
+        return []
+    sampler = data.batch_sampler or data.sampler
+    owners = (data, data.sampler, sampler, getattr(sampler, "sampler", None))
+    found = [getattr(owner, "generator", None) for owner in owners]
+    return list(
+        {id(generator): generator for generator in found if isinstance(generator, Generator)}.values()
+    )
+
+
+def capture(device: torch.device, generators: Sequence[Generator]) -> dict[str, Any]:
+    """The states of torch (the CPU's and the device's), Python, numpy, and these generators: numbers and
+    tensors only.
+    """
+    name, keys, *rest = np.random.get_state(legacy=True)
+    return {
+        "torch": torch.get_rng_state(),
+        "device": None if device.type == "cpu" else torch.get_device_module(device).get_rng_state(device),
+        "python": random.getstate(),
+        "numpy": (str(name), torch.from_numpy(np.asarray(keys).astype(np.int64)), *map(float, rest)),
+        "generators": [generator.get_state() for generator in generators],
+    }
+
+
+def restore(state: dict[str, Any], device: torch.device, generators: Sequence[Generator]) -> None:
+    """Puts captured states back."""
+    torch.set_rng_state(state["torch"])
+    if state["device"] is not None:
+        torch.get_device_module(device).set_rng_state(state["device"], device)
+    random.setstate(state["python"])
+    name, keys, position, has_gauss, gauss = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), int(position), int(has_gauss), gauss))
+    for generator, own in zip(generators, state["generators"], strict=True):
+        generator.set_state(own)
+
+
+@contextmanager
+def unchanged(device: torch.device, generators: Sequence[Generator] = ()) -> Iterator[None]:
+    """What is drawn inside has no effect outside.
+
+    >>> with unchanged(torch.device("cpu")):
+    ...     first = torch.rand(3)
+    >>> torch.equal(first, torch.rand(3))
+    True
+    """
+    state = capture(device, generators)
+    try:
+        yield
+    finally:
+        restore(state, device, generators)
+
+
+@contextmanager
+def seeded(seed: int | None, device: torch.device) -> Iterator[None]:
+    """Inside, all numbers follow from the seed; outside, nothing has been drawn. None: no effect."""
+    if seed is None:
+        yield
+        return
+    with unchanged(device):
+        torch.default_generator.manual_seed(seed)
+        if device.type != "cpu":
+            with torch.get_device_module(device).device(device):
+                torch.get_device_module(device).manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        yield
