@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind, OutputKind
 
 from ..errors import CaptureError, InputError, UnsupportedError, UnsupportedNode
+from ..modes import evaluation_mode
 from ..ops import OPERATORS
 from ..ops.operator import Call, Dropout, Node, Operator, ParameterName, UnsupportedNodeError, Value
 from .graph import Graph
@@ -75,7 +75,7 @@ def _export(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
     if like.is_floating_point():
         batch = batch.to(like.device, like.dtype)
     try:
-        with _evaluation(model), torch.no_grad():
+        with evaluation_mode(model), torch.no_grad():
             return torch.export.export(model, (batch,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
     except Exception as error:
         reason = str(error).strip().split("\n\n")[0] or type(error).__name__
@@ -83,18 +83,6 @@ def _export(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
             f"torch.export cannot trace {type(model).__name__} with an input of shape {tuple(batch.shape)}: "
             f"{reason}"
         ) from error
-
-
-@contextmanager
-def _evaluation(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while, each module's own mode restored."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 class _Capture:
