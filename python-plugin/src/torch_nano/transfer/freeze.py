@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -112,7 +113,7 @@ def is_frozen(module: nn.Module) -> bool:
 
 def set_frozen(model: nn.Module, names: Collection[str], trainable: Collection[str]) -> None:
     """Makes the frozen modules exactly these, and the parameters that require gradients exactly those: what
-    a checkpoint needs, and nobody else.
+    resuming and undoing need.
     """
     for name, module in model.named_modules():
         if name in names:
@@ -121,6 +122,27 @@ def set_frozen(model: nn.Module, names: Collection[str], trainable: Collection[s
             _open(module, model.training)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in trainable)
+
+
+@contextmanager
+def training_only(model: nn.Module, *patterns: str | nn.Module) -> Iterator[None]:
+    """Freezes the model but for what the patterns name. After an exception inside, what is frozen is what
+    was before.
+
+    >>> model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    >>> with training_only(model, "1"):
+    ...     pass
+    >>> frozen(model)
+    ['0']
+    """
+    before = frozen(model), [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    try:
+        freeze(model)
+        unfreeze(model, *patterns)
+        yield
+    except Exception:
+        set_frozen(model, *before)
+        raise
 
 
 def _close(module: nn.Module) -> None:

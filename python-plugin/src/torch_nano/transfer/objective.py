@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import torch
@@ -56,6 +56,30 @@ class Objective:
             )
 
 
+class ExtendedLoss:
+    """A loss with a strategy's own term; the targets are checked as those of the loss alone.
+
+    Args:
+        loss: the loss; None: the default for the targets.
+        extend: from the loss of a batch and the model's output to what is minimized.
+        name: of both with their numbers; a checkpoint is held to it.
+    """
+
+    def __init__(self, loss: Loss | None, extend: Callable[[Tensor, Any], Tensor], name: str) -> None:
+        self.loss = loss
+        self.extend = extend
+        self.__qualname__ = name
+
+    def __call__(self, output: Any, target: Any) -> Tensor:
+        """What is minimized for a batch."""
+        return self.extend((self.loss or default_loss(target))(output, target), output)
+
+
+def default_loss(target: Tensor) -> Loss:
+    """The loss for targets, if none was given."""
+    return functional.mse_loss if target.is_floating_point() else functional.cross_entropy
+
+
 def objective_of(loss: Loss | None, output: Any, target: Any, where: str) -> Objective:
     """The objective that fits a first batch.
 
@@ -68,13 +92,15 @@ def objective_of(loss: Loss | None, output: Any, target: Any, where: str) -> Obj
     Raises:
         InputError: outputs and targets do not fit each other, or the loss.
     """
+    if isinstance(loss, ExtendedLoss):
+        return replace(objective_of(loss.loss, output, target, where), loss=loss)
     if loss is None:
         if not isinstance(output, Tensor) or not isinstance(target, Tensor):
             raise InputError(
                 f"{where}: the model gives {_kind(output)} for targets {_kind(target)}; expected tensors, "
                 "or a loss of your own (loss=...)"
             )
-        loss = functional.mse_loss if target.is_floating_point() else functional.cross_entropy
+        loss = default_loss(target)
         if target.is_floating_point() and output.shape != target.shape:
             raise InputError(
                 f"{where}: the model's output has the shape {tuple(output.shape)}, the float targets "
