@@ -65,10 +65,19 @@ class Checkpoint:
 
     def _read(self) -> dict[str, Any]:
         """The content of the file, once it is known to be of such a training."""
+        file = io.BytesIO(self._path.read_bytes())
         try:
-            content = torch.load(self._path, map_location="cpu", weights_only=True)
+            content = torch.load(file, map_location="cpu", weights_only=True)
             format_name, arguments = content["format"], content["arguments"]
-        except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
+        except (
+            pickle.UnpicklingError,
+            RuntimeError,
+            EOFError,
+            OSError,
+            KeyError,
+            TypeError,
+            ValueError,
+        ) as error:
             raise FileFormatError(
                 f"{self._path} is not a checkpoint of fit, or is damaged; delete it to start anew ({error})"
             ) from error

@@ -13,7 +13,7 @@ from torch.nn.parameter import is_lazy
 from ..errors import InputError
 from .data import samples_in, split_batch, to_device
 from .objective import Loss, Objective, objective_of
-from .watching import describe, tensors_in, watching
+from .watching import describe, tensors_in, uncompiled, watching
 
 #: What a layer says about its input: class -> (attribute, axis, dimensions without a batch).
 _EXPECTED = (
@@ -39,7 +39,8 @@ def check_data(
 ) -> Checked:
     """Goes through all data once, and through the model with the first batch of each.
 
-    The model must be in evaluation mode; the caller protects the random state.
+    It runs as it will, in train mode for the training data: the caller protects its buffers, its modes and
+    the random state.
 
     Raises:
         InputError: no batches, labels that are no classes, or data, model and loss that do not fit.
@@ -48,6 +49,7 @@ def check_data(
         raise InputError(
             "the model has lazy modules whose shapes are not known yet; call it with one batch before fit"
         )
+    model = uncompiled(model)
     objective: Objective | None = None
     batches = {"train": 0, "val": 0}
     for name, data in (("train", train), ("val", val)):
@@ -59,6 +61,7 @@ def check_data(
             x, target = split_batch(batch, where)
             samples_in(x, where)
             if count == 0:
+                model.train(name == "train")
                 x, target = to_device(x, device), to_device(target, device)
                 output = _run(model, x, where)
                 if objective is None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import TrainingDivergedError
+from ..errors import TorchNanoError, TrainingDivergedError
 from .freeze import is_frozen
-from .watching import describe, tensors_in, watching
+from .watching import describe, tensors_in, uncompiled, watching
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,17 @@ class BufferBackup:
 
 
 def loss_error(
-    model: nn.Module, x: Any, backup: BufferBackup, value: float, place: Place
+    model: nn.Module, x: Any, backup: BufferBackup, what: str, place: Place
 ) -> TrainingDivergedError:
-    """The error for a batch whose loss is not finite. The model's buffers are put back."""
+    """The error for a batch whose loss is not finite. The model's buffers are put back.
+
+    Args:
+        what: what came instead of a loss, "the loss is nan".
+    """
     backup.restore()
-    module, reason = _first_not_finite(model, x)
+    module, reason = _first_not_finite(uncompiled(model), x)
     backup.restore()
-    return _error(place, module, f"the loss is {value}: {reason}")
+    return _error(place, module, f"{what}: {reason}")
 
 
 def gradient_error(model: nn.Module, backup: BufferBackup, place: Place) -> TrainingDivergedError | None:
@@ -125,18 +130,19 @@ def _first_not_finite(model: nn.Module, x: Any) -> tuple[str, str]:
         if not found and not all_finite(tensors_in(output)):
             found.append((name, f"the output of {describe(name, module)} is not finite{bad_input}"))
 
-    with torch.no_grad(), watching(model, before=before, after=after):
+    # A model may refuse what is not finite by itself.
+    with torch.no_grad(), watching(model, before=before, after=after), suppress(TorchNanoError):
         model(x)
     # Modules whose weights are read without calling them are seen only here.
     for path, module in model.named_modules():
         for own, parameter in module.named_parameters(recurse=False):
             if (not found or found[0][0] == "") and not all_finite([parameter]):
                 return path, f"the parameter {own!r} of {describe(path, module)} is not finite"
-    return (
-        found[0]
-        if found
-        else ("", "all outputs are finite, so it comes from the loss function or the targets")
-    )
+    if found:
+        return found[0]
+    if bad_input:
+        return "", "the batch's inputs are not finite"
+    return "", "weights and outputs are finite, so it comes from the loss function or the targets"
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:

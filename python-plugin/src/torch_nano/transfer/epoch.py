@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..errors import TrainingDivergedError
+from ..errors import InputError, TorchNanoError, TrainingDivergedError
 from .data import samples_in, split_batch, to_device
-from .divergence import BufferBackup, Place, gradient_error, loss_error, weight_error
+from .divergence import BufferBackup, Place, all_finite, gradient_error, loss_error, weight_error
 from .objective import Objective
+from .watching import tensors_in
 
 #: Is told how many batches of a pass are done, and the mean loss so far.
 OnBatch = Callable[[int, float], None]
@@ -86,11 +87,11 @@ class EpochRunner:
         def closure() -> Tensor:
             nonlocal counted
             self.optimizer.zero_grad()
-            output = self.model(x)
+            output = self._forward(x, backup, place)
             loss = self.objective(output, target)
             value = loss.item()
             if not math.isfinite(value):
-                raise loss_error(self.model, x, backup, value, place)
+                raise loss_error(self.model, x, backup, f"the loss is {value}", place)
             loss.backward()  # type: ignore[no-untyped-call]
             if error := gradient_error(self.model, backup, place):
                 raise error
@@ -119,13 +120,22 @@ class EpochRunner:
         means = Means()
         for place, (x, target, samples) in self._batches(data, epoch, "val", rates):
             with _noted(place):
-                output = self.model(x)
+                output = self._forward(x, backup, place)
                 value = float(self.objective(output, target))
             if not math.isfinite(value):
-                raise loss_error(self.model, x, backup, value, place)
+                raise loss_error(self.model, x, backup, f"the loss is {value}", place)
             means.add(self.objective, value, samples, output, target)
             on_batch(place.batch + 1, means.loss)
         return means
+
+    def _forward(self, x: Any, backup: BufferBackup, place: Place) -> Any:
+        try:
+            return self.model(x)
+        except TorchNanoError as error:
+            # A quantized model refuses numbers that are not finite before there is a loss.
+            if isinstance(error, InputError) and all_finite(tensors_in(x)):
+                raise
+            raise loss_error(self.model, x, backup, str(error), place) from error
 
     def _batches(
         self, data: Iterable[Any], epoch: int, name: str, rates: dict[str, float]

@@ -112,20 +112,23 @@ def fit(
     >>> len(history), history[-1].accuracy > 0.95
     (20, True)
     """
-    _check_arguments(epochs, batch_size, seed, optimizer, learning_rate, learning_rates)
+    _check_numbers(epochs=epochs, batch_size=batch_size, seed=seed)
+    _check_kinds(optimizer, loss, early_stopping, callbacks)
     train_batches = batches_of(train, batch_size=batch_size, shuffle=True, name="train")
     val_batches = None if val is None else batches_of(val, batch_size=batch_size, shuffle=False, name="val")
     generators = [
-        generator
-        for data in (train_batches, val_batches or ())
-        for generator in random_state.generators_of(data)
+        generator for data in (train_batches, val_batches) for generator in random_state.generators_of(data)
     ]
     check_trainable(model)
     if optimizer is None:
-        optimizer = make_optimizer(
-            model, learning_rate=learning_rate or LEARNING_RATE, learning_rates=learning_rates
-        )
+        rate = LEARNING_RATE if learning_rate is None else learning_rate
+        optimizer = make_optimizer(model, learning_rate=rate, learning_rates=learning_rates)
         check_groups(model, learning_rates or {})
+    elif learning_rate is not None or learning_rates is not None:
+        raise FitError(
+            "learning_rate and learning_rates are for the optimizer that fit makes, but one was given too; "
+            "set the rates in its parameter groups"
+        )
     check_optimizer(model, optimizer)
     with _modes_kept(model):
         with _moved(model, device) as place:
@@ -213,33 +216,35 @@ def _run_epoch(
     shown.end_epoch(history)
 
 
-def _check_arguments(
-    epochs: int,
-    batch_size: int,
-    seed: int | None,
-    optimizer: Optimizer | None,
-    learning_rate: float | None,
-    learning_rates: Mapping[str, float] | None,
-) -> None:
-    """Raises a FitError for arguments that are wrong by themselves or together."""
+def _check_numbers(*, epochs: int, batch_size: int, seed: int | None) -> None:
+    """Raises a FitError for numbers that are none, or out of range."""
     for name, value in (("epochs", epochs), ("batch_size", batch_size)):
         if not isinstance(value, int) or value < 1:
             raise FitError(f"{name}={value!r}; expected a whole number, at least 1")
     if seed is not None and (not isinstance(seed, int) or not 0 <= seed < 2**63):
         raise FitError(f"seed={seed!r}; expected a whole number, 0 to 2**63 - 1")
-    if optimizer is None:
-        return
-    if not isinstance(optimizer, Optimizer):
+
+
+def _check_kinds(
+    optimizer: Optimizer | None,
+    loss: Loss | None,
+    early_stopping: EarlyStopping | None,
+    callbacks: Sequence[Callback],
+) -> None:
+    """Raises a FitError for objects of another kind than expected."""
+    if optimizer is not None and not isinstance(optimizer, Optimizer):
         raise FitError(
-            f"optimizer is {optimizer!r}; expected an instance, as torch.optim.SGD(model.parameters(), "
-            "lr=0.1)"
+            f"optimizer is {optimizer!r}; expected an instance, as torch.optim.SGD(model.parameters(), 0.1)"
         )
-    for name, given in (("learning_rate", learning_rate), ("learning_rates", learning_rates)):
-        if given is not None:
-            raise FitError(
-                f"{name} is for the optimizer that fit makes, but one was given too; expected one of both "
-                "(the learning rates of yours are in its parameter groups)"
-            )
+    if loss is not None and (not callable(loss) or isinstance(loss, type)):
+        raise FitError(
+            f"loss is {loss!r}; expected a callable of output and target, as nn.CrossEntropyLoss()"
+        )
+    if early_stopping is not None and not isinstance(early_stopping, EarlyStopping):
+        raise FitError(f"early_stopping is {early_stopping!r}; expected an EarlyStopping")
+    for callback in callbacks:
+        if not callable(callback):
+            raise FitError(f"callbacks has {callback!r}; expected callables of epoch and history")
 
 
 def _check(
@@ -249,8 +254,7 @@ def _check(
     val: Iterable[Any] | None,
     device: torch.device,
 ) -> Checked:
-    """Looks at the data, and at the model in evaluation mode, whose buffers stay."""
-    model.eval()
+    """Looks at the data, and at the model, whose buffers stay."""
     backup = BufferBackup(model)
     try:
         return check_data(model, loss, train, val, device)

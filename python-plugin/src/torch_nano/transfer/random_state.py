@@ -13,12 +13,12 @@ from torch import Generator
 from torch.utils.data import DataLoader
 
 
-def generators_of(data: Iterable[object]) -> list[Generator]:
+def generators_of(data: Iterable[object] | None) -> list[Generator]:
     """The generators of a loader's own, of which torch's global state knows nothing."""
     if not isinstance(data, DataLoader):
         return []
-    sampler = data.batch_sampler or data.sampler
-    owners = (data, data.sampler, sampler, getattr(sampler, "sampler", None))
+    inner = getattr(data.batch_sampler, "sampler", None)
+    owners = (data, data.sampler, data.batch_sampler, inner)
     found = [getattr(owner, "generator", None) for owner in owners]
     return list(
         {id(generator): generator for generator in found if isinstance(generator, Generator)}.values()
