@@ -14,8 +14,8 @@ mod tile;
 pub(crate) use requantize::one_pass_addend;
 pub(crate) use requantize::{Channel, Form, LITERAL, Literal, ONE_PASS, OnePass, Requantization};
 pub(crate) use rows::add_rows;
-pub(crate) use sweep::Lines;
-pub(crate) use taps::{Taps, depthwise_4x2};
+pub(crate) use sweep::{Lines, Side};
+pub(crate) use taps::Taps;
 pub(crate) use tile::{Columns, LANES, dot_4x4, fill_column, fill_columns};
 
 /// `sum + a * b`.

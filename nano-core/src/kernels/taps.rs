@@ -1,54 +1,175 @@
 //! Four channels at two pixels, each channel with its own weights: the depthwise convolution of any window.
 
-use super::multiply_accumulate;
+use super::requantize::{Channel, Form, Requantization};
+use super::tile::LANES;
 
-/// How the taps of one depthwise window lie in memory: `rows` rows, `pitch` bytes apart, of `per_row` taps, `step` bytes apart.
+/// Output pixels per tile.
+const PIXELS: usize = 2;
+
+/// Instructions: the weight of one channel times its inputs at both pixels.
+#[cfg(target_arch = "riscv32")]
+macro_rules! channel {
+    ($channel:literal) => {
+        concat!(
+            concat!("lb {w}, ", $channel, "({weights})\n"),
+            concat!(
+                "lb {x}, ",
+                $channel,
+                "({a})\n mul {x}, {x}, {w}\n add {s",
+                $channel,
+                "0}, {s",
+                $channel,
+                "0}, {x}\n"
+            ),
+            concat!(
+                "lb {x}, ",
+                $channel,
+                "({b})\n mul {x}, {x}, {w}\n add {s",
+                $channel,
+                "1}, {s",
+                $channel,
+                "1}, {x}\n"
+            ),
+        )
+    };
+}
+
+/// How a row of depthwise windows lies in memory.
 pub(crate) struct Taps {
+    /// Rows of inputs, and bytes from one to the next; the window's first is row `first`, and row 0 follows the last.
     pub(crate) rows: usize,
     pub(crate) pitch: usize,
+    pub(crate) first: usize,
+    /// Inputs under a window in one row, and bytes from one to the next.
     pub(crate) per_row: usize,
     pub(crate) step: usize,
+    /// Output pixels, and bytes of input from one's window to the next one's.
+    pub(crate) pixels: usize,
+    pub(crate) pixel_step: usize,
 }
 
-/// Accumulators `[channel][pixel]` of four channels at two pixels, each channel with its own weights: `bias` plus the products of the
-/// taps that begin at `starts` in `input`.
-///
-/// # Panics
-/// If a tap's four bytes do not lie inside `input`.
-#[inline(always)]
-pub(crate) fn depthwise_4x2(
-    bias: [i32; 4],
-    input: &[i8],
-    starts: [usize; 2],
-    taps: &Taps,
-    weights: &[[i8; 4]],
-) -> [[i32; 2]; 4] {
-    let mut sums = bias.map(|bias| [bias; 2]);
-    let last = (taps.rows - 1) * taps.pitch + (taps.per_row - 1) * taps.step + 4;
-    let [mut row0, mut row1] = starts.map(|start| input[start..][..last].as_ptr());
-    let mut weights = weights[..taps.rows * taps.per_row].as_ptr();
-    for _ in 0..taps.rows {
-        let (mut p0, mut p1) = (row0, row1);
-        let end = weights.wrapping_add(taps.per_row);
-        while weights != end {
-            // SAFETY: tap i of row r is read at r * pitch + i * step, and the slices above have the last of these and four bytes;
-            // `weights` goes once through rows * per_row of them. A slice for each row costs the 5x5 layer 0.4 instructions per
-            // multiply-accumulate more, one for each tap 2.
-            let (a, b, w) = unsafe { (&*p0.cast::<[i8; 4]>(), &*p1.cast::<[i8; 4]>(), &*weights) };
-            accumulate_pair(&mut sums[0], a[0], b[0], w[0]);
-            accumulate_pair(&mut sums[1], a[1], b[1], w[1]);
-            accumulate_pair(&mut sums[2], a[2], b[2], w[2]);
-            accumulate_pair(&mut sums[3], a[3], b[3], w[3]);
-            (p0, p1) = (p0.wrapping_add(taps.step), p1.wrapping_add(taps.step));
-            weights = weights.wrapping_add(1);
+impl Taps {
+    /// Four channels of a row of output pixels, which are `output_step` bytes apart.
+    ///
+    /// # Panics
+    /// If inputs, weights or outputs lie outside their slices.
+    #[inline(never)]
+    pub(crate) fn run<F: Form>(
+        &self,
+        requantization: Requantization,
+        channels: &[Channel; LANES],
+        weights: &[[i8; LANES]],
+        input: &[i8],
+        output: &mut [i8],
+        output_step: usize,
+    ) {
+        let last = (self.rows - 1) * self.pitch + (self.per_row - 1) * self.step + LANES;
+        assert!(self.first < self.rows && self.per_row > 0 && weights.len() == self.rows * self.per_row);
+        assert!(input.len() >= (self.pixels - 1) * self.pixel_step + last);
+        assert!(output.len() >= (self.pixels - 1) * output_step + LANES);
+        for pixel in (0..self.pixels).step_by(PIXELS) {
+            // The last tile of an odd number of pixels computes one of them again.
+            let second = (pixel + 1).min(self.pixels - 1);
+            let pixels = [second.saturating_sub(1), second];
+            // SAFETY: the windows of both pixels lie inside the input, and there is a weight for each tap, see above.
+            let sums = unsafe {
+                let starts = pixels.map(|pixel| input.as_ptr().add(pixel * self.pixel_step));
+                self.dot(channels.each_ref().map(|channel| channel.bias), starts, weights.as_ptr())
+            };
+            for (lane, (channel, sums)) in channels.iter().zip(sums).enumerate() {
+                for (pixel, sum) in pixels.into_iter().zip(sums) {
+                    // SAFETY: pixel < pixels and lane < LANES, see above. A check per element costs 3 instructions per output.
+                    unsafe {
+                        *output.as_mut_ptr().add(pixel * output_step + lane) =
+                            requantization.apply_as::<F>(channel, sum);
+                    }
+                }
+            }
         }
-        (row0, row1) = (row0.wrapping_add(taps.pitch), row1.wrapping_add(taps.pitch));
     }
-    sums
-}
 
-#[inline(always)]
-fn accumulate_pair(sums: &mut [i32; 2], a: i8, b: i8, weight: i8) {
-    sums[0] = multiply_accumulate(sums[0], i32::from(a), i32::from(weight));
-    sums[1] = multiply_accumulate(sums[1], i32::from(b), i32::from(weight));
+    /// Accumulators `[channel][pixel]`: `bias` plus the products of the inputs under the windows that begin at `starts`.
+    ///
+    /// # Safety
+    /// Every tap's four bytes must be readable at both pixels, and `weights` must have as many rows as there are taps.
+    #[inline(always)]
+    unsafe fn dot(
+        &self,
+        bias: [i32; LANES],
+        starts: [*const i8; PIXELS],
+        mut weights: *const [i8; LANES],
+    ) -> [[i32; PIXELS]; LANES] {
+        let mut sums = bias.map(|bias| [bias; PIXELS]);
+        for (first, rows) in [(self.first, self.rows - self.first), (0, self.first)] {
+            let mut row = starts.map(|start| start.wrapping_add(first * self.pitch));
+            for _ in 0..rows {
+                // SAFETY: what the caller promises.
+                weights = unsafe { self.add_row(&mut sums, row, weights) };
+                row = row.map(|row| row.wrapping_add(self.pitch));
+            }
+        }
+        sums
+    }
+
+    /// Adds the products of the taps of one row, which begin at `inputs`; returns where the next row's weights are.
+    ///
+    /// # Safety
+    /// As [`Taps::dot`].
+    #[cfg(not(target_arch = "riscv32"))]
+    unsafe fn add_row(
+        &self,
+        sums: &mut [[i32; PIXELS]; LANES],
+        mut inputs: [*const i8; PIXELS],
+        weights: *const [i8; LANES],
+    ) -> *const [i8; LANES] {
+        // SAFETY: what the caller promises.
+        for weights in unsafe { core::slice::from_raw_parts(weights, self.per_row) } {
+            for (pixel, input) in inputs.iter_mut().enumerate() {
+                // SAFETY: one of the row's taps.
+                let taps = unsafe { *input.cast::<[i8; LANES]>() };
+                for ((sums, x), &weight) in sums.iter_mut().zip(taps).zip(weights) {
+                    sums[pixel] += i32::from(x) * i32::from(weight);
+                }
+                *input = input.wrapping_add(self.step);
+            }
+        }
+        weights.wrapping_add(self.per_row)
+    }
+
+    /// The same in the chip's instructions.
+    #[cfg(target_arch = "riscv32")]
+    #[inline(always)]
+    unsafe fn add_row(
+        &self,
+        sums: &mut [[i32; PIXELS]; LANES],
+        inputs: [*const i8; PIXELS],
+        mut weights: *const [i8; LANES],
+    ) -> *const [i8; LANES] {
+        let [[s00, s01], [s10, s11], [s20, s21], [s30, s31]] = sums;
+        // SAFETY: what the caller promises. LLVM loads all of a tap's inputs and weights before it multiplies, and spills around the loop: 0.4
+        // instructions per multiply-accumulate more in a 5x5 layer.
+        unsafe {
+            core::arch::asm!(
+                "2:",
+                channel!(0),
+                channel!(1),
+                channel!(2),
+                channel!(3),
+                "add {a}, {a}, {step}\n add {b}, {b}, {step}",
+                "addi {weights}, {weights}, 4",
+                "bne {weights}, {end}, 2b",
+                s00 = inout(reg) *s00, s01 = inout(reg) *s01, s10 = inout(reg) *s10, s11 = inout(reg) *s11,
+                s20 = inout(reg) *s20, s21 = inout(reg) *s21, s30 = inout(reg) *s30, s31 = inout(reg) *s31,
+                a = inout(reg) inputs[0] => _,
+                b = inout(reg) inputs[1] => _,
+                weights = inout(reg) weights,
+                end = in(reg) weights.wrapping_add(self.per_row),
+                step = in(reg) self.step,
+                w = out(reg) _,
+                x = out(reg) _,
+                options(readonly, nostack),
+            );
+        }
+        weights
+    }
 }

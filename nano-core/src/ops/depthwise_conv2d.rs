@@ -9,7 +9,7 @@
 
 use crate::Error;
 use crate::image::Value;
-use crate::kernels::{self, Channel, LANES, Lines, ONE_PASS, Requantization, Taps};
+use crate::kernels::{Channel, Form, LANES, Lines, Literal, ONE_PASS, OnePass, Requantization, Side, Taps};
 use crate::operator::{Io, Node, Operator, require};
 use crate::ops::channels;
 use crate::ops::window::{Axis, Window, window_attributes};
@@ -29,8 +29,6 @@ pub const DEPTHWISE_CONV2D: Operator = Operator {
 };
 
 const NAME: &str = "depthwise_conv2d";
-/// Output pixels per tile.
-const PIXELS: usize = 2;
 
 window_attributes!(clamp_min, clamp_max);
 
@@ -77,78 +75,45 @@ impl<'a> DepthwiseConv2d<'a> {
 
     fn run(&self, io: &mut Io<'_>) {
         match Sweep::new(self.attributes.window(), self.input, self.output, self.requantization.variant()) {
-            Some(sweep) => self.run_by_line(&sweep, io),
-            None => self.run_by_row(io),
+            Some(sweep) => {
+                let blocks = self.weights.as_chunks::<LANES>().0.as_chunks::<9>().0;
+                sweep.lines.run(self.channels, blocks, self.requantization, io.inputs[0], io.output);
+            }
+            None if self.requantization.is_one_pass() => self.run_by_row::<OnePass>(io),
+            None => self.run_by_row::<Literal>(io),
         }
     }
 
-    fn run_by_line(&self, sweep: &Sweep, io: &mut Io<'_>) {
-        let blocks = self.weights.as_chunks::<LANES>().0.as_chunks::<9>().0;
-        for index in 0..sweep.count {
-            let first = sweep.across.start(index);
-            let starts = [0, 1, 2].map(|line| {
-                let line = (first + line * sweep.across.dilation) as usize;
-                // A negative line is a huge usize.
-                (line < sweep.width).then(|| line * sweep.input_step)
-            });
-            let output = &mut io.output[index * sweep.output_step..];
-            sweep.lines.run(self.channels, blocks, self.requantization, io.inputs[0], starts, output);
-        }
-    }
-
-    fn run_by_row(&self, io: &mut Io<'_>) {
+    fn run_by_row<F: Form>(&self, io: &mut Io<'_>) {
         let window = self.attributes.window();
-        let output_row = self.output.shape[1] as usize * self.output.shape[2] as usize;
-        for (y, output) in io.output.chunks_exact_mut(output_row).enumerate() {
-            let (rows, pitch) = window.rows(y, self.input, io.inputs[0], io.scratch);
-            let step = self.attributes.dilation_width as usize * self.input.shape[2] as usize;
+        let count = self.output.shape[2] as usize;
+        let pixels = self.output.shape[1] as usize;
+        for (y, output) in io.output.chunks_exact_mut(pixels * count).enumerate() {
+            let rows = window.rows(y, self.input, io.inputs[0], io.scratch);
             let taps = Taps {
                 rows: self.attributes.kernel_height as usize,
-                pitch,
+                pitch: rows.pitch,
+                first: rows.first,
                 per_row: self.attributes.kernel_width as usize,
-                step,
+                step: self.attributes.dilation_width as usize * count,
+                pixels,
+                pixel_step: self.attributes.stride_width as usize * count,
             };
             let weights = self.weights.as_chunks().0.chunks_exact(window.area());
             for (block, (channels, weights)) in self.channels.chunks(LANES).zip(weights).enumerate() {
+                let first = block * LANES;
+                let (rows, output) = (&rows.bytes[first..], &mut output[first..]);
                 match channels.try_into() {
-                    Ok(channels) => self.row(block * LANES, channels, weights, rows, &taps, output),
-                    Err(_) => self.last_channels(block * LANES, channels, weights, rows, &taps, output),
+                    Ok(channels) => taps.run::<F>(self.requantization, channels, weights, rows, output, count),
+                    Err(_) => self.last_channels(channels, weights, rows, &taps, output),
                 }
             }
-        }
-    }
-
-    /// Four channels, from `first` on, of one row of output pixels; `rows` holds the input rows under it.
-    fn row(
-        &self,
-        first: usize,
-        channels: &[Channel; LANES],
-        weights: &[[i8; LANES]],
-        rows: &[i8],
-        taps: &Taps,
-        output: &mut [i8],
-    ) {
-        let count = self.output.shape[2] as usize;
-        let step = self.attributes.stride_width as usize * count;
-        let bias = channels.each_ref().map(|channel| channel.bias);
-        let mut start = first;
-        for tile in output.chunks_mut(PIXELS * count) {
-            // The second pixel of a narrower tile at the end of a row is computed from the first's inputs, and dropped.
-            let starts = [start, if tile.len() > count { start + step } else { start }];
-            let sums = kernels::depthwise_4x2(bias, rows, starts, taps, weights);
-            for (pixel, output) in tile.chunks_exact_mut(count).enumerate() {
-                for ((output, channel), sums) in output[first..].iter_mut().zip(channels).zip(&sums) {
-                    *output = self.requantization.apply(channel, sums[pixel]);
-                }
-            }
-            start += PIXELS * step;
         }
     }
 
     /// The last one to three channels, one at a time.
     fn last_channels(
         &self,
-        first: usize,
         channels: &[Channel],
         weights: &[[i8; LANES]],
         rows: &[i8],
@@ -156,12 +121,12 @@ impl<'a> DepthwiseConv2d<'a> {
         output: &mut [i8],
     ) {
         let count = self.output.shape[2] as usize;
-        for (x, pixel) in output.chunks_exact_mut(count).enumerate() {
-            let start = first + x * self.attributes.stride_width as usize * count;
-            for (lane, (channel, output)) in channels.iter().zip(&mut pixel[first..]).enumerate() {
+        for (x, pixel) in output.chunks_mut(count).enumerate() {
+            for (lane, (channel, output)) in channels.iter().zip(pixel).enumerate() {
                 let sum = weights.iter().enumerate().fold(channel.bias, |sum, (tap, weights)| {
-                    let place = tap / taps.per_row * taps.pitch + tap % taps.per_row * taps.step;
-                    sum + i32::from(rows[start + lane + place]) * i32::from(weights[lane])
+                    let row = (taps.first + tap / taps.per_row) % taps.rows;
+                    let place = x * taps.pixel_step + row * taps.pitch + tap % taps.per_row * taps.step;
+                    sum + i32::from(rows[place + lane]) * i32::from(weights[lane])
                 });
                 *output = self.requantization.apply(channel, sum);
             }
@@ -172,14 +137,6 @@ impl<'a> DepthwiseConv2d<'a> {
 /// How to compute a layer line by line: columns or rows, whichever are longer, if the kernel can do them.
 struct Sweep {
     lines: Lines,
-    /// The window across the lines.
-    across: Axis,
-    /// Number of input lines, and bytes from one to the next.
-    width: usize,
-    input_step: usize,
-    /// Number of output lines, and bytes from one to the next.
-    count: usize,
-    output_step: usize,
     /// The lines are columns.
     #[cfg(feature = "alloc")]
     down: bool,
@@ -187,35 +144,33 @@ struct Sweep {
 
 impl Sweep {
     fn new(window: Window, input: &Value, output: &Value, variant: u16) -> Option<Sweep> {
-        let sweep = |down: bool| {
-            let (along, across) =
-                if down { (window.vertical, window.horizontal) } else { (window.horizontal, window.vertical) };
-            let sides = |value: &Value| {
-                let [height, width, channels] = value.shape.map(|side| side as usize);
-                // Number of elements along and across, each with the bytes from one to the next.
-                if down {
-                    [(height, width * channels), (width, channels)]
-                } else {
-                    [(width, channels), (height, width * channels)]
-                }
-            };
-            let [(inputs, input_step), (width, line_step)] = sides(input);
-            let [(outputs, output_step), (count, output_line_step)] = sides(output);
-            let kernel = along.kernel == 3 && across.kernel == 3 && along.dilation == 1 && along.stride <= 2;
-            let fits = kernel && along.before <= 1 && along.after <= 1 && inputs >= 3 && variant == ONE_PASS;
-            let (stride, before, zero) = (along.stride as usize, along.before as usize, input.zero_point);
-            fits.then_some(Sweep {
-                lines: Lines { stride, before, inputs, input_step, outputs, output_step, zero },
-                across,
-                width,
-                input_step: line_step,
-                count,
-                output_step: output_line_step,
-                #[cfg(feature = "alloc")]
-                down,
-            })
+        let Window { vertical, horizontal } = window;
+        let along = |axis: Axis, across: Axis, inputs: u32| {
+            let kernel = axis.kernel == 3 && across.kernel == 3 && axis.dilation == 1 && axis.stride <= 2;
+            kernel && axis.before <= 1 && axis.after <= 1 && inputs >= 3 && variant == ONE_PASS
         };
-        [sweep(true), sweep(false)].into_iter().flatten().min_by_key(|sweep| sweep.count)
+        let columns = along(vertical, horizontal, input.shape[0]);
+        let rows = along(horizontal, vertical, input.shape[1]);
+        let down = columns && !(rows && output.shape[0] < output.shape[1]);
+        if !(columns || rows) {
+            return None;
+        }
+        let side = |axis: Axis, index: usize| Side {
+            inputs: input.shape[index] as usize,
+            input_step: input.shape[index + 1..].iter().product::<u32>() as usize,
+            outputs: output.shape[index] as usize,
+            output_step: output.shape[index + 1..].iter().product::<u32>() as usize,
+            stride: axis.stride as usize,
+            before: axis.before as usize,
+            dilation: axis.dilation as usize,
+        };
+        let (vertical, horizontal) = (side(vertical, 0), side(horizontal, 1));
+        let (along, across) = if down { (vertical, horizontal) } else { (horizontal, vertical) };
+        Some(Sweep {
+            lines: Lines { along, across, zero: input.zero_point },
+            #[cfg(feature = "alloc")]
+            down,
+        })
     }
 }
 

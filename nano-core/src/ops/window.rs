@@ -172,25 +172,25 @@ impl Window {
             * input.shape[2] as usize
     }
 
-    /// The input rows under the windows of output row `y`, and the distance in bytes from one to the next. With padding
-    /// they are copied to `scratch`, with the zero point around them; so no inner loop asks where the edge is.
-    pub(crate) fn rows<'m>(
-        &self,
-        y: usize,
-        value: &Value,
-        input: &'m [i8],
-        scratch: &'m mut [i8],
-    ) -> (&'m [i8], usize) {
+    /// The input rows under the windows of output row `y`, which follows the row of the last call. With padding they are copied to
+    /// `scratch`, with the zero point around them; so no inner loop asks where the edge is.
+    pub(crate) fn rows<'m>(&self, y: usize, value: &Value, input: &'m [i8], scratch: &'m mut [i8]) -> Rows<'m> {
         let [height, width, channels] = value.shape.map(|side| side as usize);
         let row = width * channels;
+        let Axis { kernel, stride, dilation, .. } = self.vertical;
         if self.scratch_length(value) == 0 {
-            return (&input[y * self.vertical.stride as usize * row..], self.vertical.dilation as usize * row);
+            let bytes = &input[y * stride as usize * row..];
+            return Rows { bytes, pitch: dilation as usize * row, first: 0 };
         }
+        let pitch = self.padded_row(value);
+        let (kernel, stride) = (kernel as usize, stride as usize);
+        // The scratch is a ring: a row stays where it is while windows cover it.
+        let (first, new) = if dilation > 1 || y == 0 { (0, kernel) } else { (y * stride % kernel, stride.min(kernel)) };
         let left = self.horizontal.before as usize * channels;
         let zero = value.zero_point as i8;
-        let top = self.vertical.start(y);
-        for (ky, padded) in (0..).zip(scratch.chunks_exact_mut(self.padded_row(value))) {
-            let y: i32 = top + ky * self.vertical.dilation;
+        for tap in kernel - new..kernel {
+            let padded = &mut scratch[(first + tap) % kernel * pitch..][..pitch];
+            let y = self.vertical.start(y) + tap as i32 * dilation;
             if (0..height as i32).contains(&y) {
                 padded[..left].fill(zero);
                 padded[left..left + row].copy_from_slice(&input[y as usize * row..][..row]);
@@ -199,8 +199,15 @@ impl Window {
                 padded.fill(zero);
             }
         }
-        (scratch, self.padded_row(value))
+        Rows { bytes: scratch, pitch, first }
     }
+}
+
+/// As many input rows as a window has: `pitch` bytes apart, the window's first is row `first`, and row 0 follows the last.
+pub(crate) struct Rows<'m> {
+    pub(crate) bytes: &'m [i8],
+    pub(crate) pitch: usize,
+    pub(crate) first: usize,
 }
 
 /// Declares the attributes of an operator with a window, and those named behind them, in the image's order.
