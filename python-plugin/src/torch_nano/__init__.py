@@ -45,7 +45,11 @@ from .quant.qat import (
     unfreeze_ranges,
 )
 from .summary import LayerSummary, Summary
+from .transfer.batch_norm import reestimate_batch_norm
+from .transfer.coral import coral_alignment, coral_loss
+from .transfer.distillation import distillation, distillation_loss
 from .transfer.early_stopping import EarlyStopping, StopTraining
+from .transfer.feature_extraction import extract_features, feature_extraction
 from .transfer.features import (
     FeatureExtractor,
     compare_model_features,
@@ -53,8 +57,10 @@ from .transfer.features import (
     get_model_feature_extractor,
     visualize_layer_activations,
 )
+from .transfer.fine_tuning import fine_tune, fine_tuning
 from .transfer.fit import fit
 from .transfer.freeze import freeze, frozen, unfreeze
+from .transfer.gradual_unfreezing import gradual_unfreezing
 from .transfer.history import EpochRecord, History
 from .transfer.optimizers import make_optimizer
 from .transfer.transfer_model import TransferModel, freeze_layers, unfreeze_layers
@@ -98,8 +104,16 @@ __all__ = [
     "UnsupportedNode",
     "VerifyReport",
     "compare_model_features",
+    "coral_alignment",
+    "coral_loss",
     "disable_quantization",
+    "distillation",
+    "distillation_loss",
     "enable_quantization",
+    "extract_features",
+    "feature_extraction",
+    "fine_tune",
+    "fine_tuning",
     "fit",
     "fold_batch_norm",
     "freeze",
@@ -108,9 +122,11 @@ __all__ = [
     "frozen",
     "get_layer_outputs",
     "get_model_feature_extractor",
+    "gradual_unfreezing",
     "load",
     "make_optimizer",
     "prepare_qat",
+    "reestimate_batch_norm",
     "to_nano",
     "unfreeze",
     "unfreeze_layers",

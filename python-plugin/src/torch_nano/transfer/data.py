@@ -15,6 +15,9 @@ from ..errors import InputError
 #: all samples as two tensors.
 TrainingData: TypeAlias = Iterable[Any] | Dataset[Any] | tuple[Tensor, Tensor]
 
+#: Inputs without labels: a tensor, or training data whose labels are not read.
+UnlabelledData: TypeAlias = Tensor | TrainingData
+
 
 class TensorBatches:
     """Batches of tensors; faster than a DataLoader, which collects its batches sample by sample.
@@ -76,6 +79,36 @@ def batches_of(data: TrainingData, *, batch_size: int, shuffle: bool, name: str)
             "through all data; expected a DataLoader, or a list of the batches"
         )
     return data
+
+
+def inputs_of(data: UnlabelledData, batch_size: int) -> Iterable[Tensor]:
+    """The inputs of all batches, as often as they are asked for.
+
+    Raises:
+        InputError: no such data, or later: a batch whose inputs are no tensor.
+
+    >>> [x.tolist() for x in inputs_of(torch.arange(3.0), batch_size=2)]
+    [[0.0, 1.0], [2.0]]
+    """
+    if isinstance(data, Tensor):
+        data = TensorDataset(data)
+    return _Inputs(batches_of(data, batch_size=batch_size, shuffle=False, name="the data"))
+
+
+class _Inputs:
+    """Batches without their labels."""
+
+    def __init__(self, batches: Iterable[Any]) -> None:
+        self._batches = batches
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for batch in self._batches:
+            x = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
+            if not isinstance(x, Tensor):
+                raise InputError(
+                    f"a batch of the data has inputs of type {type(x).__name__}; expected a tensor [N, ...]"
+                )
+            yield x
 
 
 def _tensor_batches(tensors: tuple[Tensor, ...], batch_size: int, shuffle: bool, name: str) -> TensorBatches:

@@ -1,0 +1,174 @@
+"""Transfer to inputs of another distribution: features that are distributed alike in both domains."""
+
+from __future__ import annotations
+
+import math
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import FitError, InputError
+from .data import TrainingData, UnlabelledData, inputs_of
+from .features import get_layer_outputs
+from .fit import fit
+from .history import History
+from .names import module_named
+from .objective import ExtendedLoss, Loss
+from .recording import first_tensor
+
+
+def coral_loss(source: Tensor, target: Tensor) -> Tensor:
+    """How far the covariances of two sets of features are apart: ||C_source - C_target||^2 / (4 D^2), a
+    scalar.
+
+    Formula: Sun and Saenko 2016, "Deep CORAL: Correlation Alignment for Deep Domain Adaptation", equations 1
+    to 3.
+
+    Args:
+        source: features [N, D], N >= 2.
+        target: features [M, D], M >= 2.
+
+    Raises:
+        InputError: other shapes.
+
+    >>> coral_loss(torch.tensor([[0.0], [2.0]]), torch.tensor([[0.0], [4.0]]))
+    tensor(9.)
+    """
+    if source.ndim != 2 or target.ndim != 2 or source.shape[1] != target.shape[1]:
+        raise InputError(
+            f"features of shapes {list(source.shape)} and {list(target.shape)}; expected [N, D] and [M, D]"
+        )
+    if min(len(source), len(target)) < 2:
+        raise InputError(f"{len(source)} and {len(target)} samples; a covariance needs at least 2 of each")
+    difference = _covariance(source) - _covariance(target)
+    return difference.square().sum() / (4 * source.shape[1] ** 2)
+
+
+def coral_alignment(
+    model: nn.Module,
+    source: TrainingData,
+    target: UnlabelledData,
+    val: TrainingData | None = None,
+    *,
+    layer: str,
+    epochs: int,
+    weight: float = 1.0,
+    loss: Loss | None = None,
+    batch_size: int = 64,
+    **fit_options: Any,
+) -> History:
+    """Trains on labelled data while aligning what a layer gives for unlabelled data of the target domain.
+
+    Minimizes `loss + weight * coral_loss` (deep CORAL). Every batch of the source goes through the model
+    together with as many random samples of the target, so batch norms see both. Trains what is not frozen;
+    a last batch of a single sample has no covariance and counts for the loss alone.
+
+    Args:
+        source: labelled data, as in :func:`~torch_nano.fit`.
+        target: inputs of the target domain, a tensor [M, ...] or what `fit` takes; labels are not read. They
+            are held in memory.
+        val: labelled data whose loss, without alignment, is taken after every epoch.
+        layer: name of the module whose outputs are aligned, [N, D] or flattened to it: the logits, or the
+            features in front of the head; "" is the model itself.
+        weight: of the alignment. The paper chooses it such that both terms are alike in the end.
+        loss: as in :func:`~torch_nano.fit`.
+        batch_size: of tensors and datasets.
+        fit_options: of :func:`~torch_nano.fit`.
+
+    Returns:
+        The history; its loss is with the alignment, its accuracy that on the source.
+
+    Raises:
+        ModuleNameError: there is no such layer, or the model does not call it.
+        InputError: source and target have different shapes, or the target fewer than 2 samples.
+        FitError: the weight is negative.
+
+    Also what :func:`~torch_nano.fit` raises.
+
+    >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> x = torch.randn(100, 4)
+    >>> y = (x[:, 0] > 0).long()
+    >>> history = coral_alignment(model, (x, y), 2 * x + 1, layer="1", epochs=2, progress=False)
+    >>> len(history)
+    2
+    """
+    if not (weight >= 0 and math.isfinite(weight)):
+        raise FitError(f"weight={weight!r}; expected a number that is not negative")
+    inputs = torch.cat(list(inputs_of(target, batch_size)))
+    if len(inputs) < 2:
+        raise InputError(f"the target has {len(inputs)} samples; a covariance needs at least 2")
+    module = module_named(model, layer)
+    place = next(model.parameters(), inputs).device
+    with torch.no_grad():
+        get_layer_outputs(model, inputs[:2].to(place), [layer])
+    aligned = _Aligned(model, inputs, layer)
+
+    def extend(task: Tensor, output: Any) -> Tensor:
+        return task + weight * aligned.loss() if aligned.has_both() else task
+
+    with ExitStack() as hooks:
+        hooks.enter_context(model.register_forward_pre_hook(aligned.add_target))
+        hooks.enter_context(module.register_forward_hook(aligned.record))
+        hooks.enter_context(model.register_forward_hook(aligned.drop_target))
+        return fit(
+            model,
+            source,
+            val,
+            epochs=epochs,
+            loss=ExtendedLoss(loss, extend, f"coral_alignment({layer!r}, {weight}, {loss!r})"),
+            batch_size=batch_size,
+            **fit_options,
+        )
+
+
+class _Aligned:
+    """A model that runs, in train mode, over samples of the target behind those of each batch."""
+
+    def __init__(self, model: nn.Module, target: Tensor, layer: str) -> None:
+        self._model = model
+        self._target = target
+        self._layer = layer
+        self._features: Tensor | None = None
+
+    def add_target(self, model: nn.Module, arguments: tuple[Any, ...]) -> tuple[Tensor] | None:
+        if not model.training:
+            return None
+        (x,) = arguments
+        if not isinstance(x, Tensor) or x.shape[1:] != self._target.shape[1:]:
+            given = list(x.shape[1:]) if isinstance(x, Tensor) else type(x).__name__
+            raise InputError(
+                f"samples of the source are {given}, of the target {list(self._target.shape[1:])}; expected "
+                "tensors of the same shape"
+            )
+        drawn = torch.randperm(len(self._target))[: len(x)]
+        if len(drawn) < len(x):
+            drawn = torch.randint(len(self._target), (len(x),))
+        return (torch.cat([x, self._target[drawn.to(self._target.device)].to(x)]),)
+
+    def record(self, module: nn.Module, arguments: Any, output: Any) -> None:
+        self._features = (
+            first_tensor(output, self._layer).flatten(1).clone() if self._model.training else None
+        )
+
+    def drop_target(self, model: nn.Module, arguments: Any, output: Any) -> Tensor | None:
+        if not model.training:
+            return None
+        outputs = first_tensor(output, "the model")
+        return outputs[: len(outputs) // 2]
+
+    def has_both(self) -> bool:
+        """Whether the last forward was one of train mode, with at least two samples of each domain."""
+        return self._features is not None and len(self._features) >= 4
+
+    def loss(self) -> Tensor:
+        """The coral loss of the last forward."""
+        assert self._features is not None
+        source, target = self._features.chunk(2)
+        return coral_loss(source, target)
+
+
+def _covariance(features: Tensor) -> Tensor:
+    centred = features - features.mean(0)
+    return centred.T @ centred / (len(features) - 1)
