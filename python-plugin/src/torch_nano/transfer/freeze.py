@@ -136,12 +136,19 @@ def training_only(model: nn.Module, *patterns: str | nn.Module) -> Iterator[None
     ['0']
     """
     before = frozen(model), [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    modes = [(module, module.training, is_frozen(module)) for module in model.modules()]
+    training = model.training
     try:
         freeze(model)
         unfreeze(model, *patterns)
+        for module, mode, was_frozen in modes:
+            if not is_frozen(module):
+                module.training = training if was_frozen else mode
         yield
     except Exception:
         set_frozen(model, *before)
+        for module, mode, _ in modes:
+            module.training = mode
         raise
 
 
