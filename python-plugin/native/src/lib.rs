@@ -5,6 +5,7 @@ mod head;
 mod model;
 mod protocol;
 mod requantize;
+mod weights;
 
 use nano_core::fixed_point::Multiplier;
 use nano_core::ops::{self, AddParameters, SoftmaxParameters};
@@ -81,7 +82,10 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(quantize_multiplier, module)?)?;
     module.add_function(wrap_pyfunction!(add_multipliers, module)?)?;
     module.add_function(wrap_pyfunction!(softmax_parameters, module)?)?;
+    module.add_function(wrap_pyfunction!(weights::quantize_channels, module)?)?;
+    module.add_function(wrap_pyfunction!(weights::largest_partial_sum, module)?)?;
     module.add_function(wrap_pyfunction!(requantize::requantize_, module)?)?;
+    module.add_function(wrap_pyfunction!(requantize::look_up_pairs, module)?)?;
     module.add_function(wrap_pyfunction!(protocol::encode_request, module)?)?;
     module.add_function(wrap_pyfunction!(protocol::decode_response, module)?)
 }

@@ -35,13 +35,25 @@ def add_multipliers(
     first: float, second: float, output: float
 ) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]: ...
 def softmax_parameters(scale: float) -> tuple[int, int, int]: ...
+def quantize_channels(
+    weights: npt.NDArray[np.float32], biases: npt.NDArray[np.float32], input_scale: float
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int32], npt.NDArray[np.float32]]: ...
+def largest_partial_sum(
+    weights: npt.NDArray[np.int8], biases: npt.NDArray[np.int32], zero_point: int
+) -> int: ...
 def requantize_(
     accumulators: npt.NDArray[np.float32],
     plane: int,
     reals: npt.NDArray[np.float64],
     low: int,
     high: int,
-    threads: int,
+) -> None: ...
+def look_up_pairs(
+    a: npt.NDArray[np.float32],
+    b: npt.NDArray[np.float32],
+    outputs: npt.NDArray[np.float32],
+    table: npt.NDArray[np.int8],
+    zero_points: tuple[int, int, int],
 ) -> None: ...
 def encode_request(
     kind: str, *, input: bytes | None = None, label: int | None = None, epochs: int | None = None

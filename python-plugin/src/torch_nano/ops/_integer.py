@@ -11,6 +11,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from torch_nano import _native
+
 #: A Q31 mantissa and a power of two: ``mantissa * 2^(shift - 31)``.
 Multiplier = tuple[int, int]
 
@@ -117,12 +119,10 @@ def accumulation_dtype(weight: Tensor, bias: Tensor, zero_point: int) -> torch.d
     ``weight`` has the output channels first. float32 is exact below 2^24; it is used on the CPU only, because
     convolutions elsewhere may go through TF32 or Winograd's transform.
     """
-    low, high = -128 - zero_point, 127 - zero_point
-    per_channel = weight.to(torch.int64).flatten(1)
-    positive, negative = per_channel.clamp(min=0).sum(1), (-per_channel).clamp(min=0).sum(1)
-    largest = torch.maximum(positive * high - negative * low, negative * high - positive * low) + bias.abs()
-    exact = weight.device.type == "cpu" and int(largest.max()) < _FLOAT32_INTEGERS
-    return torch.float32 if exact else torch.float64
+    if weight.device.type != "cpu":
+        return torch.float64
+    largest = _native.largest_partial_sum(weight.reshape(-1).numpy(), bias.numpy(), zero_point)
+    return torch.float32 if largest < _FLOAT32_INTEGERS else torch.float64
 
 
 @contextmanager

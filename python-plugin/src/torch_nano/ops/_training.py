@@ -7,8 +7,7 @@ and no layer needs to subtract. One custom operator serves all layers with weigh
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -213,8 +212,7 @@ def _requantized(sums: Tensor, reals: Tensor, zero_point: int, clamp_min: int, c
     low, high = clamp_min - zero_point, clamp_max - zero_point
     if sums.device.type == "cpu" and sums.dtype is torch.float32:
         plane = sums.shape[2] * sums.shape[3]
-        threads = torch.get_num_threads()
-        _native.requantize_(sums.reshape(-1).numpy(), plane, reals.numpy(), low, high, threads)
+        _native.requantize_(sums.reshape(-1).numpy(), plane, reals.numpy(), low, high)
         return sums
     multipliers = [_native.quantize_multiplier(real) for real in reals.tolist()]
     # float64 convolutions are within a small fraction of the integer.
@@ -300,31 +298,43 @@ def _gradients(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
     return (*by_input, *[None] * (ctx.arguments - len(needed)))
 
 
-_library.define(  # type: ignore[no-untyped-call]
-    "train_exact(Tensor[] inputs, str operator, float[] scales, int[] zero_points) -> Tensor"
-)
-_library.define(  # type: ignore[no-untyped-call]
-    "train_input(Tensor x, float scale, int zero_point) -> Tensor"
-)
+def define_training(
+    schema: str,
+    run: Callable[..., Any],
+    fake: Callable[..., Any],
+    save: Callable[..., None] | None = None,
+    gradients: Callable[..., Any] = no_second_derivative,
+) -> None:
+    """Defines a custom operator of training: `save` keeps what `gradients` needs, without which it has
+    none.
+    """
+    name = f"torch_nano::{schema.partition('(')[0]}"
+    _library.define(schema)  # type: ignore[no-untyped-call]
+    _library.impl(name.removeprefix("torch_nano::"), run, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+    torch.library.register_fake(name, fake, lib=_library)
+    torch.library.register_autograd(name, gradients, setup_context=save, lib=_library)
+    for device in ("cpu", "cuda"):
+        torch.library.register_autocast(name, device, torch.float32, lib=_library)
+
+
 _CONVOLUTION = "int[] stride, int[] padding, int[] dilation, int groups"
-_library.define(  # type: ignore[no-untyped-call]
+define_training("train_input(Tensor x, float scale, int zero_point) -> Tensor", _input, _fake_input)
+define_training(
+    "train_exact(Tensor[] inputs, str operator, float[] scales, int[] zero_points) -> Tensor",
+    _exact,
+    _fake_exact,
+)
+define_training(
     f"train_channels(Tensor x, Tensor weight, Tensor? bias, {_CONVOLUTION}, float x_scale, int x_zero_point, "
-    "float y_scale, int y_zero_point, int clamp_min, int clamp_max) -> (Tensor, Tensor)"
+    "float y_scale, int y_zero_point, int clamp_min, int clamp_max) -> (Tensor, Tensor)",
+    _forward,
+    _fake,
+    save=_save,
+    gradients=_gradients,
 )
-_library.define(  # type: ignore[no-untyped-call]
+define_training(
     "train_channels_backward(Tensor grad, Tensor x, Tensor y, Tensor scaled_weight, bool[] needed, "
-    f"{_CONVOLUTION}, float x_scale, float y_scale, int low, int high) -> Tensor[]"
+    f"{_CONVOLUTION}, float x_scale, float y_scale, int low, int high) -> Tensor[]",
+    _backward,
+    _fake_backward,
 )
-for _name, _run, _fake_run in (
-    ("train_input", _input, _fake_input),
-    ("train_exact", _exact, _fake_exact),
-    ("train_channels", _forward, _fake),
-    ("train_channels_backward", _backward, _fake_backward),
-):
-    _library.impl(_name, _run, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
-    torch.library.register_fake(f"torch_nano::{_name}", _fake_run, lib=_library)
-_register_autograd = partial(torch.library.register_autograd, lib=_library)
-_register_autograd("torch_nano::train_channels", _gradients, setup_context=_save)
-_register_autograd("torch_nano::train_channels_backward", no_second_derivative)
-for _device in ("cpu", "cuda"):
-    torch.library.register_autocast("torch_nano::train_channels", _device, torch.float32, lib=_library)

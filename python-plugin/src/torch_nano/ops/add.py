@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torch_nano._native import add_multipliers
+from torch_nano._native import add_multipliers, look_up_pairs
 
 from ..errors import InputError
 from ._clamp import ClampedOperator
 from ._integer import apply_multipliers
 from ._library import Definition, functional
+from ._training import define_training
 from .operator import Call, Operator, Quantization, UnsupportedNodeError, Value
 
 #: Bits by which nano-core raises both inputs before it scales them.
@@ -72,6 +73,22 @@ class Add(ClampedOperator):
         a, b = (x.to(torch.int64) + 128 for x in inputs)
         return sums.to(a.device)[a * 256 + b]
 
+    def train_run(
+        self,
+        inputs: Sequence[Tensor],
+        parameters: Mapping[str, Tensor],
+        input_quantization: Sequence[Quantization],
+        output_quantization: Quantization,
+    ) -> Tensor:
+        if inputs[0].device.type != "cpu":
+            return super().train_run(inputs, parameters, input_quantization, output_quantization)
+        clamp = self.clamp_attributes(output_quantization)
+        arguments: list[float] = []
+        for quantization in (*input_quantization, output_quantization):
+            arguments += [quantization.scale, quantization.zero_point]
+        y: Tensor = torch.ops.torch_nano.train_add(*inputs, *arguments, *clamp.values())
+        return y
+
 
 @lru_cache(maxsize=64)
 def _sums(a: Quantization, b: Quantization, output: Quantization, low: int, high: int) -> Tensor:
@@ -85,6 +102,61 @@ def _sums(a: Quantization, b: Quantization, output: Quantization, low: int, high
 
 
 _call = Definition(Add, inputs=("a", "b"))
+
+
+def _train(
+    a: Tensor,
+    b: Tensor,
+    a_scale: float,
+    a_zero_point: int,
+    b_scale: float,
+    b_zero_point: int,
+    y_scale: float,
+    y_zero_point: int,
+    clamp_min: int,
+    clamp_max: int,
+) -> Tensor:
+    first, second = Quantization(a_scale, a_zero_point), Quantization(b_scale, b_zero_point)
+    sums = _sums(first, second, Quantization(y_scale, y_zero_point), clamp_min, clamp_max)
+    y = torch.empty(a.shape)
+    first_numbers, second_numbers = (tensor.flatten().numpy() for tensor in (a, b))
+    zero_points = (a_zero_point, b_zero_point, y_zero_point)
+    look_up_pairs(first_numbers, second_numbers, y.view(-1).numpy(), sums.numpy(), zero_points)
+    return y
+
+
+def _train_backward(
+    grad: Tensor, y: Tensor, a_gain: float, b_gain: float, low: int, high: int
+) -> tuple[Tensor, Tensor]:
+    inside = torch.ops.aten.hardtanh_backward(grad, y, low, high)
+    return inside * a_gain, inside.mul_(b_gain)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    _, _, a_scale, _, b_scale, _, y_scale, y_zero_point, clamp_min, clamp_max = inputs
+    ctx.save_for_backward(output)
+    ctx.rest = (a_scale / y_scale, b_scale / y_scale, clamp_min - y_zero_point, clamp_max - y_zero_point)
+
+
+def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    gradients = torch.ops.torch_nano.train_add_backward(grad, *ctx.saved_tensors, *ctx.rest)
+    return (*gradients, *[None] * 8)
+
+
+define_training(
+    "train_add(Tensor a, Tensor b, float a_scale, int a_zero_point, float b_scale, int b_zero_point, "
+    "float y_scale, int y_zero_point, int clamp_min, int clamp_max) -> Tensor",
+    _train,
+    lambda a, b, *_: torch.empty(a.shape),
+    save=_save,
+    gradients=_gradients,
+)
+define_training(
+    "train_add_backward(Tensor grad, Tensor y, float a_gain, float b_gain, int low, int high)"
+    " -> (Tensor, Tensor)",
+    _train_backward,
+    lambda grad, *_: (torch.empty_like(grad), torch.empty_like(grad)),
+)
 
 
 @functional

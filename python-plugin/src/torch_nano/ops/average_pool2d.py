@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ._library import Definition, functional
+from ._training import replace_forward
 from ._window import (
     PoolOperator,
     in_2d,
@@ -85,11 +86,27 @@ class AveragePool2d(PoolOperator):
         padding = float(input_quantization[0].zero_point) if self.count_include_pad else 0.0
 
         def pool(x: Tensor) -> Tensor:
-            total, count = self._sum(x, padding).to(torch.int64), self._count(x).to(torch.int64)
-            half = torch.where(total > 0, count // 2, -(count // 2))
-            return torch.div(total + half, count, rounding_mode="trunc").to(torch.int8)
+            return _rounded_mean(self._sum(x, padding), self._count(x)).to(torch.int8)
 
         y = in_2d(pool, inputs[0].to(torch.float64))
+        return y.squeeze(self.squeezed) if self.squeezed else y
+
+    def train_run(
+        self,
+        inputs: Sequence[Tensor],
+        parameters: Mapping[str, Tensor],
+        input_quantization: Sequence[Quantization],
+        output_quantization: Quantization,
+    ) -> Tensor:
+        zero_point = input_quantization[0].zero_point
+
+        def pool(x: Tensor) -> Tensor:
+            total, count = self._sum(x, 0.0), self._count(x)
+            # The sum of the int8 numbers themselves: halves go away from their zero.
+            exact = _rounded_mean(total.detach() + zero_point * count, count) - zero_point
+            return replace_forward(total / count, exact)
+
+        y = in_2d(pool, inputs[0])
         return y.squeeze(self.squeezed) if self.squeezed else y
 
     def _sum(self, x: Tensor, padding: float) -> Tensor:
@@ -101,6 +118,19 @@ class AveragePool2d(PoolOperator):
         if self.count_include_pad or not any(self.padding):
             return x.new_full((), self.kernel[0] * self.kernel[1])
         return self._sum(x.new_ones(1, 1, *x.shape[2:]), 0.0)
+
+
+def _rounded_mean(total: Tensor, count: Tensor) -> Tensor:
+    """``total / count`` of integers, halves away from zero.
+
+    Exact in float32 for up to 2^16 numbers: the sum is below 2^24, and a quotient that is no integer is
+    further from one than it is rounded.
+
+    >>> _rounded_mean(torch.tensor([3.0, -3.0, 2.0]), torch.tensor(2.0))
+    tensor([ 2., -2.,  1.])
+    """
+    half = torch.copysign((count / 2).floor(), total)
+    return ((total + half) / count).trunc()
 
 
 _call = Definition(AveragePool2d)

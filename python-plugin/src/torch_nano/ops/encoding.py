@@ -26,13 +26,15 @@ def decode(entry: dict[str, Any]) -> Operator:
         KeyError: there is no such operator.
         TypeError: it has other attributes.
     """
-    by_name = {operator.__name__: operator for operator in _subclasses(Operator)}  # type: ignore[type-abstract]
-    return by_name[entry["operator"]](
+    classes: Iterator[Any] = _subclasses(Operator)
+    by_name = {operator.__name__: operator for operator in classes}
+    operator: Operator = by_name[entry["operator"]](
         **{name: _as_tuples(value) for name, value in entry["attributes"].items()}
     )
+    return operator
 
 
-def _subclasses(operator: type[Operator]) -> Iterator[type[Operator]]:
+def _subclasses(operator: Any) -> Iterator[Any]:
     for subclass in operator.__subclasses__():
         yield subclass
         yield from _subclasses(subclass)

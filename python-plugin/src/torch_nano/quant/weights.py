@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from .. import _native
 from ..errors import NonFiniteError
-
-_LARGEST = 127
-#: A bias of at most this many steps of its scale: the accumulator keeps its range for the products.
-_LARGEST_BIAS = 2**22
 
 
 class QuantizedChannels(NamedTuple):
@@ -46,23 +45,15 @@ def quantize_channels(weight: Tensor, bias: Tensor | None, input_scale: float) -
     (tensor([[127, -64],
             [  0,   0]], dtype=torch.int8), tensor([25,  0], dtype=torch.int32))
     """
-    real = weight.detach().to(torch.float64).flatten(1)
-    real_bias = real.new_zeros(len(real)) if bias is None else bias.detach().to(torch.float64)
-    for name, tensor in (("weight", real), ("bias", real_bias)):
-        if not bool(tensor.isfinite().all()):
-            raise NonFiniteError(
-                f"the {name} holds NaN or infinity in output channels {_channels_of(~tensor.isfinite())}"
-            )
-    scales = real.abs().amax(1) / _LARGEST
-    scales = scales.where(scales > 0, scales.max() if bool(scales.any()) else torch.ones_like(scales))
-    scales = torch.maximum(scales, real_bias.abs() / (input_scale * _LARGEST_BIAS))
-    scales = scales.to(torch.float32).clamp(min=torch.finfo(torch.float32).tiny)
-    steps = scales.to(torch.float64)
-    quantized = (real / steps[:, None]).round().clamp(-_LARGEST, _LARGEST).to(torch.int8)
-    quantized_bias = (real_bias / (input_scale * steps)).round().to(torch.int32)
+    biases = weight.new_zeros(len(weight)) if bias is None else bias
+    try:
+        channels = _native.quantize_channels(_flat(weight), _flat(biases), input_scale)
+    except _native.NanoError as error:
+        raise NonFiniteError(str(error)) from error
+    quantized, quantized_bias, scales = (torch.from_numpy(array).to(weight.device) for array in channels)
     return QuantizedChannels(quantized.reshape(weight.shape), quantized_bias, scales)
 
 
-def _channels_of(marked: Tensor) -> str:
-    channels = marked.reshape(len(marked), -1).any(1).nonzero().flatten().tolist()
-    return ", ".join(map(str, channels[:8])) + (", ..." if len(channels) > 8 else "")
+def _flat(tensor: Tensor) -> npt.NDArray[np.float32]:
+    flat: npt.NDArray[np.float32] = tensor.detach().to("cpu", torch.float32).reshape(-1).numpy()
+    return flat

@@ -1,0 +1,209 @@
+"""One training step through the device's arithmetic against torch's fake quantization: `just bench-host`.
+
+Both do forward, backward and SGD on the same graph, batch norms folded, ranges frozen, in turns. Ends with
+status 1 if ours takes more than its share of the other's time. (The other's batch norms are folded once; ours
+in every step.)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+import torch_nano as tn
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torch.ao.quantization import FakeQuantize
+from torch.ao.quantization.observer import (
+    MovingAverageMinMaxObserver,
+    MovingAveragePerChannelMinMaxObserver,
+)
+from torch_nano.graph.capture import capture
+from torch_nano.graph.graph import Graph
+from torch_nano.graph.passes import optimize
+from torch_nano.ops.operator import Node
+from torch_nano.quant.ranges import has_range
+
+REPORT = Path(__file__).resolve().parents[2] / "build/bench/host.json"
+BATCH = 64
+#: The largest share of fake quantization's time.
+LIMITS = {"resnet8": 0.80, "ds_cnn": 0.70}
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions and what they are added to."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.first = layer(inputs, outputs, 3, stride)
+        self.second = layer(outputs, outputs, 3)[:2]
+        self.shortcut = nn.Identity() if stride == 1 else nn.Conv2d(inputs, outputs, 1, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.second(self.first(x)) + self.shortcut(x))
+
+
+def layer(
+    inputs: int,
+    outputs: int,
+    kernel: int | tuple[int, int],
+    stride: int | tuple[int, int] = 1,
+    groups: int = 1,
+) -> nn.Sequential:
+    """A convolution, its batch norm and a ReLU."""
+    sides = (kernel, kernel) if isinstance(kernel, int) else kernel
+    padding = (sides[0] // 2, sides[1] // 2)
+    conv = nn.Conv2d(inputs, outputs, sides, stride, padding, groups=groups, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU())
+
+
+def resnet8() -> tuple[nn.Module, Tensor]:
+    """The residual network of MLPerf Tiny, for colour images of 32x32."""
+    blocks = [ResidualBlock(16, 16, 1), ResidualBlock(16, 32, 2), ResidualBlock(32, 64, 2)]
+    end = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10)]
+    return nn.Sequential(layer(3, 16, 3), *blocks, *end), torch.randn(BATCH, 3, 32, 32)
+
+
+def ds_cnn() -> tuple[nn.Module, Tensor]:
+    """The keyword spotter of MLPerf Tiny, for 49x10 spectrograms."""
+    blocks = [layer(64, 64, 3, groups=64) if depthwise else layer(64, 64, 1) for depthwise in [1, 0] * 4]
+    end = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 12)]
+    return nn.Sequential(layer(1, 64, (10, 4), (2, 2)), *blocks, *end), torch.randn(BATCH, 1, 49, 10)
+
+
+class FakeQuantized(nn.Module):
+    """A graph in float with torch's fake quantization on weights and values, as its QAT places it."""
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__()
+        self.graph = graph
+        self.weights = nn.ParameterDict({_key(name): tensor for name, tensor in graph.parameters.items()})
+        self.weight_quantizers = nn.ModuleDict()
+        self.value_quantizers = nn.ModuleDict({name: _value_quantizer() for name in graph.inputs})
+        for node in graph.nodes:
+            if "weight" in node.parameters:
+                self.weight_quantizers[node.output] = _weight_quantizer()
+            if has_range(node):
+                self.value_quantizers[node.output] = _value_quantizer()
+
+    def forward(self, x: Tensor) -> Tensor:
+        (y,) = self.graph.run([self.value_quantizers[self.graph.inputs[0]](x)], self._node)
+        return y
+
+    def _node(self, node: Node, inputs: list[Tensor]) -> Tensor:
+        parameters = {role: self.weights[_key(name)] for role, name in node.parameters.items()}
+        if node.output in self.weight_quantizers:
+            parameters["weight"] = self.weight_quantizers[node.output](parameters["weight"])
+        y = node.operator.float_run(inputs, parameters)
+        return self.value_quantizers[node.output](y) if has_range(node) else y
+
+
+def _key(name: str) -> str:
+    return name.replace(".", "_")
+
+
+def _weight_quantizer() -> nn.Module:
+    quantizer: nn.Module = FakeQuantize(
+        MovingAveragePerChannelMinMaxObserver,
+        quant_min=-127,
+        quant_max=127,
+        dtype=torch.qint8,
+        qscheme=torch.per_channel_symmetric,
+        ch_axis=0,
+    )
+    return quantizer
+
+
+def _value_quantizer() -> nn.Module:
+    quantizer: nn.Module = FakeQuantize(
+        MovingAverageMinMaxObserver,
+        quant_min=-128,
+        quant_max=127,
+        dtype=torch.qint8,
+        qscheme=torch.per_tensor_affine,
+    )
+    return quantizer
+
+
+def fake_quantized(model: nn.Module, x: Tensor) -> nn.Module:
+    """The model with fake quantization, observers frozen."""
+    fake = FakeQuantized(optimize(capture(model, x)))
+    fake(x)
+    for module in fake.modules():
+        if isinstance(module, FakeQuantize):
+            module.disable_observer()
+    return fake
+
+
+def through_the_device(model: nn.Module, x: Tensor) -> nn.Module:
+    """The model with the device's arithmetic, ranges frozen."""
+    qat = tn.prepare_qat(model, x, calibrate=x)
+    tn.freeze_ranges(qat)
+    return qat
+
+
+def step_of(model: nn.Module, x: Tensor) -> Callable[[], None]:
+    """One training step of a model."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    targets = torch.arange(len(x)) % 10
+
+    def step() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), targets).backward()
+        optimizer.step()
+
+    return step
+
+
+def measure(steps: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
+    """The median seconds of each step, taken in turns."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(rounds + 3):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step()
+            if turn >= 3:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(taken) for name, taken in seconds.items()}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=40, help="steps of each kind that are measured")
+    rounds = parser.parse_args().rounds
+    torch.manual_seed(0)
+    table = Table("model", "float ms", "fake-quant ms", "torch-nano ms", "ratio", "limit")
+    ratios = {}
+    for name, make in (("resnet8", resnet8), ("ds_cnn", ds_cnn)):
+        model, x = make()
+        kinds = {
+            "float": step_of(model, x),
+            "fake": step_of(fake_quantized(model, x), x),
+            "ours": step_of(through_the_device(model, x), x),
+        }
+        taken = measure(kinds, rounds)
+        ratios[name] = taken["ours"] / taken["fake"]
+        milliseconds = [f"{1000 * taken[kind]:.1f}" for kind in kinds]
+        table.add_row(name, *milliseconds, f"{ratios[name]:.3f}", f"{LIMITS[name]:.2f}")
+    Console().print(table)
+    REPORT.parent.mkdir(parents=True, exist_ok=True)
+    REPORT.write_text(json.dumps({"qat_step_vs_fake_quant": ratios}, indent=2) + "\n")
+    print(f"written to {REPORT.relative_to(Path.cwd()) if REPORT.is_relative_to(Path.cwd()) else REPORT}")
+    exceeded = [name for name, ratio in ratios.items() if ratio > LIMITS[name]]
+    if exceeded:
+        print(f"over the limit: {', '.join(exceeded)}", file=sys.stderr)
+    return int(bool(exceeded))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
