@@ -130,10 +130,11 @@ def fit(
             "set the rates in its parameter groups"
         )
     check_optimizer(model, optimizer)
-    with _modes_kept(model):
+    with _modes_kept(model), TrainingProgress(epochs=epochs, shown=progress) as shown:
         with _moved(model, device) as place:
             with random_state.unchanged(place, generators):
                 checked = _check(model, loss, train_batches, val_batches, place)
+            shown.checked(checked.train_batches, checked.val_batches)
             history = _new_history(early_stopping, checked, validated=val_batches is not None)
             arguments = arguments_of(model, optimizer) | {
                 "scheduler": _name(scheduler),
@@ -153,11 +154,7 @@ def fit(
                 device=place,
                 generators=generators,
             )
-        batches = checked.train_batches + checked.val_batches
-        with (
-            random_state.seeded(seed, place),
-            TrainingProgress(epochs=epochs, batches=batches, shown=progress) as shown,
-        ):
+        with random_state.seeded(seed, place):
             if file is not None:
                 file.resume(state)
             runner = EpochRunner(model, checked.objective, optimizer, place)
@@ -187,8 +184,8 @@ def _run_epoch(
     rates = learning_rates_of(state.optimizer)
     shown.start_epoch(epoch)
     started = time.perf_counter()
-    trained = runner.train(train, epoch, rates, shown.batch_done)
-    validated = None if val is None else runner.validate(val, epoch, rates, shown.batch_done)
+    trained = runner.train(train, epoch, rates, shown.trained)
+    validated = None if val is None else runner.validate(val, epoch, rates, shown.validated)
     history.append(
         EpochRecord(
             epoch=epoch,

@@ -45,10 +45,10 @@ class History(Sequence[EpochRecord]):
     >>> history["val_loss"], history[-1].loss, history.best_epoch, history.stopped
     ([0.9, 1.0], 0.5, 0, '')
     >>> print(history)
-      epoch     loss   val_loss   learning rate   seconds
+      epoch     loss   val_loss   seconds   learning rate
      ─────────────────────────────────────────────────────
-        0 *   0.7000     0.9000             0.1       1.5
-        1     0.5000     1.0000             0.1       1.4
+        0 *   0.7000     0.9000       1.5             0.1
+        1     0.5000     1.0000       1.4             0.1
     """
 
     #: Why the training ended before the last epoch; "" if it did not.
@@ -146,25 +146,22 @@ class History(Sequence[EpochRecord]):
     def __str__(self) -> str:
         shown = [name for name in METRICS if any(value is not None for value in self[name])]
         groups = list(dict.fromkeys(name for record in self for name in record.learning_rates))
-        table = Table(box=box.SIMPLE_HEAD, caption=self.stopped or None, caption_justify="left")
         rates = [f"learning rate {name}" for name in groups] if len(groups) > 1 else ["learning rate"]
-        for header in ("epoch", *shown, *rates, "seconds"):
+        caption = f"stopped: {self.stopped}" if self.stopped else None
+        table = Table(box=box.SIMPLE_HEAD, caption=caption, caption_justify="left")
+        for header in ("epoch", *shown, "seconds", *rates):
             table.add_column(header, justify="right", no_wrap=True)
         best = self.best_epoch
         for record in self:
-            table.add_row(
-                f"{record.epoch} {'*' if record.epoch == best else ' '}",
-                *(format_metric(name, getattr(record, name)) for name in shown),
-                *(
-                    f"{record.learning_rates[name]:.3g}" if name in record.learning_rates else ""
-                    for name in groups
-                ),
-                f"{record.seconds:.1f}",
-            )
-        console = Console(file=io.StringIO(), width=200)
-        with console.capture() as capture:
-            console.print(table)
-        return "\n".join(line.rstrip() for line in capture.get().splitlines() if line.strip())
+            metrics = (format_metric(name, getattr(record, name)) for name in shown)
+            mark = "*" if record.epoch == best else " "
+            own = (record.learning_rates.get(name) for name in groups)
+            learning_rates = ("" if rate is None else f"{rate:.3g}" for rate in own)
+            table.add_row(f"{record.epoch} {mark}", *metrics, f"{record.seconds:.1f}", *learning_rates)
+        text = io.StringIO()
+        # Wide enough for any table; plain text wherever that is shown, in a notebook too.
+        Console(file=text, width=10_000, force_terminal=False, force_jupyter=False).print(table)
+        return "\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip())
 
 
 def format_metric(name: str, value: float | None) -> str:

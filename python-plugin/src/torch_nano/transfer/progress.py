@@ -20,34 +20,21 @@ class TrainingProgress:
 
     Args:
         epochs: of the whole training.
-        batches: of one epoch, training and validation.
         shown: False: nothing at all is shown.
     """
 
-    def __init__(self, *, epochs: int, batches: int, shown: bool, console: Console | None = None) -> None:
+    def __init__(self, *, epochs: int, shown: bool) -> None:
         self._epochs = epochs
-        self._console = (console or Console()) if shown else None
-        self._bar = self._make_bar() if self._console else None
-        self._task = self._bar.add_task("", total=batches, loss="") if self._bar else None
+        self._train_batches = 0
+        self._console = Console() if shown else None
+        self._bar = _bar(self._console) if self._console else None
+        if self._console and self._console.is_jupyter:
+            # Plain output is one block there; what rich displays is a block per line.
+            self._console = Console(force_jupyter=False, force_terminal=False)
+        if self._bar:
+            self._task = self._bar.add_task("checking the data", total=None, loss="")
         self._next_update = 0.0
-
-    def _make_bar(self) -> Progress | None:
-        assert self._console is not None
-        # In a notebook rich draws over its own output with ipywidgets only.
-        alive = self._console.is_terminal and not self._console.is_dumb_terminal
-        if self._console.is_jupyter:
-            alive = importlib.util.find_spec("ipywidgets") is not None
-        if not alive:
-            return None
-        return Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[loss]}"),
-            TimeRemainingColumn(),
-            console=self._console,
-            transient=True,
-        )
+        self._widths: list[int] = []
 
     def __enter__(self) -> TrainingProgress:
         if self._bar:
@@ -60,33 +47,75 @@ class TrainingProgress:
         if self._bar:
             self._bar.stop()
 
+    def checked(self, train_batches: int, val_batches: int) -> None:
+        """So many batches an epoch has."""
+        self._train_batches = train_batches
+        if self._bar:
+            self._bar.update(self._task, total=train_batches + val_batches)
+
     def start_epoch(self, epoch: int) -> None:
         """The bar of the next epoch."""
-        if self._bar and self._task is not None:
-            description = f"epoch {epoch:>{len(str(self._epochs - 1))}}"
-            self._bar.reset(self._task, description=description, loss="")
+        if self._bar:
+            self._bar.reset(self._task, description=f"epoch {epoch} of {self._epochs}", loss="")
 
-    def batch_done(self, batches: int, loss: float) -> None:
-        """So many batches of the epoch are done; the mean loss so far."""
-        if self._bar and self._task is not None and time.monotonic() >= self._next_update:
+    def trained(self, batches: int, loss: float) -> None:
+        """So many training batches of the epoch are done; their mean loss."""
+        self._update(batches, f"loss {format_metric('loss', loss)}")
+
+    def validated(self, batches: int, loss: float) -> None:
+        """So many validation batches of the epoch are done; their mean loss."""
+        self._update(self._train_batches + batches, f"val_loss {format_metric('val_loss', loss)}")
+
+    def _update(self, batches: int, loss: str) -> None:
+        if self._bar and time.monotonic() >= self._next_update:
             self._next_update = time.monotonic() + _INTERVAL
-            self._bar.update(self._task, completed=batches, loss=f"loss {loss:.4f}")
+            self._bar.update(self._task, completed=batches, loss=loss)
 
     def end_epoch(self, history: History) -> None:
-        """The line of the last epoch."""
-        if self._console:
-            self._console.print(self._line(history[-1]), highlight=False, soft_wrap=True)
-            if history.stopped:
-                self._console.print(f"stopped: {history.stopped}", highlight=False, soft_wrap=True)
+        """The line of the last epoch; before the first one the names of the columns."""
+        if not self._console:
+            return
+        cells = _cells(history[-1])
+        if not self._widths:
+            self._widths = [max(len(name), 7) for name in cells]
+            self._line(list(cells))
+        self._line(list(cells.values()))
+        if history.stopped:
+            self._console.print(f"stopped: {history.stopped}", highlight=False)
 
-    def _line(self, record: EpochRecord) -> str:
-        width = len(str(self._epochs - 1))
-        shown = [
-            f"{name} {format_metric(name, value):>6}"
-            for name in METRICS
-            if (value := getattr(record, name)) is not None
-        ]
-        rates = "/".join(f"{rate:.3g}" for rate in record.learning_rates.values())
-        return "  ".join(
-            [f"epoch {record.epoch:>{width}}", *shown, f"learning rate {rates}", f"{record.seconds:.1f} s"]
-        )
+    def _line(self, cells: list[str]) -> None:
+        assert self._console is not None
+        line = "  ".join(cell.rjust(width) for cell, width in zip(cells, self._widths, strict=True))
+        self._console.print(line, highlight=False, soft_wrap=True)
+
+
+def _bar(console: Console) -> Progress | None:
+    """The bar, or None where it cannot be drawn over."""
+    if console.is_jupyter:
+        # rich draws over its own output by ipywidgets there.
+        alive = importlib.util.find_spec("ipywidgets") is not None
+    else:
+        alive = console.is_terminal and not console.is_dumb_terminal
+    if not alive:
+        return None
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[loss]}"),
+        TimeRemainingColumn(),
+        console=console,
+        redirect_stdout=not console.is_jupyter,
+        transient=True,
+    )
+
+
+def _cells(record: EpochRecord) -> dict[str, str]:
+    """What a line says of an epoch: column -> text."""
+    metrics = {name: getattr(record, name) for name in METRICS}
+    return {
+        "epoch": str(record.epoch),
+        **{name: format_metric(name, value) for name, value in metrics.items() if value is not None},
+        "seconds": f"{record.seconds:.1f}",
+        "learning rate": " ".join(f"{rate:.3g}" for rate in record.learning_rates.values()),
+    }
