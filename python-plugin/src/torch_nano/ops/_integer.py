@@ -121,7 +121,9 @@ def accumulation_dtype(weight: Tensor, bias: Tensor, zero_point: int) -> torch.d
     """
     if weight.device.type != "cpu":
         return torch.float64
-    largest = _native.largest_partial_sum(weight.reshape(-1).numpy(), bias.numpy(), zero_point)
+    largest = _native.largest_partial_sum(
+        weight.to(torch.int8).reshape(-1).numpy(), bias.to(torch.int32).numpy(), zero_point
+    )
     return torch.float32 if largest < _FLOAT32_INTEGERS else torch.float64
 
 
