@@ -85,18 +85,18 @@ def test_the_frozen_part_runs_once_over_the_data_however_many_epochs(epochs):
 
 
 def test_an_epoch_without_the_backbone_takes_a_fraction_of_the_time():
-    """The backbone has 99.9 % of the multiplications."""
+    """The backbone has all but 192 of 17 million multiplications per sample."""
     x, y = torch.randn(128, 8, 24, 24, generator=torch.Generator().manual_seed(SEED)), torch.arange(128) % 3
     model = nn.Sequential(
         nn.Sequential(
-            nn.Conv2d(8, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1)
+            nn.Conv2d(8, 64, 3), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1)
         ),
         nn.Flatten(),
-        nn.Linear(32, 3),
+        nn.Linear(64, 3),
     )
     cached = tn.feature_extraction(model, (x, y), head="2", epochs=4, progress=False)
     looped = tn.fit(model, (x, y), epochs=4, progress=False)
-    # Far from the measured 1/50, so that a busy machine does not matter.
+    # Far from the measured 1/40, so that a busy machine does not matter.
     assert min(cached["seconds"]) < min(looped["seconds"]) / 5
 
 

@@ -58,6 +58,25 @@ def test_small_rates_keep_what_was_learnt_before():
     assert distances[0] < distances[1] / 10, f"seed {SEED}"
 
 
+@pytest.mark.parametrize("gradual", [False, True])
+def test_a_quantized_model_is_tuned_by_the_same_names(gradual):
+    x, y = data()
+    qat = tn.prepare_qat(network().eval(), x, calibrate=x)
+    before = state(qat)
+    rates = {"head": 1e-2, "backbone.0": 1e-3}
+    if gradual:
+        schedule = {0: ["head"], 3: ["backbone.0"]}
+        history = tn.gradual_unfreezing(
+            qat, (x, y), schedule=schedule, epochs=6, learning_rates=rates, seed=SEED, progress=False
+        )
+        assert history[0].learning_rates == {"head": 1e-2}
+    else:
+        history = tn.fine_tuning(qat, (x, y), learning_rates=rates, epochs=6, seed=SEED, progress=False)
+    assert history[-1].learning_rates == rates and history[-1].loss < history[0].loss
+    assert {"head.weight", "backbone.0.weight"} <= changed(qat, before)
+    assert torch.equal(qat.eval()(x), qat.to_nano()(x))
+
+
 def test_wrong_rates_are_explained_and_nothing_is_frozen():
     model = network()
     for rates, error, message in (
@@ -175,10 +194,10 @@ def test_early_stopping_restores_the_best_weights_and_calls_every_callback_of_ev
 
 def test_early_stopping_without_validation_data_watches_the_training_loss():
     model = nn.Linear(6, 3)
+    # One sample many times: whatever its order, the loss is the same.
+    x, y = (part[:1].repeat_interleave(32, 0) for part in data())
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-30)
-    history = tn.fine_tune(
-        model, optimizer, *data(), epochs=9, batch_size=96, early_stopping=True, patience=2
-    )
+    history = tn.fine_tune(model, optimizer, x, y, epochs=9, early_stopping=True, patience=2)
     assert len(history["train_loss"]) == 3
 
 

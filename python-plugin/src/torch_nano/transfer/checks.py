@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from ..errors import InputError
+from ..errors import InputError, TorchNanoError
 from .data import samples_in, split_batch, to_device
 from .objective import Loss, Objective, objective_of
 from .watching import describe, tensors_in, uncompiled, watching
@@ -89,6 +89,10 @@ def _run(model: nn.Module, x: Any, where: str) -> Any:
     """The model's output; if it fails, an InputError that says where."""
     try:
         return model(x)
+    except TorchNanoError as error:
+        # A model or a strategy has explained it itself.
+        error.add_note(f"in fit: {where}")
+        raise
     except Exception as error:
         raise InputError(f"{where}: the model cannot take it: {_explain(model, x, error)}") from error
 

@@ -11,12 +11,11 @@ from torch import Tensor, nn
 
 from ..errors import FitError, InputError
 from .data import TrainingData, UnlabelledData, inputs_of
-from .features import get_layer_outputs
 from .fit import fit
 from .history import History
 from .names import module_named
 from .objective import ExtendedLoss, Loss
-from .recording import first_tensor
+from .recording import first_tensor, not_called
 
 
 def coral_loss(source: Tensor, target: Tensor) -> Tensor:
@@ -100,9 +99,6 @@ def coral_alignment(
     if len(inputs) < 2:
         raise InputError(f"the target has {len(inputs)} samples; a covariance needs at least 2")
     module = module_named(model, layer)
-    place = next(model.parameters(), inputs).device
-    with torch.no_grad():
-        get_layer_outputs(model, inputs[:2].to(place), [layer])
     aligned = _Aligned(model, inputs, layer)
 
     def extend(task: Tensor, output: Any) -> Tensor:
@@ -135,6 +131,7 @@ class _Aligned:
     def add_target(self, model: nn.Module, arguments: tuple[Any, ...]) -> tuple[Tensor] | None:
         if not model.training:
             return None
+        self._features = None
         (x,) = arguments
         if not isinstance(x, Tensor) or x.shape[1:] != self._target.shape[1:]:
             given = list(x.shape[1:]) if isinstance(x, Tensor) else type(x).__name__
@@ -155,6 +152,8 @@ class _Aligned:
     def drop_target(self, model: nn.Module, arguments: Any, output: Any) -> Tensor | None:
         if not model.training:
             return None
+        if self._features is None:
+            raise not_called(model, self._layer)
         outputs = first_tensor(output, "the model")
         return outputs[: len(outputs) // 2]
 
