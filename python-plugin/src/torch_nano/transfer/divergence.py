@@ -29,33 +29,39 @@ class Place:
     learning_rates: dict[str, float]
 
 
-class BufferBackup:
-    """The buffers of a model as they were before a batch: batch norm statistics that saw NaN stay NaN."""
+class Backup:
+    """What a model was before a batch: batch norm statistics that saw NaN stay NaN.
 
-    def __init__(self, model: nn.Module) -> None:
+    Args:
+        model: its buffers are saved, but for those of frozen modules, which do not change.
+        with_parameters: save its parameters too.
+    """
+
+    def __init__(self, model: nn.Module, *, with_parameters: bool = False) -> None:
         self._places = [
             (module, name)
             for module in model.modules()
             if not is_frozen(module)
-            for name, buffer in module.named_buffers(recurse=False)
+            for name, _ in (
+                *module.named_buffers(recurse=False),
+                *(module.named_parameters(recurse=False) if with_parameters else ()),
+            )
         ]
         self.save()
 
     def save(self) -> None:
-        """Remembers the buffers as they are."""
-        self._saved = [module.get_buffer(name).clone() for module, name in self._places]
+        """Remembers everything as it is."""
+        self._saved = [getattr(module, name).detach().clone() for module, name in self._places]
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Makes the buffers what they were."""
+        """Makes everything what it was."""
         for (module, name), saved in zip(self._places, self._saved, strict=True):
-            module.get_buffer(name).copy_(saved)
+            getattr(module, name).copy_(saved)
 
 
-def loss_error(
-    model: nn.Module, x: Any, backup: BufferBackup, what: str, place: Place
-) -> TrainingDivergedError:
-    """The error for a batch whose loss is not finite. The model's buffers are put back.
+def loss_error(model: nn.Module, x: Any, backup: Backup, what: str, place: Place) -> TrainingDivergedError:
+    """The error for a batch whose loss is not finite. The model is what it was again.
 
     Args:
         what: what came instead of a loss, "the loss is nan".
@@ -66,11 +72,13 @@ def loss_error(
     return _error(place, module, f"{what}: {reason}")
 
 
-def gradient_error(model: nn.Module, backup: BufferBackup, place: Place) -> TrainingDivergedError | None:
-    """The error for a batch with a gradient that is not finite; the model's buffers are put back. None if
+def gradient_error(
+    parameters: dict[str, nn.Parameter], backup: Backup, place: Place
+) -> TrainingDivergedError | None:
+    """The error for a batch with a gradient that is not finite; the model is what it was again. None if
     all gradients are finite.
     """
-    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    gradients = {name: p.grad for name, p in parameters.items() if p.grad is not None}
     wrong = _names_not_finite(gradients)
     if not wrong:
         return None
@@ -79,9 +87,9 @@ def gradient_error(model: nn.Module, backup: BufferBackup, place: Place) -> Trai
     return _error(place, wrong[-1].rpartition(".")[0], f"the gradient of {wrong[-1]!r} is not finite")
 
 
-def weight_error(model: nn.Module, place: Place) -> TrainingDivergedError | None:
+def weight_error(parameters: dict[str, nn.Parameter], place: Place) -> TrainingDivergedError | None:
     """The error for a step that made a parameter NaN or infinite; None if all are finite."""
-    wrong = _names_not_finite({name: p.detach() for name, p in model.named_parameters()})
+    wrong = _names_not_finite({name: p.detach() for name, p in parameters.items()})
     if not wrong:
         return None
     return _error(

@@ -6,6 +6,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch.optim import Optimizer
 
 from ..errors import InputError, TorchNanoError, TrainingDivergedError
 from .data import samples_in, split_batch, to_device
-from .divergence import BufferBackup, Place, all_finite, gradient_error, loss_error, weight_error
+from .divergence import Backup, Place, all_finite, gradient_error, loss_error, weight_error
 from .objective import Objective
 from .watching import tensors_in
 
@@ -36,7 +37,7 @@ class Means:
         self.loss_sum += loss * samples
         self.samples += samples
         if objective.counts_right:
-            right, labels = objective.right(output.detach(), target)
+            right, labels = objective.right(output, target)
             self.right += right
             self.labels += labels
 
@@ -67,46 +68,52 @@ class EpochRunner:
             TrainingDivergedError: the loss, a gradient or a weight is not finite.
         """
         self.model.train()
-        backup = BufferBackup(self.model)
+        # Some optimizers look at a batch several times, and change the weights between.
+        closure = inspect.signature(self.optimizer.step).parameters.get("closure")
+        calls_back = closure is not None and closure.default is inspect.Parameter.empty
+        backup = Backup(self.model, with_parameters=calls_back)
+        parameters = dict(self.model.named_parameters())
         means = Means()
         place = Place(epoch, 0, "train", rates)
         for place, (x, target, samples) in self._batches(data, epoch, "train", rates):
             backup.save()
+            runs: list[tuple[float, Any]] = []
+            gradients = partial(self._gradients, x, target, parameters, backup, place, runs)
             with _noted(place):
-                self._step(x, target, samples, means, backup, place)
+                if calls_back:
+                    self.optimizer.step(gradients)
+                else:
+                    # First of all the gradients: hooks before the step, as for clipping, then see them.
+                    gradients()
+                    self.optimizer.step()
+            loss, output = runs[0]
+            means.add(self.objective, loss, samples, output, target)
             on_batch(place.batch + 1, means.loss)
-        if error := weight_error(self.model, place):
+        if error := weight_error(parameters, place):
             raise error
         return means
 
-    def _step(
-        self, x: Any, target: Any, samples: int, means: Means, backup: BufferBackup, place: Place
-    ) -> None:
-        counted = False
-
-        def closure() -> Tensor:
-            nonlocal counted
-            self.optimizer.zero_grad()
-            output = self._forward(x, backup, place)
-            loss = self.objective(output, target)
-            value = loss.item()
-            if not math.isfinite(value):
-                raise loss_error(self.model, x, backup, f"the loss is {value}", place)
-            loss.backward()  # type: ignore[no-untyped-call]
-            if error := gradient_error(self.model, backup, place):
-                raise error
-            # Some optimizers look at a batch several times.
-            if not counted:
-                means.add(self.objective, value, samples, output, target)
-            counted = True
-            return loss
-
-        # All others get their gradients first: hooks before a step, as for clipping, then see them.
-        if inspect.signature(self.optimizer.step).parameters["closure"].default is inspect.Parameter.empty:
-            self.optimizer.step(closure)  # type: ignore[arg-type]
-        else:
-            closure()
-            self.optimizer.step()
+    def _gradients(
+        self,
+        x: Any,
+        target: Any,
+        parameters: dict[str, nn.Parameter],
+        backup: Backup,
+        place: Place,
+        runs: list[tuple[float, Any]],
+    ) -> float:
+        """Leaves the gradients in the parameters, and adds loss and output of the batch to `runs`."""
+        self.optimizer.zero_grad()
+        output = self._forward(x, backup, place)
+        loss = self.objective(output, target)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise loss_error(self.model, x, backup, f"the loss is {value}", place)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if error := gradient_error(parameters, backup, place):
+            raise error
+        runs.append((value, output.detach() if isinstance(output, Tensor) else output))
+        return value
 
     @torch.no_grad()
     def validate(self, data: Iterable[Any], epoch: int, rates: dict[str, float], on_batch: OnBatch) -> Means:
@@ -116,7 +123,7 @@ class EpochRunner:
             TrainingDivergedError: the loss is not finite.
         """
         self.model.eval()
-        backup = BufferBackup(self.model)
+        backup = Backup(self.model)
         means = Means()
         for place, (x, target, samples) in self._batches(data, epoch, "val", rates):
             with _noted(place):
@@ -128,7 +135,7 @@ class EpochRunner:
             on_batch(place.batch + 1, means.loss)
         return means
 
-    def _forward(self, x: Any, backup: BufferBackup, place: Place) -> Any:
+    def _forward(self, x: Any, backup: Backup, place: Place) -> Any:
         try:
             return self.model(x)
         except TorchNanoError as error:

@@ -20,7 +20,7 @@ from . import random_state
 from .checkpoint import Checkpoint, TrainingState, arguments_of
 from .checks import Checked, check_data
 from .data import TrainingData, batches_of
-from .divergence import BufferBackup
+from .divergence import Backup
 from .early_stopping import EarlyStopping, StopTraining
 from .epoch import EpochRunner
 from .freeze import is_frozen
@@ -252,7 +252,7 @@ def _check(
     device: torch.device,
 ) -> Checked:
     """Looks at the data, and at the model, whose buffers stay."""
-    backup = BufferBackup(model)
+    backup = Backup(model)
     try:
         return check_data(model, loss, train, val, device)
     finally:

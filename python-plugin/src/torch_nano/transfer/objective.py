@@ -45,6 +45,9 @@ class Objective:
         """Raises an InputError if a label is not of one of the classes."""
         if self.classes is None or target.numel() == 0:
             return
+        low, high = target.aminmax()
+        if low >= 0 and high < self.classes:
+            return
         labels = target.long()
         wrong = (labels < 0) | (labels >= self.classes)
         if self.ignored is not None:

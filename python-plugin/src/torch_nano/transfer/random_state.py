@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ def capture(device: torch.device, generators: Sequence[Generator]) -> dict[str, 
     name, keys, *rest = np.random.get_state(legacy=True)
     return {
         "torch": torch.get_rng_state(),
-        "device": None if device.type == "cpu" else torch.get_device_module(device).get_rng_state(device),
+        "device": None if device.type == "cpu" else _module(device).get_rng_state(*_arguments(device)),
         "python": random.getstate(),
         "numpy": (str(name), torch.from_numpy(np.asarray(keys).astype(np.int64)), *map(float, rest)),
         "generators": [generator.get_state() for generator in generators],
@@ -43,7 +43,7 @@ def restore(state: dict[str, Any], device: torch.device, generators: Sequence[Ge
     """Puts captured states back."""
     torch.set_rng_state(state["torch"])
     if state["device"] is not None:
-        torch.get_device_module(device).set_rng_state(state["device"], device)
+        _module(device).set_rng_state(state["device"], *_arguments(device))
     random.setstate(state["python"])
     name, keys, position, has_gauss, gauss = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), int(position), int(has_gauss), gauss))
@@ -76,8 +76,18 @@ def seeded(seed: int | None, device: torch.device) -> Iterator[None]:
     with unchanged(device):
         torch.default_generator.manual_seed(seed)
         if device.type != "cpu":
-            with torch.get_device_module(device).device(device):
-                torch.get_device_module(device).manual_seed(seed)
+            with _module(device).device(*_arguments(device)) if _arguments(device) else nullcontext():
+                _module(device).manual_seed(seed)
         random.seed(seed)
         np.random.seed(seed % 2**32)
         yield
+
+
+def _module(device: torch.device) -> Any:
+    """torch's module for that kind of device, as torch.cuda."""
+    return torch.get_device_module(device)
+
+
+def _arguments(device: torch.device) -> tuple[torch.device, ...]:
+    """Which device a module's functions mean; torch.mps has only one."""
+    return () if device.type == "mps" else (device,)
