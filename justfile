@@ -51,6 +51,10 @@ flash model="build/demo/model": _probe-rs (firmware model)
 bench-device *arguments: setup
     {{ python }} tests/bench/bench_device.py {{ arguments }}
 
+# Time a training step through the device's arithmetic against torch's fake quantization
+bench-host *arguments: setup
+    {{ python }} tests/bench/bench_host.py {{ arguments }}
+
 # Run the demo on three seeds and hold its accuracies to their bars
 bench-demo: setup
     {{ python }} tests/bench/bench_demo.py

@@ -111,7 +111,7 @@ def _key(name: str) -> str:
 
 
 def _weight_quantizer() -> nn.Module:
-    quantizer: nn.Module = FakeQuantize(
+    quantizer: nn.Module = FakeQuantize(  # type: ignore[no-untyped-call]
         MovingAveragePerChannelMinMaxObserver,
         quant_min=-127,
         quant_max=127,
@@ -123,7 +123,7 @@ def _weight_quantizer() -> nn.Module:
 
 
 def _value_quantizer() -> nn.Module:
-    quantizer: nn.Module = FakeQuantize(
+    quantizer: nn.Module = FakeQuantize(  # type: ignore[no-untyped-call]
         MovingAverageMinMaxObserver,
         quant_min=-128,
         quant_max=127,
@@ -157,7 +157,7 @@ def step_of(model: nn.Module, x: Tensor) -> Callable[[], None]:
 
     def step() -> None:
         optimizer.zero_grad()
-        F.cross_entropy(model(x), targets).backward()
+        F.cross_entropy(model(x), targets).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
     return step
