@@ -89,15 +89,26 @@ def test_all_kinds_of_data(train):
     assert history[-1].val_accuracy > 0.8
 
 
-def test_seeds_repeat_everything_and_leave_the_callers_random_state():
-    before = global_random_state()
+class Augmented(Points):
+    """Draws from every random state there is."""
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        x, y = super().__getitem__(index)
+        return x + torch.rand(1) + random.random() + np.random.rand(), y
+
+
+@pytest.mark.parametrize("train", [data(), Augmented()], ids=["tensors", "augmented"])
+def test_seeds_repeat_everything_and_leave_the_callers_random_state(train):
     runs = []
     for seed in (3, 3, 4):
+        # Whatever was drawn before.
+        random.random(), np.random.rand(), torch.rand(1)
+        before = global_random_state()
         model = network()
-        tn.fit(model, data(), data(), epochs=2, seed=seed, progress=False)
+        tn.fit(model, train, data(), epochs=2, seed=seed, progress=False)
         runs.append(state(model))
+        assert global_random_state() == before
     assert equal(runs[0], runs[1]) and not equal(runs[0], runs[2])
-    assert global_random_state() == before
 
 
 def test_without_a_seed_the_global_random_state_decides():

@@ -66,7 +66,6 @@ def loss_error(model: nn.Module, x: Any, backup: Backup, what: str, place: Place
     Args:
         what: what came instead of a loss, "the loss is nan".
     """
-    backup.restore()
     module, reason = _first_not_finite(uncompiled(model), x)
     backup.restore()
     return _error(place, module, f"{what}: {reason}")

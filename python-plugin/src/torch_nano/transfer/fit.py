@@ -89,8 +89,8 @@ def fit(
             caller's random state stays as it is. A loader with a generator of its own keeps it.
         checkpoint: a file that is written after every epoch. If it exists, the training goes on from there,
             exactly: on the CPU the weights become, bit for bit, those of a training that was never
-            interrupted. (Beyond it are data with a random state of their own elsewhere, and persistent
-            workers of a loader.)
+            interrupted. It holds what is frozen, too; not what callbacks keep for themselves, nor the random
+            state of persistent workers of a loader. More `epochs` than at first are allowed.
         device: where to train; the model stays there. None: where the model is.
         progress: show a progress bar and a line for every epoch.
 
