@@ -84,14 +84,14 @@ class Summary:
             table.add_row(
                 layer.operator, layer.module_path, shape, *numbers, str(layer.variant), layer.memory
             )
-        console = Console(file=io.StringIO(), width=200, color_system=None)
-        with console.capture() as capture:
-            console.print(table)
+        text = io.StringIO()
+        # Plain text wherever it is shown, in a notebook too.
+        Console(file=text, width=200, force_terminal=False, force_jupyter=False).print(table)
         totals = (
             f"{self.macs:,} MACs, flash {self.flash_bytes:,} B (the whole image), "
             f"RAM {self.arena_bytes:,} B arena + {self.head_bytes:,} B head"
         )
-        lines = [line.rstrip() for line in capture.get().splitlines()]
+        lines = [line.rstrip() for line in text.getvalue().splitlines()]
         return "\n".join([*(line for line in lines if line), totals])
 
     __repr__ = __str__
