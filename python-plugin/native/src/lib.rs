@@ -86,6 +86,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(weights::largest_partial_sum, module)?)?;
     module.add_function(wrap_pyfunction!(requantize::requantize_, module)?)?;
     module.add_function(wrap_pyfunction!(requantize::look_up_pairs, module)?)?;
+    module.add_function(wrap_pyfunction!(requantize::look_up, module)?)?;
     module.add_function(wrap_pyfunction!(protocol::encode_request, module)?)?;
     module.add_function(wrap_pyfunction!(protocol::decode_response, module)?)
 }

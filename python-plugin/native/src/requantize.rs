@@ -9,6 +9,9 @@ use crate::refuse;
 /// float32 holds every integer up to here; no accumulator is larger.
 const LARGEST: f32 = 16_777_216.0;
 
+/// Added to a small integer, this leaves its lowest bits in those of the sum: a conversion that vectorizes.
+const MAGIC: f32 = 12_582_912.0;
+
 /// Where the output's int8 numbers may lie, relative to its zero point.
 #[derive(Clone, Copy)]
 struct Bounds {
@@ -102,13 +105,38 @@ pub fn look_up_pairs(
         return Err(refuse(format!("{} and {} numbers for {} outputs", a.len(), b.len(), outputs.len())));
     }
     let (first, second, output) = zero_points;
-    // Added to a small integer, this leaves its lowest bits in those of the sum: a conversion that vectorizes.
-    const MAGIC: f32 = 12_582_912.0;
     let (first, second) = (MAGIC + (first + 128) as f32, MAGIC + (second + 128) as f32);
     py.detach(|| {
         for ((&a, &b), y) in a.iter().zip(b).zip(outputs) {
             let (a, b) = ((a + first).to_bits() & 0xff, (b + second).to_bits() & 0xff);
             *y = (i32::from(table[(a << 8 | b) as usize]) - output) as f32;
+        }
+    });
+    Ok(())
+}
+
+/// `outputs[i] = table[x[i] + zero_point + 128]` for int8 numbers `x` that are given without their zero point: a function of
+/// one variable, or its derivative.
+#[pyfunction]
+pub fn look_up(
+    py: Python<'_>,
+    x: PyReadonlyArray1<'_, f32>,
+    mut outputs: PyReadwriteArray1<'_, f32>,
+    table: PyReadonlyArray1<'_, f32>,
+    zero_point: i32,
+) -> PyResult<()> {
+    let (x, outputs) = (x.as_slice()?, outputs.as_slice_mut()?);
+    let table: &[f32; 1 << 8] = table
+        .as_slice()?
+        .try_into()
+        .map_err(|_| refuse(format!("a table of {} entries, not 256", table.len().unwrap_or(0))))?;
+    if x.len() != outputs.len() {
+        return Err(refuse(format!("{} numbers for {} outputs", x.len(), outputs.len())));
+    }
+    let offset = MAGIC + (zero_point + 128) as f32;
+    py.detach(|| {
+        for (&x, y) in x.iter().zip(outputs) {
+            *y = table[((x + offset).to_bits() & 0xff) as usize];
         }
     });
     Ok(())

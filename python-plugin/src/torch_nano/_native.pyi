@@ -55,6 +55,12 @@ def look_up_pairs(
     table: npt.NDArray[np.int8],
     zero_points: tuple[int, int, int],
 ) -> None: ...
+def look_up(
+    x: npt.NDArray[np.float32],
+    outputs: npt.NDArray[np.float32],
+    table: npt.NDArray[np.float32],
+    zero_point: int,
+) -> None: ...
 def encode_request(
     kind: str, *, input: bytes | None = None, label: int | None = None, epochs: int | None = None
 ) -> bytes: ...

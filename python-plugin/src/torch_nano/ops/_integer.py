@@ -119,7 +119,7 @@ def accumulation_dtype(weight: Tensor, bias: Tensor, zero_point: int) -> torch.d
     ``weight`` has the output channels first. float32 is exact below 2^24; it is used on the CPU only, because
     convolutions elsewhere may go through TF32 or Winograd's transform.
     """
-    if weight.device.type != "cpu":
+    if not is_native(weight):
         return torch.float64
     largest = _native.largest_partial_sum(
         weight.to(torch.int8).reshape(-1).numpy(), bias.to(torch.int32).numpy(), zero_point
@@ -127,12 +127,27 @@ def accumulation_dtype(weight: Tensor, bias: Tensor, zero_point: int) -> torch.d
     return torch.float32 if largest < _FLOAT32_INTEGERS else torch.float64
 
 
+def is_native(tensor: Tensor) -> bool:
+    """Whether native code can read a tensor; elsewhere training is plain torch."""
+    return tensor.device.type == "cpu"
+
+
 @contextmanager
 def exact_convolution(device: torch.device) -> Iterator[None]:
-    """Keeps torch from computing in fewer bits than it is given: autocast, NNPACK's Winograd transform."""
+    """Keeps torch from computing in fewer bits than it is given: autocast, NNPACK's Winograd transform,
+    oneDNN's bfloat16.
+    """
+    onednn = (torch.backends.mkldnn.conv, torch.backends.mkldnn.matmul)
+    precisions = [setting.fp32_precision for setting in onednn]
     nnpack = torch.backends.nnpack.flags(enabled=False)
     with torch.no_grad(), torch.autocast(device.type, enabled=False), nnpack:
-        yield
+        try:
+            for setting in onednn:
+                setting.fp32_precision = "ieee"
+            yield
+        finally:
+            for setting, precision in zip(onednn, precisions, strict=True):
+                setting.fp32_precision = precision
 
 
 def _per_channel(numbers: Sequence[int] | Sequence[float], like: Tensor) -> Tensor:

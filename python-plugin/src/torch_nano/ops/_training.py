@@ -18,7 +18,7 @@ from torch_nano import _native
 
 from ..quant.tensors import check_finite, quantize_tensor
 from ..quant.weights import quantize_channels
-from ._integer import accumulation_dtype, exact_convolution, requantize
+from ._integer import accumulation_dtype, exact_convolution, is_native, requantize
 from ._library import no_second_derivative
 from .encoding import decode, encode
 from .operator import Operator, Quantization
@@ -67,7 +67,8 @@ def train_input(x: Tensor, quantization: Quantization) -> Tensor:
 
 def _input(x: Tensor, scale: float, zero_point: int) -> Tensor:
     check_finite(x)
-    return quantize_tensor(x, Quantization(scale, zero_point)).to(torch.float32).sub_(zero_point)
+    y = quantize_tensor(x, Quantization(scale, zero_point)).to(torch.float32)
+    return y.sub_(zero_point).contiguous()
 
 
 def _fake_input(x: Tensor, scale: float, zero_point: int) -> Tensor:
@@ -210,7 +211,7 @@ def _forward(
 
 def _requantized(sums: Tensor, reals: Tensor, zero_point: int, clamp_min: int, clamp_max: int) -> Tensor:
     low, high = clamp_min - zero_point, clamp_max - zero_point
-    if sums.device.type == "cpu" and sums.dtype is torch.float32:
+    if is_native(sums) and sums.dtype is torch.float32:
         plane = sums.shape[2] * sums.shape[3]
         _native.requantize_(sums.reshape(-1).numpy(), plane, reals.numpy(), low, high)
         return sums
@@ -230,7 +231,7 @@ def _fake(
     *quantization: float,
 ) -> tuple[Tensor, Tensor]:
     y = F.conv2d(x, weight, bias, stride, padding, dilation, groups)
-    return torch.empty(y.shape, device=y.device), torch.empty_like(weight)
+    return torch.empty(y.shape, device=y.device), torch.empty(weight.shape, device=y.device)
 
 
 def _backward(

@@ -14,7 +14,7 @@ from torch_nano._native import add_multipliers, look_up_pairs
 
 from ..errors import InputError
 from ._clamp import ClampedOperator
-from ._integer import apply_multipliers
+from ._integer import apply_multipliers, is_native
 from ._library import Definition, functional
 from ._training import define_training
 from .operator import Call, Operator, Quantization, UnsupportedNodeError, Value
@@ -80,7 +80,7 @@ class Add(ClampedOperator):
         input_quantization: Sequence[Quantization],
         output_quantization: Quantization,
     ) -> Tensor:
-        if inputs[0].device.type != "cpu":
+        if not is_native(inputs[0]):
             return super().train_run(inputs, parameters, input_quantization, output_quantization)
         clamp = self.clamp_attributes(output_quantization)
         arguments: list[float] = []
@@ -128,7 +128,7 @@ def _train(
 def _train_backward(
     grad: Tensor, y: Tensor, a_gain: float, b_gain: float, low: int, high: int
 ) -> tuple[Tensor, Tensor]:
-    inside = torch.ops.aten.hardtanh_backward(grad, y, low, high)
+    inside = torch.ops.aten.hardtanh_backward(grad, y, low, high).contiguous()
     return inside * a_gain, inside.mul_(b_gain)
 
 
@@ -155,7 +155,7 @@ define_training(
     "train_add_backward(Tensor grad, Tensor y, float a_gain, float b_gain, int low, int high)"
     " -> (Tensor, Tensor)",
     _train_backward,
-    lambda grad, *_: (torch.empty_like(grad), torch.empty_like(grad)),
+    lambda grad, *_: (torch.empty(grad.shape), torch.empty(grad.shape)),
 )
 
 

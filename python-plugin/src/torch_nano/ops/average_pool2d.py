@@ -24,6 +24,8 @@ from ._window import (
 from .operator import Call, Operator, Quantization, UnsupportedNodeError, Value
 
 aten = torch.ops.aten
+#: The sum of as many int8 numbers without their zero point stays below 2^24, where float32 is exact.
+_FLOAT32_NUMBERS = 2**16
 
 
 @dataclass(frozen=True)
@@ -104,9 +106,11 @@ class AveragePool2d(PoolOperator):
             total, count = self._sum(x, 0.0), self._count(x)
             # The sum of the int8 numbers themselves: halves go away from their zero.
             exact = _rounded_mean(total.detach() + zero_point * count, count) - zero_point
-            return replace_forward(total / count, exact)
+            # A mean of -0.3 is cut to -0.0; adding zero makes it 0.0.
+            return replace_forward(total / count, exact.to(torch.float32).add_(0.0))
 
-        y = in_2d(pool, inputs[0])
+        exact_sums = self.kernel[0] * self.kernel[1] <= _FLOAT32_NUMBERS
+        y = in_2d(pool, inputs[0] if exact_sums else inputs[0].double())
         return y.squeeze(self.squeezed) if self.squeezed else y
 
     def _sum(self, x: Tensor, padding: float) -> Tensor:

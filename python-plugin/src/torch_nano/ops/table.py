@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,9 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torch_nano._native import look_up
+
 from ..errors import QuantizationError
-from ._integer import lookup, round_half_away
+from ._integer import is_native, lookup, round_half_away
 from ._library import FUNCTIONS, Definition, Function
+from ._training import define_training
+from .encoding import decode, encode
 from .operator import Call, Operator, Quantization, Shape, Value
 
 #: The ATen functions of one variable that become tables. One more is one line.
@@ -68,6 +73,24 @@ class TableOperator(Operator):
     ) -> Tensor:
         return lookup(tensors["table"], inputs[0])
 
+    def train_run(
+        self,
+        inputs: Sequence[Tensor],
+        parameters: Mapping[str, Tensor],
+        input_quantization: Sequence[Quantization],
+        output_quantization: Quantization,
+    ) -> Tensor:
+        input_, output = input_quantization[0], output_quantization
+        y: Tensor = torch.ops.torch_nano.train_table(
+            inputs[0],
+            json.dumps(encode(self)),
+            input_.scale,
+            input_.zero_point,
+            output.scale,
+            output.zero_point,
+        )
+        return y
+
 
 @lru_cache(maxsize=64)
 def _table(operator: TableOperator, input_: Quantization, output: Quantization) -> Tensor:
@@ -83,6 +106,77 @@ def _table(operator: TableOperator, input_: Quantization, output: Quantization) 
         raise QuantizationError(f"{operator} is not a number at {where}, which its input can be: {input_}")
     steps = y * float(np.float32(1) / np.float32(output.scale))
     return (round_half_away(steps) + output.zero_point).clamp(-128, 127).to(torch.int8)
+
+
+@lru_cache(maxsize=64)
+def _train_tables(encoded: str, input_: Quantization, output: Quantization) -> tuple[Tensor, Tensor]:
+    """float32 [256] each: the outputs without their zero point, and their derivative by the input's steps."""
+    operator = decode(json.loads(encoded))
+    assert isinstance(operator, TableOperator)
+    values = _table(operator, input_, output).to(torch.float32) - output.zero_point
+
+    def steps(x: Tensor) -> Tensor:
+        y = operator.float_run([(x * input_.scale)[None]], {})[0] / output.scale
+        return y.clamp(-128.5 - output.zero_point, 127.5 - output.zero_point)
+
+    x = torch.arange(-128.0, 128.0) - input_.zero_point
+    (slopes,) = torch.func.vjp(steps, x)[1](torch.ones(256))
+    return values, slopes
+
+
+def _entries(table: Tensor, x: Tensor, zero_point: int) -> Tensor:
+    """The entries for int8 numbers that are given without their zero point."""
+    if is_native(x):
+        y = torch.empty(x.shape)
+        look_up(x.flatten().numpy(), y.view(-1).numpy(), table.numpy(), zero_point)
+        return y
+    index = (x + (zero_point + 128)).to(torch.int32).flatten()
+    return table.to(x.device).index_select(0, index).reshape(x.shape)
+
+
+def _train(
+    x: Tensor, operator: str, x_scale: float, x_zero_point: int, y_scale: float, y_zero_point: int
+) -> Tensor:
+    input_, output = Quantization(x_scale, x_zero_point), Quantization(y_scale, y_zero_point)
+    return _entries(_train_tables(operator, input_, output)[0], x, x_zero_point)
+
+
+def _train_backward(
+    grad: Tensor,
+    x: Tensor,
+    operator: str,
+    x_scale: float,
+    x_zero_point: int,
+    y_scale: float,
+    y_zero_point: int,
+) -> Tensor:
+    input_, output = Quantization(x_scale, x_zero_point), Quantization(y_scale, y_zero_point)
+    return _entries(_train_tables(operator, input_, output)[1], x, x_zero_point).mul_(grad)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, *ctx.rest = inputs
+    ctx.save_for_backward(x)
+
+
+def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    x_grad = torch.ops.torch_nano.train_table_backward(grad, *ctx.saved_tensors, *ctx.rest)
+    return (x_grad, *[None] * len(ctx.rest))
+
+
+_ARGUMENTS = "Tensor x, str operator, float x_scale, int x_zero_point, float y_scale, int y_zero_point"
+define_training(
+    f"train_table({_ARGUMENTS}) -> Tensor",
+    _train,
+    lambda x, *_: torch.empty(x.shape, device=x.device),
+    save=_save,
+    gradients=_gradients,
+)
+define_training(
+    f"train_table_backward(Tensor grad, {_ARGUMENTS}) -> Tensor",
+    _train_backward,
+    lambda grad, *_: torch.empty(grad.shape, device=grad.device),
+)
 
 
 @dataclass(frozen=True)

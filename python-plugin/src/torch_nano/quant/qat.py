@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from ..errors import InputError, QuantizationError, TorchNanoError, UnsupportedError, UnsupportedNode
 from ..graph.capture import capture
@@ -22,6 +23,7 @@ from .batch_statistics import batch_statistics_of
 from .calibrate import CalibrationData, Method, check_parameters
 from .calibrate import calibrate as observe_ranges
 from .ranges import assign_quantization, has_range, output_quantization
+from .tensors import check_finite
 from .training_ranges import RangeMethod, TrainingRanges
 
 if TYPE_CHECKING:
@@ -148,6 +150,8 @@ class _Run:
         self.qat = qat
         self.graph = qat._graph
         self.ranges = qat.quantization_ranges
+        if not torch.compiler.is_compiling():
+            self.ranges.refresh()
         constants = {name: tensor.to(device) for name, tensor in qat._constants.items()}
         self.parameters = self.graph.parameters_from({**constants, **qat._named_tensors()})
         #: What the numbers of each value mean, as far as the run has come.
@@ -157,7 +161,8 @@ class _Run:
 
     def output(self, x: Tensor) -> Tensor:
         (name,), (result,) = self.graph.inputs, self.graph.outputs
-        if self.qat.training and not is_frozen(self.ranges):
+        if self.qat.training and not (is_frozen(self.ranges) or self.ranges.is_frozen(name)):
+            check_finite(x)
             self.ranges.observe(name, x)
         quantization = self.quantizations[name] = self.ranges.quantization(name)
         y = train_input(x, quantization)
@@ -167,44 +172,34 @@ class _Run:
         return y * self.quantizations[result].scale
 
     def node(self, node: Node, inputs: list[Tensor]) -> Tensor:
-        module = self.module_of(node.output)
-        quantizations = [self.quantizations[name] for name in node.inputs]
+        try:
+            return self.dropped_out(node.output, self.layer(node, inputs))
+        except TorchNanoError as error:
+            raise type(error)(f"module {self.graph.values[node.output].module_path!r}: {error}") from error
+
+    def layer(self, node: Node, inputs: list[Tensor]) -> Tensor:
+        name, module = node.output, self.module_of(node.output)
+        follows = has_range(node) and not (is_frozen(module) or self.ranges.is_frozen(name))
+        moving = follows and module.training
+        learned = follows and self.ranges.is_learned(name)
+        quantizations = [self.quantizations[source] for source in node.inputs]
         parameters = self.parameters_of(node, inputs, quantizations)
         real = None
-        name = node.output
-        if has_range(node):
-            moving = module.training and not (is_frozen(module) or self.ranges.is_frozen(name))
-            if moving or self.ranges.is_learned(name):
-                with torch.no_grad():
-                    real = node.operator.float_run(_reals(inputs, quantizations), parameters)
-            if moving and real is not None:
-                self.ranges.observe(name, real)
+        if moving or learned:
+            with torch.no_grad():
+                real = node.operator.float_run(_reals(inputs, quantizations), parameters)
+        if moving and real is not None:
+            self.ranges.observe(name, real)
         output = self.quantizations[name] = output_quantization(node, quantizations, self.ranges.quantization)
         if name in self.qat._in_float:
             self.unrounded.add(name)
-            y = node.operator.float_run(_reals(inputs, quantizations), parameters) / output.scale
-        else:
-            integers = [
-                _rounded(x, quantization) if source in self.unrounded else x
-                for source, x, quantization in zip(node.inputs, inputs, quantizations, strict=True)
-            ]
-            y = self.exact(node, integers, parameters, quantizations, output)
-            if real is not None and self.ranges.is_learned(name):
-                y = self.ranges.learn(name, y, real, output)
-        return self.dropped_out(name, y)
-
-    def exact(
-        self,
-        node: Node,
-        inputs: list[Tensor],
-        parameters: Mapping[str, Tensor],
-        quantizations: Sequence[Quantization],
-        output: Quantization,
-    ) -> Tensor:
-        try:
-            return node.operator.train_run(inputs, parameters, quantizations, output)
-        except TorchNanoError as error:
-            raise type(error)(f"module {self.graph.values[node.output].module_path!r}: {error}") from error
+            return node.operator.float_run(_reals(inputs, quantizations), parameters) / output.scale
+        integers = [
+            _rounded(x, quantization) if source in self.unrounded else x
+            for source, x, quantization in zip(node.inputs, inputs, quantizations, strict=True)
+        ]
+        y = node.operator.train_run(integers, parameters, quantizations, output)
+        return self.ranges.learn(name, y, real, output) if learned and real is not None else y
 
     def parameters_of(
         self, node: Node, inputs: list[Tensor], quantizations: Sequence[Quantization]
@@ -230,7 +225,7 @@ class _Run:
             module = self.qat.get_submodule(dropout.module_path)
             if module.training and not is_frozen(module):
                 drop = F.dropout if dropout.function == "dropout" else _drop_channels
-                y = drop(y, dropout.probability)
+                y = drop(y, module.p if isinstance(module, _DropoutNd) else dropout.probability)
                 if name not in self.unrounded:
                     y = _rounded(y, quantization)
         return y
@@ -289,8 +284,9 @@ def prepare_qat(
         calibrate: typical inputs the ranges start from (see :func:`to_nano`); None: the first training batch.
         method: how they are calibrated, "minmax" or "percentile".
         ranges: "moving_average": in train mode they follow each batch's smallest and largest number until
-            :func:`freeze_ranges`, at the price of a second run of each layer in float; "learned": the scales
-            are a parameter, ``quantization_ranges.log_scales``, and need `calibrate`.
+            :func:`freeze_ranges`, at the price of a second run of each layer in float (with
+            DistributedDataParallel those of the first process count); "learned": the scales are parameters,
+            ``quantization_ranges.log_scales.*``, and need `calibrate`.
         momentum: the weight of a batch in the moving average.
         batch_norm: "folded": with the running statistics, which stay as they are; "batch_statistics": in
             train mode with those of the batch, and the running ones follow, until :func:`fold_batch_norm`.
@@ -353,9 +349,9 @@ def _check_dropouts(graph: Graph) -> None:
 
 
 def freeze_ranges(qat: QatModule, *patterns: str | nn.Module) -> None:
-    """Freezes the ranges of what the named modules make, of all values without a pattern: the forward pass of
-    train mode
-    is then that of evaluation, and cheaper.
+    """Freezes the ranges of what the named modules make, of all values without a pattern.
+
+    The forward pass of train mode is then that of evaluation, and cheaper.
 
     Raises:
         ModuleNameError: a pattern matches nothing.

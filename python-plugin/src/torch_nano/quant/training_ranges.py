@@ -21,7 +21,8 @@ class TrainingRanges(nn.Module):
 
     "moving_average": a range follows the smallest and the largest number of each batch, ``range += momentum *
     (batch - range)``, until it is frozen. "learned": the scales are parameters, trained with the weights;
-    zero points stay (LSQ, Esser et al., 2020, arXiv 1902.08153, in the logarithm of the scale).
+    zero points stay (LSQ, Esser et al., 2020, arXiv 1902.08153, in the logarithm of the scale). Weight decay
+    would pull them towards 1: leave them out of it.
 
     Args:
         names: of the values.
@@ -41,8 +42,8 @@ class TrainingRanges(nn.Module):
     bounds: Tensor
     #: uint8 [values]: 1 where the range is frozen.
     frozen: Tensor
-    #: float32 [values]: of the scales, with method "learned".
-    log_scales: nn.Parameter | None
+    #: The logarithm of each scale by the value's name, float32 [], with method "learned".
+    log_scales: nn.ParameterDict | None
 
     def __init__(
         self,
@@ -67,17 +68,27 @@ class TrainingRanges(nn.Module):
             missing = [name for name in names if name not in ranges]
             if missing:
                 raise InputError("learned ranges need a start: pass calibrate=, typical inputs")
-            starts = [quantization(*pair) for pair in bounds]
-            self.log_scales = nn.Parameter(torch.tensor([math.log(start.scale) for start in starts]))
+            starts = {
+                name: math.log(quantization(*pair).scale) for name, pair in zip(names, bounds, strict=True)
+            }
+            self.log_scales = nn.ParameterDict({name: torch.tensor(start) for name, start in starts.items()})
         self._known: dict[str, Quantization] = {}
-        self._refresh()
+        self._seen: tuple[int, ...] = ()
+        self.refresh()
         self.register_load_state_dict_post_hook(_refresh)  # type: ignore[no-untyped-call]
 
-    def _refresh(self) -> None:
-        """Takes what buffers say into Python: tensors are read once, not in every run."""
-        self._still = {name: bool(self.frozen[index]) for name, index in self._index.items()}
-        self._known = {}
-        self._known = {name: self.quantization(name) for name, still in self._still.items() if still}
+    def refresh(self) -> None:
+        """Takes what the tensors say into Python, if they have changed: frozen ranges are read once, not in
+        every run.
+        """
+        # Others change them too: averages of models, DistributedDataParallel.
+        learned = [] if self.log_scales is None else self.log_scales.values()
+        seen = tuple(tensor._version for tensor in (self.bounds, self.frozen, *learned))
+        if seen != self._seen:
+            self._still = dict(zip(self._index, map(bool, self.frozen.tolist()), strict=True))
+            self._known = {}
+            self._known = {name: self.quantization(name) for name, still in self._still.items() if still}
+            self._seen = seen
 
     def is_frozen(self, name: str) -> bool:
         """Whether a value's range is frozen."""
@@ -98,7 +109,10 @@ class TrainingRanges(nn.Module):
                 self.quantization(name)
         for name in names:
             self.frozen[self._index[name]] = frozen
-        self._refresh()
+            if self.log_scales is not None:
+                # An optimizer leaves a parameter without gradient alone, whatever its momentum.
+                self.log_scales[name].requires_grad_(not frozen).grad = None
+        self.refresh()
 
     def quantization(self, name: str) -> Quantization:
         """The quantization of a value.
@@ -117,11 +131,11 @@ class TrainingRanges(nn.Module):
         start = quantization(low, high)
         if self.log_scales is None:
             return start
-        log_scale = float(self.log_scales.detach()[index])
+        log_scale = float(self.log_scales[name].detach())
         if not -80.0 < log_scale < 80.0:
             raise QuantizationError(
                 f"the learned scale of value {name} is exp({log_scale}): training has diverged; lower the "
-                "learning rate of quantization_ranges.log_scales"
+                "learning rate of its quantization_ranges.log_scales"
             )
         return Quantization(math.exp(log_scale), start.zero_point)
 
@@ -154,19 +168,24 @@ class TrainingRanges(nn.Module):
         assert self.log_scales is not None
         low, high = -128 - quantization.zero_point, 127 - quantization.zero_point
         steps = real.detach() / quantization.scale
-        return _LearnScale.apply(y, steps, self.log_scales[self._index[name]], low, high)  # type: ignore[no-any-return]
+        return _LearnScale.apply(y, steps, self.log_scales[name], low, high)  # type: ignore[no-any-return]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The tensors of a copy count their changes anew.
+        return {**self.__dict__, "_seen": ()}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TrainingRanges:
         """Other devices, but no other dtype: a rounded bound would be another range."""
         exact = self.bounds
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.bounds = exact.to(self.bounds.device)
+        self._seen = ()
         return self
 
 
 def _refresh(module: nn.Module, incompatible: Any) -> None:
     assert isinstance(module, TrainingRanges)
-    module._refresh()
+    module.refresh()
 
 
 class _LearnScale(torch.autograd.Function):
