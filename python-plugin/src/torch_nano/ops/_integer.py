@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -137,7 +138,8 @@ def exact_convolution(device: torch.device) -> Iterator[None]:
     """Keeps torch from computing in fewer bits than it is given: autocast, NNPACK's Winograd transform,
     oneDNN's bfloat16.
     """
-    onednn = (torch.backends.mkldnn.conv, torch.backends.mkldnn.matmul)
+    backend: Any = torch.backends.mkldnn
+    onednn = (backend.conv, backend.matmul)
     precisions = [setting.fp32_precision for setting in onednn]
     nnpack = torch.backends.nnpack.flags(enabled=False)
     with torch.no_grad(), torch.autocast(device.type, enabled=False), nnpack:
