@@ -77,7 +77,9 @@ def test_ranges_of_some_modules_are_frozen() -> None:
     before = qat.quantization_ranges.bounds.clone()
     qat(2 * x[:50])
     ranges = qat.quantization_ranges
-    still = {name for name, index in ranges._index.items() if torch.equal(before[index], ranges.bounds[index])}
+    still = {
+        name for name, index in ranges._index.items() if torch.equal(before[index], ranges.bounds[index])
+    }
     assert {qat._graph.values[name].module_path.partition(".")[0] for name in still} == {"stem", "classifier"}
     assert all(ranges.is_frozen(name) for name in still)
     with pytest.raises(tn.ModuleNameError, match="clasifier"):
@@ -157,7 +159,9 @@ def test_a_learned_scale_that_diverges_is_named() -> None:
     assert scales is not None
     with torch.no_grad():
         scales["linear"].fill_(math.nan)
-    with pytest.raises(tn.QuantizationError, match=r"module '0': the learned scale of value linear is exp\(nan"):
+    with pytest.raises(
+        tn.QuantizationError, match=r"module '0': the learned scale of value linear is exp\(nan"
+    ):
         qat(torch.zeros(1, 1))
 
 
@@ -177,7 +181,10 @@ def test_frozen_learned_scales_stay_and_need_no_gradient() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"ranges": "guessed"}, r"no range method 'guessed'; expected one of \('moving_average', 'learned'\)"),
+        (
+            {"ranges": "guessed"},
+            r"no range method 'guessed'; expected one of \('moving_average', 'learned'\)",
+        ),
         ({"momentum": 0.0}, r"momentum of the ranges is 0.0; expected a number in \(0, 1\]"),
         ({"momentum": 1.5}, r"momentum of the ranges is 1.5"),
         ({"ranges": "learned"}, r"learned ranges need a start: pass calibrate="),
