@@ -55,6 +55,10 @@ bench-device *arguments: setup
 bench-host *arguments: setup
     {{ python }} tests/bench/bench_host.py {{ arguments }}
 
+# Show what quantization-aware training gains back on a network that int8 hurts
+bench-qat *arguments: setup
+    {{ python }} tests/bench/bench_qat.py {{ arguments }}
+
 # Run the demo on three seeds and hold its accuracies to their bars
 bench-demo: setup
     {{ python }} tests/bench/bench_demo.py
