@@ -1,11 +1,11 @@
 """What quantization-aware training gains back on a network that int8 hurts: `just bench-qat`.
 
-A narrow, deep convolutional network of a few KB without batch norm, on scikit-learn's 8x8 digits. Its training
-goes on for some epochs in float, and from the same weights, for the same steps, through the device's
+A narrow, deep convolutional network of a few KB without batch norm, on scikit-learn's 8x8 digits. Its
+training goes on for some epochs in float, and from the same weights, for the same steps, through the device's
 arithmetic. Compared on digits that none of them saw: float, its int8 model by calibration alone, and the int8
-models from the other training. Ends with status 1 if the default, ranges that follow, gains back less than 70 %
-of what calibration alone lost (means over the seeds), or if an exported model predicts one digit otherwise than
-the module that was trained.
+models from the other training. Ends with status 1 if the default, ranges that follow, gains back less than
+70 % of what calibration alone lost (means over the seeds), or if an exported model predicts one digit
+otherwise than the module that was trained.
 """
 
 from __future__ import annotations
