@@ -2,8 +2,8 @@
 
 use crate::Error;
 use crate::arena::{cut, overlap};
-use crate::image::{Image, Value};
-use crate::operator::{Io, Operator};
+use crate::image::Image;
+use crate::operator::Operator;
 
 /// An image ready to run. Everything that could go wrong is checked by [`Model::new`]; after that [`Model::run`] cannot fail.
 pub struct Model<'a> {
@@ -70,15 +70,25 @@ impl<'a> Model<'a> {
 
     /// Runs all nodes; `after(index, output bytes)` is called behind each, to time, trace or compare layers.
     pub fn run_observed(&mut self, mut after: impl FnMut(usize, &[i8])) {
-        for (index, node) in self.image.nodes().enumerate() {
-            let Some(operator) = node.operator(self.operators) else {
-                unreachable!("Model::new has looked up every operator")
-            };
-            let inputs = node.inputs.map(Value::range);
-            let (inputs, output, scratch) = cut(self.arena, inputs, node.output.range(), node.header.scratch());
-            (operator.run)(&node, &mut Io { inputs, output, scratch });
-            after(index, &self.arena[node.output.range()]);
+        let mut rest = self.image.node_records();
+        let mut index = 0;
+        while let Some(output) = self.run_next(&mut rest) {
+            after(index, output);
+            index += 1;
         }
+    }
+
+    /// Runs the first node of `rest`; returns its output.
+    // Not inlined: registers are free here, and taken where the caller counts, sends or compares.
+    #[inline(never)]
+    fn run_next(&mut self, rest: &mut &'a [u32]) -> Option<&[i8]> {
+        let node = self.image.take_node(rest)?;
+        let Some(operator) = node.operator(self.operators) else {
+            unreachable!("Model::new has looked up every operator")
+        };
+        let mut io = cut(self.arena, &node);
+        (operator.run)(&node, &mut io);
+        Some(io.output)
     }
 }
 

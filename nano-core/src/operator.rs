@@ -15,10 +15,12 @@ macro_rules! attributes {
             const NAMES: &'static [&'static str] = &[$(stringify!($field)),+];
 
             fn read(operator: &'static str, words: &[i32]) -> Result<Self, $crate::Error> {
-                let &[$($field),+] = words else {
-                    let rule = "wrong number of attributes";
-                    return Err($crate::Error::Layer { operator, rule, value: words.len() as i64 });
-                };
+                #[cold]
+                #[inline(never)]
+                fn refused(operator: &'static str, given: usize) -> $crate::Error {
+                    $crate::Error::Layer { operator, rule: "wrong number of attributes", value: given as i64 }
+                }
+                let &[$($field),+] = words else { return Err(refused(operator, words.len())) };
                 Ok(Self { $($field),+ })
             }
         }
@@ -79,7 +81,10 @@ impl<'a> Node<'a> {
 
     /// The entry of this node's operator in `table`.
     pub fn operator<'o>(&self, table: &'o [Operator]) -> Option<&'o Operator> {
-        table.iter().find(|operator| operator.code == self.header.operator)
+        let code = self.header.operator;
+        // In the table of all operators, each lies where its code says.
+        let likely = table.get(usize::from(code).wrapping_sub(1)).filter(|operator| operator.code == code);
+        likely.or_else(|| table.iter().find(|operator| operator.code == code))
     }
 
     /// Ids of the input values.
@@ -127,6 +132,11 @@ impl<'a> Node<'a> {
         if self.variant() != 0 {
             return Err(Error::UnknownVariant { operator, variant: self.variant() });
         }
+        self.require_frame(operator, inputs)
+    }
+
+    /// Checks the frame of a node with `inputs` inputs and no scratch memory.
+    pub(crate) fn require_frame(&self, operator: &'static str, inputs: usize) -> Result<(), Error> {
         require!(operator, self.input_count() == inputs, "wrong number of inputs", self.input_count() as i64);
         require!(operator, self.scratch_length() == 0, "needs no scratch memory", self.scratch_length() as i64);
         Ok(())
@@ -152,15 +162,30 @@ impl<'a> Node<'a> {
     where
         T: zerocopy::FromBytes + zerocopy::Immutable,
     {
-        let refused = |rule| Error::Layer { operator, rule, value: index as i64 };
-        let &[offset, length] = self.constants.get(index).ok_or(refused("a constant is missing"))?;
-        let end = offset.checked_add(length).ok_or(refused("a constant lies outside the image"))?;
-        let bytes = self
-            .constants_section
-            .get(offset as usize..end as usize)
-            .ok_or(refused("a constant lies outside the image"))?;
-        <[T] as zerocopy::FromBytes>::ref_from_bytes(bytes)
-            .map_err(|_| refused("a constant is misaligned or has a ragged end"))
+        self.find_constant(index).ok_or_else(|| self.refused_constant(operator, index))
+    }
+
+    fn find_constant<T: zerocopy::FromBytes + zerocopy::Immutable>(&self, index: usize) -> Option<&'a [T]> {
+        <[T] as zerocopy::FromBytes>::ref_from_bytes(self.bytes_of_constant(index)?).ok()
+    }
+
+    /// The bytes of constant `index`.
+    #[inline(always)]
+    pub(crate) fn bytes_of_constant(&self, index: usize) -> Option<&'a [u8]> {
+        let &[offset, length] = self.constants.get(index)?;
+        self.constants_section.get(offset as usize..)?.get(..length as usize)
+    }
+
+    /// Why [`Node::find_constant`] finds nothing.
+    #[cold]
+    #[inline(never)]
+    fn refused_constant(&self, operator: &'static str, index: usize) -> Error {
+        let rule = match (self.constants.get(index), self.bytes_of_constant(index)) {
+            (None, _) => "a constant is missing",
+            (_, None) => "a constant lies outside the image",
+            _ => "a constant is misaligned or has a ragged end",
+        };
+        Error::Layer { operator, rule, value: index as i64 }
     }
 }
 

@@ -7,7 +7,7 @@ use zerocopy::FromBytes;
 
 use super::{CHECKED_FROM, CRC32, HeadRecord, Header, LONGEST_NAME, MAGIC, NodeHeader, Section, VERSION, Value};
 use crate::Error;
-use crate::operator::{MAX_INPUTS, Node};
+use crate::operator::Node;
 
 /// An image whose checksum, sections, values and node records have been checked. What the nodes mean is checked by
 /// [`Model::new`](crate::Model::new), which knows the operators.
@@ -15,7 +15,7 @@ use crate::operator::{MAX_INPUTS, Node};
 pub struct Image<'a> {
     header: &'a Header,
     values: &'a [Value],
-    nodes: &'a [u8],
+    nodes: &'a [u32],
     interface: &'a [u32],
     head: Option<&'a HeadRecord>,
     metadata: &'a str,
@@ -60,7 +60,7 @@ impl<'a> Image<'a> {
         let image = Image {
             header,
             values: table(bytes, header.values)?,
-            nodes: section(bytes, header.nodes)?,
+            nodes: table(bytes, header.nodes)?,
             interface: table(bytes, header.interface)?,
             head: table::<HeadRecord>(bytes, header.head)?.first(),
             metadata: core::str::from_utf8(section(bytes, header.metadata)?)
@@ -99,7 +99,7 @@ impl<'a> Image<'a> {
             }
         }
         if !walk.rest.is_empty() {
-            return field("node section length", self.nodes.len());
+            return field("node section length", size_of_val(self.nodes));
         }
         if let Some(head) = self.head {
             if head.features as usize != self.output(0).len() {
@@ -198,37 +198,55 @@ impl<'a> Image<'a> {
 
     /// The nodes in order of execution.
     pub fn nodes(&self) -> Nodes<'a> {
-        Nodes { values: self.values, constants: self.constants, rest: self.nodes }
+        Nodes { image: *self, rest: self.nodes }
+    }
+
+    /// The records of all nodes.
+    pub(crate) fn node_records(&self) -> &'a [u32] {
+        self.nodes
+    }
+
+    /// Takes the first node from the records `rest`.
+    #[inline(always)]
+    pub(crate) fn take_node(&self, rest: &mut &'a [u32]) -> Option<Node<'a>> {
+        let (header, tail) = rest.split_first_chunk::<{ size_of::<NodeHeader>() / 4 }>()?;
+        let header: &NodeHeader = zerocopy::transmute_ref!(header);
+        let (ids, tail) = tail.split_at_checked(header.input_count.into())?;
+        let (attributes, tail) = tail.split_at_checked(header.attribute_count.into())?;
+        let (constants, tail) = tail.split_at_checked((header.constant_count as usize).checked_mul(2)?)?;
+        let first = self.values.get(*ids.first()? as usize)?;
+        let second = if ids.len() == 1 {
+            first
+        } else {
+            let &[_, id] = ids else { return None };
+            self.values.get(id as usize)?
+        };
+        let output = self.values.get(usize::from(header.output))?;
+        *rest = tail;
+        Some(Node {
+            header,
+            ids,
+            inputs: [first, second],
+            output,
+            attributes: zerocopy::transmute_ref!(attributes),
+            constants: constants.as_chunks().0,
+            constants_section: self.constants,
+        })
     }
 }
 
 /// Iterator over an image's nodes, in order of execution.
 #[derive(Clone)]
 pub struct Nodes<'a> {
-    values: &'a [Value],
-    constants: &'a [u8],
-    rest: &'a [u8],
+    image: Image<'a>,
+    rest: &'a [u32],
 }
 
 impl<'a> Iterator for Nodes<'a> {
     type Item = Node<'a>;
 
     fn next(&mut self) -> Option<Node<'a>> {
-        let (header, rest) = NodeHeader::ref_from_prefix(self.rest).ok()?;
-        let input_count = usize::from(header.input_count);
-        if !(1..=MAX_INPUTS).contains(&input_count) {
-            return None;
-        }
-        let (ids, rest) = <[u32]>::ref_from_prefix_with_elems(rest, input_count).ok()?;
-        let (attributes, rest) = <[i32]>::ref_from_prefix_with_elems(rest, header.attribute_count.into()).ok()?;
-        let (constants, rest) = <[[u32; 2]]>::ref_from_prefix_with_elems(rest, header.constant_count as usize).ok()?;
-        let mut inputs = [self.values.get(ids[0] as usize)?; MAX_INPUTS];
-        for (input, &id) in inputs.iter_mut().zip(ids) {
-            *input = self.values.get(id as usize)?;
-        }
-        let output = self.values.get(usize::from(header.output))?;
-        self.rest = rest;
-        Some(Node { header, ids, inputs, output, attributes, constants, constants_section: self.constants })
+        self.image.take_node(&mut self.rest)
     }
 }
 

@@ -57,8 +57,8 @@ macro_rules! requantize {
     () => {
         concat!(
             "slli {sum}, {sum}, 1\n mulhsu {sum}, {sum}, {multiplier}\n",
-            "slti {t}, {sum}, -1\n slli {t}, {t}, 1\n",
-            "add {sum}, {sum}, {addend}\n sub {sum}, {sum}, {t}\n sra {sum}, {sum}, {shift}\n",
+            "bgez {sum}, 8f\n addi {sum}, {sum}, -2\n 8:\n",
+            "add {sum}, {sum}, {addend}\n sra {sum}, {sum}, {shift}\n",
             "bge {sum}, {min}, 6f\n mv {sum}, {min}\n 6:\n",
             "bge {max}, {sum}, 7f\n mv {sum}, {max}\n 7:\n",
             "sb {sum}, 0({output})\n",
