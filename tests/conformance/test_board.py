@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch_nano import Device, QemuBoard
+from torch_nano import Device, QemuBoard, _native
 from torch_nano.ops._one_layer import one_layer_model
 from torch_nano.ops.conv2d import Conv2d
 from torch_nano.ops.depthwise_conv2d import DepthwiseConv2d
+from torch_nano.ops.fully_connected import FullyConnected
 from torch_nano.ops.layout import from_device, to_device
 from torch_nano.ops.operator import Operator, Quantization
 
@@ -90,3 +91,31 @@ def test_windows_with_a_way_of_their_own(
         assert differing == 0, f"seed {seed}: {operator}, input {tuple(x.shape)}"
         compared += 1
     assert compared > layer_count // SHARE
+
+
+def test_fully_connected_layers_in_pairs(layer_count: int) -> None:
+    """Small layers of a multiple of 8 inputs and of 16 outputs have a packing of their own, on the host too."""
+    for seed in range(layer_count // SHARE):
+        rng = np.random.default_rng(seed)
+        inputs, outputs = 8 * int(rng.integers(1, 9)), 16 * int(rng.integers(1, 4))
+        weights = rng.integers(-127, 128, (outputs, inputs))
+        x = rng.integers(-128, 128, (2, inputs))
+        if seed % 3 == 0:  # The largest sums of two products, of either sign.
+            weights, x = np.where(weights < 0, -127, 127), np.where(x < 0, -128, 127)
+        tensors = {
+            "weights": torch.from_numpy(weights.astype(np.int8)),
+            "bias": torch.from_numpy(rng.integers(-(10**6), 10**6, outputs).astype(np.int32)),
+            "weight_scales": torch.from_numpy(rng.uniform(0.001, 0.01, outputs).astype(np.float32)),
+        }
+        operator = FullyConnected(clamp_low=0.0 if seed % 2 else None)
+        quantizations = [Quantization(float(np.float32(0.05)), int(rng.integers(-128, 128)))]
+        # Outputs that fill the range.
+        scale = 0.05 * 0.005 * 73 * 74 * inputs**0.5 / 40
+        output = Quantization(float(np.float32(scale)), int(rng.integers(-128, 128)))
+        sent = torch.from_numpy(x.astype(np.int8))
+        assert differing_bytes(operator, sent, tensors, quantizations, output) == 0, f"seed {seed}: {x.shape}"
+        image = one_layer_model(operator, [sent], tensors, quantizations, output, (outputs,)).image
+        model = _native.Model(image)
+        assert model.layers[0]["variant"] == 2, "the layer is not in pairs"
+        expected = operator.integer_run([sent], tensors, quantizations, output)
+        assert np.array_equal(model.run([sent.numpy()])[0], expected.numpy()), f"seed {seed}: {x.shape}"

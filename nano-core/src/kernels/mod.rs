@@ -4,6 +4,7 @@
 //! there is no register to spare, the chip has the whole loop in its instructions, and the form for every other machine says what it
 //! computes. `just bench-device` prints what each layer shape costs.
 
+pub(crate) mod pairs;
 mod requantize;
 mod rows;
 mod sweep;

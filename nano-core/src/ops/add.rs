@@ -1,13 +1,19 @@
 //! Element-wise addition of two tensors of one shape:
 //! `y = clamp(output * (a * (x_1 - z_1) 2^20 + b * (x_2 - z_2) 2^20) + z_y)`, the three multipliers in [`AddParameters`].
 //! Bit-exact with TensorFlow Lite Micro's int8 `ADD`.
+//!
+//! Constant: the three multipliers, or (variant [`ONE_PASS`]) three [`Scale`]s.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::Error;
 #[cfg(feature = "alloc")]
 use crate::fixed_point::Multiplier;
-use crate::fixed_point::clamp_to_i8;
+#[cfg(feature = "alloc")]
+use crate::kernels::one_pass_addend;
+use crate::kernels::{Channel, Form, LITERAL, ONE_PASS, OnePass, Requantization};
 use crate::operator::{Io, Node, Operator, attributes, require};
-use crate::ops::channels::check_clamp;
+use crate::ops::channels::{check_clamp, one_pass_bound};
 
 /// Table entry of addition.
 pub const ADD: Operator = Operator {
@@ -23,7 +29,7 @@ pub const ADD: Operator = Operator {
 
 const NAME: &str = "add";
 /// Bits by which both inputs are raised before they are scaled to a common step.
-const LEFT_SHIFT: u32 = 20;
+const RAISE: u32 = 20;
 
 attributes! {
     /// The clamp.
@@ -57,17 +63,90 @@ impl AddParameters {
         Some(AddParameters {
             first: Multiplier::from_real(f64::from(first) / twice_largest)?,
             second: Multiplier::from_real(f64::from(second) / twice_largest)?,
-            output: Multiplier::from_real(twice_largest / (f64::from(1 << LEFT_SHIFT) * f64::from(output)))?,
+            output: Multiplier::from_real(twice_largest / (f64::from(1 << RAISE) * f64::from(output)))?,
         })
     }
 }
 
+/// One of the three multipliers in the one-pass form: of `x << raise`.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct Scale {
+    raise: u32,
+    /// See [`Channel`].
+    multiplier: i32,
+    addend: i32,
+    shift: i32,
+}
+
+impl Scale {
+    #[inline(always)]
+    fn apply(&self, x: i32) -> i32 {
+        let &Scale { raise, multiplier, addend, shift } = self;
+        OnePass::requantize(&Channel { bias: 0, multiplier, addend, shift }, x << (raise & 31))
+    }
+
+    /// The largest magnitude of [`Scale::apply`] for `x` up to `bound`.
+    fn check(&self, bound: i64) -> Result<i64, Error> {
+        require!(NAME, self.raise <= RAISE + 1, "a scale raises by more than 21 bits", self.raise);
+        require!(NAME, (2..=31).contains(&self.shift), "the requantization shift is not 2 to 31", self.shift);
+        let total = one_pass_bound(bound << self.raise, self.addend);
+        require!(NAME, total < 1 << 31, "twice the sum's bound + |addend| + 2 reaches 2^31", total);
+        Ok((total >> self.shift) + 1)
+    }
+
+    /// The scale that is `multiplier` of `x << raise`, plus `zero_point`; `None` if it has no one-pass form.
+    #[cfg(feature = "alloc")]
+    fn new(raise: u32, multiplier: Multiplier, zero_point: i32) -> Option<Scale> {
+        let Multiplier { mantissa, shift } = multiplier;
+        match -shift {
+            // Exactly a half, as of the input with the larger scale: there is nothing to round, a quarter of the double is the same.
+            0 if mantissa == 1 << 30 => Scale::new(raise + 1, Multiplier { mantissa, shift: -1 }, zero_point),
+            e @ 1..=21 => {
+                Some(Scale { raise, multiplier: mantissa << 1, addend: one_pass_addend(e, zero_point), shift: e + 1 })
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(feature = "alloc")]
+impl AddParameters {
+    /// The three in the one-pass form, if they have it.
+    fn one_pass(&self, zero_point: i32) -> Option<[Scale; 3]> {
+        let first = Scale::new(RAISE, self.first, 0)?;
+        let second = Scale::new(RAISE, self.second, 0)?;
+        let output = Scale::new(0, self.output, zero_point)?;
+        let scales = [first, second, output];
+        check_scales(&scales).is_ok().then_some(scales)
+    }
+}
+
+/// Checks that no sum overflows, whatever the inputs.
+fn check_scales([first, second, output]: &[Scale; 3]) -> Result<(), Error> {
+    // An int8 less another.
+    const LARGEST: i64 = 255;
+    output.check(first.check(LARGEST)? + second.check(LARGEST)?).map(drop)
+}
+
+fn scales(node: &Node<'_>) -> Result<[Scale; 3], Error> {
+    let scales = node.constant::<Scale>(NAME, 0)?;
+    let refused = Error::Layer { operator: NAME, rule: "wrong number of scales", value: scales.len() as i64 };
+    scales.try_into().map_err(|_| refused)
+}
+
 fn check(node: &Node<'_>) -> Result<(), Error> {
     let attributes = Attributes::read(NAME, node.attributes())?;
-    node.require_plain(NAME, 2)?;
-    let [first, second, _] = node.multipliers(NAME)?;
-    require!(NAME, first.shift <= 0, "the first input's multiplier exceeds 1, shift", first.shift);
-    require!(NAME, second.shift <= 0, "the second input's multiplier exceeds 1, shift", second.shift);
+    match node.variant() {
+        ONE_PASS => check_scales(&scales(node)?)?,
+        LITERAL => {
+            let [first, second, _] = node.multipliers(NAME)?;
+            require!(NAME, first.shift <= 0, "the first input's multiplier exceeds 1, shift", first.shift);
+            require!(NAME, second.shift <= 0, "the second input's multiplier exceeds 1, shift", second.shift);
+        }
+        variant => return Err(Error::UnknownVariant { operator: NAME, variant }),
+    }
+    node.require_frame(NAME, 2)?;
     let shape = node.output().shape;
     require!(NAME, node.input(0).shape == shape, "the first input has another size", node.input(0).len() as i64);
     require!(NAME, node.input(1).shape == shape, "the second input has another size", node.input(1).len() as i64);
@@ -75,14 +154,26 @@ fn check(node: &Node<'_>) -> Result<(), Error> {
 }
 
 fn run(node: &Node<'_>, io: &mut Io<'_>) {
+    if node.variant() == ONE_PASS {
+        let scales = scales(node).expect("checked by Model::new");
+        run_as(node, io, |a, b| scales[2].apply(scales[0].apply(a) + scales[1].apply(b)));
+    } else {
+        let [first, second, output] = node.multipliers(NAME).expect("checked by Model::new");
+        let zero_point = node.output().zero_point;
+        run_as(node, io, |a, b| {
+            output.apply(first.apply(a << RAISE) + second.apply(b << RAISE)).saturating_add(zero_point)
+        });
+    }
+}
+
+/// Makes each output element `add` of the two inputs, less their zero points.
+#[inline(always)]
+fn run_as(node: &Node<'_>, io: &mut Io<'_>, add: impl Fn(i32, i32) -> i32) {
     let attributes = Attributes::read(NAME, node.attributes()).expect("checked by Model::new");
-    let [first, second, output_multiplier] = node.multipliers(NAME).expect("checked by Model::new");
-    let (first_zero, second_zero) = (node.input(0).zero_point, node.input(1).zero_point);
+    let clamp = Requantization::new(node.variant(), attributes.clamp_min, attributes.clamp_max);
+    let [first_zero, second_zero] = node.inputs.map(|value| value.zero_point);
     for ((output, &a), &b) in io.output.iter_mut().zip(io.inputs[0]).zip(io.inputs[1]) {
-        let a = first.apply((i32::from(a) - first_zero) << LEFT_SHIFT);
-        let b = second.apply((i32::from(b) - second_zero) << LEFT_SHIFT);
-        let value = output_multiplier.apply(a + b).saturating_add(node.output().zero_point);
-        *output = clamp_to_i8(value, attributes.clamp_min, attributes.clamp_max);
+        *output = clamp.clamp(add(i32::from(a) - first_zero, i32::from(b) - second_zero));
     }
 }
 
@@ -95,6 +186,41 @@ fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::
     let parameters = AddParameters::new(first.scale, second.scale, layer.output.scale).ok_or_else(|| {
         layer.refused("a ratio of the scales is not in [0, 2^30); output scale", layer.output.scale.into())
     })?;
-    packed.push_multipliers(&[parameters.first, parameters.second, parameters.output]);
+    match parameters.one_pass(layer.output.zero_point) {
+        Some(scales) => {
+            packed.variant = ONE_PASS;
+            packed.constants.push(scales.as_bytes().to_vec());
+        }
+        None => packed.push_multipliers(&[parameters.first, parameters.second, parameters.output]),
+    }
     Ok(packed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All pairs of inputs, for scales from alike to a thousand times each other.
+    #[test]
+    fn one_pass_equals_the_literal_form() {
+        let mut random = fastrand::Rng::with_seed(20);
+        let mut compared = 0;
+        for round in 0..300 {
+            let mut scale = || random.f32().powi(3) + 0.001;
+            let (a, b, y) = (scale(), if round % 3 == 0 { 0.5 } else { scale() }, scale());
+            let a = if round % 6 == 0 { b } else { a };
+            let parameters = AddParameters::new(a, b, y).unwrap();
+            let Some([first, second, output]) = parameters.one_pass(-5) else { continue };
+            for x in -255i32..=255 {
+                let scaled = [parameters.first, parameters.second].map(|multiplier| multiplier.apply(x << RAISE));
+                assert_eq!([first.apply(x), second.apply(x)], scaled, "{x}, scales {a} and {b}");
+                for other in (-255..=255).step_by(7) {
+                    let sum = scaled[0] + parameters.second.apply(other << RAISE);
+                    assert_eq!(output.apply(sum), parameters.output.apply(sum) - 5, "{sum}, scales {a}, {b}, {y}");
+                }
+            }
+            compared += 1;
+        }
+        assert!(compared > 200, "{compared}");
+    }
 }

@@ -2,26 +2,26 @@
 
 use crate::Error;
 use crate::kernels::{Channel, LITERAL, ONE_PASS};
-use crate::operator::{Node, require};
+use crate::operator::require;
 
-/// Checks the channels of a node: clamp, variant, multipliers, weights in [-127, 127], and that no accumulator can overflow.
+/// Checks the channels of a node: clamp, form of requantization, multipliers, weights in [-127, 127], and that no accumulator can overflow.
 /// `weights_of(channel)` gives the channel's weights.
-pub(crate) fn check<I: Iterator<Item = i8>>(
+pub(crate) fn check<I: Iterator<Item = i32>>(
     operator: &'static str,
-    node: &Node<'_>,
+    form: u16,
     channels: &[Channel],
     clamp: (i32, i32),
     weights_of: impl Fn(usize) -> I,
 ) -> Result<(), Error> {
     check_clamp(operator, clamp)?;
-    let one_pass = match node.variant() {
+    let one_pass = match form {
         LITERAL => false,
         ONE_PASS => true,
         variant => return Err(Error::UnknownVariant { operator, variant }),
     };
     for (index, channel) in channels.iter().enumerate() {
-        let below = weights_of(index).any(|weight| weight == i8::MIN);
-        require!(operator, !below, "a weight is below -127, in channel", index as i64);
+        let outside = weights_of(index).any(|weight| !(-127..=127).contains(&weight));
+        require!(operator, !outside, "a weight is not -127 to 127, in channel", index as i64);
         let bound = accumulator_bound(channel.bias.into(), weights_of(index));
         if one_pass {
             require!(
@@ -58,7 +58,7 @@ pub(crate) fn check<I: Iterator<Item = i8>>(
 }
 
 /// The largest magnitude of `bias + sum x w` over all int8 x, and of every partial sum.
-fn accumulator_bound(bias: i64, weights: impl Iterator<Item = i8>) -> i64 {
+fn accumulator_bound(bias: i64, weights: impl Iterator<Item = i32>) -> i64 {
     let (low, high) = weights.map(i64::from).fold((bias, bias), |(low, high), weight| {
         let (a, b) = (-128 * weight, 127 * weight);
         (low + a.min(b), high + a.max(b))
@@ -67,7 +67,7 @@ fn accumulator_bound(bias: i64, weights: impl Iterator<Item = i8>) -> i64 {
 }
 
 /// The largest sum in the one-pass form, for accumulators up to `bound`.
-fn one_pass_bound(bound: i64, addend: i32) -> i64 {
+pub(crate) fn one_pass_bound(bound: i64, addend: i32) -> i64 {
     2 * bound + i64::from(addend).abs() + 2
 }
 
@@ -81,7 +81,6 @@ pub(crate) fn check_clamp(operator: &'static str, (min, max): (i32, i32)) -> Res
 #[cfg(feature = "alloc")]
 pub(crate) mod pack {
     use alloc::vec::Vec;
-    use zerocopy::IntoBytes;
 
     use super::{accumulator_bound, one_pass_bound};
     use crate::fixed_point::Multiplier;
@@ -89,8 +88,12 @@ pub(crate) mod pack {
     use crate::kernels::{Channel, LITERAL, ONE_PASS, one_pass_addend};
 
     /// Channels of a layer with `outputs` output channels of `per_output` weights each, in the order of the tensor
-    /// `weights`; returns the variant that fits them all and their bytes. The input's zero point goes into the bias.
-    pub(crate) fn channels(layer: &Layer<'_>, outputs: usize, per_output: usize) -> Result<(u16, Vec<u8>), WriteError> {
+    /// `weights`; returns the variant that fits them all. The input's zero point goes into the bias.
+    pub(crate) fn channels(
+        layer: &Layer<'_>,
+        outputs: usize,
+        per_output: usize,
+    ) -> Result<(u16, Vec<Channel>), WriteError> {
         let weights = layer.int8("weights", outputs * per_output)?;
         let biases = layer.int32("bias", outputs)?;
         let weight_scales = layer.float32("weight_scales", outputs)?;
@@ -102,7 +105,7 @@ pub(crate) mod pack {
                 .ok_or_else(|| layer.refused("s_x * s_w / s_y is not in [0, 2^30)", real))?;
             let sum: i64 = weights.iter().map(|&weight| i64::from(weight)).sum();
             let bias = i64::from(bias) - i64::from(input.zero_point) * sum;
-            let bound = accumulator_bound(bias, weights.iter().copied());
+            let bound = accumulator_bound(bias, weights.iter().map(|&weight| weight.into()));
             if bound >= 1 << 31 {
                 return Err(layer.refused(
                     "the largest accumulator, |bias + sum (x - z_x) w|, reaches 2^31, in channel",
@@ -114,7 +117,7 @@ pub(crate) mod pack {
         let one_pass = folded.iter().all(|&(_, Multiplier { shift, .. }, bound)| {
             (-21..=-1).contains(&shift) && one_pass_bound(bound, one_pass_addend(-shift, output.zero_point)) < 1 << 31
         });
-        let channels: Vec<Channel> = folded
+        let channels = folded
             .iter()
             .map(|&(bias, Multiplier { mantissa, shift }, _)| {
                 if one_pass {
@@ -125,6 +128,6 @@ pub(crate) mod pack {
                 }
             })
             .collect();
-        Ok((if one_pass { ONE_PASS } else { LITERAL }, channels.as_bytes().to_vec()))
+        Ok((if one_pass { ONE_PASS } else { LITERAL }, channels))
     }
 }

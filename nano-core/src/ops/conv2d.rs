@@ -69,14 +69,14 @@ impl<'a> Conv2d<'a> {
         require!(NAME, self.channels.len() == outputs, "wrong number of channels", self.channels.len() as i64);
         let scratch = self.window_length() * LANES;
         require!(NAME, node.scratch_length() == scratch, "wrong scratch length", node.scratch_length() as i64);
-        channels::check(NAME, node, self.channels, (attributes.clamp_min, attributes.clamp_max), |channel| {
+        channels::check(NAME, node.variant(), self.channels, (attributes.clamp_min, attributes.clamp_max), |channel| {
             let (group, within) = (channel / self.per_group(), channel % self.per_group());
             let block = group * self.per_group().div_ceil(LANES) + within / LANES;
             self.weights[block * self.block_length()..][..self.block_length()]
                 .iter()
                 .skip(within % LANES)
                 .step_by(LANES)
-                .copied()
+                .map(|&weight| weight.into())
         })
     }
 
@@ -300,6 +300,7 @@ fn block_row<F: Form>(
 #[cfg(feature = "alloc")]
 fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::image::WriteError> {
     use alloc::vec;
+    use zerocopy::IntoBytes;
     let words = layer.attributes(Attributes::NAMES)?;
     let attributes = Attributes::read(NAME, &words)?;
     attributes.check(&layer.inputs[0], &layer.output)?;
@@ -317,5 +318,10 @@ fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::
         }
     }
     let scratch_length = per_output * LANES;
-    Ok(crate::image::Packed { variant, attributes: words, constants: vec![packed, channels], scratch_length })
+    Ok(crate::image::Packed {
+        variant,
+        attributes: words,
+        constants: vec![packed, channels.as_bytes().to_vec()],
+        scratch_length,
+    })
 }

@@ -60,10 +60,16 @@ impl<'a> DepthwiseConv2d<'a> {
         let weights = count.div_ceil(LANES as u32) as u64 * self.block_length() as u64;
         require!(NAME, self.weights.len() as u64 == weights, "wrong number of weights", self.weights.len() as i64);
         require!(NAME, self.channels.len() == count as usize, "wrong number of channels", self.channels.len() as i64);
-        channels::check(NAME, node, self.channels, (attributes.clamp_min, attributes.clamp_max), |channel| {
-            let block = &self.weights[channel / LANES * self.block_length()..][..self.block_length()];
-            block.iter().skip(channel % LANES).step_by(LANES).copied()
-        })?;
+        channels::check(
+            NAME,
+            node.variant(),
+            self.channels,
+            (attributes.clamp_min, attributes.clamp_max),
+            |channel| {
+                let block = &self.weights[channel / LANES * self.block_length()..][..self.block_length()];
+                block.iter().skip(channel % LANES).step_by(LANES).map(|&weight| weight.into())
+            },
+        )?;
         let scratch = attributes.scratch_length(self.input, self.output, node.variant());
         require!(NAME, node.scratch_length() == scratch, "wrong scratch length", node.scratch_length() as i64);
         Ok(())
@@ -187,6 +193,7 @@ impl Attributes {
 #[cfg(feature = "alloc")]
 fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::image::WriteError> {
     use alloc::vec;
+    use zerocopy::IntoBytes;
     let words = layer.attributes(Attributes::NAMES)?;
     let attributes = Attributes::read(NAME, &words)?;
     attributes.window().check(NAME, &layer.inputs[0], &layer.output)?;
@@ -202,5 +209,10 @@ fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::
         }
     }
     let scratch_length = attributes.scratch_length(&layer.inputs[0], &layer.output, variant);
-    Ok(crate::image::Packed { variant, attributes: words, constants: vec![packed, channels], scratch_length })
+    Ok(crate::image::Packed {
+        variant,
+        attributes: words,
+        constants: vec![packed, channels.as_bytes().to_vec()],
+        scratch_length,
+    })
 }

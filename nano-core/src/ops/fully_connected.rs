@@ -3,11 +3,13 @@
 //! Tensors for the writer: `weights` int8 [out, in], `bias` int32 [out] with scale `s_x * s_w`, `weight_scales` float32 [out].
 //! Bit-exact with TensorFlow Lite Micro's int8 `FULLY_CONNECTED`.
 //!
-//! Packed: groups of 8 output channels, then one each of 4, 2 and 1 as the rest needs, each [in][channels of the group].
+//! Packed: groups of 8 output channels, then one each of 4, 2 and 1 as the rest needs, each [in][channels of the group]. In the
+//! variant [`PAIRS`], for small layers, one constant has all, in blocks of 16 output channels; see [`pairs::Row`].
 
 use crate::Error;
 use crate::image::Value;
-use crate::kernels::{self, Channel, Requantization};
+use crate::kernels::pairs::{self, ROUND, Row, WIDTH};
+use crate::kernels::{self, Channel, LITERAL, ONE_PASS, Requantization};
 use crate::operator::{Io, Node, Operator, attributes, require};
 use crate::ops::channels;
 
@@ -16,14 +18,29 @@ pub const FULLY_CONNECTED: Operator = Operator {
     name: NAME,
     code: 3,
     attributes: Attributes::NAMES,
-    check: |node| FullyConnected::read(node)?.check(node),
-    run: |node, io| FullyConnected::read(node).expect("checked by Model::new").run(io),
+    check: |node| match node.variant() {
+        LITERAL | ONE_PASS => FullyConnected::read(node)?.check(node),
+        PAIRS => check_pairs(node),
+        variant => Err(Error::UnknownVariant { operator: NAME, variant }),
+    },
+    run: |node, io| {
+        if node.variant() == PAIRS {
+            run_pairs(node, io);
+        } else {
+            FullyConnected::run(node, io);
+        }
+    },
     macs: |node| node.input(0).len() as u64 * node.output().len() as u64,
     #[cfg(feature = "alloc")]
     pack,
 };
 
 const NAME: &str = "fully_connected";
+/// Kernel variant: [`ONE_PASS`], and pairs of weights.
+const PAIRS: u16 = 2;
+/// Weights of the largest layer packed in pairs, which take twice the flash.
+#[cfg(feature = "alloc")]
+const LARGEST_IN_PAIRS: usize = 4096;
 
 attributes! {
     /// The clamp.
@@ -67,20 +84,26 @@ impl<'a> FullyConnected<'a> {
         require!(NAME, self.channels.len() == outputs, "wrong number of channels", self.channels.len() as i64);
         require!(NAME, node.scratch_length() == 0, "needs no scratch memory", node.scratch_length() as i64);
         let clamp = (self.attributes.clamp_min, self.attributes.clamp_max);
-        channels::check(NAME, node, self.channels, clamp, |channel| {
+        channels::check(NAME, node.variant(), self.channels, clamp, |channel| {
             let (first, size) =
                 groups(outputs).find(|(first, size)| (*first..first + size).contains(&channel)).unwrap_or((0, 1));
-            self.weights[first * inputs..][..size * inputs].iter().skip(channel - first).step_by(size).copied()
+            self.weights[first * inputs..][..size * inputs]
+                .iter()
+                .skip(channel - first)
+                .step_by(size)
+                .map(|&weight| weight.into())
         })
     }
 
-    fn run(&self, io: &mut Io<'_>) {
+    #[inline(never)]
+    fn run(node: &Node<'a>, io: &mut Io<'_>) {
+        let layer = Self::read(node).expect("checked by Model::new");
         for (first, size) in groups(io.output.len()) {
             match size {
-                8 => self.group::<8>(first, io.inputs[0], io.output),
-                4 => self.group::<4>(first, io.inputs[0], io.output),
-                2 => self.group::<2>(first, io.inputs[0], io.output),
-                _ => self.group::<1>(first, io.inputs[0], io.output),
+                8 => layer.group::<8>(first, io.inputs[0], io.output),
+                4 => layer.group::<4>(first, io.inputs[0], io.output),
+                2 => layer.group::<2>(first, io.inputs[0], io.output),
+                _ => layer.group::<1>(first, io.inputs[0], io.output),
             }
         }
     }
@@ -95,18 +118,70 @@ impl<'a> FullyConnected<'a> {
     }
 }
 
+/// The rows of a layer in the variant [`PAIRS`].
+fn rows_of_pairs<'a>(node: &Node<'a>) -> Option<&'a [Row]> {
+    Some(node.bytes_of_constant(0)?.as_chunks().0.as_chunks().0)
+}
+
+fn check_pairs(node: &Node<'_>) -> Result<(), Error> {
+    let Attributes { clamp_min, clamp_max } = Attributes::read(NAME, node.attributes())?;
+    let (inputs, outputs) = (node.input(0).len(), node.output().len());
+    require!(NAME, node.input_count() == 1, "needs one input", node.input_count() as i64);
+    require!(NAME, inputs.is_multiple_of(ROUND), "in pairs, needs a multiple of 8 inputs", inputs as i64);
+    require!(NAME, outputs.is_multiple_of(WIDTH), "in pairs, needs a multiple of 16 outputs", outputs as i64);
+    let length = pairs::BEFORE + inputs + pairs::BEHIND;
+    let words = node.constant::<[u32; WIDTH / 2]>(NAME, 0)?;
+    let expected = (outputs / WIDTH) as u64 * length as u64;
+    require!(NAME, words.len() as u64 == expected, "wrong number of weights", words.len() as i64);
+    require!(NAME, node.scratch_length() == 0, "needs no scratch memory", node.scratch_length() as i64);
+    let rows = rows_of_pairs(node).unwrap_or_default();
+    for (block, words) in rows.chunks_exact(length).zip(words.chunks_exact(length)) {
+        let channels: &[Channel] = zerocopy::transmute_ref!(words.as_flattened().as_chunks::<4>().0);
+        let channels = &channels[2 * (pairs::BEFORE + inputs)..][..WIDTH];
+        for (index, channels) in channels.chunks_exact(2).enumerate() {
+            let [even, odd] = [channels[0].bias, channels[1].bias];
+            let same = block[0][index] == pairs::pair([even, odd]) && block[1][index] == odd.to_le_bytes();
+            require!(NAME, same, "a pair of biases is not that of its channels, pair", index as i64);
+        }
+        let clamp = block[length - 1][..2] == [clamp_min, clamp_max].map(i32::to_le_bytes);
+        require!(NAME, clamp, "the packed clamp is another than clamp_min and clamp_max", clamp_min);
+        channels::check(NAME, ONE_PASS, channels, (clamp_min, clamp_max), |channel| {
+            let rows = &block[pairs::BEFORE..][..inputs];
+            rows.iter().map(move |row| pairs::weights(row[channel / 2])[channel % 2])
+        })?;
+    }
+    Ok(())
+}
+
+// Not inlined, as is the other way: each saves the registers it needs.
+#[inline(never)]
+fn run_pairs(node: &Node<'_>, io: &mut Io<'_>) {
+    let Some(rows) = rows_of_pairs(node) else { unreachable!("checked by Model::new") };
+    pairs::run(rows, io.inputs[0], io.output);
+}
+
 #[cfg(feature = "alloc")]
 fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::image::WriteError> {
     use alloc::vec;
-    use alloc::vec::Vec;
+    use zerocopy::IntoBytes;
     let (inputs, outputs) = (layer.inputs[0].len(), layer.output.len());
-    let (variant, channels) = channels::pack::channels(layer, outputs, inputs)?;
+    let (mut variant, channels) = channels::pack::channels(layer, outputs, inputs)?;
     let weights = layer.int8("weights", outputs * inputs)?;
-    let packed: Vec<u8> = groups(outputs)
-        .flat_map(|(first, size)| {
-            (0..inputs * size).map(move |index| weights[(first + index % size) * inputs + index / size] as u8)
-        })
-        .collect();
     let attributes = layer.attributes(Attributes::NAMES)?;
-    Ok(crate::image::Packed { variant, attributes, constants: vec![packed, channels], scratch_length: 0 })
+    let whole = inputs.is_multiple_of(ROUND) && outputs.is_multiple_of(WIDTH);
+    let constants = if variant == ONE_PASS && whole && weights.len() <= LARGEST_IN_PAIRS {
+        variant = PAIRS;
+        let Attributes { clamp_min, clamp_max } = Attributes::read(NAME, &attributes)?;
+        let blocks = weights.chunks_exact(WIDTH * inputs).zip(channels.as_chunks().0);
+        let rows = blocks.flat_map(|(weights, channels)| pairs::block(channels, weights, [clamp_min, clamp_max]));
+        vec![rows.flatten().flatten().collect()]
+    } else {
+        let packed = groups(outputs)
+            .flat_map(|(first, size)| {
+                (0..inputs * size).map(move |index| weights[(first + index % size) * inputs + index / size] as u8)
+            })
+            .collect();
+        vec![packed, channels.as_bytes().to_vec()]
+    };
+    Ok(crate::image::Packed { variant, attributes, constants, scratch_length: 0 })
 }

@@ -240,6 +240,18 @@ pub fn two_by_two() -> Builder {
     net
 }
 
+/// The kernel variants that the others lack: a fully connected layer in pairs, an addition in the literal form.
+pub fn variants_net() -> Builder {
+    let mut net = Builder::new(4);
+    let input = net.input([1, 2, 8]);
+    let hidden = net.fully_connected(input, 32);
+    // To an output scale far above the inputs' the shift is too large for one pass.
+    let sum = net.add(hidden, hidden, 400.0 * SCALE);
+    net.output(hidden);
+    net.output(sum);
+    net
+}
+
 /// Bytes at an address that is a multiple of 4, as images are read.
 #[derive(Clone)]
 pub struct Aligned {

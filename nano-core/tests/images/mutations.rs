@@ -6,14 +6,14 @@ use nano_core::image::Image;
 use nano_core::train::{FeatureRing, SgdHead};
 use nano_core::{Error, Model, ops};
 
-use crate::builder::{Aligned, conv_net, head_net, place, two_by_two};
+use crate::builder::{Aligned, conv_net, head_net, place, two_by_two, variants_net};
 
 const MUTATIONS: u64 = 10_000;
 /// Bytes of arena; a mutated image that wants more is refused like any that does not fit its device.
 const LARGEST_ARENA: usize = 1 << 16;
 
-fn images() -> [Aligned; 3] {
-    [conv_net().image(), head_net().image(), two_by_two().image()]
+fn images() -> [Aligned; 4] {
+    [conv_net().image(), head_net().image(), two_by_two().image(), variants_net().image()]
 }
 
 /// Loads `bytes` and uses everything a program can use of them.

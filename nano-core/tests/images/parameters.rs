@@ -2,7 +2,7 @@
 
 use nano_core::{Error, Model, ops};
 
-use crate::builder::{Aligned, Builder, conv_net, head_net, place, two_by_two};
+use crate::builder::{Aligned, Builder, conv_net, head_net, place, two_by_two, variants_net};
 
 /// Where the parts of a node's record lie in the image.
 struct Record {
@@ -48,9 +48,13 @@ fn refused(image: &Aligned) -> Error {
 
 /// The rule that is broken when word `index` of constant `constant` of the first `operator` becomes `word`.
 fn rule_of_constant(operator: &str, constant: usize, index: usize, word: i32) -> &'static str {
-    let net = model_with(operator);
+    rule_in(&model_with(operator), operator, constant, index, word)
+}
+
+/// The same in another model.
+fn rule_in(net: &Builder, operator: &str, constant: usize, index: usize, word: i32) -> &'static str {
     let mut image = net.image();
-    let offset = image.word(record(&image, find(&net, operator)).constants + 8 * constant);
+    let offset = image.word(record(&image, find(net, operator)).constants + 8 * constant);
     image.patch((image.word(place::CONSTANTS) + offset) as usize + 4 * index, word as u32);
     rule(operator, refused(&image))
 }
@@ -64,7 +68,7 @@ fn rule(expected: &str, error: Error) -> &'static str {
 
 #[test]
 fn every_operator_refuses_other_variants_and_other_scratch_memory() {
-    for net in [conv_net(), head_net(), two_by_two()] {
+    for net in [conv_net(), head_net(), two_by_two(), variants_net()] {
         let mut image = net.image();
         image.patch(place::ARENA_LENGTH, 1 << 14);
         for (node, layer) in net.model.layers.iter().enumerate() {
@@ -99,7 +103,7 @@ fn every_attribute_has_its_range() {
         "count_include_pad" => (2, "count_include_pad"),
         other => panic!("no wrong value is known for {other}: add one"),
     };
-    let models = [conv_net(), two_by_two()];
+    let models = [conv_net(), two_by_two(), variants_net()];
     for operator in ops::ALL {
         let net =
             models.iter().find(|net| net.model.layers.iter().any(|layer| layer.operator == operator.name)).unwrap();
@@ -146,9 +150,10 @@ fn groups_that_do_not_divide_the_channels_are_refused() {
 #[test]
 fn multipliers_have_their_range() {
     // A multiplier is a mantissa and a shift.
-    for (operator, last) in [("add", 2), ("requantize", 0)] {
+    let literal = variants_net();
+    for (net, operator, last) in [(&literal, "add", 2), (&two_by_two(), "requantize", 0)] {
         for multiplier in 0..=last {
-            let rule = |word: usize, value| rule_of_constant(operator, 0, 2 * multiplier + word, value);
+            let rule = |word: usize, value| rule_in(net, operator, 0, 2 * multiplier + word, value);
             assert_eq!(rule(0, -1), "a multiplier's mantissa is negative");
             for shift in [-32, 31, i32::MIN, i32::MAX] {
                 assert_eq!(rule(1, shift), "a multiplier's shift is not -31 to 30");
@@ -156,8 +161,48 @@ fn multipliers_have_their_range() {
         }
     }
     // Raised by 20 bits, the inputs of an addition have no room for more.
-    assert_eq!(rule_of_constant("add", 0, 1, 1), "the first input's multiplier exceeds 1, shift");
-    assert_eq!(rule_of_constant("add", 0, 3, 1), "the second input's multiplier exceeds 1, shift");
+    assert_eq!(rule_in(&literal, "add", 0, 1, 1), "the first input's multiplier exceeds 1, shift");
+    assert_eq!(rule_in(&literal, "add", 0, 3, 1), "the second input's multiplier exceeds 1, shift");
+    // In one pass, a scale is the bits to raise by, a multiplier, an addend and a shift.
+    for scale in 0..3 {
+        let rule = |word: usize, value| rule_of_constant("add", 0, 4 * scale + word, value);
+        assert_eq!(rule(0, 22), "a scale raises by more than 21 bits");
+        for shift in [1, 32, -1, i32::MIN] {
+            assert_eq!(rule(3, shift), "the requantization shift is not 2 to 31");
+        }
+        for addend in [i32::MIN, i32::MAX] {
+            assert_eq!(rule(2, addend), "twice the sum's bound + |addend| + 2 reaches 2^31");
+        }
+    }
+}
+
+#[test]
+fn pairs_are_those_of_their_channels() {
+    let net = variants_net();
+    // Rows of 8 words: biases, biases of odd channels, 16 inputs' weights, 8 rows of channels, the clamp.
+    let rule = |row: usize, word: usize, value| rule_in(&net, "fully_connected", 0, 8 * row + word, value);
+    for row in [0, 1, 27, 28] {
+        assert_eq!(rule(row, 3, 1 << 20), "a pair of biases is not that of its channels, pair");
+    }
+    // The channels' own biases: each is in a pair.
+    assert_eq!(rule(18, 0, 77), "a pair of biases is not that of its channels, pair");
+    assert_eq!(rule(18, 4, 77), "a pair of biases is not that of its channels, pair");
+    for weights in [128, -128, 128 << 16, -128 << 16] {
+        assert_eq!(rule(2, 0, weights), "a weight is not -127 to 127, in channel");
+        assert_eq!(rule(17, 7, weights), "a weight is not -127 to 127, in channel");
+    }
+    for word in [0, 1] {
+        assert_eq!(rule(26, word, 5), "the packed clamp is another than clamp_min and clamp_max");
+    }
+    assert!(rule(18, 3, 1).contains("requantization shift"));
+    assert!(rule(18, 2, i32::MAX).contains("|addend|"));
+    // A variant for which the layer's sides do not suit.
+    let net = conv_net();
+    let mut image = net.image();
+    let start = record(&image, find(&net, "fully_connected")).start;
+    image.bytes_mut()[start + VARIANT] = 2;
+    image.reseal();
+    assert_eq!(crate::parameters::rule("fully_connected", refused(&image)), "in pairs, needs a multiple of 8 inputs");
 }
 
 #[test]
@@ -179,7 +224,7 @@ fn softmax_parameters_have_their_range() {
 fn channels_of_weighted_layers_have_their_range() {
     // A channel is a bias, a multiplier, an addend and a shift.
     for operator in ["conv2d", "depthwise_conv2d", "fully_connected"] {
-        assert_eq!(rule_of_constant(operator, 0, 0, 0x80), "a weight is below -127, in channel", "{operator}");
+        assert_eq!(rule_of_constant(operator, 0, 0, 0x80), "a weight is not -127 to 127, in channel", "{operator}");
         for bias in [i32::MIN, i32::MAX] {
             assert!(rule_of_constant(operator, 1, 0, bias).contains("accumulator's bound"), "{operator}");
         }

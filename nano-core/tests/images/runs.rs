@@ -3,7 +3,7 @@
 use nano_core::image::Image;
 use nano_core::{Error, Model, Operator, ops};
 
-use crate::builder::{Aligned, Builder, SCALE, ZERO_POINT, conv_net, head_net, two_by_two};
+use crate::builder::{Aligned, Builder, SCALE, ZERO_POINT, conv_net, head_net, two_by_two, variants_net};
 
 /// The outputs for random inputs.
 fn outputs(image: &[u8], arena: &mut [i8], operators: &[Operator]) -> Vec<Vec<i8>> {
@@ -22,7 +22,7 @@ fn arena(image: &Aligned) -> Vec<i8> {
 
 #[test]
 fn an_arena_of_exactly_the_length_needed_suffices() {
-    for net in [conv_net(), head_net(), two_by_two()] {
+    for net in [conv_net(), head_net(), two_by_two(), variants_net()] {
         let image = net.image();
         let mut exact = arena(&image);
         let needed = exact.len();

@@ -1,0 +1,174 @@
+//! Sixteen channels at one place, two of them in each multiplication: the small fully connected layer.
+//!
+//! `x * (a + (b << 16))` is `x * a + (x * b << 16)`, and over two inputs both sums still fit in 16 bits: |x| <= 128, |a|, |b| <= 127. So
+//! each pair of inputs gives two channels with one addition more; the upper half is added up on its own, and tells at the end what the
+//! lower is.
+
+#[cfg(not(target_arch = "riscv32"))]
+use zerocopy::FromBytes;
+
+#[cfg(any(feature = "alloc", not(target_arch = "riscv32")))]
+use super::requantize::Channel;
+#[cfg(not(target_arch = "riscv32"))]
+use super::requantize::{ONE_PASS, OnePass, Requantization};
+
+/// Channels of a block.
+pub(crate) const WIDTH: usize = 16;
+/// Inputs of a round of the loop.
+pub(crate) const ROUND: usize = 8;
+
+/// Eight words, one of each pair of channels. A block is a row of biases in pairs, a row of the odd channels' biases, a row of weights in
+/// pairs for each input, 8 rows that are the channels, and a row that begins with the clamp. (So the loop needs one pointer for them all.)
+pub(crate) type Row = [[u8; 4]; WIDTH / 2];
+/// Rows of a block before its weights, and behind them.
+pub(crate) const BEFORE: usize = 2;
+pub(crate) const BEHIND: usize = 9;
+
+/// Two neighbouring channels' weights, or biases, in one word: `even + (odd << 16)` modulo 2^32.
+pub(crate) fn pair([even, odd]: [i32; 2]) -> [u8; 4] {
+    even.wrapping_add(odd << 16).to_le_bytes()
+}
+
+/// The two weights of a pair.
+pub(crate) fn weights(pair: [u8; 4]) -> [i32; 2] {
+    let pair = i32::from_le_bytes(pair);
+    let even = i32::from(pair as i16);
+    [even, pair.wrapping_sub(even) >> 16]
+}
+
+/// The rows of a block: its channels, `[channel][input]` weights, and the clamp.
+#[cfg(feature = "alloc")]
+pub(crate) fn block(channels: &[Channel; WIDTH], weights: &[i8], clamp: [i32; 2]) -> alloc::vec::Vec<Row> {
+    let inputs = weights.len() / WIDTH;
+    let pairs = |value: &dyn Fn(usize) -> i32| -> Row {
+        core::array::from_fn(|index| pair([value(2 * index), value(2 * index + 1)]))
+    };
+    let biases = pairs(&|channel| channels[channel].bias);
+    let odd = core::array::from_fn(|index| channels[2 * index + 1].bias.to_le_bytes());
+    let weights = (0..inputs).map(|input| pairs(&|channel| weights[channel * inputs + input].into()));
+    let channels: [Row; BEHIND - 1] = zerocopy::transmute!(*channels);
+    let [min, max] = clamp.map(i32::to_le_bytes);
+    let last = [min, max, [0; 4], [0; 4], [0; 4], [0; 4], [0; 4], [0; 4]];
+    [biases, odd].into_iter().chain(weights).chain(channels).chain([last]).collect()
+}
+
+/// Computes `outputs`, a multiple of [`WIDTH`], from `inputs`, a multiple of [`ROUND`]. The blocks lie one behind the other in `rows`, from a
+/// multiple of 4 on.
+///
+/// # Panics
+/// If there are too few rows.
+#[cfg(not(target_arch = "riscv32"))]
+pub(crate) fn run(rows: &[Row], inputs: &[i8], outputs: &mut [i8]) {
+    for (block, outputs) in rows.chunks_exact(BEFORE + inputs.len() + BEHIND).zip(outputs.chunks_exact_mut(WIDTH)) {
+        let (rows, behind) = block[BEFORE..].split_at(inputs.len());
+        let [min, max] = [0, 1].map(|index| i32::from_le_bytes(behind[BEHIND - 1][index]));
+        let requantization = Requantization::new(ONE_PASS, min, max);
+        for (index, output) in outputs.iter_mut().enumerate() {
+            let products = inputs.iter().zip(rows).map(|(&x, row)| i32::from(x) * weights(row[index / 2])[index % 2]);
+            let channel = Channel::read_from_bytes(behind.as_flattened()[4 * index..][..4].as_flattened());
+            let channel = channel.expect("16 bytes");
+            *output = requantization.apply_as::<OnePass>(&channel, channel.bias + products.sum::<i32>());
+        }
+    }
+}
+
+/// Instructions: what the sums of each pair of channels begin with.
+#[cfg(target_arch = "riscv32")]
+macro_rules! begin {
+    ($($pair:literal)+) => {
+        concat!($("lw {a", $pair, "}, 4*", $pair, "({rows})\n lw {h", $pair, "}, 32+4*", $pair, "({rows})\n"),+)
+    };
+}
+
+/// Instructions: two inputs, the `first` of a round's and its neighbour, times the weights of each pair of channels.
+#[cfg(target_arch = "riscv32")]
+macro_rules! accumulate {
+    ($first:literal: $($pair:literal)+) => {
+        concat!(
+            "lb {x}, ", $first, "({inputs})\n lb {y}, ", $first, "+1({inputs})\n",
+            $(concat!(
+                "lw {t}, 64+32*", $first, "+4*", $pair, "({rows})\n lw {u}, 96+32*", $first, "+4*", $pair, "({rows})\n",
+                "mul {t}, {t}, {x}\n mul {u}, {u}, {y}\n add {t}, {t}, {u}\n",
+                "add {a", $pair, "}, {a", $pair, "}, {t}\n",
+                "add {t}, {t}, {half}\n srai {t}, {t}, 16\n add {h", $pair, "}, {h", $pair, "}, {t}\n",
+            )),+
+        )
+    };
+}
+
+/// Instructions: an output, from twice its sum.
+#[cfg(target_arch = "riscv32")]
+macro_rules! requantize {
+    ($sum:literal, $pair:literal, $odd:literal) => {
+        concat!(
+            concat!("lw {t}, 64+32*", $pair, "+16*", $odd, "+4({rows})\n mulhsu {t}, {", $sum, $pair, "}, {t}\n"),
+            concat!("lw {u}, 64+32*", $pair, "+16*", $odd, "+8({rows})\n"),
+            concat!("lw {half}, 64+32*", $pair, "+16*", $odd, "+12({rows})\n"),
+            "bgez {t}, 4f\n addi {t}, {t}, -2\n 4:\n add {t}, {t}, {u}\n sra {t}, {t}, {half}\n",
+            "bge {t}, {x}, 5f\n mv {t}, {x}\n 5:\n bge {y}, {t}, 6f\n mv {t}, {y}\n 6:\n",
+            concat!("sb {t}, 2*", $pair, "+", $odd, "({output})\n"),
+        )
+    };
+}
+
+/// Instructions: the outputs of each pair of channels.
+#[cfg(target_arch = "riscv32")]
+macro_rules! finish {
+    ($($pair:literal)+) => {
+        concat!($(concat!(
+            "slli {h", $pair, "}, {h", $pair, "}, 1\n slli {a", $pair, "}, {a", $pair, "}, 1\n",
+            "slli {t}, {h", $pair, "}, 16\n sub {a", $pair, "}, {a", $pair, "}, {t}\n",
+            requantize!("a", $pair, "0"),
+            requantize!("h", $pair, "1"),
+        )),+)
+    };
+}
+
+/// The same in the chip's instructions.
+#[cfg(target_arch = "riscv32")]
+#[inline(always)]
+pub(crate) fn run(rows: &[Row], inputs: &[i8], outputs: &mut [i8]) {
+    assert!(!inputs.is_empty() && inputs.len().is_multiple_of(ROUND));
+    assert!(!outputs.is_empty() && outputs.len().is_multiple_of(WIDTH));
+    assert!(rows.len() >= outputs.len() / WIDTH * (BEFORE + inputs.len() + BEHIND));
+    let count = inputs.len();
+    let (inputs, outputs) = (inputs.as_ptr_range(), outputs.as_mut_ptr_range());
+    // SAFETY: reads `inputs` and `rows`, and writes `outputs`. 2.3 instructions per multiply-accumulate; with a byte
+    // per weight there are 3.1 at least.
+    unsafe {
+        core::arch::asm!(
+            "2:",
+            begin!(0 1 2 3 4 5 6 7),
+            "lui {half}, 8",
+            "3:",
+            accumulate!(0: 0 1 2 3 4 5 6 7),
+            accumulate!(2: 0 1 2 3 4 5 6 7),
+            accumulate!(4: 0 1 2 3 4 5 6 7),
+            accumulate!(6: 0 1 2 3 4 5 6 7),
+            "addi {inputs}, {inputs}, 8",
+            "addi {rows}, {rows}, 256",
+            "bne {inputs}, {inputs_end}, 3b",
+            "lw {x}, 320({rows})",
+            "lw {y}, 324({rows})",
+            finish!(0 1 2 3 4 5 6 7),
+            "addi {output}, {output}, 16",
+            "beq {output}, {output_end}, 7f",
+            "addi {rows}, {rows}, 352",
+            "sub {inputs}, {inputs}, {count}",
+            "j 2b",
+            "7:",
+            a0 = out(reg) _, a1 = out(reg) _, a2 = out(reg) _, a3 = out(reg) _,
+            a4 = out(reg) _, a5 = out(reg) _, a6 = out(reg) _, a7 = out(reg) _,
+            h0 = out(reg) _, h1 = out(reg) _, h2 = out(reg) _, h3 = out(reg) _,
+            h4 = out(reg) _, h5 = out(reg) _, h6 = out(reg) _, h7 = out(reg) _,
+            count = in(reg) count,
+            rows = inout(reg) rows.as_ptr() => _,
+            inputs = inout(reg) inputs.start => _,
+            inputs_end = in(reg) inputs.end,
+            output = inout(reg) outputs.start => _,
+            output_end = in(reg) outputs.end,
+            x = out(reg) _, y = out(reg) _, t = out(reg) _, u = out(reg) _, half = out(reg) _,
+            options(nostack),
+        );
+    }
+}
