@@ -48,7 +48,7 @@ def test_without_rounding_it_is_torch_s_own_batch_norm(task: str, momentum: floa
     for name, parameter in model.named_parameters():
         own = qat.get_parameter(name).grad
         assert own is not None and parameter.grad is not None
-        # float32: 1e-5 was seen. A bias in front of a batch norm has gradient 0; what is there is rounding, of
+        # float32: 1e-5 was seen. A bias in front of a batch norm has gradient 0; what is there is rounding of
         # sums of thousands: 1.3e-4 of the largest gradient was seen.
         tolerance = 5e-4 if name.endswith("bias") else 5e-5
         torch.testing.assert_close(own, parameter.grad, rtol=1e-4, atol=tolerance * largest, msg=name)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch_nano._native import quantize_multiplier
 
 from ..quant.weights import quantize_channels
-from ._clamp import ClampedOperator, integer_clamp
+from ._clamp import ClampedOperator
 from ._integer import accumulation_dtype, exact_convolution, requantize
 from ._library import Definition, Layer, Parameters, check_integers
 from ._training import Convolution, train_channels
@@ -44,7 +44,7 @@ class ChannelsOperator(ClampedOperator):
         output_quantization: Quantization,
     ) -> Tensor:
         """:meth:`train_run` for an input [N, in, height, width] and a weight of four dimensions."""
-        clamp = integer_clamp(self.clamp_low, self.clamp_high, output_quantization)
+        clamp = (self.clamp_low, self.clamp_high)
         weight, bias = parameters["weight"], parameters.get("bias")
         return train_channels(x, weight, bias, convolution, input_quantization, output_quantization, clamp)
 

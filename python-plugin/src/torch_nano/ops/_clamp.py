@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from ._integer import round_half_away
 from .operator import Operator, Quantization
 
 
@@ -53,21 +54,10 @@ def integer_clamp(low: float | None, high: float | None, output: Quantization) -
     def integer(bound: float | None, default: int) -> int:
         if bound is None:
             return default
-        steps = _float32(_float32(bound) / output.scale)
-        # Far beyond int8 nothing changes any more, and infinity is no integer.
-        steps = min(max(steps, -1000.0), 1000.0)
-        nearest = int(math.copysign(math.floor(abs(steps) + 0.5), steps))
-        return min(max(nearest + output.zero_point, -128), 127)
+        steps = torch.tensor(np.float32(bound) / np.float32(output.scale))
+        return int((round_half_away(steps) + output.zero_point).clamp(-128, 127))
 
     return integer(low, -128), integer(high, 127)
-
-
-def _float32(real: float) -> float:
-    """The nearest float32, in Python: torch.compile would make tensors of numpy's, and no constants."""
-    if math.isinf(real):
-        return real
-    mantissa, exponent = math.frexp(real)
-    return math.ldexp(round(math.ldexp(mantissa, 24)), exponent - 24)
 
 
 def _clamped(bound: float, low: float | None, high: float | None) -> float:

@@ -6,7 +6,6 @@ and no layer needs to subtract. One custom operator serves all layers with weigh
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -18,9 +17,10 @@ from torch_nano import _native
 
 from ..quant.tensors import check_finite, quantize_tensor
 from ..quant.weights import quantize_channels
+from ._clamp import integer_clamp
 from ._integer import accumulation_dtype, exact_convolution, is_native, requantize
 from ._library import no_second_derivative
-from .encoding import decode, encode
+from .encoding import decode_text
 from .operator import Operator, Quantization
 
 _library = torch.library.Library("torch_nano", "FRAGMENT")  # type: ignore[no-untyped-call]
@@ -42,7 +42,7 @@ def straight_through(
     quantizations = (*input_quantization, output_quantization)
     exact = torch.ops.torch_nano.train_exact(
         [x.detach() for x in inputs],
-        json.dumps(encode(operator)),
+        operator.text,
         [quantization.scale for quantization in quantizations],
         [quantization.zero_point for quantization in quantizations],
     )
@@ -105,7 +105,7 @@ class _ReplaceForward(torch.autograd.Function):
 def _exact(
     inputs: Sequence[Tensor], encoded: str, scales: Sequence[float], zero_points: Sequence[int]
 ) -> Tensor:
-    operator = decode(json.loads(encoded))
+    operator = decode_text(encoded)
     *quantizations, output = [Quantization(*pair) for pair in zip(scales, zero_points, strict=True)]
     numbers = [
         (x + quantization.zero_point).to(torch.int8)
@@ -117,7 +117,7 @@ def _exact(
 
 
 def _fake_exact(inputs: Sequence[Tensor], encoded: str, *quantization: Any) -> Tensor:
-    y = decode(json.loads(encoded)).float_run(inputs, {})
+    y = decode_text(encoded).float_run(inputs, {})
     return torch.empty(y.shape, device=y.device)
 
 
@@ -137,7 +137,7 @@ def train_channels(
     convolution: Convolution,
     input_quantization: Quantization,
     output_quantization: Quantization,
-    clamp: tuple[int, int],
+    clamp: tuple[float | None, float | None] = (None, None),
 ) -> Tensor:
     """A layer with weights as the device computes it; gradients flow straight through all rounding.
 
@@ -148,7 +148,7 @@ def train_channels(
         x: float32 that holds integers [N, in, height, width], int8 numbers without their zero point.
         weight: float32 [out, in / groups, height, width], real numbers.
         bias: float32 [out], real numbers; None for zeros.
-        clamp: the smallest and the largest int8 number of the output.
+        clamp: the smallest and the largest real number of the output, None for no bound.
 
     Returns:
         float32 [N, out, height, width], int8 numbers without their zero point.
@@ -156,14 +156,14 @@ def train_channels(
     Raises:
         NonFiniteError: a weight or a bias is NaN or infinite.
 
-    >>> x = torch.tensor([[[[10.0]], [[20.0]]]])
+    >>> x = torch.tensor([[[[10.0]], [[-2.0]]]])
     >>> weight = torch.tensor([[[[0.5]], [[1.0]]]], requires_grad=True)
     >>> y = train_channels(
-    ...     x, weight, None, Convolution(), Quantization(0.5, 0), Quantization(1.0, 3), (-128, 127)
+    ...     x, weight, None, Convolution(), Quantization(0.5, 0), Quantization(1.0, 3), (0.0, 6.0)
     ... )
     >>> y.sum().backward()
     >>> y.flatten(), weight.grad.flatten()
-    (tensor([13.], grad_fn=<ViewBackward0>), tensor([ 5., 10.]))
+    (tensor([2.], grad_fn=<ViewBackward0>), tensor([ 5., -1.]))
     """
     y, _ = torch.ops.torch_nano.train_channels(
         x,
@@ -191,8 +191,8 @@ def _forward(
     x_zero_point: int,
     y_scale: float,
     y_zero_point: int,
-    clamp_min: int,
-    clamp_max: int,
+    clamp_low: float | None,
+    clamp_high: float | None,
 ) -> tuple[Tensor, Tensor]:
     """The output, and the weight times the requantization's multiplier, by which a gradient goes back to
     x.
@@ -205,12 +205,20 @@ def _forward(
             x.to(dtype), integers, channels.bias.to(dtype), stride, padding, dilation, groups
         ).contiguous()
     reals = x_scale * channels.scales.to(torch.float64) / y_scale
-    y = _requantized(sums, reals, y_zero_point, clamp_min, clamp_max)
+    y = _requantized(sums, reals, *clamp_steps(clamp_low, clamp_high, Quantization(y_scale, y_zero_point)))
     return y, integers.float() * reals.float().reshape(-1, 1, 1, 1)
 
 
-def _requantized(sums: Tensor, reals: Tensor, zero_point: int, clamp_min: int, clamp_max: int) -> Tensor:
-    low, high = clamp_min - zero_point, clamp_max - zero_point
+def clamp_steps(low: float | None, high: float | None, output: Quantization) -> tuple[int, int]:
+    """The bounds of a clamp as numbers without their zero point.
+
+    Inside of the custom operators: torch.compile may take a scale for a variable, and cannot compute this.
+    """
+    smallest, largest = integer_clamp(low, high, output)
+    return smallest - output.zero_point, largest - output.zero_point
+
+
+def _requantized(sums: Tensor, reals: Tensor, low: int, high: int) -> Tensor:
     if is_native(sums) and sums.dtype is torch.float32:
         plane = sums.shape[2] * sums.shape[3]
         _native.requantize_(sums.reshape(-1).numpy(), plane, reals.numpy(), low, high)
@@ -246,9 +254,11 @@ def _backward(
     groups: int,
     x_scale: float,
     y_scale: float,
-    low: int,
-    high: int,
+    y_zero_point: int,
+    clamp_low: float | None,
+    clamp_high: float | None,
 ) -> list[Tensor]:
+    low, high = clamp_steps(clamp_low, clamp_high, Quantization(y_scale, y_zero_point))
     inside = torch.ops.aten.hardtanh_backward(grad, y, low, high)
     with exact_convolution(grad.device):
         x_grad, weight_grad, bias_grad = torch.ops.aten.convolution_backward(
@@ -282,11 +292,11 @@ def _fake_backward(
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, _, _, *convolution, x_scale, _, y_scale, y_zero_point, clamp_min, clamp_max = inputs
+    x, _, _, *convolution, x_scale, _, y_scale, y_zero_point, clamp_low, clamp_high = inputs
     y, scaled_weight = output
     ctx.mark_non_differentiable(scaled_weight)
     ctx.save_for_backward(x, y, scaled_weight)
-    ctx.rest = (*convolution, x_scale, y_scale, clamp_min - y_zero_point, clamp_max - y_zero_point)
+    ctx.rest = (*convolution, x_scale, y_scale, y_zero_point, clamp_low, clamp_high)
     ctx.arguments = len(inputs)
 
 
@@ -327,7 +337,7 @@ define_training(
 )
 define_training(
     f"train_channels(Tensor x, Tensor weight, Tensor? bias, {_CONVOLUTION}, float x_scale, int x_zero_point, "
-    "float y_scale, int y_zero_point, int clamp_min, int clamp_max) -> (Tensor, Tensor)",
+    "float y_scale, int y_zero_point, float? clamp_low, float? clamp_high) -> (Tensor, Tensor)",
     _forward,
     _fake,
     save=_save,
@@ -335,7 +345,8 @@ define_training(
 )
 define_training(
     "train_channels_backward(Tensor grad, Tensor x, Tensor y, Tensor scaled_weight, bool[] needed, "
-    f"{_CONVOLUTION}, float x_scale, float y_scale, int low, int high) -> Tensor[]",
+    f"{_CONVOLUTION}, float x_scale, float y_scale, int y_zero_point, float? clamp_low, float? clamp_high) "
+    "-> Tensor[]",
     _backward,
     _fake_backward,
 )

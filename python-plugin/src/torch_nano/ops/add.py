@@ -13,10 +13,10 @@ from torch import Tensor
 from torch_nano._native import add_multipliers, look_up_pairs
 
 from ..errors import InputError
-from ._clamp import ClampedOperator
+from ._clamp import ClampedOperator, integer_clamp
 from ._integer import apply_multipliers, is_native
 from ._library import Definition, functional
-from ._training import define_training
+from ._training import clamp_steps, define_training
 from .operator import Call, Operator, Quantization, UnsupportedNodeError, Value
 
 #: Bits by which nano-core raises both inputs before it scales them.
@@ -80,11 +80,10 @@ class Add(ClampedOperator):
         input_quantization: Sequence[Quantization],
         output_quantization: Quantization,
     ) -> Tensor:
-        clamp = self.clamp_attributes(output_quantization)
         arguments: list[float] = []
         for quantization in (*input_quantization, output_quantization):
             arguments += [quantization.scale, quantization.zero_point]
-        y: Tensor = torch.ops.torch_nano.train_add(*inputs, *arguments, *clamp.values())
+        y: Tensor = torch.ops.torch_nano.train_add(*inputs, *arguments, self.clamp_low, self.clamp_high)
         return y
 
 
@@ -111,11 +110,12 @@ def _train(
     b_zero_point: int,
     y_scale: float,
     y_zero_point: int,
-    clamp_min: int,
-    clamp_max: int,
+    clamp_low: float | None,
+    clamp_high: float | None,
 ) -> Tensor:
     first, second = Quantization(a_scale, a_zero_point), Quantization(b_scale, b_zero_point)
-    sums = _sums(first, second, Quantization(y_scale, y_zero_point), clamp_min, clamp_max)
+    output = Quantization(y_scale, y_zero_point)
+    sums = _sums(first, second, output, *integer_clamp(clamp_low, clamp_high, output))
     if not is_native(a):
         index = (a + (a_zero_point + 128)).mul_(256).add_(b + (b_zero_point + 128)).to(torch.int32).flatten()
         entries = sums.to(a.device).index_select(0, index).reshape(a.shape)
@@ -128,16 +128,24 @@ def _train(
 
 
 def _train_backward(
-    grad: Tensor, y: Tensor, a_gain: float, b_gain: float, low: int, high: int
+    grad: Tensor,
+    y: Tensor,
+    a_scale: float,
+    b_scale: float,
+    y_scale: float,
+    y_zero_point: int,
+    clamp_low: float | None,
+    clamp_high: float | None,
 ) -> tuple[Tensor, Tensor]:
+    low, high = clamp_steps(clamp_low, clamp_high, Quantization(y_scale, y_zero_point))
     inside = torch.ops.aten.hardtanh_backward(grad, y, low, high).contiguous()
-    return inside * a_gain, inside.mul_(b_gain)
+    return inside * (a_scale / y_scale), inside.mul_(b_scale / y_scale)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    _, _, a_scale, _, b_scale, _, y_scale, y_zero_point, clamp_min, clamp_max = inputs
+    _, _, a_scale, _, b_scale, *rest = inputs
     ctx.save_for_backward(output)
-    ctx.rest = (a_scale / y_scale, b_scale / y_scale, clamp_min - y_zero_point, clamp_max - y_zero_point)
+    ctx.rest = (a_scale, b_scale, *rest[1:])
 
 
 def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -147,15 +155,15 @@ def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 define_training(
     "train_add(Tensor a, Tensor b, float a_scale, int a_zero_point, float b_scale, int b_zero_point, "
-    "float y_scale, int y_zero_point, int clamp_min, int clamp_max) -> Tensor",
+    "float y_scale, int y_zero_point, float? clamp_low, float? clamp_high) -> Tensor",
     _train,
     lambda a, b, *_: torch.empty(a.shape, device=a.device),
     save=_save,
     gradients=_gradients,
 )
 define_training(
-    "train_add_backward(Tensor grad, Tensor y, float a_gain, float b_gain, int low, int high)"
-    " -> (Tensor, Tensor)",
+    "train_add_backward(Tensor grad, Tensor y, float a_scale, float b_scale, float y_scale, "
+    "int y_zero_point, float? clamp_low, float? clamp_high) -> (Tensor, Tensor)",
     _train_backward,
     lambda grad, *_: tuple(torch.empty(grad.shape, device=grad.device) for _ in range(2)),
 )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import lru_cache
 from typing import Any
 
 from .operator import Operator
@@ -32,6 +34,12 @@ def decode(entry: dict[str, Any]) -> Operator:
         **{name: _as_tuples(value) for name, value in entry["attributes"].items()}
     )
     return operator
+
+
+@lru_cache(maxsize=256)
+def decode_text(text: str) -> Operator:
+    """The operator of an :attr:`Operator.text`."""
+    return decode(json.loads(text))
 
 
 def _subclasses(operator: Any) -> Iterator[Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -156,6 +158,13 @@ class Operator(ABC):
     fixed_quantization: ClassVar[Quantization | None] = None
     #: An activation's clamp can be fused into this operator's output.
     fuses_clamp: ClassVar[bool] = False
+
+    @cached_property
+    def text(self) -> str:
+        """The operator as :func:`torch_nano.ops.encoding.decode_text` reads it."""
+        from .encoding import encode
+
+        return json.dumps(encode(self))
 
     @classmethod
     @abstractmethod

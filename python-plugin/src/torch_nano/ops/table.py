@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -18,7 +18,7 @@ from ..errors import QuantizationError
 from ._integer import is_native, lookup, round_half_away
 from ._library import FUNCTIONS, Definition, Function
 from ._training import define_training
-from .encoding import decode, encode
+from .encoding import decode_text
 from .operator import Call, Operator, Quantization, Shape, Value
 
 #: The ATen functions of one variable that become tables. One more is one line.
@@ -83,7 +83,7 @@ class TableOperator(Operator):
         input_, output = input_quantization[0], output_quantization
         y: Tensor = torch.ops.torch_nano.train_table(
             inputs[0],
-            json.dumps(encode(self)),
+            self.text,
             input_.scale,
             input_.zero_point,
             output.scale,
@@ -111,17 +111,19 @@ def _table(operator: TableOperator, input_: Quantization, output: Quantization) 
 @lru_cache(maxsize=64)
 def _train_tables(encoded: str, input_: Quantization, output: Quantization) -> tuple[Tensor, Tensor]:
     """float32 [256] each: the outputs without their zero point, and their derivative by the input's steps."""
-    operator = decode(json.loads(encoded))
+    operator = decode_text(encoded)
     assert isinstance(operator, TableOperator)
     values = _table(operator, input_, output).to(torch.float32) - output.zero_point
 
-    def steps(x: Tensor) -> Tensor:
+    def slopes() -> Tensor:
+        x = (torch.arange(-128.0, 128.0) - input_.zero_point).requires_grad_()
         y = operator.float_run([(x * input_.scale)[None]], {})[0] / output.scale
-        return y.clamp(-128.5 - output.zero_point, 127.5 - output.zero_point)
+        inside = y.clamp(-128.5 - output.zero_point, 127.5 - output.zero_point)
+        return torch.autograd.grad(inside.sum(), x)[0]
 
-    x = torch.arange(-128.0, 128.0) - input_.zero_point
-    (slopes,) = torch.func.vjp(steps, x)[1](torch.ones(256))
-    return values, slopes
+    # A thread of its own: inside a custom operator autograd is off, and torch.compile's modes may be on.
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return values, thread.submit(slopes).result()
 
 
 def _entries(table: Tensor, x: Tensor, zero_point: int) -> Tensor:

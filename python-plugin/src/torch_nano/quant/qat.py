@@ -61,6 +61,9 @@ class QatModule(nn.Module):
             name: tensor for name, tensor in graph.parameters.items() if name not in tensors | graph.derived
         }
         self._graph = graph.copy()
+        for node in graph.nodes:
+            # Made here, once: torch.compile cannot trace it.
+            _ = node.operator.text
         # Their numbers come from the module, in every run.
         self._graph.parameters = {name: torch.empty(0) for name in graph.parameters}
         self._batch_statistics = batch_statistics_of(graph) if batch_norm == "batch_statistics" else {}
