@@ -94,7 +94,7 @@ def test_windows_with_a_way_of_their_own(
 
 
 def test_fully_connected_layers_in_pairs(layer_count: int) -> None:
-    """Small layers of a multiple of 8 inputs and of 16 outputs have a packing of their own, on the host too."""
+    """Layers of a multiple of 8 inputs and of 16 outputs have a packing of their own, on the host too."""
     for seed in range(layer_count // SHARE):
         rng = np.random.default_rng(seed)
         inputs, outputs = 8 * int(rng.integers(1, 9)), 16 * int(rng.integers(1, 4))
