@@ -72,6 +72,7 @@ fn rounded_avx2(numbers: &mut [f32], plane: usize, multipliers: &[Multiplier], b
 }
 
 #[inline(always)]
+#[expect(clippy::manual_clamp, reason = "f32::clamp keeps NaN, max does not")]
 fn planes(numbers: &mut [f32], plane: usize, multipliers: &[Multiplier], bounds: Bounds) {
     for (plane, &multiplier) in numbers.chunks_mut(plane).zip(multipliers.iter().cycle()) {
         for number in plane {
