@@ -1,4 +1,4 @@
-"""One of two processes that train a network together: `python -m torch.distributed.run ddp_worker.py FILE`."""
+"""One of two processes that train a network together: `python -m torch.distributed.run ddp_worker.py OUT`."""
 
 from __future__ import annotations
 
