@@ -21,7 +21,7 @@ from skorch.callbacks import Callback  # type: ignore[import-untyped]
 from torch import nn
 from training import reproducible
 
-EPOCHS, FROZEN_FROM = 12, 8
+EPOCHS, FROZEN_FROM = 8, 6
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def estimator(qat: tn.QatModule) -> NeuralNetClassifier:
         qat,
         criterion=nn.CrossEntropyLoss,
         optimizer=torch.optim.Adam,
-        lr=3e-3,
+        lr=1e-2,
         max_epochs=EPOCHS,
         batch_size=64,
         train_split=None,

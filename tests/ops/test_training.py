@@ -10,6 +10,7 @@ from torch_nano.ops._clamp import ClampedOperator
 from torch_nano.ops._training import Convolution, straight_through, train_channels, train_input
 from torch_nano.ops.activation import Activation
 from torch_nano.ops.add import Add
+from torch_nano.ops.average_pool2d import AveragePool2d
 from torch_nano.ops.operator import Operator, Quantization
 from torch_nano.ops.requantize import Requantize
 from torch_nano.ops.softmax import Softmax
@@ -59,6 +60,12 @@ def test_the_numbers_are_those_of_the_integer_run(operator: type[Operator]) -> N
         assert torch.equal(y.detach().view(torch.int32), expected.view(torch.int32)), (
             f"seed {seed}: {case.operator}"
         )
+
+
+def test_a_mean_just_below_zero_is_zero_to_the_bit() -> None:
+    unit, x = Quantization(1.0, 0), torch.tensor([[[[-1.0, 0.0, 0.0]]]])
+    y = AveragePool2d(kernel=(1, 3)).train_run([x], {}, [unit], unit)
+    assert y.view(torch.int32).tolist() == [[[[0]]]]
 
 
 @every

@@ -21,8 +21,10 @@ def on_the_grid(qat: QatModule, x: Tensor) -> Tensor:
     return (x / quantization.scale).round() * quantization.scale
 
 
-@pytest.mark.parametrize("momentum", [0.1, None])
-@pytest.mark.parametrize("task", ["residual", "functions", "sequence", "watch", "separable"])
+@pytest.mark.parametrize(
+    ("task", "momentum"),
+    [("residual", 0.1), ("residual", None), ("functions", 0.1), ("sequence", 0.3), ("separable", 0.1)],
+)
 def test_without_rounding_it_is_torch_s_own_batch_norm(task: str, momentum: float | None) -> None:
     """Outputs, gradients and running statistics of train mode, against the float model's."""
     x, y = TASKS[task].data()

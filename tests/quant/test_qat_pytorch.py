@@ -47,12 +47,11 @@ def test_optimizers_and_schedulers(name: str) -> None:
         torch.testing.assert_close(parameter.detach(), old, rtol=0, atol=1e-7)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_autocast_changes_no_bit(dtype: torch.dtype) -> None:
-    for task in TASKS:
+def test_autocast_changes_no_bit() -> None:
+    for task in ("residual", "functions", "separable"):
         qat, x, y = prepared(task, batch_norm="batch_statistics")
         other = copy.deepcopy(qat)
-        with torch.autocast("cpu", dtype):
+        with torch.autocast("cpu", torch.bfloat16):
             output = other(x[:64])
             loss = F.cross_entropy(output, y[:64])
         loss.backward()

@@ -206,6 +206,22 @@ def test_a_change_from_outside_is_seen() -> None:
     ranges.frozen.zero_()
     ranges.refresh()
     assert not ranges.is_frozen("x")
+
+
+def test_a_copy_sees_as_many_changes_as_its_original_had() -> None:
+    """torch counts the changes of each tensor, those of a copy anew: the counts alone may be equal."""
+    ranges = TrainingRanges(["x", "y"], {"x": (0.0, 2.0), "y": (0.0, 1.0)}, "moving_average", 0.5)
+    for _ in range(2):
+        ranges.observe("x", torch.tensor([0.0, 4.0]))
+    ranges.freeze(["x", "y"], True)
     copied = copy.deepcopy(ranges)
-    copied.load_state_dict({"bounds": torch.tensor([[0.0, 8.0]]), "frozen": torch.tensor([1])})
-    assert copied.is_frozen("x") and copied.quantization("x").scale == pytest.approx(8 / 255)
+    while copied.bounds._version < ranges.bounds._version:
+        copied.bounds.copy_(torch.tensor([[0.0, 8.0], [0.0, 1.0]]))
+        copied.frozen.copy_(torch.tensor([1, 1]))
+    copied.refresh()
+    assert (copied.bounds._version, copied.frozen._version) == (
+        ranges.bounds._version,
+        ranges.frozen._version,
+    )
+    assert ranges.quantization("x").scale == pytest.approx(3.5 / 255)
+    assert copied.quantization("x").scale == pytest.approx(8 / 255)
