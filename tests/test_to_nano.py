@@ -187,7 +187,7 @@ def test_calibration_data_of_all_kinds(conv_net, nano):
 
 
 def test_dead_channels_and_constant_layers():
-    # The biases of this seed are not so small that the last layer, whose input has scale 1, could not hold them.
+    # The biases of this seed are not too small for the last layer, whose input has scale 1.
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 3, 1), nn.Flatten(), nn.Linear(12, 2))
     with torch.no_grad():
