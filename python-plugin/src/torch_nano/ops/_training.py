@@ -7,6 +7,7 @@ and no layer needs to subtract. One custom operator serves all layers with weigh
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -209,6 +210,7 @@ def _forward(
     return y, integers.float() * reals.float().reshape(-1, 1, 1, 1)
 
 
+@lru_cache(maxsize=256)
 def clamp_steps(low: float | None, high: float | None, output: Quantization) -> tuple[int, int]:
     """The bounds of a clamp as numbers without their zero point.
 
