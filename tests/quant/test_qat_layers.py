@@ -1,5 +1,7 @@
 """Layers in training that are not rounded, dropout, and what is refused."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -183,20 +185,49 @@ def test_the_gradient_goes_through_what_dropout_keeps() -> None:
     torch.testing.assert_close(leaf.grad, kept.sum(1, keepdim=True) * 2 * 0.5, rtol=1e-5, atol=1e-5)
 
 
-def test_dropouts_that_integers_cannot_do_are_refused() -> None:
-    class Bypassed(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.linear = nn.Linear(4, 4)
-            self.dropout = nn.Dropout(0.5)
+class Bypassed(nn.Module):
+    """A tensor that is read through a dropout, and beside it by a function of the caller's."""
 
-        def forward(self, x: Tensor) -> Tensor:
-            x = self.linear(x)
-            y: Tensor = torch.sigmoid(x) + self.dropout(x)
-            return y
+    def __init__(self, forward: Callable[[Tensor, nn.Module], Tensor]) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.dropout = nn.Dropout(0.5)
+        self.rest = forward
 
+    def forward(self, x: Tensor) -> Tensor:
+        return self.rest(self.linear(x), self.dropout)
+
+
+BYPASSES: dict[str, Callable[[Tensor, nn.Module], Tensor]] = {
+    "before": lambda x, dropout: torch.sigmoid(x) + dropout(x),
+    "behind": lambda x, dropout: x + dropout(x),
+    "sum first": lambda x, dropout: dropout(x) + x,
+    "a layer behind": lambda x, dropout: dropout(x) + torch.sigmoid(x),
+    "a function": lambda x, dropout: x + F.dropout(x, 0.5, dropout.training),
+    "a function by name": lambda x, dropout: x + F.dropout(input=x, training=dropout.training),
+    "another shape": lambda x, dropout: x + dropout(x.reshape(-1, 4)),
+    "twice": lambda x, dropout: dropout(x) + dropout(x),
+}
+
+
+@pytest.mark.parametrize("name", BYPASSES)
+def test_a_dropout_beside_which_its_input_is_read_is_refused(name: str) -> None:
+    model = Bypassed(BYPASSES[name])
     with pytest.raises(tn.UnsupportedError, match="read by others, without the dropout"):
-        tn.prepare_qat(Bypassed(), torch.zeros(2, 4))
+        tn.prepare_qat(model, torch.zeros(2, 4))
+    # Evaluation has no dropout: such a model can be exported.
+    assert tn.to_nano(model, torch.zeros(2, 4), calibrate=torch.randn(8, 4)).head is None
+
+
+def test_a_dropped_tensor_may_be_read_twice() -> None:
+    def forward(x: Tensor, dropout: nn.Module) -> Tensor:
+        x = dropout(x)
+        return x + torch.sigmoid(x)
+
+    tn.prepare_qat(Bypassed(forward), torch.zeros(2, 4))
+
+
+def test_dropouts_that_integers_cannot_do_are_refused() -> None:
     with pytest.raises(tn.UnsupportedError, match=r"use nn.Dropout"):
         tn.prepare_qat(nn.Sequential(nn.Linear(4, 4), nn.AlphaDropout()), torch.zeros(2, 4))
 

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind, OutputKind
+from torch.overrides import TorchFunctionMode
 
 from ..errors import CaptureError, InputError, UnsupportedError, UnsupportedNode
 from ..modes import evaluation_mode
@@ -38,6 +40,9 @@ _ALIASES: frozenset[Target] = frozenset(
 )
 #: ... or as a copy of it.
 _COPIES: frozenset[Target] = frozenset({aten.clone.default})
+_DROPOUTS = frozenset(
+    {F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout}
+)
 _LARGEST_RANK = 3
 
 
@@ -75,7 +80,7 @@ def _export(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
     if like.is_floating_point():
         batch = batch.to(like.device, like.dtype)
     try:
-        with evaluation_mode(model), torch.no_grad():
+        with evaluation_mode(model), torch.no_grad(), _SeparateDropouts():
             return torch.export.export(model, (batch,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
     except Exception as error:
         reason = str(error).strip().split("\n\n")[0] or type(error).__name__
@@ -83,6 +88,25 @@ def _export(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
             f"torch.export cannot trace {type(model).__name__} with an input of shape {tuple(batch.shape)}: "
             f"{reason}"
         ) from error
+
+
+class _SeparateDropouts(TorchFunctionMode):
+    """Gives every dropout an alias of its input.
+
+    In evaluation a dropout returns the tensor it is given, and torch.export takes whoever reads that tensor,
+    before the dropout or behind it, for a reader of the dropout.
+    """
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if function in _DROPOUTS and not kwargs.get("inplace"):
+            if args:
+                args = (aten.alias(args[0]), *args[1:])
+            else:
+                kwargs["input"] = aten.alias(kwargs["input"])
+        return function(*args, **kwargs)
 
 
 class _Capture:
@@ -194,6 +218,8 @@ class _Capture:
             meaning = self.meaning[node] = self.meaning[source]
             self.memory[node] = node if target in _COPIES else self.memory[source]
             if "train" in arguments and isinstance(meaning, Value):
+                while len(source.users) == 1 and source.target is aten.alias.default:
+                    source = source.all_input_nodes[0]
                 meaning.dropouts += (_dropout(node, arguments["p"], bypassed=len(source.users) > 1),)
             return
         operators = self.operators.get(target)

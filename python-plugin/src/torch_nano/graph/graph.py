@@ -136,10 +136,20 @@ class Graph:
     def remove(self, node: Node) -> None:
         """Takes out a node of one input: whoever read its output reads its input."""
         (source,) = node.inputs
+        self.hand_back_dropouts(node)
         self.nodes = [other for other in self.nodes if other is not node]
         self.redirect(node.output, source)
-        self.values[source].dropouts += self.values[node.output].dropouts
         del self.values[node.output]
+
+    def hand_back_dropouts(self, node: Node) -> None:
+        """Moves the dropouts behind a node of one input to behind that input, before the node goes."""
+        (source,) = node.inputs
+        bypassed = len(self.consumers(source)) > 1 or source in self.outputs
+        output = self.values[node.output]
+        self.values[source].dropouts += tuple(
+            replace(dropout, bypassed=dropout.bypassed or bypassed) for dropout in output.dropouts
+        )
+        output.dropouts = ()
 
     def redirect(self, old: str, new: str) -> None:
         """Whoever reads value `old`, the graph's outputs included, reads `new`."""

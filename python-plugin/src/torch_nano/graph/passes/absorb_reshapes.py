@@ -76,15 +76,17 @@ def _sink(graph: Graph) -> None:
 
 
 def _absorb(graph: Graph, node: Node) -> None:
-    source = graph.values[node.inputs[0]]
-    shape = source.shape
-    absorbed = graph.consumers(node.output)
-    for reader in absorbed:
-        if isinstance(reader.operator, FullyConnected) and len(shape) > 1:
-            reader.operator = replace(reader.operator, flattened=shape)
-            reader.inputs = list(node.inputs)
-    if absorbed and not graph.consumers(node.output):
-        source.dropouts += graph.values[node.output].dropouts
+    shape = graph.values[node.inputs[0]].shape
+    readers = [
+        reader for reader in graph.consumers(node.output) if isinstance(reader.operator, FullyConnected)
+    ]
+    if len(shape) == 1 or not readers:
+        return
+    graph.hand_back_dropouts(node)
+    for reader in readers:
+        assert isinstance(reader.operator, FullyConnected)
+        reader.operator = replace(reader.operator, flattened=shape)
+        reader.inputs = list(node.inputs)
 
 
 def _is_free(graph: Graph, node: Node) -> bool:
