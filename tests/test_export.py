@@ -48,7 +48,7 @@ def test_the_module_compiles_and_runs_to_the_same_bytes(nano_with_head, tmp_path
     )
     (tmp_path / "src" / "main.rs").write_text(
         """mod model;
-        use nano_core::{Model, train::SgdHead};
+        use nano_core::{Model, image::Image, train::Head};
         use std::io::Read;
 
         fn main() {
@@ -59,8 +59,9 @@ def test_the_module_compiles_and_runs_to_the_same_bytes(nano_with_head, tmp_path
             run.input(0).copy_from_slice(&input.map(|byte| byte as i8));
             run.run();
             let features: [i8; model::OUTPUT_LENGTH] = run.output(0).try_into().unwrap();
-            let (mut state, mut scratch) = ([0; model::HEAD_STATE_LENGTH], [0; model::CLASSES]);
-            let mut head = SgdHead::new(run.image(), &mut state, &mut scratch).unwrap();
+            let ram = Box::leak(Box::new([0; model::HEAD.unwrap().words()]));
+            let image = Image::new(model::IMAGE).unwrap();
+            let mut head: model::Head = Head::new(&image, ram).unwrap();
             println!("{:?}", head.logits(&features).unwrap());
             println!("{}", model::LABELS.join("\\n"));
         }
@@ -86,7 +87,7 @@ def test_the_module_compiles_and_runs_to_the_same_bytes(nano_with_head, tmp_path
 def test_without_a_head(nano, tmp_path):
     nano.export(tmp_path)
     text = (tmp_path / "model.rs").read_text()
-    assert "CLASSES: usize = 0;" in text and "HEAD_STATE_LENGTH: usize = 0;" in text
+    assert "CLASSES: usize = 0;" in text and "HeadSizes> = None;" in text and "train::NoHead;" in text
     assert "nano_core::ops::FULLY_CONNECTED," in text and '"a",' in text
 
 

@@ -109,6 +109,20 @@ pub enum Error {
         /// Number of classes of the head.
         classes: usize,
     },
+    /// The model's trainer cannot do what is asked.
+    Unsupported {
+        /// The trainer.
+        trainer: &'static str,
+        /// What it cannot do.
+        request: &'static str,
+    },
+    /// There is no more room, by design of the image or in the numbers that count.
+    Full {
+        /// Of what.
+        name: &'static str,
+        /// How much of it there can be.
+        capacity: usize,
+    },
 }
 
 impl fmt::Display for Error {
@@ -145,6 +159,8 @@ impl fmt::Display for Error {
             Error::NoHead => write!(f, "this image has no trainable head"),
             Error::Length { name, needed, given } => write!(f, "{name} has length {given}, {needed} is needed"),
             Error::Label { label, classes } => write!(f, "label {label} is not below the number of classes, {classes}"),
+            Error::Unsupported { trainer, request } => write!(f, "{trainer} cannot {request}"),
+            Error::Full { name, capacity } => write!(f, "there is room for {capacity} {name}, and no more"),
         }
     }
 }

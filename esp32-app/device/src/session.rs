@@ -2,7 +2,7 @@
 
 use embedded_io::{Read, Write};
 use nano_core::image::Image;
-use nano_core::train::{FeatureRing, SgdHead};
+use nano_core::train::{AnyHead, FeatureRing, Head, HeadSizes, Target};
 use nano_core::{Error, Model, Operator};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -20,9 +20,9 @@ pub struct Sizes {
     pub output: usize,
     /// Number of layers.
     pub layers: usize,
-    /// Classes of the head, 0 without one.
-    pub classes: usize,
-    /// Places of the ring of recent features.
+    /// The trainable head, if there is one.
+    pub head: Option<HeadSizes>,
+    /// Places of the ring of recent features, for a head that uses one.
     pub ring: usize,
 }
 
@@ -34,7 +34,7 @@ impl Sizes {
             input: image.input(0).len(),
             output: image.output(0).len(),
             layers: image.nodes().count(),
-            classes: image.head().map_or(0, |head| head.classes as usize),
+            head: image.head().map(HeadSizes::of),
             ring,
         }
     }
@@ -46,10 +46,9 @@ impl Sizes {
             self.send(),
             self.receive(),
             self.layers.saturating_mul(4),
-            self.head().saturating_mul(2),
-            self.classes.saturating_mul(4),
+            self.head_words().saturating_mul(4),
             self.places().saturating_mul(self.output),
-            self.places().saturating_mul(2),
+            self.places().saturating_mul(4),
         ];
         let mut words = 0usize;
         let mut index = 0;
@@ -60,17 +59,22 @@ impl Sizes {
             words = words.saturating_add(bytes[index].div_ceil(4));
             index += 1;
         }
-        words
+        if words > usize::MAX / 4 { usize::MAX } else { words }
     }
 
-    /// int16 of the head's state.
-    const fn head(&self) -> usize {
-        if self.classes == 0 { 0 } else { SgdHead::state_length(self.classes, self.output) }
+    const fn head_words(&self) -> usize {
+        match self.head {
+            Some(head) => head.words(),
+            None => 0,
+        }
     }
 
-    /// Places of the ring: none without a head.
+    /// Places of the ring: none without a head that uses it.
     const fn places(&self) -> usize {
-        if self.classes == 0 { 0 } else { self.ring }
+        match self.head {
+            Some(head) if head.uses_ring() => self.ring,
+            _ => 0,
+        }
     }
 
     const fn receive(&self) -> usize {
@@ -78,8 +82,11 @@ impl Sizes {
     }
 
     const fn send(&self) -> usize {
-        let prediction = self.output.saturating_add(self.classes.saturating_mul(4));
-        let head = self.head().saturating_mul(2);
+        let (classes, head) = match self.head {
+            Some(head) => (head.classes, head.state_bytes()),
+            None => (0, 0),
+        };
+        let prediction = self.output.saturating_add(classes.saturating_mul(4));
         let profile = self.layers.saturating_mul(4);
         let largest = if prediction > head { prediction } else { head };
         frame::length(if largest > profile { largest } else { profile })
@@ -87,20 +94,23 @@ impl Sizes {
 }
 
 /// A model, its head, its ring of recent features, and the conversation about them.
-pub struct Session<'a, C> {
+///
+/// `H` is the trainer of the model's head: a program for one model names it, and no other is linked.
+pub struct Session<'a, C, H = AnyHead<'a>> {
     model: Model<'a>,
-    head: Option<(SgdHead<'a>, FeatureRing<'a>)>,
+    head: Option<H>,
+    ring: Option<FeatureRing<'a>>,
     layers: &'a mut [u32],
     receive: &'a mut [u8],
     send: &'a mut [u8],
     counter: C,
 }
 
-impl<'a, C: FnMut() -> u64> Session<'a, C> {
+impl<'a, C: FnMut() -> u64, H: Head<'a>> Session<'a, C, H> {
     /// A session about `image` in `ram`, which needs [`Sizes::words`]; `counter` counts instructions or cycles.
     ///
     /// # Errors
-    /// What [`Model::new`] and [`SgdHead::new`] refuse; [`Error::Length`] if the RAM is too small, the head has a ring without
+    /// What [`Model::new`] and [`Head::new`] refuse; [`Error::Length`] if the RAM is too small, the head has a ring without
     /// places, or the model has more than one input or output.
     pub fn new(
         image: &'a [u8],
@@ -125,15 +135,16 @@ impl<'a, C: FnMut() -> u64> Session<'a, C> {
         let receive = take(&mut ram, sizes.receive());
         let send = take(&mut ram, sizes.send());
         let layers = take(&mut ram, sizes.layers);
-        let head = if view.head().is_some() {
-            let head = SgdHead::new(&view, take(&mut ram, sizes.head()), take(&mut ram, sizes.classes))?;
-            let ring =
-                FeatureRing::new(sizes.output, take(&mut ram, sizes.ring * sizes.output), take(&mut ram, sizes.ring))?;
-            Some((head, ring))
-        } else {
-            None
-        };
-        Ok(Session { model, head, layers, receive, send, counter })
+        let (mut head, mut ring) = (None, None);
+        if let Some(needed) = sizes.head {
+            head = Some(H::new(&view, take(&mut ram, needed.words()))?);
+            let places = sizes.places();
+            if needed.uses_ring() {
+                let features = take(&mut ram, places * sizes.output);
+                ring = Some(FeatureRing::new(sizes.output, features, take(&mut ram, places))?);
+            }
+        }
+        Ok(Session { model, head, ring, layers, receive, send, counter })
     }
 
     /// Answers requests until the stream fails or ends.
@@ -167,7 +178,7 @@ impl<'a, C: FnMut() -> u64> Session<'a, C> {
 
     /// The frame that answers the frame in the first `received` bytes of the buffer.
     fn answer(&mut self, received: usize, overrun: bool) -> &[u8] {
-        let Session { model, head, layers, receive, send, counter } = self;
+        let Session { model, head, ring, layers, receive, send, counter } = self;
         let limit = receive.len() as u32;
         let request = if overrun {
             Err(Failure::TooLong { limit })
@@ -175,16 +186,17 @@ impl<'a, C: FnMut() -> u64> Session<'a, C> {
             frame::decode::<Request<'_>>(&mut receive[..received]).ok_or(Failure::Frame)
         };
         let response = request
-            .and_then(|request| respond(request, model, head.as_mut(), layers, counter))
+            .and_then(|request| respond(request, model, head.as_mut(), ring.as_mut(), layers, counter))
             .unwrap_or_else(Response::Refused);
         frame::encode(&response, send).expect("the buffer is made for the longest response")
     }
 }
 
-fn respond<'s, C: FnMut() -> u64>(
+fn respond<'s, 'h, C: FnMut() -> u64>(
     request: Request<'_>,
     model: &'s mut Model<'_>,
-    head: Option<&'s mut (SgdHead<'_>, FeatureRing<'_>)>,
+    head: Option<&'s mut impl Head<'h>>,
+    ring: Option<&'s mut FeatureRing<'_>>,
     layers: &'s mut [u32],
     counter: &mut C,
 ) -> Result<Response<'s>, Failure> {
@@ -198,7 +210,7 @@ fn respond<'s, C: FnMut() -> u64>(
                 input_length: image.input(0).len() as u32,
                 output_length: image.output(0).len() as u32,
                 classes: image.head().map_or(0, |head| head.classes),
-                ring_capacity: head.map_or(0, |(_, ring)| ring.capacity() as u32),
+                ring_capacity: ring.map_or(0, |ring| ring.capacity() as u32),
                 arena_length: image.arena_length() as u32,
             })
         }
@@ -208,7 +220,7 @@ fn respond<'s, C: FnMut() -> u64>(
             model.run();
             let output = model.output(0);
             let logits = match head {
-                Some((head, _)) => head.logits(output)?,
+                Some(head) => head.logits(output)?,
                 None => &[],
             };
             let ticks = counter() - start;
@@ -226,17 +238,25 @@ fn respond<'s, C: FnMut() -> u64>(
             Ok(Response::Profile { layers: layers.as_bytes() })
         }
         Request::Learn { label, input } => {
-            let (head, ring) = head.ok_or(Failure::NoHead)?;
-            if usize::from(label) >= head.classes() {
-                return Err(Failure::Label { label: label.into(), classes: head.classes() as u32 });
-            }
+            let head = head.ok_or(Failure::NoHead)?;
+            let target = Target::Class(label);
+            head.check(target)?;
             set_input(model, input)?;
             model.run();
-            ring.push(model.output(0), label)?;
-            Ok(Response::Learned { samples: ring.len() as u32 })
+            match ring {
+                Some(ring) => {
+                    ring.push(model.output(0), target)?;
+                    Ok(Response::Learned { samples: ring.len() as u32 })
+                }
+                None => {
+                    head.learn(model.output(0), target)?;
+                    Ok(Response::Learned { samples: 0 })
+                }
+            }
         }
         Request::Train { epochs } => {
-            let (head, ring) = head.ok_or(Failure::NoHead)?;
+            let head = head.ok_or(Failure::NoHead)?;
+            let ring = ring.ok_or(Failure::Other)?;
             if ring.is_empty() {
                 return Err(Failure::EmptyRing);
             }
@@ -246,12 +266,14 @@ fn respond<'s, C: FnMut() -> u64>(
             Ok(Response::Trained { steps, ticks: counter() - start })
         }
         Request::ReadHead => {
-            let (head, _) = head.ok_or(Failure::NoHead)?;
+            let head = head.ok_or(Failure::NoHead)?;
             Ok(Response::Head { state: head.state() })
         }
         Request::Reset => {
-            if let Some((head, ring)) = head {
+            if let Some(head) = head {
                 head.reset();
+            }
+            if let Some(ring) = ring {
                 ring.clear();
             }
             Ok(Response::Reset)

@@ -30,7 +30,7 @@ const RAM: Sizes = Sizes {
     input: model::INPUT_LENGTH,
     output: model::OUTPUT_LENGTH,
     layers: model::LAYERS,
-    classes: model::CLASSES,
+    head: model::HEAD,
     ring: RING,
 };
 
@@ -62,7 +62,7 @@ fn main() -> ! {
     let cycles_per_tick = u64::from(esp_hal::clock::cpu_clock().as_hz()) / SystemTimer::ticks_per_second();
     let cycles = || SystemTimer::unit_value(Unit::Unit0) * cycles_per_tick;
 
-    let session = Session::new(model::IMAGE, model::OPERATORS, WORDS.take(), RING, cycles);
+    let session = Session::<_, model::Head>::new(model::IMAGE, model::OPERATORS, WORDS.take(), RING, cycles);
     let mut session = session.unwrap_or_else(|error| panic!("{error}"));
     loop {
         let Ok(()) = session.serve(&mut serial);

@@ -6,6 +6,7 @@
 mod board;
 mod console;
 
+use nano_core::train::AnyHead;
 use torch_nano_device::Session;
 
 /// Words of RAM for any model: arena, head, ring, buffers.
@@ -18,7 +19,7 @@ extern "C" fn main() -> ! {
     board::protect_flash();
     // SAFETY: `main` runs once, and nothing else names RAM.
     let ram = unsafe { (&raw mut RAM).as_mut_unchecked() };
-    let session = Session::new(board::image(), nano_core::ops::ALL, ram, RING, board::instructions);
+    let session = Session::<_, AnyHead<'_>>::new(board::image(), nano_core::ops::ALL, ram, RING, board::instructions);
     let mut session = session.unwrap_or_else(|error| panic!("{error}"));
     let mut console = console::Console::new().unwrap();
     session.serve(&mut console).unwrap();

@@ -1,7 +1,11 @@
 //! Learning on the device: trainable heads and the ring of recent features they learn from.
 
+mod head;
+mod no_head;
 mod ring;
 pub(crate) mod sgd;
 
+pub use head::{AnyHead, Head, HeadSizes, Target};
+pub use no_head::NoHead;
 pub use ring::FeatureRing;
 pub use sgd::SgdHead;

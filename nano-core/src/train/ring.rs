@@ -1,16 +1,17 @@
-//! A ring of the most recent features and their labels.
+//! A ring of the most recent features and their targets.
 
 use crate::Error;
+use crate::train::Target;
 
-/// The most recent labelled features, in RAM that the caller gives; when it is full the oldest goes.
+/// The most recent features with their targets, in RAM that the caller gives; when it is full the oldest goes.
 ///
 /// ```
-/// use nano_core::train::FeatureRing;
-/// let (mut features, mut labels) = ([0; 4], [0; 2]);
-/// let mut ring = FeatureRing::new(2, &mut features, &mut labels)?;
-/// ring.push(&[1, 1], 0)?;
-/// ring.push(&[2, 2], 1)?;
-/// ring.push(&[3, 3], 2)?;
+/// use nano_core::train::{FeatureRing, Target};
+/// let (mut features, mut targets) = ([0; 4], [0; 2]);
+/// let mut ring = FeatureRing::new(2, &mut features, &mut targets)?;
+/// ring.push(&[1, 1], Target::Class(0))?;
+/// ring.push(&[2, 2], Target::Class(1))?;
+/// ring.push(&[3, 3], Target::Class(2))?;
 /// assert_eq!(ring.get(0), (&[2, 2][..], 1));
 /// assert_eq!(ring.get(1), (&[3, 3][..], 2));
 /// # Ok::<(), nano_core::Error>(())
@@ -18,27 +19,27 @@ use crate::Error;
 pub struct FeatureRing<'a> {
     width: usize,
     features: &'a mut [i8],
-    labels: &'a mut [u16],
+    targets: &'a mut [u32],
     oldest: usize,
     length: usize,
 }
 
 impl<'a> FeatureRing<'a> {
-    /// An empty ring of `labels.len()` places of `width` features each.
+    /// An empty ring of `targets.len()` places of `width` features each.
     ///
     /// # Errors
-    /// [`Error::Length`] unless `features` has `width` bytes for every label and there is room for one.
-    pub fn new(width: usize, features: &'a mut [i8], labels: &'a mut [u16]) -> Result<Self, Error> {
-        let needed = width * labels.len();
+    /// [`Error::Length`] unless `features` has `width` bytes for every target and there is room for one.
+    pub fn new(width: usize, features: &'a mut [i8], targets: &'a mut [u32]) -> Result<Self, Error> {
+        let needed = width * targets.len();
         if needed == 0 || features.len() != needed {
             return Err(Error::Length { name: "ring features", needed, given: features.len() });
         }
-        Ok(FeatureRing { width, features, labels, oldest: 0, length: 0 })
+        Ok(FeatureRing { width, features, targets, oldest: 0, length: 0 })
     }
 
     /// Number of places.
     pub fn capacity(&self) -> usize {
-        self.labels.len()
+        self.targets.len()
     }
 
     /// Number of samples held.
@@ -60,13 +61,13 @@ impl<'a> FeatureRing<'a> {
     ///
     /// # Errors
     /// [`Error::Length`] if the number of features is another.
-    pub fn push(&mut self, features: &[i8], label: u16) -> Result<(), Error> {
+    pub fn push(&mut self, features: &[i8], target: Target) -> Result<(), Error> {
         if features.len() != self.width {
             return Err(Error::Length { name: "features", needed: self.width, given: features.len() });
         }
         let place = self.place(self.length % self.capacity());
         self.features[place * self.width..][..self.width].copy_from_slice(features);
-        self.labels[place] = label;
+        self.targets[place] = target.word();
         if self.length < self.capacity() {
             self.length += 1;
         } else {
@@ -75,14 +76,14 @@ impl<'a> FeatureRing<'a> {
         Ok(())
     }
 
-    /// Sample `index`, 0 being the oldest.
+    /// Sample `index`, 0 being the oldest: features, and the target as [`Target::word`] gives it.
     ///
     /// # Panics
     /// If `index` is not below [`FeatureRing::len`].
-    pub fn get(&self, index: usize) -> (&[i8], u16) {
+    pub fn get(&self, index: usize) -> (&[i8], u32) {
         assert!(index < self.length, "sample {index} of {}", self.length);
         let place = self.place(index);
-        (&self.features[place * self.width..][..self.width], self.labels[place])
+        (&self.features[place * self.width..][..self.width], self.targets[place])
     }
 
     fn place(&self, index: usize) -> usize {

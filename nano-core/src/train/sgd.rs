@@ -17,14 +17,13 @@
 //! `sum p >= 2^15`, so `p_k * floor(2^30 / sum p) <= 2^30`. `|e_k| <= 2^15` and `C < 2^15`, so step 6 stays below 2^30 + 2^14 and
 //! `|g_k x_i| < 2^23`.
 
-use zerocopy::IntoBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 use crate::Error;
 use crate::image::{HeadRecord, Image};
-use crate::train::FeatureRing;
+use crate::train::{FeatureRing, Head, HeadSizes, Target};
 
-/// [`HeadRecord::trainer`] of this head.
-const TRAINER: u32 = 1;
+const NAME: &str = "SgdHead";
 const LARGEST_FEATURES: usize = 1 << 15;
 const BIAS_INPUT: i32 = 128;
 const LARGEST_ERROR_LEFT_ALONE: i32 = 1024;
@@ -67,6 +66,9 @@ pub struct SgdHead<'a> {
 }
 
 impl<'a> SgdHead<'a> {
+    /// [`HeadRecord::trainer`] of this head.
+    pub const TRAINER: u32 = 1;
+
     /// Length of the state a head of these sizes needs: four words and two bytes per parameter in all.
     ///
     /// Sizes that no memory holds give `usize::MAX`.
@@ -82,7 +84,7 @@ impl<'a> SgdHead<'a> {
         let record = image.head().ok_or(Error::NoHead)?;
         let field = |name, value: i64| Err(Error::Field { name, value });
         let [multiplier, multiplier_shift, rate, rate_shift] = record.constants;
-        if record.trainer != TRAINER {
+        if record.trainer != Self::TRAINER {
             return field("head trainer", record.trainer.into());
         }
         if !(1..=1 << 15).contains(&record.classes) || record.features as usize > LARGEST_FEATURES {
@@ -98,7 +100,7 @@ impl<'a> SgdHead<'a> {
             return field("head logit scale (bits)", record.logit_scale.to_bits().into());
         }
         let initial = image.head_state(record);
-        let initial = <[i16] as zerocopy::FromBytes>::ref_from_bytes(initial)
+        let initial = <[i16]>::ref_from_bytes(initial)
             .map_err(|_| Error::Field { name: "head state length", value: initial.len() as i64 })?;
         let needed = Self::state_length(record.classes as usize, record.features as usize);
         if initial.len() + PREFIX != needed {
@@ -221,7 +223,7 @@ impl<'a> SgdHead<'a> {
             let mut index = self.next_random() % count;
             for _ in 0..count {
                 let (features, label) = ring.get(index as usize);
-                self.step(features, label.into())?;
+                self.step(features, label as usize)?;
                 index = (index + stride) % count;
             }
         }
@@ -304,6 +306,93 @@ impl<'a> SgdHead<'a> {
     }
 }
 
+impl<'a> Head<'a> for SgdHead<'a> {
+    fn new(image: &Image<'a>, ram: &'a mut [u32]) -> Result<Self, Error> {
+        let sizes = HeadSizes::of(image.head().ok_or(Error::NoHead)?);
+        let (needed, given) = (sizes.words(), ram.len());
+        if given != needed {
+            return Err(Error::Length { name: "head RAM in words", needed, given });
+        }
+        let (state, scratch) = ram.split_at_mut(needed - sizes.classes);
+        let state = <[i16]>::mut_from_bytes(state.as_mut_bytes()).expect("words are aligned");
+        let length = Self::state_length(sizes.classes, sizes.features);
+        Self::new(image, &mut state[..length], zerocopy::transmute_mut!(scratch))
+    }
+
+    fn sizes(&self) -> HeadSizes {
+        HeadSizes::of(self.record)
+    }
+
+    fn classes(&self) -> usize {
+        self.classes()
+    }
+
+    fn features(&self) -> usize {
+        self.features()
+    }
+
+    fn logit_scale(&self) -> f32 {
+        self.logit_scale()
+    }
+
+    fn logits(&mut self, features: &[i8]) -> Result<&[i32], Error> {
+        self.logits(features)
+    }
+
+    fn target(&self, word: u32) -> Target {
+        Target::Class(word as u16)
+    }
+
+    fn check(&self, target: Target) -> Result<(), Error> {
+        match target {
+            Target::Class(label) if usize::from(label) < self.classes() => Ok(()),
+            Target::Class(label) => Err(Error::Label { label: label.into(), classes: self.classes() }),
+            _ => Err(Error::Unsupported { trainer: NAME, request: "learn from a target of this kind" }),
+        }
+    }
+
+    fn learn(&mut self, features: &[i8], target: Target) -> Result<(), Error> {
+        self.check(target)?;
+        self.step(features, target.word() as usize)
+    }
+
+    fn unlearn(&mut self, _: &[i8], _: Target) -> Result<(), Error> {
+        Err(Error::Unsupported { trainer: NAME, request: "unlearn a sample" })
+    }
+
+    fn train(&mut self, ring: &FeatureRing<'_>, epochs: u32) -> Result<(), Error> {
+        self.train(ring, epochs)
+    }
+
+    fn commit(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn add_class(&mut self) -> Result<usize, Error> {
+        Err(Error::Unsupported { trainer: NAME, request: "add a class" })
+    }
+
+    fn forget(&mut self, _: usize) -> Result<(), Error> {
+        Err(Error::Unsupported { trainer: NAME, request: "forget a class" })
+    }
+
+    fn merge(&mut self, _: &[u8]) -> Result<(), Error> {
+        Err(Error::Unsupported { trainer: NAME, request: "merge two heads exactly" })
+    }
+
+    fn state(&self) -> &[u8] {
+        self.state()
+    }
+
+    fn load(&mut self, state: &[u8]) -> Result<(), Error> {
+        self.load(state)
+    }
+
+    fn reset(&mut self) {
+        self.reset();
+    }
+}
+
 /// Refuses a stored weight with `|V| > largest`.
 fn check_weight(stored: i16, largest: i32) -> Result<(), Error> {
     let v = i32::from(stored) - 128;
@@ -360,7 +449,7 @@ pub(crate) fn pack(
         (v + 0.5f64.copysign(v)) as i16 + 128
     });
     let record = HeadRecord {
-        trainer: TRAINER,
+        trainer: SgdHead::TRAINER,
         classes: classes as u32,
         features: width as u32,
         constants: [multiplier as i32, multiplier_shift, rate as i32, -exponent],

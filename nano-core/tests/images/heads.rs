@@ -2,7 +2,7 @@
 
 use nano_core::Error;
 use nano_core::image::Image;
-use nano_core::train::{FeatureRing, SgdHead};
+use nano_core::train::{FeatureRing, SgdHead, Target};
 
 use crate::builder::{Aligned, conv_net, head_net, place};
 
@@ -152,14 +152,14 @@ fn training_on_an_empty_ring_changes_nothing_and_a_wrong_ring_is_refused() {
         let mut ring = FeatureRing::new(FEATURES, &mut samples, &mut labels).unwrap();
         head.train(&ring, 1000).unwrap();
         assert_eq!(head.state(), before);
-        ring.push(&features(0), CLASSES as u16).unwrap();
+        ring.push(&features(0), Target::Class(CLASSES as u16)).unwrap();
         assert_eq!(head.train(&ring, 1), Err(Error::Label { label: CLASSES, classes: CLASSES }));
 
         let (mut samples, mut labels) = ([0; 2], [0; 1]);
         let mut narrow = FeatureRing::new(2, &mut samples, &mut labels).unwrap();
-        narrow.push(&[1, 2], 0).unwrap();
+        narrow.push(&[1, 2], Target::Class(0)).unwrap();
         assert_eq!(head.train(&narrow, 1), Err(Error::Length { name: "features", needed: FEATURES, given: 2 }));
-        assert_eq!(narrow.push(&[1], 0), Err(Error::Length { name: "features", needed: 2, given: 1 }));
+        assert_eq!(narrow.push(&[1], Target::Class(0)), Err(Error::Length { name: "features", needed: 2, given: 1 }));
     })
     .unwrap();
     for (features, labels) in [(0, 0), (5, 2), (6, 0)] {

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use nano_core::image::Image;
-use nano_core::train::{FeatureRing, SgdHead};
+use nano_core::train::{FeatureRing, SgdHead, Target};
 use nano_core::{Error, Model, ops};
 
 use crate::builder::{Aligned, conv_net, head_net, place, two_by_two, variants_net};
@@ -49,7 +49,7 @@ fn exercise(bytes: &[u8], random: &mut fastrand::Rng) -> Result<(), Error> {
         let label = random.u16(..classes as u16);
         assert!(head.predict(&sample)? < classes);
         head.step(&sample, label.into())?;
-        ring.push(&sample, label)?;
+        ring.push(&sample, Target::Class(label))?;
     }
     head.train(&ring, 4)?;
     let saved = head.state().to_vec();

@@ -2,7 +2,7 @@
 
 use nano_core::Error;
 use nano_core::image::Image;
-use nano_core::train::{self, FeatureRing};
+use nano_core::train::{AnyHead, FeatureRing, Head, HeadSizes, Target};
 use numpy::ndarray::Array2;
 use numpy::{IntoPyArray, PyArray2, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::prelude::*;
@@ -11,7 +11,7 @@ use pyo3::types::PyBytes;
 use crate::model::Aligned;
 use crate::refuse;
 
-/// A head trained by stochastic gradient descent in integers: nano-core's `SgdHead`, in Python's memory.
+/// nano-core's head of an image, whichever trainer it names, in Python's memory.
 #[pyclass(module = "torch_nano._native")]
 pub(crate) struct SgdHead {
     image: Aligned,
@@ -20,12 +20,11 @@ pub(crate) struct SgdHead {
 
 impl SgdHead {
     /// Runs `act` on the head in its present state, and keeps the state that it leaves; after an error, the state before.
-    fn with<T>(&mut self, act: impl FnOnce(&mut train::SgdHead<'_>) -> Result<T, Error>) -> PyResult<T> {
+    fn with<T>(&mut self, act: impl FnOnce(&mut AnyHead<'_>) -> Result<T, Error>) -> PyResult<T> {
         let image = self.image.image();
         let record = image.head().ok_or(Error::NoHead).map_err(refuse)?;
-        let mut state = vec![0; train::SgdHead::state_length(record.classes as usize, record.features as usize)];
-        let mut scratch = vec![0; record.classes as usize];
-        let mut head = train::SgdHead::new(&image, &mut state, &mut scratch).map_err(refuse)?;
+        let mut ram = vec![0; HeadSizes::of(record).words()];
+        let mut head = AnyHead::new(&image, &mut ram).map_err(refuse)?;
         if !self.state.is_empty() {
             head.load(&self.state).map_err(refuse)?;
         }
@@ -84,9 +83,9 @@ impl SgdHead {
     }
 
     /// One step towards `label`.
-    fn step(&mut self, features: PyReadonlyArray1<'_, i8>, label: usize) -> PyResult<()> {
+    fn step(&mut self, features: PyReadonlyArray1<'_, i8>, label: u16) -> PyResult<()> {
         let features = features.as_slice()?;
-        self.with(|head| head.step(features, label))
+        self.with(|head| head.learn(features, Target::Class(label)))
     }
 
     /// `epochs` passes over a ring that holds exactly these samples, in this order of arrival.
@@ -107,7 +106,7 @@ impl SgdHead {
         let (mut ring_features, mut ring_labels) = (vec![0; samples * width], vec![0; samples]);
         let mut ring = FeatureRing::new(width, &mut ring_features, &mut ring_labels).map_err(refuse)?;
         for (features, &label) in features.chunks_exact(width).zip(labels) {
-            ring.push(features, label).map_err(refuse)?;
+            ring.push(features, Target::Class(label)).map_err(refuse)?;
         }
         self.with(|head| head.train(&ring, epochs))
     }

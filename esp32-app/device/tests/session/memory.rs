@@ -2,6 +2,7 @@
 
 use embedded_io::{ErrorKind, ErrorType, Read, Write};
 use nano_core::image::Image;
+use nano_core::train::{AnyHead, HeadSizes};
 use nano_core::{Error, ops};
 use torch_nano_device::{Request, Response, Session, Sizes};
 
@@ -9,7 +10,7 @@ use crate::builder::{Aligned, conv_net, head_net, place, two_by_two};
 use crate::stream::{RING, ask, encoded, input, ram, session};
 
 fn refused(image: &Aligned, ram: &mut [u32], ring: usize) -> Option<Error> {
-    Session::new(image.bytes(), ops::ALL, ram, ring, || 0).err()
+    Session::<_, AnyHead<'_>>::new(image.bytes(), ops::ALL, ram, ring, || 0).err()
 }
 
 #[test]
@@ -53,8 +54,9 @@ fn sizes_that_no_memory_holds_are_not_taken_for_small_ones() {
     let image = head_net().image();
     let view = Image::new(image.bytes()).unwrap();
     let sizes = Sizes::of(&view, RING);
+    let head = sizes.head.unwrap();
     for sizes in [
-        Sizes { classes: usize::MAX, ..sizes },
+        Sizes { head: Some(HeadSizes { classes: usize::MAX, ..head }), ..sizes },
         Sizes { ring: usize::MAX, ..sizes },
         Sizes { layers: usize::MAX / 2, ..sizes },
         Sizes { output: usize::MAX / 4, ..sizes },
@@ -81,7 +83,7 @@ fn what_nano_core_refuses_is_refused() {
     other_trainer.patch(record, 77);
     assert_eq!(refused(&other_trainer, &mut room, RING), Some(Error::Field { name: "head trainer", value: 77 }));
     let image = head_net().image();
-    let error = Session::new(image.bytes(), &[], &mut room, RING, || 0).err();
+    let error = Session::<_, AnyHead<'_>>::new(image.bytes(), &[], &mut room, RING, || 0).err();
     assert_eq!(error, Some(Error::UnknownOperator { node: 0, code: ops::CONV2D.code }));
 }
 

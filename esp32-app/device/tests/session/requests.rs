@@ -1,7 +1,7 @@
 //! What every request does, against nano-core used directly.
 
 use nano_core::image::Image;
-use nano_core::train::{FeatureRing, SgdHead};
+use nano_core::train::{FeatureRing, SgdHead, Target};
 use nano_core::{Model, ops};
 use torch_nano_device::{Failure, PROTOCOL, Request, Response, frame};
 
@@ -128,7 +128,7 @@ fn learning_on_the_device_is_learning_on_the_host() {
         let mut ring = FeatureRing::new(head.features(), &mut features, &mut labels).unwrap();
         // The ring has forgotten the first two.
         for &(number, label) in &learnt[2..] {
-            ring.push(&output(&image, &input(number)), label).unwrap();
+            ring.push(&output(&image, &input(number)), Target::Class(label)).unwrap();
         }
         head.train(&ring, 3).unwrap();
         head.state().to_vec()

@@ -41,7 +41,13 @@ def rust_module(image: bytes, head: SgdHead | None) -> str:
     names = sorted({layer["operator"] for layer in model.layers})
     operators = "".join(f"    nano_core::ops::{name.upper()},\n" for name in names)
     labels = "".join(f"    {_rust_string(label)},\n" for label in model.labels)
-    state = "nano_core::train::SgdHead::state_length(CLASSES, OUTPUT_LENGTH)" if head else "0"
+    trainer = f"{type(head).__name__}<'static>" if head else "NoHead"
+    sizes = (
+        f"Some(nano_core::train::HeadSizes {{\n    trainer: nano_core::train::{type(head).__name__}::TRAINER,\n"
+        "    classes: CLASSES,\n    features: OUTPUT_LENGTH,\n})"
+        if head
+        else "None"
+    )
     return f"""{_FIRST_LINE}
 // Model {_rust_string(model.name)}, id {model.id:#010x}.
 
@@ -61,8 +67,10 @@ pub const OUTPUT_LENGTH: usize = {_length(model, output_id)};
 pub const LAYERS: usize = {len(model.layers)};
 /// Classes of the trainable head; 0 without one.
 pub const CLASSES: usize = {head.classes if head else 0};
-/// Length in int16 of the trainable head's state; 0 without one.
-pub const HEAD_STATE_LENGTH: usize = {state};
+/// What the trainable head's memory depends on.
+pub const HEAD: Option<nano_core::train::HeadSizes> = {sizes};
+/// The trainer of the head: no other is linked.
+pub type Head = nano_core::train::{trainer};
 /// Names of the classes; may be empty.
 pub static LABELS: &[&str] = &[
 {labels}];

@@ -1,0 +1,96 @@
+//! Flash as `sequential-storage` wants it, from a driver that waits.
+
+use embedded_storage::nor_flash::{ErrorType, NorFlash, NorFlashError, NorFlashErrorKind, ReadNorFlash};
+
+/// What a [`Window`] does with writes and erases.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// They happen.
+    Write,
+    /// They are left out: a reader that means to repair something sees the flash as it is.
+    Look,
+}
+
+/// A blocking flash driver, for an interface that could wait.
+pub(crate) struct Window<'f, F> {
+    pub flash: &'f mut F,
+    pub access: Access,
+}
+
+impl<F: ErrorType> ErrorType for Window<'_, F> {
+    type Error = F::Error;
+}
+
+impl<F: NorFlash> embedded_storage_async::nor_flash::ReadNorFlash for Window<'_, F> {
+    const READ_SIZE: usize = F::READ_SIZE;
+
+    async fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), F::Error> {
+        self.flash.read(offset, bytes)
+    }
+
+    fn capacity(&self) -> usize {
+        self.flash.capacity()
+    }
+}
+
+impl<F: NorFlash> embedded_storage_async::nor_flash::NorFlash for Window<'_, F> {
+    const WRITE_SIZE: usize = F::WRITE_SIZE;
+    const ERASE_SIZE: usize = F::ERASE_SIZE;
+
+    async fn erase(&mut self, from: u32, to: u32) -> Result<(), F::Error> {
+        match self.access {
+            Access::Write => self.flash.erase(from, to),
+            Access::Look => Ok(()),
+        }
+    }
+
+    async fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), F::Error> {
+        match self.access {
+            Access::Write => self.flash.write(offset, bytes),
+            Access::Look => Ok(()),
+        }
+    }
+}
+
+/// The flash of a board that keeps nothing: it has no bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoFlash;
+
+/// There is no flash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Missing;
+
+impl NorFlashError for Missing {
+    fn kind(&self) -> NorFlashErrorKind {
+        NorFlashErrorKind::OutOfBounds
+    }
+}
+
+impl ErrorType for NoFlash {
+    type Error = Missing;
+}
+
+impl ReadNorFlash for NoFlash {
+    const READ_SIZE: usize = 4;
+
+    fn read(&mut self, _: u32, _: &mut [u8]) -> Result<(), Missing> {
+        Err(Missing)
+    }
+
+    fn capacity(&self) -> usize {
+        0
+    }
+}
+
+impl NorFlash for NoFlash {
+    const WRITE_SIZE: usize = 4;
+    const ERASE_SIZE: usize = 4096;
+
+    fn erase(&mut self, _: u32, _: u32) -> Result<(), Missing> {
+        Err(Missing)
+    }
+
+    fn write(&mut self, _: u32, _: &[u8]) -> Result<(), Missing> {
+        Err(Missing)
+    }
+}

@@ -1,0 +1,261 @@
+//! What all trainable heads have in common.
+
+use crate::Error;
+use crate::image::{HeadRecord, Image};
+use crate::train::{FeatureRing, SgdHead};
+
+/// What a sample teaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The one right class.
+    Class(u16),
+    /// All right classes of at most 32: bit k for class k.
+    Labels(u32),
+    /// The right number, in units of [`Head::logit_scale`] as the image has it.
+    Value(i32),
+}
+
+impl Target {
+    /// The target as a ring keeps it; [`Head::target`] undoes it.
+    pub const fn word(self) -> u32 {
+        match self {
+            Target::Class(class) => class as u32,
+            Target::Labels(bits) => bits,
+            Target::Value(value) => value as u32,
+        }
+    }
+}
+
+/// What the memory of a head depends on, known when a program is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadSizes {
+    /// Which trainer, as [`HeadRecord::trainer`].
+    pub trainer: u32,
+    /// The most classes it can have.
+    pub classes: usize,
+    /// Number of features.
+    pub features: usize,
+}
+
+impl HeadSizes {
+    /// The sizes of a record.
+    pub const fn of(record: &HeadRecord) -> Self {
+        HeadSizes { trainer: record.trainer, classes: record.classes as usize, features: record.features as usize }
+    }
+
+    /// Bytes of [`Head::state`]: 0 for a trainer that nano-core does not have, `usize::MAX` for sizes that no memory holds.
+    pub const fn state_bytes(&self) -> usize {
+        match self.trainer {
+            SgdHead::TRAINER => SgdHead::state_length(self.classes, self.features).saturating_mul(2),
+            _ => 0,
+        }
+    }
+
+    /// Whether samples belong into a ring, for [`Head::train`] to visit often. Otherwise each is learnt once, by [`Head::learn`].
+    pub const fn uses_ring(&self) -> bool {
+        self.trainer == SgdHead::TRAINER
+    }
+
+    /// Words of RAM that [`Head::new`] needs: the state and room to work in.
+    pub const fn words(&self) -> usize {
+        let bytes = self.state_bytes();
+        if bytes == usize::MAX { usize::MAX } else { bytes.div_ceil(4).saturating_add(self.classes) }
+    }
+}
+
+/// A trainable head: what it is asked to do, whichever trainer it is.
+///
+/// Image and state are the whole head: two heads of one image and one state that are asked the same answer and become the same,
+/// byte for byte, on every machine. A request that is refused changes nothing.
+pub trait Head<'a>: Sized {
+    /// The head of `image`, in its initial state, in RAM of [`HeadSizes::words`].
+    ///
+    /// # Errors
+    /// [`Error::NoHead`], [`Error::Field`] for a record that this trainer cannot run, [`Error::Length`] for RAM of another length.
+    fn new(image: &Image<'a>, ram: &'a mut [u32]) -> Result<Self, Error>;
+
+    /// What its memory depends on.
+    fn sizes(&self) -> HeadSizes;
+
+    /// Number of classes (or other outputs) at present.
+    fn classes(&self) -> usize;
+
+    /// Number of features.
+    fn features(&self) -> usize;
+
+    /// Real step of one unit of a logit at present.
+    fn logit_scale(&self) -> f32;
+
+    /// The integer logits of int8 features, one for each class.
+    ///
+    /// # Errors
+    /// [`Error::Length`] if the number of features is another.
+    fn logits(&mut self, features: &[i8]) -> Result<&[i32], Error>;
+
+    /// The class with the largest logit, the first of equals.
+    ///
+    /// # Errors
+    /// [`Error::Length`] if the number of features is another.
+    fn predict(&mut self, features: &[i8]) -> Result<usize, Error> {
+        let logits = self.logits(features)?;
+        Ok((0..logits.len()).rev().max_by_key(|&class| logits[class]).unwrap_or(0))
+    }
+
+    /// The target that [`Target::word`] made a word.
+    fn target(&self, word: u32) -> Target;
+
+    /// Whether this head can learn from `target`.
+    ///
+    /// # Errors
+    /// [`Error::Label`] for a class that it does not have, [`Error::Unsupported`] for a target of another kind.
+    fn check(&self, target: Target) -> Result<(), Error>;
+
+    /// Learns from one sample.
+    ///
+    /// # Errors
+    /// [`Error::Length`], those of [`Head::check`], or [`Error::Full`].
+    fn learn(&mut self, features: &[i8], target: Target) -> Result<(), Error>;
+
+    /// Takes back, exactly, what [`Head::learn`] learnt from one sample.
+    ///
+    /// # Errors
+    /// Those of [`Head::learn`]; [`Error::Unsupported`] where the past cannot be taken apart; [`Error::Field`] if the head cannot
+    /// have learnt it.
+    fn unlearn(&mut self, features: &[i8], target: Target) -> Result<(), Error>;
+
+    /// `epochs` passes over the ring.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] unless [`HeadSizes::uses_ring`]; those of [`Head::learn`] if the ring holds what does not fit this head, which
+    /// has then learnt what came before.
+    fn train(&mut self, ring: &FeatureRing<'_>, epochs: u32) -> Result<(), Error>;
+
+    /// Makes all that was learnt count in the logits; nothing to do where it does at once.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if there is too little to go by.
+    fn commit(&mut self) -> Result<(), Error>;
+
+    /// Adds a class, of which nothing is known yet, and gives its index.
+    ///
+    /// # Errors
+    /// [`Error::Full`] if the memory has no more room, [`Error::Unsupported`] if this trainer cannot.
+    fn add_class(&mut self) -> Result<usize, Error>;
+
+    /// Forgets all that was learnt of a class; it keeps its index.
+    ///
+    /// # Errors
+    /// [`Error::Label`], [`Error::Unsupported`] if this trainer cannot.
+    fn forget(&mut self, class: usize) -> Result<(), Error>;
+
+    /// Adds what another head of this image has learnt, given its state: afterwards this one has learnt all samples of both.
+    ///
+    /// # Errors
+    /// Those of [`Head::load`], [`Error::Full`], [`Error::Unsupported`] if this trainer cannot.
+    fn merge(&mut self, state: &[u8]) -> Result<(), Error>;
+
+    /// The whole state, as bytes where it lies: [`HeadSizes::state_bytes`].
+    fn state(&self) -> &[u8];
+
+    /// Takes over a state that [`Head::state`] gave.
+    ///
+    /// # Errors
+    /// [`Error::Length`], or [`Error::Field`] for what no head holds; the head is then unchanged.
+    fn load(&mut self, state: &[u8]) -> Result<(), Error>;
+
+    /// Back to the state stored in the image.
+    fn reset(&mut self);
+}
+
+/// The head of an image, whichever trainer it names: for programs that serve every model. Firmware for one model names its trainer.
+pub enum AnyHead<'a> {
+    /// Stochastic gradient descent.
+    Sgd(SgdHead<'a>),
+}
+
+/// The one head inside an [`AnyHead`].
+macro_rules! inner {
+    ($any:expr, $head:ident => $act:expr) => {
+        match $any {
+            AnyHead::Sgd($head) => $act,
+        }
+    };
+}
+
+impl<'a> Head<'a> for AnyHead<'a> {
+    fn new(image: &Image<'a>, ram: &'a mut [u32]) -> Result<Self, Error> {
+        let trainer = image.head().ok_or(Error::NoHead)?.trainer;
+        match trainer {
+            SgdHead::TRAINER => Head::new(image, ram).map(AnyHead::Sgd),
+            _ => Err(Error::Field { name: "head trainer", value: trainer.into() }),
+        }
+    }
+
+    fn sizes(&self) -> HeadSizes {
+        inner!(self, head => Head::sizes(head))
+    }
+
+    fn classes(&self) -> usize {
+        inner!(self, head => Head::classes(head))
+    }
+
+    fn features(&self) -> usize {
+        inner!(self, head => Head::features(head))
+    }
+
+    fn logit_scale(&self) -> f32 {
+        inner!(self, head => Head::logit_scale(head))
+    }
+
+    fn logits(&mut self, features: &[i8]) -> Result<&[i32], Error> {
+        inner!(self, head => Head::logits(head, features))
+    }
+
+    fn target(&self, word: u32) -> Target {
+        inner!(self, head => Head::target(head, word))
+    }
+
+    fn check(&self, target: Target) -> Result<(), Error> {
+        inner!(self, head => Head::check(head, target))
+    }
+
+    fn learn(&mut self, features: &[i8], target: Target) -> Result<(), Error> {
+        inner!(self, head => Head::learn(head, features, target))
+    }
+
+    fn unlearn(&mut self, features: &[i8], target: Target) -> Result<(), Error> {
+        inner!(self, head => Head::unlearn(head, features, target))
+    }
+
+    fn train(&mut self, ring: &FeatureRing<'_>, epochs: u32) -> Result<(), Error> {
+        inner!(self, head => Head::train(head, ring, epochs))
+    }
+
+    fn commit(&mut self) -> Result<(), Error> {
+        inner!(self, head => Head::commit(head))
+    }
+
+    fn add_class(&mut self) -> Result<usize, Error> {
+        inner!(self, head => Head::add_class(head))
+    }
+
+    fn forget(&mut self, class: usize) -> Result<(), Error> {
+        inner!(self, head => Head::forget(head, class))
+    }
+
+    fn merge(&mut self, state: &[u8]) -> Result<(), Error> {
+        inner!(self, head => Head::merge(head, state))
+    }
+
+    fn state(&self) -> &[u8] {
+        inner!(self, head => Head::state(head))
+    }
+
+    fn load(&mut self, state: &[u8]) -> Result<(), Error> {
+        inner!(self, head => Head::load(head, state))
+    }
+
+    fn reset(&mut self) {
+        inner!(self, head => Head::reset(head))
+    }
+}

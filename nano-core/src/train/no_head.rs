@@ -1,0 +1,83 @@
+//! The trainer of a model without one.
+
+use super::head::{Head, HeadSizes, Target};
+use crate::Error;
+use crate::image::Image;
+use crate::train::FeatureRing;
+
+/// What a program names as its trainer when its model has no head: there is no such head, and so no code for one.
+pub enum NoHead {}
+
+impl<'a> Head<'a> for NoHead {
+    fn new(_: &Image<'a>, _: &'a mut [u32]) -> Result<Self, Error> {
+        Err(Error::NoHead)
+    }
+
+    fn sizes(&self) -> HeadSizes {
+        match *self {}
+    }
+
+    fn classes(&self) -> usize {
+        match *self {}
+    }
+
+    fn features(&self) -> usize {
+        match *self {}
+    }
+
+    fn logit_scale(&self) -> f32 {
+        match *self {}
+    }
+
+    fn logits(&mut self, _: &[i8]) -> Result<&[i32], Error> {
+        match *self {}
+    }
+
+    fn target(&self, _: u32) -> Target {
+        match *self {}
+    }
+
+    fn check(&self, _: Target) -> Result<(), Error> {
+        match *self {}
+    }
+
+    fn learn(&mut self, _: &[i8], _: Target) -> Result<(), Error> {
+        match *self {}
+    }
+
+    fn unlearn(&mut self, _: &[i8], _: Target) -> Result<(), Error> {
+        match *self {}
+    }
+
+    fn train(&mut self, _: &FeatureRing<'_>, _: u32) -> Result<(), Error> {
+        match *self {}
+    }
+
+    fn commit(&mut self) -> Result<(), Error> {
+        match *self {}
+    }
+
+    fn add_class(&mut self) -> Result<usize, Error> {
+        match *self {}
+    }
+
+    fn forget(&mut self, _: usize) -> Result<(), Error> {
+        match *self {}
+    }
+
+    fn merge(&mut self, _: &[u8]) -> Result<(), Error> {
+        match *self {}
+    }
+
+    fn state(&self) -> &[u8] {
+        match *self {}
+    }
+
+    fn load(&mut self, _: &[u8]) -> Result<(), Error> {
+        match *self {}
+    }
+
+    fn reset(&mut self) {
+        match *self {}
+    }
+}
