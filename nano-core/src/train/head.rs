@@ -163,6 +163,12 @@ pub trait Head<'a>: Sized {
     /// [`Error::Length`], or [`Error::Field`] for what no head holds; the head is then unchanged.
     fn load(&mut self, state: &[u8]) -> Result<(), Error>;
 
+    /// Takes over a state as [`Head::load`] does, and leaves the one it had in its place: doing it twice is doing nothing.
+    ///
+    /// # Errors
+    /// Those of [`Head::load`]; head and `state` are then unchanged.
+    fn exchange(&mut self, state: &mut [u8]) -> Result<(), Error>;
+
     /// Back to the state stored in the image.
     fn reset(&mut self);
 }
@@ -253,6 +259,10 @@ impl<'a> Head<'a> for AnyHead<'a> {
 
     fn load(&mut self, state: &[u8]) -> Result<(), Error> {
         inner!(self, head => Head::load(head, state))
+    }
+
+    fn exchange(&mut self, state: &mut [u8]) -> Result<(), Error> {
+        inner!(self, head => Head::exchange(head, state))
     }
 
     fn reset(&mut self) {

@@ -7,5 +7,5 @@ pub(crate) mod sgd;
 
 pub use head::{AnyHead, Head, HeadSizes, Target};
 pub use no_head::NoHead;
-pub use ring::FeatureRing;
+pub use ring::{FeatureRing, RingPosition};
 pub use sgd::SgdHead;

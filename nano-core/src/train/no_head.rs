@@ -77,6 +77,10 @@ impl<'a> Head<'a> for NoHead {
         match *self {}
     }
 
+    fn exchange(&mut self, _: &mut [u8]) -> Result<(), Error> {
+        match *self {}
+    }
+
     fn reset(&mut self) {
         match *self {}
     }

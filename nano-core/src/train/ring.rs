@@ -3,6 +3,13 @@
 use crate::Error;
 use crate::train::Target;
 
+/// Which samples a [`FeatureRing`] held at one time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RingPosition {
+    oldest: usize,
+    length: usize,
+}
+
 /// The most recent features with their targets, in RAM that the caller gives; when it is full the oldest goes.
 ///
 /// ```
@@ -84,6 +91,41 @@ impl<'a> FeatureRing<'a> {
         assert!(index < self.length, "sample {index} of {}", self.length);
         let place = self.place(index);
         (&self.features[place * self.width..][..self.width], self.targets[place])
+    }
+
+    /// Which samples it holds now, for [`FeatureRing::rewind`].
+    pub fn position(&self) -> RingPosition {
+        RingPosition { oldest: self.oldest, length: self.length }
+    }
+
+    /// Back to the samples it held at `position`, since when it was cleared or given one sample. If it was full, `displaced` is the sample
+    /// that was its oldest then (features, and the target's word).
+    ///
+    /// ```
+    /// use nano_core::train::{FeatureRing, Target};
+    /// let (mut features, mut targets) = ([0; 2], [0; 2]);
+    /// let mut ring = FeatureRing::new(1, &mut features, &mut targets)?;
+    /// ring.push(&[1], Target::Class(0))?;
+    /// ring.push(&[2], Target::Class(1))?;
+    /// let (position, displaced) = (ring.position(), ([1], 0));
+    /// ring.push(&[3], Target::Class(2))?;
+    /// ring.rewind(position, Some((&displaced.0, displaced.1)))?;
+    /// assert_eq!((ring.get(0), ring.get(1)), ((&[1][..], 0), (&[2][..], 1)));
+    /// # Ok::<(), nano_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Length`] if the number of features is another.
+    pub fn rewind(&mut self, position: RingPosition, displaced: Option<(&[i8], u32)>) -> Result<(), Error> {
+        if let Some((features, target)) = displaced {
+            if features.len() != self.width {
+                return Err(Error::Length { name: "features", needed: self.width, given: features.len() });
+            }
+            self.features[position.oldest * self.width..][..self.width].copy_from_slice(features);
+            self.targets[position.oldest] = target;
+        }
+        (self.oldest, self.length) = (position.oldest, position.length);
+        Ok(())
     }
 
     fn place(&self, index: usize) -> usize {

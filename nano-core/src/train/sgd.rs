@@ -240,6 +240,13 @@ impl<'a> SgdHead<'a> {
     /// # Errors
     /// [`Error::Length`], or [`Error::Field`] for an exponent, random state or weight that no head has; the head is then unchanged.
     pub fn load(&mut self, state: &[u8]) -> Result<(), Error> {
+        self.check_state(state)?;
+        self.state.as_mut_bytes().copy_from_slice(state);
+        Ok(())
+    }
+
+    /// Refuses bytes that are no state of this head.
+    fn check_state(&self, state: &[u8]) -> Result<(), Error> {
         let needed = self.state.as_bytes().len();
         if state.len() != needed {
             return Err(Error::Length { name: "saved head", needed, given: state.len() });
@@ -254,9 +261,7 @@ impl<'a> SgdHead<'a> {
         }
         let largest = if exponent < self.largest_exponent() { HALVE_ABOVE } else { SATURATE_AT };
         let mut weights = state[2 * PREFIX..].chunks_exact(2).map(|bytes| i16::from_le_bytes([bytes[0], bytes[1]]));
-        weights.try_for_each(|stored| check_weight(stored, largest))?;
-        self.state.as_mut_bytes().copy_from_slice(state);
-        Ok(())
+        weights.try_for_each(|stored| check_weight(stored, largest))
     }
 
     fn word(&self, index: usize) -> u32 {
@@ -386,6 +391,12 @@ impl<'a> Head<'a> for SgdHead<'a> {
 
     fn load(&mut self, state: &[u8]) -> Result<(), Error> {
         self.load(state)
+    }
+
+    fn exchange(&mut self, state: &mut [u8]) -> Result<(), Error> {
+        self.check_state(state)?;
+        self.state.as_mut_bytes().swap_with_slice(state);
+        Ok(())
     }
 
     fn reset(&mut self) {
