@@ -35,7 +35,7 @@ class Classifier(lightning.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         if isinstance(self.network, tn.QatModule):
-            folded = not self.network._batch_statistics
+            folded = self.network._folds_batch_norm
             self.seen.append((folded, bool(self.network.quantization_ranges.frozen.all())))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

@@ -120,6 +120,24 @@ def test_checkpoints_of_the_float_model_load_and_back() -> None:
         qat.load_state_dict(wrong)
 
 
+def test_a_checkpoint_holds_what_is_disabled_and_folded() -> None:
+    _, qat, x, _ = prepared(batch_norm="batch_statistics")
+    tn.disable_quantization(qat, "stem.0")
+    _, same, _, _ = prepared()
+    same.load_state_dict(qat.state_dict())
+    same.train()
+    qat.train()
+    assert torch.equal(qat(x), same(x))
+    tn.enable_quantization(qat)
+    tn.fold_batch_norm(qat)
+    assert not torch.equal(qat(x), same(x))
+    same.load_state_dict(qat.state_dict())
+    assert torch.equal(qat(x), same(x))
+    other = tn.prepare_qat(nn.Sequential(nn.Linear(4, 3)), torch.zeros(2, 4))
+    with pytest.raises(tn.InputError, match=r"the state is of \d+ nodes; this module has 1"):
+        other.set_extra_state(qat.get_extra_state())
+
+
 @pytest.mark.parametrize("ranges", ["moving_average", "learned"])
 def test_its_own_checkpoint_restores_the_bits(ranges: str) -> None:
     _, qat, x, y = prepared(ranges=ranges)

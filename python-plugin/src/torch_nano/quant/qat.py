@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.dropout import _DropoutNd
 
-from ..errors import InputError, QuantizationError, TorchNanoError, UnsupportedError, UnsupportedNode
+from ..errors import InputError, QuantizationError, UnsupportedError, UnsupportedNode
 from ..graph.capture import capture
 from ..graph.graph import Graph
 from ..graph.passes import optimize
-from ..ops._training import replace_forward, train_input
-from ..ops.operator import Node, Quantization, Shape
+from ..ops.operator import Node, Shape
 from ..transfer.freeze import freeze, is_frozen
 from ..transfer.names import matching_modules
 from .batch_statistics import batch_statistics_of
 from .calibrate import CalibrationData, Method, check_parameters
 from .calibrate import calibrate as observe_ranges
-from .ranges import assign_quantization, has_range, output_quantization
-from .tensors import check_finite
+from .ranges import assign_quantization, has_range
 from .training_ranges import RangeMethod, TrainingRanges
+from .training_run import TrainingRun
 
 if TYPE_CHECKING:
     from ..module import NanoModule
 
 BatchNormMethod = Literal["folded", "batch_statistics"]
 _RANGES = "quantization_ranges"
+_EXTRA_STATE = "_extra_state"
 
 
 class QatModule(nn.Module):
@@ -66,7 +64,8 @@ class QatModule(nn.Module):
             _ = node.operator.text
         # Their numbers come from the module, in every run.
         self._graph.parameters = {name: torch.empty(0) for name in graph.parameters}
-        self._batch_statistics = batch_statistics_of(graph) if batch_norm == "batch_statistics" else {}
+        self._batch_statistics = batch_statistics_of(graph)
+        self._folds_batch_norm = batch_norm == "folded"
         self._in_float: frozenset[str] = frozenset()
         if is_frozen(model):
             freeze(self)
@@ -91,7 +90,7 @@ class QatModule(nn.Module):
                 f"[N, {', '.join(map(str, self.input_shape))}]"
             )
         with torch.autocast(x.device.type, enabled=False):
-            return _Run(self, x.device).output(x)
+            return TrainingRun(self, x.device).output(x)
 
     def float_graph(self) -> Graph:
         """The graph with the parameters as they are now, on the CPU, and a quantization on every value.
@@ -128,8 +127,32 @@ class QatModule(nn.Module):
     def float_state_dict(self) -> dict[str, Tensor]:
         """The state dict of the original model, with the weights trained here."""
         return {
-            name: tensor for name, tensor in self.state_dict().items() if not name.startswith(f"{_RANGES}.")
+            name: tensor
+            for name, tensor in self.state_dict().items()
+            if name != _EXTRA_STATE and not name.startswith(f"{_RANGES}.")
         }
+
+    def get_extra_state(self) -> Tensor:
+        """What :func:`disable_quantization` and :func:`fold_batch_norm` have set, for `state_dict()`.
+
+        uint8 [nodes + 1]: for each node whether it computes in float, then whether batch norms are folded.
+        """
+        in_float = [node.output in self._in_float for node in self._graph.nodes]
+        return torch.tensor([*in_float, self._folds_batch_norm], dtype=torch.uint8)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Undoes :meth:`get_extra_state`, for `load_state_dict()`.
+
+        Raises:
+            InputError: it is of a module with another number of nodes.
+        """
+        nodes = self._graph.nodes
+        if state.shape != (len(nodes) + 1,):
+            raise InputError(f"the state is of {len(state) - 1} nodes; this module has {len(nodes)}")
+        *in_float, self._folds_batch_norm = map(bool, state.tolist())
+        self._in_float = frozenset(
+            node.output for node, is_set in zip(nodes, in_float, strict=True) if is_set
+        )
 
     def _named_tensors(self) -> dict[str, Tensor]:
         return {
@@ -146,118 +169,16 @@ class QatModule(nn.Module):
         return [node for node in self._graph.nodes if self._graph.values[node.output].module_path in paths]
 
 
-class _Run:
-    """One forward pass of a QatModule."""
-
-    def __init__(self, qat: QatModule, device: torch.device) -> None:
-        self.qat = qat
-        self.graph = qat._graph
-        self.ranges = qat.quantization_ranges
-        if not torch.compiler.is_compiling():
-            self.ranges.refresh()
-        constants = {name: tensor.to(device) for name, tensor in qat._constants.items()}
-        self.parameters = self.graph.parameters_from({**constants, **qat._named_tensors()})
-        #: What the numbers of each value mean, as far as the run has come.
-        self.quantizations: dict[str, Quantization] = {}
-        #: Values that were not rounded.
-        self.unrounded: set[str] = set()
-
-    def output(self, x: Tensor) -> Tensor:
-        (name,), (result,) = self.graph.inputs, self.graph.outputs
-        if self.qat.training and not (is_frozen(self.ranges) or self.ranges.is_frozen(name)):
-            check_finite(x)
-            self.ranges.observe(name, x)
-        quantization = self.quantizations[name] = self.ranges.quantization(name)
-        y = train_input(x, quantization)
-        if self.ranges.is_learned(name):
-            y = self.ranges.learn(name, y, x, quantization)
-        (y,) = self.graph.run([self.dropped_out(name, y)], self.node)
-        return y * self.quantizations[result].scale
-
-    def node(self, node: Node, inputs: list[Tensor]) -> Tensor:
-        try:
-            return self.dropped_out(node.output, self.layer(node, inputs))
-        except TorchNanoError as error:
-            raise type(error)(f"module {self.graph.values[node.output].module_path!r}: {error}") from error
-
-    def layer(self, node: Node, inputs: list[Tensor]) -> Tensor:
-        name, module = node.output, self.module_of(node.output)
-        follows = has_range(node) and not (is_frozen(module) or self.ranges.is_frozen(name))
-        moving = follows and module.training
-        learned = follows and self.ranges.is_learned(name)
-        quantizations = [self.quantizations[source] for source in node.inputs]
-        parameters = self.parameters_of(node, inputs, quantizations)
-        real = None
-        if moving or learned:
-            with torch.no_grad():
-                real = node.operator.float_run(_reals(inputs, quantizations), parameters)
-        if moving and real is not None:
-            self.ranges.observe(name, real)
-        output = self.quantizations[name] = output_quantization(node, quantizations, self.ranges.quantization)
-        if name in self.qat._in_float:
-            self.unrounded.add(name)
-            return node.operator.float_run(_reals(inputs, quantizations), parameters) / output.scale
-        integers = [
-            _rounded(x, quantization) if source in self.unrounded else x
-            for source, x, quantization in zip(node.inputs, inputs, quantizations, strict=True)
-        ]
-        y = node.operator.train_run(integers, parameters, quantizations, output)
-        return self.ranges.learn(name, y, real, output) if learned and real is not None else y
-
-    def parameters_of(
-        self, node: Node, inputs: list[Tensor], quantizations: Sequence[Quantization]
-    ) -> dict[str, Tensor]:
-        """A node's parameters by role, folded with the batch's statistics where these still count."""
-        tensors: Mapping[str, Tensor] = self.parameters
-        folded = self.qat._batch_statistics.get(node.output)
-        if folded is not None:
-            norm = self.qat.get_submodule(folded.module_path)
-            if norm.training and not is_frozen(norm):
-                (x,) = _reals(inputs, quantizations)
-                tensors = {**tensors, **folded.tensors(node, x, tensors, norm)}
-                derived = {
-                    name: self.graph.derived[name].compute(tensors) for name in node.parameters.values()
-                }
-                tensors = {**tensors, **derived}
-        return {role: tensors[name] for role, name in node.parameters.items()}
-
-    def dropped_out(self, name: str, y: Tensor) -> Tensor:
-        """The value behind its dropouts, in integers again."""
-        quantization = self.quantizations[name]
-        for dropout in self.graph.values[name].dropouts:
-            module = self.qat.get_submodule(dropout.module_path)
-            if module.training and not is_frozen(module):
-                drop = F.dropout if dropout.function == "dropout" else _drop_channels
-                y = drop(y, module.p if isinstance(module, _DropoutNd) else dropout.probability)
-                if name not in self.unrounded:
-                    y = _rounded(y, quantization)
-        return y
-
-    def module_of(self, name: str) -> nn.Module:
-        return self.qat.get_submodule(self.graph.values[name].module_path)
-
-
-def _drop_channels(y: Tensor, probability: float) -> Tensor:
-    """Dropout of whole channels of [N, channels, ...]."""
-    return torch.feature_dropout(y, probability, True)
-
-
-def _reals(inputs: Sequence[Tensor], quantizations: Sequence[Quantization]) -> list[Tensor]:
-    return [x * quantization.scale for x, quantization in zip(inputs, quantizations, strict=True)]
-
-
-def _rounded(x: Tensor, quantization: Quantization) -> Tensor:
-    """int8 numbers without their zero point, of numbers between them; the gradient goes straight through."""
-    low, high = -128 - quantization.zero_point, 127 - quantization.zero_point
-    inside = x.clamp(low, high)
-    return replace_forward(inside, inside.detach().round())
-
-
 def _keep_ranges(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    """A checkpoint of the original model has no ranges: those that are here stay."""
+    """A checkpoint of the original model has no ranges: those that are here stay, and so does the extra
+    state.
+    """
+    assert isinstance(module, QatModule)
     own = {
-        f"{prefix}{_RANGES}.{name}": tensor for name, tensor in getattr(module, _RANGES).state_dict().items()
+        f"{prefix}{_RANGES}.{name}": tensor
+        for name, tensor in module.quantization_ranges.state_dict().items()
     }
+    own[f"{prefix}{_EXTRA_STATE}"] = module.get_extra_state()
     if not own.keys() & state_dict.keys():
         state_dict.update(own)
 
@@ -394,7 +315,7 @@ def enable_quantization(qat: QatModule, *patterns: str | nn.Module) -> None:
 
 def fold_batch_norm(qat: QatModule) -> None:
     """From here on the batch norms are folded with their running statistics, as on the device."""
-    qat._batch_statistics = {}
+    qat._folds_batch_norm = True
 
 
 def _ranges_of(qat: QatModule, patterns: Sequence[str | nn.Module]) -> list[str]:
