@@ -4,9 +4,13 @@
 #![cfg_attr(not(test), no_std)]
 #![deny(missing_docs)]
 
+mod flash;
 pub mod frame;
 mod message;
 mod session;
+mod storage;
 
+pub use flash::{Missing, NoFlash};
 pub use message::{Failure, PROTOCOL, Request, Response};
 pub use session::{Session, Sizes};
+pub use storage::{HeadStorage, StorageError};

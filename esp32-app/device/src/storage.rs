@@ -84,7 +84,7 @@ struct Buffer([u8; LARGEST_ITEM]);
 pub struct HeadStorage<F> {
     flash: F,
     model_id: u32,
-    newest: Option<(Half, Seal)>,
+    newest: Result<Option<(Half, Seal)>, StorageError>,
     /// The largest generation seen, whole or not.
     generation: u32,
 }
@@ -108,8 +108,8 @@ impl<F: NorFlash> HeadStorage<F> {
 
     /// The storage in `flash` for heads of the model `model_id`. Reads what is there.
     pub fn new(flash: F, model_id: u32) -> Self {
-        let mut storage = HeadStorage { flash, model_id, newest: None, generation: 0 };
-        storage.look();
+        let mut storage = HeadStorage { flash, model_id, newest: Ok(None), generation: 0 };
+        storage.newest = storage.look();
         storage
     }
 
@@ -121,9 +121,9 @@ impl<F: NorFlash> HeadStorage<F> {
     /// How often a head was saved in this flash; `None` if none is there that this model may load.
     ///
     /// # Errors
-    /// [`StorageError::Empty`], [`StorageError::OtherModel`], [`StorageError::OtherFormat`].
+    /// [`StorageError::Empty`], [`StorageError::OtherModel`], [`StorageError::OtherFormat`], [`StorageError::Driver`].
     pub fn newest(&self) -> Result<u32, StorageError> {
-        match self.newest {
+        match self.newest? {
             None => Err(StorageError::Empty),
             Some((_, seal)) if seal.format != FORMAT => Err(StorageError::OtherFormat { version: seal.format }),
             Some((_, seal)) if seal.model_id != self.model_id => {
@@ -140,7 +140,7 @@ impl<F: NorFlash> HeadStorage<F> {
     /// [`StorageError::Driver`]. `record` may then hold anything.
     pub fn load(&mut self, record: &mut [u8]) -> Result<(), StorageError> {
         self.newest()?;
-        let Some((half, seal)) = self.newest else { return Err(StorageError::Empty) };
+        let Some((half, seal)) = self.newest? else { return Err(StorageError::Empty) };
         if seal.length as usize != record.len() {
             return Err(StorageError::OtherFormat { version: seal.format });
         }
@@ -164,10 +164,13 @@ impl<F: NorFlash> HeadStorage<F> {
     /// [`StorageError::OtherModel`] or [`StorageError::OtherFormat`] without `replace`, [`StorageError::TooSmall`],
     /// [`StorageError::NotWritten`], [`StorageError::Driver`].
     pub fn save(&mut self, parts: &[&[u8]], replace: bool) -> Result<(), StorageError> {
-        if let Err(error @ (StorageError::OtherModel { .. } | StorageError::OtherFormat { .. })) = self.newest()
-            && !replace
-        {
-            return Err(error);
+        if self.newest.is_err() {
+            self.newest = self.look();
+        }
+        match self.newest() {
+            Ok(_) | Err(StorageError::Empty) => (),
+            Err(StorageError::OtherModel { .. } | StorageError::OtherFormat { .. }) if replace => (),
+            Err(error) => return Err(error),
         }
         let length = parts.iter().map(|part| part.len()).sum::<usize>();
         let chunks = length.div_ceil(Self::CHUNK);
@@ -178,7 +181,7 @@ impl<F: NorFlash> HeadStorage<F> {
         }
         let mut digest = CRC32.digest();
         parts.iter().for_each(|part| digest.update(part));
-        let half = match self.newest {
+        let half = match self.newest? {
             Some((Half::First, _)) => Half::Second,
             _ => Half::First,
         };
@@ -193,37 +196,38 @@ impl<F: NorFlash> HeadStorage<F> {
         };
         self.generation = seal.generation;
         // Without success the newest head stays what it was: the other half has not been touched.
-        let first = self.write(half, parts, &seal).and_then(|()| self.verify(half, &seal));
-        if first.is_err() {
+        if !self.write(half, parts, &seal)? || !self.holds(half, &seal)? {
             let Range { start, end } = self.range(half);
             self.flash.erase(start, end).map_err(|_| StorageError::Driver)?;
-            self.write(half, parts, &seal)?;
-            self.verify(half, &seal)?;
+            if !self.write(half, parts, &seal)? || !self.holds(half, &seal)? {
+                return Err(StorageError::NotWritten);
+            }
         }
-        self.newest = Some((half, seal));
+        self.newest = Ok(Some((half, seal)));
         Ok(())
     }
 
     /// Finds the newest head that is whole.
-    fn look(&mut self) {
-        (self.newest, self.generation) = (None, 0);
+    fn look(&mut self) -> Result<Option<(Half, Seal)>, StorageError> {
+        let mut found = None::<(Half, Seal)>;
         for half in [Half::First, Half::Second] {
             // Seals from the newest down, until one has all its chunks.
             let mut below = u32::MAX;
-            while let Some(seal) = self.newest_seal(half, below) {
+            while let Some(seal) = self.newest_seal(half, below)? {
                 // What another version wrote cannot be judged; it is kept.
-                if seal.format != FORMAT || self.verify(half, &seal).is_ok() {
-                    if self.newest.is_none_or(|(_, newest)| newest.generation < seal.generation) {
-                        self.newest = Some((half, seal));
+                if seal.format != FORMAT || self.holds(half, &seal)? {
+                    if found.is_none_or(|(_, newest)| newest.generation < seal.generation) {
+                        found = Some((half, seal));
                     }
                     break;
                 }
                 below = seal.generation;
             }
         }
+        Ok(found)
     }
 
-    fn newest_seal(&mut self, half: Half, below: u32) -> Option<Seal> {
+    fn newest_seal(&mut self, half: Half, below: u32) -> Result<Option<Seal>, StorageError> {
         let (mut newest, mut generation) = (None::<Seal>, self.generation);
         let range = self.range(half);
         let look = |item: &[u8]| {
@@ -238,38 +242,31 @@ impl<F: NorFlash> HeadStorage<F> {
                 newest = Some(seal);
             }
         };
-        // A half that cannot be read holds no head.
-        let result = read(&mut self.flash, range, look);
+        let readable = read(&mut self.flash, range, look)?;
         self.generation = generation;
-        result.ok().and(newest)
+        Ok(if readable { newest } else { None })
     }
 
     /// Whether `half` holds the record of `seal`, as [`HeadStorage::load`] would find it.
-    fn verify(&mut self, half: Half, seal: &Seal) -> Result<(), StorageError> {
+    fn holds(&mut self, half: Half, seal: &Seal) -> Result<bool, StorageError> {
         let (mut digest, mut next, mut sealed) = (CRC32.digest(), 0, false);
         let range = self.range(half);
         let look = |item: &[u8]| {
             if let Ok((header, bytes)) = ChunkHeader::read_from_prefix(item)
-                && (header.kind, header.generation) == (CHUNK, seal.generation)
+                && (header.kind, header.index, header.generation) == (CHUNK, next, seal.generation)
             {
-                // A repeated save of one generation starts again from its first chunk.
-                if header.index == 0 {
-                    (digest, next) = (CRC32.digest(), 0);
-                }
-                if header.index == next {
-                    digest.update(bytes);
-                    next += 1;
-                }
+                digest.update(bytes);
+                next += 1;
             }
             sealed |= Seal::read_from_bytes(item) == Ok(*seal);
         };
-        read(&mut self.flash, range, look)?;
-        let whole = sealed && next == seal.chunks && digest.finalize() == seal.checksum;
-        if whole { Ok(()) } else { Err(StorageError::NotWritten) }
+        let readable = read(&mut self.flash, range, look)?;
+        Ok(readable && sealed && next == seal.chunks && digest.finalize() == seal.checksum)
     }
 
-    fn write(&mut self, half: Half, parts: &[&[u8]], seal: &Seal) -> Result<(), StorageError> {
-        let config = QueueConfig::try_new(self.range(half)).map_err(|_| StorageError::Driver)?;
+    /// Whether all was taken.
+    fn write(&mut self, half: Half, parts: &[&[u8]], seal: &Seal) -> Result<bool, StorageError> {
+        let Ok(config) = QueueConfig::try_new(self.range(half)) else { return Ok(false) };
         let window = Window { flash: &mut self.flash, access: Access::Write };
         let mut queue = QueueStorage::new(window, config, Cache::new_uncached());
         let mut bytes = parts.iter().copied().flatten().copied();
@@ -282,9 +279,11 @@ impl<F: NorFlash> HeadStorage<F> {
                 buffer.0[length] = byte;
                 length += 1;
             }
-            block_on(queue.push(&buffer.0[..length], true)).map_err(|_| StorageError::Driver)?;
+            if !done(block_on(queue.push(&buffer.0[..length], true)))? {
+                return Ok(false);
+            }
         }
-        block_on(queue.push(seal.as_bytes(), true)).map_err(|_| StorageError::Driver)
+        done(block_on(queue.push(seal.as_bytes(), true)))
     }
 
     fn pages(&self) -> u32 {
@@ -300,16 +299,25 @@ impl<F: NorFlash> HeadStorage<F> {
     }
 }
 
-/// Shows all items in a half, the oldest first.
-fn read<F: NorFlash>(flash: &mut F, range: Range<u32>, mut see: impl FnMut(&[u8])) -> Result<(), StorageError> {
-    let config = QueueConfig::try_new(range).map_err(|_| StorageError::Driver)?;
+/// Shows all items in a half, the oldest first; whether they could be told apart.
+fn read<F: NorFlash>(flash: &mut F, range: Range<u32>, mut see: impl FnMut(&[u8])) -> Result<bool, StorageError> {
+    let Ok(config) = QueueConfig::try_new(range) else { return Ok(false) };
     let mut queue = QueueStorage::new(Window { flash, access: Access::Look }, config, Cache::new_uncached());
     let mut buffer = Buffer([0; LARGEST_ITEM]);
-    block_on(async {
-        let mut items = queue.iter().await.map_err(|_| StorageError::Driver)?;
-        while let Some(item) = items.next(&mut buffer.0).await.map_err(|_| StorageError::Driver)? {
+    done(block_on(async {
+        let mut items = queue.iter().await?;
+        while let Some(item) = items.next(&mut buffer.0).await? {
             see(&item);
         }
         Ok(())
-    })
+    }))
+}
+
+/// Whether it was done; an error only if the driver failed, not if the flash holds what makes no sense.
+fn done<E>(result: Result<(), sequential_storage::Error<E>>) -> Result<bool, StorageError> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(sequential_storage::Error::Storage { .. }) => Err(StorageError::Driver),
+        Err(_) => Ok(false),
+    }
 }
