@@ -1,12 +1,12 @@
 """The embeddings example: at least the lesson's figures on vectors never trained on, exact on the board."""
 
 import doctest
-import io
 
 import pytest
 import torch
 import transfer_embeddings as example
-from rich.console import Console
+
+from .terminal import printed
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +51,6 @@ def test_board_gives_the_same_bytes(result: example.Result) -> None:
 
 
 def test_tables_fit_a_terminal(result: example.Result) -> None:
-    console = Console(width=80, file=io.StringIO())
-    with console.capture() as capture:
-        example.print_result(result, console)
-    text = capture.get()
-    assert "…" not in text
+    text = printed(example.print_result, result)
     for strategy in result.accuracies:
         assert f" {strategy} " in text

@@ -13,6 +13,8 @@ import torch
 import transfer_images as example
 from rich.console import Console
 
+from .terminal import printed
+
 
 @pytest.fixture(scope="module")
 def result() -> example.Result:
@@ -117,11 +119,7 @@ def test_costs_say_what_fits() -> None:
 
 
 def test_tables_fit_a_terminal(result: example.Result) -> None:
-    console = Console(width=80, file=io.StringIO())
-    with console.capture() as capture:
-        example.print_result(result, console)
-    text = capture.get()
-    assert "…" not in text
+    text = printed(example.print_result, result)
     for name in result.outcomes:
         assert f" {name} " in text
 
