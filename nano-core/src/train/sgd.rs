@@ -38,7 +38,7 @@ const EXPONENT: usize = 0;
 const RANDOM: usize = 2;
 
 /// `round(2^15 * 2^(-j/256))`.
-const EXPONENTIALS: [u16; 256] = {
+pub(crate) const EXPONENTIALS: [u16; 256] = {
     /// `2^63 * 2^(-1/256)`, rounded.
     const STEP: u128 = 9_198_432_556_164_277_331;
     let mut table = [0; 256];

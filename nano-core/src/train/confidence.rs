@@ -1,0 +1,77 @@
+//! How sure a prediction is: the softmax probability of its class, in integers.
+
+use super::sgd::EXPONENTIALS;
+
+/// `round(2^22 * 256 * log2(e))`.
+const LOG2_E: u64 = 1_549_082_005;
+
+/// The softmax probability of the largest of `logits`, in Q15 (32768 is certainty), for logits whose unit is `scale`.
+///
+/// With `d_k = a_max - a_k`, `scale = m 2^e` (m the 24 bits of the float's mantissa) and `M = floor(m * round(2^22 * 256 * log2(e)) / 2^24)`:
+/// `u_k = min((d_k * M) >> -(e + 2), 32767)`, which is the distance base 2 in 1/256; `p_k = LUT[u_k & 255] >> (u_k >> 8)`, with
+/// `LUT[j] = round(2^15 * 2^(-j/256))`; the result is `floor(2^30 / sum p_k)`. No logits, or a scale that is no positive number: 32768.
+///
+/// Bounds: `d_k < 2^32`, `M < 2^31`, at most 2^15 logits: the product fits 63 bits and the sum 31. Against real softmax it is off by less than 0.4 %:
+/// a step of u is 0.27 %, the table adds 0.002 %; what falls below 2^-15 counts as 0, for at most 3 % at 1000 classes.
+///
+/// ```
+/// use nano_core::train::confidence;
+/// assert_eq!(confidence([5, 5].into_iter(), 0.1), 16384);
+/// // 1 / (1 + exp(-2)) = 0.8808 = 28862 / 32768
+/// assert_eq!(confidence([0, 20].into_iter(), 0.1), 28856);
+/// ```
+pub fn confidence(logits: impl Iterator<Item = i32> + Clone, scale: f32) -> u16 {
+    let certain = 1 << 15;
+    let (Some(largest), true) = (logits.clone().max(), scale.is_finite() && scale > 0.0) else { return certain };
+    let (bits, stored) = (scale.to_bits() & 0x007f_ffff, scale.to_bits() >> 23);
+    // Floats below 2^-126 have no leading one.
+    let mantissa = u64::from(if stored == 0 { bits } else { bits | 1 << 23 });
+    let exponent = stored.max(1) as i32 - 150;
+    let multiplier = (mantissa * LOG2_E) >> 24;
+    let distance = |logit: i32| {
+        let product = u64::from(largest.abs_diff(logit)) * multiplier;
+        let distance = match exponent + 2 {
+            left @ 0.. => product.checked_mul(1u64.checked_shl(left as u32).unwrap_or(u64::MAX)).unwrap_or(u64::MAX),
+            right => product.checked_shr(right.unsigned_abs()).unwrap_or(0),
+        };
+        distance.min(i16::MAX as u64) as usize
+    };
+    let probability = |u: usize| u32::from(EXPONENTIALS[u & 255]).checked_shr((u >> 8) as u32).unwrap_or(0);
+    let sum: u32 = logits.map(|logit| probability(distance(logit))).sum();
+    ((1 << 30) / sum.max(1 << 15)) as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_softmax() {
+        assert_eq!(LOG2_E as f64, (f64::from(1 << 22) * 256.0 * core::f64::consts::LOG2_E).round());
+        for seed in 0..20_000 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let scale = 2f32.powf(random.f32() * 30.0 - 28.0);
+            // Logits some units of the real scale apart, as heads have them.
+            let range = ((12.0 / scale) as i32).max(1);
+            let logits: Vec<i32> = (0..random.usize(1..12)).map(|_| random.i32(-range..=range)).collect();
+            let largest = *logits.iter().max().unwrap();
+            let real = |logit: &i32| ((f64::from(*logit) - f64::from(largest)) * f64::from(scale)).exp();
+            let expected = 32768.0 / logits.iter().map(real).sum::<f64>();
+            let found = f64::from(confidence(logits.iter().copied(), scale));
+            // Floors: the distance by 1/256 of a power of two, each of up to 11 terms by 2^-15, the result by 1.
+            assert!((found - expected).abs() <= 0.004 * expected + 1.0 + 11.0, "seed {seed}: {found}, {expected}");
+        }
+    }
+
+    #[test]
+    fn extremes_are_defined() {
+        let extreme = [i32::MIN, i32::MAX];
+        for scale in [f32::MIN_POSITIVE / 8.0, f32::MIN_POSITIVE, 1e-20, 1.0, 1e20, f32::MAX] {
+            let found = confidence(extreme.into_iter(), scale);
+            assert_eq!(found, if scale < 1e-12 { 1 << 14 } else { 1 << 15 }, "scale {scale}");
+        }
+        assert_eq!(confidence([].into_iter(), 1.0), 1 << 15);
+        assert_eq!(confidence([1, 2].into_iter(), f32::NAN), 1 << 15);
+        assert_eq!(confidence(std::iter::repeat_n(0, 1 << 15), 1.0), 1);
+    }
+}
