@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch_nano import _native
+from torch_nano import _native, heads
 
 Floats = npt.NDArray[np.float32]
 CLAMP = {"clamp_min": -128, "clamp_max": 127}
@@ -92,8 +92,8 @@ class Description:
         }
         return self.layer(operator, [input], self.value(shape), attributes, tensors)
 
-    def head(self, weights: Floats, biases: Floats, learning_rate: float) -> None:
-        self.entries["head"] = {"weights": weights, "biases": biases, "learning_rate": learning_rate}
+    def head(self, weights: Floats, biases: Floats, settings: heads.HeadSettings) -> None:
+        self.entries["head"] = settings.description(weights, biases)
 
     def image(self, *outputs: int) -> bytes:
         return _native.write_image({**self.entries, "outputs": list(outputs)})
@@ -124,17 +124,25 @@ def many_layers() -> bytes:
     return net.image(net.layer("softmax", [logits], net.value((1, 1, 5), 1 / 256, -128)))
 
 
-def with_head(classes: int = 4, learning_rate: float = 0.05) -> bytes:
+def with_head(
+    classes: int = 4, learning_rate: float = 0.05, settings: heads.HeadSettings | None = None
+) -> bytes:
     """`features` and a head."""
     net = Description(2)
     output = features(net)
     weights = net.rng.normal(0, 0.3, (classes, 10)).astype(np.float32)
-    net.head(weights, np.zeros(classes, np.float32), learning_rate)
+    net.head(weights, np.zeros(classes, np.float32), settings or heads.Sgd(learning_rate))
     return net.image(output)
 
 
 def head_alone(
-    weights: Floats, biases: Floats, *, scale: float, zero_point: int, learning_rate: float
+    weights: Floats,
+    biases: Floats,
+    *,
+    scale: float,
+    zero_point: int,
+    learning_rate: float = 0.05,
+    settings: heads.HeadSettings | None = None,
 ) -> bytes:
     """A head whose features are the model's input."""
     net = Description()
@@ -142,5 +150,5 @@ def head_alone(
     x = net.input(shape, scale, zero_point)
     table = np.arange(-128, 128, dtype=np.int8)
     output = net.layer("table", [x], net.value(shape, scale, zero_point), {}, {"table": table})
-    net.head(weights, biases, learning_rate)
+    net.head(weights, biases, settings or heads.Sgd(learning_rate))
     return net.image(output)

@@ -132,8 +132,8 @@ def test_learning_is_replayed_to_the_last_byte():
 def test_fit_is_the_native_ring():
     _, x, nano = with_head()
     features, labels = nano.features_int8(x), torch.arange(64) % 5
-    native = _native.SgdHead(nano.image)
-    native.train(features.numpy(), labels.numpy().astype("uint16"), 2)
+    native = _native.Head(nano.image)
+    native.train(features.numpy(), labels.numpy().astype("int64"), 2)
     nano.head.fit(features, labels, epochs=2)
     assert nano.head.state() == native.state()
 

@@ -71,7 +71,7 @@ def test_learning_on_the_board_is_learning_on_the_host(learner: Device) -> None:
     inputs = random_inputs(image, 30)
     labels = np.random.default_rng(1).integers(0, 4, 30).astype(np.uint16)
     (features,) = _native.Model(image).run([inputs])
-    head = _native.SgdHead(image)
+    head = _native.Head(image)
     initial = head.state()
     assert learner.head_state() == initial
     for count, (input, label) in enumerate(zip(inputs, labels, strict=True)):
@@ -101,7 +101,7 @@ def test_the_ring_keeps_the_latest_samples(learner: Device) -> None:
     assert counts == [*range(1, capacity + 1), *[capacity] * 5]
     learner.train(1)
     (features,) = _native.Model(image).run([inputs[5:]])
-    head = _native.SgdHead(image)
+    head = _native.Head(image)
     head.train(features, labels[5:], 1)
     assert learner.head_state() == head.state()
 

@@ -35,7 +35,7 @@ def load(head: reference.SgdHead, state: bytes) -> None:
 class Twins:
     """The same head twice."""
 
-    native: _native.SgdHead
+    native: _native.Head
     reference: reference.SgdHead
     image: bytes
 
@@ -55,7 +55,7 @@ class Twins:
             real, bias, feature_scale=scale, feature_zero_point=zero_point, lr=lr, capacity=capacity
         )
         image = head_alone(real, bias, scale=scale, zero_point=zero_point, learning_rate=lr)
-        return cls(_native.SgdHead(image), twin, image)
+        return cls(_native.Head(image), twin, image)
 
     @property
     def largest_exponent(self) -> int:
@@ -209,21 +209,21 @@ def test_training_visits_the_ring_in_the_same_order(count: int) -> None:
     rng = np.random.default_rng(count)
     twins = Twins.of(rng.normal(0, 0.3, (3, 10)), np.zeros(3), capacity=count)
     features = rng.integers(-128, 128, (count, 10), np.int8)
-    labels = rng.integers(0, 3, count).astype(np.uint16)
+    labels = rng.integers(0, 3, count).astype(np.int64)
     for q, label in zip(features, labels, strict=True):
         twins.reference.record(q, int(label))
     for epochs in (1, 3, 0, 2):
         twins.native.train(features, labels, epochs)
         twins.reference.train(epochs)
         twins.check()
-    at_once = _native.SgdHead(twins.image)
+    at_once = _native.Head(twins.image)
     at_once.train(features, labels, 6)
     assert at_once.state() == twins.native.state()
 
 
 def test_training_on_nothing_changes_nothing() -> None:
     twins = Twins.of([[0.1, 0.2]], [0.3])
-    twins.native.train(np.zeros((0, 2), np.int8), np.zeros(0, np.uint16), 10)
+    twins.native.train(np.zeros((0, 2), np.int8), np.zeros(0, np.int64), 10)
     twins.reference.train(10)
     twins.check()
 
@@ -246,14 +246,14 @@ def test_a_state_goes_on_where_it_was_taken() -> None:
     start = twins.native.state()
     for q, label in steps[:20]:
         twins.native.step(q, label)
-    twins.native.train(features, np.arange(5, dtype=np.uint16) % 3, 1)
+    twins.native.train(features, np.arange(5, dtype=np.int64) % 3, 1)
     saved = twins.native.state()
     for q, label in steps[20:]:
         twins.native.step(q, label)
     end = twins.native.state()
     assert len({start, saved, end}) == 3
 
-    other = _native.SgdHead(twins.image)
+    other = _native.Head(twins.image)
     assert other.state() == start
     other.load(saved)
     assert other.state() == saved
@@ -305,7 +305,7 @@ def test_refused_samples_change_nothing() -> None:
             head.step(np.zeros(width, np.int8), 0)
         with pytest.raises(_native.NanoError, match=f"features has length {width}, 4 is needed"):
             head.logits(np.zeros((1, width), np.int8))
-    labels = np.zeros(2, np.uint16)
+    labels = np.zeros(2, np.int64)
     with pytest.raises(_native.NanoError, match="features has length 5, 4 is needed"):
         head.train(np.zeros((2, 5), np.int8), labels, 1)
     with pytest.raises(_native.NanoError, match="ring features"):
@@ -313,7 +313,7 @@ def test_refused_samples_change_nothing() -> None:
     with pytest.raises(_native.NanoError, match="labels has length 2, 3 is needed"):
         head.train(np.zeros((3, 4), np.int8), labels, 1)
     with pytest.raises(_native.NanoError, match="label 9 is not below"):
-        head.train(np.zeros((2, 4), np.int8), np.array([0, 9], np.uint16), 1)
+        head.train(np.zeros((2, 4), np.int8), np.array([0, 9], np.int64), 1)
     for wrong in (np.zeros(4, np.float32), np.zeros((1, 4), np.int8), [0, 0, 0, 0]):
         with pytest.raises(TypeError):
             head.step(wrong, 0)  # type: ignore[arg-type]
@@ -322,7 +322,7 @@ def test_refused_samples_change_nothing() -> None:
 
 def test_an_image_without_a_head_has_none() -> None:
     with pytest.raises(_native.NanoError, match="this image has no trainable head"):
-        _native.SgdHead(one_layer())
+        _native.Head(one_layer())
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

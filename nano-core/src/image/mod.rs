@@ -20,14 +20,15 @@ mod writer;
 pub use view::{Image, Nodes};
 #[cfg(feature = "alloc")]
 pub use writer::{
-    HeadDescription, Layer, LayerDescription, ModelDescription, Packed, Tensor, ValueDescription, WriteError, write,
+    HeadDescription, Layer, LayerDescription, ModelDescription, Packed, SgdDescription, SumsDescription, Tensor,
+    ValueDescription, WriteError, write,
 };
 
 use core::ops::Range;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// The format's version; raised whenever an older reader would misread a newer image.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 const MAGIC: [u8; 4] = *b"NANO";
 const CRC32: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
@@ -142,14 +143,14 @@ impl NodeHeader {
 #[derive(Clone, Copy, Debug, Default, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct HeadRecord {
-    /// Which trainer: 1 is [`SgdHead`](crate::train::SgdHead).
+    /// Which trainer: [`SgdHead::TRAINER`](crate::train::SgdHead::TRAINER) and its like.
     pub trainer: u32,
-    /// Number of classes.
+    /// The most classes it can have.
     pub classes: u32,
     /// Number of features: the elements of the graph's first output.
     pub features: u32,
     /// The trainer's constants, in its own order.
-    pub constants: [i32; 4],
+    pub constants: [i32; 8],
     /// Real step of one unit of an initial logit.
     pub logit_scale: f32,
     pub(crate) state_offset: u32,

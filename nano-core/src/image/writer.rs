@@ -54,15 +54,50 @@ pub struct LayerDescription {
     pub tensors: BTreeMap<String, Tensor>,
 }
 
-/// A trainable head: a linear layer behind the first output, trained on the device by [`train::SgdHead`].
+/// A trainable head behind the first output.
 #[derive(Clone, Debug)]
-pub struct HeadDescription {
+pub enum HeadDescription {
+    /// Of [`train::SgdHead`].
+    Sgd(SgdDescription),
+    /// Of [`train::LdaHead`].
+    Lda {
+        /// Where it starts.
+        start: SumsDescription,
+        /// lambda over the mean variance, above 0 and at most 1.
+        shrinkage: f64,
+    },
+    /// Of [`train::PrototypeHead`].
+    Prototype(SumsDescription),
+}
+
+/// A linear layer that learns by stochastic gradient descent.
+#[derive(Clone, Debug)]
+pub struct SgdDescription {
     /// Initial weights, [classes, features].
     pub weights: Vec<f32>,
     /// Initial biases, [classes].
     pub biases: Vec<f32>,
     /// Learning rate of the real-valued step.
     pub learning_rate: f64,
+    /// What the outputs mean, and so what they learn from.
+    pub loss: train::Loss,
+    /// The rate is halved whenever so many epochs of one training have passed; 0: never.
+    pub halve_every: u32,
+    /// What a sample of each class counts, above 0, [classes]; empty: all the same.
+    pub class_weights: Vec<f32>,
+    /// The rows (classes) that do not learn.
+    pub frozen: Vec<usize>,
+}
+
+/// A head that begins with sums over samples.
+#[derive(Clone, Debug)]
+pub struct SumsDescription {
+    /// Number of classes at the start.
+    pub classes: usize,
+    /// The most classes it can have.
+    pub capacity: usize,
+    /// The state it starts from, as the head's `state()` gave it; empty: of no sample.
+    pub state: Vec<u8>,
 }
 
 /// A whole model, as the exporter describes it.
@@ -408,8 +443,14 @@ fn write_head(
     constants: &mut Constants,
 ) -> Result<HeadRecord, WriteError> {
     let features = model.outputs.first().and_then(|&id| values.get(id)).ok_or(WriteError::ValueId(0))?;
-    let (record, state) = train::sgd::pack(head, features)?;
-    let place = constants.push(state.as_bytes())?;
+    let (record, state) = match head {
+        HeadDescription::Sgd(head) => train::sgd::pack(head, features)?,
+        HeadDescription::Lda { start, shrinkage } => {
+            (train::lda::pack(start, *shrinkage, features)?, start.state.clone())
+        }
+        HeadDescription::Prototype(start) => (train::prototype::pack(start, features), start.state.clone()),
+    };
+    let place = constants.push(&state)?;
     Ok(HeadRecord { state_offset: place.offset, state_length: place.length, ..record })
 }
 

@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::image::{HeadRecord, Image};
-use crate::train::{FeatureRing, SgdHead};
+use crate::train::{FeatureRing, LdaHead, PrototypeHead, SgdHead};
 
 /// What a sample teaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,7 +11,7 @@ pub enum Target {
     Class(u16),
     /// All right classes of at most 32: bit k for class k.
     Labels(u32),
-    /// The right number, in units of [`Head::logit_scale`] as the image has it.
+    /// The right number, in 1/4096.
     Value(i32),
 }
 
@@ -47,6 +47,8 @@ impl HeadSizes {
     pub const fn state_bytes(&self) -> usize {
         match self.trainer {
             SgdHead::TRAINER => SgdHead::state_length(self.classes, self.features).saturating_mul(2),
+            LdaHead::TRAINER => LdaHead::state_words(self.classes, self.features).saturating_mul(4),
+            PrototypeHead::TRAINER => PrototypeHead::state_words(self.classes, self.features).saturating_mul(4),
             _ => 0,
         }
     }
@@ -58,8 +60,12 @@ impl HeadSizes {
 
     /// Words of RAM that [`Head::new`] needs: the state and room to work in.
     pub const fn words(&self) -> usize {
+        let scratch = match self.trainer {
+            LdaHead::TRAINER => LdaHead::scratch_words(self.classes, self.features),
+            _ => self.classes,
+        };
         let bytes = self.state_bytes();
-        if bytes == usize::MAX { usize::MAX } else { bytes.div_ceil(4).saturating_add(self.classes) }
+        if bytes == usize::MAX { usize::MAX } else { bytes.div_ceil(4).saturating_add(scratch) }
     }
 }
 
@@ -177,6 +183,10 @@ pub trait Head<'a>: Sized {
 pub enum AnyHead<'a> {
     /// Stochastic gradient descent.
     Sgd(SgdHead<'a>),
+    /// Linear discriminant analysis.
+    Lda(LdaHead<'a>),
+    /// The nearest class mean.
+    Prototype(PrototypeHead<'a>),
 }
 
 /// The one head inside an [`AnyHead`].
@@ -184,6 +194,8 @@ macro_rules! inner {
     ($any:expr, $head:ident => $act:expr) => {
         match $any {
             AnyHead::Sgd($head) => $act,
+            AnyHead::Lda($head) => $act,
+            AnyHead::Prototype($head) => $act,
         }
     };
 }
@@ -193,6 +205,8 @@ impl<'a> Head<'a> for AnyHead<'a> {
         let trainer = image.head().ok_or(Error::NoHead)?.trainer;
         match trainer {
             SgdHead::TRAINER => Head::new(image, ram).map(AnyHead::Sgd),
+            LdaHead::TRAINER => Head::new(image, ram).map(AnyHead::Lda),
+            PrototypeHead::TRAINER => Head::new(image, ram).map(AnyHead::Prototype),
             _ => Err(Error::Field { name: "head trainer", value: trainer.into() }),
         }
     }

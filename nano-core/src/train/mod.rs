@@ -2,12 +2,17 @@
 
 mod confidence;
 mod head;
+pub(crate) mod lda;
 mod no_head;
+pub(crate) mod prototype;
 mod ring;
 pub(crate) mod sgd;
+mod solve;
 
 pub use confidence::confidence;
 pub use head::{AnyHead, Head, HeadSizes, Target};
+pub use lda::LdaHead;
 pub use no_head::NoHead;
+pub use prototype::PrototypeHead;
 pub use ring::{FeatureRing, RingPosition};
-pub use sgd::SgdHead;
+pub use sgd::{Loss, SgdHead};

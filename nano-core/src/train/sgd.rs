@@ -1,4 +1,4 @@
-//! Stochastic gradient descent on a linear head with softmax cross-entropy, in integers.
+//! Stochastic gradient descent on a linear head, in integers.
 //!
 //! A weight is an int16 in RAM whose high byte is the int8 weight of the forward pass: `V + 128` is stored, `W = (V + 128) >> 8`,
 //! and the real weight is `s_w * V / 256`. The inputs are `x_i = q_i - z_x` and one constant, 128, for the bias. One step:
@@ -8,10 +8,19 @@
 //! 3. `p_k = LUT[u_k & 255] >> (u_k >> 8)`, with `LUT[j] = round(2^15 * 2^(-j/256))`.
 //! 4. `e_k = (p_k * floor(2^30 / sum p) >> 15) - 2^15 [k = label]`: softmax minus target, in Q15.
 //! 5. A row with `|e_k| <= 1024` (1/32) is left alone.
-//! 6. `g_k = (e_k * C + 2^14) >> 15` and `V_ki -= (g_k x_i + 2^(sh-1)) >> sh`, with `C / 2^(15+sh) = lr s_x 2^8 / (s_w 2^15)`;
+//! 6. `g_k = (e_k * C_label + 2^14) >> 15` (C, less for a class that counts less) and `V_ki -= (g_k x_i + 2^(sh-1)) >> sh`, with `C / 2^(15+sh) = lr s_x 2^8 / (s_w 2^15)`;
 //!    V saturates at 32639, so that `V + 128` fits int16.
 //! 7. If any `|V| > 32000`, every V is halved (floored) and `s_w` doubles: S falls by 1 and sh rises by 1. After as many halvings as
 //!    S and sh allow, V only saturates. (A state in which V exceeds 32000 before that is refused: no head has it.)
+//!
+//! Steps 2 to 4 are those of softmax cross-entropy. Other losses have other errors:
+//!
+//! - Sigmoid cross-entropy, outputs that are each right or wrong: `u_k = (|a_k| * M) >> S` and `p_k` as above,
+//!   `h = floor(2^30 / (2^15 + p_k))`, which is the sigmoid of `|a_k|`; `e_k = (h or 2^15 - h) - 2^15 [k is right]`. Step 6 takes `C_k`.
+//! - Squared error, one output: `e = ((a * M) >> S) - target` in 1/4096, with `M / 2^S = s_w s_x 4096`, kept to `|e| <= 2^15`: an error above 8
+//!   counts as 8. Step 5 leaves `|e| <= 8` alone, and `C / 2^(15+sh) = lr s_x 2^8 / (s_w 2^12)`.
+//!
+//! Frozen rows skip step 6. When a training is given epochs, the rate can be halved every so many of them: sh rises by 1, up to 30.
 //!
 //! Bounds: `|x| <= 255`, `|W| <= 128`, at most 2^15 features: `|a_k| <= 2^30 + 2^14`, the differences fit u32, their product with M 48 bits.
 //! `sum p >= 2^15`, so `p_k * floor(2^30 / sum p) <= 2^30`. `|e_k| <= 2^15` and `C < 2^15`, so step 6 stays below 2^30 + 2^14 and
@@ -26,7 +35,8 @@ use crate::train::{FeatureRing, Head, HeadSizes, Target};
 const NAME: &str = "SgdHead";
 const LARGEST_FEATURES: usize = 1 << 15;
 const BIAS_INPUT: i32 = 128;
-const LARGEST_ERROR_LEFT_ALONE: i32 = 1024;
+/// In [`SgdHead::rates`]: this row does not learn.
+const FROZEN: u16 = 1 << 15;
 const HALVE_ABOVE: i32 = 32000;
 const SATURATE_AT: i32 = i16::MAX as i32 - 128;
 /// Right shifts up to this one leave `2^(shift - 1)` an int32.
@@ -52,12 +62,56 @@ pub(crate) const EXPONENTIALS: [u16; 256] = {
     table
 };
 
-/// A linear softmax classifier in RAM that learns by stochastic gradient descent; arithmetic and bounds: the module's text.
+/// What the outputs of an [`SgdHead`] mean, and so what they learn from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// One class is right: softmax cross-entropy, [`Target::Class`].
+    CrossEntropy,
+    /// Each class is right or wrong by itself: sigmoid cross-entropy, [`Target::Labels`].
+    Binary,
+    /// One number: squared error, [`Target::Value`].
+    Squared,
+}
+
+impl Loss {
+    const ALL: [Loss; 3] = [Loss::CrossEntropy, Loss::Binary, Loss::Squared];
+
+    /// The smallest error that a row learns from, less one.
+    const fn left_alone(self) -> i32 {
+        match self {
+            Loss::CrossEntropy | Loss::Binary => 1024,
+            Loss::Squared => 8,
+        }
+    }
+
+    /// Steps of the logit in which steps 2 to 4 count.
+    #[cfg(feature = "alloc")]
+    fn logit_steps(self) -> f64 {
+        match self {
+            Loss::CrossEntropy | Loss::Binary => core::f64::consts::LOG2_E * 256.0,
+            Loss::Squared => 4096.0,
+        }
+    }
+
+    /// The error that stands for 1.
+    #[cfg(feature = "alloc")]
+    fn one(self) -> f64 {
+        match self {
+            Loss::CrossEntropy | Loss::Binary => 32768.0,
+            Loss::Squared => 4096.0,
+        }
+    }
+}
+
+/// A linear layer in RAM that learns by stochastic gradient descent; arithmetic and bounds: the module's text.
 ///
 /// Two heads that start from the same image (or saved state) and take the same steps hold the same bytes, on every machine.
 pub struct SgdHead<'a> {
     record: &'a HeadRecord,
     initial: &'a [i16],
+    /// C of each class, and [`FROZEN`].
+    rates: &'a [u16],
+    loss: Loss,
     input_zero_point: i32,
     /// The exponent (u32), the random state (u32), then `[classes][features + 1]` weights, each `V + 128`.
     state: &'a mut [i16],
@@ -83,7 +137,7 @@ impl<'a> SgdHead<'a> {
     pub fn new(image: &Image<'a>, state: &'a mut [i16], scratch: &'a mut [i32]) -> Result<Self, Error> {
         let record = image.head().ok_or(Error::NoHead)?;
         let field = |name, value: i64| Err(Error::Field { name, value });
-        let [multiplier, multiplier_shift, rate, rate_shift] = record.constants;
+        let [multiplier, multiplier_shift, rate, rate_shift, loss, halve_every, ..] = record.constants;
         if record.trainer != Self::TRAINER {
             return field("head trainer", record.trainer.into());
         }
@@ -99,12 +153,30 @@ impl<'a> SgdHead<'a> {
         if !(record.logit_scale.is_finite() && record.logit_scale > 0.0) {
             return field("head logit scale (bits)", record.logit_scale.to_bits().into());
         }
+        let known = usize::try_from(loss).ok().and_then(|loss| Loss::ALL.get(loss));
+        let Some(&loss) = known else { return field("head loss", loss.into()) };
+        let most = match loss {
+            Loss::CrossEntropy => u32::MAX,
+            Loss::Binary => 32,
+            Loss::Squared => 1,
+        };
+        if record.classes > most {
+            return field("head outputs for its loss", record.classes.into());
+        }
+        if halve_every < 0 {
+            return field("head epochs between halvings of the rate", halve_every.into());
+        }
         let initial = image.head_state(record);
         let initial = <[i16]>::ref_from_bytes(initial)
             .map_err(|_| Error::Field { name: "head state length", value: initial.len() as i64 })?;
         let needed = Self::state_length(record.classes as usize, record.features as usize);
-        if initial.len() + PREFIX != needed {
+        if initial.len() + PREFIX != needed + record.classes as usize {
             return field("head state length", initial.len() as i64);
+        }
+        let (initial, rates) = initial.split_at(needed - PREFIX);
+        let rates: &[u16] = zerocopy::transmute_ref!(rates);
+        if let Some(&wrong) = rates.iter().find(|&&rate_of| i32::from(rate_of & !FROZEN) > rate) {
+            return field("head learning rate of a class", wrong.into());
         }
         initial.iter().try_for_each(|&stored| check_weight(stored, HALVE_ABOVE))?;
         if state.len() != needed {
@@ -114,7 +186,7 @@ impl<'a> SgdHead<'a> {
             return Err(Error::Length { name: "head scratch", needed: record.classes as usize, given: scratch.len() });
         }
         let input_zero_point = image.output(0).zero_point;
-        let mut head = SgdHead { record, initial, input_zero_point, state, scratch };
+        let mut head = SgdHead { record, initial, rates, loss, input_zero_point, state, scratch };
         head.reset();
         Ok(head)
     }
@@ -174,23 +246,31 @@ impl<'a> SgdHead<'a> {
     /// # Errors
     /// [`Error::Length`] or [`Error::Label`]; the head is then unchanged.
     pub fn step(&mut self, features: &[i8], label: usize) -> Result<(), Error> {
-        if label >= self.classes() {
-            return Err(Error::Label { label, classes: self.classes() });
-        }
+        let class = u16::try_from(label).map_err(|_| Error::Label { label, classes: self.classes() })?;
+        self.learn(features, Target::Class(class))
+    }
+
+    /// One step, at a rate halved `halvings` times.
+    fn step_towards(&mut self, features: &[i8], target: Target, halvings: u32) -> Result<(), Error> {
+        self.check(target)?;
         self.logits(features)?;
-        let reciprocal = self.probabilities();
-        let [_, _, rate, rate_shift] = self.record.constants;
-        let shift = rate_shift + self.word(EXPONENT) as i32;
+        self.errors(target);
+        let rate_shift = self.record.constants[3] as u32 + self.word(EXPONENT);
+        let shift = rate_shift.saturating_add(halvings).min(LARGEST_SHIFT as u32);
         let half = 1 << (shift - 1);
         let zero_point = self.input_zero_point;
+        let left_alone = self.loss.left_alone();
         let mut largest = 0;
         for (class, row) in self.state[PREFIX..].chunks_exact_mut(features.len() + 1).enumerate() {
-            let target = if class == label { 1 << 15 } else { 0 };
-            let error = ((self.scratch[class] * reciprocal) >> 15) - target;
-            if error.abs() <= LARGEST_ERROR_LEFT_ALONE {
+            let error = self.scratch[class];
+            if error.abs() <= left_alone || self.rates[class] & FROZEN != 0 {
                 continue;
             }
-            let gradient = (error * rate + (1 << 14)) >> 15;
+            let rate = match target {
+                Target::Class(label) => self.rates[usize::from(label)],
+                _ => self.rates[class],
+            };
+            let gradient = (error * i32::from(rate & !FROZEN) + (1 << 14)) >> 15;
             let inputs = features.iter().map(|&q| i32::from(q) - zero_point).chain([BIAS_INPUT]);
             for (stored, x) in row.iter_mut().zip(inputs) {
                 let v = i32::from(*stored) - 128 - ((gradient * x + half) >> shift);
@@ -214,7 +294,9 @@ impl<'a> SgdHead<'a> {
         if count == 0 {
             return Ok(());
         }
-        for _ in 0..epochs {
+        let halve_every = self.record.constants[5] as u32;
+        for epoch in 0..epochs {
+            let halvings = epoch.checked_div(halve_every).unwrap_or(0);
             let range = (count - 1).max(1);
             let mut stride = 1 + self.next_random() % range;
             while greatest_common_divisor(stride, count) != 1 {
@@ -222,8 +304,8 @@ impl<'a> SgdHead<'a> {
             }
             let mut index = self.next_random() % count;
             for _ in 0..count {
-                let (features, label) = ring.get(index as usize);
-                self.step(features, label as usize)?;
+                let (features, word) = ring.get(index as usize);
+                self.step_towards(features, self.target(word), halvings)?;
                 index = (index + stride) % count;
             }
         }
@@ -273,24 +355,40 @@ impl<'a> SgdHead<'a> {
     }
 
     fn largest_exponent(&self) -> u32 {
-        let [_, multiplier_shift, _, rate_shift] = self.record.constants;
+        let [_, multiplier_shift, _, rate_shift, ..] = self.record.constants;
         multiplier_shift.min(LARGEST_SHIFT - rate_shift) as u32
     }
 
-    /// Steps 2 and 3 in place; returns `floor(2^30 / sum p)`.
-    fn probabilities(&mut self) -> i32 {
+    /// Steps 2 to 4: the errors in place of the logits.
+    fn errors(&mut self, target: Target) {
         let [multiplier, multiplier_shift, ..] = self.record.constants;
+        let multiplier = multiplier as u64;
         let shift = multiplier_shift as u32 - self.word(EXPONENT);
-        let largest = self.scratch.iter().copied().max().unwrap_or(0);
-        let mut sum = 0u32;
-        for logit in &mut *self.scratch {
-            let distance = (u64::from(largest.abs_diff(*logit)) * multiplier as u64) >> shift;
-            let distance = distance.min(i16::MAX as u64) as usize;
-            let probability = u32::from(EXPONENTIALS[distance & 255]).checked_shr((distance >> 8) as u32).unwrap_or(0);
-            sum += probability;
-            *logit = probability as i32;
+        match target {
+            Target::Class(label) => {
+                let largest = self.scratch.iter().copied().max().unwrap_or(0);
+                let mut sum = 0;
+                for logit in &mut *self.scratch {
+                    *logit = power((u64::from(largest.abs_diff(*logit)) * multiplier) >> shift);
+                    sum += *logit as u32;
+                }
+                let reciprocal = ((1 << 30) / sum.max(1)) as i32;
+                self.scratch.iter_mut().for_each(|p| *p = (*p * reciprocal) >> 15);
+                self.scratch[usize::from(label)] -= 1 << 15;
+            }
+            Target::Labels(labels) => {
+                for (class, logit) in self.scratch.iter_mut().enumerate() {
+                    let upper =
+                        (1 << 30) / ((1 << 15) + power((u64::from(logit.unsigned_abs()) * multiplier) >> shift));
+                    let probability = if *logit < 0 { (1 << 15) - upper } else { upper };
+                    *logit = probability - if labels >> class & 1 == 1 { 1 << 15 } else { 0 };
+                }
+            }
+            Target::Value(value) => {
+                let output = (i64::from(self.scratch[0]) * multiplier as i64) >> shift;
+                self.scratch[0] = (output - i64::from(value)).clamp(-(1 << 15), 1 << 15) as i32;
+            }
         }
-        ((1 << 30) / sum.max(1)) as i32
     }
 
     fn halve(&mut self) {
@@ -345,20 +443,30 @@ impl<'a> Head<'a> for SgdHead<'a> {
     }
 
     fn target(&self, word: u32) -> Target {
-        Target::Class(word as u16)
+        match self.loss {
+            // A word that is no class is no class above either.
+            Loss::CrossEntropy => Target::Class(word.min(u16::MAX.into()) as u16),
+            Loss::Binary => Target::Labels(word),
+            Loss::Squared => Target::Value(word as i32),
+        }
     }
 
     fn check(&self, target: Target) -> Result<(), Error> {
-        match target {
-            Target::Class(label) if usize::from(label) < self.classes() => Ok(()),
-            Target::Class(label) => Err(Error::Label { label: label.into(), classes: self.classes() }),
+        let classes = self.classes();
+        match (self.loss, target) {
+            (Loss::CrossEntropy, Target::Class(label)) if usize::from(label) < classes => Ok(()),
+            (Loss::CrossEntropy, Target::Class(label)) => Err(Error::Label { label: label.into(), classes }),
+            (Loss::Binary, Target::Labels(labels)) => match u32::BITS - labels.leading_zeros() {
+                bits if bits as usize <= classes => Ok(()),
+                bits => Err(Error::Label { label: bits as usize - 1, classes }),
+            },
+            (Loss::Squared, Target::Value(_)) => Ok(()),
             _ => Err(Error::Unsupported { trainer: NAME, request: "learn from a target of this kind" }),
         }
     }
 
     fn learn(&mut self, features: &[i8], target: Target) -> Result<(), Error> {
-        self.check(target)?;
-        self.step(features, target.word() as usize)
+        self.step_towards(features, target, 0)
     }
 
     fn unlearn(&mut self, _: &[i8], _: Target) -> Result<(), Error> {
@@ -410,6 +518,12 @@ fn check_weight(stored: i16, largest: i32) -> Result<(), Error> {
     if v.abs() <= largest { Ok(()) } else { Err(Error::Field { name: "head weight", value: v.into() }) }
 }
 
+/// Step 3: `2^(-distance/256)` in Q15.
+fn power(distance: u64) -> i32 {
+    let distance = distance.min(i16::MAX as u64) as usize;
+    u32::from(EXPONENTIALS[distance & 255]).checked_shr((distance >> 8) as u32).unwrap_or(0) as i32
+}
+
 fn greatest_common_divisor(mut a: u32, mut b: u32) -> u32 {
     while b != 0 {
         (a, b) = (b, a % b);
@@ -421,9 +535,9 @@ fn greatest_common_divisor(mut a: u32, mut b: u32) -> u32 {
 /// half of what int16 holds.
 #[cfg(feature = "alloc")]
 pub(crate) fn pack(
-    head: &crate::image::HeadDescription,
+    head: &crate::image::SgdDescription,
     features: &crate::image::Value,
-) -> Result<(HeadRecord, alloc::vec::Vec<i16>), crate::image::WriteError> {
+) -> Result<(HeadRecord, alloc::vec::Vec<u8>), crate::image::WriteError> {
     use crate::fixed_point::normalize;
     use crate::image::WriteError;
     const LARGEST_INITIAL: f64 = 16000.0;
@@ -447,11 +561,11 @@ pub(crate) fn pack(
     let weight_scale =
         if magnitude == 0.0 { 1.0 / (16.0 * 255.0 * input_scale) } else { magnitude * 256.0 / LARGEST_INITIAL };
     let logit_scale = weight_scale * input_scale;
-    let (multiplier, exponent) = normalize(logit_scale * core::f64::consts::LOG2_E * 256.0, 16)
+    let (multiplier, exponent) = normalize(logit_scale * head.loss.logit_steps(), 16)
         .filter(|(_, exponent)| (-47..=16).contains(exponent))
         .ok_or_else(|| refused("the logit's scale is out of range", logit_scale))?;
     let multiplier_shift = 16 - exponent;
-    let (rate, exponent) = normalize(head.learning_rate * input_scale * 256.0 / (weight_scale * 32768.0), 15)
+    let (rate, exponent) = normalize(head.learning_rate * input_scale * 256.0 / (weight_scale * head.loss.one()), 15)
         .filter(|(_, exponent)| (-LARGEST_SHIFT..=-1).contains(exponent))
         .ok_or_else(|| refused("the learning rate is too small or too large for these scales", head.learning_rate))?;
     let state = real.map(|weight| {
@@ -459,15 +573,34 @@ pub(crate) fn pack(
         // Rounded half away from zero; core has no f64::round.
         (v + 0.5f64.copysign(v)) as i16 + 128
     });
+    let mut rates = alloc::vec![rate as u16; classes];
+    if !head.class_weights.is_empty() {
+        let largest = head.class_weights.iter().fold(0.0f32, |largest, &weight| largest.max(weight));
+        if head.class_weights.len() != classes {
+            return Err(refused("needs one weight for each class, has", head.class_weights.len() as f64));
+        }
+        if let Some(&weight) = head.class_weights.iter().find(|weight| !(weight.is_finite() && **weight > 0.0)) {
+            return Err(refused("the weight of a class must be above 0 and finite", weight.into()));
+        }
+        for (rate_of, weight) in rates.iter_mut().zip(&head.class_weights) {
+            *rate_of = (rate as f64 * f64::from(*weight) / f64::from(largest) + 0.5) as u16;
+        }
+    }
+    for &row in &head.frozen {
+        *rates.get_mut(row).ok_or_else(|| refused("a frozen row is none of the classes", row as f64))? |= FROZEN;
+    }
+    let halve_every = i32::try_from(head.halve_every)
+        .map_err(|_| refused("too many epochs between halvings of the rate", head.halve_every.into()))?;
     let record = HeadRecord {
         trainer: SgdHead::TRAINER,
         classes: classes as u32,
         features: width as u32,
-        constants: [multiplier as i32, multiplier_shift, rate as i32, -exponent],
+        constants: [multiplier as i32, multiplier_shift, rate as i32, -exponent, head.loss as i32, halve_every, 0, 0],
         logit_scale: logit_scale as f32,
         ..HeadRecord::default()
     };
-    Ok((record, state.collect()))
+    let state = state.chain(rates.into_iter().map(|rate| rate as i16));
+    Ok((record, state.flat_map(i16::to_le_bytes).collect()))
 }
 
 #[cfg(test)]

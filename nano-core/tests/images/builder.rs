@@ -1,7 +1,10 @@
 //! Small models with random weights, written by the crate's own writer, and the means to damage their images.
 #![allow(dead_code, reason = "every test program that includes this file uses its own part of it")]
 
-use nano_core::image::{HeadDescription, LayerDescription, ModelDescription, Tensor, ValueDescription, write};
+use nano_core::image::{
+    HeadDescription, LayerDescription, ModelDescription, SgdDescription, Tensor, ValueDescription, write,
+};
+use nano_core::train::Loss;
 use zerocopy::IntoBytes;
 
 /// Scale of every value unless said otherwise.
@@ -168,14 +171,24 @@ impl Builder {
         self.model.outputs.push(id);
     }
 
-    /// A trainable head of random weights behind the first output.
+    /// A head of random weights behind the first output, to be trained by gradient descent.
     pub fn head(&mut self, classes: usize) {
+        let head = self.sgd(classes);
+        self.model.head = Some(HeadDescription::Sgd(head));
+    }
+
+    /// A description of [`Builder::head`].
+    pub fn sgd(&mut self, classes: usize) -> SgdDescription {
         let features = self.model.values[self.model.outputs[0]].shape.iter().product::<u32>() as usize;
-        self.model.head = Some(HeadDescription {
+        SgdDescription {
             weights: (0..classes * features).map(|_| self.random.f32() - 0.5).collect(),
             biases: (0..classes).map(|_| self.random.f32() - 0.5).collect(),
             learning_rate: 0.02,
-        });
+            loss: Loss::CrossEntropy,
+            halve_every: 0,
+            class_weights: vec![],
+            frozen: vec![],
+        }
     }
 
     /// The model's image.
@@ -293,7 +306,7 @@ impl Aligned {
     }
 }
 
-/// Where the header's words lie that the tests damage: the layout of format version 1, stated independently of the crate.
+/// Where the header's words lie that the tests damage: the layout of format version 2, stated independently of the crate.
 pub mod place {
     pub const VERSION: usize = 4;
     pub const CHECKSUM: usize = 8;

@@ -37,12 +37,12 @@ const NODE_HEADER: usize = 20;
 #[test]
 fn an_image_of_another_version_names_both() {
     let mut image = chain().image();
-    image.bytes_mut()[place::VERSION] = 2;
+    image.bytes_mut()[place::VERSION] = 3;
     image.reseal();
-    assert_eq!(refused(&image), Error::Version { found: 2, expected: 1 });
+    assert_eq!(refused(&image), Error::Version { found: 3, expected: 2 });
     assert_eq!(
         refused(&image).to_string(),
-        "the image has format version 2, this build reads 1: export the model again"
+        "the image has format version 3, this build reads 2: export the model again"
     );
 }
 

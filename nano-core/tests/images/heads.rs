@@ -45,7 +45,7 @@ fn memory_of_another_size_is_refused() {
 
 #[test]
 fn a_record_that_the_trainer_cannot_run_is_refused() {
-    // The record: trainer, classes, features, four constants, scale, offset and length of the initial state.
+    // The record: trainer, classes, features, eight constants, scale, offset and length of the initial state.
     for (word, value, name) in [
         (0, 2, "head trainer"),
         (1, 0, "head classes or features"),
@@ -58,10 +58,14 @@ fn a_record_that_the_trainer_cannot_run_is_refused() {
         (5, 1 << 15, "head learning rate"),
         (6, 0, "head learning rate"),
         (6, 31, "head learning rate"),
-        (7, f32::NAN.to_bits(), "head logit scale (bits)"),
-        (7, 0, "head logit scale (bits)"),
-        (8, u32::MAX, "head state offset"),
-        (9, 2, "head state length"),
+        (7, 3, "head loss"),
+        (7, u32::MAX, "head loss"),
+        (7, 2, "head outputs for its loss"),
+        (8, u32::MAX, "head epochs between halvings of the rate"),
+        (11, f32::NAN.to_bits(), "head logit scale (bits)"),
+        (11, 0, "head logit scale (bits)"),
+        (12, u32::MAX, "head state offset"),
+        (13, 2, "head state length"),
     ] {
         let mut image = head_net().image();
         let record = image.word(place::HEAD) as usize;
@@ -75,7 +79,7 @@ fn a_record_that_the_trainer_cannot_run_is_refused() {
 fn weights_that_no_training_leaves_are_refused() {
     let image = head_net().image();
     let record = image.word(place::HEAD) as usize;
-    let initial = (image.word(place::CONSTANTS) + image.word(record + 32)) as usize;
+    let initial = (image.word(place::CONSTANTS) + image.word(record + 48)) as usize;
     for (stored, allowed) in
         [(32000 + 128, true), (-32000 + 128, true), (32129, false), (-31873, false), (i16::MIN, false)]
     {

@@ -156,7 +156,7 @@ fn every_single_bit_counts() {
         let error = Image::new(image.bytes()).err();
         let expected = match bit / 8 {
             0..4 => matches!(error, Some(Error::NotAnImage)),
-            4..6 => matches!(error, Some(Error::Version { expected: 1, .. })),
+            4..6 => matches!(error, Some(Error::Version { expected: 2, .. })),
             6..8 => matches!(error, Some(Error::Field { name: "header length", .. })),
             12..16 => matches!(error, Some(Error::Truncated { .. } | Error::Field { .. } | Error::Checksum { .. })),
             _ => matches!(error, Some(Error::Checksum { .. })),

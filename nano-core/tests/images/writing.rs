@@ -1,6 +1,6 @@
 //! Descriptions that the writer refuses.
 
-use nano_core::image::{HeadDescription, Tensor, ValueDescription, WriteError, write};
+use nano_core::image::{HeadDescription, SgdDescription, Tensor, ValueDescription, WriteError, write};
 
 use crate::builder::{Builder, SCALE, Window, conv_net, head_net};
 
@@ -176,8 +176,8 @@ fn an_accumulator_that_could_overflow() {
 
 #[test]
 fn heads_that_cannot_learn() {
-    type Change = fn(&mut HeadDescription);
-    let cases: [(Change, &str); 8] = [
+    type Change = fn(&mut SgdDescription);
+    let cases: [(Change, &str); 14] = [
         (|head| head.weights[3] = f32::NAN, "the weights hold NaN or infinity"),
         (|head| head.weights[0] = f32::NEG_INFINITY, "the weights hold NaN or infinity"),
         (|head| head.biases[2] = f32::NAN, "the weights hold NaN or infinity"),
@@ -186,17 +186,21 @@ fn heads_that_cannot_learn() {
         (|head| head.learning_rate = -0.1, "the learning rate is too small or too large for these scales"),
         (|head| head.learning_rate = 1e9, "the learning rate is too small or too large for these scales"),
         (|head| head.weights.truncate(5), "needs classes * features weights, has"),
+        (|head| head.biases.clear(), "needs classes * features weights, has"),
+        (|head| head.class_weights = vec![1.0; 2], "needs one weight for each class, has"),
+        (|head| head.class_weights = vec![1.0, 0.0, 1.0], "the weight of a class must be above 0 and finite"),
+        (|head| head.class_weights = vec![1.0, 1.0, f32::NAN], "the weight of a class must be above 0 and finite"),
+        (|head| head.frozen = vec![0, 3], "a frozen row is none of the classes"),
+        (|head| head.halve_every = 1 << 31, "too many epochs between halvings of the rate"),
     ];
     for (change, rule) in cases {
         let mut net = head_net();
-        change(net.model.head.as_mut().unwrap());
+        let Some(HeadDescription::Sgd(head)) = &mut net.model.head else { panic!("another trainer") };
+        change(head);
         let error = refused(&net);
         assert!(
             matches!(&error, WriteError::Refused { rule: found, .. } if *found == rule),
             "{error}, expected: {rule}"
         );
     }
-    let mut net = head_net();
-    net.model.head.as_mut().unwrap().biases.clear();
-    assert!(matches!(refused(&net), WriteError::Refused { rule: "needs classes * features weights, has", .. }));
 }

@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use nano_core::image::{HeadDescription, LayerDescription, ModelDescription, Tensor, ValueDescription};
+use nano_core::image::{
+    HeadDescription, LayerDescription, ModelDescription, SgdDescription, SumsDescription, Tensor, ValueDescription,
+};
+use nano_core::train::Loss;
 use numpy::{PyReadonlyArrayDyn, PyUntypedArray, PyUntypedArrayMethods};
-use pyo3::exceptions::{PyKeyError, PyTypeError};
+use pyo3::exceptions::{PyKeyError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
@@ -73,12 +76,42 @@ fn tensor(array: &Bound<'_, PyAny>) -> PyResult<Tensor> {
 }
 
 fn head(description: &Bound<'_, PyDict>) -> PyResult<HeadDescription> {
+    match item(description, "trainer")?.extract::<&str>()? {
+        "sgd" => Ok(HeadDescription::Sgd(sgd(description)?)),
+        "lda" => {
+            let shrinkage = item(description, "shrinkage")?.extract()?;
+            Ok(HeadDescription::Lda { start: sums(description)?, shrinkage })
+        }
+        "prototype" => Ok(HeadDescription::Prototype(sums(description)?)),
+        other => Err(PyValueError::new_err(format!("there is no trainer {other:?}"))),
+    }
+}
+
+fn sgd(description: &Bound<'_, PyDict>) -> PyResult<SgdDescription> {
     let floats = |key| -> PyResult<Vec<f32>> {
         Ok(item(description, key)?.extract::<PyReadonlyArrayDyn<'_, f32>>()?.as_slice()?.to_vec())
     };
-    Ok(HeadDescription {
+    let loss = match item(description, "loss")?.extract::<&str>()? {
+        "cross_entropy" => Loss::CrossEntropy,
+        "binary" => Loss::Binary,
+        "squared" => Loss::Squared,
+        other => return Err(PyValueError::new_err(format!("there is no loss {other:?}"))),
+    };
+    Ok(SgdDescription {
         weights: floats("weights")?,
         biases: floats("biases")?,
         learning_rate: item(description, "learning_rate")?.extract()?,
+        loss,
+        halve_every: item(description, "halve_every")?.extract()?,
+        class_weights: item(description, "class_weights")?.extract()?,
+        frozen: item(description, "frozen")?.extract()?,
+    })
+}
+
+fn sums(description: &Bound<'_, PyDict>) -> PyResult<SumsDescription> {
+    Ok(SumsDescription {
+        classes: item(description, "classes")?.extract()?,
+        capacity: item(description, "capacity")?.extract()?,
+        state: item(description, "state")?.extract()?,
     })
 }

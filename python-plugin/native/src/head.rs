@@ -2,9 +2,10 @@
 
 use nano_core::Error;
 use nano_core::image::Image;
-use nano_core::train::{AnyHead, FeatureRing, Head, HeadSizes, Target};
+use nano_core::train::{AnyHead, FeatureRing, Head as _, HeadSizes, Target};
 use numpy::ndarray::Array2;
 use numpy::{IntoPyArray, PyArray2, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
+use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -13,42 +14,88 @@ use crate::refuse;
 
 /// nano-core's head of an image, whichever trainer it names, in Python's memory.
 #[pyclass(module = "torch_nano._native")]
-pub(crate) struct SgdHead {
+pub(crate) struct Head {
     image: Aligned,
     state: Vec<u8>,
 }
 
-impl SgdHead {
+impl Head {
     /// Runs `act` on the head in its present state, and keeps the state that it leaves; after an error, the state before.
     fn with<T>(&mut self, act: impl FnOnce(&mut AnyHead<'_>) -> Result<T, Error>) -> PyResult<T> {
+        self.with_any(|head| act(head).map_err(refuse))
+    }
+
+    fn with_any<T>(&mut self, act: impl FnOnce(&mut AnyHead<'_>) -> PyResult<T>) -> PyResult<T> {
         let image = self.image.image();
         let record = image.head().ok_or(Error::NoHead).map_err(refuse)?;
-        let mut ram = vec![0; HeadSizes::of(record).words()];
+        let words = HeadSizes::of(record).words();
+        // Sizes that no memory holds are refused before any memory is taken.
+        let mut ram = if words == usize::MAX { Vec::new() } else { vec![0; words] };
         let mut head = AnyHead::new(&image, &mut ram).map_err(refuse)?;
         if !self.state.is_empty() {
             head.load(&self.state).map_err(refuse)?;
         }
-        let result = act(&mut head).map_err(refuse)?;
+        let result = act(&mut head)?;
         self.state = head.state().to_vec();
         Ok(result)
     }
 }
 
+/// A target as Python gives it, of the kind that `head` learns from.
+fn target(head: &AnyHead<'_>, value: i64) -> PyResult<Target> {
+    let overflow = |_| PyOverflowError::new_err(format!("{value} is no target of this head"));
+    Ok(match head.target(0) {
+        Target::Class(_) => Target::Class(value.try_into().map_err(overflow)?),
+        Target::Labels(_) => Target::Labels(value.try_into().map_err(overflow)?),
+        Target::Value(_) => Target::Value(value.try_into().map_err(overflow)?),
+    })
+}
+
 #[pymethods]
-impl SgdHead {
+impl Head {
     #[new]
     fn new(image: &[u8]) -> PyResult<Self> {
         let image = Aligned::new(image);
         Image::new(image.bytes()).map_err(refuse)?;
-        let mut head = SgdHead { image, state: Vec::new() };
+        let mut head = Head { image, state: Vec::new() };
         head.with(|_| Ok(()))?;
         Ok(head)
     }
 
-    /// Number of classes.
+    /// Name of nano-core's type: `SgdHead` and its like.
+    #[getter]
+    fn trainer(&mut self) -> PyResult<&'static str> {
+        self.with(|head| {
+            Ok(match head {
+                AnyHead::Sgd(_) => "SgdHead",
+                AnyHead::Lda(_) => "LdaHead",
+                AnyHead::Prototype(_) => "PrototypeHead",
+            })
+        })
+    }
+
+    /// What it learns from: `class`, `labels` or `value`.
+    #[getter]
+    fn target(&mut self) -> PyResult<&'static str> {
+        self.with(|head| {
+            Ok(match head.target(0) {
+                Target::Class(_) => "class",
+                Target::Labels(_) => "labels",
+                Target::Value(_) => "value",
+            })
+        })
+    }
+
+    /// Number of classes at present.
     #[getter]
     fn classes(&mut self) -> PyResult<usize> {
         self.with(|head| Ok(head.classes()))
+    }
+
+    /// The most classes it can have.
+    #[getter]
+    fn capacity(&mut self) -> PyResult<usize> {
+        self.with(|head| Ok(head.sizes().classes))
     }
 
     /// Number of features.
@@ -61,6 +108,12 @@ impl SgdHead {
     #[getter]
     fn logit_scale(&mut self) -> PyResult<f32> {
         self.with(|head| Ok(head.logit_scale()))
+    }
+
+    /// Bytes of RAM that it takes on a device, room to work in included.
+    #[getter]
+    fn ram_bytes(&mut self) -> PyResult<usize> {
+        self.with(|head| Ok(4 * head.sizes().words()))
     }
 
     /// Integer logits [samples, classes] of int8 features [samples, features].
@@ -82,33 +135,64 @@ impl SgdHead {
         Ok(logits.into_pyarray(py))
     }
 
-    /// One step towards `label`.
-    fn step(&mut self, features: PyReadonlyArray1<'_, i8>, label: u16) -> PyResult<()> {
+    /// Learns from one sample.
+    #[pyo3(name = "step")]
+    fn learn(&mut self, features: PyReadonlyArray1<'_, i8>, target: i64) -> PyResult<()> {
         let features = features.as_slice()?;
-        self.with(|head| head.learn(features, Target::Class(label)))
+        self.with_any(|head| head.learn(features, self::target(head, target)?).map_err(refuse))
+    }
+
+    /// Learns from samples, one after the other; on an error from none of them.
+    fn learn_all(&mut self, features: PyReadonlyArray2<'_, i8>, targets: PyReadonlyArray1<'_, i64>) -> PyResult<()> {
+        self.for_all(features, targets, |head, features, target| head.learn(features, target))
+    }
+
+    /// Takes back what was learnt from samples; on an error of none of them.
+    fn unlearn_all(&mut self, features: PyReadonlyArray2<'_, i8>, targets: PyReadonlyArray1<'_, i64>) -> PyResult<()> {
+        self.for_all(features, targets, |head, features, target| head.unlearn(features, target))
     }
 
     /// `epochs` passes over a ring that holds exactly these samples, in this order of arrival.
     fn train(
         &mut self,
         features: PyReadonlyArray2<'_, i8>,
-        labels: PyReadonlyArray1<'_, u16>,
+        targets: PyReadonlyArray1<'_, i64>,
         epochs: u32,
     ) -> PyResult<()> {
         let (samples, width) = (features.shape()[0], features.shape()[1]);
-        let (features, labels) = (features.as_slice()?, labels.as_slice()?);
-        if labels.len() != samples {
-            return Err(refuse(Error::Length { name: "labels", needed: samples, given: labels.len() }));
-        }
+        let (mut ring_features, mut ring_targets) = (vec![0; samples * width], vec![0; samples]);
+        check_length(samples, targets.as_slice()?)?;
         if samples == 0 {
             return Ok(());
         }
-        let (mut ring_features, mut ring_labels) = (vec![0; samples * width], vec![0; samples]);
-        let mut ring = FeatureRing::new(width, &mut ring_features, &mut ring_labels).map_err(refuse)?;
-        for (features, &label) in features.chunks_exact(width).zip(labels) {
-            ring.push(features, Target::Class(label)).map_err(refuse)?;
-        }
-        self.with(|head| head.train(&ring, epochs))
+        let mut ring = FeatureRing::new(width, &mut ring_features, &mut ring_targets).map_err(refuse)?;
+        let (features, targets) = (features.as_slice()?, targets.as_slice()?);
+        self.with_any(|head| {
+            for (features, &value) in features.chunks_exact(width).zip(targets) {
+                ring.push(features, target(head, value)?).map_err(refuse)?;
+            }
+            head.train(&ring, epochs).map_err(refuse)
+        })
+    }
+
+    /// Makes all that was learnt count.
+    fn commit(&mut self) -> PyResult<()> {
+        self.with(|head| head.commit())
+    }
+
+    /// Adds a class and gives its index.
+    fn add_class(&mut self) -> PyResult<usize> {
+        self.with(|head| head.add_class())
+    }
+
+    /// Forgets all that was learnt of a class.
+    fn forget(&mut self, class: usize) -> PyResult<()> {
+        self.with(|head| head.forget(class))
+    }
+
+    /// Adds what a head with this state has learnt.
+    fn merge(&mut self, state: &[u8]) -> PyResult<()> {
+        self.with(|head| head.merge(state))
     }
 
     /// The head's whole state, as a device stores and sends it.
@@ -128,4 +212,30 @@ impl SgdHead {
             Ok(())
         })
     }
+}
+
+impl Head {
+    fn for_all(
+        &mut self,
+        features: PyReadonlyArray2<'_, i8>,
+        targets: PyReadonlyArray1<'_, i64>,
+        act: fn(&mut AnyHead<'_>, &[i8], Target) -> Result<(), Error>,
+    ) -> PyResult<()> {
+        let (samples, width) = (features.shape()[0], features.shape()[1]);
+        let (features, targets) = (features.as_slice()?, targets.as_slice()?);
+        check_length(samples, targets)?;
+        self.with_any(|head| {
+            for (sample, &value) in targets.iter().enumerate() {
+                act(head, &features[sample * width..][..width], target(head, value)?).map_err(refuse)?;
+            }
+            Ok(())
+        })
+    }
+}
+
+fn check_length(needed: usize, targets: &[i64]) -> PyResult<()> {
+    if targets.len() == needed {
+        return Ok(());
+    }
+    Err(refuse(Error::Length { name: "labels", needed, given: targets.len() }))
 }

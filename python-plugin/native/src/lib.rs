@@ -1,6 +1,7 @@
 //! nano-core for CPython: what the package `torch_nano` builds on. Python describes, this crate decides.
 
 mod description;
+mod device;
 mod head;
 mod model;
 mod protocol;
@@ -76,7 +77,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("NanoError", module.py().get_type::<NanoError>())?;
     module.add("PROTOCOL", protocol::VERSION)?;
     module.add_class::<model::Model>()?;
-    module.add_class::<head::SgdHead>()?;
+    module.add_class::<head::Head>()?;
     module.add_function(wrap_pyfunction!(operators, module)?)?;
     module.add_function(wrap_pyfunction!(write_image, module)?)?;
     module.add_function(wrap_pyfunction!(quantize_multiplier, module)?)?;
@@ -88,5 +89,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(requantize::look_up_pairs, module)?)?;
     module.add_function(wrap_pyfunction!(requantize::look_up, module)?)?;
     module.add_function(wrap_pyfunction!(protocol::encode_request, module)?)?;
-    module.add_function(wrap_pyfunction!(protocol::decode_response, module)?)
+    module.add_function(wrap_pyfunction!(protocol::decode_response, module)?)?;
+    module.add_function(wrap_pyfunction!(protocol::crc32, module)?)?;
+    module.add_class::<device::SimulatedDevice>()
 }

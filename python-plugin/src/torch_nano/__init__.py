@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn as _nn
 
+from . import heads
 from .convert import to_nano
 from .device.client import Device, DeviceError, DeviceInfo, Prediction
 from .device.qemu import BoardError, BoardStopped, BoardTimeout, QemuBoard
@@ -33,7 +34,7 @@ from .errors import (
     UnsupportedError,
     UnsupportedNode,
 )
-from .heads.sgd import SgdHead
+from .heads import LdaHead, PrototypeHead, SgdHead
 from .module import NanoModule, load
 from .quant.qat import (
     QatModule,
@@ -87,10 +88,12 @@ __all__ = [
     "InputError",
     "LayerDifference",
     "LayerSummary",
+    "LdaHead",
     "ModuleNameError",
     "NanoModule",
     "NonFiniteError",
     "Prediction",
+    "PrototypeHead",
     "QatModule",
     "QemuBoard",
     "QuantizationError",
@@ -123,6 +126,7 @@ __all__ = [
     "get_layer_outputs",
     "get_model_feature_extractor",
     "gradual_unfreezing",
+    "heads",
     "load",
     "make_optimizer",
     "prepare_qat",

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from .errors import HeadError, InputError
 from .export.file import SavedModel
-from .export.image import HeadStart, write_image
+from .export.image import write_image
 from .graph.capture import capture
 from .graph.graph import Graph
 from .graph.passes import optimize
+from .heads import HeadSettings, Lda, LdaHead, Sgd
 from .module import NanoModule
 from .ops.fully_connected import FullyConnected
 from .ops.operator import Node
@@ -25,7 +27,7 @@ from .quant.ranges import assign_quantization, quantization
 
 @dataclass
 class _Head:
-    start: HeadStart
+    description: dict[str, Any]
     module_path: str
 
 
@@ -35,7 +37,7 @@ def to_nano(
     *,
     calibrate: CalibrationData | None = None,
     method: Method = "minmax",
-    head: str | None = "auto",
+    head: HeadSettings | str | None = "auto",
     learning_rate: float = 0.02,
     labels: list[str] | None = None,
     name: str | None = None,
@@ -52,8 +54,9 @@ def to_nano(
             its parameters require gradients while some other parameter of the model does not (see
             :func:`freeze`), and none of a :class:`QatModule`, whose arithmetic all of the model is; the
             module's name: that Linear, which must end the model; None: none. All else goes to flash,
-            trainable or not.
-        learning_rate: the head's, of the real-valued step.
+            trainable or not. It learns by :class:`torch_nano.heads.Sgd`; settings say otherwise, and take the
+            Linear that ends the model: `heads.Sgd(...)`, `heads.Lda(...)`, `heads.Prototype(...)`.
+        learning_rate: the head's, of the real-valued step; settings have their own.
         labels: the names of the classes.
         name: the model's name, one line; its class's if none is given.
 
@@ -93,13 +96,28 @@ def to_nano(
         ranges = observe_ranges(graph, calibrate, method)
         graph = assign_quantization(graph, lambda name: quantization(*ranges[name]))
     quantized = quantize(graph)
-    start = None if trainable is None else trainable.start
     if name is None:
         name = type(model).__name__ if qat is None else qat.model_name
-    image = write_image(quantized, start, name, list(labels or []))
-    return NanoModule(
+    image = write_image(
+        quantized, None if trainable is None else trainable.description, name, list(labels or [])
+    )
+    nano = NanoModule(
         SavedModel(image, quantized, None if trainable is None else (trainable.module_path, b""))
     )
+    if trainable is None or not isinstance(head, Lda) or head.spread is None:
+        return nano
+    description = {**trainable.description, "state": _spread(nano, *head.spread)}
+    image = write_image(quantized, description, name, list(labels or []))
+    return NanoModule(SavedModel(image, quantized, (trainable.module_path, b"")))
+
+
+def _spread(nano: NanoModule, x: Tensor, labels: Tensor) -> bytes:
+    """State of a head that has learnt samples and forgotten their classes."""
+    assert isinstance(nano.head, LdaHead)
+    nano.head.learn(nano.features_int8(x), labels)
+    for label in range(nano.head.classes):
+        nano.head.forget(label)
+    return nano.head.state()
 
 
 def _unwrap(model: nn.Module) -> nn.Module:
@@ -112,20 +130,23 @@ def _unwrap(model: nn.Module) -> nn.Module:
         model = inner
 
 
-def _take_head(graph: Graph, model: nn.Module, head: str | None, learning_rate: float) -> _Head | None:
+def _take_head(
+    graph: Graph, model: nn.Module, head: HeadSettings | str | None, learning_rate: float
+) -> _Head | None:
     """Takes the trainable head off the end of the graph."""
     if head is None:
         return None
+    settings = Sgd(learning_rate=learning_rate) if isinstance(head, str) else head
     last = graph.producer(graph.outputs[0])
     reason = _not_a_head(graph, last)
     path = graph.values[graph.outputs[0]].module_path
-    if head == "auto":
-        if reason or last is None or not _is_trainable_behind_frozen(model, last):
-            return None
-    elif reason or head != path:
+    if head == "auto" and (reason or last is None or not _is_trainable_behind_frozen(model, last)):
+        return None
+    layer = head if isinstance(head, str) else head.layer or path
+    if head != "auto" and (reason or layer != path):
         ending = reason or f"the model ends in {path!r}"
         raise HeadError(
-            f"{head!r} cannot be the trainable head: it must be the Linear that ends the model, but {ending}"
+            f"{layer!r} cannot be the trainable head: it must be the Linear that ends the model, but {ending}"
         )
     assert last is not None and isinstance(last.operator, FullyConnected)
     weight = last.operator.to_device_weight(graph.parameters[last.parameters["weight"]])
@@ -136,7 +157,7 @@ def _take_head(graph: Graph, model: nn.Module, head: str | None, learning_rate: 
     )
     graph.outputs = [last.inputs[0]]
     graph.drop_unused()
-    return _Head(HeadStart(weight.contiguous().numpy(), bias.numpy(), learning_rate), path)
+    return _Head(settings.description(weight.contiguous().numpy(), bias.numpy()), path)
 
 
 def _not_a_head(graph: Graph, last: Node | None) -> str:

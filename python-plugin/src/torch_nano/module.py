@@ -16,7 +16,7 @@ from .errors import FileFormatError, HeadError, InputError
 from .export import rust_module
 from .export.file import SavedModel, pack, unpack, write_file
 from .export.image import layers
-from .heads.sgd import SgdHead
+from .heads import Head, head_of
 from .ops.layout import from_device, to_device
 from .ops.operator import Quantization, Shape
 from .quant.quantize import QuantizedGraph
@@ -43,7 +43,7 @@ class NanoModule(nn.Module):
     """
 
     #: The trainable head in RAM, None if the whole model is in flash.
-    head: SgdHead | None
+    head: Head | None
 
     def __init__(self, saved: SavedModel) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class NanoModule(nn.Module):
         self._graph = saved.graph
         self._model = _native.Model(saved.image)
         self.head_path = None if saved.head is None else saved.head[0]
-        self.head = None if saved.head is None else SgdHead(saved.image)
+        self.head = None if saved.head is None else head_of(saved.image)
         if self.head is not None and saved.head is not None and saved.head[1]:
             self.head.load(saved.head[1])
 
@@ -209,7 +209,7 @@ class NanoModule(nn.Module):
             macs = self.head.features * self.head.classes
             rows.append(
                 LayerSummary(
-                    "sgd_head", self.head_path or "", (self.head.classes,), macs, head_bytes, 0, 0, "RAM"
+                    self.head.name, self.head_path or "", (self.head.classes,), macs, head_bytes, 0, 0, "RAM"
                 )
             )
         return Summary(self.name, tuple(rows), self.flash_bytes, self.arena_bytes, head_bytes)

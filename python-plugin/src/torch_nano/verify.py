@@ -93,7 +93,7 @@ def verify_rv32imc(image: bytes, inputs: Tensor) -> VerifyReport:
     (outputs,) = model.run([elements])
     logits = np.empty((len(outputs), 0), np.int32)
     if model.has_head:
-        logits = _native.SgdHead(image).logits(outputs)
+        logits = _native.Head(image).logits(outputs)
     compared = differing = 0
     with QemuBoard(image) as board:
         device = Device(board)

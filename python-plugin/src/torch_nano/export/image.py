@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from .. import _native
 from ..errors import QuantizationError
@@ -17,24 +13,19 @@ from ..quant.quantize import QuantizedGraph
 from ..quant.ranges import quantization_of
 
 
-@dataclass
-class HeadStart:
-    """What a trainable head starts from: a linear layer on the graph's output in the device's order."""
-
-    #: float32 [classes, features].
-    weights: npt.NDArray[np.float32]
-    #: float32 [classes].
-    biases: npt.NDArray[np.float32]
-    learning_rate: float
-
-
 def layers(model: QuantizedGraph) -> list[Node]:
     """The nodes that are layers of the image, in its order: all but reshapes, which cost nothing there."""
     return [node for node in model.graph.nodes if not isinstance(node.operator, Reshape)]
 
 
-def write_image(model: QuantizedGraph, head: HeadStart | None, name: str, labels: list[str]) -> bytes:
+def write_image(model: QuantizedGraph, head: dict[str, Any] | None, name: str, labels: list[str]) -> bytes:
     """The image of a quantized graph. Memory is planned and constants are packed by nano-core.
+
+    Args:
+        model: the graph.
+        head: what the settings of a trainable head describe, on the graph's output in the device's order.
+        name: the model's name.
+        labels: the names of the classes.
 
     Raises:
         QuantizationError: nano-core refuses a layer; the message says why.
@@ -48,7 +39,7 @@ def write_image(model: QuantizedGraph, head: HeadStart | None, name: str, labels
         "inputs": [ids[name] for name in model.graph.inputs],
         "outputs": [ids[name] for name in model.graph.outputs],
         "layers": [_layer(model, node, ids) for node in layers(model)],
-        "head": None if head is None else vars(head),
+        "head": head,
     }
     try:
         image = _native.write_image(description)

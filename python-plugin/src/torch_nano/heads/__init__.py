@@ -1,1 +1,37 @@
-"""What a device can learn with."""
+"""What a device can learn with: settings for :func:`torch_nano.to_nano`, and the heads it gives."""
+
+from .. import _native
+from ..errors import HeadError
+from .head import Head, SumsHead
+from .lda import LdaHead
+from .prototype import PrototypeHead
+from .settings import HeadSettings, Lda, Prototype, Sgd
+from .sgd import SgdHead
+
+__all__ = [
+    "Head",
+    "HeadSettings",
+    "Lda",
+    "LdaHead",
+    "Prototype",
+    "PrototypeHead",
+    "Sgd",
+    "SgdHead",
+    "SumsHead",
+    "head_of",
+]
+
+_HEADS: dict[str, type[Head]] = {head.__name__: head for head in (SgdHead, LdaHead, PrototypeHead)}
+
+
+def head_of(image: bytes) -> Head:
+    """The head of an image, whichever trainer it names, as the image has it.
+
+    Raises:
+        HeadError: the image has none.
+    """
+    try:
+        trainer = _native.Head(image).trainer
+    except _native.NanoError as error:
+        raise HeadError(f"this image gives no trainable head: {error}") from error
+    return _HEADS[trainer](image)

@@ -1,0 +1,475 @@
+//! Linear discriminant analysis in integers: one pass over the samples, in any order.
+//!
+//! With `x_i = q_i - z_x`, learning adds to exact sums: `n_k += 1`, `s_ki += x_i`, `S_ij += x_i x_j` (i <= j). Sums do not know an
+//! order: the same samples give the same bytes, whichever comes first, on one device or added up from many.
+//!
+//! The logits are those of linear discriminant analysis with a shared covariance and equal priors (Hastie, Tibshirani, Friedman, The
+//! Elements of Statistical Learning, 2nd ed., eq. 4.10), shrunk towards the identity, with all means taken relative to the mean c of
+//! all samples, which changes no comparison: `A w_k = m_k - c`, `b_k = -(m_k + c) w_k / 2`, where `A = S - sum s_k s_k' / n_k + lambda I` and
+//! `lambda = ratio * trace / D` of what is before it, at least 1. A real logit is `f (w_k x + b_k)`, with `f` degrees of freedom: samples
+//! minus classes, at least 1. Measured on frozen features (digits, MNIST, a watch's recordings), a prior term `ln n_k` changed nothing.
+//!
+//! [`Head::commit`] solves it in fixed point:
+//!
+//! 1. S is shifted left by e, the most (up to 16) that int32 holds, and `sum s_i s_j / n` is taken off: means have 22 fraction bits and
+//!    the difference is rounded once. The same correction is added back at the end, so S is the same to the bit.
+//! 2. A weight has g fraction bits, such that the largest possible one, `2 |m_k - c| / lambda`, is below 2^25 (less for more than 64
+//!    features). Gauss-Seidel, 30 sweeps from zero: `w_i = (r_i - sum A_ij w_j) / A_ii`, sums in int64, the division by a 32-bit reciprocal of
+//!    the diagonal. It converges for every positive definite matrix, and each step only shortens the error in the norm of A.
+//! 3. Weights become int16, `|W| <= 2^14`, and biases int32, with one exponent for all classes.
+//!
+//! Bounds: `|x| <= 255`, and samples are refused beyond 2^15 in all, so `|s| < 2^23` and `|S_ij| <= 65025 * 2^15 < 2^31`. With at most 256
+//! features: a correction's sum is below 2^22 2^8 2^8 2^15 = 2^53; `|A_ij| < 2^31`, `|w| < 2^min(25, 31 - log2 D)`, so sums of
+//! products stay below 2^62; right sides, by the choice of g, below 2^55; `|sum W x|` below 2^30 and `|b|` at most 2^30, so logits fit int32.
+//! A state that no samples give is solved in the same range, because weights are clamped to theirs.
+
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::solve::{self, Scratch, Settings};
+use crate::Error;
+use crate::image::{HeadRecord, Image};
+use crate::train::{FeatureRing, Head, HeadSizes, Target};
+
+const NAME: &str = "LdaHead";
+const LARGEST_FEATURES: usize = 256;
+const LARGEST_CLASSES: u32 = 1 << 12;
+const LARGEST_SAMPLES: u32 = 1 << 15;
+const LARGEST_PRODUCT: i64 = 255 * 255;
+/// A weight before it is rounded to int16 has at most so many bits.
+pub(super) const LARGEST_WEIGHT_BITS: u32 = 25;
+const LARGEST_WEIGHT: u16 = 1 << 14;
+const LARGEST_BIAS: u32 = 1 << 30;
+/// The bias, and the logit, of a class of which nothing is known.
+pub(super) const NO_LOGIT: i32 = i32::MIN;
+const EXPONENTS: core::ops::RangeInclusive<i32> = -16..=80;
+const LARGEST_SWEEPS: i32 = 1000;
+
+/// Words of the state before the counts.
+const CLASSES: usize = 0;
+const RETIRED: usize = 1;
+const EXPONENT: usize = 2;
+const FREEDOM: usize = 3;
+const PREFIX: usize = 4;
+
+/// A classifier by linear discriminant analysis in RAM: exact sums, and the weights that [`Head::commit`] made of them; arithmetic
+/// and bounds: the module's text.
+///
+/// State, little-endian words: classes in use; samples whose class was forgotten, less one for each class; exponent and degrees of
+/// freedom of the weights; then `n_k`, `s_ki`, `S_ij` (i <= j, row by row), biases (int32) and weights (int16). Sizes are those of the
+/// most classes the image has room for.
+pub struct LdaHead<'a> {
+    record: &'a HeadRecord,
+    initial: &'a [u8],
+    input_zero_point: i32,
+    state: &'a mut [u32],
+    logits: &'a mut [i32],
+    scratch: &'a mut [i32],
+}
+
+/// The state, taken apart.
+pub(super) struct Parts<'s> {
+    pub(super) features: usize,
+    pub(super) prefix: &'s mut [u32],
+    pub(super) counts: &'s mut [u32],
+    pub(super) sums: &'s mut [i32],
+    pub(super) spread: &'s mut [i32],
+    pub(super) biases: &'s mut [i32],
+    pub(super) weights: &'s mut [i16],
+}
+
+impl<'s> Parts<'s> {
+    fn new(state: &'s mut [u32], classes: usize, features: usize) -> Self {
+        let (prefix, state) = state.split_at_mut(PREFIX);
+        let (counts, state) = state.split_at_mut(classes);
+        let state: &mut [i32] = zerocopy::transmute_mut!(state);
+        let (sums, state) = state.split_at_mut(classes * features);
+        let (spread, state) = state.split_at_mut(triangle(features));
+        let (biases, weights) = state.split_at_mut(classes);
+        let weights = <[i16]>::mut_from_bytes(weights.as_mut_bytes()).expect("words are aligned");
+        Parts { features, prefix, counts, sums, spread, biases, weights }
+    }
+
+    /// Samples that the sums hold: at most 2^15.
+    fn samples(&self) -> u32 {
+        self.prefix[RETIRED] + self.counts.iter().sum::<u32>()
+    }
+}
+
+/// A state as bytes, to be checked before it is one.
+struct Saved<'s> {
+    words: &'s [[u8; 4]],
+    classes: usize,
+    features: usize,
+}
+
+impl<'s> Saved<'s> {
+    fn words(&self, from: usize, count: usize) -> impl Iterator<Item = i32> + 's {
+        self.words[from..from + count].iter().map(|&word| i32::from_le_bytes(word))
+    }
+
+    fn counts(&self) -> impl Iterator<Item = i32> + 's {
+        self.words(PREFIX, self.classes)
+    }
+
+    fn sums(&self) -> impl Iterator<Item = i32> + 's {
+        self.words(PREFIX + self.classes, self.classes * self.features)
+    }
+
+    fn spread(&self) -> impl Iterator<Item = i32> + 's {
+        self.words(PREFIX + self.classes * (self.features + 1), triangle(self.features))
+    }
+
+    /// Refuses what no samples with inputs `low..=high` could have left.
+    fn check(&self, least_classes: usize, low: i32, high: i32) -> Result<(), Error> {
+        let field = |name, value: i32| Err(Error::Field { name, value: value.into() });
+        let word = |index: usize| i32::from_le_bytes(self.words[index]);
+        let classes = word(CLASSES);
+        if !(least_classes as i64..=self.classes as i64).contains(&classes.into()) {
+            return field("head classes in use", classes);
+        }
+        let few = |count: i32| (0..=LARGEST_SAMPLES as i32).contains(&count);
+        let wrong = |&(class, count): &(usize, i32)| !few(count) || class >= classes as usize && count > 0;
+        if let Some((_, count)) = self.counts().enumerate().find(wrong) {
+            return field("head samples of a class", count);
+        }
+        // At most 2^12 classes of 2^15 samples.
+        let samples = i64::from(word(RETIRED)) + i64::from(self.counts().sum::<i32>());
+        if word(RETIRED) < 0 || samples > LARGEST_SAMPLES.into() {
+            return Err(Error::Field { name: "head samples", value: samples });
+        }
+        if !EXPONENTS.contains(&word(EXPONENT)) {
+            return field("head exponent", word(EXPONENT));
+        }
+        if word(FREEDOM) == 0 || !few(word(FREEDOM)) {
+            return field("head degrees of freedom", word(FREEDOM));
+        }
+        let counts = self.counts().flat_map(|count| core::iter::repeat_n(count, self.features));
+        if let Some((sum, _)) = self.sums().zip(counts).find(|&(sum, n)| !(n * low..=n * high).contains(&sum)) {
+            return field("head sum", sum);
+        }
+        let largest = (samples * LARGEST_PRODUCT) as u32;
+        if let Some(sum) = self.spread().find(|sum| sum.unsigned_abs() > largest) {
+            return field("head sum of products", sum);
+        }
+        let place = PREFIX + self.classes * (self.features + 1);
+        let mut squares = (0..self.features).map(|i| word(place + solve::place(self.features, i)));
+        if let Some(sum) = squares.find(|&sum| sum < 0) {
+            return field("head sum of squares", sum);
+        }
+        let place = place + triangle(self.features);
+        let mut biases = self.words(place, self.classes);
+        if let Some(bias) = biases.find(|&bias| bias != NO_LOGIT && bias.unsigned_abs() > LARGEST_BIAS) {
+            return field("head bias", bias);
+        }
+        let weights = self.words[place + self.classes..].as_flattened().as_chunks().0;
+        let limits = (0..).map(|place| if place < self.classes * self.features { LARGEST_WEIGHT } else { 0 });
+        let mut weights = weights.iter().map(|&weight| i16::from_le_bytes(weight)).zip(limits);
+        match weights.find(|(weight, limit)| weight.unsigned_abs() > *limit) {
+            Some((weight, _)) => field("head weight", weight.into()),
+            None => Ok(()),
+        }
+    }
+}
+
+impl<'a> LdaHead<'a> {
+    /// [`HeadRecord::trainer`] of this head.
+    pub const TRAINER: u32 = 2;
+
+    /// Words of the state of a head of these sizes.
+    pub const fn state_words(classes: usize, features: usize) -> usize {
+        let parameters = classes.saturating_mul(features);
+        if parameters == usize::MAX || features > LARGEST_FEATURES {
+            return usize::MAX;
+        }
+        PREFIX
+            .saturating_add(parameters)
+            .saturating_add(parameters.div_ceil(2))
+            .saturating_add(2 * classes)
+            .saturating_add(triangle(features))
+    }
+
+    /// Words to work in.
+    pub(super) const fn scratch_words(classes: usize, features: usize) -> usize {
+        classes.saturating_add(Scratch::words(classes, features))
+    }
+
+    fn parts(&mut self) -> Parts<'_> {
+        Parts::new(self.state, self.record.classes as usize, self.record.features as usize)
+    }
+
+    fn least_classes(&self) -> usize {
+        self.record.constants[0] as usize
+    }
+
+    /// A state that is checked to be one of this head.
+    fn saved<'s>(&self, state: &'s [u8]) -> Result<Saved<'s>, Error> {
+        let needed = self.state().len();
+        if state.len() != needed {
+            return Err(Error::Length { name: "saved head", needed, given: state.len() });
+        }
+        let classes = self.record.classes as usize;
+        let saved = Saved { words: state.as_chunks().0, classes, features: self.features() };
+        saved.check(self.least_classes(), -128 - self.input_zero_point, 127 - self.input_zero_point)?;
+        Ok(saved)
+    }
+
+    /// Adds a sample `times` times: 1 or -1.
+    fn add(&mut self, features: &[i8], class: usize, times: i32) {
+        let zero_point = self.input_zero_point;
+        let x = |q: i8| i32::from(q) - zero_point;
+        let parts = self.parts();
+        parts.counts[class] = parts.counts[class].wrapping_add_signed(times);
+        for (sum, &q) in parts.sums[class * parts.features..].iter_mut().zip(features) {
+            *sum += times * x(q);
+        }
+        let mut spread = parts.spread;
+        for (i, &q) in features.iter().enumerate() {
+            let (row, rest) = spread.split_at_mut(features.len() - i);
+            let factor = times * x(q);
+            for (sum, &q) in row.iter_mut().zip(&features[i..]) {
+                *sum += factor * x(q);
+            }
+            spread = rest;
+        }
+    }
+
+    fn check_sample(&self, features: &[i8], target: Target) -> Result<usize, Error> {
+        self.check(target)?;
+        if features.len() != self.features() {
+            return Err(Error::Length { name: "features", needed: self.features(), given: features.len() });
+        }
+        Ok(target.word() as usize)
+    }
+}
+
+impl<'a> Head<'a> for LdaHead<'a> {
+    fn new(image: &Image<'a>, ram: &'a mut [u32]) -> Result<Self, Error> {
+        let record = image.head().ok_or(Error::NoHead)?;
+        let field = |name, value: i64| Err(Error::Field { name, value });
+        let [initial_classes, ratio, sweeps, ..] = record.constants;
+        if record.trainer != Self::TRAINER {
+            return field("head trainer", record.trainer.into());
+        }
+        if !(1..=LARGEST_CLASSES).contains(&record.classes) || record.features as usize > LARGEST_FEATURES {
+            return field("head classes or features", record.classes.into());
+        }
+        if !(1..=record.classes as i32).contains(&initial_classes) {
+            return field("head classes at the start", initial_classes.into());
+        }
+        if !(1..=1 << 16).contains(&ratio) {
+            return field("head shrinkage", ratio.into());
+        }
+        if !(1..=LARGEST_SWEEPS).contains(&sweeps) {
+            return field("head sweeps", sweeps.into());
+        }
+        let sizes = HeadSizes::of(record);
+        let (needed, given) = (sizes.words(), ram.len());
+        if given != needed {
+            return Err(Error::Length { name: "head RAM in words", needed, given });
+        }
+        let initial = image.head_state(record);
+        if !initial.is_empty() && initial.len() != sizes.state_bytes() {
+            return field("head state length", initial.len() as i64);
+        }
+        let (state, scratch) = ram.split_at_mut(Self::state_words(sizes.classes, sizes.features));
+        let scratch: &mut [i32] = zerocopy::transmute_mut!(scratch);
+        let (logits, scratch) = scratch.split_at_mut(sizes.classes);
+        let input_zero_point = image.output(0).zero_point;
+        let mut head = LdaHead { record, initial, input_zero_point, state, logits, scratch };
+        head.reset();
+        head.saved(head.state())?;
+        Ok(head)
+    }
+
+    fn sizes(&self) -> HeadSizes {
+        HeadSizes::of(self.record)
+    }
+
+    fn classes(&self) -> usize {
+        self.state[CLASSES] as usize
+    }
+
+    fn features(&self) -> usize {
+        self.record.features as usize
+    }
+
+    fn logit_scale(&self) -> f32 {
+        // 2^-exponent: the exponent of a normal number.
+        let scale = f32::from_bits(((127 - self.state[EXPONENT] as i32) as u32) << 23);
+        scale * self.state[FREEDOM] as f32
+    }
+
+    fn logits(&mut self, features: &[i8]) -> Result<&[i32], Error> {
+        let (width, classes, zero_point) = (self.features(), self.classes(), self.input_zero_point);
+        if features.len() != width {
+            return Err(Error::Length { name: "features", needed: width, given: features.len() });
+        }
+        let logits = core::mem::take(&mut self.logits);
+        let parts = self.parts();
+        for ((logit, &bias), row) in logits.iter_mut().zip(&*parts.biases).zip(parts.weights.chunks_exact(width)) {
+            let products = row.iter().zip(features).map(|(&w, &q)| i32::from(w) * (i32::from(q) - zero_point));
+            *logit = if bias == NO_LOGIT { NO_LOGIT } else { bias + products.sum::<i32>() };
+        }
+        self.logits = logits;
+        Ok(&self.logits[..classes])
+    }
+
+    fn target(&self, word: u32) -> Target {
+        Target::Class(word as u16)
+    }
+
+    fn check(&self, target: Target) -> Result<(), Error> {
+        match target {
+            Target::Class(label) if usize::from(label) < self.classes() => Ok(()),
+            Target::Class(label) => Err(Error::Label { label: label.into(), classes: self.classes() }),
+            _ => Err(Error::Unsupported { trainer: NAME, request: "learn from a target of this kind" }),
+        }
+    }
+
+    fn learn(&mut self, features: &[i8], target: Target) -> Result<(), Error> {
+        let class = self.check_sample(features, target)?;
+        if self.parts().samples() == LARGEST_SAMPLES {
+            return Err(Error::Full { name: "samples", capacity: LARGEST_SAMPLES as usize });
+        }
+        self.add(features, class, 1);
+        Ok(())
+    }
+
+    fn unlearn(&mut self, features: &[i8], target: Target) -> Result<(), Error> {
+        let class = self.check_sample(features, target)?;
+        let never = Error::Unsupported { trainer: NAME, request: "unlearn a sample that it has not learnt" };
+        if self.parts().counts[class] == 0 {
+            return Err(never);
+        }
+        self.add(features, class, -1);
+        if self.saved(self.state()).is_err() {
+            self.add(features, class, 1);
+            return Err(never);
+        }
+        Ok(())
+    }
+
+    fn train(&mut self, _: &FeatureRing<'_>, _: u32) -> Result<(), Error> {
+        Err(Error::Unsupported { trainer: NAME, request: "learn from a sample more than once" })
+    }
+
+    fn commit(&mut self) -> Result<(), Error> {
+        let [_, ratio, sweeps, ..] = self.record.constants;
+        let settings = Settings { ratio: ratio as u32, sweeps: sweeps as u32 };
+        let (classes, features) = (self.record.classes as usize, self.features());
+        let mut scratch = Scratch::new(self.scratch, classes, features);
+        let mut parts = Parts::new(self.state, classes, features);
+        let known = parts.counts.iter().filter(|&&count| count > 0).count() as u32;
+        let freedom = parts.samples().saturating_sub(known).max(1);
+        let exponent = solve::solve(&mut parts, &mut scratch, &settings);
+        (parts.prefix[EXPONENT], parts.prefix[FREEDOM]) = (exponent as u32, freedom);
+        Ok(())
+    }
+
+    fn add_class(&mut self) -> Result<usize, Error> {
+        let (class, capacity) = (self.classes(), self.record.classes as usize);
+        if class == capacity {
+            return Err(Error::Full { name: "classes", capacity });
+        }
+        self.state[CLASSES] += 1;
+        Ok(class)
+    }
+
+    /// What the class said about the spread of features around their mean stays: a sum of squares over all classes cannot be taken
+    /// apart. Unlearning its samples one by one takes that away, too.
+    fn forget(&mut self, class: usize) -> Result<(), Error> {
+        if class >= self.classes() {
+            return Err(Error::Label { label: class, classes: self.classes() });
+        }
+        let parts = self.parts();
+        let count = i64::from(parts.counts[class]);
+        let sums = &mut parts.sums[class * parts.features..][..parts.features];
+        if count > 0 {
+            let mut spread = parts.spread.iter_mut();
+            for i in 0..sums.len() {
+                for (j, product) in (i..sums.len()).zip(&mut spread) {
+                    let twice = 2 * i64::from(sums[i]) * i64::from(sums[j]) + count;
+                    *product = product.wrapping_sub(twice.div_euclid(2 * count) as i32);
+                }
+            }
+            parts.prefix[RETIRED] += parts.counts[class] - 1;
+        }
+        parts.counts[class] = 0;
+        sums.fill(0);
+        parts.biases[class] = NO_LOGIT;
+        parts.weights[class * parts.features..][..parts.features].fill(0);
+        Ok(())
+    }
+
+    fn merge(&mut self, state: &[u8]) -> Result<(), Error> {
+        let saved = self.saved(state)?;
+        let word = |index: usize| u32::from_le_bytes(saved.words[index]);
+        let parts = self.parts();
+        if parts.samples() + word(RETIRED) + saved.counts().sum::<i32>() as u32 > LARGEST_SAMPLES {
+            return Err(Error::Full { name: "samples", capacity: LARGEST_SAMPLES as usize });
+        }
+        parts.prefix[CLASSES] = parts.prefix[CLASSES].max(word(CLASSES));
+        parts.prefix[RETIRED] += word(RETIRED);
+        parts.counts.iter_mut().zip(saved.counts()).for_each(|(count, more)| *count += more as u32);
+        parts.sums.iter_mut().zip(saved.sums()).for_each(|(sum, more)| *sum += more);
+        parts.spread.iter_mut().zip(saved.spread()).for_each(|(sum, more)| *sum += more);
+        Ok(())
+    }
+
+    fn state(&self) -> &[u8] {
+        self.state.as_bytes()
+    }
+
+    fn load(&mut self, state: &[u8]) -> Result<(), Error> {
+        self.saved(state)?;
+        self.state.as_mut_bytes().copy_from_slice(state);
+        Ok(())
+    }
+
+    fn exchange(&mut self, state: &mut [u8]) -> Result<(), Error> {
+        self.saved(state)?;
+        self.state.as_mut_bytes().swap_with_slice(state);
+        Ok(())
+    }
+
+    fn reset(&mut self) {
+        if self.initial.is_empty() {
+            self.state.fill(0);
+            self.state[CLASSES] = self.least_classes() as u32;
+            self.state[FREEDOM] = 1;
+            self.parts().biases.fill(NO_LOGIT);
+        } else {
+            self.state.as_mut_bytes().copy_from_slice(self.initial);
+        }
+    }
+}
+
+const fn triangle(features: usize) -> usize {
+    features * (features + 1) / 2
+}
+
+/// Head record of a head behind `features`.
+#[cfg(feature = "alloc")]
+pub(crate) fn pack(
+    start: &crate::image::SumsDescription,
+    shrinkage: f64,
+    features: &crate::image::Value,
+) -> Result<HeadRecord, crate::image::WriteError> {
+    const SWEEPS: i32 = 30;
+    let ratio = shrinkage * 65536.0 + 0.5;
+    if !(1.0..=65536.5).contains(&ratio) {
+        let operator = "lda head".into();
+        return Err(crate::image::WriteError::Refused {
+            operator,
+            rule: "needs a shrinkage in (0, 1]",
+            value: shrinkage,
+        });
+    }
+    Ok(HeadRecord {
+        trainer: LdaHead::TRAINER,
+        classes: start.capacity as u32,
+        features: features.len() as u32,
+        constants: [start.classes as i32, ratio as i32, SWEEPS, 0, 0, 0, 0, 0],
+        ..HeadRecord::default()
+    })
+}

@@ -1,0 +1,284 @@
+//! The nearest class mean, in integers: the cheapest head.
+//!
+//! With `x_i = q_i - z_x`, learning adds to exact sums, `n_k += 1` and `s_ki += x_i`, so the order of the samples cannot change a bit. A
+//! logit is minus the squared distance to the class's mean, in sixteenths: `-floor(16 sum (n_k x_i - s_ki)^2 / n_k^2)`; as a real number
+//! it is that times `s_x^2 / 16`.
+//!
+//! Bounds: `|x| <= 255`, at most 2^16 samples of a class and 512 features: `|s| < 2^24`, `|n x - s| < 2^24`, so a sum of squares is below
+//! 2^57, sixteen times that fits int64, and a logit is above -2^30.
+
+use zerocopy::IntoBytes;
+
+use crate::Error;
+use crate::image::{HeadRecord, Image};
+use crate::train::{FeatureRing, Head, HeadSizes, Target};
+
+const NAME: &str = "PrototypeHead";
+const LARGEST_FEATURES: usize = 512;
+const LARGEST_CLASSES: u32 = 1 << 12;
+const LARGEST_SAMPLES: u32 = 1 << 16;
+/// The logit of a class of which nothing is known.
+const NO_LOGIT: i32 = i32::MIN;
+
+/// A classifier by the nearest class mean in RAM; arithmetic and bounds: the module's text.
+///
+/// State, little-endian words: classes in use, then `n_k`, then `s_ki`, for the most classes that the image has room for.
+pub struct PrototypeHead<'a> {
+    record: &'a HeadRecord,
+    initial: &'a [u8],
+    input_zero_point: i32,
+    state: &'a mut [u32],
+    logits: &'a mut [i32],
+}
+
+impl<'a> PrototypeHead<'a> {
+    /// [`HeadRecord::trainer`] of this head.
+    pub const TRAINER: u32 = 3;
+
+    /// Words of the state of a head of these sizes.
+    pub const fn state_words(classes: usize, features: usize) -> usize {
+        classes.saturating_mul(features.saturating_add(1)).saturating_add(1)
+    }
+
+    /// Counts and sums.
+    fn parts(&mut self) -> (&mut [u32], &mut [i32]) {
+        let (counts, sums) = self.state[1..].split_at_mut(self.record.classes as usize);
+        (counts, zerocopy::transmute_mut!(sums))
+    }
+
+    fn least_classes(&self) -> usize {
+        self.record.constants[0] as usize
+    }
+
+    fn check_sample(&self, features: &[i8], target: Target) -> Result<usize, Error> {
+        self.check(target)?;
+        if features.len() != self.features() {
+            return Err(Error::Length { name: "features", needed: self.features(), given: features.len() });
+        }
+        Ok(target.word() as usize)
+    }
+
+    /// Adds a sample `times` times: 1 or -1.
+    fn add(&mut self, features: &[i8], class: usize, times: i32) {
+        let zero_point = self.input_zero_point;
+        let (counts, sums) = self.parts();
+        counts[class] = counts[class].wrapping_add_signed(times);
+        for (sum, &q) in sums[class * features.len()..].iter_mut().zip(features) {
+            *sum += times * (i32::from(q) - zero_point);
+        }
+    }
+
+    /// Words of a state that is checked to be one of this head.
+    fn saved<'s>(&self, state: &'s [u8]) -> Result<&'s [[u8; 4]], Error> {
+        let needed = self.state().len();
+        if state.len() != needed {
+            return Err(Error::Length { name: "saved head", needed, given: state.len() });
+        }
+        let saved: &[[u8; 4]] = state.as_chunks().0;
+        let (prefix, sums) = saved.split_at(1 + self.record.classes as usize);
+        let classes = u32::from_le_bytes(prefix[0]) as usize;
+        if !(self.least_classes()..=self.record.classes as usize).contains(&classes) {
+            return Err(Error::Field { name: "head classes in use", value: classes as i64 });
+        }
+        for (class, (&count, sums)) in prefix[1..].iter().zip(sums.chunks_exact(self.features())).enumerate() {
+            let count = u32::from_le_bytes(count);
+            if count > LARGEST_SAMPLES || class >= classes && count > 0 {
+                return Err(Error::Field { name: "head samples of a class", value: count.into() });
+            }
+            let (low, high) = (-128 - self.input_zero_point, 127 - self.input_zero_point);
+            let possible = count as i32 * low..=count as i32 * high;
+            let mut sums = sums.iter().map(|&sum| i32::from_le_bytes(sum));
+            if let Some(sum) = sums.find(|sum| !possible.contains(sum)) {
+                return Err(Error::Field { name: "head sum", value: sum.into() });
+            }
+        }
+        Ok(saved)
+    }
+}
+
+impl<'a> Head<'a> for PrototypeHead<'a> {
+    fn new(image: &Image<'a>, ram: &'a mut [u32]) -> Result<Self, Error> {
+        let record = image.head().ok_or(Error::NoHead)?;
+        let field = |name, value: i64| Err(Error::Field { name, value });
+        let initial_classes = record.constants[0];
+        if record.trainer != Self::TRAINER {
+            return field("head trainer", record.trainer.into());
+        }
+        if !(1..=LARGEST_CLASSES).contains(&record.classes) || record.features as usize > LARGEST_FEATURES {
+            return field("head classes or features", record.classes.into());
+        }
+        if !(1..=record.classes as i32).contains(&initial_classes) {
+            return field("head classes at the start", initial_classes.into());
+        }
+        if !(record.logit_scale.is_finite() && record.logit_scale > 0.0) {
+            return field("head logit scale (bits)", record.logit_scale.to_bits().into());
+        }
+        let sizes = HeadSizes::of(record);
+        let (needed, given) = (sizes.words(), ram.len());
+        if given != needed {
+            return Err(Error::Length { name: "head RAM in words", needed, given });
+        }
+        let initial = image.head_state(record);
+        if !initial.is_empty() && initial.len() != sizes.state_bytes() {
+            return field("head state length", initial.len() as i64);
+        }
+        let (state, logits) = ram.split_at_mut(Self::state_words(sizes.classes, sizes.features));
+        let logits: &mut [i32] = zerocopy::transmute_mut!(logits);
+        let mut head = PrototypeHead { record, initial, input_zero_point: image.output(0).zero_point, state, logits };
+        head.reset();
+        head.saved(head.state())?;
+        Ok(head)
+    }
+
+    fn sizes(&self) -> HeadSizes {
+        HeadSizes::of(self.record)
+    }
+
+    fn classes(&self) -> usize {
+        self.state[0] as usize
+    }
+
+    fn features(&self) -> usize {
+        self.record.features as usize
+    }
+
+    fn logit_scale(&self) -> f32 {
+        self.record.logit_scale
+    }
+
+    fn logits(&mut self, features: &[i8]) -> Result<&[i32], Error> {
+        let (width, classes, zero_point) = (self.features(), self.classes(), self.input_zero_point);
+        if features.len() != width {
+            return Err(Error::Length { name: "features", needed: width, given: features.len() });
+        }
+        let logits = core::mem::take(&mut self.logits);
+        let (counts, sums) = self.parts();
+        for ((logit, &count), sums) in logits.iter_mut().zip(&*counts).zip(sums.chunks_exact(width)) {
+            let squares = sums.iter().zip(features).map(|(&sum, &q)| {
+                let difference = count as i32 * (i32::from(q) - zero_point) - sum;
+                i64::from(difference) * i64::from(difference)
+            });
+            *logit = match u64::from(count) {
+                0 => NO_LOGIT,
+                count => -(((squares.sum::<i64>() as u64) << 4).div_euclid(count * count) as i32),
+            };
+        }
+        self.logits = logits;
+        Ok(&self.logits[..classes])
+    }
+
+    fn target(&self, word: u32) -> Target {
+        Target::Class(word as u16)
+    }
+
+    fn check(&self, target: Target) -> Result<(), Error> {
+        match target {
+            Target::Class(label) if usize::from(label) < self.classes() => Ok(()),
+            Target::Class(label) => Err(Error::Label { label: label.into(), classes: self.classes() }),
+            _ => Err(Error::Unsupported { trainer: NAME, request: "learn from a target of this kind" }),
+        }
+    }
+
+    fn learn(&mut self, features: &[i8], target: Target) -> Result<(), Error> {
+        let class = self.check_sample(features, target)?;
+        if self.parts().0[class] == LARGEST_SAMPLES {
+            return Err(Error::Full { name: "samples of a class", capacity: LARGEST_SAMPLES as usize });
+        }
+        self.add(features, class, 1);
+        Ok(())
+    }
+
+    fn unlearn(&mut self, features: &[i8], target: Target) -> Result<(), Error> {
+        let class = self.check_sample(features, target)?;
+        let never = Error::Unsupported { trainer: NAME, request: "unlearn a sample that it has not learnt" };
+        if self.parts().0[class] == 0 {
+            return Err(never);
+        }
+        self.add(features, class, -1);
+        if self.saved(self.state()).is_err() {
+            self.add(features, class, 1);
+            return Err(never);
+        }
+        Ok(())
+    }
+
+    fn train(&mut self, _: &FeatureRing<'_>, _: u32) -> Result<(), Error> {
+        Err(Error::Unsupported { trainer: NAME, request: "learn from a sample more than once" })
+    }
+
+    fn commit(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn add_class(&mut self) -> Result<usize, Error> {
+        let (class, capacity) = (self.classes(), self.record.classes as usize);
+        if class == capacity {
+            return Err(Error::Full { name: "classes", capacity });
+        }
+        self.state[0] += 1;
+        Ok(class)
+    }
+
+    fn forget(&mut self, class: usize) -> Result<(), Error> {
+        let width = self.features();
+        if class >= self.classes() {
+            return Err(Error::Label { label: class, classes: self.classes() });
+        }
+        let (counts, sums) = self.parts();
+        counts[class] = 0;
+        sums[class * width..][..width].fill(0);
+        Ok(())
+    }
+
+    fn merge(&mut self, state: &[u8]) -> Result<(), Error> {
+        let saved = self.saved(state)?;
+        let word = |index: usize| u32::from_le_bytes(saved[index]);
+        let (counts, sums) = self.parts();
+        if counts.iter().zip(1..).any(|(&count, index)| count + word(index) > LARGEST_SAMPLES) {
+            return Err(Error::Full { name: "samples of a class", capacity: LARGEST_SAMPLES as usize });
+        }
+        let first = 1 + counts.len();
+        counts.iter_mut().zip(1..).for_each(|(count, index)| *count += word(index));
+        sums.iter_mut().zip(first..).for_each(|(sum, index)| *sum += word(index) as i32);
+        self.state[0] = self.state[0].max(word(0));
+        Ok(())
+    }
+
+    fn state(&self) -> &[u8] {
+        self.state.as_bytes()
+    }
+
+    fn load(&mut self, state: &[u8]) -> Result<(), Error> {
+        self.saved(state)?;
+        self.state.as_mut_bytes().copy_from_slice(state);
+        Ok(())
+    }
+
+    fn exchange(&mut self, state: &mut [u8]) -> Result<(), Error> {
+        self.saved(state)?;
+        self.state.as_mut_bytes().swap_with_slice(state);
+        Ok(())
+    }
+
+    fn reset(&mut self) {
+        if self.initial.is_empty() {
+            self.state.fill(0);
+            self.state[0] = self.record.constants[0] as u32;
+        } else {
+            self.state.as_mut_bytes().copy_from_slice(self.initial);
+        }
+    }
+}
+
+/// Head record of a head behind `features`.
+#[cfg(feature = "alloc")]
+pub(crate) fn pack(start: &crate::image::SumsDescription, features: &crate::image::Value) -> HeadRecord {
+    HeadRecord {
+        trainer: PrototypeHead::TRAINER,
+        classes: start.capacity as u32,
+        features: features.len() as u32,
+        constants: [start.classes as i32, 0, 0, 0, 0, 0, 0, 0],
+        logit_scale: features.scale * features.scale / 16.0,
+        ..HeadRecord::default()
+    }
+}

@@ -1,0 +1,211 @@
+"""What all trainable heads have in common, as nn.Modules."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from .. import _native
+from ..errors import HeadError
+
+Targets = npt.NDArray[np.int64]
+
+
+class Head(nn.Module):
+    """A head on int8 features that learns in integers, exactly as on the device.
+
+    Two heads of one image that are asked the same hold the same bytes, here and on any device. Features are
+    int8 [N, features] in the device's order, as :meth:`torch_nano.NanoModule.features_int8` gives them. There
+    are no float parameters: autograd and optimizers do not apply.
+
+    Args:
+        image: a `.nano` image with a trainable head of this kind.
+
+    Raises:
+        HeadError: the image has none.
+    """
+
+    #: The trainer, as summaries name it.
+    name: ClassVar[str]
+
+    def __init__(self, image: bytes) -> None:
+        super().__init__()
+        self._image = image
+        try:
+            self._head = _native.Head(image)
+        except _native.NanoError as error:
+            raise HeadError(f"this image gives no trainable head: {error}") from error
+        if self._head.trainer != type(self).__name__:
+            raise HeadError(f"this image's head is a {self._head.trainer}, not a {type(self).__name__}")
+
+    @property
+    def classes(self) -> int:
+        """Number of classes (or other outputs) at present."""
+        return self._head.classes
+
+    @property
+    def capacity(self) -> int:
+        """The most classes it can have."""
+        return self._head.capacity
+
+    @property
+    def features(self) -> int:
+        """Number of features."""
+        return self._head.features
+
+    @property
+    def ram_bytes(self) -> int:
+        """Bytes of RAM that the head takes on a device: its state, and room to work in."""
+        return self._head.ram_bytes
+
+    def forward(self, features: Tensor) -> Tensor:
+        """float32 logits [N, classes]: the integer logits in real numbers."""
+        return self.logits(features).float() * self._head.logit_scale
+
+    def logits(self, features: Tensor) -> Tensor:
+        """int32 logits [N, classes] for int8 features [N, features].
+
+        Raises:
+            HeadError: wrong shape or dtype.
+        """
+        self._check(features, "[N, features]", 2)
+        return torch.from_numpy(self._head.logits(features.cpu().contiguous().numpy())).to(features.device)
+
+    def predict(self, features: Tensor) -> Tensor:
+        """int64 classes [N]: the largest logit, the first of equals.
+
+        Raises:
+            HeadError: wrong shape or dtype.
+        """
+        # numpy's argmax, unlike torch's, promises the first of equals.
+        return torch.from_numpy(self.logits(features).cpu().numpy().argmax(1)).to(features.device)
+
+    def state(self) -> bytes:
+        """The whole state, as a device stores and sends it."""
+        return self._head.state()
+
+    def load(self, state: bytes) -> None:
+        """Takes over a state that :meth:`state` or a device gave.
+
+        Raises:
+            HeadError: it is not one of this head; the head is then unchanged.
+        """
+        try:
+            self._head.load(state)
+        except _native.NanoError as error:
+            raise HeadError(f"{len(state)} bytes are no state of this head: {error}") from error
+
+    def reset(self) -> None:
+        """Back to the state in the image."""
+        self._head.reset()
+
+    def get_extra_state(self) -> Tensor:
+        """The state as uint8, for `state_dict()`."""
+        return torch.frombuffer(bytearray(self.state()), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Undoes :meth:`get_extra_state`, for `load_state_dict()`."""
+        self.load(state.cpu().numpy().tobytes())
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_head": self.state()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({**state, "_head": _native.Head(state["_image"])})
+        self._head.load(state["_head"])
+
+    def extra_repr(self) -> str:
+        return f"features={self.features}, classes={self.classes}"
+
+    def _check(self, features: Tensor, shape: str, rank: int) -> None:
+        if features.dtype != torch.int8 or features.dim() != rank or features.shape[-1] != self.features:
+            raise HeadError(
+                f"features have shape {tuple(features.shape)} and dtype {features.dtype}; "
+                f"expected int8 {shape} with {self.features} features"
+            )
+
+    def _classes_of(self, features: Tensor, labels: Tensor) -> Targets:
+        """Labels [N], integers below the number of classes, for features int8 [N, features]."""
+        self._check(features, "[N, features]", 2)
+        integers = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
+        if not integers or labels.shape != features.shape[:1]:
+            raise HeadError(
+                f"labels have shape {tuple(labels.shape)} and dtype {labels.dtype}; "
+                f"expected integers [{len(features)}]"
+            )
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.classes:
+            raise HeadError(
+                f"labels go from {labels.min()} to {labels.max()}; expected 0 to {self.classes - 1}"
+            )
+        return labels.cpu().numpy().astype(np.int64)
+
+
+class SumsHead(Head):
+    """A head that learns by adding to exact sums: in any order, one sample once, on one device or on many."""
+
+    def learn(self, features: Tensor, labels: Tensor) -> None:
+        """Adds samples int8 [N, features] with integer labels [N], each once.
+
+        Raises:
+            HeadError: wrong shape, dtype or label, or more samples than the sums hold; the head is then
+                unchanged.
+        """
+        targets = self._classes_of(features, labels)
+        try:
+            self._head.learn_all(features.cpu().contiguous().numpy(), targets)
+        except _native.NanoError as error:
+            raise HeadError(f"{len(targets)} samples cannot be learnt: {error}") from error
+
+    def unlearn(self, features: Tensor, labels: Tensor) -> None:
+        """Takes samples out again, exactly: the sums are those of the others.
+
+        Raises:
+            HeadError: wrong shape, dtype or label, or the sums cannot have held them; the head is then
+                unchanged.
+        """
+        targets = self._classes_of(features, labels)
+        try:
+            self._head.unlearn_all(features.cpu().contiguous().numpy(), targets)
+        except _native.NanoError as error:
+            raise HeadError(f"{len(targets)} samples cannot be taken out: {error}") from error
+
+    def add_class(self) -> int:
+        """Adds a class of which nothing is known yet, and gives its index.
+
+        Raises:
+            HeadError: the image has room for no more.
+        """
+        try:
+            return self._head.add_class()
+        except _native.NanoError as error:
+            raise HeadError(f"no class can be added: {error}") from error
+
+    def forget(self, label: int) -> None:
+        """Forgets a class; its index stays, for it to be learnt anew.
+
+        Raises:
+            HeadError: there is no such class.
+        """
+        try:
+            self._head.forget(label)
+        except (_native.NanoError, OverflowError) as error:
+            raise HeadError(f"class {label} cannot be forgotten: {error}") from error
+
+    def merge(self, other: Self | bytes) -> None:
+        """Adds what another head of this image has learnt: the sums are those of all samples of both.
+
+        Args:
+            other: the head, or its :meth:`state`.
+
+        Raises:
+            HeadError: it is not one of this image, or both have more samples than the sums hold; the head is
+                then unchanged.
+        """
+        try:
+            self._head.merge(other if isinstance(other, bytes) else other.state())
+        except _native.NanoError as error:
+            raise HeadError(f"the heads cannot be merged: {error}") from error

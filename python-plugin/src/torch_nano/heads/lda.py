@@ -1,0 +1,48 @@
+"""Linear discriminant analysis: nano-core's LdaHead as an nn.Module."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from .head import SumsHead
+
+
+class LdaHead(SumsHead):
+    """A classifier by linear discriminant analysis that learns in one pass, in any order, exactly.
+
+    :meth:`learn` adds to sums; :meth:`commit` solves for the weights, and only then do logits know what was
+    learnt. The arithmetic, and how large the sums can grow (2^15 samples), is documented in nano-core
+    (`train::LdaHead`). A class of which nothing is known has the logit -2^31. What :meth:`forget` leaves of a
+    class is what it said about the spread of features; :meth:`unlearn` takes that out, too.
+
+    >>> import torch, torch_nano as tn
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    >>> x, y = torch.randn(64, 4).abs(), torch.arange(64) % 3
+    >>> nano = tn.to_nano(model, x, calibrate=x, head=tn.heads.Lda(capacity=5))
+    >>> head, features = nano.head, nano.features_int8(x)
+    >>> head.fit(features, y)
+    >>> head
+    LdaHead(features=8, classes=3, capacity=5)
+    >>> other = tn.LdaHead(nano.image)
+    >>> other.fit(features.flip(0), y.flip(0))
+    >>> other.state() == head.state()
+    True
+    """
+
+    name = "lda_head"
+
+    def commit(self) -> None:
+        """Solves for the weights of all that was learnt."""
+        self._head.commit()
+
+    def fit(self, features: Tensor, labels: Tensor) -> None:
+        """:meth:`learn`, then :meth:`commit`.
+
+        Raises:
+            HeadError: see :meth:`learn`.
+        """
+        self.learn(features, labels)
+        self.commit()
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, capacity={self.capacity}"

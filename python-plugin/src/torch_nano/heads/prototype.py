@@ -1,0 +1,37 @@
+"""The nearest class mean: nano-core's PrototypeHead as an nn.Module."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from .head import SumsHead
+
+
+class PrototypeHead(SumsHead):
+    """A classifier by the nearest class mean: the cheapest to train, in one pass, in any order, exactly.
+
+    A logit is minus the squared distance to the class's mean; that of a class of which nothing is known is
+    -2^31 units. The arithmetic, and how large the sums can grow (2^16 samples of a class), is documented in
+    nano-core (`train::PrototypeHead`). :meth:`forget` leaves nothing of a class.
+
+    >>> import torch, torch_nano as tn
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    >>> x, y = torch.randn(64, 4).abs(), torch.arange(64) % 3
+    >>> nano = tn.to_nano(model, x, calibrate=x, head=tn.heads.Prototype())
+    >>> nano.head.fit(nano.features_int8(x), y)
+    >>> nano.head
+    PrototypeHead(features=8, classes=3, capacity=3)
+    """
+
+    name = "prototype_head"
+
+    def fit(self, features: Tensor, labels: Tensor) -> None:
+        """:meth:`learn`; nothing else is needed.
+
+        Raises:
+            HeadError: see :meth:`learn`.
+        """
+        self.learn(features, labels)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, capacity={self.capacity}"

@@ -1,0 +1,103 @@
+"""What `to_nano(head=...)` takes: which trainer a device's head learns with, and how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+Floats = npt.NDArray[np.float32]
+Loss = Literal["cross_entropy", "binary", "squared"]
+
+
+@dataclass(frozen=True)
+class Sgd:
+    """Stochastic gradient descent from the weights that the layer has: :class:`torch_nano.SgdHead`.
+
+    Args:
+        learning_rate: of the real-valued step.
+        loss: what the outputs mean. "cross_entropy": one class is right; "binary": each of at most 32 classes
+            is right or wrong by itself; "squared": one output, a number (in a unit in which it is around 1).
+        halve_every: the rate is halved whenever so many epochs of one training have passed; None: never.
+        class_weights: what a sample of each class counts, in proportion; the largest has the full rate.
+        frozen: indices of classes whose weights stay as they are.
+        layer: name of the Linear that ends the model; None: whichever does.
+
+    >>> Sgd(learning_rate=0.05, halve_every=8)
+    Sgd(learning_rate=0.05, loss='cross_entropy', halve_every=8, class_weights=(), frozen=(), layer=None)
+    """
+
+    learning_rate: float = 0.02
+    loss: Loss = "cross_entropy"
+    halve_every: int | None = None
+    class_weights: tuple[float, ...] = ()
+    frozen: tuple[int, ...] = ()
+    layer: str | None = None
+
+    def description(self, weights: Floats, biases: Floats) -> dict[str, Any]:
+        """What nano-core's writer takes, for a layer [classes, features]."""
+        return {
+            "trainer": "sgd",
+            "weights": weights,
+            "biases": biases,
+            "learning_rate": self.learning_rate,
+            "loss": self.loss,
+            "halve_every": self.halve_every or 0,
+            "class_weights": list(self.class_weights),
+            "frozen": list(self.frozen),
+        }
+
+
+@dataclass(frozen=True)
+class Lda:
+    """Linear discriminant analysis in one pass: :class:`torch_nano.LdaHead`. It starts from no sample; the
+    weights that the layer has are not used.
+
+    Args:
+        shrinkage: how far the covariance is drawn towards that of independent features, over their mean
+            variance: above 0, at most 1.
+        capacity: the most classes it can have; None: those of the layer.
+        spread: model inputs and classes, ([N, ...], [N]), whose spread around their class means the device's
+            covariance starts from, as if they had been learnt and their classes forgotten. A few per class:
+            they weigh as many samples. Worth it where the device is shown 2 to 5 of each class (digits, two
+            of each: 77.6 to 87.8 %; watch: 88.9 to 90.9 %); from 10 on it gains nothing.
+        layer: name of the Linear that ends the model; None: whichever does.
+    """
+
+    shrinkage: float = 0.2
+    capacity: int | None = None
+    spread: tuple[Tensor, Tensor] | None = None
+    layer: str | None = None
+
+    def description(self, weights: Floats, biases: Floats) -> dict[str, Any]:
+        """What nano-core's writer takes, for a layer [classes, features]."""
+        return {"trainer": "lda", "shrinkage": self.shrinkage, **_sums(weights, self.capacity)}
+
+
+@dataclass(frozen=True)
+class Prototype:
+    """The nearest class mean: :class:`torch_nano.PrototypeHead`. It starts from no sample; the weights that
+    the layer has are not used.
+
+    Args:
+        capacity: the most classes it can have; None: those of the layer.
+        layer: name of the Linear that ends the model; None: whichever does.
+    """
+
+    capacity: int | None = None
+    layer: str | None = None
+
+    def description(self, weights: Floats, biases: Floats) -> dict[str, Any]:
+        """What nano-core's writer takes, for a layer [classes, features]."""
+        return {"trainer": "prototype", **_sums(weights, self.capacity)}
+
+
+def _sums(weights: Floats, capacity: int | None) -> dict[str, Any]:
+    classes = len(weights)
+    return {"classes": classes, "capacity": classes if capacity is None else capacity, "state": b""}
+
+
+HeadSettings = Sgd | Lda | Prototype
