@@ -91,7 +91,7 @@ pub fn doubling_high_multiply(a: i32, b: i32) -> i32 {
 /// ```
 #[inline]
 pub fn rounding_divide_by_power_of_two(value: i32, exponent: u32) -> i32 {
-    let mask = ((1i64 << exponent) - 1) as i32;
+    let mask = ((1u32 << exponent) - 1) as i32;
     let threshold = (mask >> 1) + i32::from(value < 0);
     (value >> exponent) + i32::from((value & mask) > threshold)
 }

@@ -26,7 +26,7 @@ def rounded_twice(accumulator: int, mantissa: int, shift: int) -> int:
 
 def requantized(accumulators: list[int], real: float, low: int, high: int) -> list[int]:
     array = np.array(accumulators, dtype=np.float32)
-    _native.requantize_(array, len(array), np.array([real]), low, high)
+    _native.requantize_(array, np.array([real]), low, high)
     return [int(number) for number in array]
 
 
@@ -59,32 +59,30 @@ def test_ties_and_large_shifts_by_hand() -> None:
 
 def test_every_channel_has_its_multiplier() -> None:
     generator = torch.Generator().manual_seed(0)
-    sums = torch.randint(-5000, 5000, (3, 4, 7), generator=generator)
-    reals = np.array([0.5, 0.01, 0.003, 1.5])
-    array = sums.float().flatten().numpy()
-    _native.requantize_(array, 7, reals, -128, 127)
-    for index, (sample, channel, place) in enumerate(itertools.product(range(3), range(4), range(7))):
-        pair = _native.quantize_multiplier(float(reals[channel]))
-        expected = rounded_twice(int(sums[sample, channel, place]), *pair)
-        assert array[index] == max(-128, min(expected, 127)), (sample, channel, place)
+    # All to the right; more than a row of vectors; with a left shift, which is done literally.
+    for reals in ([0.5, 0.01, 0.003, 0.9], [0.25] * 67 + [0.1] * 3, [0.5, 0.01, 0.003, 1.5]):
+        sums = torch.randint(-5000, 5000, (7, len(reals)), generator=generator)
+        array = sums.float().flatten().numpy()
+        _native.requantize_(array, np.array(reals), -128, 127)
+        for index, (row, channel) in enumerate(itertools.product(range(7), range(len(reals)))):
+            pair = _native.quantize_multiplier(reals[channel])
+            expected = rounded_twice(int(sums[row, channel]), *pair)
+            assert array[index] == max(-128, min(expected, 127)), (row, channel, reals[channel])
 
 
 @pytest.mark.parametrize(
-    ("count", "plane", "reals", "message"),
+    ("count", "reals", "message"),
     [
-        (13, 2, [0.5, 0.5], "13 accumulators are no multiple of 2 channels of 2"),
-        (12, 0, [0.5, 0.5], "12 accumulators are no multiple of 2 channels of 0"),
-        (12, 2, [], "12 accumulators are no multiple of 0 channels of 2"),
-        (2, 1, [0.5, float("nan")], r"the multiplier NaN is not in \[0, 2\^30\)"),
-        (2, 1, [-0.5, 1.0], r"the multiplier -0.5 is not in"),
+        (13, [0.5, 0.5], "13 accumulators are no multiple of 2 channels"),
+        (12, [], "12 accumulators are no multiple of 0 channels"),
+        (2, [0.5, float("nan")], r"the multiplier NaN is not in \[0, 2\^30\)"),
+        (2, [-0.5, 1.0], r"the multiplier -0.5 is not in"),
     ],
 )
-def test_wrong_lengths_and_multipliers_are_refused(
-    count: int, plane: int, reals: list[float], message: str
-) -> None:
+def test_wrong_lengths_and_multipliers_are_refused(count: int, reals: list[float], message: str) -> None:
     array = np.ones(count, np.float32)
     with pytest.raises(_native.NanoError, match=message):
-        _native.requantize_(array, plane, np.array(reals, dtype=np.float64), -128, 127)
+        _native.requantize_(array, np.array(reals, dtype=np.float64), -128, 127)
     assert (array == 1).all()
 
 

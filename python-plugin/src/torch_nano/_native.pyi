@@ -43,7 +43,6 @@ def largest_partial_sum(
 ) -> int: ...
 def requantize_(
     accumulators: npt.NDArray[np.float32],
-    plane: int,
     reals: npt.NDArray[np.float64],
     low: int,
     high: int,

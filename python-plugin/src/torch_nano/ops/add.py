@@ -17,6 +17,7 @@ from ._clamp import ClampedOperator, integer_clamp
 from ._integer import apply_multipliers, is_native
 from ._library import Definition, functional
 from ._training import clamp_steps, define_training
+from .layout import channels_last, elements, empty_channels_last
 from .operator import Call, Operator, Quantization, UnsupportedNodeError, Value
 
 #: Bits by which nano-core raises both inputs before it scales them.
@@ -119,11 +120,11 @@ def _train(
     if not is_native(a):
         index = (a + (a_zero_point + 128)).mul_(256).add_(b + (b_zero_point + 128)).to(torch.int32).flatten()
         entries = sums.to(a.device).index_select(0, index).reshape(a.shape)
-        return entries.to(torch.float32).sub_(y_zero_point)
-    y = torch.empty(a.shape)
-    first_numbers, second_numbers = (tensor.flatten().numpy() for tensor in (a, b))
+        return channels_last(entries.to(torch.float32).sub_(y_zero_point))
+    y = empty_channels_last(a.shape)
+    first_numbers, second_numbers = (elements(channels_last(tensor)).numpy() for tensor in (a, b))
     zero_points = (a_zero_point, b_zero_point, y_zero_point)
-    look_up_pairs(first_numbers, second_numbers, y.view(-1).numpy(), sums.numpy(), zero_points)
+    look_up_pairs(first_numbers, second_numbers, elements(y).numpy(), sums.numpy(), zero_points)
     return y
 
 
@@ -138,7 +139,7 @@ def _train_backward(
     clamp_high: float | None,
 ) -> tuple[Tensor, Tensor]:
     low, high = clamp_steps(clamp_low, clamp_high, Quantization(y_scale, y_zero_point))
-    inside = torch.ops.aten.hardtanh_backward(grad, y, low, high).contiguous()
+    inside = channels_last(torch.ops.aten.hardtanh_backward(grad, y, low, high))
     return inside * (a_scale / y_scale), inside.mul_(b_scale / y_scale)
 
 
@@ -157,7 +158,7 @@ define_training(
     "train_add(Tensor a, Tensor b, float a_scale, int a_zero_point, float b_scale, int b_zero_point, "
     "float y_scale, int y_zero_point, float? clamp_low, float? clamp_high) -> Tensor",
     _train,
-    lambda a, b, *_: torch.empty(a.shape, device=a.device),
+    lambda a, b, *_: empty_channels_last(a.shape, a.device),
     save=_save,
     gradients=_gradients,
 )
@@ -165,7 +166,7 @@ define_training(
     "train_add_backward(Tensor grad, Tensor y, float a_scale, float b_scale, float y_scale, "
     "int y_zero_point, float? clamp_low, float? clamp_high) -> (Tensor, Tensor)",
     _train_backward,
-    lambda grad, *_: tuple(torch.empty(grad.shape, device=grad.device) for _ in range(2)),
+    lambda grad, *_: tuple(empty_channels_last(grad.shape, grad.device) for _ in range(2)),
 )
 
 

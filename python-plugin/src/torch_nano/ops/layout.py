@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
 from .operator import Shape
@@ -18,10 +21,44 @@ def device_shape(shape: Shape) -> tuple[int, int, int]:
     return height, width, channels
 
 
+def channels_last(tensor: Tensor) -> Tensor:
+    """The same tensor [N, channels, ...] with the channels innermost in memory, as on the device.
+
+    torch's convolutions on the CPU are faster so, their gradients most of all: 2 to 6 times on layers of 16
+    to 64 channels.
+
+    >>> channels_last(torch.zeros(1, 3, 2, 2)).stride()
+    (12, 1, 6, 3)
+    """
+    if tensor.dim() < 3:
+        return tensor.contiguous()
+    moved = tensor.movedim(1, -1)
+    # Itself, not a view of itself: autograd adds gradients in place only to tensors that own their memory.
+    return tensor if moved.is_contiguous() else moved.contiguous().movedim(-1, 1)
+
+
+def empty_channels_last(shape: Sequence[int], device: torch.device | None = None) -> Tensor:
+    """Memory for a float32 tensor of such a layout, uninitialized.
+
+    >>> empty_channels_last((1, 3, 2, 2)).stride()
+    (12, 1, 6, 3)
+    """
+    if len(shape) < 3:
+        return torch.empty(shape, device=device)
+    samples, channels, *sides = shape
+    return torch.empty((samples, *sides, channels), device=device).movedim(-1, 1)
+
+
+def elements(tensor: Tensor) -> Tensor:
+    """The elements of a tensor that :func:`channels_last` gave, in the order in which they lie in memory; a
+    view.
+    """
+    return (tensor if tensor.dim() < 3 else tensor.movedim(1, -1)).view(-1)
+
+
 def to_device(tensor: Tensor) -> Tensor:
     """[N, channels, ...] in torch's layout as [N, elements] in the device's.
 
-    >>> import torch
     >>> to_device(torch.tensor([[[1, 2, 3], [10, 20, 30]]]))
     tensor([[ 1, 10,  2, 20,  3, 30]])
     """
@@ -31,7 +68,6 @@ def to_device(tensor: Tensor) -> Tensor:
 def from_device(elements: Tensor, shape: Shape) -> Tensor:
     """[N, elements] in the device's layout as [N, *shape] in torch's: undoes :func:`to_device`.
 
-    >>> import torch
     >>> from_device(torch.tensor([[1, 10, 2, 20, 3, 30]]), (2, 3))
     tensor([[[ 1,  2,  3],
              [10, 20, 30]]])

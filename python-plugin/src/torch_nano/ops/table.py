@@ -19,6 +19,7 @@ from ._integer import is_native, lookup, round_half_away
 from ._library import FUNCTIONS, Definition, Function
 from ._training import define_training
 from .encoding import decode_text
+from .layout import channels_last, elements, empty_channels_last
 from .operator import Call, Operator, Quantization, Shape, Value
 
 #: The ATen functions of one variable that become tables. One more is one line.
@@ -129,11 +130,11 @@ def _train_tables(encoded: str, input_: Quantization, output: Quantization) -> t
 def _entries(table: Tensor, x: Tensor, zero_point: int) -> Tensor:
     """The entries for int8 numbers that are given without their zero point."""
     if is_native(x):
-        y = torch.empty(x.shape)
-        look_up(x.flatten().numpy(), y.view(-1).numpy(), table.numpy(), zero_point)
+        y = empty_channels_last(x.shape)
+        look_up(elements(channels_last(x)).numpy(), elements(y).numpy(), table.numpy(), zero_point)
         return y
     index = (x + (zero_point + 128)).to(torch.int32).flatten()
-    return table.to(x.device).index_select(0, index).reshape(x.shape)
+    return channels_last(table.to(x.device).index_select(0, index).reshape(x.shape))
 
 
 def _train(
@@ -170,14 +171,14 @@ _ARGUMENTS = "Tensor x, str operator, float x_scale, int x_zero_point, float y_s
 define_training(
     f"train_table({_ARGUMENTS}) -> Tensor",
     _train,
-    lambda x, *_: torch.empty(x.shape, device=x.device),
+    lambda x, *_: empty_channels_last(x.shape, x.device),
     save=_save,
     gradients=_gradients,
 )
 define_training(
     f"train_table_backward(Tensor grad, {_ARGUMENTS}) -> Tensor",
     _train_backward,
-    lambda grad, *_: torch.empty(grad.shape, device=grad.device),
+    lambda grad, *_: empty_channels_last(grad.shape, grad.device),
 )
 
 
