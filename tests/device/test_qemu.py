@@ -69,7 +69,7 @@ def test_learning_on_the_board_is_learning_on_the_host(learner: Device) -> None:
     learner.reset()
     image = with_head()
     inputs = random_inputs(image, 30)
-    labels = np.random.default_rng(1).integers(0, 4, 30).astype(np.uint16)
+    labels = np.random.default_rng(1).integers(0, 4, 30).astype(np.int64)
     (features,) = _native.Model(image).run([inputs])
     head = _native.Head(image)
     initial = head.state()
@@ -96,7 +96,7 @@ def test_the_ring_keeps_the_latest_samples(learner: Device) -> None:
     image = with_head()
     capacity = learner.info.ring_capacity
     inputs = random_inputs(image, capacity + 5, seed=2)
-    labels = (np.arange(capacity + 5) % 4).astype(np.uint16)
+    labels = (np.arange(capacity + 5) % 4).astype(np.int64)
     counts = [learner.learn(input, int(label)) for input, label in zip(inputs, labels, strict=True)]
     assert counts == [*range(1, capacity + 1), *[capacity] * 5]
     learner.train(1)

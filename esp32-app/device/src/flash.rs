@@ -56,7 +56,7 @@ impl<F: NorFlash> embedded_storage_async::nor_flash::NorFlash for Window<'_, F> 
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoFlash;
 
-/// There is no flash.
+/// There is no flash at this place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Missing;
 
@@ -92,5 +92,52 @@ impl NorFlash for NoFlash {
 
     fn write(&mut self, _: u32, _: &[u8]) -> Result<(), Missing> {
         Err(Missing)
+    }
+}
+
+/// A NOR flash in memory, of pages of 4 KiB: erasing sets a page's bits, writing clears some.
+///
+/// For devices that run on a PC. Memory that outlives the program, such as a file's, makes it outlive a power cut.
+#[derive(Clone, Debug)]
+pub struct MemoryFlash<B>(pub B);
+
+impl<B> ErrorType for MemoryFlash<B> {
+    type Error = Missing;
+}
+
+impl<B: AsRef<[u8]>> MemoryFlash<B> {
+    fn range(&self, from: u32, length: usize) -> Result<core::ops::Range<usize>, Missing> {
+        let range = from as usize..(from as usize).checked_add(length).ok_or(Missing)?;
+        self.0.as_ref().get(range.clone()).map(|_| range).ok_or(Missing)
+    }
+}
+
+impl<B: AsRef<[u8]>> ReadNorFlash for MemoryFlash<B> {
+    const READ_SIZE: usize = 1;
+
+    fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), Missing> {
+        bytes.copy_from_slice(&self.0.as_ref()[self.range(offset, bytes.len())?]);
+        Ok(())
+    }
+
+    fn capacity(&self) -> usize {
+        self.0.as_ref().len()
+    }
+}
+
+impl<B: AsRef<[u8]> + AsMut<[u8]>> NorFlash for MemoryFlash<B> {
+    const WRITE_SIZE: usize = 4;
+    const ERASE_SIZE: usize = 4096;
+
+    fn erase(&mut self, from: u32, to: u32) -> Result<(), Missing> {
+        let range = self.range(from, to.checked_sub(from).ok_or(Missing)? as usize)?;
+        self.0.as_mut()[range].fill(0xff);
+        Ok(())
+    }
+
+    fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), Missing> {
+        let range = self.range(offset, bytes.len())?;
+        self.0.as_mut()[range].iter_mut().zip(bytes).for_each(|(old, new)| *old &= new);
+        Ok(())
     }
 }

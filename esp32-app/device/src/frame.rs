@@ -10,34 +10,52 @@ pub(crate) const CRC32: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HD
 /// The byte that ends a frame and occurs nowhere in it.
 pub const END: u8 = 0;
 
-/// Bytes a frame needs around `payload` bytes of tensors: the message's other fields, CRC, COBS codes, end.
+/// The CRC-32 of frames and heads.
+pub fn checksum(bytes: &[u8]) -> u32 {
+    CRC32.checksum(bytes)
+}
+
+/// Bytes of the longest frame whose tensors, states and other byte strings have `payload` bytes together.
 pub const fn length(payload: usize) -> usize {
-    const FIELDS: usize = 128;
+    // The longest are the answers to Info, with a name of 64 bytes, and to Stats.
+    const FIELDS: usize = 192;
     let message = payload.saturating_add(FIELDS);
     message.saturating_add(message / 254 + 2)
 }
 
-/// Writes `message` into `buffer` as a frame, the end byte included; `None` if the buffer is too short.
+/// Writes a header and a message into `buffer` as a frame, the end byte included; `None` if the buffer is too short.
 ///
 /// ```
-/// use torch_nano_device::{Request, frame};
-/// let mut buffer = [0; 16];
-/// let bytes = frame::encode(&Request::Train { epochs: 20 }, &mut buffer).unwrap();
+/// use torch_nano_device::{Request, RequestHeader, frame};
+/// let mut buffer = [0; 32];
+/// let header = RequestHeader { sequence: 7, ..RequestHeader::default() };
+/// let bytes = frame::encode(&header, &Request::Train { epochs: 20 }, &mut buffer).unwrap();
 /// let (&mut frame::END, rest) = bytes.split_last_mut().unwrap() else { panic!() };
-/// assert_eq!(frame::decode::<Request>(rest), Some(Request::Train { epochs: 20 }));
+/// let message = frame::open(rest).unwrap();
+/// let (header, rest) = frame::parse::<RequestHeader>(message).unwrap();
+/// assert_eq!((header.sequence, frame::parse(rest)), (7, Some((Request::Train { epochs: 20 }, &[][..]))));
 /// ```
-pub fn encode<'b>(message: &impl Serialize, buffer: &'b mut [u8]) -> Option<&'b mut [u8]> {
+pub fn encode<'b>(header: &impl Serialize, message: &impl Serialize, buffer: &'b mut [u8]) -> Option<&'b mut [u8]> {
     let cobs = Cobs::try_new(Slice::new(buffer)).ok()?;
-    postcard::serialize_with_flavor(message, CrcModifier::new(cobs, CRC32.digest())).ok()
+    postcard::serialize_with_flavor(&(header, message), CrcModifier::new(cobs, CRC32.digest())).ok()
 }
 
-/// Reads a message from a frame without its end byte, in place; `None` if it is damaged or no such message.
-pub fn decode<'b, T: Deserialize<'b>>(frame: &'b mut [u8]) -> Option<T> {
+/// The bytes of a message, decoded in place from a frame without its end byte; `None` if it is damaged.
+pub fn open(frame: &mut [u8]) -> Option<&[u8]> {
     let length = cobs::decode_in_place(frame).ok()?;
-    let message = &frame[..length];
-    // postcard would read a message from the start of a longer one; its checksum must end the frame.
-    match postcard::take_from_bytes_crc32(message, CRC32.digest()) {
-        Ok((message, [])) => Some(message),
+    let (message, checksum) = frame[..length].split_last_chunk()?;
+    (CRC32.checksum(message) == u32::from_le_bytes(*checksum)).then_some(message)
+}
+
+/// A header or message from the start of `bytes`, and what follows it.
+pub fn parse<'b, T: Deserialize<'b>>(bytes: &'b [u8]) -> Option<(T, &'b [u8])> {
+    postcard::take_from_bytes(bytes).ok()
+}
+
+/// A header and a message from a frame without its end byte, in place; `None` if it is damaged, or is something else, or more.
+pub fn decode<'b, H: Deserialize<'b>, T: Deserialize<'b>>(frame: &'b mut [u8]) -> Option<(H, T)> {
+    match parse(open(frame)?) {
+        Some((message, [])) => Some(message),
         _ => None,
     }
 }

@@ -1,16 +1,25 @@
 //! Device logic of torch-nano, for every board: a [`Session`] answers [`Request`]s with [`Response`]s over any byte stream.
 //!
-//! It knows no chip. A board gives it an image, RAM, a stream and a counter, and calls [`Session::serve`].
+//! It knows no chip. A board gives it an image, RAM, a flash for heads, a stream and a counter, and calls [`Session::serve`].
 #![cfg_attr(not(test), no_std)]
 #![deny(missing_docs)]
 
+mod device;
+mod failure;
 mod flash;
 pub mod frame;
+mod learner;
 mod message;
+mod names;
+mod saving;
 mod session;
+mod sizes;
 mod storage;
 
-pub use flash::{Missing, NoFlash};
-pub use message::{Failure, PROTOCOL, Request, Response};
-pub use session::{Session, Sizes};
+pub use flash::{MemoryFlash, Missing, NoFlash};
+pub use message::{
+    Block, Class, Failure, Label, PROTOCOL, Request, RequestHeader, Response, ResponseHeader, Settings, Stats,
+};
+pub use session::{Options, Session};
+pub use sizes::Sizes;
 pub use storage::{HeadStorage, StorageError};

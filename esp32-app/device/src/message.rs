@@ -1,55 +1,196 @@
 //! The messages, once for device and PC: serde types, written by postcard.
 //!
-//! Tensors travel as the bytes they have on the device: int8 as u8, integers little-endian.
+//! Tensors travel as the bytes they have on the device: int8 as u8, integers little-endian. What does not fit a frame travels in
+//! parts of at most [`Response::Info`]'s `frame_length` bytes: inputs by [`Request::Input`], everything else by [`Request::Read`] and
+//! [`Request::WriteHead`].
 
-use nano_core::Error;
 use serde::{Deserialize, Serialize};
 
-/// Version of the messages; raised whenever one changes.
-pub const PROTOCOL: u16 = 1;
+pub use crate::failure::Failure;
+use crate::storage::StorageError;
 
-/// What the PC asks.
+/// Version of the messages; raised whenever one changes. A frame of any version starts with its version, and the refusal of another one,
+/// [`Failure::Protocol`], stays as it is for ever.
+pub const PROTOCOL: u8 = 2;
+
+/// What comes before each request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestHeader {
+    /// [`PROTOCOL`] of the PC.
+    pub protocol: u8,
+    /// Comes back with the response. The same request with the same number, sent again because no answer arrived, is not
+    /// executed again: the answer is repeated. 0: not numbered, always executed, as is [`Request::Info`].
+    pub sequence: u16,
+    /// The model this is meant for; a device with another one refuses.
+    pub model_id: Option<u32>,
+}
+
+impl Default for RequestHeader {
+    /// Not numbered, for any model.
+    fn default() -> Self {
+        RequestHeader { protocol: PROTOCOL, sequence: 0, model_id: None }
+    }
+}
+
+/// What comes before each response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResponseHeader {
+    /// [`PROTOCOL`] of the device.
+    pub protocol: u8,
+    /// That of the request; 0 if it could not be read.
+    pub sequence: u16,
+}
+
+/// What the PC asks. An `input` is what is still missing of one input (int8, NHWC) after the parts sent by [`Request::Input`].
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Request<'a> {
-    /// What model is this?
+    /// What model is this, and how is it set?
     Info,
-    /// Run the model on one input.
+    /// Run the model on one input, and the head on its features.
     Predict {
-        /// int8, NHWC.
+        /// The input, or the rest of it.
+        input: &'a [u8],
+    },
+    /// Run the model on one input, and not the head.
+    Features {
+        /// The input, or the rest of it.
         input: &'a [u8],
     },
     /// Run the model on one input and count each layer.
     Profile {
-        /// int8, NHWC.
+        /// The input, or the rest of it.
         input: &'a [u8],
     },
-    /// Keep the features of one input, with its label, in the ring that [`Request::Train`] learns from.
+    /// Part of an input, in order.
+    Input {
+        /// Bytes sent before; 0 starts again.
+        offset: u32,
+        /// The next bytes.
+        bytes: &'a [u8],
+    },
+    /// Learn from one input; a head that learns in epochs keeps its features for [`Request::Train`].
     Learn {
-        /// The right class.
-        label: u16,
-        /// int8, NHWC.
+        /// What is right.
+        #[serde(borrow)]
+        label: Label<'a>,
+        /// The input, or the rest of it.
         input: &'a [u8],
     },
-    /// Train the head on the ring.
+    /// Train the head on the features kept.
     Train {
-        /// Passes over the ring.
+        /// Passes over them.
         epochs: u32,
     },
-    /// Read the head's state.
-    ReadHead,
-    /// The head back to the image's, the ring empty.
+    /// Make what was learnt count, in a head that learns sums.
+    Commit,
+    /// Take back the last request that changed the head or the features kept: Learn, Train, Commit, AddClass, Forget, Load, ReplaceHead,
+    /// Reset. Once.
+    Undo,
+    /// Add a class.
+    AddClass {
+        /// Its name, 1 to 16 bytes.
+        name: &'a str,
+    },
+    /// Forget what was learnt of a class.
+    Forget {
+        /// Which.
+        #[serde(borrow)]
+        class: Class<'a>,
+    },
+    /// What is the class called?
+    ClassName {
+        /// Its index.
+        class: u16,
+    },
+    /// The head back to the image's, the features kept forgotten.
     Reset,
+    /// Save the head, the names of its classes and the settings in flash.
+    Save {
+        /// Also if that replaces the head of another model.
+        replace: bool,
+    },
+    /// The head, names and settings that were saved.
+    Load,
+    /// Read part of something.
+    Read {
+        /// Of what.
+        block: Block,
+        /// From which byte on.
+        offset: u32,
+    },
+    /// Part of a head's state for [`Request::ReplaceHead`], in order. From here on nothing can be undone until it is replaced.
+    WriteHead {
+        /// Bytes sent before; 0 starts again.
+        offset: u32,
+        /// The next bytes.
+        bytes: &'a [u8],
+    },
+    /// Take over the head's state that was written.
+    ReplaceHead {
+        /// CRC-32 of it.
+        checksum: u32,
+    },
+    /// Set how the device behaves; saved with the head.
+    Configure {
+        /// The new settings.
+        settings: Settings,
+    },
+    /// Counters since the start.
+    Stats,
+}
+
+/// What is right for an input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Label<'a> {
+    /// One class.
+    #[serde(borrow)]
+    Class(Class<'a>),
+    /// All classes whose bit is set (bit 0 is class 0).
+    Bits(u32),
+    /// A number, in units of the head's logit scale.
+    Value(i32),
+}
+
+/// A class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Class<'a> {
+    /// By its index.
+    Index(u16),
+    /// By its name.
+    Name(&'a str),
+}
+
+/// What is read in parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Block {
+    /// The graph's output of the last run, int8; with a head: the features.
+    Output,
+    /// The head's logits for the last run, i32.
+    Logits,
+    /// What the counter advanced in each layer of the last [`Request::Profile`], u32.
+    Layers,
+    /// The head's state.
+    Head,
+}
+
+/// How a device behaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// A prediction whose confidence (Q15, as [`nano_core::train::confidence`] defines it) is below this is of no known class.
+    pub rejection: u16,
+    /// After this many changes of the head it is saved by itself; 0: never.
+    pub save_interval: u32,
 }
 
 /// What the device answers: one response to each request.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Response<'a> {
+    /// To a request that was refused; nothing has changed.
+    Refused(Failure),
     /// To [`Request::Info`].
     Info {
-        /// [`PROTOCOL`] of the device.
-        protocol: u16,
         /// CRC-32 of the image.
         model_id: u32,
         /// Name of the model.
@@ -58,33 +199,65 @@ pub enum Response<'a> {
         input_length: u32,
         /// Bytes of one output (with a head: of the features).
         output_length: u32,
-        /// Classes of the head, 0 without one.
+        /// Number of layers.
+        layers: u32,
+        /// Classes of the head at present, 0 without one.
         classes: u32,
-        /// Places of the ring.
+        /// The most classes it can have.
+        class_capacity: u32,
+        /// Bytes of the head's state.
+        head_length: u32,
+        /// Places for features; 0 for a head that learns each sample at once.
         ring_capacity: u32,
         /// Bytes of arena.
         arena_length: u32,
+        /// Bytes of inputs, tensors or states that one frame takes.
+        frame_length: u32,
+        /// How it is set.
+        settings: Settings,
+        /// How many heads were saved in this flash up to the newest, or why none can be loaded.
+        saved: Result<u32, StorageError>,
+        /// Whether the device started with a saved head.
+        restored: bool,
     },
-    /// To [`Request::Predict`].
+    /// To [`Request::Predict`]. Of long logits and outputs the first bytes: the rest is for [`Request::Read`].
     Prediction {
         /// Index of the largest logit (with a head) or output.
         class: u32,
-        /// The graph's output, int8; with a head: the features.
-        output: &'a [u8],
-        /// The head's logits, i32; empty without one.
-        logits: &'a [u8],
+        /// Its probability in Q15 ([`nano_core::train::confidence`]); `None` for a head whose logits are no classes that exclude each other.
+        confidence: Option<u16>,
+        /// Whether that is not below [`Settings::rejection`].
+        known: bool,
         /// What the board's counter advanced during the run: instructions or cycles.
         ticks: u64,
+        /// The head's logits, i32; empty without one.
+        logits: &'a [u8],
+        /// The graph's output, int8; with a head: the features.
+        output: &'a [u8],
     },
-    /// To [`Request::Profile`].
+    /// To [`Request::Features`]. Of long outputs the first bytes.
+    Features {
+        /// What the board's counter advanced during the run.
+        ticks: u64,
+        /// The graph's output, int8.
+        output: &'a [u8],
+    },
+    /// To [`Request::Profile`]. Of many layers the first.
     Profile {
         /// What the board's counter advanced in each layer, u32.
         layers: &'a [u8],
     },
+    /// To [`Request::Input`] and [`Request::WriteHead`].
+    Received {
+        /// Bytes so far.
+        length: u32,
+    },
     /// To [`Request::Learn`].
     Learned {
-        /// Samples in the ring.
+        /// Samples kept for training; 0 for a head that learns each at once.
         samples: u32,
+        /// What the board's counter advanced.
+        ticks: u64,
     },
     /// To [`Request::Train`].
     Trained {
@@ -93,57 +266,67 @@ pub enum Response<'a> {
         /// What the board's counter advanced.
         ticks: u64,
     },
-    /// To [`Request::ReadHead`].
-    Head {
-        /// The state, as `SgdHead::state` gives it.
-        state: &'a [u8],
+    /// To [`Request::Commit`].
+    Committed {
+        /// What the board's counter advanced.
+        ticks: u64,
     },
-    /// To [`Request::Reset`].
-    Reset,
-    /// To a request that was refused; nothing has changed.
-    Refused(Failure),
+    /// To [`Request::Undo`], [`Request::Forget`], [`Request::Reset`], [`Request::ReplaceHead`], [`Request::Configure`].
+    Done,
+    /// To [`Request::AddClass`].
+    ClassAdded {
+        /// Its index.
+        class: u32,
+    },
+    /// To [`Request::ClassName`].
+    ClassName {
+        /// The name; empty if it has none.
+        name: &'a str,
+    },
+    /// To [`Request::Save`].
+    Saved {
+        /// How many heads were saved in this flash.
+        count: u32,
+    },
+    /// To [`Request::Load`].
+    Loaded {
+        /// The how-many-eth head saved in this flash it is.
+        count: u32,
+    },
+    /// To [`Request::Read`].
+    Part {
+        /// Bytes in all.
+        length: u32,
+        /// Changes of the head so far: parts of one state agree on it.
+        changes: u32,
+        /// The bytes from the offset on, as many as a frame takes.
+        bytes: &'a [u8],
+    },
+    /// To [`Request::Stats`].
+    Stats(Stats),
 }
 
-/// Why a request was refused.
-#[non_exhaustive]
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub enum Failure {
-    /// The frame is no message: damaged, or of another protocol version.
-    Frame,
-    /// The frame is longer than any request this model takes.
-    TooLong {
-        /// Bytes a frame may have.
-        limit: u32,
-    },
-    /// The input has the wrong length.
-    Input {
-        /// Bytes needed.
-        needed: u32,
-        /// Bytes given.
-        given: u32,
-    },
-    /// The model has no trainable head.
-    NoHead,
-    /// The label is not below the number of classes.
-    Label {
-        /// The label given.
-        label: u32,
-        /// Number of classes.
-        classes: u32,
-    },
-    /// There is nothing to train on: the ring is empty.
-    EmptyRing,
-    /// nano-core refused it for another reason.
-    Other,
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        match error {
-            Error::NoHead => Failure::NoHead,
-            Error::Label { label, classes } => Failure::Label { label: label as u32, classes: classes as u32 },
-            Error::Length { needed, given, .. } => Failure::Input { needed: needed as u32, given: given as u32 },
-            _ => Failure::Other,
-        }
-    }
+/// Counters since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    /// Requests executed or refused, repeated ones not counted.
+    pub requests: u32,
+    /// Requests that were refused.
+    pub refused_requests: u32,
+    /// Frames that were no requests: damaged, too long, of another protocol version or for another model.
+    pub refused_frames: u32,
+    /// Requests that arrived again and were answered again.
+    pub repeated: u32,
+    /// Runs of the model.
+    pub runs: u32,
+    /// Samples learnt.
+    pub learned: u32,
+    /// Steps of training.
+    pub steps: u32,
+    /// Changes of the head.
+    pub changes: u32,
+    /// Heads saved.
+    pub saves: u32,
+    /// Heads that could not be saved, those saved by themselves included.
+    pub failed_saves: u32,
 }

@@ -12,6 +12,7 @@ use embassy_futures::block_on;
 use embedded_storage::nor_flash::NorFlash;
 use sequential_storage::cache::Cache;
 use sequential_storage::queue::{QueueConfig, QueueStorage};
+use serde::{Deserialize, Serialize};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::flash::{Access, Window};
@@ -28,7 +29,7 @@ const CHUNK: u8 = 1;
 const SEAL: u8 = 2;
 
 /// Why nothing was saved or loaded. What the flash held, and the head in RAM, are as before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StorageError {
     /// No head is stored.
     Empty,
@@ -105,6 +106,7 @@ impl<F: NorFlash> HeadStorage<F> {
         (item - HEADER) / 4 * 4
     };
     const PAGE: u32 = F::ERASE_SIZE as u32;
+    const ITEMS_PER_PAGE: usize = (F::ERASE_SIZE - 2 * F::WRITE_SIZE) / (OVERHEAD + HEADER + Self::CHUNK);
 
     /// The storage in `flash` for heads of the model `model_id`. Reads what is there.
     pub fn new(flash: F, model_id: u32) -> Self {
@@ -174,7 +176,7 @@ impl<F: NorFlash> HeadStorage<F> {
         }
         let length = parts.iter().map(|part| part.len()).sum::<usize>();
         let chunks = length.div_ceil(Self::CHUNK);
-        let needed = 2 * ((chunks + 1).div_ceil(8) + 1) as u32;
+        let needed = 2 * ((chunks + 1).div_ceil(Self::ITEMS_PER_PAGE) + 1) as u32;
         let given = self.pages();
         if given < needed || chunks > u16::MAX.into() {
             return Err(StorageError::TooSmall { needed, given });

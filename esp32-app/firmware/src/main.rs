@@ -3,6 +3,7 @@
 #![no_main]
 #![deny(missing_docs)]
 
+mod heads;
 mod panic;
 
 use const_format::formatcp;
@@ -11,7 +12,7 @@ use esp_hal::main;
 use esp_hal::timer::systimer::{SystemTimer, Unit};
 use esp_hal::usb::usb_serial_jtag::UsbSerialJtag;
 use static_cell::ConstStaticCell;
-use torch_nano_device::{Session, Sizes};
+use torch_nano_device::{Options, Session, Settings, Sizes};
 
 /// The exported model.
 #[allow(dead_code, missing_docs)]
@@ -22,16 +23,21 @@ mod model {
 // What the bootloader wants to know of the program.
 esp_bootloader_esp_idf::esp_app_desc!();
 
-/// Labelled features kept for learning.
-const RING: usize = 128;
+const OPTIONS: Options = Options {
+    // Labelled features kept for learning.
+    ring: 128,
+    frame: 512,
+    // With a change a minute and a head of 1.3 KB, the 16 pages of 4 KiB see their 100,000 erases after 90 years.
+    settings: Settings { rejection: 0, save_interval: 16 },
+};
 
 const RAM: Sizes = Sizes {
     arena: model::ARENA_LENGTH,
-    input: model::INPUT_LENGTH,
     output: model::OUTPUT_LENGTH,
     layers: model::LAYERS,
     head: model::HEAD,
-    ring: RING,
+    ring: OPTIONS.ring,
+    frame: OPTIONS.frame,
 };
 
 /// Bytes a model may have of the chip's 313 KiB: the rest is for esp-hal's code and data in RAM (5 KiB) and the stack.
@@ -45,7 +51,7 @@ const _: () = assert!(
     "{}",
     formatcp!(
         "the model needs {} bytes of RAM (arena {}, the rest for the head, the ring and the messages), and this chip has {}: make \
-         its largest layers or its head smaller, or RING in esp32-app/firmware/src/main.rs",
+         its largest layers or its head smaller, or OPTIONS in esp32-app/firmware/src/main.rs",
         NEEDED,
         RAM.arena,
         MODEL_RAM
@@ -62,7 +68,9 @@ fn main() -> ! {
     let cycles_per_tick = u64::from(esp_hal::clock::cpu_clock().as_hz()) / SystemTimer::ticks_per_second();
     let cycles = || SystemTimer::unit_value(Unit::Unit0) * cycles_per_tick;
 
-    let session = Session::<_, model::Head>::new(model::IMAGE, model::OPERATORS, WORDS.take(), RING, cycles);
+    let heads = heads::Heads::new(peripherals.FLASH);
+    let (image, operators) = (model::IMAGE, model::OPERATORS);
+    let session = Session::<_, _, model::Head>::new(image, operators, WORDS.take(), OPTIONS, heads, cycles);
     let mut session = session.unwrap_or_else(|error| panic!("{error}"));
     loop {
         let Ok(()) = session.serve(&mut serial);

@@ -5,21 +5,29 @@
 
 mod board;
 mod console;
+mod flash;
 
 use nano_core::train::AnyHead;
-use torch_nano_device::Session;
+use torch_nano_device::{Options, Session, Settings};
 
 /// Words of RAM for any model: arena, head, ring, buffers.
 const RAM_WORDS: usize = 3 << 20;
-/// Labelled features kept for learning.
-const RING: usize = 1024;
+const OPTIONS: Options = Options {
+    // Labelled features kept for learning.
+    ring: 1024,
+    // One frame for most inputs, several for pictures.
+    frame: 4096,
+    settings: Settings { rejection: 0, save_interval: 0 },
+};
 
 extern "C" fn main() -> ! {
     static mut RAM: [u32; RAM_WORDS] = [0; RAM_WORDS];
     board::protect_flash();
     // SAFETY: `main` runs once, and nothing else names RAM.
     let ram = unsafe { (&raw mut RAM).as_mut_unchecked() };
-    let session = Session::<_, AnyHead<'_>>::new(board::image(), nano_core::ops::ALL, ram, RING, board::instructions);
+    let (image, operators) = (board::image(), nano_core::ops::ALL);
+    let session =
+        Session::<_, _, AnyHead<'_>>::new(image, operators, ram, OPTIONS, flash::Flash::new(), board::instructions);
     let mut session = session.unwrap_or_else(|error| panic!("{error}"));
     let mut console = console::Console::new().unwrap();
     session.serve(&mut console).unwrap();

@@ -31,7 +31,7 @@ pub fn confidence(logits: impl Iterator<Item = i32> + Clone, scale: f32) -> u16 
     let distance = |logit: i32| {
         let product = u64::from(largest.abs_diff(logit)) * multiplier;
         let distance = match exponent + 2 {
-            left @ 0.. => product.checked_mul(1u64.checked_shl(left as u32).unwrap_or(u64::MAX)).unwrap_or(u64::MAX),
+            left @ 0.. => product.saturating_mul(1u64.checked_shl(left as u32).unwrap_or(u64::MAX)),
             right => product.checked_shr(right.unsigned_abs()).unwrap_or(0),
         };
         distance.min(i16::MAX as u64) as usize

@@ -3,114 +3,307 @@
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
-use torch_nano_device::{Failure, PROTOCOL, Request, Response, frame};
+use torch_nano_device::{
+    Block, Class, Failure, Label, PROTOCOL, Request, RequestHeader, Response, ResponseHeader, Settings, StorageError,
+    frame,
+};
 
 use crate::refuse;
 
-/// A request as a frame, its end byte included. `kind` is the message's name in lower case; the other arguments are its fields.
+/// The fields that requests have.
+#[derive(Default)]
+struct Fields<'p, 'py> {
+    fields: Option<&'p Bound<'py, PyDict>>,
+    taken: usize,
+}
+
+impl<'p, 'py> Fields<'p, 'py> {
+    fn has(&self, name: &str) -> PyResult<bool> {
+        self.fields.map_or(Ok(false), |fields| fields.contains(name))
+    }
+
+    fn get<T: for<'a> FromPyObject<'a, 'py, Error: Into<PyErr>>>(&mut self, name: &str) -> PyResult<T> {
+        let value = self.fields.map_or(Ok(None), |fields| fields.get_item(name))?;
+        let value = value.ok_or_else(|| PyValueError::new_err(format!("the request has no field {name:?}")))?;
+        self.taken += 1;
+        value.extract().map_err(Into::into)
+    }
+
+    fn bytes(&mut self, name: &str) -> PyResult<Vec<u8>> {
+        self.get(name)
+    }
+
+    /// All fields belong to the request.
+    fn end(&self, kind: &str) -> PyResult<()> {
+        let given = self.fields.map_or(0, |fields| fields.len());
+        if given == self.taken {
+            Ok(())
+        } else {
+            Err(PyValueError::new_err(format!("the request {kind:?} has {} fields, not these {given}", self.taken)))
+        }
+    }
+}
+
+/// A request as a frame, its end byte included. `kind` is the message's name in lower case, words joined by underscores; the keywords are
+/// its fields. A class is `class_index` or `name`; what is right for an input is `label` (a class), `name`, `bits` or `value`. `sequence` (0: not
+/// numbered) and `model_id` (None: any) make the header.
+///
+/// The fields: predict, features, profile: input. input, write_head: offset, bytes. learn: input and what is right. train: epochs.
+/// add_class: name. forget: class_index or name. class_name: class_index. save: replace. read: block ("output", "logits", "layers",
+/// "head"), offset. replace_head: checksum (of the state: :func:`crc32`). configure: rejection, save_interval. info, commit, undo,
+/// reset, load, stats: none.
 #[pyfunction]
-#[pyo3(signature = (kind, *, input = None, label = None, epochs = None))]
+#[pyo3(signature = (kind, *, sequence = 0, model_id = None, **fields))]
 pub(crate) fn encode_request<'py>(
     py: Python<'py>,
     kind: &str,
-    input: Option<&[u8]>,
-    label: Option<u16>,
-    epochs: Option<u32>,
+    sequence: u16,
+    model_id: Option<u32>,
+    fields: Option<&Bound<'py, PyDict>>,
 ) -> PyResult<Bound<'py, PyBytes>> {
-    let request = match (kind, input, label, epochs) {
-        ("info", None, None, None) => Request::Info,
-        ("predict", Some(input), None, None) => Request::Predict { input },
-        ("profile", Some(input), None, None) => Request::Profile { input },
-        ("learn", Some(input), Some(label), None) => Request::Learn { label, input },
-        ("train", None, None, Some(epochs)) => Request::Train { epochs },
-        ("read_head", None, None, None) => Request::ReadHead,
-        ("reset", None, None, None) => Request::Reset,
-        _ => return Err(PyValueError::new_err(format!("no request {kind:?} with these fields"))),
+    let mut fields = Fields { fields, taken: 0 };
+    let (mut bytes, mut name) = (Vec::new(), String::new());
+    let request = match kind {
+        "info" => Request::Info,
+        "predict" | "features" | "profile" => {
+            bytes = fields.bytes("input")?;
+            match kind {
+                "predict" => Request::Predict { input: &bytes },
+                "features" => Request::Features { input: &bytes },
+                _ => Request::Profile { input: &bytes },
+            }
+        }
+        "input" | "write_head" => {
+            let offset = fields.get("offset")?;
+            bytes = fields.bytes("bytes")?;
+            match kind {
+                "input" => Request::Input { offset, bytes: &bytes },
+                _ => Request::WriteHead { offset, bytes: &bytes },
+            }
+        }
+        "learn" => {
+            bytes = fields.bytes("input")?;
+            let label = if fields.has("label")? {
+                Label::Class(Class::Index(fields.get("label")?))
+            } else if fields.has("name")? {
+                name = fields.get("name")?;
+                Label::Class(Class::Name(&name))
+            } else if fields.has("bits")? {
+                Label::Bits(fields.get("bits")?)
+            } else {
+                Label::Value(fields.get("value")?)
+            };
+            Request::Learn { label, input: &bytes }
+        }
+        "train" => Request::Train { epochs: fields.get("epochs")? },
+        "commit" => Request::Commit,
+        "undo" => Request::Undo,
+        "add_class" => {
+            name = fields.get("name")?;
+            Request::AddClass { name: &name }
+        }
+        "forget" if fields.has("name")? => {
+            name = fields.get("name")?;
+            Request::Forget { class: Class::Name(&name) }
+        }
+        "forget" => Request::Forget { class: Class::Index(fields.get("class_index")?) },
+        "class_name" => Request::ClassName { class: fields.get("class_index")? },
+        "reset" => Request::Reset,
+        "save" => Request::Save { replace: fields.get("replace")? },
+        "load" => Request::Load,
+        "read" => {
+            let block = match fields.get::<String>("block")?.as_str() {
+                "output" => Block::Output,
+                "logits" => Block::Logits,
+                "layers" => Block::Layers,
+                "head" => Block::Head,
+                other => return Err(PyValueError::new_err(format!("no block {other:?} to read"))),
+            };
+            Request::Read { block, offset: fields.get("offset")? }
+        }
+        "replace_head" => Request::ReplaceHead { checksum: fields.get("checksum")? },
+        "configure" => {
+            let settings =
+                Settings { rejection: fields.get("rejection")?, save_interval: fields.get("save_interval")? };
+            Request::Configure { settings }
+        }
+        "stats" => Request::Stats,
+        _ => return Err(PyValueError::new_err(format!("no request {kind:?}"))),
     };
-    let mut buffer = vec![0; frame::length(input.map_or(0, <[u8]>::len))];
-    let bytes = frame::encode(&request, &mut buffer).ok_or_else(|| refuse("the request does not fit a frame"))?;
+    fields.end(kind)?;
+    let header = RequestHeader { protocol: PROTOCOL, sequence, model_id };
+    let mut buffer = vec![0; frame::length(bytes.len() + name.len())];
+    let bytes =
+        frame::encode(&header, &request, &mut buffer).ok_or_else(|| refuse("the request does not fit a frame"))?;
     Ok(PyBytes::new(py, bytes))
 }
 
-/// A response from a frame without its end byte: a dict of its fields, its name under "kind". A refused request gives kind "refused"
-/// and a sentence under "reason".
+/// A response from a frame without its end byte: a dict of its fields, its name under "kind", the request's number under "sequence". A
+/// refused request gives kind "refused", the failure's name under "failure" and a sentence under "reason".
 #[pyfunction]
 pub(crate) fn decode_response<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyDict>> {
     let mut frame = bytes.to_vec();
-    let response = frame::decode::<Response<'_>>(&mut frame).ok_or_else(|| {
+    let refused = || {
         refuse(format!(
             "{} bytes from the device are no response of protocol {PROTOCOL}: damaged, or another version",
             bytes.len()
         ))
-    })?;
+    };
+    let (header, response) = frame::decode::<ResponseHeader, Response<'_>>(&mut frame).ok_or_else(refused)?;
     let fields = PyDict::new(py);
+    macro_rules! set {
+        ($($name:ident: $value:expr),* $(,)?) => {
+            $(fields.set_item(stringify!($name), $value)?;)*
+        };
+    }
+    let tensor = |bytes: &[u8]| PyBytes::new(py, bytes);
     let kind = match response {
         Response::Info {
-            protocol,
             model_id,
             name,
             input_length,
             output_length,
+            layers,
             classes,
+            class_capacity,
+            head_length,
             ring_capacity,
             arena_length,
+            frame_length,
+            settings,
+            saved,
+            restored,
         } => {
-            fields.set_item("protocol", protocol)?;
-            fields.set_item("model_id", model_id)?;
-            fields.set_item("name", name)?;
-            fields.set_item("input_length", input_length)?;
-            fields.set_item("output_length", output_length)?;
-            fields.set_item("classes", classes)?;
-            fields.set_item("ring_capacity", ring_capacity)?;
-            fields.set_item("arena_length", arena_length)?;
+            set!(protocol: header.protocol, model_id: model_id, name: name);
+            set!(input_length: input_length, output_length: output_length, layers: layers);
+            set!(classes: classes, class_capacity: class_capacity, head_length: head_length);
+            set!(ring_capacity: ring_capacity, arena_length: arena_length, frame_length: frame_length);
+            set!(rejection: settings.rejection, save_interval: settings.save_interval);
+            set!(saved: saved.ok(), saved_reason: saved.err().map(storage_reason), restored: restored);
             "info"
         }
-        Response::Prediction { class, output, logits, ticks } => {
-            fields.set_item("class", class)?;
-            fields.set_item("output", PyBytes::new(py, output))?;
-            fields.set_item("logits", PyBytes::new(py, logits))?;
-            fields.set_item("ticks", ticks)?;
+        Response::Prediction { class, confidence, known, ticks, logits, output } => {
+            set!(class: class, confidence: confidence, known: known, ticks: ticks);
+            set!(logits: tensor(logits), output: tensor(output));
             "prediction"
         }
+        Response::Features { ticks, output } => {
+            set!(ticks: ticks, output: tensor(output));
+            "features"
+        }
         Response::Profile { layers } => {
-            fields.set_item("layers", PyBytes::new(py, layers))?;
+            set!(layers: tensor(layers));
             "profile"
         }
-        Response::Learned { samples } => {
-            fields.set_item("samples", samples)?;
+        Response::Received { length } => {
+            set!(length: length);
+            "received"
+        }
+        Response::Learned { samples, ticks } => {
+            set!(samples: samples, ticks: ticks);
             "learned"
         }
         Response::Trained { steps, ticks } => {
-            fields.set_item("steps", steps)?;
-            fields.set_item("ticks", ticks)?;
+            set!(steps: steps, ticks: ticks);
             "trained"
         }
-        Response::Head { state } => {
-            fields.set_item("state", PyBytes::new(py, state))?;
-            "head"
+        Response::Committed { ticks } => {
+            set!(ticks: ticks);
+            "committed"
         }
-        Response::Reset => "reset",
+        Response::Done => "done",
+        Response::ClassAdded { class } => {
+            set!(class: class);
+            "class_added"
+        }
+        Response::ClassName { name } => {
+            set!(name: name);
+            "class_name"
+        }
+        Response::Saved { count } => {
+            set!(count: count);
+            "saved"
+        }
+        Response::Loaded { count } => {
+            set!(count: count);
+            "loaded"
+        }
+        Response::Part { length, changes, bytes } => {
+            set!(length: length, changes: changes, bytes: tensor(bytes));
+            "part"
+        }
+        Response::Stats(stats) => {
+            set!(requests: stats.requests, refused_requests: stats.refused_requests, refused_frames: stats.refused_frames);
+            set!(repeated: stats.repeated, runs: stats.runs, learned: stats.learned, steps: stats.steps);
+            set!(changes: stats.changes, saves: stats.saves, failed_saves: stats.failed_saves);
+            "stats"
+        }
         Response::Refused(failure) => {
-            fields.set_item("reason", reason(failure))?;
+            let name = format!("{failure:?}");
+            let end = name.find(|c: char| !c.is_alphanumeric()).unwrap_or(name.len());
+            set!(failure: &name[..end], reason: reason(failure));
             "refused"
         }
         _ => return Err(refuse("the device sent a response this version does not know")),
     };
-    fields.set_item("kind", kind)?;
+    set!(kind: kind, sequence: header.sequence);
     Ok(fields)
+}
+
+/// The CRC-32 of a head's state, for the request "replace_head".
+#[pyfunction]
+pub(crate) fn crc32(bytes: &[u8]) -> u32 {
+    frame::checksum(bytes)
 }
 
 fn reason(failure: Failure) -> String {
     match failure {
+        Failure::Protocol { protocol } => {
+            format!(
+                "the device speaks protocol {protocol}, this package {PROTOCOL}: build and flash the firmware again"
+            )
+        }
+        Failure::Model { model_id } => format!("the device runs another model, {model_id:08x}"),
         Failure::Frame => format!("the frame was damaged on the way, or is of another protocol than {PROTOCOL}"),
         Failure::TooLong { limit } => format!("the frame is longer than the {limit} bytes this model's requests have"),
         Failure::Input { needed, given } => format!("the input has {given} bytes, the model needs {needed}"),
+        Failure::Order { needed, given } => format!("byte {given} came where byte {needed} comes next"),
+        Failure::Range { length } => format!("there are only {length} bytes"),
+        Failure::NoRun => "the model was not run, or profiled, since its input came".to_owned(),
         Failure::NoHead => "the model on the device has no trainable head".to_owned(),
         Failure::Label { label, classes } => format!("label {label} is not below the number of classes, {classes}"),
+        Failure::UnknownName => "no class has this name".to_owned(),
+        Failure::NameTaken => "there is a class of this name already".to_owned(),
+        Failure::Name { limit } => format!("a class has a name of 1 to {limit} bytes (UTF-8) without a zero"),
         Failure::EmptyRing => "there is nothing to train on: learn some samples first".to_owned(),
+        Failure::Unsupported => "the trainer of this model's head cannot do this".to_owned(),
+        Failure::Full { capacity } => format!("there is room for {capacity}, and no more"),
+        Failure::NothingToUndo => "there is nothing to take back".to_owned(),
+        Failure::Checksum { computed } => format!("the head was damaged on the way: its CRC-32 is {computed:08x}"),
+        Failure::State => "no head of this model has such a state".to_owned(),
+        Failure::Storage(error) => storage_reason(error),
         _ => "the device refused it for a reason this version does not know".to_owned(),
     }
 }
 
+fn storage_reason(error: StorageError) -> String {
+    match error {
+        StorageError::Empty => "no head is saved on the device".to_owned(),
+        StorageError::OtherModel { model_id } => {
+            format!(
+                "the head saved on the device belongs to another model, {model_id:08x}; it stays until it is replaced"
+            )
+        }
+        StorageError::OtherFormat { version } => {
+            format!("the head saved on the device is in another format, {version}; it stays until it is replaced")
+        }
+        StorageError::TooSmall { needed, given } => {
+            format!("the head needs {needed} pages of flash, the device has {given} for it")
+        }
+        StorageError::NotWritten => "the flash is worn out: what was written cannot be read back".to_owned(),
+        StorageError::Driver => "the flash cannot be read or written".to_owned(),
+    }
+}
+
 /// The version of the messages.
-pub(crate) const VERSION: u16 = PROTOCOL;
+pub(crate) const VERSION: u8 = PROTOCOL;

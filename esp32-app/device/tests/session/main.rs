@@ -2,6 +2,7 @@
 
 #[path = "../../../../nano-core/tests/images/builder.rs"]
 mod builder;
+mod corrupted;
 mod frames;
 mod memory;
 mod refusals;

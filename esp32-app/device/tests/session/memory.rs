@@ -4,13 +4,14 @@ use embedded_io::{ErrorKind, ErrorType, Read, Write};
 use nano_core::image::Image;
 use nano_core::train::{AnyHead, HeadSizes};
 use nano_core::{Error, ops};
-use torch_nano_device::{Request, Response, Session, Sizes};
+use torch_nano_device::{NoFlash, Options, Request, Response, Session, Sizes};
 
 use crate::builder::{Aligned, conv_net, head_net, place, two_by_two};
-use crate::stream::{RING, ask, encoded, input, ram, session};
+use crate::stream::{FRAME, OPTIONS, RING, ask, encoded, input, ram, session};
 
 fn refused(image: &Aligned, ram: &mut [u32], ring: usize) -> Option<Error> {
-    Session::<_, AnyHead<'_>>::new(image.bytes(), ops::ALL, ram, ring, || 0).err()
+    let options = Options { ring, ..OPTIONS };
+    Session::<_, _, AnyHead<'_>>::new(image.bytes(), ops::ALL, ram, options, NoFlash, || 0).err()
 }
 
 #[test]
@@ -46,14 +47,14 @@ fn a_head_needs_a_ring_with_places_and_a_model_without_one_none() {
     // Without a head the ring takes no RAM.
     let image = conv_net().image();
     let view = Image::new(image.bytes()).unwrap();
-    assert_eq!(Sizes::of(&view, 0).words(), Sizes::of(&view, 1 << 20).words());
+    assert_eq!(Sizes::of(&view, 0, FRAME).words(), Sizes::of(&view, 1 << 20, FRAME).words());
 }
 
 #[test]
 fn sizes_that_no_memory_holds_are_not_taken_for_small_ones() {
     let image = head_net().image();
     let view = Image::new(image.bytes()).unwrap();
-    let sizes = Sizes::of(&view, RING);
+    let sizes = Sizes::of(&view, RING, FRAME);
     let head = sizes.head.unwrap();
     for sizes in [
         Sizes { head: Some(HeadSizes { classes: usize::MAX, ..head }), ..sizes },
@@ -61,7 +62,7 @@ fn sizes_that_no_memory_holds_are_not_taken_for_small_ones() {
         Sizes { layers: usize::MAX / 2, ..sizes },
         Sizes { output: usize::MAX / 4, ..sizes },
         Sizes { arena: usize::MAX, ..sizes },
-        Sizes { input: usize::MAX, ..sizes },
+        Sizes { frame: usize::MAX, ..sizes },
     ] {
         assert_eq!(sizes.words(), usize::MAX, "{sizes:?}");
     }
@@ -83,7 +84,7 @@ fn what_nano_core_refuses_is_refused() {
     other_trainer.patch(record, 77);
     assert_eq!(refused(&other_trainer, &mut room, RING), Some(Error::Field { name: "head trainer", value: 77 }));
     let image = head_net().image();
-    let error = Session::<_, AnyHead<'_>>::new(image.bytes(), &[], &mut room, RING, || 0).err();
+    let error = Session::<_, _, AnyHead<'_>>::new(image.bytes(), &[], &mut room, OPTIONS, NoFlash, || 0).err();
     assert_eq!(error, Some(Error::UnknownOperator { node: 0, code: ops::CONV2D.code }));
 }
 

@@ -1,12 +1,12 @@
 //! What every request does, against nano-core used directly.
 
 use nano_core::image::Image;
-use nano_core::train::{FeatureRing, SgdHead, Target};
+use nano_core::train::{FeatureRing, SgdHead, Target, confidence};
 use nano_core::{Model, ops};
-use torch_nano_device::{Failure, PROTOCOL, Request, Response, frame};
+use torch_nano_device::{Block, Failure, Request, Response, Settings, StorageError, frame};
 
 use crate::builder::{Aligned, conv_net, head_net};
-use crate::stream::{RING, ask, encoded, head_state, input, ram, send_in_pieces, session, signed};
+use crate::stream::{FRAME, RING, ask, class, encoded, head_state, input, ram, send_in_pieces, session, signed};
 
 /// The model's output for one input.
 fn output(image: &Aligned, input: &[u8]) -> Vec<i8> {
@@ -31,15 +31,22 @@ fn info_says_what_the_image_says() {
         let image = net.image();
         let mut ram = ram(&image);
         let view = Image::new(image.bytes()).unwrap();
+        let features = view.output(0).len() as u32;
         let expected = Response::Info {
-            protocol: PROTOCOL,
             model_id: view.id(),
             name: "test",
             input_length: view.input(0).len() as u32,
-            output_length: view.output(0).len() as u32,
+            output_length: features,
+            layers: net.model.layers.len() as u32,
             classes,
+            class_capacity: classes,
+            head_length: if classes == 0 { 0 } else { 8 + 2 * classes * (features + 1) },
             ring_capacity: ring,
             arena_length: view.arena_length() as u32,
+            frame_length: FRAME as u32,
+            settings: Settings::default(),
+            saved: Err(StorageError::Empty),
+            restored: false,
         };
         ask(&mut session(&image, &mut ram), Request::Info, |response| assert_eq!(response, expected));
     }
@@ -65,11 +72,15 @@ fn prediction_with_a_head_gives_features_and_logits() {
     for number in 0..50 {
         let input = input(number);
         let features = output(&image, &input);
-        let (logits, best) =
-            with_head(&image, |head| (head.logits(&features).unwrap().to_vec(), head.predict(&features).unwrap()));
+        let (logits, best, scale) = with_head(&image, |head| {
+            (head.logits(&features).unwrap().to_vec(), head.predict(&features).unwrap(), head.logit_scale())
+        });
         ask(&mut session, Request::Predict { input: &input }, |response| {
-            let Response::Prediction { class, output, logits: sent, ticks } = response else { panic!("{response:?}") };
+            let Response::Prediction { class, confidence: sure, known, output, logits: sent, ticks } = response else {
+                panic!("{response:?}")
+            };
             assert_eq!((class as usize, signed(output), ticks), (best, features, 5));
+            assert_eq!((sure, known), (Some(confidence(logits.iter().copied(), scale)), true));
             assert_eq!(sent, logits.iter().flat_map(|logit| logit.to_le_bytes()).collect::<Vec<u8>>());
         });
         classes[best] += 1;
@@ -115,9 +126,9 @@ fn learning_on_the_device_is_learning_on_the_host() {
     let mut session = session(&image, &mut ram);
     let learnt = [(0u64, 0u16), (1, 1), (2, 2), (3, 0), (4, 1), (5, 2)];
     for (count, &(number, label)) in learnt.iter().enumerate() {
-        ask(&mut session, Request::Learn { label, input: &input(number) }, |response| {
+        ask(&mut session, Request::Learn { label: class(label), input: &input(number) }, |response| {
             let samples = (count + 1).min(RING) as u32;
-            assert_eq!(response, Response::Learned { samples });
+            assert_eq!(response, Response::Learned { samples, ticks: 5 });
         });
     }
     ask(&mut session, Request::Train { epochs: 3 }, |response| {
@@ -136,7 +147,7 @@ fn learning_on_the_device_is_learning_on_the_host() {
     assert_eq!(head_state(&mut session), expected);
     assert_ne!(expected, with_head(&image, |head| head.state().to_vec()), "nothing was learnt");
 
-    ask(&mut session, Request::Reset, |response| assert_eq!(response, Response::Reset));
+    ask(&mut session, Request::Reset, |response| assert_eq!(response, Response::Done));
     assert_eq!(head_state(&mut session), with_head(&image, |head| head.state().to_vec()));
     ask(&mut session, Request::Train { epochs: 1 }, |response| {
         assert_eq!(response, Response::Refused(Failure::EmptyRing));
@@ -149,7 +160,7 @@ fn no_epochs_train_nothing() {
     let mut ram = ram(&image);
     let mut session = session(&image, &mut ram);
     let before = head_state(&mut session);
-    ask(&mut session, Request::Learn { label: 1, input: &input(0) }, |_| ());
+    ask(&mut session, Request::Learn { label: class(1), input: &input(0) }, |_| ());
     ask(&mut session, Request::Train { epochs: 0 }, |response| {
         assert_eq!(response, Response::Trained { steps: 0, ticks: 5 });
     });
@@ -161,14 +172,14 @@ fn the_sizes_of_the_pieces_do_not_matter() {
     let image = head_net().image();
     let conversation: Vec<u8> = [
         Request::Info,
-        Request::Learn { label: 0, input: &input(0) },
-        Request::Learn { label: 7, input: &input(1) },
+        Request::Learn { label: class(0), input: &input(0) },
+        Request::Learn { label: class(7), input: &input(1) },
         Request::Predict { input: &input(2) },
-        Request::Learn { label: 2, input: &input(3) },
+        Request::Learn { label: class(2), input: &input(3) },
         Request::Predict { input: &input(2)[1..] },
         Request::Train { epochs: 5 },
         Request::Profile { input: &input(4) },
-        Request::ReadHead,
+        Request::Read { block: Block::Head, offset: 0 },
     ]
     .into_iter()
     .flat_map(encoded)

@@ -3,28 +3,46 @@
 use std::convert::Infallible;
 
 use embedded_io::{ErrorType, Read, Write};
+use embedded_storage::nor_flash::NorFlash;
 use nano_core::image::Image;
 use nano_core::ops;
-use torch_nano_device::{Request, Response, Session, Sizes, frame};
+use torch_nano_device::{
+    Block, Class, Label, NoFlash, Options, Request, RequestHeader, Response, ResponseHeader, Session, Settings, Sizes,
+    frame,
+};
 
 use crate::builder::{Aligned, head_net};
 
 pub const RING: usize = 4;
+/// Frames for so many bytes: all of an input of these models.
+pub const FRAME: usize = 256;
+pub const OPTIONS: Options =
+    Options { ring: RING, frame: FRAME, settings: Settings { rejection: 0, save_interval: 0 } };
 
 /// RAM that a session about `image` just needs.
 pub fn ram(image: &Aligned) -> Vec<u32> {
     // What the RAM holds at the start must not matter.
-    vec![0xdead_beef; Sizes::of(&Image::new(image.bytes()).unwrap(), RING).words()]
+    vec![0xdead_beef; Sizes::of(&Image::new(image.bytes()).unwrap(), RING, FRAME).words()]
 }
 
 /// A session whose counter advances by 5 whenever it is read.
-pub fn session<'a>(image: &'a Aligned, ram: &'a mut [u32]) -> Session<'a, impl FnMut() -> u64> {
+pub fn session<'a>(image: &'a Aligned, ram: &'a mut [u32]) -> Session<'a, impl FnMut() -> u64, NoFlash> {
+    session_with(image, ram, OPTIONS, NoFlash)
+}
+
+/// The same with other options and a flash.
+pub fn session_with<'a, F: NorFlash>(
+    image: &'a Aligned,
+    ram: &'a mut [u32],
+    options: Options,
+    flash: F,
+) -> Session<'a, impl FnMut() -> u64, F> {
     let mut ticks = 0;
     let counter = move || {
         ticks += 5;
         ticks
     };
-    Session::new(image.bytes(), ops::ALL, ram, RING, counter).unwrap()
+    Session::new(image.bytes(), ops::ALL, ram, options, flash, counter).unwrap()
 }
 
 /// Bytes for the device, in pieces, and the bytes it sent.
@@ -62,8 +80,8 @@ impl<F> Write for Stream<'_, F> {
 }
 
 /// What the device sends when `input` arrives in pieces of the sizes that `piece` gives.
-pub fn send_in_pieces<C: FnMut() -> u64>(
-    session: &mut Session<'_, C>,
+pub fn send_in_pieces<C: FnMut() -> u64, F: NorFlash>(
+    session: &mut Session<'_, C, F>,
     input: &[u8],
     piece: impl FnMut() -> usize,
 ) -> Vec<u8> {
@@ -74,7 +92,7 @@ pub fn send_in_pieces<C: FnMut() -> u64>(
 }
 
 /// The frames that the device answers to `input`, without their end bytes.
-pub fn send<C: FnMut() -> u64>(session: &mut Session<'_, C>, input: &[u8]) -> Vec<Vec<u8>> {
+pub fn send<C: FnMut() -> u64, F: NorFlash>(session: &mut Session<'_, C, F>, input: &[u8]) -> Vec<Vec<u8>> {
     let output = send_in_pieces(session, input, || usize::MAX);
     let mut frames: Vec<Vec<u8>> = output.split(|&byte| byte == frame::END).map(<[u8]>::to_vec).collect();
     assert_eq!(frames.pop(), Some(vec![]), "the last answer has no end");
@@ -82,27 +100,41 @@ pub fn send<C: FnMut() -> u64>(session: &mut Session<'_, C>, input: &[u8]) -> Ve
 }
 
 /// Asks one thing; `check` sees the one answer.
-pub fn ask<C: FnMut() -> u64, T>(
-    session: &mut Session<'_, C>,
+pub fn ask<C: FnMut() -> u64, F: NorFlash, T>(
+    session: &mut Session<'_, C, F>,
     request: Request<'_>,
     check: impl FnOnce(Response<'_>) -> T,
 ) -> T {
     let mut frames = send(session, &encoded(request));
     assert_eq!(frames.len(), 1, "one request, one answer");
-    check(frame::decode(&mut frames[0]).expect("the answer is a response"))
+    check(response(&mut frames[0]))
+}
+
+/// The response in a frame without its end byte.
+pub fn response(frame: &mut [u8]) -> Response<'_> {
+    let (ResponseHeader { protocol, sequence }, response) = frame::decode(frame).expect("the answer is a response");
+    assert_eq!((protocol, sequence), (torch_nano_device::PROTOCOL, 0));
+    response
 }
 
 pub fn encoded(request: Request<'_>) -> Vec<u8> {
     let mut buffer = vec![0; 1000];
-    frame::encode(&request, &mut buffer).unwrap().to_vec()
+    frame::encode(&RequestHeader::default(), &request, &mut buffer).unwrap().to_vec()
 }
 
 /// The head's state on the device.
-pub fn head_state<C: FnMut() -> u64>(session: &mut Session<'_, C>) -> Vec<u8> {
-    ask(session, Request::ReadHead, |response| match response {
-        Response::Head { state } => state.to_vec(),
-        other => panic!("{other:?}"),
-    })
+pub fn head_state<C: FnMut() -> u64, F: NorFlash>(session: &mut Session<'_, C, F>) -> Vec<u8> {
+    let mut state = vec![];
+    loop {
+        let whole = ask(session, Request::Read { block: Block::Head, offset: state.len() as u32 }, |response| {
+            let Response::Part { length, bytes, .. } = response else { panic!("{response:?}") };
+            state.extend_from_slice(bytes);
+            state.len() == length as usize
+        });
+        if whole {
+            return state;
+        }
+    }
 }
 
 /// Inputs of `head_net`, the number decides which.
@@ -115,4 +147,9 @@ pub fn input(number: u64) -> Vec<u8> {
 /// As bytes travel.
 pub fn signed(bytes: &[u8]) -> Vec<i8> {
     bytes.iter().map(|&byte| byte as i8).collect()
+}
+
+/// The label of a class.
+pub fn class(index: u16) -> Label<'static> {
+    Label::Class(Class::Index(index))
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -53,6 +53,8 @@ class DeviceInfo:
     ring_capacity: int
     #: Bytes of arena.
     arena_length: int
+    #: Bytes of inputs, tensors or states that one frame takes; longer ones travel in parts.
+    frame_length: int
 
 
 @dataclass(frozen=True)
@@ -84,13 +86,12 @@ class Device:
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._received = bytearray()
+        self._sequence = 0
+        self._model_id: int | None = None
+        answer = self._ask("info", "info")
         #: What the device said of itself when the connection was made.
-        self.info = DeviceInfo(**self._ask("info", "info"))
-        if self.info.protocol != _native.PROTOCOL:
-            raise DeviceError(
-                f"the device speaks protocol {self.info.protocol}, this package {_native.PROTOCOL}: "
-                "build and flash the firmware again"
-            )
+        self.info = DeviceInfo(**{field.name: answer[field.name] for field in fields(DeviceInfo)})
+        self._model_id = self.info.model_id
 
     def predict(self, input: NDArray[np.int8]) -> Prediction:
         """Runs the model on one input.
@@ -98,15 +99,18 @@ class Device:
         Raises:
             DeviceError: the input has the wrong length.
         """
-        answer = self._ask("predict", "prediction", input=input.tobytes())
-        output = np.frombuffer(answer["output"], np.int8)
-        logits = np.frombuffer(answer["logits"], np.dtype("<i4"))
+        answer = self._ask("predict", "prediction", input=self._send_start(input.tobytes()))
+        output = np.frombuffer(self._whole("output", answer["output"], self.info.output_length), np.int8)
+        logits = np.frombuffer(
+            self._whole("logits", answer["logits"], 4 * self.info.classes), np.dtype("<i4")
+        )
         return Prediction(answer["class"], output, logits, answer["ticks"])
 
     def profile(self, input: NDArray[np.int8]) -> list[int]:
         """Runs the model on one input; instructions (emulated board) or cycles of each layer."""
-        answer = self._ask("profile", "profile", input=input.tobytes())
-        return [int(ticks) for ticks in np.frombuffer(answer["layers"], np.dtype("<u4"))]
+        answer = self._ask("profile", "profile", input=self._send_start(input.tobytes()))
+        layers = self._whole("layers", answer["layers"])
+        return [int(ticks) for ticks in np.frombuffer(layers, np.dtype("<u4"))]
 
     def learn(self, input: NDArray[np.int8], label: int) -> int:
         """Keeps the features of one input with its label for :meth:`train`; returns how many there are now.
@@ -114,7 +118,8 @@ class Device:
         Raises:
             DeviceError: no trainable head, or an unknown label.
         """
-        return int(self._ask("learn", "learned", input=input.tobytes(), label=label)["samples"])
+        answer = self._ask("learn", "learned", input=self._send_start(input.tobytes()), label=label)
+        return int(answer["samples"])
 
     def train(self, epochs: int) -> int:
         """Trains the head for ``epochs`` passes over what was learnt; returns instructions or cycles taken.
@@ -130,12 +135,11 @@ class Device:
         Raises:
             DeviceError: no trainable head.
         """
-        state: bytes = self._ask("read_head", "head")["state"]
-        return state
+        return self._whole("head", b"")
 
     def reset(self) -> None:
         """Puts the head back to the image's, and forgets what was learnt."""
-        self._ask("reset", "reset")
+        self._ask("reset", "done")
 
     def close(self) -> None:
         """Closes the stream."""
@@ -149,8 +153,29 @@ class Device:
     ) -> None:
         self.close()
 
+    def _send_start(self, input: bytes) -> bytes:
+        """Sends what of an input one frame does not take; returns the rest, for the request itself."""
+        limit = self.info.frame_length
+        # What has the wrong length is for the device to refuse.
+        if len(input) != self.info.input_length or len(input) <= limit:
+            return input
+        start = (len(input) - 1) // limit * limit
+        for offset in range(0, start, limit):
+            self._ask("input", "received", offset=offset, bytes=input[offset : offset + limit])
+        return input[start:]
+
+    def _whole(self, block: str, start: bytes, length: int | None = None) -> bytes:
+        """All of a block, of which ``start`` has arrived; ``length`` bytes if that is known."""
+        while length is None or len(start) < length:
+            part = self._ask("read", "part", block=block, offset=len(start))
+            start, length = start + part["bytes"], part["length"]
+        return start
+
     def _ask(self, request: str, response: str, **fields: Any) -> dict[str, Any]:
-        self._stream.write(_native.encode_request(request, **fields))
+        # From 1 to 65535: 0 is for requests without a number.
+        self._sequence = self._sequence % 0xFFFF + 1
+        header = {"sequence": self._sequence, "model_id": self._model_id}
+        self._stream.write(_native.encode_request(request, **header, **fields))
         answer = _native.decode_response(self._frame())
         kind = answer.pop("kind")
         if kind == "refused":

@@ -19,6 +19,8 @@ _ELF = Path(__file__).with_name("virt-rv32imc.elf")
 # Type of the ELF program header that says where the board expects the image (esp32-app/virt/virt.ld).
 _IMAGE_HEADER = 0x6E616E6F
 _MEMORY_START = 0x8000_0000
+# QEMU's flash banks have this many bytes, and want all of them.
+_FLASH_LENGTH = 32 << 20
 _KEPT_OUTPUT = 1000
 
 
@@ -51,10 +53,12 @@ class QemuBoard:
 
     Args:
         image: what its flash holds, at most 16 MiB.
+        flash: a file for what the board saves; made if it is missing. A board that is killed leaves
+            in it what it had written by then. None: what is saved is forgotten with the board.
         timeout: seconds that one `read` or `write` may wait. May be set at any time.
 
     Raises:
-        BoardError: QEMU or the board's program is missing, or the image is too large.
+        BoardError: QEMU or the board's program is missing, the image is too large, or the file is no flash.
         BoardStopped, BoardTimeout: the board does not start.
 
     The board's instruction counter is exact: the same input gives the same counts on every run.
@@ -65,7 +69,7 @@ class QemuBoard:
     torch_nano.device.qemu.BoardError: the image has 16777217 bytes; the emulated board's flash has 16777216
     """
 
-    def __init__(self, image: bytes, *, timeout: float = 60.0) -> None:
+    def __init__(self, image: bytes, *, flash: str | Path | None = None, timeout: float = 60.0) -> None:
         self.timeout = timeout
         self._kept_output = bytearray()
         qemu = shutil.which(_QEMU)
@@ -74,6 +78,7 @@ class QemuBoard:
         image_start, image_room = _image_place(_ELF)
         if len(image) > image_room:
             raise BoardError(f"the image has {len(image)} bytes; the emulated board's flash has {image_room}")
+        drive = [] if flash is None else ["-drive", _flash_drive(Path(flash))]
 
         self._socket, board_socket = socket.socketpair()
         self._messages = tempfile.TemporaryFile()  # noqa: SIM115, closed by _stop
@@ -93,6 +98,7 @@ class QemuBoard:
                     *("-device", "virtserialport,nr=1,chardev=stream"),
                     # Panics and traps: kept apart from the stream.
                     *("-chardev", "stdio,id=text,signal=off", "-serial", "chardev:text"),
+                    *drive,
                     *("-kernel", str(_ELF)),
                     *("-device", f"loader,file=/dev/fd/{files[1]},addr={image_start:#x},force-raw=on"),
                 ],
@@ -189,6 +195,20 @@ def _stop(process: subprocess.Popen[bytes], stream: socket.socket, messages: IO[
     process.wait()
     stream.close()
     messages.close()
+
+
+def _flash_drive(file: Path) -> str:
+    """QEMU's option for the flash bank that `esp32-app/virt/src/flash.rs` uses, in a file of its size."""
+    if not file.exists():
+        with file.open("xb") as new:
+            # A hole, which takes no room on the disk. The board takes zeros for a flash without a head.
+            new.truncate(_FLASH_LENGTH)
+    if file.stat().st_size != _FLASH_LENGTH:
+        raise BoardError(
+            f"{file} has {file.stat().st_size} bytes; a file for the board's flash has {_FLASH_LENGTH}"
+        )
+    # In QEMU's options a comma is written twice.
+    return f"if=pflash,unit=1,format=raw,file={str(file).replace(',', ',,')}"
 
 
 def _image_place(elf: Path) -> tuple[int, int]:

@@ -1,0 +1,116 @@
+//! Why a request is refused.
+
+use nano_core::Error;
+use serde::{Deserialize, Serialize};
+
+use crate::names;
+use crate::storage::StorageError;
+
+/// Why a request was refused.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Failure {
+    /// The frame is of another version of the messages.
+    Protocol {
+        /// The version that the device speaks.
+        protocol: u8,
+    },
+    /// The request is meant for another model.
+    Model {
+        /// The model of the device.
+        model_id: u32,
+    },
+    /// The frame is damaged, or no request.
+    Frame,
+    /// The frame is longer than any request.
+    TooLong {
+        /// Bytes a frame may have.
+        limit: u32,
+    },
+    /// The input has the wrong length.
+    Input {
+        /// Bytes needed, behind the parts that came before.
+        needed: u32,
+        /// Bytes given.
+        given: u32,
+    },
+    /// The part is not the one that comes next.
+    Order {
+        /// The offset that comes next.
+        needed: u32,
+        /// The offset given.
+        given: u32,
+    },
+    /// There are not as many bytes.
+    Range {
+        /// Bytes that there are.
+        length: u32,
+    },
+    /// The model was not run since an input came, or not as is asked for.
+    NoRun,
+    /// The model has no trainable head.
+    NoHead,
+    /// The label is not below the number of classes.
+    Label {
+        /// The label given.
+        label: u32,
+        /// Number of classes.
+        classes: u32,
+    },
+    /// No class has this name.
+    UnknownName,
+    /// Another class has this name.
+    NameTaken,
+    /// A name is empty, too long or has a zero byte.
+    Name {
+        /// Bytes it may have.
+        limit: u32,
+    },
+    /// There is nothing to train on: no features are kept.
+    EmptyRing,
+    /// The model's trainer cannot do this.
+    Unsupported,
+    /// There is no more room.
+    Full {
+        /// How much there can be.
+        capacity: u32,
+    },
+    /// There is nothing to take back.
+    NothingToUndo,
+    /// The head's state was damaged on the way.
+    Checksum {
+        /// CRC-32 of what arrived.
+        computed: u32,
+    },
+    /// No head of this model has such a state.
+    State,
+    /// Nothing was saved or loaded.
+    Storage(StorageError),
+    /// nano-core refused it for another reason.
+    Other,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::NoHead => Failure::NoHead,
+            Error::Label { label, classes } => Failure::Label { label: label as u32, classes: classes as u32 },
+            Error::Length { needed, given, .. } => Failure::Input { needed: needed as u32, given: given as u32 },
+            Error::Unsupported { .. } => Failure::Unsupported,
+            Error::Full { capacity, .. } => Failure::Full { capacity: capacity as u32 },
+            Error::Field { .. } => Failure::State,
+            _ => Failure::Other,
+        }
+    }
+}
+
+impl From<StorageError> for Failure {
+    fn from(error: StorageError) -> Self {
+        Failure::Storage(error)
+    }
+}
+
+impl Failure {
+    /// A name that no class can have.
+    pub(crate) const NAME: Failure = Failure::Name { limit: names::LONGEST as u32 };
+}

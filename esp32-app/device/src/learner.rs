@@ -1,0 +1,205 @@
+//! Learning, and taking it back.
+
+use embedded_storage::nor_flash::NorFlash;
+use nano_core::image::Image;
+use nano_core::train::{FeatureRing, Head, RingPosition, Target};
+
+use crate::device::Device;
+use crate::failure::Failure;
+use crate::message::{Class, Label, Response};
+use crate::names::{self, Name};
+
+/// A head with all that belongs to it.
+pub(crate) struct Learner<'a, H> {
+    pub head: H,
+    /// Recent features, for a head that learns in epochs.
+    pub samples: Option<Samples<'a>>,
+    /// Names given to classes.
+    pub names: &'a mut [Name],
+    /// A head's state, then names and settings: those before the last change, or those that arrive in parts.
+    pub spare: &'a mut [u8],
+    /// Bytes of a head's state that have arrived in `spare`.
+    pub staged: usize,
+    pub undo: Option<Undo>,
+}
+
+/// The ring of recent features and the sample that the latest one displaced.
+pub(crate) struct Samples<'a> {
+    pub ring: FeatureRing<'a>,
+    pub displaced: &'a mut [i8],
+    pub displaced_target: u32,
+}
+
+/// How the last change is taken back.
+#[derive(Clone, Copy)]
+pub(crate) enum Undo {
+    /// The ring held this, and was full or not.
+    Sample { position: RingPosition, full: bool },
+    /// The head's state is the spare one; the ring, if it was cleared, held this.
+    Head { position: Option<RingPosition> },
+    /// The spare one, and its names too.
+    Record,
+}
+
+impl<'a, H: Head<'a>> Learner<'a, H> {
+    /// Refuses a class that the head does not have.
+    pub fn known(&self, class: usize) -> Result<usize, Failure> {
+        let classes = self.head.classes();
+        if class < classes { Ok(class) } else { Err(Failure::Label { label: class as u32, classes: classes as u32 }) }
+    }
+
+    fn class(&self, image: &Image<'_>, class: Class<'_>) -> Result<usize, Failure> {
+        match class {
+            Class::Index(class) => self.known(class.into()),
+            Class::Name(name) => names::find(image, self.names, self.head.classes(), name).ok_or(Failure::UnknownName),
+        }
+    }
+
+    fn target(&self, image: &Image<'_>, label: Label<'_>) -> Result<Target, Failure> {
+        let target = match label {
+            Label::Class(class) => Target::Class(self.class(image, class)? as u16),
+            Label::Bits(bits) => Target::Labels(bits),
+            Label::Value(value) => Target::Value(value),
+        };
+        self.head.check(target)?;
+        Ok(target)
+    }
+
+    /// The state as it is now becomes the spare one; what `act` does to the head can then be taken back.
+    fn change<T>(
+        &mut self,
+        act: impl FnOnce(&mut H, Option<&mut Samples<'a>>) -> Result<T, nano_core::Error>,
+    ) -> Result<T, Failure> {
+        let state = self.head.state();
+        self.spare[..state.len()].copy_from_slice(state);
+        (self.staged, self.undo) = (0, None);
+        let position = self.samples.as_ref().map(|samples| samples.ring.position());
+        let result = act(&mut self.head, self.samples.as_mut())?;
+        self.undo = Some(Undo::Head { position });
+        Ok(result)
+    }
+}
+
+impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
+    fn learner(&mut self) -> Result<&mut Learner<'a, H>, Failure> {
+        self.learner.as_mut().ok_or(Failure::NoHead)
+    }
+
+    pub fn learn(&mut self, label: Label<'_>, input: &[u8]) -> Result<Response<'_>, Failure> {
+        let target = self.learner.as_ref().ok_or(Failure::NoHead)?.target(self.model.image(), label)?;
+        let mut ticks = self.run(input)?;
+        let features = self.model.output(0);
+        let learner = self.learner.as_mut().ok_or(Failure::NoHead)?;
+        let samples = match &mut learner.samples {
+            Some(Samples { ring, displaced, displaced_target }) => {
+                let (position, full) = (ring.position(), ring.len() == ring.capacity());
+                if full {
+                    let (features, target) = ring.get(0);
+                    displaced.copy_from_slice(features);
+                    *displaced_target = target;
+                }
+                ring.push(features, target)?;
+                learner.undo = Some(Undo::Sample { position, full });
+                ring.len() as u32
+            }
+            None => {
+                let start = (self.counter)();
+                learner.change(|head, _| head.learn(features, target))?;
+                ticks += (self.counter)() - start;
+                self.changed();
+                0
+            }
+        };
+        self.stats.learned = self.stats.learned.wrapping_add(1);
+        Ok(Response::Learned { samples, ticks })
+    }
+
+    pub fn train(&mut self, epochs: u32) -> Result<Response<'_>, Failure> {
+        let learner = self.learner.as_mut().ok_or(Failure::NoHead)?;
+        let count = learner.samples.as_ref().ok_or(Failure::Unsupported)?.ring.len() as u32;
+        if count == 0 {
+            return Err(Failure::EmptyRing);
+        }
+        let start = (self.counter)();
+        learner.change(|head, samples| samples.map_or(Ok(()), |samples| head.train(&samples.ring, epochs)))?;
+        let ticks = (self.counter)() - start;
+        let steps = count.saturating_mul(epochs);
+        self.stats.steps = self.stats.steps.wrapping_add(steps);
+        self.changed();
+        Ok(Response::Trained { steps, ticks })
+    }
+
+    pub fn commit(&mut self) -> Result<Response<'_>, Failure> {
+        let learner = self.learner.as_mut().ok_or(Failure::NoHead)?;
+        let start = (self.counter)();
+        learner.change(|head, _| head.commit())?;
+        let ticks = (self.counter)() - start;
+        self.changed();
+        Ok(Response::Committed { ticks })
+    }
+
+    pub fn undo(&mut self) -> Result<Response<'_>, Failure> {
+        let learner = self.learner()?;
+        let Learner { head, samples, names, spare, .. } = learner;
+        let length = head.state().len();
+        let (state, rest) = spare.split_at_mut(length);
+        let undo = learner.undo.ok_or(Failure::NothingToUndo)?;
+        match undo {
+            Undo::Sample { position, full } => {
+                if let Some(Samples { ring, displaced, displaced_target }) = samples {
+                    ring.rewind(position, full.then_some((&**displaced, *displaced_target)))?;
+                }
+            }
+            Undo::Head { position } => {
+                head.exchange(state)?;
+                if let (Some(samples), Some(position)) = (samples, position) {
+                    samples.ring.rewind(position, None)?;
+                }
+            }
+            Undo::Record => {
+                head.exchange(state)?;
+                let names = names.as_flattened_mut();
+                names.swap_with_slice(&mut rest[..names.len()]);
+            }
+        }
+        learner.undo = None;
+        if !matches!(undo, Undo::Sample { .. }) {
+            self.changed();
+        }
+        Ok(Response::Done)
+    }
+
+    pub fn add_class(&mut self, name: &str) -> Result<Response<'_>, Failure> {
+        let learner = self.learner.as_mut().ok_or(Failure::NoHead)?;
+        let stored = names::stored(name)?;
+        if names::find(self.model.image(), learner.names, learner.head.classes(), name).is_some() {
+            return Err(Failure::NameTaken);
+        }
+        let class = learner.change(|head, _| head.add_class())?;
+        learner.names[class] = stored;
+        self.changed();
+        Ok(Response::ClassAdded { class: class as u32 })
+    }
+
+    pub fn forget(&mut self, class: Class<'_>) -> Result<Response<'_>, Failure> {
+        let learner = self.learner.as_mut().ok_or(Failure::NoHead)?;
+        let class = learner.class(self.model.image(), class)?;
+        learner.change(|head, _| head.forget(class))?;
+        self.changed();
+        Ok(Response::Done)
+    }
+
+    pub fn reset(&mut self) -> Result<Response<'_>, Failure> {
+        if let Some(learner) = &mut self.learner {
+            learner.change(|head, samples| {
+                head.reset();
+                if let Some(samples) = samples {
+                    samples.ring.clear();
+                }
+                Ok(())
+            })?;
+            self.changed();
+        }
+        Ok(Response::Done)
+    }
+}

@@ -1,0 +1,115 @@
+//! What the RAM of a session depends on.
+
+use nano_core::image::Image;
+use nano_core::train::HeadSizes;
+
+use crate::frame;
+use crate::names::Name;
+use crate::saving::SETTINGS;
+
+/// What the RAM of a session depends on, known when a program is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Bytes of arena.
+    pub arena: usize,
+    /// Bytes of one output; with a head these are the features.
+    pub output: usize,
+    /// Number of layers.
+    pub layers: usize,
+    /// The trainable head, if there is one.
+    pub head: Option<HeadSizes>,
+    /// Places of the ring of recent features, for a head that uses one.
+    pub ring: usize,
+    /// Bytes of inputs, tensors or states that one frame takes.
+    pub frame: usize,
+}
+
+impl Sizes {
+    /// The sizes of an image, with a ring of `ring` places and frames for `frame` bytes.
+    pub fn of(image: &Image<'_>, ring: usize, frame: usize) -> Self {
+        Sizes {
+            arena: image.arena_length(),
+            output: image.output(0).len(),
+            layers: image.nodes().count(),
+            head: image.head().map(HeadSizes::of),
+            ring,
+            frame,
+        }
+    }
+
+    /// Words of RAM that [`Session::new`](crate::Session::new) needs; `usize::MAX` for sizes that no memory holds.
+    pub const fn words(&self) -> usize {
+        // The ring's places and one more, for the sample that the latest has displaced.
+        let places = match self.places() {
+            0 => 0,
+            places => places.saturating_add(1),
+        };
+        let bytes = [
+            self.arena,
+            self.buffer(),
+            self.buffer(),
+            self.layers.saturating_mul(4),
+            self.head_words().saturating_mul(4),
+            self.names().saturating_mul(size_of::<Name>()),
+            self.record(),
+            places.saturating_mul(self.output),
+            places.saturating_mul(4),
+        ];
+        let mut words = 0usize;
+        let mut index = 0;
+        while index < bytes.len() {
+            if bytes[index] == usize::MAX {
+                return usize::MAX;
+            }
+            words = words.saturating_add(bytes[index].div_ceil(4));
+            index += 1;
+        }
+        words
+    }
+
+    pub(crate) const fn head_words(&self) -> usize {
+        match self.head {
+            Some(head) => head.words(),
+            None => 0,
+        }
+    }
+
+    /// Bytes of the head's state.
+    pub(crate) const fn state(&self) -> usize {
+        match self.head {
+            Some(head) => head.state_bytes(),
+            None => 0,
+        }
+    }
+
+    /// Places for names of classes.
+    pub(crate) const fn names(&self) -> usize {
+        match self.head {
+            Some(head) => head.classes,
+            None => 0,
+        }
+    }
+
+    /// Bytes of what is saved: state, names, settings. The spare copy of the head has as many.
+    pub(crate) const fn record(&self) -> usize {
+        match self.head {
+            Some(_) => {
+                self.state().saturating_add(self.names().saturating_mul(size_of::<Name>())).saturating_add(SETTINGS)
+            }
+            None => 0,
+        }
+    }
+
+    /// Places of the ring: none without a head that uses it.
+    pub(crate) const fn places(&self) -> usize {
+        match self.head {
+            Some(head) if head.uses_ring() => self.ring,
+            _ => 0,
+        }
+    }
+
+    /// Bytes of the longest frame.
+    pub(crate) const fn buffer(&self) -> usize {
+        frame::length(self.frame)
+    }
+}

@@ -1,0 +1,116 @@
+//! A device in this process: the same session as on a board, over frames in memory and a flash in memory.
+
+use std::convert::Infallible;
+
+use embedded_io::{ErrorType, Read, Write};
+use nano_core::image::Image;
+use nano_core::ops;
+use nano_core::train::AnyHead;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use self_cell::{MutBorrow, self_cell};
+use torch_nano_device::{MemoryFlash, Options, Session, Settings, Sizes, frame};
+
+use crate::model::Aligned;
+use crate::refuse;
+
+/// Pages of 4 KiB of the flash, unless another is given.
+const PAGES: usize = 16;
+/// Words of RAM that a PC lends a device: 1 GiB.
+const LARGEST_RAM: usize = 1 << 28;
+
+/// A counter that stands still: a PC's instructions are not a device's.
+type Clock = fn() -> u64;
+type Running<'a> = Session<'a, Clock, MemoryFlash<Vec<u8>>, AnyHead<'a>>;
+
+/// What a session borrows.
+struct Memory {
+    image: Aligned,
+    ram: MutBorrow<Vec<u32>>,
+}
+
+self_cell!(
+    struct Board {
+        owner: Memory,
+        #[not_covariant]
+        dependent: Running,
+    }
+);
+
+/// A device without a board. It takes bytes and gives bytes, as a board's serial port does.
+#[pyclass(module = "torch_nano._native")]
+pub(crate) struct SimulatedDevice {
+    board: Board,
+    /// The start of a frame whose end has not come yet.
+    unfinished: Vec<u8>,
+}
+
+/// What was sent, and what is answered.
+struct Stream<'a> {
+    sent: &'a [u8],
+    answered: Vec<u8>,
+}
+
+impl ErrorType for Stream<'_> {
+    type Error = Infallible;
+}
+
+impl Read for Stream<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Infallible> {
+        let count = buffer.len().min(self.sent.len());
+        let (now, later) = self.sent.split_at(count);
+        buffer[..count].copy_from_slice(now);
+        self.sent = later;
+        Ok(count)
+    }
+}
+
+impl Write for Stream<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, Infallible> {
+        self.answered.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> Result<(), Infallible> {
+        Ok(())
+    }
+}
+
+#[pymethods]
+impl SimulatedDevice {
+    /// A device that starts with `image` and with `flash`, the bytes that another one's :meth:`flash` gave (None: a blank one of 64 KiB),
+    /// with room for `ring` samples and frames for `frame` bytes.
+    #[new]
+    #[pyo3(signature = (image, flash = None, *, ring = 1024, frame = 4096))]
+    fn new(image: &[u8], flash: Option<Vec<u8>>, ring: usize, frame: usize) -> PyResult<Self> {
+        let image = Aligned::new(image);
+        let words = Sizes::of(&Image::new(image.bytes()).map_err(refuse)?, ring, frame).words();
+        if words > LARGEST_RAM {
+            return Err(refuse(format!("the device would need {words} words of RAM, more than {LARGEST_RAM}")));
+        }
+        let options = Options { ring, frame, settings: Settings::default() };
+        let flash = MemoryFlash(flash.unwrap_or_else(|| vec![0xff; PAGES * 4096]));
+        let memory = Memory { image, ram: MutBorrow::new(vec![0; words]) };
+        let board = Board::try_new(memory, |memory| {
+            let ram = memory.ram.borrow_mut();
+            Session::new(memory.image.bytes(), ops::ALL, ram, options, flash, (|| 0) as Clock)
+        });
+        Ok(SimulatedDevice { board: board.map_err(refuse)?, unfinished: Vec::new() })
+    }
+
+    /// Sends bytes to the device; returns what it answers, which is nothing until a frame is whole.
+    fn exchange<'py>(&mut self, py: Python<'py>, bytes: &[u8]) -> Bound<'py, PyBytes> {
+        self.unfinished.extend_from_slice(bytes);
+        let whole = self.unfinished.iter().rposition(|&byte| byte == frame::END).map_or(0, |end| end + 1);
+        let mut stream = Stream { sent: &self.unfinished[..whole], answered: Vec::new() };
+        let Ok(()) = self.board.with_dependent_mut(|_, session| session.serve(&mut stream));
+        let answered = PyBytes::new(py, &stream.answered);
+        self.unfinished.drain(..whole);
+        answered
+    }
+
+    /// What the flash holds: for a device that starts after a power cut.
+    fn flash<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        self.board.with_dependent(|_, session| PyBytes::new(py, &session.flash().0))
+    }
+}
