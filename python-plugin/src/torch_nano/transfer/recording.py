@@ -43,6 +43,13 @@ def first_tensor(output: Any, name: str) -> Tensor:
 
 def not_called(model: nn.Module, name: str) -> ModuleNameError:
     """The error for a module that a forward does not come to."""
+    from ..quant.qat import QatModule
+
+    if isinstance(model, QatModule):
+        return ModuleNameError(
+            f"the outputs of {name!r} cannot be had from a QatModule, which runs its layers in integers "
+            "without calling its modules: do this with the float model, before prepare_qat"
+        )
     return ModuleNameError(
         f"{type(model).__name__} has a module {name!r} but does not call it for this input, so it has no "
         "output; name one that the forward calls"
