@@ -4,7 +4,9 @@
 mod builder;
 mod corrupted;
 mod frames;
+mod learning;
 mod memory;
 mod refusals;
 mod requests;
+mod saving;
 mod stream;
