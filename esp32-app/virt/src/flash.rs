@@ -1,21 +1,21 @@
 //! The board's second flash bank, which QEMU keeps in a file (`torch_nano.device.qemu`): it survives the emulator, as a chip's survives the power.
 //!
-//! Two Intel-style (CFI) chips of 16 bits side by side; every command is given to both.
+//! Two Intel-style (CFI) chips of 16 bits side by side; every command is given to both. QEMU's erase 256 KiB at once, and their programming
+//! sets bits, too. Both are unlike the chips on boards: here programming only clears bits, and a page of 4 KiB is erased by programming ones.
 
 use embedded_storage::nor_flash::{
     ErrorType, NorFlash, NorFlashError, NorFlashErrorKind, ReadNorFlash, check_erase, check_read, check_write,
 };
 
 const START: *mut u32 = 0x2200_0000 as *mut u32;
-/// Of the bank's 32 MiB. A page is what the chips erase at once.
-const CAPACITY: usize = 16 * PAGE;
-const PAGE: usize = 256 * 1024;
+/// Of the bank's 32 MiB.
+const CAPACITY: usize = 256 * PAGE;
+const PAGE: usize = 4096;
 const WORD: usize = 4;
 
 const READ_ARRAY: u32 = 0x00ff_00ff;
 const PROGRAM: u32 = 0x0040_0040;
-const ERASE: u32 = 0x0020_0020;
-const CONFIRM: u32 = 0x00d0_00d0;
+const ERASED: u32 = 0xffff_ffff;
 
 /// The flash. There is one: make it once.
 pub struct Flash(());
@@ -52,6 +52,12 @@ impl Flash {
         // SAFETY: a word of the flash bank, which nothing else uses; what is written is a command or its data.
         unsafe { self.word(offset).write_volatile(word) }
     }
+
+    fn program(&self, offset: usize, word: u32) {
+        self.write_word(offset, PROGRAM);
+        self.write_word(offset, word);
+        self.write_word(offset, READ_ARRAY);
+    }
 }
 
 impl ErrorType for Flash {
@@ -80,22 +86,16 @@ impl NorFlash for Flash {
 
     fn erase(&mut self, from: u32, to: u32) -> Result<(), Outside> {
         check_erase(self, from, to).map_err(Outside)?;
-        for page in (from as usize..to as usize).step_by(PAGE) {
-            self.write_word(page, ERASE);
-            self.write_word(page, CONFIRM);
+        for at in (from as usize..to as usize).step_by(WORD) {
+            self.program(at, ERASED);
         }
-        self.write_word(0, READ_ARRAY);
         Ok(())
     }
 
     fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), Outside> {
         check_write(self, offset, bytes.len()).map_err(Outside)?;
         for (chunk, at) in bytes.as_chunks::<WORD>().0.iter().zip((offset as usize..).step_by(WORD)) {
-            // QEMU's chips set bits, too, which no chip does.
-            let word = u32::from_le_bytes(*chunk) & self.read_word(at);
-            self.write_word(at, PROGRAM);
-            self.write_word(at, word);
-            self.write_word(at, READ_ARRAY);
+            self.program(at, u32::from_le_bytes(*chunk) & self.read_word(at));
         }
         Ok(())
     }

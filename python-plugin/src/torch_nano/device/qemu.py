@@ -99,7 +99,8 @@ class QemuBoard:
                     # Panics and traps: kept apart from the stream.
                     *("-chardev", "stdio,id=text,signal=off", "-serial", "chardev:text"),
                     *drive,
-                    *("-kernel", str(_ELF)),
+                    # Not as `-kernel`, which QEMU leaves out where there is a second flash bank.
+                    *("-device", f"loader,file={_escaped(_ELF)}"),
                     *("-device", f"loader,file=/dev/fd/{files[1]},addr={image_start:#x},force-raw=on"),
                 ],
                 stdin=subprocess.DEVNULL,
@@ -201,14 +202,17 @@ def _flash_drive(file: Path) -> str:
     """QEMU's option for the flash bank that `esp32-app/virt/src/flash.rs` uses, in a file of its size."""
     if not file.exists():
         with file.open("xb") as new:
-            # A hole, which takes no room on the disk. The board takes zeros for a flash without a head.
-            new.truncate(_FLASH_LENGTH)
+            new.write(b"\xff" * _FLASH_LENGTH)  # erased
     if file.stat().st_size != _FLASH_LENGTH:
         raise BoardError(
             f"{file} has {file.stat().st_size} bytes; a file for the board's flash has {_FLASH_LENGTH}"
         )
-    # In QEMU's options a comma is written twice.
-    return f"if=pflash,unit=1,format=raw,file={str(file).replace(',', ',,')}"
+    return f"if=pflash,unit=1,format=raw,file={_escaped(file)}"
+
+
+def _escaped(file: Path) -> str:
+    """A path as a value of QEMU's options, where a comma is written twice."""
+    return str(file).replace(",", ",,")
 
 
 def _image_place(elf: Path) -> tuple[int, int]:
