@@ -33,8 +33,8 @@ def fine_tuning(
         model: any nn.Module. It stays frozen but for the named parts.
         train: as in :func:`~torch_nano.fit`.
         val: likewise.
-        learning_rates: glob over `model.named_modules()` -> learning rate; the first match counts. Small ones
-            for pre-trained layers, larger ones for new ones.
+        learning_rates: glob over `model.named_modules()` -> learning rate; the first match counts, so
+            that "*" at the end is all the rest. Small ones for pre-trained layers, larger ones for new ones.
         fit_options: of :func:`~torch_nano.fit`.
 
     Returns:

@@ -43,7 +43,8 @@ def gradual_unfreezing(
         model: any nn.Module. What the schedule never names stays frozen.
         train: as in :func:`~torch_nano.fit`.
         val: likewise.
-        schedule: epoch, from 0 -> names or globs of modules, or modules, that are trained from it on.
+        schedule: epoch, from 0 -> names or globs of modules, or modules, that are trained from it on; "*" is
+            all that is still frozen.
         epochs: how many there are in all.
         optimizer: over all that the schedule ever unfreezes; None: AdamW.
         learning_rate: of the AdamW; 0.001 if none is given.
