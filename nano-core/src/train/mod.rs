@@ -3,6 +3,7 @@
 mod confidence;
 mod head;
 pub(crate) mod lda;
+mod linear;
 mod no_head;
 pub(crate) mod prototype;
 mod ring;

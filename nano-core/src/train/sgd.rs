@@ -30,6 +30,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::Error;
 use crate::image::{HeadRecord, Image};
+use crate::train::linear;
 use crate::train::{FeatureRing, Head, HeadSizes, Target};
 
 const NAME: &str = "SgdHead";
@@ -38,7 +39,7 @@ const BIAS_INPUT: i32 = 128;
 /// In [`SgdHead::rates`]: this row does not learn.
 const FROZEN: u16 = 1 << 15;
 const HALVE_ABOVE: i32 = 32000;
-const SATURATE_AT: i32 = i16::MAX as i32 - 128;
+pub(super) const SATURATE_AT: i32 = i16::MAX as i32 - 128;
 /// Right shifts up to this one leave `2^(shift - 1)` an int32.
 const LARGEST_SHIFT: i32 = 30;
 const FIRST_RANDOM: u32 = 0x9E37_79B9;
@@ -115,7 +116,9 @@ pub struct SgdHead<'a> {
     input_zero_point: i32,
     /// The exponent (u32), the random state (u32), then `[classes][features + 1]` weights, each `V + 128`.
     state: &'a mut [i16],
-    /// One word per class: logits, then probabilities.
+    /// No |V| is above this: while a step cannot reach the bounds of step 6 and 7, they are not looked at.
+    bound: i32,
+    /// One word per class: logits, then errors, then gradients.
     scratch: &'a mut [i32],
 }
 
@@ -186,7 +189,7 @@ impl<'a> SgdHead<'a> {
             return Err(Error::Length { name: "head scratch", needed: record.classes as usize, given: scratch.len() });
         }
         let input_zero_point = image.output(0).zero_point;
-        let mut head = SgdHead { record, initial, rates, loss, input_zero_point, state, scratch };
+        let mut head = SgdHead { record, initial, rates, loss, input_zero_point, state, bound: 0, scratch };
         head.reset();
         Ok(head)
     }
@@ -196,6 +199,12 @@ impl<'a> SgdHead<'a> {
         self.state[PREFIX..].copy_from_slice(self.initial);
         self.set_word(EXPONENT, 0);
         self.set_word(RANDOM, FIRST_RANDOM);
+        self.measure();
+    }
+
+    /// Makes the bound of the weights the largest of them.
+    fn measure(&mut self) {
+        self.bound = linear::largest(&self.state[PREFIX..]);
     }
 
     /// Number of classes.
@@ -222,12 +231,7 @@ impl<'a> SgdHead<'a> {
         if features.len() != self.features() {
             return Err(Error::Length { name: "features", needed: self.features(), given: features.len() });
         }
-        for (logit, row) in self.scratch.iter_mut().zip(self.state[PREFIX..].chunks_exact(features.len() + 1)) {
-            let (bias, row) = row.split_last().expect("a row has one weight more than features");
-            let products =
-                row.iter().zip(features).map(|(&v, &q)| i32::from(v >> 8) * (i32::from(q) - self.input_zero_point));
-            *logit = i32::from(bias >> 8) * BIAS_INPUT + products.sum::<i32>();
-        }
+        linear::products(&self.state[PREFIX..], features, self.input_zero_point, BIAS_INPUT, self.scratch);
         Ok(self.scratch)
     }
 
@@ -257,32 +261,40 @@ impl<'a> SgdHead<'a> {
         self.errors(target);
         let rate_shift = self.record.constants[3] as u32 + self.word(EXPONENT);
         let shift = rate_shift.saturating_add(halvings).min(LARGEST_SHIFT as u32);
-        let half = 1 << (shift - 1);
-        let zero_point = self.input_zero_point;
-        let left_alone = self.loss.left_alone();
-        let mut largest = 0;
-        for (class, row) in self.state[PREFIX..].chunks_exact_mut(features.len() + 1).enumerate() {
-            let error = self.scratch[class];
-            if error.abs() <= left_alone || self.rates[class] & FROZEN != 0 {
-                continue;
-            }
-            let rate = match target {
-                Target::Class(label) => self.rates[usize::from(label)],
-                _ => self.rates[class],
-            };
-            let gradient = (error * i32::from(rate & !FROZEN) + (1 << 14)) >> 15;
-            let inputs = features.iter().map(|&q| i32::from(q) - zero_point).chain([BIAS_INPUT]);
-            for (stored, x) in row.iter_mut().zip(inputs) {
-                let v = i32::from(*stored) - 128 - ((gradient * x + half) >> shift);
-                let v = v.clamp(-SATURATE_AT, SATURATE_AT);
-                largest = largest.max(v.abs());
-                *stored = (v + 128) as i16;
-            }
+        let steepest = self.gradients(target);
+        let furthest = ((steepest * 255 + (1 << (shift - 1))) >> shift) + 1;
+        if self.bound + furthest > HALVE_ABOVE {
+            self.measure();
         }
+        let rows = &mut self.state[PREFIX..];
+        if self.bound + furthest <= HALVE_ABOVE {
+            self.bound += furthest;
+            linear::descend(rows, features, self.input_zero_point, BIAS_INPUT, self.scratch, shift);
+            return Ok(());
+        }
+        let largest = linear::descend_bounded(rows, features, self.input_zero_point, BIAS_INPUT, self.scratch, shift);
+        self.bound = self.bound.max(largest);
         if largest > HALVE_ABOVE && self.word(EXPONENT) < self.largest_exponent() {
             self.halve();
         }
         Ok(())
+    }
+
+    /// Step 5 and the first half of step 6: `g_k` in place of the errors, 0 for a row left alone; returns the largest |g|.
+    fn gradients(&mut self, target: Target) -> i32 {
+        let left_alone = self.loss.left_alone();
+        let mut steepest = 0;
+        for (class, error) in self.scratch.iter_mut().enumerate() {
+            let own = self.rates[class];
+            let rate = match target {
+                Target::Class(label) => self.rates[usize::from(label)],
+                _ => own,
+            };
+            let learns = error.abs() > left_alone && own & FROZEN == 0;
+            *error = if learns { (*error * i32::from(rate & !FROZEN) + (1 << 14)) >> 15 } else { 0 };
+            steepest = error.abs().max(steepest);
+        }
+        steepest
     }
 
     /// `epochs` passes over the ring, each in its own order: from a random sample on, by a random stride coprime to their number.
@@ -324,6 +336,7 @@ impl<'a> SgdHead<'a> {
     pub fn load(&mut self, state: &[u8]) -> Result<(), Error> {
         self.check_state(state)?;
         self.state.as_mut_bytes().copy_from_slice(state);
+        self.measure();
         Ok(())
     }
 
@@ -396,6 +409,7 @@ impl<'a> SgdHead<'a> {
             *stored = (((i32::from(*stored) - 128) >> 1) + 128) as i16;
         }
         self.set_word(EXPONENT, self.word(EXPONENT) + 1);
+        self.measure();
     }
 
     /// Marsaglia's xorshift32.
@@ -504,6 +518,7 @@ impl<'a> Head<'a> for SgdHead<'a> {
     fn exchange(&mut self, state: &mut [u8]) -> Result<(), Error> {
         self.check_state(state)?;
         self.state.as_mut_bytes().swap_with_slice(state);
+        self.measure();
         Ok(())
     }
 
