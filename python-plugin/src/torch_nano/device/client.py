@@ -174,8 +174,8 @@ class Device:
     def _ask(self, request: str, response: str, **fields: Any) -> dict[str, Any]:
         # From 1 to 65535: 0 is for requests without a number.
         self._sequence = self._sequence % 0xFFFF + 1
-        header = {"sequence": self._sequence, "model_id": self._model_id}
-        self._stream.write(_native.encode_request(request, **header, **fields))
+        sequence, model_id = self._sequence, self._model_id
+        self._stream.write(_native.encode_request(request, sequence=sequence, model_id=model_id, **fields))
         answer = _native.decode_response(self._frame())
         kind = answer.pop("kind")
         if kind == "refused":
