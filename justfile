@@ -41,7 +41,7 @@ firmware model="build/demo/model": setup
 
 # Build the firmware and write it to an ESP32-C3 on USB
 flash model="build/demo/model": _probe-rs (firmware model)
-    probe-rs download --chip esp32c3 --binary-format idf {{ firmware_elf }}
+    probe-rs download --chip esp32c3 --binary-format idf --idf-partition-table esp32-app/firmware/partitions.csv {{ firmware_elf }}
     probe-rs reset --chip esp32c3
 
 @_probe-rs:
