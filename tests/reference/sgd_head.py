@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,7 @@ LUT = tuple(math.floor(2**15 * 2.0 ** (-j / 256) + 0.5) for j in range(256))
 INITIAL_MAX, HALVE_ABOVE, SATURATE = 16000, 32000, 32639
 """Bounds of |V|: at the start, before all V are halved, and in any case (so that V + 128 is an int16)."""
 SKIP = 1024
+VALUE_STEPS, VALUE_SKIP = 4096, 8
 ZERO_HEAD_STEPS = 16
 MAX_SOFTMAX_SHIFT, MAX_UPDATE_SHIFT = 63, 30
 XORSHIFT_SEED = 0x9E3779B9
@@ -86,6 +88,19 @@ class Xorshift32:
         return x
 
 
+def visits(random: Xorshift32, count: int) -> list[int]:
+    """One epoch's order over `count` samples: a stride coprime to it from some sample on, both drawn.
+
+    >>> visits(Xorshift32(1), 5)
+    [4, 1, 3, 0, 2]
+    """
+    stride = 1 + random.next() % max(count - 1, 1)
+    while math.gcd(stride, count) != 1:
+        stride = stride + 1 if stride < count - 1 else 1
+    offset = random.next() % count
+    return [(offset + j * stride) % count for j in range(count)]
+
+
 class SgdHead:
     """K classes over D features: `stored` int16 [K, D + 1] holds V + 128, whose high byte is the int8 weight.
 
@@ -102,15 +117,20 @@ class SgdHead:
         feature_zero_point: int,
         lr: float,
         capacity: int,
+        loss: str = "cross_entropy",
+        halve_every: int | None = None,
+        class_weights: Sequence[float] = (),
+        frozen: Sequence[int] = (),
     ) -> None:
         self.stored = fits(stored, 16)
         self.zero_point = int(fits(feature_zero_point, 8))
         self.exponent = 0
         self.softmax_multiplier, self.softmax_shift = power_of_two_ratio(
-            weight_scale * feature_scale * math.log2(math.e) * 256, bits=16
+            weight_scale * feature_scale * (VALUE_STEPS if loss == "squared" else math.log2(math.e) * 256),
+            bits=16,
         )
         self.update_multiplier, shift = power_of_two_ratio(
-            lr * feature_scale * 256 / (weight_scale * 2**15), bits=15
+            lr * feature_scale * 256 / (weight_scale * (VALUE_STEPS if loss == "squared" else 2**15)), bits=15
         )
         self.update_shift = shift - 15
         if not 0 <= self.softmax_shift <= MAX_SOFTMAX_SHIFT:
@@ -120,6 +140,9 @@ class SgdHead:
             )
         if not 1 <= self.update_shift <= MAX_UPDATE_SHIFT:
             raise ValueError(f"lr {lr}: update shift {self.update_shift} is not in 1..={MAX_UPDATE_SHIFT}")
+        self.loss, self.halve_every, self.frozen = loss, halve_every, tuple(frozen)
+        weights = np.float64(np.float32(class_weights if len(class_weights) else [1] * len(stored)))
+        self.rates = np.floor(self.update_multiplier * weights / weights.max() + 0.5).astype(np.int64)
         self.weight_scale = weight_scale
         self.capacity = capacity
         self.random = Xorshift32(XORSHIFT_SEED)
@@ -135,6 +158,7 @@ class SgdHead:
         feature_zero_point: int,
         lr: float,
         capacity: int,
+        **options: Any,
     ) -> SgdHead:
         """From a Linear's float weight [K, D] and bias [K].
 
@@ -152,6 +176,7 @@ class SgdHead:
             feature_zero_point=feature_zero_point,
             lr=lr,
             capacity=capacity,
+            **options,
         )
 
     def inputs(self, q: IntLike) -> IntArray:
@@ -170,8 +195,20 @@ class SgdHead:
         return int(self.scores(q).argmax())
 
     def errors(self, q: IntLike, label: int) -> IntArray:
-        """e [K] in Q15: softmax minus the one-hot label."""
+        """e [K]: softmax minus the one-hot label in Q15; or sigmoids minus the bits of `label` in Q15; or the
+        output minus `label` in 1/4096."""
         a = self.scores(q)
+        if self.loss == "binary":
+            bits = np.array([label >> k & 1 for k in range(len(a))])
+            products = [abs(int(d)) * self.softmax_multiplier >> self.softmax_shift for d in a]
+            u = [min(product, 2**15 - 1) for product in products]
+            upper = np.array(
+                [2**30 // (2**15 + (LUT[j & 255] >> (j >> 8) if j >> 8 <= 15 else 0)) for j in u]
+            )
+            return np.where(a < 0, 2**15 - upper, upper) - 2**15 * bits
+        if self.loss == "squared":
+            output = int(fits(int(a[0]) * self.softmax_multiplier, 64)) >> self.softmax_shift
+            return np.array([max(-(2**15), min(2**15, output - label))])
         distance = fits(a.max() - a, 32, signed=False)
         product = [int(d) * self.softmax_multiplier for d in distance]
         assert max(product) < 1 << 64
@@ -183,12 +220,16 @@ class SgdHead:
         e[label] -= 2**15
         return e
 
-    def step(self, q: IntLike, label: int) -> None:
+    def step(self, q: IntLike, label: int, halvings: int = 0) -> None:
         """One SGD step on one sample."""
         x, e, v = self.inputs(q), self.errors(q, label), self.stored - 128
-        for k in np.flatnonzero(np.abs(e) > SKIP):
-            g = fits(fits(e[k] * self.update_multiplier + 2**14, 32) >> 15, 32)
-            delta = fits(g * x + (1 << self.update_shift - 1), 32) >> self.update_shift
+        shift = min(self.update_shift + halvings, MAX_UPDATE_SHIFT)
+        for k in np.flatnonzero(np.abs(e) > (VALUE_SKIP if self.loss == "squared" else SKIP)):
+            if k in self.frozen:
+                continue
+            rate = self.rates[label if self.loss == "cross_entropy" else k]
+            g = fits(fits(e[k] * rate + 2**14, 32) >> 15, 32)
+            delta = fits(g * x + (1 << shift - 1), 32) >> shift
             v[k] = np.clip(fits(v[k] - delta, 32), -SATURATE, SATURATE)
         if np.abs(v).max() > HALVE_ABOVE and self.softmax_shift > 0 and self.update_shift < MAX_UPDATE_SHIFT:
             v >>= 1
@@ -203,15 +244,10 @@ class SgdHead:
 
     def visits(self) -> list[int]:
         """One epoch's order over the ring (0 is the oldest sample); draws twice from the generator."""
-        n = len(self.ring)
-        stride = 1 + self.random.next() % max(n - 1, 1)
-        while math.gcd(stride, n) != 1:
-            stride = stride + 1 if stride < n - 1 else 1
-        offset = self.random.next() % n
-        return [(offset + j * stride) % n for j in range(n)]
+        return visits(self.random, len(self.ring))
 
     def train(self, epochs: int) -> None:
         """`epochs` passes over the ring; an empty ring is left alone and draws nothing."""
-        for _ in range(epochs if self.ring else 0):
+        for epoch in range(epochs if self.ring else 0):
             for index in self.visits():
-                self.step(*self.ring[index])
+                self.step(*self.ring[index], epoch // self.halve_every if self.halve_every else 0)

@@ -1,8 +1,8 @@
 //! Heads in images: what the trainer refuses, and what it takes back.
 
 use nano_core::Error;
-use nano_core::image::Image;
-use nano_core::train::{FeatureRing, SgdHead, Target};
+use nano_core::image::{HeadDescription, Image, SumsDescription};
+use nano_core::train::{AnyHead, FeatureRing, Head, HeadSizes, SgdHead, Target};
 
 use crate::builder::{Aligned, conv_net, head_net, place};
 
@@ -172,5 +172,119 @@ fn training_on_an_empty_ring_changes_nothing_and_a_wrong_ring_is_refused() {
             FeatureRing::new(3, &mut features, &mut labels),
             Err(Error::Length { name: "ring features", .. })
         ));
+    }
+}
+
+/// An image whose head begins with sums over samples of 5 features.
+fn sums_net(lda: bool, zero_point: i32) -> Aligned {
+    let mut net = crate::builder::Builder::new(7);
+    let input = net.input([1, 1, 5]);
+    net.model.values[input].zero_point = zero_point;
+    let output = net.table(input);
+    net.model.values[output].zero_point = zero_point;
+    net.output(output);
+    let start = SumsDescription { classes: 2, capacity: 3, state: vec![] };
+    net.model.head = Some(if lda {
+        HeadDescription::Lda { start, shrinkage: 1.0 / 65536.0 }
+    } else {
+        HeadDescription::Prototype(start)
+    });
+    net.image()
+}
+
+fn with_any<T>(image: &Aligned, act: impl FnOnce(&mut AnyHead<'_>) -> T) -> T {
+    let image = Image::new(image.bytes()).unwrap();
+    let mut ram = vec![0xdead_beef; HeadSizes::of(image.head().unwrap()).words()];
+    act(&mut AnyHead::new(&image, &mut ram).unwrap())
+}
+
+/// Tests have overflow checks: sums at their bounds, solved and scored, overflow nowhere.
+#[test]
+fn sums_at_their_bounds_do_not_overflow() {
+    for zero_point in [-128, 127, 0] {
+        for lda in [true, false] {
+            let image = sums_net(lda, zero_point);
+            with_any(&image, |head| {
+                let samples = if lda { 1 << 14 } else { 1 << 16 };
+                let ends = [[-128; 5], [127; 5], [127, -128, 127, -128, 127]];
+                for count in 0..samples {
+                    head.learn(&ends[2 * (count & 1)], Target::Class(0)).unwrap();
+                    head.learn(&ends[1], Target::Class(1)).unwrap();
+                }
+                let full = head.learn(&ends[0], Target::Class(0));
+                assert!(matches!(full, Err(Error::Full { .. })), "{full:?}");
+                head.commit().unwrap();
+                for features in &ends {
+                    head.logits(features).unwrap();
+                }
+                let state = head.state().to_vec();
+                assert!(matches!(head.merge(&state), Err(Error::Full { .. })));
+                head.load(&state).unwrap();
+                head.forget(0).unwrap();
+                head.commit().unwrap();
+                assert_eq!(head.predict(&ends[0]).unwrap(), 1);
+            });
+        }
+    }
+}
+
+/// Every number within what loading allows, but together nonsense, which no samples give.
+#[test]
+fn states_that_no_samples_give_do_not_overflow() {
+    let image = sums_net(true, 0);
+    for seed in 0..300 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        with_any(&image, |head| {
+            let counts: [i32; 3] = [random.i32(0..=1 << 14), random.i32(0..=1 << 14), 0];
+            let largest = (counts.iter().sum::<i32>() as i64 * 65025) as i32;
+            let mut words = vec![2, 0, random.i32(-16..=80), random.i32(1..=1 << 15)];
+            words.extend(counts);
+            words.extend(
+                counts.iter().flat_map(|&count| [count * -128; 5].map(|low| low + random.i32(0..=count * 255))),
+            );
+            for i in 0..5 {
+                words.push(random.choice([0, largest, random.clone().i32(0..=largest)]).unwrap());
+                words.extend((i + 1..5).map(|_| random.choice([-largest, 0, largest]).unwrap()));
+            }
+            words.extend([i32::MIN, 1 << 30, -(1 << 30)]);
+            words.extend([0x4000_4000, 0xc000_c000_u32 as i32, 0, 0, 0, 0, 0, 0x0000_4000]);
+            let state: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+            head.load(&state).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+            let features = core::array::from_fn::<i8, 5, _>(|_| random.choice([-128, 127]).unwrap());
+            head.logits(&features).unwrap();
+            head.commit().unwrap();
+            head.logits(&features).unwrap();
+            let after = head.state().to_vec();
+            head.load(&after).unwrap_or_else(|error| panic!("seed {seed}, after: {error}"));
+            assert_eq!(after[16..16 + 4 * (3 + 15 + 15)], state[16..16 + 4 * (3 + 15 + 15)], "seed {seed}");
+        });
+    }
+}
+
+#[test]
+fn records_that_sums_cannot_run_are_refused() {
+    for (lda, word, value, name) in [
+        (true, 1, 0, "head classes or features"),
+        (true, 1, 1 << 13, "head classes or features"),
+        (true, 3, 0, "head classes at the start"),
+        (true, 3, 4, "head classes at the start"),
+        (true, 4, 0, "head shrinkage"),
+        (true, 4, 65537, "head shrinkage"),
+        (true, 5, 0, "head sweeps"),
+        (true, 13, 4, "head state length"),
+        (false, 1, 1 << 13, "head classes or features"),
+        (false, 3, 0, "head classes at the start"),
+        (false, 11, 0, "head logit scale (bits)"),
+        (false, 13, 4, "head state length"),
+    ] {
+        let mut image = sums_net(lda, 0);
+        let record = image.word(place::HEAD) as usize;
+        // The state, where the constants start.
+        image.patch(record + 4 * 12, 0);
+        image.patch(record + 4 * word, value);
+        let image = Image::new(image.bytes()).unwrap();
+        let mut ram = vec![0; HeadSizes::of(image.head().unwrap()).words().min(1 << 20)];
+        let error = AnyHead::new(&image, &mut ram).err();
+        assert!(matches!(error, Some(Error::Field { name: found, .. }) if found == name), "{word}: {error:?}");
     }
 }

@@ -1,0 +1,158 @@
+"""What SgdHead can be set to do: nano-core against the definition, byte for byte, and what it is for."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch_nano as tn
+from images import head_alone
+from reference import sgd_head as reference
+from torch_nano import _native, heads
+
+
+def twins(classes: int, width: int, seed: int, lr: float = 0.05, **options: Any) -> tuple[Any, Any]:
+    """nano-core's head and the reference, of random weights."""
+    rng = np.random.default_rng(seed)
+    weights = rng.normal(0, 0.3, (classes, width)).astype(np.float32)
+    biases = rng.normal(0, 0.3, classes).astype(np.float32)
+    scale, zero_point = float(np.float32(0.03)), int(rng.choice([-128, 127, -3]))
+    image = head_alone(
+        weights, biases, scale=scale, zero_point=zero_point, settings=heads.Sgd(learning_rate=lr, **options)
+    )
+    expected = reference.SgdHead.from_float(
+        weights, biases, feature_scale=scale, feature_zero_point=zero_point, lr=lr, capacity=20, **options
+    )
+    return _native.Head(image), expected
+
+
+def state_of(head: reference.SgdHead) -> bytes:
+    return struct.pack("<II", head.exponent, head.random.state) + head.stored.astype("<i2").tobytes()
+
+
+def target_of(rng: np.random.Generator, loss: str, classes: int) -> int:
+    if loss == "binary":
+        return int(rng.integers(2**classes))
+    return (
+        int(rng.integers(classes))
+        if loss == "cross_entropy"
+        else int(rng.choice([0, rng.integers(-9999, 9999), -(2**31), 2**31 - 1]))
+    )
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "binary", "squared"])
+@pytest.mark.parametrize("seed", range(20))
+def test_10_000_random_steps(loss: str, seed: int) -> None:
+    """Of 60 heads 100 steps and 3 trainings: all targets, ends of int8, rates up to saturating weights."""
+    rng = np.random.default_rng(seed)
+    classes = 1 if loss == "squared" else int(rng.integers(1, 9))
+    width = int(rng.integers(1, 30))
+    options = {
+        "loss": loss,
+        "halve_every": [None, 1, 3][seed % 3],
+        "class_weights": tuple(rng.uniform(0.01, 5, classes)) if seed % 2 else (),
+        "frozen": tuple(np.flatnonzero(rng.random(classes) < 0.2).tolist()),
+    }
+    native, expected = twins(classes, width, seed, lr=10 ** rng.uniform(-3, 0), **options)
+    for count in range(100):
+        q = rng.choice(np.array([-128, 127, rng.integers(-128, 128)], np.int8), width)
+        target = target_of(rng, loss, classes)
+        native.step(q, target)
+        expected.step(q, target)
+        assert native.state() == state_of(expected), f"step {count}"
+    for epochs in (1, 7, 40):
+        features = rng.integers(-128, 128, (5, width), np.int8)
+        targets = [target_of(rng, loss, classes) for _ in features]
+        expected.ring = []
+        for q, target in zip(features, targets, strict=True):
+            expected.record(q, target)
+        native.train(features, np.array(targets), epochs)
+        expected.train(epochs)
+        assert native.state() == state_of(expected), f"{epochs} epochs"
+
+
+def test_settings_left_alone_change_nothing() -> None:
+    """Equal class weights and a schedule that is never reached give the head without them."""
+    rng = np.random.default_rng(0)
+    features, labels = rng.integers(-128, 128, (30, 8), np.int8), rng.integers(0, 3, 30)
+    states = []
+    for options in ({}, {"class_weights": (2.5, 2.5, 2.5)}, {"halve_every": 6}):
+        native, _ = twins(3, 8, 1, **options)
+        native.train(features, labels, 6)
+        states.append(native.state())
+    assert states[0] == states[1] == states[2]
+
+
+def test_frozen_rows_stay() -> None:
+    rng = np.random.default_rng(2)
+    native, _ = twins(4, 6, 2, frozen=(1, 3))
+    rows = lambda: np.frombuffer(native.state()[8:], "<i2").reshape(4, 7)  # noqa: E731
+    before = rows()
+    native.train(rng.integers(-128, 128, (20, 6), np.int8), rng.integers(0, 4, 20), 2)
+    assert (rows() != before).any(1).tolist() == [True, False, True, False]
+
+
+def nano_of(settings: heads.Sgd, outputs: int) -> tuple[tn.NanoModule, torch.Tensor]:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.ReLU(), torch.nn.Linear(16, outputs))
+    x = torch.randn(400, 4)
+    return tn.to_nano(model, x, calibrate=x, head=settings), x
+
+
+def test_regression_learns_a_number() -> None:
+    nano, x = nano_of(heads.Sgd(0.03, "squared", halve_every=10), 1)
+    y = 0.5 * x[:, 0] - 0.3 * x[:, 1] + 0.2
+    features = nano.features_int8(x)
+    nano.head.fit(features, y, epochs=40)
+    error = float((nano.head.predict(features) - y).square().mean())
+    inputs = torch.cat([features.float(), torch.ones(400, 1)], 1)
+    best = (inputs @ torch.linalg.lstsq(inputs, y[:, None]).solution - y[:, None]).square().mean()
+    # Least squares in float on the same features; int8 weights and 40 epochs cost less than a tenth of it.
+    assert error < 1.1 * float(best)
+    assert torch.allclose(nano(x)[:, 0], nano.head.predict(features))
+
+
+def test_several_classes_can_be_right() -> None:
+    nano, x = nano_of(heads.Sgd(0.05, "binary"), 3)
+    y = torch.stack([x[:, 0] > 0, x[:, 1] > 0.5, x[:, 0] + x[:, 2] < 0], 1)
+    features = nano.features_int8(x)
+    nano.head.fit(features, y, epochs=20)
+    found = nano.head.predict(features)
+    assert found.shape == (400, 3) and found.dtype == torch.bool
+    assert (found == y).float().mean() > 0.9
+
+
+def test_a_rare_class_that_counts_more_is_found_more_often() -> None:
+    recalls = []
+    for weights in ((), (1.0, 20.0)):
+        nano, x = nano_of(heads.Sgd(0.02, class_weights=weights), 2)
+        y = (x[:, 0] + torch.randn(400, generator=torch.Generator().manual_seed(1)) > 2.2).long()
+        features = nano.features_int8(x)
+        nano.head.fit(features, y, epochs=10)
+        recalls.append(float((nano.head.predict(features) == 1)[y == 1].float().mean()))
+    assert recalls[1] > recalls[0] + 0.2
+
+
+def test_what_is_refused() -> None:
+    for loss, outputs in (("squared", 2), ("binary", 33)):
+        with pytest.raises(tn.HeadError, match="head outputs for its loss"):
+            nano_of(heads.Sgd(loss=loss), outputs)
+    binary, x = nano_of(heads.Sgd(loss="binary"), 3)
+    features = binary.features_int8(x)
+    for targets in (
+        torch.zeros(400, dtype=torch.long),
+        torch.zeros(400, 3),
+        torch.zeros(400, 2, dtype=torch.bool),
+    ):
+        with pytest.raises(tn.HeadError, match=r"expected bool \[400, 3\]"):
+            binary.head.fit(features, targets)
+    squared, x = nano_of(heads.Sgd(loss="squared"), 1)
+    with pytest.raises(tn.HeadError, match="expected finite numbers"):
+        squared.head.fit(squared.features_int8(x), torch.full((400,), torch.nan))
+    with pytest.raises(_native.NanoError, match="label 3 is not below"):
+        _native.Head(binary.image).step(np.zeros(16, np.int8), 8)
+    with pytest.raises(_native.NanoError, match="cannot merge"):
+        _native.Head(binary.image).merge(b"")
