@@ -1,7 +1,8 @@
 """Counts what layers and whole models cost on the emulated rv32imc board: `just bench-device`.
 
-Instructions are counted by the board itself and are the same on every run. Prints two tables, writes
-build/bench/device.json, and ends with status 1 if a layer costs more than its limit, or its bytes differ.
+Instructions are counted by the board itself and are the same on every run. Prints three tables, writes
+build/bench/device.json, and ends with status 1 if a layer or a head costs more than its limit, or its bytes
+differ.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import torch
 import torch_nano as tn
+from device_heads import measure_heads
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -205,8 +207,25 @@ def main() -> int:
         )
     console.print(table)
 
+    heads = measure_heads()
+    table = Table("head", "cost", title="heads of 64 features and 10 classes", title_justify="left")
+    for header in ("value", "limit"):
+        table.add_column(header, justify="right")
+    for head in heads:
+        limit = "" if head.limit is None else f"{head.limit:,.5g}"
+        table.add_row(
+            head.head, head.cost, f"{head.value:,.5g}" if head.value < 1e5 else f"{head.value:,.0f}", limit
+        )
+        if head.limit is not None and head.value > head.limit:
+            exceeded.append(f"{head.head}, {head.cost}")
+    console.print(table)
+
     REPORT.parent.mkdir(parents=True, exist_ok=True)
-    report = {"layers": [asdict(layer) for layer in layers], "models": [asdict(model) for model in models]}
+    report = {
+        "layers": [asdict(layer) for layer in layers],
+        "models": [asdict(model) for model in models],
+        "heads": [asdict(head) for head in heads],
+    }
     REPORT.write_text(json.dumps(report, indent=2) + "\n")
     console.print(f"written to {REPORT.relative_to(ROOT)}")
     for name in exceeded:

@@ -75,7 +75,7 @@ pub enum HeadDescription {
 pub struct SgdDescription {
     /// Initial weights, [classes, features].
     pub weights: Vec<f32>,
-    /// Initial biases, [classes].
+    /// Initial biases, one for each class.
     pub biases: Vec<f32>,
     /// Learning rate of the real-valued step.
     pub learning_rate: f64,
@@ -83,7 +83,7 @@ pub struct SgdDescription {
     pub loss: train::Loss,
     /// The rate is halved whenever so many epochs of one training have passed; 0: never.
     pub halve_every: u32,
-    /// What a sample of each class counts, above 0, [classes]; empty: all the same.
+    /// What a sample of each class counts, above 0, one for each; empty: all the same.
     pub class_weights: Vec<f32>,
     /// The rows (classes) that do not learn.
     pub frozen: Vec<usize>,
@@ -444,7 +444,7 @@ fn write_head(
 ) -> Result<HeadRecord, WriteError> {
     let features = model.outputs.first().and_then(|&id| values.get(id)).ok_or(WriteError::ValueId(0))?;
     let (record, state) = match head {
-        HeadDescription::Sgd(head) => train::sgd::pack(head, features)?,
+        HeadDescription::Sgd(head) => train::sgd_image::pack(head, features)?,
         HeadDescription::Lda { start, shrinkage } => {
             (train::lda::pack(start, *shrinkage, features)?, start.state.clone())
         }

@@ -4,16 +4,20 @@ mod confidence;
 mod head;
 pub(crate) mod lda;
 mod linear;
+mod loss;
 mod no_head;
 pub(crate) mod prototype;
 mod ring;
-pub(crate) mod sgd;
+mod sgd;
+#[cfg(feature = "alloc")]
+pub(crate) mod sgd_image;
 mod solve;
 
 pub use confidence::confidence;
 pub use head::{AnyHead, Head, HeadSizes, Target};
 pub use lda::LdaHead;
+pub use loss::Loss;
 pub use no_head::NoHead;
 pub use prototype::PrototypeHead;
 pub use ring::{FeatureRing, RingPosition};
-pub use sgd::{Loss, SgdHead};
+pub use sgd::SgdHead;

@@ -31,17 +31,18 @@ use zerocopy::{FromBytes, IntoBytes};
 use crate::Error;
 use crate::image::{HeadRecord, Image};
 use crate::train::linear;
+use crate::train::loss::Loss;
 use crate::train::{FeatureRing, Head, HeadSizes, Target};
 
 const NAME: &str = "SgdHead";
 const LARGEST_FEATURES: usize = 1 << 15;
-const BIAS_INPUT: i32 = 128;
+pub(super) const BIAS_INPUT: i32 = 128;
 /// In [`SgdHead::rates`]: this row does not learn.
-const FROZEN: u16 = 1 << 15;
+pub(super) const FROZEN: u16 = 1 << 15;
 const HALVE_ABOVE: i32 = 32000;
 pub(super) const SATURATE_AT: i32 = i16::MAX as i32 - 128;
 /// Right shifts up to this one leave `2^(shift - 1)` an int32.
-const LARGEST_SHIFT: i32 = 30;
+pub(super) const LARGEST_SHIFT: i32 = 30;
 const FIRST_RANDOM: u32 = 0x9E37_79B9;
 /// Words of state before the weights: exponent and random state, two each.
 const PREFIX: usize = 4;
@@ -62,47 +63,6 @@ pub(crate) const EXPONENTIALS: [u16; 256] = {
     }
     table
 };
-
-/// What the outputs of an [`SgdHead`] mean, and so what they learn from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Loss {
-    /// One class is right: softmax cross-entropy, [`Target::Class`].
-    CrossEntropy,
-    /// Each class is right or wrong by itself: sigmoid cross-entropy, [`Target::Labels`].
-    Binary,
-    /// One number: squared error, [`Target::Value`].
-    Squared,
-}
-
-impl Loss {
-    const ALL: [Loss; 3] = [Loss::CrossEntropy, Loss::Binary, Loss::Squared];
-
-    /// The smallest error that a row learns from, less one.
-    const fn left_alone(self) -> i32 {
-        match self {
-            Loss::CrossEntropy | Loss::Binary => 1024,
-            Loss::Squared => 8,
-        }
-    }
-
-    /// Steps of the logit in which steps 2 to 4 count.
-    #[cfg(feature = "alloc")]
-    fn logit_steps(self) -> f64 {
-        match self {
-            Loss::CrossEntropy | Loss::Binary => core::f64::consts::LOG2_E * 256.0,
-            Loss::Squared => 4096.0,
-        }
-    }
-
-    /// The error that stands for 1.
-    #[cfg(feature = "alloc")]
-    fn one(self) -> f64 {
-        match self {
-            Loss::CrossEntropy | Loss::Binary => 32768.0,
-            Loss::Squared => 4096.0,
-        }
-    }
-}
 
 /// A linear layer in RAM that learns by stochastic gradient descent; arithmetic and bounds: the module's text.
 ///
@@ -544,78 +504,6 @@ fn greatest_common_divisor(mut a: u32, mut b: u32) -> u32 {
         (a, b) = (b, a % b);
     }
     a
-}
-
-/// Head record and initial state for a linear layer of real weights behind `features`. The largest weight becomes V = 16000,
-/// half of what int16 holds.
-#[cfg(feature = "alloc")]
-pub(crate) fn pack(
-    head: &crate::image::SgdDescription,
-    features: &crate::image::Value,
-) -> Result<(HeadRecord, alloc::vec::Vec<u8>), crate::image::WriteError> {
-    use crate::fixed_point::normalize;
-    use crate::image::WriteError;
-    const LARGEST_INITIAL: f64 = 16000.0;
-    let refused = |rule, value| WriteError::Refused { operator: "sgd head".into(), rule, value };
-    let (width, classes) = (features.len(), head.biases.len());
-    if classes == 0 || head.weights.len() != classes * width {
-        return Err(refused("needs classes * features weights, has", head.weights.len() as f64));
-    }
-    let input_scale = f64::from(features.scale);
-    let rows = head.weights.chunks_exact(width).zip(&head.biases);
-    let real = rows.flat_map(|(row, &bias)| {
-        row.iter().map(|&weight| f64::from(weight)).chain([f64::from(bias) / (f64::from(BIAS_INPUT) * input_scale)])
-    });
-    let magnitude = real
-        .clone()
-        .fold(0.0f64, |largest, weight| if weight.abs() > largest || weight.is_nan() { weight.abs() } else { largest });
-    if !magnitude.is_finite() {
-        return Err(refused("the weights hold NaN or infinity", magnitude));
-    }
-    // An all-zero head has no scale of its own: one step of one weight then moves a logit by at most 1/16.
-    let weight_scale =
-        if magnitude == 0.0 { 1.0 / (16.0 * 255.0 * input_scale) } else { magnitude * 256.0 / LARGEST_INITIAL };
-    let logit_scale = weight_scale * input_scale;
-    let (multiplier, exponent) = normalize(logit_scale * head.loss.logit_steps(), 16)
-        .filter(|(_, exponent)| (-47..=16).contains(exponent))
-        .ok_or_else(|| refused("the logit's scale is out of range", logit_scale))?;
-    let multiplier_shift = 16 - exponent;
-    let (rate, exponent) = normalize(head.learning_rate * input_scale * 256.0 / (weight_scale * head.loss.one()), 15)
-        .filter(|(_, exponent)| (-LARGEST_SHIFT..=-1).contains(exponent))
-        .ok_or_else(|| refused("the learning rate is too small or too large for these scales", head.learning_rate))?;
-    let state = real.map(|weight| {
-        let v = weight * 256.0 / weight_scale;
-        // Rounded half away from zero; core has no f64::round.
-        (v + 0.5f64.copysign(v)) as i16 + 128
-    });
-    let mut rates = alloc::vec![rate as u16; classes];
-    if !head.class_weights.is_empty() {
-        let largest = head.class_weights.iter().fold(0.0f32, |largest, &weight| largest.max(weight));
-        if head.class_weights.len() != classes {
-            return Err(refused("needs one weight for each class, has", head.class_weights.len() as f64));
-        }
-        if let Some(&weight) = head.class_weights.iter().find(|weight| !(weight.is_finite() && **weight > 0.0)) {
-            return Err(refused("the weight of a class must be above 0 and finite", weight.into()));
-        }
-        for (rate_of, weight) in rates.iter_mut().zip(&head.class_weights) {
-            *rate_of = (rate as f64 * f64::from(*weight) / f64::from(largest) + 0.5) as u16;
-        }
-    }
-    for &row in &head.frozen {
-        *rates.get_mut(row).ok_or_else(|| refused("a frozen row is none of the classes", row as f64))? |= FROZEN;
-    }
-    let halve_every = i32::try_from(head.halve_every)
-        .map_err(|_| refused("too many epochs between halvings of the rate", head.halve_every.into()))?;
-    let record = HeadRecord {
-        trainer: SgdHead::TRAINER,
-        classes: classes as u32,
-        features: width as u32,
-        constants: [multiplier as i32, multiplier_shift, rate as i32, -exponent, head.loss as i32, halve_every, 0, 0],
-        logit_scale: logit_scale as f32,
-        ..HeadRecord::default()
-    };
-    let state = state.chain(rates.into_iter().map(|rate| rate as i16));
-    Ok((record, state.flat_map(i16::to_le_bytes).collect()))
 }
 
 #[cfg(test)]
