@@ -63,6 +63,10 @@ bench-qat *arguments: setup
 bench-demo: setup
     {{ python }} tests/bench/bench_demo.py
 
+# Compare the heads' accuracies with the same learning in float, on real data
+bench-learning *arguments: setup
+    {{ python }} tests/bench/bench_learning.py {{ arguments }}
+
 # Compare `layers` random layers per operator with TFLM, bit by bit
 conformance layers="300": setup
     {{ python }} -m pytest -n 2 tests/conformance --layers {{ layers }}
