@@ -1,6 +1,6 @@
 //! How sure a prediction is: the softmax probability of its class, in integers.
 
-use super::sgd::EXPONENTIALS;
+use super::loss::EXPONENTIALS;
 
 /// `round(2^22 * 256 * log2(e))`.
 const LOG2_E: u64 = 1_549_082_005;

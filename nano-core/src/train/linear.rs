@@ -5,7 +5,27 @@
 
 use zerocopy::IntoBytes;
 
-use super::sgd::SATURATE_AT;
+use crate::Error;
+
+/// A |V| above it asks for all to be halved.
+pub(super) const HALVE_ABOVE: i32 = 32000;
+/// No |V| is above it: V + 128 fits int16.
+pub(super) const SATURATE_AT: i32 = i16::MAX as i32 - 128;
+/// Right shifts up to this one leave `2^(shift - 1)` an int32.
+pub(super) const LARGEST_SHIFT: i32 = 30;
+
+/// Refuses a stored weight with `|V| > largest`.
+pub(super) fn check_weight(stored: i16, largest: i32) -> Result<(), Error> {
+    let v = i32::from(stored) - 128;
+    if v.abs() <= largest { Ok(()) } else { Err(Error::Field { name: "head weight", value: v.into() }) }
+}
+
+/// V / 2, floored, of all weights: at twice their scale they are what they were.
+pub(super) fn halve(rows: &mut [i16]) {
+    for stored in rows {
+        *stored = (((i32::from(*stored) - 128) >> 1) + 128) as i16;
+    }
+}
 
 /// `sum (high byte of w) * (q - zero_point)` of each row [features + 1]; the last weight, the bias, has the input `bias_input`.
 pub(super) fn products(rows: &[i16], features: &[i8], zero_point: i32, bias_input: i32, sums: &mut [i32]) {

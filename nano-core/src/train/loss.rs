@@ -1,20 +1,38 @@
-//! The losses of [`SgdHead`](super::SgdHead).
+//! What heads that learn by gradient descent learn from: losses, and their errors in integers.
 
-/// What the outputs of an [`SgdHead`](super::SgdHead) mean, and so what they learn from.
+use crate::Error;
+use crate::train::Target;
+
+/// `round(2^15 * 2^(-j/256))`.
+pub(crate) const EXPONENTIALS: [u16; 256] = {
+    /// `2^63 * 2^(-1/256)`, rounded.
+    const STEP: u128 = 9_198_432_556_164_277_331;
+    let mut table = [0; 256];
+    let mut power = 1u128 << 63;
+    let mut index = 0;
+    while index < 256 {
+        table[index] = ((power + (1 << 47)) >> 48) as u16;
+        power = (power * STEP) >> 63;
+        index += 1;
+    }
+    table
+};
+
+/// What the outputs of a head mean, and so what they learn from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loss {
-    /// One class is right: softmax cross-entropy, [`Target::Class`](super::Target::Class).
+    /// One class is right: softmax cross-entropy, [`Target::Class`].
     CrossEntropy,
-    /// Each class is right or wrong by itself: sigmoid cross-entropy, [`Target::Labels`](super::Target::Labels).
+    /// Each class is right or wrong by itself: sigmoid cross-entropy, [`Target::Labels`].
     Binary,
-    /// One number: squared error, [`Target::Value`](super::Target::Value).
+    /// One number: squared error, [`Target::Value`].
     Squared,
 }
 
 impl Loss {
     pub(super) const ALL: [Loss; 3] = [Loss::CrossEntropy, Loss::Binary, Loss::Squared];
 
-    /// The smallest error that a row learns from, less one.
+    /// The smallest error that a row of [`SgdHead`](super::SgdHead) learns from, less one.
     pub(super) const fn left_alone(self) -> i32 {
         match self {
             Loss::CrossEntropy | Loss::Binary => 1024,
@@ -37,6 +55,86 @@ impl Loss {
         match self {
             Loss::CrossEntropy | Loss::Binary => 32768.0,
             Loss::Squared => 4096.0,
+        }
+    }
+
+    /// The most outputs that it has a target for.
+    pub(super) const fn most_outputs(self) -> u32 {
+        match self {
+            Loss::CrossEntropy => u32::MAX,
+            Loss::Binary => 32,
+            Loss::Squared => 1,
+        }
+    }
+
+    /// The target that [`Target::word`] made a word.
+    pub(super) fn target(self, word: u32) -> Target {
+        match self {
+            // A word that is no class is no class above either.
+            Loss::CrossEntropy => Target::Class(word.min(u16::MAX.into()) as u16),
+            Loss::Binary => Target::Labels(word),
+            Loss::Squared => Target::Value(word as i32),
+        }
+    }
+
+    /// Refuses a target of another kind, or of a class that `trainer` does not have.
+    pub(super) fn check(self, target: Target, classes: usize, trainer: &'static str) -> Result<(), Error> {
+        match (self, target) {
+            (Loss::CrossEntropy, Target::Class(label)) if usize::from(label) < classes => Ok(()),
+            (Loss::CrossEntropy, Target::Class(label)) => Err(Error::Label { label: label.into(), classes }),
+            (Loss::Binary, Target::Labels(labels)) => match u32::BITS - labels.leading_zeros() {
+                bits if bits as usize <= classes => Ok(()),
+                bits => Err(Error::Label { label: bits as usize - 1, classes }),
+            },
+            (Loss::Squared, Target::Value(_)) => Ok(()),
+            _ => Err(Error::Unsupported { trainer, request: "learn from a target of this kind" }),
+        }
+    }
+}
+
+/// The errors that targets make of logits, in their place: steps 2 to 4 of [`SgdHead`](super::SgdHead). A logit times `multiplier` over 2^`shift` is
+/// in the steps in which its loss counts ([`Loss`]); the target is one that [`Loss::check`] has passed.
+pub(super) fn errors(logits: &mut [i32], target: Target, multiplier: u64, shift: u32) {
+    match target {
+        Target::Class(label) => {
+            let largest = logits.iter().copied().max().unwrap_or(0);
+            let mut sum = 0;
+            for logit in &mut *logits {
+                *logit = power((u64::from(largest.abs_diff(*logit)) * multiplier) >> shift);
+                sum += *logit as u32;
+            }
+            let reciprocal = ((1 << 30) / sum.max(1)) as i32;
+            logits.iter_mut().for_each(|p| *p = (*p * reciprocal) >> 15);
+            logits[usize::from(label)] -= 1 << 15;
+        }
+        Target::Labels(labels) => {
+            for (class, logit) in logits.iter_mut().enumerate() {
+                let upper = (1 << 30) / ((1 << 15) + power((u64::from(logit.unsigned_abs()) * multiplier) >> shift));
+                let probability = if *logit < 0 { (1 << 15) - upper } else { upper };
+                *logit = probability - if labels >> class & 1 == 1 { 1 << 15 } else { 0 };
+            }
+        }
+        Target::Value(value) => {
+            let output = (i64::from(logits[0]) * multiplier as i64) >> shift;
+            logits[0] = (output - i64::from(value)).clamp(-(1 << 15), 1 << 15) as i32;
+        }
+    }
+}
+
+/// Step 3: `2^(-distance/256)` in Q15.
+fn power(distance: u64) -> i32 {
+    let distance = distance.min(i16::MAX as u64) as usize;
+    u32::from(EXPONENTIALS[distance & 255]).checked_shr((distance >> 8) as u32).unwrap_or(0) as i32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_the_rounded_power() {
+        for (index, &entry) in EXPONENTIALS.iter().enumerate() {
+            assert_eq!(f64::from(entry), (32768.0 * (-(index as f64) / 256.0).exp2()).round(), "entry {index}");
         }
     }
 }

@@ -6,6 +6,7 @@ pub(crate) mod lda;
 mod linear;
 mod loss;
 mod no_head;
+mod order;
 pub(crate) mod prototype;
 mod ring;
 mod sgd;

@@ -30,8 +30,9 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::Error;
 use crate::image::{HeadRecord, Image};
-use crate::train::linear;
-use crate::train::loss::Loss;
+use crate::train::linear::{self, HALVE_ABOVE, LARGEST_SHIFT, SATURATE_AT, check_weight};
+use crate::train::loss::{self, Loss};
+use crate::train::order::{self, FIRST_RANDOM};
 use crate::train::{FeatureRing, Head, HeadSizes, Target};
 
 const NAME: &str = "SgdHead";
@@ -39,30 +40,10 @@ const LARGEST_FEATURES: usize = 1 << 15;
 pub(super) const BIAS_INPUT: i32 = 128;
 /// In [`SgdHead::rates`]: this row does not learn.
 pub(super) const FROZEN: u16 = 1 << 15;
-const HALVE_ABOVE: i32 = 32000;
-pub(super) const SATURATE_AT: i32 = i16::MAX as i32 - 128;
-/// Right shifts up to this one leave `2^(shift - 1)` an int32.
-pub(super) const LARGEST_SHIFT: i32 = 30;
-const FIRST_RANDOM: u32 = 0x9E37_79B9;
 /// Words of state before the weights: exponent and random state, two each.
 const PREFIX: usize = 4;
 const EXPONENT: usize = 0;
 const RANDOM: usize = 2;
-
-/// `round(2^15 * 2^(-j/256))`.
-pub(crate) const EXPONENTIALS: [u16; 256] = {
-    /// `2^63 * 2^(-1/256)`, rounded.
-    const STEP: u128 = 9_198_432_556_164_277_331;
-    let mut table = [0; 256];
-    let mut power = 1u128 << 63;
-    let mut index = 0;
-    while index < 256 {
-        table[index] = ((power + (1 << 47)) >> 48) as u16;
-        power = (power * STEP) >> 63;
-        index += 1;
-    }
-    table
-};
 
 /// A linear layer in RAM that learns by stochastic gradient descent; arithmetic and bounds: the module's text.
 ///
@@ -118,12 +99,7 @@ impl<'a> SgdHead<'a> {
         }
         let known = usize::try_from(loss).ok().and_then(|loss| Loss::ALL.get(loss));
         let Some(&loss) = known else { return field("head loss", loss.into()) };
-        let most = match loss {
-            Loss::CrossEntropy => u32::MAX,
-            Loss::Binary => 32,
-            Loss::Squared => 1,
-        };
-        if record.classes > most {
+        if record.classes > loss.most_outputs() {
             return field("head outputs for its loss", record.classes.into());
         }
         if halve_every < 0 {
@@ -218,7 +194,9 @@ impl<'a> SgdHead<'a> {
     fn step_towards(&mut self, features: &[i8], target: Target, halvings: u32) -> Result<(), Error> {
         self.check(target)?;
         self.logits(features)?;
-        self.errors(target);
+        let [multiplier, multiplier_shift, ..] = self.record.constants;
+        let shift = multiplier_shift as u32 - self.word(EXPONENT);
+        loss::errors(self.scratch, target, multiplier as u64, shift);
         let rate_shift = self.record.constants[3] as u32 + self.word(EXPONENT);
         let shift = rate_shift.saturating_add(halvings).min(LARGEST_SHIFT as u32);
         let steepest = self.gradients(target);
@@ -269,16 +247,12 @@ impl<'a> SgdHead<'a> {
         let halve_every = self.record.constants[5] as u32;
         for epoch in 0..epochs {
             let halvings = epoch.checked_div(halve_every).unwrap_or(0);
-            let range = (count - 1).max(1);
-            let mut stride = 1 + self.next_random() % range;
-            while greatest_common_divisor(stride, count) != 1 {
-                stride = stride % range + 1;
-            }
-            let mut index = self.next_random() % count;
-            for _ in 0..count {
-                let (features, word) = ring.get(index as usize);
+            let mut random = self.word(RANDOM);
+            let indices = order::epoch(count, &mut random);
+            self.set_word(RANDOM, random);
+            for index in indices {
+                let (features, word) = ring.get(index);
                 self.step_towards(features, self.target(word), halvings)?;
-                index = (index + stride) % count;
             }
         }
         Ok(())
@@ -332,54 +306,10 @@ impl<'a> SgdHead<'a> {
         multiplier_shift.min(LARGEST_SHIFT - rate_shift) as u32
     }
 
-    /// Steps 2 to 4: the errors in place of the logits.
-    fn errors(&mut self, target: Target) {
-        let [multiplier, multiplier_shift, ..] = self.record.constants;
-        let multiplier = multiplier as u64;
-        let shift = multiplier_shift as u32 - self.word(EXPONENT);
-        match target {
-            Target::Class(label) => {
-                let largest = self.scratch.iter().copied().max().unwrap_or(0);
-                let mut sum = 0;
-                for logit in &mut *self.scratch {
-                    *logit = power((u64::from(largest.abs_diff(*logit)) * multiplier) >> shift);
-                    sum += *logit as u32;
-                }
-                let reciprocal = ((1 << 30) / sum.max(1)) as i32;
-                self.scratch.iter_mut().for_each(|p| *p = (*p * reciprocal) >> 15);
-                self.scratch[usize::from(label)] -= 1 << 15;
-            }
-            Target::Labels(labels) => {
-                for (class, logit) in self.scratch.iter_mut().enumerate() {
-                    let upper =
-                        (1 << 30) / ((1 << 15) + power((u64::from(logit.unsigned_abs()) * multiplier) >> shift));
-                    let probability = if *logit < 0 { (1 << 15) - upper } else { upper };
-                    *logit = probability - if labels >> class & 1 == 1 { 1 << 15 } else { 0 };
-                }
-            }
-            Target::Value(value) => {
-                let output = (i64::from(self.scratch[0]) * multiplier as i64) >> shift;
-                self.scratch[0] = (output - i64::from(value)).clamp(-(1 << 15), 1 << 15) as i32;
-            }
-        }
-    }
-
     fn halve(&mut self) {
-        for stored in &mut self.state[PREFIX..] {
-            *stored = (((i32::from(*stored) - 128) >> 1) + 128) as i16;
-        }
+        linear::halve(&mut self.state[PREFIX..]);
         self.set_word(EXPONENT, self.word(EXPONENT) + 1);
         self.measure();
-    }
-
-    /// Marsaglia's xorshift32.
-    fn next_random(&mut self) -> u32 {
-        let mut random = self.word(RANDOM);
-        random ^= random << 13;
-        random ^= random >> 17;
-        random ^= random << 5;
-        self.set_word(RANDOM, random);
-        random
     }
 }
 
@@ -417,26 +347,11 @@ impl<'a> Head<'a> for SgdHead<'a> {
     }
 
     fn target(&self, word: u32) -> Target {
-        match self.loss {
-            // A word that is no class is no class above either.
-            Loss::CrossEntropy => Target::Class(word.min(u16::MAX.into()) as u16),
-            Loss::Binary => Target::Labels(word),
-            Loss::Squared => Target::Value(word as i32),
-        }
+        self.loss.target(word)
     }
 
     fn check(&self, target: Target) -> Result<(), Error> {
-        let classes = self.classes();
-        match (self.loss, target) {
-            (Loss::CrossEntropy, Target::Class(label)) if usize::from(label) < classes => Ok(()),
-            (Loss::CrossEntropy, Target::Class(label)) => Err(Error::Label { label: label.into(), classes }),
-            (Loss::Binary, Target::Labels(labels)) => match u32::BITS - labels.leading_zeros() {
-                bits if bits as usize <= classes => Ok(()),
-                bits => Err(Error::Label { label: bits as usize - 1, classes }),
-            },
-            (Loss::Squared, Target::Value(_)) => Ok(()),
-            _ => Err(Error::Unsupported { trainer: NAME, request: "learn from a target of this kind" }),
-        }
+        self.loss.check(target, self.classes(), NAME)
     }
 
     fn learn(&mut self, features: &[i8], target: Target) -> Result<(), Error> {
@@ -484,36 +399,5 @@ impl<'a> Head<'a> for SgdHead<'a> {
 
     fn reset(&mut self) {
         self.reset();
-    }
-}
-
-/// Refuses a stored weight with `|V| > largest`.
-fn check_weight(stored: i16, largest: i32) -> Result<(), Error> {
-    let v = i32::from(stored) - 128;
-    if v.abs() <= largest { Ok(()) } else { Err(Error::Field { name: "head weight", value: v.into() }) }
-}
-
-/// Step 3: `2^(-distance/256)` in Q15.
-fn power(distance: u64) -> i32 {
-    let distance = distance.min(i16::MAX as u64) as usize;
-    u32::from(EXPONENTIALS[distance & 255]).checked_shr((distance >> 8) as u32).unwrap_or(0) as i32
-}
-
-fn greatest_common_divisor(mut a: u32, mut b: u32) -> u32 {
-    while b != 0 {
-        (a, b) = (b, a % b);
-    }
-    a
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_table_is_the_rounded_power() {
-        for (index, &entry) in EXPONENTIALS.iter().enumerate() {
-            assert_eq!(f64::from(entry), (32768.0 * (-(index as f64) / 256.0).exp2()).round(), "entry {index}");
-        }
     }
 }

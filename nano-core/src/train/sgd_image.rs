@@ -1,7 +1,8 @@
 //! What [`SgdHead`](super::SgdHead) finds in an image, made from real weights.
 
 use super::SgdHead;
-use super::sgd::{BIAS_INPUT, FROZEN, LARGEST_SHIFT};
+use super::linear::LARGEST_SHIFT;
+use super::sgd::{BIAS_INPUT, FROZEN};
 use crate::image::HeadRecord;
 
 /// Head record and initial state for a linear layer of real weights behind `features`. The largest weight becomes V = 16000,
