@@ -113,20 +113,22 @@ def test_refused_requests_change_nothing(learner: Device) -> None:
         learner.train(1)
     learner.learn(right, 2)
     before = learner.head_state()
+    # What the client itself refuses is sent all the same.
     for wrong in (right[1:], np.append(right, np.int8(0)), right[:0]):
         message = f"the input has {wrong.size} bytes, the model needs {right.size}"
-        with pytest.raises(DeviceError, match=f"'predict': {message}"):
-            learner.predict(wrong)
-        with pytest.raises(DeviceError, match=f"'profile': {message}"):
-            learner.profile(wrong)
-        with pytest.raises(DeviceError, match=f"'learn': {message}"):
-            learner.learn(wrong, 0)
+        for request, answer, label in (
+            ("predict", "prediction", {}),
+            ("profile", "profile", {}),
+            ("learn", "learned", {"label": 0}),
+        ):
+            with pytest.raises(DeviceError, match=f"{request!r}: {message}"):
+                learner._ask(request, answer, input=wrong.tobytes(), **label)
     with pytest.raises(DeviceError, match="'learn': label 4 is not below the number of classes, 4"):
-        learner.learn(right, 4)
+        learner._ask("learn", "learned", input=right.tobytes(), label=4)
     with pytest.raises(DeviceError, match=r"longer than the [0-9]+ bytes this model's requests have"):
-        learner.predict(np.zeros(100_000, np.int8))
+        learner._ask("predict", "prediction", input=bytes(100_000))
     with pytest.raises(OverflowError):
-        learner.learn(right, -1)
+        learner._ask("learn", "learned", input=right.tobytes(), label=-1)
     assert learner.head_state() == before
     assert learner.learn(right, 3) == 2, "the ring has changed"
 

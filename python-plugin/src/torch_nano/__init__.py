@@ -15,8 +15,20 @@ from torch import nn as _nn
 
 from . import heads
 from .convert import to_nano
-from .device.client import Device, DeviceError, DeviceInfo, Prediction
+from .device.answers import DeviceInfo, DeviceSettings, DeviceStats, LogEntry, Prediction
+from .device.client import Device
+from .device.errors import (
+    ConnectionFailed,
+    ConnectionLost,
+    DeviceError,
+    DeviceRestarted,
+    DeviceTimeout,
+    LabelError,
+    WrongModelError,
+)
+from .device.fitting import FitResult
 from .device.qemu import BoardError, BoardStopped, BoardTimeout, QemuBoard
+from .device.streams import SimulatedBoard
 from .errors import (
     CaptureError,
     CheckpointError,
@@ -73,22 +85,31 @@ __all__ = [
     "BoardTimeout",
     "CaptureError",
     "CheckpointError",
+    "ConnectionFailed",
+    "ConnectionLost",
     "Device",
     "DeviceError",
     "DeviceInfo",
+    "DeviceRestarted",
+    "DeviceSettings",
+    "DeviceStats",
+    "DeviceTimeout",
     "EarlyStopping",
     "EpochRecord",
     "ExportError",
     "FeatureExtractor",
     "FileFormatError",
     "FitError",
+    "FitResult",
     "FreezeError",
     "HeadError",
     "History",
     "InputError",
+    "LabelError",
     "LayerDifference",
     "LayerSummary",
     "LdaHead",
+    "LogEntry",
     "ModuleNameError",
     "NanoModule",
     "NonFiniteError",
@@ -98,6 +119,7 @@ __all__ = [
     "QemuBoard",
     "QuantizationError",
     "SgdHead",
+    "SimulatedBoard",
     "StopTraining",
     "Summary",
     "TorchNanoError",
@@ -106,6 +128,7 @@ __all__ = [
     "UnsupportedError",
     "UnsupportedNode",
     "VerifyReport",
+    "WrongModelError",
     "compare_model_features",
     "coral_alignment",
     "coral_loss",

@@ -1,193 +1,282 @@
-"""The client of a device: the requests of the protocol over any byte stream."""
+"""The client of a device: what a user asks, over any transport."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from torch_nano import _native
-from torch_nano.errors import TorchNanoError
+from .. import _native
+from ..errors import HeadError
+from ..heads import Head, head_of
+from . import fitting
+from .answers import DeviceInfo, DeviceSettings, Prediction, confidence_of
+from .conversation import Conversation, Observer
+from .errors import DeviceError
+from .fitting import FitResult
+from .progress import Progress
+from .samples import Input, Label, Samples
+from .streams import Stream
 
-_FRAME_END = b"\0"
-_CHUNK = 1 << 16
+__all__ = ["Device", "DeviceError", "DeviceInfo", "Observer", "Prediction", "Stream"]
 
-
-class Stream(Protocol):
-    """A byte stream to a device, such as :class:`torch_nano.device.qemu.QemuBoard`."""
-
-    def read(self, size: int) -> bytes:
-        """Waits for 1 to ``size`` bytes."""
-
-    def write(self, data: bytes) -> None:
-        """Sends all of ``data``."""
-
-    def close(self) -> None:
-        """Ends the connection."""
+_LOGIT = np.dtype("<i4")
 
 
-class DeviceError(TorchNanoError):
-    """The device refused a request, with its state unchanged, or answered something else than asked."""
+class Device(Conversation):
+    """A device that runs a model and goes on learning; a context manager that closes the connection.
 
+    An input is one sample: a tensor or array of floats in torch's layout (`nano` quantizes it), an int8
+    tensor in torch's layout, or an int8 array of numpy's in the device's order (height, width, channels). A
+    label is a class, by index or by name; a list of bools for a head with several right classes; a float for
+    one that gives a number.
 
-@dataclass(frozen=True)
-class DeviceInfo:
-    """What a device says of itself."""
-
-    #: Version of the protocol.
-    protocol: int
-    #: CRC-32 of the model's image: :attr:`torch_nano.NanoModule.id` of the same model.
-    model_id: int
-    #: Name of the model.
-    name: str
-    #: Bytes of one input.
-    input_length: int
-    #: Bytes of one output; with a head these are the features.
-    output_length: int
-    #: Classes of the head, 0 without one.
-    classes: int
-    #: How many labelled features the device keeps.
-    ring_capacity: int
-    #: Bytes of arena.
-    arena_length: int
-    #: Bytes of inputs, tensors or states that one frame takes; longer ones travel in parts.
-    frame_length: int
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a device made of one input."""
-
-    #: Index of the largest logit or output.
-    label: int
-    #: The graph's output, int8 [elements]; with a head: the features.
-    output: NDArray[np.int8]
-    #: The head's logits, int32 [classes]; empty without a head.
-    logits: NDArray[np.int32]
-    #: Instructions (emulated board) or cycles the run took.
-    ticks: int
-
-
-class Device:
-    """A device behind a byte stream; a context manager that closes the stream.
-
-    Inputs are int8 arrays with the elements of one input in the device's layout (height, width, channels).
+    A request whose answer does not come (:class:`ConnectionLost`, :class:`DeviceTimeout`) may be repeated: it
+    carries a number, and the device executes it once. Serial ports and sockets that are lost are opened again
+    by themselves for `timeout` seconds, and the request is sent again.
 
     Args:
-        stream: the connection. It is asked at once what model the device runs.
+        connection: a serial port ("/dev/ttyACM0", "COM3"), "socket://host:port", "sim" (a device simulated in
+            this process), "qemu" (the emulated rv32imc board), or an open stream.
+        nano: the model, or its image. "sim" and "qemu" run it; another device is refused if its model is
+            another. Float inputs and :meth:`head` need it.
+        timeout: seconds to wait for an answer, or for a lost connection to come back.
+        baudrate: of a serial port; USB takes no notice of it.
+        flash: for "sim" and "qemu": a file for what the device saves; None: that is forgotten with it.
+        progress: whether long requests show a bar; None: on a terminal.
 
     Raises:
+        ConnectionFailed: there is no such connection, or it is busy.
+        DeviceTimeout: nobody answers.
         DeviceError: the device speaks another version of the protocol.
+        WrongModelError: it runs another model than `nano`.
+
+    >>> import torch, torch_nano as tn
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    >>> x, y = torch.randn(64, 4), torch.arange(64) % 3
+    >>> labels = ["walk", "run", "rest"]
+    >>> nano = tn.to_nano(model, x, calibrate=x, labels=labels, head=tn.heads.Sgd())
+    >>> with tn.Device("sim", nano=nano) as device:
+    ...     _ = device.fit(x, y, epochs=5)
+    ...     device.save()
+    ...     state = device.head_state()
+    1
+    >>> nano.head.fit(nano.features_int8(x), y, epochs=5)
+    >>> nano.head.state() == state
+    True
     """
 
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-        self._received = bytearray()
-        self._sequence = 0
-        self._model_id: int | None = None
-        answer = self._ask("info", "info")
-        #: What the device said of itself when the connection was made.
-        self.info = DeviceInfo(**{field.name: answer[field.name] for field in fields(DeviceInfo)})
-        self._model_id = self.info.model_id
-
-    def predict(self, input: NDArray[np.int8]) -> Prediction:
+    def predict(self, input: Input) -> Prediction:
         """Runs the model on one input.
 
         Raises:
-            DeviceError: the input has the wrong length.
+            InputError: wrong shape or dtype.
         """
-        answer = self._ask("predict", "prediction", input=self._send_start(input.tobytes()))
+        answer = self._run("predict", "prediction", self._bytes(input))
         output = np.frombuffer(self._whole("output", answer["output"], self.info.output_length), np.int8)
-        logits = np.frombuffer(
-            self._whole("logits", answer["logits"], 4 * self.info.classes), np.dtype("<i4")
+        logits = np.frombuffer(self._whole("logits", answer["logits"], 4 * self.info.classes), _LOGIT)
+        label = answer["class"]
+        names = self.labels
+        return Prediction(
+            *(label, names[label] if label < len(names) else "", confidence_of(answer), answer["known"]),
+            *(output, logits, answer["ticks"]),
         )
-        return Prediction(answer["class"], output, logits, answer["ticks"])
 
-    def profile(self, input: NDArray[np.int8]) -> list[int]:
-        """Runs the model on one input; instructions (emulated board) or cycles of each layer."""
-        answer = self._ask("profile", "profile", input=self._send_start(input.tobytes()))
-        layers = self._whole("layers", answer["layers"])
+    def features(self, input: Input) -> NDArray[np.int8]:
+        """What the head sees of one input (without a head: the output), int8 [elements].
+
+        Raises:
+            InputError: wrong shape or dtype.
+        """
+        answer = self._run("features", "features", self._bytes(input))
+        return np.frombuffer(self._whole("output", answer["output"], self.info.output_length), np.int8)
+
+    def profile(self, input: Input) -> list[int]:
+        """Runs the model on one input; instructions (emulated board) or cycles of each layer.
+
+        Raises:
+            InputError: wrong shape or dtype.
+        """
+        answer = self._run("profile", "profile", self._bytes(input))
+        layers = self._whole("layers", answer["layers"], 4 * self.info.layers)
         return [int(ticks) for ticks in np.frombuffer(layers, np.dtype("<u4"))]
 
-    def learn(self, input: NDArray[np.int8], label: int) -> int:
-        """Keeps the features of one input with its label for :meth:`train`; returns how many there are now.
+    def learn(self, input: Input, label: Label) -> int:
+        """Learns one sample; returns how many the device now keeps for :meth:`train` (0: learnt at once).
 
         Raises:
-            DeviceError: no trainable head, or an unknown label.
+            InputError: wrong shape or dtype.
+            LabelError: there is no such class.
+            DeviceError: no trainable head, or one that learns from other labels.
         """
-        answer = self._ask("learn", "learned", input=self._send_start(input.tobytes()), label=label)
-        return int(answer["samples"])
+        self._require_head()
+        return self._learn(self._bytes(input), self._target(label))
+
+    def fit(
+        self, data: Input | Samples, labels: Any = None, *, epochs: int = 20, progress: bool | None = None
+    ) -> FitResult:
+        """Learns a whole data set, then trains or commits as the model's trainer needs; shows progress.
+
+        A head that learns in epochs trains on what its ring keeps, older samples included. Data that do not
+        fit its ring travel once per epoch, part by part, with one epoch of training on each part.
+
+        Args:
+            data, labels: inputs [N, ...] with labels [N], or pairs (inputs, labels), such as a DataLoader's,
+                in batches or one by one, with `labels` left out.
+            epochs: passes of a head that learns in epochs; others need one.
+            progress: whether to show a bar; None: as the device does.
+
+        Raises:
+            InputError: wrong shapes or dtypes, or no sample.
+            LabelError: a label that is no class. Nothing has been learnt then.
+            DeviceError: no trainable head.
+        """
+        self._require_head()
+        return fitting.fit(
+            self, data, labels, epochs, self._progress if progress is None else Progress(progress)
+        )
 
     def train(self, epochs: int) -> int:
-        """Trains the head for ``epochs`` passes over what was learnt; returns instructions or cycles taken.
+        """Trains the head for `epochs` passes over what was learnt; returns instructions or cycles taken.
 
         Raises:
-            DeviceError: no trainable head, or nothing learnt yet.
+            DeviceError: no trainable head, nothing learnt yet, or a head that learns without epochs.
         """
-        return int(self._ask("train", "trained", epochs=epochs)["ticks"])
+        return int(self._change("train", "trained", epochs=epochs)["ticks"])
+
+    def commit(self) -> int:
+        """Makes what was learnt count, in a head that learns sums; returns instructions or cycles taken.
+
+        Raises:
+            DeviceError: no trainable head, or too little was learnt.
+        """
+        return int(self._change("commit", "committed")["ticks"])
+
+    def undo(self) -> None:
+        """Takes back the latest change of the head, or the latest sample learnt. Once.
+
+        Raises:
+            DeviceError: there is nothing to take back.
+        """
+        self._change("undo", "done")
+        self._refresh()
+
+    def add_class(self, name: str) -> int:
+        """Adds a class that is then learnt by samples; returns its index.
+
+        Raises:
+            DeviceError: no room, a name that is taken or too long, or a head that cannot add classes.
+        """
+        index = int(self._change("add_class", "class_added", name=name)["class"])
+        self._refresh()
+        return index
+
+    def forget(self, label: int | str) -> None:
+        """Forgets what was learnt of a class; its index and name stay.
+
+        Raises:
+            LabelError: there is no such class.
+            DeviceError: a head that cannot forget.
+        """
+        self._require_head()
+        self._change("forget", "done", class_index=self._class(label))
+
+    def save(self, *, replace: bool = False) -> int:
+        """Saves head, names and settings in flash; returns how many times that flash was saved to.
+
+        Args:
+            replace: also if the flash holds the head of another model.
+
+        Raises:
+            DeviceError: no flash, a worn one, or the head of another model without `replace`.
+        """
+        count = int(self._ask("save", "saved", replace=replace)["count"])
+        self._refresh()
+        return count
+
+    def load(self) -> int:
+        """Back to the head, names and settings in flash; returns the how-many-eth save that was.
+
+        Raises:
+            DeviceError: nothing is saved, or the head of another model.
+        """
+        count = int(self._change("load", "loaded")["count"])
+        self._refresh()
+        return count
+
+    def reset(self) -> None:
+        """Puts the head back to the image's, and forgets what was learnt."""
+        self._change("reset", "done")
+        self._refresh()
 
     def head_state(self) -> bytes:
-        """The head's whole state, as :meth:`torch_nano.heads.SgdHead.state` has it.
+        """The head's whole state, as :meth:`torch_nano.heads.Head.state` has it.
 
         Raises:
             DeviceError: no trainable head.
         """
-        return self._whole("head", b"")
+        return self._whole("head", b"", self.info.head_length or None)
 
-    def reset(self) -> None:
-        """Puts the head back to the image's, and forgets what was learnt."""
-        self._ask("reset", "done")
+    def head(self) -> Head:
+        """The device's head as an nn.Module: `nano.head`, into which its state is loaded.
 
-    def close(self) -> None:
-        """Closes the stream."""
-        self._stream.close()
+        (If `nano` was given as an image: a new module.)
 
-    def __enter__(self) -> Self:
-        return self
+        Raises:
+            HeadError: the client does not know the model.
+            DeviceError: no trainable head.
+        """
+        state = self.head_state()
+        if self._image is None:
+            raise HeadError(
+                "to make a module of a head the client must know its model: Device(..., nano=nano)"
+            )
+        head = head_of(self._image) if self._nano is None else self._nano.head
+        assert head is not None, "a device with a head runs a model with one"
+        head.load(state)
+        return head
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def write_head(self, head: Head | bytes) -> None:
+        """Puts a head, or its state, on the device; checked by CRC-32. The old one stays until all is there.
 
-    def _send_start(self, input: bytes) -> bytes:
-        """Sends what of an input one frame does not take; returns the rest, for the request itself."""
-        limit = self.info.frame_length
-        # What has the wrong length is for the device to refuse.
-        if len(input) != self.info.input_length or len(input) <= limit:
-            return input
-        start = (len(input) - 1) // limit * limit
-        for offset in range(0, start, limit):
-            self._ask("input", "received", offset=offset, bytes=input[offset : offset + limit])
-        return input[start:]
+        Raises:
+            HeadError: it has another size than the device's.
+            DeviceError: it is no state of this model's head; the device's is as before.
+        """
+        self._require_head()
+        state = head if isinstance(head, bytes) else head.state()
+        if len(state) != self.info.head_length:
+            raise HeadError(
+                f"the head has {len(state)} bytes; that of the model on the device, {self.info.name!r}, has "
+                f"{self.info.head_length}: give one of the same model"
+            )
+        size = self.info.frame_length
+        with self._progress.bar("head", len(state)) as advance:
+            for offset in range(0, len(state), size):
+                part = state[offset : offset + size]
+                self._ask("write_head", "received", offset=offset, bytes=part)
+                advance(len(part))
+        self._change("replace_head", "done", seen={"state": state}, checksum=_native.crc32(state))
+        self._refresh()
 
-    def _whole(self, block: str, start: bytes, length: int | None = None) -> bytes:
-        """All of a block, of which ``start`` has arrived; ``length`` bytes if that is known."""
-        while length is None or len(start) < length:
-            part = self._ask("read", "part", block=block, offset=len(start))
-            start, length = start + part["bytes"], part["length"]
-        return start
+    def configure(
+        self, *, rejection: float | None = None, save_interval: int | None = None
+    ) -> DeviceSettings:
+        """Sets how the device behaves; what is not given stays. :meth:`save` makes it last.
 
-    def _ask(self, request: str, response: str, **fields: Any) -> dict[str, Any]:
-        # From 1 to 65535: 0 is for requests without a number.
-        self._sequence = self._sequence % 0xFFFF + 1
-        sequence, model_id = self._sequence, self._model_id
-        self._stream.write(_native.encode_request(request, sequence=sequence, model_id=model_id, **fields))
-        answer = _native.decode_response(self._frame())
-        kind = answer.pop("kind")
-        if kind == "refused":
-            raise DeviceError(f"the device refused the request {request!r}: {answer['reason']}")
-        if kind != response:
-            raise DeviceError(f"the device answered {kind!r} to the request {request!r}")
-        return answer
+        Args:
+            rejection: predictions less sure than this, 0 to 1, are of no known class.
+            save_interval: the device saves by itself after so many changes of its head; 0: never.
 
-    def _frame(self) -> bytes:
-        """The next frame, without its end byte."""
-        while _FRAME_END not in self._received:
-            self._received += self._stream.read(_CHUNK)
-        frame, _, rest = self._received.partition(_FRAME_END)
-        self._received = rest
-        return bytes(frame)
+        Raises:
+            ValueError: a rejection that is no probability, or an interval below 0.
+        """
+        now = self.settings
+        wanted = DeviceSettings(
+            now.rejection if rejection is None else rejection,
+            now.save_interval if save_interval is None else save_interval,
+        )
+        self._ask("configure", "done", **wanted.request())
+        self._refresh()
+        return self.settings

@@ -21,6 +21,7 @@ _IMAGE_HEADER = 0x6E616E6F
 _MEMORY_START = 0x8000_0000
 # QEMU's flash banks have this many bytes, and want all of them.
 _FLASH_LENGTH = 32 << 20
+_FLASH_IN_USE = 1 << 20
 _KEPT_OUTPUT = 1000
 
 
@@ -78,14 +79,18 @@ class QemuBoard:
         image_start, image_room = _image_place(_ELF)
         if len(image) > image_room:
             raise BoardError(f"the image has {len(image)} bytes; the emulated board's flash has {image_room}")
-        drive = [] if flash is None else ["-drive", _flash_drive(Path(flash))]
+        file = None if flash is None else _flash_file(Path(flash))
 
         self._socket, board_socket = socket.socketpair()
         self._messages = tempfile.TemporaryFile()  # noqa: SIM115, closed by _stop
-        with board_socket, tempfile.TemporaryFile() as image_file:
+        with board_socket, tempfile.TemporaryFile() as image_file, tempfile.TemporaryFile() as blank:
             image_file.write(image)
             image_file.flush()
-            files = (board_socket.fileno(), image_file.fileno())
+            # Erased as far as the board uses it: erasing is slow there.
+            blank.write(b"\xff" * _FLASH_IN_USE)
+            blank.truncate(_FLASH_LENGTH)
+            files = (board_socket.fileno(), image_file.fileno(), blank.fileno())
+            flash_file = f"/dev/fd/{files[2]}" if file is None else _escaped(file)
             self._process = subprocess.Popen(
                 [
                     *(qemu, "-machine", "virt", "-bios", "none", "-nodefaults", "-display", "none"),
@@ -98,7 +103,7 @@ class QemuBoard:
                     *("-device", "virtserialport,nr=1,chardev=stream"),
                     # Panics and traps: kept apart from the stream.
                     *("-chardev", "stdio,id=text,signal=off", "-serial", "chardev:text"),
-                    *drive,
+                    *("-drive", f"if=pflash,unit=1,format=raw,file={flash_file}"),
                     # Not as `-kernel`, which QEMU leaves out where there is a second flash bank.
                     *("-device", f"loader,file={_escaped(_ELF)}"),
                     *("-device", f"loader,file=/dev/fd/{files[1]},addr={image_start:#x},force-raw=on"),
@@ -198,8 +203,8 @@ def _stop(process: subprocess.Popen[bytes], stream: socket.socket, messages: IO[
     messages.close()
 
 
-def _flash_drive(file: Path) -> str:
-    """QEMU's option for the flash bank that `esp32-app/virt/src/flash.rs` uses, in a file of its size."""
+def _flash_file(file: Path) -> Path:
+    """The file for the flash bank that `esp32-app/virt/src/flash.rs` uses, which has its size."""
     if not file.exists():
         with file.open("xb") as new:
             new.write(b"\xff" * _FLASH_LENGTH)  # erased
@@ -207,7 +212,7 @@ def _flash_drive(file: Path) -> str:
         raise BoardError(
             f"{file} has {file.stat().st_size} bytes; a file for the board's flash has {_FLASH_LENGTH}"
         )
-    return f"if=pflash,unit=1,format=raw,file={_escaped(file)}"
+    return file
 
 
 def _escaped(file: Path) -> str:

@@ -1,0 +1,254 @@
+"""A connection to a device: what every request needs of it, and what is known of the device."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from .. import _native
+from .answers import DeviceInfo, DeviceSettings, DeviceStats, LogEntry
+from .errors import ConnectionLost, DeviceError, DeviceRestarted, DeviceTimeout, WrongModelError
+from .link import Link
+from .progress import Progress
+from .samples import Input, class_index, input_bytes, label_fields
+from .streams import Stream
+from .transports import transport_of
+
+if TYPE_CHECKING:
+    from ..module import NanoModule
+
+
+class Observer(Protocol):
+    """What is told of each request that changes what a device has learnt, such as a record."""
+
+    def before(self, request: str, fields: dict[str, Any]) -> None:
+        """The request is about to be sent."""
+
+    def after(self, request: str, answer: dict[str, Any] | None, error: Exception | None) -> None:
+        """It was answered, refused, or left without an answer."""
+
+
+class Conversation:
+    """A device that is connected, without its requests; see :class:`torch_nano.Device`."""
+
+    def __init__(
+        self,
+        connection: str | Path | Stream,
+        *,
+        nano: NanoModule | bytes | None = None,
+        timeout: float = 30.0,
+        baudrate: int = 115200,
+        flash: str | Path | None = None,
+        progress: bool | None = None,
+    ) -> None:
+        image = nano if nano is None or isinstance(nano, bytes) else nano.image
+        self._image = image
+        self._nano = None if isinstance(nano, bytes) else nano
+        file = None if flash is None else Path(flash)
+        transport = transport_of(connection, image, timeout=timeout, baudrate=baudrate, flash=file)
+        given = None if isinstance(connection, str | Path) else connection
+        self._link = Link(transport, given, timeout)
+        self._progress = Progress(progress)
+        self._names: tuple[str, ...] | None = None
+        self._latest_run: tuple[str, bytes, dict[str, Any]] | None = None
+        #: Told of each change; see :func:`torch_nano.record`.
+        self.observers: list[Observer] = []
+        try:
+            self._refresh()
+            self._require_model()
+            self._link.counted = self.stats().requests
+            self._link.model_id = self.info.model_id
+        except BaseException:
+            if given is None:
+                self._link.stream.close()
+            raise
+
+    @property
+    def info(self) -> DeviceInfo:
+        """What the device says of itself, as of its latest change."""
+        return self._info
+
+    @property
+    def settings(self) -> DeviceSettings:
+        """How the device behaves."""
+        return self._settings
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of its classes, "" for one without a name."""
+        if self._names is None:
+            classes = range(self.info.classes)
+            self._names = tuple(self._ask("class_name", "class_name", class_index=k)["name"] for k in classes)
+        return self._names
+
+    @property
+    def log(self) -> deque[LogEntry]:
+        """This client's latest 1,000 requests, in order. (The device counts its own: :meth:`stats`.)"""
+        return self._link.log
+
+    def stats(self) -> DeviceStats:
+        """Counters since the device's start."""
+        return DeviceStats.of(self._ask("stats", "stats"))
+
+    def reconnect(self) -> bool:
+        """Opens the connection anew ("sim" and "qemu": starts the device anew, with its flash file).
+
+        A request that was left without an answer is sent again first; repeat it to get its answer.
+
+        Returns:
+            Whether the device has restarted since, and so has the head that was saved last.
+
+        Raises:
+            ConnectionFailed: it cannot be opened.
+            WrongModelError: another device is there.
+        """
+        self._link.reopen()
+        restarted = self._restarted()
+        self._refresh()
+        self._require_model()
+        return restarted
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._link.stream.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _ask(self, request: str, response: str, **fields: Any) -> dict[str, Any]:
+        try:
+            answer = self._link.ask(request, response, **fields)
+        except DeviceError as error:
+            if not isinstance(error, ConnectionLost | DeviceTimeout):
+                self._require_no_restart(request, error)
+            raise
+        self._require_no_restart(request, None)
+        return answer
+
+    def _change(
+        self, request: str, response: str, *, seen: dict[str, Any] | None = None, **fields: Any
+    ) -> dict[str, Any]:
+        """A request that changes what was learnt; observers see the fields `seen` of it, or all."""
+        return self._observed(
+            request, fields if seen is None else seen, lambda: self._ask(request, response, **fields)
+        )
+
+    def _learn(self, input: bytes, target: dict[str, Any]) -> int:
+        """Learns an input with a label as :func:`label_fields` gives it."""
+        ((kind, value),) = target.items()
+        seen = {"input": input, "kind": kind, "target": value}
+        answer = self._observed("learn", seen, lambda: self._run("learn", "learned", input, **target))
+        return int(answer["samples"])
+
+    def _observed(
+        self, request: str, seen: dict[str, Any], act: Callable[[], dict[str, Any]]
+    ) -> dict[str, Any]:
+        for observer in self.observers:
+            observer.before(request, seen)
+        try:
+            answer = act()
+        except Exception as error:
+            for observer in self.observers:
+                observer.after(request, None, error)
+            raise
+        for observer in self.observers:
+            observer.after(request, answer, None)
+        return answer
+
+    def _run(self, request: str, response: str, input: bytes, **fields: Any) -> dict[str, Any]:
+        """A request with an input, of which what one frame does not take is sent before."""
+        limit = self.info.frame_length
+        start = max(len(input) - 1, 0) // limit * limit
+        fields = {**fields, "input": input[start:]}
+        run = (request, input, fields)
+        # A repeated request must find its number still the latest.
+        repeated = self._latest_run == run and self._link.is_open(request, fields)
+        self._latest_run = run
+        if start and repeated:
+            try:
+                return self._ask(request, response, **fields)
+            except DeviceError as error:
+                # The device does not have the other parts any more.
+                if error.failure != "Input":
+                    raise
+        with self._progress.bar(request, start) as advance:
+            for offset in range(0, start, limit):
+                self._ask("input", "received", offset=offset, bytes=input[offset : offset + limit])
+                advance(limit)
+        return self._ask(request, response, **fields)
+
+    def _whole(self, block: str, start: bytes, length: int | None = None) -> bytes:
+        """All of a block, of which `start` has arrived; `length` bytes if that is known.
+
+        Raises:
+            DeviceError: it changed meanwhile.
+        """
+        changes = None
+        while length is None or len(start) < length:
+            part = self._ask("read", "part", block=block, offset=len(start))
+            if changes not in (None, part["changes"]):
+                raise DeviceError(f"the {block} changed while it was read; is there another client?")
+            changes = part["changes"]
+            start, length = start + part["bytes"], part["length"]
+        return start
+
+    def _bytes(self, input: Input) -> bytes:
+        return input_bytes(input, self.info.input_length, self._nano)
+
+    def _target(self, label: Any) -> dict[str, Any]:
+        return label_fields(label, self.info.classes, self.labels if isinstance(label, str) else ())
+
+    def _class(self, label: int | str) -> int:
+        return class_index(label, self.info.classes, self.labels if isinstance(label, str) else ())
+
+    def _refresh(self) -> None:
+        answer = self._ask("info", "info")
+        self._info, self._settings = DeviceInfo.of(answer), DeviceSettings.of(answer)
+        self._names = None
+
+    def _require_head(self) -> None:
+        if self.info.classes == 0:
+            raise DeviceError("the model on the device has no trainable head", "NoHead")
+
+    def _require_model(self) -> None:
+        info = self.info
+        if self._image is not None:
+            model = _native.Model(self._image)
+            wanted, name = model.id, model.name
+        elif self._link.model_id is not None:
+            wanted, name = self._link.model_id, "the model before"
+        else:
+            return
+        if info.model_id != wanted:
+            there = f"{info.name!r}, model {info.model_id:08x}"
+            raise WrongModelError(
+                f"the device runs {there}; expected {name!r}, model {wanted:08x}. Give its nano, or "
+                "export this one, build the firmware and flash it",
+                "Model",
+            )
+
+    def _require_no_restart(self, request: str, error: DeviceError | None) -> None:
+        if self._link.reopened and self._restarted():
+            self._refresh()
+            head = "the head that was saved last" if self.info.restored else "the head of its image"
+            outcome = "was executed" if error is None else f"was refused ({error})"
+            raise DeviceRestarted(
+                f"the connection was lost, and the device has restarted: it has {head}, and no samples. "
+                f"The request {request!r} {outcome} after that"
+            ) from error
+
+    def _restarted(self) -> bool:
+        """Whether the device counts fewer requests than it answered."""
+        self._link.reopened = False
+        counted = self.stats().requests
+        restarted = counted < self._link.counted
+        self._link.counted = counted
+        return restarted

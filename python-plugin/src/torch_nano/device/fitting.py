@@ -1,0 +1,57 @@
+"""A whole data set, learnt by a device."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from itertools import chain, islice, repeat
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+from .progress import Progress
+from .samples import Input, Samples, batches
+
+if TYPE_CHECKING:
+    from .client import Device
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What :meth:`torch_nano.Device.fit` did."""
+
+    #: Samples sent; data that do not fit the device's ring are sent once per epoch.
+    sent: int
+    #: Epochs over the ring; 0 of a head that learns without.
+    epochs: int
+    #: Instructions or cycles of training or commit.
+    ticks: int
+    seconds: float
+
+
+def fit(device: Device, data: Input | Samples, labels: Any, epochs: int, progress: Progress) -> FitResult:
+    """See :meth:`torch_nano.Device.fit`."""
+    if epochs < 1:
+        raise InputError(f"epochs is {epochs}; expected 1 or more")
+    start = time.perf_counter()
+    # All are looked at before the device learns the first.
+    pairs = batches(data, labels, device.info.input_length, device._nano)
+    samples = [(input, device._target(label)) for input, label in pairs]
+    if not samples:
+        raise InputError("there is no sample to learn from")
+    places = device.info.ring_capacity
+    parts = -(-len(samples) * epochs // places) if places and len(samples) > places else 1
+    sent = places * parts if parts > 1 else len(samples)
+    # Whole rings, so that each sample counts alike: the last one is filled from the start.
+    stream = chain.from_iterable(repeat(samples))
+    ticks = 0
+    with progress.bar("fit", sent) as advance:
+        for _ in range(parts):
+            for input, target in islice(stream, sent // parts):
+                device._learn(input, target)
+                advance(1)
+            if not places:
+                ticks += device.commit()
+            else:
+                ticks += device.train(1 if parts > 1 else epochs)
+    trained = 0 if not places else parts if parts > 1 else epochs
+    return FitResult(sent, trained, ticks, time.perf_counter() - start)

@@ -1,0 +1,196 @@
+"""Requests and answers over a stream that may lose bytes, or end and come back."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import Any
+
+from .. import _native
+from .answers import LogEntry
+from .errors import ConnectionFailed, ConnectionLost, DeviceError, DeviceTimeout, WrongModelError
+from .streams import Stream
+from .transports import Transport
+
+_FRAME_END = b"\0"
+_CHUNK = 1 << 16
+_LOG_LENGTH = 1000
+#: A request is sent so often before noise on the line is too much.
+_NOISE_ATTEMPTS = 3
+#: Seconds between attempts to open a lost connection again.
+_PAUSE = 0.1
+
+
+class Link:
+    """Sends requests, each until it is answered, and none of them to be executed twice.
+
+    A request keeps its number when it is sent again: because nothing or noise came back, because the
+    connection was lost, or because the user asks the same again after an error. The device then repeats its
+    answer instead of executing it anew.
+
+    Args:
+        transport: how the device is reached; its stream is opened here unless `stream` is it.
+        timeout: seconds to wait for a connection that was lost.
+
+    Raises:
+        ConnectionFailed: the stream cannot be opened.
+    """
+
+    def __init__(self, transport: Transport, stream: Stream | None, timeout: float) -> None:
+        self.transport, self.timeout = transport, timeout
+        #: The model that requests are meant for; None for any.
+        self.model_id: int | None = None
+        #: The latest requests.
+        self.log: deque[LogEntry] = deque(maxlen=_LOG_LENGTH)
+        #: Requests that the device has counted, as far as this client knows.
+        self.counted = 0
+        #: Whether the connection was lost and came back since this was last set to False.
+        self.reopened = False
+        self._received = bytearray()
+        self._sequence = 0
+        self._request = b""
+        #: The request that failed for lack of an answer, with its number, and its answer if that came later.
+        self._open_request: tuple[str, dict[str, Any]] | None = None
+        self._late_answer: dict[str, Any] | None = None
+        if stream is None:
+            if transport.open is None:
+                raise ConnectionFailed(f"{transport.name} is no open stream")
+            stream = transport.open()
+        self.stream = stream
+
+    def ask(self, request: str, response: str, **fields: Any) -> dict[str, Any]:
+        """The fields of the answer, which must be of the kind `response`.
+
+        Raises:
+            DeviceError: the device refuses, or answers something else.
+            ConnectionLost, DeviceTimeout: no answer came.
+        """
+        if self.is_open(request, fields):
+            if self._late_answer is not None:
+                answer, self._late_answer, self._open_request = self._late_answer, None, None
+                return _checked(answer, request, response)
+        else:
+            # From 1 to 65535: 0 is for requests without a number.
+            sequence = self._sequence % 0xFFFF + 1
+            self._request = _native.encode_request(
+                request, sequence=sequence, model_id=self.model_id, **fields
+            )
+            self._sequence = sequence
+        self._open_request, self._late_answer = (request, fields), None
+        answer = self._answer()
+        self._open_request = None
+        return _checked(answer, request, response)
+
+    def is_open(self, request: str, fields: dict[str, Any]) -> bool:
+        """Whether this is the request that was left without an answer."""
+        return self._open_request == (request, fields)
+
+    def reopen(self) -> None:
+        """Opens the connection anew, and sends the request again that was left without an answer, if any.
+
+        Raises:
+            ConnectionFailed: the stream cannot be opened, or was not opened here.
+            ConnectionLost, DeviceTimeout: no answer came.
+        """
+        if self.transport.open is None:
+            raise ConnectionFailed(
+                f"{self.transport.name} was given open: this client cannot open it again; make a new Device"
+            )
+        self.stream.close()
+        self.stream = self.transport.open()
+        self._received.clear()
+        self.reopened = True
+        if self._open_request is not None and self._late_answer is None:
+            self._late_answer = self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        """The answer to the open request."""
+        assert self._open_request is not None
+        request, _ = self._open_request
+        start, sent, outcome = time.perf_counter(), 0, ""
+        try:
+            while True:
+                sent += 1
+                try:
+                    # What noise or a lost connection left of another frame ends here.
+                    self.stream.write(_FRAME_END + self._request)
+                    answer = self._matching()
+                except TimeoutError as error:
+                    if sent >= self.transport.attempts:
+                        raise DeviceTimeout(
+                            f"the device did not answer the request {request!r} within "
+                            f"{time.perf_counter() - start:.1f} s (a larger timeout allows more): {error}"
+                        ) from error
+                    continue
+                except (OSError, EOFError) as error:
+                    self._wait_for_connection(request, error)
+                    continue
+                if not _is_noise(answer) or sent >= _NOISE_ATTEMPTS:
+                    break
+            outcome = answer["reason"] if answer["kind"] == "refused" else answer["kind"]
+            # What is refused before it is read as a request is not counted.
+            if not _is_noise(answer) and answer.get("failure") not in ("Protocol", "Model"):
+                self.counted += 1
+            return answer
+        except Exception as error:
+            outcome = str(error)
+            raise
+        finally:
+            self.log.append(LogEntry(request, outcome, time.perf_counter() - start, sent))
+
+    def _wait_for_connection(self, request: str, cause: Exception) -> None:
+        """Opens a lost connection as soon as that can be done."""
+        lost = f"the connection to {self.transport.name!r} was lost during the request {request!r} ({cause})"
+        if not self.transport.reopens or self.transport.open is None:
+            raise ConnectionLost(lost) from cause
+        self.stream.close()
+        end = time.monotonic() + self.timeout
+        while True:
+            try:
+                self.stream = self.transport.open()
+                break
+            except ConnectionFailed as error:
+                if time.monotonic() > end:
+                    raise ConnectionLost(
+                        f"{lost}, and did not come back within {self.timeout:g} s"
+                    ) from error
+                time.sleep(_PAUSE)
+        self._received.clear()
+        self.reopened = True
+
+    def _matching(self) -> dict[str, Any]:
+        """The next answer to the request of the present number, or to one that could not be read."""
+        while True:
+            frame = self._frame()
+            try:
+                answer = _native.decode_response(frame)
+            except _native.NanoError as error:
+                return {"kind": "refused", "failure": "Noise", "reason": str(error)}
+            if answer["sequence"] == self._sequence or answer["sequence"] == 0:
+                return answer
+
+    def _frame(self) -> bytes:
+        """The next frame, without its end byte."""
+        while _FRAME_END not in self._received:
+            received = self.stream.read(_CHUNK)
+            if not received:
+                raise EOFError("the stream has ended")
+            self._received += received
+        frame, _, rest = self._received.partition(_FRAME_END)
+        self._received = rest
+        return bytes(frame)
+
+
+def _is_noise(answer: dict[str, Any]) -> bool:
+    """Whether request or answer was damaged on the way."""
+    return answer["kind"] == "refused" and answer["failure"] in ("Noise", "Frame", "TooLong")
+
+
+def _checked(answer: dict[str, Any], request: str, response: str) -> dict[str, Any]:
+    if answer["kind"] == "refused":
+        reason = f"the device refused the request {request!r}: {answer['reason']}"
+        kind = WrongModelError if answer["failure"] == "Model" else DeviceError
+        raise kind(reason, answer["failure"])
+    if answer["kind"] != response:
+        raise DeviceError(f"the device answered {answer['kind']!r} to the request {request!r}")
+    return answer

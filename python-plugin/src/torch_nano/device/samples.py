@@ -1,0 +1,169 @@
+"""Inputs and labels as users have them, into the bytes and fields of requests."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..errors import InputError
+from ..heads.sgd import _VALUE_STEPS
+from ..ops.layout import to_device
+from .errors import LabelError
+
+if TYPE_CHECKING:
+    from ..module import NanoModule
+
+#: One input, see :class:`torch_nano.Device`.
+Input = Tensor | NDArray[Any]
+#: What is right for an input: a class by index or name, all right classes, or a number.
+Label = int | str | float | Sequence[bool] | NDArray[Any] | Tensor
+#: Samples in batches or one by one.
+Samples = Iterable[tuple[Input, Any]]
+#: Bits that the labels of an input have on the device.
+_BITS = 32
+
+
+def input_bytes(input: Input, length: int, nano: NanoModule | None) -> bytes:
+    """One input as a device takes it, `length` bytes.
+
+    Raises:
+        InputError: wrong shape or dtype, NaN or infinity, or floats without a model to quantize them.
+    """
+    return bytes(_rows(input, length, nano, batch=False)[0].tobytes())
+
+
+def batches(
+    data: Input | Samples, labels: Any, length: int, nano: NanoModule | None
+) -> Iterator[tuple[bytes, Any]]:
+    """The samples of a data set, each as the device's bytes and its label.
+
+    Args:
+        data: inputs with batch, or pairs (inputs, labels), in batches or one by one, if `labels` is None.
+
+    Raises:
+        InputError: as :func:`input_bytes`, or there are not as many labels as inputs.
+    """
+    pairs: Iterable[Any] = [(data, labels)] if labels is not None else data
+    for pair in pairs:
+        if not (isinstance(pair, tuple | list) and len(pair) == 2):
+            raise InputError(
+                f"the data give a {type(pair).__name__}; expected pairs (inputs, labels): fit(x, y), or "
+                "fit(loader) with a DataLoader or a list of pairs"
+            )
+        inputs, targets = pair
+        if labels is None and not _has_batch(inputs, length, nano):
+            yield input_bytes(inputs, length, nano), targets
+            continue
+        rows = _rows(inputs, length, nano, batch=True)
+        if not hasattr(targets, "__len__") or len(targets) != len(rows):
+            count = f"{len(targets)} labels" if hasattr(targets, "__len__") else f"the label {targets!r}"
+            raise InputError(f"there are {len(rows)} inputs and {count}; expected one label for each")
+        for row, target in zip(rows, targets, strict=True):
+            yield row.tobytes(), target
+
+
+def _has_batch(input: Input, length: int, nano: NanoModule | None) -> bool:
+    """Whether there is a dimension of samples in front."""
+    array = _tensor(input)
+    if isinstance(input, np.ndarray) and array.dtype == torch.int8:
+        return array.dim() == 2 and array.shape[1] == length
+    return array.dim() > (1 if nano is None else len(nano.input_shape))
+
+
+def _rows(input: Input, length: int, nano: NanoModule | None, *, batch: bool) -> NDArray[np.int8]:
+    """int8 [N, length] in the device's order."""
+    tensor = _tensor(input)
+    floats = tensor.is_floating_point()
+    if not floats and tensor.dtype != torch.int8:
+        raise InputError(f"the input has dtype {tensor.dtype}; expected floats, or the device's int8")
+    if floats and nano is None:
+        raise InputError(
+            "the input is of floats; to quantize it the client must know the model: Device(..., nano=nano)"
+        )
+    # Arrays of int8 have the device's order already, and so any shape.
+    ordered = isinstance(input, np.ndarray) or nano is None or tensor.dim() == int(batch) + 1
+    if not floats and ordered:
+        count = len(tensor) if batch and tensor.dim() else 1
+        if tensor.numel() != count * length:
+            expected = f"[N, {length}]" if batch else f"{length} elements"
+            raise InputError(f"the input has shape {list(tensor.shape)}; expected int8 {expected}")
+        return tensor.reshape(count, length).numpy()
+    assert nano is not None
+    if tuple(tensor.shape[int(batch) :]) != tuple(nano.input_shape) or tensor.dim() < int(batch):
+        expected = ", ".join((["N"] if batch else []) + [str(side) for side in nano.input_shape])
+        given = f"shape {list(tensor.shape)} and dtype {tensor.dtype}"
+        raise InputError(f"the input has {given}; expected [{expected}] of floats or int8")
+    tensor = tensor if batch else tensor[None]
+    return nano.device_inputs(tensor) if floats else to_device(tensor).numpy()
+
+
+def _tensor(input: Input) -> Tensor:
+    if isinstance(input, Tensor):
+        return input.detach().cpu()
+    try:
+        return torch.as_tensor(np.ascontiguousarray(input))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the input is a {type(input).__name__}; expected numbers ({error})") from error
+
+
+def label_fields(label: Any, classes: int, names: Sequence[str]) -> dict[str, Any]:
+    """The fields of the request "learn" that say what is right.
+
+    >>> label_fields(2, 3, []), label_fields("run", 3, ["walk", "run"])
+    ({'label': 2}, {'label': 1})
+    >>> label_fields([True, False, True], 3, []), label_fields(0.5, 1, [])
+    ({'bits': 5}, {'value': 2048})
+
+    Raises:
+        LabelError: there is no such class, or that is no label.
+    """
+    if isinstance(label, Tensor | np.ndarray | np.generic):
+        label = label.tolist()
+    if isinstance(label, str):
+        return {"label": class_index(label, classes, names)}
+    if isinstance(label, bool):
+        raise LabelError(f"the label is {label}; expected a class, a list of {classes} bools, or a float")
+    if isinstance(label, int):
+        return {"label": class_index(label, classes, names)}
+    if isinstance(label, float):
+        value = label * _VALUE_STEPS
+        if not math.isfinite(value) or abs(value) >= 2**31:
+            raise LabelError(f"the label is {label}; expected a finite number, around 1")
+        return {"value": round(value)}
+    if isinstance(label, Sequence) and all(isinstance(right, bool) for right in label):
+        if len(label) != classes or classes > _BITS:
+            raise LabelError(f"the label has {len(label)} bools; expected one for each of {classes} classes")
+        return {"bits": sum(right << index for index, right in enumerate(label))}
+    raise LabelError(
+        f"the label is {label!r}; expected a class (its index or name), a list of {classes} bools, or a float"
+    )
+
+
+def class_index(wanted: int | str, classes: int, names: Sequence[str]) -> int:
+    """The index of a class that is named, or its index.
+
+    >>> class_index("wlak", 2, ["walk", "run"])
+    Traceback (most recent call last):
+    torch_nano.device.errors.LabelError: no class is called 'wlak'; did you mean 'walk'? There are walk, run
+
+    Raises:
+        LabelError: there is no such class.
+    """
+    if isinstance(wanted, int):
+        if not 0 <= wanted < classes:
+            raise LabelError(f"there is no class {wanted}; expected 0 to {classes - 1}")
+        return wanted
+    if wanted in names and wanted:
+        return names.index(wanted)
+    similar = get_close_matches(wanted, names, 1)
+    guess = f"did you mean {similar[0]!r}? " if similar else ""
+    known = ", ".join(name for name in names if name)
+    there = f"There are {known}" if known else "None has a name on this device: use indices"
+    raise LabelError(f"no class is called {wanted!r}; {guess}{there}")

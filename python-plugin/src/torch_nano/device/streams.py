@@ -1,0 +1,173 @@
+"""Byte streams to devices: serial ports and sockets, and a device simulated in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import serial
+
+from .. import _native
+from .errors import ConnectionLost, DeviceError
+
+_CHUNK = 1 << 16
+
+
+class Stream(Protocol):
+    """A byte stream to a device, such as :class:`torch_nano.QemuBoard`."""
+
+    def read(self, size: int) -> bytes:
+        """Waits for 1 to ``size`` bytes.
+
+        Raises:
+            TimeoutError: none came in time.
+            OSError: the connection has ended.
+        """
+
+    def write(self, data: bytes) -> None:
+        """Sends all of ``data``.
+
+        Raises:
+            TimeoutError, OSError: see :meth:`read`.
+        """
+
+    def close(self) -> None:
+        """Ends the connection. Closing it twice is no error."""
+
+
+class PortStream:
+    """A serial port or a socket of pyserial's, open.
+
+    Args:
+        port: it; its timeouts are set here.
+        timeout: seconds that one `read` or `write` may wait.
+    """
+
+    def __init__(self, port: serial.SerialBase, timeout: float) -> None:
+        self._port = port
+        self._timeout = timeout
+        port.write_timeout = timeout
+
+    def read(self, size: int) -> bytes:
+        """Waits for 1 to `size` bytes.
+
+        Raises:
+            TimeoutError: none came in time.
+            OSError: the connection has ended.
+        """
+        # pyserial waits for all bytes asked for: so for the first, and then for no more.
+        self._port.timeout = self._timeout
+        received: bytes = self._port.read(1)
+        if not received:
+            raise TimeoutError(f"no byte came within {self._timeout:g} s")
+        self._port.timeout = 0
+        return received + bytes(self._port.read(min(size, _CHUNK) - 1))
+
+    def write(self, data: bytes) -> None:
+        """Sends all of `data`.
+
+        Raises:
+            TimeoutError: the port did not take them in time.
+            OSError: the connection has ended.
+        """
+        try:
+            self._port.write(data)
+        except serial.SerialTimeoutException as error:
+            raise TimeoutError(f"the port did not take the bytes within {self._timeout:g} s") from error
+
+    def close(self) -> None:
+        """Closes the port."""
+        self._port.close()
+
+
+class SimulatedBoard:
+    """A device in this process: the same session, head and flash as on a board, over bytes in memory.
+
+    Args:
+        image: the model.
+        flash: a file for what the device saves, read if it is there; None: that is forgotten with the device.
+        options: `ring` (places for samples) and `frame` (bytes of tensors that one frame takes).
+
+    Raises:
+        NanoError: the image is damaged, or no device can run it.
+
+    >>> import torch, torch_nano as tn
+    >>> model, x = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 3)), torch.randn(64, 4)
+    >>> nano = tn.to_nano(model, x, calibrate=x, head=tn.heads.Sgd())
+    >>> board = tn.SimulatedBoard(nano.image)
+    >>> tn.Device(board).info.classes
+    3
+    >>> board.cut_power()  # what was not saved is lost
+    """
+
+    def __init__(self, image: bytes, *, flash: str | Path | None = None, **options: int) -> None:
+        self._image, self._options = image, options
+        self._file = None if flash is None else Path(flash)
+        stored = self._file.read_bytes() if self._file is not None and self._file.exists() else None
+        # What a device of its own has: another size is another device's file.
+        blank = _native.SimulatedDevice(image, None, **options)
+        if stored is not None and len(stored) != len(blank.flash()):
+            raise DeviceError(
+                f"{self._file} has {len(stored)} bytes; a file for a simulated device's flash has "
+                f"{len(blank.flash())}"
+            )
+        self._device = blank if stored is None else _native.SimulatedDevice(image, stored, **options)
+        self._stored = stored
+        self._answered = b""
+        self._open = True
+
+    def write(self, data: bytes) -> None:
+        """Gives the device bytes, which it answers at once.
+
+        Raises:
+            ConnectionLost: the device was closed.
+        """
+        self._require_open()
+        self._answered += self._device.exchange(data)
+        self._store()
+
+    def read(self, size: int) -> bytes:
+        """1 to `size` bytes of what it answered.
+
+        Raises:
+            TimeoutError: there are none, and so none will come.
+            ConnectionLost: the device was closed.
+        """
+        self._require_open()
+        if not self._answered:
+            raise TimeoutError("the simulated device has nothing more to say")
+        start, self._answered = self._answered[:size], self._answered[size:]
+        return start
+
+    def cut_power(self) -> None:
+        """Starts the device anew, with what its flash holds and nothing else."""
+        self._require_open()
+        self._device = _native.SimulatedDevice(self._image, self._device.flash(), **self._options)
+        self._answered = b""
+
+    def close(self) -> None:
+        """Ends the device."""
+        self._open = False
+
+    def _store(self) -> None:
+        if self._file is not None and (flash := self._device.flash()) != self._stored:
+            self._file.write_bytes(flash)
+            self._stored = flash
+
+    def _require_open(self) -> None:
+        if not self._open:
+            raise ConnectionLost("the simulated device was closed")
+
+
+def open_port(name: str, baudrate: int, timeout: float) -> PortStream:
+    """The serial port or socket:// URL `name`, for this program alone, without bytes from before.
+
+    Raises:
+        OSError: it cannot be opened.
+        ValueError: no such URL.
+    """
+    # On a port that another program uses, both would get half of the answers.
+    options: dict[str, Any] = {"exclusive": True} if "://" not in name else {}
+    port = serial.serial_for_url(name, baudrate=baudrate, timeout=timeout, **options)
+    port.reset_input_buffer()
+    return PortStream(port, timeout)

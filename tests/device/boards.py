@@ -1,0 +1,114 @@
+"""Simulated devices behind a socket and behind a serial port, with the accidents that cables have."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from torch_nano import _native
+
+CHUNK = 4096
+
+
+def _unchanged(data: bytes) -> bytes:
+    return data
+
+
+@dataclass
+class Board:
+    """A simulated device that a thread serves."""
+
+    image: bytes
+    device: _native.SimulatedDevice = field(init=False)
+    #: Changes what was asked, and what is answered; called with each chunk of bytes.
+    on_request: Callable[[bytes], bytes] = _unchanged
+    on_answer: Callable[[bytes], bytes] = _unchanged
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.device = _native.SimulatedDevice(self.image)
+
+    def cut_power(self) -> None:
+        with self.lock:
+            self.device = _native.SimulatedDevice(self.image, self.device.flash())
+
+    def exchange(self, data: bytes) -> bytes:
+        data = self.on_request(data)
+        with self.lock:
+            answer = self.device.exchange(data)
+        return self.on_answer(answer)
+
+
+class Unplugged(Exception):
+    """Raised by a board's hook: the cable is pulled at this moment."""
+
+
+@contextmanager
+def socket_board(board: Board, port: int = 0) -> Iterator[str]:
+    """The URL at which the board is served, one connection after the other."""
+    with socket.create_server(("127.0.0.1", port)) as server:
+        server.settimeout(0.05)
+        ended = threading.Event()
+
+        def serve() -> None:
+            while not ended.is_set():
+                try:
+                    connection, _ = server.accept()
+                except TimeoutError:
+                    continue
+                with connection:
+                    connection.settimeout(0.05)
+                    while not ended.is_set():
+                        try:
+                            data = connection.recv(CHUNK)
+                            if not data:
+                                break
+                            connection.sendall(board.exchange(data))
+                        except TimeoutError:
+                            continue
+                        except (Unplugged, ConnectionError):
+                            break
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"socket://127.0.0.1:{server.getsockname()[1]}"
+        finally:
+            ended.set()
+            thread.join()
+
+
+@contextmanager
+def serial_board(board: Board) -> Iterator[str]:
+    """The path of a pseudo terminal behind which the board is served."""
+    master, slave = os.openpty()
+    os.set_blocking(master, False)
+    ended = threading.Event()
+
+    def serve() -> None:
+        while not ended.is_set():
+            try:
+                data = os.read(master, CHUNK)
+            except BlockingIOError:
+                ended.wait(0.001)
+                continue
+            answer = board.exchange(data)
+            while answer and not ended.is_set():
+                try:
+                    answer = answer[os.write(master, answer) :]
+                except BlockingIOError:
+                    ended.wait(0.001)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield os.ttyname(slave)
+    finally:
+        ended.set()
+        thread.join()
+        os.close(master)
+        os.close(slave)
