@@ -22,14 +22,14 @@ def check_tools() -> None:
 
 
 def trainable_head(nano: NanoModule) -> SgdHead:
-    """The head of a model that has one."""
-    if nano.head is None:
+    """The head of a model that has one which learns by gradient descent."""
+    if not isinstance(nano.head, SgdHead):
         raise ValueError(f"{nano.name} has no trainable head: freeze its backbone before to_nano")
     return nano.head
 
 
 def learn(device: Device, nano: NanoModule, x: Tensor, labels: IntArray, epochs: int) -> int:
-    """Trains the device's head, as the image has it, on inputs x [N, ...] and their labels [N].
+    """Trains the device's head, as it is now, on inputs x [N, ...] and their labels [N].
 
     Returns the instructions that the training took, without the forward runs.
 
@@ -38,14 +38,15 @@ def learn(device: Device, nano: NanoModule, x: Tensor, labels: IntArray, epochs:
     """
     if len(labels) > device.info.ring_capacity:
         raise ValueError(f"{len(labels)} samples; the device keeps the last {device.info.ring_capacity}")
-    device.reset()
     for sample, label in zip(nano.device_inputs(x), labels, strict=True):
         device.learn(sample, int(label))
     return device.train(epochs)
 
 
 def replay(nano: NanoModule, x: Tensor, labels: IntArray, epochs: int) -> bytes:
-    """What :func:`learn` does on a device, done with `nano.head` on the PC; returns the head's state."""
+    """What :func:`learn` does on a device whose head was reset, done with `nano.head` on the PC; returns the
+    head's state.
+    """
     head = trainable_head(nano)
     head.reset()
     head.fit(nano.features_int8(x), torch.from_numpy(labels), epochs)

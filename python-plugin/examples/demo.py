@@ -25,6 +25,7 @@ try:
         LEARNING_RATE,
         Fold,
         PersonArm,
+        PowerCut,
         learn_personally,
         make_fold,
     )
@@ -70,6 +71,7 @@ def run(settings: Settings, console: Console) -> dict[str, Any]:
 
     folds: list[Fold] = []
     arms: list[PersonArm] = []
+    cuts: list[PowerCut] = []
     for left_out in settings.folds:
         console.rule(f"Without people {', '.join(map(str, left_out))}", align="left")
         fold = make_fold(windows, left_out, seed=settings.seed, epochs=settings.epochs)
@@ -77,11 +79,14 @@ def run(settings: Settings, console: Console) -> dict[str, Any]:
             console.print(str(fold.nano.summary()), highlight=False, soft_wrap=True)
         print_fold(fold, console)
         folds.append(fold)
-        arms += learn_personally(fold)
+        learnt, cut = learn_personally(fold)
+        arms += learnt
+        cuts.append(cut)
+        print_power_cut(cut, console)
     arms.sort(key=lambda arm: arm.subject)
 
     console.rule("Personal learning on the board", align="left")
-    report = make_report(settings, folds, arms)
+    report = make_report(settings, folds, arms, cuts)
     print_arms(arms, report, console)
 
     picture, model, file = (settings.output / name for name in ("personal.png", "model", "report.json"))
@@ -109,6 +114,16 @@ def print_fold(fold: Fold, console: Console) -> None:
     console.print(
         f"board ({verified.target}) against PC: {verified.inputs:,} windows, "
         f"{verified.compared_bytes:,} bytes compared, {verified.differing_bytes:,} differ"
+    )
+
+
+def print_power_cut(cut: PowerCut, console: Console) -> None:
+    """How the board came through it."""
+    console.print(
+        f"power cut while it learnt person {cut.subject}'s {cut.arm} arm, {cut.epochs} epochs saved, "
+        f"one more not ({cut.lost_bytes} bytes);\nback with the head it had saved "
+        f"({cut.differing_head_bytes} bytes differ), it learnt the other {EPOCHS_ON_BOARD - cut.epochs}",
+        soft_wrap=True,
     )
 
 
@@ -161,6 +176,8 @@ def print_result(report: dict[str, Any], console: Console) -> None:
         f"board against PC: {report['windows_compared']:,} windows, {differing['forward']} bytes differ",
         f"learning replayed on the PC: {heads} heads, {differing['head']} bytes differ; "
         f"logits after it, {differing['personal_logits']} bytes differ",
+        f"power cuts while learning: {len(report['power_cuts'])}; the heads after the restart, "
+        f"{differing['restarted_head']} bytes differ from those saved",
         f"flash {report['flash_bytes']:,} B; RAM: arena {report['arena_bytes']:,} B, head "
         f"{report['head_bytes']:,} B, ring of the learnt features {report['ring_bytes']:,} B",
         f"took {report['seconds']:.0f} s",
@@ -168,7 +185,9 @@ def print_result(report: dict[str, Any], console: Console) -> None:
         console.print(line, soft_wrap=True)
 
 
-def make_report(settings: Settings, folds: list[Fold], arms: list[PersonArm]) -> dict[str, Any]:
+def make_report(
+    settings: Settings, folds: list[Fold], arms: list[PersonArm], cuts: list[PowerCut]
+) -> dict[str, Any]:
     """Every figure that the demo prints; accuracies are fractions.
 
     `accuracy.generic_float` and `.generic_int8` are on all windows of the people left out; `.generic_scored`,
@@ -192,6 +211,7 @@ def make_report(settings: Settings, folds: list[Fold], arms: list[PersonArm]) ->
             "forward": sum(fold.verified.differing_bytes for fold in folds),
             "head": sum(arm.differing_head_bytes for arm in arms),
             "personal_logits": sum(arm.differing_logit_bytes for arm in arms),
+            "restarted_head": sum(cut.differing_head_bytes for cut in cuts),
         },
         "windows_compared": sum(fold.verified.inputs for fold in folds),
         "bytes_compared": sum(fold.verified.compared_bytes for fold in folds),
@@ -213,6 +233,7 @@ def make_report(settings: Settings, folds: list[Fold], arms: list[PersonArm]) ->
             for fold in folds
         ],
         "person_arms": [asdict(arm) for arm in arms],
+        "power_cuts": [asdict(cut) for cut in cuts],
     }
 
 

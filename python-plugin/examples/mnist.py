@@ -175,6 +175,7 @@ def run(seed: int = 0) -> Result:
 
     with QemuBoard(nano.image) as stream:
         device = Device(stream)
+        device.reset()
         instructions = learn(device, nano, user, user_label, EPOCHS_ON_BOARD)
         state = device.head_state()
         predictions = predict(device, nano, test)

@@ -6,7 +6,10 @@ windows" are, of one person's arm, those after the first 30 % of each recording 
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from board import (
@@ -37,9 +40,11 @@ from watch import (
     train,
 )
 
+ARMS = ("left", "right")
 LEARNING_RATE = 0.05
 """Of the head: the best of 0.01, 0.02, 0.05, 0.1, 0.2 on seeds 3, 4, 5 (personal mean 92.3 %; 0.02: 91.7)."""
 EPOCHS_ON_BOARD = 20
+EPOCHS_BEFORE_POWER_CUT = 12
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,20 @@ class PersonArm:
     #: Bytes that differ between board and PC: the head after learning, and the logits it then gives.
     differing_head_bytes: int
     differing_logit_bytes: int
+
+
+@dataclass(frozen=True)
+class PowerCut:
+    """The arm in whose training the board lost its power, unannounced, and what it had when it was back."""
+
+    subject: int
+    arm: str
+    #: Epochs that were saved before it.
+    epochs: int
+    #: Bytes of the head that one more epoch had changed, and nobody saved.
+    lost_bytes: int
+    #: Bytes in which the head after the restart differs from the one that was saved.
+    differing_head_bytes: int
 
 
 @dataclass(frozen=True)
@@ -110,16 +129,45 @@ def convert(model: WatchNet, x: Tensor) -> NanoModule:
     return to_nano(model, x[:1], calibrate=x, learning_rate=LEARNING_RATE, labels=list(EXERCISES))
 
 
-def learn_personally(fold: Fold) -> list[PersonArm]:
-    """Learns each arm of the people left out on one emulated board, and again on the PC."""
-    with QemuBoard(fold.nano.image) as stream:
-        device = Device(stream)
-        people = ", ".join(map(str, fold.left_out))
-        arms = list(person_arms(fold.left_out))
-        return [_person_arm(fold, device, *one) for one in track(arms, f"on the board: people {people}")]
+def learn_personally(fold: Fold) -> tuple[list[PersonArm], PowerCut]:
+    """Learns each arm of the people left out on one emulated board, and again on the PC.
+
+    In the middle the board loses its power. That arm's head is compared with one that learnt without a cut.
+    """
+    people = ", ".join(map(str, fold.left_out))
+    every = list(person_arms(fold.left_out))
+    arms = []
+    with TemporaryDirectory() as folder, ExitStack() as boards:
+
+        def start() -> Device:
+            stream = QemuBoard(fold.nano.image, flash=Path(folder) / "flash")
+            return boards.enter_context(Device(stream))
+
+        device = start()
+        for number, (subject, arm) in enumerate(track(every, f"on the board: people {people}")):
+            parts = personal_split(fold.windows, subject, arm)
+            own, labels = fold.x[parts.train], fold.windows.exercise[parts.train]
+            device.reset()
+            epochs, instructions = EPOCHS_ON_BOARD, 0
+            if number == len(every) // 2:
+                epochs -= EPOCHS_BEFORE_POWER_CUT
+                instructions = learn(device, fold.nano, own, labels, EPOCHS_BEFORE_POWER_CUT)
+                device.save()
+                saved = device.head_state()
+                device.train(epochs=1)
+                lost = differing_bytes(saved, device.head_state())
+                # The emulator is killed: nothing is flushed.
+                device.close()
+                device = start()
+                differing = differing_bytes(saved, device.head_state())
+                cut = PowerCut(subject, ARMS[arm], EPOCHS_BEFORE_POWER_CUT, lost, differing)
+            instructions += learn(device, fold.nano, own, labels, epochs)
+            arms.append(_person_arm(fold, device, subject, arm, instructions))
+    return arms, cut
 
 
-def _person_arm(fold: Fold, device: Device, subject: int, arm: int) -> PersonArm:
+def _person_arm(fold: Fold, device: Device, subject: int, arm: int, instructions: int) -> PersonArm:
+    """What the board has learnt of an arm, against the PC and against what it knew before."""
     nano, exercise = fold.nano, fold.windows.exercise
     parts = personal_split(fold.windows, subject, arm)
     own, scored = fold.x[parts.train], fold.x[parts.test]
@@ -128,7 +176,6 @@ def _person_arm(fold: Fold, device: Device, subject: int, arm: int) -> PersonArm
     head.reset()
     generic = head.predict(nano.features_int8(scored)).numpy()
 
-    instructions = learn(device, nano, own, exercise[parts.train], EPOCHS_ON_BOARD)
     predictions = predict(device, nano, scored)
 
     state = replay(nano, own, exercise[parts.train], EPOCHS_ON_BOARD)
@@ -141,7 +188,7 @@ def _person_arm(fold: Fold, device: Device, subject: int, arm: int) -> PersonArm
     )
     return PersonArm(
         subject=subject,
-        arm=("left", "right")[arm],
+        arm=ARMS[arm],
         learnt=len(parts.train),
         scored=len(parts.test),
         generic=accuracy(generic, exercise[parts.test]),

@@ -57,7 +57,21 @@ def test_no_byte_differs(report: dict[str, Any]) -> None:
     assert report["windows_compared"] == windows
     # The features and seven int32 logits of each window.
     assert report["bytes_compared"] == windows * (watch.FEATURES + 4 * 7)
-    assert report["differing_bytes"] == {"forward": 0, "head": 0, "personal_logits": 0}
+    assert report["differing_bytes"] == {
+        "forward": 0,
+        "head": 0,
+        "personal_logits": 0,
+        "restarted_head": 0,
+    }
+
+
+def test_the_board_goes_on_after_a_power_cut(report: dict[str, Any], printed: str) -> None:
+    (cut,) = report["power_cuts"]
+    assert (cut["subject"], cut["arm"], cut["epochs"]) == (PERSON, "right", 12)
+    # What was lost is not what came back, and the arm's head is that of a board that never stopped.
+    assert cut["lost_bytes"] > 0 and cut["differing_head_bytes"] == 0
+    assert report["person_arms"][1]["differing_head_bytes"] == 0
+    assert "power cut while it learnt person 8's right arm, 12 epochs saved" in printed
 
 
 def test_accuracies_are_fractions_of_what_they_say(report: dict[str, Any]) -> None:
