@@ -20,8 +20,8 @@ mod writer;
 pub use view::{Image, Nodes};
 #[cfg(feature = "alloc")]
 pub use writer::{
-    HeadDescription, Layer, LayerDescription, ModelDescription, Packed, SgdDescription, SumsDescription, Tensor,
-    ValueDescription, WriteError, write,
+    HeadDescription, Layer, LayerDescription, LayersDescription, ModelDescription, Packed, SgdDescription,
+    SumsDescription, Tensor, TrainedLayer, ValueDescription, WriteError, write,
 };
 
 use core::ops::Range;

@@ -68,6 +68,42 @@ pub enum HeadDescription {
     },
     /// Of [`train::PrototypeHead`].
     Prototype(SumsDescription),
+    /// Of [`train::LayersHead`].
+    Layers(LayersDescription),
+}
+
+/// The last layers of a network, which learn by stochastic gradient descent.
+#[derive(Clone, Debug)]
+pub struct LayersDescription {
+    /// The layers, in order.
+    pub layers: Vec<TrainedLayer>,
+    /// Learning rate of the real-valued step.
+    pub learning_rate: f64,
+    /// What the outputs mean, and so what they learn from.
+    pub loss: train::Loss,
+    /// The rate is halved whenever so many epochs of one training have passed; 0: never.
+    pub halve_every: u32,
+    /// What a sample of each class counts, above 0, one for each; empty: all the same.
+    pub class_weights: Vec<f32>,
+    /// The rows (classes) of the last layer that do not learn.
+    pub frozen: Vec<usize>,
+}
+
+/// One of several trained layers.
+#[derive(Clone, Debug)]
+pub struct TrainedLayer {
+    /// How often the weights apply to one sample: 1, or the pixels of a 1x1 convolution.
+    pub positions: usize,
+    /// Initial weights, outputs * inputs of them, inputs innermost.
+    pub weights: Vec<f32>,
+    /// Initial biases, one for each output.
+    pub biases: Vec<f32>,
+    /// Lower bound of the activation behind the layer, if it has one.
+    pub clamp_low: Option<f32>,
+    /// Upper bound of the activation behind the layer, if it has one.
+    pub clamp_high: Option<f32>,
+    /// The least and the greatest output that were seen; of no meaning for the last layer.
+    pub range: (f32, f32),
 }
 
 /// A linear layer that learns by stochastic gradient descent.
@@ -449,6 +485,7 @@ fn write_head(
             (train::lda::pack(start, *shrinkage, features)?, start.state.clone())
         }
         HeadDescription::Prototype(start) => (train::prototype::pack(start, features), start.state.clone()),
+        HeadDescription::Layers(head) => train::layers_image::pack(head, features)?,
     };
     let place = constants.push(&state)?;
     Ok(HeadRecord { state_offset: place.offset, state_length: place.length, ..record })

@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::image::{HeadRecord, Image};
-use crate::train::{FeatureRing, LdaHead, PrototypeHead, SgdHead};
+use crate::train::{FeatureRing, LayersHead, LdaHead, PrototypeHead, SgdHead};
 
 /// What a sample teaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,12 +35,39 @@ pub struct HeadSizes {
     pub classes: usize,
     /// Number of features.
     pub features: usize,
+    /// Of a head of several layers; [`LayerSizes::NONE`] for others.
+    pub layers: LayerSizes,
+}
+
+/// What the memory of the layers of a [`LayersHead`] depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerSizes {
+    /// Number of layers.
+    pub count: usize,
+    /// Number of weights of all layers, biases among them.
+    pub weights: usize,
+    /// Number of outputs of all layers but the last.
+    pub hidden: usize,
+}
+
+impl LayerSizes {
+    /// Of a head whose memory depends on classes and features alone.
+    pub const NONE: Self = LayerSizes { count: 0, weights: 0, hidden: 0 };
 }
 
 impl HeadSizes {
     /// The sizes of a record.
     pub const fn of(record: &HeadRecord) -> Self {
-        HeadSizes { trainer: record.trainer, classes: record.classes as usize, features: record.features as usize }
+        let layers = match record.trainer {
+            LayersHead::TRAINER => LayersHead::sizes_of(record),
+            _ => LayerSizes::NONE,
+        };
+        HeadSizes {
+            trainer: record.trainer,
+            classes: record.classes as usize,
+            features: record.features as usize,
+            layers,
+        }
     }
 
     /// Bytes of [`Head::state`]: 0 for a trainer that nano-core does not have, `usize::MAX` for sizes that no memory holds.
@@ -49,19 +76,21 @@ impl HeadSizes {
             SgdHead::TRAINER => SgdHead::state_length(self.classes, self.features).saturating_mul(2),
             LdaHead::TRAINER => LdaHead::state_words(self.classes, self.features).saturating_mul(4),
             PrototypeHead::TRAINER => PrototypeHead::state_words(self.classes, self.features).saturating_mul(4),
+            LayersHead::TRAINER => LayersHead::state_bytes(&self.layers),
             _ => 0,
         }
     }
 
     /// Whether samples belong into a ring, for [`Head::train`] to visit often. Otherwise each is learnt once, by [`Head::learn`].
     pub const fn uses_ring(&self) -> bool {
-        self.trainer == SgdHead::TRAINER
+        matches!(self.trainer, SgdHead::TRAINER | LayersHead::TRAINER)
     }
 
     /// Words of RAM that [`Head::new`] needs: the state and room to work in.
     pub const fn words(&self) -> usize {
         let scratch = match self.trainer {
             LdaHead::TRAINER => LdaHead::scratch_words(self.classes, self.features),
+            LayersHead::TRAINER => LayersHead::scratch_words(&self.layers, self.classes),
             _ => self.classes,
         };
         let bytes = self.state_bytes();
@@ -187,6 +216,8 @@ pub enum AnyHead<'a> {
     Lda(LdaHead<'a>),
     /// The nearest class mean.
     Prototype(PrototypeHead<'a>),
+    /// Stochastic gradient descent on several layers.
+    Layers(LayersHead<'a>),
 }
 
 /// The one head inside an [`AnyHead`].
@@ -196,6 +227,7 @@ macro_rules! inner {
             AnyHead::Sgd($head) => $act,
             AnyHead::Lda($head) => $act,
             AnyHead::Prototype($head) => $act,
+            AnyHead::Layers($head) => $act,
         }
     };
 }
@@ -207,6 +239,7 @@ impl<'a> Head<'a> for AnyHead<'a> {
             SgdHead::TRAINER => Head::new(image, ram).map(AnyHead::Sgd),
             LdaHead::TRAINER => Head::new(image, ram).map(AnyHead::Lda),
             PrototypeHead::TRAINER => Head::new(image, ram).map(AnyHead::Prototype),
+            LayersHead::TRAINER => Head::new(image, ram).map(AnyHead::Layers),
             _ => Err(Error::Field { name: "head trainer", value: trainer.into() }),
         }
     }

@@ -35,6 +35,16 @@ pub(super) fn products(rows: &[i16], features: &[i8], zero_point: i32, bias_inpu
     several::<1>(&rows[rest * width..], features, zero_point, bias_input, &mut sums[rest..]);
 }
 
+/// `sum (high byte of w) * error` of each column but the last, over the rows [sums + 1] with an error.
+pub(super) fn transposed_products(rows: &[i16], errors: &[i32], sums: &mut [i32]) {
+    sums.fill(0);
+    for (row, &error) in rows.chunks_exact(sums.len() + 1).zip(errors) {
+        if error != 0 {
+            sums.iter_mut().zip(row).for_each(|(sum, &v)| *sum += error * i32::from(v >> 8));
+        }
+    }
+}
+
 /// `N` rows at a time, as often as there are so many; returns how many that were.
 fn several<const N: usize>(rows: &[i16], features: &[i8], zero_point: i32, bias_input: i32, sums: &mut [i32]) -> usize {
     let width = features.len() + 1;

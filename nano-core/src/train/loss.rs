@@ -40,6 +40,14 @@ impl Loss {
         }
     }
 
+    /// The largest error that [`LayersHead`](super::LayersHead) takes for none.
+    pub(super) const fn negligible(self) -> i32 {
+        match self {
+            Loss::CrossEntropy | Loss::Binary => 128,
+            Loss::Squared => 1,
+        }
+    }
+
     /// Steps of the logit in which steps 2 to 4 count.
     #[cfg(feature = "alloc")]
     pub(super) fn logit_steps(self) -> f64 {

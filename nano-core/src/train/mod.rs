@@ -2,6 +2,8 @@
 
 mod confidence;
 mod head;
+mod layers;
+pub(crate) mod layers_image;
 pub(crate) mod lda;
 mod linear;
 mod loss;
@@ -15,7 +17,10 @@ pub(crate) mod sgd_image;
 mod solve;
 
 pub use confidence::confidence;
-pub use head::{AnyHead, Head, HeadSizes, Target};
+pub use head::{AnyHead, Head, HeadSizes, LayerSizes, Target};
+pub use layers::LayersHead;
+#[cfg(feature = "alloc")]
+pub use layers_image::RealLayer;
 pub use lda::LdaHead;
 pub use loss::Loss;
 pub use no_head::NoHead;

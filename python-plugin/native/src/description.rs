@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use nano_core::image::{
-    HeadDescription, LayerDescription, ModelDescription, SgdDescription, SumsDescription, Tensor, ValueDescription,
+    HeadDescription, LayerDescription, LayersDescription, ModelDescription, SgdDescription, SumsDescription, Tensor,
+    TrainedLayer, ValueDescription,
 };
 use nano_core::train::Loss;
 use numpy::{PyReadonlyArrayDyn, PyUntypedArray, PyUntypedArrayMethods};
@@ -78,6 +79,7 @@ fn tensor(array: &Bound<'_, PyAny>) -> PyResult<Tensor> {
 fn head(description: &Bound<'_, PyDict>) -> PyResult<HeadDescription> {
     match item(description, "trainer")?.extract::<&str>()? {
         "sgd" => Ok(HeadDescription::Sgd(sgd(description)?)),
+        "layers" => Ok(HeadDescription::Layers(layers(description)?)),
         "lda" => {
             let shrinkage = item(description, "shrinkage")?.extract()?;
             Ok(HeadDescription::Lda { start: sums(description)?, shrinkage })
@@ -87,24 +89,50 @@ fn head(description: &Bound<'_, PyDict>) -> PyResult<HeadDescription> {
     }
 }
 
+fn floats(description: &Bound<'_, PyDict>, key: &str) -> PyResult<Vec<f32>> {
+    Ok(item(description, key)?.extract::<PyReadonlyArrayDyn<'_, f32>>()?.as_slice()?.to_vec())
+}
+
+fn loss(description: &Bound<'_, PyDict>) -> PyResult<Loss> {
+    match item(description, "loss")?.extract::<&str>()? {
+        "cross_entropy" => Ok(Loss::CrossEntropy),
+        "binary" => Ok(Loss::Binary),
+        "squared" => Ok(Loss::Squared),
+        other => Err(PyValueError::new_err(format!("there is no loss {other:?}"))),
+    }
+}
+
 fn sgd(description: &Bound<'_, PyDict>) -> PyResult<SgdDescription> {
-    let floats = |key| -> PyResult<Vec<f32>> {
-        Ok(item(description, key)?.extract::<PyReadonlyArrayDyn<'_, f32>>()?.as_slice()?.to_vec())
-    };
-    let loss = match item(description, "loss")?.extract::<&str>()? {
-        "cross_entropy" => Loss::CrossEntropy,
-        "binary" => Loss::Binary,
-        "squared" => Loss::Squared,
-        other => return Err(PyValueError::new_err(format!("there is no loss {other:?}"))),
-    };
     Ok(SgdDescription {
-        weights: floats("weights")?,
-        biases: floats("biases")?,
+        weights: floats(description, "weights")?,
+        biases: floats(description, "biases")?,
         learning_rate: item(description, "learning_rate")?.extract()?,
-        loss,
+        loss: loss(description)?,
         halve_every: item(description, "halve_every")?.extract()?,
         class_weights: item(description, "class_weights")?.extract()?,
         frozen: item(description, "frozen")?.extract()?,
+    })
+}
+
+fn layers(description: &Bound<'_, PyDict>) -> PyResult<LayersDescription> {
+    Ok(LayersDescription {
+        layers: list(description, "layers", trained_layer)?,
+        learning_rate: item(description, "learning_rate")?.extract()?,
+        loss: loss(description)?,
+        halve_every: item(description, "halve_every")?.extract()?,
+        class_weights: item(description, "class_weights")?.extract()?,
+        frozen: item(description, "frozen")?.extract()?,
+    })
+}
+
+fn trained_layer(description: &Bound<'_, PyDict>) -> PyResult<TrainedLayer> {
+    Ok(TrainedLayer {
+        positions: item(description, "positions")?.extract()?,
+        weights: floats(description, "weights")?,
+        biases: floats(description, "biases")?,
+        clamp_low: item(description, "clamp_low")?.extract()?,
+        clamp_high: item(description, "clamp_high")?.extract()?,
+        range: item(description, "range")?.extract()?,
     })
 }
 

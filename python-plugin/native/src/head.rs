@@ -2,9 +2,9 @@
 
 use nano_core::Error;
 use nano_core::image::Image;
-use nano_core::train::{AnyHead, FeatureRing, Head as _, HeadSizes, Target};
+use nano_core::train::{AnyHead, FeatureRing, Head as _, HeadSizes, LayerSizes, Target};
 use numpy::ndarray::Array2;
-use numpy::{IntoPyArray, PyArray2, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
+use numpy::{IntoPyArray, PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -41,6 +41,9 @@ impl Head {
     }
 }
 
+/// Weights, biases and number of positions of one of several layers.
+type RealLayer<'py> = (Bound<'py, PyArray2<f32>>, Bound<'py, PyArray1<f32>>, usize);
+
 /// A target as Python gives it, of the kind that `head` learns from.
 fn target(head: &AnyHead<'_>, value: i64) -> PyResult<Target> {
     let overflow = |_| PyOverflowError::new_err(format!("{value} is no target of this head"));
@@ -70,6 +73,7 @@ impl Head {
                 AnyHead::Sgd(_) => "SgdHead",
                 AnyHead::Lda(_) => "LdaHead",
                 AnyHead::Prototype(_) => "PrototypeHead",
+                AnyHead::Layers(_) => "LayersHead",
             })
         })
     }
@@ -102,6 +106,29 @@ impl Head {
     #[getter]
     fn features(&mut self) -> PyResult<usize> {
         self.with(|head| Ok(head.features()))
+    }
+
+    /// Of a head of several layers: their number, that of their weights, and that of their outputs without the last's; zeros for others.
+    #[getter]
+    fn layer_sizes(&mut self) -> PyResult<(usize, usize, usize)> {
+        self.with(|head| {
+            let LayerSizes { count, weights, hidden } = head.sizes().layers;
+            Ok((count, weights, hidden))
+        })
+    }
+
+    /// Real weights [outputs, inputs] and biases [outputs] of each layer at present; of heads of several layers only.
+    fn real_layers<'py>(&mut self, py: Python<'py>) -> PyResult<Vec<RealLayer<'py>>> {
+        let layers = self.with(|head| match head {
+            AnyHead::Layers(head) => Ok(head.real_layers()),
+            _ => Err(Error::Unsupported { trainer: "this head", request: "give real weights of several layers" }),
+        })?;
+        let arrays = layers.into_iter().map(|layer| {
+            let shape = (layer.biases.len(), layer.weights.len() / layer.biases.len());
+            let weights = Array2::from_shape_vec(shape, layer.weights).expect("rows of one length");
+            (weights.into_pyarray(py), layer.biases.into_pyarray(py), layer.positions)
+        });
+        Ok(arrays.collect())
     }
 
     /// Real step of one unit of a logit, at present.

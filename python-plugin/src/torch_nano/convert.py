@@ -15,6 +15,7 @@ from .graph.capture import capture
 from .graph.graph import Graph
 from .graph.passes import optimize
 from .heads import HeadSettings, Lda, LdaHead, Sgd
+from .last_layers import take_last_layers
 from .module import NanoModule
 from .ops.fully_connected import FullyConnected
 from .ops.operator import Node
@@ -38,6 +39,7 @@ def to_nano(
     calibrate: CalibrationData | None = None,
     method: Method = "minmax",
     head: HeadSettings | str | None = "auto",
+    train_last: int = 1,
     learning_rate: float = 0.02,
     labels: list[str] | None = None,
     name: str | None = None,
@@ -56,6 +58,10 @@ def to_nano(
             module's name: that Linear, which must end the model; None: none. All else goes to flash,
             trainable or not. It learns by :class:`torch_nano.heads.Sgd`; settings say otherwise, and take the
             Linear that ends the model: `heads.Sgd(...)`, `heads.Lda(...)`, `heads.Prototype(...)`.
+        train_last: how many Linear layers and 1x1 convolutions at the end of the model learn on the device.
+            2 or more, whatever is frozen, learn together (:class:`torch_nano.heads.LayersHead`), by gradient
+            descent with `learning_rate` or the settings of `head=heads.Sgd(...)`. Only activations that clamp
+            (ReLU, ReLU6) may stand between them.
         learning_rate: the head's, of the real-valued step; settings have their own.
         labels: the names of the classes.
         name: the model's name, one line; its class's if none is given.
@@ -66,7 +72,8 @@ def to_nano(
         InputError: a wrong example, calibration data, method or number of labels.
         NonFiniteError: NaN or infinity in a weight or an activation.
         QuantizationError: a layer that integers cannot hold.
-        HeadError: the layer that `head` names cannot be a head.
+        HeadError: the layer that `head` names cannot be a head, or the model does not end in `train_last`
+            layers that can be trained.
 
     >>> import torch
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
@@ -91,9 +98,13 @@ def to_nano(
     classes = graph.values[graph.outputs[0]].shape[0]
     if labels and len(labels) != classes:
         raise InputError(f"{len(labels)} labels for a model of {classes} outputs; expected one for each")
-    trainable = None if qat is not None and head == "auto" else _take_head(graph, model, head, learning_rate)
+    ranges = {} if calibrate is None else observe_ranges(graph, calibrate, method)
+    trainable: _Head | None = None
+    if train_last != 1:
+        trainable = _take_last_layers(graph, train_last, head, learning_rate, ranges)
+    elif qat is None or head != "auto":
+        trainable = _take_head(graph, model, head, learning_rate)
     if calibrate is not None:
-        ranges = observe_ranges(graph, calibrate, method)
         graph = assign_quantization(graph, lambda name: quantization(*ranges[name]))
     quantized = quantize(graph)
     if name is None:
@@ -158,6 +169,32 @@ def _take_head(
     graph.outputs = [last.inputs[0]]
     graph.drop_unused()
     return _Head(settings.description(weight.contiguous().numpy(), bias.numpy()), path)
+
+
+def _take_last_layers(
+    graph: Graph,
+    train_last: int,
+    head: HeadSettings | str | None,
+    learning_rate: float,
+    ranges: dict[str, tuple[float, float]],
+) -> _Head:
+    """Takes several trainable layers off the end of the graph."""
+    if train_last < 1:
+        raise HeadError(f"train_last is {train_last}; expected 1, the trainable head alone, or more")
+    settings = Sgd(learning_rate=learning_rate) if head == "auto" else head
+    if not isinstance(settings, Sgd) or settings.layer is not None:
+        raise HeadError(
+            f"train_last={train_last} and head={head!r} contradict each other: the last layers of the model "
+            "learn together, by gradient descent; leave head out, or give heads.Sgd(...) without a layer"
+        )
+    # A QatModule has no calibration data: its values have scales.
+    known = {
+        name: value.quantization.range
+        for name, value in graph.values.items()
+        if value.quantization is not None
+    }
+    taken = take_last_layers(graph, train_last, settings, {**known, **ranges})
+    return _Head(taken.description, ", ".join(taken.paths))
 
 
 def _not_a_head(graph: Graph, last: Node | None) -> str:

@@ -16,7 +16,7 @@ from .errors import FileFormatError, HeadError, InputError
 from .export import rust_module
 from .export.file import SavedModel, pack, unpack, write_file
 from .export.image import layers
-from .heads import Head, head_of
+from .heads import Head, LayersHead, head_of
 from .ops.layout import from_device, to_device
 from .ops.operator import Quantization, Shape
 from .quant.quantize import QuantizedGraph
@@ -206,7 +206,7 @@ class NanoModule(nn.Module):
         head_bytes = 0
         if self.head is not None:
             head_bytes = len(self.head.state())
-            macs = self.head.features * self.head.classes
+            macs = self.head.macs
             rows.append(
                 LayerSummary(
                     self.head.name, self.head_path or "", (self.head.classes,), macs, head_bytes, 0, 0, "RAM"
@@ -236,6 +236,21 @@ class NanoModule(nn.Module):
         if target == "host":
             return verify_host(self._model, self._graph, inputs)
         return verify_rv32imc(self._image, inputs)
+
+    def load_head_into(self, model: nn.Module) -> None:
+        """Writes what the last layers have learnt (`train_last=2` and more) into the float model they come
+        from.
+
+        Raises:
+            HeadError: no such layers learn here, or the model does not have them.
+        """
+        if not isinstance(self.head, LayersHead) or self.head_path is None:
+            kind = "no trainable head" if self.head is None else f"a {type(self.head).__name__}"
+            raise HeadError(
+                f"this model has {kind}; load_head_into takes what to_nano(..., train_last=2) or more gives"
+            )
+        shape = self._graph.graph.values[self._graph.graph.outputs[0]].shape
+        self.head.write_into(model, self.head_path.split(", "), torch.Size(shape[1:]).numel())
 
     def export(self, folder: str | os.PathLike[str]) -> None:
         """Writes `model.nano` and the Rust module `model.rs` for a firmware; the head starts as in the image.

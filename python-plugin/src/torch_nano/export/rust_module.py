@@ -45,7 +45,9 @@ def rust_module(image: bytes, head: Head | None) -> str:
     sizes = (
         "Some(nano_core::train::HeadSizes {\n"
         f"    trainer: nano_core::train::{type(head).__name__}::TRAINER,\n"
-        "    classes: CLASSES,\n    features: OUTPUT_LENGTH,\n})"
+        "    classes: CLASSES,\n    features: OUTPUT_LENGTH,\n"
+        f"    layers: nano_core::train::LayerSizes {{ count: {head.layer_sizes[0]}, "
+        f"weights: {head.layer_sizes[1]}, hidden: {head.layer_sizes[2]} }},\n}})"
         if head
         else "None"
     )

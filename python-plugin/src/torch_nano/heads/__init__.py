@@ -3,6 +3,7 @@
 from .. import _native
 from ..errors import HeadError
 from .head import Head, SumsHead
+from .layers import LayersHead
 from .lda import LdaHead
 from .prototype import PrototypeHead
 from .settings import HeadSettings, Lda, Prototype, Sgd
@@ -11,6 +12,7 @@ from .sgd import SgdHead
 __all__ = [
     "Head",
     "HeadSettings",
+    "LayersHead",
     "Lda",
     "LdaHead",
     "Prototype",
@@ -21,7 +23,8 @@ __all__ = [
     "head_of",
 ]
 
-_HEADS: dict[str, type[Head]] = {head.__name__: head for head in (SgdHead, LdaHead, PrototypeHead)}
+_ALL: tuple[type[Head], ...] = (SgdHead, LayersHead, LdaHead, PrototypeHead)
+_HEADS = {head.__name__: head for head in _ALL}
 
 
 def head_of(image: bytes) -> Head:

@@ -58,6 +58,18 @@ class Head(nn.Module):
         return self._head.features
 
     @property
+    def layer_sizes(self) -> tuple[int, int, int]:
+        """Of a head of several layers: their number, that of their weights, and that of their outputs without
+        the last's, which its memory depends on; zeros for others.
+        """
+        return self._head.layer_sizes
+
+    @property
+    def macs(self) -> int:
+        """Multiplications of one prediction."""
+        return self.features * self.classes
+
+    @property
     def ram_bytes(self) -> int:
         """Bytes of RAM that the head takes on a device: its state, and room to work in."""
         return self._head.ram_bytes
