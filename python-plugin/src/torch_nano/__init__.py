@@ -28,6 +28,8 @@ from .device.errors import (
 )
 from .device.fitting import FitResult
 from .device.qemu import BoardError, BoardStopped, BoardTimeout, QemuBoard
+from .device.recording import RecordError, Recording, record
+from .device.replaying import Replay, ReplayDifference, replay
 from .device.streams import SimulatedBoard
 from .errors import (
     CaptureError,
@@ -118,6 +120,10 @@ __all__ = [
     "QatModule",
     "QemuBoard",
     "QuantizationError",
+    "RecordError",
+    "Recording",
+    "Replay",
+    "ReplayDifference",
     "SgdHead",
     "SimulatedBoard",
     "StopTraining",
@@ -153,7 +159,9 @@ __all__ = [
     "load",
     "make_optimizer",
     "prepare_qat",
+    "record",
     "reestimate_batch_norm",
+    "replay",
     "to_nano",
     "unfreeze",
     "unfreeze_layers",

@@ -59,7 +59,10 @@ class Conversation:
         try:
             self._refresh()
             self._require_model()
-            self._link.counted = self.stats().requests
+            stats = self.stats()
+            self._link.counted = stats.requests
+            #: How many samples the device keeps for training; None if that is not known.
+            self.samples: int | None = 0 if stats.learned == 0 else None
             self._link.model_id = self.info.model_id
         except BaseException:
             if given is None:
@@ -106,8 +109,10 @@ class Conversation:
             WrongModelError: another device is there.
         """
         self._link.reopen()
+        late = self._link.late
         restarted = self._restarted()
         self._refresh()
+        self._link.late = late
         self._require_model()
         return restarted
 
@@ -146,7 +151,8 @@ class Conversation:
         ((kind, value),) = target.items()
         seen = {"input": input, "kind": kind, "target": value}
         answer = self._observed("learn", seen, lambda: self._run("learn", "learned", input, **target))
-        return int(answer["samples"])
+        self.samples = int(answer["samples"])
+        return self.samples
 
     def _observed(
         self, request: str, seen: dict[str, Any], act: Callable[[], dict[str, Any]]
@@ -159,6 +165,7 @@ class Conversation:
             for observer in self.observers:
                 observer.after(request, None, error)
             raise
+        self.samples = 0 if request == "reset" else None if request == "undo" else self.samples
         for observer in self.observers:
             observer.after(request, answer, None)
         return answer
@@ -242,12 +249,13 @@ class Conversation:
             outcome = "was executed" if error is None else f"was refused ({error})"
             raise DeviceRestarted(
                 f"the connection was lost, and the device has restarted: it has {head}, and no samples. "
-                f"The request {request!r} {outcome} after that"
+                f"The request {request!r} {outcome} after that",
+                executed=error is None,
             ) from error
 
     def _restarted(self) -> bool:
         """Whether the device counts fewer requests than it answered."""
-        self._link.reopened = False
+        self._link.reopened, self.samples = False, None
         counted = self.stats().requests
         restarted = counted < self._link.counted
         self._link.counted = counted

@@ -37,5 +37,10 @@ class DeviceTimeout(DeviceError, TimeoutError):
 class DeviceRestarted(DeviceError):
     """When the connection came back the device had started anew: what was not saved is lost.
 
-    The request that was under way has been executed after the restart.
+    Args:
+        executed: whether the request that was under way was executed, by the device as it was after that.
     """
+
+    def __init__(self, message: str, *, executed: bool) -> None:
+        super().__init__(message)
+        self.executed = executed

@@ -21,6 +21,9 @@ _NOISE_ATTEMPTS = 3
 _PAUSE = 0.1
 
 
+_Request = tuple[str, dict[str, Any]]
+
+
 class Link:
     """Sends requests, each until it is answered, and none of them to be executed twice.
 
@@ -49,9 +52,9 @@ class Link:
         self._received = bytearray()
         self._sequence = 0
         self._request = b""
-        #: The request that failed for lack of an answer, with its number, and its answer if that came later.
-        self._open_request: tuple[str, dict[str, Any]] | None = None
-        self._late_answer: dict[str, Any] | None = None
+        #: The request that was left without an answer and came to one when the connection was opened anew.
+        self.late: tuple[_Request, dict[str, Any]] | None = None
+        self._open_request: _Request | None = None
         if stream is None:
             if transport.open is None:
                 raise ConnectionFailed(f"{transport.name} is no open stream")
@@ -65,20 +68,18 @@ class Link:
             DeviceError: the device refuses, or answers something else.
             ConnectionLost, DeviceTimeout: no answer came.
         """
-        if self.is_open(request, fields):
-            if self._late_answer is not None:
-                answer, self._late_answer, self._open_request = self._late_answer, None, None
-                return _checked(answer, request, response)
-        else:
+        late, self.late = self.late, None
+        if late is not None and late[0] == (request, fields):
+            return _checked(late[1], request, response)
+        if not self.is_open(request, fields):
             # From 1 to 65535: 0 is for requests without a number.
             sequence = self._sequence % 0xFFFF + 1
             self._request = _native.encode_request(
                 request, sequence=sequence, model_id=self.model_id, **fields
             )
             self._sequence = sequence
-        self._open_request, self._late_answer = (request, fields), None
+        self._open_request = (request, fields)
         answer = self._answer()
-        self._open_request = None
         return _checked(answer, request, response)
 
     def is_open(self, request: str, fields: dict[str, Any]) -> bool:
@@ -100,8 +101,9 @@ class Link:
         self.stream = self.transport.open()
         self._received.clear()
         self.reopened = True
-        if self._open_request is not None and self._late_answer is None:
-            self._late_answer = self._answer()
+        if self._open_request is not None:
+            request = self._open_request
+            self.late = (request, self._answer())
 
     def _answer(self) -> dict[str, Any]:
         """The answer to the open request."""
@@ -128,9 +130,10 @@ class Link:
                 if not _is_noise(answer) or sent >= _NOISE_ATTEMPTS:
                     break
             outcome = answer["reason"] if answer["kind"] == "refused" else answer["kind"]
-            # What is refused before it is read as a request is not counted.
-            if not _is_noise(answer) and answer.get("failure") not in ("Protocol", "Model"):
-                self.counted += 1
+            if not _is_noise(answer):
+                self._open_request = None
+                # What is refused before it is read as a request is not counted.
+                self.counted += answer.get("failure") not in ("Protocol", "Model")
             return answer
         except Exception as error:
             outcome = str(error)

@@ -77,7 +77,11 @@ class PortStream:
 
     def close(self) -> None:
         """Closes the port."""
+        # pyserial leaves a socket open whose other end has gone.
+        connection = getattr(self._port, "_socket", None)
         self._port.close()
+        if connection is not None:
+            connection.close()
 
 
 class SimulatedBoard:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -46,16 +47,12 @@ def transport_of(
     name = str(connection)
     if name in ("sim", "qemu"):
         if image is None:
-            raise ConnectionFailed(
-                f"{name!r} is a device without a model; give it one: Device({name!r}, nano=...)"
-            )
+            raise ConnectionFailed(f"{name!r} needs a model to run: Device({name!r}, nano=...)")
         if name == "sim":
             return Transport(name, lambda: SimulatedBoard(image, flash=flash))
         return Transport(name, lambda: QemuBoard(image, flash=flash, timeout=timeout))
     if flash is not None:
-        raise ConnectionFailed(
-            f"flash={str(flash)!r} is for 'sim' and 'qemu'; {name!r} has a flash of its own"
-        )
+        raise ConnectionFailed(f"a flash file is for 'sim' and 'qemu'; {name!r} has a flash of its own")
 
     def port() -> Stream:
         try:
@@ -69,16 +66,14 @@ def transport_of(
 def _reason(name: str, error: Exception) -> str:
     """Why a port cannot be opened, and what to do."""
     if "://" in name:
-        if isinstance(error, ValueError) or not name.startswith("socket://"):
-            return f"{error}; expected {_KINDS}"
+        if not re.fullmatch(r"socket://.+:\d+", name):
+            return f"expected {_KINDS}"
         return f"nobody answers there ({error})"
     number = getattr(error, "errno", None)
     if number in (errno.EAGAIN, errno.EBUSY):
         return "it is busy; close the other program that has it open (a serial monitor?)"
     if number == errno.EACCES:
-        return (
-            "no permission; on Linux, add yourself to the group of the port (dialout, uucp) and log in again"
-        )
+        return "no permission; on Linux join the port's group (dialout or uucp) and log in again"
     if Path(name).exists() and number != errno.ENOENT:
         return f"{error}; expected {_KINDS}"
     ports = [port.device for port in list_ports.comports()]

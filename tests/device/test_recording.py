@@ -1,0 +1,265 @@
+"""A device's steps on file, and their repetition to the bit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from images import one_layer, with_head
+from torch_nano import (
+    ConnectionFailed,
+    ConnectionLost,
+    Device,
+    DeviceError,
+    DeviceRestarted,
+    RecordError,
+    ReplayDifference,
+    SimulatedBoard,
+    _native,
+    heads,
+    record,
+    replay,
+)
+
+from .boards import Board, Unplugged, socket_board
+from .test_accidents import after, pull
+
+IMAGES = {
+    "sgd": with_head(),
+    "lda": with_head(settings=heads.Lda(capacity=6)),
+    "prototype": with_head(settings=heads.Prototype(capacity=6)),
+}
+RNG = np.random.default_rng(0)
+INPUTS = RNG.integers(-128, 128, (60, 216), np.int8)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "device.record"
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def rewrite(path: Path, entries: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+
+
+def session(device: Device, trainer: str, seed: int, steps: int) -> int:
+    """Random steps; returns how many were refused."""
+    rng = np.random.default_rng(seed)
+    refused = 0
+    acts: list[Callable[[], object]] = [
+        lambda: device.learn(INPUTS[rng.integers(60)], int(rng.integers(device.info.classes))),
+        lambda: device.learn(INPUTS[rng.integers(60)], int(rng.integers(device.info.classes))),
+        lambda: device.train(int(rng.integers(1, 4))),
+        device.commit,
+        device.undo,
+        lambda: device.add_class(f"class {rng.integers(6)}"),
+        lambda: device.forget(int(rng.integers(device.info.classes))),
+        device.save,
+        device.load,
+        lambda: device.write_head(_native.Head(IMAGES[trainer]).state()),
+        device.reset,
+    ]
+    for _ in range(steps):
+        try:
+            acts[rng.choice(len(acts), p=[0.3, 0.3, 0.1, 0.06, 0.08, 0.03, 0.03, 0.03, 0.03, 0.02, 0.02])]()
+        except DeviceError:
+            refused += 1
+    return refused
+
+
+@pytest.mark.parametrize("trainer", IMAGES)
+@pytest.mark.parametrize("ring", [7, 1024])
+def test_random_sessions_repeat_to_the_bit(trainer: str, ring: int, tmp_path: Path) -> None:
+    image = IMAGES[trainer]
+    for seed in range(4):
+        path = tmp_path / f"{seed}"
+        device = Device(SimulatedBoard(image, ring=ring))
+        device.learn(INPUTS[0], 0)
+        device.reset()
+        with record(device, path, check_every=1 + seed) as recording:
+            refused = session(device, trainer, seed, 120)
+        result = replay(path, image)
+        assert 0 < refused < 60, f"seed {seed}"
+        assert result.head.state() == device.head_state(), f"seed {seed}"
+        assert result.steps == recording.steps > 80
+        assert result.checks > 0 and not result.outcome_unknown
+
+
+@pytest.mark.parametrize("trainer", IMAGES)
+def test_a_step_that_was_tampered_with_is_named(trainer: str, path: Path) -> None:
+    image = IMAGES[trainer]
+    device = Device("sim", nano=image)
+    with record(device, path):
+        for sample in range(12):
+            device.learn(INPUTS[sample], sample % 4)
+        for _ in range(2):
+            device.train(2) if trainer == "sgd" else device.commit()
+    entries = lines(path)
+    steps = [index for index, entry in enumerate(entries) if "request" in entry]
+    tampered = [dict(entry) for entry in entries]
+    tampered[steps[4]]["target"] = (entries[steps[4]]["target"] + 1) % 4
+    rewrite(path, tampered)
+    # A head that trains on what its ring keeps does not change before.
+    first = 13 if trainer == "sgd" else 5
+    with pytest.raises(ReplayDifference, match=rf"the heads differ after step {first} \(") as caught:
+        replay(path, image)
+    assert (caught.value.step, caught.value.last_equal_step) == (first, first - 1)
+    assert len(caught.value.head) == len(device.head_state())
+    removed = entries[: steps[6]] + entries[steps[7] :]
+    rewrite(path, removed)
+    with pytest.raises(RecordError, match="line 14: step 8 in the place of 7"):
+        replay(path, image)
+    wrong = [dict(entry) for entry in entries]
+    wrong[steps[3]]["target"] = 77
+    rewrite(path, wrong)
+    if trainer != "sgd":
+        with pytest.raises(
+            ReplayDifference, match=r"executed step 4 \(learn, kind label, target 77\), which"
+        ):
+            replay(path, image)
+    rewrite(path, entries)
+    assert replay(path, image).head.state() == device.head_state()
+
+
+def test_a_device_that_was_tampered_with_is_found(path: Path) -> None:
+    image = IMAGES["sgd"]
+    board = SimulatedBoard(image)
+    device = Device(board)
+    with record(device, path):
+        for sample in range(8):
+            device.learn(INPUTS[sample], sample % 4)
+        device.train(1)
+        # Another client, of which the record knows nothing.
+        Device(board).train(1)
+        device.train(1)
+        device.train(1)
+    with pytest.raises(
+        ReplayDifference, match=r"differ after step 10 \(train, epochs 1\).*agreed after step 9"
+    ):
+        replay(path, image)
+
+
+def test_samples_that_the_device_lost_are_found(path: Path) -> None:
+    board = SimulatedBoard(IMAGES["sgd"])
+    device = Device(board)
+    with record(device, path):
+        device.learn(INPUTS[0], 0)
+        Device(board).reset()
+        device.learn(INPUTS[1], 1)
+    with pytest.raises(ReplayDifference, match=r"after step 2 .* the device kept 1 samples, its twin 2"):
+        replay(path, IMAGES["sgd"])
+
+
+def test_every_prefix_of_a_record_can_be_read(path: Path, tmp_path: Path) -> None:
+    """A PC that crashes leaves a prefix: nothing before it is lost."""
+    image = IMAGES["sgd"]
+    device = Device("sim", nano=image)
+    states = [device.head_state()]
+    with record(device, path):
+        for sample in range(4):
+            device.learn(INPUTS[sample], sample)
+            states.append(device.head_state())
+        for _ in range(3):
+            device.train(1)
+            states.append(device.head_state())
+    data = path.read_bytes()
+    cut = tmp_path / "cut"
+    whole = len(data.split(b"\n", 1)[0]) + 1
+    for length in [*range(whole, len(data), 37), len(data)]:
+        cut.write_bytes(data[:length])
+        result = replay(cut, image)
+        unknown = data[:length].count(b"\n") % 2 == 0
+        assert result.outcome_unknown == unknown
+        assert result.head.state() == states[result.steps - unknown]
+
+
+def test_a_request_whose_answer_was_lost_is_counted_once(path: Path) -> None:
+    image = IMAGES["sgd"]
+    board = Board(image)
+    with socket_board(board) as url:
+        device = Device(url, timeout=0.3)
+        port = int(url.rpartition(":")[2])
+        recording = record(device, path)
+        device.learn(INPUTS[0], 0)
+        board.on_answer = after(0, pull)
+    with pytest.raises(ConnectionLost):
+        device.learn(INPUTS[1], 1)
+    with pytest.raises(ConnectionFailed):
+        device.reconnect()
+    with socket_board(board, port):
+        device.reconnect()
+        # Repeated; the answer is the one that was lost.
+        assert device.learn(INPUTS[1], 1) == 2
+        device.train(2)
+        recording.close()
+        assert replay(path, image).head.state() == device.head_state()
+        device.close()
+
+
+def test_a_restart_is_recorded(path: Path) -> None:
+    image = IMAGES["sgd"]
+    board = Board(image)
+
+    def restart(data: bytes) -> bytes:
+        board.cut_power()
+        raise Unplugged
+
+    with socket_board(board) as url, Device(url) as device, record(device, path):
+        device.learn(INPUTS[0], 0)
+        device.train(1)
+        device.save()
+        device.train(1)
+        board.on_request = after(0, restart)
+        with pytest.raises(DeviceRestarted) as caught:
+            device.learn(INPUTS[1], 1)
+        assert caught.value.executed
+        device.learn(INPUTS[2], 2)
+        device.train(3)
+        state = device.head_state()
+    assert replay(path, image).head.state() == state
+
+
+def test_what_is_no_record(path: Path, tmp_path: Path) -> None:
+    image = IMAGES["sgd"]
+    with pytest.raises(RecordError, match="has no head to record"):
+        record(Device("sim", nano=one_layer()), path)
+    device = Device("sim", nano=image)
+    with pytest.raises(RecordError, match="check_every is 0"):
+        record(device, path, check_every=0)
+    device.learn(INPUTS[0], 0)
+    with pytest.raises(RecordError, match="the device may keep samples from before"):
+        record(device, path)
+    assert not path.exists()
+    device.reset()
+    with record(device, path):
+        with pytest.raises(RecordError, match="what undo would take back is not in the record"):
+            device.undo()
+        device.learn(INPUTS[0], 0)
+    assert device.observers == []
+    device.reset()
+    with pytest.raises(RecordError, match="is there already; a record is never overwritten"):
+        record(device, path)
+    with pytest.raises(RecordError, match=r"was made with 'test', model .*; given is 'test'"):
+        replay(path, IMAGES["lda"])
+    entries = lines(path)
+    rewrite(path, [{**entries[0], "torch_nano_record": 99}])
+    with pytest.raises(RecordError, match="is of version 99; this package reads 1"):
+        replay(path, image)
+    for text in ("", "{}\n", '{"a": 1}\n'):
+        path.write_text(text)
+        with pytest.raises(RecordError, match="is no record of a device"):
+            replay(path, image)
+    rewrite(path, entries)
+    path.write_text(path.read_text() + "noise\n")
+    with pytest.raises(RecordError, match="line 4 is damaged"):
+        replay(path, image)
+    with pytest.raises(FileNotFoundError):
+        replay(tmp_path / "missing", image)
