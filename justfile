@@ -59,6 +59,10 @@ bench-host *arguments: setup
 bench-qat *arguments: setup
     {{ python }} tests/bench/bench_qat.py {{ arguments }}
 
+# Compare the last two layers' learning in integers with the same in float, on real data
+bench-last-layers: setup
+    {{ python }} tests/bench/bench_last_layers.py
+
 # Run the demo on three seeds and hold its accuracies to their bars
 bench-demo: setup
     {{ python }} tests/bench/bench_demo.py

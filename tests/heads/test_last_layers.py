@@ -65,7 +65,7 @@ def test_it_starts_as_the_float_model_and_goes_back_into_it(
     assert (row.operator, row.memory, row.weight_bytes) == ("layers_head", "RAM", len(nano.head.state()))
     with torch.no_grad():
         expected = model(x)
-        # The largest output between the layers may have only 32 steps: half of int8, a quarter with room to grow.
+        # The largest output between the layers may have only 32 steps: a quarter of those of int8.
         assert noise(nano(x), expected) < 1 / 128
         nano.head.fit(nano.features_int8(x), torch.arange(64) % nano.head.classes, epochs=3)
         learnt = copy.deepcopy(model)

@@ -1,0 +1,93 @@
+"""Heads of random layers, twice: nano-core's, and their definition."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from images import Description
+from reference.layers_head import Layer, LayersHead
+from torch_nano import _native
+
+Int8 = npt.NDArray[np.int8]
+RELU, RELU6, NONE = (0.0, None), (0.0, 6.0), (None, None)
+
+
+def image(layers: list[Layer], *, scale: float, zero_point: int, lr: float, **settings: Any) -> bytes:
+    """A head of layers whose features are the model's input."""
+    net = Description()
+    shape = (1, 1, layers[0].positions * layers[0].weight.shape[1])
+    x = net.input(shape, scale, zero_point)
+    table = np.arange(-128, 128, dtype=np.int8)
+    output = net.layer("table", [x], net.value(shape, scale, zero_point), {}, {"table": table})
+    described = [
+        {
+            "positions": layer.positions,
+            "weights": layer.weight,
+            "biases": layer.bias,
+            "clamp_low": layer.clamp[0],
+            "clamp_high": layer.clamp[1],
+            "range": layer.range,
+        }
+        for layer in layers
+    ]
+    net.entries["head"] = {
+        "trainer": "layers",
+        "layers": described,
+        "learning_rate": lr,
+        "loss": "cross_entropy",
+        "halve_every": 0,
+        "class_weights": [],
+        "frozen": [],
+        **settings,
+    }
+    return net.image(output)
+
+
+def twins(layers: list[Layer], scale: float, zero_point: int, lr: float) -> tuple[_native.Head, LayersHead]:
+    """The same head twice."""
+    scale = float(np.float32(scale))
+    native = _native.Head(image(layers, scale=scale, zero_point=zero_point, lr=lr))
+    return native, LayersHead(layers, scale=scale, zero_point=zero_point, lr=lr)
+
+
+def random_layers(rng: np.random.Generator, scale: float, spread: float) -> list[Layer]:
+    """Two or three layers, at up to four positions, with ranges of the outputs that may be exceeded."""
+    count = int(rng.integers(2, 4))
+    # Positions of a layer divide what the layer before has.
+    positions = [*sorted(rng.choice([1, 2, 4], count - 1).tolist(), reverse=True), 1]
+    inputs, size, layers = int(rng.integers(1, 20)), 255 * scale, []
+    for index in range(count):
+        outputs = int(rng.integers(1, 12))
+        weight = rng.normal(0, spread / inputs**0.5, (outputs, inputs)).astype(np.float32)
+        bias = rng.normal(0, spread, outputs).astype(np.float32)
+        size *= spread
+        clamp = [RELU, RELU6, NONE][int(rng.integers(3))]
+        seen = float(np.float32(size * rng.uniform(0.1, 1.0)))
+        layers.append(Layer(weight, bias, positions[index], clamp, (-seen if clamp == NONE else 0.0, seen)))
+        if index + 1 < count:
+            inputs = outputs * positions[index] // positions[index + 1]
+    layers[-1].clamp = NONE
+    return layers
+
+
+def random_features(rng: np.random.Generator, width: int, zero_point: int) -> Int8:
+    """All of int8, its ends alone, or little around the zero point."""
+    kind = rng.integers(3)
+    if kind == 0:
+        return rng.integers(-128, 128, width, np.int8)
+    if kind == 1:
+        return rng.choice(np.array([-128, 127], np.int8), width)
+    return np.clip(zero_point + rng.integers(-3, 4, width), -128, 127).astype(np.int8)
+
+
+def largest_rate(layers: list[Layer], scale: float, zero_point: int) -> float:
+    """The largest power of two that all layers take."""
+    for exponent in range(40, -60, -1):
+        try:
+            twins(layers, scale, zero_point, 2.0**exponent)
+        except ValueError:
+            continue
+        return 2.0**exponent
+    raise AssertionError("no learning rate fits")
