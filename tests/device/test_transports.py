@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch_nano as tn
 from torch import Tensor, nn
-from torch_nano import Device, DeviceError, HeadError, InputError, LabelError, NanoModule
+from torch_nano import Device, DeviceError, HeadError, InputError, LabelError, NanoModule, _native
 
 from .boards import Board, serial_board, socket_board
 
@@ -40,7 +40,7 @@ def make(head: tn.heads.HeadSettings) -> NanoModule:
     return tn.to_nano(model, x, calibrate=x, labels=LABELS, name="moves", head=head)
 
 
-@pytest.fixture(scope="module", params=["sgd", "lda", "prototype"])
+@pytest.fixture(scope="module", params=["sgd", "lda", "prototype", "layers"])
 def nano(request: pytest.FixtureRequest) -> NanoModule:
     """A model with each trainer; tests reset its head."""
     heads = {
@@ -48,6 +48,9 @@ def nano(request: pytest.FixtureRequest) -> NanoModule:
         "lda": tn.heads.Lda(capacity=6),
         "prototype": tn.heads.Prototype(capacity=6),
     }
+    if request.param == "layers":
+        model, x, _ = model_and_data()
+        return tn.to_nano(model, x, calibrate=x, labels=LABELS, name="moves", train_last=2)
     return make(heads[request.param])
 
 
@@ -87,7 +90,8 @@ def learnt(nano: NanoModule, x: Tensor, y: Tensor, epochs: int) -> bytes:
 def test_what_it_says_of_itself(fresh: Device, nano: NanoModule) -> None:
     info = fresh.info
     assert (info.model_id, info.name, info.input_length) == (nano.id, "moves", 24)
-    assert (info.classes, info.output_length, info.layers) == (4, 8, 2)
+    assert (info.classes, info.output_length) == (4, nano.head.features)
+    assert info.layers == len(_native.Model(nano.image).layers) == len(fresh.profile(model_and_data()[1][0]))
     assert info.head_length == len(fresh.head_state()) == len(nano.head.state())
     assert info.class_capacity == nano.head.capacity
     assert (info.ring_capacity > 0) == isinstance(nano.head, tn.SgdHead)

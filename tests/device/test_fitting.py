@@ -1,0 +1,93 @@
+"""Whole data sets: rings that are too small for them, labels of every kind, progress."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import torch
+import torch_nano as tn
+from rich.console import Console
+from torch_nano import Device, DeviceError, LabelError, SimulatedBoard
+from torch_nano.device.progress import Progress
+
+from .test_transports import make, model_and_data
+
+
+def test_data_that_do_not_fit_the_ring_travel_once_per_epoch() -> None:
+    _, x, y = model_and_data()
+    nano = make(tn.heads.Sgd(0.05))
+    with Device(SimulatedBoard(nano.image, ring=16), nano=nano) as device:
+        result = device.fit(x, y, epochs=3)
+        # 120 samples in rings of 16: the last one is filled from the start.
+        assert (result.sent, result.epochs) == (128, 8)
+        head = tn.heads.head_of(nano.image)
+        assert isinstance(head, tn.SgdHead)
+        features = nano.features_int8(x)
+        order = np.arange(128) % 40
+        for start in range(0, 128, 16):
+            part = torch.from_numpy(order[start : start + 16])
+            head.fit(features[part], y[part], 1)
+        assert device.head_state() == head.state()
+        assert device.stats().steps == 128
+        device.reset()
+        assert device.fit(x[:16], y[:16], epochs=3).sent == 16
+        head.reset()
+        head.fit(features[:16], y[:16], 3)
+        assert device.head_state() == head.state()
+
+
+def test_several_right_classes() -> None:
+    _, x, _ = model_and_data()
+    nano = make(tn.heads.Sgd(0.05, loss="binary"))
+    right = torch.rand(40, 4, generator=torch.Generator().manual_seed(3)) > 0.5
+    with Device("sim", nano=nano) as device:
+        device.fit(x, right, epochs=4)
+        nano.head.fit(nano.features_int8(x), right, 4)
+        assert device.head_state() == nano.head.state()
+        device.learn(x[0], [True, False, True, True])
+        device.learn(x[0], right[0].numpy())
+        prediction = device.predict(x[0])
+        assert prediction.confidence is None and prediction.known
+        with pytest.raises(DeviceError, match="the trainer of this model's head cannot do this"):
+            device.learn(x[0], 2)
+        with pytest.raises(LabelError, match="the label has 3 bools"):
+            device.learn(x[0], [True, False, True])
+
+
+def test_a_number() -> None:
+    model, x, _ = model_and_data()
+    model[-1] = torch.nn.Linear(8, 1)
+    nano = tn.to_nano(model, x, calibrate=x, head=tn.heads.Sgd(0.01, loss="squared"))
+    numbers = torch.linspace(-1, 1, 40)
+    with Device("sim", nano=nano) as device:
+        device.fit(x, numbers, epochs=4)
+        nano.head.fit(nano.features_int8(x), numbers, 4)
+        assert device.head_state() == nano.head.state()
+        device.learn(x[0], 0.25)
+        with pytest.raises(DeviceError, match="the trainer of this model's head cannot do this"):
+            device.learn(x[0], 0)
+        for wrong in (float("inf"), 1e7):
+            with pytest.raises(LabelError, match="expected a finite number, around 1"):
+                device.learn(x[0], wrong)
+
+
+def test_long_requests_show_a_bar_and_only_where_wanted() -> None:
+    _, x, y = model_and_data()
+    nano = make(tn.heads.Sgd())
+
+    def shown(wanted: bool) -> str:
+        output = io.StringIO()
+        with Device(SimulatedBoard(nano.image, frame=64), nano=nano) as device:
+            device._progress = Progress(wanted, Console(file=output, force_terminal=True, width=80))
+            device.fit(x, y, epochs=1)
+            device.write_head(device.head_state())
+        return output.getvalue()
+
+    told = shown(True)
+    assert "fit" in told and "40/40" in told
+    assert "head" in told and "80/80" in told
+    assert shown(False) == ""
+    # Nobody watches a test.
+    assert not Progress(None, Console(file=io.StringIO())).shown
