@@ -3,6 +3,7 @@
 mod builder;
 mod checks;
 mod heads;
+mod layers;
 mod mutations;
 mod parameters;
 mod runs;

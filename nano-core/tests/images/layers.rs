@@ -1,0 +1,159 @@
+//! Heads of several layers in images: no numbers overflow, and records that no writer leaves are refused.
+
+use nano_core::Error;
+use nano_core::image::{HeadDescription, Image, LayersDescription, TrainedLayer, WriteError, write};
+use nano_core::train::{AnyHead, Head, HeadSizes, Loss, Target};
+
+use crate::builder::{Aligned, head_net, place};
+
+const FEATURES: usize = 6;
+/// Bytes of a layer's record.
+const RECORD: usize = 48;
+
+/// Three layers, the first at two positions, every weight one of three numbers.
+fn net(zero_point: i32, learning_rate: f64, loss: Loss) -> Result<Aligned, WriteError> {
+    let mut random = fastrand::Rng::with_seed(5);
+    let mut layer = |positions, inputs: usize, outputs: usize, clamp_low| TrainedLayer {
+        positions,
+        weights: (0..inputs * outputs).map(|_| random.choice([-0.5, 0.25, 0.5]).unwrap()).collect(),
+        biases: vec![0.1; outputs],
+        clamp_low,
+        clamp_high: None,
+        range: (-0.5, 1.0),
+    };
+    let outputs = if loss == Loss::Squared { 1 } else { 3 };
+    let layers = vec![layer(2, 3, 40, Some(0.0)), layer(1, 80, 30, None), layer(1, 30, outputs, None)];
+    let mut net = head_net();
+    for value in &mut net.model.values {
+        value.zero_point = zero_point;
+    }
+    net.model.head = Some(HeadDescription::Layers(LayersDescription {
+        layers,
+        learning_rate,
+        loss,
+        halve_every: 0,
+        class_weights: vec![],
+        frozen: vec![],
+    }));
+    write(&net.model).map(|bytes| Aligned::new(&bytes))
+}
+
+fn with_any<T>(image: &Aligned, act: impl FnOnce(AnyHead<'_>) -> T) -> Result<T, Error> {
+    let image = Image::new(image.bytes())?;
+    let mut ram = vec![0; HeadSizes::of(image.head().unwrap()).words()];
+    AnyHead::new(&image, &mut ram).map(act)
+}
+
+#[test]
+fn the_largest_numbers_do_not_overflow() {
+    for zero_point in [-128, 127, 0] {
+        for (loss, targets) in [
+            (Loss::CrossEntropy, [Target::Class(0), Target::Class(2)]),
+            (Loss::Binary, [Target::Labels(0), Target::Labels(7)]),
+            (Loss::Squared, [Target::Value(i32::MIN), Target::Value(i32::MAX)]),
+        ] {
+            let mut accepted = 0;
+            for exponent in 0..24 {
+                let rate = 2f64.powi(exponent - 20);
+                let image = match net(zero_point, rate, loss) {
+                    Ok(image) => image,
+                    Err(WriteError::Refused { rule, .. }) if rule.contains("learning rate") => continue,
+                    Err(error) => panic!("{error}"),
+                };
+                accepted += 1;
+                with_any(&image, |mut head| {
+                    let ends = [[-128; FEATURES], [127; FEATURES], [127, -128, 127, -128, 127, -128]];
+                    for step in 0..60 {
+                        head.learn(&ends[step % 3], targets[step / 7 % 2]).unwrap();
+                    }
+                    // Every weight at its bound, in both directions.
+                    let mut state = head.state().to_vec();
+                    let words = 4 * (3 + 1);
+                    for (index, weight) in state[words..].chunks_exact_mut(2).enumerate() {
+                        let v: i16 = if index % 5 == 0 { -32000 } else { 32000 };
+                        weight.copy_from_slice(&(v + 128).to_le_bytes());
+                    }
+                    head.load(&state).unwrap();
+                    for step in 0..60 {
+                        head.learn(&ends[step % 3], targets[step % 2]).unwrap();
+                    }
+                    let left = head.state().to_vec();
+                    head.load(&left).unwrap();
+                })
+                .unwrap();
+            }
+            assert!(accepted > 8, "{accepted} rates");
+        }
+    }
+}
+
+#[test]
+fn records_that_no_writer_leaves_are_refused() {
+    let good = net(-128, 0.01, Loss::CrossEntropy).unwrap();
+    let record = good.word(place::HEAD) as usize;
+    // The head's record: trainer, classes, features, constants (here: multiplier, its shift, loss, halvings, layers, weights, hidden).
+    for (word, value) in [
+        (1, 4),
+        (1, 0),
+        (3, 0),
+        (4, 64),
+        (5, 3),
+        (6, u32::MAX),
+        (7, 2),
+        (7, 0),
+        (8, 7),
+        (9, 7),
+        (9, u32::MAX),
+        (11, 0),
+        (13, 8),
+    ] {
+        let mut image = good.clone();
+        image.patch(record + 4 * word, value);
+        let found = with_any(&image, |_| ());
+        assert!(matches!(found, Err(Error::Field { .. })), "word {word} = {value}: {found:?}");
+    }
+    let state = good.word(place::CONSTANTS) as usize + good.word(record + 4 * 12) as usize;
+    // A layer's record: positions, inputs, outputs, bias input, rate, its shift, output shift, zero point, low, high, scales.
+    for (word, value) in [
+        (0, 0),
+        (0, 3),
+        (1, 2),
+        (1, 0),
+        (2, 0),
+        (2, u32::MAX),
+        (3, 0),
+        (3, 129),
+        (4, 0),
+        (5, 0),
+        (5, 31),
+        (6, 31),
+        (7, 128),
+        (8, 200),
+        (9, 128),
+        (9, -128i32 as u32 - 1),
+        (10, 0),
+        (11, f32::NAN.to_bits()),
+    ] {
+        for layer in 0..2 {
+            let mut image = good.clone();
+            image.patch(state + layer * RECORD + 4 * word, value);
+            let found = with_any(&image, |_| ());
+            assert!(matches!(found, Err(Error::Field { .. })), "layer {layer}, word {word} = {value}: {found:?}");
+        }
+    }
+    let mut image = good.clone();
+    image.patch(state + 3 * RECORD, (1 << 15) + 1);
+    assert!(matches!(with_any(&image, |_| ()), Err(Error::Field { name: "weight of a class", .. })));
+}
+
+#[test]
+fn memory_of_another_size_is_refused() {
+    let image = net(-128, 0.01, Loss::CrossEntropy).unwrap();
+    let image = Image::new(image.bytes()).unwrap();
+    let needed = HeadSizes::of(image.head().unwrap()).words();
+    for given in [0, needed - 1, needed + 1] {
+        let mut ram = vec![0; given];
+        let found = AnyHead::new(&image, &mut ram).map(|_| ());
+        assert_eq!(found, Err(Error::Length { name: "head RAM in words", needed, given }));
+    }
+}
