@@ -204,6 +204,24 @@ def test_a_request_whose_answer_was_lost_is_counted_once(path: Path) -> None:
         device.close()
 
 
+def test_noise_leaves_open_whether_a_step_was_made(path: Path) -> None:
+    image = IMAGES["sgd"]
+    board = Board(image)
+    with socket_board(board) as url, Device(url) as device, record(device, path):
+        for sample in range(3):
+            # Executed; its answers arrive damaged.
+            board.on_answer = lambda answer: bytes([answer[0], answer[1] ^ 1 or 2]) + answer[2:]
+            with pytest.raises(DeviceError, match="damaged"):
+                device.learn(INPUTS[sample], sample)
+            board.on_answer = lambda answer: answer
+            if sample != 1:
+                assert device.learn(INPUTS[sample], sample) == sample + 1
+        device.train(2)
+        state = device.head_state()
+        assert device.stats().learned == 3
+    assert replay(path, image).head.state() == state
+
+
 def test_a_restart_is_recorded(path: Path) -> None:
     image = IMAGES["sgd"]
     board = Board(image)

@@ -21,6 +21,9 @@ _NOISE_ATTEMPTS = 3
 _PAUSE = 0.1
 
 
+#: Failures after which it is not known whether the request was executed.
+_NOISE = ("Noise", "Frame", "TooLong")
+
 _Request = tuple[str, dict[str, Any]]
 
 
@@ -186,7 +189,12 @@ class Link:
 
 def _is_noise(answer: dict[str, Any]) -> bool:
     """Whether request or answer was damaged on the way."""
-    return answer["kind"] == "refused" and answer["failure"] in ("Noise", "Frame", "TooLong")
+    return answer["kind"] == "refused" and answer["failure"] in _NOISE
+
+
+def is_unanswered(error: Exception) -> bool:
+    """Whether a request that failed so may have been executed all the same."""
+    return not isinstance(error, DeviceError) or not error.failure or error.failure in _NOISE
 
 
 def _checked(answer: dict[str, Any], request: str, response: str) -> dict[str, Any]:

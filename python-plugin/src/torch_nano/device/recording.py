@@ -30,7 +30,8 @@ from typing import Any, Self
 from .. import _native
 from ..errors import TorchNanoError
 from .client import Device
-from .errors import ConnectionLost, DeviceError, DeviceRestarted, DeviceTimeout
+from .errors import DeviceRestarted
+from .link import is_unanswered
 
 #: Version of the format; raised whenever an older reader would misread it.
 VERSION = 1
@@ -94,12 +95,9 @@ class Recording:
             head = encoded(self._device.head_state())
             self._write({"step": self._step, "restarted": True, "executed": error.executed, "head": head})
             return
-        if isinstance(error, ConnectionLost | DeviceTimeout) or (
-            error and not isinstance(error, DeviceError)
-        ):
-            return
         if error is not None:
-            self._write({"step": self._step, "refused": str(error)})
+            if not is_unanswered(error):
+                self._write({"step": self._step, "refused": str(error)})
             return
         assert answer is not None
         line: dict[str, Any] = {"step": self._step, "done": True}

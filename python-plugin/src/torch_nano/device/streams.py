@@ -155,7 +155,10 @@ class SimulatedBoard:
 
     def _store(self) -> None:
         if self._file is not None and (flash := self._device.flash()) != self._stored:
-            self._file.write_bytes(flash)
+            # A flash that is half written is none.
+            new = self._file.with_name(f"{self._file.name}.new")
+            new.write_bytes(flash)
+            new.replace(self._file)
             self._stored = flash
 
     def _require_open(self) -> None:
