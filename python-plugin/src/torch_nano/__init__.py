@@ -48,7 +48,7 @@ from .errors import (
     UnsupportedError,
     UnsupportedNode,
 )
-from .heads import LdaHead, PrototypeHead, SgdHead
+from .heads import LayersHead, LdaHead, PrototypeHead, SgdHead
 from .module import NanoModule, load
 from .quant.qat import (
     QatModule,
@@ -110,6 +110,7 @@ __all__ = [
     "LabelError",
     "LayerDifference",
     "LayerSummary",
+    "LayersHead",
     "LdaHead",
     "LogEntry",
     "ModuleNameError",
