@@ -71,7 +71,7 @@ def test_connections_that_are_none(tmp_path: Path) -> None:
         (f"socket://127.0.0.1:{free}", r"nobody answers there \(.*refused"),
         ("socket://127.0.0.1", "expected a serial port such as"),
         ("http://127.0.0.1:80", "expected a serial port such as"),
-        ("sim", r"'sim' needs a model to run: Device\('sim', nano=\.\.\.\)"),
+        ("sim", r"'sim' needs a model to run: Device\('sim', nano=\.\.\.\), or --model"),
         ("qemu", "'qemu' needs a model to run"),
     ):
         with pytest.raises(ConnectionFailed, match=message):

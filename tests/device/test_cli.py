@@ -61,7 +61,7 @@ def test_a_session(folder: Path, tmp_path: Path, data: str, connection: str) -> 
     options = ["--model", folder / "moves.pt", "--flash", tmp_path / "flash"]
     nano = tn.load(folder / "moves.pt")
     told = run("learn", connection, folder / data, *options, "--epochs", 7, "--save")
-    assert "40 samples sent, 7 epochs" in told and "saved for the 1. time" in told
+    assert "40 samples sent, 7 epochs" in told and "saved: 1 in all" in told
     assert f"{len(twin(nano, 7))} bytes" in run("read-head", connection, tmp_path / "a.head", *options)
     assert (tmp_path / "a.head").read_bytes() == twin(nano, 7)
     told = run("info", connection, *options)
@@ -80,11 +80,11 @@ def test_a_session(folder: Path, tmp_path: Path, data: str, connection: str) -> 
     nano.head.reset()
     reset = tmp_path / "image.head"
     reset.write_bytes(nano.head.state())
-    assert "saved for the 2. time" in run("write-head", connection, reset, *options, "--save")
+    assert "saved: 2 in all" in run("write-head", connection, reset, *options, "--save")
     run("read-head", connection, tmp_path / "b.head", *options)
     assert (tmp_path / "b.head").read_bytes() == nano.head.state()
     assert "loaded save number 2" in run("load", connection, *options)
-    assert "saved for the 3. time" in run("save", connection, *options)
+    assert "saved: 3 in all" in run("save", connection, *options)
 
 
 def test_a_board_on_a_serial_port_keeps_what_it_learns_between_commands(folder: Path, tmp_path: Path) -> None:

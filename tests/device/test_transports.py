@@ -290,7 +290,7 @@ def test_wrong_inputs_and_labels_are_refused_before_anything_is_learnt(
             with pytest.raises(InputError, match=message):
                 act(input)
     for label, message in (
-        ("wolk", r"no class is called 'wolk'; did you mean 'walk'\? There are walk, run, rest, jump"),
+        ("wolk", r"no class is called 'wolk'; did you mean 'walk'\? Known: walk, run, rest, jump"),
         ("", "no class is called ''"),
         (4, "there is no class 4; expected 0 to 3"),
         (-1, "there is no class -1"),

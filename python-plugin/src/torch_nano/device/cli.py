@@ -214,7 +214,7 @@ def save_command(
     Example: `torch-nano device save /dev/ttyACM0`
     """
     with connected(connection, model, flash, timeout) as device:
-        print(f"saved for the {device.save(replace=replace)}. time")
+        print(f"saved: {device.save(replace=replace)} in all")
 
 
 @device_app.command("load")
@@ -302,7 +302,7 @@ def inputs_for(device: Device, table: Data) -> NDArray[np.generic]:
 def saved(device: Device, wanted: bool) -> None:
     """Saves the head if that is wanted, and says so."""
     if wanted:
-        print(f"saved for the {device.save()}. time")
+        print(f"saved: {device.save()} in all")
 
 
 def main() -> None:

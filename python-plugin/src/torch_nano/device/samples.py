@@ -151,7 +151,7 @@ def class_index(wanted: int | str, classes: int, names: Sequence[str]) -> int:
 
     >>> class_index("wlak", 2, ["walk", "run"])
     Traceback (most recent call last):
-    torch_nano.device.errors.LabelError: no class is called 'wlak'; did you mean 'walk'? There are walk, run
+    torch_nano.device.errors.LabelError: no class is called 'wlak'; did you mean 'walk'? Known: walk, run
 
     Raises:
         LabelError: there is no such class.
@@ -165,5 +165,5 @@ def class_index(wanted: int | str, classes: int, names: Sequence[str]) -> int:
     similar = get_close_matches(wanted, names, 1)
     guess = f"did you mean {similar[0]!r}? " if similar else ""
     known = ", ".join(name for name in names if name)
-    there = f"There are {known}" if known else "None has a name on this device: use indices"
+    there = f"Known: {known}" if known else "None has a name on this device: use indices"
     raise LabelError(f"no class is called {wanted!r}; {guess}{there}")

@@ -47,7 +47,9 @@ def transport_of(
     name = str(connection)
     if name in ("sim", "qemu"):
         if image is None:
-            raise ConnectionFailed(f"{name!r} needs a model to run: Device({name!r}, nano=...)")
+            raise ConnectionFailed(
+                f"{name!r} needs a model to run: Device({name!r}, nano=...), or --model on the command line"
+            )
         if name == "sim":
             return Transport(name, lambda: SimulatedBoard(image, flash=flash))
         return Transport(name, lambda: QemuBoard(image, flash=flash, timeout=timeout))
