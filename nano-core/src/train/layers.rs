@@ -93,6 +93,12 @@ impl<'a> LayersHead<'a> {
         places.collect()
     }
 
+    /// Number of weights of each layer, biases among them.
+    #[cfg(feature = "alloc")]
+    pub(super) fn weight_counts(&self) -> alloc::vec::Vec<usize> {
+        self.layers.iter().map(LayerRecord::weights).collect()
+    }
+
     fn prefix(&self) -> usize {
         2 * (self.layers.len() + 1)
     }

@@ -188,6 +188,12 @@ impl<'a> LdaHead<'a> {
             .saturating_add(triangle(features))
     }
 
+    /// Words of the state that learning adds to.
+    #[cfg(feature = "alloc")]
+    pub(super) const fn added_words(classes: usize, features: usize) -> [core::ops::Range<usize>; 2] {
+        [RETIRED..RETIRED + 1, PREFIX..PREFIX + classes * (features + 1) + triangle(features)]
+    }
+
     /// Words to work in.
     pub(super) const fn scratch_words(classes: usize, features: usize) -> usize {
         classes.saturating_add(Scratch::words(classes, features))

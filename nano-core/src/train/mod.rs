@@ -1,5 +1,7 @@
 //! Learning on the device: trainable heads and the ring of recent features they learn from.
 
+#[cfg(feature = "alloc")]
+mod aggregate;
 mod confidence;
 mod head;
 mod layers;
@@ -16,6 +18,8 @@ mod sgd;
 pub(crate) mod sgd_image;
 mod solve;
 
+#[cfg(feature = "alloc")]
+pub use aggregate::{Update, aggregate};
 pub use confidence::confidence;
 pub use head::{AnyHead, Head, HeadSizes, LayerSizes, Target};
 pub use layers::LayersHead;

@@ -40,6 +40,12 @@ impl<'a> PrototypeHead<'a> {
         classes.saturating_mul(features.saturating_add(1)).saturating_add(1)
     }
 
+    /// Words of the state that learning adds to.
+    #[cfg(feature = "alloc")]
+    pub(super) const fn added_words(classes: usize, features: usize) -> [core::ops::Range<usize>; 2] {
+        [1..1 + classes, 1 + classes..Self::state_words(classes, features)]
+    }
+
     /// Counts and sums.
     fn parts(&mut self) -> (&mut [u32], &mut [i32]) {
         let (counts, sums) = self.state[1..].split_at_mut(self.record.classes as usize);

@@ -176,7 +176,7 @@ fn training_on_an_empty_ring_changes_nothing_and_a_wrong_ring_is_refused() {
 }
 
 /// An image whose head begins with sums over samples of 5 features.
-fn sums_net(lda: bool, zero_point: i32) -> Aligned {
+pub fn sums_net(lda: bool, zero_point: i32) -> Aligned {
     let mut net = crate::builder::Builder::new(7);
     let input = net.input([1, 1, 5]);
     net.model.values[input].zero_point = zero_point;
@@ -192,7 +192,8 @@ fn sums_net(lda: bool, zero_point: i32) -> Aligned {
     net.image()
 }
 
-fn with_any<T>(image: &Aligned, act: impl FnOnce(&mut AnyHead<'_>) -> T) -> T {
+/// Makes the head of `image`, whichever trainer it names, and hands it to `act`.
+pub fn with_any<T>(image: &Aligned, act: impl FnOnce(&mut AnyHead<'_>) -> T) -> T {
     let image = Image::new(image.bytes()).unwrap();
     let mut ram = vec![0xdead_beef; HeadSizes::of(image.head().unwrap()).words()];
     act(&mut AnyHead::new(&image, &mut ram).unwrap())

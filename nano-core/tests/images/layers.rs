@@ -2,7 +2,7 @@
 
 use nano_core::Error;
 use nano_core::image::{HeadDescription, Image, LayersDescription, TrainedLayer, WriteError, write};
-use nano_core::train::{AnyHead, Head, HeadSizes, Loss, Target};
+use nano_core::train::{AnyHead, Head, HeadSizes, Loss, Target, Update, aggregate};
 
 use crate::builder::{Aligned, head_net, place};
 
@@ -66,6 +66,9 @@ fn the_largest_numbers_do_not_overflow() {
                     for step in 0..60 {
                         head.learn(&ends[step % 3], targets[step / 7 % 2]).unwrap();
                     }
+                    let learnt = head.state().to_vec();
+                    aggregate(&mut head, &[Update { state: &learnt, samples: u32::MAX }; 3]).unwrap();
+                    assert_eq!(head.state(), learnt);
                     // Every weight at its bound, in both directions.
                     let mut state = head.state().to_vec();
                     let words = 4 * (3 + 1);

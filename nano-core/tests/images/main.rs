@@ -1,5 +1,6 @@
 //! Images as they come from a file, a flash or an attacker: every one is refused with a typed error, or runs.
 
+mod aggregates;
 mod builder;
 mod checks;
 mod heads;

@@ -2,7 +2,7 @@
 
 use nano_core::Error;
 use nano_core::image::Image;
-use nano_core::train::{AnyHead, FeatureRing, Head as _, HeadSizes, LayerSizes, Target};
+use nano_core::train::{self, AnyHead, FeatureRing, Head as _, HeadSizes, LayerSizes, Target, Update};
 use numpy::ndarray::Array2;
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::exceptions::PyOverflowError;
@@ -220,6 +220,12 @@ impl Head {
     /// Adds what a head with this state has learnt.
     fn merge(&mut self, state: &[u8]) -> PyResult<()> {
         self.with(|head| head.merge(state))
+    }
+
+    /// Makes this head, from which all started, the head of all updates: (state, samples) each.
+    fn aggregate(&mut self, updates: Vec<(Vec<u8>, u32)>) -> PyResult<()> {
+        let updates: Vec<_> = updates.iter().map(|(state, samples)| Update { state, samples: *samples }).collect();
+        self.with(|head| train::aggregate(head, &updates))
     }
 
     /// The head's whole state, as a device stores and sends it.

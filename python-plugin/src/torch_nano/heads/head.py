@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -114,6 +115,41 @@ class Head(nn.Module):
     def reset(self) -> None:
         """Back to the state in the image."""
         self._head.reset()
+
+    def aggregate(self, updates: Iterable[tuple[Self | bytes, int]]) -> None:
+        """Makes of this head, from which others started, one of all of them: federated averaging.
+
+        Heads of sums (:class:`SumsHead`) give the head that learnt all samples of all of them itself, to the
+        byte. Of heads that descend (:class:`SgdHead`, :class:`LayersHead`) the weights become the mean, each
+        head counting as often as it has samples, rounded once (see nano-core's `train::aggregate`). The order
+        of heads does not count.
+
+        >>> import torch, torch_nano as tn
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+        >>> x, y = torch.randn(64, 4), torch.arange(64) % 3
+        >>> nano = tn.to_nano(model, x, calibrate=x, head=tn.heads.Lda())
+        >>> features, devices = nano.features_int8(x), [tn.LdaHead(nano.image) for _ in range(2)]
+        >>> for device, part in zip(devices, (slice(0, 20), slice(20, 64))):
+        ...     device.fit(features[part], y[part])
+        >>> nano.head.aggregate((device, 1) for device in devices)
+        >>> both = tn.LdaHead(nano.image)
+        >>> both.fit(features, y)
+        >>> nano.head.state() == both.state()
+        True
+
+        Args:
+            updates: the heads, or their states, and the number of samples of each; heads of sums count their
+                own.
+
+        Raises:
+            HeadError: one is no head of this image, or has learnt less than this one; there are none, or none
+                with samples; or sums of more samples than there is room for. The head is then unchanged.
+        """
+        states = [(head if isinstance(head, bytes) else head.state(), samples) for head, samples in updates]
+        try:
+            self._head.aggregate(states)
+        except (_native.NanoError, OverflowError) as error:
+            raise HeadError(f"{len(states)} heads cannot be aggregated: {error}") from error
 
     def get_extra_state(self) -> Tensor:
         """The state as uint8, for `state_dict()`."""

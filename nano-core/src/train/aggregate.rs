@@ -1,0 +1,107 @@
+//! One head from those of many devices: federated averaging (McMahan et al. 2017, <https://arxiv.org/abs/1602.05629>) in integers.
+//!
+//! A round starts from one head, which every device takes over and learns on from. What comes back makes the next one:
+//!
+//! - Heads of sums: the start, and what each device added to it. That is the head which learnt all samples of all devices itself, to the
+//!   byte, the weights that [`Head::commit`] makes of them included.
+//! - [`SgdHead`](super::SgdHead) and [`LayersHead`](super::LayersHead): the mean of the weights, each device counting as many times as it
+//!   has samples, `n_d`. With the largest exponent E that any device has for the layer, and `N = sum n_d`, a weight becomes
+//!   `floor(sum n_d V_d 2^(e_d) / (N 2^E) + 1/2)`: the exact mean, rounded once. Random state: the largest of all. Heads that are the same
+//!   give the same head again. Devices without samples have no say.
+//!
+//! Neither depends on the order in which the devices are named.
+//!
+//! Bounds: `n_d < 2^32`, `|V| < 2^15`, `e <= 30` and fewer than 2^48 devices: a sum is below 2^125, and twice that fits int128. A mean of
+//! weights within their bounds is within them, and so is its rounding, because the bounds are integers.
+
+use alloc::vec;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use crate::Error;
+use crate::train::{AnyHead, Head, LdaHead, PrototypeHead};
+
+/// What a device made of the head that a round started from.
+#[derive(Clone, Copy, Debug)]
+pub struct Update<'s> {
+    /// Its state, as [`Head::state`].
+    pub state: &'s [u8],
+    /// How many samples it stands for. Heads of sums count their own.
+    pub samples: u32,
+}
+
+/// Makes `head`, from which all `updates` started, the head of all of them; arithmetic: the module's text.
+///
+/// Heads of sums must have grown only: a device that forgot a class, or samples, of the start is refused.
+///
+/// # Errors
+/// Those of [`Head::load`] for a state, of [`Head::merge`] for sums of more samples than there is room for, [`Error::Length`] if there are
+/// no updates, or none with samples to weigh them by; the head is then unchanged.
+pub fn aggregate(head: &mut AnyHead<'_>, updates: &[Update<'_>]) -> Result<(), Error> {
+    let start = head.state().to_vec();
+    let result = aggregate_from(&start, head, updates);
+    if result.is_err() {
+        head.load(&start).expect("a head takes the state that it had");
+    }
+    result
+}
+
+fn aggregate_from(start: &[u8], head: &mut AnyHead<'_>, updates: &[Update<'_>]) -> Result<(), Error> {
+    if updates.is_empty() {
+        return Err(Error::Length { name: "updates of a head", needed: 1, given: 0 });
+    }
+    // Loading is what checks them.
+    updates.iter().try_for_each(|update| head.load(update.state))?;
+    head.load(start)?;
+    let sizes = head.sizes();
+    let ranges = match head {
+        AnyHead::Lda(_) => LdaHead::added_words(sizes.classes, sizes.features),
+        AnyHead::Prototype(_) => PrototypeHead::added_words(sizes.classes, sizes.features),
+        AnyHead::Sgd(_) => return head.load(&mean(updates, &[sizes.classes * (sizes.features + 1)])?),
+        AnyHead::Layers(layers) => return layers.load(&mean(updates, &layers.weight_counts())?),
+    };
+    for update in updates {
+        head.merge(&learnt_since(start, update.state, &ranges)?)?;
+    }
+    head.commit()
+}
+
+/// `state` without the sums that `start` had already.
+fn learnt_since(start: &[u8], state: &[u8], ranges: &[Range<usize>]) -> Result<Vec<u8>, Error> {
+    let mut learnt = state.to_vec();
+    let (start, words) = (start.as_chunks().0, learnt.as_chunks_mut().0);
+    for index in ranges.iter().cloned().flatten() {
+        let (before, after) = (i32::from_le_bytes(start[index]), i32::from_le_bytes(words[index]));
+        let less = Error::Field { name: "head sum since the start", value: i64::from(after) - i64::from(before) };
+        words[index] = after.checked_sub(before).ok_or(less)?.to_le_bytes();
+    }
+    Ok(learnt)
+}
+
+/// The mean of checked states of heads that descend: an exponent of each layer (u32), the random state (u32), and of layer after layer
+/// so many weights V + 128 (int16).
+fn mean(updates: &[Update<'_>], weight_counts: &[usize]) -> Result<Vec<u8>, Error> {
+    let heard: Vec<_> = updates.iter().filter(|update| update.samples > 0).collect();
+    let word = |update: &Update<'_>, index: usize| u32::from_le_bytes(update.state.as_chunks().0[index]);
+    let largest = |index| heard.iter().map(|update| word(update, index)).max();
+    let (layers, samples) = (weight_counts.len(), heard.iter().map(|update| i128::from(update.samples)).sum::<i128>());
+    let mut state = Vec::new();
+    for index in 0..=layers {
+        let nobody = Error::Length { name: "samples of all updates", needed: 1, given: 0 };
+        state.extend(largest(index).ok_or(nobody)?.to_le_bytes());
+    }
+    for (layer, &count) in weight_counts.iter().enumerate() {
+        let mut sums = vec![0i128; count];
+        for update in &heard {
+            let factor = i128::from(update.samples) << word(update, layer);
+            let weights = &update.state[state.len()..][..2 * count];
+            for (sum, &stored) in sums.iter_mut().zip(weights.as_chunks().0) {
+                *sum += factor * (i128::from(i16::from_le_bytes(stored)) - 128);
+            }
+        }
+        let whole = samples << largest(layer).unwrap_or(0);
+        let rounded = sums.iter().map(|&sum| ((2 * sum + whole).div_euclid(2 * whole) + 128) as i16);
+        state.extend(rounded.flat_map(i16::to_le_bytes));
+    }
+    Ok(state)
+}
