@@ -101,8 +101,11 @@ impl HeadSizes {
 /// A trainable head: what it is asked to do, whichever trainer it is.
 ///
 /// Image and state are the whole head: two heads of one image and one state that are asked the same answer and become the same,
-/// byte for byte, on every machine. A request that is refused changes nothing.
+/// byte for byte, on every machine. A request that is refused changes nothing; what not every trainer can do is refused unless it says how.
 pub trait Head<'a>: Sized {
+    /// The trainer, as errors name it.
+    const NAME: &'static str;
+
     /// The head of `image`, in its initial state, in RAM of [`HeadSizes::words`].
     ///
     /// # Errors
@@ -156,38 +159,54 @@ pub trait Head<'a>: Sized {
     /// # Errors
     /// Those of [`Head::learn`]; [`Error::Unsupported`] where the past cannot be taken apart; [`Error::Field`] if the head cannot
     /// have learnt it.
-    fn unlearn(&mut self, features: &[i8], target: Target) -> Result<(), Error>;
+    fn unlearn(&mut self, features: &[i8], target: Target) -> Result<(), Error> {
+        let _ = (features, target);
+        Err(Error::Unsupported { trainer: Self::NAME, request: "unlearn a sample" })
+    }
 
     /// `epochs` passes over the ring.
     ///
     /// # Errors
     /// [`Error::Unsupported`] unless [`HeadSizes::uses_ring`]; those of [`Head::learn`] if the ring holds what does not fit this head, which
     /// has then learnt what came before.
-    fn train(&mut self, ring: &FeatureRing<'_>, epochs: u32) -> Result<(), Error>;
+    fn train(&mut self, ring: &FeatureRing<'_>, epochs: u32) -> Result<(), Error> {
+        let _ = (ring, epochs);
+        Err(Error::Unsupported { trainer: Self::NAME, request: "learn from a sample more than once" })
+    }
 
     /// Makes all that was learnt count in the logits; nothing to do where it does at once.
     ///
     /// # Errors
     /// [`Error::Unsupported`] if there is too little to go by.
-    fn commit(&mut self) -> Result<(), Error>;
+    fn commit(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
 
     /// Adds a class, of which nothing is known yet, and gives its index.
     ///
     /// # Errors
     /// [`Error::Full`] if the memory has no more room, [`Error::Unsupported`] if this trainer cannot.
-    fn add_class(&mut self) -> Result<usize, Error>;
+    fn add_class(&mut self) -> Result<usize, Error> {
+        Err(Error::Unsupported { trainer: Self::NAME, request: "add a class" })
+    }
 
     /// Forgets all that was learnt of a class; it keeps its index.
     ///
     /// # Errors
     /// [`Error::Label`], [`Error::Unsupported`] if this trainer cannot.
-    fn forget(&mut self, class: usize) -> Result<(), Error>;
+    fn forget(&mut self, class: usize) -> Result<(), Error> {
+        let _ = class;
+        Err(Error::Unsupported { trainer: Self::NAME, request: "forget a class" })
+    }
 
     /// Adds what another head of this image has learnt, given its state: afterwards this one has learnt all samples of both.
     ///
     /// # Errors
     /// Those of [`Head::load`], [`Error::Full`], [`Error::Unsupported`] if this trainer cannot.
-    fn merge(&mut self, state: &[u8]) -> Result<(), Error>;
+    fn merge(&mut self, state: &[u8]) -> Result<(), Error> {
+        let _ = state;
+        Err(Error::Unsupported { trainer: Self::NAME, request: "merge two heads exactly" })
+    }
 
     /// The whole state, as bytes where it lies: [`HeadSizes::state_bytes`].
     fn state(&self) -> &[u8];
@@ -233,6 +252,8 @@ macro_rules! inner {
 }
 
 impl<'a> Head<'a> for AnyHead<'a> {
+    const NAME: &'static str = "AnyHead";
+
     fn new(image: &Image<'a>, ram: &'a mut [u32]) -> Result<Self, Error> {
         let trainer = image.head().ok_or(Error::NoHead)?.trainer;
         match trainer {

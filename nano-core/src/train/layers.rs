@@ -31,8 +31,6 @@ use crate::train::loss::{self, Loss};
 use crate::train::order::{self, FIRST_RANDOM};
 use crate::train::{FeatureRing, Head, HeadSizes, LayerSizes, Target};
 
-const NAME: &str = "LayersHead";
-
 /// The last layers of a network in RAM, trained by stochastic gradient descent; arithmetic and bounds: the module's text.
 ///
 /// Its state is, little-endian: how often each layer was halved (u32 each), the random state (u32), and of layer after layer
@@ -295,6 +293,8 @@ impl<'a> LayersHead<'a> {
 }
 
 impl<'a> Head<'a> for LayersHead<'a> {
+    const NAME: &'static str = "LayersHead";
+
     fn new(image: &Image<'a>, ram: &'a mut [u32]) -> Result<Self, Error> {
         let record = image.head().ok_or(Error::NoHead)?;
         let field = |name, value: i64| Err(Error::Field { name, value });
@@ -371,15 +371,11 @@ impl<'a> Head<'a> for LayersHead<'a> {
     }
 
     fn check(&self, target: Target) -> Result<(), Error> {
-        self.loss.check(target, self.classes(), NAME)
+        self.loss.check(target, self.classes(), Self::NAME)
     }
 
     fn learn(&mut self, features: &[i8], target: Target) -> Result<(), Error> {
         self.step_towards(features, target, 0)
-    }
-
-    fn unlearn(&mut self, _: &[i8], _: Target) -> Result<(), Error> {
-        Err(Error::Unsupported { trainer: NAME, request: "unlearn a sample" })
     }
 
     fn train(&mut self, ring: &FeatureRing<'_>, epochs: u32) -> Result<(), Error> {
@@ -398,22 +394,6 @@ impl<'a> Head<'a> for LayersHead<'a> {
             }
         }
         Ok(())
-    }
-
-    fn commit(&mut self) -> Result<(), Error> {
-        Ok(())
-    }
-
-    fn add_class(&mut self) -> Result<usize, Error> {
-        Err(Error::Unsupported { trainer: NAME, request: "add a class" })
-    }
-
-    fn forget(&mut self, _: usize) -> Result<(), Error> {
-        Err(Error::Unsupported { trainer: NAME, request: "forget a class" })
-    }
-
-    fn merge(&mut self, _: &[u8]) -> Result<(), Error> {
-        Err(Error::Unsupported { trainer: NAME, request: "merge two heads exactly" })
     }
 
     fn state(&self) -> &[u8] {

@@ -28,9 +28,8 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::solve::{self, Scratch, Settings};
 use crate::Error;
 use crate::image::{HeadRecord, Image};
-use crate::train::{FeatureRing, Head, HeadSizes, Target};
+use crate::train::{Head, HeadSizes, Target};
 
-const NAME: &str = "LdaHead";
 const LARGEST_FEATURES: usize = 256;
 const LARGEST_CLASSES: u32 = 1 << 12;
 const LARGEST_SAMPLES: u32 = 1 << 15;
@@ -249,6 +248,8 @@ impl<'a> LdaHead<'a> {
 }
 
 impl<'a> Head<'a> for LdaHead<'a> {
+    const NAME: &'static str = "LdaHead";
+
     fn new(image: &Image<'a>, ram: &'a mut [u32]) -> Result<Self, Error> {
         let record = image.head().ok_or(Error::NoHead)?;
         let field = |name, value: i64| Err(Error::Field { name, value });
@@ -328,7 +329,7 @@ impl<'a> Head<'a> for LdaHead<'a> {
         match target {
             Target::Class(label) if usize::from(label) < self.classes() => Ok(()),
             Target::Class(label) => Err(Error::Label { label: label.into(), classes: self.classes() }),
-            _ => Err(Error::Unsupported { trainer: NAME, request: "learn from a target of this kind" }),
+            _ => Err(Error::Unsupported { trainer: Self::NAME, request: "learn from a target of this kind" }),
         }
     }
 
@@ -343,7 +344,7 @@ impl<'a> Head<'a> for LdaHead<'a> {
 
     fn unlearn(&mut self, features: &[i8], target: Target) -> Result<(), Error> {
         let class = self.check_sample(features, target)?;
-        let never = Error::Unsupported { trainer: NAME, request: "unlearn a sample that it has not learnt" };
+        let never = Error::Unsupported { trainer: Self::NAME, request: "unlearn a sample that it has not learnt" };
         if self.parts().counts[class] == 0 {
             return Err(never);
         }
@@ -353,10 +354,6 @@ impl<'a> Head<'a> for LdaHead<'a> {
             return Err(never);
         }
         Ok(())
-    }
-
-    fn train(&mut self, _: &FeatureRing<'_>, _: u32) -> Result<(), Error> {
-        Err(Error::Unsupported { trainer: NAME, request: "learn from a sample more than once" })
     }
 
     fn commit(&mut self) -> Result<(), Error> {

@@ -3,12 +3,13 @@
 use super::head::{Head, HeadSizes, Target};
 use crate::Error;
 use crate::image::Image;
-use crate::train::FeatureRing;
 
 /// What a program names as its trainer when its model has no head: there is no such head, and so no code for one.
 pub enum NoHead {}
 
 impl<'a> Head<'a> for NoHead {
+    const NAME: &'static str = "NoHead";
+
     fn new(_: &Image<'a>, _: &'a mut [u32]) -> Result<Self, Error> {
         Err(Error::NoHead)
     }
@@ -42,30 +43,6 @@ impl<'a> Head<'a> for NoHead {
     }
 
     fn learn(&mut self, _: &[i8], _: Target) -> Result<(), Error> {
-        match *self {}
-    }
-
-    fn unlearn(&mut self, _: &[i8], _: Target) -> Result<(), Error> {
-        match *self {}
-    }
-
-    fn train(&mut self, _: &FeatureRing<'_>, _: u32) -> Result<(), Error> {
-        match *self {}
-    }
-
-    fn commit(&mut self) -> Result<(), Error> {
-        match *self {}
-    }
-
-    fn add_class(&mut self) -> Result<usize, Error> {
-        match *self {}
-    }
-
-    fn forget(&mut self, _: usize) -> Result<(), Error> {
-        match *self {}
-    }
-
-    fn merge(&mut self, _: &[u8]) -> Result<(), Error> {
         match *self {}
     }
 

@@ -11,9 +11,8 @@ use zerocopy::IntoBytes;
 
 use crate::Error;
 use crate::image::{HeadRecord, Image};
-use crate::train::{FeatureRing, Head, HeadSizes, Target};
+use crate::train::{Head, HeadSizes, Target};
 
-const NAME: &str = "PrototypeHead";
 const LARGEST_FEATURES: usize = 512;
 const LARGEST_CLASSES: u32 = 1 << 12;
 const LARGEST_SAMPLES: u32 = 1 << 16;
@@ -103,6 +102,8 @@ impl<'a> PrototypeHead<'a> {
 }
 
 impl<'a> Head<'a> for PrototypeHead<'a> {
+    const NAME: &'static str = "PrototypeHead";
+
     fn new(image: &Image<'a>, ram: &'a mut [u32]) -> Result<Self, Error> {
         let record = image.head().ok_or(Error::NoHead)?;
         let field = |name, value: i64| Err(Error::Field { name, value });
@@ -181,7 +182,7 @@ impl<'a> Head<'a> for PrototypeHead<'a> {
         match target {
             Target::Class(label) if usize::from(label) < self.classes() => Ok(()),
             Target::Class(label) => Err(Error::Label { label: label.into(), classes: self.classes() }),
-            _ => Err(Error::Unsupported { trainer: NAME, request: "learn from a target of this kind" }),
+            _ => Err(Error::Unsupported { trainer: Self::NAME, request: "learn from a target of this kind" }),
         }
     }
 
@@ -196,7 +197,7 @@ impl<'a> Head<'a> for PrototypeHead<'a> {
 
     fn unlearn(&mut self, features: &[i8], target: Target) -> Result<(), Error> {
         let class = self.check_sample(features, target)?;
-        let never = Error::Unsupported { trainer: NAME, request: "unlearn a sample that it has not learnt" };
+        let never = Error::Unsupported { trainer: Self::NAME, request: "unlearn a sample that it has not learnt" };
         if self.parts().0[class] == 0 {
             return Err(never);
         }
@@ -206,10 +207,6 @@ impl<'a> Head<'a> for PrototypeHead<'a> {
             return Err(never);
         }
         Ok(())
-    }
-
-    fn train(&mut self, _: &FeatureRing<'_>, _: u32) -> Result<(), Error> {
-        Err(Error::Unsupported { trainer: NAME, request: "learn from a sample more than once" })
     }
 
     fn commit(&mut self) -> Result<(), Error> {

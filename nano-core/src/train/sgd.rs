@@ -35,7 +35,6 @@ use crate::train::loss::{self, Loss};
 use crate::train::order::{self, FIRST_RANDOM};
 use crate::train::{FeatureRing, Head, HeadSizes, Target};
 
-const NAME: &str = "SgdHead";
 const LARGEST_FEATURES: usize = 1 << 15;
 pub(super) const BIAS_INPUT: i32 = 128;
 /// In [`SgdHead::rates`]: this row does not learn.
@@ -314,6 +313,8 @@ impl<'a> SgdHead<'a> {
 }
 
 impl<'a> Head<'a> for SgdHead<'a> {
+    const NAME: &'static str = "SgdHead";
+
     fn new(image: &Image<'a>, ram: &'a mut [u32]) -> Result<Self, Error> {
         let sizes = HeadSizes::of(image.head().ok_or(Error::NoHead)?);
         let (needed, given) = (sizes.words(), ram.len());
@@ -351,35 +352,15 @@ impl<'a> Head<'a> for SgdHead<'a> {
     }
 
     fn check(&self, target: Target) -> Result<(), Error> {
-        self.loss.check(target, self.classes(), NAME)
+        self.loss.check(target, self.classes(), Self::NAME)
     }
 
     fn learn(&mut self, features: &[i8], target: Target) -> Result<(), Error> {
         self.step_towards(features, target, 0)
     }
 
-    fn unlearn(&mut self, _: &[i8], _: Target) -> Result<(), Error> {
-        Err(Error::Unsupported { trainer: NAME, request: "unlearn a sample" })
-    }
-
     fn train(&mut self, ring: &FeatureRing<'_>, epochs: u32) -> Result<(), Error> {
         self.train(ring, epochs)
-    }
-
-    fn commit(&mut self) -> Result<(), Error> {
-        Ok(())
-    }
-
-    fn add_class(&mut self) -> Result<usize, Error> {
-        Err(Error::Unsupported { trainer: NAME, request: "add a class" })
-    }
-
-    fn forget(&mut self, _: usize) -> Result<(), Error> {
-        Err(Error::Unsupported { trainer: NAME, request: "forget a class" })
-    }
-
-    fn merge(&mut self, _: &[u8]) -> Result<(), Error> {
-        Err(Error::Unsupported { trainer: NAME, request: "merge two heads exactly" })
     }
 
     fn state(&self) -> &[u8] {
