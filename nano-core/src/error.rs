@@ -125,6 +125,13 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Refuses a length other than the one needed, in elements.
+    pub(crate) const fn check_length(name: &'static str, needed: usize, given: usize) -> Result<(), Error> {
+        if given == needed { Ok(()) } else { Err(Error::Length { name, needed, given }) }
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {

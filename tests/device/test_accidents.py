@@ -154,7 +154,7 @@ def test_a_device_of_another_protocol() -> None:
     message = rf"the device speaks protocol 1, this package {_native.PROTOCOL}: build and flash the firmware"
     with pytest.raises(DeviceError, match=message):
         Device(Fake(frame))
-    with pytest.raises(DeviceError, match=r"are no response of protocol 2: damaged, or another version"):
+    with pytest.raises(DeviceError, match=r"are no response of protocol 3: damaged, or another version"):
         Device(Fake(b"hello, world\r\n\0"))
     with pytest.raises(ConnectionLost, match="the stream has ended"):
         Device(Fake(b""))

@@ -86,6 +86,20 @@ def test_settings_left_alone_change_nothing() -> None:
     assert states[0] == states[1] == states[2]
 
 
+def test_a_training_goes_on_where_it_stopped() -> None:
+    """In parts that say which epochs they are, with the rate halved every two, it gives the same."""
+    rng = np.random.default_rng(1)
+    features, labels = rng.integers(-128, 128, (30, 8), np.int8), rng.integers(0, 3, 30)
+    states = []
+    for parts in ([(0, 7)], [(0, 3), (3, 4)], [(0, 3), (0, 4)]):
+        native, _ = twins(3, 8, 1, halve_every=2)
+        for first_epoch, epochs in parts:
+            native.train(features, labels, epochs, first_epoch)
+        states.append(native.state())
+    whole, continued, anew = states
+    assert whole == continued != anew
+
+
 def test_frozen_rows_stay() -> None:
     rng = np.random.default_rng(2)
     native, _ = twins(4, 6, 2, frozen=(1, 3))

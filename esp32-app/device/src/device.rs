@@ -50,7 +50,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
             Request::Profile { input } => self.profile(input),
             Request::Input { offset, bytes } => self.take_input(offset, bytes),
             Request::Learn { label, input } => self.learn(label, input),
-            Request::Train { epochs } => self.train(epochs),
+            Request::Train { first_epoch, epochs } => self.train(first_epoch..first_epoch.saturating_add(epochs)),
             Request::Commit => self.commit(),
             Request::Undo => self.undo(),
             Request::AddClass { name } => self.add_class(name),

@@ -29,11 +29,11 @@ pub const fn length(payload: usize) -> usize {
 /// use torch_nano_device::{Request, RequestHeader, frame};
 /// let mut buffer = [0; 32];
 /// let header = RequestHeader { sequence: 7, ..RequestHeader::default() };
-/// let bytes = frame::encode(&header, &Request::Train { epochs: 20 }, &mut buffer).unwrap();
+/// let bytes = frame::encode(&header, &Request::Train { first_epoch: 0, epochs: 20 }, &mut buffer).unwrap();
 /// let (&mut frame::END, rest) = bytes.split_last_mut().unwrap() else { panic!() };
 /// let message = frame::open(rest).unwrap();
 /// let (header, rest) = frame::parse::<RequestHeader>(message).unwrap();
-/// assert_eq!((header.sequence, frame::parse(rest)), (7, Some((Request::Train { epochs: 20 }, &[][..]))));
+/// assert_eq!((header.sequence, frame::parse(rest)), (7, Some((Request::Train { first_epoch: 0, epochs: 20 }, &[][..]))));
 /// ```
 pub fn encode<'b>(header: &impl Serialize, message: &impl Serialize, buffer: &'b mut [u8]) -> Option<&'b mut [u8]> {
     let cobs = Cobs::try_new(Slice::new(buffer)).ok()?;

@@ -1,5 +1,7 @@
 //! Learning, and taking it back.
 
+use core::ops::Range;
+
 use embedded_storage::nor_flash::NorFlash;
 use nano_core::image::Image;
 use nano_core::train::{FeatureRing, Head, RingPosition, Target};
@@ -114,16 +116,16 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
         Ok(Response::Learned { samples, ticks })
     }
 
-    pub fn train(&mut self, epochs: u32) -> Result<Response<'_>, Failure> {
+    pub fn train(&mut self, epochs: Range<u32>) -> Result<Response<'_>, Failure> {
         let learner = self.learner.as_mut().ok_or(Failure::NoHead)?;
         let count = learner.samples.as_ref().ok_or(Failure::Unsupported)?.ring.len() as u32;
         if count == 0 {
             return Err(Failure::EmptyRing);
         }
         let start = (self.counter)();
+        let steps = count.saturating_mul(epochs.end - epochs.start);
         learner.change(|head, samples| samples.map_or(Ok(()), |samples| head.train(&samples.ring, epochs)))?;
         let ticks = (self.counter)() - start;
-        let steps = count.saturating_mul(epochs);
         self.stats.steps = self.stats.steps.wrapping_add(steps);
         self.changed();
         Ok(Response::Trained { steps, ticks })

@@ -11,7 +11,7 @@ use crate::storage::StorageError;
 
 /// Version of the messages; raised whenever one changes. A frame of any version starts with its version, and the refusal of another one,
 /// [`Failure::Protocol`], stays as it is for ever.
-pub const PROTOCOL: u8 = 2;
+pub const PROTOCOL: u8 = 3;
 
 /// What comes before each request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,6 +79,8 @@ pub enum Request<'a> {
     },
     /// Train the head on the features kept.
     Train {
+        /// Epochs of the same training that came before, on which the learning rate may depend.
+        first_epoch: u32,
         /// Passes over them.
         epochs: u32,
     },

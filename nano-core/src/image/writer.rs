@@ -77,16 +77,8 @@ pub enum HeadDescription {
 pub struct LayersDescription {
     /// The layers, in order.
     pub layers: Vec<TrainedLayer>,
-    /// Learning rate of the real-valued step.
-    pub learning_rate: f64,
-    /// What the outputs mean, and so what they learn from.
-    pub loss: train::Loss,
-    /// The rate is halved whenever so many epochs of one training have passed; 0: never.
-    pub halve_every: u32,
-    /// What a sample of each class counts, above 0, one for each; empty: all the same.
-    pub class_weights: Vec<f32>,
-    /// The rows (classes) of the last layer that do not learn.
-    pub frozen: Vec<usize>,
+    /// How they learn.
+    pub descent: train::Descent,
 }
 
 /// One of several trained layers.
@@ -113,16 +105,8 @@ pub struct SgdDescription {
     pub weights: Vec<f32>,
     /// Initial biases, one for each class.
     pub biases: Vec<f32>,
-    /// Learning rate of the real-valued step.
-    pub learning_rate: f64,
-    /// What the outputs mean, and so what they learn from.
-    pub loss: train::Loss,
-    /// The rate is halved whenever so many epochs of one training have passed; 0: never.
-    pub halve_every: u32,
-    /// What a sample of each class counts, above 0, one for each; empty: all the same.
-    pub class_weights: Vec<f32>,
-    /// The rows (classes) that do not learn.
-    pub frozen: Vec<usize>,
+    /// How it learns.
+    pub descent: train::Descent,
 }
 
 /// A head that begins with sums over samples.

@@ -50,9 +50,7 @@ fn aggregate_from(start: &[u8], head: &mut AnyHead<'_>, updates: &[Update<'_>]) 
     if updates.is_empty() {
         return Err(Error::Length { name: "updates of a head", needed: 1, given: 0 });
     }
-    // Loading is what checks them.
-    updates.iter().try_for_each(|update| head.load(update.state))?;
-    head.load(start)?;
+    updates.iter().try_for_each(|update| head.check_state(update.state))?;
     let sizes = head.sizes();
     let ranges = match head {
         AnyHead::Lda(_) => LdaHead::added_words(sizes.classes, sizes.features),

@@ -1,5 +1,7 @@
 //! What all trainable heads have in common.
 
+use core::ops::Range;
+
 use crate::Error;
 use crate::image::{HeadRecord, Image};
 use crate::train::{FeatureRing, LayersHead, LdaHead, PrototypeHead, SgdHead};
@@ -23,6 +25,22 @@ impl Target {
             Target::Labels(bits) => bits,
             Target::Value(value) => value as u32,
         }
+    }
+
+    /// The class, of as many as `trainer` has.
+    ///
+    /// # Errors
+    /// [`Error::Label`], [`Error::Unsupported`] for a target of another kind.
+    pub(super) fn class(self, classes: usize, trainer: &'static str) -> Result<usize, Error> {
+        match self {
+            Target::Class(label) if usize::from(label) < classes => Ok(label.into()),
+            Target::Class(label) => Err(Error::Label { label: label.into(), classes }),
+            _ => Err(Self::unsupported(trainer)),
+        }
+    }
+
+    pub(super) const fn unsupported(trainer: &'static str) -> Error {
+        Error::Unsupported { trainer, request: "learn from a target of this kind" }
     }
 }
 
@@ -148,6 +166,14 @@ pub trait Head<'a>: Sized {
     /// [`Error::Label`] for a class that it does not have, [`Error::Unsupported`] for a target of another kind.
     fn check(&self, target: Target) -> Result<(), Error>;
 
+    /// Whether there are as many features as this head has.
+    ///
+    /// # Errors
+    /// [`Error::Length`].
+    fn check_features(&self, features: &[i8]) -> Result<(), Error> {
+        Error::check_length("features", self.features(), features.len())
+    }
+
     /// Learns from one sample.
     ///
     /// # Errors
@@ -164,12 +190,15 @@ pub trait Head<'a>: Sized {
         Err(Error::Unsupported { trainer: Self::NAME, request: "unlearn a sample" })
     }
 
-    /// `epochs` passes over the ring.
+    /// Passes over the ring, each in its own order: from a random sample on, by a random stride coprime to their number.
+    ///
+    /// Of one training these are the epochs `epochs`: which one it is decides the learning rate. A training whose samples do not fit the
+    /// ring at once goes on with the next ones.
     ///
     /// # Errors
     /// [`Error::Unsupported`] unless [`HeadSizes::uses_ring`]; those of [`Head::learn`] if the ring holds what does not fit this head, which
     /// has then learnt what came before.
-    fn train(&mut self, ring: &FeatureRing<'_>, epochs: u32) -> Result<(), Error> {
+    fn train(&mut self, ring: &FeatureRing<'_>, epochs: Range<u32>) -> Result<(), Error> {
         let _ = (ring, epochs);
         Err(Error::Unsupported { trainer: Self::NAME, request: "learn from a sample more than once" })
     }
@@ -211,17 +240,34 @@ pub trait Head<'a>: Sized {
     /// The whole state, as bytes where it lies: [`HeadSizes::state_bytes`].
     fn state(&self) -> &[u8];
 
-    /// Takes over a state that [`Head::state`] gave.
+    /// Whether these bytes are a state of this head, as [`Head::state`] gives it.
     ///
     /// # Errors
-    /// [`Error::Length`], or [`Error::Field`] for what no head holds; the head is then unchanged.
-    fn load(&mut self, state: &[u8]) -> Result<(), Error>;
+    /// [`Error::Length`], or [`Error::Field`] for what no head holds.
+    fn check_state(&self, state: &[u8]) -> Result<(), Error>;
 
-    /// Takes over a state as [`Head::load`] does, and leaves the one it had in its place: doing it twice is doing nothing.
+    /// Lets `write` write over the state; what it leaves there must pass [`Head::check_state`].
+    fn overwrite(&mut self, write: impl FnOnce(&mut [u8]));
+
+    /// Takes over a state.
     ///
     /// # Errors
-    /// Those of [`Head::load`]; head and `state` are then unchanged.
-    fn exchange(&mut self, state: &mut [u8]) -> Result<(), Error>;
+    /// Those of [`Head::check_state`]; the head is then unchanged.
+    fn load(&mut self, state: &[u8]) -> Result<(), Error> {
+        self.check_state(state)?;
+        self.overwrite(|own| own.copy_from_slice(state));
+        Ok(())
+    }
+
+    /// Takes over a state, and leaves the one it had in its place: doing it twice is doing nothing.
+    ///
+    /// # Errors
+    /// Those of [`Head::check_state`]; head and `state` are then unchanged.
+    fn exchange(&mut self, state: &mut [u8]) -> Result<(), Error> {
+        self.check_state(state)?;
+        self.overwrite(|own| own.swap_with_slice(state));
+        Ok(())
+    }
 
     /// Back to the state stored in the image.
     fn reset(&mut self);
@@ -301,7 +347,7 @@ impl<'a> Head<'a> for AnyHead<'a> {
         inner!(self, head => Head::unlearn(head, features, target))
     }
 
-    fn train(&mut self, ring: &FeatureRing<'_>, epochs: u32) -> Result<(), Error> {
+    fn train(&mut self, ring: &FeatureRing<'_>, epochs: Range<u32>) -> Result<(), Error> {
         inner!(self, head => Head::train(head, ring, epochs))
     }
 
@@ -325,12 +371,12 @@ impl<'a> Head<'a> for AnyHead<'a> {
         inner!(self, head => Head::state(head))
     }
 
-    fn load(&mut self, state: &[u8]) -> Result<(), Error> {
-        inner!(self, head => Head::load(head, state))
+    fn check_state(&self, state: &[u8]) -> Result<(), Error> {
+        inner!(self, head => Head::check_state(head, state))
     }
 
-    fn exchange(&mut self, state: &mut [u8]) -> Result<(), Error> {
-        inner!(self, head => Head::exchange(head, state))
+    fn overwrite(&mut self, write: impl FnOnce(&mut [u8])) {
+        inner!(self, head => Head::overwrite(head, write))
     }
 
     fn reset(&mut self) {

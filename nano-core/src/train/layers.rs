@@ -21,6 +21,8 @@
 //! (cross-entropy), 2^20 (binary: 32 outputs) or 2^15, and `limit = min(2^15 - 1, 2^23 / outputs)`: `|d| <= 2^30`, and t is at most 8.
 //! Step 4 stays below 2^30 + 2^14 and `|g x| < 2^23`.
 
+use core::ops::Range;
+
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::Error;
@@ -267,29 +269,6 @@ impl<'a> LayersHead<'a> {
         }
         Ok(())
     }
-
-    /// Refuses bytes that are no state of this head.
-    fn check_state(&self, state: &[u8]) -> Result<(), Error> {
-        let needed = self.state.as_bytes().len();
-        if state.len() != needed {
-            return Err(Error::Length { name: "saved head", needed, given: state.len() });
-        }
-        let word = |index: usize| u32::from_le_bytes(core::array::from_fn(|byte| state[4 * index + byte]));
-        let random = word(self.layers.len());
-        if random == 0 {
-            return Err(Error::Field { name: "head random state", value: random.into() });
-        }
-        for (index, layer, place) in self.places() {
-            let (exponent, most) = (word(index), self.largest_exponent(index) as u32);
-            if exponent > most {
-                return Err(Error::Field { name: "head exponent", value: exponent.into() });
-            }
-            let largest = if exponent < most { HALVE_ABOVE } else { SATURATE_AT };
-            let weights = state[2 * place.weights..][..2 * layer.weights()].chunks_exact(2);
-            weights.map(|bytes| i16::from_le_bytes([bytes[0], bytes[1]])).try_for_each(|v| check_weight(v, largest))?;
-        }
-        Ok(())
-    }
 }
 
 impl<'a> Head<'a> for LayersHead<'a> {
@@ -310,17 +289,11 @@ impl<'a> Head<'a> for LayersHead<'a> {
         if !(record.logit_scale.is_finite() && record.logit_scale > 0.0) {
             return field("head logit scale (bits)", record.logit_scale.to_bits().into());
         }
-        let known = usize::try_from(loss).ok().and_then(|loss| Loss::ALL.get(loss));
-        let Some(&loss) = known else { return field("head loss", loss.into()) };
-        if record.classes > loss.most_outputs() {
-            return field("head outputs for its loss", record.classes.into());
-        }
+        let loss = Loss::new(loss, record.classes)?;
         if halve_every < 0 {
             return field("head epochs between halvings of the rate", halve_every.into());
         }
-        if ram.len() != head.words() {
-            return Err(Error::Length { name: "head RAM in words", needed: head.words(), given: ram.len() });
-        }
+        Error::check_length("head RAM in words", head.words(), ram.len())?;
         let (state, scratch) = ram.split_at_mut(head.state_bytes().div_ceil(4));
         let (errors, scratch) = scratch.split_at_mut(sizes.hidden + head.classes);
         let (bounds, values) = scratch.split_at_mut(sizes.count);
@@ -359,9 +332,7 @@ impl<'a> Head<'a> for LayersHead<'a> {
     }
 
     fn logits(&mut self, features: &[i8]) -> Result<&[i32], Error> {
-        if features.len() != self.features() {
-            return Err(Error::Length { name: "features", needed: self.features(), given: features.len() });
-        }
+        self.check_features(features)?;
         self.forward(features);
         Ok(self.outputs())
     }
@@ -378,40 +349,43 @@ impl<'a> Head<'a> for LayersHead<'a> {
         self.step_towards(features, target, 0)
     }
 
-    fn train(&mut self, ring: &FeatureRing<'_>, epochs: u32) -> Result<(), Error> {
-        let count = ring.len() as u32;
-        if count == 0 {
-            return Ok(());
-        }
+    fn train(&mut self, ring: &FeatureRing<'_>, epochs: Range<u32>) -> Result<(), Error> {
         let halve_every = self.record.constants[3] as u32;
-        for epoch in 0..epochs {
-            let mut random = self.word(self.layers.len());
-            let indices = order::epoch(count, &mut random);
-            self.set_word(self.layers.len(), random);
-            for index in indices {
-                let (features, word) = ring.get(index);
-                self.step_towards(features, self.target(word), epoch.checked_div(halve_every).unwrap_or(0))?;
-            }
-        }
-        Ok(())
+        let place = self.layers.len();
+        let mut random = self.word(place);
+        let result = order::visit(ring, epochs, &mut random, |features, word, epoch| {
+            self.step_towards(features, self.target(word), epoch.checked_div(halve_every).unwrap_or(0))
+        });
+        self.set_word(place, random);
+        result
     }
 
     fn state(&self) -> &[u8] {
         self.state.as_bytes()
     }
 
-    fn load(&mut self, state: &[u8]) -> Result<(), Error> {
-        self.check_state(state)?;
-        self.state.as_mut_bytes().copy_from_slice(state);
-        self.measure();
+    fn check_state(&self, state: &[u8]) -> Result<(), Error> {
+        Error::check_length("saved head", self.state().len(), state.len())?;
+        let word = |index: usize| u32::from_le_bytes(core::array::from_fn(|byte| state[4 * index + byte]));
+        let random = word(self.layers.len());
+        if random == 0 {
+            return Err(Error::Field { name: "head random state", value: random.into() });
+        }
+        for (index, layer, place) in self.places() {
+            let (exponent, most) = (word(index), self.largest_exponent(index) as u32);
+            if exponent > most {
+                return Err(Error::Field { name: "head exponent", value: exponent.into() });
+            }
+            let largest = if exponent < most { HALVE_ABOVE } else { SATURATE_AT };
+            let weights = state[2 * place.weights..][..2 * layer.weights()].chunks_exact(2);
+            weights.map(|bytes| i16::from_le_bytes([bytes[0], bytes[1]])).try_for_each(|v| check_weight(v, largest))?;
+        }
         Ok(())
     }
 
-    fn exchange(&mut self, state: &mut [u8]) -> Result<(), Error> {
-        self.check_state(state)?;
-        self.state.as_mut_bytes().swap_with_slice(state);
+    fn overwrite(&mut self, write: impl FnOnce(&mut [u8])) {
+        write(self.state.as_mut_bytes());
         self.measure();
-        Ok(())
     }
 
     fn reset(&mut self) {

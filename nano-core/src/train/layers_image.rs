@@ -158,6 +158,7 @@ pub(crate) fn pack(
     const LARGEST_INITIAL: f64 = 16000.0;
     const ROOM_TO_GROW: f64 = 2.0;
     let refused = |rule, value| WriteError::Refused { operator: "trained layers".into(), rule, value };
+    let descent = &head.descent;
     let rounded = |value: f64| (value + 0.5f64.copysign(value)) as i32;
     let mut input_scale = f64::from(features.scale);
     let mut layers: Vec<(LayerRecord, f64, f64)> = Vec::new();
@@ -221,39 +222,23 @@ pub(crate) fn pack(
         return Err(refused("needs a layer, has", 0.0));
     };
     let logit_scale = weight_scale * input_scale;
-    let (multiplier, exponent) = normalize(logit_scale * head.loss.logit_steps(), 16)
+    let (multiplier, exponent) = normalize(logit_scale * descent.loss.logit_steps(), 16)
         .filter(|(_, exponent)| (-47..=16).contains(exponent))
         .ok_or_else(|| refused("the logit's scale is out of range", logit_scale))?;
     let multiplier_shift = 16 - exponent;
-    let mut one = head.loss.one();
+    let mut one = descent.loss.one();
     for (record, input_scale, weight_scale) in layers.iter_mut().rev() {
-        let (rate, exponent) = normalize(head.learning_rate * *input_scale * 256.0 / (*weight_scale * one), 15)
+        let (rate, exponent) = normalize(descent.learning_rate * *input_scale * 256.0 / (*weight_scale * one), 15)
             .filter(|(_, exponent)| (-LARGEST_SHIFT..=-1).contains(exponent))
             .ok_or_else(|| {
-                refused("the learning rate is too small or too large for these scales", head.learning_rate)
+                refused("the learning rate is too small or too large for these scales", descent.learning_rate)
             })?;
         (record.rate, record.rate_shift) = (rate as i32, -exponent);
         one /= *weight_scale * f64::from(1 << BACKWARD_SHIFT);
     }
     let classes = last.outputs as usize;
-    let mut words = alloc::vec![FULL_WEIGHT; classes];
-    if !head.class_weights.is_empty() {
-        let largest = head.class_weights.iter().fold(0.0f32, |largest, &weight| largest.max(weight));
-        if head.class_weights.len() != classes {
-            return Err(refused("needs one weight for each class, has", head.class_weights.len() as f64));
-        }
-        if let Some(&weight) = head.class_weights.iter().find(|weight| !(weight.is_finite() && **weight > 0.0)) {
-            return Err(refused("the weight of a class must be above 0 and finite", weight.into()));
-        }
-        for (word, weight) in words.iter_mut().zip(&head.class_weights) {
-            *word = rounded(f64::from(FULL_WEIGHT) * f64::from(*weight) / f64::from(largest));
-        }
-    }
-    for &row in &head.frozen {
-        *words.get_mut(row).ok_or_else(|| refused("a frozen row is none of the classes", row as f64))? |= FROZEN;
-    }
-    let halve_every = i32::try_from(head.halve_every)
-        .map_err(|_| refused("too many epochs between halvings of the rate", head.halve_every.into()))?;
+    let words = descent.class_words(classes, (FULL_WEIGHT, FROZEN), refused)?;
+    let halve_every = descent.halve_every(refused)?;
     let hidden: usize = layers[..layers.len() - 1].iter().map(|(layer, ..)| layer.values()).sum();
     let record = HeadRecord {
         trainer: LayersHead::TRAINER,
@@ -262,7 +247,7 @@ pub(crate) fn pack(
         constants: [
             multiplier as i32,
             multiplier_shift,
-            head.loss as i32,
+            descent.loss as i32,
             halve_every,
             layers.len() as i32,
             initial.len() as i32,

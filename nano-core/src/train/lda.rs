@@ -208,10 +208,7 @@ impl<'a> LdaHead<'a> {
 
     /// A state that is checked to be one of this head.
     fn saved<'s>(&self, state: &'s [u8]) -> Result<Saved<'s>, Error> {
-        let needed = self.state().len();
-        if state.len() != needed {
-            return Err(Error::Length { name: "saved head", needed, given: state.len() });
-        }
+        Error::check_length("saved head", self.state().len(), state.len())?;
         let classes = self.record.classes as usize;
         let saved = Saved { words: state.as_chunks().0, classes, features: self.features() };
         saved.check(self.least_classes(), -128 - self.input_zero_point, 127 - self.input_zero_point)?;
@@ -239,11 +236,8 @@ impl<'a> LdaHead<'a> {
     }
 
     fn check_sample(&self, features: &[i8], target: Target) -> Result<usize, Error> {
-        self.check(target)?;
-        if features.len() != self.features() {
-            return Err(Error::Length { name: "features", needed: self.features(), given: features.len() });
-        }
-        Ok(target.word() as usize)
+        self.check_features(features)?;
+        target.class(self.classes(), Self::NAME)
     }
 }
 
@@ -270,10 +264,7 @@ impl<'a> Head<'a> for LdaHead<'a> {
             return field("head sweeps", sweeps.into());
         }
         let sizes = HeadSizes::of(record);
-        let (needed, given) = (sizes.words(), ram.len());
-        if given != needed {
-            return Err(Error::Length { name: "head RAM in words", needed, given });
-        }
+        Error::check_length("head RAM in words", sizes.words(), ram.len())?;
         let initial = image.head_state(record);
         if !initial.is_empty() && initial.len() != sizes.state_bytes() {
             return field("head state length", initial.len() as i64);
@@ -308,9 +299,7 @@ impl<'a> Head<'a> for LdaHead<'a> {
 
     fn logits(&mut self, features: &[i8]) -> Result<&[i32], Error> {
         let (width, classes, zero_point) = (self.features(), self.classes(), self.input_zero_point);
-        if features.len() != width {
-            return Err(Error::Length { name: "features", needed: width, given: features.len() });
-        }
+        self.check_features(features)?;
         let logits = core::mem::take(&mut self.logits);
         let parts = self.parts();
         for ((logit, &bias), row) in logits.iter_mut().zip(&*parts.biases).zip(parts.weights.chunks_exact(width)) {
@@ -326,11 +315,7 @@ impl<'a> Head<'a> for LdaHead<'a> {
     }
 
     fn check(&self, target: Target) -> Result<(), Error> {
-        match target {
-            Target::Class(label) if usize::from(label) < self.classes() => Ok(()),
-            Target::Class(label) => Err(Error::Label { label: label.into(), classes: self.classes() }),
-            _ => Err(Error::Unsupported { trainer: Self::NAME, request: "learn from a target of this kind" }),
-        }
+        target.class(self.classes(), Self::NAME).map(|_| ())
     }
 
     fn learn(&mut self, features: &[i8], target: Target) -> Result<(), Error> {
@@ -423,16 +408,12 @@ impl<'a> Head<'a> for LdaHead<'a> {
         self.state.as_bytes()
     }
 
-    fn load(&mut self, state: &[u8]) -> Result<(), Error> {
-        self.saved(state)?;
-        self.state.as_mut_bytes().copy_from_slice(state);
-        Ok(())
+    fn check_state(&self, state: &[u8]) -> Result<(), Error> {
+        self.saved(state).map(|_| ())
     }
 
-    fn exchange(&mut self, state: &mut [u8]) -> Result<(), Error> {
-        self.saved(state)?;
-        self.state.as_mut_bytes().swap_with_slice(state);
-        Ok(())
+    fn overwrite(&mut self, write: impl FnOnce(&mut [u8])) {
+        write(self.state.as_mut_bytes());
     }
 
     fn reset(&mut self) {

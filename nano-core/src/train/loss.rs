@@ -30,7 +30,22 @@ pub enum Loss {
 }
 
 impl Loss {
-    pub(super) const ALL: [Loss; 3] = [Loss::CrossEntropy, Loss::Binary, Loss::Squared];
+    /// The loss of this number in an image, for a head of so many outputs.
+    ///
+    /// # Errors
+    /// [`Error::Field`] if there is none, or not for so many.
+    pub(super) fn new(number: i32, outputs: u32) -> Result<Self, Error> {
+        let loss = match number {
+            0 => Loss::CrossEntropy,
+            1 => Loss::Binary,
+            2 => Loss::Squared,
+            _ => return Err(Error::Field { name: "head loss", value: number.into() }),
+        };
+        if outputs > loss.most_outputs() {
+            return Err(Error::Field { name: "head outputs for its loss", value: outputs.into() });
+        }
+        Ok(loss)
+    }
 
     /// The smallest error that a row of [`SgdHead`](super::SgdHead) learns from, less one.
     pub(super) const fn left_alone(self) -> i32 {
@@ -88,14 +103,13 @@ impl Loss {
     /// Refuses a target of another kind, or of a class that `trainer` does not have.
     pub(super) fn check(self, target: Target, classes: usize, trainer: &'static str) -> Result<(), Error> {
         match (self, target) {
-            (Loss::CrossEntropy, Target::Class(label)) if usize::from(label) < classes => Ok(()),
-            (Loss::CrossEntropy, Target::Class(label)) => Err(Error::Label { label: label.into(), classes }),
+            (Loss::CrossEntropy, _) => target.class(classes, trainer).map(|_| ()),
             (Loss::Binary, Target::Labels(labels)) => match u32::BITS - labels.leading_zeros() {
                 bits if bits as usize <= classes => Ok(()),
                 bits => Err(Error::Label { label: bits as usize - 1, classes }),
             },
             (Loss::Squared, Target::Value(_)) => Ok(()),
-            _ => Err(Error::Unsupported { trainer, request: "learn from a target of this kind" }),
+            _ => Err(Target::unsupported(trainer)),
         }
     }
 }

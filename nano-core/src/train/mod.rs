@@ -3,6 +3,8 @@
 #[cfg(feature = "alloc")]
 mod aggregate;
 mod confidence;
+#[cfg(feature = "alloc")]
+mod descent;
 mod head;
 mod layers;
 pub(crate) mod layers_image;
@@ -21,6 +23,8 @@ mod solve;
 #[cfg(feature = "alloc")]
 pub use aggregate::{Update, aggregate};
 pub use confidence::confidence;
+#[cfg(feature = "alloc")]
+pub use descent::Descent;
 pub use head::{AnyHead, Head, HeadSizes, LayerSizes, Target};
 pub use layers::LayersHead;
 #[cfg(feature = "alloc")]

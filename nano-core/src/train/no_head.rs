@@ -50,11 +50,11 @@ impl<'a> Head<'a> for NoHead {
         match *self {}
     }
 
-    fn load(&mut self, _: &[u8]) -> Result<(), Error> {
+    fn check_state(&self, _: &[u8]) -> Result<(), Error> {
         match *self {}
     }
 
-    fn exchange(&mut self, _: &mut [u8]) -> Result<(), Error> {
+    fn overwrite(&mut self, _: impl FnOnce(&mut [u8])) {
         match *self {}
     }
 

@@ -69,9 +69,7 @@ impl<'a> FeatureRing<'a> {
     /// # Errors
     /// [`Error::Length`] if the number of features is another.
     pub fn push(&mut self, features: &[i8], target: Target) -> Result<(), Error> {
-        if features.len() != self.width {
-            return Err(Error::Length { name: "features", needed: self.width, given: features.len() });
-        }
+        Error::check_length("features", self.width, features.len())?;
         let place = self.place(self.length % self.capacity());
         self.features[place * self.width..][..self.width].copy_from_slice(features);
         self.targets[place] = target.word();
@@ -118,9 +116,7 @@ impl<'a> FeatureRing<'a> {
     /// [`Error::Length`] if the number of features is another.
     pub fn rewind(&mut self, position: RingPosition, displaced: Option<(&[i8], u32)>) -> Result<(), Error> {
         if let Some((features, target)) = displaced {
-            if features.len() != self.width {
-                return Err(Error::Length { name: "features", needed: self.width, given: features.len() });
-            }
+            Error::check_length("features", self.width, features.len())?;
             self.features[position.oldest * self.width..][..self.width].copy_from_slice(features);
             self.targets[position.oldest] = target;
         }

@@ -26,6 +26,8 @@
 //! `sum p >= 2^15`, so `p_k * floor(2^30 / sum p) <= 2^30`. `|e_k| <= 2^15` and `C < 2^15`, so step 6 stays below 2^30 + 2^14 and
 //! `|g_k x_i| < 2^23`.
 
+use core::ops::Range;
+
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::Error;
@@ -46,7 +48,7 @@ const RANDOM: usize = 2;
 
 /// A linear layer in RAM that learns by stochastic gradient descent; arithmetic and bounds: the module's text.
 ///
-/// Two heads that start from the same image (or saved state) and take the same steps hold the same bytes, on every machine.
+/// Its state is, little-endian: the exponent (u32), the random state (u32), `[classes][features + 1]` weights V + 128 (int16).
 pub struct SgdHead<'a> {
     record: &'a HeadRecord,
     initial: &'a [i16],
@@ -54,7 +56,6 @@ pub struct SgdHead<'a> {
     rates: &'a [u16],
     loss: Loss,
     input_zero_point: i32,
-    /// The exponent (u32), the random state (u32), then `[classes][features + 1]` weights, each `V + 128`.
     state: &'a mut [i16],
     /// No |V| is above this: while a step cannot reach the bounds of step 6 and 7, they are not looked at.
     bound: i32,
@@ -66,127 +67,14 @@ impl<'a> SgdHead<'a> {
     /// [`HeadRecord::trainer`] of this head.
     pub const TRAINER: u32 = 1;
 
-    /// Length of the state a head of these sizes needs: four words and two bytes per parameter in all.
-    ///
-    /// Sizes that no memory holds give `usize::MAX`.
-    pub const fn state_length(classes: usize, features: usize) -> usize {
+    /// Length of its state in int16; `usize::MAX` for sizes that no memory holds.
+    pub(super) const fn state_length(classes: usize, features: usize) -> usize {
         classes.saturating_mul(features.saturating_add(1)).saturating_add(PREFIX)
-    }
-
-    /// The head of `image`, in its initial state, in `state` ([`SgdHead::state_length`]) and `scratch` (one word per class).
-    ///
-    /// # Errors
-    /// [`Error::NoHead`], [`Error::Field`] for a head this trainer cannot run, [`Error::Length`] for a buffer of the wrong length.
-    pub fn new(image: &Image<'a>, state: &'a mut [i16], scratch: &'a mut [i32]) -> Result<Self, Error> {
-        let record = image.head().ok_or(Error::NoHead)?;
-        let field = |name, value: i64| Err(Error::Field { name, value });
-        let [multiplier, multiplier_shift, rate, rate_shift, loss, halve_every, ..] = record.constants;
-        if record.trainer != Self::TRAINER {
-            return field("head trainer", record.trainer.into());
-        }
-        if !(1..=1 << 15).contains(&record.classes) || record.features as usize > LARGEST_FEATURES {
-            return field("head classes or features", record.classes.into());
-        }
-        if !(1 << 15..1 << 16).contains(&multiplier) || !(0..64).contains(&multiplier_shift) {
-            return field("head logit multiplier", multiplier.into());
-        }
-        if !(1 << 14..1 << 15).contains(&rate) || !(1..=LARGEST_SHIFT).contains(&rate_shift) {
-            return field("head learning rate", rate.into());
-        }
-        if !(record.logit_scale.is_finite() && record.logit_scale > 0.0) {
-            return field("head logit scale (bits)", record.logit_scale.to_bits().into());
-        }
-        let known = usize::try_from(loss).ok().and_then(|loss| Loss::ALL.get(loss));
-        let Some(&loss) = known else { return field("head loss", loss.into()) };
-        if record.classes > loss.most_outputs() {
-            return field("head outputs for its loss", record.classes.into());
-        }
-        if halve_every < 0 {
-            return field("head epochs between halvings of the rate", halve_every.into());
-        }
-        let initial = image.head_state(record);
-        let initial = <[i16]>::ref_from_bytes(initial)
-            .map_err(|_| Error::Field { name: "head state length", value: initial.len() as i64 })?;
-        let needed = Self::state_length(record.classes as usize, record.features as usize);
-        if initial.len() + PREFIX != needed + record.classes as usize {
-            return field("head state length", initial.len() as i64);
-        }
-        let (initial, rates) = initial.split_at(needed - PREFIX);
-        let rates: &[u16] = zerocopy::transmute_ref!(rates);
-        if let Some(&wrong) = rates.iter().find(|&&rate_of| i32::from(rate_of & !FROZEN) > rate) {
-            return field("head learning rate of a class", wrong.into());
-        }
-        initial.iter().try_for_each(|&stored| check_weight(stored, HALVE_ABOVE))?;
-        if state.len() != needed {
-            return Err(Error::Length { name: "head state", needed, given: state.len() });
-        }
-        if scratch.len() != record.classes as usize {
-            return Err(Error::Length { name: "head scratch", needed: record.classes as usize, given: scratch.len() });
-        }
-        let input_zero_point = image.output(0).zero_point;
-        let mut head = SgdHead { record, initial, rates, loss, input_zero_point, state, bound: 0, scratch };
-        head.reset();
-        Ok(head)
-    }
-
-    /// Back to the state stored in the image.
-    pub fn reset(&mut self) {
-        self.state[PREFIX..].copy_from_slice(self.initial);
-        self.set_word(EXPONENT, 0);
-        self.set_word(RANDOM, FIRST_RANDOM);
-        self.measure();
     }
 
     /// Makes the bound of the weights the largest of them.
     fn measure(&mut self) {
         self.bound = linear::largest(&self.state[PREFIX..]);
-    }
-
-    /// Number of classes.
-    pub fn classes(&self) -> usize {
-        self.record.classes as usize
-    }
-
-    /// Number of features.
-    pub fn features(&self) -> usize {
-        self.record.features as usize
-    }
-
-    /// Real step of one unit of a logit; it doubles whenever the weights are halved.
-    pub fn logit_scale(&self) -> f32 {
-        // Exact: a power of two no larger than 2^63.
-        self.record.logit_scale * (1u64 << self.word(EXPONENT)) as f32
-    }
-
-    /// The integer logits `a_k` for int8 features.
-    ///
-    /// # Errors
-    /// [`Error::Length`] if the number of features is another.
-    pub fn logits(&mut self, features: &[i8]) -> Result<&[i32], Error> {
-        if features.len() != self.features() {
-            return Err(Error::Length { name: "features", needed: self.features(), given: features.len() });
-        }
-        linear::products(&self.state[PREFIX..], features, self.input_zero_point, BIAS_INPUT, self.scratch);
-        Ok(self.scratch)
-    }
-
-    /// The class with the largest logit, the first of equals.
-    ///
-    /// # Errors
-    /// [`Error::Length`] if the number of features is another.
-    pub fn predict(&mut self, features: &[i8]) -> Result<usize, Error> {
-        let logits = self.logits(features)?;
-        let best = (0..logits.len()).rev().max_by_key(|&class| logits[class]);
-        Ok(best.expect("a head has at least one class"))
-    }
-
-    /// One step of gradient descent towards `label`.
-    ///
-    /// # Errors
-    /// [`Error::Length`] or [`Error::Label`]; the head is then unchanged.
-    pub fn step(&mut self, features: &[i8], label: usize) -> Result<(), Error> {
-        let class = u16::try_from(label).map_err(|_| Error::Label { label, classes: self.classes() })?;
-        self.learn(features, Target::Class(class))
     }
 
     /// One step, at a rate halved `halvings` times.
@@ -234,64 +122,6 @@ impl<'a> SgdHead<'a> {
         steepest
     }
 
-    /// `epochs` passes over the ring, each in its own order: from a random sample on, by a random stride coprime to their number.
-    ///
-    /// # Errors
-    /// [`Error::Length`] or [`Error::Label`] if the ring holds what does not fit this head; the head has then learnt what came before.
-    pub fn train(&mut self, ring: &FeatureRing<'_>, epochs: u32) -> Result<(), Error> {
-        let count = ring.len() as u32;
-        if count == 0 {
-            return Ok(());
-        }
-        let halve_every = self.record.constants[5] as u32;
-        for epoch in 0..epochs {
-            let halvings = epoch.checked_div(halve_every).unwrap_or(0);
-            let mut random = self.word(RANDOM);
-            let indices = order::epoch(count, &mut random);
-            self.set_word(RANDOM, random);
-            for index in indices {
-                let (features, word) = ring.get(index);
-                self.step_towards(features, self.target(word), halvings)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The whole state, as bytes where it lies, little-endian: exponent (u32), random state (u32), weights (int16).
-    pub fn state(&self) -> &[u8] {
-        self.state.as_bytes()
-    }
-
-    /// Takes over a state that [`SgdHead::state`] gave.
-    ///
-    /// # Errors
-    /// [`Error::Length`], or [`Error::Field`] for an exponent, random state or weight that no head has; the head is then unchanged.
-    pub fn load(&mut self, state: &[u8]) -> Result<(), Error> {
-        self.check_state(state)?;
-        self.state.as_mut_bytes().copy_from_slice(state);
-        self.measure();
-        Ok(())
-    }
-
-    /// Refuses bytes that are no state of this head.
-    fn check_state(&self, state: &[u8]) -> Result<(), Error> {
-        let needed = self.state.as_bytes().len();
-        if state.len() != needed {
-            return Err(Error::Length { name: "saved head", needed, given: state.len() });
-        }
-        let word = |index: usize| u32::from_le_bytes(core::array::from_fn(|byte| state[2 * index + byte]));
-        let (exponent, random) = (word(EXPONENT), word(RANDOM));
-        if exponent > self.largest_exponent() {
-            return Err(Error::Field { name: "head exponent", value: exponent.into() });
-        }
-        if random == 0 {
-            return Err(Error::Field { name: "head random state", value: random.into() });
-        }
-        let largest = if exponent < self.largest_exponent() { HALVE_ABOVE } else { SATURATE_AT };
-        let mut weights = state[2 * PREFIX..].chunks_exact(2).map(|bytes| i16::from_le_bytes([bytes[0], bytes[1]]));
-        weights.try_for_each(|stored| check_weight(stored, largest))
-    }
-
     fn word(&self, index: usize) -> u32 {
         u32::from(self.state[index] as u16) | u32::from(self.state[index + 1] as u16) << 16
     }
@@ -316,15 +146,50 @@ impl<'a> Head<'a> for SgdHead<'a> {
     const NAME: &'static str = "SgdHead";
 
     fn new(image: &Image<'a>, ram: &'a mut [u32]) -> Result<Self, Error> {
-        let sizes = HeadSizes::of(image.head().ok_or(Error::NoHead)?);
-        let (needed, given) = (sizes.words(), ram.len());
-        if given != needed {
-            return Err(Error::Length { name: "head RAM in words", needed, given });
+        let record = image.head().ok_or(Error::NoHead)?;
+        let field = |name, value: i64| Err(Error::Field { name, value });
+        let [multiplier, multiplier_shift, rate, rate_shift, loss, halve_every, ..] = record.constants;
+        if record.trainer != Self::TRAINER {
+            return field("head trainer", record.trainer.into());
         }
-        let (state, scratch) = ram.split_at_mut(needed - sizes.classes);
-        let state = <[i16]>::mut_from_bytes(state.as_mut_bytes()).expect("words are aligned");
+        if !(1..=1 << 15).contains(&record.classes) || record.features as usize > LARGEST_FEATURES {
+            return field("head classes or features", record.classes.into());
+        }
+        if !(1 << 15..1 << 16).contains(&multiplier) || !(0..64).contains(&multiplier_shift) {
+            return field("head logit multiplier", multiplier.into());
+        }
+        if !(1 << 14..1 << 15).contains(&rate) || !(1..=LARGEST_SHIFT).contains(&rate_shift) {
+            return field("head learning rate", rate.into());
+        }
+        if !(record.logit_scale.is_finite() && record.logit_scale > 0.0) {
+            return field("head logit scale (bits)", record.logit_scale.to_bits().into());
+        }
+        let loss = Loss::new(loss, record.classes)?;
+        if halve_every < 0 {
+            return field("head epochs between halvings of the rate", halve_every.into());
+        }
+        let sizes = HeadSizes::of(record);
+        let initial = image.head_state(record);
         let length = Self::state_length(sizes.classes, sizes.features);
-        Self::new(image, &mut state[..length], zerocopy::transmute_mut!(scratch))
+        let initial = <[i16]>::ref_from_bytes(initial)
+            .map_err(|_| Error::Field { name: "head state length", value: initial.len() as i64 })?;
+        if initial.len() + PREFIX != length + sizes.classes {
+            return field("head state length", initial.len() as i64);
+        }
+        let (initial, rates) = initial.split_at(length - PREFIX);
+        let rates: &[u16] = zerocopy::transmute_ref!(rates);
+        if let Some(&wrong) = rates.iter().find(|&&rate_of| i32::from(rate_of & !FROZEN) > rate) {
+            return field("head learning rate of a class", wrong.into());
+        }
+        initial.iter().try_for_each(|&stored| check_weight(stored, HALVE_ABOVE))?;
+        Error::check_length("head RAM in words", sizes.words(), ram.len())?;
+        let (state, scratch) = ram.split_at_mut(sizes.words() - sizes.classes);
+        let state = &mut <[i16]>::mut_from_bytes(state.as_mut_bytes()).expect("words are aligned")[..length];
+        let scratch = zerocopy::transmute_mut!(scratch);
+        let input_zero_point = image.output(0).zero_point;
+        let mut head = SgdHead { record, initial, rates, loss, input_zero_point, state, bound: 0, scratch };
+        head.reset();
+        Ok(head)
     }
 
     fn sizes(&self) -> HeadSizes {
@@ -332,19 +197,22 @@ impl<'a> Head<'a> for SgdHead<'a> {
     }
 
     fn classes(&self) -> usize {
-        self.classes()
+        self.record.classes as usize
     }
 
     fn features(&self) -> usize {
-        self.features()
+        self.record.features as usize
     }
 
     fn logit_scale(&self) -> f32 {
-        self.logit_scale()
+        // Exact: a power of two no larger than 2^63.
+        self.record.logit_scale * (1u64 << self.word(EXPONENT)) as f32
     }
 
     fn logits(&mut self, features: &[i8]) -> Result<&[i32], Error> {
-        self.logits(features)
+        self.check_features(features)?;
+        linear::products(&self.state[PREFIX..], features, self.input_zero_point, BIAS_INPUT, self.scratch);
+        Ok(self.scratch)
     }
 
     fn target(&self, word: u32) -> Target {
@@ -359,26 +227,44 @@ impl<'a> Head<'a> for SgdHead<'a> {
         self.step_towards(features, target, 0)
     }
 
-    fn train(&mut self, ring: &FeatureRing<'_>, epochs: u32) -> Result<(), Error> {
-        self.train(ring, epochs)
+    fn train(&mut self, ring: &FeatureRing<'_>, epochs: Range<u32>) -> Result<(), Error> {
+        let halve_every = self.record.constants[5] as u32;
+        let mut random = self.word(RANDOM);
+        let result = order::visit(ring, epochs, &mut random, |features, word, epoch| {
+            self.step_towards(features, self.target(word), epoch.checked_div(halve_every).unwrap_or(0))
+        });
+        self.set_word(RANDOM, random);
+        result
     }
 
     fn state(&self) -> &[u8] {
-        self.state()
+        self.state.as_bytes()
     }
 
-    fn load(&mut self, state: &[u8]) -> Result<(), Error> {
-        self.load(state)
+    fn check_state(&self, state: &[u8]) -> Result<(), Error> {
+        Error::check_length("saved head", self.state().len(), state.len())?;
+        let word = |index: usize| u32::from_le_bytes(core::array::from_fn(|byte| state[2 * index + byte]));
+        let (exponent, random) = (word(EXPONENT), word(RANDOM));
+        if exponent > self.largest_exponent() {
+            return Err(Error::Field { name: "head exponent", value: exponent.into() });
+        }
+        if random == 0 {
+            return Err(Error::Field { name: "head random state", value: random.into() });
+        }
+        let largest = if exponent < self.largest_exponent() { HALVE_ABOVE } else { SATURATE_AT };
+        let mut weights = state[2 * PREFIX..].chunks_exact(2).map(|bytes| i16::from_le_bytes([bytes[0], bytes[1]]));
+        weights.try_for_each(|stored| check_weight(stored, largest))
     }
 
-    fn exchange(&mut self, state: &mut [u8]) -> Result<(), Error> {
-        self.check_state(state)?;
-        self.state.as_mut_bytes().swap_with_slice(state);
+    fn overwrite(&mut self, write: impl FnOnce(&mut [u8])) {
+        write(self.state.as_mut_bytes());
         self.measure();
-        Ok(())
     }
 
     fn reset(&mut self) {
-        self.reset();
+        self.state[PREFIX..].copy_from_slice(self.initial);
+        self.set_word(EXPONENT, 0);
+        self.set_word(RANDOM, FIRST_RANDOM);
+        self.measure();
     }
 }

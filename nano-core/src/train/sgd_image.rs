@@ -15,6 +15,7 @@ pub(crate) fn pack(
     use crate::image::WriteError;
     const LARGEST_INITIAL: f64 = 16000.0;
     let refused = |rule, value| WriteError::Refused { operator: "sgd head".into(), rule, value };
+    let descent = &head.descent;
     let (width, classes) = (features.len(), head.biases.len());
     if classes == 0 || head.weights.len() != classes * width {
         return Err(refused("needs classes * features weights, has", head.weights.len() as f64));
@@ -34,41 +35,37 @@ pub(crate) fn pack(
     let weight_scale =
         if magnitude == 0.0 { 1.0 / (16.0 * 255.0 * input_scale) } else { magnitude * 256.0 / LARGEST_INITIAL };
     let logit_scale = weight_scale * input_scale;
-    let (multiplier, exponent) = normalize(logit_scale * head.loss.logit_steps(), 16)
+    let (multiplier, exponent) = normalize(logit_scale * descent.loss.logit_steps(), 16)
         .filter(|(_, exponent)| (-47..=16).contains(exponent))
         .ok_or_else(|| refused("the logit's scale is out of range", logit_scale))?;
     let multiplier_shift = 16 - exponent;
-    let (rate, exponent) = normalize(head.learning_rate * input_scale * 256.0 / (weight_scale * head.loss.one()), 15)
-        .filter(|(_, exponent)| (-LARGEST_SHIFT..=-1).contains(exponent))
-        .ok_or_else(|| refused("the learning rate is too small or too large for these scales", head.learning_rate))?;
+    let (rate, exponent) =
+        normalize(descent.learning_rate * input_scale * 256.0 / (weight_scale * descent.loss.one()), 15)
+            .filter(|(_, exponent)| (-LARGEST_SHIFT..=-1).contains(exponent))
+            .ok_or_else(|| {
+                refused("the learning rate is too small or too large for these scales", descent.learning_rate)
+            })?;
     let state = real.map(|weight| {
         let v = weight * 256.0 / weight_scale;
         // Rounded half away from zero; core has no f64::round.
         (v + 0.5f64.copysign(v)) as i16 + 128
     });
-    let mut rates = alloc::vec![rate as u16; classes];
-    if !head.class_weights.is_empty() {
-        let largest = head.class_weights.iter().fold(0.0f32, |largest, &weight| largest.max(weight));
-        if head.class_weights.len() != classes {
-            return Err(refused("needs one weight for each class, has", head.class_weights.len() as f64));
-        }
-        if let Some(&weight) = head.class_weights.iter().find(|weight| !(weight.is_finite() && **weight > 0.0)) {
-            return Err(refused("the weight of a class must be above 0 and finite", weight.into()));
-        }
-        for (rate_of, weight) in rates.iter_mut().zip(&head.class_weights) {
-            *rate_of = (rate as f64 * f64::from(*weight) / f64::from(largest) + 0.5) as u16;
-        }
-    }
-    for &row in &head.frozen {
-        *rates.get_mut(row).ok_or_else(|| refused("a frozen row is none of the classes", row as f64))? |= FROZEN;
-    }
-    let halve_every = i32::try_from(head.halve_every)
-        .map_err(|_| refused("too many epochs between halvings of the rate", head.halve_every.into()))?;
+    let rates = descent.class_words(classes, (rate as i32, FROZEN.into()), refused)?;
+    let halve_every = descent.halve_every(refused)?;
     let record = HeadRecord {
         trainer: SgdHead::TRAINER,
         classes: classes as u32,
         features: width as u32,
-        constants: [multiplier as i32, multiplier_shift, rate as i32, -exponent, head.loss as i32, halve_every, 0, 0],
+        constants: [
+            multiplier as i32,
+            multiplier_shift,
+            rate as i32,
+            -exponent,
+            descent.loss as i32,
+            halve_every,
+            0,
+            0,
+        ],
         logit_scale: logit_scale as f32,
         ..HeadRecord::default()
     };

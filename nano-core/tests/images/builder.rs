@@ -4,7 +4,7 @@
 use nano_core::image::{
     HeadDescription, LayerDescription, ModelDescription, SgdDescription, Tensor, ValueDescription, write,
 };
-use nano_core::train::Loss;
+use nano_core::train::{Descent, Loss};
 use zerocopy::IntoBytes;
 
 /// Scale of every value unless said otherwise.
@@ -183,11 +183,7 @@ impl Builder {
         SgdDescription {
             weights: (0..classes * features).map(|_| self.random.f32() - 0.5).collect(),
             biases: (0..classes).map(|_| self.random.f32() - 0.5).collect(),
-            learning_rate: 0.02,
-            loss: Loss::CrossEntropy,
-            halve_every: 0,
-            class_weights: vec![],
-            frozen: vec![],
+            descent: descent(0.02, Loss::CrossEntropy),
         }
     }
 
@@ -202,6 +198,11 @@ impl Builder {
         let scales = (0..channels).map(|_| self.weight_scale * (0.5 + self.random.f32())).collect();
         [("weights", Tensor::Int8(weights)), ("bias", Tensor::Int32(bias)), ("weight_scales", Tensor::Float32(scales))]
     }
+}
+
+/// Descent without a schedule, in which all classes count alike.
+pub fn descent(learning_rate: f64, loss: Loss) -> Descent {
+    Descent { learning_rate, loss, halve_every: 0, class_weights: vec![], frozen: vec![] }
 }
 
 /// Convolutions with padding, depthwise convolution, residual addition, pools, fully connected layer, softmax.

@@ -8,12 +8,14 @@ use crate::builder::{Aligned, conv_net, head_net, place};
 
 const CLASSES: usize = 3;
 const FEATURES: usize = 6;
-const LENGTH: usize = SgdHead::state_length(CLASSES, FEATURES);
+
+/// Words of RAM of the head of [`head_net`]: exponent, random state, parameters, and room for the logits.
+const WORDS: usize = 2 + (CLASSES * (FEATURES + 1)).div_ceil(2) + CLASSES;
 
 /// Makes the head of `image` in memory of the right size and hands it to `act`.
 fn with_head<T>(image: &Aligned, act: impl FnOnce(SgdHead<'_>) -> T) -> Result<T, Error> {
-    let (mut state, mut scratch) = ([0; LENGTH], [0; CLASSES]);
-    SgdHead::new(&Image::new(image.bytes())?, &mut state, &mut scratch).map(act)
+    let mut ram = [0; WORDS];
+    SgdHead::new(&Image::new(image.bytes())?, &mut ram).map(act)
 }
 
 fn features(seed: u64) -> [i8; FEATURES] {
@@ -23,23 +25,17 @@ fn features(seed: u64) -> [i8; FEATURES] {
 
 #[test]
 fn an_image_without_a_head_has_none() {
-    let (mut state, mut scratch) = ([0; LENGTH], [0; CLASSES]);
     let image = conv_net().image();
-    let image = Image::new(image.bytes()).unwrap();
-    assert_eq!(SgdHead::new(&image, &mut state, &mut scratch).err(), Some(Error::NoHead));
+    assert_eq!(with_head(&image, |_| ()).err(), Some(Error::NoHead));
 }
 
 #[test]
 fn memory_of_another_size_is_refused() {
     let image = head_net().image();
     let image = Image::new(image.bytes()).unwrap();
-    for (state, classes, error) in [
-        (LENGTH - 1, CLASSES, Error::Length { name: "head state", needed: LENGTH, given: LENGTH - 1 }),
-        (LENGTH + 1, CLASSES, Error::Length { name: "head state", needed: LENGTH, given: LENGTH + 1 }),
-        (LENGTH, 2, Error::Length { name: "head scratch", needed: CLASSES, given: 2 }),
-    ] {
-        let (mut state, mut scratch) = (vec![0; state], vec![0; classes]);
-        assert_eq!(SgdHead::new(&image, &mut state, &mut scratch).err(), Some(error));
+    for given in [0, WORDS - 1, WORDS + 1] {
+        let error = Error::Length { name: "head RAM in words", needed: WORDS, given };
+        assert_eq!(SgdHead::new(&image, &mut vec![0; given]).err(), Some(error));
     }
 }
 
@@ -94,13 +90,16 @@ fn weights_that_no_training_leaves_are_refused() {
 #[test]
 fn refused_steps_and_states_leave_the_head_as_it_was() {
     with_head(&head_net().image(), |mut head| {
-        head.step(&features(0), 1).unwrap();
+        head.learn(&features(0), Target::Class(1)).unwrap();
         let before = head.state().to_vec();
         let length = Error::Length { name: "features", needed: FEATURES, given: FEATURES - 1 };
-        assert_eq!(head.step(&features(0)[1..], 1), Err(length));
+        assert_eq!(head.learn(&features(0)[1..], Target::Class(1)), Err(length));
         assert_eq!(head.predict(&features(0)[1..]), Err(length));
         assert_eq!(head.logits(&[]).err(), Some(Error::Length { name: "features", needed: FEATURES, given: 0 }));
-        assert_eq!(head.step(&features(0), CLASSES), Err(Error::Label { label: CLASSES, classes: CLASSES }));
+        assert_eq!(
+            head.learn(&features(0), Target::Class(CLASSES as u16)),
+            Err(Error::Label { label: CLASSES, classes: CLASSES })
+        );
 
         let mut state = before.clone();
         let refused = |head: &mut SgdHead<'_>, state: &[u8]| head.load(state).expect_err("no head has this state");
@@ -125,7 +124,7 @@ fn a_head_goes_on_from_a_saved_state() {
     let image = head_net().image();
     let steps = |head: &mut SgdHead<'_>, seeds: core::ops::Range<u64>| {
         for seed in seeds {
-            head.step(&features(seed), seed as usize % CLASSES).unwrap();
+            head.learn(&features(seed), Target::Class(seed as u16 % CLASSES as u16)).unwrap();
         }
     };
     let (saved, expected) = with_head(&image, |mut head| {
@@ -154,15 +153,15 @@ fn training_on_an_empty_ring_changes_nothing_and_a_wrong_ring_is_refused() {
         let before = head.state().to_vec();
         let (mut samples, mut labels) = ([0; 2 * FEATURES], [0; 2]);
         let mut ring = FeatureRing::new(FEATURES, &mut samples, &mut labels).unwrap();
-        head.train(&ring, 1000).unwrap();
+        head.train(&ring, 0..1000).unwrap();
         assert_eq!(head.state(), before);
         ring.push(&features(0), Target::Class(CLASSES as u16)).unwrap();
-        assert_eq!(head.train(&ring, 1), Err(Error::Label { label: CLASSES, classes: CLASSES }));
+        assert_eq!(head.train(&ring, 0..1), Err(Error::Label { label: CLASSES, classes: CLASSES }));
 
         let (mut samples, mut labels) = ([0; 2], [0; 1]);
         let mut narrow = FeatureRing::new(2, &mut samples, &mut labels).unwrap();
         narrow.push(&[1, 2], Target::Class(0)).unwrap();
-        assert_eq!(head.train(&narrow, 1), Err(Error::Length { name: "features", needed: FEATURES, given: 2 }));
+        assert_eq!(head.train(&narrow, 0..1), Err(Error::Length { name: "features", needed: FEATURES, given: 2 }));
         assert_eq!(narrow.push(&[1], Target::Class(0)), Err(Error::Length { name: "features", needed: 2, given: 1 }));
     })
     .unwrap();

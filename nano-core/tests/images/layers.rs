@@ -4,7 +4,7 @@ use nano_core::Error;
 use nano_core::image::{HeadDescription, Image, LayersDescription, TrainedLayer, WriteError, write};
 use nano_core::train::{AnyHead, Head, HeadSizes, Loss, Target, Update, aggregate};
 
-use crate::builder::{Aligned, head_net, place};
+use crate::builder::{Aligned, descent, head_net, place};
 
 const FEATURES: usize = 6;
 /// Bytes of a layer's record.
@@ -27,14 +27,7 @@ fn net(zero_point: i32, learning_rate: f64, loss: Loss) -> Result<Aligned, Write
     for value in &mut net.model.values {
         value.zero_point = zero_point;
     }
-    net.model.head = Some(HeadDescription::Layers(LayersDescription {
-        layers,
-        learning_rate,
-        loss,
-        halve_every: 0,
-        class_weights: vec![],
-        frozen: vec![],
-    }));
+    net.model.head = Some(HeadDescription::Layers(LayersDescription { layers, descent: descent(learning_rate, loss) }));
     write(&net.model).map(|bytes| Aligned::new(&bytes))
 }
 

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use nano_core::image::Image;
-use nano_core::train::{FeatureRing, SgdHead, Target};
+use nano_core::train::{FeatureRing, Head, HeadSizes, SgdHead, Target};
 use nano_core::{Error, Model, ops};
 
 use crate::builder::{Aligned, conv_net, head_net, place, two_by_two, variants_net};
@@ -39,19 +39,19 @@ fn exercise(bytes: &[u8], random: &mut fastrand::Rng) -> Result<(), Error> {
     }
     let Some(record) = image.head() else { return Ok(()) };
     let (classes, features) = (record.classes.min(1 << 15) as usize, image.output(0).len());
-    let mut state = vec![0; SgdHead::state_length(classes, features)];
-    let mut scratch = vec![0; classes];
-    let mut head = SgdHead::new(&image, &mut state, &mut scratch)?;
+    let words = HeadSizes::of(record).words();
+    let mut ram = vec![0; if words < 1 << 24 { words } else { 0 }];
+    let mut head = SgdHead::new(&image, &mut ram)?;
     let (mut samples, mut labels) = (vec![0; 8 * features], [0; 8]);
     let mut ring = FeatureRing::new(features, &mut samples, &mut labels)?;
     for _ in 0..8 {
         let sample: Vec<i8> = (0..features).map(|_| random.i8(..)).collect();
         let label = random.u16(..classes as u16);
         assert!(head.predict(&sample)? < classes);
-        head.step(&sample, label.into())?;
+        head.learn(&sample, Target::Class(label))?;
         ring.push(&sample, Target::Class(label))?;
     }
-    head.train(&ring, 4)?;
+    head.train(&ring, 0..4)?;
     let saved = head.state().to_vec();
     head.load(&saved)
 }

@@ -6,7 +6,7 @@ use nano_core::image::{
     HeadDescription, LayerDescription, LayersDescription, ModelDescription, SgdDescription, SumsDescription, Tensor,
     TrainedLayer, ValueDescription,
 };
-use nano_core::train::Loss;
+use nano_core::train::{Descent, Loss};
 use numpy::{PyReadonlyArrayDyn, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyKeyError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -102,10 +102,8 @@ fn loss(description: &Bound<'_, PyDict>) -> PyResult<Loss> {
     }
 }
 
-fn sgd(description: &Bound<'_, PyDict>) -> PyResult<SgdDescription> {
-    Ok(SgdDescription {
-        weights: floats(description, "weights")?,
-        biases: floats(description, "biases")?,
+fn descent(description: &Bound<'_, PyDict>) -> PyResult<Descent> {
+    Ok(Descent {
         learning_rate: item(description, "learning_rate")?.extract()?,
         loss: loss(description)?,
         halve_every: item(description, "halve_every")?.extract()?,
@@ -114,15 +112,16 @@ fn sgd(description: &Bound<'_, PyDict>) -> PyResult<SgdDescription> {
     })
 }
 
-fn layers(description: &Bound<'_, PyDict>) -> PyResult<LayersDescription> {
-    Ok(LayersDescription {
-        layers: list(description, "layers", trained_layer)?,
-        learning_rate: item(description, "learning_rate")?.extract()?,
-        loss: loss(description)?,
-        halve_every: item(description, "halve_every")?.extract()?,
-        class_weights: item(description, "class_weights")?.extract()?,
-        frozen: item(description, "frozen")?.extract()?,
+fn sgd(description: &Bound<'_, PyDict>) -> PyResult<SgdDescription> {
+    Ok(SgdDescription {
+        weights: floats(description, "weights")?,
+        biases: floats(description, "biases")?,
+        descent: descent(description)?,
     })
+}
+
+fn layers(description: &Bound<'_, PyDict>) -> PyResult<LayersDescription> {
+    Ok(LayersDescription { layers: list(description, "layers", trained_layer)?, descent: descent(description)? })
 }
 
 fn trained_layer(description: &Bound<'_, PyDict>) -> PyResult<TrainedLayer> {

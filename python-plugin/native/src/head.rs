@@ -179,12 +179,14 @@ impl Head {
         self.for_all(features, targets, |head, features, target| head.unlearn(features, target))
     }
 
-    /// `epochs` passes over a ring that holds exactly these samples, in this order of arrival.
+    /// Epochs `first_epoch` to `first_epoch + epochs` of a training, over a ring that holds exactly these samples, in this order of arrival.
+    #[pyo3(signature = (features, targets, epochs, first_epoch = 0))]
     fn train(
         &mut self,
         features: PyReadonlyArray2<'_, i8>,
         targets: PyReadonlyArray1<'_, i64>,
         epochs: u32,
+        first_epoch: u32,
     ) -> PyResult<()> {
         let (samples, width) = (features.shape()[0], features.shape()[1]);
         let (mut ring_features, mut ring_targets) = (vec![0; samples * width], vec![0; samples]);
@@ -198,7 +200,7 @@ impl Head {
             for (features, &value) in features.chunks_exact(width).zip(targets) {
                 ring.push(features, target(head, value)?).map_err(refuse)?;
             }
-            head.train(&ring, epochs).map_err(refuse)
+            head.train(&ring, first_epoch..first_epoch.saturating_add(epochs)).map_err(refuse)
         })
     }
 

@@ -95,7 +95,7 @@ pub(crate) fn encode_request<'py>(
             };
             Request::Learn { label, input: &bytes }
         }
-        "train" => Request::Train { epochs: fields.get("epochs")? },
+        "train" => Request::Train { first_epoch: fields.get("first_epoch")?, epochs: fields.get("epochs")? },
         "commit" => Request::Commit,
         "undo" => Request::Undo,
         "add_class" => {

@@ -68,10 +68,10 @@ fn conversation(
     for (number, label) in [(0, 0), (1, 1), (2, 2), (3, 0)] {
         say(&mut session, Request::Learn { label: class(label), input: &input(number) });
     }
-    say(&mut session, Request::Train { epochs: 2 });
+    say(&mut session, Request::Train { first_epoch: 0, epochs: 2 });
     say(&mut session, Request::Save { replace: false });
     let state = head_state(&mut session);
-    say(&mut session, Request::Train { epochs: 2 });
+    say(&mut session, Request::Train { first_epoch: 0, epochs: 2 });
     say(&mut session, Request::WriteHead { offset: 0, bytes: &state[..9] });
     // Learning displaces a sample, which Undo brings back.
     say(&mut session, Request::Learn { label: class(1), input: &whole });
@@ -81,7 +81,7 @@ fn conversation(
     say(&mut session, Request::Undo);
     say(&mut session, Request::WriteHead { offset: 9, bytes: &state[9..] });
     say(&mut session, Request::ReplaceHead { checksum: crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC).checksum(&state) });
-    say(&mut session, Request::Train { epochs: 1 });
+    say(&mut session, Request::Train { first_epoch: 0, epochs: 1 });
     say(&mut session, Request::Save { replace: false });
     let state = head_state(&mut session);
     let flash = session.flash().0.clone();
@@ -128,7 +128,7 @@ fn between_damaged_frames_intact_ones_work() {
         let mut stream = vec![];
         for number in 0..20 {
             let request = match random.u8(..3) {
-                0 => Request::Train { epochs: random.u32(..3) },
+                0 => Request::Train { first_epoch: 0, epochs: random.u32(..3) },
                 1 => Request::Undo,
                 _ => Request::Learn { label: class(random.u16(..3)), input: &input(number) },
             };
@@ -175,7 +175,7 @@ fn a_request_that_comes_again_is_answered_again_and_not_executed_again() {
     };
     assert_eq!(samples(&mut session), 2);
     // The same number for another request, the same request under another number, and none: all are executed.
-    let train = |sequence| numbered(sequence, Request::Train { epochs: 1 });
+    let train = |sequence| numbered(sequence, Request::Train { first_epoch: 0, epochs: 1 });
     let mut heads = vec![head_state(&mut session)];
     crate::stream::send(&mut session, &numbered(9, Request::Stats));
     for frame in [train(9), train(10), train(0), train(0)] {

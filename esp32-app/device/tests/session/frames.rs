@@ -21,7 +21,7 @@ pub fn requests<'a>(bytes: &'a [u8], name: &'a str) -> Vec<Request<'a>> {
         Request::Learn { label: Label::Class(Class::Name(name)), input: bytes },
         Request::Learn { label: Label::Bits(u32::MAX), input: bytes },
         Request::Learn { label: Label::Value(i32::MIN), input: bytes },
-        Request::Train { epochs: u32::MAX },
+        Request::Train { first_epoch: 0, epochs: u32::MAX },
         Request::Commit,
         Request::Undo,
         Request::AddClass { name },
@@ -160,7 +160,7 @@ fn a_buffer_that_is_too_short_is_no_frame() {
 
 #[test]
 fn nothing_shorter_than_a_message_is_one() {
-    let (header, request) = (RequestHeader::default(), Request::Train { epochs: 1000 });
+    let (header, request) = (RequestHeader::default(), Request::Train { first_epoch: 0, epochs: 1000 });
     let mut buffer = [0; 100];
     let frame = frame::encode(&header, &request, &mut buffer).unwrap().to_vec();
     for length in 0..frame.len() - 1 {

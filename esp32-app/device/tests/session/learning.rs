@@ -100,7 +100,7 @@ fn undo_takes_back_every_kind_of_change_once() {
                 let sample = input(number);
                 let request = match random.u8(..6) {
                     0 | 1 => Request::Learn { label: class(random.u16(..2)), input: &sample },
-                    2 => Request::Train { epochs: random.u32(1..3) },
+                    2 => Request::Train { first_epoch: 0, epochs: random.u32(1..3) },
                     3 => Request::Commit,
                     4 => Request::Reset,
                     _ => Request::AddClass { name: "up" },
@@ -138,7 +138,7 @@ fn undo_brings_back_the_sample_that_a_full_ring_lost() {
             done!(&mut session, Request::Reset);
             done!(&mut session, Request::Undo);
         }
-        done!(&mut session, Request::Train { epochs: 3 });
+        done!(&mut session, Request::Train { first_epoch: 0, epochs: 3 });
         head_state(&mut session)
     };
     assert_eq!(train(true), train(false));
@@ -193,7 +193,7 @@ fn long_inputs_outputs_and_heads_travel_in_parts() {
     read(Block::Output, &expected.1);
     read(Block::Logits, &expected.0);
     done!(&mut whole, Request::Learn { label: class(1), input: &sample });
-    done!(&mut whole, Request::Train { epochs: 2 });
+    done!(&mut whole, Request::Train { first_epoch: 0, epochs: 2 });
     let trained = head_state(&mut whole);
     // The head goes over in parts.
     let initial = head_state(parts);

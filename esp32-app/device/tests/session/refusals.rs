@@ -28,11 +28,13 @@ fn head_after(image: &Aligned, disturb: impl FnOnce(&mut Session<'_, &mut dyn Fn
             assert_eq!(response, learned)
         });
     }
-    ask(&mut session, Request::Train { epochs: 2 }, |response| assert!(matches!(response, Response::Trained { .. })));
+    ask(&mut session, Request::Train { first_epoch: 0, epochs: 2 }, |response| {
+        assert!(matches!(response, Response::Trained { .. }))
+    });
     let before = head_state(&mut session);
     disturb(&mut session);
     assert_eq!(head_state(&mut session), before, "the head has changed");
-    ask(&mut session, Request::Train { epochs: 2 }, |response| {
+    ask(&mut session, Request::Train { first_epoch: 0, epochs: 2 }, |response| {
         assert!(matches!(response, Response::Trained { steps: 6, .. }), "the ring has changed: {response:?}");
     });
     head_state(&mut session)
@@ -72,7 +74,7 @@ fn without_a_head_there_is_nothing_to_learn() {
     let input = [0; 7 * 6 * 3];
     for request in [
         Request::Learn { label: class(0), input: &input },
-        Request::Train { epochs: 1 },
+        Request::Train { first_epoch: 0, epochs: 1 },
         Request::Read { block: Block::Head, offset: 0 },
     ] {
         assert_eq!(refusals(&mut session, &encoded(request)), [Failure::NoHead], "{request:?}");
@@ -86,7 +88,7 @@ fn an_empty_ring_trains_nothing() {
     let mut ram = ram(&image);
     let mut session = session(&image, &mut ram);
     let before = head_state(&mut session);
-    assert_eq!(refusals(&mut session, &encoded(Request::Train { epochs: 1 })), [Failure::EmptyRing]);
+    assert_eq!(refusals(&mut session, &encoded(Request::Train { first_epoch: 0, epochs: 1 })), [Failure::EmptyRing]);
     assert_eq!(head_state(&mut session), before);
 }
 
@@ -159,7 +161,8 @@ fn another_protocol_and_another_model_are_refused_by_name() {
     let disturbed = head_after(&image, |session| {
         let mut buffer = vec![0; 200];
         let mut send_with = |header: RequestHeader| {
-            let bytes = frame::encode(&header, &Request::Train { epochs: 9 }, &mut buffer).unwrap().to_vec();
+            let bytes =
+                frame::encode(&header, &Request::Train { first_epoch: 0, epochs: 9 }, &mut buffer).unwrap().to_vec();
             let frames = send(session, &bytes);
             frame::decode::<torch_nano_device::ResponseHeader, Response<'_>>(&mut frames[0].clone()).map(
                 |(header, response)| match response {

@@ -1,7 +1,7 @@
 //! What every request does, against nano-core used directly.
 
 use nano_core::image::Image;
-use nano_core::train::{FeatureRing, SgdHead, Target, confidence};
+use nano_core::train::{FeatureRing, Head, HeadSizes, SgdHead, Target, confidence};
 use nano_core::{Model, ops};
 use torch_nano_device::{Block, Failure, Request, Response, Settings, StorageError, frame};
 
@@ -20,9 +20,8 @@ fn output(image: &Aligned, input: &[u8]) -> Vec<i8> {
 /// `act` on a head of `image` in its own memory.
 fn with_head<T>(image: &Aligned, act: impl FnOnce(&mut SgdHead<'_>) -> T) -> T {
     let image = Image::new(image.bytes()).unwrap();
-    let (classes, features) = (image.head().unwrap().classes as usize, image.output(0).len());
-    let (mut state, mut scratch) = (vec![0; SgdHead::state_length(classes, features)], vec![0; classes]);
-    act(&mut SgdHead::new(&image, &mut state, &mut scratch).unwrap())
+    let mut ram = vec![0; HeadSizes::of(image.head().unwrap()).words()];
+    act(&mut SgdHead::new(&image, &mut ram).unwrap())
 }
 
 #[test]
@@ -131,7 +130,7 @@ fn learning_on_the_device_is_learning_on_the_host() {
             assert_eq!(response, Response::Learned { samples, ticks: 5 });
         });
     }
-    ask(&mut session, Request::Train { epochs: 3 }, |response| {
+    ask(&mut session, Request::Train { first_epoch: 0, epochs: 3 }, |response| {
         assert_eq!(response, Response::Trained { steps: 3 * RING as u32, ticks: 5 });
     });
     let expected = with_head(&image, |head| {
@@ -141,7 +140,7 @@ fn learning_on_the_device_is_learning_on_the_host() {
         for &(number, label) in &learnt[2..] {
             ring.push(&output(&image, &input(number)), Target::Class(label)).unwrap();
         }
-        head.train(&ring, 3).unwrap();
+        head.train(&ring, 0..3).unwrap();
         head.state().to_vec()
     });
     assert_eq!(head_state(&mut session), expected);
@@ -149,7 +148,7 @@ fn learning_on_the_device_is_learning_on_the_host() {
 
     ask(&mut session, Request::Reset, |response| assert_eq!(response, Response::Done));
     assert_eq!(head_state(&mut session), with_head(&image, |head| head.state().to_vec()));
-    ask(&mut session, Request::Train { epochs: 1 }, |response| {
+    ask(&mut session, Request::Train { first_epoch: 0, epochs: 1 }, |response| {
         assert_eq!(response, Response::Refused(Failure::EmptyRing));
     });
 }
@@ -161,7 +160,7 @@ fn no_epochs_train_nothing() {
     let mut session = session(&image, &mut ram);
     let before = head_state(&mut session);
     ask(&mut session, Request::Learn { label: class(1), input: &input(0) }, |_| ());
-    ask(&mut session, Request::Train { epochs: 0 }, |response| {
+    ask(&mut session, Request::Train { first_epoch: 0, epochs: 0 }, |response| {
         assert_eq!(response, Response::Trained { steps: 0, ticks: 5 });
     });
     assert_eq!(head_state(&mut session), before);
@@ -177,7 +176,7 @@ fn the_sizes_of_the_pieces_do_not_matter() {
         Request::Predict { input: &input(2) },
         Request::Learn { label: class(2), input: &input(3) },
         Request::Predict { input: &input(2)[1..] },
-        Request::Train { epochs: 5 },
+        Request::Train { first_epoch: 0, epochs: 5 },
         Request::Profile { input: &input(4) },
         Request::Read { block: Block::Head, offset: 0 },
     ]

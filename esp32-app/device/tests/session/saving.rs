@@ -41,7 +41,7 @@ fn learn(board: &mut dyn Board) {
     for number in 0..4 {
         board.ask(Request::Learn { label: class(number as u16 % 2), input: &input(number) });
     }
-    board.ask(Request::Train { epochs: 2 });
+    board.ask(Request::Train { first_epoch: 0, epochs: 2 });
 }
 
 const SAVE: Request<'_> = Request::Save { replace: false };
@@ -57,7 +57,7 @@ fn after_a_power_cut_it_goes_on_with_what_was_saved() {
             let saved = board.state();
             // This is lost.
             board.ask(Request::Learn { label: class(1), input: &input(9) });
-            board.ask(Request::Train { epochs: 1 });
+            board.ask(Request::Train { first_epoch: 0, epochs: 1 });
             assert_ne!(board.state(), saved);
             saved
         });
@@ -105,7 +105,7 @@ fn it_saves_by_itself_every_so_many_changes_and_no_more_often() {
         session.ask(Request::Learn { label: class(1), input: &input(1) });
         let mut states = vec![session.state()];
         for change in 1..=20 {
-            session.ask(Request::Train { epochs: 1 });
+            session.ask(Request::Train { first_epoch: 0, epochs: 1 });
             states.push(session.state());
             // A flash taken now starts a device with the latest state whose number the interval divides.
             let saved = change / interval * interval;

@@ -137,13 +137,17 @@ class Device(Conversation):
             self, data, labels, epochs, self._progress if progress is None else Progress(progress)
         )
 
-    def train(self, epochs: int) -> int:
+    def train(self, epochs: int, *, first_epoch: int = 0) -> int:
         """Trains the head for `epochs` passes over what was learnt; returns instructions or cycles taken.
+
+        Args:
+            first_epoch: how many epochs of the same training came before: a learning rate that is halved
+                every so many epochs goes on from there.
 
         Raises:
             DeviceError: no trainable head, nothing learnt yet, or a head that learns without epochs.
         """
-        return int(self._change("train", "trained", epochs=epochs)["ticks"])
+        return int(self._change("train", "trained", epochs=epochs, first_epoch=first_epoch)["ticks"])
 
     def commit(self) -> int:
         """Makes what was learnt count, in a head that learns sums; returns instructions or cycles taken.

@@ -21,7 +21,7 @@ class FitResult:
 
     #: Samples sent; data that do not fit the device's ring are sent once per epoch.
     sent: int
-    #: Epochs over the ring; 0 of a head that learns without.
+    #: Passes over the data; 0 of a head that learns each sample once.
     epochs: int
     #: Instructions or cycles of training or commit.
     ticks: int
@@ -45,13 +45,14 @@ def fit(device: Device, data: Input | Samples, labels: Any, epochs: int, progres
     stream = chain.from_iterable(repeat(samples))
     ticks = 0
     with progress.bar("fit", sent) as advance:
-        for _ in range(parts):
+        for part in range(parts):
             for input, target in islice(stream, sent // parts):
                 device._learn(input, target)
                 advance(1)
             if not places:
                 ticks += device.commit()
+            elif parts == 1:
+                ticks += device.train(epochs)
             else:
-                ticks += device.train(1 if parts > 1 else epochs)
-    trained = 0 if not places else parts if parts > 1 else epochs
-    return FitResult(sent, trained, ticks, time.perf_counter() - start)
+                ticks += device.train(1, first_epoch=part * places // len(samples))
+    return FitResult(sent, epochs if places else 0, ticks, time.perf_counter() - start)

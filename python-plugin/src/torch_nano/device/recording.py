@@ -2,11 +2,12 @@
 
 The file is text, a JSON object per line, in UTF-8. Bytes are in base64.
 
-- The first line is the start: `{"torch_nano_record": 1, "model_id", "name", "ring_capacity", "head"}`, where
-  1 is the version of the format and `head` the state of the head.
+- The first line is the start: `{"torch_nano_record": 2, "model_id", "name", "ring_capacity", "head"}`, where
+  2 is the version of the format and `head` the state of the head.
 - Before a request is sent, its line is written: `{"step": 1, "request": "learn", "input", "kind", "target"}`.
   Steps count from 1. The other fields are those of the request: of learn the input as sent and its target
-  (a class for kind "label", bits for "bits", 1/4096 for "value"); `epochs` of train; `name` of add_class;
+  (a class for kind "label", bits for "bits", 1/4096 for "value"); `epochs` and
+  `first_epoch` of train; `name` of add_class;
   `class_index` of forget; `state` of replace_head.
 - After it, how it went: `{"step": 1, "done": true}`, with `samples` of learn, with `head_crc32` of the head
   after every so-many-eth step, and after `load` with `head`, the state of the head that was in flash. Or
@@ -34,7 +35,7 @@ from .errors import DeviceRestarted
 from .link import is_unanswered
 
 #: Version of the format; raised whenever an older reader would misread it.
-VERSION = 1
+VERSION = 2
 #: The key of the first line that holds the version.
 FORMAT = "torch_nano_record"
 

@@ -58,7 +58,7 @@ class _Step:
     outcome: dict[str, Any]
 
     def __str__(self) -> str:
-        shown = ("epochs", "kind", "target", "name", "class_index")
+        shown = ("epochs", "first_epoch", "kind", "target", "name", "class_index")
         fields = ", ".join(f"{name} {self.asked[name]}" for name in shown if name in self.asked)
         return f"step {self.number} ({self.asked['request']}{', ' if fields else ''}{fields})"
 
@@ -182,7 +182,8 @@ class _Twin:
             case "train":
                 features = np.frombuffer(b"".join(features for features, _ in state.ring), np.int8)
                 targets = np.array([target for _, target in state.ring], np.int64)
-                head.train(features.reshape(len(targets), head.features), targets, asked["epochs"])
+                features = features.reshape(len(targets), head.features)
+                head.train(features, targets, asked["epochs"], asked["first_epoch"])
             case "commit":
                 head.commit()
             case "add_class":

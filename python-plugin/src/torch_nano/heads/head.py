@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from .. import _native
 from ..errors import HeadError
 
+Int8 = npt.NDArray[np.int8]
 Targets = npt.NDArray[np.int64]
 
 
@@ -202,11 +203,7 @@ class SumsHead(Head):
             HeadError: wrong shape, dtype or label, or more samples than the sums hold; the head is then
                 unchanged.
         """
-        targets = self._classes_of(features, labels)
-        try:
-            self._head.learn_all(features.cpu().contiguous().numpy(), targets)
-        except _native.NanoError as error:
-            raise HeadError(f"{len(targets)} samples cannot be learnt: {error}") from error
+        self._for_all(self._head.learn_all, features, labels, "learnt")
 
     def unlearn(self, features: Tensor, labels: Tensor) -> None:
         """Takes samples out again, exactly: the sums are those of the others.
@@ -215,11 +212,7 @@ class SumsHead(Head):
             HeadError: wrong shape, dtype or label, or the sums cannot have held them; the head is then
                 unchanged.
         """
-        targets = self._classes_of(features, labels)
-        try:
-            self._head.unlearn_all(features.cpu().contiguous().numpy(), targets)
-        except _native.NanoError as error:
-            raise HeadError(f"{len(targets)} samples cannot be taken out: {error}") from error
+        self._for_all(self._head.unlearn_all, features, labels, "taken out")
 
     def add_class(self) -> int:
         """Adds a class of which nothing is known yet, and gives its index.
@@ -257,3 +250,12 @@ class SumsHead(Head):
             self._head.merge(other if isinstance(other, bytes) else other.state())
         except _native.NanoError as error:
             raise HeadError(f"the heads cannot be merged: {error}") from error
+
+    def _for_all(
+        self, act: Callable[[Int8, Targets], None], features: Tensor, labels: Tensor, done: str
+    ) -> None:
+        targets = self._classes_of(features, labels)
+        try:
+            act(features.cpu().contiguous().numpy(), targets)
+        except _native.NanoError as error:
+            raise HeadError(f"{len(targets)} samples cannot be {done}: {error}") from error

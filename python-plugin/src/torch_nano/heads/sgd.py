@@ -65,19 +65,24 @@ class SgdHead(Head):
         except (_native.NanoError, OverflowError) as error:
             raise HeadError(f"label {target}: {error}; expected 0 to {self.classes - 1}") from error
 
-    def fit(self, features: Tensor, targets: Tensor, epochs: int = 1) -> None:
+    def fit(self, features: Tensor, targets: Tensor, epochs: int = 1, *, first_epoch: int = 0) -> None:
         """`epochs` passes over samples int8 [N, features] with targets [N] (bool [N, classes] where more than
         one class can be right), each in the device's own order.
 
         It is what a device does whose ring holds exactly these samples. (`train` is nn.Module's.)
 
+        Args:
+            first_epoch: how many epochs of the same training came before, on which the learning rate may
+                depend (:class:`torch_nano.heads.Sgd`, `halve_every`).
+
         Raises:
             HeadError: wrong shape, dtype, target or number of epochs; the head is then unchanged.
         """
         numbers = self._targets(features, targets)
-        if not 0 <= epochs < 2**32:
-            raise HeadError(f"epochs is {epochs}; expected 0 or more")
-        self._head.train(features.cpu().contiguous().numpy(), numbers, epochs)
+        for name, number in (("epochs", epochs), ("first_epoch", first_epoch)):
+            if not 0 <= number < 2**32:
+                raise HeadError(f"{name} is {number}; expected 0 or more")
+        self._head.train(features.cpu().contiguous().numpy(), numbers, epochs, first_epoch)
 
     def _targets(self, features: Tensor, targets: Tensor) -> Targets:
         """The targets as nano-core takes them."""
