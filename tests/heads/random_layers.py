@@ -45,21 +45,25 @@ def image(layers: list[Layer], *, scale: float, zero_point: int, lr: float, **se
     return net.image(output)
 
 
-def twins(layers: list[Layer], scale: float, zero_point: int, lr: float) -> tuple[_native.Head, LayersHead]:
+def twins(
+    layers: list[Layer], scale: float, zero_point: int, lr: float, **settings: Any
+) -> tuple[_native.Head, LayersHead]:
     """The same head twice."""
     scale = float(np.float32(scale))
-    native = _native.Head(image(layers, scale=scale, zero_point=zero_point, lr=lr))
-    return native, LayersHead(layers, scale=scale, zero_point=zero_point, lr=lr)
+    native = _native.Head(image(layers, scale=scale, zero_point=zero_point, lr=lr, **settings))
+    return native, LayersHead(layers, scale=scale, zero_point=zero_point, lr=lr, **settings)
 
 
-def random_layers(rng: np.random.Generator, scale: float, spread: float) -> list[Layer]:
+def random_layers(
+    rng: np.random.Generator, scale: float, spread: float, classes: int | None = None
+) -> list[Layer]:
     """Two or three layers, at up to four positions, with ranges of the outputs that may be exceeded."""
     count = int(rng.integers(2, 4))
     # Positions of a layer divide what the layer before has.
     positions = [*sorted(rng.choice([1, 2, 4], count - 1).tolist(), reverse=True), 1]
     inputs, size, layers = int(rng.integers(1, 20)), 255 * scale, []
     for index in range(count):
-        outputs = int(rng.integers(1, 12))
+        outputs = classes if classes and index + 1 == count else int(rng.integers(1, 12))
         weight = rng.normal(0, spread / inputs**0.5, (outputs, inputs)).astype(np.float32)
         bias = rng.normal(0, spread, outputs).astype(np.float32)
         size *= spread
@@ -82,12 +86,21 @@ def random_features(rng: np.random.Generator, width: int, zero_point: int) -> In
     return np.clip(zero_point + rng.integers(-3, 4, width), -128, 127).astype(np.int8)
 
 
-def largest_rate(layers: list[Layer], scale: float, zero_point: int) -> float:
+def largest_rate(layers: list[Layer], scale: float, zero_point: int, loss: str = "cross_entropy") -> float:
     """The largest power of two that all layers take."""
     for exponent in range(40, -60, -1):
         try:
-            twins(layers, scale, zero_point, 2.0**exponent)
+            twins(layers, scale, zero_point, 2.0**exponent, loss=loss)
         except ValueError:
             continue
         return 2.0**exponent
     raise AssertionError("no learning rate fits")
+
+
+def random_target(rng: np.random.Generator, loss: str, classes: int) -> int:
+    """A class, bits of right classes, or a number in 1/4096, up to the largest."""
+    if loss == "cross_entropy":
+        return int(rng.integers(classes))
+    if loss == "binary":
+        return int(rng.integers(2**classes))
+    return int(rng.choice([0, rng.integers(-9999, 9999), -(2**31), 2**31 - 1]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from .random_layers import largest_rate, random_features, random_layers, twins
+from .random_layers import largest_rate, random_features, random_layers, random_target, twins
 
 
 @pytest.mark.parametrize("seed", range(100))
@@ -27,6 +27,33 @@ def test_10_000_random_steps(seed: int) -> None:
         assert native.state() == twin.state(), f"seed {seed}, step {step}"
     # One class is always right: nothing to learn.
     assert (native.state() != start) == (classes > 1)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "binary", "squared"])
+@pytest.mark.parametrize("seed", range(34))
+def test_10_000_steps_with_all_settings(loss: str, seed: int) -> None:
+    """Of 102 heads two trainings, 100 steps in all: every loss, weights of classes, frozen rows, halvings."""
+    rng = np.random.default_rng(seed)
+    scale, zero_point = 10 ** rng.uniform(-2.5, 0.5), int(rng.choice([-128, 127, 0, rng.integers(-128, 128)]))
+    classes = 1 if loss == "squared" else int(rng.integers(1, 9))
+    layers = random_layers(rng, scale, 10 ** rng.uniform(-1, 0.5), classes)
+    rate = largest_rate(layers, scale, zero_point, loss) * 2.0 ** -float(rng.integers(0, 14))
+    native, twin = twins(
+        *(layers, scale, zero_point, rate),
+        loss=loss,
+        halve_every=[0, 1, 3][seed % 3],
+        class_weights=rng.uniform(0.01, 5, classes).tolist() if seed % 2 else [],
+        frozen=np.flatnonzero(rng.random(classes) < 0.2).tolist(),
+    )
+    width = layers[0].positions * layers[0].weight.shape[1]
+    for epochs in (3, 7):
+        features = np.stack([random_features(rng, width, zero_point) for _ in range(10)])
+        targets = [random_target(rng, loss, classes) for _ in features]
+        native.train(features, np.array(targets), epochs)
+        twin.train(features, targets, epochs)
+        assert native.state() == twin.state(), f"seed {seed}, {epochs} epochs"
+        logits = native.logits(features).tolist()
+        assert logits == [twin.scores(q).tolist() for q in features], f"seed {seed}"
 
 
 def test_the_random_heads_meet_every_rule() -> None:

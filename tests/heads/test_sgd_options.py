@@ -13,6 +13,8 @@ from images import head_alone
 from reference import sgd_head as reference
 from torch_nano import _native, heads
 
+from .random_layers import random_target
+
 
 def twins(classes: int, width: int, seed: int, lr: float = 0.05, **options: Any) -> tuple[Any, Any]:
     """nano-core's head and the reference, of random weights."""
@@ -33,16 +35,6 @@ def state_of(head: reference.SgdHead) -> bytes:
     return struct.pack("<II", head.exponent, head.random.state) + head.stored.astype("<i2").tobytes()
 
 
-def target_of(rng: np.random.Generator, loss: str, classes: int) -> int:
-    if loss == "binary":
-        return int(rng.integers(2**classes))
-    return (
-        int(rng.integers(classes))
-        if loss == "cross_entropy"
-        else int(rng.choice([0, rng.integers(-9999, 9999), -(2**31), 2**31 - 1]))
-    )
-
-
 @pytest.mark.parametrize("loss", ["cross_entropy", "binary", "squared"])
 @pytest.mark.parametrize("seed", range(34))
 def test_10_000_random_steps(loss: str, seed: int) -> None:
@@ -59,13 +51,13 @@ def test_10_000_random_steps(loss: str, seed: int) -> None:
     native, expected = twins(classes, width, seed, lr=10 ** rng.uniform(-3, 0), **options)
     for count in range(100):
         q = rng.choice(np.array([-128, 127, rng.integers(-128, 128)], np.int8), width)
-        target = target_of(rng, loss, classes)
+        target = random_target(rng, loss, classes)
         native.step(q, target)
         expected.step(q, target)
         assert native.state() == state_of(expected), f"step {count}"
     for epochs in (1, 7, 40):
         features = rng.integers(-128, 128, (5, width), np.int8)
-        targets = [target_of(rng, loss, classes) for _ in features]
+        targets = [random_target(rng, loss, classes) for _ in features]
         expected.ring = []
         for q, target in zip(features, targets, strict=True):
             expected.record(q, target)

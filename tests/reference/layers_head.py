@@ -17,16 +17,18 @@ import numpy.typing as npt
 from .sgd_head import (
     HALVE_ABOVE,
     INITIAL_MAX,
-    LUT,
     MAX_UPDATE_SHIFT,
     SATURATE,
+    VALUE_STEPS,
     XORSHIFT_SEED,
     ZERO_HEAD_STEPS,
     IntArray,
     Xorshift32,
+    errors,
     fits,
     power_of_two_ratio,
     round_half_away,
+    visits,
 )
 
 NEGLIGIBLE, BACKWARD_SHIFT = 128, 8
@@ -53,10 +55,24 @@ class Layer:
 
 
 class LayersHead:
-    """Softmax cross-entropy SGD on layers behind int8 features."""
+    """SGD on layers behind int8 features."""
 
-    def __init__(self, layers: Sequence[Layer], *, scale: float, zero_point: int, lr: float) -> None:
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        *,
+        scale: float,
+        zero_point: int,
+        lr: float,
+        loss: str = "cross_entropy",
+        halve_every: int = 0,
+        class_weights: Sequence[float] = (),
+        frozen: Sequence[int] = (),
+    ) -> None:
         self.layers = [replace(layer) for layer in layers]
+        self.loss, self.halve_every, self.frozen = loss, halve_every, list(frozen)
+        weights = np.float64(np.float32(class_weights or [1] * len(layers[-1].weight)))
+        self.class_weights = np.floor(2**15 * weights / weights.max() + 0.5).astype(np.int64)
         self.feature_zero_point = zero_point
         self.random = Xorshift32(XORSHIFT_SEED)
         scales = []
@@ -80,8 +96,10 @@ class LayersHead:
             while scale * (255 if from_zero else 127) < room and layer.shift < MAX_UPDATE_SHIFT:
                 scale, layer.shift = 2 * scale, layer.shift + 1
             layer.ends = (self._end(low, scale, layer, -128), self._end(high, scale, layer, 127))
-        one = 2.0**15
-        self.softmax = power_of_two_ratio(scales[-1][0] * scales[-1][1] * math.log2(math.e) * 256, bits=16)
+        squared = loss == "squared"
+        one = float(VALUE_STEPS if squared else 2**15)
+        steps = VALUE_STEPS if squared else math.log2(math.e) * 256
+        self.softmax = power_of_two_ratio(scales[-1][0] * scales[-1][1] * steps, bits=16)
         for layer, (input_scale, step) in zip(self.layers[::-1], scales[::-1], strict=True):
             multiplier, shift = power_of_two_ratio(lr * input_scale * 256 / (step * one), bits=15)
             layer.rate = multiplier, shift - 15
@@ -123,14 +141,12 @@ class LayersHead:
         return self.forward(q)[2]
 
     def errors(self, sums: IntArray, label: int) -> IntArray:
-        """Softmax minus the one-hot label in Q15, without the negligible ones."""
+        """The last layer's errors, without the negligible ones, weighted."""
         multiplier, shift = self.softmax
-        distances = [int(d) * multiplier >> shift - self.layers[-1].exponent for d in sums.max() - sums]
-        u = [min(d, 2**15 - 1) for d in distances]
-        p = np.array([LUT[j & 255] >> (j >> 8) if j >> 8 <= 15 else 0 for j in u], dtype=np.int64)
-        e = fits(p * (2**30 // int(p.sum())), 32) >> 15
-        e[label] -= 2**15
-        return np.where(np.abs(e) <= NEGLIGIBLE, 0, e)
+        e = errors(self.loss, sums, label, multiplier, shift - self.layers[-1].exponent)
+        weights = self.class_weights[label] if self.loss == "cross_entropy" else self.class_weights
+        weighted = fits(e * weights + 2**14, 32) >> 15
+        return np.where(np.abs(e) <= (1 if self.loss == "squared" else NEGLIGIBLE), 0, weighted)
 
     def step(self, q: npt.ArrayLike, label: int, halvings: int = 0) -> None:
         """One SGD step on one sample."""
@@ -138,18 +154,19 @@ class LayersHead:
         error = self.errors(sums, label)
         if not error.any():
             return
-        errors = [error]
+        back = [error]
         for index in range(len(self.layers) - 1, 0, -1):
             layer, below = self.layers[index], self.layers[index - 1]
             weights = (layer.stored >> 8)[:, :-1]
-            parts = errors[0].reshape(layer.positions, -1)
+            parts = back[0].reshape(layer.positions, -1)
             fits(np.abs(parts) @ np.abs(weights), 32)
             shift = BACKWARD_SHIFT - layer.exponent
             sums = fits((parts @ weights).reshape(-1) + (1 << shift >> 1), 32) >> shift
             limit = min(2**23 // len(below.weight), 2**15 - 1)
             flat = (outputs[index - 1] == below.ends[0]) | (outputs[index - 1] == below.ends[1])
-            errors.insert(0, np.where(flat, 0, sums.clip(-limit, limit)))
-        for layer, x, error in zip(self.layers, inputs, errors, strict=True):
+            back.insert(0, np.where(flat, 0, sums.clip(-limit, limit)))
+        back[-1][self.frozen] = 0
+        for layer, x, error in zip(self.layers, inputs, back, strict=True):
             multiplier, shift = layer.rate
             shift = min(shift + layer.exponent + halvings, MAX_UPDATE_SHIFT)
             gradients = (fits(error * multiplier + 2**14, 32) >> 15).reshape(layer.positions, -1)
@@ -160,6 +177,14 @@ class LayersHead:
                 v >>= 1
                 layer.exponent += 1
             layer.stored = fits(v + 128, 16)
+
+    def train(self, features: Sequence[npt.ArrayLike], labels: Sequence[int], epochs: int) -> None:
+        """`epochs` passes over samples."""
+        for epoch in range(epochs):
+            for index in visits(self.random, len(labels)):
+                self.step(
+                    features[index], labels[index], epoch // self.halve_every if self.halve_every else 0
+                )
 
     def state(self) -> bytes:
         """As the device stores it."""

@@ -101,6 +101,32 @@ def visits(random: Xorshift32, count: int) -> list[int]:
     return [(offset + j * stride) % count for j in range(count)]
 
 
+def errors(loss: str, a: IntArray, label: int, multiplier: int, shift: int) -> IntArray:
+    """e [K] of scores a [K]: softmax minus the one-hot label in Q15; or sigmoids minus the bits of `label` in
+    Q15; or the output minus `label` in 1/4096.
+
+    >>> errors("squared", np.array([3]), 4096, 4096, 0).tolist()
+    [8192]
+    """
+    if loss == "squared":
+        output = int(fits(int(a[0]) * multiplier, 64)) >> shift
+        return np.array([max(-(2**15), min(2**15, output - label))])
+    distance = np.abs(a) if loss == "binary" else fits(a.max() - a, 32, signed=False)
+    product = [int(d) * multiplier for d in distance]
+    assert max(product) < 1 << 64
+    u = [min(p >> shift, 2**15 - 1) for p in product]
+    p = np.array([LUT[j & 255] >> (j >> 8) if j >> 8 <= 15 else 0 for j in u], dtype=np.int64)
+    if loss == "binary":
+        bits = np.array([label >> k & 1 for k in range(len(a))])
+        upper = 2**30 // (2**15 + p)
+        return np.where(a < 0, 2**15 - upper, upper) - 2**15 * bits
+    total = int(fits(p.sum(), 32))
+    reciprocal = fits(2**30 // total, 32)
+    e = fits(p * reciprocal, 32) >> 15
+    e[label] -= 2**15
+    return e
+
+
 class SgdHead:
     """K classes over D features: `stored` int16 [K, D + 1] holds V + 128, whose high byte is the int8 weight.
 
@@ -195,30 +221,8 @@ class SgdHead:
         return int(self.scores(q).argmax())
 
     def errors(self, q: IntLike, label: int) -> IntArray:
-        """e [K]: softmax minus the one-hot label in Q15; or sigmoids minus the bits of `label` in Q15; or the
-        output minus `label` in 1/4096."""
-        a = self.scores(q)
-        if self.loss == "binary":
-            bits = np.array([label >> k & 1 for k in range(len(a))])
-            products = [abs(int(d)) * self.softmax_multiplier >> self.softmax_shift for d in a]
-            u = [min(product, 2**15 - 1) for product in products]
-            upper = np.array(
-                [2**30 // (2**15 + (LUT[j & 255] >> (j >> 8) if j >> 8 <= 15 else 0)) for j in u]
-            )
-            return np.where(a < 0, 2**15 - upper, upper) - 2**15 * bits
-        if self.loss == "squared":
-            output = int(fits(int(a[0]) * self.softmax_multiplier, 64)) >> self.softmax_shift
-            return np.array([max(-(2**15), min(2**15, output - label))])
-        distance = fits(a.max() - a, 32, signed=False)
-        product = [int(d) * self.softmax_multiplier for d in distance]
-        assert max(product) < 1 << 64
-        u = np.array([min(p >> self.softmax_shift, 2**15 - 1) for p in product], dtype=np.int64)
-        p = np.array([LUT[j & 255] >> (j >> 8) if j >> 8 <= 15 else 0 for j in u.tolist()], dtype=np.int64)
-        total = int(fits(p.sum(), 32))
-        reciprocal = fits(2**30 // total, 32)
-        e = fits(p * reciprocal, 32) >> 15
-        e[label] -= 2**15
-        return e
+        """:func:`errors` of the head's loss."""
+        return errors(self.loss, self.scores(q), label, self.softmax_multiplier, self.softmax_shift)
 
     def step(self, q: IntLike, label: int, halvings: int = 0) -> None:
         """One SGD step on one sample."""
