@@ -12,7 +12,7 @@ from personal import EPOCHS_ON_BOARD, LEARNING_RATE
 from torch_nano.heads import Sgd
 from training import logistic_regression
 
-LEARNERS = ("generic", "sgd", "logistic", "lda", "float_lda", "lda_spread", "prototype")
+LEARNERS = ("generic", "sgd", "logistic", "lda", "float_lda", "prototype")
 ALL = "all"
 SHOTS = (1, 2, 5)
 """Windows of each exercise; a person-arm has 4 to 12 of each to learn from."""
@@ -26,18 +26,17 @@ def person_arms(
     parts = watch.split(windows, left_out)
     x = watch.normalise(windows.x, watch.axis_range(windows.x[parts.train]))
     exercise = torch.from_numpy(windows.exercise)
-    factory = x[parts.train], exercise[parts.train]
     people = ", ".join(map(str, left_out))
     trained = watch.train(
-        factory[0],
+        x[parts.train],
         windows.exercise[parts.train],
         seed=seed,
         epochs=epochs,
         description=f"watch, seed {seed}, training without {people}",
     )
-    model = ranged(trained, factory[0])
+    model = ranged(trained, x[parts.train])
     nano = tn.to_nano(model, head=Sgd(LEARNING_RATE))
-    heads = heads_of(model, factory, Sgd(LEARNING_RATE), seed)
+    heads = heads_of(model, Sgd(LEARNING_RATE))
     results = []
     for subject, arm in watch.person_arms(left_out):
         own = watch.personal_split(windows, subject, arm)
