@@ -91,20 +91,6 @@ def test_a_class_that_arrives_later(task):
         head.add_class()
 
 
-def test_spread_is_the_samples_without_their_means(task):
-    model, x, y = task
-    nano = tn.to_nano(model, x, calibrate=x, head=tn.heads.Lda(spread=(x[:40], y[:40])))
-    plain = tn.to_nano(model, x, calibrate=x, head=tn.heads.Lda())
-    features = plain.features_int8(x)
-    plain.head.learn(features[:40], y[:40])
-    for label in range(CLASSES):
-        plain.head.forget(label)
-    assert nano.head.state() == plain.head.state()
-    nano.head.fit(features[:4], y[:4])
-    nano.head.reset()
-    assert nano.head.state() == plain.head.state()
-
-
 def test_heads_of_another_kind_are_refused(task):
     model, x, y = task
     nano = tn.to_nano(model, x, calibrate=x, head=tn.heads.Lda())

@@ -91,6 +91,48 @@ def test_10_000_random_requests(trainer: str, seed: int) -> None:
         assert native.logits(q[None])[0].tolist() == expected.logits(q).tolist(), f"request {count}"
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_few_samples_of_many_features(seed: int) -> None:
+    """One to three of each class: lambda is up to a thousand times the mean of the diagonal, or 1."""
+    rng = np.random.default_rng(seed)
+    features, classes = int(rng.integers(16, 97)), int(rng.integers(1, 7))
+    zero_point = int(rng.choice([-128, 127, 0]))
+    shrinkage = float(rng.choice([1.0, 0.2, 2**-16]))
+    native, expected = twins("lda", features, classes, zero_point=zero_point, shrinkage=shrinkage)
+    for shot in range(3):
+        for label in range(classes):
+            if shot == 0 or rng.random() < 0.4:
+                q = random_features(rng, features, zero_point)
+                native.step(q, label)
+                expected.learn(q, label)
+        if rng.random() < 0.3:
+            label = int(rng.integers(classes))
+            native.forget(label)
+            expected.forget(label)
+        native.commit()
+        expected.commit()
+        assert native.state() == expected.state(), f"shot {shot}"
+        q = random_features(rng, features, zero_point)
+        assert native.logits(q[None])[0].tolist() == expected.logits(q).tolist(), f"shot {shot}"
+
+
+@pytest.mark.parametrize("classes", [1, 40])
+def test_the_largest_lambda(classes: int) -> None:
+    """256 features and one degree of freedom: 2^14 times the mean of the diagonal, as large as it can be. The
+    40 classes' sums of products alone leave no room for that."""
+    native, expected = twins("lda", 256, classes, shrinkage=1.0)
+    low, high = (np.full(256, end, np.int8) for end in (-128, 127))
+    for q, label in [(low, 0), *((high, label) for label in range(classes))]:
+        native.step(q, label)
+        expected.learn(q, label)
+    native.commit()
+    expected.commit()
+    assert expected.freedom == 1
+    assert native.state() == expected.state()
+    for q in (low, high):
+        assert native.logits(q[None])[0].tolist() == expected.logits(q).tolist()
+
+
 def test_the_size_of_a_watch() -> None:
     rng = np.random.default_rng(0)
     native, expected = twins("lda", 64, 10)
@@ -202,18 +244,20 @@ def test_forgetting_does_not_disturb_the_others() -> None:
     assert prototype.state() == never.state()
 
 
-def test_close_to_float_lda() -> None:
+@pytest.mark.parametrize("count", [300, 12])
+def test_close_to_float_lda(count: int) -> None:
     """Weights against a solution in float64: within 1 % of the largest, for 30 sweeps and 14 bits."""
     rng = np.random.default_rng(4)
-    x, y = samples_of(rng, 300, 16, 5)
+    x, y = samples_of(rng, count, 16, 5)
     native = heads.LdaHead(image_of("lda", 16, 5))
     native.fit(torch.from_numpy(x), torch.from_numpy(y))
     real = x.astype(float) + 128
     means = np.stack([real[y == k].mean(0) for k in range(5)])
     scatter = (real - means[y]).T @ (real - means[y])
-    matrix = scatter + 0.2 * np.trace(scatter) / 16 * np.eye(16)
+    freedom = count - 5
+    matrix = scatter + (0.2 + (16 / (2 * freedom)) ** 2) * np.trace(scatter) / 16 * np.eye(16)
     centred = means - real.mean(0)
-    weights = np.linalg.solve(matrix, centred.T).T * (300 - 5)
+    weights = np.linalg.solve(matrix, centred.T).T * freedom
     biases = -((means + real.mean(0)) * weights).sum(1) / 2
     expected = real @ weights.T + biases
     found = native(torch.from_numpy(x)).numpy()

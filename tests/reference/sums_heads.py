@@ -147,14 +147,16 @@ class LdaHead(Sums):
         known = [label for label, count in enumerate(self.counts) if count]
         samples = sum(self.counts)
         self.freedom = max(samples + self.retired - len(known), 1)
+        shrinkage = self.ratio + fits((features**2 << 14) + self.freedom**2 // 2, 32) // self.freedom**2
         largest = int(np.abs(self.products).max())
-        shift = min(31 - largest.bit_length(), 16)
+        shift = min(max(31 - largest.bit_length() - (shrinkage >> 16).bit_length(), 0), 16)
         means = [
             [quotient(int(total), n) for total in row] for n, row in zip(self.counts, self.sums, strict=True)
         ]
         matrix = self._corrected(means, shift)
         diagonal = [max(int(matrix[i, i]), 0) for i in range(features)]
-        lambda_ = max((fits(sum(diagonal) * self.ratio, 64) >> 16) // features, 1 << shift)
+        lambda_ = max((fits(sum(diagonal) * shrinkage, 64) >> 16) // features, 1 << shift)
+        assert lambda_ < 2**31
         divisors = [entry + lambda_ for entry in diagonal]
         assert max(divisors) < 2**32
         centre = [quotient(int(total), samples) for total in self.sums.sum(0)]

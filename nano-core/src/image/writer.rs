@@ -63,7 +63,7 @@ pub enum HeadDescription {
     Lda {
         /// Where it starts.
         start: SumsDescription,
-        /// lambda over the mean variance, above 0 and at most 1.
+        /// lambda over the mean variance when samples are many, above 0 and at most 1.
         shrinkage: f64,
     },
     /// Of [`train::PrototypeHead`].
@@ -109,15 +109,13 @@ pub struct SgdDescription {
     pub descent: train::Descent,
 }
 
-/// A head that begins with sums over samples.
+/// A head of sums over samples, which begins with none.
 #[derive(Clone, Debug)]
 pub struct SumsDescription {
     /// Number of classes at the start.
     pub classes: usize,
     /// The most classes it can have.
     pub capacity: usize,
-    /// The state it starts from, as the head's `state()` gave it; empty: of no sample.
-    pub state: Vec<u8>,
 }
 
 /// A whole model, as the exporter describes it.
@@ -465,10 +463,8 @@ fn write_head(
     let features = model.outputs.first().and_then(|&id| values.get(id)).ok_or(WriteError::ValueId(0))?;
     let (record, state) = match head {
         HeadDescription::Sgd(head) => train::sgd_image::pack(head, features)?,
-        HeadDescription::Lda { start, shrinkage } => {
-            (train::lda::pack(start, *shrinkage, features)?, start.state.clone())
-        }
-        HeadDescription::Prototype(start) => (train::prototype::pack(start, features), start.state.clone()),
+        HeadDescription::Lda { start, shrinkage } => (train::lda::pack(start, *shrinkage, features)?, Vec::new()),
+        HeadDescription::Prototype(start) => (train::prototype::pack(start, features), Vec::new()),
         HeadDescription::Layers(head) => train::layers_image::pack(head, features)?,
     };
     let place = constants.push(&state)?;

@@ -6,13 +6,20 @@
 //! The logits are those of linear discriminant analysis with a shared covariance and equal priors (Hastie, Tibshirani, Friedman, The
 //! Elements of Statistical Learning, 2nd ed., eq. 4.10), shrunk towards the identity, with all means taken relative to the mean c of
 //! all samples, which changes no comparison: `A w_k = m_k - c`, `b_k = -(m_k + c) w_k / 2`, where `A = S - sum s_k s_k' / n_k + lambda I` and
-//! `lambda = ratio * trace / D` of what is before it, at least 1. A real logit is `f (w_k x + b_k)`, with `f` degrees of freedom: samples
-//! minus classes, at least 1. Measured on frozen features (digits, MNIST, a watch's recordings), a prior term `ln n_k` changed nothing.
+//! `lambda = (ratio + (D / 2n)^2) trace / D` of what is before it, at least 1, with D features and n degrees of freedom: samples minus
+//! classes, at least 1. A real logit is `n (w_k x + b_k)`.
+//!
+//! The fewer samples for its features, the further a covariance is from the true one, and the more it must shrink: the error grows with
+//! D / n (Ledoit and Wolf, A well-conditioned estimator for large-dimensional covariance matrices, 2004). The square is measured, on frozen
+//! features of digits, MNIST, MNIST-1D and a watch's recordings: of what it learns from two samples of each class, it recognises 2.2,
+//! 4.5, 2.5 and 0.3 points more than by ratio alone, and from ten or more it loses at most 0.3. Other powers of D / n and that paper's
+//! own estimate of lambda gained less. A prior term `ln n_k` changed nothing.
 //!
 //! [`Head::commit`] solves it in fixed point:
 //!
-//! 1. S is shifted left by e, the most (up to 16) that int32 holds, and `sum s_i s_j / n` is taken off: means have 22 fraction bits and
-//!    the difference is rounded once. The same correction is added back at the end, so S is the same to the bit.
+//! 1. S is shifted left by e, the most (0 to 16) that int32 holds after k more bits, and `sum s_i s_j / n` is taken off: means have 22
+//!    fraction bits and the difference is rounded once. The same correction is added back at the end, so S is the same to the bit.
+//!    `ratio + (D / 2n)^2`, in 1/2^16 and the square rounded half up, has k bits before the point: what S loses, lambda outweighs.
 //! 2. A weight has g fraction bits, such that the largest possible one, `2 |m_k - c| / lambda`, is below 2^25 (less for more than 64
 //!    features). Gauss-Seidel, 30 sweeps from zero: `w_i = (r_i - sum A_ij w_j) / A_ii`, sums in int64, the division by a 32-bit reciprocal of
 //!    the diagonal. It converges for every positive definite matrix, and each step only shortens the error in the norm of A.
@@ -21,7 +28,12 @@
 //! Bounds: `|x| <= 255`, and samples are refused beyond 2^15 in all, so `|s| < 2^23` and `|S_ij| <= 65025 * 2^15 < 2^31`. With at most 256
 //! features: a correction's sum is below 2^22 2^8 2^8 2^15 = 2^53; `|A_ij| < 2^31`, `|w| < 2^min(25, 31 - log2 D)`, so sums of
 //! products stay below 2^62; right sides, by the choice of g, below 2^55; `|sum W x|` below 2^30 and `|b|` at most 2^30, so logits fit int32.
-//! A state that no samples give is solved in the same range, because weights are clamped to theirs.
+//!
+//! lambda is below 2^31, so A's diagonal fits uint32: shifted sums are below 2^(31 - k), and lambda below 2^k times their mean. Where S has
+//! not k bits to spare, e is 0; n degrees of freedom give a diagonal of at most n 2^15, because c samples of a class give at most
+//! `c 255^2 / 4 <= (c - 1) 2^15`, and `(1 + (D / 2n)^2) n 2^15` is below 2^30 + 2^15 for n from 1 to 2^15.
+//!
+//! A state that no samples give is solved in the same range, because lambda and weights are clamped to theirs.
 
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -58,7 +70,6 @@ const PREFIX: usize = 4;
 /// most classes the image has room for.
 pub struct LdaHead<'a> {
     record: &'a HeadRecord,
-    initial: &'a [u8],
     input_zero_point: i32,
     state: &'a mut [u32],
     logits: &'a mut [i32],
@@ -266,16 +277,15 @@ impl<'a> Head<'a> for LdaHead<'a> {
         let sizes = HeadSizes::of(record);
         Error::check_length("head RAM in words", sizes.words(), ram.len())?;
         let initial = image.head_state(record);
-        if !initial.is_empty() && initial.len() != sizes.state_bytes() {
+        if !initial.is_empty() {
             return field("head state length", initial.len() as i64);
         }
         let (state, scratch) = ram.split_at_mut(Self::state_words(sizes.classes, sizes.features));
         let scratch: &mut [i32] = zerocopy::transmute_mut!(scratch);
         let (logits, scratch) = scratch.split_at_mut(sizes.classes);
         let input_zero_point = image.output(0).zero_point;
-        let mut head = LdaHead { record, initial, input_zero_point, state, logits, scratch };
+        let mut head = LdaHead { record, input_zero_point, state, logits, scratch };
         head.reset();
-        head.saved(head.state())?;
         Ok(head)
     }
 
@@ -343,12 +353,13 @@ impl<'a> Head<'a> for LdaHead<'a> {
 
     fn commit(&mut self) -> Result<(), Error> {
         let [_, ratio, sweeps, ..] = self.record.constants;
-        let settings = Settings { ratio: ratio as u32, sweeps: sweeps as u32 };
         let (classes, features) = (self.record.classes as usize, self.features());
         let mut scratch = Scratch::new(self.scratch, classes, features);
         let mut parts = Parts::new(self.state, classes, features);
         let known = parts.counts.iter().filter(|&&count| count > 0).count() as u32;
         let freedom = parts.samples().saturating_sub(known).max(1);
+        let shrinkage = solve::shrinkage(ratio as u32, features as u32, freedom);
+        let settings = Settings { shrinkage, sweeps: sweeps as u32 };
         let exponent = solve::solve(&mut parts, &mut scratch, &settings);
         (parts.prefix[EXPONENT], parts.prefix[FREEDOM]) = (exponent as u32, freedom);
         Ok(())
@@ -417,14 +428,10 @@ impl<'a> Head<'a> for LdaHead<'a> {
     }
 
     fn reset(&mut self) {
-        if self.initial.is_empty() {
-            self.state.fill(0);
-            self.state[CLASSES] = self.least_classes() as u32;
-            self.state[FREEDOM] = 1;
-            self.parts().biases.fill(NO_LOGIT);
-        } else {
-            self.state.as_mut_bytes().copy_from_slice(self.initial);
-        }
+        self.state.fill(0);
+        self.state[CLASSES] = self.least_classes() as u32;
+        self.state[FREEDOM] = 1;
+        self.parts().biases.fill(NO_LOGIT);
     }
 }
 

@@ -24,7 +24,6 @@ const NO_LOGIT: i32 = i32::MIN;
 /// State, little-endian words: classes in use, then `n_k`, then `s_ki`, for the most classes that the image has room for.
 pub struct PrototypeHead<'a> {
     record: &'a HeadRecord,
-    initial: &'a [u8],
     input_zero_point: i32,
     state: &'a mut [u32],
     logits: &'a mut [i32],
@@ -117,14 +116,13 @@ impl<'a> Head<'a> for PrototypeHead<'a> {
         let sizes = HeadSizes::of(record);
         Error::check_length("head RAM in words", sizes.words(), ram.len())?;
         let initial = image.head_state(record);
-        if !initial.is_empty() && initial.len() != sizes.state_bytes() {
+        if !initial.is_empty() {
             return field("head state length", initial.len() as i64);
         }
         let (state, logits) = ram.split_at_mut(Self::state_words(sizes.classes, sizes.features));
         let logits: &mut [i32] = zerocopy::transmute_mut!(logits);
-        let mut head = PrototypeHead { record, initial, input_zero_point: image.output(0).zero_point, state, logits };
+        let mut head = PrototypeHead { record, input_zero_point: image.output(0).zero_point, state, logits };
         head.reset();
-        head.saved(head.state())?;
         Ok(head)
     }
 
@@ -241,12 +239,8 @@ impl<'a> Head<'a> for PrototypeHead<'a> {
     }
 
     fn reset(&mut self) {
-        if self.initial.is_empty() {
-            self.state.fill(0);
-            self.state[0] = self.record.constants[0] as u32;
-        } else {
-            self.state.as_mut_bytes().copy_from_slice(self.initial);
-        }
+        self.state.fill(0);
+        self.state[0] = self.record.constants[0] as u32;
     }
 }
 

@@ -6,6 +6,8 @@ use super::lda::{LARGEST_WEIGHT_BITS, NO_LOGIT, Parts};
 const MEAN: u32 = 22;
 /// Left shifts of S up to this one leave a right shift of its correction.
 const LARGEST_SHIFT: u32 = 16;
+/// Only states that no samples give reach it; with a diagonal below it, the sum fits 32 bits.
+const LARGEST_LAMBDA: u64 = 1 << 31;
 /// Fraction bits of a quotient before its last rounding.
 const GUARD: u32 = 6;
 
@@ -36,16 +38,23 @@ impl<'s> Scratch<'s> {
 
 /// What decides the solution besides the sums.
 pub(super) struct Settings {
-    /// lambda over the mean of the diagonal, in 1/2^16.
-    pub(super) ratio: u32,
+    /// lambda over the mean of the diagonal, in 1/2^16: [`shrinkage`].
+    pub(super) shrinkage: u32,
     /// Gauss-Seidel sweeps.
     pub(super) sweeps: u32,
+}
+
+/// `ratio + (D / 2n)^2` in 1/2^16, the square rounded half up, for a ratio of at most 2^16, D up to 2^8 and n from 1 to 2^15.
+pub(super) const fn shrinkage(ratio: u32, features: u32, freedom: u32) -> u32 {
+    let square = freedom * freedom;
+    ratio + (((features * features) << 14) + square / 2) / square
 }
 
 /// Solves for the weights of all classes that have samples, and leaves the sums as they were. Returns the weights' exponent.
 pub(super) fn solve(parts: &mut Parts<'_>, scratch: &mut Scratch<'_>, settings: &Settings) -> i32 {
     let largest = parts.spread.iter().fold(0, |largest, sum| sum.unsigned_abs().max(largest));
-    let shift = (largest.leading_zeros().saturating_sub(1)).min(LARGEST_SHIFT);
+    let whole = settings.shrinkage >> 16;
+    let shift = largest.leading_zeros().saturating_sub(1 + bits(whole.into())).min(LARGEST_SHIFT);
     correct(parts, scratch.column, shift, |sum, correction| (sum << shift).wrapping_sub(correction));
     let exponent = solve_scaled(parts, scratch, settings, shift);
     correct(parts, scratch.column, shift, |sum, correction| sum.wrapping_add(correction) >> shift);
@@ -89,7 +98,8 @@ fn solve_scaled(parts: &mut Parts<'_>, scratch: &mut Scratch<'_>, settings: &Set
 
     let diagonal = || (0..features).map(|i| parts.spread[place(features, i)].max(0) as u32);
     let trace: u64 = diagonal().map(u64::from).sum();
-    let lambda = (((trace * u64::from(settings.ratio)) >> 16) / features as u64).max(1 << shift) as u32;
+    let lambda = (trace.saturating_mul(settings.shrinkage.into()) >> 16) / features as u64;
+    let lambda = lambda.clamp(1 << shift, LARGEST_LAMBDA) as u32;
     for (reciprocal, diagonal) in scratch.reciprocals.iter_mut().zip(diagonal()) {
         let divisor = diagonal + lambda;
         *reciprocal = ((1u64 << (62 - divisor.leading_zeros())) / u64::from(divisor)) as u32;

@@ -174,15 +174,19 @@ fn training_on_an_empty_ring_changes_nothing_and_a_wrong_ring_is_refused() {
     }
 }
 
-/// An image whose head begins with sums over samples of 5 features.
+/// An image whose head learns sums over samples of 5 features.
 pub fn sums_net(lda: bool, zero_point: i32) -> Aligned {
+    wide_sums_net(lda, zero_point, 5)
+}
+
+fn wide_sums_net(lda: bool, zero_point: i32, features: u32) -> Aligned {
     let mut net = crate::builder::Builder::new(7);
-    let input = net.input([1, 1, 5]);
+    let input = net.input([1, 1, features]);
     net.model.values[input].zero_point = zero_point;
     let output = net.table(input);
     net.model.values[output].zero_point = zero_point;
     net.output(output);
-    let start = SumsDescription { classes: 2, capacity: 3, state: vec![] };
+    let start = SumsDescription { classes: 2, capacity: 3 };
     net.model.head = Some(if lda {
         HeadDescription::Lda { start, shrinkage: 1.0 / 65536.0 }
     } else {
@@ -231,34 +235,45 @@ fn sums_at_their_bounds_do_not_overflow() {
 /// Every number within what loading allows, but together nonsense, which no samples give.
 #[test]
 fn states_that_no_samples_give_do_not_overflow() {
-    let image = sums_net(true, 0);
     for seed in 0..300 {
-        let mut random = fastrand::Rng::with_seed(seed);
-        with_any(&image, |head| {
-            let counts: [i32; 3] = [random.i32(0..=1 << 14), random.i32(0..=1 << 14), 0];
-            let largest = (counts.iter().sum::<i32>() as i64 * 65025) as i32;
-            let mut words = vec![2, 0, random.i32(-16..=80), random.i32(1..=1 << 15)];
-            words.extend(counts);
-            words.extend(
-                counts.iter().flat_map(|&count| [count * -128; 5].map(|low| low + random.i32(0..=count * 255))),
-            );
-            for i in 0..5 {
-                words.push(random.choice([0, largest, random.clone().i32(0..=largest)]).unwrap());
-                words.extend((i + 1..5).map(|_| random.choice([-largest, 0, largest]).unwrap()));
-            }
-            words.extend([i32::MIN, 1 << 30, -(1 << 30)]);
-            words.extend([0x4000_4000, 0xc000_c000_u32 as i32, 0, 0, 0, 0, 0, 0x0000_4000]);
-            let state: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-            head.load(&state).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
-            let features = core::array::from_fn::<i8, 5, _>(|_| random.choice([-128, 127]).unwrap());
-            head.logits(&features).unwrap();
-            head.commit().unwrap();
-            head.logits(&features).unwrap();
-            let after = head.state().to_vec();
-            head.load(&after).unwrap_or_else(|error| panic!("seed {seed}, after: {error}"));
-            assert_eq!(after[16..16 + 4 * (3 + 15 + 15)], state[16..16 + 4 * (3 + 15 + 15)], "seed {seed}");
-        });
+        solve_nonsense::<5>(seed, 1 << 14);
     }
+    // One degree of freedom for many features: the largest lambda.
+    for seed in 0..30 {
+        solve_nonsense::<256>(seed, 2);
+    }
+}
+
+/// Solves such a state of two classes, of so many samples each at most.
+fn solve_nonsense<const FEATURES: usize>(seed: u64, most_of_a_class: i32) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    with_any(&wide_sums_net(true, 0, FEATURES as u32), |head| {
+        let counts: [i32; 3] = [random.i32(0..=most_of_a_class), random.i32(0..=most_of_a_class), 0];
+        let largest = (counts.iter().sum::<i32>() as i64 * 65025) as i32;
+        let mut words = vec![2, 0, random.i32(-16..=80), random.i32(1..=1 << 15)];
+        words.extend(counts);
+        words.extend(
+            counts.iter().flat_map(|&count| [count * -128; FEATURES].map(|low| low + random.i32(0..=count * 255))),
+        );
+        for i in 0..FEATURES {
+            words.push(random.choice([0, largest, random.clone().i32(0..=largest)]).unwrap());
+            words.extend((i + 1..FEATURES).map(|_| random.choice([-largest, 0, largest]).unwrap()));
+        }
+        words.extend([i32::MIN, 1 << 30, -(1 << 30)]);
+        words.extend([0x4000_4000, 0xc000_c000_u32 as i32]);
+        words.resize(words.len() - 2 + (3 * FEATURES).div_ceil(2), 0);
+        *words.last_mut().unwrap() = 0x4000;
+        let state: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        head.load(&state).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        let features = core::array::from_fn::<i8, FEATURES, _>(|_| random.choice([-128, 127]).unwrap());
+        head.logits(&features).unwrap();
+        head.commit().unwrap();
+        head.logits(&features).unwrap();
+        let after = head.state().to_vec();
+        head.load(&after).unwrap_or_else(|error| panic!("seed {seed}, after: {error}"));
+        let sums = 16..16 + 4 * (3 + 3 * FEATURES + FEATURES * (FEATURES + 1) / 2);
+        assert_eq!(after[sums.clone()], state[sums], "seed {seed}");
+    });
 }
 
 #[test]

@@ -139,6 +139,5 @@ fn sums(description: &Bound<'_, PyDict>) -> PyResult<SumsDescription> {
     Ok(SumsDescription {
         classes: item(description, "classes")?.extract()?,
         capacity: item(description, "capacity")?.extract()?,
-        state: item(description, "state")?.extract()?,
     })
 }

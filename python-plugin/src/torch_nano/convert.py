@@ -14,7 +14,7 @@ from .export.image import write_image
 from .graph.capture import capture
 from .graph.graph import Graph
 from .graph.passes import optimize
-from .heads import HeadSettings, Lda, LdaHead, Sgd
+from .heads import HeadSettings, Sgd
 from .last_layers import take_last_layers
 from .module import NanoModule
 from .ops.fully_connected import FullyConnected
@@ -112,23 +112,9 @@ def to_nano(
     image = write_image(
         quantized, None if trainable is None else trainable.description, name, list(labels or [])
     )
-    nano = NanoModule(
+    return NanoModule(
         SavedModel(image, quantized, None if trainable is None else (trainable.module_path, b""))
     )
-    if trainable is None or not isinstance(head, Lda) or head.spread is None:
-        return nano
-    description = {**trainable.description, "state": _spread(nano, *head.spread)}
-    image = write_image(quantized, description, name, list(labels or []))
-    return NanoModule(SavedModel(image, quantized, (trainable.module_path, b"")))
-
-
-def _spread(nano: NanoModule, x: Tensor, labels: Tensor) -> bytes:
-    """State of a head that has learnt samples and forgotten their classes."""
-    assert isinstance(nano.head, LdaHead)
-    nano.head.learn(nano.features_int8(x), labels)
-    for label in range(nano.head.classes):
-        nano.head.forget(label)
-    return nano.head.state()
 
 
 def _unwrap(model: nn.Module) -> nn.Module:

@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 Floats = npt.NDArray[np.float32]
 Loss = Literal["cross_entropy", "binary", "squared"]
@@ -58,19 +57,14 @@ class Lda:
 
     Args:
         shrinkage: how far the covariance is drawn towards that of independent features, over their mean
-            variance: above 0, at most 1.
+            variance, when samples are many: above 0, at most 1. To it comes (D / 2n)^2, with D features and n
+            samples less one per class, because few samples say less of a covariance.
         capacity: the most classes it can have; None: those of the layer.
-        spread: model inputs and classes, ([N, ...], [N]), whose spread around their class means the device's
-            covariance starts from, as if they had been learnt and their classes forgotten. They weigh as
-            many samples. Worth it where a device is shown two or so of each class and never more (``just
-            bench-learning``, five per class: with two of each, digits gain 1.7 points, MNIST 2.9, MNIST-1D
-            3.7, the watch nothing); with one of each, or with many, it loses up to a point, on MNIST 4.
         layer: name of the Linear that ends the model; None: whichever does.
     """
 
     shrinkage: float = 0.2
     capacity: int | None = None
-    spread: tuple[Tensor, Tensor] | None = None
     layer: str | None = None
 
     def description(self, weights: Floats, biases: Floats) -> dict[str, Any]:
@@ -98,7 +92,7 @@ class Prototype:
 
 def _sums(weights: Floats, capacity: int | None) -> dict[str, Any]:
     classes = len(weights)
-    return {"classes": classes, "capacity": classes if capacity is None else capacity, "state": b""}
+    return {"classes": classes, "capacity": classes if capacity is None else capacity}
 
 
 HeadSettings = Sgd | Lda | Prototype
