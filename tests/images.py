@@ -131,7 +131,7 @@ def with_head(
     net = Description(2)
     output = features(net)
     weights = net.rng.normal(0, 0.3, (classes, 10)).astype(np.float32)
-    net.head(weights, np.zeros(classes, np.float32), settings or heads.Sgd(learning_rate))
+    net.head(weights, np.zeros(classes, np.float32), settings or heads.SGD(learning_rate))
     return net.image(output)
 
 
@@ -150,5 +150,5 @@ def head_alone(
     x = net.input(shape, scale, zero_point)
     table = np.arange(-128, 128, dtype=np.int8)
     output = net.layer("table", [x], net.value(shape, scale, zero_point), {}, {"table": table})
-    net.head(weights, biases, settings or heads.Sgd(learning_rate))
+    net.head(weights, biases, settings or heads.SGD(learning_rate))
     return net.image(output)

@@ -29,7 +29,7 @@ from watch import EXERCISES, axis_range, load_windows, normalise, person_arms, p
 WEARERS = (6, 7, 8, 9, 10)
 EPOCHS, ROUNDS = 20, 4
 """Of learning by gradient descent: alone, and the rounds among which the fleet shares the same epochs."""
-SETTINGS: tuple[tn.heads.HeadSettings, ...] = (tn.heads.Sgd(learning_rate=0.05), tn.heads.Lda())
+SETTINGS: tuple[tn.heads.HeadSettings, ...] = (tn.heads.SGD(learning_rate=0.05), tn.heads.LDA())
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from reference.sgd_head import XORSHIFT_SEED, Xorshift32, visits  # type: ignore
 from training import IntArray, reproducible  # noqa: E402
 
 HIDDEN, EPOCHS, HALVE_EVERY, LEARNING_RATE = 128, 20, 4, 0.02
-SETTINGS = tn.heads.Sgd(LEARNING_RATE, halve_every=HALVE_EVERY)
+SETTINGS = tn.heads.SGD(LEARNING_RATE, halve_every=HALVE_EVERY)
 SETS, SEEDS = ("digits", "mnist_5k"), range(5)
 #: Points that integers may be behind float in the mean of the seeds, and bytes of RAM.
 LARGEST_GAP, LARGEST_RAM = 0.5, 32 * 1024

@@ -129,7 +129,7 @@ def measure(extent: Extent) -> Measured:
         results = []
         for seed in extent.seeds:
             frozen = learning_sets.freeze(data, seed, extent.epochs)
-            heads = learning_heads.heads_of(frozen.model, learning_heads.SGD)
+            heads = learning_heads.heads_of(frozen.model, learning_heads.SCHEDULE)
             rows = {
                 str(shots): learning_heads.few_shots(heads, frozen, shots, extent.draws, seed)
                 for shots in extent.shots

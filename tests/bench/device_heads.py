@@ -36,13 +36,13 @@ def measure_heads() -> list[HeadResult]:
     with tn.Device(tn.QemuBoard(tn.to_nano(model[:2], x, calibrate=x).image)) as device:
         backbone = device.predict(np.zeros(16, np.int8)).ticks
     results = []
-    for settings in (tn.heads.Sgd(), tn.heads.Lda(), tn.heads.Prototype()):
+    for settings in (tn.heads.SGD(), tn.heads.LDA(), tn.heads.Prototype()):
         nano = tn.to_nano(model, x, calibrate=x, head=settings)
         with tn.Device(tn.QemuBoard(nano.image)) as device:
-            results += _sgd(nano, device, x) if isinstance(settings, tn.heads.Sgd) else _sums(nano, device, x)
+            results += _sgd(nano, device, x) if isinstance(settings, tn.heads.SGD) else _sums(nano, device, x)
             ticks = device.predict(nano.device_inputs(x[:1])[0]).ticks - backbone
             name = type(nano.head).__name__
-            limit = 5.0 if isinstance(settings, tn.heads.Sgd) else None
+            limit = 5.0 if isinstance(settings, tn.heads.SGD) else None
             results.append(HeadResult(name, "instructions per parameter, forward", ticks / PARAMETERS, limit))
             if nano.head is None or device.head_state() != nano.head.state():
                 raise SystemExit(f"{name}: the board's head is not the host's")

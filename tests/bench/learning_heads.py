@@ -10,7 +10,7 @@ import torch_nano as tn
 from learning_sets import CLASSES, Frozen, Samples, ranged, with_head
 from reference.sgd_head import XORSHIFT_SEED, Xorshift32, visits  # type: ignore[import-not-found]
 from torch import Tensor
-from torch_nano.heads import Head, HeadSettings, Lda, LdaHead, Prototype, PrototypeHead, Sgd, SgdHead
+from torch_nano.heads import Head, HeadSettings, LDA, LdaHead, Prototype, PrototypeHead, SGD, SgdHead
 from torch_nano.ops.operator import Quantization
 from training import IntArray
 
@@ -20,7 +20,7 @@ Accuracies = dict[str, float]
 EPOCHS, HALVE_EVERY = 20, 4
 LEARNING_RATE = 0.05
 """With 0.02, 0.05, 0.1 float SGD's mean over the sets is 95.1, 95.4, 95.5 % (seeds 0 to 4, 10 and 11)."""
-SGD = Sgd(LEARNING_RATE, halve_every=HALVE_EVERY)
+SCHEDULE = SGD(LEARNING_RATE, halve_every=HALVE_EVERY)
 LEARNERS = ("sgd", "float_sgd", "lda", "float_lda", "prototype")
 
 
@@ -33,9 +33,9 @@ class Heads:
     one_pass: dict[str, LdaHead | PrototypeHead]
 
 
-def heads_of(model: tn.QatModule, sgd: Sgd) -> Heads:
+def heads_of(model: tn.QatModule, sgd: SGD) -> Heads:
     """A model converted with each trainer."""
-    settings: dict[str, HeadSettings] = {"lda": Lda(), "prototype": Prototype()}
+    settings: dict[str, HeadSettings] = {"lda": LDA(), "prototype": Prototype()}
     descending = tn.to_nano(model, head=sgd).head
     assert isinstance(descending, SgdHead)
     one_pass = {}
@@ -157,7 +157,7 @@ class Incremental:
 def class_incremental(sgd: SgdHead, frozen: Frozen) -> Incremental:
     """An LdaHead that knows of one class, and is told of each next one when its samples arrive."""
     user, model = frozen.user, ranged(with_head(frozen.backbone, 1), frozen.factory[0])
-    image = tn.to_nano(model, head=Lda(capacity=CLASSES)).image
+    image = tn.to_nano(model, head=LDA(capacity=CLASSES)).image
     growing, joint = LdaHead(image), LdaHead(image)
     sgd.reset()
     for one in range(CLASSES):

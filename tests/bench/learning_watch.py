@@ -9,7 +9,7 @@ import watch
 from learning_heads import Accuracies, first_of_each, float_lda, heads_of, percent, real, recognised, score
 from learning_sets import Samples, ranged
 from personal import EPOCHS_ON_BOARD, LEARNING_RATE
-from torch_nano.heads import Sgd
+from torch_nano.heads import SGD
 from training import logistic_regression
 
 LEARNERS = ("generic", "sgd", "logistic", "lda", "float_lda", "prototype")
@@ -35,8 +35,8 @@ def person_arms(
         description=f"watch, seed {seed}, training without {people}",
     )
     model = ranged(trained, x[parts.train])
-    nano = tn.to_nano(model, head=Sgd(LEARNING_RATE))
-    heads = heads_of(model, Sgd(LEARNING_RATE))
+    nano = tn.to_nano(model, head=SGD(LEARNING_RATE))
+    heads = heads_of(model, SGD(LEARNING_RATE))
     results = []
     for subject, arm in watch.person_arms(left_out):
         own = watch.personal_split(windows, subject, arm)

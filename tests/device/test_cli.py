@@ -24,10 +24,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model and data, as files."""
     folder = tmp_path_factory.mktemp("cli")
     _, x, y = model_and_data()
-    nano = make(tn.heads.Sgd(0.05))
+    nano = make(tn.heads.SGD(0.05))
     nano.save(folder / "moves.pt")
     nano.export(folder / "export")
-    make(tn.heads.Lda()).save(folder / "lda.pt")
+    make(tn.heads.LDA()).save(folder / "lda.pt")
     np.savez(folder / "train.npz", x=x.numpy(), y=y.numpy())
     np.savez(folder / "int8.npz", x=nano.device_inputs(x), y=y.numpy())
     np.savez(folder / "inputs.npz", x=x.numpy())

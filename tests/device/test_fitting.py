@@ -18,7 +18,7 @@ from .test_transports import make, model_and_data
 def test_data_that_do_not_fit_the_ring_travel_once_per_epoch() -> None:
     _, x, y = model_and_data()
     # The rate is halved with each epoch over the data, which each ring is part of.
-    nano = make(tn.heads.Sgd(0.05, halve_every=1))
+    nano = make(tn.heads.SGD(0.05, halve_every=1))
     with Device(SimulatedBoard(nano.image, ring=16), nano=nano) as device:
         result = device.fit(x, y, epochs=3)
         # 120 samples in rings of 16: the last one is filled from the start.
@@ -41,7 +41,7 @@ def test_data_that_do_not_fit_the_ring_travel_once_per_epoch() -> None:
 
 def test_several_right_classes() -> None:
     _, x, _ = model_and_data()
-    nano = make(tn.heads.Sgd(0.05, loss="binary"))
+    nano = make(tn.heads.SGD(0.05, loss="binary"))
     right = torch.rand(40, 4, generator=torch.Generator().manual_seed(3)) > 0.5
     with Device("sim", nano=nano) as device:
         device.fit(x, right, epochs=4)
@@ -60,7 +60,7 @@ def test_several_right_classes() -> None:
 def test_a_number() -> None:
     model, x, _ = model_and_data()
     model[-1] = torch.nn.Linear(8, 1)
-    nano = tn.to_nano(model, x, calibrate=x, head=tn.heads.Sgd(0.01, loss="squared"))
+    nano = tn.to_nano(model, x, calibrate=x, head=tn.heads.SGD(0.01, loss="squared"))
     numbers = torch.linspace(-1, 1, 40)
     with Device("sim", nano=nano) as device:
         device.fit(x, numbers, epochs=4)
@@ -76,7 +76,7 @@ def test_a_number() -> None:
 
 def test_long_requests_show_a_bar_and_only_where_wanted() -> None:
     _, x, y = model_and_data()
-    nano = make(tn.heads.Sgd())
+    nano = make(tn.heads.SGD())
 
     def shown(wanted: bool) -> str:
         output = io.StringIO()

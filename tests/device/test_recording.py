@@ -30,7 +30,7 @@ from .test_accidents import after, pull
 
 IMAGES = {
     "sgd": with_head(),
-    "lda": with_head(settings=heads.Lda(capacity=6)),
+    "lda": with_head(settings=heads.LDA(capacity=6)),
     "prototype": with_head(settings=heads.Prototype(capacity=6)),
 }
 RNG = np.random.default_rng(0)

@@ -44,8 +44,8 @@ def make(head: tn.heads.HeadSettings) -> NanoModule:
 def nano(request: pytest.FixtureRequest) -> NanoModule:
     """A model with each trainer; tests reset its head."""
     heads = {
-        "sgd": tn.heads.Sgd(0.05),
-        "lda": tn.heads.Lda(capacity=6),
+        "sgd": tn.heads.SGD(0.05),
+        "lda": tn.heads.LDA(capacity=6),
         "prototype": tn.heads.Prototype(capacity=6),
     }
     if request.param == "layers":

@@ -42,7 +42,7 @@ def random_target(rng: np.random.Generator, loss: str) -> tuple[Any, int]:
 def test_10_000_steps_of_gradient_descent(loss: heads.Loss, learning_rate: float) -> None:
     rng = np.random.default_rng(1)
     several = OUTPUTS[loss] > 1
-    settings = heads.Sgd(
+    settings = heads.SGD(
         learning_rate,
         loss,
         halve_every=7,
@@ -68,7 +68,7 @@ def test_10_000_steps_of_gradient_descent(loss: heads.Loss, learning_rate: float
         assert device.stats().steps >= STEPS
 
 
-@pytest.mark.parametrize("settings", [heads.Lda(), heads.Prototype()], ids=["lda", "prototype"])
+@pytest.mark.parametrize("settings", [heads.LDA(), heads.Prototype()], ids=["lda", "prototype"])
 def test_10_000_samples_of_sums(settings: heads.HeadSettings) -> None:
     rng = np.random.default_rng(2)
     image = image_of(settings)

@@ -94,7 +94,7 @@ def test_it_learns_what_one_layer_cannot() -> None:
     # The features are the input; the first layer is none.
     model = nn.Sequential(nn.Linear(2, 4), nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 2))
     nano = tn.to_nano(
-        model, x, calibrate=x, train_last=2, head=tn.heads.Sgd(learning_rate=0.05, halve_every=20)
+        model, x, calibrate=x, train_last=2, head=tn.heads.SGD(learning_rate=0.05, halve_every=20)
     )
     assert nano.head is not None
     features = nano.features_int8(x)
@@ -113,7 +113,7 @@ def test_losses_weights_of_classes_and_frozen_rows() -> None:
     }
     for name, options in settings.items():
         nano = tn.to_nano(
-            mlp(), x, calibrate=x, train_last=2, head=tn.heads.Sgd(learning_rate=0.01, **options)
+            mlp(), x, calibrate=x, train_last=2, head=tn.heads.SGD(learning_rate=0.01, **options)
         )
         assert isinstance(nano.head, LayersHead)
         features, start = nano.features_int8(x), nano.head.weights()
@@ -128,7 +128,7 @@ def test_losses_weights_of_classes_and_frozen_rows() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(12, 8), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 1))
     nano = tn.to_nano(
-        model, x, calibrate=x, train_last=2, head=tn.heads.Sgd(loss="squared", learning_rate=0.02)
+        model, x, calibrate=x, train_last=2, head=tn.heads.SGD(loss="squared", learning_rate=0.02)
     )
     assert nano.head is not None
     features, values = nano.features_int8(x), x[:, 0] - 0.5 * x[:, 1].abs()
@@ -174,7 +174,7 @@ def test_what_cannot_be_trained(model: nn.Module, shape: tuple[int, ...], count:
         tn.to_nano(model.eval(), x, calibrate=x, train_last=count)
 
 
-@pytest.mark.parametrize("head", [tn.heads.Lda(), tn.heads.Prototype(), "4", None, tn.heads.Sgd(layer="4")])
+@pytest.mark.parametrize("head", [tn.heads.LDA(), tn.heads.Prototype(), "4", None, tn.heads.SGD(layer="4")])
 def test_other_heads_contradict_it(head: Any) -> None:
     x = inputs((12,), 8)
     with pytest.raises(tn.HeadError, match=r"contradict each other.*leave head out"):

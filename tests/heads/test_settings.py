@@ -21,7 +21,7 @@ def task() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
     return model, torch.randn(CLASSES, 6)[y] * 2 + torch.randn(200, 6), y
 
 
-@pytest.mark.parametrize("settings", [tn.heads.Sgd(0.05), tn.heads.Lda(capacity=6), tn.heads.Prototype()])
+@pytest.mark.parametrize("settings", [tn.heads.SGD(0.05), tn.heads.LDA(capacity=6), tn.heads.Prototype()])
 def test_each_trainer_learns_and_is_kept(task, settings, tmp_path):
     model, x, y = task
     nano = tn.to_nano(model, x, calibrate=x, head=settings)
@@ -47,22 +47,22 @@ def test_each_trainer_learns_and_is_kept(task, settings, tmp_path):
 def test_sgd_settings_are_what_the_arguments_say(task):
     model, x, _ = task
     by_name = tn.to_nano(model, x, calibrate=x, head="2", learning_rate=0.07)
-    assert tn.to_nano(model, x, calibrate=x, head=tn.heads.Sgd(0.07)).image == by_name.image
-    assert tn.to_nano(model, x, calibrate=x, head=tn.heads.Sgd(0.07, layer="2")).image == by_name.image
+    assert tn.to_nano(model, x, calibrate=x, head=tn.heads.SGD(0.07)).image == by_name.image
+    assert tn.to_nano(model, x, calibrate=x, head=tn.heads.SGD(0.07, layer="2")).image == by_name.image
     with pytest.raises(tn.HeadError, match=r"'0' cannot be the trainable head.*the model ends in '2'"):
-        tn.to_nano(model, x, calibrate=x, head=tn.heads.Lda(layer="0"))
+        tn.to_nano(model, x, calibrate=x, head=tn.heads.LDA(layer="0"))
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (tn.heads.Lda(capacity=3), "head classes at the start"),
+        (tn.heads.LDA(capacity=3), "head classes at the start"),
         (tn.heads.Prototype(capacity=0), "head classes or features"),
-        (tn.heads.Lda(shrinkage=0.0), r"needs a shrinkage in \(0, 1\]"),
-        (tn.heads.Lda(shrinkage=1.5), r"needs a shrinkage in \(0, 1\]"),
-        (tn.heads.Sgd(class_weights=(1.0,)), "one weight for each class"),
-        (tn.heads.Sgd(frozen=(4,)), "a frozen row is none of the classes"),
-        (tn.heads.Sgd(learning_rate=0.0), "learning rate"),
+        (tn.heads.LDA(shrinkage=0.0), r"needs a shrinkage in \(0, 1\]"),
+        (tn.heads.LDA(shrinkage=1.5), r"needs a shrinkage in \(0, 1\]"),
+        (tn.heads.SGD(class_weights=(1.0,)), "one weight for each class"),
+        (tn.heads.SGD(frozen=(4,)), "a frozen row is none of the classes"),
+        (tn.heads.SGD(learning_rate=0.0), "learning rate"),
     ],
 )
 def test_settings_that_cannot_be(task, settings, message):
@@ -74,7 +74,7 @@ def test_settings_that_cannot_be(task, settings, message):
 def test_a_class_that_arrives_later(task):
     """Learnt one class after another, a fifth added on the way: the head of all at once."""
     model, x, y = task
-    nano = tn.to_nano(model, x, calibrate=x, head=tn.heads.Lda(capacity=5))
+    nano = tn.to_nano(model, x, calibrate=x, head=tn.heads.LDA(capacity=5))
     features = nano.features_int8(x)
     head, together = nano.head, tn.LdaHead(nano.image)
     for label in range(CLASSES):
@@ -93,7 +93,7 @@ def test_a_class_that_arrives_later(task):
 
 def test_heads_of_another_kind_are_refused(task):
     model, x, y = task
-    nano = tn.to_nano(model, x, calibrate=x, head=tn.heads.Lda())
+    nano = tn.to_nano(model, x, calibrate=x, head=tn.heads.LDA())
     with pytest.raises(tn.HeadError, match="this image's head is a LdaHead, not a SgdHead"):
         tn.SgdHead(nano.image)
     features = nano.features_int8(x)

@@ -23,7 +23,7 @@ def twins(classes: int, width: int, seed: int, lr: float = 0.05, **options: Any)
     biases = rng.normal(0, 0.3, classes).astype(np.float32)
     scale, zero_point = float(np.float32(0.03)), int(rng.choice([-128, 127, -3]))
     image = head_alone(
-        weights, biases, scale=scale, zero_point=zero_point, settings=heads.Sgd(learning_rate=lr, **options)
+        weights, biases, scale=scale, zero_point=zero_point, settings=heads.SGD(learning_rate=lr, **options)
     )
     expected = reference.SgdHead.from_float(
         weights, biases, feature_scale=scale, feature_zero_point=zero_point, lr=lr, capacity=20, **options
@@ -101,7 +101,7 @@ def test_frozen_rows_stay() -> None:
     assert (rows() != before).any(1).tolist() == [True, False, True, False]
 
 
-def nano_of(settings: heads.Sgd, outputs: int) -> tuple[tn.NanoModule, torch.Tensor]:
+def nano_of(settings: heads.SGD, outputs: int) -> tuple[tn.NanoModule, torch.Tensor]:
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.ReLU(), torch.nn.Linear(16, outputs))
     x = torch.randn(400, 4)
@@ -109,7 +109,7 @@ def nano_of(settings: heads.Sgd, outputs: int) -> tuple[tn.NanoModule, torch.Ten
 
 
 def test_regression_learns_a_number() -> None:
-    nano, x = nano_of(heads.Sgd(0.03, "squared", halve_every=10), 1)
+    nano, x = nano_of(heads.SGD(0.03, "squared", halve_every=10), 1)
     y = 0.5 * x[:, 0] - 0.3 * x[:, 1] + 0.2
     features = nano.features_int8(x)
     nano.head.fit(features, y, epochs=40)
@@ -122,7 +122,7 @@ def test_regression_learns_a_number() -> None:
 
 
 def test_several_classes_can_be_right() -> None:
-    nano, x = nano_of(heads.Sgd(0.05, "binary"), 3)
+    nano, x = nano_of(heads.SGD(0.05, "binary"), 3)
     y = torch.stack([x[:, 0] > 0, x[:, 1] > 0.5, x[:, 0] + x[:, 2] < 0], 1)
     features = nano.features_int8(x)
     nano.head.fit(features, y, epochs=20)
@@ -134,7 +134,7 @@ def test_several_classes_can_be_right() -> None:
 def test_a_rare_class_that_counts_more_is_found_more_often() -> None:
     recalls = []
     for weights in ((), (1.0, 20.0)):
-        nano, x = nano_of(heads.Sgd(0.02, class_weights=weights), 2)
+        nano, x = nano_of(heads.SGD(0.02, class_weights=weights), 2)
         y = (x[:, 0] + torch.randn(400, generator=torch.Generator().manual_seed(1)) > 2.2).long()
         features = nano.features_int8(x)
         nano.head.fit(features, y, epochs=10)
@@ -145,8 +145,8 @@ def test_a_rare_class_that_counts_more_is_found_more_often() -> None:
 def test_what_is_refused() -> None:
     for loss, outputs in (("squared", 2), ("binary", 33)):
         with pytest.raises(tn.HeadError, match="head outputs for its loss"):
-            nano_of(heads.Sgd(loss=loss), outputs)
-    binary, x = nano_of(heads.Sgd(loss="binary"), 3)
+            nano_of(heads.SGD(loss=loss), outputs)
+    binary, x = nano_of(heads.SGD(loss="binary"), 3)
     features = binary.features_int8(x)
     for targets in (
         torch.zeros(400, dtype=torch.long),
@@ -155,7 +155,7 @@ def test_what_is_refused() -> None:
     ):
         with pytest.raises(tn.HeadError, match=r"expected bool \[400, 3\]"):
             binary.head.fit(features, targets)
-    squared, x = nano_of(heads.Sgd(loss="squared"), 1)
+    squared, x = nano_of(heads.SGD(loss="squared"), 1)
     with pytest.raises(tn.HeadError, match="expected finite numbers"):
         squared.head.fit(squared.features_int8(x), torch.full((400,), torch.nan))
     with pytest.raises(_native.NanoError, match="label 3 is not below"):

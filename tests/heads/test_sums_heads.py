@@ -24,7 +24,7 @@ def image_of(
     zero_point: int = -128,
     shrinkage: float = 0.2,
 ) -> bytes:
-    settings = heads.Lda(shrinkage, capacity) if trainer == "lda" else heads.Prototype(capacity)
+    settings = heads.LDA(shrinkage, capacity) if trainer == "lda" else heads.Prototype(capacity)
     weights, biases = np.zeros((classes, features), np.float32), np.zeros(classes, np.float32)
     return head_alone(weights, biases, scale=0.05, zero_point=zero_point, settings=settings)
 

@@ -50,7 +50,7 @@ def learner(nano: tn.NanoModule, x: Tensor, y: Tensor, connection: str = "sim") 
     return client_app(lambda context: tn.Device(connection, nano=nano), learn, evaluate)
 
 
-@pytest.mark.parametrize("settings", [tn.heads.Lda(capacity=4), tn.heads.Prototype()])
+@pytest.mark.parametrize("settings", [tn.heads.LDA(capacity=4), tn.heads.Prototype()])
 def test_sums_of_rounds_are_those_of_the_union(settings: tn.heads.HeadSettings) -> None:
     """Three rounds of new samples each, an emulated board among the devices, and a start that has learnt."""
     nano = converted(settings)
@@ -103,7 +103,7 @@ def plain_mean(updates: list[tuple[bytes, int]], counts: list[int]) -> bytes:
 def test_descents_are_averaged_as_defined(train_last: int, seed: int) -> None:
     """Random weights at random exponents, and devices that have learnt; in any order."""
     rng = random.Random(seed)
-    head = converted(tn.heads.Sgd(learning_rate=0.02), train_last=train_last).head
+    head = converted(tn.heads.SGD(learning_rate=0.02), train_last=train_last).head
     assert isinstance(head, tn.SgdHead)
     counts = weight_counts(head)
     generator = torch.Generator().manual_seed(seed)
@@ -130,7 +130,7 @@ def test_descents_are_averaged_as_defined(train_last: int, seed: int) -> None:
 
 @pytest.mark.parametrize("train_last", [1, 2])
 def test_rounds_of_descent_are_repeated_on_the_pc(train_last: int) -> None:
-    nano = converted(tn.heads.Sgd(learning_rate=0.02), train_last=train_last)
+    nano = converted(tn.heads.SGD(learning_rate=0.02), train_last=train_last)
     own = [samples(15 * device, device) for device in range(1, 4)]
     strategy = HeadAveraging(nano)
     grid = LocalGrid([learner(nano, *pair) for pair in own])
@@ -149,7 +149,7 @@ def test_rounds_of_descent_are_repeated_on_the_pc(train_last: int) -> None:
 
 
 def test_a_device_of_another_model_is_left_out() -> None:
-    nano, other = converted(tn.heads.Lda()), converted(tn.heads.Lda(), seed=1)
+    nano, other = converted(tn.heads.LDA()), converted(tn.heads.LDA(), seed=1)
     own = samples(20, 0)
     wrong = client_app(lambda context: tn.Device("sim", nano=other), lambda device, context: 1)
     strategy = HeadAveraging(nano, fraction_evaluate=0.0)
@@ -163,7 +163,7 @@ def test_a_device_of_another_model_is_left_out() -> None:
 
 
 def test_a_device_that_forgot_what_the_start_knew_is_refused() -> None:
-    nano = converted(tn.heads.Lda())
+    nano = converted(tn.heads.LDA())
     head = nano.head
     assert isinstance(head, tn.LdaHead)
     head.fit(nano.features_int8(samples(30, 0)[0]), samples(30, 0)[1])
@@ -181,7 +181,7 @@ def test_a_device_that_forgot_what_the_start_knew_is_refused() -> None:
 
 
 def test_wrong_use_is_refused() -> None:
-    nano = converted(tn.heads.Sgd())
+    nano = converted(tn.heads.SGD())
     head = nano.head
     assert head is not None
     state = head.state()
@@ -217,7 +217,7 @@ def test_wrong_use_is_refused() -> None:
 
 
 def test_a_grid_sends_and_pulls_by_number() -> None:
-    nano = converted(tn.heads.Lda())
+    nano = converted(tn.heads.LDA())
     grid = LocalGrid([learner(nano, *samples(10, device)) for device in range(2)])
     content = RecordDict({"arrays": HeadAveraging(nano).initial_arrays()})
     messages = [grid.create_message(content, "train", node, "1") for node in grid.get_node_ids()]

@@ -14,7 +14,7 @@ from .export.image import write_image
 from .graph.capture import capture
 from .graph.graph import Graph
 from .graph.passes import optimize
-from .heads import HeadSettings, Sgd
+from .heads import HeadSettings, SGD
 from .last_layers import take_last_layers
 from .module import NanoModule
 from .ops.fully_connected import FullyConnected
@@ -56,11 +56,11 @@ def to_nano(
             its parameters require gradients while some other parameter of the model does not (see
             :func:`freeze`), and none of a :class:`QatModule`, whose arithmetic all of the model is; the
             module's name: that Linear, which must end the model; None: none. All else goes to flash,
-            trainable or not. It learns by :class:`torch_nano.heads.Sgd`; settings say otherwise, and take the
-            Linear that ends the model: `heads.Sgd(...)`, `heads.Lda(...)`, `heads.Prototype(...)`.
+            trainable or not. It learns by :class:`torch_nano.heads.SGD`; settings say otherwise, and take the
+            Linear that ends the model: `heads.SGD(...)`, `heads.LDA(...)`, `heads.Prototype(...)`.
         train_last: how many Linear layers and 1x1 convolutions at the end of the model learn on the device.
             2 or more, whatever is frozen, learn together (:class:`torch_nano.heads.LayersHead`), by gradient
-            descent with `learning_rate` or the settings of `head=heads.Sgd(...)`. Only activations that clamp
+            descent with `learning_rate` or the settings of `head=heads.SGD(...)`. Only activations that clamp
             (ReLU, ReLU6) may stand between them.
         learning_rate: the head's, of the real-valued step; settings have their own.
         labels: the names of the classes.
@@ -133,7 +133,7 @@ def _take_head(
     """Takes the trainable head off the end of the graph."""
     if head is None:
         return None
-    settings = Sgd(learning_rate=learning_rate) if isinstance(head, str) else head
+    settings = SGD(learning_rate=learning_rate) if isinstance(head, str) else head
     last = graph.producer(graph.outputs[0])
     reason = _not_a_head(graph, last)
     path = graph.values[graph.outputs[0]].module_path
@@ -167,11 +167,11 @@ def _take_last_layers(
     """Takes several trainable layers off the end of the graph."""
     if train_last < 1:
         raise HeadError(f"train_last is {train_last}; expected 1, the trainable head alone, or more")
-    settings = Sgd(learning_rate=learning_rate) if head == "auto" else head
-    if not isinstance(settings, Sgd) or settings.layer is not None:
+    settings = SGD(learning_rate=learning_rate) if head == "auto" else head
+    if not isinstance(settings, SGD) or settings.layer is not None:
         raise HeadError(
             f"train_last={train_last} and head={head!r} contradict each other: the last layers of the model "
-            "learn together, by gradient descent; leave head out, or give heads.Sgd(...) without a layer"
+            "learn together, by gradient descent; leave head out, or give heads.SGD(...) without a layer"
         )
     # A QatModule has no calibration data: its values have scales.
     known = {

@@ -12,7 +12,7 @@ import torch
 from .errors import HeadError
 from .graph.graph import Graph
 from .graph.structural import Reshape
-from .heads import Sgd
+from .heads import SGD
 from .ops._channels import ChannelsOperator
 from .ops.conv2d import Conv2d
 from .ops.fully_connected import FullyConnected
@@ -32,7 +32,7 @@ class LastLayers:
     paths: tuple[str, ...]
 
 
-def take_last_layers(graph: Graph, count: int, settings: Sgd, ranges: Ranges) -> LastLayers:
+def take_last_layers(graph: Graph, count: int, settings: SGD, ranges: Ranges) -> LastLayers:
     """Takes the last `count` Linear layers and 1x1 convolutions off a graph, whose output is then what they
     see.
 

@@ -56,7 +56,7 @@ class Device(Conversation):
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
     >>> x, y = torch.randn(64, 4), torch.arange(64) % 3
     >>> labels = ["walk", "run", "rest"]
-    >>> nano = tn.to_nano(model, x, calibrate=x, labels=labels, head=tn.heads.Sgd())
+    >>> nano = tn.to_nano(model, x, calibrate=x, labels=labels, head=tn.heads.SGD())
     >>> with tn.Device("sim", nano=nano) as device:
     ...     _ = device.fit(x, y, epochs=5)
     ...     device.save()

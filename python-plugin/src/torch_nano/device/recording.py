@@ -147,7 +147,7 @@ def record(device: Device, path: str | Path, *, check_every: int = 1) -> Recordi
 
     >>> import tempfile, torch, torch_nano as tn
     >>> model, x = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 3)), torch.randn(9, 4)
-    >>> nano = tn.to_nano(model, x, calibrate=x, head=tn.heads.Sgd())
+    >>> nano = tn.to_nano(model, x, calibrate=x, head=tn.heads.SGD())
     >>> path = tempfile.mkdtemp() + "/device.record"
     >>> with tn.Device("sim", nano=nano) as device, tn.record(device, path):
     ...     _ = device.fit(x, torch.arange(9) % 3, epochs=2)

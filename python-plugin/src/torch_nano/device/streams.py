@@ -97,7 +97,7 @@ class SimulatedBoard:
 
     >>> import torch, torch_nano as tn
     >>> model, x = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 3)), torch.randn(64, 4)
-    >>> nano = tn.to_nano(model, x, calibrate=x, head=tn.heads.Sgd())
+    >>> nano = tn.to_nano(model, x, calibrate=x, head=tn.heads.SGD())
     >>> board = tn.SimulatedBoard(nano.image)
     >>> tn.Device(board).info.classes
     3

@@ -6,18 +6,18 @@ from .head import Head, SumsHead
 from .layers import LayersHead
 from .lda import LdaHead
 from .prototype import PrototypeHead
-from .settings import HeadSettings, Lda, Prototype, Sgd
+from .settings import HeadSettings, LDA, Prototype, SGD
 from .sgd import SgdHead
 
 __all__ = [
     "Head",
     "HeadSettings",
     "LayersHead",
-    "Lda",
+    "LDA",
     "LdaHead",
     "Prototype",
     "PrototypeHead",
-    "Sgd",
+    "SGD",
     "SgdHead",
     "SumsHead",
     "head_of",

@@ -128,7 +128,7 @@ class Head(nn.Module):
         >>> import torch, torch_nano as tn
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
         >>> x, y = torch.randn(64, 4), torch.arange(64) % 3
-        >>> nano = tn.to_nano(model, x, calibrate=x, head=tn.heads.Lda())
+        >>> nano = tn.to_nano(model, x, calibrate=x, head=tn.heads.LDA())
         >>> features, devices = nano.features_int8(x), [tn.LdaHead(nano.image) for _ in range(2)]
         >>> for device, part in zip(devices, (slice(0, 20), slice(20, 64))):
         ...     device.fit(features[part], y[part])

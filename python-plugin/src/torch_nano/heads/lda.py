@@ -18,7 +18,7 @@ class LdaHead(SumsHead):
     >>> import torch, torch_nano as tn
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
     >>> x, y = torch.randn(64, 4).abs(), torch.arange(64) % 3
-    >>> nano = tn.to_nano(model, x, calibrate=x, head=tn.heads.Lda(capacity=5))
+    >>> nano = tn.to_nano(model, x, calibrate=x, head=tn.heads.LDA(capacity=5))
     >>> head, features = nano.head, nano.features_int8(x)
     >>> head.fit(features, y)
     >>> head

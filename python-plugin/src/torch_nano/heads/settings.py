@@ -13,7 +13,7 @@ Loss = Literal["cross_entropy", "binary", "squared"]
 
 
 @dataclass(frozen=True)
-class Sgd:
+class SGD:
     """Stochastic gradient descent from the weights that the layer has: :class:`torch_nano.SgdHead`.
 
     Args:
@@ -25,8 +25,8 @@ class Sgd:
         frozen: indices of classes whose weights stay as they are.
         layer: name of the Linear that ends the model; None: whichever does.
 
-    >>> Sgd(learning_rate=0.05, halve_every=8)
-    Sgd(learning_rate=0.05, loss='cross_entropy', halve_every=8, class_weights=(), frozen=(), layer=None)
+    >>> SGD(learning_rate=0.05, halve_every=8)
+    SGD(learning_rate=0.05, loss='cross_entropy', halve_every=8, class_weights=(), frozen=(), layer=None)
     """
 
     learning_rate: float = 0.02
@@ -51,7 +51,7 @@ class Sgd:
 
 
 @dataclass(frozen=True)
-class Lda:
+class LDA:
     """Linear discriminant analysis in one pass: :class:`torch_nano.LdaHead`. It starts from no sample; the
     weights that the layer has are not used.
 
@@ -95,4 +95,4 @@ def _sums(weights: Floats, capacity: int | None) -> dict[str, Any]:
     return {"classes": classes, "capacity": classes if capacity is None else capacity}
 
 
-HeadSettings = Sgd | Lda | Prototype
+HeadSettings = SGD | LDA | Prototype

@@ -20,13 +20,13 @@ class SgdHead(Head):
     """A linear layer on int8 features that learns by stochastic gradient descent in integers.
 
     The arithmetic is documented in nano-core (`train::SgdHead`). What its outputs mean, and so what it learns
-    from, is its image's loss (see :class:`torch_nano.heads.Sgd`): one right class, an int; all right classes,
+    from, is its image's loss (see :class:`torch_nano.heads.SGD`): one right class, an int; all right classes,
     bool [classes]; or a number, a float.
 
     >>> import torch, torch_nano as tn
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
     >>> x, y = torch.randn(64, 4), torch.arange(64) % 3
-    >>> nano = tn.to_nano(model, x, calibrate=x, head=tn.heads.Sgd(learning_rate=0.05, halve_every=8))
+    >>> nano = tn.to_nano(model, x, calibrate=x, head=tn.heads.SGD(learning_rate=0.05, halve_every=8))
     >>> nano.head.fit(nano.features_int8(x), y, epochs=16)
     >>> nano.head
     SgdHead(features=8, classes=3)
@@ -73,7 +73,7 @@ class SgdHead(Head):
 
         Args:
             first_epoch: how many epochs of the same training came before, on which the learning rate may
-                depend (:class:`torch_nano.heads.Sgd`, `halve_every`).
+                depend (:class:`torch_nano.heads.SGD`, `halve_every`).
 
         Raises:
             HeadError: wrong shape, dtype, target or number of epochs; the head is then unchanged.

@@ -80,7 +80,7 @@ def client_app(
     >>> import torch, torch_nano as tn
     >>> x, y = torch.randn(64, 4), torch.arange(64) % 3
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
-    >>> nano = tn.to_nano(model, x, calibrate=x, head=tn.heads.Lda())
+    >>> nano = tn.to_nano(model, x, calibrate=x, head=tn.heads.LDA())
     >>> def app(part: slice) -> ClientApp:
     ...     def learn(device: tn.Device, context: Context) -> int:
     ...         return device.fit(x[part], y[part]).sent
