@@ -14,7 +14,7 @@ from .export.image import write_image
 from .graph.capture import capture
 from .graph.graph import Graph
 from .graph.passes import optimize
-from .heads import HeadSettings, SGD
+from .heads import SGD, HeadSettings
 from .last_layers import take_last_layers
 from .module import NanoModule
 from .ops.fully_connected import FullyConnected

@@ -6,18 +6,18 @@ from .head import Head, SumsHead
 from .layers import LayersHead
 from .lda import LdaHead
 from .prototype import PrototypeHead
-from .settings import HeadSettings, LDA, Prototype, SGD
+from .settings import LDA, SGD, HeadSettings, Prototype
 from .sgd import SgdHead
 
 __all__ = [
+    "LDA",
+    "SGD",
     "Head",
     "HeadSettings",
     "LayersHead",
-    "LDA",
     "LdaHead",
     "Prototype",
     "PrototypeHead",
-    "SGD",
     "SgdHead",
     "SumsHead",
     "head_of",
