@@ -20,6 +20,7 @@ from torch_nano import (
     DeviceError,
     DeviceRestarted,
     DeviceTimeout,
+    FileFormatError,
     SimulatedBoard,
     WrongModelError,
     _native,
@@ -80,7 +81,7 @@ def test_connections_that_are_none(tmp_path: Path) -> None:
         Device("/dev/ttyNANO7", flash=tmp_path / "flash")
     with pytest.raises(DeviceError, match="has 7 bytes; a file for a simulated device's flash has 65536"):
         Device("sim", nano=IMAGE, flash=text)
-    with pytest.raises(_native.NanoError, match=r"not a \.nano image"):
+    with pytest.raises(FileFormatError, match=r"the 6 bytes given are no model's image: not a \.nano image"):
         Device("sim", nano=b"GIF89a")
 
 

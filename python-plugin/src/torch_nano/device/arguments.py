@@ -11,10 +11,12 @@ import numpy as np
 import torch
 
 from .. import _native
-from ..errors import FileFormatError, InputError
+from ..errors import FileFormatError, HeadError, InputError
+from ..heads import Head
 
 if TYPE_CHECKING:
     from ..module import NanoModule
+    from .answers import DeviceInfo
 
 #: The largest number of a request's field.
 LARGEST = (1 << 32) - 1
@@ -111,11 +113,25 @@ def path(name: str, given: Any) -> Path:
 
 
 def image_of(nano: NanoModule | bytes) -> bytes:
-    """The image of a model that is given as a module or as its image.
+    """The image of a model that is given as a module or as its image, whole.
 
     Raises:
         InputError: it is neither.
         FileFormatError: it is no image, or a damaged one.
+    """
+    image = bytes_of(nano)
+    try:
+        _native.Model(image)
+    except _native.NanoError as error:
+        raise FileFormatError(f"the {len(image)} bytes given are no model's image: {error}") from error
+    return image
+
+
+def bytes_of(nano: NanoModule | bytes) -> bytes:
+    """The bytes of a model that is given as a module or as its image.
+
+    Raises:
+        InputError: it is neither.
     """
     image = nano if isinstance(nano, bytes | bytearray) else getattr(nano, "image", None)
     if not isinstance(image, bytes | bytearray):
@@ -125,12 +141,32 @@ def image_of(nano: NanoModule | bytes) -> bytes:
             else "tn.to_nano(model, ...) gives it"
         )
         raise InputError(f"nano is {shown(nano)}; expected a NanoModule, or its image as bytes: {way}")
-    image = bytes(image)
-    try:
-        _native.Model(image)
-    except _native.NanoError as error:
-        raise FileFormatError(f"the {len(image)} bytes given are no model's image: {error}") from error
-    return image
+    return bytes(image)
+
+
+def state_of(head: Head | bytes, info: DeviceInfo) -> bytes:
+    """The state of a head for a device.
+
+    Raises:
+        HeadError: it is none, of another model, or has another size.
+    """
+    if isinstance(head, Head):
+        if head.model_id != info.model_id:
+            raise HeadError(
+                f"the head belongs to model {head.model_id:08x}; the device runs {info.name!r}, model "
+                f"{info.model_id:08x}: give a head of that one"
+            )
+        state = head.state()
+    elif isinstance(head, bytes | bytearray):
+        state = bytes(head)
+    else:
+        raise HeadError(f"the head is {shown(head)}; expected a Head such as nano.head, or a state in bytes")
+    if len(state) != info.head_length:
+        raise HeadError(
+            f"the head has {len(state)} bytes; that of the model on the device, {info.name!r}, has "
+            f"{info.head_length}: give one of the same model"
+        )
+    return state
 
 
 def shown(given: Any) -> str:

@@ -9,7 +9,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from .. import _native
-from .arguments import integer
+from ..errors import InputError
+from .arguments import integer, shown
 from .arguments import path as path_of
 from .client import Device
 from .errors import DeviceRestarted
@@ -144,4 +145,6 @@ def record(device: Device, path: str | Path, *, check_every: int = 1) -> Recordi
     >>> replay.head.state() == state
     True
     """
+    if not isinstance(device, Device):
+        raise InputError(f"the device is {shown(device)}; expected a torch_nano.Device")
     return Recording(device, path, check_every)
