@@ -345,8 +345,9 @@ def test_streams_that_end_are_said_to() -> None:
         device.predict(INPUT)
     with Device("qemu", nano=IMAGE) as emulated:
         emulated._link.stream._process.kill()  # type: ignore[attr-defined]
-        with pytest.raises(BoardStopped):
+        with pytest.raises(ConnectionLost, match="was lost during the request 'predict'") as caught:
             emulated.predict(INPUT)
+        assert isinstance(caught.value.__cause__, BoardStopped)
         assert emulated.reconnect()
         assert emulated.predict(INPUT).label >= 0
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from ..errors import TorchNanoError
 from .arguments import bytes_of, path, seconds
+from .errors import ConnectionFailed, ConnectionLost, DeviceTimeout
 
 _QEMU = "qemu-system-riscv32"
 _ELF = Path(__file__).with_name("virt-rv32imc.elf")
@@ -26,11 +26,11 @@ _FLASH_IN_USE = 1 << 20
 _KEPT_OUTPUT = 1000
 
 
-class BoardError(TorchNanoError):
+class BoardError(ConnectionFailed):
     """The board cannot be started, or was closed."""
 
 
-class BoardStopped(BoardError):
+class BoardStopped(BoardError, ConnectionLost):
     """The board ended by itself, with `exit_status` and its `last_output` (text)."""
 
     def __init__(self, exit_status: int, last_output: str) -> None:
@@ -39,7 +39,7 @@ class BoardStopped(BoardError):
         super().__init__(f"the board stopped with exit status {exit_status}; its last output:\n{last_output}")
 
 
-class BoardTimeout(BoardError, TimeoutError):
+class BoardTimeout(BoardError, DeviceTimeout):
     """The board did not send, or not take, a byte in time; `last_output` (text) is what it sent before."""
 
     def __init__(self, action: str, seconds: float, last_output: str) -> None:

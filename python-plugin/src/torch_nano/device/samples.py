@@ -171,8 +171,8 @@ def class_index(wanted: int | str, classes: int, names: Sequence[str]) -> int:
         raise LabelError(f"the class is {shown(wanted)}; expected its index or its name")
     if wanted in names and wanted:
         return names.index(wanted)
-    similar = get_close_matches(wanted, names, 1)
+    named = [name for name in names if name]
+    similar = get_close_matches(wanted, named, 1)
     guess = f"did you mean {similar[0]!r}? " if similar else ""
-    known = ", ".join(name for name in names if name)
-    there = f"Known: {known}" if known else "None has a name on this device: use indices"
+    there = f"Known: {', '.join(named)}" if named else "None has a name on this device: use indices"
     raise LabelError(f"no class is called {wanted!r}; {guess}{there}")

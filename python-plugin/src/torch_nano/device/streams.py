@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any, Protocol
 
 import serial
@@ -13,6 +14,9 @@ from .arguments import image_of, integer, path
 from .errors import ConnectionFailed, ConnectionLost, DeviceError
 
 _CHUNK = 1 << 16
+#: Bytes of a request without an input, such as training, which may take long. Most with one are longer, and
+#: take less time than a thread to start.
+_SHORT = 48
 
 
 class Stream(Protocol):
@@ -123,18 +127,27 @@ class SimulatedBoard:
         self._device = blank if stored is None else self._started(stored)
         self._stored = stored
         self._answered = b""
+        #: What the device is doing.
+        self._work: Event | None = None
         self._open = True
 
     def write(self, data: bytes) -> None:
-        """Gives the device bytes, which it answers at once.
+        """Gives the device bytes, and waits until it has done what they ask. Ctrl-C ends the waiting alone.
 
         Raises:
             ConnectionLost: the device was closed.
             DeviceError: its flash file cannot be written.
         """
         self._require_open()
-        self._answered += self._device.exchange(data)
-        self._store()
+        self._wait()
+        # Python sees Ctrl-C while it waits for a thread, and not while it is in native code.
+        if len(data) <= _SHORT:
+            self._work = Event()
+            Thread(target=self._exchange, args=(data, self._work), daemon=True).start()
+            self._wait()
+        else:
+            self._exchange(data, Event())
+            self._store()
 
     def read(self, size: int) -> bytes:
         """1 to `size` bytes of what it answered.
@@ -144,6 +157,7 @@ class SimulatedBoard:
             ConnectionLost: the device was closed.
         """
         self._require_open()
+        self._wait()
         if not self._answered:
             raise TimeoutError("the simulated device has nothing more to say")
         start, self._answered = self._answered[:size], self._answered[size:]
@@ -152,12 +166,26 @@ class SimulatedBoard:
     def cut_power(self) -> None:
         """Starts the device anew, with what its flash holds and nothing else."""
         self._require_open()
+        self._wait()
         self._device = self._started(self._device.flash())
         self._answered = b""
 
     def close(self) -> None:
         """Ends the device."""
         self._open = False
+
+    def _exchange(self, data: bytes, done: Event) -> None:
+        try:
+            self._answered += self._device.exchange(data)
+        finally:
+            done.set()
+
+    def _wait(self) -> None:
+        """Until the device has done what it was asked."""
+        if self._work is not None:
+            self._work.wait()
+            self._store()
+            self._work = None
 
     def _store(self) -> None:
         if self._file is not None and (flash := self._device.flash()) != self._stored:
@@ -169,7 +197,8 @@ class SimulatedBoard:
             except OSError as error:
                 # No OSError: the connection still is.
                 raise DeviceError(
-                    f"the flash file {self._file} cannot be written ({error.strerror}); the device runs on"
+                    f"the flash file {self._file} cannot be written ({error.strerror}): make that possible, "
+                    "and ask again"
                 ) from error
             self._stored = flash
 
