@@ -422,6 +422,37 @@ def test_sums_learnt_alone_or_for_another_server_are_refused_unless_overwritten(
         assert head_state(result.arrays) == device.head_state() == learnt(nano, samples(5, 1))
 
 
+def missing(context: Context) -> tn.Device:
+    raise tn.ConnectionFailed("no such port")
+
+
+def test_an_older_head_of_the_server_has_nothing_of_its_own() -> None:
+    """A device that evaluated, then missed a round, is known by another run, whose context is another."""
+    nano = converted(tn.heads.Lda())
+    with opened(nano, 2) as (first, second):
+        apps = [app(first, fitting(5, 1), fitting(5, 4)), app(second, *(fitting(5, k) for k in (2, 3, 5)))]
+        strategy = HeadAveraging(nano, min_train_nodes=1)
+        one = strategy.start(LocalGrid(apps), strategy.initial_arrays(), num_rounds=1)
+        absent = client_app(missing, lambda device, context: 1)
+        two = strategy.start(LocalGrid([absent, apps[1]]), one.arrays, num_rounds=1)
+        assert first.head_state() == head_state(one.arrays) != head_state(two.arrays)
+        three = strategy.start(LocalGrid(apps), two.arrays, num_rounds=1)
+    assert head_state(three.arrays) == learnt(nano, *(samples(5, seed) for seed in range(1, 6)))
+
+
+def test_what_was_learnt_after_a_lost_answer_is_not_taken_for_it() -> None:
+    nano = converted(tn.heads.Lda())
+    with opened(nano, 2) as (first, second):
+        grid = LosingGrid([app(first, fitting(5, 1)), app(second, fitting(5, 2), fitting(5, 3))])
+        strategy = HeadAveraging(nano, min_train_nodes=1, fraction_evaluate=0.0)
+        result = strategy.start(grid, strategy.initial_arrays(), num_rounds=1)
+        first.fit(*samples(5, 4))
+        held = first.head_state()
+        result = strategy.start(grid, result.arrays, num_rounds=1)
+        assert head_state(result.arrays) == learnt(nano, samples(5, 2), samples(5, 3))
+        assert first.head_state() == held
+
+
 def test_a_server_that_goes_back_takes_in_what_it_lacks_or_is_refused() -> None:
     nano = converted(tn.heads.Lda())
     with opened(nano, 2) as (first, second):
@@ -429,17 +460,28 @@ def test_a_server_that_goes_back_takes_in_what_it_lacks_or_is_refused() -> None:
             app(first, *(fitting(5, seed) for seed in (1, 2, 3))),
             app(second, *(fitting(5, seed) for seed in (4, 5, 6))),
         ]
-        strategy, grid = HeadAveraging(nano, fraction_evaluate=0.0), LocalGrid(apps)
+        strategy = HeadAveraging(nano, min_train_nodes=1, fraction_evaluate=0.0)
+        grid = LocalGrid(apps)
         start = strategy.initial_arrays()
         one = strategy.start(grid, start, num_rounds=1)
+        # Sums of so many others that subtraction alone would not tell.
+        others = samples(300, 9)
+        bare = head_arrays(learnt(nano, others))
+        refused = r"(?s)none of 2 nodes learnt.*the device holds sums"
+        with pytest.raises(tn.HeadError, match=refused):
+            strategy.start(grid, bare, num_rounds=1)
         strategy.start(grid, one.arrays, num_rounds=1)
         # As if the second round had ended before its head was written down.
         result = strategy.start(grid, one.arrays, num_rounds=1)
         assert head_state(result.arrays) == learnt(nano, *(samples(5, seed) for seed in range(1, 7)))
         held = first.head_state(), second.head_state()
-        # The devices' first answers are not in the start; and arrays of a head alone do not say what is.
-        for arrays in (start, head_arrays(head_state(one.arrays))):
-            with pytest.raises(tn.HeadError, match=r"(?s)none of 2 nodes learnt.*the device holds sums"):
+        # The devices' first answers are not in the start, nor in what others made of it.
+        absent = client_app(missing, lambda device, context: 1)
+        with opened(nano, 1) as (other,):
+            alone = LocalGrid([absent, absent, app(other, lambda device: device.fit(*others))])
+            fork = strategy.start(alone, start, num_rounds=1)
+        for arrays in (start, fork.arrays):
+            with pytest.raises(tn.HeadError, match=refused):
                 strategy.start(grid, arrays, num_rounds=1)
         assert (first.head_state(), second.head_state()) == held
 
