@@ -464,8 +464,9 @@ def test_a_server_that_goes_back_takes_in_what_it_lacks_or_is_refused() -> None:
         grid = LocalGrid(apps)
         start = strategy.initial_arrays()
         one = strategy.start(grid, start, num_rounds=1)
-        # Sums of so many others that subtraction alone would not tell.
-        others = samples(300, 9)
+        # Sums that subtraction alone would not tell from some that hold what the devices have learnt.
+        xs, ys = zip(samples(300, 9), samples(5, 1), samples(5, 4), strict=True)
+        others = torch.cat(xs), torch.cat(ys)
         bare = head_arrays(learnt(nano, others))
         refused = r"(?s)none of 2 nodes learnt.*the device holds sums"
         with pytest.raises(tn.HeadError, match=refused):
