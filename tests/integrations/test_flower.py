@@ -242,7 +242,7 @@ class LosingGrid(LocalGrid):
         return replies
 
 
-SUMS = [tn.heads.Lda(capacity=5), tn.heads.Prototype(capacity=5)]
+SUMS = [tn.heads.LDA(capacity=5), tn.heads.Prototype(capacity=5)]
 
 
 @pytest.mark.parametrize("settings", SUMS)
@@ -295,7 +295,7 @@ def named(seed: int) -> tuple[Tensor, Tensor]:
 
 
 def test_one_class_by_two_names_is_refused() -> None:
-    nano = converted(tn.heads.Lda(capacity=5))
+    nano = converted(tn.heads.LDA(capacity=5))
     strategy = HeadAveraging(nano, fraction_evaluate=0.0)
     before = (strategy.head.state(), strategy.labels)
     with opened(nano, 2) as (jumper, swimmer):
@@ -386,7 +386,7 @@ def test_what_was_learnt_outside_of_rounds_is_not_overwritten(settings: tn.heads
 
 
 def test_sums_learnt_alone_or_for_another_server_are_refused_unless_overwritten() -> None:
-    nano = converted(tn.heads.Lda())
+    nano = converted(tn.heads.LDA())
     alone = {"min_train_nodes": 1, "min_available_nodes": 1, "fraction_evaluate": 0.0}
     strategy = HeadAveraging(nano, **alone)
     refused = (
@@ -428,7 +428,7 @@ def missing(context: Context) -> tn.Device:
 
 def test_an_older_head_of_the_server_has_nothing_of_its_own() -> None:
     """A device that evaluated, then missed a round, is known by another run, whose context is another."""
-    nano = converted(tn.heads.Lda())
+    nano = converted(tn.heads.LDA())
     with opened(nano, 2) as (first, second):
         apps = [app(first, fitting(5, 1), fitting(5, 4)), app(second, *(fitting(5, k) for k in (2, 3, 5)))]
         strategy = HeadAveraging(nano, min_train_nodes=1)
@@ -441,7 +441,7 @@ def test_an_older_head_of_the_server_has_nothing_of_its_own() -> None:
 
 
 def test_what_was_learnt_after_a_lost_answer_is_not_taken_for_it() -> None:
-    nano = converted(tn.heads.Lda())
+    nano = converted(tn.heads.LDA())
     with opened(nano, 2) as (first, second):
         grid = LosingGrid([app(first, fitting(5, 1)), app(second, fitting(5, 2), fitting(5, 3))])
         strategy = HeadAveraging(nano, min_train_nodes=1, fraction_evaluate=0.0)
@@ -454,7 +454,7 @@ def test_what_was_learnt_after_a_lost_answer_is_not_taken_for_it() -> None:
 
 
 def test_a_server_that_goes_back_takes_in_what_it_lacks_or_is_refused() -> None:
-    nano = converted(tn.heads.Lda())
+    nano = converted(tn.heads.LDA())
     with opened(nano, 2) as (first, second):
         apps = [
             app(first, *(fitting(5, seed) for seed in (1, 2, 3))),
@@ -488,7 +488,7 @@ def test_a_server_that_goes_back_takes_in_what_it_lacks_or_is_refused() -> None:
 
 
 def test_what_was_learnt_before_learning_failed_goes_out_later() -> None:
-    nano = converted(tn.heads.Lda())
+    nano = converted(tn.heads.LDA())
 
     def fails(device: tn.Device) -> None:
         device.fit(*samples(5, 1))
