@@ -325,14 +325,17 @@ impl<'a> Head<'a> for LdaHead<'a> {
     }
 
     fn check(&self, target: Target) -> Result<(), Error> {
-        target.class(self.classes(), Self::NAME).map(|_| ())
+        target.class(self.classes(), Self::NAME)?;
+        let counts = &self.state[PREFIX..][..self.record.classes as usize];
+        if self.state[RETIRED] + counts.iter().sum::<u32>() == LARGEST_SAMPLES {
+            return Err(Error::Full { name: "samples", capacity: LARGEST_SAMPLES as usize });
+        }
+        Ok(())
     }
 
     fn learn(&mut self, features: &[i8], target: Target) -> Result<(), Error> {
+        self.check(target)?;
         let class = self.check_sample(features, target)?;
-        if self.parts().samples() == LARGEST_SAMPLES {
-            return Err(Error::Full { name: "samples", capacity: LARGEST_SAMPLES as usize });
-        }
         self.add(features, class, 1);
         Ok(())
     }
@@ -351,7 +354,7 @@ impl<'a> Head<'a> for LdaHead<'a> {
         Ok(())
     }
 
-    fn commit(&mut self) -> Result<(), Error> {
+    fn commit(&mut self) {
         let [_, ratio, sweeps, ..] = self.record.constants;
         let (classes, features) = (self.record.classes as usize, self.features());
         let mut scratch = Scratch::new(self.scratch, classes, features);
@@ -362,6 +365,9 @@ impl<'a> Head<'a> for LdaHead<'a> {
         let settings = Settings { shrinkage, sweeps: sweeps as u32 };
         let exponent = solve::solve(&mut parts, &mut scratch, &settings);
         (parts.prefix[EXPONENT], parts.prefix[FREEDOM]) = (exponent as u32, freedom);
+    }
+
+    fn check_growth(&self) -> Result<(), Error> {
         Ok(())
     }
 

@@ -166,14 +166,16 @@ impl<'a> Head<'a> for PrototypeHead<'a> {
     }
 
     fn check(&self, target: Target) -> Result<(), Error> {
-        target.class(self.classes(), Self::NAME).map(|_| ())
+        let class = target.class(self.classes(), Self::NAME)?;
+        if self.state[1 + class] == LARGEST_SAMPLES {
+            return Err(Error::Full { name: "samples of a class", capacity: LARGEST_SAMPLES as usize });
+        }
+        Ok(())
     }
 
     fn learn(&mut self, features: &[i8], target: Target) -> Result<(), Error> {
+        self.check(target)?;
         let class = self.check_sample(features, target)?;
-        if self.parts().0[class] == LARGEST_SAMPLES {
-            return Err(Error::Full { name: "samples of a class", capacity: LARGEST_SAMPLES as usize });
-        }
         self.add(features, class, 1);
         Ok(())
     }
@@ -189,6 +191,10 @@ impl<'a> Head<'a> for PrototypeHead<'a> {
             self.add(features, class, 1);
             return Err(never);
         }
+        Ok(())
+    }
+
+    fn check_growth(&self) -> Result<(), Error> {
         Ok(())
     }
 

@@ -56,6 +56,9 @@ class DeviceInfo(_Answer):
     saved_reason: str | None
     #: Whether it started with a saved head.
     restored: bool
+    #: What the head learns from: "class", one right class; "labels", all right ones; "value", a number. None
+    #: without a head.
+    target: str | None
 
 
 @dataclass(frozen=True)
@@ -93,13 +96,14 @@ class DeviceSettings:
 class Prediction:
     """What a device made of one input."""
 
-    #: Index of the largest logit or output, the first of equals.
+    #: Index of the largest logit or output, the first of equals (for heads that choose one class).
     label: int
     #: Its name on the device, "" if it has none.
     name: str
     #: Its probability, 0 to 1 (softmax in the device's integers); None where outputs exclude nothing.
     confidence: float | None
-    #: False if the confidence is below :attr:`DeviceSettings.rejection`: the input is of no known class.
+    #: False if the confidence is below :attr:`DeviceSettings.rejection`: the input is of no known class. True
+    #: where there is no confidence.
     known: bool
     #: The graph's output, int8 [elements]; with a head: the features.
     output: NDArray[np.int8]
@@ -107,6 +111,10 @@ class Prediction:
     logits: NDArray[np.int32]
     #: Instructions (emulated board) or cycles the run took; 0 on a simulated device.
     ticks: int
+    #: Of a head that gives a number: that number.
+    value: float | None = None
+    #: Of a head whose classes are each right or wrong: the indices of those that are right.
+    right: tuple[int, ...] | None = None
 
 
 def confidence_of(answer: Mapping[str, Any]) -> float | None:

@@ -6,11 +6,11 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
 
 from .. import _native
 from .answers import DeviceInfo, DeviceSettings, DeviceStats, LogEntry
-from .errors import ConnectionLost, DeviceError, DeviceRestarted, DeviceTimeout, WrongModelError
+from .errors import DeviceError, DeviceRestarted, WrongModelError
 from .link import Link
 from .progress import Progress
 from .samples import Input, class_index, input_bytes, label_fields
@@ -29,6 +29,9 @@ class Observer(Protocol):
 
     def after(self, request: str, answer: dict[str, Any] | None, error: Exception | None) -> None:
         """It was answered, refused, or left without an answer."""
+
+    def restarted(self) -> None:
+        """The device has started anew, or was another client's meanwhile."""
 
 
 class Conversation:
@@ -57,12 +60,11 @@ class Conversation:
         #: Told of each change; see :func:`torch_nano.record`.
         self.observers: list[Observer] = []
         try:
+            self._link.begin()
             self._refresh()
             self._require_model()
-            stats = self.stats()
-            self._link.counted = stats.requests
             #: How many samples the device keeps for training; None if that is not known.
-            self.samples: int | None = 0 if stats.learned == 0 else None
+            self.samples: int | None = 0 if self.stats().learned == 0 else None
             self._link.model_id = self.info.model_id
         except BaseException:
             if given is None:
@@ -110,11 +112,13 @@ class Conversation:
         """
         self._link.reopen()
         late = self._link.late
-        restarted = self._restarted()
-        self._refresh()
+        try:
+            self._refresh()
+        except DeviceRestarted:
+            return True
         self._link.late = late
         self._require_model()
-        return restarted
+        return False
 
     def close(self) -> None:
         """Closes the connection."""
@@ -130,13 +134,11 @@ class Conversation:
 
     def _ask(self, request: str, response: str, **fields: Any) -> dict[str, Any]:
         try:
-            answer = self._link.ask(request, response, **fields)
+            return self._link.ask(request, response, **fields)
         except DeviceError as error:
-            if not isinstance(error, ConnectionLost | DeviceTimeout):
-                self._require_no_restart(request, error)
-            raise
-        self._require_no_restart(request, None)
-        return answer
+            if error.failure != "Session":
+                raise
+            self._begin_again(request, error)
 
     def _change(
         self, request: str, response: str, *, seen: dict[str, Any] | None = None, **fields: Any
@@ -242,21 +244,22 @@ class Conversation:
                 "Model",
             )
 
-    def _require_no_restart(self, request: str, error: DeviceError | None) -> None:
-        if self._link.reopened and self._restarted():
-            self._refresh()
-            head = "the head that was saved last" if self.info.restored else "the head of its image"
-            outcome = "was executed" if error is None else f"was refused ({error})"
-            raise DeviceRestarted(
-                f"the connection was lost, and the device has restarted: it has {head}, and no samples. "
-                f"The request {request!r} {outcome} after that",
-                executed=error is None,
-            ) from error
+    def _begin_again(self, request: str, error: DeviceError) -> NoReturn:
+        """Begins a new session with a device that has left the one before.
 
-    def _restarted(self) -> bool:
-        """Whether the device counts fewer requests than it answered."""
-        self._link.reopened, self.samples = False, None
-        counted = self.stats().requests
-        restarted = counted < self._link.counted
-        self._link.counted = counted
-        return restarted
+        Raises:
+            DeviceRestarted: always.
+            WrongModelError: another device is there.
+        """
+        self._link.begin()
+        self._refresh()
+        self._require_model()
+        stats = self.stats()
+        self.samples = 0 if stats.learned == 0 else None
+        for observer in self.observers:
+            observer.restarted()
+        head = "the head that was saved last" if self.info.restored else "the head of its image"
+        raise DeviceRestarted(
+            f"the request {request!r} was not executed: the device has restarted, with {head} and "
+            "no samples; or another client has begun to talk to it. Go on from what it has now"
+        ) from error

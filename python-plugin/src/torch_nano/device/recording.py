@@ -90,11 +90,14 @@ class Recording:
         }
         self._write({"step": self._step, "request": request, **values})
 
+    def restarted(self) -> None:
+        """The request that is told of it, is written by :meth:`after`."""
+
     def after(self, request: str, answer: dict[str, Any] | None, error: Exception | None) -> None:
         """Writes how it went."""
         if isinstance(error, DeviceRestarted):
             head = encoded(self._device.head_state())
-            self._write({"step": self._step, "restarted": True, "executed": error.executed, "head": head})
+            self._write({"step": self._step, "restarted": True, "executed": False, "head": head})
             return
         if error is not None:
             if not is_unanswered(error):
