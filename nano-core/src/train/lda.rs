@@ -37,6 +37,7 @@
 
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::confidence::NO_LOGIT;
 use super::solve::{self, Scratch, Settings};
 use crate::Error;
 use crate::image::{HeadRecord, Image};
@@ -50,8 +51,6 @@ const LARGEST_PRODUCT: i64 = 255 * 255;
 pub(super) const LARGEST_WEIGHT_BITS: u32 = 25;
 const LARGEST_WEIGHT: u16 = 1 << 14;
 const LARGEST_BIAS: u32 = 1 << 30;
-/// The bias, and the logit, of a class of which nothing is known.
-pub(super) const NO_LOGIT: i32 = i32::MIN;
 const EXPONENTS: core::ops::RangeInclusive<i32> = -16..=80;
 const LARGEST_SWEEPS: i32 = 1000;
 

@@ -9,6 +9,7 @@
 
 use zerocopy::IntoBytes;
 
+use super::confidence::NO_LOGIT;
 use crate::Error;
 use crate::image::{HeadRecord, Image};
 use crate::train::{Head, HeadSizes, Target};
@@ -16,8 +17,6 @@ use crate::train::{Head, HeadSizes, Target};
 const LARGEST_FEATURES: usize = 512;
 const LARGEST_CLASSES: u32 = 1 << 12;
 const LARGEST_SAMPLES: u32 = 1 << 16;
-/// The logit of a class of which nothing is known.
-const NO_LOGIT: i32 = i32::MIN;
 
 /// A classifier by the nearest class mean in RAM; arithmetic and bounds: the module's text.
 ///
