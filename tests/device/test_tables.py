@@ -126,6 +126,8 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         with pytest.raises(TableError) as error:
             read_table(tmp_path / name)
         assert message in str(error.value)
+    for file in (csv(tmp_path, "label\nwalk\n"), npz(tmp_path, x=np.zeros((1, 0)))):
+        assert read_table(file).inputs.shape == (1, 0)  # which no model takes
     with pytest.raises(FileNotFoundError):
         read_table(tmp_path / "missing.csv")
 

@@ -22,8 +22,8 @@ from .tables import Table, TableError, read_table
 _ABOUT = r"""Ask a device: what it sees, what it learns, what it has learnt.
 
 CONNECTION is a serial port (`/dev/ttyACM0`, `COM3`), `socket://host:port`, `sim` (a device simulated on this
-computer) or `qemu` (the emulated rv32imc board). The last two need `--model`, live as long as a command, and
-keep what they save in the file `--flash`.
+computer) or `qemu` (the emulated rv32imc board). The last two need `--model`, and live as long as a command:
+what they save is in the file `--flash`, while samples, and what `undo` takes back, are gone.
 
 **A first session, without a board:**
 
@@ -148,7 +148,7 @@ def commit(device: Device) -> None:
 
 @command(device_app, _LEARN, "add-class", saves=True)
 def add_class(device: Device, name: str) -> None:
-    """Adds a class, to be learnt by samples, where the model has room for one.
+    """Adds a class, to be learnt by samples, in a head that learns sums and has room for one.
 
     Example: `torch-nano device add-class /dev/ttyACM0 jump --save`
     """
@@ -157,7 +157,7 @@ def add_class(device: Device, name: str) -> None:
 
 @command(device_app, _LEARN, saves=True)
 def forget(device: Device, label: str) -> None:
-    """Forgets what was learnt of a class. Its index and name stay, for it to be learnt anew.
+    """Forgets what was learnt of a class, in a head that learns sums. Its index and name stay.
 
     Example: `torch-nano device forget /dev/ttyACM0 jump --save`
     """

@@ -82,7 +82,7 @@ def read_table(path: Path) -> Table:
     if len(table.inputs) == 0:
         raise TableError(f"{path} has no sample")
     if table.inputs.dtype != np.int8:
-        finite = np.isfinite(table.inputs.reshape(len(table.inputs), -1)).all(axis=1)
+        finite = np.isfinite(table.inputs).all(axis=tuple(range(1, table.inputs.ndim)))
         if not finite.all():
             place = table.place(int(finite.argmin()))
             raise TableError(f"{place} has NaN or infinity; expected finite numbers")
