@@ -104,6 +104,10 @@ def compare(nano: tn.NanoModule, watches: list[Watch], features: list[Tensor]) -
             device.fit(watch.own, watch.labels, epochs=EPOCHS)
         local = [device.head_state() for device in devices]
         learns_sums = devices[0].info.ring_capacity == 0
+        if learns_sums:
+            # What they have learnt alone they learn again, as one of the fleet; sums take a sample once.
+            for device in devices:
+                device.reset()
         fleet, rounds = federate(nano, devices, watches, rounds=1 if learns_sums else ROUNDS)
     differing = None
     if learns_sums:

@@ -92,3 +92,23 @@ def test_long_requests_show_a_bar_and_only_where_wanted() -> None:
     assert shown(False) == ""
     # Nobody watches a test.
     assert not Progress(None, Console(file=io.StringIO())).shown
+
+
+def test_predictions_of_several_right_classes_and_of_numbers() -> None:
+    model, x, _ = model_and_data()
+    nano = make(tn.heads.SGD(0.05, loss="binary"))
+    with Device("sim", nano=nano) as device:
+        assert device.info.target == "labels"
+        features = nano.features_int8(x)
+        for sample, right in zip(x, nano.head.predict(features), strict=True):
+            prediction = device.predict(sample)
+            assert prediction.right == tuple(np.flatnonzero(right.numpy()))
+            assert prediction.value is None
+    model[-1] = torch.nn.Linear(8, 1)
+    nano = tn.to_nano(model, x, calibrate=x, head=tn.heads.SGD(0.01, loss="squared"))
+    with Device("sim", nano=nano) as device:
+        assert device.info.target == "value"
+        numbers = nano.head.predict(nano.features_int8(x))
+        # The same integer by the same scale, one product in float32 and one in float64.
+        found = [device.predict(sample).value for sample in x]
+        assert found == pytest.approx(numbers.tolist(), rel=1e-6)

@@ -130,14 +130,13 @@ def test_a_step_that_was_tampered_with_is_named(trainer: str, path: Path) -> Non
 
 def test_a_device_that_was_tampered_with_is_found(path: Path) -> None:
     image = IMAGES["sgd"]
-    board = SimulatedBoard(image)
-    device = Device(board)
+    device = Device(SimulatedBoard(image))
     with record(device, path):
         for sample in range(8):
             device.learn(INPUTS[sample], sample % 4)
         device.train(1)
-        # Another client, of which the record knows nothing.
-        Device(board).train(1)
+        # Of this the record knows nothing.
+        device._link.ask("train", "trained", first_epoch=0, epochs=1)
         device.train(1)
         device.train(1)
     with pytest.raises(
@@ -148,11 +147,10 @@ def test_a_device_that_was_tampered_with_is_found(path: Path) -> None:
 
 
 def test_samples_that_the_device_lost_are_found(path: Path) -> None:
-    board = SimulatedBoard(IMAGES["sgd"])
-    device = Device(board)
+    device = Device(SimulatedBoard(IMAGES["sgd"]))
     with record(device, path):
         device.learn(INPUTS[0], 0)
-        Device(board).reset()
+        device._link.ask("reset", "done")
         device.learn(INPUTS[1], 1)
     with pytest.raises(ReplayDifference, match=r"after step 2 .* the device kept 1 samples, its twin 2"):
         replay(path, IMAGES["sgd"])
@@ -222,25 +220,82 @@ def test_noise_leaves_open_whether_a_step_was_made(path: Path) -> None:
     assert replay(path, image).head.state() == state
 
 
-def test_a_restart_is_recorded(path: Path) -> None:
+@pytest.mark.parametrize(
+    "seen_by",
+    [
+        lambda device: device.learn(INPUTS[1], 1),
+        lambda device: device.train(1),
+        lambda device: device.predict(INPUTS[1]),
+        lambda device: device.save(),
+        lambda device: device.head_state(),
+        lambda device: device.stats(),
+        lambda device: device.configure(rejection=0.5),
+    ],
+)
+@pytest.mark.parametrize("line", ["pulled", "up"])
+def test_a_restart_is_recorded(path: Path, seen_by: Callable[[Device], object], line: str) -> None:
+    """Whichever request sees it, and whether the connection was lost or not."""
     image = IMAGES["sgd"]
     board = Board(image)
 
     def restart(data: bytes) -> bytes:
         board.cut_power()
-        raise Unplugged
+        if line == "pulled":
+            raise Unplugged
+        return data
 
-    with socket_board(board) as url, Device(url) as device, record(device, path):
+    with socket_board(board) as url, Device(url) as device, record(device, path) as recording:
         device.learn(INPUTS[0], 0)
         device.train(1)
         device.save()
         device.train(1)
         board.on_request = after(0, restart)
-        with pytest.raises(DeviceRestarted) as caught:
-            device.learn(INPUTS[1], 1)
-        assert caught.value.executed
+        with pytest.raises(DeviceRestarted):
+            seen_by(device)
+        with pytest.raises(RecordError, match="what undo would take back is not in the record"):
+            device.undo()
         device.learn(INPUTS[2], 2)
         device.train(3)
+        state = device.head_state()
+    assert sum("restarted" in entry for entry in lines(path)) == 1
+    result = replay(path, image)
+    assert result.head.state() == state and not result.outcome_unknown
+    assert result.steps == recording.steps
+
+
+def test_a_restart_at_reconnect_or_at_the_end_is_recorded(path: Path, tmp_path: Path) -> None:
+    image = IMAGES["lda"]
+    device = Device("sim", nano=image, flash=tmp_path / "flash")
+    with record(device, path):
+        device.learn(INPUTS[0], 0)
+        device.save()
+        device.learn(INPUTS[1], 1)
+        assert device.reconnect()
+        device.learn(INPUTS[2], 2)
+        middle = device.head_state()
+        assert device.reconnect()
+    result = replay(path, image)
+    assert result.head.state() == device.head_state() != middle
+    assert sum("restarted" in entry for entry in lines(path)) == 2
+
+
+def test_samples_of_another_client_are_no_part_of_a_record(path: Path) -> None:
+    image = IMAGES["sgd"]
+    board = SimulatedBoard(image)
+    device = Device(board)
+    with record(device, path):
+        device.learn(INPUTS[0], 0)
+        Device(board).learn(INPUTS[1], 1)
+        with pytest.raises(DeviceRestarted):
+            device.learn(INPUTS[2], 2)
+        for act in (lambda: device.learn(INPUTS[2], 2), lambda: device.train(1), device.undo):
+            with pytest.raises(RecordError, match=r"samples that the record has not: device\.reset\(\)"):
+                act()
+        device.reset()
+        with pytest.raises(RecordError, match="what undo would take back is not in the record"):
+            device.undo()
+        device.learn(INPUTS[2], 2)
+        device.train(2)
         state = device.head_state()
     assert replay(path, image).head.state() == state
 

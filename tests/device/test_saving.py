@@ -103,7 +103,7 @@ def test_a_board_that_is_killed_while_it_saves_has_the_old_head_or_the_new_one(t
         # The answer is not waited for; by then it trains, saves, or is done.
         head = _native.Head(image)
         head.load(device.head_state())
-        board.write(_native.encode_request("train", epochs=1))
+        board.write(_native.encode_request("train", first_epoch=0, epochs=1))
         kill(board)
         inputs = random_inputs(image, 4, start)
         (features,) = _native.Model(image).run([inputs])
@@ -185,8 +185,8 @@ def test_a_request_for_another_model_or_of_no_such_kind_is_refused() -> None:
         assert answer["reason"] == f"the device runs another model, {device.info.model_id:08x}"
     for kind, fields, message in (
         ("frobnicate", {}, 'no request "frobnicate"'),
-        ("train", {}, 'has no field "epochs"'),
-        ("train", {"epochs": 1, "label": 2}, '"train" has 1 fields, not these 2'),
+        ("train", {"first_epoch": 0}, 'has no field "epochs"'),
+        ("train", {"first_epoch": 0, "epochs": 1, "label": 2}, '"train" has 2 fields, not these 3'),
         ("read", {"block": "lid", "offset": 0}, 'no block "lid"'),
     ):
         with pytest.raises(ValueError, match=message):

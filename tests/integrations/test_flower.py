@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import random
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from fractions import Fraction
 from itertools import accumulate, pairwise
 
@@ -14,7 +15,7 @@ import pytest
 import torch
 import torch_nano as tn
 from examples.terminal import printed
-from flwr.app import ArrayRecord, Context, RecordDict
+from flwr.app import ArrayRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from torch import Tensor, nn
 from torch_nano.integrations.flower import HeadAveraging, LocalGrid, client_app, head_arrays, head_state
@@ -28,12 +29,14 @@ def samples(count: int, seed: int) -> tuple[Tensor, Tensor]:
     return torch.eye(CLASSES, 6)[labels] + 0.3 * torch.randn(count, 6, generator=generator), labels
 
 
-def converted(settings: tn.heads.HeadSettings, seed: int = 0, train_last: int = 1) -> tn.NanoModule:
+def converted(
+    settings: tn.heads.HeadSettings, seed: int = 0, train_last: int = 1, labels: list[str] | None = None
+) -> tn.NanoModule:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, CLASSES))
     x, _ = samples(200, 99)
-    return tn.to_nano(model, x, calibrate=x, head=settings, train_last=train_last)
+    return tn.to_nano(model, x, calibrate=x, head=settings, train_last=train_last, labels=labels)
 
 
 def learner(nano: tn.NanoModule, x: Tensor, y: Tensor, connection: str = "sim") -> ClientApp:
@@ -175,9 +178,346 @@ def test_a_device_that_forgot_what_the_start_knew_is_refused() -> None:
     app = client_app(lambda context: tn.Device("sim", nano=nano), learn)
     strategy = HeadAveraging(nano, fraction_evaluate=0.0)
     before = strategy.head.state()
-    with pytest.raises(tn.HeadError, match="2 heads cannot be aggregated"):
+    with pytest.raises(
+        tn.HeadError, match=r"node \d sent no head that learnt on from the server's, forgetting nothing"
+    ):
         strategy.start(LocalGrid([app, app]), strategy.initial_arrays(), num_rounds=1)
     assert strategy.head.state() == before
+
+
+@contextmanager
+def opened(nano: tn.NanoModule, count: int) -> Iterator[list[tn.Device]]:
+    with ExitStack() as stack:
+        yield [stack.enter_context(tn.Device("sim", nano=nano, progress=False)) for _ in range(count)]
+
+
+Learn = Callable[[tn.Device], object]
+
+
+def app(device: tn.Device, *rounds: Learn, evaluated: list[bytes] | None = None) -> ClientApp:
+    """An app whose device, which stays open, learns something else in each round."""
+    coming = iter(rounds)
+
+    def learn(connected: tn.Device, context: Context) -> int:
+        next(coming)(connected)
+        return 1
+
+    def evaluate(connected: tn.Device, context: Context) -> tuple[int, dict[str, float]]:
+        if evaluated is not None:
+            evaluated.append(connected.head_state())
+        return 1, {"accuracy": 1.0}
+
+    return client_app(lambda context: nullcontext(device), learn, evaluate)
+
+
+def fitting(count: int, seed: int) -> Learn:
+    return lambda device: device.fit(*samples(count, seed))
+
+
+def learnt(nano: tn.NanoModule, *parts: tuple[Tensor, Tensor], classes: int = CLASSES) -> bytes:
+    """The head that has learnt all of it by itself."""
+    head = tn.heads.head_of(nano.image)
+    assert isinstance(head, tn.LdaHead | tn.PrototypeHead)
+    for _ in range(CLASSES, classes):
+        head.add_class()
+    for x, y in parts:
+        head.learn(nano.features_int8(x), y)
+    if isinstance(head, tn.LdaHead):
+        head.commit()
+    return head.state()
+
+
+class LosingGrid(LocalGrid):
+    """The first two heads that node 1 sends are lost."""
+
+    lost = 0
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        replies = []
+        for reply in super().pull_messages(message_ids):
+            if (reply.metadata.src_node_id, reply.metadata.message_type) == (1, "train") and self.lost < 2:
+                self.lost += 1
+            else:
+                replies.append(reply)
+        return replies
+
+
+SUMS = [tn.heads.LDA(capacity=5), tn.heads.Prototype(capacity=5)]
+
+
+@pytest.mark.parametrize("settings", SUMS)
+@pytest.mark.parametrize("labels", [None, ["walk", "run", "rest"]])
+def test_names_of_added_classes_travel(settings: tn.heads.HeadSettings, labels: list[str] | None) -> None:
+    nano = converted(settings, labels=labels)
+    x, _ = samples(12, 7)
+    jumps = torch.full((12,), CLASSES)
+
+    def adds(device: tn.Device) -> None:
+        assert device.add_class("jump") == CLASSES
+        device.fit(x, ["jump"] * 12)
+
+    with opened(nano, 3) as devices:
+        strategy = HeadAveraging(nano)
+        assert strategy.labels == (labels or [""] * CLASSES)
+        grid = LocalGrid(
+            [
+                app(devices[0], adds, fitting(20, 1)),
+                app(devices[1], fitting(20, 2), lambda device: device.fit(x, ["jump"] * 12)),
+                app(devices[2], fitting(20, 3), fitting(20, 4)),
+            ]
+        )
+        result = strategy.start(grid, strategy.initial_arrays(), num_rounds=2)
+        names = (*(labels or [""] * CLASSES), "jump")
+        assert strategy.labels == list(names)
+        assert [device.labels for device in devices] == [names] * 3
+        parts = [(x, jumps), (x, jumps), *(samples(20, seed) for seed in range(1, 5))]
+        assert head_state(result.arrays) == learnt(nano, *parts, classes=CLASSES + 1)
+        later = HeadAveraging(nano, min_train_nodes=1, min_available_nodes=1, fraction_evaluate=0.0)
+        with opened(nano, 1) as (late,):
+            # Another server that starts from the arrays knows the names, too.
+            later.start(LocalGrid([app(late, fitting(5, 5))]), result.arrays, num_rounds=1)
+            assert late.labels == names
+        assert later.labels == list(names)
+
+
+def naming(name: str, seed: int) -> Learn:
+    """Adds a class and learns it."""
+
+    def learn(device: tn.Device) -> None:
+        device.add_class(name)
+        device.fit(samples(8, seed)[0], [name] * 8)
+
+    return learn
+
+
+def named(seed: int) -> tuple[Tensor, Tensor]:
+    return samples(8, seed)[0], torch.full((8,), CLASSES)
+
+
+def test_one_class_by_two_names_is_refused() -> None:
+    nano = converted(tn.heads.LDA(capacity=5))
+    strategy = HeadAveraging(nano, fraction_evaluate=0.0)
+    before = (strategy.head.state(), strategy.labels)
+    with opened(nano, 2) as (jumper, swimmer):
+        grid = LocalGrid(
+            [
+                app(jumper, naming("jump", 1), fitting(10, 3), fitting(10, 5)),
+                app(swimmer, naming("swim", 2), fitting(10, 4)),
+            ]
+        )
+        with pytest.raises(tn.HeadError, match="class 3 is 'jump' to node 1 and 'swim' to node 2: agree"):
+            strategy.start(grid, strategy.initial_arrays(), num_rounds=1)
+        assert (strategy.head.state(), strategy.labels) == before
+        swimmer.reset()
+        result = strategy.start(grid, strategy.initial_arrays(), num_rounds=1)
+        # What one has learnt in the round that was refused is not lost; the other was reset.
+        expected = learnt(nano, named(1), samples(10, 3), samples(10, 4), classes=4)
+        assert head_state(result.arrays) == expected
+        assert strategy.labels == ["", "", "", "jump"]
+
+        swimmer.reset()
+        swimmer.add_class("swim")
+        held = swimmer.head_state()
+        both = LocalGrid([app(swimmer), app(swimmer)])
+        with pytest.raises(
+            tn.HeadError, match=r"class 3 is 'jump' to the server and 'swim' to the device.*reset"
+        ):
+            strategy.start(both, result.arrays, num_rounds=1)
+        assert (swimmer.head_state(), swimmer.labels[3]) == (held, "swim")
+
+
+@pytest.mark.parametrize("settings", SUMS)
+@pytest.mark.parametrize("evaluate", [0.0, 1.0])
+def test_what_lost_answers_held_is_not_lost(settings: tn.heads.HeadSettings, evaluate: float) -> None:
+    """Of four rounds, the first device's answers to the first and the second one are lost."""
+    nano = converted(settings)
+    head = nano.head
+    assert head is not None
+    start = samples(30, 0)
+    head.load(learnt(nano, start))
+    with opened(nano, 2) as (first, second):
+        evaluated: list[bytes] = []
+        apps = [
+            app(first, *(fitting(10, seed) for seed in (1, 2, 3, 4)), evaluated=evaluated),
+            app(second, *(fitting(10, seed) for seed in (5, 6, 7, 8))),
+        ]
+        grid = LosingGrid(apps)
+        strategy = HeadAveraging(nano, fraction_evaluate=evaluate)
+        result = strategy.start(grid, strategy.initial_arrays(), num_rounds=4)
+        parts = {seed: samples(10, seed) for seed in range(1, 9)}
+        assert grid.lost == 2
+        assert head_state(result.arrays) == learnt(nano, start, *parts.values())
+        if evaluate:
+            had = [(1, 5), (1, 2, 5, 6), (1, 2, 3, 5, 6, 7), tuple(parts)]
+            # Evaluated with its own, which the server did not have yet.
+            assert evaluated == [learnt(nano, start, *(parts[seed] for seed in seeds)) for seeds in had]
+            assert first.head_state() == head_state(result.arrays)
+
+
+@pytest.mark.parametrize("settings", SUMS)
+def test_what_was_learnt_outside_of_rounds_is_not_overwritten(settings: tn.heads.HeadSettings) -> None:
+    nano = converted(settings)
+    strategy = HeadAveraging(nano, min_train_nodes=1, fraction_evaluate=0.0, min_available_nodes=2)
+
+    def forgets_and_learns(device: tn.Device) -> None:
+        device.forget(0)
+        # More of that class than it forgot: the sums alone look as if they had grown.
+        device.fit(*samples(200, 9))
+
+    for changes in (fitting(1, 9), forgets_and_learns):
+        with opened(nano, 2) as (own, other):
+            apps = [
+                app(own, fitting(5, 1), fitting(5, 3)),
+                app(other, fitting(5, 2), fitting(5, 4), fitting(5, 5)),
+            ]
+            grid = LocalGrid(apps)
+            arrays = HeadAveraging(nano).initial_arrays()
+            first = strategy.start(grid, arrays, num_rounds=1)
+            changes(own)
+            held = own.head_state()
+            second = strategy.start(grid, first.arrays, num_rounds=1)
+            assert own.head_state() == held
+            expected = learnt(nano, *(samples(5, seed) for seed in (1, 2, 4)))
+            assert head_state(second.arrays) == expected
+            own.reset()
+            third = strategy.start(grid, second.arrays, num_rounds=1)
+            expected = learnt(nano, *(samples(5, seed) for seed in (1, 2, 3, 4, 5)))
+            assert head_state(third.arrays) == expected
+
+
+def test_sums_learnt_alone_or_for_another_server_are_refused_unless_overwritten() -> None:
+    nano = converted(tn.heads.LDA())
+    alone = {"min_train_nodes": 1, "min_available_nodes": 1, "fraction_evaluate": 0.0}
+    strategy = HeadAveraging(nano, **alone)
+    refused = (
+        r"(?s)none of 1 nodes learnt.*HeadError: the device holds sums.*Reset the device.*overwrite=True"
+    )
+    with opened(nano, 1) as (device,):
+        device.fit(*samples(5, 1))
+        held = device.head_state()
+        with pytest.raises(tn.HeadError, match=refused):
+            strategy.start(LocalGrid([app(device)]), strategy.initial_arrays(), num_rounds=1)
+        assert device.head_state() == held
+        # As the error says: into the server's start, before the first round.
+        head = nano.head
+        assert isinstance(head, tn.LdaHead)
+        head.merge(held)
+        head.commit()
+        device.reset()
+        strategy = HeadAveraging(nano, **alone)
+        arrays = strategy.initial_arrays()
+        result = strategy.start(LocalGrid([app(device, fitting(5, 2))]), arrays, num_rounds=1)
+        # Another run, server and process: its arrays say that the device's answer is in them.
+        again = HeadAveraging(nano, **alone)
+        result = again.start(LocalGrid([app(device, fitting(5, 3))]), result.arrays, num_rounds=1)
+        assert head_state(result.arrays) == learnt(nano, *(samples(5, seed) for seed in (1, 2, 3)))
+        # Arrays from before that answer, and arrays that do not say: it may be in them, or not.
+        for start in (arrays, head_arrays(strategy.head.state())):
+            with pytest.raises(tn.HeadError, match=refused):
+                again.start(LocalGrid([app(device)]), start, num_rounds=1)
+        overwriting = client_app(
+            lambda context: nullcontext(device), lambda device, context: 0, overwrite=True
+        )
+        result = again.start(LocalGrid([overwriting]), arrays, num_rounds=1)
+        assert head_state(result.arrays) == device.head_state() == learnt(nano, samples(5, 1))
+
+
+def missing(context: Context) -> tn.Device:
+    raise tn.ConnectionFailed("no such port")
+
+
+def test_an_older_head_of_the_server_has_nothing_of_its_own() -> None:
+    """A device that evaluated, then missed a round, is known by another run, whose context is another."""
+    nano = converted(tn.heads.LDA())
+    with opened(nano, 2) as (first, second):
+        apps = [app(first, fitting(5, 1), fitting(5, 4)), app(second, *(fitting(5, k) for k in (2, 3, 5)))]
+        strategy = HeadAveraging(nano, min_train_nodes=1)
+        one = strategy.start(LocalGrid(apps), strategy.initial_arrays(), num_rounds=1)
+        absent = client_app(missing, lambda device, context: 1)
+        two = strategy.start(LocalGrid([absent, apps[1]]), one.arrays, num_rounds=1)
+        assert first.head_state() == head_state(one.arrays) != head_state(two.arrays)
+        three = strategy.start(LocalGrid(apps), two.arrays, num_rounds=1)
+    assert head_state(three.arrays) == learnt(nano, *(samples(5, seed) for seed in range(1, 6)))
+
+
+def test_what_was_learnt_after_a_lost_answer_is_not_taken_for_it() -> None:
+    nano = converted(tn.heads.LDA())
+    with opened(nano, 2) as (first, second):
+        grid = LosingGrid([app(first, fitting(5, 1)), app(second, fitting(5, 2), fitting(5, 3))])
+        strategy = HeadAveraging(nano, min_train_nodes=1, fraction_evaluate=0.0)
+        result = strategy.start(grid, strategy.initial_arrays(), num_rounds=1)
+        first.fit(*samples(5, 4))
+        held = first.head_state()
+        result = strategy.start(grid, result.arrays, num_rounds=1)
+        assert head_state(result.arrays) == learnt(nano, samples(5, 2), samples(5, 3))
+        assert first.head_state() == held
+
+
+def test_a_server_that_goes_back_takes_in_what_it_lacks_or_is_refused() -> None:
+    nano = converted(tn.heads.LDA())
+    with opened(nano, 2) as (first, second):
+        apps = [
+            app(first, *(fitting(5, seed) for seed in (1, 2, 3))),
+            app(second, *(fitting(5, seed) for seed in (4, 5, 6))),
+        ]
+        strategy = HeadAveraging(nano, min_train_nodes=1, fraction_evaluate=0.0)
+        grid = LocalGrid(apps)
+        start = strategy.initial_arrays()
+        one = strategy.start(grid, start, num_rounds=1)
+        # Sums that subtraction alone would not tell from some that hold what the devices have learnt.
+        xs, ys = zip(samples(300, 9), samples(5, 1), samples(5, 4), strict=True)
+        others = torch.cat(xs), torch.cat(ys)
+        bare = head_arrays(learnt(nano, others))
+        refused = r"(?s)none of 2 nodes learnt.*the device holds sums"
+        with pytest.raises(tn.HeadError, match=refused):
+            strategy.start(grid, bare, num_rounds=1)
+        strategy.start(grid, one.arrays, num_rounds=1)
+        # As if the second round had ended before its head was written down.
+        result = strategy.start(grid, one.arrays, num_rounds=1)
+        assert head_state(result.arrays) == learnt(nano, *(samples(5, seed) for seed in range(1, 7)))
+        held = first.head_state(), second.head_state()
+        # The devices' first answers are not in the start, nor in what others made of it.
+        absent = client_app(missing, lambda device, context: 1)
+        with opened(nano, 1) as (other,):
+            alone = LocalGrid([absent, absent, app(other, lambda device: device.fit(*others))])
+            fork = strategy.start(alone, start, num_rounds=1)
+        for arrays in (start, fork.arrays):
+            with pytest.raises(tn.HeadError, match=refused):
+                strategy.start(grid, arrays, num_rounds=1)
+        assert (first.head_state(), second.head_state()) == held
+
+
+def test_what_was_learnt_before_learning_failed_goes_out_later() -> None:
+    nano = converted(tn.heads.LDA())
+
+    def fails(device: tn.Device) -> None:
+        device.fit(*samples(5, 1))
+        raise OSError("no more samples")
+
+    with opened(nano, 2) as (failing, other):
+        apps = [app(failing, fails, fitting(5, 2)), app(other, fitting(5, 3), fitting(5, 4))]
+        strategy = HeadAveraging(nano, min_train_nodes=1)
+        result = strategy.start(LocalGrid(apps), strategy.initial_arrays(), num_rounds=2)
+    assert head_state(result.arrays) == learnt(nano, *(samples(5, seed) for seed in (1, 2, 3, 4)))
+
+
+def test_a_node_that_sends_less_than_it_got_is_named_and_nothing_is_lost() -> None:
+    nano = converted(tn.heads.Prototype())
+    with opened(nano, 2) as (good, bad):
+        apps = [
+            app(good, fitting(5, 1), fitting(5, 2), fitting(5, 3)),
+            app(bad, fitting(5, 4), lambda device: device.forget(1), fitting(5, 5)),
+        ]
+        strategy, grid = HeadAveraging(nano), LocalGrid(apps)
+        with pytest.raises(
+            tn.HeadError, match="node 2 sent no head that learnt on from the server's, forgetting nothing"
+        ):
+            strategy.start(grid, strategy.initial_arrays(), num_rounds=2)
+        kept = learnt(nano, samples(5, 1), samples(5, 4))
+        assert strategy.head.state() == kept
+        bad.reset()
+        result = strategy.start(grid, strategy.initial_arrays(), num_rounds=1)
+        assert head_state(result.arrays) == learnt(nano, *(samples(5, seed) for seed in range(1, 6)))
 
 
 def test_wrong_use_is_refused() -> None:

@@ -40,6 +40,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
     /// The answer; after a failure everything is as before.
     pub fn respond(&mut self, request: Request<'_>) -> Result<Response<'_>, Failure> {
         match request {
+            Request::Begin => Ok(Response::Done),
             Request::Info => Ok(self.info()),
             Request::Predict { input } => self.predict(input),
             Request::Features { input } => {
@@ -97,6 +98,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
             settings: self.settings,
             saved: self.storage.newest(),
             restored: self.restored,
+            target: learner.map(|learner| learner.head.target(0).into()),
         }
     }
 
@@ -116,7 +118,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
         let (mut exclusive, mut scale) = (true, self.model.image().output(0).scale);
         let logits = match &mut self.learner {
             Some(learner) => {
-                (exclusive, scale) = (learner.head.check(Target::Class(0)).is_ok(), learner.head.logit_scale());
+                (exclusive, scale) = (matches!(learner.head.target(0), Target::Class(_)), learner.head.logit_scale());
                 learner.head.logits(output)?
             }
             None => &[],
@@ -134,7 +136,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
         let known = confidence.is_none_or(|confidence| confidence >= self.settings.rejection);
         let logits = start(logits.as_bytes(), self.frame);
         let output = start(output.as_bytes(), self.frame - logits.len());
-        Ok(Response::Prediction { class, confidence, known, ticks, logits, output })
+        Ok(Response::Prediction { class, confidence, known, ticks, logit_scale: scale, logits, output })
     }
 
     fn profile(&mut self, input: &[u8]) -> Result<Response<'_>, Failure> {

@@ -20,6 +20,8 @@ pub enum Failure {
         /// The model of the device.
         model_id: u32,
     },
+    /// The request is of another session: the device has restarted, or another PC has begun one.
+    Session,
     /// The frame is damaged, or no request.
     Frame,
     /// The frame is longer than any request.

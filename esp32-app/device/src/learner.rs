@@ -10,6 +10,7 @@ use crate::device::Device;
 use crate::failure::Failure;
 use crate::message::{Class, Label, Response};
 use crate::names::{self, Name};
+use crate::saving::exchange_settings;
 
 /// A head with all that belongs to it.
 pub(crate) struct Learner<'a, H> {
@@ -39,7 +40,7 @@ pub(crate) enum Undo {
     Sample { position: RingPosition, full: bool },
     /// The head's state is the spare one; the ring, if it was cleared, held this.
     Head { position: Option<RingPosition> },
-    /// The spare one, and its names too.
+    /// The spare one, and its names and settings too.
     Record,
 }
 
@@ -67,7 +68,8 @@ impl<'a, H: Head<'a>> Learner<'a, H> {
         Ok(target)
     }
 
-    /// The state as it is now becomes the spare one; what `act` does to the head can then be taken back.
+    /// The state as it is now becomes the spare one; what `act` does to the head can then be taken back. It is checked before that it will
+    /// not be refused: what could be taken back until then no longer can.
     fn change<T>(
         &mut self,
         act: impl FnOnce(&mut H, Option<&mut Samples<'a>>) -> Result<T, nano_core::Error>,
@@ -83,10 +85,6 @@ impl<'a, H: Head<'a>> Learner<'a, H> {
 }
 
 impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
-    fn learner(&mut self) -> Result<&mut Learner<'a, H>, Failure> {
-        self.learner.as_mut().ok_or(Failure::NoHead)
-    }
-
     pub fn learn(&mut self, label: Label<'_>, input: &[u8]) -> Result<Response<'_>, Failure> {
         let target = self.learner.as_ref().ok_or(Failure::NoHead)?.target(self.model.image(), label)?;
         let mut ticks = self.run(input)?;
@@ -134,14 +132,17 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
     pub fn commit(&mut self) -> Result<Response<'_>, Failure> {
         let learner = self.learner.as_mut().ok_or(Failure::NoHead)?;
         let start = (self.counter)();
-        learner.change(|head, _| head.commit())?;
+        learner.change(|head, _| {
+            head.commit();
+            Ok(())
+        })?;
         let ticks = (self.counter)() - start;
         self.changed();
         Ok(Response::Committed { ticks })
     }
 
     pub fn undo(&mut self) -> Result<Response<'_>, Failure> {
-        let learner = self.learner()?;
+        let learner = self.learner.as_mut().ok_or(Failure::NoHead)?;
         let Learner { head, samples, names, spare, .. } = learner;
         let length = head.state().len();
         let (state, rest) = spare.split_at_mut(length);
@@ -160,8 +161,10 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
             }
             Undo::Record => {
                 head.exchange(state)?;
-                let names = names.as_flattened_mut();
-                names.swap_with_slice(&mut rest[..names.len()]);
+                if let Some((saved, settings)) = rest.split_last_chunk_mut() {
+                    names.as_flattened_mut().swap_with_slice(saved);
+                    self.settings = exchange_settings(self.settings, settings);
+                }
             }
         }
         learner.undo = None;
@@ -177,6 +180,10 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
         if names::find(self.model.image(), learner.names, learner.head.classes(), name).is_some() {
             return Err(Failure::NameTaken);
         }
+        learner.head.check_growth()?;
+        if learner.head.classes() == learner.names.len() {
+            return Err(Failure::Full { capacity: learner.names.len() as u32 });
+        }
         let class = learner.change(|head, _| head.add_class())?;
         learner.names[class] = stored;
         self.changed();
@@ -186,6 +193,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
     pub fn forget(&mut self, class: Class<'_>) -> Result<Response<'_>, Failure> {
         let learner = self.learner.as_mut().ok_or(Failure::NoHead)?;
         let class = learner.class(self.model.image(), class)?;
+        learner.head.check_growth()?;
         learner.change(|head, _| head.forget(class))?;
         self.changed();
         Ok(Response::Done)

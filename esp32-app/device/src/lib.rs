@@ -19,6 +19,7 @@ mod storage;
 pub use flash::{MemoryFlash, Missing, NoFlash};
 pub use message::{
     Block, Class, Failure, Label, PROTOCOL, Request, RequestHeader, Response, ResponseHeader, Settings, Stats,
+    TargetKind,
 };
 pub use session::{Options, Session};
 pub use sizes::Sizes;

@@ -4,6 +4,7 @@
 //! parts of at most [`Response::Info`]'s `frame_length` bytes: inputs by [`Request::Input`], everything else by [`Request::Read`] and
 //! [`Request::WriteHead`].
 
+use nano_core::train::Target;
 use serde::{Deserialize, Serialize};
 
 pub use crate::failure::Failure;
@@ -21,14 +22,16 @@ pub struct RequestHeader {
     /// Comes back with the response. The same request with the same number, sent again because no answer arrived, is not
     /// executed again: the answer is repeated. 0: not numbered, always executed, as is [`Request::Info`].
     pub sequence: u16,
+    /// The session that [`Request::Begin`] began; in another one, as after a restart of the device, it refuses. 0: in any.
+    pub session: u16,
     /// The model this is meant for; a device with another one refuses.
     pub model_id: Option<u32>,
 }
 
 impl Default for RequestHeader {
-    /// Not numbered, for any model.
+    /// Not numbered, in any session, for any model.
     fn default() -> Self {
-        RequestHeader { protocol: PROTOCOL, sequence: 0, model_id: None }
+        RequestHeader { protocol: PROTOCOL, sequence: 0, session: 0, model_id: None }
     }
 }
 
@@ -45,6 +48,8 @@ pub struct ResponseHeader {
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Request<'a> {
+    /// From here on the session is that of this request's header. It is 0 when the device starts.
+    Begin,
     /// What model is this, and how is it set?
     Info,
     /// Run the model on one input, and the head on its features.
@@ -154,6 +159,27 @@ pub enum Label<'a> {
     Value(i32),
 }
 
+/// Which [`Label`] a head learns from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TargetKind {
+    /// [`Label::Class`].
+    Class,
+    /// [`Label::Bits`].
+    Bits,
+    /// [`Label::Value`].
+    Value,
+}
+
+impl From<Target> for TargetKind {
+    fn from(target: Target) -> Self {
+        match target {
+            Target::Class(_) => TargetKind::Class,
+            Target::Labels(_) => TargetKind::Bits,
+            Target::Value(_) => TargetKind::Value,
+        }
+    }
+}
+
 /// A class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Class<'a> {
@@ -221,6 +247,8 @@ pub enum Response<'a> {
         saved: Result<u32, StorageError>,
         /// Whether the device started with a saved head.
         restored: bool,
+        /// What the head learns from, if there is one.
+        target: Option<TargetKind>,
     },
     /// To [`Request::Predict`]. Of long logits and outputs the first bytes: the rest is for [`Request::Read`].
     Prediction {
@@ -232,6 +260,8 @@ pub enum Response<'a> {
         known: bool,
         /// What the board's counter advanced during the run: instructions or cycles.
         ticks: u64,
+        /// Real step of one unit of a logit.
+        logit_scale: f32,
         /// The head's logits, i32; empty without one.
         logits: &'a [u8],
         /// The graph's output, int8; with a head: the features.
@@ -273,7 +303,7 @@ pub enum Response<'a> {
         /// What the board's counter advanced.
         ticks: u64,
     },
-    /// To [`Request::Undo`], [`Request::Forget`], [`Request::Reset`], [`Request::ReplaceHead`], [`Request::Configure`].
+    /// To [`Request::Begin`], [`Request::Undo`], [`Request::Forget`], [`Request::Reset`], [`Request::ReplaceHead`], [`Request::Configure`].
     Done,
     /// To [`Request::AddClass`].
     ClassAdded {
@@ -315,7 +345,7 @@ pub struct Stats {
     pub requests: u32,
     /// Requests that were refused.
     pub refused_requests: u32,
-    /// Frames that were no requests: damaged, too long, of another protocol version or for another model.
+    /// Frames that were no requests: damaged, too long, of another protocol version, of another session or for another model.
     pub refused_frames: u32,
     /// Requests that arrived again and were answered again.
     pub repeated: u32,

@@ -23,6 +23,11 @@ fn settings(bytes: [u8; SETTINGS]) -> Settings {
     Settings { rejection: word as u16, save_interval: (word >> 32) as u32 }
 }
 
+/// The saved settings, in whose place `own` are left.
+pub(crate) fn exchange_settings(own: Settings, saved: &mut [u8; SETTINGS]) -> Settings {
+    settings(core::mem::replace(saved, settings_bytes(own)))
+}
+
 impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
     /// Saves the head; the number of heads saved in this flash.
     pub fn save(&mut self, replace: bool) -> Result<u32, Failure> {
@@ -59,6 +64,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
 
     pub fn load(&mut self) -> Result<Response<'_>, Failure> {
         let learner = self.learner.as_mut().ok_or(Failure::NoHead)?;
+        // From here on only a flash that fails refuses; then there is nothing to undo.
         let count = self.storage.newest()?;
         (learner.staged, learner.undo) = (0, None);
         let Learner { head, names, spare, .. } = learner;
@@ -70,7 +76,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
         };
         head.exchange(state)?;
         names.as_flattened_mut().swap_with_slice(new_names);
-        self.settings = settings(*new_settings);
+        self.settings = exchange_settings(self.settings, new_settings);
         learner.undo = Some(Undo::Record);
         self.stats.changes = self.stats.changes.wrapping_add(1);
         self.unsaved = 0;

@@ -40,6 +40,8 @@ pub struct Session<'a, C, F, H = AnyHead<'a>> {
     send: &'a mut [u8],
     /// Number and checksum of the request that was answered last, and the length of the answer, which is in `send`.
     last: Option<(u16, u32, usize)>,
+    /// That of the latest [`Request::Begin`].
+    session: u16,
     /// What of the frame now arriving is in `receive`, and whether there was more.
     received: usize,
     overrun: bool,
@@ -124,7 +126,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Session<'a, C, F, H> {
             ran: false,
         };
         device.restore();
-        Ok(Session { device, receive, send, last: None, received: 0, overrun: false })
+        Ok(Session { device, receive, send, last: None, session: 0, received: 0, overrun: false })
     }
 
     /// The flash.
@@ -171,7 +173,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Session<'a, C, F, H> {
 
     /// What is answered to the frame that has arrived.
     fn answer(&mut self) -> Answer {
-        let Session { device, receive, send, last, received, overrun } = self;
+        let Session { device, receive, send, last, session: own, received, overrun } = self;
         if *overrun {
             return Answer::Refused(0, Failure::TooLong { limit: receive.len() as u32 });
         }
@@ -179,7 +181,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Session<'a, C, F, H> {
         if message.first() != Some(&PROTOCOL) {
             return Answer::Refused(0, Failure::Protocol { protocol: PROTOCOL });
         }
-        let Some((RequestHeader { sequence, model_id, .. }, request)) = frame::parse(message) else {
+        let Some((RequestHeader { sequence, session, model_id, .. }, request)) = frame::parse(message) else {
             return Answer::Refused(0, Failure::Frame);
         };
         let id = device.model.image().id();
@@ -189,6 +191,11 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Session<'a, C, F, H> {
         let Some((request, [])) = frame::parse::<Request<'_>>(request) else {
             return Answer::Refused(sequence, Failure::Frame);
         };
+        if request == Request::Begin {
+            *own = session;
+        } else if session != 0 && session != *own {
+            return Answer::Refused(sequence, Failure::Session);
+        }
         let checksum = CRC32.checksum(message);
         if let Some((number, before, length)) = *last
             && (number, before) == (sequence, checksum)

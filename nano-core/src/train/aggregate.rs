@@ -61,7 +61,8 @@ fn aggregate_from(start: &[u8], head: &mut AnyHead<'_>, updates: &[Update<'_>]) 
     for update in updates {
         head.merge(&learnt_since(start, update.state, &ranges)?)?;
     }
-    head.commit()
+    head.commit();
+    Ok(())
 }
 
 /// `state` without the sums that `start` had already.

@@ -2,6 +2,8 @@
 
 use super::loss::EXPONENTIALS;
 
+/// The logit of a class of which nothing is known.
+pub(super) const NO_LOGIT: i32 = i32::MIN;
 /// `round(2^22 * 256 * log2(e))`.
 const LOG2_E: u64 = 1_549_082_005;
 
@@ -9,7 +11,8 @@ const LOG2_E: u64 = 1_549_082_005;
 ///
 /// With `d_k = a_max - a_k`, `scale = m 2^e` (m the 24 bits of the float's mantissa) and `M = floor(m * round(2^22 * 256 * log2(e)) / 2^24)`:
 /// `u_k = min((d_k * M) >> -(e + 2), 32767)`, which is the distance base 2 in 1/256; `p_k = LUT[u_k & 255] >> (u_k >> 8)`, with
-/// `LUT[j] = round(2^15 * 2^(-j/256))`; the result is `floor(2^30 / sum p_k)`. No logits, or a scale that is no positive number: 32768.
+/// `LUT[j] = round(2^15 * 2^(-j/256))`; the result is `floor(2^30 / sum p_k)`. Logits of `i32::MIN` are of classes of which a head knows nothing: they
+/// count as 0, and if there are no others, so does the result. For a scale that is no positive number it is 32768.
 ///
 /// Bounds: `d_k < 2^32`, `M < 2^31`, at most 2^15 logits: the product fits 63 bits and the sum 31. Against real softmax it is off by less than 0.4 %:
 /// a step of u is 0.27 %, the table adds 0.002 %; what falls below 2^-15 counts as 0, for at most 3 % at 1000 classes.
@@ -21,8 +24,11 @@ const LOG2_E: u64 = 1_549_082_005;
 /// assert_eq!(confidence([0, 20].into_iter(), 0.1), 28856);
 /// ```
 pub fn confidence(logits: impl Iterator<Item = i32> + Clone, scale: f32) -> u16 {
-    let certain = 1 << 15;
-    let (Some(largest), true) = (logits.clone().max(), scale.is_finite() && scale > 0.0) else { return certain };
+    let logits = logits.filter(|&logit| logit != NO_LOGIT);
+    let Some(largest) = logits.clone().max() else { return 0 };
+    if !(scale.is_finite() && scale > 0.0) {
+        return 1 << 15;
+    }
     let (bits, stored) = (scale.to_bits() & 0x007f_ffff, scale.to_bits() >> 23);
     // Floats below 2^-126 have no leading one.
     let mantissa = u64::from(if stored == 0 { bits } else { bits | 1 << 23 });
@@ -65,12 +71,15 @@ mod tests {
 
     #[test]
     fn extremes_are_defined() {
-        let extreme = [i32::MIN, i32::MAX];
+        let extreme = [i32::MIN + 1, i32::MAX];
         for scale in [f32::MIN_POSITIVE / 8.0, f32::MIN_POSITIVE, 1e-20, 1.0, 1e20, f32::MAX] {
             let found = confidence(extreme.into_iter(), scale);
             assert_eq!(found, if scale < 1e-12 { 1 << 14 } else { 1 << 15 }, "scale {scale}");
         }
-        assert_eq!(confidence([].into_iter(), 1.0), 1 << 15);
+        assert_eq!(confidence([].into_iter(), 1.0), 0);
+        // However small a step is, a class that is not known takes nothing from one that is.
+        assert_eq!(confidence([i32::MIN, 3, i32::MIN].into_iter(), 1e-20), 1 << 15);
+        assert_eq!(confidence([i32::MIN; 3].into_iter(), 1.0), 0);
         assert_eq!(confidence([1, 2].into_iter(), f32::NAN), 1 << 15);
         assert_eq!(confidence(std::iter::repeat_n(0, 1 << 15), 1.0), 1);
     }

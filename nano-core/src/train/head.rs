@@ -160,10 +160,11 @@ pub trait Head<'a>: Sized {
     /// The target that [`Target::word`] made a word.
     fn target(&self, word: u32) -> Target;
 
-    /// Whether this head can learn from `target`.
+    /// Whether this head can learn from `target` now.
     ///
     /// # Errors
-    /// [`Error::Label`] for a class that it does not have, [`Error::Unsupported`] for a target of another kind.
+    /// [`Error::Label`] for a class that it does not have, [`Error::Unsupported`] for a target of another kind, [`Error::Full`] if its
+    /// sums can hold no more.
     fn check(&self, target: Target) -> Result<(), Error>;
 
     /// Whether there are as many features as this head has.
@@ -177,7 +178,7 @@ pub trait Head<'a>: Sized {
     /// Learns from one sample.
     ///
     /// # Errors
-    /// [`Error::Length`], those of [`Head::check`], or [`Error::Full`].
+    /// [`Error::Length`], or those of [`Head::check`].
     fn learn(&mut self, features: &[i8], target: Target) -> Result<(), Error>;
 
     /// Takes back, exactly, what [`Head::learn`] learnt from one sample.
@@ -204,11 +205,14 @@ pub trait Head<'a>: Sized {
     }
 
     /// Makes all that was learnt count in the logits; nothing to do where it does at once.
+    fn commit(&mut self) {}
+
+    /// Whether classes can be added and forgotten.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] if there is too little to go by.
-    fn commit(&mut self) -> Result<(), Error> {
-        Ok(())
+    /// [`Error::Unsupported`].
+    fn check_growth(&self) -> Result<(), Error> {
+        Err(Error::Unsupported { trainer: Self::NAME, request: "add or forget a class" })
     }
 
     /// Adds a class, of which nothing is known yet, and gives its index.
@@ -216,7 +220,7 @@ pub trait Head<'a>: Sized {
     /// # Errors
     /// [`Error::Full`] if the memory has no more room, [`Error::Unsupported`] if this trainer cannot.
     fn add_class(&mut self) -> Result<usize, Error> {
-        Err(Error::Unsupported { trainer: Self::NAME, request: "add a class" })
+        self.check_growth().map(|()| self.classes())
     }
 
     /// Forgets all that was learnt of a class; it keeps its index.
@@ -225,7 +229,7 @@ pub trait Head<'a>: Sized {
     /// [`Error::Label`], [`Error::Unsupported`] if this trainer cannot.
     fn forget(&mut self, class: usize) -> Result<(), Error> {
         let _ = class;
-        Err(Error::Unsupported { trainer: Self::NAME, request: "forget a class" })
+        self.check_growth()
     }
 
     /// Adds what another head of this image has learnt, given its state: afterwards this one has learnt all samples of both.
@@ -351,8 +355,12 @@ impl<'a> Head<'a> for AnyHead<'a> {
         inner!(self, head => Head::train(head, ring, epochs))
     }
 
-    fn commit(&mut self) -> Result<(), Error> {
-        inner!(self, head => Head::commit(head))
+    fn commit(&mut self) {
+        inner!(self, head => Head::commit(head));
+    }
+
+    fn check_growth(&self) -> Result<(), Error> {
+        inner!(self, head => Head::check_growth(head))
     }
 
     fn add_class(&mut self) -> Result<usize, Error> {

@@ -37,6 +37,7 @@
 
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::confidence::NO_LOGIT;
 use super::solve::{self, Scratch, Settings};
 use crate::Error;
 use crate::image::{HeadRecord, Image};
@@ -50,8 +51,6 @@ const LARGEST_PRODUCT: i64 = 255 * 255;
 pub(super) const LARGEST_WEIGHT_BITS: u32 = 25;
 const LARGEST_WEIGHT: u16 = 1 << 14;
 const LARGEST_BIAS: u32 = 1 << 30;
-/// The bias, and the logit, of a class of which nothing is known.
-pub(super) const NO_LOGIT: i32 = i32::MIN;
 const EXPONENTS: core::ops::RangeInclusive<i32> = -16..=80;
 const LARGEST_SWEEPS: i32 = 1000;
 
@@ -325,14 +324,17 @@ impl<'a> Head<'a> for LdaHead<'a> {
     }
 
     fn check(&self, target: Target) -> Result<(), Error> {
-        target.class(self.classes(), Self::NAME).map(|_| ())
+        target.class(self.classes(), Self::NAME)?;
+        let counts = &self.state[PREFIX..][..self.record.classes as usize];
+        if self.state[RETIRED] + counts.iter().sum::<u32>() == LARGEST_SAMPLES {
+            return Err(Error::Full { name: "samples", capacity: LARGEST_SAMPLES as usize });
+        }
+        Ok(())
     }
 
     fn learn(&mut self, features: &[i8], target: Target) -> Result<(), Error> {
+        self.check(target)?;
         let class = self.check_sample(features, target)?;
-        if self.parts().samples() == LARGEST_SAMPLES {
-            return Err(Error::Full { name: "samples", capacity: LARGEST_SAMPLES as usize });
-        }
         self.add(features, class, 1);
         Ok(())
     }
@@ -351,7 +353,7 @@ impl<'a> Head<'a> for LdaHead<'a> {
         Ok(())
     }
 
-    fn commit(&mut self) -> Result<(), Error> {
+    fn commit(&mut self) {
         let [_, ratio, sweeps, ..] = self.record.constants;
         let (classes, features) = (self.record.classes as usize, self.features());
         let mut scratch = Scratch::new(self.scratch, classes, features);
@@ -362,6 +364,9 @@ impl<'a> Head<'a> for LdaHead<'a> {
         let settings = Settings { shrinkage, sweeps: sweeps as u32 };
         let exponent = solve::solve(&mut parts, &mut scratch, &settings);
         (parts.prefix[EXPONENT], parts.prefix[FREEDOM]) = (exponent as u32, freedom);
+    }
+
+    fn check_growth(&self) -> Result<(), Error> {
         Ok(())
     }
 

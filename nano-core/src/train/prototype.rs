@@ -9,6 +9,7 @@
 
 use zerocopy::IntoBytes;
 
+use super::confidence::NO_LOGIT;
 use crate::Error;
 use crate::image::{HeadRecord, Image};
 use crate::train::{Head, HeadSizes, Target};
@@ -16,8 +17,6 @@ use crate::train::{Head, HeadSizes, Target};
 const LARGEST_FEATURES: usize = 512;
 const LARGEST_CLASSES: u32 = 1 << 12;
 const LARGEST_SAMPLES: u32 = 1 << 16;
-/// The logit of a class of which nothing is known.
-const NO_LOGIT: i32 = i32::MIN;
 
 /// A classifier by the nearest class mean in RAM; arithmetic and bounds: the module's text.
 ///
@@ -166,14 +165,16 @@ impl<'a> Head<'a> for PrototypeHead<'a> {
     }
 
     fn check(&self, target: Target) -> Result<(), Error> {
-        target.class(self.classes(), Self::NAME).map(|_| ())
+        let class = target.class(self.classes(), Self::NAME)?;
+        if self.state[1 + class] == LARGEST_SAMPLES {
+            return Err(Error::Full { name: "samples of a class", capacity: LARGEST_SAMPLES as usize });
+        }
+        Ok(())
     }
 
     fn learn(&mut self, features: &[i8], target: Target) -> Result<(), Error> {
+        self.check(target)?;
         let class = self.check_sample(features, target)?;
-        if self.parts().0[class] == LARGEST_SAMPLES {
-            return Err(Error::Full { name: "samples of a class", capacity: LARGEST_SAMPLES as usize });
-        }
         self.add(features, class, 1);
         Ok(())
     }
@@ -189,6 +190,10 @@ impl<'a> Head<'a> for PrototypeHead<'a> {
             self.add(features, class, 1);
             return Err(never);
         }
+        Ok(())
+    }
+
+    fn check_growth(&self) -> Result<(), Error> {
         Ok(())
     }
 

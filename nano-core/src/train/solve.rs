@@ -1,6 +1,7 @@
 //! The fixed-point solution of [`LdaHead`](super::LdaHead)'s equations; arithmetic and bounds are in the text of `lda.rs`.
 
-use super::lda::{LARGEST_WEIGHT_BITS, NO_LOGIT, Parts};
+use super::confidence::NO_LOGIT;
+use super::lda::{LARGEST_WEIGHT_BITS, Parts};
 
 /// Fraction bits of a mean.
 const MEAN: u32 = 22;

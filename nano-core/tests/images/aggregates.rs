@@ -85,13 +85,13 @@ fn sums_of_all_are_those_of_one_that_learnt_all() {
                     let shared = random.clone();
                     head.load(&start).unwrap();
                     learn(head, &mut random, 7 * device);
-                    head.commit().unwrap();
+                    head.commit();
                     states.push(head.state().to_vec());
                     head.load(&union).unwrap();
                     learn(head, &mut shared.clone(), 7 * device);
                     union = head.state().to_vec();
                 }
-                head.commit().unwrap();
+                head.commit();
                 union = head.state().to_vec();
                 for turn in 0..5 {
                     states.rotate_left(turn);

@@ -217,7 +217,7 @@ fn sums_at_their_bounds_do_not_overflow() {
                 }
                 let full = head.learn(&ends[0], Target::Class(0));
                 assert!(matches!(full, Err(Error::Full { .. })), "{full:?}");
-                head.commit().unwrap();
+                head.commit();
                 for features in &ends {
                     head.logits(features).unwrap();
                 }
@@ -225,7 +225,7 @@ fn sums_at_their_bounds_do_not_overflow() {
                 assert!(matches!(head.merge(&state), Err(Error::Full { .. })));
                 head.load(&state).unwrap();
                 head.forget(0).unwrap();
-                head.commit().unwrap();
+                head.commit();
                 assert_eq!(head.predict(&ends[0]).unwrap(), 1);
             });
         }
@@ -267,7 +267,7 @@ fn solve_nonsense<const FEATURES: usize>(seed: u64, most_of_a_class: i32) {
         head.load(&state).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         let features = core::array::from_fn::<i8, FEATURES, _>(|_| random.choice([-128, 127]).unwrap());
         head.logits(&features).unwrap();
-        head.commit().unwrap();
+        head.commit();
         head.logits(&features).unwrap();
         let after = head.state().to_vec();
         head.load(&after).unwrap_or_else(|error| panic!("seed {seed}, after: {error}"));

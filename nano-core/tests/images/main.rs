@@ -6,6 +6,7 @@ mod checks;
 mod heads;
 mod layers;
 mod mutations;
+mod overflow;
 mod parameters;
 mod runs;
 mod writing;

@@ -8,6 +8,7 @@ use numpy::{IntoPyArray, PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2,
 use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
+use torch_nano_device::TargetKind;
 
 use crate::model::Aligned;
 use crate::refuse;
@@ -43,6 +44,15 @@ impl Head {
 
 /// Weights, biases and number of positions of one of several layers.
 type RealLayer<'py> = (Bound<'py, PyArray2<f32>>, Bound<'py, PyArray1<f32>>, usize);
+
+/// The word for what a head learns from.
+pub(crate) fn target_name(kind: TargetKind) -> &'static str {
+    match kind {
+        TargetKind::Class => "class",
+        TargetKind::Bits => "labels",
+        TargetKind::Value => "value",
+    }
+}
 
 /// A target as Python gives it, of the kind that `head` learns from.
 fn target(head: &AnyHead<'_>, value: i64) -> PyResult<Target> {
@@ -81,13 +91,7 @@ impl Head {
     /// What it learns from: `class`, `labels` or `value`.
     #[getter]
     fn target(&mut self) -> PyResult<&'static str> {
-        self.with(|head| {
-            Ok(match head.target(0) {
-                Target::Class(_) => "class",
-                Target::Labels(_) => "labels",
-                Target::Value(_) => "value",
-            })
-        })
+        self.with(|head| Ok(target_name(head.target(0).into())))
     }
 
     /// Number of classes at present.
@@ -206,7 +210,10 @@ impl Head {
 
     /// Makes all that was learnt count.
     fn commit(&mut self) -> PyResult<()> {
-        self.with(|head| head.commit())
+        self.with(|head| {
+            head.commit();
+            Ok(())
+        })
     }
 
     /// Adds a class and gives its index.

@@ -8,6 +8,7 @@ use torch_nano_device::{
     frame,
 };
 
+use crate::head::target_name;
 use crate::refuse;
 
 /// The fields that requests have.
@@ -46,24 +47,26 @@ impl<'p, 'py> Fields<'p, 'py> {
 
 /// A request as a frame, its end byte included. `kind` is the message's name in lower case, words joined by underscores; the keywords are
 /// its fields. A class is `class_index` or `name`; what is right for an input is `label` (a class), `name`, `bits` or `value`. `sequence` (0: not
-/// numbered) and `model_id` (None: any) make the header.
+/// numbered), `session` (0: any) and `model_id` (None: any) make the header.
 ///
-/// The fields: predict, features, profile: input. input, write_head: offset, bytes. learn: input and what is right. train: epochs.
+/// The fields: predict, features, profile: input. input, write_head: offset, bytes. learn: input and what is right. train: first_epoch, epochs.
 /// add_class: name. forget: class_index or name. class_name: class_index. save: replace. read: block ("output", "logits", "layers",
-/// "head"), offset. replace_head: checksum (of the state: :func:`crc32`). configure: rejection, save_interval. info, commit, undo,
+/// "head"), offset. replace_head: checksum (of the state: :func:`crc32`). configure: rejection, save_interval. begin, info, commit, undo,
 /// reset, load, stats: none.
 #[pyfunction]
-#[pyo3(signature = (kind, *, sequence = 0, model_id = None, **fields))]
+#[pyo3(signature = (kind, *, sequence = 0, session = 0, model_id = None, **fields))]
 pub(crate) fn encode_request<'py>(
     py: Python<'py>,
     kind: &str,
     sequence: u16,
+    session: u16,
     model_id: Option<u32>,
     fields: Option<&Bound<'py, PyDict>>,
 ) -> PyResult<Bound<'py, PyBytes>> {
     let mut fields = Fields { fields, taken: 0 };
     let (mut bytes, mut name) = (Vec::new(), String::new());
     let request = match kind {
+        "begin" => Request::Begin,
         "info" => Request::Info,
         "predict" | "features" | "profile" => {
             bytes = fields.bytes("input")?;
@@ -131,7 +134,7 @@ pub(crate) fn encode_request<'py>(
         _ => return Err(PyValueError::new_err(format!("no request {kind:?}"))),
     };
     fields.end(kind)?;
-    let header = RequestHeader { protocol: PROTOCOL, sequence, model_id };
+    let header = RequestHeader { protocol: PROTOCOL, sequence, session, model_id };
     let mut buffer = vec![0; frame::length(bytes.len() + name.len())];
     let bytes =
         frame::encode(&header, &request, &mut buffer).ok_or_else(|| refuse("the request does not fit a frame"))?;
@@ -173,6 +176,7 @@ pub(crate) fn decode_response<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bo
             settings,
             saved,
             restored,
+            target,
         } => {
             set!(protocol: header.protocol, model_id: model_id, name: name);
             set!(input_length: input_length, output_length: output_length, layers: layers);
@@ -180,11 +184,12 @@ pub(crate) fn decode_response<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bo
             set!(ring_capacity: ring_capacity, arena_length: arena_length, frame_length: frame_length);
             set!(rejection: settings.rejection, save_interval: settings.save_interval);
             set!(saved: saved.ok(), saved_reason: saved.err().map(storage_reason), restored: restored);
+            set!(target: target.map(target_name));
             "info"
         }
-        Response::Prediction { class, confidence, known, ticks, logits, output } => {
+        Response::Prediction { class, confidence, known, ticks, logit_scale, logits, output } => {
             set!(class: class, confidence: confidence, known: known, ticks: ticks);
-            set!(logits: tensor(logits), output: tensor(output));
+            set!(logit_scale: logit_scale, logits: tensor(logits), output: tensor(output));
             "prediction"
         }
         Response::Features { ticks, output } => {
@@ -264,6 +269,7 @@ fn reason(failure: Failure) -> String {
             )
         }
         Failure::Model { model_id } => format!("the device runs another model, {model_id:08x}"),
+        Failure::Session => "it has restarted since this client began, or another client has begun".to_owned(),
         Failure::Frame => format!("the frame was damaged on the way, or is of another protocol than {PROTOCOL}"),
         Failure::TooLong { limit } => format!("the frame is longer than the {limit} bytes this model's requests have"),
         Failure::Input { needed, given } => format!("the input has {given} bytes, the model needs {needed}"),

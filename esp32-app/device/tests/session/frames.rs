@@ -2,7 +2,7 @@
 
 use torch_nano_device::{
     Block, Class, Failure, Label, Request, RequestHeader, Response, ResponseHeader, Settings, Stats, StorageError,
-    frame,
+    TargetKind, frame,
 };
 
 use crate::stream::class;
@@ -12,6 +12,7 @@ const BYTES: [u8; 4] = [1, 2, 0, 4];
 /// One request of every kind.
 pub fn requests<'a>(bytes: &'a [u8], name: &'a str) -> Vec<Request<'a>> {
     vec![
+        Request::Begin,
         Request::Info,
         Request::Predict { input: bytes },
         Request::Features { input: bytes },
@@ -71,12 +72,14 @@ fn responses(bytes: &[u8]) -> Vec<Response<'_>> {
             settings,
             saved: Err(StorageError::TooSmall { needed: most, given: most }),
             restored: true,
+            target: Some(TargetKind::Value),
         },
         Response::Prediction {
             class: most,
             confidence: Some(u16::MAX),
             known: true,
             ticks: u64::MAX,
+            logit_scale: f32::MAX,
             logits: bytes,
             output: &[],
         },
@@ -99,7 +102,8 @@ fn responses(bytes: &[u8]) -> Vec<Response<'_>> {
 #[test]
 fn every_message_comes_back() {
     let mut buffer = vec![0; 500];
-    let header = RequestHeader { sequence: u16::MAX, model_id: Some(u32::MAX), ..RequestHeader::default() };
+    let header =
+        RequestHeader { sequence: u16::MAX, session: u16::MAX, model_id: Some(u32::MAX), ..RequestHeader::default() };
     for request in requests(&BYTES, "raise") {
         let (end, frame) = frame::encode(&header, &request, &mut buffer).unwrap().split_last_mut().unwrap();
         assert!(*end == frame::END && !frame.contains(&frame::END));
@@ -126,7 +130,8 @@ fn the_refusal_of_another_protocol_is_the_same_in_every_version() {
 fn the_room_that_is_counted_on_is_enough_for_every_message() {
     // Zeros cost COBS nothing; without a zero it needs a code every 254 bytes.
     let name = "0123456789abcdef";
-    let request_header = RequestHeader { sequence: u16::MAX, model_id: Some(u32::MAX), ..RequestHeader::default() };
+    let request_header =
+        RequestHeader { sequence: u16::MAX, session: u16::MAX, model_id: Some(u32::MAX), ..RequestHeader::default() };
     let response_header = ResponseHeader { protocol: 255, sequence: u16::MAX };
     for length in (64..600).chain([5000, 70_000]) {
         for fill in [0, 1, 255] {

@@ -124,6 +124,62 @@ fn undo_takes_back_every_kind_of_change_once() {
 }
 
 #[test]
+fn what_is_refused_takes_nothing_from_undo_or_from_a_head_that_arrives() {
+    for image in [head_net().image(), sums_net(false), sums_net(true)] {
+        let mut memory = ram(&image);
+        let mut session = session(&image, &mut memory);
+        let session = &mut session;
+        for name in ["up", "down", "in", "out"] {
+            ask(session, Request::AddClass { name }, |_| ());
+        }
+        let sample = input(1);
+        let refused = [
+            Request::AddClass { name: "more" },
+            Request::AddClass { name: "" },
+            Request::Forget { class: Class::Index(4) },
+            Request::Forget { class: Class::Name("nobody") },
+            Request::Learn { label: class(4), input: &sample },
+            Request::Learn { label: class(0), input: &sample[1..] },
+            Request::Learn { label: Label::Value(1), input: &sample },
+            Request::Load,
+            Request::Save { replace: false },
+            Request::Read { block: Block::Head, offset: u32::MAX },
+            Request::WriteHead { offset: 7, bytes: &[0] },
+            Request::ReplaceHead { checksum: 0 },
+        ];
+        let before = head_state(session);
+        done!(session, Request::Learn { label: class(0), input: &sample });
+        let training = ask(session, Request::Train { first_epoch: 0, epochs: 1 }, |answer| {
+            !matches!(answer, Response::Refused(_))
+        });
+        for request in refused {
+            ask(session, request, |answer| assert!(matches!(answer, Response::Refused(_)), "{request:?}"));
+        }
+        if training {
+            // A head that descends cannot forget at all.
+            refused!(session, Request::Forget { class: Class::Index(0) }, Failure::Unsupported);
+        } else {
+            refused!(session, Request::Train { first_epoch: 0, epochs: 1 }, Failure::Unsupported);
+        }
+        let after = head_state(session);
+        assert_ne!(after, before);
+        done!(session, Request::Undo);
+        assert_eq!(head_state(session), before);
+        // And the parts of a head that have arrived stay.
+        let (first, rest) = after.split_at(10);
+        done!(session, Request::WriteHead { offset: 0, bytes: first });
+        for request in refused {
+            ask(session, request, |answer| assert!(matches!(answer, Response::Refused(_)), "{request:?}"));
+        }
+        for (index, part) in rest.chunks(200).enumerate() {
+            done!(session, Request::WriteHead { offset: (10 + 200 * index) as u32, bytes: part });
+        }
+        done!(session, Request::ReplaceHead { checksum: torch_nano_device::frame::checksum(&after) });
+        assert_eq!(head_state(session), after);
+    }
+}
+
+#[test]
 fn undo_brings_back_the_sample_that_a_full_ring_lost() {
     let image = head_net().image();
     let train = |disturb: bool| {

@@ -6,6 +6,9 @@ mod corrupted;
 mod frames;
 mod learning;
 mod memory;
+#[path = "../storage/nor.rs"]
+mod nor;
+mod power_cuts;
 mod refusals;
 mod requests;
 mod saving;

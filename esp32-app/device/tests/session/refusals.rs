@@ -172,7 +172,7 @@ fn another_protocol_and_another_model_are_refused_by_name() {
             )
         };
         for protocol in (0..=255).filter(|&protocol| protocol != PROTOCOL) {
-            let header = RequestHeader { protocol, sequence: 5, model_id: None };
+            let header = RequestHeader { protocol, sequence: 5, ..RequestHeader::default() };
             assert_eq!(send_with(header), Some((0, Failure::Protocol { protocol: PROTOCOL })));
         }
         for other in [0, 1, !model_id] {
@@ -188,6 +188,32 @@ fn another_protocol_and_another_model_are_refused_by_name() {
     let header = RequestHeader { model_id: Some(model_id), ..RequestHeader::default() };
     let bytes = frame::encode(&header, &Request::Info, &mut buffer).unwrap().to_vec();
     assert!(matches!(response(&mut send(&mut session, &bytes)[0]), Response::Info { .. }));
+}
+
+#[test]
+fn another_session_is_refused() {
+    let image = head_net().image();
+    let mut ram = ram(&image);
+    let mut session = session(&image, &mut ram);
+    let mut ask_in = |session_number, request| {
+        let header = RequestHeader { session: session_number, sequence: 5, ..RequestHeader::default() };
+        let bytes = frame::encode(&header, &request, &mut [0; 400]).unwrap().to_vec();
+        let mut frames = send(&mut session, &bytes);
+        let (header, response) =
+            frame::decode::<torch_nano_device::ResponseHeader, Response<'_>>(&mut frames[0]).unwrap();
+        assert_eq!(header.sequence, 5);
+        response == Response::Refused(Failure::Session)
+    };
+    let learn = &input(1);
+    let learn = Request::Learn { label: class(0), input: learn };
+    // As after a restart.
+    assert!(ask_in(7, learn) && ask_in(7, Request::Info));
+    assert!(!ask_in(0, Request::Info));
+    assert!(!ask_in(7, Request::Begin));
+    assert!(!ask_in(7, learn) && !ask_in(0, learn) && ask_in(8, learn));
+    // Another client begins.
+    assert!(!ask_in(8, Request::Begin));
+    assert!(ask_in(7, learn) && !ask_in(8, learn));
 }
 
 #[test]

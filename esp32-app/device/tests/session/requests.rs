@@ -3,7 +3,7 @@
 use nano_core::image::Image;
 use nano_core::train::{FeatureRing, Head, HeadSizes, SgdHead, Target, confidence};
 use nano_core::{Model, ops};
-use torch_nano_device::{Block, Failure, Request, Response, Settings, StorageError, frame};
+use torch_nano_device::{Block, Failure, Request, Response, Settings, StorageError, TargetKind, frame};
 
 use crate::builder::{Aligned, conv_net, head_net};
 use crate::stream::{FRAME, RING, ask, class, encoded, head_state, input, ram, send_in_pieces, session, signed};
@@ -46,6 +46,7 @@ fn info_says_what_the_image_says() {
             settings: Settings::default(),
             saved: Err(StorageError::Empty),
             restored: false,
+            target: (classes > 0).then_some(TargetKind::Class),
         };
         ask(&mut session(&image, &mut ram), Request::Info, |response| assert_eq!(response, expected));
     }
@@ -75,7 +76,8 @@ fn prediction_with_a_head_gives_features_and_logits() {
             (head.logits(&features).unwrap().to_vec(), head.predict(&features).unwrap(), head.logit_scale())
         });
         ask(&mut session, Request::Predict { input: &input }, |response| {
-            let Response::Prediction { class, confidence: sure, known, output, logits: sent, ticks } = response else {
+            let Response::Prediction { class, confidence: sure, known, output, logits: sent, ticks, .. } = response
+            else {
                 panic!("{response:?}")
             };
             assert_eq!((class as usize, signed(output), ticks), (best, features, 5));

@@ -68,8 +68,14 @@ fn after_a_power_cut_it_goes_on_with_what_was_saved() {
             assert_eq!(board.ask(Request::Undo), "Refused(NothingToUndo)");
             board.ask(Request::Reset);
             assert_ne!(board.state(), saved);
+            board.ask(Request::Configure { settings: Settings::default() });
             assert_eq!(board.ask(Request::Load), "Loaded { count: 1 }");
             assert_eq!(board.state(), saved);
+            assert!(board.ask(Request::Info).contains(&format!("{settings:?}")));
+            // Head and settings are taken back together.
+            assert_eq!(board.ask(Request::Undo), "Done");
+            assert_ne!(board.state(), saved);
+            assert!(board.ask(Request::Info).contains(&format!("{:?}", Settings::default())));
         });
     }
 }

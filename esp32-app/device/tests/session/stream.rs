@@ -4,14 +4,16 @@ use std::convert::Infallible;
 
 use embedded_io::{ErrorType, Read, Write};
 use embedded_storage::nor_flash::NorFlash;
-use nano_core::image::Image;
+use nano_core::image::{HeadDescription, Image, LayersDescription, TrainedLayer};
 use nano_core::ops;
+use nano_core::train::Loss;
 use torch_nano_device::{
     Block, Class, Label, NoFlash, Options, Request, RequestHeader, Response, ResponseHeader, Session, Settings, Sizes,
     frame,
 };
 
-use crate::builder::{Aligned, head_net};
+use crate::builder::{Aligned, descent, head_net};
+use crate::learning::sums_net;
 
 pub const RING: usize = 4;
 /// Frames for so many bytes: all of an input of these models.
@@ -152,4 +154,22 @@ pub fn signed(bytes: &[u8]) -> Vec<i8> {
 /// The label of a class.
 pub fn class(index: u16) -> Label<'static> {
     Label::Class(Class::Index(index))
+}
+
+/// An image of `head_net` with each kind of head.
+pub fn every_head() -> [(&'static str, Aligned); 4] {
+    let layer = |inputs: usize, outputs: usize, clamp_low| TrainedLayer {
+        positions: 1,
+        weights: (0..inputs * outputs).map(|index| (index % 7) as f32 / 7.0 - 0.4).collect(),
+        biases: vec![0.1; outputs],
+        clamp_low,
+        clamp_high: None,
+        range: (-0.5, 1.0),
+    };
+    let mut layers = head_net();
+    layers.model.head = Some(HeadDescription::Layers(LayersDescription {
+        layers: vec![layer(6, 4, Some(0.0)), layer(4, 3, None)],
+        descent: descent(0.02, Loss::CrossEntropy),
+    }));
+    [("sgd", head_net().image()), ("prototype", sums_net(false)), ("lda", sums_net(true)), ("layers", layers.image())]
 }

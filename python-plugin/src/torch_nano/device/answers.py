@@ -9,6 +9,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from .arguments import integer, probability
+
 #: What a confidence of 1 is on the device.
 _CERTAIN = 1 << 15
 
@@ -56,6 +58,9 @@ class DeviceInfo(_Answer):
     saved_reason: str | None
     #: Whether it started with a saved head.
     restored: bool
+    #: What the head learns from: "class", one right class; "labels", all right ones; "value", a number. None
+    #: without a head.
+    target: str | None
 
 
 @dataclass(frozen=True)
@@ -80,26 +85,27 @@ class DeviceSettings:
         """The fields of the request that sets them.
 
         Raises:
-            ValueError: a rejection that is no probability, or an interval below 0.
+            InputError: a rejection that is no probability, or an interval that is no number of changes.
         """
-        if not 0 <= self.rejection <= 1:
-            raise ValueError(f"rejection is {self.rejection}; expected a probability, 0 to 1")
-        if not 0 <= self.save_interval < 1 << 32:
-            raise ValueError(f"save_interval is {self.save_interval}; expected 0 (never) or more changes")
-        return {"rejection": round(self.rejection * _CERTAIN), "save_interval": self.save_interval}
+        rejection = probability("rejection", self.rejection)
+        return {
+            "rejection": round(rejection * _CERTAIN),
+            "save_interval": integer("save_interval", self.save_interval, 0, "never"),
+        }
 
 
 @dataclass(frozen=True)
 class Prediction:
     """What a device made of one input."""
 
-    #: Index of the largest logit or output, the first of equals.
+    #: Index of the largest logit or output, the first of equals (for heads that choose one class).
     label: int
     #: Its name on the device, "" if it has none.
     name: str
     #: Its probability, 0 to 1 (softmax in the device's integers); None where outputs exclude nothing.
     confidence: float | None
-    #: False if the confidence is below :attr:`DeviceSettings.rejection`: the input is of no known class.
+    #: False if the confidence is below :attr:`DeviceSettings.rejection`: the input is of no known class. True
+    #: where there is no confidence.
     known: bool
     #: The graph's output, int8 [elements]; with a head: the features.
     output: NDArray[np.int8]
@@ -107,6 +113,10 @@ class Prediction:
     logits: NDArray[np.int32]
     #: Instructions (emulated board) or cycles the run took; 0 on a simulated device.
     ticks: int
+    #: Of a head that gives a number: that number.
+    value: float | None = None
+    #: Of a head whose classes are each right or wrong: the indices of those that are right.
+    right: tuple[int, ...] | None = None
 
 
 def confidence_of(answer: Mapping[str, Any]) -> float | None:

@@ -78,10 +78,12 @@ class Device(Conversation):
         output = np.frombuffer(self._whole("output", answer["output"], self.info.output_length), np.int8)
         logits = np.frombuffer(self._whole("logits", answer["logits"], 4 * self.info.classes), _LOGIT)
         label = answer["class"]
-        names = self.labels
+        names, target = self.labels, self.info.target
         return Prediction(
             *(label, names[label] if label < len(names) else "", confidence_of(answer), answer["known"]),
             *(output, logits, answer["ticks"]),
+            value=float(logits[0]) * answer["logit_scale"] if target == "value" else None,
+            right=tuple(np.flatnonzero(logits > 0).tolist()) if target == "labels" else None,
         )
 
     def features(self, input: Input) -> NDArray[np.int8]:

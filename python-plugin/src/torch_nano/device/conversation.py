@@ -6,11 +6,12 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
 
 from .. import _native
 from .answers import DeviceInfo, DeviceSettings, DeviceStats, LogEntry
-from .errors import ConnectionLost, DeviceError, DeviceRestarted, DeviceTimeout, WrongModelError
+from .arguments import image_of, integer, path, seconds
+from .errors import DeviceError, DeviceRestarted, WrongModelError
 from .link import Link
 from .progress import Progress
 from .samples import Input, class_index, input_bytes, label_fields
@@ -30,6 +31,9 @@ class Observer(Protocol):
     def after(self, request: str, answer: dict[str, Any] | None, error: Exception | None) -> None:
         """It was answered, refused, or left without an answer."""
 
+    def restarted(self) -> None:
+        """The device has started anew, or was another client's meanwhile."""
+
 
 class Conversation:
     """A device that is connected, without its requests; see :class:`torch_nano.Device`."""
@@ -44,10 +48,10 @@ class Conversation:
         flash: str | Path | None = None,
         progress: bool | None = None,
     ) -> None:
-        image = nano if nano is None or isinstance(nano, bytes) else nano.image
-        self._image = image
-        self._nano = None if isinstance(nano, bytes) else nano
-        file = None if flash is None else Path(flash)
+        self._image = image = None if nano is None else image_of(nano)
+        self._nano = None if isinstance(nano, bytes | bytearray) else nano
+        file = None if flash is None else path("flash", flash)
+        timeout, baudrate = seconds("timeout", timeout), integer("baudrate", baudrate, 1)
         transport = transport_of(connection, image, timeout=timeout, baudrate=baudrate, flash=file)
         given = None if isinstance(connection, str | Path) else connection
         self._link = Link(transport, given, timeout)
@@ -57,12 +61,11 @@ class Conversation:
         #: Told of each change; see :func:`torch_nano.record`.
         self.observers: list[Observer] = []
         try:
+            self._link.begin()
             self._refresh()
             self._require_model()
-            stats = self.stats()
-            self._link.counted = stats.requests
             #: How many samples the device keeps for training; None if that is not known.
-            self.samples: int | None = 0 if stats.learned == 0 else None
+            self.samples: int | None = 0 if self.stats().learned == 0 else None
             self._link.model_id = self.info.model_id
         except BaseException:
             if given is None:
@@ -81,7 +84,12 @@ class Conversation:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The names of its classes, "" for one without a name."""
+        """The names of its classes, "" for one without a name.
+
+        A device whose model has no head knows none: those of the model that the client was given, if any.
+        """
+        if self._names is None and not self.info.classes:
+            self._names = () if self._image is None else tuple(_native.Model(self._image).labels)
         if self._names is None:
             classes = range(self.info.classes)
             self._names = tuple(self._ask("class_name", "class_name", class_index=k)["name"] for k in classes)
@@ -110,11 +118,13 @@ class Conversation:
         """
         self._link.reopen()
         late = self._link.late
-        restarted = self._restarted()
-        self._refresh()
+        try:
+            self._refresh()
+        except DeviceRestarted:
+            return True
         self._link.late = late
         self._require_model()
-        return restarted
+        return False
 
     def close(self) -> None:
         """Closes the connection."""
@@ -130,13 +140,11 @@ class Conversation:
 
     def _ask(self, request: str, response: str, **fields: Any) -> dict[str, Any]:
         try:
-            answer = self._link.ask(request, response, **fields)
+            return self._link.ask(request, response, **fields)
         except DeviceError as error:
-            if not isinstance(error, ConnectionLost | DeviceTimeout):
-                self._require_no_restart(request, error)
-            raise
-        self._require_no_restart(request, None)
-        return answer
+            if error.failure != "Session":
+                raise
+            self._begin_again(request, error)
 
     def _change(
         self, request: str, response: str, *, seen: dict[str, Any] | None = None, **fields: Any
@@ -148,8 +156,8 @@ class Conversation:
 
     def _learn(self, input: bytes, target: dict[str, Any]) -> int:
         """Learns an input with a label as :func:`label_fields` gives it."""
-        ((kind, value),) = target.items()
-        seen = {"input": input, "kind": kind, "target": value}
+        (value,) = target.values()
+        seen = {"input": input, "target": value}
         answer = self._observed("learn", seen, lambda: self._run("learn", "learned", input, **target))
         self.samples = int(answer["samples"])
         return self.samples
@@ -242,21 +250,22 @@ class Conversation:
                 "Model",
             )
 
-    def _require_no_restart(self, request: str, error: DeviceError | None) -> None:
-        if self._link.reopened and self._restarted():
-            self._refresh()
-            head = "the head that was saved last" if self.info.restored else "the head of its image"
-            outcome = "was executed" if error is None else f"was refused ({error})"
-            raise DeviceRestarted(
-                f"the connection was lost, and the device has restarted: it has {head}, and no samples. "
-                f"The request {request!r} {outcome} after that",
-                executed=error is None,
-            ) from error
+    def _begin_again(self, request: str, error: DeviceError) -> NoReturn:
+        """Begins a new session with a device that has left the one before.
 
-    def _restarted(self) -> bool:
-        """Whether the device counts fewer requests than it answered."""
-        self._link.reopened, self.samples = False, None
-        counted = self.stats().requests
-        restarted = counted < self._link.counted
-        self._link.counted = counted
-        return restarted
+        Raises:
+            DeviceRestarted: always.
+            WrongModelError: another device is there.
+        """
+        self._link.begin()
+        self._refresh()
+        self._require_model()
+        stats = self.stats()
+        self.samples = 0 if stats.learned == 0 else None
+        for observer in self.observers:
+            observer.restarted()
+        head = "the head that was saved last" if self.info.restored else "the head of its image"
+        raise DeviceRestarted(
+            f"the request {request!r} was not executed: the device has restarted, with {head} and "
+            "no samples; or another client has begun to talk to it. Go on from what it has now"
+        ) from error

@@ -35,12 +35,4 @@ class DeviceTimeout(DeviceError, TimeoutError):
 
 
 class DeviceRestarted(DeviceError):
-    """When the connection came back the device had started anew: what was not saved is lost.
-
-    Args:
-        executed: whether the request that was under way was executed, by the device as it was after that.
-    """
-
-    def __init__(self, message: str, *, executed: bool) -> None:
-        super().__init__(message)
-        self.executed = executed
+    """The device has started anew: what was not saved is lost. The request was not executed after that."""

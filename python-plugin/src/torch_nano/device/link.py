@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections import deque
 from typing import Any
@@ -48,10 +49,8 @@ class Link:
         self.model_id: int | None = None
         #: The latest requests.
         self.log: deque[LogEntry] = deque(maxlen=_LOG_LENGTH)
-        #: Requests that the device has counted, as far as this client knows.
-        self.counted = 0
-        #: Whether the connection was lost and came back since this was last set to False.
-        self.reopened = False
+        #: That of the latest :meth:`begin`; requests of another than the device's are refused.
+        self._session = 0
         self._received = bytearray()
         self._sequence = 0
         self._request = b""
@@ -63,6 +62,16 @@ class Link:
                 raise ConnectionFailed(f"{transport.name} is no open stream")
             stream = transport.open()
         self.stream = stream
+
+    def begin(self) -> None:
+        """Begins a session, which ends when the device restarts or another client begins one.
+
+        Raises:
+            DeviceError: the device refuses, or answers something else.
+            ConnectionLost, DeviceTimeout: no answer came.
+        """
+        self._session = secrets.randbelow(0xFFFF) + 1
+        self.ask("begin", "done")
 
     def ask(self, request: str, response: str, **fields: Any) -> dict[str, Any]:
         """The fields of the answer, which must be of the kind `response`.
@@ -78,7 +87,7 @@ class Link:
             # From 1 to 65535: 0 is for requests without a number.
             sequence = self._sequence % 0xFFFF + 1
             self._request = _native.encode_request(
-                request, sequence=sequence, model_id=self.model_id, **fields
+                request, sequence=sequence, session=self._session, model_id=self.model_id, **fields
             )
             self._sequence = sequence
         self._open_request = (request, fields)
@@ -103,7 +112,6 @@ class Link:
         self.stream.close()
         self.stream = self.transport.open()
         self._received.clear()
-        self.reopened = True
         if self._open_request is not None:
             request = self._open_request
             self.late = (request, self._answer())
@@ -135,8 +143,6 @@ class Link:
             outcome = answer["reason"] if answer["kind"] == "refused" else answer["kind"]
             if not _is_noise(answer):
                 self._open_request = None
-                # What is refused before it is read as a request is not counted.
-                self.counted += answer.get("failure") not in ("Protocol", "Model")
             return answer
         except Exception as error:
             outcome = str(error)
@@ -162,7 +168,6 @@ class Link:
                     ) from error
                 time.sleep(_PAUSE)
         self._received.clear()
-        self.reopened = True
 
     def _matching(self) -> dict[str, Any]:
         """The next answer to the request of the present number, or to one that could not be read."""

@@ -13,7 +13,6 @@ from ..errors import InputError
 from .arguments import integer, shown
 from .arguments import path as path_of
 from .client import Device
-from .errors import DeviceRestarted
 from .link import is_unanswered
 from .records import (
     Done,
@@ -37,6 +36,8 @@ class Recording:
         self._number = 0
         self._step: Step | None = None
         self._undoable = False
+        # A restart is written as soon as the device can be asked for its head: before the next step.
+        self._restarted = self._unknown_samples = False
         info = device.info
         if not info.head_length:
             raise RecordError(f"{info.name!r}, the model on the device, has no head to record")
@@ -65,8 +66,14 @@ class Recording:
         """Writes what is about to be asked.
 
         Raises:
-            RecordError: it would take back what the record does not have.
+            RecordError: it would take back, or train on, what the record does not have.
         """
+        self._write_restart()
+        if self._unknown_samples and request != "reset":
+            raise RecordError(
+                "another client has talked to the device, which may keep samples that the record has not: "
+                "device.reset(), or end the record"
+            )
         if request == "undo" and not self._undoable:
             raise RecordError("what undo would take back is not in the record; undo before the record begins")
         self._number += 1
@@ -76,19 +83,27 @@ class Recording:
     def after(self, request: str, answer: dict[str, Any] | None, error: Exception | None) -> None:
         """Writes how it went."""
         assert self._step is not None
-        if isinstance(error, DeviceRestarted):
-            self._write(restart_line(self._device.head_state()))
-            return
         if error is not None and is_unanswered(error):
             return
         self._write(outcome_line(replace(self._step, outcome=self._outcome(request, answer, error))))
+
+    def restarted(self) -> None:
+        """The device has started anew, or was another client's meanwhile."""
+        self._restarted, self._undoable = True, False
+        self._unknown_samples = self._device.info.ring_capacity > 0 and self._device.samples != 0
+
+    def _write_restart(self) -> None:
+        if self._restarted:
+            self._write(restart_line(self._device.head_state()))
+            self._restarted = False
 
     def _outcome(
         self, request: str, answer: dict[str, Any] | None, error: Exception | None
     ) -> Done | Refused:
         if answer is None:
             return Refused(str(error))
-        self._undoable = True
+        self._undoable = not self._unknown_samples
+        self._unknown_samples = False
         checked = self._number % self._every == 0
         state = self._device.head_state() if checked or request == "load" else b""
         return Done(
@@ -98,10 +113,17 @@ class Recording:
         )
 
     def close(self) -> None:
-        """Ends the record; the device goes on. Closing it twice is no error."""
+        """Ends the record; the device goes on. Closing it twice is no error.
+
+        Raises:
+            DeviceError: the device has restarted since the last step, and does not say with which head: the
+                record ends before that.
+        """
         if self in self._device.observers:
             self._device.observers.remove(self)
-        self._file.close()
+        if not self._file.closed:
+            with self._file:
+                self._write_restart()
 
     def __enter__(self) -> Self:
         return self

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
+import math
 import zipfile
+import zlib
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +19,12 @@ from ..errors import TorchNanoError
 
 #: The column of a CSV file with the label.
 _LABEL = "label"
+#: What may be between two fields of a CSV file.
+_DELIMITERS = ",;\t"
+#: What a file of one array begins with.
+_NPY = b"\x93NUMPY"
+#: How much of a field, or how many names, messages show.
+_SHOWN, _SHOWN_NAMES = 40, 6
 
 
 class TableError(TorchNanoError, ValueError):
@@ -24,10 +35,32 @@ class TableError(TorchNanoError, ValueError):
 class Table:
     """Samples from a file."""
 
+    path: Path
     #: [N, ...]: floats, or the device's int8.
     inputs: NDArray[np.generic]
-    #: For each a class, by index or name; None if the file has none.
-    labels: list[int | str] | None
+    #: [N, ...]: texts of a CSV file, or the array of an archive; None if the file has none.
+    labels: NDArray[np.generic] | None
+    #: Of a CSV file the names of its columns, and the line of each sample.
+    columns: list[str] | None = None
+    lines: list[int] | None = None
+
+    def place(self, sample: int) -> str:
+        """Where a sample is, for messages."""
+        where = f"sample {sample} (from 0)" if self.lines is None else f"line {self.lines[sample]}"
+        return f"{self.path}, {where}"
+
+    def require_labels(self) -> NDArray[np.generic]:
+        """Its labels.
+
+        Raises:
+            TableError: it has none.
+        """
+        if self.labels is not None:
+            return self.labels
+        if self.columns is None:
+            raise TableError(f"{self.path} has no labels; expected an array `y`")
+        columns = _listed(self.columns)
+        raise TableError(f"{self.path} has no labels; expected a column `{_LABEL}`; it has {columns}")
 
 
 def read_table(path: Path) -> Table:
@@ -37,62 +70,132 @@ def read_table(path: Path) -> Table:
         TableError: it is neither, or damaged.
         OSError: it cannot be read.
     """
-    match path.suffix:
+    match path.suffix.lower():
         case ".npz":
             table = _npz(path)
         case ".csv":
             table = _csv(path)
+        case ".npy":
+            raise _one_array(path)
         case suffix:
             raise TableError(f"{path} ends in {suffix!r}; expected .npz or .csv")
     if len(table.inputs) == 0:
         raise TableError(f"{path} has no sample")
+    if table.inputs.dtype != np.int8:
+        finite = np.isfinite(table.inputs).all(axis=tuple(range(1, table.inputs.ndim)))
+        if not finite.all():
+            place = table.place(int(finite.argmin()))
+            raise TableError(f"{place} has NaN or infinity; expected finite numbers")
     return table
 
 
 def _npz(path: Path) -> Table:
+    with path.open("rb") as file:
+        if file.read(len(_NPY)) == _NPY:
+            raise _one_array(path)
+    if not zipfile.is_zipfile(path):
+        raise TableError(f"{path} is no .npz file, or damaged")
     try:
         with np.load(path, allow_pickle=False) as arrays:
             if "x" not in arrays:
-                raise TableError(f"{path} has the arrays {', '.join(arrays)}; expected `x` and `y`")
+                there = f"the arrays {_listed(list(arrays))}" if len(arrays) else "no array"
+                raise TableError(f"{path} has {there}; expected `x` and `y`")
             inputs, labels = arrays["x"], arrays.get("y")
-    except (zipfile.BadZipFile, ValueError) as error:
-        if isinstance(error, TableError):
-            raise
-        raise TableError(f"{path} is no .npz file: {error}") from error
+    except TableError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
+        objects = "; arrays of Python objects are not read" if "allow_pickle" in str(error) else ""
+        raise TableError(f"{path} cannot be read: {error}{objects}") from error
     if inputs.ndim < 2:
         raise TableError(f"{path}: x has shape {list(inputs.shape)}; expected [N, ...]")
-    if labels is not None and labels.shape != inputs.shape[:1]:
-        raise TableError(
-            f"{path}: x has {len(inputs)} samples, y the shape {list(labels.shape)}; expected [N]"
-        )
-    return Table(inputs, None if labels is None else labels.tolist())
+    if inputs.dtype != np.int8 and not np.issubdtype(inputs.dtype, np.floating):
+        raise TableError(f"{path}: x has dtype {inputs.dtype}; expected floats, or the device's int8")
+    if labels is not None and labels.shape[:1] != inputs.shape[:1]:
+        shape = list(labels.shape)
+        raise TableError(f"{path}: x has {len(inputs)} samples, y the shape {shape}; expected [N]")
+    return Table(path, inputs, labels)
+
+
+def _one_array(path: Path) -> TableError:
+    return TableError(f"{path} holds one array (.npy); expected an .npz file: np.savez('data.npz', x=x, y=y)")
 
 
 def _csv(path: Path) -> Table:
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = csv.DictReader(file)
-        names = [name for name in rows.fieldnames or [] if name != _LABEL]
-        labelled = _LABEL in (rows.fieldnames or [])
-        inputs: list[list[float]] = []
-        labels: list[int | str] = []
+    text = _text(path)
+    delimiter = max(_DELIMITERS, key=text.partition("\n")[0].count)
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
+    inputs: list[list[float]] = []
+    labels: list[str] = []
+    lines: list[int] = []
+    try:
+        names = _names(path, next(rows, []))
+        label = names.index(_LABEL) if _LABEL in names else None
         for row in rows:
-            try:
-                inputs.append([float(row[name]) for name in names])
-            except (TypeError, ValueError) as error:
-                raise TableError(
-                    f"{path}, line {rows.line_num}: {error}; expected {len(names)} numbers"
-                ) from error
-            if None in row:
-                raise TableError(f"{path}, line {rows.line_num} has more than {len(names)} numbers")
-            if labelled:
-                labels.append(_label(row[_LABEL]))
-    return Table(np.array(inputs, np.float32).reshape(len(inputs), len(names)), labels if labelled else None)
+            if not row:
+                continue
+            place = f"{path}, line {rows.line_num}"
+            if len(row) != len(names):
+                raise TableError(f"{place} has {len(row)} fields; expected {len(names)}, one for each name")
+            if label is not None:
+                labels.append(row.pop(label).strip())
+            inputs.append([_number(place, field, delimiter) for field in row])
+            lines.append(rows.line_num)
+    except csv.Error as error:
+        raise TableError(f"{path}, line {rows.line_num}: {error}; is a quotation mark missing?") from error
+    width = len(names) - (label is not None)
+    with np.errstate(over="ignore"):  # to infinity, which is refused
+        numbers = np.array(inputs, np.float32).reshape(len(inputs), width)
+    return Table(path, numbers, None if label is None else np.array(labels, np.str_), names, lines)
 
 
-def _label(text: str) -> int | str:
-    """A class by index if it is a number, else by name.
+def _text(path: Path) -> str:
+    """A file's text, without the mark with which Excel begins UTF-8."""
+    content = path.read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise TableError(
+            f"{path} is no UTF-8 text (its byte {error.start} is {content[error.start]:#04x}); save it as "
+            "UTF-8, in Excel as 'CSV UTF-8'"
+        ) from error
+    if "\0" in text:
+        raise TableError(f"{path} has bytes of 0, which no UTF-8 text has; save it as UTF-8")
+    return text
 
-    >>> _label("3"), _label("walk")
-    (3, 'walk')
+
+def _names(path: Path, first: list[str]) -> list[str]:
+    """The names of the columns."""
+    names = [name.strip() for name in first]
+    for name, following in pairwise(sorted(names)):
+        if name == following:
+            raise TableError(f"{path} has two columns called {_short(name)}; expected different names")
+    return names
+
+
+def _number(place: str, field: str, delimiter: str) -> float:
+    try:
+        return float(field)
+    except ValueError:
+        hint = ": decimals take a point" if "," in field and delimiter != "," else ""
+        raise TableError(f"{place}: {_short(field)} is no number{hint}") from None
+
+
+def number(place: str, text: str) -> float:
+    """A label that is a number.
+
+    Raises:
+        TableError: it is none, or not a finite one.
     """
-    return int(text) if text.isdecimal() else text.strip()
+    value = _number(place, text, ",")
+    if not math.isfinite(value):
+        raise TableError(f"{place}: the label is {text}; expected a finite number")
+    return value
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "...")
+
+
+def _listed(names: list[Any]) -> str:
+    more = ", ..." if len(names) > _SHOWN_NAMES else ""
+    return ", ".join(names[:_SHOWN_NAMES]) + more

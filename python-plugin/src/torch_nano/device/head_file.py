@@ -1,0 +1,61 @@
+"""The file of a head: its state, the model it belongs to, and a checksum.
+
+A line with the format's version, the model's id and the CRC-32 of that id and the state (both 4 bytes, least
+significant first), and the state. `torch-nano device read-head` writes one, `write-head` reads it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .. import _native
+from ..errors import FileFormatError, HeadError
+
+_NAME = b"torch-nano head "
+_FIRST_LINE = _NAME + b"1\n"
+_STATE = len(_FIRST_LINE) + 8
+
+
+def save_head(path: str | Path, model_id: int, state: bytes) -> None:
+    """Writes the state of a head of the model with this id to a new file.
+
+    >>> import tempfile, torch, torch_nano as tn
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    >>> nano = tn.to_nano(model, torch.randn(64, 4), calibrate=torch.randn(64, 4), head=tn.heads.SGD())
+    >>> file = tempfile.mkdtemp() + "/anna.head"
+    >>> save_head(file, nano.id, nano.head.state())
+    >>> nano.head.load(load_head(file, nano.id))
+
+    Raises:
+        FileExistsError: a file is there.
+        OSError: it cannot be written.
+    """
+    identity = model_id.to_bytes(4, "little")
+    checksum = _native.crc32(identity + state).to_bytes(4, "little")
+    with Path(path).open("xb") as file:
+        file.write(_FIRST_LINE + identity + checksum + state)
+
+
+def load_head(path: str | Path, model_id: int) -> bytes:
+    """The state in a file that :func:`save_head` wrote.
+
+    Raises:
+        FileFormatError: it is no such file, is damaged, or comes from another version.
+        HeadError: the head belongs to another model than the one with this id.
+        OSError: it cannot be read.
+    """
+    content = Path(path).read_bytes()
+    if not content.startswith(_FIRST_LINE):
+        if content.startswith(_NAME):
+            raise FileFormatError(f"{path} is a head's file of another version; read the head anew")
+        raise FileFormatError(f"{path} is no head's file; expected one that read-head or save_head wrote")
+    identity, checksum = content[len(_FIRST_LINE) : _STATE - 4], content[_STATE - 4 : _STATE]
+    state = content[_STATE:]
+    if checksum != _native.crc32(identity + state).to_bytes(4, "little"):
+        raise FileFormatError(
+            f"{path} is damaged ({len(content)} bytes): its checksum is wrong; copy or read it anew"
+        )
+    if identity != model_id.to_bytes(4, "little"):
+        of = int.from_bytes(identity, "little")
+        raise HeadError(f"{path} has a head of model {of:08x}; expected one of model {model_id:08x}")
+    return state
