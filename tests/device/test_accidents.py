@@ -155,7 +155,7 @@ def test_a_device_of_another_protocol() -> None:
     message = rf"the device speaks protocol 1, this package {_native.PROTOCOL}: build and flash the firmware"
     with pytest.raises(DeviceError, match=message):
         Device(Fake(frame))
-    with pytest.raises(DeviceError, match=r"are no response of protocol 3: damaged, or another version"):
+    with pytest.raises(DeviceError, match=r"are no response of protocol \d+: damaged, or another"):
         Device(Fake(b"hello, world\r\n\0"))
     with pytest.raises(ConnectionLost, match="the stream has ended"):
         Device(Fake(b""))
@@ -382,8 +382,6 @@ def test_streams_that_end_are_said_to() -> None:
         device.reconnect()
     device.close()
     device.close()
-    with pytest.raises(ConnectionLost, match="the simulated device was closed"):
-        device.predict(INPUT)
     with Device("qemu", nano=IMAGE) as emulated:
         emulated._link.stream._process.kill()  # type: ignore[attr-defined]
         with pytest.raises(ConnectionLost, match="was lost during the request 'predict'") as caught:

@@ -62,6 +62,11 @@ class DeviceInfo(_Answer):
     #: without a head.
     target: str | None
 
+    @property
+    def longest_answer(self) -> int:
+        """More bytes than any answer has: two tensors, what they are coded with, texts and numbers."""
+        return 3 * self.frame_length + 4096
+
 
 @dataclass(frozen=True)
 class DeviceSettings:

@@ -127,8 +127,8 @@ class Conversation:
         return False
 
     def close(self) -> None:
-        """Closes the connection."""
-        self._link.stream.close()
+        """Closes the connection. What is asked after that is a :class:`ConnectionLost`."""
+        self._link.close()
 
     def __enter__(self) -> Self:
         return self
@@ -227,6 +227,7 @@ class Conversation:
     def _refresh(self) -> None:
         answer = self._ask("info", "info")
         self._info, self._settings = DeviceInfo.of(answer), DeviceSettings.of(answer)
+        self._link.longest_frame = self._info.longest_answer
         self._names = None
 
     def _require_head(self) -> None:
