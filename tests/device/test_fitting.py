@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch_nano as tn
 from rich.console import Console
-from torch_nano import Device, DeviceError, LabelError, SimulatedBoard
+from torch_nano import Device, LabelError, SimulatedBoard
 from torch_nano.device.progress import Progress
 
 from .test_transports import make, model_and_data
@@ -51,10 +51,13 @@ def test_several_right_classes() -> None:
         device.learn(x[0], right[0].numpy())
         prediction = device.predict(x[0])
         assert prediction.confidence is None and prediction.known
-        with pytest.raises(DeviceError, match="the trainer of this model's head cannot do this"):
-            device.learn(x[0], 2)
-        with pytest.raises(LabelError, match="the label has 3 bools"):
-            device.learn(x[0], [True, False, True])
+        state = device.head_state()
+        for wrong in (2, "run", 0.5, True, [True, False, True], [1, 0, 1, 1], None):
+            with pytest.raises(LabelError, match=r"learns from all right classes \(loss 'binary'\), a list"):
+                device.learn(x[0], wrong)
+        with pytest.raises(LabelError, match="the label is 3; this head learns from all right classes"):
+            device.fit(x, torch.arange(40).flip(0) % 4)
+        assert device.head_state() == state
 
 
 def test_a_number() -> None:
@@ -67,11 +70,11 @@ def test_a_number() -> None:
         nano.head.fit(nano.features_int8(x), numbers, 4)
         assert device.head_state() == nano.head.state()
         device.learn(x[0], 0.25)
-        with pytest.raises(DeviceError, match="the trainer of this model's head cannot do this"):
-            device.learn(x[0], 0)
-        for wrong in (float("inf"), 1e7):
-            with pytest.raises(LabelError, match="expected a finite number, around 1"):
+        for wrong in (float("inf"), float("nan"), 1e7, 0, True, "run", [True]):
+            with pytest.raises(LabelError, match=r"learns from a number \(loss 'squared'\), a finite float"):
                 device.learn(x[0], wrong)
+        with pytest.raises(LabelError, match="the label is 0; this head learns from a number"):
+            device.fit(x, torch.arange(40))
 
 
 def test_long_requests_show_a_bar_and_only_where_wanted() -> None:

@@ -146,23 +146,25 @@ def answering_others(connection: socket.socket) -> None:
 @pytest.mark.parametrize(
     ("serve", "kind", "message"),
     [
-        (closing, ConnectionLost, "was lost again and again within 0.5 s. Is a device there"),
-        (http, ConnectionLost, "was lost again and again within 0.5 s"),
+        (closing, ConnectionLost, r"again and again for 0\.5 s\. Is a device there"),
+        # Whether its text or its end is seen last depends on how fast it is.
+        (http, (ConnectionLost, DeviceTimeout), "again and again for|something else came, but no answer"),
         (printing, DeviceTimeout, "something else came, but no answer"),
         (answering_others, DeviceTimeout, "something else came, but no answer"),
         (flooding, DeviceError, "bytes came without the end of a frame: is something else than a device"),
     ],
 )
 def test_what_is_no_device_is_not_waited_for(
-    serve: Callable[[socket.socket], None], kind: type[Exception], message: str
+    serve: Callable[[socket.socket], None],
+    kind: type[DeviceError] | tuple[type[DeviceError], ...],
+    message: str,
 ) -> None:
     with server(serve) as url:
         start = time.monotonic()
-        with pytest.raises(kind) as caught:
+        with pytest.raises(kind, match=message):
             Device(url, timeout=0.5)
         # Twice the time, once more for the latest attempt, and what a busy computer takes.
         assert time.monotonic() - start < 5
-    assert type(caught.value) is kind and message in str(caught.value)
 
 
 def test_a_device_that_begins_to_print_is_noticed() -> None:

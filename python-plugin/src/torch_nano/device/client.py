@@ -110,8 +110,8 @@ class Device(Conversation):
 
         Raises:
             InputError: wrong shape or dtype.
-            LabelError: there is no such class.
-            DeviceError: no trainable head, or one that learns from other labels.
+            LabelError: there is no such class, or the head learns from other labels.
+            DeviceError: no trainable head.
         """
         self._require_head()
         return self._learn(self._bytes(input), self._target(label))
@@ -132,7 +132,7 @@ class Device(Conversation):
 
         Raises:
             InputError: wrong shapes or dtypes, or no sample.
-            LabelError: a label that is no class. Nothing has been learnt then.
+            LabelError: as :meth:`learn`, of any sample. Nothing has been learnt then.
             DeviceError: no trainable head.
         """
         self._require_head()

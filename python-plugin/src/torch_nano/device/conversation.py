@@ -219,7 +219,9 @@ class Conversation:
         return input_bytes(input, self.info.input_length, self._nano)
 
     def _target(self, label: Any) -> dict[str, Any]:
-        return label_fields(label, self.info.classes, self.labels if isinstance(label, str) else ())
+        assert self.info.target is not None, "a head learns from something"
+        names = self.labels if isinstance(label, str) else ()
+        return label_fields(label, self.info.target, self.info.classes, names)
 
     def _class(self, label: int | str) -> int:
         return class_index(label, self.info.classes, self.labels if isinstance(label, str) else ())

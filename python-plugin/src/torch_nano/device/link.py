@@ -137,8 +137,8 @@ class Link:
         """The answer to the open request."""
         assert self._open_request is not None
         request, _ = self._open_request
-        start, sent, lost, outcome = time.monotonic(), 0, False, ""
-        deadline = start + self.timeout
+        start, sent, outcome = time.monotonic(), 0, ""
+        deadline, lost_until = start + self.timeout, None
         try:
             while True:
                 sent += 1
@@ -155,9 +155,7 @@ class Link:
                         ) from error
                     continue
                 except (OSError, EOFError) as error:
-                    if not lost:
-                        lost, deadline = True, time.monotonic() + self.timeout
-                    self._wait_for_connection(request, error, deadline)
+                    deadline = lost_until = self._wait_for_connection(request, error, lost_until)
                     continue
                 if not _is_noise(answer) or sent >= _NOISE_ATTEMPTS:
                     break
@@ -171,24 +169,31 @@ class Link:
         finally:
             self.log.append(LogEntry(request, outcome, time.monotonic() - start, sent))
 
-    def _wait_for_connection(self, request: str, cause: Exception, deadline: float) -> None:
-        """Opens a lost connection as soon as that can be done."""
+    def _wait_for_connection(self, request: str, cause: Exception, deadline: float | None) -> float:
+        """Opens a lost connection as soon as that can be done; until when it may be lost again.
+
+        Args:
+            deadline: what this returned before for the same request, if it did.
+        """
         lost = f"the connection to {self.transport.name!r} was lost during the request {request!r} ({cause})"
         if not self.transport.reopens or self.transport.open is None:
             raise ConnectionLost(lost) from cause
+        if deadline is not None and time.monotonic() > deadline:
+            raise ConnectionLost(
+                f"{lost}, again and again for {self.timeout:g} s. Is a device there, and free?"
+            ) from cause
         self.stream.close()
-        failure: Exception = cause
-        while time.monotonic() < deadline:
+        deadline = deadline or time.monotonic() + self.timeout
+        while True:
             time.sleep(_PAUSE)
             try:
                 self._open()
-                return
+                return deadline
             except ConnectionFailed as error:
-                failure = error
-        again = "did not come back" if isinstance(failure, ConnectionFailed) else "was lost again and again"
-        raise ConnectionLost(
-            f"{lost}, and {again} within {self.timeout:g} s. Is a device there, and free?"
-        ) from failure
+                if time.monotonic() > deadline:
+                    raise ConnectionLost(
+                        f"{lost}, and did not come back within {self.timeout:g} s"
+                    ) from error
 
     def _open(self) -> None:
         assert self.transport.open is not None

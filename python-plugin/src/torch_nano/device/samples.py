@@ -119,37 +119,40 @@ def _tensor(input: Input) -> Tensor:
         raise InputError(f"the input is a {type(input).__name__}; expected numbers ({error})") from error
 
 
-def label_fields(label: Any, classes: int, names: Sequence[str]) -> dict[str, Any]:
+def label_fields(label: Any, target: str, classes: int, names: Sequence[str]) -> dict[str, Any]:
     """The fields of the request "learn" that say what is right.
 
-    >>> label_fields(2, 3, []), label_fields("run", 3, ["walk", "run"])
+    >>> label_fields(2, "class", 3, []), label_fields("run", "class", 3, ["walk", "run"])
     ({'label': 2}, {'label': 1})
-    >>> label_fields([True, False, True], 3, []), label_fields(0.5, 1, [])
+    >>> label_fields([True, False, True], "labels", 3, []), label_fields(0.5, "value", 1, [])
     ({'bits': 5}, {'value': 2048})
 
+    Args:
+        target: what the head learns from, :attr:`torch_nano.DeviceInfo.target`.
+
     Raises:
-        LabelError: there is no such class, or that is no label.
+        LabelError: there is no such class, or the head learns from other labels.
     """
     if isinstance(label, Tensor | np.ndarray | np.generic):
         label = label.tolist()
-    if isinstance(label, str):
-        return {"label": class_index(label, classes, names)}
-    if isinstance(label, bool):
-        raise LabelError(f"the label is {label}; expected a class, a list of {classes} bools, or a float")
-    if isinstance(label, int):
-        return {"label": class_index(label, classes, names)}
-    if isinstance(label, float):
-        value = label * _VALUE_STEPS
-        if not math.isfinite(value) or abs(value) >= 2**31:
-            raise LabelError(f"the label is {label}; expected a finite number, around 1")
-        return {"value": round(value)}
-    if isinstance(label, Sequence) and all(isinstance(right, bool) for right in label):
-        if len(label) != classes or classes > _BITS:
-            raise LabelError(f"the label has {len(label)} bools; expected one for each of {classes} classes")
-        return {"bits": sum(right << index for index, right in enumerate(label))}
-    raise LabelError(
-        f"the label is {label!r}; expected a class (its index or name), a list of {classes} bools, or a float"
-    )
+    match target:
+        case "class":
+            if isinstance(label, str) or as_integer(label) is not None:
+                return {"label": class_index(label, classes, names)}
+            expected = "one right class, its index (an integer) or its name"
+        case "labels":
+            bools = isinstance(label, Sequence) and all(isinstance(right, bool) for right in label)
+            if bools and len(label) == classes <= _BITS:
+                return {"bits": sum(right << index for index, right in enumerate(label))}
+            expected = f"all right classes (loss 'binary'), a list of {classes} bools"
+        case "value":
+            value = label * _VALUE_STEPS if isinstance(label, float) else math.nan
+            if math.isfinite(value) and abs(value) < 2**31:
+                return {"value": round(value)}
+            expected = "a number (loss 'squared'), a finite float around 1"
+        case other:
+            raise ValueError(f"no head learns from {other!r}")
+    raise LabelError(f"the label is {label!r:.60}; this head learns from {expected}")
 
 
 def class_index(wanted: int | str, classes: int, names: Sequence[str]) -> int:
