@@ -24,6 +24,7 @@ from .sgd_head import (
     ZERO_HEAD_STEPS,
     IntArray,
     Xorshift32,
+    bias_input,
     errors,
     fits,
     power_of_two_ratio,
@@ -77,7 +78,7 @@ class LayersHead:
         self.random = Xorshift32(XORSHIFT_SEED)
         scales = []
         for layer in self.layers:
-            layer.bias_input = int(round_half_away(np.array(min(max(1 / scale, 1.0), 128.0))))
+            layer.bias_input = bias_input(scale)
             real = np.column_stack(
                 [layer.weight.astype(np.float64), layer.bias.astype(np.float64) / (layer.bias_input * scale)]
             )

@@ -5,10 +5,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::Error;
 use crate::image::HeadRecord;
 use crate::train::LayersHead;
-use crate::train::linear::{HALVE_ABOVE, LARGEST_SHIFT, check_weight};
+use crate::train::linear::{HALVE_ABOVE, LARGEST_BIAS_INPUT, LARGEST_SHIFT, check_weight};
 
 const LARGEST_INPUTS: u32 = 1 << 15;
-const LARGEST_BIAS_INPUT: i32 = 128;
 /// t of a layer without halvings.
 pub(super) const BACKWARD_SHIFT: i32 = 8;
 /// In the word of a class, beside its weight: its row does not learn.
@@ -169,7 +168,7 @@ pub(crate) fn pack(
             return Err(refused("needs outputs * inputs weights, has", layer.weights.len() as f64));
         }
         let inputs = layer.weights.len() / outputs;
-        let bias_input = rounded((1.0 / input_scale).clamp(1.0, LARGEST_BIAS_INPUT.into()));
+        let bias_input = crate::train::linear::bias_input(input_scale);
         let bias_scale = f64::from(bias_input) * input_scale;
         let rows = layer.weights.chunks_exact(inputs).zip(&layer.biases);
         let real = rows

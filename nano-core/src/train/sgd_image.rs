@@ -1,8 +1,8 @@
 //! What [`SgdHead`](super::SgdHead) finds in an image, made from real weights.
 
 use super::SgdHead;
-use super::linear::LARGEST_SHIFT;
-use super::sgd::{BIAS_INPUT, FROZEN};
+use super::linear::{LARGEST_SHIFT, bias_input};
+use super::sgd::FROZEN;
 use crate::image::HeadRecord;
 
 /// Head record and initial state for a linear layer of real weights behind `features`. The largest weight becomes V = 16000,
@@ -21,9 +21,10 @@ pub(crate) fn pack(
         return Err(refused("needs classes * features weights, has", head.weights.len() as f64));
     }
     let input_scale = f64::from(features.scale);
+    let bias_input = bias_input(input_scale);
     let rows = head.weights.chunks_exact(width).zip(&head.biases);
     let real = rows.flat_map(|(row, &bias)| {
-        row.iter().map(|&weight| f64::from(weight)).chain([f64::from(bias) / (f64::from(BIAS_INPUT) * input_scale)])
+        row.iter().map(|&weight| f64::from(weight)).chain([f64::from(bias) / (f64::from(bias_input) * input_scale)])
     });
     let magnitude = real
         .clone()
@@ -63,7 +64,7 @@ pub(crate) fn pack(
             -exponent,
             descent.loss as i32,
             halve_every,
-            0,
+            bias_input,
             0,
         ],
         logit_scale: logit_scale as f32,

@@ -58,6 +58,8 @@ fn a_record_that_the_trainer_cannot_run_is_refused() {
         (7, u32::MAX, "head loss"),
         (7, 2, "head outputs for its loss"),
         (8, u32::MAX, "head epochs between halvings of the rate"),
+        (9, 0, "head bias input"),
+        (9, 129, "head bias input"),
         (11, f32::NAN.to_bits(), "head logit scale (bits)"),
         (11, 0, "head logit scale (bits)"),
         (12, u32::MAX, "head state offset"),
