@@ -69,7 +69,7 @@ fn live(image: &Aligned, flash: Flash, seed: u64, replace: bool) -> (Flash, Vec<
     let sample = random.u64(..);
     let _power_is_on = request(Request::Configure { settings })
         // Only heads of sums add classes, and they have room for two.
-        && (seed % 2 == 0 || request(Request::Reset))
+        && (seed.is_multiple_of(2) || request(Request::Reset))
         && request(Request::AddClass { name: &format!("class {seed}") })
         && request(Request::Learn { label: class(0), input: &input(sample) })
         && request(Request::Learn { label: class(1), input: &input(sample ^ 1) })
@@ -168,7 +168,7 @@ fn head_names_and_settings_are_all_of_the_old_save_or_all_of_the_new_one() {
                 other_names += usize::from(other && new.names != old.names);
             }
             // Every other life starts on what such a cut has left.
-            flash = goes_on_with.filter(|_| seed % 2 == 0).unwrap_or(whole);
+            flash = goes_on_with.filter(|_| seed.is_multiple_of(2)).unwrap_or(whole);
         }
         let names_change = matches!(name, "prototype" | "lda");
         assert!(others > 4 && (other_names > 2) == names_change, "{name}: {others}, {other_names}");
