@@ -9,6 +9,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import InputError
+
 #: What a confidence of 1 is on the device.
 _CERTAIN = 1 << 15
 
@@ -83,12 +85,14 @@ class DeviceSettings:
         """The fields of the request that sets them.
 
         Raises:
-            ValueError: a rejection that is no probability, or an interval below 0.
+            InputError: a rejection that is no probability, or an interval that is no 32-bit number.
         """
         if not 0 <= self.rejection <= 1:
-            raise ValueError(f"rejection is {self.rejection}; expected a probability, 0 to 1")
+            raise InputError(f"rejection is {self.rejection}; expected a probability, 0 to 1")
         if not 0 <= self.save_interval < 1 << 32:
-            raise ValueError(f"save_interval is {self.save_interval}; expected 0 (never) or more changes")
+            raise InputError(
+                f"save_interval is {self.save_interval}; expected 0 (never) to {(1 << 32) - 1} changes"
+            )
         return {"rejection": round(self.rejection * _CERTAIN), "save_interval": self.save_interval}
 
 
