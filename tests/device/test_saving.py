@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ class Simulated:
 def ask(device: Device, request: str, **fields: Any) -> dict[str, Any]:
     """The answer to a request that the client does not send itself."""
     device._link.stream.write(_native.encode_request(request, **fields))
-    return _native.decode_response(device._link._frame())
+    return _native.decode_response(device._link._frame(time.monotonic() + 60))
 
 
 def kill(board: QemuBoard) -> None:

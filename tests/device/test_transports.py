@@ -315,7 +315,7 @@ def test_wrong_inputs_and_labels_are_refused_before_anything_is_learnt(
             fresh.fit(data, labels)
     with pytest.raises(LabelError, match="there is no class 9"):
         fresh.fit(x, [*y[:-1].tolist(), 9])
-    with pytest.raises(InputError, match="epochs is 0; expected 1 or more"):
+    with pytest.raises(InputError, match="epochs is 0; expected an integer from 1"):
         fresh.fit(x, y, epochs=0)
     assert (fresh.head_state(), fresh.stats().learned) == (before, samples)
 

@@ -98,15 +98,18 @@ impl SimulatedDevice {
         Ok(SimulatedDevice { board: board.map_err(refuse)?, unfinished: Vec::new() })
     }
 
-    /// Sends bytes to the device; returns what it answers, which is nothing until a frame is whole.
+    /// Sends bytes to the device; returns what it answers, which is nothing until a frame is whole. Other threads of Python run meanwhile.
     fn exchange<'py>(&mut self, py: Python<'py>, bytes: &[u8]) -> Bound<'py, PyBytes> {
         self.unfinished.extend_from_slice(bytes);
-        let whole = self.unfinished.iter().rposition(|&byte| byte == frame::END).map_or(0, |end| end + 1);
-        let mut stream = Stream { sent: &self.unfinished[..whole], answered: Vec::new() };
-        let Ok(()) = self.board.with_dependent_mut(|_, session| session.serve(&mut stream));
-        let answered = PyBytes::new(py, &stream.answered);
-        self.unfinished.drain(..whole);
-        answered
+        let answered = py.detach(|| {
+            let whole = self.unfinished.iter().rposition(|&byte| byte == frame::END).map_or(0, |end| end + 1);
+            let mut stream = Stream { sent: &self.unfinished[..whole], answered: Vec::new() };
+            let Ok(()) = self.board.with_dependent_mut(|_, session| session.serve(&mut stream));
+            let answered = stream.answered;
+            self.unfinished.drain(..whole);
+            answered
+        });
+        PyBytes::new(py, &answered)
     }
 
     /// What the flash holds: for a device that starts after a power cut.

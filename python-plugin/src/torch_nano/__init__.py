@@ -28,7 +28,8 @@ from .device.errors import (
 )
 from .device.fitting import FitResult
 from .device.qemu import BoardError, BoardStopped, BoardTimeout, QemuBoard
-from .device.recording import RecordError, Recording, record
+from .device.recording import Recording, record
+from .device.records import RecordError
 from .device.replaying import Replay, ReplayDifference, replay
 from .device.streams import SimulatedBoard
 from .errors import (

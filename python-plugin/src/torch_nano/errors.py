@@ -52,7 +52,7 @@ class CaptureError(TorchNanoError):
 
 
 class InputError(TorchNanoError, ValueError):
-    """A tensor has the wrong shape, dtype or contents."""
+    """A tensor has the wrong shape, dtype or contents, or another argument is of the wrong kind or range."""
 
 
 class NonFiniteError(TorchNanoError, ValueError):

@@ -224,7 +224,8 @@ class NanoModule(nn.Module):
 
         Raises:
             InputError: wrong shape or dtype of the data, or an unknown target.
-            BoardError: QEMU is missing, or the board stops.
+            BoardError: QEMU is missing.
+            ConnectionLost: the board stops.
         """
         if target not in get_args(Target):
             raise InputError(f"there is no target {target!r}; expected one of {', '.join(get_args(Target))}")

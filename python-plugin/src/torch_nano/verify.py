@@ -85,7 +85,8 @@ def verify_rv32imc(image: bytes, inputs: Tensor) -> VerifyReport:
         inputs: int8 in torch's layout, with batch.
 
     Raises:
-        BoardError: QEMU or the board's program is missing, or the board stops.
+        BoardError: QEMU or the board's program is missing.
+        ConnectionLost: the board stops.
         DeviceError: the board refuses the model.
     """
     elements = to_device(inputs).numpy()

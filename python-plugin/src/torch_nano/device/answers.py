@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
+from .arguments import integer, probability
 
 #: What a confidence of 1 is on the device.
 _CERTAIN = 1 << 15
@@ -62,6 +62,11 @@ class DeviceInfo(_Answer):
     #: without a head.
     target: str | None
 
+    @property
+    def longest_answer(self) -> int:
+        """More bytes than any answer has: two tensors, what they are coded with, texts and numbers."""
+        return 3 * self.frame_length + 4096
+
 
 @dataclass(frozen=True)
 class DeviceSettings:
@@ -85,15 +90,13 @@ class DeviceSettings:
         """The fields of the request that sets them.
 
         Raises:
-            InputError: a rejection that is no probability, or an interval that is no 32-bit number.
+            InputError: a rejection that is no probability, or an interval that is no number of changes.
         """
-        if not 0 <= self.rejection <= 1:
-            raise InputError(f"rejection is {self.rejection}; expected a probability, 0 to 1")
-        if not 0 <= self.save_interval < 1 << 32:
-            raise InputError(
-                f"save_interval is {self.save_interval}; expected 0 (never) to {(1 << 32) - 1} changes"
-            )
-        return {"rejection": round(self.rejection * _CERTAIN), "save_interval": self.save_interval}
+        rejection = probability("rejection", self.rejection)
+        return {
+            "rejection": round(rejection * _CERTAIN),
+            "save_interval": integer("save_interval", self.save_interval, 0, "never"),
+        }
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from ..errors import HeadError
 from ..heads import Head, head_of
 from . import fitting
 from .answers import DeviceInfo, DeviceSettings, Prediction, confidence_of
+from .arguments import integer, state_of, text
 from .conversation import Conversation, Observer
 from .errors import DeviceError
 from .fitting import FitResult
@@ -147,8 +148,10 @@ class Device(Conversation):
                 every so many epochs goes on from there.
 
         Raises:
+            InputError: `epochs` is no number of passes, or `first_epoch` none of an epoch.
             DeviceError: no trainable head, nothing learnt yet, or a head that learns without epochs.
         """
+        epochs, first_epoch = integer("epochs", epochs), integer("first_epoch", first_epoch)
         return int(self._change("train", "trained", epochs=epochs, first_epoch=first_epoch)["ticks"])
 
     def commit(self) -> int:
@@ -172,9 +175,10 @@ class Device(Conversation):
         """Adds a class that is then learnt by samples; returns its index.
 
         Raises:
+            InputError: `name` is no text.
             DeviceError: no room, a name that is taken or too long, or a head that cannot add classes.
         """
-        index = int(self._change("add_class", "class_added", name=name)["class"])
+        index = int(self._change("add_class", "class_added", name=text("name", name))["class"])
         self._refresh()
         return index
 
@@ -227,7 +231,16 @@ class Device(Conversation):
     def head(self) -> Head:
         """The device's head as an nn.Module: `nano.head`, into which its state is loaded.
 
-        (If `nano` was given as an image: a new module.)
+        What `nano.head` held is gone, and two devices with the same `nano` give the same module. For a module
+        of its own: `head = tn.heads.head_of(nano.image); head.load(device.head_state())`. If `nano` was given
+        as an image, this gives such a one.
+
+        >>> import torch, torch_nano as tn
+        >>> model, x = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 3)), torch.randn(9, 4)
+        >>> nano = tn.to_nano(model, x, calibrate=x, head=tn.heads.SGD())
+        >>> with tn.Device("sim", nano=nano) as anna, tn.Device("sim", nano=nano.image) as ben:
+        ...     anna.head() is nano.head, ben.head() is nano.head
+        (True, False)
 
         Raises:
             HeadError: the client does not know the model.
@@ -247,16 +260,12 @@ class Device(Conversation):
         """Puts a head, or its state, on the device; checked by CRC-32. The old one stays until all is there.
 
         Raises:
-            HeadError: it has another size than the device's.
+            HeadError: a :class:`torch_nano.heads.Head` of another model, or a state of another size. (A state
+                does not say of which model it is: of the same size, another model's cannot be told.)
             DeviceError: it is no state of this model's head; the device's is as before.
         """
         self._require_head()
-        state = head if isinstance(head, bytes) else head.state()
-        if len(state) != self.info.head_length:
-            raise HeadError(
-                f"the head has {len(state)} bytes; that of the model on the device, {self.info.name!r}, has "
-                f"{self.info.head_length}: give one of the same model"
-            )
+        state = state_of(head, self.info)
         size = self.info.frame_length
         with self._progress.bar("head", len(state)) as advance:
             for offset in range(0, len(state), size):
@@ -276,7 +285,7 @@ class Device(Conversation):
             save_interval: the device saves by itself after so many changes of its head; 0: never.
 
         Raises:
-            ValueError: a rejection that is no probability, or an interval below 0.
+            InputError: a rejection that is no probability, or an interval that is no number of changes.
         """
         now = self.settings
         wanted = DeviceSettings(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
 
 from .. import _native
 from .answers import DeviceInfo, DeviceSettings, DeviceStats, LogEntry
+from .arguments import image_of, integer, path, seconds
 from .errors import DeviceError, DeviceRestarted, WrongModelError
 from .link import Link
 from .progress import Progress
@@ -47,10 +48,10 @@ class Conversation:
         flash: str | Path | None = None,
         progress: bool | None = None,
     ) -> None:
-        image = nano if nano is None or isinstance(nano, bytes) else nano.image
-        self._image = image
-        self._nano = None if isinstance(nano, bytes) else nano
-        file = None if flash is None else Path(flash)
+        self._image = image = None if nano is None else image_of(nano)
+        self._nano = None if isinstance(nano, bytes | bytearray) else nano
+        file = None if flash is None else path("flash", flash)
+        timeout, baudrate = seconds("timeout", timeout), integer("baudrate", baudrate, 1)
         transport = transport_of(connection, image, timeout=timeout, baudrate=baudrate, flash=file)
         given = None if isinstance(connection, str | Path) else connection
         self._link = Link(transport, given, timeout)
@@ -83,7 +84,12 @@ class Conversation:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The names of its classes, "" for one without a name."""
+        """The names of its classes, "" for one without a name.
+
+        A device whose model has no head knows none: those of the model that the client was given, if any.
+        """
+        if self._names is None and not self.info.classes:
+            self._names = () if self._image is None else tuple(_native.Model(self._image).labels)
         if self._names is None:
             classes = range(self.info.classes)
             self._names = tuple(self._ask("class_name", "class_name", class_index=k)["name"] for k in classes)
@@ -121,8 +127,8 @@ class Conversation:
         return False
 
     def close(self) -> None:
-        """Closes the connection."""
-        self._link.stream.close()
+        """Closes the connection. What is asked after that is a :class:`ConnectionLost`."""
+        self._link.close()
 
     def __enter__(self) -> Self:
         return self
@@ -150,8 +156,8 @@ class Conversation:
 
     def _learn(self, input: bytes, target: dict[str, Any]) -> int:
         """Learns an input with a label as :func:`label_fields` gives it."""
-        ((kind, value),) = target.items()
-        seen = {"input": input, "kind": kind, "target": value}
+        (value,) = target.values()
+        seen = {"input": input, "target": value}
         answer = self._observed("learn", seen, lambda: self._run("learn", "learned", input, **target))
         self.samples = int(answer["samples"])
         return self.samples
@@ -221,6 +227,7 @@ class Conversation:
     def _refresh(self) -> None:
         answer = self._ask("info", "info")
         self._info, self._settings = DeviceInfo.of(answer), DeviceSettings.of(answer)
+        self._link.longest_frame = self._info.longest_answer
         self._names = None
 
     def _require_head(self) -> None:

@@ -8,6 +8,7 @@ from itertools import chain, islice, repeat
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+from .arguments import integer
 from .progress import Progress
 from .samples import Input, Samples, batches
 
@@ -30,8 +31,7 @@ class FitResult:
 
 def fit(device: Device, data: Input | Samples, labels: Any, epochs: int, progress: Progress) -> FitResult:
     """See :meth:`torch_nano.Device.fit`."""
-    if epochs < 1:
-        raise InputError(f"epochs is {epochs}; expected 1 or more")
+    epochs = integer("epochs", epochs, 1)
     start = time.perf_counter()
     # All are looked at before the device learns the first.
     pairs = batches(data, labels, device.info.input_length, device._nano)

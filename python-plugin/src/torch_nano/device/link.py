@@ -18,9 +18,10 @@ _CHUNK = 1 << 16
 _LOG_LENGTH = 1000
 #: A request is sent so often before noise on the line is too much.
 _NOISE_ATTEMPTS = 3
-#: Seconds between attempts to open a lost connection again.
+#: Seconds before a lost connection is opened again.
 _PAUSE = 0.1
-
+#: Bytes after which something else than a device is there, as long as the device has not said what it sends.
+_LONGEST_FRAME = 1 << 20
 
 #: Failures after which it is not known whether the request was executed.
 _NOISE = ("Noise", "Frame", "TooLong")
@@ -37,7 +38,7 @@ class Link:
 
     Args:
         transport: how the device is reached; its stream is opened here unless `stream` is it.
-        timeout: seconds to wait for a connection that was lost.
+        timeout: seconds to wait for an answer, and again for a connection that was lost meanwhile.
 
     Raises:
         ConnectionFailed: the stream cannot be opened.
@@ -51,7 +52,12 @@ class Link:
         self.log: deque[LogEntry] = deque(maxlen=_LOG_LENGTH)
         #: That of the latest :meth:`begin`; requests of another than the device's are refused.
         self._session = 0
+        #: Bytes of the longest answer.
+        self.longest_frame = _LONGEST_FRAME
         self._received = bytearray()
+        #: Whether the start of the next frame is there: not of one that was too long.
+        self._whole = True
+        self._closed = False
         self._sequence = 0
         self._request = b""
         #: The request that was left without an answer and came to one when the connection was opened anew.
@@ -80,6 +86,7 @@ class Link:
             DeviceError: the device refuses, or answers something else.
             ConnectionLost, DeviceTimeout: no answer came.
         """
+        self._require_open()
         late, self.late = self.late, None
         if late is not None and late[0] == (request, fields):
             return _checked(late[1], request, response)
@@ -105,38 +112,52 @@ class Link:
             ConnectionFailed: the stream cannot be opened, or was not opened here.
             ConnectionLost, DeviceTimeout: no answer came.
         """
+        self._require_open()
         if self.transport.open is None:
             raise ConnectionFailed(
                 f"{self.transport.name} was given open: this client cannot open it again; make a new Device"
             )
         self.stream.close()
-        self.stream = self.transport.open()
-        self._received.clear()
+        self._open()
         if self._open_request is not None:
             request = self._open_request
             self.late = (request, self._answer())
+
+    def close(self) -> None:
+        """Ends the connection, for good."""
+        self._closed = True
+        self.stream.close()
+
+    def _require_open(self) -> None:
+        if self._closed:
+            # With a name, as a refusal: nothing was sent.
+            raise ConnectionLost("this Device was closed; make a new one", "Closed")
 
     def _answer(self) -> dict[str, Any]:
         """The answer to the open request."""
         assert self._open_request is not None
         request, _ = self._open_request
-        start, sent, outcome = time.perf_counter(), 0, ""
+        start, sent, lost, outcome = time.monotonic(), 0, False, ""
+        deadline = start + self.timeout
         try:
             while True:
                 sent += 1
                 try:
                     # What noise or a lost connection left of another frame ends here.
                     self.stream.write(_FRAME_END + self._request)
-                    answer = self._matching()
+                    answer = self._matching(deadline)
                 except TimeoutError as error:
-                    if sent >= self.transport.attempts:
+                    if sent >= self.transport.attempts or time.monotonic() > deadline:
                         raise DeviceTimeout(
                             f"the device did not answer the request {request!r} within "
-                            f"{time.perf_counter() - start:.1f} s (a larger timeout allows more): {error}"
+                            f"{time.monotonic() - start:.1f} s (a larger timeout allows more). It may still "
+                            f"work on it: ask the same again to wait on, or reconnect(). ({error})"
                         ) from error
                     continue
                 except (OSError, EOFError) as error:
-                    self._wait_for_connection(request, error)
+                    if not lost:
+                        lost, deadline = True, time.monotonic() + self.timeout
+                    self._wait_for_connection(request, error, deadline)
                     continue
                 if not _is_noise(answer) or sent >= _NOISE_ATTEMPTS:
                     break
@@ -148,48 +169,74 @@ class Link:
             outcome = str(error)
             raise
         finally:
-            self.log.append(LogEntry(request, outcome, time.perf_counter() - start, sent))
+            self.log.append(LogEntry(request, outcome, time.monotonic() - start, sent))
 
-    def _wait_for_connection(self, request: str, cause: Exception) -> None:
+    def _wait_for_connection(self, request: str, cause: Exception, deadline: float) -> None:
         """Opens a lost connection as soon as that can be done."""
         lost = f"the connection to {self.transport.name!r} was lost during the request {request!r} ({cause})"
         if not self.transport.reopens or self.transport.open is None:
             raise ConnectionLost(lost) from cause
         self.stream.close()
-        end = time.monotonic() + self.timeout
-        while True:
+        failure: Exception = cause
+        while time.monotonic() < deadline:
+            time.sleep(_PAUSE)
             try:
-                self.stream = self.transport.open()
-                break
+                self._open()
+                return
             except ConnectionFailed as error:
-                if time.monotonic() > end:
-                    raise ConnectionLost(
-                        f"{lost}, and did not come back within {self.timeout:g} s"
-                    ) from error
-                time.sleep(_PAUSE)
-        self._received.clear()
+                failure = error
+        again = "did not come back" if isinstance(failure, ConnectionFailed) else "was lost again and again"
+        raise ConnectionLost(
+            f"{lost}, and {again} within {self.timeout:g} s. Is a device there, and free?"
+        ) from failure
 
-    def _matching(self) -> dict[str, Any]:
+    def _open(self) -> None:
+        assert self.transport.open is not None
+        self.stream = self.transport.open()
+        self._received.clear()
+        self._whole = True
+
+    def _matching(self, deadline: float) -> dict[str, Any]:
         """The next answer to the request of the present number, or to one that could not be read."""
         while True:
-            frame = self._frame()
+            frame = self._frame(deadline)
             try:
                 answer = _native.decode_response(frame)
             except _native.NanoError as error:
                 return {"kind": "refused", "failure": "Noise", "reason": str(error)}
             if answer["sequence"] == self._sequence or answer["sequence"] == 0:
                 return answer
+            _require_time(deadline)
 
-    def _frame(self) -> bytes:
+    def _frame(self, deadline: float) -> bytes:
         """The next frame, without its end byte."""
-        while _FRAME_END not in self._received:
+        while True:
+            if _FRAME_END in self._received:
+                frame, _, self._received = self._received.partition(_FRAME_END)
+                whole, self._whole = self._whole, True
+                if whole:
+                    return bytes(frame)
+                continue
+            if len(self._received) > self.longest_frame:
+                self._received.clear()
+                if self._whole:
+                    self._whole = False
+                    raise DeviceError(
+                        f"more than {self.longest_frame} bytes came without the end of a frame: is something "
+                        "else than a device there, or does it print on this port?",
+                        "Noise",
+                    )
+            if self._received or not self._whole:
+                _require_time(deadline)
             received = self.stream.read(_CHUNK)
             if not received:
                 raise EOFError("the stream has ended")
             self._received += received
-        frame, _, rest = self._received.partition(_FRAME_END)
-        self._received = rest
-        return bytes(frame)
+
+
+def _require_time(deadline: float) -> None:
+    if time.monotonic() > deadline:
+        raise TimeoutError("something else came, but no answer")
 
 
 def _is_noise(answer: dict[str, Any]) -> bool:
@@ -204,7 +251,9 @@ def is_unanswered(error: Exception) -> bool:
 
 def _checked(answer: dict[str, Any], request: str, response: str) -> dict[str, Any]:
     if answer["kind"] == "refused":
-        reason = f"the device refused the request {request!r}: {answer['reason']}"
+        refused = f"the device refused the request {request!r}"
+        unread = f"no answer to the request {request!r} could be read"
+        reason = f"{unread if answer['failure'] == 'Noise' else refused}: {answer['reason']}"
         kind = WrongModelError if answer["failure"] == "Model" else DeviceError
         raise kind(reason, answer["failure"])
     if answer["kind"] != response:

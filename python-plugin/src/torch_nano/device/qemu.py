@@ -12,7 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from torch_nano.errors import TorchNanoError
+from .arguments import bytes_of, path, seconds
+from .errors import ConnectionFailed, ConnectionLost, DeviceTimeout
 
 _QEMU = "qemu-system-riscv32"
 _ELF = Path(__file__).with_name("virt-rv32imc.elf")
@@ -25,11 +26,11 @@ _FLASH_IN_USE = 1 << 20
 _KEPT_OUTPUT = 1000
 
 
-class BoardError(TorchNanoError):
+class BoardError(ConnectionFailed):
     """The board cannot be started, or was closed."""
 
 
-class BoardStopped(BoardError):
+class BoardStopped(BoardError, ConnectionLost):
     """The board ended by itself, with `exit_status` and its `last_output` (text)."""
 
     def __init__(self, exit_status: int, last_output: str) -> None:
@@ -38,7 +39,7 @@ class BoardStopped(BoardError):
         super().__init__(f"the board stopped with exit status {exit_status}; its last output:\n{last_output}")
 
 
-class BoardTimeout(BoardError, TimeoutError):
+class BoardTimeout(BoardError, DeviceTimeout):
     """The board did not send, or not take, a byte in time; `last_output` (text) is what it sent before."""
 
     def __init__(self, action: str, seconds: float, last_output: str) -> None:
@@ -59,6 +60,7 @@ class QemuBoard:
         timeout: seconds that one `read` or `write` may wait. May be set at any time.
 
     Raises:
+        InputError: the image is no bytes, or the time-out no time.
         BoardError: QEMU or the board's program is missing, the image is too large, or the file is no flash.
         BoardStopped, BoardTimeout: the board does not start.
 
@@ -71,7 +73,7 @@ class QemuBoard:
     """
 
     def __init__(self, image: bytes, *, flash: str | Path | None = None, timeout: float = 60.0) -> None:
-        self.timeout = timeout
+        image, self.timeout = bytes_of(image), seconds("timeout", timeout)
         self._kept_output = bytearray()
         qemu = shutil.which(_QEMU)
         if qemu is None:
@@ -79,7 +81,7 @@ class QemuBoard:
         image_start, image_room = _image_place(_ELF)
         if len(image) > image_room:
             raise BoardError(f"the image has {len(image)} bytes; the emulated board's flash has {image_room}")
-        file = None if flash is None else _flash_file(Path(flash))
+        file = None if flash is None else _flash_file(path("flash", flash))
 
         self._socket, board_socket = socket.socketpair()
         self._messages = tempfile.TemporaryFile()  # noqa: SIM115, closed by _stop
@@ -205,13 +207,15 @@ def _stop(process: subprocess.Popen[bytes], stream: socket.socket, messages: IO[
 
 def _flash_file(file: Path) -> Path:
     """The file for the flash bank that `esp32-app/virt/src/flash.rs` uses, which has its size."""
-    if not file.exists():
-        with file.open("xb") as new:
-            new.write(b"\xff" * _FLASH_LENGTH)  # erased
-    if file.stat().st_size != _FLASH_LENGTH:
-        raise BoardError(
-            f"{file} has {file.stat().st_size} bytes; a file for the board's flash has {_FLASH_LENGTH}"
-        )
+    try:
+        if not file.exists():
+            with file.open("xb") as new:
+                new.write(b"\xff" * _FLASH_LENGTH)  # erased
+        size = file.stat().st_size
+    except OSError as error:
+        raise BoardError(f"the flash file {file} cannot be made: {error.strerror}") from error
+    if size != _FLASH_LENGTH or not file.is_file():
+        raise BoardError(f"{file} has {size} bytes; a file for the board's flash has {_FLASH_LENGTH}")
     return file
 
 

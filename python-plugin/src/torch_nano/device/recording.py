@@ -1,57 +1,43 @@
-"""The record of what a device learnt: a file to which each step is appended, to be repeated from it.
-
-The file is text, a JSON object per line, in UTF-8. Bytes are in base64.
-
-- The first line is the start: `{"torch_nano_record": 2, "model_id", "name", "ring_capacity", "head"}`, where
-  2 is the version of the format and `head` the state of the head.
-- Before a request is sent, its line is written: `{"step": 1, "request": "learn", "input", "kind", "target"}`.
-  Steps count from 1. The other fields are those of the request: of learn the input as sent and its target
-  (a class for kind "label", bits for "bits", 1/4096 for "value"); `epochs` and
-  `first_epoch` of train; `name` of add_class;
-  `class_index` of forget; `state` of replace_head.
-- After it, how it went: `{"step": 1, "done": true}`, with `samples` of learn, with `head_crc32` of the head
-  after every so-many-eth step, and after `load` with `head`, the state of the head that was in flash. Or
-  `{"step": 1, "refused": reason}`. A request whose outcome is not known has no such line.
-- Or `{"step": 1, "restarted": true, "executed", "head"}`: the device had started anew before it; `head` is
-  the state after it, whether it was then `executed` or not.
-
-Lines are written to the disk one by one, so that after a crash of the PC the file tells all but the outcome
-of the last request. A last line without its end is what such a crash leaves, and is not read.
-"""
+"""The record of what a device learnt: a file to which each step is appended, to be repeated from it."""
 
 from __future__ import annotations
 
-import base64
-import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from .. import _native
-from ..errors import TorchNanoError
+from ..errors import InputError
+from .arguments import integer, shown
+from .arguments import path as path_of
 from .client import Device
-from .errors import DeviceRestarted
 from .link import is_unanswered
-
-#: Version of the format; raised whenever an older reader would misread it.
-VERSION = 2
-#: The key of the first line that holds the version.
-FORMAT = "torch_nano_record"
-
-
-class RecordError(TorchNanoError):
-    """A record cannot be made, or a file is none of this version and model."""
+from .records import (
+    Done,
+    RecordError,
+    Refused,
+    Start,
+    Step,
+    outcome_line,
+    restart_line,
+    start_line,
+    step_line,
+)
 
 
 class Recording:
     """A record that is being made; a context manager that ends it. See :func:`record`."""
 
     def __init__(self, device: Device, path: str | Path, check_every: int) -> None:
-        if check_every < 1:
-            raise RecordError(f"check_every is {check_every}; expected 1 (a check after each step) or more")
-        self._device, self._every = device, check_every
-        self._step = 0
+        self._every = integer("check_every", check_every, 1)
+        self._device = device
+        self._number = 0
+        self._step: Step | None = None
+        self._undoable = False
+        # A restart is written as soon as the device can be asked for its head: before the next step.
+        self._restarted = self._unknown_samples = False
         info = device.info
         if not info.head_length:
             raise RecordError(f"{info.name!r}, the model on the device, has no head to record")
@@ -60,66 +46,84 @@ class Recording:
                 "the device may keep samples from before, which the record has not. Forget them first: "
                 "state = device.head_state(); device.reset(); device.write_head(state)"
             )
-        start = {
-            **{FORMAT: VERSION, "model_id": info.model_id, "name": info.name},
-            **{"ring_capacity": info.ring_capacity, "head": encoded(device.head_state())},
-        }
+        start = Start(info.model_id, info.name, info.ring_capacity, device.head_state())
+        file = path_of("path", path)
         try:
-            self._file = open(path, "x", encoding="utf-8")  # noqa: SIM115, closed by close
+            self._file = file.open("x", encoding="utf-8")
         except FileExistsError as error:
-            raise RecordError(f"{os.fspath(path)} is there already; a record is never overwritten") from error
-        self._write(start)
+            raise RecordError(f"{file} is there already; a record is never overwritten") from error
+        except OSError as error:
+            raise RecordError(f"{file} cannot be made: {error.strerror}") from error
+        self._write(start_line(start))
         device.observers.append(self)
 
     @property
     def steps(self) -> int:
         """Steps recorded."""
-        return self._step
+        return self._number
 
     def before(self, request: str, fields: dict[str, Any]) -> None:
         """Writes what is about to be asked.
 
         Raises:
-            RecordError: it would take back what the record does not have.
+            RecordError: it would take back, or train on, what the record does not have.
         """
-        if request == "undo" and self._step == 0:
+        self._write_restart()
+        if self._unknown_samples and request != "reset":
+            raise RecordError(
+                "another client has talked to the device, which may keep samples that the record has not: "
+                "device.reset(), or end the record"
+            )
+        if request == "undo" and not self._undoable:
             raise RecordError("what undo would take back is not in the record; undo before the record begins")
-        self._step += 1
-        values = {
-            name: encoded(value) if isinstance(value, bytes) else value for name, value in fields.items()
-        }
-        self._write({"step": self._step, "request": request, **values})
-
-    def restarted(self) -> None:
-        """The request that is told of it, is written by :meth:`after`."""
+        self._number += 1
+        self._step = Step(self._number, request, fields)
+        self._write(step_line(self._step))
 
     def after(self, request: str, answer: dict[str, Any] | None, error: Exception | None) -> None:
         """Writes how it went."""
-        if isinstance(error, DeviceRestarted):
-            head = encoded(self._device.head_state())
-            self._write({"step": self._step, "restarted": True, "executed": False, "head": head})
+        assert self._step is not None
+        if error is not None and is_unanswered(error):
             return
-        if error is not None:
-            if not is_unanswered(error):
-                self._write({"step": self._step, "refused": str(error)})
-            return
-        assert answer is not None
-        line: dict[str, Any] = {"step": self._step, "done": True}
-        if request == "learn":
-            line["samples"] = answer["samples"]
-        checked = self._step % self._every == 0
+        self._write(outcome_line(replace(self._step, outcome=self._outcome(request, answer, error))))
+
+    def restarted(self) -> None:
+        """The device has started anew, or was another client's meanwhile."""
+        self._restarted, self._undoable = True, False
+        self._unknown_samples = self._device.info.ring_capacity > 0 and self._device.samples != 0
+
+    def _write_restart(self) -> None:
+        if self._restarted:
+            self._write(restart_line(self._device.head_state()))
+            self._restarted = False
+
+    def _outcome(
+        self, request: str, answer: dict[str, Any] | None, error: Exception | None
+    ) -> Done | Refused:
+        if answer is None:
+            return Refused(str(error))
+        self._undoable = not self._unknown_samples
+        self._unknown_samples = False
+        checked = self._number % self._every == 0
         state = self._device.head_state() if checked or request == "load" else b""
-        if checked:
-            line["head_crc32"] = _native.crc32(state)
-        if request == "load":
-            line["head"] = encoded(state)
-        self._write(line)
+        return Done(
+            samples=answer["samples"] if request == "learn" else None,
+            head_crc32=_native.crc32(state) if checked else None,
+            head=state if request == "load" else None,
+        )
 
     def close(self) -> None:
-        """Ends the record; the device goes on. Closing it twice is no error."""
+        """Ends the record; the device goes on. Closing it twice is no error.
+
+        Raises:
+            DeviceError: the device has restarted since the last step, and does not say with which head: the
+                record ends before that.
+        """
         if self in self._device.observers:
             self._device.observers.remove(self)
-        self._file.close()
+        if not self._file.closed:
+            with self._file:
+                self._write_restart()
 
     def __enter__(self) -> Self:
         return self
@@ -129,8 +133,8 @@ class Recording:
     ) -> None:
         self.close()
 
-    def _write(self, line: dict[str, Any]) -> None:
-        self._file.write(json.dumps(line) + "\n")
+    def _write(self, line: str) -> None:
+        self._file.write(line)
         self._file.flush()
         os.fsync(self._file.fileno())
 
@@ -141,12 +145,14 @@ def record(device: Device, path: str | Path, *, check_every: int = 1) -> Recordi
     It records what goes through `device`. What another client asks it does not see; :func:`replay` finds it.
 
     Args:
-        path: the file, which must not be there yet; :mod:`torch_nano.device.recording` describes it.
+        path: the file, which must not be there yet; :mod:`torch_nano.device.records` describes it.
         check_every: after every so-many-eth step the head is read back from the device, so that a replay can
             say where a difference begins. On slow lines and with large heads, more than 1 saves time.
 
     Raises:
-        RecordError: the file is there, there is no head, or the device keeps samples from before.
+        RecordError: the file is there or cannot be made, there is no head, or the device keeps samples from
+            before.
+        InputError: `check_every` is no number of steps, or `path` no path.
 
     >>> import tempfile, torch, torch_nano as tn
     >>> model, x = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 3)), torch.randn(9, 4)
@@ -161,9 +167,6 @@ def record(device: Device, path: str | Path, *, check_every: int = 1) -> Recordi
     >>> replay.head.state() == state
     True
     """
+    if not isinstance(device, Device):
+        raise InputError(f"the device is {shown(device)}; expected a torch_nano.Device")
     return Recording(device, path, check_every)
-
-
-def encoded(data: bytes) -> str:
-    """Bytes in base64."""
-    return base64.b64encode(data).decode()

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +11,9 @@ import numpy as np
 from .. import _native
 from ..errors import TorchNanoError
 from ..heads import Head, head_of
-from .recording import FORMAT, VERSION, RecordError
+from .arguments import image_of
+from .arguments import path as path_of
+from .records import Done, RecordError, Refused, Restart, Start, Step, read_record
 
 if TYPE_CHECKING:
     from ..module import NanoModule
@@ -51,19 +49,6 @@ class Replay:
 
 
 @dataclass(frozen=True)
-class _Step:
-    number: int
-    #: The lines of the file: what was asked, and how it went ({} if that is not known).
-    asked: dict[str, Any]
-    outcome: dict[str, Any]
-
-    def __str__(self) -> str:
-        shown = ("epochs", "first_epoch", "kind", "target", "name", "class_index")
-        fields = ", ".join(f"{name} {self.asked[name]}" for name in shown if name in self.asked)
-        return f"step {self.number} ({self.asked['request']}{', ' if fields else ''}{fields})"
-
-
-@dataclass(frozen=True)
 class _State:
     """What a device may hold."""
 
@@ -83,59 +68,71 @@ def replay(path: str | Path, nano: NanoModule | bytes) -> Replay:
 
     Raises:
         ReplayDifference: they differ; its `step` is the first after which they do.
-        RecordError: the file is no record, is damaged, or is of another model.
-        OSError: it cannot be read.
+        RecordError: the file is no record, is damaged or was changed, is of another model, or cannot be read.
+        InputError, FileFormatError: `nano` is no model.
     """
-    image = nano if isinstance(nano, bytes) else nano.image
-    start, *steps = _read(Path(path), image)
-    twin = _Twin(image, start.asked["ring_capacity"])
-    possible = [_State(base64.b64decode(start.asked["head"]))]
+    file = path_of("path", path)
+    image = image_of(nano)
+    start, events = read_record(file)
+    _require_model(file, start, image)
+    twin = _Twin(image, start.ring_capacity)
+    possible = [twin.started(start.head, f"{file}, line 1")]
     checks, last_equal = 0, 0
-    for step in steps:
-        if "refused" in step.outcome:
+    for event in events:
+        if isinstance(event, Restart):
+            possible = [twin.started(event.head, f"{file}, line {event.line}")]
             continue
-        try:
-            after = [twin.step(state, step) for state in possible]
-        except _native.NanoError as error:
-            raise ReplayDifference(
-                f"the device executed {step}, which its twin refuses: {error}",
-                step=step.number,
-                last_equal_step=last_equal,
-                head=possible[0].head,
-            ) from error
-        if not step.outcome:
+        if isinstance(event.outcome, Refused):
+            continue
+        after, refusal = twin.after(possible, event)
+        if event.outcome is None:
             possible += after
             if len(possible) > _MOST_POSSIBILITIES:
-                raise RecordError(f"{path}: too many requests up to {step} of which the outcome is not known")
+                raise RecordError(
+                    f"{file}: too many requests up to {event} of which the outcome is not known"
+                )
             continue
-        possible, equal = after, after
-        if "samples" in step.outcome:
-            equal = [state for state in equal if len(state.ring) == step.outcome["samples"]]
-            if not equal:
-                kept = f"the device kept {step.outcome['samples']} samples, its twin {len(possible[0].ring)}"
-                raise ReplayDifference(
-                    f"after {step} {kept}",
-                    step=step.number,
-                    last_equal_step=last_equal,
-                    head=possible[0].head,
-                )
-        if "head_crc32" in step.outcome:
-            device = step.outcome["head_crc32"]
-            equal = [state for state in equal if _native.crc32(state.head) == device]
-            if not equal:
-                own = _native.crc32(possible[0].head)
-                raise ReplayDifference(
-                    f"the heads differ after {step}: CRC-32 {device:08x} on the device, {own:08x} here. "
-                    f"They agreed {f'after step {last_equal}' if last_equal else 'at the start'}",
-                    step=step.number,
-                    last_equal_step=last_equal,
-                    head=possible[0].head,
-                )
-            checks, last_equal = checks + 1, step.number
-        possible = list(dict.fromkeys(equal))
+        if refusal is not None:
+            raise ReplayDifference(
+                f"the device executed {event}, which its twin refuses: {refusal}",
+                step=event.number,
+                last_equal_step=last_equal,
+                head=possible[0].head,
+            ) from refusal
+        possible = [state for state in after if _differs(state, event.outcome) is None]
+        if not possible:
+            equal = f"after step {last_equal}" if last_equal else "at the start"
+            raise ReplayDifference(
+                f"after {event} {_differs(after[0], event.outcome)}. They agreed {equal}",
+                step=event.number,
+                last_equal_step=last_equal,
+                head=after[0].head,
+            )
+        if event.outcome.head_crc32 is not None:
+            checks, last_equal = checks + 1, event.number
     head = head_of(image)
     head.load(possible[0].head)
-    return Replay(head, len(steps), checks, len(possible) > 1)
+    steps = sum(isinstance(event, Step) for event in events)
+    return Replay(head, steps, checks, len(possible) > 1)
+
+
+def _require_model(file: Path, start: Start, image: bytes) -> None:
+    model = _native.Model(image)
+    if start.model_id != model.id:
+        raise RecordError(
+            f"{file} was made with {start.name!r}, model {start.model_id:08x}; given is {model.name!r}, "
+            f"{model.id:08x}"
+        )
+
+
+def _differs(state: _State, outcome: Done) -> str | None:
+    """What the device said that is otherwise in a state; None if nothing is."""
+    if outcome.samples not in (None, len(state.ring)):
+        return f"the device kept {outcome.samples} samples, its twin {len(state.ring)}"
+    own = _native.crc32(state.head)
+    if outcome.head_crc32 not in (None, own):
+        return f"the heads differ: CRC-32 {outcome.head_crc32:08x} on the device, {own:08x} here"
+    return None
 
 
 class _Twin:
@@ -146,101 +143,72 @@ class _Twin:
         self._head = head_of(image)._head
         self._places = ring_capacity
 
-    def step(self, state: _State, step: _Step) -> _State:
-        """The state after it.
+    def started(self, head: bytes, place: str) -> _State:
+        """What a device holds that starts with a head.
 
         Raises:
-            NanoError: the head cannot do it.
+            RecordError: that is none of this model.
         """
-        outcome, request = step.outcome, step.asked["request"]
-        if outcome.get("restarted"):
-            head = base64.b64decode(outcome["head"])
-            if request == "learn" and self._places and outcome["executed"]:
-                return self._learn(_State(head), step.asked)
-            return _State(head)
-        if request == "learn" and self._places:
-            return self._learn(state, step.asked)
-        if request == "undo":
+        try:
+            self._head.load(head)
+        except _native.NanoError as error:
+            raise RecordError(
+                f"{place}: head is of {len(head)} bytes; expected a state of this model's ({error}). The "
+                "record is damaged or was changed"
+            ) from error
+        return _State(head)
+
+    def after(self, possible: list[_State], step: Step) -> tuple[list[_State], Exception | None]:
+        """The states after a step, without those in which the head cannot do it; why, if none can."""
+        states: list[_State] = []
+        refusal: Exception | None = None
+        for state in possible:
+            try:
+                states.append(self._after(state, step))
+            except (_native.NanoError, OverflowError) as error:
+                refusal = error
+        return list(dict.fromkeys(states)), None if states else refusal
+
+    def _after(self, state: _State, step: Step) -> _State:
+        if step.request == "learn" and self._places:
+            sample = (self._features(step.fields["input"]).tobytes(), step.fields["target"])
+            ring = (*state.ring, sample)[-self._places :]
+            return replace(state, ring=ring, before=(state.head, state.ring))
+        if step.request == "undo":
             if state.before is None:
                 raise _native.NanoError("there is nothing to take back")
             return _State(*state.before)
-        ring = () if request == "reset" else state.ring
+        ring = () if step.request == "reset" else state.ring
         return _State(self._change(state, step), ring, (state.head, state.ring))
 
-    def _learn(self, state: _State, asked: dict[str, Any]) -> _State:
-        """One more sample in the ring."""
-        sample = (self._features(asked).tobytes(), asked["target"])
-        return replace(state, ring=(*state.ring, sample)[-self._places :], before=(state.head, state.ring))
-
-    def _change(self, state: _State, step: _Step) -> bytes:
+    def _change(self, state: _State, step: Step) -> bytes:
         """The head after a step that changes it."""
-        head, asked = self._head, step.asked
+        head, fields = self._head, step.fields
         head.load(state.head)
-        match asked["request"]:
+        match step.request:
             case "learn":
-                head.step(self._features(asked)[0], asked["target"])
+                head.step(self._features(fields["input"])[0], fields["target"])
             case "train":
                 features = np.frombuffer(b"".join(features for features, _ in state.ring), np.int8)
                 targets = np.array([target for _, target in state.ring], np.int64)
                 features = features.reshape(len(targets), head.features)
-                head.train(features, targets, asked["epochs"], asked["first_epoch"])
+                head.train(features, targets, fields["epochs"], fields["first_epoch"])
             case "commit":
                 head.commit()
             case "add_class":
                 head.add_class()
             case "forget":
-                head.forget(asked["class_index"])
+                head.forget(fields["class_index"])
             case "reset":
                 head.reset()
             case "replace_head":
-                head.load(base64.b64decode(asked["state"]))
+                head.load(fields["state"])
             case "load":
-                # What the flash holds is known from the device alone: None if its answer was lost.
-                head.load(base64.b64decode(step.outcome["head"]) if step.outcome else state.head)
-            case other:
-                raise RecordError(f"{step}: no request {other!r} changes a head")
+                # What the flash holds is known from the device alone: not if its answer was lost.
+                found = step.outcome.head if isinstance(step.outcome, Done) else None
+                head.load(state.head if found is None else found)
         return head.state()
 
-    def _features(self, asked: dict[str, Any]) -> np.ndarray[Any, np.dtype[np.int8]]:
-        input = np.frombuffer(base64.b64decode(asked["input"]), np.int8)
-        (features,) = self._model.run([input[None]])
+    def _features(self, input: bytes) -> np.ndarray[Any, np.dtype[np.int8]]:
+        (features,) = self._model.run([np.frombuffer(input, np.int8)[None]])
         return features
-
-
-def _read(path: Path, image: bytes) -> Iterator[_Step]:
-    """The start, as step 0, and the steps."""
-    # What does not end with a line's end was being written as the PC went down.
-    lines = path.read_text("utf-8").split("\n")[:-1]
-    entries: list[dict[str, Any]] = []
-    for number, line in enumerate(lines, 1):
-        try:
-            entries.append(dict(json.loads(line)))
-        except ValueError as error:
-            raise RecordError(f"{os.fspath(path)}, line {number} is damaged: {error}") from error
-    if not entries or FORMAT not in entries[0]:
-        raise RecordError(f"{os.fspath(path)} is no record of a device")
-    start = entries[0]
-    if start[FORMAT] != VERSION:
-        raise RecordError(f"{os.fspath(path)} is of version {start[FORMAT]}; this package reads {VERSION}")
-    model = _native.Model(image)
-    if start["model_id"] != model.id:
-        raise RecordError(
-            f"{os.fspath(path)} was made with {start['name']!r}, model {start['model_id']:08x}; given is "
-            f"{model.name!r}, {model.id:08x}"
-        )
-    yield _Step(0, start, {})
-    number = 0
-    for index, entry in enumerate(entries[1:], 2):
-        following = entries[index] if index < len(entries) else {}
-        if "request" not in entry:
-            if entry.get("step") != number:
-                raise RecordError(
-                    f"{os.fspath(path)}, line {index}: step {entry.get('step')} follows {number}"
-                )
-            continue
-        number += 1
-        if entry["step"] != number:
-            raise RecordError(
-                f"{os.fspath(path)}, line {index}: step {entry['step']} in the place of {number}"
-            )
-        yield _Step(number, entry, {} if "request" in following else following)

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..heads.sgd import _VALUE_STEPS
 from ..ops.layout import to_device
+from .arguments import as_integer, shown
 from .errors import LabelError
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ def batches(
         InputError: as :func:`input_bytes`, or there are not as many labels as inputs.
     """
     pairs: Iterable[Any] = [(data, labels)] if labels is not None else data
+    if not isinstance(pairs, Iterable | Sequence) and not hasattr(pairs, "__getitem__"):
+        raise InputError(f"the data are {shown(data)}; expected inputs and labels, or pairs of them")
     for pair in pairs:
         if not (isinstance(pair, tuple | list) and len(pair) == 2):
             raise InputError(
@@ -106,6 +109,9 @@ def _rows(input: Input, length: int, nano: NanoModule | None, *, batch: bool) ->
 
 def _tensor(input: Input) -> Tensor:
     if isinstance(input, Tensor):
+        if input.layout != torch.strided or input.is_meta:
+            layout = "on the device meta" if input.is_meta else f"of layout {input.layout}"
+            raise InputError(f"the input is {layout}; expected a dense tensor with its numbers")
         return input.detach().cpu()
     try:
         return torch.as_tensor(np.ascontiguousarray(input))
@@ -156,14 +162,17 @@ def class_index(wanted: int | str, classes: int, names: Sequence[str]) -> int:
     Raises:
         LabelError: there is no such class.
     """
-    if isinstance(wanted, int):
-        if not 0 <= wanted < classes:
-            raise LabelError(f"there is no class {wanted}; expected 0 to {classes - 1}")
-        return wanted
+    index = as_integer(wanted)
+    if index is not None:
+        if not 0 <= index < classes:
+            raise LabelError(f"there is no class {index}; expected 0 to {classes - 1}")
+        return index
+    if not isinstance(wanted, str):
+        raise LabelError(f"the class is {shown(wanted)}; expected its index or its name")
     if wanted in names and wanted:
         return names.index(wanted)
-    similar = get_close_matches(wanted, names, 1)
+    named = [name for name in names if name]
+    similar = get_close_matches(wanted, named, 1)
     guess = f"did you mean {similar[0]!r}? " if similar else ""
-    known = ", ".join(name for name in names if name)
-    there = f"Known: {known}" if known else "None has a name on this device: use indices"
+    there = f"Known: {', '.join(named)}" if named else "None has a name on this device: use indices"
     raise LabelError(f"no class is called {wanted!r}; {guess}{there}")

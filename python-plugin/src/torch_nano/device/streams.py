@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any, Protocol
 
 import serial
 
 from .. import _native
-from .errors import ConnectionLost, DeviceError
+from ..errors import InputError
+from .arguments import image_of, integer, path
+from .errors import ConnectionFailed, ConnectionLost, DeviceError
 
 _CHUNK = 1 << 16
+#: Bytes of a request without an input, such as training, which may take long. Most with one are longer, and
+#: take less time than a thread to start.
+_SHORT = 48
 
 
 class Stream(Protocol):
@@ -93,7 +99,9 @@ class SimulatedBoard:
         options: `ring` (places for samples) and `frame` (bytes of tensors that one frame takes).
 
     Raises:
-        NanoError: the image is damaged, or no device can run it.
+        InputError, FileFormatError: the image is none or damaged, an option is no number above 0, or no
+            device can be so large.
+        ConnectionFailed: the file is no flash, or cannot be read or made.
 
     >>> import torch, torch_nano as tn
     >>> model, x = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 3)), torch.randn(64, 4)
@@ -105,30 +113,41 @@ class SimulatedBoard:
     """
 
     def __init__(self, image: bytes, *, flash: str | Path | None = None, **options: int) -> None:
-        self._image, self._options = image, options
-        self._file = None if flash is None else Path(flash)
-        stored = self._file.read_bytes() if self._file is not None and self._file.exists() else None
+        self._image = image_of(image)
+        self._options = {name: integer(name, value, 1) for name, value in options.items()}
+        self._file = None if flash is None else path("flash", flash)
+        stored = None if self._file is None else _stored(self._file)
         # What a device of its own has: another size is another device's file.
-        blank = _native.SimulatedDevice(image, None, **options)
+        blank = self._started(None)
         if stored is not None and len(stored) != len(blank.flash()):
-            raise DeviceError(
+            raise ConnectionFailed(
                 f"{self._file} has {len(stored)} bytes; a file for a simulated device's flash has "
                 f"{len(blank.flash())}"
             )
-        self._device = blank if stored is None else _native.SimulatedDevice(image, stored, **options)
+        self._device = blank if stored is None else self._started(stored)
         self._stored = stored
         self._answered = b""
+        #: What the device is doing.
+        self._work: Event | None = None
         self._open = True
 
     def write(self, data: bytes) -> None:
-        """Gives the device bytes, which it answers at once.
+        """Gives the device bytes, and waits until it has done what they ask. Ctrl-C ends the waiting alone.
 
         Raises:
             ConnectionLost: the device was closed.
+            DeviceError: its flash file cannot be written.
         """
         self._require_open()
-        self._answered += self._device.exchange(data)
-        self._store()
+        self._wait()
+        # Python sees Ctrl-C while it waits for a thread, and not while it is in native code.
+        if len(data) <= _SHORT:
+            self._work = Event()
+            Thread(target=self._exchange, args=(data, self._work), daemon=True).start()
+            self._wait()
+        else:
+            self._exchange(data, Event())
+            self._store()
 
     def read(self, size: int) -> bytes:
         """1 to `size` bytes of what it answered.
@@ -138,6 +157,7 @@ class SimulatedBoard:
             ConnectionLost: the device was closed.
         """
         self._require_open()
+        self._wait()
         if not self._answered:
             raise TimeoutError("the simulated device has nothing more to say")
         start, self._answered = self._answered[:size], self._answered[size:]
@@ -146,24 +166,65 @@ class SimulatedBoard:
     def cut_power(self) -> None:
         """Starts the device anew, with what its flash holds and nothing else."""
         self._require_open()
-        self._device = _native.SimulatedDevice(self._image, self._device.flash(), **self._options)
+        self._wait()
+        self._device = self._started(self._device.flash())
         self._answered = b""
 
     def close(self) -> None:
         """Ends the device."""
         self._open = False
 
+    def _exchange(self, data: bytes, done: Event) -> None:
+        try:
+            self._answered += self._device.exchange(data)
+        finally:
+            done.set()
+
+    def _wait(self) -> None:
+        """Until the device has done what it was asked."""
+        if self._work is not None:
+            self._work.wait()
+            self._store()
+            self._work = None
+
     def _store(self) -> None:
         if self._file is not None and (flash := self._device.flash()) != self._stored:
             # A flash that is half written is none.
             new = self._file.with_name(f"{self._file.name}.new")
-            new.write_bytes(flash)
-            new.replace(self._file)
+            try:
+                new.write_bytes(flash)
+                new.replace(self._file)
+            except OSError as error:
+                # No OSError: the connection still is.
+                raise DeviceError(
+                    f"the flash file {self._file} cannot be written ({error.strerror}): make that possible, "
+                    "and ask again"
+                ) from error
             self._stored = flash
+
+    def _started(self, flash: bytes | None) -> _native.SimulatedDevice:
+        try:
+            return _native.SimulatedDevice(self._image, flash, **self._options)
+        except _native.NanoError as error:
+            raise InputError(
+                f"no device can be simulated with {self._options or 'this model'}: {error}"
+            ) from error
 
     def _require_open(self) -> None:
         if not self._open:
             raise ConnectionLost("the simulated device was closed")
+
+
+def _stored(file: Path) -> bytes | None:
+    """What a file for a flash holds, None if it is still to be made."""
+    try:
+        if file.exists():
+            return file.read_bytes()
+    except OSError as error:
+        raise ConnectionFailed(f"the flash file {file} cannot be read: {error.strerror}") from error
+    if not file.parent.is_dir():
+        raise ConnectionFailed(f"the flash file {file} cannot be made: {file.parent} is no folder")
+    return None
 
 
 def open_port(name: str, baudrate: int, timeout: float) -> PortStream:

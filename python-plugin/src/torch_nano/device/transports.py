@@ -11,6 +11,7 @@ from pathlib import Path
 
 from serial.tools import list_ports
 
+from .arguments import shown
 from .errors import ConnectionFailed
 from .qemu import QemuBoard
 from .streams import SimulatedBoard, Stream, open_port
@@ -43,6 +44,10 @@ def transport_of(
         ConnectionFailed: there is none of that name, or it needs an image.
     """
     if not isinstance(connection, str | Path):
+        if not all(callable(getattr(connection, name, None)) for name in ("read", "write", "close")):
+            raise ConnectionFailed(
+                f"the connection is {shown(connection)}; expected {_KINDS}, or an open stream"
+            )
         return Transport(type(connection).__name__, None)
     name = str(connection)
     if name in ("sim", "qemu"):

@@ -45,6 +45,11 @@ class Head(nn.Module):
             raise HeadError(f"this image's head is a {self._head.trainer}, not a {type(self).__name__}")
 
     @property
+    def model_id(self) -> int:
+        """:attr:`torch_nano.NanoModule.id` of the model that the head belongs to."""
+        return _native.Model(self._image).id
+
+    @property
     def classes(self) -> int:
         """Number of classes (or other outputs) at present."""
         return self._head.classes

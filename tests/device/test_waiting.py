@@ -1,0 +1,225 @@
+"""How long a client waits, and what can be done meanwhile."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from images import one_layer, with_head
+from torch_nano import (
+    ConnectionLost,
+    Device,
+    DeviceError,
+    DeviceTimeout,
+    SimulatedBoard,
+    _native,
+    record,
+    replay,
+)
+
+from .boards import Board, serial_board, socket_board
+
+IMAGE = with_head()
+INPUTS = np.random.default_rng(0).integers(-128, 128, (50, 216), np.int8)
+LABELS = np.arange(50) % 4
+#: Epochs that take seconds.
+LONG = 200_000
+
+
+def busy() -> Device:
+    """A device with samples to train on."""
+    device = Device(SimulatedBoard(IMAGE))
+    for input, label in zip(INPUTS, LABELS, strict=True):
+        device.learn(input, int(label))
+    return device
+
+
+def test_other_threads_run_while_a_simulated_device_trains() -> None:
+    device, ended = busy(), threading.Event()
+    ticks = 0
+
+    def tick() -> None:
+        nonlocal ticks
+        while not ended.wait(0.001):
+            ticks += 1
+
+    thread = threading.Thread(target=tick)
+    thread.start()
+    start = time.monotonic()
+    device.train(LONG // 10)
+    seconds = time.monotonic() - start
+    ended.set()
+    thread.join()
+    # Far fewer than one in a millisecond, for computers with other work.
+    assert ticks > seconds * 20
+
+
+def test_ctrl_c_ends_the_waiting_and_not_the_training() -> None:
+    device = busy()
+    before, main = device.head_state(), threading.get_ident()
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    timer = threading.Timer(0.2, lambda: signal.pthread_kill(main, signal.SIGINT))
+    start = time.monotonic()
+    try:
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            device.train(LONG)
+        interrupted = time.monotonic() - start
+        # The same request: it is executed once, and this is its answer.
+        device.train(LONG)
+    finally:
+        timer.cancel()
+        signal.signal(signal.SIGINT, handler)
+    assert interrupted < (time.monotonic() - start) / 2
+    head = _native.Head(IMAGE)
+    (features,) = _native.Model(IMAGE).run([INPUTS])
+    head.train(features, LABELS, LONG)
+    assert device.head_state() == head.state() != before
+    assert device.stats().repeated == 1
+
+
+@contextmanager
+def server(serve: Callable[[socket.socket], None]) -> Iterator[str]:
+    """The URL of something that is no device, which takes one connection after the other."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(0.05)
+        ended = threading.Event()
+
+        def accept() -> None:
+            while not ended.is_set():
+                try:
+                    connection, _ = listening.accept()
+                except TimeoutError:
+                    continue
+                with connection:
+                    try:
+                        serve(connection)
+                    except OSError:
+                        continue
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        try:
+            yield f"socket://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            ended.set()
+            thread.join()
+
+
+def closing(connection: socket.socket) -> None:
+    """As a forwarded port without anything behind it."""
+
+
+def printing(connection: socket.socket) -> None:
+    """As a program that logs to its port, slowly."""
+    while True:
+        connection.sendall(b"all is well\r\n")
+        time.sleep(0.01)
+
+
+def flooding(connection: socket.socket) -> None:
+    while True:
+        connection.sendall(b"x" * 100_000)
+
+
+def http(connection: socket.socket) -> None:
+    connection.recv(100)
+    connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
+def answering_others(connection: socket.socket) -> None:
+    """As the device of a client that has another one's answers on its line."""
+    board = _native.SimulatedDevice(IMAGE)
+    answer = board.exchange(b"\0" + _native.encode_request("stats", sequence=60_000))
+    while True:
+        connection.sendall(answer)
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("serve", "kind", "message"),
+    [
+        (closing, ConnectionLost, "was lost again and again within 0.5 s. Is a device there"),
+        (http, ConnectionLost, "was lost again and again within 0.5 s"),
+        (printing, DeviceTimeout, "something else came, but no answer"),
+        (answering_others, DeviceTimeout, "something else came, but no answer"),
+        (flooding, DeviceError, "bytes came without the end of a frame: is something else than a device"),
+    ],
+)
+def test_what_is_no_device_is_not_waited_for(
+    serve: Callable[[socket.socket], None], kind: type[Exception], message: str
+) -> None:
+    with server(serve) as url:
+        start = time.monotonic()
+        with pytest.raises(kind) as caught:
+            Device(url, timeout=0.5)
+        # Twice the time, once more for the latest attempt, and what a busy computer takes.
+        assert time.monotonic() - start < 5
+    assert type(caught.value) is kind and message in str(caught.value)
+
+
+def test_a_device_that_begins_to_print_is_noticed() -> None:
+    board = Board(IMAGE)
+    with socket_board(board) as url, Device(url, timeout=5) as device:
+        board.on_answer = lambda answer: b"x" * (1 << 17)
+        with pytest.raises(DeviceError, match=r"more than 16384 bytes came without the end of a frame"):
+            device.predict(INPUTS[0])
+        board.on_answer = lambda answer: answer
+        assert device.predict(INPUTS[0]).label >= 0
+
+
+def test_a_device_that_works_for_long_can_be_waited_for() -> None:
+    with Device("qemu", nano=IMAGE, timeout=1) as device:
+        for input, label in zip(INPUTS, LABELS, strict=True):
+            device.learn(input, int(label))
+        with pytest.raises(DeviceTimeout, match=r"may still work on it: ask the same again to wait"):
+            device.train(10_000_000)
+        assert device.reconnect()
+        assert device.stats().learned == 0
+
+
+@pytest.mark.parametrize("connection", ["sim", "qemu", "socket", "serial", "stream"])
+def test_a_closed_device_stays_closed(connection: str, tmp_path: Path) -> None:
+    board = Board(IMAGE)
+    with ExitStack() as stack:
+        made: str | SimulatedBoard = connection
+        if connection == "socket":
+            made = stack.enter_context(socket_board(board))
+        elif connection == "serial":
+            made = stack.enter_context(serial_board(board))
+        elif connection == "stream":
+            made = SimulatedBoard(IMAGE)
+        with Device(made, nano=IMAGE) as device:
+            recording = record(device, tmp_path / "device.record")
+            device.learn(INPUTS[0], 0)
+            state = device.head_state()
+        for act in (
+            lambda: device.predict(INPUTS[0]),
+            lambda: device.learn(INPUTS[0], 1),
+            lambda: device.train(1),
+            device.stats,
+            device.head_state,
+            device.reconnect,
+        ):
+            with pytest.raises(ConnectionLost, match="this Device was closed; make a new one"):
+                act()
+        device.close()
+        recording.close()
+        assert replay(tmp_path / "device.record", IMAGE).head.state() == state
+        if connection in ("socket", "serial"):
+            # Nothing holds the port.
+            with Device(made) as second:
+                assert second.predict(INPUTS[0]).label >= 0
+
+
+def test_a_model_without_a_head_has_the_names_that_the_client_knows() -> None:
+    image = one_layer()
+    with Device("sim", nano=image) as device:
+        assert device.labels == tuple(_native.Model(image).labels)
