@@ -199,7 +199,7 @@ def test_a_hidden_value_that_is_read_elsewhere() -> None:
 def test_rates_that_no_shift_holds() -> None:
     x = inputs((12,), 8)
     for rate in (0.0, -1.0, float("nan"), 1e30):
-        with pytest.raises(tn.QuantizationError, match="learning rate"):
+        with pytest.raises(tn.HeadError, match=r"learning_rate is .*; expected"):
             tn.to_nano(mlp(), x, calibrate=x, train_last=2, learning_rate=rate)
 
 

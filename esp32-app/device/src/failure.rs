@@ -1,9 +1,9 @@
 //! Why a request is refused.
 
 use nano_core::Error;
+use nano_core::image::LONGEST_LABEL;
 use serde::{Deserialize, Serialize};
 
-use crate::names;
 use crate::storage::StorageError;
 
 /// Why a request was refused.
@@ -61,7 +61,7 @@ pub enum Failure {
     UnknownName,
     /// Another class has this name.
     NameTaken,
-    /// A name is empty, too long or has a zero byte.
+    /// A name is empty, too long, or has a line break or a zero byte.
     Name {
         /// Bytes it may have.
         limit: u32,
@@ -112,5 +112,5 @@ impl From<StorageError> for Failure {
 
 impl Failure {
     /// A name that no class can have.
-    pub(crate) const NAME: Failure = Failure::Name { limit: names::LONGEST as u32 };
+    pub(crate) const NAME: Failure = Failure::Name { limit: LONGEST_LABEL as u32 };
 }

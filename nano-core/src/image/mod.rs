@@ -8,7 +8,7 @@
 //! | nodes | in order of execution: a [`NodeHeader`], input ids (u32), attributes (i32), constants (u32 offset, u32 length) |
 //! | interface | ids (u32) of the graph's inputs, then of its outputs |
 //! | head | absent, or one [`HeadRecord`] |
-//! | metadata | UTF-8 lines `key=value`: `name` (at most 64 bytes), `label` (one per class, in order) |
+//! | metadata | UTF-8 lines `key=value`: `name` (at most 64 bytes), `label` (one per class, in order, [`is_label`]) |
 //! | constants | weights, biases and tables, each at a multiple of 16 bytes, packed for its node's kernel variant |
 
 #[cfg(feature = "alloc")]
@@ -36,6 +36,18 @@ const CRC32: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
 const CHECKED_FROM: usize = 12;
 /// Devices send the name in one small message.
 const LONGEST_NAME: usize = 64;
+/// The most bytes of the name of a class, in an image or given on a device.
+pub const LONGEST_LABEL: usize = 16;
+
+/// Whether a class can have this name: 1 to [`LONGEST_LABEL`] bytes on one line, and no zero, which ends names in a device's memory.
+///
+/// ```
+/// use nano_core::image::is_label;
+/// assert!(is_label("été") && !is_label("") && !is_label("seventeen bytes .") && !is_label("two\nlines"));
+/// ```
+pub fn is_label(name: &str) -> bool {
+    (1..=LONGEST_LABEL).contains(&name.len()) && !name.contains(['\0', '\n', '\r'])
+}
 
 /// Fixed start of an image. Offsets and lengths are in bytes from the start of the image.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
