@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import pickle
 import re
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -184,6 +186,21 @@ def test_layers_that_a_trainer_has_no_room_for():
     x = torch.randn(2, 2)
     with pytest.raises(tn.HeadError, match="number of classes is 4097; expected at most 4096"):
         tn.to_nano(nn.Linear(2, 4097), x, calibrate=x, head=tn.heads.Prototype())
+
+
+@pytest.mark.parametrize("settings", [tn.heads.LDA(), tn.heads.Prototype()])
+@pytest.mark.parametrize("classes", [0, 4097, 10**9, 2**32 - 1])
+def test_an_image_of_a_head_that_no_memory_holds(task, settings, classes):
+    """Refused before memory is taken: 10^9 classes would need 116 GB."""
+    model, x, _ = task
+    image = bytearray(tn.to_nano(model, x, calibrate=x, head=settings).image)
+    # The head's record starts with trainer, classes, features; the checksum of all behind it is at 8.
+    trainer = 2 if isinstance(settings, tn.heads.LDA) else 3
+    place = image.index(struct.pack("<3I", trainer, CLASSES, FEATURES))
+    struct.pack_into("<I", image, place + 4, classes)
+    struct.pack_into("<I", image, 8, zlib.crc32(image[12:]))
+    with pytest.raises(tn.HeadError, match=f"head classes holds {classes}, which is not allowed"):
+        tn.heads.head_of(bytes(image))
 
 
 @pytest.mark.parametrize(
