@@ -89,6 +89,19 @@ def items(name: str, value: object, expected: str, *, error: type[TorchNanoError
     raise error(f"{name} is {shown(value)}; expected {expected}")
 
 
+def check_tensor(name: str, tensor: object, *, error: type[TorchNanoError] = HeadError) -> None:
+    """Refuses what is no tensor, or one whose numbers do not lie one after the other.
+
+    Raises:
+        TorchNanoError: of kind `error`.
+    """
+    if not isinstance(tensor, torch.Tensor):
+        raise error(f"{name} is {shown(tensor)}; expected a tensor")
+    if tensor.is_meta or tensor.layout != torch.strided:
+        kind = "on the meta device" if tensor.is_meta else f"of layout {tensor.layout}"
+        raise error(f"{name} is a tensor {kind}; expected a dense one with numbers in it")
+
+
 def shown(value: object) -> str:
     """`value` as an error shows it: on one line, and not all of a long one."""
     text = " ".join(repr(value).split())

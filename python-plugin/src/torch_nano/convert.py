@@ -74,7 +74,7 @@ def to_nano(
     Raises:
         UnsupportedError: calls of the model that cannot run on the device, all of them.
         CaptureError: torch.export cannot trace the model.
-        InputError: a wrong example, calibration data, method, or labels.
+        InputError: a wrong example, calibration data, method, labels or name.
         NonFiniteError: NaN or infinity in a weight or an activation.
         QuantizationError: a layer that integers cannot hold.
         HeadError: the layer that `head` names cannot be a head, or the model does not end in `train_last`
@@ -88,6 +88,10 @@ def to_nano(
     >>> nano(x).shape, nano.head is None
     (torch.Size([64, 3]), True)
     """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model is {shown(model)}; expected an nn.Module")
+    if not isinstance(name, str | None):
+        raise InputError(f"name is {shown(name)}; expected a text of one line, or None")
     names = _labels(labels)
     train_last = whole_number("train_last", train_last, least=1)
     settings = _settings(head, learning_rate)
@@ -116,7 +120,7 @@ def to_nano(
     if trainable is None and learning_rate is not None:
         raise HeadError(
             f"learning_rate is {learning_rate}, but nothing of this model learns on the device: with head="
-            f"{head!r} it has no trainable head; name the Linear that ends it (head='...'), or leave it out"
+            f"{head!r} it has no trainable head; name the Linear that ends it (head='...'), or leave learning_rate out"
         )
     if calibrate is not None:
         graph = assign_quantization(graph, lambda name: quantization(*ranges[name]))

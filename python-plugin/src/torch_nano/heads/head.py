@@ -11,20 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from .. import _native
-from ..arguments import shown, whole_number
+from ..arguments import check_tensor, shown, whole_number
 from ..errors import HeadError
 
 Int8 = npt.NDArray[np.int8]
 Targets = npt.NDArray[np.int64]
-
-
-def check_tensor(name: str, tensor: object) -> None:
-    """Refuses what is no tensor with numbers in it, one after the other."""
-    if not isinstance(tensor, Tensor):
-        raise HeadError(f"{name} is {shown(tensor)}; expected a tensor")
-    if tensor.layout != torch.strided or tensor.is_meta:
-        kind = "on the meta device" if tensor.is_meta else f"of layout {tensor.layout}"
-        raise HeadError(f"{name} is a tensor {kind}; expected a dense one with numbers")
 
 
 def _state(given: object) -> bytes:

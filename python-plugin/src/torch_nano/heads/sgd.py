@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from .. import _native
-from ..arguments import shown, whole_number
+from ..arguments import check_tensor, shown, whole_number
 from ..errors import HeadError
-from .head import Head, Targets, check_tensor
+from .head import Head, Targets
 
 #: A target of squared error counts in 1/4096.
 _VALUE_STEPS = 4096
