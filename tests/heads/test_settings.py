@@ -285,6 +285,8 @@ def test_heads_of_another_kind_are_refused(task):
             nano.head.aggregate(updates)
     with pytest.raises(tn.HeadError, match="image is 5; expected"):
         tn.LdaHead(5)
+    with pytest.raises(tn.HeadError, match="image is 5; expected"):
+        tn.heads.head_of(5)
     assert nano.head.state() == before
 
 

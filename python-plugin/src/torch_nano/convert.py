@@ -120,7 +120,8 @@ def to_nano(
     if trainable is None and learning_rate is not None:
         raise HeadError(
             f"learning_rate is {learning_rate}, but nothing of this model learns on the device: with head="
-            f"{head!r} it has no trainable head; name the Linear that ends it (head='...'), or leave learning_rate out"
+            f"{head!r} it has no trainable head; name the Linear that ends it (head='...'), or leave "
+            "learning_rate out"
         )
     if calibrate is not None:
         graph = assign_quantization(graph, lambda name: quantization(*ranges[name]))

@@ -18,6 +18,20 @@ Int8 = npt.NDArray[np.int8]
 Targets = npt.NDArray[np.int64]
 
 
+def native_head(image: object) -> _native.Head:
+    """nano-core's head of an image.
+
+    Raises:
+        HeadError: the image has none, or is no image.
+    """
+    if not isinstance(image, bytes):
+        raise HeadError(f"image is {shown(image)}; expected a .nano image as bytes (NanoModule.image)")
+    try:
+        return _native.Head(image)
+    except _native.NanoError as error:
+        raise HeadError(f"this image gives no trainable head: {error}") from error
+
+
 def _state(given: object) -> bytes:
     """The state of a head, or as bytes."""
     if isinstance(given, Head):
@@ -48,15 +62,8 @@ class Head(nn.Module):
 
     def __init__(self, image: bytes) -> None:
         super().__init__()
-        if not isinstance(image, bytes):
-            raise HeadError(
-                f"image is {shown(image)}; expected the bytes of a .nano image (NanoModule.image)"
-            )
         self._image = image
-        try:
-            self._head = _native.Head(image)
-        except _native.NanoError as error:
-            raise HeadError(f"this image gives no trainable head: {error}") from error
+        self._head = native_head(image)
         if self._head.trainer != type(self).__name__:
             raise HeadError(f"this image's head is a {self._head.trainer}, not a {type(self).__name__}")
 
