@@ -240,5 +240,5 @@ def test_a_model_without_such_modules() -> None:
     plain = tn.to_nano(mlp(), x, calibrate=x)
     with pytest.raises(tn.HeadError, match="no trainable head; load_head_into takes"):
         plain.load_head_into(mlp())
-    with pytest.raises(tn.HeadError, match="model is 'net.pt'; expected the"):
+    with pytest.raises(tn.HeadError, match=r"model is 'net.pt'; expected the"):
         nano.load_head_into("net.pt")
