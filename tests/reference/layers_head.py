@@ -72,8 +72,8 @@ class LayersHead:
     ) -> None:
         self.layers = [replace(layer) for layer in layers]
         self.loss, self.halve_every, self.frozen = loss, halve_every, list(frozen)
-        weights = np.float64(np.float32(class_weights or [1] * len(layers[-1].weight)))
-        self.class_weights = np.floor(2**15 * weights / weights.max() + 0.5).astype(np.int64)
+        weights = np.float64(class_weights or [1] * len(layers[-1].weight))
+        self.class_weights = np.floor(2**15 * (weights / weights.max()) + 0.5).astype(np.int64)
         self.feature_zero_point = zero_point
         self.random = Xorshift32(XORSHIFT_SEED)
         scales = []

@@ -177,8 +177,8 @@ class SgdHead:
         if not 1 <= self.update_shift <= MAX_UPDATE_SHIFT:
             raise ValueError(f"lr {lr}: update shift {self.update_shift} is not in 1..={MAX_UPDATE_SHIFT}")
         self.loss, self.halve_every, self.frozen = loss, halve_every, tuple(frozen)
-        weights = np.float64(np.float32(class_weights if len(class_weights) else [1] * len(stored)))
-        self.rates = np.floor(self.update_multiplier * weights / weights.max() + 0.5).astype(np.int64)
+        weights = np.float64(class_weights if len(class_weights) else [1] * len(stored))
+        self.rates = np.floor(self.update_multiplier * (weights / weights.max()) + 0.5).astype(np.int64)
         self.weight_scale = weight_scale
         self.capacity = capacity
         self.random = Xorshift32(XORSHIFT_SEED)

@@ -226,18 +226,19 @@ pub(crate) fn pack(
         .ok_or_else(|| refused("the logit's scale is out of range", logit_scale))?;
     let multiplier_shift = 16 - exponent;
     let mut one = descent.loss.one();
-    for (record, input_scale, weight_scale) in layers.iter_mut().rev() {
-        let (rate, exponent) = normalize(descent.learning_rate * *input_scale * 256.0 / (*weight_scale * one), 15)
-            .filter(|(_, exponent)| (-LARGEST_SHIFT..=-1).contains(exponent))
-            .ok_or_else(|| {
-                refused("the learning rate is too small or too large for these scales", descent.learning_rate)
-            })?;
-        (record.rate, record.rate_shift) = (rate as i32, -exponent);
-        one /= *weight_scale * f64::from(1 << BACKWARD_SHIFT);
+    let backwards = layers.iter().rev().map(|(_, input_scale, weight_scale)| {
+        let factor = input_scale * 256.0 / (weight_scale * one);
+        one /= weight_scale * f64::from(1 << BACKWARD_SHIFT);
+        factor
+    });
+    let rates = descent.rates(&backwards.collect::<Vec<_>>())?;
+    for ((record, ..), rate) in layers.iter_mut().rev().zip(rates) {
+        (record.rate, record.rate_shift) = rate;
     }
     let classes = last.outputs as usize;
-    let words = descent.class_words(classes, (FULL_WEIGHT, FROZEN), refused)?;
-    let halve_every = descent.halve_every(refused)?;
+    descent.check(classes)?;
+    let words = descent.class_words(classes, FULL_WEIGHT, FROZEN)?;
+    let halve_every = descent.halve_every()?;
     let hidden: usize = layers[..layers.len() - 1].iter().map(|(layer, ..)| layer.values()).sum();
     let record = HeadRecord {
         trainer: LayersHead::TRAINER,

@@ -39,7 +39,8 @@ use crate::train::loss::{self, Loss};
 use crate::train::order::{self, FIRST_RANDOM};
 use crate::train::{FeatureRing, Head, HeadSizes, Target};
 
-const LARGEST_FEATURES: usize = 1 << 15;
+pub(super) const LARGEST_FEATURES: usize = 1 << 15;
+pub(super) const LARGEST_CLASSES: usize = 1 << 15;
 /// In [`SgdHead::rates`]: this row does not learn.
 pub(super) const FROZEN: u16 = 1 << 15;
 /// Words of state before the weights: exponent and random state, two each.
@@ -158,9 +159,8 @@ impl<'a> Head<'a> for SgdHead<'a> {
         if record.trainer != Self::TRAINER {
             return field("head trainer", record.trainer.into());
         }
-        if !(1..=1 << 15).contains(&record.classes) || record.features as usize > LARGEST_FEATURES {
-            return field("head classes or features", record.classes.into());
-        }
+        let sizes = HeadSizes::of(record);
+        sizes.check()?;
         if !(1 << 15..1 << 16).contains(&multiplier) || !(0..64).contains(&multiplier_shift) {
             return field("head logit multiplier", multiplier.into());
         }
@@ -177,7 +177,6 @@ impl<'a> Head<'a> for SgdHead<'a> {
         if !(1..=LARGEST_BIAS_INPUT).contains(&bias_input) {
             return field("head bias input", bias_input.into());
         }
-        let sizes = HeadSizes::of(record);
         let initial = image.head_state(record);
         let length = Self::state_length(sizes.classes, sizes.features);
         let initial = <[i16]>::ref_from_bytes(initial)
