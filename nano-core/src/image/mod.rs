@@ -44,7 +44,7 @@ pub const LONGEST_NAME: usize = 64;
 /// assert!(is_label("été") && !is_label("") && !is_label("zero\0") && !is_label("two\nlines"));
 /// ```
 pub fn is_label(name: &str) -> bool {
-    (1..=LONGEST_LABEL).contains(&name.len()) && !name.contains(['\0', '\n', '\r'])
+    (1..=LONGEST_NAME).contains(&name.len()) && !name.contains(['\0', '\n', '\r'])
 }
 
 /// Fixed start of an image. Offsets and lengths are in bytes from the start of the image.
