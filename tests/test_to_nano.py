@@ -112,6 +112,8 @@ def test_inputs_outside_the_range_saturate(nano):
         (torch.full((2, 3, 40), torch.nan), r"NaN or infinity in samples \[0, 1\] of 2"),
         (torch.full((1, 3, 40), torch.inf), "NaN or infinity"),
         (np.zeros((1, 3, 40), np.float32), "is a ndarray"),
+        (torch.zeros(1, 3, 40).to_sparse(), "of layout torch.sparse_coo; expected a dense one"),
+        (torch.zeros(1, 3, 40, device="meta"), "on the meta device; expected a dense one"),
     ],
 )
 def test_wrong_inputs(nano, x, reason):
@@ -216,6 +218,7 @@ def test_dead_channels_and_constant_layers():
         ({"calibrate": torch.full((4, 3, 40), 3e38)}, tn.NonFiniteError, r"module 'features\."),
         ({"method": "median"}, tn.InputError, "'median'.*minmax, percentile"),
         ({"labels": ["a"]}, tn.InputError, "1 labels for a model of 5 outputs"),
+        ({"name": 5}, tn.InputError, "name is 5; expected a text"),
         ({"name": "two\nlines"}, tn.QuantizationError, "line break"),
     ],
 )

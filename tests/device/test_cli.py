@@ -6,47 +6,21 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torch_nano as tn
 import typer
 from torch_nano.device.cli import app
 from torch_nano.device.head_file import load_head, save_head
-from typer.testing import CliRunner
 
 from .boards import Board, serial_board
-from .test_transports import LABELS, make, model_and_data
-
-RUNNER = CliRunner()
+from .command_line import run, write_files
+from .test_transports import LABELS, model_and_data
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model and data, as files."""
-    folder = tmp_path_factory.mktemp("cli")
-    _, x, y = model_and_data()
-    nano = make(tn.heads.SGD(0.05))
-    nano.save(folder / "moves.nanomodel")
-    nano.export(folder / "export")
-    make(tn.heads.LDA(capacity=6)).save(folder / "lda.nanomodel")
-    np.savez(folder / "train.npz", x=x.numpy(), y=y.numpy())
-    np.savez(folder / "int8.npz", x=nano.device_inputs(x), y=y.numpy())
-    np.savez(folder / "inputs.npz", x=x.numpy())
-    columns = [f"sample {index}" for index in range(24)]
-    rows = [
-        ",".join([LABELS[label], *map(repr, sample)])
-        for label, sample in zip(y.tolist(), x.flatten(1).tolist(), strict=True)
-    ]
-    (folder / "train.csv").write_text("\n".join([",".join(["label", *columns]), *rows]) + "\n")
-    return folder
-
-
-def run(*arguments: object, status: int = 0) -> str:
-    result = RUNNER.invoke(app, [str(argument) for argument in ("device", *arguments)])
-    assert result.exit_code == status, result.output
-    assert "Traceback" not in result.output
-    return result.output
+    return write_files(tmp_path_factory.mktemp("cli"))
 
 
 def twin(nano: tn.NanoModule, epochs: int) -> bytes:
@@ -110,82 +84,6 @@ def test_sums_are_committed(folder: Path, tmp_path: Path) -> None:
     assert "committed" in run("commit", "sim", *options)
 
 
-def test_a_class_of_its_own(folder: Path, tmp_path: Path) -> None:
-    """A class is added, learnt, forgotten; then the head is put back."""
-    options = ["--model", folder / "lda.nanomodel", "--flash", tmp_path / "flash"]
-    run("learn", "sim", folder / "train.csv", *options, "--save")
-    told = run("add-class", "sim", "swim", *options, "--save")
-    assert told == "class 4 is swim\nsaved: 2 in all\n"
-    x = np.full((5, 24), 9, np.float32)
-    np.savez(tmp_path / "swim.npz", x=x, y=np.array(["swim"] * 5))
-    run("learn", "sim", tmp_path / "swim.npz", *options, "--save")
-    assert "walk, run, rest, jump, swim" in run("info", "sim", *options)
-    told = run("predict", "sim", tmp_path / "swim.npz", *options)
-    assert told.endswith("5 of 5 right, 100.0 %\n") and told.startswith("4 swim  ")
-    for name in ("swim", 4):
-        assert run("forget", "sim", name, *options).startswith("forgot class 4\nnot saved: 'sim' forgets it")
-    assert run("forget", "sim", "swim", *options, "--save") == "forgot class 4\nsaved: 4 in all\n"
-    told = run("forget", "sim", "swin", *options, status=1)
-    assert told.startswith("torch-nano: no class is called 'swin'; did you mean 'swim'?")
-    assert run("reset", "sim", *options, "--save") == "reset\nsaved: 5 in all\n"
-    run("read-head", "sim", tmp_path / "reset.head", *options)
-    nano = tn.load(folder / "lda.nanomodel")
-    assert load_head(tmp_path / "reset.head", nano.id) == nano.head.state()
-
-
-def test_what_is_not_sure_enough_is_in_brackets(folder: Path, tmp_path: Path) -> None:
-    options = ["--model", folder / "moves.nanomodel", "--flash", tmp_path / "flash"]
-    run("learn", "sim", folder / "train.csv", *options, "--save")
-    before = run("predict", "sim", folder / "train.csv", *options).splitlines()[:-1]
-    sure = sorted({float(line.split()[-1]) for line in before})
-    threshold = (sure[len(sure) // 2 - 1] + sure[len(sure) // 2]) / 2
-    told = run("configure", "sim", *options, "--rejection", threshold, "--save-interval", 50, "--save")
-    assert told.endswith("save interval 50\nsaved: 2 in all\n")
-    told = run("info", "sim", *options)
-    assert f"{threshold:.3g}"[:4] in told and "50" in told
-    *lines, score = run("predict", "sim", folder / "train.csv", *options).splitlines()
-    _, _, y = model_and_data()
-    right = unsure = 0
-    for line, old, label in zip(lines, before, y.tolist(), strict=True):
-        known = float(old.split()[-1]) > threshold
-        text, number = old.rsplit("  ", 1)
-        assert line == (old if known else f"({text})  {number}")
-        right += known and int(text.split()[0]) == label
-        unsure += not known
-    assert right > 0 and unsure > 0
-    assert score == f"{right} of 40 right, {100 * right / 40:.1f} %, {unsure} not sure enough"
-    assert "expected --rejection or --save-interval" in run("configure", "sim", *options, status=1)
-
-
-def test_a_heads_file_is_for_one_model(folder: Path, tmp_path: Path) -> None:
-    model, other = (["--model", folder / name] for name in ("moves.nanomodel", "lda.nanomodel"))
-    nano = tn.load(folder / "moves.nanomodel")
-    file = tmp_path / "a.head"
-    told = run("read-head", "sim", file, *model)
-    assert told == f"{file}: a head of {len(nano.head.state())} bytes\n"
-    content = file.read_bytes()
-    assert f"{file}: File exists" in run("read-head", "sim", file, *model, status=1)
-    told = run("write-head", "sim", file, *other, status=1)
-    assert f"{file} has a head of model {nano.id:08x}; expected one of model" in told
-    for index in range(len(b"torch-nano head 1\n"), len(content)):
-        damaged = bytearray(content)
-        damaged[index] ^= 1
-        file.write_bytes(damaged)
-        with pytest.raises(tn.FileFormatError, match="its checksum is wrong"):
-            load_head(file, nano.id)
-    told = run("write-head", "sim", file, *model, status=1)
-    assert "is damaged" in told
-    for damaged_file, message in (
-        (content[:20], "is damaged (20 bytes)"),
-        (content + b"\0", "its checksum is wrong"),
-        (content.replace(b"head 1\n", b"head 2\n"), "is a head's file of another version"),
-        (nano.head.state(), "is no head's file; expected one that read-head or save_head wrote"),
-        (b"", "is no head's file"),
-    ):
-        file.write_bytes(damaged_file)
-        assert message in run("write-head", "sim", file, *model, status=1)
-
-
 def test_errors_are_one_message(folder: Path, tmp_path: Path) -> None:
     model = ["--model", folder / "moves.nanomodel"]
 
@@ -205,6 +103,10 @@ def test_errors_are_one_message(folder: Path, tmp_path: Path) -> None:
     assert "there is nothing to train on" in error("train", "sim", *model)
     assert "there is nothing to take back" in error("undo", "sim", *model)
     assert "no head is saved on the device" in error("load", "sim", *model)
+    told = error("configure", "sim", *model, "--rejection", 1.5)
+    assert "rejection is 1.5; expected a probability, 0 to 1" in told
+    told = error("configure", "sim", *model, "--save-interval", -1)
+    assert "save_interval is -1; expected 0 (never) to 4294967295 changes" in told
     assert "--save with 'sim' needs a file to save in: --flash FILE" in error(
         "reset", "sim", *model, "--save"
     )

@@ -140,7 +140,7 @@ def test_losses_weights_of_classes_and_frozen_rows() -> None:
     ("model", "shape", "count", "reason"),
     [
         (mlp(), (12,), 4, "train_last=4 needs 4.*but there is nothing.*train_last=3 is what it can"),
-        (mlp(), (12,), 0, "train_last is 0; expected 1"),
+        (mlp(), (12,), 0, "train_last is 0; expected a whole number, 1 or more"),
         (mlp(nn.Softmax(1)), (12,), 2, r"softmax \(4\) stands there; train_last=1"),
         (
             nn.Sequential(nn.Linear(12, 8), nn.Linear(8, 3), nn.ReLU()),
@@ -199,7 +199,7 @@ def test_a_hidden_value_that_is_read_elsewhere() -> None:
 def test_rates_that_no_shift_holds() -> None:
     x = inputs((12,), 8)
     for rate in (0.0, -1.0, float("nan"), 1e30):
-        with pytest.raises(tn.QuantizationError, match="learning rate"):
+        with pytest.raises(tn.HeadError, match=r"learning_rate is .*; expected"):
             tn.to_nano(mlp(), x, calibrate=x, train_last=2, learning_rate=rate)
 
 
@@ -240,3 +240,5 @@ def test_a_model_without_such_modules() -> None:
     plain = tn.to_nano(mlp(), x, calibrate=x)
     with pytest.raises(tn.HeadError, match="no trainable head; load_head_into takes"):
         plain.load_head_into(mlp())
+    with pytest.raises(tn.HeadError, match=r"model is 'net.pt'; expected the"):
+        nano.load_head_into("net.pt")

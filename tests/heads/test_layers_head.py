@@ -42,7 +42,7 @@ def test_10_000_steps_with_all_settings(loss: str, seed: int) -> None:
         *(layers, scale, zero_point, rate),
         loss=loss,
         halve_every=[0, 1, 3][seed % 3],
-        class_weights=rng.uniform(0.01, 5, classes).tolist() if seed % 2 else [],
+        class_weights=rng.uniform(0.01, 5, classes).tolist() if seed % 2 and loss != "squared" else [],
         frozen=np.flatnonzero(rng.random(classes) < 0.2).tolist(),
     )
     width = layers[0].positions * layers[0].weight.shape[1]

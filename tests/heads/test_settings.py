@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
+import struct
+import zlib
 
+import numpy as np
 import pytest
 import torch
 import torch_nano as tn
@@ -54,21 +58,181 @@ def test_sgd_settings_are_what_the_arguments_say(task):
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("make", "message"),
     [
-        (tn.heads.LDA(capacity=3), "head classes at the start"),
-        (tn.heads.Prototype(capacity=0), "head classes or features"),
-        (tn.heads.LDA(shrinkage=0.0), r"needs a shrinkage in \(0, 1\]"),
-        (tn.heads.LDA(shrinkage=1.5), r"needs a shrinkage in \(0, 1\]"),
-        (tn.heads.SGD(class_weights=(1.0,)), "one weight for each class"),
-        (tn.heads.SGD(frozen=(4,)), "a frozen row is none of the classes"),
-        (tn.heads.SGD(learning_rate=0.0), "learning rate"),
+        (lambda: tn.heads.SGD(learning_rate=0.0), "learning_rate is 0.0; expected a finite number above 0"),
+        (lambda: tn.heads.SGD(learning_rate=-1), "learning_rate is -1; expected"),
+        (lambda: tn.heads.SGD(learning_rate=float("nan")), "learning_rate is nan; expected"),
+        (lambda: tn.heads.SGD(learning_rate=10**400), "learning_rate is 1000.*; expected"),
+        (lambda: tn.heads.SGD(learning_rate="0.1"), "learning_rate is '0.1'; expected"),
+        (lambda: tn.heads.SGD(learning_rate=True), "learning_rate is True; expected"),
+        (lambda: tn.heads.SGD(loss="mse"), "loss is 'mse'; expected one of cross_entropy, binary, squared"),
+        (lambda: tn.heads.SGD(loss=["squared"]), r"loss is \['squared'\]; expected one of"),
+        (lambda: tn.heads.SGD(halve_every=-1), "halve_every is -1; expected a whole number, 1 or more"),
+        (lambda: tn.heads.SGD(halve_every=0), "halve_every is 0; expected"),
+        (lambda: tn.heads.SGD(halve_every=1.5), "halve_every is 1.5; expected"),
+        (lambda: tn.heads.SGD(frozen=(-1,)), "a frozen class is -1; expected a whole number, 0 or more"),
+        (lambda: tn.heads.SGD(frozen=2), "frozen is 2; expected the indices of classes"),
+        (lambda: tn.heads.SGD(frozen=("walk",)), "a frozen class is 'walk'; expected"),
+        (lambda: tn.heads.SGD(frozen="12"), "frozen is '12'; expected"),
+        (lambda: tn.heads.SGD(class_weights=5), "class_weights is 5; expected numbers, one for each class"),
+        (lambda: tn.heads.SGD(class_weights=(1, None)), "a class weight is None; expected"),
+        (lambda: tn.heads.SGD(class_weights=torch.ones(2, 2)), r"class_weights is tensor\(.*; expected"),
+        (lambda: tn.heads.SGD(layer=2), "layer is 2; expected the name of a module"),
+        (lambda: tn.heads.LDA(layer=2), "layer is 2; expected the name of a module"),
+        (lambda: tn.heads.LDA(shrinkage=0.0), "shrinkage is 0.0; expected a number from .* to 1.0"),
+        (lambda: tn.heads.LDA(shrinkage=1.5), "shrinkage is 1.5; expected a number from"),
+        (lambda: tn.heads.LDA(shrinkage=None), "shrinkage is None; expected"),
+        (lambda: tn.heads.LDA(capacity=-1), "capacity is -1; expected a whole number, 1 or more"),
+        (lambda: tn.heads.LDA(capacity=True), "capacity is True; expected"),
+        (lambda: tn.heads.Prototype(capacity=1.5), "capacity is 1.5; expected"),
+        (lambda: tn.heads.Prototype(layer=()), r"layer is \(\); expected"),
     ],
 )
-def test_settings_that_cannot_be(task, settings, message):
+def test_settings_that_no_head_can_have(make, message):
+    with pytest.raises(tn.HeadError, match=message):
+        make()
+
+
+def test_scalars_of_numpy_and_torch_are_numbers():
+    given = tn.heads.SGD(
+        np.float64(0.1), halve_every=np.int64(3), class_weights=np.array([1.0, 2.0]), frozen=torch.tensor([1])
+    )
+    assert given == tn.heads.SGD(0.1, halve_every=3, class_weights=[1, 2], frozen=[1])
+    assert hash(given) == hash(tn.heads.SGD(0.1, halve_every=3, class_weights=(1.0, 2.0), frozen=(1,)))
+    assert tn.heads.LDA(torch.tensor(0.5), capacity=torch.tensor(7)) == tn.heads.LDA(0.5, capacity=7)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"head": tn.heads.LDA(capacity=3)}, "capacity is 3; expected 4, the classes of the layer, to 4096"),
+        ({"head": tn.heads.Prototype(10**9)}, "capacity is 1000000000; expected 4.* to 4096"),
+        ({"head": tn.heads.LDA(capacity=10**30)}, "capacity is 10000.*; expected"),
+        (
+            {"head": tn.heads.SGD(class_weights=(1,))},
+            "class_weights is of length 1; expected 4, one for each",
+        ),
+        (
+            {"head": tn.heads.SGD(class_weights=(1e-50, 1, 1, 2))},
+            "class_weights is 1e-50 for class 0; expected at least .* beside 2.0: less counts as nothing",
+        ),
+        ({"head": tn.heads.SGD(frozen=(4,))}, r"frozen is \[4\]; expected classes from 0 to 3"),
+        ({"head": tn.heads.SGD(frozen=(0, 1, 2, 3))}, "expected at least one class that learns"),
+        ({"head": tn.heads.SGD(halve_every=2**31)}, "halve_every is 2147483648; expected at most 2147483647"),
+        ({"head": tn.heads.SGD(halve_every=2**40)}, "halve_every is 1099511627776; expected"),
+        ({"head": tn.heads.SGD(loss="squared")}, 'loss is "squared" for a layer of 4 outputs; expected .* 1'),
+        (
+            {"head": tn.heads.SGD(1e30)},
+            "learning_rate is 1e30; expected .* to .* for the weights and features",
+        ),
+        ({"head": tn.heads.SGD}, r"or give settings: head=tn.heads.SGD\(\)"),
+        ({"head": tn.LdaHead}, r"or give settings: head=tn.heads.SGD\(\)"),
+        ({"head": True}, r"head is True; .*head=tn.heads.SGD\(\)"),
+        ({"head": tn.heads.SGD(0.1), "learning_rate": 0.7}, "learning_rate=0.7 and head=SGD.*contradict"),
+        ({"head": tn.heads.LDA(), "learning_rate": 0.7}, "learning_rate=0.7 and head=LDA.*contradict"),
+        ({"learning_rate": 0.7}, "learning_rate is 0.7, but nothing of this model learns"),
+        ({"head": None, "learning_rate": 0.7}, "learning_rate is 0.7, but nothing of this model learns"),
+        ({"head": None, "learning_rate": -5}, "learning_rate is -5; expected"),
+        ({"train_last": 1.5}, "train_last is 1.5; expected a whole number, 1 or more"),
+        ({"train_last": "2"}, "train_last is '2'; expected"),
+        ({"train_last": 0}, "train_last is 0; expected"),
+        ({"train_last": 2, "head": "2"}, "train_last=2 and head='2' contradict"),
+        ({"train_last": 2, "learning_rate": 1e30}, "learning_rate is 1e30; expected .* to "),
+    ],
+)
+def test_what_this_models_head_cannot_have(task, options, message):
     model, x, _ = task
-    with pytest.raises((tn.HeadError, tn.QuantizationError), match=message):
-        tn.to_nano(model, x, calibrate=x, head=settings)
+    with pytest.raises(tn.HeadError, match=message):
+        tn.to_nano(model, x, calibrate=x, **options)
+
+
+def test_the_rates_that_an_error_names_can_be(task):
+    """Its range is the whole range, of one layer and of two."""
+    model, x, _ = task
+    for train_last in (1, 2):
+        with pytest.raises(tn.HeadError) as refused:
+            tn.to_nano(model, x, calibrate=x, head=tn.heads.SGD(1e30), train_last=train_last)
+        least, most = (
+            float(end) for end in re.findall(r"expected (\S+) to (\S+) for", str(refused.value))[0]
+        )
+        assert least < most
+        for rate in (least, most):
+            assert tn.to_nano(model, x, calibrate=x, head=tn.heads.SGD(rate), train_last=train_last).head
+        for rate in (0.99 * least, 1.01 * most):
+            with pytest.raises(tn.HeadError, match="learning_rate is"):
+                tn.to_nano(model, x, calibrate=x, head=tn.heads.SGD(rate), train_last=train_last)
+
+
+def test_all_classes_frozen_leaves_other_layers_to_learn(task):
+    model, x, y = task
+    settings = tn.heads.SGD(0.01, frozen=list(range(CLASSES)))
+    nano = tn.to_nano(model, x, calibrate=x, head=settings, train_last=2)
+    start = nano.head.state()
+    nano.head.fit(nano.features_int8(x), y)
+    assert nano.head.state() != start
+
+
+def test_class_weights_of_a_number_are_refused():
+    model, x = nn.Linear(6, 1), torch.randn(8, 6)
+    with pytest.raises(tn.HeadError, match=r'class_weights is \[2.0\]; expected none: loss "squared"'):
+        tn.to_nano(model, x, calibrate=x, head=tn.heads.SGD(loss="squared", class_weights=(2,)))
+
+
+def test_layers_that_a_trainer_has_no_room_for():
+    x = torch.randn(2, 257)
+    with pytest.raises(tn.HeadError, match="number of features is 257; expected at most 256"):
+        tn.to_nano(nn.Linear(257, 2), x, calibrate=x, head=tn.heads.LDA())
+    x = torch.randn(2, 2)
+    with pytest.raises(tn.HeadError, match="number of classes is 4097; expected at most 4096"):
+        tn.to_nano(nn.Linear(2, 4097), x, calibrate=x, head=tn.heads.Prototype())
+
+
+@pytest.mark.parametrize("settings", [tn.heads.LDA(), tn.heads.Prototype()])
+@pytest.mark.parametrize("classes", [0, 4097, 10**9, 2**32 - 1])
+def test_an_image_of_a_head_that_no_memory_holds(task, settings, classes):
+    """Refused before memory is taken: 10^9 classes would need 116 GB."""
+    model, x, _ = task
+    image = bytearray(tn.to_nano(model, x, calibrate=x, head=settings).image)
+    # The head's record starts with trainer, classes, features; the checksum of all behind it is at 8.
+    trainer = 2 if isinstance(settings, tn.heads.LDA) else 3
+    place = image.index(struct.pack("<3I", trainer, CLASSES, FEATURES))
+    struct.pack_into("<I", image, place + 4, classes)
+    struct.pack_into("<I", image, 8, zlib.crc32(image[12:]))
+    with pytest.raises(tn.HeadError, match=f"head classes holds {classes}, which is not allowed"):
+        tn.heads.head_of(bytes(image))
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([1, 2, 3, 4], "label 0 is 1; expected a text of 1 to 64 bytes"),
+        (["a", "b", "c", ""], "label 3 is ''; expected"),
+        (["a", "b", "c", "a\0"], r"label 3 is 'a\\x00'; expected"),
+        (["a", "b", "two\nlines", "d"], "label 2 is .*on one line"),
+        (["a", "b", "c", "d" * 65], "label 3 is 'ddd"),
+        (["a", "b", "c", "\U0001f600" * 4 + "!"], "label 3 is .* bytes in UTF-8"),
+        (["a", "b", "c", "\ud800"], "label 3 is"),
+        (["a", "b", "c", b"d"], "label 3 is b'd'; expected"),
+        (["a", "b", "a", "d"], "labels 0 and 2 are both 'a'"),
+        (["a", "b", "c"], "3 labels for a model of 4 outputs"),
+        ("abcd", "labels is 'abcd'; expected a list of names"),
+        ({"a": 1}, "labels is .*; expected a list of names"),
+        (5, "labels is 5; expected a list of names"),
+    ],
+)
+def test_labels_that_a_device_would_refuse(task, labels, message):
+    model, x, _ = task
+    with pytest.raises(tn.InputError, match=message):
+        tn.to_nano(model, x, calibrate=x, labels=labels)
+
+
+def test_labels_of_numpy_and_the_longest(task):
+    model, x, _ = task
+    names = ["sixty-four bytes".ljust(64), "\U0001f600" * 4, "\u00e9t\u00e9", " "]
+    for labels in (names, tuple(names), np.array(names), np.array(names, dtype=object)):
+        assert tn.to_nano(model, x, calibrate=x, labels=labels).labels == names
+    assert tn.to_nano(model, x, calibrate=x, labels=[]).labels == []
 
 
 def test_a_class_that_arrives_later(task):
@@ -101,12 +265,75 @@ def test_heads_of_another_kind_are_refused(task):
     for labels in (y + 1, y.float(), y[:5]):
         with pytest.raises(tn.HeadError):
             nano.head.fit(features, labels)
-    with pytest.raises(tn.HeadError, match="cannot be forgotten"):
-        nano.head.forget(4)
-    with pytest.raises(tn.HeadError, match="cannot be forgotten"):
-        nano.head.forget(-1)
+    for label in (4, -1, 1.0, None, True, "1"):
+        with pytest.raises(
+            tn.HeadError, match=f"class to forget is {label!r}; expected a whole number, 0 to 3"
+        ):
+            nano.head.forget(label)
     with pytest.raises(tn.HeadError, match="cannot be taken out"):
         nano.head.unlearn(features[:1], y[:1])
     with pytest.raises(tn.HeadError, match="cannot be merged"):
         nano.head.merge(b"")
+    for state in (None, 5, "abc", nano):
+        for act in (nano.head.merge, nano.head.load):
+            with pytest.raises(
+                tn.HeadError, match=r"the state is .*; expected a head of this image, or the bytes"
+            ):
+                act(state)
+    for updates in (5, [nano.head], [(nano.head, 1.5)], [(nano.head, True)], [(nano.head, -1)], [(None, 1)]):
+        with pytest.raises(tn.HeadError, match="expected"):
+            nano.head.aggregate(updates)
+    with pytest.raises(tn.HeadError, match="image is 5; expected"):
+        tn.LdaHead(5)
+    with pytest.raises(tn.HeadError, match="image is 5; expected"):
+        tn.heads.head_of(5)
     assert nano.head.state() == before
+
+
+def test_arguments_of_a_head_in_other_types(task):
+    model, x, y = task
+    nano = tn.to_nano(model, x, calibrate=x, head=tn.heads.Prototype())
+    head, features = nano.head, nano.features_int8(x)
+    head.learn(features, y)
+    learnt = head.state()
+    head.load(bytearray(learnt))
+    head.load(memoryview(learnt))
+    for label in (np.int64(1), torch.tensor(1), np.array(1)):
+        head.load(learnt)
+        head.forget(label)
+        assert head.state() != learnt
+    start = head.state()
+    for wrong in (features.tolist(), features.numpy(), None, features.to("meta"), features.to_sparse()):
+        for act in (head.logits, head.predict, lambda wrong: head.learn(wrong, y)):
+            with pytest.raises(tn.HeadError, match=r"features is .*; expected a"):
+                act(wrong)
+    for wrong in (y.tolist(), y.numpy(), None, y.to("meta"), y.to_sparse()):
+        with pytest.raises(tn.HeadError, match=r"labels is .*; expected a"):
+            head.learn(features, wrong)
+    assert head.state() == start
+
+
+def test_targets_and_epochs_in_other_types(task):
+    model, x, y = task
+    nano = tn.to_nano(model, x, calibrate=x, head=tn.heads.SGD(0.05))
+    head, features = nano.head, nano.features_int8(x)
+    head.step(features[0], np.int64(3))
+    first = head.state()
+    head.reset()
+    head.step(features[0], torch.tensor(3))
+    assert head.state() == first
+    for label in (1.0, True, None, "1", 4, -1, torch.ones(2)):
+        with pytest.raises(tn.HeadError, match=r"label is .*; expected a whole number, 0 to 3"):
+            head.step(features[0], label)
+    for epochs in (1.5, "2", True, None, -1, 2**32):
+        for name in ("epochs", "first_epoch"):
+            with pytest.raises(tn.HeadError, match=f"{name} is .*; expected a whole number, 0 to 4294967295"):
+                head.fit(features, y, **{name: epochs})
+    assert head.state() == first
+    head.fit(features, y, epochs=np.int64(2), first_epoch=torch.tensor(1))
+    binary = tn.to_nano(model, x, calibrate=x, head=tn.heads.SGD(0.05, "binary")).head
+    start = binary.state()
+    for target in (None, "a", 1, [True], [1.0, 0.0, 0.0, 0.0]):
+        with pytest.raises(tn.HeadError, match=r"target.*expected bool \["):
+            binary.step(features[0], target)
+    assert binary.state() == start

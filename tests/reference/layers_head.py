@@ -24,6 +24,7 @@ from .sgd_head import (
     ZERO_HEAD_STEPS,
     IntArray,
     Xorshift32,
+    bias_input,
     errors,
     fits,
     power_of_two_ratio,
@@ -71,13 +72,13 @@ class LayersHead:
     ) -> None:
         self.layers = [replace(layer) for layer in layers]
         self.loss, self.halve_every, self.frozen = loss, halve_every, list(frozen)
-        weights = np.float64(np.float32(class_weights or [1] * len(layers[-1].weight)))
-        self.class_weights = np.floor(2**15 * weights / weights.max() + 0.5).astype(np.int64)
+        weights = np.float64(class_weights or [1] * len(layers[-1].weight))
+        self.class_weights = np.floor(2**15 * (weights / weights.max()) + 0.5).astype(np.int64)
         self.feature_zero_point = zero_point
         self.random = Xorshift32(XORSHIFT_SEED)
         scales = []
         for layer in self.layers:
-            layer.bias_input = int(round_half_away(np.array(min(max(1 / scale, 1.0), 128.0))))
+            layer.bias_input = bias_input(scale)
             real = np.column_stack(
                 [layer.weight.astype(np.float64), layer.bias.astype(np.float64) / (layer.bias_input * scale)]
             )

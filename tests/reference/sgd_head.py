@@ -26,7 +26,7 @@ IntArray = npt.NDArray[np.int64]
 IntLike = Sequence[int] | npt.NDArray[np.int8] | IntArray
 FloatLike = Sequence[float] | Sequence[Sequence[float]] | npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
-BIAS_INPUT = 128
+LARGEST_BIAS_INPUT = 128
 LUT = tuple(math.floor(2**15 * 2.0 ** (-j / 256) + 0.5) for j in range(256))
 """2^(-j/256) in Q15; LUT[0] = 32768, so an entry is a uint16."""
 INITIAL_MAX, HALVE_ABOVE, SATURATE = 16000, 32000, 32639
@@ -53,6 +53,15 @@ def round_half_away(value: npt.NDArray[np.float64]) -> IntArray:
     [-2, 0, 1, 3]
     """
     return (np.sign(value) * np.floor(np.abs(value) + 0.5)).astype(np.int64)
+
+
+def bias_input(scale: float) -> int:
+    """The integer nearest to 1 / scale, from 1 to 128: what stands for 1 behind inputs of this scale.
+
+    >>> bias_input(0.03)
+    33
+    """
+    return int(min(max(1 / scale, 1.0), float(LARGEST_BIAS_INPUT)) + 0.5)
 
 
 def power_of_two_ratio(value: float, bits: int) -> tuple[int, int]:
@@ -131,7 +140,7 @@ class SgdHead:
     """K classes over D features: `stored` int16 [K, D + 1] holds V + 128, whose high byte is the int8 weight.
 
     w_real = weight_scale * 2^exponent * V / 256 and logit_real = feature_scale * sum(w_real * x), where
-    x = q - zero_point for the D features and 128 for the bias input (last column).
+    x = q - zero_point for the D features and :func:`bias_input` for the bias (last column).
     """
 
     def __init__(
@@ -150,6 +159,7 @@ class SgdHead:
     ) -> None:
         self.stored = fits(stored, 16)
         self.zero_point = int(fits(feature_zero_point, 8))
+        self.bias_input = bias_input(feature_scale)
         self.exponent = 0
         self.softmax_multiplier, self.softmax_shift = power_of_two_ratio(
             weight_scale * feature_scale * (VALUE_STEPS if loss == "squared" else math.log2(math.e) * 256),
@@ -167,8 +177,8 @@ class SgdHead:
         if not 1 <= self.update_shift <= MAX_UPDATE_SHIFT:
             raise ValueError(f"lr {lr}: update shift {self.update_shift} is not in 1..={MAX_UPDATE_SHIFT}")
         self.loss, self.halve_every, self.frozen = loss, halve_every, tuple(frozen)
-        weights = np.float64(np.float32(class_weights if len(class_weights) else [1] * len(stored)))
-        self.rates = np.floor(self.update_multiplier * weights / weights.max() + 0.5).astype(np.int64)
+        weights = np.float64(class_weights if len(class_weights) else [1] * len(stored))
+        self.rates = np.floor(self.update_multiplier * (weights / weights.max()) + 0.5).astype(np.int64)
         self.weight_scale = weight_scale
         self.capacity = capacity
         self.random = Xorshift32(XORSHIFT_SEED)
@@ -191,7 +201,8 @@ class SgdHead:
         An all-zero head has no scale of its own: one weight step times a full-scale feature (255) is then
         1/ZERO_HEAD_STEPS of a logit, whatever the features' scale.
         """
-        real = np.column_stack([weight, np.asarray(bias, dtype=np.float64) / (BIAS_INPUT * feature_scale)])
+        constant = bias_input(feature_scale)
+        real = np.column_stack([weight, np.asarray(bias, dtype=np.float64) / (constant * feature_scale)])
         largest = float(np.abs(real).max())
         weight_scale = 256 * largest / INITIAL_MAX if largest else 1 / (ZERO_HEAD_STEPS * 255 * feature_scale)
         v = round_half_away(real * 256 / weight_scale)
@@ -207,7 +218,7 @@ class SgdHead:
 
     def inputs(self, q: IntLike) -> IntArray:
         """x [D + 1] of int8 features q [D]."""
-        return np.append(fits(np.asarray(q), 8) - self.zero_point, BIAS_INPUT)
+        return np.append(fits(np.asarray(q), 8) - self.zero_point, self.bias_input)
 
     def scores(self, q: IntLike) -> IntArray:
         """a [K], int32: what the forward pass computes."""

@@ -63,7 +63,7 @@ pub enum Failure {
     UnknownName,
     /// Another class has this name.
     NameTaken,
-    /// A name is empty, too long or has a zero byte.
+    /// A name is empty, too long, or has a line break or a zero byte.
     Name {
         /// Bytes it may have.
         limit: u32,

@@ -8,7 +8,7 @@
 //! | nodes | in order of execution: a [`NodeHeader`], input ids (u32), attributes (i32), constants (u32 offset, u32 length) |
 //! | interface | ids (u32) of the graph's inputs, then of its outputs |
 //! | head | absent, or one [`HeadRecord`] |
-//! | metadata | UTF-8 lines `key=value`: `name` (at most 64 bytes), `label` (one per class, in order) |
+//! | metadata | UTF-8 lines `key=value`: `name` (at most [`LONGEST_NAME`] bytes), `label` (one per class, in order, [`is_label`]) |
 //! | constants | weights, biases and tables, each at a multiple of 16 bytes, packed for its node's kernel variant |
 
 #[cfg(feature = "alloc")]
@@ -34,8 +34,18 @@ const MAGIC: [u8; 4] = *b"NANO";
 const CRC32: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
 /// The checksum covers everything behind itself.
 const CHECKED_FROM: usize = 12;
-/// Devices send the name in one small message.
-const LONGEST_NAME: usize = 64;
+/// The most bytes of the name of a model or of a class: devices send it in one small message.
+pub const LONGEST_NAME: usize = 64;
+
+/// Whether a class can have this name: 1 to [`LONGEST_NAME`] bytes on one line, and no zero, which ends names in a device's memory.
+///
+/// ```
+/// use nano_core::image::is_label;
+/// assert!(is_label("été") && !is_label("") && !is_label("zero\0") && !is_label("two\nlines"));
+/// ```
+pub fn is_label(name: &str) -> bool {
+    (1..=LONGEST_NAME).contains(&name.len()) && !name.contains(['\0', '\n', '\r'])
+}
 
 /// Fixed start of an image. Offsets and lengths are in bytes from the start of the image.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]

@@ -8,6 +8,7 @@ use core::mem::size_of;
 
 use zerocopy::IntoBytes;
 
+use super::is_label;
 use super::plan::{Request, plan};
 use super::{CHECKED_FROM, CRC32, HeadRecord, Header, LONGEST_NAME, MAGIC, NodeHeader, Section, VERSION, Value};
 use crate::fixed_point::Multiplier;
@@ -170,14 +171,32 @@ pub enum WriteError {
         /// The offending number.
         value: f64,
     },
+    /// A setting of the head that its trainer, or the layer, does not allow.
+    Setting {
+        /// Which.
+        name: &'static str,
+        /// What it is.
+        given: String,
+        /// What it can be.
+        expected: String,
+    },
     /// A value id is out of range, or a node has more inputs than any operator takes.
     ValueId(usize),
-    /// A name or label holds a line break.
+    /// The model's name holds a line break.
     LineBreak(String),
+    /// A label that is none ([`is_label`]), or that another class has.
+    Label(String),
     /// A value, attribute or shape breaks a rule of the format or of the operator.
     Layer(Error),
     /// The image would exceed 2^31 bytes or another limit of the format.
     TooLarge(&'static str),
+}
+
+impl WriteError {
+    /// A setting of the head that cannot be.
+    pub(crate) fn setting(name: &'static str, given: impl fmt::Display, expected: impl fmt::Display) -> Self {
+        WriteError::Setting { name, given: given.to_string(), expected: expected.to_string() }
+    }
 }
 
 impl fmt::Display for WriteError {
@@ -187,8 +206,12 @@ impl fmt::Display for WriteError {
             WriteError::Attribute { operator, name, problem } => write!(f, "{operator}: attribute {name} {problem}"),
             WriteError::Tensor { operator, name, needed } => write!(f, "{operator}: tensor {name} must be {needed}"),
             WriteError::Refused { operator, rule, value } => write!(f, "{operator}: {rule} (found {value})"),
+            WriteError::Setting { name, given, expected } => write!(f, "{name} is {given}; expected {expected}"),
             WriteError::ValueId(id) => write!(f, "value id {id} is out of range, or a node has too many inputs"),
-            WriteError::LineBreak(text) => write!(f, "{text:?} holds a line break: names and labels are one line each"),
+            WriteError::LineBreak(text) => write!(f, "{text:?} holds a line break: a name is one line"),
+            WriteError::Label(text) => {
+                write!(f, "the label {text:?} is not of 1 to {LONGEST_NAME} bytes on one line, or two classes have it")
+            }
             WriteError::Layer(error) => error.fmt(f),
             WriteError::TooLarge(what) => write!(f, "too large for the format: {what}"),
         }
@@ -464,7 +487,7 @@ fn write_head(
     let (record, state) = match head {
         HeadDescription::Sgd(head) => train::sgd_image::pack(head, features)?,
         HeadDescription::Lda { start, shrinkage } => (train::lda::pack(start, *shrinkage, features)?, Vec::new()),
-        HeadDescription::Prototype(start) => (train::prototype::pack(start, features), Vec::new()),
+        HeadDescription::Prototype(start) => (train::prototype::pack(start, features)?, Vec::new()),
         HeadDescription::Layers(head) => train::layers_image::pack(head, features)?,
     };
     let place = constants.push(&state)?;
@@ -472,16 +495,19 @@ fn write_head(
 }
 
 fn metadata(model: &ModelDescription) -> Result<String, WriteError> {
-    let named = core::iter::once(("name", &model.name)).chain(model.labels.iter().map(|label| ("label", label)));
     if model.name.len() > LONGEST_NAME {
         return Err(WriteError::TooLarge("the model's name has more than 64 bytes"));
     }
+    if model.name.contains(['\n', '\r']) {
+        return Err(WriteError::LineBreak(model.name.clone()));
+    }
     let mut lines = String::new();
-    for (key, text) in named {
-        if text.contains(['\n', '\r']) {
-            return Err(WriteError::LineBreak(text.clone()));
+    lines.extend(["name=", &model.name, "\n"]);
+    for (class, label) in model.labels.iter().enumerate() {
+        if !is_label(label) || model.labels[..class].contains(label) {
+            return Err(WriteError::Label(label.clone()));
         }
-        lines.extend([key, "=", text, "\n"]);
+        lines.extend(["label=", label, "\n"]);
     }
     Ok(lines)
 }

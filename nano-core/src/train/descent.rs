@@ -1,8 +1,11 @@
 //! How stochastic gradient descent learns, as an image's author says it.
 
+use alloc::format;
 use alloc::vec::Vec;
 
 use super::Loss;
+use super::linear::LARGEST_SHIFT;
+use crate::fixed_point::normalize;
 use crate::image::WriteError;
 
 /// How [`SgdHead`](super::SgdHead) and [`LayersHead`](super::LayersHead) learn.
@@ -15,41 +18,90 @@ pub struct Descent {
     /// The rate is halved whenever so many epochs of one training have passed; 0: never.
     pub halve_every: u32,
     /// What a sample of each class counts, above 0, one for each; empty: all the same.
-    pub class_weights: Vec<f32>,
+    pub class_weights: Vec<f64>,
     /// The rows (classes) of the last layer that do not learn.
     pub frozen: Vec<usize>,
 }
 
 impl Descent {
+    /// Refuses what the layer in front of `outputs` outputs cannot have, but for its classes and its rate.
+    pub(super) fn check(&self, outputs: usize) -> Result<(), WriteError> {
+        let (loss, most) = (self.loss.name(), self.loss.most_outputs());
+        if outputs as u64 > most.into() {
+            let given = format!("{loss:?} for a layer of {outputs} outputs");
+            return Err(WriteError::setting("loss", given, format_args!("a layer of at most {most}")));
+        }
+        if self.loss == Loss::Squared && !self.class_weights.is_empty() {
+            let given = format!("{:?}", self.class_weights);
+            return Err(WriteError::setting(
+                "class_weights",
+                given,
+                format_args!("none: loss {loss:?} has no classes"),
+            ));
+        }
+        Ok(())
+    }
+
     /// [`Descent::halve_every`] as records hold it.
-    pub(super) fn halve_every(&self, refused: impl Fn(&'static str, f64) -> WriteError) -> Result<i32, WriteError> {
+    pub(super) fn halve_every(&self) -> Result<i32, WriteError> {
         i32::try_from(self.halve_every)
-            .map_err(|_| refused("too many epochs between halvings of the rate", self.halve_every.into()))
+            .map_err(|_| WriteError::setting("halve_every", self.halve_every, format_args!("at most {}", i32::MAX)))
+    }
+
+    /// Mantissa (15 bits) and right shift of the learning rate times each of `factors`, which are those of all layers.
+    pub(super) fn rates(&self, factors: &[f64]) -> Result<Vec<(i32, i32)>, WriteError> {
+        let rate = |&factor: &f64| {
+            let (mantissa, exponent) = normalize(self.learning_rate * factor, 15)?;
+            (-LARGEST_SHIFT..=-1).contains(&exponent).then_some((mantissa as i32, -exponent))
+        };
+        factors.iter().map(rate).collect::<Option<_>>().ok_or_else(|| {
+            // The least mantissa with the largest shift, and what is just too large for the smallest; both moved inwards by more than
+            // their four digits are rounded.
+            let (least, most) = (0.5 / (1u64 << LARGEST_SHIFT) as f64, 0.5);
+            let least = factors.iter().fold(0.0f64, |all, factor| all.max(least / factor)) * 1.001;
+            let most = factors.iter().fold(f64::INFINITY, |all, factor| all.min(most / factor)) * 0.999;
+            let expected = match least < most {
+                true => format!("{:?} to {:?} for the weights and features of this model", short(least), short(most)),
+                false => "layers whose weights are of more similar sizes: no rate suits them all".into(),
+            };
+            WriteError::setting("learning_rate", format_args!("{:?}", self.learning_rate), expected)
+        })
     }
 
     /// A word for each class: what its samples count, the most being `full`, and the bit `frozen` for a row that does not learn.
-    pub(super) fn class_words(
-        &self,
-        classes: usize,
-        (full, frozen): (i32, i32),
-        refused: impl Fn(&'static str, f64) -> WriteError,
-    ) -> Result<Vec<i32>, WriteError> {
+    pub(super) fn class_words(&self, classes: usize, full: i32, frozen: i32) -> Result<Vec<i32>, WriteError> {
+        let refused = |given, expected| Err(WriteError::setting("class_weights", given, expected));
         let mut words = alloc::vec![full; classes];
         if !self.class_weights.is_empty() {
-            let largest = self.class_weights.iter().fold(0.0f32, |largest, &weight| largest.max(weight));
+            let largest = self.class_weights.iter().fold(0.0f64, |largest, &weight| largest.max(weight));
             if self.class_weights.len() != classes {
-                return Err(refused("needs one weight for each class, has", self.class_weights.len() as f64));
+                let length = self.class_weights.len();
+                return refused(format!("of length {length}"), format!("{classes}, one for each class"));
             }
-            if let Some(&weight) = self.class_weights.iter().find(|weight| !(weight.is_finite() && **weight > 0.0)) {
-                return Err(refused("the weight of a class must be above 0 and finite", weight.into()));
-            }
-            for (word, weight) in words.iter_mut().zip(&self.class_weights) {
-                *word = (f64::from(full) * f64::from(*weight) / f64::from(largest) + 0.5) as i32;
+            for (class, (word, &weight)) in words.iter_mut().zip(&self.class_weights).enumerate() {
+                let given = || format!("{weight:?} for class {class}");
+                if !(weight.is_finite() && weight > 0.0) {
+                    return refused(given(), "finite numbers above 0".into());
+                }
+                *word = (f64::from(full) * (weight / largest) + 0.5) as i32;
+                if *word == 0 {
+                    let least = short(largest / (2.0 * f64::from(full)) * 1.001);
+                    return refused(given(), format!("at least {least:?} beside {largest:?}: less counts as nothing"));
+                }
             }
         }
         for &row in &self.frozen {
-            *words.get_mut(row).ok_or_else(|| refused("a frozen row is none of the classes", row as f64))? |= frozen;
+            let word = words.get_mut(row).ok_or_else(|| {
+                let expected = format_args!("classes from 0 to {}", classes - 1);
+                WriteError::setting("frozen", format_args!("{:?}", self.frozen), expected)
+            })?;
+            *word |= frozen;
         }
         Ok(words)
     }
+}
+
+/// `value` with four digits.
+fn short(value: f64) -> f64 {
+    format!("{value:.3e}").parse().unwrap_or(value)
 }

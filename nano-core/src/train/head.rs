@@ -4,7 +4,9 @@ use core::ops::Range;
 
 use crate::Error;
 use crate::image::{HeadRecord, Image};
-use crate::train::{FeatureRing, LayersHead, LdaHead, PrototypeHead, SgdHead};
+#[cfg(feature = "alloc")]
+use crate::image::{SumsDescription, WriteError};
+use crate::train::{FeatureRing, LayersHead, LdaHead, PrototypeHead, SgdHead, lda, prototype, sgd};
 
 /// What a sample teaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +88,35 @@ impl HeadSizes {
             features: record.features as usize,
             layers,
         }
+    }
+
+    /// The most classes and features that a trainer's numbers have room for.
+    const fn most(trainer: u32) -> Option<(usize, usize)> {
+        match trainer {
+            SgdHead::TRAINER => Some((sgd::LARGEST_CLASSES, sgd::LARGEST_FEATURES)),
+            LdaHead::TRAINER => Some((lda::LARGEST_CLASSES, lda::LARGEST_FEATURES)),
+            PrototypeHead::TRAINER => Some((prototype::LARGEST_CLASSES, prototype::LARGEST_FEATURES)),
+            // Its layers have limits of their own, which its records are checked for.
+            LayersHead::TRAINER => Some((usize::MAX, usize::MAX)),
+            _ => None,
+        }
+    }
+
+    /// Whether a head can have these sizes: to ask before memory is taken for it.
+    ///
+    /// # Errors
+    /// [`Error::Field`] for no classes, more than its trainer has room for, or a trainer that nano-core does not have.
+    pub const fn check(&self) -> Result<(), Error> {
+        let Some((classes, features)) = Self::most(self.trainer) else {
+            return Err(Error::Field { name: "head trainer", value: self.trainer as i64 });
+        };
+        if self.classes == 0 || self.classes > classes {
+            return Err(Error::Field { name: "head classes", value: self.classes as i64 });
+        }
+        if self.features > features {
+            return Err(Error::Field { name: "head features", value: self.features as i64 });
+        }
+        Ok(())
     }
 
     /// Bytes of [`Head::state`]: 0 for a trainer that nano-core does not have, `usize::MAX` for sizes that no memory holds.
@@ -390,4 +421,30 @@ impl<'a> Head<'a> for AnyHead<'a> {
     fn reset(&mut self) {
         inner!(self, head => Head::reset(head))
     }
+}
+
+/// Refuses a layer of more classes or features than `trainer` has room for.
+#[cfg(feature = "alloc")]
+pub(super) fn check_layer(trainer: u32, classes: usize, features: usize) -> Result<(), WriteError> {
+    let most = HeadSizes::most(trainer).unwrap_or_default();
+    for (name, number, most) in
+        [("the layer's number of classes", classes, most.0), ("the layer's number of features", features, most.1)]
+    {
+        if number > most {
+            return Err(WriteError::setting(name, number, format_args!("at most {most} for this trainer")));
+        }
+    }
+    Ok(())
+}
+
+/// [`check_layer`], and refuses a capacity that is none.
+#[cfg(feature = "alloc")]
+pub(super) fn check_sums(trainer: u32, start: &SumsDescription, features: usize) -> Result<(), WriteError> {
+    check_layer(trainer, start.classes, features)?;
+    let most = HeadSizes::most(trainer).unwrap_or_default().0;
+    if !(start.classes..=most).contains(&start.capacity) {
+        let expected = format_args!("{}, the classes of the layer, to {most}", start.classes);
+        return Err(WriteError::setting("capacity", start.capacity, expected));
+    }
+    Ok(())
 }

@@ -5,10 +5,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::Error;
 use crate::image::HeadRecord;
 use crate::train::LayersHead;
-use crate::train::linear::{HALVE_ABOVE, LARGEST_SHIFT, check_weight};
+use crate::train::linear::{HALVE_ABOVE, LARGEST_BIAS_INPUT, LARGEST_SHIFT, check_weight};
 
 const LARGEST_INPUTS: u32 = 1 << 15;
-const LARGEST_BIAS_INPUT: i32 = 128;
 /// t of a layer without halvings.
 pub(super) const BACKWARD_SHIFT: i32 = 8;
 /// In the word of a class, beside its weight: its row does not learn.
@@ -169,7 +168,7 @@ pub(crate) fn pack(
             return Err(refused("needs outputs * inputs weights, has", layer.weights.len() as f64));
         }
         let inputs = layer.weights.len() / outputs;
-        let bias_input = rounded((1.0 / input_scale).clamp(1.0, LARGEST_BIAS_INPUT.into()));
+        let bias_input = crate::train::linear::bias_input(input_scale);
         let bias_scale = f64::from(bias_input) * input_scale;
         let rows = layer.weights.chunks_exact(inputs).zip(&layer.biases);
         let real = rows
@@ -227,18 +226,19 @@ pub(crate) fn pack(
         .ok_or_else(|| refused("the logit's scale is out of range", logit_scale))?;
     let multiplier_shift = 16 - exponent;
     let mut one = descent.loss.one();
-    for (record, input_scale, weight_scale) in layers.iter_mut().rev() {
-        let (rate, exponent) = normalize(descent.learning_rate * *input_scale * 256.0 / (*weight_scale * one), 15)
-            .filter(|(_, exponent)| (-LARGEST_SHIFT..=-1).contains(exponent))
-            .ok_or_else(|| {
-                refused("the learning rate is too small or too large for these scales", descent.learning_rate)
-            })?;
-        (record.rate, record.rate_shift) = (rate as i32, -exponent);
-        one /= *weight_scale * f64::from(1 << BACKWARD_SHIFT);
+    let backwards = layers.iter().rev().map(|(_, input_scale, weight_scale)| {
+        let factor = input_scale * 256.0 / (weight_scale * one);
+        one /= weight_scale * f64::from(1 << BACKWARD_SHIFT);
+        factor
+    });
+    let rates = descent.rates(&backwards.collect::<Vec<_>>())?;
+    for ((record, ..), rate) in layers.iter_mut().rev().zip(rates) {
+        (record.rate, record.rate_shift) = rate;
     }
     let classes = last.outputs as usize;
-    let words = descent.class_words(classes, (FULL_WEIGHT, FROZEN), refused)?;
-    let halve_every = descent.halve_every(refused)?;
+    descent.check(classes)?;
+    let words = descent.class_words(classes, FULL_WEIGHT, FROZEN)?;
+    let halve_every = descent.halve_every()?;
     let hidden: usize = layers[..layers.len() - 1].iter().map(|(layer, ..)| layer.values()).sum();
     let record = HeadRecord {
         trainer: LayersHead::TRAINER,

@@ -35,16 +35,20 @@
 //!
 //! A state that no samples give is solved in the same range, because lambda and weights are clamped to theirs.
 
+use core::ops::RangeInclusive;
+
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::confidence::NO_LOGIT;
+#[cfg(feature = "alloc")]
+use super::head::check_sums;
 use super::solve::{self, Scratch, Settings};
 use crate::Error;
 use crate::image::{HeadRecord, Image};
 use crate::train::{Head, HeadSizes, Target};
 
-const LARGEST_FEATURES: usize = 256;
-const LARGEST_CLASSES: u32 = 1 << 12;
+pub(super) const LARGEST_FEATURES: usize = 256;
+pub(super) const LARGEST_CLASSES: usize = 1 << 12;
 const LARGEST_SAMPLES: u32 = 1 << 15;
 const LARGEST_PRODUCT: i64 = 255 * 255;
 /// A weight before it is rounded to int16 has at most so many bits.
@@ -184,6 +188,9 @@ impl<'a> LdaHead<'a> {
     /// [`HeadRecord::trainer`] of this head.
     pub const TRAINER: u32 = 2;
 
+    /// What an image's author can say of the shrinkage: images hold it in 1/65536, rounded, and not 0.
+    pub const SHRINKAGE: RangeInclusive<f64> = 0.5 / 65536.0..=1.0;
+
     /// Words of the state of a head of these sizes.
     pub const fn state_words(classes: usize, features: usize) -> usize {
         let parameters = classes.saturating_mul(features);
@@ -261,9 +268,8 @@ impl<'a> Head<'a> for LdaHead<'a> {
         if record.trainer != Self::TRAINER {
             return field("head trainer", record.trainer.into());
         }
-        if !(1..=LARGEST_CLASSES).contains(&record.classes) || record.features as usize > LARGEST_FEATURES {
-            return field("head classes or features", record.classes.into());
-        }
+        let sizes = HeadSizes::of(record);
+        sizes.check()?;
         if !(1..=record.classes as i32).contains(&initial_classes) {
             return field("head classes at the start", initial_classes.into());
         }
@@ -273,7 +279,6 @@ impl<'a> Head<'a> for LdaHead<'a> {
         if !(1..=LARGEST_SWEEPS).contains(&sweeps) {
             return field("head sweeps", sweeps.into());
         }
-        let sizes = HeadSizes::of(record);
         Error::check_length("head RAM in words", sizes.words(), ram.len())?;
         let initial = image.head_state(record);
         if !initial.is_empty() {
@@ -452,15 +457,13 @@ pub(crate) fn pack(
     features: &crate::image::Value,
 ) -> Result<HeadRecord, crate::image::WriteError> {
     const SWEEPS: i32 = 30;
-    let ratio = shrinkage * 65536.0 + 0.5;
-    if !(1.0..=65536.5).contains(&ratio) {
-        let operator = "lda head".into();
-        return Err(crate::image::WriteError::Refused {
-            operator,
-            rule: "needs a shrinkage in (0, 1]",
-            value: shrinkage,
-        });
+    check_sums(LdaHead::TRAINER, start, features.len())?;
+    if !LdaHead::SHRINKAGE.contains(&shrinkage) {
+        let (least, most) = (LdaHead::SHRINKAGE.start(), LdaHead::SHRINKAGE.end());
+        let expected = format_args!("{least:?} to {most:?}");
+        return Err(crate::image::WriteError::setting("shrinkage", format_args!("{shrinkage:?}"), expected));
     }
+    let ratio = shrinkage * 65536.0 + 0.5;
     Ok(HeadRecord {
         trainer: LdaHead::TRAINER,
         classes: start.capacity as u32,

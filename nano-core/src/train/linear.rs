@@ -27,6 +27,15 @@ pub(super) fn halve(rows: &mut [i16]) {
     }
 }
 
+/// The constant input of a bias is at most this.
+pub(super) const LARGEST_BIAS_INPUT: i32 = 128;
+
+/// The constant input of a bias behind inputs of this scale: that whose real value is nearest to 1.
+#[cfg(feature = "alloc")]
+pub(super) fn bias_input(input_scale: f64) -> i32 {
+    ((1.0 / input_scale).clamp(1.0, LARGEST_BIAS_INPUT.into()) + 0.5) as i32
+}
+
 /// `sum (high byte of w) * (q - zero_point)` of each row [features + 1]; the last weight, the bias, has the input `bias_input`.
 pub(super) fn products(rows: &[i16], features: &[i8], zero_point: i32, bias_input: i32, sums: &mut [i32]) {
     let width = features.len() + 1;

@@ -30,16 +30,25 @@ pub enum Loss {
 }
 
 impl Loss {
+    /// All of them; their numbers in an image are their places.
+    pub const ALL: [Loss; 3] = [Loss::CrossEntropy, Loss::Binary, Loss::Squared];
+
+    /// What an image's author calls it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Loss::CrossEntropy => "cross_entropy",
+            Loss::Binary => "binary",
+            Loss::Squared => "squared",
+        }
+    }
+
     /// The loss of this number in an image, for a head of so many outputs.
     ///
     /// # Errors
     /// [`Error::Field`] if there is none, or not for so many.
     pub(super) fn new(number: i32, outputs: u32) -> Result<Self, Error> {
-        let loss = match number {
-            0 => Loss::CrossEntropy,
-            1 => Loss::Binary,
-            2 => Loss::Squared,
-            _ => return Err(Error::Field { name: "head loss", value: number.into() }),
+        let Some(&loss) = usize::try_from(number).ok().and_then(|number| Self::ALL.get(number)) else {
+            return Err(Error::Field { name: "head loss", value: number.into() });
         };
         if outputs > loss.most_outputs() {
             return Err(Error::Field { name: "head outputs for its loss", value: outputs.into() });

@@ -10,12 +10,14 @@
 use zerocopy::IntoBytes;
 
 use super::confidence::NO_LOGIT;
+#[cfg(feature = "alloc")]
+use super::head::check_sums;
 use crate::Error;
 use crate::image::{HeadRecord, Image};
 use crate::train::{Head, HeadSizes, Target};
 
-const LARGEST_FEATURES: usize = 512;
-const LARGEST_CLASSES: u32 = 1 << 12;
+pub(super) const LARGEST_FEATURES: usize = 512;
+pub(super) const LARGEST_CLASSES: usize = 1 << 12;
 const LARGEST_SAMPLES: u32 = 1 << 16;
 
 /// A classifier by the nearest class mean in RAM; arithmetic and bounds: the module's text.
@@ -103,16 +105,14 @@ impl<'a> Head<'a> for PrototypeHead<'a> {
         if record.trainer != Self::TRAINER {
             return field("head trainer", record.trainer.into());
         }
-        if !(1..=LARGEST_CLASSES).contains(&record.classes) || record.features as usize > LARGEST_FEATURES {
-            return field("head classes or features", record.classes.into());
-        }
+        let sizes = HeadSizes::of(record);
+        sizes.check()?;
         if !(1..=record.classes as i32).contains(&initial_classes) {
             return field("head classes at the start", initial_classes.into());
         }
         if !(record.logit_scale.is_finite() && record.logit_scale > 0.0) {
             return field("head logit scale (bits)", record.logit_scale.to_bits().into());
         }
-        let sizes = HeadSizes::of(record);
         Error::check_length("head RAM in words", sizes.words(), ram.len())?;
         let initial = image.head_state(record);
         if !initial.is_empty() {
@@ -251,13 +251,17 @@ impl<'a> Head<'a> for PrototypeHead<'a> {
 
 /// Head record of a head behind `features`.
 #[cfg(feature = "alloc")]
-pub(crate) fn pack(start: &crate::image::SumsDescription, features: &crate::image::Value) -> HeadRecord {
-    HeadRecord {
+pub(crate) fn pack(
+    start: &crate::image::SumsDescription,
+    features: &crate::image::Value,
+) -> Result<HeadRecord, crate::image::WriteError> {
+    check_sums(PrototypeHead::TRAINER, start, features.len())?;
+    Ok(HeadRecord {
         trainer: PrototypeHead::TRAINER,
         classes: start.capacity as u32,
         features: features.len() as u32,
         constants: [start.classes as i32, 0, 0, 0, 0, 0, 0, 0],
         logit_scale: features.scale * features.scale / 16.0,
         ..HeadRecord::default()
-    }
+    })
 }

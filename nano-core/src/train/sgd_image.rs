@@ -1,8 +1,9 @@
 //! What [`SgdHead`](super::SgdHead) finds in an image, made from real weights.
 
 use super::SgdHead;
-use super::linear::LARGEST_SHIFT;
-use super::sgd::{BIAS_INPUT, FROZEN};
+use super::head::check_layer;
+use super::linear::bias_input;
+use super::sgd::FROZEN;
 use crate::image::HeadRecord;
 
 /// Head record and initial state for a linear layer of real weights behind `features`. The largest weight becomes V = 16000,
@@ -17,13 +18,16 @@ pub(crate) fn pack(
     let refused = |rule, value| WriteError::Refused { operator: "sgd head".into(), rule, value };
     let descent = &head.descent;
     let (width, classes) = (features.len(), head.biases.len());
+    check_layer(SgdHead::TRAINER, classes, width)?;
+    descent.check(classes)?;
     if classes == 0 || head.weights.len() != classes * width {
         return Err(refused("needs classes * features weights, has", head.weights.len() as f64));
     }
     let input_scale = f64::from(features.scale);
+    let bias_input = bias_input(input_scale);
     let rows = head.weights.chunks_exact(width).zip(&head.biases);
     let real = rows.flat_map(|(row, &bias)| {
-        row.iter().map(|&weight| f64::from(weight)).chain([f64::from(bias) / (f64::from(BIAS_INPUT) * input_scale)])
+        row.iter().map(|&weight| f64::from(weight)).chain([f64::from(bias) / (f64::from(bias_input) * input_scale)])
     });
     let magnitude = real
         .clone()
@@ -39,19 +43,19 @@ pub(crate) fn pack(
         .filter(|(_, exponent)| (-47..=16).contains(exponent))
         .ok_or_else(|| refused("the logit's scale is out of range", logit_scale))?;
     let multiplier_shift = 16 - exponent;
-    let (rate, exponent) =
-        normalize(descent.learning_rate * input_scale * 256.0 / (weight_scale * descent.loss.one()), 15)
-            .filter(|(_, exponent)| (-LARGEST_SHIFT..=-1).contains(exponent))
-            .ok_or_else(|| {
-                refused("the learning rate is too small or too large for these scales", descent.learning_rate)
-            })?;
+    let rates = descent.rates(&[input_scale * 256.0 / (weight_scale * descent.loss.one())])?;
+    let (rate, rate_shift) = rates[0];
     let state = real.map(|weight| {
         let v = weight * 256.0 / weight_scale;
         // Rounded half away from zero; core has no f64::round.
         (v + 0.5f64.copysign(v)) as i16 + 128
     });
-    let rates = descent.class_words(classes, (rate as i32, FROZEN.into()), refused)?;
-    let halve_every = descent.halve_every(refused)?;
+    let rates = descent.class_words(classes, rate, FROZEN.into())?;
+    if rates.iter().all(|rate| rate & i32::from(FROZEN) != 0) {
+        let given = format_args!("{:?}", descent.frozen);
+        return Err(WriteError::setting("frozen", given, "at least one class that learns"));
+    }
+    let halve_every = descent.halve_every()?;
     let record = HeadRecord {
         trainer: SgdHead::TRAINER,
         classes: classes as u32,
@@ -59,11 +63,11 @@ pub(crate) fn pack(
         constants: [
             multiplier as i32,
             multiplier_shift,
-            rate as i32,
-            -exponent,
+            rate,
+            rate_shift,
             descent.loss as i32,
             halve_every,
-            0,
+            bias_input,
             0,
         ],
         logit_scale: logit_scale as f32,

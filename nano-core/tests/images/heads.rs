@@ -44,8 +44,8 @@ fn a_record_that_the_trainer_cannot_run_is_refused() {
     // The record: trainer, classes, features, eight constants, scale, offset and length of the initial state.
     for (word, value, name) in [
         (0, 2, "head trainer"),
-        (1, 0, "head classes or features"),
-        (1, u32::MAX, "head classes or features"),
+        (1, 0, "head classes"),
+        (1, u32::MAX, "head classes"),
         (1, 4, "head state length"),
         (2, 7, "head features"),
         (3, 1 << 16, "head logit multiplier"),
@@ -58,6 +58,8 @@ fn a_record_that_the_trainer_cannot_run_is_refused() {
         (7, u32::MAX, "head loss"),
         (7, 2, "head outputs for its loss"),
         (8, u32::MAX, "head epochs between halvings of the rate"),
+        (9, 0, "head bias input"),
+        (9, 129, "head bias input"),
         (11, f32::NAN.to_bits(), "head logit scale (bits)"),
         (11, 0, "head logit scale (bits)"),
         (12, u32::MAX, "head state offset"),
@@ -279,15 +281,15 @@ fn solve_nonsense<const FEATURES: usize>(seed: u64, most_of_a_class: i32) {
 #[test]
 fn records_that_sums_cannot_run_are_refused() {
     for (lda, word, value, name) in [
-        (true, 1, 0, "head classes or features"),
-        (true, 1, 1 << 13, "head classes or features"),
+        (true, 1, 0, "head classes"),
+        (true, 1, 1 << 13, "head classes"),
         (true, 3, 0, "head classes at the start"),
         (true, 3, 4, "head classes at the start"),
         (true, 4, 0, "head shrinkage"),
         (true, 4, 65537, "head shrinkage"),
         (true, 5, 0, "head sweeps"),
         (true, 13, 4, "head state length"),
-        (false, 1, 1 << 13, "head classes or features"),
+        (false, 1, 1 << 13, "head classes"),
         (false, 3, 0, "head classes at the start"),
         (false, 11, 0, "head logit scale (bits)"),
         (false, 13, 4, "head state length"),

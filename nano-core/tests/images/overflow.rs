@@ -20,6 +20,9 @@ fn overflow_is_checked() {
     assert!(overflow.is_err(), "profile.test needs overflow-checks, or the tests that look for overflow see none");
 }
 
+/// The largest input of a bias that an image may hold.
+const BIAS_INPUT: u32 = 128;
+
 /// What a head is made with; `constants` are multiplier, its shift, rate, its shift: any that an image may hold.
 #[derive(Clone, Copy, Debug)]
 struct Setting {
@@ -58,6 +61,7 @@ impl Setting {
         for (index, constant) in self.constants.into_iter().enumerate() {
             image.patch(record + 4 * (3 + index), constant);
         }
+        image.patch(record + 4 * (3 + 6), BIAS_INPUT);
         image
     }
 
@@ -98,7 +102,7 @@ impl Definition {
     }
 
     fn inputs(&self, features: &[i8]) -> Vec<i64> {
-        features.iter().map(|&q| i64::from(q) - i64::from(self.setting.zero_point)).chain([128]).collect()
+        features.iter().map(|&q| i64::from(q) - i64::from(self.setting.zero_point)).chain([BIAS_INPUT.into()]).collect()
     }
 
     fn logits(&self, features: &[i8]) -> Vec<i64> {

@@ -1,6 +1,7 @@
 //! Descriptions that the writer refuses.
 
 use nano_core::image::{HeadDescription, SgdDescription, Tensor, ValueDescription, WriteError, write};
+use nano_core::train::Loss;
 
 use crate::builder::{Builder, SCALE, Window, conv_net, head_net};
 
@@ -123,8 +124,10 @@ fn names_and_labels_are_lines_and_the_name_a_short_one() {
     assert!(matches!(refused(&net), WriteError::TooLarge(_)));
     net.model.name = "x".repeat(64);
     assert_eq!(net.image().bytes().len() % 4, 0);
-    net.model.labels.push("carriage\rreturn".into());
-    assert_eq!(refused(&net), WriteError::LineBreak("carriage\rreturn".into()));
+    for label in ["carriage\rreturn", "yes", "", "zero\0", &"x".repeat(65)] {
+        net.model.labels = vec!["yes".into(), label.into()];
+        assert_eq!(refused(&net), WriteError::Label(label.into()));
+    }
 }
 
 #[test]
@@ -177,33 +180,64 @@ fn an_accumulator_that_could_overflow() {
 #[test]
 fn heads_that_cannot_learn() {
     type Change = fn(&mut SgdDescription);
-    let cases: [(Change, &str); 14] = [
-        (|head| head.weights[3] = f32::NAN, "the weights hold NaN or infinity"),
-        (|head| head.weights[0] = f32::NEG_INFINITY, "the weights hold NaN or infinity"),
-        (|head| head.biases[2] = f32::NAN, "the weights hold NaN or infinity"),
-        (|head| head.descent.learning_rate = f64::NAN, "the learning rate is too small or too large for these scales"),
-        (|head| head.descent.learning_rate = 0.0, "the learning rate is too small or too large for these scales"),
-        (|head| head.descent.learning_rate = -0.1, "the learning rate is too small or too large for these scales"),
-        (|head| head.descent.learning_rate = 1e9, "the learning rate is too small or too large for these scales"),
-        (|head| head.weights.truncate(5), "needs classes * features weights, has"),
-        (|head| head.biases.clear(), "needs classes * features weights, has"),
-        (|head| head.descent.class_weights = vec![1.0; 2], "needs one weight for each class, has"),
-        (|head| head.descent.class_weights = vec![1.0, 0.0, 1.0], "the weight of a class must be above 0 and finite"),
+    let cases: [(Change, &str); 16] = [
+        (|head| head.weights[3] = f32::NAN, "sgd head: the weights hold NaN or infinity (found NaN)"),
+        (|head| head.weights[0] = f32::NEG_INFINITY, "sgd head: the weights hold NaN or infinity (found inf)"),
+        (|head| head.biases[2] = f32::NAN, "sgd head: the weights hold NaN or infinity (found NaN)"),
+        (|head| head.weights.truncate(5), "sgd head: needs classes * features weights, has (found 5)"),
+        (|head| head.biases.clear(), "sgd head: needs classes * features weights, has (found 18)"),
         (
-            |head| head.descent.class_weights = vec![1.0, 1.0, f32::NAN],
-            "the weight of a class must be above 0 and finite",
+            |head| head.descent.class_weights = vec![1.0; 2],
+            "class_weights is of length 2; expected 3, one for each class",
         ),
-        (|head| head.descent.frozen = vec![0, 3], "a frozen row is none of the classes"),
-        (|head| head.descent.halve_every = 1 << 31, "too many epochs between halvings of the rate"),
+        (
+            |head| head.descent.class_weights = vec![1.0, 0.0, 1.0],
+            "class_weights is 0.0 for class 1; expected finite numbers above 0",
+        ),
+        (
+            |head| head.descent.class_weights = vec![1.0, 1.0, f64::NAN],
+            "class_weights is NaN for class 2; expected finite numbers above 0",
+        ),
+        (
+            |head| head.descent.class_weights = vec![1e-30, 1.0, 1.0],
+            "class_weights is 1e-30 for class 0; expected at least ",
+        ),
+        (|head| head.descent.frozen = vec![0, 3], "frozen is [0, 3]; expected classes from 0 to 2"),
+        (|head| head.descent.frozen = vec![2, 0, 1], "frozen is [2, 0, 1]; expected at least one class that learns"),
+        (|head| head.descent.halve_every = 1 << 31, "halve_every is 2147483648; expected at most 2147483647"),
+        (
+            |head| head.descent.loss = Loss::Squared,
+            "loss is \"squared\" for a layer of 3 outputs; expected a layer of at most 1",
+        ),
+        (|head| head.descent.learning_rate = f64::NAN, "learning_rate is NaN; expected "),
+        (|head| head.descent.learning_rate = 0.0, "learning_rate is 0.0; expected "),
+        (|head| head.descent.learning_rate = 1e9, "learning_rate is 1000000000.0; expected "),
     ];
-    for (change, rule) in cases {
+    for (change, message) in cases {
         let mut net = head_net();
-        let Some(HeadDescription::Sgd(head)) = &mut net.model.head else { panic!("another trainer") };
-        change(head);
-        let error = refused(&net);
-        assert!(
-            matches!(&error, WriteError::Refused { rule: found, .. } if *found == rule),
-            "{error}, expected: {rule}"
-        );
+        change(sgd(&mut net));
+        let error = refused(&net).to_string();
+        assert!(error.starts_with(message), "{error}, expected: {message}");
+    }
+}
+
+fn sgd(net: &mut Builder) -> &mut SgdDescription {
+    let Some(HeadDescription::Sgd(head)) = &mut net.model.head else { panic!("another trainer") };
+    head
+}
+
+#[test]
+fn the_range_of_learning_rates_is_what_can_be() {
+    let mut net = head_net();
+    sgd(&mut net).descent.learning_rate = -0.1;
+    let error = refused(&net).to_string();
+    let range = error.split("expected ").nth(1).unwrap().split(" for ").next().unwrap();
+    let (least, most) = range.split_once(" to ").unwrap();
+    let (least, most): (f64, f64) = (least.parse().unwrap(), most.parse().unwrap());
+    // Shifts of 1 to 30, and mantissas up to twice the least.
+    assert!((0.99..1.01).contains(&(most / least / (1u64 << 30) as f64)), "{error}");
+    for (rate, can_be) in [(least, true), (most, true), (least * 0.99, false), (most * 1.01, false)] {
+        sgd(&mut net).descent.learning_rate = rate;
+        assert_eq!(write(&net.model).is_ok(), can_be, "{rate}: {error}");
     }
 }

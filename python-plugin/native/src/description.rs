@@ -12,6 +12,8 @@ use pyo3::exceptions::{PyKeyError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
+use crate::SettingError;
+
 pub(crate) fn model(description: &Bound<'_, PyDict>) -> PyResult<ModelDescription> {
     let head = item(description, "head")?;
     Ok(ModelDescription {
@@ -94,22 +96,26 @@ fn floats(description: &Bound<'_, PyDict>, key: &str) -> PyResult<Vec<f32>> {
 }
 
 fn loss(description: &Bound<'_, PyDict>) -> PyResult<Loss> {
-    match item(description, "loss")?.extract::<&str>()? {
-        "cross_entropy" => Ok(Loss::CrossEntropy),
-        "binary" => Ok(Loss::Binary),
-        "squared" => Ok(Loss::Squared),
-        other => Err(PyValueError::new_err(format!("there is no loss {other:?}"))),
-    }
+    let item = item(description, "loss")?;
+    let name = item.extract::<&str>()?;
+    let loss = Loss::ALL.into_iter().find(|loss| loss.name() == name);
+    loss.ok_or_else(|| PyValueError::new_err(format!("there is no loss {name:?}")))
 }
 
 fn descent(description: &Bound<'_, PyDict>) -> PyResult<Descent> {
     Ok(Descent {
         learning_rate: item(description, "learning_rate")?.extract()?,
         loss: loss(description)?,
-        halve_every: item(description, "halve_every")?.extract()?,
+        halve_every: whole(description, "halve_every")?,
         class_weights: item(description, "class_weights")?.extract()?,
-        frozen: item(description, "frozen")?.extract()?,
+        frozen: whole(description, "frozen")?,
     })
+}
+
+/// A setting of whole numbers, which Python has without end.
+fn whole<'py, T: FromPyObjectOwned<'py>>(description: &Bound<'py, PyDict>, key: &str) -> PyResult<T> {
+    let item = item(description, key)?;
+    item.extract().map_err(|_| SettingError::new_err(format!("{key} is {item}; expected 0 or more, below 2^32")))
 }
 
 fn sgd(description: &Bound<'_, PyDict>) -> PyResult<SgdDescription> {
@@ -136,8 +142,5 @@ fn trained_layer(description: &Bound<'_, PyDict>) -> PyResult<TrainedLayer> {
 }
 
 fn sums(description: &Bound<'_, PyDict>) -> PyResult<SumsDescription> {
-    Ok(SumsDescription {
-        classes: item(description, "classes")?.extract()?,
-        capacity: item(description, "capacity")?.extract()?,
-    })
+    Ok(SumsDescription { classes: item(description, "classes")?.extract()?, capacity: whole(description, "capacity")? })
 }

@@ -16,8 +16,16 @@ use crate::refuse;
 
 /// Pages of 4 KiB of the flash, unless another is given.
 const PAGES: usize = 16;
-/// Words of RAM that a PC lends a device: 1 GiB.
+/// Words of RAM that a PC lends a device or a head: 1 GiB.
 const LARGEST_RAM: usize = 1 << 28;
+
+/// RAM for `borrower`, unless it is more than that.
+pub(crate) fn lend(borrower: &str, words: usize) -> PyResult<Vec<u32>> {
+    if words > LARGEST_RAM {
+        return Err(refuse(format!("the {borrower} would need {words} words of RAM, more than {LARGEST_RAM}")));
+    }
+    Ok(vec![0; words])
+}
 
 /// A counter that stands still: a PC's instructions are not a device's.
 type Clock = fn() -> u64;
@@ -85,12 +93,9 @@ impl SimulatedDevice {
     fn new(image: &[u8], flash: Option<Vec<u8>>, ring: usize, frame: usize) -> PyResult<Self> {
         let image = Aligned::new(image);
         let words = Sizes::of(&Image::new(image.bytes()).map_err(refuse)?, ring, frame).words();
-        if words > LARGEST_RAM {
-            return Err(refuse(format!("the device would need {words} words of RAM, more than {LARGEST_RAM}")));
-        }
         let options = Options { ring, frame, settings: Settings::default() };
         let flash = MemoryFlash(flash.unwrap_or_else(|| vec![0xff; PAGES * 4096]));
-        let memory = Memory { image, ram: MutBorrow::new(vec![0; words]) };
+        let memory = Memory { image, ram: MutBorrow::new(lend("device", words)?) };
         let board = Board::try_new(memory, |memory| {
             let ram = memory.ram.borrow_mut();
             Session::new(memory.image.bytes(), ops::ALL, ram, options, flash, (|| 0) as Clock)

@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use torch_nano_device::TargetKind;
 
+use crate::device::lend;
 use crate::model::Aligned;
 use crate::refuse;
 
@@ -29,9 +30,9 @@ impl Head {
     fn with_any<T>(&mut self, act: impl FnOnce(&mut AnyHead<'_>) -> PyResult<T>) -> PyResult<T> {
         let image = self.image.image();
         let record = image.head().ok_or(Error::NoHead).map_err(refuse)?;
-        let words = HeadSizes::of(record).words();
-        // Sizes that no memory holds are refused before any memory is taken.
-        let mut ram = if words == usize::MAX { Vec::new() } else { vec![0; words] };
+        let sizes = HeadSizes::of(record);
+        sizes.check().map_err(refuse)?;
+        let mut ram = lend("head", sizes.words())?;
         let mut head = AnyHead::new(&image, &mut ram).map_err(refuse)?;
         if !self.state.is_empty() {
             head.load(&self.state).map_err(refuse)?;

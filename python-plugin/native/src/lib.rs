@@ -9,7 +9,9 @@ mod requantize;
 mod weights;
 
 use nano_core::fixed_point::Multiplier;
+use nano_core::image::{LONGEST_NAME, WriteError};
 use nano_core::ops::{self, AddParameters, SoftmaxParameters};
+use nano_core::train::LdaHead;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
@@ -19,6 +21,13 @@ pyo3::create_exception!(
     NanoError,
     PyValueError,
     "nano-core refused an image, a layer or a buffer; the message says why."
+);
+
+pyo3::create_exception!(
+    torch_nano._native,
+    SettingError,
+    NanoError,
+    "A setting of a head cannot be for this layer; the message says which, what it is and what it could be."
 );
 
 /// Any error of nano-core as Python's `NanoError`.
@@ -40,8 +49,17 @@ fn operators(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
 #[pyfunction]
 fn write_image<'py>(py: Python<'py>, description: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyBytes>> {
     let model = description::model(description)?;
-    let image = nano_core::image::write(&model).map_err(refuse)?;
+    let image = nano_core::image::write(&model).map_err(|error| match error {
+        WriteError::Setting { .. } => SettingError::new_err(error.to_string()),
+        _ => refuse(error),
+    })?;
     Ok(PyBytes::new(py, &image))
+}
+
+/// Whether a class can have this name.
+#[pyfunction]
+fn is_label(name: &str) -> bool {
+    nano_core::image::is_label(name)
 }
 
 type Pair = (i32, i32);
@@ -75,7 +93,12 @@ fn softmax_parameters(scale: f32) -> PyResult<(i32, i32, i32)> {
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("NanoError", module.py().get_type::<NanoError>())?;
+    module.add("SettingError", module.py().get_type::<SettingError>())?;
     module.add("PROTOCOL", protocol::VERSION)?;
+    module.add("LARGEST_COUNT", u32::MAX)?;
+    module.add("LONGEST_NAME", LONGEST_NAME)?;
+    module.add("SHRINKAGE", (*LdaHead::SHRINKAGE.start(), *LdaHead::SHRINKAGE.end()))?;
+    module.add_function(wrap_pyfunction!(is_label, module)?)?;
     module.add_class::<model::Model>()?;
     module.add_class::<head::Head>()?;
     module.add_function(wrap_pyfunction!(operators, module)?)?;

@@ -280,7 +280,9 @@ fn reason(failure: Failure) -> String {
         Failure::Label { label, classes } => format!("label {label} is not below the number of classes, {classes}"),
         Failure::UnknownName => "no class has this name".to_owned(),
         Failure::NameTaken => "there is a class of this name already".to_owned(),
-        Failure::Name { limit } => format!("a class has a name of 1 to {limit} bytes (UTF-8) without a zero"),
+        Failure::Name { limit } => {
+            format!("a class has a name of 1 to {limit} bytes (UTF-8) on one line, without a zero")
+        }
         Failure::EmptyRing => "there is nothing to train on: learn some samples first".to_owned(),
         Failure::Unsupported => "the trainer of this model's head cannot do this".to_owned(),
         Failure::Full { capacity } => format!("there is room for {capacity}, and no more"),

@@ -10,6 +10,9 @@ import numpy.typing as npt
 class NanoError(ValueError):
     """nano-core refused an image, a layer or a buffer; the message says why."""
 
+class SettingError(NanoError):
+    """A head cannot have a setting; the message says which, what it is and what it could be."""
+
 class ValueEntry(TypedDict):
     shape: tuple[int, int, int]
     scale: float
@@ -27,8 +30,15 @@ class LayerEntry(TypedDict):
 
 #: Version of the protocol between a device and its client.
 PROTOCOL: int
+#: The most epochs, and the most samples, that one call counts.
+LARGEST_COUNT: int
+#: Most bytes of the name of a model or a class.
+LONGEST_NAME: int
+#: Least and most shrinkage of an LdaHead.
+SHRINKAGE: tuple[float, float]
 
 def operators() -> dict[str, list[str]]: ...
+def is_label(name: str) -> bool: ...
 def write_image(description: dict[str, Any]) -> bytes: ...
 def quantize_multiplier(real: float) -> tuple[int, int]: ...
 def add_multipliers(

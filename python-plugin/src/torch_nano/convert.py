@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from . import _native
+from .arguments import items, positive_number, shown, whole_number
 from .errors import HeadError, InputError
 from .export.file import SavedModel
 from .export.image import write_image
@@ -40,8 +43,8 @@ def to_nano(
     method: Method = "minmax",
     head: HeadSettings | str | None = "auto",
     train_last: int = 1,
-    learning_rate: float = 0.02,
-    labels: list[str] | None = None,
+    learning_rate: float | None = None,
+    labels: Sequence[str] | None = None,
     name: str | None = None,
 ) -> NanoModule:
     """The model in integers, as it runs on the device. The model itself is not changed.
@@ -62,18 +65,21 @@ def to_nano(
             2 or more, whatever is frozen, learn together (:class:`torch_nano.heads.LayersHead`), by gradient
             descent with `learning_rate` or the settings of `head=heads.SGD(...)`. Only activations that clamp
             (ReLU, ReLU6) may stand between them.
-        learning_rate: the head's, of the real-valued step; settings have their own.
-        labels: the names of the classes.
+        learning_rate: the head's, of the real-valued step; None: that of the settings, or of
+            :class:`torch_nano.heads.SGD`.
+        labels: the names of the classes, all different: one for each output, of 1 to 64 bytes in UTF-8 on one
+            line.
         name: the model's name, one line; its class's if none is given.
 
     Raises:
         UnsupportedError: calls of the model that cannot run on the device, all of them.
         CaptureError: torch.export cannot trace the model.
-        InputError: a wrong example, calibration data, method or number of labels.
+        InputError: a wrong example, calibration data, method, labels or name.
         NonFiniteError: NaN or infinity in a weight or an activation.
         QuantizationError: a layer that integers cannot hold.
         HeadError: the layer that `head` names cannot be a head, or the model does not end in `train_last`
-            layers that can be trained.
+            layers that can be trained; a setting that this model's head cannot have; or a learning rate where
+            nothing learns by it.
 
     >>> import torch
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
@@ -82,6 +88,13 @@ def to_nano(
     >>> nano(x).shape, nano.head is None
     (torch.Size([64, 3]), True)
     """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model is {shown(model)}; expected an nn.Module")
+    if not isinstance(name, str | None):
+        raise InputError(f"name is {shown(name)}; expected a text of one line, or None")
+    names = _labels(labels)
+    train_last = whole_number("train_last", train_last, least=1)
+    settings = _settings(head, learning_rate)
     model = _unwrap(model)
     qat = model if isinstance(model, QatModule) else None
     if qat is not None and (example is not None or calibrate is not None):
@@ -96,22 +109,26 @@ def to_nano(
         graph = optimize(capture(model, example))
     check_parameters(graph)
     classes = graph.values[graph.outputs[0]].shape[0]
-    if labels and len(labels) != classes:
-        raise InputError(f"{len(labels)} labels for a model of {classes} outputs; expected one for each")
+    if names and len(names) != classes:
+        raise InputError(f"{len(names)} labels for a model of {classes} outputs; expected one for each")
     ranges = {} if calibrate is None else observe_ranges(graph, calibrate, method)
     trainable: _Head | None = None
     if train_last != 1:
-        trainable = _take_last_layers(graph, train_last, head, learning_rate, ranges)
+        trainable = _take_last_layers(graph, train_last, head, settings, ranges)
     elif qat is None or head != "auto":
-        trainable = _take_head(graph, model, head, learning_rate)
+        trainable = _take_head(graph, model, head, settings)
+    if trainable is None and learning_rate is not None:
+        raise HeadError(
+            f"learning_rate is {learning_rate}, but nothing of this model learns on the device: with head="
+            f"{head!r} it has no trainable head; name the Linear that ends it (head='...'), or leave "
+            "learning_rate out"
+        )
     if calibrate is not None:
         graph = assign_quantization(graph, lambda name: quantization(*ranges[name]))
     quantized = quantize(graph)
     if name is None:
         name = type(model).__name__ if qat is None else qat.model_name
-    image = write_image(
-        quantized, None if trainable is None else trainable.description, name, list(labels or [])
-    )
+    image = write_image(quantized, None if trainable is None else trainable.description, name, names)
     return NanoModule(
         SavedModel(image, quantized, None if trainable is None else (trainable.module_path, b""))
     )
@@ -127,13 +144,58 @@ def _unwrap(model: nn.Module) -> nn.Module:
         model = inner
 
 
+def _labels(labels: object) -> list[str]:
+    """The names of the classes, each of which a class can have, and no two alike."""
+    if labels is None:
+        return []
+    names = items("labels", labels, "a list of names, one for each output", error=InputError)
+    for index, name in enumerate(names):
+        if not isinstance(name, str) or not _is_label(name):
+            raise InputError(
+                f"label {index} is {shown(name)}; expected a text of 1 to {_native.LONGEST_NAME} bytes in "
+                "UTF-8, on one line and without a zero, as a device keeps it"
+            )
+        if name in names[:index]:
+            raise InputError(
+                f"labels {names.index(name)} and {index} are both {name!r}; expected a name of its own for "
+                "each class"
+            )
+    return [str(name) for name in names]
+
+
+def _is_label(name: str) -> bool:
+    try:
+        return _native.is_label(name)
+    except UnicodeEncodeError:  # Half of a surrogate pair, which UTF-8 does not have.
+        return False
+
+
+def _settings(head: object, learning_rate: object) -> HeadSettings:
+    """How the head learns, if there is one."""
+    if not isinstance(head, HeadSettings | str | None):
+        raise HeadError(
+            f"head is {shown(head)}; expected the name of the Linear that ends the model, 'auto' or None, "
+            "or give settings: head=tn.heads.SGD(), tn.heads.LDA() or tn.heads.Prototype()"
+        )
+    if learning_rate is None:
+        return SGD() if isinstance(head, str | None) else head
+    rate = positive_number("learning_rate", learning_rate)
+    if isinstance(head, str | None):
+        return SGD(rate)
+    if not isinstance(head, SGD) or head.learning_rate != rate:
+        raise HeadError(
+            f"learning_rate={rate} and head={head!r} contradict each other: leave learning_rate out, the "
+            "settings say how the head learns"
+        )
+    return head
+
+
 def _take_head(
-    graph: Graph, model: nn.Module, head: HeadSettings | str | None, learning_rate: float
+    graph: Graph, model: nn.Module, head: HeadSettings | str | None, settings: HeadSettings
 ) -> _Head | None:
     """Takes the trainable head off the end of the graph."""
     if head is None:
         return None
-    settings = SGD(learning_rate=learning_rate) if isinstance(head, str) else head
     last = graph.producer(graph.outputs[0])
     reason = _not_a_head(graph, last)
     path = graph.values[graph.outputs[0]].module_path
@@ -161,14 +223,12 @@ def _take_last_layers(
     graph: Graph,
     train_last: int,
     head: HeadSettings | str | None,
-    learning_rate: float,
+    settings: HeadSettings,
     ranges: dict[str, tuple[float, float]],
 ) -> _Head:
     """Takes several trainable layers off the end of the graph."""
-    if train_last < 1:
-        raise HeadError(f"train_last is {train_last}; expected 1, the trainable head alone, or more")
-    settings = SGD(learning_rate=learning_rate) if head == "auto" else head
-    if not isinstance(settings, SGD) or settings.layer is not None:
+    by_name = head is not settings and head != "auto"
+    if by_name or not isinstance(settings, SGD) or settings.layer is not None:
         raise HeadError(
             f"train_last={train_last} and head={head!r} contradict each other: the last layers of the model "
             "learn together, by gradient descent; leave head out, or give heads.SGD(...) without a layer"

@@ -104,7 +104,7 @@ class ModuleNameError(TorchNanoError, ValueError):
 
 
 class FileFormatError(TorchNanoError, ValueError):
-    """A file is not a saved model, is damaged, or was written by another version."""
+    """A file is no saved model, or no head, is damaged, or was written by another version."""
 
 
 class ExportError(TorchNanoError, FileExistsError):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from . import _native
+from .arguments import check_tensor, shown
 from .errors import FileFormatError, HeadError, InputError
 from .export import rust_module
 from .export.file import SavedModel, pack, unpack, write_file
@@ -179,6 +180,7 @@ class NanoModule(nn.Module):
         )
         if not isinstance(x, Tensor):
             raise InputError(f"the input is a {type(x).__name__}; expected a tensor {expected}")
+        check_tensor("the input", x, error=InputError)
         right = (x.is_floating_point() and float in kinds) or (x.dtype == torch.int8 and int in kinds)
         if not right or x.dim() == 0 or tuple(x.shape[1:]) != self.input_shape:
             raise InputError(
@@ -250,6 +252,8 @@ class NanoModule(nn.Module):
             raise HeadError(
                 f"this model has {kind}; load_head_into takes what to_nano(..., train_last=2) or more gives"
             )
+        if not isinstance(model, nn.Module):
+            raise HeadError(f"model is {shown(model)}; expected the nn.Module that to_nano was given")
         shape = self._graph.graph.values[self._graph.graph.outputs[0]].shape
         self.head.write_into(model, self.head_path.split(", "), torch.Size(shape[1:]).numel())
 

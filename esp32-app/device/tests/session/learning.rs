@@ -48,7 +48,7 @@ fn classes_have_names_and_are_added_by_name() {
         });
         refused!(session, Request::AddClass { name: "up" }, Failure::NameTaken);
         refused!(session, Request::AddClass { name: "left" }, Failure::NameTaken);
-        for name in ["", "zero\0", "seventeen bytes .", "\u{1f600}\u{1f600}\u{1f600}\u{1f600}\u{1f600}"] {
+        for name in ["", "zero\0", "two\nlines", "seventeen bytes .", "\u{1f600}\u{1f600}\u{1f600}\u{1f600}\u{1f600}"] {
             refused!(session, Request::AddClass { name }, Failure::Name { limit: 16 });
         }
         done!(session, Request::AddClass { name: "sixteen bytes !!" });

@@ -69,7 +69,7 @@ fn live(image: &Aligned, flash: Flash, seed: u64, replace: bool) -> (Flash, Vec<
     let sample = random.u64(..);
     let _power_is_on = request(Request::Configure { settings })
         // Only heads of sums add classes, and they have room for two.
-        && (seed % 2 == 0 || request(Request::Reset))
+        && (seed.is_multiple_of(2) || request(Request::Reset))
         && request(Request::AddClass { name: &format!("class {seed}") })
         && request(Request::Learn { label: class(0), input: &input(sample) })
         && request(Request::Learn { label: class(1), input: &input(sample ^ 1) })
@@ -79,20 +79,31 @@ fn live(image: &Aligned, flash: Flash, seed: u64, replace: bool) -> (Flash, Vec<
     (session.flash().clone(), saves)
 }
 
-/// Cuts the power at every operation of a life, in every way; `check` sees the flash that is left, what the flash held before the save that
-/// was cut (`None`: what it held before the life), and what that save was to save. Returns the uncut flash, the saves, and how many cuts.
+/// What a power cut has left.
+struct Cut<'s> {
+    flash: Flash,
+    /// What the save that was cut was to save, and what was saved before it, unless that was before the life.
+    new: &'s Kept,
+    old: Option<&'s Kept>,
+    /// Whether it was a page that was being erased.
+    erasing: bool,
+    place: String,
+}
+
+/// Cuts the power at every operation of a life, in every way; `check` sees what is left. Returns the uncut flash, the saves, and how many cuts.
 fn cut_everywhere(
     image: &Aligned,
     flash: &Flash,
     seed: u64,
     replace: bool,
-    mut check: impl FnMut(&Flash, Option<&Kept>, &Kept, &str),
+    mut check: impl FnMut(&Cut<'_>),
 ) -> (Flash, Vec<Save>, usize) {
     let (whole, saves) = live(image, flash.clone(), seed, replace);
-    let (mut cuts, mut checked) = (0, vec![]);
+    let (mut cuts, mut checked, mut erased) = (0, vec![], flash.erased.clone());
     for (number, (operations, new)) in saves.iter().enumerate() {
         let old = number.checked_sub(1).map(|before| &saves[before].1);
         for operation in operations.clone() {
+            let mut erased_then = vec![];
             for torn in Torn::EACH {
                 let mut cut = flash.clone();
                 cut.cut = Some((operation, torn));
@@ -100,13 +111,16 @@ fn cut_everywhere(
                 let (left, _) = live(image, cut, seed, replace);
                 assert_eq!(left.operations, operation + 1, "seed {seed}: what it does depends on the cut");
                 cuts += 1;
+                erased_then.clone_from(&left.erased);
                 // What one operation leaves whole, the next one finds.
-                if left.bytes == checked {
-                    continue;
+                if left.bytes != checked {
+                    checked.clone_from(&left.bytes);
+                    let erasing = left.erased != erased;
+                    let place = format!("seed {seed}, operation {operation}, {torn:?}");
+                    check(&Cut { flash: left.after_power_on(), new, old, erasing, place });
                 }
-                checked.clone_from(&left.bytes);
-                check(&left.after_power_on(), old, new, &format!("seed {seed}, operation {operation}, {torn:?}"));
             }
+            erased = erased_then;
         }
     }
     (whole, saves, cuts)
@@ -131,14 +145,15 @@ fn head_names_and_settings_are_all_of_the_old_save_or_all_of_the_new_one() {
             let (start, started_with_saved) = after_start(&image, &flash);
             let mut random = fastrand::Rng::with_seed(seed);
             let mut goes_on_with = None;
-            let (whole, life, number) = cut_everywhere(&image, &flash, seed, false, |left, before, new, place| {
+            let (whole, life, number) = cut_everywhere(&image, &flash, seed, false, |cut| {
+                let Cut { flash: left, new, old: before, erasing, place } = cut;
                 let old = before.unwrap_or(&start);
                 let (found, restored) = after_start(&image, left);
-                let is_new = found == *new;
+                let is_new = found == **new;
                 assert!(is_new || found == *old, "{name}, {place}: {found:?}\nis neither\n{old:?}\nnor\n{new:?}");
                 assert_eq!(restored, is_new || before.is_some() || started_with_saved, "{name}, {place}");
                 new_ones += usize::from(is_new && found != *old);
-                if random.u8(..16) == 0 {
+                if *erasing || random.u8(..16) == 0 {
                     goes_on(&image, left, seed + 100, false, &format!("{name}, {place}"));
                     goes_on_with = Some(left.clone());
                 }
@@ -153,7 +168,7 @@ fn head_names_and_settings_are_all_of_the_old_save_or_all_of_the_new_one() {
                 other_names += usize::from(other && new.names != old.names);
             }
             // Every other life starts on what such a cut has left.
-            flash = goes_on_with.filter(|_| seed % 2 == 0).unwrap_or(whole);
+            flash = goes_on_with.filter(|_| seed.is_multiple_of(2)).unwrap_or(whole);
         }
         let names_change = matches!(name, "prototype" | "lda");
         assert!(others > 4 && (other_names > 2) == names_change, "{name}: {others}, {other_names}");
@@ -180,18 +195,19 @@ fn another_models_head_stays_whole_until_it_is_replaced_whole() {
             let initial = after_start(image, &flash);
             assert!(!initial.1);
             let mut random = fastrand::Rng::with_seed(number as u64);
-            let (_, _, number) = cut_everywhere(image, &flash, 50, true, |left, before, new, place| {
+            let (_, _, number) = cut_everywhere(image, &flash, 50, true, |cut| {
+                let Cut { flash: left, new, old: before, erasing, place } = cut;
                 let place = format!("{name} for {other_name}, {place}");
                 let (own, restored) = after_start(image, left);
                 if restored {
-                    assert!(own == *new || Some(&own) == before, "{place}: {own:?}");
+                    assert!(own == **new || Some(&own) == *before, "{place}: {own:?}");
                     assert!(!after_start(other, left).1, "{place}: both are there");
                     replaced += 1;
                 } else {
                     assert!(before.is_none() && own == initial.0, "{place}: {own:?}");
                     assert!(after_start(other, left) == others, "{place}: the other model's head is gone");
                 }
-                if random.u8(..16) == 0 {
+                if *erasing || random.u8(..16) == 0 {
                     goes_on(image, left, 51, true, &place);
                 }
             });

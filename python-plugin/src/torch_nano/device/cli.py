@@ -270,7 +270,8 @@ def _show(rows: dict[str, object]) -> None:
 
 def _labels(device: Device) -> Labels:
     """The labels of the device's head; without one, of its outputs."""
-    return Labels("class", device.info.classes or device.info.output_length, device.labels)
+    info = device.info
+    return Labels(info.target, info.classes or info.output_length, device.labels)
 
 
 def _inputs(device: Device, table: Table) -> NDArray[np.generic]:

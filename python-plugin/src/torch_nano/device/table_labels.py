@@ -21,13 +21,13 @@ class Labels:
     """The labels of a device's head.
 
     Args:
-        target: what it learns from: "class", "labels" (all right classes) or "value" (a number).
+        target: what it learns from (:attr:`torch_nano.DeviceInfo.target`); None without one: "class".
         classes: how many it has.
         names: theirs, "" for one without.
     """
 
-    def __init__(self, target: str, classes: int, names: Sequence[str]) -> None:
-        self._target = target
+    def __init__(self, target: str | None, classes: int, names: Sequence[str]) -> None:
+        self._target = target or "class"
         self._classes = classes
         self._names = names
 
@@ -108,8 +108,7 @@ class Labels:
             return f"{made.value:.6g}"
         if self._target == "labels":
             assert made.right is not None
-            right = [self._named(index) for index, is_right in enumerate(made.right) if is_right]
-            return f" {_AND} ".join(right) or "none"
+            return f" {_AND} ".join(self._named(index) for index in made.right) or "none"
         text = self._named(made.label)
         sure = "" if made.confidence is None else f"  {made.confidence:.3f}"
         return (text if made.known else f"({text})") + sure
@@ -124,7 +123,10 @@ class Labels:
             errors = np.abs([one.value - label for one, label in zip(made, labels, strict=True)])
             return f"off by {errors.mean():.4g} on average, by {errors.max():.4g} at most"
         if self._target == "labels":
-            right = sum(one.right == tuple(label) for one, label in zip(made, labels, strict=True))
+            right = sum(
+                one.right == tuple(np.flatnonzero(label).tolist())
+                for one, label in zip(made, labels, strict=True)
+            )
         else:
             right = sum(one.known and one.label == label for one, label in zip(made, labels, strict=True))
         unsure = sum(not one.known for one in made)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .. import _native
-from ..errors import QuantizationError
+from ..errors import HeadError, QuantizationError
 from ..graph.structural import Reshape
 from ..ops.layout import device_shape
 from ..ops.operator import Node
@@ -28,6 +28,7 @@ def write_image(model: QuantizedGraph, head: dict[str, Any] | None, name: str, l
         labels: the names of the classes.
 
     Raises:
+        HeadError: nano-core refuses a setting of the head for this model.
         QuantizationError: nano-core refuses a layer; the message says why.
     """
     ids = _value_ids(model)
@@ -44,6 +45,8 @@ def write_image(model: QuantizedGraph, head: dict[str, Any] | None, name: str, l
     try:
         image = _native.write_image(description)
         _native.Model(image)
+    except _native.SettingError as error:
+        raise HeadError(str(error)) from error
     except _native.NanoError as error:
         raise QuantizationError(f"nano-core refuses the model: {error}") from error
     return image

@@ -1,8 +1,6 @@
 """What a device can learn with: settings for :func:`torch_nano.to_nano`, and the heads it gives."""
 
-from .. import _native
-from ..errors import HeadError
-from .head import Head, SumsHead
+from .head import Head, SumsHead, native_head
 from .layers import LayersHead
 from .lda import LdaHead
 from .prototype import PrototypeHead
@@ -33,8 +31,4 @@ def head_of(image: bytes) -> Head:
     Raises:
         HeadError: the image has none.
     """
-    try:
-        trainer = _native.Head(image).trainer
-    except _native.NanoError as error:
-        raise HeadError(f"this image gives no trainable head: {error}") from error
-    return _HEADS[trainer](image)
+    return _HEADS[native_head(image).trainer](image)

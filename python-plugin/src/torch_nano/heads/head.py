@@ -11,10 +11,36 @@ import torch
 from torch import Tensor, nn
 
 from .. import _native
+from ..arguments import check_tensor, shown, whole_number
 from ..errors import HeadError
 
 Int8 = npt.NDArray[np.int8]
 Targets = npt.NDArray[np.int64]
+
+
+def native_head(image: object) -> _native.Head:
+    """nano-core's head of an image.
+
+    Raises:
+        HeadError: the image has none, or is no image.
+    """
+    if not isinstance(image, bytes):
+        raise HeadError(f"image is {shown(image)}; expected a .nano image as bytes (NanoModule.image)")
+    try:
+        return _native.Head(image)
+    except _native.NanoError as error:
+        raise HeadError(f"this image gives no trainable head: {error}") from error
+
+
+def _state(given: object) -> bytes:
+    """The state of a head, or as bytes."""
+    if isinstance(given, Head):
+        return given.state()
+    if isinstance(given, bytes | bytearray | memoryview):
+        return bytes(given)
+    raise HeadError(
+        f"the state is {shown(given)}; expected a head of this image, or the bytes of its state()"
+    )
 
 
 class Head(nn.Module):
@@ -37,10 +63,7 @@ class Head(nn.Module):
     def __init__(self, image: bytes) -> None:
         super().__init__()
         self._image = image
-        try:
-            self._head = _native.Head(image)
-        except _native.NanoError as error:
-            raise HeadError(f"this image gives no trainable head: {error}") from error
+        self._head = native_head(image)
         if self._head.trainer != type(self).__name__:
             raise HeadError(f"this image's head is a {self._head.trainer}, not a {type(self).__name__}")
 
@@ -113,6 +136,7 @@ class Head(nn.Module):
         Raises:
             HeadError: it is not one of this head; the head is then unchanged.
         """
+        state = _state(state)
         try:
             self._head.load(state)
         except _native.NanoError as error:
@@ -151,10 +175,17 @@ class Head(nn.Module):
             HeadError: one is no head of this image, or has learnt less than this one; there are none, or none
                 with samples; or sums of more samples than there is room for. The head is then unchanged.
         """
-        states = [(head if isinstance(head, bytes) else head.state(), samples) for head, samples in updates]
+        try:
+            pairs = [(head, samples) for head, samples in updates]
+        except (TypeError, ValueError) as error:
+            raise HeadError(f"updates is {shown(updates)}; expected pairs (head, samples)") from error
+        states = [
+            (_state(head), whole_number("samples", samples, most=_native.LARGEST_COUNT))
+            for head, samples in pairs
+        ]
         try:
             self._head.aggregate(states)
-        except (_native.NanoError, OverflowError) as error:
+        except _native.NanoError as error:
             raise HeadError(f"{len(states)} heads cannot be aggregated: {error}") from error
 
     def get_extra_state(self) -> Tensor:
@@ -176,6 +207,7 @@ class Head(nn.Module):
         return f"features={self.features}, classes={self.classes}"
 
     def _check(self, features: Tensor, shape: str, rank: int) -> None:
+        check_tensor("features", features)
         if features.dtype != torch.int8 or features.dim() != rank or features.shape[-1] != self.features:
             raise HeadError(
                 f"features have shape {tuple(features.shape)} and dtype {features.dtype}; "
@@ -185,6 +217,7 @@ class Head(nn.Module):
     def _classes_of(self, features: Tensor, labels: Tensor) -> Targets:
         """Labels [N], integers below the number of classes, for features int8 [N, features]."""
         self._check(features, "[N, features]", 2)
+        check_tensor("labels", labels)
         integers = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
         if not integers or labels.shape != features.shape[:1]:
             raise HeadError(
@@ -236,10 +269,7 @@ class SumsHead(Head):
         Raises:
             HeadError: there is no such class.
         """
-        try:
-            self._head.forget(label)
-        except (_native.NanoError, OverflowError) as error:
-            raise HeadError(f"class {label} cannot be forgotten: {error}") from error
+        self._head.forget(whole_number("the class to forget", label, most=self.classes - 1))
 
     def merge(self, other: Self | bytes) -> None:
         """Adds what another head of this image has learnt: the sums are those of all samples of both.
@@ -252,7 +282,7 @@ class SumsHead(Head):
                 then unchanged.
         """
         try:
-            self._head.merge(other if isinstance(other, bytes) else other.state())
+            self._head.merge(_state(other))
         except _native.NanoError as error:
             raise HeadError(f"the heads cannot be merged: {error}") from error
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+
+from .. import _native
+from ..arguments import items, positive_number, shown, whole_number
+from ..errors import HeadError
 
 Floats = npt.NDArray[np.float32]
 Loss = Literal["cross_entropy", "binary", "squared"]
@@ -17,13 +22,18 @@ class SGD:
     """Stochastic gradient descent from the weights that the layer has: :class:`torch_nano.SgdHead`.
 
     Args:
-        learning_rate: of the real-valued step.
+        learning_rate: of the real-valued step; above 0.
         loss: what the outputs mean. "cross_entropy": one class is right; "binary": each of at most 32 classes
             is right or wrong by itself; "squared": one output, a number (in a unit in which it is around 1).
         halve_every: the rate is halved whenever so many epochs of one training have passed; None: never.
-        class_weights: what a sample of each class counts, in proportion; the largest has the full rate.
+        class_weights: what a sample of each class counts, in proportion; the largest has the full rate. Not
+            for "squared".
         frozen: indices of classes whose weights stay as they are.
         layer: name of the Linear that ends the model; None: whichever does.
+
+    Raises:
+        HeadError: a setting that no head can have; what depends on the model is refused by
+            :func:`torch_nano.to_nano`.
 
     >>> SGD(learning_rate=0.05, halve_every=8)
     SGD(learning_rate=0.05, loss='cross_entropy', halve_every=8, class_weights=(), frozen=(), layer=None)
@@ -32,9 +42,21 @@ class SGD:
     learning_rate: float = 0.02
     loss: Loss = "cross_entropy"
     halve_every: int | None = None
-    class_weights: tuple[float, ...] = ()
-    frozen: tuple[int, ...] = ()
+    class_weights: Sequence[float] = ()
+    frozen: Sequence[int] = ()
     layer: str | None = None
+
+    def __post_init__(self) -> None:
+        weights = items("class_weights", self.class_weights, "numbers, one for each class")
+        frozen = items("frozen", self.frozen, "the indices of classes")
+        _set(self, "learning_rate", positive_number("learning_rate", self.learning_rate))
+        _set(self, "class_weights", tuple(positive_number("a class weight", weight) for weight in weights))
+        _set(self, "frozen", tuple(whole_number("a frozen class", index) for index in frozen))
+        if self.loss not in get_args(Loss):
+            raise HeadError(f"loss is {shown(self.loss)}; expected one of {', '.join(get_args(Loss))}")
+        if self.halve_every is not None:
+            _set(self, "halve_every", whole_number("halve_every", self.halve_every, least=1))
+        _check_layer(self.layer)
 
     def description(self, weights: Floats, biases: Floats) -> dict[str, Any]:
         """What nano-core's writer takes, for a layer [classes, features]."""
@@ -61,11 +83,21 @@ class LDA:
             samples less one per class, because few samples say less of a covariance.
         capacity: the most classes it can have; None: those of the layer.
         layer: name of the Linear that ends the model; None: whichever does.
+
+    Raises:
+        HeadError: a setting that no head can have; what depends on the model is refused by
+            :func:`torch_nano.to_nano`.
     """
 
     shrinkage: float = 0.2
     capacity: int | None = None
     layer: str | None = None
+
+    def __post_init__(self) -> None:
+        _set(self, "shrinkage", positive_number("shrinkage", self.shrinkage, within=_native.SHRINKAGE))
+        if self.capacity is not None:
+            _set(self, "capacity", whole_number("capacity", self.capacity, least=1))
+        _check_layer(self.layer)
 
     def description(self, weights: Floats, biases: Floats) -> dict[str, Any]:
         """What nano-core's writer takes, for a layer [classes, features]."""
@@ -80,14 +112,32 @@ class Prototype:
     Args:
         capacity: the most classes it can have; None: those of the layer.
         layer: name of the Linear that ends the model; None: whichever does.
+
+    Raises:
+        HeadError: a setting that no head can have; what depends on the model is refused by
+            :func:`torch_nano.to_nano`.
     """
 
     capacity: int | None = None
     layer: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.capacity is not None:
+            _set(self, "capacity", whole_number("capacity", self.capacity, least=1))
+        _check_layer(self.layer)
+
     def description(self, weights: Floats, biases: Floats) -> dict[str, Any]:
         """What nano-core's writer takes, for a layer [classes, features]."""
         return {"trainer": "prototype", **_sums(weights, self.capacity)}
+
+
+#: Sets a field of settings that are frozen once they are made.
+_set = object.__setattr__
+
+
+def _check_layer(layer: object) -> None:
+    if not isinstance(layer, str | None):
+        raise HeadError(f"layer is {shown(layer)}; expected the name of a module, or None")
 
 
 def _sums(weights: Floats, capacity: int | None) -> dict[str, Any]:

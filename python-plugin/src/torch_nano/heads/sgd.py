@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import _native
+from ..arguments import check_tensor, shown, whole_number
 from ..errors import HeadError
 from .head import Head, Targets
 
@@ -56,14 +57,16 @@ class SgdHead(Head):
             HeadError: wrong shape, dtype or target; the head is then unchanged.
         """
         self._check(features, "[features]", 1)
-        if self._head.target != "class":
-            (number,) = self._targets(features[None], torch.as_tensor(target)[None]).tolist()
+        if self._head.target == "class":
+            number = whole_number("label", target, most=self.classes - 1)
         else:
-            number = target
-        try:
-            self._head.step(features.cpu().contiguous().numpy(), number)
-        except (_native.NanoError, OverflowError) as error:
-            raise HeadError(f"label {target}: {error}; expected 0 to {self.classes - 1}") from error
+            expected = f"bool [{self.classes}]" if self._head.target == "labels" else "a number"
+            try:
+                given = torch.as_tensor(target)
+            except (TypeError, ValueError, RuntimeError) as error:
+                raise HeadError(f"target is {shown(target)}; expected {expected}") from error
+            (number,) = self._targets(features[None], given[None]).tolist()
+        self._head.step(features.cpu().contiguous().numpy(), number)
 
     def fit(self, features: Tensor, targets: Tensor, epochs: int = 1, *, first_epoch: int = 0) -> None:
         """`epochs` passes over samples int8 [N, features] with targets [N] (bool [N, classes] where more than
@@ -79,9 +82,8 @@ class SgdHead(Head):
             HeadError: wrong shape, dtype, target or number of epochs; the head is then unchanged.
         """
         numbers = self._targets(features, targets)
-        for name, number in (("epochs", epochs), ("first_epoch", first_epoch)):
-            if not 0 <= number < 2**32:
-                raise HeadError(f"{name} is {number}; expected 0 or more")
+        epochs = whole_number("epochs", epochs, most=_native.LARGEST_COUNT)
+        first_epoch = whole_number("first_epoch", first_epoch, most=_native.LARGEST_COUNT)
         self._head.train(features.cpu().contiguous().numpy(), numbers, epochs, first_epoch)
 
     def _targets(self, features: Tensor, targets: Tensor) -> Targets:
@@ -89,6 +91,7 @@ class SgdHead(Head):
         if self._head.target == "class":
             return self._classes_of(features, targets)
         self._check(features, "[N, features]", 2)
+        check_tensor("targets", targets)
         labels = self._head.target == "labels"
         shape = (len(features), self.classes) if labels else (len(features),)
         if tuple(targets.shape) != shape or targets.is_complex() or (targets.dtype == torch.bool) != labels:

@@ -1,0 +1,108 @@
+"""Checks of arguments and settings: what a number is, and what a wrong one is told."""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import torch
+
+from .errors import HeadError, TorchNanoError
+
+
+def _plain(value: Any) -> Any:
+    """A scalar of numpy or torch as Python has it, all else as it is."""
+    scalar = isinstance(value, np.ndarray | np.generic | torch.Tensor) and value.ndim == 0
+    return value.item() if scalar else value
+
+
+def whole_number(
+    name: str,
+    value: object,
+    *,
+    least: int = 0,
+    most: int | None = None,
+    error: type[TorchNanoError] = HeadError,
+) -> int:
+    """`value` as an int: Python's, or a scalar of numpy or torch.
+
+    >>> whole_number("epochs", np.int64(3))
+    3
+    >>> whole_number("epochs", 1.5)
+    Traceback (most recent call last):
+    torch_nano.errors.HeadError: epochs is 1.5; expected a whole number, 0 or more
+
+    Raises:
+        TorchNanoError: of kind `error`: it is none, or not from `least` to `most`.
+    """
+    number = _plain(value)
+    whole = isinstance(number, Integral) and not isinstance(number, bool)
+    if not whole or number < least or (most is not None and number > most):
+        limits = f"{least} or more" if most is None else f"{least} to {most}"
+        raise error(f"{name} is {shown(value)}; expected a whole number, {limits}")
+    return int(number)
+
+
+def positive_number(
+    name: str,
+    value: object,
+    *,
+    within: tuple[float, float] = (0.0, math.inf),
+    error: type[TorchNanoError] = HeadError,
+) -> float:
+    """`value` as a float above 0 and finite: Python's, or a scalar of numpy or torch.
+
+    >>> positive_number("learning_rate", torch.tensor(0.5))
+    0.5
+    >>> positive_number("learning_rate", -1)
+    Traceback (most recent call last):
+    torch_nano.errors.HeadError: learning_rate is -1; expected a finite number above 0
+
+    Raises:
+        TorchNanoError: of kind `error`: it is none, or not within `within`.
+    """
+    number = _plain(value)
+    try:
+        real = float(number) if isinstance(number, Real) and not isinstance(number, bool) else math.nan
+    except OverflowError:
+        real = math.inf
+    if not (0.0 < real < math.inf and within[0] <= real <= within[1]):
+        limits = "a finite number above 0"
+        if within[1] < math.inf:
+            limits = f"a number from {within[0]} to {within[1]}"
+        raise error(f"{name} is {shown(value)}; expected {limits}")
+    return real
+
+
+def items(name: str, value: object, expected: str, *, error: type[TorchNanoError] = HeadError) -> list[Any]:
+    """The items of a list, tuple, or array or tensor of one dimension.
+
+    Raises:
+        TorchNanoError: of kind `error`: it is none of them.
+    """
+    if isinstance(value, list | tuple):
+        return list(value)
+    if isinstance(value, np.ndarray | torch.Tensor) and value.ndim == 1:
+        return list(value.tolist())
+    raise error(f"{name} is {shown(value)}; expected {expected}")
+
+
+def check_tensor(name: str, tensor: object, *, error: type[TorchNanoError] = HeadError) -> None:
+    """Refuses what is no tensor, or one whose numbers do not lie one after the other.
+
+    Raises:
+        TorchNanoError: of kind `error`.
+    """
+    if not isinstance(tensor, torch.Tensor):
+        raise error(f"{name} is {shown(tensor)}; expected a tensor")
+    if tensor.is_meta or tensor.layout != torch.strided:
+        kind = "on the meta device" if tensor.is_meta else f"of layout {tensor.layout}"
+        raise error(f"{name} is a tensor {kind}; expected a dense one with numbers in it")
+
+
+def shown(value: object) -> str:
+    """`value` as an error shows it: on one line, and not all of a long one."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
