@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from images import one_layer, with_head
 from torch_nano import (
-    BoardStopped,
     ConnectionFailed,
     ConnectionLost,
     Device,
@@ -373,22 +372,6 @@ def test_a_long_input_repeated_after_a_timeout_is_learnt_once() -> None:
         # The same last part, and yet another input.
         assert device.learn(other, 1) == 2
         assert device.stats().learned == 2
-
-
-def test_streams_that_end_are_said_to() -> None:
-    simulated = SimulatedBoard(IMAGE)
-    device = Device(simulated)
-    with pytest.raises(ConnectionFailed, match="SimulatedBoard was given open"):
-        device.reconnect()
-    device.close()
-    device.close()
-    with Device("qemu", nano=IMAGE) as emulated:
-        emulated._link.stream._process.kill()  # type: ignore[attr-defined]
-        with pytest.raises(ConnectionLost, match="was lost during the request 'predict'") as caught:
-            emulated.predict(INPUT)
-        assert isinstance(caught.value.__cause__, BoardStopped)
-        assert emulated.reconnect()
-        assert emulated.predict(INPUT).label >= 0
 
 
 def test_a_simulated_device_without_power() -> None:

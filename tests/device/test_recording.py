@@ -318,7 +318,7 @@ def test_what_is_no_record(path: Path, tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="has no head to record"):
         record(Device("sim", nano=one_layer()), path)
     device = Device("sim", nano=image)
-    with pytest.raises(InputError, match="check_every is 0; expected an integer from 1"):
+    with pytest.raises(InputError, match="check_every is 0; expected a whole number, 1 to"):
         record(device, path, check_every=0)
     device.learn(INPUTS[0], 0)
     with pytest.raises(RecordError, match="the device may keep samples from before"):

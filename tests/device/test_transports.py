@@ -317,7 +317,7 @@ def test_wrong_inputs_and_labels_are_refused_before_anything_is_learnt(
         fresh.fit(x[:3], [0, 1, 0.5])
     with pytest.raises(LabelError, match=r"the label is 0\.0; this head learns from one right class"):
         fresh.fit(x, y.float())
-    with pytest.raises(InputError, match="epochs is 0; expected an integer from 1"):
+    with pytest.raises(InputError, match="epochs is 0; expected a whole number, 1 to"):
         fresh.fit(x, y, epochs=0)
     assert (fresh.head_state(), fresh.stats().learned) == (before, samples)
 

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from images import one_layer, with_head
 from torch_nano import (
+    BoardStopped,
+    ConnectionFailed,
     ConnectionLost,
     Device,
     DeviceError,
@@ -225,3 +227,19 @@ def test_a_model_without_a_head_has_the_names_that_the_client_knows() -> None:
     image = one_layer()
     with Device("sim", nano=image) as device:
         assert device.labels == tuple(_native.Model(image).labels)
+
+
+def test_streams_that_end_are_said_to() -> None:
+    simulated = SimulatedBoard(IMAGE)
+    device = Device(simulated)
+    with pytest.raises(ConnectionFailed, match="SimulatedBoard was given open"):
+        device.reconnect()
+    device.close()
+    device.close()
+    with Device("qemu", nano=IMAGE) as emulated:
+        emulated._link.stream._process.kill()  # type: ignore[attr-defined]
+        with pytest.raises(ConnectionLost, match="was lost during the request 'predict'") as caught:
+            emulated.predict(INPUTS[0])
+        assert isinstance(caught.value.__cause__, BoardStopped)
+        assert emulated.reconnect()
+        assert emulated.predict(INPUTS[0]).label >= 0

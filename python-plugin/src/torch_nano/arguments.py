@@ -12,7 +12,7 @@ import torch
 from .errors import HeadError, TorchNanoError
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A scalar of numpy or torch as Python has it, all else as it is."""
     scalar = isinstance(value, np.ndarray | np.generic | torch.Tensor) and value.ndim == 0
     return value.item() if scalar else value
@@ -37,7 +37,7 @@ def whole_number(
     Raises:
         TorchNanoError: of kind `error`: it is none, or not from `least` to `most`.
     """
-    number = _plain(value)
+    number = plain(value)
     whole = isinstance(number, Integral) and not isinstance(number, bool)
     if not whole or number < least or (most is not None and number > most):
         limits = f"{least} or more" if most is None else f"{least} to {most}"
@@ -63,7 +63,7 @@ def positive_number(
     Raises:
         TorchNanoError: of kind `error`: it is none, or not within `within`.
     """
-    number = _plain(value)
+    number = plain(value)
     try:
         real = float(number) if isinstance(number, Real) and not isinstance(number, bool) else math.nan
     except OverflowError:

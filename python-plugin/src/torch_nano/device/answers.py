@@ -95,7 +95,7 @@ class DeviceSettings:
         rejection = probability("rejection", self.rejection)
         return {
             "rejection": round(rejection * _CERTAIN),
-            "save_interval": integer("save_interval", self.save_interval, 0, "never"),
+            "save_interval": integer("save_interval", self.save_interval),
         }
 
 

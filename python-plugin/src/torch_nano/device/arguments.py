@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
-import operator
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-
 from .. import _native
+from ..arguments import plain, positive_number, shown, whole_number
 from ..errors import FileFormatError, HeadError, InputError
 from ..heads import Head
 
@@ -21,42 +18,27 @@ if TYPE_CHECKING:
 #: The largest number of a request's field.
 LARGEST = (1 << 32) - 1
 #: Operating systems count the milliseconds of a time-out in 31 bits.
-_LONGEST = 1_000_000.0
+_WAITS = (0.001, 1e6)
 
 
-def integer(name: str, given: Any, least: int = 0, meaning: str = "") -> int:
+def integer(name: str, given: Any, least: int = 0) -> int:
     """An integer from `least` to 2^32 - 1, of Python, numpy or torch.
-
-    >>> integer("epochs", np.int64(3))
-    3
-    >>> integer("epochs", 1.5, 1)
-    Traceback (most recent call last):
-    torch_nano.errors.InputError: epochs is 1.5; expected an integer from 1 to 4294967295
-
-    Args:
-        meaning: what is counted or what the least means, for the message.
 
     Raises:
         InputError: it is none.
     """
-    number = as_integer(given)
-    if number is None or not least <= number <= LARGEST:
-        first = f"{least} ({meaning})" if meaning else f"{least}"
-        raise InputError(f"{name} is {shown(given)}; expected an integer from {first} to {LARGEST}")
-    return number
+    return whole_number(name, given, least=least, most=LARGEST, error=InputError)
 
 
 def as_integer(given: Any) -> int | None:
     """What is given as an integer of Python's; None if it is none. A bool is none.
 
+    >>> import torch
     >>> as_integer(torch.tensor(2)), as_integer(True), as_integer(2.0)
     (2, None, None)
     """
-    boolean = isinstance(given, bool | np.bool_) or getattr(given, "dtype", None) in (torch.bool, np.bool_)
-    try:
-        return None if boolean else operator.index(given)
-    except TypeError:
-        return None
+    number = plain(given)
+    return int(number) if isinstance(number, Integral) and not isinstance(number, bool) else None
 
 
 def probability(name: str, given: Any) -> float:
@@ -65,24 +47,20 @@ def probability(name: str, given: Any) -> float:
     Raises:
         InputError: it is none.
     """
-    number = _number(given)
-    if number is None or not 0 <= number <= 1:
+    number = plain(given)
+    real = isinstance(number, Real) and not isinstance(number, bool)
+    if not real or not 0 <= number <= 1:
         raise InputError(f"{name} is {shown(given)}; expected a probability, 0 to 1")
-    return number
+    return float(number)
 
 
 def seconds(name: str, given: Any) -> float:
-    """A time to wait, above 0.
+    """A time to wait, at least a millisecond.
 
     Raises:
         InputError: it is none, or longer than operating systems wait.
     """
-    number = _number(given)
-    if number is None or not 0 < number <= _LONGEST:
-        raise InputError(
-            f"{name} is {shown(given)}; expected seconds, a number above 0 and at most {_LONGEST:,.0f}"
-        )
-    return number
+    return positive_number(name, given, within=_WAITS, error=InputError)
 
 
 def text(name: str, given: Any) -> str:
@@ -167,20 +145,3 @@ def state_of(head: Head | bytes, info: DeviceInfo) -> bytes:
             f"{info.head_length}: give one of the same model"
         )
     return state
-
-
-def shown(given: Any) -> str:
-    """What was given, short enough for a message."""
-    simple = isinstance(given, bool | int | float | str | np.generic | None)
-    return f"{given!r:.60}" if simple else f"a {type(given).__name__}"
-
-
-def _number(given: Any) -> float | None:
-    """A finite number of Python, numpy or torch as a float; None if it is none."""
-    if isinstance(given, str | bytes | bytearray | bool):
-        return None
-    try:
-        number = float(given)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None

@@ -9,8 +9,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from .. import _native
+from ..arguments import shown
 from ..errors import InputError
-from .arguments import integer, shown
+from .arguments import integer
 from .arguments import path as path_of
 from .client import Device
 from .link import is_unanswered

@@ -27,8 +27,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..arguments import shown
 from ..errors import TorchNanoError
-from .arguments import LARGEST, shown
+from .arguments import LARGEST
 
 #: Version of the format; raised whenever an older reader would misread it.
 VERSION = 3

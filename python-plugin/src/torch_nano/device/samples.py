@@ -12,10 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..arguments import check_tensor, shown
 from ..errors import InputError
 from ..heads.sgd import _VALUE_STEPS
 from ..ops.layout import to_device
-from .arguments import as_integer, shown
+from .arguments import as_integer
 from .errors import LabelError
 
 if TYPE_CHECKING:
@@ -109,9 +110,7 @@ def _rows(input: Input, length: int, nano: NanoModule | None, *, batch: bool) ->
 
 def _tensor(input: Input) -> Tensor:
     if isinstance(input, Tensor):
-        if input.layout != torch.strided or input.is_meta:
-            layout = "on the device meta" if input.is_meta else f"of layout {input.layout}"
-            raise InputError(f"the input is {layout}; expected a dense tensor with its numbers")
+        check_tensor("the input", input, error=InputError)
         return input.detach().cpu()
     try:
         return torch.as_tensor(np.ascontiguousarray(input))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from serial.tools import list_ports
 
-from .arguments import shown
+from ..arguments import shown
 from .errors import ConnectionFailed
 from .qemu import QemuBoard
 from .streams import SimulatedBoard, Stream, open_port
