@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .answers import DeviceInfo
 
 #: The largest number of a request's field.
-LARGEST = (1 << 32) - 1
+LARGEST = _native.LARGEST_COUNT
 #: Operating systems count the milliseconds of a time-out in 31 bits.
 _WAITS = (0.001, 1e6)
 
