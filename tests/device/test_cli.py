@@ -106,7 +106,7 @@ def test_errors_are_one_message(folder: Path, tmp_path: Path) -> None:
     told = error("configure", "sim", *model, "--rejection", 1.5)
     assert "rejection is 1.5; expected a probability, 0 to 1" in told
     told = error("configure", "sim", *model, "--save-interval", -1)
-    assert "save_interval is -1; expected 0 (never) to 4294967295 changes" in told
+    assert "save_interval is -1; expected a whole number, 0 to 4294967295" in told
     assert "--save with 'sim' needs a file to save in: --flash FILE" in error(
         "reset", "sim", *model, "--save"
     )
