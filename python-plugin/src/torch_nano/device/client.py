@@ -52,6 +52,7 @@ class Device(Conversation):
         DeviceTimeout: nobody answers.
         DeviceError: the device speaks another version of the protocol.
         WrongModelError: it runs another model than `nano`.
+        InputError, FileFormatError: `nano` is no model, or another argument not of its kind.
 
     >>> import torch, torch_nano as tn
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
