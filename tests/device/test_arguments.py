@@ -208,7 +208,7 @@ def test_files_for_a_flash(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConnectionFailed, match=message):
             Device("sim", nano=IMAGE, flash=flash)
-    for flash, message in ((folder, "bytes; a file for the board's flash has"), (missing, "cannot be made")):
+    for flash, message in ((folder, "Is a directory"), (missing, "cannot be opened or made: No such file")):
         with pytest.raises(BoardError, match=message):
             QemuBoard(IMAGE, flash=flash)
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 from images import with_head
 from torch_nano import _native
-from torch_nano.device.client import Device
+from torch_nano.device.client import Device, DeviceError
 from torch_nano.device.qemu import BoardError, BoardStopped, QemuBoard
 
 FLASH = 32 << 20
@@ -134,6 +134,28 @@ def test_a_file_of_another_size_is_no_flash(tmp_path: Path) -> None:
     with pytest.raises(BoardError, match=f"has 14 bytes; a file for the board's flash has {FLASH}"):
         QemuBoard(with_head(), flash=file)
     assert file.read_bytes() == b"something else"
+
+
+def test_two_emulated_boards_do_not_share_a_flash(tmp_path: Path) -> None:
+    image, flash = with_head(), tmp_path / "flash"
+    with Device(QemuBoard(image, flash=flash)) as first:
+        with pytest.raises(BoardError, match=f"another board uses the flash file {flash}: give each its own"):
+            QemuBoard(image, flash=flash)
+        saved = learn(first, image, 0, 1)
+        first.save()
+    with Device(QemuBoard(image, flash=flash)) as again:
+        assert again.head_state() == saved
+
+
+def test_a_simulated_device_does_not_write_over_what_another_has_saved(tmp_path: Path) -> None:
+    image, flash = with_head(), tmp_path / "flash"
+    with Device("sim", nano=image, flash=flash) as first, Device("sim", nano=image, flash=flash) as second:
+        saved = learn(first, image, 0, 1)
+        first.save()
+        with pytest.raises(DeviceError, match="is no longer what this device left there"):
+            second.save()
+    with Device("sim", nano=image, flash=flash) as again:
+        assert again.head_state() == saved
 
 
 def test_the_simulated_device_is_the_board() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 import socket
 import struct
@@ -81,18 +82,14 @@ class QemuBoard:
         image_start, image_room = _image_place(_ELF)
         if len(image) > image_room:
             raise BoardError(f"the image has {len(image)} bytes; the emulated board's flash has {image_room}")
-        file = None if flash is None else _flash_file(path("flash", flash))
+        bank = _blank_bank() if flash is None else _bank(path("flash", flash))
 
         self._socket, board_socket = socket.socketpair()
         self._messages = tempfile.TemporaryFile()  # noqa: SIM115, closed by _stop
-        with board_socket, tempfile.TemporaryFile() as image_file, tempfile.TemporaryFile() as blank:
+        with board_socket, tempfile.TemporaryFile() as image_file, bank:
             image_file.write(image)
             image_file.flush()
-            # Erased as far as the board uses it: erasing is slow there.
-            blank.write(b"\xff" * _FLASH_IN_USE)
-            blank.truncate(_FLASH_LENGTH)
-            files = (board_socket.fileno(), image_file.fileno(), blank.fileno())
-            flash_file = f"/dev/fd/{files[2]}" if file is None else _escaped(file)
+            files = (board_socket.fileno(), image_file.fileno(), bank.fileno())
             self._process = subprocess.Popen(
                 [
                     *(qemu, "-machine", "virt", "-bios", "none", "-nodefaults", "-display", "none"),
@@ -105,7 +102,7 @@ class QemuBoard:
                     *("-device", "virtserialport,nr=1,chardev=stream"),
                     # Panics and traps: kept apart from the stream.
                     *("-chardev", "stdio,id=text,signal=off", "-serial", "chardev:text"),
-                    *("-drive", f"if=pflash,unit=1,format=raw,file={flash_file}"),
+                    *("-drive", f"if=pflash,unit=1,format=raw,file=/dev/fd/{files[2]}"),
                     # Not as `-kernel`, which QEMU leaves out where there is a second flash bank.
                     *("-device", f"loader,file={_escaped(_ELF)}"),
                     *("-device", f"loader,file=/dev/fd/{files[1]},addr={image_start:#x},force-raw=on"),
@@ -205,18 +202,37 @@ def _stop(process: subprocess.Popen[bytes], stream: socket.socket, messages: IO[
     messages.close()
 
 
-def _flash_file(file: Path) -> Path:
-    """The file for the flash bank that `esp32-app/virt/src/flash.rs` uses, which has its size."""
+def _blank_bank() -> IO[bytes]:
+    """A file without a name for the flash bank that `esp32-app/virt/src/flash.rs` uses."""
+    bank = tempfile.TemporaryFile()  # noqa: SIM115, closed by the caller
+    # Erased as far as the board uses it: erasing is slow there.
+    bank.write(b"\xff" * _FLASH_IN_USE)
+    bank.truncate(_FLASH_LENGTH)
+    return bank
+
+
+def _bank(file: Path) -> IO[bytes]:
+    """The file for that bank, open, and locked for as long as a process has it open."""
     try:
         if not file.exists():
             with file.open("xb") as new:
                 new.write(b"\xff" * _FLASH_LENGTH)  # erased
-        size = file.stat().st_size
+        bank = file.open("r+b")
     except OSError as error:
-        raise BoardError(f"the flash file {file} cannot be made: {error.strerror}") from error
-    if size != _FLASH_LENGTH or not file.is_file():
-        raise BoardError(f"{file} has {size} bytes; a file for the board's flash has {_FLASH_LENGTH}")
-    return file
+        raise BoardError(f"the flash file {file} cannot be opened or made: {error.strerror}") from error
+    size = file.stat().st_size
+    try:
+        if size != _FLASH_LENGTH:
+            raise BoardError(f"{file} has {size} bytes; a file for the board's flash has {_FLASH_LENGTH}")
+        # QEMU lets two boards write to one flash bank.
+        fcntl.flock(bank, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        bank.close()
+        raise BoardError(f"another board uses the flash file {file}: give each its own") from error
+    except BoardError:
+        bank.close()
+        raise
+    return bank
 
 
 def _escaped(file: Path) -> str:

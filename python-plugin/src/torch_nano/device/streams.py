@@ -189,6 +189,11 @@ class SimulatedBoard:
 
     def _store(self) -> None:
         if self._file is not None and (flash := self._device.flash()) != self._stored:
+            if _stored(self._file) != self._stored:
+                raise DeviceError(
+                    f"the flash file {self._file} is no longer what this device left there: another device "
+                    "uses it. Give each its own"
+                )
             # A flash that is half written is none.
             new = self._file.with_name(f"{self._file.name}.new")
             try:
