@@ -3,7 +3,6 @@
 use nano_core::Error;
 use serde::{Deserialize, Serialize};
 
-use crate::names;
 use crate::storage::StorageError;
 
 /// Why a request was refused.
@@ -110,9 +109,4 @@ impl From<StorageError> for Failure {
     fn from(error: StorageError) -> Self {
         Failure::Storage(error)
     }
-}
-
-impl Failure {
-    /// A name that no class can have.
-    pub(crate) const NAME: Failure = Failure::Name { limit: names::LONGEST as u32 };
 }

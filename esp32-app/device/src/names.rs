@@ -5,7 +5,7 @@ use nano_core::image::{Image, is_label};
 use crate::failure::Failure;
 
 /// The most bytes of a name given on the device, which keeps a place in RAM for it.
-pub(crate) const LONGEST: usize = 16;
+const LONGEST: usize = 16;
 
 /// One place for each class, zeros behind its name: all zeros for a name of the image.
 pub(crate) type Name = [u8; LONGEST];
@@ -29,7 +29,8 @@ pub(crate) fn find(image: &Image<'_>, given: &[Name], classes: usize, wanted: &s
 /// The place's bytes for a name.
 pub(crate) fn stored(name: &str) -> Result<Name, Failure> {
     let mut stored = [0; LONGEST];
-    let place = stored.get_mut(..name.len()).filter(|_| is_label(name)).ok_or(Failure::NAME)?;
+    let place =
+        stored.get_mut(..name.len()).filter(|_| is_label(name)).ok_or(Failure::Name { limit: LONGEST as u32 })?;
     place.copy_from_slice(name.as_bytes());
     Ok(stored)
 }

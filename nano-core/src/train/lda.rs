@@ -41,7 +41,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::confidence::NO_LOGIT;
 #[cfg(feature = "alloc")]
-use super::head::check_sums;
+use super::sizes::check_sums;
 use super::solve::{self, Scratch, Settings};
 use crate::Error;
 use crate::image::{HeadRecord, Image};

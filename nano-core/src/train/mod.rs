@@ -2,6 +2,7 @@
 
 #[cfg(feature = "alloc")]
 mod aggregate;
+mod any_head;
 mod confidence;
 #[cfg(feature = "alloc")]
 mod descent;
@@ -18,14 +19,16 @@ mod ring;
 mod sgd;
 #[cfg(feature = "alloc")]
 pub(crate) mod sgd_image;
+mod sizes;
 mod solve;
 
 #[cfg(feature = "alloc")]
 pub use aggregate::{Update, aggregate};
+pub use any_head::AnyHead;
 pub use confidence::confidence;
 #[cfg(feature = "alloc")]
 pub use descent::Descent;
-pub use head::{AnyHead, Head, HeadSizes, LayerSizes, Target};
+pub use head::{Head, Target};
 pub use layers::LayersHead;
 #[cfg(feature = "alloc")]
 pub use layers_image::RealLayer;
@@ -35,3 +38,4 @@ pub use no_head::NoHead;
 pub use prototype::PrototypeHead;
 pub use ring::{FeatureRing, RingPosition};
 pub use sgd::SgdHead;
+pub use sizes::{HeadSizes, LayerSizes};

@@ -1,8 +1,8 @@
 //! The trainer of a model without one.
 
-use super::head::{Head, HeadSizes, Target};
 use crate::Error;
 use crate::image::Image;
+use crate::train::{Head, HeadSizes, Target};
 
 /// What a program names as its trainer when its model has no head: there is no such head, and so no code for one.
 pub enum NoHead {}

@@ -11,7 +11,7 @@ use zerocopy::IntoBytes;
 
 use super::confidence::NO_LOGIT;
 #[cfg(feature = "alloc")]
-use super::head::check_sums;
+use super::sizes::check_sums;
 use crate::Error;
 use crate::image::{HeadRecord, Image};
 use crate::train::{Head, HeadSizes, Target};

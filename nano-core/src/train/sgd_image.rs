@@ -1,9 +1,9 @@
 //! What [`SgdHead`](super::SgdHead) finds in an image, made from real weights.
 
 use super::SgdHead;
-use super::head::check_layer;
 use super::linear::bias_input;
 use super::sgd::FROZEN;
+use super::sizes::check_layer;
 use crate::image::HeadRecord;
 
 /// Head record and initial state for a linear layer of real weights behind `features`. The largest weight becomes V = 16000,
