@@ -529,7 +529,7 @@ def test_wrong_use_is_refused() -> None:
         ([], "0 heads cannot be aggregated: updates of a head has length 0"),
         ([(state, 0)], "samples of all updates has length 0"),
         ([(state, 1), (state[1:], 1)], "saved head has length 61, 62 is needed"),
-        ([(state, -1)], "1 heads cannot be aggregated"),
+        ([(state, -1)], "samples is -1; expected a whole number"),
     ]:
         with pytest.raises(tn.HeadError, match=message):
             head.aggregate(updates)
