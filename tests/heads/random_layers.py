@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from images import Description
 from reference.layers_head import Layer, LayersHead
 from torch_nano import _native
 
-Int8 = npt.NDArray[np.int8]
 RELU, RELU6, NONE = (0.0, None), (0.0, 6.0), (None, None)
 
 
@@ -76,16 +74,6 @@ def random_layers(
     return layers
 
 
-def random_features(rng: np.random.Generator, width: int, zero_point: int) -> Int8:
-    """All of int8, its ends alone, or little around the zero point."""
-    kind = rng.integers(3)
-    if kind == 0:
-        return rng.integers(-128, 128, width, np.int8)
-    if kind == 1:
-        return rng.choice(np.array([-128, 127], np.int8), width)
-    return np.clip(zero_point + rng.integers(-3, 4, width), -128, 127).astype(np.int8)
-
-
 def largest_rate(layers: list[Layer], scale: float, zero_point: int, loss: str = "cross_entropy") -> float:
     """The largest power of two that all layers take."""
     for exponent in range(40, -60, -1):
@@ -95,12 +83,3 @@ def largest_rate(layers: list[Layer], scale: float, zero_point: int, loss: str =
             continue
         return 2.0**exponent
     raise AssertionError("no learning rate fits")
-
-
-def random_target(rng: np.random.Generator, loss: str, classes: int) -> int:
-    """A class, bits of right classes, or a number in 1/4096, up to the largest."""
-    if loss == "cross_entropy":
-        return int(rng.integers(classes))
-    if loss == "binary":
-        return int(rng.integers(2**classes))
-    return int(rng.choice([0, rng.integers(-9999, 9999), -(2**31), 2**31 - 1]))

@@ -11,7 +11,7 @@ import torch_nano as tn
 from images import head_alone
 from torch_nano import _native, heads
 
-from .random_layers import Int8, random_features
+from .random_samples import Int8, random_features
 
 FEATURES, ZERO_POINT, STEPS = 13, -3, 10_000
 OUTPUTS = {"cross_entropy": 5, "binary": 5, "squared": 1}

@@ -10,7 +10,8 @@ from reference.layers_head import LayersHead
 from torch import nn
 from torch_nano import _native
 
-from .random_layers import image, largest_rate, random_features, random_layers
+from .random_layers import image, largest_rate, random_layers
+from .random_samples import random_features
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from .random_layers import largest_rate, random_features, random_layers, random_target, twins
+from .random_layers import largest_rate, random_layers, twins
+from .random_samples import random_features, random_target
 
 
 @pytest.mark.parametrize("seed", range(100))

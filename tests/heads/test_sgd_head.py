@@ -14,7 +14,7 @@ from reference import sgd_head as reference
 from torch_nano import _native
 from torch_nano.heads.sgd import SgdHead as SgdHeadModule
 
-Int8 = npt.NDArray[np.int8]
+from .random_samples import Int8, random_features
 
 
 def state_of(head: reference.SgdHead) -> bytes:
@@ -76,16 +76,6 @@ class Twins:
 
     def check_logits(self, q: Int8) -> None:
         assert self.native.logits(q[None])[0].tolist() == self.reference.scores(q).tolist()
-
-
-def random_features(rng: np.random.Generator, width: int, zero_point: int) -> Int8:
-    """All of int8, its ends alone, or little around the zero point."""
-    kind = rng.integers(3)
-    if kind == 0:
-        return rng.integers(-128, 128, width, np.int8)
-    if kind == 1:
-        return rng.choice(np.array([-128, 127], np.int8), width)
-    return np.clip(zero_point + rng.integers(-3, 4, width), -128, 127).astype(np.int8)
 
 
 @pytest.mark.parametrize("seed", range(80))

@@ -13,7 +13,7 @@ from images import head_alone
 from reference import sgd_head as reference
 from torch_nano import _native, heads
 
-from .random_layers import random_target
+from .random_samples import random_target
 
 
 def twins(classes: int, width: int, seed: int, lr: float = 0.05, **options: Any) -> tuple[Any, Any]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from images import head_alone
 from reference import sums_heads as reference
 from torch_nano import _native, heads
 
-Int8 = npt.NDArray[np.int8]
+from .random_samples import Int8, random_features
 
 
 def image_of(
@@ -39,16 +38,6 @@ def twins(
     if trainer == "prototype":
         return native, reference.PrototypeHead(**sizes, zero_point=zero_point)
     return native, reference.LdaHead(**sizes, zero_point=zero_point, shrinkage=options.get("shrinkage", 0.2))
-
-
-def random_features(rng: np.random.Generator, width: int, zero_point: int) -> Int8:
-    """All of int8, its ends alone, or little around the zero point."""
-    kind = rng.integers(3)
-    if kind == 0:
-        return rng.integers(-128, 128, width, np.int8)
-    if kind == 1:
-        return rng.choice(np.array([-128, 127], np.int8), width)
-    return np.clip(zero_point + rng.integers(-3, 4, width), -128, 127).astype(np.int8)
 
 
 @pytest.mark.parametrize("trainer", ["lda", "prototype"])

@@ -10,7 +10,6 @@ import subprocess
 import tempfile
 import weakref
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Self
 
 from .arguments import bytes_of, path, seconds
@@ -167,9 +166,7 @@ class QemuBoard:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _require_open(self) -> None:
