@@ -284,7 +284,11 @@ fn reason(failure: Failure) -> String {
             format!("a class has a name of 1 to {limit} bytes (UTF-8) on one line, without a zero")
         }
         Failure::EmptyRing => "there is nothing to train on: learn some samples first".to_owned(),
-        Failure::Unsupported => "the trainer of this model's head cannot do this".to_owned(),
+        Failure::Unsupported => {
+            "the trainer of this model's head cannot do this: heads of sums (LDA, Prototype) add and forget \
+                                 classes, heads that descend (SGD) train in epochs"
+                .to_owned()
+        }
         Failure::Full { capacity } => format!("there is room for {capacity}, and no more"),
         Failure::NothingToUndo => "there is nothing to take back".to_owned(),
         Failure::Checksum { computed } => format!("the head was damaged on the way: its CRC-32 is {computed:08x}"),
