@@ -15,6 +15,7 @@ from .random_samples import Int8, random_features
 
 FEATURES, ZERO_POINT, STEPS = 13, -3, 10_000
 OUTPUTS = {"cross_entropy": 5, "binary": 5, "squared": 1}
+LEAST_RATE, LARGEST_RATE = 1.4e-8, 14.0
 
 
 def image_of(settings: heads.HeadSettings, outputs: int = 5) -> bytes:
@@ -37,14 +38,26 @@ def random_target(rng: np.random.Generator, loss: str) -> tuple[Any, int]:
     return value / 4096, value
 
 
+def descent(loss: heads.Loss, learning_rate: float, **options: Any) -> heads.SGD:
+    # Squared error counts in 1/4096, the others in 1/32768: so much smaller are its rates.
+    return heads.SGD(learning_rate / (8 if loss == "squared" else 1), loss, **options)
+
+
 @pytest.mark.parametrize("loss", OUTPUTS)
-@pytest.mark.parametrize("learning_rate", [0.003, 0.05, 1.0])
+@pytest.mark.parametrize("beyond", [LEAST_RATE / 1.1, LARGEST_RATE * 1.1])
+def test_the_extreme_rates_are_at_the_limits(loss: heads.Loss, beyond: float) -> None:
+    with pytest.raises(_native.SettingError, match="learning_rate is"):
+        image_of(descent(loss, beyond), OUTPUTS[loss])
+
+
+@pytest.mark.parametrize("loss", OUTPUTS)
+@pytest.mark.parametrize("learning_rate", [LEAST_RATE, 0.003, 0.05, 1.0, LARGEST_RATE])
 def test_10_000_steps_of_gradient_descent(loss: heads.Loss, learning_rate: float) -> None:
     rng = np.random.default_rng(1)
     several = OUTPUTS[loss] > 1
-    settings = heads.SGD(
-        learning_rate,
+    settings = descent(
         loss,
+        learning_rate,
         halve_every=7,
         class_weights=(1, 2, 0.5, 3, 1) if several else (),
         frozen=(2,) if several else (),

@@ -159,7 +159,7 @@ class Device(Conversation):
         """Makes what was learnt count, in a head that learns sums; returns instructions or cycles taken.
 
         Raises:
-            DeviceError: no trainable head, or too little was learnt.
+            DeviceError: no trainable head.
         """
         return int(self._change("commit", "committed")["ticks"])
 
