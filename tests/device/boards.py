@@ -48,38 +48,56 @@ class Unplugged(Exception):
 
 
 @contextmanager
-def socket_board(board: Board, port: int = 0) -> Iterator[str]:
-    """The URL at which the board is served, one connection after the other."""
-    with socket.create_server(("127.0.0.1", port)) as server:
-        server.settimeout(0.05)
+def server(serve: Callable[[socket.socket], None], port: int = 0) -> Iterator[str]:
+    """The URL of something that takes one connection after the other, each until `serve` returns."""
+    with socket.create_server(("127.0.0.1", port)) as listening:
+        listening.settimeout(0.05)
         ended = threading.Event()
 
-        def serve() -> None:
+        def accept() -> None:
             while not ended.is_set():
                 try:
-                    connection, _ = server.accept()
+                    connection, _ = listening.accept()
                 except TimeoutError:
                     continue
                 with connection:
-                    connection.settimeout(0.05)
-                    while not ended.is_set():
-                        try:
-                            data = connection.recv(CHUNK)
-                            if not data:
-                                break
-                            connection.sendall(board.exchange(data))
-                        except TimeoutError:
-                            continue
-                        except (Unplugged, ConnectionError):
-                            break
+                    try:
+                        serve(connection)
+                    except OSError:
+                        continue
 
-        thread = threading.Thread(target=serve)
+        thread = threading.Thread(target=accept)
         thread.start()
         try:
-            yield f"socket://127.0.0.1:{server.getsockname()[1]}"
+            yield f"socket://127.0.0.1:{listening.getsockname()[1]}"
         finally:
             ended.set()
             thread.join()
+
+
+@contextmanager
+def socket_board(board: Board, port: int = 0) -> Iterator[str]:
+    """The URL at which the board is served, one connection after the other."""
+    ended = threading.Event()
+
+    def serve(connection: socket.socket) -> None:
+        connection.settimeout(0.05)
+        while not ended.is_set():
+            try:
+                data = connection.recv(CHUNK)
+                if not data:
+                    break
+                connection.sendall(board.exchange(data))
+            except TimeoutError:
+                continue
+            except Unplugged:
+                break
+
+    with server(serve, port) as url:
+        try:
+            yield url
+        finally:
+            ended.set()
 
 
 @contextmanager

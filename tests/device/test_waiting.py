@@ -6,8 +6,8 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ from torch_nano import (
     replay,
 )
 
-from .boards import Board, serial_board, socket_board
+from .boards import Board, serial_board, server, socket_board
 
 IMAGE = with_head()
 INPUTS = np.random.default_rng(0).integers(-128, 128, (50, 216), np.int8)
@@ -85,34 +85,6 @@ def test_ctrl_c_ends_the_waiting_and_not_the_training() -> None:
     head.train(features, LABELS, LONG)
     assert device.head_state() == head.state() != before
     assert device.stats().repeated == 1
-
-
-@contextmanager
-def server(serve: Callable[[socket.socket], None]) -> Iterator[str]:
-    """The URL of something that is no device, which takes one connection after the other."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        listening.settimeout(0.05)
-        ended = threading.Event()
-
-        def accept() -> None:
-            while not ended.is_set():
-                try:
-                    connection, _ = listening.accept()
-                except TimeoutError:
-                    continue
-                with connection:
-                    try:
-                        serve(connection)
-                    except OSError:
-                        continue
-
-        thread = threading.Thread(target=accept)
-        thread.start()
-        try:
-            yield f"socket://127.0.0.1:{listening.getsockname()[1]}"
-        finally:
-            ended.set()
-            thread.join()
 
 
 def closing(connection: socket.socket) -> None:
