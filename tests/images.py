@@ -40,30 +40,33 @@ class Description:
         self.entries: dict[str, Any] = {
             "name": "test",
             "labels": [],
-            "values": [],
             "inputs": [],
-            "outputs": [],
             "layers": [],
+            "outputs": [],
             "head": None,
         }
 
-    def value(self, shape: tuple[int, int, int], scale: float = SCALE, zero_point: int = ZERO_POINT) -> int:
-        values = self.entries["values"]
-        values.append({"shape": shape, "scale": scale, "zero_point": zero_point})
-        return len(values) - 1
+    @staticmethod
+    def value(
+        shape: tuple[int, int, int], scale: float = SCALE, zero_point: int = ZERO_POINT
+    ) -> dict[str, Any]:
+        return {"shape": shape, "scale": scale, "zero_point": zero_point}
 
     def input(self, shape: tuple[int, int, int], scale: float = SCALE, zero_point: int = ZERO_POINT) -> int:
+        """Adds a graph input, before the first layer; returns its id."""
+        assert not self.entries["layers"], "the ids of inputs are below those of the layers' outputs"
         self.entries["inputs"].append(self.value(shape, scale, zero_point))
-        return int(self.entries["inputs"][-1])
+        return len(self.entries["inputs"]) - 1
 
     def layer(
         self,
         operator: str,
         inputs: list[int],
-        output: int,
+        output: dict[str, Any],
         attributes: dict[str, int] | None = None,
         tensors: dict[str, npt.NDArray[Any]] | None = None,
     ) -> int:
+        """Adds a layer; returns the id of its output."""
         self.entries["layers"].append(
             {
                 "operator": operator,
@@ -73,7 +76,7 @@ class Description:
                 "tensors": tensors or {},
             }
         )
-        return output
+        return len(self.entries["inputs"]) + len(self.entries["layers"]) - 1
 
     def weighted(
         self,

@@ -77,12 +77,26 @@ pub enum Error {
         /// Id of the value that would be overwritten.
         value: usize,
     },
-    /// A value is read before it is written, or written twice.
+    /// A value is read before it is written.
     Order {
-        /// Index of the node.
+        /// Index of the node that reads it.
         node: usize,
         /// Id of the value.
         value: usize,
+    },
+    /// A value is read after its last use, when its bytes in the arena may hold another.
+    Lifetime {
+        /// Index of the node that reads it; the number of nodes for a graph output.
+        node: usize,
+        /// Id of the value.
+        value: usize,
+    },
+    /// More values are needed at the same time than loading keeps account of.
+    TooManyAlive {
+        /// Index of the node at which they are.
+        node: usize,
+        /// The most there may be, [`MOST_ALIVE`](crate::image::MOST_ALIVE).
+        limit: usize,
     },
     /// The arena is smaller than the model needs.
     ArenaTooSmall {
@@ -158,8 +172,16 @@ impl fmt::Display for Error {
                 write!(f, "node {node} would overwrite value {value}, which is still needed")
             }
             Error::Order { node, value } => {
-                write!(f, "node {node} uses value {value} before it is written, or writes it twice")
+                write!(f, "node {node} uses value {value} before it is written")
             }
+            Error::Lifetime { node, value } => {
+                write!(f, "value {value} is still needed at node {node}, after the last use that its record names")
+            }
+            Error::TooManyAlive { node, limit } => write!(
+                f,
+                "at layer {node}, counted from 0, more than {limit} intermediate results are needed at the same time: use results soon \
+                 after they are made (long skip connections keep them), or give the model fewer inputs and outputs"
+            ),
             Error::ArenaTooSmall { needed, given } => {
                 write!(f, "the arena has {given} bytes, the model needs {needed}")
             }

@@ -19,5 +19,5 @@ pub mod ops;
 pub mod train;
 
 pub use error::Error;
-pub use model::Model;
+pub use model::{CheckedImage, Model};
 pub use operator::{Io, Node, Operator};

@@ -1,50 +1,97 @@
-//! A model: a checked image, an arena, and the operators to run it with.
+//! From an image to a run: the check, once, and the memory that a checked image is bound to.
 
 use crate::Error;
-use crate::arena::{cut, overlap};
-use crate::image::Image;
+use crate::arena::cut;
+use crate::image::{Cursor, Image, check_lifetimes};
 use crate::operator::Operator;
 
-/// An image ready to run. Everything that could go wrong is checked by [`Model::new`]; after that [`Model::run`] cannot fail.
-pub struct Model<'a> {
+/// An image that was checked together with the operators that run it: there is no other way to get one.
+///
+/// It is a view that can be copied, needs no memory of its own, and is bound to an arena, or to one per thread, by [`CheckedImage::bind`] at the cost
+/// of a comparison. Checking takes time in proportion to the image's length (checksum, weights, names, memory plan), so programs do it once for
+/// each image.
+///
+/// ```no_run
+/// # let bytes: &[u8] = &[];
+/// use nano_core::{CheckedImage, ops};
+/// let checked = CheckedImage::new(bytes, ops::ALL)?;
+/// let mut arena = vec![0; checked.image().arena_length()];
+/// let mut model = checked.bind(&mut arena)?;
+/// model.run();
+/// # Ok::<(), nano_core::Error>(())
+/// ```
+#[derive(Clone, Copy)]
+pub struct CheckedImage<'a> {
     image: Image<'a>,
     operators: &'a [Operator],
-    arena: &'a mut [i8],
 }
 
-impl<'a> Model<'a> {
-    /// Checks `bytes` once and binds it to an arena of at least [`Image::arena_length`] bytes.
+impl<'a> CheckedImage<'a> {
+    /// Checks `bytes`: after this, no run can fail.
     ///
     /// `operators` is the table of operators this program carries: [`ops::ALL`](crate::ops::ALL), or the shorter table that an export writes
     /// beside the image so that the linker drops the rest.
     ///
     /// # Errors
     /// Everything [`Image::new`] refuses, an operator that is not in the table, a layer that breaks a rule of its operator (shape,
-    /// attribute, constant, accumulator bound), values that overlap while both are needed, and an arena that is too small.
+    /// attribute, constant, accumulator bound), and a memory plan in which a node reads what is not there or overwrites what is still needed.
     ///
     /// ```
-    /// use nano_core::{Error, Model, ops};
-    /// let mut arena = [0i8; 16];
-    /// assert_eq!(Model::new(b"not an image", &mut arena, ops::ALL).err(), Some(Error::NotAnImage));
+    /// use nano_core::{CheckedImage, Error, ops};
+    /// assert_eq!(CheckedImage::new(b"not an image", ops::ALL).err(), Some(Error::NotAnImage));
     /// ```
-    pub fn new(bytes: &'a [u8], arena: &'a mut [i8], operators: &'a [Operator]) -> Result<Self, Error> {
+    pub fn new(bytes: &'a [u8], operators: &'a [Operator]) -> Result<Self, Error> {
         let image = Image::new(bytes)?;
-        if arena.len() < image.arena_length() {
-            return Err(Error::ArenaTooSmall { needed: image.arena_length(), given: arena.len() });
-        }
         for (index, node) in image.nodes().enumerate() {
             let operator =
                 node.operator(operators).ok_or(Error::UnknownOperator { node: index, code: node.header.operator })?;
             (operator.check)(&node)?;
         }
-        check_order(&image)?;
-        check_overlaps(&image)?;
-        Ok(Model { image, operators, arena })
+        check_lifetimes(&image)?;
+        Ok(CheckedImage { image, operators })
+    }
+
+    /// The image.
+    pub fn image(&self) -> &Image<'a> {
+        &self.image
+    }
+
+    /// The operators it was checked with.
+    pub fn operators(&self) -> &'a [Operator] {
+        self.operators
+    }
+
+    /// Binds the image to an arena of at least [`Image::arena_length`] bytes, whose contents do not matter.
+    ///
+    /// # Errors
+    /// [`Error::ArenaTooSmall`].
+    pub fn bind(&self, arena: &'a mut [i8]) -> Result<Model<'a>, Error> {
+        let (needed, given) = (self.image.arena_length(), arena.len());
+        if given < needed {
+            return Err(Error::ArenaTooSmall { needed, given });
+        }
+        Ok(Model { checked: *self, arena })
+    }
+}
+
+/// A checked image with its arena, ready to run: [`Model::run`] cannot fail.
+pub struct Model<'a> {
+    checked: CheckedImage<'a>,
+    arena: &'a mut [i8],
+}
+
+impl<'a> Model<'a> {
+    /// Checks an image and binds it at once: [`CheckedImage::new`], then [`CheckedImage::bind`].
+    ///
+    /// # Errors
+    /// Those of the two.
+    pub fn new(bytes: &'a [u8], arena: &'a mut [i8], operators: &'a [Operator]) -> Result<Self, Error> {
+        CheckedImage::new(bytes, operators)?.bind(arena)
     }
 
     /// The checked image.
     pub fn image(&self) -> &Image<'a> {
-        &self.image
+        &self.checked.image
     }
 
     /// The memory of graph input `index`, to be filled before [`Model::run`]. A run may overwrite it.
@@ -52,7 +99,7 @@ impl<'a> Model<'a> {
     /// # Panics
     /// If there is no such input.
     pub fn input(&mut self, index: usize) -> &mut [i8] {
-        &mut self.arena[self.image.input(index).range()]
+        &mut self.arena[self.checked.image.input(index).range()]
     }
 
     /// Graph output `index`, as the last run left it.
@@ -60,7 +107,7 @@ impl<'a> Model<'a> {
     /// # Panics
     /// If there is no such output.
     pub fn output(&self, index: usize) -> &[i8] {
-        &self.arena[self.image.output(index).range()]
+        &self.arena[self.checked.image.output(index).range()]
     }
 
     /// Runs all nodes.
@@ -68,81 +115,24 @@ impl<'a> Model<'a> {
         self.run_observed(|_, _| {});
     }
 
-    /// Runs all nodes; `after(index, output bytes)` is called behind each, to time, trace or compare layers.
+    /// Runs all nodes; `after(index, output bytes)` is called after each, to time, trace or compare layers.
     pub fn run_observed(&mut self, mut after: impl FnMut(usize, &[i8])) {
-        let mut rest = self.image.node_records();
+        let mut cursor = self.checked.image.first_node();
         let mut index = 0;
-        while let Some(output) = self.run_next(&mut rest) {
+        while let Some(output) = self.run_next(&mut cursor) {
             after(index, output);
             index += 1;
         }
     }
 
-    /// Runs the first node of `rest`; returns its output.
+    /// Runs the node at the cursor; returns its output. After the last node there is none, and no node has an operator that is not in the table.
     // Not inlined: registers are free here, and taken where the caller counts, sends or compares.
     #[inline(never)]
-    fn run_next(&mut self, rest: &mut &'a [u32]) -> Option<&[i8]> {
-        let node = self.image.take_node(rest)?;
-        let Some(operator) = node.operator(self.operators) else {
-            unreachable!("Model::new has looked up every operator")
-        };
+    fn run_next(&mut self, cursor: &mut Cursor<'a>) -> Option<&[i8]> {
+        let node = self.checked.image.take_node(cursor)?;
+        let operator = node.operator(self.checked.operators)?;
         let mut io = cut(self.arena, &node);
         (operator.run)(&node, &mut io);
         Some(io.output)
     }
-}
-
-/// Every value has one writer, which comes before its readers; every graph output has one.
-fn check_order(image: &Image<'_>) -> Result<(), Error> {
-    let (graph_inputs, graph_outputs) = image.interface();
-    let writer = |id: usize| image.nodes().position(|node| node.output_id() == id);
-    let written_before = |id: usize, index: usize| {
-        graph_inputs.contains(&(id as u32)) || writer(id).is_some_and(|writer| writer < index)
-    };
-    let mut count = 0;
-    for (index, node) in image.nodes().enumerate() {
-        let output = node.output_id();
-        if graph_inputs.contains(&(output as u32)) || writer(output) != Some(index) {
-            return Err(Error::Order { node: index, value: output });
-        }
-        if let Some(&id) = node.ids.iter().find(|&&id| !written_before(id as usize, index)) {
-            return Err(Error::Order { node: index, value: id as usize });
-        }
-        count = index + 1;
-    }
-    match graph_outputs.iter().find(|&&id| !written_before(id as usize, count)) {
-        Some(&id) => Err(Error::Order { node: count, value: id as usize }),
-        None => Ok(()),
-    }
-}
-
-/// What a node writes (output, scratch) overlaps no value that is still needed at that node or behind it.
-fn check_overlaps(image: &Image<'_>) -> Result<(), Error> {
-    let (graph_inputs, graph_outputs) = image.interface();
-    for (position, &id) in graph_inputs.iter().enumerate() {
-        let range = image.values()[id as usize].range();
-        let mut before = graph_inputs[..position].iter();
-        if let Some(&other) = before.find(|&&other| overlap(&image.values()[other as usize].range(), &range)) {
-            return Err(Error::Overlap { node: 0, value: other as usize });
-        }
-    }
-    for (index, node) in image.nodes().enumerate() {
-        let (output, scratch) = (node.output.range(), node.header.scratch());
-        if overlap(&output, &scratch) {
-            return Err(Error::Overlap { node: index, value: node.output_id() });
-        }
-        for (id, value) in image.values().iter().enumerate() {
-            if id == node.output_id() || !(overlap(&value.range(), &output) || overlap(&value.range(), &scratch)) {
-                continue;
-            }
-            let written = graph_inputs.contains(&(id as u32))
-                || image.nodes().take(index).any(|earlier| earlier.output_id() == id);
-            let needed = graph_outputs.contains(&(id as u32))
-                || image.nodes().skip(index).any(|later| later.ids.contains(&(id as u32)));
-            if written && needed {
-                return Err(Error::Overlap { node: index, value: id });
-            }
-        }
-    }
-    Ok(())
 }

@@ -92,11 +92,6 @@ impl<'a> Node<'a> {
         self.ids
     }
 
-    /// Id of the output value.
-    pub fn output_id(&self) -> usize {
-        self.header.output.into()
-    }
-
     /// Number of inputs.
     pub fn input_count(&self) -> usize {
         usize::from(self.header.input_count)

@@ -106,9 +106,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Session<'a, C, F, H> {
             }
             learner = Some(Learner { head, samples, names, spare, staged: 0, undo: None });
         }
-        let output = view.output_id(0);
-        let last = view.nodes().find(|node| node.output_id() == output);
-        let last = last.and_then(|node| node.operator(operators));
+        let last = view.writer(view.output_id(0)).and_then(|node| node.operator(operators));
         let mut device = Device {
             model,
             learner,

@@ -4,19 +4,30 @@
 //!
 //! | section | holds |
 //! |---|---|
-//! | values | one [`Value`] each: shape, scale, zero point, place in the arena |
+//! | values | the graph's inputs, then the output of each node in order: a [`Value`] each |
 //! | nodes | in order of execution: a [`NodeHeader`], input ids (u32), attributes (i32), constants (u32 offset, u32 length) |
-//! | interface | ids (u32) of the graph's inputs, then of its outputs |
+//! | outputs | ids (u32) of the graph's outputs |
 //! | head | absent, or one [`HeadRecord`] |
-//! | metadata | UTF-8 lines `key=value`: `name` (at most [`LONGEST_NAME`] bytes), `label` (one per class, in order, [`is_label`]) |
+//! | metadata | UTF-8 lines: `name=` and the model's name ([`is_name`]), then for each class in order `label=` and its name ([`is_label`]) |
+//! | label order | where in the metadata each label begins (u32), in the order of the labels' bytes |
 //! | constants | weights, biases and tables, each at a multiple of 16 bytes, packed for its node's kernel variant |
+//!
+//! A value's id is its index in its section. So node `n` writes value `inputs + n`, and what it may read has a lower id.
+//!
+//! Loading takes time in proportion to the image's length: a value's record holds its last use, and sorted labels show that no two are equal.
+//! What it costs memory for has a limit, [`MOST_ALIVE`].
 
+mod lifetimes;
+mod metadata;
 #[cfg(feature = "alloc")]
 mod plan;
 mod view;
 #[cfg(feature = "alloc")]
 mod writer;
 
+pub(crate) use lifetimes::check as check_lifetimes;
+pub use metadata::{LONGEST_NAME, is_label, is_name};
+pub(crate) use view::Cursor;
 pub use view::{Image, Nodes};
 #[cfg(feature = "alloc")]
 pub use writer::{
@@ -28,24 +39,14 @@ use core::ops::Range;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// The format's version; raised whenever an older reader would misread a newer image.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 const MAGIC: [u8; 4] = *b"NANO";
 const CRC32: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
-/// The checksum covers everything behind itself.
+/// The checksum covers everything after itself.
 const CHECKED_FROM: usize = 12;
-/// The most bytes of the name of a model or of a class: devices send it in one small message.
-pub const LONGEST_NAME: usize = 64;
-
-/// Whether a class can have this name: 1 to [`LONGEST_NAME`] bytes on one line, and no zero, which ends names in a device's memory.
-///
-/// ```
-/// use nano_core::image::is_label;
-/// assert!(is_label("été") && !is_label("") && !is_label("zero\0") && !is_label("two\nlines"));
-/// ```
-pub fn is_label(name: &str) -> bool {
-    (1..=LONGEST_NAME).contains(&name.len()) && !name.contains(['\0', '\n', '\r'])
-}
+/// The most values that may be needed at the same time, graph outputs among them: loading keeps a list of them on the stack.
+pub const MOST_ALIVE: usize = 128;
 
 /// Fixed start of an image. Offsets and lengths are in bytes from the start of the image.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -59,14 +60,12 @@ pub struct Header {
     arena_length: u32,
     values: Section,
     nodes: Section,
-    interface: Section,
+    outputs: Section,
     head: Section,
     metadata: Section,
+    label_order: Section,
     constants: Section,
-    node_count: u32,
-    input_count: u16,
-    output_count: u16,
-    reserved: u32,
+    input_count: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -86,8 +85,8 @@ pub struct Value {
     pub scale: f32,
     /// The integer that stands for 0.0.
     pub zero_point: i32,
-    /// Where the value lives: 0, the arena, is the only place this version knows.
-    location: u32,
+    /// Index of the last node that reads it; of a graph output, the number of nodes; of a value that nothing reads, the node that writes it.
+    last_use: u32,
     /// Offset in the arena, in bytes.
     offset: u32,
 }
@@ -122,9 +121,6 @@ impl Value {
         if !(-128..=127).contains(&self.zero_point) {
             return field("value zero point", i64::from(self.zero_point));
         }
-        if self.location != 0 {
-            return field("value location", i64::from(self.location));
-        }
         Ok(())
     }
 }
@@ -135,10 +131,9 @@ impl Value {
 pub struct NodeHeader {
     pub(crate) operator: u16,
     pub(crate) variant: u16,
-    pub(crate) output: u16,
     pub(crate) input_count: u8,
     pub(crate) attribute_count: u8,
-    pub(crate) constant_count: u32,
+    pub(crate) constant_count: u16,
     pub(crate) scratch_offset: u32,
     pub(crate) scratch_length: u32,
 }

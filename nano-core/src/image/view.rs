@@ -5,18 +5,21 @@ use core::ops::Range;
 
 use zerocopy::FromBytes;
 
-use super::{CHECKED_FROM, CRC32, HeadRecord, Header, LONGEST_NAME, MAGIC, NodeHeader, Section, VERSION, Value};
+use super::{CHECKED_FROM, CRC32, HeadRecord, Header, MAGIC, NodeHeader, Section, VERSION, Value, metadata};
 use crate::Error;
 use crate::operator::Node;
+use crate::train::HeadSizes;
 
-/// An image whose checksum, sections, values and node records have been checked. What the nodes mean is checked by
-/// [`Model::new`](crate::Model::new), which knows the operators.
+/// An image whose checksum, sections, records and names have been checked. What the nodes mean is checked by
+/// [`CheckedImage::new`](crate::CheckedImage::new), which knows the operators.
 #[derive(Clone, Copy)]
 pub struct Image<'a> {
     header: &'a Header,
     values: &'a [Value],
+    /// The values after the inputs.
+    node_outputs: &'a [Value],
     nodes: &'a [u32],
-    interface: &'a [u32],
+    outputs: &'a [u32],
     head: Option<&'a HeadRecord>,
     metadata: &'a str,
     constants: &'a [u8],
@@ -57,61 +60,67 @@ impl<'a> Image<'a> {
         if computed != header.checksum {
             return Err(Error::Checksum { stored: header.checksum, computed });
         }
+        let values: &[Value] = table(bytes, header.values)?;
+        let node_outputs = values.get(header.input_count as usize..).filter(|_| header.input_count > 0);
         let image = Image {
             header,
-            values: table(bytes, header.values)?,
+            values,
+            node_outputs: node_outputs
+                .ok_or(Error::Field { name: "number of inputs", value: header.input_count.into() })?,
             nodes: table(bytes, header.nodes)?,
-            interface: table(bytes, header.interface)?,
+            outputs: table(bytes, header.outputs)?,
             head: table::<HeadRecord>(bytes, header.head)?.first(),
             metadata: core::str::from_utf8(section(bytes, header.metadata)?)
                 .map_err(|error| Error::Field { name: "metadata (not UTF-8 at)", value: error.valid_up_to() as i64 })?,
             constants: section(bytes, header.constants)?,
         };
-        image.check()?;
+        image.check(table(bytes, header.label_order)?)?;
         Ok(image)
     }
 
-    fn check(&self) -> Result<(), Error> {
+    fn check(&self, label_order: &[u32]) -> Result<(), Error> {
+        let field = |name, value: usize| Err(Error::Field { name, value: value as i64 });
+        let (arena, node_count) = (u64::from(self.header.arena_length), self.node_count());
+        let fits = |offset: u32, length: usize| u64::from(offset) + length as u64 <= arena;
         for value in self.values {
             value.check()?;
+            if value.last_use as usize > node_count {
+                return field("value last use", value.last_use as usize);
+            }
+            if !fits(value.offset, value.len()) {
+                return field("value offset", value.offset as usize);
+            }
         }
-        let interface = usize::from(self.header.input_count) + usize::from(self.header.output_count);
-        let field = |name, value: usize| Err(Error::Field { name, value: value as i64 });
-        if self.interface.len() != interface || self.header.input_count == 0 || self.header.output_count == 0 {
-            return field("interface length", self.interface.len());
-        }
-        if let Some(id) = self.interface.iter().find(|&&id| id as usize >= self.values.len()) {
-            return field("interface value id", *id as usize);
-        }
-        if let Some(name) = self.metadata("name").find(|name| name.len() > LONGEST_NAME) {
-            return field("name length", name.len());
-        }
-        let arena = u64::from(self.header.arena_length);
-        let fits = |offset: u32, length: usize| u64::from(offset) + length as u64 <= arena;
-        if let Some(value) = self.values.iter().find(|value| !fits(value.offset, value.len())) {
-            return field("value offset", value.offset as usize);
-        }
-        let mut walk = self.nodes();
-        for _ in 0..self.header.node_count {
-            let Some(node) = walk.next() else { return field("node count", self.header.node_count as usize) };
-            if !fits(node.header.scratch_offset, node.header.scratch_length as usize) {
+        let mut cursor = self.first_node();
+        for index in 0..node_count {
+            let Some(node) = self.take_node(&mut cursor) else {
+                return field("node section (too short, or a value id is too large: node)", index);
+            };
+            if !fits(node.header.scratch_offset, node.scratch_length()) {
                 return field("scratch offset", node.header.scratch_offset as usize);
             }
         }
-        if !walk.rest.is_empty() {
+        if !cursor.rest.is_empty() {
             return field("node section length", size_of_val(self.nodes));
         }
+        if let Some(id) = self.outputs.iter().find(|&&id| id as usize >= self.values.len()) {
+            return field("output value id", *id as usize);
+        }
+        let Some((_, output)) = self.outputs().next() else { return field("number of outputs", 0) };
+        let mut classes = output.len();
         if let Some(head) = self.head {
-            if head.features as usize != self.output(0).len() {
-                return field("head features", head.features as usize);
-            }
             let state =
                 head.state_offset as usize..(head.state_offset as usize).saturating_add(head.state_length as usize);
             if self.constants.get(state).is_none() {
                 return field("head state offset", head.state_offset as usize);
             }
+            if head.features as usize != output.len() {
+                return field("head features", head.features as usize);
+            }
+            HeadSizes::of(head).check()?;
+            classes = head.classes as usize;
         }
-        Ok(())
+        metadata::check(self.metadata, label_order, classes)
     }
 
     /// Bytes of the image.
@@ -136,25 +145,22 @@ impl<'a> Image<'a> {
 
     /// Number of graph inputs.
     pub fn input_count(&self) -> usize {
-        self.header.input_count.into()
+        self.header.input_count as usize
     }
 
     /// Number of graph outputs.
     pub fn output_count(&self) -> usize {
-        self.header.output_count.into()
+        self.outputs.len()
     }
 
-    /// Ids of the graph's inputs, then of its outputs.
-    pub(crate) fn interface(&self) -> (&'a [u32], &'a [u32]) {
-        self.interface.split_at(self.input_count())
+    /// Number of nodes.
+    pub fn node_count(&self) -> usize {
+        self.node_outputs.len()
     }
 
-    /// Value id of graph input `index`.
-    ///
-    /// # Panics
-    /// If there is no such input.
-    pub fn input_id(&self, index: usize) -> usize {
-        self.interface().0[index] as usize
+    /// Ids of the graph's outputs, and the values.
+    pub(crate) fn outputs(&self) -> impl Iterator<Item = (&'a u32, &'a Value)> {
+        self.outputs.iter().filter_map(|id| Some((id, self.values.get(*id as usize)?)))
     }
 
     /// Value id of graph output `index`.
@@ -162,15 +168,15 @@ impl<'a> Image<'a> {
     /// # Panics
     /// If there is no such output.
     pub fn output_id(&self, index: usize) -> usize {
-        self.interface().1[index] as usize
+        self.outputs[index] as usize
     }
 
-    /// Graph input `index`.
+    /// Graph input `index`, which is value `index`.
     ///
     /// # Panics
     /// If there is no such input.
     pub fn input(&self, index: usize) -> &'a Value {
-        &self.values[self.input_id(index)]
+        &self.values[..self.input_count()][index]
     }
 
     /// Graph output `index`.
@@ -198,22 +204,27 @@ impl<'a> Image<'a> {
 
     /// The nodes in order of execution.
     pub fn nodes(&self) -> Nodes<'a> {
-        Nodes { image: *self, rest: self.nodes }
+        Nodes { image: *self, cursor: self.first_node() }
     }
 
-    /// The records of all nodes.
-    pub(crate) fn node_records(&self) -> &'a [u32] {
-        self.nodes
+    /// The node that writes value `id`; none for a graph input.
+    pub fn writer(&self, id: usize) -> Option<Node<'a>> {
+        self.nodes().nth(id.checked_sub(self.input_count())?)
     }
 
-    /// Takes the first node from the records `rest`.
+    /// The place before the first node.
+    pub(crate) fn first_node(&self) -> Cursor<'a> {
+        Cursor { rest: self.nodes, outputs: self.node_outputs }
+    }
+
+    /// Takes the node at the cursor.
     #[inline(always)]
-    pub(crate) fn take_node(&self, rest: &mut &'a [u32]) -> Option<Node<'a>> {
-        let (header, tail) = rest.split_first_chunk::<{ size_of::<NodeHeader>() / 4 }>()?;
+    pub(crate) fn take_node(&self, cursor: &mut Cursor<'a>) -> Option<Node<'a>> {
+        let (header, tail) = cursor.rest.split_first_chunk::<{ size_of::<NodeHeader>() / 4 }>()?;
         let header: &NodeHeader = zerocopy::transmute_ref!(header);
         let (ids, tail) = tail.split_at_checked(header.input_count.into())?;
         let (attributes, tail) = tail.split_at_checked(header.attribute_count.into())?;
-        let (constants, tail) = tail.split_at_checked((header.constant_count as usize).checked_mul(2)?)?;
+        let (constants, tail) = tail.split_at_checked(2 * usize::from(header.constant_count))?;
         let first = self.values.get(*ids.first()? as usize)?;
         let second = if ids.len() == 1 {
             first
@@ -221,8 +232,8 @@ impl<'a> Image<'a> {
             let &[_, id] = ids else { return None };
             self.values.get(id as usize)?
         };
-        let output = self.values.get(usize::from(header.output))?;
-        *rest = tail;
+        let (output, outputs) = cursor.outputs.split_first()?;
+        *cursor = Cursor { rest: tail, outputs };
         Some(Node {
             header,
             ids,
@@ -235,18 +246,27 @@ impl<'a> Image<'a> {
     }
 }
 
+/// A place between an image's nodes.
+#[derive(Clone, Copy)]
+pub(crate) struct Cursor<'a> {
+    /// The records of the nodes that follow.
+    rest: &'a [u32],
+    /// What they write, one each.
+    outputs: &'a [Value],
+}
+
 /// Iterator over an image's nodes, in order of execution.
 #[derive(Clone)]
 pub struct Nodes<'a> {
     image: Image<'a>,
-    rest: &'a [u32],
+    cursor: Cursor<'a>,
 }
 
 impl<'a> Iterator for Nodes<'a> {
     type Item = Node<'a>;
 
     fn next(&mut self) -> Option<Node<'a>> {
-        self.image.take_node(&mut self.rest)
+        self.image.take_node(&mut self.cursor)
     }
 }
 

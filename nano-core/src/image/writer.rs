@@ -5,12 +5,15 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 use core::mem::size_of;
+use core::ops::RangeInclusive;
 
 use zerocopy::IntoBytes;
 
-use super::is_label;
+use super::metadata;
 use super::plan::{Request, plan};
-use super::{CHECKED_FROM, CRC32, HeadRecord, Header, LONGEST_NAME, MAGIC, NodeHeader, Section, VERSION, Value};
+use super::{
+    CHECKED_FROM, CRC32, HeadRecord, Header, LONGEST_NAME, MAGIC, MOST_ALIVE, NodeHeader, Section, VERSION, Value,
+};
 use crate::fixed_point::Multiplier;
 use crate::operator::MAX_INPUTS;
 use crate::{Error, Operator, ops, train};
@@ -47,8 +50,8 @@ pub struct LayerDescription {
     pub operator: String,
     /// Ids of the input values.
     pub inputs: Vec<usize>,
-    /// Id of the output value.
-    pub output: usize,
+    /// The output value.
+    pub output: ValueDescription,
     /// The operator's attributes by name, all of them.
     pub attributes: BTreeMap<String, i64>,
     /// The operator's tensors by name, all of them.
@@ -120,20 +123,20 @@ pub struct SumsDescription {
 }
 
 /// A whole model, as the exporter describes it.
+///
+/// The ids of its values are those of the image: the inputs from 0 on, then the output of each layer in order.
 #[derive(Clone, Debug)]
 pub struct ModelDescription {
-    /// Name of the model, one line of at most 64 bytes.
+    /// Name of the model ([`is_name`](super::is_name)).
     pub name: String,
-    /// Names of the classes, one line each; may be empty.
+    /// Names of the classes, all different ([`is_label`](super::is_label)); not more than the model has classes, may be empty.
     pub labels: Vec<String>,
-    /// All values, by id.
-    pub values: Vec<ValueDescription>,
-    /// Ids of the graph's inputs.
-    pub inputs: Vec<usize>,
-    /// Ids of the graph's outputs.
-    pub outputs: Vec<usize>,
+    /// The graph's inputs.
+    pub inputs: Vec<ValueDescription>,
     /// All layers, in order of execution.
     pub layers: Vec<LayerDescription>,
+    /// Ids of the graph's outputs.
+    pub outputs: Vec<usize>,
     /// The trainable head, if any.
     pub head: Option<HeadDescription>,
 }
@@ -180,12 +183,16 @@ pub enum WriteError {
         /// What it can be.
         expected: String,
     },
-    /// A value id is out of range, or a node has more inputs than any operator takes.
+    /// A layer or the graph reads a value that is not there, or not yet.
     ValueId(usize),
-    /// The model's name holds a line break.
-    LineBreak(String),
-    /// A label that is none ([`is_label`]), or that another class has.
+    /// A layer has no inputs, or more than any operator takes.
+    InputCount(usize),
+    /// A name that a model cannot have ([`is_name`](super::is_name)).
+    Name(String),
+    /// A name that a class cannot have ([`is_label`](super::is_label)).
     Label(String),
+    /// A name that two classes have.
+    SameLabel(String),
     /// A value, attribute or shape breaks a rule of the format or of the operator.
     Layer(Error),
     /// The image would exceed 2^31 bytes or another limit of the format.
@@ -207,11 +214,17 @@ impl fmt::Display for WriteError {
             WriteError::Tensor { operator, name, needed } => write!(f, "{operator}: tensor {name} must be {needed}"),
             WriteError::Refused { operator, rule, value } => write!(f, "{operator}: {rule} (found {value})"),
             WriteError::Setting { name, given, expected } => write!(f, "{name} is {given}; expected {expected}"),
-            WriteError::ValueId(id) => write!(f, "value id {id} is out of range, or a node has too many inputs"),
-            WriteError::LineBreak(text) => write!(f, "{text:?} holds a line break: a name is one line"),
-            WriteError::Label(text) => {
-                write!(f, "the label {text:?} is not of 1 to {LONGEST_NAME} bytes on one line, or two classes have it")
-            }
+            WriteError::ValueId(id) => write!(f, "value {id} is read, and nothing before makes it"),
+            WriteError::InputCount(count) => write!(f, "a layer has {count} inputs; expected 1 to {MAX_INPUTS}"),
+            WriteError::Name(text) => write!(
+                f,
+                "the name {text:?} is too long, or holds a line break or a zero; expected at most {LONGEST_NAME} bytes on one line"
+            ),
+            WriteError::Label(text) => write!(
+                f,
+                "the label {text:?} is empty or too long, or holds a line break or a zero; expected 1 to {LONGEST_NAME} bytes on one line"
+            ),
+            WriteError::SameLabel(text) => write!(f, "two classes have the label {text:?}"),
             WriteError::Layer(error) => error.fmt(f),
             WriteError::TooLarge(what) => write!(f, "too large for the format: {what}"),
         }
@@ -324,7 +337,7 @@ impl Packed {
 ///
 /// # Errors
 /// The first [`WriteError`] met. What the operators' own checks refuse is found by loading the image with
-/// [`Model::new`](crate::Model::new), which every user of the image does.
+/// [`CheckedImage::new`](crate::CheckedImage::new), which every user of the image does.
 ///
 /// ```
 /// use nano_core::image::{self, LayerDescription, ModelDescription, Tensor, ValueDescription};
@@ -335,17 +348,16 @@ impl Packed {
 /// let layer = LayerDescription {
 ///     operator: "table".into(),
 ///     inputs: vec![0],
-///     output: 1,
+///     output: value,
 ///     attributes: Default::default(),
 ///     tensors: [("table".into(), Tensor::Int8(negate))].into(),
 /// };
 /// let bytes = image::write(&ModelDescription {
 ///     name: "negate".into(),
 ///     labels: vec![],
-///     values: vec![value, value],
-///     inputs: vec![0],
-///     outputs: vec![1],
+///     inputs: vec![value],
 ///     layers: vec![layer],
+///     outputs: vec![1],
 ///     head: None,
 /// })?;
 /// # let mut aligned = vec![0u32; bytes.len().div_ceil(4)];
@@ -359,19 +371,21 @@ impl Packed {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn write(model: &ModelDescription) -> Result<Vec<u8>, WriteError> {
-    let mut values: Vec<Value> = model
-        .values
-        .iter()
+    let described = model.inputs.iter().chain(model.layers.iter().map(|layer| &layer.output));
+    let mut values: Vec<Value> = described
         .map(|&ValueDescription { shape, scale, zero_point }| Value {
             shape,
             scale,
             zero_point,
-            location: 0,
+            last_use: 0,
             offset: 0,
         })
         .collect();
     values.iter().try_for_each(Value::check)?;
-    let layers = model.layers.iter().map(|layer| pack(layer, &values)).collect::<Result<Vec<_>, _>>()?;
+    check_ids(model)?;
+    let layers = model.layers.iter().enumerate();
+    let layers = layers.map(|(index, layer)| pack(layer, &values, model.inputs.len() + index));
+    let layers = layers.collect::<Result<Vec<_>, _>>()?;
     let (scratch_offsets, arena_length) = place(model, &mut values, &layers)?;
 
     let mut constants = Constants::default();
@@ -380,10 +394,9 @@ pub fn write(model: &ModelDescription) -> Result<Vec<u8>, WriteError> {
         let header = NodeHeader {
             operator: operator.code,
             variant: packed.variant,
-            output: description.output as u16,
             input_count: description.inputs.len() as u8,
             attribute_count: packed.attributes.len() as u8,
-            constant_count: packed.constants.len() as u32,
+            constant_count: packed.constants.len() as u16,
             scratch_offset,
             scratch_length: packed.scratch_length as u32,
         };
@@ -397,7 +410,10 @@ pub fn write(model: &ModelDescription) -> Result<Vec<u8>, WriteError> {
         }
     }
     let head = model.head.as_ref().map(|head| write_head(model, head, &values, &mut constants)).transpose()?;
-    let interface: Vec<u32> = model.inputs.iter().chain(&model.outputs).map(|&id| id as u32).collect();
+    let outputs: Vec<u32> = model.outputs.iter().map(|&id| id as u32).collect();
+    let (metadata, label_order) = metadata::write(&model.name, &model.labels)?;
+    let classes = head.map_or_else(|| values[model.outputs[0]].len(), |head| head.classes as usize);
+    metadata::check(&metadata, &label_order, classes)?;
 
     let mut image = Vec::from([0u8; size_of::<Header>()]);
     let mut header = Header {
@@ -407,13 +423,12 @@ pub fn write(model: &ModelDescription) -> Result<Vec<u8>, WriteError> {
         arena_length,
         values: append(&mut image, values.as_bytes(), 4),
         nodes: append(&mut image, &nodes, 4),
-        interface: append(&mut image, interface.as_bytes(), 4),
+        outputs: append(&mut image, outputs.as_bytes(), 4),
         head: append(&mut image, head.as_slice().as_bytes(), 4),
-        metadata: append(&mut image, metadata(model)?.as_bytes(), 4),
+        metadata: append(&mut image, metadata.as_bytes(), 4),
+        label_order: append(&mut image, label_order.as_bytes(), 4),
         constants: append(&mut image, &constants.bytes, CONSTANT_ALIGNMENT),
-        node_count: model.layers.len() as u32,
-        input_count: model.inputs.len() as u16,
-        output_count: model.outputs.len() as u16,
+        input_count: model.inputs.len() as u32,
         ..Header::default()
     };
     if image.len() > i32::MAX as usize {
@@ -426,40 +441,50 @@ pub fn write(model: &ModelDescription) -> Result<Vec<u8>, WriteError> {
     Ok(image)
 }
 
-fn pack(layer: &LayerDescription, values: &[Value]) -> Result<(&'static Operator, Packed), WriteError> {
+/// Checks that what is read has been made, and that there are inputs and outputs.
+fn check_ids(model: &ModelDescription) -> Result<(), WriteError> {
+    let (inputs, values) = (model.inputs.len(), model.inputs.len() + model.layers.len());
+    for (index, layer) in model.layers.iter().enumerate() {
+        if !(1..=MAX_INPUTS).contains(&layer.inputs.len()) {
+            return Err(WriteError::InputCount(layer.inputs.len()));
+        }
+        if let Some(&id) = layer.inputs.iter().find(|&&id| id >= inputs + index) {
+            return Err(WriteError::ValueId(id));
+        }
+    }
+    match model.outputs.iter().find(|&&id| id >= values) {
+        Some(&id) => Err(WriteError::ValueId(id)),
+        None if model.inputs.is_empty() || model.outputs.is_empty() => Err(WriteError::ValueId(0)),
+        None => Ok(()),
+    }
+}
+
+/// Packs a layer whose output is value `output`.
+fn pack(layer: &LayerDescription, values: &[Value], output: usize) -> Result<(&'static Operator, Packed), WriteError> {
     let operator = ops::ALL
         .iter()
         .find(|operator| operator.name == layer.operator)
         .ok_or_else(|| WriteError::UnknownOperator(layer.operator.clone()))?;
-    let value = |id: usize| values.get(id).copied().ok_or(WriteError::ValueId(id));
-    if !(1..=MAX_INPUTS).contains(&layer.inputs.len()) {
-        return Err(WriteError::ValueId(layer.inputs.len()));
-    }
-    let inputs = layer.inputs.iter().map(|&id| value(id)).collect::<Result<_, _>>()?;
-    let packed = (operator.pack)(&Layer { inputs, output: value(layer.output)?, description: layer })?;
+    let inputs = layer.inputs.iter().map(|&id| values[id]).collect();
+    let packed = (operator.pack)(&Layer { inputs, output: values[output], description: layer })?;
     Ok((operator, packed))
 }
 
-/// Gives every value its place in the arena; returns the layers' scratch offsets and the arena's length.
+/// Gives every value its last use and its place in the arena; returns the layers' scratch offsets and the arena's length.
 fn place(
     model: &ModelDescription,
     values: &mut [Value],
     layers: &[(&Operator, Packed)],
 ) -> Result<(Vec<u32>, u32), WriteError> {
-    if let Some(&id) = model.inputs.iter().chain(&model.outputs).find(|&&id| id >= values.len()) {
-        return Err(WriteError::ValueId(id));
+    let (inputs, end) = (model.inputs.len(), layers.len());
+    for (index, layer) in model.layers.iter().enumerate() {
+        values[inputs + index].last_use = index as u32;
+        layer.inputs.iter().for_each(|&id| values[id].last_use = index as u32);
     }
-    if values.len().max(model.inputs.len()).max(model.outputs.len()) > usize::from(u16::MAX) {
-        return Err(WriteError::TooLarge("more than 65535 values, inputs or outputs"));
-    }
-    let end = layers.len();
-    let live = |id: usize| {
-        let first = model.layers.iter().position(|layer| layer.output == id).unwrap_or(0);
-        let last = model.layers.iter().rposition(|layer| layer.inputs.contains(&id)).unwrap_or(first);
-        first..=if model.outputs.contains(&id) { end } else { last }
-    };
-    let value_requests =
-        values.iter().enumerate().map(|(id, value)| Request { length: value.len() as u32, live: live(id) });
+    model.outputs.iter().for_each(|&id| values[id].last_use = end as u32);
+    let lifetimes = values.iter().enumerate().map(|(id, value)| id.saturating_sub(inputs)..=value.last_use as usize);
+    check_alive(lifetimes.clone(), end)?;
+    let value_requests = values.iter().zip(lifetimes).map(|(value, live)| Request { length: value.len() as u32, live });
     let scratch_requests = layers
         .iter()
         .enumerate()
@@ -477,13 +502,30 @@ fn place(
     Ok((scratch_offsets, length))
 }
 
+/// Refuses a model of which more values are needed at a node than loading keeps account of.
+fn check_alive(lifetimes: impl Iterator<Item = RangeInclusive<usize>>, end: usize) -> Result<(), Error> {
+    let mut changes = alloc::vec![0isize; end + 2];
+    for lifetime in lifetimes {
+        changes[*lifetime.start()] += 1;
+        changes[*lifetime.end() + 1] -= 1;
+    }
+    let alive = changes.iter().scan(0, |alive, change| {
+        *alive += change;
+        Some(*alive)
+    });
+    match alive.enumerate().find(|(_, alive)| *alive > MOST_ALIVE as isize) {
+        Some((node, _)) => Err(Error::TooManyAlive { node, limit: MOST_ALIVE }),
+        None => Ok(()),
+    }
+}
+
 fn write_head(
     model: &ModelDescription,
     head: &HeadDescription,
     values: &[Value],
     constants: &mut Constants,
 ) -> Result<HeadRecord, WriteError> {
-    let features = model.outputs.first().and_then(|&id| values.get(id)).ok_or(WriteError::ValueId(0))?;
+    let features = &values[model.outputs[0]];
     let (record, state) = match head {
         HeadDescription::Sgd(head) => train::sgd_image::pack(head, features)?,
         HeadDescription::Lda { start, shrinkage } => (train::lda::pack(start, *shrinkage, features)?, Vec::new()),
@@ -492,24 +534,6 @@ fn write_head(
     };
     let place = constants.push(&state)?;
     Ok(HeadRecord { state_offset: place.offset, state_length: place.length, ..record })
-}
-
-fn metadata(model: &ModelDescription) -> Result<String, WriteError> {
-    if model.name.len() > LONGEST_NAME {
-        return Err(WriteError::TooLarge("the model's name has more than 64 bytes"));
-    }
-    if model.name.contains(['\n', '\r']) {
-        return Err(WriteError::LineBreak(model.name.clone()));
-    }
-    let mut lines = String::new();
-    lines.extend(["name=", &model.name, "\n"]);
-    for (class, label) in model.labels.iter().enumerate() {
-        if !is_label(label) || model.labels[..class].contains(label) {
-            return Err(WriteError::Label(label.clone()));
-        }
-        lines.extend(["label=", label, "\n"]);
-    }
-    Ok(lines)
 }
 
 fn append(image: &mut Vec<u8>, bytes: &[u8], alignment: usize) -> Section {

@@ -1,28 +1,29 @@
 //! Output channels of the convolutions and the fully connected layer: their checks and their packing.
 
 use crate::Error;
-use crate::kernels::{Channel, LITERAL, ONE_PASS};
+use crate::kernels::{Channel, LANES, LITERAL, ONE_PASS};
 use crate::operator::require;
 
 /// Checks the channels of a node: clamp, form of requantization, multipliers, weights in [-127, 127], and that no accumulator can overflow.
-/// `weights_of(channel)` gives the channel's weights.
-pub(crate) fn check<I: Iterator<Item = i32>>(
+/// `weights` gives the weights of each channel, in order.
+pub(crate) fn check<W: Iterator<Item = i32>>(
     operator: &'static str,
     form: u16,
     channels: &[Channel],
-    clamp: (i32, i32),
-    weights_of: impl Fn(usize) -> I,
+    (clamp_min, clamp_max): (i32, i32),
+    weights: impl Iterator<Item = W>,
 ) -> Result<(), Error> {
-    check_clamp(operator, clamp)?;
+    check_clamp(operator, (clamp_min, clamp_max))?;
     let one_pass = match form {
         LITERAL => false,
         ONE_PASS => true,
         variant => return Err(Error::UnknownVariant { operator, variant }),
     };
-    for (index, channel) in channels.iter().enumerate() {
-        let outside = weights_of(index).any(|weight| !(-127..=127).contains(&weight));
+    for (index, (channel, weights)) in channels.iter().zip(weights).enumerate() {
+        let mut outside = false;
+        let weights = weights.inspect(|weight| outside |= !(-127..=127).contains(weight));
+        let bound = accumulator_bound(channel.bias.into(), weights);
         require!(operator, !outside, "a weight is not -127 to 127, in channel", index as i64);
-        let bound = accumulator_bound(channel.bias.into(), weights_of(index));
         if one_pass {
             require!(
                 operator,
@@ -54,6 +55,18 @@ pub(crate) fn check<I: Iterator<Item = i32>>(
             require!(operator, bound < 1 << 31, "the accumulator's bound reaches 2^31", bound);
         }
     }
+    Ok(())
+}
+
+/// The weights of each of `width` channels that lie interleaved in `block`: `[position][width]`.
+pub(crate) fn interleaved(block: &[i8], width: usize) -> impl Iterator<Item = impl Iterator<Item = i32>> {
+    (0..width).map(move |lane| block.iter().skip(lane).step_by(width).map(|&weight| weight.into()))
+}
+
+/// Checks that a block of [`LANES`] interleaved channels holds zeros but for the first `used`.
+pub(crate) fn check_spare(operator: &'static str, block: &[i8], used: usize) -> Result<(), Error> {
+    let spare = interleaved(block, LANES).skip(used).flatten().find(|&weight| weight != 0);
+    require!(operator, spare.is_none(), "a weight that belongs to no channel is not 0", spare.unwrap_or(0));
     Ok(())
 }
 

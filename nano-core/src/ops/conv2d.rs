@@ -64,20 +64,22 @@ impl<'a> Conv2d<'a> {
         require!(NAME, node.input_count() == 1, "needs one input", node.input_count() as i64);
         attributes.check(self.input, self.output)?;
         let outputs = self.output.shape[2] as usize;
-        let weights = self.blocks() as u64 * self.block_length() as u64;
+        let blocks = self.attributes.groups as u64 * self.blocks_per_group() as u64;
+        let weights = blocks * self.block_length() as u64;
         require!(NAME, self.weights.len() as u64 == weights, "wrong number of weights", self.weights.len() as i64);
         require!(NAME, self.channels.len() == outputs, "wrong number of channels", self.channels.len() as i64);
         let scratch = self.window_length() * LANES;
         require!(NAME, node.scratch_length() == scratch, "wrong scratch length", node.scratch_length() as i64);
-        channels::check(NAME, node.variant(), self.channels, (attributes.clamp_min, attributes.clamp_max), |channel| {
-            let (group, within) = (channel / self.per_group(), channel % self.per_group());
-            let block = group * self.per_group().div_ceil(LANES) + within / LANES;
-            self.weights[block * self.block_length()..][..self.block_length()]
-                .iter()
-                .skip(within % LANES)
-                .step_by(LANES)
-                .map(|&weight| weight.into())
-        })
+        let groups = self.weights.chunks_exact((self.blocks_per_group() * self.block_length()).max(1));
+        let last = self.per_group() - (self.blocks_per_group() - 1) * LANES;
+        for block in groups.clone().filter_map(|group| group.chunks_exact(self.block_length().max(1)).next_back()) {
+            channels::check_spare(NAME, block, last)?;
+        }
+        let weights = groups.flat_map(|group| {
+            let blocks = group.chunks_exact(self.block_length().max(1));
+            blocks.flat_map(|block| channels::interleaved(block, LANES)).take(self.per_group())
+        });
+        channels::check(NAME, node.variant(), self.channels, (attributes.clamp_min, attributes.clamp_max), weights)
     }
 
     /// Output channels of one group.
@@ -89,8 +91,8 @@ impl<'a> Conv2d<'a> {
         self.input.shape[2] as usize / self.attributes.groups as usize
     }
 
-    fn blocks(&self) -> usize {
-        self.attributes.groups as usize * self.per_group().div_ceil(LANES)
+    fn blocks_per_group(&self) -> usize {
+        self.per_group().div_ceil(LANES)
     }
 
     /// Inputs under one window, in one group.
@@ -160,7 +162,7 @@ impl<'a> Conv2d<'a> {
     fn tile<F: Form>(&self, columns: &Columns, group: usize, tile: &mut [i8]) {
         let outputs = self.output.shape[2] as usize;
         let first = group * self.per_group();
-        let blocks = self.per_group().div_ceil(LANES);
+        let blocks = self.blocks_per_group();
         let weights = &self.weights[group * blocks * self.block_length()..][..blocks * self.block_length()];
         let (full, rest) = self.channels[first..first + self.per_group()].as_chunks();
         if tile.len() == LANES * outputs {

@@ -84,15 +84,13 @@ impl<'a> FullyConnected<'a> {
         require!(NAME, self.channels.len() == outputs, "wrong number of channels", self.channels.len() as i64);
         require!(NAME, node.scratch_length() == 0, "needs no scratch memory", node.scratch_length() as i64);
         let clamp = (self.attributes.clamp_min, self.attributes.clamp_max);
-        channels::check(NAME, node.variant(), self.channels, clamp, |channel| {
-            let (first, size) =
-                groups(outputs).find(|(first, size)| (*first..first + size).contains(&channel)).unwrap_or((0, 1));
-            self.weights[first * inputs..][..size * inputs]
-                .iter()
-                .skip(channel - first)
-                .step_by(size)
-                .map(|&weight| weight.into())
-        })
+        let mut rest = self.weights;
+        let weights = groups(outputs).flat_map(|(_, size)| {
+            let (group, tail) = rest.split_at_checked(size * inputs).unwrap_or_default();
+            rest = tail;
+            channels::interleaved(group, size)
+        });
+        channels::check(NAME, node.variant(), self.channels, clamp, weights)
     }
 
     #[inline(never)]
@@ -145,10 +143,10 @@ fn check_pairs(node: &Node<'_>) -> Result<(), Error> {
         }
         let clamp = block[length - 1][..2] == [clamp_min, clamp_max].map(i32::to_le_bytes);
         require!(NAME, clamp, "the packed clamp is another than clamp_min and clamp_max", clamp_min);
-        channels::check(NAME, ONE_PASS, channels, (clamp_min, clamp_max), |channel| {
-            let rows = &block[pairs::BEFORE..][..inputs];
-            rows.iter().map(move |row| pairs::weights(row[channel / 2])[channel % 2])
-        })?;
+        let rows = &block[pairs::BEFORE..][..inputs];
+        let weights =
+            (0..WIDTH).map(|channel| rows.iter().map(move |row| pairs::weights(row[channel / 2])[channel % 2]));
+        channels::check(NAME, ONE_PASS, channels, (clamp_min, clamp_max), weights)?;
     }
     Ok(())
 }

@@ -38,6 +38,14 @@ impl Axis {
         index as i32 * self.stride - self.before
     }
 
+    /// The windows whose first tap lies in the padding: at most as many as the padding is wide, however large the input is.
+    fn starting_outside(&self, input: u32, outputs: u32) -> impl Iterator<Item = usize> {
+        let outputs = outputs as usize;
+        let inside = |before: usize| before.div_ceil(self.stride as usize).min(outputs);
+        let (first, end) = (inside(self.before as usize), inside(self.before as usize + input as usize));
+        (0..first).chain(end..outputs)
+    }
+
     /// The taps of window `index` that lie inside the input: the position of the first, and their number.
     pub(crate) fn covered(&self, index: usize, input: u32) -> (usize, usize) {
         let start = self.start(index);
@@ -109,8 +117,7 @@ impl Window {
         for (axis, input, output) in
             [(self.vertical, input.shape[0], output.shape[0]), (self.horizontal, input.shape[1], output.shape[1])]
         {
-            let mut windows = 0..output as usize;
-            let empty = windows.find(|&index| axis.covered(index, input).1 == 0);
+            let empty = axis.starting_outside(input, output).find(|&index| axis.covered(index, input).1 == 0);
             require!(operator, empty.is_none(), "a window lies in the padding alone", empty.unwrap_or(0) as i64);
         }
         Ok(())

@@ -71,32 +71,34 @@ impl Builder {
         let model = ModelDescription {
             name: "test".into(),
             labels: vec!["yes".into(), "no".into()],
-            values: vec![],
             inputs: vec![],
-            outputs: vec![],
             layers: vec![],
+            outputs: vec![],
             head: None,
         };
         Builder { model, weight_scale: 0.004, random: fastrand::Rng::with_seed(seed) }
     }
 
-    pub fn value(&mut self, shape: [u32; 3], scale: f32, zero_point: i32) -> usize {
-        self.model.values.push(ValueDescription { shape, scale, zero_point });
-        self.model.values.len() - 1
-    }
-
+    /// Adds a graph input; all of them come before the first layer.
     pub fn input(&mut self, shape: [u32; 3]) -> usize {
-        let id = self.value(shape, SCALE, ZERO_POINT);
-        self.model.inputs.push(id);
-        id
+        assert!(self.model.layers.is_empty(), "the ids of inputs are below those of the layers' outputs");
+        self.model.inputs.push(value(shape));
+        self.model.inputs.len() - 1
     }
 
-    /// Adds a layer and gives back its output, value `output`.
+    /// What is described of the value `id`.
+    pub fn value(&mut self, id: usize) -> &mut ValueDescription {
+        let ModelDescription { inputs, layers, .. } = &mut self.model;
+        let outputs = layers.iter_mut().map(|layer| &mut layer.output);
+        inputs.iter_mut().chain(outputs).nth(id).expect("a value of the model")
+    }
+
+    /// Adds a layer and gives back the id of its output.
     pub fn layer(
         &mut self,
         operator: &str,
         inputs: &[usize],
-        output: usize,
+        output: ValueDescription,
         attributes: impl IntoIterator<Item = (&'static str, i64)>,
         tensors: impl IntoIterator<Item = (&'static str, Tensor)>,
     ) -> usize {
@@ -107,63 +109,63 @@ impl Builder {
             attributes: attributes.into_iter().map(|(name, value)| (name.into(), value)).collect(),
             tensors: tensors.into_iter().map(|(name, tensor)| (name.into(), tensor)).collect(),
         });
-        output
+        self.model.inputs.len() + self.model.layers.len() - 1
     }
 
     pub fn conv2d(&mut self, input: usize, channels: u32, groups: u32, window: Window) -> usize {
-        let shape = self.model.values[input].shape;
-        let output = self.value(window.output(shape, channels), SCALE, ZERO_POINT);
+        let shape = self.value(input).shape;
+        let output = value(window.output(shape, channels));
         let tensors = self.weights(channels, window.kernel[0] * window.kernel[1] * shape[2] / groups);
         let attributes = window.attributes().into_iter().chain([("groups", groups.into())]);
         self.layer("conv2d", &[input], output, attributes, tensors)
     }
 
     pub fn depthwise_conv2d(&mut self, input: usize, window: Window) -> usize {
-        let shape = self.model.values[input].shape;
-        let output = self.value(window.output(shape, shape[2]), SCALE, ZERO_POINT);
+        let shape = self.value(input).shape;
+        let output = value(window.output(shape, shape[2]));
         let tensors = self.weights(shape[2], window.kernel[0] * window.kernel[1]);
         self.layer("depthwise_conv2d", &[input], output, window.attributes(), tensors)
     }
 
     pub fn fully_connected(&mut self, input: usize, channels: u32) -> usize {
-        let inputs = self.model.values[input].shape.iter().product();
-        let output = self.value([1, 1, channels], SCALE, ZERO_POINT);
+        let inputs = self.value(input).shape.iter().product();
+        let output = value([1, 1, channels]);
         let tensors = self.weights(channels, inputs);
         self.layer("fully_connected", &[input], output, CLAMP, tensors)
     }
 
     pub fn max_pool2d(&mut self, input: usize, window: Window) -> usize {
-        let shape = self.model.values[input].shape;
-        let output = self.value(window.output(shape, shape[2]), SCALE, ZERO_POINT);
+        let shape = self.value(input).shape;
+        let output = value(window.output(shape, shape[2]));
         self.layer("max_pool2d", &[input], output, window.attributes(), [])
     }
 
     pub fn average_pool2d(&mut self, input: usize, window: Window, count_include_pad: i64) -> usize {
-        let shape = self.model.values[input].shape;
-        let output = self.value(window.output(shape, shape[2]), SCALE, ZERO_POINT);
+        let shape = self.value(input).shape;
+        let output = value(window.output(shape, shape[2]));
         let attributes = window.attributes().into_iter().chain([("count_include_pad", count_include_pad)]);
         self.layer("average_pool2d", &[input], output, attributes, [])
     }
 
     pub fn add(&mut self, first: usize, second: usize, scale: f32) -> usize {
-        let output = self.value(self.model.values[first].shape, scale, ZERO_POINT);
+        let output = ValueDescription { scale, ..value(self.value(first).shape) };
         self.layer("add", &[first, second], output, CLAMP, [])
     }
 
     /// A table of random entries.
     pub fn table(&mut self, input: usize) -> usize {
-        let output = self.value(self.model.values[input].shape, SCALE, ZERO_POINT);
+        let output = value(self.value(input).shape);
         let table = (0..256).map(|_| self.random.i8(..)).collect();
         self.layer("table", &[input], output, [], [("table", Tensor::Int8(table))])
     }
 
     pub fn requantize(&mut self, input: usize, scale: f32, zero_point: i32) -> usize {
-        let output = self.value(self.model.values[input].shape, scale, zero_point);
+        let output = ValueDescription { shape: self.value(input).shape, scale, zero_point };
         self.layer("requantize", &[input], output, CLAMP, [])
     }
 
     pub fn softmax(&mut self, input: usize) -> usize {
-        let output = self.value(self.model.values[input].shape, 1.0 / 256.0, -128);
+        let output = ValueDescription { shape: self.value(input).shape, scale: 1.0 / 256.0, zero_point: -128 };
         self.layer("softmax", &[input], output, [], [])
     }
 
@@ -179,7 +181,8 @@ impl Builder {
 
     /// A description of [`Builder::head`].
     pub fn sgd(&mut self, classes: usize) -> SgdDescription {
-        let features = self.model.values[self.model.outputs[0]].shape.iter().product::<u32>() as usize;
+        let output = self.model.outputs[0];
+        let features = self.value(output).shape.iter().product::<u32>() as usize;
         SgdDescription {
             weights: (0..classes * features).map(|_| self.random.f32() - 0.5).collect(),
             biases: (0..classes).map(|_| self.random.f32() - 0.5).collect(),
@@ -200,6 +203,11 @@ impl Builder {
     }
 }
 
+/// A value of the usual scale and zero point.
+fn value(shape: [u32; 3]) -> ValueDescription {
+    ValueDescription { shape, scale: SCALE, zero_point: ZERO_POINT }
+}
+
 /// Descent without a schedule, in which all classes count alike.
 pub fn descent(learning_rate: f64, loss: Loss) -> Descent {
     Descent { learning_rate, loss, halve_every: 0, class_weights: vec![], frozen: vec![] }
@@ -216,7 +224,7 @@ pub fn conv_net() -> Builder {
     let inner = net.conv2d(inner, 5, 1, Window::new([1, 1]));
     let sum = net.add(start, inner, SCALE);
     let pooled = net.average_pool2d(sum, Window { padding: [0, 1, 1, 0], ..Window::new([2, 2]) }, 1);
-    let [height, width, _] = net.model.values[pooled].shape;
+    let [height, width, _] = net.value(pooled).shape;
     let pooled = net.average_pool2d(pooled, Window::new([height, width]), 0);
     // At this scale the multipliers exceed 1: the other kernel variant.
     net.weight_scale = 1.5;
@@ -307,7 +315,7 @@ impl Aligned {
     }
 }
 
-/// Where the header's words lie that the tests damage: the layout of format version 2, stated independently of the crate.
+/// Where the header's words lie that the tests damage: the layout of format version 3, stated independently of the crate.
 pub mod place {
     pub const VERSION: usize = 4;
     pub const CHECKSUM: usize = 8;
@@ -317,13 +325,18 @@ pub mod place {
     /// Offset of a section; its length follows.
     pub const VALUES: usize = 20;
     pub const NODES: usize = 28;
-    pub const INTERFACE: usize = 36;
+    pub const OUTPUTS: usize = 36;
     pub const HEAD: usize = 44;
     pub const METADATA: usize = 52;
-    pub const CONSTANTS: usize = 60;
-    pub const NODE_COUNT: usize = 68;
+    pub const LABEL_ORDER: usize = 60;
+    pub const CONSTANTS: usize = 68;
+    pub const INPUT_COUNT: usize = 76;
     pub const HEADER_LENGTH: usize = 80;
-    /// Bytes of a value record, and where in it the offset in the arena lies.
+    /// Bytes of a value record, and where in it the last use and the offset in the arena lie.
     pub const VALUE_LENGTH: usize = 28;
+    pub const VALUE_LAST_USE: usize = 20;
     pub const VALUE_OFFSET: usize = 24;
+    /// Bytes of a node record before its input ids, and where in it the place of its scratch memory lies.
+    pub const NODE_HEADER: usize = 16;
+    pub const NODE_SCRATCH: usize = 8;
 }

@@ -1,7 +1,7 @@
 //! One broken rule each: images whose checksum is right and whose meaning is not.
 
-use nano_core::image::Image;
-use nano_core::{Error, Model, ops};
+use nano_core::image::{Image, MOST_ALIVE, WriteError, write};
+use nano_core::{CheckedImage, Error, Model, ops};
 
 use crate::builder::{Aligned, Builder, SCALE, Window, conv_net, head_net, place, two_by_two};
 
@@ -25,24 +25,22 @@ fn value_word(image: &Aligned, id: usize, offset: usize) -> usize {
     image.word(place::VALUES) as usize + id * place::VALUE_LENGTH + offset
 }
 
-/// Offset of the node record of index `node`: its operator (u16), variant (u16), output (u16) and counts (u8, u8).
+/// Offset of the node record of index `node`: its operator (u16), variant (u16) and counts (u8, u8, u16).
 fn node_word(image: &Aligned, node: usize) -> usize {
     let start = image.word(place::NODES) as usize;
     // In `chain` all records are equally long.
-    start + node * (image.word(place::NODES + 4) as usize / image.word(place::NODE_COUNT) as usize)
+    start + node * (image.word(place::NODES + 4) as usize / 3)
 }
-/// Bytes of a node record before its input ids.
-const NODE_HEADER: usize = 20;
 
 #[test]
 fn an_image_of_another_version_names_both() {
     let mut image = chain().image();
-    image.bytes_mut()[place::VERSION] = 3;
+    image.bytes_mut()[place::VERSION] = 2;
     image.reseal();
-    assert_eq!(refused(&image), Error::Version { found: 3, expected: 2 });
+    assert_eq!(refused(&image), Error::Version { found: 2, expected: 3 });
     assert_eq!(
         refused(&image).to_string(),
-        "the image has format version 3, this build reads 2: export the model again"
+        "the image has format version 2, this build reads 3: export the model again"
     );
 }
 
@@ -95,7 +93,7 @@ fn two_graph_inputs_in_one_place_are_refused() {
 #[test]
 fn scratch_memory_over_the_input_or_the_output_is_refused() {
     let image = head_net().image();
-    let offsets = image.word(place::NODES) as usize + 12;
+    let offsets = image.word(place::NODES) as usize + place::NODE_SCRATCH;
     for id in [0, 1] {
         let mut image = image.clone();
         image.patch(place::ARENA_LENGTH, 1 << 12);
@@ -118,7 +116,7 @@ fn a_value_outside_the_arena_is_refused() {
 #[test]
 fn reading_before_writing_is_refused() {
     let mut image = chain().image();
-    let input_of_first = node_word(&image, 0) + NODE_HEADER;
+    let input_of_first = node_word(&image, 0) + place::NODE_HEADER;
     image.patch(input_of_first, 3);
     assert_eq!(refused(&image), Error::Order { node: 0, value: 3 });
     // Not even what the node writes itself.
@@ -127,30 +125,77 @@ fn reading_before_writing_is_refused() {
 }
 
 #[test]
-fn writing_twice_and_writing_an_input_are_refused() {
-    for (output, node) in [(1, 1), (0, 1)] {
-        let mut image = chain().image();
-        let word = node_word(&image, 1) + 4;
-        let counts = image.word(word) & 0xffff_0000;
-        image.patch(word, counts | output);
-        assert_eq!(refused(&image), Error::Order { node, value: output as usize });
+fn reading_after_the_last_use_is_refused() {
+    let image = two_by_two().image();
+    // Value 4, the sum, is read by nodes 3 and 5; value 7 is an output; there are 6 nodes.
+    for (id, last_use, node) in [(4, 4, 5), (4, 0, 3), (7, 5, 6), (7, 0, 6), (0, u32::MAX, 0)] {
+        let mut image = image.clone();
+        image.patch(value_word(&image, id, place::VALUE_LAST_USE), last_use);
+        let expected = match last_use {
+            u32::MAX => Error::Field { name: "value last use", value: i64::from(u32::MAX) },
+            _ => Error::Lifetime { node, value: id },
+        };
+        assert_eq!(refused(&image), expected, "value {id}, last use {last_use}");
     }
 }
 
 #[test]
-fn an_output_that_no_layer_writes_is_refused() {
-    let mut net = chain();
-    let lost = net.value([1, 1, 8], SCALE, 0);
-    net.output(lost);
-    assert_eq!(refused(&net.image()), Error::Order { node: 3, value: 4 });
+fn a_last_use_that_is_too_late_only_keeps_the_value() {
+    let mut image = two_by_two().image();
+    let place = value_word(&image, 1, place::VALUE_LAST_USE);
+    assert_eq!(image.word(place), 1);
+    // Kept to the end, the input is in the way of what was to take its place.
+    image.patch(place, 6);
+    assert!(matches!(refused(&image), Error::Overlap { value: 1, .. }));
+}
+
+#[test]
+fn as_many_values_as_loading_keeps_account_of_may_be_needed_at_once_and_no_more() {
+    let net = |outputs: usize| {
+        let mut net = Builder::new(0);
+        let input = net.input([1, 1, 8]);
+        for _ in 0..outputs {
+            let id = net.requantize(input, SCALE, 0);
+            net.output(id);
+        }
+        net
+    };
+    // All outputs, and at the last node its input.
+    let image = net(MOST_ALIVE - 1).image();
+    assert!(CheckedImage::new(image.bytes(), ops::ALL).is_ok());
+    let Err(error) = write(&net(MOST_ALIVE).model) else { panic!("too many are alive") };
+    let expected = Error::TooManyAlive { node: MOST_ALIVE - 1, limit: MOST_ALIVE };
+    assert_eq!(error, WriteError::Layer(expected));
+    assert_eq!(
+        error.to_string(),
+        "at layer 127, counted from 0, more than 128 intermediate results are needed at the same time: use results soon after they \
+         are made (long skip connections keep them), or give the model fewer inputs and outputs"
+    );
+    // An image of another writer: a chain, in which everything is kept to the end and has a place of its own.
+    let mut net = Builder::new(0);
+    let mut id = net.input([1, 1, 8]);
+    for _ in 0..MOST_ALIVE {
+        id = net.requantize(id, SCALE, 0);
+    }
+    net.output(id);
+    let mut image = net.image();
+    image.patch(place::ARENA_LENGTH, 8 * (MOST_ALIVE as u32 + 1));
+    for id in 0..=MOST_ALIVE {
+        image.patch(value_word(&image, id, place::VALUE_LAST_USE), MOST_ALIVE as u32);
+        image.patch(value_word(&image, id, place::VALUE_OFFSET), 8 * id as u32);
+    }
+    assert_eq!(refused(&image), expected);
 }
 
 #[test]
 fn ids_beyond_the_values_are_refused() {
     let image = chain().image();
     for (word, error) in [
-        (node_word(&image, 1) + NODE_HEADER, Error::Field { name: "node count", value: 3 }),
-        (image.word(place::INTERFACE) as usize, Error::Field { name: "interface value id", value: 4 }),
+        (
+            node_word(&image, 1) + place::NODE_HEADER,
+            Error::Field { name: "node section (too short, or a value id is too large: node)", value: 1 },
+        ),
+        (image.word(place::OUTPUTS) as usize, Error::Field { name: "output value id", value: 4 }),
     ] {
         let mut image = image.clone();
         image.patch(word, 4);
@@ -172,7 +217,6 @@ fn values_have_a_size_a_scale_and_a_zero_point() {
         (12, negative, field("value scale (bits)", negative)),
         (12, 0, field("value scale (bits)", 0)),
         (16, 128, field("value zero point", 128)),
-        (20, 1, field("value location", 1)),
     ] {
         let mut image = chain().image();
         let place = value_word(&image, 1, offset);
@@ -183,7 +227,15 @@ fn values_have_a_size_a_scale_and_a_zero_point() {
 
 #[test]
 fn sections_lie_inside_the_image() {
-    for section in [place::VALUES, place::NODES, place::INTERFACE, place::HEAD, place::METADATA, place::CONSTANTS] {
+    for section in [
+        place::VALUES,
+        place::NODES,
+        place::OUTPUTS,
+        place::HEAD,
+        place::METADATA,
+        place::LABEL_ORDER,
+        place::CONSTANTS,
+    ] {
         let image = head_net().image();
         let given = image.bytes().len();
         for (offset, length) in [(given as u32, 4), (u32::MAX, 4), (80, u32::MAX), (u32::MAX, u32::MAX)] {
@@ -205,18 +257,103 @@ fn a_variant_that_this_build_lacks_is_refused() {
     assert_eq!(refused(&image), Error::UnknownVariant { operator: "conv2d", variant: 9 });
 }
 
+/// Puts bytes into the metadata of a chain, from `offset` on.
+fn with_metadata(name: &str, labels: &[&str], offset: usize, bytes: &[u8]) -> Error {
+    let mut net = chain();
+    net.model.name = name.into();
+    net.model.labels = labels.iter().map(|&label| label.into()).collect();
+    let mut image = net.image();
+    let place = image.word(place::METADATA) as usize + offset;
+    image.bytes_mut()[place..place + bytes.len()].copy_from_slice(bytes);
+    image.reseal();
+    refused(&image)
+}
+
 #[test]
 fn a_name_longer_than_a_device_sends_is_refused() {
-    let mut net = chain();
-    net.model.name = "n".repeat(60);
-    let mut image = net.image();
-    let metadata = image.word(place::METADATA) as usize;
     // The line break between name and label gone, the name has 60 + 9 bytes.
-    let line = b"name=".len() + 60;
-    assert_eq!(image.bytes()[metadata + line], b'\n');
-    image.bytes_mut()[metadata + line] = b' ';
-    image.reseal();
-    assert_eq!(refused(&image), Error::Field { name: "name length", value: 70 });
+    let error = with_metadata(&"n".repeat(60), &["yes"], b"name=".len() + 60, b" ");
+    assert_eq!(error, Error::Field { name: "metadata line (not the model's name)", value: 0 });
+}
+
+#[test]
+fn names_and_labels_that_no_writer_would_write_are_refused() {
+    let name = Error::Field { name: "metadata line (not the model's name)", value: 0 };
+    let label = |line| Error::Field { name: "metadata line (not the name of a class)", value: line };
+    let order = |offset| Error::Field { name: "label order (two alike, or not sorted, at)", value: offset };
+    // "name=x\nlabel=aa\nlabel=ab\n"
+    let labels = ["aa", "ab"];
+    for (offset, bytes, error) in [
+        (0, &b"n4me"[..], name),
+        (5, b"\r", name),
+        (5, b"\0", name),
+        (7, b"lapel", label(1)),
+        (13, b"\0a", label(1)),
+        (13, b"a\n", label(2)),
+        (13, b"\na", label(1)),
+        // One label of both lines, and an order of two.
+        (15, b" ", Error::Field { name: "label order length", value: 2 }),
+        (24, b"b", label(2)),
+        (13, b"ab", order(22)),
+        (13, b"ac", order(22)),
+    ] {
+        assert_eq!(with_metadata("x", &labels, offset, bytes), error, "{offset} {bytes:?}");
+    }
+    // Longer than 64 bytes: two labels of 30 made one.
+    let error = with_metadata("x", &[&"a".repeat(30), &"b".repeat(30)], 43, b" ");
+    assert_eq!(error, label(1));
+    assert_eq!(with_metadata("x", &["é"], 13, b"\xff"), Error::Field { name: "metadata (not UTF-8 at)", value: 13 });
+}
+
+#[test]
+fn the_order_of_the_labels_holds_each_once() {
+    let mut net = chain();
+    net.model.labels = ["b", "a", "c"].map(String::from).into();
+    let image = net.image();
+    let order = image.word(place::LABEL_ORDER) as usize;
+    let offsets = [0, 1, 2].map(|index| image.word(order + 4 * index));
+    assert!(offsets[1] < offsets[0] && offsets[0] < offsets[2], "sorted: {offsets:?}");
+    // Twice, swapped, in the middle of a label, at the name, outside.
+    for (index, offset) in [(1, offsets[0]), (0, offsets[2]), (2, offsets[2] - 1), (0, 5), (2, 1 << 20), (2, u32::MAX)]
+    {
+        let mut image = image.clone();
+        image.patch(order + 4 * index, offset);
+        assert!(matches!(refused(&image), Error::Field { name: "label order (two alike, or not sorted, at)", .. }));
+    }
+    for length in [8, 0] {
+        let mut image = image.clone();
+        image.patch(place::LABEL_ORDER + 4, length);
+        assert_eq!(refused(&image), Error::Field { name: "label order length", value: i64::from(length / 4) });
+    }
+}
+
+#[test]
+fn more_labels_than_classes_are_refused() {
+    let mut net = chain();
+    net.model.labels = (0..8).map(|class| class.to_string()).collect();
+    let mut image = net.image();
+    // The output has 8 elements; those of one with 7 have no eighth class.
+    let output = value_word(&image, 3, 8);
+    let expected = Error::Full { name: "names of classes", capacity: 7 };
+    image.patch(output, 7);
+    assert_eq!(refused(&image), expected);
+}
+
+#[test]
+fn heads_that_no_trainer_has_are_refused_at_load() {
+    let image = head_net().image();
+    let record = image.word(place::HEAD) as usize;
+    for (offset, word, error) in [
+        (0, 99, Error::Field { name: "head trainer", value: 99 }),
+        (4, 0, Error::Field { name: "head classes", value: 0 }),
+        (4, 1 << 20, Error::Field { name: "head classes", value: 1 << 20 }),
+        (8, 7, Error::Field { name: "head features", value: 7 }),
+        (4, 1, Error::Full { name: "names of classes", capacity: 1 }),
+    ] {
+        let mut image = image.clone();
+        image.patch(record + offset, word);
+        assert_eq!(refused(&image), error);
+    }
 }
 
 #[test]
@@ -237,8 +374,22 @@ fn windows_that_a_32_bit_address_cannot_span_are_refused() {
 #[test]
 fn the_view_alone_refuses_what_needs_no_operator() {
     let mut image = chain().image();
-    image.patch(place::NODE_COUNT, 2);
-    assert!(matches!(Image::new(image.bytes()), Err(Error::Field { name: "node section length", .. })));
-    image.patch(place::NODE_COUNT, 4);
-    assert!(matches!(Image::new(image.bytes()), Err(Error::Field { name: "node count", value: 4 })));
+    let nodes = image.word(place::NODES + 4);
+    image.patch(place::NODES + 4, nodes - 4);
+    let name = "node section (too short, or a value id is too large: node)";
+    assert_eq!(Image::new(image.bytes()).err(), Some(Error::Field { name, value: 2 }));
+    // The head section is empty, so that there is room after the nodes.
+    image.patch(place::NODES + 4, nodes + 4);
+    assert_eq!(
+        Image::new(image.bytes()).err(),
+        Some(Error::Field { name: "node section length", value: i64::from(nodes + 4) })
+    );
+    for (count, error) in [(0, "number of inputs"), (5, "number of inputs")] {
+        let mut image = chain().image();
+        image.patch(place::INPUT_COUNT, count);
+        assert_eq!(Image::new(image.bytes()).err(), Some(Error::Field { name: error, value: i64::from(count) }));
+    }
+    let mut image = chain().image();
+    image.patch(place::OUTPUTS + 4, 0);
+    assert_eq!(Image::new(image.bytes()).err(), Some(Error::Field { name: "number of outputs", value: 0 }));
 }

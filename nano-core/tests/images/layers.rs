@@ -24,8 +24,9 @@ fn net(zero_point: i32, learning_rate: f64, loss: Loss) -> Result<Aligned, Write
     let outputs = if loss == Loss::Squared { 1 } else { 3 };
     let layers = vec![layer(2, 3, 40, Some(0.0)), layer(1, 80, 30, None), layer(1, 30, outputs, None)];
     let mut net = head_net();
-    for value in &mut net.model.values {
-        value.zero_point = zero_point;
+    net.model.labels.truncate(outputs);
+    for id in 0..net.model.inputs.len() + net.model.layers.len() {
+        net.value(id).zero_point = zero_point;
     }
     net.model.head = Some(HeadDescription::Layers(LayersDescription { layers, descent: descent(learning_rate, loss) }));
     write(&net.model).map(|bytes| Aligned::new(&bytes))

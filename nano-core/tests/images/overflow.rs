@@ -45,7 +45,7 @@ impl Setting {
         let mut net = Builder::new(7);
         let input = net.input([1, 1, self.features]);
         let output = net.table(input);
-        net.model.values[output].zero_point = self.zero_point;
+        net.value(output).zero_point = self.zero_point;
         net.output(output);
         net.model.labels = vec![];
         let mut head = net.sgd(self.classes);

@@ -13,21 +13,20 @@ struct Record {
 }
 
 const VARIANT: usize = 2;
-const INPUT_COUNT: usize = 6;
-const CONSTANT_COUNT: usize = 8;
-const SCRATCH_LENGTH: usize = 16;
-const HEADER: usize = 20;
+const INPUT_COUNT: usize = 4;
+const CONSTANT_COUNT: usize = 6;
+const SCRATCH_LENGTH: usize = place::NODE_SCRATCH + 4;
 
 fn record(image: &Aligned, node: usize) -> Record {
     let mut start = image.word(place::NODES) as usize;
     for index in 0.. {
         let [inputs, attribute_count] = [0, 1].map(|byte| usize::from(image.bytes()[start + INPUT_COUNT + byte]));
-        let attributes = start + HEADER + 4 * inputs;
+        let attributes = start + place::NODE_HEADER + 4 * inputs;
         let constants = attributes + 4 * attribute_count;
         if index == node {
             return Record { start, attributes, constants };
         }
-        start = constants + 8 * image.word(start + CONSTANT_COUNT) as usize;
+        start = constants + 8 * usize::from(image.bytes()[start + CONSTANT_COUNT]);
     }
     unreachable!("the loop ends at the node")
 }
@@ -122,11 +121,12 @@ fn every_attribute_has_its_range() {
 #[test]
 fn a_window_larger_than_the_padded_input_is_refused() {
     for operator in ["conv2d", "depthwise_conv2d", "max_pool2d", "average_pool2d"] {
-        let net = model_with(operator);
+        let mut net = model_with(operator);
         let mut image = net.image();
         let node = find(&net, operator);
+        let input = net.model.layers[node].inputs[0];
+        let height = net.value(input).shape[0];
         let layer = &net.model.layers[node];
-        let height = net.model.values[layer.inputs[0]].shape[0];
         let padding = layer.attributes["padding_top"] + layer.attributes["padding_bottom"];
         let attributes = record(&image, node).attributes;
         image.patch(attributes, height + padding as u32 + 1);
@@ -257,6 +257,24 @@ fn constants_lie_inside_the_image_and_have_the_right_length() {
             image.patch(constant + word, value);
             let rule = rule(operator, refused(&image));
             assert!(rule == expected || expected.is_empty(), "{operator}: {rule}");
+        }
+    }
+}
+
+#[test]
+fn weights_that_belong_to_no_channel_are_zeros() {
+    // Five output channels: the last three lanes of the second block are to spare.
+    let net = conv_net();
+    for (operator, positions) in [("conv2d", 27), ("depthwise_conv2d", 9)] {
+        for position in [positions, 2 * positions - 1] {
+            for lane in 1..4 {
+                let word = 1 << (8 * lane);
+                assert_eq!(
+                    rule_in(&net, operator, 0, position, word),
+                    "a weight that belongs to no channel is not 0",
+                    "{operator}, position {position}, lane {lane}"
+                );
+            }
         }
     }
 }

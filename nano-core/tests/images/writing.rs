@@ -82,7 +82,7 @@ fn values_without_a_size_a_scale_or_a_zero_point() {
             let input = net.input([1, 1, 8]);
             let output = net.requantize(input, SCALE, 0);
             net.output(output);
-            net.model.values[id] = value;
+            *net.value(id) = value;
             assert_eq!(refused(&net).to_string(), format!("the image's field {message}, which is not allowed"));
         }
     }
@@ -90,16 +90,17 @@ fn values_without_a_size_a_scale_or_a_zero_point() {
 
 #[test]
 fn ids_beyond_the_values() {
-    for change in [
-        |net: &mut Builder| net.model.inputs[0] = 99,
-        |net: &mut Builder| net.model.outputs.push(99),
-        |net: &mut Builder| net.model.layers[1].inputs[0] = 99,
-        |net: &mut Builder| net.model.layers[1].output = 99,
-    ] {
+    for change in
+        [|net: &mut Builder| net.model.outputs.push(99), |net: &mut Builder| net.model.layers[1].inputs[0] = 99]
+    {
         let mut net = conv_net();
         change(&mut net);
         assert_eq!(refused(&net), WriteError::ValueId(99));
     }
+    // What a layer makes itself is not there yet.
+    let mut net = conv_net();
+    net.model.layers[1].inputs[0] = 2;
+    assert_eq!(refused(&net).to_string(), "value 2 is read, and nothing before makes it");
 }
 
 #[test]
@@ -107,7 +108,7 @@ fn nodes_of_no_or_three_inputs() {
     for count in [0, 3] {
         let mut net = conv_net();
         net.model.layers[0].inputs = vec![0; count];
-        assert_eq!(refused(&net), WriteError::ValueId(count));
+        assert_eq!(refused(&net), WriteError::InputCount(count));
     }
     let mut net = conv_net();
     let sum = net.model.layers.iter_mut().find(|layer| layer.operator == "add").unwrap();
@@ -119,15 +120,31 @@ fn nodes_of_no_or_three_inputs() {
 fn names_and_labels_are_lines_and_the_name_a_short_one() {
     let mut net = conv_net();
     net.model.name = "two\nlines".into();
-    assert_eq!(refused(&net), WriteError::LineBreak("two\nlines".into()));
-    net.model.name = "x".repeat(65);
-    assert!(matches!(refused(&net), WriteError::TooLarge(_)));
+    for name in ["two\nlines", "carriage\rreturn", "zero\0", &"x".repeat(65)] {
+        net.model.name = name.into();
+        assert_eq!(refused(&net), WriteError::Name(name.into()));
+    }
     net.model.name = "x".repeat(64);
     assert_eq!(net.image().bytes().len() % 4, 0);
-    for label in ["carriage\rreturn", "yes", "", "zero\0", &"x".repeat(65)] {
+    for label in ["carriage\rreturn", "", "zero\0", &"x".repeat(65)] {
         net.model.labels = vec!["yes".into(), label.into()];
         assert_eq!(refused(&net), WriteError::Label(label.into()));
     }
+    net.model.labels = ["yes", "no", "perhaps", "no"].map(String::from).into();
+    assert_eq!(refused(&net).to_string(), "two classes have the label \"no\"");
+}
+
+#[test]
+fn more_labels_than_classes() {
+    let mut net = conv_net();
+    net.model.labels = (0..11).map(|class| format!("class {class}")).collect();
+    assert_eq!(net.image().bytes().len() % 4, 0);
+    net.model.labels.push("one more".into());
+    assert_eq!(refused(&net).to_string(), "there is room for 11 names of classes, and no more");
+    // With a head its classes count, not the features it learns from.
+    let mut net = head_net();
+    net.model.labels = ["yes", "no", "perhaps", "often"].map(String::from).into();
+    assert_eq!(refused(&net).to_string(), "there is room for 3 names of classes, and no more");
 }
 
 #[test]
@@ -157,8 +174,8 @@ fn scales_whose_ratio_is_out_of_range() {
     assert!(refused(&net).to_string().starts_with("fully_connected: s_x * s_w / s_y is not in [0, 2^30) (found "));
 
     let mut net = Builder::new(0);
-    let input = net.value([1, 1, 2], 1e-9, 0);
-    net.model.inputs.push(input);
+    let input = net.input([1, 1, 2]);
+    net.value(input).scale = 1e-9;
     let output = net.softmax(input);
     net.output(output);
     assert!(refused(&net).to_string().starts_with("softmax: the input's scale is not above 2^-26 (found "));

@@ -19,10 +19,9 @@ pub(crate) fn model(description: &Bound<'_, PyDict>) -> PyResult<ModelDescriptio
     Ok(ModelDescription {
         name: item(description, "name")?.extract()?,
         labels: item(description, "labels")?.extract()?,
-        values: list(description, "values", value)?,
-        inputs: item(description, "inputs")?.extract()?,
-        outputs: item(description, "outputs")?.extract()?,
+        inputs: list(description, "inputs", value)?,
         layers: list(description, "layers", layer)?,
+        outputs: item(description, "outputs")?.extract()?,
         head: if head.is_none() { None } else { Some(self::head(head.cast::<PyDict>()?)?) },
     })
 }
@@ -55,7 +54,7 @@ fn layer(description: &Bound<'_, PyDict>) -> PyResult<LayerDescription> {
     Ok(LayerDescription {
         operator: item(description, "operator")?.extract()?,
         inputs: item(description, "inputs")?.extract()?,
-        output: item(description, "output")?.extract()?,
+        output: value(item(description, "output")?.cast::<PyDict>()?)?,
         attributes: item(description, "attributes")?.extract::<BTreeMap<String, i64>>()?,
         tensors: tensors.collect::<PyResult<_>>()?,
     })

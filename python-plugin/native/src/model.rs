@@ -101,8 +101,7 @@ impl Model {
     /// Ids of the graph's input values.
     #[getter]
     fn inputs(&self) -> Vec<usize> {
-        let image = self.image.image();
-        (0..image.input_count()).map(|index| image.input_id(index)).collect()
+        (0..self.image.image().input_count()).collect()
     }
 
     /// Ids of the graph's output values.
@@ -130,7 +129,8 @@ impl Model {
     /// All layers in order of execution.
     #[getter]
     fn layers<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
-        let layers = self.image.image().nodes().map(|node| {
+        let image = self.image.image();
+        let layers = image.nodes().zip(image.input_count()..).map(|(node, output)| {
             let entry = PyDict::new(py);
             let operator = node.operator(ops::ALL).expect("the image was checked when it was loaded");
             entry.set_item("operator", operator.name)?;
@@ -139,7 +139,7 @@ impl Model {
             entry.set_item("constant_bytes", node.constant_bytes())?;
             entry.set_item("scratch_bytes", node.scratch_length())?;
             entry.set_item("inputs", node.input_ids())?;
-            entry.set_item("output", node.output_id())?;
+            entry.set_item("output", output)?;
             Ok(entry)
         });
         layers.collect()

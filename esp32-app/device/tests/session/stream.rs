@@ -141,7 +141,7 @@ pub fn head_state<C: FnMut() -> u64, F: NorFlash>(session: &mut Session<'_, C, F
 
 /// Inputs of `head_net`, the number decides which.
 pub fn input(number: u64) -> Vec<u8> {
-    let length = head_net().model.values[0].shape.iter().product::<u32>();
+    let length = head_net().value(0).shape.iter().product::<u32>();
     let mut random = fastrand::Rng::with_seed(number);
     (0..length).map(|_| random.u8(..)).collect()
 }

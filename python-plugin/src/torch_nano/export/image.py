@@ -32,14 +32,12 @@ def write_image(model: QuantizedGraph, head: dict[str, Any] | None, name: str, l
         QuantizationError: nano-core refuses a layer; the message says why.
     """
     ids = _value_ids(model)
-    described = [*model.graph.inputs, *(node.output for node in layers(model))]
     description = {
         "name": name,
         "labels": labels,
-        "values": [_value(model, name) for name in described],
-        "inputs": [ids[name] for name in model.graph.inputs],
-        "outputs": [ids[name] for name in model.graph.outputs],
+        "inputs": [_value(model, name) for name in model.graph.inputs],
         "layers": [_layer(model, node, ids) for node in layers(model)],
+        "outputs": [ids[name] for name in model.graph.outputs],
         "head": head,
     }
     try:
@@ -53,7 +51,7 @@ def write_image(model: QuantizedGraph, head: dict[str, Any] | None, name: str, l
 
 
 def _value_ids(model: QuantizedGraph) -> dict[str, int]:
-    """Ids of the values, in order of execution; a reshaped value is the value it was made from."""
+    """Ids of the values: the inputs, then the output of each layer; a reshape has the id of its input."""
     ids = {name: index for index, name in enumerate(model.graph.inputs)}
     count = len(ids)
     for node in model.graph.nodes:
@@ -74,7 +72,7 @@ def _layer(model: QuantizedGraph, node: Node, ids: dict[str, int]) -> dict[str, 
     return {
         "operator": node.operator.name,
         "inputs": [ids[name] for name in node.inputs],
-        "output": ids[node.output],
+        "output": _value(model, node.output),
         "attributes": node.operator.attributes(quantization_of(model.graph, node.output)),
         "tensors": {name: tensor.contiguous().numpy() for name, tensor in model.tensors[node.output].items()},
     }

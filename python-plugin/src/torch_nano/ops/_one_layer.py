@@ -69,21 +69,21 @@ def _model(
         {"shape": device_shape(shape), "scale": quantization.scale, "zero_point": quantization.zero_point}
         for shape, quantization in zip(shapes, quantizations, strict=True)
     ]
-    ids = list(range(len(shapes) - 1))
+    *inputs, output = values
+    ids = list(range(len(inputs)))
     layer = {
         "operator": operator.name,
         "inputs": ids,
-        "output": len(ids),
+        "output": output,
         "attributes": operator.attributes(quantizations[-1]),
         "tensors": {name: np.frombuffer(data, dtype) for name, dtype, data in tensors},
     }
     description = {
         "name": operator.name,
         "labels": [],
-        "values": values,
-        "inputs": ids,
-        "outputs": [len(ids)],
+        "inputs": inputs,
         "layers": [layer],
+        "outputs": [len(ids)],
         "head": None,
     }
     return Model(write_image(description))
