@@ -19,8 +19,8 @@ def mobilenet(width: float = 0.25, classes: int = 2) -> nn.Sequential:
 
     layers = convolution(3, channels(32), 3, 2)
     inputs = channels(32)
-    blocks = [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1)]
-    for outputs, stride in blocks:
+    blocks = [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5]
+    for outputs, stride in [*blocks, (1024, 2), (1024, 1)]:
         layers += convolution(inputs, inputs, 3, stride, groups=inputs)
         layers += convolution(inputs, channels(outputs), 1, 1)
         inputs = channels(outputs)

@@ -17,6 +17,8 @@
 //! Loading takes time in proportion to the image's length: a value's record holds its last use, and sorted labels show that no two are equal.
 //! What it costs memory for has a limit, [`MOST_ALIVE`].
 
+#[cfg(feature = "alloc")]
+mod description;
 mod lifetimes;
 mod metadata;
 #[cfg(feature = "alloc")]
@@ -25,15 +27,17 @@ mod view;
 #[cfg(feature = "alloc")]
 mod writer;
 
+#[cfg(feature = "alloc")]
+pub use description::{
+    HeadDescription, LayerDescription, LayersDescription, ModelDescription, SgdDescription, SumsDescription, Tensor,
+    TrainedLayer, ValueDescription, WriteError,
+};
 pub(crate) use lifetimes::check as check_lifetimes;
 pub use metadata::{LONGEST_NAME, is_label, is_name};
 pub(crate) use view::Cursor;
 pub use view::{Image, Nodes};
 #[cfg(feature = "alloc")]
-pub use writer::{
-    HeadDescription, Layer, LayerDescription, LayersDescription, ModelDescription, Packed, SgdDescription,
-    SumsDescription, Tensor, TrainedLayer, ValueDescription, WriteError, write,
-};
+pub use writer::{Layer, Packed, write};
 
 use core::ops::Range;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};

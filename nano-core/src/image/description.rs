@@ -1,0 +1,228 @@
+//! What the writer is told: a model in plain data, and why it could not be written.
+
+use alloc::collections::BTreeMap;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
+
+use super::LONGEST_NAME;
+use crate::operator::MAX_INPUTS;
+use crate::{Error, train};
+
+/// A constant tensor of a layer, row-major.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Tensor {
+    /// Weights, tables.
+    Int8(Vec<i8>),
+    /// Biases.
+    Int32(Vec<i32>),
+    /// Scales.
+    Float32(Vec<f32>),
+}
+
+/// One int8 tensor of the run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ValueDescription {
+    /// Height, width, channels.
+    pub shape: [u32; 3],
+    /// Real step of one integer.
+    pub scale: f32,
+    /// The integer that stands for 0.0.
+    pub zero_point: i32,
+}
+
+/// One operator of the run.
+#[derive(Clone, Debug)]
+pub struct LayerDescription {
+    /// Name of the operator, one of [`ops::ALL`].
+    pub operator: String,
+    /// Ids of the input values.
+    pub inputs: Vec<usize>,
+    /// The output value.
+    pub output: ValueDescription,
+    /// The operator's attributes by name, all of them.
+    pub attributes: BTreeMap<String, i64>,
+    /// The operator's tensors by name, all of them.
+    pub tensors: BTreeMap<String, Tensor>,
+}
+
+/// A trainable head behind the first output.
+#[derive(Clone, Debug)]
+pub enum HeadDescription {
+    /// Of [`train::SgdHead`].
+    Sgd(SgdDescription),
+    /// Of [`train::LdaHead`].
+    Lda {
+        /// Where it starts.
+        start: SumsDescription,
+        /// lambda over the mean variance when samples are many, above 0 and at most 1.
+        shrinkage: f64,
+    },
+    /// Of [`train::PrototypeHead`].
+    Prototype(SumsDescription),
+    /// Of [`train::LayersHead`].
+    Layers(LayersDescription),
+}
+
+/// The last layers of a network, which learn by stochastic gradient descent.
+#[derive(Clone, Debug)]
+pub struct LayersDescription {
+    /// The layers, in order.
+    pub layers: Vec<TrainedLayer>,
+    /// How they learn.
+    pub descent: train::Descent,
+}
+
+/// One of several trained layers.
+#[derive(Clone, Debug)]
+pub struct TrainedLayer {
+    /// How often the weights apply to one sample: 1, or the pixels of a 1x1 convolution.
+    pub positions: usize,
+    /// Initial weights, outputs * inputs of them, inputs innermost.
+    pub weights: Vec<f32>,
+    /// Initial biases, one for each output.
+    pub biases: Vec<f32>,
+    /// Lower bound of the activation behind the layer, if it has one.
+    pub clamp_low: Option<f32>,
+    /// Upper bound of the activation behind the layer, if it has one.
+    pub clamp_high: Option<f32>,
+    /// The least and the greatest output that were seen; of no meaning for the last layer.
+    pub range: (f32, f32),
+}
+
+/// A linear layer that learns by stochastic gradient descent.
+#[derive(Clone, Debug)]
+pub struct SgdDescription {
+    /// Initial weights, [classes, features].
+    pub weights: Vec<f32>,
+    /// Initial biases, one for each class.
+    pub biases: Vec<f32>,
+    /// How it learns.
+    pub descent: train::Descent,
+}
+
+/// A head of sums over samples, which begins with none.
+#[derive(Clone, Debug)]
+pub struct SumsDescription {
+    /// Number of classes at the start.
+    pub classes: usize,
+    /// The most classes it can have.
+    pub capacity: usize,
+}
+
+/// A whole model, as the exporter describes it.
+///
+/// The ids of its values are those of the image: the inputs from 0 on, then the output of each layer in order.
+#[derive(Clone, Debug)]
+pub struct ModelDescription {
+    /// Name of the model ([`is_name`](super::is_name)).
+    pub name: String,
+    /// Names of the classes, all different ([`is_label`](super::is_label)); not more than the model has classes, may be empty.
+    pub labels: Vec<String>,
+    /// The graph's inputs.
+    pub inputs: Vec<ValueDescription>,
+    /// All layers, in order of execution.
+    pub layers: Vec<LayerDescription>,
+    /// Ids of the graph's outputs.
+    pub outputs: Vec<usize>,
+    /// The trainable head, if any.
+    pub head: Option<HeadDescription>,
+}
+
+/// Why a model could not be written.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq)]
+pub enum WriteError {
+    /// No operator has this name.
+    UnknownOperator(String),
+    /// A layer's attribute is missing, unknown or not an int32.
+    Attribute {
+        /// The operator.
+        operator: String,
+        /// The attribute.
+        name: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A layer's tensor is missing, of another type or length.
+    Tensor {
+        /// The operator.
+        operator: String,
+        /// The tensor.
+        name: String,
+        /// Type and length needed.
+        needed: String,
+    },
+    /// A rule of the operator is broken.
+    Refused {
+        /// The operator.
+        operator: String,
+        /// The rule.
+        rule: &'static str,
+        /// The offending number.
+        value: f64,
+    },
+    /// A setting of the head that its trainer, or the layer, does not allow.
+    Setting {
+        /// Which.
+        name: &'static str,
+        /// What it is.
+        given: String,
+        /// What it can be.
+        expected: String,
+    },
+    /// A layer or the graph reads a value that is not there, or not yet.
+    ValueId(usize),
+    /// A layer has no inputs, or more than any operator takes.
+    InputCount(usize),
+    /// A name that a model cannot have ([`is_name`](super::is_name)).
+    Name(String),
+    /// A name that a class cannot have ([`is_label`](super::is_label)).
+    Label(String),
+    /// A name that two classes have.
+    SameLabel(String),
+    /// A value, attribute or shape breaks a rule of the format or of the operator.
+    Layer(Error),
+    /// The image would exceed 2^31 bytes or another limit of the format.
+    TooLarge(&'static str),
+}
+
+impl WriteError {
+    /// A setting of the head that cannot be.
+    pub(crate) fn setting(name: &'static str, given: impl fmt::Display, expected: impl fmt::Display) -> Self {
+        WriteError::Setting { name, given: given.to_string(), expected: expected.to_string() }
+    }
+}
+
+impl fmt::Display for WriteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WriteError::UnknownOperator(name) => write!(f, "there is no operator {name:?}"),
+            WriteError::Attribute { operator, name, problem } => write!(f, "{operator}: attribute {name} {problem}"),
+            WriteError::Tensor { operator, name, needed } => write!(f, "{operator}: tensor {name} must be {needed}"),
+            WriteError::Refused { operator, rule, value } => write!(f, "{operator}: {rule} (found {value})"),
+            WriteError::Setting { name, given, expected } => write!(f, "{name} is {given}; expected {expected}"),
+            WriteError::ValueId(id) => write!(f, "value {id} is read, and nothing before makes it"),
+            WriteError::InputCount(count) => write!(f, "a layer has {count} inputs; expected 1 to {MAX_INPUTS}"),
+            WriteError::Name(text) => write!(
+                f,
+                "the name {text:?} is too long, or holds a line break or a zero; expected at most {LONGEST_NAME} bytes on one line"
+            ),
+            WriteError::Label(text) => write!(
+                f,
+                "the label {text:?} is empty or too long, or holds a line break or a zero; expected 1 to {LONGEST_NAME} bytes on one line"
+            ),
+            WriteError::SameLabel(text) => write!(f, "two classes have the label {text:?}"),
+            WriteError::Layer(error) => error.fmt(f),
+            WriteError::TooLarge(what) => write!(f, "too large for the format: {what}"),
+        }
+    }
+}
+
+impl core::error::Error for WriteError {}
+
+impl From<Error> for WriteError {
+    fn from(error: Error) -> Self {
+        WriteError::Layer(error)
+    }
+}
