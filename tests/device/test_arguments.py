@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch_nano as tn
+from files_at_risk import small_files
 from images import with_head
 from torch_nano import (
     BoardError,
@@ -215,11 +216,15 @@ def test_files_for_a_flash(tmp_path: Path) -> None:
 
 def test_a_flash_file_that_cannot_be_written_is_no_lost_connection(tmp_path: Path) -> None:
     flash = tmp_path / "flash"
-    # What is written first is there already, and is a folder.
-    (tmp_path / "flash.new").mkdir()
-    with pytest.raises(DeviceError, match=r"the flash file .*flash cannot be written") as caught:
-        Device("sim", nano=IMAGE, flash=flash).save()
-    assert type(caught.value) is DeviceError
+    with Device("sim", nano=IMAGE, flash=flash) as device:
+        blank = flash.read_bytes()
+        told = pytest.raises(DeviceError, match=r"the flash file .*flash cannot be written")
+        with small_files(60_000), told as caught:
+            device.save()
+        assert type(caught.value) is DeviceError
+        assert flash.read_bytes() == blank and list(tmp_path.iterdir()) == [flash]
+        assert device.save() == 1, "asked again, it is executed once"
+        assert flash.read_bytes() != blank
 
 
 def test_the_head_of_another_model_is_refused() -> None:

@@ -15,8 +15,9 @@ from . import _native
 from .arguments import check_tensor, shown
 from .errors import FileFormatError, HeadError, InputError
 from .export import rust_module
-from .export.file import SavedModel, pack, unpack, write_file
+from .export.file import SavedModel, pack, unpack
 from .export.image import layers
+from .files.writing import write_file
 from .heads import Head, LayersHead, head_of
 from .ops.layout import from_device, to_device
 from .ops.operator import Quantization, Shape
@@ -262,11 +263,16 @@ class NanoModule(nn.Module):
 
         Raises:
             ExportError: a file of that name is there that no export wrote.
+            OSError: they cannot be written; export again.
         """
         rust_module.export(Path(folder), self._image, self.head)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the model, the present state of its head included, to one file for :func:`load`."""
+        """Writes the model, the present state of its head included, to one file for :func:`load`.
+
+        Raises:
+            OSError: it cannot be written; what the file held before, it still holds.
+        """
         write_file(Path(path), pack(self._saved()))
 
     def _saved(self) -> SavedModel:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .. import _native
 from ..errors import FileFormatError, HeadError
+from ..files.writing import write_new
 
 _NAME = b"torch-nano head "
 _FIRST_LINE = _NAME + b"1\n"
@@ -28,12 +29,11 @@ def save_head(path: str | Path, model_id: int, state: bytes) -> None:
 
     Raises:
         FileExistsError: a file is there.
-        OSError: it cannot be written.
+        OSError: it cannot be written; no file is left.
     """
     identity = model_id.to_bytes(4, "little")
     checksum = _native.crc32(identity + state).to_bytes(4, "little")
-    with Path(path).open("xb") as file:
-        file.write(_FIRST_LINE + identity + checksum + state)
+    write_new(Path(path), _FIRST_LINE + identity + checksum + state)
 
 
 def load_head(path: str | Path, model_id: int) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -10,6 +9,7 @@ from typing import Any, Self
 from .. import _native
 from ..arguments import shown
 from ..errors import InputError
+from ..files.writing import AppendedFile
 from .arguments import integer
 from .arguments import path as path_of
 from .client import Device
@@ -49,12 +49,11 @@ class Recording:
         start = Start(info.model_id, info.name, info.ring_capacity, device.head_state())
         file = path_of("path", path)
         try:
-            self._file = file.open("x", encoding="utf-8")
+            self._file = AppendedFile(file, start_line(start).encode())
         except FileExistsError as error:
             raise RecordError(f"{file} is there already; a record is never overwritten") from error
         except OSError as error:
             raise RecordError(f"{file} cannot be made: {error.strerror}") from error
-        self._write(start_line(start))
         device.observers.append(self)
 
     @property
@@ -132,9 +131,7 @@ class Recording:
         self.close()
 
     def _write(self, line: str) -> None:
-        self._file.write(line)
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        self._file.append(line.encode())
 
 
 def record(device: Device, path: str | Path, *, check_every: int = 1) -> Recording:

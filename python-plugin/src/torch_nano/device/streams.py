@@ -10,6 +10,7 @@ import serial
 
 from .. import _native
 from ..errors import InputError
+from ..files.writing import write_file
 from .arguments import image_of, integer, path
 from .errors import ConnectionFailed, ConnectionLost, DeviceError
 
@@ -194,11 +195,8 @@ class SimulatedBoard:
                     f"the flash file {self._file} is no longer what this device left there: another device "
                     "uses it. Give each its own"
                 )
-            # A flash that is half written is none.
-            new = self._file.with_name(f"{self._file.name}.new")
             try:
-                new.write_bytes(flash)
-                new.replace(self._file)
+                write_file(self._file, flash)
             except OSError as error:
                 # No OSError: the connection still is.
                 raise DeviceError(

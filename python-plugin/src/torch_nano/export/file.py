@@ -9,9 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,16 +35,6 @@ class SavedModel:
     graph: QuantizedGraph
     #: Module path of the trainable head and its present state; None without one.
     head: tuple[str, bytes] | None
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Writes a file as a whole: it holds the old or the new content, whatever happens in between."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def pack(model: SavedModel) -> bytes:

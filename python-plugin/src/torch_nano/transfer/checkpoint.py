@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ..errors import CheckpointError, FileFormatError
-from ..export.file import write_file
+from ..files.writing import write_file
 from . import random_state
 from .freeze import frozen, set_frozen
 from .history import History
