@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
 import socket
 import struct
 import subprocess
 import tempfile
+import threading
 import weakref
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Self
 
+from ..files.writing import write_new
 from .arguments import bytes_of, path, seconds
 from .errors import ConnectionFailed, ConnectionLost, DeviceTimeout
+from .lifetime import start
 
 _QEMU = "qemu-system-riscv32"
 _ELF = Path(__file__).with_name("virt-rv32imc.elf")
@@ -51,7 +56,8 @@ class BoardTimeout(BoardError, DeviceTimeout):
 
 
 class QemuBoard:
-    """An emulated rv32imc board that runs from construction to `close`; a context manager.
+    """An emulated rv32imc board that runs from construction to `close`, at most as long as this process; a
+    context manager.
 
     Args:
         image: what its flash holds, at most 16 MiB.
@@ -61,7 +67,8 @@ class QemuBoard:
 
     Raises:
         InputError: the image is no bytes, or the time-out no time.
-        BoardError: QEMU or the board's program is missing, the image is too large, or the file is no flash.
+        BoardError: QEMU or the board's program is missing, or cannot be started; the image is too large; the
+            file is no flash.
         BoardStopped, BoardTimeout: the board does not start.
 
     The board's instruction counter is exact: the same input gives the same counts on every run.
@@ -75,6 +82,7 @@ class QemuBoard:
     def __init__(self, image: bytes, *, flash: str | Path | None = None, timeout: float = 60.0) -> None:
         image, self.timeout = bytes_of(image), seconds("timeout", timeout)
         self._kept_output = bytearray()
+        self._owner, self._closed = os.getpid(), False
         qemu = shutil.which(_QEMU)
         if qemu is None:
             raise BoardError(f"{_QEMU} is missing. On Debian or Ubuntu: apt-get install qemu-system-misc")
@@ -89,30 +97,21 @@ class QemuBoard:
             image_file.write(image)
             image_file.flush()
             files = (board_socket.fileno(), image_file.fileno(), bank.fileno())
-            self._process = subprocess.Popen(
-                [
-                    *(qemu, "-machine", "virt", "-bios", "none", "-nodefaults", "-display", "none"),
-                    *("-cpu", "rv32,h=false,a=false,f=false,d=false,v=false,s=false,u=false"),
-                    # One instruction per nanosecond of virtual time: makes the instruction counter exact.
-                    *("-icount", "shift=0"),
-                    *("-m", f"{(image_start + image_room - _MEMORY_START) >> 20}M"),
-                    *("-device", "virtio-serial-device,bus=virtio-mmio-bus.0"),
-                    *("-chardev", f"socket,id=stream,fd={files[0]}"),
-                    *("-device", "virtserialport,nr=1,chardev=stream"),
-                    # Panics and traps: kept apart from the stream.
-                    *("-chardev", "stdio,id=text,signal=off", "-serial", "chardev:text"),
-                    *("-drive", f"if=pflash,unit=1,format=raw,file=/dev/fd/{files[2]}"),
-                    # Not as `-kernel`, which QEMU leaves out where there is a second flash bank.
-                    *("-device", f"loader,file={_escaped(_ELF)}"),
-                    *("-device", f"loader,file=/dev/fd/{files[1]},addr={image_start:#x},force-raw=on"),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=self._messages,
-                stderr=self._messages,
-                pass_fds=files,
-            )
+            memory = (image_start + image_room - _MEMORY_START) >> 20
+            try:
+                self._process = start(
+                    [qemu, *_options(files, image_start, memory)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=self._messages,
+                    stderr=self._messages,
+                    pass_fds=files,
+                )
+            except OSError as error:
+                raise BoardError(f"{qemu} cannot be started: {error}") from error
+        #: Held while the socket is used; :meth:`close` interrupts who holds it.
+        self._lock = threading.RLock()
         # Also called when the object is collected and when Python ends: no emulator outlives its owner.
-        self._stop = weakref.finalize(self, _stop, self._process, self._socket, self._messages)
+        self._stop = weakref.finalize(self, _stop, self._owner, self._process, self._socket, self._messages)
 
     def read(self, size: int) -> bytes:
         """Waits for output; returns what there is, 1 to `size` bytes.
@@ -120,20 +119,22 @@ class QemuBoard:
         Raises:
             BoardTimeout: nothing came within `timeout` seconds.
             BoardStopped: the board has ended and everything it sent has been read.
-            BoardError: the board was closed.
+            BoardError: the board was closed, or belongs to another process.
         """
-        self._require_open()
-        self._socket.settimeout(self.timeout)
-        try:
-            received = self._socket.recv(size)
-        except TimeoutError:
-            raise BoardTimeout("send anything", self.timeout, self.last_output) from None
-        except ConnectionResetError:
-            received = b""
-        if not received:
-            raise self._stopped()
-        self._keep(received)
-        return received
+        self._require_owner()
+        with self._lock:
+            self._require_open()
+            self._socket.settimeout(self.timeout)
+            try:
+                received = self._socket.recv(size)
+            except TimeoutError:
+                raise BoardTimeout("send anything", self.timeout, self.last_output) from None
+            except ConnectionResetError:
+                received = b""
+            if not received:
+                raise self._stopped()
+            self._keep(received)
+            return received
 
     def write(self, data: bytes) -> None:
         """Sends all of `data`.
@@ -143,16 +144,18 @@ class QemuBoard:
         Raises:
             BoardTimeout: the board did not take them within `timeout` seconds.
             BoardStopped: the board has ended.
-            BoardError: the board was closed.
+            BoardError: the board was closed, or belongs to another process.
         """
-        self._require_open()
-        self._socket.settimeout(self.timeout)
-        try:
-            self._socket.sendall(data)
-        except TimeoutError:
-            raise BoardTimeout("take what was written", self.timeout, self.last_output) from None
-        except (BrokenPipeError, ConnectionResetError):
-            raise self._stopped() from None
+        self._require_owner()
+        with self._lock:
+            self._require_open()
+            self._socket.settimeout(self.timeout)
+            try:
+                self._socket.sendall(data)
+            except TimeoutError:
+                raise BoardTimeout("take what was written", self.timeout, self.last_output) from None
+            except (BrokenPipeError, ConnectionResetError):
+                raise self._stopped() from None
 
     @property
     def last_output(self) -> str:
@@ -160,8 +163,18 @@ class QemuBoard:
         return self._kept_output.decode("ascii", "backslashreplace")
 
     def close(self) -> None:
-        """Switches the board off. Closing it twice is no error."""
-        self._stop()
+        """Switches the board off; a `read` or `write` that another thread waits in is a BoardError. Closing
+        it twice is no error.
+        """
+        self._closed = True
+        if os.getpid() != self._owner:
+            self._stop()
+            return
+        self._process.kill()
+        with suppress(OSError):  # closed, or the other end has gone
+            self._socket.shutdown(socket.SHUT_RDWR)
+        with self._lock:
+            self._stop()
 
     def __enter__(self) -> Self:
         return self
@@ -169,16 +182,23 @@ class QemuBoard:
     def __exit__(self, *error: object) -> None:
         self.close()
 
+    def _require_owner(self) -> None:
+        if os.getpid() != self._owner:
+            raise BoardError(
+                f"the board belongs to process {self._owner}, from which this one was forked: start one here"
+            )
+
     def _require_open(self) -> None:
-        if not self._stop.alive:
+        if self._closed:
             raise BoardError("the board was closed")
 
     def _keep(self, received: bytes) -> None:
         self._kept_output += received
         del self._kept_output[:-_KEPT_OUTPUT]
 
-    def _stopped(self) -> BoardStopped:
+    def _stopped(self) -> BoardError:
         """The error for a board whose stream has ended: reaps it, with what it and QEMU said last."""
+        self._require_open()
         self._socket.settimeout(self.timeout)
         try:
             while received := self._socket.recv(65536):
@@ -192,9 +212,32 @@ class QemuBoard:
         return BoardStopped(exit_status, self.last_output)
 
 
-def _stop(process: subprocess.Popen[bytes], stream: socket.socket, messages: IO[bytes]) -> None:
-    process.kill()
-    process.wait()
+def _options(files: tuple[int, int, int], image_start: int, memory: int) -> list[str]:
+    """QEMU's options, for descriptors of the stream, the image and the flash, and `memory` in MiB."""
+    stream, image, flash = files
+    return [
+        *("-machine", "virt", "-bios", "none", "-nodefaults", "-display", "none"),
+        *("-cpu", "rv32,h=false,a=false,f=false,d=false,v=false,s=false,u=false"),
+        # One instruction per nanosecond of virtual time: makes the instruction counter exact.
+        *("-icount", "shift=0"),
+        *("-m", f"{memory}M"),
+        *("-device", "virtio-serial-device,bus=virtio-mmio-bus.0"),
+        *("-chardev", f"socket,id=stream,fd={stream}"),
+        *("-device", "virtserialport,nr=1,chardev=stream"),
+        # Panics and traps: kept apart from the stream.
+        *("-chardev", "stdio,id=text,signal=off", "-serial", "chardev:text"),
+        *("-drive", f"if=pflash,unit=1,format=raw,file=/dev/fd/{flash}"),
+        # Not as `-kernel`, which QEMU leaves out where there is a second flash bank.
+        *("-device", f"loader,file={_escaped(_ELF)}"),
+        *("-device", f"loader,file=/dev/fd/{image},addr={image_start:#x},force-raw=on"),
+    ]
+
+
+def _stop(owner: int, process: subprocess.Popen[bytes], stream: socket.socket, messages: IO[bytes]) -> None:
+    # A forked process has copies of the descriptors, and no board.
+    if os.getpid() == owner:
+        process.kill()
+        process.wait()
     stream.close()
     messages.close()
 
@@ -212,8 +255,8 @@ def _bank(file: Path) -> IO[bytes]:
     """The file for that bank, open, and locked for as long as a process has it open."""
     try:
         if not file.exists():
-            with file.open("xb") as new:
-                new.write(b"\xff" * _FLASH_LENGTH)  # erased
+            with suppress(FileExistsError):  # another board has just made it
+                write_new(file, b"\xff" * _FLASH_LENGTH)  # erased
         bank = file.open("r+b")
     except OSError as error:
         raise BoardError(f"the flash file {file} cannot be opened or made: {error.strerror}") from error
