@@ -19,6 +19,7 @@ from .fitting import FitResult
 from .progress import Progress
 from .samples import Input, Label, Samples
 from .streams import Stream
+from .turns import whole
 
 __all__ = ["Device", "DeviceError", "DeviceInfo", "Observer", "Prediction", "Stream"]
 
@@ -36,6 +37,13 @@ class Device(Conversation):
     A request whose answer does not come (:class:`ConnectionLost`, :class:`DeviceTimeout`) may be repeated: it
     carries a number, and the device executes it once. Serial ports and sockets that are lost are opened again
     by themselves for `timeout` seconds, and the request is sent again.
+
+    Threads may share a device. Each method is one operation, during which others wait: an input and its
+    answer in parts, all of a :meth:`fit` or of :meth:`write_head`. (The data of a fit are read before its
+    turn comes.) Only :meth:`close` does not wait, and ends what another thread is asking. Several clients
+    of one open stream exclude each other, too; but the device keeps to the last that connected, and the
+    others' requests are a :class:`DeviceRestarted`. A forked process must make its own Device. Observers
+    are told in the thread that asks; they may ask, but not change what was learnt.
 
     Args:
         connection: a serial port ("/dev/ttyACM0", "COM3"), "socket://host:port", "sim" (a device simulated in
@@ -69,6 +77,7 @@ class Device(Conversation):
     True
     """
 
+    @whole
     def predict(self, input: Input) -> Prediction:
         """Runs the model on one input.
 
@@ -87,6 +96,7 @@ class Device(Conversation):
             right=tuple(np.flatnonzero(logits > 0).tolist()) if target == "labels" else None,
         )
 
+    @whole
     def features(self, input: Input) -> NDArray[np.int8]:
         """What the head sees of one input (without a head: the output), int8 [elements].
 
@@ -96,6 +106,7 @@ class Device(Conversation):
         answer = self._run("features", "features", self._bytes(input))
         return np.frombuffer(self._whole("output", answer["output"], self.info.output_length), np.int8)
 
+    @whole
     def profile(self, input: Input) -> list[int]:
         """Runs the model on one input; instructions (emulated board) or cycles of each layer.
 
@@ -106,6 +117,7 @@ class Device(Conversation):
         layers = self._whole("layers", answer["layers"], 4 * self.info.layers)
         return [int(ticks) for ticks in np.frombuffer(layers, np.dtype("<u4"))]
 
+    @whole
     def learn(self, input: Input, label: Label) -> int:
         """Learns one sample; returns how many the device now keeps for :meth:`train` (0: learnt at once).
 
@@ -163,6 +175,7 @@ class Device(Conversation):
         """
         return int(self._change("commit", "committed")["ticks"])
 
+    @whole
     def undo(self) -> None:
         """Takes back the latest change of the head, or the latest sample learnt. Once.
 
@@ -172,6 +185,7 @@ class Device(Conversation):
         self._change("undo", "done")
         self._refresh()
 
+    @whole
     def add_class(self, name: str) -> int:
         """Adds a class that is then learnt by samples; returns its index.
 
@@ -183,6 +197,7 @@ class Device(Conversation):
         self._refresh()
         return index
 
+    @whole
     def forget(self, label: int | str) -> None:
         """Forgets what was learnt of a class; its index and name stay.
 
@@ -193,6 +208,7 @@ class Device(Conversation):
         self._require_head()
         self._change("forget", "done", class_index=self._class(label))
 
+    @whole
     def save(self, *, replace: bool = False) -> int:
         """Saves head, names and settings in flash; returns how many times that flash was saved to.
 
@@ -206,6 +222,7 @@ class Device(Conversation):
         self._refresh()
         return count
 
+    @whole
     def load(self) -> int:
         """Back to the head, names and settings in flash; returns the how-many-eth save that was.
 
@@ -216,11 +233,13 @@ class Device(Conversation):
         self._refresh()
         return count
 
+    @whole
     def reset(self) -> None:
         """Puts the head back to the image's, and forgets what was learnt."""
         self._change("reset", "done")
         self._refresh()
 
+    @whole
     def head_state(self) -> bytes:
         """The head's whole state, as :meth:`torch_nano.heads.Head.state` has it.
 
@@ -229,6 +248,7 @@ class Device(Conversation):
         """
         return self._whole("head", b"", self.info.head_length or None)
 
+    @whole
     def head(self) -> Head:
         """The device's head as an nn.Module: `nano.head`, into which its state is loaded.
 
@@ -257,6 +277,7 @@ class Device(Conversation):
         head.load(state)
         return head
 
+    @whole
     def write_head(self, head: Head | bytes) -> None:
         """Puts a head, or its state, on the device; checked by CRC-32. The old one stays until all is there.
 
@@ -276,6 +297,7 @@ class Device(Conversation):
         self._change("replace_head", "done", seen={"state": state}, checksum=_native.crc32(state))
         self._refresh()
 
+    @whole
     def configure(
         self, *, rejection: float | None = None, save_interval: int | None = None
     ) -> DeviceSettings:

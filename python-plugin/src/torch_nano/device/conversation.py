@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
@@ -16,16 +15,20 @@ from .progress import Progress
 from .samples import Input, class_index, input_bytes, label_fields
 from .streams import Stream
 from .transports import transport_of
+from .turns import turn_on, whole
 
 if TYPE_CHECKING:
     from ..module import NanoModule
 
 
 class Observer(Protocol):
-    """What is told of each request that changes what a device has learnt, such as a record."""
+    """What is told of each request that changes what a device has learnt, such as a record.
+
+    It may ask the device in the same thread, but for changes.
+    """
 
     def before(self, request: str, fields: dict[str, Any]) -> None:
-        """The request is about to be sent."""
+        """The request is about to be sent. What this raises prevents it."""
 
     def after(self, request: str, answer: dict[str, Any] | None, error: Exception | None) -> None:
         """It was answered, refused, or left without an answer."""
@@ -53,23 +56,29 @@ class Conversation:
         timeout, baudrate = seconds("timeout", timeout), integer("baudrate", baudrate, 1)
         transport = transport_of(connection, image, timeout=timeout, baudrate=baudrate, flash=file)
         given = None if isinstance(connection, str | Path) else connection
-        self._link = Link(transport, given, timeout)
+        self._turn = turn_on(given)
+        self._link = Link(transport, given, timeout, self._turn)
         self._progress = Progress(progress)
         self._names: tuple[str, ...] | None = None
-        self._latest_run: tuple[str, bytes, dict[str, Any]] | None = None
         #: Told of each change; see :func:`torch_nano.record`.
         self.observers: list[Observer] = []
+        self._is_changing = False
+        #: How many samples the device keeps for training; None if that is not known.
+        self.samples: int | None = None
         try:
-            self._link.begin()
-            self._refresh()
-            self._require_model()
-            #: How many samples the device keeps for training; None if that is not known.
-            self.samples: int | None = 0 if self.stats().learned == 0 else None
-            self._link.model_id = self.info.model_id
+            self._connect()
         except BaseException:
             if given is None:
                 self._link.stream.close()
             raise
+
+    @whole
+    def _connect(self) -> None:
+        self._link.begin()
+        self._refresh()
+        self._require_model()
+        self.samples = 0 if self.stats().learned == 0 else None
+        self._link.model_id = self.info.model_id
 
     @property
     def info(self) -> DeviceInfo:
@@ -82,6 +91,7 @@ class Conversation:
         return self._settings
 
     @property
+    @whole
     def labels(self) -> tuple[str, ...]:
         """The names of its classes, "" for one without a name.
 
@@ -95,14 +105,15 @@ class Conversation:
         return self._names
 
     @property
-    def log(self) -> deque[LogEntry]:
+    def log(self) -> tuple[LogEntry, ...]:
         """This client's latest 1,000 requests, in order. (The device counts its own: :meth:`stats`.)"""
-        return self._link.log
+        return tuple(self._link.log)
 
     def stats(self) -> DeviceStats:
         """Counters since the device's start."""
         return DeviceStats.of(self._ask("stats", "stats"))
 
+    @whole
     def reconnect(self) -> bool:
         """Opens the connection anew ("sim" and "qemu": starts the device anew, with its flash file).
 
@@ -116,17 +127,20 @@ class Conversation:
             WrongModelError: another device is there.
         """
         self._link.reopen()
-        late = self._link.late
+        asker = self._link.asker
+        late = asker.late
         try:
             self._refresh()
         except DeviceRestarted:
             return True
-        self._link.late = late
+        asker.late = late
         self._require_model()
         return False
 
     def close(self) -> None:
-        """Closes the connection. What is asked after that is a :class:`ConnectionLost`."""
+        """Closes the connection, at once: what another thread is asking, and what is asked after that, is a
+        :class:`ConnectionLost`.
+        """
         self._link.close()
 
     def __enter__(self) -> Self:
@@ -135,7 +149,8 @@ class Conversation:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _ask(self, request: str, response: str, **fields: Any) -> dict[str, Any]:
+    @whole
+    def _ask(self, /, request: str, response: str, **fields: Any) -> dict[str, Any]:
         try:
             return self._link.ask(request, response, **fields)
         except DeviceError as error:
@@ -151,39 +166,60 @@ class Conversation:
             request, fields if seen is None else seen, lambda: self._ask(request, response, **fields)
         )
 
+    @whole
     def _learn(self, input: bytes, target: dict[str, Any]) -> int:
         """Learns an input with a label as :func:`label_fields` gives it."""
         (value,) = target.values()
         seen = {"input": input, "target": value}
         answer = self._observed("learn", seen, lambda: self._run("learn", "learned", input, **target))
-        self.samples = int(answer["samples"])
-        return self.samples
+        return int(answer["samples"])
 
+    @whole
     def _observed(
         self, request: str, seen: dict[str, Any], act: Callable[[], dict[str, Any]]
     ) -> dict[str, Any]:
-        for observer in self.observers:
-            observer.before(request, seen)
+        if self._is_changing:
+            raise DeviceError(
+                f"an observer asked for {request!r}; it may ask the device, not change what that has learnt",
+                "Unsent",
+            )
+        self._is_changing = True
         try:
+            return self._tell_of(request, seen, act)
+        finally:
+            self._is_changing = False
+
+    def _tell_of(
+        self, request: str, seen: dict[str, Any], act: Callable[[], dict[str, Any]]
+    ) -> dict[str, Any]:
+        observers, told = list(self.observers), list[Observer]()
+        try:
+            for observer in observers:
+                observer.before(request, seen)
+                told.append(observer)
             answer = act()
         except Exception as error:
-            for observer in self.observers:
-                observer.after(request, None, error)
+            unsent = len(told) < len(observers)
+            failed = DeviceError(f"not sent: {error}", "Unsent") if unsent else error
+            for other in _tell(told, request, None, failed):
+                error.add_note(f"an observer failed, too: {other}")
             raise
-        self.samples = 0 if request == "reset" else None if request == "undo" else self.samples
-        for observer in self.observers:
-            observer.after(request, answer, None)
+        self.samples = {"learn": answer.get("samples"), "reset": 0, "undo": None}.get(request, self.samples)
+        for raised in _tell(observers, request, answer, None):
+            raise raised
         return answer
 
-    def _run(self, request: str, response: str, input: bytes, **fields: Any) -> dict[str, Any]:
+    @whole
+    def _run(self, /, request: str, response: str, input: bytes, **fields: Any) -> dict[str, Any]:
         """A request with an input, of which what one frame does not take is sent before."""
         limit = self.info.frame_length
         start = max(len(input) - 1, 0) // limit * limit
         fields = {**fields, "input": input[start:]}
         run = (request, input, fields)
         # A repeated request must find its number still the latest.
-        repeated = self._latest_run == run and self._link.is_open(request, fields)
-        self._latest_run = run
+        asker = self._link.asker
+        repeated = asker.run == run and self._link.is_open(request, fields)
+        asker.run = run
         if start and repeated:
             try:
                 return self._ask(request, response, **fields)
@@ -197,6 +233,7 @@ class Conversation:
                 advance(limit)
         return self._ask(request, response, **fields)
 
+    @whole
     def _whole(self, block: str, start: bytes, length: int | None = None) -> bytes:
         """All of a block, of which `start` has arrived; `length` bytes if that is known.
 
@@ -223,6 +260,7 @@ class Conversation:
     def _class(self, label: int | str) -> int:
         return class_index(label, self.info.classes, self.labels if isinstance(label, str) else ())
 
+    @whole
     def _refresh(self) -> None:
         answer = self._ask("info", "info")
         self._info, self._settings = DeviceInfo.of(answer), DeviceSettings.of(answer)
@@ -269,3 +307,16 @@ class Conversation:
             f"the request {request!r} was not executed: the device has restarted, with {head} and "
             "no samples; or another client has begun to talk to it. Go on from what it has now"
         ) from error
+
+
+def _tell(
+    observers: list[Observer], request: str, answer: dict[str, Any] | None, error: Exception | None
+) -> list[Exception]:
+    """Tells all of them how a request went; what they raised."""
+    raised = []
+    for observer in observers:
+        try:
+            observer.after(request, answer, error)
+        except Exception as own:
+            raised.append(own)
+    return raised

@@ -30,14 +30,24 @@ class FitResult:
 
 
 def fit(device: Device, data: Input | Samples, labels: Any, epochs: int, progress: Progress) -> FitResult:
-    """See :meth:`torch_nano.Device.fit`."""
+    """See :meth:`torch_nano.Device.fit`.
+
+    The data are looked at before it is this thread's turn: what makes them may ask the device, too.
+    """
     epochs = integer("epochs", epochs, 1)
-    start = time.perf_counter()
     # All are looked at before the device learns the first.
     pairs = batches(data, labels, device.info.input_length, device._nano)
     samples = [(input, device._target(label)) for input, label in pairs]
     if not samples:
         raise InputError("there is no sample to learn from")
+    with device._turn:
+        return _learn(device, samples, epochs, progress)
+
+
+def _learn(
+    device: Device, samples: list[tuple[bytes, dict[str, Any]]], epochs: int, progress: Progress
+) -> FitResult:
+    start = time.perf_counter()
     places = device.info.ring_capacity
     parts = -(-len(samples) * epochs // places) if places and len(samples) > places else 1
     sent = places * parts if parts > 1 else len(samples)

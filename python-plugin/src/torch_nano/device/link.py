@@ -5,13 +5,17 @@ from __future__ import annotations
 import secrets
 import time
 from collections import deque
+from dataclasses import dataclass
+from threading import local
 from typing import Any
+from weakref import ref
 
 from .. import _native
 from .answers import LogEntry
 from .errors import ConnectionFailed, ConnectionLost, DeviceError, DeviceTimeout, WrongModelError
 from .streams import Stream
 from .transports import Transport
+from .turns import Asker, Request, Turn
 
 _FRAME_END = b"\0"
 _CHUNK = 1 << 16
@@ -26,7 +30,16 @@ _LONGEST_FRAME = 1 << 20
 #: Failures after which it is not known whether the request was executed.
 _NOISE = ("Noise", "Frame", "TooLong")
 
-_Request = tuple[str, dict[str, Any]]
+
+@dataclass(frozen=True)
+class _Sent:
+    """A request that was left without an answer."""
+
+    request: Request
+    number: int
+    frame: bytes
+    #: The thread that asked, as long as it lives.
+    asker: ref[Asker]
 
 
 class Link:
@@ -34,18 +47,21 @@ class Link:
 
     A request keeps its number when it is sent again: because nothing or noise came back, because the
     connection was lost, or because the user asks the same again after an error. The device then repeats its
-    answer instead of executing it anew.
+    answer instead of executing it anew. It knows the latest request only: so another thread's is sent again
+    before one is sent that is not the same, and its answer is kept for that thread.
 
     Args:
         transport: how the device is reached; its stream is opened here unless `stream` is it.
         timeout: seconds to wait for an answer, and again for a connection that was lost meanwhile.
+        turn: held by who calls anything but :meth:`close`.
 
     Raises:
         ConnectionFailed: the stream cannot be opened.
     """
 
-    def __init__(self, transport: Transport, stream: Stream | None, timeout: float) -> None:
+    def __init__(self, transport: Transport, stream: Stream | None, timeout: float, turn: Turn) -> None:
         self.transport, self.timeout = transport, timeout
+        self._turn = turn
         #: The model that requests are meant for; None for any.
         self.model_id: int | None = None
         #: The latest requests.
@@ -58,16 +74,22 @@ class Link:
         #: Whether the start of the next frame is there: not of one that was too long.
         self._whole = True
         self._closed = False
-        self._sequence = 0
-        self._request = b""
-        #: The request that was left without an answer and came to one when the connection was opened anew.
-        self.late: tuple[_Request, dict[str, Any]] | None = None
-        self._open_request: _Request | None = None
+        self._unanswered: _Sent | None = None
+        self._is_waiting = False
+        self._askers = local()
         if stream is None:
             if transport.open is None:
                 raise ConnectionFailed(f"{transport.name} is no open stream")
             stream = transport.open()
         self.stream = stream
+
+    @property
+    def asker(self) -> Asker:
+        """What is remembered of this thread."""
+        if not hasattr(self._askers, "own"):
+            self._askers.own = Asker()
+        asker: Asker = self._askers.own
+        return asker
 
     def begin(self) -> None:
         """Begins a session, which ends when the device restarts or another client begins one.
@@ -87,23 +109,64 @@ class Link:
             ConnectionLost, DeviceTimeout: no answer came.
         """
         self._require_open()
-        late, self.late = self.late, None
-        if late is not None and late[0] == (request, fields):
-            return _checked(late[1], request, response)
-        if not self.is_open(request, fields):
-            # From 1 to 65535: 0 is for requests without a number.
-            sequence = self._sequence % 0xFFFF + 1
-            self._request = _native.encode_request(
-                request, sequence=sequence, session=self._session, model_id=self.model_id, **fields
+        if self._is_waiting:
+            raise DeviceError(
+                f"the request {request!r} was not sent: this thread waits for the answer to another one; do "
+                "not ask in a signal handler",
+                "Unsent",
             )
-            self._sequence = sequence
-        self._open_request = (request, fields)
-        answer = self._answer()
-        return _checked(answer, request, response)
+        asker, wanted = self.asker, (request, fields)
+        late, asker.late = asker.late, None
+        if late is not None and late[0] == wanted:
+            return _checked(late[1], request, response)
+        if not self._is_unanswered(wanted):
+            self._settle(request)
+            # From 1 to 65535: 0 is for requests without a number.
+            number = self._turn.sequence % 0xFFFF + 1
+            frame = _native.encode_request(
+                request, sequence=number, session=self._session, model_id=self.model_id, **fields
+            )
+            self._turn.sequence = number
+            self._unanswered = _Sent(wanted, number, frame, ref(asker))
+        return _checked(self._answer(), request, response)
 
     def is_open(self, request: str, fields: dict[str, Any]) -> bool:
-        """Whether this is the request that was left without an answer."""
-        return self._open_request == (request, fields)
+        """Whether this is the request that this thread has left without an answer."""
+        late = self.asker.late
+        return self._is_unanswered((request, fields)) or (late is not None and late[0] == (request, fields))
+
+    def _is_unanswered(self, request: Request) -> bool:
+        sent = self._unanswered
+        return sent is not None and sent.request == request and sent.asker() is self.asker
+
+    def _settle(self, request: str) -> None:
+        """Before another request is sent: gets the answer to the one that another thread was left without.
+
+        Raises:
+            DeviceError: there is still none.
+        """
+        sent = self._unanswered
+        if sent is None or sent.asker() in (None, self.asker):
+            return
+        unsent = f"the request {request!r} was not sent: that of another thread is to be answered first"
+        try:
+            answer = self._keep_answer()
+        except DeviceError as error:
+            kinds = (DeviceTimeout, ConnectionLost, DeviceError)
+            kind = next(kind for kind in kinds if isinstance(error, kind))
+            raise kind(f"{unsent}. {error}", "Unsent") from error
+        if _is_noise(answer):
+            raise DeviceError(f"{unsent}, and no answer to it could be read: {answer['reason']}", "Unsent")
+
+    def _keep_answer(self) -> dict[str, Any]:
+        """Sends the request without an answer again, and keeps its answer for the thread that asked."""
+        assert self._unanswered is not None
+        sent = self._unanswered
+        answer = self._answer()
+        asker = sent.asker()
+        if asker is not None:
+            asker.late = (sent.request, answer)
+        return answer
 
     def reopen(self) -> None:
         """Opens the connection anew, and sends the request again that was left without an answer, if any.
@@ -119,12 +182,11 @@ class Link:
             )
         self.stream.close()
         self._open()
-        if self._open_request is not None:
-            request = self._open_request
-            self.late = (request, self._answer())
+        if self._unanswered is not None:
+            self._keep_answer()
 
     def close(self) -> None:
-        """Ends the connection, for good."""
+        """Ends the connection, for good. It needs no turn: a thread that waits for an answer is waked."""
         self._closed = True
         self.stream.close()
 
@@ -134,19 +196,22 @@ class Link:
             raise ConnectionLost("this Device was closed; make a new one", "Closed")
 
     def _answer(self) -> dict[str, Any]:
-        """The answer to the open request."""
-        assert self._open_request is not None
-        request, _ = self._open_request
+        """The answer to the request that has none."""
+        assert self._unanswered is not None
+        (request, _), frame = self._unanswered.request, self._unanswered.frame
         start, sent, outcome = time.monotonic(), 0, ""
         deadline, lost_until = start + self.timeout, None
+        self._is_waiting = True
         try:
             while True:
                 sent += 1
                 try:
                     # What noise or a lost connection left of another frame ends here.
-                    self.stream.write(_FRAME_END + self._request)
+                    self.stream.write(_FRAME_END + frame)
                     answer = self._matching(deadline)
                 except TimeoutError as error:
+                    if self._closed:
+                        raise
                     if sent >= self.transport.attempts or time.monotonic() > deadline:
                         raise DeviceTimeout(
                             f"the device did not answer the request {request!r} within "
@@ -155,18 +220,28 @@ class Link:
                         ) from error
                     continue
                 except (OSError, EOFError) as error:
+                    if self._closed:
+                        raise
                     deadline = lost_until = self._wait_for_connection(request, error, lost_until)
                     continue
                 if not _is_noise(answer) or sent >= _NOISE_ATTEMPTS:
                     break
             outcome = answer["reason"] if answer["kind"] == "refused" else answer["kind"]
             if not _is_noise(answer):
-                self._open_request = None
+                self._unanswered = None
             return answer
         except Exception as error:
             outcome = str(error)
+            if self._closed:
+                # A stream that another thread closes may fail in any way.
+                outcome = (
+                    f"this Device was closed during the request {request!r}; whether that was executed is "
+                    "not known. Make a new Device"
+                )
+                raise ConnectionLost(outcome) from error
             raise
         finally:
+            self._is_waiting = False
             self.log.append(LogEntry(request, outcome, time.monotonic() - start, sent))
 
     def _wait_for_connection(self, request: str, cause: Exception, deadline: float | None) -> float:
@@ -198,18 +273,22 @@ class Link:
     def _open(self) -> None:
         assert self.transport.open is not None
         self.stream = self.transport.open()
+        if self._closed:  # meanwhile, the stream before
+            self.stream.close()
+            self._require_open()
         self._received.clear()
         self._whole = True
 
     def _matching(self, deadline: float) -> dict[str, Any]:
-        """The next answer to the request of the present number, or to one that could not be read."""
+        """The next answer to the request that has none, or to one that could not be read."""
+        assert self._unanswered is not None
         while True:
             frame = self._frame(deadline)
             try:
                 answer = _native.decode_response(frame)
             except _native.NanoError as error:
                 return {"kind": "refused", "failure": "Noise", "reason": str(error)}
-            if answer["sequence"] == self._sequence or answer["sequence"] == 0:
+            if answer["sequence"] == self._unanswered.number or answer["sequence"] == 0:
                 return answer
             _require_time(deadline)
 

@@ -33,12 +33,18 @@ class Recording:
     def __init__(self, device: Device, path: str | Path, check_every: int) -> None:
         self._every = integer("check_every", check_every, 1)
         self._device = device
+        self._path = file = path_of("path", path)
         self._number = 0
         self._step: Step | None = None
         self._undoable = False
         # A restart is written as soon as the device can be asked for its head: before the next step.
         self._restarted = self._unknown_samples = False
-        info = device.info
+        with device._turn:
+            self._begin(file)
+            device.observers.append(self)
+
+    def _begin(self, file: Path) -> None:
+        info, device = self._device.info, self._device
         if not info.head_length:
             raise RecordError(f"{info.name!r}, the model on the device, has no head to record")
         if info.ring_capacity and device.samples != 0:
@@ -47,14 +53,12 @@ class Recording:
                 "state = device.head_state(); device.reset(); device.write_head(state)"
             )
         start = Start(info.model_id, info.name, info.ring_capacity, device.head_state())
-        file = path_of("path", path)
         try:
             self._file = AppendedFile(file, start_line(start).encode())
         except FileExistsError as error:
             raise RecordError(f"{file} is there already; a record is never overwritten") from error
         except OSError as error:
             raise RecordError(f"{file} cannot be made: {error.strerror}") from error
-        device.observers.append(self)
 
     @property
     def steps(self) -> int:
@@ -65,7 +69,8 @@ class Recording:
         """Writes what is about to be asked.
 
         Raises:
-            RecordError: it would take back, or train on, what the record does not have.
+            RecordError: it would take back, or train on, what the record does not have; or the file cannot be
+                written. The request is not sent then.
         """
         self._write_restart()
         if self._unknown_samples and request != "reset":
@@ -75,12 +80,16 @@ class Recording:
             )
         if request == "undo" and not self._undoable:
             raise RecordError("what undo would take back is not in the record; undo before the record begins")
-        self._number += 1
-        self._step = Step(self._number, request, fields)
-        self._write(step_line(self._step))
+        step = Step(self._number + 1, request, fields)
+        self._write(step_line(step))
+        self._number, self._step = step.number, step
 
     def after(self, request: str, answer: dict[str, Any] | None, error: Exception | None) -> None:
-        """Writes how it went."""
+        """Writes how it went.
+
+        Raises:
+            RecordError: the file cannot be written; how the step went is then not in the record.
+        """
         assert self._step is not None
         if error is not None and is_unanswered(error):
             return
@@ -118,11 +127,12 @@ class Recording:
             DeviceError: the device has restarted since the last step, and does not say with which head: the
                 record ends before that.
         """
-        if self in self._device.observers:
-            self._device.observers.remove(self)
-        if not self._file.closed:
-            with self._file:
-                self._write_restart()
+        with self._device._turn:
+            if self in self._device.observers:
+                self._device.observers.remove(self)
+            if not self._file.closed:
+                with self._file:
+                    self._write_restart()
 
     def __enter__(self) -> Self:
         return self
@@ -131,7 +141,11 @@ class Recording:
         self.close()
 
     def _write(self, line: str) -> None:
-        self._file.append(line.encode())
+        try:
+            self._file.append(line.encode())
+        except OSError as error:
+            reason = f"{self._path} cannot be written ({error.strerror})"
+            raise RecordError(f"{reason}: make that possible, or close the record") from error
 
 
 def record(device: Device, path: str | Path, *, check_every: int = 1) -> Recording:

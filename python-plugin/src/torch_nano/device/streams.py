@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import socket
+from contextlib import suppress
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from typing import Any, Protocol
 
 import serial
@@ -53,6 +56,9 @@ class PortStream:
     def __init__(self, port: serial.SerialBase, timeout: float) -> None:
         self._port = port
         self._timeout = timeout
+        self._owner, self._closed = os.getpid(), False
+        #: Held while the port is used; :meth:`close` interrupts who holds it.
+        self._lock = Lock()
         port.write_timeout = timeout
 
     def read(self, size: int) -> bytes:
@@ -60,35 +66,78 @@ class PortStream:
 
         Raises:
             TimeoutError: none came in time.
-            OSError: the connection has ended.
+            OSError: the connection has ended, or was closed.
         """
-        # pyserial waits for all bytes asked for: so for the first, and then for no more.
-        self._port.timeout = self._timeout
-        received: bytes = self._port.read(1)
-        if not received:
-            raise TimeoutError(f"no byte came within {self._timeout:g} s")
-        self._port.timeout = 0
-        return received + bytes(self._port.read(min(size, _CHUNK) - 1))
+        with self._lock:
+            self._require_open()
+            # pyserial waits for all bytes asked for: so for the first, and then for no more.
+            self._port.timeout = self._timeout
+            received: bytes = self._port.read(1)
+            self._require_open()
+            if not received:
+                raise TimeoutError(f"no byte came within {self._timeout:g} s")
+            self._port.timeout = 0
+            return received + bytes(self._port.read(min(size, _CHUNK) - 1))
 
     def write(self, data: bytes) -> None:
         """Sends all of `data`.
 
         Raises:
             TimeoutError: the port did not take them in time.
-            OSError: the connection has ended.
+            OSError: the connection has ended, or was closed.
         """
-        try:
-            self._port.write(data)
-        except serial.SerialTimeoutException as error:
-            raise TimeoutError(f"the port did not take the bytes within {self._timeout:g} s") from error
+        with self._lock:
+            self._require_open()
+            try:
+                self._port.write(data)
+            except serial.SerialTimeoutException as error:
+                raise TimeoutError(f"the port did not take the bytes within {self._timeout:g} s") from error
 
     def close(self) -> None:
-        """Closes the port."""
+        """Closes the port; a `read` or `write` that another thread waits in is an OSError. Closing it twice
+        is no error.
+        """
+        self._closed = True
         # pyserial leaves a socket open whose other end has gone.
-        connection = getattr(self._port, "_socket", None)
-        self._port.close()
+        connection: socket.socket | None = getattr(self._port, "_socket", None)
+        if os.getpid() != self._owner:
+            # This process has copies of the descriptors; the lock may be another thread's of its parent.
+            self._port.close()
+            return
         if connection is not None:
-            connection.close()
+            with suppress(OSError):  # the other end has gone
+                connection.shutdown(socket.SHUT_RDWR)
+        elif self._port.is_open:
+            for name in ("cancel_read", "cancel_write"):  # not of all kinds of ports
+                getattr(self._port, name, bool)()
+        with self._lock:
+            self._port.close()
+            if connection is not None:
+                connection.close()
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise ConnectionLost("the port was closed")
+
+
+class _Work:
+    """What a simulated device is asked, to be done in any thread."""
+
+    def __init__(self, device: _native.SimulatedDevice, data: bytes) -> None:
+        self._device, self._data = device, data
+        self.answered = b""
+        self.error: BaseException | None = None
+        #: It was done, or is waited for no longer.
+        self.ended = Event()
+
+    def do(self) -> None:
+        """Does it. What goes wrong is kept for the thread that waits."""
+        try:
+            self.answered = self._device.exchange(self._data)
+        except BaseException as error:  # a panic of native code is no Exception
+            self.error = error
+        finally:
+            self.ended.set()
 
 
 class SimulatedBoard:
@@ -129,26 +178,28 @@ class SimulatedBoard:
         self._stored = stored
         self._answered = b""
         #: What the device is doing.
-        self._work: Event | None = None
+        self._work: _Work | None = None
         self._open = True
+        #: Held while the device is used, but by :meth:`close`.
+        self._lock = Lock()
 
     def write(self, data: bytes) -> None:
         """Gives the device bytes, and waits until it has done what they ask. Ctrl-C ends the waiting alone.
 
         Raises:
             ConnectionLost: the device was closed.
-            DeviceError: its flash file cannot be written.
+            DeviceError: its flash file cannot be written, or the simulation failed.
         """
-        self._require_open()
-        self._wait()
-        # Python sees Ctrl-C while it waits for a thread, and not while it is in native code.
-        if len(data) <= _SHORT:
-            self._work = Event()
-            Thread(target=self._exchange, args=(data, self._work), daemon=True).start()
-            self._wait()
-        else:
-            self._exchange(data, Event())
-            self._store()
+        with self._lock:
+            self._finish()
+            self._work = _Work(self._device, data)
+            self._require_open()  # after which `close` knows what to end
+            # Python sees Ctrl-C while it waits for a thread, and not while it is in native code.
+            if len(data) <= _SHORT:
+                Thread(target=self._work.do, name="torch_nano simulated device", daemon=True).start()
+            else:
+                self._work.do()
+            self._finish()
 
     def read(self, size: int) -> bytes:
         """1 to `size` bytes of what it answered.
@@ -156,37 +207,45 @@ class SimulatedBoard:
         Raises:
             TimeoutError: there are none, and so none will come.
             ConnectionLost: the device was closed.
+            DeviceError: see :meth:`write`.
         """
-        self._require_open()
-        self._wait()
-        if not self._answered:
-            raise TimeoutError("the simulated device has nothing more to say")
-        start, self._answered = self._answered[:size], self._answered[size:]
-        return start
+        with self._lock:
+            self._finish()
+            if not self._answered:
+                raise TimeoutError("the simulated device has nothing more to say")
+            start, self._answered = self._answered[:size], self._answered[size:]
+            return start
 
     def cut_power(self) -> None:
-        """Starts the device anew, with what its flash holds and nothing else."""
-        self._require_open()
-        self._wait()
-        self._device = self._started(self._device.flash())
-        self._answered = b""
+        """Starts the device anew, with what its flash holds and nothing else.
+
+        Raises:
+            ConnectionLost, DeviceError: see :meth:`write`.
+        """
+        with self._lock:
+            self._finish()
+            self._device = self._started(self._device.flash())
+            self._answered = b""
 
     def close(self) -> None:
-        """Ends the device."""
+        """Ends the device; a thread that waits for it is a ConnectionLost. Closing it twice is no error."""
         self._open = False
+        work = self._work
+        if work is not None:
+            work.ended.set()
 
-    def _exchange(self, data: bytes, done: Event) -> None:
-        try:
-            self._answered += self._device.exchange(data)
-        finally:
-            done.set()
-
-    def _wait(self) -> None:
-        """Until the device has done what it was asked."""
-        if self._work is not None:
-            self._work.wait()
-            self._store()
-            self._work = None
+    def _finish(self) -> None:
+        """Waits until the device has done what it was asked."""
+        self._require_open()
+        if self._work is None:
+            return
+        self._work.ended.wait()
+        self._require_open()
+        work, self._work = self._work, None
+        if work.error is not None:
+            raise DeviceError(f"the simulated device failed: {work.error}") from work.error
+        self._answered += work.answered
+        self._store()
 
     def _store(self) -> None:
         if self._file is not None and (flash := self._device.flash()) != self._stored:
