@@ -68,7 +68,7 @@ def test_a_damaged_file_is_refused(saved, tmp_path):
     [
         (b"", "0 bytes that are no saved model"),
         (b"PK\x03\x04", "no saved model"),
-        (b"torch-nano model 2\n rest", "file format 2; this version reads format 1"),
+        (b"torch-nano model 1\n rest", "file format 1; this version reads format 2"),
     ],
 )
 def test_other_files_are_refused(content, reason, tmp_path):

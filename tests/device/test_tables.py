@@ -118,7 +118,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         ("array.npz", None, "holds one array (.npy); expected an .npz file: np.savez("),
         ("a.npz", b"junk", "is no .npz file, or damaged"),
         ("a.npz", whole[:200], "is no .npz file, or damaged"),
-        ("a.npz", bytes(damaged), "cannot be read: Bad CRC-32"),
+        ("a.npz", bytes(damaged), "array 'x': Bad CRC-32"),
         ("a.txt", b"", "ends in '.txt'; expected .npz or .csv"),
     ):
         if content is not None:

@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 from . import _native
 from .arguments import items, positive_number, shown, whole_number
 from .errors import HeadError, InputError
-from .export.file import SavedModel
+from .export.file import SavedHead, SavedModel
 from .export.image import write_image
 from .graph.capture import capture
 from .graph.graph import Graph
@@ -128,10 +128,11 @@ def to_nano(
     quantized = quantize(graph)
     if name is None:
         name = type(model).__name__ if qat is None else qat.model_name
-    image = write_image(quantized, None if trainable is None else trainable.description, name, names)
-    return NanoModule(
-        SavedModel(image, quantized, None if trainable is None else (trainable.module_path, b""))
-    )
+    if trainable is None:
+        return NanoModule(SavedModel(write_image(quantized, None, name, names), quantized, None))
+    image = write_image(quantized, trainable.description, name, names)
+    saved = SavedHead(trainable.module_path, trainable.description)
+    return NanoModule(SavedModel(image, quantized, saved))
 
 
 def _unwrap(model: nn.Module) -> nn.Module:

@@ -15,8 +15,9 @@ from . import _native
 from .arguments import check_tensor, shown
 from .errors import FileFormatError, HeadError, InputError
 from .export import rust_module
-from .export.file import SavedModel, pack, unpack
+from .export.file import SavedHead, SavedModel, pack, unpack
 from .export.image import layers
+from .files.reading import read_file
 from .files.writing import write_file
 from .heads import Head, LayersHead, head_of
 from .ops.layout import from_device, to_device
@@ -52,10 +53,15 @@ class NanoModule(nn.Module):
         self._image = saved.image
         self._graph = saved.graph
         self._model = _native.Model(saved.image)
-        self.head_path = None if saved.head is None else saved.head[0]
+        self._saved_head = saved.head
         self.head = None if saved.head is None else head_of(saved.image)
-        if self.head is not None and saved.head is not None and saved.head[1]:
-            self.head.load(saved.head[1])
+        if self.head is not None and saved.head is not None and saved.head.state:
+            self.head.load(saved.head.state)
+
+    @property
+    def head_path(self) -> str | None:
+        """Path of the module that the head was made from, of several with ", " between; None without one."""
+        return None if self._saved_head is None else self._saved_head.path
 
     @property
     def name(self) -> str:
@@ -276,7 +282,10 @@ class NanoModule(nn.Module):
         write_file(Path(path), pack(self._saved()))
 
     def _saved(self) -> SavedModel:
-        head = None if self.head is None or self.head_path is None else (self.head_path, self.head.state())
+        saved = self._saved_head
+        if self.head is None or saved is None:
+            return SavedModel(self._image, self._graph, None)
+        head = SavedHead(saved.path, saved.description, self.head.state())
         return SavedModel(self._image, self._graph, head)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -290,10 +299,12 @@ def load(path: str | os.PathLike[str]) -> NanoModule:
     """The model that :meth:`NanoModule.save` wrote, byte for byte.
 
     Raises:
-        FileFormatError: the file is no saved model, is damaged, or comes from another version.
+        FileFormatError: the file is no saved model, is damaged or contradicts itself, or comes from another
+            version.
         OSError: it cannot be read.
     """
+    content = read_file(Path(path))
     try:
-        return NanoModule(unpack(Path(path).read_bytes()))
+        return NanoModule(unpack(content))
     except FileFormatError as error:
         raise FileFormatError(f"{os.fspath(path)}: {error}") from error

@@ -12,6 +12,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from ..errors import TorchNanoError
+from ..files.reading import read_file
 from ..module import NanoModule, load
 from .client import Device
 
@@ -108,9 +109,8 @@ def _model_of(path: Path | None) -> NanoModule | bytes | None:
     """What `--model` names: an image, or a whole model."""
     if path is None:
         return None
-    with path.open("rb") as file:
-        start = file.read(4)
-    return path.read_bytes() if start == b"NANO" else load(path)
+    content = read_file(path)
+    return content if content.startswith(b"NANO") else load(path)
 
 
 def _reason(error: Exception) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .. import _native
 from ..errors import FileFormatError, HeadError
+from ..files.reading import read_file
 from ..files.writing import write_new
 
 _NAME = b"torch-nano head "
@@ -44,7 +45,7 @@ def load_head(path: str | Path, model_id: int) -> bytes:
         HeadError: the head belongs to another model than the one with this id.
         OSError: it cannot be read.
     """
-    content = Path(path).read_bytes()
+    content = read_file(Path(path))
     if not content.startswith(_FIRST_LINE):
         if content.startswith(_NAME):
             raise FileFormatError(f"{path} is a head's file of another version; read the head anew")

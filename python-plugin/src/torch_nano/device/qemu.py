@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Self
 
+from ..files.reading import read_file, refusing
 from ..files.writing import write_new
 from .arguments import bytes_of, path, seconds
 from .errors import ConnectionFailed, ConnectionLost, DeviceTimeout
@@ -284,11 +285,12 @@ def _image_place(elf: Path) -> tuple[int, int]:
     """Address and size of the flash for the image, from a program header of its own in the ELF file."""
     if not elf.is_file():
         raise BoardError(f"the board's program {elf} is missing. In a checkout of torch-nano: just setup")
-    program = elf.read_bytes()
-    (offset,) = struct.unpack_from("<I", program, 28)
-    entry_size, entries = struct.unpack_from("<HH", program, 42)
-    for index in range(entries):
-        kind, _, address, _, _, size = struct.unpack_from("<6I", program, offset + index * entry_size)
-        if kind == _IMAGE_HEADER:
-            return address, size
+    program = read_file(elf, BoardError)
+    with refusing(BoardError, f"{elf} is not the board's program"):
+        (offset,) = struct.unpack_from("<I", program, 28)
+        entry_size, entries = struct.unpack_from("<HH", program, 42)
+        for index in range(entries):
+            kind, _, address, _, _, size = struct.unpack_from("<6I", program, offset + index * entry_size)
+            if kind == _IMAGE_HEADER:
+                return address, size
     raise BoardError(f"{elf} is not the board's program: it has no place for a model image")

@@ -29,6 +29,7 @@ from typing import Any
 
 from ..arguments import shown
 from ..errors import TorchNanoError
+from ..files.reading import parse_json, read_file
 from .arguments import LARGEST
 
 #: Version of the format; raised whenever an older reader would misread it.
@@ -181,7 +182,7 @@ def read_record(path: Path) -> tuple[Start, list[Step | Restart]]:
         RecordError: it cannot be read, is no record, is damaged or was changed.
     """
     try:
-        data = path.read_bytes()
+        data = read_file(path, RecordError)
     except OSError as error:
         raise RecordError(f"{path} cannot be read: {error.strerror}") from error
     # What does not end with a line's end was being written as the PC went down.
@@ -235,9 +236,9 @@ class _Line:
     def __init__(self, path: Path, number: int, text: bytes) -> None:
         self._place = f"{path}, line {number}"
         try:
-            self.values = json.loads(text.decode())
-        except (ValueError, RecursionError) as error:
-            raise self.error(f"it is no JSON ({error})", "an object of JSON") from error
+            self.values = parse_json(text, RecordError, "it is no JSON")
+        except RecordError as error:
+            raise self.error(str(error), "an object of JSON") from error
         if not isinstance(self.values, dict):
             raise self.error(f"it is {shown(self.values)}", "an object of JSON")
 

@@ -13,6 +13,7 @@ import serial
 
 from .. import _native
 from ..errors import InputError
+from ..files.reading import read_file
 from ..files.writing import write_file
 from .arguments import image_of, integer, path
 from .errors import ConnectionFailed, ConnectionLost, DeviceError
@@ -281,7 +282,7 @@ def _stored(file: Path) -> bytes | None:
     """What a file for a flash holds, None if it is still to be made."""
     try:
         if file.exists():
-            return file.read_bytes()
+            return read_file(file, ConnectionFailed)
     except OSError as error:
         raise ConnectionFailed(f"the flash file {file} cannot be read: {error.strerror}") from error
     if not file.parent.is_dir():

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import zipfile
-import zlib
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import TorchNanoError
+from ..files.npz import read_npz
+from ..files.reading import read_file, refusing
 
 #: The column of a CSV file with the label.
 _LABEL = "label"
@@ -72,13 +72,15 @@ def read_table(path: Path) -> Table:
     """
     match path.suffix.lower():
         case ".npz":
-            table = _npz(path)
+            read = _npz
         case ".csv":
-            table = _csv(path)
+            read = _csv
         case ".npy":
             raise _one_array(path)
         case suffix:
             raise TableError(f"{path} ends in {suffix!r}; expected .npz or .csv")
+    with refusing(TableError, str(path)):
+        table = read(path)
     if len(table.inputs) == 0:
         raise TableError(f"{path} has no sample")
     if table.inputs.dtype != np.int8:
@@ -93,19 +95,11 @@ def _npz(path: Path) -> Table:
     with path.open("rb") as file:
         if file.read(len(_NPY)) == _NPY:
             raise _one_array(path)
-    if not zipfile.is_zipfile(path):
-        raise TableError(f"{path} is no .npz file, or damaged")
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            if "x" not in arrays:
-                there = f"the arrays {_listed(list(arrays))}" if len(arrays) else "no array"
-                raise TableError(f"{path} has {there}; expected `x` and `y`")
-            inputs, labels = arrays["x"], arrays.get("y")
-    except TableError:
-        raise
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
-        objects = "; arrays of Python objects are not read" if "allow_pickle" in str(error) else ""
-        raise TableError(f"{path} cannot be read: {error}{objects}") from error
+    arrays = read_npz(path, {"x", "y"}, TableError)
+    if "x" not in arrays:
+        there = f"the arrays {_listed(list(arrays))}" if arrays else "no array"
+        raise TableError(f"{path} has {there}; expected `x` and `y`")
+    inputs, labels = arrays["x"], arrays.get("y")
     if inputs.ndim < 2:
         raise TableError(f"{path}: x has shape {list(inputs.shape)}; expected [N, ...]")
     if inputs.dtype != np.int8 and not np.issubdtype(inputs.dtype, np.floating):
@@ -150,7 +144,7 @@ def _csv(path: Path) -> Table:
 
 def _text(path: Path) -> str:
     """A file's text, without the mark with which Excel begins UTF-8."""
-    content = path.read_bytes()
+    content = read_file(path, TableError)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -1,30 +1,44 @@
-"""The file of a NanoModule: the image, and what Python knows beyond it.
+"""The file of a NanoModule: the graph in integers, its constants, and its head.
 
-A line with the format's version, the SHA-256 of the rest, and the rest: a numpy archive with the image, the
-head's state, the graph as JSON, and the layers' constants.
+The image is not in it: it is written anew from the same description, so that no graph can contradict its
+image. Its id is, by which an image that another version of nano-core writes otherwise is noticed.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
 from dataclasses import asdict, dataclass
+from math import prod
 from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from .. import _native
-from ..errors import FileFormatError
+from ..errors import FileFormatError, TorchNanoError
+from ..files import archive
+from ..files.reading import fields_of, refusing
 from ..graph.graph import Graph
-from ..ops.encoding import decode, encode
+from ..graph.structural import Reshape
+from ..heads import LayersHead, head_of
+from ..ops.encoding import encode, operator_named
 from ..ops.operator import Node, Quantization, Value
 from ..quant.quantize import QuantizedGraph
+from ..quant.ranges import output_quantization, quantization_of
+from .image import write_image
 
-_NAME = b"torch-nano model "
-_FIRST_LINE = _NAME + b"1\n"
-_DIGEST_LENGTH = hashlib.sha256().digest_size
+_KIND, _VERSION = "model", 2
+
+
+@dataclass
+class SavedHead:
+    """A trainable head."""
+
+    #: Paths of the modules it was made from.
+    path: str
+    #: What nano-core's writer is given: how the head learns, and what it starts from.
+    description: dict[str, Any]
+    #: Its present state; b"": that of the image.
+    state: bytes = b""
 
 
 @dataclass
@@ -33,83 +47,151 @@ class SavedModel:
 
     image: bytes
     graph: QuantizedGraph
-    #: Module path of the trainable head and its present state; None without one.
-    head: tuple[str, bytes] | None
+    head: SavedHead | None
+
+
+@dataclass
+class _Contents:
+    """What a file holds."""
+
+    id: int
+    name: str
+    labels: list[str]
+    inputs: list[str]
+    outputs: list[str]
+    values: list[Any]
+    nodes: list[Any]
+    head: dict[str, Any] | None
+
+
+@dataclass
+class _SavedNode:
+    operator: str
+    attributes: dict[str, Any]
+    inputs: list[str]
+    output: str
+    tensors: dict[str, Tensor]
 
 
 def pack(model: SavedModel) -> bytes:
     """A model as the bytes of its file."""
-    graph = model.graph.graph
-    description = {
-        "head": None if model.head is None else model.head[0],
-        "inputs": graph.inputs,
-        "outputs": graph.outputs,
-        "values": [_without_dropouts(value) for value in graph.values.values()],
-        "nodes": [
-            {**encode(node.operator), "inputs": node.inputs, "output": node.output} for node in graph.nodes
+    graph, image = model.graph.graph, _native.Model(model.image)
+    contents = _Contents(
+        id=image.id,
+        name=image.name,
+        labels=image.labels,
+        inputs=graph.inputs,
+        outputs=graph.outputs,
+        values=[_without_dropouts(value) for value in graph.values.values()],
+        nodes=[
+            {
+                **encode(node.operator),
+                "inputs": node.inputs,
+                "output": node.output,
+                "tensors": model.graph.tensors[node.output],
+            }
+            for node in graph.nodes
         ],
-    }
-    arrays = {
-        "image": np.frombuffer(model.image, np.uint8),
-        "graph": np.frombuffer(json.dumps(description).encode(), np.uint8),
-    }
-    if model.head is not None:
-        arrays["head"] = np.frombuffer(model.head[1], np.uint8)
-    for index, node in enumerate(graph.nodes):
-        for name, tensor in model.graph.tensors[node.output].items():
-            arrays[f"{index}.{name}"] = tensor.numpy()
-    archive = io.BytesIO()
-    # The names of the arrays are ours: none is one of savez's own parameters.
-    np.savez_compressed(archive, **arrays)  # type: ignore[arg-type]
-    body = archive.getvalue()
-    return _FIRST_LINE + hashlib.sha256(body).digest() + body
+        head=None if model.head is None else vars(model.head),
+    )
+    return archive.pack(_KIND, _VERSION, vars(contents))
 
 
 def unpack(content: bytes) -> SavedModel:
     """Undoes :func:`pack`.
 
     Raises:
-        FileFormatError: the bytes are no saved model, are damaged, or come from another version.
+        FileFormatError: the bytes are no saved model, are damaged, contradict themselves, or come from
+        another
+            version.
     """
-    if not content.startswith(_FIRST_LINE):
-        if content.startswith(_NAME):
-            version = content[len(_NAME) : len(_NAME) + 8].split(b"\n")[0].decode(errors="replace")
-            raise FileFormatError(
-                f"a model of file format {version}; this version reads format 1: save the model again"
-            )
-        raise FileFormatError(
-            f"{len(content)} bytes that are no saved model; expected a file that NanoModule.save wrote"
-        )
-    digest, body = content[len(_FIRST_LINE) :][:_DIGEST_LENGTH], content[len(_FIRST_LINE) + _DIGEST_LENGTH :]
-    if hashlib.sha256(body).digest() != digest:
-        raise FileFormatError(
-            f"a damaged file ({len(content)} bytes): its checksum is wrong; save or copy it again"
-        )
+    contents = fields_of(_Contents, archive.unpack(_KIND, _VERSION, content), "the model")
     try:
-        with np.load(io.BytesIO(body), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        image = arrays.pop("image").tobytes()
-        _native.Model(image)
-        description = json.loads(arrays.pop("graph").tobytes())
-        head_state = arrays.pop("head").tobytes() if description["head"] is not None else b""
-        graph = _graph(description, arrays)
-    except (KeyError, TypeError, ValueError, OSError) as error:
+        with refusing(FileFormatError, "a model that contradicts itself"):
+            graph = _graph(contents)
+            head = None if contents.head is None else fields_of(SavedHead, contents.head, "the head")
+            description = None if head is None else head.description
+            image = write_image(graph, description, contents.name, contents.labels)
+            _check_runs(graph)
+            _check_head(image, head)
+    except FileFormatError:
+        raise
+    except TorchNanoError as error:
+        raise FileFormatError(f"a model that contradicts itself: {error}") from error
+    written = _native.Model(image).id
+    if written != contents.id:
         raise FileFormatError(
-            f"a saved model that this version cannot read: {type(error).__name__}: {error}"
-        ) from error
-    return SavedModel(
-        image, graph, None if description["head"] is None else (description["head"], head_state)
-    )
+            f"a model of image {contents.id:08x}; of its layers this version writes {written:08x}: load it "
+            "with the version that saved it, or convert it again"
+        )
+    return SavedModel(image, graph, head)
 
 
-def _graph(description: dict[str, Any], arrays: dict[str, Any]) -> QuantizedGraph:
-    values = {entry["name"]: _value(entry) for entry in description["values"]}
-    nodes = [Node(decode(entry), entry["inputs"], entry["output"]) for entry in description["nodes"]]
-    tensors: dict[str, dict[str, torch.Tensor]] = {node.output: {} for node in nodes}
-    for key, array in arrays.items():
-        index, name = key.split(".")
-        tensors[nodes[int(index)].output][name] = torch.from_numpy(array)
-    return QuantizedGraph(Graph(description["inputs"], description["outputs"], values, nodes, {}), tensors)
+def _graph(contents: _Contents) -> QuantizedGraph:
+    values = {value.name: value for value in map(_value, contents.values)}
+    known = list(contents.inputs)
+    nodes, tensors = [], {}
+    for entry in contents.nodes:
+        saved = fields_of(_SavedNode, entry, "a layer")
+        place = f"the layer of {saved.output!r}"
+        try:
+            operator = fields_of(operator_named(saved.operator), saved.attributes, place)
+        except KeyError as error:
+            raise FileFormatError(f"{place}: there is no operator {saved.operator!r}") from error
+        if not set(saved.inputs) <= set(known) or saved.output in known:
+            raise FileFormatError(f"{place}: its inputs {saved.inputs} are not made before, or its output is")
+        known.append(saved.output)
+        nodes.append(Node(operator, saved.inputs, saved.output))
+        tensors[saved.output] = saved.tensors
+    if list(values) != known or len(contents.values) != len(known):
+        raise FileFormatError(f"it has values {list(values)}; its inputs and layers make {known}")
+    if len(contents.inputs) != 1 or len(contents.outputs) != 1 or contents.outputs[0] not in values:
+        raise FileFormatError(
+            f"it has inputs {contents.inputs} and outputs {contents.outputs}; expected one each"
+        )
+    graph = Graph(contents.inputs, contents.outputs, values, nodes, {})
+    for node in nodes:
+        _check_node(graph, node, tensors[node.output])
+    return QuantizedGraph(graph, tensors)
+
+
+def _check_node(graph: Graph, node: Node, tensors: dict[str, Tensor]) -> None:
+    """What nano-core does not see of a layer: reshapes, and dimensions of tensors."""
+    place, value = f"the layer of {node.output!r}", graph.values[node.output]
+    inputs = [quantization_of(graph, name) for name in node.inputs]
+    if output_quantization(node, inputs, lambda name: quantization_of(graph, name)) != value.quantization:
+        raise FileFormatError(f"{place}: its scale and zero point are not those that its operator gives")
+    if isinstance(node.operator, Reshape) and prod(graph.values[node.inputs[0]].shape) != prod(value.shape):
+        raise FileFormatError(f"{place}: it makes {value.shape} of {graph.values[node.inputs[0]].shape}")
+    kernel = getattr(node.operator, "kernel", None)
+    if kernel is not None and "weights" in tensors and tuple(tensors["weights"].shape[1:3]) != kernel:
+        raise FileFormatError(
+            f"{place}: its kernel is {kernel}, its weights are {list(tensors['weights'].shape)}"
+        )
+
+
+def _check_runs(model: QuantizedGraph) -> None:
+    """Runs the graph on a batch of no sample, which costs nothing: torch's shapes follow from each other."""
+    graph = model.graph
+    no_sample = torch.zeros((0, *graph.values[graph.inputs[0]].shape), dtype=torch.int8)
+
+    def check(name: str, tensor: Tensor) -> None:
+        made, said = tuple(tensor.shape[1:]), graph.values[name].shape
+        if made != said:
+            raise FileFormatError(f"{name!r} is said to have shape {said}; its layer makes {made}")
+
+    model.integer_run(no_sample, observe=check)
+
+
+def _check_head(image: bytes, saved: SavedHead | None) -> None:
+    if saved is None:
+        return
+    head = head_of(image)
+    if saved.state:
+        head.load(saved.state)
+    modules = len(saved.path.split(", "))
+    if isinstance(head, LayersHead) and modules != head.layers:
+        raise FileFormatError(f"its head has {head.layers} layers, and modules {saved.path!r}")
 
 
 def _without_dropouts(value: Value) -> dict[str, Any]:
@@ -119,7 +201,11 @@ def _without_dropouts(value: Value) -> dict[str, Any]:
     return entry
 
 
-def _value(entry: dict[str, Any]) -> Value:
-    return Value(
-        **{**entry, "shape": tuple(entry["shape"]), "quantization": Quantization(**entry["quantization"])}
-    )
+def _value(entry: Any) -> Value:
+    if not isinstance(entry, dict):
+        raise FileFormatError("a value is no dict")
+    quantization = fields_of(Quantization, entry.get("quantization"), f"the value {entry.get('name')!r}")
+    value = fields_of(Value, {**entry, "quantization": quantization}, f"the value {entry.get('name')!r}")
+    if not (1 <= len(value.shape) <= 3 and min(value.shape) > 0):
+        raise FileFormatError(f"the value {value.name!r} has shape {value.shape}")
+    return value

@@ -28,12 +28,19 @@ def decode(entry: dict[str, Any]) -> Operator:
         KeyError: there is no such operator.
         TypeError: it has other attributes.
     """
-    classes: Iterator[Any] = _subclasses(Operator)
-    by_name = {operator.__name__: operator for operator in classes}
-    operator: Operator = by_name[entry["operator"]](
-        **{name: _as_tuples(value) for name, value in entry["attributes"].items()}
-    )
-    return operator
+    attributes = {name: _as_tuples(value) for name, value in entry["attributes"].items()}
+    return operator_named(entry["operator"])(**attributes)
+
+
+def operator_named(name: str) -> type[Operator]:
+    """The operator's class of this name.
+
+    Raises:
+        KeyError: there is none.
+    """
+    # As Any: mypy takes no abstract class for a type.
+    root: Any = Operator
+    return {operator.__name__: operator for operator in _subclasses(root)}[name]
 
 
 @lru_cache(maxsize=256)
@@ -42,7 +49,7 @@ def decode_text(text: str) -> Operator:
     return decode(json.loads(text))
 
 
-def _subclasses(operator: Any) -> Iterator[Any]:
+def _subclasses(operator: type[Operator]) -> Iterator[type[Operator]]:
     for subclass in operator.__subclasses__():
         yield subclass
         yield from _subclasses(subclass)

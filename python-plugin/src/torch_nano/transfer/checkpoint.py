@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import io
-import pickle
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,15 @@ from torch import Generator, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from ..errors import CheckpointError, FileFormatError
+from ..errors import CheckpointError, FileFormatError, InputError
+from ..files import archive
+from ..files.reading import fields_of, read_file, refusing
 from ..files.writing import write_file
 from . import random_state
 from .freeze import frozen, set_frozen
 from .history import History
 
-_FORMAT = "torch-nano training 1"
+_KIND, _VERSION = "training", 2
 
 
 @dataclass
@@ -38,6 +40,21 @@ class TrainingState:
     generators: Sequence[Generator]
 
 
+@dataclass
+class _Contents:
+    """What a file holds."""
+
+    arguments: dict[str, Any]
+    model: dict[str, Any]
+    frozen: list[str]
+    trainable: list[str]
+    optimizer: dict[str, Any]
+    scheduler: dict[str, Any] | None
+    history: dict[str, Any]
+    best: dict[str, Any] | None
+    random: dict[str, Any]
+
+
 class Checkpoint:
     """A file that is written as a whole after every epoch.
 
@@ -48,7 +65,7 @@ class Checkpoint:
 
     Raises:
         CheckpointError: the folder does not exist, or the file is of another training.
-        FileFormatError: the file is not a checkpoint, or damaged.
+        FileFormatError: the file is not a checkpoint, damaged, or of another version.
     """
 
     def __init__(self, path: Path, arguments: dict[str, Any], epochs: int) -> None:
@@ -57,57 +74,75 @@ class Checkpoint:
         self._path = path
         self._arguments = arguments
         self._content = self._read() if path.exists() else None
-        done = len(self._content["history"]["epochs"]) if self._content else 0
+        done = len(self._history) if self._content else 0
         if done > epochs:
             raise CheckpointError(
                 f"{path} has {done} epochs already, but epochs={epochs}; give at least {done}"
             )
 
-    def _read(self) -> dict[str, Any]:
+    def _read(self) -> _Contents:
         """The content of the file, once it is known to be of such a training."""
-        file = io.BytesIO(self._path.read_bytes())
         try:
-            content = torch.load(file, map_location="cpu", weights_only=True)
-            format_name, arguments = content["format"], content["arguments"]
-        except (
-            pickle.UnpicklingError,
-            RuntimeError,
-            EOFError,
-            OSError,
-            KeyError,
-            TypeError,
-            ValueError,
-        ) as error:
+            data = archive.unpack(_KIND, _VERSION, read_file(self._path))
+            content = fields_of(_Contents, data, "its content")
+            self._history = History.from_dict(content.history)
+        except (FileFormatError, InputError) as error:
             raise FileFormatError(
                 f"{self._path} is not a checkpoint of fit, or is damaged; delete it to start anew ({error})"
             ) from error
-        if format_name != _FORMAT:
-            raise FileFormatError(f"{self._path} is of the format {format_name!r}; expected {_FORMAT!r}")
+        with refusing(FileFormatError, f"{self._path} contradicts itself"):
+            self._check_kind(content)
+        return content
+
+    def _check_kind(self, content: _Contents) -> None:
         for name, expected in self._arguments.items():
-            if arguments.get(name) != expected:
+            given = content.arguments.get(name)
+            if given != expected:
                 raise CheckpointError(
-                    f"{self._path} is of a training with another {name}: "
-                    f"{_difference(arguments.get(name), expected)}; give what was given then, or delete the "
-                    "file to start anew"
+                    f"{self._path} is of a training with another {name}: {_difference(given, expected)}. "
+                    "Give what was given then, or delete the file to start anew"
                 )
-        return dict(content)
+        model = self._arguments["model"]
+        for name, state in (("model", content.model), ("best epoch's model", content.best)):
+            if state is not None and _kinds(state) != model:
+                raise FileFormatError(
+                    f"{self._path} contradicts itself: its {name} is not of the model that it names "
+                    f"({_difference(_kinds(state), model)}); delete it to start anew"
+                )
 
     def resume(self, state: TrainingState) -> None:
-        """Makes the state what it was when the file was written; no effect without a file."""
+        """Makes the state what it was when the file was written; no effect without a file.
+
+        Raises:
+            CheckpointError, FileFormatError: the file does not fit; the state is then unchanged.
+        """
         if self._content is None:
             return
         content, self._content = self._content, None
-        state.model.load_state_dict(content["model"])
-        set_frozen(state.model, content["frozen"], content["trainable"])
-        try:
-            state.optimizer.load_state_dict(content["optimizer"])
-        except ValueError as error:
-            raise CheckpointError(f"{self._path} does not fit the optimizer: {error}") from error
-        if state.scheduler is not None:
-            state.scheduler.load_state_dict(content["scheduler"])
-        state.history = History.from_dict(content["history"])
-        state.best = content["best"]
-        random_state.restore(content["random"], state.device, state.generators)
+        with _all_or_nothing(state), refusing(FileFormatError, f"{self._path} cannot be taken over"):
+            self._check_names(content, state)
+            state.model.load_state_dict(content.model)
+            set_frozen(state.model, content.frozen, content.trainable)
+            try:
+                state.optimizer.load_state_dict(content.optimizer)
+            except ValueError as error:
+                raise CheckpointError(f"{self._path} does not fit the optimizer: {error}") from error
+            if state.scheduler is not None and content.scheduler is not None:
+                state.scheduler.load_state_dict(content.scheduler)
+            random_state.restore(content.random, state.device, state.generators)
+            state.history, state.best = self._history, content.best
+
+    def _check_names(self, content: _Contents, state: TrainingState) -> None:
+        """What torch would take over as it is, and fail on in the next step."""
+        groups = content.optimizer.get("param_groups")
+        expected = {} if state.scheduler is None else state.scheduler.state_dict()
+        for name, fits in (
+            ("optimizer", _names(groups) == _names(state.optimizer.state_dict()["param_groups"])),
+            # A scheduler may know more after some steps than at first.
+            ("scheduler", expected.keys() <= (content.scheduler or {}).keys()),
+        ):
+            if not fits:
+                raise FileFormatError(f"{self._path} contradicts itself: its {name} is not what it names")
 
     def write(self, state: TrainingState) -> None:
         """Writes the file anew.
@@ -115,42 +150,55 @@ class Checkpoint:
         Raises:
             CheckpointError: the state of the optimizer or the scheduler holds more than numbers and tensors.
         """
-        content = {
-            "format": _FORMAT,
-            "arguments": self._arguments,
-            "model": state.model.state_dict(),
-            "frozen": frozen(state.model),
-            "trainable": [
-                name for name, parameter in state.model.named_parameters() if parameter.requires_grad
-            ],
-            "optimizer": state.optimizer.state_dict(),
-            "scheduler": None if state.scheduler is None else state.scheduler.state_dict(),
-            "history": state.history.to_dict(),
-            "best": state.best,
-            "random": random_state.capture(state.device, state.generators),
-        }
-        buffer = io.BytesIO()
+        content = _Contents(
+            arguments=self._arguments,
+            model=state.model.state_dict(),
+            frozen=frozen(state.model),
+            trainable=[name for name, parameter in state.model.named_parameters() if parameter.requires_grad],
+            optimizer=state.optimizer.state_dict(),
+            scheduler=None if state.scheduler is None else state.scheduler.state_dict(),
+            history=state.history.to_dict(),
+            best=state.best,
+            random=random_state.capture(state.device, state.generators),
+        )
         try:
-            torch.save(content, buffer)
-            if len(state.history) == 1:
-                # A file that cannot be read again is noticed when it is needed: try it once.
-                torch.load(io.BytesIO(buffer.getvalue()), weights_only=True)
-        except (pickle.PicklingError, pickle.UnpicklingError, AttributeError, TypeError) as error:
+            file = archive.pack(_KIND, _VERSION, vars(content))
+        except archive.NotPlainError as error:
             raise CheckpointError(
                 "the state_dict of the model, the optimizer or the scheduler holds more than numbers and "
                 f"tensors, which a checkpoint cannot bring back; fit without checkpoint= ({error})"
             ) from error
-        write_file(self._path, buffer.getvalue())
+        write_file(self._path, file)
+
+
+@contextmanager
+def _all_or_nothing(state: TrainingState) -> Iterator[None]:
+    """What fails inside leaves everything as it was."""
+    model, optimizer, scheduler = state.model, state.optimizer, state.scheduler
+    before = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
+    scheduled = None if scheduler is None else copy.deepcopy(scheduler.state_dict())
+    modules, modes = frozen(model), [(module, module.training) for module in model.modules()]
+    trainable = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    drawn = random_state.capture(state.device, state.generators)
+    try:
+        yield
+    except BaseException:
+        model.load_state_dict(before[0])
+        set_frozen(model, modules, trainable)
+        for module, mode in modes:
+            module.training = mode
+        optimizer.load_state_dict(before[1])
+        if scheduler is not None and scheduled is not None:
+            scheduler.load_state_dict(scheduled)
+        random_state.restore(drawn, state.device, state.generators)
+        raise
 
 
 def arguments_of(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
     """What a checkpoint holds the model and the optimizer to, as plain values."""
     plain = (int, float, str, tuple, bool)
     return {
-        "model": {
-            name: f"{list(value.shape)} {value.dtype}" if isinstance(value, torch.Tensor) else _kind(value)
-            for name, value in model.state_dict().items()
-        },
+        "model": _kinds(model.state_dict()),
         "frozen modules": frozen(model),
         "optimizer": _kind(optimizer),
         "optimizer's groups": [
@@ -159,6 +207,23 @@ def arguments_of(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
             | {"parameters": len(group["params"]), "lr": float(group.get("initial_lr", group["lr"]))}
             for group in optimizer.param_groups
         ],
+    }
+
+
+def _names(value: Any) -> Any:
+    """The names in nested dicts and lists, and whether what they name is a number."""
+    if isinstance(value, dict):
+        return {name: _names(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_names(item) for item in value]
+    return "number" if type(value) in (int, float) else _kind(value)
+
+
+def _kinds(state: dict[str, Any]) -> dict[str, str]:
+    """What a state_dict holds, without the numbers."""
+    return {
+        name: f"{list(value.shape)} {value.dtype}" if isinstance(value, torch.Tensor) else _kind(value)
+        for name, value in state.items()
     }
 
 

@@ -11,7 +11,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ..errors import InputError
+from ..errors import FileFormatError, InputError
+from ..files.reading import fields_of
 
 #: The columns that early stopping and schedulers can monitor.
 METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")
@@ -35,6 +36,16 @@ class EpochRecord:
     learning_rates: dict[str, float]
     #: Of training and validation.
     seconds: float
+
+
+@dataclass(frozen=True)
+class _Values:
+    """What :meth:`History.to_dict` gives."""
+
+    monitor: str
+    min_delta: float
+    stopped: str
+    epochs: list[Any]
 
 
 class History(Sequence[EpochRecord]):
@@ -130,14 +141,13 @@ class History(Sequence[EpochRecord]):
             InputError: the values are not of a history.
         """
         try:
-            return cls(
-                [EpochRecord(**record) for record in values["epochs"]],
-                monitor=values["monitor"],
-                min_delta=values["min_delta"],
-                stopped=values["stopped"],
-            )
-        except (KeyError, TypeError) as error:
+            given = fields_of(_Values, values, "a history")
+            records = [fields_of(EpochRecord, record, "an epoch") for record in given.epochs]
+        except FileFormatError as error:
             raise InputError(f"not the values of a history ({error}); expected what to_dict makes") from error
+        if given.monitor not in METRICS or any(getattr(one, given.monitor) is None for one in records):
+            raise InputError(f"a history that monitors {given.monitor!r}, which not each of its epochs has")
+        return cls(records, monitor=given.monitor, min_delta=given.min_delta, stopped=given.stopped)
 
     def __repr__(self) -> str:
         end = f", stopped: {self.stopped}" if self.stopped else ""

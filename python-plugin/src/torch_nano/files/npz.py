@@ -1,0 +1,83 @@
+"""Arrays from `.npz` files of strangers, as `np.savez` and `np.savez_compressed` write them."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import zipfile
+from collections.abc import Set
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from ..errors import TorchNanoError
+from .reading import LARGEST, refusing
+
+#: Arrays may take so many times the bytes of their file, or this much where that is more.
+MOST_TIMES, ALWAYS_ALLOWED = 100, 64 << 20
+_SUFFIX = ".npy"
+#: What np.savez writes; others need memory by numbers that nothing checks.
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+#: Bools, integers, floats, texts and bytes. All else runs code, or is no sample.
+_KINDS = "biufUS"
+_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+
+
+def read_npz(path: Path, names: Set[str], error: type[TorchNanoError]) -> dict[str, NDArray[Any]]:
+    """Those of the named arrays that a file has; the names of all others with empty arrays.
+
+    Nothing is decompressed before it is known how much it will be, and that this is no more than
+    :data:`MOST_TIMES` the file's own size (or :data:`ALWAYS_ALLOWED`).
+
+    Raises:
+        OSError: it cannot be read.
+        TorchNanoError: of kind `error`: it is no such file, is damaged or too large, or a named array is of
+            Python objects.
+    """
+    with refusing(error, f"{os.fspath(path)} cannot be read"), path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        with _archive(file, path, error) as archive:
+            members = {one.filename.removesuffix(_SUFFIX): one for one in archive.infolist()}
+            arrays: dict[str, NDArray[Any]] = {name: np.empty(0) for name in members}
+            wanted = [member for name, member in members.items() if name in names]
+            total = sum(member.file_size for member in wanted)
+            most = min(max(MOST_TIMES * size, ALWAYS_ALLOWED), LARGEST)
+            if total > most:
+                raise error(
+                    f"{path} has {size} bytes, and would take {total} in memory; at most {most} are read: "
+                    "split it, or save it without compression"
+                )
+            for name in names & members.keys():
+                arrays[name] = _array(archive, members[name], f"{path}, array {name!r}", error)
+            return arrays
+
+
+def _archive(file: io.BufferedReader, path: Path, error: type[TorchNanoError]) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(file)
+    except zipfile.BadZipFile as raised:
+        raise error(f"{path} is no .npz file, or damaged") from raised
+
+
+def _array(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, place: str, error: type[TorchNanoError]
+) -> NDArray[Any]:
+    with refusing(error, place):
+        if member.compress_type not in _COMPRESSIONS:
+            raise error(f"{place} is compressed in another way than np.savez_compressed does it")
+        content = io.BytesIO(archive.read(member))
+        version = npy.read_magic(content)
+        if version not in _HEADERS:
+            raise error(f"{place} has a format of version {version}; expected one that np.savez writes")
+        shape, by_columns, dtype = _HEADERS[version](content)
+        if dtype.hasobject or dtype.kind not in _KINDS:
+            raise error(f"{place} is of {dtype}; arrays of Python objects are not read")
+        data = content.getbuffer()[content.tell() :]
+        if len(data) != math.prod(shape) * dtype.itemsize:
+            raise error(f"{place} has {len(data)} bytes; expected shape {shape} of {dtype}")
+        flat: NDArray[Any] = np.frombuffer(data, dtype) if data else np.empty(0, dtype)
+        return flat.reshape(shape, order="F" if by_columns else "C")
