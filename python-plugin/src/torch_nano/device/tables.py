@@ -79,8 +79,9 @@ def read_table(path: Path) -> Table:
             raise _one_array(path)
         case suffix:
             raise TableError(f"{path} ends in {suffix!r}; expected .npz or .csv")
+    content = read_file(path, TableError)
     with refusing(TableError, str(path)):
-        table = read(path)
+        table = read(path, content)
     if len(table.inputs) == 0:
         raise TableError(f"{path} has no sample")
     if table.inputs.dtype != np.int8:
@@ -91,11 +92,10 @@ def read_table(path: Path) -> Table:
     return table
 
 
-def _npz(path: Path) -> Table:
-    with path.open("rb") as file:
-        if file.read(len(_NPY)) == _NPY:
-            raise _one_array(path)
-    arrays = read_npz(path, {"x", "y"}, TableError)
+def _npz(path: Path, content: bytes) -> Table:
+    if content.startswith(_NPY):
+        raise _one_array(path)
+    arrays = read_npz(content, path, {"x", "y"}, TableError)
     if "x" not in arrays:
         there = f"the arrays {_listed(list(arrays))}" if arrays else "no array"
         raise TableError(f"{path} has {there}; expected `x` and `y`")
@@ -114,8 +114,8 @@ def _one_array(path: Path) -> TableError:
     return TableError(f"{path} holds one array (.npy); expected an .npz file: np.savez('data.npz', x=x, y=y)")
 
 
-def _csv(path: Path) -> Table:
-    text = _text(path)
+def _csv(path: Path, content: bytes) -> Table:
+    text = _text(path, content)
     delimiter = max(_DELIMITERS, key=text.partition("\n")[0].count)
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
     inputs: list[list[float]] = []
@@ -142,9 +142,8 @@ def _csv(path: Path) -> Table:
     return Table(path, numbers, None if label is None else np.array(labels, np.str_), names, lines)
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, content: bytes) -> str:
     """A file's text, without the mark with which Excel begins UTF-8."""
-    content = read_file(path, TableError)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -21,6 +21,7 @@ from ..graph.graph import Graph
 from ..graph.structural import Reshape
 from ..heads import LayersHead, head_of
 from ..ops.encoding import encode, operator_named
+from ..ops.fully_connected import FullyConnected
 from ..ops.operator import Node, Quantization, Value
 from ..quant.quantize import QuantizedGraph
 from ..quant.ranges import output_quantization, quantization_of
@@ -163,6 +164,11 @@ def _check_node(graph: Graph, node: Node, tensors: dict[str, Tensor]) -> None:
         raise FileFormatError(f"{place}: its scale and zero point are not those that its operator gives")
     if isinstance(node.operator, Reshape) and prod(graph.values[node.inputs[0]].shape) != prod(value.shape):
         raise FileFormatError(f"{place}: it makes {value.shape} of {graph.values[node.inputs[0]].shape}")
+    shape = graph.values[node.inputs[0]].shape
+    if isinstance(node.operator, FullyConnected):
+        flattened = node.operator.flattened
+        if flattened != (shape if len(shape) > 1 else None):
+            raise FileFormatError(f"{place}: it flattens {flattened}; its input is {shape}")
     kernel = getattr(node.operator, "kernel", None)
     if kernel is not None and "weights" in tensors and tuple(tensors["weights"].shape[1:3]) != kernel:
         raise FileFormatError(

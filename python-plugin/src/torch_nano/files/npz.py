@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import os
 import zipfile
 from collections.abc import Set
 from pathlib import Path
@@ -27,38 +26,38 @@ _KINDS = "biufUS"
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
-def read_npz(path: Path, names: Set[str], error: type[TorchNanoError]) -> dict[str, NDArray[Any]]:
-    """Those of the named arrays that a file has; the names of all others with empty arrays.
+def read_npz(
+    content: bytes, path: Path, names: Set[str], error: type[TorchNanoError]
+) -> dict[str, NDArray[Any]]:
+    """Those of the named arrays that a file of this content has; the names of all others with empty arrays.
 
     Nothing is decompressed before it is known how much it will be, and that this is no more than
     :data:`MOST_TIMES` the file's own size (or :data:`ALWAYS_ALLOWED`).
 
     Raises:
-        OSError: it cannot be read.
         TorchNanoError: of kind `error`: it is no such file, is damaged or too large, or a named array is of
             Python objects.
     """
-    with refusing(error, f"{os.fspath(path)} cannot be read"), path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        with _archive(file, path, error) as archive:
-            members = {one.filename.removesuffix(_SUFFIX): one for one in archive.infolist()}
-            arrays: dict[str, NDArray[Any]] = {name: np.empty(0) for name in members}
-            wanted = [member for name, member in members.items() if name in names]
-            total = sum(member.file_size for member in wanted)
-            most = min(max(MOST_TIMES * size, ALWAYS_ALLOWED), LARGEST)
-            if total > most:
-                raise error(
-                    f"{path} has {size} bytes, and would take {total} in memory; at most {most} are read: "
-                    "split it, or save it without compression"
-                )
-            for name in names & members.keys():
-                arrays[name] = _array(archive, members[name], f"{path}, array {name!r}", error)
-            return arrays
+    size = len(content)
+    with refusing(error, f"{path} cannot be read"), _archive(content, path, error) as archive:
+        members = {one.filename.removesuffix(_SUFFIX): one for one in archive.infolist()}
+        arrays: dict[str, NDArray[Any]] = {name: np.empty(0) for name in members}
+        wanted = [member for name, member in members.items() if name in names]
+        total = sum(member.file_size for member in wanted)
+        most = min(max(MOST_TIMES * size, ALWAYS_ALLOWED), LARGEST)
+        if total > most:
+            raise error(
+                f"{path} has {size} bytes, and would take {total} in memory; at most {most} are read: "
+                "split it, or save it without compression"
+            )
+        for name in names & members.keys():
+            arrays[name] = _array(archive, members[name], f"{path}, array {name!r}", error)
+        return arrays
 
 
-def _archive(file: io.BufferedReader, path: Path, error: type[TorchNanoError]) -> zipfile.ZipFile:
+def _archive(content: bytes, path: Path, error: type[TorchNanoError]) -> zipfile.ZipFile:
     try:
-        return zipfile.ZipFile(file)
+        return zipfile.ZipFile(io.BytesIO(content))
     except zipfile.BadZipFile as raised:
         raise error(f"{path} is no .npz file, or damaged") from raised
 

@@ -18,6 +18,8 @@ from ..errors import FileFormatError, TorchNanoError
 #: needs.
 LARGEST = 1 << 30
 _CHUNK = 1 << 20
+#: How much of another library's message is shown: it may hold all of what it refuses.
+_SHOWN = 300
 _Fields = TypeVar("_Fields")
 
 
@@ -28,16 +30,19 @@ def read_file(path: Path, error: type[TorchNanoError] = FileFormatError, most: i
         OSError: it cannot be read.
         TorchNanoError: of kind `error`: it has more than `most` bytes, or more than there is memory for.
     """
-    with refusing(error, os.fspath(path)), path.open("rb", buffering=0) as file:
+    with path.open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         parts: list[bytes] = []
         total = 0
-        while total <= most and size <= most:
-            part = file.read(max(size - total, _CHUNK))
-            if not part:
-                return b"".join(parts)
-            parts.append(part)
-            total += len(part)
+        try:
+            while total <= most and size <= most:
+                part = file.read(max(size - total, _CHUNK))
+                if not part:
+                    return b"".join(parts)
+                parts.append(part)
+                total += len(part)
+        except MemoryError as raised:
+            raise error(f"{path}: its {size} bytes take more memory than there is") from raised
         raise error(f"{path} has {max(size, total)} bytes or more; expected at most {most}")
 
 
@@ -45,9 +50,9 @@ def read_file(path: Path, error: type[TorchNanoError] = FileFormatError, most: i
 def refusing(error: type[TorchNanoError], place: str) -> Iterator[None]:
     """Whatever the bytes of a file make the code inside raise becomes `error`, with `place` in front.
 
-    What a parser raises on bytes that it was not made for is not documented: of numpy, zipfile and json alone
-    a dozen kinds are known, RecursionError and MemoryError among them. Errors of this package and of the
-    system stay as they are.
+    What a parser raises on bytes that it was not made for is not documented: of numpy, zipfile and json a
+    dozen kinds are known, RecursionError, MemoryError and OSError among them. Errors of this package stay as
+    they are. What is read from the disk is read before, by :func:`read_file`.
 
     >>> with refusing(FileFormatError, "a.json"):
     ...     json.loads("[" * 100_000)
@@ -56,14 +61,15 @@ def refusing(error: type[TorchNanoError], place: str) -> Iterator[None]:
     """
     try:
         yield
-    except (TorchNanoError, OSError):
+    except TorchNanoError:
         raise
     except RecursionError as raised:
         raise error(f"{place}: it is nested too deeply") from raised
     except MemoryError as raised:
         raise error(f"{place}: it takes more memory than there is") from raised
     except Exception as raised:
-        raise error(f"{place}: {str(raised) or type(raised).__name__}") from raised
+        reason = " ".join(str(raised).split()) or type(raised).__name__
+        raise error(f"{place}: {reason if len(reason) <= _SHOWN else reason[:_SHOWN] + '...'}") from raised
 
 
 def parse_json(text: bytes, error: type[TorchNanoError], place: str) -> Any:
@@ -117,7 +123,8 @@ def _is_of(value: Any, hint: Any) -> bool:
     if hint is Any:
         return True
     if hint is float:
-        return type(value) in (int, float)
+        # Whole numbers, too, that a float holds exactly.
+        return type(value) is float or (type(value) is int and abs(value) <= 1 << 53)
     kind, items = get_origin(hint), get_args(hint)
     if kind in (Union, types.UnionType):
         return any(_is_of(value, item) for item in items)

@@ -12,15 +12,17 @@ from typing import Any
 import torch
 from torch import Generator, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from ..errors import CheckpointError, FileFormatError, InputError
+from ..arguments import shown
+from ..errors import CheckpointError, FileFormatError, InputError, TorchNanoError
 from ..files import archive
 from ..files.reading import fields_of, read_file, refusing
 from ..files.writing import write_file
 from . import random_state
 from .freeze import frozen, set_frozen
 from .history import History
+from .optimizers import check_optimizer, check_trainable
 
 _KIND, _VERSION = "training", 2
 
@@ -72,7 +74,7 @@ class Checkpoint:
         if not path.parent.is_dir() or path.is_dir():
             raise CheckpointError(f"checkpoint={str(path)!r}; expected a file in a folder that exists")
         self._path = path
-        self._arguments = arguments
+        self._arguments, self._epochs = arguments, epochs
         self._content = self._read() if path.exists() else None
         done = len(self._history) if self._content else 0
         if done > epochs:
@@ -95,6 +97,8 @@ class Checkpoint:
         return content
 
     def _check_kind(self, content: _Contents) -> None:
+        if content.arguments.keys() - self._arguments.keys():
+            raise FileFormatError(f"{self._path} contradicts itself: {shown(content.arguments)}")
         for name, expected in self._arguments.items():
             given = content.arguments.get(name)
             if given != expected:
@@ -121,25 +125,49 @@ class Checkpoint:
         content, self._content = self._content, None
         with _all_or_nothing(state), refusing(FileFormatError, f"{self._path} cannot be taken over"):
             self._check_names(content, state)
-            state.model.load_state_dict(content.model)
-            set_frozen(state.model, content.frozen, content.trainable)
-            try:
-                state.optimizer.load_state_dict(content.optimizer)
-            except ValueError as error:
-                raise CheckpointError(f"{self._path} does not fit the optimizer: {error}") from error
-            if state.scheduler is not None and content.scheduler is not None:
-                state.scheduler.load_state_dict(content.scheduler)
-            random_state.restore(content.random, state.device, state.generators)
+            self._take_over(content, state)
+            if len(self._history) < self._epochs and not self._history.stopped:
+                self._try_step(state)
+                self._take_over(content, state)
             state.history, state.best = self._history, content.best
 
+    def _take_over(self, content: _Contents, state: TrainingState) -> None:
+        state.model.load_state_dict(content.model)
+        set_frozen(state.model, content.frozen, content.trainable)
+        try:
+            state.optimizer.load_state_dict(copy.deepcopy(content.optimizer))
+        except ValueError as error:
+            raise CheckpointError(f"{self._path} does not fit the optimizer: {error}") from error
+        if state.scheduler is not None and content.scheduler is not None:
+            state.scheduler.load_state_dict(copy.deepcopy(content.scheduler))
+        random_state.restore(content.random, state.device, state.generators)
+
+    def _try_step(self, state: TrainingState) -> None:
+        """Steps with gradients of zero: torch takes over any state, and fails on it only then."""
+        try:
+            check_trainable(state.model)
+            check_optimizer(state.model, state.optimizer)
+        except TorchNanoError as error:
+            raise FileFormatError(f"{self._path} cannot be taken over: {error}") from error
+        parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
+        for parameter in parameters:
+            parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
+        state.optimizer.step(lambda: 0.0)
+        state.optimizer.zero_grad()
+        if isinstance(state.scheduler, ReduceLROnPlateau):
+            state.scheduler.step(self._history[self._history.monitor][-1])
+        elif state.scheduler is not None:
+            state.scheduler.step()
+
     def _check_names(self, content: _Contents, state: TrainingState) -> None:
-        """What torch would take over as it is, and fail on in the next step."""
+        monitored = [(one.monitor, one.min_delta) for one in (self._history, state.history)]
         groups = content.optimizer.get("param_groups")
         expected = {} if state.scheduler is None else state.scheduler.state_dict()
         for name, fits in (
             ("optimizer", _names(groups) == _names(state.optimizer.state_dict()["param_groups"])),
             # A scheduler may know more after some steps than at first.
             ("scheduler", expected.keys() <= (content.scheduler or {}).keys()),
+            ("history", monitored[0] == monitored[1]),
         ):
             if not fits:
                 raise FileFormatError(f"{self._path} contradicts itself: its {name} is not what it names")
