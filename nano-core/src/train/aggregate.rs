@@ -32,36 +32,78 @@ pub struct Update<'s> {
 
 /// Makes `head`, from which all `updates` started, the head of all of them; arithmetic: the module's text.
 ///
-/// Heads of sums must have grown only: a device that forgot a class, or samples, of the start is refused.
+/// Heads of sums must have grown only: a device that forgot a class, or samples, of the start is refused. `refused` is called with the
+/// index of each update that cannot be part of it, and why; it is then left out, or everything is, if `refused` returns an error.
 ///
 /// # Errors
-/// Those of [`Head::load`] for a state, of [`Head::merge`] for sums of more samples than there is room for, [`Error::Length`] if there are
-/// no updates, or none with samples to weigh them by; the head is then unchanged.
-pub fn aggregate(head: &mut AnyHead<'_>, updates: &[Update<'_>]) -> Result<(), Error> {
+/// That of `refused`; if no update is left, that of the last one refused; [`Error::Length`] if there are none, or none with samples to
+/// weigh them by. The head is then unchanged.
+pub fn aggregate(
+    head: &mut AnyHead<'_>,
+    updates: &[Update<'_>],
+    refused: impl FnMut(usize, Error) -> Result<(), Error>,
+) -> Result<(), Error> {
     let start = head.state().to_vec();
-    let result = aggregate_from(&start, head, updates);
+    let result = aggregate_from(&start, head, updates, refused);
     if result.is_err() {
-        head.load(&start).expect("a head takes the state that it had");
+        head.overwrite(|own| own.copy_from_slice(&start));
     }
     result
 }
 
-fn aggregate_from(start: &[u8], head: &mut AnyHead<'_>, updates: &[Update<'_>]) -> Result<(), Error> {
-    if updates.is_empty() {
-        return Err(Error::Length { name: "updates of a head", needed: 1, given: 0 });
+/// Whether `state` can be part of an aggregation that starts from `head`; sums of several may still be of too many samples.
+///
+/// # Errors
+/// Those of [`Head::check_state`], for the state and for what it has learnt since the start.
+pub fn check_update(head: &AnyHead<'_>, state: &[u8]) -> Result<(), Error> {
+    head.check_state(state)?;
+    match added_words(head) {
+        Some(ranges) => head.check_state(&learnt_since(head.state(), state, &ranges)?),
+        None => Ok(()),
     }
-    updates.iter().try_for_each(|update| head.check_state(update.state))?;
+}
+
+/// Words of the state that learning adds to; None for heads that descend.
+fn added_words(head: &AnyHead<'_>) -> Option<[Range<usize>; 2]> {
     let sizes = head.sizes();
-    let ranges = match head {
-        AnyHead::Lda(_) => LdaHead::added_words(sizes.classes, sizes.features),
-        AnyHead::Prototype(_) => PrototypeHead::added_words(sizes.classes, sizes.features),
-        AnyHead::Sgd(_) => return head.load(&mean(updates, &[sizes.classes * (sizes.features + 1)])?),
-        AnyHead::Layers(layers) => return layers.load(&mean(updates, &layers.weight_counts())?),
-    };
-    for update in updates {
-        head.merge(&learnt_since(start, update.state, &ranges)?)?;
+    match head {
+        AnyHead::Lda(_) => Some(LdaHead::added_words(sizes.classes, sizes.features)),
+        AnyHead::Prototype(_) => Some(PrototypeHead::added_words(sizes.classes, sizes.features)),
+        AnyHead::Sgd(_) | AnyHead::Layers(_) => None,
     }
-    head.commit();
+}
+
+fn aggregate_from(
+    start: &[u8],
+    head: &mut AnyHead<'_>,
+    updates: &[Update<'_>],
+    mut refused: impl FnMut(usize, Error) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let sums = added_words(head);
+    let mut taken = Vec::with_capacity(updates.len());
+    let mut none_left = Error::Length { name: "updates of a head", needed: 1, given: 0 };
+    for (index, update) in updates.iter().enumerate() {
+        let result = head.check_state(update.state).and_then(|()| match &sums {
+            Some(ranges) => head.merge(&learnt_since(start, update.state, ranges)?),
+            None => Ok(()),
+        });
+        match result {
+            Ok(()) => taken.push(*update),
+            Err(error) => {
+                none_left = error;
+                refused(index, error)?;
+            }
+        }
+    }
+    if taken.is_empty() {
+        return Err(none_left);
+    }
+    let sizes = head.sizes();
+    match head {
+        AnyHead::Lda(_) | AnyHead::Prototype(_) => head.commit(),
+        AnyHead::Sgd(_) => head.load(&mean(&taken, &[sizes.classes * (sizes.features + 1)])?)?,
+        AnyHead::Layers(layers) => layers.load(&mean(&taken, &layers.weight_counts())?)?,
+    }
     Ok(())
 }
 

@@ -23,7 +23,7 @@ mod sizes;
 mod solve;
 
 #[cfg(feature = "alloc")]
-pub use aggregate::{Update, aggregate};
+pub use aggregate::{Update, aggregate, check_update};
 pub use any_head::AnyHead;
 pub use confidence::confidence;
 #[cfg(feature = "alloc")]

@@ -2,10 +2,15 @@
 
 use nano_core::Error;
 use nano_core::image::Image;
-use nano_core::train::{AnyHead, Head, Target, Update, aggregate};
+use nano_core::train::{AnyHead, Head, Target, Update, aggregate, check_update};
 
 use crate::builder::{Aligned, head_net};
 use crate::heads::{sums_net, with_any};
+
+/// For an aggregation that takes all updates or none.
+fn stop(_: usize, error: Error) -> Result<(), Error> {
+    Err(error)
+}
 
 /// A state of [`head_net`]'s head: exponent, random state, 21 weights V.
 fn sgd_state(exponent: u32, random: u32, v: impl Fn(usize) -> i32) -> Vec<u8> {
@@ -34,7 +39,7 @@ fn means_are_rounded_once_and_half_up() {
     let mean = |updates: &[(Vec<u8>, u32)]| {
         with_any(&image, |head| {
             let updates: Vec<_> = updates.iter().map(|(state, samples)| Update { state, samples: *samples }).collect();
-            aggregate(head, &updates).unwrap();
+            aggregate(head, &updates, stop).unwrap();
             head.state().to_vec()
         })
     };
@@ -58,7 +63,7 @@ fn the_mean_of_the_largest_is_the_largest() {
     for (exponent, v) in [(largest, 32639), (largest, -32639), (0, 32000), (largest - 1, -32000)] {
         let state = sgd_state(exponent, u32::MAX, |_| v);
         with_any(&image, |head| {
-            aggregate(head, &[Update { state: &state, samples: u32::MAX }; 300]).unwrap();
+            aggregate(head, &[Update { state: &state, samples: u32::MAX }; 300], stop).unwrap();
             assert_eq!(head.state(), state);
         });
     }
@@ -97,7 +102,7 @@ fn sums_of_all_are_those_of_one_that_learnt_all() {
                     states.rotate_left(turn);
                     head.load(&start).unwrap();
                     let updates: Vec<_> = states.iter().map(|state| Update { state, samples: 0 }).collect();
-                    aggregate(head, &updates).unwrap();
+                    aggregate(head, &updates, stop).unwrap();
                     assert_eq!(head.state(), union, "seed {seed}");
                 }
             });
@@ -111,7 +116,7 @@ fn wrong_updates_leave_the_head_as_it_was() {
     with_any(&image, |head| {
         let start = head.state().to_vec();
         let refused = |head: &mut AnyHead<'_>, updates: &[Update<'_>]| {
-            let error = aggregate(head, updates).expect_err("these are no updates");
+            let error = aggregate(head, updates, stop).expect_err("these are no updates");
             assert_eq!(head.state(), start);
             error
         };
@@ -131,14 +136,95 @@ fn wrong_updates_leave_the_head_as_it_was() {
         head.forget(1).unwrap();
         let forgot = head.state().to_vec();
         head.load(&start).unwrap();
-        let error = aggregate(head, &[Update { state: &forgot, samples: 1 }]).expect_err("it did not grow");
+        let error = aggregate(head, &[Update { state: &forgot, samples: 1 }], stop).expect_err("it did not grow");
         assert!(matches!(error, Error::Field { name: "head samples of a class", .. }), "{error}");
         assert_eq!(head.state(), start);
         learn(head, &mut fastrand::Rng::with_seed(1), (1 << 14) - 9);
         let many = head.state().to_vec();
         head.load(&start).unwrap();
         let many = Update { state: &many, samples: 1 };
-        assert!(matches!(aggregate(head, &[many; 3]), Err(Error::Full { .. })));
+        assert!(matches!(aggregate(head, &[many; 3], stop), Err(Error::Full { .. })));
         assert_eq!(head.state(), start);
+    });
+}
+
+/// Of states with random bytes damaged, cut ones and good ones, those that are not refused count as if they alone were there.
+#[test]
+fn what_is_refused_changes_nothing() {
+    let mut outcomes = [0; 2];
+    for image in [head_net().image(), sums_net(true, -3), sums_net(false, 5)] {
+        for seed in 0..300 {
+            with_any(&image, |head| {
+                let mut random = fastrand::Rng::with_seed(seed);
+                learn(head, &mut random, 20);
+                let start = head.state().to_vec();
+                let states: Vec<_> = (0..4)
+                    .map(|_| {
+                        head.load(&start).unwrap();
+                        learn(head, &mut random, 5);
+                        let mut state = head.state().to_vec();
+                        for _ in 0..random.usize(..3) {
+                            let place = random.usize(..state.len());
+                            state[place] ^= random.u8(1..);
+                        }
+                        state.truncate(state.len() - usize::from(random.u8(..8) == 0));
+                        state
+                    })
+                    .collect();
+                head.load(&start).unwrap();
+                let updates: Vec<_> = states.iter().map(|state| Update { state, samples: 3 }).collect();
+                let mut refused = vec![];
+                let result = aggregate(head, &updates, |index, _| {
+                    refused.push(index);
+                    Ok(())
+                });
+                let merged = head.state().to_vec();
+                head.load(&start).unwrap();
+                for (index, state) in states.iter().enumerate() {
+                    assert_eq!(check_update(head, state).is_err(), refused.contains(&index), "seed {seed}, {index}");
+                    assert_eq!(head.state(), start);
+                }
+                let kept: Vec<_> =
+                    (0..4).filter(|index| !refused.contains(index)).map(|index| updates[index]).collect();
+                outcomes[0] += refused.len();
+                outcomes[1] += kept.len();
+                if kept.is_empty() {
+                    result.expect_err("no update is left");
+                    assert_eq!(merged, start, "seed {seed}");
+                } else {
+                    aggregate(head, &kept, stop).unwrap();
+                    assert_eq!(head.state(), merged, "seed {seed}");
+                }
+            });
+        }
+    }
+    assert!(outcomes.iter().all(|&count| count > 500), "{outcomes:?}");
+}
+
+/// Sums take in what there is room for, in order.
+#[test]
+fn sums_that_are_full_leave_out_what_does_not_fit() {
+    with_any(&sums_net(true, 0), |head| {
+        let states: Vec<_> = [20_000, 10_000, 3_000, 2_000]
+            .map(|samples| {
+                head.reset();
+                learn(head, &mut fastrand::Rng::with_seed(samples as u64), samples);
+                head.state().to_vec()
+            })
+            .into();
+        let updates: Vec<_> = states.iter().map(|state| Update { state, samples: 1 }).collect();
+        head.reset();
+        assert!(states.iter().all(|state| check_update(head, state).is_ok()));
+        let mut refused = vec![];
+        aggregate(head, &updates, |index, error| {
+            refused.push((index, error));
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(refused, [(2, Error::Full { name: "samples", capacity: 1 << 15 })]);
+        let merged = head.state().to_vec();
+        head.reset();
+        aggregate(head, &[updates[0], updates[1], updates[3]], stop).unwrap();
+        assert_eq!(head.state(), merged);
     });
 }

@@ -61,7 +61,8 @@ fn the_largest_numbers_do_not_overflow() {
                         head.learn(&ends[step % 3], targets[step / 7 % 2]).unwrap();
                     }
                     let learnt = head.state().to_vec();
-                    aggregate(&mut head, &[Update { state: &learnt, samples: u32::MAX }; 3]).unwrap();
+                    aggregate(&mut head, &[Update { state: &learnt, samples: u32::MAX }; 3], |_, error| Err(error))
+                        .unwrap();
                     assert_eq!(head.state(), learnt);
                     // Every weight at its bound, in both directions.
                     let mut state = head.state().to_vec();

@@ -253,7 +253,7 @@ fn thousands_of_steps_towards_weights_at_their_bounds() {
             all_halvings +=
                 usize::from(definition.exponent == setting.largest_exponent() && definition.exponent == constants[1]);
             let learnt = head.state().to_vec();
-            aggregate(head, &[Update { state: &learnt, samples: u32::MAX }; 3]).unwrap();
+            aggregate(head, &[Update { state: &learnt, samples: u32::MAX }; 3], |_, error| Err(error)).unwrap();
             assert_eq!(head.state(), learnt);
             assert!(head.logit_scale().is_finite());
         });

@@ -7,6 +7,7 @@ use numpy::ndarray::Array2;
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 use torch_nano_device::TargetKind;
 
@@ -232,10 +233,24 @@ impl Head {
         self.with(|head| head.merge(state))
     }
 
-    /// Makes this head, from which all started, the head of all updates: (state, samples) each.
-    fn aggregate(&mut self, updates: Vec<(Vec<u8>, u32)>) -> PyResult<()> {
+    /// Makes this head, from which all started, the head of all updates: (state, samples) each. With `leave_out`, those that cannot be
+    /// part of it are left out; returns their indices, and why. An error if none is left; without `leave_out`, for the first of them.
+    #[pyo3(signature = (updates, *, leave_out))]
+    fn aggregate(&mut self, updates: Vec<(PyBackedBytes, u32)>, leave_out: bool) -> PyResult<Vec<(usize, String)>> {
         let updates: Vec<_> = updates.iter().map(|(state, samples)| Update { state, samples: *samples }).collect();
-        self.with(|head| train::aggregate(head, &updates))
+        let mut refused = Vec::new();
+        self.with(|head| {
+            train::aggregate(head, &updates, |index, error| {
+                refused.push((index, error.to_string()));
+                if leave_out { Ok(()) } else { Err(error) }
+            })
+        })?;
+        Ok(refused)
+    }
+
+    /// Refuses a state that can be no part of an aggregation that starts from this head.
+    fn check_update(&mut self, state: &[u8]) -> PyResult<()> {
+        self.with(|head| train::check_update(head, state))
     }
 
     /// The head's whole state, as a device stores and sends it.

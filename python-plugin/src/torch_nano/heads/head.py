@@ -146,7 +146,9 @@ class Head(nn.Module):
         """Back to the state in the image."""
         self._head.reset()
 
-    def aggregate(self, updates: Iterable[tuple[Self | bytes, int]]) -> None:
+    def aggregate(
+        self, updates: Iterable[tuple[Self | bytes, int]], *, leave_out: bool = False
+    ) -> dict[int, str]:
         """Makes of this head, from which others started, one of all of them: federated averaging.
 
         Heads of sums (:class:`SumsHead`) give the head that learnt all samples of all of them itself, to the
@@ -162,6 +164,7 @@ class Head(nn.Module):
         >>> for device, part in zip(devices, (slice(0, 20), slice(20, 64))):
         ...     device.fit(features[part], y[part])
         >>> nano.head.aggregate((device, 1) for device in devices)
+        {}
         >>> both = tn.LdaHead(nano.image)
         >>> both.fit(features, y)
         >>> nano.head.state() == both.state()
@@ -170,10 +173,15 @@ class Head(nn.Module):
         Args:
             updates: the heads, or their states, and the number of samples of each; heads of sums count their
                 own.
+            leave_out: whether to leave out heads that cannot be part of it.
+
+        Returns:
+            The places in `updates` of heads that are left out, each with the reason.
 
         Raises:
-            HeadError: one is no head of this image, or has learnt less than this one; there are none, or none
-                with samples; or sums of more samples than there is room for. The head is then unchanged.
+            HeadError: one is no head of this image, has learnt less than this one, or has more samples than
+                there is room for, unless `leave_out`; none is left, or none with samples. The head is then
+                unchanged.
         """
         try:
             pairs = [(head, samples) for head, samples in updates]
@@ -184,9 +192,22 @@ class Head(nn.Module):
             for head, samples in pairs
         ]
         try:
-            self._head.aggregate(states)
+            return dict(self._head.aggregate(states, leave_out=leave_out))
         except _native.NanoError as error:
             raise HeadError(f"{len(states)} heads cannot be aggregated: {error}") from error
+
+    def check_update(self, update: Self | bytes) -> None:
+        """Checks that :meth:`aggregate`, of this head, can take another one in; without the work of doing so.
+
+        Sums of several heads may still be of more samples than there is room for.
+
+        Raises:
+            HeadError: it is no head of this image, or has learnt less than this one.
+        """
+        try:
+            self._head.check_update(_state(update))
+        except _native.NanoError as error:
+            raise HeadError(f"the head cannot be aggregated: {error}") from error
 
     def get_extra_state(self) -> Tensor:
         """The state as uint8, for `state_dict()`."""
