@@ -75,6 +75,10 @@ bench-learning *arguments: setup
 conformance layers="300": setup
     {{ python }} -m pytest -n 2 tests/conformance --layers {{ layers }}
 
+# Measure what a round of a fleet costs its server, with simulated nodes
+bench-fleet *arguments: setup
+    {{ python }} tests/bench/bench_fleet.py {{ arguments }}
+
 # Remove everything built, except .venv
 clean:
     rm -rf build target esp32-app/target python-plugin/build .mypy_cache .ruff_cache .pytest_cache .hypothesis
