@@ -2,6 +2,7 @@
 
 Debian packages, the Python environment `.venv`, the Python package with its native extension, and the
 program of the emulated board. What is there already is skipped; what has changed is built again.
+What apt, pip and cargo print is shown if they fail, and only then.
 """
 
 from __future__ import annotations
@@ -10,11 +11,15 @@ import hashlib
 import importlib.util
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,24 +35,24 @@ RUST_SOURCES = [ROOT / "Cargo.toml", ROOT / "Cargo.lock", ROOT / "nano-core", RO
 def main() -> None:
     if sys.version_info < (3, 11):  # noqa: UP036, whatever `python3` is runs this file
         stop(f"Python 3.11 or newer is needed; this is {sys.version.split()[0]} ({sys.executable})")
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # in order with the commands' output
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # in order with the error at the end
     install_debian_packages(missing_debian_packages())
     require_rust()
 
-    if (VENV / "bin/python").exists():
-        print("python environment: already there")
-    else:
-        print("python environment: making .venv")
-        run(sys.executable, "-m", "venv", str(VENV))
+    if not (VENV / "bin/python").exists():
+        with step("python environment: making .venv"):
+            run(sys.executable, "-m", "venv", str(VENV))
 
     requirements = [PLUGIN / "pyproject.toml", Path(__file__)]
     extension = [*RUST_SOURCES, PLUGIN / "native"]
-    if unless_unchanged("python packages", requirements, VENV, install_python_packages):
+    doing = "installing (torch alone has several GB)"
+    if unless_unchanged("python packages", requirements, VENV, install_python_packages, doing):
         remember("native extension", extension)
     unless_unchanged("native extension", extension, EXTENSION, build_extension)
 
     board = [*RUST_SOURCES, *(ROOT / "esp32-app" / name for name in ("Cargo.toml", "Cargo.lock", "virt"))]
     unless_unchanged("emulated board", board, BOARD_PROGRAM, build_board)
+    print("setup: complete")
 
 
 def missing_debian_packages() -> list[str]:
@@ -87,20 +92,20 @@ def rustup_has_rv32() -> bool:
 def rustup_adds_rv32() -> bool:
     if shutil.which("rustup") is None:
         return False
-    print(f"rust for rv32: trying `rustup target add {RV32_TARGET}`")
+    command = ["rustup", "target", "add", RV32_TARGET]
     try:
-        status = subprocess.run(["rustup", "target", "add", RV32_TARGET], cwd=ROOT, timeout=120).returncode
-        added = status == 0
+        with step(f"rust for rv32: {shlex.join(command)}"):
+            ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+        reason = "" if ended.returncode == 0 else (ended.stderr.strip() or f"status {ended.returncode}")
     except subprocess.TimeoutExpired:
-        added = False
-    if not added:
-        print("rust for rv32: rustup cannot; taking Debian's")
-    return added
+        reason = "no end after 120 s"
+    if reason:
+        print(f"rust for rv32: taking Debian's, as rustup failed: {reason.splitlines()[-1]}")
+    return not reason
 
 
 def install_debian_packages(packages: list[str]) -> None:
     if not packages:
-        print("debian packages: already there")
         return
     names = " ".join(packages)
     if shutil.which("apt-get") is None:
@@ -115,9 +120,11 @@ def install_debian_packages(packages: list[str]) -> None:
             f"    apt-get update && apt-get install --no-install-recommends {names}\n"
             "and then this again."
         )
-    print(f"debian packages: installing {names}")
-    run(*prefix, "apt-get", "update", "-qq")
-    run(*prefix, "apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages)
+    print(f"debian packages: {names}")
+    with step("debian packages: installing"):
+        apt = (*prefix, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get")
+        run(*apt, "update")
+        run(*apt, "install", "-y", "--no-install-recommends", *packages)
 
 
 def require_rust() -> None:
@@ -140,7 +147,6 @@ def read_toml(file: Path) -> dict[str, Any]:
 
 
 def install_python_packages() -> None:
-    print("python packages: torch alone has several GB; this takes minutes")
     build_system = read_toml(PLUGIN / "pyproject.toml")["build-system"]
     # Installed, so that building the extension again needs neither network nor time for a build environment.
     pip("install", *build_system["requires"])
@@ -161,16 +167,17 @@ def build_board() -> None:
     shutil.copyfile(built, BOARD_PROGRAM)
 
 
-def unless_unchanged(name: str, inputs: Iterable[Path], output: Path, action: Callable[[], None]) -> bool:
+def unless_unchanged(
+    name: str, inputs: Iterable[Path], output: Path, action: Callable[[], None], doing: str = "building"
+) -> bool:
     """Calls `action`, if `output` is missing or `inputs` changed since it last succeeded; says if it did."""
     inputs = list(inputs)
     stamp = stamp_file(name)
     if output.exists() and stamp.exists() and stamp.read_text() == digest(inputs):
-        print(f"{name}: already there")
         return False
-    print(f"{name}: building")
     stamp.unlink(missing_ok=True)
-    action()
+    with step(f"{name}: {doing}"):
+        action()
     remember(name, inputs)
     return True
 
@@ -198,14 +205,46 @@ def digest(inputs: Iterable[Path]) -> str:
 
 
 def pip(*arguments: str) -> None:
-    quiet = ("--quiet", "--disable-pip-version-check")
-    run(str(VENV / "bin/python"), "-m", "pip", arguments[0], *quiet, *arguments[1:])
+    run(str(VENV / "bin/python"), "-m", "pip", arguments[0], "--disable-pip-version-check", *arguments[1:])
 
 
 def run(*command: str, cwd: Path = ROOT) -> None:
-    status = subprocess.run(command, cwd=cwd).returncode
-    if status != 0:
-        stop(f"failed with status {status}: {' '.join(command)}")
+    """Runs a command to its end. If it fails, stops with all that it printed."""
+    ended = subprocess.run(
+        command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    if ended.returncode != 0:
+        printed = ended.stdout.decode(errors="replace").rstrip()
+        stop(f"failed with status {ended.returncode}: {shlex.join(command)}\nIt printed:\n{printed}")
+
+
+@contextmanager
+def step(doing: str) -> Iterator[None]:
+    """Prints what is being done and, at its end, the seconds it took; a terminal shows them counting."""
+    started, ended = time.monotonic(), threading.Event()
+    terminal = sys.stdout.isatty()
+
+    def took() -> str:
+        return f"{doing}: {time.monotonic() - started:.0f} s"
+
+    def count() -> None:
+        while True:
+            print(f"\r{took()}", end="", flush=True)
+            if ended.wait(1):
+                break
+
+    counter = threading.Thread(target=count)
+    if terminal:
+        counter.start()
+    else:
+        print(doing)
+    try:
+        yield
+    finally:
+        ended.set()
+        if terminal:
+            counter.join()
+        print(f"\r{took()}" if terminal else took())
 
 
 def stop(reason: str) -> None:
