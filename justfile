@@ -17,13 +17,15 @@ demo *arguments: setup
 test: lint
     cargo test --quiet --package nano-core --all-features
     cargo test --quiet --manifest-path esp32-app/device/Cargo.toml
-    {{ python }} -m pytest -n 2
+    {{ python }} -m pytest -n 2 --dist loadgroup
 
 # Check format, types and lints of Python and Rust
 lint: setup
     {{ python }} -m ruff check .
     {{ python }} -m ruff format --check .
     {{ python }} -m mypy --strict python-plugin/src python-plugin/examples tools tests/bench
+    # Apart from the others: tools/setup.py is a module of that name too.
+    {{ python }} -m mypy --strict python-plugin/setup.py
     cargo fmt --all --check
     # The operators are declared by a macro, behind which cargo fmt does not look.
     rustfmt --edition 2024 --check nano-core/src/ops/*.rs
@@ -46,6 +48,10 @@ flash model="build/demo/model": _probe-rs (firmware model)
 
 @_probe-rs:
     command -v probe-rs >/dev/null || { echo 'probe-rs is missing. Install it: cargo install probe-rs-tools --locked' >&2; exit 1; }
+
+# Build the source distribution and the wheel into build/package, and try them and the crate in fresh environments
+package: setup
+    {{ python }} -m pytest tests/e2e/test_package.py
 
 # Count instructions per operator and model on the emulated device
 bench-device *arguments: setup

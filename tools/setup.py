@@ -43,7 +43,7 @@ def main() -> None:
         with step("python environment: making .venv"):
             run(sys.executable, "-m", "venv", str(VENV))
 
-    requirements = [PLUGIN / "pyproject.toml", Path(__file__)]
+    requirements = [PLUGIN / "pyproject.toml", PLUGIN / "setup.py", Path(__file__)]
     extension = [*RUST_SOURCES, PLUGIN / "native"]
     doing = "installing (torch alone has several GB)"
     if unless_unchanged("python packages", requirements, VENV, install_python_packages, doing):
@@ -160,11 +160,7 @@ def build_extension() -> None:
 
 
 def build_board() -> None:
-    cargo = [str(ROOT / "tools/rv32-cargo"), "build", "--locked", "--release", "-p", "torch-nano-virt"]
-    run(*cargo, cwd=ROOT / "esp32-app")
-    built = ROOT / "esp32-app/target" / RV32_TARGET / "release/virt"
-    BOARD_PROGRAM.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(built, BOARD_PROGRAM)
+    run(str(ROOT / "tools/build-board"))
 
 
 def unless_unchanged(
@@ -208,10 +204,10 @@ def pip(*arguments: str) -> None:
     run(str(VENV / "bin/python"), "-m", "pip", arguments[0], "--disable-pip-version-check", *arguments[1:])
 
 
-def run(*command: str, cwd: Path = ROOT) -> None:
+def run(*command: str) -> None:
     """Runs a command to its end. If it fails, stops with all that it printed."""
     ended = subprocess.run(
-        command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     if ended.returncode != 0:
         printed = ended.stdout.decode(errors="replace").rstrip()

@@ -92,6 +92,7 @@ fn softmax_parameters(scale: f32) -> PyResult<(i32, i32, i32)> {
 
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("NanoError", module.py().get_type::<NanoError>())?;
     module.add("SettingError", module.py().get_type::<SettingError>())?;
     module.add("PROTOCOL", protocol::VERSION)?;

@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn as _nn
 
 from . import heads
+from ._native import __version__
 from .convert import to_nano
 from .device.answers import DeviceInfo, DeviceSettings, DeviceStats, LogEntry, Prediction
 from .device.client import Device
@@ -137,6 +138,7 @@ __all__ = [
     "UnsupportedNode",
     "VerifyReport",
     "WrongModelError",
+    "__version__",
     "compare_model_features",
     "coral_alignment",
     "coral_loss",

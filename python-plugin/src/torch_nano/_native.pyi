@@ -7,6 +7,8 @@ from typing import Any, TypedDict
 import numpy as np
 import numpy.typing as npt
 
+__version__: str
+
 class NanoError(ValueError):
     """nano-core refused an image, a layer or a buffer; the message says why."""
 
