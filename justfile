@@ -11,7 +11,7 @@ firmware_elf := "esp32-app/target/riscv32imc-unknown-none-elf/release/firmware"
 
 # Train, quantize, run and personalize a model on the emulated device (arguments: see --help)
 demo *arguments: setup
-    {{ python }} python-plugin/examples/demo.py {{ arguments }}
+    @{{ python }} python-plugin/examples/demo.py {{ arguments }}
 
 # Run every check: lint, Rust tests, Python tests
 test: lint

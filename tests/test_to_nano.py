@@ -74,7 +74,8 @@ def test_the_graph_and_the_summary_agree(nano):
     assert summary.flash_bytes == len(nano.image) and summary.arena_bytes == nano.arena_bytes
     assert summary.macs == 40 * 8 * 15 + 20 * 16 * 24 + 80 and summary.head_bytes == 0
     text = str(summary).splitlines()
-    assert len(text) == 9 and f"flash {len(nano.image):,} B" in text[-1] and "features.0" in text[3]
+    assert len(text) == 10 and f"flash {len(nano.image):,} B" in text[-1] and "features.0" in text[4]
+    assert max(map(len, text)) <= 80
 
 
 def test_names_labels_and_shapes(nano):

@@ -40,6 +40,12 @@ except ModuleNotFoundError as missing:
         "by hand: pip install './python-plugin[demo]'"
     )
 
+INTRODUCTION = """\
+Ten people did seven shoulder exercises with a watch on each arm. A small
+network learns from seven of them, becomes int8 and runs on an emulated rv32imc
+chip. There its head learns each arm of the other three, from the first quarter
+of that arm's own recordings. Then three others are left out. About a minute.
+"""
 OUTPUT = Path(__file__).resolve().parents[2] / "build" / "demo"
 
 
@@ -66,6 +72,7 @@ def run(settings: Settings, console: Console) -> dict[str, Any]:
     """
     started = time.monotonic()
     check_tools()
+    console.print(INTRODUCTION, highlight=False)
     windows = watch.load_windows()
     settings.output.mkdir(parents=True, exist_ok=True)
 
@@ -75,16 +82,17 @@ def run(settings: Settings, console: Console) -> dict[str, Any]:
     for left_out in settings.folds:
         console.rule(f"Without people {', '.join(map(str, left_out))}", align="left")
         fold = make_fold(windows, left_out, seed=settings.seed, epochs=settings.epochs)
-        if not folds:  # the other folds' models have the same layers and sizes
-            console.print(str(fold.nano.summary()), highlight=False, soft_wrap=True)
         print_fold(fold, console)
         folds.append(fold)
         learnt, cut = learn_personally(fold)
         arms += learnt
         cuts.append(cut)
-        print_power_cut(cut, console)
+        print_learnt(learnt, cut, console)
     arms.sort(key=lambda arm: arm.subject)
 
+    console.rule("The model on the board", align="left")
+    # The other folds' models have the same layers and sizes.
+    console.print(str(folds[0].nano.summary()), highlight=False, soft_wrap=True)
     console.rule("Personal learning on the board", align="left")
     report = make_report(settings, folds, arms, cuts)
     print_arms(arms, report, console)
@@ -117,12 +125,15 @@ def print_fold(fold: Fold, console: Console) -> None:
     )
 
 
-def print_power_cut(cut: PowerCut, console: Console) -> None:
-    """How the board came through it."""
+def print_learnt(arms: list[PersonArm], cut: PowerCut, console: Console) -> None:
+    """What the board learnt of a fold's arms, and how it came through the power cut."""
+    generic = percent(float(np.mean([arm.generic for arm in arms])))
+    personal = percent(float(np.mean([arm.personal for arm in arms])))
     console.print(
+        f"mean of {len(arms)} arms: {generic} with the head as shipped, {personal} after learning\n"
         f"power cut while it learnt person {cut.subject}'s {cut.arm} arm, {cut.epochs} epochs saved, "
-        f"one more not ({cut.lost_bytes} bytes);\nback with the head it had saved "
-        f"({cut.differing_head_bytes} bytes differ), it learnt the other {EPOCHS_ON_BOARD - cut.epochs}",
+        f"one more lost\n({cut.lost_bytes} bytes); back with the saved head ({cut.differing_head_bytes} bytes differ) it "
+        f"learnt the other {EPOCHS_ON_BOARD - cut.epochs}",
         soft_wrap=True,
     )
 
@@ -171,15 +182,15 @@ def print_result(report: dict[str, Any], console: Console) -> None:
     console.rule("Result", align="left")
     for line in (
         f"left-out people, all windows: float {accuracy['generic_float']}, int8 {accuracy['generic_int8']}",
-        f"scored windows, mean of {heads} arms: generic {accuracy['generic_scored']}, "
+        f"mean of {heads} arms: generic {accuracy['generic_scored']}, "
         f"personal {accuracy['personal']}, logistic {accuracy['logistic']}",
         f"board against PC: {report['windows_compared']:,} windows, {differing['forward']} bytes differ",
-        f"learning replayed on the PC: {heads} heads, {differing['head']} bytes differ; "
-        f"logits after it, {differing['personal_logits']} bytes differ",
-        f"power cuts while learning: {len(report['power_cuts'])}; the heads after the restart, "
-        f"{differing['restarted_head']} bytes differ from those saved",
+        f"learning replayed on the PC: {heads} heads, {differing['head']} bytes differ",
+        f"logits of these heads: {differing['personal_logits']} bytes differ",
+        f"power cuts while learning: {len(report['power_cuts'])}; heads after the restart, "
+        f"{differing['restarted_head']} bytes differ",
         f"flash {report['flash_bytes']:,} B; RAM: arena {report['arena_bytes']:,} B, head "
-        f"{report['head_bytes']:,} B, ring of the learnt features {report['ring_bytes']:,} B",
+        f"{report['head_bytes']:,} B, learnt features {report['ring_bytes']:,} B",
         f"took {report['seconds']:.0f} s",
     ):
         console.print(line, soft_wrap=True)

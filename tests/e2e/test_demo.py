@@ -33,7 +33,7 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def printed(output: Path) -> str:
     """Runs the demo; what it printed."""
     settings = demo.Settings(seed=0, folds=((PERSON,),), epochs=2, output=output)
-    console = Console(file=io.StringIO(), width=120)
+    console = Console(file=io.StringIO(), width=80)
     demo.run(settings, console)
     text = console.file
     assert isinstance(text, io.StringIO)
@@ -72,6 +72,17 @@ def test_the_board_goes_on_after_a_power_cut(report: dict[str, Any], printed: st
     assert cut["lost_bytes"] > 0 and cut["differing_head_bytes"] == 0
     assert report["person_arms"][1]["differing_head_bytes"] == 0
     assert "power cut while it learnt person 8's right arm, 12 epochs saved" in printed
+
+
+def test_the_first_screen_holds_the_first_result(printed: str) -> None:
+    """On a terminal of 80 columns and 24 rows."""
+    before, mark, _ = printed.partition("after learning")
+    assert mark
+    # The command, what set-up prints, and two progress bars are there too.
+    assert len(before.splitlines()) + 4 <= 24
+    # Nothing wraps; the paths at the end are as long as they are.
+    lines = printed.splitlines()
+    assert [line for line in lines[:-3] if len(line) > 80] == []
 
 
 def test_accuracies_are_fractions_of_what_they_say(report: dict[str, Any]) -> None:

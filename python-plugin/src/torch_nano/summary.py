@@ -72,10 +72,18 @@ class Summary:
         return sum(layer.macs for layer in self.layers)
 
     def __str__(self) -> str:
-        table = Table(title=self.name or None, title_justify="left", box=box.SIMPLE_HEAD)
+        # Narrow: a table of a usual model fits into 80 columns.
+        table = Table(
+            title=self.name or None,
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            show_edge=False,
+            pad_edge=False,
+            padding=(0, 1, 0, 0),
+        )
         for header in ("operator", "module", "output"):
             table.add_column(header, no_wrap=True)
-        for header in ("MACs", "weights (B)", "arena (B)", "variant"):
+        for header in ("MACs", "weights\n(B)", "arena\n(B)", "variant"):
             table.add_column(header, justify="right", no_wrap=True)
         table.add_column("memory", no_wrap=True)
         for layer in self.layers:
