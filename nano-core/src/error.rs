@@ -123,6 +123,13 @@ pub enum Error {
         /// Number of classes of the head.
         classes: usize,
     },
+    /// A training has too many epochs.
+    Epochs {
+        /// Epochs up to its end.
+        given: u32,
+        /// The most.
+        largest: u32,
+    },
     /// The model's trainer cannot do what is asked.
     Unsupported {
         /// The trainer.
@@ -188,6 +195,9 @@ impl fmt::Display for Error {
             Error::NoHead => write!(f, "this image has no trainable head"),
             Error::Length { name, needed, given } => write!(f, "{name} has length {given}, {needed} is needed"),
             Error::Label { label, classes } => write!(f, "label {label} is not below the number of classes, {classes}"),
+            Error::Epochs { given, largest } => {
+                write!(f, "the training would end after {given} epochs, at most {largest} are allowed")
+            }
             Error::Unsupported { trainer, request } => write!(f, "{trainer} cannot {request}"),
             Error::Full { name, capacity } => write!(f, "there is room for {capacity} {name}, and no more"),
         }

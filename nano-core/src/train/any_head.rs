@@ -1,10 +1,8 @@
 //! The head of an image, whichever trainer it names.
 
-use core::ops::Range;
-
 use crate::Error;
 use crate::image::Image;
-use crate::train::{FeatureRing, Head, HeadSizes, LayersHead, LdaHead, PrototypeHead, SgdHead, Target};
+use crate::train::{FeatureRing, Head, HeadSizes, LayersHead, LdaHead, PrototypeHead, SgdHead, Target, Training};
 
 /// The head of an image, whichever trainer it names: for programs that serve every model. Firmware for one model names its trainer.
 pub enum AnyHead<'a> {
@@ -56,6 +54,10 @@ impl<'a> Head<'a> for AnyHead<'a> {
         inner!(self, head => Head::features(head))
     }
 
+    fn macs(&self) -> u64 {
+        inner!(self, head => Head::macs(head))
+    }
+
     fn logit_scale(&self) -> f32 {
         inner!(self, head => Head::logit_scale(head))
     }
@@ -80,8 +82,8 @@ impl<'a> Head<'a> for AnyHead<'a> {
         inner!(self, head => Head::unlearn(head, features, target))
     }
 
-    fn train(&mut self, ring: &FeatureRing<'_>, epochs: Range<u32>) -> Result<(), Error> {
-        inner!(self, head => Head::train(head, ring, epochs))
+    fn train(&mut self, ring: &FeatureRing<'_>, training: &mut Training, most: u32) -> Result<(), Error> {
+        inner!(self, head => Head::train(head, ring, training, most))
     }
 
     fn commit(&mut self) {

@@ -1,10 +1,8 @@
 //! What all trainable heads have in common.
 
-use core::ops::Range;
-
 use crate::Error;
 use crate::image::Image;
-use crate::train::{FeatureRing, HeadSizes};
+use crate::train::{FeatureRing, HeadSizes, Training};
 
 /// What a sample teaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +65,11 @@ pub trait Head<'a>: Sized {
     /// Number of features.
     fn features(&self) -> usize;
 
+    /// Multiplications of one prediction. A step of training takes two to four times as many.
+    fn macs(&self) -> u64 {
+        self.features() as u64 * self.classes() as u64
+    }
+
     /// Real step of one unit of a logit at present.
     fn logit_scale(&self) -> f32;
 
@@ -119,16 +122,16 @@ pub trait Head<'a>: Sized {
         Err(Error::Unsupported { trainer: Self::NAME, request: "unlearn a sample" })
     }
 
-    /// Passes over the ring, each in its own order: from a random sample on, by a random stride coprime to their number.
+    /// Goes on with a training, by at most `most` steps: in each epoch from a random sample on, by a random stride coprime to the
+    /// number of samples. The number of the epoch decides the learning rate.
     ///
-    /// Of one training these are the epochs `epochs`: which one it is decides the learning rate. A training whose samples do not fit the
-    /// ring at once goes on with the next ones.
+    /// A training whose samples do not fit the ring at once is several, each with the number of its first epoch.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] unless [`HeadSizes::uses_ring`]; those of [`Head::learn`] if the ring holds what does not fit this head, which
-    /// has then learnt what came before.
-    fn train(&mut self, ring: &FeatureRing<'_>, epochs: Range<u32>) -> Result<(), Error> {
-        let _ = (ring, epochs);
+    /// [`Error::Unsupported`] unless [`HeadSizes::uses_ring`]; [`Error::Length`] if the ring has another number of samples than the
+    /// training began with; those of [`Head::learn`] if the ring holds what does not fit this head, which has then learnt what came before.
+    fn train(&mut self, ring: &FeatureRing<'_>, training: &mut Training, most: u32) -> Result<(), Error> {
+        let _ = (ring, training, most);
         Err(Error::Unsupported { trainer: Self::NAME, request: "learn from a sample more than once" })
     }
 

@@ -21,8 +21,6 @@
 //! (cross-entropy), 2^20 (binary: 32 outputs) or 2^15, and `limit = min(2^15 - 1, 2^23 / outputs)`: `|d| <= 2^30`, and t is at most 8.
 //! Step 4 stays below 2^30 + 2^14 and `|g x| < 2^23`.
 
-use core::ops::Range;
-
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::Error;
@@ -31,7 +29,7 @@ use crate::train::layers_image::{self, BACKWARD_SHIFT, FROZEN, LayerRecord};
 use crate::train::linear::{self, HALVE_ABOVE, LARGEST_SHIFT, SATURATE_AT, check_weight};
 use crate::train::loss::{self, Loss};
 use crate::train::order::{self, FIRST_RANDOM};
-use crate::train::{FeatureRing, Head, HeadSizes, LayerSizes, Target};
+use crate::train::{FeatureRing, Head, HeadSizes, LayerSizes, Target, Training};
 
 /// The last layers of a network in RAM, trained by stochastic gradient descent; arithmetic and bounds: the module's text.
 ///
@@ -326,6 +324,11 @@ impl<'a> Head<'a> for LayersHead<'a> {
         self.record.features as usize
     }
 
+    fn macs(&self) -> u64 {
+        let macs = |layer: &LayerRecord| layer.values() as u64 * u64::from(layer.inputs);
+        self.layers.iter().map(macs).sum()
+    }
+
     fn logit_scale(&self) -> f32 {
         // Exact: a power of two no larger than 2^30.
         self.record.logit_scale * (1u64 << self.exponent(self.layers.len() - 1)) as f32
@@ -349,11 +352,11 @@ impl<'a> Head<'a> for LayersHead<'a> {
         self.step_towards(features, target, 0)
     }
 
-    fn train(&mut self, ring: &FeatureRing<'_>, epochs: Range<u32>) -> Result<(), Error> {
+    fn train(&mut self, ring: &FeatureRing<'_>, training: &mut Training, most: u32) -> Result<(), Error> {
         let halve_every = self.record.constants[3] as u32;
         let place = self.layers.len();
         let mut random = self.word(place);
-        let result = order::visit(ring, epochs, &mut random, |features, word, epoch| {
+        let result = order::visit(ring, training, most, &mut random, |features, word, epoch| {
             self.step_towards(features, self.target(word), epoch.checked_div(halve_every).unwrap_or(0))
         });
         self.set_word(place, random);

@@ -56,7 +56,8 @@ pub(super) const LARGEST_WEIGHT_BITS: u32 = 25;
 const LARGEST_WEIGHT: u16 = 1 << 14;
 const LARGEST_BIAS: u32 = 1 << 30;
 const EXPONENTS: core::ops::RangeInclusive<i32> = -16..=80;
-const LARGEST_SWEEPS: i32 = 1000;
+/// With it and the most features a class takes 100 * 2^16 multiplications of a commit.
+const LARGEST_SWEEPS: i32 = 100;
 
 /// Words of the state before the counts.
 const CLASSES: usize = 0;
@@ -386,19 +387,26 @@ impl<'a> Head<'a> for LdaHead<'a> {
 
     /// What the class said about the spread of features around their mean stays: a sum of squares over all classes cannot be taken
     /// apart. Unlearning its samples one by one takes that away, too.
+    ///
+    /// S stays within the bounds of [`Head::check_state`]. Sums of samples do so by themselves; those of a state that no samples give,
+    /// but that was accepted, are clamped.
     fn forget(&mut self, class: usize) -> Result<(), Error> {
         if class >= self.classes() {
             return Err(Error::Label { label: class, classes: self.classes() });
         }
         let parts = self.parts();
+        let samples = parts.samples();
         let count = i64::from(parts.counts[class]);
         let sums = &mut parts.sums[class * parts.features..][..parts.features];
         if count > 0 {
+            let largest = i64::from(samples - 1) * LARGEST_PRODUCT;
             let mut spread = parts.spread.iter_mut();
             for i in 0..sums.len() {
                 for (j, product) in (i..sums.len()).zip(&mut spread) {
                     let twice = 2 * i64::from(sums[i]) * i64::from(sums[j]) + count;
-                    *product = product.wrapping_sub(twice.div_euclid(2 * count) as i32);
+                    let least = if i == j { 0 } else { -largest };
+                    let left = i64::from(*product) - twice.div_euclid(2 * count);
+                    *product = left.clamp(least, largest) as i32;
                 }
             }
             parts.prefix[RETIRED] += parts.counts[class] - 1;

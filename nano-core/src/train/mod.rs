@@ -35,6 +35,7 @@ pub use layers_image::RealLayer;
 pub use lda::LdaHead;
 pub use loss::Loss;
 pub use no_head::NoHead;
+pub use order::{LARGEST_EPOCHS, Training};
 pub use prototype::PrototypeHead;
 pub use ring::{FeatureRing, RingPosition};
 pub use sgd::SgdHead;

@@ -1,47 +1,107 @@
-//! In which order an epoch visits the samples of a ring.
-
-use core::ops::Range;
+//! A training: epochs over the samples of a ring, in an order of its own each, which can pause after any step.
 
 use crate::Error;
 use crate::train::FeatureRing;
 
-/// What a fresh head's random state is.
+/// Epochs that one training can have, those before its first one included.
+pub const LARGEST_EPOCHS: u32 = 1_000_000;
+/// The random state of a fresh head.
 pub(super) const FIRST_RANDOM: u32 = 0x9E37_79B9;
 
-/// Has `step` take each sample of the ring, its target as a word, once in each epoch, until one is refused.
+/// Where a training is: [`Head::train`](crate::train::Head::train) goes on from there.
+///
+/// However it is cut into calls, the head becomes the same. Between them neither the ring nor the head may change.
+///
+/// ```
+/// use nano_core::train::{FeatureRing, Target, Training};
+/// let (mut features, mut targets) = ([0; 4], [0; 4]);
+/// let mut ring = FeatureRing::new(1, &mut features, &mut targets)?;
+/// ring.push(&[1], Target::Class(0))?;
+/// ring.push(&[2], Target::Class(1))?;
+/// let training = Training::new(&ring, 0, 20)?;
+/// assert_eq!((training.taken(), training.left()), (0, 40));
+/// # Ok::<(), nano_core::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Training {
+    samples: u32,
+    epoch: u32,
+    end: u32,
+    /// Of the present epoch: samples visited, the next one, and the distance to the one after it.
+    visited: u32,
+    next: u32,
+    stride: u32,
+    taken: u64,
+}
+
+impl Training {
+    /// The start of `epochs` epochs over the samples that `ring` holds, after `first_epoch` epochs of the same training.
+    ///
+    /// # Errors
+    /// [`Error::Epochs`] for more than [`LARGEST_EPOCHS`].
+    pub fn new(ring: &FeatureRing<'_>, first_epoch: u32, epochs: u32) -> Result<Self, Error> {
+        let end = first_epoch.saturating_add(epochs);
+        if end > LARGEST_EPOCHS {
+            return Err(Error::Epochs { given: end, largest: LARGEST_EPOCHS });
+        }
+        let samples = u32::try_from(ring.len())
+            .map_err(|_| Error::Full { name: "samples of a training", capacity: u32::MAX as usize })?;
+        Ok(Training { samples, epoch: first_epoch, end, visited: 0, next: 0, stride: 0, taken: 0 })
+    }
+
+    /// Steps taken.
+    pub const fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// Steps left.
+    pub const fn left(&self) -> u64 {
+        (self.end - self.epoch) as u64 * self.samples as u64 - self.visited as u64
+    }
+
+    /// Begins an epoch: it starts at a random sample and goes on by a random stride coprime to their number. Draws twice.
+    fn begin_epoch(&mut self, random: &mut u32) {
+        let range = (self.samples - 1).max(1);
+        self.stride = 1 + draw(random) % range;
+        while greatest_common_divisor(self.stride, self.samples) != 1 {
+            self.stride = self.stride % range + 1;
+        }
+        self.next = draw(random) % self.samples;
+    }
+
+    fn advance(&mut self) {
+        let wraps = self.next >= self.samples - self.stride;
+        self.next = if wraps { self.next - (self.samples - self.stride) } else { self.next + self.stride };
+        self.taken += 1;
+        self.visited += 1;
+        if self.visited == self.samples {
+            (self.visited, self.epoch) = (0, self.epoch + 1);
+        }
+    }
+}
+
+/// Has `step` take the next samples of the training, `most` at most, until one is refused: features, target's word, epoch.
 pub(super) fn visit(
     ring: &FeatureRing<'_>,
-    epochs: Range<u32>,
+    training: &mut Training,
+    most: u32,
     random: &mut u32,
     mut step: impl FnMut(&[i8], u32, u32) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    if ring.is_empty() {
-        return Ok(());
-    }
-    for number in epochs {
-        for index in epoch(ring.len() as u32, random) {
-            let (features, target) = ring.get(index);
-            step(features, target, number)?;
+    Error::check_length("ring of the training", training.samples as usize, ring.len())?;
+    for _ in 0..training.left().min(most.into()) {
+        if training.visited == 0 {
+            training.begin_epoch(random);
         }
+        let (features, target) = ring.get(training.next as usize);
+        step(features, target, training.epoch)?;
+        training.advance();
     }
     Ok(())
 }
 
-/// The indices of one epoch over `count` samples, at least one: from a random one on, by a random stride coprime to their number. Draws twice.
-fn epoch(count: u32, random: &mut u32) -> impl Iterator<Item = usize> + use<> {
-    let range = (count - 1).max(1);
-    let mut stride = 1 + next(random) % range;
-    while greatest_common_divisor(stride, count) != 1 {
-        stride = stride % range + 1;
-    }
-    let first = next(random) % count;
-    core::iter::successors(Some(first), move |&index| Some((index + stride) % count))
-        .take(count as usize)
-        .map(|index| index as usize)
-}
-
 /// Marsaglia's xorshift32.
-fn next(random: &mut u32) -> u32 {
+fn draw(random: &mut u32) -> u32 {
     *random ^= *random << 13;
     *random ^= *random >> 17;
     *random ^= *random << 5;
@@ -53,4 +113,46 @@ fn greatest_common_divisor(mut a: u32, mut b: u32) -> u32 {
         (a, b) = (b, a % b);
     }
     a
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::Target;
+
+    #[test]
+    fn an_epoch_visits_each_sample_once_and_a_training_has_a_limit() {
+        for samples in 1..40 {
+            let (mut features, mut targets) = (vec![0; samples], vec![0; samples]);
+            let mut ring = FeatureRing::new(1, &mut features, &mut targets).unwrap();
+            for sample in 0..samples {
+                ring.push(&[0], Target::Value(sample as i32)).unwrap();
+            }
+            let mut random = FIRST_RANDOM;
+            let mut training = Training::new(&ring, 7, 3).unwrap();
+            for epoch in 7..10 {
+                let mut seen = vec![];
+                // In pieces of one, two, three ... steps.
+                for piece in 1.. {
+                    let left_of_epoch = (samples - seen.len()) as u32;
+                    let keep = |_: &[i8], target: u32, now: u32| {
+                        assert_eq!(now, epoch);
+                        seen.push(target as usize);
+                        Ok(())
+                    };
+                    visit(&ring, &mut training, left_of_epoch.min(piece), &mut random, keep).unwrap();
+                    if left_of_epoch <= piece {
+                        break;
+                    }
+                }
+                seen.sort_unstable();
+                assert!(seen.into_iter().eq(0..samples), "{samples} samples, epoch {epoch}");
+            }
+            assert_eq!((training.taken(), training.left()), (3 * samples as u64, 0));
+            let refused = |given| Err(Error::Epochs { given, largest: LARGEST_EPOCHS });
+            assert_eq!(Training::new(&ring, LARGEST_EPOCHS, 1), refused(LARGEST_EPOCHS + 1));
+            assert_eq!(Training::new(&ring, 1, u32::MAX), refused(u32::MAX));
+            assert!(Training::new(&ring, 1, LARGEST_EPOCHS - 1).is_ok());
+        }
+    }
 }

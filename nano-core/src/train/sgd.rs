@@ -28,8 +28,6 @@
 //! `sum p >= 2^15`, so `p_k * floor(2^30 / sum p) <= 2^30`. `|e_k| <= 2^15` and `C < 2^15`, so step 6 stays below 2^30 + 2^14 and
 //! `|g_k x_i| < 2^23`.
 
-use core::ops::Range;
-
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::Error;
@@ -37,7 +35,7 @@ use crate::image::{HeadRecord, Image};
 use crate::train::linear::{self, HALVE_ABOVE, LARGEST_BIAS_INPUT, LARGEST_SHIFT, SATURATE_AT, check_weight};
 use crate::train::loss::{self, Loss};
 use crate::train::order::{self, FIRST_RANDOM};
-use crate::train::{FeatureRing, Head, HeadSizes, Target};
+use crate::train::{FeatureRing, Head, HeadSizes, Target, Training};
 
 pub(super) const LARGEST_FEATURES: usize = 1 << 15;
 pub(super) const LARGEST_CLASSES: usize = 1 << 15;
@@ -235,10 +233,10 @@ impl<'a> Head<'a> for SgdHead<'a> {
         self.step_towards(features, target, 0)
     }
 
-    fn train(&mut self, ring: &FeatureRing<'_>, epochs: Range<u32>) -> Result<(), Error> {
+    fn train(&mut self, ring: &FeatureRing<'_>, training: &mut Training, most: u32) -> Result<(), Error> {
         let halve_every = self.record.constants[5] as u32;
         let mut random = self.word(RANDOM);
-        let result = order::visit(ring, epochs, &mut random, |features, word, epoch| {
+        let result = order::visit(ring, training, most, &mut random, |features, word, epoch| {
             self.step_towards(features, self.target(word), epoch.checked_div(halve_every).unwrap_or(0))
         });
         self.set_word(RANDOM, random);

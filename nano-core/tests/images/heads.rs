@@ -2,7 +2,7 @@
 
 use nano_core::Error;
 use nano_core::image::{HeadDescription, Image, SumsDescription};
-use nano_core::train::{AnyHead, FeatureRing, Head, HeadSizes, SgdHead, Target};
+use nano_core::train::{AnyHead, FeatureRing, Head, HeadSizes, SgdHead, Target, Training};
 
 use crate::builder::{Aligned, conv_net, head_net, place};
 
@@ -155,15 +155,22 @@ fn training_on_an_empty_ring_changes_nothing_and_a_wrong_ring_is_refused() {
         let before = head.state().to_vec();
         let (mut samples, mut labels) = ([0; 2 * FEATURES], [0; 2]);
         let mut ring = FeatureRing::new(FEATURES, &mut samples, &mut labels).unwrap();
-        head.train(&ring, 0..1000).unwrap();
+        head.train(&ring, &mut Training::new(&ring, 0, 1000).unwrap(), u32::MAX).unwrap();
         assert_eq!(head.state(), before);
         ring.push(&features(0), Target::Class(CLASSES as u16)).unwrap();
-        assert_eq!(head.train(&ring, 0..1), Err(Error::Label { label: CLASSES, classes: CLASSES }));
+        let one_epoch = |ring: &FeatureRing<'_>| Training::new(ring, 0, 1).unwrap();
+        let refused = head.train(&ring, &mut one_epoch(&ring), u32::MAX);
+        assert_eq!(refused, Err(Error::Label { label: CLASSES, classes: CLASSES }));
 
         let (mut samples, mut labels) = ([0; 2], [0; 1]);
         let mut narrow = FeatureRing::new(2, &mut samples, &mut labels).unwrap();
         narrow.push(&[1, 2], Target::Class(0)).unwrap();
-        assert_eq!(head.train(&narrow, 0..1), Err(Error::Length { name: "features", needed: FEATURES, given: 2 }));
+        let refused = head.train(&narrow, &mut one_epoch(&narrow), u32::MAX);
+        assert_eq!(refused, Err(Error::Length { name: "features", needed: FEATURES, given: 2 }));
+        let mut training = one_epoch(&ring);
+        ring.push(&features(1), Target::Class(0)).unwrap();
+        let refused = head.train(&ring, &mut training, u32::MAX);
+        assert_eq!(refused, Err(Error::Length { name: "ring of the training", needed: 1, given: 2 }));
         assert_eq!(narrow.push(&[1], Target::Class(0)), Err(Error::Length { name: "features", needed: 2, given: 1 }));
     })
     .unwrap();
@@ -288,6 +295,7 @@ fn records_that_sums_cannot_run_are_refused() {
         (true, 4, 0, "head shrinkage"),
         (true, 4, 65537, "head shrinkage"),
         (true, 5, 0, "head sweeps"),
+        (true, 5, 101, "head sweeps"),
         (true, 13, 4, "head state length"),
         (false, 1, 1 << 13, "head classes"),
         (false, 3, 0, "head classes at the start"),

@@ -8,5 +8,6 @@ mod layers;
 mod mutations;
 mod overflow;
 mod parameters;
+mod reachable;
 mod runs;
 mod writing;

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use nano_core::image::Image;
-use nano_core::train::{FeatureRing, Head, HeadSizes, SgdHead, Target};
+use nano_core::train::{FeatureRing, Head, HeadSizes, SgdHead, Target, Training};
 use nano_core::{Error, Model, ops};
 
 use crate::builder::{Aligned, conv_net, head_net, place, two_by_two, variants_net};
@@ -51,7 +51,7 @@ fn exercise(bytes: &[u8], random: &mut fastrand::Rng) -> Result<(), Error> {
         head.learn(&sample, Target::Class(label))?;
         ring.push(&sample, Target::Class(label))?;
     }
-    head.train(&ring, 0..4)?;
+    head.train(&ring, &mut Training::new(&ring, 0, 4)?, u32::MAX)?;
     let saved = head.state().to_vec();
     head.load(&saved)
 }

@@ -6,7 +6,7 @@
 use std::hint::black_box;
 use std::panic::catch_unwind;
 
-use nano_core::train::{AnyHead, FeatureRing, Head, Loss, Target, Update, aggregate};
+use nano_core::train::{AnyHead, FeatureRing, Head, LARGEST_EPOCHS, Loss, Target, Training, Update, aggregate};
 
 use crate::builder::{Aligned, Builder, place};
 use crate::heads::with_any;
@@ -284,14 +284,15 @@ fn epochs_up_to_the_last_number_halve_the_rate_without_overflow() {
         with_any(&setting.image(), |head| {
             let mut definition = Definition::new(setting, head);
             let (mut samples, mut labels) = ([0; 6], [0; 1]);
-            for (number, epochs) in [0..4, 28..32, u32::MAX - 3..u32::MAX].into_iter().enumerate() {
+            for (number, epochs) in [0..4, 28..32, LARGEST_EPOCHS - 3..LARGEST_EPOCHS].into_iter().enumerate() {
                 load_largest(head, &mut definition, 0, |index| if index % 2 == 0 { 1 } else { -1 });
                 let features = ends(number, setting.features);
                 let target = target(loss, 2, 1, head.logits(&features).unwrap());
                 // Of one sample every order is the same.
                 let mut ring = FeatureRing::new(6, &mut samples, &mut labels).unwrap();
                 ring.push(&features, target).unwrap();
-                head.train(&ring, epochs.clone()).unwrap();
+                let mut training = Training::new(&ring, epochs.start, epochs.len() as u32).unwrap();
+                head.train(&ring, &mut training, u32::MAX).unwrap();
                 epochs.clone().for_each(|epoch| definition.step(&features, target, epoch));
                 assert!(halves(head.state()) == definition.state(), "{setting:?}, epochs {epochs:?}");
             }
