@@ -37,10 +37,13 @@ pub(crate) struct Device<'a, C, F, H> {
 }
 
 impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
-    /// The answer; after a failure everything is as before.
+    /// Answers a request. A refused one changes nothing.
     pub fn respond(&mut self, request: Request<'_>) -> Result<Response<'_>, Failure> {
         match request {
-            Request::Begin => Ok(Response::Done),
+            Request::Begin => {
+                self.end_training();
+                Ok(Response::Done)
+            }
             Request::Info => Ok(self.info()),
             Request::Predict { input } => self.predict(input),
             Request::Features { input } => {
@@ -51,7 +54,9 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
             Request::Profile { input } => self.profile(input),
             Request::Input { offset, bytes } => self.take_input(offset, bytes),
             Request::Learn { label, input } => self.learn(label, input),
-            Request::Train { first_epoch, epochs } => self.train(first_epoch..first_epoch.saturating_add(epochs)),
+            Request::Train { first_epoch, epochs } => self.train(first_epoch, epochs),
+            Request::Continue => self.continue_training(),
+            Request::Stop => self.stop_training(),
             Request::Commit => self.commit(),
             Request::Undo => self.undo(),
             Request::AddClass { name } => self.add_class(name),
@@ -102,7 +107,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
         }
     }
 
-    /// Completes the input with `rest` and runs the model; what the counter advanced.
+    /// Completes the input with `rest` and runs the model; returns what the counter advanced.
     pub fn run(&mut self, rest: &[u8]) -> Result<u64, Failure> {
         self.complete_input(rest)?;
         let start = (self.counter)();
@@ -165,7 +170,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
         Ok(Response::Received { length: self.arrived as u32 })
     }
 
-    /// The input whole: `rest` behind the parts that have arrived, or all of it.
+    /// Makes the input whole: `rest` comes after the parts that have arrived, or is all of it.
     fn complete_input(&mut self, rest: &[u8]) -> Result<(), Failure> {
         let place = self.model.input(0).as_mut_bytes();
         let arrived = if rest.len() == place.len() { 0 } else { self.arrived };

@@ -30,7 +30,7 @@ pub enum Failure {
     },
     /// The input has the wrong length.
     Input {
-        /// Bytes needed, behind the parts that came before.
+        /// Bytes needed, after the parts that came before.
         needed: u32,
         /// Bytes given.
         given: u32,
@@ -47,7 +47,7 @@ pub enum Failure {
         /// Bytes that there are.
         length: u32,
     },
-    /// The model was not run since an input came, or not as is asked for.
+    /// The model was not run, or not profiled, since an input came.
     NoRun,
     /// The model has no trainable head.
     NoHead,
@@ -69,21 +69,28 @@ pub enum Failure {
     },
     /// There is nothing to train on: no features are kept.
     EmptyRing,
+    /// A training has too many epochs.
+    Epochs {
+        /// The most, those before its first one included.
+        limit: u32,
+    },
+    /// No training is open: none was begun, it is at its end, or another change of the head or the features kept has ended it.
+    NoTraining,
     /// The model's trainer cannot do this.
     Unsupported,
-    /// There is no more room.
+    /// A capacity fixed by the image, or a counter's range, is exhausted.
     Full {
-        /// How much there can be.
+        /// The capacity.
         capacity: u32,
     },
-    /// There is nothing to take back.
+    /// There is nothing to undo.
     NothingToUndo,
-    /// The head's state was damaged on the way.
+    /// The head's state was damaged in transit.
     Checksum {
         /// CRC-32 of what arrived.
         computed: u32,
     },
-    /// No head of this model has such a state.
+    /// No head of this model has such a state, or such names of classes.
     State,
     /// Nothing was saved or loaded.
     Storage(StorageError),
@@ -97,6 +104,7 @@ impl From<Error> for Failure {
             Error::NoHead => Failure::NoHead,
             Error::Label { label, classes } => Failure::Label { label: label as u32, classes: classes as u32 },
             Error::Length { needed, given, .. } => Failure::Input { needed: needed as u32, given: given as u32 },
+            Error::Epochs { largest, .. } => Failure::Epochs { limit: largest },
             Error::Unsupported { .. } => Failure::Unsupported,
             Error::Full { capacity, .. } => Failure::Full { capacity: capacity as u32 },
             Error::Field { .. } => Failure::State,

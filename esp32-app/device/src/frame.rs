@@ -1,4 +1,4 @@
-//! Frames: a message in postcard with its CRC-32 behind it, in COBS, ended by a zero byte. Every zero byte starts a new frame, so a
+//! Frames: a message in postcard, followed by its CRC-32, in COBS, ended by a zero byte. Every zero byte starts a new frame, so a
 //! receiver that joins in the middle is in step again after one.
 
 use postcard::ser_flavors::crc::CrcModifier;

@@ -1,7 +1,5 @@
 //! Learning, and taking it back.
 
-use core::ops::Range;
-
 use embedded_storage::nor_flash::NorFlash;
 use nano_core::image::Image;
 use nano_core::train::{FeatureRing, Head, RingPosition, Target};
@@ -11,6 +9,7 @@ use crate::failure::Failure;
 use crate::message::{Class, Label, Response};
 use crate::names::{self, Name};
 use crate::saving::exchange_settings;
+use crate::training::OpenTraining;
 
 /// A head with all that belongs to it.
 pub(crate) struct Learner<'a, H> {
@@ -24,6 +23,8 @@ pub(crate) struct Learner<'a, H> {
     /// Bytes of a head's state that have arrived in `spare`.
     pub staged: usize,
     pub undo: Option<Undo>,
+    /// Undo takes it back: whatever else could be taken back ends it.
+    pub training: Option<OpenTraining>,
 }
 
 /// The ring of recent features and the sample that the latest one displaced.
@@ -33,7 +34,7 @@ pub(crate) struct Samples<'a> {
     pub displaced_target: u32,
 }
 
-/// How the last change is taken back.
+/// How the last change is undone.
 #[derive(Clone, Copy)]
 pub(crate) enum Undo {
     /// The ring held this, and was full or not.
@@ -68,15 +69,21 @@ impl<'a, H: Head<'a>> Learner<'a, H> {
         Ok(target)
     }
 
-    /// The state as it is now becomes the spare one; what `act` does to the head can then be taken back. It is checked before that it will
-    /// not be refused: what could be taken back until then no longer can.
-    fn change<T>(
+    /// Sets what can be undone from here on, and ends the training.
+    pub fn replace_undo(&mut self, undo: Option<Undo>) {
+        (self.undo, self.training) = (undo, None);
+    }
+
+    /// Copies the state to the spare one, so that what `act` does to the head can be undone. Callers validate first: from here on
+    /// the previous undo is gone.
+    pub fn change<T>(
         &mut self,
         act: impl FnOnce(&mut H, Option<&mut Samples<'a>>) -> Result<T, nano_core::Error>,
     ) -> Result<T, Failure> {
         let state = self.head.state();
         self.spare[..state.len()].copy_from_slice(state);
-        (self.staged, self.undo) = (0, None);
+        self.staged = 0;
+        self.replace_undo(None);
         let position = self.samples.as_ref().map(|samples| samples.ring.position());
         let result = act(&mut self.head, self.samples.as_mut())?;
         self.undo = Some(Undo::Head { position });
@@ -99,8 +106,9 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
                     *displaced_target = target;
                 }
                 ring.push(features, target)?;
-                learner.undo = Some(Undo::Sample { position, full });
-                ring.len() as u32
+                let samples = ring.len() as u32;
+                learner.replace_undo(Some(Undo::Sample { position, full }));
+                samples
             }
             None => {
                 let start = (self.counter)();
@@ -112,21 +120,6 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
         };
         self.stats.learned = self.stats.learned.wrapping_add(1);
         Ok(Response::Learned { samples, ticks })
-    }
-
-    pub fn train(&mut self, epochs: Range<u32>) -> Result<Response<'_>, Failure> {
-        let learner = self.learner.as_mut().ok_or(Failure::NoHead)?;
-        let count = learner.samples.as_ref().ok_or(Failure::Unsupported)?.ring.len() as u32;
-        if count == 0 {
-            return Err(Failure::EmptyRing);
-        }
-        let start = (self.counter)();
-        let steps = count.saturating_mul(epochs.end - epochs.start);
-        learner.change(|head, samples| samples.map_or(Ok(()), |samples| head.train(&samples.ring, epochs)))?;
-        let ticks = (self.counter)() - start;
-        self.stats.steps = self.stats.steps.wrapping_add(steps);
-        self.changed();
-        Ok(Response::Trained { steps, ticks })
     }
 
     pub fn commit(&mut self) -> Result<Response<'_>, Failure> {
@@ -167,7 +160,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
                 }
             }
         }
-        learner.undo = None;
+        learner.replace_undo(None);
         if !matches!(undo, Undo::Sample { .. }) {
             self.changed();
         }

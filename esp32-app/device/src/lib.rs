@@ -15,6 +15,7 @@ mod saving;
 mod session;
 mod sizes;
 mod storage;
+mod training;
 
 pub use flash::{MemoryFlash, Missing, NoFlash};
 pub use message::{
@@ -23,4 +24,4 @@ pub use message::{
 };
 pub use session::{Options, Session};
 pub use sizes::Sizes;
-pub use storage::{HeadStorage, StorageError};
+pub use storage::{HeadStorage, SavedHead, StorageError};

@@ -8,11 +8,11 @@ use nano_core::train::Target;
 use serde::{Deserialize, Serialize};
 
 pub use crate::failure::Failure;
-use crate::storage::StorageError;
+use crate::storage::{SavedHead, StorageError};
 
 /// Version of the messages; raised whenever one changes. A frame of any version starts with its version, and the refusal of another one,
 /// [`Failure::Protocol`], stays as it is for ever.
-pub const PROTOCOL: u8 = 3;
+pub const PROTOCOL: u8 = 4;
 
 /// What comes before each request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,17 +82,25 @@ pub enum Request<'a> {
         /// The input, or the rest of it.
         input: &'a [u8],
     },
-    /// Train the head on the features kept.
+    /// Begin a training of the head on the features kept, and take its first steps. The device answers after a bounded number of steps;
+    /// [`Request::Continue`] goes on from there. The head becomes what it would in one piece, and Undo takes the whole training back.
+    ///
+    /// A training stays open until it is at its end, or another request ends it where it is: Stop, Begin, Train, Learn, Commit, Undo, Load,
+    /// WriteHead, Reset. Others, Save among them, can come in between.
     Train {
         /// Epochs of the same training that came before, on which the learning rate may depend.
         first_epoch: u32,
-        /// Passes over them.
+        /// Passes over them. With those before, at most [`nano_core::train::LARGEST_EPOCHS`].
         epochs: u32,
     },
+    /// Take the next steps of the open training.
+    Continue,
+    /// End the open training where it is.
+    Stop,
     /// Make what was learnt count, in a head that learns sums.
     Commit,
-    /// Take back the last request that changed the head or the features kept: Learn, Train, Commit, AddClass, Forget, Load, ReplaceHead,
-    /// Reset. Once.
+    /// Take back the last request that changed the head or the features kept: Learn, Train with all its steps, Commit, AddClass, Forget,
+    /// Load, ReplaceHead, Reset. Once.
     Undo,
     /// Add a class.
     AddClass {
@@ -117,7 +125,7 @@ pub enum Request<'a> {
         /// Also if that replaces the head of another model.
         replace: bool,
     },
-    /// The head, names and settings that were saved.
+    /// Load the head, names and settings that were saved last, or before if those are damaged.
     Load,
     /// Read part of something.
     Read {
@@ -243,8 +251,8 @@ pub enum Response<'a> {
         frame_length: u32,
         /// How it is set.
         settings: Settings,
-        /// How many heads were saved in this flash up to the newest, or why none can be loaded.
-        saved: Result<u32, StorageError>,
+        /// The head in flash that can be loaded, or why there is none.
+        saved: Result<SavedHead, StorageError>,
         /// Whether the device started with a saved head.
         restored: bool,
         /// What the head learns from, if there is one.
@@ -254,7 +262,7 @@ pub enum Response<'a> {
     Prediction {
         /// Index of the largest logit (with a head) or output.
         class: u32,
-        /// Its probability in Q15 ([`nano_core::train::confidence`]); `None` for a head whose logits are no classes that exclude each other.
+        /// Its probability in Q15 ([`nano_core::train::confidence`]); `None` for a head whose classes do not exclude each other.
         confidence: Option<u16>,
         /// Whether that is not below [`Settings::rejection`].
         known: bool,
@@ -291,11 +299,13 @@ pub enum Response<'a> {
         /// What the board's counter advanced.
         ticks: u64,
     },
-    /// To [`Request::Train`].
+    /// To [`Request::Train`], [`Request::Continue`] and [`Request::Stop`].
     Trained {
-        /// Steps taken.
-        steps: u32,
-        /// What the board's counter advanced.
+        /// Steps taken since the training began.
+        steps: u64,
+        /// Steps left: 0 at its end. Those that [`Request::Stop`] left out.
+        left: u64,
+        /// What the board's counter advanced since the training began.
         ticks: u64,
     },
     /// To [`Request::Commit`].
@@ -321,10 +331,7 @@ pub enum Response<'a> {
         count: u32,
     },
     /// To [`Request::Load`].
-    Loaded {
-        /// The how-many-eth head saved in this flash it is.
-        count: u32,
-    },
+    Loaded(SavedHead),
     /// To [`Request::Read`].
     Part {
         /// Bytes in all.

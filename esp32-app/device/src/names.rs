@@ -5,25 +5,33 @@ use nano_core::image::{Image, is_label};
 use crate::failure::Failure;
 
 /// The most bytes of a name given on the device, which keeps a place in RAM for it.
-const LONGEST: usize = 16;
+pub(crate) const LONGEST: usize = 16;
 
-/// One place for each class, zeros behind its name: all zeros for a name of the image.
+/// One place for each class, filled up with zeros: all zeros for a name of the image.
 pub(crate) type Name = [u8; LONGEST];
+
+/// The name given to `class`; empty if it has none.
+fn given_name(given: &[Name], class: usize) -> &str {
+    let bytes = given.get(class).map_or(&[][..], |name| name.split(|&byte| byte == 0).next().unwrap_or_default());
+    core::str::from_utf8(bytes).unwrap_or_default()
+}
 
 /// The name of `class`; empty if it has none.
 pub(crate) fn name<'n>(image: &Image<'n>, given: &'n [Name], class: usize) -> &'n str {
-    let given = given.get(class).map_or(&[][..], |name| name.split(|&byte| byte == 0).next().unwrap_or_default());
-    if given.is_empty() {
-        image.metadata("label").nth(class).unwrap_or_default()
-    } else {
-        // Saved names have a CRC; should one be no text all the same, the class has no name.
-        core::str::from_utf8(given).unwrap_or_default()
+    match given_name(given, class) {
+        "" => image.metadata("label").nth(class).unwrap_or_default(),
+        given => given,
     }
 }
 
 /// The class called `wanted`, among the first `classes`.
 pub(crate) fn find(image: &Image<'_>, given: &[Name], classes: usize, wanted: &str) -> Option<usize> {
-    (0..classes).find(|&class| !wanted.is_empty() && name(image, given, class) == wanted)
+    let mut labels = image.metadata("label");
+    let mut called = |class: usize| match (labels.next().unwrap_or_default(), given_name(given, class)) {
+        (label, "") => label == wanted,
+        (_, given) => given == wanted,
+    };
+    (0..classes).find(|&class| called(class)).filter(|_| !wanted.is_empty())
 }
 
 /// The place's bytes for a name.
@@ -33,4 +41,12 @@ pub(crate) fn stored(name: &str) -> Result<Name, Failure> {
         stored.get_mut(..name.len()).filter(|_| is_label(name)).ok_or(Failure::Name { limit: LONGEST as u32 })?;
     place.copy_from_slice(name.as_bytes());
     Ok(stored)
+}
+
+/// Whether a place holds what [`stored`] returns, or no name.
+pub(crate) fn is_stored(place: &Name) -> bool {
+    let length = place.iter().position(|&byte| byte == 0).unwrap_or(LONGEST);
+    let (name, rest) = place.split_at(length);
+    let is_name = name.is_empty() || core::str::from_utf8(name).is_ok_and(is_label);
+    is_name && rest.iter().all(|&byte| byte == 0)
 }

@@ -8,9 +8,10 @@ use crate::failure::Failure;
 use crate::frame::CRC32;
 use crate::learner::{Learner, Undo};
 use crate::message::{Response, Settings};
+use crate::names;
 use crate::storage::StorageError;
 
-/// Bytes of saved [`Settings`]: rejection, two zeros, interval.
+/// Bytes of saved [`Settings`]: rejection, two zeros, save interval.
 pub(crate) const SETTINGS: usize = 8;
 
 fn settings_bytes(settings: Settings) -> [u8; SETTINGS] {
@@ -23,30 +24,50 @@ fn settings(bytes: [u8; SETTINGS]) -> Settings {
     Settings { rejection: word as u16, save_interval: (word >> 32) as u32 }
 }
 
-/// The saved settings, in whose place `own` are left.
+/// Replaces the saved settings by `own`; returns them.
 pub(crate) fn exchange_settings(own: Settings, saved: &mut [u8; SETTINGS]) -> Settings {
     settings(core::mem::replace(saved, settings_bytes(own)))
 }
 
+/// Whether these are what a device with this head saves: state, names and settings. Names and settings of any version have this form.
+fn is_record<'a>(head: &impl Head<'a>, state: &[u8], names: &[u8], settings: &[u8; SETTINGS]) -> bool {
+    let (places, rest) = names.as_chunks();
+    let named = rest.is_empty() && places.iter().all(names::is_stored);
+    named && settings[2..4] == [0; 2] && head.check_state(state).is_ok()
+}
+
 impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
-    /// Saves the head; the number of heads saved in this flash.
+    /// Saves the head; returns the number of heads saved in this flash.
     pub fn save(&mut self, replace: bool) -> Result<u32, Failure> {
         let learner = self.learner.as_ref().ok_or(Failure::NoHead)?;
-        let settings = settings_bytes(self.settings);
-        let parts = [learner.head.state(), learner.names.as_flattened(), &settings];
+        let (state, names, settings) =
+            (learner.head.state(), learner.names.as_flattened(), settings_bytes(self.settings));
         self.unsaved = 0;
-        let saved = self.storage.save(&parts, replace).and_then(|()| self.storage.newest());
-        match saved {
-            Ok(_) => self.stats.saves = self.stats.saves.wrapping_add(1),
-            Err(_) => self.stats.failed_saves = self.stats.failed_saves.wrapping_add(1),
-        }
-        Ok(saved?)
+        // What could not be loaded again must not take the place of what can.
+        let saved = if is_record(&learner.head, state, names, &settings) {
+            let saved = self.storage.save(&[state, names, &settings], replace).and_then(|()| self.storage.newest());
+            saved.map_err(Failure::Storage)
+        } else {
+            Err(Failure::State)
+        };
+        let counter = if saved.is_ok() { &mut self.stats.saves } else { &mut self.stats.failed_saves };
+        *counter = counter.wrapping_add(1);
+        saved.map(|saved| saved.count)
     }
 
-    /// The head has changed; saves it if it is time. A flash that fails then does not undo the request: it is counted.
+    /// Counts a change of the head, and saves it if it is time.
     pub fn changed(&mut self) {
+        self.count_change();
+        self.save_if_due();
+    }
+
+    pub fn count_change(&mut self) {
         self.stats.changes = self.stats.changes.wrapping_add(1);
         self.unsaved = self.unsaved.saturating_add(1);
+    }
+
+    /// Saves the head after the interval of changes that is set. A flash that fails then does not undo the request: it is counted.
+    pub fn save_if_due(&mut self) {
         if self.settings.save_interval != 0 && self.unsaved >= self.settings.save_interval {
             let _counted = self.save(false);
         }
@@ -54,33 +75,39 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
 
     /// Starts with the saved head, if there is one of this model.
     pub fn restore(&mut self) {
-        // What is wrong with the flash is said by `Info`.
+        // `Info` says what is wrong with the flash.
         self.restored = self.load().is_ok();
         if let Some(learner) = &mut self.learner {
-            learner.undo = None;
+            learner.replace_undo(None);
         }
         (self.stats.changes, self.unsaved) = (0, 0);
     }
 
     pub fn load(&mut self) -> Result<Response<'_>, Failure> {
         let learner = self.learner.as_mut().ok_or(Failure::NoHead)?;
-        // From here on only a flash that fails refuses; then there is nothing to undo.
-        let count = self.storage.newest()?;
-        (learner.staged, learner.undo) = (0, None);
-        let Learner { head, names, spare, .. } = learner;
-        self.storage.load(spare)?;
+        self.storage.newest()?;
+        // From here on a flash that fails, or whose heads this program refuses, leaves nothing to undo.
+        learner.staged = 0;
+        learner.replace_undo(None);
+        let Learner { head, names, spare, .. } = &mut *learner;
         let length = head.state().len();
+        let accepts = |record: &[u8]| {
+            let parts =
+                record.split_at_checked(length).and_then(|(state, rest)| Some((state, rest.split_last_chunk()?)));
+            parts.is_some_and(|(state, (names, settings))| is_record(head, state, names, settings))
+        };
+        let saved = self.storage.load(spare, accepts)?;
         let (state, rest) = spare.split_at_mut(length);
         let Some((new_names, new_settings)) = rest.split_last_chunk_mut() else {
-            return Err(Failure::Storage(StorageError::NotWritten));
+            return Err(Failure::Storage(StorageError::Damaged { count: saved.count }));
         };
         head.exchange(state)?;
         names.as_flattened_mut().swap_with_slice(new_names);
         self.settings = exchange_settings(self.settings, new_settings);
-        learner.undo = Some(Undo::Record);
+        learner.replace_undo(Some(Undo::Record));
         self.stats.changes = self.stats.changes.wrapping_add(1);
         self.unsaved = 0;
-        Ok(Response::Loaded { count })
+        Ok(Response::Loaded(saved))
     }
 
     pub fn write_head(&mut self, offset: u32, bytes: &[u8]) -> Result<Response<'_>, Failure> {
@@ -96,9 +123,8 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
         }
         learner.spare[begin..end].copy_from_slice(bytes);
         learner.staged = end;
-        if !matches!(learner.undo, Some(Undo::Sample { .. })) {
-            learner.undo = None;
-        }
+        let sample = learner.undo.filter(|undo| matches!(undo, Undo::Sample { .. }));
+        learner.replace_undo(sample);
         Ok(Response::Received { length: end as u32 })
     }
 
@@ -114,7 +140,8 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
             return Err(Failure::Checksum { computed });
         }
         learner.head.exchange(state)?;
-        (learner.staged, learner.undo) = (0, Some(Undo::Head { position: None }));
+        learner.staged = 0;
+        learner.replace_undo(Some(Undo::Head { position: None }));
         self.changed();
         Ok(Response::Done)
     }

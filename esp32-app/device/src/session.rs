@@ -17,7 +17,7 @@ use crate::storage::HeadStorage;
 
 /// Frames for fewer bytes could not carry a name with its fields.
 const SMALLEST_FRAME: usize = 64;
-/// Bytes of the longest refusal.
+/// More bytes than any refusal has as a frame.
 const REFUSAL: usize = 32;
 
 /// How a board sets its session up.
@@ -38,20 +38,20 @@ pub struct Session<'a, C, F, H = AnyHead<'a>> {
     device: Device<'a, C, F, H>,
     receive: &'a mut [u8],
     send: &'a mut [u8],
-    /// Number and checksum of the request that was answered last, and the length of the answer, which is in `send`.
+    /// Number and checksum of the request answered last, and the length of its answer in `send`.
     last: Option<(u16, u32, usize)>,
-    /// That of the latest [`Request::Begin`].
+    /// Number of the session that the latest [`Request::Begin`] began.
     session: u16,
-    /// What of the frame now arriving is in `receive`, and whether there was more.
+    /// Bytes of the current frame received so far, and whether it is longer than `receive`.
     received: usize,
     overrun: bool,
 }
 
-/// What is to be answered.
+/// The answer to a frame.
 enum Answer {
-    /// What `send` starts with.
+    /// The first so many bytes of `send`.
     Sent(usize),
-    /// A frame that is no request.
+    /// The refusal of a frame that is no request. It leaves `send` to the latest request, which may come again.
     Refused(u16, Failure),
 }
 
@@ -104,7 +104,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Session<'a, C, F, H> {
                 let ring = FeatureRing::new(sizes.output, features, take(&mut ram, places))?;
                 samples = Some(Samples { ring, displaced: take(&mut ram, sizes.output), displaced_target: 0 });
             }
-            learner = Some(Learner { head, samples, names, spare, staged: 0, undo: None });
+            learner = Some(Learner { head, samples, names, spare, staged: 0, undo: None, training: None });
         }
         let last = view.writer(view.output_id(0)).and_then(|node| node.operator(operators));
         let mut device = Device {
@@ -144,7 +144,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Session<'a, C, F, H> {
             if count == 0 {
                 return Ok(());
             }
-            for &byte in &chunk[..count] {
+            for &byte in chunk.iter().take(count) {
                 if byte != frame::END {
                     match self.receive.get_mut(self.received) {
                         Some(place) => (*place, self.received) = (byte, self.received + 1),
@@ -153,12 +153,12 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Session<'a, C, F, H> {
                 } else if self.received > 0 {
                     let mut refusal = [0; REFUSAL];
                     let answer: &[u8] = match self.answer() {
-                        Answer::Sent(length) => &self.send[..length],
+                        Answer::Sent(length) => self.send.get(..length).unwrap_or_default(),
                         Answer::Refused(sequence, failure) => {
                             self.device.stats.refused_frames = self.device.stats.refused_frames.wrapping_add(1);
                             let header = ResponseHeader { protocol: PROTOCOL, sequence };
                             let response = Response::Refused(failure);
-                            frame::encode(&header, &response, &mut refusal).expect("refusals are short")
+                            frame::encode(&header, &response, &mut refusal).unwrap_or_default()
                         }
                     };
                     stream.write_all(answer)?;
@@ -169,13 +169,15 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Session<'a, C, F, H> {
         }
     }
 
-    /// What is answered to the frame that has arrived.
+    /// Answers the frame that has arrived.
     fn answer(&mut self) -> Answer {
         let Session { device, receive, send, last, session: own, received, overrun } = self;
         if *overrun {
             return Answer::Refused(0, Failure::TooLong { limit: receive.len() as u32 });
         }
-        let Some(message) = frame::open(&mut receive[..*received]) else { return Answer::Refused(0, Failure::Frame) };
+        let Some(message) = receive.get_mut(..*received).and_then(frame::open) else {
+            return Answer::Refused(0, Failure::Frame);
+        };
         if message.first() != Some(&PROTOCOL) {
             return Answer::Refused(0, Failure::Protocol { protocol: PROTOCOL });
         }
@@ -205,14 +207,16 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Session<'a, C, F, H> {
         }
         device.stats.requests = device.stats.requests.wrapping_add(1);
         let header = ResponseHeader { protocol: PROTOCOL, sequence };
-        let sent = match device.respond(request) {
-            Ok(response) => frame::encode(&header, &response, send),
-            Err(failure) => {
-                device.stats.refused_requests = device.stats.refused_requests.wrapping_add(1);
-                frame::encode(&header, &Response::Refused(failure), send)
-            }
-        };
-        let length = sent.expect("the buffer is made for the longest response").len();
+        let encoded =
+            |response: &Response<'_>, send: &mut [u8]| frame::encode(&header, response, send).map(|f| f.len());
+        let length = device.respond(request).and_then(|response| {
+            // The buffers hold every response to an image that was accepted.
+            encoded(&response, send).ok_or(Failure::TooLong { limit: send.len() as u32 })
+        });
+        let length = length.unwrap_or_else(|failure| {
+            device.stats.refused_requests = device.stats.refused_requests.wrapping_add(1);
+            encoded(&Response::Refused(failure), send).unwrap_or(0)
+        });
         *last = Some((sequence, checksum, length));
         Answer::Sent(length)
     }

@@ -1,10 +1,13 @@
-//! A head in flash: after a power cut at any moment the flash holds the head saved before or the new one.
+//! Heads in flash: after a power cut at any moment the flash holds the head saved before or the new one, and one damaged bit costs at
+//! most the newest.
 //!
-//! The flash is two halves, each a [`sequential_storage::queue`] that fills its pages in turn, so that they wear evenly. A save goes to the half that does
-//! not hold the newest head: whatever becomes of it, that head is not touched. It writes the record in chunks, then a seal with
-//! generation, model id, length and CRC-32 of the whole, and reads all back. If that is not what was written (a page half erased by
-//! a power cut looked usable), the half is erased and written once more. Loading takes the newest generation that has its seal and
-//! whose CRC is right, and never writes.
+//! The flash is two halves, each a [`sequential_storage::queue`] that fills its pages in turn, so that they wear evenly. A save goes to
+//! the half that does not hold the newest head: whatever becomes of it, that head is not touched. It writes the record in chunks, then a
+//! seal with generation, model id, length and CRC-32 of the whole, and reads all back. If that is not what was written (a page half erased
+//! by a power cut looked usable), the half is erased and written once more. If the other half then has no head of this model to fall back
+//! on, as after the first save or where another model's head is replaced, the same record is written there too.
+//!
+//! Loading takes the newest generation that has its seal, whose CRC is right, and that the head accepts. It never writes.
 
 use core::ops::Range;
 
@@ -28,11 +31,17 @@ const OVERHEAD: usize = 8;
 const CHUNK: u8 = 1;
 const SEAL: u8 = 2;
 
-/// Why nothing was saved or loaded. What the flash held, and the head in RAM, are as before.
+/// Why nothing was saved or loaded. The head in RAM is as before, and the flash still holds the newest head that it held; of a save that
+/// was to be written to both halves, the first may have succeeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StorageError {
-    /// No head is stored.
+    /// Nothing was ever saved.
     Empty,
+    /// No head is whole: what was saved was cut short, has been damaged, or is no head of this model.
+    Damaged {
+        /// Number of the latest save.
+        count: u32,
+    },
     /// The newest head stored belongs to another model; it stays until it is replaced on purpose.
     OtherModel {
         /// Id of that model.
@@ -54,6 +63,15 @@ pub enum StorageError {
     NotWritten,
     /// The flash's driver failed.
     Driver,
+}
+
+/// A head in flash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedHead {
+    /// Its number among all saves to this flash, from 1.
+    pub count: u32,
+    /// The number of the latest save, if that is another: it was cut short, has been damaged since, or is no head of this model.
+    pub lost: Option<u32>,
 }
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -85,8 +103,9 @@ struct Buffer([u8; LARGEST_ITEM]);
 pub struct HeadStorage<F> {
     flash: F,
     model_id: u32,
-    newest: Result<Option<(Half, Seal)>, StorageError>,
-    /// The largest generation seen, whole or not.
+    /// The newest whole head in each half; an error if the driver failed.
+    heads: Result<[Option<Seal>; 2], StorageError>,
+    /// The largest generation seen, its head whole or not.
     generation: u32,
 }
 
@@ -94,6 +113,15 @@ pub struct HeadStorage<F> {
 enum Half {
     First,
     Second,
+}
+
+impl Half {
+    const fn other(self) -> Self {
+        match self {
+            Half::First => Half::Second,
+            Half::Second => Half::First,
+        }
+    }
 }
 
 impl<F: NorFlash> HeadStorage<F> {
@@ -110,8 +138,8 @@ impl<F: NorFlash> HeadStorage<F> {
 
     /// The storage in `flash` for heads of the model `model_id`. Reads what is there.
     pub fn new(flash: F, model_id: u32) -> Self {
-        let mut storage = HeadStorage { flash, model_id, newest: Ok(None), generation: 0 };
-        storage.newest = storage.look();
+        let mut storage = HeadStorage { flash, model_id, heads: Ok([None; 2]), generation: 0 };
+        storage.heads = storage.look();
         storage
     }
 
@@ -120,32 +148,63 @@ impl<F: NorFlash> HeadStorage<F> {
         &self.flash
     }
 
-    /// How often a head was saved in this flash; `None` if none is there that this model may load.
+    /// The newest head that this model may load.
     ///
     /// # Errors
-    /// [`StorageError::Empty`], [`StorageError::OtherModel`], [`StorageError::OtherFormat`], [`StorageError::Driver`].
-    pub fn newest(&self) -> Result<u32, StorageError> {
-        match self.newest? {
-            None => Err(StorageError::Empty),
+    /// [`StorageError::Empty`], [`StorageError::Damaged`], [`StorageError::OtherModel`], [`StorageError::OtherFormat`],
+    /// [`StorageError::Driver`].
+    pub fn newest(&self) -> Result<SavedHead, StorageError> {
+        self.newest_own().map(|(_, seal)| {
+            let lost = (self.generation != seal.generation).then_some(self.generation);
+            SavedHead { count: seal.generation, lost }
+        })
+    }
+
+    fn newest_own(&self) -> Result<(Half, Seal), StorageError> {
+        match self.newest_of_all()? {
+            None if self.generation == 0 => Err(StorageError::Empty),
+            None => Err(StorageError::Damaged { count: self.generation }),
             Some((_, seal)) if seal.format != FORMAT => Err(StorageError::OtherFormat { version: seal.format }),
             Some((_, seal)) if seal.model_id != self.model_id => {
                 Err(StorageError::OtherModel { model_id: seal.model_id })
             }
-            Some((_, seal)) => Ok(seal.generation),
+            Some(found) => Ok(found),
         }
     }
 
-    /// Reads the newest head into `record`.
+    fn newest_of_all(&self) -> Result<Option<(Half, Seal)>, StorageError> {
+        let [first, second] = self.heads?;
+        Ok(match (first, second) {
+            (Some(first), Some(second)) if second.generation > first.generation => Some((Half::Second, second)),
+            (Some(first), _) => Some((Half::First, first)),
+            (None, second) => second.map(|seal| (Half::Second, seal)),
+        })
+    }
+
+    /// Reads the newest head that `accepts` into `record`. One that it refuses counts as damaged from here on: a save may overwrite it.
     ///
     /// # Errors
-    /// Those of [`HeadStorage::newest`]; [`StorageError::OtherFormat`] too if it has not the length of `record`;
-    /// [`StorageError::Driver`]. `record` may then hold anything.
-    pub fn load(&mut self, record: &mut [u8]) -> Result<(), StorageError> {
-        self.newest()?;
-        let Some((half, seal)) = self.newest? else { return Err(StorageError::Empty) };
-        if seal.length as usize != record.len() {
-            return Err(StorageError::OtherFormat { version: seal.format });
+    /// Those of [`HeadStorage::newest`]; [`StorageError::OtherFormat`] too if it has not the length of `record`. `record` may then hold
+    /// anything.
+    pub fn load(
+        &mut self,
+        record: &mut [u8],
+        mut accepts: impl FnMut(&[u8]) -> bool,
+    ) -> Result<SavedHead, StorageError> {
+        loop {
+            let (half, seal) = self.newest_own()?;
+            if seal.length as usize != record.len() {
+                return Err(StorageError::OtherFormat { version: seal.format });
+            }
+            if self.read_record(half, &seal, record)? && accepts(record) {
+                return self.newest();
+            }
+            self.set(half, None);
         }
+    }
+
+    /// Whether `record` is what was saved.
+    fn read_record(&mut self, half: Half, seal: &Seal, record: &mut [u8]) -> Result<bool, StorageError> {
         let range = self.range(half);
         let copy = |item: &[u8]| {
             if let Ok((header, bytes)) = ChunkHeader::read_from_prefix(item)
@@ -157,20 +216,20 @@ impl<F: NorFlash> HeadStorage<F> {
             }
         };
         read(&mut self.flash, range, copy)?;
-        if CRC32.checksum(record) == seal.checksum { Ok(()) } else { Err(StorageError::Driver) }
+        Ok(CRC32.checksum(record) == seal.checksum)
     }
 
-    /// Saves the record that `parts` make up, one behind the other. A head of another model is only replaced if `replace` says so.
+    /// Saves the record that `parts` make up, one after the other. A head of another model is only replaced if `replace` says so.
     ///
     /// # Errors
     /// [`StorageError::OtherModel`] or [`StorageError::OtherFormat`] without `replace`, [`StorageError::TooSmall`],
     /// [`StorageError::NotWritten`], [`StorageError::Driver`].
     pub fn save(&mut self, parts: &[&[u8]], replace: bool) -> Result<(), StorageError> {
-        if self.newest.is_err() {
-            self.newest = self.look();
+        if self.heads.is_err() {
+            self.heads = self.look();
         }
-        match self.newest() {
-            Ok(_) | Err(StorageError::Empty) => (),
+        match self.newest_own() {
+            Ok(_) | Err(StorageError::Empty | StorageError::Damaged { .. }) => (),
             Err(StorageError::OtherModel { .. } | StorageError::OtherFormat { .. }) if replace => (),
             Err(error) => return Err(error),
         }
@@ -183,10 +242,7 @@ impl<F: NorFlash> HeadStorage<F> {
         }
         let mut digest = CRC32.digest();
         parts.iter().for_each(|part| digest.update(part));
-        let half = match self.newest? {
-            Some((Half::First, _)) => Half::Second,
-            _ => Half::First,
-        };
+        let half = self.newest_of_all()?.map_or(Half::First, |(newest, _)| newest.other());
         let seal = Seal {
             kind: SEAL,
             format: FORMAT,
@@ -198,35 +254,48 @@ impl<F: NorFlash> HeadStorage<F> {
         };
         self.generation = seal.generation;
         // Without success the newest head stays what it was: the other half has not been touched.
-        if !self.write(half, parts, &seal)? || !self.holds(half, &seal)? {
+        self.save_to(half, parts, &seal)?;
+        let falls_back = self.heads?[half.other() as usize].is_some_and(|other| {
+            (other.format, other.model_id, other.length) == (seal.format, seal.model_id, seal.length)
+        });
+        if falls_back { Ok(()) } else { self.save_to(half.other(), parts, &seal) }
+    }
+
+    fn save_to(&mut self, half: Half, parts: &[&[u8]], seal: &Seal) -> Result<(), StorageError> {
+        self.set(half, None);
+        if !self.write(half, parts, seal)? || !self.holds(half, seal)? {
             let Range { start, end } = self.range(half);
             self.flash.erase(start, end).map_err(|_| StorageError::Driver)?;
-            if !self.write(half, parts, &seal)? || !self.holds(half, &seal)? {
+            if !self.write(half, parts, seal)? || !self.holds(half, seal)? {
                 return Err(StorageError::NotWritten);
             }
         }
-        self.newest = Ok(Some((half, seal)));
+        self.set(half, Some(*seal));
         Ok(())
     }
 
-    /// Finds the newest head that is whole.
-    fn look(&mut self) -> Result<Option<(Half, Seal)>, StorageError> {
-        let mut found = None::<(Half, Seal)>;
-        for half in [Half::First, Half::Second] {
-            // Seals from the newest down, until one has all its chunks.
-            let mut below = u32::MAX;
-            while let Some(seal) = self.newest_seal(half, below)? {
-                // What another version wrote cannot be judged; it is kept.
-                if seal.format != FORMAT || self.holds(half, &seal)? {
-                    if found.is_none_or(|(_, newest)| newest.generation < seal.generation) {
-                        found = Some((half, seal));
-                    }
-                    break;
-                }
-                below = seal.generation;
-            }
+    fn set(&mut self, half: Half, head: Option<Seal>) {
+        if let Ok(heads) = &mut self.heads {
+            heads[half as usize] = head;
         }
-        Ok(found)
+    }
+
+    /// Finds the newest head that is whole in each half.
+    fn look(&mut self) -> Result<[Option<Seal>; 2], StorageError> {
+        Ok([self.newest_whole(Half::First)?, self.newest_whole(Half::Second)?])
+    }
+
+    fn newest_whole(&mut self, half: Half) -> Result<Option<Seal>, StorageError> {
+        // Seals from the newest down, until one has all its chunks.
+        let mut below = u32::MAX;
+        while let Some(seal) = self.newest_seal(half, below)? {
+            // What another version wrote cannot be judged; it is kept.
+            if seal.format != FORMAT || self.holds(half, &seal)? {
+                return Ok(Some(seal));
+            }
+            below = seal.generation;
+        }
+        Ok(None)
     }
 
     fn newest_seal(&mut self, half: Half, below: u32) -> Result<Option<Seal>, StorageError> {
@@ -249,7 +318,7 @@ impl<F: NorFlash> HeadStorage<F> {
         Ok(if readable { newest } else { None })
     }
 
-    /// Whether `half` holds the record of `seal`, as [`HeadStorage::load`] would find it.
+    /// Whether `half` holds the record of `seal`, as [`HeadStorage::load`] will find it.
     fn holds(&mut self, half: Half, seal: &Seal) -> Result<bool, StorageError> {
         let (mut digest, mut next, mut sealed) = (CRC32.digest(), 0, false);
         let range = self.range(half);

@@ -1,8 +1,8 @@
 //! Frames by themselves.
 
 use torch_nano_device::{
-    Block, Class, Failure, Label, Request, RequestHeader, Response, ResponseHeader, Settings, Stats, StorageError,
-    TargetKind, frame,
+    Block, Class, Failure, Label, Request, RequestHeader, Response, ResponseHeader, SavedHead, Settings, Stats,
+    StorageError, TargetKind, frame,
 };
 
 use crate::stream::class;
@@ -23,6 +23,8 @@ pub fn requests<'a>(bytes: &'a [u8], name: &'a str) -> Vec<Request<'a>> {
         Request::Learn { label: Label::Bits(u32::MAX), input: bytes },
         Request::Learn { label: Label::Value(i32::MIN), input: bytes },
         Request::Train { first_epoch: 0, epochs: u32::MAX },
+        Request::Continue,
+        Request::Stop,
         Request::Commit,
         Request::Undo,
         Request::AddClass { name },
@@ -87,13 +89,13 @@ fn responses(bytes: &[u8]) -> Vec<Response<'_>> {
         Response::Profile { layers: bytes },
         Response::Received { length: most },
         Response::Learned { samples: most, ticks: u64::MAX },
-        Response::Trained { steps: most, ticks: u64::MAX },
+        Response::Trained { steps: u64::MAX, left: u64::MAX, ticks: u64::MAX },
         Response::Committed { ticks: u64::MAX },
         Response::Done,
         Response::ClassAdded { class: most },
         Response::ClassName { name: "left arm" },
         Response::Saved { count: most },
-        Response::Loaded { count: most },
+        Response::Loaded(SavedHead { count: most, lost: Some(most) }),
         Response::Part { length: most, changes: most, bytes },
         Response::Stats(stats),
     ]

@@ -10,6 +10,8 @@ mod memory;
 mod nor;
 mod power_cuts;
 mod refusals;
+mod refused_states;
 mod requests;
 mod saving;
 mod stream;
+mod training;

@@ -1,7 +1,7 @@
 //! What every request does, against nano-core used directly.
 
 use nano_core::image::Image;
-use nano_core::train::{FeatureRing, Head, HeadSizes, SgdHead, Target, confidence};
+use nano_core::train::{FeatureRing, Head, HeadSizes, SgdHead, Target, Training, confidence};
 use nano_core::{Model, ops};
 use torch_nano_device::{Block, Failure, Request, Response, Settings, StorageError, TargetKind, frame};
 
@@ -133,7 +133,7 @@ fn learning_on_the_device_is_learning_on_the_host() {
         });
     }
     ask(&mut session, Request::Train { first_epoch: 0, epochs: 3 }, |response| {
-        assert_eq!(response, Response::Trained { steps: 3 * RING as u32, ticks: 5 });
+        assert_eq!(response, Response::Trained { steps: 3 * RING as u64, left: 0, ticks: 5 });
     });
     let expected = with_head(&image, |head| {
         let (mut features, mut labels) = (vec![0; RING * head.features()], [0; RING]);
@@ -142,7 +142,7 @@ fn learning_on_the_device_is_learning_on_the_host() {
         for &(number, label) in &learnt[2..] {
             ring.push(&output(&image, &input(number)), Target::Class(label)).unwrap();
         }
-        head.train(&ring, 0..3).unwrap();
+        head.train(&ring, &mut Training::new(&ring, 0, 3).unwrap(), u32::MAX).unwrap();
         head.state().to_vec()
     });
     assert_eq!(head_state(&mut session), expected);
@@ -163,7 +163,7 @@ fn no_epochs_train_nothing() {
     let before = head_state(&mut session);
     ask(&mut session, Request::Learn { label: class(1), input: &input(0) }, |_| ());
     ask(&mut session, Request::Train { first_epoch: 0, epochs: 0 }, |response| {
-        assert_eq!(response, Response::Trained { steps: 0, ticks: 5 });
+        assert_eq!(response, Response::Trained { steps: 0, left: 0, ticks: 5 });
     });
     assert_eq!(head_state(&mut session), before);
 }

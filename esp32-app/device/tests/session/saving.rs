@@ -64,12 +64,17 @@ fn after_a_power_cut_it_goes_on_with_what_was_saved() {
         let (_, ()) = with(&image, flash, |board| {
             assert_eq!(board.state(), saved);
             let info = board.ask(Request::Info);
-            assert!(info.contains(&format!("{settings:?}, saved: Ok(1), restored: true")), "{info}");
+            assert!(
+                info.contains(&format!(
+                    "{settings:?}, saved: Ok(SavedHead {{ count: 1, lost: None }}), restored: true"
+                )),
+                "{info}"
+            );
             assert_eq!(board.ask(Request::Undo), "Refused(NothingToUndo)");
             board.ask(Request::Reset);
             assert_ne!(board.state(), saved);
             board.ask(Request::Configure { settings: Settings::default() });
-            assert_eq!(board.ask(Request::Load), "Loaded { count: 1 }");
+            assert_eq!(board.ask(Request::Load), "Loaded(SavedHead { count: 1, lost: None })");
             assert_eq!(board.state(), saved);
             assert!(board.ask(Request::Info).contains(&format!("{settings:?}")));
             // Head and settings are taken back together.

@@ -6,7 +6,7 @@ use embedded_io::{ErrorType, Read, Write};
 use embedded_storage::nor_flash::NorFlash;
 use nano_core::image::{HeadDescription, Image, LayersDescription, TrainedLayer};
 use nano_core::ops;
-use nano_core::train::Loss;
+use nano_core::train::{Head, Loss};
 use torch_nano_device::{
     Block, Class, Label, NoFlash, Options, Request, RequestHeader, Response, ResponseHeader, Session, Settings, Sizes,
     frame,
@@ -82,8 +82,8 @@ impl<F> Write for Stream<'_, F> {
 }
 
 /// What the device sends when `input` arrives in pieces of the sizes that `piece` gives.
-pub fn send_in_pieces<C: FnMut() -> u64, F: NorFlash>(
-    session: &mut Session<'_, C, F>,
+pub fn send_in_pieces<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>>(
+    session: &mut Session<'a, C, F, H>,
     input: &[u8],
     piece: impl FnMut() -> usize,
 ) -> Vec<u8> {
@@ -94,7 +94,10 @@ pub fn send_in_pieces<C: FnMut() -> u64, F: NorFlash>(
 }
 
 /// The frames that the device answers to `input`, without their end bytes.
-pub fn send<C: FnMut() -> u64, F: NorFlash>(session: &mut Session<'_, C, F>, input: &[u8]) -> Vec<Vec<u8>> {
+pub fn send<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>>(
+    session: &mut Session<'a, C, F, H>,
+    input: &[u8],
+) -> Vec<Vec<u8>> {
     let output = send_in_pieces(session, input, || usize::MAX);
     let mut frames: Vec<Vec<u8>> = output.split(|&byte| byte == frame::END).map(<[u8]>::to_vec).collect();
     assert_eq!(frames.pop(), Some(vec![]), "the last answer has no end");
@@ -102,8 +105,8 @@ pub fn send<C: FnMut() -> u64, F: NorFlash>(session: &mut Session<'_, C, F>, inp
 }
 
 /// Asks one thing; `check` sees the one answer.
-pub fn ask<C: FnMut() -> u64, F: NorFlash, T>(
-    session: &mut Session<'_, C, F>,
+pub fn ask<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>, T>(
+    session: &mut Session<'a, C, F, H>,
     request: Request<'_>,
     check: impl FnOnce(Response<'_>) -> T,
 ) -> T {
@@ -125,7 +128,7 @@ pub fn encoded(request: Request<'_>) -> Vec<u8> {
 }
 
 /// The head's state on the device.
-pub fn head_state<C: FnMut() -> u64, F: NorFlash>(session: &mut Session<'_, C, F>) -> Vec<u8> {
+pub fn head_state<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>>(session: &mut Session<'a, C, F, H>) -> Vec<u8> {
     let mut state = vec![];
     loop {
         let whole = ask(session, Request::Read { block: Block::Head, offset: state.len() as u32 }, |response| {
