@@ -5,6 +5,7 @@ mod builder;
 mod checks;
 mod heads;
 mod layers;
+mod mutate;
 mod mutations;
 mod overflow;
 mod parameters;

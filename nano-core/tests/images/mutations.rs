@@ -7,6 +7,7 @@ use nano_core::train::{FeatureRing, Head, HeadSizes, SgdHead, Target, Training};
 use nano_core::{Error, Model, ops};
 
 use crate::builder::{Aligned, conv_net, head_net, place, two_by_two, variants_net};
+use crate::mutate::mutate;
 
 const MUTATIONS: u64 = 10_000;
 /// Bytes of arena; a mutated image that wants more is refused like any that does not fit its device.
@@ -54,32 +55,6 @@ fn exercise(bytes: &[u8], random: &mut fastrand::Rng) -> Result<(), Error> {
     head.train(&ring, &mut Training::new(&ring, 0, 4)?, u32::MAX)?;
     let saved = head.state().to_vec();
     head.load(&saved)
-}
-
-fn mutate(image: &mut Aligned, random: &mut fastrand::Rng) {
-    const INTERESTING: [u32; 14] =
-        [0, 1, 2, 3, 4, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0x0001_0000, 0x7fff_ffff, 0x8000_0000, u32::MAX];
-    // Most of an image is weights, where most bytes are as good as any other.
-    let words = image.bytes().len() & !3;
-    let structure = (image.word(place::CONSTANTS) as usize).clamp(place::HEADER_LENGTH, words);
-    for _ in 0..random.usize(1..=3) {
-        let end = if random.u8(..4) == 0 { words } else { structure };
-        let offset = random.usize(..end);
-        let word = offset & !3;
-        let old = image.word(word);
-        let new = match random.u8(..6) {
-            0 => old ^ 1 << random.u32(..32),
-            1 => INTERESTING[random.usize(..INTERESTING.len())],
-            2 => old.wrapping_add(1),
-            3 => old.wrapping_sub(1),
-            4 => image.word(random.usize(..end) & !3),
-            _ => {
-                image.bytes_mut()[offset] = random.u8(..);
-                continue;
-            }
-        };
-        image.bytes_mut()[word..word + 4].copy_from_slice(&new.to_le_bytes());
-    }
 }
 
 /// Calls `check(seed, mutated image)` for every seed, and names the seed at which it panics.

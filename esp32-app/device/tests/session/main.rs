@@ -3,9 +3,12 @@
 #[path = "../../../../nano-core/tests/images/builder.rs"]
 mod builder;
 mod corrupted;
+mod every_request;
 mod frames;
 mod learning;
 mod memory;
+#[path = "../../../../nano-core/tests/images/mutate.rs"]
+mod mutate;
 #[path = "../storage/nor.rs"]
 mod nor;
 mod power_cuts;
