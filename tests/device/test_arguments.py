@@ -36,8 +36,18 @@ INPUT = np.random.default_rng(0).integers(-128, 128, 216, np.int8)
 @pytest.mark.parametrize(
     ("act", "kind", "message"),
     [
-        (lambda d: d.train(-1), InputError, "epochs is -1; expected a whole number, 0 to 4294967295"),
+        (lambda d: d.train(-1), InputError, "epochs is -1; expected a whole number, 0 to 1000000"),
         (lambda d: d.train(1 << 32), InputError, "epochs is 4294967296; expected a whole number"),
+        (
+            lambda d: d.train(1_000_001),
+            InputError,
+            "epochs is 1000001; expected a whole number, 0 to 1000000",
+        ),
+        (
+            lambda d: d.train(400_000, first_epoch=600_001),
+            InputError,
+            "first_epoch is 600001; expected a whole number, 0 to 600000",
+        ),
         (lambda d: d.train(1.5), InputError, "epochs is 1.5; expected a whole number"),
         (lambda d: d.train(True), InputError, "epochs is True; expected a whole number"),
         (lambda d: d.train(1, first_epoch="2"), InputError, "first_epoch is '2'; expected a whole number"),

@@ -50,10 +50,12 @@ def kept(device: Device) -> Saved:
     return Saved(device.head_state(), device.settings.rejection)
 
 
-def uninterrupted() -> tuple[list[Saved], float]:
-    """What a board that is never cut starts with and keeps with each save; seconds of the slowest one."""
+def uninterrupted() -> tuple[list[Saved], list[int], float]:
+    """What a board that is never cut starts with and keeps with each save, the slices of each training, and
+    the seconds of the slowest lesson.
+    """
     with Device(QemuBoard(IMAGE)) as device:
-        saves, seconds = [kept(device)], []
+        saves, slices, seconds = [kept(device)], [], []
         for number in range(LESSONS):
             learn(device, number)
             device.configure(rejection=rejection(number + 1))
@@ -62,19 +64,24 @@ def uninterrupted() -> tuple[list[Saved], float]:
             device.save()
             seconds.append(time.perf_counter() - start)
             saves.append(kept(device))
-    return saves, max(seconds)
+            requests = [entry.request for entry in device.log]
+            slices.append(sum(request in ("train", "continue") for request in requests) - sum(slices))
+    return saves, slices, max(seconds)
 
 
 def cut_power(board: QemuBoard) -> list[str]:
-    """Kills the board: nothing is flushed, nothing is closed. The kinds of the answers that it had sent."""
+    """Kills the board: nothing is flushed, nothing is closed. The kinds of the answers that it had sent; of a
+    training in slices only the last one counts as "trained".
+    """
     board._process.kill()
     sent = b""
     while True:
         try:
             sent += board.read(4096)
         except BoardStopped:
-            # What is behind the last end byte is an answer that was cut.
-            return [str(_native.decode_response(frame)["kind"]) for frame in sent.split(b"\0")[:-1] if frame]
+            # What comes after the last end byte is an answer that was cut.
+            answers = [_native.decode_response(frame) for frame in sent.split(b"\0")[:-1] if frame]
+            return [str(answer["kind"]) for answer in answers if not answer.get("left")]
 
 
 def start(board: QemuBoard, saves: list[Saved], allowed: list[Saved], place: str) -> tuple[Device, int]:
@@ -90,7 +97,7 @@ def start(board: QemuBoard, saves: list[Saved], allowed: list[Saved], place: str
 
 
 def test_a_power_cut_at_any_moment_of_a_training_and_its_save(tmp_path: Path) -> None:
-    saves, seconds = uninterrupted()
+    saves, slices, seconds = uninterrupted()
     assert len({save.state for save in saves}) == len(saves), "a lesson teaches nothing"
     random = np.random.default_rng(SEED)
     # One in each of as many parts of the time.
@@ -103,6 +110,7 @@ def test_a_power_cut_at_any_moment_of_a_training_and_its_save(tmp_path: Path) ->
         learn(device, done)
         device.configure(rejection=rejection(done + 1), save_interval=cut % 2)
         board.write(_native.encode_request("train", first_epoch=0, epochs=EPOCHS))
+        board.write(_native.encode_request("continue") * (slices[done] - 1))
         if cut % 2 == 0:
             board.write(_native.encode_request("save", replace=False))
         time.sleep(moment)

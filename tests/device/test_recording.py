@@ -337,7 +337,7 @@ def test_what_is_no_record(path: Path, tmp_path: Path) -> None:
         replay(path, IMAGES["lda"])
     entries = lines(path)
     rewrite(path, [{**entries[0], "torch_nano_record": 99}])
-    with pytest.raises(RecordError, match="is of version 99; this package reads 3"):
+    with pytest.raises(RecordError, match="is of version 99; this package reads 4"):
         replay(path, image)
     for text in ("", "{}\n", '{"a": 1}\n', "no line's end"):
         path.write_text(text)

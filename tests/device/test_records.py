@@ -142,7 +142,7 @@ def test_any_bytes_may_be_in_a_file(path: Path, entries: list[dict[str, Any]]) -
         (lambda e: e[0].pop("model_id"), "line 1: there is no 'model_id'; expected an integer from 0 to"),
         (lambda e: e[0].update(head="!!"), "line 1: head is '!!'; expected bytes in base64"),
         (lambda e: e[0].update(head="AAAA"), "line 1: head is of 3 bytes; expected a state of this model's"),
-        (lambda e: e[0].update(torch_nano_record="3"), "is of version '3'; this package reads 3"),
+        (lambda e: e[0].update(torch_nano_record="4"), "is of version '4'; this package reads 4"),
         (lambda e: e.insert(2, dict(e[2])), "line 4: request is None; expected one of learn"),
         (lambda e: e.insert(1, {"restarted": True, "head": "AAAA"}), "line 2: head is of 3 bytes"),
         (lambda e: e.insert(1, {"restarted": 1, "head": "AAAA"}), "line 2: restarted is 1; expected true"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import threading
@@ -20,6 +21,7 @@ from torch_nano import (
     Device,
     DeviceError,
     DeviceTimeout,
+    QemuBoard,
     SimulatedBoard,
     _native,
     record,
@@ -61,30 +63,6 @@ def test_other_threads_run_while_a_simulated_device_trains() -> None:
     thread.join()
     # Far fewer than one in a millisecond, for computers with other work.
     assert ticks > seconds * 20
-
-
-def test_ctrl_c_ends_the_waiting_and_not_the_training() -> None:
-    device = busy()
-    before, main = device.head_state(), threading.get_ident()
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
-    timer = threading.Timer(0.2, lambda: signal.pthread_kill(main, signal.SIGINT))
-    start = time.monotonic()
-    try:
-        timer.start()
-        with pytest.raises(KeyboardInterrupt):
-            device.train(LONG)
-        interrupted = time.monotonic() - start
-        # The same request: it is executed once, and this is its answer.
-        device.train(LONG)
-    finally:
-        timer.cancel()
-        signal.signal(signal.SIGINT, handler)
-    assert interrupted < (time.monotonic() - start) / 2
-    head = _native.Head(IMAGE)
-    (features,) = _native.Model(IMAGE).run([INPUTS])
-    head.train(features, LABELS, LONG)
-    assert device.head_state() == head.state() != before
-    assert device.stats().repeated == 1
 
 
 def closing(connection: socket.socket) -> None:
@@ -151,12 +129,15 @@ def test_a_device_that_begins_to_print_is_noticed() -> None:
         assert device.predict(INPUTS[0]).label >= 0
 
 
-def test_a_device_that_works_for_long_can_be_waited_for() -> None:
+def test_a_device_that_hangs_can_be_started_anew() -> None:
     with Device("qemu", nano=IMAGE, timeout=1) as device:
         for input, label in zip(INPUTS, LABELS, strict=True):
             device.learn(input, int(label))
+        board = device._link.stream
+        assert isinstance(board, QemuBoard)
+        os.kill(board._process.pid, signal.SIGSTOP)
         with pytest.raises(DeviceTimeout, match=r"may still work on it: ask the same again to wait"):
-            device.train(10_000_000)
+            device.train(10)
         assert device.reconnect()
         assert device.stats().learned == 0
 

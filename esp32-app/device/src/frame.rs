@@ -1,6 +1,7 @@
 //! Frames: a message in postcard, followed by its CRC-32, in COBS, ended by a zero byte. Every zero byte starts a new frame, so a
 //! receiver that joins in the middle is in step again after one.
 
+use nano_core::image::LONGEST_NAME;
 use postcard::ser_flavors::crc::CrcModifier;
 use postcard::ser_flavors::{Cobs, Slice};
 use serde::{Deserialize, Serialize};
@@ -17,8 +18,8 @@ pub fn checksum(bytes: &[u8]) -> u32 {
 
 /// Bytes of the longest frame whose tensors, states and other byte strings have `payload` bytes together.
 pub const fn length(payload: usize) -> usize {
-    // The longest are the answers to Info, with a name of 64 bytes, and to Stats.
-    const FIELDS: usize = 192;
+    // The longest is the answer to Info: a name, and eighteen numbers of five bytes at most. That to Stats is shorter.
+    const FIELDS: usize = LONGEST_NAME + 128;
     let message = payload.saturating_add(FIELDS);
     message.saturating_add(message / 254 + 2)
 }

@@ -2,9 +2,8 @@
 
 use embedded_io::{Read, Write};
 use embedded_storage::nor_flash::NorFlash;
-use nano_core::image::Image;
 use nano_core::train::{AnyHead, FeatureRing, Head};
-use nano_core::{Error, Model, Operator};
+use nano_core::{CheckedImage, Error, Operator};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::device::Device;
@@ -61,7 +60,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Session<'a, C, F, H> {
     /// was saved last, if that is of this model.
     ///
     /// # Errors
-    /// What [`Model::new`] and [`Head::new`] refuse; [`Error::Length`] if the RAM or a frame is too small, the head has a ring
+    /// What [`CheckedImage::new`] and [`Head::new`] refuse; [`Error::Length`] if the RAM or a frame is too small, the head has a ring
     /// without places, or the model has more than one input or output.
     pub fn new(
         image: &'a [u8],
@@ -71,7 +70,8 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Session<'a, C, F, H> {
         flash: F,
         counter: C,
     ) -> Result<Self, Error> {
-        let view = Image::new(image)?;
+        let checked = CheckedImage::new(image, operators)?;
+        let view = *checked.image();
         for (name, given) in [("list of inputs", view.input_count()), ("list of outputs", view.output_count())] {
             if given != 1 {
                 return Err(Error::Length { name, needed: 1, given });
@@ -86,7 +86,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Session<'a, C, F, H> {
             return Err(Error::Length { name: "session RAM in words", needed: sizes.words(), given });
         }
         let mut ram = ram;
-        let model = Model::new(image, take(&mut ram, sizes.arena), operators)?;
+        let model = checked.bind(take(&mut ram, sizes.arena))?;
         let receive = take(&mut ram, sizes.buffer());
         let send = take(&mut ram, sizes.buffer());
         let layers = take(&mut ram, sizes.layers);

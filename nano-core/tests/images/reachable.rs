@@ -49,9 +49,10 @@ fn with_descent(mut sgd: nano_core::image::SgdDescription, descent: Descent) -> 
 
 fn net(zero_point: i32) -> Builder {
     let mut net = Builder::new(7);
+    net.model.labels.clear();
     let input = net.input([1, 1, FEATURES as u32]);
     let output = net.table(input);
-    net.model.values[output].zero_point = zero_point;
+    net.value(output).zero_point = zero_point;
     net.output(output);
     net
 }

@@ -2,7 +2,7 @@
 
 use nano_core::Error;
 use nano_core::image::Image;
-use nano_core::train::{self, AnyHead, FeatureRing, Head as _, HeadSizes, LayerSizes, Target, Update};
+use nano_core::train::{self, AnyHead, FeatureRing, Head as _, HeadSizes, LayerSizes, Target, Training, Update};
 use numpy::ndarray::Array2;
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::exceptions::PyOverflowError;
@@ -43,6 +43,9 @@ impl Head {
         Ok(result)
     }
 }
+
+/// Steps of a training between two looks for Ctrl-C.
+const SLICE: u32 = 1000;
 
 /// Weights, biases and number of positions of one of several layers.
 type RealLayer<'py> = (Bound<'py, PyArray2<f32>>, Bound<'py, PyArray1<f32>>, usize);
@@ -137,6 +140,12 @@ impl Head {
         Ok(arrays.collect())
     }
 
+    /// Multiplications of one prediction.
+    #[getter]
+    fn macs(&mut self) -> PyResult<u64> {
+        self.with(|head| Ok(head.macs()))
+    }
+
     /// Real step of one unit of a logit, at present.
     #[getter]
     fn logit_scale(&mut self) -> PyResult<f32> {
@@ -185,14 +194,17 @@ impl Head {
         self.for_all(features, targets, |head, features, target| head.unlearn(features, target))
     }
 
-    /// Epochs `first_epoch` to `first_epoch + epochs` of a training, over a ring that holds exactly these samples, in this order of arrival.
-    #[pyo3(signature = (features, targets, epochs, first_epoch = 0))]
+    /// Epochs `first_epoch` to `first_epoch + epochs` of a training, over a ring that holds exactly these samples, in this order of
+    /// arrival; of these the first `steps` steps, or all. On an error, Ctrl-C included, the head is unchanged.
+    #[pyo3(signature = (features, targets, epochs, first_epoch = 0, steps = None))]
     fn train(
         &mut self,
+        py: Python<'_>,
         features: PyReadonlyArray2<'_, i8>,
         targets: PyReadonlyArray1<'_, i64>,
         epochs: u32,
         first_epoch: u32,
+        steps: Option<u64>,
     ) -> PyResult<()> {
         let (samples, width) = (features.shape()[0], features.shape()[1]);
         let (mut ring_features, mut ring_targets) = (vec![0; samples * width], vec![0; samples]);
@@ -206,7 +218,17 @@ impl Head {
             for (features, &value) in features.chunks_exact(width).zip(targets) {
                 ring.push(features, target(head, value)?).map_err(refuse)?;
             }
-            head.train(&ring, first_epoch..first_epoch.saturating_add(epochs)).map_err(refuse)
+            let mut training = Training::new(&ring, first_epoch, epochs).map_err(refuse)?;
+            let steps = steps.unwrap_or(training.left());
+            if steps > training.left() {
+                return Err(refuse(format!("the training has {} steps, not {steps}", training.left())));
+            }
+            while training.taken() < steps {
+                py.check_signals()?;
+                let slice = (steps - training.taken()).min(SLICE.into()) as u32;
+                head.train(&ring, &mut training, slice).map_err(refuse)?;
+            }
+            Ok(())
         })
     }
 

@@ -11,7 +11,7 @@ mod weights;
 use nano_core::fixed_point::Multiplier;
 use nano_core::image::{LONGEST_NAME, WriteError};
 use nano_core::ops::{self, AddParameters, SoftmaxParameters};
-use nano_core::train::LdaHead;
+use nano_core::train::{LARGEST_EPOCHS, LdaHead};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
@@ -97,6 +97,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("SettingError", module.py().get_type::<SettingError>())?;
     module.add("PROTOCOL", protocol::VERSION)?;
     module.add("LARGEST_COUNT", u32::MAX)?;
+    module.add("LARGEST_EPOCHS", LARGEST_EPOCHS)?;
     module.add("LONGEST_NAME", LONGEST_NAME)?;
     module.add("SHRINKAGE", (*LdaHead::SHRINKAGE.start(), *LdaHead::SHRINKAGE.end()))?;
     module.add_function(wrap_pyfunction!(is_label, module)?)?;

@@ -51,8 +51,8 @@ impl<'p, 'py> Fields<'p, 'py> {
 ///
 /// The fields: predict, features, profile: input. input, write_head: offset, bytes. learn: input and what is right. train: first_epoch, epochs.
 /// add_class: name. forget: class_index or name. class_name: class_index. save: replace. read: block ("output", "logits", "layers",
-/// "head"), offset. replace_head: checksum (of the state: :func:`crc32`). configure: rejection, save_interval. begin, info, commit, undo,
-/// reset, load, stats: none.
+/// "head"), offset. replace_head: checksum (of the state: :func:`crc32`). configure: rejection, save_interval. begin, info, continue, stop,
+/// commit, undo, reset, load, stats: none.
 #[pyfunction]
 #[pyo3(signature = (kind, *, sequence = 0, session = 0, model_id = None, **fields))]
 pub(crate) fn encode_request<'py>(
@@ -99,6 +99,8 @@ pub(crate) fn encode_request<'py>(
             Request::Learn { label, input: &bytes }
         }
         "train" => Request::Train { first_epoch: fields.get("first_epoch")?, epochs: fields.get("epochs")? },
+        "continue" => Request::Continue,
+        "stop" => Request::Stop,
         "commit" => Request::Commit,
         "undo" => Request::Undo,
         "add_class" => {
@@ -183,7 +185,8 @@ pub(crate) fn decode_response<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bo
             set!(classes: classes, class_capacity: class_capacity, head_length: head_length);
             set!(ring_capacity: ring_capacity, arena_length: arena_length, frame_length: frame_length);
             set!(rejection: settings.rejection, save_interval: settings.save_interval);
-            set!(saved: saved.ok(), saved_reason: saved.err().map(storage_reason), restored: restored);
+            set!(saved: saved.ok().map(|saved| saved.count), lost_save: saved.ok().and_then(|saved| saved.lost));
+            set!(saved_reason: saved.err().map(storage_reason), restored: restored);
             set!(target: target.map(target_name));
             "info"
         }
@@ -208,8 +211,8 @@ pub(crate) fn decode_response<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bo
             set!(samples: samples, ticks: ticks);
             "learned"
         }
-        Response::Trained { steps, ticks } => {
-            set!(steps: steps, ticks: ticks);
+        Response::Trained { steps, left, ticks } => {
+            set!(steps: steps, left: left, ticks: ticks);
             "trained"
         }
         Response::Committed { ticks } => {
@@ -229,8 +232,8 @@ pub(crate) fn decode_response<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bo
             set!(count: count);
             "saved"
         }
-        Response::Loaded { count } => {
-            set!(count: count);
+        Response::Loaded(saved) => {
+            set!(count: saved.count, lost_save: saved.lost);
             "loaded"
         }
         Response::Part { length, changes, bytes } => {
@@ -284,6 +287,13 @@ fn reason(failure: Failure) -> String {
             format!("a class has a name of 1 to {limit} bytes (UTF-8) on one line, without a zero")
         }
         Failure::EmptyRing => "there is nothing to train on: learn some samples first".to_owned(),
+        Failure::Epochs { limit } => {
+            format!("a training has at most {limit} epochs, those before its first one included")
+        }
+        Failure::NoTraining => {
+            "no training is open: it is at its end, or another change of the head or the samples has ended it"
+                .to_owned()
+        }
         Failure::Unsupported => {
             "the trainer of this model's head cannot do this: heads of sums (LDA, Prototype) add and forget \
                                  classes, heads that descend (SGD) train in epochs"
@@ -292,7 +302,7 @@ fn reason(failure: Failure) -> String {
         Failure::Full { capacity } => format!("there is room for {capacity}, and no more"),
         Failure::NothingToUndo => "there is nothing to take back".to_owned(),
         Failure::Checksum { computed } => format!("the head was damaged on the way: its CRC-32 is {computed:08x}"),
-        Failure::State => "no head of this model has such a state".to_owned(),
+        Failure::State => "no head of this model has such a state, or such names of classes".to_owned(),
         Failure::Storage(error) => storage_reason(error),
         _ => "the device refused it for a reason this version does not know".to_owned(),
     }
@@ -301,6 +311,11 @@ fn reason(failure: Failure) -> String {
 fn storage_reason(error: StorageError) -> String {
     match error {
         StorageError::Empty => "no head is saved on the device".to_owned(),
+        StorageError::Damaged { count } => {
+            format!(
+                "no head on the device is whole: save {count} was cut short or is damaged, and there is none before it"
+            )
+        }
         StorageError::OtherModel { model_id } => {
             format!(
                 "the head saved on the device belongs to another model, {model_id:08x}; it stays until it is replaced"

@@ -34,6 +34,7 @@ class LayerEntry(TypedDict):
 PROTOCOL: int
 #: The most epochs, and the most samples, that one call counts.
 LARGEST_COUNT: int
+LARGEST_EPOCHS: int
 #: Most bytes of the name of a model or a class.
 LONGEST_NAME: int
 #: Least and most shrinkage of an LdaHead.
@@ -121,6 +122,8 @@ class Head:
     @property
     def capacity(self) -> int: ...
     @property
+    def macs(self) -> int: ...
+    @property
     def ram_bytes(self) -> int: ...
     @property
     def classes(self) -> int: ...
@@ -141,6 +144,7 @@ class Head:
         targets: npt.NDArray[np.int64],
         epochs: int,
         first_epoch: int = 0,
+        steps: int | None = None,
     ) -> None: ...
     def commit(self) -> None: ...
     def add_class(self) -> int: ...

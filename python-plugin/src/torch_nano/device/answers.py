@@ -52,8 +52,11 @@ class DeviceInfo(_Answer):
     arena_length: int
     #: Bytes of inputs, tensors or states that one frame takes; longer ones travel in parts.
     frame_length: int
-    #: How many heads were saved in its flash up to the newest; None if none can be loaded.
+    #: Number of the head in its flash that can be loaded, among all saves; None if there is none.
     saved: int | None
+    #: Number of the latest save, if that is another: it was cut short or is damaged, and :attr:`saved` is the
+    #: one before. None if nothing is lost.
+    lost_save: int | None
     #: Why none can be loaded.
     saved_reason: str | None
     #: Whether it started with a saved head.

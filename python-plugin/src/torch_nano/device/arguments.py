@@ -30,6 +30,21 @@ def integer(name: str, given: Any, least: int = 0) -> int:
     return whole_number(name, given, least=least, most=LARGEST, error=InputError)
 
 
+def epochs_of(epochs: Any, first_epoch: Any, least: int = 0) -> dict[str, int]:
+    """The fields of a training: both together are at most what nano-core allows.
+
+    >>> epochs_of(20, 0)
+    {'epochs': 20, 'first_epoch': 0}
+
+    Raises:
+        InputError: they are no such numbers.
+    """
+    most = _native.LARGEST_EPOCHS
+    epochs = whole_number("epochs", epochs, least=least, most=most, error=InputError)
+    first_epoch = whole_number("first_epoch", first_epoch, most=most - epochs, error=InputError)
+    return {"epochs": epochs, "first_epoch": first_epoch}
+
+
 def as_integer(given: Any) -> int | None:
     """What is given as an integer of Python's; None if it is none. A bool is none.
 

@@ -82,6 +82,11 @@ def info(device: Device) -> None:
     rows["rejection"] = f"{device.settings.rejection:g}"
     rows["save_interval"] = device.settings.save_interval
     _show(rows)
+    if device.info.lost_save is not None:
+        print(
+            f"Save {device.info.lost_save}, the latest, was cut short or is damaged; what can be loaded is save "
+            f"{device.info.saved}, the one before it."
+        )
 
 
 @command(device_app, _ASK)
@@ -130,7 +135,7 @@ def learn(device: Device, data: Path, epochs: _Epochs = 20) -> None:
 
 @command(device_app, _LEARN, saves=True)
 def train(device: Device, epochs: _Epochs = 20) -> None:
-    """Trains for more epochs on the samples that the device keeps.
+    """Trains for more epochs on the samples that the device keeps. Ctrl-C stops it, and what it learnt stays.
 
     Example: `torch-nano device train /dev/ttyACM0 --epochs 5 --save`
     """

@@ -12,7 +12,7 @@ from ..errors import HeadError
 from ..heads import Head, head_of
 from . import fitting
 from .answers import DeviceInfo, DeviceSettings, Prediction, confidence_of
-from .arguments import integer, state_of, text
+from .arguments import epochs_of, state_of, text
 from .conversation import Conversation, Observer
 from .errors import DeviceError
 from .fitting import FitResult
@@ -140,11 +140,11 @@ class Device(Conversation):
         Args:
             data, labels: inputs [N, ...] with labels [N], or pairs (inputs, labels), such as a DataLoader's,
                 in batches or one by one, with `labels` left out.
-            epochs: passes of a head that learns in epochs; others need one.
+            epochs: passes of a head that learns in epochs, as :meth:`train` takes them; others need one.
             progress: whether to show a bar; None: as the device does.
 
         Raises:
-            InputError: wrong shapes or dtypes, or no sample.
+            InputError: wrong shapes or dtypes, no sample, or no number of epochs.
             LabelError: as :meth:`learn`, of any sample. Nothing has been learnt then.
             DeviceError: no trainable head.
         """
@@ -156,16 +156,21 @@ class Device(Conversation):
     def train(self, epochs: int, *, first_epoch: int = 0) -> int:
         """Trains the head for `epochs` passes over what was learnt; returns instructions or cycles taken.
 
+        The device works in slices, each well below a second. Ctrl-C ends the training after the current one,
+        and is raised then: what was learnt until there stays, is in a record to the step, and :meth:`undo`
+        takes all of it back. After an error (:class:`ConnectionLost`, :class:`DeviceTimeout`) the same call
+        goes on with the same training; whatever else this thread asks, or another one changes, ends it first.
+
         Args:
             first_epoch: how many epochs of the same training came before: a learning rate that is halved
                 every so many epochs goes on from there.
 
         Raises:
-            InputError: `epochs` is no number of passes, or `first_epoch` none of an epoch.
+            InputError: `epochs` is no number of passes, `first_epoch` none of an epoch, or both together more
+                than 1,000,000.
             DeviceError: no trainable head, nothing learnt yet, or a head that learns without epochs.
         """
-        epochs, first_epoch = integer("epochs", epochs), integer("first_epoch", first_epoch)
-        return int(self._change("train", "trained", epochs=epochs, first_epoch=first_epoch)["ticks"])
+        return int(self._train(self._progress, **epochs_of(epochs, first_epoch))["ticks"])
 
     def commit(self) -> int:
         """Makes what was learnt count, in a head that learns sums; returns instructions or cycles taken.
@@ -224,7 +229,10 @@ class Device(Conversation):
 
     @whole
     def load(self) -> int:
-        """Back to the head, names and settings in flash; returns the how-many-eth save that was.
+        """Back to the head, names and settings in flash; returns the number of the restored save.
+
+        That is the latest save, or the one before if the latest was cut short or is damaged:
+        :attr:`DeviceInfo.lost_save` says so.
 
         Raises:
             DeviceError: nothing is saved, or the head of another model.

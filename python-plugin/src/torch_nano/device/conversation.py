@@ -10,10 +10,11 @@ from .. import _native
 from .answers import DeviceInfo, DeviceSettings, DeviceStats, LogEntry
 from .arguments import image_of, integer, path, seconds
 from .errors import DeviceError, DeviceRestarted, WrongModelError
-from .link import Link
+from .link import Link, is_unanswered
 from .progress import Progress
 from .samples import Input, class_index, input_bytes, label_fields
 from .streams import Stream
+from .training import Training, deferred_interrupt
 from .transports import transport_of
 from .turns import turn_on, whole
 
@@ -63,6 +64,8 @@ class Conversation:
         #: Told of each change; see :func:`torch_nano.record`.
         self.observers: list[Observer] = []
         self._is_changing = False
+        #: The training that an error has left open.
+        self._training: Training | None = None
         #: How many samples the device keeps for training; None if that is not known.
         self.samples: int | None = None
         try:
@@ -151,6 +154,12 @@ class Conversation:
 
     @whole
     def _ask(self, /, request: str, response: str, **fields: Any) -> dict[str, Any]:
+        if self._training is not None and self._training.asker is self._link.asker:
+            # Once it asks something else, the answer that it was left without is lost to it.
+            self._end_training()
+        return self._send(request, response, **fields)
+
+    def _send(self, /, request: str, response: str, **fields: Any) -> dict[str, Any]:
         try:
             return self._link.ask(request, response, **fields)
         except DeviceError as error:
@@ -162,6 +171,7 @@ class Conversation:
         self, request: str, response: str, *, seen: dict[str, Any] | None = None, **fields: Any
     ) -> dict[str, Any]:
         """A request that changes what was learnt; observers see the fields `seen` of it, or all."""
+        self._end_training()
         return self._observed(
             request, fields if seen is None else seen, lambda: self._ask(request, response, **fields)
         )
@@ -169,10 +179,45 @@ class Conversation:
     @whole
     def _learn(self, input: bytes, target: dict[str, Any]) -> int:
         """Learns an input with a label as :func:`label_fields` gives it."""
+        self._end_training()
         (value,) = target.values()
         seen = {"input": input, "target": value}
         answer = self._observed("learn", seen, lambda: self._run("learn", "learned", input, **target))
         return int(answer["samples"])
+
+    @whole
+    def _train(self, progress: Progress, /, **fields: int) -> dict[str, Any]:
+        """Trains slice by slice, until Ctrl-C at most; or goes on with the same training, if that is open."""
+        training = self._training
+        if training is None or training.fields != fields:
+            self._end_training()
+            training = Training(self._link, fields)
+        with deferred_interrupt() as interrupted:
+            return self._work_on(training, progress, interrupted)
+
+    def _end_training(self) -> None:
+        """Stops a training that an error has left open: a record needs to know how many steps it took."""
+        if self._training is None or self._is_changing:
+            return
+        try:
+            self._work_on(self._training, Progress(False), lambda: True)
+        except DeviceError as error:
+            if is_unanswered(error) or isinstance(error, WrongModelError):
+                raise
+
+    def _work_on(self, training: Training, progress: Progress, stop: Callable[[], bool]) -> dict[str, Any]:
+        def run() -> dict[str, Any]:
+            self._training = training
+            try:
+                answer = training.run(self._send, progress, stop)
+            except DeviceError as error:
+                if not is_unanswered(error):
+                    self._training = None
+                raise
+            self._training = None
+            return answer
+
+        return self._observed("train", training.fields, run)
 
     @whole
     def _observed(
@@ -262,7 +307,7 @@ class Conversation:
 
     @whole
     def _refresh(self) -> None:
-        answer = self._ask("info", "info")
+        answer = self._send("info", "info")
         self._info, self._settings = DeviceInfo.of(answer), DeviceSettings.of(answer)
         self._link.longest_frame = self._info.longest_answer
         self._names = None
@@ -295,6 +340,7 @@ class Conversation:
             DeviceRestarted: always.
             WrongModelError: another device is there.
         """
+        self._training = None
         self._link.begin()
         self._refresh()
         self._require_model()

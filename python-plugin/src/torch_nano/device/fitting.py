@@ -8,7 +8,7 @@ from itertools import chain, islice, repeat
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from .arguments import integer
+from .arguments import epochs_of
 from .progress import Progress
 from .samples import Input, Samples, batches
 
@@ -34,7 +34,7 @@ def fit(device: Device, data: Input | Samples, labels: Any, epochs: int, progres
 
     The data are looked at before it is this thread's turn: what makes them may ask the device, too.
     """
-    epochs = integer("epochs", epochs, 1)
+    epochs = epochs_of(epochs, 0, least=1)["epochs"]
     # All are looked at before the device learns the first.
     pairs = batches(data, labels, device.info.input_length, device._nano)
     samples = [(input, device._target(label)) for input, label in pairs]
@@ -59,10 +59,12 @@ def _learn(
             for input, target in islice(stream, sent // parts):
                 device._learn(input, target)
                 advance(1)
-            if not places:
-                ticks += device.commit()
-            elif parts == 1:
-                ticks += device.train(epochs)
-            else:
-                ticks += device.train(1, first_epoch=part * places // len(samples))
+            if parts > 1:
+                first_epoch = part * places // len(samples)
+                ticks += device._train(Progress(False), epochs=1, first_epoch=first_epoch)["ticks"]
+    if not places:
+        ticks = device.commit()
+    elif parts == 1:
+        # With a bar of its own.
+        ticks = device._train(progress, epochs=epochs, first_epoch=0)["ticks"]
     return FitResult(sent, epochs if places else 0, ticks, time.perf_counter() - start)

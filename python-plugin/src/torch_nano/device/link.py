@@ -5,6 +5,8 @@ from __future__ import annotations
 import secrets
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import local
 from typing import Any
@@ -90,6 +92,15 @@ class Link:
             self._askers.own = Asker()
         asker: Asker = self._askers.own
         return asker
+
+    @contextmanager
+    def on_behalf_of(self, asker: Asker) -> Iterator[None]:
+        """In the block this thread asks as another one, which does not ask meanwhile."""
+        own, self._askers.own = self.asker, asker
+        try:
+            yield
+        finally:
+            self._askers.own = own
 
     def begin(self) -> None:
         """Begins a session, which ends when the device restarts or another client begins one.

@@ -116,6 +116,7 @@ class Recording:
         state = self._device.head_state() if checked or request == "load" else b""
         return Done(
             samples=answer["samples"] if request == "learn" else None,
+            steps=answer["steps"] if request == "train" else None,
             head_crc32=_native.crc32(state) if checked else None,
             head=state if request == "load" else None,
         )

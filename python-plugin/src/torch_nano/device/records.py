@@ -2,15 +2,17 @@
 
 The file is text, a JSON object per line, in UTF-8. Bytes are in base64.
 
-- The first line is the start: `{"torch_nano_record": 3, "model_id", "name", "ring_capacity", "head"}`, where
-  3 is the version of the format and `head` the state of the head.
+- The first line is the start: `{"torch_nano_record": 4, "model_id", "name", "ring_capacity", "head"}`, where
+  4 is the version of the format and `head` the state of the head.
 - Before a request is sent, its line is written: `{"step": 1, "request": "learn", "input", "target"}`. Steps
   count from 1. The other fields are those of the request: of learn the input as sent, and the target as the
   head takes it (a class, bits of the right classes, or 1/4096); `epochs` and `first_epoch` of train; `name`
   of add_class; `class_index` of forget; `state` of replace_head.
-- The line after it says how it went: `{"step": 1, "done": true}`, with `samples` of learn, with `head` of
-  load, the state that was in flash, and after every so-many-eth step with `head_crc32` of the head. Or
-  `{"step": 1, "refused": reason}`. A request whose outcome is not known has no such line.
+- The line after it says how it went: `{"step": 1, "done": true}`, with `samples` of learn, with `steps` of
+  train (the steps taken: fewer than all if it was stopped), with `head` of load, the state that was in flash,
+  and after every n-th step, as :func:`torch_nano.record` is told, with `head_crc32` of the head. Or
+  `{"step": 1, "refused": reason}`. A request whose outcome is not known has no such line. If that is train,
+  the next train says how the same training ended; there is none if the record ends or the device restarts.
 - `{"restarted": true, "head"}`: before the next request the device had started anew, with this head and
   without samples. What came of a request before it that has no outcome is then lost.
 
@@ -33,7 +35,7 @@ from ..files.reading import parse_json, read_file
 from .arguments import LARGEST
 
 #: Version of the format; raised whenever an older reader would misread it.
-VERSION = 3
+VERSION = 4
 _FORMAT = "torch_nano_record"
 
 
@@ -57,6 +59,8 @@ class Done:
 
     #: Samples that the device keeps after a request "learn".
     samples: int | None = None
+    #: Steps that a request "train" took.
+    steps: int | None = None
     #: CRC-32 of the head; None where it was not looked at.
     head_crc32: int | None = None
     #: What a request "load" found in flash.
@@ -122,6 +126,7 @@ def _text(value: Any) -> str:
 
 
 _NUMBER = _integers(0, LARGEST)
+_STEPS = _integers(0, (1 << 64) - 1)
 _TARGET = _integers(-(1 << 31), LARGEST)
 _TEXT = _Kind("a text", str, _text)
 _BYTES = _Kind(
@@ -143,7 +148,11 @@ _REQUESTS: dict[str, dict[str, _Kind]] = {
     "load": {},
 }
 #: What belongs to a request that was done, besides `head_crc32`.
-_DONE: dict[str, dict[str, _Kind]] = {"learn": {"samples": _NUMBER}, "load": {"head": _BYTES}}
+_DONE: dict[str, dict[str, _Kind]] = {
+    "learn": {"samples": _NUMBER},
+    "train": {"steps": _STEPS},
+    "load": {"head": _BYTES},
+}
 
 
 def start_line(start: Start) -> str:

@@ -84,6 +84,9 @@ def replay(path: str | Path, nano: NanoModule | bytes) -> Replay:
             continue
         if isinstance(event.outcome, Refused):
             continue
+        if event.outcome is None and event.request == "train":
+            # It took any number of steps; the next event of the same training counts them all.
+            continue
         after, refusal = twin.after(possible, event)
         if event.outcome is None:
             possible += after
@@ -113,7 +116,13 @@ def replay(path: str | Path, nano: NanoModule | bytes) -> Replay:
     head = head_of(image)
     head.load(possible[0].head)
     steps = sum(isinstance(event, Step) for event in events)
-    return Replay(head, steps, checks, len(possible) > 1)
+    return Replay(head, steps, checks, len(possible) > 1 or _ends_in_training(events))
+
+
+def _ends_in_training(events: list[Step | Restart]) -> bool:
+    """Whether the record leaves open how far its last training came."""
+    last = events[-1] if events else None
+    return isinstance(last, Step) and last.request == "train" and last.outcome is None
 
 
 def _require_model(file: Path, start: Start, image: bytes) -> None:
@@ -192,7 +201,8 @@ class _Twin:
                 features = np.frombuffer(b"".join(features for features, _ in state.ring), np.int8)
                 targets = np.array([target for _, target in state.ring], np.int64)
                 features = features.reshape(len(targets), head.features)
-                head.train(features, targets, fields["epochs"], fields["first_epoch"])
+                steps = step.outcome.steps if isinstance(step.outcome, Done) else None
+                head.train(features, targets, fields["epochs"], fields["first_epoch"], steps)
             case "commit":
                 head.commit()
             case "add_class":

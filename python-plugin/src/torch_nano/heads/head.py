@@ -97,7 +97,7 @@ class Head(nn.Module):
     @property
     def macs(self) -> int:
         """Multiplications of one prediction."""
-        return self.features * self.classes
+        return self._head.macs
 
     @property
     def ram_bytes(self) -> int:

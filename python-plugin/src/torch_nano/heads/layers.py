@@ -33,11 +33,6 @@ class LayersHead(SgdHead):
         """Number of layers."""
         return self.layer_sizes[0]
 
-    @property
-    def macs(self) -> int:
-        """Multiplications of one prediction."""
-        return sum(weight.size * positions for weight, _, positions in self._head.real_layers())
-
     def weights(self) -> list[tuple[Tensor, Tensor]]:
         """Of each layer the float32 weights [outputs, inputs] and biases [outputs] that its integers stand
         for now. Inputs are in the device's order (height, width, channels).

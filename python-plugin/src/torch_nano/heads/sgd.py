@@ -79,11 +79,12 @@ class SgdHead(Head):
                 depend (:class:`torch_nano.heads.SGD`, `halve_every`).
 
         Raises:
-            HeadError: wrong shape, dtype, target or number of epochs; the head is then unchanged.
+            HeadError: wrong shape, dtype, target or number of epochs (with those before at most 1,000,000);
+                the head is then unchanged, as it is after Ctrl-C.
         """
         numbers = self._targets(features, targets)
-        epochs = whole_number("epochs", epochs, most=_native.LARGEST_COUNT)
-        first_epoch = whole_number("first_epoch", first_epoch, most=_native.LARGEST_COUNT)
+        epochs = whole_number("epochs", epochs, most=_native.LARGEST_EPOCHS)
+        first_epoch = whole_number("first_epoch", first_epoch, most=_native.LARGEST_EPOCHS - epochs)
         self._head.train(features.cpu().contiguous().numpy(), numbers, epochs, first_epoch)
 
     def _targets(self, features: Tensor, targets: Tensor) -> Targets:

@@ -1,0 +1,117 @@
+"""A training on a device, slice by slice."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from .errors import DeviceError
+from .link import Link
+from .progress import Progress
+from .turns import Request
+
+#: Failures for which a request was not sent: what was asked before it goes on.
+_NOT_SENT = ("Unsent", "Closed")
+
+
+class Training:
+    """A training from its first request to its end: the device answers after each slice of its steps.
+
+    A slice whose answer does not come leaves it open. To run it again asks for that answer first: no slice is
+    taken twice, whichever thread asks.
+
+    Args:
+        link: to the device.
+        fields: of the request "train".
+    """
+
+    def __init__(self, link: Link, fields: dict[str, Any]) -> None:
+        self.fields = fields
+        #: The thread that asked for it.
+        self.asker = link.asker
+        self._link = link
+        self._next: Request = ("train", fields)
+        self._sent = False
+
+    def run(
+        self, ask: Callable[..., dict[str, Any]], progress: Progress, stop: Callable[[], bool]
+    ) -> dict[str, Any]:
+        """Goes on to the end; returns the last answer, whose "steps" are all that were taken.
+
+        Args:
+            ask: sends a request and returns its answer.
+            progress: shows a bar if there is more than one slice.
+            stop: whether to end the training where it is; asked after each slice.
+
+        Raises:
+            DeviceError: the device refuses, or no answer came: the training is then open.
+        """
+        with self._link.on_behalf_of(self.asker):
+            answer = self._slice(ask)
+            if self._is_over(answer):
+                return answer
+            with progress.bar("train", answer["steps"] + answer["left"]) as advance:
+                shown = 0
+                while True:
+                    advance(answer["steps"] - shown)
+                    shown = answer["steps"]
+                    if self._is_over(answer):
+                        return answer
+                    self._next = ("stop" if stop() else "continue", {})
+                    answer = self._slice(ask)
+
+    def _slice(self, ask: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+        request, fields = self._next
+        if self._sent and request == "train" and not self._link.is_open(request, fields):
+            # It was answered, and the answer was lost here: sent anew it would begin another training.
+            self._next = request, fields = "continue", {}
+        begun, self._sent = self._sent, True
+        try:
+            return ask(request, "trained", **fields)
+        except DeviceError as error:
+            if begun and error.failure in _NOT_SENT:
+                # This request changed nothing, but the training is no refused one.
+                error.failure = ""
+            raise
+
+    def _is_over(self, answer: dict[str, Any]) -> bool:
+        return self._next[0] == "stop" or not answer["left"]
+
+
+@contextmanager
+def deferred_interrupt() -> Iterator[Callable[[], bool]]:
+    """Makes Ctrl-C wait for the end of the block, which is given whether it was pressed. A second one does not.
+
+    In threads other than the main one, which Ctrl-C does not reach, it does nothing.
+
+    >>> try:
+    ...     with deferred_interrupt() as interrupted:
+    ...         signal.raise_signal(signal.SIGINT)
+    ...         print("goes on", interrupted())
+    ... except KeyboardInterrupt:
+    ...     print("and then stops")
+    goes on True
+    and then stops
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler) or threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    pressed = False
+
+    def defer(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        pressed = True
+        signal.signal(signal.SIGINT, handler)
+
+    signal.signal(signal.SIGINT, defer)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if pressed:
+        handler(signal.SIGINT, None)
