@@ -34,6 +34,7 @@ try:
     from rich.console import Console
     from rich.table import Table
     from torch_nano.device.qemu import BoardError
+    from torch_nano.files.writing import write_file
 except ModuleNotFoundError as missing:
     sys.exit(
         f"demo: the Python package {missing.name!r} is missing. `just setup` installs what the demo needs; "
@@ -106,7 +107,7 @@ def run(settings: Settings, console: Console) -> dict[str, Any]:
     draw(arms, picture, note)
     folds[0].nano.export(model)
     report["seconds"] = round(time.monotonic() - started, 1)
-    file.write_text(json.dumps(report, indent=2) + "\n")
+    write_file(file, (json.dumps(report, indent=2) + "\n").encode())
 
     print_result(report, console)
     for name, path in (("picture", picture), ("figures", file), ("model", model)):

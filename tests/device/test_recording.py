@@ -176,6 +176,7 @@ def test_every_prefix_of_a_record_can_be_read(path: Path, tmp_path: Path) -> Non
         result = replay(cut, image)
         unknown = data[:length].count(b"\n") % 2 == 0
         assert result.outcome_unknown == unknown
+        assert result.cut == (not cut.read_bytes().endswith(b"\n"))
         assert result.head.state() == states[result.steps - unknown]
 
 

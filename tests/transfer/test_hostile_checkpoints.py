@@ -113,7 +113,7 @@ def test_values_of_a_checkpoint(part: str, saved: tuple[bytes, bytes], tmp_path:
     tree, other = (archive.unpack("training", 2, content) for content in saved)
     taken = []
     with memory_for(ROOM):
-        for where, changed in trees_of(tree[part], other[part]):
+        for where, changed in trees_of(tree[part], other[part], SEED):
             content = packed("training", 2, {**tree, part: changed})
             if content not in (None, saved[0]) and outcome(tmp_path / "run", content) is None:
                 taken.append(where)
@@ -127,7 +127,7 @@ def test_groups_of_an_optimizer(saved: tuple[bytes, bytes], tmp_path: Path) -> N
     groups = tree["optimizer"]["param_groups"]
     taken = []
     with memory_for(ROOM):
-        for where, changed in trees_of(groups, other["optimizer"]["param_groups"]):
+        for where, changed in trees_of(groups, other["optimizer"]["param_groups"], SEED):
             optimizer = {**tree["optimizer"], "param_groups": changed}
             content = packed("training", 2, {**tree, "optimizer": optimizer})
             if content not in (None, saved[0]) and outcome(tmp_path / "run", content) is None:

@@ -173,7 +173,7 @@ def record(device: Device, path: str | Path, *, check_every: int = 1) -> Recordi
     ...     state = device.head_state()
     >>> replay = tn.replay(path, nano)
     >>> replay
-    Replay(steps=10, checks=10, outcome_unknown=False)
+    Replay(steps=10, checks=10, outcome_unknown=False, cut=False)
     >>> replay.head.state() == state
     True
     """

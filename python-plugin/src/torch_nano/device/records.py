@@ -17,7 +17,8 @@ The file is text, a JSON object per line, in UTF-8. Bytes are in base64.
   without samples. What came of a request before it that has no outcome is then lost.
 
 Lines are written to the disk one by one, so that after a crash of the PC the file tells all but the outcome
-of the last request. A last line without its end is what such a crash leaves, and is not read.
+of the last request. A last line without its end is what such a crash leaves: it is not read, and a replay
+says so (`cut`). A line that a full disk does not take is taken back, and the step is not made.
 """
 
 from __future__ import annotations
@@ -184,8 +185,8 @@ def restart_line(head: bytes) -> str:
     return _line({"restarted": True}, {"head": head}, {"head": _BYTES})
 
 
-def read_record(path: Path) -> tuple[Start, list[Step | Restart]]:
-    """What a file holds.
+def read_record(path: Path) -> tuple[Start, list[Step | Restart], bool]:
+    """What a file holds, and whether it ends in a line that was cut off, which is not read.
 
     Raises:
         RecordError: it cannot be read, is no record, is damaged or was changed.
@@ -195,7 +196,8 @@ def read_record(path: Path) -> tuple[Start, list[Step | Restart]]:
     except OSError as error:
         raise RecordError(f"{path} cannot be read: {error.strerror}") from error
     # What does not end with a line's end was being written as the PC went down.
-    lines = [_Line(path, number, text) for number, text in enumerate(data.split(b"\n")[:-1], 1)]
+    *texts, rest = data.split(b"\n")
+    lines = [_Line(path, number, text) for number, text in enumerate(texts, 1)]
     if not lines or _FORMAT not in lines[0].values:
         raise RecordError(f"{path} is no record of a device: its first line has no {_FORMAT!r}")
     version = lines[0].values.pop(_FORMAT)
@@ -219,7 +221,7 @@ def read_record(path: Path) -> tuple[Start, list[Step | Restart]]:
             next(following)
             step = Step(number, step.request, step.fields, _outcome(lines[index + 1], step))
         events.append(step)
-    return start, events
+    return start, events, bool(rest)
 
 
 def _step(line: _Line, number: int) -> Step:

@@ -46,6 +46,8 @@ class Replay:
     checks: int
     #: Whether the record leaves open if a request was executed, and `head` is without it.
     outcome_unknown: bool
+    #: Whether the file ends in half a line, which was not read: the PC went down as it was written.
+    cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def replay(path: str | Path, nano: NanoModule | bytes) -> Replay:
     """
     file = path_of("path", path)
     image = image_of(nano)
-    start, events = read_record(file)
+    start, events, cut = read_record(file)
     _require_model(file, start, image)
     twin = _Twin(image, start.ring_capacity)
     possible = [twin.started(start.head, f"{file}, line 1")]
@@ -116,7 +118,7 @@ def replay(path: str | Path, nano: NanoModule | bytes) -> Replay:
     head = head_of(image)
     head.load(possible[0].head)
     steps = sum(isinstance(event, Step) for event in events)
-    return Replay(head, steps, checks, len(possible) > 1 or _ends_in_training(events))
+    return Replay(head, steps, checks, len(possible) > 1 or _ends_in_training(events), cut)
 
 
 def _ends_in_training(events: list[Step | Restart]) -> bool:

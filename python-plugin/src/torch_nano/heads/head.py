@@ -214,7 +214,12 @@ class Head(nn.Module):
         return torch.frombuffer(bytearray(self.state()), dtype=torch.uint8)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Undoes :meth:`get_extra_state`, for `load_state_dict()`."""
+        """Undoes :meth:`get_extra_state`, for `load_state_dict()`.
+
+        Raises:
+            HeadError: it is no state of this head; the head is then unchanged.
+        """
+        check_tensor("the extra state", state)
         self.load(state.cpu().numpy().tobytes())
 
     def __getstate__(self) -> dict[str, Any]:
