@@ -133,8 +133,8 @@ def print_learnt(arms: list[PersonArm], cut: PowerCut, console: Console) -> None
     console.print(
         f"mean of {len(arms)} arms: {generic} with the head as shipped, {personal} after learning\n"
         f"power cut while it learnt person {cut.subject}'s {cut.arm} arm, {cut.epochs} epochs saved, "
-        f"one more lost\n({cut.lost_bytes} bytes); back with the saved head ({cut.differing_head_bytes} bytes differ) it "
-        f"learnt the other {EPOCHS_ON_BOARD - cut.epochs}",
+        f"one more lost\n({cut.lost_bytes} bytes); back with the saved head "
+        f"({cut.differing_head_bytes} bytes differ) it learnt the other {EPOCHS_ON_BOARD - cut.epochs}",
         soft_wrap=True,
     )
 
