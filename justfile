@@ -13,11 +13,11 @@ firmware_elf := "esp32-app/target/riscv32imc-unknown-none-elf/release/firmware"
 demo *arguments: setup
     @{{ python }} python-plugin/examples/demo.py {{ arguments }}
 
-# Run every check: lint, Rust tests, Python tests
-test: lint
+# Run every check: lint, Rust tests, Python tests, packages
+test: lint && package
     cargo test --quiet --package nano-core --all-features
     cargo test --quiet --manifest-path esp32-app/device/Cargo.toml
-    {{ python }} -m pytest -n 2 --dist loadgroup
+    {{ python }} -m pytest -n 2
 
 # Check format, types and lints of Python and Rust
 lint: setup
@@ -51,7 +51,7 @@ flash model="build/demo/model": _probe-rs (firmware model)
 
 # Build the source distribution and the wheel into build/package, and try them and the crate in fresh environments
 package: setup
-    {{ python }} -m pytest tests/e2e/test_package.py
+    {{ python }} -m pytest tests/package/checks.py
 
 # Count instructions per operator and model on the emulated device
 bench-device *arguments: setup

@@ -1,5 +1,5 @@
 """installed.py CHECKOUT: uses an installed torch_nano as a user does, in an empty working folder outside the
-checkout, whose path is given. `test_package.py` runs it in fresh environments.
+checkout, whose path is given. `checks.py` runs it in fresh environments.
 """
 
 import importlib.metadata

@@ -1,6 +1,6 @@
 """The wheel, the source distribution and the checkout install into fresh environments and work outside the
-repository; the crate that would be published is whole. `just package` runs this file alone and leaves what
-it built in `build/package`.
+repository; the crate that would be published is whole. `just package` runs this file and leaves what it built
+in `build/package`; its name keeps it out of runs on several workers, where each would build the same.
 
 The fresh environments see the packages that torch_nano depends on by links to those installed here, since
 torch alone takes gigabytes; they see no torch_nano, no build tool and nothing of the checkout.
@@ -31,9 +31,6 @@ VERSION = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package
 BOARD_PROGRAM = "torch_nano/device/virt-rv32imc.elf"
 # torch_nano, what would bring the checkout's back, and what a build environment must bring itself.
 NOT_A_DEPENDENCY = re.compile(r"torch_nano|__editable__|.*\.pth$|pip|setuptools_rust|semantic_version")
-
-# On one worker: what is built is built once.
-pytestmark = pytest.mark.xdist_group("package")
 
 
 def run(*command: str | Path, cwd: Path, **environment: str) -> str:
