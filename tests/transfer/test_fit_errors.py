@@ -81,7 +81,10 @@ DATA = {
     "column of labels": (lambda: (X, Y[:, None]), r"labels of shape \(64, 1\) and int64.*squeeze\(1\)"),
     "one-hot labels": (lambda: (X, functional.one_hot(Y)), r"of one-hot labels argmax\(1\)"),
     "width": (lambda: (X[:, :5], Y), r"'backbone.0' \(Linear\) gets \(64, 5\), but expects in_features=6"),
-    "dtype": (lambda: (X.double(), Y), r"'backbone.0' \(Linear\) gets \(64, 6\) and fails: .*dtype"),
+    "dtype": (
+        lambda: (X.double(), Y),
+        r"'backbone.0' \(Linear\) gets \(64, 6\) of float64, but its parameters are float32",
+    ),
 }
 
 
@@ -154,8 +157,18 @@ def test_other_layers_that_do_not_fit(layer, message):
     refused(model, series(), error=tn.InputError, match=message)
 
 
+def test_the_last_batch_is_one_sample_for_a_batch_norm():
+    message = r"batch 2 of train: .*'backbone.1' .*gets \(1, 16\).*: one value per channel.*drop_last"
+    refused(network(), (X[:33], Y[:33]), batch_size=16, error=tn.InputError, match=message)
+
+
 def test_a_batch_norm_with_one_sample():
-    refused(network(), [(X[:1], Y[:1])], error=tn.InputError, match=r"'backbone.1' .* more than 1 value per")
+    refused(
+        network(),
+        [(X[:1], Y[:1])],
+        error=tn.InputError,
+        match=r"'backbone.1' .*: one value per channel.*drop_last",
+    )
 
 
 @pytest.mark.parametrize(
@@ -181,7 +194,9 @@ def test_probabilities_are_targets_of_cross_entropy():
 
 def test_lazy_modules():
     model = nn.Sequential(nn.LazyLinear(3))
-    with pytest.raises(tn.InputError, match="call it with one batch before fit"):
+    with pytest.raises(
+        tn.InputError, match=r"'0.weight' \(and 1 more\) is not known yet.*with one batch first"
+    ):
         tn.fit(model, (X, Y), epochs=1, progress=False)
 
 

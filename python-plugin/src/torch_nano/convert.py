@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from . import _native
 from .arguments import items, positive_number, shown, whole_number
@@ -19,6 +18,7 @@ from .graph.graph import Graph
 from .graph.passes import optimize
 from .heads import SGD, HeadSettings
 from .last_layers import take_last_layers
+from .models import check_float, own_module
 from .module import NanoModule
 from .ops.fully_connected import FullyConnected
 from .ops.operator import Node
@@ -88,14 +88,12 @@ def to_nano(
     >>> nano(x).shape, nano.head is None
     (torch.Size([64, 3]), True)
     """
-    if not isinstance(model, nn.Module):
-        raise InputError(f"model is {shown(model)}; expected an nn.Module")
+    model = own_module(model)
     if not isinstance(name, str | None):
         raise InputError(f"name is {shown(name)}; expected a text of one line, or None")
     names = _labels(labels)
     train_last = whole_number("train_last", train_last, least=1)
     settings = _settings(head, learning_rate)
-    model = _unwrap(model)
     qat = model if isinstance(model, QatModule) else None
     if qat is not None and (example is not None or calibrate is not None):
         raise InputError("a QatModule has its inputs and ranges: leave out example and calibrate")
@@ -106,6 +104,7 @@ def to_nano(
             "to_nano needs an example, and calibrate=: typical inputs that the ranges are taken from"
         )
     else:
+        check_float(model)
         graph = optimize(capture(model, example))
     check_parameters(graph)
     classes = graph.values[graph.outputs[0]].shape[0]
@@ -133,16 +132,6 @@ def to_nano(
     image = write_image(quantized, trainable.description, name, names)
     saved = SavedHead(trainable.module_path, trainable.description)
     return NanoModule(SavedModel(image, quantized, saved))
-
-
-def _unwrap(model: nn.Module) -> nn.Module:
-    """The user's module inside the wrappers whose forward only calls it."""
-    wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
-    while True:
-        inner = model.module if isinstance(model, wrappers) else getattr(model, "_orig_mod", None)
-        if not isinstance(inner, nn.Module):
-            return model
-        model = inner
 
 
 def _labels(labels: object) -> list[str]:

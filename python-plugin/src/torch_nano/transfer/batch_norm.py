@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import InputError, NonFiniteError
+from ..explain import run
+from ..models import check_not_scripted, check_numbers, own_module
 from ..modes import evaluation_mode
 from .data import UnlabelledData, inputs_of
 
@@ -34,8 +36,8 @@ def reestimate_batch_norm(model: nn.Module, data: UnlabelledData, *, batch_size:
         The names of the batch norms, in forward order. One that the model does not call keeps its statistics.
 
     Raises:
-        InputError: the model has, or calls, no batch norm with statistics, calls one twice, or there are too
-            few data.
+        InputError: the model has, or calls, no batch norm with statistics, calls one twice, or cannot take
+            the data; or there are too few.
         NonFiniteError: a statistic is NaN or infinite. In both cases the model is unchanged.
 
     >>> model = nn.Sequential(nn.BatchNorm1d(2), nn.ReLU())
@@ -44,6 +46,9 @@ def reestimate_batch_norm(model: nn.Module, data: UnlabelledData, *, batch_size:
     >>> model[0].running_mean, model[0].running_var
     (tensor([2., 6.]), tensor([2., 8.]))
     """
+    model = own_module(model)
+    check_numbers(model)
+    check_not_scripted(model.named_modules())
     norms: dict[str, _BatchNorm] = {
         name: module
         for name, module in model.named_modules()
@@ -75,7 +80,7 @@ def _calls(model: nn.Module, norms: dict[str, _BatchNorm], batches: Iterable[Ten
         for name, norm in norms.items():
             hooks.enter_context(norm.register_forward_pre_hook(lambda *_, name=name: order.append(name)))
         for x in batches:
-            model(x.to(place))
+            run(model, x.to(place), "batch 0 of the data")
             break
         else:
             raise InputError("the data have no batches; expected at least one")
@@ -93,8 +98,8 @@ def _calls(model: nn.Module, norms: dict[str, _BatchNorm], batches: Iterable[Ten
     return order
 
 
-class _Left(Exception):
-    """Leaves a forward at the batch norm whose input was wanted."""
+class _Left(BaseException):
+    """Leaves a forward at the batch norm whose input was wanted; no `except Exception` there stops it."""
 
 
 def _reestimate(model: nn.Module, name: str, norm: _BatchNorm, batches: Iterable[Tensor]) -> None:
@@ -118,9 +123,9 @@ def _reestimate(model: nn.Module, name: str, norm: _BatchNorm, batches: Iterable
         raise _Left
 
     with norm.register_forward_pre_hook(merge):
-        for x in batches:
+        for index, x in enumerate(batches):
             try:
-                model(x.to(place))
+                run(model, x.to(place), f"batch {index} of the data")
             except _Left:
                 number += 1
     if count < 2:

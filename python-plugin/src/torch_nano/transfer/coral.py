@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import FitError, InputError
+from ..models import own_module
 from .data import TrainingData, UnlabelledData, inputs_of
 from .fit import fit
 from .history import History
@@ -98,16 +99,16 @@ def coral_alignment(
     inputs = torch.cat(list(inputs_of(target, batch_size)))
     if len(inputs) < 2:
         raise InputError(f"the target has {len(inputs)} samples; a covariance needs at least 2")
-    module = module_named(model, layer)
-    aligned = _Aligned(model, inputs, layer)
+    own, module = own_module(model), module_named(model, layer)
+    aligned = _Aligned(own, inputs, layer)
 
     def extend(task: Tensor, output: Any) -> Tensor:
         return task + weight * aligned.loss() if aligned.has_both() else task
 
     with ExitStack() as hooks:
-        hooks.enter_context(model.register_forward_pre_hook(aligned.add_target))
+        hooks.enter_context(own.register_forward_pre_hook(aligned.add_target))
         hooks.enter_context(module.register_forward_hook(aligned.record))
-        hooks.enter_context(model.register_forward_hook(aligned.drop_target))
+        hooks.enter_context(own.register_forward_hook(aligned.drop_target))
         return fit(
             model,
             source,

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import FitError, InputError
+from ..explain import run
+from ..models import check_numbers, own_module
 from ..modes import evaluation_mode
 from .data import TrainingData
 from .fit import fit
@@ -94,6 +96,8 @@ def distillation(
         raise FitError(f"temperature={temperature!r}; expected a positive number")
     if not 0 <= weight <= 1:
         raise FitError(f"weight={weight!r}; expected 0 (labels only) to 1 (teacher only)")
+    own, teacher = own_module(student, "student"), own_module(teacher, "teacher")
+    check_numbers(teacher)
     if not set(student.modules()).isdisjoint(teacher.modules()):
         raise InputError(
             "student and teacher share modules, so the teacher would change with the student; take a "
@@ -106,13 +110,13 @@ def distillation(
         inputs[:] = arguments
 
     def extend(task: Tensor, output: Any) -> Tensor:
-        if not student.training:
+        if not own.training:
             return task
         with torch.no_grad():
-            expected = teacher(inputs[0].to(teachers_place)).to(output)
+            expected = run(teacher, inputs[0].to(teachers_place), "the inputs of the teacher").to(output)
         return (1 - weight) * task + weight * distillation_loss(output, expected, temperature)
 
-    with evaluation_mode(teacher), student.register_forward_pre_hook(record):
+    with evaluation_mode(teacher), own.register_forward_pre_hook(record):
         return fit(
             student,
             train,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import TorchNanoError, TrainingDivergedError
 from .freeze import is_frozen
-from .watching import describe, tensors_in, uncompiled, watching
+from .watching import describe, tensors_in, watching
 
 
 @dataclass(frozen=True)
@@ -60,15 +60,19 @@ class Backup:
             getattr(module, name).copy_(saved)
 
 
-def loss_error(model: nn.Module, x: Any, backup: Backup, what: str, place: Place) -> TrainingDivergedError:
+def loss_error(
+    model: nn.Module, x: Any, backup: Backup, what: str | TorchNanoError, place: Place
+) -> TrainingDivergedError:
     """The error for a batch whose loss is not finite. The model is what it was again.
 
     Args:
-        what: what came instead of a loss, "the loss is nan".
+        what: what came instead of a loss, "the loss is nan", or the model's own error.
     """
-    module, reason = _first_not_finite(uncompiled(model), x)
+    module, reason = _first_not_finite(model, x)
     backup.restore()
-    return _error(place, module, f"{what}: {reason}")
+    if isinstance(what, TorchNanoError):
+        return _error(place, module or what.module_path, f"{what}: {reason}" if reason else str(what))
+    return _error(place, module, f"{what}: {reason or 'all weights and outputs of modules are finite'}")
 
 
 def gradient_error(
@@ -94,7 +98,7 @@ def weight_error(parameters: dict[str, nn.Parameter], place: Place) -> TrainingD
     return _error(
         place,
         wrong[0].rpartition(".")[0],
-        f"the steps up to this one have made {wrong[0]!r} NaN or infinite",
+        f"the steps up to this one have made {wrong[0]!r} NaN or infinite{_narrow(parameters[wrong[0]])}",
         "these weights",
     )
 
@@ -114,6 +118,13 @@ def _error(
     )
 
 
+def _narrow(parameter: Tensor) -> str:
+    """What is to be known of a parameter in half precision."""
+    if parameter.dtype != torch.float16:
+        return ""
+    return " in float16, which overflows in optimizers: train in float32 (model.float())"
+
+
 def _names_not_finite(tensors: dict[str, Tensor]) -> list[str]:
     """The names of those with NaN or infinity."""
     # One norm of all is one pass; but it may overflow where no number does.
@@ -124,7 +135,9 @@ def _names_not_finite(tensors: dict[str, Tensor]) -> list[str]:
 
 
 def _first_not_finite(model: nn.Module, x: Any) -> tuple[str, str]:
-    """The first module, in forward order, whose parameter or output is not finite, and a sentence."""
+    """The first module, in forward order, whose parameter or output is not finite, and a sentence; twice ""
+    if there is none.
+    """
     found: list[tuple[str, str]] = []
     bad_input = " (the batch's inputs are not finite already)" if not all_finite(tensors_in(x)) else ""
 
@@ -149,7 +162,7 @@ def _first_not_finite(model: nn.Module, x: Any) -> tuple[str, str]:
         return found[0]
     if bad_input:
         return "", "the batch's inputs are not finite"
-    return "", "weights and outputs are finite, so it comes from the loss function or the targets"
+    return "", ""
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..errors import InputError, TorchNanoError, TrainingDivergedError
+from ..explain import explain
+from ..models import own_module
+from ..modes import set_mode
 from .data import samples_in, split_batch, to_device
 from .divergence import Backup, Place, all_finite, gradient_error, loss_error, weight_error
 from .objective import Objective
@@ -56,10 +59,15 @@ class Means:
 class EpochRunner:
     """What both passes need."""
 
+    #: What is called: the model, or a wrapper around it.
     model: nn.Module
     objective: Objective
     optimizer: Optimizer
     device: torch.device
+
+    def __post_init__(self) -> None:
+        #: The model without wrappers.
+        self.own = own_module(self.model)
 
     def train(self, data: Iterable[Any], epoch: int, rates: dict[str, float], on_batch: OnBatch) -> Means:
         """One step of the optimizer for every batch.
@@ -67,12 +75,12 @@ class EpochRunner:
         Raises:
             TrainingDivergedError: the loss, a gradient or a weight is not finite.
         """
-        self.model.train()
+        set_mode(self.own, True)
         # Some optimizers look at a batch several times, and change the weights between.
         closure = inspect.signature(self.optimizer.step).parameters.get("closure")
         calls_back = closure is not None and closure.default is inspect.Parameter.empty
-        backup = Backup(self.model, with_parameters=calls_back)
-        parameters = dict(self.model.named_parameters())
+        backup = Backup(self.own, with_parameters=calls_back)
+        parameters = dict(self.own.named_parameters())
         means = Means()
         place = Place(epoch, 0, "train", rates)
         for place, (x, target, samples) in self._batches(data, epoch, "train", rates):
@@ -108,7 +116,7 @@ class EpochRunner:
         loss = self.objective(output, target)
         value = loss.item()
         if not math.isfinite(value):
-            raise loss_error(self.model, x, backup, f"the loss is {value}", place)
+            raise loss_error(self.own, x, backup, f"the loss is {value}", place)
         loss.backward()  # type: ignore[no-untyped-call]
         if error := gradient_error(parameters, backup, place):
             raise error
@@ -122,15 +130,15 @@ class EpochRunner:
         Raises:
             TrainingDivergedError: the loss is not finite.
         """
-        self.model.eval()
-        backup = Backup(self.model)
+        set_mode(self.own, False)
+        backup = Backup(self.own)
         means = Means()
         for place, (x, target, samples) in self._batches(data, epoch, "val", rates):
             with _noted(place):
                 output = self._forward(x, backup, place)
                 value = float(self.objective(output, target))
             if not math.isfinite(value):
-                raise loss_error(self.model, x, backup, f"the loss is {value}", place)
+                raise loss_error(self.own, x, backup, f"the loss is {value}", place)
             means.add(self.objective, value, samples, output, target)
             on_batch(place.batch + 1, means.loss)
         return means
@@ -142,7 +150,14 @@ class EpochRunner:
             # A quantized model refuses numbers that are not finite before there is a loss.
             if isinstance(error, InputError) and all_finite(tensors_in(x)):
                 raise
-            raise loss_error(self.model, x, backup, str(error), place) from error
+            raise loss_error(self.own, x, backup, error, place) from error
+        except ValueError as error:
+            # torch's batch norms; the batches of a loader may have other sizes in each epoch.
+            if "more than 1 value per channel" not in str(error):
+                raise
+            reason = explain(self.own, x, error)
+            backup.restore()
+            raise InputError(f"the model cannot take the batch: {reason}") from error
 
     def _batches(
         self, data: Iterable[Any], epoch: int, name: str, rates: dict[str, float]

@@ -9,9 +9,11 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from ..errors import InputError
+from ..explain import run
+from ..models import check_numbers, own_module
 from ..modes import evaluation_mode
 from .data import TrainingData, batches_of, split_batch, to_device
-from .fit import fit
+from .fit import fit, move
 from .freeze import training_only
 from .history import History
 from .names import module_named
@@ -42,6 +44,8 @@ def extract_features(
     >>> features.shape, targets.shape
     (torch.Size([10, 8]), torch.Size([10]))
     """
+    model = own_module(model)
+    check_numbers(model)
     module = module_named(model, split)
     if module is model:
         raise InputError(
@@ -69,10 +73,11 @@ def extract_features(
         for index, batch in enumerate(
             batches_of(data, batch_size=batch_size, shuffle=False, name="the data")
         ):
-            x, target = to_device(split_batch(batch, f"batch {index} of the data"), place)
+            where = f"batch {index} of the data"
+            x, target = to_device(split_batch(batch, where), place)
             inputs.clear()
             outputs.clear()
-            result = model(x)
+            result = run(model, x, where)
             if not outputs:
                 raise not_called(model, split)
             if len(outputs) > 1:
@@ -130,11 +135,13 @@ def feature_extraction(
     >>> len(history), [parameter.requires_grad for parameter in model.parameters()]
     (3, [False, False, True, True])
     """
+    model = own_module(model)
+    check_numbers(model)
     module = module_named(model, head)
     if module is model:
         raise InputError("head is the model itself, so nothing would be frozen; fit trains all of a model")
     if device is not None:
-        model.to(device)
+        move(model, device)
     with training_only(model, module):
         cached = extract_features(model, train, head, batch_size=batch_size)
         cached_val = None if val is None else extract_features(model, val, head, batch_size=batch_size)

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 
 from ..errors import InputError, ModuleNameError, TorchNanoError
+from ..explain import run
+from ..models import check_numbers, own_module
 from ..modes import evaluation_mode
 from .names import module_named
 from .recording import first_tensor, not_called, recorded_outputs
@@ -35,7 +37,7 @@ def get_layer_outputs(
 
     Raises:
         ModuleNameError: there is no such module, or the model does not call it.
-        InputError: a module's output is not a tensor.
+        InputError: a module's output is not a tensor, or the model cannot take the input.
 
     >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU())
     >>> {name: tuple(y.shape) for name, y in get_layer_outputs(model, torch.zeros(2, 4), ["0", "1"]).items()}
@@ -43,9 +45,11 @@ def get_layer_outputs(
     """
     if isinstance(layer_names, str):
         raise ModuleNameError(f"layer_names is {layer_names!r}; expected a list of names: [{layer_names!r}]")
+    model = own_module(model)
+    check_numbers(model)
     modules = {name: module_named(model, name) for name in layer_names}
     with evaluation_mode(model), recorded_outputs(modules) as outputs:
-        model(input_tensor)
+        run(model, input_tensor, "input_tensor")
     for name in modules:
         if name not in outputs:
             raise not_called(model, name)
@@ -109,8 +113,8 @@ class FeatureExtractor(nn.Module):
 
     def __init__(self, model: nn.Module, output_layer: str) -> None:
         super().__init__()
-        module_named(model, output_layer)
-        self.model = model
+        self.model = own_module(model)
+        module_named(self.model, output_layer)
         self.output_layer = output_layer
 
     def forward(self, x: Tensor) -> Tensor:

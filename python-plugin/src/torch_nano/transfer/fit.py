@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ..errors import FitError
+from ..models import check_numbers, own_module
 from . import random_state
 from .checkpoint import Checkpoint, TrainingState, arguments_of
 from .checks import Checked, check_data
@@ -67,7 +68,8 @@ def fit(
     and all random numbers as they were.
 
     Args:
-        model: any nn.Module from a batch of inputs to a batch of outputs.
+        model: any nn.Module from a batch of inputs to a batch of outputs. In a wrapper (torch.compile,
+            DataParallel and its like) it runs as such; all names are those of the module inside.
         train: a DataLoader or another iterable of batches (x, y), a Dataset of samples (x, y), or a tuple of
             two tensors (x, y). Datasets and tensors are shuffled in every epoch.
         val: likewise, not shuffled; its loss and accuracy are taken after every epoch, in evaluation mode.
@@ -112,7 +114,9 @@ def fit(
     >>> len(history), history[-1].accuracy > 0.95
     (20, True)
     """
-    _check_numbers(epochs=epochs, batch_size=batch_size, seed=seed)
+    called, model = model, own_module(model)
+    check_numbers(model)
+    _check_options(epochs=epochs, batch_size=batch_size, seed=seed)
     _check_kinds(optimizer, loss, early_stopping, callbacks)
     train_batches = batches_of(train, batch_size=batch_size, shuffle=True, name="train")
     val_batches = None if val is None else batches_of(val, batch_size=batch_size, shuffle=False, name="val")
@@ -157,7 +161,7 @@ def fit(
         with random_state.seeded(seed, place):
             if file is not None:
                 file.resume(state)
-            runner = EpochRunner(model, checked.objective, optimizer, place)
+            runner = EpochRunner(called, checked.objective, optimizer, place)
             while len(state.history) < epochs and not state.history.stopped:
                 _run_epoch(runner, state, train_batches, val_batches, early_stopping, callbacks, shown)
                 if file is not None:
@@ -213,7 +217,7 @@ def _run_epoch(
     shown.end_epoch(history)
 
 
-def _check_numbers(*, epochs: int, batch_size: int, seed: int | None) -> None:
+def _check_options(*, epochs: int, batch_size: int, seed: int | None) -> None:
     """Raises a FitError for numbers that are none, or out of range."""
     for name, value in (("epochs", epochs), ("batch_size", batch_size)):
         if not isinstance(value, int) or value < 1:
@@ -292,20 +296,28 @@ def _modes_kept(model: nn.Module) -> Iterator[None]:
             module.training = training if was_frozen and not is_frozen(module) else mode
 
 
+def move(model: nn.Module, device: torch.device | str | None) -> torch.device:
+    """Moves a model with parameters to a device, None: nowhere; where it is then.
+
+    Raises:
+        FitError: there is no such device. The model is where it was.
+    """
+    origin = next(model.parameters()).device
+    if device is None:
+        return origin
+    try:
+        return next(model.to(device).parameters()).device
+    except (RuntimeError, AssertionError) as error:
+        model.to(origin)
+        raise FitError(f"device={str(device)!r}; the model cannot go there: {error}") from error
+
+
 @contextmanager
 def _moved(model: nn.Module, device: torch.device | str | None) -> Iterator[torch.device]:
     """Moves the model to the device; back again if what is done inside fails."""
     origin = next(model.parameters()).device
-    if device is None:
-        yield origin
-        return
     try:
-        place = next(model.to(device).parameters()).device
-    except (RuntimeError, AssertionError) as error:
-        model.to(origin)
-        raise FitError(f"device={str(device)!r}; the model cannot go there: {error}") from error
-    try:
-        yield place
+        yield move(model, device)
     except BaseException:
         model.to(origin)
         raise

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from ..errors import FreezeError
+from ..models import check_changeable, check_not_scripted, own_module
 from .names import matching_modules
 
 #: A frozen module keeps the handle of its forward pre-hook in this attribute.
@@ -30,12 +31,14 @@ def freeze(model: nn.Module, *patterns: str | nn.Module) -> None:
     Raises:
         ModuleNameError: a pattern matches nothing. The model is then unchanged.
         FreezeError: a parameter is shared with a module that is not frozen. The model is then unchanged.
+        InputError: no nn.Module, or one with lazy or TorchScript modules. The model is then unchanged.
 
     >>> model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
     >>> freeze(model, "0")
     >>> frozen(model), [parameter.requires_grad for parameter in model.parameters()]
     (['0'], [False, False, True, True])
     """
+    model = _freezable(model)
     closed = {part for module in matching_modules(model, patterns or (model,)) for part in module.modules()}
     for name, sharing in _shared_parameters(model, closed).items():
         if open_ones := [
@@ -63,6 +66,7 @@ def unfreeze(model: nn.Module, *patterns: str | nn.Module) -> None:
     Raises:
         ModuleNameError: a pattern matches nothing. The model is then unchanged.
         FreezeError: a parameter is shared with a module that stays frozen. The model is then unchanged.
+        InputError: no nn.Module, or one with lazy or TorchScript modules. The model is then unchanged.
 
     >>> model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
     >>> freeze(model)
@@ -70,6 +74,7 @@ def unfreeze(model: nn.Module, *patterns: str | nn.Module) -> None:
     >>> frozen(model), [parameter.requires_grad for parameter in model.parameters()]
     (['0'], [False, False, True, True])
     """
+    model = _freezable(model)
     opened = {part for module in matching_modules(model, patterns or (model,)) for part in module.modules()}
     # A module around an opened one must not run in evaluation mode as a whole any more.
     around = {module for module in model.modules() if not opened.isdisjoint(module.modules())}
@@ -97,7 +102,7 @@ def frozen(model: nn.Module) -> list[str]:
     >>> frozen(model)
     ['0', '0.0']
     """
-    return [name for name, module in model.named_modules() if is_frozen(module)]
+    return [name for name, module in own_module(model).named_modules() if is_frozen(module)]
 
 
 def is_frozen(module: nn.Module) -> bool:
@@ -135,6 +140,7 @@ def training_only(model: nn.Module, *patterns: str | nn.Module) -> Iterator[None
     >>> frozen(model)
     ['0']
     """
+    model = _freezable(model)
     before = frozen(model), [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     modes = [(module, module.training, is_frozen(module)) for module in model.modules()]
     training = model.training
@@ -150,6 +156,14 @@ def training_only(model: nn.Module, *patterns: str | nn.Module) -> Iterator[None
         for module, mode, _ in modes:
             module.training = mode
         raise
+
+
+def _freezable(model: nn.Module) -> nn.Module:
+    """The module inside the wrappers, whose parameters and hooks can be set."""
+    model = own_module(model)
+    check_changeable(model)
+    check_not_scripted(model.named_modules())
+    return model
 
 
 def _close(module: nn.Module) -> None:

@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..errors import FitError
+from ..models import check_changeable, own_module
 from .data import TrainingData
 from .fit import Callback, fit
 from .freeze import training_only, unfreeze
@@ -74,26 +75,28 @@ def gradual_unfreezing(
     >>> [list(record.learning_rates) for record in history]
     [['2'], ['2'], ['2', '0']]
     """
-    parts = _parts(model, schedule, epochs)
+    own = own_module(model)
+    check_changeable(own)
+    parts = _parts(own, schedule, epochs)
     trained = {parameter for modules in parts.values() for part in modules for parameter in part.parameters()}
     if optimizer is None:
         for glob in learning_rates or {}:
-            if trained.isdisjoint(matching_parameters(model, glob).values()):
+            if trained.isdisjoint(matching_parameters(own, glob).values()):
                 raise FitError(
                     f"learning_rates: the schedule unfreezes nothing that {glob!r} matches, so its rate has "
                     f"no effect; add it to the schedule, or leave {glob!r} out"
                 )
         rate = LEARNING_RATE if learning_rate is None else learning_rate
-        optimizer = make_optimizer(model, learning_rate=rate, learning_rates=learning_rates)
+        optimizer = make_optimizer(own, learning_rate=rate, learning_rates=learning_rates)
         learning_rate = learning_rates = None
     else:
-        _check_optimizer(model, optimizer, trained)
+        _check_optimizer(own, optimizer, trained)
 
     def unfreeze_next(epoch: int, history: History) -> None:
         if epoch + 1 in parts:
-            unfreeze(model, *parts[epoch + 1])
+            unfreeze(own, *parts[epoch + 1])
 
-    with training_only(model, *parts[0]):
+    with training_only(own, *parts[0]):
         return fit(
             model,
             train,

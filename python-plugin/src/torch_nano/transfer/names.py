@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from ..errors import ModuleNameError
+from ..models import check_not_scripted, own_module
 
 
 def matching_modules(model: nn.Module, patterns: Sequence[str | nn.Module]) -> list[nn.Module]:
@@ -25,10 +26,12 @@ def matching_modules(model: nn.Module, patterns: Sequence[str | nn.Module]) -> l
     >>> matching_modules(model, ["1", model[0]])
     [ReLU(), Linear(in_features=4, out_features=3, bias=True)]
     """
+    model = own_module(model)
     named = dict(model.named_modules(remove_duplicate=False))
     matches: list[nn.Module] = []
     for pattern in patterns:
         if isinstance(pattern, nn.Module):
+            pattern = own_module(pattern)
             if all(pattern is not module for module in named.values()):
                 raise ModuleNameError(
                     f"a {type(pattern).__name__} was given that is not part of {type(model).__name__}; "
@@ -59,6 +62,7 @@ def matching_parameters(model: nn.Module, pattern: str) -> dict[str, nn.Paramete
     >>> list(matching_parameters(model, "0")), list(matching_parameters(model, "*.bias"))
     (['0.weight', '0.bias'], ['0.bias', '1.bias'])
     """
+    model = own_module(model)
     named = dict(model.named_parameters(remove_duplicate=False))
     modules = [name for name, _ in model.named_modules(remove_duplicate=False) if _matches(name, pattern)]
     found = {
@@ -80,15 +84,18 @@ def module_named(model: nn.Module, name: str) -> nn.Module:
 
     Raises:
         ModuleNameError: there is none; the message lists similar names.
+        InputError: it is a TorchScript module.
 
     >>> module_named(nn.Sequential(nn.Linear(4, 3), nn.ReLU()), "1")
     ReLU()
     """
+    model = own_module(model)
     named: dict[str, nn.Module] = dict(model.named_modules(remove_duplicate=False))
     if not isinstance(name, str):
         raise ModuleNameError(f"a module's name is {name!r}; expected a str as model.named_modules() has it")
     if name not in named:
         raise ModuleNameError(f"{type(model).__name__} has no module {name!r}; {near(name, named)}")
+    check_not_scripted([(name, named[name])])
     return named[name]
 
 

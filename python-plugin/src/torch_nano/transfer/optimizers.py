@@ -11,6 +11,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from ..errors import FitError, FreezeError
+from ..models import own_module
 from .freeze import is_frozen
 from .history import is_higher_better
 from .names import matching_parameters
@@ -40,12 +41,14 @@ def make_optimizer(
     Raises:
         ModuleNameError: a glob matches nothing.
         FitError: a learning rate is not positive, or nothing is left for a glob.
+        FreezeError: the model has no parameters.
 
     >>> model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
     >>> optimizer = make_optimizer(model, learning_rates={"1": 0.1})
     >>> [(group["name"], group["lr"], len(group["params"])) for group in optimizer.param_groups]
     [('1', 0.1, 2), ('other', 0.001, 2)]
     """
+    model = own_module(model)
     rest = {
         parameter: name
         for name, parameter in model.named_parameters()
@@ -63,6 +66,8 @@ def make_optimizer(
             )
         groups.append({"params": own, "lr": rate, "name": glob})
     _check_rate("learning_rate", learning_rate)
+    if not rest and not groups:
+        raise FreezeError(f"{type(model).__name__} has no parameters, so there is nothing to train")
     if rest:
         groups.append({"params": list(rest), "lr": learning_rate, "name": "other" if groups else "all"})
     return AdamW(groups)

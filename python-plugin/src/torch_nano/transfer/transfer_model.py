@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ..errors import InputError, ModuleNameError
+from ..models import own_module
 from .freeze import freeze, unfreeze
 
 
 class TransferModel(nn.Module):
     """`new_layers` on top of `base_model`: `new_layers(base_model(x))`.
 
-    The two are taken as they are, not copied, under the names "base_model" and "new_layers". Give a
-    classifier without its last layer: `base.fc = nn.Identity()`, or what
-    :func:`~torch_nano.get_model_feature_extractor` makes of it.
+    The two are taken as they are, not copied, out of wrappers (torch.compile and its like), under the names
+    "base_model" and "new_layers". Give a classifier without its last layer: `base.fc = nn.Identity()`, or
+    what :func:`~torch_nano.get_model_feature_extractor` makes of it.
 
     Args:
         base_model: the pre-trained model, [N, ...] -> [N, features] or whatever `new_layers` take.
@@ -25,7 +27,7 @@ class TransferModel(nn.Module):
 
     Raises:
         ModuleNameError: a name matches no module of the base.
-        InputError: `fine_tune_layers` without `freeze_base`: everything is trainable then.
+        InputError: `fine_tune_layers` without `freeze_base`: everything is trainable then; or no modules.
 
     >>> base = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU())
     >>> model = TransferModel(base, nn.Linear(8, 3), fine_tune_layers=["2"])
@@ -46,8 +48,8 @@ class TransferModel(nn.Module):
                 "fine_tune_layers names what stays trainable in a frozen base, but freeze_base=False leaves "
                 "all of it trainable; leave one of the two out"
             )
-        self.base_model = base_model
-        self.new_layers = new_layers
+        self.base_model = own_module(base_model, "base_model")
+        self.new_layers = own_module(new_layers, "new_layers")
         if freeze_base:
             self.freeze_base_model()
         if fine_tune_layers is not None:
@@ -61,11 +63,8 @@ class TransferModel(nn.Module):
         """
         features: Tensor = self.base_model(x)
         first = next(module for module in self.new_layers.modules() if not list(module.children()))
-        if isinstance(first, nn.Linear) and features.shape[-1] != first.in_features:
-            raise InputError(
-                f"the base gives {list(features.shape)}, but the new layers begin with a Linear for "
-                f"{first.in_features} features; {_way_out(features, first)}"
-            )
+        if isinstance(first, nn.Linear) and not is_lazy(first.weight):
+            _check_features(features, first)
         output: Tensor = self.new_layers(features)
         return output
 
@@ -125,6 +124,15 @@ def _names(layer_names: Sequence[str]) -> Sequence[str]:
     if isinstance(layer_names, str):
         raise ModuleNameError(f"layer_names is {layer_names!r}; expected a list of names: [{layer_names!r}]")
     return layer_names
+
+
+def _check_features(features: Tensor, first: nn.Linear) -> None:
+    """Raises an InputError unless the first of the new layers takes what the base gives."""
+    if features.shape[-1] != first.in_features:
+        raise InputError(
+            f"the base gives {list(features.shape)}, but the new layers begin with a Linear for "
+            f"{first.in_features} features; {_way_out(features, first)}"
+        )
 
 
 def _way_out(features: Tensor, first: nn.Linear) -> str:

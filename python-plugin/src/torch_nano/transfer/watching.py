@@ -36,12 +36,6 @@ def watching(
             handle.remove()
 
 
-def uncompiled(model: nn.Module) -> nn.Module:
-    """The module inside torch.compile's: to look at one batch, nothing is to be compiled."""
-    inner = getattr(model, "_orig_mod", model)
-    return inner if isinstance(inner, nn.Module) else model
-
-
 def tensors_in(value: Any) -> Iterator[Tensor]:
     """All tensors in tuples, lists and dicts of tensors."""
     if isinstance(value, Tensor):
