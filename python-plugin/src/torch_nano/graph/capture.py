@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind, OutputKind
-from torch.overrides import TorchFunctionMode
 
 from ..errors import CaptureError, InputError, UnsupportedError, UnsupportedNode
-from ..modes import evaluation_mode
+from ..explain import is_one_sample, missing_batch
+from ..models import check_not_scripted, check_numbers
 from ..ops import OPERATORS
 from ..ops.operator import Call, Dropout, Node, Operator, ParameterName, UnsupportedNodeError, Value
+from .export import LARGEST_RANK, batch_of, export, module_path, source_line, target_name
 from .graph import Graph
 from .structural import BatchNorm, Reshape
+from .train_mode import check_train_mode
+from .unsupported_modules import check_modules
 
 aten = torch.ops.aten
 Target = torch._ops.OpOverload[..., Any]
@@ -40,73 +40,36 @@ _ALIASES: frozenset[Target] = frozenset(
 )
 #: ... or as a copy of it.
 _COPIES: frozenset[Target] = frozenset({aten.clone.default})
-_DROPOUTS = frozenset(
-    {F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout}
-)
-_LARGEST_RANK = 3
 
 
-def capture(model: nn.Module, example: Tensor) -> Graph:
+def capture(model: nn.Module, example: Tensor, *, for_training: bool = False) -> Graph:
     """The model in evaluation mode as a graph, in float.
 
     Args:
         example: one float input with batch, [N, channels, height, width], [N, channels, length] or [N,
             features]; its numbers do not matter.
+        for_training: refuse what the model computes in one of its modes only, too.
 
     Raises:
-        UnsupportedError: calls that the device cannot run, all of them.
+        UnsupportedError: calls and modules that the device cannot run, all of them; then those of one mode
+            only.
         CaptureError: torch.export fails, or the model does not have one tensor as its output.
-        InputError: the example is not such a tensor.
+        InputError: the example is not such a tensor, or the model none with numbers in it.
     """
-    if (
-        not isinstance(example, Tensor)
-        or not example.is_floating_point()
-        or not 2 <= example.dim() <= _LARGEST_RANK + 1
-    ):
-        raise InputError(
-            f"the example is {_describe(example)}; expected one float tensor with batch: "
-            "[N, channels, height, width], [N, channels, length] or [N, features]"
-        )
-    program = _export(model, example)
-    return _Capture(program).graph()
-
-
-def _export(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
-    # A batch of 1 would be taken for a fixed size.
-    batch = (
-        example.detach()[:1].expand(2, *example.shape[1:]).clone() if len(example) < 2 else example.detach()
-    )
-    like = next(model.parameters(), batch)
-    if like.is_floating_point():
-        batch = batch.to(like.device, like.dtype)
+    check_not_scripted(model.named_modules())
+    check_numbers(model)
+    batch = batch_of(model, example)
+    check_modules(model, batch[:2])
     try:
-        with evaluation_mode(model), torch.no_grad(), _SeparateDropouts():
-            return torch.export.export(model, (batch,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
-    except Exception as error:
-        reason = str(error).strip().split("\n\n")[0] or type(error).__name__
-        raise CaptureError(
-            f"torch.export cannot trace {type(model).__name__} with an input of shape {tuple(batch.shape)}: "
-            f"{reason}"
-        ) from error
-
-
-class _SeparateDropouts(TorchFunctionMode):
-    """Gives every dropout an alias of its input.
-
-    In evaluation a dropout returns the tensor it is given, and torch.export takes whoever reads that tensor,
-    before the dropout or behind it, for a reader of the dropout.
-    """
-
-    def __torch_function__(
-        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if function in _DROPOUTS and not kwargs.get("inplace"):
-            if args:
-                args = (aten.alias(args[0]), *args[1:])
-            else:
-                kwargs["input"] = aten.alias(kwargs["input"])
-        return function(*args, **kwargs)
+        program = export(model, batch)
+        graph = _Capture(program).graph()
+    except CaptureError as error:
+        if is_one_sample(model, example):
+            raise InputError(f"the example: {missing_batch(example)}") from error
+        raise
+    if for_training:
+        check_train_mode(model, batch, program)
+    return graph
 
 
 class _Capture:
@@ -138,7 +101,7 @@ class _Capture:
             except UnsupportedNodeError as error:
                 self.failed.add(node)
                 self.unsupported[node] = UnsupportedNode(
-                    _module_path(node), _source(node), _target_name(node), error.reason, error.way_out
+                    module_path(node), source_line(node), target_name(node), error.reason, error.way_out
                 )
                 self._result(node)
         if self.unsupported:
@@ -232,6 +195,7 @@ class _Capture:
         output = self._result(node)
         call = Call(target, arguments, output.shape, self.tensors)
         operator, inputs, parameters = operators.from_call(call)
+        self._check_parameters(parameters.values())
         self.nodes.append(Node(operator, [value.name for value in inputs], output.name, parameters))
         self.values[output.name] = output
         if target._schema.is_mutable:
@@ -239,6 +203,15 @@ class _Capture:
             self._overwrite(node, source)
         elif operators is Reshape and source is not None:
             self.memory[node] = self.memory[source]
+
+    def _check_parameters(self, names: Iterable[str]) -> None:
+        """Refuses parameters that are no real numbers."""
+        for name in names:
+            if not self.tensors[name].is_floating_point():
+                raise UnsupportedNodeError(
+                    f"its {name!r} is of {self.tensors[name].dtype}; a device has real weights only",
+                    "make it a float parameter",
+                )
 
     def _overwrite(self, node: fx.Node, source: fx.Node) -> None:
         """`node` has overwritten `source` in place: whoever reads that memory from here on reads the new
@@ -262,7 +235,7 @@ class _Capture:
         result = node.meta.get("val")
         shape: tuple[Any, ...] = tuple(result.shape) if isinstance(result, Tensor) else ()
         sides = tuple(side for side in shape[1:] if isinstance(side, int))
-        value = Value(node.name, sides, module_path=_module_path(node), source=_source(node))
+        value = Value(node.name, sides, module_path=module_path(node), source=source_line(node))
         self.meaning[node] = value
         self.memory[node] = node
         if node in self.failed:
@@ -278,9 +251,9 @@ class _Capture:
                 f"its result has shape [{', '.join(printed)}]: the batch is not its first dimension alone",
                 "let every step of forward work on [N, ...]",
             )
-        if not 1 <= len(sides) <= _LARGEST_RANK:
+        if not 1 <= len(sides) <= LARGEST_RANK:
             raise UnsupportedNodeError(
-                f"its result has {len(sides)} dimensions besides the batch; expected 1 to {_LARGEST_RANK}",
+                f"its result has {len(sides)} dimensions besides the batch; expected 1 to {LARGEST_RANK}",
                 "" if sides else "keep the dimension (keepdim=True)",
             )
         return value
@@ -304,7 +277,7 @@ class _Capture:
 def _dropout(node: fx.Node, probability: float, bypassed: bool) -> Dropout:
     assert isinstance(node.target, torch._ops.OpOverload)
     function = node.target._schema.name.removeprefix("aten::").removesuffix("_")
-    return Dropout(function, probability, _module_path(node), _source(node), bypassed)
+    return Dropout(function, probability, module_path(node), source_line(node), bypassed)
 
 
 #: Stands for an argument that is the batch size, or computed from it.
@@ -326,35 +299,3 @@ def _flat(arguments: Any) -> Iterator[Any]:
 
 def _as_float32(tensor: Tensor) -> Tensor:
     return tensor.to("cpu", torch.float32)
-
-
-def _target_name(node: fx.Node) -> str:
-    return (
-        str(node.target)
-        if isinstance(node.target, torch._ops.OpOverload)
-        else getattr(node.target, "__name__", str(node.target))
-    )
-
-
-def _module_path(node: fx.Node) -> str:
-    stack: Mapping[str, tuple[str, Any]] = node.meta.get("nn_module_stack") or {}
-    path = list(stack.values())[-1][0] if stack else ""
-    # The second and later calls of one module are marked "@1", "@2".
-    return re.sub(r"@\d+", "", path)
-
-
-def _source(node: fx.Node) -> str:
-    """ "file:line" of the last frame that is not torch's own."""
-    frames = re.findall(r'File "(.+?)", line (\d+)', node.meta.get("stack_trace") or "")
-    torch_folder = Path(torch.__file__).parent
-    for file, line in reversed(frames):
-        if torch_folder not in Path(file).parents:
-            path = Path(file)
-            return f"{path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}:{line}"
-    return ""
-
-
-def _describe(thing: object) -> str:
-    if isinstance(thing, Tensor):
-        return f"a tensor of shape {tuple(thing.shape)} and dtype {thing.dtype}"
-    return f"a {type(thing).__name__}"

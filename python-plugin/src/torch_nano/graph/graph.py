@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 
 import torch
 from torch import Tensor
 
-from ..ops.operator import Node, Value
+from ..ops.operator import Node, Shape, Value
+
+
+@dataclass(frozen=True)
+class FoldedNorm:
+    """The batch norm whose statistics became part of a parameter."""
+
+    #: Path of the module whose mode counts.
+    module_path: str
+    #: Of the running statistics, as the call has it.
+    momentum: float
 
 
 @dataclass(frozen=True)
@@ -18,6 +28,7 @@ class Derived:
     function: Callable[..., Tensor]
     #: Names of the parameters it is made from, by role.
     sources: Mapping[str, str]
+    norm: FoldedNorm
 
     def compute(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """The parameter, from tensors by name."""
@@ -49,11 +60,12 @@ class Graph:
     #: The derived ones, each behind those it is made from.
     derived: dict[str, Derived] = field(default_factory=dict)
 
-    def derive(self, name: str, function: Callable[..., Tensor], sources: Mapping[str, str]) -> str:
+    def derive(
+        self, name: str, function: Callable[..., Tensor], sources: Mapping[str, str], norm: FoldedNorm
+    ) -> str:
         """Adds a parameter that is made from others, under `name` or a new one like it; the name it got."""
-        while name in self.parameters:
-            name += "_"
-        self.derived[name] = Derived(function, dict(sources))
+        name = _new_name(name, self.parameters)
+        self.derived[name] = Derived(function, dict(sources), norm)
         self.parameters[name] = self.derived[name].compute(self.parameters)
         return name
 
@@ -67,6 +79,12 @@ class Graph:
         for name, derived in self.derived.items():
             parameters[name] = derived.compute(parameters)
         return parameters
+
+    def new_value(self, name: str, shape: Shape, like: Value) -> Value:
+        """Adds a value that a pass makes, under `name` or a new one like it, at the place of another."""
+        name = _new_name(name, self.values)
+        self.values[name] = Value(name, shape, module_path=like.module_path, source=like.source)
+        return self.values[name]
 
     def producer(self, value: str) -> Node | None:
         """The node that makes a value, None for an input."""
@@ -192,6 +210,12 @@ class Graph:
             path = f"  # {value.module_path}" if value.module_path else ""
             lines.append(f"{value.name} {_described(value)} = {call}{path}")
         return "\n".join([*lines, *(f"output {name}" for name in self.outputs)])
+
+
+def _new_name(name: str, taken: Container[str]) -> str:
+    while name in taken:
+        name += "_"
+    return name
 
 
 def _is_set(node: Node, name: str) -> bool:

@@ -86,6 +86,8 @@ class BatchNorm(Operator):
     name = "batch_norm"
 
     epsilon: float
+    #: Of the running statistics in training.
+    momentum: float
 
     @classmethod
     def targets(cls) -> Sequence[torch._ops.OpOverload[..., Any]]:
@@ -103,7 +105,7 @@ class BatchNorm(Operator):
         parameters = {role: arguments[role] for role in roles if arguments[role] is not None}
         if not all(isinstance(name, ParameterName) for name in parameters.values()):
             raise UnsupportedNodeError("its parameters are computed in forward")
-        return cls(float(arguments["eps"])), [arguments["input"]], parameters
+        return cls(float(arguments["eps"]), float(arguments["momentum"])), [arguments["input"]], parameters
 
     def scale_and_shift(self, parameters: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """What it multiplies each channel by, and then adds; float64, [channels]."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...ops._channels import ChannelsOperator
 from ...ops.operator import Node
-from ..graph import Graph
+from ..graph import FoldedNorm, Graph
 from ..structural import BatchNorm
 
 ScaleAndShift = Callable[[Mapping[str, Tensor]], tuple[Tensor, Tensor]]
@@ -43,18 +43,25 @@ def _fold(graph: Graph, node: Node, layer: Node) -> None:
     weight = layer.parameters["weight"]
     prefix = weight.removesuffix("weight")
     bias = {"layer_bias": layer.parameters["bias"]} if "bias" in layer.parameters else {}
-    scale_and_shift = node.operator.scale_and_shift
+    scale_and_shift, norm = node.operator.scale_and_shift, folded_norm(graph, node)
     layer.parameters = {
         "weight": graph.derive(
             f"{prefix}folded_weight",
             partial(_folded_weight, scale_and_shift),
             {"layer_weight": weight, **node.parameters},
+            norm,
         ),
         "bias": graph.derive(
-            f"{prefix}folded_bias", partial(_folded_bias, scale_and_shift), {**bias, **node.parameters}
+            f"{prefix}folded_bias", partial(_folded_bias, scale_and_shift), {**bias, **node.parameters}, norm
         ),
     }
     graph.remove(node)
+
+
+def folded_norm(graph: Graph, node: Node) -> FoldedNorm:
+    """What training must know of a batch norm's node when it is gone."""
+    assert isinstance(node.operator, BatchNorm)
+    return FoldedNorm(graph.values[node.output].module_path, node.operator.momentum)
 
 
 def _folded_weight(scale_and_shift: ScaleAndShift, layer_weight: Tensor, **batch_norm: Tensor) -> Tensor:

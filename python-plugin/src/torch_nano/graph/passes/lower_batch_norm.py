@@ -10,7 +10,7 @@ from ...ops.depthwise_conv2d import DepthwiseConv2d
 from ...ops.operator import Node, Value
 from ..graph import Graph
 from ..structural import BatchNorm, Reshape
-from .fold_batch_norm import ScaleAndShift
+from .fold_batch_norm import ScaleAndShift, folded_norm
 
 
 def lower_batch_norm(graph: Graph) -> Graph:
@@ -30,11 +30,11 @@ def _lower(graph: Graph, node: Node) -> None:
     value = graph.values[node.output]
     sides = [1] * max(len(value.shape) - 1, 1)
     prefix = f"{value.module_path or node.output}."
-    scale_and_shift = node.operator.scale_and_shift
+    scale_and_shift, norm = node.operator.scale_and_shift, folded_norm(graph, node)
     weight = partial(_scale, scale_and_shift, (-1, 1, *sides))
     bias = partial(_shift, scale_and_shift)
-    weight_name = graph.derive(f"{prefix}folded_weight", weight, node.parameters)
-    bias_name = graph.derive(f"{prefix}folded_bias", bias, node.parameters)
+    weight_name = graph.derive(f"{prefix}folded_weight", weight, node.parameters, norm)
+    bias_name = graph.derive(f"{prefix}folded_bias", bias, node.parameters, norm)
     node.operator = DepthwiseConv2d(kernel=(1, 1))
     node.parameters = {"weight": weight_name, "bias": bias_name}
     if len(value.shape) == 1:
@@ -53,11 +53,10 @@ def _as_image(graph: Graph, node: Node, value: Value) -> None:
     """Puts reshapes around a node: to an image of length one, and back."""
     (channels,) = value.shape
     source = graph.values[node.inputs[0]]
-    before = Value(f"{value.name}_input", (channels, 1), module_path=source.module_path, source=source.source)
-    image = Value(f"{value.name}_image", (channels, 1), module_path=value.module_path, source=value.source)
+    before = graph.new_value(f"{value.name}_input", (channels, 1), source)
+    image = graph.new_value(f"{value.name}_image", (channels, 1), value)
     to_image = Node(Reshape((channels, 1)), [source.name], before.name)
     back = Node(Reshape((channels,)), [image.name], value.name)
     node.inputs, node.output = [before.name], image.name
     at = graph.nodes.index(node)
     graph.nodes[at : at + 1] = [to_image, node, back]
-    graph.values |= {before.name: before, image.name: image}

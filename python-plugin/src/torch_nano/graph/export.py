@@ -1,0 +1,172 @@
+"""torch.export of a model in one of its modes, before decomposition."""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+from torch.overrides import TorchFunctionMode
+
+from ..arguments import check_tensor
+from ..errors import CaptureError, InputError, TorchNanoError
+from ..explain import explain, is_one_sample, missing_batch
+from ..modes import evaluation_mode, set_mode
+from ..transfer.divergence import Backup
+
+aten = torch.ops.aten
+
+#: Dimensions of a sample.
+LARGEST_RANK = 3
+_DROPOUTS = frozenset(
+    {F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout}
+)
+
+
+def batch_of(model: nn.Module, example: Tensor) -> Tensor:
+    """An example of at least two samples, where the model is and in its dtype.
+
+    Raises:
+        InputError: the example is no float tensor with a batch of samples.
+    """
+    check_tensor("the example", example, error=InputError)
+    if not example.is_floating_point() or not 2 <= example.dim() <= LARGEST_RANK + 1:
+        if example.is_floating_point() and is_one_sample(model, example):
+            raise InputError(f"the example: {missing_batch(example)}")
+        raise InputError(
+            f"the example is a tensor of shape {tuple(example.shape)} and dtype {example.dtype}; expected "
+            "one float tensor with batch: [N, channels, height, width], [N, channels, length] or [N, "
+            "features]"
+        )
+    if not example.numel():
+        raise InputError(f"the example has shape {tuple(example.shape)}; expected at least one number")
+    # A batch of 1 would be taken for a fixed size.
+    samples = example.detach()
+    batch = samples if len(samples) > 1 else samples.expand(2, *samples.shape[1:]).clone()
+    like = next((tensor for tensor in model.parameters() if tensor.is_floating_point()), batch)
+    return batch.to(like.device, like.dtype)
+
+
+def export(model: nn.Module, batch: Tensor, *, training: bool = False) -> torch.export.ExportedProgram:
+    """The ATen calls of a model.
+
+    Args:
+        batch: an input, of 2 samples or more.
+        training: in train mode, but for batch norms and dropouts, which stay in evaluation.
+
+    Raises:
+        CaptureError: the model cannot be traced.
+    """
+    mode = _train_mode if training else evaluation_mode
+    shapes = torch.export.ShapesCollection()  # type: ignore[no-untyped-call]
+    shapes[batch] = {0: torch.export.Dim.AUTO}
+    try:
+        with mode(model), torch.no_grad(), _SeparateDropouts(), _torch_is_quiet():
+            return torch.export.export(model, (batch,), dynamic_shapes=shapes)
+    except TorchNanoError:
+        raise
+    except Exception as error:
+        where = f"with an input of shape {tuple(batch.shape)}{' in train mode' if training else ''}"
+        if reason := _own_failure(model, batch):
+            raise CaptureError(f"{type(model).__name__} fails {where}: {reason}") from error
+        text = str(error).strip().split("\n\n")[0] or type(error).__name__
+        raise CaptureError(f"torch.export cannot trace {type(model).__name__} {where}: {text}") from error
+
+
+def _own_failure(model: nn.Module, batch: Tensor) -> str:
+    """Why the model cannot run on the batch without torch.export either; "" if it can."""
+    backup = Backup(model)
+    try:
+        with evaluation_mode(model), torch.no_grad():
+            model(batch)
+    except Exception as error:
+        with evaluation_mode(model), torch.no_grad():
+            return explain(model, batch, error)
+    finally:
+        backup.restore()
+    return ""
+
+
+@contextmanager
+def _train_mode(model: nn.Module) -> Iterator[None]:
+    # Remembers the modes, and brings them back.
+    with evaluation_mode(model):
+        set_mode(model, True)
+        for module in model.modules():
+            # One that is derived from them may have a forward of its own.
+            is_torch_s = (type(module).forward.__module__ or "").startswith("torch.nn.")
+            if isinstance(module, _BatchNorm | _DropoutNd) and is_torch_s:
+                module.training = False
+        yield
+
+
+@contextmanager
+def _torch_is_quiet() -> Iterator[None]:
+    """Hides what torch itself says while tracing, as warnings and in its log; the user's own are shown."""
+    handlers = [(handler, handler.level) for handler in logging.getLogger("torch").handlers]
+    with warnings.catch_warnings():
+        # Some count as their caller's: this package, or a context manager.
+        warnings.filterwarnings("ignore", module=r"torch\.|torch_nano\.|contextlib$")
+        for handler, _ in handlers:
+            handler.setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            for handler, level in handlers:
+                handler.setLevel(level)
+
+
+class _SeparateDropouts(TorchFunctionMode):
+    """Gives every dropout an alias of its input.
+
+    In evaluation a dropout returns the tensor it is given, and torch.export takes whoever reads that tensor,
+    before the dropout or behind it, for a reader of the dropout.
+    """
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if function in _DROPOUTS and not kwargs.get("inplace"):
+            if args:
+                args = (aten.alias(args[0]), *args[1:])
+            else:
+                kwargs["input"] = aten.alias(kwargs["input"])
+        return function(*args, **kwargs)
+
+
+def target_name(node: fx.Node) -> str:
+    """The name of what a node calls."""
+    return (
+        str(node.target)
+        if isinstance(node.target, torch._ops.OpOverload)
+        else getattr(node.target, "__name__", str(node.target))
+    )
+
+
+def module_path(node: fx.Node) -> str:
+    """Dotted path of the module that makes a call, "" for the model itself."""
+    stack: Mapping[str, tuple[str, Any]] = node.meta.get("nn_module_stack") or {}
+    path = list(stack.values())[-1][0] if stack else ""
+    # The second and later calls of one module are marked "@1", "@2".
+    return re.sub(r"@\d+", "", path)
+
+
+def source_line(node: fx.Node) -> str:
+    """ "file:line" of the last frame that is not torch's own."""
+    frames = re.findall(r'File "(.+?)", line (\d+)', node.meta.get("stack_trace") or "")
+    torch_folder = Path(torch.__file__).parent
+    for file, line in reversed(frames):
+        if torch_folder not in Path(file).parents:
+            path = Path(file)
+            return f"{path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}:{line}"
+    return ""

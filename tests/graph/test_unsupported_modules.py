@@ -1,0 +1,87 @@
+"""Recurrent and attention modules are named before torch.export looks into them."""
+
+import warnings
+
+import pytest
+import torch
+import torch_nano as tn
+from torch import Tensor, nn
+
+X = torch.zeros(2, 7, 6)
+
+
+class Recurrent(nn.Module):
+    def __init__(self, kind: type[nn.RNNBase]) -> None:
+        super().__init__()
+        self.convolution = nn.Conv1d(7, 7, 1)
+        self.layer = kind(6, 8, batch_first=True)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layer(self.convolution(x))[0][:, -1])
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.TransformerEncoder(nn.TransformerEncoderLayer(6, 2, 12, batch_first=True), 2)
+        self.second = nn.MultiheadAttention(6, 2, batch_first=True)
+        self.cell = nn.GRUCell(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        return self.cell(self.second(x, x, x)[0].mean(1))
+
+
+@pytest.fixture
+def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise AssertionError("exported")
+
+    monkeypatch.setattr(torch.export, "export", fail)
+
+
+@pytest.mark.usefixtures("no_export")
+@pytest.mark.parametrize("convert", [tn.to_nano, tn.prepare_qat])
+@pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
+def test_recurrent_layers_are_refused_without_export(kind: type[nn.RNNBase], convert: object) -> None:
+    model = Recurrent(kind).train()
+    assert callable(convert)
+    with pytest.raises(tn.UnsupportedError, match="carries a state") as caught, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        convert(model, X, calibrate=X)
+    (node,) = caught.value.nodes
+    assert (node.module_path, node.operator) == ("layer", f"nn.{kind.__name__}")
+    assert "nn.Conv1d" in node.way_out and model.layer.training
+
+
+@pytest.mark.usefixtures("no_export")
+# torch says how its encoder runs batches of different lengths.
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor")
+def test_all_are_named_but_none_inside_another() -> None:
+    with pytest.raises(tn.UnsupportedError) as caught:
+        tn.to_nano(Attention(), X, calibrate=X)
+    found = [(node.module_path, node.operator) for node in caught.value.nodes]
+    expected = [
+        ("first", "nn.TransformerEncoder"),
+        ("second", "nn.MultiheadAttention"),
+        ("cell", "nn.GRUCell"),
+    ]
+    assert found == expected
+
+
+@pytest.mark.usefixtures("no_export")
+def test_a_class_of_ones_own_is_named_by_torch_s() -> None:
+    class Gated(nn.GRU):
+        pass
+
+    with pytest.raises(tn.UnsupportedError, match=r"layer: nn\.GRU"):
+        tn.to_nano(Recurrent(Gated), X, calibrate=X)
+
+
+def test_one_that_is_not_called_does_not_matter() -> None:
+    model = Recurrent(nn.GRU)
+    x = torch.randn(8, 7, 6)
+    front = tn.get_model_feature_extractor(model, "convolution")
+    nano = tn.to_nano(front, x, calibrate=x)
+    assert nano.verify("host", x)
