@@ -77,6 +77,110 @@ def test_running_statistics_are_those_of_the_same_convolution_outputs() -> None:
     assert not torch.equal(qat.get_buffer("stem.1.running_mean"), model.stem[1].running_mean)
 
 
+class FunctionalNorm(nn.Module):
+    """A batch norm by its function, on buffers of the module's own."""
+
+    def __init__(self, momentum: float = 0.25) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 8), nn.Linear(8, 3)
+        self.momentum = momentum
+        self.register_buffer("mean", torch.zeros(8))
+        self.register_buffer("variance", torch.ones(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.batch_norm(
+            self.first(x), self.mean, self.variance, training=self.training, momentum=self.momentum
+        )
+        return self.last(F.relu(x))
+
+
+class ModuleNorm(FunctionalNorm):
+    """The same by a module, whose running statistics have the same names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(8, momentum=0.25, affine=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(F.relu(self.norm(self.first(x))))
+
+
+def test_a_functional_batch_norm_trains_as_the_module() -> None:
+    generator = torch.Generator().manual_seed(0)
+    batches = [torch.randn(n, 6, generator=generator) * 3 + 2 for n in (16, 2, 7, 16)]
+    by_function, by_module = FunctionalNorm(), ModuleNorm()
+    by_module.load_state_dict(by_function.state_dict(), strict=False)
+    results = []
+    for model in (by_function, by_module):
+        qat = tn.prepare_qat(model, batches[0], calibrate=batches[0], batch_norm="batch_statistics").train()
+        outputs = [qat(x) for x in batches]
+        outputs[-1].square().sum().backward()
+        results.append([*outputs, qat.get_parameter("first.weight").grad])
+        tn.fold_batch_norm(qat)
+        assert differing_bits(qat.eval()(batches[0]), qat.to_nano()(batches[0])) == 0
+        results[-1].append(qat(batches[0]))
+    for mine, other in zip(*results, strict=True):
+        assert mine is not None and torch.equal(mine, other)
+
+
+@pytest.mark.parametrize("model", [FunctionalNorm, ModuleNorm])
+def test_running_statistics_are_torch_s_for_batches_of_any_size(model: type[FunctionalNorm]) -> None:
+    """Also for the smallest batches that have a variance, where the unbiased one is twice the other."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(97, 6, generator=generator) * 3 + 2
+    twin = model().train()
+    qat = tn.prepare_qat(twin, x, calibrate=x, batch_norm="batch_statistics").train()
+    tn.freeze_ranges(qat)
+    tn.disable_quantization(qat)
+    for batch in on_the_grid(qat, x).split([2, 16, 3, 16, 60]):
+        qat(batch)
+        twin(batch)
+    for name, own in twin.named_buffers():
+        # float32: the sums are in another order.
+        torch.testing.assert_close(qat.get_buffer(name), own, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("model", [FunctionalNorm, ModuleNorm])
+@pytest.mark.parametrize("frozen_ranges", [False, True])
+def test_one_value_per_channel_has_no_variance(model: type[FunctionalNorm], frozen_ranges: bool) -> None:
+    x, y = torch.randn(97, 6, generator=torch.Generator().manual_seed(0)), torch.arange(97) % 3
+    qat = tn.prepare_qat(model(), x, calibrate=x, batch_norm="batch_statistics").train()
+    if frozen_ranges:
+        tn.freeze_ranges(qat)
+    before = copy.deepcopy(dict(qat.named_buffers()))
+    name = "norm" if model is ModuleNorm else ""
+    message = rf"module 'first': the batch norm of '{name}' gets \(1, 8\) in training: one value per channel"
+    with pytest.raises(tn.InputError, match=message):
+        qat(x[:1])
+    with pytest.raises(tn.InputError, match=rf"{message}.*drop_last=True") as caught:
+        tn.fit(qat, (x, y), epochs=1, batch_size=16, progress=False)
+    assert caught.value.__notes__ == ["in batch 6 of train"]
+    for buffer, old in before.items():
+        if "bounds" not in buffer:
+            assert torch.equal(qat.get_buffer(buffer), old)
+    # Evaluation and folded statistics need no variance of the batch, and images have many values.
+    assert qat.eval()(x[:1]).shape == (1, 3)
+    tn.fold_batch_norm(qat.train())
+    assert qat(x[:1]).shape == (1, 3)
+    image = tn.prepare_qat(
+        nn.Sequential(nn.Conv1d(1, 2, 3), nn.BatchNorm1d(2)),
+        x[:2, None],
+        calibrate=x[:, None],
+        batch_norm="batch_statistics",
+    )
+    assert image.train()(x[:1, None]).shape == (1, 2, 4)
+
+
+def test_statistics_that_are_no_buffers_cannot_follow() -> None:
+    model = FunctionalNorm()
+    del model.mean
+    model.mean = torch.zeros(8)
+    x = torch.randn(8, 6)
+    with pytest.raises(tn.InputError, match="the running_mean of the batch norm of '' is no buffer"):
+        tn.prepare_qat(model, x, calibrate=x, batch_norm="batch_statistics")
+    tn.prepare_qat(model, x, calibrate=x)
+
+
 def test_folded_statistics_stay_as_they_are() -> None:
     x, y = TASKS["residual"].data()
     model = TASKS["residual"].model()

@@ -252,7 +252,9 @@ def test_weights_and_inputs_that_are_no_numbers(frozen_ranges: bool, wrong: floa
 def test_wrong_shapes_and_dtypes_are_refused() -> None:
     _, qat, x = residual()
     for wrong in (x[:, 0], x[0], x[:, :, :7], x.to(torch.int32), torch.tensor(1.0)):
-        with pytest.raises(tn.InputError, match=r"the input has shape .* expected floats \[N, 1, 8, 8\]"):
+        with pytest.raises(
+            tn.InputError, match=r"the input has shape .* expected a tensor \[N, 1, 8, 8\] of floats"
+        ):
             qat(wrong)
 
 

@@ -1,5 +1,7 @@
 """A network in training keeps the names of its original: whatever goes by them goes on working."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,6 +9,8 @@ import torch_nano as tn
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch_nano import QatModule
+from torch_nano.graph.graph import Graph
+from torch_nano.quant.training_ranges import TrainingRanges
 
 from .trained import TASKS, differing_bits, train
 
@@ -85,7 +89,8 @@ def test_a_frozen_module_keeps_its_learned_scale_whatever_the_optimizer_does() -
     before = {name: scale.detach().clone() for name, scale in scales.items()}
     train(qat, x, y, 3, torch.optim.AdamW(qat.parameters(), lr=0.01, weight_decay=0.1))
     kept = {name for name, scale in scales.items() if torch.equal(scale, before[name])}
-    paths = {qat._graph.values[name].module_path.partition(".")[0] for name in kept}
+    # A learned scale is called by its value's number and name.
+    paths = {qat._graph.values[name.partition("_")[2]].module_path.partition(".")[0] for name in kept}
     assert len(kept) == 2 and paths == {"stem", "second"}
     tn.unfreeze_ranges(qat, "second")
     train(qat, x, y, 1, torch.optim.AdamW(qat.parameters(), lr=0.01))
@@ -172,8 +177,60 @@ def test_an_average_of_models_is_a_model(ranges: str) -> None:
         assert average.module.float_graph().values["conv2d"] == qat.float_graph().values["conv2d"]
 
 
-def test_an_attribute_of_the_ranges_name_is_refused() -> None:
+@pytest.mark.parametrize("name", [*sorted(vars(QatModule)), "quantization_ranges", "_graph", "model_name"])
+@pytest.mark.parametrize("kind", ["parameter", "buffer", "module"])
+def test_a_name_that_a_qat_module_has_itself_is_refused(kind: str, name: str) -> None:
     model = nn.Sequential(nn.Linear(4, 3))
-    model.quantization_ranges = nn.Identity()
-    with pytest.raises(tn.InputError, match=r"quantization_ranges.* rename it"):
-        tn.prepare_qat(model, torch.zeros(2, 4))
+    own = {
+        "parameter": (model._parameters, nn.Parameter(torch.zeros(1))),
+        "buffer": (model._buffers, torch.zeros(1)),
+        "module": (model._modules, nn.Identity()),
+    }
+    names, thing = own[kind]
+    names[name] = thing  # type: ignore[index]
+    with pytest.raises(tn.InputError, match=rf"the model has '{name}', .* rename it"):
+        QatModule(model, *_prepared_parts(), "folded")
+
+
+def _prepared_parts() -> tuple[Graph, TrainingRanges]:
+    qat = tn.prepare_qat(nn.Sequential(nn.Linear(4, 3)), torch.zeros(2, 4), calibrate=torch.ones(2, 4))
+    graph = qat.float_graph()
+    return graph, qat.quantization_ranges
+
+
+def forward_of(argument: str) -> type[nn.Module]:
+    """A module whose forward calls its input so."""
+    names: dict[str, Any] = {}
+    exec(f"def forward(self, {argument}):\n    return self.head(self.norm({argument}))", names)
+
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.head = nn.BatchNorm1d(6), nn.Linear(6, 3)
+
+        forward = names["forward"]
+
+    return Named
+
+
+#: All that a module or a container of parameters calls its own, and what passes call values.
+TAKEN = sorted(
+    {name for name in (*dir(nn.ParameterDict()), *dir(nn.Module())) if not name.startswith("__")}
+    | {"batch_norm", "batch_norm_input", "batch_norm_image", "linear", "input"}
+)
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_an_input_may_have_any_name(name: str) -> None:
+    x = torch.randn(16, 6, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    qat = tn.prepare_qat(forward_of(name)(), x, calibrate=x, ranges="learned").train()
+    optimizer = torch.optim.SGD(qat.parameters(), lr=0.1)
+    qat(x).square().sum().backward()
+    optimizer.step()
+    scales = qat.quantization_ranges.log_scales
+    assert scales is not None and all(scale.grad is not None for scale in scales.values())
+    assert all(key.partition("_")[0].isdigit() for key in scales)
+    other = tn.prepare_qat(forward_of(name)(), x, calibrate=x, ranges="learned")
+    other.load_state_dict(qat.state_dict())
+    assert torch.equal(other.eval()(x), qat.eval()(x)) and torch.equal(qat(x), qat.to_nano()(x))

@@ -122,9 +122,9 @@ def test_the_gradient_of_a_learned_scale_by_hand() -> None:
     assert int((masked != 0).sum()) < len(grad)
     # float32 sums of a few numbers whose differences are a hundredth of them.
     expected = lsq_gradient(real, grad, output.scale, output.zero_point)
-    assert scales["linear"].grad.item() == pytest.approx(expected, rel=1e-3)
+    assert scales[qat.quantization_ranges.key("linear")].grad.item() == pytest.approx(expected, rel=1e-3)
     expected = lsq_gradient(x, 2 * masked, input_.scale, input_.zero_point)
-    assert scales["input"].grad.item() == pytest.approx(expected, rel=1e-3)
+    assert scales[qat.quantization_ranges.key("input")].grad.item() == pytest.approx(expected, rel=1e-3)
 
 
 def test_learned_scales_move_and_lower_the_loss() -> None:
@@ -158,11 +158,50 @@ def test_a_learned_scale_that_diverges_is_named() -> None:
     scales = qat.quantization_ranges.log_scales
     assert scales is not None
     with torch.no_grad():
-        scales["linear"].fill_(math.nan)
+        scales[qat.quantization_ranges.key("linear")].fill_(math.nan)
     with pytest.raises(
         tn.QuantizationError, match=r"module '0': the learned scale of value linear is exp\(nan"
     ):
         qat(torch.zeros(1, 1))
+
+
+@pytest.mark.parametrize("apart", ["input", "output"])
+def test_learned_scales_that_drift_apart_are_named(apart: str) -> None:
+    """Each is a scale for itself, but no multiplier leads from one to the other."""
+    model = nn.Sequential(nn.Sequential(nn.Linear(1, 1), nn.ReLU()), nn.Linear(1, 1))
+    x = torch.linspace(-1, 1, 8)[:, None]
+    for native in (True, False):
+        qat = tn.prepare_qat(model, x, calibrate=x, ranges="learned").train(native)
+        ranges = qat.quantization_ranges
+        assert ranges.log_scales is not None
+        name, change = (
+            (qat._graph.inputs[0], 40.0) if apart == "input" else (qat._graph.nodes[0].output, -40.0)
+        )
+        with torch.no_grad():
+            ranges.log_scales[ranges.key(name)] += change
+        with pytest.raises(
+            tn.QuantizationError,
+            match=r"module '0\.0': .*multiplier .*scale of its input is .*of its output .*; training has "
+            r"diverged; lower the learning rate of quantization_ranges\.log_scales",
+        ) as caught:
+            qat(x)
+        assert caught.value.module_path == "0.0"
+        with pytest.raises(tn.QuantizationError, match=r"module '0\.0'"):
+            qat.to_nano()
+
+
+def test_a_learning_rate_that_is_far_too_large_for_learned_scales() -> None:
+    """Every way in which it goes wrong is a divergence, blamed on the scales."""
+    x, y = torch.randn(32, 6, generator=torch.Generator().manual_seed(0)), torch.arange(32) % 3
+    for rate in (30.0, 300.0, 1e6, 1e20):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+        qat = tn.prepare_qat(model, x, calibrate=x, ranges="learned")
+        optimizer = torch.optim.Adam(qat.parameters(), lr=rate)
+        with pytest.raises(tn.TrainingDivergedError) as caught:
+            tn.fit(qat, (x, y), epochs=30, optimizer=optimizer, progress=False)
+        assert "quantization_ranges.log_scales" in str(caught.value), rate
+        assert "loss function" not in str(caught.value)
 
 
 def test_frozen_learned_scales_stay_and_need_no_gradient() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .errors import HeadError, TorchNanoError
+from .errors import HeadError, InputError, TorchNanoError
 
 
 def plain(value: Any) -> Any:
@@ -100,6 +100,32 @@ def check_tensor(name: str, tensor: object, *, error: type[TorchNanoError] = Hea
     if tensor.is_meta or tensor.layout != torch.strided:
         kind = "on the meta device" if tensor.is_meta else f"of layout {tensor.layout}"
         raise error(f"{name} is a tensor {kind}; expected a dense one with numbers in it")
+
+
+_DTYPES: dict[type, str] = {float: "floats", int: "int8"}
+
+
+def check_batch(name: str, x: object, shape: tuple[int, ...], kinds: tuple[type, ...] = (float,)) -> None:
+    """Refuses all but a dense tensor [N, *shape] of floats (kind float) or int8 (kind int).
+
+    >>> check_batch("x", torch.zeros(3, dtype=torch.int8), (4,), (int,))
+    Traceback (most recent call last):
+    torch_nano.errors.InputError: x has shape (3,) and dtype torch.int8; expected a tensor [N, 4] of int8
+
+    Raises:
+        InputError: it is none.
+    """
+    sides = f"[{', '.join(map(str, ('N', *shape)))}]"
+    expected = f"a tensor {sides} of {' or '.join(_DTYPES[kind] for kind in kinds)}"
+    if not isinstance(x, torch.Tensor):
+        raise InputError(f"{name} is a {type(x).__name__}; expected {expected}")
+    check_tensor(name, x, error=InputError)
+    right = (x.is_floating_point() and float in kinds) or (x.dtype == torch.int8 and int in kinds)
+    if not right or x.dim() == 0 or tuple(x.shape[1:]) != shape:
+        way_out = ": one sample needs a batch dimension, x[None]" if tuple(x.shape) == shape else ""
+        raise InputError(
+            f"{name} has shape {tuple(x.shape)} and dtype {x.dtype}; expected {expected}{way_out}"
+        )
 
 
 def shown(value: object) -> str:

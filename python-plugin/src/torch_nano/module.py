@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from . import _native
-from .arguments import check_tensor, shown
-from .errors import FileFormatError, HeadError, InputError
+from .arguments import check_batch, shown
+from .errors import ExportError, FileFormatError, HeadError, InputError
 from .export import rust_module
 from .export.file import SavedHead, SavedModel, pack, unpack
 from .export.image import layers
@@ -32,7 +32,6 @@ Target = Literal["host", "rv32imc"]
 #: Inputs that `verify` makes when it is given none.
 _RANDOM_INPUTS = 16
 _SEED = 0
-_DTYPES: dict[type, str] = {float: "floats", int: "int8"}
 
 
 class NanoModule(nn.Module):
@@ -182,17 +181,7 @@ class NanoModule(nn.Module):
 
     def _check(self, x: object, *kinds: type) -> None:
         """Refuses all but [N, *input_shape] of floats (kind float) or int8 (kind int)."""
-        expected = (
-            f"[N, {', '.join(map(str, self.input_shape))}] of {' or '.join(_DTYPES[kind] for kind in kinds)}"
-        )
-        if not isinstance(x, Tensor):
-            raise InputError(f"the input is a {type(x).__name__}; expected a tensor {expected}")
-        check_tensor("the input", x, error=InputError)
-        right = (x.is_floating_point() and float in kinds) or (x.dtype == torch.int8 and int in kinds)
-        if not right or x.dim() == 0 or tuple(x.shape[1:]) != self.input_shape:
-            raise InputError(
-                f"the input has shape {tuple(x.shape)} and dtype {x.dtype}; expected a tensor {expected}"
-            )
+        check_batch("the input", x, self.input_shape, kinds)
 
     def summary(self) -> Summary:
         """What each layer costs and where it lies; prints as a table."""
@@ -268,9 +257,10 @@ class NanoModule(nn.Module):
         """Writes `model.nano` and the Rust module `model.rs` for a firmware; the head starts as in the image.
 
         Raises:
-            ExportError: a file of that name is there that no export wrote.
-            OSError: they cannot be written; export again.
+            ExportError: a file of that name is there that no export wrote, or the folder cannot be written.
         """
+        if not isinstance(folder, str | os.PathLike):
+            raise ExportError(f"folder is {shown(folder)}; expected the path of a folder")
         rust_module.export(Path(folder), self._image, self.head)
 
     def save(self, path: str | os.PathLike[str]) -> None:

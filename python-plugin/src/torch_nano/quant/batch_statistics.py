@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..graph.graph import Graph
+from ..errors import InputError
+from ..explain import has_one_value, one_value_per_channel
+from ..graph.graph import FoldedNorm, Graph
 from ..ops._channels import ChannelsOperator
 from ..ops.operator import Node
 
@@ -24,33 +27,67 @@ class BatchStatistics:
     section 3.2).
     """
 
-    #: Path of the batch norm's module.
-    module_path: str
+    #: The batch norm, by the module that calls it.
+    norm: FoldedNorm
     #: The names of its buffers in the model, by role.
     statistics: Mapping[str, str]
     #: The layer's own parameters by role; {} if the batch norm stands alone.
     layer: Mapping[str, str]
 
     def tensors(
-        self, node: Node, x: Tensor, parameters: Mapping[str, Tensor], norm: nn.Module
+        self, node: Node, x: Tensor, parameters: Mapping[str, Tensor], model: nn.Module
     ) -> dict[str, Tensor]:
         """The batch's statistics by the names of the running ones, which are moved towards them.
 
         Args:
             x: the layer's input, real numbers.
             parameters: tensors by name.
-            norm: the batch norm.
+            model: has the running statistics.
+
+        Raises:
+            InputError: there is one value per channel, which has no variance.
         """
         y = x
         if self.layer:
             assert isinstance(node.operator, ChannelsOperator)
             own = {role: parameters[name] for role, name in self.layer.items()}
             y = node.operator.linear(x, own["weight"], own.get("bias"))
+        if has_one_value(y):
+            raise InputError(
+                f"the batch norm of {self.norm.module_path!r} gets {tuple(y.shape)} in training"
+                f"{one_value_per_channel()}"
+            )
         over = [dimension for dimension in range(y.dim()) if dimension != 1]
         variance, mean = torch.var_mean(y, over, correction=0)
-        assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
-        _move(norm, mean.detach(), variance.detach(), y.numel() // y.shape[1])
-        return {self.statistics["running_mean"]: mean, self.statistics["running_var"]: variance}
+        names = [self.statistics[role] for role in _STATISTICS]
+        running = [model.get_buffer(name) for name in names]
+        momentum = self._momentum(model.get_submodule(self.norm.module_path))
+        _move(running, (mean, variance), y.numel() // y.shape[1], momentum)
+        return dict(zip(names, (mean, variance), strict=True))
+
+    def _momentum(self, caller: nn.Module) -> float:
+        """How far the running statistics go towards the batch's; a module counts its batches."""
+        if not isinstance(caller, _BatchNorm):
+            return self.norm.momentum
+        if caller.num_batches_tracked is not None:
+            caller.num_batches_tracked.add_(1)
+        if caller.momentum is not None:
+            return caller.momentum
+        return 1.0 / float(caller.num_batches_tracked) if caller.num_batches_tracked is not None else 0.0
+
+    def check(self, model: nn.Module) -> None:
+        """Refuses running statistics that are no buffers of the model: its copies could not follow.
+
+        Raises:
+            InputError: naming the module.
+        """
+        buffers = dict(model.named_buffers(remove_duplicate=False))
+        missing = [role for role, name in self.statistics.items() if name not in buffers]
+        if missing:
+            raise InputError(
+                f"the {missing[0]} of the batch norm of {self.norm.module_path!r} is no buffer of the model, "
+                "so it cannot follow the batches: register_buffer it, or take batch_norm='folded'"
+            )
 
 
 def batch_statistics_of(graph: Graph) -> dict[str, BatchStatistics]:
@@ -67,21 +104,18 @@ def batch_statistics_of(graph: Graph) -> dict[str, BatchStatistics]:
         sources = {**derived["bias"], **derived["weight"]}
         layer = {role: sources[f"layer_{role}"] for role in ("weight", "bias") if f"layer_{role}" in sources}
         statistics = {role: sources[role] for role in _STATISTICS}
-        module_path = statistics["running_mean"].rpartition(".")[0]
-        found[node.output] = BatchStatistics(module_path, statistics, layer)
+        norm = graph.derived[node.parameters["weight"]].norm
+        found[node.output] = BatchStatistics(norm, statistics, layer)
     return found
 
 
 @torch.no_grad()
-def _move(norm: nn.modules.batchnorm._BatchNorm, mean: Tensor, variance: Tensor, count: int) -> None:
-    """Moves the running statistics as torch's batch norm does."""
-    assert norm.running_mean is not None and norm.running_var is not None
-    momentum = norm.momentum
-    if norm.num_batches_tracked is not None:
-        norm.num_batches_tracked.add_(1)
-        if momentum is None:
-            momentum = 1.0 / float(norm.num_batches_tracked)
-    assert momentum is not None
-    unbiased = variance * (count / max(count - 1, 1))
-    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), momentum)
-    norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), momentum)
+def _move(running: Sequence[Tensor], batch: Sequence[Tensor], count: int, momentum: float) -> None:
+    """Moves running mean and variance towards a batch's as torch's batch norm does, the unbiased variance.
+
+    Args:
+        count: of the numbers that a channel's variance is of.
+    """
+    mean, variance = batch
+    for moved, value in zip(running, (mean, variance * (count / (count - 1))), strict=True):
+        moved.lerp_(value.to(moved.dtype), momentum)

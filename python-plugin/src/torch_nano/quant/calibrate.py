@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from ..arguments import check_batch
 from ..errors import InputError, NonFiniteError
 from ..graph.graph import Graph
 from .observers import MinMaxObserver, Observer, PercentileObserver
@@ -94,11 +95,7 @@ def _batches(graph: Graph, data: CalibrationData) -> Iterator[Tensor]:
                 f"a calibration batch is a {type(part).__name__}; "
                 "expected a tensor, or a tuple (x, y) whose x is one"
             )
-        if batch.dim() == 0 or tuple(batch.shape[1:]) != shape or not batch.is_floating_point():
-            raise InputError(
-                f"a calibration batch has shape {tuple(batch.shape)} and dtype {batch.dtype}; "
-                f"expected [N, {', '.join(map(str, shape))}] of floats"
-            )
+        check_batch("a calibration batch", batch, shape)
         for start in range(0, len(batch), _CHUNK):
             yield batch[start : start + _CHUNK].detach().to("cpu", torch.float32)
 

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from ..arguments import check_batch
 from ..errors import InputError, QuantizationError, UnsupportedError, UnsupportedNode
 from ..graph.capture import capture
 from ..graph.graph import Graph
 from ..graph.passes import optimize
+from ..models import check_float, own_module
 from ..ops.operator import Node, Shape
 from ..transfer.freeze import freeze, is_frozen
 from ..transfer.names import matching_modules
@@ -44,20 +46,10 @@ class QatModule(nn.Module):
         self, model: nn.Module, graph: Graph, ranges: TrainingRanges, batch_norm: BatchNormMethod
     ) -> None:
         super().__init__()
-        model = copy.deepcopy(model)
-        if hasattr(model, _RANGES):
-            raise InputError(
-                f"the model has an attribute {_RANGES}, which a QatModule keeps its ranges in: rename it"
-            )
+        model = _copied(model)
         self.training = model.training
-        for kind in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
-            getattr(self, kind).update(getattr(model, kind))
-        self.quantization_ranges = ranges
         self.model_name = type(model).__name__
-        tensors = self._named_tensors()
-        self._constants = {
-            name: tensor for name, tensor in graph.parameters.items() if name not in tensors | graph.derived
-        }
+        self._constants: dict[str, Tensor] = {}
         self._graph = graph.copy()
         for node in graph.nodes:
             # Made here, once: torch.compile cannot trace it.
@@ -66,10 +58,32 @@ class QatModule(nn.Module):
         self._graph.parameters = {name: torch.empty(0) for name in graph.parameters}
         self._batch_statistics = batch_statistics_of(graph)
         self._folds_batch_norm = batch_norm == "folded"
+        if not self._folds_batch_norm:
+            for statistics in self._batch_statistics.values():
+                statistics.check(model)
         self._in_float: frozenset[str] = frozenset()
+        self._take_over(model)
+        self.quantization_ranges = ranges
+        tensors = self._named_tensors()
+        self._constants.update(
+            {name: tensor for name, tensor in graph.parameters.items() if name not in tensors | graph.derived}
+        )
         if is_frozen(model):
             freeze(self)
         self.register_load_state_dict_pre_hook(_keep_ranges)  # type: ignore[no-untyped-call]
+
+    def _take_over(self, model: nn.Module) -> None:
+        """Makes the model's children, parameters and buffers this module's own, under their names."""
+        kinds = ("_parameters", "_buffers", "_modules")
+        taken = [name for kind in kinds for name in getattr(model, kind)]
+        taken = [name for name in taken if name == _RANGES or hasattr(self, name)]
+        if taken:
+            raise InputError(
+                f"the model has {taken[0]!r}, which is the name of something that a QatModule has itself: "
+                "rename it"
+            )
+        for kind in (*kinds, "_non_persistent_buffers_set"):
+            getattr(self, kind).update(getattr(model, kind))
 
     @property
     def input_shape(self) -> Shape:
@@ -84,11 +98,7 @@ class QatModule(nn.Module):
             NonFiniteError: a weight has become NaN or infinite.
             QuantizationError: a value has no range yet.
         """
-        if not x.is_floating_point() or x.dim() == 0 or tuple(x.shape[1:]) != self.input_shape:
-            raise InputError(
-                f"the input has shape {tuple(x.shape)} and dtype {x.dtype}; expected floats "
-                f"[N, {', '.join(map(str, self.input_shape))}]"
-            )
+        check_batch("the input", x, self.input_shape)
         with torch.autocast(x.device.type, enabled=False):
             return TrainingRun(self, x.device).output(x)
 
@@ -169,6 +179,15 @@ class QatModule(nn.Module):
         return [node for node in self._graph.nodes if self._graph.values[node.output].module_path in paths]
 
 
+def _copied(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:
+        raise InputError(
+            f"{type(model).__name__} cannot be copied by copy.deepcopy, which prepare_qat does: {error}"
+        ) from error
+
+
 def _keep_ranges(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
     """A checkpoint of the original model has no ranges: those that are here stay, and so does the extra
     state.
@@ -203,7 +222,8 @@ def prepare_qat(
     in train mode.
 
     Args:
-        model: any nn.Module that :func:`to_nano` takes.
+        model: any nn.Module that :func:`to_nano` takes, and that computes the same in both modes but for
+            dropout and batch norm; wrappers are taken off.
         example: one float input with batch; its numbers do not matter.
         calibrate: typical inputs the ranges start from (see :func:`to_nano`); None: the first training batch.
         method: how they are calibrated, "minmax" or "percentile".
@@ -219,8 +239,8 @@ def prepare_qat(
         last_layer: the same of the last one.
 
     Raises:
-        UnsupportedError: calls of the model that cannot run on the device, all of them, and dropouts that
-            integers cannot do.
+        UnsupportedError: calls of the model that cannot run on the device, all of them; calls of one mode
+            only, and dropouts that integers cannot do.
         CaptureError: torch.export cannot trace the model.
         InputError: a wrong example, calibration data or option.
         NonFiniteError: NaN or infinity in a weight or an activation.
@@ -239,7 +259,9 @@ def prepare_qat(
         raise InputError(
             f"there is no batch norm method {batch_norm!r}; expected one of {get_args(BatchNormMethod)}"
         )
-    graph = optimize(capture(model, example))
+    model = own_module(model)
+    check_float(model)
+    graph = optimize(capture(model, example, for_training=True))
     check_parameters(graph)
     _check_dropouts(graph)
     observed = {} if calibrate is None else observe_ranges(graph, calibrate, method)
@@ -269,15 +291,16 @@ def _check_dropouts(graph: Graph) -> None:
                 UnsupportedNode(dropout.module_path, dropout.source, dropout.function, reason, way_out)
             )
     if refused:
-        raise UnsupportedError(refused)
+        raise UnsupportedError(refused, "be trained by prepare_qat")
 
 
-def freeze_ranges(qat: QatModule, *patterns: str | nn.Module) -> None:
+def freeze_ranges(qat: nn.Module, *patterns: str | nn.Module) -> None:
     """Freezes the ranges of what the named modules make, of all values without a pattern.
 
     The forward pass of train mode is then that of evaluation, and cheaper.
 
     Raises:
+        InputError: no QatModule, also not in a wrapper.
         ModuleNameError: a pattern matches nothing.
         QuantizationError: a value has no range yet.
 
@@ -286,36 +309,53 @@ def freeze_ranges(qat: QatModule, *patterns: str | nn.Module) -> None:
     >>> bool(qat.quantization_ranges.frozen.all())
     True
     """
+    qat = _qat_module(qat)
     qat.quantization_ranges.freeze(_ranges_of(qat, patterns), True)
 
 
-def unfreeze_ranges(qat: QatModule, *patterns: str | nn.Module) -> None:
+def unfreeze_ranges(qat: nn.Module, *patterns: str | nn.Module) -> None:
     """Undoes :func:`freeze_ranges`."""
+    qat = _qat_module(qat)
     qat.quantization_ranges.freeze(_ranges_of(qat, patterns), False)
 
 
-def disable_quantization(qat: QatModule, *patterns: str | nn.Module) -> None:
+def disable_quantization(qat: nn.Module, *patterns: str | nn.Module) -> None:
     """Lets the named modules (all without a pattern) compute in float: weights and outputs are not rounded.
 
     What a quantized layer reads is rounded first. The image knows no such layers: enable them again before
     `to_nano`, which refuses otherwise.
 
     Raises:
+        InputError: no QatModule, also not in a wrapper.
         ModuleNameError: a pattern matches nothing.
     """
+    qat = _qat_module(qat)
     qat._in_float |= {node.output for node in qat._nodes(patterns)}
 
 
-def enable_quantization(qat: QatModule, *patterns: str | nn.Module) -> None:
+def enable_quantization(qat: nn.Module, *patterns: str | nn.Module) -> None:
     """Undoes :func:`disable_quantization`, `float_layers`, and `first_layer` and `last_layer` of
     :func:`prepare_qat`.
     """
+    qat = _qat_module(qat)
     qat._in_float -= {node.output for node in qat._nodes(patterns)}
 
 
-def fold_batch_norm(qat: QatModule) -> None:
+def fold_batch_norm(qat: nn.Module) -> None:
     """From here on the batch norms are folded with their running statistics, as on the device."""
-    qat._folds_batch_norm = True
+    _qat_module(qat)._folds_batch_norm = True
+
+
+def _qat_module(qat: nn.Module) -> QatModule:
+    """The QatModule, out of wrappers.
+
+    Raises:
+        InputError: it is none.
+    """
+    own = own_module(qat, "qat")
+    if not isinstance(own, QatModule):
+        raise InputError(f"qat is a {type(own).__name__}; expected what prepare_qat returns")
+    return own
 
 
 def _ranges_of(qat: QatModule, patterns: Sequence[str | nn.Module]) -> list[str]:

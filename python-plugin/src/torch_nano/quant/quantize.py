@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from .._native import NanoError
+from ..errors import TorchNanoError, in_module
 from ..graph.graph import Graph
 from ..ops.operator import Node
 from .ranges import quantization_of
@@ -47,16 +49,19 @@ def quantize(graph: Graph) -> QuantizedGraph:
     """The graph in integers; every value of it must have a quantization (:func:`assign_quantization`).
 
     Raises:
-        QuantizationError: a weight or bias does not fit.
+        QuantizationError: a weight or bias does not fit; it names the module.
     """
     tensors = {}
     for node in graph.nodes:
-        tensors[node.output] = node.operator.quantize(
-            {role: graph.parameters[name] for role, name in node.parameters.items()},
-            [quantization_of(graph, name) for name in node.inputs],
-            [graph.values[name].shape for name in node.inputs],
-            quantization_of(graph, node.output),
-        )
+        try:
+            tensors[node.output] = node.operator.quantize(
+                {role: graph.parameters[name] for role, name in node.parameters.items()},
+                [quantization_of(graph, name) for name in node.inputs],
+                [graph.values[name].shape for name in node.inputs],
+                quantization_of(graph, node.output),
+            )
+        except (TorchNanoError, NanoError) as error:
+            raise in_module(error, graph.values[node.output].module_path) from error
     integer = graph.copy()
     integer.parameters, integer.derived = {}, {}
     for value in integer.values.values():

@@ -42,7 +42,7 @@ class TrainingRanges(nn.Module):
     bounds: Tensor
     #: uint8 [values]: 1 where the range is frozen.
     frozen: Tensor
-    #: The logarithm of each scale by the value's name, float32 [], with method "learned".
+    #: The logarithm of each scale, float32 [], with method "learned", by :meth:`key`.
     log_scales: nn.ParameterDict | None
 
     def __init__(
@@ -71,11 +71,19 @@ class TrainingRanges(nn.Module):
             starts = {
                 name: math.log(quantization(*pair).scale) for name, pair in zip(names, bounds, strict=True)
             }
-            self.log_scales = nn.ParameterDict({name: torch.tensor(start) for name, start in starts.items()})
+            self.log_scales = nn.ParameterDict(
+                {self.key(name): torch.tensor(start) for name, start in starts.items()}
+            )
         self._known: dict[str, Quantization] = {}
         self._seen: tuple[int, ...] = ()
         self.refresh()
         self.register_load_state_dict_post_hook(_refresh)  # type: ignore[no-untyped-call]
+
+    def key(self, name: str) -> str:
+        """What a value's learned scale is called: its number and its name. It begins with a digit, so it is
+        no attribute of a module, whatever the model's author calls a value ("values", "type").
+        """
+        return f"{self._index[name]}_{name}"
 
     def refresh(self) -> None:
         """Takes what the tensors say into Python, if they have changed: frozen ranges are read once, not in
@@ -111,7 +119,7 @@ class TrainingRanges(nn.Module):
             self.frozen[self._index[name]] = frozen
             if self.log_scales is not None:
                 # An optimizer leaves a parameter without gradient alone, whatever its momentum.
-                self.log_scales[name].requires_grad_(not frozen).grad = None
+                self.log_scales[self.key(name)].requires_grad_(not frozen).grad = None
         self.refresh()
 
     def quantization(self, name: str) -> Quantization:
@@ -131,7 +139,7 @@ class TrainingRanges(nn.Module):
         start = quantization(low, high)
         if self.log_scales is None:
             return start
-        log_scale = float(self.log_scales[name].detach())
+        log_scale = float(self.log_scales[self.key(name)].detach())
         if not -80.0 < log_scale < 80.0:
             raise QuantizationError(
                 f"the learned scale of value {name} is exp({log_scale}): training has diverged; lower the "
@@ -168,7 +176,7 @@ class TrainingRanges(nn.Module):
         assert self.log_scales is not None
         low, high = -128 - quantization.zero_point, 127 - quantization.zero_point
         steps = real.detach() / quantization.scale
-        return _LearnScale.apply(y, steps, self.log_scales[name], low, high)  # type: ignore[no-any-return]
+        return _LearnScale.apply(y, steps, self.log_scales[self.key(name)], low, high)  # type: ignore[no-any-return]
 
     def __getstate__(self) -> dict[str, Any]:
         # The tensors of a copy count their changes anew.

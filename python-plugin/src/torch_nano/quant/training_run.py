@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from ..errors import TorchNanoError
+from .._native import NanoError
+from ..errors import TorchNanoError, in_module
 from ..ops._training import replace_forward, train_input
 from ..ops.operator import Node, Quantization
 from ..transfer.freeze import is_frozen
@@ -53,7 +54,20 @@ class TrainingRun:
         try:
             return self.dropped_out(node.output, self.layer(node, inputs))
         except TorchNanoError as error:
-            raise type(error)(f"module {self.graph.values[node.output].module_path!r}: {error}") from error
+            raise in_module(error, self.graph.values[node.output].module_path) from error
+        except NanoError as error:
+            raise in_module(
+                error, self.graph.values[node.output].module_path, self.scales_of(node)
+            ) from error
+
+    def scales_of(self, node: Node) -> str:
+        """The scales of a layer that do not go together, and what to do."""
+        inputs = " and ".join(f"{self.quantizations[name].scale:.3g}" for name in node.inputs)
+        way_out = "calibrate on typical inputs"
+        if self.ranges.log_scales is not None:
+            way_out = "training has diverged; lower the learning rate of quantization_ranges.log_scales"
+        output = self.quantizations[node.output].scale
+        return f": the scale of its input is {inputs}, of its output {output:.3g}; {way_out}"
 
     def layer(self, node: Node, inputs: list[Tensor]) -> Tensor:
         name, module = node.output, self.module_of(node.output)
@@ -86,10 +100,10 @@ class TrainingRun:
         tensors: Mapping[str, Tensor] = self.parameters
         folded = self.qat._batch_statistics.get(node.output)
         if folded is not None and not self.qat._folds_batch_norm:
-            norm = self.qat.get_submodule(folded.module_path)
-            if norm.training and not is_frozen(norm):
+            caller = self.qat.get_submodule(folded.norm.module_path)
+            if caller.training and not is_frozen(caller):
                 (x,) = _reals(inputs, quantizations)
-                tensors = {**tensors, **folded.tensors(node, x, tensors, norm)}
+                tensors = {**tensors, **folded.tensors(node, x, tensors, self.qat)}
                 derived = {
                     name: self.graph.derived[name].compute(tensors) for name in node.parameters.values()
                 }
