@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch_nano as tn
 from networks import ConvNet1d, inputs, make
+from torch_nano.export import rust_module
 from torch_nano.ops.layout import to_device
 
 REPOSITORY = Path(__file__).parents[1]
@@ -107,6 +108,41 @@ def test_other_files_are_not_overwritten(nano, tmp_path, name):
     (tmp_path / "other.rs").write_text("mine")
     nano.export(tmp_path)
     assert (tmp_path / "other.rs").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda folder: (folder / "file").write_text("mine"), "a file of that name is there"),
+        (lambda folder: (folder / "file").symlink_to(folder / "missing" / "place"), "a file of that name"),
+        (lambda folder: (folder / "file").symlink_to("/proc/none"), "a file of that name|No such file"),
+    ],
+)
+@pytest.mark.parametrize("below", [False, True])
+def test_a_folder_that_cannot_be_made(nano, tmp_path, make, reason, below):
+    make(tmp_path)
+    target = tmp_path / "file" / "below" if below else tmp_path / "file"
+    reason = "Not a directory|No such file|File exists|a file of that name" if below else reason
+    with pytest.raises(tn.ExportError, match=f"cannot export to .*file.*: .*({reason}).*expected a folder"):
+        nano.export(target)
+    assert not target.is_dir()
+
+
+@pytest.mark.parametrize("error", [PermissionError, OSError])
+def test_a_folder_that_cannot_be_written(nano, tmp_path, monkeypatch, error):
+    def refuse(*arguments):
+        raise error(13, "no room for more")
+
+    monkeypatch.setattr(rust_module, "write_file", refuse)
+    with pytest.raises(tn.ExportError, match=r"cannot export to .*no room for more") as caught:
+        nano.export(tmp_path / "new")
+    assert isinstance(caught.value, OSError) and isinstance(caught.value.__cause__, error)
+
+
+@pytest.mark.parametrize("folder", [None, 3, "a\0b", "a" * 300])
+def test_what_is_no_folder(nano, folder):
+    with pytest.raises(tn.ExportError, match="folder"):
+        nano.export(folder)
 
 
 def test_training_does_not_change_an_export(nano_with_head, tmp_path):

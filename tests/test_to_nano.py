@@ -239,3 +239,16 @@ def test_weights_that_are_no_numbers(name, place, value):
     x = inputs((3, 40), 8)
     with pytest.raises(tn.NonFiniteError, match=f"module '{place}'"):
         tn.to_nano(model, x, calibrate=x)
+
+
+@pytest.mark.parametrize("path", ["", "1.0"])
+def test_a_layer_that_nano_core_refuses_is_named(path):
+    torch.manual_seed(0)
+    layer = nn.Linear(270_000, 1)
+    model = nn.Sequential(nn.ReLU(), nn.Sequential(layer), nn.ReLU()) if path else layer
+    x = torch.randn(2, 270_000)
+    place = f"module '{path}'" if path else "the model itself"
+    message = f"{place}: fully_connected: the largest accumulator of a channel.* must stay below 2\\^31"
+    with pytest.raises(tn.QuantizationError, match=message) as caught:
+        tn.to_nano(model, x, calibrate=x)
+    assert caught.value.module_path == path

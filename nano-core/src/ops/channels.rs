@@ -121,8 +121,9 @@ pub(crate) mod pack {
             let bound = accumulator_bound(bias, weights.iter().map(|&weight| weight.into()));
             if bound >= 1 << 31 {
                 return Err(layer.refused(
-                    "the largest accumulator, |bias + sum (x - z_x) w|, reaches 2^31, in channel",
-                    folded.len() as f64,
+                    "the largest accumulator of a channel, |bias + sum (x - z_x) w|, must stay below 2^31: give it fewer \
+                     inputs or a smaller bias",
+                    bound as f64,
                 ));
             }
             folded.push((bias as i32, multiplier, bound));

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 class TorchNanoError(Exception):
     """Base of all errors of this package."""
 
+    #: Dotted path of the module that the error is about, "" if it is about none or the model itself.
+    module_path: str = ""
+
 
 @dataclass(frozen=True)
 class UnsupportedNode:
@@ -31,7 +34,8 @@ class UnsupportedNode:
 
 
 class UnsupportedError(TorchNanoError):
-    """The model holds calls that cannot run on the device: all of them, in order, in :attr:`nodes`.
+    """The model holds calls that cannot run on the device, or in the training that :func:`prepare_qat` makes:
+    all of them, in order, in :attr:`nodes`.
 
     >>> print(UnsupportedError([UnsupportedNode("up", "net.py:7", "aten.fft", "no such call", "drop it")]))
     1 call of the model cannot run on the device:
@@ -40,10 +44,10 @@ class UnsupportedError(TorchNanoError):
         way out: drop it
     """
 
-    def __init__(self, nodes: Sequence[UnsupportedNode]) -> None:
+    def __init__(self, nodes: Sequence[UnsupportedNode], cannot: str = "run on the device") -> None:
         self.nodes = tuple(nodes)
         calls = "1 call" if len(self.nodes) == 1 else f"{len(self.nodes)} calls"
-        title = f"{calls} of the model cannot run on the device:"
+        title = f"{calls} of the model cannot {cannot}:"
         super().__init__("\n".join([title, *(f"- {node}" for node in self.nodes)]))
 
 
@@ -107,5 +111,18 @@ class FileFormatError(TorchNanoError, ValueError):
     """A file is no saved model, or no head, is damaged, or was written by another version."""
 
 
-class ExportError(TorchNanoError, FileExistsError):
-    """An export would overwrite files that are not its own."""
+class ExportError(TorchNanoError, OSError):
+    """An export cannot write into its folder, or would overwrite files that are not its own."""
+
+
+def in_module(error: Exception, module_path: str, way_out: str = "") -> TorchNanoError:
+    """The error of a module: one of this package as it is, one of the native side as a QuantizationError.
+
+    >>> in_module(InputError("a wrong shape"), "stem.0")
+    InputError("module 'stem.0': a wrong shape")
+    """
+    kind = type(error) if isinstance(error, TorchNanoError) else QuantizationError
+    place = f"module {module_path!r}" if module_path else "the model itself"
+    named = kind(f"{place}: {error}{way_out}")
+    named.module_path = module_path
+    return named

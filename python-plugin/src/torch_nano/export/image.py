@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .. import _native
-from ..errors import HeadError, QuantizationError
+from ..errors import HeadError, QuantizationError, TorchNanoError, in_module
 from ..graph.structural import Reshape
 from ..ops.layout import device_shape
 from ..ops.operator import Node
@@ -29,7 +29,7 @@ def write_image(model: QuantizedGraph, head: dict[str, Any] | None, name: str, l
 
     Raises:
         HeadError: nano-core refuses a setting of the head for this model.
-        QuantizationError: nano-core refuses a layer; the message says why.
+        QuantizationError: nano-core refuses a layer; the message names its module and says why.
     """
     ids = _value_ids(model)
     description = {
@@ -46,8 +46,23 @@ def write_image(model: QuantizedGraph, head: dict[str, Any] | None, name: str, l
     except _native.SettingError as error:
         raise HeadError(str(error)) from error
     except _native.NanoError as error:
-        raise QuantizationError(f"nano-core refuses the model: {error}") from error
+        raise _refusal(model, description, error) from error
     return image
+
+
+def _refusal(model: QuantizedGraph, description: dict[str, Any], error: Exception) -> TorchNanoError:
+    """The error for a model that nano-core refuses: it names the first layer that it refuses by itself."""
+    inputs = len(model.graph.inputs)
+    for count, node in enumerate(layers(model)):
+        kept = description["layers"][: count + 1]
+        values = description["values"][: inputs + count + 1]
+        alone = {"name": "", "labels": [], "values": values, "inputs": description["inputs"]}
+        alone |= {"outputs": [kept[-1]["output"]], "layers": kept, "head": None}
+        try:
+            _native.Model(_native.write_image(alone))
+        except _native.NanoError as refusal:
+            return in_module(refusal, model.graph.values[node.output].module_path)
+    return QuantizationError(f"nano-core refuses the model: {error}")
 
 
 def _value_ids(model: QuantizedGraph) -> dict[str, int]:

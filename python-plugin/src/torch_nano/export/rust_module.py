@@ -17,9 +17,21 @@ def export(folder: Path, image: bytes, head: Head | None) -> None:
     """Writes the image and the Rust module into a folder, which is made if it is missing.
 
     Raises:
-        ExportError: a file of that name is there that no export wrote.
-        OSError: they cannot be written; export again, as one of them may be of this export already.
+        ExportError: a file of that name is there that no export wrote, or the folder cannot be made or
+            written; export again then, as one of the files may be of this export already.
     """
+    try:
+        _write(folder, image, head)
+    except ExportError:
+        raise
+    except (OSError, ValueError) as error:
+        reason = "a file of that name is there" if isinstance(error, FileExistsError) else str(error)
+        raise ExportError(
+            f"cannot export to {folder}: {reason}; expected a folder, which is made if it is missing"
+        ) from error
+
+
+def _write(folder: Path, image: bytes, head: Head | None) -> None:
     module = folder / MODULE_FILE
     for path in (module, folder / IMAGE_FILE):
         if path.exists() and not _is_ours(module):
