@@ -1,0 +1,71 @@
+//! The models that the targets start from: every operator, every trainer, and what is at a limit.
+
+use nano_core::image::{HeadDescription, LONGEST_NAME, LayersDescription, SumsDescription, TrainedLayer};
+use nano_core::train::Loss;
+
+use crate::builder::{Aligned, Builder, SCALE, conv_net, descent, head_net, two_by_two, variants_net};
+
+/// An image with each kind of head, of one input and one output.
+pub(crate) fn heads() -> Vec<Aligned> {
+    let sums = SumsDescription { classes: 2, capacity: 4 };
+    let heads = [
+        None,
+        Some(HeadDescription::Lda { start: sums.clone(), shrinkage: 0.2 }),
+        Some(HeadDescription::Prototype(sums)),
+        layers(Loss::CrossEntropy),
+        layers(Loss::Binary),
+        layers(Loss::Squared),
+        descending(Loss::Binary, 3),
+        descending(Loss::Squared, 1),
+    ];
+    let heads = heads.map(|head| {
+        let mut net = head_net();
+        net.model.head = head.or(net.model.head);
+        net.image()
+    });
+    heads.into_iter().chain([conv_net().image(), labelled().image()]).collect()
+}
+
+/// Every image that the target `image` starts from.
+pub(crate) fn images() -> Vec<Aligned> {
+    let nets = [two_by_two(), variants_net(), chain(300)];
+    heads().into_iter().chain(nets.map(|net| net.image())).collect()
+}
+
+fn descending(loss: Loss, outputs: usize) -> Option<HeadDescription> {
+    let mut head = head_net().sgd(outputs);
+    head.descent = descent(0.02, loss);
+    Some(HeadDescription::Sgd(head))
+}
+
+fn layers(loss: Loss) -> Option<HeadDescription> {
+    let outputs = if loss == Loss::Squared { 1 } else { 3 };
+    let layer = |inputs: usize, outputs: usize, clamp_low| TrainedLayer {
+        positions: 1,
+        weights: (0..inputs * outputs).map(|index| (index % 7) as f32 / 7.0 - 0.4).collect(),
+        biases: vec![0.1; outputs],
+        clamp_low,
+        clamp_high: None,
+        range: (-0.5, 1.0),
+    };
+    let layers = vec![layer(6, 4, Some(0.0)), layer(4, outputs, None)];
+    Some(HeadDescription::Layers(LayersDescription { layers, descent: descent(0.02, loss) }))
+}
+
+/// A head whose classes have the longest names.
+fn labelled() -> Builder {
+    let mut net = head_net();
+    net.model.labels = (0..3).map(|class| format!("{class:0>LONGEST_NAME$}")).collect();
+    net
+}
+
+/// Many small layers, one after the other.
+fn chain(layers: usize) -> Builder {
+    let mut net = Builder::new(0);
+    let mut id = net.input([1, 1, 4]);
+    for _ in 0..layers {
+        id = net.requantize(id, SCALE, 0);
+    }
+    net.output(id);
+    net
+}

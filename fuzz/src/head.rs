@@ -1,0 +1,221 @@
+//! Everything that can be done with a head, in any order.
+
+use nano_core::Error;
+use nano_core::image::{HeadRecord, Image};
+use nano_core::train::{AnyHead, FeatureRing, Head, HeadSizes, Target, Update, aggregate};
+use serde::{Deserialize, Serialize};
+
+use crate::mutation;
+use crate::refusals;
+
+/// Words of RAM that a head may take; a damaged image that wants more is left alone.
+const LARGEST_RAM: usize = 1 << 18;
+/// Features of a head of sums, whose cube is the time that solving takes.
+const MOST_FEATURES: usize = 128;
+const RING: usize = 4;
+
+/// One thing that is done with a head.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Operation {
+    Learn {
+        target: Goal,
+        sample: u16,
+    },
+    Unlearn {
+        target: Goal,
+        sample: u16,
+    },
+    Keep {
+        target: Goal,
+        sample: u16,
+    },
+    Train {
+        first_epoch: u32,
+        epochs: u8,
+    },
+    Commit,
+    AddClass,
+    Forget {
+        class: u16,
+    },
+    Reset,
+    /// Its own state, with some words changed, is loaded or exchanged.
+    Load {
+        changes: Vec<(u16, u32)>,
+    },
+    /// A state that it had is loaded, merged or aggregated.
+    Again {
+        which: u8,
+    },
+    Merge {
+        which: u8,
+    },
+    Aggregate {
+        which: u8,
+        samples: u32,
+    },
+}
+
+/// A [`Target`] that can be written.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) enum Goal {
+    Class(u16),
+    Labels(u32),
+    Value(i32),
+}
+
+impl From<Goal> for Target {
+    fn from(goal: Goal) -> Self {
+        match goal {
+            Goal::Class(class) => Target::Class(class),
+            Goal::Labels(bits) => Target::Labels(bits),
+            Goal::Value(value) => Target::Value(value),
+        }
+    }
+}
+
+/// Each operation once, and some whose order matters: the first scripts.
+pub(crate) fn operations() -> Vec<Operation> {
+    use Operation::*;
+    let goals = [Goal::Class(0), Goal::Class(1), Goal::Labels(5), Goal::Value(i32::MIN)];
+    let learn = goals.into_iter().flat_map(|target| {
+        [
+            Learn { target, sample: 0 },
+            Learn { target, sample: 1 },
+            Keep { target, sample: 2 },
+            Unlearn { target, sample: 0 },
+        ]
+    });
+    let others = [
+        Train { first_epoch: 0, epochs: 2 },
+        Train { first_epoch: u32::MAX, epochs: 200 },
+        Commit,
+        AddClass,
+        Load { changes: vec![] },
+        Load { changes: vec![(0, 0), (9, 0)] },
+        Forget { class: 0 },
+        Commit,
+        Merge { which: 3 },
+        Again { which: 1 },
+        Aggregate { which: 4, samples: 7 },
+        Reset,
+    ];
+    learn.chain(others).collect()
+}
+
+/// Whether a head is worth its time; larger ones do nothing that smaller ones do not.
+pub(crate) fn is_small(record: &HeadRecord) -> bool {
+    let sizes = HeadSizes::of(record);
+    sizes.words() <= LARGEST_RAM && (sizes.uses_ring() || sizes.features <= MOST_FEATURES)
+}
+
+/// Makes the head of `image` and does with it what `script` says, and then some.
+pub(crate) fn exercise(image: &Image<'_>, record: &HeadRecord, script: &[u8]) -> Result<(), Error> {
+    let sizes = HeadSizes::of(record);
+    sizes.check()?;
+    let mut ram = vec![0xdead_beef; if is_small(record) { sizes.words() } else { 0 }];
+    let mut head = AnyHead::new(image, &mut ram)?;
+    let (mut samples, mut targets) = (vec![0; RING * head.features()], [0; RING]);
+    let mut ring = FeatureRing::new(head.features(), &mut samples, &mut targets)?;
+    let mut states = vec![head.state().to_vec()];
+    check(&mut head, 0);
+
+    for operation in read(script).iter().chain(&operations()) {
+        let before = head.state().to_vec();
+        let result = operate(&mut head, operation, &mut ring, &states);
+        if let Err(error) = result {
+            refusals::error(&error);
+            // Training a ring that holds what does not fit the head takes place up to there.
+            let trains = matches!(operation, Operation::Train { .. });
+            assert!(trains || head.state() == before, "{operation:?} was refused ({error}), and changed the head");
+        }
+        check(&mut head, states.len() as u16);
+        if states.len() < 16 {
+            states.push(head.state().to_vec());
+        }
+    }
+    Ok(())
+}
+
+fn read(script: &[u8]) -> Vec<Operation> {
+    let mut start = 0;
+    let ends = mutation::ends::<Operation>(script);
+    let operations = ends.iter().filter_map(|&end| {
+        let operation = postcard::from_bytes(&script[start..end]).ok();
+        start = end;
+        operation
+    });
+    operations.take(64).collect()
+}
+
+fn operate(
+    head: &mut AnyHead<'_>,
+    operation: &Operation,
+    ring: &mut FeatureRing<'_>,
+    states: &[Vec<u8>],
+) -> Result<(), Error> {
+    let state = |which: u8| &states[usize::from(which) % states.len()];
+    let features = |head: &AnyHead<'_>, sample| features(sample, head.features());
+    match *operation {
+        Operation::Learn { target, sample } => head.learn(&features(head, sample), target.into()),
+        Operation::Unlearn { target, sample } => head.unlearn(&features(head, sample), target.into()),
+        Operation::Keep { target, sample } => ring.push(&features(head, sample), target.into()),
+        Operation::Train { first_epoch, epochs } => {
+            head.train(ring, first_epoch..first_epoch.saturating_add(epochs.into()))
+        }
+        Operation::Commit => {
+            head.commit();
+            Ok(())
+        }
+        Operation::AddClass => head.add_class().map(|class| assert_eq!(class + 1, head.classes())),
+        Operation::Forget { class } => head.forget(class.into()),
+        Operation::Reset => {
+            head.reset();
+            assert_eq!(head.state(), states[0], "the state after a reset is not that of the start");
+            Ok(())
+        }
+        Operation::Load { ref changes } => {
+            let mut state = head.state().to_vec();
+            for &(place, word) in changes {
+                let places = state.len() / 4;
+                state[usize::from(place) % places * 4..][..4].copy_from_slice(&word.to_le_bytes());
+            }
+            head.load(&state)?;
+            assert_eq!(head.state(), state, "a loaded state is another");
+            Ok(())
+        }
+        Operation::Again { which } => {
+            let (mut other, before) = (state(which).clone(), head.state().to_vec());
+            head.exchange(&mut other).expect("a head takes a state that it had");
+            assert_eq!(other, before, "an exchange left another state");
+            Ok(())
+        }
+        Operation::Merge { which } => head.merge(state(which)),
+        Operation::Aggregate { which, samples } => {
+            let updates = [Update { state: state(which), samples }, Update { state: &states[0], samples: 1 }];
+            aggregate(head, &updates)
+        }
+    }
+}
+
+/// What holds for every head at any time.
+fn check(head: &mut AnyHead<'_>, sample: u16) {
+    let state = head.state().to_vec();
+    head.check_state(&state).expect("the state that a head reached is one of its own");
+    let features = features(sample, head.features());
+    assert_eq!(head.logits(&features).expect("these are its features").len(), head.classes());
+    assert!(head.predict(&features).expect("these are its features") < head.classes());
+    assert_eq!(head.state(), state, "a prediction changed the head");
+}
+
+/// Features of a sample: the extremes, then random ones.
+fn features(sample: u16, length: usize) -> Vec<i8> {
+    let mut random = fastrand::Rng::with_seed(sample.into());
+    let feature = |_| match sample % 4 {
+        0 => i8::MIN,
+        1 => i8::MAX,
+        2 => random.choice([i8::MIN, i8::MAX]).unwrap_or(0),
+        _ => random.i8(..),
+    };
+    (0..length).map(feature).collect()
+}

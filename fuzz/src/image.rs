@@ -1,0 +1,203 @@
+//! Target `image`: the bytes of an image, then what is done with its head. An accepted image runs, and answers every request.
+
+use nano_core::image::{Image, is_label};
+use nano_core::{Error, Model, ops};
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::builder::{Aligned, place};
+use crate::mutation::{self, Mutate};
+use crate::{boards, conversation, head, refusals};
+
+/// Bytes of arena; a damaged image that wants more is refused like any that does not fit its device.
+const LARGEST_ARENA: usize = 1 << 15;
+/// Multiplications, and looks at a pixel, of one run that are worth their time.
+const MOST_WORK: u64 = 1 << 24;
+/// Loading may take so many nanoseconds of processor time, and so many for each byte of the image, also on a slow and instrumented host.
+const LOADING: (u64, u64) = (50_000_000, 2_000);
+/// Offsets of the entries in the header that say where a section lies.
+const SECTIONS: [usize; 6] =
+    [place::VALUES, place::NODES, place::INTERFACE, place::HEAD, place::METADATA, place::CONSTANTS];
+
+/// Loads the image, as it is and with its checksum made right, and uses everything a program can use of it.
+///
+/// # Panics
+/// At a finding.
+pub fn run(data: &[u8]) {
+    let mut image = Aligned::new(data);
+    if let Err(error) = Image::new(image.bytes()) {
+        refusals::error(&error);
+    }
+    if data.len() >= place::HEADER_LENGTH {
+        image.reseal();
+    }
+    if let Err(error) = exercise(&image) {
+        assert!(!error.to_string().is_empty());
+        refusals::error(&error);
+    }
+}
+
+fn exercise(image: &Aligned) -> Result<(), Error> {
+    let bytes = image.bytes();
+    let view = Image::new(bytes)?;
+    let mut arena = vec![0; view.arena_length().min(LARGEST_ARENA)];
+    let start = processor_time();
+    let model = Model::new(bytes, &mut arena, ops::ALL);
+    let (taken, most) = (processor_time() - start, LOADING.0 + LOADING.1 * bytes.len() as u64);
+    assert!(taken < most, "loading {} bytes took {taken} ns, more than {most}", bytes.len());
+    let mut model = model?;
+
+    for name in view.metadata("label") {
+        assert!(is_label(name), "the label {name:?} was accepted");
+    }
+    let mut work = 0u64;
+    for node in view.nodes() {
+        let operator = node.operator(ops::ALL).expect("Model::new knows the operator");
+        let looks = if operator.name.ends_with("pool2d") { node.input(0).len() as u64 } else { 1 };
+        work = work.saturating_add((operator.macs)(&node)).saturating_add(looks * node.output().len() as u64);
+    }
+    if work > MOST_WORK {
+        return Ok(());
+    }
+    let mut random = fastrand::Rng::with_seed(view.id().into());
+    for _ in 0..2 {
+        for index in 0..view.input_count() {
+            model.input(index).fill_with(|| random.i8(..));
+        }
+        let mut layers = 0;
+        model.run_observed(|_, _| layers += 1);
+        assert_eq!(layers, view.nodes().count());
+        for index in 0..view.output_count() {
+            assert_eq!(model.output(index).len(), view.output(index).len());
+        }
+    }
+    if let Some(record) = view.head() {
+        head::exercise(&view, record, &bytes[view.length()..])?;
+    }
+    conversation::every_request(image)
+}
+
+/// What this thread has had of a processor, in nanoseconds.
+fn processor_time() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// Images of every operator, every trainer and every limit, each with a script for its head.
+pub fn seeds() -> Vec<Vec<u8>> {
+    let script = pool().concat();
+    let images = boards::images().into_iter();
+    images.flat_map(|image| [image.bytes().to_vec(), [image.bytes(), &script].concat()]).collect()
+}
+
+fn pool() -> Vec<Vec<u8>> {
+    head::operations().iter().map(|operation| postcard::to_allocvec(operation).expect("a Vec takes all")).collect()
+}
+
+/// Changes a section of the image, moving the others so that they stay whole, or a step of the script; or any bytes.
+pub fn mutate(data: &mut [u8], size: usize, capacity: usize, seed: u32, engine: Mutate<'_>) -> usize {
+    let mut random = fastrand::Rng::with_seed(seed.into());
+    let parts = if random.u8(..4) > 0 { Parts::of(&data[..size]) } else { None };
+    let Some(mut parts) = parts else { return engine(data, size, capacity) };
+    match random.u8(..10) {
+        0 | 1 => parts.script = mutation::steps::<head::Operation>(&parts.script, &pool(), &mut random, engine),
+        2 => parts.header = mutation::engine_mutation(&parts.header, 0, engine),
+        3 => parts.change_words(&mut random),
+        4 => parts.change_nodes(&mut random),
+        _ => {
+            let section = &mut parts.sections[random.usize(..SECTIONS.len())];
+            *section = mutation::engine_mutation(section, 64, engine);
+        }
+    }
+    mutation::replace(data, size, capacity, &parts.joined())
+}
+
+/// The parts of an image, each of which can change its length.
+struct Parts {
+    header: Vec<u8>,
+    sections: [Vec<u8>; SECTIONS.len()],
+    script: Vec<u8>,
+}
+
+impl Parts {
+    fn of(data: &[u8]) -> Option<Parts> {
+        let header = data.get(..place::HEADER_LENGTH)?;
+        let word = |at: usize| Some(u32::from_le_bytes(header.get(at..at + 4)?.try_into().ok()?) as usize);
+        let section = |at: usize| Some(data.get(word(at)?..)?.get(..word(at + 4)?)?.to_vec());
+        let [values, nodes, interface, head, metadata, constants] = SECTIONS.map(section);
+        Some(Parts {
+            header: header.to_vec(),
+            sections: [values?, nodes?, interface?, head?, metadata?, constants?],
+            script: data.get(word(place::LENGTH)?..)?.to_vec(),
+        })
+    }
+
+    fn joined(&self) -> Vec<u8> {
+        let mut data = self.header.clone();
+        data.resize(place::HEADER_LENGTH, 0);
+        for (section, at) in self.sections.iter().zip(SECTIONS) {
+            data.resize(data.len().next_multiple_of(16), 0);
+            let start = if section.is_empty() { 0 } else { data.len() as u32 };
+            data.extend(section);
+            data[at..at + 4].copy_from_slice(&start.to_le_bytes());
+            data[at + 4..at + 8].copy_from_slice(&(section.len() as u32).to_le_bytes());
+        }
+        let length = data.len() as u32;
+        data[place::LENGTH..place::LENGTH + 4].copy_from_slice(&length.to_le_bytes());
+        data.extend(&self.script);
+        data
+    }
+
+    /// Puts numbers from elsewhere, or from the ends of ranges, into a table.
+    fn change_words(&mut self, random: &mut fastrand::Rng) {
+        const INTERESTING: [u32; 12] =
+            [0, 1, 2, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0x0001_0000, 0x7fff_ffff, 0x8000_0000, u32::MAX];
+        let section = &mut self.sections[random.usize(..SECTIONS.len())];
+        let Some(place) = random.choice(0..section.len() / 4) else { return };
+        let old = section[4 * place..][..4].try_into().map_or(0, u32::from_le_bytes);
+        let new = match random.u8(..5) {
+            0 => old.wrapping_add(1),
+            1 => old.wrapping_sub(1),
+            2 => {
+                let other = random.usize(..section.len() / 4);
+                section[4 * other..][..4].try_into().map_or(0, u32::from_le_bytes)
+            }
+            3 => old ^ 1 << random.u32(..32),
+            _ => INTERESTING[random.usize(..INTERESTING.len())],
+        };
+        section[4 * place..][..4].copy_from_slice(&new.to_le_bytes());
+    }
+
+    /// Drops, repeats or moves a node; their number follows.
+    fn change_nodes(&mut self, random: &mut fastrand::Rng) {
+        let mut nodes = nodes(&self.sections[1]);
+        let Some(index) = random.choice(0..nodes.len()) else { return };
+        let place = random.usize(..nodes.len());
+        match random.u8(..4) {
+            0 => drop(nodes.remove(index)),
+            1 => nodes.swap(index, place),
+            _ => {
+                for _ in 0..1 << random.u32(..8) {
+                    nodes.insert(place, nodes[index].clone());
+                }
+            }
+        }
+        self.sections[1] = nodes.concat();
+        let count = nodes.len() as u32;
+        self.header[place::NODE_COUNT..place::NODE_COUNT + 4].copy_from_slice(&count.to_le_bytes());
+    }
+}
+
+/// The records of nodes in a section: operator, variant and output (u16 each), counts of inputs and attributes (u8), of constants (u32), scratch
+/// memory; then the inputs, attributes, and two words for each constant.
+fn nodes(section: &[u8]) -> Vec<Vec<u8>> {
+    const HEADER: usize = 20;
+    let (mut nodes, mut rest) = (vec![], section);
+    while let Some(header) = rest.get(..HEADER) {
+        let constants = u16::from_le_bytes([header[8], header[9]]);
+        let words = usize::from(header[6]) + usize::from(header[7]) + 2 * usize::from(constants);
+        let Some((node, after)) = rest.split_at_checked(HEADER + 4 * words) else { break };
+        nodes.push(node.to_vec());
+        rest = after;
+    }
+    nodes
+}

@@ -1,0 +1,72 @@
+//! Mutations that know that an input is a list of steps.
+
+use serde::Deserialize;
+use torch_nano_device::frame;
+
+/// The engine's own mutation: of the first bytes of a buffer, in place; the new number of them.
+pub type Mutate<'m> = &'m mut dyn FnMut(&mut [u8], usize, usize) -> usize;
+
+/// Where each step in `bytes` ends, up to the first that is none.
+pub(crate) fn ends<'b, Step: Deserialize<'b>>(bytes: &'b [u8]) -> Vec<usize> {
+    let mut ends = vec![];
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let Some((_, after)) = frame::parse::<Step>(rest) else { break };
+        if after.len() == rest.len() {
+            break;
+        }
+        ends.push(bytes.len() - after.len());
+        rest = after;
+    }
+    ends
+}
+
+/// `bytes` with one step dropped, repeated, moved, changed by the engine, or taken from `pool`.
+pub(crate) fn steps<'b, Step: Deserialize<'b>>(
+    bytes: &'b [u8],
+    pool: &[Vec<u8>],
+    random: &mut fastrand::Rng,
+    engine: Mutate<'_>,
+) -> Vec<u8> {
+    let ends = ends::<Step>(bytes);
+    let starts: Vec<usize> = [0].into_iter().chain(ends.iter().copied()).collect();
+    let mut steps: Vec<Vec<u8>> = starts.iter().zip(&ends).map(|(&start, &end)| bytes[start..end].to_vec()).collect();
+    let place = random.usize(0..=steps.len());
+    let other = random.choice(0..steps.len());
+    match (random.u8(..8), other) {
+        (0, Some(other)) => drop(steps.remove(other)),
+        (1, Some(other)) => steps.insert(place, steps[other].clone()),
+        (2, Some(other)) => {
+            let step = steps.remove(other);
+            steps.insert(random.usize(0..=steps.len()), step);
+        }
+        (3 | 4, Some(other)) => steps[other] = engine_mutation(&steps[other], 64, engine),
+        _ => {
+            if let Some(step) = random.choice(pool) {
+                steps.insert(place, step.clone());
+            }
+        }
+    }
+    steps.concat()
+}
+
+/// `bytes` changed by the engine, to at most `growth` more of them.
+pub(crate) fn engine_mutation(bytes: &[u8], growth: usize, engine: Mutate<'_>) -> Vec<u8> {
+    let mut buffer = bytes.to_vec();
+    buffer.resize(bytes.len() + growth, 0);
+    let capacity = buffer.len();
+    let length = engine(&mut buffer, bytes.len(), capacity);
+    buffer.truncate(length);
+    buffer
+}
+
+/// Puts `new` into the engine's buffer if it fits; the new number of bytes.
+pub(crate) fn replace(data: &mut [u8], size: usize, capacity: usize, new: &[u8]) -> usize {
+    match data.get_mut(..new.len()) {
+        Some(place) if new.len() <= capacity => {
+            place.copy_from_slice(new);
+            new.len()
+        }
+        _ => size,
+    }
+}

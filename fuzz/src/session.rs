@@ -1,0 +1,130 @@
+//! Target `session`: a setup, then steps, each a request or an accident, in postcard, as the protocol's own types encode.
+//!
+//! A twin is asked what was not refused, and nothing else: as long as both answer the same, refusals change nothing.
+
+use std::sync::LazyLock;
+
+use nano_core::image::Image;
+use serde::{Deserialize, Serialize};
+use torch_nano_device::{HeadStorage, Options, Request, RequestHeader, Settings, frame};
+
+use crate::builder::Aligned;
+use crate::conversation::{self, Flash};
+use crate::life::{Left, life};
+use crate::mutation::{self, Mutate};
+use crate::{boards, refusals};
+
+static BOARDS: LazyLock<Vec<Aligned>> = LazyLock::new(boards::heads);
+
+/// What a conversation starts with.
+#[derive(Debug, Serialize, Deserialize)]
+struct Setup {
+    /// Which image.
+    board: u8,
+    /// Pages of flash.
+    pages: u8,
+    /// Whether the flash holds the head of another model.
+    foreign: bool,
+    /// Places of the ring, and bytes of a frame, both above their least.
+    ring: u8,
+    frame: u8,
+    settings: Settings,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Step<'a> {
+    /// A request as it is; if it is numbered, perhaps once more.
+    Ask {
+        header: RequestHeader,
+        #[serde(borrow)]
+        request: Request<'a>,
+        again: bool,
+    },
+    /// A request whose input has the right length, and that ends.
+    Fit {
+        #[serde(borrow)]
+        request: Request<'a>,
+    },
+    /// The device's own head, with some words changed, is written and taken over.
+    Replace { changes: Vec<(u16, u32)> },
+    /// Bytes that need not be a frame.
+    Raw { bytes: &'a [u8] },
+    /// The device restarts, and may have only so many operations of its flash until the power fails, which leaves the last of them torn.
+    Restart { cut: Option<(u16, u8)> },
+}
+
+/// Has the conversation that `data` says, and holds the device to what it promises.
+///
+/// # Panics
+/// At a finding.
+pub fn run(data: &[u8]) {
+    let Some((setup, mut rest)) = frame::parse::<Setup>(data) else { return };
+    let image = &BOARDS[usize::from(setup.board) % BOARDS.len()];
+    let mut flash = Flash::new(usize::from(setup.pages) % 17, 0);
+    if setup.foreign {
+        let mut storage = HeadStorage::new(flash, !Image::new(image.bytes()).expect("the image is right").id());
+        if let Err(error) = storage.save(&[&[7; 50]], false) {
+            refusals::storage(&error);
+        }
+        flash = storage.flash().clone();
+    }
+    let options = Options {
+        ring: 1 + usize::from(setup.ring) % 8,
+        frame: 64 + usize::from(setup.frame),
+        settings: setup.settings,
+    };
+    let mut left = Some(Left { flash, allowed: vec![None] });
+    while let Some(start) = left {
+        left = life(image, options, start, &mut rest);
+    }
+}
+
+/// A long conversation with each board, and the accidents.
+pub fn seeds() -> Vec<Vec<u8>> {
+    let settings = [Settings::default(), Settings { rejection: 1 << 14, save_interval: 2 }];
+    let numbers = (0..BOARDS.len() as u8).flat_map(|board| settings.map(|settings| (board, settings)));
+    let seeds = numbers.map(|(board, settings)| {
+        let setup =
+            Setup { board, pages: 8, foreign: settings.save_interval > 0 && board == 0, ring: 3, frame: 0, settings };
+        [encode(&setup), pool().concat()].concat()
+    });
+    seeds.collect()
+}
+
+/// Every step: the requests in the order of a conversation, then what can happen.
+fn pool() -> Vec<Vec<u8>> {
+    let (requests, header) = (conversation::requests(&[5]), RequestHeader { sequence: 7, ..RequestHeader::default() });
+    let fitted = requests.iter().map(|&request| Step::Fit { request });
+    let asked = requests.iter().map(|&request| Step::Ask { header, request, again: true });
+    let changes = [vec![], vec![(0, 0)], vec![(9, 0)], vec![(3, u32::MAX), (20, 1)]];
+    let accidents = [
+        Step::Raw { bytes: &[1, 2, 3, frame::END, 0xff] },
+        Step::Ask {
+            header: RequestHeader { model_id: Some(1), session: 3, ..header },
+            request: Request::Commit,
+            again: false,
+        },
+        Step::Restart { cut: None },
+        Step::Restart { cut: Some((20, 1)) },
+    ];
+    let replaced = changes.into_iter().map(|changes| Step::Replace { changes });
+    let steps = fitted.chain(replaced).chain(asked).chain(accidents);
+    steps.map(|step| encode(&step)).collect()
+}
+
+fn encode(part: &impl Serialize) -> Vec<u8> {
+    postcard::to_allocvec(part).expect("a Vec takes all")
+}
+
+/// Changes the steps, or any bytes.
+pub fn mutate(data: &mut [u8], size: usize, capacity: usize, seed: u32, engine: Mutate<'_>) -> usize {
+    let mut random = fastrand::Rng::with_seed(seed.into());
+    match frame::parse::<Setup>(&data[..size]) {
+        Some((_, steps)) if random.u8(..8) > 0 => {
+            let (setup, _) = data[..size].split_at(size - steps.len());
+            let new = [setup, &mutation::steps::<Step<'_>>(steps, &pool(), &mut random, engine)].concat();
+            mutation::replace(data, size, capacity, &new)
+        }
+        _ => engine(data, size, capacity),
+    }
+}
