@@ -74,10 +74,10 @@ pub(crate) fn send(board: &mut Board<'_>, frame: &[u8]) -> Vec<u8> {
 
 /// A request as a frame.
 pub(crate) fn encoded(header: &RequestHeader, request: &Request<'_>) -> Vec<u8> {
-    // No string of bytes in an input is longer than the engine's inputs.
-    let mut buffer = vec![0; 1 << 17];
-    let (_, bytes) =
-        frame::encode(header, request, &mut buffer).and_then(|bytes| bytes.split_last()).expect("it is short");
+    let length = postcard::to_allocvec(&(header, request)).expect("a Vec takes all").len();
+    let mut buffer = vec![0; frame::length(length)];
+    let frame = frame::encode(header, request, &mut buffer).and_then(|frame| frame.split_last());
+    let (_, bytes) = frame.expect("the buffer is made for it");
     bytes.to_vec()
 }
 

@@ -79,14 +79,17 @@ pub fn run(data: &[u8]) {
     }
 }
 
-/// A long conversation with each board, and the accidents.
+/// Conversations with each board, of requests that suit it, of others, and of accidents.
 pub fn seeds() -> Vec<Vec<u8>> {
+    let pool = pool();
     let settings = [Settings::default(), Settings { rejection: 1 << 14, save_interval: 2 }];
-    let numbers = (0..BOARDS.len() as u8).flat_map(|board| settings.map(|settings| (board, settings)));
-    let seeds = numbers.map(|(board, settings)| {
-        let setup =
-            Setup { board, pages: 8, foreign: settings.save_interval > 0 && board == 0, ring: 3, frame: 0, settings };
-        [encode(&setup), pool().concat()].concat()
+    let seeds = (0..BOARDS.len() as u8).flat_map(|board| {
+        let parts = pool.chunks(pool.len().div_ceil(3)).zip(settings.iter().cycle());
+        let parts = parts.map(move |(steps, &settings)| {
+            let setup = Setup { board, pages: 8, foreign: board == 0, ring: 3, frame: 255, settings };
+            [encode(&setup), steps.concat()].concat()
+        });
+        parts.collect::<Vec<_>>()
     });
     seeds.collect()
 }
@@ -104,6 +107,7 @@ fn pool() -> Vec<Vec<u8>> {
             request: Request::Commit,
             again: false,
         },
+        Step::Ask { header, request: Request::Train { first_epoch: 0, epochs: u32::MAX }, again: false },
         Step::Restart { cut: None },
         Step::Restart { cut: Some((20, 1)) },
     ];

@@ -11,7 +11,7 @@ use crate::nor::{Nor, Torn};
 use crate::refusals;
 
 const MODEL: u32 = 0x1234_5678;
-const PAGE: usize = 512;
+const PAGE: usize = 256;
 const MOST_PAGES: usize = 12;
 /// Bytes of a record that tell which it is.
 const NUMBER: usize = 4;
@@ -73,7 +73,7 @@ pub fn run(data: &[u8]) {
         worn: !flash.stuck.is_empty(),
         flash,
         halves: [Half::default(); 2],
-        length: NUMBER + usize::from(setup.length) % 700,
+        length: NUMBER + usize::from(setup.length) % 300,
         last: 0,
         last_whole: None,
         accidents: 0,
@@ -215,7 +215,7 @@ fn record(number: u32, length: usize) -> Vec<u8> {
 pub fn seeds() -> Vec<Vec<u8>> {
     let stuck = [vec![], vec![12, 524]];
     let setups = [2, 8, 12].into_iter().flat_map(|pages| {
-        [30, 400].into_iter().flat_map(move |length| [(pages, length, false), (pages, length, true)])
+        [30, 150].into_iter().flat_map(move |length| [(pages, length, false), (pages, length, true)])
     });
     let setups = setups.map(|(pages, length, worn)| Setup { pages, length, stuck: stuck[usize::from(worn)].clone() });
     setups.map(|setup| [encode(&setup), pool().concat()].concat()).collect()
@@ -230,7 +230,7 @@ fn pool() -> Vec<Vec<u8>> {
         Step::Rot { at: 40, bit: 1 },
         Step::Load,
         Step::Save { starts: true },
-        Step::Rot { at: 3000, bit: 7 },
+        Step::Rot { at: 1500, bit: 7 },
         Step::Other { replace: false },
         Step::Save { starts: true },
         Step::Other { replace: true },

@@ -1,0 +1,94 @@
+"""All refusals that there are, read off the sources: what the fuzzers have met is counted against them."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+_CORE = ROOT / "nano-core/src"
+_DEVICE = ROOT / "esp32-app/device/src"
+_PACKAGE = ROOT / "python-plugin/src/torch_nano"
+#: The errors that readers of files raise; a module that knows one is a reader.
+_FILE_ERRORS = {"FileFormatError", "RecordError", "TableError", "CheckpointError"}
+
+_TEXT = r'"([^"]+)"'
+#: How nano-core's sources name what an error is about, and the variant.
+_NAMED = [
+    (rf"Error::(Field|Length|Full) \{{\s*name: {_TEXT}", None),
+    (rf"\bfield\(\s*{_TEXT}", "Field"),
+    (rf"check_length\(\s*{_TEXT}", "Length"),
+    (rf"\brule: {_TEXT}", "Layer"),
+    (rf"require!\([^\"]*{_TEXT}", "Layer"),
+    (rf"\brequest: {_TEXT}", "Unsupported"),
+]
+#: Texts that are chosen before they are given: every text of the statement.
+_CHOSEN = [(r"let rule = match.*?\n\s*\};", "Layer"), (r"for \(name, [a-z]+\) in \[.*?\]", "Length")]
+#: Variants that say nothing but themselves.
+_PLAIN = re.compile(r"^    (\w+)(?: \{|\(|,)", re.MULTILINE)
+
+
+def core() -> set[str]:
+    """Of nano-core and the session: `Error::Variant rule`, as the harness notes them."""
+    sources = [
+        _without_tests(file.read_text()) for folder in (_CORE, _DEVICE) for file in folder.rglob("*.rs")
+    ]
+    rules = set()
+    for source in sources:
+        for pattern, variant in _NAMED:
+            for found in re.findall(pattern, source):
+                own, text = (variant, found) if variant else found
+                rules.add(f"Error::{own} {text}")
+        for pattern, variant in _CHOSEN:
+            for statement in re.findall(pattern, source, re.DOTALL):
+                rules |= {f"Error::{variant} {text}" for text in re.findall(_TEXT, statement)}
+    named = {rule.split()[0] for rule in rules}
+    variants = _variants((_CORE / "error.rs").read_text(), "Error")
+    return rules | {variant for variant in variants if variant not in named}
+
+
+def device() -> set[str]:
+    """Of devices: the variants of `Failure` and `StorageError`."""
+    failures = _variants((_DEVICE / "failure.rs").read_text(), "Failure")
+    return failures | _variants((_DEVICE / "storage.rs").read_text(), "StorageError")
+
+
+def files() -> set[str]:
+    """Of readers of files: each `raise`, by file and line."""
+    return {f"{path.relative_to(_PACKAGE)}:{node.lineno}" for path, node in _raises()}
+
+
+def file_rules_met(places: list[str]) -> set[str]:
+    """The `raise` statements at these places; a place is any line of one."""
+    met = set()
+    for path, node in _raises():
+        name = str(path.relative_to(_PACKAGE))
+        lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
+        if any(f"{name}:{line}" in places for line in lines):
+            met.add(f"{name}:{node.lineno}")
+    return met
+
+
+def _raises() -> Iterator[tuple[Path, ast.Raise]]:
+    for path in sorted(_PACKAGE.rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        if names & _FILE_ERRORS:
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Raise) and node.exc is not None:
+                    yield path, node
+
+
+def _variants(source: str, enum: str) -> set[str]:
+    body = re.search(rf"^pub enum {enum} \{{\n(.*?)^\}}", source, re.DOTALL | re.MULTILINE)
+    if body is None:
+        raise ValueError(f"there is no enum {enum}")
+    return {f"{enum}::{name}" for name in _PLAIN.findall(body[1])}
+
+
+def _without_tests(source: str) -> str:
+    """A source without comments and without its tests, which end each file."""
+    code = re.sub(r"^\s*//.*$", "", source, flags=re.MULTILINE)
+    return code.split("#[cfg(test)]\nmod tests")[0]
