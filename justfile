@@ -13,32 +13,40 @@ firmware_elf := "esp32-app/target/riscv32imc-unknown-none-elf/release/firmware"
 demo *arguments: setup
     @{{ python }} python-plugin/examples/demo.py {{ arguments }}
 
-# Run every check: lint, Rust tests, Python tests, packages
+# Run every check: lint, Rust tests on 64 and 32 bits, fuzzing for 10 s each, Python tests, packages
 test: lint && package
     cargo test --quiet --package nano-core --all-features
+    CARGO_BUILD_TARGET=i686-unknown-linux-gnu tools/cross-cargo test --quiet --package nano-core --all-features
     cargo test --quiet --manifest-path esp32-app/device/Cargo.toml
-    {{ python }} -m pytest -n 2
+    {{ python }} fuzz/python/run.py 10 --fresh
+    {{ python }} -m pytest -n 2 --dist loadgroup
+
+# Fuzz images, sessions, storage and files for `seconds` each, guided by coverage (arguments: --help)
+fuzz seconds="60" *arguments: setup
+    {{ python }} fuzz/python/run.py {{ seconds }} {{ arguments }}
 
 # Check format, types and lints of Python and Rust
 lint: setup
     {{ python }} -m ruff check .
     {{ python }} -m ruff format --check .
-    {{ python }} -m mypy --strict python-plugin/src python-plugin/examples tools tests/bench
+    {{ python }} -m mypy --strict python-plugin/src python-plugin/examples tools tests/bench fuzz/python
     # Apart from the others: tools/setup.py is a module of that name too.
     {{ python }} -m mypy --strict python-plugin/setup.py
     cargo fmt --all --check
     # The operators are declared by a macro, behind which cargo fmt does not look.
     rustfmt --edition 2024 --check nano-core/src/ops/*.rs
     cargo fmt --all --check --manifest-path esp32-app/Cargo.toml
+    cargo fmt --all --check --manifest-path fuzz/Cargo.toml
     cargo clippy --quiet --workspace --all-targets --all-features -- --deny warnings
     cargo clippy --quiet --manifest-path esp32-app/device/Cargo.toml --all-targets -- --deny warnings
-    cd esp32-app && ../tools/rv32-cargo clippy --quiet --release -p torch-nano-virt -- --deny warnings
+    cd fuzz && cargo clippy --quiet --release --all-targets -- --deny warnings
+    cd esp32-app && ../tools/cross-cargo clippy --quiet --release -p torch-nano-virt -- --deny warnings
     {{ python }} tests/e2e/tiny_model.py build/lint/model
-    cd esp32-app && TORCH_NANO_MODEL=build/lint/model ../tools/rv32-cargo clippy --quiet --release -p torch-nano-firmware -- --deny warnings
+    cd esp32-app && TORCH_NANO_MODEL=build/lint/model ../tools/cross-cargo clippy --quiet --release -p torch-nano-firmware -- --deny warnings
 
 # Build the ESP32-C3 firmware with an exported model, and check its flash image
 firmware model="build/demo/model": setup
-    cd esp32-app && TORCH_NANO_MODEL={{ quote(model) }} ../tools/rv32-cargo build --locked --release -p torch-nano-firmware
+    cd esp32-app && TORCH_NANO_MODEL={{ quote(model) }} ../tools/cross-cargo build --locked --release -p torch-nano-firmware
     tools/flash-image {{ firmware_elf }} build/firmware/esp32c3.bin
 
 # Build the firmware and write it to an ESP32-C3 on USB
@@ -87,5 +95,5 @@ bench-fleet *arguments: setup
 
 # Remove everything built, except .venv
 clean:
-    rm -rf build target esp32-app/target python-plugin/build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+    rm -rf build target esp32-app/target fuzz/target fuzz/corpus fuzz/artifacts python-plugin/build .mypy_cache .ruff_cache .pytest_cache .hypothesis
     rm -f python-plugin/src/torch_nano/_native.abi3.so python-plugin/src/torch_nano/device/virt-rv32imc.elf

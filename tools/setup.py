@@ -29,6 +29,8 @@ PLUGIN = ROOT / "python-plugin"
 EXTENSION = PLUGIN / "src/torch_nano/_native.abi3.so"
 BOARD_PROGRAM = PLUGIN / "src/torch_nano/device/virt-rv32imc.elf"
 RV32_TARGET = "riscv32imc-unknown-none-elf"
+#: On which nano-core's tests run with 32 bits.
+I686_TARGET = "i686-unknown-linux-gnu"
 RUST_SOURCES = [ROOT / "Cargo.toml", ROOT / "Cargo.lock", ROOT / "nano-core", ROOT / "esp32-app/device"]
 
 
@@ -68,39 +70,56 @@ def missing_debian_packages() -> list[str]:
         packages += ["qemu-system-misc"]
     if shutil.which("cargo") is None:
         packages += ["ca-certificates", "rustc-web", "cargo-web", "rustfmt-web", "rust-web-clippy"]
-    if not rustup_has_rv32():
-        tools = {
-            "/usr/bin/rustc": "rustc-web",
-            "/usr/bin/cargo": "cargo-web",
-            "/usr/bin/cargo-clippy": "rust-web-clippy",
-            "/usr/lib/rustlib/src/rust/library/core": "rust-web-src",
-            "/usr/bin/ld.lld-19": "lld-19",
-        }
-        missing = [package for path, package in tools.items() if not Path(path).exists()]
-        if missing and not rustup_adds_rv32():
-            packages += missing
+    tools = {
+        "/usr/bin/rustc": "rustc-web",
+        "/usr/bin/cargo": "cargo-web",
+        "/usr/lib/rustlib/src/rust/library/core": "rust-web-src",
+    }
+    board_tools = {"/usr/bin/cargo-clippy": "rust-web-clippy", "/usr/bin/ld.lld-19": "lld-19"}
+    for target, needed in ((RV32_TARGET, tools | board_tools), (I686_TARGET, tools)):
+        if not rustup_has(target):
+            missing = [package for path, package in needed.items() if not Path(path).exists()]
+            if missing and not rustup_adds(target):
+                packages += missing
+    packages += missing_32_bit_packages()
     return list(dict.fromkeys(packages))
 
 
-def rustup_has_rv32() -> bool:
+def missing_32_bit_packages() -> list[str]:
+    """What cc lacks to link programs of 32 bits: the C library, and the libraries of its own version."""
+    compiler_version = "12"  # Debian 12's, which is about to be installed
+    missing = {"crt1.o", "libgcc.a"}
+    if shutil.which("cc") is not None:
+        compiler_version = answer("cc", "-dumpversion")
+        # The path of what cc finds, the bare name of what it does not.
+        missing = {name for name in missing if answer("cc", "-m32", f"-print-file-name={name}") == name}
+    packages = {"crt1.o": "libc6-dev-i386", "libgcc.a": f"lib32gcc-{compiler_version}-dev"}
+    return [packages[name] for name in sorted(missing)]
+
+
+def answer(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+
+
+def rustup_has(target: str) -> bool:
     if shutil.which("rustup") is None or shutil.which("rustc") is None:
         return False
     sysroot = subprocess.run(["rustc", "--print", "sysroot"], capture_output=True, text=True, cwd=ROOT)
-    return sysroot.returncode == 0 and (Path(sysroot.stdout.strip()) / "lib/rustlib" / RV32_TARGET).is_dir()
+    return sysroot.returncode == 0 and (Path(sysroot.stdout.strip()) / "lib/rustlib" / target).is_dir()
 
 
-def rustup_adds_rv32() -> bool:
+def rustup_adds(target: str) -> bool:
     if shutil.which("rustup") is None:
         return False
-    command = ["rustup", "target", "add", RV32_TARGET]
+    command = ["rustup", "target", "add", target]
     try:
-        with step(f"rust for rv32: {shlex.join(command)}"):
+        with step(f"rust for {target}: {shlex.join(command)}"):
             ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
         reason = "" if ended.returncode == 0 else (ended.stderr.strip() or f"status {ended.returncode}")
     except subprocess.TimeoutExpired:
         reason = "no end after 120 s"
     if reason:
-        print(f"rust for rv32: taking Debian's, as rustup failed: {reason.splitlines()[-1]}")
+        print(f"rust for {target}: taking Debian's, as rustup failed: {reason.splitlines()[-1]}")
     return not reason
 
 

@@ -24,7 +24,7 @@ FIRMWARE = ROOT / "esp32-app/target/riscv32imc-unknown-none-elf/release/firmware
 
 def build(model: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [ROOT / "tools/rv32-cargo", "build", "--locked", "--release", "-p", "torch-nano-firmware"],
+        [ROOT / "tools/cross-cargo", "build", "--locked", "--release", "-p", "torch-nano-firmware"],
         cwd=ROOT / "esp32-app",
         env={**os.environ, "TORCH_NANO_MODEL": str(model)},
         capture_output=True,
