@@ -1,6 +1,8 @@
 //! The models that the targets start from: every operator, every trainer, and what is at a limit.
 
-use nano_core::image::{HeadDescription, LONGEST_NAME, LayersDescription, SumsDescription, TrainedLayer};
+use nano_core::image::{
+    HeadDescription, LONGEST_NAME, LayersDescription, SgdDescription, SumsDescription, TrainedLayer,
+};
 use nano_core::train::Loss;
 
 use crate::builder::{Aligned, Builder, SCALE, conv_net, descent, head_net, two_by_two, variants_net};
@@ -21,6 +23,15 @@ pub(crate) fn heads() -> Vec<Aligned> {
     let heads = heads.map(|head| {
         let mut net = head_net();
         net.model.head = head.or(net.model.head);
+        if let Some(
+            HeadDescription::Sgd(SgdDescription { descent, .. })
+            | HeadDescription::Layers(LayersDescription { descent, .. }),
+        ) = &net.model.head
+            && descent.loss == Loss::Squared
+        {
+            // Its one output is a number, not a class.
+            net.model.labels.clear();
+        }
         net.image()
     });
     heads.into_iter().chain([conv_net().image(), labelled().image()]).collect()

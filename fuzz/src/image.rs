@@ -15,8 +15,8 @@ const MOST_WORK: u64 = 1 << 24;
 /// Loading may take so many nanoseconds of processor time, and so many for each byte of the image, also on a slow and instrumented host.
 const LOADING: (u64, u64) = (50_000_000, 2_000);
 /// Offsets of the entries in the header that say where a section lies.
-const SECTIONS: [usize; 6] =
-    [place::VALUES, place::NODES, place::INTERFACE, place::HEAD, place::METADATA, place::CONSTANTS];
+const SECTIONS: [usize; 7] =
+    [place::VALUES, place::NODES, place::OUTPUTS, place::HEAD, place::METADATA, place::LABEL_ORDER, place::CONSTANTS];
 
 /// Loads the image, as it is and with its checksum made right, and uses everything a program can use of it.
 ///
@@ -123,10 +123,10 @@ impl Parts {
         let header = data.get(..place::HEADER_LENGTH)?;
         let word = |at: usize| Some(u32::from_le_bytes(header.get(at..at + 4)?.try_into().ok()?) as usize);
         let section = |at: usize| Some(data.get(word(at)?..)?.get(..word(at + 4)?)?.to_vec());
-        let [values, nodes, interface, head, metadata, constants] = SECTIONS.map(section);
+        let sections: Vec<_> = SECTIONS.into_iter().map(section).collect::<Option<_>>()?;
         Some(Parts {
             header: header.to_vec(),
-            sections: [values?, nodes?, interface?, head?, metadata?, constants?],
+            sections: sections.try_into().ok()?,
             script: data.get(word(place::LENGTH)?..)?.to_vec(),
         })
     }
@@ -167,35 +167,39 @@ impl Parts {
         section[4 * place..][..4].copy_from_slice(&new.to_le_bytes());
     }
 
-    /// Drops, repeats or moves a node; their number follows.
+    /// Drops, repeats or swaps nodes, and the values that they write.
     fn change_nodes(&mut self, random: &mut fastrand::Rng) {
-        let mut nodes = nodes(&self.sections[1]);
-        let Some(index) = random.choice(0..nodes.len()) else { return };
-        let place = random.usize(..nodes.len());
+        let inputs = self.header[place::INPUT_COUNT..][..4].try_into().map_or(0, u32::from_le_bytes) as usize;
+        let (values, nodes) = (self.sections[0].clone(), nodes(&self.sections[1]));
+        let mut records: Vec<&[u8]> = values.chunks(place::VALUE_LENGTH).collect();
+        let inputs = records.drain(..inputs.min(records.len())).collect::<Vec<_>>().concat();
+        let mut layers: Vec<_> = nodes.into_iter().zip(records).collect();
+        let Some(index) = random.choice(0..layers.len()) else { return };
+        let place = random.usize(..layers.len());
         match random.u8(..4) {
-            0 => drop(nodes.remove(index)),
-            1 => nodes.swap(index, place),
+            0 => drop(layers.remove(index)),
+            1 => layers.swap(index, place),
             _ => {
-                for _ in 0..1 << random.u32(..8) {
-                    nodes.insert(place, nodes[index].clone());
-                }
+                let layer = layers[index].clone();
+                layers.splice(place..place, std::iter::repeat_n(layer, 1 << random.u32(..8)));
             }
         }
+        let (nodes, values): (Vec<_>, Vec<_>) = layers.into_iter().unzip();
         self.sections[1] = nodes.concat();
-        let count = nodes.len() as u32;
-        self.header[place::NODE_COUNT..place::NODE_COUNT + 4].copy_from_slice(&count.to_le_bytes());
+        self.sections[0] = [inputs, values.concat()].concat();
     }
 }
 
-/// The records of nodes in a section: operator, variant and output (u16 each), counts of inputs and attributes (u8), of constants (u32), scratch
-/// memory; then the inputs, attributes, and two words for each constant.
+/// The records of nodes in a section: a header with the number of inputs and attributes (u8) and of constants (u16), then a word for
+/// each input and attribute, and two for each constant.
 fn nodes(section: &[u8]) -> Vec<Vec<u8>> {
-    const HEADER: usize = 20;
+    const COUNTS: usize = 4;
     let (mut nodes, mut rest) = (vec![], section);
-    while let Some(header) = rest.get(..HEADER) {
-        let constants = u16::from_le_bytes([header[8], header[9]]);
-        let words = usize::from(header[6]) + usize::from(header[7]) + 2 * usize::from(constants);
-        let Some((node, after)) = rest.split_at_checked(HEADER + 4 * words) else { break };
+    while let Some(header) = rest.get(..place::NODE_HEADER) {
+        let &[inputs, attributes, low, high] = header[COUNTS..].first_chunk().expect("a header is longer");
+        let constants = u16::from_le_bytes([low, high]);
+        let words = usize::from(inputs) + usize::from(attributes) + 2 * usize::from(constants);
+        let Some((node, after)) = rest.split_at_checked(place::NODE_HEADER + 4 * words) else { break };
         nodes.push(node.to_vec());
         rest = after;
     }
