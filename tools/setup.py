@@ -91,8 +91,11 @@ def missing_32_bit_packages() -> list[str]:
     missing = {"crt1.o", "libgcc.a"}
     if shutil.which("cc") is not None:
         compiler_version = answer("cc", "-dumpversion")
-        # The path of what cc finds, the bare name of what it does not.
-        missing = {name for name in missing if answer("cc", "-m32", f"-print-file-name={name}") == name}
+        # What cc does not find for 32 bits it names as for 64, or by its bare name.
+        for name in sorted(missing):
+            question = f"-print-file-name={name}"
+            if answer("cc", "-m32", question) not in (name, answer("cc", question)):
+                missing.remove(name)
     packages = {"crt1.o": "libc6-dev-i386", "libgcc.a": f"lib32gcc-{compiler_version}-dev"}
     return [packages[name] for name in sorted(missing)]
 
