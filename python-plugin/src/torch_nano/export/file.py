@@ -103,8 +103,7 @@ def unpack(content: bytes) -> SavedModel:
 
     Raises:
         FileFormatError: the bytes are no saved model, are damaged, contradict themselves, or come from
-        another
-            version.
+            another version.
     """
     contents = fields_of(_Contents, archive.unpack(_KIND, _VERSION, content), "the model")
     try:
