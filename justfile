@@ -69,6 +69,10 @@ bench-device *arguments: setup
 bench-host *arguments: setup
     {{ python }} tests/bench/bench_host.py {{ arguments }}
 
+# List where the emulated board's program can panic, by file
+panic-sites: setup
+    {{ python }} tools/panic_sites.py
+
 # Show what quantization-aware training gains back on a network that int8 hurts
 bench-qat *arguments: setup
     {{ python }} tests/bench/bench_qat.py {{ arguments }}
