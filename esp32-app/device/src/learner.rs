@@ -100,8 +100,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
         let samples = match &mut learner.samples {
             Some(Samples { ring, displaced, displaced_target }) => {
                 let (position, full) = (ring.position(), ring.len() == ring.capacity());
-                if full {
-                    let (features, target) = ring.get(0);
+                if let (true, Some((features, target))) = (full, ring.get(0)) {
                     displaced.copy_from_slice(features);
                     *displaced_target = target;
                 }

@@ -1,5 +1,7 @@
 //! What all trainable heads have in common.
 
+use core::mem;
+
 use crate::Error;
 use crate::image::Image;
 use crate::train::{FeatureRing, HeadSizes, Training};
@@ -85,7 +87,7 @@ pub trait Head<'a>: Sized {
     /// [`Error::Length`] if the number of features is another.
     fn predict(&mut self, features: &[i8]) -> Result<usize, Error> {
         let logits = self.logits(features)?;
-        Ok((0..logits.len()).rev().max_by_key(|&class| logits[class]).unwrap_or(0))
+        Ok(logits.iter().enumerate().rev().max_by_key(|&(_, logit)| logit).map_or(0, |(class, _)| class))
     }
 
     /// The target that [`Target::word`] made a word.
@@ -200,7 +202,7 @@ pub trait Head<'a>: Sized {
     /// Those of [`Head::check_state`]; head and `state` are then unchanged.
     fn exchange(&mut self, state: &mut [u8]) -> Result<(), Error> {
         self.check_state(state)?;
-        self.overwrite(|own| own.swap_with_slice(state));
+        self.overwrite(|own| own.iter_mut().zip(state).for_each(|(own, other)| mem::swap(own, other)));
         Ok(())
     }
 

@@ -136,7 +136,9 @@ pub(super) fn errors(logits: &mut [i32], target: Target, multiplier: u64, shift:
             }
             let reciprocal = ((1 << 30) / sum.max(1)) as i32;
             logits.iter_mut().for_each(|p| *p = (*p * reciprocal) >> 15);
-            logits[usize::from(label)] -= 1 << 15;
+            if let Some(right) = logits.get_mut(usize::from(label)) {
+                *right -= 1 << 15;
+            }
         }
         Target::Labels(labels) => {
             for (class, logit) in logits.iter_mut().enumerate() {
@@ -146,8 +148,10 @@ pub(super) fn errors(logits: &mut [i32], target: Target, multiplier: u64, shift:
             }
         }
         Target::Value(value) => {
-            let output = (i64::from(logits[0]) * multiplier as i64) >> shift;
-            logits[0] = (output - i64::from(value)).clamp(-(1 << 15), 1 << 15) as i32;
+            for logit in logits {
+                let output = (i64::from(*logit) * multiplier as i64) >> shift;
+                *logit = (output - i64::from(value)).clamp(-(1 << 15), 1 << 15) as i32;
+            }
         }
     }
 }

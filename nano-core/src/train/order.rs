@@ -66,7 +66,7 @@ impl Training {
         while greatest_common_divisor(self.stride, self.samples) != 1 {
             self.stride = self.stride % range + 1;
         }
-        self.next = draw(random) % self.samples;
+        self.next = draw(random) % self.samples.max(1);
     }
 
     fn advance(&mut self) {
@@ -93,8 +93,9 @@ pub(super) fn visit(
         if training.visited == 0 {
             training.begin_epoch(random);
         }
-        let (features, target) = ring.get(training.next as usize);
-        step(features, target, training.epoch)?;
+        if let Some((features, target)) = ring.get(training.next as usize) {
+            step(features, target, training.epoch)?;
+        }
         training.advance();
     }
     Ok(())

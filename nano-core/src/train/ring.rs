@@ -1,5 +1,7 @@
 //! A ring of the most recent features and their targets.
 
+use core::num::NonZero;
+
 use crate::Error;
 use crate::train::Target;
 
@@ -19,12 +21,13 @@ pub struct RingPosition {
 /// ring.push(&[1, 1], Target::Class(0))?;
 /// ring.push(&[2, 2], Target::Class(1))?;
 /// ring.push(&[3, 3], Target::Class(2))?;
-/// assert_eq!(ring.get(0), (&[2, 2][..], 1));
-/// assert_eq!(ring.get(1), (&[3, 3][..], 2));
+/// assert_eq!(ring.get(0), Some((&[2, 2][..], 1)));
+/// assert_eq!(ring.get(1), Some((&[3, 3][..], 2)));
+/// assert_eq!(ring.get(2), None);
 /// # Ok::<(), nano_core::Error>(())
 /// ```
 pub struct FeatureRing<'a> {
-    width: usize,
+    width: NonZero<usize>,
     features: &'a mut [i8],
     targets: &'a mut [u32],
     oldest: usize,
@@ -37,11 +40,13 @@ impl<'a> FeatureRing<'a> {
     /// # Errors
     /// [`Error::Length`] unless `features` has `width` bytes for every target and there is room for one.
     pub fn new(width: usize, features: &'a mut [i8], targets: &'a mut [u32]) -> Result<Self, Error> {
-        let needed = width * targets.len();
-        if needed == 0 || features.len() != needed {
-            return Err(Error::Length { name: "ring features", needed, given: features.len() });
+        let needed = width.saturating_mul(targets.len());
+        match NonZero::new(width) {
+            Some(width) if !targets.is_empty() && features.len() == needed => {
+                Ok(FeatureRing { width, features, targets, oldest: 0, length: 0 })
+            }
+            _ => Err(Error::Length { name: "ring features", needed, given: features.len() }),
         }
-        Ok(FeatureRing { width, features, targets, oldest: 0, length: 0 })
     }
 
     /// Number of places.
@@ -69,26 +74,23 @@ impl<'a> FeatureRing<'a> {
     /// # Errors
     /// [`Error::Length`] if the number of features is another.
     pub fn push(&mut self, features: &[i8], target: Target) -> Result<(), Error> {
-        Error::check_length("features", self.width, features.len())?;
-        let place = self.place(self.length % self.capacity());
-        self.features[place * self.width..][..self.width].copy_from_slice(features);
-        self.targets[place] = target.word();
-        if self.length < self.capacity() {
-            self.length += 1;
-        } else {
+        let full = self.length == self.capacity();
+        self.put(self.place(if full { 0 } else { self.length }), features, target.word())?;
+        if full {
             self.oldest = self.place(1);
+        } else {
+            self.length += 1;
         }
         Ok(())
     }
 
-    /// Sample `index`, 0 being the oldest: features, and the target as [`Target::word`] gives it.
-    ///
-    /// # Panics
-    /// If `index` is not below [`FeatureRing::len`].
-    pub fn get(&self, index: usize) -> (&[i8], u32) {
-        assert!(index < self.length, "sample {index} of {}", self.length);
+    /// Sample `index` of [`FeatureRing::len`], 0 being the oldest: features, and the target as [`Target::word`] gives it.
+    pub fn get(&self, index: usize) -> Option<(&[i8], u32)> {
+        if index >= self.length {
+            return None;
+        }
         let place = self.place(index);
-        (&self.features[place * self.width..][..self.width], self.targets[place])
+        self.features.chunks_exact(self.width.get()).nth(place).zip(self.targets.get(place).copied())
     }
 
     /// Which samples it holds now, for [`FeatureRing::rewind`].
@@ -108,7 +110,7 @@ impl<'a> FeatureRing<'a> {
     /// let (position, displaced) = (ring.position(), ([1], 0));
     /// ring.push(&[3], Target::Class(2))?;
     /// ring.rewind(position, Some((&displaced.0, displaced.1)))?;
-    /// assert_eq!((ring.get(0), ring.get(1)), ((&[1][..], 0), (&[2][..], 1)));
+    /// assert_eq!((ring.get(0), ring.get(1)), (Some((&[1][..], 0)), Some((&[2][..], 1))));
     /// # Ok::<(), nano_core::Error>(())
     /// ```
     ///
@@ -116,15 +118,26 @@ impl<'a> FeatureRing<'a> {
     /// [`Error::Length`] if the number of features is another.
     pub fn rewind(&mut self, position: RingPosition, displaced: Option<(&[i8], u32)>) -> Result<(), Error> {
         if let Some((features, target)) = displaced {
-            Error::check_length("features", self.width, features.len())?;
-            self.features[position.oldest * self.width..][..self.width].copy_from_slice(features);
-            self.targets[position.oldest] = target;
+            self.put(position.oldest, features, target)?;
         }
         (self.oldest, self.length) = (position.oldest, position.length);
         Ok(())
     }
 
+    fn put(&mut self, place: usize, features: &[i8], target: u32) -> Result<(), Error> {
+        Error::check_length("features", self.width.get(), features.len())?;
+        let width = self.width.get();
+        if let (Some(own), Some(word)) = (self.features.chunks_exact_mut(width).nth(place), self.targets.get_mut(place))
+        {
+            own.copy_from_slice(features);
+            *word = target;
+        }
+        Ok(())
+    }
+
+    /// Where the sample `index` behind the oldest lies; `index` is at most the capacity.
     fn place(&self, index: usize) -> usize {
-        (self.oldest + index) % self.capacity()
+        let place = self.oldest + index;
+        if place < self.capacity() { place } else { place - self.capacity() }
     }
 }
