@@ -21,12 +21,14 @@
 //! (cross-entropy), 2^20 (binary: 32 outputs) or 2^15, and `limit = min(2^15 - 1, 2^23 / outputs)`: `|d| <= 2^30`, and t is at most 8.
 //! Step 4 stays below 2^30 + 2^14 and `|g x| < 2^23`.
 
+use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::Error;
 use crate::image::{HeadRecord, Image};
+use crate::train::layer::Layers;
 use crate::train::layers_image::{self, BACKWARD_SHIFT, FROZEN, LayerRecord};
-use crate::train::linear::{self, HALVE_ABOVE, LARGEST_SHIFT, SATURATE_AT, check_weight};
+use crate::train::linear::{LARGEST_SHIFT, Saved, check_layer};
 use crate::train::loss::{self, Loss};
 use crate::train::order::{self, FIRST_RANDOM};
 use crate::train::{FeatureRing, Head, HeadSizes, LayerSizes, Target, Training};
@@ -50,13 +52,6 @@ pub struct LayersHead<'a> {
     bounds: &'a mut [i32],
     /// The outputs of layer after layer, without the last.
     values: &'a mut [i8],
-}
-
-/// Where a layer's part of the state, of the errors and of the values begins.
-#[derive(Clone, Copy, Default)]
-struct Place {
-    weights: usize,
-    values: usize,
 }
 
 impl<'a> LayersHead<'a> {
@@ -84,11 +79,9 @@ impl<'a> LayersHead<'a> {
     /// The layers as they are now in real numbers.
     #[cfg(feature = "alloc")]
     pub fn real_layers(&self) -> alloc::vec::Vec<super::RealLayer> {
-        let places = self.places().map(|(index, layer, place)| {
-            let stored = &self.state[place.weights..][..layer.weights()];
-            layer.real(stored, self.exponent(index))
-        });
-        places.collect()
+        let (words, weights) = self.parts();
+        let layers = by_layer(self.layers, weights).zip(words);
+        layers.map(|((layer, stored), exponent)| layer.real(stored, exponent.get())).collect()
     }
 
     /// Number of weights of each layer, biases among them.
@@ -97,93 +90,84 @@ impl<'a> LayersHead<'a> {
         self.layers.iter().map(LayerRecord::weights).collect()
     }
 
-    fn prefix(&self) -> usize {
-        2 * (self.layers.len() + 1)
+    /// The exponents and the random state; the weights.
+    fn parts(&self) -> (&[U32], &[i16]) {
+        let (words, weights) = self.state.split_at_checked(prefix(self.layers)).unwrap_or_default();
+        (zerocopy::transmute_ref!(words.as_chunks::<2>().0), weights)
     }
 
-    fn word(&self, index: usize) -> u32 {
-        u32::from(self.state[2 * index] as u16) | u32::from(self.state[2 * index + 1] as u16) << 16
+    /// The layers with their shares of the memory.
+    fn layers(&mut self) -> Layers<'_> {
+        let (words, weights) = parts_mut(self.state, self.layers);
+        Layers {
+            records: self.layers.iter(),
+            exponents: words.get_mut(..self.layers.len()).unwrap_or_default().iter_mut(),
+            weights,
+            bounds: self.bounds.iter_mut(),
+            errors: self.errors,
+            values: self.values,
+        }
     }
 
-    fn set_word(&mut self, index: usize, word: u32) {
-        (self.state[2 * index], self.state[2 * index + 1]) = (word as i16, (word >> 16) as i16);
+    /// How often the last layer was halved.
+    fn last_exponent(&self) -> u32 {
+        let (words, _) = self.parts();
+        if let [.., exponent, _random] = words { exponent.get() } else { 0 }
     }
 
-    /// How often layer `index` was halved.
-    fn exponent(&self, index: usize) -> i32 {
-        self.word(index) as i32
-    }
-
-    fn largest_exponent(&self, index: usize) -> i32 {
-        let layer = &self.layers[index];
-        let last = index + 1 == self.layers.len();
-        let forward = if last { self.record.constants[1] } else { layer.output_shift };
-        let backward = if index == 0 { LARGEST_SHIFT } else { BACKWARD_SHIFT };
-        forward.min(backward).min(LARGEST_SHIFT - layer.rate_shift)
-    }
-
-    /// The layers with their places, in order.
-    fn places(&self) -> impl DoubleEndedIterator<Item = (usize, &'a LayerRecord, Place)> + use<'a> {
-        let layers = self.layers;
-        let prefix = self.prefix();
-        (0..layers.len()).map(move |index| {
-            let before = &layers[..index];
-            let weights = prefix + before.iter().map(LayerRecord::weights).sum::<usize>();
-            (index, &layers[index], Place { weights, values: before.iter().map(LayerRecord::values).sum() })
+    /// How often each layer can be halved.
+    fn largest_exponents(&self) -> impl Iterator<Item = u32> + use<'a> {
+        let (layers, multiplier_shift) = (self.layers, self.record.constants[1]);
+        layers.iter().enumerate().map(move |(index, layer)| {
+            let forward = if index + 1 == layers.len() { multiplier_shift } else { layer.output_shift };
+            let backward = if index == 0 { LARGEST_SHIFT } else { BACKWARD_SHIFT };
+            forward.min(backward).min(LARGEST_SHIFT - layer.rate_shift) as u32
         })
+    }
+
+    fn random(&self) -> u32 {
+        self.parts().0.last().map_or(0, |random| random.get())
+    }
+
+    fn set_random(&mut self, random: u32) {
+        if let ([.., word], _) = parts_mut(self.state, self.layers) {
+            word.set(random);
+        }
     }
 
     /// Makes the bound of each layer's weights the largest of them.
     fn measure(&mut self) {
-        for (index, layer, place) in self.places() {
-            self.bounds[index] = linear::largest(&self.state[place.weights..][..layer.weights()]);
-        }
+        self.layers().for_each(|mut layer| layer.measure());
     }
 
     /// Step 1: sums of all layers, values of all but the last.
     fn forward(&mut self, features: &[i8]) {
-        let mut zero_point = self.input_zero_point;
-        let mut start = 0;
-        for (index, layer, place) in self.places() {
-            let inputs = if index == 0 { features } else { &self.values[start..place.values] };
-            let rows = &self.state[place.weights..][..layer.weights()];
-            let sums = &mut self.errors[place.values..][..layer.values()];
-            let positions =
-                inputs.chunks_exact(layer.inputs as usize).zip(sums.chunks_exact_mut(layer.outputs as usize));
-            for (inputs, sums) in positions {
-                linear::products(rows, inputs, zero_point, layer.bias_input, sums);
-            }
-            if index + 1 < self.layers.len() {
-                let shift = layer.output_shift - self.exponent(index);
-                let half = (1 << shift) >> 1;
-                for (value, &sum) in
-                    self.values[place.values..].iter_mut().zip(&self.errors[place.values..][..layer.values()])
-                {
-                    *value = (((sum + half) >> shift) + layer.zero_point).clamp(layer.low, layer.high) as i8;
-                }
-            }
-            (zero_point, start) = (layer.zero_point, place.values);
+        let (mut inputs, mut zero_point) = (features, self.input_zero_point);
+        for mut layer in self.layers() {
+            layer.forward(inputs, zero_point);
+            (inputs, zero_point) = (layer.values, layer.record.zero_point);
         }
     }
 
+    /// Of the last layer.
     fn outputs(&mut self) -> &mut [i32] {
-        let hidden = self.values.len();
-        &mut self.errors[hidden..]
+        self.errors.get_mut(self.values.len()..).unwrap_or_default()
     }
 
     /// Step 2: whether there is an error to learn from.
     fn outputs_to_errors(&mut self, target: Target) -> bool {
         let [multiplier, multiplier_shift, ..] = self.record.constants;
-        let shift = multiplier_shift - self.exponent(self.layers.len() - 1);
+        let shift = multiplier_shift as u32 - self.last_exponent();
         let (loss, classes) = (self.loss, self.classes);
         let outputs = self.outputs();
-        loss::errors(outputs, target, multiplier as u64, shift as u32);
-        for (class, error) in outputs.iter_mut().enumerate() {
-            let counting = match target {
-                Target::Class(label) => usize::from(label),
-                _ => class,
-            };
-            let weight = classes[counting] & !FROZEN;
+        loss::errors(outputs, target, multiplier as u64, shift);
+        // A single label decides the weight of all errors.
+        let label = match target {
+            Target::Class(label) => classes.get(usize::from(label)),
+            _ => None,
+        };
+        for (error, own) in outputs.iter_mut().zip(classes) {
+            let weight = label.unwrap_or(own) & !FROZEN;
             *error = if error.abs() <= loss.negligible() { 0 } else { (*error * weight + (1 << 14)) >> 15 };
         }
         outputs.iter().any(|&error| error != 0)
@@ -191,69 +175,24 @@ impl<'a> LayersHead<'a> {
 
     /// Step 3.
     fn backward(&mut self) {
-        for (index, layer, place) in self.places().rev() {
-            let Some(below) = index.checked_sub(1).map(|below| &self.layers[below]) else { break };
-            let shift = BACKWARD_SHIFT - self.exponent(index);
-            let half = (1 << shift) >> 1;
-            let (lower, upper) = self.errors.split_at_mut(place.values);
-            let start = place.values - below.values();
-            let lower = &mut lower[start..];
-            let rows = &self.state[place.weights..][..layer.weights()];
-            let positions =
-                lower.chunks_exact_mut(layer.inputs as usize).zip(upper.chunks_exact(layer.outputs as usize));
-            for (lower, errors) in positions {
-                linear::transposed_products(rows, errors, lower);
-            }
-            let limit = below.limit();
-            for (error, &value) in lower.iter_mut().zip(&self.values[start..place.values]) {
-                let flat = i32::from(value) == below.low || i32::from(value) == below.high;
-                *error = if flat { 0 } else { ((*error + half) >> shift).clamp(-limit, limit) };
-            }
+        let mut layers = self.layers().rev();
+        let Some(mut above) = layers.next() else { return };
+        for mut layer in layers {
+            above.backward(&mut layer);
+            above = layer;
         }
     }
 
     /// Steps 4 and 5.
     fn update(&mut self, features: &[i8], halvings: u32) {
-        let last = self.layers.len() - 1;
-        let (mut zero_point, mut start) = (self.input_zero_point, 0);
-        for (index, layer, place) in self.places() {
-            let gradients = &mut self.errors[place.values..][..layer.values()];
-            if index == last {
-                let frozen = gradients.iter_mut().zip(self.classes).filter(|(_, class)| **class & FROZEN != 0);
-                frozen.for_each(|(gradient, _)| *gradient = 0);
-            }
-            gradients.iter_mut().for_each(|error| *error = (*error * layer.rate + (1 << 14)) >> 15);
-            let steepest = gradients.iter().fold(0, |steepest, gradient| gradient.abs().max(steepest));
-            let exponent = self.exponent(index);
-            let shift = halvings.saturating_add((layer.rate_shift + exponent) as u32).min(LARGEST_SHIFT as u32);
-            let step = ((steepest * 255 + (1 << (shift - 1))) >> shift) + 1;
-            let furthest = step.saturating_mul(layer.positions as i32);
-            let rows = &mut self.state[place.weights..][..layer.weights()];
-            let bound = &mut self.bounds[index];
-            if bound.saturating_add(furthest) > HALVE_ABOVE {
-                *bound = linear::largest(rows);
-            }
-            let bounded = bound.saturating_add(furthest) <= HALVE_ABOVE;
-            let inputs = if index == 0 { features } else { &self.values[start..place.values] };
-            let gradients = self.errors[place.values..][..layer.values()].chunks_exact(layer.outputs as usize);
-            for (inputs, gradients) in inputs.chunks_exact(layer.inputs as usize).zip(gradients) {
-                if bounded {
-                    linear::descend(rows, inputs, zero_point, layer.bias_input, gradients, shift);
-                } else {
-                    linear::descend_bounded(rows, inputs, zero_point, layer.bias_input, gradients, shift);
-                }
-            }
-            if bounded {
-                *bound += furthest;
-            } else {
-                *bound = linear::largest(rows);
-                if *bound > HALVE_ABOVE && exponent < self.largest_exponent(index) {
-                    linear::halve(&mut self.state[place.weights..][..layer.weights()]);
-                    self.bounds[index] = linear::largest(&self.state[place.weights..][..layer.weights()]);
-                    self.set_word(index, exponent as u32 + 1);
-                }
-            }
-            (start, zero_point) = (place.values, layer.zero_point);
+        let classes = self.classes;
+        let frozen = self.outputs().iter_mut().zip(classes).filter(|(_, class)| **class & FROZEN != 0);
+        frozen.for_each(|(error, _)| *error = 0);
+        let (mut inputs, mut zero_point) = (features, self.input_zero_point);
+        let most = self.largest_exponents();
+        for (mut layer, most) in self.layers().zip(most) {
+            layer.update(inputs, zero_point, halvings, most);
+            (inputs, zero_point) = (layer.values, layer.record.zero_point);
         }
     }
 
@@ -291,10 +230,14 @@ impl<'a> Head<'a> for LayersHead<'a> {
         if halve_every < 0 {
             return field("head epochs between halvings of the rate", halve_every.into());
         }
-        Error::check_length("head RAM in words", head.words(), ram.len())?;
-        let (state, scratch) = ram.split_at_mut(head.state_bytes().div_ceil(4));
-        let (errors, scratch) = scratch.split_at_mut(sizes.hidden + head.classes);
-        let (bounds, values) = scratch.split_at_mut(sizes.count);
+        let wrong_ram = head.wrong_ram(ram.len());
+        let (state, mut scratch) = head.split(ram)?;
+        let (state, _) =
+            <[i16]>::mut_from_prefix_with_elems(state.as_mut_bytes(), head.state_bytes() / 2).map_err(|_| wrong_ram)?;
+        let errors = scratch.split_off_mut(..sizes.hidden + head.classes).ok_or(wrong_ram)?;
+        let bounds = scratch.split_off_mut(..sizes.count).ok_or(wrong_ram)?;
+        let (values, _) =
+            <[i8]>::mut_from_prefix_with_elems(scratch.as_mut_bytes(), sizes.hidden).map_err(|_| wrong_ram)?;
         let mut head = LayersHead {
             record,
             layers,
@@ -302,11 +245,10 @@ impl<'a> Head<'a> for LayersHead<'a> {
             initial,
             loss,
             input_zero_point: image.output(0).zero_point,
-            state: &mut <[i16]>::mut_from_bytes(state.as_mut_bytes()).expect("words are aligned")
-                [..head.state_bytes() / 2],
-            errors: zerocopy::transmute_mut!(errors),
-            bounds: zerocopy::transmute_mut!(bounds),
-            values: &mut <[i8]>::mut_from_bytes(values.as_mut_bytes()).expect("bytes are aligned")[..sizes.hidden],
+            state,
+            errors,
+            bounds,
+            values,
         };
         head.reset();
         Ok(head)
@@ -331,7 +273,7 @@ impl<'a> Head<'a> for LayersHead<'a> {
 
     fn logit_scale(&self) -> f32 {
         // Exact: a power of two no larger than 2^30.
-        self.record.logit_scale * (1u64 << self.exponent(self.layers.len() - 1)) as f32
+        self.record.logit_scale * (1u64 << self.last_exponent()) as f32
     }
 
     fn logits(&mut self, features: &[i8]) -> Result<&[i32], Error> {
@@ -354,12 +296,11 @@ impl<'a> Head<'a> for LayersHead<'a> {
 
     fn train(&mut self, ring: &FeatureRing<'_>, training: &mut Training, most: u32) -> Result<(), Error> {
         let halve_every = self.record.constants[3] as u32;
-        let place = self.layers.len();
-        let mut random = self.word(place);
+        let mut random = self.random();
         let result = order::visit(ring, training, most, &mut random, |features, word, epoch| {
             self.step_towards(features, self.target(word), epoch.checked_div(halve_every).unwrap_or(0))
         });
-        self.set_word(place, random);
+        self.set_random(random);
         result
     }
 
@@ -368,20 +309,10 @@ impl<'a> Head<'a> for LayersHead<'a> {
     }
 
     fn check_state(&self, state: &[u8]) -> Result<(), Error> {
-        Error::check_length("saved head", self.state().len(), state.len())?;
-        let word = |index: usize| u32::from_le_bytes(core::array::from_fn(|byte| state[4 * index + byte]));
-        let random = word(self.layers.len());
-        if random == 0 {
-            return Err(Error::Field { name: "head random state", value: random.into() });
-        }
-        for (index, layer, place) in self.places() {
-            let (exponent, most) = (word(index), self.largest_exponent(index) as u32);
-            if exponent > most {
-                return Err(Error::Field { name: "head exponent", value: exponent.into() });
-            }
-            let largest = if exponent < most { HALVE_ABOVE } else { SATURATE_AT };
-            let weights = state[2 * place.weights..][..2 * layer.weights()].chunks_exact(2);
-            weights.map(|bytes| i16::from_le_bytes([bytes[0], bytes[1]])).try_for_each(|v| check_weight(v, largest))?;
+        let saved = Saved::read(state, self.state().len(), self.layers.len())?;
+        let layers = by_layer(self.layers, saved.weights).zip(saved.exponents).zip(self.largest_exponents());
+        for (((_, weights), exponent), most) in layers {
+            check_layer(weights, exponent.get(), most)?;
         }
         Ok(())
     }
@@ -392,10 +323,29 @@ impl<'a> Head<'a> for LayersHead<'a> {
     }
 
     fn reset(&mut self) {
-        let prefix = self.prefix();
-        self.state[..prefix].fill(0);
-        self.state[prefix..].copy_from_slice(self.initial);
-        self.set_word(self.layers.len(), FIRST_RANDOM);
+        let (words, weights) = parts_mut(self.state, self.layers);
+        words.fill(U32::ZERO);
+        weights.iter_mut().zip(self.initial).for_each(|(own, &initial)| *own = initial);
+        self.set_random(FIRST_RANDOM);
         self.measure();
     }
+}
+
+/// int16 of the state before the weights.
+fn prefix(layers: &[LayerRecord]) -> usize {
+    2 * (layers.len() + 1)
+}
+
+/// The exponents and the random state; the weights.
+fn parts_mut<'s>(state: &'s mut [i16], layers: &[LayerRecord]) -> (&'s mut [U32], &'s mut [i16]) {
+    let (words, weights) = state.split_at_mut_checked(prefix(layers)).unwrap_or_default();
+    (zerocopy::transmute_mut!(words.as_chunks_mut::<2>().0), weights)
+}
+
+/// The layers with their shares of what is stored of layer after layer.
+fn by_layer<'a, 'w, T>(
+    layers: &'a [LayerRecord],
+    mut weights: &'w [T],
+) -> impl Iterator<Item = (&'a LayerRecord, &'w [T])> {
+    layers.iter().map_while(move |layer| Some((layer, weights.split_off(..layer.weights())?)))
 }

@@ -56,6 +56,16 @@ impl LayerRecord {
         self.outputs as usize * (self.inputs as usize + 1)
     }
 
+    /// Number of inputs at one position: at least 1, as a chunk has.
+    pub fn inputs(&self) -> usize {
+        self.inputs.max(1) as usize
+    }
+
+    /// Number of outputs at one position: at least 1, as a chunk has.
+    pub fn outputs(&self) -> usize {
+        self.outputs.max(1) as usize
+    }
+
     /// Number of outputs at all positions.
     pub fn values(&self) -> usize {
         self.positions as usize * self.outputs as usize
@@ -63,7 +73,7 @@ impl LayerRecord {
 
     /// The largest error of an output that is not the model's.
     pub fn limit(&self) -> i32 {
-        ((1 << 23) / self.outputs as i32).min(i16::MAX.into())
+        ((1 << 23) / self.outputs.max(1)).min(i16::MAX as u32) as i32
     }
 
     /// The rules that hold for each layer by itself.
@@ -96,7 +106,7 @@ impl LayerRecord {
 
     /// The layer in real numbers, after it was halved `exponent` times.
     #[cfg(feature = "alloc")]
-    pub fn real(&self, stored: &[i16], exponent: i32) -> RealLayer {
+    pub fn real(&self, stored: &[i16], exponent: u32) -> RealLayer {
         let step = f64::from(self.weight_scale) / 256.0 * (1u64 << exponent) as f64;
         let bias_step = step * f64::from(self.input_scale) * f64::from(self.bias_input);
         let real = |stored: i16, step: f64| (f64::from(i32::from(stored) - 128) * step) as f32;

@@ -3,7 +3,10 @@
 //! What they cost on rv32imc decides their form. Five rows at once share an input: 4.2 instructions per weight in the loop, where one row
 //! alone takes 8.4. Two rows of a descent that need not look at bounds take 7, where one row that does takes 13.
 
-use zerocopy::IntoBytes;
+use core::slice::ChunksExact;
+
+use zerocopy::FromBytes;
+use zerocopy::little_endian::{I16, U32};
 
 use crate::Error;
 
@@ -13,6 +16,36 @@ pub(super) const HALVE_ABOVE: i32 = 32000;
 pub(super) const SATURATE_AT: i32 = i16::MAX as i32 - 128;
 /// Right shifts up to this one leave `2^(shift - 1)` an int32.
 pub(super) const LARGEST_SHIFT: i32 = 30;
+
+/// The state of a head that descends, as bytes to be checked: how often each layer was halved, the random state, and of layer after layer
+/// the weights V + 128.
+pub(super) struct Saved<'s> {
+    pub exponents: &'s [U32],
+    pub weights: &'s [I16],
+}
+
+impl<'s> Saved<'s> {
+    /// Takes a state of `length` bytes apart.
+    pub fn read(state: &'s [u8], length: usize, layers: usize) -> Result<Self, Error> {
+        let wrong = Error::Length { name: "saved head", needed: length, given: state.len() };
+        Error::check_length("saved head", length, state.len())?;
+        let (exponents, rest) = <[U32]>::ref_from_prefix_with_elems(state, layers).map_err(|_| wrong)?;
+        let (random, weights) = U32::ref_from_prefix(rest).map_err(|_| wrong)?;
+        if *random == 0 {
+            return Err(Error::Field { name: "head random state", value: 0 });
+        }
+        Ok(Saved { exponents, weights: <[I16]>::ref_from_bytes(weights).map_err(|_| wrong)? })
+    }
+}
+
+/// Refuses weights that no layer has which was halved `exponent` times of at most `most`.
+pub(super) fn check_layer(weights: &[I16], exponent: u32, most: u32) -> Result<(), Error> {
+    if exponent > most {
+        return Err(Error::Field { name: "head exponent", value: exponent.into() });
+    }
+    let largest = if exponent < most { HALVE_ABOVE } else { SATURATE_AT };
+    weights.iter().try_for_each(|stored| check_weight(stored.get(), largest))
+}
 
 /// Refuses a stored weight with `|V| > largest`.
 pub(super) fn check_weight(stored: i16, largest: i32) -> Result<(), Error> {
@@ -38,10 +71,13 @@ pub(super) fn bias_input(input_scale: f64) -> i32 {
 
 /// `sum (high byte of w) * (q - zero_point)` of each row [features + 1]; the last weight, the bias, has the input `bias_input`.
 pub(super) fn products(rows: &[i16], features: &[i8], zero_point: i32, bias_input: i32, sums: &mut [i32]) {
-    let width = features.len() + 1;
-    let mut rest = several::<5>(rows, features, zero_point, bias_input, sums);
-    rest += several::<2>(&rows[rest * width..], features, zero_point, bias_input, &mut sums[rest..]);
-    several::<1>(&rows[rest * width..], features, zero_point, bias_input, &mut sums[rest..]);
+    let rows = rows.chunks_exact(features.len() + 1);
+    let (rows, sums) = several::<5>(rows, features, zero_point, bias_input, sums);
+    let (rows, sums) = several::<2>(rows, features, zero_point, bias_input, sums);
+    for (sum, row) in sums.iter_mut().zip(rows) {
+        let inputs = features.iter().map(|&q| i32::from(q) - zero_point).chain([bias_input]);
+        *sum = inputs.zip(row).map(|(x, &v)| i32::from(v >> 8) * x).sum();
+    }
 }
 
 /// `sum (high byte of w) * error` of each column but the last, over the rows [sums + 1] with an error.
@@ -54,30 +90,45 @@ pub(super) fn transposed_products(rows: &[i16], errors: &[i32], sums: &mut [i32]
     }
 }
 
-/// `N` rows at a time, as often as there are so many; returns how many that were.
-fn several<const N: usize>(rows: &[i16], features: &[i8], zero_point: i32, bias_input: i32, sums: &mut [i32]) -> usize {
-    let width = features.len() + 1;
-    let (groups, _) = sums.as_chunks_mut::<N>();
-    for (sums, rows) in groups.iter_mut().zip(rows.chunks_exact(N * width)) {
-        let rows: [&[i16]; N] = core::array::from_fn(|row| &rows[row * width..][..width]);
-        let (pairs, few) = features.as_chunks::<2>();
-        let weights = rows.map(|row| &row.as_bytes().as_chunks::<4>().0[..pairs.len()]);
-        let mut total = rows.map(|row| i32::from(row[features.len()] >> 8) * bias_input);
-        for (index, pair) in pairs.iter().enumerate() {
+/// `N` rows at a time, as often as there are so many sums; returns the rows and sums that are left.
+fn several<'r, 's, const N: usize>(
+    mut rows: ChunksExact<'r, i16>,
+    features: &[i8],
+    zero_point: i32,
+    bias_input: i32,
+    sums: &'s mut [i32],
+) -> (ChunksExact<'r, i16>, &'s mut [i32]) {
+    let (groups, rest) = sums.as_chunks_mut::<N>();
+    let (pairs, odd) = features.as_chunks::<2>();
+    for sums in groups {
+        let Some(rows) = next_rows::<N>(&mut rows) else { break };
+        let weights = rows.map(|(_, weights)| weights.as_chunks::<2>().0);
+        let mut total = rows.map(|(&bias, _)| i32::from(bias >> 8) * bias_input);
+        // Not `enumerate`: of this index LLVM sees that it is within every row.
+        for (index, pair) in (0..pairs.len()).zip(pairs) {
             let (first, second) = (i32::from(pair[0]) - zero_point, i32::from(pair[1]) - zero_point);
             for (total, weights) in total.iter_mut().zip(&weights) {
-                *total += i32::from(weights[index][1] as i8) * first;
-                *total += i32::from(weights[index][3] as i8) * second;
+                *total += i32::from(weights[index][0] >> 8) * first;
+                *total += i32::from(weights[index][1] >> 8) * second;
             }
         }
-        for (index, &q) in (2 * pairs.len()..).zip(few) {
-            for (total, row) in total.iter_mut().zip(&rows) {
-                *total += i32::from(row[index] >> 8) * (i32::from(q) - zero_point);
+        for &q in odd {
+            for (total, (_, weights)) in total.iter_mut().zip(&rows) {
+                *total += weights.last().map_or(0, |&v| i32::from(v >> 8)) * (i32::from(q) - zero_point);
             }
         }
         *sums = total;
     }
-    groups.len() * N
+    (rows, rest)
+}
+
+/// The next `N` rows, each its bias and its other weights.
+fn next_rows<'r, const N: usize>(rows: &mut ChunksExact<'r, i16>) -> Option<[(&'r i16, &'r [i16]); N]> {
+    let mut next = [(&0, &[][..]); N];
+    for row in &mut next {
+        *row = rows.next()?.split_last()?;
+    }
+    Some(next)
 }
 
 /// `v -= (gradient * x + half) >> shift` in every row [features + 1] with a gradient, x being `q - zero_point` or the bias input, for
@@ -90,24 +141,21 @@ pub(super) fn descend(
     gradients: &[i32],
     shift: u32,
 ) {
-    let width = features.len() + 1;
-    let constants = |gradient: i32| (1 << (shift - 1)) - gradient * zero_point;
-    let bias_input = bias_input + zero_point;
     let mut waiting = None;
-    for (class, &gradient) in gradients.iter().enumerate() {
+    let rows = rows.chunks_exact_mut(features.len() + 1).filter_map(<[i16]>::split_last_mut);
+    for ((bias, row), &gradient) in rows.zip(gradients) {
         if gradient == 0 {
             continue;
         }
-        let Some((first, other)) = waiting.take() else {
-            waiting = Some((class, gradient));
-            continue;
-        };
-        let (before, row) = rows.split_at_mut(class * width);
-        let steps = [(other, constants(other)), (gradient, constants(gradient))];
-        two([&mut before[first * width..][..width], &mut row[..width]], features, bias_input, steps, shift);
+        let step = (gradient, (1 << (shift - 1)) - gradient * zero_point);
+        *bias = moved(*bias, bias_input + zero_point, step, shift);
+        match waiting.take() {
+            Some((other, before)) => two([other, row], features, [before, step], shift),
+            None => waiting = Some((row, step)),
+        }
     }
-    if let Some((class, gradient)) = waiting {
-        one(&mut rows[class * width..][..width], features, bias_input, (gradient, constants(gradient)), shift);
+    if let Some((row, step)) = waiting {
+        one(row, features, step, shift);
     }
 }
 
@@ -117,10 +165,8 @@ fn moved(v: i16, q: i32, (gradient, constant): (i32, i32), shift: u32) -> i16 {
     v.wrapping_sub(((gradient * q + constant) >> shift) as i16)
 }
 
-/// One row of [`descend`]; `bias_input` is that of q.
-fn one(row: &mut [i16], features: &[i8], bias_input: i32, step: (i32, i32), shift: u32) {
-    let (bias, row) = row.split_last_mut().expect("a row has one weight more than features");
-    *bias = moved(*bias, bias_input, step, shift);
+/// One row of [`descend`], without its bias.
+fn one(row: &mut [i16], features: &[i8], step: (i32, i32), shift: u32) {
     let (weights, few_weights) = row.as_chunks_mut::<4>();
     let (quads, few) = features.as_chunks::<4>();
     for (weights, features) in weights.iter_mut().zip(quads) {
@@ -129,14 +175,9 @@ fn one(row: &mut [i16], features: &[i8], bias_input: i32, step: (i32, i32), shif
     few_weights.iter_mut().zip(few).for_each(|(v, &q)| *v = moved(*v, q.into(), step, shift));
 }
 
-/// Two rows of [`descend`], which share the inputs. Not inlined, and no more at once: LLVM would spill.
+/// Two rows of [`descend`], which share the inputs, without their biases. Not inlined, and no more at once: LLVM would spill.
 #[inline(never)]
-fn two(rows: [&mut [i16]; 2], features: &[i8], bias_input: i32, steps: [(i32, i32); 2], shift: u32) {
-    let [first, second] = rows;
-    let (first_bias, first) = first.split_last_mut().expect("a row has one weight more than features");
-    let (second_bias, second) = second.split_last_mut().expect("a row has one weight more than features");
-    *first_bias = moved(*first_bias, bias_input, steps[0], shift);
-    *second_bias = moved(*second_bias, bias_input, steps[1], shift);
+fn two([first, second]: [&mut [i16]; 2], features: &[i8], steps: [(i32, i32); 2], shift: u32) {
     let (first, few_first) = first.as_chunks_mut::<4>();
     let (second, few_second) = second.as_chunks_mut::<4>();
     let (quads, few) = features.as_chunks::<4>();

@@ -7,6 +7,7 @@ mod confidence;
 #[cfg(feature = "alloc")]
 mod descent;
 mod head;
+mod layer;
 mod layers;
 pub(crate) mod layers_image;
 pub(crate) mod lda;

@@ -28,11 +28,12 @@
 //! `sum p >= 2^15`, so `p_k * floor(2^30 / sum p) <= 2^30`. `|e_k| <= 2^15` and `C < 2^15`, so step 6 stays below 2^30 + 2^14 and
 //! `|g_k x_i| < 2^23`.
 
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::little_endian::U32;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::Error;
 use crate::image::{HeadRecord, Image};
-use crate::train::linear::{self, HALVE_ABOVE, LARGEST_BIAS_INPUT, LARGEST_SHIFT, SATURATE_AT, check_weight};
+use crate::train::linear::{self, HALVE_ABOVE, LARGEST_BIAS_INPUT, LARGEST_SHIFT, Saved, check_layer, check_weight};
 use crate::train::loss::{self, Loss};
 use crate::train::order::{self, FIRST_RANDOM};
 use crate::train::{FeatureRing, Head, HeadSizes, Target, Training};
@@ -41,10 +42,17 @@ pub(super) const LARGEST_FEATURES: usize = 1 << 15;
 pub(super) const LARGEST_CLASSES: usize = 1 << 15;
 /// In [`SgdHead::rates`]: this row does not learn.
 pub(super) const FROZEN: u16 = 1 << 15;
-/// Words of state before the weights: exponent and random state, two each.
-const PREFIX: usize = 4;
-const EXPONENT: usize = 0;
-const RANDOM: usize = 2;
+
+/// The state in RAM.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct State {
+    /// How often the weights were halved.
+    exponent: U32,
+    random: U32,
+    /// V + 128, `[classes][features + 1]`.
+    weights: [i16],
+}
 
 /// A linear layer in RAM that learns by stochastic gradient descent; arithmetic and bounds: the module's text.
 ///
@@ -56,7 +64,7 @@ pub struct SgdHead<'a> {
     rates: &'a [u16],
     loss: Loss,
     input_zero_point: i32,
-    state: &'a mut [i16],
+    state: &'a mut State,
     /// No |V| is above this: while a step cannot reach the bounds of step 6 and 7, they are not looked at.
     bound: i32,
     /// One word per class: logits, then errors, then gradients.
@@ -67,9 +75,13 @@ impl<'a> SgdHead<'a> {
     /// [`HeadRecord::trainer`] of this head.
     pub const TRAINER: u32 = 1;
 
-    /// Length of its state in int16; `usize::MAX` for sizes that no memory holds.
-    pub(super) const fn state_length(classes: usize, features: usize) -> usize {
-        classes.saturating_mul(features.saturating_add(1)).saturating_add(PREFIX)
+    /// Bytes of its state; `usize::MAX` for sizes that no memory holds.
+    pub(super) const fn state_bytes(classes: usize, features: usize) -> usize {
+        Self::weights(classes, features).saturating_mul(2).saturating_add(2 * size_of::<U32>())
+    }
+
+    const fn weights(classes: usize, features: usize) -> usize {
+        classes.saturating_mul(features.saturating_add(1))
     }
 
     fn bias_input(&self) -> i32 {
@@ -78,7 +90,7 @@ impl<'a> SgdHead<'a> {
 
     /// Makes the bound of the weights the largest of them.
     fn measure(&mut self) {
-        self.bound = linear::largest(&self.state[PREFIX..]);
+        self.bound = linear::largest(&self.state.weights);
     }
 
     /// One step, at a rate halved `halvings` times.
@@ -86,9 +98,10 @@ impl<'a> SgdHead<'a> {
         self.check(target)?;
         self.logits(features)?;
         let [multiplier, multiplier_shift, ..] = self.record.constants;
-        let shift = multiplier_shift as u32 - self.word(EXPONENT);
+        let exponent = self.state.exponent.get();
+        let shift = multiplier_shift as u32 - exponent;
         loss::errors(self.scratch, target, multiplier as u64, shift);
-        let rate_shift = self.record.constants[3] as u32 + self.word(EXPONENT);
+        let rate_shift = self.record.constants[3] as u32 + exponent;
         let shift = rate_shift.saturating_add(halvings).min(LARGEST_SHIFT as u32);
         let steepest = self.gradients(target);
         let furthest = ((steepest * 255 + (1 << (shift - 1))) >> shift) + 1;
@@ -96,7 +109,7 @@ impl<'a> SgdHead<'a> {
             self.measure();
         }
         let bias_input = self.bias_input();
-        let rows = &mut self.state[PREFIX..];
+        let rows = &mut self.state.weights;
         if self.bound + furthest <= HALVE_ABOVE {
             self.bound += furthest;
             linear::descend(rows, features, self.input_zero_point, bias_input, self.scratch, shift);
@@ -104,7 +117,7 @@ impl<'a> SgdHead<'a> {
         }
         let largest = linear::descend_bounded(rows, features, self.input_zero_point, bias_input, self.scratch, shift);
         self.bound = self.bound.max(largest);
-        if largest > HALVE_ABOVE && self.word(EXPONENT) < self.largest_exponent() {
+        if largest > HALVE_ABOVE && exponent < self.largest_exponent() {
             self.halve();
         }
         Ok(())
@@ -113,26 +126,19 @@ impl<'a> SgdHead<'a> {
     /// Step 5 and the first half of step 6: `g_k` in place of the errors, 0 for a row left alone; returns the largest |g|.
     fn gradients(&mut self, target: Target) -> i32 {
         let left_alone = self.loss.left_alone();
+        // A single label decides the rate of all rows.
+        let label = match target {
+            Target::Class(label) => self.rates.get(usize::from(label)),
+            _ => None,
+        };
         let mut steepest = 0;
-        for (class, error) in self.scratch.iter_mut().enumerate() {
-            let own = self.rates[class];
-            let rate = match target {
-                Target::Class(label) => self.rates[usize::from(label)],
-                _ => own,
-            };
+        for (error, own) in self.scratch.iter_mut().zip(self.rates) {
+            let rate = label.unwrap_or(own) & !FROZEN;
             let learns = error.abs() > left_alone && own & FROZEN == 0;
-            *error = if learns { (*error * i32::from(rate & !FROZEN) + (1 << 14)) >> 15 } else { 0 };
+            *error = if learns { (*error * i32::from(rate) + (1 << 14)) >> 15 } else { 0 };
             steepest = error.abs().max(steepest);
         }
         steepest
-    }
-
-    fn word(&self, index: usize) -> u32 {
-        u32::from(self.state[index] as u16) | u32::from(self.state[index + 1] as u16) << 16
-    }
-
-    fn set_word(&mut self, index: usize, word: u32) {
-        (self.state[index], self.state[index + 1]) = (word as i16, (word >> 16) as i16);
     }
 
     fn largest_exponent(&self) -> u32 {
@@ -141,8 +147,8 @@ impl<'a> SgdHead<'a> {
     }
 
     fn halve(&mut self) {
-        linear::halve(&mut self.state[PREFIX..]);
-        self.set_word(EXPONENT, self.word(EXPONENT) + 1);
+        linear::halve(&mut self.state.weights);
+        self.state.exponent += 1;
         self.measure();
     }
 }
@@ -176,22 +182,17 @@ impl<'a> Head<'a> for SgdHead<'a> {
             return field("head bias input", bias_input.into());
         }
         let initial = image.head_state(record);
-        let length = Self::state_length(sizes.classes, sizes.features);
-        let initial = <[i16]>::ref_from_bytes(initial)
-            .map_err(|_| Error::Field { name: "head state length", value: initial.len() as i64 })?;
-        if initial.len() + PREFIX != length + sizes.classes {
-            return field("head state length", initial.len() as i64);
-        }
-        let (initial, rates) = initial.split_at(length - PREFIX);
-        let rates: &[u16] = zerocopy::transmute_ref!(rates);
+        let weights = Self::weights(sizes.classes, sizes.features);
+        let wrong_length = Error::Field { name: "head state length", value: initial.len() as i64 };
+        let (initial, rates) = <[i16]>::ref_from_prefix_with_elems(initial, weights).map_err(|_| wrong_length)?;
+        let rates = <[u16]>::ref_from_bytes_with_elems(rates, sizes.classes).map_err(|_| wrong_length)?;
         if let Some(&wrong) = rates.iter().find(|&&rate_of| i32::from(rate_of & !FROZEN) > rate) {
             return field("head learning rate of a class", wrong.into());
         }
         initial.iter().try_for_each(|&stored| check_weight(stored, HALVE_ABOVE))?;
-        Error::check_length("head RAM in words", sizes.words(), ram.len())?;
-        let (state, scratch) = ram.split_at_mut(sizes.words() - sizes.classes);
-        let state = &mut <[i16]>::mut_from_bytes(state.as_mut_bytes()).expect("words are aligned")[..length];
-        let scratch = zerocopy::transmute_mut!(scratch);
+        let wrong_ram = sizes.wrong_ram(ram.len());
+        let (state, scratch) = sizes.split(ram)?;
+        let (state, _) = State::mut_from_prefix_with_elems(state.as_mut_bytes(), weights).map_err(|_| wrong_ram)?;
         let input_zero_point = image.output(0).zero_point;
         let mut head = SgdHead { record, initial, rates, loss, input_zero_point, state, bound: 0, scratch };
         head.reset();
@@ -212,12 +213,12 @@ impl<'a> Head<'a> for SgdHead<'a> {
 
     fn logit_scale(&self) -> f32 {
         // Exact: a power of two no larger than 2^63.
-        self.record.logit_scale * (1u64 << self.word(EXPONENT)) as f32
+        self.record.logit_scale * (1u64 << self.state.exponent.get()) as f32
     }
 
     fn logits(&mut self, features: &[i8]) -> Result<&[i32], Error> {
         self.check_features(features)?;
-        linear::products(&self.state[PREFIX..], features, self.input_zero_point, self.bias_input(), self.scratch);
+        linear::products(&self.state.weights, features, self.input_zero_point, self.bias_input(), self.scratch);
         Ok(self.scratch)
     }
 
@@ -235,11 +236,11 @@ impl<'a> Head<'a> for SgdHead<'a> {
 
     fn train(&mut self, ring: &FeatureRing<'_>, training: &mut Training, most: u32) -> Result<(), Error> {
         let halve_every = self.record.constants[5] as u32;
-        let mut random = self.word(RANDOM);
+        let mut random = self.state.random.get();
         let result = order::visit(ring, training, most, &mut random, |features, word, epoch| {
             self.step_towards(features, self.target(word), epoch.checked_div(halve_every).unwrap_or(0))
         });
-        self.set_word(RANDOM, random);
+        self.state.random.set(random);
         result
     }
 
@@ -248,18 +249,9 @@ impl<'a> Head<'a> for SgdHead<'a> {
     }
 
     fn check_state(&self, state: &[u8]) -> Result<(), Error> {
-        Error::check_length("saved head", self.state().len(), state.len())?;
-        let word = |index: usize| u32::from_le_bytes(core::array::from_fn(|byte| state[2 * index + byte]));
-        let (exponent, random) = (word(EXPONENT), word(RANDOM));
-        if exponent > self.largest_exponent() {
-            return Err(Error::Field { name: "head exponent", value: exponent.into() });
-        }
-        if random == 0 {
-            return Err(Error::Field { name: "head random state", value: random.into() });
-        }
-        let largest = if exponent < self.largest_exponent() { HALVE_ABOVE } else { SATURATE_AT };
-        let mut weights = state[2 * PREFIX..].chunks_exact(2).map(|bytes| i16::from_le_bytes([bytes[0], bytes[1]]));
-        weights.try_for_each(|stored| check_weight(stored, largest))
+        let saved = Saved::read(state, self.state().len(), 1)?;
+        let most = self.largest_exponent();
+        saved.exponents.iter().try_for_each(|exponent| check_layer(saved.weights, exponent.get(), most))
     }
 
     fn overwrite(&mut self, write: impl FnOnce(&mut [u8])) {
@@ -268,9 +260,9 @@ impl<'a> Head<'a> for SgdHead<'a> {
     }
 
     fn reset(&mut self) {
-        self.state[PREFIX..].copy_from_slice(self.initial);
-        self.set_word(EXPONENT, 0);
-        self.set_word(RANDOM, FIRST_RANDOM);
+        self.state.exponent.set(0);
+        self.state.random.set(FIRST_RANDOM);
+        self.state.weights.iter_mut().zip(self.initial).for_each(|(own, &initial)| *own = initial);
         self.measure();
     }
 }

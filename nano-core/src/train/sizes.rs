@@ -82,7 +82,7 @@ impl HeadSizes {
     /// Bytes of [`Head::state`](crate::train::Head::state): 0 for a trainer that nano-core does not have, `usize::MAX` for sizes that no memory holds.
     pub const fn state_bytes(&self) -> usize {
         match self.trainer {
-            SgdHead::TRAINER => SgdHead::state_length(self.classes, self.features).saturating_mul(2),
+            SgdHead::TRAINER => SgdHead::state_bytes(self.classes, self.features),
             LdaHead::TRAINER => LdaHead::state_words(self.classes, self.features).saturating_mul(4),
             PrototypeHead::TRAINER => PrototypeHead::state_words(self.classes, self.features).saturating_mul(4),
             LayersHead::TRAINER => LayersHead::state_bytes(&self.layers),
@@ -104,6 +104,23 @@ impl HeadSizes {
         };
         let bytes = self.state_bytes();
         if bytes == usize::MAX { usize::MAX } else { bytes.div_ceil(4).saturating_add(scratch) }
+    }
+
+    /// The words of the state, and those to work in.
+    ///
+    /// # Errors
+    /// [`Error::Length`] unless there are [`HeadSizes::words`] in all.
+    pub(super) fn split<'a>(&self, ram: &'a mut [u32]) -> Result<(&'a mut [u32], &'a mut [i32]), Error> {
+        let wrong = self.wrong_ram(ram.len());
+        let parts = ram.split_at_mut_checked(self.state_bytes().div_ceil(4));
+        let (state, scratch) =
+            parts.filter(|(state, scratch)| state.len() + scratch.len() == self.words()).ok_or(wrong)?;
+        Ok((state, zerocopy::transmute_mut!(scratch)))
+    }
+
+    /// Says that a head does not have `given` words of RAM.
+    pub(super) const fn wrong_ram(&self, given: usize) -> Error {
+        Error::Length { name: "head RAM in words", needed: self.words(), given }
     }
 }
 
