@@ -40,31 +40,21 @@ use core::ops::RangeInclusive;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::confidence::NO_LOGIT;
+use super::lda_state::{Header, LARGEST_PRODUCT, LARGEST_SAMPLES, Parts, Saved, State};
 #[cfg(feature = "alloc")]
 use super::sizes::check_sums;
 use super::solve::{self, Scratch, Settings};
+use super::triangle;
 use crate::Error;
 use crate::image::{HeadRecord, Image};
 use crate::train::{Head, HeadSizes, Target};
 
 pub(super) const LARGEST_FEATURES: usize = 256;
 pub(super) const LARGEST_CLASSES: usize = 1 << 12;
-const LARGEST_SAMPLES: u32 = 1 << 15;
-const LARGEST_PRODUCT: i64 = 255 * 255;
 /// A weight before it is rounded to int16 has at most so many bits.
 pub(super) const LARGEST_WEIGHT_BITS: u32 = 25;
-const LARGEST_WEIGHT: u16 = 1 << 14;
-const LARGEST_BIAS: u32 = 1 << 30;
-const EXPONENTS: core::ops::RangeInclusive<i32> = -16..=80;
 /// With it and the most features a class takes 100 * 2^16 multiplications of a commit.
 const LARGEST_SWEEPS: i32 = 100;
-
-/// Words of the state before the counts.
-const CLASSES: usize = 0;
-const RETIRED: usize = 1;
-const EXPONENT: usize = 2;
-const FREEDOM: usize = 3;
-const PREFIX: usize = 4;
 
 /// A classifier by linear discriminant analysis in RAM: exact sums, and the weights that [`Head::commit`] made of them; arithmetic
 /// and bounds: the module's text.
@@ -75,114 +65,9 @@ const PREFIX: usize = 4;
 pub struct LdaHead<'a> {
     record: &'a HeadRecord,
     input_zero_point: i32,
-    state: &'a mut [u32],
+    state: &'a mut State,
     logits: &'a mut [i32],
     scratch: &'a mut [i32],
-}
-
-/// The state, taken apart.
-pub(super) struct Parts<'s> {
-    pub(super) features: usize,
-    pub(super) prefix: &'s mut [u32],
-    pub(super) counts: &'s mut [u32],
-    pub(super) sums: &'s mut [i32],
-    pub(super) spread: &'s mut [i32],
-    pub(super) biases: &'s mut [i32],
-    pub(super) weights: &'s mut [i16],
-}
-
-impl<'s> Parts<'s> {
-    fn new(state: &'s mut [u32], classes: usize, features: usize) -> Self {
-        let (prefix, state) = state.split_at_mut(PREFIX);
-        let (counts, state) = state.split_at_mut(classes);
-        let state: &mut [i32] = zerocopy::transmute_mut!(state);
-        let (sums, state) = state.split_at_mut(classes * features);
-        let (spread, state) = state.split_at_mut(triangle(features));
-        let (biases, weights) = state.split_at_mut(classes);
-        let weights = <[i16]>::mut_from_bytes(weights.as_mut_bytes()).expect("words are aligned");
-        Parts { features, prefix, counts, sums, spread, biases, weights }
-    }
-
-    /// Samples that the sums hold: at most 2^15.
-    fn samples(&self) -> u32 {
-        self.prefix[RETIRED] + self.counts.iter().sum::<u32>()
-    }
-}
-
-/// A state as bytes, to be checked before it is one.
-struct Saved<'s> {
-    words: &'s [[u8; 4]],
-    classes: usize,
-    features: usize,
-}
-
-impl<'s> Saved<'s> {
-    fn words(&self, from: usize, count: usize) -> impl Iterator<Item = i32> + 's {
-        self.words[from..from + count].iter().map(|&word| i32::from_le_bytes(word))
-    }
-
-    fn counts(&self) -> impl Iterator<Item = i32> + 's {
-        self.words(PREFIX, self.classes)
-    }
-
-    fn sums(&self) -> impl Iterator<Item = i32> + 's {
-        self.words(PREFIX + self.classes, self.classes * self.features)
-    }
-
-    fn spread(&self) -> impl Iterator<Item = i32> + 's {
-        self.words(PREFIX + self.classes * (self.features + 1), triangle(self.features))
-    }
-
-    /// Refuses what no samples with inputs `low..=high` could have left.
-    fn check(&self, least_classes: usize, low: i32, high: i32) -> Result<(), Error> {
-        let field = |name, value: i32| Err(Error::Field { name, value: value.into() });
-        let word = |index: usize| i32::from_le_bytes(self.words[index]);
-        let classes = word(CLASSES);
-        if !(least_classes as i64..=self.classes as i64).contains(&classes.into()) {
-            return field("head classes in use", classes);
-        }
-        let few = |count: i32| (0..=LARGEST_SAMPLES as i32).contains(&count);
-        let wrong = |&(class, count): &(usize, i32)| !few(count) || class >= classes as usize && count > 0;
-        if let Some((_, count)) = self.counts().enumerate().find(wrong) {
-            return field("head samples of a class", count);
-        }
-        // At most 2^12 classes of 2^15 samples.
-        let samples = i64::from(word(RETIRED)) + i64::from(self.counts().sum::<i32>());
-        if word(RETIRED) < 0 || samples > LARGEST_SAMPLES.into() {
-            return Err(Error::Field { name: "head samples", value: samples });
-        }
-        if !EXPONENTS.contains(&word(EXPONENT)) {
-            return field("head exponent", word(EXPONENT));
-        }
-        if word(FREEDOM) == 0 || !few(word(FREEDOM)) {
-            return field("head degrees of freedom", word(FREEDOM));
-        }
-        let counts = self.counts().flat_map(|count| core::iter::repeat_n(count, self.features));
-        if let Some((sum, _)) = self.sums().zip(counts).find(|&(sum, n)| !(n * low..=n * high).contains(&sum)) {
-            return field("head sum", sum);
-        }
-        let largest = (samples * LARGEST_PRODUCT) as u32;
-        if let Some(sum) = self.spread().find(|sum| sum.unsigned_abs() > largest) {
-            return field("head sum of products", sum);
-        }
-        let place = PREFIX + self.classes * (self.features + 1);
-        let mut squares = (0..self.features).map(|i| word(place + solve::place(self.features, i)));
-        if let Some(sum) = squares.find(|&sum| sum < 0) {
-            return field("head sum of squares", sum);
-        }
-        let place = place + triangle(self.features);
-        let mut biases = self.words(place, self.classes);
-        if let Some(bias) = biases.find(|&bias| bias != NO_LOGIT && bias.unsigned_abs() > LARGEST_BIAS) {
-            return field("head bias", bias);
-        }
-        let weights = self.words[place + self.classes..].as_flattened().as_chunks().0;
-        let limits = (0..).map(|place| if place < self.classes * self.features { LARGEST_WEIGHT } else { 0 });
-        let mut weights = weights.iter().map(|&weight| i16::from_le_bytes(weight)).zip(limits);
-        match weights.find(|(weight, limit)| weight.unsigned_abs() > *limit) {
-            Some((weight, _)) => field("head weight", weight.into()),
-            None => Ok(()),
-        }
-    }
 }
 
 impl<'a> LdaHead<'a> {
@@ -192,32 +77,13 @@ impl<'a> LdaHead<'a> {
     /// What an image's author can say of the shrinkage: images hold it in 1/65536, rounded, and not 0.
     pub const SHRINKAGE: RangeInclusive<f64> = 0.5 / 65536.0..=1.0;
 
-    /// Words of the state of a head of these sizes.
-    pub const fn state_words(classes: usize, features: usize) -> usize {
-        let parameters = classes.saturating_mul(features);
-        if parameters == usize::MAX || features > LARGEST_FEATURES {
-            return usize::MAX;
-        }
-        PREFIX
-            .saturating_add(parameters)
-            .saturating_add(parameters.div_ceil(2))
-            .saturating_add(2 * classes)
-            .saturating_add(triangle(features))
-    }
-
-    /// Words of the state that learning adds to.
-    #[cfg(feature = "alloc")]
-    pub(super) const fn added_words(classes: usize, features: usize) -> [core::ops::Range<usize>; 2] {
-        [RETIRED..RETIRED + 1, PREFIX..PREFIX + classes * (features + 1) + triangle(features)]
-    }
-
     /// Words to work in.
     pub(super) const fn scratch_words(classes: usize, features: usize) -> usize {
         classes.saturating_add(Scratch::words(classes, features))
     }
 
     fn parts(&mut self) -> Parts<'_> {
-        Parts::new(self.state, self.record.classes as usize, self.record.features as usize)
+        Parts::new(self.state, self.record)
     }
 
     fn least_classes(&self) -> usize {
@@ -226,9 +92,7 @@ impl<'a> LdaHead<'a> {
 
     /// A state that is checked to be one of this head.
     fn saved<'s>(&self, state: &'s [u8]) -> Result<Saved<'s>, Error> {
-        Error::check_length("saved head", self.state().len(), state.len())?;
-        let classes = self.record.classes as usize;
-        let saved = Saved { words: state.as_chunks().0, classes, features: self.features() };
+        let saved = Saved::read(state, self.record)?;
         saved.check(self.least_classes(), -128 - self.input_zero_point, 127 - self.input_zero_point)?;
         Ok(saved)
     }
@@ -237,20 +101,25 @@ impl<'a> LdaHead<'a> {
     fn add(&mut self, features: &[i8], class: usize, times: i32) {
         let zero_point = self.input_zero_point;
         let x = |q: i8| i32::from(q) - zero_point;
-        let parts = self.parts();
-        parts.counts[class] = parts.counts[class].wrapping_add_signed(times);
-        for (sum, &q) in parts.sums[class * parts.features..].iter_mut().zip(features) {
-            *sum += times * x(q);
+        let mut parts = self.parts();
+        if let Some(class) = parts.classes.get_mut(class) {
+            *class.count = class.count.wrapping_add_signed(times);
+            for (sum, &q) in class.sums.iter_mut().zip(features) {
+                *sum += times * x(q);
+            }
         }
-        let mut spread = parts.spread;
-        for (i, &q) in features.iter().enumerate() {
-            let (row, rest) = spread.split_at_mut(features.len() - i);
+        for (row, (&q, columns)) in triangle::rows_mut(parts.spread, parts.features).zip(triangle::outer(features)) {
             let factor = times * x(q);
-            for (sum, &q) in row.iter_mut().zip(&features[i..]) {
+            for (sum, &q) in row.iter_mut().zip(columns) {
                 *sum += factor * x(q);
             }
-            spread = rest;
         }
+    }
+
+    /// Samples that the sums hold: at most 2^15.
+    fn samples(&self) -> u32 {
+        let counts = self.state.words.iter().take(self.record.classes as usize);
+        self.state.header.retired.get() + counts.map(|&count| count as u32).sum::<u32>()
     }
 
     fn check_sample(&self, features: &[i8], target: Target) -> Result<usize, Error> {
@@ -280,14 +149,14 @@ impl<'a> Head<'a> for LdaHead<'a> {
         if !(1..=LARGEST_SWEEPS).contains(&sweeps) {
             return field("head sweeps", sweeps.into());
         }
-        Error::check_length("head RAM in words", sizes.words(), ram.len())?;
         let initial = image.head_state(record);
         if !initial.is_empty() {
             return field("head state length", initial.len() as i64);
         }
-        let (state, scratch) = ram.split_at_mut(Self::state_words(sizes.classes, sizes.features));
-        let scratch: &mut [i32] = zerocopy::transmute_mut!(scratch);
-        let (logits, scratch) = scratch.split_at_mut(sizes.classes);
+        let wrong_ram = sizes.wrong_ram(ram.len());
+        let (state, scratch) = sizes.split(ram)?;
+        let state = State::mut_from_bytes(state.as_mut_bytes()).map_err(|_| wrong_ram)?;
+        let (logits, scratch) = scratch.split_at_mut_checked(sizes.classes).ok_or(wrong_ram)?;
         let input_zero_point = image.output(0).zero_point;
         let mut head = LdaHead { record, input_zero_point, state, logits, scratch };
         head.reset();
@@ -299,7 +168,7 @@ impl<'a> Head<'a> for LdaHead<'a> {
     }
 
     fn classes(&self) -> usize {
-        self.state[CLASSES] as usize
+        self.state.header.classes.get() as usize
     }
 
     fn features(&self) -> usize {
@@ -308,21 +177,20 @@ impl<'a> Head<'a> for LdaHead<'a> {
 
     fn logit_scale(&self) -> f32 {
         // 2^-exponent: the exponent of a normal number.
-        let scale = f32::from_bits(((127 - self.state[EXPONENT] as i32) as u32) << 23);
-        scale * self.state[FREEDOM] as f32
+        let scale = f32::from_bits(((127 - self.state.header.exponent.get()) as u32) << 23);
+        scale * self.state.header.freedom.get() as f32
     }
 
     fn logits(&mut self, features: &[i8]) -> Result<&[i32], Error> {
-        let (width, classes, zero_point) = (self.features(), self.classes(), self.input_zero_point);
         self.check_features(features)?;
-        let logits = core::mem::take(&mut self.logits);
-        let parts = self.parts();
-        for ((logit, &bias), row) in logits.iter_mut().zip(&*parts.biases).zip(parts.weights.chunks_exact(width)) {
-            let products = row.iter().zip(features).map(|(&w, &q)| i32::from(w) * (i32::from(q) - zero_point));
-            *logit = if bias == NO_LOGIT { NO_LOGIT } else { bias + products.sum::<i32>() };
+        let (classes, zero_point) = (self.classes(), self.input_zero_point);
+        let mut parts = Parts::new(self.state, self.record);
+        for (logit, class) in self.logits.iter_mut().zip(parts.classes.iter_mut()) {
+            let products =
+                class.weights.iter().zip(features).map(|(&w, &q)| i32::from(w) * (i32::from(q) - zero_point));
+            *logit = if *class.bias == NO_LOGIT { NO_LOGIT } else { *class.bias + products.sum::<i32>() };
         }
-        self.logits = logits;
-        Ok(&self.logits[..classes])
+        Ok(self.logits.get(..classes).unwrap_or_default())
     }
 
     fn target(&self, word: u32) -> Target {
@@ -331,8 +199,7 @@ impl<'a> Head<'a> for LdaHead<'a> {
 
     fn check(&self, target: Target) -> Result<(), Error> {
         target.class(self.classes(), Self::NAME)?;
-        let counts = &self.state[PREFIX..][..self.record.classes as usize];
-        if self.state[RETIRED] + counts.iter().sum::<u32>() == LARGEST_SAMPLES {
+        if self.samples() == LARGEST_SAMPLES {
             return Err(Error::Full { name: "samples", capacity: LARGEST_SAMPLES as usize });
         }
         Ok(())
@@ -348,7 +215,7 @@ impl<'a> Head<'a> for LdaHead<'a> {
     fn unlearn(&mut self, features: &[i8], target: Target) -> Result<(), Error> {
         let class = self.check_sample(features, target)?;
         let never = Error::Unsupported { trainer: Self::NAME, request: "unlearn a sample that it has not learnt" };
-        if self.parts().counts[class] == 0 {
+        if self.parts().classes.get_mut(class).is_none_or(|class| *class.count == 0) {
             return Err(never);
         }
         self.add(features, class, -1);
@@ -361,15 +228,17 @@ impl<'a> Head<'a> for LdaHead<'a> {
 
     fn commit(&mut self) {
         let [_, ratio, sweeps, ..] = self.record.constants;
-        let (classes, features) = (self.record.classes as usize, self.features());
+        let samples = self.samples();
+        let mut parts = Parts::new(self.state, self.record);
+        let (classes, features) = (parts.classes.counts.len(), parts.features.get());
         let mut scratch = Scratch::new(self.scratch, classes, features);
-        let mut parts = Parts::new(self.state, classes, features);
-        let known = parts.counts.iter().filter(|&&count| count > 0).count() as u32;
-        let freedom = parts.samples().saturating_sub(known).max(1);
+        let known = parts.classes.counts.iter().filter(|&&count| count > 0).count() as u32;
+        let freedom = samples.saturating_sub(known).max(1);
         let shrinkage = solve::shrinkage(ratio as u32, features as u32, freedom);
         let settings = Settings { shrinkage, sweeps: sweeps as u32 };
         let exponent = solve::solve(&mut parts, &mut scratch, &settings);
-        (parts.prefix[EXPONENT], parts.prefix[FREEDOM]) = (exponent as u32, freedom);
+        parts.header.exponent.set(exponent);
+        parts.header.freedom.set(freedom);
     }
 
     fn check_growth(&self) -> Result<(), Error> {
@@ -381,7 +250,7 @@ impl<'a> Head<'a> for LdaHead<'a> {
         if class == capacity {
             return Err(Error::Full { name: "classes", capacity });
         }
-        self.state[CLASSES] += 1;
+        self.state.header.classes += 1;
         Ok(class)
     }
 
@@ -394,42 +263,43 @@ impl<'a> Head<'a> for LdaHead<'a> {
         if class >= self.classes() {
             return Err(Error::Label { label: class, classes: self.classes() });
         }
-        let parts = self.parts();
-        let samples = parts.samples();
-        let count = i64::from(parts.counts[class]);
-        let sums = &mut parts.sums[class * parts.features..][..parts.features];
-        if count > 0 {
+        let samples = self.samples();
+        let mut parts = self.parts();
+        let Some(class) = parts.classes.get_mut(class) else { return Ok(()) };
+        if *class.count > 0 {
+            let count = i64::from(*class.count);
             let largest = i64::from(samples - 1) * LARGEST_PRODUCT;
-            let mut spread = parts.spread.iter_mut();
-            for i in 0..sums.len() {
-                for (j, product) in (i..sums.len()).zip(&mut spread) {
-                    let twice = 2 * i64::from(sums[i]) * i64::from(sums[j]) + count;
-                    let least = if i == j { 0 } else { -largest };
+            let rows = triangle::rows_mut(parts.spread, parts.features);
+            for (row, (&own, columns)) in rows.zip(triangle::outer(class.sums)) {
+                for (product, &sum) in row.iter_mut().zip(columns) {
+                    let twice = 2 * i64::from(own) * i64::from(sum) + count;
                     let left = i64::from(*product) - twice.div_euclid(2 * count);
-                    *product = left.clamp(least, largest) as i32;
+                    *product = left.max(-largest).min(largest) as i32;
+                }
+                if let [square, ..] = row {
+                    *square = (*square).max(0);
                 }
             }
-            parts.prefix[RETIRED] += parts.counts[class] - 1;
+            parts.header.retired += *class.count - 1;
         }
-        parts.counts[class] = 0;
-        sums.fill(0);
-        parts.biases[class] = NO_LOGIT;
-        parts.weights[class * parts.features..][..parts.features].fill(0);
+        *class.count = 0;
+        class.sums.fill(0);
+        class.forget_weights();
         Ok(())
     }
 
     fn merge(&mut self, state: &[u8]) -> Result<(), Error> {
         let saved = self.saved(state)?;
-        let word = |index: usize| u32::from_le_bytes(saved.words[index]);
-        let parts = self.parts();
-        if parts.samples() + word(RETIRED) + saved.counts().sum::<i32>() as u32 > LARGEST_SAMPLES {
+        let Header { classes, retired, .. } = saved.header;
+        if self.samples() + retired.get() + saved.samples() as u32 > LARGEST_SAMPLES {
             return Err(Error::Full { name: "samples", capacity: LARGEST_SAMPLES as usize });
         }
-        parts.prefix[CLASSES] = parts.prefix[CLASSES].max(word(CLASSES));
-        parts.prefix[RETIRED] += word(RETIRED);
-        parts.counts.iter_mut().zip(saved.counts()).for_each(|(count, more)| *count += more as u32);
-        parts.sums.iter_mut().zip(saved.sums()).for_each(|(sum, more)| *sum += more);
-        parts.spread.iter_mut().zip(saved.spread()).for_each(|(sum, more)| *sum += more);
+        let Parts { header, classes: own, spread, .. } = self.parts();
+        header.classes.set(header.classes.get().max(classes.get()));
+        header.retired += *retired;
+        own.counts.iter_mut().zip(saved.counts).for_each(|(count, more)| *count += more.get() as u32);
+        own.sums.iter_mut().zip(saved.sums).for_each(|(sum, more)| *sum += more.get());
+        spread.iter_mut().zip(saved.spread).for_each(|(sum, more)| *sum += more.get());
         Ok(())
     }
 
@@ -446,15 +316,11 @@ impl<'a> Head<'a> for LdaHead<'a> {
     }
 
     fn reset(&mut self) {
-        self.state.fill(0);
-        self.state[CLASSES] = self.least_classes() as u32;
-        self.state[FREEDOM] = 1;
-        self.parts().biases.fill(NO_LOGIT);
+        self.state.as_mut_bytes().fill(0);
+        self.state.header.classes.set(self.least_classes() as u32);
+        self.state.header.freedom.set(1);
+        self.parts().classes.biases.fill(NO_LOGIT);
     }
-}
-
-const fn triangle(features: usize) -> usize {
-    features * (features + 1) / 2
 }
 
 /// Head record of a head behind `features`.

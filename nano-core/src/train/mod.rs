@@ -11,6 +11,7 @@ mod layer;
 mod layers;
 pub(crate) mod layers_image;
 pub(crate) mod lda;
+mod lda_state;
 mod linear;
 mod loss;
 mod no_head;
@@ -22,6 +23,7 @@ mod sgd;
 pub(crate) mod sgd_image;
 mod sizes;
 mod solve;
+mod triangle;
 
 #[cfg(feature = "alloc")]
 pub use aggregate::{Update, aggregate, check_update};

@@ -7,7 +7,8 @@
 //! Bounds: `|x| <= 255`, at most 2^16 samples of a class and 512 features: `|s| < 2^24`, `|n x - s| < 2^24`, so a sum of squares is below
 //! 2^57, sixteen times that fits int64, and a logit is above -2^30.
 
-use zerocopy::IntoBytes;
+use zerocopy::little_endian::{I32, U32};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::confidence::NO_LOGIT;
 #[cfg(feature = "alloc")]
@@ -20,13 +21,30 @@ pub(super) const LARGEST_FEATURES: usize = 512;
 pub(super) const LARGEST_CLASSES: usize = 1 << 12;
 const LARGEST_SAMPLES: u32 = 1 << 16;
 
+/// The state in RAM.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct State {
+    /// Number of classes in use.
+    classes: u32,
+    /// Counts and sums.
+    words: [i32],
+}
+
+/// A state as bytes that are checked.
+struct Saved<'s> {
+    classes: u32,
+    counts: &'s [U32],
+    sums: &'s [I32],
+}
+
 /// A classifier by the nearest class mean in RAM; arithmetic and bounds: the module's text.
 ///
 /// State, little-endian words: classes in use, then `n_k`, then `s_ki`, for the most classes that the image has room for.
 pub struct PrototypeHead<'a> {
     record: &'a HeadRecord,
     input_zero_point: i32,
-    state: &'a mut [u32],
+    state: &'a mut State,
     logits: &'a mut [i32],
 }
 
@@ -47,8 +65,20 @@ impl<'a> PrototypeHead<'a> {
 
     /// Counts and sums.
     fn parts(&mut self) -> (&mut [u32], &mut [i32]) {
-        let (counts, sums) = self.state[1..].split_at_mut(self.record.classes as usize);
-        (counts, zerocopy::transmute_mut!(sums))
+        let (counts, sums) = self.state.words.split_at_mut_checked(self.record.classes as usize).unwrap_or_default();
+        (zerocopy::transmute_mut!(counts), sums)
+    }
+
+    /// Count and sums of a class.
+    fn class(&mut self, class: usize) -> Option<(&mut u32, &mut [i32])> {
+        let width = self.width();
+        let (counts, sums) = self.parts();
+        Some((counts.get_mut(class)?, sums.chunks_exact_mut(width).nth(class)?))
+    }
+
+    /// Number of features: at least 1, as a chunk has.
+    fn width(&self) -> usize {
+        self.record.features.max(1) as usize
     }
 
     fn least_classes(&self) -> usize {
@@ -63,35 +93,38 @@ impl<'a> PrototypeHead<'a> {
     /// Adds a sample `times` times: 1 or -1.
     fn add(&mut self, features: &[i8], class: usize, times: i32) {
         let zero_point = self.input_zero_point;
-        let (counts, sums) = self.parts();
-        counts[class] = counts[class].wrapping_add_signed(times);
-        for (sum, &q) in sums[class * features.len()..].iter_mut().zip(features) {
-            *sum += times * (i32::from(q) - zero_point);
+        if let Some((count, sums)) = self.class(class) {
+            *count = count.wrapping_add_signed(times);
+            for (sum, &q) in sums.iter_mut().zip(features) {
+                *sum += times * (i32::from(q) - zero_point);
+            }
         }
     }
 
-    /// Words of a state that is checked to be one of this head.
-    fn saved<'s>(&self, state: &'s [u8]) -> Result<&'s [[u8; 4]], Error> {
+    /// A state that is checked to be one of this head.
+    fn saved<'s>(&self, state: &'s [u8]) -> Result<Saved<'s>, Error> {
+        let wrong = Error::Length { name: "saved head", needed: self.state().len(), given: state.len() };
         Error::check_length("saved head", self.state().len(), state.len())?;
-        let saved: &[[u8; 4]] = state.as_chunks().0;
-        let (prefix, sums) = saved.split_at(1 + self.record.classes as usize);
-        let classes = u32::from_le_bytes(prefix[0]) as usize;
-        if !(self.least_classes()..=self.record.classes as usize).contains(&classes) {
-            return Err(Error::Field { name: "head classes in use", value: classes as i64 });
+        let (classes, rest) = U32::ref_from_prefix(state).map_err(|_| wrong)?;
+        let capacity = self.record.classes as usize;
+        let (counts, sums) = <[U32]>::ref_from_prefix_with_elems(rest, capacity).map_err(|_| wrong)?;
+        let sums = <[I32]>::ref_from_bytes(sums).map_err(|_| wrong)?;
+        let classes = classes.get();
+        if !(self.least_classes()..=capacity).contains(&(classes as usize)) {
+            return Err(Error::Field { name: "head classes in use", value: classes.into() });
         }
-        for (class, (&count, sums)) in prefix[1..].iter().zip(sums.chunks_exact(self.features())).enumerate() {
-            let count = u32::from_le_bytes(count);
+        for (class, (count, sums)) in (0..).zip(counts.iter().zip(sums.chunks_exact(self.width()))) {
+            let count = count.get();
             if count > LARGEST_SAMPLES || class >= classes && count > 0 {
                 return Err(Error::Field { name: "head samples of a class", value: count.into() });
             }
             let (low, high) = (-128 - self.input_zero_point, 127 - self.input_zero_point);
             let possible = count as i32 * low..=count as i32 * high;
-            let mut sums = sums.iter().map(|&sum| i32::from_le_bytes(sum));
-            if let Some(sum) = sums.find(|sum| !possible.contains(sum)) {
-                return Err(Error::Field { name: "head sum", value: sum.into() });
+            if let Some(sum) = sums.iter().find(|sum| !possible.contains(&sum.get())) {
+                return Err(Error::Field { name: "head sum", value: sum.get().into() });
             }
         }
-        Ok(saved)
+        Ok(Saved { classes, counts, sums })
     }
 }
 
@@ -113,13 +146,13 @@ impl<'a> Head<'a> for PrototypeHead<'a> {
         if !(record.logit_scale.is_finite() && record.logit_scale > 0.0) {
             return field("head logit scale (bits)", record.logit_scale.to_bits().into());
         }
-        Error::check_length("head RAM in words", sizes.words(), ram.len())?;
         let initial = image.head_state(record);
         if !initial.is_empty() {
             return field("head state length", initial.len() as i64);
         }
-        let (state, logits) = ram.split_at_mut(Self::state_words(sizes.classes, sizes.features));
-        let logits: &mut [i32] = zerocopy::transmute_mut!(logits);
+        let wrong_ram = sizes.wrong_ram(ram.len());
+        let (state, logits) = sizes.split(ram)?;
+        let state = State::mut_from_bytes(state.as_mut_bytes()).map_err(|_| wrong_ram)?;
         let mut head = PrototypeHead { record, input_zero_point: image.output(0).zero_point, state, logits };
         head.reset();
         Ok(head)
@@ -130,7 +163,7 @@ impl<'a> Head<'a> for PrototypeHead<'a> {
     }
 
     fn classes(&self) -> usize {
-        self.state[0] as usize
+        self.state.classes as usize
     }
 
     fn features(&self) -> usize {
@@ -142,8 +175,8 @@ impl<'a> Head<'a> for PrototypeHead<'a> {
     }
 
     fn logits(&mut self, features: &[i8]) -> Result<&[i32], Error> {
-        let (width, classes, zero_point) = (self.features(), self.classes(), self.input_zero_point);
         self.check_features(features)?;
+        let (width, classes, zero_point) = (self.width(), self.classes(), self.input_zero_point);
         let logits = core::mem::take(&mut self.logits);
         let (counts, sums) = self.parts();
         for ((logit, &count), sums) in logits.iter_mut().zip(&*counts).zip(sums.chunks_exact(width)) {
@@ -153,11 +186,12 @@ impl<'a> Head<'a> for PrototypeHead<'a> {
             });
             *logit = match u64::from(count) {
                 0 => NO_LOGIT,
-                count => -(((squares.sum::<i64>() as u64) << 4).div_euclid(count * count) as i32),
+                // At most 2^32: not 0, which LLVM does not know.
+                count => -(((squares.sum::<i64>() as u64) << 4).div_euclid((count * count).max(1)) as i32),
             };
         }
         self.logits = logits;
-        Ok(&self.logits[..classes])
+        Ok(self.logits.get(..classes).unwrap_or_default())
     }
 
     fn target(&self, word: u32) -> Target {
@@ -166,7 +200,7 @@ impl<'a> Head<'a> for PrototypeHead<'a> {
 
     fn check(&self, target: Target) -> Result<(), Error> {
         let class = target.class(self.classes(), Self::NAME)?;
-        if self.state[1 + class] == LARGEST_SAMPLES {
+        if self.state.words.get(class).is_some_and(|&count| count as u32 == LARGEST_SAMPLES) {
             return Err(Error::Full { name: "samples of a class", capacity: LARGEST_SAMPLES as usize });
         }
         Ok(())
@@ -182,7 +216,7 @@ impl<'a> Head<'a> for PrototypeHead<'a> {
     fn unlearn(&mut self, features: &[i8], target: Target) -> Result<(), Error> {
         let class = self.check_sample(features, target)?;
         let never = Error::Unsupported { trainer: Self::NAME, request: "unlearn a sample that it has not learnt" };
-        if self.parts().0[class] == 0 {
+        if self.class(class).is_none_or(|(count, _)| *count == 0) {
             return Err(never);
         }
         self.add(features, class, -1);
@@ -202,32 +236,30 @@ impl<'a> Head<'a> for PrototypeHead<'a> {
         if class == capacity {
             return Err(Error::Full { name: "classes", capacity });
         }
-        self.state[0] += 1;
+        self.state.classes += 1;
         Ok(class)
     }
 
     fn forget(&mut self, class: usize) -> Result<(), Error> {
-        let width = self.features();
         if class >= self.classes() {
             return Err(Error::Label { label: class, classes: self.classes() });
         }
-        let (counts, sums) = self.parts();
-        counts[class] = 0;
-        sums[class * width..][..width].fill(0);
+        if let Some((count, sums)) = self.class(class) {
+            *count = 0;
+            sums.fill(0);
+        }
         Ok(())
     }
 
     fn merge(&mut self, state: &[u8]) -> Result<(), Error> {
         let saved = self.saved(state)?;
-        let word = |index: usize| u32::from_le_bytes(saved[index]);
         let (counts, sums) = self.parts();
-        if counts.iter().zip(1..).any(|(&count, index)| count + word(index) > LARGEST_SAMPLES) {
+        if counts.iter().zip(saved.counts).any(|(count, more)| count + more.get() > LARGEST_SAMPLES) {
             return Err(Error::Full { name: "samples of a class", capacity: LARGEST_SAMPLES as usize });
         }
-        let first = 1 + counts.len();
-        counts.iter_mut().zip(1..).for_each(|(count, index)| *count += word(index));
-        sums.iter_mut().zip(first..).for_each(|(sum, index)| *sum += word(index) as i32);
-        self.state[0] = self.state[0].max(word(0));
+        counts.iter_mut().zip(saved.counts).for_each(|(count, more)| *count += more.get());
+        sums.iter_mut().zip(saved.sums).for_each(|(sum, more)| *sum += more.get());
+        self.state.classes = self.state.classes.max(saved.classes);
         Ok(())
     }
 
@@ -244,8 +276,8 @@ impl<'a> Head<'a> for PrototypeHead<'a> {
     }
 
     fn reset(&mut self) {
-        self.state.fill(0);
-        self.state[0] = self.record.constants[0] as u32;
+        self.state.as_mut_bytes().fill(0);
+        self.state.classes = self.least_classes() as u32;
     }
 }
 

@@ -1,7 +1,10 @@
 //! The fixed-point solution of [`LdaHead`](super::LdaHead)'s equations; arithmetic and bounds are in the text of `lda.rs`.
 
-use super::confidence::NO_LOGIT;
-use super::lda::{LARGEST_WEIGHT_BITS, Parts};
+use core::num::NonZero;
+
+use super::lda::LARGEST_WEIGHT_BITS;
+use super::lda_state::{Class, Parts};
+use super::triangle;
 
 /// Fraction bits of a mean.
 const MEAN: u32 = 22;
@@ -15,7 +18,7 @@ const GUARD: u32 = 6;
 /// Memory of one solution: per class a column of means and a shift, per feature the rest.
 pub(super) struct Scratch<'s> {
     column: &'s mut [i32],
-    shifts: &'s mut [i32],
+    shifts: &'s mut [u32],
     weights: &'s mut [i32],
     reciprocals: &'s mut [u32],
     centre: &'s mut [i32],
@@ -27,13 +30,16 @@ impl<'s> Scratch<'s> {
         classes.saturating_mul(2).saturating_add(features.saturating_mul(4))
     }
 
-    pub(super) fn new(words: &'s mut [i32], classes: usize, features: usize) -> Self {
-        let (column, words) = words.split_at_mut(classes);
-        let (shifts, words) = words.split_at_mut(classes);
-        let (weights, words) = words.split_at_mut(features);
-        let (reciprocals, words) = words.split_at_mut(features);
-        let (centre, right) = words.split_at_mut(features);
-        Scratch { column, shifts, weights, reciprocals: zerocopy::transmute_mut!(reciprocals), centre, right }
+    pub(super) fn new(mut words: &'s mut [i32], classes: usize, features: usize) -> Self {
+        let mut take = |length| words.split_off_mut(..length).unwrap_or_default();
+        Scratch {
+            column: take(classes),
+            shifts: zerocopy::transmute_mut!(take(classes)),
+            weights: take(features),
+            reciprocals: zerocopy::transmute_mut!(take(features)),
+            centre: take(features),
+            right: take(features),
+        }
     }
 }
 
@@ -46,8 +52,8 @@ pub(super) struct Settings {
 }
 
 /// `ratio + (D / 2n)^2` in 1/2^16, the square rounded half up, for a ratio of at most 2^16, D up to 2^8 and n from 1 to 2^15.
-pub(super) const fn shrinkage(ratio: u32, features: u32, freedom: u32) -> u32 {
-    let square = freedom * freedom;
+pub(super) fn shrinkage(ratio: u32, features: u32, freedom: u32) -> u32 {
+    let square = (freedom * freedom).max(1);
     ratio + (((features * features) << 14) + square / 2) / square
 }
 
@@ -63,19 +69,15 @@ pub(super) fn solve(parts: &mut Parts<'_>, scratch: &mut Scratch<'_>, settings: 
 }
 
 /// Every S_ij with its `sum s_i s_j / n`, shifted left.
-fn correct(parts: &mut Parts<'_>, column: &mut [i32], shift: u32, change: impl Fn(i32, i32) -> i32) {
-    let features = parts.features;
-    let mut spread = &mut *parts.spread;
-    for i in 0..features {
-        for (class, mean) in column.iter_mut().enumerate() {
-            *mean = quotient(parts.sums[class * features + i], parts.counts[class]);
+fn correct(parts: &mut Parts<'_>, means: &mut [i32], shift: u32, change: impl Fn(i32, i32) -> i32) {
+    let Parts { features, classes, spread, .. } = parts;
+    for (i, row) in triangle::rows_mut(spread, *features).enumerate() {
+        for ((mean, &sum), &count) in means.iter_mut().zip(column(classes.sums, *features, i)).zip(&*classes.counts) {
+            *mean = quotient(sum, count);
         }
-        let (row, rest) = spread.split_at_mut(features - i);
-        spread = rest;
-        for (offset, sum) in row.iter_mut().enumerate() {
+        for (j, sum) in (i..).zip(row) {
             let mut products = 1i64 << (MEAN - shift - 1);
-            let sums = parts.sums[i + offset..].iter().step_by(features);
-            for (&mean, &sum) in column.iter().zip(sums) {
+            for (&mean, &sum) in means.iter().zip(column(classes.sums, *features, j)) {
                 products += i64::from(mean) * i64::from(sum);
             }
             *sum = change(*sum, (products >> (MEAN - shift)) as i32);
@@ -93,62 +95,61 @@ fn quotient(sum: i32, count: u32) -> i32 {
 }
 
 fn solve_scaled(parts: &mut Parts<'_>, scratch: &mut Scratch<'_>, settings: &Settings, shift: u32) -> i32 {
-    let features = parts.features;
-    let samples: u32 = parts.counts.iter().sum();
-    let limit = LARGEST_WEIGHT_BITS.min(31 - bits(features as u64 - 1));
+    let Parts { features, classes, spread, .. } = parts;
+    let Scratch { shifts, weights, reciprocals, centre, right, .. } = scratch;
+    let samples: u32 = classes.counts.iter().sum();
+    let limit = LARGEST_WEIGHT_BITS.min(31 - bits(features.get() as u64 - 1));
 
-    let diagonal = || (0..features).map(|i| parts.spread[place(features, i)].max(0) as u32);
+    let diagonal = || triangle::diagonal(spread, *features).map(|&sum| sum.max(0) as u32);
     let trace: u64 = diagonal().map(u64::from).sum();
-    let lambda = (trace.saturating_mul(settings.shrinkage.into()) >> 16) / features as u64;
-    let lambda = lambda.clamp(1 << shift, LARGEST_LAMBDA) as u32;
-    for (reciprocal, diagonal) in scratch.reciprocals.iter_mut().zip(diagonal()) {
-        let divisor = diagonal + lambda;
-        *reciprocal = ((1u64 << (62 - divisor.leading_zeros())) / u64::from(divisor)) as u32;
+    let lambda = (trace.saturating_mul(settings.shrinkage.into()) >> 16) / features.get() as u64;
+    let lambda = lambda.max(1 << shift).min(LARGEST_LAMBDA) as u32;
+    for (reciprocal, diagonal) in reciprocals.iter_mut().zip(diagonal()) {
+        let divisor = divisor(diagonal, lambda);
+        *reciprocal = ((1u64 << (62 - divisor.leading_zeros())) / NonZero::<u64>::from(divisor)) as u32;
     }
 
-    for (i, centre) in scratch.centre.iter_mut().enumerate() {
-        let total = parts.sums[i..].iter().step_by(features).sum();
-        *centre = quotient(total, samples);
+    for (i, centre) in centre.iter_mut().enumerate() {
+        *centre = quotient(column(classes.sums, *features, i).sum(), samples);
     }
     let mut longest = 0;
-    for class in 0..parts.counts.len() {
-        if parts.counts[class] > 0 {
-            right_side(parts, class, scratch.centre, scratch.right);
-            longest = scratch.right.iter().map(|&mean| i64::from(mean >> 14).pow(2) as u64).sum::<u64>().max(longest);
-        }
+    for class in classes.iter_mut().filter(|class| *class.count > 0) {
+        right_side(&class, centre, right);
+        longest = right.iter().map(|&mean| i64::from(mean >> 14).pow(2) as u64).sum::<u64>().max(longest);
     }
     // The longest right side is shorter than 2^length.
     let length = bits(longest).div_ceil(2) as i32 - 8;
     let exponent = limit as i32 - 1 + (bits(lambda.into()) as i32 - 1 - shift as i32) - length;
 
     let mut common = 0;
-    for class in 0..parts.counts.len() {
-        scratch.shifts[class] = 0;
-        if parts.counts[class] == 0 {
-            parts.biases[class] = NO_LOGIT;
-            parts.weights[class * features..][..features].fill(0);
+    for (class, class_shift) in classes.iter_mut().zip(&mut **shifts) {
+        *class_shift = 0;
+        if *class.count == 0 {
+            class.forget_weights();
             continue;
         }
-        right_side(parts, class, scratch.centre, scratch.right);
-        sweep(parts.spread, scratch, lambda, shift as i32 + exponent - MEAN as i32, limit, settings.sweeps);
-        let largest = scratch.weights.iter().fold(0, |largest, weight| weight.unsigned_abs().max(largest));
+        right_side(&class, centre, right);
+        let sweeps =
+            Sweeps { lambda, right_shift: shift as i32 + exponent - MEAN as i32, limit, count: settings.sweeps };
+        sweep(spread, *features, right, reciprocals, weights, &sweeps);
+        let largest = weights.iter().fold(0, |largest, weight| weight.unsigned_abs().max(largest));
         let down = bits(largest.into()).saturating_sub(14);
-        scratch.shifts[class] = down as i32;
+        *class_shift = down;
         common = down.max(common);
         let mut twice = 0i64;
-        for ((&right, &centre), &weight) in scratch.right.iter().zip(&*scratch.centre).zip(&*scratch.weights) {
+        for ((&right, &centre), &weight) in right.iter().zip(&**centre).zip(&**weights) {
             twice -= ((i64::from(right) + 2 * i64::from(centre)) >> 8) * i64::from(weight);
         }
-        parts.biases[class] = shift_right(twice, down + 15) as i32;
-        for (short, &weight) in parts.weights[class * features..].iter_mut().zip(&*scratch.weights) {
+        *class.bias = shift_right(twice, down + 15) as i32;
+        for (short, &weight) in class.weights.iter_mut().zip(&**weights) {
             *short = shift_right(weight.into(), down) as i16;
         }
     }
-    for class in 0..parts.counts.len() {
-        let down = common - scratch.shifts[class] as u32;
-        if parts.counts[class] > 0 && down > 0 {
-            parts.biases[class] = shift_right(parts.biases[class].into(), down) as i32;
-            for weight in &mut parts.weights[class * features..][..features] {
+    for (class, class_shift) in classes.iter_mut().zip(&**shifts) {
+        let down = common - class_shift;
+        if *class.count > 0 && down > 0 {
+            *class.bias = shift_right((*class.bias).into(), down) as i32;
+            for weight in class.weights {
                 *weight = shift_right((*weight).into(), down) as i16;
             }
         }
@@ -157,35 +158,62 @@ fn solve_scaled(parts: &mut Parts<'_>, scratch: &mut Scratch<'_>, settings: &Set
 }
 
 /// A class's mean minus that of all samples.
-fn right_side(parts: &Parts<'_>, class: usize, centre: &[i32], right: &mut [i32]) {
-    let sums = &parts.sums[class * centre.len()..];
-    for ((right, &sum), &centre) in right.iter_mut().zip(sums).zip(centre) {
-        *right = quotient(sum, parts.counts[class]) - centre;
+fn right_side(class: &Class<'_>, centre: &[i32], right: &mut [i32]) {
+    for ((right, &sum), &centre) in right.iter_mut().zip(&*class.sums).zip(centre) {
+        *right = quotient(sum, *class.count) - centre;
     }
 }
 
+/// What [`sweep`] needs besides the equations.
+struct Sweeps {
+    lambda: u32,
+    /// Left shift of a right side.
+    right_shift: i32,
+    /// Bits of the largest weight.
+    limit: u32,
+    /// The most sweeps.
+    count: u32,
+}
+
 /// Gauss-Seidel from zero: each weight in turn takes the value that satisfies its own equation.
-fn sweep(spread: &[i32], scratch: &mut Scratch<'_>, lambda: u32, right_shift: i32, limit: u32, sweeps: u32) {
-    let features = scratch.weights.len();
+fn sweep(
+    spread: &[i32],
+    features: NonZero<usize>,
+    right: &[i32],
+    reciprocals: &[u32],
+    weights: &mut [i32],
+    settings: &Sweeps,
+) {
+    let Sweeps { lambda, right_shift, limit, count } = *settings;
     let largest = (1i64 << limit) - 1;
-    scratch.weights.fill(0);
-    for _ in 0..sweeps {
+    weights.fill(0);
+    for _ in 0..count {
         let mut changed = false;
-        let mut row = 0;
-        for i in 0..features {
-            let right = i64::from(scratch.right[i]);
+        let equations = triangle::rows(spread, features).zip(right).zip(reciprocals).enumerate();
+        for (i, ((row, &right), &reciprocal)) in equations {
+            let (Some((before, [weight, after @ ..])), [diagonal, row @ ..]) = (weights.split_at_mut_checked(i), row)
+            else {
+                break;
+            };
+            // sum A_ij w_j over all j but i.
+            let mut others = 0i64;
+            for (&mut weight, &element) in before.iter_mut().zip(triangle::column(spread, features, i)) {
+                others += i64::from(element) * i64::from(weight);
+            }
+            for (&element, &mut weight) in row.iter().zip(after) {
+                others += i64::from(element) * i64::from(weight);
+            }
+            let right = i64::from(right);
             let right = if right_shift < 0 { right >> -right_shift } else { right << right_shift };
-            let residue = right - others(spread, scratch.weights, row, i);
-            let divisor = spread[row].max(0) as u32 + lambda;
+            let residue = right - others;
             // residue / divisor in 1/2^GUARD is `short * reciprocal / 2^31`.
-            let down = 31 - divisor.leading_zeros() as i32 - GUARD as i32;
+            let down = 31 - divisor((*diagonal).max(0) as u32, lambda).leading_zeros() as i32 - GUARD as i32;
             let short = if down < 0 { residue.saturating_mul(1 << -down) } else { residue >> down };
             let short = short.clamp(i32::MIN.into(), i32::MAX.into());
-            let weight = shift_right(short * i64::from(scratch.reciprocals[i]), 31 + GUARD);
-            let weight = weight.clamp(-largest, largest) as i32;
-            changed |= weight != scratch.weights[i];
-            scratch.weights[i] = weight;
-            row += features - i;
+            let solution = shift_right(short * i64::from(reciprocal), 31 + GUARD);
+            let solution = solution.max(-largest).min(largest) as i32;
+            changed |= solution != *weight;
+            *weight = solution;
         }
         if !changed {
             break;
@@ -193,24 +221,14 @@ fn sweep(spread: &[i32], scratch: &mut Scratch<'_>, lambda: u32, right_shift: i3
     }
 }
 
-/// `sum A_ij w_j` over all j but i, where A_ii lies at `row`.
-fn others(spread: &[i32], weights: &[i32], row: usize, i: usize) -> i64 {
-    let features = weights.len();
-    let mut sum = 0i64;
-    let mut place = i;
-    for (j, &weight) in weights[..i].iter().enumerate() {
-        sum += i64::from(spread[place]) * i64::from(weight);
-        place += features - 1 - j;
-    }
-    for (&element, &weight) in spread[row + 1..].iter().zip(&weights[i + 1..]) {
-        sum += i64::from(element) * i64::from(weight);
-    }
-    sum
+/// A_ii, at least 1.
+fn divisor(diagonal: u32, lambda: u32) -> NonZero<u32> {
+    NonZero::new(diagonal + lambda).unwrap_or(NonZero::<u32>::MIN)
 }
 
-/// Where S_ii lies in the triangle.
-pub(super) const fn place(features: usize, i: usize) -> usize {
-    i * (2 * features + 1 - i) / 2
+/// Element `i` of each row of `features`.
+fn column(sums: &[i32], features: NonZero<usize>, i: usize) -> impl Iterator<Item = &i32> {
+    sums.get(i..).unwrap_or_default().iter().step_by(features.get())
 }
 
 /// Rounded half up.

@@ -1,0 +1,228 @@
+//! The state of an [`LdaHead`](super::LdaHead): where it lies, taken apart, and as bytes to be checked.
+
+use core::iter;
+use core::num::NonZero;
+use core::ops::RangeInclusive;
+
+use zerocopy::little_endian::{I16, I32, U32};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::confidence::NO_LOGIT;
+use super::triangle;
+use crate::Error;
+use crate::image::HeadRecord;
+use crate::train::LdaHead;
+use crate::train::lda::LARGEST_FEATURES;
+
+pub(super) const LARGEST_SAMPLES: u32 = 1 << 15;
+pub(super) const LARGEST_PRODUCT: i64 = 255 * 255;
+const LARGEST_WEIGHT: u16 = 1 << 14;
+const LARGEST_BIAS: u32 = 1 << 30;
+const EXPONENTS: RangeInclusive<i32> = -16..=80;
+
+/// Words of the state before the counts.
+const PREFIX: usize = size_of::<Header>() / 4;
+/// Where among them [`Header::retired`] is.
+#[cfg(feature = "alloc")]
+const RETIRED: usize = core::mem::offset_of!(Header, retired) / 4;
+
+/// What the state begins with.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(super) struct Header {
+    /// Number of classes in use.
+    pub classes: U32,
+    /// Samples whose class was forgotten, less one for each class.
+    pub retired: U32,
+    /// Of the weights.
+    pub exponent: I32,
+    /// Degrees of freedom of the weights.
+    pub freedom: U32,
+}
+
+/// The state in RAM.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(super) struct State {
+    pub header: Header,
+    pub words: [i32],
+}
+
+impl LdaHead<'_> {
+    /// Words of the state of a head of these sizes.
+    pub const fn state_words(classes: usize, features: usize) -> usize {
+        let parameters = classes.saturating_mul(features);
+        if parameters == usize::MAX || features > LARGEST_FEATURES {
+            return usize::MAX;
+        }
+        PREFIX
+            .saturating_add(parameters)
+            .saturating_add(parameters.div_ceil(2))
+            .saturating_add(2 * classes)
+            .saturating_add(triangle::length(features))
+    }
+
+    /// Words of the state that learning adds to.
+    #[cfg(feature = "alloc")]
+    pub(super) const fn added_words(classes: usize, features: usize) -> [core::ops::Range<usize>; 2] {
+        [RETIRED..RETIRED + 1, PREFIX..PREFIX + classes * (features + 1) + triangle::length(features)]
+    }
+}
+
+/// The state, taken apart.
+pub(super) struct Parts<'s> {
+    pub features: NonZero<usize>,
+    pub header: &'s mut Header,
+    pub classes: Classes<'s>,
+    pub spread: &'s mut [i32],
+}
+
+/// What the state holds of all classes.
+pub(super) struct Classes<'s> {
+    features: NonZero<usize>,
+    pub counts: &'s mut [u32],
+    pub sums: &'s mut [i32],
+    pub biases: &'s mut [i32],
+    weights: &'s mut [i16],
+}
+
+/// What the state holds of one class.
+pub(super) struct Class<'s> {
+    pub count: &'s mut u32,
+    pub sums: &'s mut [i32],
+    pub bias: &'s mut i32,
+    pub weights: &'s mut [i16],
+}
+
+impl<'s> Parts<'s> {
+    pub fn new(state: &'s mut State, record: &HeadRecord) -> Self {
+        let features = width(record);
+        let classes = record.classes as usize;
+        let State { header, words } = state;
+        let mut words = words;
+        let mut take = |length| words.split_off_mut(..length).unwrap_or_default();
+        let counts = take(classes);
+        let sums = take(classes * features.get());
+        let spread = take(triangle::length(features.get()));
+        let biases = take(classes);
+        let weights = <[i16]>::mut_from_bytes(words.as_mut_bytes()).unwrap_or_default();
+        let classes = Classes { features, counts: zerocopy::transmute_mut!(counts), sums, biases, weights };
+        Parts { features, header, classes, spread }
+    }
+}
+
+impl Classes<'_> {
+    /// All classes, in order.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = Class<'_>> {
+        let sums = self.sums.chunks_exact_mut(self.features.get());
+        let weights = self.weights.chunks_exact_mut(self.features.get());
+        let classes = self.counts.iter_mut().zip(sums).zip(&mut *self.biases).zip(weights);
+        classes.map(|(((count, sums), bias), weights)| Class { count, sums, bias, weights })
+    }
+
+    /// One class.
+    pub fn get_mut(&mut self, class: usize) -> Option<Class<'_>> {
+        Some(Class {
+            count: self.counts.get_mut(class)?,
+            sums: self.sums.chunks_exact_mut(self.features.get()).nth(class)?,
+            bias: self.biases.get_mut(class)?,
+            weights: self.weights.chunks_exact_mut(self.features.get()).nth(class)?,
+        })
+    }
+}
+
+impl Class<'_> {
+    /// Leaves it without a logit.
+    pub fn forget_weights(self) {
+        *self.bias = NO_LOGIT;
+        self.weights.fill(0);
+    }
+}
+
+/// Number of features, as the length of a row.
+fn width(record: &HeadRecord) -> NonZero<usize> {
+    NonZero::new(record.features as usize).unwrap_or(NonZero::<usize>::MIN)
+}
+
+/// A state as bytes, to be checked before it is one.
+pub(super) struct Saved<'s> {
+    features: NonZero<usize>,
+    pub header: &'s Header,
+    pub counts: &'s [I32],
+    pub sums: &'s [I32],
+    pub spread: &'s [I32],
+    biases: &'s [I32],
+    /// And what fills the last word.
+    weights: &'s [I16],
+}
+
+impl<'s> Saved<'s> {
+    /// Takes a state apart.
+    pub fn read(state: &'s [u8], record: &HeadRecord) -> Result<Self, Error> {
+        let (classes, features) = (record.classes as usize, width(record));
+        let needed = 4 * LdaHead::state_words(classes, features.get());
+        let wrong = Error::Length { name: "saved head", needed, given: state.len() };
+        Error::check_length("saved head", needed, state.len())?;
+        let (header, rest) = Header::ref_from_prefix(state).map_err(|_| wrong)?;
+        let words = |bytes: &'s [u8], count| <[I32]>::ref_from_prefix_with_elems(bytes, count).map_err(|_| wrong);
+        let (counts, rest) = words(rest, classes)?;
+        let (sums, rest) = words(rest, classes * features.get())?;
+        let (spread, rest) = words(rest, triangle::length(features.get()))?;
+        let (biases, rest) = words(rest, classes)?;
+        let weights = <[I16]>::ref_from_bytes(rest).map_err(|_| wrong)?;
+        Ok(Saved { features, header, counts, sums, spread, biases, weights })
+    }
+
+    /// Samples of the classes in use: at most 2^12 classes of 2^15 samples.
+    pub fn samples(&self) -> i32 {
+        self.counts.iter().map(|count| count.get()).sum()
+    }
+
+    /// Refuses what no samples with inputs `low..=high` could have left.
+    pub fn check(&self, least_classes: usize, low: i32, high: i32) -> Result<(), Error> {
+        let field = |name, value: i32| Err(Error::Field { name, value: value.into() });
+        let Header { classes, retired, exponent, freedom } = self.header;
+        let [classes, retired, freedom] = [classes, retired, freedom].map(|word| word.get() as i32);
+        if !(least_classes as i64..=self.counts.len() as i64).contains(&classes.into()) {
+            return field("head classes in use", classes);
+        }
+        let few = |count: i32| (0..=LARGEST_SAMPLES as i32).contains(&count);
+        let wrong = |&(class, count): &(usize, i32)| !few(count) || class >= classes as usize && count > 0;
+        if let Some((_, count)) = self.counts.iter().map(|count| count.get()).enumerate().find(wrong) {
+            return field("head samples of a class", count);
+        }
+        let samples = i64::from(retired) + i64::from(self.samples());
+        if retired < 0 || samples > LARGEST_SAMPLES.into() {
+            return Err(Error::Field { name: "head samples", value: samples });
+        }
+        if !EXPONENTS.contains(&exponent.get()) {
+            return field("head exponent", exponent.get());
+        }
+        if freedom == 0 || !few(freedom) {
+            return field("head degrees of freedom", freedom);
+        }
+        for (sums, n) in self.sums.chunks_exact(self.features.get()).zip(self.counts) {
+            let possible = n.get() * low..=n.get() * high;
+            if let Some(sum) = sums.iter().find(|sum| !possible.contains(&sum.get())) {
+                return field("head sum", sum.get());
+            }
+        }
+        let largest = (samples * LARGEST_PRODUCT) as u32;
+        if let Some(sum) = self.spread.iter().find(|sum| sum.get().unsigned_abs() > largest) {
+            return field("head sum of products", sum.get());
+        }
+        if let Some(sum) = triangle::diagonal(self.spread, self.features).find(|sum| sum.get() < 0) {
+            return field("head sum of squares", sum.get());
+        }
+        let mut biases = self.biases.iter().map(|bias| bias.get());
+        if let Some(bias) = biases.find(|&bias| bias != NO_LOGIT && bias.unsigned_abs() > LARGEST_BIAS) {
+            return field("head bias", bias);
+        }
+        let limits = iter::repeat_n(LARGEST_WEIGHT, self.sums.len()).chain(iter::repeat(0));
+        let mut weights = self.weights.iter().map(|weight| weight.get()).zip(limits);
+        match weights.find(|(weight, limit)| weight.unsigned_abs() > *limit) {
+            Some((weight, _)) => field("head weight", weight.into()),
+            None => Ok(()),
+        }
+    }
+}
