@@ -135,7 +135,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
             _ if !exclusive => None,
             (false, _) => Some(confidence(logits.iter().copied(), scale)),
             // Its output is probability * 256 - 128.
-            (true, true) => Some(((i32::from(output[class as usize]) + 128) << 7) as u16),
+            (true, true) => output.get(class as usize).map(|&q| ((i32::from(q) + 128) << 7) as u16),
             (true, false) => Some(confidence(integers, scale)),
         };
         let known = confidence.is_none_or(|confidence| confidence >= self.settings.rejection);
@@ -150,7 +150,9 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
         let mut last = counter();
         model.run_observed(|index, _| {
             let now = counter();
-            layers[index] = (now - last) as u32;
+            if let Some(ticks) = layers.get_mut(index) {
+                *ticks = (now - last) as u32;
+            }
             last = counter();
         });
         self.profiled = true;
@@ -164,7 +166,8 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
         }
         let place = self.model.input(0).as_mut_bytes();
         let length = place.len() as u32;
-        let part = place[needed..].get_mut(..bytes.len()).ok_or(Failure::Range { length })?;
+        let rest = place.get_mut(needed..).unwrap_or_default();
+        let part = rest.get_mut(..bytes.len()).ok_or(Failure::Range { length })?;
         part.copy_from_slice(bytes);
         (self.arrived, self.ran) = (needed + bytes.len(), false);
         Ok(Response::Received { length: self.arrived as u32 })
@@ -174,7 +177,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
     fn complete_input(&mut self, rest: &[u8]) -> Result<(), Failure> {
         let place = self.model.input(0).as_mut_bytes();
         let arrived = if rest.len() == place.len() { 0 } else { self.arrived };
-        let place = &mut place[arrived..];
+        let place = place.get_mut(arrived..).unwrap_or_default();
         if rest.len() != place.len() {
             return Err(Failure::Input { needed: place.len() as u32, given: rest.len() as u32 });
         }
@@ -203,7 +206,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
 
 /// Index of the largest element, the first of equals.
 fn largest<T: Ord>(elements: &[T]) -> u32 {
-    (0..elements.len()).rev().max_by_key(|&index| &elements[index]).unwrap_or(0) as u32
+    elements.iter().enumerate().rev().max_by_key(|&(_, element)| element).map_or(0, |(index, _)| index as u32)
 }
 
 /// At most the first `length` bytes.

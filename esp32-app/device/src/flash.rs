@@ -1,5 +1,8 @@
 //! Flash as `sequential-storage` wants it, from a driver that waits.
 
+use core::future::poll_fn;
+use core::task::Poll;
+
 use embedded_storage::nor_flash::{ErrorType, NorFlash, NorFlashError, NorFlashErrorKind, ReadNorFlash};
 
 /// What a [`Window`] does with writes and erases.
@@ -11,7 +14,8 @@ pub(crate) enum Access {
     Look,
 }
 
-/// A blocking flash driver, for an interface that could wait.
+/// A blocking flash driver, for an interface that could wait. Its futures are ready at once and keep no state, unlike those of an `async fn`,
+/// which panic when they are polled once more.
 pub(crate) struct Window<'f, F> {
     pub flash: &'f mut F,
     pub access: Access,
@@ -24,8 +28,8 @@ impl<F: ErrorType> ErrorType for Window<'_, F> {
 impl<F: NorFlash> embedded_storage_async::nor_flash::ReadNorFlash for Window<'_, F> {
     const READ_SIZE: usize = F::READ_SIZE;
 
-    async fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), F::Error> {
-        self.flash.read(offset, bytes)
+    fn read(&mut self, offset: u32, bytes: &mut [u8]) -> impl Future<Output = Result<(), F::Error>> {
+        poll_fn(move |_| Poll::Ready(self.flash.read(offset, bytes)))
     }
 
     fn capacity(&self) -> usize {
@@ -37,18 +41,22 @@ impl<F: NorFlash> embedded_storage_async::nor_flash::NorFlash for Window<'_, F> 
     const WRITE_SIZE: usize = F::WRITE_SIZE;
     const ERASE_SIZE: usize = F::ERASE_SIZE;
 
-    async fn erase(&mut self, from: u32, to: u32) -> Result<(), F::Error> {
-        match self.access {
-            Access::Write => self.flash.erase(from, to),
-            Access::Look => Ok(()),
-        }
+    fn erase(&mut self, from: u32, to: u32) -> impl Future<Output = Result<(), F::Error>> {
+        poll_fn(move |_| {
+            Poll::Ready(match self.access {
+                Access::Write => self.flash.erase(from, to),
+                Access::Look => Ok(()),
+            })
+        })
     }
 
-    async fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), F::Error> {
-        match self.access {
-            Access::Write => self.flash.write(offset, bytes),
-            Access::Look => Ok(()),
-        }
+    fn write(&mut self, offset: u32, bytes: &[u8]) -> impl Future<Output = Result<(), F::Error>> {
+        poll_fn(move |_| {
+            Poll::Ready(match self.access {
+                Access::Write => self.flash.write(offset, bytes),
+                Access::Look => Ok(()),
+            })
+        })
     }
 }
 

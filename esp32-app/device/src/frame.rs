@@ -44,7 +44,7 @@ pub fn encode<'b>(header: &impl Serialize, message: &impl Serialize, buffer: &'b
 /// The bytes of a message, decoded in place from a frame without its end byte; `None` if it is damaged.
 pub fn open(frame: &mut [u8]) -> Option<&[u8]> {
     let length = cobs::decode_in_place(frame).ok()?;
-    let (message, checksum) = frame[..length].split_last_chunk()?;
+    let (message, checksum) = frame.get(..length)?.split_last_chunk()?;
     (CRC32.checksum(message) == u32::from_le_bytes(*checksum)).then_some(message)
 }
 

@@ -8,7 +8,7 @@ use crate::device::Device;
 use crate::failure::Failure;
 use crate::message::{Class, Label, Response};
 use crate::names::{self, Name};
-use crate::saving::exchange_settings;
+use crate::saving::{exchange_names, exchange_settings};
 use crate::training::OpenTraining;
 
 /// A head with all that belongs to it.
@@ -81,7 +81,7 @@ impl<'a, H: Head<'a>> Learner<'a, H> {
         act: impl FnOnce(&mut H, Option<&mut Samples<'a>>) -> Result<T, nano_core::Error>,
     ) -> Result<T, Failure> {
         let state = self.head.state();
-        self.spare[..state.len()].copy_from_slice(state);
+        self.spare.get_mut(..state.len()).ok_or(Failure::State)?.copy_from_slice(state);
         self.staged = 0;
         self.replace_undo(None);
         let position = self.samples.as_ref().map(|samples| samples.ring.position());
@@ -101,7 +101,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
             Some(Samples { ring, displaced, displaced_target }) => {
                 let (position, full) = (ring.position(), ring.len() == ring.capacity());
                 if let (true, Some((features, target))) = (full, ring.get(0)) {
-                    displaced.copy_from_slice(features);
+                    displaced.iter_mut().zip(features).for_each(|(own, &feature)| *own = feature);
                     *displaced_target = target;
                 }
                 ring.push(features, target)?;
@@ -136,8 +136,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
     pub fn undo(&mut self) -> Result<Response<'_>, Failure> {
         let learner = self.learner.as_mut().ok_or(Failure::NoHead)?;
         let Learner { head, samples, names, spare, .. } = learner;
-        let length = head.state().len();
-        let (state, rest) = spare.split_at_mut(length);
+        let (state, rest) = spare.split_at_mut_checked(head.state().len()).ok_or(Failure::State)?;
         let undo = learner.undo.ok_or(Failure::NothingToUndo)?;
         match undo {
             Undo::Sample { position, full } => {
@@ -154,7 +153,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
             Undo::Record => {
                 head.exchange(state)?;
                 if let Some((saved, settings)) = rest.split_last_chunk_mut() {
-                    names.as_flattened_mut().swap_with_slice(saved);
+                    exchange_names(names, saved);
                     self.settings = exchange_settings(self.settings, settings);
                 }
             }
@@ -177,7 +176,9 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
             return Err(Failure::Full { capacity: learner.names.len() as u32 });
         }
         let class = learner.change(|head, _| head.add_class())?;
-        learner.names[class] = stored;
+        if let Some(name) = learner.names.get_mut(class) {
+            *name = stored;
+        }
         self.changed();
         Ok(Response::ClassAdded { class: class as u32 })
     }

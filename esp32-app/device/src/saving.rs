@@ -1,5 +1,7 @@
 //! The head in flash, and the head that arrives from the PC.
 
+use core::mem;
+
 use embedded_storage::nor_flash::NorFlash;
 use nano_core::train::Head;
 
@@ -8,7 +10,7 @@ use crate::failure::Failure;
 use crate::frame::CRC32;
 use crate::learner::{Learner, Undo};
 use crate::message::{Response, Settings};
-use crate::names;
+use crate::names::{self, Name};
 use crate::storage::StorageError;
 
 /// Bytes of saved [`Settings`]: rejection, two zeros, save interval.
@@ -26,7 +28,12 @@ fn settings(bytes: [u8; SETTINGS]) -> Settings {
 
 /// Replaces the saved settings by `own`; returns them.
 pub(crate) fn exchange_settings(own: Settings, saved: &mut [u8; SETTINGS]) -> Settings {
-    settings(core::mem::replace(saved, settings_bytes(own)))
+    settings(mem::replace(saved, settings_bytes(own)))
+}
+
+/// Replaces the saved names by `own` and these by the saved ones.
+pub(crate) fn exchange_names(own: &mut [Name], saved: &mut [u8]) {
+    own.as_flattened_mut().iter_mut().zip(saved).for_each(|(own, saved)| mem::swap(own, saved));
 }
 
 /// Whether these are what a device with this head saves: state, names and settings. Names and settings of any version have this form.
@@ -97,12 +104,12 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
             parts.is_some_and(|(state, (names, settings))| is_record(head, state, names, settings))
         };
         let saved = self.storage.load(spare, accepts)?;
-        let (state, rest) = spare.split_at_mut(length);
+        let (state, rest) = spare.split_at_mut_checked(length).ok_or(Failure::State)?;
         let Some((new_names, new_settings)) = rest.split_last_chunk_mut() else {
             return Err(Failure::Storage(StorageError::Damaged { count: saved.count }));
         };
         head.exchange(state)?;
-        names.as_flattened_mut().swap_with_slice(new_names);
+        exchange_names(names, new_names);
         self.settings = exchange_settings(self.settings, new_settings);
         learner.replace_undo(Some(Undo::Record));
         self.stats.changes = self.stats.changes.wrapping_add(1);
@@ -121,7 +128,8 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
         if end > length {
             return Err(Failure::Range { length: length as u32 });
         }
-        learner.spare[begin..end].copy_from_slice(bytes);
+        let part = learner.spare.get_mut(begin..end).ok_or(Failure::Range { length: length as u32 })?;
+        part.copy_from_slice(bytes);
         learner.staged = end;
         let sample = learner.undo.filter(|undo| matches!(undo, Undo::Sample { .. }));
         learner.replace_undo(sample);
@@ -134,7 +142,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
         if learner.staged != length {
             return Err(Failure::Order { needed: learner.staged as u32, given: length as u32 });
         }
-        let state = &mut learner.spare[..length];
+        let state = learner.spare.get_mut(..length).ok_or(Failure::State)?;
         let computed = CRC32.checksum(state);
         if computed != checksum {
             return Err(Failure::Checksum { computed });

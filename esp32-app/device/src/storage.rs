@@ -344,13 +344,10 @@ impl<F: NorFlash> HeadStorage<F> {
         let mut buffer = Buffer([0; LARGEST_ITEM]);
         for index in 0..seal.chunks {
             let header = ChunkHeader { kind: CHUNK, format: FORMAT, index, generation: seal.generation };
-            buffer.0[..HEADER].copy_from_slice(header.as_bytes());
-            let mut length = HEADER;
-            for byte in bytes.by_ref().take(Self::CHUNK) {
-                buffer.0[length] = byte;
-                length += 1;
-            }
-            if !done(block_on(queue.push(&buffer.0[..length], true)))? {
+            let item = header.as_bytes().iter().copied().chain(bytes.by_ref().take(Self::CHUNK));
+            let length = buffer.0.iter_mut().zip(item).map(|(place, byte)| *place = byte).count();
+            let (item, _) = buffer.0.split_at(length.min(LARGEST_ITEM));
+            if !done(block_on(queue.push(item, true)))? {
                 return Ok(false);
             }
         }
@@ -375,13 +372,14 @@ fn read<F: NorFlash>(flash: &mut F, range: Range<u32>, mut see: impl FnMut(&[u8]
     let Ok(config) = QueueConfig::try_new(range) else { return Ok(false) };
     let mut queue = QueueStorage::new(Window { flash, access: Access::Look }, config, Cache::new_uncached());
     let mut buffer = Buffer([0; LARGEST_ITEM]);
-    done(block_on(async {
-        let mut items = queue.iter().await?;
-        while let Some(item) = items.next(&mut buffer.0).await? {
+    let mut see_all = || {
+        let mut items = block_on(queue.iter())?;
+        while let Some(item) = block_on(items.next(&mut buffer.0))? {
             see(&item);
         }
         Ok(())
-    }))
+    };
+    done(see_all())
 }
 
 /// Whether it was done; an error only if the driver failed, not if the flash holds what makes no sense.
