@@ -74,7 +74,8 @@ fn panic(info: &core::panic::PanicInfo) -> ! {
     fail(format_args!("{info}"))
 }
 
-fn fail(message: core::fmt::Arguments) -> ! {
+/// Says why on the UART, and ends the emulation with status 1.
+pub fn fail(message: core::fmt::Arguments) -> ! {
     struct Uart;
     impl Write for Uart {
         fn write_str(&mut self, text: &str) -> core::fmt::Result {

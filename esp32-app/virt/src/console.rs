@@ -95,7 +95,7 @@ impl Console {
         }
         // SAFETY: the buffer that was lent.
         let count = unsafe { self.receive.pop_used(self.lent, &[], &mut [self.buffer]) }?;
-        self.unread = 0..count as usize;
+        self.unread = 0..self.buffer.len().min(count as usize);
         Ok(())
     }
 }
@@ -112,8 +112,8 @@ impl Read for Console {
         if self.unread.is_empty() {
             self.wait()?;
         }
-        let count = buffer.len().min(self.unread.len());
-        buffer[..count].copy_from_slice(&self.buffer[self.unread.start..][..count]);
+        let mut unread: &[u8] = self.buffer.get(self.unread.clone()).unwrap_or_default();
+        let Ok(count) = unread.read(buffer);
         self.unread.start += count;
         if self.unread.is_empty() {
             self.lend()?;
@@ -153,15 +153,19 @@ static USED: AtomicUsize = AtomicUsize::new(0);
 unsafe impl Hal for Memory {
     fn dma_alloc(pages: usize, _: BufferDirection) -> (PhysAddr, NonNull<u8>) {
         let first = USED.load(Ordering::Relaxed);
-        assert!(first + pages <= PAGES, "the console needs more than {PAGES} pages");
+        if pages > PAGES - first {
+            // Says that there are none.
+            return (0, NonNull::dangling());
+        }
         USED.store(first + pages, Ordering::Relaxed);
-        // SAFETY: not null, and inside the pool, as asserted.
+        // SAFETY: not null, and inside the pool, as checked.
         let page = unsafe { NonNull::new_unchecked(POOL.0.get()).cast::<u8>().add(first * PAGE_SIZE) };
         (page.addr().get() as PhysAddr, page)
     }
 
     unsafe fn dma_dealloc(_: PhysAddr, _: NonNull<u8>, _: usize) -> i32 {
-        panic!("the console is never closed")
+        // Pages are handed out once.
+        0
     }
 
     unsafe fn mmio_phys_to_virt(_: PhysAddr, _: usize) -> NonNull<u8> {

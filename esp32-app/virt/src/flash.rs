@@ -30,33 +30,38 @@ impl NorFlashError for Outside {
     }
 }
 
+/// A word of the flash.
+struct Word(*mut u32);
+
+impl Word {
+    fn read(&self) -> u32 {
+        // SAFETY: a word of the flash bank, which nothing else uses.
+        unsafe { self.0.read_volatile() }
+    }
+
+    fn write(&self, word: u32) {
+        // SAFETY: a word of the flash bank, which nothing else uses; what is written is a command or its data.
+        unsafe { self.0.write_volatile(word) }
+    }
+
+    fn program(&self, word: u32) {
+        self.write(PROGRAM);
+        self.write(word);
+        self.write(READ_ARRAY);
+    }
+}
+
 impl Flash {
     /// The flash, ready to be read.
     pub fn new() -> Self {
         let flash = Flash(());
-        flash.write_word(0, READ_ARRAY);
+        flash.words(0).take(1).for_each(|word| word.write(READ_ARRAY));
         flash
     }
 
-    fn word(&self, offset: usize) -> *mut u32 {
-        assert!(offset < CAPACITY && offset.is_multiple_of(WORD));
-        START.wrapping_add(offset / WORD)
-    }
-
-    fn read_word(&self, offset: usize) -> u32 {
-        // SAFETY: a word of the flash bank, which nothing else uses.
-        unsafe { self.word(offset).read_volatile() }
-    }
-
-    fn write_word(&self, offset: usize, word: u32) {
-        // SAFETY: a word of the flash bank, which nothing else uses; what is written is a command or its data.
-        unsafe { self.word(offset).write_volatile(word) }
-    }
-
-    fn program(&self, offset: usize, word: u32) {
-        self.write_word(offset, PROGRAM);
-        self.write_word(offset, word);
-        self.write_word(offset, READ_ARRAY);
+    /// The words from an offset on.
+    fn words(&self, offset: u32) -> impl Iterator<Item = Word> {
+        (offset as usize / WORD..CAPACITY / WORD).map(|index| Word(START.wrapping_add(index)))
     }
 }
 
@@ -69,8 +74,8 @@ impl ReadNorFlash for Flash {
 
     fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), Outside> {
         check_read(self, offset, bytes.len()).map_err(Outside)?;
-        for (chunk, at) in bytes.chunks_exact_mut(WORD).zip((offset as usize..).step_by(WORD)) {
-            chunk.copy_from_slice(&self.read_word(at).to_le_bytes());
+        for (bytes, word) in bytes.as_chunks_mut().0.iter_mut().zip(self.words(offset)) {
+            *bytes = word.read().to_le_bytes();
         }
         Ok(())
     }
@@ -86,16 +91,14 @@ impl NorFlash for Flash {
 
     fn erase(&mut self, from: u32, to: u32) -> Result<(), Outside> {
         check_erase(self, from, to).map_err(Outside)?;
-        for at in (from as usize..to as usize).step_by(WORD) {
-            self.program(at, ERASED);
-        }
+        self.words(from).take((to - from) as usize / WORD).for_each(|word| word.program(ERASED));
         Ok(())
     }
 
     fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), Outside> {
         check_write(self, offset, bytes.len()).map_err(Outside)?;
-        for (chunk, at) in bytes.as_chunks::<WORD>().0.iter().zip((offset as usize..).step_by(WORD)) {
-            self.program(at, u32::from_le_bytes(*chunk) & self.read_word(at));
+        for (&bytes, word) in bytes.as_chunks().0.iter().zip(self.words(offset)) {
+            word.program(u32::from_le_bytes(bytes) & word.read());
         }
         Ok(())
     }

@@ -26,10 +26,14 @@ extern "C" fn main() -> ! {
     // SAFETY: `main` runs once, and nothing else names RAM.
     let ram = unsafe { (&raw mut RAM).as_mut_unchecked() };
     let (image, operators) = (board::image(), nano_core::ops::ALL);
-    let session =
-        Session::<_, _, AnyHead<'_>>::new(image, operators, ram, OPTIONS, flash::Flash::new(), board::instructions);
-    let mut session = session.unwrap_or_else(|error| panic!("{error}"));
-    let mut console = console::Console::new().unwrap();
-    session.serve(&mut console).unwrap();
-    board::exit(true)
+    let flash = flash::Flash::new();
+    let mut session =
+        match Session::<_, _, AnyHead<'_>>::new(image, operators, ram, OPTIONS, flash, board::instructions) {
+            Ok(session) => session,
+            Err(error) => board::fail(format_args!("{error}")),
+        };
+    match console::Console::new().and_then(|mut console| session.serve(&mut console)) {
+        Ok(()) => board::exit(true),
+        Err(error) => board::fail(format_args!("the console: {error}")),
+    }
 }
