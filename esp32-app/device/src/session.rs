@@ -86,23 +86,23 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Session<'a, C, F, H> {
             return Err(Error::Length { name: "session RAM in words", needed: sizes.words(), given });
         }
         let mut ram = ram;
-        let model = checked.bind(take(&mut ram, sizes.arena))?;
-        let receive = take(&mut ram, sizes.buffer());
-        let send = take(&mut ram, sizes.buffer());
-        let layers = take(&mut ram, sizes.layers);
+        let model = checked.bind(take(&mut ram, sizes.arena)?)?;
+        let receive = take(&mut ram, sizes.buffer())?;
+        let send = take(&mut ram, sizes.buffer())?;
+        let layers = take(&mut ram, sizes.layers)?;
         let mut learner = None;
         if let Some(needed) = sizes.head {
-            let head = H::new(&view, take(&mut ram, needed.words()))?;
-            let names = take(&mut ram, sizes.names());
+            let head = H::new(&view, take(&mut ram, needed.words())?)?;
+            let names = take(&mut ram, sizes.names())?;
             // RAM may hold anything, and a zero is no name.
             names.fill([0; _]);
-            let spare = take(&mut ram, sizes.record());
+            let spare = take(&mut ram, sizes.record())?;
             let mut samples = None;
             if needed.uses_ring() {
                 let places = sizes.places();
-                let features = take(&mut ram, places * sizes.output);
-                let ring = FeatureRing::new(sizes.output, features, take(&mut ram, places))?;
-                samples = Some(Samples { ring, displaced: take(&mut ram, sizes.output), displaced_target: 0 });
+                let features = take(&mut ram, places * sizes.output)?;
+                let ring = FeatureRing::new(sizes.output, features, take(&mut ram, places)?)?;
+                samples = Some(Samples { ring, displaced: take(&mut ram, sizes.output)?, displaced_target: 0 });
             }
             learner = Some(Learner { head, samples, names, spare, staged: 0, undo: None, training: None });
         }
@@ -223,11 +223,13 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Session<'a, C, F, H> {
 }
 
 /// Splits `length` elements of `T`, aligned to a word or less, off the front of `ram`.
-fn take<'a, T: FromBytes + IntoBytes + Immutable>(ram: &mut &'a mut [u32], length: usize) -> &'a mut [T] {
-    let words = (length * size_of::<T>()).div_ceil(4);
-    let (taken, rest) = core::mem::take(ram).split_at_mut(words);
-    *ram = rest;
-    let (elements, _) =
-        <[T]>::mut_from_prefix_with_elems(taken.as_mut_bytes(), length).expect("words are aligned for T");
-    elements
+fn take<'a, T: FromBytes + IntoBytes + Immutable>(
+    ram: &mut &'a mut [u32],
+    length: usize,
+) -> Result<&'a mut [T], Error> {
+    let needed = (length * size_of::<T>()).div_ceil(4);
+    let wrong = Error::Length { name: "session RAM left, in words", needed, given: ram.len() };
+    let taken = ram.split_off_mut(..needed).ok_or(wrong)?;
+    let (elements, _) = <[T]>::mut_from_prefix_with_elems(taken.as_mut_bytes(), length).map_err(|_| wrong)?;
+    Ok(elements)
 }
