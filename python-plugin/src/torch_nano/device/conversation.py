@@ -167,8 +167,9 @@ class Conversation:
                 raise
             self._begin_again(request, error)
 
+    @whole
     def _change(
-        self, request: str, response: str, *, seen: dict[str, Any] | None = None, **fields: Any
+        self, /, request: str, response: str, *, seen: dict[str, Any] | None = None, **fields: Any
     ) -> dict[str, Any]:
         """A request that changes what was learnt; observers see the fields `seen` of it, or all."""
         self._end_training()
