@@ -84,7 +84,7 @@ class Training:
 
 @contextmanager
 def deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Makes Ctrl-C wait for the end of the block, which is given whether it was pressed. A second one does not.
+    """Makes Ctrl-C wait for the end of the block, which is given whether it was pressed. A second does not.
 
     In threads other than the main one, which Ctrl-C does not reach, it does nothing.
 
