@@ -99,7 +99,7 @@ pub fn rounding_divide_by_power_of_two(value: i32, exponent: u32) -> i32 {
 /// `value` plus `zero_point`, kept within `[min, max]`: the last step of every operator.
 #[inline]
 pub(crate) fn clamp_to_i8(value: i32, min: i32, max: i32) -> i8 {
-    value.clamp(min, max) as i8
+    crate::kernels::clamp(value, min, max) as i8
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use crate::Error;
 use crate::arena::cut;
 use crate::image::{Cursor, Image, check_lifetimes};
-use crate::operator::Operator;
+use crate::operator::{Checked, Operator};
 
 /// An image that was checked together with the operators that run it: there is no other way to get one.
 ///
@@ -70,13 +70,15 @@ impl<'a> CheckedImage<'a> {
         if given < needed {
             return Err(Error::ArenaTooSmall { needed, given });
         }
-        Ok(Model { checked: *self, arena })
+        Ok(Model { checked: *self, first_node: self.image.first_node(), arena })
     }
 }
 
 /// A checked image with its arena, ready to run: [`Model::run`] cannot fail.
 pub struct Model<'a> {
     checked: CheckedImage<'a>,
+    /// Where each run begins.
+    first_node: Cursor<'a>,
     arena: &'a mut [i8],
 }
 
@@ -99,7 +101,8 @@ impl<'a> Model<'a> {
     /// # Panics
     /// If there is no such input.
     pub fn input(&mut self, index: usize) -> &mut [i8] {
-        &mut self.arena[self.checked.image.input(index).range()]
+        // `bind` has checked that all values lie inside.
+        self.arena.get_mut(self.checked.image.input(index).range()).unwrap_or_default()
     }
 
     /// Graph output `index`, as the last run left it.
@@ -107,7 +110,7 @@ impl<'a> Model<'a> {
     /// # Panics
     /// If there is no such output.
     pub fn output(&self, index: usize) -> &[i8] {
-        &self.arena[self.checked.image.output(index).range()]
+        self.arena.get(self.checked.image.output(index).range()).unwrap_or_default()
     }
 
     /// Runs all nodes.
@@ -117,7 +120,7 @@ impl<'a> Model<'a> {
 
     /// Runs all nodes; `after(index, output bytes)` is called after each, to time, trace or compare layers.
     pub fn run_observed(&mut self, mut after: impl FnMut(usize, &[i8])) {
-        let mut cursor = self.checked.image.first_node();
+        let mut cursor = self.first_node.clone();
         let mut index = 0;
         while let Some(output) = self.run_next(&mut cursor) {
             after(index, output);
@@ -125,13 +128,13 @@ impl<'a> Model<'a> {
         }
     }
 
-    /// Runs the node at the cursor; returns its output. After the last node there is none, and no node has an operator that is not in the table.
+    /// Runs the node at the cursor; returns its output, `None` after the last node.
     // Not inlined: registers are free here, and taken where the caller counts, sends or compares.
     #[inline(never)]
     fn run_next(&mut self, cursor: &mut Cursor<'a>) -> Option<&[i8]> {
         let node = self.checked.image.take_node(cursor)?;
-        let operator = node.operator(self.checked.operators)?;
-        let mut io = cut(self.arena, &node);
+        let operator = node.operator(self.checked.operators).checked();
+        let mut io = cut(self.arena, &node).checked();
         (operator.run)(&node, &mut io);
         Some(io.output)
     }

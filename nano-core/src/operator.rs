@@ -38,6 +38,46 @@ macro_rules! require {
 }
 pub(crate) use require;
 
+/// A size that no checked node has as 0. The compiler does not know: without this, dividing by it and cutting into chunks of it have panics.
+#[inline(always)]
+pub(crate) const fn nonzero(size: usize) -> usize {
+    if size == 0 { 1 } else { size }
+}
+
+/// What a run takes for granted because the node's check has made sure of it: one panic for all of them, and a fast path without a result to pass on.
+pub(crate) trait Checked {
+    type Value;
+
+    fn checked(self) -> Self::Value;
+}
+
+impl<T> Checked for Option<T> {
+    type Value = T;
+
+    #[inline(always)]
+    fn checked(self) -> T {
+        match self {
+            Some(value) => value,
+            None => unchecked(),
+        }
+    }
+}
+
+impl<T, E> Checked for Result<T, E> {
+    type Value = T;
+
+    #[inline(always)]
+    fn checked(self) -> T {
+        self.ok().checked()
+    }
+}
+
+#[cold]
+#[inline(never)]
+pub(crate) fn unchecked() -> ! {
+    unreachable!("CheckedImage::new lets no node through that does not run")
+}
+
 /// The largest number of inputs of any operator.
 pub const MAX_INPUTS: usize = 2;
 
@@ -53,7 +93,7 @@ pub struct Operator {
     pub attributes: &'static [&'static str],
     /// Checks a node's shapes, attributes and constants, once, when a model is loaded.
     pub check: fn(&Node<'_>) -> Result<(), Error>,
-    /// Runs a node that `check` has passed.
+    /// Runs a node that `check` has passed, on memory of its sizes.
     pub run: fn(&Node<'_>, &mut Io<'_>),
     /// Multiply-accumulates of one run of a node that `check` has passed.
     pub macs: fn(&Node<'_>) -> u64,
@@ -98,6 +138,9 @@ impl<'a> Node<'a> {
     }
 
     /// Input `index`; a node of one input gives it for both.
+    ///
+    /// # Panics
+    /// If `index` is not below [`MAX_INPUTS`].
     pub fn input(&self, index: usize) -> &'a Value {
         self.inputs[index]
     }

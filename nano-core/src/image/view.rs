@@ -168,7 +168,7 @@ impl<'a> Image<'a> {
     /// # Panics
     /// If there is no such output.
     pub fn output_id(&self, index: usize) -> usize {
-        self.outputs[index] as usize
+        *existing(self.outputs.get(index)) as usize
     }
 
     /// Graph input `index`, which is value `index`.
@@ -176,7 +176,7 @@ impl<'a> Image<'a> {
     /// # Panics
     /// If there is no such input.
     pub fn input(&self, index: usize) -> &'a Value {
-        &self.values[..self.input_count()][index]
+        existing(self.values.get(..self.input_count()).and_then(|inputs| inputs.get(index)))
     }
 
     /// Graph output `index`.
@@ -184,7 +184,7 @@ impl<'a> Image<'a> {
     /// # Panics
     /// If there is no such output.
     pub fn output(&self, index: usize) -> &'a Value {
-        &self.values[self.output_id(index)]
+        existing(self.values.get(self.output_id(index)))
     }
 
     /// The trainable head, if the model has one.
@@ -194,7 +194,9 @@ impl<'a> Image<'a> {
 
     /// The head's initial state.
     pub(crate) fn head_state(&self, head: &HeadRecord) -> &'a [u8] {
-        &self.constants[head.state_offset as usize..][..head.state_length as usize]
+        // `check` has found it inside.
+        let state = self.constants.get(head.state_offset as usize..);
+        state.and_then(|state| state.get(..head.state_length as usize)).unwrap_or_default()
     }
 
     /// The metadata line values stored under `key`, in order: `name`, `label`.
@@ -214,7 +216,7 @@ impl<'a> Image<'a> {
 
     /// The place before the first node.
     pub(crate) fn first_node(&self) -> Cursor<'a> {
-        Cursor { rest: self.nodes, outputs: self.node_outputs }
+        Cursor { rest: self.nodes, outputs: self.node_outputs.iter() }
     }
 
     /// Takes the node at the cursor.
@@ -222,9 +224,10 @@ impl<'a> Image<'a> {
     pub(crate) fn take_node(&self, cursor: &mut Cursor<'a>) -> Option<Node<'a>> {
         let (header, tail) = cursor.rest.split_first_chunk::<{ size_of::<NodeHeader>() / 4 }>()?;
         let header: &NodeHeader = zerocopy::transmute_ref!(header);
-        let (ids, tail) = tail.split_at_checked(header.input_count.into())?;
-        let (attributes, tail) = tail.split_at_checked(header.attribute_count.into())?;
-        let (constants, tail) = tail.split_at_checked(2 * usize::from(header.constant_count))?;
+        let (inputs, attributes) = (usize::from(header.input_count), usize::from(header.attribute_count));
+        let (record, tail) = tail.split_at_checked(inputs + attributes + 2 * usize::from(header.constant_count))?;
+        let (ids, record) = record.split_at_checked(inputs)?;
+        let (attributes, constants) = record.split_at_checked(attributes)?;
         let first = self.values.get(*ids.first()? as usize)?;
         let second = if ids.len() == 1 {
             first
@@ -232,8 +235,8 @@ impl<'a> Image<'a> {
             let &[_, id] = ids else { return None };
             self.values.get(id as usize)?
         };
-        let (output, outputs) = cursor.outputs.split_first()?;
-        *cursor = Cursor { rest: tail, outputs };
+        let output = cursor.outputs.next()?;
+        cursor.rest = tail;
         Some(Node {
             header,
             ids,
@@ -247,12 +250,12 @@ impl<'a> Image<'a> {
 }
 
 /// A place between an image's nodes.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct Cursor<'a> {
     /// The records of the nodes that follow.
     rest: &'a [u32],
     /// What they write, one each.
-    outputs: &'a [Value],
+    outputs: core::slice::Iter<'a, Value>,
 }
 
 /// Iterator over an image's nodes, in order of execution.
@@ -268,6 +271,11 @@ impl<'a> Iterator for Nodes<'a> {
     fn next(&mut self) -> Option<Node<'a>> {
         self.image.take_node(&mut self.cursor)
     }
+}
+
+/// What a caller says exists.
+fn existing<T>(found: Option<&T>) -> &T {
+    found.expect("the graph has as many inputs and outputs as it says")
 }
 
 fn section(bytes: &[u8], section: Section) -> Result<&[u8], Error> {

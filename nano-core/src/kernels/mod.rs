@@ -13,7 +13,7 @@ mod tile;
 
 #[cfg(feature = "alloc")]
 pub(crate) use requantize::one_pass_addend;
-pub(crate) use requantize::{Channel, Form, LITERAL, Literal, ONE_PASS, OnePass, Requantization};
+pub(crate) use requantize::{Channel, Form, LITERAL, Literal, ONE_PASS, OnePass, Requantization, clamp};
 pub(crate) use rows::add_rows;
 pub(crate) use sweep::{Lines, Side};
 pub(crate) use taps::Taps;

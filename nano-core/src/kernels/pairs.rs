@@ -12,6 +12,8 @@ use super::requantize::Channel;
 #[cfg(not(target_arch = "riscv32"))]
 use super::requantize::{ONE_PASS, OnePass, Requantization};
 
+use crate::operator::unchecked;
+
 /// Channels of a block.
 pub(crate) const WIDTH: usize = 16;
 /// Inputs of a round of the loop.
@@ -52,13 +54,14 @@ pub(crate) fn block(channels: &[Channel; WIDTH], weights: &[i8], clamp: [i32; 2]
     [biases, odd].into_iter().chain(weights).chain(channels).chain([last]).collect()
 }
 
-/// Computes `outputs`, a multiple of [`WIDTH`], from `inputs`, a multiple of [`ROUND`]. The blocks lie one behind the other in `rows`, from a
+/// Computes `outputs`, a multiple of [`WIDTH`], from `inputs`, a multiple of [`ROUND`]. The blocks follow each other in `rows`, from a
 /// multiple of 4 on.
 ///
 /// # Panics
-/// If there are too few rows.
+/// If the lengths are no multiples, or there are too few rows.
 #[cfg(not(target_arch = "riscv32"))]
 pub(crate) fn run(rows: &[Row], inputs: &[i8], outputs: &mut [i8]) {
+    check_lengths(rows, inputs, outputs);
     for (block, outputs) in rows.chunks_exact(BEFORE + inputs.len() + BEHIND).zip(outputs.chunks_exact_mut(WIDTH)) {
         let (rows, behind) = block[BEFORE..].split_at(inputs.len());
         let [min, max] = [0, 1].map(|index| i32::from_le_bytes(behind[BEHIND - 1][index]));
@@ -69,6 +72,16 @@ pub(crate) fn run(rows: &[Row], inputs: &[i8], outputs: &mut [i8]) {
             let channel = channel.expect("16 bytes");
             *output = requantization.apply_as::<OnePass>(&channel, channel.bias + products.sum::<i32>());
         }
+    }
+}
+
+#[inline(always)]
+fn check_lengths(rows: &[Row], inputs: &[i8], outputs: &[i8]) {
+    let whole = !inputs.is_empty() && inputs.len().is_multiple_of(ROUND);
+    let blocks = !outputs.is_empty() && outputs.len().is_multiple_of(WIDTH);
+    let enough = rows.len() >= outputs.len() / WIDTH * (BEFORE + inputs.len() + BEHIND);
+    if !(whole && blocks && enough) {
+        unchecked();
     }
 }
 
@@ -128,9 +141,7 @@ macro_rules! finish {
 #[cfg(target_arch = "riscv32")]
 #[inline(always)]
 pub(crate) fn run(rows: &[Row], inputs: &[i8], outputs: &mut [i8]) {
-    assert!(!inputs.is_empty() && inputs.len().is_multiple_of(ROUND));
-    assert!(!outputs.is_empty() && outputs.len().is_multiple_of(WIDTH));
-    assert!(rows.len() >= outputs.len() / WIDTH * (BEFORE + inputs.len() + BEHIND));
+    check_lengths(rows, inputs, outputs);
     let count = inputs.len();
     let (inputs, outputs) = (inputs.as_ptr_range(), outputs.as_mut_ptr_range());
     // SAFETY: reads `inputs` and `rows`, and writes `outputs`. 2.3 instructions per multiply-accumulate; with a byte

@@ -128,7 +128,7 @@ fn correct_negative(x: i32) -> i32 {
 
 /// [`Ord::clamp`].
 #[inline(always)]
-fn clamp(x: i32, min: i32, max: i32) -> i32 {
+pub(crate) fn clamp(x: i32, min: i32, max: i32) -> i32 {
     #[cfg(target_arch = "riscv32")]
     {
         let mut x = x;

@@ -1,12 +1,13 @@
 //! Some channels at one place: the fully connected layer.
 
 use super::multiply_accumulate;
+use crate::operator::Checked;
 
 /// Adds to each of `N` sums the products of `inputs` with its column of `weights`: one row, as long as the sums, per input.
 #[inline(always)]
 pub(crate) fn add_rows<const N: usize>(sums: &mut [i32; N], inputs: &[i8], weights: &[[i8; N]]) {
     let (fours, rest) = inputs.as_chunks::<4>();
-    let (weights_of_fours, weights_of_rest) = weights.split_at(4 * fours.len());
+    let (weights_of_fours, weights_of_rest) = weights.split_at_checked(4 * fours.len()).checked();
     let mut add = |x: i8, weights: &[i8; N]| {
         for (sum, &weight) in sums.iter_mut().zip(weights) {
             *sum = multiply_accumulate(*sum, x.into(), weight.into());

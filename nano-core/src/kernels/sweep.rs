@@ -11,6 +11,7 @@ use core::ops::Range;
 use super::requantize::OnePass;
 use super::requantize::{Channel, Requantization};
 use super::tile::LANES;
+use crate::operator::{Checked, unchecked};
 
 /// One direction of a layer: along its lines, or across them.
 pub(crate) struct Side {
@@ -304,11 +305,13 @@ impl Lines {
     ) {
         let (along, across) = (&self.along, &self.across);
         let last = (across.inputs - 1) * across.input_step + (along.inputs - 1) * along.input_step;
-        assert!(input.len() >= last + channels.len());
+        let inputs = input.len() >= last + channels.len();
         let last = (across.outputs - 1) * across.output_step + (along.outputs - 1) * along.output_step;
-        assert!(output.len() >= last + channels.len());
+        if !(inputs && output.len() >= last + channels.len()) {
+            unchecked();
+        }
         // Outputs of a line that see only inputs, from their second (stride 2) or third step on.
-        let count = (along.inputs + along.before - (3 - along.stride)) / along.stride;
+        let count = (along.inputs + along.before - (3 - along.stride)).checked_div(along.stride).checked();
         let steps = count * along.stride + (2 - along.stride);
         let inputs_before = 1 - along.before;
         let line = (across.stride * across.input_step).wrapping_sub((inputs_before + steps) * along.input_step);
@@ -357,7 +360,8 @@ impl Lines {
     /// The lines of outputs whose windows lie inside the input.
     fn inside(&self) -> Range<usize> {
         let Side { inputs, outputs, stride, before, dilation, .. } = self.across;
-        let end = (inputs + before).checked_sub(2 * dilation + 1).map_or(0, |last| last / stride + 1);
-        before.div_ceil(stride)..end.min(outputs)
+        let last = (inputs + before).checked_sub(2 * dilation + 1);
+        let end = last.and_then(|last| last.checked_div(stride)).map_or(0, |last| last + 1);
+        (before + stride - 1).checked_div(stride).checked()..end.min(outputs)
     }
 }

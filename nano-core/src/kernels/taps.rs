@@ -2,6 +2,7 @@
 
 use super::requantize::{Channel, Form, Requantization};
 use super::tile::LANES;
+use crate::operator::unchecked;
 
 /// Output pixels per tile.
 const PIXELS: usize = 2;
@@ -64,9 +65,12 @@ impl Taps {
         output_step: usize,
     ) {
         let last = (self.rows - 1) * self.pitch + (self.per_row - 1) * self.step + LANES;
-        assert!(self.first < self.rows && self.per_row > 0 && weights.len() == self.rows * self.per_row);
-        assert!(input.len() >= (self.pixels - 1) * self.pixel_step + last);
-        assert!(output.len() >= (self.pixels - 1) * output_step + LANES);
+        let taps = self.first < self.rows && self.per_row > 0 && weights.len() == self.rows * self.per_row;
+        let inputs = input.len() >= (self.pixels - 1) * self.pixel_step + last;
+        let outputs = output.len() >= (self.pixels - 1) * output_step + LANES;
+        if !(taps && inputs && outputs) {
+            unchecked();
+        }
         for pixel in (0..self.pixels).step_by(PIXELS) {
             // The last tile of an odd number of pixels computes one of them again.
             let second = (pixel + 1).min(self.pixels - 1);

@@ -1,5 +1,7 @@
 //! Four channels at four pixels: the convolution.
 
+use crate::operator::Checked;
+
 /// Channels of a packed block of weights, and pixels of a tile.
 pub(crate) const LANES: usize = 4;
 
@@ -10,7 +12,7 @@ pub(crate) type Columns = [[i8; LANES]];
 #[inline]
 pub(crate) fn fill_column(columns: &mut Columns, pixel: usize, inputs: &[i8]) {
     for (column, &x) in columns.iter_mut().zip(inputs) {
-        column[pixel] = x;
+        *column.get_mut(pixel).checked() = x;
     }
 }
 
@@ -20,7 +22,7 @@ pub(crate) fn fill_column(columns: &mut Columns, pixel: usize, inputs: &[i8]) {
 pub(crate) fn fill_columns(columns: &mut Columns, inputs: &[i8], pitch: usize) {
     let length = columns.len();
     let (columns, rest) = columns.as_chunks_mut::<4>();
-    let fours = |pixel: usize| inputs[pixel * pitch..][..length].as_chunks::<4>();
+    let fours = |pixel: usize| inputs.get(pixel * pitch..).checked().get(..length).checked().as_chunks::<4>();
     let [(a, rest_a), (b, rest_b), (c, rest_c), (d, rest_d)] = [fours(0), fours(1), fours(2), fours(3)];
     for ((((columns, a), b), c), d) in columns.iter_mut().zip(a).zip(b).zip(c).zip(d) {
         for (index, column) in columns.iter_mut().enumerate() {

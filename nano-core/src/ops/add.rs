@@ -12,7 +12,7 @@ use crate::fixed_point::Multiplier;
 #[cfg(feature = "alloc")]
 use crate::kernels::one_pass_addend;
 use crate::kernels::{Channel, Form, LITERAL, ONE_PASS, OnePass, Requantization};
-use crate::operator::{Io, Node, Operator, attributes, require};
+use crate::operator::{Checked, Io, Node, Operator, attributes, require};
 use crate::ops::channels::{check_clamp, one_pass_bound};
 
 /// Table entry of addition.
@@ -155,21 +155,21 @@ fn check(node: &Node<'_>) -> Result<(), Error> {
 
 fn run(node: &Node<'_>, io: &mut Io<'_>) {
     if node.variant() == ONE_PASS {
-        let scales = scales(node).expect("checked by Model::new");
-        run_as(node, io, |a, b| scales[2].apply(scales[0].apply(a) + scales[1].apply(b)));
+        let [first, second, output] = scales(node).checked();
+        run_as(node, io, |a, b| output.apply(first.apply(a) + second.apply(b)))
     } else {
-        let [first, second, output] = node.multipliers(NAME).expect("checked by Model::new");
+        let [first, second, output] = node.multipliers(NAME).checked();
         let zero_point = node.output().zero_point;
         run_as(node, io, |a, b| {
             output.apply(first.apply(a << RAISE) + second.apply(b << RAISE)).saturating_add(zero_point)
-        });
+        })
     }
 }
 
 /// Makes each output element `add` of the two inputs, less their zero points.
 #[inline(always)]
 fn run_as(node: &Node<'_>, io: &mut Io<'_>, add: impl Fn(i32, i32) -> i32) {
-    let attributes = Attributes::read(NAME, node.attributes()).expect("checked by Model::new");
+    let attributes = Attributes::read(NAME, node.attributes()).checked();
     let clamp = Requantization::new(node.variant(), attributes.clamp_min, attributes.clamp_max);
     let [first_zero, second_zero] = node.inputs.map(|value| value.zero_point);
     for ((output, &a), &b) in io.output.iter_mut().zip(io.inputs[0]).zip(io.inputs[1]) {

@@ -5,7 +5,7 @@
 
 use crate::Error;
 use crate::fixed_point::clamp_to_i8;
-use crate::operator::{Io, Node, Operator, require};
+use crate::operator::{Checked, Io, Node, Operator, require};
 use crate::ops::channels::check_clamp;
 use crate::ops::window::window_attributes;
 
@@ -40,7 +40,7 @@ fn check(node: &Node<'_>) -> Result<(), Error> {
 }
 
 fn run(node: &Node<'_>, io: &mut Io<'_>) {
-    let attributes = Attributes::read(NAME, node.attributes()).expect("checked by Model::new");
+    let attributes = Attributes::read(NAME, node.attributes()).checked();
     let area = attributes.window().area() as i32;
     let zero_point = node.input(0).zero_point;
     let add = |sum, element| sum + element;
@@ -50,6 +50,7 @@ fn run(node: &Node<'_>, io: &mut Io<'_>) {
             count = area;
         }
         let half = if sum > 0 { count / 2 } else { -(count / 2) };
-        clamp_to_i8((sum + half) / count, attributes.clamp_min, attributes.clamp_max)
+        // No window is empty.
+        clamp_to_i8((sum + half).checked_div(count).unwrap_or(0), attributes.clamp_min, attributes.clamp_max)
     });
 }

@@ -10,7 +10,7 @@
 use crate::Error;
 use crate::image::Value;
 use crate::kernels::{self, Channel, Columns, Form, LANES, Literal, OnePass, Requantization};
-use crate::operator::{Io, Node, Operator, require};
+use crate::operator::{Checked, Io, Node, Operator, nonzero, require, unchecked};
 use crate::ops::channels;
 use crate::ops::window::{Window, window_attributes};
 
@@ -20,7 +20,7 @@ pub const CONV2D: Operator = Operator {
     code: 1,
     attributes: Attributes::NAMES,
     check: |node| Conv2d::read(node)?.check(node),
-    run: |node, io| Conv2d::read(node).expect("checked by Model::new").run(io),
+    run: |node, io| Conv2d::read(node).checked().run(io),
     macs: |node| Conv2d::read(node).map_or(0, |conv| conv.macs()),
     #[cfg(feature = "alloc")]
     pack,
@@ -47,6 +47,10 @@ struct Conv2d<'a> {
     weights: &'a [i8],
     channels: &'a [Channel],
     requantization: Requantization,
+    groups: usize,
+    /// Output and input channels of one group.
+    per_group: usize,
+    inputs_per_group: usize,
 }
 
 impl<'a> Conv2d<'a> {
@@ -56,7 +60,9 @@ impl<'a> Conv2d<'a> {
         let requantization = Requantization::new(node.variant(), attributes.clamp_min, attributes.clamp_max);
         let weights = node.constant(NAME, 0)?;
         let channels = node.constant(NAME, 1)?;
-        Ok(Conv2d { attributes, input, output, weights, channels, requantization })
+        let groups = nonzero(attributes.groups as usize);
+        let [per_group, inputs_per_group] = [output, input].map(|value| value.shape[2] as usize / groups);
+        Ok(Conv2d { attributes, input, output, weights, channels, requantization, groups, per_group, inputs_per_group })
     }
 
     fn check(&self, node: &Node<'_>) -> Result<(), Error> {
@@ -64,40 +70,31 @@ impl<'a> Conv2d<'a> {
         require!(NAME, node.input_count() == 1, "needs one input", node.input_count() as i64);
         attributes.check(self.input, self.output)?;
         let outputs = self.output.shape[2] as usize;
-        let blocks = self.attributes.groups as u64 * self.blocks_per_group() as u64;
+        let blocks = self.groups as u64 * self.blocks_per_group() as u64;
         let weights = blocks * self.block_length() as u64;
         require!(NAME, self.weights.len() as u64 == weights, "wrong number of weights", self.weights.len() as i64);
         require!(NAME, self.channels.len() == outputs, "wrong number of channels", self.channels.len() as i64);
         let scratch = self.window_length() * LANES;
         require!(NAME, node.scratch_length() == scratch, "wrong scratch length", node.scratch_length() as i64);
-        let groups = self.weights.chunks_exact((self.blocks_per_group() * self.block_length()).max(1));
-        let last = self.per_group() - (self.blocks_per_group() - 1) * LANES;
-        for block in groups.clone().filter_map(|group| group.chunks_exact(self.block_length().max(1)).next_back()) {
+        let groups = self.weights.chunks_exact(nonzero(self.blocks_per_group() * self.block_length()));
+        let last = self.per_group - (self.blocks_per_group() - 1) * LANES;
+        for block in groups.clone().filter_map(|group| group.chunks_exact(nonzero(self.block_length())).next_back()) {
             channels::check_spare(NAME, block, last)?;
         }
         let weights = groups.flat_map(|group| {
-            let blocks = group.chunks_exact(self.block_length().max(1));
-            blocks.flat_map(|block| channels::interleaved(block, LANES)).take(self.per_group())
+            let blocks = group.chunks_exact(nonzero(self.block_length()));
+            blocks.flat_map(|block| channels::interleaved(block, LANES)).take(self.per_group)
         });
         channels::check(NAME, node.variant(), self.channels, (attributes.clamp_min, attributes.clamp_max), weights)
     }
 
-    /// Output channels of one group.
-    fn per_group(&self) -> usize {
-        self.output.shape[2] as usize / self.attributes.groups as usize
-    }
-
-    fn inputs_per_group(&self) -> usize {
-        self.input.shape[2] as usize / self.attributes.groups as usize
-    }
-
     fn blocks_per_group(&self) -> usize {
-        self.per_group().div_ceil(LANES)
+        self.per_group.div_ceil(LANES)
     }
 
     /// Inputs under one window, in one group.
     fn window_length(&self) -> usize {
-        self.attributes.window().area() * self.inputs_per_group()
+        self.attributes.window().area() * self.inputs_per_group
     }
 
     /// Bytes of one packed block.
@@ -110,21 +107,17 @@ impl<'a> Conv2d<'a> {
     }
 
     fn run(&self, io: &mut Io<'_>) {
-        if self.requantization.is_one_pass() {
-            self.run_as::<OnePass>(io);
-        } else {
-            self.run_as::<Literal>(io);
-        }
+        if self.requantization.is_one_pass() { self.run_as::<OnePass>(io) } else { self.run_as::<Literal>(io) }
     }
 
     fn run_as<F: Form>(&self, io: &mut Io<'_>) {
-        let outputs = self.output.shape[2] as usize;
+        let outputs = nonzero(self.output.shape[2] as usize);
         let gather = self.gather();
         let columns = io.scratch.as_chunks_mut().0;
         let (mut y, mut x) = (0, 0);
-        for tile in io.output.chunks_mut(LANES * outputs) {
+        for tile in io.output.chunks_mut(nonzero(LANES * outputs)) {
             let pixels = tile.len() / outputs;
-            for group in 0..self.attributes.groups as usize {
+            for group in 0..self.groups {
                 gather.fill(columns, pixels, (y, x), group, io.inputs[0]);
                 self.tile::<F>(columns, group, tile);
             }
@@ -143,59 +136,72 @@ impl<'a> Conv2d<'a> {
             // All pixels are one long row: more tiles lie in one row.
             (height, width, output_width) = (1, height * width, height * output_width);
         }
+        let kernel_width = window.horizontal.kernel as usize;
+        // Taps that lie side by side are copied together.
+        let together = match (window.horizontal.dilation, self.groups) {
+            (1, 1) => kernel_width,
+            _ => 1,
+        };
         Gather {
             window,
             height,
             width,
             channels,
             output_width,
-            length: self.inputs_per_group(),
-            together: match (window.horizontal.dilation, self.attributes.groups) {
-                (1, 1) => window.horizontal.kernel as usize,
-                _ => 1,
-            },
+            length: self.inputs_per_group,
+            runs: kernel_width / nonzero(together),
+            run_length: together * self.inputs_per_group,
+            run_step: window.horizontal.dilation as usize * channels,
+            row_step: window.vertical.dilation as usize * width * channels,
             zero: self.input.zero_point as i8,
         }
     }
 
     /// All output channels of `group` for the pixels of one tile.
+    #[inline(always)]
     fn tile<F: Form>(&self, columns: &Columns, group: usize, tile: &mut [i8]) {
         let outputs = self.output.shape[2] as usize;
-        let first = group * self.per_group();
-        let blocks = self.blocks_per_group();
-        let weights = &self.weights[group * blocks * self.block_length()..][..blocks * self.block_length()];
-        let (full, rest) = self.channels[first..first + self.per_group()].as_chunks();
-        if tile.len() == LANES * outputs {
-            block_row::<F>(&self.requantization, full, columns, weights, &mut tile[first..], outputs);
-        } else {
-            for (index, channels) in full.iter().enumerate() {
-                let weights = &weights[index * self.block_length()..];
-                self.partial::<F>(channels, LANES, columns, weights, &mut tile[first + index * LANES..]);
-            }
+        let first = group * self.per_group;
+        let whole = tile.len() == LANES * outputs;
+        let weights = self.weights.get(group * self.blocks_per_group() * self.block_length()..).checked();
+        let channels = self.channels.get(first..).checked().get(..self.per_group).checked();
+        let tile = tile.get_mut(first..).checked();
+        let (full, rest) = channels.as_chunks();
+        if whole {
+            block_row::<F>(&self.requantization, full, columns, weights, tile, outputs);
         }
-        if !rest.is_empty() {
-            let mut channels = [Channel::default(); LANES];
-            channels[..rest.len()].copy_from_slice(rest);
-            let weights = &weights[full.len() * self.block_length()..];
-            self.partial::<F>(&channels, rest.len(), columns, weights, &mut tile[first + full.len() * LANES..]);
+        if whole && rest.is_empty() {
+            return;
         }
+        self.partial_blocks::<F>(channels, if whole { full.len() } else { 0 }, columns, weights, tile)
     }
 
-    /// The first `count` channels of one block for as many pixels as begin in `tile`.
+    /// The blocks of `channels` from `first` on, for as many pixels as begin in `tile`, if there are fewer than four of either.
+    // Not inlined: it would take registers from the whole tiles.
     #[cold]
-    fn partial<F: Form>(
+    #[inline(never)]
+    fn partial_blocks<F: Form>(
         &self,
-        channels: &[Channel; LANES],
-        count: usize,
+        channels: &[Channel],
+        first: usize,
         columns: &Columns,
         weights: &[i8],
         tile: &mut [i8],
     ) {
-        let mut pixels = [[0; LANES]; LANES];
-        let output = pixels.as_flattened_mut();
-        block_row::<F>(&self.requantization, core::slice::from_ref(channels), columns, weights, output, LANES);
-        for (output, pixel) in tile.chunks_mut(self.output.shape[2] as usize).zip(pixels) {
-            output[..count].copy_from_slice(&pixel[..count]);
+        let weights = weights.chunks_exact(nonzero(self.block_length()));
+        for (index, (given, weights)) in channels.chunks(LANES).zip(weights).enumerate().skip(first) {
+            let mut filled_up = [Channel::default(); LANES];
+            let channels = given.first_chunk().unwrap_or_else(|| {
+                filled_up.iter_mut().zip(given).for_each(|(channel, given)| *channel = *given);
+                &filled_up
+            });
+            let mut pixels = [[0; LANES]; LANES];
+            let (channels, output) = (core::slice::from_ref(channels), pixels.as_flattened_mut());
+            block_row::<F>(&self.requantization, channels, columns, weights, output, LANES);
+            for (output, pixel) in tile.chunks_mut(nonzero(self.output.shape[2] as usize)).zip(&pixels) {
+                let output = output.get_mut(LANES * index..).checked().get_mut(..given.len()).checked();
+                output.copy_from_slice(pixel.get(..given.len()).checked());
+            }
         }
     }
 }
@@ -210,8 +216,12 @@ struct Gather {
     output_width: usize,
     /// Input channels of a group.
     length: usize,
-    /// Taps that lie side by side in the input, and are copied together.
-    together: usize,
+    /// Runs of taps that lie side by side, in one row of a window; bytes of one, and from one to the next.
+    runs: usize,
+    run_length: usize,
+    run_step: usize,
+    /// Bytes from one of a window's rows to the next.
+    row_step: usize,
     zero: i8,
 }
 
@@ -224,17 +234,20 @@ impl Gather {
         let right = left + (LANES as i32 - 1) * horizontal.stride + (horizontal.kernel - 1) * horizontal.dilation;
         let inside = top >= 0 && left >= 0 && bottom < self.height as i32 && right < self.width as i32;
         if !inside || x + LANES > self.output_width {
-            return self.fill_by_tap(columns, pixels, (y, x), group, input);
+            self.fill_by_tap(columns, pixels, (y, x), group, input);
+            return;
         }
-        let first = (top as usize * self.width + left as usize) * self.channels + group * self.length;
-        let mut runs = columns.chunks_exact_mut(self.together * self.length);
-        for ky in 0..vertical.kernel as usize {
-            let row = first + ky * vertical.dilation as usize * self.width * self.channels;
-            for kx in (0..horizontal.kernel as usize).step_by(self.together) {
-                let Some(columns) = runs.next() else { return };
-                let start = row + kx * horizontal.dilation as usize * self.channels;
-                kernels::fill_columns(columns, &input[start..], horizontal.stride as usize * self.channels);
+        let mut row = (top as usize * self.width + left as usize) * self.channels + group * self.length;
+        let pitch = horizontal.stride as usize * self.channels;
+        let mut rest = columns;
+        for _ in 0..vertical.kernel {
+            let mut start = row;
+            for _ in 0..self.runs {
+                let (run, after) = rest.split_at_mut_checked(self.run_length).checked();
+                kernels::fill_columns(run, input.get(start..).checked(), pitch);
+                (rest, start) = (after, start + self.run_step);
             }
+            row += self.row_step;
         }
     }
 
@@ -259,9 +272,9 @@ impl Gather {
                     let x = left + kx * horizontal.dilation;
                     if (y as usize) < self.height && (x as usize) < self.width {
                         let start = (y as usize * self.width + x as usize) * self.channels + group * self.length;
-                        kernels::fill_column(columns, pixel, &input[start..][..self.length]);
+                        kernels::fill_column(columns, pixel, input.get(start..).checked().get(..self.length).checked());
                     } else {
-                        columns.iter_mut().for_each(|column| column[pixel] = self.zero);
+                        columns.iter_mut().for_each(|column| *column.get_mut(pixel).checked() = self.zero);
                     }
                 }
             }
@@ -274,6 +287,9 @@ impl Gather {
 }
 
 /// Some blocks of output channels for one tile, to the beginning of each of its pixels, which lie `pitch` bytes apart in `output`.
+///
+/// # Panics
+/// If they do not fit.
 #[inline(never)]
 fn block_row<F: Form>(
     requantization: &Requantization,
@@ -284,7 +300,9 @@ fn block_row<F: Form>(
     pitch: usize,
 ) {
     let requantization = *requantization;
-    assert!(output.len() >= (LANES - 1) * pitch + LANES * channels.len());
+    if columns.is_empty() || output.len() < (LANES - 1) * pitch + LANES * channels.len() {
+        unchecked();
+    }
     let mut first = output.as_mut_ptr();
     for (channels, weights) in channels.iter().zip(weights.as_chunks::<LANES>().0.chunks_exact(columns.len())) {
         let sums = kernels::dot_4x4(channels.each_ref().map(|channel| channel.bias), columns, weights);

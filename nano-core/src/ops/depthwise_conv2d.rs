@@ -10,7 +10,7 @@
 use crate::Error;
 use crate::image::Value;
 use crate::kernels::{Channel, Form, LANES, Lines, Literal, ONE_PASS, OnePass, Requantization, Side, Taps};
-use crate::operator::{Io, Node, Operator, require};
+use crate::operator::{Checked, Io, Node, Operator, nonzero, require};
 use crate::ops::channels;
 use crate::ops::window::{Axis, Window, window_attributes};
 
@@ -20,7 +20,7 @@ pub const DEPTHWISE_CONV2D: Operator = Operator {
     code: 2,
     attributes: Attributes::NAMES,
     check: |node| DepthwiseConv2d::read(node)?.check(node),
-    run: |node, io| DepthwiseConv2d::read(node).expect("checked by Model::new").run(io),
+    run: |node, io| DepthwiseConv2d::read(node).checked().run(io),
     macs: |node| {
         DepthwiseConv2d::read(node).map_or(0, |layer| (layer.output.len() * layer.attributes.window().area()) as u64)
     },
@@ -60,7 +60,7 @@ impl<'a> DepthwiseConv2d<'a> {
         let weights = count.div_ceil(LANES as u32) as u64 * self.block_length() as u64;
         require!(NAME, self.weights.len() as u64 == weights, "wrong number of weights", self.weights.len() as i64);
         require!(NAME, self.channels.len() == count as usize, "wrong number of channels", self.channels.len() as i64);
-        let blocks = self.weights.chunks_exact(self.block_length().max(1));
+        let blocks = self.weights.chunks_exact(nonzero(self.block_length()));
         if let Some(last) = blocks.clone().next_back() {
             channels::check_spare(NAME, last, (count as usize - 1) % LANES + 1)?;
         }
@@ -80,7 +80,7 @@ impl<'a> DepthwiseConv2d<'a> {
         match Sweep::new(self.attributes.window(), self.input, self.output, self.requantization.variant()) {
             Some(sweep) => {
                 let blocks = self.weights.as_chunks::<LANES>().0.as_chunks::<9>().0;
-                sweep.lines.run(self.channels, blocks, self.requantization, io.inputs[0], io.output);
+                sweep.lines.run(self.channels, blocks, self.requantization, io.inputs[0], io.output)
             }
             None if self.requantization.is_one_pass() => self.run_by_row::<OnePass>(io),
             None => self.run_by_row::<Literal>(io),
@@ -91,7 +91,7 @@ impl<'a> DepthwiseConv2d<'a> {
         let window = self.attributes.window();
         let count = self.output.shape[2] as usize;
         let pixels = self.output.shape[1] as usize;
-        for (y, output) in io.output.chunks_exact_mut(pixels * count).enumerate() {
+        for (y, output) in io.output.chunks_exact_mut(nonzero(pixels * count)).enumerate() {
             let rows = window.rows(y, self.input, io.inputs[0], io.scratch);
             let taps = Taps {
                 rows: self.attributes.kernel_height as usize,
@@ -102,10 +102,10 @@ impl<'a> DepthwiseConv2d<'a> {
                 pixels,
                 pixel_step: self.attributes.stride_width as usize * count,
             };
-            let weights = self.weights.as_chunks().0.chunks_exact(window.area());
+            let weights = self.weights.as_chunks().0.chunks_exact(nonzero(window.area()));
             for (block, (channels, weights)) in self.channels.chunks(LANES).zip(weights).enumerate() {
                 let first = block * LANES;
-                let (rows, output) = (&rows.bytes[first..], &mut output[first..]);
+                let (rows, output) = (rows.bytes.get(first..).checked(), output.get_mut(first..).checked());
                 match channels.try_into() {
                     Ok(channels) => taps.run::<F>(self.requantization, channels, weights, rows, output, count),
                     Err(_) => self.last_channels(channels, weights, rows, &taps, output),
@@ -123,14 +123,17 @@ impl<'a> DepthwiseConv2d<'a> {
         taps: &Taps,
         output: &mut [i8],
     ) {
-        let count = self.output.shape[2] as usize;
+        let count = nonzero(self.output.shape[2] as usize);
         for (x, pixel) in output.chunks_mut(count).enumerate() {
             for (lane, (channel, output)) in channels.iter().zip(pixel).enumerate() {
-                let sum = weights.iter().enumerate().fold(channel.bias, |sum, (tap, weights)| {
-                    let row = (taps.first + tap / taps.per_row) % taps.rows;
-                    let place = x * taps.pixel_step + row * taps.pitch + tap % taps.per_row * taps.step;
-                    sum + i32::from(rows[place + lane]) * i32::from(weights[lane])
-                });
+                let mut sum = channel.bias;
+                for (tap_row, weights) in weights.chunks_exact(nonzero(taps.per_row)).enumerate() {
+                    let row = (taps.first + tap_row).checked_rem(taps.rows).checked();
+                    let inputs = rows.get(x * taps.pixel_step + row * taps.pitch + lane..).checked();
+                    for (x, weights) in inputs.iter().step_by(nonzero(taps.step)).zip(weights) {
+                        sum += i32::from(*x) * i32::from(*weights.get(lane).checked());
+                    }
+                }
                 *output = self.requantization.apply(channel, sum);
             }
         }

@@ -10,7 +10,7 @@ use crate::Error;
 use crate::image::Value;
 use crate::kernels::pairs::{self, ROUND, Row, WIDTH};
 use crate::kernels::{self, Channel, LITERAL, ONE_PASS, Requantization};
-use crate::operator::{Io, Node, Operator, attributes, require};
+use crate::operator::{Checked, Io, Node, Operator, attributes, nonzero, require};
 use crate::ops::channels;
 
 /// Table entry of the fully connected layer.
@@ -24,11 +24,7 @@ pub const FULLY_CONNECTED: Operator = Operator {
         variant => Err(Error::UnknownVariant { operator: NAME, variant }),
     },
     run: |node, io| {
-        if node.variant() == PAIRS {
-            run_pairs(node, io);
-        } else {
-            FullyConnected::run(node, io);
-        }
+        if node.variant() == PAIRS { run_pairs(node, io) } else { FullyConnected::run(node, io) }
     },
     macs: |node| node.input(0).len() as u64 * node.output().len() as u64,
     #[cfg(feature = "alloc")]
@@ -56,13 +52,13 @@ struct FullyConnected<'a> {
     requantization: Requantization,
 }
 
-/// First channel and size of every packed group.
-fn groups(outputs: usize) -> impl Iterator<Item = (usize, usize)> {
-    let mut first = 0;
+/// Number of channels of each packed group.
+fn groups(outputs: usize) -> impl Iterator<Item = usize> {
+    let mut rest = outputs;
     core::iter::from_fn(move || {
-        let size = [8, 4, 2, 1].into_iter().find(|size| first + size <= outputs)?;
-        first += size;
-        Some((first - size, size))
+        let size = [8, 4, 2, 1].into_iter().find(|&size| size <= rest)?;
+        rest -= size;
+        Some(size)
     })
 }
 
@@ -85,7 +81,7 @@ impl<'a> FullyConnected<'a> {
         require!(NAME, node.scratch_length() == 0, "needs no scratch memory", node.scratch_length() as i64);
         let clamp = (self.attributes.clamp_min, self.attributes.clamp_max);
         let mut rest = self.weights;
-        let weights = groups(outputs).flat_map(|(_, size)| {
+        let weights = groups(outputs).flat_map(|size| {
             let (group, tail) = rest.split_at_checked(size * inputs).unwrap_or_default();
             rest = tail;
             channels::interleaved(group, size)
@@ -95,24 +91,44 @@ impl<'a> FullyConnected<'a> {
 
     #[inline(never)]
     fn run(node: &Node<'a>, io: &mut Io<'_>) {
-        let layer = Self::read(node).expect("checked by Model::new");
-        for (first, size) in groups(io.output.len()) {
-            match size {
-                8 => layer.group::<8>(first, io.inputs[0], io.output),
-                4 => layer.group::<4>(first, io.inputs[0], io.output),
-                2 => layer.group::<2>(first, io.inputs[0], io.output),
-                _ => layer.group::<1>(first, io.inputs[0], io.output),
-            }
+        let FullyConnected { weights, channels, requantization, .. } = Self::read(node).checked();
+        let [inputs, _] = io.inputs;
+        let mut rest = Rest { weights, channels, output: io.output, requantization };
+        while rest.output.len() >= 8 {
+            rest.group::<8>(inputs);
+        }
+        if rest.output.len() >= 4 {
+            rest.group::<4>(inputs);
+        }
+        if rest.output.len() >= 2 {
+            rest.group::<2>(inputs);
+        }
+        if !rest.output.is_empty() {
+            rest.group::<1>(inputs);
         }
     }
+}
 
-    fn group<const SIZE: usize>(&self, first: usize, inputs: &[i8], output: &mut [i8]) {
-        let channels: &[Channel] = &self.channels[first..first + SIZE];
-        let mut sums: [i32; SIZE] = core::array::from_fn(|index| channels[index].bias);
-        kernels::add_rows(&mut sums, inputs, self.weights[first * inputs.len()..][..SIZE * inputs.len()].as_chunks().0);
-        for ((output, channel), sum) in output[first..][..SIZE].iter_mut().zip(channels).zip(sums) {
+/// The packed groups that are still to be computed.
+struct Rest<'a, 'm> {
+    weights: &'a [i8],
+    channels: &'a [Channel],
+    output: &'m mut [i8],
+    requantization: Requantization,
+}
+
+impl Rest<'_, '_> {
+    /// Computes the next group, of `SIZE` channels.
+    fn group<const SIZE: usize>(&mut self, inputs: &[i8]) {
+        let (channels, other_channels) = self.channels.split_first_chunk::<SIZE>().checked();
+        let (weights, other_weights) = self.weights.split_at_checked(SIZE * inputs.len()).checked();
+        let (output, other_outputs) = core::mem::take(&mut self.output).split_first_chunk_mut::<SIZE>().checked();
+        let mut sums = channels.each_ref().map(|channel| channel.bias);
+        kernels::add_rows(&mut sums, inputs, weights.as_chunks().0);
+        for ((output, channel), sum) in output.iter_mut().zip(channels).zip(sums) {
             *output = self.requantization.apply(channel, sum);
         }
+        (self.channels, self.weights, self.output) = (other_channels, other_weights, other_outputs);
     }
 }
 
@@ -132,30 +148,41 @@ fn check_pairs(node: &Node<'_>) -> Result<(), Error> {
     let expected = (outputs / WIDTH) as u64 * length as u64;
     require!(NAME, words.len() as u64 == expected, "wrong number of weights", words.len() as i64);
     require!(NAME, node.scratch_length() == 0, "needs no scratch memory", node.scratch_length() as i64);
-    let rows = rows_of_pairs(node).unwrap_or_default();
-    for (block, words) in rows.chunks_exact(length).zip(words.chunks_exact(length)) {
-        let channels: &[Channel] = zerocopy::transmute_ref!(words.as_flattened().as_chunks::<4>().0);
-        let channels = &channels[2 * (pairs::BEFORE + inputs)..][..WIDTH];
-        for (index, channels) in channels.chunks_exact(2).enumerate() {
-            let [even, odd] = [channels[0].bias, channels[1].bias];
-            let same = block[0][index] == pairs::pair([even, odd]) && block[1][index] == odd.to_le_bytes();
-            require!(NAME, same, "a pair of biases is not that of its channels, pair", index as i64);
-        }
-        let clamp = block[length - 1][..2] == [clamp_min, clamp_max].map(i32::to_le_bytes);
-        require!(NAME, clamp, "the packed clamp is another than clamp_min and clamp_max", clamp_min);
-        let rows = &block[pairs::BEFORE..][..inputs];
-        let weights =
-            (0..WIDTH).map(|channel| rows.iter().map(move |row| pairs::weights(row[channel / 2])[channel % 2]));
-        channels::check(NAME, ONE_PASS, channels, (clamp_min, clamp_max), weights)?;
+    words
+        .chunks_exact(nonzero(length))
+        .try_for_each(|block| check_block_of_pairs(block, inputs, (clamp_min, clamp_max)))
+}
+
+/// Checks a block of 16 output channels; see [`pairs::Row`].
+fn check_block_of_pairs(block: &[[u32; WIDTH / 2]], inputs: usize, clamp: (i32, i32)) -> Result<(), Error> {
+    let parts = block.split_first_chunk::<{ pairs::BEFORE }>().and_then(|(before, rest)| {
+        let (weights, behind) = rest.split_at_checked(inputs)?;
+        let (channels, last) = behind.split_first_chunk::<{ pairs::BEHIND - 1 }>()?;
+        Some((before, weights, channels, last.first()?))
+    });
+    let Some(([biases, odd_biases], weights, channels, &[min, max, ..])) = parts else {
+        return Err(Error::Layer { operator: NAME, rule: "wrong number of weights", value: block.len() as i64 });
+    };
+    let channels: &[Channel; WIDTH] = zerocopy::transmute_ref!(channels);
+    let of_pairs = biases.iter().zip(odd_biases).zip(channels.as_chunks::<2>().0);
+    for (index, ((&pair, &odd), channels)) in of_pairs.enumerate() {
+        let expected = channels.each_ref().map(|channel| channel.bias);
+        let same = pair == u32::from_le_bytes(pairs::pair(expected)) && odd as i32 == expected[1];
+        require!(NAME, same, "a pair of biases is not that of its channels, pair", index as i64);
     }
-    Ok(())
+    let same = (min as i32, max as i32) == clamp;
+    require!(NAME, same, "the packed clamp is another than clamp_min and clamp_max", clamp.0);
+    let weight = |row: &[u32; WIDTH / 2], channel: usize| {
+        row.get(channel / 2).map_or(0, |pair| pairs::weights(pair.to_le_bytes())[channel % 2])
+    };
+    let weights = (0..WIDTH).map(|channel| weights.iter().map(move |row| weight(row, channel)));
+    channels::check(NAME, ONE_PASS, channels, clamp, weights)
 }
 
 // Not inlined, as is the other way: each saves the registers it needs.
 #[inline(never)]
 fn run_pairs(node: &Node<'_>, io: &mut Io<'_>) {
-    let Some(rows) = rows_of_pairs(node) else { unreachable!("checked by Model::new") };
-    pairs::run(rows, io.inputs[0], io.output);
+    pairs::run(rows_of_pairs(node).checked(), io.inputs[0], io.output)
 }
 
 #[cfg(feature = "alloc")]
@@ -174,8 +201,11 @@ fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::
         let rows = blocks.flat_map(|(weights, channels)| pairs::block(channels, weights, [clamp_min, clamp_max]));
         vec![rows.flatten().flatten().collect()]
     } else {
+        let mut next = 0;
         let packed = groups(outputs)
-            .flat_map(|(first, size)| {
+            .flat_map(|size| {
+                let first = next;
+                next += size;
                 (0..inputs * size).map(move |index| weights[(first + index % size) * inputs + index / size] as u8)
             })
             .collect();

@@ -3,7 +3,7 @@
 
 use crate::Error;
 use crate::fixed_point::clamp_to_i8;
-use crate::operator::{Io, Node, Operator};
+use crate::operator::{Checked, Io, Node, Operator};
 use crate::ops::channels::check_clamp;
 use crate::ops::window::window_attributes;
 
@@ -31,7 +31,7 @@ fn check(node: &Node<'_>) -> Result<(), Error> {
 }
 
 fn run(node: &Node<'_>, io: &mut Io<'_>) {
-    let attributes = Attributes::read(NAME, node.attributes()).expect("checked by Model::new");
+    let attributes = Attributes::read(NAME, node.attributes()).checked();
     let (min, max) = (attributes.clamp_min, attributes.clamp_max);
     attributes.window().pool(node, io, i32::MIN, i32::max, |largest, _| clamp_to_i8(largest, min, max));
 }

@@ -5,7 +5,7 @@ use crate::Error;
 #[cfg(feature = "alloc")]
 use crate::fixed_point::Multiplier;
 use crate::fixed_point::clamp_to_i8;
-use crate::operator::{Io, Node, Operator, attributes, require};
+use crate::operator::{Checked, Io, Node, Operator, attributes, require};
 use crate::ops::channels::check_clamp;
 
 /// Table entry of requantization.
@@ -41,8 +41,8 @@ fn check(node: &Node<'_>) -> Result<(), Error> {
 }
 
 fn run(node: &Node<'_>, io: &mut Io<'_>) {
-    let attributes = Attributes::read(NAME, node.attributes()).expect("checked by Model::new");
-    let [multiplier] = node.multipliers(NAME).expect("checked by Model::new");
+    let attributes = Attributes::read(NAME, node.attributes()).checked();
+    let [multiplier] = node.multipliers(NAME).checked();
     let (from, to) = (node.input(0).zero_point, node.output().zero_point);
     for (output, &input) in io.output.iter_mut().zip(io.inputs[0]) {
         let value = multiplier.apply(i32::from(input) - from).saturating_add(to);

@@ -5,7 +5,7 @@ use crate::Error;
 #[cfg(feature = "alloc")]
 use crate::fixed_point::Multiplier;
 use crate::fixed_point::{clamp_to_i8, doubling_high_multiply, rounding_divide_by_power_of_two, shift_left_saturating};
-use crate::operator::{Io, Node, Operator, require};
+use crate::operator::{Checked, Io, Node, Operator, nonzero, require};
 
 /// Table entry of softmax.
 pub const SOFTMAX: Operator = Operator {
@@ -85,8 +85,8 @@ fn parameters<'a>(node: &Node<'a>) -> Result<&'a [i32; 3], Error> {
 }
 
 fn run(node: &Node<'_>, io: &mut Io<'_>) {
-    let &[mantissa, shift, smallest] = parameters(node).expect("checked by Model::new");
-    let channels = node.input(0).shape[2] as usize;
+    let &[mantissa, shift, smallest] = parameters(node).checked();
+    let channels = nonzero(node.input(0).shape[2] as usize);
     for (input, output) in io.inputs[0].chunks_exact(channels).zip(io.output.chunks_exact_mut(channels)) {
         let largest = input.iter().copied().max().unwrap_or(i8::MIN);
         let exponential = |x: i8| {

@@ -4,7 +4,7 @@
 //! Tensors for the writer: `table` int8 [256], the output for every input from -128 to 127.
 
 use crate::Error;
-use crate::operator::{Io, Node, Operator, require};
+use crate::operator::{Checked, Io, Node, Operator, require};
 
 /// Table entry of the unary function.
 pub const TABLE: Operator = Operator {
@@ -31,7 +31,7 @@ fn check(node: &Node<'_>) -> Result<(), Error> {
 }
 
 fn run(node: &Node<'_>, io: &mut Io<'_>) {
-    let table = node.constant::<i8>(NAME, 0).expect("checked by Model::new");
+    let table: &[i8; ENTRIES] = node.constant(NAME, 0).checked().try_into().checked();
     for (output, &input) in io.output.iter_mut().zip(io.inputs[0]) {
         *output = table[usize::from(input as u8 ^ 0x80)];
     }

@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::image::Value;
-use crate::operator::{Io, Node, require};
+use crate::operator::{Checked, Io, Node, nonzero, require};
 
 /// One axis of a sliding window.
 #[derive(Clone, Copy, Debug)]
@@ -28,8 +28,9 @@ impl Axis {
             - i64::from(self.dilation) * (i64::from(self.kernel) - 1)
             - 1;
         require!(operator, room >= 0, "the window is larger than the padded input, by", -room);
-        let expected = room / i64::from(self.stride) + 1;
-        require!(operator, i64::from(output) == expected, "the output's side does not follow from the window", output);
+        let expected = room.checked_div(self.stride.into()).map(|steps| steps + 1);
+        let side = i64::from(output);
+        require!(operator, expected == Some(side), "the output's side does not follow from the window", output);
         Ok(())
     }
 
@@ -41,7 +42,7 @@ impl Axis {
     /// The windows whose first tap lies in the padding: at most as many as the padding is wide, however large the input is.
     fn starting_outside(&self, input: u32, outputs: u32) -> impl Iterator<Item = usize> {
         let outputs = outputs as usize;
-        let inside = |before: usize| before.div_ceil(self.stride as usize).min(outputs);
+        let inside = |before: usize| before.div_ceil(nonzero(self.stride as usize)).min(outputs);
         let (first, end) = (inside(self.before as usize), inside(self.before as usize + input as usize));
         (0..first).chain(end..outputs)
     }
@@ -59,7 +60,7 @@ impl Axis {
 
 /// `a / b`, rounded up; 0 for a negative `a`.
 fn divide_up(a: i32, b: i32) -> i32 {
-    (a.max(0) as u32).div_ceil(b as u32) as i32
+    (a.max(0) as u32 + b as u32 - 1).checked_div(b as u32).unwrap_or(0) as i32
 }
 
 /// The part of a window that lies inside the input: numbers of rows and columns, and bytes from one to the next.
@@ -78,7 +79,7 @@ impl Patch {
         for row in 0..self.rows {
             let mut place = row * self.row_step;
             for _ in 0..self.columns {
-                for (folded, &x) in folded.iter_mut().zip(&input[place..place + N]) {
+                for (folded, &x) in folded.iter_mut().zip(input.get(place..place + N).checked()) {
                     *folded = fold(*folded, x.into());
                 }
                 place += self.step;
@@ -134,24 +135,25 @@ impl Window {
         finish: impl Fn(i32, i32) -> i8,
     ) {
         let [height, width, channels] = node.input(0).shape;
-        let outputs_per_row = node.output().shape[1] as usize;
+        let outputs_per_row = nonzero(node.output().shape[1] as usize);
         // Where a step is used, it lies inside the input.
         let row_step = (self.vertical.dilation as usize).wrapping_mul((width * channels) as usize);
         let step = (self.horizontal.dilation as usize).wrapping_mul(channels as usize);
-        for (pixel, output) in io.output.chunks_exact_mut(channels as usize).enumerate() {
+        for (pixel, output) in io.output.chunks_exact_mut(nonzero(channels as usize)).enumerate() {
             let (y, rows) = self.vertical.covered(pixel / outputs_per_row, height);
             let (x, columns) = self.horizontal.covered(pixel % outputs_per_row, width);
             let patch = Patch { rows, row_step, columns, step };
             let count = (rows * columns) as i32;
-            let mut input = &io.inputs[0][(y * width as usize + x) * channels as usize..];
+            let mut input = io.inputs[0].get((y * width as usize + x) * channels as usize..).checked();
             // Eight channels at a time: their sums stay in registers.
             let (eights, rest) = output.as_chunks_mut();
             for output in eights {
                 *output = patch.fold::<8>(input, start, &fold).map(|folded| finish(folded, count));
-                input = &input[8..];
+                input = input.get(8..).checked();
             }
             for (output, channel) in rest.iter_mut().zip(0..) {
-                *output = finish(patch.fold::<1>(&input[channel..], start, &fold)[0], count);
+                let [folded] = patch.fold::<1>(input.get(channel..).checked(), start, &fold);
+                *output = finish(folded, count);
             }
         }
     }
@@ -186,22 +188,24 @@ impl Window {
         let row = width * channels;
         let Axis { kernel, stride, dilation, .. } = self.vertical;
         if self.scratch_length(value) == 0 {
-            let bytes = &input[y * stride as usize * row..];
+            let bytes = input.get(y * stride as usize * row..).checked();
             return Rows { bytes, pitch: dilation as usize * row, first: 0 };
         }
         let pitch = self.padded_row(value);
-        let (kernel, stride) = (kernel as usize, stride as usize);
+        let (kernel, stride) = (nonzero(kernel as usize), stride as usize);
         // The scratch is a ring: a row stays where it is while windows cover it.
         let (first, new) = if dilation > 1 || y == 0 { (0, kernel) } else { (y * stride % kernel, stride.min(kernel)) };
         let left = self.horizontal.before as usize * channels;
         let zero = value.zero_point as i8;
         for tap in kernel - new..kernel {
-            let padded = &mut scratch[(first + tap) % kernel * pitch..][..pitch];
+            let padded = scratch.get_mut((first + tap) % kernel * pitch..).checked().get_mut(..pitch).checked();
             let y = self.vertical.start(y) + tap as i32 * dilation;
             if (0..height as i32).contains(&y) {
-                padded[..left].fill(zero);
-                padded[left..left + row].copy_from_slice(&input[y as usize * row..][..row]);
-                padded[left + row..].fill(zero);
+                let (before, rest) = padded.split_at_mut_checked(left).checked();
+                let (inside, after) = rest.split_at_mut_checked(row).checked();
+                before.fill(zero);
+                inside.copy_from_slice(input.get(y as usize * row..).checked().get(..inside.len()).checked());
+                after.fill(zero);
             } else {
                 padded.fill(zero);
             }
