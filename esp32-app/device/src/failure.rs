@@ -3,7 +3,7 @@
 use nano_core::Error;
 use serde::{Deserialize, Serialize};
 
-use crate::storage::StorageError;
+use crate::saved_head::StorageError;
 
 /// Why a request was refused.
 #[non_exhaustive]

@@ -11,6 +11,7 @@ pub mod frame;
 mod learner;
 mod message;
 mod names;
+mod saved_head;
 mod saving;
 mod session;
 mod sizes;
@@ -22,6 +23,7 @@ pub use message::{
     Block, Class, Failure, Label, PROTOCOL, Request, RequestHeader, Response, ResponseHeader, Settings, Stats,
     TargetKind,
 };
+pub use saved_head::{SavedHead, StorageError};
 pub use session::{Options, Session};
 pub use sizes::Sizes;
-pub use storage::{HeadStorage, SavedHead, StorageError};
+pub use storage::HeadStorage;

@@ -8,7 +8,7 @@ use nano_core::train::Target;
 use serde::{Deserialize, Serialize};
 
 pub use crate::failure::Failure;
-use crate::storage::{SavedHead, StorageError};
+use crate::saved_head::{SavedHead, StorageError};
 
 /// Version of the messages; raised whenever one changes. A frame of any version starts with its version, and the refusal of another one,
 /// [`Failure::Protocol`], stays as it is for ever.

@@ -11,7 +11,7 @@ use crate::frame::CRC32;
 use crate::learner::{Learner, Undo};
 use crate::message::{Response, Settings};
 use crate::names::{self, Name};
-use crate::storage::StorageError;
+use crate::saved_head::StorageError;
 
 /// Bytes of saved [`Settings`]: rejection, two zeros, save interval.
 pub(crate) const SETTINGS: usize = 8;

@@ -15,11 +15,11 @@ use embassy_futures::block_on;
 use embedded_storage::nor_flash::NorFlash;
 use sequential_storage::cache::Cache;
 use sequential_storage::queue::{QueueConfig, QueueStorage};
-use serde::{Deserialize, Serialize};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::flash::{Access, Window};
 use crate::frame::CRC32;
+use crate::saved_head::{SavedHead, StorageError};
 
 /// Version of what is stored; raised whenever an older reader would misread it.
 const FORMAT: u8 = 1;
@@ -30,49 +30,6 @@ const HEADER: usize = size_of::<ChunkHeader>();
 const OVERHEAD: usize = 8;
 const CHUNK: u8 = 1;
 const SEAL: u8 = 2;
-
-/// Why nothing was saved or loaded. The head in RAM is as before, and the flash still holds the newest head that it held; of a save that
-/// was to be written to both halves, the first may have succeeded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum StorageError {
-    /// Nothing was ever saved.
-    Empty,
-    /// No head is whole: what was saved was cut short, has been damaged, or is no head of this model.
-    Damaged {
-        /// Number of the latest save.
-        count: u32,
-    },
-    /// The newest head stored belongs to another model; it stays until it is replaced on purpose.
-    OtherModel {
-        /// Id of that model.
-        model_id: u32,
-    },
-    /// The newest head stored is in another format; it stays until it is replaced on purpose.
-    OtherFormat {
-        /// Its version.
-        version: u8,
-    },
-    /// The head does not fit twice.
-    TooSmall {
-        /// Pages that the flash needs.
-        needed: u32,
-        /// Pages that it has.
-        given: u32,
-    },
-    /// What was written cannot be read back: the flash is worn out or broken.
-    NotWritten,
-    /// The flash's driver failed.
-    Driver,
-}
-
-/// A head in flash.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SavedHead {
-    /// Its number among all saves to this flash, from 1.
-    pub count: u32,
-    /// The number of the latest save, if that is another: it was cut short, has been damaged since, or is no head of this model.
-    pub lost: Option<u32>,
-}
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]

@@ -84,8 +84,8 @@ def info(device: Device) -> None:
     _show(rows)
     if device.info.lost_save is not None:
         print(
-            f"Save {device.info.lost_save}, the latest, was cut short or is damaged; what can be loaded is "
-            f"save {device.info.saved}, the one before it."
+            f"Save {device.info.lost_save}, the latest, was cut short or is damaged; "
+            f"what can be loaded is save {device.info.saved}, the one before it."
         )
 
 
