@@ -54,10 +54,8 @@ def _refusal(model: QuantizedGraph, description: dict[str, Any], error: Exceptio
     """The error for a model that nano-core refuses: it names the first layer that it refuses by itself."""
     inputs = len(model.graph.inputs)
     for count, node in enumerate(layers(model)):
-        kept = description["layers"][: count + 1]
-        values = description["values"][: inputs + count + 1]
-        alone = {"name": "", "labels": [], "values": values, "inputs": description["inputs"]}
-        alone |= {"outputs": [kept[-1]["output"]], "layers": kept, "head": None}
+        kept = {"inputs": description["inputs"], "layers": description["layers"][: count + 1]}
+        alone = {**kept, "outputs": [inputs + count], "head": None, "name": "", "labels": []}
         try:
             _native.Model(_native.write_image(alone))
         except _native.NanoError as refusal:
