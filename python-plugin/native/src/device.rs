@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 
 use embedded_io::{ErrorType, Read, Write};
-use nano_core::image::Image;
 use nano_core::ops;
 use nano_core::train::AnyHead;
 use pyo3::prelude::*;
@@ -11,7 +10,7 @@ use pyo3::types::PyBytes;
 use self_cell::{MutBorrow, self_cell};
 use torch_nano_device::{MemoryFlash, Options, Session, Settings, Sizes, frame};
 
-use crate::model::Aligned;
+use crate::model::SharedImage;
 use crate::refuse;
 
 /// Pages of 4 KiB of the flash, unless another is given.
@@ -33,7 +32,7 @@ type Running<'a> = Session<'a, Clock, MemoryFlash<Vec<u8>>, AnyHead<'a>>;
 
 /// What a session borrows.
 struct Memory {
-    image: Aligned,
+    image: SharedImage,
     ram: MutBorrow<Vec<u32>>,
 }
 
@@ -90,9 +89,8 @@ impl SimulatedDevice {
     /// with room for `ring` samples and frames for `frame` bytes.
     #[new]
     #[pyo3(signature = (image, flash = None, *, ring = 1024, frame = 4096))]
-    fn new(image: &[u8], flash: Option<Vec<u8>>, ring: usize, frame: usize) -> PyResult<Self> {
-        let image = Aligned::new(image);
-        let words = Sizes::of(&Image::new(image.bytes()).map_err(refuse)?, ring, frame).words();
+    fn new(image: SharedImage, flash: Option<Vec<u8>>, ring: usize, frame: usize) -> PyResult<Self> {
+        let words = Sizes::of(image.checked().image(), ring, frame).words();
         let options = Options { ring, frame, settings: Settings::default() };
         let flash = MemoryFlash(flash.unwrap_or_else(|| vec![0xff; PAGES * 4096]));
         let memory = Memory { image, ram: MutBorrow::new(lend("device", words)?) };

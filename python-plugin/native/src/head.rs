@@ -1,7 +1,6 @@
 //! The trainable head of an image, on the host: the same code as on the device.
 
 use nano_core::Error;
-use nano_core::image::Image;
 use nano_core::train::{self, AnyHead, FeatureRing, Head as _, HeadSizes, LayerSizes, Target, Training, Update};
 use numpy::ndarray::Array2;
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
@@ -9,38 +8,54 @@ use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
+use self_cell::{MutBorrow, self_cell};
 use torch_nano_device::TargetKind;
 
 use crate::device::lend;
-use crate::model::Aligned;
+use crate::model::SharedImage;
 use crate::refuse;
+
+/// What a head borrows.
+struct Memory {
+    image: SharedImage,
+    ram: MutBorrow<Vec<u32>>,
+}
+
+self_cell!(
+    struct Owned {
+        owner: Memory,
+        #[not_covariant]
+        dependent: AnyHead,
+    }
+);
 
 /// nano-core's head of an image, whichever trainer it names, in Python's memory.
 #[pyclass(module = "torch_nano._native")]
 pub(crate) struct Head {
-    image: Aligned,
-    state: Vec<u8>,
+    owned: Owned,
 }
 
 impl Head {
-    /// Runs `act` on the head in its present state, and keeps the state that it leaves; after an error, the state before.
-    fn with<T>(&mut self, act: impl FnOnce(&mut AnyHead<'_>) -> Result<T, Error>) -> PyResult<T> {
-        self.with_any(|head| act(head).map_err(refuse))
+    /// What is to be read off the head.
+    fn read<T>(&self, read: impl FnOnce(&AnyHead<'_>) -> T) -> T {
+        self.owned.with_dependent(|_, head| read(head))
     }
 
-    fn with_any<T>(&mut self, act: impl FnOnce(&mut AnyHead<'_>) -> PyResult<T>) -> PyResult<T> {
-        let image = self.image.image();
-        let record = image.head().ok_or(Error::NoHead).map_err(refuse)?;
-        let sizes = HeadSizes::of(record);
-        sizes.check().map_err(refuse)?;
-        let mut ram = lend("head", sizes.words())?;
-        let mut head = AnyHead::new(&image, &mut ram).map_err(refuse)?;
-        if !self.state.is_empty() {
-            head.load(&self.state).map_err(refuse)?;
-        }
-        let result = act(&mut head)?;
-        self.state = head.state().to_vec();
-        Ok(result)
+    /// One request, which changes nothing if it is refused.
+    fn with<T>(&mut self, act: impl FnOnce(&mut AnyHead<'_>) -> Result<T, Error>) -> PyResult<T> {
+        self.owned.with_dependent_mut(|_, head| act(head)).map_err(refuse)
+    }
+
+    /// Several requests, which change nothing if one is refused.
+    fn all<T>(&mut self, act: impl FnOnce(&mut AnyHead<'_>) -> PyResult<T>) -> PyResult<T> {
+        self.owned.with_dependent_mut(|_, head| {
+            let before = head.state().to_vec();
+            let result = act(head);
+            if result.is_err() {
+                head.overwrite(|own| own.copy_from_slice(&before));
+            }
+            result
+        })
     }
 }
 
@@ -72,66 +87,66 @@ fn target(head: &AnyHead<'_>, value: i64) -> PyResult<Target> {
 #[pymethods]
 impl Head {
     #[new]
-    fn new(image: &[u8]) -> PyResult<Self> {
-        let image = Aligned::new(image);
-        Image::new(image.bytes()).map_err(refuse)?;
-        let mut head = Head { image, state: Vec::new() };
-        head.with(|_| Ok(()))?;
-        Ok(head)
+    fn new(image: SharedImage) -> PyResult<Self> {
+        let record = image.checked().image().head().ok_or(Error::NoHead).map_err(refuse)?;
+        let sizes = HeadSizes::of(record);
+        sizes.check().map_err(refuse)?;
+        let ram = MutBorrow::new(lend("head", sizes.words())?);
+        let head = Owned::try_new(Memory { image, ram }, |memory| {
+            AnyHead::new(memory.image.checked().image(), memory.ram.borrow_mut())
+        });
+        Ok(Head { owned: head.map_err(refuse)? })
     }
 
     /// Name of nano-core's type: `SgdHead` and its like.
     #[getter]
-    fn trainer(&mut self) -> PyResult<&'static str> {
-        self.with(|head| {
-            Ok(match head {
-                AnyHead::Sgd(_) => "SgdHead",
-                AnyHead::Lda(_) => "LdaHead",
-                AnyHead::Prototype(_) => "PrototypeHead",
-                AnyHead::Layers(_) => "LayersHead",
-            })
+    fn trainer(&self) -> &'static str {
+        self.read(|head| match head {
+            AnyHead::Sgd(_) => "SgdHead",
+            AnyHead::Lda(_) => "LdaHead",
+            AnyHead::Prototype(_) => "PrototypeHead",
+            AnyHead::Layers(_) => "LayersHead",
         })
     }
 
     /// What it learns from: `class`, `labels` or `value`.
     #[getter]
-    fn target(&mut self) -> PyResult<&'static str> {
-        self.with(|head| Ok(target_name(head.target(0).into())))
+    fn target(&self) -> &'static str {
+        self.read(|head| target_name(head.target(0).into()))
     }
 
     /// Number of classes at present.
     #[getter]
-    fn classes(&mut self) -> PyResult<usize> {
-        self.with(|head| Ok(head.classes()))
+    fn classes(&self) -> usize {
+        self.read(|head| head.classes())
     }
 
     /// The most classes it can have.
     #[getter]
-    fn capacity(&mut self) -> PyResult<usize> {
-        self.with(|head| Ok(head.sizes().classes))
+    fn capacity(&self) -> usize {
+        self.read(|head| head.sizes().classes)
     }
 
     /// Number of features.
     #[getter]
-    fn features(&mut self) -> PyResult<usize> {
-        self.with(|head| Ok(head.features()))
+    fn features(&self) -> usize {
+        self.read(|head| head.features())
     }
 
     /// Of a head of several layers: their number, that of their weights, and that of their outputs without the last's; zeros for others.
     #[getter]
-    fn layer_sizes(&mut self) -> PyResult<(usize, usize, usize)> {
-        self.with(|head| {
-            let LayerSizes { count, weights, hidden } = head.sizes().layers;
-            Ok((count, weights, hidden))
-        })
+    fn layer_sizes(&self) -> (usize, usize, usize) {
+        let LayerSizes { count, weights, hidden } = self.read(|head| head.sizes().layers);
+        (count, weights, hidden)
     }
 
     /// Real weights [outputs, inputs] and biases [outputs] of each layer at present; of heads of several layers only.
-    fn real_layers<'py>(&mut self, py: Python<'py>) -> PyResult<Vec<RealLayer<'py>>> {
-        let layers = self.with(|head| match head {
+    fn real_layers<'py>(&self, py: Python<'py>) -> PyResult<Vec<RealLayer<'py>>> {
+        let layers = self.read(|head| match head {
             AnyHead::Layers(head) => Ok(head.real_layers()),
             _ => Err(Error::Unsupported { trainer: "this head", request: "give real weights of several layers" }),
-        })?;
+        });
+        let layers = layers.map_err(refuse)?;
         let arrays = layers.into_iter().map(|layer| {
             let shape = (layer.biases.len(), layer.weights.len() / layer.biases.len());
             let weights = Array2::from_shape_vec(shape, layer.weights).expect("rows of one length");
@@ -142,20 +157,20 @@ impl Head {
 
     /// Multiplications of one prediction.
     #[getter]
-    fn macs(&mut self) -> PyResult<u64> {
-        self.with(|head| Ok(head.macs()))
+    fn macs(&self) -> u64 {
+        self.read(|head| head.macs())
     }
 
     /// Real step of one unit of a logit, at present.
     #[getter]
-    fn logit_scale(&mut self) -> PyResult<f32> {
-        self.with(|head| Ok(head.logit_scale()))
+    fn logit_scale(&self) -> f32 {
+        self.read(|head| head.logit_scale())
     }
 
     /// Bytes of RAM that it takes on a device, room to work in included.
     #[getter]
-    fn ram_bytes(&mut self) -> PyResult<usize> {
-        self.with(|head| Ok(4 * head.sizes().words()))
+    fn ram_bytes(&self) -> usize {
+        self.read(|head| 4 * head.sizes().words())
     }
 
     /// Integer logits [samples, classes] of int8 features [samples, features].
@@ -181,7 +196,7 @@ impl Head {
     #[pyo3(name = "step")]
     fn learn(&mut self, features: PyReadonlyArray1<'_, i8>, target: i64) -> PyResult<()> {
         let features = features.as_slice()?;
-        self.with_any(|head| head.learn(features, self::target(head, target)?).map_err(refuse))
+        self.all(|head| head.learn(features, self::target(head, target)?).map_err(refuse))
     }
 
     /// Learns from samples, one after the other; on an error from none of them.
@@ -214,7 +229,7 @@ impl Head {
         }
         let mut ring = FeatureRing::new(width, &mut ring_features, &mut ring_targets).map_err(refuse)?;
         let (features, targets) = (features.as_slice()?, targets.as_slice()?);
-        self.with_any(|head| {
+        self.all(|head| {
             for (features, &value) in features.chunks_exact(width).zip(targets) {
                 ring.push(features, target(head, value)?).map_err(refuse)?;
             }
@@ -271,13 +286,13 @@ impl Head {
     }
 
     /// Refuses a state that can be no part of an aggregation that starts from this head.
-    fn check_update(&mut self, state: &[u8]) -> PyResult<()> {
-        self.with(|head| train::check_update(head, state))
+    fn check_update(&self, state: &[u8]) -> PyResult<()> {
+        self.read(|head| train::check_update(head, state)).map_err(refuse)
     }
 
     /// The head's whole state, as a device stores and sends it.
     fn state<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.state)
+        self.read(|head| PyBytes::new(py, head.state()))
     }
 
     /// Takes over a state; on an error the head is as it was.
@@ -304,7 +319,7 @@ impl Head {
         let (samples, width) = (features.shape()[0], features.shape()[1]);
         let (features, targets) = (features.as_slice()?, targets.as_slice()?);
         check_length(samples, targets)?;
-        self.with_any(|head| {
+        self.all(|head| {
             for (sample, &value) in targets.iter().enumerate() {
                 act(head, &features[sample * width..][..width], target(head, value)?).map_err(refuse)?;
             }

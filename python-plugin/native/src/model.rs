@@ -1,46 +1,64 @@
-//! An image, loaded: what it says of itself, and runs over batches.
+//! A checked image: what it says of itself, and runs over batches.
 
+use std::sync::Arc;
 use std::thread;
 
-use nano_core::image::Image;
-use nano_core::{Error, ops};
+use nano_core::{CheckedImage, Error, ops};
 use numpy::ndarray::Array2;
 use numpy::{IntoPyArray, PyArray2, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyDict};
+use self_cell::self_cell;
 
 use crate::refuse;
 
-/// Bytes at an address that is a multiple of 4, as images are read.
-pub(crate) struct Aligned {
-    words: Vec<u32>,
-    length: usize,
+self_cell!(
+    struct Loaded {
+        owner: PyBackedBytes,
+        #[covariant]
+        dependent: CheckedImage,
+    }
+);
+
+/// An image and the proof that nano-core has checked it, shared by all that use it: models, heads, simulated devices, their threads.
+///
+/// As an argument it is a [`Model`], or an image's bytes, which are checked then.
+#[derive(Clone)]
+pub(crate) struct SharedImage(Arc<Loaded>);
+
+impl SharedImage {
+    fn new(bytes: PyBackedBytes) -> Result<Self, Error> {
+        // Python's bytes lie at multiples of 8; nano-core refuses an image that does not.
+        Loaded::try_new(bytes, |bytes| CheckedImage::new(bytes, ops::ALL)).map(|loaded| SharedImage(Arc::new(loaded)))
+    }
+
+    /// The checked view.
+    pub(crate) fn checked(&self) -> &CheckedImage<'_> {
+        self.0.borrow_dependent()
+    }
+
+    /// The bytes that were given; the image is at their start.
+    pub(crate) fn bytes(&self) -> &PyBackedBytes {
+        self.0.borrow_owner()
+    }
 }
 
-impl Aligned {
-    pub(crate) fn new(bytes: &[u8]) -> Self {
-        let words = bytes.chunks(4).map(|chunk| {
-            let mut word = [0; 4];
-            word[..chunk.len()].copy_from_slice(chunk);
-            u32::from_le_bytes(word)
-        });
-        Aligned { words: words.collect(), length: bytes.len() }
-    }
+impl<'py> FromPyObject<'_, 'py> for SharedImage {
+    type Error = PyErr;
 
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &zerocopy::IntoBytes::as_bytes(self.words.as_slice())[..self.length]
-    }
-
-    /// The view of bytes that were checked when this was made.
-    pub(crate) fn image(&self) -> Image<'_> {
-        Image::new(self.bytes()).expect("the image was checked when it was loaded")
+    fn extract(given: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        match given.cast::<Model>() {
+            Ok(model) => Ok(model.get().image.clone()),
+            Err(_) => SharedImage::new(given.extract()?).map_err(refuse),
+        }
     }
 }
 
-/// An image that nano-core has checked, ready to run on batches.
+/// An image that nano-core has checked, ready to run on batches. It never changes: copies are the same, and threads share it.
 #[pyclass(frozen, module = "torch_nano._native")]
 pub(crate) struct Model {
-    image: Aligned,
+    image: SharedImage,
 }
 
 /// One batch row per sample.
@@ -49,72 +67,82 @@ type Batch = Array2<i8>;
 #[pymethods]
 impl Model {
     #[new]
-    fn new(image: &[u8]) -> PyResult<Self> {
-        let model = Model { image: Aligned::new(image) };
-        let mut arena = vec![0; Image::new(model.image.bytes()).map_err(refuse)?.arena_length()];
-        nano_core::Model::new(model.image.bytes(), &mut arena, ops::ALL).map_err(refuse)?;
-        Ok(model)
+    fn new(image: SharedImage) -> Self {
+        Model { image }
+    }
+
+    /// For pickle: the image is checked anew where it arrives.
+    fn __reduce__<'py>(this: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, (Bound<'py, PyBytes>,))> {
+        Ok((this.get_type().into_any(), (this.get().image(this.py())?,)))
+    }
+
+    fn __copy__(this: Py<Self>) -> Py<Self> {
+        this
+    }
+
+    fn __deepcopy__(this: Py<Self>, _memo: &Bound<'_, PyAny>) -> Py<Self> {
+        this
     }
 
     /// Bytes of arena one run needs.
     #[getter]
     fn arena_length(&self) -> usize {
-        self.image.image().arena_length()
+        self.image.checked().image().arena_length()
     }
 
     /// Bytes of the image.
     #[getter]
     fn length(&self) -> usize {
-        self.image.image().length()
+        self.image.checked().image().length()
     }
 
     /// The model's identity: the image's CRC-32.
     #[getter]
     fn id(&self) -> u32 {
-        self.image.image().id()
+        self.image.checked().image().id()
     }
 
     /// The model's name.
     #[getter]
     fn name(&self) -> String {
-        self.image.image().metadata("name").next().unwrap_or_default().to_owned()
+        self.image.checked().image().metadata("name").next().unwrap_or_default().to_owned()
     }
 
     /// The names of the classes.
     #[getter]
     fn labels(&self) -> Vec<String> {
-        self.image.image().metadata("label").map(str::to_owned).collect()
+        self.image.checked().image().metadata("label").map(str::to_owned).collect()
     }
 
     /// Whether the model ends in a trainable head.
     #[getter]
     fn has_head(&self) -> bool {
-        self.image.image().head().is_some()
+        self.image.checked().image().head().is_some()
     }
 
     /// The image's bytes.
     #[getter]
-    fn image<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, self.image.bytes())
+    fn image<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        Ok(self.image.bytes().into_pyobject(py)?.cast_into()?)
     }
 
     /// Ids of the graph's input values.
     #[getter]
     fn inputs(&self) -> Vec<usize> {
-        (0..self.image.image().input_count()).collect()
+        (0..self.image.checked().image().input_count()).collect()
     }
 
     /// Ids of the graph's output values.
     #[getter]
     fn outputs(&self) -> Vec<usize> {
-        let image = self.image.image();
+        let image = self.image.checked().image();
         (0..image.output_count()).map(|index| image.output_id(index)).collect()
     }
 
     /// All values by id: shape (height, width, channels), scale, zero_point, offset in the arena.
     #[getter]
     fn values<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
-        let values = self.image.image().values().iter().map(|value| {
+        let values = self.image.checked().image().values().iter().map(|value| {
             let entry = PyDict::new(py);
             let [height, width, channels] = value.shape;
             entry.set_item("shape", (height, width, channels))?;
@@ -129,10 +157,11 @@ impl Model {
     /// All layers in order of execution.
     #[getter]
     fn layers<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
-        let image = self.image.image();
+        let checked = self.image.checked();
+        let image = checked.image();
         let layers = image.nodes().zip(image.input_count()..).map(|(node, output)| {
             let entry = PyDict::new(py);
-            let operator = node.operator(ops::ALL).expect("the image was checked when it was loaded");
+            let operator = node.operator(checked.operators()).expect("a checked image has known operators");
             entry.set_item("operator", operator.name)?;
             entry.set_item("variant", node.variant())?;
             entry.set_item("macs", (operator.macs)(&node))?;
@@ -189,10 +218,11 @@ impl Model {
         &self,
         py: Python<'_>,
         inputs: &[PyReadonlyArray2<'_, i8>],
-        lengths: impl Fn(&Image<'_>) -> Vec<usize>,
+        lengths: impl Fn(&nano_core::image::Image<'_>) -> Vec<usize>,
         one: impl Fn(&mut nano_core::Model<'_>, &mut [&mut [i8]]) + Sync,
     ) -> PyResult<Vec<Batch>> {
-        let image = self.image.image();
+        let checked = self.image.checked();
+        let image = checked.image();
         if inputs.len() != image.input_count() {
             let (needed, given) = (image.input_count(), inputs.len());
             return Err(refuse(Error::Length { name: "list of inputs", needed, given }));
@@ -208,10 +238,12 @@ impl Model {
             }
         }
         let inputs: Vec<&[i8]> = inputs.iter().map(|input| input.as_slice()).collect::<Result<_, _>>()?;
-        let lengths = lengths(&image);
+        let lengths = lengths(image);
         let mut outputs: Vec<Batch> = lengths.iter().map(|&length| Batch::zeros((samples, length))).collect();
         py.detach(|| {
-            let threads = thread::available_parallelism().map_or(1, usize::from).min(samples.max(1));
+            let cores = || thread::available_parallelism().map_or(1, usize::from);
+            // Asking for the number of cores, and a thread, take longer than many a model.
+            let threads = if samples > 1 { cores().min(samples) } else { 1 };
             let per_thread = samples.div_ceil(threads).max(1);
             // parts[thread][output]: that thread's rows of that output.
             let mut parts: Vec<Vec<&mut [i8]>> = (0..threads).map(|_| Vec::new()).collect();
@@ -221,28 +253,32 @@ impl Model {
                     part.push(rows);
                 }
             }
+            let run = |part: usize, mut rows: Vec<&mut [i8]>| {
+                let mut arena = vec![0; image.arena_length()];
+                let mut model = checked.bind(&mut arena).expect("the arena has the length that the image asks for");
+                let first = part * per_thread;
+                for sample in 0..per_thread.min(samples - first) {
+                    for (index, input) in inputs.iter().enumerate() {
+                        let length = image.input(index).len();
+                        model.input(index).copy_from_slice(&input[(first + sample) * length..][..length]);
+                    }
+                    let mut outputs: Vec<&mut [i8]> = rows
+                        .iter_mut()
+                        .zip(&lengths)
+                        .map(|(rows, &length)| &mut rows[sample * length..][..length])
+                        .collect();
+                    one(&mut model, &mut outputs);
+                }
+            };
             thread::scope(|scope| {
-                for (part, mut rows) in parts.into_iter().enumerate().filter(|(_, rows)| !rows.is_empty()) {
-                    let (inputs, lengths, one) = (&inputs, &lengths, &one);
-                    scope.spawn(move || {
-                        let image = self.image.image();
-                        let mut arena = vec![0; image.arena_length()];
-                        let mut model = nano_core::Model::new(self.image.bytes(), &mut arena, ops::ALL)
-                            .expect("the image was checked when it was loaded");
-                        let first = part * per_thread;
-                        for sample in 0..per_thread.min(samples - first) {
-                            for (index, input) in inputs.iter().enumerate() {
-                                let length = image.input(index).len();
-                                model.input(index).copy_from_slice(&input[(first + sample) * length..][..length]);
-                            }
-                            let mut outputs: Vec<&mut [i8]> = rows
-                                .iter_mut()
-                                .zip(lengths)
-                                .map(|(rows, &length)| &mut rows[sample * length..][..length])
-                                .collect();
-                            one(&mut model, &mut outputs);
-                        }
-                    });
+                let mut parts = parts.into_iter().enumerate().filter(|(_, rows)| !rows.is_empty());
+                let own = parts.next();
+                for (part, rows) in parts {
+                    let run = &run;
+                    scope.spawn(move || run(part, rows));
+                }
+                if let Some((part, rows)) = own {
+                    run(part, rows);
                 }
             });
         });

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from . import _native
 from .arguments import check_batch, shown
 from .errors import ExportError, FileFormatError, HeadError, InputError
 from .export import rust_module
@@ -49,9 +48,8 @@ class NanoModule(nn.Module):
 
     def __init__(self, saved: SavedModel) -> None:
         super().__init__()
-        self._image = saved.image
+        self._model = saved.image
         self._graph = saved.graph
-        self._model = _native.Model(saved.image)
         self._saved_head = saved.head
         self.head = None if saved.head is None else head_of(saved.image)
         if self.head is not None and saved.head is not None and saved.head.state:
@@ -80,7 +78,7 @@ class NanoModule(nn.Module):
     @property
     def image(self) -> bytes:
         """The `.nano` image: what the device runs."""
-        return self._image
+        return self._model.image
 
     @property
     def graph(self) -> QuantizedGraph:
@@ -234,7 +232,7 @@ class NanoModule(nn.Module):
         inputs = self._as_int8(data).cpu()
         if target == "host":
             return verify_host(self._model, self._graph, inputs)
-        return verify_rv32imc(self._image, inputs)
+        return verify_rv32imc(self._model, inputs)
 
     def load_head_into(self, model: nn.Module) -> None:
         """Writes what the last layers have learnt (`train_last=2` and more) into the float model they come
@@ -261,7 +259,7 @@ class NanoModule(nn.Module):
         """
         if not isinstance(folder, str | os.PathLike):
             raise ExportError(f"folder is {shown(folder)}; expected the path of a folder")
-        rust_module.export(Path(folder), self._image, self.head)
+        rust_module.export(Path(folder), self._model, self.head)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the model, the present state of its head included, to one file for :func:`load`.
@@ -274,15 +272,9 @@ class NanoModule(nn.Module):
     def _saved(self) -> SavedModel:
         saved = self._saved_head
         if self.head is None or saved is None:
-            return SavedModel(self._image, self._graph, None)
+            return SavedModel(self._model, self._graph, None)
         head = SavedHead(saved.path, saved.description, self.head.state())
-        return SavedModel(self._image, self._graph, head)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_model"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update({**state, "_model": _native.Model(state["_image"])})
+        return SavedModel(self._model, self._graph, head)
 
 
 def load(path: str | os.PathLike[str]) -> NanoModule:

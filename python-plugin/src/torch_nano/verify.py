@@ -77,7 +77,7 @@ def verify_host(model: _native.Model, graph: QuantizedGraph, inputs: Tensor) -> 
     return VerifyReport("host", len(inputs), compared, differing, first)
 
 
-def verify_rv32imc(image: bytes, inputs: Tensor) -> VerifyReport:
+def verify_rv32imc(model: _native.Model, inputs: Tensor) -> VerifyReport:
     """Compares nano-core here with nano-core on the emulated rv32imc board: the outputs, and the logits of
     the head as the image has it.
 
@@ -90,13 +90,12 @@ def verify_rv32imc(image: bytes, inputs: Tensor) -> VerifyReport:
         DeviceError: the board refuses the model.
     """
     elements = to_device(inputs).numpy()
-    model = _native.Model(image)
     (outputs,) = model.run([elements])
     logits = np.empty((len(outputs), 0), np.int32)
     if model.has_head:
-        logits = _native.Head(image).logits(outputs)
+        logits = _native.Head(model).logits(outputs)
     compared = differing = 0
-    with QemuBoard(image) as board:
+    with QemuBoard(model.image) as board:
         device = Device(board)
         for index, one in enumerate(elements):
             prediction = device.predict(one)

@@ -105,22 +105,24 @@ def path(name: str, given: Any) -> Path:
         raise InputError(f"{name} is {shown(given)}; expected a path") from error
 
 
-def image_of(nano: NanoModule | bytes) -> bytes:
-    """The image of a model that is given as a module or as its image, whole.
+def image_of(nano: NanoModule | _native.Model | bytes) -> _native.Model:
+    """The image of a model that is given as a module or as its image, whole, checked unless it is already.
 
     Raises:
         InputError: it is neither.
         FileFormatError: it is no image, or a damaged one.
     """
     image = bytes_of(nano)
+    checked = nano if isinstance(nano, _native.Model) else getattr(nano, "_model", None)
+    if isinstance(checked, _native.Model):
+        return checked
     try:
-        _native.Model(image)
+        return _native.Model(image)
     except _native.NanoError as error:
         raise FileFormatError(f"the {len(image)} bytes given are no model's image: {error}") from error
-    return image
 
 
-def bytes_of(nano: NanoModule | bytes) -> bytes:
+def bytes_of(nano: NanoModule | _native.Model | bytes) -> bytes:
     """The bytes of a model that is given as a module or as its image.
 
     Raises:

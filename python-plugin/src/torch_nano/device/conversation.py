@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
 
-from .. import _native
 from .answers import DeviceInfo, DeviceSettings, DeviceStats, LogEntry
 from .arguments import image_of, integer, path, seconds
 from .errors import DeviceError, DeviceRestarted, WrongModelError
@@ -101,7 +100,7 @@ class Conversation:
         A device whose model has no head knows none: those of the model that the client was given, if any.
         """
         if self._names is None and not self.info.classes:
-            self._names = () if self._image is None else tuple(_native.Model(self._image).labels)
+            self._names = () if self._image is None else tuple(self._image.labels)
         if self._names is None:
             classes = range(self.info.classes)
             self._names = tuple(self._ask("class_name", "class_name", class_index=k)["name"] for k in classes)
@@ -320,7 +319,7 @@ class Conversation:
     def _require_model(self) -> None:
         info = self.info
         if self._image is not None:
-            model = _native.Model(self._image)
+            model = self._image
             wanted, name = model.id, model.name
         elif self._link.model_id is not None:
             wanted, name = self._link.model_id, "the model before"

@@ -127,8 +127,7 @@ def _ends_in_training(events: list[Step | Restart]) -> bool:
     return isinstance(last, Step) and last.request == "train" and last.outcome is None
 
 
-def _require_model(file: Path, start: Start, image: bytes) -> None:
-    model = _native.Model(image)
+def _require_model(file: Path, start: Start, model: _native.Model) -> None:
     if start.model_id != model.id:
         raise RecordError(
             f"{file} was made with {start.name!r}, model {start.model_id:08x}; given is {model.name!r}, "
@@ -149,8 +148,8 @@ def _differs(state: _State, outcome: Done) -> str | None:
 class _Twin:
     """Carries out steps on states."""
 
-    def __init__(self, image: bytes, ring_capacity: int) -> None:
-        self._model = _native.Model(image)
+    def __init__(self, image: _native.Model, ring_capacity: int) -> None:
+        self._model = image
         self._head = head_of(image)._head
         self._places = ring_capacity
 

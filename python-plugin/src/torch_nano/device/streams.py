@@ -145,7 +145,7 @@ class SimulatedBoard:
     """A device in this process: the same session, head and flash as on a board, over bytes in memory.
 
     Args:
-        image: the model.
+        image: the model, as bytes or checked.
         flash: a file for what the device saves, read if it is there; None: that is forgotten with the device.
         options: `ring` (places for samples) and `frame` (bytes of tensors that one frame takes).
 
@@ -163,7 +163,9 @@ class SimulatedBoard:
     >>> board.cut_power()  # what was not saved is lost
     """
 
-    def __init__(self, image: bytes, *, flash: str | Path | None = None, **options: int) -> None:
+    def __init__(
+        self, image: bytes | _native.Model, *, flash: str | Path | None = None, **options: int
+    ) -> None:
         self._image = image_of(image)
         self._options = {name: integer(name, value, 1) for name, value in options.items()}
         self._file = None if flash is None else path("flash", flash)

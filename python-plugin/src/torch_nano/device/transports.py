@@ -11,6 +11,7 @@ from pathlib import Path
 
 from serial.tools import list_ports
 
+from .. import _native
 from ..arguments import shown
 from .errors import ConnectionFailed
 from .qemu import QemuBoard
@@ -36,7 +37,12 @@ class Transport:
 
 
 def transport_of(
-    connection: str | Path | Stream, image: bytes | None, *, timeout: float, baudrate: int, flash: Path | None
+    connection: str | Path | Stream,
+    image: _native.Model | None,
+    *,
+    timeout: float,
+    baudrate: int,
+    flash: Path | None,
 ) -> Transport:
     """The transport that a user means.
 
@@ -57,7 +63,7 @@ def transport_of(
             )
         if name == "sim":
             return Transport(name, lambda: SimulatedBoard(image, flash=flash))
-        return Transport(name, lambda: QemuBoard(image, flash=flash, timeout=timeout))
+        return Transport(name, lambda: QemuBoard(image.image, flash=flash, timeout=timeout))
     if flash is not None:
         raise ConnectionFailed(f"a flash file is for 'sim' and 'qemu'; {name!r} has a flash of its own")
 

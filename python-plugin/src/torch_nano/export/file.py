@@ -46,7 +46,7 @@ class SavedHead:
 class SavedModel:
     """What a NanoModule is made of."""
 
-    image: bytes
+    image: _native.Model
     graph: QuantizedGraph
     head: SavedHead | None
 
@@ -76,7 +76,7 @@ class _SavedNode:
 
 def pack(model: SavedModel) -> bytes:
     """A model as the bytes of its file."""
-    graph, image = model.graph.graph, _native.Model(model.image)
+    graph, image = model.graph.graph, model.image
     contents = _Contents(
         id=image.id,
         name=image.name,
@@ -118,10 +118,9 @@ def unpack(content: bytes) -> SavedModel:
         raise
     except TorchNanoError as error:
         raise FileFormatError(f"a model that contradicts itself: {error}") from error
-    written = _native.Model(image).id
-    if written != contents.id:
+    if image.id != contents.id:
         raise FileFormatError(
-            f"a model of image {contents.id:08x}; of its layers this version writes {written:08x}: load it "
+            f"a model of image {contents.id:08x}; of its layers this version writes {image.id:08x}: load it "
             "with the version that saved it, or convert it again"
         )
     return SavedModel(image, graph, head)
@@ -188,7 +187,7 @@ def _check_runs(model: QuantizedGraph) -> None:
     model.integer_run(no_sample, observe=check)
 
 
-def _check_head(image: bytes, saved: SavedHead | None) -> None:
+def _check_head(image: _native.Model, saved: SavedHead | None) -> None:
     if saved is None:
         return
     head = head_of(image)

@@ -18,8 +18,10 @@ def layers(model: QuantizedGraph) -> list[Node]:
     return [node for node in model.graph.nodes if not isinstance(node.operator, Reshape)]
 
 
-def write_image(model: QuantizedGraph, head: dict[str, Any] | None, name: str, labels: list[str]) -> bytes:
-    """The image of a quantized graph. Memory is planned and constants are packed by nano-core.
+def write_image(
+    model: QuantizedGraph, head: dict[str, Any] | None, name: str, labels: list[str]
+) -> _native.Model:
+    """The image of a quantized graph, checked. Memory is planned and constants are packed by nano-core.
 
     Args:
         model: the graph.
@@ -41,13 +43,11 @@ def write_image(model: QuantizedGraph, head: dict[str, Any] | None, name: str, l
         "head": head,
     }
     try:
-        image = _native.write_image(description)
-        _native.Model(image)
+        return _native.Model(_native.write_image(description))
     except _native.SettingError as error:
         raise HeadError(str(error)) from error
     except _native.NanoError as error:
         raise _refusal(model, description, error) from error
-    return image
 
 
 def _refusal(model: QuantizedGraph, description: dict[str, Any], error: Exception) -> TorchNanoError:

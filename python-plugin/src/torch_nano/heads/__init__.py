@@ -1,6 +1,7 @@
 """What a device can learn with: settings for :func:`torch_nano.to_nano`, and the heads it gives."""
 
-from .head import Head, SumsHead, native_head
+from .. import _native
+from .head import Head, SumsHead, checked_image, native_head
 from .layers import LayersHead
 from .lda import LdaHead
 from .prototype import PrototypeHead
@@ -25,10 +26,11 @@ _ALL: tuple[type[Head], ...] = (SgdHead, LayersHead, LdaHead, PrototypeHead)
 _HEADS = {head.__name__: head for head in _ALL}
 
 
-def head_of(image: bytes) -> Head:
-    """The head of an image, whichever trainer it names, as the image has it.
+def head_of(image: bytes | _native.Model) -> Head:
+    """The head of an image (bytes, or checked), whichever trainer it names, as the image has it.
 
     Raises:
         HeadError: the image has none.
     """
-    return _HEADS[native_head(image).trainer](image)
+    checked = checked_image(image)
+    return _HEADS[native_head(checked).trainer](checked)

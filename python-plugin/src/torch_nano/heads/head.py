@@ -18,14 +18,28 @@ Int8 = npt.NDArray[np.int8]
 Targets = npt.NDArray[np.int64]
 
 
-def native_head(image: object) -> _native.Head:
+def checked_image(image: object) -> _native.Model:
+    """An image, checked unless it is already.
+
+    Raises:
+        HeadError: it is no image.
+    """
+    if isinstance(image, _native.Model):
+        return image
+    if not isinstance(image, bytes):
+        raise HeadError(f"image is {shown(image)}; expected a .nano image as bytes (NanoModule.image)")
+    try:
+        return _native.Model(image)
+    except _native.NanoError as error:
+        raise HeadError(f"this image gives no trainable head: {error}") from error
+
+
+def native_head(image: _native.Model) -> _native.Head:
     """nano-core's head of an image.
 
     Raises:
-        HeadError: the image has none, or is no image.
+        HeadError: the image has none.
     """
-    if not isinstance(image, bytes):
-        raise HeadError(f"image is {shown(image)}; expected a .nano image as bytes (NanoModule.image)")
     try:
         return _native.Head(image)
     except _native.NanoError as error:
@@ -51,7 +65,7 @@ class Head(nn.Module):
     are no float parameters: autograd and optimizers do not apply.
 
     Args:
-        image: a `.nano` image with a trainable head of this kind.
+        image: a `.nano` image with a trainable head of this kind, as bytes or checked.
 
     Raises:
         HeadError: the image has none.
@@ -60,17 +74,17 @@ class Head(nn.Module):
     #: The trainer, as summaries name it.
     name: ClassVar[str]
 
-    def __init__(self, image: bytes) -> None:
+    def __init__(self, image: bytes | _native.Model) -> None:
         super().__init__()
-        self._image = image
-        self._head = native_head(image)
+        self._model = checked_image(image)
+        self._head = native_head(self._model)
         if self._head.trainer != type(self).__name__:
             raise HeadError(f"this image's head is a {self._head.trainer}, not a {type(self).__name__}")
 
     @property
     def model_id(self) -> int:
         """:attr:`torch_nano.NanoModule.id` of the model that the head belongs to."""
-        return _native.Model(self._image).id
+        return self._model.id
 
     @property
     def classes(self) -> int:
@@ -226,7 +240,7 @@ class Head(nn.Module):
         return {**self.__dict__, "_head": self.state()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update({**state, "_head": _native.Head(state["_image"])})
+        self.__dict__.update({**state, "_head": _native.Head(state["_model"])})
         self._head.load(state["_head"])
 
     def extra_repr(self) -> str:

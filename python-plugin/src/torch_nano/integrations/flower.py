@@ -16,6 +16,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
+from ..device.arguments import image_of
 from ..errors import HeadError
 from ..heads import Head, head_of
 from ..module import NanoModule
@@ -81,12 +82,12 @@ class HeadAveraging(FedAvg):
             raise HeadError(f"{nano.name!r} has no trainable head: freeze its backbone before to_nano")
         super().__init__(**options)
         #: The server's head: what the latest round ended in.
-        self.head: Head = head_of(nano.image)
+        self.head: Head = head_of(image_of(nano))
         #: Nodes that rounds left out, in the order of rounds.
         self.left_out: list[LeftOut] = []
         self.model_id = nano.id
         self._image_labels = nano.labels
-        self._checked = head_of(nano.image)
+        self._checked = head_of(image_of(nano))
         self._load(head_arrays(nano.head.state()))
 
     @property
