@@ -13,9 +13,14 @@ LIMITS = Path(__file__).with_name("panic_sites.toml")
 
 
 def test_the_board_program_has_no_more_panic_sites() -> None:
-    sites = panic_sites(BOARD_PROGRAM.read_bytes())
-    found, limits = by_crate(sites), tomllib.loads(LIMITS.read_text())
+    program = BOARD_PROGRAM.read_bytes()
+    sites, committed = panic_sites(program), tomllib.loads(LIMITS.read_text())
+    found, limits = by_crate(sites), committed["sites"]
     assert found, "no program of a compiler that keeps locations is without any"
+    if committed["compiler"].encode() not in program:
+        # Another compiler proves a few panics more or fewer away.
+        assert len(sites) <= 1.1 * sum(limits.values()), listing(sites)
+        return
     wrong = {
         crate: (found.get(crate, 0), limits.get(crate, 0))
         for crate in sorted(found | limits)

@@ -21,7 +21,7 @@ pub(crate) fn cut<'m>(arena: &'m mut [i8], node: &Node<'_>) -> Option<Io<'m>> {
     }
     let input = |value: &Value| {
         let range = value.range();
-        if !(inside(&range) && !overlap(&range, &output) && (no_scratch || !overlap(&range, &scratch))) {
+        if !inside(&range) || overlap(&range, &output) || !no_scratch && overlap(&range, &scratch) {
             return None;
         }
         // SAFETY: the range lies inside the arena, which stays borrowed mutably, and overlaps neither of the mutable slices below

@@ -44,10 +44,11 @@ pub(crate) const fn nonzero(size: usize) -> usize {
     if size == 0 { 1 } else { size }
 }
 
-/// What a run takes for granted because the node's check has made sure of it: one panic for all of them, and a fast path without a result to pass on.
+/// What a run takes for granted because the node's check has made sure of it. If it is wrong after all, the panic names the caller's line.
 pub(crate) trait Checked {
     type Value;
 
+    #[track_caller]
     fn checked(self) -> Self::Value;
 }
 
@@ -72,8 +73,10 @@ impl<T, E> Checked for Result<T, E> {
     }
 }
 
+// One cold function with one message: the fast path is a branch, and a caller costs the program a location.
 #[cold]
 #[inline(never)]
+#[track_caller]
 pub(crate) fn unchecked() -> ! {
     unreachable!("CheckedImage::new lets no node through that does not run")
 }
