@@ -2,7 +2,7 @@
 
 use nano_core::Error;
 use nano_core::image::{HeadRecord, Image};
-use nano_core::train::{AnyHead, FeatureRing, Head, HeadSizes, Target, Update, aggregate};
+use nano_core::train::{AnyHead, FeatureRing, Head, HeadSizes, Target, Training, Update, aggregate};
 use serde::{Deserialize, Serialize};
 
 use crate::mutation;
@@ -13,6 +13,8 @@ const LARGEST_RAM: usize = 1 << 18;
 /// Features of a head of sums, whose cube is the time that solving takes.
 const MOST_FEATURES: usize = 128;
 const RING: usize = 4;
+/// Steps of a training that are taken.
+const STEPS: u32 = 24;
 
 /// One thing that is done with a head.
 #[derive(Debug, Serialize, Deserialize)]
@@ -29,9 +31,11 @@ pub(crate) enum Operation {
         target: Goal,
         sample: u16,
     },
+    /// Some steps of a training, in pieces of so many.
     Train {
         first_epoch: u32,
-        epochs: u8,
+        epochs: u32,
+        piece: u8,
     },
     Commit,
     AddClass,
@@ -39,11 +43,11 @@ pub(crate) enum Operation {
         class: u16,
     },
     Reset,
-    /// Its own state, with some words changed, is loaded or exchanged.
+    /// Its own state, with some words changed, is loaded.
     Load {
         changes: Vec<(u16, u32)>,
     },
-    /// A state that it had is loaded, merged or aggregated.
+    /// A state that it had is exchanged, merged or aggregated.
     Again {
         which: u8,
     },
@@ -87,8 +91,8 @@ pub(crate) fn operations() -> Vec<Operation> {
         ]
     });
     let others = [
-        Train { first_epoch: 0, epochs: 2 },
-        Train { first_epoch: u32::MAX, epochs: 200 },
+        Train { first_epoch: 0, epochs: 2, piece: 3 },
+        Train { first_epoch: u32::MAX, epochs: 200, piece: 0 },
         Commit,
         AddClass,
         Load { changes: vec![] },
@@ -160,8 +164,15 @@ fn operate(
         Operation::Learn { target, sample } => head.learn(&features(head, sample), target.into()),
         Operation::Unlearn { target, sample } => head.unlearn(&features(head, sample), target.into()),
         Operation::Keep { target, sample } => ring.push(&features(head, sample), target.into()),
-        Operation::Train { first_epoch, epochs } => {
-            head.train(ring, first_epoch..first_epoch.saturating_add(epochs.into()))
+        Operation::Train { first_epoch, epochs, piece } => {
+            let whole = Training::new(ring, first_epoch, epochs)?;
+            let before = head.state().to_vec();
+            train(head, ring, whole.clone(), STEPS)?;
+            let after = head.state().to_vec();
+            head.load(&before).expect("a head takes a state that it had");
+            train(head, ring, whole, 1 + u32::from(piece))?;
+            assert_eq!(head.state(), after, "a training in pieces of {piece} ends with another head");
+            Ok(())
         }
         Operation::Commit => {
             head.commit();
@@ -193,9 +204,25 @@ fn operate(
         Operation::Merge { which } => head.merge(state(which)),
         Operation::Aggregate { which, samples } => {
             let updates = [Update { state: state(which), samples }, Update { state: &states[0], samples: 1 }];
-            aggregate(head, &updates)
+            aggregate(head, &updates, |_, error| {
+                refusals::error(&error);
+                Ok(())
+            })
         }
     }
+}
+
+/// The first [`STEPS`] steps of a training, at most `piece` at a time.
+fn train(head: &mut AnyHead<'_>, ring: &FeatureRing<'_>, mut training: Training, piece: u32) -> Result<(), Error> {
+    let mut left = STEPS;
+    while left > 0 && training.left() > 0 {
+        let taken = training.taken();
+        head.train(ring, &mut training, piece.min(left))?;
+        let taken = (training.taken() - taken) as u32;
+        assert!(taken > 0 && taken <= piece, "{taken} steps of a piece of {piece}");
+        left -= taken;
+    }
+    Ok(())
 }
 
 /// What holds for every head at any time.

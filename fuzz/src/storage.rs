@@ -183,23 +183,29 @@ impl Bench {
     fn check_load(&mut self) {
         let mut found = vec![0; self.length];
         let mut storage = HeadStorage::new(self.flash.clone(), MODEL);
-        let result = storage.load(&mut found);
+        let result = storage.load(&mut found, |_| true);
         assert!(storage.flash().bytes == self.flash.bytes, "loading wrote");
         let surest = self.halves.iter().filter_map(|half| half.whole).max();
         match result {
-            Ok(()) => {
+            Ok(saved) => {
                 let number = found.first_chunk().map_or(0, |number| u32::from_le_bytes(*number));
                 assert!((1..=self.last).contains(&number), "record {number} of {} was never saved", self.last);
                 assert!(found == record(number, self.length), "what was loaded as record {number} was never saved");
                 assert!(surest <= Some(number), "record {surest:?} is there, and {number} was loaded");
+                let silent = self.last_whole > Some(number) && saved.lost.is_none();
+                assert!(!silent || !self.clear(), "{:?} is lost, which {saved:?} does not say", self.last_whole);
             }
             Err(error) => {
                 refusals::storage(&error);
                 assert!(surest.is_none() || self.other, "record {surest:?} is there, but {error:?}");
-                let one = self.accidents <= 1 && !self.worn && !self.other;
-                assert!(self.last_whole.is_none() || !one, "one accident, and the only head is lost: {error:?}");
+                assert!(self.last_whole.is_none() || !self.clear(), "one accident, and every head is lost: {error:?}");
             }
         }
+    }
+
+    /// Whether at most one accident has happened since the last whole save, to a flash with nothing else in it.
+    fn clear(&self) -> bool {
+        self.accidents <= 1 && !self.worn && !self.other
     }
 }
 
