@@ -77,8 +77,10 @@ def test_without_apt_it_names_the_packages(tmp_path: Path) -> None:
 
 
 def test_an_old_rust_is_named_with_the_way_to_a_new_one(tmp_path: Path) -> None:
-    for tool, output in {"cc": "", "g++": "", "qemu-system-riscv32": "", "cargo": "cargo 1.63.0"}.items():
-        make_tool(tmp_path / tool, f"echo '{output}'")
+    # cc finds other files for 32 bits than for 64: it has both libraries.
+    scripts = {"cc": "echo $1", "g++": "", "qemu-system-riscv32": "", "cargo": "echo cargo 1.63.0"}
+    for tool, script in scripts.items():
+        make_tool(tmp_path / tool, script)
     # rustup adds the target, so that no Debian package is asked for.
     make_tool(tmp_path / "rustup", "")
     result = set_up(tmp_path)
