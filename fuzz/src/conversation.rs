@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use embedded_io::{ErrorType, Read, Write};
 use nano_core::image::Image;
-use nano_core::{Error, ops};
+use nano_core::{CheckedImage, Error, ops};
 use torch_nano_device::{
     Block, Class, Label, Options, Request, RequestHeader, Response, ResponseHeader, Session, Settings, Sizes, frame,
 };
@@ -33,7 +33,7 @@ pub(crate) fn start<'a>(
     options: Options,
     flash: Flash,
 ) -> Result<Board<'a>, Error> {
-    Session::new(image.bytes(), ops::ALL, ram, options, flash, || 0)
+    Session::new(CheckedImage::new(image.bytes(), ops::ALL)?, ram, options, flash, || 0)
 }
 
 struct Stream<'a> {

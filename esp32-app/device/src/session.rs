@@ -3,7 +3,7 @@
 use embedded_io::{Read, Write};
 use embedded_storage::nor_flash::NorFlash;
 use nano_core::train::{AnyHead, FeatureRing, Head};
-use nano_core::{CheckedImage, Error, Operator};
+use nano_core::{CheckedImage, Error};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::device::Device;
@@ -60,18 +60,16 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Session<'a, C, F, H> {
     /// was saved last, if that is of this model.
     ///
     /// # Errors
-    /// What [`CheckedImage::new`] and [`Head::new`] refuse; [`Error::Length`] if the RAM or a frame is too small, the head has a ring
+    /// What [`Head::new`] refuses; [`Error::Length`] if the RAM or a frame is too small, the head has a ring
     /// without places, or the model has more than one input or output.
     pub fn new(
-        image: &'a [u8],
-        operators: &'a [Operator],
+        image: CheckedImage<'a>,
         ram: &'a mut [u32],
         options: Options,
         flash: F,
         counter: C,
     ) -> Result<Self, Error> {
-        let checked = CheckedImage::new(image, operators)?;
-        let view = *checked.image();
+        let view = *image.image();
         for (name, given) in [("list of inputs", view.input_count()), ("list of outputs", view.output_count())] {
             if given != 1 {
                 return Err(Error::Length { name, needed: 1, given });
@@ -86,7 +84,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Session<'a, C, F, H> {
             return Err(Error::Length { name: "session RAM in words", needed: sizes.words(), given });
         }
         let mut ram = ram;
-        let model = checked.bind(take(&mut ram, sizes.arena)?)?;
+        let model = image.bind(take(&mut ram, sizes.arena)?)?;
         let receive = take(&mut ram, sizes.buffer())?;
         let send = take(&mut ram, sizes.buffer())?;
         let layers = take(&mut ram, sizes.layers)?;
@@ -106,7 +104,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Session<'a, C, F, H> {
             }
             learner = Some(Learner { head, samples, names, spare, staged: 0, undo: None, training: None });
         }
-        let last = view.writer(view.output_id(0)).and_then(|node| node.operator(operators));
+        let last = view.writer(view.output_id(0)).and_then(|node| node.operator(image.operators()));
         let mut device = Device {
             model,
             learner,

@@ -11,6 +11,7 @@ use esp_hal::clock::CpuClock;
 use esp_hal::main;
 use esp_hal::timer::systimer::{SystemTimer, Unit};
 use esp_hal::usb::usb_serial_jtag::UsbSerialJtag;
+use nano_core::CheckedImage;
 use static_cell::ConstStaticCell;
 use torch_nano_device::{Options, Session, Settings, Sizes};
 
@@ -69,8 +70,8 @@ fn main() -> ! {
     let cycles = || SystemTimer::unit_value(Unit::Unit0) * cycles_per_tick;
 
     let heads = heads::Heads::new(peripherals.FLASH);
-    let (image, operators) = (model::IMAGE, model::OPERATORS);
-    let session = Session::<_, _, model::Head>::new(image, operators, WORDS.take(), OPTIONS, heads, cycles);
+    let session = CheckedImage::new(model::IMAGE, model::OPERATORS)
+        .and_then(|image| Session::<_, _, model::Head>::new(image, WORDS.take(), OPTIONS, heads, cycles));
     let mut session = session.unwrap_or_else(|error| panic!("{error}"));
     loop {
         let Ok(()) = session.serve(&mut serial);

@@ -7,6 +7,7 @@ mod board;
 mod console;
 mod flash;
 
+use nano_core::CheckedImage;
 use nano_core::train::AnyHead;
 use torch_nano_device::{Options, Session, Settings};
 
@@ -25,13 +26,13 @@ extern "C" fn main() -> ! {
     board::protect_flash();
     // SAFETY: `main` runs once, and nothing else names RAM.
     let ram = unsafe { (&raw mut RAM).as_mut_unchecked() };
-    let (image, operators) = (board::image(), nano_core::ops::ALL);
     let flash = flash::Flash::new();
-    let mut session =
-        match Session::<_, _, AnyHead<'_>>::new(image, operators, ram, OPTIONS, flash, board::instructions) {
-            Ok(session) => session,
-            Err(error) => board::fail(format_args!("{error}")),
-        };
+    let session = CheckedImage::new(board::image(), nano_core::ops::ALL)
+        .and_then(|image| Session::<_, _, AnyHead<'_>>::new(image, ram, OPTIONS, flash, board::instructions));
+    let mut session = match session {
+        Ok(session) => session,
+        Err(error) => board::fail(format_args!("{error}")),
+    };
     match console::Console::new().and_then(|mut console| session.serve(&mut console)) {
         Ok(()) => board::exit(true),
         Err(error) => board::fail(format_args!("the console: {error}")),

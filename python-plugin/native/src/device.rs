@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 
 use embedded_io::{ErrorType, Read, Write};
-use nano_core::ops;
 use nano_core::train::AnyHead;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -96,7 +95,7 @@ impl SimulatedDevice {
         let memory = Memory { image, ram: MutBorrow::new(lend("device", words)?) };
         let board = Board::try_new(memory, |memory| {
             let ram = memory.ram.borrow_mut();
-            Session::new(memory.image.bytes(), ops::ALL, ram, options, flash, (|| 0) as Clock)
+            Session::new(*memory.image.checked(), ram, options, flash, (|| 0) as Clock)
         });
         Ok(SimulatedDevice { board: board.map_err(refuse)?, unfinished: Vec::new() })
     }

@@ -3,8 +3,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use nano_core::image::{HeadDescription, Image, LONGEST_NAME, LayersDescription, SumsDescription, TrainedLayer};
-use nano_core::ops;
 use nano_core::train::{Descent, LARGEST_EPOCHS, Loss};
+use nano_core::{CheckedImage, ops};
 use torch_nano_device::{
     Block, Class, Failure, Label, MemoryFlash, Options, Request, Response, ResponseHeader, Session, Settings, Sizes,
     frame,
@@ -154,7 +154,8 @@ fn interrogate(image: &Aligned, seed: u64, requests: usize) -> bool {
         ticks += 1;
         ticks
     };
-    let session = Session::<_, _>::new(image.bytes(), ops::ALL, &mut ram, OPTIONS, flash, counter);
+    let session = CheckedImage::new(image.bytes(), ops::ALL)
+        .and_then(|image| Session::<_, _>::new(image, &mut ram, OPTIONS, flash, counter));
     let Ok(mut session) = session else { return false };
     let mut names: Vec<String> =
         ["", "up", "sixteen bytes !!", "seventeen bytes .", "\0", "two\nlines"].map(str::to_owned).into();

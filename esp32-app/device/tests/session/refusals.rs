@@ -1,6 +1,7 @@
 //! What is refused, and that a refusal changes nothing.
 
 use embedded_storage::nor_flash::NorFlash;
+use nano_core::CheckedImage;
 use torch_nano_device::{Block, Failure, NoFlash, PROTOCOL, Request, RequestHeader, Response, Session, frame};
 
 use crate::builder::{Aligned, conv_net, head_net};
@@ -21,7 +22,8 @@ fn head_after(image: &Aligned, disturb: impl FnOnce(&mut Session<'_, &mut dyn Fn
     let mut ram = ram(image);
     let mut counter = || 0;
     let counter: &mut dyn FnMut() -> u64 = &mut counter;
-    let mut session = Session::new(image.bytes(), nano_core::ops::ALL, &mut ram, OPTIONS, NoFlash, counter).unwrap();
+    let checked = CheckedImage::new(image.bytes(), nano_core::ops::ALL).unwrap();
+    let mut session = Session::new(checked, &mut ram, OPTIONS, NoFlash, counter).unwrap();
     for (number, label) in [(0, 0), (1, 1), (2, 2)] {
         let learned = Response::Learned { samples: number as u32 + 1, ticks: 0 };
         ask(&mut session, Request::Learn { label: class(label), input: &input(number) }, |response| {

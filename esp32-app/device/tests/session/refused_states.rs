@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use nano_core::image::Image;
 use nano_core::train::{AnyHead, FeatureRing, Head, HeadSizes, Target, Training};
-use nano_core::{Error, ops};
+use nano_core::{CheckedImage, Error, ops};
 use torch_nano_device::{
     Block, Class, Failure, HeadStorage, MemoryFlash, Request, Response, SavedHead, Session, Settings, StorageError,
     frame,
@@ -189,7 +189,8 @@ fn what_could_not_be_loaded_again_is_not_saved() {
     let image = head_net().image();
     let (flash, ..) = with_one_save(&image);
     let mut memory = ram(&image);
-    let session = Session::<_, _, Spoilt<'_>>::new(image.bytes(), ops::ALL, &mut memory, OPTIONS, flash, || 0);
+    let checked = CheckedImage::new(image.bytes(), ops::ALL).unwrap();
+    let session = Session::<_, _, Spoilt<'_>>::new(checked, &mut memory, OPTIONS, flash, || 0);
     let mut session = session.unwrap();
     let before = session.flash().0.clone();
     let mut say = |request: Request<'_>| ask(&mut session, request, |response| format!("{response:?}"));

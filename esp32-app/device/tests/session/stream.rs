@@ -5,8 +5,8 @@ use std::convert::Infallible;
 use embedded_io::{ErrorType, Read, Write};
 use embedded_storage::nor_flash::NorFlash;
 use nano_core::image::{HeadDescription, Image, LayersDescription, TrainedLayer};
-use nano_core::ops;
 use nano_core::train::{Head, Loss};
+use nano_core::{CheckedImage, ops};
 use torch_nano_device::{
     Block, Class, Label, NoFlash, Options, Request, RequestHeader, Response, ResponseHeader, Session, Settings, Sizes,
     frame,
@@ -44,7 +44,7 @@ pub fn session_with<'a, F: NorFlash>(
         ticks += 5;
         ticks
     };
-    Session::new(image.bytes(), ops::ALL, ram, options, flash, counter).unwrap()
+    Session::new(CheckedImage::new(image.bytes(), ops::ALL).unwrap(), ram, options, flash, counter).unwrap()
 }
 
 /// Bytes for the device, in pieces, and the bytes it sent.
