@@ -128,12 +128,13 @@ def test_the_gradient_of_a_learned_scale_by_hand() -> None:
 
 
 def test_learned_scales_move_and_lower_the_loss() -> None:
-    """Ranges that are eight times too wide: learning brings them in; the same training without does worse."""
+    """Ranges that are 32 times too wide: learning brings them in; the same training without does worse."""
+    # Eight times too wide cost so little that the processor's float sums decided which of the two did better.
     x, y = TASKS["residual"].data()
     model = TASKS["residual"].model()
     losses = {}
     for learned in (True, False):
-        qat = tn.prepare_qat(model, x[:2], calibrate=x[:200] * 8, ranges="learned").train()
+        qat = tn.prepare_qat(model, x[:2], calibrate=x[:200] * 32, ranges="learned").train()
         scales = qat.quantization_ranges.log_scales
         assert scales is not None
         for parameter in qat.parameters():
@@ -144,7 +145,7 @@ def test_learned_scales_move_and_lower_the_loss() -> None:
             for scale in scales.values():
                 scale.requires_grad_(True)
             start = {name: scale.item() for name, scale in scales.items()}
-            optimizer = torch.optim.Adam(scales.parameters(), lr=0.03)
+            optimizer = torch.optim.Adam(scales.parameters(), lr=0.1)
             train(qat, x, y, 60, optimizer)
             assert all(scale.item() < start[name] - 0.1 for name, scale in scales.items())
         with torch.no_grad():
