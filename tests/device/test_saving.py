@@ -15,6 +15,8 @@ from torch_nano import _native
 from torch_nano.device.client import Device, DeviceError
 from torch_nano.device.qemu import BoardError, BoardStopped, QemuBoard
 
+from .command_line import run
+
 FLASH = 32 << 20
 
 
@@ -214,3 +216,34 @@ def test_a_request_for_another_model_or_of_no_such_kind_is_refused() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             _native.encode_request(kind, **fields)
+
+
+def test_a_damaged_save_is_told_and_costs_no_more_than_itself(tmp_path: Path) -> None:
+    image, flash = with_head(), tmp_path / "flash"
+    inputs = random_inputs(image, 4)
+    states = []
+    with Device("sim", nano=image, flash=flash) as device:
+        for label, input in enumerate(inputs):
+            device.learn(input, label)
+            device.train(2)
+            if label % 2:
+                device.save()
+                states.append(device.head_state())
+        assert (device.info.saved, device.info.lost_save) == (2, None)
+    damaged = bytearray(flash.read_bytes())
+    assert damaged.count(states[1][:64]) == 1
+    damaged[damaged.index(states[1][:64]) + 9] ^= 4
+    flash.write_bytes(damaged)
+    (model := tmp_path / "model.nano").write_bytes(image)
+    told = run("info", "sim", "--model", model, "--flash", flash)
+    assert "Save 2, the latest, was cut short or is damaged; what can be loaded is save 1" in " ".join(
+        told.split()
+    )
+    with Device("sim", nano=image, flash=flash) as device:
+        assert device.info.restored
+        assert (device.info.saved, device.info.lost_save) == (1, 2)
+        assert device.head_state() == states[0]
+        assert device.load() == 1
+        assert device.save() == 3
+        assert (device.info.saved, device.info.lost_save) == (3, None)
+    assert "cut short" not in run("info", "sim", "--model", model, "--flash", flash)
