@@ -144,7 +144,9 @@ def test_a_class_is_its_name_before_it_is_an_index(tmp_path: Path) -> None:
         labels("class", file, ["a", "2"])
     with pytest.raises(TableError, match="line 3: there is no class 2; expected 0 to 1"):
         labels("class", file, ["a", "b"])
-    assert labels("class", csv(tmp_path, "label,a\nrest,0\n1,0\n")) == [2, 1]
+    assert labels("class", csv(tmp_path, f"label,a\nrest,0\n{'0' * 5000}1,0\n")) == [2, 1]
+    with pytest.raises(TableError, match=r"line 2: there is no class '9+\.\.\.; expected 0 to 2$"):
+        labels("class", csv(tmp_path, f"label,a\n{'9' * 5000},0\n"))
     with pytest.raises(TableError, match="line 2: no class is called 'wlak'; did you mean 'walk'"):
         labels("class", csv(tmp_path, "label,a\nwlak,0\n"))
     x = np.zeros((2, 1))

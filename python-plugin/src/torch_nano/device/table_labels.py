@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arguments import shown
 from .answers import Prediction
 from .errors import LabelError
 from .samples import class_index
@@ -51,7 +52,11 @@ class Labels:
         if any(name.isdecimal() for name in self._names):
             known = ", ".join(name for name in self._names if name)
             raise LabelError(f"no class is called {text!r}; the classes are {known}")
-        return class_index(int(text), self._classes, self._names)
+        # Without the leading zeros: Python makes no integer of some thousand digits.
+        digits = text.lstrip("0") or "0"
+        if len(digits) > len(str(self._classes)):
+            raise LabelError(f"there is no class {shown(text)}; expected 0 to {self._classes - 1}")
+        return class_index(int(digits), self._classes, self._names)
 
     def read(self, table: Table) -> list[Any]:
         """The labels of a file, for :meth:`torch_nano.Device.fit`.
