@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import io
 import json
 import math
@@ -9,6 +11,8 @@ import random
 import zipfile
 from collections.abc import Callable
 from typing import Any
+
+import torch
 
 #: Makes one file of another.
 Change = Callable[[bytes, random.Random], bytes]
@@ -50,6 +54,7 @@ _VALUES: list[Any] = [
     0.5,
     *NUMBERS,
 ]
+_DIGEST_LENGTH = hashlib.sha256().digest_size
 #: Bytes that an archive unpacks to from a thousandth.
 _BOMB = 1 << 30
 
@@ -81,9 +86,14 @@ def any_bytes(content: bytes, rng: random.Random) -> bytes:
 
 
 def value(given: Any, rng: random.Random) -> Any:
-    """A value of dicts, lists and plain values with one of them changed, dropped or doubled."""
+    """A value of dicts, lists, tensors and plain values with one of them changed, dropped or doubled."""
+    if isinstance(given, torch.Tensor) and rng.random() < 0.8:
+        return _tensor(given, rng)
+    if isinstance(given, tuple) and given and rng.random() < 0.9:
+        items = value(list(given), rng)
+        return tuple(items) if isinstance(items, list) else items
     if isinstance(given, dict) and given and rng.random() < 0.9:
-        changed = dict(given)
+        changed = copy.copy(given)
         key = rng.choice(list(changed))
         match rng.randrange(12):
             case 0:
@@ -96,7 +106,7 @@ def value(given: Any, rng: random.Random) -> Any:
                 changed[key] = value(changed[key], rng)
         return changed
     if isinstance(given, list) and given and rng.random() < 0.9:
-        items = list(given)
+        items = [*given]
         index = rng.randrange(len(items))
         match rng.randrange(10):
             case 0:
@@ -113,6 +123,40 @@ def value(given: Any, rng: random.Random) -> Any:
     if isinstance(given, str) and given and rng.random() < 0.5:
         return any_bytes(given.encode(), rng).decode(errors="replace")
     return rng.choice(_VALUES)
+
+
+def _tensor(given: torch.Tensor, rng: random.Random) -> torch.Tensor:
+    """A tensor with another dtype or shape, or other elements."""
+    match rng.randrange(5):
+        case 0:
+            dtypes = [torch.int8, torch.int32, torch.int64, torch.float16, torch.float64, torch.bool]
+            return given.to(rng.choice(dtypes))
+        case 1:
+            return given.reshape(-1)
+        case 2:
+            return given[..., :-1] if given.dim() else given.reshape(1, 1)
+        case 3:
+            return given.repeat(rng.choice([1, 2, 3]), *[1] * given.dim())
+        case _:
+            changed = given.clone()
+            extremes = [0, 1, -1, 127, -128, 2**31 - 1, 1e38, math.nan, math.inf]
+            if changed.numel():
+                extreme = torch.tensor(rng.choice(extremes)).to(changed.dtype)
+                changed.view(-1)[rng.randrange(changed.numel())] = extreme
+            return changed
+
+
+def signed(content: bytes, rng: random.Random) -> bytes:
+    """A file of a line, the SHA-256 of the rest, and the rest, a safetensors archive: changed and signed."""
+    line, start = content[: content.find(b"\n") + 1], content.find(b"\n") + 1 + _DIGEST_LENGTH
+    body = content[start:]
+    length = int.from_bytes(body[:8], "little")
+    if rng.random() < 0.5 and 0 < length < len(body):
+        header = json_text(body[8 : 8 + length], rng)
+        body = len(header).to_bytes(8, "little") + header + body[8 + length :]
+    else:
+        body = any_bytes(body, rng)
+    return line + hashlib.sha256(body).digest() + body
 
 
 def json_text(content: bytes, rng: random.Random) -> bytes:

@@ -20,6 +20,7 @@ import tempfile
 import time
 import traceback
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -118,6 +119,14 @@ def raised_at(error: BaseException) -> str:
     return f"{Path(frames[-1].filename).relative_to(_PACKAGE)}:{frames[-1].lineno}" if frames else "?"
 
 
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and those that it came from."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
 def fuzz(kind: Kind, path: Path, seconds: float, rng: random.Random, lines: Lines, report: Report) -> None:
     """Reads changed files for a time. The file at `path` is the one that is read; those of findings stay."""
     corpus = []
@@ -134,7 +143,7 @@ def fuzz(kind: Kind, path: Path, seconds: float, rng: random.Random, lines: Line
             content = rng.choice(kind.changes)(content, rng)
         error = _one(kind, content, path, lines, report)
         if error is not None:
-            report.refusals.add(raised_at(error))
+            report.refusals |= {raised_at(cause) for cause in _causes(error)}
         if lines.new and len(content) < 1 << 20:
             corpus.append(content)
     path.unlink(missing_ok=True)
