@@ -45,14 +45,13 @@ def core() -> set[str]:
             for statement in re.findall(pattern, source, re.DOTALL):
                 rules |= {f"Error::{variant} {text}" for text in re.findall(_TEXT, statement)}
     named = {rule.split()[0] for rule in rules}
-    variants = _variants((_CORE / "error.rs").read_text(), "Error")
+    variants = _variants(_CORE, "Error")
     return rules | {variant for variant in variants if variant not in named}
 
 
 def device() -> set[str]:
     """Of devices: the variants of `Failure` and `StorageError`."""
-    failures = _variants((_DEVICE / "failure.rs").read_text(), "Failure")
-    return failures | _variants((_DEVICE / "storage.rs").read_text(), "StorageError")
+    return _variants(_DEVICE, "Failure") | _variants(_DEVICE, "StorageError")
 
 
 def files() -> set[str]:
@@ -81,11 +80,13 @@ def _raises() -> Iterator[tuple[Path, ast.Raise]]:
                     yield path, node
 
 
-def _variants(source: str, enum: str) -> set[str]:
-    body = re.search(rf"^pub enum {enum} \{{\n(.*?)^\}}", source, re.DOTALL | re.MULTILINE)
-    if body is None:
-        raise ValueError(f"there is no enum {enum}")
-    return {f"{enum}::{name}" for name in _PLAIN.findall(body[1])}
+def _variants(folder: Path, enum: str) -> set[str]:
+    """The variants of an enum that one of the sources in a folder has."""
+    declared = re.compile(rf"^pub enum {enum} \{{\n(.*?)^\}}", re.DOTALL | re.MULTILINE)
+    bodies = [found[1] for file in folder.rglob("*.rs") if (found := declared.search(file.read_text()))]
+    if len(bodies) != 1:
+        raise ValueError(f"{len(bodies)} files in {folder} declare the enum {enum}; expected one")
+    return {f"{enum}::{name}" for name in _PLAIN.findall(bodies[0])}
 
 
 def _without_tests(source: str) -> str:
