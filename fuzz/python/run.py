@@ -76,7 +76,10 @@ def run_rust(target: str, seconds: int, seed: int, fresh: bool) -> Outcome:
     for folder in (seeds, corpus, artifacts):
         folder.mkdir(parents=True, exist_ok=True)
     program = binary(target)
-    subprocess.run([program], env=os.environ | {"TORCH_NANO_FUZZ_SEEDS": str(seeds)}, check=True)
+    log = BUILD / f"{target}.log"
+    with log.open("wb") as output:
+        environment = os.environ | {"TORCH_NANO_FUZZ_SEEDS": str(seeds)}
+        subprocess.run([program], env=environment, stderr=output, check=True)
     if target == "image":
         import exports
 
@@ -84,7 +87,6 @@ def run_rust(target: str, seconds: int, seed: int, fresh: bool) -> Outcome:
 
     refusals = BUILD / f"{target}.refusals"
     refusals.unlink(missing_ok=True)
-    log = BUILD / f"{target}.log"
     command: list[str | Path] = [
         program,
         f"-max_total_time={seconds}",
