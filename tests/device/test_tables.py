@@ -99,6 +99,10 @@ def test_refused_csv(tmp_path: Path, content: str | bytes, message: str) -> None
         ({"x": np.array([["a"]])}, "x has dtype <U1"),
         ({"x": np.array([[0.0], [np.inf]])}, "sample 1 (from 0) has NaN or infinity"),
         ({"x": np.zeros((1, 2)), "y": np.array(["walk"], object)}, "arrays of Python objects are not read"),
+        (
+            {"x": np.zeros((1, 2)), "y": np.array([0x110000], np.uint32).view("<U1")},
+            "array 'y' has 0x110000 among its texts, which is no character",
+        ),
     ],
 )
 def test_refused_npz(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:

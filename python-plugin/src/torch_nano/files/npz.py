@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import sys
 import zipfile
 from collections.abc import Set
 from pathlib import Path
@@ -78,5 +79,10 @@ def _array(
         data = content.getbuffer()[content.tell() :]
         if len(data) != math.prod(shape) * dtype.itemsize:
             raise error(f"{place} has {len(data)} bytes; expected shape {shape} of {dtype}")
+        if dtype.kind == "U":
+            # numpy makes an array of any numbers, and no text of those that are no characters.
+            codes = np.frombuffer(data, np.dtype(np.uint32).newbyteorder(dtype.byteorder))
+            if codes.max(initial=0) > sys.maxunicode:
+                raise error(f"{place} has {codes.max():#x} among its texts, which is no character")
         flat: NDArray[Any] = np.frombuffer(data, dtype) if data else np.empty(0, dtype)
         return flat.reshape(shape, order="F" if by_columns else "C")
