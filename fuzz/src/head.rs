@@ -107,6 +107,19 @@ pub(crate) fn operations() -> Vec<Operation> {
     learn.chain(others).collect()
 }
 
+/// Scripts that set one word of the state after the other to a number at the end of a range, and go on from what is taken.
+pub(crate) fn hostile_states() -> Vec<Vec<Operation>> {
+    let script = |number| {
+        let (target, mut operations) = (Goal::Class(0), vec![]);
+        for word in 0..24 {
+            operations.push(Operation::Load { changes: vec![(word, number)] });
+            operations.push(Operation::Learn { target, sample: word });
+        }
+        operations
+    };
+    [1 << 14, 1 << 16, i32::MAX as u32, i32::MIN as u32].into_iter().map(script).collect()
+}
+
 /// Whether a head is worth its time; larger ones do nothing that smaller ones do not.
 pub(crate) fn is_small(record: &HeadRecord) -> bool {
     let sizes = HeadSizes::of(record);

@@ -82,15 +82,20 @@ fn processor_time() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
-/// Images of every operator, every trainer and every limit, each with a script for its head.
+/// Images of every operator, every trainer and every limit, alone and with scripts for its head.
 pub fn seeds() -> Vec<Vec<u8>> {
-    let script = pool().concat();
+    let hostile = head::hostile_states().into_iter().map(|script| script.iter().flat_map(encode).collect());
+    let scripts: Vec<Vec<u8>> = [vec![], pool().concat()].into_iter().chain(hostile).collect();
     let images = boards::images().into_iter();
-    images.flat_map(|image| [image.bytes().to_vec(), [image.bytes(), &script].concat()]).collect()
+    images.flat_map(|image| scripts.iter().map(|script| [image.bytes(), script].concat()).collect::<Vec<_>>()).collect()
 }
 
 fn pool() -> Vec<Vec<u8>> {
-    head::operations().iter().map(|operation| postcard::to_allocvec(operation).expect("a Vec takes all")).collect()
+    head::operations().iter().map(encode).collect()
+}
+
+fn encode(operation: &head::Operation) -> Vec<u8> {
+    postcard::to_allocvec(operation).expect("a Vec takes all")
 }
 
 /// Changes a section of the image, moving the others so that they stay whole, or a step of the script; or any bytes.
