@@ -149,7 +149,7 @@ pub(crate) fn every_request(image: &Aligned) -> Result<(), Error> {
     Ok(())
 }
 
-/// Every request, and those that depend on others behind them; `input` is one, or the rest of one.
+/// Every request; those that depend on others come after them; `input` is one, or the rest of one.
 pub(crate) fn requests(input: &[u8]) -> Vec<Request<'_>> {
     let labels = [Label::Class(Class::Index(0)), Label::Class(Class::Name("new")), Label::Bits(1), Label::Value(4096)];
     let learn = labels.map(|label| Request::Learn { label, input });

@@ -180,7 +180,7 @@ impl Life<'_, '_> {
         assert_eq!(kept, observe(&mut self.twin));
         if let Some(head) = &self.head {
             let checked = head.check_state(&kept.state);
-            assert_eq!(checked, Ok(()), "the head's state after {response:?} is none: {kept:?}");
+            assert_eq!(checked, Ok(()), "the head refuses its own state after {response:?}: {kept:?}");
         }
         if now > operations {
             self.saved = Some(kept.clone());
