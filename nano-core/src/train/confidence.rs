@@ -14,7 +14,7 @@ const LOG2_E: u64 = 1_549_082_005;
 /// `LUT[j] = round(2^15 * 2^(-j/256))`; the result is `floor(2^30 / sum p_k)`. Logits of `i32::MIN` are of classes of which a head knows nothing: they
 /// count as 0, and if there are no others, so does the result. For a scale that is no positive number it is 32768.
 ///
-/// Bounds: `d_k < 2^32`, `M < 2^31`, at most 2^15 logits: the product fits 63 bits and the sum 31. Against real softmax it is off by less than 0.4 %:
+/// Bounds: `d_k < 2^32`, `M < 2^31`: the product fits 63 bits. A sum above 2^30, of more than 2^15 logits, makes 0; so it may saturate. Against real softmax it is off by less than 0.4 %:
 /// a step of u is 0.27 %, the table adds 0.002 %; what falls below 2^-15 counts as 0, for at most 3 % at 1000 classes.
 ///
 /// ```
@@ -43,7 +43,7 @@ pub fn confidence(logits: impl Iterator<Item = i32> + Clone, scale: f32) -> u16 
         distance.min(i16::MAX as u64) as usize
     };
     let probability = |u: usize| u32::from(EXPONENTIALS[u & 255]).checked_shr((u >> 8) as u32).unwrap_or(0);
-    let sum: u32 = logits.map(|logit| probability(distance(logit))).sum();
+    let sum = logits.fold(0u32, |sum, logit| sum.saturating_add(probability(distance(logit))));
     ((1 << 30) / sum.max(1 << 15)) as u16
 }
 
@@ -81,6 +81,9 @@ mod tests {
         assert_eq!(confidence([i32::MIN, 3, i32::MIN].into_iter(), 1e-20), 1 << 15);
         assert_eq!(confidence([i32::MIN; 3].into_iter(), 1.0), 0);
         assert_eq!(confidence([1, 2].into_iter(), f32::NAN), 1 << 15);
-        assert_eq!(confidence(std::iter::repeat_n(0, 1 << 15), 1.0), 1);
+        // Any number of classes: four of 2^15 equal ones have a sum of 2^32.
+        for (classes, expected) in [(1 << 15, 1), (1 << 16, 0), ((1 << 17) - 1, 0), (1 << 17, 0), (1 << 18, 0)] {
+            assert_eq!(confidence(std::iter::repeat_n(0, classes), 1.0), expected, "{classes} classes");
+        }
     }
 }
