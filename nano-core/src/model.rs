@@ -3,7 +3,7 @@
 use crate::Error;
 use crate::arena::cut;
 use crate::image::{Cursor, Image, check_lifetimes};
-use crate::operator::{Checked, Operator};
+use crate::operator::{Checked, CheckedPart, Operator};
 
 /// An image that was checked together with the operators that run it: there is no other way to get one.
 ///
@@ -102,7 +102,7 @@ impl<'a> Model<'a> {
     /// If there is no such input.
     pub fn input(&mut self, index: usize) -> &mut [i8] {
         // `bind` has checked that all values lie inside.
-        self.arena.get_mut(self.checked.image.input(index).range()).unwrap_or_default()
+        self.arena.get_mut(self.checked.image.input(index).range()).checked_part()
     }
 
     /// Graph output `index`, as the last run left it.
@@ -110,7 +110,7 @@ impl<'a> Model<'a> {
     /// # Panics
     /// If there is no such output.
     pub fn output(&self, index: usize) -> &[i8] {
-        self.arena.get(self.checked.image.output(index).range()).unwrap_or_default()
+        self.arena.get(self.checked.image.output(index).range()).checked_part()
     }
 
     /// Runs all nodes.

@@ -73,6 +73,26 @@ impl<T, E> Checked for Result<T, E> {
     }
 }
 
+/// A part of memory whose sizes were checked when its owner was made. Instead of [`Checked`] where running over nothing does no harm: a part that
+/// is absent after all is empty, which costs a program no panic. With debug assertions, as in tests and under fuzzing, it panics at the caller's
+/// line.
+pub(crate) trait CheckedPart {
+    type Part;
+
+    #[track_caller]
+    fn checked_part(self) -> Self::Part;
+}
+
+impl<T: Default> CheckedPart for Option<T> {
+    type Part = T;
+
+    #[inline(always)]
+    fn checked_part(self) -> T {
+        debug_assert!(self.is_some(), "a part of memory that was checked is absent");
+        self.unwrap_or_default()
+    }
+}
+
 // One cold function with one message: the fast path is a branch, and a caller costs the program a location.
 #[cold]
 #[inline(never)]

@@ -5,6 +5,7 @@ use core::ops::Range;
 use super::{Image, MOST_ALIVE, Value};
 use crate::Error;
 use crate::arena::overlap;
+use crate::operator::CheckedPart;
 
 /// Checks that each value is written before it is read, and that what is written at a node (its output and scratch memory; before the first
 /// node, the graph's inputs) shares no byte with a value that is needed then or later.
@@ -14,7 +15,7 @@ use crate::arena::overlap;
 pub(crate) fn check(image: &Image<'_>) -> Result<(), Error> {
     let values = image.values();
     let mut alive = Alive { values, places: [None; MOST_ALIVE], used: 0 };
-    let (inputs, outputs) = values.split_at_checked(image.input_count()).unwrap_or_default();
+    let (inputs, outputs) = values.split_at_checked(image.input_count()).checked_part();
     for input in inputs {
         alive.refuse_overlap(0, &input.range())?;
         alive.add(0, input)?;

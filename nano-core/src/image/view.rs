@@ -7,7 +7,7 @@ use zerocopy::FromBytes;
 
 use super::{CHECKED_FROM, CRC32, HeadRecord, Header, MAGIC, NodeHeader, Section, VERSION, Value, metadata};
 use crate::Error;
-use crate::operator::Node;
+use crate::operator::{CheckedPart, Node};
 use crate::train::HeadSizes;
 
 /// An image whose checksum, sections, records and names have been checked. What the nodes mean is checked by
@@ -196,7 +196,7 @@ impl<'a> Image<'a> {
     pub(crate) fn head_state(&self, head: &HeadRecord) -> &'a [u8] {
         // `check` has found it inside.
         let state = self.constants.get(head.state_offset as usize..);
-        state.and_then(|state| state.get(..head.state_length as usize)).unwrap_or_default()
+        state.and_then(|state| state.get(..head.state_length as usize)).checked_part()
     }
 
     /// The metadata line values stored under `key`, in order: `name`, `label`.

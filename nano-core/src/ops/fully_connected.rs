@@ -10,7 +10,7 @@ use crate::Error;
 use crate::image::Value;
 use crate::kernels::pairs::{self, ROUND, Row, WIDTH};
 use crate::kernels::{self, Channel, LITERAL, ONE_PASS, Requantization};
-use crate::operator::{Checked, Io, Node, Operator, attributes, nonzero, require};
+use crate::operator::{Checked, CheckedPart, Io, Node, Operator, attributes, nonzero, require};
 use crate::ops::channels;
 
 /// Table entry of the fully connected layer.
@@ -82,7 +82,7 @@ impl<'a> FullyConnected<'a> {
         let clamp = (self.attributes.clamp_min, self.attributes.clamp_max);
         let mut rest = self.weights;
         let weights = groups(outputs).flat_map(|size| {
-            let (group, tail) = rest.split_at_checked(size * inputs).unwrap_or_default();
+            let (group, tail) = rest.split_at_checked(size * inputs).checked_part();
             rest = tail;
             channels::interleaved(group, size)
         });

@@ -26,6 +26,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::Error;
 use crate::image::{HeadRecord, Image};
+use crate::operator::CheckedPart;
 use crate::train::layer::Layers;
 use crate::train::layers_image::{self, BACKWARD_SHIFT, FROZEN, LayerRecord};
 use crate::train::linear::{LARGEST_SHIFT, Saved, check_layer};
@@ -92,7 +93,7 @@ impl<'a> LayersHead<'a> {
 
     /// The exponents and the random state; the weights.
     fn parts(&self) -> (&[U32], &[i16]) {
-        let (words, weights) = self.state.split_at_checked(prefix(self.layers)).unwrap_or_default();
+        let (words, weights) = self.state.split_at_checked(prefix(self.layers)).checked_part();
         (zerocopy::transmute_ref!(words.as_chunks::<2>().0), weights)
     }
 
@@ -101,7 +102,7 @@ impl<'a> LayersHead<'a> {
         let (words, weights) = parts_mut(self.state, self.layers);
         Layers {
             records: self.layers.iter(),
-            exponents: words.get_mut(..self.layers.len()).unwrap_or_default().iter_mut(),
+            exponents: words.get_mut(..self.layers.len()).checked_part().iter_mut(),
             weights,
             bounds: self.bounds.iter_mut(),
             errors: self.errors,
@@ -151,7 +152,7 @@ impl<'a> LayersHead<'a> {
 
     /// Of the last layer.
     fn outputs(&mut self) -> &mut [i32] {
-        self.errors.get_mut(self.values.len()..).unwrap_or_default()
+        self.errors.get_mut(self.values.len()..).checked_part()
     }
 
     /// Step 2: whether there is an error to learn from.
@@ -338,7 +339,7 @@ fn prefix(layers: &[LayerRecord]) -> usize {
 
 /// The exponents and the random state; the weights.
 fn parts_mut<'s>(state: &'s mut [i16], layers: &[LayerRecord]) -> (&'s mut [U32], &'s mut [i16]) {
-    let (words, weights) = state.split_at_mut_checked(prefix(layers)).unwrap_or_default();
+    let (words, weights) = state.split_at_mut_checked(prefix(layers)).checked_part();
     (zerocopy::transmute_mut!(words.as_chunks_mut::<2>().0), weights)
 }
 

@@ -47,6 +47,7 @@ use super::solve::{self, Scratch, Settings};
 use super::triangle;
 use crate::Error;
 use crate::image::{HeadRecord, Image};
+use crate::operator::CheckedPart;
 use crate::train::{Head, HeadSizes, Target};
 
 pub(super) const LARGEST_FEATURES: usize = 256;
@@ -190,7 +191,7 @@ impl<'a> Head<'a> for LdaHead<'a> {
                 class.weights.iter().zip(features).map(|(&w, &q)| i32::from(w) * (i32::from(q) - zero_point));
             *logit = if *class.bias == NO_LOGIT { NO_LOGIT } else { *class.bias + products.sum::<i32>() };
         }
-        Ok(self.logits.get(..classes).unwrap_or_default())
+        Ok(self.logits.get(..classes).checked_part())
     }
 
     fn target(&self, word: u32) -> Target {

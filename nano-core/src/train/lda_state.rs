@@ -11,6 +11,7 @@ use super::confidence::NO_LOGIT;
 use super::triangle;
 use crate::Error;
 use crate::image::HeadRecord;
+use crate::operator::CheckedPart;
 use crate::train::LdaHead;
 use crate::train::lda::LARGEST_FEATURES;
 
@@ -100,12 +101,12 @@ impl<'s> Parts<'s> {
         let classes = record.classes as usize;
         let State { header, words } = state;
         let mut words = words;
-        let mut take = |length| words.split_off_mut(..length).unwrap_or_default();
+        let mut take = |length| words.split_off_mut(..length).checked_part();
         let counts = take(classes);
         let sums = take(classes * features.get());
         let spread = take(triangle::length(features.get()));
         let biases = take(classes);
-        let weights = <[i16]>::mut_from_bytes(words.as_mut_bytes()).unwrap_or_default();
+        let weights = <[i16]>::mut_from_bytes(words.as_mut_bytes()).ok().checked_part();
         let classes = Classes { features, counts: zerocopy::transmute_mut!(counts), sums, biases, weights };
         Parts { features, header, classes, spread }
     }

@@ -15,6 +15,7 @@ use super::confidence::NO_LOGIT;
 use super::sizes::check_sums;
 use crate::Error;
 use crate::image::{HeadRecord, Image};
+use crate::operator::CheckedPart;
 use crate::train::{Head, HeadSizes, Target};
 
 pub(super) const LARGEST_FEATURES: usize = 512;
@@ -65,7 +66,7 @@ impl<'a> PrototypeHead<'a> {
 
     /// Counts and sums.
     fn parts(&mut self) -> (&mut [u32], &mut [i32]) {
-        let (counts, sums) = self.state.words.split_at_mut_checked(self.record.classes as usize).unwrap_or_default();
+        let (counts, sums) = self.state.words.split_at_mut_checked(self.record.classes as usize).checked_part();
         (zerocopy::transmute_mut!(counts), sums)
     }
 
@@ -191,7 +192,7 @@ impl<'a> Head<'a> for PrototypeHead<'a> {
             };
         }
         self.logits = logits;
-        Ok(self.logits.get(..classes).unwrap_or_default())
+        Ok(self.logits.get(..classes).checked_part())
     }
 
     fn target(&self, word: u32) -> Target {

@@ -5,6 +5,7 @@ use core::num::NonZero;
 use super::lda::LARGEST_WEIGHT_BITS;
 use super::lda_state::{Class, Parts};
 use super::triangle;
+use crate::operator::CheckedPart;
 
 /// Fraction bits of a mean.
 const MEAN: u32 = 22;
@@ -31,7 +32,7 @@ impl<'s> Scratch<'s> {
     }
 
     pub(super) fn new(mut words: &'s mut [i32], classes: usize, features: usize) -> Self {
-        let mut take = |length| words.split_off_mut(..length).unwrap_or_default();
+        let mut take = |length| words.split_off_mut(..length).checked_part();
         Scratch {
             column: take(classes),
             shifts: zerocopy::transmute_mut!(take(classes)),
@@ -228,7 +229,7 @@ fn divisor(diagonal: u32, lambda: u32) -> NonZero<u32> {
 
 /// Element `i` of each row of `features`.
 fn column(sums: &[i32], features: NonZero<usize>, i: usize) -> impl Iterator<Item = &i32> {
-    sums.get(i..).unwrap_or_default().iter().step_by(features.get())
+    sums.get(i..).checked_part().iter().step_by(features.get())
 }
 
 /// Rounded half up.
