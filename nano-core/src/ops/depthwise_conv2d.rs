@@ -22,7 +22,8 @@ pub const DEPTHWISE_CONV2D: Operator = Operator {
     check: |node| DepthwiseConv2d::read(node)?.check(node),
     run: |node, io| DepthwiseConv2d::read(node).checked().run(io),
     macs: |node| {
-        DepthwiseConv2d::read(node).map_or(0, |layer| (layer.output.len() * layer.attributes.window().area()) as u64)
+        DepthwiseConv2d::read(node)
+            .map_or(0, |layer| layer.output.len() as u64 * layer.attributes.window().area() as u64)
     },
     #[cfg(feature = "alloc")]
     pack,

@@ -59,7 +59,7 @@ impl LdaHead<'_> {
         PREFIX
             .saturating_add(parameters)
             .saturating_add(parameters.div_ceil(2))
-            .saturating_add(2 * classes)
+            .saturating_add(classes.saturating_mul(2))
             .saturating_add(triangle::length(features))
     }
 

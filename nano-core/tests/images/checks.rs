@@ -371,6 +371,18 @@ fn windows_that_a_32_bit_address_cannot_span_are_refused() {
     );
 }
 
+/// A program of 32 bits counts the same: a product of sizes that fit 32 bits need not.
+#[test]
+fn multiplications_are_counted_in_64_bits() {
+    let mut net = Builder::new(0);
+    let input = net.input([1 << 12, 1 << 14, 1]);
+    let output = net.depthwise_conv2d(input, Window { padding: [7, 8, 7, 8], ..Window::new([16, 16]) });
+    net.output(output);
+    let image = net.image();
+    let node = Image::new(image.bytes()).unwrap().nodes().next().unwrap();
+    assert_eq!((node.operator(ops::ALL).unwrap().macs)(&node), 1 << 34);
+}
+
 #[test]
 fn the_view_alone_refuses_what_needs_no_operator() {
     let mut image = chain().image();
