@@ -192,6 +192,31 @@ impl Parts {
         let (nodes, values): (Vec<_>, Vec<_>) = layers.into_iter().unzip();
         self.sections[1] = nodes.concat();
         self.sections[0] = [inputs, values.concat()].concat();
+        self.part_constants();
+    }
+
+    /// Gives each node constants of its own, in their order, and the head's state the place after them.
+    fn part_constants(&mut self) {
+        let (old, mut new) = (self.sections[6].clone(), vec![]);
+        let mut place = |entry: &mut [u8]| {
+            let [start, length] = [0, 4].map(|at| entry[at..at + 4].try_into().map_or(0, u32::from_le_bytes) as usize);
+            let Some(bytes) = old.get(start..).and_then(|rest| rest.get(..length)) else { return };
+            new.resize(usize::next_multiple_of(new.len(), 16), 0);
+            entry[..4].copy_from_slice(&(new.len() as u32).to_le_bytes());
+            new.extend_from_slice(bytes);
+        };
+        let nodes = nodes(&self.sections[1]).into_iter().map(|mut node| {
+            let constants = 2 * 4 * usize::from(u16::from_le_bytes([node[6], node[7]]));
+            let first = node.len() - constants;
+            node[first..].chunks_exact_mut(8).for_each(&mut place);
+            node
+        });
+        let nodes = nodes.collect::<Vec<_>>().concat();
+        if let Some((_, state)) = self.sections[3].split_last_chunk_mut::<8>() {
+            place(state);
+        }
+        self.sections[1][..nodes.len()].copy_from_slice(&nodes);
+        self.sections[6] = new;
     }
 }
 

@@ -42,10 +42,12 @@ impl<'a> CheckedImage<'a> {
     /// ```
     pub fn new(bytes: &'a [u8], operators: &'a [Operator]) -> Result<Self, Error> {
         let image = Image::new(bytes)?;
+        let mut constants_end = 0;
         for (index, node) in image.nodes().enumerate() {
             let operator =
                 node.operator(operators).ok_or(Error::UnknownOperator { node: index, code: node.header.operator })?;
             (operator.check)(&node)?;
+            constants_end = node.check_order_of_constants(constants_end)?;
         }
         check_lifetimes(&image)?;
         Ok(CheckedImage { image, operators })

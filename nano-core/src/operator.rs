@@ -203,6 +203,15 @@ impl<'a> Node<'a> {
         Ok(())
     }
 
+    /// Refuses a constant that begins before the one before it ends, of this node or of an earlier one, whose constants end at `end`; returns where
+    /// this node's end. What nodes share would be checked for each of them.
+    pub(crate) fn check_order_of_constants(&self, end: u32) -> Result<u32, Error> {
+        self.constants.iter().try_fold(end, |end, &[offset, length]| {
+            let error = Error::Field { name: "constant offset (inside the constant before)", value: offset.into() };
+            if offset < end { Err(error) } else { Ok(offset.saturating_add(length)) }
+        })
+    }
+
     /// The node's `N` multipliers: its first constant, a mantissa and a shift each.
     pub(crate) fn multipliers<const N: usize>(&self, operator: &'static str) -> Result<[Multiplier; N], Error> {
         let pairs = self.constant::<[i32; 2]>(operator, 0)?;

@@ -10,11 +10,12 @@
 //! | head | absent, or one [`HeadRecord`] |
 //! | metadata | UTF-8 lines: `name=` and the model's name ([`is_name`]), then for each class in order `label=` and its name ([`is_label`]) |
 //! | label order | where in the metadata each label begins (u32), in the order of the labels' bytes |
-//! | constants | weights, biases and tables, each at a multiple of 16 bytes, packed for its node's kernel variant |
+//! | constants | weights, biases and tables, each at a multiple of 16 bytes, packed for its node's kernel variant, in the order of the nodes; the head's state |
 //!
 //! A value's id is its index in its section. So node `n` writes value `inputs + n`, and what it may read has a lower id.
 //!
-//! Loading takes time in proportion to the image's length: a value's record holds its last use, and sorted labels show that no two are equal.
+//! Loading takes time in proportion to the image's length: a value's record holds its last use, sorted labels show that no two are equal, and
+//! no two nodes share a constant.
 //! What it costs memory for has a limit, [`MOST_ALIVE`].
 
 #[cfg(feature = "alloc")]

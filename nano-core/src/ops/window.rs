@@ -39,12 +39,16 @@ impl Axis {
         index as i32 * self.stride - self.before
     }
 
-    /// The windows whose first tap lies in the padding: at most as many as the padding is wide, however large the input is.
-    fn starting_outside(&self, input: u32, outputs: u32) -> impl Iterator<Item = usize> {
-        let outputs = outputs as usize;
-        let inside = |before: usize| before.div_ceil(nonzero(self.stride as usize)).min(outputs);
-        let (first, end) = (inside(self.before as usize), inside(self.before as usize + input as usize));
-        (0..first).chain(end..outputs)
+    /// Refuses windows that lie in the padding alone, by the first and the last of them: if taps are no further apart than the input is long, no
+    /// window skips it.
+    fn check_covered(&self, operator: &'static str, input: u32, outputs: u32) -> Result<(), Error> {
+        let dense = self.kernel == 1 || self.dilation as u32 <= input;
+        require!(operator, dense, "the dilation is larger than the input", self.dilation);
+        for index in [0, outputs as usize - 1] {
+            let (_, taps) = self.covered(index, input);
+            require!(operator, taps > 0, "a window lies in the padding alone", index as i64);
+        }
+        Ok(())
     }
 
     /// The taps of window `index` that lie inside the input: the position of the first, and their number.
@@ -115,13 +119,8 @@ impl Window {
         require!(operator, input.shape[2] == output.shape[2], "the number of channels changes to", output.shape[2]);
         require!(operator, input.scale == output.scale, "the scale changes to (bits)", output.scale.to_bits());
         require!(operator, input.zero_point == output.zero_point, "the zero point changes to", output.zero_point);
-        for (axis, input, output) in
-            [(self.vertical, input.shape[0], output.shape[0]), (self.horizontal, input.shape[1], output.shape[1])]
-        {
-            let empty = axis.starting_outside(input, output).find(|&index| axis.covered(index, input).1 == 0);
-            require!(operator, empty.is_none(), "a window lies in the padding alone", empty.unwrap_or(0) as i64);
-        }
-        Ok(())
+        self.vertical.check_covered(operator, input.shape[0], output.shape[0])?;
+        self.horizontal.check_covered(operator, input.shape[1], output.shape[1])
     }
 
     /// Makes each output element `finish(fold over the input elements of its channel under its window, their number)`.

@@ -383,6 +383,41 @@ fn multiplications_are_counted_in_64_bits() {
     assert_eq!((node.operator(ops::ALL).unwrap().macs)(&node), 1 << 34);
 }
 
+/// What many nodes share would be checked for each of them.
+#[test]
+fn a_constant_inside_another_is_refused() {
+    let constant = |image: &Aligned, node| node_word(image, node) + place::NODE_HEADER + 4 * (1 + 2);
+    let mut image = chain().image();
+    let first = image.word(constant(&image, 0));
+    image.patch(constant(&image, 1), first);
+    let error = Error::Field { name: "constant offset (inside the constant before)", value: first.into() };
+    assert_eq!(refused(&image), error);
+}
+
+/// Pools of which a window holds no element: the first, the last, or one in between that skips the whole input.
+#[test]
+fn windows_without_an_element_are_refused() {
+    let refused = |window: Window| {
+        let mut net = Builder::new(0);
+        let input = net.input([1, 4, 2]);
+        let output = net.max_pool2d(input, window);
+        net.output(output);
+        CheckedImage::new(net.image().bytes(), ops::ALL).err()
+    };
+    let rule = |rule, value| Some(Error::Layer { operator: "max_pool2d", rule, value });
+    let window = |kernel, dilation, left, right| Window {
+        dilation: [1, dilation],
+        padding: [0, 0, left, right],
+        ..Window::new([1, kernel])
+    };
+    assert_eq!(refused(window(2, 1, 1, 1)), None);
+    assert_eq!(refused(window(2, 1, 2, 1)), rule("a window lies in the padding alone", 0));
+    assert_eq!(refused(window(2, 1, 1, 2)), rule("a window lies in the padding alone", 5));
+    assert_eq!(refused(window(2, 4, 3, 3)), None);
+    assert_eq!(refused(window(2, 5, 3, 3)), rule("the dilation is larger than the input", 5));
+    assert_eq!(refused(window(1, 5, 0, 0)), None);
+}
+
 #[test]
 fn the_view_alone_refuses_what_needs_no_operator() {
     let mut image = chain().image();

@@ -5,6 +5,7 @@ mod builder;
 mod checks;
 mod heads;
 mod layers;
+mod loading;
 mod mutate;
 mod mutations;
 mod overflow;

@@ -1,0 +1,96 @@
+//! Loading takes time in proportion to an image's length, whatever the image is made of.
+
+use std::time::{Duration, Instant};
+
+use nano_core::image::MOST_ALIVE;
+use nano_core::{CheckedImage, ops};
+
+use crate::builder::{Aligned, Builder, SCALE, Window};
+
+/// An image of `size` layers, outputs or labels.
+type Family = (&'static str, fn(u32) -> Builder);
+
+const FAMILIES: [Family; 6] = [
+    ("a chain", |size| {
+        let mut net = Builder::new(0);
+        let input = net.input([1, 1, 8]);
+        let end = (0..size).fold(input, |id, _| net.requantize(id, SCALE, 0));
+        net.output(end);
+        net
+    }),
+    ("values kept to the end", |size| {
+        let mut net = Builder::new(0);
+        let mut id = net.input([1, 1, 8]);
+        for layer in 0..size {
+            id = net.requantize(id, SCALE, 0);
+            if layer < MOST_ALIVE as u32 - 2 || layer + 1 == size {
+                net.output(id);
+            }
+        }
+        net
+    }),
+    ("outputs of one layer", |size| {
+        let mut net = Builder::new(0);
+        let input = net.input([1, 1, 7]);
+        let output = net.fully_connected(input, size);
+        net.output(output);
+        net
+    }),
+    ("groups of one layer", |size| {
+        let mut net = Builder::new(0);
+        let input = net.input([1, 1, size]);
+        let output = net.conv2d(input, size, size, Window::new([1, 1]));
+        net.output(output);
+        net
+    }),
+    ("pools of windows in the padding", |size| {
+        // Every second window of 32,768 over as many elements, with as much padding on both sides: the length stays.
+        let window = Window { stride: [1, 2], padding: [0, 0, 32767, 32767], ..Window::new([1, 32768]) };
+        let mut net = Builder::new(0);
+        let input = net.input([1, 32768, 1]);
+        let end = (0..size).fold(input, |id, _| net.max_pool2d(id, window));
+        net.output(end);
+        net
+    }),
+    ("labels", |size| {
+        let mut net = Builder::new(0);
+        let input = net.input([1, 1, size]);
+        net.output(input);
+        net.model.labels =
+            (0..size).map(|label| format!("{:064}", u64::from(label) * 2_654_435_761 % 1_000_003)).collect();
+        net
+    }),
+];
+
+/// The least time that loading took of some.
+fn time(image: &Aligned) -> Duration {
+    let load = |_| {
+        let start = Instant::now();
+        assert_eq!(CheckedImage::new(image.bytes(), ops::ALL).err(), None);
+        start.elapsed()
+    };
+    (0..7).map(load).min().unwrap()
+}
+
+/// Of 16 times as many bytes each costs what it did before: 16 times as much if the time were quadratic. Weights are the cheapest bytes; the
+/// dearest are those of nodes at which as many values are needed as can be.
+#[test]
+fn no_byte_costs_much_more_than_another() {
+    const SMALL: u32 = 200;
+    const LARGER: u32 = 16;
+    let costs = FAMILIES.map(|(name, net)| {
+        let cost = |size| {
+            let image = net(size).image();
+            time(&image).as_nanos() as f64 / image.bytes().len() as f64
+        };
+        (name, cost(SMALL), cost(LARGER * SMALL))
+    });
+    let cheapest = costs.iter().fold(f64::INFINITY, |cheapest, (_, _, large)| cheapest.min(*large));
+    for (name, small, large) in costs {
+        assert!(
+            large < 4.0 * small,
+            "{name}: {small:.1} ns for a byte, {large:.1} ns where there are {LARGER} times as many"
+        );
+        assert!(large < 40.0 * cheapest, "{name}: {large:.1} ns for a byte, others take {cheapest:.1} ns");
+    }
+}
