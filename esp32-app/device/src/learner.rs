@@ -95,6 +95,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
     pub fn learn(&mut self, label: Label<'_>, input: &[u8]) -> Result<Response<'_>, Failure> {
         let target = self.learner.as_ref().ok_or(Failure::NoHead)?.target(self.model.image(), label)?;
         let mut ticks = self.run(input)?;
+        self.end_training();
         let features = self.model.output(0);
         let learner = self.learner.as_mut().ok_or(Failure::NoHead)?;
         let samples = match &mut learner.samples {

@@ -128,6 +128,8 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
         if end > length {
             return Err(Failure::Range { length: length as u32 });
         }
+        self.end_training();
+        let learner = self.learner.as_mut().ok_or(Failure::NoHead)?;
         let part = learner.spare.get_mut(begin..end).ok_or(Failure::Range { length: length as u32 })?;
         part.copy_from_slice(bytes);
         learner.staged = end;

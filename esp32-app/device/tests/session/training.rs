@@ -271,6 +271,31 @@ fn a_training_is_one_change_which_is_saved_at_its_end() {
     }
 }
 
+/// A sample that comes, or a part of another head, ends a training as Stop does.
+#[test]
+fn a_training_that_another_request_ends_is_saved_too() {
+    let (_, image) = images().swap_remove(0);
+    let sample = input(3);
+    let enders = [
+        Request::Begin,
+        Request::Learn { label: class(0), input: &sample },
+        Request::Commit,
+        Request::WriteHead { offset: 0, bytes: &[0] },
+    ];
+    for request in enders {
+        let mut memory = ram(&image);
+        let options = Options { settings: Settings { rejection: 0, save_interval: 1 }, ..OPTIONS };
+        let mut session = session_with(&image, &mut memory, options, MemoryFlash(vec![0xff; 8 * 4096]));
+        learn(&mut session, 0);
+        assert!(trained(&mut session, TRAIN).1 > 0);
+        let head = head_state(&mut session);
+        ask(&mut session, request, |response| assert!(!matches!(response, Response::Refused(_)), "{request:?}"));
+        let mut memory = ram(&image);
+        let saved = head_state(&mut session_with(&image, &mut memory, OPTIONS, session.flash().clone()));
+        assert_eq!(saved, head, "{request:?}");
+    }
+}
+
 /// Parts of a head that is read while it trains do not fit together, and say so.
 #[test]
 fn each_slice_counts_as_a_change_for_who_reads_the_head() {
