@@ -215,7 +215,8 @@ pub enum Block {
 pub struct Settings {
     /// A prediction whose confidence (Q15, as [`nano_core::train::confidence`] defines it) is below this is of no known class.
     pub rejection: u16,
-    /// After this many changes of the head it is saved by itself; 0: never.
+    /// After this many changes of the head it is saved by itself; 0: never. A training is one change, saved when it ends, unless what ends it is
+    /// another training.
     pub save_interval: u32,
 }
 
