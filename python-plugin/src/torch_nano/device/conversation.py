@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
 from .answers import DeviceInfo, DeviceSettings, DeviceStats, LogEntry
 from .arguments import image_of, integer, path, seconds
 from .errors import DeviceError, DeviceRestarted, WrongModelError
+from .interrupts import deferred_interrupt
 from .link import Link, is_unanswered
 from .progress import Progress
 from .samples import Input, class_index, input_bytes, label_fields
 from .streams import Stream
-from .training import Training, deferred_interrupt
+from .training import Training
 from .transports import transport_of
 from .turns import turn_on, whole
 
@@ -200,7 +201,8 @@ class Conversation:
         if self._training is None or self._is_changing:
             return
         try:
-            self._work_on(self._training, Progress(False), lambda: True)
+            with deferred_interrupt():
+                self._work_on(self._training, Progress(False), lambda: True)
         except DeviceError as error:
             if is_unanswered(error) or isinstance(error, WrongModelError):
                 raise
@@ -240,8 +242,9 @@ class Conversation:
         observers, told = list(self.observers), list[Observer]()
         try:
             for observer in observers:
-                observer.before(request, seen)
-                told.append(observer)
+                with deferred_interrupt():
+                    observer.before(request, seen)
+                    told.append(observer)
             answer = act()
         except Exception as error:
             unsent = len(told) < len(observers)
@@ -362,7 +365,8 @@ def _tell(
     raised = []
     for observer in observers:
         try:
-            observer.after(request, answer, error)
+            with deferred_interrupt():
+                observer.after(request, answer, error)
         except Exception as own:
             raised.append(own)
     return raised

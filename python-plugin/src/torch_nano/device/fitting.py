@@ -40,7 +40,7 @@ def fit(device: Device, data: Input | Samples, labels: Any, epochs: int, progres
     samples = [(input, device._target(label)) for input, label in pairs]
     if not samples:
         raise InputError("there is no sample to learn from")
-    with device._turn:
+    with device._turn.lock:
         return _learn(device, samples, epochs, progress)
 
 

@@ -15,6 +15,8 @@ from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any
 
+from .interrupts import deferred_interrupt
+
 #: Asks for the signal, and becomes the program. A parent that was gone before is seen by its number. Not a
 #: `preexec_fn`, which would run Python in a copy of a process with threads.
 _START = """
@@ -83,7 +85,9 @@ def start(arguments: Sequence[str], **options: Any) -> _Process:
     started: Future[_Process] = Future()
     _starter.put(([python, "-I", "-S", "-c", _START, str(os.getpid()), *arguments], options, started))
     try:
-        return started.result()
+        with deferred_interrupt():
+            process = started.result()
+        return process
     except BaseException:
         # Ctrl-C: nobody will own it.
         started.add_done_callback(_discard)

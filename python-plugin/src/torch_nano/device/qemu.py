@@ -19,6 +19,7 @@ from ..files.reading import read_file, refusing
 from ..files.writing import write_new
 from .arguments import bytes_of, path, seconds
 from .errors import ConnectionFailed, ConnectionLost, DeviceTimeout
+from .interrupts import deferred_interrupt
 from .lifetime import start
 
 _QEMU = "qemu-system-riscv32"
@@ -99,20 +100,25 @@ class QemuBoard:
             image_file.flush()
             files = (board_socket.fileno(), image_file.fileno(), bank.fileno())
             memory = (image_start + image_room - _MEMORY_START) >> 20
-            try:
-                self._process = start(
-                    [qemu, *_options(files, image_start, memory)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=self._messages,
-                    stderr=self._messages,
-                    pass_fds=files,
+            # Ctrl-C waits until it is known who stops what is started.
+            with deferred_interrupt():
+                try:
+                    self._process = start(
+                        [qemu, *_options(files, image_start, memory)],
+                        stdin=subprocess.DEVNULL,
+                        stdout=self._messages,
+                        stderr=self._messages,
+                        pass_fds=files,
+                    )
+                except OSError as error:
+                    raise BoardError(f"{qemu} cannot be started: {error}") from error
+                # Also called when the object is collected and when Python ends: no emulator outlives its
+                # owner.
+                self._stop = weakref.finalize(
+                    self, _stop, self._owner, self._process, self._socket, self._messages
                 )
-            except OSError as error:
-                raise BoardError(f"{qemu} cannot be started: {error}") from error
         #: Held while the socket is used; :meth:`close` interrupts who holds it.
         self._lock = threading.RLock()
-        # Also called when the object is collected and when Python ends: no emulator outlives its owner.
-        self._stop = weakref.finalize(self, _stop, self._owner, self._process, self._socket, self._messages)
 
     def read(self, size: int) -> bytes:
         """Waits for output; returns what there is, 1 to `size` bytes.

@@ -39,7 +39,7 @@ class Recording:
         self._undoable = False
         # A restart is written as soon as the device can be asked for its head: before the next step.
         self._restarted = self._unknown_samples = False
-        with device._turn:
+        with device._turn.lock:
             self._begin(file)
             device.observers.append(self)
 
@@ -128,7 +128,7 @@ class Recording:
             DeviceError: the device has restarted since the last step, and does not say with which head: the
                 record ends before that.
         """
-        with self._device._turn:
+        with self._device._turn.lock:
             if self in self._device.observers:
                 self._device.observers.remove(self)
             if not self._file.closed:

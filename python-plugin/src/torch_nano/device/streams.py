@@ -6,7 +6,7 @@ import os
 import socket
 from contextlib import suppress
 from pathlib import Path
-from threading import Event, Lock, Thread
+from threading import Lock, Thread
 from typing import Any, Protocol
 
 import serial
@@ -17,6 +17,7 @@ from ..files.reading import read_file
 from ..files.writing import write_file
 from .arguments import image_of, integer, path
 from .errors import ConnectionFailed, ConnectionLost, DeviceError
+from .interrupts import deferred_interrupt
 
 _CHUNK = 1 << 16
 #: Bytes of a request without an input, such as training, which may take long. Most with one are longer, and
@@ -122,23 +123,53 @@ class PortStream:
 
 
 class _Work:
-    """What a simulated device is asked, to be done in any thread."""
+    """What a simulated device is asked: done once, by a thread of its own or the one that waits for it.
+
+    What a signal raises in here may leave it undone, to be done by whoever waits for it next.
+    """
 
     def __init__(self, device: _native.SimulatedDevice, data: bytes) -> None:
         self._device, self._data = device, data
+        self._doing = Lock()
+        #: Held until it was done, or is waited for no longer: no Event, which Ctrl-C can break.
+        self._waited_for = Lock()
+        self._waited_for.acquire()
+        self._has_thread = self._is_done = False
         self.answered = b""
         self.error: BaseException | None = None
-        #: It was done, or is waited for no longer.
-        self.ended = Event()
 
-    def do(self) -> None:
-        """Does it. What goes wrong is kept for the thread that waits."""
-        try:
-            self.answered = self._device.exchange(self._data)
-        except BaseException as error:  # a panic of native code is no Exception
-            self.error = error
-        finally:
-            self.ended.set()
+    def start(self) -> None:
+        """Begins it in a thread of its own."""
+        with deferred_interrupt():
+            Thread(target=self._do, name="torch_nano simulated device", daemon=True).start()
+            self._has_thread = True
+
+    def finish(self) -> None:
+        """Waits until it is done, or given up. What went wrong is in :attr:`error`."""
+        if self._has_thread:
+            with self._waited_for:
+                pass
+        else:
+            self._do()
+
+    def give_up(self) -> None:
+        """Ends the waiting for it."""
+        with suppress(RuntimeError):  # it has ended
+            self._waited_for.release()
+
+    def _do(self) -> None:
+        with self._doing:
+            if self._is_done:
+                return
+            try:
+                # Asked twice after Ctrl-C: a request has a number, so it is executed once.
+                self.answered = self._device.exchange(self._data)
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:  # a panic of native code is no Exception
+                self.error = error
+            self._is_done = True
+            self.give_up()
 
 
 class SimulatedBoard:
@@ -199,9 +230,7 @@ class SimulatedBoard:
             self._require_open()  # after which `close` knows what to end
             # Python sees Ctrl-C while it waits for a thread, and not while it is in native code.
             if len(data) <= _SHORT:
-                Thread(target=self._work.do, name="torch_nano simulated device", daemon=True).start()
-            else:
-                self._work.do()
+                self._work.start()
             self._finish()
 
     def read(self, size: int) -> bytes:
@@ -235,14 +264,14 @@ class SimulatedBoard:
         self._open = False
         work = self._work
         if work is not None:
-            work.ended.set()
+            work.give_up()
 
     def _finish(self) -> None:
         """Waits until the device has done what it was asked."""
         self._require_open()
         if self._work is None:
             return
-        self._work.ended.wait()
+        self._work.finish()
         self._require_open()
         work, self._work = self._work, None
         if work.error is not None:

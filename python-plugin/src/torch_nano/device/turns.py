@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import wraps
-from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
@@ -27,7 +27,7 @@ class Asker:
 
 
 class Turn:
-    """A lock on a stream for whole operations; a context manager that a thread may enter again.
+    """A lock on a stream for whole operations, which a thread may take again.
 
     Args:
         stream: what is talked over, for clients that are given the same open stream; None: one client's own.
@@ -41,7 +41,13 @@ class Turn:
         #: The number of the latest request on this stream.
         self.sequence = 0
 
-    def __enter__(self) -> None:
+    @property
+    def lock(self) -> AbstractContextManager[bool]:
+        """For `with`. It has no method in Python, in which Ctrl-C could leave it taken for ever.
+
+        Raises:
+            ConnectionFailed: in a process that was forked from the one with the connection.
+        """
         if os.getpid() != self._process:
             # The other process may hold the lock for ever, and both would get half of the answers.
             raise ConnectionFailed(
@@ -49,12 +55,7 @@ class Turn:
                 "new Device here",
                 "Forked",
             )
-        self._lock.acquire()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._lock.release()
+        return self._lock
 
 
 _turns: WeakValueDictionary[int, Turn] = WeakValueDictionary()
@@ -93,7 +94,7 @@ def whole(
 
     @wraps(act)
     def alone(self: _Client, /, *arguments: _Arguments.args, **options: _Arguments.kwargs) -> _Result:
-        with self._turn:
+        with self._turn.lock:
             return act(self, *arguments, **options)
 
     return alone
