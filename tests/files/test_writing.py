@@ -195,3 +195,62 @@ def test_a_name_as_long_as_names_may_be(tmp_path: Path) -> None:
     write_file(tmp_path / ("n" * 255), NEW)
     write_new(tmp_path / ("m" * 255), NEW)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("write", [write_file, write_new])
+def test_a_content_is_on_the_disk_before_its_name_and_the_name_before_the_end(
+    write: Callable[[Path, bytes], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a power cut takes: all that was not synchronized, in any order."""
+    steps: list[tuple[str, int, int]] = []
+
+    def synchronize(descriptor: int, real: Callable[[int], None] = os.fsync) -> None:
+        real(descriptor)
+        status = os.fstat(descriptor)
+        steps.append(("sync", status.st_ino, status.st_size))
+
+    def named(real: Callable[[Path, Path], None]) -> Callable[[Path, Path], None]:
+        def name(source: Path, target: Path) -> None:
+            status = source.stat()
+            steps.append(("name", status.st_ino, status.st_size))
+            real(source, target)
+
+        return name
+
+    monkeypatch.setattr(os, "fsync", synchronize)
+    for call in ("replace", "link"):
+        monkeypatch.setattr(os, call, named(getattr(os, call)))
+    write(tmp_path / "file", NEW)
+    file, folder = (tmp_path / "file").stat(), tmp_path.stat()
+    content = (file.st_ino, len(NEW))
+    assert [step[:2] for step in steps] == [
+        ("sync", file.st_ino),
+        ("name", file.st_ino),
+        ("sync", folder.st_ino),
+    ]
+    assert [step[1:] for step in steps[:2]] == [content, content]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_the_owner_stays(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(OLD)
+    os.chown(file, 12_345, 23_456)
+    write_file(file, NEW)
+    status = file.stat()
+    assert (status.st_uid, status.st_gid, file.read_bytes()) == (12_345, 23_456, NEW)
+
+
+def test_a_file_that_another_process_makes_meanwhile_is_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file"
+
+    def synchronize(descriptor: int, real: Callable[[int], None] = os.fsync) -> None:
+        real(descriptor)
+        file.write_bytes(OLD)
+
+    monkeypatch.setattr(os, "fsync", synchronize)
+    with pytest.raises(FileExistsError):
+        write_new(file, NEW)
+    assert file.read_bytes() == OLD and left(tmp_path) == ["file"]
