@@ -1,5 +1,6 @@
 import copy
 import pickle
+import time
 
 import numpy as np
 import pytest
@@ -219,6 +220,7 @@ def test_dead_channels_and_constant_layers():
         ({"calibrate": torch.full((4, 3, 40), 3e38)}, tn.NonFiniteError, r"module 'features\."),
         ({"method": "median"}, tn.InputError, "'median'.*minmax, percentile"),
         ({"labels": ["a"]}, tn.InputError, "1 labels for a model of 5 outputs"),
+        ({"labels": list("abcda")}, tn.InputError, "labels 0 and 4 are both 'a'"),
         ({"name": 5}, tn.InputError, "name is 5; expected a text"),
         ({"name": "two\nlines"}, tn.QuantizationError, "line break"),
     ],
@@ -227,6 +229,15 @@ def test_wrong_arguments(conv_net, options, error, reason):
     x = inputs((3, 40), 8)
     with pytest.raises(error, match=reason):
         tn.to_nano(conv_net, x, **({"calibrate": x} | options))
+
+
+def test_many_labels_are_looked_at_once(conv_net):
+    x = inputs((3, 40), 8)
+    start = time.process_time()
+    with pytest.raises(tn.InputError, match="100000 labels for a model of 5 outputs"):
+        tn.to_nano(conv_net, x, calibrate=x, labels=[str(k) for k in range(100_000)])
+    # Each with all before it would take minutes.
+    assert time.process_time() - start < 10
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])

@@ -139,15 +139,16 @@ def _labels(labels: object) -> list[str]:
     if labels is None:
         return []
     names = items("labels", labels, "a list of names, one for each output", error=InputError)
+    first: dict[str, int] = {}
     for index, name in enumerate(names):
         if not isinstance(name, str) or not _is_label(name):
             raise InputError(
                 f"label {index} is {shown(name)}; expected a text of 1 to {_native.LONGEST_NAME} bytes in "
                 "UTF-8, on one line and without a zero, as a device keeps it"
             )
-        if name in names[:index]:
+        if first.setdefault(name, index) != index:
             raise InputError(
-                f"labels {names.index(name)} and {index} are both {name!r}; expected a name of its own for "
+                f"labels {first[name]} and {index} are both {name!r}; expected a name of its own for "
                 "each class"
             )
     return [str(name) for name in names]
