@@ -113,7 +113,8 @@ def _tensor(input: Input) -> Tensor:
         check_tensor("the input", input, error=InputError)
         return input.detach().cpu()
     try:
-        return torch.as_tensor(np.ascontiguousarray(input))
+        array = np.ascontiguousarray(input)
+        return torch.as_tensor(array.astype(array.dtype.newbyteorder("="), copy=False))
     except (TypeError, ValueError) as error:
         raise InputError(f"the input is a {type(input).__name__}; expected numbers ({error})") from error
 

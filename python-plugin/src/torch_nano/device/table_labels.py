@@ -65,7 +65,7 @@ class Labels:
             TableError: it has none, or other ones than the head learns from.
         """
         given = table.require_labels()
-        texts = given.dtype.kind == "U" and given.ndim == 1
+        texts = given.dtype.kind in "UO" and given.ndim == 1
         if not texts:
             self._require_shape(table, given)
         labels = []

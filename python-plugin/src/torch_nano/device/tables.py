@@ -38,7 +38,8 @@ class Table:
     path: Path
     #: [N, ...]: floats, or the device's int8.
     inputs: NDArray[np.generic]
-    #: [N, ...]: texts of a CSV file, or the array of an archive; None if the file has none.
+    #: [N, ...]: the array of an archive, or the texts of a CSV file as objects (a numpy array of texts takes
+    #: the room of the longest for each); None if the file has none.
     labels: NDArray[np.generic] | None
     #: Of a CSV file the names of its columns, and the line of each sample.
     columns: list[str] | None = None
@@ -139,7 +140,7 @@ def _csv(path: Path, content: bytes) -> Table:
     width = len(names) - (label is not None)
     with np.errstate(over="ignore"):  # to infinity, which is refused
         numbers = np.array(inputs, np.float32).reshape(len(inputs), width)
-    return Table(path, numbers, None if label is None else np.array(labels, np.str_), names, lines)
+    return Table(path, numbers, None if label is None else np.array(labels, object), names, lines)
 
 
 def _text(path: Path, content: bytes) -> str:
