@@ -1,7 +1,10 @@
 """What a model computes in one of its modes only is found before it is trained through the image."""
 
 import inspect
+import random
+from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -165,6 +168,30 @@ def test_what_training_knows_of_is_no_difference(how: str) -> None:
     qat = tn.prepare_qat(model, X, calibrate=torch.randn(8, 6)).eval()
     assert torch.equal(qat(X), qat.to_nano()(X))
     assert [module.training for module in model.modules()] == modes
+
+
+class LayerDrop(OneLayer):
+    """With the numbers of another library than torch, as some published models do it."""
+
+    def __init__(self, draw: Callable[[], float], in_evaluation: bool) -> None:
+        super().__init__()
+        self.draw, self.in_evaluation = draw, in_evaluation
+
+    def forward(self, x: Tensor) -> Tensor:
+        drops = (self.training or self.in_evaluation) and self.draw() < 0.5
+        return x if drops else self.layer(x)
+
+
+@pytest.mark.parametrize("draw", [random.random, np.random.rand])
+def test_numbers_that_torch_does_not_draw_are_no_constants(draw: Callable[[], float]) -> None:
+    message = "LayerDrop draws numbers from Python's or numpy's random in {} mode"
+    calibrate = torch.randn(8, 6)
+    for _ in range(3):
+        with pytest.raises(tn.CaptureError, match=message.format("train")):
+            tn.prepare_qat(LayerDrop(draw, False), X, calibrate=calibrate)
+        with pytest.raises(tn.CaptureError, match=message.format("evaluation")):
+            tn.to_nano(LayerDrop(draw, True), X, calibrate=calibrate)
+    tn.to_nano(LayerDrop(draw, False), X, calibrate=calibrate)
 
 
 def test_a_derived_dropout_may_do_something_else() -> None:

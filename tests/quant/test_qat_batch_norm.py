@@ -123,6 +123,36 @@ def test_a_functional_batch_norm_trains_as_the_module() -> None:
         assert mine is not None and torch.equal(mine, other)
 
 
+class RestingNorm(FunctionalNorm):
+    """One that keeps to its running statistics in train mode, before one that does not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.middle = nn.Linear(8, 8)
+        self.register_buffer("kept_mean", torch.full((8,), 0.5))
+        self.register_buffer("kept_variance", torch.full((8,), 2.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.batch_norm(self.first(x), self.kept_mean, self.kept_variance, training=False)
+        x = F.batch_norm(self.middle(x), self.mean, self.variance, training=self.training)
+        return self.last(F.relu(x))
+
+
+def test_a_functional_batch_norm_that_never_trains_keeps_its_statistics() -> None:
+    x = torch.randn(97, 6, generator=torch.Generator().manual_seed(0)) * 3 + 2
+    twin = RestingNorm().train()
+    qat = tn.prepare_qat(twin, x, calibrate=x, batch_norm="batch_statistics").train()
+    tn.freeze_ranges(qat)
+    tn.disable_quantization(qat)
+    x = on_the_grid(qat, x)
+    # float32: two roundings of each layer are in another order.
+    torch.testing.assert_close(qat(x), twin(x), rtol=1e-4, atol=1e-4)
+    for name, own in twin.named_buffers():
+        torch.testing.assert_close(qat.get_buffer(name), own, rtol=1e-5, atol=1e-6)
+    assert torch.equal(qat.get_buffer("kept_mean"), torch.full((8,), 0.5))
+    assert not torch.equal(qat.get_buffer("mean"), torch.zeros(8))
+
+
 @pytest.mark.parametrize("model", [FunctionalNorm, ModuleNorm])
 def test_running_statistics_are_torch_s_for_batches_of_any_size(model: type[FunctionalNorm]) -> None:
     """Also for the smallest batches that have a variance, where the unbiased one is twice the other."""

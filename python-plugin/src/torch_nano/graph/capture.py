@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -68,7 +69,10 @@ def capture(model: nn.Module, example: Tensor, *, for_training: bool = False) ->
             raise InputError(f"the example: {missing_batch(example)}") from error
         raise
     if for_training:
-        check_train_mode(model, batch, program)
+        resting = check_train_mode(model, batch, program)
+        for node in graph.nodes:
+            if node.output in resting and isinstance(node.operator, BatchNorm):
+                node.operator = replace(node.operator, follows=False)
     return graph
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
@@ -64,14 +66,15 @@ def export(model: nn.Module, batch: Tensor, *, training: bool = False) -> torch.
         training: in train mode, but for batch norms and dropouts, which stay in evaluation.
 
     Raises:
-        CaptureError: the model cannot be traced.
+        CaptureError: the model cannot be traced, or draws random numbers that torch does not see.
     """
     mode = _train_mode if training else evaluation_mode
     shapes = torch.export.ShapesCollection()  # type: ignore[no-untyped-call]
     shapes[batch] = {0: torch.export.Dim.AUTO}
     try:
+        before = _random_states()
         with mode(model), torch.no_grad(), _SeparateDropouts(), _torch_is_quiet():
-            return torch.export.export(model, (batch,), dynamic_shapes=shapes)
+            program = torch.export.export(model, (batch,), dynamic_shapes=shapes)
     except TorchNanoError:
         raise
     except Exception as error:
@@ -80,6 +83,19 @@ def export(model: nn.Module, batch: Tensor, *, training: bool = False) -> torch.
             raise CaptureError(f"{type(model).__name__} fails {where}: {reason}") from error
         text = str(error).strip().split("\n\n")[0] or type(error).__name__
         raise CaptureError(f"torch.export cannot trace {type(model).__name__} {where}: {text}") from error
+    if _random_states() != before:
+        raise CaptureError(
+            f"{type(model).__name__} draws numbers from Python's or numpy's random in "
+            f"{'train' if training else 'evaluation'} mode, of which torch.export keeps those of one call; "
+            "draw them with torch, or switch that off"
+        )
+    return program
+
+
+def _random_states() -> object:
+    """Of the generators whose numbers are constants for torch.export."""
+    _, keys, position, *_ = np.random.get_state(legacy=True)
+    return random.getstate(), np.asarray(keys).tobytes(), position
 
 
 def _own_failure(model: nn.Module, batch: Tensor) -> str:
@@ -102,11 +118,16 @@ def _train_mode(model: nn.Module) -> Iterator[None]:
     with evaluation_mode(model):
         set_mode(model, True)
         for module in model.modules():
-            # One that is derived from them may have a forward of its own.
-            is_torch_s = (type(module).forward.__module__ or "").startswith("torch.nn.")
-            if isinstance(module, _BatchNorm | _DropoutNd) and is_torch_s:
+            if has_two_modes(module):
                 module.training = False
         yield
+
+
+def has_two_modes(module: nn.Module) -> bool:
+    """Whether it is a batch norm or dropout of torch's: what its mode means is known."""
+    # One that is derived from them may have a forward of its own.
+    is_torch_s = (type(module).forward.__module__ or "").startswith("torch.nn.")
+    return isinstance(module, _BatchNorm | _DropoutNd) and is_torch_s
 
 
 @contextmanager

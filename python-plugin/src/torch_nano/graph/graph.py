@@ -19,6 +19,8 @@ class FoldedNorm:
     module_path: str
     #: Of the running statistics, as the call has it.
     momentum: float
+    #: Whether it normalizes with the statistics of the batch in train mode.
+    follows: bool
 
 
 @dataclass(frozen=True)

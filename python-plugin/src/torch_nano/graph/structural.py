@@ -88,6 +88,8 @@ class BatchNorm(Operator):
     epsilon: float
     #: Of the running statistics in training.
     momentum: float
+    #: Whether it normalizes with the statistics of the batch in train mode.
+    follows: bool = True
 
     @classmethod
     def targets(cls) -> Sequence[torch._ops.OpOverload[..., Any]]:

@@ -11,7 +11,8 @@ from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind
 
 from ..errors import UnsupportedError, UnsupportedNode
-from .export import export, module_path, source_line, target_name
+from ..transfer.freeze import is_frozen
+from .export import export, has_two_modes, module_path, source_line, target_name
 
 #: Calls whose mode training knows of -> the argument that tells it.
 _MODES = {
@@ -19,18 +20,26 @@ _MODES = {
     **{f"aten::{kind}dropout{place}": "train" for kind in ("", "alpha_", "feature_") for place in ("", "_")},
     "aten::feature_alpha_dropout": "train",
 }
+#: The place of "training" among the arguments of batch_norm.
+_TRAINING = 5
 _WAY_OUT = (
     "switch it off (a probability of 0), tn.freeze its module, or move it out of the model: noise to the "
     "data, a softmax or a second output to the loss"
 )
 
 
-def check_train_mode(model: nn.Module, batch: Tensor, evaluated: torch.export.ExportedProgram) -> None:
+def check_train_mode(
+    model: nn.Module, batch: Tensor, evaluated: torch.export.ExportedProgram
+) -> frozenset[str]:
     """Refuses a model that computes something else in train mode than in evaluation, but for dropout and
     batch norm. Frozen modules have one mode.
 
     Args:
         evaluated: the model in evaluation mode, exported with the batch.
+
+    Returns:
+        The calls of batch norms (their names in `evaluated`) that keep to the running statistics in train
+        mode although their modules are in it: `F.batch_norm(..., training=False)`.
 
     Raises:
         UnsupportedError: the calls with which the differences begin, all of them.
@@ -54,6 +63,16 @@ def check_train_mode(model: nn.Module, batch: Tensor, evaluated: torch.export.Ex
             for path, line, call in found
         ]
         raise UnsupportedError(nodes, "be trained by prepare_qat")
+    resting = {key for node, key in training.keys.items() if _rests(model, node)}
+    return frozenset(node.name for node, key in evaluation.keys.items() if key in resting)
+
+
+def _rests(model: nn.Module, node: fx.Node) -> bool:
+    """Whether a call in train mode is a batch norm that is told not to train, other than by its module."""
+    if node.target != torch.ops.aten.batch_norm.default or node.args[_TRAINING]:
+        return False
+    caller = model.get_submodule(module_path(node))
+    return not (is_frozen(caller) or has_two_modes(caller))
 
 
 class _Calls:

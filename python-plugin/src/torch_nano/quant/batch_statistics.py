@@ -91,7 +91,9 @@ class BatchStatistics:
 
 
 def batch_statistics_of(graph: Graph) -> dict[str, BatchStatistics]:
-    """The batch norms that became part of a layer's parameters, by the name of the layer's output."""
+    """The batch norms that became part of a layer's parameters and take the batch's statistics in train mode,
+    by the name of the layer's output.
+    """
     found = {}
     for node in graph.nodes:
         derived = {
@@ -105,6 +107,8 @@ def batch_statistics_of(graph: Graph) -> dict[str, BatchStatistics]:
         layer = {role: sources[f"layer_{role}"] for role in ("weight", "bias") if f"layer_{role}" in sources}
         statistics = {role: sources[role] for role in _STATISTICS}
         norm = graph.derived[node.parameters["weight"]].norm
+        if not norm.follows:
+            continue
         found[node.output] = BatchStatistics(norm, statistics, layer)
     return found
 

@@ -61,7 +61,8 @@ def _fold(graph: Graph, node: Node, layer: Node) -> None:
 def folded_norm(graph: Graph, node: Node) -> FoldedNorm:
     """What training must know of a batch norm's node when it is gone."""
     assert isinstance(node.operator, BatchNorm)
-    return FoldedNorm(graph.values[node.output].module_path, node.operator.momentum)
+    operator = node.operator
+    return FoldedNorm(graph.values[node.output].module_path, operator.momentum, operator.follows)
 
 
 def _folded_weight(scale_and_shift: ScaleAndShift, layer_weight: Tensor, **batch_norm: Tensor) -> Tensor:
