@@ -91,6 +91,13 @@ def test_saving_replaces_the_file_as_a_whole(nano, tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("path", [5, None, b"model", "a\0b"])
+def test_what_is_no_path(path, nano):
+    for act in (tn.load, nano.save):
+        with pytest.raises(tn.InputError, match=r"path is .*; expected a path"):
+            act(path)
+
+
 def test_a_missing_file():
     with pytest.raises(FileNotFoundError):
         tn.load("no/such/file")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -126,6 +127,21 @@ def check_batch(name: str, x: object, shape: tuple[int, ...], kinds: tuple[type,
         raise InputError(
             f"{name} has shape {tuple(x.shape)} and dtype {x.dtype}; expected {expected}{way_out}"
         )
+
+
+def path_of(name: str, given: Any) -> Path:
+    """A path of the file system.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        path = Path(given)
+    except TypeError as error:
+        raise InputError(f"{name} is {shown(given)}; expected a path") from error
+    if "\0" in str(path):
+        raise InputError(f"{name} is {shown(given)}; expected a path, which has no zero in it")
+    return path
 
 
 def shown(value: object) -> str:

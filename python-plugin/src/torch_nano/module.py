@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .arguments import check_batch, shown
+from .arguments import check_batch, path_of, shown
 from .errors import ExportError, FileFormatError, HeadError, InputError
 from .export import rust_module
 from .export.file import SavedHead, SavedModel, pack, unpack
@@ -265,9 +265,10 @@ class NanoModule(nn.Module):
         """Writes the model, the present state of its head included, to one file for :func:`load`.
 
         Raises:
+            InputError: `path` is none.
             OSError: it cannot be written; what the file held before, it still holds.
         """
-        write_file(Path(path), pack(self._saved()))
+        write_file(path_of("path", path), pack(self._saved()))
 
     def _saved(self) -> SavedModel:
         saved = self._saved_head
@@ -283,10 +284,12 @@ def load(path: str | os.PathLike[str]) -> NanoModule:
     Raises:
         FileFormatError: the file is no saved model, is damaged or contradicts itself, or comes from another
             version.
+        InputError: `path` is none.
         OSError: it cannot be read.
     """
-    content = read_file(Path(path))
+    file = path_of("path", path)
+    content = read_file(file)
     try:
         return NanoModule(unpack(content))
     except FileFormatError as error:
-        raise FileFormatError(f"{os.fspath(path)}: {error}") from error
+        raise FileFormatError(f"{file}: {error}") from error

@@ -93,18 +93,6 @@ def text(name: str, given: Any) -> str:
     return given
 
 
-def path(name: str, given: Any) -> Path:
-    """A path of the file system.
-
-    Raises:
-        InputError: it is none.
-    """
-    try:
-        return Path(given)
-    except TypeError as error:
-        raise InputError(f"{name} is {shown(given)}; expected a path") from error
-
-
 def image_of(nano: NanoModule | _native.Model | bytes) -> _native.Model:
     """The image of a model that is given as a module or as its image, whole, checked unless it is already.
 

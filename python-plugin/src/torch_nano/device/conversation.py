@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
 
+from ..arguments import path_of
 from .answers import DeviceInfo, DeviceSettings, DeviceStats, LogEntry
-from .arguments import image_of, integer, path, seconds
+from .arguments import image_of, integer, seconds
 from .errors import DeviceError, DeviceRestarted, WrongModelError
 from .interrupts import deferred_interrupt
 from .link import Link, is_unanswered
@@ -53,7 +54,7 @@ class Conversation:
     ) -> None:
         self._image = image = None if nano is None else image_of(nano)
         self._nano = None if isinstance(nano, bytes | bytearray) else nano
-        file = None if flash is None else path("flash", flash)
+        file = None if flash is None else path_of("flash", flash)
         timeout, baudrate = seconds("timeout", timeout), integer("baudrate", baudrate, 1)
         transport = transport_of(connection, image, timeout=timeout, baudrate=baudrate, flash=file)
         given = None if isinstance(connection, str | Path) else connection

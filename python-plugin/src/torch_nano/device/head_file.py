@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from .. import _native
+from ..arguments import path_of
 from ..errors import FileFormatError, HeadError
 from ..files.reading import read_file
 from ..files.writing import write_new
@@ -29,12 +30,13 @@ def save_head(path: str | Path, model_id: int, state: bytes) -> None:
     >>> nano.head.load(load_head(file, nano.id))
 
     Raises:
+        InputError: `path` is none.
         FileExistsError: a file is there.
         OSError: it cannot be written; no file is left.
     """
     identity = model_id.to_bytes(4, "little")
     checksum = _native.crc32(identity + state).to_bytes(4, "little")
-    write_new(Path(path), _FIRST_LINE + identity + checksum + state)
+    write_new(path_of("path", path), _FIRST_LINE + identity + checksum + state)
 
 
 def load_head(path: str | Path, model_id: int) -> bytes:
@@ -42,10 +44,11 @@ def load_head(path: str | Path, model_id: int) -> bytes:
 
     Raises:
         FileFormatError: it is no such file, is damaged, or comes from another version.
+        InputError: `path` is none.
         HeadError: the head belongs to another model than the one with this id.
         OSError: it cannot be read.
     """
-    content = read_file(Path(path))
+    content = read_file(path_of("path", path))
     if not content.startswith(_FIRST_LINE):
         if content.startswith(_NAME):
             raise FileFormatError(f"{path} is a head's file of another version; read the head anew")

@@ -15,9 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Self
 
+from ..arguments import path_of
 from ..files.reading import read_file, refusing
 from ..files.writing import write_new
-from .arguments import bytes_of, path, seconds
+from .arguments import bytes_of, seconds
 from .errors import ConnectionFailed, ConnectionLost, DeviceTimeout
 from .interrupts import deferred_interrupt
 from .lifetime import start
@@ -91,7 +92,7 @@ class QemuBoard:
         image_start, image_room = _image_place(_ELF)
         if len(image) > image_room:
             raise BoardError(f"the image has {len(image)} bytes; the emulated board's flash has {image_room}")
-        bank = _blank_bank() if flash is None else _bank(path("flash", flash))
+        bank = _blank_bank() if flash is None else _bank(path_of("flash", flash))
 
         self._socket, board_socket = socket.socketpair()
         self._messages = tempfile.TemporaryFile()  # noqa: SIM115, closed by _stop

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from .. import _native
-from ..arguments import shown
+from ..arguments import path_of, shown
 from ..errors import InputError
 from ..files.writing import AppendedFile
 from .arguments import integer
-from .arguments import path as path_of
 from .client import Device
 from .link import is_unanswered
 from .records import (

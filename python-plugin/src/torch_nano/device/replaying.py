@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _native
+from ..arguments import path_of
 from ..errors import TorchNanoError
 from ..heads import Head, head_of
 from .arguments import image_of
-from .arguments import path as path_of
 from .records import Done, RecordError, Refused, Restart, Start, Step, read_record
 
 if TYPE_CHECKING:

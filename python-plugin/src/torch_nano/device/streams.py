@@ -12,10 +12,11 @@ from typing import Any, Protocol
 import serial
 
 from .. import _native
+from ..arguments import path_of
 from ..errors import InputError
 from ..files.reading import read_file
 from ..files.writing import write_file
-from .arguments import image_of, integer, path
+from .arguments import image_of, integer
 from .errors import ConnectionFailed, ConnectionLost, DeviceError
 from .interrupts import deferred_interrupt
 
@@ -199,7 +200,7 @@ class SimulatedBoard:
     ) -> None:
         self._image = image_of(image)
         self._options = {name: integer(name, value, 1) for name, value in options.items()}
-        self._file = None if flash is None else path("flash", flash)
+        self._file = None if flash is None else path_of("flash", flash)
         stored = None if self._file is None else _stored(self._file)
         # What a device of its own has: another size is another device's file.
         blank = self._started(None)

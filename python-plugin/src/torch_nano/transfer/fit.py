@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
@@ -15,6 +14,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from ..arguments import path_of
 from ..errors import FitError
 from ..models import check_numbers, own_module
 from . import random_state
@@ -148,7 +148,11 @@ def fit(
                 "seed": seed,
                 "number of batches": [checked.train_batches, checked.val_batches],
             }
-            file = None if checkpoint is None else Checkpoint(Path(checkpoint), arguments, epochs)
+            file = (
+                None
+                if checkpoint is None
+                else Checkpoint(path_of("checkpoint", checkpoint), arguments, epochs)
+            )
             state = TrainingState(
                 model=model,
                 optimizer=optimizer,
