@@ -122,6 +122,20 @@ def test_values_of_a_checkpoint(part: str, saved: tuple[bytes, bytes], tmp_path:
     assert part not in ("arguments", "model") or [one for one in taken if not one.endswith(kinds)] == []
 
 
+@pytest.mark.parametrize(("part", "kind"), [("frozen", "modules"), ("trainable", "parameters")])
+def test_names_that_the_model_does_not_have(
+    part: str, kind: str, saved: tuple[bytes, bytes], tmp_path: Path
+) -> None:
+    """Nothing would be frozen by them, or trained, and nobody would know."""
+    tree = archive.unpack("training", 2, saved[0])
+    for names in ([*tree[part], "nothing"], ["nothing"]):
+        content = packed("training", 2, {**tree, part: names})
+        assert content is not None
+        error = outcome(tmp_path / "run", content)
+        assert isinstance(error, tn.FileFormatError)
+        assert f"'nothing' is among its {part} {kind}; the model has none of that name" in str(error)
+
+
 def test_groups_of_an_optimizer(saved: tuple[bytes, bytes], tmp_path: Path) -> None:
     tree, other = (archive.unpack("training", 2, content) for content in saved)
     groups = tree["optimizer"]["param_groups"]

@@ -171,6 +171,17 @@ class Checkpoint:
         ):
             if not fits:
                 raise FileFormatError(f"{self._path} contradicts itself: its {name} is not what it names")
+        modules = {name for name, _ in state.model.named_modules()}
+        parameters = {name for name, _ in state.model.named_parameters()}
+        for kind, names, known in (
+            ("frozen modules", content.frozen, modules),
+            ("trainable parameters", content.trainable, parameters),
+        ):
+            if unknown := set(names) - known:
+                raise FileFormatError(
+                    f"{self._path} contradicts itself: {shown(min(unknown))} is among its {kind}; the model "
+                    "has none of that name"
+                )
 
     def write(self, state: TrainingState) -> None:
         """Writes the file anew.
