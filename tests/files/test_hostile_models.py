@@ -211,3 +211,15 @@ def test_code_is_not_run(tmp_path: Path) -> None:
 def test_a_file_without_an_end_is_not_read_for_ever() -> None:
     with pytest.raises(tn.FileFormatError, match=r"/dev/zero has \d+ bytes or more; expected at most"):
         tn.load("/dev/zero")
+
+
+def test_a_tensor_that_nothing_names_is_refused() -> None:
+    """What a newer version saves beside the rest is not dropped silently."""
+    content = archive.pack("example", 1, {"a": torch.ones(2)})
+    tensors = safetensors.torch.load(body_of(content))
+    same, more = (
+        sealed(content, safetensors.torch.save(tensors | extra)) for extra in ({}, {"7": torch.ones(1)})
+    )
+    assert torch.equal(archive.unpack("example", 1, same)["a"], torch.ones(2))
+    with pytest.raises(tn.FileFormatError, match="nothing names its tensor '7'"):
+        archive.unpack("example", 1, more)
