@@ -479,7 +479,9 @@ def test_ctrl_c_at_any_moment_leaves_the_device_to_other_threads(kind: str, tmp_
                         act()
                 signal.setitimer(signal.ITIMER_REAL, 0)
                 assert in_another_thread(lambda: device.features(INPUTS[5]).tobytes()) == features, told
-        replay(path, IMAGE)
+            state = device.head_state()
+        made = replay(path, IMAGE)
+        assert made.head.state() == state and not made.outcome_unknown
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
 
@@ -174,9 +175,10 @@ class Conversation:
     ) -> dict[str, Any]:
         """A request that changes what was learnt; observers see the fields `seen` of it, or all."""
         self._end_training()
-        return self._observed(
-            request, fields if seen is None else seen, lambda: self._ask(request, response, **fields)
-        )
+        with self._recorded_whole():
+            return self._observed(
+                request, fields if seen is None else seen, lambda: self._ask(request, response, **fields)
+            )
 
     @whole
     def _learn(self, input: bytes, target: dict[str, Any]) -> int:
@@ -184,7 +186,8 @@ class Conversation:
         self._end_training()
         (value,) = target.values()
         seen = {"input": input, "target": value}
-        answer = self._observed("learn", seen, lambda: self._run("learn", "learned", input, **target))
+        with self._recorded_whole():
+            answer = self._observed("learn", seen, lambda: self._run("learn", "learned", input, **target))
         return int(answer["samples"])
 
     @whole
@@ -237,15 +240,20 @@ class Conversation:
         finally:
             self._is_changing = False
 
+    def _recorded_whole(self) -> AbstractContextManager[object]:
+        """Makes Ctrl-C wait for the answer to a change that an observer is told of, as in a training: else a
+        record would not know how it went. A second does not wait.
+        """
+        return deferred_interrupt() if self.observers else nullcontext()
+
     def _tell_of(
         self, request: str, seen: dict[str, Any], act: Callable[[], dict[str, Any]]
     ) -> dict[str, Any]:
         observers, told = list(self.observers), list[Observer]()
         try:
             for observer in observers:
-                with deferred_interrupt():
-                    observer.before(request, seen)
-                    told.append(observer)
+                observer.before(request, seen)
+                told.append(observer)
             answer = act()
         except Exception as error:
             unsent = len(told) < len(observers)
@@ -366,8 +374,7 @@ def _tell(
     raised = []
     for observer in observers:
         try:
-            with deferred_interrupt():
-                observer.after(request, answer, error)
+            observer.after(request, answer, error)
         except Exception as own:
             raised.append(own)
     return raised

@@ -151,6 +151,7 @@ class Recording:
 def record(device: Device, path: str | Path, *, check_every: int = 1) -> Recording:
     """Appends each step that changes the device's head to a new file, until it is closed.
 
+    Ctrl-C waits for the answer to the step that it meets; a second does not, and leaves its outcome unknown.
     It records what goes through `device`. What another client asks it does not see; :func:`replay` finds it.
 
     Args:
