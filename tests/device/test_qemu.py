@@ -58,11 +58,25 @@ def test_the_instruction_counts_are_the_same_every_time() -> None:
 
     def counts() -> list[list[int]]:
         with Device(QemuBoard(image)) as device:
-            return [[device.predict(input).ticks, *device.profile(input)] for input in inputs]
+            runs = [[device.predict(input).ticks, *device.profile(input)] for input in inputs]
+            return [[device.stats().startup_ticks], *runs]
 
     first = counts()
     assert counts() == first
-    assert all(sum(layers) <= total for total, *layers in first)
+    assert all(sum(layers) <= total for total, *layers in first[1:])
+
+
+def test_the_start_of_more_layers_costs_more_instructions() -> None:
+    costs = []
+    for image in (one_layer(), many_layers()):
+        with Device(QemuBoard(image)) as device:
+            started = device.stats().startup_ticks
+            device.predict(random_inputs(image, 1)[0])
+            assert device.stats().startup_ticks == started
+            costs.append(started)
+    # CRC-32 alone takes more than an instruction for a byte.
+    assert costs[0] > len(one_layer())
+    assert costs[1] > costs[0]
 
 
 def test_learning_on_the_board_is_learning_on_the_host(learner: Device) -> None:

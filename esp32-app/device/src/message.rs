@@ -12,7 +12,7 @@ use crate::saved_head::{SavedHead, StorageError};
 
 /// Version of the messages; raised whenever one changes. A frame of any version starts with its version, and the refusal of another one,
 /// [`Failure::Protocol`], stays as it is for ever.
-pub const PROTOCOL: u8 = 4;
+pub const PROTOCOL: u8 = 5;
 
 /// What comes before each request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -369,4 +369,7 @@ pub struct Stats {
     pub saves: u32,
     /// Heads that could not be saved, those saved by themselves included.
     pub failed_saves: u32,
+    /// What the board's counter, which is 0 when the board starts, had reached when the session was ready: the cost of checking the image and
+    /// loading the head.
+    pub startup_ticks: u64,
 }

@@ -56,7 +56,7 @@ enum Answer {
 
 impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Session<'a, C, F, H> {
     /// A session about `image` in `ram`, which needs [`Sizes::words`]; `flash` is for heads alone
-    /// ([`NoFlash`](crate::NoFlash) where there is none), `counter` counts instructions or cycles. It starts with the head that
+    /// ([`NoFlash`](crate::NoFlash) where there is none), `counter` counts instructions or cycles since the board's start. It starts with the head that
     /// was saved last, if that is of this model.
     ///
     /// # Errors
@@ -122,6 +122,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Session<'a, C, F, H> {
             ran: false,
         };
         device.restore();
+        device.stats.startup_ticks = (device.counter)();
         Ok(Session { device, receive, send, last: None, session: 0, received: 0, overrun: false })
     }
 

@@ -7,11 +7,13 @@ use core::ptr::addr_of;
 use riscv::register::{Permission, Range, mcause, mepc, minstret, mtval, pmpaddr0, pmpaddr1, pmpcfg0};
 
 // Written by hand rather than taken from riscv-rt: a trap resets the stack pointer first, so that a stack overflow
-// ends with a message instead of faulting for ever.
+// ends with a message instead of faulting for ever. QEMU's counter starts anywhere.
 global_asm!(
     ".section .text.start, \"ax\"",
     ".globl _start",
     "_start:",
+    "csrw minstret, zero",
+    "csrw minstreth, zero",
     "la sp, _stack_top",
     "la t0, 1f",
     "csrw mtvec, t0",

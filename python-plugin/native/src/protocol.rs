@@ -244,6 +244,7 @@ pub(crate) fn decode_response<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bo
             set!(requests: stats.requests, refused_requests: stats.refused_requests, refused_frames: stats.refused_frames);
             set!(repeated: stats.repeated, runs: stats.runs, learned: stats.learned, steps: stats.steps);
             set!(changes: stats.changes, saves: stats.saves, failed_saves: stats.failed_saves);
+            set!(startup_ticks: stats.startup_ticks);
             "stats"
         }
         Response::Refused(failure) => {

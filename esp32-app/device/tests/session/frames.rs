@@ -55,6 +55,7 @@ fn responses(bytes: &[u8]) -> Vec<Response<'_>> {
         changes: most,
         saves: most,
         failed_saves: most,
+        startup_ticks: u64::MAX,
     };
     vec![
         Response::Refused(Failure::Label { label: 9, classes: 3 }),

@@ -121,6 +121,21 @@ fn a_profile_counts_each_layer() {
 }
 
 #[test]
+fn stats_say_what_the_counter_was_when_the_session_was_ready() {
+    let image = head_net().image();
+    let mut ram = ram(&image);
+    let mut session = session(&image, &mut ram);
+    for _ in 0..2 {
+        let stats = ask(&mut session, Request::Stats, |response| match response {
+            Response::Stats(stats) => stats,
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(stats.startup_ticks, 5, "the counter was read once");
+        ask(&mut session, Request::Predict { input: &input(0) }, |_| ());
+    }
+}
+
+#[test]
 fn learning_on_the_device_is_learning_on_the_host() {
     let image = head_net().image();
     let mut ram = ram(&image);

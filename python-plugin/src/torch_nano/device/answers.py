@@ -138,7 +138,7 @@ def confidence_of(answer: Mapping[str, Any]) -> float | None:
 
 @dataclass(frozen=True)
 class DeviceStats(_Answer):
-    """Counters of a device since its start; each goes on from 0 after 2^32 - 1."""
+    """Counters of a device since its start; each but `startup_ticks` goes on from 0 after 2^32 - 1."""
 
     #: Requests executed or refused, repeated ones not counted.
     requests: int
@@ -160,6 +160,9 @@ class DeviceStats(_Answer):
     saves: int
     #: Heads that could not be saved.
     failed_saves: int
+    #: Instructions (emulated board) or cycles from the start of the board until it was ready: it checks the
+    #: image and loads the head. 0 on a simulated device.
+    startup_ticks: int
 
 
 @dataclass(frozen=True)
