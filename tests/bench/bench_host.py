@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 import torch_nano as tn
 from host_calls import call_costs, property_costs
+from mlperf_tiny import ARCHITECTURES
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -45,47 +46,6 @@ LIMITS = {"resnet8": 0.80, "ds_cnn": 0.70}
 LEAST_KERNEL_SHARE = 0.3
 #: The largest share of checking an image that a property of it takes.
 LARGEST_PROPERTY_SHARE = 0.001
-
-
-class ResidualBlock(nn.Module):
-    """Two convolutions and what they are added to."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.first = layer(inputs, outputs, 3, stride)
-        self.second = layer(outputs, outputs, 3)[:2]
-        self.shortcut = nn.Identity() if stride == 1 else nn.Conv2d(inputs, outputs, 1, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.second(self.first(x)) + self.shortcut(x))
-
-
-def layer(
-    inputs: int,
-    outputs: int,
-    kernel: int | tuple[int, int],
-    stride: int | tuple[int, int] = 1,
-    groups: int = 1,
-) -> nn.Sequential:
-    """A convolution, its batch norm and a ReLU."""
-    sides = (kernel, kernel) if isinstance(kernel, int) else kernel
-    padding = (sides[0] // 2, sides[1] // 2)
-    conv = nn.Conv2d(inputs, outputs, sides, stride, padding, groups=groups, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU())
-
-
-def resnet8() -> tuple[nn.Module, Tensor]:
-    """The residual network of MLPerf Tiny, for colour images of 32x32."""
-    blocks = [ResidualBlock(16, 16, 1), ResidualBlock(16, 32, 2), ResidualBlock(32, 64, 2)]
-    end = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10)]
-    return nn.Sequential(layer(3, 16, 3), *blocks, *end), torch.randn(BATCH, 3, 32, 32)
-
-
-def ds_cnn() -> tuple[nn.Module, Tensor]:
-    """The keyword spotter of MLPerf Tiny, for 49x10 spectrograms."""
-    blocks = [layer(64, 64, 3, groups=64) if depthwise else layer(64, 64, 1) for depthwise in [1, 0] * 4]
-    end = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 12)]
-    return nn.Sequential(layer(1, 64, (10, 4), (2, 2)), *blocks, *end), torch.randn(BATCH, 1, 49, 10)
 
 
 class FakeQuantized(nn.Module):
@@ -227,8 +187,9 @@ def training_steps(rounds: int) -> tuple[dict[str, float], list[str]]:
     """Prints what training steps cost; returns the ratios, and which are beyond their limits."""
     table = Table("model", "float ms", "fake-quant ms", "torch-nano ms", "ratio", "limit")
     ratios = {}
-    for name, make in (("resnet8", resnet8), ("ds_cnn", ds_cnn)):
-        model, x = make()
+    for name, limit in LIMITS.items():
+        make, shape = ARCHITECTURES[name]
+        model, x = make(), torch.randn(BATCH, *shape)
         kinds = {
             "float": step_of(model, x),
             "fake": step_of(fake_quantized(model, x), x),
@@ -237,7 +198,7 @@ def training_steps(rounds: int) -> tuple[dict[str, float], list[str]]:
         taken = measure(kinds, rounds)
         ratios[name] = taken["ours"] / taken["fake"]
         milliseconds = [f"{1000 * taken[kind]:.1f}" for kind in kinds]
-        table.add_row(name, *milliseconds, f"{ratios[name]:.3f}", f"{LIMITS[name]:.2f}")
+        table.add_row(name, *milliseconds, f"{ratios[name]:.3f}", f"{limit:.2f}")
     Console().print(table)
     return ratios, [name for name, ratio in ratios.items() if ratio > LIMITS[name]]
 

@@ -5,7 +5,6 @@ Times are those of the processor, so that other programs do not count.
 
 from __future__ import annotations
 
-import itertools
 import statistics
 import time
 from collections.abc import Callable
@@ -14,23 +13,12 @@ from dataclasses import dataclass
 import torch
 import torch_nano as tn
 import torchvision  # type: ignore[import-untyped]
-from torch import Tensor, nn
+from mlperf_tiny import ARCHITECTURES
 from torch_nano import _native
 from torch_nano.ops.layout import to_device
 
 _KERNEL_BATCH = 500
 PROPERTIES = ("id", "name", "labels", "image", "flash_bytes", "arena_bytes")
-
-
-def autoencoder() -> tuple[nn.Module, Tensor]:
-    """The anomaly detector of MLPerf Tiny, with calibration data."""
-    widths = [640, 128, 128, 128, 128, 8, 128, 128, 128, 128]
-    layers = [
-        layer
-        for inputs, outputs in itertools.pairwise(widths)
-        for layer in (nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs), nn.ReLU())
-    ]
-    return nn.Sequential(*layers, nn.Linear(widths[-1], widths[0])).eval(), torch.randn(64, widths[0])
 
 
 def seconds(act: Callable[[], object], repeats: int) -> float:
@@ -63,7 +51,8 @@ class CallCosts:
 
 def call_costs() -> CallCosts:
     """A call of the autoencoder with one sample."""
-    model, x = autoencoder()
+    make, shape = ARCHITECTURES["ad01"]
+    model, x = make().eval(), torch.randn(64, *shape)
     nano = tn.to_nano(model, x, calibrate=x)
     one = to_device(nano.quantize_input(x[:1])).numpy()
     many = one.repeat(_KERNEL_BATCH, 0)
