@@ -40,7 +40,7 @@ lint: setup
     cargo clippy --quiet --workspace --all-targets --all-features -- --deny warnings
     cargo clippy --quiet --manifest-path esp32-app/device/Cargo.toml --all-targets -- --deny warnings
     cd fuzz && cargo clippy --quiet --release --all-targets -- --deny warnings
-    cd esp32-app && ../tools/cross-cargo clippy --quiet --release -p torch-nano-virt -- --deny warnings
+    cd esp32-app && ../tools/cross-cargo clippy --quiet --release -p torch-nano-virt --bins --examples -- --deny warnings
     {{ python }} tests/e2e/tiny_model.py build/lint/model
     cd esp32-app && TORCH_NANO_MODEL=build/lint/model ../tools/cross-cargo clippy --quiet --release -p torch-nano-firmware -- --deny warnings
 

@@ -1,33 +1,33 @@
 """Counts what layers and whole models cost on the emulated rv32imc board: `just bench-device`.
 
-Instructions are counted by the board itself and are the same on every run. Prints three tables, writes
-build/bench/device.json, and ends with status 1 if a layer or a head costs more than its limit, or its bytes
-differ.
+Instructions are counted by the board itself and are the same on every run. Prints four tables, writes
+build/bench/device.json, and ends with status 1 if something costs more than its limit, or if the board's
+bytes are not the host's.
 """
 
 from __future__ import annotations
 
 import json
-import struct
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-import torch_nano as tn
-from device_heads import measure_heads
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parents[2]
+# Where the stories' models are.
+sys.path.insert(0, str(ROOT / "python-plugin/examples"))
+
+from device_board import SEED, CodeSize, code_sizes, measure, to_nano  # noqa: E402
+from device_heads import HeadResult, measure_heads  # noqa: E402
+from device_models import ModelResult, measure_models  # noqa: E402
+
 REPORT = ROOT / "build/bench/device.json"
-BOARD_PROGRAM = ROOT / "python-plugin/src/torch_nano/device/virt-rv32imc.elf"
 #: Instructions per multiply-accumulate that nothing below may exceed.
 CONVOLUTION_LIMIT, DEPTHWISE_LIMIT = 4.0, 6.0
-SEED = 0
-
-sys.path.insert(0, str(ROOT / "python-plugin/examples"))
 
 
 @dataclass(frozen=True)
@@ -47,17 +47,8 @@ class LayerResult:
     name: str
     macs: int
     instructions: int
-
-
-@dataclass(frozen=True)
-class ModelResult:
-    """What one run of a model cost; `code_bytes` is the whole board program, which has all operators."""
-
-    name: str
-    macs: int
-    instructions: int
-    arena_bytes: int
-    code_bytes: int
+    #: Instructions per multiply-accumulate, None if it has no limit.
+    limit: float | None
 
 
 class Sum(nn.Module):
@@ -126,111 +117,86 @@ def cases() -> list[Case]:
     ]
 
 
-def to_nano(module: nn.Module, shape: tuple[int, ...]) -> tn.NanoModule:
-    """The module in integers, calibrated on random numbers."""
-    example = torch.randn(16, *shape, generator=torch.Generator().manual_seed(SEED))
-    return tn.to_nano(module.eval(), example, calibrate=example)
-
-
-def measure(nano: tn.NanoModule) -> tuple[list[int], int]:
-    """Instructions of each layer, and of one whole run; the board's bytes are the host's.
-
-    Raises:
-        SystemExit: they are not.
-    """
-    x = torch.randn(1, *nano.input_shape, generator=torch.Generator().manual_seed(SEED + 1))
-    (sent,) = nano.device_inputs(x)
-    report = nano.verify("rv32imc", x)
-    if not report:
-        raise SystemExit(f"{nano.name}: {report}")
-    with tn.Device(tn.QemuBoard(nano.image)) as device:
-        prediction, profile = device.predict(sent), device.profile(sent)
-    return profile, prediction.ticks
-
-
-def board_code_bytes() -> int:
-    """Bytes of code and constants of the emulated board's program: its first loadable segment."""
-    program = BOARD_PROGRAM.read_bytes()
-    (offset,) = struct.unpack_from("<I", program, 28)
-    loaded, _, _, _, size = struct.unpack_from("<5I", program, offset)
-    assert loaded == 1, "the first program header is the code"
-    return int(size)
-
-
-def measure_models() -> list[ModelResult]:
-    """The two stories' models; what their weights are does not matter here."""
-    from mnist import DIGITS, HIDDEN
-    from watch import AXES, WINDOW, WatchNet
-
+def measure_layers() -> list[LayerResult]:
+    """All layers."""
     torch.manual_seed(SEED)
-    watch = WatchNet()
-    digits = nn.Sequential(nn.Flatten(), nn.Linear(784, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, DIGITS))
-    tn.freeze(watch, "features")
-    tn.freeze(digits, "1")
     results = []
-    for name, model, shape in (("watch", watch, (len(AXES), WINDOW)), ("digits", digits, (1, 28, 28))):
-        nano = to_nano(model, shape)
-        _, instructions = measure(nano)
-        macs, arena = nano.summary().macs, nano.arena_bytes
-        results.append(ModelResult(name, macs, instructions, arena, board_code_bytes()))
+    for case in cases():
+        nano = to_nano(case.module, case.shape)
+        (instructions,) = measure(nano).layers
+        results.append(LayerResult(case.name, nano.summary().macs, instructions, case.limit))
     return results
 
 
+@dataclass(frozen=True)
+class Report:
+    """All that is measured, as build/bench/device.json has it."""
+
+    layers: list[LayerResult]
+    models: list[ModelResult]
+    heads: list[HeadResult]
+    code: list[CodeSize]
+
+    def over_limits(self) -> list[str]:
+        """What costs more than its own limit."""
+        layers = [(one.name, one.instructions / (one.macs or 1), one.limit) for one in self.layers]
+        models = [(f"{one.name}, loading", one.load_instructions, one.load_limit) for one in self.models]
+        heads = [(f"{one.head}, {one.cost}", one.value, one.limit) for one in self.heads]
+        return [
+            f"{name}: {value:,.5g}, its limit is {limit:,.5g}"
+            for name, value, limit in [*layers, *models, *heads]
+            if limit is not None and value > limit
+        ]
+
+    def tables(self) -> list[Table]:
+        """For people."""
+        layers = _table("instructions on rv32imc", "layer", "MACs", "instructions", "per MAC", "limit")
+        for layer in self.layers:
+            per_mac = f"{layer.instructions / layer.macs:.2f}" if layer.macs else ""
+            limit = f"{layer.limit:.1f}" if layer.limit else ""
+            layers.add_row(layer.name, f"{layer.macs:,}", f"{layer.instructions:,}", per_mac, limit)
+        models = _table(
+            "whole models", "model", "MACs", "instructions", "per MAC", "arena (B)", "to load", "limit"
+        )
+        for model in self.models:
+            macs, instructions, arena, load = (
+                f"{count:,}"
+                for count in (model.macs, model.instructions, model.arena_bytes, model.load_instructions)
+            )
+            limit = f"{model.load_limit:,}" if model.load_limit else ""
+            per_mac = f"{model.instructions / model.macs:.2f}"
+            models.add_row(model.name, macs, instructions, per_mac, arena, load, limit)
+        heads = _table("heads of 64 features and 10 classes", "head, cost", "value", "limit")
+        for head in self.heads:
+            value = f"{head.value:,.5g}" if head.value < 1e5 else f"{head.value:,.0f}"
+            limit = "" if head.limit is None else f"{head.limit:,.5g}"
+            heads.add_row(f"{head.head}, {head.cost}", value, limit)
+        code = _table("code and constants", "program", "bytes")
+        for size in self.code:
+            code.add_row(size.name, f"{size.code_bytes:,}")
+        return [layers, models, heads, code]
+
+
+def _table(title: str, first: str, *others: str) -> Table:
+    table = Table(first, title=title, title_justify="left")
+    for header in others:
+        table.add_column(header, justify="right")
+    return table
+
+
 def main() -> int:
-    console = Console()
-    torch.manual_seed(SEED)
-    table = Table("layer", title="instructions on rv32imc", title_justify="left")
-    for header in ("MACs", "instructions", "per MAC", "limit"):
-        table.add_column(header, justify="right")
-    layers, exceeded = [], []
-    for case in cases():
-        nano = to_nano(case.module, case.shape)
-        (instructions,), _ = measure(nano)
-        macs = nano.summary().macs
-        layers.append(LayerResult(case.name, macs, instructions))
-        per_mac = f"{instructions / macs:.2f}" if macs else ""
-        if case.limit is not None and instructions > case.limit * macs:
-            exceeded.append(case.name)
-        limit = f"{case.limit:.1f}" if case.limit else ""
-        table.add_row(case.name, f"{macs:,}", f"{instructions:,}", per_mac, limit)
-    console.print(table)
-
-    models = measure_models()
-    table = Table("model", title="whole models, one run", title_justify="left")
-    for header in ("MACs", "instructions", "per MAC", "arena (B)", "board program (B)"):
-        table.add_column(header, justify="right")
-    for model in models:
-        numbers = (model.macs, model.instructions, model.arena_bytes, model.code_bytes)
-        macs_text, instructions_text, arena, code = (f"{number:,}" for number in numbers)
-        table.add_row(
-            model.name, macs_text, instructions_text, f"{model.instructions / model.macs:.2f}", arena, code
-        )
-    console.print(table)
-
-    heads = measure_heads()
-    table = Table("head", "cost", title="heads of 64 features and 10 classes", title_justify="left")
-    for header in ("value", "limit"):
-        table.add_column(header, justify="right")
-    for head in heads:
-        limit = "" if head.limit is None else f"{head.limit:,.5g}"
-        table.add_row(
-            head.head, head.cost, f"{head.value:,.5g}" if head.value < 1e5 else f"{head.value:,.0f}", limit
-        )
-        if head.limit is not None and head.value > head.limit:
-            exceeded.append(f"{head.head}, {head.cost}")
-    console.print(table)
-
+    # On a narrower one rich would cut numbers off.
+    console = Console(width=max(100, Console().width))
+    report = Report(measure_layers(), measure_models(), measure_heads(), code_sizes())
+    for table in report.tables():
+        console.print(table)
     REPORT.parent.mkdir(parents=True, exist_ok=True)
-    report = {
-        "layers": [asdict(layer) for layer in layers],
-        "models": [asdict(model) for model in models],
-        "heads": [asdict(head) for head in heads],
-    }
-    REPORT.write_text(json.dumps(report, indent=2) + "\n")
+    REPORT.write_text(json.dumps(asdict(report), indent=2) + "\n")
     console.print(f"written to {REPORT.relative_to(ROOT)}")
-    for name in exceeded:
-        console.print(f"[bold]over its limit: {name}[/bold]")
-    return 1 if exceeded else 0
+    complaints = report.over_limits()
+    for complaint in complaints:
+        console.print(f"[bold]too much: {complaint}[/bold]")
+    return 1 if complaints else 0
 
 
 if __name__ == "__main__":

@@ -1,0 +1,80 @@
+"""Modules on the emulated rv32imc board, and the sizes of its programs."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch_nano as tn
+from torch import nn
+
+ROOT = Path(__file__).resolve().parents[2]
+BOARD_PROGRAM = ROOT / "python-plugin/src/torch_nano/device/virt-rv32imc.elf"
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Instructions:
+    """Instructions that a model took on the board."""
+
+    #: Of each layer in one run.
+    layers: list[int]
+    #: Of the whole run.
+    run: int
+    #: From the start of the board to its first request: the image is checked, its head loaded.
+    load: int
+
+
+@dataclass(frozen=True)
+class CodeSize:
+    """Bytes of code and constants."""
+
+    name: str
+    code_bytes: int
+
+
+def to_nano(module: nn.Module, shape: tuple[int, ...]) -> tn.NanoModule:
+    """The module in integers, calibrated on random numbers."""
+    example = torch.randn(16, *shape, generator=torch.Generator().manual_seed(SEED))
+    return tn.to_nano(module.eval(), example, calibrate=example)
+
+
+def measure(nano: tn.NanoModule) -> Instructions:
+    """What one run of the model and its loading cost.
+
+    Raises:
+        SystemExit: the board's bytes are not the host's.
+    """
+    x = torch.randn(1, *nano.input_shape, generator=torch.Generator().manual_seed(SEED + 1))
+    (sent,) = nano.device_inputs(x)
+    report = nano.verify("rv32imc", x)
+    if not report:
+        raise SystemExit(f"{nano.name}: {report}")
+    with tn.Device(tn.QemuBoard(nano.image)) as device:
+        load = device.stats().startup_ticks
+        return Instructions(device.profile(sent), device.predict(sent).ticks, load)
+
+
+def code_sizes() -> list[CodeSize]:
+    """The board's program, which has all operators and trainers, and `Model::new` alone."""
+    build = ["../tools/cross-cargo", "build", "--locked", "--release", "--target-dir", "target"]
+    subprocess.run(
+        [*build, "-p", "torch-nano-virt", "--example", "model_new"], cwd=ROOT / "esp32-app", check=True
+    )
+    model_new = ROOT / "esp32-app/target/riscv32imc-unknown-none-elf/release/examples/model_new"
+    return [
+        CodeSize("board program", code_bytes(BOARD_PROGRAM)),
+        CodeSize("Model::new", code_bytes(model_new)),
+    ]
+
+
+def code_bytes(file: Path) -> int:
+    """Bytes of an ELF program's first segment, which virt.ld makes of code and constants."""
+    program = file.read_bytes()
+    (offset,) = struct.unpack_from("<I", program, 28)
+    loaded, _, _, _, size = struct.unpack_from("<5I", program, offset)
+    assert loaded == 1, "the first program header is the code"
+    return int(size)
