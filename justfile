@@ -61,7 +61,7 @@ flash model="build/demo/model": _probe-rs (firmware model)
 package: setup
     {{ python }} -m pytest tests/package/checks.py
 
-# Count instructions per operator and model on the emulated device
+# Count instructions on the emulated device, and hold them to the baseline (arguments: --help)
 bench-device *arguments: setup
     {{ python }} tests/bench/bench_device.py {{ arguments }}
 

@@ -1,12 +1,13 @@
 """Counts what layers and whole models cost on the emulated rv32imc board: `just bench-device`.
 
 Instructions are counted by the board itself and are the same on every run. Prints four tables, writes
-build/bench/device.json, and ends with status 1 if something costs more than its limit, or if the board's
-bytes are not the host's.
+build/bench/device.json, and ends with status 1 if something costs more than its limit or than the committed
+baseline allows (device_baseline.py), or if the board's bytes are not the host's.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from dataclasses import asdict, dataclass
@@ -21,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Where the stories' models are.
 sys.path.insert(0, str(ROOT / "python-plugin/examples"))
 
+import device_baseline  # noqa: E402
 from device_board import SEED, CodeSize, code_sizes, measure, to_nano  # noqa: E402
 from device_heads import HeadResult, measure_heads  # noqa: E402
 from device_models import ModelResult, measure_models  # noqa: E402
@@ -137,6 +139,21 @@ class Report:
     heads: list[HeadResult]
     code: list[CodeSize]
 
+    def costs(self) -> device_baseline.Costs:
+        """What the baseline holds."""
+        costs: dict[tuple[str, str], float] = {}
+        for layer in self.layers:
+            costs[layer.name, "instructions"] = layer.instructions
+        for model in self.models:
+            costs[model.name, "instructions"] = model.instructions
+            costs[model.name, "instructions of loading"] = model.load_instructions
+            costs[model.name, "arena in bytes"] = model.arena_bytes
+        for head in self.heads:
+            costs[head.head, head.cost] = head.value
+        for size in self.code:
+            costs[size.name, "code in bytes"] = size.code_bytes
+        return {device_baseline.Key(*key): value for key, value in costs.items()}
+
     def over_limits(self) -> list[str]:
         """What costs more than its own limit."""
         layers = [(one.name, one.instructions / (one.macs or 1), one.limit) for one in self.layers]
@@ -185,6 +202,15 @@ def _table(title: str, first: str, *others: str) -> Table:
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--write-baseline",
+        action="store_true",
+        help="add new rows to the baseline, and lower those that fell",
+    )
+    write_baseline = parser.parse_args().write_baseline
     # On a narrower one rich would cut numbers off.
     console = Console(width=max(100, Console().width))
     report = Report(measure_layers(), measure_models(), measure_heads(), code_sizes())
@@ -193,9 +219,11 @@ def main() -> int:
     REPORT.parent.mkdir(parents=True, exist_ok=True)
     REPORT.write_text(json.dumps(asdict(report), indent=2) + "\n")
     console.print(f"written to {REPORT.relative_to(ROOT)}")
-    complaints = report.over_limits()
+    if write_baseline:
+        device_baseline.write(report.costs())
+    complaints = report.over_limits() + device_baseline.complaints(report.costs(), device_baseline.read())
     for complaint in complaints:
-        console.print(f"[bold]too much: {complaint}[/bold]")
+        console.print(f"[bold]too much: {complaint}[/bold]", soft_wrap=True)
     return 1 if complaints else 0
 
 
