@@ -1,11 +1,9 @@
 //! The models that the targets start from: every operator, every trainer, and what is at a limit.
 
-use nano_core::image::{
-    HeadDescription, LONGEST_NAME, LayersDescription, SgdDescription, SumsDescription, TrainedLayer,
-};
+use nano_core::image::{HeadDescription, LONGEST_NAME, LayersDescription, SgdDescription, SumsDescription};
 use nano_core::train::Loss;
 
-use crate::builder::{Aligned, Builder, SCALE, conv_net, descent, head_net, two_by_two, variants_net};
+use crate::builder::{Aligned, Builder, SCALE, conv_net, descent, head_net, layers_head, two_by_two, variants_net};
 
 /// An image with each kind of head, of one input and one output.
 pub(crate) fn heads() -> Vec<Aligned> {
@@ -51,16 +49,7 @@ fn descending(loss: Loss, outputs: usize) -> Option<HeadDescription> {
 
 fn layers(loss: Loss) -> Option<HeadDescription> {
     let outputs = if loss == Loss::Squared { 1 } else { 3 };
-    let layer = |inputs: usize, outputs: usize, clamp_low| TrainedLayer {
-        positions: 1,
-        weights: (0..inputs * outputs).map(|index| (index % 7) as f32 / 7.0 - 0.4).collect(),
-        biases: vec![0.1; outputs],
-        clamp_low,
-        clamp_high: None,
-        range: (-0.5, 1.0),
-    };
-    let layers = vec![layer(6, 4, Some(0.0)), layer(4, outputs, None)];
-    Some(HeadDescription::Layers(LayersDescription { layers, descent: descent(0.02, loss) }))
+    Some(layers_head(6, outputs, descent(0.02, loss)))
 }
 
 /// A head whose classes have the longest names.

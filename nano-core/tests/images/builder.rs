@@ -2,7 +2,8 @@
 #![allow(dead_code, reason = "every test program that includes this file uses its own part of it")]
 
 use nano_core::image::{
-    HeadDescription, LayerDescription, ModelDescription, SgdDescription, Tensor, ValueDescription, write,
+    HeadDescription, LayerDescription, LayersDescription, ModelDescription, SgdDescription, Tensor, TrainedLayer,
+    ValueDescription, write,
 };
 use nano_core::train::{Descent, Loss};
 use zerocopy::IntoBytes;
@@ -211,6 +212,20 @@ fn value(shape: [u32; 3]) -> ValueDescription {
 /// Descent without a schedule, in which all classes count alike.
 pub fn descent(learning_rate: f64, loss: Loss) -> Descent {
     Descent { learning_rate, loss, halve_every: 0, class_weights: vec![], frozen: vec![] }
+}
+
+/// A head of two layers, with four hidden features and a ReLU between them; its weights repeat.
+pub fn layers_head(features: usize, outputs: usize, descent: Descent) -> HeadDescription {
+    let layer = |inputs: usize, outputs: usize, clamp_low| TrainedLayer {
+        positions: 1,
+        weights: (0..inputs * outputs).map(|index| (index % 7) as f32 / 7.0 - 0.4).collect(),
+        biases: vec![0.1; outputs],
+        clamp_low,
+        clamp_high: None,
+        range: (-0.5, 1.0),
+    };
+    let layers = vec![layer(features, 4, Some(0.0)), layer(4, outputs, None)];
+    HeadDescription::Layers(LayersDescription { layers, descent })
 }
 
 /// Convolutions with padding, depthwise convolution, residual addition, pools, fully connected layer, softmax.

@@ -1,9 +1,9 @@
 //! Whatever a head is asked, what it becomes is a state that it accepts: hostile states that were accepted included.
 
-use nano_core::image::{HeadDescription, LayersDescription, SumsDescription, TrainedLayer};
+use nano_core::image::{HeadDescription, SumsDescription};
 use nano_core::train::{AnyHead, Descent, FeatureRing, Head, Loss, Target, Training};
 
-use crate::builder::{Aligned, Builder, descent};
+use crate::builder::{Aligned, Builder, descent, layers_head};
 use crate::heads::with_any;
 
 const FEATURES: usize = 6;
@@ -12,14 +12,6 @@ const PLACES: usize = 5;
 /// A head of each trainer and loss, with features of this zero point.
 fn images(zero_point: i32) -> Vec<(String, Aligned)> {
     let start = SumsDescription { classes: 2, capacity: 4 };
-    let layer = |inputs: usize, outputs: usize, clamp_low| TrainedLayer {
-        positions: 1,
-        weights: (0..inputs * outputs).map(|index| (index % 7) as f32 / 7.0 - 0.4).collect(),
-        biases: vec![0.1; outputs],
-        clamp_low,
-        clamp_high: None,
-        range: (-0.5, 1.0),
-    };
     let mut heads = vec![
         ("lda".into(), HeadDescription::Lda { start: start.clone(), shrinkage: 0.2 }),
         ("prototype".into(), HeadDescription::Prototype(start)),
@@ -28,11 +20,10 @@ fn images(zero_point: i32) -> Vec<(String, Aligned)> {
         let classes = if loss == Loss::Squared { 1 } else { 3 };
         // A rate at which weights reach their bounds.
         let descent = Descent { halve_every: 2, ..descent(0.5, loss) };
-        let layers = vec![layer(FEATURES, 4, Some(0.0)), layer(4, classes, None)];
         let mut builder = net(zero_point);
         let sgd = Descent { frozen: if classes > 1 { vec![1] } else { vec![] }, ..descent.clone() };
         heads.push((format!("sgd, {loss:?}"), HeadDescription::Sgd(with_descent(builder.sgd(classes), sgd))));
-        heads.push((format!("layers, {loss:?}"), HeadDescription::Layers(LayersDescription { layers, descent })));
+        heads.push((format!("layers, {loss:?}"), layers_head(FEATURES, classes, descent)));
     }
     let with = |head| {
         let mut net = net(zero_point);

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use nano_core::image::{HeadDescription, Image, LONGEST_NAME, LayersDescription, SumsDescription, TrainedLayer};
+use nano_core::image::{HeadDescription, Image, LONGEST_NAME, SumsDescription};
 use nano_core::train::{Descent, LARGEST_EPOCHS, Loss};
 use nano_core::{CheckedImage, ops};
 use torch_nano_device::{
@@ -10,7 +10,7 @@ use torch_nano_device::{
     frame,
 };
 
-use crate::builder::{Aligned, Builder, Window, conv_net, descent, head_net};
+use crate::builder::{Aligned, Builder, Window, conv_net, descent, head_net, layers_head};
 use crate::mutate::mutate;
 use crate::stream::{encoded, send_in_pieces};
 
@@ -33,19 +33,6 @@ fn other_operators() -> Builder {
     net
 }
 
-fn layers(inputs: usize, outputs: usize, descent: Descent) -> HeadDescription {
-    let layer = |inputs: usize, outputs: usize, clamp_low| TrainedLayer {
-        positions: 1,
-        weights: (0..inputs * outputs).map(|index| (index % 7) as f32 / 7.0 - 0.4).collect(),
-        biases: vec![0.1; outputs],
-        clamp_low,
-        clamp_high: None,
-        range: (-0.5, 1.0),
-    };
-    let layers = vec![layer(inputs, 4, Some(0.0)), layer(4, outputs, None)];
-    HeadDescription::Layers(LayersDescription { layers, descent })
-}
-
 /// Images of every operator and trainer, with names from none to the longest.
 fn images() -> Vec<Aligned> {
     let mut nets = vec![conv_net(), other_operators()];
@@ -57,7 +44,7 @@ fn images() -> Vec<Aligned> {
         let descent = Descent { halve_every: 1, ..descent(0.3, loss) };
         let mut sgd = head_net().sgd(classes);
         sgd.descent = descent.clone();
-        heads.extend([HeadDescription::Sgd(sgd), layers(6, classes, descent)]);
+        heads.extend([HeadDescription::Sgd(sgd), layers_head(6, classes, descent)]);
     }
     for (number, head) in heads.into_iter().enumerate() {
         let mut net = head_net();

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use embedded_io::{ErrorType, Read, Write};
 use embedded_storage::nor_flash::NorFlash;
-use nano_core::image::{HeadDescription, Image, LayersDescription, TrainedLayer};
+use nano_core::image::Image;
 use nano_core::train::{Head, Loss};
 use nano_core::{CheckedImage, ops};
 use torch_nano_device::{
@@ -12,7 +12,7 @@ use torch_nano_device::{
     frame,
 };
 
-use crate::builder::{Aligned, descent, head_net};
+use crate::builder::{Aligned, descent, head_net, layers_head};
 use crate::learning::sums_net;
 
 pub const RING: usize = 4;
@@ -161,18 +161,7 @@ pub fn class(index: u16) -> Label<'static> {
 
 /// An image of `head_net` with each kind of head.
 pub fn every_head() -> [(&'static str, Aligned); 4] {
-    let layer = |inputs: usize, outputs: usize, clamp_low| TrainedLayer {
-        positions: 1,
-        weights: (0..inputs * outputs).map(|index| (index % 7) as f32 / 7.0 - 0.4).collect(),
-        biases: vec![0.1; outputs],
-        clamp_low,
-        clamp_high: None,
-        range: (-0.5, 1.0),
-    };
     let mut layers = head_net();
-    layers.model.head = Some(HeadDescription::Layers(LayersDescription {
-        layers: vec![layer(6, 4, Some(0.0)), layer(4, 3, None)],
-        descent: descent(0.02, Loss::CrossEntropy),
-    }));
+    layers.model.head = Some(layers_head(6, 3, descent(0.02, Loss::CrossEntropy)));
     [("sgd", head_net().image()), ("prototype", sums_net(false)), ("lda", sums_net(true)), ("layers", layers.image())]
 }
