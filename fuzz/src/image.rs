@@ -5,7 +5,7 @@ use nano_core::{Error, Model, ops};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::builder::{Aligned, place};
-use crate::mutation::{self, Mutate};
+use crate::mutation::{self, Mutate, encode};
 use crate::{boards, conversation, head, refusals};
 
 /// Bytes of arena; a damaged image that wants more is refused like any that does not fit its device.
@@ -92,10 +92,6 @@ pub fn seeds() -> Vec<Vec<u8>> {
 
 fn pool() -> Vec<Vec<u8>> {
     head::operations().iter().map(encode).collect()
-}
-
-fn encode(operation: &head::Operation) -> Vec<u8> {
-    postcard::to_allocvec(operation).expect("a Vec takes all")
 }
 
 /// Changes a section of the image, moving the others so that they stay whole, or a step of the script; or any bytes.

@@ -1,10 +1,36 @@
 //! Mutations that know that an input is a list of steps.
 
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use torch_nano_device::frame;
 
 /// The engine's own mutation: of the first bytes of a buffer, in place; the new number of them.
 pub type Mutate<'m> = &'m mut dyn FnMut(&mut [u8], usize, usize) -> usize;
+
+/// A setup or a step, as inputs have it.
+pub(crate) fn encode(part: &impl Serialize) -> Vec<u8> {
+    postcard::to_allocvec(part).expect("a Vec takes all")
+}
+
+/// Changes what comes after the setup by `change`, mostly; or any bytes. The new number of bytes in `data`.
+pub(crate) fn after_setup<Setup: DeserializeOwned>(
+    data: &mut [u8],
+    size: usize,
+    capacity: usize,
+    seed: u32,
+    engine: Mutate<'_>,
+    change: impl FnOnce(&[u8], &mut fastrand::Rng, Mutate<'_>) -> Vec<u8>,
+) -> usize {
+    let mut random = fastrand::Rng::with_seed(seed.into());
+    match frame::parse::<Setup>(&data[..size]) {
+        Some((_, steps)) if random.u8(..8) > 0 => {
+            let (setup, _) = data[..size].split_at(size - steps.len());
+            let new = [setup, &change(steps, &mut random, engine)].concat();
+            replace(data, size, capacity, &new)
+        }
+        _ => engine(data, size, capacity),
+    }
+}
 
 /// Where each step in `bytes` ends, up to the first that is none.
 pub(crate) fn ends<'b, Step: Deserialize<'b>>(bytes: &'b [u8]) -> Vec<usize> {

@@ -11,7 +11,7 @@ use torch_nano_device::{HeadStorage, Options, Request, RequestHeader, Settings, 
 use crate::builder::Aligned;
 use crate::conversation::{self, Flash};
 use crate::life::{Left, life};
-use crate::mutation::{self, Mutate};
+use crate::mutation::{self, Mutate, encode};
 use crate::{boards, refusals};
 
 static BOARDS: LazyLock<Vec<Aligned>> = LazyLock::new(boards::heads);
@@ -116,19 +116,9 @@ fn pool() -> Vec<Vec<u8>> {
     steps.map(|step| encode(&step)).collect()
 }
 
-fn encode(part: &impl Serialize) -> Vec<u8> {
-    postcard::to_allocvec(part).expect("a Vec takes all")
-}
-
 /// Changes the steps, or any bytes.
 pub fn mutate(data: &mut [u8], size: usize, capacity: usize, seed: u32, engine: Mutate<'_>) -> usize {
-    let mut random = fastrand::Rng::with_seed(seed.into());
-    match frame::parse::<Setup>(&data[..size]) {
-        Some((_, steps)) if random.u8(..8) > 0 => {
-            let (setup, _) = data[..size].split_at(size - steps.len());
-            let new = [setup, &mutation::steps::<Step<'_>>(steps, &pool(), &mut random, engine)].concat();
-            mutation::replace(data, size, capacity, &new)
-        }
-        _ => engine(data, size, capacity),
-    }
+    mutation::after_setup::<Setup>(data, size, capacity, seed, engine, |steps, random, engine| {
+        mutation::steps::<Step<'_>>(steps, &pool(), random, engine)
+    })
 }

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use torch_nano_device::{HeadStorage, StorageError, frame};
 
-use crate::mutation::{self, Mutate};
+use crate::mutation::{self, Mutate, encode};
 use crate::nor::{Nor, Torn};
 use crate::refusals;
 
@@ -244,19 +244,9 @@ fn pool() -> Vec<Vec<u8>> {
     steps.iter().map(encode).collect()
 }
 
-fn encode(part: &impl Serialize) -> Vec<u8> {
-    postcard::to_allocvec(part).expect("a Vec takes all")
-}
-
 /// Changes the steps, or any bytes.
 pub fn mutate(data: &mut [u8], size: usize, capacity: usize, seed: u32, engine: Mutate<'_>) -> usize {
-    let mut random = fastrand::Rng::with_seed(seed.into());
-    match frame::parse::<Setup>(&data[..size]) {
-        Some((_, steps)) if random.u8(..8) > 0 => {
-            let (setup, _) = data[..size].split_at(size - steps.len());
-            let new = [setup, &mutation::steps::<Step>(steps, &pool(), &mut random, engine)].concat();
-            mutation::replace(data, size, capacity, &new)
-        }
-        _ => engine(data, size, capacity),
-    }
+    mutation::after_setup::<Setup>(data, size, capacity, seed, engine, |steps, random, engine| {
+        mutation::steps::<Step>(steps, &pool(), random, engine)
+    })
 }
