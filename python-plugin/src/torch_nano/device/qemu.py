@@ -11,7 +11,8 @@ import subprocess
 import tempfile
 import threading
 import weakref
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Self
 
@@ -129,16 +130,8 @@ class QemuBoard:
             BoardStopped: the board has ended and everything it sent has been read.
             BoardError: the board was closed, or belongs to another process.
         """
-        self._require_owner()
-        with self._lock:
-            self._require_open()
-            self._socket.settimeout(self.timeout)
-            try:
-                received = self._socket.recv(size)
-            except TimeoutError:
-                raise BoardTimeout("send anything", self.timeout, self.last_output) from None
-            except ConnectionResetError:
-                received = b""
+        with self._exchange("send anything"):
+            received = self._socket.recv(size)
             if not received:
                 raise self._stopped()
             self._keep(received)
@@ -154,16 +147,8 @@ class QemuBoard:
             BoardStopped: the board has ended.
             BoardError: the board was closed, or belongs to another process.
         """
-        self._require_owner()
-        with self._lock:
-            self._require_open()
-            self._socket.settimeout(self.timeout)
-            try:
-                self._socket.sendall(data)
-            except TimeoutError:
-                raise BoardTimeout("take what was written", self.timeout, self.last_output) from None
-            except (BrokenPipeError, ConnectionResetError):
-                raise self._stopped() from None
+        with self._exchange("take what was written"):
+            self._socket.sendall(data)
 
     @property
     def last_output(self) -> str:
@@ -189,6 +174,20 @@ class QemuBoard:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    @contextmanager
+    def _exchange(self, action: str) -> Iterator[None]:
+        """Lends the socket for one call; its errors become those of a board that did not `action`."""
+        self._require_owner()
+        with self._lock:
+            self._require_open()
+            self._socket.settimeout(self.timeout)
+            try:
+                yield
+            except TimeoutError:
+                raise BoardTimeout(action, self.timeout, self.last_output) from None
+            except (BrokenPipeError, ConnectionResetError):
+                raise self._stopped() from None
 
     def _require_owner(self) -> None:
         if os.getpid() != self._owner:
