@@ -45,6 +45,12 @@ def run(*command: str | Path, cwd: Path, **environment: str) -> str:
     return ended.stdout
 
 
+def build_wheel(plugin: Path, into: Path) -> list[str | Path]:
+    """The command that builds the wheel of a plugin's folder."""
+    pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
+    return [*pip, "--wheel-dir", into, plugin]
+
+
 @pytest.fixture(scope="module")
 def stale_module() -> None:
     """A module that was removed after an earlier build."""
@@ -66,20 +72,7 @@ def sdist() -> Path:
 @pytest.fixture(scope="module")
 def wheel(sdist: Path, stale_module: None) -> Path:
     """Built in the checkout."""
-    run(
-        *(
-            sys.executable,
-            "-m",
-            "pip",
-            "wheel",
-            "--no-deps",
-            "--no-build-isolation",
-            "--wheel-dir",
-            BUILT,
-            PLUGIN,
-        ),
-        cwd=ROOT,
-    )
+    run(*build_wheel(PLUGIN, BUILT), cwd=ROOT)
     (file,) = BUILT.glob("*.whl")
     return file
 
@@ -192,17 +185,7 @@ def test_a_wheel_without_the_board_is_not_built(tmp_path: Path) -> None:
     build_board.parent.mkdir()
     build_board.write_text("#!/bin/sh\necho no toolchain >&2\nexit 1\n")
     build_board.chmod(0o755)
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--no-deps",
-        "--no-build-isolation",
-        "--wheel-dir",
-        tmp_path,
-        plugin,
-    ]
+    command = build_wheel(plugin, tmp_path)
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert ended.returncode != 0
     assert "no toolchain\nerror: the program of the emulated board cannot be built" in re.sub(
