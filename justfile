@@ -45,7 +45,7 @@ lint: setup
     cd esp32-app && TORCH_NANO_MODEL=build/lint/model ../tools/cross-cargo clippy --quiet --release -p torch-nano-firmware -- --deny warnings
 
 # Build the ESP32-C3 firmware with an exported model, and check its flash image
-firmware model="build/demo/model": setup
+firmware model="build/demo/model": (_exported model) setup
     cd esp32-app && TORCH_NANO_MODEL={{ quote(model) }} ../tools/cross-cargo build --locked --release -p torch-nano-firmware
     tools/flash-image {{ firmware_elf }} build/firmware/esp32c3.bin
 
@@ -53,6 +53,9 @@ firmware model="build/demo/model": setup
 flash model="build/demo/model": _probe-rs (firmware model)
     probe-rs download --chip esp32c3 --binary-format idf --idf-partition-table esp32-app/firmware/partitions.csv {{ firmware_elf }}
     probe-rs reset --chip esp32c3
+
+@_exported model:
+    test -f {{ quote(model / "model.rs") }} || { printf 'no exported model in %s: nano.export(folder) in Python writes one, `just demo` the one in build/demo/model\n' {{ quote(model) }} >&2; exit 1; }
 
 @_probe-rs:
     command -v probe-rs >/dev/null || { echo 'probe-rs is missing. Install it: cargo install probe-rs-tools --locked' >&2; exit 1; }

@@ -259,13 +259,20 @@ def percent(fraction: float) -> str:
 
 
 def parse(arguments: list[str] | None = None) -> Settings:
-    """The settings on the command line; ends the program with a message if one is wrong."""
+    """The settings on the command line, whose folder is made; ends the program if one is wrong."""
     parser = argparse.ArgumentParser(prog="demo", description=__doc__.split("\n\n")[1])
     parser.add_argument("--seed", type=_seed, default=0, help="of the float training (default: 0)")
     parser.add_argument(
         "--output", type=Path, default=OUTPUT, help="folder to write to (default: build/demo)"
     )
     given = parser.parse_args(arguments)
+    try:
+        given.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(
+            f"argument --output: {str(given.output)!r} cannot be made ({error.strerror}); "
+            "expected a folder, which is made if it is missing"
+        )
     return Settings(seed=given.seed, output=given.output)
 
 
@@ -283,6 +290,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (BoardError, OSError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("demo: stopped by Ctrl-C; what it wrote before is not of this run", file=sys.stderr)
+        return 130
     differing = sum(report["differing_bytes"].values())
     if differing:
         print(f"demo: {differing} bytes differ between the board and this computer", file=sys.stderr)

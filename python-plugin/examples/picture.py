@@ -12,6 +12,8 @@ from personal import PersonArm
 GENERIC, PERSONAL, LOGISTIC = "#7d838c", "#d1495b", "#1d4e89"
 GAIN_AT = 102
 """Where the gains stand on the axis of percent."""
+MEAN_WIDTH = 2.3
+"""Percent that a mean's figure takes on that axis."""
 
 
 def draw(arms: list[PersonArm], path: Path, note: str) -> None:
@@ -34,9 +36,7 @@ def draw(arms: list[PersonArm], path: Path, note: str) -> None:
     # Taller than the dots and above them, so that neither hides the other.
     label = "logistic regression on the PC (float)"
     axes.scatter(logistic, rows, s=190, marker="|", linewidth=2.2, color=LOGISTIC, label=label, zorder=4)
-    for values, color in ((generic, GENERIC), (personal, PERSONAL), (logistic, LOGISTIC)):
-        place, text = (values[-1], rows[-1] + 0.4), f"{values[-1]:.1f}"
-        axes.annotate(text, place, ha="center", va="top", color=color, weight="bold", fontsize=9)
+    _write_means(axes, rows[-1], [(generic[-1], GENERIC), (personal[-1], PERSONAL), (logistic[-1], LOGISTIC)])
     _write_gains(axes, rows, personal - generic)
 
     lowest = 10 * np.floor(min(generic.min(), personal.min(), logistic.min()) / 10)
@@ -56,6 +56,15 @@ def draw(arms: list[PersonArm], path: Path, note: str) -> None:
     figure.suptitle(title, x=0.02, ha="left", weight="bold", fontsize=13)
     figure.legend(loc="outside lower left", ncols=3, frameon=False, fontsize=9)
     figure.savefig(path)
+
+
+def _write_means(axes: Axes, row: float, means: list[tuple[float, str]]) -> None:
+    """Each mean under its mark, or as far to the right as the one before leaves room."""
+    free = -np.inf
+    for mean, color in sorted(means):
+        place = (max(mean, free), row + 0.4)
+        axes.annotate(f"{mean:.1f}", place, ha="center", va="top", color=color, weight="bold", fontsize=9)
+        free = place[0] + MEAN_WIDTH
 
 
 def _with_mean(fractions: list[float]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
