@@ -70,6 +70,14 @@ def test_a_table_without_labels(tmp_path: Path) -> None:
         ("label;a\nwalk;0,5\n", "line 2: '0,5' is no number: decimals take a point"),
         ("label,a\nwalk,1\nwalk,nan\n", "line 3 has NaN or infinity"),
         ("label,a\nwalk,1e39\n", "line 2 has NaN or infinity"),
+        (
+            "0.5,0.5,walk\n1,2,walk\n",
+            "line 1 has 0.5, 0.5, walk, which is a sample; expected the columns'",
+        ),
+        (
+            "1,2,walk\n1,2,run\n",
+            "line 2: 'run' is no number; of a label, line 1 must call its column `label`",
+        ),
         ("label,a,a\nwalk,1,2\n", "has two columns called 'a'; expected different names"),
         ("label,label\nwalk,1\n", "has two columns called 'label'"),
         ("label,a\nwalk," + "9" * 200_000, "line 2: field larger than field limit"),

@@ -133,7 +133,7 @@ def _csv(path: Path, content: bytes) -> Table:
                 raise TableError(f"{place} has {len(row)} fields; expected {len(names)}, one for each name")
             if label is not None:
                 labels.append(row.pop(label).strip())
-            inputs.append([_number(place, field, delimiter) for field in row])
+            inputs.append([_number(place, field, delimiter, label is not None) for field in row])
             lines.append(rows.line_num)
     except csv.Error as error:
         raise TableError(f"{path}, line {rows.line_num}: {error}; is a quotation mark missing?") from error
@@ -160,17 +160,33 @@ def _text(path: Path, content: bytes) -> str:
 def _names(path: Path, first: list[str]) -> list[str]:
     """The names of the columns."""
     names = [name.strip() for name in first]
+    # Whole numbers may be names: pandas numbers columns that have none.
+    if _LABEL not in names and any(_is_number(name) and not name.isdecimal() for name in names):
+        raise TableError(
+            f"{path}, line 1 has {_listed(names)}, which is a sample; expected the columns' names before it, "
+            f"`{_LABEL}` for that of the labels"
+        )
     for name, following in pairwise(sorted(names)):
         if name == following:
             raise TableError(f"{path} has two columns called {_short(name)}; expected different names")
     return names
 
 
-def _number(place: str, field: str, delimiter: str) -> float:
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _number(place: str, field: str, delimiter: str, labelled: bool = True) -> float:
     try:
         return float(field)
     except ValueError:
         hint = ": decimals take a point" if "," in field and delimiter != "," else ""
+        if field.strip() and not labelled and not hint:
+            hint = f"; of a label, line 1 must call its column `{_LABEL}`"
         raise TableError(f"{place}: {_short(field)} is no number{hint}") from None
 
 
