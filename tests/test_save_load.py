@@ -66,8 +66,8 @@ def test_a_damaged_file_is_refused(saved, tmp_path):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "0 bytes that are no saved model"),
-        (b"PK\x03\x04", "no saved model"),
+        (b"", "an empty file; expected a saved model"),
+        (b"PK\x03\x04", "expected a saved model"),
         (b"torch-nano model 1\n rest", "file format 1; this version reads format 2"),
     ],
 )
@@ -79,7 +79,7 @@ def test_other_files_are_refused(content, reason, tmp_path):
 
 def test_an_image_is_no_saved_model(nano, tmp_path):
     (tmp_path / "model.nano").write_bytes(nano.image)
-    with pytest.raises(tn.FileFormatError, match="no saved model"):
+    with pytest.raises(tn.FileFormatError, match="expected a saved model"):
         tn.load(tmp_path / "model.nano")
 
 

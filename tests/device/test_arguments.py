@@ -102,7 +102,7 @@ INPUT = np.random.default_rng(0).integers(-128, 128, 216, np.int8)
             InputError,
             "the input is a tensor on the meta device",
         ),
-        (lambda d: d.predict(object()), InputError, "the input is a object; expected numbers"),
+        (lambda d: d.predict(object()), InputError, "expected a tensor or an array of floats"),
         (lambda d: tn.record("sim", "x"), InputError, "the device is 'sim'; expected a torch_nano.Device"),
         (lambda d: tn.record(d, 5), InputError, "path is 5; expected a path"),
         (

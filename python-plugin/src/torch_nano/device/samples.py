@@ -116,7 +116,9 @@ def _tensor(input: Input) -> Tensor:
         array = np.ascontiguousarray(input)
         return torch.as_tensor(array.astype(array.dtype.newbyteorder("="), copy=False))
     except (TypeError, ValueError) as error:
-        raise InputError(f"the input is a {type(input).__name__}; expected numbers ({error})") from error
+        raise InputError(
+            f"the input is {shown(input)}; expected a tensor or an array of floats, or of the device's int8"
+        ) from error
 
 
 def label_fields(label: Any, target: str, classes: int, names: Sequence[str]) -> dict[str, Any]:

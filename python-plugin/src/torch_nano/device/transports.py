@@ -79,8 +79,11 @@ def transport_of(
 def _reason(name: str, error: Exception) -> str:
     """Why a port cannot be opened, and what to do."""
     if "://" in name:
-        if not re.fullmatch(r"socket://.+:\d+", name):
+        parts = re.fullmatch(r"socket://.+:(\d+)", name)
+        if parts is None:
             return f"expected {_KINDS}"
+        if len(parts[1]) > 5 or not 0 < int(parts[1]) < 1 << 16:
+            return f"the port is {parts[1]}; expected 1 to 65535"
         return f"nobody answers there ({error})"
     number = getattr(error, "errno", None)
     if number in (errno.EAGAIN, errno.EBUSY):

@@ -75,7 +75,7 @@ def unpack(kind: str, version: int, content: bytes) -> Any:
             raise FileFormatError(
                 f"a {kind} of file format {other}; this version reads format {version}: save it again"
             )
-        raise FileFormatError(f"{len(content)} bytes that are no saved {kind}")
+        raise FileFormatError(f"{_opening(content)}; expected a saved {kind}, which begins with {name!r}")
     start = len(line) + _DIGEST_LENGTH
     body = content[start:]
     if hashlib.sha256(body).digest() != content[len(line) : start]:
@@ -90,6 +90,13 @@ def unpack(kind: str, version: int, content: bytes) -> Any:
     if tensors:
         raise FileFormatError(f"{place}: nothing names its tensor {min(tensors)!r}")
     return data
+
+
+def _opening(content: bytes) -> str:
+    """What is there instead, for messages."""
+    if not content:
+        return "an empty file"
+    return f"{len(content)} bytes that begin with {content[:12]!r}"
 
 
 def _first_line(kind: str, version: int) -> bytes:
