@@ -139,10 +139,9 @@ def test_a_folder_that_cannot_be_written(nano, tmp_path, monkeypatch, error):
     assert isinstance(caught.value, OSError) and isinstance(caught.value.__cause__, error)
 
 
-@pytest.mark.parametrize("folder", [None, 3, "a\0b", "a" * 300])
-def test_what_is_no_folder(nano, folder):
-    with pytest.raises(tn.ExportError, match="folder"):
-        nano.export(folder)
+def test_a_name_that_no_file_system_takes(nano):
+    with pytest.raises(tn.ExportError, match="expected a folder"):
+        nano.export("a" * 300)
 
 
 def test_training_does_not_change_an_export(nano_with_head, tmp_path):

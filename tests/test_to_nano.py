@@ -222,7 +222,7 @@ def test_dead_channels_and_constant_layers():
         ({"labels": ["a"]}, tn.InputError, "1 labels for a model of 5 outputs"),
         ({"labels": list("abcda")}, tn.InputError, "labels 0 and 4 are both 'a'"),
         ({"name": 5}, tn.InputError, "name is 5; expected a text"),
-        ({"name": "two\nlines"}, tn.QuantizationError, "line break"),
+        ({"name": "two\nlines"}, tn.InputError, "on one line"),
     ],
 )
 def test_wrong_arguments(conv_net, options, error, reason):

@@ -165,7 +165,7 @@ def test_a_checkpoint_is_of_one_temperature(tmp_path):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"temperature": 0.0}, tn.FitError, "expected a positive number"),
+        ({"temperature": 0.0}, tn.FitError, "expected a finite number above 0"),
         ({"weight": 1.5}, tn.FitError, "expected 0"),
         ({"teacher": nn.Linear(6, 4)}, tn.InputError, r"student gives \[64, 3\] and the teacher \[64, 4\]"),
         ({"train": (data()[0], data()[1] + 1)}, tn.InputError, "label 3"),

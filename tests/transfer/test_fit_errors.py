@@ -203,11 +203,11 @@ def test_lazy_modules():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epochs": 0}, "epochs=0; expected a whole number, at least 1"),
-        ({"epochs": 1.5}, "epochs=1.5"),
-        ({"batch_size": 0}, "batch_size=0"),
-        ({"seed": -1}, "seed=-1"),
-        ({"seed": "a"}, "seed='a'"),
+        ({"epochs": 0}, "epochs is 0; expected a whole number, 1 or more"),
+        ({"epochs": 1.5}, "epochs is 1.5"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": "a"}, "seed is 'a'"),
         ({"learning_rate": 0.0}, "learning_rate=0.0; expected a positive number"),
         ({"learning_rate": float("nan")}, "learning_rate=nan"),
         ({"learning_rates": {"head": -1.0}}, r"learning_rates\['head'\]=-1.0"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,21 @@ def items(name: str, value: object, expected: str, *, error: type[TorchNanoError
     raise error(f"{name} is {shown(value)}; expected {expected}")
 
 
+def mapping(
+    name: str, value: object, expected: str, *, error: type[TorchNanoError] = HeadError
+) -> dict[Any, Any]:
+    """The entries of a mapping; none for None.
+
+    Raises:
+        TorchNanoError: of kind `error`: it is no mapping.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise error(f"{name} is {shown(value)}; expected {expected}")
+    return dict(value)
+
+
 def check_tensor(name: str, tensor: object, *, error: type[TorchNanoError] = HeadError) -> None:
     """Refuses what is no tensor, or one whose numbers do not lie one after the other.
 
@@ -139,6 +155,8 @@ def path_of(name: str, given: Any) -> Path:
         path = Path(given)
     except TypeError as error:
         raise InputError(f"{name} is {shown(given)}; expected a path") from error
+    if given == "":
+        raise InputError(f"{name} is ''; expected a path, such as '.' for the current folder")
     if "\0" in str(path):
         raise InputError(f"{name} is {shown(given)}; expected a path, which has no zero in it")
     return path

@@ -69,7 +69,7 @@ def to_nano(
             :class:`torch_nano.heads.SGD`.
         labels: the names of the classes, all different: one for each output, of 1 to 64 bytes in UTF-8 on one
             line.
-        name: the model's name, one line; its class's if none is given.
+        name: the model's name, of 1 to 64 bytes in UTF-8 on one line; its class's if none is given.
 
     Raises:
         UnsupportedError: calls of the model that cannot run on the device, all of them.
@@ -89,8 +89,11 @@ def to_nano(
     (torch.Size([64, 3]), True)
     """
     model = own_module(model)
-    if not isinstance(name, str | None):
-        raise InputError(f"name is {shown(name)}; expected a text of one line, or None")
+    if name is not None and not _is_name(name):
+        raise InputError(
+            f"name is {shown(name)}; expected a text of 1 to {_native.LONGEST_NAME} bytes in UTF-8, on one "
+            "line and without a zero, or None: the name of the model's class"
+        )
     names = _labels(labels)
     train_last = whole_number("train_last", train_last, least=1)
     settings = _settings(head, learning_rate)
@@ -127,6 +130,11 @@ def to_nano(
     quantized = quantize(graph)
     if name is None:
         name = type(model).__name__ if qat is None else qat.model_name
+        if not _is_name(name):
+            raise InputError(
+                f"the model's class is called {shown(name)}, more than {_native.LONGEST_NAME} bytes "
+                "in UTF-8; give a shorter name: to_nano(..., name=...)"
+            )
     if trainable is None:
         return NanoModule(SavedModel(write_image(quantized, None, name, names), quantized, None))
     image = write_image(quantized, trainable.description, name, names)
@@ -141,7 +149,7 @@ def _labels(labels: object) -> list[str]:
     names = items("labels", labels, "a list of names, one for each output", error=InputError)
     first: dict[str, int] = {}
     for index, name in enumerate(names):
-        if not isinstance(name, str) or not _is_label(name):
+        if not _is_name(name):
             raise InputError(
                 f"label {index} is {shown(name)}; expected a text of 1 to {_native.LONGEST_NAME} bytes in "
                 "UTF-8, on one line and without a zero, as a device keeps it"
@@ -154,9 +162,10 @@ def _labels(labels: object) -> list[str]:
     return [str(name) for name in names]
 
 
-def _is_label(name: str) -> bool:
+def _is_name(name: object) -> bool:
+    """Whether a device can keep it as the name of a class or a model."""
     try:
-        return _native.is_label(name)
+        return isinstance(name, str) and _native.is_label(name)
     except UnicodeEncodeError:  # Half of a surrogate pair, which UTF-8 does not have.
         return False
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .arguments import check_batch, path_of, shown
-from .errors import ExportError, FileFormatError, HeadError, InputError
+from .errors import FileFormatError, HeadError, InputError
 from .export import rust_module
 from .export.file import SavedHead, SavedModel, pack, unpack
 from .export.image import layers
@@ -219,7 +218,7 @@ class NanoModule(nn.Module):
             data: inputs, float or int8; 16 random ones of a fixed seed if none are given.
 
         Raises:
-            InputError: wrong shape or dtype of the data, or an unknown target.
+            InputError: wrong shape or dtype of the data, no sample, or an unknown target.
             BoardError: QEMU is missing.
             ConnectionLost: the board stops.
         """
@@ -230,6 +229,10 @@ class NanoModule(nn.Module):
             generator = torch.Generator().manual_seed(_SEED)
             data = torch.randint(-128, 128, shape, dtype=torch.int8, generator=generator)
         inputs = self._as_int8(data).cpu()
+        if not len(inputs):
+            raise InputError(
+                f"the input has shape {tuple(inputs.shape)}; expected at least one sample to compare"
+            )
         if target == "host":
             return verify_host(self._model, self._graph, inputs)
         return verify_rv32imc(self._model, inputs)
@@ -255,11 +258,10 @@ class NanoModule(nn.Module):
         """Writes `model.nano` and the Rust module `model.rs` for a firmware; the head starts as in the image.
 
         Raises:
+            InputError: `folder` is no path.
             ExportError: a file of that name is there that no export wrote, or the folder cannot be written.
         """
-        if not isinstance(folder, str | os.PathLike):
-            raise ExportError(f"folder is {shown(folder)}; expected the path of a folder")
-        rust_module.export(Path(folder), self._model, self.head)
+        rust_module.export(path_of("folder", folder), self._model, self.head)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the model, the present state of its head included, to one file for :func:`load`.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind, OutputKind
 
+from ..arguments import shown
 from ..errors import CaptureError, InputError, UnsupportedError, UnsupportedNode
 from ..explain import is_one_sample, missing_batch
 from ..models import check_not_scripted, check_numbers
@@ -157,8 +158,15 @@ class _Capture:
         assert isinstance(results, tuple)
         meaning = self.meaning.get(results[-1]) if isinstance(results[-1], fx.Node) else None
         if len(specs) != 1 or not isinstance(meaning, Value) or not self.nodes:
+            given = f"{len(specs)} values"
+            if len(specs) == 1 and not isinstance(results[-1], fx.Node):
+                given = shown(results[-1])
+            elif len(specs) == 1:
+                given = (
+                    "its input as it is" if isinstance(meaning, Value) else "what its input has no part in"
+                )
             raise CaptureError(
-                f"the model returns {len(specs)} values; expected one tensor that is computed from its input"
+                f"the model returns {given}; expected one tensor that is computed from its input"
             )
         return [meaning.name]
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.overrides import TorchFunctionMode
@@ -82,6 +83,11 @@ def export(model: nn.Module, batch: Tensor, *, training: bool = False) -> torch.
         if reason := _own_failure(model, batch):
             raise CaptureError(f"{type(model).__name__} fails {where}: {reason}") from error
         text = str(error).strip().split("\n\n")[0] or type(error).__name__
+        if isinstance(error, GuardOnDataDependentSymNode):
+            text = (
+                "what its forward does depends on the numbers of the input (an if, .item() or int()); "
+                "it must make the same calls for every input"
+            )
         raise CaptureError(f"torch.export cannot trace {type(model).__name__} {where}: {text}") from error
     if _random_states() != before:
         raise CaptureError(
@@ -133,7 +139,13 @@ def has_two_modes(module: nn.Module) -> bool:
 @contextmanager
 def _torch_is_quiet() -> Iterator[None]:
     """Hides what torch itself says while tracing, as warnings and in its log; the user's own are shown."""
-    handlers = [(handler, handler.level) for handler in logging.getLogger("torch").handlers]
+    # torch gives many of its loggers handlers of their own.
+    loggers = [
+        logger
+        for name, logger in logging.Logger.manager.loggerDict.items()
+        if isinstance(logger, logging.Logger) and name.partition(".")[0] == "torch"
+    ]
+    handlers = [(handler, handler.level) for logger in loggers for handler in logger.handlers]
     with warnings.catch_warnings():
         # Some count as their caller's: this package, or a context manager.
         warnings.filterwarnings("ignore", module=r"torch\.|torch_nano\.|contextlib$")

@@ -254,9 +254,15 @@ class Head(nn.Module):
                 f"expected int8 {shape} with {self.features} features"
             )
 
+    def _check_samples(self, features: Tensor) -> None:
+        """Refuses all but int8 [N, features] of one sample or more."""
+        self._check(features, "[N, features]", 2)
+        if not len(features):
+            raise HeadError(f"features have shape {tuple(features.shape)}; expected at least one sample")
+
     def _classes_of(self, features: Tensor, labels: Tensor) -> Targets:
         """Labels [N], integers below the number of classes, for features int8 [N, features]."""
-        self._check(features, "[N, features]", 2)
+        self._check_samples(features)
         check_tensor("labels", labels)
         integers = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
         if not integers or labels.shape != features.shape[:1]:
@@ -264,7 +270,7 @@ class Head(nn.Module):
                 f"labels have shape {tuple(labels.shape)} and dtype {labels.dtype}; "
                 f"expected integers [{len(features)}]"
             )
-        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.classes:
+        if not 0 <= int(labels.min()) <= int(labels.max()) < self.classes:
             raise HeadError(
                 f"labels go from {labels.min()} to {labels.max()}; expected 0 to {self.classes - 1}"
             )

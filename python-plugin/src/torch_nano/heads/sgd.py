@@ -83,7 +83,7 @@ class SgdHead(Head):
                 the head is then unchanged, as it is after Ctrl-C.
         """
         numbers = self._targets(features, targets)
-        epochs = whole_number("epochs", epochs, most=_native.LARGEST_EPOCHS)
+        epochs = whole_number("epochs", epochs, least=1, most=_native.LARGEST_EPOCHS)
         first_epoch = whole_number("first_epoch", first_epoch, most=_native.LARGEST_EPOCHS - epochs)
         self._head.train(features.cpu().contiguous().numpy(), numbers, epochs, first_epoch)
 
@@ -91,7 +91,7 @@ class SgdHead(Head):
         """The targets as nano-core takes them."""
         if self._head.target == "class":
             return self._classes_of(features, targets)
-        self._check(features, "[N, features]", 2)
+        self._check_samples(features)
         check_tensor("targets", targets)
         labels = self._head.target == "labels"
         shape = (len(features), self.classes) if labels else (len(features),)

@@ -152,10 +152,16 @@ class TrainingRanges(nn.Module):
         """Takes in a value's numbers on one batch, if its range follows them.
 
         Raises:
+            InputError: there are none.
             NonFiniteError: one is NaN or infinite.
         """
         if self._still[name] or self.log_scales is not None:
             return
+        if not real.numel():
+            raise InputError(
+                f"value {name} of a batch in train mode has shape {tuple(real.shape)}; a range comes from "
+                "numbers: give at least one sample, or qat.eval()"
+            )
         low, high = (float(bound) for bound in torch.stack(torch.aminmax(real)).tolist())
         if not (math.isfinite(low) and math.isfinite(high)):
             raise NonFiniteError(f"value {name} holds NaN or infinity in training")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from contextlib import ExitStack
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..arguments import check_tensor
 from ..errors import FitError, InputError
 from ..models import own_module
 from .data import TrainingData, UnlabelledData, inputs_of
@@ -36,6 +38,8 @@ def coral_loss(source: Tensor, target: Tensor) -> Tensor:
     >>> coral_loss(torch.tensor([[0.0], [2.0]]), torch.tensor([[0.0], [4.0]]))
     tensor(9.)
     """
+    check_tensor("source", source, error=InputError)
+    check_tensor("target", target, error=InputError)
     if source.ndim != 2 or target.ndim != 2 or source.shape[1] != target.shape[1]:
         raise InputError(
             f"features of shapes {list(source.shape)} and {list(target.shape)}; expected [N, D] and [M, D]"
@@ -94,11 +98,12 @@ def coral_alignment(
     >>> len(history)
     2
     """
-    if not (weight >= 0 and math.isfinite(weight)):
+    if not isinstance(weight, Real) or not (weight >= 0 and math.isfinite(weight)):
         raise FitError(f"weight={weight!r}; expected a number that is not negative")
-    inputs = torch.cat(list(inputs_of(target, batch_size)))
-    if len(inputs) < 2:
-        raise InputError(f"the target has {len(inputs)} samples; a covariance needs at least 2")
+    batches = list(inputs_of(target, batch_size))
+    if sum(map(len, batches)) < 2:
+        raise InputError(f"the target has {sum(map(len, batches))} samples; a covariance needs at least 2")
+    inputs = torch.cat(batches)
     own, module = own_module(model), module_named(model, layer)
     aligned = _Aligned(own, inputs, layer)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..arguments import positive_number
 from ..errors import FitError, InputError
 from ..explain import run
 from ..models import check_numbers, own_module
@@ -92,9 +93,8 @@ def distillation(
     >>> len(history)
     2
     """
-    if not (temperature > 0 and math.isfinite(temperature)):
-        raise FitError(f"temperature={temperature!r}; expected a positive number")
-    if not 0 <= weight <= 1:
+    temperature = positive_number("temperature", temperature, error=FitError)
+    if not isinstance(weight, Real) or not 0 <= weight <= 1:
         raise FitError(f"weight={weight!r}; expected 0 (labels only) to 1 (teacher only)")
     own, teacher = own_module(student, "student"), own_module(teacher, "teacher")
     check_numbers(teacher)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 
+from ..arguments import whole_number
 from ..errors import FitError
 from .history import METRICS, History
 
@@ -43,9 +45,9 @@ class EarlyStopping:
     def __post_init__(self) -> None:
         if self.monitor not in METRICS:
             raise FitError(f"monitor={self.monitor!r}; expected one of {', '.join(map(repr, METRICS))}")
-        if not isinstance(self.patience, int) or self.patience < 1:
-            raise FitError(f"patience={self.patience!r}; expected a number of epochs, at least 1")
-        if not (self.min_delta >= 0 and math.isfinite(self.min_delta)):
+        whole_number("patience", self.patience, least=1, error=FitError)
+        real = isinstance(self.min_delta, Real)
+        if not real or not (self.min_delta >= 0 and math.isfinite(self.min_delta)):
             raise FitError(f"min_delta={self.min_delta!r}; expected a number that is not negative")
 
     def reason_to_stop(self, history: History) -> str:

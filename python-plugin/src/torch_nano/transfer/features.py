@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 
+from ..arguments import shown
 from ..errors import InputError, ModuleNameError, TorchNanoError
 from ..explain import run
 from ..models import check_numbers, own_module
 from ..modes import evaluation_mode
-from .names import module_named
+from .names import module_named, names_in
 from .recording import first_tensor, not_called, recorded_outputs
 
 if TYPE_CHECKING:
@@ -43,8 +44,7 @@ def get_layer_outputs(
     >>> {name: tuple(y.shape) for name, y in get_layer_outputs(model, torch.zeros(2, 4), ["0", "1"]).items()}
     {'0': (2, 3), '1': (2, 3)}
     """
-    if isinstance(layer_names, str):
-        raise ModuleNameError(f"layer_names is {layer_names!r}; expected a list of names: [{layer_names!r}]")
+    layer_names = names_in("layer_names", layer_names)
     model = own_module(model)
     check_numbers(model)
     modules = {name: module_named(model, name) for name in layer_names}
@@ -201,7 +201,11 @@ def compare_model_features(
     measures = {"cosine": _cosine, "cka": _linear_cka}
     if metric not in measures:
         raise InputError(f'metric is {metric!r}; expected "cosine" or "cka"')
-    pairs = [(first, second) for first, second in layer_pairs]
+    pairs = []
+    for pair in names_in("layer_pairs", layer_pairs):
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
+            raise ModuleNameError(f"layer_pairs has {shown(pair)}; expected pairs of names: [('0', '0')]")
+        pairs.append(tuple(pair))
     with torch.no_grad():
         outputs1 = get_layer_outputs(model1, input_tensor, [first for first, _ in pairs])
         outputs2 = get_layer_outputs(model2, input_tensor, [second for _, second in pairs])

@@ -14,7 +14,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from ..arguments import path_of
+from ..arguments import items, path_of, whole_number
 from ..errors import FitError
 from ..models import check_numbers, own_module
 from . import random_state
@@ -116,7 +116,10 @@ def fit(
     """
     called, model = model, own_module(model)
     check_numbers(model)
-    _check_options(epochs=epochs, batch_size=batch_size, seed=seed)
+    epochs = whole_number("epochs", epochs, least=1, error=FitError)
+    batch_size = whole_number("batch_size", batch_size, least=1, error=FitError)
+    seed = None if seed is None else whole_number("seed", seed, most=2**63 - 1, error=FitError)
+    checkpoint_file = None if checkpoint is None else path_of("checkpoint", checkpoint)
     _check_kinds(optimizer, loss, early_stopping, callbacks)
     train_batches = batches_of(train, batch_size=batch_size, shuffle=True, name="train")
     val_batches = None if val is None else batches_of(val, batch_size=batch_size, shuffle=False, name="val")
@@ -148,11 +151,7 @@ def fit(
                 "seed": seed,
                 "number of batches": [checked.train_batches, checked.val_batches],
             }
-            file = (
-                None
-                if checkpoint is None
-                else Checkpoint(path_of("checkpoint", checkpoint), arguments, epochs)
-            )
+            file = None if checkpoint_file is None else Checkpoint(checkpoint_file, arguments, epochs)
             state = TrainingState(
                 model=model,
                 optimizer=optimizer,
@@ -221,15 +220,6 @@ def _run_epoch(
     shown.end_epoch(history)
 
 
-def _check_options(*, epochs: int, batch_size: int, seed: int | None) -> None:
-    """Raises a FitError for numbers that are none, or out of range."""
-    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
-        if not isinstance(value, int) or value < 1:
-            raise FitError(f"{name}={value!r}; expected a whole number, at least 1")
-    if seed is not None and (not isinstance(seed, int) or not 0 <= seed < 2**63):
-        raise FitError(f"seed={seed!r}; expected a whole number, 0 to 2**63 - 1")
-
-
 def _check_kinds(
     optimizer: Optimizer | None,
     loss: Loss | None,
@@ -247,7 +237,7 @@ def _check_kinds(
         )
     if early_stopping is not None and not isinstance(early_stopping, EarlyStopping):
         raise FitError(f"early_stopping is {early_stopping!r}; expected an EarlyStopping")
-    for callback in callbacks:
+    for callback in items("callbacks", callbacks, "a list of callables of epoch and history", error=FitError):
         if not callable(callback):
             raise FitError(f"callbacks has {callback!r}; expected callables of epoch and history")
 

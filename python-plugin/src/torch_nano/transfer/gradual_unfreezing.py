@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from ..arguments import mapping, whole_number
 from ..errors import FitError
 from ..models import check_changeable, own_module
 from .data import TrainingData
@@ -15,7 +16,7 @@ from .fit import Callback, fit
 from .freeze import training_only, unfreeze
 from .history import History
 from .names import matching_modules, matching_parameters
-from .optimizers import LEARNING_RATE, make_optimizer
+from .optimizers import LEARNING_RATE, make_optimizer, rates_of
 
 #: First epoch -> what goes on learning from there on.
 Schedule = Mapping[int, Sequence[str | nn.Module]]
@@ -80,7 +81,7 @@ def gradual_unfreezing(
     parts = _parts(own, schedule, epochs)
     trained = {parameter for modules in parts.values() for part in modules for parameter in part.parameters()}
     if optimizer is None:
-        for glob in learning_rates or {}:
+        for glob in rates_of(learning_rates):
             if trained.isdisjoint(matching_parameters(own, glob).values()):
                 raise FitError(
                     f"learning_rates: the schedule unfreezes nothing that {glob!r} matches, so its rate has "
@@ -112,9 +113,12 @@ def gradual_unfreezing(
 
 def _parts(model: nn.Module, schedule: Schedule, epochs: int) -> dict[int, list[nn.Module]]:
     """The modules of each phase; raises what is wrong with the schedule."""
+    epochs = whole_number("epochs", epochs, least=1, error=FitError)
+    expected = 'what is trained from which epoch on: {0: ["head"], 3: ["layer4"]}'
+    schedule = mapping("schedule", schedule, expected, error=FitError)
     if 0 not in schedule:
         raise FitError(
-            f"schedule={dict(schedule)!r} has no epoch 0; expected what is trained from the start there: "
+            f"schedule={schedule!r} has no epoch 0; expected what is trained from the start there: "
             '{0: ["head"], 3: ["layer4"]}'
         )
     parts = {}

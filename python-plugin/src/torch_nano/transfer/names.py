@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 from torch import nn
 
+from ..arguments import items
 from ..errors import ModuleNameError
 from ..models import check_not_scripted, own_module
 
@@ -63,6 +65,8 @@ def matching_parameters(model: nn.Module, pattern: str) -> dict[str, nn.Paramete
     (['0.weight', '0.bias'], ['0.bias', '1.bias'])
     """
     model = own_module(model)
+    if not isinstance(pattern, str):
+        raise ModuleNameError(f"a pattern is {pattern!r}; expected a name or glob, a str")
     named = dict(model.named_parameters(remove_duplicate=False))
     modules = [name for name, _ in model.named_modules(remove_duplicate=False) if _matches(name, pattern)]
     found = {
@@ -97,6 +101,20 @@ def module_named(model: nn.Module, name: str) -> nn.Module:
         raise ModuleNameError(f"{type(model).__name__} has no module {name!r}; {near(name, named)}")
     check_not_scripted([(name, named[name])])
     return named[name]
+
+
+def names_in(argument: str, given: object) -> list[Any]:
+    """The names of a list, each of which is still to be found.
+
+    >>> names_in("layer_names", "0")
+    Traceback (most recent call last):
+    torch_nano.errors.ModuleNameError: layer_names is '0'; expected a list of names: ['0']
+
+    Raises:
+        ModuleNameError: it is no list.
+    """
+    way_out = f": [{given!r}]" if isinstance(given, str) else ""
+    return items(argument, given, f"a list of names{way_out}", error=ModuleNameError)
 
 
 def near(pattern: str, names: Iterable[str]) -> str:

@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from ..arguments import mapping
 from ..errors import FitError, FreezeError
 from ..models import own_module
 from .freeze import is_frozen
@@ -55,7 +56,7 @@ def make_optimizer(
         if parameter.is_floating_point() or parameter.is_complex()
     }
     groups: list[dict[str, Any]] = []
-    for glob, rate in (learning_rates or {}).items():
+    for glob, rate in rates_of(learning_rates).items():
         _check_rate(f"learning_rates[{glob!r}]", rate)
         matched = matching_parameters(model, glob).values()
         own = [parameter for parameter in dict.fromkeys(matched) if rest.pop(parameter, None) is not None]
@@ -93,7 +94,7 @@ def check_trainable(model: nn.Module) -> None:
 
 def check_groups(model: nn.Module, learning_rates: Mapping[str, float]) -> None:
     """Raises a FitError if a glob of learning rates matches frozen parameters only."""
-    for glob in learning_rates:
+    for glob in rates_of(learning_rates):
         if not any(parameter.requires_grad for parameter in matching_parameters(model, glob).values()):
             raise FitError(
                 f"learning_rates: all that {glob!r} matches is frozen, so its rate would have no effect; "
@@ -168,6 +169,11 @@ def learning_rates_of(optimizer: Optimizer) -> dict[str, float]:
         if any(parameter.requires_grad for parameter in group["params"]):
             rates[name if name not in rates else f"{name} ({index})"] = float(group["lr"])
     return rates
+
+
+def rates_of(learning_rates: object) -> dict[Any, Any]:
+    """The learning rate of each glob; raises a FitError if that is no mapping."""
+    return mapping("learning_rates", learning_rates, 'a rate for each name: {"2": 1e-3}', error=FitError)
 
 
 def _check_rate(name: str, rate: float) -> None:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from ..errors import InputError, ModuleNameError
+from ..errors import InputError
 from ..models import own_module
 from .freeze import freeze, unfreeze
+from .names import names_in
 
 
 class TransferModel(nn.Module):
@@ -105,7 +106,7 @@ def freeze_layers(model: nn.Module, layer_names: Sequence[str] | None = None) ->
     >>> [parameter.requires_grad for parameter in model.parameters()]
     [False, False, True, True]
     """
-    if layer_names is None or _names(layer_names):
+    if layer_names is None or names_in("layer_names", layer_names):
         freeze(model, *(layer_names or ()))
 
 
@@ -116,14 +117,8 @@ def unfreeze_layers(model: nn.Module, layer_names: Sequence[str] | None = None) 
     Raises:
         ModuleNameError: a name matches no module. The model is then unchanged.
     """
-    if layer_names is None or _names(layer_names):
+    if layer_names is None or names_in("layer_names", layer_names):
         unfreeze(model, *(layer_names or ()))
-
-
-def _names(layer_names: Sequence[str]) -> Sequence[str]:
-    if isinstance(layer_names, str):
-        raise ModuleNameError(f"layer_names is {layer_names!r}; expected a list of names: [{layer_names!r}]")
-    return layer_names
 
 
 def _check_features(features: Tensor, first: nn.Linear) -> None:
