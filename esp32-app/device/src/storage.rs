@@ -7,6 +7,8 @@
 //! by a power cut looked usable), the half is erased and written once more. If the other half then has no head of this model to fall back
 //! on, as after the first save or where another model's head is replaced, the same record is written there too.
 //!
+//! A start looks for the next generation's seal and first chunk outside of items, too: one damaged bit can hide a page of items.
+//!
 //! Loading takes the newest generation that has its seal, whose CRC is right, and that the head accepts. It never writes.
 
 use core::ops::Range;
@@ -55,6 +57,10 @@ struct Seal {
 /// ESP32's flash is read fastest, and with least stack, to a multiple of four.
 #[repr(C, align(4))]
 struct Buffer([u8; LARGEST_ITEM]);
+
+/// A seal as it is read from anywhere.
+#[repr(C, align(4))]
+struct SealBytes([u8; size_of::<Seal>()]);
 
 /// The newest head of one model in a flash, all of which belongs to it.
 pub struct HeadStorage<F> {
@@ -239,7 +245,34 @@ impl<F: NorFlash> HeadStorage<F> {
 
     /// Finds the newest head that is whole in each half.
     fn look(&mut self) -> Result<[Option<Seal>; 2], StorageError> {
-        Ok([self.newest_whole(Half::First)?, self.newest_whole(Half::Second)?])
+        let heads = [self.newest_whole(Half::First)?, self.newest_whole(Half::Second)?];
+        for half in [Half::First, Half::Second] {
+            if self.hides_a_save(half)? {
+                self.generation = self.generation.wrapping_add(1);
+                break;
+            }
+        }
+        Ok(heads)
+    }
+
+    /// Whether there is a save after all that were found, whose items are not seen as such: one damaged bit can hide a page of items, and in it a
+    /// small head with all that tells of it. It cannot make both a seal and a chunk that were never written.
+    fn hides_a_save(&mut self, half: Half) -> Result<bool, StorageError> {
+        let Range { start, end } = self.range(half);
+        let next = self.generation.wrapping_add(1);
+        let (mut sealed, mut begun) = (false, false);
+        let mut bytes = SealBytes([0; size_of::<Seal>()]);
+        for offset in (start..end.saturating_sub(size_of::<Seal>() as u32)).step_by(4) {
+            self.flash.read(offset, &mut bytes.0).map_err(|_| StorageError::Driver)?;
+            if let (Ok(seal), Ok((header, _))) =
+                (Seal::read_from_bytes(&bytes.0), ChunkHeader::read_from_prefix(&bytes.0))
+            {
+                sealed |=
+                    (seal.kind, seal.format, seal.generation, seal.model_id) == (SEAL, FORMAT, next, self.model_id);
+                begun |= (header.kind, header.format, header.index, header.generation) == (CHUNK, FORMAT, 0, next);
+            }
+        }
+        Ok(sealed && begun)
     }
 
     fn newest_whole(&mut self, half: Half) -> Result<Option<Seal>, StorageError> {

@@ -223,6 +223,31 @@ fn a_flipped_bit_costs_at_most_the_newest_head_and_that_is_said() {
     }
 }
 
+/// What a torn save left in a page can be one bit from an item that swallows the rest of it: a small head, and all that tells of it.
+#[test]
+fn a_flipped_bit_after_a_torn_save_costs_at_most_the_newest_head_and_that_is_said() {
+    const LENGTH: usize = 8;
+    for (operation, torn) in (0..8).flat_map(|operation| Torn::EACH.map(|torn| (operation, torn))) {
+        let mut flash = Nor::<256>::new(8, 0);
+        flash.cut = Some((operation, torn));
+        flash = save(flash, &record(1, LENGTH)).0.after_power_on();
+        for number in 2..5 {
+            flash = save(flash, &record(number, LENGTH)).0;
+        }
+        let newest = found(flash.clone(), LENGTH).unwrap().1.count;
+        // The page that was torn.
+        for bit in 0..8 * 256 {
+            let mut flipped = flash.clone();
+            flipped.bytes[bit / 8] ^= 1 << (bit % 8);
+            let (head, saved) = found(flipped, LENGTH).unwrap();
+            let whole = (record(4, LENGTH), SavedHead { count: newest, lost: None });
+            let before = (record(3, LENGTH), SavedHead { count: newest - 1, lost: Some(newest) });
+            let place = format!("operation {operation}, {torn:?}, bit {bit}");
+            assert!([whole, before].contains(&(head, saved)), "{place}: {saved:?}, the newest was {newest}");
+        }
+    }
+}
+
 #[test]
 fn a_head_that_is_refused_gives_way_to_the_one_before_which_the_next_save_does_not_touch() {
     let (flash, _) = save(Nor::<512>::new(8, 6), &record(1, 220));
