@@ -10,6 +10,7 @@ mod rows;
 mod sweep;
 mod taps;
 mod tile;
+mod weight_sums;
 
 #[cfg(feature = "alloc")]
 pub(crate) use requantize::one_pass_addend;
@@ -18,6 +19,7 @@ pub(crate) use rows::add_rows;
 pub(crate) use sweep::{Lines, Side};
 pub(crate) use taps::Taps;
 pub(crate) use tile::{Columns, LANES, dot_4x4, fill_column, fill_columns};
+pub(crate) use weight_sums::{WeightSums, sum_lanes};
 
 /// `sum + a * b`.
 #[inline(always)]

@@ -4,6 +4,8 @@
 //! each pair of inputs gives two channels with one addition more; the upper half is added up on its own, and tells at the end what the
 //! lower is.
 
+use core::cell::Cell;
+
 #[cfg(not(target_arch = "riscv32"))]
 use zerocopy::FromBytes;
 
@@ -12,6 +14,7 @@ use super::requantize::Channel;
 #[cfg(not(target_arch = "riscv32"))]
 use super::requantize::{ONE_PASS, OnePass, Requantization};
 
+use super::weight_sums::{PIECE, WeightSums, sum_rows};
 use crate::operator::unchecked;
 
 /// Channels of a block.
@@ -32,10 +35,31 @@ pub(crate) fn pair([even, odd]: [i32; 2]) -> [u8; 4] {
 }
 
 /// The two weights of a pair.
+#[cfg(not(target_arch = "riscv32"))]
 pub(crate) fn weights(pair: [u8; 4]) -> [i32; 2] {
     let pair = i32::from_le_bytes(pair);
     let even = i32::from(pair as i16);
     [even, pair.wrapping_sub(even) >> 16]
+}
+
+/// The sums over the weights of both channels of a pair, in rows whose number is a multiple of four.
+pub(crate) fn sums(rows: &[[u32; WIDTH / 2]], pair: usize) -> [WeightSums; 2] {
+    let seen = Cell::new(0u32);
+    // In halves: 128 + w, a byte if w is int8.
+    let halves = |row: &[u32; WIDTH / 2]| {
+        let halves = row.get(pair).map_or(0, |word| word.wrapping_add(0x0080_0080));
+        seen.set(seen.get() | halves);
+        halves
+    };
+    // In bytes: two weights of the even channel, two of the odd one.
+    let word = &|first, second| (halves(first) | halves(second) << 8) ^ 0x8080_8080;
+    let pieces = rows.chunks(4 * PIECE).map(|rows| rows.as_chunks().0.iter());
+    let pieces = pieces.map(|rows| rows.map(|[a, b, c, d]| [[word(a, b)], [word(c, d)]]));
+    let [[a, b, c, d]] = sum_rows(pieces);
+    let [mut even, mut odd] = [a + b, c + d];
+    even.outside |= seen.get() & 0xff00 != 0;
+    odd.outside |= seen.get() & 0xff00_0000 != 0;
+    [even, odd]
 }
 
 /// The rows of a block: its channels, `[channel][input]` weights, and the clamp.

@@ -1,30 +1,74 @@
 //! Output channels of the convolutions and the fully connected layer: their checks and their packing.
 
-use crate::Error;
-use crate::kernels::{Channel, LANES, LITERAL, ONE_PASS};
-use crate::operator::require;
+use zerocopy::IntoBytes;
 
-/// Checks the channels of a node: clamp, form of requantization, multipliers, weights in [-127, 127], and that no accumulator can overflow.
-/// `weights` gives the weights of each channel, in order.
-pub(crate) fn check<W: Iterator<Item = i32>>(
+use crate::Error;
+use crate::kernels::{Channel, LANES, LITERAL, ONE_PASS, WeightSums, sum_lanes};
+use crate::operator::{nonzero, require};
+
+/// Checks the channels of a node, in order: multipliers, weights in [-127, 127], and that no accumulator can overflow.
+pub(crate) struct Check {
     operator: &'static str,
-    form: u16,
-    channels: &[Channel],
-    (clamp_min, clamp_max): (i32, i32),
-    weights: impl Iterator<Item = W>,
-) -> Result<(), Error> {
-    check_clamp(operator, (clamp_min, clamp_max))?;
-    let one_pass = match form {
-        LITERAL => false,
-        ONE_PASS => true,
-        variant => return Err(Error::UnknownVariant { operator, variant }),
-    };
-    for (index, (channel, weights)) in channels.iter().zip(weights).enumerate() {
-        let mut outside = false;
-        let weights = weights.inspect(|weight| outside |= !(-127..=127).contains(weight));
-        let bound = accumulator_bound(channel.bias.into(), weights);
-        require!(operator, !outside, "a weight is not -127 to 127, in channel", index as i64);
-        if one_pass {
+    one_pass: bool,
+    /// Channels checked so far.
+    checked: usize,
+}
+
+impl Check {
+    /// Checks the clamp and the form of requantization.
+    pub fn new(operator: &'static str, form: u16, clamp: (i32, i32)) -> Result<Self, Error> {
+        check_clamp(operator, clamp)?;
+        let one_pass = match form {
+            LITERAL => false,
+            ONE_PASS => true,
+            variant => return Err(Error::UnknownVariant { operator, variant }),
+        };
+        Ok(Check { operator, one_pass, checked: 0 })
+    }
+
+    /// Checks the next channels, whose weights lie in blocks of `length` bytes, each of [`LANES`] interleaved channels.
+    pub fn blocks(&mut self, channels: &[Channel], weights: &[i8], length: usize) -> Result<(), Error> {
+        let blocks = weights.chunks_exact(nonzero(length));
+        channels.chunks(LANES).zip(blocks).try_for_each(|(channels, block)| self.interleaved(channels, block, LANES))
+    }
+
+    /// Checks the next channels, whose weights lie interleaved in `block`: `[position][width]`, width 1, 2, 4 or 8. Lanes beyond the
+    /// channels must hold zeros.
+    pub fn interleaved(&mut self, channels: &[Channel], block: &[i8], width: usize) -> Result<(), Error> {
+        let block = block.as_bytes();
+        if width == 2 * LANES {
+            return self.lanes(channels, sum_lanes::<2>(block).as_flattened());
+        }
+        let sums = sum_lanes::<1>(block);
+        let &[[a, b, c, d]] = &sums;
+        match width {
+            1 => self.lanes(channels, &[a + b + c + d]),
+            2 => self.lanes(channels, &[a + c, b + d]),
+            _ => self.lanes(channels, sums.as_flattened()),
+        }
+    }
+
+    /// Checks the next channels by the sums of their weights.
+    pub fn lanes(&mut self, channels: &[Channel], sums: &[WeightSums]) -> Result<(), Error> {
+        for (channel, &sums) in channels.iter().zip(sums) {
+            self.channel(channel, sums)?;
+        }
+        let spare = sums.iter().skip(channels.len()).position(|sums| !sums.is_zero());
+        require!(
+            self.operator,
+            spare.is_none(),
+            "a weight that belongs to no channel is not 0, in lane",
+            (channels.len() + spare.unwrap_or(0)) as i64
+        );
+        Ok(())
+    }
+
+    fn channel(&mut self, channel: &Channel, sums: WeightSums) -> Result<(), Error> {
+        let operator = self.operator;
+        let bound = sums.accumulator_bound(channel.bias.into());
+        require!(operator, !sums.outside, "a weight is not -127 to 127, in channel", self.checked as i64);
+        self.checked += 1;
+        if self.one_pass {
             require!(
                 operator,
                 (2..=31).contains(&channel.shift),
@@ -54,29 +98,8 @@ pub(crate) fn check<W: Iterator<Item = i32>>(
             );
             require!(operator, bound < 1 << 31, "the accumulator's bound reaches 2^31", bound);
         }
+        Ok(())
     }
-    Ok(())
-}
-
-/// The weights of each of `width` channels that lie interleaved in `block`: `[position][width]`.
-pub(crate) fn interleaved(block: &[i8], width: usize) -> impl Iterator<Item = impl Iterator<Item = i32>> {
-    (0..width).map(move |lane| block.iter().skip(lane).step_by(width).map(|&weight| weight.into()))
-}
-
-/// Checks that a block of [`LANES`] interleaved channels holds zeros but for the first `used`.
-pub(crate) fn check_spare(operator: &'static str, block: &[i8], used: usize) -> Result<(), Error> {
-    let spare = interleaved(block, LANES).skip(used).flatten().find(|&weight| weight != 0);
-    require!(operator, spare.is_none(), "a weight that belongs to no channel is not 0", spare.unwrap_or(0));
-    Ok(())
-}
-
-/// The largest magnitude of `bias + sum x w` over all int8 x, and of every partial sum.
-fn accumulator_bound(bias: i64, weights: impl Iterator<Item = i32>) -> i64 {
-    let (low, high) = weights.map(i64::from).fold((bias, bias), |(low, high), weight| {
-        let (a, b) = (-128 * weight, 127 * weight);
-        (low + a.min(b), high + a.max(b))
-    });
-    (-low).max(high)
 }
 
 /// The largest sum in the one-pass form, for accumulators up to `bound`.
@@ -95,10 +118,12 @@ pub(crate) fn check_clamp(operator: &'static str, (min, max): (i32, i32)) -> Res
 pub(crate) mod pack {
     use alloc::vec::Vec;
 
-    use super::{accumulator_bound, one_pass_bound};
+    use zerocopy::IntoBytes;
+
+    use super::one_pass_bound;
     use crate::fixed_point::Multiplier;
     use crate::image::{Layer, WriteError};
-    use crate::kernels::{Channel, LITERAL, ONE_PASS, one_pass_addend};
+    use crate::kernels::{Channel, LITERAL, ONE_PASS, one_pass_addend, sum_lanes};
 
     /// Channels of a layer with `outputs` output channels of `per_output` weights each, in the order of the tensor
     /// `weights`; returns the variant that fits them all. The input's zero point goes into the bias.
@@ -116,9 +141,10 @@ pub(crate) mod pack {
             let real = f64::from(input.scale) * f64::from(weight_scale) / f64::from(output.scale);
             let multiplier = Multiplier::from_real(real)
                 .ok_or_else(|| layer.refused("s_x * s_w / s_y is not in [0, 2^30)", real))?;
-            let sum: i64 = weights.iter().map(|&weight| i64::from(weight)).sum();
-            let bias = i64::from(bias) - i64::from(input.zero_point) * sum;
-            let bound = accumulator_bound(bias, weights.iter().map(|&weight| weight.into()));
+            let [[a, b, c, d]] = sum_lanes::<1>(weights.as_bytes());
+            let sums = a + b + c + d;
+            let bias = i64::from(bias) - i64::from(input.zero_point) * sums.sum();
+            let bound = sums.accumulator_bound(bias);
             if bound >= 1 << 31 {
                 return Err(layer.refused(
                     "the largest accumulator of a channel, |bias + sum (x - z_x) w|, must stay below 2^31: give it fewer \

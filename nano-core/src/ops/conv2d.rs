@@ -76,16 +76,13 @@ impl<'a> Conv2d<'a> {
         require!(NAME, self.channels.len() == outputs, "wrong number of channels", self.channels.len() as i64);
         let scratch = self.window_length() * LANES;
         require!(NAME, node.scratch_length() == scratch, "wrong scratch length", node.scratch_length() as i64);
+        let clamp = (attributes.clamp_min, attributes.clamp_max);
+        let mut check = channels::Check::new(NAME, node.variant(), clamp)?;
         let groups = self.weights.chunks_exact(nonzero(self.blocks_per_group() * self.block_length()));
-        let last = self.per_group - (self.blocks_per_group() - 1) * LANES;
-        for block in groups.clone().filter_map(|group| group.chunks_exact(nonzero(self.block_length())).next_back()) {
-            channels::check_spare(NAME, block, last)?;
+        for (channels, group) in self.channels.chunks_exact(nonzero(self.per_group)).zip(groups) {
+            check.blocks(channels, group, self.block_length())?;
         }
-        let weights = groups.flat_map(|group| {
-            let blocks = group.chunks_exact(nonzero(self.block_length()));
-            blocks.flat_map(|block| channels::interleaved(block, LANES)).take(self.per_group)
-        });
-        channels::check(NAME, node.variant(), self.channels, (attributes.clamp_min, attributes.clamp_max), weights)
+        Ok(())
     }
 
     fn blocks_per_group(&self) -> usize {

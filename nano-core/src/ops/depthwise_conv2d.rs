@@ -61,13 +61,9 @@ impl<'a> DepthwiseConv2d<'a> {
         let weights = count.div_ceil(LANES as u32) as u64 * self.block_length() as u64;
         require!(NAME, self.weights.len() as u64 == weights, "wrong number of weights", self.weights.len() as i64);
         require!(NAME, self.channels.len() == count as usize, "wrong number of channels", self.channels.len() as i64);
-        let blocks = self.weights.chunks_exact(nonzero(self.block_length()));
-        if let Some(last) = blocks.clone().next_back() {
-            channels::check_spare(NAME, last, (count as usize - 1) % LANES + 1)?;
-        }
-        let weights = blocks.flat_map(|block| channels::interleaved(block, LANES));
         let clamp = (attributes.clamp_min, attributes.clamp_max);
-        channels::check(NAME, node.variant(), self.channels, clamp, weights)?;
+        let mut check = channels::Check::new(NAME, node.variant(), clamp)?;
+        check.blocks(self.channels, self.weights, self.block_length())?;
         let scratch = attributes.scratch_length(self.input, self.output, node.variant());
         require!(NAME, node.scratch_length() == scratch, "wrong scratch length", node.scratch_length() as i64);
         Ok(())

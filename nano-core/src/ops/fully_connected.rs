@@ -80,13 +80,15 @@ impl<'a> FullyConnected<'a> {
         require!(NAME, self.channels.len() == outputs, "wrong number of channels", self.channels.len() as i64);
         require!(NAME, node.scratch_length() == 0, "needs no scratch memory", node.scratch_length() as i64);
         let clamp = (self.attributes.clamp_min, self.attributes.clamp_max);
-        let mut rest = self.weights;
-        let weights = groups(outputs).flat_map(|size| {
-            let (group, tail) = rest.split_at_checked(size * inputs).checked_part();
-            rest = tail;
-            channels::interleaved(group, size)
-        });
-        channels::check(NAME, node.variant(), self.channels, clamp, weights)
+        let mut check = channels::Check::new(NAME, node.variant(), clamp)?;
+        let (mut weights, mut channels) = (self.weights, self.channels);
+        for size in groups(outputs) {
+            let (block, other_weights) = weights.split_at_checked(size * inputs).checked_part();
+            let (group, other_channels) = channels.split_at_checked(size).checked_part();
+            check.interleaved(group, block, size)?;
+            (weights, channels) = (other_weights, other_channels);
+        }
+        Ok(())
     }
 
     #[inline(never)]
@@ -172,11 +174,11 @@ fn check_block_of_pairs(block: &[[u32; WIDTH / 2]], inputs: usize, clamp: (i32, 
     }
     let same = (min as i32, max as i32) == clamp;
     require!(NAME, same, "the packed clamp is another than clamp_min and clamp_max", clamp.0);
-    let weight = |row: &[u32; WIDTH / 2], channel: usize| {
-        row.get(channel / 2).map_or(0, |pair| pairs::weights(pair.to_le_bytes())[channel % 2])
-    };
-    let weights = (0..WIDTH).map(|channel| weights.iter().map(move |row| weight(row, channel)));
-    channels::check(NAME, ONE_PASS, channels, clamp, weights)
+    let mut check = channels::Check::new(NAME, ONE_PASS, clamp)?;
+    for (pair, channels) in channels.as_chunks::<2>().0.iter().enumerate() {
+        check.lanes(channels, &pairs::sums(weights, pair))?;
+    }
+    Ok(())
 }
 
 // Not inlined, as is the other way: each saves the registers it needs.

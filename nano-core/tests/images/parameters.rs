@@ -271,7 +271,7 @@ fn weights_that_belong_to_no_channel_are_zeros() {
                 let word = 1 << (8 * lane);
                 assert_eq!(
                     rule_in(&net, operator, 0, position, word),
-                    "a weight that belongs to no channel is not 0",
+                    "a weight that belongs to no channel is not 0, in lane",
                     "{operator}, position {position}, lane {lane}"
                 );
             }
