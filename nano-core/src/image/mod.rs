@@ -24,6 +24,7 @@ mod lifetimes;
 mod metadata;
 #[cfg(feature = "alloc")]
 mod plan;
+mod quantization;
 mod view;
 #[cfg(feature = "alloc")]
 mod writer;

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::thread;
 
+use nano_core::image::{Image, Value};
 use nano_core::{CheckedImage, Error, ops};
 use numpy::ndarray::Array2;
-use numpy::{IntoPyArray, PyArray2, PyReadonlyArray2, PyUntypedArrayMethods};
+use numpy::{Element, IntoPyArray, PyArray2, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyDict};
@@ -62,7 +63,12 @@ pub(crate) struct Model {
 }
 
 /// One batch row per sample.
-type Batch = Array2<i8>;
+type Batch<T> = Array2<T>;
+
+/// Gives an input the integers of a sample.
+fn copy(_: &Value, given: &[i8], input: &mut [i8]) {
+    input.copy_from_slice(given);
+}
 
 #[pymethods]
 impl Model {
@@ -183,11 +189,37 @@ impl Model {
         let outputs = self.batch(
             py,
             &inputs,
+            copy,
             |image| (0..image.output_count()).map(|index| image.output(index).len()).collect(),
             |model, outputs| {
                 model.run();
                 for (index, output) in outputs.iter_mut().enumerate() {
                     output.copy_from_slice(model.output(index));
+                }
+            },
+        )?;
+        Ok(outputs.into_iter().map(|output| output.into_pyarray(py)).collect())
+    }
+
+    /// Runs a batch of finite real numbers: one float32 array [samples, elements] per graph input, NHWC; returns one per graph output.
+    fn run_real<'py>(
+        &self,
+        py: Python<'py>,
+        inputs: Vec<PyReadonlyArray2<'py, f32>>,
+    ) -> PyResult<Vec<Bound<'py, PyArray2<f32>>>> {
+        let outputs = self.batch(
+            py,
+            &inputs,
+            |value, reals, integers| {
+                integers.iter_mut().zip(reals).for_each(|(integer, &real)| *integer = value.quantize(real));
+            },
+            |image| (0..image.output_count()).map(|index| image.output(index).len()).collect(),
+            |model, outputs| {
+                model.run();
+                for (index, reals) in outputs.iter_mut().enumerate() {
+                    let value = model.image().output(index);
+                    let integers = model.output(index);
+                    reals.iter_mut().zip(integers).for_each(|(real, &integer)| *real = value.dequantize(integer));
                 }
             },
         )?;
@@ -203,6 +235,7 @@ impl Model {
         let outputs = self.batch(
             py,
             &inputs,
+            copy,
             |image| image.nodes().map(|node| node.output().len()).collect(),
             |model, outputs| {
                 model.run_observed(|index, bytes| outputs[index].copy_from_slice(bytes));
@@ -213,14 +246,16 @@ impl Model {
 }
 
 impl Model {
-    /// Runs `one` for every sample, on as many threads as there are cores; `lengths` gives the widths of the arrays it fills.
-    fn batch(
+    /// Gives every sample to `fill`, input by input, and runs `one`, on as many threads as there are cores; `lengths` gives the widths of
+    /// the arrays that `one` fills.
+    fn batch<I: Element + Sync, O: Clone + Default + Send>(
         &self,
         py: Python<'_>,
-        inputs: &[PyReadonlyArray2<'_, i8>],
-        lengths: impl Fn(&nano_core::image::Image<'_>) -> Vec<usize>,
-        one: impl Fn(&mut nano_core::Model<'_>, &mut [&mut [i8]]) + Sync,
-    ) -> PyResult<Vec<Batch>> {
+        inputs: &[PyReadonlyArray2<'_, I>],
+        fill: impl Fn(&Value, &[I], &mut [i8]) + Sync,
+        lengths: impl Fn(&Image<'_>) -> Vec<usize>,
+        one: impl Fn(&mut nano_core::Model<'_>, &mut [&mut [O]]) + Sync,
+    ) -> PyResult<Vec<Batch<O>>> {
         let checked = self.image.checked();
         let image = checked.image();
         if inputs.len() != image.input_count() {
@@ -237,32 +272,34 @@ impl Model {
                 return Err(refuse(Error::Length { name: "batch", needed: samples, given: input.shape()[0] }));
             }
         }
-        let inputs: Vec<&[i8]> = inputs.iter().map(|input| input.as_slice()).collect::<Result<_, _>>()?;
+        let inputs: Vec<&[I]> = inputs.iter().map(|input| input.as_slice()).collect::<Result<_, _>>()?;
         let lengths = lengths(image);
-        let mut outputs: Vec<Batch> = lengths.iter().map(|&length| Batch::zeros((samples, length))).collect();
+        let mut outputs: Vec<Batch<O>> =
+            lengths.iter().map(|&length| Batch::from_elem((samples, length), O::default())).collect();
         py.detach(|| {
             let cores = || thread::available_parallelism().map_or(1, usize::from);
             // Asking for the number of cores, and a thread, take longer than many a model.
             let threads = if samples > 1 { cores().min(samples) } else { 1 };
             let per_thread = samples.div_ceil(threads).max(1);
             // parts[thread][output]: that thread's rows of that output.
-            let mut parts: Vec<Vec<&mut [i8]>> = (0..threads).map(|_| Vec::new()).collect();
+            let mut parts: Vec<Vec<&mut [O]>> = (0..threads).map(|_| Vec::new()).collect();
             for (output, &length) in outputs.iter_mut().zip(&lengths) {
                 let rows = output.as_slice_mut().expect("a new array is contiguous").chunks_mut(per_thread * length);
                 for (part, rows) in parts.iter_mut().zip(rows) {
                     part.push(rows);
                 }
             }
-            let run = |part: usize, mut rows: Vec<&mut [i8]>| {
+            let run = |part: usize, mut rows: Vec<&mut [O]>| {
                 let mut arena = vec![0; image.arena_length()];
                 let mut model = checked.bind(&mut arena).expect("the arena has the length that the image asks for");
                 let first = part * per_thread;
                 for sample in 0..per_thread.min(samples - first) {
                     for (index, input) in inputs.iter().enumerate() {
-                        let length = image.input(index).len();
-                        model.input(index).copy_from_slice(&input[(first + sample) * length..][..length]);
+                        let value = image.input(index);
+                        let given = &input[(first + sample) * value.len()..][..value.len()];
+                        fill(value, given, model.input(index));
                     }
-                    let mut outputs: Vec<&mut [i8]> = rows
+                    let mut outputs: Vec<&mut [O]> = rows
                         .iter_mut()
                         .zip(&lengths)
                         .map(|(rows, &length)| &mut rows[sample * length..][..length])

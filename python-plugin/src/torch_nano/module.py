@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from .export.image import layers
 from .files.reading import read_file
 from .files.writing import write_file
 from .heads import Head, LayersHead, head_of
+from .ops._integer import is_native
 from .ops.layout import from_device, to_device
 from .ops.operator import Quantization, Shape
 from .quant.quantize import QuantizedGraph
@@ -118,7 +119,13 @@ class NanoModule(nn.Module):
         if self.head is not None:
             logits: Tensor = self.head(self.features_int8(self.quantize_input(x)))
             return logits
-        return dequantize_tensor(self.forward_int8(self.quantize_input(x)), self.output_quantization)
+        self._check(x, float)
+        if not (is_native(x) and x.dtype == torch.float32):
+            return dequantize_tensor(self._run(self.quantize_input(x)), self.output_quantization)
+        check_finite(x)
+        # In one native call: quantizing in torch takes longer than a small model's run.
+        (output,) = self._model.run_real([to_device(x.detach()).numpy()])
+        return self._from_device(output)
 
     def quantize_input(self, x: Tensor) -> Tensor:
         """The int8 numbers the device must be given for float inputs; what lies outside the input's range is
@@ -166,9 +173,12 @@ class NanoModule(nn.Module):
         return to_device(self._run(self._as_int8(x)))
 
     def _run(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu":
+        if not is_native(x):
             return self._graph.integer_run(x)[0]
         (output,) = self._model.run([to_device(x).numpy()])
+        return self._from_device(output)
+
+    def _from_device(self, output: NDArray[Any]) -> Tensor:
         name = self._graph.graph.outputs[0]
         return from_device(torch.from_numpy(output), self._graph.graph.values[name].shape)
 

@@ -62,7 +62,9 @@ def to_device(tensor: Tensor) -> Tensor:
     >>> to_device(torch.tensor([[[1, 2, 3], [10, 20, 30]]]))
     tensor([[ 1, 10,  2, 20,  3, 30]])
     """
-    return tensor.movedim(1, -1).flatten(1).contiguous()
+    if tensor.dim() > 2:
+        tensor = tensor.movedim(1, -1).flatten(1)
+    return tensor.contiguous()
 
 
 def from_device(elements: Tensor, shape: Shape) -> Tensor:
@@ -73,4 +75,6 @@ def from_device(elements: Tensor, shape: Shape) -> Tensor:
              [10, 20, 30]]])
     """
     channels, *sides = shape
-    return elements.reshape(elements.shape[0], *sides, channels).movedim(-1, 1).contiguous()
+    if sides:
+        elements = elements.reshape(elements.shape[0], *sides, channels).movedim(-1, 1)
+    return elements.contiguous()

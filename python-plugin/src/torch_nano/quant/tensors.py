@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -16,7 +18,8 @@ def check_finite(x: Tensor) -> None:
     Raises:
         InputError: naming the samples.
     """
-    if not bool(torch.isfinite(x).all()):
+    # A sum is finite only if all its terms are. The other way about it may overflow.
+    if not math.isfinite(x.sum().item()) and not bool(torch.isfinite(x).all()):
         samples = (~torch.isfinite(x)).flatten(1).any(1).nonzero().flatten().tolist()
         raise InputError(
             f"the input holds NaN or infinity in samples {samples[:8]} of {len(x)}; clean the data first"
@@ -25,7 +28,7 @@ def check_finite(x: Tensor) -> None:
 
 def quantize_tensor(x: Tensor, quantization: Quantization) -> Tensor:
     """int8 numbers of a float tensor: x / scale + zero_point, halves rounded away from zero (TFLite's rule),
-    clamped.
+    clamped; nano-core's ``Value::quantize`` in torch.
 
     >>> quantize_tensor(torch.tensor([0.25, -0.25, 0.24, 100.0]), Quantization(0.5, 10))
     tensor([ 11,   9,  10, 127], dtype=torch.int8)
