@@ -28,15 +28,7 @@ def images() -> list[bytes]:
     for operator in OPERATORS:
         for seed in range(_LAYERS):
             case = cases.make(operator, seed)
-            y = case.integer_run()
-            model = one_layer_model(
-                case.operator,
-                case.inputs,
-                case.tensors,
-                case.input_quantization,
-                case.output_quantization,
-                tuple(y.shape[1:]),
-            )
+            model = one_layer_model(case, [tuple(case.output().shape[1:])])
             made.append(model.image)
     for network, shape in networks.NETWORKS:
         x = networks.inputs(shape, 16)

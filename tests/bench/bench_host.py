@@ -33,9 +33,9 @@ from torch.ao.quantization.observer import (
     MovingAveragePerChannelMinMaxObserver,
 )
 from torch_nano.graph.capture import capture
-from torch_nano.graph.graph import Graph
 from torch_nano.graph.passes import optimize
-from torch_nano.ops.operator import Node
+from torch_nano.ir.graph import Graph, Node
+from torch_nano.ir.layer import Layer
 from torch_nano.quant.ranges import has_range
 
 REPORT = Path(__file__).resolve().parents[2] / "build/bench/host.json"
@@ -59,20 +59,20 @@ class FakeQuantized(nn.Module):
         self.value_quantizers = nn.ModuleDict({name: _value_quantizer() for name in graph.inputs})
         for node in graph.nodes:
             if "weight" in node.parameters:
-                self.weight_quantizers[node.output] = _weight_quantizer()
+                self.weight_quantizers[node.name] = _weight_quantizer()
             if has_range(node):
-                self.value_quantizers[node.output] = _value_quantizer()
+                self.value_quantizers[node.name] = _value_quantizer()
 
     def forward(self, x: Tensor) -> Tensor:
         (y,) = self.graph.run([self.value_quantizers[self.graph.inputs[0]](x)], self._node)
         return y
 
-    def _node(self, node: Node, inputs: list[Tensor]) -> Tensor:
+    def _node(self, node: Node, inputs: list[Tensor]) -> list[Tensor]:
         parameters = {role: self.weights[_key(name)] for role, name in node.parameters.items()}
-        if node.output in self.weight_quantizers:
-            parameters["weight"] = self.weight_quantizers[node.output](parameters["weight"])
-        y = node.operator.float_run(inputs, parameters)
-        return self.value_quantizers[node.output](y) if has_range(node) else y
+        if node.name in self.weight_quantizers:
+            parameters["weight"] = self.weight_quantizers[node.name](parameters["weight"])
+        (y,) = Layer(node.operator, inputs, parameters).float_run()
+        return [self.value_quantizers[node.name](y) if has_range(node) else y]
 
 
 def _key(name: str) -> str:

@@ -3,22 +3,22 @@
 Plain torch is what `test_torch` compares with TFLM.
 """
 
-from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
-from torch_nano import Device, QemuBoard, _native
+from torch_nano import Device, QemuBoard
+from torch_nano.ir.layer import Layer
+from torch_nano.ir.quantization import Quantization
 from torch_nano.ops._one_layer import one_layer_model
 from torch_nano.ops.conv2d import Conv2d
 from torch_nano.ops.depthwise_conv2d import DepthwiseConv2d
 from torch_nano.ops.fully_connected import FullyConnected
 from torch_nano.ops.layout import from_device, to_device
-from torch_nano.ops.operator import Operator, Quantization
 
 from . import layers
-from .test_torch import channels_first, comparable, describe, quantization
+from .test_torch import channels_first, comparable, describe
 
 #: Operators with loops of their own on the chip, of those with one input.
 FAMILIES = ("conv2d", "depthwise_conv2d", "fully_connected", "max_pool", "average_pool")
@@ -26,18 +26,12 @@ FAMILIES = ("conv2d", "depthwise_conv2d", "fully_connected", "max_pool", "averag
 SHARE = 10
 
 
-def differing_bytes(
-    operator: Operator,
-    x: Tensor,
-    tensors: Mapping[str, Tensor],
-    quantizations: Sequence[Quantization],
-    output: Quantization,
-) -> int:
-    """How many output bytes of one layer differ between the board and plain torch."""
-    expected = operator.integer_run([x], tensors, quantizations, output)
-    model = one_layer_model(operator, [x], tensors, quantizations, output, tuple(expected.shape[1:]))
+def differing_bytes(layer: Layer) -> int:
+    """The number of output bytes of one layer that differ between the board and plain torch."""
+    (expected,) = layer.integer_run()
+    model = one_layer_model(layer, [tuple(expected.shape[1:])])
     with Device(QemuBoard(model.image)) as device:
-        outputs = [device.predict(each).output for each in to_device(x).numpy()]
+        outputs = [device.predict(each).output for each in to_device(layer.input).numpy()]
     actual = from_device(torch.from_numpy(np.stack(outputs)), tuple(expected.shape[1:]))
     return int((actual != expected).sum())
 
@@ -47,10 +41,8 @@ def test_random_layers(family: str, layer_count: int) -> None:
     for generated in layers.layers(family, layer_count // SHARE):
         made = comparable(generated)
         assert made is not None
-        operator, tensors, (of_input,), of_output = describe(made)
         x = channels_first(made.x)  # type: ignore[attr-defined]  # every layer of these families has one input
-        differing = differing_bytes(operator, x, tensors, [quantization(of_input)], quantization(of_output))
-        assert differing == 0, made
+        assert differing_bytes(replace(describe(made), inputs=[x])) == 0, made
 
 
 @pytest.mark.parametrize(("kind", "kernel"), [(DepthwiseConv2d, 3), (Conv2d, 1)])
@@ -81,14 +73,14 @@ def test_windows_with_a_way_of_their_own(
         x = torch.from_numpy(rng.integers(-128, 128, (1, channels, *size)).astype(np.int8))
         # A multiplier below 1, and one above, which takes the other form of requantization.
         output = Quantization(float(np.float32(rng.choice([0.05, 0.0001]))), int(rng.integers(-128, 128)))
-        differing = differing_bytes(
+        layer = Layer(
             operator,
-            x,
-            {name: torch.from_numpy(array) for name, array in tensors.items()},
-            [Quantization(float(np.float32(0.05)), int(rng.integers(-128, 128)))],
-            output,
+            [x],
+            tensors={name: torch.from_numpy(array) for name, array in tensors.items()},
+            input_quantizations=[Quantization(float(np.float32(0.05)), int(rng.integers(-128, 128)))],
+            output_quantizations=[output],
         )
-        assert differing == 0, f"seed {seed}: {operator}, input {tuple(x.shape)}"
+        assert differing_bytes(layer) == 0, f"seed {seed}: {operator}, input {tuple(x.shape)}"
         compared += 1
     assert compared > layer_count // SHARE
 
@@ -108,14 +100,16 @@ def test_fully_connected_layers_in_pairs(layer_count: int) -> None:
             "weight_scales": torch.from_numpy(rng.uniform(0.001, 0.01, outputs).astype(np.float32)),
         }
         operator = FullyConnected(clamp_low=0.0 if seed % 2 else None)
-        quantizations = [Quantization(float(np.float32(0.05)), int(rng.integers(-128, 128)))]
+        input_ = Quantization(float(np.float32(0.05)), int(rng.integers(-128, 128)))
         # Outputs that fill the range.
         scale = 0.05 * 0.005 * 73 * 74 * inputs**0.5 / 40
         output = Quantization(float(np.float32(scale)), int(rng.integers(-128, 128)))
         sent = torch.from_numpy(x.astype(np.int8))
-        assert differing_bytes(operator, sent, tensors, quantizations, output) == 0, f"seed {seed}: {x.shape}"
-        image = one_layer_model(operator, [sent], tensors, quantizations, output, (outputs,)).image
-        model = _native.Model(image)
+        layer = Layer(
+            operator, [sent], tensors=tensors, input_quantizations=[input_], output_quantizations=[output]
+        )
+        assert differing_bytes(layer) == 0, f"seed {seed}: {x.shape}"
+        model = one_layer_model(layer, [(outputs,)])
         assert model.layers[0]["variant"] == 2, "the layer is not in pairs"
-        expected = operator.integer_run([sent], tensors, quantizations, output)
+        (expected,) = layer.integer_run()
         assert np.array_equal(model.run([sent.numpy()])[0], expected.numpy()), f"seed {seed}: {x.shape}"

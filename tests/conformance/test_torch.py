@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch_nano.ir.layer import Layer
+from torch_nano.ir.operator import Operator
+from torch_nano.ir.quantization import Quantization
 from torch_nano.ops._one_layer import run_native
 from torch_nano.ops.add import Add
 from torch_nano.ops.average_pool2d import AveragePool2d
@@ -15,7 +18,6 @@ from torch_nano.ops.conv2d import Conv2d
 from torch_nano.ops.depthwise_conv2d import DepthwiseConv2d
 from torch_nano.ops.fully_connected import FullyConnected
 from torch_nano.ops.max_pool2d import MaxPool2d
-from torch_nano.ops.operator import Operator, Quantization
 from torch_nano.ops.requantize import Requantize
 from torch_nano.ops.softmax import Softmax
 from torch_nano.ops.table import Table
@@ -47,7 +49,18 @@ def tensors_of(
     return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
 
 
-def describe(
+def describe(made: layers.Layer) -> Layer:
+    """A layer as torch-nano has it, without inputs."""
+    operator, tensors, of_inputs, of_output = operator_of(made)
+    return Layer(
+        operator,
+        tensors=tensors,
+        input_quantizations=[quantization(each) for each in of_inputs],
+        output_quantizations=[quantization(of_output)],
+    )
+
+
+def operator_of(
     made: layers.Layer,
 ) -> tuple[Operator, dict[str, Tensor], list[model.Quantization], model.Quantization]:
     """Operator, tensors, input quantizations and output quantization of a layer."""
@@ -92,10 +105,12 @@ def describe(
         case layers.Unary():
             arguments = (("negative_slope", made.alpha),) if made.function == "leaky_relu" else ()
             table = Table(ATEN.get(made.function, made.function), arguments)
-            tensors = table.quantize(
-                {}, [quantization(made.x_quantization)], [(256,)], quantization(made.y_quantization)
+            layer = Layer(
+                table,
+                input_quantizations=[quantization(made.x_quantization)],
+                output_quantizations=[quantization(made.y_quantization)],
             )
-            return table, tensors, [made.x_quantization], made.y_quantization
+            return table, layer.quantize(), [made.x_quantization], made.y_quantization
     raise AssertionError(made)
 
 
@@ -121,14 +136,10 @@ def comparable_layers(family: str, layer_count: int) -> Iterator[layers.Layer]:
 @pytest.mark.parametrize("family", layers.FAMILIES)
 def test_random_layers_equal_tflm(family: str, layer_count: int) -> None:
     for made in comparable_layers(family, layer_count):
-        operator, tensors, input_quantizations, output_quantization = describe(made)
         arrays = [made.a, made.b] if isinstance(made, layers.Add) else [made.x]
-        inputs = [channels_first(array) for array in arrays]
-        quantizations = [quantization(each) for each in input_quantizations]
-        output = quantization(output_quantization)
+        layer = replace(describe(made), inputs=[channels_first(array) for array in arrays])
         expected = channels_first(made.expected())
-        plain = operator.integer_run(inputs, tensors, quantizations, output)
-        native = run_native(operator, inputs, tensors, quantizations, output, tuple(expected.shape[1:]))
+        (plain,), (native,) = layer.integer_run(), run_native(layer, [tuple(expected.shape[1:])])
         assert torch.equal(plain, expected), f"plain torch differs from TFLM: {made!r}"
         assert torch.equal(native, expected), f"nano-core differs from TFLM: {made!r}"
 
@@ -138,8 +149,8 @@ class FusedClamp:
 
     clamp: tuple[int, int]
 
-    def attributes(self, output: Quantization) -> dict[str, int]:
-        attributes: dict[str, int] = super().attributes(output)  # type: ignore[misc]
+    def attributes(self, layer: Layer) -> dict[str, int]:
+        attributes: dict[str, int] = super().attributes(layer)  # type: ignore[misc]
         return attributes | dict(zip(("clamp_min", "clamp_max"), self.clamp, strict=True))
 
 
@@ -164,8 +175,10 @@ def test_clamps_fused_into_pools_equal_tflm(family: str, layer_count: int) -> No
             if isinstance(made, layers.AveragePool)
             else ClampedMaxPool(*window, clamp=clamp)
         )
-        expected, both = channels_first(made.expected()), quantization(made.quantization)
-        native = run_native(pool, [channels_first(made.x)], {}, [both], both, tuple(expected.shape[1:]))
+        expected, both = channels_first(made.expected()), [quantization(made.quantization)]
+        inputs = [channels_first(made.x)]
+        layer = Layer(pool, inputs, input_quantizations=both, output_quantizations=both)
+        (native,) = run_native(layer, [tuple(expected.shape[1:])])
         assert torch.equal(native, expected), made
 
 
@@ -174,7 +187,6 @@ def test_other_functions_are_within_one_step_of_tflm(layer_count: int) -> None:
         assert isinstance(made, layers.Unary)
         if made.function not in ATEN or made.x_quantization.scale > LARGEST_UNARY_SCALE:
             continue
-        operator, tensors, _, _ = describe(made)
-        ours = operator.integer_run([channels_first(made.x)], tensors, [], quantization(made.y_quantization))
+        (ours,) = replace(describe(made), inputs=[channels_first(made.x)]).integer_run()
         difference = ours.to(torch.int32) - channels_first(made.expected()).to(torch.int32)
         assert int(difference.abs().max()) <= 1, made

@@ -5,7 +5,6 @@ import torch_nano as tn
 from networks import NETWORKS, inputs, make
 from torch import Tensor, nn
 from torch_nano.graph.capture import capture
-from torch_nano.graph.graph import Graph
 from torch_nano.graph.passes import (
     PASSES,
     absorb_reshapes,
@@ -14,6 +13,7 @@ from torch_nano.graph.passes import (
     lower_batch_norm,
 )
 from torch_nano.graph.structural import BatchNorm, Reshape
+from torch_nano.ir.graph import Graph
 from torch_nano.ops import Activation
 
 

@@ -2,11 +2,15 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch_nano.ir.layer import Layer
+from torch_nano.ir.operator import Operator
+from torch_nano.ir.quantization import Quantization
+from torch_nano.ir.value import Shape
 from torch_nano.ops import OPERATORS
 from torch_nano.ops._channels import ChannelsOperator
 from torch_nano.ops._window import Padding, Pair
@@ -17,55 +21,28 @@ from torch_nano.ops.conv2d import Conv2d
 from torch_nano.ops.depthwise_conv2d import DepthwiseConv2d
 from torch_nano.ops.fully_connected import FullyConnected
 from torch_nano.ops.max_pool2d import MaxPool2d
-from torch_nano.ops.operator import Operator, Quantization, Shape
 from torch_nano.ops.requantize import Requantize
 from torch_nano.ops.softmax import Softmax
 from torch_nano.ops.table import UNARY_FUNCTIONS, Table
 
 
-@dataclass
-class Layer:
-    """A float layer, before its quantization."""
+@dataclass(frozen=True)
+class Case(Layer):
+    """A quantized layer: int8 inputs, parameters in real numbers, and nano-core's tensors."""
 
-    operator: Operator
-    #: Without batch.
-    shapes: list[Shape]
-    #: float32, by role.
-    parameters: dict[str, Tensor] = field(default_factory=dict)
+    def output(self) -> Tensor:
+        """The int8 output in plain torch."""
+        (y,) = self.integer_run()
+        return y
 
-
-@dataclass
-class Case:
-    """A quantized layer and a batch of int8 inputs."""
-
-    layer: Layer
-    inputs: list[Tensor]
-    input_quantization: list[Quantization]
-    output_quantization: Quantization
-    #: nano-core's tensors.
-    tensors: dict[str, Tensor]
-
-    @property
-    def operator(self) -> Operator:
-        """The operator."""
-        return self.layer.operator
-
-    def integer_run(self) -> Tensor:
-        """The operator's int8 output in plain torch."""
-        return self.operator.integer_run(
-            self.inputs, self.tensors, self.input_quantization, self.output_quantization
-        )
-
-    def real_inputs(self) -> list[Tensor]:
-        """The inputs in real numbers, float32."""
-        return [
-            (x.float() - q.zero_point) * q.scale
-            for x, q in zip(self.inputs, self.input_quantization, strict=True)
-        ]
+    def differences(self) -> list[Tensor]:
+        """The inputs without their zero point, float32."""
+        return [x.float() - q.zero_point for x, q in zip(self.inputs, self.input_quantizations, strict=True)]
 
     def real_output(self) -> Tensor:
-        """The float run on :meth:`real_inputs` and the unquantized parameters."""
-        return self.operator.float_run(self.real_inputs(), self.layer.parameters)
+        """The output in real numbers, of the parameters before they are quantized."""
+        (y,) = replace(self, inputs=replace(self, inputs=self.differences()).real_inputs()).float_run()
+        return y
 
     def integer_parameters(self) -> list[Tensor | None]:
         """The parameters as the custom operator takes them: weight, bias, weight_scales."""
@@ -123,7 +100,11 @@ def _conv2d(rng: np.random.Generator) -> Layer:
         shape = (shape[0], shape[2])
     if rng.random() < 0.2:
         del parameters["bias"]
-    return Layer(Conv2d(kernel, stride, padding, dilation, groups, **_clamp(rng)), [shape], parameters)
+    return Layer(
+        Conv2d(kernel, stride, padding, dilation, groups, **_clamp(rng)),
+        parameters=parameters,
+        shapes=[shape],
+    )
 
 
 def _depthwise_conv2d(rng: np.random.Generator) -> Layer:
@@ -132,39 +113,49 @@ def _depthwise_conv2d(rng: np.random.Generator) -> Layer:
     dilation = (int(rng.integers(1, 3)), int(rng.integers(1, 3)))
     parameters = {"weight": _normal(rng, channels, 1, *kernel), "bias": _normal(rng, channels)}
     shape = (channels, int(rng.integers(7, 12)), int(rng.integers(7, 12)))
-    return Layer(DepthwiseConv2d(kernel, stride, padding, dilation, **_clamp(rng)), [shape], parameters)
+    return Layer(
+        DepthwiseConv2d(kernel, stride, padding, dilation, **_clamp(rng)),
+        parameters=parameters,
+        shapes=[shape],
+    )
 
 
 def _fully_connected(rng: np.random.Generator) -> Layer:
     shape = _shape(rng, int(rng.integers(1, 30)))
     outputs = int(rng.integers(1, 20))
     parameters = {"weight": _normal(rng, outputs, math.prod(shape)), "bias": _normal(rng, outputs)}
-    return Layer(FullyConnected(shape if len(shape) > 1 else None, **_clamp(rng)), [shape], parameters)
+    return Layer(
+        FullyConnected(shape if len(shape) > 1 else None, **_clamp(rng)),
+        parameters=parameters,
+        shapes=[shape],
+    )
 
 
 def _add(rng: np.random.Generator) -> Layer:
     shape = _shape(rng, int(rng.integers(1, 30)))
-    return Layer(Add(**_clamp(rng)), [shape, shape])
+    return Layer(Add(**_clamp(rng)), shapes=[shape, shape])
 
 
 def _requantize(rng: np.random.Generator) -> Layer:
-    return Layer(Requantize(**_clamp(rng)), [_shape(rng, int(rng.integers(1, 30)))])
+    return Layer(Requantize(**_clamp(rng)), shapes=[_shape(rng, int(rng.integers(1, 30)))])
 
 
 def _max_pool2d(rng: np.random.Generator) -> Layer:
     kernel, stride, padding = _window(rng, 2)
     shape = (int(rng.integers(1, 6)), int(rng.integers(5, 9)), int(rng.integers(5, 9)))
-    return Layer(MaxPool2d(kernel, stride, padding), [shape])
+    return Layer(MaxPool2d(kernel, stride, padding), shapes=[shape])
 
 
 def _average_pool2d(rng: np.random.Generator) -> Layer:
     kernel, stride, padding = _window(rng, 2)
     shape = (int(rng.integers(1, 6)), int(rng.integers(5, 9)), int(rng.integers(5, 9)))
-    return Layer(AveragePool2d(kernel, stride, padding, count_include_pad=bool(rng.random() < 0.5)), [shape])
+    return Layer(
+        AveragePool2d(kernel, stride, padding, count_include_pad=bool(rng.random() < 0.5)), shapes=[shape]
+    )
 
 
 def _softmax(rng: np.random.Generator) -> Layer:
-    return Layer(Softmax(), [_shape(rng, int(rng.integers(1, 40)))])
+    return Layer(Softmax(), shapes=[_shape(rng, int(rng.integers(1, 40)))])
 
 
 def _table(rng: np.random.Generator) -> Layer:
@@ -173,12 +164,12 @@ def _table(rng: np.random.Generator) -> Layer:
         "threshold": (("threshold", 0.3), ("value", -0.2)),
         "gelu": (("approximate", "tanh"),),
     }
-    return Layer(Table(name, arguments.get(name, ())), [_shape(rng, int(rng.integers(1, 30)))])
+    return Layer(Table(name, arguments.get(name, ())), shapes=[_shape(rng, int(rng.integers(1, 30)))])
 
 
 def _activation(rng: np.random.Generator) -> Layer:
     low, high = [(0.0, None), (0.0, 6.0), (-1.0, 1.0)][rng.integers(3)]
-    return Layer(Activation(low, high), [_shape(rng, int(rng.integers(1, 30)))])
+    return Layer(Activation(low, high), shapes=[_shape(rng, int(rng.integers(1, 30)))])
 
 
 #: One line per operator.
@@ -206,20 +197,19 @@ def make(operator: type[Operator], seed: int, batch: int = 3) -> Case:
     rng = np.random.default_rng(seed)
     layer = MAKERS[operator](rng)
     zero_points = [int(rng.choice([-128, 127, 0, *rng.integers(-128, 128, 3)])) for _ in layer.shapes]
-    input_quantization = [
+    quantizations = [
         Quantization(float(2.0 ** rng.uniform(-7, -4)), zero_point) for zero_point in zero_points
     ]
     inputs = [torch.from_numpy(rng.integers(-128, 128, (batch, *shape), np.int8)) for shape in layer.shapes]
-    real = [(x.float() - q.zero_point) * q.scale for x, q in zip(inputs, input_quantization, strict=True)]
-    y = layer.operator.float_run(real, layer.parameters)
+    case = Case(layer.operator, inputs, layer.parameters, input_quantizations=quantizations)
+    y = case.real_output()
     output = layer.operator.fixed_quantization or (
-        input_quantization[0] if layer.operator.keeps_quantization else None
+        quantizations[0] if layer.operator.keeps_quantization else None
     )
     if output is None:
         low, high = min(float(y.min()), 0.0), max(float(y.max()), 1e-2)
         odd = float(2.0 ** rng.choice([-10, -6, 8, 14])) if rng.random() < 0.25 else 1.0
         scale = (high - low) / 255
         output = Quantization(scale * odd, int(np.clip(round(-128 - low / scale), -128, 127)))
-    shapes = [tuple(x.shape[1:]) for x in inputs]
-    tensors = layer.operator.quantize(layer.parameters, input_quantization, shapes, output)
-    return Case(layer, inputs, input_quantization, output, tensors)
+    case = replace(case, output_quantizations=[output])
+    return replace(case, tensors=case.quantize())

@@ -7,12 +7,14 @@ import torch
 from torch import Tensor
 from torch_nano import functional
 from torch_nano.errors import InputError
+from torch_nano.ir.layer import Layer
+from torch_nano.ir.operator import Operator
+from torch_nano.ir.quantization import Quantization
 from torch_nano.ops import _library
 from torch_nano.ops._clamp import ClampedOperator
 from torch_nano.ops._library import DEFINITIONS
 from torch_nano.ops.activation import Activation
 from torch_nano.ops.conv2d import Conv2d
-from torch_nano.ops.operator import Operator, Quantization
 
 from .cases import MAKERS, Case, make
 
@@ -24,7 +26,7 @@ by_hand = pytest.mark.parametrize("operator", BY_HAND, ids=lambda operator: oper
 def call(case: Case, inputs: Sequence[Tensor], parameters: Sequence[Tensor | None]) -> Tensor:
     definition = DEFINITIONS[type(case.operator)]
     output = case.output_quantization if definition.free_output else None
-    return definition(case.operator, inputs, case.input_quantization, output, parameters)
+    return definition(case.operator, inputs, case.input_quantizations, output, parameters)
 
 
 def arguments(case: Case) -> tuple[object, ...]:
@@ -36,14 +38,14 @@ def arguments(case: Case) -> tuple[object, ...]:
     for parameter in parameters[:-1]:
         assert parameter is not None
         parameter.requires_grad_()
-    return definition.arguments(case.operator, inputs, case.input_quantization, output, parameters)
+    return definition.arguments(case.operator, inputs, case.input_quantizations, output, parameters)
 
 
 @by_hand
 def test_the_cpu_and_other_devices_give_the_bytes_of_the_integer_run(operator: type[Operator]) -> None:
     for seed in SEEDS:
         case = make(operator, seed)
-        expected = case.integer_run().float()
+        expected = case.output().float()
         with torch.no_grad():
             y = call(case, [x.float() for x in case.inputs], case.integer_parameters())
             elsewhere = DEFINITIONS[operator].run_torch(*arguments(case))
@@ -60,7 +62,7 @@ def test_gradients_are_those_of_the_float_twin(operator: type[Operator]) -> None
         learned = [*inputs, *(p.requires_grad_() for p in parameters[:-1] if p is not None)]
         y = call(case, inputs, parameters)
         # Where the integer output touches a bound, the float twin may lie on either side of it.
-        bounds = case.operator.attributes(case.output_quantization)
+        bounds = case.attributes()
         inside = (y > bounds.get("clamp_min", -128)) & (y < bounds.get("clamp_max", 127))
         grad = torch.randn(y.shape, generator=torch.Generator().manual_seed(seed)) * inside
         gradients = torch.autograd.grad(y, learned, grad)
@@ -76,7 +78,7 @@ def twin(case: Case, inputs: Sequence[Tensor], parameters: Sequence[Tensor | Non
     """The output in steps of its scale, in float64, without rounding and clamping."""
     operator = case.operator.without_clamp() if isinstance(case.operator, ClampedOperator) else case.operator
     real = [
-        (x.double() - q.zero_point) * q.scale for x, q in zip(inputs, case.input_quantization, strict=True)
+        (x.double() - q.zero_point) * q.scale for x, q in zip(inputs, case.input_quantizations, strict=True)
     ]
     roles = {}
     if parameters:
@@ -84,8 +86,9 @@ def twin(case: Case, inputs: Sequence[Tensor], parameters: Sequence[Tensor | Non
         assert weight is not None and bias is not None and scales is not None
         steps = scales.double()
         roles["weight"] = (weight.double().flatten(1) * steps[:, None]).reshape(weight.shape)
-        roles["bias"] = bias.double() * steps * case.input_quantization[0].scale
-    return operator.float_run(real, roles) / case.output_quantization.scale
+        roles["bias"] = bias.double() * steps * case.input_quantizations[0].scale
+    (y,) = Layer(operator, real, roles).float_run()
+    return y / case.output_quantization.scale
 
 
 @by_hand
@@ -170,7 +173,7 @@ def test_autocast_does_not_round_the_integers() -> None:
     case = make(Conv2d, 3)
     with torch.autocast("cpu", torch.bfloat16):
         y = call(case, [x.float() for x in case.inputs], case.integer_parameters())
-    assert torch.equal(y, case.integer_run().float())
+    assert torch.equal(y, case.output().float())
 
 
 @by_hand
@@ -226,9 +229,9 @@ def test_clamp_is_the_relu_family_by_hand() -> None:
     assert isinstance(case.operator, Activation)
     bounds = {"min": case.operator.low, "max": case.operator.high}
     given = {name: bound for name, bound in bounds.items() if bound is not None}
-    x, quantization = case.inputs[0].float(), case.input_quantization[0]
+    x, quantization = case.inputs[0].float(), case.input_quantizations[0]
     assert torch.equal(
-        functional.clamp(x, quantization, case.output_quantization, **given), case.integer_run().float()
+        functional.clamp(x, quantization, case.output_quantization, **given), case.output().float()
     )
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch_nano.errors import UnsupportedError
 from torch_nano.graph.capture import capture
+from torch_nano.ir.operator import Operator
 from torch_nano.ops import OPERATORS
 from torch_nano.ops.activation import Activation
 from torch_nano.ops.add import Add
@@ -15,7 +16,6 @@ from torch_nano.ops.conv2d import Conv2d
 from torch_nano.ops.depthwise_conv2d import DepthwiseConv2d
 from torch_nano.ops.fully_connected import FullyConnected
 from torch_nano.ops.max_pool2d import MaxPool2d
-from torch_nano.ops.operator import Operator
 from torch_nano.ops.softmax import Softmax
 from torch_nano.ops.table import UNARY_FUNCTIONS, Table
 

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 from torch_nano._native import NanoError, quantize_multiplier
 from torch_nano.errors import QuantizationError
+from torch_nano.ir.layer import Layer
+from torch_nano.ir.quantization import Quantization
 from torch_nano.ops._clamp import integer_clamp
 from torch_nano.ops._integer import accumulation_dtype, apply_multipliers, requantize
 from torch_nano.ops._one_layer import run_native
 from torch_nano.ops.conv2d import Conv2d
-from torch_nano.ops.operator import Quantization
 from torch_nano.ops.softmax import Softmax
 from torch_nano.ops.table import Table
 
@@ -93,7 +94,14 @@ def test_a_patch_at_the_bound_is_exact() -> None:
     sums = {}
     for bias in (-exact + 1, -exact + 2):
         tensors["bias"] = torch.tensor([bias], dtype=torch.int32)
-        sums[bias] = operator.integer_run([x], tensors, [Quantization(1.0, -128)], output).item()
+        (y,) = Layer(
+            operator,
+            [x],
+            tensors=tensors,
+            input_quantizations=[Quantization(1.0, -128)],
+            output_quantizations=[output],
+        ).integer_run()
+        sums[bias] = y.item()
     assert sums == {-exact + 1: 0, -exact + 2: 1}
 
 
@@ -105,7 +113,8 @@ def test_a_table_is_made_in_float32_as_tflm_makes_it() -> None:
             # Powers of two, so that halves come up.
             exponents = np.array([exponents[0].round(), exponents[0].round() + 1])
         x, y = (Quantization(2.0**exponent, int(rng.integers(-128, 128))) for exponent in exponents.tolist())
-        table = Table("elu").quantize({}, [x], [(1,)], y)["table"]
+        layer = Layer(Table("elu"), input_quantizations=[x], output_quantizations=[y])
+        table = layer.quantize()["table"]
         for q in range(-128, 128):
             real = np.float32(x.scale) * np.float32(q - x.zero_point)
             value = real if real >= 0 else np.float32(torch.tensor([real]).expm1().item())
@@ -133,15 +142,20 @@ def test_a_clamp_rounds_halves_away_from_zero(
 def test_softmax_of_hundreds_of_equal_channels_is_zero_as_in_nano_core() -> None:
     for channels in (511, 512, 513, 1000, 2048):
         x = torch.zeros(1, channels, dtype=torch.int8)
-        quantizations = [Quantization(0.1, 0)], Softmax.fixed_quantization
-        assert quantizations[1] is not None
-        y = Softmax().integer_run([x], {}, *quantizations)
-        assert torch.equal(y, run_native(Softmax(), [x], {}, *quantizations, (channels,)))
+        layer = Layer(
+            Softmax(),
+            [x],
+            input_quantizations=[Quantization(0.1, 0)],
+            output_quantizations=[Quantization(1 / 256, -128)],
+        )
+        (y,), (native,) = layer.integer_run(), run_native(layer, [(channels,)])
+        assert torch.equal(y, native)
 
 
 def test_a_function_without_a_value_is_refused() -> None:
     with pytest.raises(QuantizationError, match=r"Table\(function='log'.*is not a number at -12\.8"):
-        Table("log").quantize({}, [Quantization(0.1, 0)], [(1,)], Quantization(0.1, 0))
+        quantizations = [Quantization(0.1, 0)]
+        Layer(Table("log"), input_quantizations=quantizations, output_quantizations=quantizations).quantize()
 
 
 @pytest.mark.parametrize(

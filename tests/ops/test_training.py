@@ -1,17 +1,22 @@
 """The operators in training: the device's numbers, the float twin's gradient, zero where int8 saturates."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 from torch_nano.errors import InputError, NonFiniteError
+from torch_nano.ir.layer import Layer
+from torch_nano.ir.operator import Operator
+from torch_nano.ir.quantization import Quantization
+from torch_nano.ir.straight_through import straight_through
 from torch_nano.ops import _training
 from torch_nano.ops._channels import ChannelsOperator
 from torch_nano.ops._clamp import ClampedOperator
-from torch_nano.ops._training import Convolution, straight_through, train_channels, train_input
+from torch_nano.ops._training import Convolution, train_channels, train_input
 from torch_nano.ops.activation import Activation
 from torch_nano.ops.add import Add
 from torch_nano.ops.average_pool2d import AveragePool2d
-from torch_nano.ops.operator import Operator, Quantization
 from torch_nano.ops.requantize import Requantize
 from torch_nano.ops.softmax import Softmax
 from torch_nano.ops.table import Table
@@ -24,16 +29,16 @@ every = pytest.mark.parametrize("operator", MAKERS, ids=lambda operator: operato
 
 def differences(case: Case) -> list[Tensor]:
     """The inputs as training has them: float32 without their zero point, asking for gradients."""
-    pairs = zip(case.inputs, case.input_quantization, strict=True)
-    return [(x.float() - quantization.zero_point).requires_grad_() for x, quantization in pairs]
+    return [x.requires_grad_() for x in case.differences()]
 
 
 def learned(case: Case) -> dict[str, Tensor]:
-    return {role: tensor.clone().requires_grad_() for role, tensor in case.layer.parameters.items()}
+    return {role: tensor.clone().requires_grad_() for role, tensor in case.parameters.items()}
 
 
 def run(case: Case, inputs: list[Tensor], parameters: dict[str, Tensor]) -> Tensor:
-    return case.operator.train_run(inputs, parameters, case.input_quantization, case.output_quantization)
+    (y,) = replace(case, inputs=inputs, parameters=parameters).train_run()
+    return y
 
 
 def rounded_parameters(case: Case) -> dict[str, Tensor]:
@@ -44,10 +49,10 @@ def rounded_parameters(case: Case) -> dict[str, Tensor]:
     assert weight is not None and bias is not None and scales is not None
     steps = scales.double()
     real = (weight.double().flatten(1) * steps[:, None]).reshape(weight.shape)
-    like = case.layer.parameters["weight"]
+    like = case.parameters["weight"]
     roles = {"weight": real.reshape(like.shape).requires_grad_()}
-    if "bias" in case.layer.parameters:
-        roles["bias"] = (bias.double() * steps * case.input_quantization[0].scale).requires_grad_()
+    if "bias" in case.parameters:
+        roles["bias"] = (bias.double() * steps * case.input_quantization.scale).requires_grad_()
     return roles
 
 
@@ -56,7 +61,7 @@ def test_the_numbers_are_those_of_the_integer_run(operator: type[Operator]) -> N
     for seed in SEEDS:
         case = make(operator, seed)
         y = run(case, differences(case), learned(case))
-        expected = case.integer_run().float() - case.output_quantization.zero_point
+        expected = case.output().float() - case.output_quantization.zero_point
         assert torch.equal(y.detach().view(torch.int32), expected.view(torch.int32)), (
             f"seed {seed}: {case.operator}"
         )
@@ -64,7 +69,8 @@ def test_the_numbers_are_those_of_the_integer_run(operator: type[Operator]) -> N
 
 def test_a_mean_just_below_zero_is_zero_to_the_bit() -> None:
     unit, x = Quantization(1.0, 0), torch.tensor([[[[-1.0, 0.0, 0.0]]]])
-    y = AveragePool2d(kernel=(1, 3)).train_run([x], {}, [unit], unit)
+    layer = Layer(AveragePool2d(kernel=(1, 3)), [x], input_quantizations=[unit], output_quantizations=[unit])
+    (y,) = layer.train_run()
     assert y.view(torch.int32).tolist() == [[[[0]]]]
 
 
@@ -74,18 +80,17 @@ def test_gradients_are_those_of_the_float_twin_away_from_clipping(operator: type
         case = make(operator, seed)
         inputs, parameters = differences(case), learned(case)
         y = run(case, inputs, parameters)
-        bounds = case.operator.attributes(case.output_quantization)
+        bounds = case.attributes()
         q = y.detach() + case.output_quantization.zero_point
         inside = (q > bounds.get("clamp_min", -128)) & (q < bounds.get("clamp_max", 127))
         grad = torch.randn(y.shape, generator=torch.Generator().manual_seed(seed)) * inside
         gradients = torch.autograd.grad(y, [*inputs, *parameters.values()], grad)
         leaves = [x.detach().double().requires_grad_() for x in inputs]
-        real = [
-            x * quantization.scale for x, quantization in zip(leaves, case.input_quantization, strict=True)
-        ]
+        real = replace(case, inputs=leaves).real_inputs()
         rounded = rounded_parameters(case)
         bare = case.operator.without_clamp() if isinstance(case.operator, ClampedOperator) else case.operator
-        twin = bare.float_run(real, rounded) / case.output_quantization.scale
+        (y,) = Layer(bare, real, rounded).float_run()
+        twin = y / case.output_quantization.scale
         expected = torch.autograd.grad(
             twin, [*leaves, *(rounded[role] for role in parameters)], grad.double()
         )
@@ -102,7 +107,7 @@ def test_tables_have_the_gradient_of_any_operator(operator: type[Operator]) -> N
         case = make(operator, seed)
         (x,), (leaf,) = differences(case), differences(case)
         y = run(case, [x], {})
-        reference = straight_through(case.operator, [leaf], case.input_quantization, case.output_quantization)
+        (reference,) = straight_through(replace(case, inputs=[leaf]))
         grad = torch.randn(y.shape, generator=torch.Generator().manual_seed(seed))
         assert torch.equal(y, reference)
         (gradient,) = torch.autograd.grad(y, x, grad)
@@ -148,7 +153,7 @@ def test_the_mask_of_an_addition_by_hand() -> None:
     a = torch.tensor([[-100.0, 0.0, 60.0, 100.0]], requires_grad=True)
     b = torch.tensor([[-100.0, 3.0, 67.0, 100.0]], requires_grad=True)
     unit, double = Quantization(1.0, 0), Quantization(0.5, 0)
-    y = Add().train_run([a, b], {}, [unit, double], unit)
+    (y,) = Layer(Add(), [a, b], input_quantizations=[unit, double], output_quantizations=[unit]).train_run()
     assert y.tolist() == [[-128, 2, 94, 127]]
     y.sum().backward()
     # a in steps of the output, b in halves of them.

@@ -1,11 +1,14 @@
 """What a network in training computes is what its image computes: 1,000 real inputs, bit by bit."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch_nano as tn
 from torch import nn
+from torch_nano.ir.layer import Layer
+from torch_nano.ir.quantization import Quantization
 from torch_nano.ops import _integer, _training, add, average_pool2d, table
-from torch_nano.ops.operator import Quantization
 
 from .trained import INPUTS, TASKS, assert_is_the_image, differing_bits, train
 
@@ -117,8 +120,9 @@ def test_a_mean_of_more_numbers_than_float32_holds() -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randint(124, 128, (64, 1, 300, 300), generator=generator, dtype=torch.int8)
     x[:, :, 0, 0] = torch.arange(64)[:, None].to(torch.int8)
-    expected = pool.integer_run([x], {}, [quantization], quantization).float() + 128
-    assert torch.equal(pool.train_run([x.float() + 128], {}, [quantization], quantization), expected)
+    layer = Layer(pool, [x], input_quantizations=[quantization], output_quantizations=[quantization])
+    (expected,), (found,) = layer.integer_run(), replace(layer, inputs=[x.float() + 128]).train_run()
+    assert torch.equal(found, expected.float() + 128)
 
 
 def test_channels_last_and_float64_inputs_give_the_same_bits() -> None:

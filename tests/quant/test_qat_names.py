@@ -9,7 +9,7 @@ import torch_nano as tn
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch_nano import QatModule
-from torch_nano.graph.graph import Graph
+from torch_nano.ir.graph import Graph
 from torch_nano.quant.training_ranges import TrainingRanges
 
 from .trained import TASKS, differing_bits, train

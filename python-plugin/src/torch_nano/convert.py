@@ -14,14 +14,13 @@ from .errors import HeadError, InputError
 from .export.file import SavedHead, SavedModel
 from .export.image import write_image
 from .graph.capture import capture
-from .graph.graph import Graph
 from .graph.passes import optimize
 from .heads import SGD, HeadSettings
+from .ir.graph import Graph, Node
 from .last_layers import take_last_layers
 from .models import check_float, own_module
 from .module import NanoModule
 from .ops.fully_connected import FullyConnected
-from .ops.operator import Node
 from .quant.calibrate import CalibrationData, Method, check_parameters
 from .quant.calibrate import calibrate as observe_ranges
 from .quant.qat import QatModule

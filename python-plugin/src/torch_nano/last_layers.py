@@ -10,13 +10,12 @@ import numpy as np
 import torch
 
 from .errors import HeadError
-from .graph.graph import Graph
 from .graph.structural import Reshape
 from .heads import SGD
+from .ir.graph import Graph, Node
 from .ops._channels import ChannelsOperator
 from .ops.conv2d import Conv2d
 from .ops.fully_connected import FullyConnected
-from .ops.operator import Node
 
 #: Real range of a value, by name.
 Ranges = Mapping[str, tuple[float, float]]
@@ -59,7 +58,7 @@ def take_last_layers(graph: Graph, count: int, settings: SGD, ranges: Ranges) ->
             nodes.insert(0, node)
         value = node.inputs[0]
     layers = [_layer(graph, node, ranges) for node in nodes]
-    paths = tuple(graph.values[node.output].module_path for node in nodes)
+    paths = tuple(graph.module_path(node) for node in nodes)
     graph.outputs = [nodes[0].inputs[0]]
     graph.drop_unused()
     description = {

@@ -18,11 +18,11 @@ from .export.image import layers
 from .files.reading import read_file
 from .files.writing import write_file
 from .heads import Head, LayersHead, head_of
+from .ir.quantization import Quantization
+from .ir.value import Shape
 from .ops._integer import is_native
 from .ops.layout import from_device, to_device
-from .ops.operator import Quantization, Shape
 from .quant.quantize import QuantizedGraph
-from .quant.ranges import quantization_of
 from .quant.tensors import check_finite, dequantize_tensor, quantize_tensor
 from .summary import LayerSummary, Summary, arena_in_use
 from .verify import VerifyReport, verify_host, verify_rv32imc
@@ -103,12 +103,12 @@ class NanoModule(nn.Module):
     @property
     def input_quantization(self) -> Quantization:
         """What the input's int8 numbers mean."""
-        return quantization_of(self._graph.graph, self._graph.graph.inputs[0])
+        return self._graph.graph.quantization(self._graph.graph.inputs[0])
 
     @property
     def output_quantization(self) -> Quantization:
         """What the int8 numbers of the output (with a trainable head: of its features) mean."""
-        return quantization_of(self._graph.graph, self._graph.graph.outputs[0])
+        return self._graph.graph.quantization(self._graph.graph.outputs[0])
 
     def forward(self, x: Tensor) -> Tensor:
         """float32 outputs for float inputs.
@@ -195,7 +195,7 @@ class NanoModule(nn.Module):
         rows = []
         described = zip(layers(self._graph), self._model.layers, arena_in_use(self._model), strict=True)
         for node, entry, arena_bytes in described:
-            value = self._graph.graph.values[node.output]
+            value = self._graph.graph.values[node.name]
             rows.append(
                 LayerSummary(
                     operator=entry["operator"],

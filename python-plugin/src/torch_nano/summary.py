@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ._native import Model
-from .ops.operator import Shape
+from .ir.value import Shape
 
 
 @dataclass(frozen=True)

@@ -67,9 +67,9 @@ def verify_host(model: _native.Model, graph: QuantizedGraph, inputs: Tensor) -> 
     traced = model.trace([to_device(inputs).numpy()])
     compared = differing = 0
     first = None
-    for node, elements in zip(layers(graph), traced, strict=True):
-        value = graph.graph.values[node.output]
-        differs = int((from_device(torch.from_numpy(elements), value.shape) != expected[node.output]).sum())
+    made = [(node, graph.graph.values[name]) for node in layers(graph) for name in node.outputs]
+    for (node, value), elements in zip(made, traced, strict=True):
+        differs = int((from_device(torch.from_numpy(elements), value.shape) != expected[value.name]).sum())
         compared += elements.size
         differing += differs
         if differs and first is None:

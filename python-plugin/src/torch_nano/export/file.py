@@ -17,17 +17,18 @@ from .. import _native
 from ..errors import FileFormatError, TorchNanoError
 from ..files import archive
 from ..files.reading import fields_of, refusing
-from ..graph.graph import Graph
 from ..graph.structural import Reshape
 from ..heads import LayersHead, head_of
-from ..ops.encoding import encode, operator_named
+from ..ir.encoding import operator_named
+from ..ir.graph import Graph, Node
+from ..ir.quantization import Quantization
+from ..ir.value import Value
 from ..ops.fully_connected import FullyConnected
-from ..ops.operator import Node, Quantization, Value
 from ..quant.quantize import QuantizedGraph
-from ..quant.ranges import output_quantization, quantization_of
+from ..quant.ranges import output_quantizations
 from .image import write_image
 
-_KIND, _VERSION = "model", 2
+_KIND, _VERSION = "model", 3
 
 
 @dataclass
@@ -70,7 +71,7 @@ class _SavedNode:
     operator: str
     attributes: dict[str, Any]
     inputs: list[str]
-    output: str
+    outputs: list[str]
     tensors: dict[str, Tensor]
 
 
@@ -86,10 +87,10 @@ def pack(model: SavedModel) -> bytes:
         values=[_without_dropouts(value) for value in graph.values.values()],
         nodes=[
             {
-                **encode(node.operator),
+                **node.operator.encoded(),
                 "inputs": node.inputs,
-                "output": node.output,
-                "tensors": model.graph.tensors[node.output],
+                "outputs": node.outputs,
+                "tensors": model.graph.tensors[node.name],
             }
             for node in graph.nodes
         ],
@@ -132,16 +133,19 @@ def _graph(contents: _Contents) -> QuantizedGraph:
     nodes, tensors = [], {}
     for entry in contents.nodes:
         saved = fields_of(_SavedNode, entry, "a layer")
-        place = f"the layer of {saved.output!r}"
+        place = f"the layer of {', '.join(map(repr, saved.outputs))}"
         try:
             operator = fields_of(operator_named(saved.operator), saved.attributes, place)
         except KeyError as error:
             raise FileFormatError(f"{place}: there is no operator {saved.operator!r}") from error
-        if not set(saved.inputs) <= set(known) or saved.output in known:
+        if not saved.outputs:
+            raise FileFormatError(f"a layer of {saved.operator!r} has no output")
+        if not set(saved.inputs) <= set(known) or not set(saved.outputs).isdisjoint(known):
             raise FileFormatError(f"{place}: its inputs {saved.inputs} are not made before, or its output is")
-        known.append(saved.output)
-        nodes.append(Node(operator, saved.inputs, saved.output))
-        tensors[saved.output] = saved.tensors
+        known += saved.outputs
+        node = Node(operator, saved.inputs, saved.outputs)
+        nodes.append(node)
+        tensors[node.name] = saved.tensors
     if list(values) != known or len(contents.values) != len(known):
         raise FileFormatError(f"it has values {list(values)}; its inputs and layers make {known}")
     if len(contents.inputs) != 1 or len(contents.outputs) != 1 or contents.outputs[0] not in values:
@@ -150,19 +154,19 @@ def _graph(contents: _Contents) -> QuantizedGraph:
         )
     graph = Graph(contents.inputs, contents.outputs, values, nodes, {})
     for node in nodes:
-        _check_node(graph, node, tensors[node.output])
+        _check_node(graph, node, tensors[node.name])
     return QuantizedGraph(graph, tensors)
 
 
 def _check_node(graph: Graph, node: Node, tensors: dict[str, Tensor]) -> None:
     """What nano-core does not see of a layer: reshapes, and dimensions of tensors."""
-    place, value = f"the layer of {node.output!r}", graph.values[node.output]
-    inputs = [quantization_of(graph, name) for name in node.inputs]
-    if output_quantization(node, inputs, lambda name: quantization_of(graph, name)) != value.quantization:
+    place = f"the layer of {node.name!r}"
+    inputs, outputs = ([graph.quantization(name) for name in names] for names in (node.inputs, node.outputs))
+    if output_quantizations(node, inputs, graph.quantization) != outputs:
         raise FileFormatError(f"{place}: its scale and zero point are not those that its operator gives")
-    if isinstance(node.operator, Reshape) and prod(graph.values[node.inputs[0]].shape) != prod(value.shape):
-        raise FileFormatError(f"{place}: it makes {value.shape} of {graph.values[node.inputs[0]].shape}")
-    shape = graph.values[node.inputs[0]].shape
+    shape, made = (graph.values[names[0]].shape for names in (node.inputs, node.outputs))
+    if isinstance(node.operator, Reshape) and prod(shape) != prod(made):
+        raise FileFormatError(f"{place}: it makes {made} of {shape}")
     if isinstance(node.operator, FullyConnected):
         flattened = node.operator.flattened
         if flattened != (shape if len(shape) > 1 else None):

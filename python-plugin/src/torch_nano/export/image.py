@@ -7,10 +7,9 @@ from typing import Any
 from .. import _native
 from ..errors import HeadError, QuantizationError, TorchNanoError, in_module
 from ..graph.structural import Reshape
-from ..ops.layout import device_shape
-from ..ops.operator import Node
+from ..ir.graph import Node
+from ..ops._description import describe_layer, describe_model, describe_value
 from ..quant.quantize import QuantizedGraph
-from ..quant.ranges import quantization_of
 
 
 def layers(model: QuantizedGraph) -> list[Node]:
@@ -34,14 +33,14 @@ def write_image(
         QuantizationError: nano-core refuses a layer; the message names its module and says why.
     """
     ids = _value_ids(model)
-    description = {
-        "name": name,
-        "labels": labels,
-        "inputs": [_value(model, name) for name in model.graph.inputs],
-        "layers": [_layer(model, node, ids) for node in layers(model)],
-        "outputs": [ids[name] for name in model.graph.outputs],
-        "head": head,
-    }
+    description = describe_model(
+        [_value(model, value) for value in model.graph.inputs],
+        [_layer(model, node, ids) for node in layers(model)],
+        [ids[value] for value in model.graph.outputs],
+        name=name,
+        labels=labels,
+        head=head,
+    )
     try:
         return _native.Model(_native.write_image(description))
     except _native.SettingError as error:
@@ -52,40 +51,41 @@ def write_image(
 
 def _refusal(model: QuantizedGraph, description: dict[str, Any], error: Exception) -> TorchNanoError:
     """The error for a model that nano-core refuses: it names the first layer that it refuses by itself."""
-    inputs = len(model.graph.inputs)
-    for count, node in enumerate(layers(model)):
-        kept = {"inputs": description["inputs"], "layers": description["layers"][: count + 1]}
-        alone = {**kept, "outputs": [inputs + count], "head": None, "name": "", "labels": []}
+    ids = _value_ids(model)
+    for count, node in enumerate(layers(model), 1):
+        alone = describe_model(description["inputs"], description["layers"][:count], [ids[node.name]])
         try:
             _native.Model(_native.write_image(alone))
         except _native.NanoError as refusal:
-            return in_module(refusal, model.graph.values[node.output].module_path)
+            return in_module(refusal, model.graph.module_path(node))
     return QuantizationError(f"nano-core refuses the model: {error}")
 
 
 def _value_ids(model: QuantizedGraph) -> dict[str, int]:
-    """Ids of the values: the inputs, then the output of each layer; a reshape has the id of its input."""
+    """Ids of the values: the inputs, then the outputs of each layer; a reshape has the id of its input."""
     ids = {name: index for index, name in enumerate(model.graph.inputs)}
     count = len(ids)
     for node in model.graph.nodes:
         if isinstance(node.operator, Reshape):
             ids[node.output] = ids[node.inputs[0]]
         else:
-            ids[node.output], count = count, count + 1
+            for name in node.outputs:
+                ids[name], count = count, count + 1
     return ids
 
 
 def _value(model: QuantizedGraph, name: str) -> dict[str, Any]:
-    quantization = quantization_of(model.graph, name)
-    shape = device_shape(model.graph.values[name].shape)
-    return {"shape": shape, "scale": quantization.scale, "zero_point": quantization.zero_point}
+    return describe_value(model.graph.values[name].shape, model.graph.quantization(name))
 
 
 def _layer(model: QuantizedGraph, node: Node, ids: dict[str, int]) -> dict[str, Any]:
-    return {
-        "operator": node.operator.name,
-        "inputs": [ids[name] for name in node.inputs],
-        "output": _value(model, node.output),
-        "attributes": node.operator.attributes(quantization_of(model.graph, node.output)),
-        "tensors": {name: tensor.contiguous().numpy() for name, tensor in model.tensors[node.output].items()},
-    }
+    arrays = {name: tensor.contiguous().numpy() for name, tensor in model.tensors[node.name].items()}
+    try:
+        return describe_layer(
+            model.graph.layer(node),
+            [ids[name] for name in node.inputs],
+            [_value(model, name) for name in node.outputs],
+            arrays,
+        )
+    except QuantizationError as error:
+        raise in_module(error, model.graph.module_path(node)) from error

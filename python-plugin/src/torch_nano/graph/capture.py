@@ -13,11 +13,13 @@ from torch.export.graph_signature import InputKind, OutputKind
 from ..arguments import shown
 from ..errors import CaptureError, InputError, UnsupportedError, UnsupportedNode
 from ..explain import is_one_sample, missing_batch
+from ..ir.call import Call, ParameterName, UnsupportedNodeError
+from ..ir.graph import Graph, Node
+from ..ir.operator import Operator
+from ..ir.value import Dropout, Value
 from ..models import check_not_scripted, check_numbers
 from ..ops import OPERATORS
-from ..ops.operator import Call, Dropout, Node, Operator, ParameterName, UnsupportedNodeError, Value
 from .export import LARGEST_RANK, batch_of, export, module_path, source_line, target_name
-from .graph import Graph
 from .structural import BatchNorm, Reshape
 from .train_mode import check_train_mode
 from .unsupported_modules import check_modules
@@ -208,7 +210,7 @@ class _Capture:
         call = Call(target, arguments, output.shape, self.tensors)
         operator, inputs, parameters = operators.from_call(call)
         self._check_parameters(parameters.values())
-        self.nodes.append(Node(operator, [value.name for value in inputs], output.name, parameters))
+        self.nodes.append(Node(operator, [value.name for value in inputs], [output.name], parameters))
         self.values[output.name] = output
         if target._schema.is_mutable:
             assert source is not None

@@ -12,7 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..ops.operator import Call, Operator, ParameterName, Quantization, Shape, UnsupportedNodeError, Value
+from ..ir.call import Call, ParameterName, UnsupportedNodeError
+from ..ir.layer import Layer
+from ..ir.operator import Operator
+from ..ir.value import Shape, Value
 
 aten = torch.ops.aten
 
@@ -21,7 +24,7 @@ aten = torch.ops.aten
 class Reshape(Operator):
     """Another shape for the same numbers: flatten, view, squeeze and their like.
 
-    >>> Reshape((4,)).float_run([torch.zeros(2, 4, 1, 1)], {}).shape
+    >>> Layer(Reshape((4,)), [torch.zeros(2, 4, 1, 1)]).float_run()[0].shape
     torch.Size([2, 4])
     """
 
@@ -54,29 +57,14 @@ class Reshape(Operator):
             )
         return cls(call.output_shape), [value], {}
 
-    def float_run(self, inputs: Sequence[Tensor], parameters: Mapping[str, Tensor]) -> Tensor:
-        return inputs[0].reshape(inputs[0].shape[0], *self.shape)
+    def float_run(self, layer: Layer) -> Tensor:
+        return layer.input.reshape(layer.input.shape[0], *self.shape)
 
-    def attributes(self, output: Quantization) -> dict[str, int]:
-        return {}
+    def integer_run(self, layer: Layer) -> Tensor:
+        return self.float_run(layer)
 
-    def integer_run(
-        self,
-        inputs: Sequence[Tensor],
-        tensors: Mapping[str, Tensor],
-        input_quantization: Sequence[Quantization],
-        output_quantization: Quantization,
-    ) -> Tensor:
-        return self.float_run(inputs, {})
-
-    def train_run(
-        self,
-        inputs: Sequence[Tensor],
-        parameters: Mapping[str, Tensor],
-        input_quantization: Sequence[Quantization],
-        output_quantization: Quantization,
-    ) -> Tensor:
-        return self.float_run(inputs, {})
+    def train_run(self, layer: Layer) -> Tensor:
+        return self.float_run(layer)
 
 
 @dataclass(frozen=True)
@@ -119,24 +107,18 @@ class BatchNorm(Operator):
         shift = -mean * scale
         return scale, shift + parameters["bias"].double() if "bias" in parameters else shift
 
-    def float_run(self, inputs: Sequence[Tensor], parameters: Mapping[str, Tensor]) -> Tensor:
+    def float_run(self, layer: Layer) -> Tensor:
         return F.batch_norm(
-            inputs[0],
-            parameters["running_mean"],
-            parameters["running_var"],
-            parameters.get("weight"),
-            parameters.get("bias"),
+            layer.input,
+            layer.parameters["running_mean"],
+            layer.parameters["running_var"],
+            layer.parameters.get("weight"),
+            layer.parameters.get("bias"),
             eps=self.epsilon,
         )
 
-    def attributes(self, output: Quantization) -> dict[str, int]:
+    def attributes(self, layer: Layer) -> dict[str, int]:
         raise TypeError("a batch_norm must be folded before it is quantized")
 
-    def integer_run(
-        self,
-        inputs: Sequence[Tensor],
-        tensors: Mapping[str, Tensor],
-        input_quantization: Sequence[Quantization],
-        output_quantization: Quantization,
-    ) -> Tensor:
+    def integer_run(self, layer: Layer) -> Tensor:
         raise TypeError("a batch_norm must be folded before it is quantized")

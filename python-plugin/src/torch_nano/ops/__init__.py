@@ -1,5 +1,6 @@
 """The operators: one file each, and one line each here."""
 
+from ..ir.operator import Operator
 from ._library import FUNCTIONS as FUNCTIONS
 from .activation import Activation
 from .add import Add
@@ -8,7 +9,6 @@ from .conv2d import Conv2d
 from .depthwise_conv2d import DepthwiseConv2d
 from .fully_connected import FullyConnected
 from .max_pool2d import MaxPool2d
-from .operator import Operator
 from .requantize import Requantize
 from .softmax import Softmax
 from .table import Table

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,12 +10,13 @@ from torch import Tensor
 
 from torch_nano._native import quantize_multiplier
 
+from ..ir.call import Call, ParameterName, UnsupportedNodeError
+from ..ir.layer import Layer
 from ..quant.weights import quantize_channels
 from ._clamp import ClampedOperator
 from ._integer import accumulation_dtype, exact_convolution, requantize
-from ._library import Definition, Layer, Parameters, check_integers
+from ._library import Definition, Parameters, check_integers
 from ._training import Convolution, train_channels
-from .operator import Call, ParameterName, Quantization, Shape, UnsupportedNodeError
 
 
 @dataclass(frozen=True)
@@ -37,29 +37,23 @@ class ChannelsOperator(ClampedOperator):
 
     def train_as_convolution(
         self,
+        layer: Layer,
         x: Tensor,
-        parameters: Mapping[str, Tensor],
+        weight: Tensor,
         convolution: Convolution,
-        input_quantization: Quantization,
-        output_quantization: Quantization,
     ) -> Tensor:
-        """:meth:`train_run` for an input [N, in, height, width] and a weight of four dimensions."""
+        """:meth:`train_run` with its input as [N, in, height, width] and its weight in four dimensions."""
+        quantizations = (layer.input_quantization, layer.output_quantization)
         clamp = (self.clamp_low, self.clamp_high)
-        weight, bias = parameters["weight"], parameters.get("bias")
-        return train_channels(x, weight, bias, convolution, input_quantization, output_quantization, clamp)
+        return train_channels(x, weight, layer.parameters.get("bias"), convolution, *quantizations, clamp)
 
-    def float_run(self, inputs: Sequence[Tensor], parameters: Mapping[str, Tensor]) -> Tensor:
-        return self.activate(self.linear(inputs[0], parameters["weight"], parameters.get("bias")))
+    def float_run(self, layer: Layer) -> Tensor:
+        weight, bias = layer.parameters["weight"], layer.parameters.get("bias")
+        return self.activate(self.linear(layer.input, weight, bias))
 
-    def quantize(
-        self,
-        parameters: Mapping[str, Tensor],
-        inputs: Sequence[Quantization],
-        input_shapes: Sequence[Shape],
-        output: Quantization,
-    ) -> dict[str, Tensor]:
-        channels = quantize_channels(parameters["weight"], parameters.get("bias"), inputs[0].scale)
-        return self.layer_tensors(*channels)
+    def quantize(self, layer: Layer) -> dict[str, Tensor]:
+        weight, bias = layer.parameters["weight"], layer.parameters.get("bias")
+        return self.layer_tensors(*quantize_channels(weight, bias, layer.input_quantization.scale))
 
     def layer_tensors(self, weight: Tensor, bias: Tensor | None, scales: Tensor) -> dict[str, Tensor]:
         """nano-core's tensors from integers in torch's layout; no bias is zeros."""
@@ -70,16 +64,10 @@ class ChannelsOperator(ClampedOperator):
             "weight_scales": scales.to(torch.float32),
         }
 
-    def integer_run(
-        self,
-        inputs: Sequence[Tensor],
-        tensors: Mapping[str, Tensor],
-        input_quantization: Sequence[Quantization],
-        output_quantization: Quantization,
-    ) -> Tensor:
-        (x,), (quantization,) = inputs, input_quantization
-        weight = self.from_device_weight(tensors["weights"]).to(x.device)
-        bias = tensors["bias"].to(x.device)
+    def integer_run(self, layer: Layer) -> Tensor:
+        x, quantization = layer.input, layer.input_quantization
+        weight = self.from_device_weight(layer.tensors["weights"]).to(x.device)
+        bias = layer.tensors["bias"].to(x.device)
         dtype = accumulation_dtype(weight, bias, quantization.zero_point)
         difference = x.to(dtype) - quantization.zero_point
         with exact_convolution(x.device):
@@ -87,12 +75,11 @@ class ChannelsOperator(ClampedOperator):
             # Whatever the algorithm, float64 is within a small fraction of the integer.
             sums = sums.round_() if dtype is torch.float64 else sums
         multipliers = [
-            quantize_multiplier(quantization.scale * scale / output_quantization.scale)
-            for scale in tensors["weight_scales"].tolist()
+            quantize_multiplier(quantization.scale * scale / layer.output_quantization.scale)
+            for scale in layer.tensors["weight_scales"].tolist()
         ]
-        clamp = self.clamp_attributes(output_quantization)
-        bounds = (clamp["clamp_min"], clamp["clamp_max"])
-        return requantize(sums, multipliers, output_quantization.zero_point, bounds)
+        zero_point = layer.output_quantization.zero_point
+        return requantize(sums, multipliers, zero_point, self.integer_bounds(layer))
 
 
 def parameters_of(call: Call) -> tuple[Tensor, dict[str, str]]:
@@ -116,21 +103,17 @@ def define_channels(operator: type[ChannelsOperator]) -> Definition:
     return Definition(operator, parameters=_PARAMETERS)
 
 
-def _integer_tensors(layer: Layer) -> dict[str, Tensor]:
+def _integer_tensors(layer: Layer, weight: Tensor, bias: Tensor | None, scales: Tensor) -> dict[str, Tensor]:
     assert isinstance(layer.operator, ChannelsOperator)
-    weight, bias, scales = layer.parameters
-    assert weight is not None and scales is not None
     check_integers(f"{layer.operator.name}: weight", weight, -127, 127)
     if bias is not None:
         check_integers(f"{layer.operator.name}: bias", bias, -(2**31), 2**31 - 1)
     return layer.operator.layer_tensors(weight, bias, scales)
 
 
-def _real_parameters(layer: Layer) -> dict[str, Tensor]:
-    weight, bias, scales = layer.parameters
-    assert weight is not None and scales is not None
+def _real_parameters(layer: Layer, weight: Tensor, bias: Tensor | None, scales: Tensor) -> dict[str, Tensor]:
     real = {"weight": weight * scales.reshape(-1, *[1] * (weight.dim() - 1))}
-    return real if bias is None else real | {"bias": bias * (scales * layer.input_quantization[0].scale)}
+    return real if bias is None else real | {"bias": bias * (scales * layer.input_quantization.scale)}
 
 
 _PARAMETERS = Parameters(

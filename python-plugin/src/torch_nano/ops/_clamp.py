@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..ir.layer import Layer
+from ..ir.operator import Operator
+from ..ir.quantization import Quantization
 from ._integer import round_half_away
-from .operator import Operator, Quantization
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,12 @@ class ClampedOperator(Operator):
             return y
         return torch.clamp(y, self.clamp_low, self.clamp_high)
 
-    def clamp_attributes(self, output: Quantization) -> dict[str, int]:
-        """nano-core's attributes of the clamp."""
-        low, high = integer_clamp(self.clamp_low, self.clamp_high, output)
+    def integer_bounds(self, layer: Layer) -> tuple[int, int]:
+        """The clamp in the output's integers."""
+        return integer_clamp(self.clamp_low, self.clamp_high, layer.output_quantization)
+
+    def attributes(self, layer: Layer) -> dict[str, int]:
+        low, high = self.integer_bounds(layer)
         return {"clamp_min": low, "clamp_max": high}
 
 

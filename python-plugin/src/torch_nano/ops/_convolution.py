@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
+from ..ir.layer import Layer
 from ._channels import ChannelsOperator
 from ._training import Convolution
 from ._window import Padding, Pair, WindowOperator, in_2d, pair
-from .operator import Quantization
 
 
 @dataclass(frozen=True)
@@ -42,29 +42,17 @@ class ConvolutionOperator(WindowOperator, ChannelsOperator):
 
         return in_2d(in_two_dimensions, x)
 
-    def train_run(
-        self,
-        inputs: Sequence[Tensor],
-        parameters: Mapping[str, Tensor],
-        input_quantization: Sequence[Quantization],
-        output_quantization: Quantization,
-    ) -> Tensor:
-        weight = as_2d_weight(parameters["weight"])
+    def train_run(self, layer: Layer) -> Tensor:
+        weight = as_2d_weight(layer.parameters["weight"])
         top, bottom, left, right = self.padding
         symmetric = (top, left) == (bottom, right)
         padding = (top, left) if symmetric else (0, 0)
         convolution = Convolution(self.stride, padding, self.dilation, self.groups_for(weight))
 
         def in_two_dimensions(x: Tensor) -> Tensor:
-            return self.train_as_convolution(
-                x if symmetric else self.pad(x, 0.0),
-                {**parameters, "weight": weight},
-                convolution,
-                input_quantization[0],
-                output_quantization,
-            )
+            return self.train_as_convolution(layer, x if symmetric else self.pad(x, 0.0), weight, convolution)
 
-        return in_2d(in_two_dimensions, inputs[0])
+        return in_2d(in_two_dimensions, layer.input)
 
 
 def as_2d_weight(weight: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -17,9 +17,11 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..ir.layer import Layer
+from ..ir.operator import Operator
+from ..ir.quantization import Quantization
 from ._integer import exact_convolution
 from ._one_layer import run_native
-from .operator import Operator, Quantization
 
 Function = Callable[..., Tensor]
 #: The functions of ``torch_nano.functional`` by name.
@@ -45,23 +47,6 @@ def functional(function: Function) -> Function:
     return function
 
 
-@dataclass(frozen=True)
-class Layer:
-    """One call of a custom operator, its arguments sorted out."""
-
-    operator: Operator
-    inputs: list[Tensor]
-    #: In the order of :attr:`Definition.parameters`.
-    parameters: list[Tensor | None]
-    input_quantization: list[Quantization]
-    output_quantization: Quantization
-
-
-def _no_tensors(layer: Layer) -> dict[str, Tensor]:
-    shapes = [tuple(x.shape[1:]) for x in layer.inputs]
-    return layer.operator.quantize({}, layer.input_quantization, shapes, layer.output_quantization)
-
-
 def _no_parameters(layer: Layer) -> dict[str, Tensor]:
     return {}
 
@@ -73,14 +58,15 @@ class Parameters:
     Attributes:
         schema: their declarations, "Tensor weight" or "Tensor? bias".
         constant: how many of them, the last ones, have no gradient.
-        tensors: nano-core's tensors of the layer, made from the integers.
-        real: the parameters in real numbers by role, differentiable.
+        tensors: nano-core's tensors of a layer; takes the layer, then the parameters as they are given:
+            float32 that holds integers, or None.
+        real: the parameters in real numbers by role, differentiable; takes the same.
     """
 
     schema: tuple[str, ...] = ()
     constant: int = 0
-    tensors: Callable[[Layer], dict[str, Tensor]] = _no_tensors
-    real: Callable[[Layer], dict[str, Tensor]] = _no_parameters
+    tensors: Callable[..., dict[str, Tensor]] = Layer.quantize
+    real: Callable[..., dict[str, Tensor]] = _no_parameters
 
 
 class Definition:
@@ -155,7 +141,7 @@ class Definition:
         output_quantization: Quantization | None = None,
         parameters: Sequence[Tensor | None] = (),
     ) -> tuple[Any, ...]:
-        """The arguments of the custom operator for one layer: undoes :meth:`layer`."""
+        """The arguments of the custom operator for one layer."""
         quantizations = [*input_quantization]
         if output_quantization is not None:
             quantizations.append(output_quantization)
@@ -167,8 +153,8 @@ class Definition:
             arguments.append(repr(value) if kind == _LITERAL else value)
         return tuple(arguments)
 
-    def layer(self, arguments: Sequence[Any]) -> Layer:
-        """The arguments of the custom operator, sorted out."""
+    def _layer(self, arguments: Sequence[Any]) -> tuple[Layer, Sequence[Tensor | None]]:
+        """The layer of the custom operator's arguments, and its parameters as they are given."""
         tensors, rest = arguments[: self.tensor_count], list(arguments[self.tensor_count :])
         count = self.input_count + self.free_output
         quantizations = [Quantization(rest[2 * index], rest[2 * index + 1]) for index in range(count)]
@@ -178,36 +164,33 @@ class Definition:
                 value = ast.literal_eval(value)
             attributes[name] = tuple(value) if kind == "int[]" else value
         output = self.operator.fixed_quantization or quantizations[-1]
-        return Layer(
+        layer = Layer(
             self.operator(**attributes),
-            list(tensors[: self.input_count]),
-            list(tensors[self.input_count :]),
-            quantizations[: self.input_count],
-            output,
+            tensors[: self.input_count],
+            input_quantizations=quantizations[: self.input_count],
+            output_quantizations=[output],
         )
+        return layer, tensors[self.input_count :]
+
+    def _integer_layer(self, arguments: Sequence[Any]) -> Layer:
+        """The layer with int8 inputs and nano-core's tensors."""
+        layer, parameters = self._layer(arguments)
+        tensors = self.parameters.tensors(layer, *parameters)
+        return replace(layer, inputs=self._int8(layer.inputs), tensors=tensors)
+
+    def _real_layer(self, arguments: Sequence[Any]) -> Layer:
+        """The layer with its inputs as they are given and parameters in real numbers."""
+        layer, parameters = self._layer(arguments)
+        return replace(layer, parameters=self.parameters.real(layer, *parameters))
 
     def _run_native(self, *arguments: Any) -> Tensor:
-        layer = self.layer(arguments)
         shapes = (argument.to("meta") if isinstance(argument, Tensor) else argument for argument in arguments)
-        y = run_native(
-            layer.operator,
-            self._int8(layer.inputs),
-            self.parameters.tensors(layer),
-            layer.input_quantization,
-            layer.output_quantization,
-            tuple(self._fake(*shapes).shape[1:]),
-        )
+        (y,) = run_native(self._integer_layer(arguments), [tuple(self._fake(*shapes).shape[1:])])
         return y.to(torch.float32)
 
     def run_torch(self, *arguments: Any) -> Tensor:
         """The custom operator where the CPU's kernel is not used."""
-        layer = self.layer(arguments)
-        y = layer.operator.integer_run(
-            self._int8(layer.inputs),
-            self.parameters.tensors(layer),
-            layer.input_quantization,
-            layer.output_quantization,
-        )
+        (y,) = self._integer_layer(arguments).integer_run()
         return y.to(torch.float32).contiguous()
 
     def _int8(self, inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -218,8 +201,7 @@ class Definition:
         return integers
 
     def _fake(self, *arguments: Any) -> Tensor:
-        layer = self.layer(arguments)
-        y = layer.operator.float_run(layer.inputs, self.parameters.real(layer))
+        (y,) = self._real_layer(arguments).float_run()
         return torch.empty(y.shape, dtype=torch.float32, device=y.device)
 
     def _run_backward(self, grad: Tensor, needed: Sequence[bool], *arguments: Any) -> list[Tensor]:
@@ -229,7 +211,7 @@ class Definition:
             substituted = list(arguments)
             for index, tensor in zip(wanted, tensors, strict=True):
                 substituted[index] = tensor
-            return self._twin(self.layer(substituted))
+            return self._twin(self._real_layer(substituted))
 
         with exact_convolution(grad.device):
             pullback = torch.func.vjp(twin, *(arguments[index] for index in wanted))[1]
@@ -240,10 +222,10 @@ class Definition:
         output = layer.output_quantization
         inputs = [
             (x - quantization.zero_point) * quantization.scale
-            for x, quantization in zip(layer.inputs, layer.input_quantization, strict=True)
+            for x, quantization in zip(layer.inputs, layer.input_quantizations, strict=True)
         ]
-        y = layer.operator.float_run(inputs, self.parameters.real(layer)) / output.scale + output.zero_point
-        return y.clamp(-128.5, 127.5)
+        (y,) = replace(layer, inputs=inputs).float_run()
+        return (y / output.scale + output.zero_point).clamp(-128.5, 127.5)
 
     def _fake_backward(self, grad: Tensor, needed: Sequence[bool], *arguments: Any) -> list[Tensor]:
         shapes = [argument.shape for argument, need in zip(arguments, needed, strict=False) if need]

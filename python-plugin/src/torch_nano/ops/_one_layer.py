@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -11,79 +11,59 @@ from torch import Tensor
 
 from torch_nano._native import Model, write_image
 
-from .layout import device_shape, from_device, to_device
-from .operator import Operator, Quantization, Shape
+from ..ir.layer import Layer
+from ..ir.operator import Operator
+from ..ir.quantization import Quantization
+from ..ir.value import Shape
+from ._description import describe_layer, describe_model, describe_value
+from .layout import from_device, to_device
 
 #: A layer's tensor as something that can be a key: name, dtype, bytes.
 _FrozenTensor = tuple[str, str, bytes]
 
 
-def run_native(
-    operator: Operator,
-    inputs: Sequence[Tensor],
-    tensors: Mapping[str, Tensor],
-    input_quantization: Sequence[Quantization],
-    output_quantization: Quantization,
-    output_shape: Shape,
-) -> Tensor:
-    """What :meth:`Operator.integer_run` computes, by nano-core on the CPU.
+def run_native(layer: Layer, output_shapes: Sequence[Shape]) -> list[Tensor]:
+    """What :meth:`Layer.integer_run` computes, by nano-core on the CPU.
 
     Args:
-        inputs: int8, torch's layout, with batch.
-        output_shape: without batch.
+        output_shapes: of each output, without batch.
 
     Raises:
         NanoError: nano-core refuses the layer.
     """
-    model = one_layer_model(operator, inputs, tensors, input_quantization, output_quantization, output_shape)
-    (y,) = model.run([to_device(x).numpy() for x in inputs])
-    return from_device(torch.from_numpy(y), output_shape)
+    outputs = one_layer_model(layer, output_shapes).run([to_device(x).numpy() for x in layer.inputs])
+    return [from_device(torch.from_numpy(y), shape) for y, shape in zip(outputs, output_shapes, strict=True)]
 
 
-def one_layer_model(
-    operator: Operator,
-    inputs: Sequence[Tensor],
-    tensors: Mapping[str, Tensor],
-    input_quantization: Sequence[Quantization],
-    output_quantization: Quantization,
-    output_shape: Shape,
-) -> Model:
-    """The model that :func:`run_native` runs; of `inputs`, it has the shapes."""
+def one_layer_model(layer: Layer, output_shapes: Sequence[Shape]) -> Model:
+    """The model that :func:`run_native` runs; of the layer's inputs, it has the shapes."""
     frozen = []
-    for name, tensor in tensors.items():
+    for name, tensor in layer.tensors.items():
         array = tensor.detach().cpu().numpy()
         frozen.append((name, str(array.dtype), array.tobytes()))
-    shapes = (*(tuple(x.shape[1:]) for x in inputs), output_shape)
-    return _model(operator, shapes, (*input_quantization, output_quantization), tuple(frozen))
+    return _model(
+        layer.operator,
+        tuple(zip(layer.input_shapes, layer.input_quantizations, strict=True)),
+        tuple(zip(output_shapes, layer.output_quantizations, strict=True)),
+        tuple(frozen),
+    )
 
 
 @lru_cache(maxsize=64)
 def _model(
     operator: Operator,
-    shapes: tuple[Shape, ...],
-    quantizations: tuple[Quantization, ...],
+    inputs: tuple[tuple[Shape, Quantization], ...],
+    outputs: tuple[tuple[Shape, Quantization], ...],
     tensors: tuple[_FrozenTensor, ...],
 ) -> Model:
-    """The model of one layer; `shapes` and `quantizations` of its inputs, then of its output."""
-    values = [
-        {"shape": device_shape(shape), "scale": quantization.scale, "zero_point": quantization.zero_point}
-        for shape, quantization in zip(shapes, quantizations, strict=True)
-    ]
-    *inputs, output = values
-    ids = list(range(len(inputs)))
-    layer = {
-        "operator": operator.name,
-        "inputs": ids,
-        "output": output,
-        "attributes": operator.attributes(quantizations[-1]),
-        "tensors": {name: np.frombuffer(data, dtype) for name, dtype, data in tensors},
-    }
-    description = {
-        "name": operator.name,
-        "labels": [],
-        "inputs": inputs,
-        "layers": [layer],
-        "outputs": [len(ids)],
-        "head": None,
-    }
-    return Model(write_image(description))
+    layer = Layer(
+        operator,
+        input_quantizations=[quantization for _, quantization in inputs],
+        output_quantizations=[quantization for _, quantization in outputs],
+        shapes=[shape for shape, _ in inputs],
+    )
+    arrays = {name: np.frombuffer(data, dtype) for name, dtype, data in tensors}
+    ids = list(range(len(inputs) + len(outputs)))
+    entry = describe_layer(layer, ids[: len(inputs)], [describe_value(*output) for output in outputs], arrays)
+    values = [describe_value(*value) for value in inputs]
+    return Model(write_image(describe_model(values, [entry], ids[len(inputs) :], name=operator.name)))

@@ -7,6 +7,7 @@ and no layer needs to subtract. One custom operator serves all layers with weigh
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -16,39 +17,18 @@ from torch import Tensor
 
 from torch_nano import _native
 
+from ..ir.encoding import decode_text
+from ..ir.layer import Layer
+from ..ir.quantization import Quantization
+from ..ir.straight_through import replace_forward
 from ..quant.tensors import check_finite, quantize_tensor
 from ..quant.weights import quantize_channels
 from ._clamp import integer_clamp
 from ._integer import accumulation_dtype, exact_convolution, is_native, requantize
 from ._library import no_second_derivative
-from .encoding import decode_text
 from .layout import channels_last, elements, empty_channels_last
-from .operator import Operator, Quantization
 
 _library = torch.library.Library("torch_nano", "FRAGMENT")  # type: ignore[no-untyped-call]
-
-
-def straight_through(
-    operator: Operator,
-    inputs: Sequence[Tensor],
-    input_quantization: Sequence[Quantization],
-    output_quantization: Quantization,
-) -> Tensor:
-    """An operator without weights: the numbers of its integer run, the gradient of its float run.
-
-    See :meth:`Operator.train_run`.
-    """
-    low, high = -128 - output_quantization.zero_point, 127 - output_quantization.zero_point
-    real = [x * quantization.scale for x, quantization in zip(inputs, input_quantization, strict=True)]
-    y = (operator.float_run(real, {}) / output_quantization.scale).clamp(low - 0.5, high + 0.5)
-    quantizations = (*input_quantization, output_quantization)
-    exact = torch.ops.torch_nano.train_exact(
-        [x.detach() for x in inputs],
-        operator.text,
-        [quantization.scale for quantization in quantizations],
-        [quantization.zero_point for quantization in quantizations],
-    )
-    return replace_forward(y, exact)
 
 
 def train_input(x: Tensor, quantization: Quantization) -> Tensor:
@@ -77,50 +57,28 @@ def _fake_input(x: Tensor, scale: float, zero_point: int) -> Tensor:
     return empty_channels_last(x.shape, x.device)
 
 
-def replace_forward(y: Tensor, exact: Tensor) -> Tensor:
-    """`exact`, with the gradient going to `y`.
-
-    >>> y = torch.tensor([1.25], requires_grad=True)
-    >>> replace_forward(2 * y, torch.tensor([3.0])).backward()
-    >>> y.grad
-    tensor([2.])
-    """
-    return _ReplaceForward.apply(y, exact)  # type: ignore[no-any-return]
-
-
-class _ReplaceForward(torch.autograd.Function):
-    """The sum ``y + (exact - y).detach()`` without its rounding."""
-
-    @staticmethod
-    def forward(y: Tensor, exact: Tensor) -> Tensor:
-        return exact.clone()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return grad, None
-
-
 def _exact(
     inputs: Sequence[Tensor], encoded: str, scales: Sequence[float], zero_points: Sequence[int]
-) -> Tensor:
-    operator = decode_text(encoded)
-    *quantizations, output = [Quantization(*pair) for pair in zip(scales, zero_points, strict=True)]
+) -> list[Tensor]:
+    quantizations = [Quantization(*pair) for pair in zip(scales, zero_points, strict=True)]
+    of_inputs, of_outputs = quantizations[: len(inputs)], quantizations[len(inputs) :]
     numbers = [
         (x + quantization.zero_point).to(torch.int8)
-        for x, quantization in zip(inputs, quantizations, strict=True)
+        for x, quantization in zip(inputs, of_inputs, strict=True)
     ]
-    tensors = operator.quantize({}, quantizations, [tuple(x.shape[1:]) for x in inputs], output)
-    y = operator.integer_run(numbers, tensors, quantizations, output)
-    return channels_last(y.to(torch.float32).sub_(output.zero_point))
+    layer = Layer(
+        decode_text(encoded), numbers, input_quantizations=of_inputs, output_quantizations=of_outputs
+    )
+    outputs = replace(layer, tensors=layer.quantize()).integer_run()
+    return [
+        channels_last(y.to(torch.float32).sub_(quantization.zero_point))
+        for y, quantization in zip(outputs, of_outputs, strict=True)
+    ]
 
 
-def _fake_exact(inputs: Sequence[Tensor], encoded: str, *quantization: Any) -> Tensor:
-    y = decode_text(encoded).float_run(inputs, {})
-    return empty_channels_last(y.shape, y.device)
+def _fake_exact(inputs: Sequence[Tensor], encoded: str, *quantization: Any) -> list[Tensor]:
+    outputs = Layer(decode_text(encoded), inputs).float_run()
+    return [empty_channels_last(y.shape, y.device) for y in outputs]
 
 
 class Convolution(NamedTuple):
@@ -338,7 +296,7 @@ def define_training(
 _CONVOLUTION = "int[] stride, int[] padding, int[] dilation, int groups"
 define_training("train_input(Tensor x, float scale, int zero_point) -> Tensor", _input, _fake_input)
 define_training(
-    "train_exact(Tensor[] inputs, str operator, float[] scales, int[] zero_points) -> Tensor",
+    "train_exact(Tensor[] inputs, str operator, float[] scales, int[] zero_points) -> Tensor[]",
     _exact,
     _fake_exact,
 )

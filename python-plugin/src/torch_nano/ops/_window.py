@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,8 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
+from ..ir.call import Call, UnsupportedNodeError
+from ..ir.layer import Layer
+from ..ir.operator import Operator
+from ..ir.value import Shape, Value
 from .layout import device_shape
-from .operator import Call, Operator, Quantization, Shape, UnsupportedNodeError, Value
 
 #: Height and width.
 Pair = tuple[int, int]
@@ -30,9 +33,8 @@ class WindowOperator(Operator):
     stride: Pair = (1, 1)
     padding: Padding = (0, 0, 0, 0)
 
-    def window_attributes(self) -> dict[str, int]:
-        """nano-core's attributes of the window."""
-        values: dict[str, int] = {}
+    def attributes(self, layer: Layer) -> dict[str, int]:
+        values = super().attributes(layer)
         for name in ("kernel", "stride", "dilation"):
             values[f"{name}_height"], values[f"{name}_width"] = getattr(self, name)
         for side, count in zip(("top", "bottom", "left", "right"), self.padding, strict=True):
@@ -133,11 +135,18 @@ class PoolOperator(WindowOperator):
     #: Dimensions of size 1 (of the tensor with batch) that the output drops: a reduction without keepdim.
     squeezed: tuple[int, ...] = ()
 
-    def attributes(self, output: Quantization) -> dict[str, int]:
-        return {**self.window_attributes(), "clamp_min": -128, "clamp_max": 127}
+    def attributes(self, layer: Layer) -> dict[str, int]:
+        return {**super().attributes(layer), "clamp_min": -128, "clamp_max": 127}
 
-    def float_run(self, inputs: Sequence[Tensor], parameters: Mapping[str, Tensor]) -> Tensor:
-        y = in_2d(self.pool, inputs[0])
+    def float_run(self, layer: Layer) -> Tensor:
+        return self.of(layer.input)
+
+    def of(self, x: Tensor) -> Tensor:
+        """The pool of numbers of any float dtype."""
+        return self.squeeze(in_2d(self.pool, x))
+
+    def squeeze(self, y: Tensor) -> Tensor:
+        """The output without the dimensions that a reduction drops."""
         return y.squeeze(self.squeezed) if self.squeezed else y
 
     @abstractmethod

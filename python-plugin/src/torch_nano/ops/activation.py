@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .operator import Call, Operator, Value
+from ..ir.call import Call
+from ..ir.operator import Operator
+from ..ir.value import Value
 from .table import TableOperator
 
 aten = torch.ops.aten
@@ -19,8 +21,9 @@ aten = torch.ops.aten
 class Activation(TableOperator):
     """``y = clamp(x, low, high)``, None for no bound; a table unless it can be fused into the layer before.
 
-    >>> Activation(0.0, 6.0).float_run([torch.tensor([[-1.0, 7.0]])], {})
-    tensor([[0., 6.]])
+    >>> from torch_nano.ir.layer import Layer
+    >>> Layer(Activation(0.0, 6.0), [torch.tensor([[-1.0, 7.0]])]).float_run()
+    (tensor([[0., 6.]]),)
     """
 
     low: float | None
@@ -40,8 +43,8 @@ class Activation(TableOperator):
         high = arguments.get("max_val", arguments.get("max"))
         return cls(_real(low), _real(high)), [call.input("self")], {}
 
-    def float_run(self, inputs: Sequence[Tensor], parameters: Mapping[str, Tensor]) -> Tensor:
-        return torch.clamp(inputs[0], self.low, self.high)
+    def function_of(self, x: Tensor) -> Tensor:
+        return torch.clamp(x, self.low, self.high)
 
 
 def _real(bound: Any) -> float | None:

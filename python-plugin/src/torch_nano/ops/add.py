@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -13,12 +13,16 @@ from torch import Tensor
 from torch_nano._native import add_multipliers, look_up_pairs
 
 from ..errors import InputError
+from ..ir.call import Call, UnsupportedNodeError
+from ..ir.layer import Layer
+from ..ir.operator import Operator
+from ..ir.quantization import Quantization
+from ..ir.value import Value
 from ._clamp import ClampedOperator, integer_clamp
 from ._integer import apply_multipliers, is_native
 from ._library import Definition, functional
 from ._training import clamp_steps, define_training
 from .layout import channels_last, elements, empty_channels_last
-from .operator import Call, Operator, Quantization, UnsupportedNodeError, Value
 
 #: Bits by which nano-core raises both inputs before it scales them.
 _LEFT_SHIFT = 20
@@ -28,8 +32,8 @@ _LEFT_SHIFT = 20
 class Add(ClampedOperator):
     """``y = clamp(a + b)`` of two tensors of one shape.
 
-    >>> Add(clamp_low=0.0).float_run([torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, -4.0]])], {})
-    tensor([[4., 0.]])
+    >>> Layer(Add(clamp_low=0.0), [torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, -4.0]])]).float_run()
+    (tensor([[4., 0.]]),)
     """
 
     name = "add"
@@ -56,35 +60,20 @@ class Add(ClampedOperator):
             )
         return cls(), values, {}
 
-    def float_run(self, inputs: Sequence[Tensor], parameters: Mapping[str, Tensor]) -> Tensor:
-        return self.activate(inputs[0] + inputs[1])
+    def float_run(self, layer: Layer) -> Tensor:
+        a, b = layer.inputs
+        return self.activate(a + b)
 
-    def attributes(self, output: Quantization) -> dict[str, int]:
-        return self.clamp_attributes(output)
-
-    def integer_run(
-        self,
-        inputs: Sequence[Tensor],
-        tensors: Mapping[str, Tensor],
-        input_quantization: Sequence[Quantization],
-        output_quantization: Quantization,
-    ) -> Tensor:
-        clamp = self.clamp_attributes(output_quantization)
-        sums = _sums(*input_quantization, output_quantization, clamp["clamp_min"], clamp["clamp_max"])
-        a, b = (x.to(torch.int64) + 128 for x in inputs)
+    def integer_run(self, layer: Layer) -> Tensor:
+        sums = _sums(*layer.input_quantizations, layer.output_quantization, *self.integer_bounds(layer))
+        a, b = (x.to(torch.int64) + 128 for x in layer.inputs)
         return sums.to(a.device)[a * 256 + b]
 
-    def train_run(
-        self,
-        inputs: Sequence[Tensor],
-        parameters: Mapping[str, Tensor],
-        input_quantization: Sequence[Quantization],
-        output_quantization: Quantization,
-    ) -> Tensor:
+    def train_run(self, layer: Layer) -> Tensor:
         arguments: list[float] = []
-        for quantization in (*input_quantization, output_quantization):
+        for quantization in (*layer.input_quantizations, layer.output_quantization):
             arguments += [quantization.scale, quantization.zero_point]
-        y: Tensor = torch.ops.torch_nano.train_add(*inputs, *arguments, self.clamp_low, self.clamp_high)
+        y: Tensor = torch.ops.torch_nano.train_add(*layer.inputs, *arguments, self.clamp_low, self.clamp_high)
         return y
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..ir.call import Call, UnsupportedNodeError
+from ..ir.layer import Layer
+from ..ir.operator import Operator
+from ..ir.quantization import Quantization
+from ..ir.straight_through import replace_forward
+from ..ir.value import Value
 from ._library import Definition, functional
-from ._training import replace_forward
 from ._window import (
     PoolOperator,
     in_2d,
@@ -21,7 +26,6 @@ from ._window import (
     window_of_pool,
     window_of_reduction,
 )
-from .operator import Call, Operator, Quantization, UnsupportedNodeError, Value
 
 aten = torch.ops.aten
 #: The sum of as many int8 numbers without their zero point stays below 2^24, where float32 is exact.
@@ -32,8 +36,9 @@ _FLOAT32_NUMBERS = 2**16
 class AveragePool2d(PoolOperator):
     """The mean under a window; with ``count_include_pad`` padding counts as zeros, without it not at all.
 
-    >>> AveragePool2d(kernel=(1, 2), stride=(1, 2)).float_run([torch.tensor([[[1.0, 2.0, 4.0, 3.0]]])], {})
-    tensor([[[1.5000, 3.5000]]])
+    >>> pool = AveragePool2d(kernel=(1, 2), stride=(1, 2))
+    >>> Layer(pool, [torch.tensor([[[1.0, 2.0, 4.0, 3.0]]])]).float_run()
+    (tensor([[[1.5000, 3.5000]]]),)
     """
 
     name = "average_pool2d"
@@ -75,32 +80,19 @@ class AveragePool2d(PoolOperator):
     def pool(self, x: Tensor) -> Tensor:
         return self._sum(x, 0.0) / self._count(x)
 
-    def attributes(self, output: Quantization) -> dict[str, int]:
-        return {**super().attributes(output), "count_include_pad": int(self.count_include_pad)}
+    def attributes(self, layer: Layer) -> dict[str, int]:
+        return {**super().attributes(layer), "count_include_pad": int(self.count_include_pad)}
 
-    def integer_run(
-        self,
-        inputs: Sequence[Tensor],
-        tensors: Mapping[str, Tensor],
-        input_quantization: Sequence[Quantization],
-        output_quantization: Quantization,
-    ) -> Tensor:
-        padding = float(input_quantization[0].zero_point) if self.count_include_pad else 0.0
+    def integer_run(self, layer: Layer) -> Tensor:
+        padding = float(layer.input_quantization.zero_point) if self.count_include_pad else 0.0
 
         def pool(x: Tensor) -> Tensor:
             return _rounded_mean(self._sum(x, padding), self._count(x)).to(torch.int8)
 
-        y = in_2d(pool, inputs[0].to(torch.float64))
-        return y.squeeze(self.squeezed) if self.squeezed else y
+        return self.squeeze(in_2d(pool, layer.input.to(torch.float64)))
 
-    def train_run(
-        self,
-        inputs: Sequence[Tensor],
-        parameters: Mapping[str, Tensor],
-        input_quantization: Sequence[Quantization],
-        output_quantization: Quantization,
-    ) -> Tensor:
-        zero_point = input_quantization[0].zero_point
+    def train_run(self, layer: Layer) -> Tensor:
+        zero_point = layer.input_quantization.zero_point
 
         def pool(x: Tensor) -> Tensor:
             total, count = self._sum(x, 0.0), self._count(x)
@@ -110,8 +102,7 @@ class AveragePool2d(PoolOperator):
             return replace_forward(total / count, exact.to(torch.float32).add_(0.0))
 
         exact_sums = self.kernel[0] * self.kernel[1] <= _FLOAT32_NUMBERS
-        y = in_2d(pool, inputs[0] if exact_sums else inputs[0].double())
-        return y.squeeze(self.squeezed) if self.squeezed else y
+        return self.squeeze(in_2d(pool, layer.input if exact_sums else layer.input.double()))
 
     def _sum(self, x: Tensor, padding: float) -> Tensor:
         """The sum under every window, of any float dtype."""

@@ -9,12 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..ir.call import Call
+from ..ir.layer import Layer
+from ..ir.operator import Operator
+from ..ir.quantization import Quantization
+from ..ir.value import Value
 from ._channels import define_channels, parameters_of
 from ._convolution import ConvolutionOperator, as_2d_weight, explicit_padding
 from ._library import functional
 from ._window import pair, spatial_dimensions, spatial_input
 from .depthwise_conv2d import DepthwiseConv2d
-from .operator import Call, Operator, Quantization, Value
 
 aten = torch.ops.aten
 
@@ -25,9 +29,9 @@ class Conv2d(ConvolutionOperator):
 
     The weight is [out, in / groups, kernel_height, kernel_width] or [out, in / groups, kernel].
 
-    >>> layer = Conv2d(kernel=(1, 3), padding=(0, 0, 1, 1))
-    >>> layer.float_run([torch.ones(1, 1, 4)], {"weight": torch.ones(1, 1, 3)})
-    tensor([[[2., 3., 3., 2.]]])
+    >>> convolution = Conv2d(kernel=(1, 3), padding=(0, 0, 1, 1))
+    >>> Layer(convolution, [torch.ones(1, 1, 4)], {"weight": torch.ones(1, 1, 3)}).float_run()
+    (tensor([[[2., 3., 3., 2.]]]),)
     """
 
     name = "conv2d"
@@ -61,8 +65,8 @@ class Conv2d(ConvolutionOperator):
     def from_device_weight(self, weight: Tensor) -> Tensor:
         return weight.permute(0, 3, 1, 2)
 
-    def attributes(self, output: Quantization) -> dict[str, int]:
-        return {**self.window_attributes(), "groups": self.groups, **self.clamp_attributes(output)}
+    def attributes(self, layer: Layer) -> dict[str, int]:
+        return {**super().attributes(layer), "groups": self.groups}
 
 
 _call = define_channels(Conv2d)

@@ -9,11 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..ir.call import Call
+from ..ir.operator import Operator
+from ..ir.quantization import Quantization
+from ..ir.value import Value
 from ._channels import define_channels
 from ._convolution import ConvolutionOperator, as_2d_weight, explicit_padding
 from ._library import functional
 from ._window import pair, spatial_dimensions
-from .operator import Call, Operator, Quantization, Value
 
 
 @dataclass(frozen=True)
@@ -22,11 +25,12 @@ class DepthwiseConv2d(ConvolutionOperator):
 
     The weight is [channels, 1, kernel_height, kernel_width] or [channels, 1, kernel].
 
-    >>> layer = DepthwiseConv2d(kernel=(1, 2))
+    >>> from torch_nano.ir.layer import Layer
     >>> weight = torch.tensor([[[1.0, 1.0]], [[0.0, 2.0]]])
-    >>> layer.float_run([torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])], {"weight": weight})
-    tensor([[[3.],
-             [8.]]])
+    >>> x = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])
+    >>> Layer(DepthwiseConv2d(kernel=(1, 2)), [x], {"weight": weight}).float_run()
+    (tensor([[[3.],
+             [8.]]]),)
     """
 
     name = "depthwise_conv2d"
@@ -47,9 +51,6 @@ class DepthwiseConv2d(ConvolutionOperator):
 
     def from_device_weight(self, weight: Tensor) -> Tensor:
         return weight.unsqueeze(1)
-
-    def attributes(self, output: Quantization) -> dict[str, int]:
-        return {**self.window_attributes(), **self.clamp_attributes(output)}
 
 
 _call = define_channels(DepthwiseConv2d)

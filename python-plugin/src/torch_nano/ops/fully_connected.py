@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..ir.call import Call, UnsupportedNodeError
+from ..ir.layer import Layer
+from ..ir.operator import Operator
+from ..ir.quantization import Quantization
+from ..ir.value import Shape, Value
 from ._channels import ChannelsOperator, define_channels, parameters_of
 from ._library import functional
 from ._training import Convolution
 from .layout import from_device, to_device
-from .operator import Call, Operator, Quantization, Shape, UnsupportedNodeError, Value
 
 
 @dataclass(frozen=True)
@@ -24,10 +28,10 @@ class FullyConnected(ChannelsOperator):
     With ``flattened``, (channels, height, width) or (channels, length), the input has that shape and is
     flattened first.
 
-    >>> layer = FullyConnected(flattened=(2, 1, 1), clamp_low=0.0)
+    >>> linear = FullyConnected(flattened=(2, 1, 1), clamp_low=0.0)
     >>> weight = torch.tensor([[1.0, 1.0], [1.0, -1.0]])
-    >>> layer.float_run([torch.tensor([[[[1.0]], [[2.0]]]])], {"weight": weight})
-    tensor([[3., 0.]])
+    >>> Layer(linear, [torch.tensor([[[[1.0]], [[2.0]]]])], {"weight": weight}).float_run()
+    (tensor([[3., 0.]]),)
     """
 
     name = "fully_connected"
@@ -52,32 +56,16 @@ class FullyConnected(ChannelsOperator):
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.linear(x.flatten(1), weight, bias)
 
-    def train_run(
-        self,
-        inputs: Sequence[Tensor],
-        parameters: Mapping[str, Tensor],
-        input_quantization: Sequence[Quantization],
-        output_quantization: Quantization,
-    ) -> Tensor:
-        pixel = inputs[0].flatten(1)[:, :, None, None]
-        weight = parameters["weight"][:, :, None, None]
-        y = self.train_as_convolution(
-            pixel,
-            {**parameters, "weight": weight},
-            Convolution(),
-            input_quantization[0],
-            output_quantization,
-        )
-        return y.flatten(1)
+    def train_run(self, layer: Layer) -> Tensor:
+        pixel = layer.input.flatten(1)[:, :, None, None]
+        weight = layer.parameters["weight"][:, :, None, None]
+        return self.train_as_convolution(layer, pixel, weight, Convolution()).flatten(1)
 
     def to_device_weight(self, weight: Tensor) -> Tensor:
         return weight if self.flattened is None else to_device(weight.reshape(-1, *self.flattened))
 
     def from_device_weight(self, weight: Tensor) -> Tensor:
         return weight if self.flattened is None else from_device(weight, self.flattened).flatten(1)
-
-    def attributes(self, output: Quantization) -> dict[str, int]:
-        return self.clamp_attributes(output)
 
 
 _call = define_channels(FullyConnected)

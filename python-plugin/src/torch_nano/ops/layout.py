@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .operator import Shape
+from ..ir.value import Shape
 
 
 def device_shape(shape: Shape) -> tuple[int, int, int]:

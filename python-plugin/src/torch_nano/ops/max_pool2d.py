@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..ir.call import Call
+from ..ir.layer import Layer
+from ..ir.operator import Operator
+from ..ir.quantization import Quantization
+from ..ir.value import Value
 from ._library import Definition, functional
 from ._window import Pair, PoolOperator, pair, spatial_dimensions, window_of_pool, window_of_reduction
-from .operator import Call, Operator, Quantization, Value
 
 aten = torch.ops.aten
 
@@ -21,8 +25,9 @@ aten = torch.ops.aten
 class MaxPool2d(PoolOperator):
     """The largest element under a window; padding never counts.
 
-    >>> MaxPool2d(kernel=(1, 2), stride=(1, 2)).float_run([torch.tensor([[[1.0, 2.0, 4.0, 3.0]]])], {})
-    tensor([[[2., 4.]]])
+    >>> pool = MaxPool2d(kernel=(1, 2), stride=(1, 2))
+    >>> Layer(pool, [torch.tensor([[[1.0, 2.0, 4.0, 3.0]]])]).float_run()
+    (tensor([[[2., 4.]]]),)
     """
 
     name = "max_pool2d"
@@ -44,23 +49,11 @@ class MaxPool2d(PoolOperator):
     def pool(self, x: Tensor) -> Tensor:
         return F.max_pool2d(self.pad(x, -torch.inf), self.kernel, self.stride, 0, self.dilation)
 
-    def integer_run(
-        self,
-        inputs: Sequence[Tensor],
-        tensors: Mapping[str, Tensor],
-        input_quantization: Sequence[Quantization],
-        output_quantization: Quantization,
-    ) -> Tensor:
-        return self.float_run([inputs[0].to(torch.float32)], {}).to(torch.int8)
+    def integer_run(self, layer: Layer) -> Tensor:
+        return self.of(layer.input.to(torch.float32)).to(torch.int8)
 
-    def train_run(
-        self,
-        inputs: Sequence[Tensor],
-        parameters: Mapping[str, Tensor],
-        input_quantization: Sequence[Quantization],
-        output_quantization: Quantization,
-    ) -> Tensor:
-        return self.float_run(inputs, parameters)
+    def train_run(self, layer: Layer) -> Tensor:
+        return self.of(layer.input)
 
 
 _call = Definition(MaxPool2d)

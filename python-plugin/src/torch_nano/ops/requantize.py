@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,18 +11,22 @@ from torch import Tensor
 
 from torch_nano._native import quantize_multiplier
 
+from ..ir.call import Call
+from ..ir.layer import Layer
+from ..ir.operator import Operator
+from ..ir.quantization import Quantization
+from ..ir.value import Value
 from . import _integer
 from ._clamp import ClampedOperator
 from ._library import Definition, functional
-from .operator import Call, Operator, Quantization, Value
 
 
 @dataclass(frozen=True)
 class Requantize(ClampedOperator):
     """``y = clamp(x)`` in real numbers; passes insert it where two quantizations must meet.
 
-    >>> Requantize(clamp_high=6.0).float_run([torch.tensor([[7.0]])], {})
-    tensor([[6.]])
+    >>> Layer(Requantize(clamp_high=6.0), [torch.tensor([[7.0]])]).float_run()
+    (tensor([[6.]]),)
     """
 
     name = "requantize"
@@ -35,25 +39,15 @@ class Requantize(ClampedOperator):
     def from_call(cls, call: Call) -> tuple[Operator, list[Value], dict[str, str]]:
         raise TypeError("no ATen call becomes a requantize; passes make it")
 
-    def float_run(self, inputs: Sequence[Tensor], parameters: Mapping[str, Tensor]) -> Tensor:
-        return self.activate(inputs[0])
+    def float_run(self, layer: Layer) -> Tensor:
+        return self.activate(layer.input)
 
-    def attributes(self, output: Quantization) -> dict[str, int]:
-        return self.clamp_attributes(output)
-
-    def integer_run(
-        self,
-        inputs: Sequence[Tensor],
-        tensors: Mapping[str, Tensor],
-        input_quantization: Sequence[Quantization],
-        output_quantization: Quantization,
-    ) -> Tensor:
-        (x,), (quantization,) = inputs, input_quantization
-        multiplier = quantize_multiplier(quantization.scale / output_quantization.scale)
-        clamp = self.clamp_attributes(output_quantization)
+    def integer_run(self, layer: Layer) -> Tensor:
+        x, quantization = layer.input, layer.input_quantization
+        multiplier = quantize_multiplier(quantization.scale / layer.output_quantization.scale)
         difference = x.to(torch.int32) - quantization.zero_point
-        bounds = (clamp["clamp_min"], clamp["clamp_max"])
-        return _integer.requantize(difference, [multiplier], output_quantization.zero_point, bounds)
+        zero_point = layer.output_quantization.zero_point
+        return _integer.requantize(difference, [multiplier], zero_point, self.integer_bounds(layer))
 
 
 _call = Definition(Requantize)

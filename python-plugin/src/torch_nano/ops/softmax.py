@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -12,9 +12,13 @@ from torch import Tensor
 
 from torch_nano._native import softmax_parameters
 
+from ..ir.call import Call, UnsupportedNodeError
+from ..ir.layer import Layer
+from ..ir.operator import Operator
+from ..ir.quantization import Quantization
+from ..ir.value import Value
 from ._integer import doubling_high_multiply, rounding_divide_by_power_of_two, shift_left_saturating
 from ._library import Definition, functional
-from .operator import Call, Operator, Quantization, UnsupportedNodeError, Value
 
 _LARGEST = 2**31 - 1
 #: Integer bits of the fixed-point differences, and of the sum of exponentials.
@@ -25,8 +29,8 @@ _DIFFERENCE_BITS, _SUM_BITS = 5, 12
 class Softmax(Operator):
     """``y = exp(x) / sum exp(x)`` over the channels; its output has scale 1/256 and zero point -128.
 
-    >>> Softmax().float_run([torch.zeros(1, 4)], {})
-    tensor([[0.2500, 0.2500, 0.2500, 0.2500]])
+    >>> Layer(Softmax(), [torch.zeros(1, 4)]).float_run()
+    (tensor([[0.2500, 0.2500, 0.2500, 0.2500]]),)
     """
 
     name = "softmax"
@@ -45,21 +49,12 @@ class Softmax(Operator):
             )
         return cls(), [value], {}
 
-    def float_run(self, inputs: Sequence[Tensor], parameters: Mapping[str, Tensor]) -> Tensor:
-        return torch.softmax(inputs[0], 1)
+    def float_run(self, layer: Layer) -> Tensor:
+        return torch.softmax(layer.input, 1)
 
-    def attributes(self, output: Quantization) -> dict[str, int]:
-        return {}
-
-    def integer_run(
-        self,
-        inputs: Sequence[Tensor],
-        tensors: Mapping[str, Tensor],
-        input_quantization: Sequence[Quantization],
-        output_quantization: Quantization,
-    ) -> Tensor:
-        x = inputs[0].to(torch.int64)
-        exponentials = _exponentials(input_quantization[0].scale).to(x.device)[x.amax(1, keepdim=True) - x]
+    def integer_run(self, layer: Layer) -> Tensor:
+        x = layer.input.to(torch.int64)
+        exponentials = _exponentials(layer.input_quantization.scale).to(x.device)[x.amax(1, keepdim=True) - x]
         total = rounding_divide_by_power_of_two(exponentials, _SUM_BITS).sum(1, keepdim=True)
         # frexp gives the number of bits; an int32 sum is exact in float64.
         headroom = 32 - torch.frexp(total.to(torch.float64)).exponent.to(torch.int64)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,12 +16,16 @@ from torch import Tensor
 from torch_nano._native import look_up
 
 from ..errors import QuantizationError
+from ..ir.call import Call
+from ..ir.encoding import decode_text
+from ..ir.layer import Layer
+from ..ir.operator import Operator
+from ..ir.quantization import Quantization
+from ..ir.value import Value
 from ._integer import is_native, lookup, round_half_away
 from ._library import FUNCTIONS, Definition, Function
 from ._training import define_training
-from .encoding import decode_text
 from .layout import channels_last, elements, empty_channels_last
-from .operator import Call, Operator, Quantization, Shape, Value
 
 #: The ATen functions of one variable that become tables. One more is one line.
 UNARY_FUNCTIONS = (
@@ -49,41 +54,27 @@ aten = torch.ops.aten
 
 
 class TableOperator(Operator):
-    """A function of one variable, given by its float run: ``y = table[x + 128]``."""
+    """A function of one variable: ``y = table[x + 128]``."""
 
     name = "table"
 
-    def quantize(
-        self,
-        parameters: Mapping[str, Tensor],
-        inputs: Sequence[Quantization],
-        input_shapes: Sequence[Shape],
-        output: Quantization,
-    ) -> dict[str, Tensor]:
-        return {"table": _table(self, inputs[0], output)}
+    @abstractmethod
+    def function_of(self, x: Tensor) -> Tensor:
+        """The function, element by element."""
 
-    def attributes(self, output: Quantization) -> dict[str, int]:
-        return {}
+    def float_run(self, layer: Layer) -> Tensor:
+        return self.function_of(layer.input)
 
-    def integer_run(
-        self,
-        inputs: Sequence[Tensor],
-        tensors: Mapping[str, Tensor],
-        input_quantization: Sequence[Quantization],
-        output_quantization: Quantization,
-    ) -> Tensor:
-        return lookup(tensors["table"], inputs[0])
+    def quantize(self, layer: Layer) -> dict[str, Tensor]:
+        return {"table": _table(self, layer.input_quantization, layer.output_quantization)}
 
-    def train_run(
-        self,
-        inputs: Sequence[Tensor],
-        parameters: Mapping[str, Tensor],
-        input_quantization: Sequence[Quantization],
-        output_quantization: Quantization,
-    ) -> Tensor:
-        input_, output = input_quantization[0], output_quantization
+    def integer_run(self, layer: Layer) -> Tensor:
+        return lookup(layer.tensors["table"], layer.input)
+
+    def train_run(self, layer: Layer) -> Tensor:
+        input_, output = layer.input_quantization, layer.output_quantization
         y: Tensor = torch.ops.torch_nano.train_table(
-            inputs[0],
+            layer.input,
             self.text,
             input_.scale,
             input_.zero_point,
@@ -101,7 +92,7 @@ def _table(operator: TableOperator, input_: Quantization, output: Quantization) 
     """
     x = torch.arange(-128, 128)
     real = (x - input_.zero_point).to(torch.float32) * input_.scale
-    y = operator.float_run([real[None]], {})[0]
+    y = operator.function_of(real)
     if bool(y.isnan().any()):
         where = float(real[y.isnan()][0])
         raise QuantizationError(f"{operator} is not a number at {where}, which its input can be: {input_}")
@@ -118,7 +109,7 @@ def _train_tables(encoded: str, input_: Quantization, output: Quantization) -> t
 
     def slopes() -> Tensor:
         x = (torch.arange(-128.0, 128.0) - input_.zero_point).requires_grad_()
-        y = operator.float_run([(x * input_.scale)[None]], {})[0] / output.scale
+        y = operator.function_of(x * input_.scale) / output.scale
         inside = y.clamp(-128.5 - output.zero_point, 127.5 - output.zero_point)
         return torch.autograd.grad(inside.sum(), x)[0]
 
@@ -186,8 +177,8 @@ define_training(
 class Table(TableOperator):
     """An ATen function of one variable.
 
-    >>> Table("elu", (("alpha", 2.0),)).float_run([torch.tensor([[1.0, 0.0]])], {})
-    tensor([[1., 0.]])
+    >>> Layer(Table("elu", (("alpha", 2.0),)), [torch.tensor([[1.0, 0.0]])]).float_run()
+    (tensor([[1., 0.]]),)
     """
 
     function: str
@@ -205,8 +196,8 @@ class Table(TableOperator):
         arguments = tuple((name, call.arguments[name]) for name in further)
         return cls(call.function, arguments), [call.input(first)], {}
 
-    def float_run(self, inputs: Sequence[Tensor], parameters: Mapping[str, Tensor]) -> Tensor:
-        y: Tensor = getattr(aten, self.function).default(inputs[0], **dict(self.arguments))
+    def function_of(self, x: Tensor) -> Tensor:
+        y: Tensor = getattr(aten, self.function).default(x, **dict(self.arguments))
         return y
 
 

@@ -11,9 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import InputError
 from ..explain import has_one_value, one_value_per_channel
-from ..graph.graph import FoldedNorm, Graph
+from ..ir.graph import FoldedNorm, Graph, Node
 from ..ops._channels import ChannelsOperator
-from ..ops.operator import Node
 
 _STATISTICS = ("running_mean", "running_var")
 
@@ -92,7 +91,7 @@ class BatchStatistics:
 
 def batch_statistics_of(graph: Graph) -> dict[str, BatchStatistics]:
     """The batch norms that became part of a layer's parameters and take the batch's statistics in train mode,
-    by the name of the layer's output.
+    by the layer's name.
     """
     found = {}
     for node in graph.nodes:
@@ -109,7 +108,7 @@ def batch_statistics_of(graph: Graph) -> dict[str, BatchStatistics]:
         norm = graph.derived[node.parameters["weight"]].norm
         if not norm.follows:
             continue
-        found[node.output] = BatchStatistics(norm, statistics, layer)
+        found[node.name] = BatchStatistics(norm, statistics, layer)
     return found
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..arguments import check_batch
 from ..errors import InputError, NonFiniteError
-from ..graph.graph import Graph
+from ..ir.graph import Graph
 from .observers import MinMaxObserver, Observer, PercentileObserver
 
 Method = Literal["minmax", "percentile"]
@@ -78,7 +78,7 @@ def check_parameters(graph: Graph) -> None:
     for node in graph.nodes:
         for name in node.parameters.values():
             if not torch.isfinite(graph.parameters[name]).all():
-                path = _path(graph.values[node.output].module_path)
+                path = _path(graph.module_path(node))
                 raise NonFiniteError(f"parameter {name} of module {path} holds NaN or infinity")
 
 

@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from ..arguments import check_batch
 from ..errors import InputError, QuantizationError, UnsupportedError, UnsupportedNode
 from ..graph.capture import capture
-from ..graph.graph import Graph
 from ..graph.passes import optimize
+from ..ir.graph import Graph, Node
+from ..ir.value import Shape
 from ..models import check_float, own_module
-from ..ops.operator import Node, Shape
 from ..transfer.freeze import freeze, is_frozen
 from ..transfer.names import matching_modules
 from .batch_statistics import batch_statistics_of
 from .calibrate import CalibrationData, Method, check_parameters
 from .calibrate import calibrate as observe_ranges
-from .ranges import assign_quantization, has_range
+from .ranges import assign_quantization, has_range, values_with_range
 from .training_ranges import RangeMethod, TrainingRanges
 from .training_run import TrainingRun
 
@@ -147,7 +147,7 @@ class QatModule(nn.Module):
 
         uint8 [nodes + 1]: for each node whether it computes in float, then whether batch norms are folded.
         """
-        in_float = [node.output in self._in_float for node in self._graph.nodes]
+        in_float = [node.name in self._in_float for node in self._graph.nodes]
         return torch.tensor([*in_float, self._folds_batch_norm], dtype=torch.uint8)
 
     def set_extra_state(self, state: Tensor) -> None:
@@ -160,9 +160,7 @@ class QatModule(nn.Module):
         if state.shape != (len(nodes) + 1,):
             raise InputError(f"the state is of {len(state) - 1} nodes; this module has {len(nodes)}")
         *in_float, self._folds_batch_norm = map(bool, state.tolist())
-        self._in_float = frozenset(
-            node.output for node, is_set in zip(nodes, in_float, strict=True) if is_set
-        )
+        self._in_float = frozenset(node.name for node, is_set in zip(nodes, in_float, strict=True) if is_set)
 
     def _named_tensors(self) -> dict[str, Tensor]:
         return {
@@ -176,7 +174,7 @@ class QatModule(nn.Module):
             return self._graph.nodes
         inside = {part for module in matching_modules(self, patterns) for part in module.modules()}
         paths = {name for name, module in self.named_modules(remove_duplicate=False) if module in inside}
-        return [node for node in self._graph.nodes if self._graph.values[node.output].module_path in paths]
+        return [node for node in self._graph.nodes if self._graph.module_path(node) in paths]
 
 
 def _copied(model: nn.Module) -> nn.Module:
@@ -265,11 +263,11 @@ def prepare_qat(
     check_parameters(graph)
     _check_dropouts(graph)
     observed = {} if calibrate is None else observe_ranges(graph, calibrate, method)
-    names = [*graph.inputs, *(node.output for node in graph.nodes if has_range(node))]
-    qat = QatModule(model, graph, TrainingRanges(names, observed, ranges, momentum), batch_norm)
+    training_ranges = TrainingRanges(values_with_range(graph), observed, ranges, momentum)
+    qat = QatModule(model, graph, training_ranges, batch_norm)
     with_weights = [node for node in graph.nodes if node.parameters]
     ends = [*with_weights[:1] * (not first_layer), *with_weights[-1:] * (not last_layer)]
-    qat._in_float = frozenset(node.output for node in ends)
+    qat._in_float = frozenset(node.name for node in ends)
     if float_layers:
         disable_quantization(qat, *float_layers)
     return qat
@@ -330,7 +328,7 @@ def disable_quantization(qat: nn.Module, *patterns: str | nn.Module) -> None:
         ModuleNameError: a pattern matches nothing.
     """
     qat = _qat_module(qat)
-    qat._in_float |= {node.output for node in qat._nodes(patterns)}
+    qat._in_float |= {node.name for node in qat._nodes(patterns)}
 
 
 def enable_quantization(qat: nn.Module, *patterns: str | nn.Module) -> None:
@@ -338,7 +336,7 @@ def enable_quantization(qat: nn.Module, *patterns: str | nn.Module) -> None:
     :func:`prepare_qat`.
     """
     qat = _qat_module(qat)
-    qat._in_float -= {node.output for node in qat._nodes(patterns)}
+    qat._in_float -= {node.name for node in qat._nodes(patterns)}
 
 
 def fold_batch_norm(qat: nn.Module) -> None:
@@ -359,5 +357,6 @@ def _qat_module(qat: nn.Module) -> QatModule:
 
 
 def _ranges_of(qat: QatModule, patterns: Sequence[str | nn.Module]) -> list[str]:
-    names = [node.output for node in qat._nodes(patterns) if has_range(node)]
-    return names if patterns else [*qat._graph.inputs, *names]
+    if not patterns:
+        return values_with_range(qat._graph)
+    return [name for node in qat._nodes(patterns) if has_range(node) for name in node.outputs]

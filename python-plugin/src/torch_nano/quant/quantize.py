@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from .._native import NanoError
 from ..errors import TorchNanoError, in_module
-from ..graph.graph import Graph
-from ..ops.operator import Node
-from .ranges import quantization_of
+from ..ir.graph import Graph, Node
 
 
 @dataclass
@@ -19,7 +17,7 @@ class QuantizedGraph:
     """A graph that runs in integers: every value has a quantization, and the float parameters are gone."""
 
     graph: Graph
-    #: The int8 weights, int32 biases and so on of each node, by the node's output and nano-core's name.
+    #: The int8 weights, int32 biases and so on of each node, by the node's and nano-core's name.
     tensors: dict[str, dict[str, Tensor]]
 
     def integer_run(
@@ -34,13 +32,10 @@ class QuantizedGraph:
             observe: called with the name and the int8 tensor of every value, inputs included.
         """
 
-        def run(node: Node, arguments: list[Tensor]) -> Tensor:
-            tensors = {
-                name: tensor.to(arguments[0].device) for name, tensor in self.tensors[node.output].items()
-            }
-            quantizations = [quantization_of(self.graph, name) for name in node.inputs]
-            output = quantization_of(self.graph, node.output)
-            return node.operator.integer_run(arguments, tensors, quantizations, output)
+        def run(node: Node, arguments: list[Tensor]) -> tuple[Tensor, ...]:
+            device = arguments[0].device
+            tensors = {name: tensor.to(device) for name, tensor in self.tensors[node.name].items()}
+            return replace(self.graph.layer(node, arguments), tensors=tensors).integer_run()
 
         return self.graph.run(inputs, run, observe)
 
@@ -54,14 +49,9 @@ def quantize(graph: Graph) -> QuantizedGraph:
     tensors = {}
     for node in graph.nodes:
         try:
-            tensors[node.output] = node.operator.quantize(
-                {role: graph.parameters[name] for role, name in node.parameters.items()},
-                [quantization_of(graph, name) for name in node.inputs],
-                [graph.values[name].shape for name in node.inputs],
-                quantization_of(graph, node.output),
-            )
+            tensors[node.name] = graph.layer(node).quantize()
         except (TorchNanoError, NanoError) as error:
-            raise in_module(error, graph.values[node.output].module_path) from error
+            raise in_module(error, graph.module_path(node)) from error
     integer = graph.copy()
     integer.parameters, integer.derived = {}, {}
     for value in integer.values.values():

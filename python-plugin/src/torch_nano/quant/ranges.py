@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ..graph.graph import Graph
-from ..ops.operator import Node, Quantization
+from ..ir.graph import Graph, Node
+from ..ir.quantization import Quantization
 
 #: Below this scale float32 loses precision; a value whose numbers are all smaller is zero for every purpose.
 _SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
@@ -43,31 +43,32 @@ def assign_quantization(graph: Graph, choose: Callable[[str], Quantization]) -> 
     for name in graph.inputs:
         graph.values[name].quantization = choose(name)
     for node in graph.nodes:
-        inputs = [quantization_of(graph, name) for name in node.inputs]
-        graph.values[node.output].quantization = output_quantization(node, inputs, choose)
+        inputs = [graph.quantization(name) for name in node.inputs]
+        for name, chosen in zip(node.outputs, output_quantizations(node, inputs, choose), strict=True):
+            graph.values[name].quantization = chosen
     return graph
 
 
-def output_quantization(
+def output_quantizations(
     node: Node, inputs: Sequence[Quantization], choose: Callable[[str], Quantization]
-) -> Quantization:
-    """The quantization of a node's output.
+) -> list[Quantization]:
+    """The quantizations of a node's outputs.
 
     An operator that keeps its input's scale and zero point (a pool, a reshape) shares them, one whose output
     is fixed (softmax) has that, and all others have what `choose` says for the output's name.
     """
     if node.operator.fixed_quantization is not None:
-        return node.operator.fixed_quantization
-    return inputs[0] if node.operator.keeps_quantization else choose(node.output)
+        return [node.operator.fixed_quantization] * len(node.outputs)
+    if node.operator.keeps_quantization:
+        return [inputs[0]] * len(node.outputs)
+    return [choose(name) for name in node.outputs]
 
 
 def has_range(node: Node) -> bool:
-    """Whether a node's output has a range of its own."""
+    """Whether a node's outputs have ranges of their own."""
     return node.operator.fixed_quantization is None and not node.operator.keeps_quantization
 
 
-def quantization_of(graph: Graph, name: str) -> Quantization:
-    """The quantization of a value that has one."""
-    chosen = graph.values[name].quantization
-    assert chosen is not None, f"value {name} is not quantized"
-    return chosen
+def values_with_range(graph: Graph) -> list[str]:
+    """The values with ranges of their own, the graph's inputs first."""
+    return [*graph.inputs, *(name for node in graph.nodes if has_range(node) for name in node.outputs)]

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..ir.quantization import Quantization
 from ..ops._integer import round_half_away
-from ..ops.operator import Quantization
 
 
 def check_finite(x: Tensor) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, NonFiniteError, QuantizationError
-from ..ops.operator import Quantization
+from ..ir.quantization import Quantization
 from .ranges import quantization
 
 RangeMethod = Literal["moving_average", "learned"]

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.modules.dropout import _DropoutNd
 
 from .._native import NanoError
 from ..errors import TorchNanoError, in_module
-from ..ops._training import replace_forward, train_input
-from ..ops.operator import Node, Quantization
+from ..ir.graph import Node
+from ..ir.layer import Layer
+from ..ir.quantization import Quantization
+from ..ir.straight_through import replace_forward
+from ..ops._training import train_input
 from ..transfer.freeze import is_frozen
-from .ranges import has_range, output_quantization
+from .ranges import has_range, output_quantizations
 from .tensors import check_finite
 
 if TYPE_CHECKING:
@@ -50,59 +54,71 @@ class TrainingRun:
         (y,) = self.graph.run([self.dropped_out(name, y)], self.node)
         return y * self.quantizations[result].scale
 
-    def node(self, node: Node, inputs: list[Tensor]) -> Tensor:
+    def node(self, node: Node, inputs: list[Tensor]) -> list[Tensor]:
+        path = self.graph.module_path(node)
         try:
-            return self.dropped_out(node.output, self.layer(node, inputs))
+            outputs = self.outputs(node, inputs)
+            return [self.dropped_out(name, y) for name, y in zip(node.outputs, outputs, strict=True)]
         except TorchNanoError as error:
-            raise in_module(error, self.graph.values[node.output].module_path) from error
+            raise in_module(error, path) from error
         except NanoError as error:
-            raise in_module(
-                error, self.graph.values[node.output].module_path, self.scales_of(node)
-            ) from error
+            raise in_module(error, path, self.scales_of(node)) from error
 
     def scales_of(self, node: Node) -> str:
         """The scales of a layer that do not go together, and what to do."""
-        inputs = " and ".join(f"{self.quantizations[name].scale:.3g}" for name in node.inputs)
+        inputs, outputs = (
+            " and ".join(f"{self.quantizations[name].scale:.3g}" for name in names)
+            for names in (node.inputs, node.outputs)
+        )
         way_out = "calibrate on typical inputs"
         if self.ranges.log_scales is not None:
             way_out = "training has diverged; lower the learning rate of quantization_ranges.log_scales"
-        output = self.quantizations[node.output].scale
-        return f": the scale of its input is {inputs}, of its output {output:.3g}; {way_out}"
+        return f": the scale of its input is {inputs}, of its output {outputs}; {way_out}"
 
-    def layer(self, node: Node, inputs: list[Tensor]) -> Tensor:
-        name, module = node.output, self.module_of(node.output)
-        follows = has_range(node) and not (is_frozen(module) or self.ranges.is_frozen(name))
-        moving = follows and module.training
-        learned = follows and self.ranges.is_learned(name)
+    def outputs(self, node: Node, inputs: list[Tensor]) -> list[Tensor]:
+        """What a node makes, before its dropouts."""
+        module = self.qat.get_submodule(self.graph.module_path(node))
+        # Values whose ranges may change.
+        free = [name for name in node.outputs if has_range(node) and not self.ranges.is_frozen(name)]
+        free = [] if is_frozen(module) else free
+        moving = free if module.training else []
+        learned = [name for name in free if self.ranges.is_learned(name)]
         quantizations = [self.quantizations[source] for source in node.inputs]
-        parameters = self.parameters_of(node, inputs, quantizations)
-        real = None
+        layer = Layer(node.operator, inputs, input_quantizations=quantizations)
+        layer = replace(layer, parameters=self.parameters_of(node, layer))
+        reals: dict[str, Tensor] = {}
         if moving or learned:
             with torch.no_grad():
-                real = node.operator.float_run(_reals(inputs, quantizations), parameters)
-        if moving and real is not None:
-            self.ranges.observe(name, real)
-        output = self.quantizations[name] = output_quantization(node, quantizations, self.ranges.quantization)
-        if name in self.qat._in_float:
-            self.unrounded.add(name)
-            return node.operator.float_run(_reals(inputs, quantizations), parameters) / output.scale
+                reals = dict(zip(node.outputs, self.float_run(layer), strict=True))
+        for name in moving:
+            self.ranges.observe(name, reals[name])
+        chosen = output_quantizations(node, quantizations, self.ranges.quantization)
+        self.quantizations.update(zip(node.outputs, chosen, strict=True))
+        if node.name in self.qat._in_float:
+            self.unrounded.update(node.outputs)
+            return [y / output.scale for y, output in zip(self.float_run(layer), chosen, strict=True)]
         integers = [
             _rounded(x, quantization) if source in self.unrounded else x
             for source, x, quantization in zip(node.inputs, inputs, quantizations, strict=True)
         ]
-        y = node.operator.train_run(integers, parameters, quantizations, output)
-        return self.ranges.learn(name, y, real, output) if learned and real is not None else y
+        made = replace(layer, inputs=integers, output_quantizations=chosen).train_run()
+        return [
+            self.ranges.learn(name, y, reals[name], output) if name in learned else y
+            for name, y, output in zip(node.outputs, made, chosen, strict=True)
+        ]
 
-    def parameters_of(
-        self, node: Node, inputs: list[Tensor], quantizations: Sequence[Quantization]
-    ) -> dict[str, Tensor]:
+    def float_run(self, layer: Layer) -> tuple[Tensor, ...]:
+        """A layer of this run in real numbers."""
+        return replace(layer, inputs=layer.real_inputs()).float_run()
+
+    def parameters_of(self, node: Node, layer: Layer) -> dict[str, Tensor]:
         """A node's parameters by role, folded with the batch's statistics where these still count."""
         tensors: Mapping[str, Tensor] = self.parameters
-        folded = self.qat._batch_statistics.get(node.output)
+        folded = self.qat._batch_statistics.get(node.name)
         if folded is not None and not self.qat._folds_batch_norm:
             caller = self.qat.get_submodule(folded.norm.module_path)
             if caller.training and not is_frozen(caller):
-                (x,) = _reals(inputs, quantizations)
+                (x,) = layer.real_inputs()
                 tensors = {**tensors, **folded.tensors(node, x, tensors, self.qat)}
                 derived = {
                     name: self.graph.derived[name].compute(tensors) for name in node.parameters.values()
@@ -122,17 +138,10 @@ class TrainingRun:
                     y = _rounded(y, quantization)
         return y
 
-    def module_of(self, name: str) -> nn.Module:
-        return self.qat.get_submodule(self.graph.values[name].module_path)
-
 
 def _drop_channels(y: Tensor, probability: float) -> Tensor:
     """Dropout of whole channels of [N, channels, ...]."""
     return torch.feature_dropout(y, probability, True)
-
-
-def _reals(inputs: Sequence[Tensor], quantizations: Sequence[Quantization]) -> list[Tensor]:
-    return [x * quantization.scale for x, quantization in zip(inputs, quantizations, strict=True)]
 
 
 def _rounded(x: Tensor, quantization: Quantization) -> Tensor:

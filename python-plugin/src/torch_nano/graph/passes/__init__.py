@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..graph import Graph
+from ...ir.graph import Graph
 from .absorb_reshapes import absorb_reshapes
 from .fold_batch_norm import fold_batch_norm
 from .fuse_activations import fuse_activations

@@ -8,11 +8,11 @@ from dataclasses import replace
 import torch
 
 from ...errors import UnsupportedError, UnsupportedNode
+from ...ir.graph import Graph, Node
+from ...ir.value import Shape
 from ...ops.fully_connected import FullyConnected
 from ...ops.layout import device_shape, to_device
-from ...ops.operator import Node, Shape
 from ...ops.table import TableOperator
-from ..graph import Graph
 from ..structural import Reshape
 
 
@@ -41,7 +41,7 @@ def absorb_reshapes(graph: Graph) -> Graph:
 
 
 def _merge_chains(graph: Graph) -> None:
-    """Of reshapes in a row, the last says it all; one to the shape that is there already says nothing."""
+    """Collapses consecutive reshapes, and drops those to the shape that is there already."""
     for node in list(graph.nodes):
         if not isinstance(node.operator, Reshape):
             continue
@@ -68,8 +68,8 @@ def _sink(graph: Graph) -> None:
             graph.values[middle.name] = replace(
                 end, name=middle.name, shape=source.shape, dropouts=middle.dropouts
             )
-            reader.inputs, reader.output = list(node.inputs), middle.name
-            node.inputs, node.output = [middle.name], end.name
+            reader.inputs, reader.outputs = list(node.inputs), [middle.name]
+            node.inputs, node.outputs = [middle.name], [end.name]
             at, behind = graph.nodes.index(node), graph.nodes.index(reader)
             graph.nodes[at], graph.nodes[behind] = reader, node
             reader = graph.only_reader(node.output)

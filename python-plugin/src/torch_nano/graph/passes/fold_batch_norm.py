@@ -7,9 +7,8 @@ from functools import partial
 
 from torch import Tensor
 
+from ...ir.graph import FoldedNorm, Graph, Node
 from ...ops._channels import ChannelsOperator
-from ...ops.operator import Node
-from ..graph import FoldedNorm, Graph
 from ..structural import BatchNorm
 
 ScaleAndShift = Callable[[Mapping[str, Tensor]], tuple[Tensor, Tensor]]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from ...ir.graph import Graph
 from ...ops._clamp import ClampedOperator
 from ...ops.activation import Activation
-from ..graph import Graph
 
 
 def fuse_activations(graph: Graph) -> Graph:

@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 import torch
 from torch import Tensor
 
-from ..ops.operator import Node, Shape, Value
+from .layer import Layer
+from .operator import Operator
+from .quantization import Quantization
+from .value import Shape, Value
+
+
+@dataclass
+class Node:
+    """One operator of a graph: ``outputs = operator(inputs; parameters)``."""
+
+    operator: Operator
+    #: Names of values.
+    inputs: list[str]
+    outputs: list[str]
+    #: Names in :attr:`Graph.parameters` by role ("weight", "bias"); those of the original model.
+    parameters: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The name of the node: that of its first output."""
+        return self.outputs[0]
+
+    @property
+    def output(self) -> str:
+        """The output of a node with a single one."""
+        (only,) = self.outputs
+        return only
 
 
 @dataclass(frozen=True)
@@ -90,7 +116,7 @@ class Graph:
 
     def producer(self, value: str) -> Node | None:
         """The node that makes a value, None for an input."""
-        return next((node for node in self.nodes if node.output == value), None)
+        return next((node for node in self.nodes if value in node.outputs), None)
 
     def consumers(self, value: str) -> list[Node]:
         """The nodes that read a value."""
@@ -101,6 +127,28 @@ class Graph:
         readers = self.consumers(value)
         return readers[0] if len(readers) == 1 and value not in self.outputs else None
 
+    def module_path(self, node: Node) -> str:
+        """Dotted path of the module that makes a node's outputs, "" for the model itself."""
+        return self.values[node.name].module_path
+
+    def quantization(self, name: str) -> Quantization:
+        """The quantization of a value that has one."""
+        chosen = self.values[name].quantization
+        assert chosen is not None, f"value {name} is not quantized"
+        return chosen
+
+    def layer(self, node: Node, inputs: Sequence[Tensor] = ()) -> Layer:
+        """A node as a layer, with what the graph knows of it: parameters, or quantizations and shapes."""
+        quantized = self.values[node.name].quantization is not None
+        return Layer(
+            node.operator,
+            inputs,
+            {role: self.parameters[name] for role, name in node.parameters.items()},
+            input_quantizations=[self.quantization(name) for name in node.inputs] if quantized else (),
+            output_quantizations=[self.quantization(name) for name in node.outputs] if quantized else (),
+            shapes=[self.values[name].shape for name in node.inputs],
+        )
+
     def float_run(
         self, *inputs: Tensor, observe: Callable[[str, Tensor], None] | None = None
     ) -> list[Tensor]:
@@ -110,30 +158,34 @@ class Graph:
             observe: called with the name and the tensor of every value, inputs included.
         """
 
-        def run(node: Node, arguments: list[Tensor]) -> Tensor:
-            parameters = {role: self.parameters[name] for role, name in node.parameters.items()}
-            return node.operator.float_run(arguments, parameters)
-
-        return self.run(inputs, run, observe)
+        return self.run(inputs, lambda node, tensors: self.layer(node, tensors).float_run(), observe)
 
     def run(
         self,
         inputs: Iterable[Tensor],
-        run_node: Callable[[Node, list[Tensor]], Tensor],
+        run_node: Callable[[Node, list[Tensor]], Sequence[Tensor]],
         observe: Callable[[str, Tensor], None] | None = None,
     ) -> list[Tensor]:
-        """Runs all nodes in order with `run_node`; a value is dropped behind its last reader."""
+        """Runs all nodes in order with `run_node`, which returns a node's outputs.
+
+        A value is dropped after its last reader.
+        """
         tensors = dict(zip(self.inputs, inputs, strict=True))
         if observe is not None:
             for name, tensor in tensors.items():
                 observe(name, tensor)
-        last_reader = {name: index for index, node in enumerate(self.nodes) for name in node.inputs}
+        # What nobody reads is dropped where it is made.
+        last_use = {
+            name: index for index, node in enumerate(self.nodes) for name in (*node.outputs, *node.inputs)
+        }
         for index, node in enumerate(self.nodes):
-            tensors[node.output] = run_node(node, [tensors[name] for name in node.inputs])
-            if observe is not None:
-                observe(node.output, tensors[node.output])
-            for name in set(node.inputs):
-                if last_reader[name] == index and name not in self.outputs:
+            made = run_node(node, [tensors[name] for name in node.inputs])
+            for name, tensor in zip(node.outputs, made, strict=True):
+                tensors[name] = tensor
+                if observe is not None:
+                    observe(name, tensor)
+            for name in {*node.inputs, *node.outputs}:
+                if last_use[name] == index and name not in self.outputs:
                     del tensors[name]
         return [tensors[name] for name in self.outputs]
 
@@ -146,7 +198,12 @@ class Graph:
             outputs=list(self.outputs),
             values={name: replace(value) for name, value in self.values.items()},
             nodes=[
-                replace(node, inputs=list(node.inputs), parameters=dict(node.parameters))
+                replace(
+                    node,
+                    inputs=list(node.inputs),
+                    outputs=list(node.outputs),
+                    parameters=dict(node.parameters),
+                )
                 for node in self.nodes
             ],
             parameters=dict(self.parameters),
@@ -154,7 +211,7 @@ class Graph:
         )
 
     def remove(self, node: Node) -> None:
-        """Takes out a node of one input: whoever read its output reads its input."""
+        """Takes out a node of one input and one output: whoever read its output reads its input."""
         (source,) = node.inputs
         self.hand_back_dropouts(node)
         self.nodes = [other for other in self.nodes if other is not node]
@@ -162,7 +219,7 @@ class Graph:
         del self.values[node.output]
 
     def hand_back_dropouts(self, node: Node) -> None:
-        """Moves the dropouts behind a node of one input to behind that input, before the node goes."""
+        """Moves the dropouts after a node of one input and one output to that input, before the node goes."""
         (source,) = node.inputs
         bypassed = len(self.consumers(source)) > 1 or source in self.outputs
         output = self.values[node.output]
@@ -178,12 +235,12 @@ class Graph:
         self.outputs = [new if name == old else name for name in self.outputs]
 
     def drop_unused(self) -> None:
-        """Drops nodes whose output nobody reads, and values and parameters that nothing names."""
+        """Drops nodes of whose outputs nobody reads one, and values and parameters that nothing names."""
         needed = set(self.outputs)
         kept = []
         for node in reversed(self.nodes):
-            if node.output in needed:
-                needed.update(node.inputs)
+            if not needed.isdisjoint(node.outputs):
+                needed.update(node.inputs, node.outputs)
                 kept.append(node)
         self.nodes = kept[::-1]
         named = {name for node in self.nodes for name in node.parameters.values()}
@@ -199,7 +256,6 @@ class Graph:
     def __str__(self) -> str:
         lines = [f"input {name} {_described(self.values[name])}" for name in self.inputs]
         for node in self.nodes:
-            value = self.values[node.output]
             named = (
                 "; " + ", ".join(f"{r}={n}" for r, n in node.parameters.items()) if node.parameters else ""
             )
@@ -209,8 +265,9 @@ class Graph:
                 if _is_set(node, f.name)
             ]
             call = f"{node.operator.name}({', '.join([*node.inputs, *attributes])}{named})"
-            path = f"  # {value.module_path}" if value.module_path else ""
-            lines.append(f"{value.name} {_described(value)} = {call}{path}")
+            path = f"  # {self.module_path(node)}" if self.module_path(node) else ""
+            made = ", ".join(f"{name} {_described(self.values[name])}" for name in node.outputs)
+            lines.append(f"{made} = {call}{path}")
         return "\n".join([*lines, *(f"output {name}" for name in self.outputs)])
 
 

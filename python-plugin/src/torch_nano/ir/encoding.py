@@ -1,32 +1,25 @@
-"""Operators as plain data and back: for files, and for custom operators, which take no objects."""
+"""Operators from plain data: for files, and for custom operators, which take no objects."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
 from .operator import Operator
 
 
-def encode(operator: Operator) -> dict[str, Any]:
-    """An operator's class name and attributes, as JSON has them.
-
-    >>> from torch_nano.ops.add import Add
-    >>> decode(encode(Add(clamp_low=0.0)))
-    Add(clamp_low=0.0, clamp_high=None)
-    """
-    return {"operator": type(operator).__name__, "attributes": asdict(operator)}
-
-
 def decode(entry: dict[str, Any]) -> Operator:
-    """Undoes :func:`encode`.
+    """Undoes :meth:`Operator.encoded`.
 
     Raises:
         KeyError: there is no such operator.
         TypeError: it has other attributes.
+
+    >>> from torch_nano.ops.add import Add
+    >>> decode(Add(clamp_low=0.0).encoded())
+    Add(clamp_low=0.0, clamp_high=None)
     """
     attributes = {name: _as_tuples(value) for name, value in entry["attributes"].items()}
     return operator_named(entry["operator"])(**attributes)

@@ -1,0 +1,63 @@
+"""An ATen call of an exported model, before it becomes an operator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .value import Shape, Value
+
+
+class UnsupportedNodeError(Exception):
+    """Raised by :meth:`Operator.from_call` for one ATen call; capture collects them all.
+
+    ``reason`` says what is not supported, ``way_out`` what the user can write instead ("" if there is
+    nothing).
+    """
+
+    def __init__(self, reason: str, way_out: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.way_out = way_out
+
+
+class ParameterName(str):
+    """Name of a parameter or buffer of the original model."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One ATen call on its way into a graph.
+
+    ``arguments`` holds all arguments by the name of the operator's schema, defaults filled in; tensors of the
+    run stand there as :class:`Value`, parameters and buffers as :class:`ParameterName`.
+    """
+
+    target: torch._ops.OpOverload[..., Any]
+    arguments: Mapping[str, Any]
+    #: Shape of the result without the batch dimension.
+    output_shape: Shape
+    #: Tensors of the model by name (parameters, buffers, constants).
+    tensors: Mapping[str, Tensor]
+
+    @property
+    def function(self) -> str:
+        """ATen's name of what is called: "relu" for relu_.default."""
+        return self.target._schema.name.removeprefix("aten::").removesuffix("_")
+
+    def input(self, name: str) -> Value:
+        """The argument `name`, which must be a tensor of the run.
+
+        Raises:
+            UnsupportedNodeError: it is not.
+        """
+        value = self.arguments[name]
+        if not isinstance(value, Value):
+            raise UnsupportedNodeError(
+                f"its {name} is not computed from the model's input", "compute it once, outside of forward"
+            )
+        return value

@@ -1,0 +1,97 @@
+"""What every operator defines."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from .call import Call
+from .layer import Layer
+from .quantization import Quantization
+from .straight_through import straight_through
+from .value import Value
+
+#: What a run returns: the output, or a tuple of several.
+Outputs = Tensor | tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Operator(ABC):
+    """One operator of nano-core as torch must know it. One subclass per operator, in one file each.
+
+    An operator holds its attributes only; weights are named by the node. All shapes are torch's (channels
+    first) without batch; all runs take tensors with batch. What an operator is given is a :class:`Layer`
+    whose operator it is; callers go through that layer's methods of the same names.
+    """
+
+    #: nano-core's name of the operator.
+    name: ClassVar[str]
+    #: The output has the input's scale and zero point (pools).
+    keeps_quantization: ClassVar[bool] = False
+    #: The output's scale and zero point are fixed by the operator (softmax).
+    fixed_quantization: ClassVar[Quantization | None] = None
+    #: An activation's clamp can be fused into this operator's output.
+    fuses_clamp: ClassVar[bool] = False
+
+    def encoded(self) -> dict[str, Any]:
+        """The class's name and the attributes, as JSON has them; undone by :mod:`torch_nano.ir.encoding`."""
+        return {"operator": type(self).__name__, "attributes": asdict(self)}
+
+    @cached_property
+    def text(self) -> str:
+        """:meth:`encoded` as JSON."""
+        return json.dumps(self.encoded())
+
+    @classmethod
+    @abstractmethod
+    def targets(cls) -> Sequence[torch._ops.OpOverload[..., Any]]:
+        """The ATen overloads (training IR, in-place aliases included) that become this operator."""
+
+    @classmethod
+    @abstractmethod
+    def from_call(cls, call: Call) -> tuple[Operator, list[Value], dict[str, str]]:
+        """The operator, its inputs and its parameters (role to name) for an ATen call.
+
+        Raises:
+            UnsupportedNodeError: if nano-core cannot do what the call asks for.
+        """
+
+    @abstractmethod
+    def float_run(self, layer: Layer) -> Outputs:
+        """The operator in float, of real inputs and parameters: equal to the torch module it came from."""
+
+    def quantize(self, layer: Layer) -> dict[str, Tensor]:
+        """The tensors of the image's layer by nano-core's name; {} for operators without any.
+
+        "weights" int8, "bias" int32, "weight_scales" float32, "table" int8; laid out as nano-core's
+        documentation of the operator says. The layer has parameters, quantizations and shapes, but no input
+        tensors.
+        """
+        return {}
+
+    def attributes(self, layer: Layer) -> dict[str, int]:
+        """The attributes of the image's layer by nano-core's name, from its quantizations and shapes."""
+        return {}
+
+    @abstractmethod
+    def integer_run(self, layer: Layer) -> Outputs:
+        """The operator on int8 numbers in plain torch, on any device: nano-core's bytes.
+
+        The layer has int8 inputs, quantizations, and the tensors that :meth:`quantize` returned.
+        """
+
+    def train_run(self, layer: Layer) -> Outputs:
+        """The integer run in training: nano-core's numbers, and the gradient of the float run.
+
+        The gradient goes straight through all rounding and is zero where int8 saturates. Inputs and outputs
+        are float32 that holds int8 numbers without their zero point, ``q - zero_point``; parameters are real
+        numbers.
+        """
+        return straight_through(layer)

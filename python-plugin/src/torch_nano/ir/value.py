@@ -1,0 +1,39 @@
+"""A tensor of a graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .quantization import Quantization
+
+#: A torch shape without the batch dimension: (channels, height, width), (channels, length) or (features,).
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """A dropout that follows a value in training; in evaluation it does nothing."""
+
+    #: ATen's name: "dropout" for single numbers, "feature_dropout" for whole channels, "alpha_dropout".
+    function: str
+    probability: float
+    #: Dotted path of the module whose training mode counts.
+    module_path: str
+    #: "file:line" of the user's own code.
+    source: str
+    #: Others read the value too, without the dropout.
+    bypassed: bool
+
+
+@dataclass
+class Value:
+    """One tensor of a graph, float or quantized."""
+
+    name: str
+    shape: Shape
+    quantization: Quantization | None = None
+    #: Dotted path of the module that makes it, "" for the model itself.
+    module_path: str = ""
+    #: "file:line" of the user's own code that makes it.
+    source: str = ""
+    dropouts: tuple[Dropout, ...] = ()
