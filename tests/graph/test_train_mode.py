@@ -13,6 +13,7 @@ import torchvision
 from torch import Tensor, nn
 from torch_nano.graph.export import export
 from torch_nano.graph.train_mode import check_train_mode
+from torch_nano.inputs import Inputs
 
 X = torch.zeros(2, 6)
 
@@ -139,8 +140,9 @@ def test_each_stochastic_depth_of_a_published_model_is_named() -> None:
     assert all("stochastic_depth.py:" in node.source for node in caught.value.nodes)
 
 
-def _exported(model: nn.Module, batch: Tensor) -> tuple[nn.Module, Tensor, torch.export.ExportedProgram]:
-    return model, batch, export(model, batch)
+def _exported(model: nn.Module, batch: Tensor) -> tuple[nn.Module, Inputs, torch.export.ExportedProgram]:
+    inputs = Inputs((batch,))
+    return model, inputs, export(model, inputs)
 
 
 class Same(OneLayer):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -160,6 +160,36 @@ def path_of(name: str, given: Any) -> Path:
     if "\0" in str(path):
         raise InputError(f"{name} is {shown(given)}; expected a path, which has no zero in it")
     return path
+
+
+def check_inputs(
+    shapes: Mapping[str, tuple[int, ...]], tensors: Sequence[object], kinds: tuple[type, ...] = (float,)
+) -> None:
+    """Refuses all but one :func:`check_batch` tensor for each name in `shapes`, of one batch size.
+
+    >>> check_inputs({"a": (4,), "b": (4,)}, [torch.zeros(2, 4), torch.zeros(3, 4)])
+    Traceback (most recent call last):
+    torch_nano.errors.InputError: the inputs are batches of different sizes: a of 2, b of 3; expected one size
+
+    Raises:
+        InputError: they are none.
+    """
+    for (name, shape), tensor in zip(shapes.items(), tensors, strict=True):
+        check_batch("the input" if len(shapes) == 1 else f"the input {name!r}", tensor, shape, kinds)
+    if len(shapes) > 1:
+        check_same_batch(list(shapes), [tensor for tensor in tensors if isinstance(tensor, torch.Tensor)])
+
+
+def check_same_batch(names: Sequence[str], tensors: Sequence[torch.Tensor]) -> None:
+    """Refuses tensors with different numbers of samples.
+
+    Raises:
+        InputError: they differ.
+    """
+    counts = [len(tensor) for tensor in tensors]
+    if any(count != counts[0] for count in counts):
+        pairs = ", ".join(f"{name} of {count}" for name, count in zip(names, counts, strict=True))
+        raise InputError(f"the inputs are batches of different sizes: {pairs}; expected one size")
 
 
 def shown(value: object) -> str:

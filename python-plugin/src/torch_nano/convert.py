@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from . import _native
 from .arguments import items, positive_number, shown, whole_number
@@ -16,6 +16,7 @@ from .export.image import write_image
 from .graph.capture import capture
 from .graph.passes import optimize
 from .heads import SGD, HeadSettings
+from .inputs import Example
 from .ir.graph import Graph, Node
 from .last_layers import take_last_layers
 from .models import check_float, own_module
@@ -36,7 +37,7 @@ class _Head:
 
 def to_nano(
     model: nn.Module,
-    example: Tensor | None = None,
+    example: Example | None = None,
     *,
     calibrate: CalibrationData | None = None,
     method: Method = "minmax",
@@ -50,9 +51,11 @@ def to_nano(
 
     Args:
         model: any nn.Module; wrappers (torch.compile, DataParallel and its like) are taken off.
-        example: one float input with batch; its numbers do not matter. A :class:`QatModule` needs none.
-        calibrate: typical inputs, a few hundred: a tensor, or batches (tensors, or tuples (x, ...) as a
-            DataLoader gives them). A :class:`QatModule` has its ranges.
+        example: a float input with batch; for several inputs a tuple of them, or a dict by the names of
+            forward's arguments. The numbers do not matter. A :class:`QatModule` needs none.
+        calibrate: typical inputs, a few hundred: a tensor, or batches (tensors, tuples (x, ...) that begin
+            with the inputs, as a DataLoader gives them, or dicts by name). A :class:`QatModule` has its
+            ranges.
         method: "minmax" covers all numbers seen; "percentile" leaves out the outermost 0.01 %.
         head: which layer goes on learning on the device, in RAM. "auto": the Linear that ends the model, if
             its parameters require gradients while some other parameter of the model does not (see
@@ -109,9 +112,8 @@ def to_nano(
         check_float(model)
         graph = optimize(capture(model, example))
     check_parameters(graph)
-    classes = graph.values[graph.outputs[0]].shape[0]
-    if names and len(names) != classes:
-        raise InputError(f"{len(names)} labels for a model of {classes} outputs; expected one for each")
+    if names:
+        _check_labels(names, graph)
     ranges = {} if calibrate is None else observe_ranges(graph, calibrate, method)
     trainable: _Head | None = None
     if train_last != 1:
@@ -139,6 +141,16 @@ def to_nano(
     image = write_image(quantized, trainable.description, name, names)
     saved = SavedHead(trainable.module_path, trainable.description)
     return NanoModule(SavedModel(image, quantized, saved))
+
+
+def _check_labels(names: Sequence[str], graph: Graph) -> None:
+    if len(graph.outputs) > 1:
+        raise InputError(
+            f"labels for a model that returns {len(graph.outputs)} tensors; expected a model that returns one"
+        )
+    classes = graph.values[graph.outputs[0]].shape[0]
+    if len(names) != classes:
+        raise InputError(f"{len(names)} labels for a model of {classes} outputs; expected one for each")
 
 
 def _labels(labels: object) -> list[str]:
@@ -244,6 +256,8 @@ def _take_last_layers(
 
 def _not_a_head(graph: Graph, last: Node | None) -> str:
     """Why the last node of a graph cannot be a trainable head; "" if it can."""
+    if len(graph.outputs) > 1:
+        return f"the model returns {len(graph.outputs)} tensors"
     if last is None or not isinstance(last.operator, FullyConnected):
         return f"the model ends in {last.operator.name if last else 'its input'}"
     if last.operator.without_clamp() != last.operator:

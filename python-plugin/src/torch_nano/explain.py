@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .errors import InputError, TorchNanoError
+from .inputs import Inputs, call
 from .models import own_module
 from .modes import evaluation_mode
 from .transfer.divergence import Backup
@@ -35,7 +36,7 @@ def run(model: nn.Module, x: Any, where: str) -> Any:
         InputError: the model fails; it says in which module, and at what.
     """
     try:
-        return model(x)
+        return call(model, x)
     except TorchNanoError as error:
         # A model or a strategy has explained it itself.
         error.add_note(f"in {where}")
@@ -51,6 +52,8 @@ def explain(model: nn.Module, x: Any, error: Exception) -> str:
         error: what the model has raised for `x`.
     """
     model = own_module(model)
+    if isinstance(x, Inputs) and x.only is not None:
+        x = x.only
     if is_one_sample(model, x):
         return missing_batch(x)
     running: list[tuple[str, nn.Module, Any]] = []
@@ -65,7 +68,7 @@ def explain(model: nn.Module, x: Any, error: Exception) -> str:
 
     with watching(model, before=before, after=after):
         try:
-            model(x)
+            call(model, x)
         except Exception as again:
             error = again
     if not running:

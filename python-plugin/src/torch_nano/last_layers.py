@@ -43,6 +43,10 @@ def take_last_layers(graph: Graph, count: int, settings: SGD, ranges: Ranges) ->
     Raises:
         HeadError: the model does not end in so many such layers, one behind the other.
     """
+    if len(graph.outputs) > 1:
+        raise HeadError(
+            f"train_last={count} needs a model that returns one tensor; it returns {len(graph.outputs)}"
+        )
     nodes: list[Node] = []
     value = graph.outputs[0]
     while len(nodes) < count:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .arguments import check_batch, path_of, shown
+from .arguments import check_inputs, path_of, shown
 from .errors import FileFormatError, HeadError, InputError
 from .export import rust_module
 from .export.file import SavedHead, SavedModel, pack, unpack
@@ -18,6 +19,8 @@ from .export.image import layers
 from .files.reading import read_file
 from .files.writing import write_file
 from .heads import Head, LayersHead, head_of
+from .inputs import Example
+from .ir.interface import bind, the_only
 from .ir.quantization import Quantization
 from .ir.value import Shape
 from .ops._integer import is_native
@@ -37,10 +40,11 @@ class NanoModule(nn.Module):
     """A model in integers, with the arithmetic and the bytes of the device. Made by :func:`to_nano` and
     :func:`load`.
 
-    Called with floats it quantizes them, runs the image, and gives real numbers. Tensors on the CPU run
+    Called with floats it quantizes them, runs the image, and returns real numbers. Tensors on the CPU run
     through nano-core, others through the same integers in plain torch. There are no gradients.
 
-    Shapes are the original model's, with batch.
+    Inputs and outputs are the original model's: shapes with batch, several inputs by position or by name, and
+    outputs in a tuple, a list or a dict where it returns one.
     """
 
     #: The trainable head in RAM, None if the whole model is in flash.
@@ -50,6 +54,14 @@ class NanoModule(nn.Module):
         super().__init__()
         self._model = saved.image
         self._graph = saved.graph
+        # Looked up once: a call of a small model takes microseconds.
+        graph = saved.graph.graph
+        self._returned = graph.returned
+        self._input_shapes = {name: graph.values[name].shape for name in graph.inputs}
+        self._output_shapes = [graph.values[name].shape for name in graph.outputs]
+        self._input_quantizations, self._output_quantizations = (
+            [graph.quantization(name) for name in names] for names in (graph.inputs, graph.outputs)
+        )
         self._saved_head = saved.head
         self.head = None if saved.head is None else head_of(saved.image)
         if self.head is not None and saved.head is not None and saved.head.state:
@@ -96,99 +108,152 @@ class NanoModule(nn.Module):
         return self._model.arena_length
 
     @property
+    def input_shapes(self) -> dict[str, Shape]:
+        """Shape of one sample of each input, by the names of forward's arguments."""
+        return dict(self._input_shapes)
+
+    @property
+    def input_quantizations(self) -> dict[str, Quantization]:
+        """What the integers of each input mean, by name."""
+        return dict(zip(self._input_shapes, self._input_quantizations, strict=True))
+
+    @property
+    def output_quantizations(self) -> dict[str, Quantization]:
+        """What the integers of each output (with a trainable head: of its features) mean: by the keys of a
+        dict, otherwise by "output", or "output0", "output1" and so on.
+        """
+        return dict(zip(self._returned.names, self._output_quantizations, strict=True))
+
+    @property
     def input_shape(self) -> Shape:
-        """Shape of one input, without batch."""
-        return self._graph.graph.values[self._graph.graph.inputs[0]].shape
+        """Shape of one sample, for a model of one input.
+
+        Raises:
+            InputError: the model has several.
+        """
+        return the_only("input", self.input_shapes)
 
     @property
     def input_quantization(self) -> Quantization:
-        """What the input's int8 numbers mean."""
-        return self._graph.graph.quantization(self._graph.graph.inputs[0])
+        """What the input's integers mean, for a model of one input.
+
+        Raises:
+            InputError: the model has several.
+        """
+        return the_only("input", self.input_quantizations)
 
     @property
     def output_quantization(self) -> Quantization:
-        """What the int8 numbers of the output (with a trainable head: of its features) mean."""
-        return self._graph.graph.quantization(self._graph.graph.outputs[0])
+        """What the integers of the output (with a trainable head: of its features) mean, for a model of one.
 
-    def forward(self, x: Tensor) -> Tensor:
+        Raises:
+            InputError: the model has several.
+        """
+        return the_only("output", self.output_quantizations)
+
+    def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
         """float32 outputs for float inputs.
 
         Raises:
-            InputError: wrong shape or dtype, NaN or infinity.
+            InputError: wrong inputs, shape or dtype, NaN or infinity.
         """
+        tensors = self._tensors(inputs, named, float)
         if self.head is not None:
-            logits: Tensor = self.head(self.features_int8(self.quantize_input(x)))
-            return logits
-        self._check(x, float)
-        if not (is_native(x) and x.dtype == torch.float32):
-            return dequantize_tensor(self._run(self.quantize_input(x)), self.output_quantization)
-        check_finite(x)
-        # In one native call: quantizing in torch takes longer than a small model's run.
-        (output,) = self._model.run_real([to_device(x.detach()).numpy()])
-        return self._from_device(output)
+            return self._returned.pack([self.head(self._features(self._integers(tensors)))])
+        if all(is_native(x) and x.dtype == torch.float32 for x in tensors):
+            return self._returned.pack(self._run_real(tensors))
+        pairs = zip(self._run(self._integers(tensors)), self._output_quantizations, strict=True)
+        return self._returned.pack([dequantize_tensor(y, quantization) for y, quantization in pairs])
+
+    def quantize_inputs(self, *inputs: Tensor, **named: Tensor) -> tuple[Tensor, ...]:
+        """The integers a device must be given for float inputs, one tensor for each; what lies outside of an
+        input's range is clamped.
+
+        Raises:
+            InputError: wrong inputs, shape or dtype, NaN or infinity.
+        """
+        return tuple(self._integers(self._tensors(inputs, named, float)))
 
     def quantize_input(self, x: Tensor) -> Tensor:
-        """The int8 numbers the device must be given for float inputs; what lies outside the input's range is
-        clamped.
+        """:meth:`quantize_inputs` for a model of one input.
 
         Raises:
-            InputError: wrong shape or dtype, NaN or infinity.
+            InputError: wrong shape or dtype, NaN or infinity; the model has several inputs.
         """
-        self._check(x, float)
-        check_finite(x)
-        return quantize_tensor(x, self.input_quantization)
+        return the_only("input", dict(zip(self.input_shapes, self.quantize_inputs(x), strict=True)))
 
     def device_inputs(self, x: Tensor) -> NDArray[np.int8]:
-        """What a device must be sent for float inputs: int8 [N, elements], in the device's order.
+        """What a device must be sent for the floats of a model of one input: int8 [N, elements], in the
+        device's order.
 
         Raises:
-            InputError: wrong shape or dtype, NaN or infinity.
+            InputError: wrong shape or dtype, NaN or infinity; the model has several inputs.
         """
         return to_device(self.quantize_input(x).cpu()).numpy()
 
-    def forward_int8(self, x: Tensor) -> Tensor:
+    def forward_int8(self, *inputs: Tensor, **named: Tensor) -> Any:
         """int8 outputs for int8 inputs, both in torch's layout; with a trainable head its int32 logits [N,
         classes].
 
         Raises:
-            InputError: wrong shape or dtype.
+            InputError: wrong inputs, shape or dtype.
         """
+        integers = self._tensors(inputs, named, int)
         if self.head is not None:
-            return self.head.logits(self.features_int8(x))
-        self._check(x, int)
-        return self._run(x)
+            return self._returned.pack([self.head.logits(self._features(integers))])
+        return self._returned.pack(self._run(integers))
 
-    def features_int8(self, x: Tensor) -> Tensor:
+    def features_int8(self, *inputs: Tensor, **named: Tensor) -> Tensor:
         """What the trainable head sees: int8 [N, features], in the device's order (height, width, channels).
 
         Args:
-            x: floats, or int8 numbers as :meth:`quantize_input` gives them.
+            inputs: floats, or integers as :meth:`quantize_inputs` returns them.
 
         Raises:
-            InputError: wrong shape or dtype, NaN or infinity.
+            InputError: wrong inputs, shape or dtype, NaN or infinity.
             HeadError: there is no trainable head.
         """
         if self.head is None:
             raise HeadError("this model has no trainable head; to_nano(..., head=...) says when it gets one")
-        return to_device(self._run(self._as_int8(x)))
+        return self._features(self._integers(self._tensors(inputs, named, float, int)))
 
-    def _run(self, x: Tensor) -> Tensor:
-        if not is_native(x):
-            return self._graph.integer_run(x)[0]
-        (output,) = self._model.run([to_device(x).numpy()])
-        return self._from_device(output)
+    def _features(self, integers: Sequence[Tensor]) -> Tensor:
+        (features,) = self._run(integers)
+        return to_device(features)
 
-    def _from_device(self, output: NDArray[Any]) -> Tensor:
-        name = self._graph.graph.outputs[0]
-        return from_device(torch.from_numpy(output), self._graph.graph.values[name].shape)
+    def _run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        if inputs[0].device.type != "cpu":
+            return self._graph.integer_run(*inputs)
+        return self._from_device(self._model.run([to_device(x).numpy() for x in inputs]))
 
-    def _as_int8(self, x: Tensor) -> Tensor:
-        self._check(x, float, int)
-        return self.quantize_input(x) if x.is_floating_point() else x
+    def _run_real(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Real outputs for real inputs in one native call: quantizing in torch takes longer than a small
+        model's run.
+        """
+        for x in inputs:
+            check_finite(x)
+        return self._from_device(self._model.run_real([to_device(x.detach()).numpy() for x in inputs]))
 
-    def _check(self, x: object, *kinds: type) -> None:
-        """Refuses all but [N, *input_shape] of floats (kind float) or int8 (kind int)."""
-        check_batch("the input", x, self.input_shape, kinds)
+    def _from_device(self, outputs: Sequence[NDArray[Any]]) -> list[Tensor]:
+        return [
+            from_device(torch.from_numpy(output), shape)
+            for output, shape in zip(outputs, self._output_shapes, strict=True)
+        ]
+
+    def _tensors(self, inputs: Sequence[Any], named: Mapping[str, Any], *kinds: type) -> list[Tensor]:
+        """The inputs of a call in order: floats (kind float) or int8 (kind int)."""
+        tensors: list[Tensor] = bind(list(self._input_shapes), inputs, named)
+        check_inputs(self._input_shapes, tensors, kinds)
+        return tensors
+
+    def _integers(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """The integers of inputs; those that are integers already stay as they are."""
+        integers = []
+        for x, quantization in zip(tensors, self._input_quantizations, strict=True):
+            if x.is_floating_point():
+                check_finite(x)
+            integers.append(quantize_tensor(x, quantization) if x.is_floating_point() else x)
+        return integers
 
     def summary(self) -> Summary:
         """What each layer costs and where it lies; prints as a table."""
@@ -219,13 +284,14 @@ class NanoModule(nn.Module):
             )
         return Summary(self.name, tuple(rows), self.flash_bytes, self.arena_bytes, head_bytes)
 
-    def verify(self, target: Target = "host", data: Tensor | None = None) -> VerifyReport:
+    def verify(self, target: Target = "host", data: Example | None = None) -> VerifyReport:
         """Compares nano-core on this machine with a target, byte by byte.
 
         Args:
             target: "host" is the integer run in plain torch, every layer compared; "rv32imc" is the emulated
                 board, the output and the logits of a head as it starts compared.
-            data: inputs, float or int8; 16 random ones of a fixed seed if none are given.
+            data: inputs, float or int8, a tuple or a dict if the model has several; 16 random ones of a fixed
+                seed if none are given.
 
         Raises:
             InputError: wrong shape or dtype of the data, no sample, or an unknown target.
@@ -235,13 +301,17 @@ class NanoModule(nn.Module):
         if target not in get_args(Target):
             raise InputError(f"there is no target {target!r}; expected one of {', '.join(get_args(Target))}")
         if data is None:
-            shape = (_RANDOM_INPUTS, *self.input_shape)
             generator = torch.Generator().manual_seed(_SEED)
-            data = torch.randint(-128, 128, shape, dtype=torch.int8, generator=generator)
-        inputs = self._as_int8(data).cpu()
-        if not len(inputs):
+            data = [
+                torch.randint(-128, 128, (_RANDOM_INPUTS, *shape), dtype=torch.int8, generator=generator)
+                for shape in self.input_shapes.values()
+            ]
+        positional = [data] if isinstance(data, Tensor) else [] if isinstance(data, Mapping) else data
+        named = data if isinstance(data, Mapping) else {}
+        inputs = [x.cpu() for x in self._integers(self._tensors(positional, named, float, int))]
+        if not len(inputs[0]):
             raise InputError(
-                f"the input has shape {tuple(inputs.shape)}; expected at least one sample to compare"
+                f"the input has shape {tuple(inputs[0].shape)}; expected at least one sample to compare"
             )
         if target == "host":
             return verify_host(self._model, self._graph, inputs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 from . import _native
 from .device.client import Device
 from .device.qemu import QemuBoard
+from .errors import InputError
 from .export.image import layers
 from .ops.layout import from_device, to_device
 from .quant.quantize import QuantizedGraph
@@ -56,15 +58,15 @@ class VerifyReport:
         return f"{text}; first in {where}: {first.differing_bytes:,} bytes"
 
 
-def verify_host(model: _native.Model, graph: QuantizedGraph, inputs: Tensor) -> VerifyReport:
+def verify_host(model: _native.Model, graph: QuantizedGraph, inputs: Sequence[Tensor]) -> VerifyReport:
     """Compares nano-core with the integer run in plain torch, every byte of every layer.
 
     Args:
         inputs: int8 in torch's layout, with batch.
     """
     expected: dict[str, Tensor] = {}
-    graph.integer_run(inputs, observe=lambda name, tensor: expected.update({name: tensor}))
-    traced = model.trace([to_device(inputs).numpy()])
+    graph.integer_run(*inputs, observe=lambda name, tensor: expected.update({name: tensor}))
+    traced = model.trace([to_device(x).numpy() for x in inputs])
     compared = differing = 0
     first = None
     made = [(node, graph.graph.values[name]) for node in layers(graph) for name in node.outputs]
@@ -74,10 +76,10 @@ def verify_host(model: _native.Model, graph: QuantizedGraph, inputs: Tensor) -> 
         differing += differs
         if differs and first is None:
             first = LayerDifference(node.operator.name, value.module_path, value.name, differs)
-    return VerifyReport("host", len(inputs), compared, differing, first)
+    return VerifyReport("host", len(inputs[0]), compared, differing, first)
 
 
-def verify_rv32imc(model: _native.Model, inputs: Tensor) -> VerifyReport:
+def verify_rv32imc(model: _native.Model, inputs: Sequence[Tensor]) -> VerifyReport:
     """Compares nano-core here with nano-core on the emulated rv32imc board: the outputs, and the logits of
     the head as the image has it.
 
@@ -88,8 +90,14 @@ def verify_rv32imc(model: _native.Model, inputs: Tensor) -> VerifyReport:
         BoardError: QEMU or the board's program is missing.
         ConnectionLost: the board stops.
         DeviceError: the board refuses the model.
+        InputError: the model has several inputs or outputs.
     """
-    elements = to_device(inputs).numpy()
+    if len(inputs) > 1 or len(model.outputs) > 1:
+        raise InputError(
+            f"the model has {len(inputs)} inputs and {len(model.outputs)} outputs; the board takes models of "
+            "one each: verify it on the host"
+        )
+    elements = to_device(inputs[0]).numpy()
     (outputs,) = model.run([elements])
     logits = np.empty((len(outputs), 0), np.int32)
     if model.has_head:
@@ -103,4 +111,4 @@ def verify_rv32imc(model: _native.Model, inputs: Tensor) -> VerifyReport:
             found = prediction.output.tobytes() + prediction.logits.tobytes()
             compared += len(expected)
             differing += sum(a != b for a, b in zip(expected, found, strict=True))
-    return VerifyReport("rv32imc", len(inputs), compared, differing, None)
+    return VerifyReport("rv32imc", len(elements), compared, differing, None)

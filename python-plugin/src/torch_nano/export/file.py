@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from math import prod
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from ..graph.structural import Reshape
 from ..heads import LayersHead, head_of
 from ..ir.encoding import operator_named
 from ..ir.graph import Graph, Node
+from ..ir.interface import Kind, Returned
 from ..ir.quantization import Quantization
 from ..ir.value import Value
 from ..ops.fully_connected import FullyConnected
@@ -63,6 +64,9 @@ class _Contents:
     outputs: list[str]
     values: list[Any]
     nodes: list[Any]
+    #: How the model returns its outputs, and the names of these.
+    returns: str
+    output_names: list[str]
     head: dict[str, Any] | None
 
 
@@ -94,6 +98,8 @@ def pack(model: SavedModel) -> bytes:
             }
             for node in graph.nodes
         ],
+        returns=graph.returned.kind,
+        output_names=list(graph.returned.names),
         head=None if model.head is None else vars(model.head),
     )
     return archive.pack(_KIND, _VERSION, vars(contents))
@@ -148,14 +154,28 @@ def _graph(contents: _Contents) -> QuantizedGraph:
         tensors[node.name] = saved.tensors
     if list(values) != known or len(contents.values) != len(known):
         raise FileFormatError(f"it has values {list(values)}; its inputs and layers make {known}")
-    if len(contents.inputs) != 1 or len(contents.outputs) != 1 or contents.outputs[0] not in values:
+    if not contents.inputs or not contents.outputs or not set(contents.outputs) <= set(values):
         raise FileFormatError(
-            f"it has inputs {contents.inputs} and outputs {contents.outputs}; expected one each"
+            f"it has inputs {contents.inputs} and outputs {contents.outputs}; expected at least one each, of "
+            "its values"
         )
-    graph = Graph(contents.inputs, contents.outputs, values, nodes, {})
+    graph = Graph(contents.inputs, contents.outputs, values, nodes, {}, returned=_returned(contents))
     for node in nodes:
         _check_node(graph, node, tensors[node.name])
     return QuantizedGraph(graph, tensors)
+
+
+def _returned(contents: _Contents) -> Returned:
+    """How the model returns its outputs."""
+    kind, names = contents.returns, contents.output_names
+    if kind not in get_args(Kind):
+        raise FileFormatError(f"it returns a {kind!r}; expected one of {', '.join(get_args(Kind))}")
+    returned = Returned(kind, tuple(names))  # type: ignore[arg-type]  # it is one of them
+    count = len(contents.outputs)
+    named = len(set(names)) == len(names) == count
+    if not (named if kind == "dict" else returned == Returned.unnamed(returned.kind, count)):
+        raise FileFormatError(f"it returns {count} outputs as a {kind} of {names}")
+    return returned
 
 
 def _check_node(graph: Graph, node: Node, tensors: dict[str, Tensor]) -> None:
@@ -181,14 +201,14 @@ def _check_node(graph: Graph, node: Node, tensors: dict[str, Tensor]) -> None:
 def _check_runs(model: QuantizedGraph) -> None:
     """Runs the graph on a batch of no sample, which costs nothing: torch's shapes follow from each other."""
     graph = model.graph
-    no_sample = torch.zeros((0, *graph.values[graph.inputs[0]].shape), dtype=torch.int8)
+    no_samples = [torch.zeros((0, *graph.values[name].shape), dtype=torch.int8) for name in graph.inputs]
 
     def check(name: str, tensor: Tensor) -> None:
         made, said = tuple(tensor.shape[1:]), graph.values[name].shape
         if made != said:
             raise FileFormatError(f"{name!r} is said to have shape {said}; its layer makes {made}")
 
-    model.integer_run(no_sample, observe=check)
+    model.integer_run(*no_samples, observe=check)
 
 
 def _check_head(image: _native.Model, saved: SavedHead | None) -> None:

@@ -48,8 +48,16 @@ def _is_ours(module: Path) -> bool:
 
 
 def rust_module(model: _native.Model, head: Head | None) -> str:
-    """The text of the module; it needs the crate `nano-core` and, beside it, the image."""
-    (input_id,), (output_id, *_) = model.inputs, model.outputs
+    """The text of the module; it needs the crate `nano-core` and, beside it, the image.
+
+    Raises:
+        ExportError: the model has several inputs or outputs.
+    """
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise ExportError(
+            f"the model has {len(model.inputs)} inputs and {len(model.outputs)} outputs; expected one each"
+        )
+    (input_id,), (output_id,) = model.inputs, model.outputs
     names = sorted({layer["operator"] for layer in model.layers})
     operators = "".join(f"    nano_core::ops::{name.upper()},\n" for name in names)
     labels = "".join(f"    {_rust_string(label)},\n" for label in model.labels)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from operator import getitem
 from typing import Any
 
 import torch
+import torch.utils._pytree as pytree
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind, OutputKind
 
 from ..arguments import shown
 from ..errors import CaptureError, InputError, UnsupportedError, UnsupportedNode
 from ..explain import is_one_sample, missing_batch
+from ..inputs import Example
 from ..ir.call import Call, ParameterName, UnsupportedNodeError
-from ..ir.graph import Graph, Node
+from ..ir.graph import Graph, Node, new_name
+from ..ir.interface import Returned
 from ..ir.operator import Operator
 from ..ir.value import Dropout, Value
 from ..models import check_not_scripted, check_numbers
@@ -46,35 +50,36 @@ _ALIASES: frozenset[Target] = frozenset(
 _COPIES: frozenset[Target] = frozenset({aten.clone.default})
 
 
-def capture(model: nn.Module, example: Tensor, *, for_training: bool = False) -> Graph:
+def capture(model: nn.Module, example: Example, *, for_training: bool = False) -> Graph:
     """The model in evaluation mode as a graph, in float.
 
     Args:
-        example: one float input with batch, [N, channels, height, width], [N, channels, length] or [N,
-            features]; its numbers do not matter.
+        example: a float input with batch, [N, channels, height, width], [N, channels, length] or [N,
+            features], a tuple of several, or a dict by forward's names for them; their numbers do not matter.
         for_training: refuse what the model computes in one of its modes only, too.
 
     Raises:
         UnsupportedError: calls and modules that the device cannot run, all of them; then those of one mode
             only.
-        CaptureError: torch.export fails, or the model does not have one tensor as its output.
+        CaptureError: torch.export fails, or the model returns something else than a tensor, or a tuple, list
+            or dict of tensors.
         InputError: the example is not such a tensor, or the model none with numbers in it.
     """
     check_not_scripted(model.named_modules())
     check_numbers(model)
     batch = batch_of(model, example)
-    check_modules(model, batch[:2])
+    check_modules(model, batch.map(lambda tensor: tensor[:2]))
     try:
         program = export(model, batch)
         graph = _Capture(program).graph()
     except CaptureError as error:
-        if is_one_sample(model, example):
+        if isinstance(example, Tensor) and is_one_sample(model, example):
             raise InputError(f"the example: {missing_batch(example)}") from error
         raise
     if for_training:
         resting = check_train_mode(model, batch, program)
         for node in graph.nodes:
-            if node.output in resting and isinstance(node.operator, BatchNorm):
+            if isinstance(node.operator, BatchNorm) and node.output in resting:
                 node.operator = replace(node.operator, follows=False)
     return graph
 
@@ -90,13 +95,16 @@ class _Capture:
             for name, tensor in (program.state_dict | program.constants).items()
             if isinstance(tensor, Tensor)
         }
-        #: What an fx node stands for; nodes that share memory share the node in `memory`.
-        self.meaning: dict[fx.Node, Value | ParameterName] = {}
+        #: What an fx node stands for, a list if it returns several tensors; nodes that share memory share the
+        #: node in `memory`.
+        self.meaning: dict[fx.Node, Value | ParameterName | list[Value]] = {}
         self.memory: dict[fx.Node, fx.Node] = {}
         self.nodes: list[Node] = []
         self.values: dict[str, Value] = {}
         self.unsupported: dict[fx.Node, UnsupportedNode] = {}
         self.failed: set[fx.Node] = set()
+        #: The sizes of the inputs' batches, as symbols.
+        self.batches: list[Any] = []
 
     def graph(self) -> Graph:
         inputs = self._inputs()
@@ -110,7 +118,7 @@ class _Capture:
                 self.unsupported[node] = UnsupportedNode(
                     module_path(node), source_line(node), target_name(node), error.reason, error.way_out
                 )
-                self._result(node)
+                self._results(node)
         if self.unsupported:
             raise UnsupportedError(
                 [found for node, found in self.unsupported.items() if self._is_cause(node)]
@@ -118,7 +126,8 @@ class _Capture:
         parameters = {
             name: _as_float32(tensor) for name, tensor in self.tensors.items() if tensor.is_floating_point()
         }
-        graph = Graph(inputs, self._outputs(), self.values, self.nodes, parameters)
+        outputs, returned = self._outputs(inputs)
+        graph = Graph(inputs, outputs, self.values, self.nodes, parameters, returned=returned)
         graph.drop_unused()
         return graph
 
@@ -137,13 +146,14 @@ class _Capture:
                 continue
             spec = specs[node.name]
             if spec.kind == InputKind.USER_INPUT:
-                self.batch = node.meta["val"].shape[0]
+                batch = node.meta["val"].shape[0]
                 # Where forward needs a number, torch.export has put it in the symbol's place.
-                if not isinstance(self.batch, torch.SymInt) or self.batch.node.maybe_as_int() is not None:
+                if not isinstance(batch, torch.SymInt) or batch.node.maybe_as_int() is not None:
                     raise CaptureError(
-                        f"the model works for a batch of {self.batch} only; "
+                        f"the model works for a batch of {batch} only; "
                         "write x.shape[0], not a number or len(x), where it reshapes"
                     )
+                self.batches.append(batch.node.expr)
                 value = Value(node.name, tuple(int(side) for side in node.meta["val"].shape[1:]))
                 self.meaning[node] = self.values[node.name] = value
                 names.append(node.name)
@@ -152,36 +162,49 @@ class _Capture:
             self.memory[node] = node
         return names
 
-    def _outputs(self) -> list[str]:
-        specs = [
-            spec for spec in self.program.graph_signature.output_specs if spec.kind == OutputKind.USER_OUTPUT
-        ]
+    def _outputs(self, inputs: Sequence[str]) -> tuple[list[str], Returned]:
+        """The names of the output values, and how the model returns them."""
         (results,) = self.program.graph.output_node().args
         assert isinstance(results, tuple)
-        meaning = self.meaning.get(results[-1]) if isinstance(results[-1], fx.Node) else None
-        if len(specs) != 1 or not isinstance(meaning, Value) or not self.nodes:
-            given = f"{len(specs)} values"
-            if len(specs) == 1 and not isinstance(results[-1], fx.Node):
-                given = shown(results[-1])
-            elif len(specs) == 1:
-                given = (
-                    "its input as it is" if isinstance(meaning, Value) else "what its input has no part in"
+        specs = self.program.graph_signature.output_specs
+        returned = _returned(self.program.call_spec.out_spec)
+        names: list[str] = []
+        for spec, result in zip(specs, results, strict=True):
+            if spec.kind != OutputKind.USER_OUTPUT:
+                continue
+            meaning = self.meaning.get(result) if isinstance(result, fx.Node) else None
+            if not isinstance(meaning, Value) or meaning.name in inputs:
+                given = "what its input has no part in"
+                if not isinstance(result, fx.Node):
+                    given = shown(result)
+                elif isinstance(meaning, Value):
+                    given = "its input as it is"
+                label = f" as {returned.names[len(names)]}" if returned.kind != "tensor" else ""
+                raise CaptureError(
+                    f"the model returns {given}{label}; expected one tensor that is computed from its input, "
+                    "or a tuple, a list or a dict of such tensors"
                 )
-            raise CaptureError(
-                f"the model returns {given}; expected one tensor that is computed from its input"
-            )
-        return [meaning.name]
+            names.append(meaning.name)
+        if not names:
+            raise CaptureError("the model returns nothing; expected a tensor that is computed from its input")
+        return names, returned
 
     def _take(self, node: fx.Node) -> None:
         """Appends what an fx node computes."""
         if isinstance(node.target, torch._ops.OpOverload):
             self._take_call(node, node.target)
+        elif node.target is getitem and isinstance(self.meaning[node.all_input_nodes[0]], list):
+            source, index = node.args
+            assert isinstance(source, fx.Node)
+            results = self.meaning[source]
+            assert isinstance(results, list) and isinstance(index, int)
+            self.meaning[node], self.memory[node] = results[index], node
         elif not (set(node.all_input_nodes) & self.failed):
             raise UnsupportedNodeError("it is no ATen call, and nano-core has no such operator")
         else:
-            # Behind an unsupported call: getitem, for one, takes a call's result apart.
+            # After an unsupported call: getitem, for one, takes a call's result apart.
             self.failed.add(node)
-            self._result(node)
+            self._results(node)
 
     def _take_call(self, node: fx.Node, target: Target) -> None:
         arguments = self._arguments(node, target)
@@ -206,12 +229,13 @@ class _Capture:
             argument is _BATCH_SIZE for argument in _flat(arguments.values())
         ):
             raise UnsupportedNodeError("an argument depends on the batch size")
-        output = self._result(node)
-        call = Call(target, arguments, output.shape, self.tensors)
+        outputs = self._results(node)
+        call = Call(target, arguments, [output.shape for output in outputs], self.tensors)
         operator, inputs, parameters = operators.from_call(call)
         self._check_parameters(parameters.values())
-        self.nodes.append(Node(operator, [value.name for value in inputs], [output.name], parameters))
-        self.values[output.name] = output
+        names = [output.name for output in outputs]
+        self.nodes.append(Node(operator, [value.name for value in inputs], names, parameters))
+        self.values.update(zip(names, outputs, strict=True))
         if target._schema.is_mutable:
             assert source is not None
             self._overwrite(node, source)
@@ -244,21 +268,33 @@ class _Capture:
                 )
         self.memory[node] = self.memory[source]
 
-    def _result(self, node: fx.Node) -> Value:
-        """The value an fx node makes."""
+    def _results(self, node: fx.Node) -> list[Value]:
+        """The values an fx node makes: of one tensor under the node's name, of several numbered from 0."""
         result = node.meta.get("val")
+        self.memory[node] = node
+        if isinstance(result, tuple | list) and node not in self.failed:
+            taken = {other.name for other in self.program.graph.nodes}
+            names = [new_name(f"{node.name}_{index}", taken) for index in range(len(result))]
+            values = [self._value(node, name, part) for name, part in zip(names, result, strict=True)]
+            self.meaning[node] = values
+            return values
+        self.meaning[node] = value = self._value(node, node.name, result)
+        return [value]
+
+    def _value(self, node: fx.Node, name: str, result: object) -> Value:
+        """One of the tensors that an fx node makes.
+
+        Raises:
+            UnsupportedNodeError: a graph cannot hold it.
+        """
         shape: tuple[Any, ...] = tuple(result.shape) if isinstance(result, Tensor) else ()
         sides = tuple(side for side in shape[1:] if isinstance(side, int))
-        value = Value(node.name, sides, module_path=module_path(node), source=source_line(node))
-        self.meaning[node] = value
-        self.memory[node] = node
+        value = Value(name, sides, module_path=module_path(node), source=source_line(node))
         if node in self.failed:
             return value
         if not isinstance(result, Tensor):
-            raise UnsupportedNodeError("it returns several tensors")
-        with_batch = (
-            bool(shape) and isinstance(shape[0], torch.SymInt) and shape[0].node.expr == self.batch.node.expr
-        )
+            raise UnsupportedNodeError("it returns something else than tensors")
+        with_batch = bool(shape) and isinstance(shape[0], torch.SymInt) and shape[0].node.expr in self.batches
         if not with_batch or len(sides) != len(shape) - 1:
             printed = tuple(str(side) for side in shape)
             raise UnsupportedNodeError(
@@ -296,6 +332,29 @@ def _dropout(node: fx.Node, probability: float, bypassed: bool) -> Dropout:
 
 #: Stands for an argument that is the batch size, or computed from it.
 _BATCH_SIZE = object()
+
+
+def _returned(spec: pytree.TreeSpec) -> Returned:
+    """How a model returns its outputs, from torch.export's record of it.
+
+    Raises:
+        CaptureError: in another way than a device model can.
+    """
+    if spec.is_leaf():
+        return Returned()
+    kind, parts = spec.type, spec.children()
+    if all(part.is_leaf() for part in parts):
+        if kind is tuple:
+            return Returned.unnamed("tuple", len(parts))
+        if kind is list:
+            return Returned.unnamed("list", len(parts))
+        keys = spec.context
+        if kind is dict and all(isinstance(key, str) for key in keys):
+            return Returned("dict", tuple(keys))
+    raise CaptureError(
+        f"the model returns {spec.num_leaves} values in a {kind.__name__}; expected a tensor, or a tuple, a "
+        "list or a dict (with texts as keys) of tensors"
+    )
 
 
 def _operators_by_target() -> Mapping[Target, type[Operator]]:

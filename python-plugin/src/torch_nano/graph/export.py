@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import random
 import re
@@ -23,6 +24,7 @@ from torch.overrides import TorchFunctionMode
 from ..arguments import check_tensor
 from ..errors import CaptureError, InputError, TorchNanoError
 from ..explain import explain, is_one_sample, missing_batch
+from ..inputs import Example, Inputs
 from ..modes import evaluation_mode, set_mode
 from ..transfer.divergence import Backup
 
@@ -35,35 +37,65 @@ _DROPOUTS = frozenset(
 )
 
 
-def batch_of(model: nn.Module, example: Tensor) -> Tensor:
+def batch_of(model: nn.Module, example: Example) -> Inputs:
     """An example of at least two samples, where the model is and in its dtype.
 
     Raises:
-        InputError: the example is no float tensor with a batch of samples.
+        InputError: the example is no float tensor with a batch of samples, nor several of one batch size.
     """
-    check_tensor("the example", example, error=InputError)
-    if not example.is_floating_point() or not 2 <= example.dim() <= LARGEST_RANK + 1:
-        if example.is_floating_point() and is_one_sample(model, example):
-            raise InputError(f"the example: {missing_batch(example)}")
+    if isinstance(example, Mapping):
+        order = list(inspect.signature(model.forward).parameters)
+        names = sorted(example, key=lambda name: order.index(name) if name in order else len(order))
+        inputs = Inputs(named={str(name): example[name] for name in names})
+    else:
+        inputs = Inputs(tuple(example) if isinstance(example, list | tuple) else (example,))  # type: ignore[arg-type]
+    for name, tensor in _labelled(inputs):
+        _check_example(model, name, tensor, inputs)
+    if len({len(tensor) for tensor in inputs.tensors}) > 1:
+        raise InputError(f"the example has {inputs}; expected one batch size")
+    if not inputs.tensors:
+        raise InputError("the example is empty; expected a tensor, or several by position or by name")
+    first = next((tensor for tensor in model.parameters() if tensor.is_floating_point()), None)
+
+    def batch(tensor: Tensor) -> Tensor:
+        samples = tensor.detach()
+        # A batch of 1 would be taken for a fixed size.
+        repeated = samples if len(samples) > 1 else samples.expand(2, *samples.shape[1:]).clone()
+        like = repeated if first is None else first
+        return repeated.to(like.device, like.dtype)
+
+    return inputs.map(batch)
+
+
+def _labelled(inputs: Inputs) -> Iterator[tuple[str, object]]:
+    """The tensors, with what messages call them."""
+    if inputs.only is not None or (len(inputs.positional) == 1 and not inputs.named):
+        yield "the example", inputs.positional[0]
+        return
+    for index, tensor in enumerate(inputs.positional):
+        yield f"the example's tensor {index}", tensor
+    for name, tensor in inputs.named.items():
+        yield f"the example's {name!r}", tensor
+
+
+def _check_example(model: nn.Module, name: str, tensor: Any, inputs: Inputs) -> None:
+    check_tensor(name, tensor, error=InputError)
+    if not tensor.is_floating_point() or not 2 <= tensor.dim() <= LARGEST_RANK + 1:
+        if tensor.is_floating_point() and inputs.only is not None and is_one_sample(model, tensor):
+            raise InputError(f"the example: {missing_batch(tensor)}")
         raise InputError(
-            f"the example is a tensor of shape {tuple(example.shape)} and dtype {example.dtype}; expected "
-            "one float tensor with batch: [N, channels, height, width], [N, channels, length] or [N, "
-            "features]"
+            f"{name} is a tensor of shape {tuple(tensor.shape)} and dtype {tensor.dtype}; expected a float "
+            "tensor with batch: [N, channels, height, width], [N, channels, length] or [N, features]"
         )
-    if not example.numel():
-        raise InputError(f"the example has shape {tuple(example.shape)}; expected at least one number")
-    # A batch of 1 would be taken for a fixed size.
-    samples = example.detach()
-    batch = samples if len(samples) > 1 else samples.expand(2, *samples.shape[1:]).clone()
-    like = next((tensor for tensor in model.parameters() if tensor.is_floating_point()), batch)
-    return batch.to(like.device, like.dtype)
+    if not tensor.numel():
+        raise InputError(f"{name} has shape {tuple(tensor.shape)}; expected at least one number")
 
 
-def export(model: nn.Module, batch: Tensor, *, training: bool = False) -> torch.export.ExportedProgram:
+def export(model: nn.Module, batch: Inputs, *, training: bool = False) -> torch.export.ExportedProgram:
     """The ATen calls of a model.
 
     Args:
-        batch: an input, of 2 samples or more.
+        batch: its inputs, of 2 samples or more.
         training: in train mode, but for batch norms and dropouts, which stay in evaluation.
 
     Raises:
@@ -71,15 +103,16 @@ def export(model: nn.Module, batch: Tensor, *, training: bool = False) -> torch.
     """
     mode = _train_mode if training else evaluation_mode
     shapes = torch.export.ShapesCollection()  # type: ignore[no-untyped-call]
-    shapes[batch] = {0: torch.export.Dim.AUTO}
+    for tensor in batch.tensors:
+        shapes[tensor] = {0: torch.export.Dim.AUTO}
     try:
         before = _random_states()
         with mode(model), torch.no_grad(), _SeparateDropouts(), _torch_is_quiet():
-            program = torch.export.export(model, (batch,), dynamic_shapes=shapes)
+            program = torch.export.export(model, batch.positional, dict(batch.named), dynamic_shapes=shapes)
     except TorchNanoError:
         raise
     except Exception as error:
-        where = f"with an input of shape {tuple(batch.shape)}{' in train mode' if training else ''}"
+        where = f"with {batch}{' in train mode' if training else ''}"
         if reason := _own_failure(model, batch):
             raise CaptureError(f"{type(model).__name__} fails {where}: {reason}") from error
         text = str(error).strip().split("\n\n")[0] or type(error).__name__
@@ -104,12 +137,12 @@ def _random_states() -> object:
     return random.getstate(), np.asarray(keys).tobytes(), position
 
 
-def _own_failure(model: nn.Module, batch: Tensor) -> str:
+def _own_failure(model: nn.Module, batch: Inputs) -> str:
     """Why the model cannot run on the batch without torch.export either; "" if it can."""
     backup = Backup(model)
     try:
         with evaluation_mode(model), torch.no_grad():
-            model(batch)
+            batch.call(model)
     except Exception as error:
         with evaluation_mode(model), torch.no_grad():
             return explain(model, batch, error)

@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind
 
 from ..errors import UnsupportedError, UnsupportedNode
+from ..inputs import Inputs
 from ..transfer.freeze import is_frozen
 from .export import export, has_two_modes, module_path, source_line, target_name
 
@@ -29,7 +30,7 @@ _WAY_OUT = (
 
 
 def check_train_mode(
-    model: nn.Module, batch: Tensor, evaluated: torch.export.ExportedProgram
+    model: nn.Module, batch: Inputs, evaluated: torch.export.ExportedProgram
 ) -> frozenset[str]:
     """Refuses a model that computes something else in train mode than in evaluation, but for dropout and
     batch norm. Frozen modules have one mode.
@@ -91,7 +92,8 @@ class _Calls:
                 held = tuple(constant.flatten().tolist()) if isinstance(constant, Tensor) else ()
                 # torch.export numbers constants: the same name may be another one.
                 is_constant = spec.kind == InputKind.CONSTANT_TENSOR
-                self.keys[node] = (spec.kind, spec.target, held if is_constant else ())
+                which = spec.arg.name if spec.kind == InputKind.USER_INPUT else spec.target
+                self.keys[node] = (spec.kind, which, held if is_constant else ())
             elif node.op == "output":
                 self.outputs = fx.map_arg(node.args, self._key)
             else:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import UnsupportedError, UnsupportedNode
 from ..explain import run
+from ..inputs import Inputs
 from ..modes import evaluation_mode
 from ..transfer.divergence import Backup
 from ..transfer.watching import watching
@@ -36,7 +37,7 @@ _UNSUPPORTED: tuple[tuple[tuple[type[nn.Module], ...], str, str], ...] = (
 )
 
 
-def check_modules(model: nn.Module, batch: Tensor) -> None:
+def check_modules(model: nn.Module, batch: Inputs) -> None:
     """Refuses a model that calls recurrent or attention modules.
 
     The model runs once on the batch if it has such modules at all: those that it does not call cost nothing.

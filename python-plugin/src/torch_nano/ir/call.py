@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,10 +39,16 @@ class Call:
 
     target: torch._ops.OpOverload[..., Any]
     arguments: Mapping[str, Any]
-    #: Shape of the result without the batch dimension.
-    output_shape: Shape
+    #: Shape of each result, without the batch dimension.
+    output_shapes: Sequence[Shape]
     #: Tensors of the model by name (parameters, buffers, constants).
     tensors: Mapping[str, Tensor]
+
+    @property
+    def output_shape(self) -> Shape:
+        """Shape of the result of a call with a single one."""
+        (only,) = self.output_shapes
+        return only
 
     @property
     def function(self) -> str:

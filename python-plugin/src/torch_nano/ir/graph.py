@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import zip_longest
 
 import torch
 from torch import Tensor
 
+from .interface import Returned
 from .layer import Layer
 from .operator import Operator
 from .quantization import Quantization
@@ -77,7 +79,7 @@ class Graph:
     output linear
     """
 
-    #: Names of the input and output values.
+    #: Names of the input values, which are those of forward's arguments, and of the output values.
     inputs: list[str]
     outputs: list[str]
     #: All values by name, in order of execution.
@@ -85,14 +87,16 @@ class Graph:
     nodes: list[Node]
     #: float32 tensors by the names they have in the original model, and those that passes have derived.
     parameters: dict[str, Tensor]
-    #: The derived ones, each behind those it is made from.
+    #: The derived ones, each after those it is made from.
     derived: dict[str, Derived] = field(default_factory=dict)
+    #: How the model returns its outputs.
+    returned: Returned = field(default_factory=Returned)
 
     def derive(
         self, name: str, function: Callable[..., Tensor], sources: Mapping[str, str], norm: FoldedNorm
     ) -> str:
         """Adds a parameter that is made from others, under `name` or a new one like it; the name it got."""
-        name = _new_name(name, self.parameters)
+        name = new_name(name, self.parameters)
         self.derived[name] = Derived(function, dict(sources), norm)
         self.parameters[name] = self.derived[name].compute(self.parameters)
         return name
@@ -110,7 +114,7 @@ class Graph:
 
     def new_value(self, name: str, shape: Shape, like: Value) -> Value:
         """Adds a value that a pass makes, under `name` or a new one like it, at the place of another."""
-        name = _new_name(name, self.values)
+        name = new_name(name, self.values)
         self.values[name] = Value(name, shape, module_path=like.module_path, source=like.source)
         return self.values[name]
 
@@ -208,6 +212,7 @@ class Graph:
             ],
             parameters=dict(self.parameters),
             derived=dict(self.derived),
+            returned=self.returned,
         )
 
     def remove(self, node: Node) -> None:
@@ -268,10 +273,16 @@ class Graph:
             path = f"  # {self.module_path(node)}" if self.module_path(node) else ""
             made = ", ".join(f"{name} {_described(self.values[name])}" for name in node.outputs)
             lines.append(f"{made} = {call}{path}")
-        return "\n".join([*lines, *(f"output {name}" for name in self.outputs)])
+        names = self.returned.names if self.returned.kind != "tensor" else ()
+        outputs = [
+            f"output {key} = {name}" if key else f"output {name}"
+            for key, name in zip_longest(names, self.outputs, fillvalue="")
+        ]
+        return "\n".join([*lines, *outputs])
 
 
-def _new_name(name: str, taken: Container[str]) -> str:
+def new_name(name: str, taken: Container[str]) -> str:
+    """`name`, or one like it that is not taken."""
     while name in taken:
         name += "_"
     return name

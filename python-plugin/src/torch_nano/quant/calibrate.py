@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from ..arguments import check_batch
+from ..arguments import check_batch, check_same_batch
 from ..errors import InputError, NonFiniteError
 from ..ir.graph import Graph
 from .observers import MinMaxObserver, Observer, PercentileObserver
 
 Method = Literal["minmax", "percentile"]
-#: A tensor, or batches: tensors, or tuples (x, y, ...) of which x counts, as a DataLoader gives them.
-CalibrationData = Tensor | Iterable[Any]
+#: A tensor, or batches: tensors, or tuples (x, y, ...) that begin with the model's inputs, as a DataLoader
+#: gives them, or dicts that have them by name. Of several inputs, one such tuple or dict, too.
+CalibrationData = Tensor | Mapping[str, Tensor] | Iterable[Any]
 
 #: What the method "percentile" covers: the share that is left out is below the noise of most sensors.
 PERCENTILE = 99.99
@@ -29,8 +30,8 @@ def calibrate(
     """The range of every value of a graph, by name.
 
     Args:
-        data: a tensor [N, ...], or an iterable of such tensors or of tuples that start with one (a
-            DataLoader).
+        data: a tensor [N, ...], or an iterable of such tensors, of tuples that begin with one for each input
+            (a DataLoader) or of dicts that have one by each input's name; such a tuple or dict itself.
         method: "minmax" covers everything seen, "percentile" the middle 99.99 per cent.
 
     Raises:
@@ -63,7 +64,7 @@ def calibrate(
 
     with torch.no_grad():
         for batch in _batches(graph, data):
-            graph.float_run(batch, observe=observe)
+            graph.float_run(*batch, observe=observe)
     if not observers:
         raise InputError("the calibration data is empty; expected at least one sample")
     return {name: observer.range() for name, observer in observers.items()}
@@ -86,24 +87,52 @@ def _path(module_path: str) -> str:
     return repr(module_path) if module_path else "'' (the model itself)"
 
 
-def _batches(graph: Graph, data: CalibrationData) -> Iterator[Tensor]:
-    shape = graph.values[graph.inputs[0]].shape
-    for part in _parts(data):
-        batch = part[0] if isinstance(part, tuple | list) and part else part
-        if not isinstance(batch, Tensor):
+def _batches(graph: Graph, data: CalibrationData) -> Iterator[list[Tensor]]:
+    """The inputs of each float run."""
+    names = graph.inputs
+    for part in _parts(data, len(names)):
+        tensors = _inputs_of(names, part)
+        for name, tensor in zip(names, tensors, strict=True):
+            label = "a calibration batch" if len(names) == 1 else f"a calibration batch's {name!r}"
+            check_batch(label, tensor, graph.values[name].shape)
+        check_same_batch(names, tensors)
+        for start in range(0, len(tensors[0]), _CHUNK):
+            yield [tensor[start : start + _CHUNK].detach().to("cpu", torch.float32) for tensor in tensors]
+
+
+def _inputs_of(names: Sequence[str], part: Any) -> list[Tensor]:
+    """The model's inputs in one batch.
+
+    Raises:
+        InputError: they are not there.
+    """
+    found: list[Any] = []
+    if isinstance(part, Mapping):
+        missing = [name for name in names if name not in part]
+        if missing:
             raise InputError(
-                f"a calibration batch is a {type(part).__name__}; "
-                "expected a tensor, or a tuple (x, y) whose x is one"
+                f"a calibration batch is a dict of {', '.join(map(str, part))}; it lacks {missing[0]!r}, an "
+                "input of the model"
             )
-        check_batch("a calibration batch", batch, shape)
-        for start in range(0, len(batch), _CHUNK):
-            yield batch[start : start + _CHUNK].detach().to("cpu", torch.float32)
+        found = [part[name] for name in names]
+    elif isinstance(part, Tensor):
+        found = [part]
+    elif isinstance(part, tuple | list):
+        found = list(part[: len(names)])
+    if len(found) != len(names) or not all(isinstance(tensor, Tensor) for tensor in found):
+        expected = "a tensor, or a tuple (x, y) whose x is one"
+        if len(names) > 1:
+            expected = f"a tuple that begins with tensors for {', '.join(names)}, or a dict of them"
+        raise InputError(f"a calibration batch is a {type(part).__name__}; expected {expected}")
+    return found
 
 
-def _parts(data: CalibrationData) -> Iterable[Any]:
-    if isinstance(data, Tensor):
+def _parts(data: CalibrationData, inputs: int) -> Iterable[Any]:
+    """The batches of the data of a model with so many inputs."""
+    one_tuple = inputs > 1 and isinstance(data, tuple) and all(isinstance(part, Tensor) for part in data)
+    if isinstance(data, Tensor | Mapping) or one_tuple:
         return [data]
-    if isinstance(data, Iterable) and not isinstance(data, str | bytes | dict):
+    if isinstance(data, Iterable) and not isinstance(data, str | bytes):
         return data
     raise InputError(
         f"calibration data is a {type(data).__name__}; expected a tensor or an iterable of batches"

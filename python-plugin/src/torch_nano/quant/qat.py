@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from ..arguments import check_batch
+from ..arguments import check_inputs
 from ..errors import InputError, QuantizationError, UnsupportedError, UnsupportedNode
 from ..graph.capture import capture
 from ..graph.passes import optimize
+from ..inputs import Example
 from ..ir.graph import Graph, Node
+from ..ir.interface import bind, the_only
 from ..ir.value import Shape
 from ..models import check_float, own_module
 from ..transfer.freeze import freeze, is_frozen
@@ -86,21 +88,32 @@ class QatModule(nn.Module):
             getattr(self, kind).update(getattr(model, kind))
 
     @property
-    def input_shape(self) -> Shape:
-        """Shape of one input, without batch."""
-        return self._graph.values[self._graph.inputs[0]].shape
+    def input_shapes(self) -> dict[str, Shape]:
+        """Shape of one sample of each input, by the names of forward's arguments."""
+        return {name: self._graph.values[name].shape for name in self._graph.inputs}
 
-    def forward(self, x: Tensor) -> Tensor:
-        """float32 outputs for float inputs [N, ...].
+    @property
+    def input_shape(self) -> Shape:
+        """Shape of one sample, for a model of one input.
 
         Raises:
-            InputError: wrong shape or dtype, NaN or infinity.
+            InputError: the model has several.
+        """
+        return the_only("input", self.input_shapes)
+
+    def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
+        """float32 outputs for float inputs [N, ...], which are given and returned as by the model.
+
+        Raises:
+            InputError: wrong inputs, shape or dtype, NaN or infinity.
             NonFiniteError: a weight has become NaN or infinite.
             QuantizationError: a value has no range yet.
         """
-        check_batch("the input", x, self.input_shape)
-        with torch.autocast(x.device.type, enabled=False):
-            return TrainingRun(self, x.device).output(x)
+        tensors = bind(self._graph.inputs, inputs, named)
+        check_inputs(self.input_shapes, tensors)
+        device = tensors[0].device
+        with torch.autocast(device.type, enabled=False):
+            return self._graph.returned.pack(TrainingRun(self, device).run(tensors))
 
     def float_graph(self) -> Graph:
         """The graph with the parameters as they are now, on the CPU, and a quantization on every value.
@@ -202,7 +215,7 @@ def _keep_ranges(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_:
 
 def prepare_qat(
     model: nn.Module,
-    example: Tensor,
+    example: Example,
     *,
     calibrate: CalibrationData | None = None,
     method: Method = "minmax",
@@ -222,7 +235,8 @@ def prepare_qat(
     Args:
         model: any nn.Module that :func:`to_nano` takes, and that computes the same in both modes but for
             dropout and batch norm; wrappers are taken off.
-        example: one float input with batch; its numbers do not matter.
+        example: a float input with batch, or several, as :func:`to_nano` takes them; their numbers do not
+            matter.
         calibrate: typical inputs the ranges start from (see :func:`to_nano`); None: the first training batch.
         method: how they are calibrated, "minmax" or "percentile".
         ranges: "moving_average": in train mode they follow each batch's smallest and largest number until

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -42,8 +42,19 @@ class TrainingRun:
         #: Values that were not rounded.
         self.unrounded: set[str] = set()
 
-    def output(self, x: Tensor) -> Tensor:
-        (name,), (result,) = self.graph.inputs, self.graph.outputs
+    def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """The outputs, in real numbers, for real inputs."""
+        integers = [
+            self.dropped_out(name, self.quantized(name, x))
+            for name, x in zip(self.graph.inputs, inputs, strict=True)
+        ]
+        outputs = self.graph.run(integers, self.node)
+        return [
+            y * self.quantizations[name].scale for name, y in zip(self.graph.outputs, outputs, strict=True)
+        ]
+
+    def quantized(self, name: str, x: Tensor) -> Tensor:
+        """An input as integers."""
         if self.qat.training and not (is_frozen(self.ranges) or self.ranges.is_frozen(name)):
             check_finite(x)
             self.ranges.observe(name, x)
@@ -51,8 +62,7 @@ class TrainingRun:
         y = train_input(x, quantization)
         if self.ranges.is_learned(name):
             y = self.ranges.learn(name, y, x, quantization)
-        (y,) = self.graph.run([self.dropped_out(name, y)], self.node)
-        return y * self.quantizations[result].scale
+        return y
 
     def node(self, node: Node, inputs: list[Tensor]) -> list[Tensor]:
         path = self.graph.module_path(node)

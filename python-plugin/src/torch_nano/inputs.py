@@ -1,0 +1,51 @@
+"""Tensors for a call of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+#: A tensor, several by position, or several by the names that forward has for them.
+Example = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The tensors of one call, by position and by name."""
+
+    positional: tuple[Tensor, ...] = ()
+    named: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All of them."""
+        return (*self.positional, *self.named.values())
+
+    @property
+    def only(self) -> Tensor | None:
+        """The tensor, if there is one, given by position."""
+        return self.positional[0] if len(self.positional) == 1 and not self.named else None
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Inputs:
+        """These inputs with a function applied to each."""
+        named = {name: function(tensor) for name, tensor in self.named.items()}
+        return Inputs(tuple(map(function, self.positional)), named)
+
+    def call(self, model: nn.Module) -> Any:
+        """What the model returns for them."""
+        return model(*self.positional, **self.named)
+
+    def __str__(self) -> str:
+        if self.only is not None:
+            return f"an input of shape {tuple(self.only.shape)}"
+        shapes = [str(tuple(tensor.shape)) for tensor in self.positional]
+        shapes += [f"{name} {tuple(tensor.shape)}" for name, tensor in self.named.items()]
+        return f"inputs of shapes {', '.join(shapes)}"
+
+
+def call(model: nn.Module, x: Any) -> Any:
+    """What a model returns for one argument, or for :class:`Inputs`."""
+    return x.call(model) if isinstance(x, Inputs) else model(x)
