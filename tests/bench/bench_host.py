@@ -36,7 +36,7 @@ from torch_nano.graph.capture import capture
 from torch_nano.graph.passes import optimize
 from torch_nano.ir.graph import Graph, Node
 from torch_nano.ir.layer import Layer
-from torch_nano.quant.ranges import has_range
+from torch_nano.ir.quantization import Own
 
 REPORT = Path(__file__).resolve().parents[2] / "build/bench/host.json"
 BATCH = 64
@@ -60,7 +60,7 @@ class FakeQuantized(nn.Module):
         for node in graph.nodes:
             if "weight" in node.parameters:
                 self.weight_quantizers[node.name] = _weight_quantizer()
-            if has_range(node):
+            if node.operator.rules == (Own(),):
                 self.value_quantizers[node.name] = _value_quantizer()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class FakeQuantized(nn.Module):
         if node.name in self.weight_quantizers:
             parameters["weight"] = self.weight_quantizers[node.name](parameters["weight"])
         (y,) = Layer(node.operator, inputs, parameters).float_run()
-        return [self.value_quantizers[node.name](y) if has_range(node) else y]
+        return [self.value_quantizers[node.name](y) if node.name in self.value_quantizers else y]
 
 
 def _key(name: str) -> str:

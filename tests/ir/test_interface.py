@@ -191,7 +191,7 @@ def test_one_value_returned_twice() -> None:
     ],
 )
 def test_wrong_arguments_are_told_the_right_ones(positional: int, named: tuple[str, ...], given: str) -> None:
-    with pytest.raises(tn.InputError, match=f"^the model takes 2 inputs, motion, sound; given are {given}$"):
+    with pytest.raises(tn.InputError, match=rf"2 inputs \(motion, sound\); it is given {given}$"):
         bind(["motion", "sound"], [0] * positional, dict.fromkeys(named))
 
 

@@ -17,13 +17,13 @@ from torch_nano.graph.passes import optimize
 from torch_nano.ir.call import Call
 from torch_nano.ir.layer import Layer
 from torch_nano.ir.operator import Operator
-from torch_nano.ir.quantization import Quantization
+from torch_nano.ir.quantization import Own, Quantization
 from torch_nano.ir.value import Value
 from torch_nano.ops import OPERATORS
 from torch_nano.ops._integer import requantize
 from torch_nano.quant.calibrate import calibrate
 from torch_nano.quant.quantize import quantize
-from torch_nano.quant.ranges import assign_quantization, quantization
+from torch_nano.quant.ranges import calibrated
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Halves(Operator):
     """The first and the second half of the channels, each requantized."""
 
     name = "halves"
+    rules = (Own(), Own())
 
     @classmethod
     def targets(cls) -> Sequence[torch._ops.OpOverload[..., Any]]:
@@ -110,7 +111,7 @@ def test_each_output_has_a_scale_of_its_own_and_the_integers_are_near() -> None:
     model, x = gated()
     graph = optimize(capture(model, x))
     ranges = calibrate(graph, x)
-    integers = quantize(assign_quantization(graph, lambda name: quantization(*ranges[name])))
+    integers = quantize(graph, calibrated(ranges))
     small, large = (integers.graph.quantization(name) for name in ("chunk_0", "chunk_1"))
     assert large.scale > 5 * small.scale
     source = integers.graph.quantization(graph.inputs[0])
@@ -136,7 +137,7 @@ def test_training_is_the_integer_run(ranges: str, both: bool) -> None:
     assert gradient is not None and bool(gradient[4:].any()) and bool(gradient[:4].any()) == both
     with torch.no_grad():
         y = qat.eval()(x)
-    integers = quantize(qat.float_graph())
+    integers = quantize(qat.float_graph(), qat.chosen)
     source, meaning = (
         integers.graph.quantization(name) for name in (integers.graph.inputs[0], integers.graph.outputs[0])
     )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch_nano.ir.layer import Layer
 from torch_nano.ir.operator import Operator
-from torch_nano.ir.quantization import Quantization
+from torch_nano.ir.quantization import Fixed, Quantization, SameAs
 from torch_nano.ir.value import Shape
 from torch_nano.ops import OPERATORS
 from torch_nano.ops._channels import ChannelsOperator
@@ -203,10 +203,12 @@ def make(operator: type[Operator], seed: int, batch: int = 3) -> Case:
     inputs = [torch.from_numpy(rng.integers(-128, 128, (batch, *shape), np.int8)) for shape in layer.shapes]
     case = Case(layer.operator, inputs, layer.parameters, input_quantizations=quantizations)
     y = case.real_output()
-    output = layer.operator.fixed_quantization or (
-        quantizations[0] if layer.operator.keeps_quantization else None
-    )
-    if output is None:
+    (rule,) = layer.operator.rules
+    if isinstance(rule, Fixed):
+        output = rule.quantization
+    elif isinstance(rule, SameAs):
+        output = quantizations[rule.input]
+    else:
         low, high = min(float(y.min()), 0.0), max(float(y.max()), 1e-2)
         odd = float(2.0 ** rng.choice([-10, -6, 8, 14])) if rng.random() < 0.25 else 1.0
         scale = (high - low) / 255

@@ -196,7 +196,9 @@ def test_opcheck_of_the_others() -> None:
         torch.library.opcheck(ops.train_add.default, (*leaves, 0.5, 1, 0.25, 2, 0.5, -3, 0.0, None))
         torch.library.opcheck(ops.train_table.default, (leaves[0], Table("hardswish").text, 0.5, 1, 0.25, -2))
         for operator in (Softmax(), Requantize()):
-            torch.library.opcheck(ops.train_exact.default, ([x], operator.text, [0.05, 1 / 256], [1, -128]))
+            torch.library.opcheck(
+                ops.train_exact.default, ([x], operator.text, [0.05, 1 / 256], [1, -128], ["int8"] * 2)
+            )
 
 
 def test_what_is_saved_for_the_first_layer_needs_no_gradient_of_its_input(

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 import torch_nano as tn
 from torch import Tensor, nn
 from torch_nano import QatModule
+from torch_nano.quant.ranges import Range
 from torch_nano.quant.training_ranges import TrainingRanges
 
 from .trained import TASKS, differing_bits, train
@@ -238,7 +239,7 @@ def test_wrong_options_are_refused(options: dict[str, object], message: str) -> 
 
 def test_a_change_from_outside_is_seen() -> None:
     """As averages of models and DistributedDataParallel make it: into the buffers, without a call."""
-    ranges = TrainingRanges(["x"], {"x": (0.0, 2.0)}, "moving_average", 0.5)
+    ranges = TrainingRanges([Range(("x",), "int8")], {"x": (0.0, 2.0)}, "moving_average", 0.5)
     ranges.freeze(["x"], True)
     ranges.bounds.copy_(torch.tensor([[0.0, 4.0]]))
     ranges.refresh()
@@ -250,7 +251,9 @@ def test_a_change_from_outside_is_seen() -> None:
 
 def test_a_copy_sees_as_many_changes_as_its_original_had() -> None:
     """torch counts the changes of each tensor, those of a copy anew: the counts alone may be equal."""
-    ranges = TrainingRanges(["x", "y"], {"x": (0.0, 2.0), "y": (0.0, 1.0)}, "moving_average", 0.5)
+    ranges = TrainingRanges(
+        [Range((name,), "int8") for name in "xy"], {"x": (0.0, 2.0), "y": (0.0, 1.0)}, "moving_average", 0.5
+    )
     for _ in range(2):
         ranges.observe("x", torch.tensor([0.0, 4.0]))
     ranges.freeze(["x", "y"], True)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
 
@@ -17,22 +16,27 @@ from .graph.capture import capture
 from .graph.passes import optimize
 from .heads import SGD, HeadSettings
 from .inputs import Example
-from .ir.graph import Graph, Node
-from .last_layers import take_last_layers
+from .ir.graph import Graph
+from .ir.quantization import Quantization
+from .last_layers import split_off_head
 from .models import check_float, own_module
 from .module import NanoModule
-from .ops.fully_connected import FullyConnected
 from .quant.calibrate import CalibrationData, Method, check_parameters
 from .quant.calibrate import calibrate as observe_ranges
 from .quant.qat import QatModule
 from .quant.quantize import quantize
-from .quant.ranges import assign_quantization, quantization
+from .quant.ranges import Bounds, Range, calibrated
 
 
-@dataclass
-class _Head:
-    description: dict[str, Any]
-    module_path: str
+@dataclass(frozen=True)
+class _Source:
+    """A model before its head is split off."""
+
+    graph: Graph
+    #: The quantization of each range.
+    choose: Callable[[Range], Quantization]
+    #: What the values take, by name.
+    ranges: Mapping[str, Bounds]
 
 
 def to_nano(
@@ -99,48 +103,47 @@ def to_nano(
     names = _labels(labels)
     train_last = whole_number("train_last", train_last, least=1)
     settings = _settings(head, learning_rate)
-    qat = model if isinstance(model, QatModule) else None
-    if qat is not None and (example is not None or calibrate is not None):
-        raise InputError("a QatModule has its inputs and ranges: leave out example and calibrate")
-    if qat is not None:
-        graph = qat.float_graph()
-    elif example is None or calibrate is None:
-        raise InputError(
-            "to_nano needs an example, and calibrate=: typical inputs that the ranges are taken from"
-        )
-    else:
-        check_float(model)
-        graph = optimize(capture(model, example))
-    check_parameters(graph)
+    source = _source(model, example, calibrate, method)
     if names:
-        _check_labels(names, graph)
-    ranges = {} if calibrate is None else observe_ranges(graph, calibrate, method)
-    trainable: _Head | None = None
-    if train_last != 1:
-        trainable = _take_last_layers(graph, train_last, head, settings, ranges)
-    elif qat is None or head != "auto":
-        trainable = _take_head(graph, model, head, settings)
-    if trainable is None and learning_rate is not None:
+        _check_labels(names, source.graph)
+    graph, split = split_off_head(source.graph, model, head, settings, train_last, source.ranges)
+    if split is None and learning_rate is not None:
         raise HeadError(
             f"learning_rate is {learning_rate}, but nothing of this model learns on the device: with head="
             f"{head!r} it has no trainable head; name the Linear that ends it (head='...'), or leave "
             "learning_rate out"
         )
-    if calibrate is not None:
-        graph = assign_quantization(graph, lambda name: quantization(*ranges[name]))
-    quantized = quantize(graph)
+    quantized = quantize(graph, source.choose)
     if name is None:
-        name = type(model).__name__ if qat is None else qat.model_name
+        name = model.model_name if isinstance(model, QatModule) else type(model).__name__
         if not _is_name(name):
             raise InputError(
                 f"the model's class is called {shown(name)}, more than {_native.LONGEST_NAME} bytes "
                 "in UTF-8; give a shorter name: to_nano(..., name=...)"
             )
-    if trainable is None:
-        return NanoModule(SavedModel(write_image(quantized, None, name, names), quantized, None))
-    image = write_image(quantized, trainable.description, name, names)
-    saved = SavedHead(trainable.module_path, trainable.description)
+    image = write_image(quantized, None if split is None else split.description, name, names)
+    saved = None if split is None else SavedHead(", ".join(split.paths), split.description)
     return NanoModule(SavedModel(image, quantized, saved))
+
+
+def _source(
+    model: nn.Module, example: Example | None, calibrate: CalibrationData | None, method: Method
+) -> _Source:
+    """The graph that becomes an image, and the ranges of its values: captured, or from training."""
+    if isinstance(model, QatModule):
+        if example is not None or calibrate is not None:
+            raise InputError("a QatModule has its inputs and ranges: leave out example and calibrate")
+        graph = model.float_graph()
+        check_parameters(graph)
+        return _Source(graph, model.chosen, {name: graph.quantization(name).range for name in graph.values})
+    if example is None or calibrate is None:
+        raise InputError(
+            "to_nano needs an example, and calibrate=: typical inputs that the ranges are taken from"
+        )
+    check_float(model)
+    graph = optimize(capture(model, example))
+    ranges = observe_ranges(graph, calibrate, method)
+    return _Source(graph, calibrated(ranges), ranges)
 
 
 def _check_labels(names: Sequence[str], graph: Graph) -> None:
@@ -199,75 +202,3 @@ def _settings(head: object, learning_rate: object) -> HeadSettings:
             "settings say how the head learns"
         )
     return head
-
-
-def _take_head(
-    graph: Graph, model: nn.Module, head: HeadSettings | str | None, settings: HeadSettings
-) -> _Head | None:
-    """Takes the trainable head off the end of the graph."""
-    if head is None:
-        return None
-    last = graph.producer(graph.outputs[0])
-    reason = _not_a_head(graph, last)
-    path = graph.values[graph.outputs[0]].module_path
-    if head == "auto" and (reason or last is None or not _is_trainable_behind_frozen(model, last)):
-        return None
-    layer = head if isinstance(head, str) else head.layer or path
-    if head != "auto" and (reason or layer != path):
-        ending = reason or f"the model ends in {path!r}"
-        raise HeadError(
-            f"{layer!r} cannot be the trainable head: it must be the Linear that ends the model, but {ending}"
-        )
-    assert last is not None and isinstance(last.operator, FullyConnected)
-    weight = last.operator.to_device_weight(graph.parameters[last.parameters["weight"]])
-    bias = (
-        graph.parameters[last.parameters["bias"]]
-        if "bias" in last.parameters
-        else weight.new_zeros(len(weight))
-    )
-    graph.outputs = [last.inputs[0]]
-    graph.drop_unused()
-    return _Head(settings.description(weight.contiguous().numpy(), bias.numpy()), path)
-
-
-def _take_last_layers(
-    graph: Graph,
-    train_last: int,
-    head: HeadSettings | str | None,
-    settings: HeadSettings,
-    ranges: dict[str, tuple[float, float]],
-) -> _Head:
-    """Takes several trainable layers off the end of the graph."""
-    by_name = head is not settings and head != "auto"
-    if by_name or not isinstance(settings, SGD) or settings.layer is not None:
-        raise HeadError(
-            f"train_last={train_last} and head={head!r} contradict each other: the last layers of the model "
-            "learn together, by gradient descent; leave head out, or give heads.SGD(...) without a layer"
-        )
-    # A QatModule has no calibration data: its values have scales.
-    known = {
-        name: value.quantization.range
-        for name, value in graph.values.items()
-        if value.quantization is not None
-    }
-    taken = take_last_layers(graph, train_last, settings, {**known, **ranges})
-    return _Head(taken.description, ", ".join(taken.paths))
-
-
-def _not_a_head(graph: Graph, last: Node | None) -> str:
-    """Why the last node of a graph cannot be a trainable head; "" if it can."""
-    if len(graph.outputs) > 1:
-        return f"the model returns {len(graph.outputs)} tensors"
-    if last is None or not isinstance(last.operator, FullyConnected):
-        return f"the model ends in {last.operator.name if last else 'its input'}"
-    if last.operator.without_clamp() != last.operator:
-        return "an activation stands behind it"
-    return "its output is read elsewhere too" if graph.consumers(last.output) else ""
-
-
-def _is_trainable_behind_frozen(model: nn.Module, last: Node) -> bool:
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    own = set(last.parameters.values())
-    others = [parameter for name, parameter in parameters.items() if name not in own]
-    trainable = [parameters[name].requires_grad for name in own if name in parameters]
-    return bool(trainable) and all(trainable) and not all(parameter.requires_grad for parameter in others)

@@ -1,4 +1,4 @@
-"""Takes the last layers off a graph, for a device to train them."""
+"""Splits the layers that learn on the device off a graph."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from .errors import HeadError
 from .graph.structural import Reshape
-from .heads import SGD
+from .heads import SGD, HeadSettings
 from .ir.graph import Graph, Node
 from .ops._channels import ChannelsOperator
 from .ops.conv2d import Conv2d
 from .ops.fully_connected import FullyConnected
-
-#: Real range of a value, by name.
-Ranges = Mapping[str, tuple[float, float]]
+from .quant.qat import QatModule
+from .quant.ranges import Bounds
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,41 @@ class LastLayers:
     paths: tuple[str, ...]
 
 
-def take_last_layers(graph: Graph, count: int, settings: SGD, ranges: Ranges) -> LastLayers:
+def split_off_head(
+    graph: Graph,
+    model: nn.Module,
+    head: HeadSettings | str | None,
+    settings: HeadSettings,
+    train_last: int,
+    ranges: Mapping[str, Bounds],
+) -> tuple[Graph, LastLayers | None]:
+    """The graph without the layers that learn on the device, and these; None if none does.
+
+    Args:
+        model: says by what requires gradients which Linear is a head, with head="auto".
+        head: as :func:`torch_nano.to_nano` is given it; train_last likewise.
+        settings: how the layers learn.
+        ranges: what the values take, by name.
+
+    Raises:
+        HeadError: the model does not end in such layers, or the arguments contradict each other.
+    """
+    graph = graph.copy()
+    if train_last != 1:
+        by_name = head is not settings and head != "auto"
+        if by_name or not isinstance(settings, SGD) or settings.layer is not None:
+            raise HeadError(
+                f"train_last={train_last} and head={head!r} contradict each other: the last layers of the "
+                "model learn together, by gradient descent; leave head out, or give heads.SGD(...) without a "
+                "layer"
+            )
+        return graph, _take_last_layers(graph, train_last, settings, ranges)
+    if isinstance(model, QatModule) and head == "auto":
+        return graph, None
+    return graph, _take_head(graph, model, head, settings)
+
+
+def _take_last_layers(graph: Graph, count: int, settings: SGD, ranges: Mapping[str, Bounds]) -> LastLayers:
     """Takes the last `count` Linear layers and 1x1 convolutions off a graph, whose output is then what they
     see.
 
@@ -41,7 +75,7 @@ def take_last_layers(graph: Graph, count: int, settings: SGD, ranges: Ranges) ->
         ranges: of the outputs between them.
 
     Raises:
-        HeadError: the model does not end in so many such layers, one behind the other.
+        HeadError: the model does not end in so many such layers, one after the other.
     """
     if len(graph.outputs) > 1:
         raise HeadError(
@@ -102,7 +136,7 @@ def _refusal(graph: Graph, node: Node | None, value: str, last: bool) -> str:
     return ""
 
 
-def _layer(graph: Graph, node: Node, ranges: Ranges) -> dict[str, Any]:
+def _layer(graph: Graph, node: Node, ranges: Mapping[str, Bounds]) -> dict[str, Any]:
     operator = node.operator
     assert isinstance(operator, ChannelsOperator)
     weight = operator.to_device_weight(graph.parameters[node.parameters["weight"]])
@@ -116,3 +150,51 @@ def _layer(graph: Graph, node: Node, ranges: Ranges) -> dict[str, Any]:
         "clamp_high": operator.clamp_high,
         "range": ranges.get(node.output, (0.0, 0.0)),
     }
+
+
+def _take_head(
+    graph: Graph, model: nn.Module, head: HeadSettings | str | None, settings: HeadSettings
+) -> LastLayers | None:
+    """Takes the Linear that ends the model off a graph, if it is to learn."""
+    if head is None:
+        return None
+    last = graph.producer(graph.outputs[0])
+    reason = _not_a_head(graph, last)
+    path = graph.values[graph.outputs[0]].module_path
+    if head == "auto" and (reason or last is None or not _is_trainable_behind_frozen(model, last)):
+        return None
+    layer = head if isinstance(head, str) else head.layer or path
+    if head != "auto" and (reason or layer != path):
+        ending = reason or f"the model ends in {path!r}"
+        raise HeadError(
+            f"{layer!r} cannot be the trainable head: it must be the Linear that ends the model, but {ending}"
+        )
+    assert last is not None and isinstance(last.operator, FullyConnected)
+    weight = last.operator.to_device_weight(graph.parameters[last.parameters["weight"]])
+    bias = (
+        graph.parameters[last.parameters["bias"]]
+        if "bias" in last.parameters
+        else weight.new_zeros(len(weight))
+    )
+    graph.outputs = [last.inputs[0]]
+    graph.drop_unused()
+    return LastLayers(settings.description(weight.contiguous().numpy(), bias.numpy()), (path,))
+
+
+def _not_a_head(graph: Graph, last: Node | None) -> str:
+    """Why the last node of a graph cannot be a trainable head; "" if it can."""
+    if len(graph.outputs) > 1:
+        return f"the model returns {len(graph.outputs)} tensors"
+    if last is None or not isinstance(last.operator, FullyConnected):
+        return f"the model ends in {last.operator.name if last else 'its input'}"
+    if last.operator.without_clamp() != last.operator:
+        return "an activation stands behind it"
+    return "its output is read elsewhere too" if graph.consumers(last.output) else ""
+
+
+def _is_trainable_behind_frozen(model: nn.Module, last: Node) -> bool:
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    own = set(last.parameters.values())
+    others = [parameter for name, parameter in parameters.items() if name not in own]
+    trainable = [parameters[name].requires_grad for name in own if name in parameters]
+    return bool(trainable) and all(trainable) and not all(parameter.requires_grad for parameter in others)

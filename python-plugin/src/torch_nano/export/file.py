@@ -26,7 +26,7 @@ from ..ir.quantization import Quantization
 from ..ir.value import Value
 from ..ops.fully_connected import FullyConnected
 from ..quant.quantize import QuantizedGraph
-from ..quant.ranges import output_quantizations
+from ..quant.ranges import follows_rules
 from .image import write_image
 
 _KIND, _VERSION = "model", 3
@@ -182,7 +182,7 @@ def _check_node(graph: Graph, node: Node, tensors: dict[str, Tensor]) -> None:
     """What nano-core does not see of a layer: reshapes, and dimensions of tensors."""
     place = f"the layer of {node.name!r}"
     inputs, outputs = ([graph.quantization(name) for name in names] for names in (node.inputs, node.outputs))
-    if output_quantizations(node, inputs, graph.quantization) != outputs:
+    if not follows_rules(node, inputs, outputs):
         raise FileFormatError(f"{place}: its scale and zero point are not those that its operator gives")
     shape, made = (graph.values[names[0]].shape for names in (node.inputs, node.outputs))
     if isinstance(node.operator, Reshape) and prod(shape) != prod(made):
@@ -232,8 +232,12 @@ def _without_dropouts(value: Value) -> dict[str, Any]:
 def _value(entry: Any) -> Value:
     if not isinstance(entry, dict):
         raise FileFormatError("a value is no dict")
-    quantization = fields_of(Quantization, entry.get("quantization"), f"the value {entry.get('name')!r}")
-    value = fields_of(Value, {**entry, "quantization": quantization}, f"the value {entry.get('name')!r}")
+    place = f"the value {entry.get('name')!r}"
+    fields = entry.get("quantization")
+    if isinstance(fields, dict) and "dtype" not in fields:
+        raise FileFormatError(f"{place} has no dtype")
+    quantization = fields_of(Quantization, fields, place)
+    value = fields_of(Value, {**entry, "quantization": quantization}, place)
     if not (1 <= len(value.shape) <= 3 and min(value.shape) > 0):
         raise FileFormatError(f"the value {value.name!r} has shape {value.shape}")
     return value

@@ -87,7 +87,7 @@ def fields_of(kind: type[_Fields], values: Any, place: str) -> _Fields:
 
     >>> from torch_nano.ir.quantization import Quantization
     >>> fields_of(Quantization, {"scale": 0.5, "zero_point": 3}, "input")
-    Quantization(scale=0.5, zero_point=3)
+    Quantization(scale=0.5, zero_point=3, dtype='int8')
     >>> fields_of(Quantization, {"scale": 0.5, "zero_point": "3"}, "input")
     Traceback (most recent call last):
     torch_nano.errors.FileFormatError: input: zero_point is '3'; expected int

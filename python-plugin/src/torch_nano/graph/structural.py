@@ -15,6 +15,7 @@ from torch import Tensor
 from ..ir.call import Call, ParameterName, UnsupportedNodeError
 from ..ir.layer import Layer
 from ..ir.operator import Operator
+from ..ir.quantization import SameAs
 from ..ir.value import Shape, Value
 
 aten = torch.ops.aten
@@ -29,7 +30,8 @@ class Reshape(Operator):
     """
 
     name = "reshape"
-    keeps_quantization = True
+    rules = (SameAs(),)
+    input_dtypes = frozenset({"int8", "int16", "int32"})
 
     shape: Shape
 

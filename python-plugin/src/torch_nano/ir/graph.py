@@ -299,5 +299,6 @@ def _described(value: Value) -> str:
     if value.quantization is None:
         return str(value.shape)
     return (
-        f"{value.shape} int8 scale {value.quantization.scale:.6g} zero point {value.quantization.zero_point}"
+        f"{value.shape} {value.quantization.dtype} scale {value.quantization.scale:.6g} zero point "
+        f"{value.quantization.zero_point}"
     )

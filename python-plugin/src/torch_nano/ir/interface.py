@@ -56,9 +56,9 @@ def bind(names: Sequence[str], positional: Sequence[Any], named: Mapping[str, An
     given.update(named)
     if unknown or len(positional) > len(names) or len(given) < len(names):
         count = f"{len(names)} inputs" if len(names) > 1 else "one input"
-        got = [f"{len(positional)} by position"] if positional or not named else []
-        got += [f"by name {', '.join(named)}"] if named else []
-        raise InputError(f"the model takes {count}, {', '.join(names)}; given are {' and '.join(got)}")
+        passed = [f"{len(positional)} by position"] if positional or not named else []
+        passed += [f"by name {', '.join(named)}"] if named else []
+        raise InputError(f"the model takes {count} ({', '.join(names)}); it is given {' and '.join(passed)}")
     return [given[name] for name in names]
 
 

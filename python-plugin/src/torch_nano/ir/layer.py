@@ -28,8 +28,8 @@ class Layer:
     """
 
     operator: Operator
-    #: In torch's layout with batch: real numbers for the float run, int8 for the integer run, ``q -
-    #: zero_point`` in float32 for training.
+    #: In torch's layout with batch: real numbers for the float run, integers for the integer run, ``q -
+    #: zero_point`` in floats for training.
     inputs: Sequence[Tensor] = ()
     #: Real numbers by role ("weight", "bias"), for the runs in float and in training, and for quantization.
     parameters: Mapping[str, Tensor] = field(default_factory=dict)

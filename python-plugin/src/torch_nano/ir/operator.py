@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .call import Call
 from .layer import Layer
-from .quantization import Quantization
+from .quantization import Own, Rule
 from .straight_through import straight_through
 from .value import Value
 
@@ -33,10 +33,10 @@ class Operator(ABC):
 
     #: nano-core's name of the operator.
     name: ClassVar[str]
-    #: The output has the input's scale and zero point (pools).
-    keeps_quantization: ClassVar[bool] = False
-    #: The output's scale and zero point are fixed by the operator (softmax).
-    fixed_quantization: ClassVar[Quantization | None] = None
+    #: How each output gets its quantization.
+    rules: ClassVar[tuple[Rule, ...]] = (Own(),)
+    #: The dtypes that inputs may have.
+    input_dtypes: ClassVar[frozenset[str]] = frozenset({"int8"})
     #: An activation's clamp can be fused into this operator's output.
     fuses_clamp: ClassVar[bool] = False
 
@@ -82,16 +82,16 @@ class Operator(ABC):
 
     @abstractmethod
     def integer_run(self, layer: Layer) -> Outputs:
-        """The operator on int8 numbers in plain torch, on any device: nano-core's bytes.
+        """The operator on integers in plain torch, on any device: nano-core's bytes.
 
-        The layer has int8 inputs, quantizations, and the tensors that :meth:`quantize` returned.
+        The layer has inputs of their quantizations' dtypes, and the tensors that :meth:`quantize` returned.
         """
 
     def train_run(self, layer: Layer) -> Outputs:
         """The integer run in training: nano-core's numbers, and the gradient of the float run.
 
-        The gradient goes straight through all rounding and is zero where int8 saturates. Inputs and outputs
-        are float32 that holds int8 numbers without their zero point, ``q - zero_point``; parameters are real
-        numbers.
+        The gradient goes straight through all rounding and is zero where integers saturate. Inputs and
+        outputs are floats that hold integers without their zero point, ``q - zero_point``: float32, for int32
+        float64. Parameters are real numbers.
         """
         return straight_through(layer)

@@ -21,12 +21,14 @@ def straight_through(layer: Layer) -> tuple[Tensor, ...]:
         layer.operator.text,
         [quantization.scale for quantization in quantizations],
         [quantization.zero_point for quantization in quantizations],
+        [quantization.dtype for quantization in quantizations],
     )
     real = Layer(layer.operator, layer.real_inputs()).float_run()
     results = []
     for y, numbers, quantization in zip(real, exact, layer.output_quantizations, strict=True):
-        low, high = -128 - quantization.zero_point, 127 - quantization.zero_point
-        results.append(replace_forward((y / quantization.scale).clamp(low - 0.5, high + 0.5), numbers))
+        low, high = quantization.steps
+        inside = (y / quantization.scale).clamp(low - 0.5, high + 0.5)
+        results.append(replace_forward(inside.to(numbers.dtype), numbers))
     return tuple(results)
 
 

@@ -60,9 +60,10 @@ def integer_clamp(low: float | None, high: float | None, output: Quantization) -
         if bound is None:
             return default
         steps = torch.tensor(np.float32(bound) / np.float32(output.scale))
-        return int((round_half_away(steps) + output.zero_point).clamp(-128, 127))
+        return int((round_half_away(steps) + output.zero_point).clamp(*output.bounds))
 
-    return integer(low, -128), integer(high, 127)
+    smallest, largest = output.bounds
+    return integer(low, smallest), integer(high, largest)
 
 
 def _clamped(bound: float, low: float | None, high: float | None) -> float:

@@ -18,7 +18,13 @@ Entry = dict[str, Any]
 
 
 def describe_value(shape: Shape, quantization: Quantization) -> Entry:
-    """A value of a torch shape without batch."""
+    """A value of a torch shape without batch.
+
+    Raises:
+        QuantizationError: an image cannot hold its dtype.
+    """
+    if quantization.dtype != "int8":
+        raise QuantizationError(f"a value of an image is int8; this one is {quantization.dtype}")
     return {
         "shape": device_shape(shape),
         "scale": quantization.scale,

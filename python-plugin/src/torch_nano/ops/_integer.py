@@ -20,6 +20,8 @@ Multiplier = tuple[int, int]
 _INT32_MIN, _INT32_MAX = -(2**31), 2**31 - 1
 #: Up to this right shift float64 holds every bit that decides an int8.
 _LARGEST_FLOAT64_RIGHT_SHIFT = 13
+#: Beyond, a float64 product may have lost such a bit: differences of int8 are within.
+_LARGEST_FLOAT64_OUTPUT = 255
 #: float32 holds every integer up to here.
 _FLOAT32_INTEGERS = 2**24
 
@@ -73,18 +75,18 @@ def requantize(
     clamp: tuple[int, int],
     dtype: torch.dtype = torch.int8,
 ) -> Tensor:
-    """Integer-valued accumulators of any dtype as int8: times a multiplier, rounded twice, plus zero point.
+    """Integer-valued accumulators of any dtype, times a multiplier, rounded twice, plus zero point.
 
     One multiplier, or one per channel (dimension 1). Both roundings are one floor in float64: with ``u`` the
     exact product and ``d = 2^-(e+1)`` for a right shift of e >= 1 (else 0), ``floor(u + copysign(d, u) +
     1/2)``. For e <= 13 and |u| <= 257 all terms are integers times ``2^-(31+e)`` below 2^53, and beyond 257
-    both ways saturate. Larger shifts take int64.
+    both ways saturate. Larger shifts, and wider integers than int8, take int64.
 
     >>> requantize(torch.tensor([4.0, 5.0, -5.0, 4000.0]), [(1 << 30, -1)], 3, (-128, 127))
     tensor([  4,   5,   2, 127], dtype=torch.int8)
     """
     right = [max(-shift, 0) for _, shift in multipliers]
-    if max(right) > _LARGEST_FLOAT64_RIGHT_SHIFT:
+    if max(right) > _LARGEST_FLOAT64_RIGHT_SHIFT or max(map(abs, clamp)) > _LARGEST_FLOAT64_OUTPUT:
         scaled = apply_multipliers(accumulator.to(torch.int64), multipliers)
     else:
         reals = [mantissa * 2.0 ** (shift - 31) for mantissa, shift in multipliers]

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..ir.layer import Layer
 from ..ir.operator import Operator
-from ..ir.quantization import Quantization
+from ..ir.quantization import Fixed, Own, Quantization
 from ._integer import exact_convolution
 from ._one_layer import run_native
 
@@ -85,7 +85,8 @@ class Definition:
         self.input_count = len(inputs)
         self.tensor_count = len(inputs) + len(self.parameters.schema)
         self.differentiable = self.tensor_count - self.parameters.constant
-        self.free_output = not operator.keeps_quantization and operator.fixed_quantization is None
+        (self.rule,) = operator.rules
+        self.free_output = isinstance(self.rule, Own)
         self.field_names = [field.name for field in fields(operator)]
         hints = get_type_hints(operator)
         self.field_types = [_schema_type(hints[name]) for name in self.field_names]
@@ -163,7 +164,7 @@ class Definition:
             if kind == _LITERAL:
                 value = ast.literal_eval(value)
             attributes[name] = tuple(value) if kind == "int[]" else value
-        output = self.operator.fixed_quantization or quantizations[-1]
+        output = self.rule.quantization if isinstance(self.rule, Fixed) else quantizations[-1]
         layer = Layer(
             self.operator(**attributes),
             tensors[: self.input_count],

@@ -40,7 +40,7 @@ def train_input(x: Tensor, quantization: Quantization) -> Tensor:
     >>> train_input(torch.tensor([0.25, 1.0]), Quantization(0.5, 10))
     tensor([1., 2.])
     """
-    low, high = -128 - quantization.zero_point, 127 - quantization.zero_point
+    low, high = quantization.steps
     exact = torch.ops.torch_nano.train_input(x.detach(), quantization.scale, quantization.zero_point)
     if not x.requires_grad:
         return exact  # type: ignore[no-any-return]
@@ -58,12 +58,16 @@ def _fake_input(x: Tensor, scale: float, zero_point: int) -> Tensor:
 
 
 def _exact(
-    inputs: Sequence[Tensor], encoded: str, scales: Sequence[float], zero_points: Sequence[int]
+    inputs: Sequence[Tensor],
+    encoded: str,
+    scales: Sequence[float],
+    zero_points: Sequence[int],
+    dtypes: Sequence[str],
 ) -> list[Tensor]:
-    quantizations = [Quantization(*pair) for pair in zip(scales, zero_points, strict=True)]
+    quantizations = [Quantization(*fields) for fields in zip(scales, zero_points, dtypes, strict=True)]
     of_inputs, of_outputs = quantizations[: len(inputs)], quantizations[len(inputs) :]
     numbers = [
-        (x + quantization.zero_point).to(torch.int8)
+        (x + quantization.zero_point).to(quantization.torch_dtype)
         for x, quantization in zip(inputs, of_inputs, strict=True)
     ]
     layer = Layer(
@@ -71,14 +75,19 @@ def _exact(
     )
     outputs = replace(layer, tensors=layer.quantize()).integer_run()
     return [
-        channels_last(y.to(torch.float32).sub_(quantization.zero_point))
+        channels_last(y.to(quantization.training_dtype).sub_(quantization.zero_point))
         for y, quantization in zip(outputs, of_outputs, strict=True)
     ]
 
 
-def _fake_exact(inputs: Sequence[Tensor], encoded: str, *quantization: Any) -> list[Tensor]:
+def _fake_exact(
+    inputs: Sequence[Tensor], encoded: str, scales: Any, zero_points: Any, dtypes: Sequence[str]
+) -> list[Tensor]:
     outputs = Layer(decode_text(encoded), inputs).float_run()
-    return [empty_channels_last(y.shape, y.device) for y in outputs]
+    return [
+        empty_channels_last(y.shape, y.device).to(Quantization(1.0, 0, dtype).training_dtype)
+        for y, dtype in zip(outputs, dtypes[len(inputs) :], strict=True)
+    ]
 
 
 class Convolution(NamedTuple):
@@ -296,7 +305,7 @@ def define_training(
 _CONVOLUTION = "int[] stride, int[] padding, int[] dilation, int groups"
 define_training("train_input(Tensor x, float scale, int zero_point) -> Tensor", _input, _fake_input)
 define_training(
-    "train_exact(Tensor[] inputs, str operator, float[] scales, int[] zero_points) -> Tensor[]",
+    "train_exact(Tensor[] inputs, str operator, float[] scales, int[] zero_points, str[] dtypes) -> Tensor[]",
     _exact,
     _fake_exact,
 )

@@ -14,6 +14,7 @@ from ..errors import InputError
 from ..ir.call import Call, UnsupportedNodeError
 from ..ir.layer import Layer
 from ..ir.operator import Operator
+from ..ir.quantization import SameAs
 from ..ir.value import Shape, Value
 from .layout import device_shape
 
@@ -130,7 +131,7 @@ def padding_for(
 class PoolOperator(WindowOperator):
     """A pool: input and output share scale and zero point."""
 
-    keeps_quantization = True
+    rules = (SameAs(),)
 
     #: Dimensions of size 1 (of the tensor with batch) that the output drops: a reduction without keepdim.
     squeezed: tuple[int, ...] = ()

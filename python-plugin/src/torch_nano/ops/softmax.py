@@ -15,7 +15,7 @@ from torch_nano._native import softmax_parameters
 from ..ir.call import Call, UnsupportedNodeError
 from ..ir.layer import Layer
 from ..ir.operator import Operator
-from ..ir.quantization import Quantization
+from ..ir.quantization import Fixed, Quantization
 from ..ir.value import Value
 from ._integer import doubling_high_multiply, rounding_divide_by_power_of_two, shift_left_saturating
 from ._library import Definition, functional
@@ -34,7 +34,7 @@ class Softmax(Operator):
     """
 
     name = "softmax"
-    fixed_quantization = Quantization(1 / 256, -128)
+    rules = (Fixed(Quantization(1 / 256, -128)),)
 
     @classmethod
     def targets(cls) -> Sequence[torch._ops.OpOverload[..., Any]]:

@@ -16,6 +16,7 @@ from ..graph.passes import optimize
 from ..inputs import Example
 from ..ir.graph import Graph, Node
 from ..ir.interface import bind, the_only
+from ..ir.quantization import Quantization
 from ..ir.value import Shape
 from ..models import check_float, own_module
 from ..transfer.freeze import freeze, is_frozen
@@ -23,7 +24,7 @@ from ..transfer.names import matching_modules
 from .batch_statistics import batch_statistics_of
 from .calibrate import CalibrationData, Method, check_parameters
 from .calibrate import calibrate as observe_ranges
-from .ranges import assign_quantization, has_range, values_with_range
+from .ranges import QuantizationPlan, Range
 from .training_ranges import RangeMethod, TrainingRanges
 from .training_run import TrainingRun
 
@@ -53,6 +54,7 @@ class QatModule(nn.Module):
         self.model_name = type(model).__name__
         self._constants: dict[str, Tensor] = {}
         self._graph = graph.copy()
+        self._plan = QuantizationPlan(graph)
         for node in graph.nodes:
             # Made here, once: torch.compile cannot trace it.
             _ = node.operator.text
@@ -131,7 +133,17 @@ class QatModule(nn.Module):
         with torch.no_grad():
             tensors = {name: tensor.detach().cpu() for name, tensor in self._named_tensors().items()}
             graph.parameters = graph.parameters_from({**self._constants, **tensors})
-        return assign_quantization(graph, self.quantization_ranges.quantization)
+        for value in graph.values.values():
+            value.quantization = self._plan.quantization(value.name, self.chosen)
+        return graph
+
+    def chosen(self, one: Range) -> Quantization:
+        """The quantization of a range as it is now.
+
+        Raises:
+            QuantizationError: none of its values has been seen yet.
+        """
+        return self.quantization_ranges.quantization(one.name)
 
     def to_nano(self, **options: Any) -> NanoModule:
         """The image whose arithmetic this is, as a module; see :func:`torch_nano.to_nano` for the options.
@@ -277,7 +289,7 @@ def prepare_qat(
     check_parameters(graph)
     _check_dropouts(graph)
     observed = {} if calibrate is None else observe_ranges(graph, calibrate, method)
-    training_ranges = TrainingRanges(values_with_range(graph), observed, ranges, momentum)
+    training_ranges = TrainingRanges(QuantizationPlan(graph).ranges, observed, ranges, momentum)
     qat = QatModule(model, graph, training_ranges, batch_norm)
     with_weights = [node for node in graph.nodes if node.parameters]
     ends = [*with_weights[:1] * (not first_layer), *with_weights[-1:] * (not last_layer)]
@@ -371,6 +383,5 @@ def _qat_module(qat: nn.Module) -> QatModule:
 
 
 def _ranges_of(qat: QatModule, patterns: Sequence[str | nn.Module]) -> list[str]:
-    if not patterns:
-        return values_with_range(qat._graph)
-    return [name for node in qat._nodes(patterns) if has_range(node) for name in node.outputs]
+    names = [name for node in qat._nodes(patterns) for name in node.outputs if qat._plan.has_range(name)]
+    return names if patterns else [*qat._graph.inputs, *names]

@@ -10,6 +10,8 @@ from torch import Tensor
 from .._native import NanoError
 from ..errors import TorchNanoError, in_module
 from ..ir.graph import Graph, Node
+from ..ir.quantization import Quantization
+from .ranges import QuantizationPlan, Range
 
 
 @dataclass
@@ -23,8 +25,8 @@ class QuantizedGraph:
     def integer_run(
         self, *inputs: Tensor, observe: Callable[[str, Tensor], None] | None = None
     ) -> list[Tensor]:
-        """The int8 outputs for int8 inputs, both in torch's layout with batch, in plain torch on the inputs'
-        device.
+        """The integer outputs for integer inputs, both in torch's layout with batch, in plain torch on the
+        inputs' device.
 
         Equal to nano-core's, byte for byte.
 
@@ -40,22 +42,24 @@ class QuantizedGraph:
         return self.graph.run(inputs, run, observe)
 
 
-def quantize(graph: Graph) -> QuantizedGraph:
-    """The graph in integers; every value of it must have a quantization (:func:`assign_quantization`).
+def quantize(graph: Graph, choose: Callable[[Range], Quantization]) -> QuantizedGraph:
+    """The graph in integers.
+
+    Args:
+        choose: the quantization of a range: :func:`.ranges.calibrated`, or that of a training.
 
     Raises:
-        QuantizationError: a weight or bias does not fit; it names the module.
+        QuantizationError: a weight or bias does not fit, or an operator does not take what another makes; it
+            names the module.
     """
-    tensors = {}
+    plan, graph, tensors = QuantizationPlan(graph), graph.copy(), {}
+    for value in graph.values.values():
+        value.quantization, value.dropouts = plan.quantization(value.name, choose), ()
     for node in graph.nodes:
         try:
             tensors[node.name] = graph.layer(node).quantize()
         except (TorchNanoError, NanoError) as error:
             raise in_module(error, graph.module_path(node)) from error
-    integer = graph.copy()
-    integer.parameters, integer.derived = {}, {}
-    for value in integer.values.values():
-        value.dropouts = ()
-    for node in integer.nodes:
         node.parameters = {}
-    return QuantizedGraph(integer, tensors)
+    graph.parameters, graph.derived = {}, {}
+    return QuantizedGraph(graph, tensors)

@@ -27,20 +27,21 @@ def check_finite(x: Tensor) -> None:
 
 
 def quantize_tensor(x: Tensor, quantization: Quantization) -> Tensor:
-    """int8 numbers of a float tensor: x / scale + zero_point, halves rounded away from zero (TFLite's rule),
+    """The integers of a float tensor: x / scale + zero_point, halves rounded away from zero (TFLite's rule),
     clamped; nano-core's ``Value::quantize`` in torch.
 
     >>> quantize_tensor(torch.tensor([0.25, -0.25, 0.24, 100.0]), Quantization(0.5, 10))
     tensor([ 11,   9,  10, 127], dtype=torch.int8)
     """
     steps = round_half_away(x.double() / quantization.scale)
-    return (steps + quantization.zero_point).clamp(-128, 127).to(torch.int8)
+    return (steps + quantization.zero_point).clamp(*quantization.bounds).to(quantization.torch_dtype)
 
 
 def dequantize_tensor(q: Tensor, quantization: Quantization) -> Tensor:
-    """The float32 numbers that int8 numbers stand for.
+    """The float32 numbers that integers stand for.
 
     >>> dequantize_tensor(torch.tensor([10, 12], dtype=torch.int8), Quantization(0.5, 10))
     tensor([0., 1.])
     """
-    return (q.float() - quantization.zero_point) * quantization.scale
+    steps = q.to(quantization.training_dtype) - quantization.zero_point
+    return (steps * quantization.scale).float()

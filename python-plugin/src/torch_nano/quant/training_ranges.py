@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError, NonFiniteError, QuantizationError
 from ..ir.quantization import Quantization
-from .ranges import quantization
+from .ranges import Bounds, Range, calibrated, quantization, union
 
 RangeMethod = Literal["moving_average", "learned"]
 
@@ -25,14 +26,16 @@ class TrainingRanges(nn.Module):
     would pull them towards 1: leave them out of it.
 
     Args:
-        names: of the values.
-        ranges: what they start from, (low, high) by name; {}: the first batch.
+        ranges: those of the graph's values.
+        seen: what the values start from, (low, high) by name; {}: the first batch.
         momentum: the weight of a batch in the moving average.
 
     Raises:
         InputError: an unknown method, a momentum that is not in (0, 1], or nothing to learn from.
 
-    >>> ranges = TrainingRanges(["x"], {"x": (0.0, 2.0)}, "moving_average", momentum=0.5)
+    >>> ranges = TrainingRanges(
+    ...     [Range(("x",), "int8")], {"x": (0.0, 2.0)}, "moving_average", momentum=0.5
+    ... )
     >>> ranges.observe("x", torch.tensor([-1.0, 4.0]))
     >>> ranges.bounds.tolist(), ranges.quantization("x").zero_point
     ([[-0.5, 3.0]], -92)
@@ -47,8 +50,8 @@ class TrainingRanges(nn.Module):
 
     def __init__(
         self,
-        names: Sequence[str],
-        ranges: Mapping[str, tuple[float, float]],
+        ranges: Sequence[Range],
+        seen: Mapping[str, Bounds],
         method: RangeMethod,
         momentum: float,
     ) -> None:
@@ -57,23 +60,21 @@ class TrainingRanges(nn.Module):
             raise InputError(f"there is no range method {method!r}; expected one of {get_args(RangeMethod)}")
         if not 0.0 < momentum <= 1.0:
             raise InputError(f"the momentum of the ranges is {momentum}; expected a number in (0, 1]")
+        names = [name for one in ranges for name in one.members]
         self._index = {name: index for index, name in enumerate(names)}
+        self._ranges = {name: one for one in ranges for name in one.members}
         self.momentum = momentum
         unseen = (math.nan, math.nan)
-        bounds = [ranges.get(name, unseen) for name in names]
+        bounds = [seen.get(name, unseen) for name in names]
         self.register_buffer("bounds", torch.tensor(bounds, dtype=torch.float64).reshape(-1, 2))
         self.register_buffer("frozen", torch.zeros(len(names), dtype=torch.uint8))
         self.log_scales = None
         if method == "learned":
-            missing = [name for name in names if name not in ranges]
-            if missing:
+            if not seen.keys() >= set(names):
                 raise InputError("learned ranges need a start: pass calibrate=, typical inputs")
-            starts = {
-                name: math.log(quantization(*pair).scale) for name, pair in zip(names, bounds, strict=True)
-            }
-            self.log_scales = nn.ParameterDict(
-                {self.key(name): torch.tensor(start) for name, start in starts.items()}
-            )
+            choose = calibrated(seen)
+            starts = {self.key(one.name): math.log(choose(one).scale) for one in ranges}
+            self.log_scales = nn.ParameterDict({key: torch.tensor(start) for key, start in starts.items()})
         self._known: dict[str, Quantization] = {}
         self._seen: tuple[int, ...] = ()
         self.refresh()
@@ -95,16 +96,16 @@ class TrainingRanges(nn.Module):
         if seen != self._seen:
             self._still = dict(zip(self._index, map(bool, self.frozen.tolist()), strict=True))
             self._known = {}
-            self._known = {name: self.quantization(name) for name, still in self._still.items() if still}
+            self._known = {
+                name: self.quantization(name)
+                for name, one in self._ranges.items()
+                if all(self._still[member] for member in one.members)
+            }
             self._seen = seen
 
     def is_frozen(self, name: str) -> bool:
         """Whether a value's range is frozen."""
         return self._still[name]
-
-    def has(self, name: str) -> bool:
-        """Whether a value has a range of its own."""
-        return name in self._index
 
     def freeze(self, names: Sequence[str], frozen: bool) -> None:
         """Freezes the ranges of values, or lets them go.
@@ -119,33 +120,36 @@ class TrainingRanges(nn.Module):
             self.frozen[self._index[name]] = frozen
             if self.log_scales is not None:
                 # An optimizer leaves a parameter without gradient alone, whatever its momentum.
-                self.log_scales[self.key(name)].requires_grad_(not frozen).grad = None
+                members = self._ranges[name].members
+                still = all(bool(self.frozen[self._index[member]]) for member in members)
+                self.log_scales[self.key(members[0])].requires_grad_(not still).grad = None
         self.refresh()
 
     def quantization(self, name: str) -> Quantization:
-        """The quantization of a value.
+        """The quantization of a value, which it has in common with those that share its range.
 
         Raises:
             QuantizationError: no number of it has been seen yet, or its learned scale is no number any more.
         """
         if name in self._known:
             return self._known[name]
-        index = self._index[name]
-        low, high = self.bounds[index].tolist()
-        if math.isnan(low):
+        one = self._ranges[name]
+        bounds = [self.bounds[self._index[member]].tolist() for member in one.members]
+        seen = [(low, high) for low, high in bounds if not math.isnan(low)]
+        if not seen:
             raise QuantizationError(
                 f"value {name} has no range yet: pass calibrate= to prepare_qat, or run a batch in train mode"
             )
-        start = quantization(low, high)
+        start = quantization(*union(seen), one.dtype)
         if self.log_scales is None:
             return start
-        log_scale = float(self.log_scales[self.key(name)].detach())
+        log_scale = float(self.log_scales[self.key(one.name)].detach())
         if not -80.0 < log_scale < 80.0:
             raise QuantizationError(
                 f"the learned scale of value {name} is exp({log_scale}): training has diverged; lower the "
                 "learning rate of its quantization_ranges.log_scales"
             )
-        return Quantization(math.exp(log_scale), start.zero_point)
+        return replace(start, scale=math.exp(log_scale))
 
     @torch.no_grad()
     def observe(self, name: str, real: Tensor) -> None:
@@ -174,15 +178,16 @@ class TrainingRanges(nn.Module):
         return self.log_scales is not None and not self._still[name]
 
     def learn(self, name: str, y: Tensor, real: Tensor, quantization: Quantization) -> Tensor:
-        """`y`, the value's int8 numbers without their zero point, with a gradient to its scale.
+        """`y`, the value's integers without their zero point, with a gradient to its scale.
 
         Args:
             real: the numbers before they were rounded and cut.
         """
         assert self.log_scales is not None
-        low, high = -128 - quantization.zero_point, 127 - quantization.zero_point
+        low, high = quantization.steps
         steps = real.detach() / quantization.scale
-        return _LearnScale.apply(y, steps, self.log_scales[self.key(name)], low, high)  # type: ignore[no-any-return]
+        log_scale = self.log_scales[self.key(self._ranges[name].name)]
+        return _LearnScale.apply(y, steps, log_scale, low, high)  # type: ignore[no-any-return]
 
     def __getstate__(self) -> dict[str, Any]:
         # The tensors of a copy count their changes anew.
@@ -205,8 +210,8 @@ def _refresh(module: nn.Module, incompatible: Any) -> None:
 class _LearnScale(torch.autograd.Function):
     """LSQ's gradient of a scale: ``s * dL/ds = sum dL/dy * (y - steps inside the range, y outside)``.
 
-    It is scaled by ``1 / sqrt(127 * numbers per sample)``, as LSQ does, so that scales and weights learn
-    alike.
+    It is scaled by ``1 / sqrt(largest integer * numbers per sample)``, as LSQ does, so that scales and
+    weights learn alike.
     """
 
     @staticmethod
@@ -216,11 +221,12 @@ class _LearnScale(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         y, steps, _, ctx.low, ctx.high = inputs
+        ctx.largest = float((ctx.high - ctx.low) // 2)
         ctx.save_for_backward(y, steps)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         y, steps = ctx.saved_tensors
         inside = (steps > ctx.low) & (steps < ctx.high)
-        gradient_scale = 1.0 / math.sqrt(127.0 * y[0].numel())
+        gradient_scale = 1.0 / math.sqrt(ctx.largest * y[0].numel())
         return grad, None, (grad * (y - steps * inside)).sum() * gradient_scale, None, None

@@ -19,7 +19,7 @@ from ..ir.quantization import Quantization
 from ..ir.straight_through import replace_forward
 from ..ops._training import train_input
 from ..transfer.freeze import is_frozen
-from .ranges import has_range, output_quantizations
+from .ranges import Range
 from .tensors import check_finite
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class TrainingRun:
 
     def __init__(self, qat: QatModule, device: torch.device) -> None:
         self.qat = qat
-        self.graph = qat._graph
+        self.graph, self.plan = qat._graph, qat._plan
         self.ranges = qat.quantization_ranges
         if not torch.compiler.is_compiling():
             self.ranges.refresh()
@@ -39,6 +39,8 @@ class TrainingRun:
         self.parameters = self.graph.parameters_from({**constants, **qat._named_tensors()})
         #: What the numbers of each value mean, as far as the run has come.
         self.quantizations: dict[str, Quantization] = {}
+        #: The quantizations of ranges by name, chosen when the run comes to the first value of each.
+        self.chosen: dict[str, Quantization] = {}
         #: Values that were not rounded.
         self.unrounded: set[str] = set()
 
@@ -50,7 +52,8 @@ class TrainingRun:
         ]
         outputs = self.graph.run(integers, self.node)
         return [
-            y * self.quantizations[name].scale for name, y in zip(self.graph.outputs, outputs, strict=True)
+            (y * self.quantizations[name].scale).float()
+            for name, y in zip(self.graph.outputs, outputs, strict=True)
         ]
 
     def quantized(self, name: str, x: Tensor) -> Tensor:
@@ -58,7 +61,7 @@ class TrainingRun:
         if self.qat.training and not (is_frozen(self.ranges) or self.ranges.is_frozen(name)):
             check_finite(x)
             self.ranges.observe(name, x)
-        quantization = self.quantizations[name] = self.ranges.quantization(name)
+        quantization = self.quantize(name)
         y = train_input(x, quantization)
         if self.ranges.is_learned(name):
             y = self.ranges.learn(name, y, x, quantization)
@@ -89,7 +92,9 @@ class TrainingRun:
         """What a node makes, before its dropouts."""
         module = self.qat.get_submodule(self.graph.module_path(node))
         # Values whose ranges may change.
-        free = [name for name in node.outputs if has_range(node) and not self.ranges.is_frozen(name)]
+        free = [
+            name for name in node.outputs if self.plan.has_range(name) and not self.ranges.is_frozen(name)
+        ]
         free = [] if is_frozen(module) else free
         moving = free if module.training else []
         learned = [name for name in free if self.ranges.is_learned(name)]
@@ -102,8 +107,7 @@ class TrainingRun:
                 reals = dict(zip(node.outputs, self.float_run(layer), strict=True))
         for name in moving:
             self.ranges.observe(name, reals[name])
-        chosen = output_quantizations(node, quantizations, self.ranges.quantization)
-        self.quantizations.update(zip(node.outputs, chosen, strict=True))
+        chosen = [self.quantize(name) for name in node.outputs]
         if node.name in self.qat._in_float:
             self.unrounded.update(node.outputs)
             return [y / output.scale for y, output in zip(self.float_run(layer), chosen, strict=True)]
@@ -116,6 +120,17 @@ class TrainingRun:
             self.ranges.learn(name, y, reals[name], output) if name in learned else y
             for name, y, output in zip(node.outputs, made, chosen, strict=True)
         ]
+
+    def quantize(self, name: str) -> Quantization:
+        """The quantization of a value that the run has come to."""
+
+        def choose(one: Range) -> Quantization:
+            if one.name not in self.chosen:
+                self.chosen[one.name] = self.ranges.quantization(one.name)
+            return self.chosen[one.name]
+
+        self.quantizations[name] = self.plan.quantization(name, choose)
+        return self.quantizations[name]
 
     def float_run(self, layer: Layer) -> tuple[Tensor, ...]:
         """A layer of this run in real numbers."""
@@ -155,7 +170,6 @@ def _drop_channels(y: Tensor, probability: float) -> Tensor:
 
 
 def _rounded(x: Tensor, quantization: Quantization) -> Tensor:
-    """int8 numbers without their zero point, of numbers between them; the gradient goes straight through."""
-    low, high = -128 - quantization.zero_point, 127 - quantization.zero_point
-    inside = x.clamp(low, high)
+    """Integers without their zero point, of numbers between them; the gradient goes straight through."""
+    inside = x.clamp(*quantization.steps)
     return replace_forward(inside, inside.detach().round())

@@ -8,6 +8,7 @@ from ...ir.graph import Graph
 from .absorb_reshapes import absorb_reshapes
 from .fold_batch_norm import fold_batch_norm
 from .fuse_activations import fuse_activations
+from .insert_requantize import insert_requantize
 from .lower_batch_norm import lower_batch_norm
 
 #: In this order: a batch norm is folded or lowered before an activation is fused into what it became, and a
@@ -17,6 +18,7 @@ PASSES: tuple[Callable[[Graph], Graph], ...] = (
     lower_batch_norm,
     absorb_reshapes,
     fuse_activations,
+    insert_requantize,
 )
 
 

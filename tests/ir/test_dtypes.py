@@ -1,0 +1,181 @@
+"""Values of 16 and 32 bits: an operator whose output is int16, and one that takes it and makes int32."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+import torch_nano as tn
+from torch import Tensor, nn
+from torch_nano._native import quantize_multiplier
+from torch_nano.graph import capture as capturing
+from torch_nano.graph.capture import capture
+from torch_nano.graph.passes import optimize
+from torch_nano.ir.call import Call
+from torch_nano.ir.layer import Layer
+from torch_nano.ir.operator import Operator
+from torch_nano.ir.quantization import Own, Quantization
+from torch_nano.ir.value import Value
+from torch_nano.ops import OPERATORS
+from torch_nano.ops._integer import requantize, round_half_away
+from torch_nano.quant.calibrate import calibrate
+from torch_nano.quant.quantize import QuantizedGraph, quantize
+from torch_nano.quant.ranges import calibrated, quantization
+from torch_nano.quant.tensors import dequantize_tensor, quantize_tensor
+
+
+@dataclass(frozen=True)
+class Square(Operator):
+    """``y = x^2``, in 16 bits."""
+
+    name = "square"
+    rules = (Own("int16"),)
+
+    @classmethod
+    def targets(cls) -> Sequence[torch._ops.OpOverload[..., Any]]:
+        return [torch.ops.aten.square.default]
+
+    @classmethod
+    def from_call(cls, call: Call) -> tuple[Operator, list[Value], dict[str, str]]:
+        return cls(), [call.input("self")], {}
+
+    def float_run(self, layer: Layer) -> Tensor:
+        return layer.input.square()
+
+    def integer_run(self, layer: Layer) -> Tensor:
+        source, output = layer.input_quantization, layer.output_quantization
+        squares = (layer.input.to(torch.int64) - source.zero_point) ** 2
+        multiplier = quantize_multiplier(source.scale * source.scale / output.scale)
+        return requantize(squares, [multiplier], output.zero_point, output.bounds, output.torch_dtype)
+
+
+@dataclass(frozen=True)
+class Cube(Operator):
+    """``y = x^3`` of 16 bits in 32."""
+
+    name = "cube"
+    rules = (Own("int32"),)
+    input_dtypes = frozenset({"int16"})
+
+    @classmethod
+    def targets(cls) -> Sequence[torch._ops.OpOverload[..., Any]]:
+        return [torch.ops.aten.pow.Tensor_Scalar]
+
+    @classmethod
+    def from_call(cls, call: Call) -> tuple[Operator, list[Value], dict[str, str]]:
+        assert call.arguments["exponent"] == 3
+        return cls(), [call.input("self")], {}
+
+    def float_run(self, layer: Layer) -> Tensor:
+        return layer.input**3
+
+    def integer_run(self, layer: Layer) -> Tensor:
+        source, output = layer.input_quantization, layer.output_quantization
+        # Below 2^45, which float64 holds.
+        cubes = layer.input.to(torch.float64) ** 3
+        y = round_half_away(cubes * (source.scale**3 / output.scale))
+        return y.clamp(*output.bounds).to(output.torch_dtype)
+
+
+class Net(nn.Module):
+    def __init__(self, last: str) -> None:
+        super().__init__()
+        self.layer, self.last = nn.Linear(4, 6), last
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.square(self.layer(x))
+        if self.last == "cube":
+            return y**3
+        return y.unflatten(1, (6, 1)) if self.last == "reshape" else y if self.last == "" else torch.relu(y)
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(capturing, "OPERATORS", (*OPERATORS, Square, Cube))
+    yield
+
+
+def net(last: str) -> tuple[Net, Tensor]:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Net(last), torch.randn(50, 4)
+
+
+def run(quantized: QuantizedGraph, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The integers of the output, and what they mean."""
+    graph = quantized.graph
+    (y,) = quantized.integer_run(quantize_tensor(x, graph.quantization(graph.inputs[0])))
+    return y, dequantize_tensor(y, graph.quantization(graph.outputs[0]))
+
+
+@pytest.mark.parametrize(("last", "dtype"), [("", "int16"), ("reshape", "int16"), ("cube", "int32")])
+def test_values_have_the_dtype_of_their_operator(last: str, dtype: str) -> None:
+    model, x = net(last)
+    graph = optimize(capture(model, x))
+    quantized = quantize(graph, calibrated(calibrate(graph, x)))
+    meaning = quantized.graph.quantization(graph.outputs[0])
+    integers, y = run(quantized, x)
+    assert meaning.dtype == dtype and meaning.zero_point == 0 and integers.dtype == meaning.torch_dtype
+    assert f" {dtype} scale" in str(quantized.graph)
+    with torch.no_grad():
+        expected = model(x)
+    # The input of int8 has an error of 1/255 of its range.
+    assert float((y - expected).abs().max()) < 0.1 * float(expected.abs().max())
+    assert int(integers.abs().max()) > 0.8 * meaning.bounds[1]
+
+
+@pytest.mark.parametrize("last", ["", "reshape", "cube"])
+@pytest.mark.parametrize("ranges", ["moving_average", "learned"])
+def test_training_is_the_integer_run(last: str, ranges: str) -> None:
+    model, x = net(last)
+    qat = tn.prepare_qat(model, x, calibrate=x, ranges=ranges)  # type: ignore[arg-type]
+    optimizer = torch.optim.SGD(qat.parameters(), 1e-5)
+    for _ in range(3):
+        optimizer.zero_grad()
+        qat(x).square().mean().backward()
+        optimizer.step()
+    gradient = qat.get_parameter("layer.weight").grad
+    assert gradient is not None and bool(gradient.any())
+    with torch.no_grad():
+        y = qat.eval()(x)
+    integers, expected = run(quantize(qat.float_graph(), qat.chosen), x)
+    assert y.dtype == torch.float32 and torch.equal(y, expected)
+    assert int(integers.abs().max()) > 127
+
+
+def test_an_operator_refuses_a_dtype_that_it_does_not_take() -> None:
+    model, x = net("relu")
+    with pytest.raises(tn.QuantizationError, match="table takes int8; its input square is int16"):
+        tn.to_nano(model, x, calibrate=x)
+
+
+def test_an_image_cannot_hold_them_yet() -> None:
+    model, x = net("")
+    with pytest.raises(
+        tn.QuantizationError, match="the model itself: a value of an image is int8; this one is int16"
+    ):
+        tn.to_nano(model, x, calibrate=x)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "zero_point", "reason"),
+    [
+        ("int16", 1, "the zero point 0, as it is for int16"),
+        ("int32", -1, "0, as it is"),
+        ("int4", 0, "no dtype"),
+    ],
+)
+def test_what_is_no_quantization_is_refused(dtype: str, zero_point: int, reason: str) -> None:
+    with pytest.raises(tn.QuantizationError, match=reason):
+        Quantization(1.0, zero_point, dtype)
+
+
+def test_wide_ranges_are_symmetric() -> None:
+    chosen = quantization(-1.0, 3.0, "int16")
+    assert chosen.range == pytest.approx((-3.0 * 32768 / 32767, 3.0), rel=1e-6)
+    x = torch.tensor([-9.0, -1.0, 3.0])
+    assert quantize_tensor(x, chosen).tolist() == [-32768, -10922, 32767]
+    assert dequantize_tensor(torch.tensor([16384]), Quantization(2.0, 0, "int32")).tolist() == [32768.0]
