@@ -38,6 +38,14 @@ def test_operators_with_arguments_survive(tmp_path):
     assert tn.load(tmp_path / "model").verify("host", x)
 
 
+def test_values_that_a_pass_adds_survive(tmp_path):
+    """A batch norm without a layer in front of it becomes a convolution between two reshapes."""
+    x = inputs((4,), 32)
+    nano = tn.to_nano(nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 3)).eval(), x, calibrate=x)
+    nano.save(tmp_path / "model")
+    assert torch.equal(tn.load(tmp_path / "model")(x), nano(x))
+
+
 def test_the_heads_state_is_saved_too(tmp_path):
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
     x = inputs((4,), 32)

@@ -240,7 +240,10 @@ class Graph:
         self.outputs = [new if name == old else name for name in self.outputs]
 
     def drop_unused(self) -> None:
-        """Drops nodes of whose outputs nobody reads one, and values and parameters that nothing names."""
+        """Drops nodes with no output that is read, and values and parameters that nothing names.
+
+        The values are in order of execution then.
+        """
         needed = set(self.outputs)
         kept = []
         for node in reversed(self.nodes):
@@ -253,9 +256,9 @@ class Graph:
             if name in named:
                 named.update(derived.sources.values())
         self.derived = {name: derived for name, derived in self.derived.items() if name in named}
-        self.values = {
-            name: value for name, value in self.values.items() if name in needed or name in self.inputs
-        }
+        # A pass adds its values at the end.
+        order = [*self.inputs, *(name for node in self.nodes for name in node.outputs)]
+        self.values = {name: self.values[name] for name in order}
         self.parameters = {name: tensor for name, tensor in self.parameters.items() if name in named}
 
     def __str__(self) -> str:

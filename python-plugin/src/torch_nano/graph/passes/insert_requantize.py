@@ -29,6 +29,7 @@ def insert_requantize(graph: Graph) -> Graph:
                     pass
             if found is not None:
                 fixed[name] = found
+    graph.drop_unused()
     return graph
 
 
