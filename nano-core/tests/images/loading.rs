@@ -1,9 +1,8 @@
 //! Loading takes time in proportion to an image's length, whatever the image is made of.
 
-use std::time::{Duration, Instant};
-
 use nano_core::image::MOST_ALIVE;
 use nano_core::{CheckedImage, ops};
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::builder::{Aligned, Builder, SCALE, Window};
 
@@ -62,35 +61,41 @@ const FAMILIES: [Family; 6] = [
     }),
 ];
 
-/// The least time that loading took of some.
-fn time(image: &Aligned) -> Duration {
+/// The time in nanoseconds that this thread has had of a processor, so that other programs do not count.
+fn processor_time() -> i64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec as i64 * 1_000_000_000 + time.tv_nsec as i64
+}
+
+/// The least time in nanoseconds that loading took of some.
+fn time(image: &Aligned) -> i64 {
     let load = |_| {
-        let start = Instant::now();
+        let start = processor_time();
         assert_eq!(CheckedImage::new(image.bytes(), ops::ALL).err(), None);
-        start.elapsed()
+        processor_time() - start
     };
     (0..7).map(load).min().unwrap()
 }
 
 /// Of 16 times as many bytes each costs what it did before: 16 times as much if the time were quadratic. Weights are the cheapest bytes; the
-/// dearest are those of nodes at which as many values are needed as can be.
+/// dearest are those of nodes at which as many values are needed as can be. The limits leave room for a processor whose cache others use.
 #[test]
 fn no_byte_costs_much_more_than_another() {
-    const SMALL: u32 = 200;
+    const SMALL: u32 = 400;
     const LARGER: u32 = 16;
     let costs = FAMILIES.map(|(name, net)| {
         let cost = |size| {
             let image = net(size).image();
-            time(&image).as_nanos() as f64 / image.bytes().len() as f64
+            time(&image) as f64 / image.bytes().len() as f64
         };
         (name, cost(SMALL), cost(LARGER * SMALL))
     });
     let cheapest = costs.iter().fold(f64::INFINITY, |cheapest, (_, _, large)| cheapest.min(*large));
     for (name, small, large) in costs {
         assert!(
-            large < 4.0 * small,
+            large < 8.0 * small,
             "{name}: {small:.1} ns for a byte, {large:.1} ns where there are {LARGER} times as many"
         );
-        assert!(large < 40.0 * cheapest, "{name}: {large:.1} ns for a byte, others take {cheapest:.1} ns");
+        assert!(large < 80.0 * cheapest, "{name}: {large:.1} ns for a byte, others take {cheapest:.1} ns");
     }
 }
