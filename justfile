@@ -33,8 +33,8 @@ lint: setup
     # Apart from the others: tools/setup.py is a module of that name too.
     {{ python }} -m mypy --strict python-plugin/setup.py
     cargo fmt --all --check
-    # The operators are declared by a macro, behind which cargo fmt does not look.
-    rustfmt --edition 2024 --check nano-core/src/ops/*.rs
+    # Operators and trainers are declared by macros, into which cargo fmt does not look.
+    rustfmt --edition 2024 --check nano-core/src/ops/*.rs nano-core/src/train/*/mod.rs
     cargo fmt --all --check --manifest-path esp32-app/Cargo.toml
     cargo fmt --all --check --manifest-path fuzz/Cargo.toml
     cargo clippy --quiet --workspace --all-targets --all-features -- --deny warnings

@@ -1,6 +1,8 @@
 //! The models that the targets start from: every operator, every trainer, and what is at a limit.
 
-use nano_core::image::{HeadDescription, LONGEST_NAME, LayersDescription, SgdDescription, SumsDescription};
+use nano_core::image::{
+    HeadDescription, LONGEST_NAME, LayersDescription, LdaDescription, SgdDescription, SumsDescription,
+};
 use nano_core::train::Loss;
 
 use crate::builder::{Aligned, Builder, SCALE, conv_net, descent, head_net, layers_head, two_by_two, variants_net};
@@ -10,7 +12,7 @@ pub(crate) fn heads() -> Vec<Aligned> {
     let sums = SumsDescription { classes: 2, capacity: 4 };
     let heads = [
         None,
-        Some(HeadDescription::Lda { start: sums.clone(), shrinkage: 0.2 }),
+        Some(HeadDescription::Lda(LdaDescription { start: sums.clone(), shrinkage: 0.2 })),
         Some(HeadDescription::Prototype(sums)),
         layers(Loss::CrossEntropy),
         layers(Loss::Binary),

@@ -6,8 +6,9 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::LONGEST_NAME;
+use crate::Error;
 use crate::operator::MAX_INPUTS;
-use crate::{Error, train};
+use crate::train::description::HeadDescription;
 
 /// A constant tensor of a layer, row-major.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,70 +45,6 @@ pub struct LayerDescription {
     pub attributes: BTreeMap<String, i64>,
     /// The operator's tensors by name, all of them.
     pub tensors: BTreeMap<String, Tensor>,
-}
-
-/// A trainable head behind the first output.
-#[derive(Clone, Debug)]
-pub enum HeadDescription {
-    /// Of [`train::SgdHead`].
-    Sgd(SgdDescription),
-    /// Of [`train::LdaHead`].
-    Lda {
-        /// Where it starts.
-        start: SumsDescription,
-        /// lambda over the mean variance when samples are many, above 0 and at most 1.
-        shrinkage: f64,
-    },
-    /// Of [`train::PrototypeHead`].
-    Prototype(SumsDescription),
-    /// Of [`train::LayersHead`].
-    Layers(LayersDescription),
-}
-
-/// The last layers of a network, which learn by stochastic gradient descent.
-#[derive(Clone, Debug)]
-pub struct LayersDescription {
-    /// The layers, in order.
-    pub layers: Vec<TrainedLayer>,
-    /// How they learn.
-    pub descent: train::Descent,
-}
-
-/// One of several trained layers.
-#[derive(Clone, Debug)]
-pub struct TrainedLayer {
-    /// How often the weights apply to one sample: 1, or the pixels of a 1x1 convolution.
-    pub positions: usize,
-    /// Initial weights, outputs * inputs of them, inputs innermost.
-    pub weights: Vec<f32>,
-    /// Initial biases, one for each output.
-    pub biases: Vec<f32>,
-    /// Lower bound of the activation behind the layer, if it has one.
-    pub clamp_low: Option<f32>,
-    /// Upper bound of the activation behind the layer, if it has one.
-    pub clamp_high: Option<f32>,
-    /// The least and the greatest output that were seen; of no meaning for the last layer.
-    pub range: (f32, f32),
-}
-
-/// A linear layer that learns by stochastic gradient descent.
-#[derive(Clone, Debug)]
-pub struct SgdDescription {
-    /// Initial weights, [classes, features].
-    pub weights: Vec<f32>,
-    /// Initial biases, one for each class.
-    pub biases: Vec<f32>,
-    /// How it learns.
-    pub descent: train::Descent,
-}
-
-/// A head of sums over samples, which begins with none.
-#[derive(Clone, Debug)]
-pub struct SumsDescription {
-    /// Number of classes at the start.
-    pub classes: usize,
-    /// The most classes it can have.
-    pub capacity: usize,
 }
 
 /// A whole model, as the exporter describes it.

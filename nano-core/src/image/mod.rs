@@ -30,10 +30,9 @@ mod view;
 mod writer;
 
 #[cfg(feature = "alloc")]
-pub use description::{
-    HeadDescription, LayerDescription, LayersDescription, ModelDescription, SgdDescription, SumsDescription, Tensor,
-    TrainedLayer, ValueDescription, WriteError,
-};
+pub use crate::train::{TrainedLayer, description::*};
+#[cfg(feature = "alloc")]
+pub use description::{LayerDescription, ModelDescription, Tensor, ValueDescription, WriteError};
 pub(crate) use lifetimes::check as check_lifetimes;
 pub use metadata::{LONGEST_NAME, is_label, is_name};
 pub(crate) use view::Cursor;

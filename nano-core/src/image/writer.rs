@@ -15,7 +15,7 @@ use super::{
 };
 use crate::fixed_point::Multiplier;
 use crate::operator::MAX_INPUTS;
-use crate::{Error, Operator, ops, train};
+use crate::{Error, Operator, ops};
 
 /// Kernels of later versions may load 16 bytes at a time.
 const CONSTANT_ALIGNMENT: usize = 16;
@@ -307,12 +307,7 @@ fn write_head(
     constants: &mut Constants,
 ) -> Result<HeadRecord, WriteError> {
     let features = &values[model.outputs[0]];
-    let (record, state) = match head {
-        HeadDescription::Sgd(head) => train::sgd_image::pack(head, features)?,
-        HeadDescription::Lda { start, shrinkage } => (train::lda::pack(start, *shrinkage, features)?, Vec::new()),
-        HeadDescription::Prototype(start) => (train::prototype::pack(start, features)?, Vec::new()),
-        HeadDescription::Layers(head) => train::layers_image::pack(head, features)?,
-    };
+    let (record, state) = head.pack(features)?;
     let place = constants.push(&state)?;
     Ok(HeadRecord { state_offset: place.offset, state_length: place.length, ..record })
 }

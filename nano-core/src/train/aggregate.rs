@@ -18,8 +18,18 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use super::AnyHead;
+use super::head::Head;
 use crate::Error;
-use crate::train::{AnyHead, Head, LdaHead, PrototypeHead};
+
+/// How the heads of a trainer become one.
+pub(super) enum Aggregation {
+    /// The sums of what each has learnt since the start, which these words of the state hold.
+    Sum(Vec<Range<usize>>),
+    /// The mean of the weights, of which each layer has this number. The state is that of a head that descends
+    /// ([`Saved`](super::linear::Saved)).
+    Mean(Vec<usize>),
+}
 
 /// What a device made of the head that a round started from.
 #[derive(Clone, Copy, Debug)]
@@ -57,19 +67,9 @@ pub fn aggregate(
 /// Those of [`Head::check_state`], for the state and for what it has learnt since the start.
 pub fn check_update(head: &AnyHead<'_>, state: &[u8]) -> Result<(), Error> {
     head.check_state(state)?;
-    match added_words(head) {
-        Some(ranges) => head.check_state(&learnt_since(head.state(), state, &ranges)?),
-        None => Ok(()),
-    }
-}
-
-/// Words of the state that learning adds to; None for heads that descend.
-fn added_words(head: &AnyHead<'_>) -> Option<[Range<usize>; 2]> {
-    let sizes = head.sizes();
-    match head {
-        AnyHead::Lda(_) => Some(LdaHead::added_words(sizes.classes, sizes.features)),
-        AnyHead::Prototype(_) => Some(PrototypeHead::added_words(sizes.classes, sizes.features)),
-        AnyHead::Sgd(_) | AnyHead::Layers(_) => None,
+    match head.aggregation() {
+        Aggregation::Sum(words) => head.check_state(&learnt_since(head.state(), state, &words)?),
+        Aggregation::Mean(_) => Ok(()),
     }
 }
 
@@ -79,13 +79,13 @@ fn aggregate_from(
     updates: &[Update<'_>],
     mut refused: impl FnMut(usize, Error) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let sums = added_words(head);
+    let aggregation = head.aggregation();
     let mut taken = Vec::with_capacity(updates.len());
     let mut none_left = Error::Length { name: "updates of a head", needed: 1, given: 0 };
     for (index, update) in updates.iter().enumerate() {
-        let result = head.check_state(update.state).and_then(|()| match &sums {
-            Some(ranges) => head.merge(&learnt_since(start, update.state, ranges)?),
-            None => Ok(()),
+        let result = head.check_state(update.state).and_then(|()| match &aggregation {
+            Aggregation::Sum(words) => head.merge(&learnt_since(start, update.state, words)?),
+            Aggregation::Mean(_) => Ok(()),
         });
         match result {
             Ok(()) => taken.push(*update),
@@ -98,20 +98,18 @@ fn aggregate_from(
     if taken.is_empty() {
         return Err(none_left);
     }
-    let sizes = head.sizes();
-    match head {
-        AnyHead::Lda(_) | AnyHead::Prototype(_) => head.commit(),
-        AnyHead::Sgd(_) => head.load(&mean(&taken, &[sizes.classes * (sizes.features + 1)])?)?,
-        AnyHead::Layers(layers) => layers.load(&mean(&taken, &layers.weight_counts())?)?,
+    match aggregation {
+        Aggregation::Sum(_) => head.commit(),
+        Aggregation::Mean(weights) => head.load(&mean(&taken, &weights)?)?,
     }
     Ok(())
 }
 
 /// `state` without the sums that `start` had already.
-fn learnt_since(start: &[u8], state: &[u8], ranges: &[Range<usize>]) -> Result<Vec<u8>, Error> {
+fn learnt_since(start: &[u8], state: &[u8], sums: &[Range<usize>]) -> Result<Vec<u8>, Error> {
     let mut learnt = state.to_vec();
     let (start, words) = (start.as_chunks().0, learnt.as_chunks_mut().0);
-    for index in ranges.iter().cloned().flatten() {
+    for index in sums.iter().cloned().flatten() {
         let (before, after) = (i32::from_le_bytes(start[index]), i32::from_le_bytes(words[index]));
         let less = Error::Field { name: "head sum since the start", value: i64::from(after) - i64::from(before) };
         words[index] = after.checked_sub(before).ok_or(less)?.to_le_bytes();

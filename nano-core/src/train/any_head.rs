@@ -1,31 +1,61 @@
-//! The head of an image, whichever trainer it names.
+//! What all trainers of the registry do alike: a head of any of them, and the sizes of their heads.
 
+use super::AnyHead;
+#[cfg(feature = "alloc")]
+use super::aggregate::Aggregation;
+use super::head::Head;
+use super::order::Training;
+use super::ring::FeatureRing;
+use super::sizes::{HeadSizes, LayerSizes, Memory};
+use super::target::Target;
 use crate::Error;
-use crate::image::Image;
-use crate::train::{FeatureRing, Head, HeadSizes, LayersHead, LdaHead, PrototypeHead, SgdHead, Target, Training};
+use crate::image::{HeadRecord, Image};
 
-/// The head of an image, whichever trainer it names: for programs that serve every model. Firmware for one model names its trainer.
-pub enum AnyHead<'a> {
-    /// Stochastic gradient descent.
-    Sgd(SgdHead<'a>),
-    /// Linear discriminant analysis.
-    Lda(LdaHead<'a>),
-    /// The nearest class mean.
-    Prototype(PrototypeHead<'a>),
-    /// Stochastic gradient descent on several layers.
-    Layers(LayersHead<'a>),
+/// [`Error::Field`] for a trainer that is not in the registry.
+const fn unknown(trainer: u32) -> Error {
+    Error::Field { name: "head trainer", value: trainer as i64 }
 }
 
-/// The one head inside an [`AnyHead`].
-macro_rules! inner {
-    ($any:expr, $head:ident => $act:expr) => {
-        match $any {
-            AnyHead::Sgd($head) => $act,
-            AnyHead::Lda($head) => $act,
-            AnyHead::Prototype($head) => $act,
-            AnyHead::Layers($head) => $act,
-        }
-    };
+impl HeadSizes {
+    /// The sizes of a record.
+    pub const fn of(record: &HeadRecord) -> Self {
+        with_trainer!(record.trainer, T => T::sizes_of(record), HeadSizes::with_layers(record, LayerSizes::NONE))
+    }
+
+    /// Whether a head can have these sizes: to ask before memory is taken for it.
+    ///
+    /// # Errors
+    /// [`Error::Field`] for no classes, more than its trainer has room for, or a trainer that nano-core does not have.
+    pub const fn check(&self) -> Result<(), Error> {
+        with_trainer!(self.trainer, T => T::LIMITS.check(self), Err(unknown(self.trainer)))
+    }
+
+    /// Bytes of [`Head::state`]: 0 for a trainer that nano-core does not have, `usize::MAX` for sizes that no memory holds.
+    pub const fn state_bytes(&self) -> usize {
+        self.memory().state_bytes
+    }
+
+    /// Whether samples belong into a ring, for [`Head::train`] to visit often. Otherwise each is learnt once, by [`Head::learn`].
+    pub const fn uses_ring(&self) -> bool {
+        with_trainer!(self.trainer, T => T::USES_RING, false)
+    }
+
+    /// Words of RAM that [`Head::new`] needs: the state and room to work in.
+    pub const fn words(&self) -> usize {
+        self.memory().words()
+    }
+
+    const fn memory(&self) -> Memory {
+        with_trainer!(self.trainer, T => T::memory(self), Memory { state_bytes: 0, scratch_words: self.classes })
+    }
+}
+
+impl AnyHead<'_> {
+    /// How heads of its trainer become one.
+    #[cfg(feature = "alloc")]
+    pub(super) fn aggregation(&self) -> Aggregation {
+        with_head!(self, head => head.aggregation())
+    }
 }
 
 impl<'a> Head<'a> for AnyHead<'a> {
@@ -33,92 +63,86 @@ impl<'a> Head<'a> for AnyHead<'a> {
 
     fn new(image: &Image<'a>, ram: &'a mut [u32]) -> Result<Self, Error> {
         let trainer = image.head().ok_or(Error::NoHead)?.trainer;
-        match trainer {
-            SgdHead::TRAINER => Head::new(image, ram).map(AnyHead::Sgd),
-            LdaHead::TRAINER => Head::new(image, ram).map(AnyHead::Lda),
-            PrototypeHead::TRAINER => Head::new(image, ram).map(AnyHead::Prototype),
-            LayersHead::TRAINER => Head::new(image, ram).map(AnyHead::Layers),
-            _ => Err(Error::Field { name: "head trainer", value: trainer.into() }),
-        }
+        with_trainer!(trainer, T => <T<'a> as Head<'a>>::new(image, ram).map(AnyHead::from), Err(unknown(trainer)))
     }
 
     fn sizes(&self) -> HeadSizes {
-        inner!(self, head => Head::sizes(head))
+        with_head!(self, head => Head::sizes(head))
     }
 
     fn classes(&self) -> usize {
-        inner!(self, head => Head::classes(head))
+        with_head!(self, head => Head::classes(head))
     }
 
     fn features(&self) -> usize {
-        inner!(self, head => Head::features(head))
+        with_head!(self, head => Head::features(head))
     }
 
     fn macs(&self) -> u64 {
-        inner!(self, head => Head::macs(head))
+        with_head!(self, head => Head::macs(head))
     }
 
     fn logit_scale(&self) -> f32 {
-        inner!(self, head => Head::logit_scale(head))
+        with_head!(self, head => Head::logit_scale(head))
     }
 
     fn logits(&mut self, features: &[i8]) -> Result<&[i32], Error> {
-        inner!(self, head => Head::logits(head, features))
+        with_head!(self, head => Head::logits(head, features))
     }
 
     fn target(&self, word: u32) -> Target {
-        inner!(self, head => Head::target(head, word))
+        with_head!(self, head => Head::target(head, word))
     }
 
     fn check(&self, target: Target) -> Result<(), Error> {
-        inner!(self, head => Head::check(head, target))
+        with_head!(self, head => Head::check(head, target))
     }
 
     fn learn(&mut self, features: &[i8], target: Target) -> Result<(), Error> {
-        inner!(self, head => Head::learn(head, features, target))
+        with_head!(self, head => Head::learn(head, features, target))
     }
 
     fn unlearn(&mut self, features: &[i8], target: Target) -> Result<(), Error> {
-        inner!(self, head => Head::unlearn(head, features, target))
+        with_head!(self, head => Head::unlearn(head, features, target))
     }
 
     fn train(&mut self, ring: &FeatureRing<'_>, training: &mut Training, most: u32) -> Result<(), Error> {
-        inner!(self, head => Head::train(head, ring, training, most))
+        with_head!(self, head => Head::train(head, ring, training, most))
     }
 
     fn commit(&mut self) {
-        inner!(self, head => Head::commit(head));
+        with_head!(self, head => Head::commit(head));
     }
 
     fn check_growth(&self) -> Result<(), Error> {
-        inner!(self, head => Head::check_growth(head))
+        with_head!(self, head => Head::check_growth(head))
     }
 
     fn add_class(&mut self) -> Result<usize, Error> {
-        inner!(self, head => Head::add_class(head))
+        with_head!(self, head => Head::add_class(head))
     }
 
     fn forget(&mut self, class: usize) -> Result<(), Error> {
-        inner!(self, head => Head::forget(head, class))
+        with_head!(self, head => Head::forget(head, class))
     }
 
     fn merge(&mut self, state: &[u8]) -> Result<(), Error> {
-        inner!(self, head => Head::merge(head, state))
+        with_head!(self, head => Head::merge(head, state))
     }
 
     fn state(&self) -> &[u8] {
-        inner!(self, head => Head::state(head))
+        with_head!(self, head => Head::state(head))
     }
 
     fn check_state(&self, state: &[u8]) -> Result<(), Error> {
-        inner!(self, head => Head::check_state(head, state))
+        with_head!(self, head => Head::check_state(head, state))
     }
 
     fn overwrite(&mut self, write: impl FnOnce(&mut [u8])) {
-        inner!(self, head => Head::overwrite(head, write))
+        with_head!(self, head => Head::overwrite(head, write))
     }
 
     fn reset(&mut self) {
-        inner!(self, head => Head::reset(head))
+        with_head!(self, head => Head::reset(head))
     }
 }

@@ -3,8 +3,8 @@
 use alloc::format;
 use alloc::vec::Vec;
 
-use super::Loss;
 use super::linear::LARGEST_SHIFT;
+use super::loss::Loss;
 use crate::fixed_point::normalize;
 use crate::image::WriteError;
 

@@ -1,7 +1,7 @@
 //! What heads that learn by gradient descent learn from: losses, and their errors in integers.
 
 use crate::Error;
-use crate::train::Target;
+use crate::train::target::Target;
 
 /// `round(2^15 * 2^(-j/256))`.
 pub(crate) const EXPONENTIALS: [u16; 256] = {
@@ -54,22 +54,6 @@ impl Loss {
             return Err(Error::Field { name: "head outputs for its loss", value: outputs.into() });
         }
         Ok(loss)
-    }
-
-    /// The smallest error that a row of [`SgdHead`](super::SgdHead) learns from, less one.
-    pub(super) const fn left_alone(self) -> i32 {
-        match self {
-            Loss::CrossEntropy | Loss::Binary => 1024,
-            Loss::Squared => 8,
-        }
-    }
-
-    /// The largest error that [`LayersHead`](super::LayersHead) takes for none.
-    pub(super) const fn negligible(self) -> i32 {
-        match self {
-            Loss::CrossEntropy | Loss::Binary => 128,
-            Loss::Squared => 1,
-        }
     }
 
     /// Steps of the logit in which steps 2 to 4 count.

@@ -1,45 +1,131 @@
 //! Learning on the device: trainable heads and the ring of recent features they learn from.
+//!
+//! Each trainer is a folder, and one line of the registry below. The folder has
+//!
+//! - `NAMEHead`, which implements [`Head`], with the constants `TRAINER` (its code in an image), `LIMITS` and `USES_RING`, and the
+//!   functions `sizes_of` (a record), `memory` (of a head of these sizes) and, for the host, `aggregation`;
+//! - for the host, its description, and `pack`, which makes the image's record and initial state of it.
+//!
+//! What several trainers share is beside them: `linear` (int16 weights and their inner loops), `loss`, `order` (of samples within an
+//! epoch) and `descent` (its settings) for gradient descent; `sums` for heads of sums.
 
 #[cfg(feature = "alloc")]
 mod aggregate;
-mod any_head;
 mod confidence;
 #[cfg(feature = "alloc")]
 mod descent;
 mod head;
-mod layer;
-mod layers;
-pub(crate) mod layers_image;
-pub(crate) mod lda;
-mod lda_state;
 mod linear;
 mod loss;
 mod no_head;
 mod order;
-pub(crate) mod prototype;
 mod ring;
-mod sgd;
-#[cfg(feature = "alloc")]
-pub(crate) mod sgd_image;
 mod sizes;
-mod solve;
-mod triangle;
+#[cfg(feature = "alloc")]
+mod sums;
+mod target;
+
+/// Declares the trainers: for each its folder, its head and what the image writer is told of it.
+macro_rules! registry {
+    ($($name:ident = $folder:ident :: $head:ident ($description:ident)),+ $(,)?) => {
+        $(
+            mod $folder;
+            pub use $folder::$head;
+        )+
+
+        /// The head of an image, whichever trainer it names: for programs that serve every model. Firmware for one model names its trainer.
+        pub enum AnyHead<'a> {
+            $(#[doc = concat!("A [`", stringify!($head), "`].")] $name($head<'a>)),+
+        }
+
+        $(
+            impl<'a> From<$head<'a>> for AnyHead<'a> {
+                fn from(head: $head<'a>) -> Self {
+                    AnyHead::$name(head)
+                }
+            }
+        )+
+
+        /// What the image writer is told of heads.
+        #[cfg(feature = "alloc")]
+        pub(crate) mod description {
+            use alloc::vec::Vec;
+
+            use crate::image::{HeadRecord, Value, WriteError};
+
+            $(pub use super::$folder::$description;)+
+
+            /// A trainable head after the first output.
+            #[derive(Clone, Debug)]
+            pub enum HeadDescription {
+                $(#[doc = concat!("Of [`", stringify!($head), "`](crate::train::", stringify!($head), ").")] $name($description)),+
+            }
+
+            $(
+                impl From<$description> for HeadDescription {
+                    fn from(description: $description) -> Self {
+                        HeadDescription::$name(description)
+                    }
+                }
+            )+
+
+            impl HeadDescription {
+                /// Head record and initial state of a head after `features`.
+                pub(crate) fn pack(&self, features: &Value) -> Result<(HeadRecord, Vec<u8>), WriteError> {
+                    match self {
+                        $(HeadDescription::$name(description) => super::$folder::pack(description, features)),+
+                    }
+                }
+            }
+        }
+
+        /// Evaluates an expression with the head inside an [`AnyHead`].
+        macro_rules! with_head {
+            ($any:expr, $one:ident => $act:expr) => {
+                match $any {
+                    $(AnyHead::$name($one) => $act),+
+                }
+            };
+        }
+
+        /// Evaluates an expression with the type of the trainer that has a code, or another if none has it.
+        macro_rules! with_trainer {
+            ($code:expr, $trainer:ident => $act:expr, $unknown:expr) => {
+                match $code {
+                    $(
+                        $crate::train::$head::TRAINER => {
+                            type $trainer<'h> = $crate::train::$head<'h>;
+                            $act
+                        }
+                    )+
+                    _ => $unknown,
+                }
+            };
+        }
+    };
+}
+
+registry! {
+    Sgd = sgd::SgdHead(SgdDescription),
+    Lda = lda::LdaHead(LdaDescription),
+    Prototype = prototype::PrototypeHead(SumsDescription),
+    Layers = layers::LayersHead(LayersDescription),
+}
+
+// After the registry, whose macros it uses.
+mod any_head;
 
 #[cfg(feature = "alloc")]
 pub use aggregate::{Update, aggregate, check_update};
-pub use any_head::AnyHead;
 pub use confidence::confidence;
 #[cfg(feature = "alloc")]
 pub use descent::Descent;
-pub use head::{Head, Target};
-pub use layers::LayersHead;
+pub use head::Head;
 #[cfg(feature = "alloc")]
-pub use layers_image::RealLayer;
-pub use lda::LdaHead;
+pub use layers::{RealLayer, TrainedLayer};
 pub use loss::Loss;
 pub use no_head::NoHead;
 pub use order::{LARGEST_EPOCHS, Training};
-pub use prototype::PrototypeHead;
 pub use ring::{FeatureRing, RingPosition};
-pub use sgd::SgdHead;
 pub use sizes::{HeadSizes, LayerSizes};
+pub use target::Target;

@@ -2,7 +2,9 @@
 
 use crate::Error;
 use crate::image::Image;
-use crate::train::{Head, HeadSizes, Target};
+use crate::train::head::Head;
+use crate::train::sizes::HeadSizes;
+use crate::train::target::Target;
 
 /// What a program names as its trainer when its model has no head: there is no such head, and so no code for one.
 pub enum NoHead {}

@@ -1,7 +1,7 @@
 //! A training: epochs over the samples of a ring, in an order of its own each, which can pause after any step.
 
 use crate::Error;
-use crate::train::FeatureRing;
+use crate::train::ring::FeatureRing;
 
 /// Epochs that one training can have, those before its first one included.
 pub const LARGEST_EPOCHS: u32 = 1_000_000;
@@ -119,7 +119,7 @@ fn greatest_common_divisor(mut a: u32, mut b: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::Target;
+    use crate::train::target::Target;
 
     #[test]
     fn an_epoch_visits_each_sample_once_and_a_training_has_a_limit() {

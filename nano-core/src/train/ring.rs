@@ -3,7 +3,7 @@
 use core::num::NonZero;
 
 use crate::Error;
-use crate::train::Target;
+use crate::train::target::Target;
 
 /// Which samples a [`FeatureRing`] held at one time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,8 +3,7 @@
 use crate::Error;
 use crate::image::HeadRecord;
 #[cfg(feature = "alloc")]
-use crate::image::{SumsDescription, WriteError};
-use crate::train::{LayersHead, LdaHead, PrototypeHead, SgdHead, lda, prototype, sgd};
+use crate::image::WriteError;
 
 /// What the memory of a head depends on, known when a program is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +18,7 @@ pub struct HeadSizes {
     pub layers: LayerSizes,
 }
 
-/// What the memory of the layers of a [`LayersHead`] depends on.
+/// What the memory of the layers of a [`LayersHead`](super::LayersHead) depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LayerSizes {
     /// Number of layers.
@@ -36,12 +35,8 @@ impl LayerSizes {
 }
 
 impl HeadSizes {
-    /// The sizes of a record.
-    pub const fn of(record: &HeadRecord) -> Self {
-        let layers = match record.trainer {
-            LayersHead::TRAINER => LayersHead::sizes_of(record),
-            _ => LayerSizes::NONE,
-        };
+    /// The sizes of a record whose layers have these.
+    pub(super) const fn with_layers(record: &HeadRecord, layers: LayerSizes) -> Self {
         HeadSizes {
             trainer: record.trainer,
             classes: record.classes as usize,
@@ -49,103 +44,73 @@ impl HeadSizes {
             layers,
         }
     }
+}
 
-    /// The most classes and features that a trainer's numbers have room for.
-    const fn most(trainer: u32) -> Option<(usize, usize)> {
-        match trainer {
-            SgdHead::TRAINER => Some((sgd::LARGEST_CLASSES, sgd::LARGEST_FEATURES)),
-            LdaHead::TRAINER => Some((lda::LARGEST_CLASSES, lda::LARGEST_FEATURES)),
-            PrototypeHead::TRAINER => Some((prototype::LARGEST_CLASSES, prototype::LARGEST_FEATURES)),
-            // Its layers have limits of their own, which its records are checked for.
-            LayersHead::TRAINER => Some((usize::MAX, usize::MAX)),
-            _ => None,
-        }
-    }
+/// The most classes and features that a trainer's numbers have room for.
+pub(super) struct Limits {
+    pub classes: usize,
+    pub features: usize,
+}
 
-    /// Whether a head can have these sizes: to ask before memory is taken for it.
-    ///
-    /// # Errors
-    /// [`Error::Field`] for no classes, more than its trainer has room for, or a trainer that nano-core does not have.
-    pub const fn check(&self) -> Result<(), Error> {
-        let Some((classes, features)) = Self::most(self.trainer) else {
-            return Err(Error::Field { name: "head trainer", value: self.trainer as i64 });
-        };
-        if self.classes == 0 || self.classes > classes {
-            return Err(Error::Field { name: "head classes", value: self.classes as i64 });
+impl Limits {
+    /// Refuses sizes that no head of the trainer has.
+    pub const fn check(&self, sizes: &HeadSizes) -> Result<(), Error> {
+        if sizes.classes == 0 || sizes.classes > self.classes {
+            return Err(Error::Field { name: "head classes", value: sizes.classes as i64 });
         }
-        if self.features > features {
-            return Err(Error::Field { name: "head features", value: self.features as i64 });
+        if sizes.features > self.features {
+            return Err(Error::Field { name: "head features", value: sizes.features as i64 });
         }
         Ok(())
     }
 
-    /// Bytes of [`Head::state`](crate::train::Head::state): 0 for a trainer that nano-core does not have, `usize::MAX` for sizes that no memory holds.
-    pub const fn state_bytes(&self) -> usize {
-        match self.trainer {
-            SgdHead::TRAINER => SgdHead::state_bytes(self.classes, self.features),
-            LdaHead::TRAINER => LdaHead::state_words(self.classes, self.features).saturating_mul(4),
-            PrototypeHead::TRAINER => PrototypeHead::state_words(self.classes, self.features).saturating_mul(4),
-            LayersHead::TRAINER => LayersHead::state_bytes(&self.layers),
-            _ => 0,
+    /// Refuses a layer of more classes or features than there is room for.
+    #[cfg(feature = "alloc")]
+    pub fn check_layer(&self, classes: usize, features: usize) -> Result<(), WriteError> {
+        for (name, number, most) in [
+            ("the layer's number of classes", classes, self.classes),
+            ("the layer's number of features", features, self.features),
+        ] {
+            if number > most {
+                return Err(WriteError::setting(name, number, format_args!("at most {most} for this trainer")));
+            }
         }
+        Ok(())
     }
+}
 
-    /// Whether samples belong into a ring, for [`Head::train`](crate::train::Head::train) to visit often. Otherwise each is learnt once, by [`Head::learn`](crate::train::Head::learn).
-    pub const fn uses_ring(&self) -> bool {
-        matches!(self.trainer, SgdHead::TRAINER | LayersHead::TRAINER)
-    }
+/// What a head takes of RAM; `usize::MAX` for sizes that no memory holds.
+#[derive(Clone, Copy)]
+pub(super) struct Memory {
+    /// Bytes of the state.
+    pub state_bytes: usize,
+    /// Words to work in.
+    pub scratch_words: usize,
+}
 
-    /// Words of RAM that [`Head::new`](crate::train::Head::new) needs: the state and room to work in.
+impl Memory {
+    /// Words of both.
     pub const fn words(&self) -> usize {
-        let scratch = match self.trainer {
-            LdaHead::TRAINER => LdaHead::scratch_words(self.classes, self.features),
-            LayersHead::TRAINER => LayersHead::scratch_words(&self.layers, self.classes),
-            _ => self.classes,
-        };
-        let bytes = self.state_bytes();
-        if bytes == usize::MAX { usize::MAX } else { bytes.div_ceil(4).saturating_add(scratch) }
+        match self.state_bytes {
+            usize::MAX => usize::MAX,
+            bytes => bytes.div_ceil(4).saturating_add(self.scratch_words),
+        }
     }
 
     /// The words of the state, and those to work in.
     ///
     /// # Errors
-    /// [`Error::Length`] unless there are [`HeadSizes::words`] in all.
-    pub(super) fn split<'a>(&self, ram: &'a mut [u32]) -> Result<(&'a mut [u32], &'a mut [i32]), Error> {
+    /// [`Error::Length`] unless there are [`Memory::words`] in all.
+    pub fn split<'a>(&self, ram: &'a mut [u32]) -> Result<(&'a mut [u32], &'a mut [i32]), Error> {
         let wrong = self.wrong_ram(ram.len());
-        let parts = ram.split_at_mut_checked(self.state_bytes().div_ceil(4));
+        let parts = ram.split_at_mut_checked(self.state_bytes.div_ceil(4));
         let (state, scratch) =
             parts.filter(|(state, scratch)| state.len() + scratch.len() == self.words()).ok_or(wrong)?;
         Ok((state, zerocopy::transmute_mut!(scratch)))
     }
 
     /// Says that a head does not have `given` words of RAM.
-    pub(super) const fn wrong_ram(&self, given: usize) -> Error {
+    pub const fn wrong_ram(&self, given: usize) -> Error {
         Error::Length { name: "head RAM in words", needed: self.words(), given }
     }
-}
-
-/// Refuses a layer of more classes or features than `trainer` has room for.
-#[cfg(feature = "alloc")]
-pub(super) fn check_layer(trainer: u32, classes: usize, features: usize) -> Result<(), WriteError> {
-    let most = HeadSizes::most(trainer).unwrap_or_default();
-    for (name, number, most) in
-        [("the layer's number of classes", classes, most.0), ("the layer's number of features", features, most.1)]
-    {
-        if number > most {
-            return Err(WriteError::setting(name, number, format_args!("at most {most} for this trainer")));
-        }
-    }
-    Ok(())
-}
-
-/// [`check_layer`], and refuses a capacity that is none.
-#[cfg(feature = "alloc")]
-pub(super) fn check_sums(trainer: u32, start: &SumsDescription, features: usize) -> Result<(), WriteError> {
-    check_layer(trainer, start.classes, features)?;
-    let most = HeadSizes::most(trainer).unwrap_or_default().0;
-    if !(start.classes..=most).contains(&start.capacity) {
-        let expected = format_args!("{}, the classes of the layer, to {most}", start.classes);
-        return Err(WriteError::setting("capacity", start.capacity, expected));
-    }
-    Ok(())
 }

@@ -1,7 +1,7 @@
 //! Heads in images: what the trainer refuses, and what it takes back.
 
 use nano_core::Error;
-use nano_core::image::{HeadDescription, Image, SumsDescription};
+use nano_core::image::{HeadDescription, Image, LdaDescription, SumsDescription};
 use nano_core::train::{AnyHead, FeatureRing, Head, HeadSizes, SgdHead, Target, Training};
 
 use crate::builder::{Aligned, conv_net, head_net, place};
@@ -197,7 +197,7 @@ fn wide_sums_net(lda: bool, zero_point: i32, features: u32) -> Aligned {
     net.output(output);
     let start = SumsDescription { classes: 2, capacity: 3 };
     net.model.head = Some(if lda {
-        HeadDescription::Lda { start, shrinkage: 1.0 / 65536.0 }
+        HeadDescription::Lda(LdaDescription { start, shrinkage: 1.0 / 65536.0 })
     } else {
         HeadDescription::Prototype(start)
     });

@@ -70,7 +70,7 @@ impl Setting {
     }
 }
 
-/// The steps that `nano-core/src/train/sgd.rs` defines, as they stand there.
+/// The steps that `nano-core/src/train/sgd/mod.rs` defines, as they stand there.
 struct Definition {
     setting: Setting,
     exponentials: Vec<i64>,

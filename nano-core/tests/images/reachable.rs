@@ -1,6 +1,6 @@
 //! Whatever a head is asked, what it becomes is a state that it accepts: hostile states that were accepted included.
 
-use nano_core::image::{HeadDescription, SumsDescription};
+use nano_core::image::{HeadDescription, LdaDescription, SumsDescription};
 use nano_core::train::{AnyHead, Descent, FeatureRing, Head, Loss, Target, Training};
 
 use crate::builder::{Aligned, Builder, descent, layers_head};
@@ -13,7 +13,7 @@ const PLACES: usize = 5;
 fn images(zero_point: i32) -> Vec<(String, Aligned)> {
     let start = SumsDescription { classes: 2, capacity: 4 };
     let mut heads = vec![
-        ("lda".into(), HeadDescription::Lda { start: start.clone(), shrinkage: 0.2 }),
+        ("lda".into(), HeadDescription::Lda(LdaDescription { start: start.clone(), shrinkage: 0.2 })),
         ("prototype".into(), HeadDescription::Prototype(start)),
     ];
     for loss in Loss::ALL {

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use nano_core::image::{HeadDescription, Image, LONGEST_NAME, SumsDescription};
+use nano_core::image::{HeadDescription, Image, LONGEST_NAME, LdaDescription, SumsDescription};
 use nano_core::train::{Descent, LARGEST_EPOCHS, Loss};
 use nano_core::{CheckedImage, ops};
 use torch_nano_device::{
@@ -37,8 +37,10 @@ fn other_operators() -> Builder {
 fn images() -> Vec<Aligned> {
     let mut nets = vec![conv_net(), other_operators()];
     let start = SumsDescription { classes: 2, capacity: 4 };
-    let mut heads =
-        vec![HeadDescription::Lda { start: start.clone(), shrinkage: 0.2 }, HeadDescription::Prototype(start)];
+    let mut heads = vec![
+        HeadDescription::Lda(LdaDescription { start: start.clone(), shrinkage: 0.2 }),
+        HeadDescription::Prototype(start),
+    ];
     for loss in Loss::ALL {
         let classes = if loss == Loss::Squared { 1 } else { 3 };
         let descent = Descent { halve_every: 1, ..descent(0.3, loss) };

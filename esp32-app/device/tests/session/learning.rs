@@ -1,6 +1,6 @@
 //! Classes with names, undo, parts, confidence and rejection.
 
-use nano_core::image::{HeadDescription, SumsDescription};
+use nano_core::image::{HeadDescription, LdaDescription, SumsDescription};
 use torch_nano_device::{Block, Class, Failure, Label, Options, Request, Response, Settings};
 
 use crate::builder::{Aligned, conv_net, head_net};
@@ -11,7 +11,7 @@ pub fn sums_net(discriminant: bool) -> Aligned {
     let mut net = head_net();
     let sums = SumsDescription { classes: 2, capacity: 4 };
     net.model.head = Some(if discriminant {
-        HeadDescription::Lda { start: sums, shrinkage: 0.2 }
+        HeadDescription::Lda(LdaDescription { start: sums, shrinkage: 0.2 })
     } else {
         HeadDescription::Prototype(sums)
     });

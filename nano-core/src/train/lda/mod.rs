@@ -35,25 +35,33 @@
 //!
 //! A state that no samples give is solved in the same range, because lambda and weights are clamped to theirs.
 
+#[cfg(feature = "alloc")]
+mod image;
+mod solve;
+mod state;
+mod triangle;
+
 use core::ops::RangeInclusive;
 
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::confidence::NO_LOGIT;
-use super::lda_state::{Header, LARGEST_PRODUCT, LARGEST_SAMPLES, Parts, Saved, State};
 #[cfg(feature = "alloc")]
-use super::sizes::check_sums;
-use super::solve::{self, Scratch, Settings};
-use super::triangle;
+pub use image::LdaDescription;
+#[cfg(feature = "alloc")]
+pub(super) use image::pack;
+use solve::{Scratch, Settings};
+use state::{Header, LARGEST_FEATURES, LARGEST_PRODUCT, LARGEST_SAMPLES, Parts, Saved, State};
+
 use crate::Error;
 use crate::image::{HeadRecord, Image};
 use crate::operator::CheckedPart;
-use crate::train::{Head, HeadSizes, Target};
+#[cfg(feature = "alloc")]
+use crate::train::aggregate::Aggregation;
+use crate::train::confidence::NO_LOGIT;
+use crate::train::head::Head;
+use crate::train::sizes::{HeadSizes, LayerSizes, Limits, Memory};
+use crate::train::target::Target;
 
-pub(super) const LARGEST_FEATURES: usize = 256;
-pub(super) const LARGEST_CLASSES: usize = 1 << 12;
-/// A weight before it is rounded to int16 has at most so many bits.
-pub(super) const LARGEST_WEIGHT_BITS: u32 = 25;
 /// With it and the most features a class takes 100 * 2^16 multiplications of a commit.
 const LARGEST_SWEEPS: i32 = 100;
 
@@ -74,13 +82,24 @@ pub struct LdaHead<'a> {
 impl<'a> LdaHead<'a> {
     /// [`HeadRecord::trainer`] of this head.
     pub const TRAINER: u32 = 2;
-
     /// What an image's author can say of the shrinkage: images hold it in 1/65536, rounded, and not 0.
     pub const SHRINKAGE: RangeInclusive<f64> = 0.5 / 65536.0..=1.0;
+    pub(super) const LIMITS: Limits = Limits { classes: 1 << 12, features: LARGEST_FEATURES };
+    pub(super) const USES_RING: bool = false;
 
-    /// Words to work in.
-    pub(super) const fn scratch_words(classes: usize, features: usize) -> usize {
-        classes.saturating_add(Scratch::words(classes, features))
+    pub(super) const fn sizes_of(record: &HeadRecord) -> HeadSizes {
+        HeadSizes::with_layers(record, LayerSizes::NONE)
+    }
+
+    pub(super) const fn memory(sizes: &HeadSizes) -> Memory {
+        let HeadSizes { classes, features, .. } = *sizes;
+        let state_bytes = state::words(classes, features).saturating_mul(4);
+        Memory { state_bytes, scratch_words: classes.saturating_add(Scratch::words(classes, features)) }
+    }
+
+    #[cfg(feature = "alloc")]
+    pub(super) fn aggregation(&self) -> Aggregation {
+        Aggregation::Sum(state::added_words(self.record))
     }
 
     fn parts(&mut self) -> Parts<'_> {
@@ -139,8 +158,8 @@ impl<'a> Head<'a> for LdaHead<'a> {
         if record.trainer != Self::TRAINER {
             return field("head trainer", record.trainer.into());
         }
-        let sizes = HeadSizes::of(record);
-        sizes.check()?;
+        let sizes = Self::sizes_of(record);
+        Self::LIMITS.check(&sizes)?;
         if !(1..=record.classes as i32).contains(&initial_classes) {
             return field("head classes at the start", initial_classes.into());
         }
@@ -154,8 +173,9 @@ impl<'a> Head<'a> for LdaHead<'a> {
         if !initial.is_empty() {
             return field("head state length", initial.len() as i64);
         }
-        let wrong_ram = sizes.wrong_ram(ram.len());
-        let (state, scratch) = sizes.split(ram)?;
+        let memory = Self::memory(&sizes);
+        let wrong_ram = memory.wrong_ram(ram.len());
+        let (state, scratch) = memory.split(ram)?;
         let state = State::mut_from_bytes(state.as_mut_bytes()).map_err(|_| wrong_ram)?;
         let (logits, scratch) = scratch.split_at_mut_checked(sizes.classes).ok_or(wrong_ram)?;
         let input_zero_point = image.output(0).zero_point;
@@ -165,7 +185,7 @@ impl<'a> Head<'a> for LdaHead<'a> {
     }
 
     fn sizes(&self) -> HeadSizes {
-        HeadSizes::of(self.record)
+        Self::sizes_of(self.record)
     }
 
     fn classes(&self) -> usize {
@@ -322,28 +342,4 @@ impl<'a> Head<'a> for LdaHead<'a> {
         self.state.header.freedom.set(1);
         self.parts().classes.biases.fill(NO_LOGIT);
     }
-}
-
-/// Head record of a head behind `features`.
-#[cfg(feature = "alloc")]
-pub(crate) fn pack(
-    start: &crate::image::SumsDescription,
-    shrinkage: f64,
-    features: &crate::image::Value,
-) -> Result<HeadRecord, crate::image::WriteError> {
-    const SWEEPS: i32 = 30;
-    check_sums(LdaHead::TRAINER, start, features.len())?;
-    if !LdaHead::SHRINKAGE.contains(&shrinkage) {
-        let (least, most) = (LdaHead::SHRINKAGE.start(), LdaHead::SHRINKAGE.end());
-        let expected = format_args!("{least:?} to {most:?}");
-        return Err(crate::image::WriteError::setting("shrinkage", format_args!("{shrinkage:?}"), expected));
-    }
-    let ratio = shrinkage * 65536.0 + 0.5;
-    Ok(HeadRecord {
-        trainer: LdaHead::TRAINER,
-        classes: start.capacity as u32,
-        features: features.len() as u32,
-        constants: [start.classes as i32, ratio as i32, SWEEPS, 0, 0, 0, 0, 0],
-        ..HeadRecord::default()
-    })
 }

@@ -7,14 +7,14 @@ use core::ops::RangeInclusive;
 use zerocopy::little_endian::{I16, I32, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::confidence::NO_LOGIT;
 use super::triangle;
 use crate::Error;
 use crate::image::HeadRecord;
 use crate::operator::CheckedPart;
-use crate::train::LdaHead;
-use crate::train::lda::LARGEST_FEATURES;
+use crate::train::confidence::NO_LOGIT;
 
+/// A triangle of more has no length here.
+pub(super) const LARGEST_FEATURES: usize = 256;
 pub(super) const LARGEST_SAMPLES: u32 = 1 << 15;
 pub(super) const LARGEST_PRODUCT: i64 = 255 * 255;
 const LARGEST_WEIGHT: u16 = 1 << 14;
@@ -49,25 +49,25 @@ pub(super) struct State {
     pub words: [i32],
 }
 
-impl LdaHead<'_> {
-    /// Words of the state of a head of these sizes.
-    pub const fn state_words(classes: usize, features: usize) -> usize {
-        let parameters = classes.saturating_mul(features);
-        if parameters == usize::MAX || features > LARGEST_FEATURES {
-            return usize::MAX;
-        }
-        PREFIX
-            .saturating_add(parameters)
-            .saturating_add(parameters.div_ceil(2))
-            .saturating_add(classes.saturating_mul(2))
-            .saturating_add(triangle::length(features))
+/// Words of the state of a head of these sizes; `usize::MAX` for sizes that no memory holds.
+pub(super) const fn words(classes: usize, features: usize) -> usize {
+    let parameters = classes.saturating_mul(features);
+    if parameters == usize::MAX || features > LARGEST_FEATURES {
+        return usize::MAX;
     }
+    PREFIX
+        .saturating_add(parameters)
+        .saturating_add(parameters.div_ceil(2))
+        .saturating_add(classes.saturating_mul(2))
+        .saturating_add(triangle::length(features))
+}
 
-    /// Words of the state that learning adds to.
-    #[cfg(feature = "alloc")]
-    pub(super) const fn added_words(classes: usize, features: usize) -> [core::ops::Range<usize>; 2] {
-        [RETIRED..RETIRED + 1, PREFIX..PREFIX + classes * (features + 1) + triangle::length(features)]
-    }
+/// Words of the state that learning adds to.
+#[cfg(feature = "alloc")]
+pub(super) fn added_words(record: &HeadRecord) -> alloc::vec::Vec<core::ops::Range<usize>> {
+    let (classes, features) = (record.classes as usize, record.features as usize);
+    let length = classes * (features + 1) + triangle::length(features);
+    alloc::vec![RETIRED..RETIRED + 1, PREFIX..PREFIX + length]
 }
 
 /// The state, taken apart.
@@ -161,15 +161,15 @@ impl<'s> Saved<'s> {
     /// Takes a state apart.
     pub fn read(state: &'s [u8], record: &HeadRecord) -> Result<Self, Error> {
         let (classes, features) = (record.classes as usize, width(record));
-        let needed = 4 * LdaHead::state_words(classes, features.get());
+        let needed = 4 * words(classes, features.get());
         let wrong = Error::Length { name: "saved head", needed, given: state.len() };
         Error::check_length("saved head", needed, state.len())?;
         let (header, rest) = Header::ref_from_prefix(state).map_err(|_| wrong)?;
-        let words = |bytes: &'s [u8], count| <[I32]>::ref_from_prefix_with_elems(bytes, count).map_err(|_| wrong);
-        let (counts, rest) = words(rest, classes)?;
-        let (sums, rest) = words(rest, classes * features.get())?;
-        let (spread, rest) = words(rest, triangle::length(features.get()))?;
-        let (biases, rest) = words(rest, classes)?;
+        let take = |bytes: &'s [u8], count| <[I32]>::ref_from_prefix_with_elems(bytes, count).map_err(|_| wrong);
+        let (counts, rest) = take(rest, classes)?;
+        let (sums, rest) = take(rest, classes * features.get())?;
+        let (spread, rest) = take(rest, triangle::length(features.get()))?;
+        let (biases, rest) = take(rest, classes)?;
         let weights = <[I16]>::ref_from_bytes(rest).map_err(|_| wrong)?;
         Ok(Saved { features, header, counts, sums, spread, biases, weights })
     }

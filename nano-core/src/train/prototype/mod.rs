@@ -7,19 +7,27 @@
 //! Bounds: `|x| <= 255`, at most 2^16 samples of a class and 512 features: `|s| < 2^24`, `|n x - s| < 2^24`, so a sum of squares is below
 //! 2^57, sixteen times that fits int64, and a logit is above -2^30.
 
+#[cfg(feature = "alloc")]
+mod image;
+
 use zerocopy::little_endian::{I32, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::confidence::NO_LOGIT;
 #[cfg(feature = "alloc")]
-use super::sizes::check_sums;
+pub(super) use image::pack;
+
 use crate::Error;
 use crate::image::{HeadRecord, Image};
 use crate::operator::CheckedPart;
-use crate::train::{Head, HeadSizes, Target};
+#[cfg(feature = "alloc")]
+use crate::train::aggregate::Aggregation;
+use crate::train::confidence::NO_LOGIT;
+use crate::train::head::Head;
+use crate::train::sizes::{HeadSizes, LayerSizes, Limits, Memory};
+#[cfg(feature = "alloc")]
+pub use crate::train::sums::SumsDescription;
+use crate::train::target::Target;
 
-pub(super) const LARGEST_FEATURES: usize = 512;
-pub(super) const LARGEST_CLASSES: usize = 1 << 12;
 const LARGEST_SAMPLES: u32 = 1 << 16;
 
 /// The state in RAM.
@@ -52,16 +60,21 @@ pub struct PrototypeHead<'a> {
 impl<'a> PrototypeHead<'a> {
     /// [`HeadRecord::trainer`] of this head.
     pub const TRAINER: u32 = 3;
+    pub(super) const LIMITS: Limits = Limits { classes: 1 << 12, features: 512 };
+    pub(super) const USES_RING: bool = false;
 
-    /// Words of the state of a head of these sizes.
-    pub const fn state_words(classes: usize, features: usize) -> usize {
-        classes.saturating_mul(features.saturating_add(1)).saturating_add(1)
+    pub(super) const fn sizes_of(record: &HeadRecord) -> HeadSizes {
+        HeadSizes::with_layers(record, LayerSizes::NONE)
     }
 
-    /// Words of the state that learning adds to.
+    pub(super) const fn memory(sizes: &HeadSizes) -> Memory {
+        let words = sizes.classes.saturating_mul(sizes.features.saturating_add(1)).saturating_add(1);
+        Memory { state_bytes: words.saturating_mul(4), scratch_words: sizes.classes }
+    }
+
     #[cfg(feature = "alloc")]
-    pub(super) const fn added_words(classes: usize, features: usize) -> [core::ops::Range<usize>; 2] {
-        [1..1 + classes, 1 + classes..Self::state_words(classes, features)]
+    pub(super) fn aggregation(&self) -> Aggregation {
+        Aggregation::Sum(alloc::vec![1..1 + self.state.words.len()])
     }
 
     /// Counts and sums.
@@ -139,8 +152,8 @@ impl<'a> Head<'a> for PrototypeHead<'a> {
         if record.trainer != Self::TRAINER {
             return field("head trainer", record.trainer.into());
         }
-        let sizes = HeadSizes::of(record);
-        sizes.check()?;
+        let sizes = Self::sizes_of(record);
+        Self::LIMITS.check(&sizes)?;
         if !(1..=record.classes as i32).contains(&initial_classes) {
             return field("head classes at the start", initial_classes.into());
         }
@@ -151,8 +164,9 @@ impl<'a> Head<'a> for PrototypeHead<'a> {
         if !initial.is_empty() {
             return field("head state length", initial.len() as i64);
         }
-        let wrong_ram = sizes.wrong_ram(ram.len());
-        let (state, logits) = sizes.split(ram)?;
+        let memory = Self::memory(&sizes);
+        let wrong_ram = memory.wrong_ram(ram.len());
+        let (state, logits) = memory.split(ram)?;
         let state = State::mut_from_bytes(state.as_mut_bytes()).map_err(|_| wrong_ram)?;
         let mut head = PrototypeHead { record, input_zero_point: image.output(0).zero_point, state, logits };
         head.reset();
@@ -160,7 +174,7 @@ impl<'a> Head<'a> for PrototypeHead<'a> {
     }
 
     fn sizes(&self) -> HeadSizes {
-        HeadSizes::of(self.record)
+        Self::sizes_of(self.record)
     }
 
     fn classes(&self) -> usize {
@@ -280,21 +294,4 @@ impl<'a> Head<'a> for PrototypeHead<'a> {
         self.state.as_mut_bytes().fill(0);
         self.state.classes = self.least_classes() as u32;
     }
-}
-
-/// Head record of a head behind `features`.
-#[cfg(feature = "alloc")]
-pub(crate) fn pack(
-    start: &crate::image::SumsDescription,
-    features: &crate::image::Value,
-) -> Result<HeadRecord, crate::image::WriteError> {
-    check_sums(PrototypeHead::TRAINER, start, features.len())?;
-    Ok(HeadRecord {
-        trainer: PrototypeHead::TRAINER,
-        classes: start.capacity as u32,
-        features: features.len() as u32,
-        constants: [start.classes as i32, 0, 0, 0, 0, 0, 0, 0],
-        logit_scale: features.scale * features.scale / 16.0,
-        ..HeadRecord::default()
-    })
 }

@@ -1,12 +1,13 @@
-//! The fixed-point solution of [`LdaHead`](super::LdaHead)'s equations; arithmetic and bounds are in the text of `lda.rs`.
+//! The fixed-point solution of [`LdaHead`](super::LdaHead)'s equations; arithmetic and bounds are in the text of `lda/mod.rs`.
 
 use core::num::NonZero;
 
-use super::lda::LARGEST_WEIGHT_BITS;
-use super::lda_state::{Class, Parts};
+use super::state::{Class, Parts};
 use super::triangle;
 use crate::operator::CheckedPart;
 
+/// A weight before it is rounded to int16 has at most this many bits.
+const LARGEST_WEIGHT_BITS: u32 = 25;
 /// Fraction bits of a mean.
 const MEAN: u32 = 22;
 /// Left shifts of S up to this one leave a right shift of its correction.

@@ -4,8 +4,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::Error;
 use crate::image::HeadRecord;
-use crate::train::LayersHead;
 use crate::train::linear::{HALVE_ABOVE, LARGEST_BIAS_INPUT, LARGEST_SHIFT, check_weight};
+use crate::train::sizes::LayerSizes;
 
 const LARGEST_INPUTS: u32 = 1 << 15;
 /// t of a layer without halvings.
@@ -13,7 +13,7 @@ pub(super) const BACKWARD_SHIFT: i32 = 8;
 /// In the word of a class, beside its weight: its row does not learn.
 pub(super) const FROZEN: i32 = 1 << 30;
 /// The weight of a class that counts in full.
-const FULL_WEIGHT: i32 = 1 << 15;
+pub(super) const FULL_WEIGHT: i32 = 1 << 15;
 
 /// A trained layer, in the image before the words of the classes and the initial weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -119,13 +119,19 @@ impl LayerRecord {
     }
 }
 
+/// [`LayerSizes`] of a head's record.
+pub(super) const fn sizes(record: &HeadRecord) -> LayerSizes {
+    let [_, _, _, _, count, weights, hidden, _] = record.constants;
+    LayerSizes { count: count as u32 as usize, weights: weights as u32 as usize, hidden: hidden as u32 as usize }
+}
+
 /// Layers, words of the classes and initial weights.
 type Parts<'a> = (&'a [LayerRecord], &'a [i32], &'a [i16]);
 
 /// Takes apart what a record says is its head's initial state, and checks all of it.
 pub(super) fn read<'a>(bytes: &'a [u8], record: &HeadRecord) -> Result<Parts<'a>, Error> {
     let field = |name, value: i64| Err(Error::Field { name, value });
-    let (sizes, classes) = (LayersHead::sizes_of(record), record.classes as usize);
+    let (sizes, classes) = (self::sizes(record), record.classes as usize);
     let wrong_length = Error::Field { name: "head state length", value: bytes.len() as i64 };
     let (layers, rest) = <[LayerRecord]>::ref_from_prefix_with_elems(bytes, sizes.count).map_err(|_| wrong_length)?;
     let (words, rest) = <[i32]>::ref_from_prefix_with_elems(rest, classes).map_err(|_| wrong_length)?;
@@ -152,126 +158,4 @@ pub(super) fn read<'a>(bytes: &'a [u8], record: &HeadRecord) -> Result<Parts<'a>
     }
     initial.iter().try_for_each(|&stored| check_weight(stored, HALVE_ABOVE))?;
     Ok((layers, words, initial))
-}
-
-/// Head record and initial state for layers of real weights behind `features`. The largest weight of a layer becomes V = 16000, half of what
-/// int16 holds; the largest output that was seen at most half of what int8 holds, for outputs grow as layers learn.
-#[cfg(feature = "alloc")]
-pub(crate) fn pack(
-    head: &crate::image::LayersDescription,
-    features: &crate::image::Value,
-) -> Result<(HeadRecord, alloc::vec::Vec<u8>), crate::image::WriteError> {
-    use crate::fixed_point::normalize;
-    use crate::image::WriteError;
-    use alloc::vec::Vec;
-    const LARGEST_INITIAL: f64 = 16000.0;
-    const ROOM_TO_GROW: f64 = 2.0;
-    let refused = |rule, value| WriteError::Refused { operator: "trained layers".into(), rule, value };
-    let descent = &head.descent;
-    let rounded = |value: f64| (value + 0.5f64.copysign(value)) as i32;
-    let mut input_scale = f64::from(features.scale);
-    let mut layers: Vec<(LayerRecord, f64, f64)> = Vec::new();
-    let mut initial = Vec::new();
-    for (index, layer) in head.layers.iter().enumerate() {
-        let outputs = layer.biases.len();
-        if outputs == 0 || layer.weights.is_empty() || !layer.weights.len().is_multiple_of(outputs) {
-            return Err(refused("needs outputs * inputs weights, has", layer.weights.len() as f64));
-        }
-        let inputs = layer.weights.len() / outputs;
-        let bias_input = crate::train::linear::bias_input(input_scale);
-        let bias_scale = f64::from(bias_input) * input_scale;
-        let rows = layer.weights.chunks_exact(inputs).zip(&layer.biases);
-        let real = rows
-            .flat_map(|(row, &bias)| row.iter().map(|&weight| f64::from(weight)).chain([f64::from(bias) / bias_scale]));
-        if real.clone().any(|weight| !weight.is_finite()) {
-            return Err(refused("the weights hold NaN or infinity", f64::NAN));
-        }
-        let largest = real.clone().fold(0.0f64, |largest, weight| largest.max(weight.abs()));
-        // A layer of zeros has no scale of its own: one step of one weight then moves its output by at most 1/16.
-        let weight_scale =
-            if largest == 0.0 { 1.0 / (16.0 * 255.0 * input_scale) } else { largest * 256.0 / LARGEST_INITIAL };
-        initial.extend(real.map(|weight| rounded(weight * 256.0 / weight_scale) as i16 + 128));
-        let mut record = LayerRecord {
-            positions: layer.positions as u32,
-            inputs: inputs as u32,
-            outputs: outputs as u32,
-            bias_input,
-            weight_scale: weight_scale as f32,
-            input_scale: input_scale as f32,
-            ..LayerRecord::default()
-        };
-        layers.push((record, input_scale, weight_scale));
-        if index + 1 == head.layers.len() {
-            break;
-        }
-        let (low, high) = (f64::from(layer.range.0), f64::from(layer.range.1));
-        let from_zero = layer.clamp_low == Some(0.0);
-        let (steps, seen) = if from_zero { (255.0, high) } else { (127.0, high.abs().max(low.abs())) };
-        if !seen.is_finite() {
-            return Err(refused("the range of a layer's output is NaN or infinity", seen));
-        }
-        // What an activation lets through at most needs no room.
-        let room = layer.clamp_high.map_or(f64::INFINITY, f64::from).max(seen).min(seen * ROOM_TO_GROW);
-        let mut output_scale = weight_scale * input_scale;
-        while record.output_shift < LARGEST_SHIFT && output_scale * steps < room {
-            (output_scale, record.output_shift) = (output_scale * 2.0, record.output_shift + 1);
-        }
-        record.zero_point = if from_zero { i8::MIN.into() } else { 0 };
-        let end = |bound: Option<f32>, open: i8| match bound {
-            Some(bound) => rounded((f64::from(bound) / output_scale).clamp(-512.0, 512.0))
-                .saturating_add(record.zero_point)
-                .clamp(i8::MIN.into(), i8::MAX.into()),
-            None => open.into(),
-        };
-        (record.low, record.high) = (end(layer.clamp_low, i8::MIN), end(layer.clamp_high, i8::MAX));
-        layers[index].0 = record;
-        input_scale = output_scale;
-    }
-    let Some(&(last, input_scale, weight_scale)) = layers.last() else {
-        return Err(refused("needs a layer, has", 0.0));
-    };
-    let logit_scale = weight_scale * input_scale;
-    let (multiplier, exponent) = normalize(logit_scale * descent.loss.logit_steps(), 16)
-        .filter(|(_, exponent)| (-47..=16).contains(exponent))
-        .ok_or_else(|| refused("the logit's scale is out of range", logit_scale))?;
-    let multiplier_shift = 16 - exponent;
-    let mut one = descent.loss.one();
-    let backwards = layers.iter().rev().map(|(_, input_scale, weight_scale)| {
-        let factor = input_scale * 256.0 / (weight_scale * one);
-        one /= weight_scale * f64::from(1 << BACKWARD_SHIFT);
-        factor
-    });
-    let rates = descent.rates(&backwards.collect::<Vec<_>>())?;
-    for ((record, ..), rate) in layers.iter_mut().rev().zip(rates) {
-        (record.rate, record.rate_shift) = rate;
-    }
-    let classes = last.outputs as usize;
-    descent.check(classes)?;
-    let words = descent.class_words(classes, FULL_WEIGHT, FROZEN)?;
-    let halve_every = descent.halve_every()?;
-    let hidden: usize = layers[..layers.len() - 1].iter().map(|(layer, ..)| layer.values()).sum();
-    let record = HeadRecord {
-        trainer: LayersHead::TRAINER,
-        classes: classes as u32,
-        features: features.len() as u32,
-        constants: [
-            multiplier as i32,
-            multiplier_shift,
-            descent.loss as i32,
-            halve_every,
-            layers.len() as i32,
-            initial.len() as i32,
-            hidden as i32,
-            0,
-        ],
-        logit_scale: logit_scale as f32,
-        ..HeadRecord::default()
-    };
-    let records = layers.iter().flat_map(|(layer, ..)| layer.as_bytes()).copied();
-    let bytes: Vec<u8> = records
-        .chain(words.iter().flat_map(|word| word.to_le_bytes()))
-        .chain(initial.iter().flat_map(|v| v.to_le_bytes()))
-        .collect();
-    read(&bytes, &record)?;
-    Ok((record, bytes))
 }

@@ -1,10 +1,10 @@
-//! One layer of a [`LayersHead`](super::LayersHead) at work: forward, backward, update. The arithmetic is in the text of `layers.rs`.
+//! One layer of a [`LayersHead`](super::LayersHead) at work: forward, backward, update. The arithmetic is in the text of `layers/mod.rs`.
 
 use core::slice;
 
 use zerocopy::little_endian::U32;
 
-use crate::train::layers_image::{BACKWARD_SHIFT, LayerRecord};
+use super::record::{BACKWARD_SHIFT, LayerRecord};
 use crate::train::linear::{self, HALVE_ABOVE, LARGEST_SHIFT};
 
 /// A layer with its share of the head's memory.

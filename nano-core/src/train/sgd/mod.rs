@@ -28,20 +28,31 @@
 //! `sum p >= 2^15`, so `p_k * floor(2^30 / sum p) <= 2^30`. `|e_k| <= 2^15` and `C < 2^15`, so step 6 stays below 2^30 + 2^14 and
 //! `|g_k x_i| < 2^23`.
 
+#[cfg(feature = "alloc")]
+mod image;
+
 use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+#[cfg(feature = "alloc")]
+pub use image::SgdDescription;
+#[cfg(feature = "alloc")]
+pub(super) use image::pack;
+
 use crate::Error;
 use crate::image::{HeadRecord, Image};
+#[cfg(feature = "alloc")]
+use crate::train::aggregate::Aggregation;
+use crate::train::head::Head;
 use crate::train::linear::{self, HALVE_ABOVE, LARGEST_BIAS_INPUT, LARGEST_SHIFT, Saved, check_layer, check_weight};
 use crate::train::loss::{self, Loss};
-use crate::train::order::{self, FIRST_RANDOM};
-use crate::train::{FeatureRing, Head, HeadSizes, Target, Training};
+use crate::train::order::{self, FIRST_RANDOM, Training};
+use crate::train::ring::FeatureRing;
+use crate::train::sizes::{HeadSizes, LayerSizes, Limits, Memory};
+use crate::train::target::Target;
 
-pub(super) const LARGEST_FEATURES: usize = 1 << 15;
-pub(super) const LARGEST_CLASSES: usize = 1 << 15;
 /// In [`SgdHead::rates`]: this row does not learn.
-pub(super) const FROZEN: u16 = 1 << 15;
+const FROZEN: u16 = 1 << 15;
 
 /// The state in RAM.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -74,10 +85,22 @@ pub struct SgdHead<'a> {
 impl<'a> SgdHead<'a> {
     /// [`HeadRecord::trainer`] of this head.
     pub const TRAINER: u32 = 1;
+    pub(super) const LIMITS: Limits = Limits { classes: 1 << 15, features: 1 << 15 };
+    pub(super) const USES_RING: bool = true;
 
-    /// Bytes of its state; `usize::MAX` for sizes that no memory holds.
-    pub(super) const fn state_bytes(classes: usize, features: usize) -> usize {
-        Self::weights(classes, features).saturating_mul(2).saturating_add(2 * size_of::<U32>())
+    pub(super) const fn sizes_of(record: &HeadRecord) -> HeadSizes {
+        HeadSizes::with_layers(record, LayerSizes::NONE)
+    }
+
+    pub(super) const fn memory(sizes: &HeadSizes) -> Memory {
+        let weights = Self::weights(sizes.classes, sizes.features);
+        let state_bytes = weights.saturating_mul(2).saturating_add(2 * size_of::<U32>());
+        Memory { state_bytes, scratch_words: sizes.classes }
+    }
+
+    #[cfg(feature = "alloc")]
+    pub(super) fn aggregation(&self) -> Aggregation {
+        Aggregation::Mean(alloc::vec![self.state.weights.len()])
     }
 
     const fn weights(classes: usize, features: usize) -> usize {
@@ -125,7 +148,7 @@ impl<'a> SgdHead<'a> {
 
     /// Step 5 and the first half of step 6: `g_k` in place of the errors, 0 for a row left alone; returns the largest |g|.
     fn gradients(&mut self, target: Target) -> i32 {
-        let left_alone = self.loss.left_alone();
+        let left_alone = left_alone(self.loss);
         // A single label decides the rate of all rows.
         let label = match target {
             Target::Class(label) => self.rates.get(usize::from(label)),
@@ -163,8 +186,8 @@ impl<'a> Head<'a> for SgdHead<'a> {
         if record.trainer != Self::TRAINER {
             return field("head trainer", record.trainer.into());
         }
-        let sizes = HeadSizes::of(record);
-        sizes.check()?;
+        let sizes = Self::sizes_of(record);
+        Self::LIMITS.check(&sizes)?;
         if !(1 << 15..1 << 16).contains(&multiplier) || !(0..64).contains(&multiplier_shift) {
             return field("head logit multiplier", multiplier.into());
         }
@@ -190,8 +213,9 @@ impl<'a> Head<'a> for SgdHead<'a> {
             return field("head learning rate of a class", wrong.into());
         }
         initial.iter().try_for_each(|&stored| check_weight(stored, HALVE_ABOVE))?;
-        let wrong_ram = sizes.wrong_ram(ram.len());
-        let (state, scratch) = sizes.split(ram)?;
+        let memory = Self::memory(&sizes);
+        let wrong_ram = memory.wrong_ram(ram.len());
+        let (state, scratch) = memory.split(ram)?;
         let (state, _) = State::mut_from_prefix_with_elems(state.as_mut_bytes(), weights).map_err(|_| wrong_ram)?;
         let input_zero_point = image.output(0).zero_point;
         let mut head = SgdHead { record, initial, rates, loss, input_zero_point, state, bound: 0, scratch };
@@ -200,7 +224,7 @@ impl<'a> Head<'a> for SgdHead<'a> {
     }
 
     fn sizes(&self) -> HeadSizes {
-        HeadSizes::of(self.record)
+        Self::sizes_of(self.record)
     }
 
     fn classes(&self) -> usize {
@@ -264,5 +288,13 @@ impl<'a> Head<'a> for SgdHead<'a> {
         self.state.random.set(FIRST_RANDOM);
         self.state.weights.iter_mut().zip(self.initial).for_each(|(own, &initial)| *own = initial);
         self.measure();
+    }
+}
+
+/// The largest error that a row does not learn from: step 5.
+const fn left_alone(loss: Loss) -> i32 {
+    match loss {
+        Loss::CrossEntropy | Loss::Binary => 1024,
+        Loss::Squared => 8,
     }
 }

@@ -1,24 +1,34 @@
 //! What [`SgdHead`](super::SgdHead) finds in an image, made from real weights.
 
-use super::SgdHead;
-use super::linear::bias_input;
-use super::sgd::FROZEN;
-use super::sizes::check_layer;
-use crate::image::HeadRecord;
+use alloc::vec::Vec;
+
+use super::{FROZEN, SgdHead};
+use crate::fixed_point::normalize;
+use crate::image::{HeadRecord, Value, WriteError};
+use crate::train::descent::Descent;
+use crate::train::linear::bias_input;
+
+/// The largest |V| of a new head.
+const LARGEST_INITIAL: f64 = 16000.0;
+
+/// A linear layer that learns by stochastic gradient descent.
+#[derive(Clone, Debug)]
+pub struct SgdDescription {
+    /// Initial weights, [classes, features].
+    pub weights: Vec<f32>,
+    /// Initial biases, one for each class.
+    pub biases: Vec<f32>,
+    /// How it learns.
+    pub descent: Descent,
+}
 
 /// Head record and initial state for a linear layer of real weights behind `features`. The largest weight becomes V = 16000,
 /// half of what int16 holds.
-pub(crate) fn pack(
-    head: &crate::image::SgdDescription,
-    features: &crate::image::Value,
-) -> Result<(HeadRecord, alloc::vec::Vec<u8>), crate::image::WriteError> {
-    use crate::fixed_point::normalize;
-    use crate::image::WriteError;
-    const LARGEST_INITIAL: f64 = 16000.0;
+pub(in crate::train) fn pack(head: &SgdDescription, features: &Value) -> Result<(HeadRecord, Vec<u8>), WriteError> {
     let refused = |rule, value| WriteError::Refused { operator: "sgd head".into(), rule, value };
     let descent = &head.descent;
     let (width, classes) = (features.len(), head.biases.len());
-    check_layer(SgdHead::TRAINER, classes, width)?;
+    SgdHead::LIMITS.check_layer(classes, width)?;
     descent.check(classes)?;
     if classes == 0 || head.weights.len() != classes * width {
         return Err(refused("needs classes * features weights, has", head.weights.len() as f64));

@@ -21,18 +21,37 @@
 //! (cross-entropy), 2^20 (binary: 32 outputs) or 2^15, and `limit = min(2^15 - 1, 2^23 / outputs)`: `|d| <= 2^30`, and t is at most 8.
 //! Step 4 stays below 2^30 + 2^14 and `|g x| < 2^23`.
 
+#[cfg(feature = "alloc")]
+mod image;
+mod layer;
+mod record;
+mod state;
+
 use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, IntoBytes};
+
+#[cfg(feature = "alloc")]
+pub(super) use image::pack;
+#[cfg(feature = "alloc")]
+pub use image::{LayersDescription, TrainedLayer};
+use layer::Layers;
+#[cfg(feature = "alloc")]
+pub use record::RealLayer;
+use record::{BACKWARD_SHIFT, FROZEN, LayerRecord};
+use state::{by_layer, parts, parts_mut};
 
 use crate::Error;
 use crate::image::{HeadRecord, Image};
 use crate::operator::CheckedPart;
-use crate::train::layer::Layers;
-use crate::train::layers_image::{self, BACKWARD_SHIFT, FROZEN, LayerRecord};
+#[cfg(feature = "alloc")]
+use crate::train::aggregate::Aggregation;
+use crate::train::head::Head;
 use crate::train::linear::{LARGEST_SHIFT, Saved, check_layer};
 use crate::train::loss::{self, Loss};
-use crate::train::order::{self, FIRST_RANDOM};
-use crate::train::{FeatureRing, Head, HeadSizes, LayerSizes, Target, Training};
+use crate::train::order::{self, FIRST_RANDOM, Training};
+use crate::train::ring::FeatureRing;
+use crate::train::sizes::{HeadSizes, LayerSizes, Limits, Memory};
+use crate::train::target::Target;
 
 /// The last layers of a network in RAM, trained by stochastic gradient descent; arithmetic and bounds: the module's text.
 ///
@@ -58,43 +77,35 @@ pub struct LayersHead<'a> {
 impl<'a> LayersHead<'a> {
     /// [`HeadRecord::trainer`] of this head.
     pub const TRAINER: u32 = 4;
+    /// Its layers have limits of their own, which their records are checked for.
+    pub(super) const LIMITS: Limits = Limits { classes: usize::MAX, features: usize::MAX };
+    pub(super) const USES_RING: bool = true;
 
-    /// Bytes of its state.
-    pub(super) const fn state_bytes(sizes: &LayerSizes) -> usize {
-        let words = sizes.count.saturating_add(1).saturating_mul(4);
-        words.saturating_add(sizes.weights.saturating_mul(2))
+    pub(super) const fn sizes_of(record: &HeadRecord) -> HeadSizes {
+        HeadSizes::with_layers(record, record::sizes(record))
     }
 
-    /// Words to work in.
-    pub(super) const fn scratch_words(sizes: &LayerSizes, classes: usize) -> usize {
-        let errors = sizes.hidden.saturating_add(classes);
-        errors.saturating_add(sizes.count).saturating_add(sizes.hidden.div_ceil(4))
+    pub(super) const fn memory(sizes: &HeadSizes) -> Memory {
+        let layers = &sizes.layers;
+        let words = layers.count.saturating_add(1).saturating_mul(4);
+        let errors = layers.hidden.saturating_add(sizes.classes);
+        Memory {
+            state_bytes: words.saturating_add(layers.weights.saturating_mul(2)),
+            scratch_words: errors.saturating_add(layers.count).saturating_add(layers.hidden.div_ceil(4)),
+        }
     }
 
-    /// [`LayerSizes`] of its record.
-    pub(super) const fn sizes_of(record: &HeadRecord) -> LayerSizes {
-        let [_, _, _, _, count, weights, hidden, _] = record.constants;
-        LayerSizes { count: count as u32 as usize, weights: weights as u32 as usize, hidden: hidden as u32 as usize }
+    #[cfg(feature = "alloc")]
+    pub(super) fn aggregation(&self) -> Aggregation {
+        Aggregation::Mean(self.layers.iter().map(LayerRecord::weights).collect())
     }
 
     /// The layers as they are now in real numbers.
     #[cfg(feature = "alloc")]
-    pub fn real_layers(&self) -> alloc::vec::Vec<super::RealLayer> {
-        let (words, weights) = self.parts();
+    pub fn real_layers(&self) -> alloc::vec::Vec<RealLayer> {
+        let (words, weights) = parts(self.state, self.layers);
         let layers = by_layer(self.layers, weights).zip(words);
         layers.map(|((layer, stored), exponent)| layer.real(stored, exponent.get())).collect()
-    }
-
-    /// Number of weights of each layer, biases among them.
-    #[cfg(feature = "alloc")]
-    pub(super) fn weight_counts(&self) -> alloc::vec::Vec<usize> {
-        self.layers.iter().map(LayerRecord::weights).collect()
-    }
-
-    /// The exponents and the random state; the weights.
-    fn parts(&self) -> (&[U32], &[i16]) {
-        let (words, weights) = self.state.split_at_checked(prefix(self.layers)).checked_part();
-        (zerocopy::transmute_ref!(words.as_chunks::<2>().0), weights)
     }
 
     /// The layers with their shares of the memory.
@@ -112,7 +123,7 @@ impl<'a> LayersHead<'a> {
 
     /// How often the last layer was halved.
     fn last_exponent(&self) -> u32 {
-        let (words, _) = self.parts();
+        let (words, _) = parts(self.state, self.layers);
         if let [.., exponent, _random] = words { exponent.get() } else { 0 }
     }
 
@@ -127,7 +138,7 @@ impl<'a> LayersHead<'a> {
     }
 
     fn random(&self) -> u32 {
-        self.parts().0.last().map_or(0, |random| random.get())
+        parts(self.state, self.layers).0.last().map_or(0, |random| random.get())
     }
 
     fn set_random(&mut self, random: u32) {
@@ -169,7 +180,7 @@ impl<'a> LayersHead<'a> {
         };
         for (error, own) in outputs.iter_mut().zip(classes) {
             let weight = label.unwrap_or(own) & !FROZEN;
-            *error = if error.abs() <= loss.negligible() { 0 } else { (*error * weight + (1 << 14)) >> 15 };
+            *error = if error.abs() <= negligible(loss) { 0 } else { (*error * weight + (1 << 14)) >> 15 };
         }
         outputs.iter().any(|&error| error != 0)
     }
@@ -218,8 +229,8 @@ impl<'a> Head<'a> for LayersHead<'a> {
         if record.trainer != Self::TRAINER {
             return field("head trainer", record.trainer.into());
         }
-        let (sizes, head) = (Self::sizes_of(record), HeadSizes::of(record));
-        let (layers, classes, initial) = layers_image::read(image.head_state(record), record)?;
+        let sizes = Self::sizes_of(record);
+        let (layers, classes, initial) = record::read(image.head_state(record), record)?;
         let [multiplier, multiplier_shift, loss, halve_every, ..] = record.constants;
         if !(1 << 15..1 << 16).contains(&multiplier) || !(0..64).contains(&multiplier_shift) {
             return field("head logit multiplier", multiplier.into());
@@ -231,14 +242,15 @@ impl<'a> Head<'a> for LayersHead<'a> {
         if halve_every < 0 {
             return field("head epochs between halvings of the rate", halve_every.into());
         }
-        let wrong_ram = head.wrong_ram(ram.len());
-        let (state, mut scratch) = head.split(ram)?;
+        let memory = Self::memory(&sizes);
+        let wrong_ram = memory.wrong_ram(ram.len());
+        let (state, mut scratch) = memory.split(ram)?;
         let (state, _) =
-            <[i16]>::mut_from_prefix_with_elems(state.as_mut_bytes(), head.state_bytes() / 2).map_err(|_| wrong_ram)?;
-        let errors = scratch.split_off_mut(..sizes.hidden + head.classes).ok_or(wrong_ram)?;
-        let bounds = scratch.split_off_mut(..sizes.count).ok_or(wrong_ram)?;
-        let (values, _) =
-            <[i8]>::mut_from_prefix_with_elems(scratch.as_mut_bytes(), sizes.hidden).map_err(|_| wrong_ram)?;
+            <[i16]>::mut_from_prefix_with_elems(state.as_mut_bytes(), memory.state_bytes / 2).map_err(|_| wrong_ram)?;
+        let HeadSizes { classes: outputs, layers: LayerSizes { count, hidden, .. }, .. } = sizes;
+        let errors = scratch.split_off_mut(..hidden + outputs).ok_or(wrong_ram)?;
+        let bounds = scratch.split_off_mut(..count).ok_or(wrong_ram)?;
+        let (values, _) = <[i8]>::mut_from_prefix_with_elems(scratch.as_mut_bytes(), hidden).map_err(|_| wrong_ram)?;
         let mut head = LayersHead {
             record,
             layers,
@@ -256,7 +268,7 @@ impl<'a> Head<'a> for LayersHead<'a> {
     }
 
     fn sizes(&self) -> HeadSizes {
-        HeadSizes::of(self.record)
+        Self::sizes_of(self.record)
     }
 
     fn classes(&self) -> usize {
@@ -332,21 +344,10 @@ impl<'a> Head<'a> for LayersHead<'a> {
     }
 }
 
-/// int16 of the state before the weights.
-fn prefix(layers: &[LayerRecord]) -> usize {
-    2 * (layers.len() + 1)
-}
-
-/// The exponents and the random state; the weights.
-fn parts_mut<'s>(state: &'s mut [i16], layers: &[LayerRecord]) -> (&'s mut [U32], &'s mut [i16]) {
-    let (words, weights) = state.split_at_mut_checked(prefix(layers)).checked_part();
-    (zerocopy::transmute_mut!(words.as_chunks_mut::<2>().0), weights)
-}
-
-/// The layers with their shares of what is stored of layer after layer.
-fn by_layer<'a, 'w, T>(
-    layers: &'a [LayerRecord],
-    mut weights: &'w [T],
-) -> impl Iterator<Item = (&'a LayerRecord, &'w [T])> {
-    layers.iter().map_while(move |layer| Some((layer, weights.split_off(..layer.weights())?)))
+/// The largest error that counts as none: step 2.
+const fn negligible(loss: Loss) -> i32 {
+    match loss {
+        Loss::CrossEntropy | Loss::Binary => 128,
+        Loss::Squared => 1,
+    }
 }

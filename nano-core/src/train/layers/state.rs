@@ -1,0 +1,31 @@
+//! The state of a [`LayersHead`](super::LayersHead), taken apart.
+
+use zerocopy::little_endian::U32;
+
+use super::record::LayerRecord;
+use crate::operator::CheckedPart;
+
+/// int16 of the state before the weights.
+fn prefix(layers: &[LayerRecord]) -> usize {
+    2 * (layers.len() + 1)
+}
+
+/// The exponents and the random state; the weights.
+pub(super) fn parts<'s>(state: &'s [i16], layers: &[LayerRecord]) -> (&'s [U32], &'s [i16]) {
+    let (words, weights) = state.split_at_checked(prefix(layers)).checked_part();
+    (zerocopy::transmute_ref!(words.as_chunks::<2>().0), weights)
+}
+
+/// [`parts`], to be changed.
+pub(super) fn parts_mut<'s>(state: &'s mut [i16], layers: &[LayerRecord]) -> (&'s mut [U32], &'s mut [i16]) {
+    let (words, weights) = state.split_at_mut_checked(prefix(layers)).checked_part();
+    (zerocopy::transmute_mut!(words.as_chunks_mut::<2>().0), weights)
+}
+
+/// The layers with their shares of what is stored of layer after layer.
+pub(super) fn by_layer<'a, 'w, T>(
+    layers: &'a [LayerRecord],
+    mut weights: &'w [T],
+) -> impl Iterator<Item = (&'a LayerRecord, &'w [T])> {
+    layers.iter().map_while(move |layer| Some((layer, weights.split_off(..layer.weights())?)))
+}
