@@ -51,6 +51,14 @@ impl HeadSizes {
 }
 
 impl AnyHead<'_> {
+    /// [`Head::NAME`] of its trainer.
+    pub fn trainer(&self) -> &'static str {
+        const fn name<'a, H: Head<'a>>(_: &H) -> &'static str {
+            H::NAME
+        }
+        with_head!(self, head => name(head))
+    }
+
     /// How heads of its trainer become one.
     #[cfg(feature = "alloc")]
     pub(super) fn aggregation(&self) -> Aggregation {

@@ -61,15 +61,18 @@ macro_rules! registry {
                 $(#[doc = concat!("Of [`", stringify!($head), "`](crate::train::", stringify!($head), ").")] $name($description)),+
             }
 
-            $(
-                impl From<$description> for HeadDescription {
-                    fn from(description: $description) -> Self {
-                        HeadDescription::$name(description)
+            impl HeadDescription {
+                /// What `source` says of a head of this trainer, which has the name of its folder; `None` if there is no such trainer.
+                pub fn read<S, E>(trainer: &str, source: S) -> Option<Result<Self, E>>
+                where
+                    $($description: TryFrom<S, Error = E>),+
+                {
+                    match trainer {
+                        $(stringify!($folder) => Some($description::try_from(source).map(HeadDescription::$name)),)+
+                        _ => None,
                     }
                 }
-            )+
 
-            impl HeadDescription {
                 /// Head record and initial state of a head after `features`.
                 pub(crate) fn pack(&self, features: &Value) -> Result<(HeadRecord, Vec<u8>), WriteError> {
                     match self {

@@ -101,12 +101,7 @@ impl Head {
     /// Name of nano-core's type: `SgdHead` and its like.
     #[getter]
     fn trainer(&self) -> &'static str {
-        self.read(|head| match head {
-            AnyHead::Sgd(_) => "SgdHead",
-            AnyHead::Lda(_) => "LdaHead",
-            AnyHead::Prototype(_) => "PrototypeHead",
-            AnyHead::Layers(_) => "LayersHead",
-        })
+        self.read(|head| head.trainer())
     }
 
     /// What it learns from: `class`, `labels` or `value`.

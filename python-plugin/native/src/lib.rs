@@ -3,6 +3,7 @@
 mod description;
 mod device;
 mod head;
+mod head_description;
 mod model;
 mod protocol;
 mod requantize;

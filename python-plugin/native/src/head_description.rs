@@ -1,0 +1,144 @@
+//! Python's description of a head, a dict of plain data, as nano-core's. A trainer of nano-core's registry has one conversion here.
+
+use nano_core::image::{
+    HeadDescription, LayersDescription, LdaDescription, SgdDescription, SumsDescription, TrainedLayer,
+};
+use nano_core::train::{self, Loss};
+use numpy::PyReadonlyArrayDyn;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedStr;
+
+use crate::SettingError;
+
+/// Reads a description, whose trainer has one of the registry's names.
+pub(crate) fn read(description: &Bound<'_, PyAny>) -> PyResult<HeadDescription> {
+    let Trainer { trainer } = description.extract()?;
+    HeadDescription::read(&trainer, Description(description))
+        .unwrap_or_else(|| Err(PyValueError::new_err(format!("there is no trainer {:?}", &*trainer))))
+}
+
+/// The description of a head of a known trainer.
+struct Description<'d, 'py>(&'d Bound<'py, PyAny>);
+
+impl TryFrom<Description<'_, '_>> for SgdDescription {
+    type Error = PyErr;
+
+    fn try_from(Description(description): Description<'_, '_>) -> PyResult<Self> {
+        let Linear { weights, biases } = description.extract()?;
+        let descent = description.extract::<Descent<'_>>()?.try_into()?;
+        Ok(SgdDescription { weights: weights.as_slice()?.to_vec(), biases: biases.as_slice()?.to_vec(), descent })
+    }
+}
+
+impl TryFrom<Description<'_, '_>> for LdaDescription {
+    type Error = PyErr;
+
+    fn try_from(Description(description): Description<'_, '_>) -> PyResult<Self> {
+        let Lda { shrinkage } = description.extract()?;
+        Ok(LdaDescription { start: Description(description).try_into()?, shrinkage })
+    }
+}
+
+impl TryFrom<Description<'_, '_>> for SumsDescription {
+    type Error = PyErr;
+
+    fn try_from(Description(description): Description<'_, '_>) -> PyResult<Self> {
+        let Sums { classes, capacity } = description.extract()?;
+        Ok(SumsDescription { classes, capacity: whole("capacity", &capacity)? })
+    }
+}
+
+impl TryFrom<Description<'_, '_>> for LayersDescription {
+    type Error = PyErr;
+
+    fn try_from(Description(description): Description<'_, '_>) -> PyResult<Self> {
+        let Layers { layers } = description.extract()?;
+        let layers = layers.into_iter().map(TrainedLayer::try_from).collect::<PyResult<_>>()?;
+        Ok(LayersDescription { layers, descent: description.extract::<Descent<'_>>()?.try_into()? })
+    }
+}
+
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct Trainer {
+    trainer: PyBackedStr,
+}
+
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct Linear<'py> {
+    weights: PyReadonlyArrayDyn<'py, f32>,
+    biases: PyReadonlyArrayDyn<'py, f32>,
+}
+
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct Lda {
+    shrinkage: f64,
+}
+
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct Sums<'py> {
+    classes: usize,
+    capacity: Bound<'py, PyAny>,
+}
+
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct Layers<'py> {
+    layers: Vec<Layer<'py>>,
+}
+
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct Layer<'py> {
+    positions: usize,
+    weights: PyReadonlyArrayDyn<'py, f32>,
+    biases: PyReadonlyArrayDyn<'py, f32>,
+    clamp_low: Option<f32>,
+    clamp_high: Option<f32>,
+    range: (f32, f32),
+}
+
+impl TryFrom<Layer<'_>> for TrainedLayer {
+    type Error = PyErr;
+
+    fn try_from(layer: Layer<'_>) -> PyResult<Self> {
+        let Layer { positions, weights, biases, clamp_low, clamp_high, range } = layer;
+        let (weights, biases) = (weights.as_slice()?.to_vec(), biases.as_slice()?.to_vec());
+        Ok(TrainedLayer { positions, weights, biases, clamp_low, clamp_high, range })
+    }
+}
+
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct Descent<'py> {
+    learning_rate: f64,
+    loss: PyBackedStr,
+    halve_every: Bound<'py, PyAny>,
+    class_weights: Vec<f64>,
+    frozen: Bound<'py, PyAny>,
+}
+
+impl TryFrom<Descent<'_>> for train::Descent {
+    type Error = PyErr;
+
+    fn try_from(descent: Descent<'_>) -> PyResult<Self> {
+        let Descent { learning_rate, loss, halve_every, class_weights, frozen } = descent;
+        let known = Loss::ALL.into_iter().find(|known| known.name() == &*loss);
+        Ok(train::Descent {
+            learning_rate,
+            loss: known.ok_or_else(|| PyValueError::new_err(format!("there is no loss {:?}", &*loss)))?,
+            halve_every: whole("halve_every", &halve_every)?,
+            class_weights,
+            frozen: whole("frozen", &frozen)?,
+        })
+    }
+}
+
+/// A setting of whole numbers, which Python has without end.
+fn whole<'py, T: FromPyObjectOwned<'py>>(name: &str, setting: &Bound<'py, PyAny>) -> PyResult<T> {
+    setting.extract().map_err(|_| SettingError::new_err(format!("{name} is {setting}; expected 0 or more, below 2^32")))
+}
