@@ -2,12 +2,13 @@
 
 use nano_core::Error;
 use serde::{Deserialize, Serialize};
+use strum::IntoStaticStr;
 
 use crate::saved_head::StorageError;
 
-/// Why a request was refused.
+/// Why a request was refused. As `&'static str` it is the name of the variant, a code for programs.
 #[non_exhaustive]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr)]
 pub enum Failure {
     /// The frame is of another version of the messages.
     Protocol {

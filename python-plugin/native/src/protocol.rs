@@ -144,7 +144,7 @@ pub(crate) fn encode_request<'py>(
 }
 
 /// A response from a frame without its end byte: a dict of its fields, its name under "kind", the request's number under "sequence". A
-/// refused request gives kind "refused", the failure's name under "failure" and a sentence under "reason".
+/// refused request gives kind "refused", the failure's code under "failure" and a sentence under "reason".
 #[pyfunction]
 pub(crate) fn decode_response<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyDict>> {
     let mut frame = bytes.to_vec();
@@ -248,9 +248,7 @@ pub(crate) fn decode_response<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bo
             "stats"
         }
         Response::Refused(failure) => {
-            let name = format!("{failure:?}");
-            let end = name.find(|c: char| !c.is_alphanumeric()).unwrap_or(name.len());
-            set!(failure: &name[..end], reason: reason(failure));
+            set!(failure: <&str>::from(failure), reason: reason(failure));
             "refused"
         }
         _ => return Err(refuse("the device sent a response this version does not know")),
