@@ -14,31 +14,12 @@
 //! Bounds: `n_d < 2^32`, `|V| < 2^15`, `e <= 30` and fewer than 2^48 devices: a sum is below 2^125, and twice that fits int128. A mean of
 //! weights within their bounds is within them, and so is its rounding, because the bounds are integers.
 
-use alloc::vec;
 use alloc::vec::Vec;
-use core::ops::Range;
 
 use super::AnyHead;
+use super::aggregation::{Aggregation, Update, learnt_since, mean};
 use super::head::Head;
 use crate::Error;
-
-/// How the heads of a trainer become one.
-pub(super) enum Aggregation {
-    /// The sums of what each has learnt since the start, which these words of the state hold.
-    Sum(Vec<Range<usize>>),
-    /// The mean of the weights, of which each layer has this number. The state is that of a head that descends
-    /// ([`Saved`](super::linear::Saved)).
-    Mean(Vec<usize>),
-}
-
-/// What a device made of the head that a round started from.
-#[derive(Clone, Copy, Debug)]
-pub struct Update<'s> {
-    /// Its state, as [`Head::state`].
-    pub state: &'s [u8],
-    /// How many samples it stands for. Heads of sums count their own.
-    pub samples: u32,
-}
 
 /// Makes `head`, from which all `updates` started, the head of all of them; arithmetic: the module's text.
 ///
@@ -103,44 +84,4 @@ fn aggregate_from(
         Aggregation::Mean(weights) => head.load(&mean(&taken, &weights)?)?,
     }
     Ok(())
-}
-
-/// `state` without the sums that `start` had already.
-fn learnt_since(start: &[u8], state: &[u8], sums: &[Range<usize>]) -> Result<Vec<u8>, Error> {
-    let mut learnt = state.to_vec();
-    let (start, words) = (start.as_chunks().0, learnt.as_chunks_mut().0);
-    for index in sums.iter().cloned().flatten() {
-        let (before, after) = (i32::from_le_bytes(start[index]), i32::from_le_bytes(words[index]));
-        let less = Error::Field { name: "head sum since the start", value: i64::from(after) - i64::from(before) };
-        words[index] = after.checked_sub(before).ok_or(less)?.to_le_bytes();
-    }
-    Ok(learnt)
-}
-
-/// The mean of checked states of heads that descend: an exponent of each layer (u32), the random state (u32), and of layer after layer
-/// so many weights V + 128 (int16).
-fn mean(updates: &[Update<'_>], weight_counts: &[usize]) -> Result<Vec<u8>, Error> {
-    let heard: Vec<_> = updates.iter().filter(|update| update.samples > 0).collect();
-    let word = |update: &Update<'_>, index: usize| u32::from_le_bytes(update.state.as_chunks().0[index]);
-    let largest = |index| heard.iter().map(|update| word(update, index)).max();
-    let (layers, samples) = (weight_counts.len(), heard.iter().map(|update| i128::from(update.samples)).sum::<i128>());
-    let mut state = Vec::new();
-    for index in 0..=layers {
-        let nobody = Error::Length { name: "samples of all updates", needed: 1, given: 0 };
-        state.extend(largest(index).ok_or(nobody)?.to_le_bytes());
-    }
-    for (layer, &count) in weight_counts.iter().enumerate() {
-        let mut sums = vec![0i128; count];
-        for update in &heard {
-            let factor = i128::from(update.samples) << word(update, layer);
-            let weights = &update.state[state.len()..][..2 * count];
-            for (sum, &stored) in sums.iter_mut().zip(weights.as_chunks().0) {
-                *sum += factor * (i128::from(i16::from_le_bytes(stored)) - 128);
-            }
-        }
-        let whole = samples << largest(layer).unwrap_or(0);
-        let rounded = sums.iter().map(|&sum| ((2 * sum + whole).div_euclid(2 * whole) + 128) as i16);
-        state.extend(rounded.flat_map(i16::to_le_bytes));
-    }
-    Ok(state)
 }

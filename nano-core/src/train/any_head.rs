@@ -2,7 +2,7 @@
 
 use super::AnyHead;
 #[cfg(feature = "alloc")]
-use super::aggregate::Aggregation;
+use super::aggregation::Aggregation;
 use super::head::Head;
 use super::order::Training;
 use super::ring::FeatureRing;

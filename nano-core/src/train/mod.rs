@@ -11,6 +11,8 @@
 
 #[cfg(feature = "alloc")]
 mod aggregate;
+#[cfg(feature = "alloc")]
+mod aggregation;
 mod confidence;
 #[cfg(feature = "alloc")]
 mod descent;
@@ -119,7 +121,9 @@ registry! {
 mod any_head;
 
 #[cfg(feature = "alloc")]
-pub use aggregate::{Update, aggregate, check_update};
+pub use aggregate::{aggregate, check_update};
+#[cfg(feature = "alloc")]
+pub use aggregation::Update;
 pub use confidence::confidence;
 #[cfg(feature = "alloc")]
 pub use descent::Descent;

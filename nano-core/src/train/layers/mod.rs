@@ -44,7 +44,7 @@ use crate::Error;
 use crate::image::{HeadRecord, Image};
 use crate::operator::CheckedPart;
 #[cfg(feature = "alloc")]
-use crate::train::aggregate::Aggregation;
+use crate::train::aggregation::Aggregation;
 use crate::train::head::Head;
 use crate::train::linear::{LARGEST_SHIFT, Saved, check_layer};
 use crate::train::loss::{self, Loss};

@@ -56,7 +56,7 @@ use crate::Error;
 use crate::image::{HeadRecord, Image};
 use crate::operator::CheckedPart;
 #[cfg(feature = "alloc")]
-use crate::train::aggregate::Aggregation;
+use crate::train::aggregation::Aggregation;
 use crate::train::confidence::NO_LOGIT;
 use crate::train::head::Head;
 use crate::train::sizes::{HeadSizes, LayerSizes, Limits, Memory};

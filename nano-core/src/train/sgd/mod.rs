@@ -42,7 +42,7 @@ pub(super) use image::pack;
 use crate::Error;
 use crate::image::{HeadRecord, Image};
 #[cfg(feature = "alloc")]
-use crate::train::aggregate::Aggregation;
+use crate::train::aggregation::Aggregation;
 use crate::train::head::Head;
 use crate::train::linear::{self, HALVE_ABOVE, LARGEST_BIAS_INPUT, LARGEST_SHIFT, Saved, check_layer, check_weight};
 use crate::train::loss::{self, Loss};
