@@ -63,10 +63,18 @@ pub(super) fn halve(rows: &mut [i16]) {
 /// The constant input of a bias is at most this.
 pub(super) const LARGEST_BIAS_INPUT: i32 = 128;
 
-/// The constant input of a bias behind inputs of this scale: that whose real value is nearest to 1.
+/// The constant input of a bias beside inputs of this scale: that whose real value is nearest to 1.
 #[cfg(feature = "alloc")]
 pub(super) fn bias_input(input_scale: f64) -> i32 {
     ((1.0 / input_scale).clamp(1.0, LARGEST_BIAS_INPUT.into()) + 0.5) as i32
+}
+
+/// Real step of one V / 256 of a new layer, whose largest weight becomes V = 16000, half of what int16 holds. A layer of zeros has no
+/// scale of its own: one step of one weight then moves its output by at most 1/16.
+#[cfg(feature = "alloc")]
+pub(super) fn weight_scale(largest: f64, input_scale: f64) -> f64 {
+    const LARGEST_INITIAL: f64 = 16000.0;
+    if largest == 0.0 { 1.0 / (16.0 * 255.0 * input_scale) } else { largest * 256.0 / LARGEST_INITIAL }
 }
 
 /// `sum (high byte of w) * (q - zero_point)` of each row [features + 1]; the last weight, the bias, has the input `bias_input`.

@@ -9,10 +9,8 @@ use super::record::{BACKWARD_SHIFT, FROZEN, FULL_WEIGHT, LayerRecord, read};
 use crate::fixed_point::normalize;
 use crate::image::{HeadRecord, Value, WriteError};
 use crate::train::descent::Descent;
-use crate::train::linear::{LARGEST_SHIFT, bias_input};
+use crate::train::linear::{LARGEST_SHIFT, bias_input, weight_scale};
 
-/// The largest |V| of a new head.
-const LARGEST_INITIAL: f64 = 16000.0;
 /// What a layer's outputs can be, over the largest that was seen.
 const ROOM_TO_GROW: f64 = 2.0;
 
@@ -42,8 +40,8 @@ pub struct TrainedLayer {
     pub range: (f32, f32),
 }
 
-/// Head record and initial state for layers of real weights behind `features`. The largest weight of a layer becomes V = 16000, half of what
-/// int16 holds; the largest output that was seen at most half of what int8 holds, for outputs grow as layers learn.
+/// Head record and initial state for layers of real weights after `features`. The largest output that was seen becomes at most half of what int8
+/// holds, because outputs grow as layers learn.
 pub(in crate::train) fn pack(head: &LayersDescription, features: &Value) -> Result<(HeadRecord, Vec<u8>), WriteError> {
     let refused = |rule, value| WriteError::Refused { operator: "trained layers".into(), rule, value };
     let descent = &head.descent;
@@ -66,9 +64,7 @@ pub(in crate::train) fn pack(head: &LayersDescription, features: &Value) -> Resu
             return Err(refused("the weights hold NaN or infinity", f64::NAN));
         }
         let largest = real.clone().fold(0.0f64, |largest, weight| largest.max(weight.abs()));
-        // A layer of zeros has no scale of its own: one step of one weight then moves its output by at most 1/16.
-        let weight_scale =
-            if largest == 0.0 { 1.0 / (16.0 * 255.0 * input_scale) } else { largest * 256.0 / LARGEST_INITIAL };
+        let weight_scale = weight_scale(largest, input_scale);
         initial.extend(real.map(|weight| rounded(weight * 256.0 / weight_scale) as i16 + 128));
         let mut record = LayerRecord {
             positions: layer.positions as u32,

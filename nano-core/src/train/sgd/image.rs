@@ -6,10 +6,7 @@ use super::{FROZEN, SgdHead};
 use crate::fixed_point::normalize;
 use crate::image::{HeadRecord, Value, WriteError};
 use crate::train::descent::Descent;
-use crate::train::linear::bias_input;
-
-/// The largest |V| of a new head.
-const LARGEST_INITIAL: f64 = 16000.0;
+use crate::train::linear::{bias_input, weight_scale};
 
 /// A linear layer that learns by stochastic gradient descent.
 #[derive(Clone, Debug)]
@@ -22,8 +19,7 @@ pub struct SgdDescription {
     pub descent: Descent,
 }
 
-/// Head record and initial state for a linear layer of real weights behind `features`. The largest weight becomes V = 16000,
-/// half of what int16 holds.
+/// Head record and initial state for a linear layer of real weights after `features`.
 pub(in crate::train) fn pack(head: &SgdDescription, features: &Value) -> Result<(HeadRecord, Vec<u8>), WriteError> {
     let refused = |rule, value| WriteError::Refused { operator: "sgd head".into(), rule, value };
     let descent = &head.descent;
@@ -45,9 +41,7 @@ pub(in crate::train) fn pack(head: &SgdDescription, features: &Value) -> Result<
     if !magnitude.is_finite() {
         return Err(refused("the weights hold NaN or infinity", magnitude));
     }
-    // An all-zero head has no scale of its own: one step of one weight then moves a logit by at most 1/16.
-    let weight_scale =
-        if magnitude == 0.0 { 1.0 / (16.0 * 255.0 * input_scale) } else { magnitude * 256.0 / LARGEST_INITIAL };
+    let weight_scale = weight_scale(magnitude, input_scale);
     let logit_scale = weight_scale * input_scale;
     let (multiplier, exponent) = normalize(logit_scale * descent.loss.logit_steps(), 16)
         .filter(|(_, exponent)| (-47..=16).contains(exponent))
