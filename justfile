@@ -34,7 +34,7 @@ lint: setup
     {{ python }} -m mypy --strict python-plugin/setup.py
     cargo fmt --all --check
     # Operators and trainers are declared by macros, into which cargo fmt does not look.
-    rustfmt --edition 2024 --check nano-core/src/ops/*.rs nano-core/src/train/*/mod.rs
+    rustfmt --edition 2024 --check nano-core/src/ops/*.rs nano-core/src/ops/*/*.rs nano-core/src/train/*/mod.rs
     cargo fmt --all --check --manifest-path esp32-app/Cargo.toml
     cargo fmt --all --check --manifest-path fuzz/Cargo.toml
     cargo clippy --quiet --workspace --all-targets --all-features -- --deny warnings

@@ -50,13 +50,21 @@ class Description:
     def value(
         shape: tuple[int, int, int], scale: float = SCALE, zero_point: int = ZERO_POINT
     ) -> dict[str, Any]:
-        return {"shape": shape, "scale": scale, "zero_point": zero_point}
+        return {
+            "dtype": "int8",
+            "shape": shape,
+            "scale": scale,
+            "zero_point": zero_point,
+            "state": False,
+        }
 
     def input(self, shape: tuple[int, int, int], scale: float = SCALE, zero_point: int = ZERO_POINT) -> int:
         """Adds a graph input, before the first layer; returns its id."""
         assert not self.entries["layers"], "the ids of inputs are below those of the layers' outputs"
-        self.entries["inputs"].append(self.value(shape, scale, zero_point))
-        return len(self.entries["inputs"]) - 1
+        index = len(self.entries["inputs"])
+        value = self.value(shape, scale, zero_point)
+        self.entries["inputs"].append({"name": f"input {index}", "value": value, "channels": None})
+        return index
 
     def layer(
         self,
@@ -71,7 +79,7 @@ class Description:
             {
                 "operator": operator,
                 "inputs": inputs,
-                "output": output,
+                "outputs": [output],
                 "attributes": attributes or {},
                 "tensors": tensors or {},
             }
@@ -99,7 +107,8 @@ class Description:
         self.entries["head"] = settings.description(weights, biases)
 
     def image(self, *outputs: int) -> bytes:
-        return _native.write_image({**self.entries, "outputs": list(outputs)})
+        entries = [{"name": f"output {index}", "id": id} for index, id in enumerate(outputs)]
+        return _native.write_image({**self.entries, "outputs": entries})
 
 
 def one_layer() -> bytes:

@@ -35,7 +35,7 @@ def test_the_image_and_the_facts(nano_with_head, tmp_path):
         "pub const CLASSES: usize = 5;",
     ):
         assert line in text
-    table = text[text.index("pub static OPERATORS") :]
+    table = text[text.index("pub static KERNELS") :]
     assert table.count("nano_core::ops::") == 3
     assert all(f"ops::{name}," in table for name in ("CONV2D", "MAX_POOL2D", "AVERAGE_POOL2D"))
 
@@ -54,7 +54,7 @@ def test_the_module_compiles_and_runs_to_the_same_bytes(nano_with_head, tmp_path
 
         fn main() {
             let mut arena = [0; model::ARENA_LENGTH];
-            let mut run = Model::new(model::IMAGE, &mut arena, model::OPERATORS).unwrap();
+            let mut run = Model::new(model::IMAGE, &mut arena, model::KERNELS).unwrap();
             let mut input = [0; model::INPUT_LENGTH];
             std::io::stdin().read_exact(&mut input).unwrap();
             run.input(0).copy_from_slice(&input.map(|byte| byte as i8));

@@ -15,8 +15,16 @@ const MOST_WORK: u64 = 1 << 24;
 /// Loading may take so many nanoseconds of processor time, and so many for each byte of the image, also on a slow and instrumented host.
 const LOADING: (u64, u64) = (50_000_000, 2_000);
 /// Offsets of the entries in the header that say where a section lies.
-const SECTIONS: [usize; 7] =
-    [place::VALUES, place::NODES, place::OUTPUTS, place::HEAD, place::METADATA, place::LABEL_ORDER, place::CONSTANTS];
+const SECTIONS: [usize; 8] = [
+    place::VALUES,
+    place::NODES,
+    place::INPUTS,
+    place::OUTPUTS,
+    place::HEAD,
+    place::METADATA,
+    place::LABEL_ORDER,
+    place::CONSTANTS,
+];
 
 /// Loads the image, as it is and with its checksum made right, and uses everything a program can use of it.
 ///
@@ -51,9 +59,9 @@ fn exercise(image: &Aligned) -> Result<(), Error> {
     }
     let mut work = 0u64;
     for node in view.nodes() {
-        let operator = node.operator(ops::ALL).expect("Model::new knows the operator");
+        let operator = node.kernel(ops::ALL).expect("Model::new knows the kernel").operator;
         let looks = if operator.name.ends_with("pool2d") { node.input(0).len() as u64 } else { 1 };
-        work = work.saturating_add((operator.macs)(&node)).saturating_add(looks * node.output().len() as u64);
+        work = work.saturating_add((operator.macs)(&node)).saturating_add(looks * node.output(0).len() as u64);
     }
     if work > MOST_WORK {
         return Ok(());
@@ -64,7 +72,7 @@ fn exercise(image: &Aligned) -> Result<(), Error> {
             model.input(index).fill_with(|| random.i8(..));
         }
         let mut layers = 0;
-        model.run_observed(|_, _| layers += 1);
+        model.run_observed(|_, _, _| layers += 1);
         assert_eq!(layers, view.nodes().count());
         for index in 0..view.output_count() {
             assert_eq!(model.output(index).len(), view.output(index).len());
@@ -170,11 +178,15 @@ impl Parts {
 
     /// Drops, repeats or swaps nodes, and the values that they write.
     fn change_nodes(&mut self, random: &mut fastrand::Rng) {
-        let inputs = self.header[place::INPUT_COUNT..][..4].try_into().map_or(0, u32::from_le_bytes) as usize;
+        let inputs = self.sections[2].len() / place::INPUT_LENGTH;
         let (values, nodes) = (self.sections[0].clone(), nodes(&self.sections[1]));
         let mut records: Vec<&[u8]> = values.chunks(place::VALUE_LENGTH).collect();
         let inputs = records.drain(..inputs.min(records.len())).collect::<Vec<_>>().concat();
-        let mut layers: Vec<_> = nodes.into_iter().zip(records).collect();
+        let mut written = |node: &[u8]| {
+            let outputs = usize::from(node[place::NODE_OUTPUTS]).min(records.len());
+            records.drain(..outputs).collect::<Vec<_>>().concat()
+        };
+        let mut layers: Vec<_> = nodes.into_iter().map(|node| (written(&node), node)).collect();
         let Some(index) = random.choice(0..layers.len()) else { return };
         let place = random.usize(..layers.len());
         match random.u8(..4) {
@@ -185,7 +197,7 @@ impl Parts {
                 layers.splice(place..place, std::iter::repeat_n(layer, 1 << random.u32(..8)));
             }
         }
-        let (nodes, values): (Vec<_>, Vec<_>) = layers.into_iter().unzip();
+        let (values, nodes): (Vec<_>, Vec<_>) = layers.into_iter().unzip();
         self.sections[1] = nodes.concat();
         self.sections[0] = [inputs, values.concat()].concat();
         self.part_constants();
@@ -216,13 +228,13 @@ impl Parts {
     }
 }
 
-/// The records of nodes in a section: a header with the number of inputs and attributes (u8) and of constants (u16), then a word for
+/// The records of nodes in a section: a header with the number of inputs, outputs and attributes (u8) and of constants (u16), then a word for
 /// each input and attribute, and two for each constant.
 fn nodes(section: &[u8]) -> Vec<Vec<u8>> {
-    const COUNTS: usize = 4;
     let (mut nodes, mut rest) = (vec![], section);
     while let Some(header) = rest.get(..place::NODE_HEADER) {
-        let &[inputs, attributes, low, high] = header[COUNTS..].first_chunk().expect("a header is longer");
+        let &[inputs, _, attributes, low, high] =
+            header[place::NODE_INPUTS..].first_chunk().expect("a header is longer");
         let constants = u16::from_le_bytes([low, high]);
         let words = usize::from(inputs) + usize::from(attributes) + 2 * usize::from(constants);
         let Some((node, after)) = rest.split_at_checked(place::NODE_HEADER + 4 * words) else { break };

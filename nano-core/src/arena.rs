@@ -1,106 +1,216 @@
 //! The arena: one buffer in which all values of a run live, and the only place where it is cut into slices.
+//!
+//! What a node may read and write at the same time is proved once, when the image is loaded (`image/lifetimes.rs`), and not asked again in each run.
 
-use core::ops::Range;
+use core::cell::Cell;
 
-use crate::image::Value;
-use crate::operator::{Io, Node};
+use zerocopy::IntoBytes;
 
-/// The memory of one node: `output` and `scratch` may be written, the inputs may be read. A node of one input gets it twice.
-///
-/// The inputs may touch or be equal. `output` and `scratch` overlap nothing. `None` if they do, or a range lies outside the arena: neither is so in
-/// a checked image.
-#[inline(always)]
-pub(crate) fn cut<'m>(arena: &'m mut [i8], node: &Node<'_>) -> Option<Io<'m>> {
-    let (base, length) = (arena.as_mut_ptr(), arena.len());
-    let inside = |range: &Range<usize>| range.start <= range.end && range.end <= length;
-    let (output, scratch) = (node.output.range(), node.header.scratch());
-    // Fast path: most nodes use no scratch.
-    let no_scratch = scratch.start == scratch.end;
-    if !(inside(&output) && (no_scratch || inside(&scratch) && !overlap(&output, &scratch))) {
-        return None;
-    }
-    let input = |value: &Value| {
-        let range = value.range();
-        if !inside(&range) || overlap(&range, &output) || !no_scratch && overlap(&range, &scratch) {
-            return None;
-        }
-        // SAFETY: the range lies inside the arena, which stays borrowed mutably, and overlaps neither of the mutable slices below
-        // (checked above). Safe splitting cannot express shared ranges that may be equal (x + x) beside mutable ones in any order.
-        Some(unsafe { core::slice::from_raw_parts(base.add(range.start), range.end - range.start) })
-    };
-    let first = input(node.inputs[0])?;
-    let inputs = [first, if core::ptr::eq(node.inputs[0], node.inputs[1]) { first } else { input(node.inputs[1])? }];
-    // SAFETY: as above; the two do not overlap each other (checked above).
-    let output = unsafe { core::slice::from_raw_parts_mut(base.add(output.start), output.end - output.start) };
-    let scratch = if no_scratch {
-        &mut []
-    } else {
-        // SAFETY: as above.
-        unsafe { core::slice::from_raw_parts_mut(base.add(scratch.start), scratch.end - scratch.start) }
-    };
-    Some(Io { inputs, output, scratch })
+use crate::image::{Cursor, Dtype, Element, Value};
+use crate::node::existing;
+use crate::operator::{Checked, CheckedPart, Run, nonzero};
+use crate::{CheckedImage, Error, Node};
+
+/// The memory of a node whose inputs, outputs and scratch memory share no byte.
+pub struct Io<'m> {
+    /// The inputs.
+    pub inputs: Inputs<'m>,
+    /// The outputs.
+    pub outputs: Outputs<'m>,
+    /// Scratch memory of the planned length; contents are undefined.
+    pub scratch: &'m mut [i8],
 }
 
-/// Whether two ranges share an element. (An empty one overlaps those in whose middle it lies.)
-pub(crate) fn overlap(a: &Range<usize>, b: &Range<usize>) -> bool {
-    a.start < b.end && b.start < a.end
+/// The inputs of a node, to read.
+#[derive(Clone, Copy)]
+pub struct Inputs<'m> {
+    base: *const i8,
+    node: &'m Node<'m>,
+}
+
+/// The outputs of a node, to write: each is given out once.
+pub struct Outputs<'m> {
+    base: *mut i8,
+    values: core::slice::Iter<'m, Value>,
+}
+
+/// The memory of a node whose inputs and outputs may lie in the same bytes: an element that is written may be one still to be read.
+#[derive(Clone, Copy)]
+pub struct Shared<'m> {
+    base: *mut i8,
+    node: &'m Node<'m>,
+}
+
+impl<'m> Inputs<'m> {
+    /// The elements of input `index` from its first to its last, `pitch` from one pixel to the next.
+    ///
+    /// # Panics
+    /// If there is no such input, or its dtype is another.
+    #[inline(always)]
+    pub fn get<T: Element>(&self, index: usize) -> &'m [T] {
+        let (offset, length) = place::<T>(self.node.find_input(index));
+        // SAFETY: `Bound` has made this of a node of its checked image and of its arena, in which the value lies aligned. No output and no scratch
+        // memory of this node overlaps it (image/lifetimes.rs).
+        unsafe { core::slice::from_raw_parts(self.base.add(offset).cast(), length) }
+    }
+}
+
+impl<'m> Outputs<'m> {
+    /// The elements of the next output from its first to its last, `pitch` from one pixel to the next: of a state, as the last run left them; of
+    /// others, undefined. What lies between its pixels is not to be changed.
+    ///
+    /// # Panics
+    /// If there is no next output, or its dtype is another.
+    #[inline(always)]
+    pub fn take<T: Element>(&mut self) -> &'m mut [T] {
+        let (offset, length) = place::<T>(self.values.next());
+        // SAFETY: as in `Inputs::get`; nor do outputs of one node overlap each other, and each is given out once.
+        unsafe { core::slice::from_raw_parts_mut(self.base.add(offset).cast(), length) }
+    }
+}
+
+impl<'m> Shared<'m> {
+    /// The elements of input `index`, as [`Inputs::get`] has them.
+    ///
+    /// # Panics
+    /// If there is no such input, or its dtype is another.
+    #[inline(always)]
+    pub fn input<T: Element>(&self, index: usize) -> &'m [Cell<T>] {
+        self.cells(self.node.find_input(index))
+    }
+
+    /// The elements of output `index`, as [`Outputs::take`] has them.
+    ///
+    /// # Panics
+    /// If there is no such output, or its dtype is another.
+    #[inline(always)]
+    pub fn output<T: Element>(&self, index: usize) -> &'m [Cell<T>] {
+        self.cells(self.node.outputs.get(index))
+    }
+
+    /// Copies elements, which may overlap; as many as the shorter of the two has.
+    pub fn copy<T: Element>(from: &[Cell<T>], to: &[Cell<T>]) {
+        let length = from.len().min(to.len());
+        // SAFETY: both have that many elements, which can be written through either, and no other thread sees a cell.
+        unsafe { core::ptr::copy(from.as_ptr(), to.as_ptr().cast_mut(), length) };
+    }
+
+    #[inline(always)]
+    fn cells<T: Element>(&self, value: Option<&Value>) -> &'m [Cell<T>] {
+        let (offset, length) = place::<T>(value);
+        // SAFETY: as in `Inputs::get`. Cells may overlap, and nothing else points into the arena as long as they live.
+        unsafe { core::slice::from_raw_parts(self.base.add(offset).cast(), length) }
+    }
+}
+
+/// Offset in bytes, and number of elements from first to last.
+#[inline(always)]
+fn place<T: Element>(value: Option<&Value>) -> (usize, usize) {
+    existing(value.filter(|value| value.is_of(T::DTYPE))).elements::<T>()
+}
+
+/// A checked image and the arena that it runs in.
+pub(crate) struct Bound<'a> {
+    checked: CheckedImage<'a>,
+    /// Where each run begins.
+    first_node: Cursor<'a>,
+    arena: &'a mut [i8],
+}
+
+impl<'a> Bound<'a> {
+    /// # Errors
+    /// [`Error::ArenaTooSmall`], [`Error::ArenaMisaligned`].
+    pub(crate) fn new(checked: CheckedImage<'a>, arena: &'a mut [i8]) -> Result<Self, Error> {
+        let image = checked.image();
+        let (needed, given) = (image.arena_length(), arena.len());
+        if given < needed {
+            return Err(Error::ArenaTooSmall { needed, given });
+        }
+        let alignment = image.values().iter().map(|value| value.dtype().size()).max().unwrap_or(Dtype::Int8.size());
+        if !arena.as_ptr().addr().is_multiple_of(alignment) {
+            return Err(Error::ArenaMisaligned { alignment });
+        }
+        Ok(Bound { checked, first_node: image.first_node(), arena })
+    }
+
+    pub(crate) fn checked(&self) -> &CheckedImage<'a> {
+        &self.checked
+    }
+
+    pub(crate) fn arena(&self) -> &[i8] {
+        self.arena
+    }
+
+    pub(crate) fn arena_mut(&mut self) -> &mut [i8] {
+        self.arena
+    }
+
+    /// Puts all states to what their operators say they are at the start.
+    pub(crate) fn reset(&mut self) {
+        let image = self.checked.image();
+        if !image.values().iter().any(Value::is_state) {
+            return;
+        }
+        for node in image.nodes() {
+            let outputs = node.kernel(self.checked.kernels()).map(|kernel| kernel.operator.outputs).checked_part();
+            for (output, value) in outputs.iter().zip(node.outputs) {
+                let Some(start) = output.reset else { continue };
+                let bytes = start(value).to_le_bytes();
+                let element = bytes.get(..value.dtype().size()).checked_part();
+                let memory = self.arena.get_mut(value.range()).checked_part();
+                for place in memory.as_mut_bytes().chunks_exact_mut(nonzero(element.len())) {
+                    place.copy_from_slice(element);
+                }
+            }
+        }
+    }
+
+    /// Runs all nodes; `after(index, outputs, arena)` is called after each.
+    pub(crate) fn run(&mut self, mut after: impl FnMut(usize, &'a [Value], &[i8])) {
+        let mut cursor = self.first_node.clone();
+        let mut index = 0;
+        while let Some(outputs) = self.run_next(&mut cursor) {
+            after(index, outputs, self.arena);
+            index += 1;
+        }
+    }
+
+    /// Runs the node at the cursor; returns its outputs, `None` after the last node.
+    // Not inlined: registers are free here, and taken where the caller counts, sends or compares.
+    #[inline(never)]
+    fn run_next(&mut self, cursor: &mut Cursor<'a>) -> Option<&'a [Value]> {
+        let node = self.checked.image().take_node(cursor)?;
+        let kernel = node.find_kernel(self.checked.kernels()).checked();
+        let base = self.arena.as_mut_ptr();
+        match kernel.run {
+            Run::Apart(run) => {
+                let scratch = node.header.scratch();
+                let io = Io {
+                    inputs: Inputs { base, node: &node },
+                    outputs: Outputs { base, values: node.outputs.iter() },
+                    // SAFETY: the scratch memory lies in the arena (image/view.rs), and overlaps neither inputs nor outputs (image/lifetimes.rs).
+                    scratch: unsafe { core::slice::from_raw_parts_mut(base.add(scratch.start), scratch.len()) },
+                };
+                run(&node, io);
+            }
+            Run::InPlace(run) => run(&node, Shared { base, node: &node }),
+        }
+        Some(node.outputs)
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use zerocopy::{FromBytes, IntoBytes};
-
     use super::*;
-    use crate::image::NodeHeader;
-
-    /// A node of two inputs, with these ranges of the arena.
-    fn run(arena: &mut [i8], ranges: [Range<u32>; 4], use_memory: impl Fn(Io<'_>)) -> Option<()> {
-        let value = |range: &Range<u32>| {
-            let words = [1, 1, range.end - range.start, 0, 0, 0, range.start];
-            Value::read_from_bytes(words.as_bytes()).unwrap()
-        };
-        let [first, second, output] = [0, 1, 2].map(|index| value(&ranges[index]));
-        let scratch = &ranges[3];
-        let header = NodeHeader {
-            scratch_offset: scratch.start,
-            scratch_length: scratch.end - scratch.start,
-            ..NodeHeader::default()
-        };
-        let node = Node {
-            header: &header,
-            ids: &[0, 1],
-            inputs: [&first, &second],
-            output: &output,
-            attributes: &[],
-            constants: &[],
-            constants_section: &[],
-        };
-        cut(arena, &node).map(use_memory)
-    }
 
     #[test]
-    fn equal_inputs_are_allowed() {
-        let mut arena = [1i8, 2, 3, 4];
-        let ran = run(&mut arena, [0..2, 0..2, 2..4, 4..4], |io| {
-            io.output.copy_from_slice(io.inputs[1]);
-            assert!(io.scratch.is_empty());
-        });
-        assert_eq!(ran, Some(()));
-        assert_eq!(arena, [1, 2, 1, 2]);
-    }
-
-    #[test]
-    fn what_overlaps_or_lies_outside_is_refused() {
-        for ranges in [
-            [0..3, 0..1, 2..4, 4..4],
-            [0..1, 0..3, 2..4, 4..4],
-            [0..1, 1..2, 2..4, 3..5],
-            [0..1, 1..3, 3..4, 2..3],
-            [0..1, 1..2, 2..9, 0..0],
-            [0..9, 1..2, 2..3, 0..0],
-            [0..1, 1..2, 2..3, 5..9],
-        ] {
-            assert_eq!(run(&mut [0; 8], ranges.clone(), |_| ()), None, "{ranges:?}");
-        }
+    fn a_copy_may_overlap() {
+        let mut elements = [1i16, 2, 3, 4, 5, 6];
+        let cells = Cell::from_mut(&mut elements[..]).as_slice_of_cells();
+        Shared::copy(&cells[..4], &cells[2..]);
+        assert_eq!(elements, [1, 2, 1, 2, 3, 4]);
+        let cells = Cell::from_mut(&mut elements[..]).as_slice_of_cells();
+        Shared::copy(&cells[1..], cells);
+        assert_eq!(elements, [2, 1, 2, 3, 4, 4]);
     }
 }

@@ -47,19 +47,19 @@ pub enum Error {
         /// What it holds.
         value: i64,
     },
-    /// A node names an operator that is not in the table given to [`Model::new`](crate::Model::new).
-    UnknownOperator {
+    /// A node names a kernel that is not in the table given to [`Model::new`](crate::Model::new).
+    UnknownKernel {
         /// Index of the node.
         node: usize,
-        /// Operator code in the node.
-        code: u16,
+        /// Id of the kernel in the node.
+        id: u16,
     },
-    /// A node names a kernel variant that this build does not have.
-    UnknownVariant {
+    /// A node names a form of requantization that its kernel does not have.
+    UnknownForm {
         /// The operator.
         operator: &'static str,
-        /// The variant in the node.
-        variant: u16,
+        /// The form in the node.
+        form: u8,
     },
     /// An operator's attribute, shape or constant breaks a rule of that operator.
     Layer {
@@ -104,6 +104,11 @@ pub enum Error {
         needed: usize,
         /// Bytes given.
         given: usize,
+    },
+    /// The arena does not start at a multiple of the size of the model's largest elements.
+    ArenaMisaligned {
+        /// That size, in bytes.
+        alignment: usize,
     },
     /// The image has no trainable head.
     NoHead,
@@ -168,11 +173,11 @@ impl fmt::Display for Error {
             }
             Error::Misaligned => write!(f, "the image must start at a multiple of 4 bytes"),
             Error::Field { name, value } => write!(f, "the image's field {name} holds {value}, which is not allowed"),
-            Error::UnknownOperator { node, code } => {
-                write!(f, "node {node} needs operator {code}, which is not in this program's operator table")
+            Error::UnknownKernel { node, id } => {
+                write!(f, "node {node} needs kernel {id}, which is not in this program's table of kernels")
             }
-            Error::UnknownVariant { operator, variant } => {
-                write!(f, "{operator} has no kernel variant {variant} in this build")
+            Error::UnknownForm { operator, form } => {
+                write!(f, "{operator} has no form {form} of requantization in this build")
             }
             Error::Layer { operator, rule, value } => write!(f, "{operator}: {rule} (found {value})"),
             Error::Overlap { node, value } => {
@@ -191,6 +196,9 @@ impl fmt::Display for Error {
             ),
             Error::ArenaTooSmall { needed, given } => {
                 write!(f, "the arena has {given} bytes, the model needs {needed}")
+            }
+            Error::ArenaMisaligned { alignment } => {
+                write!(f, "the arena must start at a multiple of {alignment} bytes")
             }
             Error::NoHead => write!(f, "this image has no trainable head"),
             Error::Length { name, needed, given } => write!(f, "{name} has length {given}, {needed} is needed"),

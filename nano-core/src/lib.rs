@@ -14,10 +14,13 @@ pub mod fixed_point;
 pub mod image;
 mod kernels;
 mod model;
+mod node;
 mod operator;
 pub mod ops;
 pub mod train;
 
+pub use arena::{Inputs, Io, Outputs, Shared};
 pub use error::Error;
 pub use model::{CheckedImage, Model};
-pub use operator::{Io, Node, Operator};
+pub use node::Node;
+pub use operator::{Alias, Kernel, Operator, Output, Quantization, Run};

@@ -1,8 +1,14 @@
-//! What every operator is made of: a table entry, the view of its node in the image, and the slices it runs on.
+//! Operators and kernels: what is computed, and the programs that compute it.
+//!
+//! An [`Operator`] is the meaning of a layer: its attributes, its rules for shapes, quantization and memory. A [`Kernel`] computes an operator on
+//! layers that fit it, from constants packed for it. An image names the kernel of each of its nodes.
+
+use core::ops::RangeInclusive;
 
 use crate::Error;
-use crate::fixed_point::Multiplier;
-use crate::image::{NodeHeader, Value};
+use crate::arena::{Io, Shared};
+use crate::image::{Dtype, Value};
+use crate::node::Node;
 
 /// Declares an operator's attributes: a struct of `i32` and its field names in the image's order.
 macro_rules! attributes {
@@ -32,11 +38,18 @@ pub(crate) use attributes;
 macro_rules! require {
     ($operator:expr, $rule:expr, $text:expr, $value:expr) => {
         if !$rule {
-            return Err($crate::Error::Layer { operator: $operator, rule: $text, value: i64::from($value) });
+            return Err($crate::operator::refused($operator, $text, i64::from($value)));
         }
     };
 }
 pub(crate) use require;
+
+// Not inlined: there are many rules.
+#[cold]
+#[inline(never)]
+pub(crate) fn refused(operator: &'static str, rule: &'static str, value: i64) -> Error {
+    Error::Layer { operator, rule, value }
+}
 
 /// A size that no checked node has as 0. The compiler does not know: without this, dividing by it and cutting into chunks of it have panics.
 #[inline(always)]
@@ -101,170 +114,158 @@ pub(crate) fn unchecked() -> ! {
     unreachable!("CheckedImage::new lets no node through that does not run")
 }
 
-/// The largest number of inputs of any operator.
-pub const MAX_INPUTS: usize = 2;
-
-/// One operator: everything the model runner, the image writer and the Python side must know of it.
-///
-/// A program that names only the entries it needs links only their code: exported models come with such a table.
+/// One operator: what a layer computes, apart from how. Its rules are checked generically when an image is written and when it is loaded.
 pub struct Operator {
     /// Name in the image's tools and in Python.
     pub name: &'static str,
-    /// Code in the image; never reused.
-    pub code: u16,
     /// Names of the attributes, in the order in which a node stores them.
     pub attributes: &'static [&'static str],
-    /// Checks a node's shapes, attributes and constants, once, when a model is loaded.
-    pub check: fn(&Node<'_>) -> Result<(), Error>,
-    /// Runs a node that `check` has passed, on memory of its sizes.
-    pub run: fn(&Node<'_>, &mut Io<'_>),
-    /// Multiply-accumulates of one run of a node that `check` has passed.
+    /// How many inputs it can have.
+    pub inputs: RangeInclusive<u8>,
+    /// Its outputs.
+    pub outputs: &'static [Output],
+    /// Where outputs may lie over inputs, for kernels that run in place.
+    pub alias: Alias,
+    /// The shape of output `index`, from the inputs' shapes and the attributes; where the layer's tensors decide its channels, those of the
+    /// output itself.
+    pub shape: fn(&Node<'_>, usize) -> Result<[u32; 3], Error>,
+    /// Multiply-accumulates of one run.
     pub macs: fn(&Node<'_>) -> u64,
-    /// Packs a layer's attributes and constants for the kernel variant that suits it.
+}
+
+/// One output of an operator.
+pub struct Output {
+    /// Its scale and zero point.
+    pub quantization: Quantization,
+    /// For a state, the integer that all its elements are at the start: it lives from run to run.
+    pub reset: Option<fn(&Value) -> i32>,
+}
+
+impl Output {
+    /// An output that every run makes anew, with a scale and zero point of its own.
+    pub const OWN: Output = Output { quantization: Quantization::Own, reset: None };
+}
+
+/// The rule for the scale and zero point of an output.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Quantization {
+    /// Its own.
+    Own,
+    /// Those of this input.
+    SameAs(usize),
+    /// Always these.
+    Fixed {
+        /// Real step of one integer.
+        scale: f32,
+        /// The integer that stands for 0.0.
+        zero_point: i32,
+    },
+    /// One scale and one zero point for it and all inputs.
+    Shared,
+}
+
+/// Where outputs may lie over inputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alias {
+    /// Nowhere.
+    Never,
+    /// Each element of the output is made of the elements at its own index: it may take the place of an input of its shape and dtype that
+    /// is read for the last time.
+    Elementwise,
+}
+
+/// One kernel: a program for the layers of an operator that fit it.
+///
+/// A program that names only the entries it needs links only their code: exported models come with such a table.
+pub struct Kernel {
+    /// Id in the image, unique over the kernels of all operators; never reused.
+    pub id: u16,
+    /// Name in the image's tools and in Python.
+    pub name: &'static str,
+    /// What it computes.
+    pub operator: &'static Operator,
+    /// Dtypes of the inputs; inputs beyond these have the last one.
+    pub inputs: &'static [Dtype],
+    /// Dtypes of the outputs.
+    pub outputs: &'static [Dtype],
+    /// Whether it reads and writes values whose pixels do not lie side by side.
+    pub pitched: bool,
+    /// Checks a node's form, constants and scratch memory, once, when a model is loaded; the operator's rules hold already.
+    pub check: fn(&Node<'_>) -> Result<(), Error>,
+    /// Runs a node that `check` has passed.
+    pub run: Run,
+    /// The estimated number of instructions on an rv32imc chip, `None` if the kernel cannot run the layer. The writer takes the cheapest kernel.
+    #[cfg(feature = "alloc")]
+    pub cost: fn(&crate::image::Layer<'_>) -> Option<u64>,
+    /// Packs a layer's constants; these, and the scratch memory, are what the kernel costs beside its instructions.
     #[cfg(feature = "alloc")]
     pub pack: fn(&crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::image::WriteError>,
 }
 
-/// A node of an image, as its operator sees it: zero-copy, with its values resolved.
-pub struct Node<'a> {
-    pub(crate) header: &'a NodeHeader,
-    pub(crate) ids: &'a [u32],
-    pub(crate) inputs: [&'a Value; MAX_INPUTS],
-    pub(crate) output: &'a Value,
-    pub(crate) attributes: &'a [i32],
-    pub(crate) constants: &'a [[u32; 2]],
-    pub(crate) constants_section: &'a [u8],
+/// How a kernel runs a node.
+#[derive(Clone, Copy)]
+pub enum Run {
+    /// On inputs, outputs and scratch memory that share no byte.
+    Apart(fn(&Node<'_>, Io<'_>)),
+    /// On inputs and outputs that may share memory as the operator's [`Alias`] says, without scratch memory.
+    InPlace(fn(&Node<'_>, Shared<'_>)),
 }
 
-impl<'a> Node<'a> {
-    /// The kernel variant this node was packed for.
-    pub fn variant(&self) -> u16 {
-        self.header.variant
-    }
-
-    /// The entry of this node's operator in `table`.
-    pub fn operator<'o>(&self, table: &'o [Operator]) -> Option<&'o Operator> {
-        let code = self.header.operator;
-        // In the table of all operators, each lies where its code says.
-        let likely = table.get(usize::from(code).wrapping_sub(1)).filter(|operator| operator.code == code);
-        likely.or_else(|| table.iter().find(|operator| operator.code == code))
-    }
-
-    /// Ids of the input values.
-    pub fn input_ids(&self) -> &'a [u32] {
-        self.ids
-    }
-
-    /// Number of inputs.
-    pub fn input_count(&self) -> usize {
-        usize::from(self.header.input_count)
-    }
-
-    /// Input `index`; a node of one input gives it for both.
-    ///
-    /// # Panics
-    /// If `index` is not below [`MAX_INPUTS`].
-    pub fn input(&self, index: usize) -> &'a Value {
-        self.inputs[index]
-    }
-
-    /// The output.
-    pub fn output(&self) -> &'a Value {
-        self.output
-    }
-
-    /// The attributes, in the operator's order.
-    pub fn attributes(&self) -> &'a [i32] {
-        self.attributes
-    }
-
-    /// Bytes of scratch memory planned for this node.
-    pub fn scratch_length(&self) -> usize {
-        self.header.scratch_length as usize
-    }
-
-    /// Bytes of constants (weights, biases, tables) this node reads from flash.
-    pub fn constant_bytes(&self) -> usize {
-        self.constants.iter().map(|[_, length]| *length as usize).sum()
-    }
-
-    /// Checks the frame of a node with `inputs` inputs, one kernel variant and no scratch memory.
-    pub(crate) fn require_plain(&self, operator: &'static str, inputs: usize) -> Result<(), Error> {
-        if self.variant() != 0 {
-            return Err(Error::UnknownVariant { operator, variant: self.variant() });
+impl Operator {
+    /// Checks what does not depend on the kernel: numbers of inputs and outputs, shapes, quantization, states.
+    pub(crate) fn check(&self, node: &Node<'_>) -> Result<(), Error> {
+        let inputs = node.inputs.len();
+        let allowed = u8::try_from(inputs).is_ok_and(|count| self.inputs.contains(&count));
+        require!(self.name, allowed, "wrong number of inputs", inputs as i64);
+        let outputs = node.outputs.len();
+        require!(self.name, outputs == self.outputs.len(), "wrong number of outputs", outputs as i64);
+        for (index, (rule, output)) in self.outputs.iter().zip(node.outputs).enumerate() {
+            let shape = (self.shape)(node, index)?;
+            require!(
+                self.name,
+                shape == output.shape,
+                "the output's shape does not follow from the inputs and the attributes, elements",
+                output.len() as i64
+            );
+            let same = |value: &Value| output.is_quantized_by(value.scale, value.zero_point);
+            let right = match rule.quantization {
+                Quantization::Own => true,
+                Quantization::SameAs(input) => same(node.input(input)),
+                Quantization::Fixed { scale, zero_point } => output.is_quantized_by(scale, zero_point),
+                Quantization::Shared => node.inputs().all(same),
+            };
+            require!(self.name, right, "an output has another scale or zero point than it must have", index as i64);
+            let is_right = output.is_state() == rule.reset.is_some();
+            require!(self.name, is_right, "an output is a state and must not be, or must be and is not", index as i64);
         }
-        self.require_frame(operator, inputs)
+        Ok(())
     }
+}
 
-    /// Checks the frame of a node with `inputs` inputs and no scratch memory.
-    pub(crate) fn require_frame(&self, operator: &'static str, inputs: usize) -> Result<(), Error> {
-        require!(operator, self.input_count() == inputs, "wrong number of inputs", self.input_count() as i64);
-        require!(operator, self.scratch_length() == 0, "needs no scratch memory", self.scratch_length() as i64);
+impl Kernel {
+    /// Checks that it takes the node's dtypes and pitches.
+    pub(crate) fn accept(&self, node: &Node<'_>) -> Result<(), Error> {
+        let name = self.operator.name;
+        for (index, value) in node.inputs().chain(node.outputs).enumerate() {
+            let dtype = match index.checked_sub(node.inputs.len()) {
+                None => self.inputs.get(index).or(self.inputs.last()),
+                Some(output) => self.outputs.get(output),
+            };
+            let same = dtype.is_some_and(|&dtype| value.is_of(dtype));
+            require!(name, same, "a value has another dtype than the kernel's, value", index as i64);
+            let fits = self.pitched || value.is_dense();
+            require!(
+                name,
+                fits,
+                "a value's pixels do not lie side by side, as the kernel needs them: pitch",
+                value.pitch
+            );
+        }
         Ok(())
     }
 
-    /// Refuses a constant that begins before the one before it ends, of this node or of an earlier one, whose constants end at `end`; returns where
-    /// this node's end. What nodes share would be checked for each of them.
-    pub(crate) fn check_order_of_constants(&self, end: u32) -> Result<u32, Error> {
-        self.constants.iter().try_fold(end, |end, &[offset, length]| {
-            let error = Error::Field { name: "constant offset (inside the constant before)", value: offset.into() };
-            if offset < end { Err(error) } else { Ok(offset.saturating_add(length)) }
-        })
+    /// Whether an output may lie where one of the inputs does.
+    pub(crate) fn is_elementwise(&self) -> bool {
+        matches!(self.run, Run::InPlace(_)) && self.operator.alias == Alias::Elementwise
     }
-
-    /// The node's `N` multipliers: its first constant, a mantissa and a shift each.
-    pub(crate) fn multipliers<const N: usize>(&self, operator: &'static str) -> Result<[Multiplier; N], Error> {
-        let pairs = self.constant::<[i32; 2]>(operator, 0)?;
-        let pairs: &[[i32; 2]; N] = pairs.try_into().map_err(|_| Error::Layer {
-            operator,
-            rule: "wrong number of multipliers",
-            value: pairs.len() as i64,
-        })?;
-        for &[mantissa, shift] in pairs {
-            require!(operator, mantissa >= 0, "a multiplier's mantissa is negative", mantissa);
-            require!(operator, (-31..=30).contains(&shift), "a multiplier's shift is not -31 to 30", shift);
-        }
-        Ok(pairs.map(|[mantissa, shift]| Multiplier { mantissa, shift }))
-    }
-
-    /// Constant `index` as a slice of `T` where it lies. An absent, misaligned or ragged constant is an error.
-    pub(crate) fn constant<T>(&self, operator: &'static str, index: usize) -> Result<&'a [T], Error>
-    where
-        T: zerocopy::FromBytes + zerocopy::Immutable,
-    {
-        self.find_constant(index).ok_or_else(|| self.refused_constant(operator, index))
-    }
-
-    fn find_constant<T: zerocopy::FromBytes + zerocopy::Immutable>(&self, index: usize) -> Option<&'a [T]> {
-        <[T] as zerocopy::FromBytes>::ref_from_bytes(self.bytes_of_constant(index)?).ok()
-    }
-
-    /// The bytes of constant `index`.
-    #[inline(always)]
-    pub(crate) fn bytes_of_constant(&self, index: usize) -> Option<&'a [u8]> {
-        let &[offset, length] = self.constants.get(index)?;
-        self.constants_section.get(offset as usize..)?.get(..length as usize)
-    }
-
-    /// Why [`Node::find_constant`] finds nothing.
-    #[cold]
-    #[inline(never)]
-    fn refused_constant(&self, operator: &'static str, index: usize) -> Error {
-        let rule = match (self.constants.get(index), self.bytes_of_constant(index)) {
-            (None, _) => "a constant is missing",
-            (_, None) => "a constant lies outside the image",
-            _ => "a constant is misaligned or has a ragged end",
-        };
-        Error::Layer { operator, rule, value: index as i64 }
-    }
-}
-
-/// The memory one node runs on.
-pub struct Io<'m> {
-    /// The inputs' bytes, NHWC.
-    pub inputs: [&'m [i8]; MAX_INPUTS],
-    /// The output's bytes, NHWC.
-    pub output: &'m mut [i8],
-    /// Scratch memory of the planned length; contents are undefined.
-    pub scratch: &'m mut [i8],
 }

@@ -110,6 +110,6 @@ def test_fully_connected_layers_in_pairs(layer_count: int) -> None:
         )
         assert differing_bytes(layer) == 0, f"seed {seed}: {x.shape}"
         model = one_layer_model(layer, [(outputs,)])
-        assert model.layers[0]["variant"] == 2, "the layer is not in pairs"
+        assert model.layers[0]["kernel"] == "fully_connected_pairs"
         (expected,) = layer.integer_run()
         assert np.array_equal(model.run([sent.numpy()])[0], expected.numpy()), f"seed {seed}: {x.shape}"

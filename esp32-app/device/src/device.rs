@@ -148,7 +148,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
         self.complete_input(input)?;
         let Device { model, layers, counter, .. } = self;
         let mut last = counter();
-        model.run_observed(|index, _| {
+        model.run_observed(|index, _, _| {
             let now = counter();
             if let Some(ticks) = layers.get_mut(index) {
                 *ticks = (now - last) as u32;

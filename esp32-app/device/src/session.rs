@@ -75,6 +75,13 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Session<'a, C, F, H> {
                 return Err(Error::Length { name, needed: 1, given });
             }
         }
+        let values = [("element of the input", view.input(0)), ("element of the output", view.output(0))];
+        for (name, value) in values {
+            let given = value.dtype().size();
+            if given != 1 {
+                return Err(Error::Length { name, needed: 1, given });
+            }
+        }
         if options.frame < SMALLEST_FRAME {
             return Err(Error::Length { name: "frame", needed: SMALLEST_FRAME, given: options.frame });
         }
@@ -104,7 +111,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Session<'a, C, F, H> {
             }
             learner = Some(Learner { head, samples, names, spare, staged: 0, undo: None, training: None });
         }
-        let last = view.writer(view.output_id(0)).and_then(|node| node.operator(image.operators()));
+        let last = view.writer(view.output_id(0)).and_then(|node| node.kernel(image.kernels()));
         let mut device = Device {
             model,
             learner,
@@ -116,7 +123,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Session<'a, C, F, H> {
             counter,
             layers,
             profiled: false,
-            ends_in_softmax: last.is_some_and(|operator| operator.name == "softmax"),
+            ends_in_softmax: last.is_some_and(|kernel| kernel.operator.name == "softmax"),
             frame: options.frame,
             arrived: 0,
             ran: false,

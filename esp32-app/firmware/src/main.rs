@@ -70,7 +70,7 @@ fn main() -> ! {
     let cycles = || SystemTimer::unit_value(Unit::Unit0) * cycles_per_tick;
 
     let heads = heads::Heads::new(peripherals.FLASH);
-    let session = CheckedImage::new(model::IMAGE, model::OPERATORS)
+    let session = CheckedImage::new(model::IMAGE, model::KERNELS)
         .and_then(|image| Session::<_, _, model::Head>::new(image, WORDS.take(), OPTIONS, heads, cycles));
     let mut session = session.unwrap_or_else(|error| panic!("{error}"));
     loop {

@@ -1,16 +1,20 @@
-//! The check of an image with every operator, and nothing else: what `Model::new` costs in flash is this program's size. It is not run.
+//! The check of an image with every kernel, and nothing else: what `Model::new` costs in flash is this program's size. It is not run.
 #![no_std]
 #![no_main]
 #![deny(missing_docs)]
 
-use nano_core::{CheckedImage, Error, Operator, ops};
+use nano_core::{CheckedImage, Error, Kernel, Run, ops};
 
-/// An operator without its kernels, which `Model::run` needs.
-const fn check_of(index: usize) -> Operator {
-    Operator { run: |_, _| (), macs: |_| 0, ..ops::ALL[index] }
+/// A kernel without its program, which `Model::run` needs.
+const fn check_of(index: usize) -> Kernel {
+    let run = match ops::ALL[index].run {
+        Run::Apart(_) => Run::Apart(|_, _| ()),
+        Run::InPlace(_) => Run::InPlace(|_, _| ()),
+    };
+    Kernel { run, ..ops::ALL[index] }
 }
 
-static CHECKS: [Operator; ops::ALL.len()] = {
+static CHECKS: [Kernel; ops::ALL.len()] = {
     let mut checks = [const { check_of(0) }; _];
     let mut index = 0;
     while index < checks.len() {

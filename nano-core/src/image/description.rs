@@ -5,9 +5,8 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
-use super::LONGEST_NAME;
+use super::{ChannelScale, Dtype, LONGEST_NAME};
 use crate::Error;
-use crate::operator::MAX_INPUTS;
 use crate::train::description::HeadDescription;
 
 /// A constant tensor of a layer, row-major.
@@ -21,35 +20,59 @@ pub enum Tensor {
     Float32(Vec<f32>),
 }
 
-/// One int8 tensor of the run.
+/// One tensor of the run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ValueDescription {
+    /// Type of its elements.
+    pub dtype: Dtype,
     /// Height, width, channels.
     pub shape: [u32; 3],
     /// Real step of one integer.
     pub scale: f32,
-    /// The integer that stands for 0.0.
+    /// The integer that stands for 0.0; 0 unless the dtype is int8.
     pub zero_point: i32,
+    /// Whether it lives from run to run.
+    pub state: bool,
 }
 
 /// One operator of the run.
 #[derive(Clone, Debug)]
 pub struct LayerDescription {
-    /// Name of the operator, one of [`ops::ALL`].
+    /// Name of the operator, one of [`ops::ALL`](crate::ops::ALL).
     pub operator: String,
     /// Ids of the input values.
     pub inputs: Vec<usize>,
-    /// The output value.
-    pub output: ValueDescription,
+    /// The output values.
+    pub outputs: Vec<ValueDescription>,
     /// The operator's attributes by name, all of them.
     pub attributes: BTreeMap<String, i64>,
     /// The operator's tensors by name, all of them.
     pub tensors: BTreeMap<String, Tensor>,
 }
 
+/// An input of the graph.
+#[derive(Clone, Debug)]
+pub struct InputDescription {
+    /// Its name, which no other input has ([`is_label`](super::is_label)).
+    pub name: String,
+    /// What the network sees.
+    pub value: ValueDescription,
+    /// What the numbers of each of its channels mean, where the value's scale and zero point do not say it; empty otherwise.
+    pub channels: Vec<ChannelScale>,
+}
+
+/// An output of the graph.
+#[derive(Clone, Debug)]
+pub struct OutputDescription {
+    /// Its name, which no other output has ([`is_label`](super::is_label)).
+    pub name: String,
+    /// Id of the value.
+    pub id: usize,
+}
+
 /// A whole model, as the exporter describes it.
 ///
-/// The ids of its values are those of the image: the inputs from 0 on, then the output of each layer in order.
+/// The ids of its values are those of the image: the inputs from 0 on, then the outputs of each layer in order.
 #[derive(Clone, Debug)]
 pub struct ModelDescription {
     /// Name of the model ([`is_name`](super::is_name)).
@@ -57,11 +80,11 @@ pub struct ModelDescription {
     /// Names of the classes, all different ([`is_label`](super::is_label)); not more than the model has classes, may be empty.
     pub labels: Vec<String>,
     /// The graph's inputs.
-    pub inputs: Vec<ValueDescription>,
+    pub inputs: Vec<InputDescription>,
     /// All layers, in order of execution.
     pub layers: Vec<LayerDescription>,
-    /// Ids of the graph's outputs.
-    pub outputs: Vec<usize>,
+    /// The graph's outputs.
+    pub outputs: Vec<OutputDescription>,
     /// The trainable head, if any.
     pub head: Option<HeadDescription>,
 }
@@ -110,10 +133,16 @@ pub enum WriteError {
     },
     /// A layer or the graph reads a value that is not there, or not yet.
     ValueId(usize),
-    /// A layer has no inputs, or more than any operator takes.
-    InputCount(usize),
+    /// A layer has more inputs, outputs, attributes or constants than a record counts, 255 of each.
+    Count(usize),
+    /// The channel scales of a graph's input are not one for each channel, or one is not above 0, or not finite.
+    ChannelScales(usize),
     /// A name that a model cannot have ([`is_name`](super::is_name)).
     Name(String),
+    /// A name that an input or an output cannot have ([`is_label`](super::is_label)).
+    ValueName(String),
+    /// A name that two inputs or two outputs have.
+    SameName(String),
     /// A name that a class cannot have ([`is_label`](super::is_label)).
     Label(String),
     /// A name that two classes have.
@@ -140,7 +169,13 @@ impl fmt::Display for WriteError {
             WriteError::Refused { operator, rule, value } => write!(f, "{operator}: {rule} (found {value})"),
             WriteError::Setting { name, given, expected } => write!(f, "{name} is {given}; expected {expected}"),
             WriteError::ValueId(id) => write!(f, "value {id} is read, and nothing before makes it"),
-            WriteError::InputCount(count) => write!(f, "a layer has {count} inputs; expected 1 to {MAX_INPUTS}"),
+            WriteError::Count(count) => {
+                write!(f, "a layer has {count} inputs, outputs, attributes or constants; expected at most 255")
+            }
+            WriteError::ChannelScales(input) => write!(
+                f,
+                "the channel scales of input {input} are wrong; expected one for each channel, finite and above 0, with a finite offset"
+            ),
             WriteError::Name(text) => write!(
                 f,
                 "the name {text:?} is too long, or holds a line break or a zero; expected at most {LONGEST_NAME} bytes on one line"
@@ -149,6 +184,11 @@ impl fmt::Display for WriteError {
                 f,
                 "the label {text:?} is empty or too long, or holds a line break or a zero; expected 1 to {LONGEST_NAME} bytes on one line"
             ),
+            WriteError::ValueName(text) => write!(
+                f,
+                "the name {text:?} of an input or output is empty or too long, or holds a line break or a zero; expected 1 to {LONGEST_NAME} bytes on one line"
+            ),
+            WriteError::SameName(text) => write!(f, "two inputs or two outputs have the name {text:?}"),
             WriteError::SameLabel(text) => write!(f, "two classes have the label {text:?}"),
             WriteError::Layer(error) => error.fmt(f),
             WriteError::TooLarge(what) => write!(f, "too large for the format: {what}"),

@@ -1,47 +1,90 @@
 //! That no node overwrites what is still needed: the check of an image's memory plan, made once when it is loaded.
+//!
+//! Values may share bytes of the arena, and nothing but their places says so. What [`Io`](crate::Io) and [`Shared`](crate::Shared) take for granted
+//! is proved here.
 
 use core::ops::Range;
 
+use super::value::Extent;
 use super::{Image, MOST_ALIVE, Value};
-use crate::Error;
-use crate::arena::overlap;
-use crate::operator::CheckedPart;
+use crate::operator::{Kernel, Run};
+use crate::{Error, Node};
 
-/// Checks that each value is written before it is read, and that what is written at a node (its output and scratch memory; before the first
-/// node, the graph's inputs) shares no byte with a value that is needed then or later.
+/// Checks that each value is written before it is read, and that what is written at a node (its outputs and scratch memory; before the first node, the
+/// graph's inputs and the states) shares no byte with a value that is needed then or later; but for an output that its operator lets take the place of
+/// an input. Inputs, outputs and scratch memory of a node that runs [`Run::Apart`] do not even lie between each other's pixels.
 ///
 /// # Errors
 /// [`Error::Order`], [`Error::Lifetime`], [`Error::Overlap`], and [`Error::TooManyAlive`] beyond [`MOST_ALIVE`].
-pub(crate) fn check(image: &Image<'_>) -> Result<(), Error> {
-    let values = image.values();
+pub(crate) fn check(image: &Image<'_>, kernels: &[Kernel]) -> Result<(), Error> {
+    let (values, end) = (image.values(), image.node_count());
     let mut alive = Alive { values, places: [None; MOST_ALIVE], used: 0 };
-    let (inputs, outputs) = values.split_at_checked(image.input_count()).checked_part();
-    for input in inputs {
-        alive.refuse_overlap(0, &input.range())?;
-        alive.add(0, input)?;
+    for (id, value) in values.iter().enumerate() {
+        if value.is_state() && value.last_use as usize != end {
+            return Err(Error::Lifetime { node: end, value: id });
+        }
+        if id < image.input_count() || value.is_state() {
+            alive.refuse_overlap(0, &value.range(), |other| other.extent().overlaps(&value.extent()))?;
+            alive.add(0, value)?;
+        }
     }
-    for (index, (node, output)) in image.nodes().zip(outputs).enumerate() {
-        let range = output.range();
-        for (&id, input) in node.ids.iter().zip(node.inputs) {
-            if id as usize >= inputs.len() + index {
+    let mut next = image.input_count();
+    for (index, node) in image.nodes().enumerate() {
+        for (&id, input) in node.inputs.iter().zip(node.inputs()) {
+            if id as usize >= next {
                 return Err(Error::Order { node: index, value: id as usize });
             }
             if (input.last_use as usize) < index {
                 return Err(Error::Lifetime { node: index, value: id as usize });
             }
         }
+        next += node.outputs.len();
         alive.end_before(index);
-        alive.refuse_overlap(index, &range)?;
-        alive.add(index, output)?;
-        alive.refuse_overlap(index, &node.header.scratch())?;
+        let kernel = node.kernel(kernels).ok_or(Error::UnknownKernel { node: index, id: node.header.kernel })?;
+        for output in node.outputs {
+            let range = output.range();
+            alive.refuse_overlap(index, &range, |other| !may_be_written(kernel, &node, index, output, other))?;
+            if !output.is_state() {
+                alive.add(index, output)?;
+            }
+        }
+        if let Some(scratch) = node.header.scratch_extent() {
+            alive.refuse_overlap(index, &node.header.scratch(), |other| overlap_at(&node, other, &scratch))?;
+        }
     }
-    let end = outputs.len();
     for (&id, output) in image.outputs() {
         if output.last_use as usize != end {
             return Err(Error::Lifetime { node: end, value: id as usize });
         }
     }
     Ok(())
+}
+
+/// Whether node `index` may write `output` while `other` is needed.
+fn may_be_written(kernel: &Kernel, node: &Node<'_>, index: usize, output: &Value, other: &Value) -> bool {
+    if core::ptr::eq(output, other) {
+        // A state, which is needed all the time.
+        return true;
+    }
+    match kernel.run {
+        Run::Apart(_) => !overlap_at(node, other, &output.extent()),
+        Run::InPlace(_) => {
+            let takes_its_place =
+                kernel.is_elementwise() && output.coincides(other) && other.last_use as usize == index;
+            !output.extent().overlaps(&other.extent()) || takes_its_place && is_input(node, other)
+        }
+    }
+}
+
+/// Whether `value` is in the way of `written`. To what a node runs on belongs what lies between its pixels.
+fn overlap_at(node: &Node<'_>, value: &Value, written: &Extent) -> bool {
+    let extent = value.extent();
+    let is_part = || is_input(node, value) || node.outputs.iter().any(|output| core::ptr::eq(output, value));
+    extent.overlaps(written) || is_part() && extent.whole().overlaps(&written.whole())
+}
+
+fn is_input(node: &Node<'_>, value: &Value) -> bool {
+    node.inputs().any(|input| core::ptr::eq(input, value))
 }
 
 /// The values that have been written and are still needed.
@@ -68,10 +111,18 @@ impl<'a> Alive<'a> {
         }
     }
 
-    /// Refuses to write to bytes of the arena that a value has.
-    fn refuse_overlap(&self, node: usize, written: &Range<usize>) -> Result<(), Error> {
+    /// Refuses to write to a range of the arena at a node, if there is a value that is in the way.
+    fn refuse_overlap(
+        &self,
+        node: usize,
+        written: &Range<usize>,
+        is_in_the_way: impl Fn(&Value) -> bool,
+    ) -> Result<(), Error> {
+        // Most values lie elsewhere, which costs no more than two comparisons.
+        let is_near = |value: &Value| value.range().start < written.end && written.start < value.range().end;
         let mut alive = self.places.iter().take(self.used).flatten();
-        let Some(&overwritten) = alive.find(|value| overlap(&value.range(), written)) else { return Ok(()) };
+        let overwritten = alive.find(|&&value| is_near(value) && is_in_the_way(value));
+        let Some(&overwritten) = overwritten else { return Ok(()) };
         let value = self.values.iter().position(|value| core::ptr::eq(value, overwritten)).unwrap_or_default();
         Err(Error::Overlap { node, value })
     }

@@ -1,18 +1,20 @@
 //! The names in an image: of the model, and of its classes.
 
 #[cfg(feature = "alloc")]
-use alloc::string::{String, ToString};
+use alloc::string::String;
 #[cfg(feature = "alloc")]
 use alloc::vec::Vec;
 
 use crate::Error;
 #[cfg(feature = "alloc")]
-use crate::image::WriteError;
+use crate::image::{ModelDescription, WriteError};
 
 /// The most bytes of the name of a model or of a class: devices send it in one small message.
 pub const LONGEST_NAME: usize = 64;
 
 const NAME: &str = "name=";
+const INPUT: &str = "input=";
+const OUTPUT: &str = "output=";
 const LABEL: &str = "label=";
 const END: char = '\n';
 
@@ -36,20 +38,27 @@ pub fn is_label(name: &str) -> bool {
     !name.is_empty() && is_name(name)
 }
 
-/// Checks the metadata's lines: one name, then at most `classes` labels, all different, which `order` sorts.
+/// Checks the metadata's lines: one name, then those of the graph's `inputs` and `outputs`, then at most `classes` labels, all different, which `order`
+/// sorts.
 ///
 /// # Errors
 /// [`Error::Field`]; [`Error::Full`] if there are more labels than classes.
-pub(super) fn check(text: &str, order: &[u32], classes: usize) -> Result<(), Error> {
+pub(super) fn check(text: &str, [inputs, outputs]: [usize; 2], order: &[u32], classes: usize) -> Result<(), Error> {
     let field = |name, value: usize| Err(Error::Field { name, value: value as i64 });
     let mut lines = text.split_inclusive(END);
-    if !lines.next().and_then(|line| value(line, NAME)).is_some_and(is_name) {
+    if !holds(lines.next(), NAME, 0) {
         return field("metadata line (not the model's name)", 0);
+    }
+    for index in 0..inputs + outputs {
+        let key = if index < inputs { INPUT } else { OUTPUT };
+        if !holds(lines.next(), key, 1) {
+            return field("metadata line (not the name of an input or output)", index);
+        }
     }
     let mut labels = 0;
     for line in lines {
         labels += 1;
-        if !value(line, LABEL).is_some_and(is_label) {
+        if !holds(Some(line), LABEL, 1) {
             return field("metadata line (not the name of a class)", labels);
         }
     }
@@ -70,9 +79,11 @@ pub(super) fn check(text: &str, order: &[u32], classes: usize) -> Result<(), Err
     Ok(())
 }
 
-/// What a whole line holds under `key`.
-fn value<'a>(line: &'a str, key: &str) -> Option<&'a str> {
-    line.strip_prefix(key)?.strip_suffix(END)
+/// Whether there is a line that holds a name of at least so many bytes under `key`.
+#[inline(never)]
+fn holds(line: Option<&str>, key: &str, least: usize) -> bool {
+    let name = line.and_then(|line| line.strip_prefix(key)?.strip_suffix(END));
+    name.is_some_and(|name| is_name(name) && name.len() >= least)
 }
 
 /// The label that begins at `offset`.
@@ -85,25 +96,46 @@ fn label_at(text: &str, offset: usize) -> Option<&str> {
 /// The metadata of a model, and the order of its labels.
 ///
 /// # Errors
-/// [`WriteError::Name`] and [`WriteError::Label`] for names that cannot be, [`WriteError::SameLabel`] for one that two classes have.
+/// [`WriteError::Name`], [`WriteError::ValueName`] and [`WriteError::Label`] for names that cannot be, [`WriteError::SameName`] and
+/// [`WriteError::SameLabel`] for one that two inputs, outputs or classes have.
 #[cfg(feature = "alloc")]
-pub(super) fn write(name: &str, labels: &[String]) -> Result<(String, Vec<u32>), WriteError> {
-    if !is_name(name) {
-        return Err(WriteError::Name(name.to_string()));
+pub(super) fn write(model: &ModelDescription) -> Result<(String, Vec<u32>), WriteError> {
+    if !is_name(&model.name) {
+        return Err(WriteError::Name(model.name.clone()));
     }
-    let mut text = [NAME, name, "\n"].concat();
+    let mut text = [NAME, &model.name, "\n"].concat();
+    let inputs: Vec<&str> = model.inputs.iter().map(|input| input.name.as_str()).collect();
+    let outputs: Vec<&str> = model.outputs.iter().map(|output| output.name.as_str()).collect();
+    for (key, names) in [(INPUT, inputs), (OUTPUT, outputs)] {
+        if let Some(&name) = names.iter().find(|name| !is_label(name)) {
+            return Err(WriteError::ValueName(name.into()));
+        }
+        if let Some(name) = twice(&names) {
+            return Err(WriteError::SameName(name.into()));
+        }
+        text.extend(names.into_iter().flat_map(|name| [key, name, "\n"]));
+    }
+    let labels: Vec<&str> = model.labels.iter().map(String::as_str).collect();
+    if let Some(&label) = labels.iter().find(|label| !is_label(label)) {
+        return Err(WriteError::Label(label.into()));
+    }
+    if let Some(label) = twice(&labels) {
+        return Err(WriteError::SameLabel(label.into()));
+    }
     let mut sorted = Vec::with_capacity(labels.len());
     for label in labels {
-        if !is_label(label) {
-            return Err(WriteError::Label(label.clone()));
-        }
         text.push_str(LABEL);
-        sorted.push((label.as_str(), text.len() as u32));
-        text.extend([label.as_str(), "\n"]);
+        sorted.push((label, text.len() as u32));
+        text.extend([label, "\n"]);
     }
     sorted.sort_unstable();
-    if let Some(pair) = sorted.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-        return Err(WriteError::SameLabel(pair[0].0.to_string()));
-    }
     Ok((text, sorted.into_iter().map(|(_, offset)| offset).collect()))
+}
+
+/// A name that is there twice.
+#[cfg(feature = "alloc")]
+fn twice<'a>(names: &[&'a str]) -> Option<&'a str> {
+    let mut sorted = names.to_vec();
+    sorted.sort_unstable();
+    sorted.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
 }

@@ -1,18 +1,20 @@
 //! The `.nano` image: header, checked zero-copy view, and (feature `alloc`) the writer.
 //!
-//! All words are little-endian. After the 80-byte [`Header`] come sections, each at the offset the header names:
+//! All words are little-endian. After the 84-byte [`Header`] come sections, each at the offset the header names:
 //!
 //! | section | holds |
 //! |---|---|
-//! | values | the graph's inputs, then the output of each node in order: a [`Value`] each |
+//! | values | the graph's inputs, then the outputs of each node in order: a [`Value`] each |
 //! | nodes | in order of execution: a [`NodeHeader`], input ids (u32), attributes (i32), constants (u32 offset, u32 length) |
+//! | inputs | for each of the graph's inputs, where in the constants its [`ChannelScale`]s lie (u32 offset, u32 length); of length 0 if it has none |
 //! | outputs | ids (u32) of the graph's outputs |
 //! | head | absent, or one [`HeadRecord`] |
-//! | metadata | UTF-8 lines: `name=` and the model's name ([`is_name`]), then for each class in order `label=` and its name ([`is_label`]) |
+//! | metadata | UTF-8 lines: `name=` and the model's name ([`is_name`]); for each input in order `input=` and its name, for each output `output=` and its name, for each class `label=` and its name ([`is_label`]) |
 //! | label order | where in the metadata each label begins (u32), in the order of the labels' bytes |
-//! | constants | weights, biases and tables, each at a multiple of 16 bytes, packed for its node's kernel variant, in the order of the nodes; the head's state |
+//! | constants | weights, biases and tables, each at a multiple of 16 bytes, packed for its node's kernel, in the order of the nodes; the inputs' channel scales; the head's state |
 //!
-//! A value's id is its index in its section. So node `n` writes value `inputs + n`, and what it may read has a lower id.
+//! A value's id is its index in its section: each node writes the values that follow those of the node before it, and what it may read has a lower
+//! id.
 //!
 //! Loading takes time in proportion to the image's length: a value's record holds its last use, sorted labels show that no two are equal, and
 //! no two nodes share a constant.
@@ -22,9 +24,8 @@
 mod description;
 mod lifetimes;
 mod metadata;
-#[cfg(feature = "alloc")]
-mod plan;
 mod quantization;
+mod value;
 mod view;
 #[cfg(feature = "alloc")]
 mod writer;
@@ -32,19 +33,22 @@ mod writer;
 #[cfg(feature = "alloc")]
 pub use crate::train::{TrainedLayer, description::*};
 #[cfg(feature = "alloc")]
-pub use description::{LayerDescription, ModelDescription, Tensor, ValueDescription, WriteError};
+pub use description::{
+    InputDescription, LayerDescription, ModelDescription, OutputDescription, Tensor, ValueDescription, WriteError,
+};
 pub(crate) use lifetimes::check as check_lifetimes;
 pub use metadata::{LONGEST_NAME, is_label, is_name};
+pub use value::{Dtype, Element, Value};
 pub(crate) use view::Cursor;
 pub use view::{Image, Nodes};
 #[cfg(feature = "alloc")]
-pub use writer::{Layer, Packed, write};
+pub use writer::{Layer, Packed, write, write_with};
 
 use core::ops::Range;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// The format's version; raised whenever an older reader would misread a newer image.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 
 const MAGIC: [u8; 4] = *b"NANO";
 const CRC32: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
@@ -65,78 +69,41 @@ pub struct Header {
     arena_length: u32,
     values: Section,
     nodes: Section,
+    inputs: Section,
     outputs: Section,
     head: Section,
     metadata: Section,
     label_order: Section,
     constants: Section,
-    input_count: u32,
 }
 
+/// Where something lies in an image.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-struct Section {
+pub struct Section {
     offset: u32,
     length: u32,
 }
 
-/// One int8 tensor of a run: `real = scale * (q - zero_point)`, layout height, width, channels.
-#[derive(Clone, Copy, Debug, Default, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+/// What the numbers of one channel of a graph input mean: `q = round((x - offset) / scale) + zero_point`, with the zero point of the value. The network
+/// itself knows only the value's scale.
+#[derive(Clone, Copy, Debug, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct Value {
-    /// Height, width, channels; 1-D data has height 1, a vector has height and width 1.
-    pub shape: [u32; 3],
+pub struct ChannelScale {
     /// Real step of one integer.
     pub scale: f32,
-    /// The integer that stands for 0.0.
-    pub zero_point: i32,
-    /// Index of the last node that reads it; of a graph output, the number of nodes; of a value that nothing reads, the node that writes it.
-    last_use: u32,
-    /// Offset in the arena, in bytes.
-    offset: u32,
-}
-
-impl Value {
-    /// The most elements a value, and what is derived from it, may have.
-    pub(crate) const LARGEST: u64 = 1 << 28;
-
-    /// Number of elements, which is the number of bytes.
-    #[allow(clippy::len_without_is_empty, reason = "a value is never empty: the view refuses it")]
-    pub fn len(&self) -> usize {
-        (self.shape[0] * self.shape[1] * self.shape[2]) as usize
-    }
-
-    /// The bytes of the arena the value occupies.
-    pub fn range(&self) -> Range<usize> {
-        self.offset as usize..self.offset as usize + self.len()
-    }
-
-    fn check(&self) -> Result<(), crate::Error> {
-        let elements = self.shape.iter().try_fold(1u64, |product, &side| {
-            let product = product * u64::from(side);
-            (1..=Self::LARGEST).contains(&product).then_some(product)
-        });
-        let field = |name, value| Err(crate::Error::Field { name, value });
-        if elements.is_none() {
-            return field("value shape", i64::from(self.shape[0]));
-        }
-        if !(self.scale.is_finite() && self.scale > 0.0) {
-            return field("value scale (bits)", i64::from(self.scale.to_bits()));
-        }
-        if !(-128..=127).contains(&self.zero_point) {
-            return field("value zero point", i64::from(self.zero_point));
-        }
-        Ok(())
-    }
+    /// The real number that the zero point stands for.
+    pub offset: f32,
 }
 
 /// Fixed start of a node's record.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct NodeHeader {
-    pub(crate) operator: u16,
-    pub(crate) variant: u16,
+    pub(crate) kernel: u16,
+    pub(crate) form: u8,
     pub(crate) input_count: u8,
+    pub(crate) output_count: u8,
     pub(crate) attribute_count: u8,
     pub(crate) constant_count: u16,
     pub(crate) scratch_offset: u32,
@@ -146,6 +113,11 @@ pub struct NodeHeader {
 impl NodeHeader {
     pub(crate) fn scratch(&self) -> Range<usize> {
         self.scratch_offset as usize..self.scratch_offset as usize + self.scratch_length as usize
+    }
+
+    /// The bytes of the scratch memory, if there is any.
+    fn scratch_extent(&self) -> Option<value::Extent> {
+        (self.scratch_length > 0).then(|| value::Extent::run(self.scratch_offset, self.scratch_length))
     }
 }
 

@@ -5,13 +5,16 @@ use core::ops::Range;
 
 use zerocopy::FromBytes;
 
-use super::{CHECKED_FROM, CRC32, HeadRecord, Header, MAGIC, NodeHeader, Section, VERSION, Value, metadata};
-use crate::Error;
-use crate::operator::{CheckedPart, Node};
+use super::value::is_positive;
+use super::{
+    CHECKED_FROM, CRC32, ChannelScale, HeadRecord, Header, MAGIC, NodeHeader, Section, VERSION, Value, metadata,
+};
+use crate::operator::CheckedPart;
 use crate::train::HeadSizes;
+use crate::{Error, Node};
 
 /// An image whose checksum, sections, records and names have been checked. What the nodes mean is checked by
-/// [`CheckedImage::new`](crate::CheckedImage::new), which knows the operators.
+/// [`CheckedImage::new`](crate::CheckedImage::new), which knows the kernels.
 #[derive(Clone, Copy)]
 pub struct Image<'a> {
     header: &'a Header,
@@ -19,6 +22,7 @@ pub struct Image<'a> {
     /// The values after the inputs.
     node_outputs: &'a [Value],
     nodes: &'a [u32],
+    inputs: &'a [Section],
     outputs: &'a [u32],
     head: Option<&'a HeadRecord>,
     metadata: &'a str,
@@ -61,13 +65,14 @@ impl<'a> Image<'a> {
             return Err(Error::Checksum { stored: header.checksum, computed });
         }
         let values: &[Value] = table(bytes, header.values)?;
-        let node_outputs = values.get(header.input_count as usize..).filter(|_| header.input_count > 0);
+        let inputs: &[Section] = table(bytes, header.inputs)?;
+        let node_outputs = values.get(inputs.len()..).filter(|_| !inputs.is_empty());
         let image = Image {
             header,
             values,
-            node_outputs: node_outputs
-                .ok_or(Error::Field { name: "number of inputs", value: header.input_count.into() })?,
+            node_outputs: node_outputs.ok_or(Error::Field { name: "number of inputs", value: inputs.len() as i64 })?,
             nodes: table(bytes, header.nodes)?,
+            inputs,
             outputs: table(bytes, header.outputs)?,
             head: table::<HeadRecord>(bytes, header.head)?.first(),
             metadata: core::str::from_utf8(section(bytes, header.metadata)?)
@@ -80,31 +85,26 @@ impl<'a> Image<'a> {
 
     fn check(&self, label_order: &[u32]) -> Result<(), Error> {
         let field = |name, value: usize| Err(Error::Field { name, value: value as i64 });
-        let (arena, node_count) = (u64::from(self.header.arena_length), self.node_count());
-        let fits = |offset: u32, length: usize| u64::from(offset) + length as u64 <= arena;
+        let arena = u64::from(self.header.arena_length);
+        if arena > i32::MAX as u64 {
+            return field("arena length", self.arena_length());
+        }
         for value in self.values {
             value.check()?;
-            if value.last_use as usize > node_count {
-                return field("value last use", value.last_use as usize);
-            }
-            if !fits(value.offset, value.len()) {
+            if value.end() > arena {
                 return field("value offset", value.offset as usize);
             }
         }
-        let mut cursor = self.first_node();
-        for index in 0..node_count {
-            let Some(node) = self.take_node(&mut cursor) else {
-                return field("node section (too short, or a value id is too large: node)", index);
-            };
-            if !fits(node.header.scratch_offset, node.scratch_length()) {
-                return field("scratch offset", node.header.scratch_offset as usize);
-            }
-        }
-        if !cursor.rest.is_empty() {
-            return field("node section length", size_of_val(self.nodes));
+        self.check_inputs()?;
+        let node_count = self.check_nodes()?;
+        if let Some(value) = self.values.iter().find(|value| value.last_use as usize > node_count) {
+            return field("value last use", value.last_use as usize);
         }
         if let Some(id) = self.outputs.iter().find(|&&id| id as usize >= self.values.len()) {
             return field("output value id", *id as usize);
+        }
+        if let Some((_, output)) = self.outputs().find(|(_, output)| !output.is_dense()) {
+            return field("pitch of a graph's output", output.pitch as usize);
         }
         let Some((_, output)) = self.outputs().next() else { return field("number of outputs", 0) };
         let mut classes = output.len();
@@ -120,7 +120,49 @@ impl<'a> Image<'a> {
             HeadSizes::of(head).check()?;
             classes = head.classes as usize;
         }
-        metadata::check(self.metadata, label_order, classes)
+        metadata::check(self.metadata, [self.inputs.len(), self.outputs.len()], label_order, classes)
+    }
+
+    fn check_inputs(&self) -> Result<(), Error> {
+        let field = |name, value: usize| Err(Error::Field { name, value: value as i64 });
+        for (index, (value, &place)) in self.values.iter().zip(self.inputs).enumerate() {
+            if value.is_state() {
+                return field("place of a graph's input", index);
+            }
+            if !value.is_dense() {
+                return field("pitch of a graph's input", value.pitch as usize);
+            }
+            let Ok(channels) = table::<ChannelScale>(self.constants, place) else {
+                return field("channel scales of a graph's input", index);
+            };
+            let is_right = |channel: &ChannelScale| is_positive(channel.scale) && channel.offset.is_finite();
+            if !(channels.is_empty() || channels.len() == value.shape[2] as usize) || !channels.iter().all(is_right) {
+                return field("channel scales of a graph's input", index);
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks the nodes' records; returns the number of nodes.
+    fn check_nodes(&self) -> Result<usize, Error> {
+        let field = |name, value: usize| Err(Error::Field { name, value: value as i64 });
+        let mut nodes = self.nodes();
+        let mut count = 0;
+        while !nodes.cursor.outputs.is_empty() {
+            let whole = |node: &Node<'_>| node.inputs.iter().all(|&id| (id as usize) < self.values.len());
+            let Some(node) = nodes.next().filter(whole) else {
+                return field("node section (too short, or a value id is too large: node)", count);
+            };
+            let end = u64::from(node.header.scratch_offset) + u64::from(node.header.scratch_length);
+            if end > u64::from(self.header.arena_length) {
+                return field("scratch offset", node.header.scratch_offset as usize);
+            }
+            count += 1;
+        }
+        if !nodes.cursor.rest.is_empty() {
+            return field("node section length", size_of_val(self.nodes));
+        }
+        Ok(count)
     }
 
     /// Bytes of the image.
@@ -145,7 +187,17 @@ impl<'a> Image<'a> {
 
     /// Number of graph inputs.
     pub fn input_count(&self) -> usize {
-        self.header.input_count as usize
+        self.inputs.len()
+    }
+
+    /// The scale and offset of each channel of graph input `index`, if they differ between channels or the offset is not 0; empty if the
+    /// value's own scale and zero point say all.
+    ///
+    /// # Panics
+    /// If there is no such input.
+    pub fn input_channels(&self, index: usize) -> &'a [ChannelScale] {
+        // `check` has found them inside.
+        table(self.constants, *existing(self.inputs.get(index))).ok().checked_part()
     }
 
     /// Number of graph outputs.
@@ -155,7 +207,7 @@ impl<'a> Image<'a> {
 
     /// Number of nodes.
     pub fn node_count(&self) -> usize {
-        self.node_outputs.len()
+        self.nodes().count()
     }
 
     /// Ids of the graph's outputs, and the values.
@@ -199,7 +251,7 @@ impl<'a> Image<'a> {
         state.and_then(|state| state.get(..head.state_length as usize)).checked_part()
     }
 
-    /// The metadata line values stored under `key`, in order: `name`, `label`.
+    /// The metadata line values stored under `key`, in order: `name`, `input`, `output`, `label`.
     pub fn metadata(&self, key: &'a str) -> impl Iterator<Item = &'a str> {
         self.metadata.lines().filter_map(move |line| line.strip_prefix(key)?.strip_prefix('='))
     }
@@ -211,12 +263,13 @@ impl<'a> Image<'a> {
 
     /// The node that writes value `id`; none for a graph input.
     pub fn writer(&self, id: usize) -> Option<Node<'a>> {
-        self.nodes().nth(id.checked_sub(self.input_count())?)
+        let value = self.values.get(id)?;
+        self.nodes().find(|node| node.outputs.iter().any(|output| core::ptr::eq(output, value)))
     }
 
     /// The place before the first node.
     pub(crate) fn first_node(&self) -> Cursor<'a> {
-        Cursor { rest: self.nodes, outputs: self.node_outputs.iter() }
+        Cursor { rest: self.nodes, outputs: self.node_outputs }
     }
 
     /// Takes the node at the cursor.
@@ -226,22 +279,15 @@ impl<'a> Image<'a> {
         let header: &NodeHeader = zerocopy::transmute_ref!(header);
         let (inputs, attributes) = (usize::from(header.input_count), usize::from(header.attribute_count));
         let (record, tail) = tail.split_at_checked(inputs + attributes + 2 * usize::from(header.constant_count))?;
-        let (ids, record) = record.split_at_checked(inputs)?;
+        let (inputs, record) = record.split_at_checked(inputs)?;
         let (attributes, constants) = record.split_at_checked(attributes)?;
-        let first = self.values.get(*ids.first()? as usize)?;
-        let second = if ids.len() == 1 {
-            first
-        } else {
-            let &[_, id] = ids else { return None };
-            self.values.get(id as usize)?
-        };
-        let output = cursor.outputs.next()?;
-        cursor.rest = tail;
+        let (outputs, others) = cursor.outputs.split_at_checked(usize::from(header.output_count))?;
+        *cursor = Cursor { rest: tail, outputs: others };
         Some(Node {
             header,
-            ids,
-            inputs: [first, second],
-            output,
+            inputs,
+            values: self.values,
+            outputs,
             attributes: zerocopy::transmute_ref!(attributes),
             constants: constants.as_chunks().0,
             constants_section: self.constants,
@@ -254,8 +300,8 @@ impl<'a> Image<'a> {
 pub(crate) struct Cursor<'a> {
     /// The records of the nodes that follow.
     rest: &'a [u32],
-    /// What they write, one each.
-    outputs: core::slice::Iter<'a, Value>,
+    /// What they write.
+    outputs: &'a [Value],
 }
 
 /// Iterator over an image's nodes, in order of execution.
@@ -268,6 +314,7 @@ pub struct Nodes<'a> {
 impl<'a> Iterator for Nodes<'a> {
     type Item = Node<'a>;
 
+    #[inline(never)]
     fn next(&mut self) -> Option<Node<'a>> {
         self.image.take_node(&mut self.cursor)
     }

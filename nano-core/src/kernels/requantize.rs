@@ -4,10 +4,10 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::fixed_point::Multiplier;
 
-/// Kernel variant: requantization in its literal form, for every multiplier.
-pub(crate) const LITERAL: u16 = 0;
-/// Kernel variant: both roundings and the zero point in one addition and one shift, where the bounds allow it.
-pub(crate) const ONE_PASS: u16 = 1;
+/// Form of requantization: the literal one, for every multiplier.
+pub(crate) const LITERAL: u8 = 0;
+/// Form of requantization: both roundings and the zero point in one addition and one shift, where the bounds allow it.
+pub(crate) const ONE_PASS: u8 = 1;
 
 /// What requantization needs of one output channel.
 ///
@@ -29,7 +29,7 @@ pub(crate) struct Channel {
 /// The requantization of a layer: which form, and the clamp.
 #[derive(Clone, Copy)]
 pub(crate) struct Requantization {
-    variant: u16,
+    form: u8,
     pub(crate) min: i32,
     pub(crate) max: i32,
 }
@@ -60,17 +60,17 @@ impl Form for OnePass {
 }
 
 impl Requantization {
-    /// The requantization of a layer of `variant`, which is [`LITERAL`] or [`ONE_PASS`].
-    pub(crate) fn new(variant: u16, min: i32, max: i32) -> Self {
-        Requantization { variant, min, max }
+    /// The requantization of a layer in `form`, which is [`LITERAL`] or [`ONE_PASS`].
+    pub(crate) fn new(form: u8, min: i32, max: i32) -> Self {
+        Requantization { form, min, max }
     }
 
-    pub(crate) fn variant(&self) -> u16 {
-        self.variant
+    pub(crate) fn form(&self) -> u8 {
+        self.form
     }
 
     pub(crate) fn is_one_pass(&self) -> bool {
-        self.variant == ONE_PASS
+        self.form == ONE_PASS
     }
 
     /// The last step of every output element.

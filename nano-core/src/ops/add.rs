@@ -2,29 +2,52 @@
 //! `y = clamp(output * (a * (x_1 - z_1) 2^20 + b * (x_2 - z_2) 2^20) + z_y)`, the three multipliers in [`AddParameters`].
 //! Bit-exact with TensorFlow Lite Micro's int8 `ADD`.
 //!
-//! Constant: the three multipliers, or (variant [`ONE_PASS`]) three [`Scale`]s.
+//! Constant: the three multipliers, or (form [`ONE_PASS`]) three [`Scale`]s.
+
+use core::cell::Cell;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::Error;
+use crate::arena::Shared;
 #[cfg(feature = "alloc")]
 use crate::fixed_point::Multiplier;
+use crate::image::Dtype;
 #[cfg(feature = "alloc")]
 use crate::kernels::one_pass_addend;
 use crate::kernels::{Channel, Form, LITERAL, ONE_PASS, OnePass, Requantization};
-use crate::operator::{Checked, Io, Node, Operator, attributes, require};
+use crate::node::Node;
+use crate::operator::{Alias, Checked, Kernel, Operator, Output, Run, attributes, require};
 use crate::ops::channels::{check_clamp, one_pass_bound};
 
-/// Table entry of addition.
-pub const ADD: Operator = Operator {
+/// Kernel of the addition.
+pub const ADD: Kernel = Kernel {
+    id: 4,
     name: NAME,
-    code: 4,
-    attributes: Attributes::NAMES,
+    operator: &OPERATOR,
+    inputs: &[Dtype::Int8],
+    outputs: &[Dtype::Int8],
+    pitched: false,
     check,
-    run,
-    macs: |_| 0,
+    run: Run::InPlace(run),
+    #[cfg(feature = "alloc")]
+    cost: |layer| Some(32 * layer.outputs[0].len() as u64),
     #[cfg(feature = "alloc")]
     pack,
+};
+
+static OPERATOR: Operator = Operator {
+    name: NAME,
+    attributes: Attributes::NAMES,
+    inputs: 2..=2,
+    outputs: &[Output::OWN],
+    alias: Alias::Elementwise,
+    shape: |node, _| {
+        let [first, second] = [0, 1].map(|index| node.input(index).shape);
+        require!(NAME, first == second, "the inputs' sizes differ, elements of the second", node.input(1).len() as i64);
+        Ok(first)
+    },
+    macs: |_| 0,
 };
 
 const NAME: &str = "add";
@@ -137,58 +160,65 @@ fn scales(node: &Node<'_>) -> Result<[Scale; 3], Error> {
 
 fn check(node: &Node<'_>) -> Result<(), Error> {
     let attributes = Attributes::read(NAME, node.attributes())?;
-    match node.variant() {
+    match node.form() {
         ONE_PASS => check_scales(&scales(node)?)?,
         LITERAL => {
             let [first, second, _] = node.multipliers(NAME)?;
             require!(NAME, first.shift <= 0, "the first input's multiplier exceeds 1, shift", first.shift);
             require!(NAME, second.shift <= 0, "the second input's multiplier exceeds 1, shift", second.shift);
         }
-        variant => return Err(Error::UnknownVariant { operator: NAME, variant }),
+        form => return Err(Error::UnknownForm { operator: NAME, form }),
     }
-    node.require_frame(NAME, 2)?;
-    let shape = node.output().shape;
-    require!(NAME, node.input(0).shape == shape, "the first input has another size", node.input(0).len() as i64);
-    require!(NAME, node.input(1).shape == shape, "the second input has another size", node.input(1).len() as i64);
+    node.require_no_scratch(NAME)?;
     check_clamp(NAME, (attributes.clamp_min, attributes.clamp_max))
 }
 
-fn run(node: &Node<'_>, io: &mut Io<'_>) {
-    if node.variant() == ONE_PASS {
+fn run(node: &Node<'_>, memory: Shared<'_>) {
+    let attributes = Attributes::read(NAME, node.attributes()).checked();
+    let terms = Terms {
+        inputs: [0, 1].map(|index| memory.input(index)),
+        zero_points: [0, 1].map(|index| node.input(index).zero_point),
+        output: memory.output(0),
+        clamp: Requantization::new(node.form(), attributes.clamp_min, attributes.clamp_max),
+    };
+    if node.form() == ONE_PASS {
         let [first, second, output] = scales(node).checked();
-        run_as(node, io, |a, b| output.apply(first.apply(a) + second.apply(b)))
+        terms.add(|a, b| output.apply(first.apply(a) + second.apply(b)))
     } else {
         let [first, second, output] = node.multipliers(NAME).checked();
-        let zero_point = node.output().zero_point;
-        run_as(node, io, |a, b| {
-            output.apply(first.apply(a << RAISE) + second.apply(b << RAISE)).saturating_add(zero_point)
-        })
+        let zero_point = node.output(0).zero_point;
+        terms.add(|a, b| output.apply(first.apply(a << RAISE) + second.apply(b << RAISE)).saturating_add(zero_point))
     }
 }
 
-/// Makes each output element `add` of the two inputs, less their zero points.
-#[inline(always)]
-fn run_as(node: &Node<'_>, io: &mut Io<'_>, add: impl Fn(i32, i32) -> i32) {
-    let attributes = Attributes::read(NAME, node.attributes()).checked();
-    let clamp = Requantization::new(node.variant(), attributes.clamp_min, attributes.clamp_max);
-    let [first_zero, second_zero] = node.inputs.map(|value| value.zero_point);
-    for ((output, &a), &b) in io.output.iter_mut().zip(io.inputs[0]).zip(io.inputs[1]) {
-        *output = clamp.clamp(add(i32::from(a) - first_zero, i32::from(b) - second_zero));
+/// What is added, and where the sums go.
+struct Terms<'m> {
+    inputs: [&'m [Cell<i8>]; 2],
+    zero_points: [i32; 2],
+    output: &'m [Cell<i8>],
+    clamp: Requantization,
+}
+
+impl Terms<'_> {
+    /// Makes each output element `add` of the two inputs, less their zero points.
+    #[inline(always)]
+    fn add(&self, add: impl Fn(i32, i32) -> i32) {
+        let &Terms { inputs: [first, second], zero_points: [first_zero, second_zero], output, clamp } = self;
+        for ((output, a), b) in output.iter().zip(first).zip(second) {
+            output.set(clamp.clamp(add(i32::from(a.get()) - first_zero, i32::from(b.get()) - second_zero)));
+        }
     }
 }
 
 #[cfg(feature = "alloc")]
 fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::image::WriteError> {
-    let mut packed = crate::image::Packed::plain(layer, Attributes::NAMES)?;
-    let [first, second] = layer.inputs[..] else {
-        return Err(layer.refused("needs two inputs, has", layer.inputs.len() as f64));
-    };
-    let parameters = AddParameters::new(first.scale, second.scale, layer.output.scale).ok_or_else(|| {
-        layer.refused("a ratio of the scales is not in [0, 2^30); output scale", layer.output.scale.into())
-    })?;
-    match parameters.one_pass(layer.output.zero_point) {
+    let mut packed = crate::image::Packed::default();
+    let ([first, second], output) = ([0, 1].map(|index| layer.inputs[index].scale), layer.outputs[0]);
+    let parameters = AddParameters::new(first, second, output.scale)
+        .ok_or_else(|| layer.refused("a ratio of the scales is not in [0, 2^30); output scale", output.scale.into()))?;
+    match parameters.one_pass(output.zero_point) {
         Some(scales) => {
-            packed.variant = ONE_PASS;
+            packed.form = ONE_PASS;
             packed.constants.push(scales.as_bytes().to_vec());
         }
         None => packed.push_multipliers(&[parameters.first, parameters.second, parameters.output]),

@@ -4,21 +4,38 @@
 //! A global average is a window as large as the input.
 
 use crate::Error;
+use crate::arena::Io;
 use crate::fixed_point::clamp_to_i8;
-use crate::operator::{Checked, Io, Node, Operator, require};
+use crate::image::Dtype;
+use crate::node::Node;
+use crate::operator::{Alias, Checked, Kernel, Operator, Output, Quantization, Run, require};
 use crate::ops::channels::check_clamp;
-use crate::ops::window::window_attributes;
+use crate::ops::window::{Window, window_attributes};
 
-/// Table entry of average pooling.
-pub const AVERAGE_POOL2D: Operator = Operator {
+/// Kernel of average pooling.
+pub const AVERAGE_POOL2D: Kernel = Kernel {
+    id: 6,
     name: NAME,
-    code: 6,
-    attributes: Attributes::NAMES,
+    operator: &OPERATOR,
+    inputs: &[Dtype::Int8],
+    outputs: &[Dtype::Int8],
+    pitched: true,
     check,
-    run,
-    macs: |_| 0,
+    run: Run::Apart(run),
     #[cfg(feature = "alloc")]
-    pack: |layer| crate::image::Packed::plain(layer, Attributes::NAMES),
+    cost: |layer| Some(8 * (layer.inputs[0].len() + layer.outputs[0].len()) as u64),
+    #[cfg(feature = "alloc")]
+    pack: |_| Ok(Default::default()),
+};
+
+static OPERATOR: Operator = Operator {
+    name: NAME,
+    attributes: Attributes::NAMES,
+    inputs: 1..=1,
+    outputs: &[Output { quantization: Quantization::SameAs(0), reset: None }],
+    alias: Alias::Never,
+    shape: |node, _| Window::shape(NAME, node, node.input(0).shape[2]),
+    macs: |_| 0,
 };
 
 const NAME: &str = "average_pool2d";
@@ -30,8 +47,8 @@ window_attributes!(count_include_pad, clamp_min, clamp_max);
 fn check(node: &Node<'_>) -> Result<(), Error> {
     let attributes = Attributes::read(NAME, node.attributes())?;
     let window = attributes.window();
-    node.require_plain(NAME, 1)?;
-    window.check_pool(NAME, node.input(0), node.output())?;
+    node.require_plain(NAME)?;
+    window.check_pool(NAME, node.input(0), node.output(0))?;
     let area = window.vertical.kernel as u64 * window.horizontal.kernel as u64;
     require!(NAME, area <= LARGEST_AREA, "the window has more than 2^22 positions", area as i64);
     let include = attributes.count_include_pad;
@@ -39,7 +56,7 @@ fn check(node: &Node<'_>) -> Result<(), Error> {
     check_clamp(NAME, (attributes.clamp_min, attributes.clamp_max))
 }
 
-fn run(node: &Node<'_>, io: &mut Io<'_>) {
+fn run(node: &Node<'_>, io: Io<'_>) {
     let attributes = Attributes::read(NAME, node.attributes()).checked();
     let area = attributes.window().area() as i32;
     let zero_point = node.input(0).zero_point;

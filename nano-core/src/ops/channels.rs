@@ -16,12 +16,12 @@ pub(crate) struct Check {
 
 impl Check {
     /// Checks the clamp and the form of requantization.
-    pub fn new(operator: &'static str, form: u16, clamp: (i32, i32)) -> Result<Self, Error> {
+    pub fn new(operator: &'static str, form: u8, clamp: (i32, i32)) -> Result<Self, Error> {
         check_clamp(operator, clamp)?;
         let one_pass = match form {
             LITERAL => false,
             ONE_PASS => true,
-            variant => return Err(Error::UnknownVariant { operator, variant }),
+            form => return Err(Error::UnknownForm { operator, form }),
         };
         Ok(Check { operator, one_pass, checked: 0 })
     }
@@ -108,6 +108,7 @@ pub(crate) fn one_pass_bound(bound: i64, addend: i32) -> i64 {
 }
 
 /// Checks that a clamp is an int8 interval.
+#[inline(never)]
 pub(crate) fn check_clamp(operator: &'static str, (min, max): (i32, i32)) -> Result<(), Error> {
     require!(operator, (-128..=127).contains(&min), "clamp_min is not int8", min);
     require!(operator, (min..=127).contains(&max), "clamp_max is not int8, or below clamp_min", max);
@@ -126,16 +127,16 @@ pub(crate) mod pack {
     use crate::kernels::{Channel, LITERAL, ONE_PASS, one_pass_addend, sum_lanes};
 
     /// Channels of a layer with `outputs` output channels of `per_output` weights each, in the order of the tensor
-    /// `weights`; returns the variant that fits them all. The input's zero point goes into the bias.
+    /// `weights`; returns the form of requantization that fits them all. The input's zero point goes into the bias.
     pub(crate) fn channels(
         layer: &Layer<'_>,
         outputs: usize,
         per_output: usize,
-    ) -> Result<(u16, Vec<Channel>), WriteError> {
+    ) -> Result<(u8, Vec<Channel>), WriteError> {
         let weights = layer.int8("weights", outputs * per_output)?;
         let biases = layer.int32("bias", outputs)?;
         let weight_scales = layer.float32("weight_scales", outputs)?;
-        let (input, output) = (layer.inputs[0], layer.output);
+        let (input, output) = (layer.inputs[0], layer.outputs[0]);
         let mut folded = Vec::with_capacity(outputs);
         for ((weights, &bias), &weight_scale) in weights.chunks_exact(per_output).zip(biases).zip(weight_scales) {
             let real = f64::from(input.scale) * f64::from(weight_scale) / f64::from(output.scale);

@@ -8,37 +8,55 @@
 //! [kernel_height][kernel_width][in / groups][4]; every block of channels then runs over them in one pass, 16 accumulators at a time.
 
 use crate::Error;
-use crate::image::Value;
+use crate::arena::Io;
+use crate::image::{Dtype, Value};
 use crate::kernels::{self, Channel, Columns, Form, LANES, Literal, OnePass, Requantization};
-use crate::operator::{Checked, Io, Node, Operator, nonzero, require, unchecked};
+use crate::node::{Node, existing};
+use crate::operator::{Alias, Checked, Kernel, Operator, Output, Run, nonzero, require, unchecked};
 use crate::ops::channels;
 use crate::ops::window::{Window, window_attributes};
 
-/// Table entry of the convolution.
-pub const CONV2D: Operator = Operator {
+/// Kernel of the convolution.
+pub const CONV2D: Kernel = Kernel {
+    id: 1,
     name: NAME,
-    code: 1,
-    attributes: Attributes::NAMES,
+    operator: &OPERATOR,
+    inputs: &[Dtype::Int8],
+    outputs: &[Dtype::Int8],
+    pitched: true,
     check: |node| Conv2d::read(node)?.check(node),
-    run: |node, io| Conv2d::read(node).checked().run(io),
-    macs: |node| Conv2d::read(node).map_or(0, |conv| conv.macs()),
+    run: Run::Apart(|node, io| Conv2d::read(node).checked().run(io)),
+    #[cfg(feature = "alloc")]
+    cost: |layer| Some(3 * layer.macs),
     #[cfg(feature = "alloc")]
     pack,
+};
+
+static OPERATOR: Operator = Operator {
+    name: NAME,
+    attributes: Attributes::NAMES,
+    inputs: 1..=1,
+    outputs: &[Output::OWN],
+    alias: Alias::Never,
+    shape: |node, _| {
+        let attributes = Attributes::read(NAME, node.attributes())?;
+        let (input, channels) = (node.input(0), node.output(0).shape[2]);
+        let divides = |channels: u32| attributes.groups >= 1 && channels.is_multiple_of(attributes.groups as u32);
+        require!(NAME, divides(input.shape[2]), "groups does not divide the input channels", attributes.groups);
+        require!(NAME, divides(channels), "groups does not divide the output channels", attributes.groups);
+        Window::shape(NAME, node, channels)
+    },
+    macs: |node| {
+        let per_group = |attributes: Attributes| node.input(0).shape[2] as usize / nonzero(attributes.groups as usize);
+        Attributes::read(NAME, node.attributes()).map_or(0, |attributes| {
+            node.output(0).len() as u64 * (attributes.window().area() * per_group(attributes)) as u64
+        })
+    },
 };
 
 const NAME: &str = "conv2d";
 
 window_attributes!(groups, clamp_min, clamp_max);
-
-impl Attributes {
-    fn check(&self, input: &Value, output: &Value) -> Result<(), Error> {
-        self.window().check(NAME, input, output)?;
-        let divides = |channels: u32| self.groups >= 1 && channels.is_multiple_of(self.groups as u32);
-        require!(NAME, divides(input.shape[2]), "groups does not divide the input channels", self.groups);
-        require!(NAME, divides(output.shape[2]), "groups does not divide the output channels", self.groups);
-        Ok(())
-    }
-}
 
 struct Conv2d<'a> {
     attributes: Attributes,
@@ -56,8 +74,8 @@ struct Conv2d<'a> {
 impl<'a> Conv2d<'a> {
     fn read(node: &Node<'a>) -> Result<Self, Error> {
         let attributes = Attributes::read(NAME, node.attributes())?;
-        let (input, output) = (node.input(0), node.output());
-        let requantization = Requantization::new(node.variant(), attributes.clamp_min, attributes.clamp_max);
+        let (input, output) = (existing(node.find_input(0)), node.output(0));
+        let requantization = Requantization::new(node.form(), attributes.clamp_min, attributes.clamp_max);
         let weights = node.constant(NAME, 0)?;
         let channels = node.constant(NAME, 1)?;
         let groups = nonzero(attributes.groups as usize);
@@ -67,8 +85,6 @@ impl<'a> Conv2d<'a> {
 
     fn check(&self, node: &Node<'_>) -> Result<(), Error> {
         let attributes = &self.attributes;
-        require!(NAME, node.input_count() == 1, "needs one input", node.input_count() as i64);
-        attributes.check(self.input, self.output)?;
         let outputs = self.output.shape[2] as usize;
         let blocks = self.groups as u64 * self.blocks_per_group() as u64;
         let weights = blocks * self.block_length() as u64;
@@ -77,7 +93,7 @@ impl<'a> Conv2d<'a> {
         let scratch = self.window_length() * LANES;
         require!(NAME, node.scratch_length() == scratch, "wrong scratch length", node.scratch_length() as i64);
         let clamp = (attributes.clamp_min, attributes.clamp_max);
-        let mut check = channels::Check::new(NAME, node.variant(), clamp)?;
+        let mut check = channels::Check::new(NAME, node.form(), clamp)?;
         let groups = self.weights.chunks_exact(nonzero(self.blocks_per_group() * self.block_length()));
         for (channels, group) in self.channels.chunks_exact(nonzero(self.per_group)).zip(groups) {
             check.blocks(channels, group, self.block_length())?;
@@ -99,24 +115,24 @@ impl<'a> Conv2d<'a> {
         self.window_length() * LANES
     }
 
-    fn macs(&self) -> u64 {
-        self.output.len() as u64 * self.window_length() as u64
-    }
-
-    fn run(&self, io: &mut Io<'_>) {
+    fn run(&self, io: Io<'_>) {
         if self.requantization.is_one_pass() { self.run_as::<OnePass>(io) } else { self.run_as::<Literal>(io) }
     }
 
-    fn run_as<F: Form>(&self, io: &mut Io<'_>) {
-        let outputs = nonzero(self.output.shape[2] as usize);
+    fn run_as<F: Form>(&self, io: Io<'_>) {
+        let Io { inputs, mut outputs, scratch } = io;
+        let (input, output): (&[i8], &mut [i8]) = (inputs.get(0), outputs.take());
+        let pitch = nonzero(self.output.pitch as usize);
+        let between = (self.output.pitch - self.output.shape[2]) as usize;
         let gather = self.gather();
-        let columns = io.scratch.as_chunks_mut().0;
+        let columns = scratch.as_chunks_mut().0;
         let (mut y, mut x) = (0, 0);
-        for tile in io.output.chunks_mut(nonzero(LANES * outputs)) {
-            let pixels = tile.len() / outputs;
+        for tile in output.chunks_mut(nonzero(LANES * pitch)) {
+            // The last pixel of all ends with its channels.
+            let pixels = (tile.len() + between) / pitch;
             for group in 0..self.groups {
-                gather.fill(columns, pixels, (y, x), group, io.inputs[0]);
-                self.tile::<F>(columns, group, tile);
+                gather.fill(columns, pixels, (y, x), group, input);
+                self.tile::<F>(columns, group, tile, pixels == LANES);
             }
             x += pixels;
             while x >= gather.output_width {
@@ -128,6 +144,7 @@ impl<'a> Conv2d<'a> {
     fn gather(&self) -> Gather {
         let window = self.attributes.window();
         let [mut height, mut width, channels] = self.input.shape.map(|side| side as usize);
+        let pitch = self.input.pitch as usize;
         let mut output_width = self.output.shape[1] as usize;
         if window.is_one_to_one() {
             // All pixels are one long row: more tiles lie in one row.
@@ -135,37 +152,33 @@ impl<'a> Conv2d<'a> {
         }
         let kernel_width = window.horizontal.kernel as usize;
         // Taps that lie side by side are copied together.
-        let together = match (window.horizontal.dilation, self.groups) {
-            (1, 1) => kernel_width,
-            _ => 1,
-        };
+        let side_by_side = window.horizontal.dilation == 1 && self.groups == 1 && pitch == channels;
+        let together = if side_by_side { kernel_width } else { 1 };
         Gather {
             window,
             height,
             width,
-            channels,
+            pitch,
             output_width,
             length: self.inputs_per_group,
             runs: kernel_width / nonzero(together),
             run_length: together * self.inputs_per_group,
-            run_step: window.horizontal.dilation as usize * channels,
-            row_step: window.vertical.dilation as usize * width * channels,
+            run_step: window.horizontal.dilation as usize * pitch,
+            row_step: window.vertical.dilation as usize * width * pitch,
             zero: self.input.zero_point as i8,
         }
     }
 
-    /// All output channels of `group` for the pixels of one tile.
+    /// All output channels of `group` for the pixels of one tile, which is `whole` if it has four.
     #[inline(always)]
-    fn tile<F: Form>(&self, columns: &Columns, group: usize, tile: &mut [i8]) {
-        let outputs = self.output.shape[2] as usize;
+    fn tile<F: Form>(&self, columns: &Columns, group: usize, tile: &mut [i8], whole: bool) {
         let first = group * self.per_group;
-        let whole = tile.len() == LANES * outputs;
         let weights = self.weights.get(group * self.blocks_per_group() * self.block_length()..).checked();
         let channels = self.channels.get(first..).checked().get(..self.per_group).checked();
         let tile = tile.get_mut(first..).checked();
         let (full, rest) = channels.as_chunks();
         if whole {
-            block_row::<F>(&self.requantization, full, columns, weights, tile, outputs);
+            block_row::<F>(&self.requantization, full, columns, weights, tile, self.output.pitch as usize);
         }
         if whole && rest.is_empty() {
             return;
@@ -195,7 +208,7 @@ impl<'a> Conv2d<'a> {
             let mut pixels = [[0; LANES]; LANES];
             let (channels, output) = (core::slice::from_ref(channels), pixels.as_flattened_mut());
             block_row::<F>(&self.requantization, channels, columns, weights, output, LANES);
-            for (output, pixel) in tile.chunks_mut(nonzero(self.output.shape[2] as usize)).zip(&pixels) {
+            for (output, pixel) in tile.chunks_mut(nonzero(self.output.pitch as usize)).zip(&pixels) {
                 let output = output.get_mut(LANES * index..).checked().get_mut(..given.len()).checked();
                 output.copy_from_slice(pixel.get(..given.len()).checked());
             }
@@ -209,7 +222,8 @@ struct Gather {
     /// The input's sides.
     height: usize,
     width: usize,
-    channels: usize,
+    /// Bytes from one input pixel to the next.
+    pitch: usize,
     output_width: usize,
     /// Input channels of a group.
     length: usize,
@@ -234,8 +248,8 @@ impl Gather {
             self.fill_by_tap(columns, pixels, (y, x), group, input);
             return;
         }
-        let mut row = (top as usize * self.width + left as usize) * self.channels + group * self.length;
-        let pitch = horizontal.stride as usize * self.channels;
+        let mut row = (top as usize * self.width + left as usize) * self.pitch + group * self.length;
+        let pitch = horizontal.stride as usize * self.pitch;
         let mut rest = columns;
         for _ in 0..vertical.kernel {
             let mut start = row;
@@ -268,7 +282,7 @@ impl Gather {
                     let Some(columns) = taps.next() else { return };
                     let x = left + kx * horizontal.dilation;
                     if (y as usize) < self.height && (x as usize) < self.width {
-                        let start = (y as usize * self.width + x as usize) * self.channels + group * self.length;
+                        let start = (y as usize * self.width + x as usize) * self.pitch + group * self.length;
                         kernels::fill_column(columns, pixel, input.get(start..).checked().get(..self.length).checked());
                     } else {
                         columns.iter_mut().for_each(|column| *column.get_mut(pixel).checked() = self.zero);
@@ -318,14 +332,12 @@ fn block_row<F: Form>(
 fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::image::WriteError> {
     use alloc::vec;
     use zerocopy::IntoBytes;
-    let words = layer.attributes(Attributes::NAMES)?;
-    let attributes = Attributes::read(NAME, &words)?;
-    attributes.check(&layer.inputs[0], &layer.output)?;
+    let attributes = Attributes::read(NAME, &layer.attributes)?;
     let groups = attributes.groups as usize;
-    let (inputs, outputs) = (layer.inputs[0].shape[2] as usize / groups, layer.output.shape[2] as usize);
+    let (inputs, outputs) = (layer.inputs[0].shape[2] as usize / groups, layer.outputs[0].shape[2] as usize);
     let per_group = outputs / groups;
     let per_output = attributes.window().area() * inputs;
-    let (variant, channels) = channels::pack::channels(layer, outputs, per_output)?;
+    let (form, channels) = channels::pack::channels(layer, outputs, per_output)?;
     let mut packed = vec![0u8; groups * per_group.div_ceil(LANES) * LANES * per_output];
     for (output, weights) in layer.int8("weights", outputs * per_output)?.chunks_exact(per_output.max(1)).enumerate() {
         let (group, within) = (output / per_group, output % per_group);
@@ -335,10 +347,5 @@ fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::
         }
     }
     let scratch_length = per_output * LANES;
-    Ok(crate::image::Packed {
-        variant,
-        attributes: words,
-        constants: vec![packed, channels.as_bytes().to_vec()],
-        scratch_length,
-    })
+    Ok(crate::image::Packed { form, constants: vec![packed, channels.as_bytes().to_vec()], scratch_length })
 }

@@ -8,25 +8,41 @@
 //! [kernel_width][kernel_height][4] where the kernel goes along rows (see [`Sweep`]).
 
 use crate::Error;
-use crate::image::Value;
+use crate::arena::Io;
+use crate::image::{Dtype, Value};
 use crate::kernels::{Channel, Form, LANES, Lines, Literal, ONE_PASS, OnePass, Requantization, Side, Taps};
-use crate::operator::{Checked, Io, Node, Operator, nonzero, require};
+use crate::node::Node;
+use crate::operator::{Alias, Checked, Kernel, Operator, Output, Run, nonzero, require};
 use crate::ops::channels;
 use crate::ops::window::{Axis, Window, window_attributes};
 
-/// Table entry of the depthwise convolution.
-pub const DEPTHWISE_CONV2D: Operator = Operator {
+/// Kernel of the depthwise convolution.
+pub const DEPTHWISE_CONV2D: Kernel = Kernel {
+    id: 2,
     name: NAME,
-    code: 2,
-    attributes: Attributes::NAMES,
+    operator: &OPERATOR,
+    inputs: &[Dtype::Int8],
+    outputs: &[Dtype::Int8],
+    pitched: true,
     check: |node| DepthwiseConv2d::read(node)?.check(node),
-    run: |node, io| DepthwiseConv2d::read(node).checked().run(io),
-    macs: |node| {
-        DepthwiseConv2d::read(node)
-            .map_or(0, |layer| layer.output.len() as u64 * layer.attributes.window().area() as u64)
-    },
+    run: Run::Apart(|node, io| DepthwiseConv2d::read(node).checked().run(io)),
+    #[cfg(feature = "alloc")]
+    cost: |layer| Some(5 * layer.macs),
     #[cfg(feature = "alloc")]
     pack,
+};
+
+static OPERATOR: Operator = Operator {
+    name: NAME,
+    attributes: Attributes::NAMES,
+    inputs: 1..=1,
+    outputs: &[Output::OWN],
+    alias: Alias::Never,
+    shape: |node, _| Window::shape(NAME, node, node.input(0).shape[2]),
+    macs: |node| {
+        Attributes::read(NAME, node.attributes())
+            .map_or(0, |attributes| node.output(0).len() as u64 * attributes.window().area() as u64)
+    },
 };
 
 const NAME: &str = "depthwise_conv2d";
@@ -45,8 +61,8 @@ struct DepthwiseConv2d<'a> {
 impl<'a> DepthwiseConv2d<'a> {
     fn read(node: &Node<'a>) -> Result<Self, Error> {
         let attributes = Attributes::read(NAME, node.attributes())?;
-        let (input, output) = (node.input(0), node.output());
-        let requantization = Requantization::new(node.variant(), attributes.clamp_min, attributes.clamp_max);
+        let (input, output) = (node.input(0), node.output(0));
+        let requantization = Requantization::new(node.form(), attributes.clamp_min, attributes.clamp_max);
         let weights = node.constant(NAME, 0)?;
         let channels = node.constant(NAME, 1)?;
         Ok(DepthwiseConv2d { attributes, input, output, weights, channels, requantization })
@@ -54,17 +70,14 @@ impl<'a> DepthwiseConv2d<'a> {
 
     fn check(&self, node: &Node<'_>) -> Result<(), Error> {
         let attributes = &self.attributes;
-        require!(NAME, node.input_count() == 1, "needs one input", node.input_count() as i64);
-        attributes.window().check(NAME, self.input, self.output)?;
         let count = self.output.shape[2];
-        require!(NAME, self.input.shape[2] == count, "needs as many output channels as input channels", count);
         let weights = count.div_ceil(LANES as u32) as u64 * self.block_length() as u64;
         require!(NAME, self.weights.len() as u64 == weights, "wrong number of weights", self.weights.len() as i64);
         require!(NAME, self.channels.len() == count as usize, "wrong number of channels", self.channels.len() as i64);
         let clamp = (attributes.clamp_min, attributes.clamp_max);
-        let mut check = channels::Check::new(NAME, node.variant(), clamp)?;
+        let mut check = channels::Check::new(NAME, node.form(), clamp)?;
         check.blocks(self.channels, self.weights, self.block_length())?;
-        let scratch = attributes.scratch_length(self.input, self.output, node.variant());
+        let scratch = attributes.scratch_length(self.input, self.output, node.form());
         require!(NAME, node.scratch_length() == scratch, "wrong scratch length", node.scratch_length() as i64);
         Ok(())
     }
@@ -73,38 +86,41 @@ impl<'a> DepthwiseConv2d<'a> {
         self.attributes.window().area() * LANES
     }
 
-    fn run(&self, io: &mut Io<'_>) {
-        match Sweep::new(self.attributes.window(), self.input, self.output, self.requantization.variant()) {
+    fn run(&self, io: Io<'_>) {
+        match Sweep::new(self.attributes.window(), self.input, self.output, self.requantization.form()) {
             Some(sweep) => {
                 let blocks = self.weights.as_chunks::<LANES>().0.as_chunks::<9>().0;
-                sweep.lines.run(self.channels, blocks, self.requantization, io.inputs[0], io.output)
+                let Io { inputs, mut outputs, .. } = io;
+                sweep.lines.run(self.channels, blocks, self.requantization, inputs.get(0), outputs.take())
             }
             None if self.requantization.is_one_pass() => self.run_by_row::<OnePass>(io),
             None => self.run_by_row::<Literal>(io),
         }
     }
 
-    fn run_by_row<F: Form>(&self, io: &mut Io<'_>) {
+    fn run_by_row<F: Form>(&self, io: Io<'_>) {
+        let Io { inputs, mut outputs, scratch } = io;
+        let (input, output): (&[i8], &mut [i8]) = (inputs.get(0), outputs.take());
         let window = self.attributes.window();
-        let count = self.output.shape[2] as usize;
+        let pitch = self.output.pitch as usize;
         let pixels = self.output.shape[1] as usize;
-        for (y, output) in io.output.chunks_exact_mut(nonzero(pixels * count)).enumerate() {
-            let rows = window.rows(y, self.input, io.inputs[0], io.scratch);
+        for (y, output) in output.chunks_mut(nonzero(pixels * pitch)).enumerate() {
+            let rows = window.rows(y, self.input, input, scratch);
             let taps = Taps {
                 rows: self.attributes.kernel_height as usize,
                 pitch: rows.pitch,
                 first: rows.first,
                 per_row: self.attributes.kernel_width as usize,
-                step: self.attributes.dilation_width as usize * count,
+                step: self.attributes.dilation_width as usize * rows.pixel_pitch,
                 pixels,
-                pixel_step: self.attributes.stride_width as usize * count,
+                pixel_step: self.attributes.stride_width as usize * rows.pixel_pitch,
             };
             let weights = self.weights.as_chunks().0.chunks_exact(nonzero(window.area()));
             for (block, (channels, weights)) in self.channels.chunks(LANES).zip(weights).enumerate() {
                 let first = block * LANES;
                 let (rows, output) = (rows.bytes.get(first..).checked(), output.get_mut(first..).checked());
                 match channels.try_into() {
-                    Ok(channels) => taps.run::<F>(self.requantization, channels, weights, rows, output, count),
+                    Ok(channels) => taps.run::<F>(self.requantization, channels, weights, rows, output, pitch),
                     Err(_) => self.last_channels(channels, weights, rows, &taps, output),
                 }
             }
@@ -120,8 +136,8 @@ impl<'a> DepthwiseConv2d<'a> {
         taps: &Taps,
         output: &mut [i8],
     ) {
-        let count = nonzero(self.output.shape[2] as usize);
-        for (x, pixel) in output.chunks_mut(count).enumerate() {
+        let pitch = nonzero(self.output.pitch as usize);
+        for (x, pixel) in output.chunks_mut(pitch).enumerate() {
             for (lane, (channel, output)) in channels.iter().zip(pixel).enumerate() {
                 let mut sum = channel.bias;
                 for (tap_row, weights) in weights.chunks_exact(nonzero(taps.per_row)).enumerate() {
@@ -146,11 +162,11 @@ struct Sweep {
 }
 
 impl Sweep {
-    fn new(window: Window, input: &Value, output: &Value, variant: u16) -> Option<Sweep> {
+    fn new(window: Window, input: &Value, output: &Value, form: u8) -> Option<Sweep> {
         let Window { vertical, horizontal } = window;
         let along = |axis: Axis, across: Axis, inputs: u32| {
             let kernel = axis.kernel == 3 && across.kernel == 3 && axis.dilation == 1 && axis.stride <= 2;
-            kernel && axis.before <= 1 && axis.after <= 1 && inputs >= 3 && variant == ONE_PASS
+            kernel && axis.before <= 1 && axis.after <= 1 && inputs >= 3 && form == ONE_PASS
         };
         let columns = along(vertical, horizontal, input.shape[0]);
         let rows = along(horizontal, vertical, input.shape[1]);
@@ -158,11 +174,12 @@ impl Sweep {
         if !(columns || rows) {
             return None;
         }
+        let step = |value: &Value, index: usize| [value.shape[1] * value.pitch, value.pitch][index] as usize;
         let side = |axis: Axis, index: usize| Side {
             inputs: input.shape[index] as usize,
-            input_step: input.shape[index + 1..].iter().product::<u32>() as usize,
+            input_step: step(input, index),
             outputs: output.shape[index] as usize,
-            output_step: output.shape[index + 1..].iter().product::<u32>() as usize,
+            output_step: step(output, index),
             stride: axis.stride as usize,
             before: axis.before as usize,
             dilation: axis.dilation as usize,
@@ -179,8 +196,8 @@ impl Sweep {
 
 impl Attributes {
     /// Bytes of scratch; line by line, a layer needs none.
-    fn scratch_length(&self, input: &Value, output: &Value, variant: u16) -> usize {
-        match Sweep::new(self.window(), input, output, variant) {
+    fn scratch_length(&self, input: &Value, output: &Value, form: u8) -> usize {
+        match Sweep::new(self.window(), input, output, form) {
             Some(_) => 0,
             None => self.window().scratch_length(input),
         }
@@ -191,12 +208,11 @@ impl Attributes {
 fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::image::WriteError> {
     use alloc::vec;
     use zerocopy::IntoBytes;
-    let words = layer.attributes(Attributes::NAMES)?;
-    let attributes = Attributes::read(NAME, &words)?;
-    attributes.window().check(NAME, &layer.inputs[0], &layer.output)?;
-    let (count, taps) = (layer.output.shape[2] as usize, attributes.window().area());
-    let (variant, channels) = channels::pack::channels(layer, count, taps)?;
-    let sweep = Sweep::new(attributes.window(), &layer.inputs[0], &layer.output, variant);
+    let attributes = Attributes::read(NAME, &layer.attributes)?;
+    let (input, output) = (&layer.inputs[0], &layer.outputs[0]);
+    let (count, taps) = (output.shape[2] as usize, attributes.window().area());
+    let (form, channels) = channels::pack::channels(layer, count, taps)?;
+    let sweep = Sweep::new(attributes.window(), input, output, form);
     let along_rows = sweep.is_some_and(|sweep| !sweep.down);
     let mut packed = vec![0u8; count.div_ceil(LANES) * taps * LANES];
     for (channel, weights) in layer.int8("weights", count * taps)?.chunks_exact(taps.max(1)).enumerate() {
@@ -205,11 +221,6 @@ fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::
             packed[(channel / LANES * taps + tap) * LANES + channel % LANES] = weight as u8;
         }
     }
-    let scratch_length = attributes.scratch_length(&layer.inputs[0], &layer.output, variant);
-    Ok(crate::image::Packed {
-        variant,
-        attributes: words,
-        constants: vec![packed, channels.as_bytes().to_vec()],
-        scratch_length,
-    })
+    let scratch_length = attributes.scratch_length(input, output, form);
+    Ok(crate::image::Packed { form, constants: vec![packed, channels.as_bytes().to_vec()], scratch_length })
 }

@@ -2,21 +2,38 @@
 //! zero point. Bit-exact with TensorFlow Lite Micro's int8 `MAX_POOL_2D`.
 
 use crate::Error;
+use crate::arena::Io;
 use crate::fixed_point::clamp_to_i8;
-use crate::operator::{Checked, Io, Node, Operator};
+use crate::image::Dtype;
+use crate::node::Node;
+use crate::operator::{Alias, Checked, Kernel, Operator, Output, Quantization, Run};
 use crate::ops::channels::check_clamp;
-use crate::ops::window::window_attributes;
+use crate::ops::window::{Window, window_attributes};
 
-/// Table entry of max pooling.
-pub const MAX_POOL2D: Operator = Operator {
+/// Kernel of max pooling.
+pub const MAX_POOL2D: Kernel = Kernel {
+    id: 5,
     name: NAME,
-    code: 5,
-    attributes: Attributes::NAMES,
+    operator: &OPERATOR,
+    inputs: &[Dtype::Int8],
+    outputs: &[Dtype::Int8],
+    pitched: true,
     check,
-    run,
-    macs: |_| 0,
+    run: Run::Apart(run),
     #[cfg(feature = "alloc")]
-    pack: |layer| crate::image::Packed::plain(layer, Attributes::NAMES),
+    cost: |layer| Some(8 * (layer.inputs[0].len() + layer.outputs[0].len()) as u64),
+    #[cfg(feature = "alloc")]
+    pack: |_| Ok(Default::default()),
+};
+
+static OPERATOR: Operator = Operator {
+    name: NAME,
+    attributes: Attributes::NAMES,
+    inputs: 1..=1,
+    outputs: &[Output { quantization: Quantization::SameAs(0), reset: None }],
+    alias: Alias::Never,
+    shape: |node, _| Window::shape(NAME, node, node.input(0).shape[2]),
+    macs: |_| 0,
 };
 
 const NAME: &str = "max_pool2d";
@@ -25,12 +42,12 @@ window_attributes!(clamp_min, clamp_max);
 
 fn check(node: &Node<'_>) -> Result<(), Error> {
     let attributes = Attributes::read(NAME, node.attributes())?;
-    node.require_plain(NAME, 1)?;
-    attributes.window().check_pool(NAME, node.input(0), node.output())?;
+    node.require_plain(NAME)?;
+    attributes.window().check_pool(NAME, node.input(0), node.output(0))?;
     check_clamp(NAME, (attributes.clamp_min, attributes.clamp_max))
 }
 
-fn run(node: &Node<'_>, io: &mut Io<'_>) {
+fn run(node: &Node<'_>, io: Io<'_>) {
     let attributes = Attributes::read(NAME, node.attributes()).checked();
     let (min, max) = (attributes.clamp_min, attributes.clamp_max);
     attributes.window().pool(node, io, i32::MIN, i32::max, |largest, _| clamp_to_i8(largest, min, max));

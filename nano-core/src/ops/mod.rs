@@ -4,24 +4,29 @@ mod channels;
 mod window;
 
 macro_rules! registry {
-    ($($file:ident :: $entry:ident),+ $(,)?) => {
-        $(mod $file; pub use $file::$entry;)+
+    ($($kind:ident $file:ident :: $entry:ident),+ $(,)?) => {
+        $(registry!(@$kind $file);)+
+        $(pub use $file::$entry;)+
 
-        /// Every operator of this crate.
-        pub const ALL: &[crate::Operator] = &[$($file::$entry),+];
+        /// Every kernel of this crate, each where its id says.
+        pub const ALL: &[crate::Kernel] = &[$($file::$entry),+];
     };
+    (@operator $file:ident) => { mod $file; };
+    (@kernel $file:ident) => {};
 }
 
+// An operator with its first kernel, or a further kernel of one.
 registry! {
-    conv2d::CONV2D,
-    depthwise_conv2d::DEPTHWISE_CONV2D,
-    fully_connected::FULLY_CONNECTED,
-    add::ADD,
-    max_pool2d::MAX_POOL2D,
-    average_pool2d::AVERAGE_POOL2D,
-    table::TABLE,
-    requantize::REQUANTIZE,
-    softmax::SOFTMAX,
+    operator conv2d::CONV2D,
+    operator depthwise_conv2d::DEPTHWISE_CONV2D,
+    operator fully_connected::FULLY_CONNECTED,
+    operator add::ADD,
+    operator max_pool2d::MAX_POOL2D,
+    operator average_pool2d::AVERAGE_POOL2D,
+    operator table::TABLE,
+    operator requantize::REQUANTIZE,
+    operator softmax::SOFTMAX,
+    kernel fully_connected::FULLY_CONNECTED_PAIRS,
 }
 
 #[cfg(feature = "alloc")]
@@ -34,9 +39,11 @@ mod tests {
     use super::ALL;
 
     #[test]
-    fn codes_and_names_are_unique() {
-        for (index, operator) in ALL.iter().enumerate() {
-            assert!(ALL[..index].iter().all(|other| other.code != operator.code && other.name != operator.name));
+    fn ids_and_names_are_unique_and_ids_are_places() {
+        for (index, kernel) in ALL.iter().enumerate() {
+            assert_eq!(usize::from(kernel.id), index + 1);
+            assert!(ALL[..index].iter().all(|other| other.name != kernel.name));
+            assert!(kernel.name.starts_with(kernel.operator.name));
         }
     }
 }

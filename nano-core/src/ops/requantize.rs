@@ -2,22 +2,39 @@
 //! Bit-exact with TensorFlow Lite Micro's int8 to int8 `QUANTIZE`.
 
 use crate::Error;
+use crate::arena::Shared;
 #[cfg(feature = "alloc")]
 use crate::fixed_point::Multiplier;
 use crate::fixed_point::clamp_to_i8;
-use crate::operator::{Checked, Io, Node, Operator, attributes, require};
+use crate::image::Dtype;
+use crate::node::Node;
+use crate::operator::{Alias, Checked, Kernel, Operator, Output, Run, attributes};
 use crate::ops::channels::check_clamp;
 
-/// Table entry of requantization.
-pub const REQUANTIZE: Operator = Operator {
+/// Kernel of requantization.
+pub const REQUANTIZE: Kernel = Kernel {
+    id: 8,
     name: NAME,
-    code: 8,
-    attributes: Attributes::NAMES,
+    operator: &OPERATOR,
+    inputs: &[Dtype::Int8],
+    outputs: &[Dtype::Int8],
+    pitched: false,
     check,
-    run,
-    macs: |_| 0,
+    run: Run::InPlace(run),
+    #[cfg(feature = "alloc")]
+    cost: |layer| Some(30 * layer.outputs[0].len() as u64),
     #[cfg(feature = "alloc")]
     pack,
+};
+
+static OPERATOR: Operator = Operator {
+    name: NAME,
+    attributes: Attributes::NAMES,
+    inputs: 1..=1,
+    outputs: &[Output::OWN],
+    alias: Alias::Elementwise,
+    shape: |node, _| Ok(node.input(0).shape),
+    macs: |_| 0,
 };
 
 const NAME: &str = "requantize";
@@ -29,32 +46,26 @@ attributes! {
 
 fn check(node: &Node<'_>) -> Result<(), Error> {
     let attributes = Attributes::read(NAME, node.attributes())?;
-    node.require_plain(NAME, 1)?;
+    node.require_plain(NAME)?;
     node.multipliers::<1>(NAME)?;
-    require!(
-        NAME,
-        node.input(0).shape == node.output().shape,
-        "the shape changes to a size of",
-        node.output().len() as i64
-    );
     check_clamp(NAME, (attributes.clamp_min, attributes.clamp_max))
 }
 
-fn run(node: &Node<'_>, io: &mut Io<'_>) {
+fn run(node: &Node<'_>, memory: Shared<'_>) {
     let attributes = Attributes::read(NAME, node.attributes()).checked();
     let [multiplier] = node.multipliers(NAME).checked();
-    let (from, to) = (node.input(0).zero_point, node.output().zero_point);
-    for (output, &input) in io.output.iter_mut().zip(io.inputs[0]) {
-        let value = multiplier.apply(i32::from(input) - from).saturating_add(to);
-        *output = clamp_to_i8(value, attributes.clamp_min, attributes.clamp_max);
+    let (from, to) = (node.input(0).zero_point, node.output(0).zero_point);
+    for (output, input) in memory.output::<i8>(0).iter().zip(memory.input::<i8>(0)) {
+        let value = multiplier.apply(i32::from(input.get()) - from).saturating_add(to);
+        output.set(clamp_to_i8(value, attributes.clamp_min, attributes.clamp_max));
     }
 }
 
 #[cfg(feature = "alloc")]
 fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::image::WriteError> {
-    let real = f64::from(layer.inputs[0].scale) / f64::from(layer.output.scale);
+    let real = f64::from(layer.inputs[0].scale) / f64::from(layer.outputs[0].scale);
     let multiplier = Multiplier::from_real(real).ok_or_else(|| layer.refused("s_x / s_y is not in [0, 2^30)", real))?;
-    let mut packed = crate::image::Packed::plain(layer, Attributes::NAMES)?;
+    let mut packed = crate::image::Packed::default();
     packed.push_multipliers(&[multiplier]);
     Ok(packed)
 }

@@ -2,21 +2,38 @@
 //! (beta 1): fixed-point exponentials of the differences to the maximum, their sum, one reciprocal by Newton's method.
 
 use crate::Error;
+use crate::arena::Io;
 #[cfg(feature = "alloc")]
 use crate::fixed_point::Multiplier;
 use crate::fixed_point::{clamp_to_i8, doubling_high_multiply, rounding_divide_by_power_of_two, shift_left_saturating};
-use crate::operator::{Checked, Io, Node, Operator, nonzero, require};
+use crate::image::Dtype;
+use crate::node::Node;
+use crate::operator::{Alias, Checked, Kernel, Operator, Output, Quantization, Run, nonzero, require};
 
-/// Table entry of softmax.
-pub const SOFTMAX: Operator = Operator {
+/// Kernel of softmax.
+pub const SOFTMAX: Kernel = Kernel {
+    id: 9,
     name: NAME,
-    code: 9,
-    attributes: &[],
+    operator: &OPERATOR,
+    inputs: &[Dtype::Int8],
+    outputs: &[Dtype::Int8],
+    pitched: false,
     check,
-    run,
-    macs: |_| 0,
+    run: Run::Apart(run),
+    #[cfg(feature = "alloc")]
+    cost: |layer| Some(330 * layer.outputs[0].len() as u64),
     #[cfg(feature = "alloc")]
     pack,
+};
+
+static OPERATOR: Operator = Operator {
+    name: NAME,
+    attributes: &[],
+    inputs: 1..=1,
+    outputs: &[Output { quantization: Quantization::Fixed { scale: 1.0 / 256.0, zero_point: -128 }, reset: None }],
+    alias: Alias::Never,
+    shape: |node, _| Ok(node.input(0).shape),
+    macs: |_| 0,
 };
 
 const NAME: &str = "softmax";
@@ -59,19 +76,15 @@ impl SoftmaxParameters {
 }
 
 fn check(node: &Node<'_>) -> Result<(), Error> {
-    node.require_plain(NAME, 1)?;
+    node.require_plain(NAME)?;
     let [mantissa, shift, smallest] = *parameters(node)?;
     require!(NAME, mantissa >= 1 << 30, "the multiplier's mantissa is below 2^30", mantissa);
     require!(NAME, (0..=31).contains(&shift), "the multiplier's shift is not 0 to 31", shift);
     require!(NAME, smallest <= 0, "the smallest difference is positive", smallest);
     let reach = (i64::from(smallest.max(-255)) << shift).abs();
     require!(NAME, reach <= 1 << 31, "the smallest difference overflows 32 bits", smallest);
-    let (input, output) = (node.input(0), node.output());
-    require!(NAME, input.shape == output.shape, "the shape changes to a size of", output.len() as i64);
-    let channels = input.shape[2] as usize;
+    let channels = node.input(0).shape[2] as usize;
     require!(NAME, channels <= LARGEST_CHANNELS, "more than 2048 channels", channels as i64);
-    require!(NAME, output.scale == 1.0 / 256.0, "the output scale is not 1/256 (bits)", output.scale.to_bits());
-    require!(NAME, output.zero_point == -128, "the output zero point is not -128", output.zero_point);
     Ok(())
 }
 
@@ -84,10 +97,11 @@ fn parameters<'a>(node: &Node<'a>) -> Result<&'a [i32; 3], Error> {
     })
 }
 
-fn run(node: &Node<'_>, io: &mut Io<'_>) {
+fn run(node: &Node<'_>, mut io: Io<'_>) {
     let &[mantissa, shift, smallest] = parameters(node).checked();
     let channels = nonzero(node.input(0).shape[2] as usize);
-    for (input, output) in io.inputs[0].chunks_exact(channels).zip(io.output.chunks_exact_mut(channels)) {
+    let (inputs, outputs) = (io.inputs.get::<i8>(0), io.outputs.take::<i8>());
+    for (input, output) in inputs.chunks_exact(channels).zip(outputs.chunks_exact_mut(channels)) {
         let largest = input.iter().copied().max().unwrap_or(i8::MIN);
         let exponential = |x: i8| {
             let difference = i32::from(x) - i32::from(largest);
@@ -165,7 +179,7 @@ fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::
     let scale = layer.inputs[0].scale;
     let SoftmaxParameters { multiplier, smallest_difference } = SoftmaxParameters::new(scale)
         .ok_or_else(|| layer.refused("the input's scale is not above 2^-26", scale.into()))?;
-    let mut packed = crate::image::Packed::plain(layer, &[])?;
+    let mut packed = crate::image::Packed::default();
     packed.push_words(&[multiplier.mantissa, multiplier.shift, smallest_difference]);
     Ok(packed)
 }

@@ -4,42 +4,57 @@
 //! Tensors for the writer: `table` int8 [256], the output for every input from -128 to 127.
 
 use crate::Error;
-use crate::operator::{Checked, Io, Node, Operator, require};
+use crate::arena::Shared;
+use crate::image::Dtype;
+use crate::node::Node;
+use crate::operator::{Alias, Checked, Kernel, Operator, Output, Run, require};
 
-/// Table entry of the unary function.
-pub const TABLE: Operator = Operator {
+/// Kernel of the unary function.
+pub const TABLE: Kernel = Kernel {
+    id: 7,
     name: NAME,
-    code: 7,
-    attributes: &[],
+    operator: &OPERATOR,
+    inputs: &[Dtype::Int8],
+    outputs: &[Dtype::Int8],
+    pitched: false,
     check,
-    run,
-    macs: |_| 0,
+    run: Run::InPlace(run),
+    #[cfg(feature = "alloc")]
+    cost: |layer| Some(8 * layer.outputs[0].len() as u64),
     #[cfg(feature = "alloc")]
     pack,
+};
+
+static OPERATOR: Operator = Operator {
+    name: NAME,
+    attributes: &[],
+    inputs: 1..=1,
+    outputs: &[Output::OWN],
+    alias: Alias::Elementwise,
+    shape: |node, _| Ok(node.input(0).shape),
+    macs: |_| 0,
 };
 
 const NAME: &str = "table";
 const ENTRIES: usize = 256;
 
 fn check(node: &Node<'_>) -> Result<(), Error> {
-    node.require_plain(NAME, 1)?;
+    node.require_plain(NAME)?;
     let table = node.constant::<i8>(NAME, 0)?;
     require!(NAME, table.len() == ENTRIES, "the table has not 256 entries", table.len() as i64);
-    let (input, output) = (node.input(0), node.output());
-    require!(NAME, input.shape == output.shape, "the shape changes to a size of", output.len() as i64);
     Ok(())
 }
 
-fn run(node: &Node<'_>, io: &mut Io<'_>) {
+fn run(node: &Node<'_>, memory: Shared<'_>) {
     let table: &[i8; ENTRIES] = node.constant(NAME, 0).checked().try_into().checked();
-    for (output, &input) in io.output.iter_mut().zip(io.inputs[0]) {
-        *output = table[usize::from(input as u8 ^ 0x80)];
+    for (output, input) in memory.output::<i8>(0).iter().zip(memory.input::<i8>(0)) {
+        output.set(table[usize::from(input.get() as u8 ^ 0x80)]);
     }
 }
 
 #[cfg(feature = "alloc")]
 fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::image::WriteError> {
-    let mut packed = crate::image::Packed::plain(layer, &[])?;
+    let mut packed = crate::image::Packed::default();
     packed.constants.push(layer.int8("table", ENTRIES)?.iter().map(|&entry| entry as u8).collect());
     Ok(packed)
 }

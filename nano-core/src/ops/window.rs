@@ -1,8 +1,10 @@
 //! The sliding window that convolutions and pools share: its attributes' rules and its output size.
 
 use crate::Error;
+use crate::arena::Io;
 use crate::image::Value;
-use crate::operator::{Checked, Io, Node, nonzero, require};
+use crate::node::Node;
+use crate::operator::{Checked, CheckedPart, nonzero, refused, require};
 
 /// One axis of a sliding window.
 #[derive(Clone, Copy, Debug)]
@@ -17,7 +19,8 @@ pub(crate) struct Axis {
 impl Axis {
     const LARGEST: i32 = 1 << 15;
 
-    fn check(&self, operator: &'static str, input: u32, output: u32) -> Result<(), Error> {
+    /// The number of windows over `input` elements.
+    fn outputs(&self, operator: &'static str, input: u32) -> Result<u32, Error> {
         let positive = 1..=Self::LARGEST;
         require!(operator, positive.contains(&self.kernel), "the kernel is not 1 to 32768", self.kernel);
         require!(operator, positive.contains(&self.stride), "the stride is not 1 to 32768", self.stride);
@@ -28,10 +31,8 @@ impl Axis {
             - i64::from(self.dilation) * (i64::from(self.kernel) - 1)
             - 1;
         require!(operator, room >= 0, "the window is larger than the padded input, by", -room);
-        let expected = room.checked_div(self.stride.into()).map(|steps| steps + 1);
-        let side = i64::from(output);
-        require!(operator, expected == Some(side), "the output's side does not follow from the window", output);
-        Ok(())
+        // At most 2^28 + 2^16.
+        Ok(room.checked_div(self.stride.into()).unwrap_or(0) as u32 + 1)
     }
 
     /// The input position of the first tap of window `index`; negative in the padding.
@@ -101,24 +102,35 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// Checks both axes against the height and width of the layer's input and output.
-    pub(crate) fn check(&self, operator: &'static str, input: &Value, output: &Value) -> Result<(), Error> {
-        self.vertical.check(operator, input.shape[0], output.shape[0])?;
-        self.horizontal.check(operator, input.shape[1], output.shape[1])?;
-        // In 64 bits: the sizes of windows, scratch memory and packed blocks, at most 4 times this, then fit the 32 of a device.
-        let width = u64::from(input.shape[1]) + (self.horizontal.before + self.horizontal.after) as u64;
-        let padded = width * u64::from(input.shape[2]) * self.vertical.kernel as u64;
-        let rule = "the padded rows under a window have more than 2^28 elements";
-        require!(operator, padded <= Value::LARGEST, rule, padded as i64);
-        Ok(())
+    /// The window that a node's attributes begin with.
+    fn read(operator: &'static str, node: &Node<'_>) -> Result<Window, Error> {
+        let words = node.attributes();
+        let Some(&[kh, kw, sh, sw, dh, dw, top, bottom, left, right]) = words.first_chunk() else {
+            return Err(refused(operator, "wrong number of attributes", words.len() as i64));
+        };
+        Ok(Window {
+            vertical: Axis { kernel: kh, stride: sh, dilation: dh, before: top, after: bottom },
+            horizontal: Axis { kernel: kw, stride: sw, dilation: dw, before: left, after: right },
+        })
     }
 
-    /// [`Window::check`], and what pooling adds: the channels stay, scale and zero point stay, and every window holds an element.
+    /// The shape of a node's output, if it has `channels`.
+    pub(crate) fn shape(operator: &'static str, node: &Node<'_>, channels: u32) -> Result<[u32; 3], Error> {
+        let Window { vertical, horizontal } = Window::read(operator, node)?;
+        let input = node.input(0);
+        let height = vertical.outputs(operator, input.shape[0])?;
+        let width = horizontal.outputs(operator, input.shape[1])?;
+        // In 64 bits: the sizes of windows, scratch memory and packed blocks, at most 4 times this, then fit the 32 of a device.
+        let padded = u64::from(input.shape[1]) + (horizontal.before + horizontal.after) as u64;
+        let padded = padded * u64::from(input.shape[2]) * vertical.kernel as u64;
+        let fits = padded <= Value::LARGEST;
+        require!(operator, fits, "the padded rows under a window have more than 2^28 elements", padded as i64);
+        Ok([height, width, channels])
+    }
+
+    /// Checks that every window holds an element.
+    #[inline(never)]
     pub(crate) fn check_pool(&self, operator: &'static str, input: &Value, output: &Value) -> Result<(), Error> {
-        self.check(operator, input, output)?;
-        require!(operator, input.shape[2] == output.shape[2], "the number of channels changes to", output.shape[2]);
-        require!(operator, input.scale == output.scale, "the scale changes to (bits)", output.scale.to_bits());
-        require!(operator, input.zero_point == output.zero_point, "the zero point changes to", output.zero_point);
         self.vertical.check_covered(operator, input.shape[0], output.shape[0])?;
         self.horizontal.check_covered(operator, input.shape[1], output.shape[1])
     }
@@ -128,22 +140,27 @@ impl Window {
     pub(crate) fn pool(
         &self,
         node: &Node<'_>,
-        io: &mut Io<'_>,
+        io: Io<'_>,
         start: i32,
         fold: impl Fn(i32, i32) -> i32,
         finish: impl Fn(i32, i32) -> i8,
     ) {
-        let [height, width, channels] = node.input(0).shape;
-        let outputs_per_row = nonzero(node.output().shape[1] as usize);
+        let Io { inputs, mut outputs, .. } = io;
+        let (value, result) = (node.input(0), node.output(0));
+        let (input, output): (&[i8], &mut [i8]) = (inputs.get(0), outputs.take());
+        let [height, width, channels] = value.shape;
+        let pitch = value.pitch as usize;
+        let outputs_per_row = nonzero(result.shape[1] as usize);
         // Where a step is used, it lies inside the input.
-        let row_step = (self.vertical.dilation as usize).wrapping_mul((width * channels) as usize);
-        let step = (self.horizontal.dilation as usize).wrapping_mul(channels as usize);
-        for (pixel, output) in io.output.chunks_exact_mut(nonzero(channels as usize)).enumerate() {
+        let row_step = (self.vertical.dilation as usize).wrapping_mul(width as usize * pitch);
+        let step = (self.horizontal.dilation as usize).wrapping_mul(pitch);
+        for (pixel, output) in output.chunks_mut(nonzero(result.pitch as usize)).enumerate() {
+            let output = output.get_mut(..channels as usize).checked_part();
             let (y, rows) = self.vertical.covered(pixel / outputs_per_row, height);
             let (x, columns) = self.horizontal.covered(pixel % outputs_per_row, width);
             let patch = Patch { rows, row_step, columns, step };
             let count = (rows * columns) as i32;
-            let mut input = io.inputs[0].get((y * width as usize + x) * channels as usize..).checked();
+            let mut input = input.get((y * width as usize + x) * pitch..).checked();
             // Eight channels at a time: their sums stay in registers.
             let (eights, rest) = output.as_chunks_mut();
             for output in eights {
@@ -180,15 +197,16 @@ impl Window {
             * input.shape[2] as usize
     }
 
-    /// The input rows under the windows of output row `y`, which follows the row of the last call. With padding they are copied to
-    /// `scratch`, with the zero point around them; so no inner loop asks where the edge is.
+    /// The input rows under the windows of output row `y`, which follows the row of the last call. With padding their pixels are copied to
+    /// `scratch`, side by side, with the zero point around them; so no inner loop asks where the edge is.
     pub(crate) fn rows<'m>(&self, y: usize, value: &Value, input: &'m [i8], scratch: &'m mut [i8]) -> Rows<'m> {
         let [height, width, channels] = value.shape.map(|side| side as usize);
-        let row = width * channels;
+        let pixel_pitch = value.pitch as usize;
+        let row = width * pixel_pitch;
         let Axis { kernel, stride, dilation, .. } = self.vertical;
         if self.scratch_length(value) == 0 {
             let bytes = input.get(y * stride as usize * row..).checked();
-            return Rows { bytes, pitch: dilation as usize * row, first: 0 };
+            return Rows { bytes, pitch: dilation as usize * row, pixel_pitch, first: 0 };
         }
         let pitch = self.padded_row(value);
         let (kernel, stride) = (nonzero(kernel as usize), stride as usize);
@@ -201,22 +219,28 @@ impl Window {
             let y = self.vertical.start(y) + tap as i32 * dilation;
             if (0..height as i32).contains(&y) {
                 let (before, rest) = padded.split_at_mut_checked(left).checked();
-                let (inside, after) = rest.split_at_mut_checked(row).checked();
+                let (inside, after) = rest.split_at_mut_checked(width * channels).checked();
                 before.fill(zero);
-                inside.copy_from_slice(input.get(y as usize * row..).checked().get(..inside.len()).checked());
+                let input = input.get(y as usize * row..).checked();
+                // Pixels that lie side by side are copied together.
+                let (length, step) = if pixel_pitch == channels { (row, row) } else { (channels, pixel_pitch) };
+                for (inside, input) in inside.chunks_exact_mut(nonzero(length)).zip(input.chunks(nonzero(step))) {
+                    inside.copy_from_slice(input.get(..inside.len()).checked());
+                }
                 after.fill(zero);
             } else {
                 padded.fill(zero);
             }
         }
-        Rows { bytes: scratch, pitch, first }
+        Rows { bytes: scratch, pitch, pixel_pitch: channels, first }
     }
 }
 
-/// As many input rows as a window has: `pitch` bytes apart, the window's first is row `first`, and row 0 follows the last.
+/// As many input rows as a window has: `pitch` bytes apart, their pixels `pixel_pitch`. The window's first is row `first`, and row 0 follows the last.
 pub(crate) struct Rows<'m> {
     pub(crate) bytes: &'m [i8],
     pub(crate) pitch: usize,
+    pub(crate) pixel_pitch: usize,
     pub(crate) first: usize,
 }
 

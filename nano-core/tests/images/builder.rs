@@ -2,8 +2,8 @@
 #![allow(dead_code, reason = "every test program that includes this file uses its own part of it")]
 
 use nano_core::image::{
-    HeadDescription, LayerDescription, LayersDescription, ModelDescription, SgdDescription, Tensor, TrainedLayer,
-    ValueDescription, write,
+    Dtype, HeadDescription, InputDescription, LayerDescription, LayersDescription, ModelDescription, OutputDescription,
+    SgdDescription, Tensor, TrainedLayer, ValueDescription, write,
 };
 use nano_core::train::{Descent, Loss};
 use zerocopy::IntoBytes;
@@ -83,18 +83,20 @@ impl Builder {
     /// Adds a graph input; all of them come before the first layer.
     pub fn input(&mut self, shape: [u32; 3]) -> usize {
         assert!(self.model.layers.is_empty(), "the ids of inputs are below those of the layers' outputs");
-        self.model.inputs.push(value(shape));
-        self.model.inputs.len() - 1
+        let index = self.model.inputs.len();
+        let name = format!("input {index}");
+        self.model.inputs.push(InputDescription { name, value: value(shape), channels: vec![] });
+        index
     }
 
     /// What is described of the value `id`.
     pub fn value(&mut self, id: usize) -> &mut ValueDescription {
         let ModelDescription { inputs, layers, .. } = &mut self.model;
-        let outputs = layers.iter_mut().map(|layer| &mut layer.output);
-        inputs.iter_mut().chain(outputs).nth(id).expect("a value of the model")
+        let outputs = layers.iter_mut().flat_map(|layer| &mut layer.outputs);
+        inputs.iter_mut().map(|input| &mut input.value).chain(outputs).nth(id).expect("a value of the model")
     }
 
-    /// Adds a layer and gives back the id of its output.
+    /// Adds a layer of one output and gives back the output's id.
     pub fn layer(
         &mut self,
         operator: &str,
@@ -106,11 +108,12 @@ impl Builder {
         self.model.layers.push(LayerDescription {
             operator: operator.into(),
             inputs: inputs.into(),
-            output,
+            outputs: vec![output],
             attributes: attributes.into_iter().map(|(name, value)| (name.into(), value)).collect(),
             tensors: tensors.into_iter().map(|(name, tensor)| (name.into(), tensor)).collect(),
         });
-        self.model.inputs.len() + self.model.layers.len() - 1
+        let outputs = self.model.layers.iter().map(|layer| layer.outputs.len()).sum::<usize>();
+        self.model.inputs.len() + outputs - 1
     }
 
     pub fn conv2d(&mut self, input: usize, channels: u32, groups: u32, window: Window) -> usize {
@@ -161,17 +164,18 @@ impl Builder {
     }
 
     pub fn requantize(&mut self, input: usize, scale: f32, zero_point: i32) -> usize {
-        let output = ValueDescription { shape: self.value(input).shape, scale, zero_point };
+        let output = ValueDescription { scale, zero_point, ..value(self.value(input).shape) };
         self.layer("requantize", &[input], output, CLAMP, [])
     }
 
     pub fn softmax(&mut self, input: usize) -> usize {
-        let output = ValueDescription { shape: self.value(input).shape, scale: 1.0 / 256.0, zero_point: -128 };
+        let output = ValueDescription { scale: 1.0 / 256.0, zero_point: -128, ..value(self.value(input).shape) };
         self.layer("softmax", &[input], output, [], [])
     }
 
     pub fn output(&mut self, id: usize) {
-        self.model.outputs.push(id);
+        let name = format!("output {}", self.model.outputs.len());
+        self.model.outputs.push(OutputDescription { name, id });
     }
 
     /// A head of random weights behind the first output, to be trained by gradient descent.
@@ -182,7 +186,7 @@ impl Builder {
 
     /// A description of [`Builder::head`].
     pub fn sgd(&mut self, classes: usize) -> SgdDescription {
-        let output = self.model.outputs[0];
+        let output = self.model.outputs[0].id;
         let features = self.value(output).shape.iter().product::<u32>() as usize;
         SgdDescription {
             weights: (0..classes * features).map(|_| self.random.f32() - 0.5).collect(),
@@ -204,9 +208,9 @@ impl Builder {
     }
 }
 
-/// A value of the usual scale and zero point.
-fn value(shape: [u32; 3]) -> ValueDescription {
-    ValueDescription { shape, scale: SCALE, zero_point: ZERO_POINT }
+/// An int8 value of the usual scale and zero point.
+pub fn value(shape: [u32; 3]) -> ValueDescription {
+    ValueDescription { dtype: Dtype::Int8, shape, scale: SCALE, zero_point: ZERO_POINT, state: false }
 }
 
 /// Descent without a schedule, in which all classes count alike.
@@ -241,7 +245,7 @@ pub fn conv_net() -> Builder {
     let pooled = net.average_pool2d(sum, Window { padding: [0, 1, 1, 0], ..Window::new([2, 2]) }, 1);
     let [height, width, _] = net.value(pooled).shape;
     let pooled = net.average_pool2d(pooled, Window::new([height, width]), 0);
-    // At this scale the multipliers exceed 1: the other kernel variant.
+    // At this scale the multipliers exceed 1: the literal form of requantization.
     net.weight_scale = 1.5;
     let logits = net.fully_connected(pooled, 11);
     let probabilities = net.softmax(logits);
@@ -277,7 +281,7 @@ pub fn two_by_two() -> Builder {
     net
 }
 
-/// The kernel variants that the others lack: a fully connected layer in pairs, an addition in the literal form.
+/// What the others lack: a fully connected layer in pairs, an addition in the literal form.
 pub fn variants_net() -> Builder {
     let mut net = Builder::new(4);
     let input = net.input([1, 2, 8]);
@@ -330,7 +334,7 @@ impl Aligned {
     }
 }
 
-/// Where the header's words lie that the tests damage: the layout of format version 3, stated independently of the crate.
+/// Where the header's words lie that the tests damage: the layout of format version 4, stated independently of the crate.
 pub mod place {
     pub const VERSION: usize = 4;
     pub const CHECKSUM: usize = 8;
@@ -340,18 +344,32 @@ pub mod place {
     /// Offset of a section; its length follows.
     pub const VALUES: usize = 20;
     pub const NODES: usize = 28;
-    pub const OUTPUTS: usize = 36;
-    pub const HEAD: usize = 44;
-    pub const METADATA: usize = 52;
-    pub const LABEL_ORDER: usize = 60;
-    pub const CONSTANTS: usize = 68;
-    pub const INPUT_COUNT: usize = 76;
-    pub const HEADER_LENGTH: usize = 80;
-    /// Bytes of a value record, and where in it the last use and the offset in the arena lie.
-    pub const VALUE_LENGTH: usize = 28;
-    pub const VALUE_LAST_USE: usize = 20;
-    pub const VALUE_OFFSET: usize = 24;
-    /// Bytes of a node record before its input ids, and where in it the place of its scratch memory lies.
+    pub const INPUTS: usize = 36;
+    pub const OUTPUTS: usize = 44;
+    pub const HEAD: usize = 52;
+    pub const METADATA: usize = 60;
+    pub const LABEL_ORDER: usize = 68;
+    pub const CONSTANTS: usize = 76;
+    pub const HEADER_LENGTH: usize = 84;
+    /// Bytes of a value record, and where in it lie the pitch, the scale, the zero point, the last use, the offset in the arena and the bytes there, the
+    /// dtype (u8) and the place (u8).
+    pub const VALUE_LENGTH: usize = 40;
+    pub const VALUE_PITCH: usize = 12;
+    pub const VALUE_SCALE: usize = 16;
+    pub const VALUE_ZERO_POINT: usize = 20;
+    pub const VALUE_LAST_USE: usize = 24;
+    pub const VALUE_OFFSET: usize = 28;
+    pub const VALUE_BYTES: usize = 32;
+    pub const VALUE_DTYPE: usize = 36;
+    /// Bytes of the record of where an input's channel scales lie.
+    pub const INPUT_LENGTH: usize = 8;
+    /// Bytes of a node record before its input ids, and where in it lie the kernel (u16), the form (u8), the counts of inputs, outputs and attributes
+    /// (u8) and of constants (u16), and the place of its scratch memory.
     pub const NODE_HEADER: usize = 16;
+    pub const NODE_FORM: usize = 2;
+    pub const NODE_INPUTS: usize = 3;
+    pub const NODE_OUTPUTS: usize = 4;
+    pub const NODE_ATTRIBUTES: usize = 5;
+    pub const NODE_CONSTANTS: usize = 6;
     pub const NODE_SCRATCH: usize = 8;
 }

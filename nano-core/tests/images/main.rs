@@ -6,10 +6,12 @@ mod checks;
 mod heads;
 mod layers;
 mod loading;
+mod memory;
 mod mutate;
 mod mutations;
 mod overflow;
 mod parameters;
+
 mod reachable;
 mod runs;
 mod writing;

@@ -24,7 +24,7 @@ fn exercise(bytes: &[u8], random: &mut fastrand::Rng) -> Result<(), Error> {
     let mut model = Model::new(bytes, &mut arena, ops::ALL)?;
     assert!(image.metadata("label").count() <= bytes.len() && image.metadata("name").count() <= bytes.len());
     for node in image.nodes() {
-        let operator = node.operator(ops::ALL).expect("Model::new knows the operator");
+        let operator = node.kernel(ops::ALL).expect("Model::new knows the kernel").operator;
         assert!((operator.macs)(&node) < 1 << 40, "{}", operator.name);
     }
     for _ in 0..2 {
@@ -32,7 +32,7 @@ fn exercise(bytes: &[u8], random: &mut fastrand::Rng) -> Result<(), Error> {
             model.input(index).fill_with(|| random.i8(..));
         }
         let mut layers = 0;
-        model.run_observed(|_, _| layers += 1);
+        model.run_observed(|_, _, _| layers += 1);
         assert_eq!(layers, image.nodes().count());
         for index in 0..image.output_count() {
             assert_eq!(model.output(index).len(), image.output(index).len());
@@ -131,7 +131,7 @@ fn every_single_bit_counts() {
         let error = Image::new(image.bytes()).err();
         let expected = match bit / 8 {
             0..4 => matches!(error, Some(Error::NotAnImage)),
-            4..6 => matches!(error, Some(Error::Version { expected: 3, .. })),
+            4..6 => matches!(error, Some(Error::Version { expected: 4, .. })),
             6..8 => matches!(error, Some(Error::Field { name: "header length", .. })),
             12..16 => matches!(error, Some(Error::Truncated { .. } | Error::Field { .. } | Error::Checksum { .. })),
             _ => matches!(error, Some(Error::Checksum { .. })),

@@ -12,21 +12,19 @@ struct Record {
     constants: usize,
 }
 
-const VARIANT: usize = 2;
-const INPUT_COUNT: usize = 4;
-const CONSTANT_COUNT: usize = 6;
 const SCRATCH_LENGTH: usize = place::NODE_SCRATCH + 4;
 
 fn record(image: &Aligned, node: usize) -> Record {
     let mut start = image.word(place::NODES) as usize;
     for index in 0.. {
-        let [inputs, attribute_count] = [0, 1].map(|byte| usize::from(image.bytes()[start + INPUT_COUNT + byte]));
+        let [inputs, attribute_count] =
+            [place::NODE_INPUTS, place::NODE_ATTRIBUTES].map(|byte| usize::from(image.bytes()[start + byte]));
         let attributes = start + place::NODE_HEADER + 4 * inputs;
         let constants = attributes + 4 * attribute_count;
         if index == node {
             return Record { start, attributes, constants };
         }
-        start = constants + 8 * usize::from(image.bytes()[start + CONSTANT_COUNT]);
+        start = constants + 8 * usize::from(image.bytes()[start + place::NODE_CONSTANTS]);
     }
     unreachable!("the loop ends at the node")
 }
@@ -66,17 +64,17 @@ fn rule(expected: &str, error: Error) -> &'static str {
 }
 
 #[test]
-fn every_operator_refuses_other_variants_and_other_scratch_memory() {
+fn every_operator_refuses_other_forms_and_other_scratch_memory() {
     for net in [conv_net(), head_net(), two_by_two(), variants_net()] {
         let mut image = net.image();
         image.patch(place::ARENA_LENGTH, 1 << 14);
         for (node, layer) in net.model.layers.iter().enumerate() {
             let start = record(&image, node).start;
             let mut other = image.clone();
-            other.bytes_mut()[start + VARIANT] = 7;
+            other.bytes_mut()[start + place::NODE_FORM] = 7;
             other.reseal();
             match refused(&other) {
-                Error::UnknownVariant { operator, variant: 7 } => assert_eq!(operator, layer.operator),
+                Error::UnknownForm { operator, form: 7 } => assert_eq!(operator, layer.operator),
                 error => panic!("{}: {error}", layer.operator),
             }
             let mut other = image.clone();
@@ -103,7 +101,7 @@ fn every_attribute_has_its_range() {
         other => panic!("no wrong value is known for {other}: add one"),
     };
     let models = [conv_net(), two_by_two(), variants_net()];
-    for operator in ops::ALL {
+    for operator in ops::ALL.iter().map(|kernel| kernel.operator) {
         let net =
             models.iter().find(|net| net.model.layers.iter().any(|layer| layer.operator == operator.name)).unwrap();
         let image = net.image();
@@ -139,7 +137,7 @@ fn a_window_larger_than_the_padded_input_is_refused() {
 fn groups_that_do_not_divide_the_channels_are_refused() {
     let net = conv_net();
     let mut image = net.image();
-    let groups = ops::CONV2D.attributes.iter().position(|&name| name == "groups").unwrap();
+    let groups = ops::CONV2D.operator.attributes.iter().position(|&name| name == "groups").unwrap();
     let attributes = record(&image, 0).attributes;
     image.patch(attributes + 4 * groups, 3);
     assert_eq!(rule("conv2d", refused(&image)), "groups does not divide the output channels");
@@ -196,11 +194,12 @@ fn pairs_are_those_of_their_channels() {
     }
     assert!(rule(18, 3, 1).contains("requantization shift"));
     assert!(rule(18, 2, i32::MAX).contains("|addend|"));
-    // A variant for which the layer's sides do not suit.
+    // A kernel for which the layer's sides do not suit.
     let net = conv_net();
     let mut image = net.image();
     let start = record(&image, find(&net, "fully_connected")).start;
-    image.bytes_mut()[start + VARIANT] = 2;
+    image.bytes_mut()[start] = ops::FULLY_CONNECTED_PAIRS.id as u8;
+    image.bytes_mut()[start + place::NODE_FORM] = 1;
     image.reseal();
     assert_eq!(crate::parameters::rule("fully_connected", refused(&image)), "in pairs, needs a multiple of 8 inputs");
 }

@@ -1,14 +1,14 @@
 //! Models that run: memory that just suffices, several inputs and outputs, a value used twice, reduced operator tables.
 
 use nano_core::image::Image;
-use nano_core::{Error, Model, Operator, ops};
+use nano_core::{Error, Kernel, Model, ops};
 
 use crate::builder::{Aligned, Builder, SCALE, ZERO_POINT, conv_net, head_net, two_by_two, variants_net};
 
 /// The outputs for random inputs.
-fn outputs(image: &[u8], arena: &mut [i8], operators: &[Operator]) -> Vec<Vec<i8>> {
+fn outputs(image: &[u8], arena: &mut [i8], kernels: &[Kernel]) -> Vec<Vec<i8>> {
     let mut random = fastrand::Rng::with_seed(7);
-    let mut model = Model::new(image, arena, operators).unwrap();
+    let mut model = Model::new(image, arena, kernels).unwrap();
     for index in 0..model.image().input_count() {
         model.input(index).fill_with(|| random.i8(..));
     }
@@ -109,17 +109,17 @@ fn a_value_added_to_itself_is_doubled() {
 }
 
 #[test]
-fn a_table_of_just_the_operators_used_suffices_and_a_smaller_one_does_not() {
+fn a_table_of_just_the_kernels_used_suffices_and_a_smaller_one_does_not() {
     let image = two_by_two().image();
     let used = [ops::CONV2D, ops::DEPTHWISE_CONV2D, ops::ADD, ops::TABLE, ops::REQUANTIZE];
     let expected = outputs(image.bytes(), &mut arena(&image), ops::ALL);
     assert_eq!(outputs(image.bytes(), &mut arena(&image), &used), expected);
-    let reversed: Vec<Operator> =
+    let reversed: Vec<Kernel> =
         [ops::REQUANTIZE, ops::TABLE, ops::ADD, ops::DEPTHWISE_CONV2D, ops::CONV2D].into_iter().collect();
     assert_eq!(outputs(image.bytes(), &mut arena(&image), &reversed), expected);
     let mut room = arena(&image);
-    let mut refused = |table: &[Operator]| Model::new(image.bytes(), &mut room, table).err();
-    let unknown = |node, operator: &Operator| Some(Error::UnknownOperator { node, code: operator.code });
+    let mut refused = |table: &[Kernel]| Model::new(image.bytes(), &mut room, table).err();
+    let unknown = |node, kernel: &Kernel| Some(Error::UnknownKernel { node, id: kernel.id });
     assert_eq!(refused(&used[1..]), unknown(0, &ops::CONV2D));
     assert_eq!(refused(&used[..4]), unknown(5, &ops::REQUANTIZE));
     assert_eq!(refused(&[]), unknown(0, &ops::CONV2D));
@@ -128,7 +128,7 @@ fn a_table_of_just_the_operators_used_suffices_and_a_smaller_one_does_not() {
 #[test]
 fn every_operator_is_in_one_of_the_test_models() {
     let models = [conv_net(), head_net(), two_by_two()];
-    for operator in ops::ALL {
+    for operator in ops::ALL.iter().map(|kernel| kernel.operator) {
         let used = models.iter().flat_map(|net| &net.model.layers).any(|layer| layer.operator == operator.name);
         assert!(used, "{} is in no test model: its images are not damaged", operator.name);
     }
@@ -141,8 +141,8 @@ fn every_layer_is_observed_in_order() {
     let mut arena = arena(&image);
     let mut model = Model::new(image.bytes(), &mut arena, ops::ALL).unwrap();
     let mut seen = vec![];
-    model.run_observed(|index, bytes| seen.push((index, bytes.len())));
+    model.run_observed(|index, outputs, _| seen.push((index, outputs[0].len())));
     let expected: Vec<_> =
-        Image::new(image.bytes()).unwrap().nodes().map(|node| node.output().len()).enumerate().collect();
+        Image::new(image.bytes()).unwrap().nodes().map(|node| node.output(0).len()).enumerate().collect();
     assert_eq!(seen, expected);
 }

@@ -1,9 +1,12 @@
 //! Descriptions that the writer refuses.
 
-use nano_core::image::{HeadDescription, SgdDescription, Tensor, ValueDescription, WriteError, write};
+use nano_core::Error;
+use nano_core::image::{
+    HeadDescription, OutputDescription, SgdDescription, Tensor, ValueDescription, WriteError, write,
+};
 use nano_core::train::Loss;
 
-use crate::builder::{Builder, SCALE, Window, conv_net, head_net};
+use crate::builder::{Builder, SCALE, Window, conv_net, head_net, value};
 
 fn refused(net: &Builder) -> WriteError {
     write(&net.model).expect_err("the description is wrong")
@@ -67,7 +70,7 @@ fn tensors_that_are_missing_or_of_another_type_or_length() {
 
 #[test]
 fn values_without_a_size_a_scale_or_a_zero_point() {
-    let good = ValueDescription { shape: [1, 1, 8], scale: SCALE, zero_point: 0 };
+    let good = value([1, 1, 8]);
     for (value, message) in [
         (ValueDescription { shape: [1, 0, 8], ..good }, "value shape holds 1"),
         (ValueDescription { shape: [1 << 16; 3], ..good }, "value shape holds 65536"),
@@ -90,9 +93,10 @@ fn values_without_a_size_a_scale_or_a_zero_point() {
 
 #[test]
 fn ids_beyond_the_values() {
-    for change in
-        [|net: &mut Builder| net.model.outputs.push(99), |net: &mut Builder| net.model.layers[1].inputs[0] = 99]
-    {
+    let output = || OutputDescription { name: "99".into(), id: 99 };
+    let changes: [&dyn Fn(&mut Builder); 2] =
+        [&|net| net.model.outputs.push(output()), &|net| net.model.layers[1].inputs[0] = 99];
+    for change in changes {
         let mut net = conv_net();
         change(&mut net);
         assert_eq!(refused(&net), WriteError::ValueId(99));
@@ -104,16 +108,26 @@ fn ids_beyond_the_values() {
 }
 
 #[test]
-fn nodes_of_no_or_three_inputs() {
-    for count in [0, 3] {
+fn layers_with_other_numbers_of_inputs_and_outputs() {
+    for count in [0, 2, 3, 300] {
         let mut net = conv_net();
         net.model.layers[0].inputs = vec![0; count];
-        assert_eq!(refused(&net), WriteError::InputCount(count));
+        let rule = "wrong number of inputs";
+        assert_eq!(refused(&net), WriteError::Layer(Error::Layer { operator: "conv2d", rule, value: count as i64 }));
+    }
+    for count in [0, 2, 300] {
+        let mut net = conv_net();
+        let last = net.model.layers.last_mut().unwrap();
+        last.outputs = vec![last.outputs[0]; count];
+        net.model.outputs.clear();
+        net.output(0);
+        let rule = "wrong number of outputs";
+        assert_eq!(refused(&net), WriteError::Layer(Error::Layer { operator: "softmax", rule, value: count as i64 }));
     }
     let mut net = conv_net();
     let sum = net.model.layers.iter_mut().find(|layer| layer.operator == "add").unwrap();
     sum.inputs.pop();
-    assert_eq!(refused(&net).to_string(), "add: needs two inputs, has (found 1)");
+    assert_eq!(refused(&net).to_string(), "add: wrong number of inputs (found 1)");
 }
 
 #[test]

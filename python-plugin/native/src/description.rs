@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use nano_core::image::{LayerDescription, ModelDescription, Tensor, ValueDescription};
+use nano_core::image::{
+    ChannelScale, Dtype, InputDescription, LayerDescription, ModelDescription, OutputDescription, Tensor,
+    ValueDescription,
+};
 use numpy::{PyReadonlyArrayDyn, PyUntypedArray, PyUntypedArrayMethods};
-use pyo3::exceptions::{PyKeyError, PyTypeError};
+use pyo3::exceptions::{PyKeyError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
@@ -15,9 +18,9 @@ pub(crate) fn model(description: &Bound<'_, PyDict>) -> PyResult<ModelDescriptio
     Ok(ModelDescription {
         name: item(description, "name")?.extract()?,
         labels: item(description, "labels")?.extract()?,
-        inputs: list(description, "inputs", value)?,
+        inputs: list(description, "inputs", input)?,
         layers: list(description, "layers", layer)?,
-        outputs: item(description, "outputs")?.extract()?,
+        outputs: list(description, "outputs", output)?,
         head: if head.is_none() { None } else { Some(head_description::read(&head)?) },
     })
 }
@@ -36,11 +39,42 @@ fn list<T>(
 
 fn value(description: &Bound<'_, PyDict>) -> PyResult<ValueDescription> {
     let (height, width, channels) = item(description, "shape")?.extract()?;
+    let dtype = item(description, "dtype")?;
+    let name = dtype.extract::<&str>()?;
+    let dtype = Dtype::ALL.into_iter().find(|dtype| dtype.name() == name);
     Ok(ValueDescription {
+        dtype: dtype.ok_or_else(|| PyValueError::new_err(format!("there is no dtype {name:?}")))?,
         shape: [height, width, channels],
         scale: item(description, "scale")?.extract()?,
         zero_point: item(description, "zero_point")?.extract()?,
+        state: item(description, "state")?.extract()?,
     })
+}
+
+fn input(description: &Bound<'_, PyDict>) -> PyResult<InputDescription> {
+    let channels = item(description, "channels")?;
+    let channels = if channels.is_none() { Vec::new() } else { channel_scales(channels.cast::<PyDict>()?)? };
+    let value = value(item(description, "value")?.cast::<PyDict>()?)?;
+    Ok(InputDescription { name: item(description, "name")?.extract()?, value, channels })
+}
+
+fn channel_scales(description: &Bound<'_, PyDict>) -> PyResult<Vec<ChannelScale>> {
+    let floats = |key| -> PyResult<Vec<f32>> {
+        Ok(item(description, key)?.extract::<PyReadonlyArrayDyn<'_, f32>>()?.as_slice()?.to_vec())
+    };
+    let (scales, offsets) = (floats("scale")?, floats("offset")?);
+    if scales.len() != offsets.len() {
+        return Err(PyValueError::new_err(format!(
+            "{} scales of channels, and {} offsets",
+            scales.len(),
+            offsets.len()
+        )));
+    }
+    Ok(scales.into_iter().zip(offsets).map(|(scale, offset)| ChannelScale { scale, offset }).collect())
+}
+
+fn output(description: &Bound<'_, PyDict>) -> PyResult<OutputDescription> {
+    Ok(OutputDescription { name: item(description, "name")?.extract()?, id: item(description, "id")?.extract()? })
 }
 
 fn layer(description: &Bound<'_, PyDict>) -> PyResult<LayerDescription> {
@@ -50,7 +84,7 @@ fn layer(description: &Bound<'_, PyDict>) -> PyResult<LayerDescription> {
     Ok(LayerDescription {
         operator: item(description, "operator")?.extract()?,
         inputs: item(description, "inputs")?.extract()?,
-        output: value(item(description, "output")?.cast::<PyDict>()?)?,
+        outputs: list(description, "outputs", value)?,
         attributes: item(description, "attributes")?.extract::<BTreeMap<String, i64>>()?,
         tensors: tensors.collect::<PyResult<_>>()?,
     })

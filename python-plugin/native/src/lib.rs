@@ -2,13 +2,16 @@
 
 mod description;
 mod device;
+mod elements;
 mod head;
 mod head_description;
 mod model;
 mod protocol;
 mod requantize;
+mod stream;
 mod weights;
 
+use nano_core::Quantization;
 use nano_core::fixed_point::Multiplier;
 use nano_core::image::{LONGEST_NAME, WriteError};
 use nano_core::ops::{self, AddParameters, SoftmaxParameters};
@@ -36,14 +39,46 @@ fn refuse(error: impl std::fmt::Display) -> PyErr {
     NanoError::new_err(error.to_string())
 }
 
-/// nano-core's operators: name -> names of the attributes, in the image's order.
+/// nano-core's operators by name; `_native.pyi` says what is told of each.
 #[pyfunction]
 fn operators(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let operators = PyDict::new(py);
-    for operator in ops::ALL {
-        operators.set_item(operator.name, operator.attributes)?;
+    for kernel in ops::ALL {
+        let operator = kernel.operator;
+        if operators.contains(operator.name)? {
+            continue;
+        }
+        let entry = PyDict::new(py);
+        entry.set_item("attributes", operator.attributes)?;
+        entry.set_item("inputs", (*operator.inputs.start(), *operator.inputs.end()))?;
+        let rules = operator.outputs.iter().map(|output| rule(py, output.quantization));
+        entry.set_item("quantization", rules.collect::<PyResult<Vec<_>>>()?)?;
+        entry.set_item("states", operator.outputs.iter().map(|output| output.reset.is_some()).collect::<Vec<_>>())?;
+        let kernels = ops::ALL.iter().filter(|kernel| kernel.operator.name == operator.name);
+        entry.set_item("kernels", kernels.map(|kernel| kernel.name).collect::<Vec<_>>())?;
+        operators.set_item(operator.name, entry)?;
     }
     Ok(operators)
+}
+
+/// The rule for the scale and zero point of an output.
+fn rule(py: Python<'_>, quantization: Quantization) -> PyResult<Bound<'_, PyDict>> {
+    let rule = PyDict::new(py);
+    let name = match quantization {
+        Quantization::Own => "own",
+        Quantization::SameAs(input) => {
+            rule.set_item("input", input)?;
+            "same_as"
+        }
+        Quantization::Fixed { scale, zero_point } => {
+            rule.set_item("scale", scale)?;
+            rule.set_item("zero_point", zero_point)?;
+            "fixed"
+        }
+        Quantization::Shared => "shared",
+    };
+    rule.set_item("rule", name)?;
+    Ok(rule)
 }
 
 /// Packs the layers, plans the arena and writes the `.nano` image of a model description.
@@ -103,6 +138,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("SHRINKAGE", (*LdaHead::SHRINKAGE.start(), *LdaHead::SHRINKAGE.end()))?;
     module.add_function(wrap_pyfunction!(is_label, module)?)?;
     module.add_class::<model::Model>()?;
+    module.add_class::<stream::Stream>()?;
     module.add_class::<head::Head>()?;
     module.add_function(wrap_pyfunction!(operators, module)?)?;
     module.add_function(wrap_pyfunction!(write_image, module)?)?;

@@ -3,15 +3,17 @@
 use std::sync::Arc;
 use std::thread;
 
-use nano_core::image::{Image, Value};
+use nano_core::image::{ChannelScale, Dtype, Image, Value};
 use nano_core::{CheckedImage, Error, ops};
 use numpy::ndarray::Array2;
-use numpy::{Element, IntoPyArray, PyArray2, PyReadonlyArray2, PyUntypedArrayMethods};
+use numpy::{IntoPyArray, PyArray2, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyDict};
 use self_cell::self_cell;
+use zerocopy::{FromBytes, IntoBytes};
 
+use crate::elements::{Given, Made};
 use crate::refuse;
 
 self_cell!(
@@ -60,14 +62,6 @@ impl<'py> FromPyObject<'_, 'py> for SharedImage {
 #[pyclass(frozen, module = "torch_nano._native")]
 pub(crate) struct Model {
     image: SharedImage,
-}
-
-/// One batch row per sample.
-type Batch<T> = Array2<T>;
-
-/// Gives an input the integers of a sample.
-fn copy(_: &Value, given: &[i8], input: &mut [i8]) {
-    input.copy_from_slice(given);
 }
 
 #[pymethods]
@@ -132,6 +126,37 @@ impl Model {
         Ok(self.image.bytes().into_pyobject(py)?.cast_into()?)
     }
 
+    /// Names of the graph's inputs.
+    #[getter]
+    fn input_names(&self) -> Vec<String> {
+        self.image.checked().image().metadata("input").map(str::to_owned).collect()
+    }
+
+    /// Names of the graph's outputs.
+    #[getter]
+    fn output_names(&self) -> Vec<String> {
+        self.image.checked().image().metadata("output").map(str::to_owned).collect()
+    }
+
+    /// For each of the graph's inputs, the scale and offset of each channel; None where the value's own scale and zero point say all.
+    #[getter]
+    fn input_channels<'py>(&self, py: Python<'py>) -> PyResult<Vec<Option<Bound<'py, PyDict>>>> {
+        let image = self.image.checked().image();
+        let inputs = (0..image.input_count()).map(|index| {
+            let channels = image.input_channels(index);
+            if channels.is_empty() {
+                return Ok(None);
+            }
+            let entry = PyDict::new(py);
+            let array =
+                |number: fn(&ChannelScale) -> f32| channels.iter().map(number).collect::<Vec<_>>().into_pyarray(py);
+            entry.set_item("scale", array(|channel| channel.scale))?;
+            entry.set_item("offset", array(|channel| channel.offset))?;
+            Ok(Some(entry))
+        });
+        inputs.collect()
+    }
+
     /// Ids of the graph's input values.
     #[getter]
     fn inputs(&self) -> Vec<usize> {
@@ -145,16 +170,19 @@ impl Model {
         (0..image.output_count()).map(|index| image.output_id(index)).collect()
     }
 
-    /// All values by id: shape (height, width, channels), scale, zero_point, offset in the arena.
+    /// All values by id; `_native.pyi` says what is told of each.
     #[getter]
     fn values<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
         let values = self.image.checked().image().values().iter().map(|value| {
             let entry = PyDict::new(py);
             let [height, width, channels] = value.shape;
+            entry.set_item("dtype", value.dtype().name())?;
             entry.set_item("shape", (height, width, channels))?;
+            entry.set_item("pitch", value.pitch)?;
             entry.set_item("scale", value.scale)?;
             entry.set_item("zero_point", value.zero_point)?;
             entry.set_item("offset", value.range().start)?;
+            entry.set_item("state", value.is_state())?;
             Ok(entry)
         });
         values.collect()
@@ -165,139 +193,179 @@ impl Model {
     fn layers<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
         let checked = self.image.checked();
         let image = checked.image();
-        let layers = image.nodes().zip(image.input_count()..).map(|(node, output)| {
+        let mut next = image.input_count();
+        let layers = image.nodes().map(|node| {
             let entry = PyDict::new(py);
-            let operator = node.operator(checked.operators()).expect("a checked image has known operators");
-            entry.set_item("operator", operator.name)?;
-            entry.set_item("variant", node.variant())?;
-            entry.set_item("macs", (operator.macs)(&node))?;
+            let kernel = node.kernel(checked.kernels()).expect("a checked image has known kernels");
+            entry.set_item("operator", kernel.operator.name)?;
+            entry.set_item("kernel", kernel.name)?;
+            entry.set_item("form", node.form())?;
+            entry.set_item("macs", (kernel.operator.macs)(&node))?;
             entry.set_item("constant_bytes", node.constant_bytes())?;
             entry.set_item("scratch_bytes", node.scratch_length())?;
             entry.set_item("inputs", node.input_ids())?;
-            entry.set_item("output", output)?;
+            let first = next;
+            next += node.outputs().len();
+            entry.set_item("outputs", (first..next).collect::<Vec<_>>())?;
             Ok(entry)
         });
         layers.collect()
     }
 
-    /// Runs a batch: one int8 array [samples, elements] per graph input, NHWC; returns one per graph output.
-    fn run<'py>(
-        &self,
-        py: Python<'py>,
-        inputs: Vec<PyReadonlyArray2<'py, i8>>,
-    ) -> PyResult<Vec<Bound<'py, PyArray2<i8>>>> {
-        let outputs = self.batch(
-            py,
-            &inputs,
-            copy,
-            |image| (0..image.output_count()).map(|index| image.output(index).len()).collect(),
-            |model, outputs| {
-                model.run();
-                for (index, output) in outputs.iter_mut().enumerate() {
-                    output.copy_from_slice(model.output(index));
-                }
-            },
-        )?;
-        Ok(outputs.into_iter().map(|output| output.into_pyarray(py)).collect())
+    /// Runs a batch: one array [samples, elements] of its dtype per graph input, NHWC; returns one per graph output. Each sample starts from
+    /// the states that a model begins with.
+    fn run<'py>(&self, py: Python<'py>, inputs: Vec<Bound<'py, PyAny>>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        let image = self.image.checked().image();
+        let values: Vec<_> = (0..image.output_count()).map(|index| image.output(index)).collect();
+        self.run_integers(py, &inputs, &values, |model, outputs| {
+            model.run();
+            for (index, output) in outputs.iter_mut().enumerate() {
+                output.copy_from_slice(model.output(index));
+            }
+        })
     }
 
-    /// Runs a batch of finite real numbers: one float32 array [samples, elements] per graph input, NHWC; returns one per graph output.
+    /// Runs a batch of finite real numbers: one float32 array [samples, elements] per graph input, NHWC; returns one per graph output. All of them
+    /// are int8 values.
     fn run_real<'py>(
         &self,
         py: Python<'py>,
         inputs: Vec<PyReadonlyArray2<'py, f32>>,
     ) -> PyResult<Vec<Bound<'py, PyArray2<f32>>>> {
-        let outputs = self.batch(
-            py,
-            &inputs,
-            |value, reals, integers| {
-                integers.iter_mut().zip(reals).for_each(|(integer, &real)| *integer = value.quantize(real));
-            },
-            |image| (0..image.output_count()).map(|index| image.output(index).len()).collect(),
-            |model, outputs| {
-                model.run();
-                for (index, reals) in outputs.iter_mut().enumerate() {
-                    let value = model.image().output(index);
-                    let integers = model.output(index);
-                    reals.iter_mut().zip(integers).for_each(|(real, &integer)| *real = value.dequantize(integer));
-                }
-            },
-        )?;
+        let image = self.image.checked().image();
+        let values: Vec<_> = (0..image.output_count()).map(|index| image.output(index)).collect();
+        let interface = (0..image.input_count()).map(|index| image.input(index)).chain(values.iter().copied());
+        if let Some(value) = interface.into_iter().find(|value| value.dtype() != Dtype::Int8) {
+            return Err(refuse(Error::Length { name: "element of a value", needed: 1, given: value.dtype().size() }));
+        }
+        let shapes: Vec<_> = inputs.iter().map(|input| [input.shape()[0], input.shape()[1]]).collect();
+        let samples = check_shapes(image, &shapes)?;
+        let inputs = inputs.iter().map(|input| Ok(input.as_slice()?)).collect::<PyResult<Vec<_>>>()?;
+        let mut outputs: Vec<_> = values.iter().map(|value| Array2::<f32>::zeros((samples, value.len()))).collect();
+        let rows = outputs.iter_mut().map(|output| output.as_slice_mut().expect("a new array is contiguous"));
+        let batch = Batch { samples, inputs, outputs: rows.collect() };
+        let quantize = |value: &Value, reals: &[f32], integers: &mut [i8]| {
+            integers.iter_mut().zip(reals).for_each(|(integer, &real)| *integer = value.quantize(real));
+        };
+        self.run_batch(py, batch, quantize, |model, outputs| {
+            model.run();
+            for (index, reals) in outputs.iter_mut().enumerate() {
+                let (value, integers) = (model.image().output(index), model.output(index));
+                reals.iter_mut().zip(integers).for_each(|(real, &integer)| *real = value.dequantize(integer));
+            }
+        });
         Ok(outputs.into_iter().map(|output| output.into_pyarray(py)).collect())
     }
 
-    /// Runs a batch and returns the output bytes of every layer, in order of execution.
-    fn trace<'py>(
-        &self,
-        py: Python<'py>,
-        inputs: Vec<PyReadonlyArray2<'py, i8>>,
-    ) -> PyResult<Vec<Bound<'py, PyArray2<i8>>>> {
-        let outputs = self.batch(
-            py,
-            &inputs,
-            copy,
-            |image| image.nodes().map(|node| node.output().len()).collect(),
-            |model, outputs| {
-                model.run_observed(|index, bytes| outputs[index].copy_from_slice(bytes));
-            },
-        )?;
-        Ok(outputs.into_iter().map(|output| output.into_pyarray(py)).collect())
+    /// Runs a batch and returns what every layer writes, in order of execution.
+    fn trace<'py>(&self, py: Python<'py>, inputs: Vec<Bound<'py, PyAny>>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        let image = self.image.checked().image();
+        let values: Vec<_> = image.values()[image.input_count()..].iter().collect();
+        self.run_integers(py, &inputs, &values, |model, outputs| {
+            let mut outputs = outputs.iter_mut();
+            model.run_observed(|_, written, arena| {
+                for (value, output) in written.iter().zip(outputs.by_ref()) {
+                    let pixels = value.pixels(arena);
+                    let length = output.len() / (value.shape[0] * value.shape[1]) as usize;
+                    output.chunks_mut(length).zip(pixels).for_each(|(to, from)| to.copy_from_slice(from));
+                }
+            });
+        })
     }
 }
 
+/// Checks that there is an array for each of an image's inputs, of its length, all of as many samples; returns their number.
+fn check_shapes(image: &Image<'_>, shapes: &[[usize; 2]]) -> PyResult<usize> {
+    let refuse_length = |name, needed, given| Err(refuse(Error::Length { name, needed, given }));
+    if shapes.len() != image.input_count() {
+        return refuse_length("list of inputs", image.input_count(), shapes.len());
+    }
+    let first = shapes[0][0];
+    for (index, &[samples, elements]) in shapes.iter().enumerate() {
+        let needed = image.input(index).len();
+        if elements != needed {
+            return refuse_length("input", needed, elements);
+        }
+        if samples != first {
+            return refuse_length("batch", first, samples);
+        }
+    }
+    Ok(first)
+}
+
+/// The arrays for an image's inputs, of their dtypes, and the number of samples.
+pub(crate) fn inputs<'py>(image: &Image<'_>, given: &[Bound<'py, PyAny>]) -> PyResult<(Vec<Given<'py>>, usize)> {
+    let expected = (0..image.input_count()).map(|index| image.input(index).dtype());
+    let inputs = given.iter().zip(expected).map(|(array, dtype)| Given::new(array, dtype));
+    let inputs = inputs.collect::<PyResult<Vec<_>>>()?;
+    let mut shapes: Vec<_> = inputs.iter().map(Given::shape).collect();
+    shapes.resize(given.len(), [0; 2]);
+    let samples = check_shapes(image, &shapes)?;
+    Ok((inputs, samples))
+}
+
+/// Rows of inputs, and of outputs to fill, one per sample.
+struct Batch<'b, I, O> {
+    samples: usize,
+    inputs: Vec<&'b [I]>,
+    outputs: Vec<&'b mut [O]>,
+}
+
 impl Model {
-    /// Gives every sample to `fill`, input by input, and runs `one`, on as many threads as there are cores; `lengths` gives the widths of
-    /// the arrays that `one` fills.
-    fn batch<I: Element + Sync, O: Clone + Default + Send>(
+    /// Runs `one` for every sample; it fills one row for each of `values`.
+    fn run_integers<'py>(
+        &self,
+        py: Python<'py>,
+        inputs: &[Bound<'py, PyAny>],
+        values: &[&Value],
+        one: impl Fn(&mut nano_core::Model<'_>, &mut [&mut [i8]]) + Sync,
+    ) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        let (inputs, samples) = self::inputs(self.image.checked().image(), inputs)?;
+        let inputs = inputs.iter().map(Given::bytes).collect::<PyResult<Vec<_>>>()?;
+        let mut outputs: Vec<_> = values.iter().map(|value| Made::new(value.dtype(), samples, value.len())).collect();
+        let batch = Batch { samples, inputs, outputs: outputs.iter_mut().map(Made::bytes_mut).collect() };
+        self.run_batch(py, batch, |_, given, input| input.copy_from_slice(given), one);
+        Ok(outputs.into_iter().map(|output| output.into_python(py)).collect())
+    }
+
+    /// Gives every sample to `fill`, input by input, and runs `one`, on as many threads as there are cores.
+    fn run_batch<I: Sync, O: Send>(
         &self,
         py: Python<'_>,
-        inputs: &[PyReadonlyArray2<'_, I>],
+        batch: Batch<'_, I, O>,
         fill: impl Fn(&Value, &[I], &mut [i8]) + Sync,
-        lengths: impl Fn(&Image<'_>) -> Vec<usize>,
         one: impl Fn(&mut nano_core::Model<'_>, &mut [&mut [O]]) + Sync,
-    ) -> PyResult<Vec<Batch<O>>> {
+    ) {
         let checked = self.image.checked();
         let image = checked.image();
-        if inputs.len() != image.input_count() {
-            let (needed, given) = (image.input_count(), inputs.len());
-            return Err(refuse(Error::Length { name: "list of inputs", needed, given }));
+        let Batch { samples, inputs, outputs } = batch;
+        if samples == 0 {
+            return;
         }
-        let samples = inputs[0].shape()[0];
-        for (index, input) in inputs.iter().enumerate() {
-            let (needed, given) = (image.input(index).len(), input.shape()[1]);
-            if needed != given {
-                return Err(refuse(Error::Length { name: "input", needed, given }));
-            }
-            if input.shape()[0] != samples {
-                return Err(refuse(Error::Length { name: "batch", needed: samples, given: input.shape()[0] }));
-            }
-        }
-        let inputs: Vec<&[I]> = inputs.iter().map(|input| input.as_slice()).collect::<Result<_, _>>()?;
-        let lengths = lengths(image);
-        let mut outputs: Vec<Batch<O>> =
-            lengths.iter().map(|&length| Batch::from_elem((samples, length), O::default())).collect();
+        let lengths: Vec<_> = outputs.iter().map(|output| output.len() / samples).collect();
         py.detach(|| {
             let cores = || thread::available_parallelism().map_or(1, usize::from);
             // Asking for the number of cores, and a thread, take longer than many a model.
             let threads = if samples > 1 { cores().min(samples) } else { 1 };
-            let per_thread = samples.div_ceil(threads).max(1);
+            let per_thread = samples.div_ceil(threads);
             // parts[thread][output]: that thread's rows of that output.
             let mut parts: Vec<Vec<&mut [O]>> = (0..threads).map(|_| Vec::new()).collect();
-            for (output, &length) in outputs.iter_mut().zip(&lengths) {
-                let rows = output.as_slice_mut().expect("a new array is contiguous").chunks_mut(per_thread * length);
-                for (part, rows) in parts.iter_mut().zip(rows) {
+            for (output, &length) in outputs.into_iter().zip(&lengths) {
+                for (part, rows) in parts.iter_mut().zip(output.chunks_mut(per_thread * length)) {
                     part.push(rows);
                 }
             }
             let run = |part: usize, mut rows: Vec<&mut [O]>| {
-                let mut arena = vec![0; image.arena_length()];
-                let mut model = checked.bind(&mut arena).expect("the arena has the length that the image asks for");
+                let mut arena = vec![0u32; image.arena_length().div_ceil(4)];
+                let arena = <[i8]>::mut_from_bytes(arena.as_mut_bytes()).expect("bytes lie anywhere");
+                let mut model = checked.bind(arena).expect("the arena has the length that the image asks for");
                 let first = part * per_thread;
                 for sample in 0..per_thread.min(samples - first) {
+                    model.reset();
                     for (index, input) in inputs.iter().enumerate() {
-                        let value = image.input(index);
-                        let given = &input[(first + sample) * value.len()..][..value.len()];
-                        fill(value, given, model.input(index));
+                        let length = input.len() / samples;
+                        let given = &input[(first + sample) * length..][..length];
+                        fill(image.input(index), given, model.input(index));
                     }
                     let mut outputs: Vec<&mut [O]> = rows
                         .iter_mut()
@@ -319,6 +387,5 @@ impl Model {
                 }
             });
         });
-        Ok(outputs)
     }
 }

@@ -2,7 +2,8 @@
 width, channels order.
 """
 
-from typing import Any, TypedDict
+from collections.abc import Sequence
+from typing import Any, Literal, NotRequired, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -16,19 +17,58 @@ class SettingError(NanoError):
     """A head cannot have a setting; the message says which, what it is and what it could be."""
 
 class ValueEntry(TypedDict):
+    dtype: Literal["int8", "int16", "int32"]
+    #: Height, width, channels.
     shape: tuple[int, int, int]
+    #: Elements from one pixel to the next.
+    pitch: int
     scale: float
     zero_point: int
+    #: In the arena, in bytes.
     offset: int
+    #: Whether it lives from run to run.
+    state: bool
 
 class LayerEntry(TypedDict):
     operator: str
-    variant: int
+    kernel: str
+    #: Of requantization.
+    form: int
     macs: int
     constant_bytes: int
     scratch_bytes: int
+    #: Ids of values.
     inputs: list[int]
-    output: int
+    outputs: list[int]
+
+class ChannelScales(TypedDict):
+    """``q = round((x - offset) / scale) + zero_point``, for each channel of an input."""
+
+    scale: npt.NDArray[np.float32]
+    offset: npt.NDArray[np.float32]
+
+class QuantizationRule(TypedDict):
+    """The scale and zero point of an output: its own, those of `input`, fixed, or shared with all inputs."""
+
+    rule: Literal["own", "same_as", "fixed", "shared"]
+    input: NotRequired[int]
+    scale: NotRequired[float]
+    zero_point: NotRequired[int]
+
+class OperatorEntry(TypedDict):
+    #: In the image's order.
+    attributes: list[str]
+    #: Least and most number of inputs.
+    inputs: tuple[int, int]
+    #: Of each output.
+    quantization: list[QuantizationRule]
+    #: Whether each output is a state.
+    states: list[bool]
+    #: Names of its kernels.
+    kernels: list[str]
+
+#: The elements of a batch, of a value's dtype: [samples, elements].
+Elements = npt.NDArray[np.int8] | npt.NDArray[np.int16] | npt.NDArray[np.int32]
 
 #: Version of the protocol between a device and its client.
 PROTOCOL: int
@@ -40,7 +80,7 @@ LONGEST_NAME: int
 #: Least and most shrinkage of an LdaHead.
 SHRINKAGE: tuple[float, float]
 
-def operators() -> dict[str, list[str]]: ...
+def operators() -> dict[str, OperatorEntry]: ...
 def is_label(name: str) -> bool: ...
 def write_image(description: dict[str, Any]) -> bytes: ...
 def quantize_multiplier(real: float) -> tuple[int, int]: ...
@@ -112,9 +152,22 @@ class Model:
     def values(self) -> list[ValueEntry]: ...
     @property
     def layers(self) -> list[LayerEntry]: ...
-    def run(self, inputs: list[npt.NDArray[np.int8]]) -> list[npt.NDArray[np.int8]]: ...
+    @property
+    def input_names(self) -> list[str]: ...
+    @property
+    def output_names(self) -> list[str]: ...
+    @property
+    def input_channels(self) -> list[ChannelScales | None]: ...
+    def run(self, inputs: Sequence[Elements]) -> list[npt.NDArray[Any]]: ...
     def run_real(self, inputs: list[npt.NDArray[np.float32]]) -> list[npt.NDArray[np.float32]]: ...
-    def trace(self, inputs: list[npt.NDArray[np.int8]]) -> list[npt.NDArray[np.int8]]: ...
+    def trace(self, inputs: Sequence[Elements]) -> list[npt.NDArray[Any]]: ...
+
+class Stream:
+    """A model that keeps its states from one step to the next, in memory of its own."""
+
+    def __init__(self, model: Model | bytes) -> None: ...
+    def step(self, inputs: Sequence[Elements]) -> list[npt.NDArray[Any]]: ...
+    def reset(self) -> None: ...
 
 class Head:
     def __init__(self, image: Model | bytes) -> None: ...

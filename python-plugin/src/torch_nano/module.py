@@ -269,7 +269,7 @@ class NanoModule(nn.Module):
                     macs=entry["macs"],
                     weight_bytes=entry["constant_bytes"],
                     arena_bytes=arena_bytes,
-                    variant=entry["variant"],
+                    kernel=entry["kernel"],
                     memory="flash",
                 )
             )
@@ -279,7 +279,14 @@ class NanoModule(nn.Module):
             macs = self.head.macs
             rows.append(
                 LayerSummary(
-                    self.head.name, self.head_path or "", (self.head.classes,), macs, head_bytes, 0, 0, "RAM"
+                    self.head.name,
+                    self.head_path or "",
+                    (self.head.classes,),
+                    macs,
+                    head_bytes,
+                    0,
+                    self.head.name,
+                    "RAM",
                 )
             )
         return Summary(self.name, tuple(rows), self.flash_bytes, self.arena_bytes, head_bytes)

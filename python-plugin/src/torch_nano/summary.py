@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import dataclass
 
+import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -28,20 +30,18 @@ class LayerSummary:
     weight_bytes: int
     #: Bytes of the arena in use while the layer runs: values still needed, the output, scratch memory.
     arena_bytes: int
-    #: The kernel variant it is packed for.
-    variant: int
+    #: The kernel it is packed for.
+    kernel: str
     #: "flash", or "RAM" for the trainable head.
     memory: str
 
 
 def arena_in_use(model: Model) -> list[int]:
     """Bytes of the arena in use while each layer runs. The largest is what no plan can go below."""
-    sizes = [
-        height * width * channels for height, width, channels in (value["shape"] for value in model.values)
-    ]
+    sizes = [math.prod(value["shape"]) * np.dtype(value["dtype"]).itemsize for value in model.values]
     end = len(model.layers)
     made = dict.fromkeys(model.inputs, 0) | {
-        layer["output"]: index for index, layer in enumerate(model.layers)
+        output: index for index, layer in enumerate(model.layers) for output in layer["outputs"]
     }
     last = dict(made)
     for index, layer in enumerate(model.layers):
@@ -81,17 +81,15 @@ class Summary:
             pad_edge=False,
             padding=(0, 1, 0, 0),
         )
-        for header in ("operator", "module", "output"):
+        for header in ("kernel", "module", "output"):
             table.add_column(header, no_wrap=True)
-        for header in ("MACs", "weights\n(B)", "arena\n(B)", "variant"):
+        for header in ("MACs", "weights\n(B)", "arena\n(B)"):
             table.add_column(header, justify="right", no_wrap=True)
         table.add_column("memory", no_wrap=True)
         for layer in self.layers:
             shape = " x ".join(map(str, layer.output_shape))
             numbers = [f"{n:,}" for n in (layer.macs, layer.weight_bytes, layer.arena_bytes)]
-            table.add_row(
-                layer.operator, layer.module_path, shape, *numbers, str(layer.variant), layer.memory
-            )
+            table.add_row(layer.kernel, layer.module_path, shape, *numbers, layer.memory)
         text = io.StringIO()
         # Plain text wherever it is shown, in a notebook too.
         Console(file=text, width=200, force_terminal=False, force_jupyter=False).print(table)

@@ -204,7 +204,8 @@ fn undo_brings_back_the_sample_that_a_full_ring_lost() {
 fn long_inputs_outputs_and_heads_travel_in_parts() {
     let mut net = conv_net();
     // The output of the first layer, which comes after the one input.
-    net.model.outputs = vec![1];
+    net.model.outputs.clear();
+    net.output(1);
     net.head(3);
     let image = net.image();
     let options = Options { frame: 64, ..OPTIONS };

@@ -51,9 +51,9 @@ def write_image(
 
 def _refusal(model: QuantizedGraph, description: dict[str, Any], error: Exception) -> TorchNanoError:
     """The error for a model that nano-core refuses: it names the first layer that it refuses by itself."""
-    ids = _value_ids(model)
+    ids, inputs = _value_ids(model), [entry["value"] for entry in description["inputs"]]
     for count, node in enumerate(layers(model), 1):
-        alone = describe_model(description["inputs"], description["layers"][:count], [ids[node.name]])
+        alone = describe_model(inputs, description["layers"][:count], [ids[node.name]])
         try:
             _native.Model(_native.write_image(alone))
         except _native.NanoError as refusal:

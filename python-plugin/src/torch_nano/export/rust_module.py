@@ -58,8 +58,8 @@ def rust_module(model: _native.Model, head: Head | None) -> str:
             f"the model has {len(model.inputs)} inputs and {len(model.outputs)} outputs; expected one each"
         )
     (input_id,), (output_id,) = model.inputs, model.outputs
-    names = sorted({layer["operator"] for layer in model.layers})
-    operators = "".join(f"    nano_core::ops::{name.upper()},\n" for name in names)
+    names = sorted({layer["kernel"] for layer in model.layers})
+    kernels = "".join(f"    nano_core::ops::{name.upper()},\n" for name in names)
     labels = "".join(f"    {_rust_string(label)},\n" for label in model.labels)
     trainer = f"{type(head).__name__}<'static>" if head else "NoHead"
     sizes = (
@@ -97,9 +97,9 @@ pub type Head = nano_core::train::{trainer};
 /// Names of the classes; may be empty.
 pub static LABELS: &[&str] = &[
 {labels}];
-/// The operators this model uses: no others are linked.
-pub static OPERATORS: &[nano_core::Operator] = &[
-{operators}];
+/// The kernels this model uses: no others are linked.
+pub static KERNELS: &[nano_core::Kernel] = &[
+{kernels}];
 """
 
 

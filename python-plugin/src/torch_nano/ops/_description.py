@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import QuantizationError
 from ..ir.layer import Layer
 from ..ir.quantization import Quantization
 from ..ir.value import Shape
@@ -18,17 +17,13 @@ Entry = dict[str, Any]
 
 
 def describe_value(shape: Shape, quantization: Quantization) -> Entry:
-    """A value of a torch shape without batch.
-
-    Raises:
-        QuantizationError: an image cannot hold its dtype.
-    """
-    if quantization.dtype != "int8":
-        raise QuantizationError(f"a value of an image is int8; this one is {quantization.dtype}")
+    """A value of a torch shape without batch."""
     return {
+        "dtype": quantization.dtype,
         "shape": device_shape(shape),
         "scale": quantization.scale,
         "zero_point": quantization.zero_point,
+        "state": False,
     }
 
 
@@ -44,18 +39,11 @@ def describe_layer(
         inputs: ids of the values it reads: the model's inputs come first, then the outputs of each layer.
         outputs: what it makes, as :func:`describe_value` has it.
         tensors: of :meth:`Layer.quantize`, by name.
-
-    Raises:
-        QuantizationError: an image cannot hold such a layer.
     """
-    if len(outputs) != 1:
-        raise QuantizationError(
-            f"{layer.operator.name} makes {len(outputs)} values; a layer of an image makes one"
-        )
     return {
         "operator": layer.operator.name,
         "inputs": list(inputs),
-        "output": outputs[0],
+        "outputs": list(outputs),
         "attributes": layer.attributes(),
         "tensors": dict(tensors),
     }
@@ -74,8 +62,10 @@ def describe_model(
     return {
         "name": name,
         "labels": list(labels),
-        "inputs": list(inputs),
+        "inputs": [
+            {"name": f"input {index}", "value": value, "channels": None} for index, value in enumerate(inputs)
+        ],
         "layers": list(layers),
-        "outputs": list(outputs),
+        "outputs": [{"name": f"output {index}", "id": id} for index, id in enumerate(outputs)],
         "head": head,
     }

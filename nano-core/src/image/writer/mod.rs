@@ -1,0 +1,256 @@
+//! The image writer: chooses a kernel for every layer and packs it, plans the arena, and lays the sections out.
+
+mod layer;
+mod memory;
+mod plan;
+
+use alloc::vec::Vec;
+use core::mem::size_of;
+
+use zerocopy::IntoBytes;
+
+use super::{
+    CHECKED_FROM, CRC32, HeadDescription, HeadRecord, Header, LayerDescription, MAGIC, ModelDescription, NodeHeader,
+    Section, VERSION, Value, WriteError, metadata,
+};
+use crate::{Kernel, Node, ops};
+
+pub use layer::{Layer, Packed};
+
+/// Kernels of later versions may load 16 bytes at a time.
+const CONSTANT_ALIGNMENT: usize = 16;
+
+/// A layer with its kernel.
+struct Chosen<'k> {
+    kernel: &'k Kernel,
+    /// Ids of its inputs.
+    inputs: Vec<u32>,
+    attributes: Vec<i32>,
+    packed: Packed,
+}
+
+/// Writes a model as a `.nano` image.
+///
+/// # Errors
+/// The first [`WriteError`] met. What the operators' own checks refuse is found by loading the image with
+/// [`CheckedImage::new`](crate::CheckedImage::new), which every user of the image does.
+///
+/// ```
+/// use nano_core::image::{
+///     self, Dtype, InputDescription, LayerDescription, ModelDescription, OutputDescription, Tensor, ValueDescription,
+/// };
+/// use nano_core::{Model, ops};
+///
+/// let value = ValueDescription { dtype: Dtype::Int8, shape: [1, 1, 3], scale: 0.1, zero_point: 0, state: false };
+/// let negate: Vec<i8> = (-128..=127i32).map(|x| (-x).min(127) as i8).collect();
+/// let layer = LayerDescription {
+///     operator: "table".into(),
+///     inputs: vec![0],
+///     outputs: vec![value],
+///     attributes: Default::default(),
+///     tensors: [("table".into(), Tensor::Int8(negate))].into(),
+/// };
+/// let bytes = image::write(&ModelDescription {
+///     name: "negate".into(),
+///     labels: vec![],
+///     inputs: vec![InputDescription { name: "x".into(), value, channels: vec![] }],
+///     layers: vec![layer],
+///     outputs: vec![OutputDescription { name: "y".into(), id: 1 }],
+///     head: None,
+/// })?;
+/// # let mut aligned = vec![0u32; bytes.len().div_ceil(4)];
+/// # aligned.iter_mut().zip(bytes.chunks(4)).for_each(|(w, b)| *w = b.iter().rev().fold(0, |w, &b| w << 8 | u32::from(b)));
+/// # let bytes = zerocopy::IntoBytes::as_bytes(&aligned[..]);
+/// let mut arena = [0; 8];
+/// let mut model = Model::new(bytes, &mut arena, ops::ALL)?;
+/// model.input(0).copy_from_slice(&[1, -2, 3]);
+/// model.run();
+/// assert_eq!(model.output(0), [-1, 2, -3]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn write(model: &ModelDescription) -> Result<Vec<u8>, WriteError> {
+    write_with(model, ops::ALL)
+}
+
+/// [`write`] with other kernels, and so with other operators, than those of this crate.
+///
+/// # Errors
+/// As there.
+pub fn write_with(model: &ModelDescription, kernels: &[Kernel]) -> Result<Vec<u8>, WriteError> {
+    let described = model.inputs.iter().map(|input| &input.value);
+    let described = described.chain(model.layers.iter().flat_map(|layer| &layer.outputs));
+    let mut values: Vec<Value> = described.map(Value::unplaced).collect();
+    values.iter().try_for_each(Value::check)?;
+    check_ids(model, values.len())?;
+    let mut layers = Vec::with_capacity(model.layers.len());
+    let mut next = model.inputs.len();
+    for layer in &model.layers {
+        let end = next + layer.outputs.len();
+        layers.push(choose(layer, &values, next..end, kernels)?);
+        next = end;
+    }
+    let (scratch_offsets, arena_length) = memory::place(model, &mut values, &layers)?;
+
+    let mut constants = Constants::default();
+    let mut nodes = Vec::new();
+    for ((description, layer), scratch_offset) in model.layers.iter().zip(&layers).zip(scratch_offsets) {
+        let Chosen { kernel, inputs, attributes, packed } = layer;
+        let header = NodeHeader {
+            kernel: kernel.id,
+            form: packed.form,
+            input_count: count(inputs.len())?,
+            output_count: count(description.outputs.len())?,
+            attribute_count: count(attributes.len())?,
+            constant_count: count(packed.constants.len())?.into(),
+            scratch_offset,
+            scratch_length: packed.scratch_length as u32,
+        };
+        nodes.extend_from_slice(header.as_bytes());
+        nodes.extend_from_slice(inputs.as_bytes());
+        nodes.extend_from_slice(attributes.as_bytes());
+        for constant in &packed.constants {
+            nodes.extend_from_slice(constants.push(constant)?.as_bytes());
+        }
+    }
+    let inputs = write_inputs(model, &mut constants)?;
+    let head = model.head.as_ref().map(|head| write_head(model, head, &values, &mut constants)).transpose()?;
+    let outputs: Vec<u32> = model.outputs.iter().map(|output| output.id as u32).collect();
+    let (metadata, label_order) = metadata::write(model)?;
+    let classes = head.map_or_else(|| values[model.outputs[0].id].len(), |head| head.classes as usize);
+    metadata::check(&metadata, [model.inputs.len(), model.outputs.len()], &label_order, classes)?;
+
+    let mut image = Vec::from([0u8; size_of::<Header>()]);
+    let mut header = Header {
+        magic: MAGIC,
+        version: VERSION,
+        header_length: size_of::<Header>() as u16,
+        arena_length,
+        values: append(&mut image, values.as_bytes(), 4),
+        nodes: append(&mut image, &nodes, 4),
+        inputs: append(&mut image, inputs.as_bytes(), 4),
+        outputs: append(&mut image, outputs.as_bytes(), 4),
+        head: append(&mut image, head.as_slice().as_bytes(), 4),
+        metadata: append(&mut image, metadata.as_bytes(), 4),
+        label_order: append(&mut image, label_order.as_bytes(), 4),
+        constants: append(&mut image, &constants.bytes, CONSTANT_ALIGNMENT),
+        ..Header::default()
+    };
+    if image.len() > i32::MAX as usize {
+        return Err(WriteError::TooLarge("the image has more than 2^31 bytes"));
+    }
+    header.length = image.len() as u32;
+    image[..size_of::<Header>()].copy_from_slice(header.as_bytes());
+    header.checksum = CRC32.checksum(&image[CHECKED_FROM..]);
+    image[..size_of::<Header>()].copy_from_slice(header.as_bytes());
+    Ok(image)
+}
+
+/// Checks that what is read has been made, and that there are inputs and outputs.
+fn check_ids(model: &ModelDescription, values: usize) -> Result<(), WriteError> {
+    let mut made = model.inputs.len();
+    for layer in &model.layers {
+        if let Some(&id) = layer.inputs.iter().find(|&&id| id >= made) {
+            return Err(WriteError::ValueId(id));
+        }
+        made += layer.outputs.len();
+    }
+    match model.outputs.iter().find(|output| output.id >= values) {
+        Some(output) => Err(WriteError::ValueId(output.id)),
+        None if model.inputs.is_empty() || model.outputs.is_empty() => Err(WriteError::ValueId(0)),
+        None => Ok(()),
+    }
+}
+
+fn count(number: usize) -> Result<u8, WriteError> {
+    u8::try_from(number).map_err(|_| WriteError::Count(number))
+}
+
+/// Packs a layer that writes the values `outputs` for the cheapest kernel that fits it.
+fn choose<'k>(
+    description: &LayerDescription,
+    values: &[Value],
+    outputs: core::ops::Range<usize>,
+    kernels: &'k [Kernel],
+) -> Result<Chosen<'k>, WriteError> {
+    let mut candidates = kernels.iter().filter(|kernel| kernel.operator.name == description.operator).peekable();
+    let unknown = || WriteError::UnknownOperator(description.operator.clone());
+    let operator = candidates.peek().ok_or_else(unknown)?.operator;
+    let attributes = layer::attributes(operator, description)?;
+    let inputs: Vec<u32> = description.inputs.iter().map(|&id| id as u32).collect();
+    let node = Node {
+        header: &NodeHeader::default(),
+        inputs: &inputs,
+        values,
+        outputs: &values[outputs.clone()],
+        attributes: &attributes,
+        constants: &[],
+        constants_section: &[],
+    };
+    operator.check(&node)?;
+    let layer = Layer {
+        inputs: description.inputs.iter().map(|&id| values[id]).collect(),
+        outputs: values[outputs].to_vec(),
+        attributes: attributes.clone(),
+        macs: (operator.macs)(&node),
+        description,
+    };
+    // One that does not fit has the reason why.
+    let cost = |kernel: &&Kernel| {
+        let accepted = kernel.accept(&node).is_ok();
+        (kernel.cost)(&layer).filter(|_| accepted).unwrap_or(u64::MAX)
+    };
+    let kernel = candidates.min_by_key(cost).ok_or_else(unknown)?;
+    kernel.accept(&node)?;
+    let packed = (kernel.pack)(&layer)?;
+    Ok(Chosen { kernel, inputs, attributes, packed })
+}
+
+/// Where each input's channel scales lie.
+fn write_inputs(model: &ModelDescription, constants: &mut Constants) -> Result<Vec<Section>, WriteError> {
+    let mut places = Vec::with_capacity(model.inputs.len());
+    for (index, input) in model.inputs.iter().enumerate() {
+        let channels = &input.channels;
+        let finite = channels.iter().all(|channel| channel.scale.is_finite() && channel.offset.is_finite());
+        let positive = channels.iter().all(|channel| channel.scale > 0.0);
+        let complete = channels.is_empty() || channels.len() == input.value.shape[2] as usize;
+        if !(finite && positive && complete) {
+            return Err(WriteError::ChannelScales(index));
+        }
+        places.push(if channels.is_empty() { Section::default() } else { constants.push(channels.as_bytes())? });
+    }
+    Ok(places)
+}
+
+fn write_head(
+    model: &ModelDescription,
+    head: &HeadDescription,
+    values: &[Value],
+    constants: &mut Constants,
+) -> Result<HeadRecord, WriteError> {
+    let features = &values[model.outputs[0].id];
+    let (record, state) = head.pack(features)?;
+    let place = constants.push(&state)?;
+    Ok(HeadRecord { state_offset: place.offset, state_length: place.length, ..record })
+}
+
+fn append(image: &mut Vec<u8>, bytes: &[u8], alignment: usize) -> Section {
+    image.resize(image.len().next_multiple_of(alignment), 0);
+    let section = Section { offset: image.len() as u32, length: bytes.len() as u32 };
+    image.extend_from_slice(bytes);
+    section
+}
+
+/// The constants section as it grows.
+#[derive(Default)]
+struct Constants {
+    bytes: Vec<u8>,
+}
+
+impl Constants {
+    fn push(&mut self, constant: &[u8]) -> Result<Section, WriteError> {
+        if self.bytes.len() + constant.len() > i32::MAX as usize {
+            return Err(WriteError::TooLarge("the constants have more than 2^31 bytes"));
+        }
+        Ok(append(&mut self.bytes, constant, CONSTANT_ALIGNMENT))
+    }
+}

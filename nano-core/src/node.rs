@@ -1,0 +1,179 @@
+//! A node of an image as its operator and its kernel see it.
+
+use crate::Error;
+use crate::fixed_point::Multiplier;
+use crate::image::{NodeHeader, Value};
+use crate::operator::{Checked, Kernel, require};
+
+/// A node of an image: zero-copy, its values found when they are asked for.
+pub struct Node<'a> {
+    pub(crate) header: &'a NodeHeader,
+    /// Ids of the inputs in `values`, which are all of the image.
+    pub(crate) inputs: &'a [u32],
+    pub(crate) values: &'a [Value],
+    pub(crate) outputs: &'a [Value],
+    pub(crate) attributes: &'a [i32],
+    pub(crate) constants: &'a [[u32; 2]],
+    pub(crate) constants_section: &'a [u8],
+}
+
+impl<'a> Node<'a> {
+    /// The entry of this node's kernel in `table`.
+    #[inline(never)]
+    pub fn kernel<'k>(&self, table: &'k [Kernel]) -> Option<&'k Kernel> {
+        self.find_kernel(table)
+    }
+
+    /// [`Node::kernel`], inlined.
+    #[inline(always)]
+    pub(crate) fn find_kernel<'k>(&self, table: &'k [Kernel]) -> Option<&'k Kernel> {
+        let id = self.header.kernel;
+        // In the table of all kernels, each lies where its id says.
+        let likely = table.get(usize::from(id).wrapping_sub(1)).filter(|kernel| kernel.id == id);
+        likely.or_else(|| table.iter().find(|kernel| kernel.id == id))
+    }
+
+    /// The form of requantization its constants are packed for.
+    pub fn form(&self) -> u8 {
+        self.header.form
+    }
+
+    /// Ids of the input values.
+    pub fn input_ids(&self) -> &'a [u32] {
+        self.inputs
+    }
+
+    /// The inputs, in order.
+    pub fn inputs(&self) -> impl Iterator<Item = &'a Value> + use<'a, '_> {
+        (0..self.inputs.len()).map(|index| self.input(index))
+    }
+
+    /// Input `index`.
+    ///
+    /// # Panics
+    /// If there is no such input.
+    // Not inlined: the board's program has many of them.
+    #[inline(never)]
+    pub fn input(&self, index: usize) -> &'a Value {
+        existing(self.find_input(index))
+    }
+
+    /// Input `index`, if there is one.
+    #[inline(always)]
+    pub(crate) fn find_input(&self, index: usize) -> Option<&'a Value> {
+        self.inputs.get(index).and_then(|&id| self.values.get(id as usize))
+    }
+
+    /// The outputs, in order.
+    pub fn outputs(&self) -> &'a [Value] {
+        self.outputs
+    }
+
+    /// Output `index`.
+    ///
+    /// # Panics
+    /// If there is no such output.
+    #[inline(always)]
+    pub fn output(&self, index: usize) -> &'a Value {
+        existing(self.outputs.get(index))
+    }
+
+    /// The attributes, in the operator's order.
+    pub fn attributes(&self) -> &'a [i32] {
+        self.attributes
+    }
+
+    /// Bytes of scratch memory planned for this node.
+    pub fn scratch_length(&self) -> usize {
+        self.header.scratch_length as usize
+    }
+
+    /// Bytes of constants (weights, biases, tables) this node reads from flash.
+    pub fn constant_bytes(&self) -> usize {
+        self.constants.iter().map(|[_, length]| *length as usize).sum()
+    }
+
+    /// Constant `index` as a slice of `T` where it lies. An absent, misaligned or ragged constant is an error, in the name of `operator`.
+    ///
+    /// # Errors
+    /// [`Error::Layer`].
+    pub fn constant<T>(&self, operator: &'static str, index: usize) -> Result<&'a [T], Error>
+    where
+        T: zerocopy::FromBytes + zerocopy::Immutable,
+    {
+        self.find_constant(index).ok_or_else(|| self.refused_constant(operator, index))
+    }
+
+    fn find_constant<T: zerocopy::FromBytes + zerocopy::Immutable>(&self, index: usize) -> Option<&'a [T]> {
+        <[T] as zerocopy::FromBytes>::ref_from_bytes(self.bytes_of_constant(index)?).ok()
+    }
+
+    /// The bytes of constant `index`.
+    #[inline(always)]
+    pub(crate) fn bytes_of_constant(&self, index: usize) -> Option<&'a [u8]> {
+        let &[offset, length] = self.constants.get(index)?;
+        self.constants_section.get(offset as usize..)?.get(..length as usize)
+    }
+
+    /// Why [`Node::find_constant`] finds nothing.
+    #[cold]
+    #[inline(never)]
+    fn refused_constant(&self, operator: &'static str, index: usize) -> Error {
+        let rule = match (self.constants.get(index), self.bytes_of_constant(index)) {
+            (None, _) => "a constant is missing",
+            (_, None) => "a constant lies outside the image",
+            _ => "a constant is misaligned or has a ragged end",
+        };
+        Error::Layer { operator, rule, value: index as i64 }
+    }
+
+    /// Checks that a node has no scratch memory, and no form of requantization.
+    pub(crate) fn require_plain(&self, operator: &'static str) -> Result<(), Error> {
+        if self.form() != 0 {
+            return Err(Error::UnknownForm { operator, form: self.form() });
+        }
+        self.require_no_scratch(operator)
+    }
+
+    /// Checks that a node has no scratch memory.
+    pub(crate) fn require_no_scratch(&self, operator: &'static str) -> Result<(), Error> {
+        require!(operator, self.scratch_length() == 0, "needs no scratch memory", self.scratch_length() as i64);
+        Ok(())
+    }
+
+    /// Refuses a constant that begins before the one before it ends, of this node or of an earlier one, whose constants end at `end`; returns where
+    /// this node's end. What nodes share would be checked for each of them.
+    pub(crate) fn check_order_of_constants(&self, end: u32) -> Result<u32, Error> {
+        self.constants.iter().try_fold(end, |end, &[offset, length]| {
+            let error = Error::Field { name: "constant offset (inside the constant before)", value: offset.into() };
+            if offset < end { Err(error) } else { Ok(offset.saturating_add(length)) }
+        })
+    }
+
+    /// The node's `N` multipliers: its first constant, a mantissa and a shift each.
+    pub(crate) fn multipliers<const N: usize>(&self, operator: &'static str) -> Result<[Multiplier; N], Error> {
+        let pairs = self.constant::<[i32; 2]>(operator, 0)?;
+        let pairs: &[[i32; 2]; N] = pairs.try_into().map_err(|_| Error::Layer {
+            operator,
+            rule: "wrong number of multipliers",
+            value: pairs.len() as i64,
+        })?;
+        check_multipliers(operator, pairs)?;
+        Ok(pairs.map(|[mantissa, shift]| Multiplier { mantissa, shift }))
+    }
+}
+
+/// A value that a checked node has: one place for all that ask.
+#[inline(always)]
+pub(crate) fn existing(value: Option<&Value>) -> &Value {
+    value.checked()
+}
+
+#[inline(never)]
+fn check_multipliers(operator: &'static str, pairs: &[[i32; 2]]) -> Result<(), Error> {
+    for &[mantissa, shift] in pairs {
+        require!(operator, mantissa >= 0, "a multiplier's mantissa is negative", mantissa);
+        require!(operator, (-31..=30).contains(&shift), "a multiplier's shift is not -31 to 30", shift);
+    }
+    Ok(())
+}

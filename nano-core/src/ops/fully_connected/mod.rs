@@ -1,0 +1,29 @@
+//! Fully connected layer: `y = clamp(requantize(bias + sum (x - z_x) * w) + z_y)` over all elements of the input.
+//!
+//! Tensors for the writer: `weights` int8 [out, in], `bias` int32 [out] with scale `s_x * s_w`, `weight_scales` float32 [out].
+//! Bit-exact with TensorFlow Lite Micro's int8 `FULLY_CONNECTED`.
+
+mod pairs;
+mod rows;
+
+use crate::operator::{Alias, Operator, Output, attributes};
+
+pub use pairs::FULLY_CONNECTED_PAIRS;
+pub use rows::FULLY_CONNECTED;
+
+static OPERATOR: Operator = Operator {
+    name: NAME,
+    attributes: Attributes::NAMES,
+    inputs: 1..=1,
+    outputs: &[Output::OWN],
+    alias: Alias::Never,
+    shape: |node, _| Ok([1, 1, node.output(0).shape[2]]),
+    macs: |node| node.input(0).len() as u64 * node.output(0).len() as u64,
+};
+
+const NAME: &str = "fully_connected";
+
+attributes! {
+    /// The clamp.
+    struct Attributes { clamp_min, clamp_max }
+}

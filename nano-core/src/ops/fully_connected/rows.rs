@@ -1,0 +1,132 @@
+//! Eight output channels in one pass over the inputs.
+//!
+//! Packed: groups of 8 output channels, then one each of 4, 2 and 1 as the rest needs, each [in][channels of the group].
+
+use super::{Attributes, NAME, OPERATOR};
+use crate::Error;
+use crate::arena::Io;
+use crate::image::Dtype;
+use crate::kernels::{self, Channel, Requantization};
+use crate::node::Node;
+use crate::operator::{Checked, CheckedPart, Kernel, Run, require};
+use crate::ops::channels;
+
+/// Kernel of the fully connected layer.
+pub const FULLY_CONNECTED: Kernel = Kernel {
+    id: 3,
+    name: NAME,
+    operator: &OPERATOR,
+    inputs: &[Dtype::Int8],
+    outputs: &[Dtype::Int8],
+    pitched: false,
+    check: |node| FullyConnected::read(node)?.check(node),
+    run: Run::Apart(run),
+    #[cfg(feature = "alloc")]
+    cost: |layer| Some(layer.macs * 13 / 4),
+    #[cfg(feature = "alloc")]
+    pack,
+};
+
+struct FullyConnected<'a> {
+    weights: &'a [i8],
+    channels: &'a [Channel],
+    requantization: Requantization,
+}
+
+/// Number of channels of each packed group.
+fn groups(outputs: usize) -> impl Iterator<Item = usize> {
+    let mut rest = outputs;
+    core::iter::from_fn(move || {
+        let size = [8, 4, 2, 1].into_iter().find(|&size| size <= rest)?;
+        rest -= size;
+        Some(size)
+    })
+}
+
+impl<'a> FullyConnected<'a> {
+    fn read(node: &Node<'a>) -> Result<Self, Error> {
+        let attributes = Attributes::read(NAME, node.attributes())?;
+        let requantization = Requantization::new(node.form(), attributes.clamp_min, attributes.clamp_max);
+        let weights = node.constant(NAME, 0)?;
+        let channels = node.constant(NAME, 1)?;
+        Ok(FullyConnected { weights, channels, requantization })
+    }
+
+    fn check(&self, node: &Node<'_>) -> Result<(), Error> {
+        let (inputs, outputs) = (node.input(0).len(), node.output(0).len());
+        let weights = inputs as u64 * outputs as u64;
+        require!(NAME, self.weights.len() as u64 == weights, "wrong number of weights", self.weights.len() as i64);
+        require!(NAME, self.channels.len() == outputs, "wrong number of channels", self.channels.len() as i64);
+        node.require_no_scratch(NAME)?;
+        let clamp = (self.requantization.min, self.requantization.max);
+        let mut check = channels::Check::new(NAME, node.form(), clamp)?;
+        let (mut weights, mut channels) = (self.weights, self.channels);
+        for size in groups(outputs) {
+            let (block, other_weights) = weights.split_at_checked(size * inputs).checked_part();
+            let (group, other_channels) = channels.split_at_checked(size).checked_part();
+            check.interleaved(group, block, size)?;
+            (weights, channels) = (other_weights, other_channels);
+        }
+        Ok(())
+    }
+}
+
+fn run(node: &Node<'_>, mut io: Io<'_>) {
+    let FullyConnected { weights, channels, requantization } = FullyConnected::read(node).checked();
+    let inputs = io.inputs.get(0);
+    let mut rest = Rest { weights, channels, output: io.outputs.take(), requantization };
+    while rest.output.len() >= 8 {
+        rest.group::<8>(inputs);
+    }
+    if rest.output.len() >= 4 {
+        rest.group::<4>(inputs);
+    }
+    if rest.output.len() >= 2 {
+        rest.group::<2>(inputs);
+    }
+    if !rest.output.is_empty() {
+        rest.group::<1>(inputs);
+    }
+}
+
+/// The packed groups that are still to be computed.
+struct Rest<'a, 'm> {
+    weights: &'a [i8],
+    channels: &'a [Channel],
+    output: &'m mut [i8],
+    requantization: Requantization,
+}
+
+impl Rest<'_, '_> {
+    /// Computes the next group, of `SIZE` channels.
+    fn group<const SIZE: usize>(&mut self, inputs: &[i8]) {
+        let (channels, other_channels) = self.channels.split_first_chunk::<SIZE>().checked();
+        let (weights, other_weights) = self.weights.split_at_checked(SIZE * inputs.len()).checked();
+        let (output, other_outputs) = core::mem::take(&mut self.output).split_first_chunk_mut::<SIZE>().checked();
+        let mut sums = channels.each_ref().map(|channel| channel.bias);
+        kernels::add_rows(&mut sums, inputs, weights.as_chunks().0);
+        for ((output, channel), sum) in output.iter_mut().zip(channels).zip(sums) {
+            *output = self.requantization.apply(channel, sum);
+        }
+        (self.channels, self.weights, self.output) = (other_channels, other_weights, other_outputs);
+    }
+}
+
+#[cfg(feature = "alloc")]
+fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::image::WriteError> {
+    use alloc::vec;
+    use zerocopy::IntoBytes;
+    let (inputs, outputs) = (layer.inputs[0].len(), layer.outputs[0].len());
+    let (form, channels) = channels::pack::channels(layer, outputs, inputs)?;
+    let weights = layer.int8("weights", outputs * inputs)?;
+    let mut next = 0;
+    let packed = groups(outputs)
+        .flat_map(|size| {
+            let first = next;
+            next += size;
+            (0..inputs * size).map(move |index| weights[(first + index % size) * inputs + index / size] as u8)
+        })
+        .collect();
+    let constants = vec![packed, channels.as_bytes().to_vec()];
+    Ok(crate::image::Packed { form, constants, scratch_length: 0 })
+}

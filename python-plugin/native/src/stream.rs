@@ -1,0 +1,80 @@
+//! A model that keeps its states from sample to sample.
+
+use nano_core::Error;
+use pyo3::prelude::*;
+use self_cell::{MutBorrow, self_cell};
+
+use crate::device::lend;
+use crate::elements::{Given, Made};
+use crate::model::SharedImage;
+use crate::refuse;
+
+/// What a running model borrows.
+struct Memory {
+    image: SharedImage,
+    arena: MutBorrow<Vec<u32>>,
+}
+
+type Running<'a> = nano_core::Model<'a>;
+
+self_cell!(
+    struct Cell {
+        owner: Memory,
+        #[not_covariant]
+        dependent: Running,
+    }
+);
+
+/// A model with an arena of its own, whose states go on from one step to the next. Streams of one model do not see each other.
+#[pyclass(module = "torch_nano._native")]
+pub(crate) struct Stream {
+    bound: Cell,
+}
+
+#[pymethods]
+impl Stream {
+    /// A stream at its start.
+    #[new]
+    fn new(model: SharedImage) -> PyResult<Self> {
+        let words = model.checked().image().arena_length().div_ceil(4);
+        let memory = Memory { image: model, arena: MutBorrow::new(lend("stream", words)?) };
+        let bound = Cell::try_new(memory, |memory| {
+            let arena = zerocopy::IntoBytes::as_mut_bytes(&mut memory.arena.borrow_mut()[..]);
+            let arena = <[i8] as zerocopy::FromBytes>::mut_from_bytes(arena).expect("bytes lie anywhere");
+            memory.image.checked().bind(arena)
+        });
+        Ok(Stream { bound: bound.map_err(refuse)? })
+    }
+
+    /// Runs one sample, an array [1, elements] per graph input; returns one per graph output.
+    fn step<'py>(&mut self, py: Python<'py>, inputs: Vec<Bound<'py, PyAny>>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        let image = self.bound.borrow_owner().image.clone();
+        let (inputs, given) = crate::model::inputs(image.checked().image(), &inputs)?;
+        if given != 1 {
+            return Err(refuse(Error::Length { name: "batch of a stream", needed: 1, given }));
+        }
+        let inputs = inputs.iter().map(Given::bytes).collect::<PyResult<Vec<_>>>()?;
+        let outputs = py.detach(|| {
+            self.bound.with_dependent_mut(|_, model| {
+                for (index, input) in inputs.iter().enumerate() {
+                    model.input(index).copy_from_slice(input);
+                }
+                model.run();
+                let image = image.checked().image();
+                let output = |index: usize| {
+                    let value = image.output(index);
+                    let mut made = Made::new(value.dtype(), 1, value.len());
+                    made.bytes_mut().copy_from_slice(model.output(index));
+                    made
+                };
+                (0..image.output_count()).map(output).collect::<Vec<_>>()
+            })
+        });
+        Ok(outputs.into_iter().map(|output| output.into_python(py)).collect())
+    }
+
+    /// Puts all states to what they are at the start.
+    fn reset(&mut self) {
+        self.bound.with_dependent_mut(|_, model| model.reset());
+    }
+}
