@@ -78,6 +78,12 @@ fn panic(info: &core::panic::PanicInfo) -> ! {
 
 /// Says why on the UART, and ends the emulation with status 1.
 pub fn fail(message: core::fmt::Arguments) -> ! {
+    say(message);
+    exit(false)
+}
+
+/// Writes a line on the UART.
+pub fn say(message: core::fmt::Arguments) {
     struct Uart;
     impl Write for Uart {
         fn write_str(&mut self, text: &str) -> core::fmt::Result {
@@ -90,5 +96,4 @@ pub fn fail(message: core::fmt::Arguments) -> ! {
     }
     // The UART is for last words only, and takes all.
     let _ = writeln!(Uart, "{message}");
-    exit(false)
 }
