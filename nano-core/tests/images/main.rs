@@ -11,6 +11,7 @@ mod mutate;
 mod mutations;
 mod overflow;
 mod parameters;
+mod places;
 
 mod reachable;
 mod runs;

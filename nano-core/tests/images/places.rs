@@ -1,0 +1,300 @@
+//! Random memory plans: values over each other, in each other's place, and between each other's pixels. What loading accepts runs as with every value
+//! in memory of its own; what is right it accepts.
+
+use std::collections::HashSet;
+use std::ops::Range;
+
+use nano_core::image::{Image, Value, ValueDescription};
+use nano_core::{CheckedImage, Error, Node, Run, ops};
+
+use crate::builder::{Aligned, Builder, SCALE, Window, place};
+
+/// Bytes of the arena beyond which nothing is planned.
+const ARENA: usize = 400;
+/// Bytes from one pixel to the next of values that have others between their pixels.
+const PITCH: usize = 11;
+
+/// Some layers, each on values made before it. Kernels of most of them read and write values of any pitch.
+fn random_net(random: &mut fastrand::Rng) -> Builder {
+    let mut net = Builder::new(random.u64(..));
+    net.model.labels.clear();
+    let shape = [random.u32(1..4), random.u32(1..4), random.u32(1..6)];
+    let mut ids: Vec<usize> = (0..random.usize(1..3)).map(|_| net.input(shape)).collect();
+    for _ in 0..random.usize(2..8) {
+        let &input = random.choice(&ids).unwrap();
+        let shape = net.value(input).shape;
+        let padded = Window { padding: [1; 4], ..Window::new([3, 3]) };
+        let channels = random.u32(1..6);
+        ids.push(match random.u8(..10) {
+            0 | 1 => net.conv2d(input, channels, 1, padded),
+            2 | 3 => net.conv2d(input, channels, 1, Window::new([1, 1])),
+            4 => net.depthwise_conv2d(input, padded),
+            5 => net.depthwise_conv2d(input, Window { padding: [0, 0, 1, 0], ..Window::new([1, 2]) }),
+            6 => {
+                let pooled = net.max_pool2d(input, Window { padding: [1, 0, 0, 0], ..Window::new([2, 1]) });
+                let ValueDescription { scale, zero_point, .. } = *net.value(input);
+                (net.value(pooled).scale, net.value(pooled).zero_point) = (scale, zero_point);
+                pooled
+            }
+            7 => net.table(input),
+            8 => {
+                let alike: Vec<usize> = ids.iter().copied().filter(|&id| net.value(id).shape == shape).collect();
+                net.add(input, *random.choice(&alike).unwrap(), 2.0 * SCALE)
+            }
+            _ => net.softmax(input),
+        });
+    }
+    net.output(*ids.last().unwrap());
+    if random.bool() {
+        net.output(*random.choice(&ids).unwrap());
+    }
+    net
+}
+
+fn value_word(image: &Aligned, id: usize, offset: usize) -> usize {
+    image.word(place::VALUES) as usize + id * place::VALUE_LENGTH + offset
+}
+
+/// Offset of the record of each node.
+fn records(image: &Aligned) -> Vec<usize> {
+    let count = Image::new(image.bytes()).unwrap().node_count();
+    let mut start = image.word(place::NODES) as usize;
+    let mut records = vec![];
+    for _ in 0..count {
+        records.push(start);
+        let byte = |offset: usize| usize::from(image.bytes()[start + offset]);
+        let words = byte(place::NODE_INPUTS) + byte(place::NODE_ATTRIBUTES) + 2 * byte(place::NODE_CONSTANTS);
+        start += place::NODE_HEADER + 4 * words;
+    }
+    records
+}
+
+/// Where a value or scratch memory lies.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    offset: usize,
+    pitch: usize,
+    /// Pixels, and channels of each.
+    count: usize,
+    channels: usize,
+}
+
+impl Place {
+    fn bytes(&self) -> HashSet<usize> {
+        let pixel = |index: usize| self.offset + index * self.pitch..self.offset + index * self.pitch + self.channels;
+        (0..self.count).flat_map(pixel).collect()
+    }
+
+    fn span(&self) -> Range<usize> {
+        self.offset..self.offset + (self.count - 1) * self.pitch + self.channels
+    }
+
+    fn overlaps(&self, other: &Place) -> bool {
+        !self.bytes().is_disjoint(&other.bytes())
+    }
+
+    fn spans_overlap(&self, other: &Place) -> bool {
+        self.span().start < other.span().end && other.span().start < self.span().end
+    }
+}
+
+/// What a plan has been tried for.
+#[derive(Default, Debug)]
+struct Found {
+    accepted: usize,
+    in_place: usize,
+    interleaved: usize,
+    refused: usize,
+}
+
+/// A plan of an image's memory under construction.
+struct Plan<'r> {
+    random: &'r mut fastrand::Rng,
+    /// For each value planned so far, its place and the last node that needs it.
+    values: Vec<(Place, usize)>,
+    found: Found,
+    /// A place was taken at random.
+    wild: bool,
+}
+
+impl Plan<'_> {
+    /// A place for something of this size while `node` runs, where nothing is in the way; now and then anywhere.
+    ///
+    /// Values of `own` are in the way with what lies between their pixels, too.
+    fn find(&mut self, size: Place, node: usize, own: &[usize]) -> Place {
+        let alive: Vec<usize> = (0..self.values.len()).filter(|&id| self.values[id].1 >= node).collect();
+        let pitched: Vec<Place> =
+            alive.iter().map(|&id| self.values[id].0).filter(|other| other.pitch > other.channels).collect();
+        for _ in 0..200 {
+            let offset = match self.random.choice(&pitched) {
+                // Between the pixels of another.
+                Some(other) if self.random.bool() => {
+                    other.offset + self.random.usize(..other.count) * other.pitch + self.random.usize(..other.pitch)
+                }
+                _ => self.random.usize(..ARENA),
+            };
+            let place = Place { offset, ..size };
+            let in_the_way = |&&id: &&usize| {
+                let other = &self.values[id].0;
+                if own.contains(&id) { place.spans_overlap(other) } else { place.overlaps(other) }
+            };
+            if place.span().end <= ARENA && alive.iter().find(in_the_way).is_none() {
+                let between = |&id: &usize| place.spans_overlap(&self.values[id].0);
+                self.found.interleaved += usize::from(alive.iter().any(between));
+                return place;
+            }
+        }
+        self.wild = true;
+        Place { offset: self.random.usize(..ARENA.saturating_sub(size.span().len())), ..size }
+    }
+}
+
+fn size_of(value: &Value, pitch: usize) -> Place {
+    let [height, width, channels] = value.shape.map(|side| side as usize);
+    Place { offset: 0, pitch, count: height * width, channels }
+}
+
+fn kernel_is_elementwise(node: &Node<'_>) -> bool {
+    matches!(node.kernel(ops::ALL).unwrap().run, Run::InPlace(_))
+}
+
+/// Gives each value and each node's scratch memory a random place.
+fn replan(image: &mut Aligned, random: &mut fastrand::Rng) -> (Found, bool) {
+    let original = image.clone();
+    let view = Image::new(original.bytes()).unwrap();
+    let outputs: Vec<usize> = (0..view.output_count()).map(|index| view.output_id(index)).collect();
+    let last_uses: Vec<usize> =
+        (0..view.values().len()).map(|id| image.word(value_word(image, id, place::VALUE_LAST_USE)) as usize).collect();
+    let pitched = |id: usize| {
+        let of_kernel = |node: &Node<'_>| node.kernel(ops::ALL).unwrap().pitched;
+        let users = view.nodes().filter(|node| node.input_ids().contains(&(id as u32)));
+        let writer = view.writer(id);
+        writer.is_some_and(|node| of_kernel(&node))
+            && users.into_iter().all(|node| of_kernel(&node))
+            && !outputs.contains(&id)
+    };
+    let mut plan = Plan { random, values: vec![], found: Found::default(), wild: false };
+    let mut scratch_offsets = vec![];
+    for (value, &last_use) in view.values().iter().zip(&last_uses).take(view.input_count()) {
+        let place = plan.find(size_of(value, value.shape[2] as usize), 0, &[]);
+        plan.values.push((place, last_use));
+    }
+    for (index, node) in view.nodes().enumerate() {
+        let id = plan.values.len();
+        let value = node.output(0);
+        let channels = value.shape[2] as usize;
+        let pitch = if pitched(id) && plan.random.u8(..4) > 0 { PITCH } else { channels };
+        let inputs: Vec<usize> = node.input_ids().iter().map(|&id| id as usize).collect();
+        let takes = inputs.iter().copied().find(|&input| {
+            kernel_is_elementwise(&node) && last_uses[input] == index && view.values()[input].shape == value.shape
+        });
+        let own = if kernel_is_elementwise(&node) { vec![] } else { inputs };
+        let place = match takes {
+            Some(input) if plan.random.bool() => {
+                plan.found.in_place += 1;
+                plan.values[input].0
+            }
+            _ => plan.find(size_of(value, pitch), index, &own),
+        };
+        plan.values.push((place, last_uses[id].max(index)));
+        let length = node.scratch_length();
+        scratch_offsets.push(if length == 0 {
+            0
+        } else {
+            let size = Place { offset: 0, pitch: length, count: 1, channels: length };
+            let own: Vec<usize> = own.into_iter().chain([id]).collect();
+            plan.find(size, index, &own).offset
+        });
+    }
+    // A mistake in a plan that was right.
+    if plan.random.u8(..3) == 0 {
+        plan.wild = true;
+        let id = plan.random.usize(..plan.values.len());
+        let place = &mut plan.values[id].0;
+        place.offset = (place.offset + plan.random.usize(..9)).saturating_sub(4).min(ARENA - place.span().len());
+    }
+    let Plan { values, found, wild, .. } = plan;
+    for (id, (place, _)) in values.iter().enumerate() {
+        image.patch(value_word(image, id, place::VALUE_OFFSET), place.offset as u32);
+        image.patch(value_word(image, id, place::VALUE_PITCH), place.pitch as u32);
+        image.patch(value_word(image, id, place::VALUE_BYTES), place.span().len() as u32);
+    }
+    for (record, offset) in records(&original).into_iter().zip(scratch_offsets) {
+        image.patch(record + place::NODE_SCRATCH, offset as u32);
+    }
+    image.patch(place::ARENA_LENGTH, ARENA as u32);
+    (found, wild)
+}
+
+/// The same image with a place of its own for everything.
+fn apart(original: &Aligned) -> Aligned {
+    let mut image = original.clone();
+    let (lengths, scratch): (Vec<usize>, Vec<usize>) = {
+        let view = Image::new(image.bytes()).unwrap();
+        (view.values().iter().map(Value::len).collect(), view.nodes().map(|node| node.scratch_length()).collect())
+    };
+    let mut end = 0;
+    for (id, length) in lengths.into_iter().enumerate() {
+        image.patch(value_word(&image, id, place::VALUE_OFFSET), end);
+        end += length as u32;
+    }
+    for (record, length) in records(original).into_iter().zip(scratch) {
+        image.patch(record + place::NODE_SCRATCH, end);
+        end += length as u32;
+    }
+    image.patch(place::ARENA_LENGTH, end);
+    image
+}
+
+/// What each node writes, and at the end the outputs, for inputs of this seed.
+fn run(checked: &CheckedImage<'_>, seed: u64) -> Vec<Vec<i8>> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut arena = vec![0; checked.image().arena_length()];
+    let mut model = checked.bind(&mut arena).unwrap();
+    for index in 0..checked.image().input_count() {
+        model.input(index).fill_with(|| random.i8(..));
+    }
+    let mut written = vec![];
+    model.run_observed(|_, outputs, arena| {
+        written.extend(outputs.iter().map(|value| value.pixels(arena).flatten().copied().collect::<Vec<i8>>()));
+    });
+    written.extend((0..checked.image().output_count()).map(|index| model.output(index).to_vec()));
+    written
+}
+
+#[test]
+fn what_loading_accepts_runs_as_if_apart() {
+    let (mut all, mut wrong_in_place) = (Found::default(), 0);
+    for seed in 0..6_000 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let net = random_net(&mut random);
+        let original = net.image();
+        let oracle = apart(&original);
+        let oracle = CheckedImage::new(oracle.bytes(), ops::ALL).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        let mut image = original.clone();
+        let (found, wild) = replan(&mut image, &mut random);
+        match CheckedImage::new(image.bytes(), ops::ALL) {
+            Ok(checked) => {
+                for inputs in 0..2 {
+                    assert_eq!(
+                        run(&checked, inputs),
+                        run(&oracle, inputs),
+                        "seed {seed}: an accepted plan changes what is computed"
+                    );
+                }
+                all.accepted += 1;
+                all.in_place += found.in_place;
+                all.interleaved += found.interleaved;
+            }
+            Err(error) => {
+                assert!(wild, "seed {seed}: a right plan is refused: {error}");
+                assert!(matches!(error, Error::Overlap { .. }), "seed {seed}: {error}");
+                all.refused += 1;
+                wrong_in_place += found.in_place;
+            }
+        }
+    }
+    let enough =
+        all.accepted > 1500 && all.in_place > 500 && all.interleaved > 300 && all.refused > 500 && wrong_in_place > 100;
+    assert!(enough, "{all:?}, {wrong_in_place} in plans that were refused");
+}
