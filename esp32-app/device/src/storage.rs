@@ -58,10 +58,6 @@ struct Seal {
 #[repr(C, align(4))]
 struct Buffer([u8; LARGEST_ITEM]);
 
-/// A seal as it is read from anywhere.
-#[repr(C, align(4))]
-struct SealBytes([u8; size_of::<Seal>()]);
-
 /// The newest head of one model in a flash, all of which belongs to it.
 pub struct HeadStorage<F> {
     flash: F,
@@ -258,21 +254,42 @@ impl<F: NorFlash> HeadStorage<F> {
     /// Whether there is a save after all that were found, whose items are not seen as such: one damaged bit can hide a page of items, and in it a
     /// small head with all that tells of it. It cannot make both a seal and a chunk that were never written.
     fn hides_a_save(&mut self, half: Half) -> Result<bool, StorageError> {
-        let Range { start, end } = self.range(half);
-        let next = self.generation.wrapping_add(1);
         let (mut sealed, mut begun) = (false, false);
-        let mut bytes = SealBytes([0; size_of::<Seal>()]);
-        for offset in (start..end.saturating_sub(size_of::<Seal>() as u32)).step_by(4) {
-            self.flash.read(offset, &mut bytes.0).map_err(|_| StorageError::Driver)?;
-            if let (Ok(seal), Ok((header, _))) =
-                (Seal::read_from_bytes(&bytes.0), ChunkHeader::read_from_prefix(&bytes.0))
-            {
-                sealed |=
-                    (seal.kind, seal.format, seal.generation, seal.model_id) == (SEAL, FORMAT, next, self.model_id);
-                begun |= (header.kind, header.format, header.index, header.generation) == (CHUNK, FORMAT, 0, next);
+        for page in self.range(half).step_by(F::ERASE_SIZE) {
+            let mut marker = [0; 4];
+            self.flash.read(page, &mut marker).map_err(|_| StorageError::Driver)?;
+            // The queue marks a page before it writes to it, by more than one bit.
+            if marker != [0xff; 4] {
+                self.look_outside_items(page, &mut sealed, &mut begun)?;
             }
         }
         Ok(sealed && begun)
+    }
+
+    /// Looks at every word of a page for a seal and a first chunk of the generation after all that were found.
+    fn look_outside_items(&mut self, page: u32, sealed: &mut bool, begun: &mut bool) -> Result<(), StorageError> {
+        const SEAL_BYTES: usize = size_of::<Seal>();
+        let next = self.generation.wrapping_add(1);
+        let mut buffer = Buffer([0; LARGEST_ITEM]);
+        let (mut offset, end) = (page, page + F::ERASE_SIZE as u32);
+        while offset + SEAL_BYTES as u32 <= end {
+            let (block, _) = buffer.0.split_at_mut(LARGEST_ITEM.min((end - offset) as usize));
+            self.flash.read(offset, block).map_err(|_| StorageError::Driver)?;
+            // Both have the generation in their second word, which hardly any other word equals.
+            let generations = block.as_chunks().0.iter().skip(1).map(|&word| u32::from_le_bytes(word));
+            for (index, _) in generations.enumerate().filter(|&(_, generation)| generation == next) {
+                let Some(bytes) = block.get(4 * index..).and_then(|rest| rest.get(..SEAL_BYTES)) else { continue };
+                if let (Ok(seal), Ok((header, _))) =
+                    (Seal::read_from_bytes(bytes), ChunkHeader::read_from_prefix(bytes))
+                {
+                    *sealed |= (seal.kind, seal.format, seal.model_id) == (SEAL, FORMAT, self.model_id);
+                    *begun |= (header.kind, header.format, header.index) == (CHUNK, FORMAT, 0);
+                }
+            }
+            // The next block begins with the first word from which this one did not have a whole seal.
+            offset += (block.len() - SEAL_BYTES) as u32 + 4;
+        }
+        Ok(())
     }
 
     fn newest_whole(&mut self, half: Half) -> Result<Option<Seal>, StorageError> {
