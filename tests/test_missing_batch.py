@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 import torch_nano as tn
 from torch import Tensor, nn
-from torch_nano.explain import is_one_sample
+from torch_nano.modules.explain import is_one_sample
 
 
 class Pooled(nn.Module):

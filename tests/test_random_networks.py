@@ -7,8 +7,8 @@ import torch
 import torch_nano as tn
 from networks import inputs
 from torch import Tensor, nn
-from torch_nano.graph.capture import capture
-from torch_nano.graph.passes import optimize
+from torch_nano.capture.capture import capture
+from torch_nano.capture.passes import optimize
 
 
 class Residual(nn.Module):

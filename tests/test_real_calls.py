@@ -6,7 +6,7 @@ import torch
 import torch_nano as tn
 from torch import Tensor, nn
 from torch_nano import _native
-from torch_nano.quant.tensors import dequantize_tensor, quantize_tensor
+from torch_nano.arithmetic.tensors import dequantize_tensor, quantize_tensor
 
 LARGEST = torch.finfo(torch.float32).max
 

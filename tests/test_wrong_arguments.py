@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch_nano as tn
 from torch import nn
-from torch_nano.device.head_file import load_head, save_head
+from torch_nano.cli.head_file import load_head, save_head
 
 X, Y = torch.randn(64, 4, generator=torch.Generator().manual_seed(0)), torch.arange(64) % 3
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch_nano as tn
 from torch import Tensor, nn
-from torch_nano.models import own_module
+from torch_nano.modules.models import own_module
 
 X, Y = torch.randn(12, 6, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 3
 FIT: dict[str, Any] = {"epochs": 1, "progress": False}

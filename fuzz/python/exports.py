@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 import torch_nano as tn
+from torch_nano.library.one_layer import one_layer_model
 from torch_nano.ops import OPERATORS
-from torch_nano.ops._one_layer import one_layer_model
 
 TESTS = Path(__file__).parents[2] / "tests"
 sys.path[:0] = [str(TESTS), str(TESTS / "ops")]

@@ -16,9 +16,9 @@ import torch
 import torch_nano as tn
 from changes import Change
 from torch_nano import _native
-from torch_nano.device.head_file import load_head, save_head
-from torch_nano.device.table_labels import Labels
-from torch_nano.device.tables import read_table
+from torch_nano.cli.head_file import load_head, save_head
+from torch_nano.cli.labels import Labels
+from torch_nano.cli.sample_files import read_table
 from torch_nano.files import archive
 
 _X = torch.randn(30, 6, generator=torch.Generator().manual_seed(0))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch_nano import NanoModule, SgdHead
 from torch_nano.device.client import Device, Prediction
-from torch_nano.device.qemu import QemuBoard
+from torch_nano.device.transport.qemu import QemuBoard
 from training import IntArray
 
 

@@ -38,7 +38,7 @@ from board import (
 from torch import Tensor, nn
 from torch_nano import NanoModule, VerifyReport, freeze, to_nano
 from torch_nano.device.client import Device
-from torch_nano.device.qemu import BoardError, QemuBoard
+from torch_nano.device.transport.qemu import BoardError, QemuBoard
 from training import IntArray, accuracy, logistic_regression, reproducible
 
 DIGITS, SHIPPED_DIGITS = 10, 8

@@ -26,7 +26,7 @@ from rich.progress import track
 from torch import Tensor
 from torch_nano import NanoModule, VerifyReport, freeze, to_nano
 from torch_nano.device.client import Device
-from torch_nano.device.qemu import QemuBoard
+from torch_nano.device.transport.qemu import QemuBoard
 from training import IntArray, accuracy, logistic_regression
 from watch import (
     EXERCISES,

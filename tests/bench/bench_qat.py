@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from sklearn.datasets import load_digits  # type: ignore[import-untyped]
 from torch import Tensor, nn
-from torch_nano.quant.training_ranges import RangeMethod
+from torch_nano.qat.training_ranges import RangeMethod
 
 REPORT = Path(__file__).resolve().parents[2] / "build/bench/qat.json"
 LOWEST_REGAINED = 0.70

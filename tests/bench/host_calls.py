@@ -14,7 +14,7 @@ import torch_nano as tn
 import torchvision  # type: ignore[import-untyped]
 from mlperf_tiny import ARCHITECTURES
 from torch_nano import _native
-from torch_nano.ops.layout import to_device
+from torch_nano.arithmetic.layout import to_device
 
 _KERNEL_BATCH = 500
 PROPERTIES = ("id", "name", "labels", "image", "flash_bytes", "arena_bytes")

@@ -10,8 +10,8 @@ import torch_nano as tn
 from learning_sets import CLASSES, Frozen, Samples, ranged, with_head
 from reference.sgd_head import XORSHIFT_SEED, Xorshift32, visits  # type: ignore[import-not-found]
 from torch import Tensor
+from torch_nano.arithmetic.quantization import Quantization
 from torch_nano.heads import LDA, SGD, Head, HeadSettings, LdaHead, Prototype, PrototypeHead, SgdHead
-from torch_nano.ir.quantization import Quantization
 from training import IntArray
 
 Floats = npt.NDArray[np.float32]

@@ -15,7 +15,7 @@ import torch
 import torch_nano as tn
 from sklearn.datasets import load_digits  # type: ignore[import-untyped]
 from torch import Tensor, nn
-from torch_nano.ir.quantization import Quantization
+from torch_nano.arithmetic.quantization import Quantization
 from training import IntArray, reproducible
 
 CLASSES, FACTORY_CLASSES, FEATURES = 10, 8, 64

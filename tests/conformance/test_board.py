@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 from torch_nano import Device, QemuBoard
+from torch_nano.arithmetic.layout import from_device, to_device
+from torch_nano.arithmetic.quantization import Quantization
 from torch_nano.ir.layer import Layer
-from torch_nano.ir.quantization import Quantization
-from torch_nano.ops._one_layer import one_layer_model
+from torch_nano.library.one_layer import one_layer_model
 from torch_nano.ops.conv2d import Conv2d
 from torch_nano.ops.depthwise_conv2d import DepthwiseConv2d
 from torch_nano.ops.fully_connected import FullyConnected
-from torch_nano.ops.layout import from_device, to_device
 
 from . import layers
 from .test_torch import channels_first, comparable, describe

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch_nano.arithmetic.quantization import Quantization
 from torch_nano.ir.layer import Layer
 from torch_nano.ir.operator import Operator
-from torch_nano.ir.quantization import Quantization
-from torch_nano.ops._one_layer import run_native
+from torch_nano.library.one_layer import run_native
 from torch_nano.ops.add import Add
 from torch_nano.ops.average_pool2d import AveragePool2d
 from torch_nano.ops.conv2d import Conv2d

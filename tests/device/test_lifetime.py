@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from images import with_head
 from torch_nano import Device, QemuBoard
-from torch_nano.device import lifetime
-from torch_nano.device.qemu import BoardError
+from torch_nano.device.transport import lifetime
+from torch_nano.device.transport.qemu import BoardError
 
 IMAGE = with_head()
 INPUT = np.random.default_rng(0).integers(-128, 128, 216, np.int8)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from images import with_head
 from torch_nano import _native
 from torch_nano.device.client import Device
-from torch_nano.device.qemu import BoardStopped, QemuBoard
+from torch_nano.device.transport.qemu import BoardStopped, QemuBoard
 
 IMAGE = with_head()
 SEED = 5

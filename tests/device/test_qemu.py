@@ -10,9 +10,9 @@ import numpy.typing as npt
 import pytest
 from images import Description, many_layers, one_layer, with_head
 from torch_nano import ConnectionLost, _native
-from torch_nano.device import qemu
 from torch_nano.device.client import Device, DeviceError
-from torch_nano.device.qemu import BoardError, BoardStopped, BoardTimeout, QemuBoard
+from torch_nano.device.transport import qemu
+from torch_nano.device.transport.qemu import BoardError, BoardStopped, BoardTimeout, QemuBoard
 
 Int8 = npt.NDArray[np.int8]
 FLASH = 16 << 20

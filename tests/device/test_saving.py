@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from cli.command_line import run
 from images import with_head
 from torch_nano import _native
 from torch_nano.device.client import Device, DeviceError
-from torch_nano.device.qemu import BoardError, BoardStopped, QemuBoard
-
-from .command_line import run
+from torch_nano.device.transport.qemu import BoardError, BoardStopped, QemuBoard
 
 FLASH = 32 << 20
 

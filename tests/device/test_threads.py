@@ -32,7 +32,7 @@ from torch_nano import (
     record,
     replay,
 )
-from torch_nano.device.streams import Stream
+from torch_nano.device.transport.streams import Stream
 
 from .boards import Board, serial_board, socket_board
 

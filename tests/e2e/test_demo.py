@@ -19,7 +19,7 @@ import torch_nano as tn
 import training
 import watch
 from rich.console import Console
-from torch_nano.device import qemu
+from torch_nano.device.transport import qemu
 
 PERSON = 8
 

@@ -14,7 +14,7 @@ import torch_nano as tn
 from torch import nn
 from torch_nano import _native
 from torch_nano.device.client import Device
-from torch_nano.device.qemu import QemuBoard
+from torch_nano.device.transport.qemu import QemuBoard
 
 from .tiny_model import tiny_model
 

@@ -11,20 +11,20 @@ import torch
 import torch_nano as tn
 from torch import Tensor, nn
 from torch_nano._native import quantize_multiplier
-from torch_nano.graph import capture as capturing
-from torch_nano.graph.capture import capture
-from torch_nano.graph.passes import optimize
+from torch_nano.arithmetic.fixed_point import requantize, round_half_away
+from torch_nano.arithmetic.quantization import Own, Quantization
+from torch_nano.arithmetic.tensors import dequantize_tensor, quantize_tensor
+from torch_nano.calibration.calibrate import calibrate
+from torch_nano.calibration.ranges import calibrated, quantization
+from torch_nano.capture import capture as capturing
+from torch_nano.capture.capture import capture
+from torch_nano.capture.passes import optimize
+from torch_nano.compile.quantize import QuantizedGraph, quantize
 from torch_nano.ir.call import Call
 from torch_nano.ir.layer import Layer
 from torch_nano.ir.operator import Operator
-from torch_nano.ir.quantization import Own, Quantization
 from torch_nano.ir.value import Value
 from torch_nano.ops import OPERATORS
-from torch_nano.ops._integer import requantize, round_half_away
-from torch_nano.quant.calibrate import calibrate
-from torch_nano.quant.quantize import QuantizedGraph, quantize
-from torch_nano.quant.ranges import calibrated, quantization
-from torch_nano.quant.tensors import dequantize_tensor, quantize_tensor
 
 
 @dataclass(frozen=True)

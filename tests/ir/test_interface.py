@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch_nano as tn
 from torch import Tensor, nn
-from torch_nano.graph.capture import capture
+from torch_nano.capture.capture import capture
 from torch_nano.ir.interface import bind
 
 SEED = 0

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch_nano.capture.capture import capture
 from torch_nano.errors import UnsupportedError
-from torch_nano.graph.capture import capture
 from torch_nano.ir.operator import Operator
 from torch_nano.ops import OPERATORS
 from torch_nano.ops.activation import Activation

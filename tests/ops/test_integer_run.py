@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch_nano.ir.operator import Operator
-from torch_nano.ops._one_layer import run_native
+from torch_nano.library.one_layer import run_native
 
 from .cases import MAKERS, make
 

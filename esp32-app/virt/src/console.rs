@@ -11,7 +11,7 @@ use virtio_drivers::transport::mmio::MmioTransport;
 use virtio_drivers::transport::{DeviceStatus, Transport};
 use virtio_drivers::{BufferDirection, Error, Hal, PAGE_SIZE, PhysAddr};
 
-/// The board's first virtio slot, where `torch_nano.device.qemu` plugs the console in, and its interrupt's number.
+/// The board's first virtio slot, where `torch_nano.device.transport.qemu` plugs the console in, and its interrupt's number.
 const SLOT: NonNull<u8> = NonNull::new(0x1000_1000 as *mut u8).unwrap();
 const SLOT_SIZE: usize = 0x1000;
 const INTERRUPT: usize = 1;

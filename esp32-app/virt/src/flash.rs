@@ -1,4 +1,4 @@
-//! The board's second flash bank, which QEMU keeps in a file (`torch_nano.device.qemu`): it survives the emulator, as a chip's survives the power.
+//! The board's second flash bank, which QEMU keeps in a file (`torch_nano.device.transport.qemu`): it survives the emulator, as a chip's survives the power.
 //!
 //! Two Intel-style (CFI) chips of 16 bits side by side; every command is given to both. QEMU's erase 256 KiB at once, and their programming
 //! sets bits, too. Both are unlike the chips on boards: here programming only clears bits, and a page of 4 KiB is erased by programming ones.

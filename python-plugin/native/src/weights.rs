@@ -11,7 +11,7 @@ const LARGEST_BIAS: f64 = 4_194_304.0;
 
 type Channels<'py> = (Bound<'py, PyArray1<i8>>, Bound<'py, PyArray1<i32>>, Bound<'py, PyArray1<f32>>);
 
-/// int8 weights, int32 biases and float32 scales of `[channels, ...]` weights; see `torch_nano.quant.weights`.
+/// int8 weights, int32 biases and float32 scales of `[channels, ...]` weights; see `torch_nano.arithmetic.weights`.
 #[pyfunction]
 pub fn quantize_channels<'py>(
     py: Python<'py>,

@@ -15,7 +15,10 @@ from torch import nn as _nn
 
 from . import heads
 from ._native import __version__
-from .convert import to_nano
+from .compile.nano_module import NanoModule, load
+from .compile.summary import LayerSummary, Summary
+from .compile.to_nano import to_nano
+from .compile.verify import LayerDifference, VerifyReport
 from .device.answers import DeviceInfo, DeviceSettings, DeviceStats, LogEntry, Prediction
 from .device.client import Device
 from .device.errors import (
@@ -28,11 +31,11 @@ from .device.errors import (
     WrongModelError,
 )
 from .device.fitting import FitResult
-from .device.qemu import BoardError, BoardStopped, BoardTimeout, QemuBoard
-from .device.recording import Recording, record
-from .device.records import RecordError
-from .device.replaying import Replay, ReplayDifference, replay
-from .device.streams import SimulatedBoard
+from .device.recording.record import Recording, record
+from .device.recording.records import RecordError
+from .device.recording.replay import Replay, ReplayDifference, replay
+from .device.transport.qemu import BoardError, BoardStopped, BoardTimeout, QemuBoard
+from .device.transport.streams import SimulatedBoard
 from .errors import (
     CaptureError,
     CheckpointError,
@@ -51,8 +54,8 @@ from .errors import (
     UnsupportedNode,
 )
 from .heads import LayersHead, LdaHead, PrototypeHead, SgdHead
-from .module import NanoModule, load
-from .quant.qat import (
+from .modules.freeze import freeze, frozen, unfreeze
+from .qat.qat_module import (
     QatModule,
     disable_quantization,
     enable_quantization,
@@ -61,11 +64,13 @@ from .quant.qat import (
     prepare_qat,
     unfreeze_ranges,
 )
-from .summary import LayerSummary, Summary
+from .training.early_stopping import EarlyStopping, StopTraining
+from .training.fit import fit
+from .training.history import EpochRecord, History
+from .training.optimizers import make_optimizer
 from .transfer.batch_norm import reestimate_batch_norm
 from .transfer.coral import coral_alignment, coral_loss
 from .transfer.distillation import distillation, distillation_loss
-from .transfer.early_stopping import EarlyStopping, StopTraining
 from .transfer.feature_extraction import extract_features, feature_extraction
 from .transfer.features import (
     FeatureExtractor,
@@ -75,13 +80,8 @@ from .transfer.features import (
     visualize_layer_activations,
 )
 from .transfer.fine_tuning import fine_tune, fine_tuning
-from .transfer.fit import fit
-from .transfer.freeze import freeze, frozen, unfreeze
 from .transfer.gradual_unfreezing import gradual_unfreezing
-from .transfer.history import EpochRecord, History
-from .transfer.optimizers import make_optimizer
 from .transfer.transfer_model import TransferModel, freeze_layers, unfreeze_layers
-from .verify import LayerDifference, VerifyReport
 
 __all__ = [
     "BoardError",

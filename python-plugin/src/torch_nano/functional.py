@@ -1,12 +1,12 @@
 """The device's operators for use by hand: int8 arithmetic, bit for bit nano-core's, with gradients.
 
-Tensors are float32 that holds integers; a :class:`~torch_nano.ir.quantization.Quantization` says what they
-mean. Each function calls its custom operator ``torch.ops.torch_nano.<name>``: nano-core's kernel on the CPU,
-torch elsewhere.
+Tensors are float32 that holds integers; a :class:`~torch_nano.arithmetic.quantization.Quantization` says
+what they mean. Each function calls its custom operator ``torch.ops.torch_nano.<name>``: nano-core's kernel on
+the CPU, torch elsewhere.
 
 >>> import torch
 >>> from torch_nano import functional
->>> from torch_nano.ir.quantization import Quantization
+>>> from torch_nano.arithmetic.quantization import Quantization
 >>> x = torch.tensor([[-8.0, 0.0, 8.0]], requires_grad=True)
 >>> y = functional.sigmoid(x, Quantization(0.25, 0), Quantization(1 / 256, -128))
 >>> y

@@ -12,7 +12,7 @@ from ..errors import FileFormatError, HeadError, InputError
 from ..heads import Head
 
 if TYPE_CHECKING:
-    from ..module import NanoModule
+    from ..compile.nano_module import NanoModule
     from .answers import DeviceInfo
 
 #: The largest number of a request's field.

@@ -18,7 +18,7 @@ from .errors import DeviceError
 from .fitting import FitResult
 from .progress import Progress
 from .samples import Input, Label, Samples
-from .streams import Stream
+from .transport.streams import Stream
 from .turns import whole
 
 __all__ = ["Device", "DeviceError", "DeviceInfo", "Observer", "Prediction", "Stream"]

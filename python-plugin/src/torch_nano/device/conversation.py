@@ -15,13 +15,13 @@ from .interrupts import deferred_interrupt
 from .link import Link, is_unanswered
 from .progress import Progress
 from .samples import Input, class_index, input_bytes, label_fields
-from .streams import Stream
 from .training import Training
-from .transports import transport_of
+from .transport.streams import Stream
+from .transport.transports import transport_of
 from .turns import turn_on, whole
 
 if TYPE_CHECKING:
-    from ..module import NanoModule
+    from ..compile.nano_module import NanoModule
 
 
 class Observer(Protocol):

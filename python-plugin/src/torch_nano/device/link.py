@@ -15,8 +15,8 @@ from weakref import ref
 from .. import _native
 from .answers import LogEntry
 from .errors import ConnectionFailed, ConnectionLost, DeviceError, DeviceTimeout, WrongModelError
-from .streams import Stream
-from .transports import Transport
+from .transport.streams import Stream
+from .transport.transports import Transport
 from .turns import Asker, Request, Turn
 
 _FRAME_END = b"\0"

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..arguments import check_tensor, shown
+from ..arithmetic.layout import to_device
 from ..errors import InputError
 from ..heads.sgd import _VALUE_STEPS
-from ..ops.layout import to_device
 from .arguments import as_integer
 from .errors import LabelError
 
 if TYPE_CHECKING:
-    from ..module import NanoModule
+    from ..compile.nano_module import NanoModule
 
 #: One input, see :class:`torch_nano.Device`.
 Input = Tensor | NDArray[Any]

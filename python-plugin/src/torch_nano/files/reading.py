@@ -85,7 +85,7 @@ def parse_json(text: bytes, error: type[TorchNanoError], place: str) -> Any:
 def fields_of(kind: type[_Fields], values: Any, place: str) -> _Fields:
     """A dataclass from a dict of its fields, each of the type that the class declares.
 
-    >>> from torch_nano.ir.quantization import Quantization
+    >>> from torch_nano.arithmetic.quantization import Quantization
     >>> fields_of(Quantization, {"scale": 0.5, "zero_point": 3}, "input")
     Quantization(scale=0.5, zero_point=3, dtype='int8')
     >>> fields_of(Quantization, {"scale": 0.5, "zero_point": "3"}, "input")

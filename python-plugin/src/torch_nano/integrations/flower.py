@@ -16,21 +16,12 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
+from ..compile.nano_module import NanoModule
 from ..device.arguments import image_of
 from ..errors import HeadError
 from ..heads import Head, head_of
-from ..module import NanoModule
 from .fleet_client import client_app
-from .fleet_records import (
-    MODEL,
-    STANDING,
-    ClassNames,
-    Fleet,
-    Reply,
-    Update,
-    head_arrays,
-    head_state,
-)
+from .fleet_records import MODEL, STANDING, ClassNames, Fleet, Reply, Update, head_arrays, head_state
 from .local_grid import LocalGrid
 
 __all__ = ["HeadAveraging", "LeftOut", "LocalGrid", "client_app", "head_arrays", "head_state"]

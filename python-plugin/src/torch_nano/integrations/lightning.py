@@ -5,7 +5,7 @@ from __future__ import annotations
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ..errors import InputError
-from ..quant.qat import QatModule, fold_batch_norm, freeze_ranges
+from ..qat.qat_module import QatModule, fold_batch_norm, freeze_ranges
 
 
 class QatSchedule(Callback):

@@ -9,10 +9,10 @@ from itertools import zip_longest
 import torch
 from torch import Tensor
 
+from ..arithmetic.quantization import Quantization
 from .interface import Returned
 from .layer import Layer
 from .operator import Operator
-from .quantization import Quantization
 from .value import Shape, Value
 
 
@@ -68,10 +68,10 @@ class Derived:
 @dataclass
 class Graph:
     """A model as plain data. Passes take one and return another; see
-    :func:`torch_nano.graph.capture.capture`.
+    :func:`torch_nano.capture.capture.capture`.
 
     >>> import torch
-    >>> from torch_nano.graph.capture import capture
+    >>> from torch_nano.capture.capture import capture
     >>> graph = capture(torch.nn.Sequential(torch.nn.Linear(3, 2)), torch.ones(2, 3))
     >>> print(graph)
     input input (3,)

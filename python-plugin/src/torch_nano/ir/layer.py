@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from .quantization import Quantization
+from ..arithmetic.quantization import Quantization
 from .value import Shape
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from .layer import Layer
 def straight_through(layer: Layer) -> tuple[Tensor, ...]:
     """The training run of an operator without parameters; see :meth:`Operator.train_run`.
 
-    The custom operator ``torch_nano::train_exact`` makes the numbers (:mod:`torch_nano.ops._training`).
+    The custom operator ``torch_nano::train_exact`` makes the numbers (:mod:`torch_nano.library.train_run`).
     """
     quantizations = (*layer.input_quantizations, *layer.output_quantizations)
     exact = torch.ops.torch_nano.train_exact(

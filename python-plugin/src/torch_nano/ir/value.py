@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .quantization import Quantization
+from ..arithmetic.quantization import Quantization
 
 #: A torch shape without the batch dimension: (channels, height, width), (channels, length) or (features,).
 Shape = tuple[int, ...]

@@ -1,7 +1,7 @@
 """The operators: one file each, and one line each here."""
 
 from ..ir.operator import Operator
-from ._library import FUNCTIONS as FUNCTIONS
+from ..library.definition import FUNCTIONS as FUNCTIONS
 from .activation import Activation
 from .add import Add
 from .average_pool2d import AveragePool2d

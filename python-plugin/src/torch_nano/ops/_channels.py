@@ -10,13 +10,13 @@ from torch import Tensor
 
 from torch_nano._native import quantize_multiplier
 
+from ..arithmetic.fixed_point import accumulation_dtype, exact_convolution, requantize
+from ..arithmetic.weights import quantize_channels
 from ..ir.call import Call, ParameterName, UnsupportedNodeError
 from ..ir.layer import Layer
-from ..quant.weights import quantize_channels
+from ..library.definition import Definition, Parameters, check_integers
+from ..library.train_run import Convolution, train_channels
 from ._clamp import ClampedOperator
-from ._integer import accumulation_dtype, exact_convolution, requantize
-from ._library import Definition, Parameters, check_integers
-from ._training import Convolution, train_channels
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..arithmetic.fixed_point import round_half_away
+from ..arithmetic.quantization import Quantization
 from ..ir.layer import Layer
 from ..ir.operator import Operator
-from ..ir.quantization import Quantization
-from ._integer import round_half_away
 
 
 @dataclass(frozen=True)

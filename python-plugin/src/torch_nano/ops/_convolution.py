@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..ir.layer import Layer
+from ..library.train_run import Convolution
 from ._channels import ChannelsOperator
-from ._training import Convolution
 from ._window import Padding, Pair, WindowOperator, in_2d, pair
 
 

@@ -12,17 +12,17 @@ from torch import Tensor
 
 from torch_nano._native import add_multipliers, look_up_pairs
 
+from ..arithmetic.fixed_point import apply_multipliers, is_native
+from ..arithmetic.layout import channels_last, elements, empty_channels_last
+from ..arithmetic.quantization import Quantization
 from ..errors import InputError
 from ..ir.call import Call, UnsupportedNodeError
 from ..ir.layer import Layer
 from ..ir.operator import Operator
-from ..ir.quantization import Quantization
 from ..ir.value import Value
+from ..library.definition import Definition, functional
+from ..library.train_run import clamp_steps, define_training
 from ._clamp import ClampedOperator, integer_clamp
-from ._integer import apply_multipliers, is_native
-from ._library import Definition, functional
-from ._training import clamp_steps, define_training
-from .layout import channels_last, elements, empty_channels_last
 
 #: Bits by which nano-core raises both inputs before it scales them.
 _LEFT_SHIFT = 20

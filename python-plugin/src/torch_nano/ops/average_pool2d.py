@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..arithmetic.quantization import Quantization
 from ..ir.call import Call, UnsupportedNodeError
 from ..ir.layer import Layer
 from ..ir.operator import Operator
-from ..ir.quantization import Quantization
 from ..ir.straight_through import replace_forward
 from ..ir.value import Value
-from ._library import Definition, functional
+from ..library.definition import Definition, functional
 from ._window import (
     PoolOperator,
     in_2d,

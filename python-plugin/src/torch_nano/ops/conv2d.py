@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..arithmetic.quantization import Quantization
 from ..ir.call import Call
 from ..ir.layer import Layer
 from ..ir.operator import Operator
-from ..ir.quantization import Quantization
 from ..ir.value import Value
+from ..library.definition import functional
 from ._channels import define_channels, parameters_of
 from ._convolution import ConvolutionOperator, as_2d_weight, explicit_padding
-from ._library import functional
 from ._window import pair, spatial_dimensions, spatial_input
 from .depthwise_conv2d import DepthwiseConv2d
 

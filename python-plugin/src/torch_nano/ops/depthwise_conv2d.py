@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..arithmetic.quantization import Quantization
 from ..ir.call import Call
 from ..ir.operator import Operator
-from ..ir.quantization import Quantization
 from ..ir.value import Value
+from ..library.definition import functional
 from ._channels import define_channels
 from ._convolution import ConvolutionOperator, as_2d_weight, explicit_padding
-from ._library import functional
 from ._window import pair, spatial_dimensions
 
 

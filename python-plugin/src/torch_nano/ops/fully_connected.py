@@ -10,15 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..arithmetic.layout import from_device, to_device
+from ..arithmetic.quantization import Quantization
 from ..ir.call import Call, UnsupportedNodeError
 from ..ir.layer import Layer
 from ..ir.operator import Operator
-from ..ir.quantization import Quantization
 from ..ir.value import Shape, Value
+from ..library.definition import functional
+from ..library.train_run import Convolution
 from ._channels import ChannelsOperator, define_channels, parameters_of
-from ._library import functional
-from ._training import Convolution
-from .layout import from_device, to_device
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..arithmetic.quantization import Quantization
 from ..ir.call import Call
 from ..ir.layer import Layer
 from ..ir.operator import Operator
-from ..ir.quantization import Quantization
 from ..ir.value import Value
-from ._library import Definition, functional
+from ..library.definition import Definition, functional
 from ._window import Pair, PoolOperator, pair, spatial_dimensions, window_of_pool, window_of_reduction
 
 aten = torch.ops.aten

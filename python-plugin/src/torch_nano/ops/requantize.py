@@ -11,14 +11,14 @@ from torch import Tensor
 
 from torch_nano._native import quantize_multiplier
 
+from ..arithmetic import fixed_point
+from ..arithmetic.quantization import Quantization
 from ..ir.call import Call
 from ..ir.layer import Layer
 from ..ir.operator import Operator
-from ..ir.quantization import Quantization
 from ..ir.value import Value
-from . import _integer
+from ..library.definition import Definition, functional
 from ._clamp import ClampedOperator
-from ._library import Definition, functional
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Requantize(ClampedOperator):
         multiplier = quantize_multiplier(quantization.scale / layer.output_quantization.scale)
         difference = x.to(torch.int32) - quantization.zero_point
         zero_point = layer.output_quantization.zero_point
-        return _integer.requantize(difference, [multiplier], zero_point, self.integer_bounds(layer))
+        return fixed_point.requantize(difference, [multiplier], zero_point, self.integer_bounds(layer))
 
 
 _call = Definition(Requantize)

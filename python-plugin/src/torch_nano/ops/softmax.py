@@ -12,13 +12,17 @@ from torch import Tensor
 
 from torch_nano._native import softmax_parameters
 
+from ..arithmetic.fixed_point import (
+    doubling_high_multiply,
+    rounding_divide_by_power_of_two,
+    shift_left_saturating,
+)
+from ..arithmetic.quantization import Fixed, Quantization
 from ..ir.call import Call, UnsupportedNodeError
 from ..ir.layer import Layer
 from ..ir.operator import Operator
-from ..ir.quantization import Fixed, Quantization
 from ..ir.value import Value
-from ._integer import doubling_high_multiply, rounding_divide_by_power_of_two, shift_left_saturating
-from ._library import Definition, functional
+from ..library.definition import Definition, functional
 
 _LARGEST = 2**31 - 1
 #: Integer bits of the fixed-point differences, and of the sum of exponentials.

@@ -15,17 +15,17 @@ from torch import Tensor
 
 from torch_nano._native import look_up
 
+from ..arithmetic.fixed_point import is_native, lookup, round_half_away
+from ..arithmetic.layout import channels_last, elements, empty_channels_last
+from ..arithmetic.quantization import Quantization
 from ..errors import QuantizationError
 from ..ir.call import Call
 from ..ir.encoding import decode_text
 from ..ir.layer import Layer
 from ..ir.operator import Operator
-from ..ir.quantization import Quantization
 from ..ir.value import Value
-from ._integer import is_native, lookup, round_half_away
-from ._library import FUNCTIONS, Definition, Function
-from ._training import define_training
-from .layout import channels_last, elements, empty_channels_last
+from ..library.definition import FUNCTIONS, Definition, Function
+from ..library.train_run import define_training
 
 #: The ATen functions of one variable that become tables. One more is one line.
 UNARY_FUNCTIONS = (

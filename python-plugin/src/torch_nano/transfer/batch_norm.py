@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import InputError, NonFiniteError
-from ..explain import run
-from ..models import check_not_scripted, check_numbers, own_module
-from ..modes import evaluation_mode
-from .data import UnlabelledData, inputs_of
+from ..modules.explain import run
+from ..modules.models import check_not_scripted, check_numbers, own_module
+from ..modules.modes import evaluation_mode
+from ..training.data import UnlabelledData, inputs_of
 
 
 def reestimate_batch_norm(model: nn.Module, data: UnlabelledData, *, batch_size: int = 64) -> list[str]:

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from ..arguments import check_tensor
 from ..errors import FitError, InputError
-from ..models import own_module
-from .data import TrainingData, UnlabelledData, inputs_of
-from .fit import fit
-from .history import History
-from .names import module_named
-from .objective import ExtendedLoss, Loss
-from .recording import first_tensor, not_called
+from ..modules.models import own_module
+from ..modules.names import module_named
+from ..modules.outputs import first_tensor, not_called
+from ..training.data import TrainingData, UnlabelledData, inputs_of
+from ..training.fit import fit
+from ..training.history import History
+from ..training.objective import ExtendedLoss, Loss
 
 
 def coral_loss(source: Tensor, target: Tensor) -> Tensor:

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from ..arguments import positive_number
 from ..errors import FitError, InputError
-from ..explain import run
-from ..models import check_numbers, own_module
-from ..modes import evaluation_mode
-from .data import TrainingData
-from .fit import fit
-from .history import History
-from .objective import ExtendedLoss, Loss
+from ..modules.explain import run
+from ..modules.models import check_numbers, own_module
+from ..modules.modes import evaluation_mode
+from ..training.data import TrainingData
+from ..training.fit import fit
+from ..training.history import History
+from ..training.objective import ExtendedLoss, Loss
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tensor:

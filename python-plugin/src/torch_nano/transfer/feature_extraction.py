@@ -9,15 +9,15 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from ..errors import InputError
-from ..explain import run
-from ..models import check_numbers, own_module
-from ..modes import evaluation_mode
-from .data import TrainingData, batches_of, split_batch, to_device
-from .fit import fit, move
-from .freeze import training_only
-from .history import History
-from .names import module_named
-from .recording import not_called
+from ..modules.explain import run
+from ..modules.freeze import training_only
+from ..modules.models import check_numbers, own_module
+from ..modules.modes import evaluation_mode
+from ..modules.names import module_named
+from ..modules.outputs import not_called
+from ..training.data import TrainingData, batches_of, split_batch, to_device
+from ..training.fit import fit, move
+from ..training.history import History
 
 
 def extract_features(

@@ -13,11 +13,11 @@ from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 
 from ..arguments import shown
 from ..errors import InputError, ModuleNameError, TorchNanoError
-from ..explain import run
-from ..models import check_numbers, own_module
-from ..modes import evaluation_mode
-from .names import module_named, names_in
-from .recording import first_tensor, not_called, recorded_outputs
+from ..modules.explain import run
+from ..modules.models import check_numbers, own_module
+from ..modules.modes import evaluation_mode
+from ..modules.names import module_named, names_in
+from ..modules.outputs import first_tensor, not_called, recorded_outputs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..errors import FitError, InputError
-from .data import TrainingData
-from .early_stopping import EarlyStopping
-from .fit import fit
-from .freeze import training_only
-from .history import History
-from .objective import Loss
+from ..modules.freeze import training_only
+from ..training.data import TrainingData
+from ..training.early_stopping import EarlyStopping
+from ..training.fit import fit
+from ..training.history import History
+from ..training.objective import Loss
 
 
 def fine_tuning(

@@ -10,13 +10,13 @@ from torch.optim import Optimizer
 
 from ..arguments import mapping, whole_number
 from ..errors import FitError
-from ..models import check_changeable, own_module
-from .data import TrainingData
-from .fit import Callback, fit
-from .freeze import training_only, unfreeze
-from .history import History
-from .names import matching_modules, matching_parameters
-from .optimizers import LEARNING_RATE, make_optimizer, rates_of
+from ..modules.freeze import training_only, unfreeze
+from ..modules.models import check_changeable, own_module
+from ..modules.names import matching_modules, matching_parameters
+from ..training.data import TrainingData
+from ..training.fit import Callback, fit
+from ..training.history import History
+from ..training.optimizers import LEARNING_RATE, make_optimizer, rates_of
 
 #: First epoch -> what goes on learning from there on.
 Schedule = Mapping[int, Sequence[str | nn.Module]]

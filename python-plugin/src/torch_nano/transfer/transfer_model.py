@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from ..errors import InputError
-from ..models import own_module
-from .freeze import freeze, unfreeze
-from .names import names_in
+from ..modules.freeze import freeze, unfreeze
+from ..modules.models import own_module
+from ..modules.names import names_in
 
 
 class TransferModel(nn.Module):

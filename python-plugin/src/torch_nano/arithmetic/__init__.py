@@ -1,0 +1,1 @@
+"""Quantizations, layouts, tensors and weights as integers, fixed-point arithmetic; knows no operator."""

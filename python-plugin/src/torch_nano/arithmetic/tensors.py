@@ -1,0 +1,47 @@
+"""Float tensors to int8 and back."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from .fixed_point import round_half_away
+from .quantization import Quantization
+
+
+def check_finite(x: Tensor) -> None:
+    """Refuses an input [N, ...] with NaN or infinity.
+
+    Raises:
+        InputError: naming the samples.
+    """
+    # A sum is finite only if all its terms are. The other way about it may overflow.
+    if not math.isfinite(x.sum().item()) and not bool(torch.isfinite(x).all()):
+        samples = (~torch.isfinite(x)).flatten(1).any(1).nonzero().flatten().tolist()
+        raise InputError(
+            f"the input holds NaN or infinity in samples {samples[:8]} of {len(x)}; clean the data first"
+        )
+
+
+def quantize_tensor(x: Tensor, quantization: Quantization) -> Tensor:
+    """The integers of a float tensor: x / scale + zero_point, halves rounded away from zero (TFLite's rule),
+    clamped; nano-core's ``Value::quantize`` in torch.
+
+    >>> quantize_tensor(torch.tensor([0.25, -0.25, 0.24, 100.0]), Quantization(0.5, 10))
+    tensor([ 11,   9,  10, 127], dtype=torch.int8)
+    """
+    steps = round_half_away(x.double() / quantization.scale)
+    return (steps + quantization.zero_point).clamp(*quantization.bounds).to(quantization.torch_dtype)
+
+
+def dequantize_tensor(q: Tensor, quantization: Quantization) -> Tensor:
+    """The float32 numbers that integers stand for.
+
+    >>> dequantize_tensor(torch.tensor([10, 12], dtype=torch.int8), Quantization(0.5, 10))
+    tensor([0., 1.])
+    """
+    steps = q.to(quantization.training_dtype) - quantization.zero_point
+    return (steps * quantization.scale).float()

@@ -1,0 +1,1 @@
+"""Calibration: observers, and the ranges they give to values."""

@@ -1,0 +1,168 @@
+"""From ranges of real numbers to the scales and zero points of a graph's values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..arithmetic.quantization import Fixed, Own, Quantization, SameAs, Shared
+from ..errors import QuantizationError, in_module
+from ..ir.graph import Graph, Node
+
+#: Lowest and highest real number.
+Bounds = tuple[float, float]
+
+#: Below this scale float32 loses precision; a value whose numbers are all smaller is zero for every purpose.
+_SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
+
+
+def quantization(low: float, high: float, dtype: str = "int8") -> Quantization:
+    """The quantization that covers [low, high] and zero, which it holds exactly.
+
+    The scale is a float32. A range of nothing but zero has scale 1.
+
+    >>> quantization(0.0, 25.5)
+    Quantization(scale=0.10000000149011612, zero_point=-128, dtype='int8')
+    >>> quantization(3.0, 12.75).range[0]
+    0.0
+    >>> quantization(0.0, 0.0)
+    Quantization(scale=1.0, zero_point=0, dtype='int8')
+    >>> quantization(-1.0, 32767.0, "int16")
+    Quantization(scale=1.0, zero_point=0, dtype='int16')
+    """
+    low, high = min(low, 0.0), max(high, 0.0)
+    lowest, highest = Quantization(1.0, 0, dtype).bounds
+    steps = (high - low) / (highest - lowest) if dtype == "int8" else max(-low, high) / highest
+    scale = float(np.float32(steps))
+    if scale < _SMALLEST_SCALE:
+        return Quantization(1.0, 0, dtype)
+    if dtype != "int8":
+        return Quantization(scale, 0, dtype)
+    zero_point = math.floor(lowest - low / scale + 0.5)
+    return Quantization(scale, min(max(zero_point, lowest), highest))
+
+
+def union(bounds: Iterable[Bounds]) -> Bounds:
+    """The smallest range that covers all of them.
+
+    >>> union([(-1.0, 2.0), (0.0, 3.0)])
+    (-1.0, 3.0)
+    """
+    lows, highs = zip(*bounds, strict=True)
+    return min(lows), max(highs)
+
+
+@dataclass(frozen=True)
+class Range:
+    """Values that have one quantization, chosen from the numbers that they take together."""
+
+    #: Those whose numbers count, in order of execution; the first names the range.
+    members: tuple[str, ...]
+    dtype: str
+
+    @property
+    def name(self) -> str:
+        """The name of the range."""
+        return self.members[0]
+
+
+class QuantizationPlan:
+    """Which values of a graph have which range, or a fixed quantization, by the rules of their operators.
+
+    Raises:
+        QuantizationError: an operator takes no input of that dtype, or inputs that must share a quantization
+            cannot (:func:`torch_nano.capture.passes.insert_requantize.insert_requantize` sees to that).
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        #: By value.
+        self._plan: dict[str, Range | Quantization] = {}
+        for name in graph.inputs:
+            self._plan[name] = Range((name,), "int8")
+        for node in graph.nodes:
+            try:
+                self._take(node)
+            except QuantizationError as error:
+                raise in_module(error, graph.module_path(node)) from error
+
+    def _take(self, node: Node) -> None:
+        inputs = [self._plan[name] for name in node.inputs]
+        for name, given in zip(node.inputs, inputs, strict=True):
+            if given.dtype not in node.operator.input_dtypes:
+                expected = " or ".join(sorted(node.operator.input_dtypes))
+                raise QuantizationError(
+                    f"{node.operator.name} takes {expected}; its input {name} is {given.dtype}"
+                )
+        for name, rule in zip(node.outputs, node.operator.rules, strict=True):
+            match rule:
+                case Own():
+                    self._plan[name] = Range((name,), rule.dtype)
+                case SameAs():
+                    self._plan[name] = inputs[rule.input]
+                case Fixed():
+                    self._plan[name] = rule.quantization
+                case Shared():
+                    self._plan[name] = self._shared(node)
+
+    def _shared(self, node: Node) -> Range | Quantization:
+        """One range out of those of a node's inputs."""
+        found = list(dict.fromkeys(self._plan[name] for name in node.inputs))
+        if len(found) == 1:
+            return found[0]
+        ranges = [one for one in found if isinstance(one, Range)]
+        if len(ranges) < len(found) or len({one.dtype for one in ranges}) > 1:
+            raise QuantizationError(f"{node.operator.name} needs inputs that can share one quantization")
+        members = {member for one in ranges for member in one.members}
+        joint = Range(tuple(name for name in self._plan if name in members), ranges[0].dtype)
+        for name, one in self._plan.items():
+            if one in ranges:
+                self._plan[name] = joint
+        return joint
+
+    def __getitem__(self, value: str) -> Range | Quantization:
+        """The range of a value, or its quantization where that is fixed."""
+        return self._plan[value]
+
+    @property
+    def ranges(self) -> list[Range]:
+        """All ranges."""
+        return [one for one in dict.fromkeys(self._plan.values()) if isinstance(one, Range)]
+
+    def has_range(self, value: str) -> bool:
+        """Whether the numbers of a value count for a range."""
+        one = self._plan[value]
+        return isinstance(one, Range) and value in one.members
+
+    def quantization(self, value: str, choose: Callable[[Range], Quantization]) -> Quantization:
+        """The quantization of a value; `choose` says that of a range."""
+        one = self._plan[value]
+        return one if isinstance(one, Quantization) else choose(one)
+
+
+def follows_rules(node: Node, inputs: Sequence[Quantization], outputs: Sequence[Quantization]) -> bool:
+    """Whether the quantizations of a node's values are as its operator has them."""
+    if not all(given.dtype in node.operator.input_dtypes for given in inputs):
+        return False
+
+    def follows(rule: object, output: Quantization) -> bool:
+        match rule:
+            case Own():
+                return output.dtype == rule.dtype
+            case SameAs():
+                return rule.input < len(inputs) and output == inputs[rule.input]
+            case Fixed():
+                return output == rule.quantization
+        return all(given == output for given in inputs)
+
+    rules = node.operator.rules
+    return len(rules) == len(outputs) and all(map(follows, rules, outputs))
+
+
+def calibrated(ranges: Mapping[str, Bounds]) -> Callable[[Range], Quantization]:
+    """What :func:`torch_nano.compile.quantize.quantize` chooses for each range: it covers all that
+    calibration has seen.
+    """
+    return lambda one: quantization(*union(ranges[name] for name in one.members), one.dtype)

@@ -1,0 +1,374 @@
+"""From an nn.Module to a graph, by torch.export before decomposition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from operator import getitem
+from typing import Any
+
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor, fx, nn
+from torch.export.graph_signature import InputKind, OutputKind
+
+from ..arguments import shown
+from ..errors import CaptureError, InputError, UnsupportedError, UnsupportedNode
+from ..ir.call import Call, ParameterName, UnsupportedNodeError
+from ..ir.graph import Graph, Node, new_name
+from ..ir.interface import Returned
+from ..ir.operator import Operator
+from ..ir.value import Dropout, Value
+from ..modules.explain import is_one_sample, missing_batch
+from ..modules.inputs import Example
+from ..modules.models import check_not_scripted, check_numbers
+from ..ops import OPERATORS
+from .program import LARGEST_RANK, batch_of, export, module_path, source_line, target_name
+from .structural import BatchNorm, Reshape
+from .train_mode import check_train_mode
+from .unsupported_modules import check_modules
+
+aten = torch.ops.aten
+Target = torch._ops.OpOverload[..., Any]
+
+#: Calls whose result is their first argument (in evaluation), as the same tensor ...
+_ALIASES: frozenset[Target] = frozenset(
+    {
+        aten.alias.default,
+        aten.alpha_dropout.default,
+        aten.alpha_dropout_.default,
+        aten.contiguous.default,
+        aten.detach.default,
+        aten.detach_.default,
+        aten.dropout.default,
+        aten.dropout_.default,
+        aten.feature_dropout.default,
+        aten.feature_dropout_.default,
+    }
+)
+#: ... or as a copy of it.
+_COPIES: frozenset[Target] = frozenset({aten.clone.default})
+
+
+def capture(model: nn.Module, example: Example, *, for_training: bool = False) -> Graph:
+    """The model in evaluation mode as a graph, in float.
+
+    Args:
+        example: a float input with batch, [N, channels, height, width], [N, channels, length] or [N,
+            features], a tuple of several, or a dict by forward's names for them; their numbers do not matter.
+        for_training: refuse what the model computes in one of its modes only, too.
+
+    Raises:
+        UnsupportedError: calls and modules that the device cannot run, all of them; then those of one mode
+            only.
+        CaptureError: torch.export fails, or the model returns something else than a tensor, or a tuple, list
+            or dict of tensors.
+        InputError: the example is not such a tensor, or the model none with numbers in it.
+    """
+    check_not_scripted(model.named_modules())
+    check_numbers(model)
+    batch = batch_of(model, example)
+    check_modules(model, batch.map(lambda tensor: tensor[:2]))
+    try:
+        program = export(model, batch)
+        graph = _Capture(program).graph()
+    except CaptureError as error:
+        if isinstance(example, Tensor) and is_one_sample(model, example):
+            raise InputError(f"the example: {missing_batch(example)}") from error
+        raise
+    if for_training:
+        resting = check_train_mode(model, batch, program)
+        for node in graph.nodes:
+            if isinstance(node.operator, BatchNorm) and node.output in resting:
+                node.operator = replace(node.operator, follows=False)
+    return graph
+
+
+class _Capture:
+    """One exported program on its way into a graph."""
+
+    def __init__(self, program: torch.export.ExportedProgram) -> None:
+        self.program = program
+        self.operators = _operators_by_target()
+        self.tensors: dict[str, Tensor] = {
+            name: tensor.detach()
+            for name, tensor in (program.state_dict | program.constants).items()
+            if isinstance(tensor, Tensor)
+        }
+        #: What an fx node stands for, a list if it returns several tensors; nodes that share memory share the
+        #: node in `memory`.
+        self.meaning: dict[fx.Node, Value | ParameterName | list[Value]] = {}
+        self.memory: dict[fx.Node, fx.Node] = {}
+        self.nodes: list[Node] = []
+        self.values: dict[str, Value] = {}
+        self.unsupported: dict[fx.Node, UnsupportedNode] = {}
+        self.failed: set[fx.Node] = set()
+        #: The sizes of the inputs' batches, as symbols.
+        self.batches: list[Any] = []
+
+    def graph(self) -> Graph:
+        inputs = self._inputs()
+        for node in self.program.graph.nodes:
+            if node.op in ("placeholder", "output") or isinstance(node.meta.get("val"), torch.SymInt | int):
+                continue
+            try:
+                self._take(node)
+            except UnsupportedNodeError as error:
+                self.failed.add(node)
+                self.unsupported[node] = UnsupportedNode(
+                    module_path(node), source_line(node), target_name(node), error.reason, error.way_out
+                )
+                self._results(node)
+        if self.unsupported:
+            raise UnsupportedError(
+                [found for node, found in self.unsupported.items() if self._is_cause(node)]
+            )
+        parameters = {
+            name: _as_float32(tensor) for name, tensor in self.tensors.items() if tensor.is_floating_point()
+        }
+        outputs, returned = self._outputs(inputs)
+        graph = Graph(inputs, outputs, self.values, self.nodes, parameters, returned=returned)
+        graph.drop_unused()
+        return graph
+
+    def _is_cause(self, node: fx.Node) -> bool:
+        """Whether to name an unsupported call; one that only makes a tensor for another (a GRU's first state)
+        is that one's matter.
+        """
+        makes = all(isinstance(source.meta.get("val"), torch.SymInt) for source in node.all_input_nodes)
+        return not (makes and node.users and set(node.users) <= self.failed)
+
+    def _inputs(self) -> list[str]:
+        names = []
+        specs = {spec.arg.name: spec for spec in self.program.graph_signature.input_specs}
+        for node in self.program.graph.nodes:
+            if node.op != "placeholder":
+                continue
+            spec = specs[node.name]
+            if spec.kind == InputKind.USER_INPUT:
+                batch = node.meta["val"].shape[0]
+                # Where forward needs a number, torch.export has put it in the symbol's place.
+                if not isinstance(batch, torch.SymInt) or batch.node.maybe_as_int() is not None:
+                    raise CaptureError(
+                        f"the model works for a batch of {batch} only; "
+                        "write x.shape[0], not a number or len(x), where it reshapes"
+                    )
+                self.batches.append(batch.node.expr)
+                value = Value(node.name, tuple(int(side) for side in node.meta["val"].shape[1:]))
+                self.meaning[node] = self.values[node.name] = value
+                names.append(node.name)
+            elif spec.target is not None:
+                self.meaning[node] = ParameterName(spec.target)
+            self.memory[node] = node
+        return names
+
+    def _outputs(self, inputs: Sequence[str]) -> tuple[list[str], Returned]:
+        """The names of the output values, and how the model returns them."""
+        (results,) = self.program.graph.output_node().args
+        assert isinstance(results, tuple)
+        specs = self.program.graph_signature.output_specs
+        returned = _returned(self.program.call_spec.out_spec)
+        names: list[str] = []
+        for spec, result in zip(specs, results, strict=True):
+            if spec.kind != OutputKind.USER_OUTPUT:
+                continue
+            meaning = self.meaning.get(result) if isinstance(result, fx.Node) else None
+            if not isinstance(meaning, Value) or meaning.name in inputs:
+                given = "what its input has no part in"
+                if not isinstance(result, fx.Node):
+                    given = shown(result)
+                elif isinstance(meaning, Value):
+                    given = "its input as it is"
+                label = f" as {returned.names[len(names)]}" if returned.kind != "tensor" else ""
+                raise CaptureError(
+                    f"the model returns {given}{label}; expected one tensor that is computed from its input, "
+                    "or a tuple, a list or a dict of such tensors"
+                )
+            names.append(meaning.name)
+        if not names:
+            raise CaptureError("the model returns nothing; expected a tensor that is computed from its input")
+        return names, returned
+
+    def _take(self, node: fx.Node) -> None:
+        """Appends what an fx node computes."""
+        if isinstance(node.target, torch._ops.OpOverload):
+            self._take_call(node, node.target)
+        elif node.target is getitem and isinstance(self.meaning[node.all_input_nodes[0]], list):
+            source, index = node.args
+            assert isinstance(source, fx.Node)
+            results = self.meaning[source]
+            assert isinstance(results, list) and isinstance(index, int)
+            self.meaning[node], self.memory[node] = results[index], node
+        elif not (set(node.all_input_nodes) & self.failed):
+            raise UnsupportedNodeError("it is no ATen call, and nano-core has no such operator")
+        else:
+            # After an unsupported call: getitem, for one, takes a call's result apart.
+            self.failed.add(node)
+            self._results(node)
+
+    def _take_call(self, node: fx.Node, target: Target) -> None:
+        arguments = self._arguments(node, target)
+        source = node.all_input_nodes[0] if node.all_input_nodes else None
+        if target in _ALIASES | _COPIES:
+            if arguments.get("train"):
+                raise UnsupportedNodeError(
+                    "dropout is active in evaluation too", "use nn.Dropout, or pass training=self.training"
+                )
+            assert source is not None
+            meaning = self.meaning[node] = self.meaning[source]
+            self.memory[node] = node if target in _COPIES else self.memory[source]
+            if "train" in arguments and isinstance(meaning, Value):
+                while len(source.users) == 1 and source.target is aten.alias.default:
+                    source = source.all_input_nodes[0]
+                meaning.dropouts += (_dropout(node, arguments["p"], bypassed=len(source.users) > 1),)
+            return
+        operators = self.operators.get(target)
+        if operators is None:
+            raise UnsupportedNodeError("nano-core has no such operator")
+        if operators is not Reshape and any(
+            argument is _BATCH_SIZE for argument in _flat(arguments.values())
+        ):
+            raise UnsupportedNodeError("an argument depends on the batch size")
+        outputs = self._results(node)
+        call = Call(target, arguments, [output.shape for output in outputs], self.tensors)
+        operator, inputs, parameters = operators.from_call(call)
+        self._check_parameters(parameters.values())
+        names = [output.name for output in outputs]
+        self.nodes.append(Node(operator, [value.name for value in inputs], names, parameters))
+        self.values.update(zip(names, outputs, strict=True))
+        if target._schema.is_mutable:
+            assert source is not None
+            self._overwrite(node, source)
+        elif operators is Reshape and source is not None:
+            self.memory[node] = self.memory[source]
+
+    def _check_parameters(self, names: Iterable[str]) -> None:
+        """Refuses parameters that are no real numbers."""
+        for name in names:
+            if not self.tensors[name].is_floating_point():
+                raise UnsupportedNodeError(
+                    f"its {name!r} is of {self.tensors[name].dtype}; a device has real weights only",
+                    "make it a float parameter",
+                )
+
+    def _overwrite(self, node: fx.Node, source: fx.Node) -> None:
+        """`node` has overwritten `source` in place: whoever reads that memory from here on reads the new
+        value.
+        """
+        old = self.meaning[source]
+        for other, memory in self.memory.items():
+            if memory != self.memory[source] or other is node:
+                continue
+            if self.meaning[other] == old:
+                self.meaning[other] = self.meaning[node]
+            elif any(user > node for user in other.users):
+                raise UnsupportedNodeError(
+                    "it overwrites a tensor that is read later in another shape",
+                    "use the call that is not in place",
+                )
+        self.memory[node] = self.memory[source]
+
+    def _results(self, node: fx.Node) -> list[Value]:
+        """The values an fx node makes: of one tensor under the node's name, of several numbered from 0."""
+        result = node.meta.get("val")
+        self.memory[node] = node
+        if isinstance(result, tuple | list) and node not in self.failed:
+            taken = {other.name for other in self.program.graph.nodes}
+            names = [new_name(f"{node.name}_{index}", taken) for index in range(len(result))]
+            values = [self._value(node, name, part) for name, part in zip(names, result, strict=True)]
+            self.meaning[node] = values
+            return values
+        self.meaning[node] = value = self._value(node, node.name, result)
+        return [value]
+
+    def _value(self, node: fx.Node, name: str, result: object) -> Value:
+        """One of the tensors that an fx node makes.
+
+        Raises:
+            UnsupportedNodeError: a graph cannot hold it.
+        """
+        shape: tuple[Any, ...] = tuple(result.shape) if isinstance(result, Tensor) else ()
+        sides = tuple(side for side in shape[1:] if isinstance(side, int))
+        value = Value(name, sides, module_path=module_path(node), source=source_line(node))
+        if node in self.failed:
+            return value
+        if not isinstance(result, Tensor):
+            raise UnsupportedNodeError("it returns something else than tensors")
+        with_batch = bool(shape) and isinstance(shape[0], torch.SymInt) and shape[0].node.expr in self.batches
+        if not with_batch or len(sides) != len(shape) - 1:
+            printed = tuple(str(side) for side in shape)
+            raise UnsupportedNodeError(
+                f"its result has shape [{', '.join(printed)}]: the batch is not its first dimension alone",
+                "let every step of forward work on [N, ...]",
+            )
+        if not 1 <= len(sides) <= LARGEST_RANK:
+            raise UnsupportedNodeError(
+                f"its result has {len(sides)} dimensions besides the batch; expected 1 to {LARGEST_RANK}",
+                "" if sides else "keep the dimension (keepdim=True)",
+            )
+        return value
+
+    def _arguments(self, node: fx.Node, target: Target) -> dict[str, Any]:
+        """All arguments by name, defaults filled in."""
+        arguments = {}
+        for index, argument in enumerate(target._schema.arguments):
+            given = (
+                node.args[index]
+                if index < len(node.args)
+                else node.kwargs.get(argument.name, argument.default_value)
+            )
+            arguments[argument.name] = fx.map_arg(given, self._argument)
+        return arguments
+
+    def _argument(self, node: fx.Node) -> Any:
+        return _BATCH_SIZE if isinstance(node.meta.get("val"), torch.SymInt) else self.meaning[node]
+
+
+def _dropout(node: fx.Node, probability: float, bypassed: bool) -> Dropout:
+    assert isinstance(node.target, torch._ops.OpOverload)
+    function = node.target._schema.name.removeprefix("aten::").removesuffix("_")
+    return Dropout(function, probability, module_path(node), source_line(node), bypassed)
+
+
+#: Stands for an argument that is the batch size, or computed from it.
+_BATCH_SIZE = object()
+
+
+def _returned(spec: pytree.TreeSpec) -> Returned:
+    """How a model returns its outputs, from torch.export's record of it.
+
+    Raises:
+        CaptureError: in another way than a device model can.
+    """
+    if spec.is_leaf():
+        return Returned()
+    kind, parts = spec.type, spec.children()
+    if all(part.is_leaf() for part in parts):
+        if kind is tuple:
+            return Returned.unnamed("tuple", len(parts))
+        if kind is list:
+            return Returned.unnamed("list", len(parts))
+        keys = spec.context
+        if kind is dict and all(isinstance(key, str) for key in keys):
+            return Returned("dict", tuple(keys))
+    raise CaptureError(
+        f"the model returns {spec.num_leaves} values in a {kind.__name__}; expected a tensor, or a tuple, a "
+        "list or a dict (with texts as keys) of tensors"
+    )
+
+
+def _operators_by_target() -> Mapping[Target, type[Operator]]:
+    operators: tuple[type[Operator], ...] = (*OPERATORS, Reshape, BatchNorm)
+    return {target: operator for operator in operators for target in operator.targets()}
+
+
+def _flat(arguments: Any) -> Iterator[Any]:
+    for argument in arguments:
+        if isinstance(argument, list | tuple):
+            yield from _flat(argument)
+        else:
+            yield argument
+
+
+def _as_float32(tensor: Tensor) -> Tensor:
+    return tensor.to("cpu", torch.float32)

@@ -1,0 +1,47 @@
+"""Requantizes inputs that cannot share a quantization with the others."""
+
+from __future__ import annotations
+
+from ...arithmetic.quantization import Fixed, Own, Quantization, SameAs, Shared
+from ...ir.graph import Graph, Node
+from ...ops.requantize import Requantize
+
+
+def insert_requantize(graph: Graph) -> Graph:
+    """Puts a requantize between an operator whose inputs share a quantization with its output (concatenation)
+    and each input whose quantization is fixed by the operator that makes it (softmax), unless all inputs have
+    that one.
+    """
+    graph = graph.copy()
+    #: The fixed quantizations of values.
+    fixed: dict[str, Quantization] = {}
+    for node in list(graph.nodes):
+        for name, rule in zip(node.outputs, node.operator.rules, strict=True):
+            found = None
+            match rule:
+                case SameAs():
+                    found = fixed.get(node.inputs[rule.input])
+                case Fixed():
+                    found = rule.quantization
+                case Shared():
+                    found = _join(graph, node, fixed)
+                case Own():
+                    pass
+            if found is not None:
+                fixed[name] = found
+    graph.drop_unused()
+    return graph
+
+
+def _join(graph: Graph, node: Node, fixed: dict[str, Quantization]) -> Quantization | None:
+    """Requantizes a node's inputs where they cannot have one quantization. If they have, the fixed one."""
+    found = {fixed.get(name) for name in node.inputs}
+    if len(found) == 1:
+        return found.pop()
+    for index, name in enumerate(node.inputs):
+        if name in fixed:
+            source = graph.values[name]
+            value = graph.new_value(f"{name}_requantized", source.shape, source)
+            graph.nodes.insert(graph.nodes.index(node), Node(Requantize(), [name], [value.name]))
+            node.inputs[index] = value.name
+    return None

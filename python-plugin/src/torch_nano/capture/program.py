@@ -1,0 +1,238 @@
+"""torch.export of a model in one of its modes, before decomposition."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import random
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+from torch.overrides import TorchFunctionMode
+
+from ..arguments import check_tensor
+from ..errors import CaptureError, InputError, TorchNanoError
+from ..modules.explain import explain, is_one_sample, missing_batch
+from ..modules.inputs import Example, Inputs
+from ..modules.modes import evaluation_mode, set_mode
+from ..training.divergence import Backup
+
+aten = torch.ops.aten
+
+#: Dimensions of a sample.
+LARGEST_RANK = 3
+_DROPOUTS = frozenset(
+    {F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout}
+)
+
+
+def batch_of(model: nn.Module, example: Example) -> Inputs:
+    """An example of at least two samples, where the model is and in its dtype.
+
+    Raises:
+        InputError: the example is no float tensor with a batch of samples, nor several of one batch size.
+    """
+    if isinstance(example, Mapping):
+        order = list(inspect.signature(model.forward).parameters)
+        names = sorted(example, key=lambda name: order.index(name) if name in order else len(order))
+        inputs = Inputs(named={str(name): example[name] for name in names})
+    else:
+        inputs = Inputs(tuple(example) if isinstance(example, list | tuple) else (example,))  # type: ignore[arg-type]
+    for name, tensor in _labelled(inputs):
+        _check_example(model, name, tensor, inputs)
+    if len({len(tensor) for tensor in inputs.tensors}) > 1:
+        raise InputError(f"the example has {inputs}; expected one batch size")
+    if not inputs.tensors:
+        raise InputError("the example is empty; expected a tensor, or several by position or by name")
+    first = next((tensor for tensor in model.parameters() if tensor.is_floating_point()), None)
+
+    def batch(tensor: Tensor) -> Tensor:
+        samples = tensor.detach()
+        # A batch of 1 would be taken for a fixed size.
+        repeated = samples if len(samples) > 1 else samples.expand(2, *samples.shape[1:]).clone()
+        like = repeated if first is None else first
+        return repeated.to(like.device, like.dtype)
+
+    return inputs.map(batch)
+
+
+def _labelled(inputs: Inputs) -> Iterator[tuple[str, object]]:
+    """The tensors, with what messages call them."""
+    if inputs.only is not None or (len(inputs.positional) == 1 and not inputs.named):
+        yield "the example", inputs.positional[0]
+        return
+    for index, tensor in enumerate(inputs.positional):
+        yield f"the example's tensor {index}", tensor
+    for name, tensor in inputs.named.items():
+        yield f"the example's {name!r}", tensor
+
+
+def _check_example(model: nn.Module, name: str, tensor: Any, inputs: Inputs) -> None:
+    check_tensor(name, tensor, error=InputError)
+    if not tensor.is_floating_point() or not 2 <= tensor.dim() <= LARGEST_RANK + 1:
+        if tensor.is_floating_point() and inputs.only is not None and is_one_sample(model, tensor):
+            raise InputError(f"the example: {missing_batch(tensor)}")
+        raise InputError(
+            f"{name} is a tensor of shape {tuple(tensor.shape)} and dtype {tensor.dtype}; expected a float "
+            "tensor with batch: [N, channels, height, width], [N, channels, length] or [N, features]"
+        )
+    if not tensor.numel():
+        raise InputError(f"{name} has shape {tuple(tensor.shape)}; expected at least one number")
+
+
+def export(model: nn.Module, batch: Inputs, *, training: bool = False) -> torch.export.ExportedProgram:
+    """The ATen calls of a model.
+
+    Args:
+        batch: its inputs, of 2 samples or more.
+        training: in train mode, but for batch norms and dropouts, which stay in evaluation.
+
+    Raises:
+        CaptureError: the model cannot be traced, or draws random numbers that torch does not see.
+    """
+    mode = _train_mode if training else evaluation_mode
+    shapes = torch.export.ShapesCollection()  # type: ignore[no-untyped-call]
+    for tensor in batch.tensors:
+        shapes[tensor] = {0: torch.export.Dim.AUTO}
+    try:
+        before = _random_states()
+        with mode(model), torch.no_grad(), _SeparateDropouts(), _torch_is_quiet():
+            program = torch.export.export(model, batch.positional, dict(batch.named), dynamic_shapes=shapes)
+    except TorchNanoError:
+        raise
+    except Exception as error:
+        where = f"with {batch}{' in train mode' if training else ''}"
+        if reason := _own_failure(model, batch):
+            raise CaptureError(f"{type(model).__name__} fails {where}: {reason}") from error
+        text = str(error).strip().split("\n\n")[0] or type(error).__name__
+        if isinstance(error, GuardOnDataDependentSymNode):
+            text = (
+                "what its forward does depends on the numbers of the input (an if, .item() or int()); "
+                "it must make the same calls for every input"
+            )
+        raise CaptureError(f"torch.export cannot trace {type(model).__name__} {where}: {text}") from error
+    if _random_states() != before:
+        raise CaptureError(
+            f"{type(model).__name__} draws numbers from Python's or numpy's random in "
+            f"{'train' if training else 'evaluation'} mode, of which torch.export keeps those of one call; "
+            "draw them with torch, or switch that off"
+        )
+    return program
+
+
+def _random_states() -> object:
+    """Of the generators whose numbers are constants for torch.export."""
+    _, keys, position, *_ = np.random.get_state(legacy=True)
+    return random.getstate(), np.asarray(keys).tobytes(), position
+
+
+def _own_failure(model: nn.Module, batch: Inputs) -> str:
+    """Why the model cannot run on the batch without torch.export either; "" if it can."""
+    backup = Backup(model)
+    try:
+        with evaluation_mode(model), torch.no_grad():
+            batch.call(model)
+    except Exception as error:
+        with evaluation_mode(model), torch.no_grad():
+            return explain(model, batch, error)
+    finally:
+        backup.restore()
+    return ""
+
+
+@contextmanager
+def _train_mode(model: nn.Module) -> Iterator[None]:
+    # Remembers the modes, and brings them back.
+    with evaluation_mode(model):
+        set_mode(model, True)
+        for module in model.modules():
+            if has_two_modes(module):
+                module.training = False
+        yield
+
+
+def has_two_modes(module: nn.Module) -> bool:
+    """Whether it is a batch norm or dropout of torch's: what its mode means is known."""
+    # One that is derived from them may have a forward of its own.
+    is_torch_s = (type(module).forward.__module__ or "").startswith("torch.nn.")
+    return isinstance(module, _BatchNorm | _DropoutNd) and is_torch_s
+
+
+@contextmanager
+def _torch_is_quiet() -> Iterator[None]:
+    """Hides what torch itself says while tracing, as warnings and in its log; the user's own are shown."""
+    # torch gives many of its loggers handlers of their own.
+    loggers = [
+        logger
+        for name, logger in logging.Logger.manager.loggerDict.items()
+        if isinstance(logger, logging.Logger) and name.partition(".")[0] == "torch"
+    ]
+    handlers = [(handler, handler.level) for logger in loggers for handler in logger.handlers]
+    with warnings.catch_warnings():
+        # Some count as their caller's: this package, or a context manager.
+        warnings.filterwarnings("ignore", module=r"torch\.|torch_nano\.|contextlib$")
+        for handler, _ in handlers:
+            handler.setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            for handler, level in handlers:
+                handler.setLevel(level)
+
+
+class _SeparateDropouts(TorchFunctionMode):
+    """Gives every dropout an alias of its input.
+
+    In evaluation a dropout returns the tensor it is given, and torch.export takes whoever reads that tensor,
+    before the dropout or behind it, for a reader of the dropout.
+    """
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if function in _DROPOUTS and not kwargs.get("inplace"):
+            if args:
+                args = (aten.alias(args[0]), *args[1:])
+            else:
+                kwargs["input"] = aten.alias(kwargs["input"])
+        return function(*args, **kwargs)
+
+
+def target_name(node: fx.Node) -> str:
+    """The name of what a node calls."""
+    return (
+        str(node.target)
+        if isinstance(node.target, torch._ops.OpOverload)
+        else getattr(node.target, "__name__", str(node.target))
+    )
+
+
+def module_path(node: fx.Node) -> str:
+    """Dotted path of the module that makes a call, "" for the model itself."""
+    stack: Mapping[str, tuple[str, Any]] = node.meta.get("nn_module_stack") or {}
+    path = list(stack.values())[-1][0] if stack else ""
+    # The second and later calls of one module are marked "@1", "@2".
+    return re.sub(r"@\d+", "", path)
+
+
+def source_line(node: fx.Node) -> str:
+    """ "file:line" of the last frame that is not torch's own."""
+    frames = re.findall(r'File "(.+?)", line (\d+)', node.meta.get("stack_trace") or "")
+    torch_folder = Path(torch.__file__).parent
+    for file, line in reversed(frames):
+        if torch_folder not in Path(file).parents:
+            path = Path(file)
+            return f"{path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}:{line}"
+    return ""

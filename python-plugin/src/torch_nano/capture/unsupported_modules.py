@@ -1,0 +1,82 @@
+"""Modules that no image can hold, told by their class: before torch.export spends minutes on their inside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import UnsupportedError, UnsupportedNode
+from ..modules.explain import run
+from ..modules.inputs import Inputs
+from ..modules.modes import evaluation_mode
+from ..modules.watching import watching
+from ..training.divergence import Backup
+
+_BEFORE = "convert what is in front of it (torch_nano.get_model_feature_extractor)"
+#: Classes -> what nano-core does not have, and what to write instead.
+_UNSUPPORTED: tuple[tuple[tuple[type[nn.Module], ...], str, str], ...] = (
+    (
+        (nn.RNNBase, nn.RNNCellBase),
+        "it carries a state from step to step, which nano-core does not have",
+        f"use convolutions over time (nn.Conv1d, dilated), or {_BEFORE}",
+    ),
+    (
+        (
+            nn.MultiheadAttention,
+            nn.Transformer,
+            nn.TransformerEncoder,
+            nn.TransformerDecoder,
+            nn.TransformerEncoderLayer,
+            nn.TransformerDecoderLayer,
+        ),
+        "it multiplies activations with each other (attention), which nano-core cannot",
+        f"use convolutions or pooling over the positions, or {_BEFORE}",
+    ),
+)
+
+
+def check_modules(model: nn.Module, batch: Inputs) -> None:
+    """Refuses a model that calls recurrent or attention modules.
+
+    The model runs once on the batch if it has such modules at all: those that it does not call cost nothing.
+
+    Raises:
+        UnsupportedError: all such modules, in the order of their calls, without those inside of others.
+        InputError: the model has such modules and cannot take the batch.
+    """
+    if not any(_refusal("", module) for module in model.modules()):
+        return
+    found: dict[str, UnsupportedNode] = {}
+    inside: list[str] = []
+
+    def before(name: str, module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        refusal = _refusal(name, module)
+        if refusal is not None:
+            if not inside:
+                found.setdefault(name, refusal)
+            inside.append(name)
+
+    def after(name: str, module: nn.Module, output: Any) -> None:
+        if inside and inside[-1] == name:
+            inside.pop()
+
+    backup = Backup(model)
+    with evaluation_mode(model), torch.no_grad(), watching(model, before=before, after=after):
+        run(model, batch, "the example")
+    backup.restore()
+    if found:
+        raise UnsupportedError(list(found.values()))
+
+
+def _refusal(name: str, module: nn.Module) -> UnsupportedNode | None:
+    for classes, reason, way_out in _UNSUPPORTED:
+        if isinstance(module, classes):
+            return UnsupportedNode(name, "", f"nn.{_public_class(module)}", reason, way_out)
+    return None
+
+
+def _public_class(module: nn.Module) -> str:
+    """The name of the module's class, or of torch's that it is derived from."""
+    return next(kind.__name__ for kind in type(module).mro() if kind.__module__.startswith("torch.nn."))

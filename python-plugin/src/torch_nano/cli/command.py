@@ -1,0 +1,120 @@
+"""What all commands of `torch-nano device` share: their connection, their options, their errors."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+from ..compile.nano_module import NanoModule, load
+from ..device.client import Device
+from ..errors import TorchNanoError
+from ..files.reading import read_file
+
+#: Connections to a device that lives as long as a command.
+_SIMULATED = ("sim", "qemu")
+_ARGUMENTS = {
+    "connection": "A serial port, socket://host:port, sim or qemu.",
+    "data": "A .npz or .csv file, as `torch-nano device --help` describes it.",
+    "file": "The head's file.",
+    "name": "The new class's name.",
+    "label": "The class's name, or its index.",
+}
+
+
+class Commands(TyperGroup):
+    """Commands whose errors are one line and exit status 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # `torch-nano ... | head`: typer ends quietly
+            raise
+        except (TorchNanoError, OSError) as error:
+            line = f"torch-nano: {_reason(error)}".replace("\n", " ")
+            Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
+            raise typer.Exit(1) from error
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        found = super().get_command(ctx, cmd_name)
+        # Not given to typer.Argument: typer 0.20 with click 8.5 loses it there.
+        for parameter in [] if found is None else found.params:
+            if parameter.name in _ARGUMENTS:
+                parameter.help = _ARGUMENTS[parameter.name]
+        return found
+
+
+def command(
+    app: typer.Typer, panel: str, name: str | None = None, *, saves: bool = False
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Makes a command of a function that takes a connected device, and options of its own.
+
+    Args:
+        panel: the heading above it in `--help`.
+        name: the command's name; None: the function's.
+        saves: whether it changes what a device can save, and so has the option `--save`.
+    """
+
+    def register(act: Callable[..., None]) -> Callable[..., None]:
+        def run(
+            connection: str,
+            model: Path | None,
+            flash: Path | None,
+            timeout: float,
+            save: bool = False,
+            **own: Any,
+        ) -> None:
+            simulated = connection in _SIMULATED
+            if save and simulated and flash is None:
+                raise TorchNanoError(f"--save with {connection!r} needs a file to save in: --flash FILE")
+            with Device(connection, nano=_model_of(model), flash=flash, timeout=timeout) as device:
+                act(device, **own)
+                if save:
+                    print(f"saved: {device.save()} in all")
+                elif saves and simulated:
+                    print(f"not saved: {connection!r} forgets it now; --save --flash FILE keeps it")
+
+        own = list(inspect.signature(act, eval_str=True).parameters.values())[1:]
+        shared = dict(inspect.signature(_shared, eval_str=True).parameters)
+        if not saves:
+            del shared["save"]
+        parameters = [shared.pop("connection"), *own, *shared.values()]
+        run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
+        )
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        run.__name__, run.__doc__ = act.__name__, act.__doc__
+        app.command(name, rich_help_panel=panel)(run)
+        return act
+
+    return register
+
+
+def _shared(
+    connection: str,
+    save: Annotated[bool, typer.Option("--save", help="Save in the device's flash afterwards.")] = False,
+    model: Annotated[Path | None, typer.Option("--model", "-m", help="The model's file.")] = None,
+    flash: Annotated[Path | None, typer.Option(help="For sim and qemu: the file they save in.")] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for an answer.")] = 30,
+) -> None:
+    """The parameters of all commands; `save` only of those that change what a device can save."""
+
+
+def _model_of(path: Path | None) -> NanoModule | bytes | None:
+    """What `--model` names: an image, or a whole model."""
+    if path is None:
+        return None
+    content = read_file(path)
+    return content if content.startswith(b"NANO") else load(path)
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, without the system's numbers."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)

@@ -1,0 +1,91 @@
+"""From a quantized graph to a `.nano` image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import _native
+from ..capture.structural import Reshape
+from ..errors import HeadError, QuantizationError, TorchNanoError, in_module
+from ..ir.description import describe_layer, describe_model, describe_value
+from ..ir.graph import Node
+from .quantize import QuantizedGraph
+
+
+def layers(model: QuantizedGraph) -> list[Node]:
+    """The nodes that are layers of the image, in its order: all but reshapes, which cost nothing there."""
+    return [node for node in model.graph.nodes if not isinstance(node.operator, Reshape)]
+
+
+def write_image(
+    model: QuantizedGraph, head: dict[str, Any] | None, name: str, labels: list[str]
+) -> _native.Model:
+    """The image of a quantized graph, checked. Memory is planned and constants are packed by nano-core.
+
+    Args:
+        model: the graph.
+        head: what the settings of a trainable head describe, on the graph's output in the device's order.
+        name: the model's name.
+        labels: the names of the classes.
+
+    Raises:
+        HeadError: nano-core refuses a setting of the head for this model.
+        QuantizationError: nano-core refuses a layer; the message names its module and says why.
+    """
+    ids = _value_ids(model)
+    description = describe_model(
+        [_value(model, value) for value in model.graph.inputs],
+        [_layer(model, node, ids) for node in layers(model)],
+        [ids[value] for value in model.graph.outputs],
+        name=name,
+        labels=labels,
+        head=head,
+    )
+    try:
+        return _native.Model(_native.write_image(description))
+    except _native.SettingError as error:
+        raise HeadError(str(error)) from error
+    except _native.NanoError as error:
+        raise _refusal(model, description, error) from error
+
+
+def _refusal(model: QuantizedGraph, description: dict[str, Any], error: Exception) -> TorchNanoError:
+    """The error for a model that nano-core refuses: it names the first layer that it refuses by itself."""
+    ids, inputs = _value_ids(model), [entry["value"] for entry in description["inputs"]]
+    for count, node in enumerate(layers(model), 1):
+        alone = describe_model(inputs, description["layers"][:count], [ids[node.name]])
+        try:
+            _native.Model(_native.write_image(alone))
+        except _native.NanoError as refusal:
+            return in_module(refusal, model.graph.module_path(node))
+    return QuantizationError(f"nano-core refuses the model: {error}")
+
+
+def _value_ids(model: QuantizedGraph) -> dict[str, int]:
+    """Ids of the values: the inputs, then the outputs of each layer; a reshape has the id of its input."""
+    ids = {name: index for index, name in enumerate(model.graph.inputs)}
+    count = len(ids)
+    for node in model.graph.nodes:
+        if isinstance(node.operator, Reshape):
+            ids[node.output] = ids[node.inputs[0]]
+        else:
+            for name in node.outputs:
+                ids[name], count = count, count + 1
+    return ids
+
+
+def _value(model: QuantizedGraph, name: str) -> dict[str, Any]:
+    return describe_value(model.graph.values[name].shape, model.graph.quantization(name))
+
+
+def _layer(model: QuantizedGraph, node: Node, ids: dict[str, int]) -> dict[str, Any]:
+    arrays = {name: tensor.contiguous().numpy() for name, tensor in model.tensors[node.name].items()}
+    try:
+        return describe_layer(
+            model.graph.layer(node),
+            [ids[name] for name in node.inputs],
+            [_value(model, name) for name in node.outputs],
+            arrays,
+        )
+    except QuantizationError as error:
+        raise in_module(error, model.graph.module_path(node)) from error

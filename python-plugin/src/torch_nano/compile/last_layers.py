@@ -1,0 +1,200 @@
+"""Splits the layers that learn on the device off a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..calibration.ranges import Bounds
+from ..capture.structural import Reshape
+from ..errors import HeadError
+from ..heads import SGD, HeadSettings
+from ..ir.graph import Graph, Node
+from ..ops._channels import ChannelsOperator
+from ..ops.conv2d import Conv2d
+from ..ops.fully_connected import FullyConnected
+from ..qat.qat_module import QatModule
+
+
+@dataclass(frozen=True)
+class LastLayers:
+    """What was taken off."""
+
+    #: What nano-core's writer takes.
+    description: dict[str, Any]
+    #: Paths of the modules, in order.
+    paths: tuple[str, ...]
+
+
+def split_off_head(
+    graph: Graph,
+    model: nn.Module,
+    head: HeadSettings | str | None,
+    settings: HeadSettings,
+    train_last: int,
+    ranges: Mapping[str, Bounds],
+) -> tuple[Graph, LastLayers | None]:
+    """The graph without the layers that learn on the device, and these; None if none does.
+
+    Args:
+        model: says by what requires gradients which Linear is a head, with head="auto".
+        head: as :func:`torch_nano.to_nano` is given it; train_last likewise.
+        settings: how the layers learn.
+        ranges: what the values take, by name.
+
+    Raises:
+        HeadError: the model does not end in such layers, or the arguments contradict each other.
+    """
+    graph = graph.copy()
+    if train_last != 1:
+        by_name = head is not settings and head != "auto"
+        if by_name or not isinstance(settings, SGD) or settings.layer is not None:
+            raise HeadError(
+                f"train_last={train_last} and head={head!r} contradict each other: the last layers of the "
+                "model learn together, by gradient descent; leave head out, or give heads.SGD(...) without a "
+                "layer"
+            )
+        return graph, _take_last_layers(graph, train_last, settings, ranges)
+    if isinstance(model, QatModule) and head == "auto":
+        return graph, None
+    return graph, _take_head(graph, model, head, settings)
+
+
+def _take_last_layers(graph: Graph, count: int, settings: SGD, ranges: Mapping[str, Bounds]) -> LastLayers:
+    """Takes the last `count` Linear layers and 1x1 convolutions off a graph, whose output is then what they
+    see.
+
+    Args:
+        graph: it is changed.
+        settings: how they learn.
+        ranges: of the outputs between them.
+
+    Raises:
+        HeadError: the model does not end in so many such layers, one after the other.
+    """
+    if len(graph.outputs) > 1:
+        raise HeadError(
+            f"train_last={count} needs a model that returns one tensor; it returns {len(graph.outputs)}"
+        )
+    nodes: list[Node] = []
+    value = graph.outputs[0]
+    while len(nodes) < count:
+        node = graph.producer(value)
+        reason = _refusal(graph, node, value, last=not nodes)
+        if node is None or reason:
+            raise HeadError(
+                f"train_last={count} needs {count} Linear layers or 1x1 convolutions at the end of the "
+                f"model, with nothing but activations that clamp (ReLU, ReLU6) between them, but {reason}; "
+                + (f"train_last={len(nodes)} is what it can train" if nodes else "end it in a Linear")
+            )
+        if not isinstance(node.operator, Reshape):
+            nodes.insert(0, node)
+        value = node.inputs[0]
+    layers = [_layer(graph, node, ranges) for node in nodes]
+    paths = tuple(graph.module_path(node) for node in nodes)
+    graph.outputs = [nodes[0].inputs[0]]
+    graph.drop_unused()
+    description = {
+        "trainer": "layers",
+        "layers": layers,
+        **{key: item for key, item in asdict(settings).items() if key != "layer"},
+        "halve_every": settings.halve_every or 0,
+        "class_weights": list(settings.class_weights),
+        "frozen": list(settings.frozen),
+    }
+    return LastLayers(description, paths)
+
+
+def _refusal(graph: Graph, node: Node | None, value: str, last: bool) -> str:
+    """Why a node cannot be trained, or stand between what is; "" if it can."""
+    if node is None:
+        return "there is nothing in front of the others but the model's input"
+    name = f"{node.operator.name} ({graph.values[value].module_path or 'the model itself'})"
+    if (not last and len(graph.consumers(value)) > 1) or (last and graph.consumers(value)):
+        return f"the output of {name} is read elsewhere too"
+    if isinstance(node.operator, Reshape):
+        return ""
+    if not isinstance(node.operator, FullyConnected | Conv2d):
+        return f"{name} stands there"
+    if isinstance(node.operator, Conv2d):
+        operator = node.operator
+        if operator != Conv2d((1, 1), clamp_low=operator.clamp_low, clamp_high=operator.clamp_high):
+            return f"{name} is no 1x1 convolution without stride, padding and groups"
+    if last and node.operator.without_clamp() != node.operator:
+        return f"an activation stands behind {name}"
+    derived = [parameter for parameter in node.parameters.values() if parameter in graph.derived]
+    if derived:
+        return (
+            f"{name} has a batch norm behind it, which the device does not train "
+            "(torch.nn.utils.fusion.fuse_conv_bn_eval makes one layer of both)"
+        )
+    return ""
+
+
+def _layer(graph: Graph, node: Node, ranges: Mapping[str, Bounds]) -> dict[str, Any]:
+    operator = node.operator
+    assert isinstance(operator, ChannelsOperator)
+    weight = operator.to_device_weight(graph.parameters[node.parameters["weight"]])
+    bias = node.parameters.get("bias")
+    pixels = graph.values[node.output].shape[1:] if isinstance(operator, Conv2d) else ()
+    return {
+        "positions": int(torch.Size(pixels).numel()),
+        "weights": weight.reshape(len(weight), -1).contiguous().numpy(),
+        "biases": np.zeros(len(weight), np.float32) if bias is None else graph.parameters[bias].numpy(),
+        "clamp_low": operator.clamp_low,
+        "clamp_high": operator.clamp_high,
+        "range": ranges.get(node.output, (0.0, 0.0)),
+    }
+
+
+def _take_head(
+    graph: Graph, model: nn.Module, head: HeadSettings | str | None, settings: HeadSettings
+) -> LastLayers | None:
+    """Takes the Linear that ends the model off a graph, if it is to learn."""
+    if head is None:
+        return None
+    last = graph.producer(graph.outputs[0])
+    reason = _not_a_head(graph, last)
+    path = graph.values[graph.outputs[0]].module_path
+    if head == "auto" and (reason or last is None or not _is_trainable_behind_frozen(model, last)):
+        return None
+    layer = head if isinstance(head, str) else head.layer or path
+    if head != "auto" and (reason or layer != path):
+        ending = reason or f"the model ends in {path!r}"
+        raise HeadError(
+            f"{layer!r} cannot be the trainable head: it must be the Linear that ends the model, but {ending}"
+        )
+    assert last is not None and isinstance(last.operator, FullyConnected)
+    weight = last.operator.to_device_weight(graph.parameters[last.parameters["weight"]])
+    bias = (
+        graph.parameters[last.parameters["bias"]]
+        if "bias" in last.parameters
+        else weight.new_zeros(len(weight))
+    )
+    graph.outputs = [last.inputs[0]]
+    graph.drop_unused()
+    return LastLayers(settings.description(weight.contiguous().numpy(), bias.numpy()), (path,))
+
+
+def _not_a_head(graph: Graph, last: Node | None) -> str:
+    """Why the last node of a graph cannot be a trainable head; "" if it can."""
+    if len(graph.outputs) > 1:
+        return f"the model returns {len(graph.outputs)} tensors"
+    if last is None or not isinstance(last.operator, FullyConnected):
+        return f"the model ends in {last.operator.name if last else 'its input'}"
+    if last.operator.without_clamp() != last.operator:
+        return "an activation stands behind it"
+    return "its output is read elsewhere too" if graph.consumers(last.output) else ""
+
+
+def _is_trainable_behind_frozen(model: nn.Module, last: Node) -> bool:
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    own = set(last.parameters.values())
+    others = [parameter for name, parameter in parameters.items() if name not in own]
+    trainable = [parameters[name].requires_grad for name in own if name in parameters]
+    return bool(trainable) and all(trainable) and not all(parameter.requires_grad for parameter in others)

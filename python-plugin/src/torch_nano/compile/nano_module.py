@@ -1,0 +1,384 @@
+"""NanoModule: a model as it runs on the device, as an nn.Module."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..arguments import check_inputs, path_of, shown
+from ..arithmetic.fixed_point import is_native
+from ..arithmetic.layout import from_device, to_device
+from ..arithmetic.quantization import Quantization
+from ..arithmetic.tensors import check_finite, dequantize_tensor, quantize_tensor
+from ..errors import FileFormatError, HeadError, InputError
+from ..files.reading import read_file
+from ..files.writing import write_file
+from ..heads import Head, LayersHead, head_of
+from ..ir.interface import bind, the_only
+from ..ir.value import Shape
+from ..modules.inputs import Example
+from . import rust_module
+from .image import layers
+from .quantize import QuantizedGraph
+from .saved_model import SavedHead, SavedModel, pack, unpack
+from .summary import LayerSummary, Summary, arena_in_use
+from .verify import VerifyReport, verify_host, verify_rv32imc
+
+Target = Literal["host", "rv32imc"]
+#: Inputs that `verify` makes when it is given none.
+_RANDOM_INPUTS = 16
+_SEED = 0
+
+
+class NanoModule(nn.Module):
+    """A model in integers, with the arithmetic and the bytes of the device. Made by :func:`to_nano` and
+    :func:`load`.
+
+    Called with floats it quantizes them, runs the image, and returns real numbers. Tensors on the CPU run
+    through nano-core, others through the same integers in plain torch. There are no gradients.
+
+    Inputs and outputs are the original model's: shapes with batch, several inputs by position or by name, and
+    outputs in a tuple, a list or a dict where it returns one.
+    """
+
+    #: The trainable head in RAM, None if the whole model is in flash.
+    head: Head | None
+
+    def __init__(self, saved: SavedModel) -> None:
+        super().__init__()
+        self._model = saved.image
+        self._graph = saved.graph
+        # Looked up once: a call of a small model takes microseconds.
+        graph = saved.graph.graph
+        self._returned = graph.returned
+        self._input_shapes = {name: graph.values[name].shape for name in graph.inputs}
+        self._output_shapes = [graph.values[name].shape for name in graph.outputs]
+        self._input_quantizations, self._output_quantizations = (
+            [graph.quantization(name) for name in names] for names in (graph.inputs, graph.outputs)
+        )
+        self._saved_head = saved.head
+        self.head = None if saved.head is None else head_of(saved.image)
+        if self.head is not None and saved.head is not None and saved.head.state:
+            self.head.load(saved.head.state)
+
+    @property
+    def head_path(self) -> str | None:
+        """Path of the module that the head was made from, of several with ", " between; None without one."""
+        return None if self._saved_head is None else self._saved_head.path
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self._model.name
+
+    @property
+    def id(self) -> int:
+        """The image's CRC-32, by which a device names the model it runs."""
+        return self._model.id
+
+    @property
+    def labels(self) -> list[str]:
+        """The names of the classes; may be empty."""
+        return self._model.labels
+
+    @property
+    def image(self) -> bytes:
+        """The `.nano` image: what the device runs."""
+        return self._model.image
+
+    @property
+    def graph(self) -> QuantizedGraph:
+        """The model in integers as plain data; it prints."""
+        return self._graph
+
+    @property
+    def flash_bytes(self) -> int:
+        """Bytes of the image."""
+        return self._model.length
+
+    @property
+    def arena_bytes(self) -> int:
+        """Bytes of RAM for one run."""
+        return self._model.arena_length
+
+    @property
+    def input_shapes(self) -> dict[str, Shape]:
+        """Shape of one sample of each input, by the names of forward's arguments."""
+        return dict(self._input_shapes)
+
+    @property
+    def input_quantizations(self) -> dict[str, Quantization]:
+        """What the integers of each input mean, by name."""
+        return dict(zip(self._input_shapes, self._input_quantizations, strict=True))
+
+    @property
+    def output_quantizations(self) -> dict[str, Quantization]:
+        """What the integers of each output (with a trainable head: of its features) mean: by the keys of a
+        dict, otherwise by "output", or "output0", "output1" and so on.
+        """
+        return dict(zip(self._returned.names, self._output_quantizations, strict=True))
+
+    @property
+    def input_shape(self) -> Shape:
+        """Shape of one sample, for a model of one input.
+
+        Raises:
+            InputError: the model has several.
+        """
+        return the_only("input", self.input_shapes)
+
+    @property
+    def input_quantization(self) -> Quantization:
+        """What the input's integers mean, for a model of one input.
+
+        Raises:
+            InputError: the model has several.
+        """
+        return the_only("input", self.input_quantizations)
+
+    @property
+    def output_quantization(self) -> Quantization:
+        """What the integers of the output (with a trainable head: of its features) mean, for a model of one.
+
+        Raises:
+            InputError: the model has several.
+        """
+        return the_only("output", self.output_quantizations)
+
+    def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
+        """float32 outputs for float inputs.
+
+        Raises:
+            InputError: wrong inputs, shape or dtype, NaN or infinity.
+        """
+        tensors = self._tensors(inputs, named, float)
+        if self.head is not None:
+            return self._returned.pack([self.head(self._features(self._integers(tensors)))])
+        if all(is_native(x) and x.dtype == torch.float32 for x in tensors):
+            return self._returned.pack(self._run_real(tensors))
+        pairs = zip(self._run(self._integers(tensors)), self._output_quantizations, strict=True)
+        return self._returned.pack([dequantize_tensor(y, quantization) for y, quantization in pairs])
+
+    def quantize_inputs(self, *inputs: Tensor, **named: Tensor) -> tuple[Tensor, ...]:
+        """The integers a device must be given for float inputs, one tensor for each; what lies outside of an
+        input's range is clamped.
+
+        Raises:
+            InputError: wrong inputs, shape or dtype, NaN or infinity.
+        """
+        return tuple(self._integers(self._tensors(inputs, named, float)))
+
+    def quantize_input(self, x: Tensor) -> Tensor:
+        """:meth:`quantize_inputs` for a model of one input.
+
+        Raises:
+            InputError: wrong shape or dtype, NaN or infinity; the model has several inputs.
+        """
+        return the_only("input", dict(zip(self.input_shapes, self.quantize_inputs(x), strict=True)))
+
+    def device_inputs(self, x: Tensor) -> NDArray[np.int8]:
+        """What a device must be sent for the floats of a model of one input: int8 [N, elements], in the
+        device's order.
+
+        Raises:
+            InputError: wrong shape or dtype, NaN or infinity; the model has several inputs.
+        """
+        return to_device(self.quantize_input(x).cpu()).numpy()
+
+    def forward_int8(self, *inputs: Tensor, **named: Tensor) -> Any:
+        """int8 outputs for int8 inputs, both in torch's layout; with a trainable head its int32 logits [N,
+        classes].
+
+        Raises:
+            InputError: wrong inputs, shape or dtype.
+        """
+        integers = self._tensors(inputs, named, int)
+        if self.head is not None:
+            return self._returned.pack([self.head.logits(self._features(integers))])
+        return self._returned.pack(self._run(integers))
+
+    def features_int8(self, *inputs: Tensor, **named: Tensor) -> Tensor:
+        """What the trainable head sees: int8 [N, features], in the device's order (height, width, channels).
+
+        Args:
+            inputs: floats, or integers as :meth:`quantize_inputs` returns them.
+
+        Raises:
+            InputError: wrong inputs, shape or dtype, NaN or infinity.
+            HeadError: there is no trainable head.
+        """
+        if self.head is None:
+            raise HeadError("this model has no trainable head; to_nano(..., head=...) says when it gets one")
+        return self._features(self._integers(self._tensors(inputs, named, float, int)))
+
+    def _features(self, integers: Sequence[Tensor]) -> Tensor:
+        (features,) = self._run(integers)
+        return to_device(features)
+
+    def _run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        if inputs[0].device.type != "cpu":
+            return self._graph.integer_run(*inputs)
+        return self._from_device(self._model.run([to_device(x).numpy() for x in inputs]))
+
+    def _run_real(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Real outputs for real inputs in one native call: quantizing in torch takes longer than a small
+        model's run.
+        """
+        for x in inputs:
+            check_finite(x)
+        return self._from_device(self._model.run_real([to_device(x.detach()).numpy() for x in inputs]))
+
+    def _from_device(self, outputs: Sequence[NDArray[Any]]) -> list[Tensor]:
+        return [
+            from_device(torch.from_numpy(output), shape)
+            for output, shape in zip(outputs, self._output_shapes, strict=True)
+        ]
+
+    def _tensors(self, inputs: Sequence[Any], named: Mapping[str, Any], *kinds: type) -> list[Tensor]:
+        """The inputs of a call in order: floats (kind float) or int8 (kind int)."""
+        tensors: list[Tensor] = bind(list(self._input_shapes), inputs, named)
+        check_inputs(self._input_shapes, tensors, kinds)
+        return tensors
+
+    def _integers(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """The integers of inputs; those that are integers already stay as they are."""
+        integers = []
+        for x, quantization in zip(tensors, self._input_quantizations, strict=True):
+            if x.is_floating_point():
+                check_finite(x)
+            integers.append(quantize_tensor(x, quantization) if x.is_floating_point() else x)
+        return integers
+
+    def summary(self) -> Summary:
+        """What each layer costs and where it lies; prints as a table."""
+        rows = []
+        described = zip(layers(self._graph), self._model.layers, arena_in_use(self._model), strict=True)
+        for node, entry, arena_bytes in described:
+            value = self._graph.graph.values[node.name]
+            rows.append(
+                LayerSummary(
+                    operator=entry["operator"],
+                    module_path=value.module_path,
+                    output_shape=value.shape,
+                    macs=entry["macs"],
+                    weight_bytes=entry["constant_bytes"],
+                    arena_bytes=arena_bytes,
+                    kernel=entry["kernel"],
+                    memory="flash",
+                )
+            )
+        head_bytes = 0
+        if self.head is not None:
+            head_bytes = len(self.head.state())
+            macs = self.head.macs
+            rows.append(
+                LayerSummary(
+                    self.head.name,
+                    self.head_path or "",
+                    (self.head.classes,),
+                    macs,
+                    head_bytes,
+                    0,
+                    self.head.name,
+                    "RAM",
+                )
+            )
+        return Summary(self.name, tuple(rows), self.flash_bytes, self.arena_bytes, head_bytes)
+
+    def verify(self, target: Target = "host", data: Example | None = None) -> VerifyReport:
+        """Compares nano-core on this machine with a target, byte by byte.
+
+        Args:
+            target: "host" is the integer run in plain torch, every layer compared; "rv32imc" is the emulated
+                board, the output and the logits of a head as it starts compared.
+            data: inputs, float or int8, a tuple or a dict if the model has several; 16 random ones of a fixed
+                seed if none are given.
+
+        Raises:
+            InputError: wrong shape or dtype of the data, no sample, or an unknown target.
+            BoardError: QEMU is missing.
+            ConnectionLost: the board stops.
+        """
+        if target not in get_args(Target):
+            raise InputError(f"there is no target {target!r}; expected one of {', '.join(get_args(Target))}")
+        if data is None:
+            generator = torch.Generator().manual_seed(_SEED)
+            data = [
+                torch.randint(-128, 128, (_RANDOM_INPUTS, *shape), dtype=torch.int8, generator=generator)
+                for shape in self.input_shapes.values()
+            ]
+        positional = [data] if isinstance(data, Tensor) else [] if isinstance(data, Mapping) else data
+        named = data if isinstance(data, Mapping) else {}
+        inputs = [x.cpu() for x in self._integers(self._tensors(positional, named, float, int))]
+        if not len(inputs[0]):
+            raise InputError(
+                f"the input has shape {tuple(inputs[0].shape)}; expected at least one sample to compare"
+            )
+        if target == "host":
+            return verify_host(self._model, self._graph, inputs)
+        return verify_rv32imc(self._model, inputs)
+
+    def load_head_into(self, model: nn.Module) -> None:
+        """Writes what the last layers have learnt (`train_last=2` and more) into the float model they come
+        from.
+
+        Raises:
+            HeadError: no such layers learn here, or the model does not have them.
+        """
+        if not isinstance(self.head, LayersHead) or self.head_path is None:
+            kind = "no trainable head" if self.head is None else f"a {type(self.head).__name__}"
+            raise HeadError(
+                f"this model has {kind}; load_head_into takes what to_nano(..., train_last=2) or more gives"
+            )
+        if not isinstance(model, nn.Module):
+            raise HeadError(f"model is {shown(model)}; expected the nn.Module that to_nano was given")
+        shape = self._graph.graph.values[self._graph.graph.outputs[0]].shape
+        self.head.write_into(model, self.head_path.split(", "), torch.Size(shape[1:]).numel())
+
+    def export(self, folder: str | os.PathLike[str]) -> None:
+        """Writes `model.nano` and the Rust module `model.rs` for a firmware; the head starts as in the image.
+
+        Raises:
+            InputError: `folder` is no path.
+            ExportError: a file of that name is there that no export wrote, or the folder cannot be written.
+        """
+        rust_module.export(path_of("folder", folder), self._model, self.head)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the model, the present state of its head included, to one file for :func:`load`.
+
+        Raises:
+            InputError: `path` is none.
+            OSError: it cannot be written; what the file held before, it still holds.
+        """
+        write_file(path_of("path", path), pack(self._saved()))
+
+    def _saved(self) -> SavedModel:
+        saved = self._saved_head
+        if self.head is None or saved is None:
+            return SavedModel(self._model, self._graph, None)
+        head = SavedHead(saved.path, saved.description, self.head.state())
+        return SavedModel(self._model, self._graph, head)
+
+
+def load(path: str | os.PathLike[str]) -> NanoModule:
+    """The model that :meth:`NanoModule.save` wrote, byte for byte.
+
+    Raises:
+        FileFormatError: the file is no saved model, is damaged or contradicts itself, or comes from another
+            version.
+        InputError: `path` is none.
+        OSError: it cannot be read.
+    """
+    file = path_of("path", path)
+    content = read_file(file)
+    try:
+        return NanoModule(unpack(content))
+    except FileFormatError as error:
+        raise FileFormatError(f"{file}: {error}") from error

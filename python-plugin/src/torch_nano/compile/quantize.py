@@ -1,0 +1,65 @@
+"""A graph in integers: quantized values, and the constants each layer needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from .._native import NanoError
+from ..arithmetic.quantization import Quantization
+from ..calibration.ranges import QuantizationPlan, Range
+from ..errors import TorchNanoError, in_module
+from ..ir.graph import Graph, Node
+
+
+@dataclass
+class QuantizedGraph:
+    """A graph that runs in integers: every value has a quantization, and the float parameters are gone."""
+
+    graph: Graph
+    #: The int8 weights, int32 biases and so on of each node, by the node's and nano-core's name.
+    tensors: dict[str, dict[str, Tensor]]
+
+    def integer_run(
+        self, *inputs: Tensor, observe: Callable[[str, Tensor], None] | None = None
+    ) -> list[Tensor]:
+        """The integer outputs for integer inputs, both in torch's layout with batch, in plain torch on the
+        inputs' device.
+
+        Equal to nano-core's, byte for byte.
+
+        Args:
+            observe: called with the name and the int8 tensor of every value, inputs included.
+        """
+
+        def run(node: Node, arguments: list[Tensor]) -> tuple[Tensor, ...]:
+            device = arguments[0].device
+            tensors = {name: tensor.to(device) for name, tensor in self.tensors[node.name].items()}
+            return replace(self.graph.layer(node, arguments), tensors=tensors).integer_run()
+
+        return self.graph.run(inputs, run, observe)
+
+
+def quantize(graph: Graph, choose: Callable[[Range], Quantization]) -> QuantizedGraph:
+    """The graph in integers.
+
+    Args:
+        choose: the quantization of a range: :func:`.ranges.calibrated`, or that of a training.
+
+    Raises:
+        QuantizationError: a weight or bias does not fit, or an operator does not take what another makes; it
+            names the module.
+    """
+    plan, graph, tensors = QuantizationPlan(graph), graph.copy(), {}
+    for value in graph.values.values():
+        value.quantization, value.dropouts = plan.quantization(value.name, choose), ()
+    for node in graph.nodes:
+        try:
+            tensors[node.name] = graph.layer(node).quantize()
+        except (TorchNanoError, NanoError) as error:
+            raise in_module(error, graph.module_path(node)) from error
+        node.parameters = {}
+    graph.parameters, graph.derived = {}, {}
+    return QuantizedGraph(graph, tensors)

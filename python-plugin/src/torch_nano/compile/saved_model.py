@@ -1,0 +1,243 @@
+"""The file of a NanoModule: the graph in integers, its constants, and its head.
+
+The image is not in it: it is written anew from the same description, so that no graph can contradict its
+image. Its id is, by which an image that another version of nano-core writes otherwise is noticed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from math import prod
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+from .. import _native
+from ..arithmetic.quantization import Quantization
+from ..calibration.ranges import follows_rules
+from ..capture.structural import Reshape
+from ..errors import FileFormatError, TorchNanoError
+from ..files import archive
+from ..files.reading import fields_of, refusing
+from ..heads import LayersHead, head_of
+from ..ir.encoding import operator_named
+from ..ir.graph import Graph, Node
+from ..ir.interface import Kind, Returned
+from ..ir.value import Value
+from ..ops.fully_connected import FullyConnected
+from .image import write_image
+from .quantize import QuantizedGraph
+
+_KIND, _VERSION = "model", 3
+
+
+@dataclass
+class SavedHead:
+    """A trainable head."""
+
+    #: Paths of the modules it was made from.
+    path: str
+    #: What nano-core's writer is given: how the head learns, and what it starts from.
+    description: dict[str, Any]
+    #: Its present state; b"": that of the image.
+    state: bytes = b""
+
+
+@dataclass
+class SavedModel:
+    """What a NanoModule is made of."""
+
+    image: _native.Model
+    graph: QuantizedGraph
+    head: SavedHead | None
+
+
+@dataclass
+class _Contents:
+    """What a file holds."""
+
+    id: int
+    name: str
+    labels: list[str]
+    inputs: list[str]
+    outputs: list[str]
+    values: list[Any]
+    nodes: list[Any]
+    #: How the model returns its outputs, and the names of these.
+    returns: str
+    output_names: list[str]
+    head: dict[str, Any] | None
+
+
+@dataclass
+class _SavedNode:
+    operator: str
+    attributes: dict[str, Any]
+    inputs: list[str]
+    outputs: list[str]
+    tensors: dict[str, Tensor]
+
+
+def pack(model: SavedModel) -> bytes:
+    """A model as the bytes of its file."""
+    graph, image = model.graph.graph, model.image
+    contents = _Contents(
+        id=image.id,
+        name=image.name,
+        labels=image.labels,
+        inputs=graph.inputs,
+        outputs=graph.outputs,
+        values=[_without_dropouts(value) for value in graph.values.values()],
+        nodes=[
+            {
+                **node.operator.encoded(),
+                "inputs": node.inputs,
+                "outputs": node.outputs,
+                "tensors": model.graph.tensors[node.name],
+            }
+            for node in graph.nodes
+        ],
+        returns=graph.returned.kind,
+        output_names=list(graph.returned.names),
+        head=None if model.head is None else vars(model.head),
+    )
+    return archive.pack(_KIND, _VERSION, vars(contents))
+
+
+def unpack(content: bytes) -> SavedModel:
+    """Undoes :func:`pack`.
+
+    Raises:
+        FileFormatError: the bytes are no saved model, are damaged, contradict themselves, or come from
+            another version.
+    """
+    contents = fields_of(_Contents, archive.unpack(_KIND, _VERSION, content), "the model")
+    try:
+        with refusing(FileFormatError, "a model that contradicts itself"):
+            graph = _graph(contents)
+            head = None if contents.head is None else fields_of(SavedHead, contents.head, "the head")
+            description = None if head is None else head.description
+            image = write_image(graph, description, contents.name, contents.labels)
+            _check_runs(graph)
+            _check_head(image, head)
+    except FileFormatError:
+        raise
+    except TorchNanoError as error:
+        raise FileFormatError(f"a model that contradicts itself: {error}") from error
+    if image.id != contents.id:
+        raise FileFormatError(
+            f"a model of image {contents.id:08x}; of its layers this version writes {image.id:08x}: load it "
+            "with the version that saved it, or convert it again"
+        )
+    return SavedModel(image, graph, head)
+
+
+def _graph(contents: _Contents) -> QuantizedGraph:
+    values = {value.name: value for value in map(_value, contents.values)}
+    known = list(contents.inputs)
+    nodes, tensors = [], {}
+    for entry in contents.nodes:
+        saved = fields_of(_SavedNode, entry, "a layer")
+        place = f"the layer of {', '.join(map(repr, saved.outputs))}"
+        try:
+            operator = fields_of(operator_named(saved.operator), saved.attributes, place)
+        except KeyError as error:
+            raise FileFormatError(f"{place}: there is no operator {saved.operator!r}") from error
+        if not saved.outputs:
+            raise FileFormatError(f"a layer of {saved.operator!r} has no output")
+        if not set(saved.inputs) <= set(known) or not set(saved.outputs).isdisjoint(known):
+            raise FileFormatError(f"{place}: its inputs {saved.inputs} are not made before, or its output is")
+        known += saved.outputs
+        node = Node(operator, saved.inputs, saved.outputs)
+        nodes.append(node)
+        tensors[node.name] = saved.tensors
+    if list(values) != known or len(contents.values) != len(known):
+        raise FileFormatError(f"it has values {list(values)}; its inputs and layers make {known}")
+    if not contents.inputs or not contents.outputs or not set(contents.outputs) <= set(values):
+        raise FileFormatError(
+            f"it has inputs {contents.inputs} and outputs {contents.outputs}; expected at least one each, of "
+            "its values"
+        )
+    graph = Graph(contents.inputs, contents.outputs, values, nodes, {}, returned=_returned(contents))
+    for node in nodes:
+        _check_node(graph, node, tensors[node.name])
+    return QuantizedGraph(graph, tensors)
+
+
+def _returned(contents: _Contents) -> Returned:
+    """How the model returns its outputs."""
+    kind, names = contents.returns, contents.output_names
+    if kind not in get_args(Kind):
+        raise FileFormatError(f"it returns a {kind!r}; expected one of {', '.join(get_args(Kind))}")
+    returned = Returned(kind, tuple(names))  # type: ignore[arg-type]  # it is one of them
+    count = len(contents.outputs)
+    named = len(set(names)) == len(names) == count
+    if not (named if kind == "dict" else returned == Returned.unnamed(returned.kind, count)):
+        raise FileFormatError(f"it returns {count} outputs as a {kind} of {names}")
+    return returned
+
+
+def _check_node(graph: Graph, node: Node, tensors: dict[str, Tensor]) -> None:
+    """What nano-core does not see of a layer: reshapes, and dimensions of tensors."""
+    place = f"the layer of {node.name!r}"
+    inputs, outputs = ([graph.quantization(name) for name in names] for names in (node.inputs, node.outputs))
+    if not follows_rules(node, inputs, outputs):
+        raise FileFormatError(f"{place}: its scale and zero point are not those that its operator gives")
+    shape, made = (graph.values[names[0]].shape for names in (node.inputs, node.outputs))
+    if isinstance(node.operator, Reshape) and prod(shape) != prod(made):
+        raise FileFormatError(f"{place}: it makes {made} of {shape}")
+    if isinstance(node.operator, FullyConnected):
+        flattened = node.operator.flattened
+        if flattened != (shape if len(shape) > 1 else None):
+            raise FileFormatError(f"{place}: it flattens {flattened}; its input is {shape}")
+    kernel = getattr(node.operator, "kernel", None)
+    if kernel is not None and "weights" in tensors and tuple(tensors["weights"].shape[1:3]) != kernel:
+        raise FileFormatError(
+            f"{place}: its kernel is {kernel}, its weights are {list(tensors['weights'].shape)}"
+        )
+
+
+def _check_runs(model: QuantizedGraph) -> None:
+    """Runs the graph on a batch of no sample, which costs nothing: torch's shapes follow from each other."""
+    graph = model.graph
+    no_samples = [torch.zeros((0, *graph.values[name].shape), dtype=torch.int8) for name in graph.inputs]
+
+    def check(name: str, tensor: Tensor) -> None:
+        made, said = tuple(tensor.shape[1:]), graph.values[name].shape
+        if made != said:
+            raise FileFormatError(f"{name!r} is said to have shape {said}; its layer makes {made}")
+
+    model.integer_run(*no_samples, observe=check)
+
+
+def _check_head(image: _native.Model, saved: SavedHead | None) -> None:
+    if saved is None:
+        return
+    head = head_of(image)
+    if saved.state:
+        head.load(saved.state)
+    modules = len(saved.path.split(", "))
+    if isinstance(head, LayersHead) and modules != head.layers:
+        raise FileFormatError(f"its head has {head.layers} layers, and modules {saved.path!r}")
+
+
+def _without_dropouts(value: Value) -> dict[str, Any]:
+    """The fields of a value; a model in integers is not trained."""
+    entry = asdict(value)
+    del entry["dropouts"]
+    return entry
+
+
+def _value(entry: Any) -> Value:
+    if not isinstance(entry, dict):
+        raise FileFormatError("a value is no dict")
+    place = f"the value {entry.get('name')!r}"
+    fields = entry.get("quantization")
+    if isinstance(fields, dict) and "dtype" not in fields:
+        raise FileFormatError(f"{place} has no dtype")
+    quantization = fields_of(Quantization, fields, place)
+    value = fields_of(Value, {**entry, "quantization": quantization}, place)
+    if not (1 <= len(value.shape) <= 3 and min(value.shape) > 0):
+        raise FileFormatError(f"the value {value.name!r} has shape {value.shape}")
+    return value

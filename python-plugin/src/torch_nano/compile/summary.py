@@ -1,0 +1,103 @@
+"""What a model costs on the device, layer by layer."""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from .._native import Model
+from ..ir.value import Shape
+
+
+@dataclass(frozen=True)
+class LayerSummary:
+    """One layer; the trainable head is the last."""
+
+    operator: str
+    #: Dotted path of the module in the original model.
+    module_path: str
+    #: torch's shape without batch.
+    output_shape: Shape
+    #: Multiply-accumulates of one run.
+    macs: int
+    #: Bytes of weights, biases, scales and tables; of the head's state.
+    weight_bytes: int
+    #: Bytes of the arena in use while the layer runs: values still needed, the output, scratch memory.
+    arena_bytes: int
+    #: The kernel it is packed for.
+    kernel: str
+    #: "flash", or "RAM" for the trainable head.
+    memory: str
+
+
+def arena_in_use(model: Model) -> list[int]:
+    """Bytes of the arena in use while each layer runs. The largest is what no plan can go below."""
+    sizes = [math.prod(value["shape"]) * np.dtype(value["dtype"]).itemsize for value in model.values]
+    end = len(model.layers)
+    made = dict.fromkeys(model.inputs, 0) | {
+        output: index for index, layer in enumerate(model.layers) for output in layer["outputs"]
+    }
+    last = dict(made)
+    for index, layer in enumerate(model.layers):
+        last.update(dict.fromkeys(layer["inputs"], index))
+    last.update(dict.fromkeys(model.outputs, end))
+    return [
+        layer["scratch_bytes"] + sum(sizes[value] for value in made if made[value] <= index <= last[value])
+        for index, layer in enumerate(model.layers)
+    ]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The layers and totals of a model; prints as a table."""
+
+    name: str
+    layers: tuple[LayerSummary, ...]
+    #: Bytes of the whole image.
+    flash_bytes: int
+    #: Bytes of RAM for one run.
+    arena_bytes: int
+    #: Bytes of RAM for the trainable head's state; 0 without one.
+    head_bytes: int
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one run, the head included."""
+        return sum(layer.macs for layer in self.layers)
+
+    def __str__(self) -> str:
+        # Narrow: a table of a usual model fits into 80 columns.
+        table = Table(
+            title=self.name or None,
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            show_edge=False,
+            pad_edge=False,
+            padding=(0, 1, 0, 0),
+        )
+        for header in ("kernel", "module", "output"):
+            table.add_column(header, no_wrap=True)
+        for header in ("MACs", "weights\n(B)", "arena\n(B)"):
+            table.add_column(header, justify="right", no_wrap=True)
+        table.add_column("memory", no_wrap=True)
+        for layer in self.layers:
+            shape = " x ".join(map(str, layer.output_shape))
+            numbers = [f"{n:,}" for n in (layer.macs, layer.weight_bytes, layer.arena_bytes)]
+            table.add_row(layer.kernel, layer.module_path, shape, *numbers, layer.memory)
+        text = io.StringIO()
+        # Plain text wherever it is shown, in a notebook too.
+        Console(file=text, width=200, force_terminal=False, force_jupyter=False).print(table)
+        totals = (
+            f"{self.macs:,} MACs, flash {self.flash_bytes:,} B (the whole image), "
+            f"RAM {self.arena_bytes:,} B arena + {self.head_bytes:,} B head"
+        )
+        lines = [line.rstrip() for line in text.getvalue().splitlines()]
+        return "\n".join([*(line for line in lines if line), totals])
+
+    __repr__ = __str__

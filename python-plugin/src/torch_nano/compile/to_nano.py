@@ -1,0 +1,204 @@
+"""From an nn.Module to a NanoModule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from .. import _native
+from ..arguments import items, positive_number, shown, whole_number
+from ..arithmetic.quantization import Quantization
+from ..calibration.calibrate import CalibrationData, Method, check_parameters
+from ..calibration.calibrate import calibrate as observe_ranges
+from ..calibration.ranges import Bounds, Range, calibrated
+from ..capture.capture import capture
+from ..capture.passes import optimize
+from ..errors import HeadError, InputError
+from ..heads import SGD, HeadSettings
+from ..ir.graph import Graph
+from ..modules.inputs import Example
+from ..modules.models import check_float, own_module
+from ..qat.qat_module import QatModule
+from .image import write_image
+from .last_layers import split_off_head
+from .nano_module import NanoModule
+from .quantize import quantize
+from .saved_model import SavedHead, SavedModel
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A model before its head is split off."""
+
+    graph: Graph
+    #: The quantization of each range.
+    choose: Callable[[Range], Quantization]
+    #: What the values take, by name.
+    ranges: Mapping[str, Bounds]
+
+
+def to_nano(
+    model: nn.Module,
+    example: Example | None = None,
+    *,
+    calibrate: CalibrationData | None = None,
+    method: Method = "minmax",
+    head: HeadSettings | str | None = "auto",
+    train_last: int = 1,
+    learning_rate: float | None = None,
+    labels: Sequence[str] | None = None,
+    name: str | None = None,
+) -> NanoModule:
+    """The model in integers, as it runs on the device. The model itself is not changed.
+
+    Args:
+        model: any nn.Module; wrappers (torch.compile, DataParallel and its like) are taken off.
+        example: a float input with batch; for several inputs a tuple of them, or a dict by the names of
+            forward's arguments. The numbers do not matter. A :class:`QatModule` needs none.
+        calibrate: typical inputs, a few hundred: a tensor, or batches (tensors, tuples (x, ...) that begin
+            with the inputs, as a DataLoader gives them, or dicts by name). A :class:`QatModule` has its
+            ranges.
+        method: "minmax" covers all numbers seen; "percentile" leaves out the outermost 0.01 %.
+        head: which layer goes on learning on the device, in RAM. "auto": the Linear that ends the model, if
+            its parameters require gradients while some other parameter of the model does not (see
+            :func:`freeze`), and none of a :class:`QatModule`, whose arithmetic all of the model is; the
+            module's name: that Linear, which must end the model; None: none. All else goes to flash,
+            trainable or not. It learns by :class:`torch_nano.heads.SGD`; settings say otherwise, and take the
+            Linear that ends the model: `heads.SGD(...)`, `heads.LDA(...)`, `heads.Prototype(...)`.
+        train_last: how many Linear layers and 1x1 convolutions at the end of the model learn on the device.
+            2 or more, whatever is frozen, learn together (:class:`torch_nano.heads.LayersHead`), by gradient
+            descent with `learning_rate` or the settings of `head=heads.SGD(...)`. Only activations that clamp
+            (ReLU, ReLU6) may stand between them.
+        learning_rate: the head's, of the real-valued step; None: that of the settings, or of
+            :class:`torch_nano.heads.SGD`.
+        labels: the names of the classes, all different: one for each output, of 1 to 64 bytes in UTF-8 on one
+            line.
+        name: the model's name, of 1 to 64 bytes in UTF-8 on one line; its class's if none is given.
+
+    Raises:
+        UnsupportedError: calls of the model that cannot run on the device, all of them.
+        CaptureError: torch.export cannot trace the model.
+        InputError: a wrong example, calibration data, method, labels or name.
+        NonFiniteError: NaN or infinity in a weight or an activation.
+        QuantizationError: a layer that integers cannot hold.
+        HeadError: the layer that `head` names cannot be a head, or the model does not end in `train_last`
+            layers that can be trained; a setting that this model's head cannot have; or a learning rate where
+            nothing learns by it.
+
+    >>> import torch
+    >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    >>> x = torch.randn(64, 4)
+    >>> nano = to_nano(model, x, calibrate=x)
+    >>> nano(x).shape, nano.head is None
+    (torch.Size([64, 3]), True)
+    """
+    model = own_module(model)
+    if name is not None and not _is_name(name):
+        raise InputError(
+            f"name is {shown(name)}; expected a text of 1 to {_native.LONGEST_NAME} bytes in UTF-8, on one "
+            "line and without a zero, or None: the name of the model's class"
+        )
+    names = _labels(labels)
+    train_last = whole_number("train_last", train_last, least=1)
+    settings = _settings(head, learning_rate)
+    source = _source(model, example, calibrate, method)
+    if names:
+        _check_labels(names, source.graph)
+    graph, split = split_off_head(source.graph, model, head, settings, train_last, source.ranges)
+    if split is None and learning_rate is not None:
+        raise HeadError(
+            f"learning_rate is {learning_rate}, but nothing of this model learns on the device: with head="
+            f"{head!r} it has no trainable head; name the Linear that ends it (head='...'), or leave "
+            "learning_rate out"
+        )
+    quantized = quantize(graph, source.choose)
+    if name is None:
+        name = model.model_name if isinstance(model, QatModule) else type(model).__name__
+        if not _is_name(name):
+            raise InputError(
+                f"the model's class is called {shown(name)}, more than {_native.LONGEST_NAME} bytes "
+                "in UTF-8; give a shorter name: to_nano(..., name=...)"
+            )
+    image = write_image(quantized, None if split is None else split.description, name, names)
+    saved = None if split is None else SavedHead(", ".join(split.paths), split.description)
+    return NanoModule(SavedModel(image, quantized, saved))
+
+
+def _source(
+    model: nn.Module, example: Example | None, calibrate: CalibrationData | None, method: Method
+) -> _Source:
+    """The graph that becomes an image, and the ranges of its values: captured, or from training."""
+    if isinstance(model, QatModule):
+        if example is not None or calibrate is not None:
+            raise InputError("a QatModule has its inputs and ranges: leave out example and calibrate")
+        graph = model.float_graph()
+        check_parameters(graph)
+        return _Source(graph, model.chosen, {name: graph.quantization(name).range for name in graph.values})
+    if example is None or calibrate is None:
+        raise InputError(
+            "to_nano needs an example, and calibrate=: typical inputs that the ranges are taken from"
+        )
+    check_float(model)
+    graph = optimize(capture(model, example))
+    ranges = observe_ranges(graph, calibrate, method)
+    return _Source(graph, calibrated(ranges), ranges)
+
+
+def _check_labels(names: Sequence[str], graph: Graph) -> None:
+    if len(graph.outputs) > 1:
+        raise InputError(
+            f"labels for a model that returns {len(graph.outputs)} tensors; expected a model that returns one"
+        )
+    classes = graph.values[graph.outputs[0]].shape[0]
+    if len(names) != classes:
+        raise InputError(f"{len(names)} labels for a model of {classes} outputs; expected one for each")
+
+
+def _labels(labels: object) -> list[str]:
+    """The names of the classes, each of which a class can have, and no two alike."""
+    if labels is None:
+        return []
+    names = items("labels", labels, "a list of names, one for each output", error=InputError)
+    first: dict[str, int] = {}
+    for index, name in enumerate(names):
+        if not _is_name(name):
+            raise InputError(
+                f"label {index} is {shown(name)}; expected a text of 1 to {_native.LONGEST_NAME} bytes in "
+                "UTF-8, on one line and without a zero, as a device keeps it"
+            )
+        if first.setdefault(name, index) != index:
+            raise InputError(
+                f"labels {first[name]} and {index} are both {name!r}; expected a name of its own for "
+                "each class"
+            )
+    return [str(name) for name in names]
+
+
+def _is_name(name: object) -> bool:
+    """Whether a device can keep it as the name of a class or a model."""
+    try:
+        return isinstance(name, str) and _native.is_label(name)
+    except UnicodeEncodeError:  # Half of a surrogate pair, which UTF-8 does not have.
+        return False
+
+
+def _settings(head: object, learning_rate: object) -> HeadSettings:
+    """How the head learns, if there is one."""
+    if not isinstance(head, HeadSettings | str | None):
+        raise HeadError(
+            f"head is {shown(head)}; expected the name of the Linear that ends the model, 'auto' or None, "
+            "or give settings: head=tn.heads.SGD(), tn.heads.LDA() or tn.heads.Prototype()"
+        )
+    if learning_rate is None:
+        return SGD() if isinstance(head, str | None) else head
+    rate = positive_number("learning_rate", learning_rate)
+    if isinstance(head, str | None):
+        return SGD(rate)
+    if not isinstance(head, SGD) or head.learning_rate != rate:
+        raise HeadError(
+            f"learning_rate={rate} and head={head!r} contradict each other: leave learning_rate out, the "
+            "settings say how the head learns"
+        )
+    return head

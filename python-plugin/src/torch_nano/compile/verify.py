@@ -1,0 +1,114 @@
+"""Whether a model gives the same bytes elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import _native
+from ..arithmetic.layout import from_device, to_device
+from ..device.client import Device
+from ..device.transport.qemu import QemuBoard
+from ..errors import InputError
+from .image import layers
+from .quantize import QuantizedGraph
+
+
+@dataclass(frozen=True)
+class LayerDifference:
+    """The first layer whose bytes differ."""
+
+    operator: str
+    module_path: str
+    #: Name of the value in the graph.
+    value: str
+    differing_bytes: int
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """How nano-core on this machine compares with a target; true if no byte differs.
+
+    >>> print(VerifyReport("host", 8, 640, 0, None))
+    host: 8 inputs, 640 bytes compared, 0 differ
+    """
+
+    target: str
+    #: Number of inputs run on both.
+    inputs: int
+    compared_bytes: int
+    differing_bytes: int
+    #: None if nothing differs, or if the target shows its output only.
+    first_difference: LayerDifference | None
+
+    def __bool__(self) -> bool:
+        return self.differing_bytes == 0
+
+    def __str__(self) -> str:
+        counts = f"{self.compared_bytes:,} bytes compared, {self.differing_bytes:,} differ"
+        text = f"{self.target}: {self.inputs} inputs, {counts}"
+        first = self.first_difference
+        if first is None:
+            return text
+        where = f"{first.operator} of module {first.module_path!r} (value {first.value})"
+        return f"{text}; first in {where}: {first.differing_bytes:,} bytes"
+
+
+def verify_host(model: _native.Model, graph: QuantizedGraph, inputs: Sequence[Tensor]) -> VerifyReport:
+    """Compares nano-core with the integer run in plain torch, every byte of every layer.
+
+    Args:
+        inputs: int8 in torch's layout, with batch.
+    """
+    expected: dict[str, Tensor] = {}
+    graph.integer_run(*inputs, observe=lambda name, tensor: expected.update({name: tensor}))
+    traced = model.trace([to_device(x).numpy() for x in inputs])
+    compared = differing = 0
+    first = None
+    made = [(node, graph.graph.values[name]) for node in layers(graph) for name in node.outputs]
+    for (node, value), elements in zip(made, traced, strict=True):
+        differs = int((from_device(torch.from_numpy(elements), value.shape) != expected[value.name]).sum())
+        compared += elements.size
+        differing += differs
+        if differs and first is None:
+            first = LayerDifference(node.operator.name, value.module_path, value.name, differs)
+    return VerifyReport("host", len(inputs[0]), compared, differing, first)
+
+
+def verify_rv32imc(model: _native.Model, inputs: Sequence[Tensor]) -> VerifyReport:
+    """Compares nano-core here with nano-core on the emulated rv32imc board: the outputs, and the logits of
+    the head as the image has it.
+
+    Args:
+        inputs: int8 in torch's layout, with batch.
+
+    Raises:
+        BoardError: QEMU or the board's program is missing.
+        ConnectionLost: the board stops.
+        DeviceError: the board refuses the model.
+        InputError: the model has several inputs or outputs.
+    """
+    if len(inputs) > 1 or len(model.outputs) > 1:
+        raise InputError(
+            f"the model has {len(inputs)} inputs and {len(model.outputs)} outputs; the board takes models of "
+            "one each: verify it on the host"
+        )
+    elements = to_device(inputs[0]).numpy()
+    (outputs,) = model.run([elements])
+    logits = np.empty((len(outputs), 0), np.int32)
+    if model.has_head:
+        logits = _native.Head(model).logits(outputs)
+    compared = differing = 0
+    with QemuBoard(model.image) as board:
+        device = Device(board)
+        for index, one in enumerate(elements):
+            prediction = device.predict(one)
+            expected = outputs[index].tobytes() + logits[index].tobytes()
+            found = prediction.output.tobytes() + prediction.logits.tobytes()
+            compared += len(expected)
+            differing += sum(a != b for a, b in zip(expected, found, strict=True))
+    return VerifyReport("rv32imc", len(elements), compared, differing, None)

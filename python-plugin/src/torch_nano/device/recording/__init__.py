@@ -1,0 +1,1 @@
+"""Records of what a device was told and answered, and their replay."""

@@ -1,0 +1,284 @@
+"""The format of records: a file of what a device learnt, step by step. :func:`torch_nano.record` makes it.
+
+The file is text, a JSON object per line, in UTF-8. Bytes are in base64.
+
+- The first line is the start: `{"torch_nano_record": 4, "model_id", "name", "ring_capacity", "head"}`, where
+  4 is the version of the format and `head` the state of the head.
+- Before a request is sent, its line is written: `{"step": 1, "request": "learn", "input", "target"}`. Steps
+  count from 1. The other fields are those of the request: of learn the input as sent, and the target as the
+  head takes it (a class, bits of the right classes, or 1/4096); `epochs` and `first_epoch` of train; `name`
+  of add_class; `class_index` of forget; `state` of replace_head.
+- The line after it says how it went: `{"step": 1, "done": true}`, with `samples` of learn, with `steps` of
+  train (the steps taken: fewer than all if it was stopped), with `head` of load, the state that was in flash,
+  and after every n-th step, as :func:`torch_nano.record` is told, with `head_crc32` of the head. Or
+  `{"step": 1, "refused": reason}`. A request whose outcome is not known has no such line. If that is train,
+  the next train says how the same training ended; there is none if the record ends or the device restarts.
+- `{"restarted": true, "head"}`: before the next request the device had started anew, with this head and
+  without samples. What came of a request before it that has no outcome is then lost.
+
+Lines are written to the disk one by one, so that after a crash of the PC the file tells all but the outcome
+of the last request. A last line without its end is what such a crash leaves: it is not read, and a replay
+says so (`cut`). A line that a full disk does not take is taken back, and the step is not made.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ...arguments import shown
+from ...errors import TorchNanoError
+from ...files.reading import parse_json, read_file
+from ..arguments import LARGEST
+
+#: Version of the format; raised whenever an older reader would misread it.
+VERSION = 4
+_FORMAT = "torch_nano_record"
+
+
+class RecordError(TorchNanoError, ValueError):
+    """A record cannot be made, or a file is none of this version and model; the message names the line."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """With what a record begins."""
+
+    model_id: int
+    name: str
+    ring_capacity: int
+    head: bytes
+
+
+@dataclass(frozen=True)
+class Done:
+    """A request was executed."""
+
+    #: Samples that the device keeps after a request "learn".
+    samples: int | None = None
+    #: Steps that a request "train" took.
+    steps: int | None = None
+    #: CRC-32 of the head; None where it was not looked at.
+    head_crc32: int | None = None
+    #: What a request "load" found in flash.
+    head: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A request was refused, and changed nothing."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """A request that changes what a device has learnt."""
+
+    #: From 1.
+    number: int
+    request: str
+    #: Its fields, by name.
+    fields: dict[str, Any]
+    #: How it went; None if that is not known.
+    outcome: Done | Refused | None = None
+
+    def __str__(self) -> str:
+        plain = {name: value for name, value in self.fields.items() if not isinstance(value, bytes)}
+        return f"step {self.number} ({', '.join([self.request, *(f'{n} {v}' for n, v in plain.items())])})"
+
+
+@dataclass(frozen=True)
+class Restart:
+    """The device started anew."""
+
+    head: bytes
+    #: Of the file, from 1.
+    line: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A kind of value: what JSON has for it, and back."""
+
+    expected: str
+    encode: Callable[[Any], Any]
+    #: Raises ValueError or TypeError for what is none.
+    decode: Callable[[Any], Any]
+
+
+def _integers(least: int, largest: int) -> _Kind:
+    def checked(value: Any) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= largest:
+            raise ValueError
+        return value
+
+    return _Kind(f"an integer from {least} to {largest}", int, checked)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+_NUMBER = _integers(0, LARGEST)
+_STEPS = _integers(0, (1 << 64) - 1)
+_TARGET = _integers(-(1 << 31), LARGEST)
+_TEXT = _Kind("a text", str, _text)
+_BYTES = _Kind(
+    "bytes in base64",
+    lambda value: base64.b64encode(value).decode(),
+    lambda value: base64.b64decode(_text(value), validate=True),
+)
+_START = {"model_id": _NUMBER, "name": _TEXT, "ring_capacity": _NUMBER, "head": _BYTES}
+#: The fields of each request.
+_REQUESTS: dict[str, dict[str, _Kind]] = {
+    "learn": {"input": _BYTES, "target": _TARGET},
+    "train": {"epochs": _NUMBER, "first_epoch": _NUMBER},
+    "commit": {},
+    "undo": {},
+    "add_class": {"name": _TEXT},
+    "forget": {"class_index": _NUMBER},
+    "reset": {},
+    "replace_head": {"state": _BYTES},
+    "load": {},
+}
+#: What belongs to a request that was done, besides `head_crc32`.
+_DONE: dict[str, dict[str, _Kind]] = {
+    "learn": {"samples": _NUMBER},
+    "train": {"steps": _STEPS},
+    "load": {"head": _BYTES},
+}
+
+
+def start_line(start: Start) -> str:
+    """The line with which a record begins."""
+    return _line({_FORMAT: VERSION}, vars(start), _START)
+
+
+def step_line(step: Step) -> str:
+    """The line of a request that is about to be sent."""
+    return _line({"step": step.number, "request": step.request}, step.fields, _REQUESTS[step.request])
+
+
+def outcome_line(step: Step) -> str:
+    """The line that says how a request went."""
+    match step.outcome:
+        case Done() as done:
+            kinds = dict(_DONE.get(step.request, {}))
+            if done.head_crc32 is not None:
+                kinds["head_crc32"] = _NUMBER
+            return _line({"step": step.number, "done": True}, vars(done), kinds)
+        case Refused(reason):
+            return _line({"step": step.number}, {"refused": reason}, {"refused": _TEXT})
+        case None:
+            raise ValueError(f"{step} has no outcome")
+
+
+def restart_line(head: bytes) -> str:
+    """The line that says that the device has started anew."""
+    return _line({"restarted": True}, {"head": head}, {"head": _BYTES})
+
+
+def read_record(path: Path) -> tuple[Start, list[Step | Restart], bool]:
+    """What a file holds, and whether it ends in a line that was cut off, which is not read.
+
+    Raises:
+        RecordError: it cannot be read, is no record, is damaged or was changed.
+    """
+    try:
+        data = read_file(path, RecordError)
+    except OSError as error:
+        raise RecordError(f"{path} cannot be read: {error.strerror}") from error
+    # What does not end with a line's end was being written as the PC went down.
+    *texts, rest = data.split(b"\n")
+    lines = [_Line(path, number, text) for number, text in enumerate(texts, 1)]
+    if not lines or _FORMAT not in lines[0].values:
+        raise RecordError(f"{path} is no record of a device: its first line has no {_FORMAT!r}")
+    version = lines[0].values.pop(_FORMAT)
+    if version != VERSION or isinstance(version, bool):
+        raise RecordError(
+            f"{path} is of version {shown(version)}; this package reads {VERSION}. Replay it with the "
+            "torch-nano that made it"
+        )
+    start = Start(**lines[0].take(_START))
+    events: list[Step | Restart] = []
+    number, following = 0, iter(range(1, len(lines)))
+    for index in following:
+        line = lines[index]
+        if "restarted" in line.values:
+            line.require("restarted", True)
+            events.append(Restart(**line.take({"head": _BYTES}), line=index + 1))
+            continue
+        number += 1
+        step = _step(line, number)
+        if index + 1 < len(lines) and lines[index + 1].values.keys() & {"done", "refused"}:
+            next(following)
+            step = Step(number, step.request, step.fields, _outcome(lines[index + 1], step))
+        events.append(step)
+    return start, events, bool(rest)
+
+
+def _step(line: _Line, number: int) -> Step:
+    request = line.values.pop("request", None)
+    if not isinstance(request, str) or request not in _REQUESTS:
+        raise line.error(f"request is {shown(request)}", f"one of {', '.join(_REQUESTS)}")
+    line.require("step", number)
+    return Step(number, request, line.take(_REQUESTS[request]))
+
+
+def _outcome(line: _Line, step: Step) -> Done | Refused:
+    line.require("step", step.number)
+    if "refused" in line.values:
+        return Refused(line.take({"refused": _TEXT})["refused"])
+    line.require("done", True)
+    checked = {"head_crc32": _NUMBER} if "head_crc32" in line.values else {}
+    return Done(**line.take({**_DONE.get(step.request, {}), **checked}))
+
+
+class _Line:
+    """A line of a file, of which the fields are taken one by one."""
+
+    def __init__(self, path: Path, number: int, text: bytes) -> None:
+        self._place = f"{path}, line {number}"
+        try:
+            self.values = parse_json(text, RecordError, "it is no JSON")
+        except RecordError as error:
+            raise self.error(str(error), "an object of JSON") from error
+        if not isinstance(self.values, dict):
+            raise self.error(f"it is {shown(self.values)}", "an object of JSON")
+
+    def error(self, given: str, expected: str) -> RecordError:
+        return RecordError(
+            f"{self._place}: {given}; expected {expected}. The record is damaged or was changed"
+        )
+
+    def require(self, name: str, wanted: int | bool) -> None:
+        """Takes a field that has one right value."""
+        value = self.values.pop(name, None)
+        if value != wanted or type(value) is not type(wanted):
+            raise self.error(f"{name} is {shown(value)}", json.dumps(wanted))
+
+    def take(self, kinds: dict[str, _Kind]) -> dict[str, Any]:
+        """The fields that are left, which must be these."""
+        taken = {}
+        for name, kind in kinds.items():
+            if name not in self.values:
+                raise self.error(f"there is no {name!r}", kind.expected)
+            value = self.values.pop(name)
+            try:
+                taken[name] = kind.decode(value)
+            except (TypeError, ValueError) as error:
+                raise self.error(f"{name} is {shown(value)}", kind.expected) from error
+        if self.values:
+            raise self.error(f"there is {next(iter(self.values))!r}", "no such field here")
+        return taken
+
+
+def _line(first: dict[str, Any], values: dict[str, Any], kinds: dict[str, _Kind]) -> str:
+    return json.dumps({**first, **{name: kind.encode(values[name]) for name, kind in kinds.items()}}) + "\n"

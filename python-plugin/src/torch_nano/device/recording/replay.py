@@ -1,0 +1,225 @@
+"""A record repeated by the head's twin on the PC, to the bit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ... import _native
+from ...arguments import path_of
+from ...errors import TorchNanoError
+from ...heads import Head, head_of
+from ..arguments import image_of
+from .records import Done, RecordError, Refused, Restart, Start, Step, read_record
+
+if TYPE_CHECKING:
+    from ...compile.nano_module import NanoModule
+
+#: Requests of unknown outcome double what is possible; more than this many open ones are no record to trust.
+_MOST_POSSIBILITIES = 256
+
+
+class ReplayDifference(TorchNanoError):
+    """The device's head and its twin's differ."""
+
+    def __init__(self, message: str, *, step: int, last_equal_step: int, head: bytes) -> None:
+        super().__init__(message)
+        #: The first step after which they were seen to differ, from 1.
+        self.step = step
+        #: The last step before, after which they were seen to agree; 0: only at the start.
+        self.last_equal_step = last_equal_step
+        #: The state of the twin's head after :attr:`step`; before it, if the twin refuses the step.
+        self.head = head
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A record that was repeated, and in which no difference was found."""
+
+    #: The head as it ends, a module of its own.
+    head: Head = field(repr=False)
+    steps: int
+    #: After how many steps device and twin were compared.
+    checks: int
+    #: Whether the record leaves open if a request was executed, and `head` is without it.
+    outcome_unknown: bool
+    #: Whether the file ends in half a line, which was not read: the PC went down as it was written.
+    cut: bool = False
+
+
+@dataclass(frozen=True)
+class _State:
+    """What a device may hold."""
+
+    head: bytes
+    #: Features and targets that it keeps for training, the oldest first.
+    ring: tuple[tuple[bytes, int], ...] = ()
+    #: Head and ring before the latest change; None if that cannot be taken back.
+    before: tuple[bytes, tuple[tuple[bytes, int], ...]] | None = None
+
+
+def replay(path: str | Path, nano: NanoModule | bytes) -> Replay:
+    """Repeats a record with the nn.Module twin of the head, and compares it with what the device had.
+
+    Args:
+        path: the file that :func:`record` made.
+        nano: the model, or its image; its head stays as it is.
+
+    Raises:
+        ReplayDifference: they differ; its `step` is the first after which they do.
+        RecordError: the file is no record, is damaged or was changed, is of another model, or cannot be read.
+        InputError, FileFormatError: `nano` is no model.
+    """
+    file = path_of("path", path)
+    image = image_of(nano)
+    start, events, cut = read_record(file)
+    _require_model(file, start, image)
+    twin = _Twin(image, start.ring_capacity)
+    possible = [twin.started(start.head, f"{file}, line 1")]
+    checks, last_equal = 0, 0
+    for event in events:
+        if isinstance(event, Restart):
+            possible = [twin.started(event.head, f"{file}, line {event.line}")]
+            continue
+        if isinstance(event.outcome, Refused):
+            continue
+        if event.outcome is None and event.request == "train":
+            # It took any number of steps; the next event of the same training counts them all.
+            continue
+        after, refusal = twin.after(possible, event)
+        if event.outcome is None:
+            possible += after
+            if len(possible) > _MOST_POSSIBILITIES:
+                raise RecordError(
+                    f"{file}: too many requests up to {event} of which the outcome is not known"
+                )
+            continue
+        if refusal is not None:
+            raise ReplayDifference(
+                f"the device executed {event}, which its twin refuses: {refusal}",
+                step=event.number,
+                last_equal_step=last_equal,
+                head=possible[0].head,
+            ) from refusal
+        possible = [state for state in after if _differs(state, event.outcome) is None]
+        if not possible:
+            equal = f"after step {last_equal}" if last_equal else "at the start"
+            raise ReplayDifference(
+                f"after {event} {_differs(after[0], event.outcome)}. They agreed {equal}",
+                step=event.number,
+                last_equal_step=last_equal,
+                head=after[0].head,
+            )
+        if event.outcome.head_crc32 is not None:
+            checks, last_equal = checks + 1, event.number
+    head = head_of(image)
+    head.load(possible[0].head)
+    steps = sum(isinstance(event, Step) for event in events)
+    return Replay(head, steps, checks, len(possible) > 1 or _ends_in_training(events), cut)
+
+
+def _ends_in_training(events: list[Step | Restart]) -> bool:
+    """Whether the record leaves open how far its last training came."""
+    last = events[-1] if events else None
+    return isinstance(last, Step) and last.request == "train" and last.outcome is None
+
+
+def _require_model(file: Path, start: Start, model: _native.Model) -> None:
+    if start.model_id != model.id:
+        raise RecordError(
+            f"{file} was made with {start.name!r}, model {start.model_id:08x}; given is {model.name!r}, "
+            f"{model.id:08x}"
+        )
+
+
+def _differs(state: _State, outcome: Done) -> str | None:
+    """What the device said that is otherwise in a state; None if nothing is."""
+    if outcome.samples not in (None, len(state.ring)):
+        return f"the device kept {outcome.samples} samples, its twin {len(state.ring)}"
+    own = _native.crc32(state.head)
+    if outcome.head_crc32 not in (None, own):
+        return f"the heads differ: CRC-32 {outcome.head_crc32:08x} on the device, {own:08x} here"
+    return None
+
+
+class _Twin:
+    """Carries out steps on states."""
+
+    def __init__(self, image: _native.Model, ring_capacity: int) -> None:
+        self._model = image
+        self._head = head_of(image)._head
+        self._places = ring_capacity
+
+    def started(self, head: bytes, place: str) -> _State:
+        """What a device holds that starts with a head.
+
+        Raises:
+            RecordError: that is none of this model.
+        """
+        try:
+            self._head.load(head)
+        except _native.NanoError as error:
+            raise RecordError(
+                f"{place}: head is of {len(head)} bytes; expected a state of this model's ({error}). The "
+                "record is damaged or was changed"
+            ) from error
+        return _State(head)
+
+    def after(self, possible: list[_State], step: Step) -> tuple[list[_State], Exception | None]:
+        """The states after a step, without those in which the head cannot do it; why, if none can."""
+        states: list[_State] = []
+        refusal: Exception | None = None
+        for state in possible:
+            try:
+                states.append(self._after(state, step))
+            except (_native.NanoError, OverflowError) as error:
+                refusal = error
+        return list(dict.fromkeys(states)), None if states else refusal
+
+    def _after(self, state: _State, step: Step) -> _State:
+        if step.request == "learn" and self._places:
+            sample = (self._features(step.fields["input"]).tobytes(), step.fields["target"])
+            ring = (*state.ring, sample)[-self._places :]
+            return replace(state, ring=ring, before=(state.head, state.ring))
+        if step.request == "undo":
+            if state.before is None:
+                raise _native.NanoError("there is nothing to take back")
+            return _State(*state.before)
+        ring = () if step.request == "reset" else state.ring
+        return _State(self._change(state, step), ring, (state.head, state.ring))
+
+    def _change(self, state: _State, step: Step) -> bytes:
+        """The head after a step that changes it."""
+        head, fields = self._head, step.fields
+        head.load(state.head)
+        match step.request:
+            case "learn":
+                head.step(self._features(fields["input"])[0], fields["target"])
+            case "train":
+                features = np.frombuffer(b"".join(features for features, _ in state.ring), np.int8)
+                targets = np.array([target for _, target in state.ring], np.int64)
+                features = features.reshape(len(targets), head.features)
+                steps = step.outcome.steps if isinstance(step.outcome, Done) else None
+                head.train(features, targets, fields["epochs"], fields["first_epoch"], steps)
+            case "commit":
+                head.commit()
+            case "add_class":
+                head.add_class()
+            case "forget":
+                head.forget(fields["class_index"])
+            case "reset":
+                head.reset()
+            case "replace_head":
+                head.load(fields["state"])
+            case "load":
+                # What the flash holds is known from the device alone: not if its answer was lost.
+                found = step.outcome.head if isinstance(step.outcome, Done) else None
+                head.load(state.head if found is None else found)
+        return head.state()
+
+    def _features(self, input: bytes) -> np.ndarray[Any, np.dtype[np.int8]]:
+        (features,) = self._model.run([np.frombuffer(input, np.int8)[None]])
+        return features

@@ -1,0 +1,1 @@
+"""Byte streams to devices: serial ports, sockets, the emulated and the simulated board."""

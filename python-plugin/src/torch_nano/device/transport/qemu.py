@@ -1,0 +1,304 @@
+"""The emulated rv32imc board: QEMU's `virt` machine as a byte stream, with a model image in its flash."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import tempfile
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Self
+
+from ...arguments import path_of
+from ...files.reading import read_file, refusing
+from ...files.writing import write_new
+from ..arguments import bytes_of, seconds
+from ..errors import ConnectionFailed, ConnectionLost, DeviceTimeout
+from ..interrupts import deferred_interrupt
+from .lifetime import start
+
+_QEMU = "qemu-system-riscv32"
+_ELF = Path(__file__).parents[1] / "virt-rv32imc.elf"
+# Type of the ELF program header that says where the board expects the image (esp32-app/virt/virt.ld).
+_IMAGE_HEADER = 0x6E616E6F
+_MEMORY_START = 0x8000_0000
+# QEMU's flash banks have this many bytes, and want all of them.
+_FLASH_LENGTH = 32 << 20
+_FLASH_IN_USE = 1 << 20
+_KEPT_OUTPUT = 1000
+
+
+class BoardError(ConnectionFailed):
+    """The board cannot be started, or was closed."""
+
+
+class BoardStopped(BoardError, ConnectionLost):
+    """The board ended by itself, with `exit_status` and its `last_output` (text)."""
+
+    def __init__(self, exit_status: int, last_output: str) -> None:
+        self.exit_status = exit_status
+        self.last_output = last_output
+        super().__init__(f"the board stopped with exit status {exit_status}; its last output:\n{last_output}")
+
+
+class BoardTimeout(BoardError, DeviceTimeout):
+    """The board did not send, or not take, a byte in time; `last_output` (text) is what it sent before."""
+
+    def __init__(self, action: str, seconds: float, last_output: str) -> None:
+        self.last_output = last_output
+        super().__init__(
+            f"the board did not {action} within {seconds:g} s (a larger `timeout` allows more); "
+            f"its last output:\n{last_output}"
+        )
+
+
+class QemuBoard:
+    """An emulated rv32imc board that runs from construction to `close`, at most as long as this process; a
+    context manager.
+
+    Args:
+        image: what its flash holds, at most 16 MiB.
+        flash: a file for what the board saves; made if it is missing. A board that is killed leaves
+            in it what it had written by then. None: what is saved is forgotten with the board.
+        timeout: seconds that one `read` or `write` may wait. May be set at any time.
+
+    Raises:
+        InputError: the image is no bytes, or the time-out no time.
+        BoardError: QEMU or the board's program is missing, or cannot be started; the image is too large; the
+            file is no flash.
+        BoardStopped, BoardTimeout: the board does not start.
+
+    The board's instruction counter is exact: the same input gives the same counts on every run.
+
+    >>> from torch_nano.device.transport.qemu import BoardError, QemuBoard
+    >>> try:
+    ...     QemuBoard(bytes(16 * 1024 * 1024 + 1))
+    ... except BoardError as error:
+    ...     print(error)
+    the image has 16777217 bytes; the emulated board's flash has 16777216
+    """
+
+    def __init__(self, image: bytes, *, flash: str | Path | None = None, timeout: float = 60.0) -> None:
+        image, self.timeout = bytes_of(image), seconds("timeout", timeout)
+        self._kept_output = bytearray()
+        self._owner, self._closed = os.getpid(), False
+        qemu = shutil.which(_QEMU)
+        if qemu is None:
+            raise BoardError(f"{_QEMU} is missing. On Debian or Ubuntu: apt-get install qemu-system-misc")
+        image_start, image_room = _image_place(_ELF)
+        if len(image) > image_room:
+            raise BoardError(f"the image has {len(image)} bytes; the emulated board's flash has {image_room}")
+        bank = _blank_bank() if flash is None else _bank(path_of("flash", flash))
+
+        self._socket, board_socket = socket.socketpair()
+        self._messages = tempfile.TemporaryFile()  # noqa: SIM115, closed by _stop
+        with board_socket, tempfile.TemporaryFile() as image_file, bank:
+            image_file.write(image)
+            image_file.flush()
+            files = (board_socket.fileno(), image_file.fileno(), bank.fileno())
+            memory = (image_start + image_room - _MEMORY_START) >> 20
+            # Ctrl-C waits until it is known who stops what is started.
+            with deferred_interrupt():
+                try:
+                    self._process = start(
+                        [qemu, *_options(files, image_start, memory)],
+                        stdin=subprocess.DEVNULL,
+                        stdout=self._messages,
+                        stderr=self._messages,
+                        pass_fds=files,
+                    )
+                except OSError as error:
+                    raise BoardError(f"{qemu} cannot be started: {error}") from error
+                # Also called when the object is collected and when Python ends: no emulator outlives its
+                # owner.
+                self._stop = weakref.finalize(
+                    self, _stop, self._owner, self._process, self._socket, self._messages
+                )
+        #: Held while the socket is used; :meth:`close` interrupts who holds it.
+        self._lock = threading.RLock()
+
+    def read(self, size: int) -> bytes:
+        """Waits for output; returns what there is, 1 to `size` bytes.
+
+        Raises:
+            BoardTimeout: nothing came within `timeout` seconds.
+            BoardStopped: the board has ended and everything it sent has been read.
+            BoardError: the board was closed, or belongs to another process.
+        """
+        with self._exchange("send anything"):
+            received = self._socket.recv(size)
+            if not received:
+                raise self._stopped()
+            self._keep(received)
+            return received
+
+    def write(self, data: bytes) -> None:
+        """Sends all of `data`.
+
+        The board takes bytes only while it waits for them; some 100 kB are buffered on the way.
+
+        Raises:
+            BoardTimeout: the board did not take them within `timeout` seconds.
+            BoardStopped: the board has ended.
+            BoardError: the board was closed, or belongs to another process.
+        """
+        with self._exchange("take what was written"):
+            self._socket.sendall(data)
+
+    @property
+    def last_output(self) -> str:
+        """The last bytes that the board sent and that were read, as text."""
+        return self._kept_output.decode("ascii", "backslashreplace")
+
+    def close(self) -> None:
+        """Switches the board off; a `read` or `write` that another thread waits in is a BoardError. Closing
+        it twice is no error.
+        """
+        self._closed = True
+        if os.getpid() != self._owner:
+            self._stop()
+            return
+        self._process.kill()
+        with suppress(OSError):  # closed, or the other end has gone
+            self._socket.shutdown(socket.SHUT_RDWR)
+        with self._lock:
+            self._stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    @contextmanager
+    def _exchange(self, action: str) -> Iterator[None]:
+        """Lends the socket for one call; its errors become those of a board that did not `action`."""
+        self._require_owner()
+        with self._lock:
+            self._require_open()
+            self._socket.settimeout(self.timeout)
+            try:
+                yield
+            except TimeoutError:
+                raise BoardTimeout(action, self.timeout, self.last_output) from None
+            except (BrokenPipeError, ConnectionResetError):
+                raise self._stopped() from None
+
+    def _require_owner(self) -> None:
+        if os.getpid() != self._owner:
+            raise BoardError(
+                f"the board belongs to process {self._owner}, from which this one was forked: start one here"
+            )
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise BoardError("the board was closed")
+
+    def _keep(self, received: bytes) -> None:
+        self._kept_output += received
+        del self._kept_output[:-_KEPT_OUTPUT]
+
+    def _stopped(self) -> BoardError:
+        """The error for a board whose stream has ended: reaps it, with what it and QEMU said last."""
+        self._require_open()
+        self._socket.settimeout(self.timeout)
+        try:
+            while received := self._socket.recv(65536):
+                self._keep(received)
+        except ConnectionResetError:
+            self._keep(b"\n(the rest was lost)\n")
+        exit_status = self._process.wait(timeout=self.timeout)
+        self._messages.seek(0)
+        self._keep(self._messages.read())
+        self.close()
+        return BoardStopped(exit_status, self.last_output)
+
+
+def _options(files: tuple[int, int, int], image_start: int, memory: int) -> list[str]:
+    """QEMU's options, for descriptors of the stream, the image and the flash, and `memory` in MiB."""
+    stream, image, flash = files
+    return [
+        *("-machine", "virt", "-bios", "none", "-nodefaults", "-display", "none"),
+        *("-cpu", "rv32,h=false,a=false,f=false,d=false,v=false,s=false,u=false"),
+        # One instruction per nanosecond of virtual time: makes the instruction counter exact.
+        *("-icount", "shift=0"),
+        *("-m", f"{memory}M"),
+        *("-device", "virtio-serial-device,bus=virtio-mmio-bus.0"),
+        *("-chardev", f"socket,id=stream,fd={stream}"),
+        *("-device", "virtserialport,nr=1,chardev=stream"),
+        # Panics and traps: kept apart from the stream.
+        *("-chardev", "stdio,id=text,signal=off", "-serial", "chardev:text"),
+        *("-drive", f"if=pflash,unit=1,format=raw,file=/dev/fd/{flash}"),
+        # Not as `-kernel`, which QEMU leaves out where there is a second flash bank.
+        *("-device", f"loader,file={_escaped(_ELF)}"),
+        *("-device", f"loader,file=/dev/fd/{image},addr={image_start:#x},force-raw=on"),
+    ]
+
+
+def _stop(owner: int, process: subprocess.Popen[bytes], stream: socket.socket, messages: IO[bytes]) -> None:
+    # A forked process has copies of the descriptors, and no board.
+    if os.getpid() == owner:
+        process.kill()
+        process.wait()
+    stream.close()
+    messages.close()
+
+
+def _blank_bank() -> IO[bytes]:
+    """A file without a name for the flash bank that `esp32-app/virt/src/flash.rs` uses."""
+    bank = tempfile.TemporaryFile()  # noqa: SIM115, closed by the caller
+    # Erased as far as the board uses it: erasing is slow there.
+    bank.write(b"\xff" * _FLASH_IN_USE)
+    bank.truncate(_FLASH_LENGTH)
+    return bank
+
+
+def _bank(file: Path) -> IO[bytes]:
+    """The file for that bank, open, and locked for as long as a process has it open."""
+    try:
+        if not file.exists():
+            with suppress(FileExistsError):  # another board has just made it
+                write_new(file, b"\xff" * _FLASH_LENGTH)  # erased
+        bank = file.open("r+b")
+    except OSError as error:
+        raise BoardError(f"the flash file {file} cannot be opened or made: {error.strerror}") from error
+    size = file.stat().st_size
+    try:
+        if size != _FLASH_LENGTH:
+            raise BoardError(f"{file} has {size} bytes; a file for the board's flash has {_FLASH_LENGTH}")
+        # QEMU lets two boards write to one flash bank.
+        fcntl.flock(bank, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        bank.close()
+        raise BoardError(f"another board uses the flash file {file}: give each its own") from error
+    except BoardError:
+        bank.close()
+        raise
+    return bank
+
+
+def _escaped(file: Path) -> str:
+    """A path as a value of QEMU's options, where a comma is written twice."""
+    return str(file).replace(",", ",,")
+
+
+def _image_place(elf: Path) -> tuple[int, int]:
+    """Address and size of the flash for the image, from a program header of its own in the ELF file."""
+    if not elf.is_file():
+        raise BoardError(f"the board's program {elf} is missing. In a checkout of torch-nano: just setup")
+    program = read_file(elf, BoardError)
+    with refusing(BoardError, f"{elf} is not the board's program"):
+        (offset,) = struct.unpack_from("<I", program, 28)
+        entry_size, entries = struct.unpack_from("<HH", program, 42)
+        for index in range(entries):
+            kind, _, address, _, _, size = struct.unpack_from("<6I", program, offset + index * entry_size)
+            if kind == _IMAGE_HEADER:
+                return address, size
+    raise BoardError(f"{elf} is not the board's program: it has no place for a model image")

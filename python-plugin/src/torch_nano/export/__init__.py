@@ -1,1 +1,0 @@
-"""Images, files and generated Rust."""

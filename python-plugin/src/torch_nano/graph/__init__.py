@@ -1,1 +1,0 @@
-"""Models as plain data: capture and passes."""

@@ -1,0 +1,71 @@
+"""Values, layers and models as :func:`_native.write_image` takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..arithmetic.layout import device_shape
+from ..arithmetic.quantization import Quantization
+from .layer import Layer
+from .value import Shape
+
+Entry = dict[str, Any]
+
+
+def describe_value(shape: Shape, quantization: Quantization) -> Entry:
+    """A value of a torch shape without batch."""
+    return {
+        "dtype": quantization.dtype,
+        "shape": device_shape(shape),
+        "scale": quantization.scale,
+        "zero_point": quantization.zero_point,
+        "state": False,
+    }
+
+
+def describe_layer(
+    layer: Layer,
+    inputs: Sequence[int],
+    outputs: Sequence[Entry],
+    tensors: Mapping[str, npt.NDArray[np.generic]],
+) -> Entry:
+    """A layer.
+
+    Args:
+        inputs: ids of the values it reads: the model's inputs come first, then the outputs of each layer.
+        outputs: what it makes, as :func:`describe_value` has it.
+        tensors: of :meth:`Layer.quantize`, by name.
+    """
+    return {
+        "operator": layer.operator.name,
+        "inputs": list(inputs),
+        "outputs": list(outputs),
+        "attributes": layer.attributes(),
+        "tensors": dict(tensors),
+    }
+
+
+def describe_model(
+    inputs: Sequence[Entry],
+    layers: Sequence[Entry],
+    outputs: Sequence[int],
+    *,
+    name: str = "",
+    labels: Sequence[str] = (),
+    head: Entry | None = None,
+) -> Entry:
+    """A model; `outputs` are ids of values, `head` is what the settings of a trainable head describe."""
+    return {
+        "name": name,
+        "labels": list(labels),
+        "inputs": [
+            {"name": f"input {index}", "value": value, "channels": None} for index, value in enumerate(inputs)
+        ],
+        "layers": list(layers),
+        "outputs": [{"name": f"output {index}", "id": id} for index, id in enumerate(outputs)],
+        "head": head,
+    }

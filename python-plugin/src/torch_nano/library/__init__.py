@@ -1,0 +1,1 @@
+"""The operators for use by hand and in training, through torch.library."""

@@ -1,0 +1,124 @@
+"""Batch norm in quantization-aware training that still normalizes with the statistics of the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..errors import InputError
+from ..ir.graph import FoldedNorm, Graph, Node
+from ..modules.explain import has_one_value, one_value_per_channel
+from ..ops._channels import ChannelsOperator
+
+_STATISTICS = ("running_mean", "running_var")
+
+
+@dataclass(frozen=True)
+class BatchStatistics:
+    """A batch norm that was folded into a layer.
+
+    In training its layer's weights are folded with the mean and the variance that the batch has behind the
+    layer without it, which costs a second run of the layer, in float (Jacob et al., 2018, arXiv 1712.05877,
+    section 3.2).
+    """
+
+    #: The batch norm, by the module that calls it.
+    norm: FoldedNorm
+    #: The names of its buffers in the model, by role.
+    statistics: Mapping[str, str]
+    #: The layer's own parameters by role; {} if the batch norm stands alone.
+    layer: Mapping[str, str]
+
+    def tensors(
+        self, node: Node, x: Tensor, parameters: Mapping[str, Tensor], model: nn.Module
+    ) -> dict[str, Tensor]:
+        """The batch's statistics by the names of the running ones, which are moved towards them.
+
+        Args:
+            x: the layer's input, real numbers.
+            parameters: tensors by name.
+            model: has the running statistics.
+
+        Raises:
+            InputError: there is one value per channel, which has no variance.
+        """
+        y = x
+        if self.layer:
+            assert isinstance(node.operator, ChannelsOperator)
+            own = {role: parameters[name] for role, name in self.layer.items()}
+            y = node.operator.linear(x, own["weight"], own.get("bias"))
+        if has_one_value(y):
+            raise InputError(
+                f"the batch norm of {self.norm.module_path!r} gets {tuple(y.shape)} in training"
+                f"{one_value_per_channel()}"
+            )
+        over = [dimension for dimension in range(y.dim()) if dimension != 1]
+        variance, mean = torch.var_mean(y, over, correction=0)
+        names = [self.statistics[role] for role in _STATISTICS]
+        running = [model.get_buffer(name) for name in names]
+        momentum = self._momentum(model.get_submodule(self.norm.module_path))
+        _move(running, (mean, variance), y.numel() // y.shape[1], momentum)
+        return dict(zip(names, (mean, variance), strict=True))
+
+    def _momentum(self, caller: nn.Module) -> float:
+        """How far the running statistics go towards the batch's; a module counts its batches."""
+        if not isinstance(caller, _BatchNorm):
+            return self.norm.momentum
+        if caller.num_batches_tracked is not None:
+            caller.num_batches_tracked.add_(1)
+        if caller.momentum is not None:
+            return caller.momentum
+        return 1.0 / float(caller.num_batches_tracked) if caller.num_batches_tracked is not None else 0.0
+
+    def check(self, model: nn.Module) -> None:
+        """Refuses running statistics that are no buffers of the model: its copies could not follow.
+
+        Raises:
+            InputError: naming the module.
+        """
+        buffers = dict(model.named_buffers(remove_duplicate=False))
+        missing = [role for role, name in self.statistics.items() if name not in buffers]
+        if missing:
+            raise InputError(
+                f"the {missing[0]} of the batch norm of {self.norm.module_path!r} is no buffer of the model, "
+                "so it cannot follow the batches: register_buffer it, or take batch_norm='folded'"
+            )
+
+
+def batch_statistics_of(graph: Graph) -> dict[str, BatchStatistics]:
+    """The batch norms that became part of a layer's parameters and take the batch's statistics in train mode,
+    by the layer's name.
+    """
+    found = {}
+    for node in graph.nodes:
+        derived = {
+            role: graph.derived[name].sources
+            for role, name in node.parameters.items()
+            if name in graph.derived
+        }
+        if "running_mean" not in derived.get("weight", {}):
+            continue
+        sources = {**derived["bias"], **derived["weight"]}
+        layer = {role: sources[f"layer_{role}"] for role in ("weight", "bias") if f"layer_{role}" in sources}
+        statistics = {role: sources[role] for role in _STATISTICS}
+        norm = graph.derived[node.parameters["weight"]].norm
+        if not norm.follows:
+            continue
+        found[node.name] = BatchStatistics(norm, statistics, layer)
+    return found
+
+
+@torch.no_grad()
+def _move(running: Sequence[Tensor], batch: Sequence[Tensor], count: int, momentum: float) -> None:
+    """Moves running mean and variance towards a batch's as torch's batch norm does, the unbiased variance.
+
+    Args:
+        count: of the numbers that a channel's variance is of.
+    """
+    mean, variance = batch
+    for moved, value in zip(running, (mean, variance * (count / (count - 1))), strict=True):
+        moved.lerp_(value.to(moved.dtype), momentum)

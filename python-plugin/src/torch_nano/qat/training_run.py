@@ -1,0 +1,175 @@
+"""One forward pass of a module in quantization-aware training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.modules.dropout import _DropoutNd
+
+from .._native import NanoError
+from ..arithmetic.quantization import Quantization
+from ..arithmetic.tensors import check_finite
+from ..calibration.ranges import Range
+from ..errors import TorchNanoError, in_module
+from ..ir.graph import Node
+from ..ir.layer import Layer
+from ..ir.straight_through import replace_forward
+from ..library.train_run import train_input
+from ..modules.freeze import is_frozen
+
+if TYPE_CHECKING:
+    from .qat_module import QatModule
+
+
+class TrainingRun:
+    """One forward pass of a QatModule."""
+
+    def __init__(self, qat: QatModule, device: torch.device) -> None:
+        self.qat = qat
+        self.graph, self.plan = qat._graph, qat._plan
+        self.ranges = qat.quantization_ranges
+        if not torch.compiler.is_compiling():
+            self.ranges.refresh()
+        constants = {name: tensor.to(device) for name, tensor in qat._constants.items()}
+        self.parameters = self.graph.parameters_from({**constants, **qat._named_tensors()})
+        #: What the numbers of each value mean, as far as the run has come.
+        self.quantizations: dict[str, Quantization] = {}
+        #: The quantizations of ranges by name, chosen when the run comes to the first value of each.
+        self.chosen: dict[str, Quantization] = {}
+        #: Values that were not rounded.
+        self.unrounded: set[str] = set()
+
+    def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """The outputs, in real numbers, for real inputs."""
+        integers = [
+            self.dropped_out(name, self.quantized(name, x))
+            for name, x in zip(self.graph.inputs, inputs, strict=True)
+        ]
+        outputs = self.graph.run(integers, self.node)
+        return [
+            (y * self.quantizations[name].scale).float()
+            for name, y in zip(self.graph.outputs, outputs, strict=True)
+        ]
+
+    def quantized(self, name: str, x: Tensor) -> Tensor:
+        """An input as integers."""
+        if self.qat.training and not (is_frozen(self.ranges) or self.ranges.is_frozen(name)):
+            check_finite(x)
+            self.ranges.observe(name, x)
+        quantization = self.quantize(name)
+        y = train_input(x, quantization)
+        if self.ranges.is_learned(name):
+            y = self.ranges.learn(name, y, x, quantization)
+        return y
+
+    def node(self, node: Node, inputs: list[Tensor]) -> list[Tensor]:
+        path = self.graph.module_path(node)
+        try:
+            outputs = self.outputs(node, inputs)
+            return [self.dropped_out(name, y) for name, y in zip(node.outputs, outputs, strict=True)]
+        except TorchNanoError as error:
+            raise in_module(error, path) from error
+        except NanoError as error:
+            raise in_module(error, path, self.scales_of(node)) from error
+
+    def scales_of(self, node: Node) -> str:
+        """The scales of a layer that do not go together, and what to do."""
+        inputs, outputs = (
+            " and ".join(f"{self.quantizations[name].scale:.3g}" for name in names)
+            for names in (node.inputs, node.outputs)
+        )
+        way_out = "calibrate on typical inputs"
+        if self.ranges.log_scales is not None:
+            way_out = "training has diverged; lower the learning rate of quantization_ranges.log_scales"
+        return f": the scale of its input is {inputs}, of its output {outputs}; {way_out}"
+
+    def outputs(self, node: Node, inputs: list[Tensor]) -> list[Tensor]:
+        """What a node makes, before its dropouts."""
+        module = self.qat.get_submodule(self.graph.module_path(node))
+        # Values whose ranges may change.
+        free = [
+            name for name in node.outputs if self.plan.has_range(name) and not self.ranges.is_frozen(name)
+        ]
+        free = [] if is_frozen(module) else free
+        moving = free if module.training else []
+        learned = [name for name in free if self.ranges.is_learned(name)]
+        quantizations = [self.quantizations[source] for source in node.inputs]
+        layer = Layer(node.operator, inputs, input_quantizations=quantizations)
+        layer = replace(layer, parameters=self.parameters_of(node, layer))
+        reals: dict[str, Tensor] = {}
+        if moving or learned:
+            with torch.no_grad():
+                reals = dict(zip(node.outputs, self.float_run(layer), strict=True))
+        for name in moving:
+            self.ranges.observe(name, reals[name])
+        chosen = [self.quantize(name) for name in node.outputs]
+        if node.name in self.qat._in_float:
+            self.unrounded.update(node.outputs)
+            return [y / output.scale for y, output in zip(self.float_run(layer), chosen, strict=True)]
+        integers = [
+            _rounded(x, quantization) if source in self.unrounded else x
+            for source, x, quantization in zip(node.inputs, inputs, quantizations, strict=True)
+        ]
+        made = replace(layer, inputs=integers, output_quantizations=chosen).train_run()
+        return [
+            self.ranges.learn(name, y, reals[name], output) if name in learned else y
+            for name, y, output in zip(node.outputs, made, chosen, strict=True)
+        ]
+
+    def quantize(self, name: str) -> Quantization:
+        """The quantization of a value that the run has come to."""
+
+        def choose(one: Range) -> Quantization:
+            if one.name not in self.chosen:
+                self.chosen[one.name] = self.ranges.quantization(one.name)
+            return self.chosen[one.name]
+
+        self.quantizations[name] = self.plan.quantization(name, choose)
+        return self.quantizations[name]
+
+    def float_run(self, layer: Layer) -> tuple[Tensor, ...]:
+        """A layer of this run in real numbers."""
+        return replace(layer, inputs=layer.real_inputs()).float_run()
+
+    def parameters_of(self, node: Node, layer: Layer) -> dict[str, Tensor]:
+        """A node's parameters by role, folded with the batch's statistics where these still count."""
+        tensors: Mapping[str, Tensor] = self.parameters
+        folded = self.qat._batch_statistics.get(node.name)
+        if folded is not None and not self.qat._folds_batch_norm:
+            caller = self.qat.get_submodule(folded.norm.module_path)
+            if caller.training and not is_frozen(caller):
+                (x,) = layer.real_inputs()
+                tensors = {**tensors, **folded.tensors(node, x, tensors, self.qat)}
+                derived = {
+                    name: self.graph.derived[name].compute(tensors) for name in node.parameters.values()
+                }
+                tensors = {**tensors, **derived}
+        return {role: tensors[name] for role, name in node.parameters.items()}
+
+    def dropped_out(self, name: str, y: Tensor) -> Tensor:
+        """The value behind its dropouts, in integers again."""
+        quantization = self.quantizations[name]
+        for dropout in self.graph.values[name].dropouts:
+            module = self.qat.get_submodule(dropout.module_path)
+            if module.training and not is_frozen(module):
+                drop = F.dropout if dropout.function == "dropout" else _drop_channels
+                y = drop(y, module.p if isinstance(module, _DropoutNd) else dropout.probability)
+                if name not in self.unrounded:
+                    y = _rounded(y, quantization)
+        return y
+
+
+def _drop_channels(y: Tensor, probability: float) -> Tensor:
+    """Dropout of whole channels of [N, channels, ...]."""
+    return torch.feature_dropout(y, probability, True)
+
+
+def _rounded(x: Tensor, quantization: Quantization) -> Tensor:
+    """Integers without their zero point, of numbers between them; the gradient goes straight through."""
+    inside = x.clamp(*quantization.steps)
+    return replace_forward(inside, inside.detach().round())

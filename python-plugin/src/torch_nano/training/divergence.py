@@ -1,0 +1,178 @@
+"""Where NaN or infinity came from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import TorchNanoError, TrainingDivergedError
+from ..modules.freeze import is_frozen
+from ..modules.watching import describe, tensors_in, watching
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in a training."""
+
+    #: From 0.
+    epoch: int
+    #: From 0.
+    batch: int
+    #: "train" or "val".
+    data: str
+    #: Name of the parameter group -> its learning rate.
+    learning_rates: dict[str, float]
+
+
+class Backup:
+    """What a model was before a batch: batch norm statistics that saw NaN stay NaN.
+
+    Args:
+        model: its buffers are saved, but for those of frozen modules, which do not change.
+        with_parameters: save its parameters too.
+    """
+
+    def __init__(self, model: nn.Module, *, with_parameters: bool = False) -> None:
+        self._places = [
+            (module, name)
+            for module in model.modules()
+            if not is_frozen(module)
+            for name, _ in (
+                *module.named_buffers(recurse=False),
+                *(module.named_parameters(recurse=False) if with_parameters else ()),
+            )
+        ]
+        self.save()
+
+    def save(self) -> None:
+        """Remembers everything as it is."""
+        self._saved = [getattr(module, name).detach().clone() for module, name in self._places]
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Makes everything what it was."""
+        for (module, name), saved in zip(self._places, self._saved, strict=True):
+            getattr(module, name).copy_(saved)
+
+
+def loss_error(
+    model: nn.Module, x: Any, backup: Backup, what: str | TorchNanoError, place: Place
+) -> TrainingDivergedError:
+    """The error for a batch whose loss is not finite. The model is what it was again.
+
+    Args:
+        what: what came instead of a loss, "the loss is nan", or the model's own error.
+    """
+    module, reason = _first_not_finite(model, x)
+    backup.restore()
+    if isinstance(what, TorchNanoError):
+        return _error(place, module or what.module_path, f"{what}: {reason}" if reason else str(what))
+    return _error(place, module, f"{what}: {reason or 'all weights and outputs of modules are finite'}")
+
+
+def gradient_error(
+    parameters: dict[str, nn.Parameter], backup: Backup, place: Place
+) -> TrainingDivergedError | None:
+    """The error for a batch with a gradient that is not finite; the model is what it was again. None if
+    all gradients are finite.
+    """
+    gradients = {name: p.grad for name, p in parameters.items() if p.grad is not None}
+    wrong = _names_not_finite(gradients)
+    if not wrong:
+        return None
+    backup.restore()
+    # Backpropagation comes to the last one first.
+    return _error(place, wrong[-1].rpartition(".")[0], f"the gradient of {wrong[-1]!r} is not finite")
+
+
+def weight_error(parameters: dict[str, nn.Parameter], place: Place) -> TrainingDivergedError | None:
+    """The error for a step that made a parameter NaN or infinite; None if all are finite."""
+    wrong = _names_not_finite({name: p.detach() for name, p in parameters.items()})
+    if not wrong:
+        return None
+    return _error(
+        place,
+        wrong[0].rpartition(".")[0],
+        f"the steps up to this one have made {wrong[0]!r} NaN or infinite{_narrow(parameters[wrong[0]])}",
+        "these weights",
+    )
+
+
+def _error(
+    place: Place, module: str, text: str, held: str = "what it held before that batch"
+) -> TrainingDivergedError:
+    rates = ", ".join(f"{name} {rate:g}" for name, rate in place.learning_rates.items())
+    return TrainingDivergedError(
+        f"epoch {place.epoch}, batch {place.batch} of {place.data}: {text}. Learning rates: {rates}. The "
+        "model "
+        f"holds {held}. Try a smaller learning rate first",
+        epoch=place.epoch,
+        batch=place.batch,
+        module=module,
+        learning_rates=place.learning_rates,
+    )
+
+
+def _narrow(parameter: Tensor) -> str:
+    """What is to be known of a parameter in half precision."""
+    if parameter.dtype != torch.float16:
+        return ""
+    return " in float16, which overflows in optimizers: train in float32 (model.float())"
+
+
+def _names_not_finite(tensors: dict[str, Tensor]) -> list[str]:
+    """The names of those with NaN or infinity."""
+    # One norm of all is one pass; but it may overflow where no number does.
+    values = [_values(tensor) for tensor in tensors.values() if tensor.is_floating_point()]
+    if not values or torch.nn.utils.get_total_norm(values).isfinite():
+        return []
+    return [name for name, tensor in tensors.items() if not all_finite([tensor])]
+
+
+def _first_not_finite(model: nn.Module, x: Any) -> tuple[str, str]:
+    """The first module, in forward order, whose parameter or output is not finite, and a sentence; twice ""
+    if there is none.
+    """
+    found: list[tuple[str, str]] = []
+    bad_input = " (the batch's inputs are not finite already)" if not all_finite(tensors_in(x)) else ""
+
+    def before(name: str, module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        for own, parameter in module.named_parameters(recurse=False):
+            if not found and not all_finite([parameter]):
+                found.append((name, f"the parameter {own!r} of {describe(name, module)} is not finite"))
+
+    def after(name: str, module: nn.Module, output: Any) -> None:
+        if not found and not all_finite(tensors_in(output)):
+            found.append((name, f"the output of {describe(name, module)} is not finite{bad_input}"))
+
+    # A model may refuse what is not finite by itself.
+    with torch.no_grad(), watching(model, before=before, after=after), suppress(TorchNanoError):
+        model(x)
+    # Modules whose weights are read without calling them are seen only here.
+    for path, module in model.named_modules():
+        for own, parameter in module.named_parameters(recurse=False):
+            if (not found or found[0][0] == "") and not all_finite([parameter]):
+                return path, f"the parameter {own!r} of {describe(path, module)} is not finite"
+    if found:
+        return found[0]
+    if bad_input:
+        return "", "the batch's inputs are not finite"
+    return "", ""
+
+
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether no number of any of the tensors is NaN or infinite."""
+    return all(
+        bool(_values(tensor).isfinite().all())
+        for tensor in tensors
+        if tensor.is_floating_point() or tensor.is_complex()
+    )
+
+
+def _values(tensor: Tensor) -> Tensor:
+    return tensor.coalesce().values() if tensor.is_sparse else tensor

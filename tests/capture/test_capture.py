@@ -1,0 +1,222 @@
+import inspect
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torch_nano as tn
+from networks import NETWORKS, inputs, make
+from torch import nn
+from torch_nano.capture.capture import capture
+
+
+def net(forward, **modules):
+    """A model of these modules and this forward."""
+    model = nn.Module()
+    for name, module in modules.items():
+        model.add_module(name, module)
+    model.__class__ = type("Net", (nn.Module,), {"forward": forward})
+    return model
+
+
+@pytest.mark.parametrize(("network", "shape"), NETWORKS)
+@pytest.mark.parametrize("batch", [1, 5])
+def test_the_float_run_is_the_model(network, shape, batch):
+    model = make(network)
+    x = inputs(shape, 7)
+    graph = capture(model, x[:batch])
+    with torch.no_grad():
+        expected = model(x)
+    (found,) = graph.float_run(x)
+    # The same float32 operations; an average is a sum divided by a count here, which rounds once more than
+    # torch's.
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("network", "shape"), NETWORKS)
+def test_the_model_is_not_changed(network, shape):
+    model = make(network).train()
+    model[1].eval() if isinstance(model, nn.Sequential) else next(model.children()).eval()
+    modes = [module.training for module in model.modules()]
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    capture(model, inputs(shape, 4))
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_values_know_their_module_and_source_line():
+    def forward(self, x):
+        x = F.relu(self.first(x))
+        return self.second(x)
+
+    graph = capture(net(forward, first=nn.Linear(3, 4), second=nn.Linear(4, 2)), torch.zeros(2, 3))
+    lines, start = inspect.getsourcelines(forward)
+    places = [(value.module_path, value.source.rsplit("/", 1)[-1]) for value in graph.values.values()]
+    here = "test_capture.py"
+    expected = [("first", start + 1), ("", start + 1), ("second", start + 2)]
+    assert places == [("", ""), *((path, f"{here}:{line}") for path, line in expected)]
+    assert len(lines) == 3
+
+
+def test_a_module_called_twice_keeps_its_name():
+    graph = capture(net(lambda s, x: s.a(s.b(s.a(x))), a=nn.ReLU(), b=nn.Linear(3, 3)), torch.zeros(2, 3))
+    assert [value.module_path for value in graph.values.values()] == ["", "a", "b", "a"]
+
+
+def test_all_unsupported_calls_come_in_one_error():
+    class Unsupported(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = net(lambda s, x: torch.cumsum(s.linear(x), 1), linear=nn.Linear(8, 8))
+
+        def forward(self, x):
+            x = self.inner(x)
+            y = F.dropout(x.unsqueeze(1).select(1, 0))
+            return torch.sort(y * 2.0, 1).values
+
+    with pytest.raises(tn.UnsupportedError) as caught:
+        capture(Unsupported(), torch.zeros(2, 8))
+    nodes = caught.value.nodes
+    assert nodes[0].module_path == "inner"
+    assert [node.operator for node in nodes] == [
+        "aten.cumsum.default",
+        "aten.select.int",
+        "aten.dropout.default",
+        "aten.mul.Tensor",
+        "aten.sort.default",
+    ]
+    _, start = inspect.getsourcelines(Unsupported)
+    # torch records the frames of functions called forward only: a lambda's line is its caller's.
+    assert [int(node.source.rsplit(":", 1)[1]) - start for node in nodes] == [6, 7, 7, 8, 8]
+    assert all(node.reason for node in nodes) and "pass training" in nodes[2].way_out
+    text = str(caught.value)
+    assert text.startswith("5 calls of the model") and all(node.operator in text for node in nodes)
+
+
+@pytest.mark.parametrize(
+    ("forward", "reason"),
+    [
+        (lambda s, x: x.transpose(0, 1), "no such operator"),
+        (lambda s, x: x.flatten(), "batch is not its first dimension"),
+        (lambda s, x: x.reshape(x.shape[0] * 2, 2), "batch is not its first dimension"),
+        (lambda s, x: x.mean(1), "no dimensions besides|0 dimensions besides|reduces"),
+        (lambda s, x: x.sum(1), "no such operator"),
+        (lambda s, x: F.relu(x)[None], "no such operator|first dimension"),
+        (lambda s, x: x + 1, "adds a constant"),
+        (lambda s, x: F.hardtanh(x, 0.0, x.shape[0]), "depends on the batch size"),
+        (lambda s, x: x.reshape(x.shape[0], 1, 1, 2, 2), "4 dimensions"),
+        (lambda s, x: F.batch_norm(x, None, None, training=True), "statistics of the batch"),
+    ],
+)
+def test_what_cannot_run_says_why(forward, reason):
+    with pytest.raises(tn.UnsupportedError, match=reason):
+        capture(net(forward), torch.zeros(3, 4))
+
+
+@pytest.mark.parametrize(
+    ("forward", "reason"),
+    [
+        (lambda s, x: x if x.sum() > 0 else -x, "torch.export cannot trace"),
+        (lambda s, x: F.relu(x) if x.shape[0] == 3 else x, "a batch of 3 only"),
+        (lambda s, x: F.relu(x).reshape(3, 2, 2), "a batch of 3 only"),
+        (lambda s, x: (F.relu(x), x), "returns its input as it is as output1; expected one tensor"),
+        (lambda s, x: (F.relu(x), None), "returns None as output1; expected one tensor that is computed"),
+        (lambda s, x: (F.relu(x), (x + x, x + x)), "returns 3 values in a tuple; expected a tensor, or"),
+        (lambda s, x: {1: F.relu(x)}, "returns 1 values in a dict"),
+        (lambda s, x: (), "returns nothing"),
+        (lambda s, x: x, "computed from its input"),
+        (lambda s, x: s.weight, "torch.export|computed from its input"),
+        (lambda s, x, y: x + y, "Net fails with an input of shape .*missing 1 required positional argument"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_what_cannot_be_captured_says_why(forward, reason):
+    model = net(forward)
+    model.weight = nn.Parameter(torch.zeros(3, 4))
+    with pytest.raises(tn.CaptureError, match=reason):
+        capture(model, torch.zeros(3, 4))
+
+
+@pytest.mark.parametrize(
+    "example", [None, torch.zeros(3), torch.zeros(2, 3, dtype=torch.int64), torch.zeros(1, 1, 1, 1, 1)]
+)
+def test_an_example_that_is_no_input(example):
+    with pytest.raises(tn.InputError, match="the example is"):
+        capture(nn.ReLU(), example)
+
+
+def overwritten_source(self, x):
+    y = self.linear(x)
+    F.relu_(y)
+    return y
+
+
+def overwritten_alias(self, x):
+    y = self.linear(x)
+    z = y.contiguous()
+    F.relu_(y)
+    return F.hardtanh(z)
+
+
+def copied_before(self, x):
+    y = self.linear(x)
+    z = y.clone()
+    F.relu_(y)
+    return y + z
+
+
+def inplace_add(self, x):
+    y = self.linear(x)
+    y += F.relu(x)
+    return y
+
+
+def inplace_chain(self, x):
+    return self.linear(F.hardswish(F.relu_(self.linear(x)), inplace=True))
+
+
+@pytest.mark.parametrize(
+    "forward", [overwritten_source, overwritten_alias, copied_before, inplace_add, inplace_chain]
+)
+def test_calls_in_place_change_what_is_read_later(forward):
+    model = net(forward, linear=nn.Linear(4, 4))
+    x = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    graph = capture(model, x)
+    with torch.no_grad():
+        torch.testing.assert_close(graph.float_run(x)[0], model(x), rtol=0, atol=0)
+
+
+def test_a_view_of_an_overwritten_tensor_is_refused():
+    def forward(self, x):
+        view = x.reshape(-1, 2, 2)
+        y = x.contiguous()
+        F.relu_(y)
+        return view
+
+    with pytest.raises(tn.UnsupportedError, match="read later in another shape"):
+        capture(net(forward), torch.zeros(3, 4))
+
+
+def test_a_backbone_under_no_grad():
+    def forward(self, x):
+        with torch.no_grad():
+            x = torch.relu(self.backbone(x))
+        return self.head(x)
+
+    graph = capture(net(forward, backbone=nn.Linear(3, 4), head=nn.Linear(4, 2)), torch.zeros(2, 3))
+    assert [node.operator.name for node in graph.nodes] == ["fully_connected", "table", "fully_connected"]
+
+
+def test_unused_parts_are_dropped():
+    def forward(self, x):
+        self.unused(x)
+        return self.used(x)
+
+    graph = capture(net(forward, used=nn.Linear(3, 2), unused=nn.Linear(3, 3)), torch.zeros(2, 3))
+    assert set(graph.parameters) == {"used.weight", "used.bias"}
+    assert len(graph.nodes) == 1
+
+
+def test_half_precision_and_double_models_are_taken_as_float32():
+    model = nn.Sequential(nn.Linear(3, 2)).double()
+    graph = capture(model, torch.zeros(2, 3))
+    assert graph.parameters["0.weight"].dtype == torch.float32

@@ -1,0 +1,234 @@
+import pytest
+import torch
+import torch.nn.functional as F
+import torch_nano as tn
+from networks import NETWORKS, inputs, make
+from torch import Tensor, nn
+from torch_nano.capture.capture import capture
+from torch_nano.capture.passes import (
+    PASSES,
+    absorb_reshapes,
+    fold_batch_norm,
+    fuse_activations,
+    lower_batch_norm,
+)
+from torch_nano.capture.structural import BatchNorm, Reshape
+from torch_nano.ir.graph import Graph
+from torch_nano.ops import Activation
+
+
+class Net(nn.Module):
+    """A model of these modules and this forward."""
+
+    def __init__(self, forward, **modules):
+        super().__init__()
+        self.steps = forward
+        for name, module in modules.items():
+            self.add_module(name, module)
+
+    def forward(self, x):
+        return self.steps(self, x)
+
+
+def batch_norm(channels: int, dimensions: int) -> nn.Module:
+    """A batch norm with statistics as after some training."""
+    module: nn.Module = (nn.BatchNorm1d, nn.BatchNorm2d)[dimensions - 1](channels)
+    generator = torch.Generator().manual_seed(channels)
+    with torch.no_grad():
+        for tensor, low, high in (
+            (module.running_mean, -1, 1),
+            (module.running_var, 0.2, 3),
+            (module.weight, -2, 2),
+            (module.bias, -1, 1),
+        ):
+            tensor.uniform_(low, high, generator=generator)
+    return module
+
+
+def operators(graph: Graph) -> list[str]:
+    return [node.operator.name for node in graph.nodes]
+
+
+def count(graph: Graph, kind: type) -> int:
+    return sum(isinstance(node.operator, kind) for node in graph.nodes)
+
+
+def assert_unchanged(before: Graph, after: Graph, x: Tensor, *, exact: bool) -> None:
+    (expected,), (found,) = before.float_run(x), after.float_run(x)
+    # Folded weights are rounded to float32 once more: a few units in the last place of the sums, whose terms
+    # are of size 1 here.
+    tolerance = 0 if exact else 1e-5
+    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize(("network", "shape"), NETWORKS)
+def test_every_pass_leaves_the_float_run_and_its_argument_as_they_are(network, shape):
+    x = inputs(shape, 5)
+    graph = capture(make(network), x)
+    for run_pass in PASSES:
+        text = str(graph)
+        parameters = {name: tensor.clone() for name, tensor in graph.parameters.items()}
+        after = run_pass(graph)
+        assert_unchanged(graph, after, x, exact=run_pass in (absorb_reshapes, fuse_activations))
+        assert str(graph) == text
+        assert all(torch.equal(tensor, parameters[name]) for name, tensor in graph.parameters.items())
+        graph = after
+    assert count(graph, BatchNorm) == count(graph, Activation) == count(graph, Reshape) == 0
+
+
+class TestFoldBatchNorm:
+    @pytest.mark.parametrize(
+        ("layer", "norm", "shape"),
+        [
+            (nn.Conv2d(3, 4, 3), batch_norm(4, 2), (3, 5, 5)),
+            (nn.Conv2d(4, 4, 3, groups=2, bias=False), batch_norm(4, 2), (4, 5, 5)),
+            (nn.Conv2d(4, 8, 3, groups=4), batch_norm(8, 2), (4, 5, 5)),
+            (nn.Conv2d(4, 4, 3, groups=4, bias=False), batch_norm(4, 2), (4, 5, 5)),
+            (nn.Conv1d(3, 4, 3), batch_norm(4, 1), (3, 9)),
+            (nn.Linear(6, 4), batch_norm(4, 1), (6,)),
+            (nn.Linear(6, 4, bias=False), nn.BatchNorm1d(4, affine=False), (6,)),
+        ],
+    )
+    def test_it_disappears_into_the_layer(self, layer, norm, shape):
+        x = inputs(shape, 5)
+        graph = capture(nn.Sequential(layer, norm), x)
+        folded = fold_batch_norm(graph)
+        assert folded.nodes[0].parameters == {"weight": "0.folded_weight", "bias": "0.folded_bias"}
+        assert len(folded.nodes) == 1
+        assert_unchanged(graph, folded, x, exact=False)
+
+    def test_it_follows_from_the_original_parameters(self):
+        """What training changes: the derived parameters come out as if the pass ran again, with gradients."""
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), batch_norm(4, 2))
+        x = inputs((3, 5, 5), 5)
+        folded = fold_batch_norm(capture(model, x))
+        live = dict(model.named_parameters()) | dict(model.named_buffers())
+        with torch.no_grad():
+            model[0].weight.mul_(2.0)
+            model[1].running_mean.add_(1.0)
+        again = folded.parameters_from(live)
+        fresh = fold_batch_norm(capture(model, x))
+        for role, name in folded.nodes[0].parameters.items():
+            assert torch.equal(again[name], fresh.parameters[fresh.nodes[0].parameters[role]])
+        again["0.folded_weight"].sum().backward()
+        assert model[0].weight.grad is not None and model[1].weight.grad is not None
+
+    def test_not_where_others_read_the_layer(self):
+        def forward(self, x):
+            y = self.conv(x)
+            return y + self.norm(y)
+
+        x = inputs((2, 5, 5), 3)
+        graph = capture(Net(forward, conv=nn.Conv2d(2, 2, 1), norm=batch_norm(2, 2)), x)
+        assert operators(fold_batch_norm(graph)) == operators(graph)
+
+    def test_a_layer_that_is_used_twice_keeps_its_own_weights(self):
+        def forward(self, x):
+            return self.norm(self.conv(x)) + self.conv(x)
+
+        x = inputs((2, 5, 5), 3)
+        graph = capture(Net(forward, conv=nn.Conv2d(2, 2, 3), norm=batch_norm(2, 2)), x)
+        folded = fold_batch_norm(graph)
+        assert operators(folded) == ["conv2d", "conv2d", "add"]
+        assert_unchanged(graph, folded, x, exact=False)
+
+    def test_not_across_an_activation(self):
+        x = inputs((2, 5, 5), 3)
+        graph = capture(nn.Sequential(nn.Conv2d(2, 2, 1), nn.ReLU(), batch_norm(2, 2)), x)
+        assert operators(fold_batch_norm(graph)) == operators(graph)
+
+
+class TestLowerBatchNorm:
+    @pytest.mark.parametrize(
+        ("norm", "shape"),
+        [(batch_norm(4, 2), (4, 5, 6)), (batch_norm(4, 1), (4, 7)), (batch_norm(4, 1), (4,))],
+    )
+    def test_it_becomes_a_depthwise_convolution(self, norm, shape):
+        x = inputs(shape, 5)
+        graph = capture(nn.Sequential(nn.Hardtanh(), norm, nn.ReLU()), x)
+        lowered = fuse_activations(absorb_reshapes(lower_batch_norm(graph)))
+        assert [name for name in operators(lowered) if name != "reshape"] == ["table", "depthwise_conv2d"]
+        assert_unchanged(graph, lowered, x, exact=False)
+
+
+class TestFuseActivations:
+    @pytest.mark.parametrize(
+        "activation", [nn.ReLU(), nn.ReLU6(), nn.Hardtanh(-0.5, 0.25), nn.ReLU(inplace=True)]
+    )
+    @pytest.mark.parametrize(
+        ("layer", "shape"),
+        [
+            (nn.Conv2d(3, 4, 3), (3, 5, 5)),
+            (nn.Conv1d(4, 4, 3, groups=4), (4, 8)),
+            (nn.Linear(6, 4), (6,)),
+            (Net(lambda s, x: x + F.hardswish(x)), (6,)),
+        ],
+    )
+    def test_it_disappears_into_the_layer(self, layer, shape, activation):
+        x = inputs(shape, 50)
+        graph = capture(nn.Sequential(layer, activation), x)
+        fused = fuse_activations(graph)
+        assert len(fused.nodes) == len(graph.nodes) - 1 and count(fused, Activation) == 0
+        assert_unchanged(graph, fused, x, exact=True)
+
+    def test_two_in_a_row(self):
+        x = inputs((6,), 50)
+        graph = capture(nn.Sequential(nn.Linear(6, 4), nn.Hardtanh(-0.1, 0.5), nn.ReLU()), x)
+        fused = fuse_activations(graph)
+        assert len(fused.nodes) == 1
+        assert_unchanged(graph, fused, x, exact=True)
+
+    def test_not_where_others_read_the_layer_or_it_is_the_output_too(self):
+        def forward(self, x):
+            y = self.linear(x)
+            return y + F.relu(y)
+
+        x = inputs((6,), 3)
+        graph = capture(Net(forward, linear=nn.Linear(6, 4)), x)
+        assert operators(fuse_activations(graph)) == operators(graph)
+
+
+class TestAbsorbReshapes:
+    @pytest.mark.parametrize(
+        ("forward", "expected"),
+        [
+            (lambda s, x: s.linear(x.flatten(1)), ["fully_connected"]),
+            (
+                lambda s, x: s.linear(x.reshape(x.shape[0], -1, 4).reshape(x.shape[0], -1)),
+                ["fully_connected"],
+            ),
+            (lambda s, x: s.linear(F.relu(F.hardswish(x.flatten(1)))), ["table", "table", "fully_connected"]),
+            (
+                lambda s, x: F.relu(s.linear(x.view(-1, 24))).unsqueeze(2),
+                ["fully_connected", "table", "reshape"],
+            ),
+            (lambda s, x: s.linear(x.flatten(1)) + s.linear(x.flatten(1)), ["fully_connected"] * 2 + ["add"]),
+            (lambda s, x: x.mean((2, 3), keepdim=True).flatten(1), ["average_pool2d", "reshape"]),
+            (
+                lambda s, x: x.mean((2, 3), keepdim=True).flatten(1).unflatten(1, (2, 1, 1)),
+                ["average_pool2d"],
+            ),
+        ],
+    )
+    def test_it_disappears_or_is_free(self, forward, expected):
+        x = inputs((2, 3, 4), 5)
+        graph = capture(Net(forward, linear=nn.Linear(24, 5)), x)
+        absorbed = absorb_reshapes(graph)
+        assert operators(absorbed) == expected
+        assert_unchanged(graph, absorbed, x, exact=True)
+
+    @pytest.mark.parametrize(
+        ("forward", "reason"),
+        [
+            (lambda s, x: x.flatten(1), "would have to move"),
+            (lambda s, x: F.softmax(x.flatten(1), 1), "would have to move"),
+            (lambda s, x: s.linear(x.flatten(1)).unflatten(1, (2, 3)), "would have to move"),
+            (lambda s, x: F.max_pool1d(F.relu(x).flatten(2), 2), "another height and width"),
+        ],
+    )
+    def test_what_would_move_bytes_is_refused(self, forward, reason):
+        graph = capture(Net(forward, linear=nn.Linear(24, 6)), inputs((2, 3, 4), 2))
+        with pytest.raises(tn.UnsupportedError, match=reason) as caught:
+            absorb_reshapes(graph)
+        (node,) = caught.value.nodes
+        assert node.source.split(":")[0].endswith("test_passes.py")

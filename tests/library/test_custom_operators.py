@@ -1,0 +1,273 @@
+"""The operators by hand: torch.ops.torch_nano.* and torch_nano.functional."""
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from ops.cases import MAKERS, Case, make
+from torch import Tensor
+from torch_nano import functional
+from torch_nano.arithmetic.quantization import Own, Quantization
+from torch_nano.errors import InputError
+from torch_nano.ir.layer import Layer
+from torch_nano.ir.operator import Operator
+from torch_nano.library.definition import DEFINITIONS
+from torch_nano.ops._clamp import ClampedOperator
+from torch_nano.ops.activation import Activation
+from torch_nano.ops.conv2d import Conv2d
+
+BY_HAND = [operator for operator in MAKERS if operator in DEFINITIONS]
+SEEDS = range(12)
+by_hand = pytest.mark.parametrize("operator", BY_HAND, ids=lambda operator: operator.__name__)
+
+
+def call(case: Case, inputs: Sequence[Tensor], parameters: Sequence[Tensor | None]) -> Tensor:
+    definition = DEFINITIONS[type(case.operator)]
+    output = case.output_quantization if definition.free_output else None
+    return definition(case.operator, inputs, case.input_quantizations, output, parameters)
+
+
+def arguments(case: Case) -> tuple[object, ...]:
+    """The custom operator's arguments, tensors that ask for gradients among them."""
+    definition = DEFINITIONS[type(case.operator)]
+    output = case.output_quantization if definition.free_output else None
+    inputs = [x.float().requires_grad_() for x in case.inputs]
+    parameters = case.integer_parameters()
+    for parameter in parameters[:-1]:
+        assert parameter is not None
+        parameter.requires_grad_()
+    return definition.arguments(case.operator, inputs, case.input_quantizations, output, parameters)
+
+
+@by_hand
+def test_the_cpu_and_other_devices_give_the_bytes_of_the_integer_run(operator: type[Operator]) -> None:
+    for seed in SEEDS:
+        case = make(operator, seed)
+        expected = case.output().float()
+        with torch.no_grad():
+            y = call(case, [x.float() for x in case.inputs], case.integer_parameters())
+            elsewhere = DEFINITIONS[operator].run_torch(*arguments(case))
+        assert torch.equal(y, expected), f"seed {seed}: {case.operator}"
+        assert torch.equal(elsewhere, expected), f"seed {seed}: {case.operator}"
+
+
+@by_hand
+def test_gradients_are_those_of_the_float_twin(operator: type[Operator]) -> None:
+    for seed in SEEDS:
+        case = make(operator, seed)
+        inputs = [x.float().requires_grad_() for x in case.inputs]
+        parameters = case.integer_parameters()
+        learned = [*inputs, *(p.requires_grad_() for p in parameters[:-1] if p is not None)]
+        y = call(case, inputs, parameters)
+        # Where the integer output touches a bound, the float twin may lie on either side of it.
+        bounds = case.attributes()
+        inside = (y > bounds.get("clamp_min", -128)) & (y < bounds.get("clamp_max", 127))
+        grad = torch.randn(y.shape, generator=torch.Generator().manual_seed(seed)) * inside
+        gradients = torch.autograd.grad(y, learned, grad)
+        expected = torch.autograd.grad(twin(case, inputs, parameters), learned, grad.double())
+        for gradient, reference in zip(gradients, expected, strict=True):
+            # float32 sums of up to a thousand products, against float64.
+            torch.testing.assert_close(
+                gradient, reference, rtol=1e-4, atol=1e-4 * float(reference.abs().max()) + 1e-9
+            )
+
+
+def twin(case: Case, inputs: Sequence[Tensor], parameters: Sequence[Tensor | None]) -> Tensor:
+    """The output in steps of its scale, in float64, without rounding and clamping."""
+    operator = case.operator.without_clamp() if isinstance(case.operator, ClampedOperator) else case.operator
+    real = [
+        (x.double() - q.zero_point) * q.scale for x, q in zip(inputs, case.input_quantizations, strict=True)
+    ]
+    roles = {}
+    if parameters:
+        weight, bias, scales = parameters
+        assert weight is not None and bias is not None and scales is not None
+        steps = scales.double()
+        roles["weight"] = (weight.double().flatten(1) * steps[:, None]).reshape(weight.shape)
+        roles["bias"] = bias.double() * steps * case.input_quantizations[0].scale
+    (y,) = Layer(operator, real, roles).float_run()
+    return y / case.output_quantization.scale
+
+
+@by_hand
+def test_saturated_outputs_pass_no_gradient(operator: type[Operator]) -> None:
+    if operator.rules != (Own(),):
+        return
+    found = 0
+    for seed in range(40):
+        case = make(operator, seed)
+        inputs = [x.float().requires_grad_() for x in case.inputs]
+        y = call(case, inputs, case.integer_parameters())
+        exact = twin(case, inputs, case.integer_parameters()) + case.output_quantization.zero_point
+        outside = (exact > 129) | (exact < -130)
+        found += int(outside.sum())
+        for gradient in torch.autograd.grad(y, inputs, outside.float()):
+            assert not gradient.any(), f"seed {seed}: {case.operator}"
+    assert found > 0
+
+
+# opcheck itself reads .grad of the copies that it makes.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@by_hand
+def test_opcheck(operator: type[Operator]) -> None:
+    case = make(operator, 1)
+    torch.library.opcheck(DEFINITIONS[operator].forward_op, arguments(case))
+
+
+@by_hand
+def test_compiles_in_one_graph(operator: type[Operator]) -> None:
+    case = make(operator, 2)
+    parameters = case.integer_parameters()
+
+    def gradients(function: object) -> list[Tensor]:
+        inputs = [x.float().requires_grad_() for x in case.inputs]
+        y = function(*inputs)  # type: ignore[operator]
+        return [y.detach(), *torch.autograd.grad(y.square().sum(), inputs)]
+
+    def layer(*inputs: Tensor) -> Tensor:
+        return call(case, inputs, parameters)
+
+    torch.compiler.reset()
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    for got, expected in zip(gradients(compiled), gradients(layer), strict=True):
+        assert torch.equal(got, expected)
+
+
+def test_inductor_compiles_a_network_of_functions() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(-128, 128, (2, 3, 8, 8), generator=generator).float()
+    weight = torch.randint(-127, 128, (4, 3, 3, 3), generator=generator).float()
+    dense = torch.randint(-127, 128, (5, 64), generator=generator).float()
+    image, hidden = Quantization(0.02, 3), Quantization(0.05, -128)
+
+    def network(x: Tensor) -> Tensor:
+        y = functional.conv2d(
+            x, weight, None, torch.full((4,), 0.002), image, hidden, padding="same", clamp_low=0.0
+        )
+        y = functional.max_pool2d(y, hidden, 2)
+        y = functional.silu(y, hidden, hidden)
+        y = functional.fully_connected(y, dense, None, torch.full((5,), 0.002), hidden, image)
+        return functional.softmax(y, image)
+
+    torch.compiler.reset()
+    assert torch.equal(torch.compile(network, fullgraph=True)(x), network(x))
+
+
+def test_functional_transforms() -> None:
+    case = make(Conv2d, 3)
+    x, parameters = case.inputs[0].float(), case.integer_parameters()
+
+    def loss(x: Tensor) -> Tensor:
+        return call(case, [x], parameters).sum()
+
+    leaf = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(leaf), leaf)
+    assert torch.equal(torch.func.grad(loss)(x), gradient)
+    per_sample = torch.vmap(torch.func.grad(loss))(x[:, None])
+    assert torch.equal(per_sample[:, 0], gradient)
+
+
+def test_autocast_does_not_round_the_integers() -> None:
+    case = make(Conv2d, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = call(case, [x.float() for x in case.inputs], case.integer_parameters())
+    assert torch.equal(y, case.output().float())
+
+
+@by_hand
+def test_a_double_backward_is_refused(operator: type[Operator]) -> None:
+    case = make(operator, 1)
+    inputs = [x.float().requires_grad_() for x in case.inputs]
+    y = call(case, inputs, case.integer_parameters())
+    (first, *_) = torch.autograd.grad((y * y).sum(), inputs, create_graph=True)
+    with pytest.raises(NotImplementedError, match=r"no double backward"):
+        torch.autograd.grad(first.sum(), inputs)
+
+
+def test_what_is_no_int8_is_refused() -> None:
+    x, quantization = torch.zeros(1, 2), Quantization(0.1, 0)
+    for wrong in (x + 0.5, x + 128, x - 129, x + torch.nan):
+        with pytest.raises(InputError, match=r"requantize: x holds .* expected integers from -128 to 127"):
+            functional.requantize(wrong, quantization, quantization)
+    with pytest.raises(InputError, match=r"x is torch.int8; expected float32"):
+        functional.requantize(x.to(torch.int8), quantization, quantization)
+
+
+def test_weights_that_are_no_int8_are_refused() -> None:
+    x, weight, scales, quantization = (
+        torch.zeros(1, 2),
+        torch.zeros(3, 2),
+        torch.ones(3),
+        Quantization(0.1, 0),
+    )
+    with pytest.raises(
+        InputError, match=r"fully_connected: weight holds -128.0; expected integers from -127 to 127"
+    ):
+        functional.fully_connected(x, weight - 128, None, scales, quantization, quantization)
+    with pytest.raises(InputError, match=r"fully_connected: bias holds 0.5"):
+        functional.fully_connected(x, weight, scales / 2, scales, quantization, quantization)
+    learned = scales.clone().requires_grad_()
+    with pytest.raises(InputError, match=r"weight_scales has no gradient; detach it"):
+        y = functional.fully_connected(x, weight, None, learned, quantization, quantization)
+        torch.autograd.grad(y.sum(), learned)
+
+
+def test_shapes_that_do_not_fit_are_refused() -> None:
+    quantization, scales = Quantization(0.1, 0), torch.ones(4)
+    with pytest.raises(InputError, match=r"x has shape \(2, 3\); expected \[N, channels, height, width\] or"):
+        functional.max_pool2d(torch.zeros(2, 3), quantization, 2)
+    with pytest.raises(InputError, match=r"conv2d: the weight's window is \(3, 3\), the kernel \(1, 3\)"):
+        functional.conv2d(
+            torch.zeros(2, 3, 8), torch.zeros(4, 3, 3, 3), None, scales, quantization, quantization
+        )
+
+
+def test_clamp_is_the_relu_family_by_hand() -> None:
+    case = make(Activation, 1)
+    assert isinstance(case.operator, Activation)
+    bounds = {"min": case.operator.low, "max": case.operator.high}
+    given = {name: bound for name, bound in bounds.items() if bound is not None}
+    x, quantization = case.inputs[0].float(), case.input_quantizations[0]
+    assert torch.equal(
+        functional.clamp(x, quantization, case.output_quantization, **given), case.output().float()
+    )
+
+
+def test_the_cpu_runs_nano_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> Tensor:
+        raise RuntimeError("nano-core was called")
+
+    monkeypatch.setattr("torch_nano.library.definition.run_native", refuse)
+    quantization = Quantization(0.1, 0)
+    with pytest.raises(RuntimeError, match="nano-core was called"):
+        functional.requantize(torch.zeros(1, 2), quantization, quantization)
+
+
+def test_an_empty_batch_stays_empty() -> None:
+    quantization = Quantization(0.1, 0)
+    assert functional.silu(torch.zeros(0, 3, 4), quantization, quantization).shape == (0, 3, 4)
+
+
+def test_shapes_of_an_addition_must_agree() -> None:
+    quantization = Quantization(0.1, 0)
+    with pytest.raises(InputError, match=r"\(1, 2\) and \(1, 3\) differ"):
+        functional.add(torch.zeros(1, 2), torch.zeros(1, 3), quantization, quantization, quantization)
+
+
+# torch says that it pads an even kernel unevenly.
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
+@pytest.mark.parametrize("padding", [1, (1, 2), (1, 0, 2, 1), "same", "valid"], ids=str)
+def test_conv2d_takes_padding_as_torch_does_and_by_side(padding: int | tuple[int, ...] | str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(-20, 20, (2, 3, 6, 7), generator=generator).float()
+    weight = torch.randint(-3, 4, (4, 3, 3, 2), generator=generator).float()
+    unit = Quantization(1.0, 0)
+    y = functional.conv2d(x, weight, None, torch.full((4,), 0.25), unit, unit, padding=padding)
+    if isinstance(padding, tuple) and len(padding) == 4:
+        top, bottom, left, right = padding
+        sums = torch.nn.functional.conv2d(torch.nn.functional.pad(x, (left, right, top, bottom)), weight)
+    else:
+        sums = torch.nn.functional.conv2d(x, weight, padding=padding)
+    assert y.shape == sums.shape
+    # 1/4 is exact; TFLM rounds twice, so halves may go up twice: at most 3/4 away.
+    assert float((y - (sums / 4).clamp(-128, 127)).abs().max()) <= 0.75

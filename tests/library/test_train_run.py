@@ -1,0 +1,248 @@
+"""The operators in training: the device's numbers, the float twin's gradient, zero where int8 saturates."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from ops.cases import MAKERS, Case, make
+from torch import Tensor
+from torch_nano.arithmetic.quantization import Quantization
+from torch_nano.errors import InputError, NonFiniteError
+from torch_nano.ir.layer import Layer
+from torch_nano.ir.operator import Operator
+from torch_nano.ir.straight_through import straight_through
+from torch_nano.library import train_run
+from torch_nano.library.train_run import Convolution, train_channels, train_input
+from torch_nano.ops._channels import ChannelsOperator
+from torch_nano.ops._clamp import ClampedOperator
+from torch_nano.ops.activation import Activation
+from torch_nano.ops.add import Add
+from torch_nano.ops.average_pool2d import AveragePool2d
+from torch_nano.ops.requantize import Requantize
+from torch_nano.ops.softmax import Softmax
+from torch_nano.ops.table import Table
+
+SEEDS = range(16)
+every = pytest.mark.parametrize("operator", MAKERS, ids=lambda operator: operator.__name__)
+
+
+def differences(case: Case) -> list[Tensor]:
+    """The inputs as training has them: float32 without their zero point, asking for gradients."""
+    return [x.requires_grad_() for x in case.differences()]
+
+
+def learned(case: Case) -> dict[str, Tensor]:
+    return {role: tensor.clone().requires_grad_() for role, tensor in case.parameters.items()}
+
+
+def run(case: Case, inputs: list[Tensor], parameters: dict[str, Tensor]) -> Tensor:
+    (y,) = replace(case, inputs=inputs, parameters=parameters).train_run()
+    return y
+
+
+def rounded_parameters(case: Case) -> dict[str, Tensor]:
+    """The parameters that the integers stand for, float64."""
+    if not isinstance(case.operator, ChannelsOperator):
+        return {}
+    weight, bias, scales = case.integer_parameters()
+    assert weight is not None and bias is not None and scales is not None
+    steps = scales.double()
+    real = (weight.double().flatten(1) * steps[:, None]).reshape(weight.shape)
+    like = case.parameters["weight"]
+    roles = {"weight": real.reshape(like.shape).requires_grad_()}
+    if "bias" in case.parameters:
+        roles["bias"] = (bias.double() * steps * case.input_quantization.scale).requires_grad_()
+    return roles
+
+
+@every
+def test_the_numbers_are_those_of_the_integer_run(operator: type[Operator]) -> None:
+    for seed in SEEDS:
+        case = make(operator, seed)
+        y = run(case, differences(case), learned(case))
+        expected = case.output().float() - case.output_quantization.zero_point
+        assert torch.equal(y.detach().view(torch.int32), expected.view(torch.int32)), (
+            f"seed {seed}: {case.operator}"
+        )
+
+
+def test_a_mean_just_below_zero_is_zero_to_the_bit() -> None:
+    unit, x = Quantization(1.0, 0), torch.tensor([[[[-1.0, 0.0, 0.0]]]])
+    layer = Layer(AveragePool2d(kernel=(1, 3)), [x], input_quantizations=[unit], output_quantizations=[unit])
+    (y,) = layer.train_run()
+    assert y.view(torch.int32).tolist() == [[[[0]]]]
+
+
+@every
+def test_gradients_are_those_of_the_float_twin_away_from_clipping(operator: type[Operator]) -> None:
+    for seed in SEEDS:
+        case = make(operator, seed)
+        inputs, parameters = differences(case), learned(case)
+        y = run(case, inputs, parameters)
+        bounds = case.attributes()
+        q = y.detach() + case.output_quantization.zero_point
+        inside = (q > bounds.get("clamp_min", -128)) & (q < bounds.get("clamp_max", 127))
+        grad = torch.randn(y.shape, generator=torch.Generator().manual_seed(seed)) * inside
+        gradients = torch.autograd.grad(y, [*inputs, *parameters.values()], grad)
+        leaves = [x.detach().double().requires_grad_() for x in inputs]
+        real = replace(case, inputs=leaves).real_inputs()
+        rounded = rounded_parameters(case)
+        bare = case.operator.without_clamp() if isinstance(case.operator, ClampedOperator) else case.operator
+        (y,) = Layer(bare, real, rounded).float_run()
+        twin = y / case.output_quantization.scale
+        expected = torch.autograd.grad(
+            twin, [*leaves, *(rounded[role] for role in parameters)], grad.double()
+        )
+        for gradient, reference in zip(gradients, expected, strict=True):
+            # float32 sums of up to a thousand products, against float64.
+            torch.testing.assert_close(
+                gradient.double(), reference, rtol=1e-4, atol=1e-5 * float(reference.abs().max()) + 1e-9
+            )
+
+
+@pytest.mark.parametrize("operator", [Table, Activation])
+def test_tables_have_the_gradient_of_any_operator(operator: type[Operator]) -> None:
+    for seed in range(40):
+        case = make(operator, seed)
+        (x,), (leaf,) = differences(case), differences(case)
+        y = run(case, [x], {})
+        (reference,) = straight_through(replace(case, inputs=[leaf]))
+        grad = torch.randn(y.shape, generator=torch.Generator().manual_seed(seed))
+        assert torch.equal(y, reference)
+        (gradient,) = torch.autograd.grad(y, x, grad)
+        (expected,) = torch.autograd.grad(reference, leaf, grad)
+        # float32: the table's slope is rounded once more.
+        torch.testing.assert_close(
+            gradient, expected, rtol=1e-5, atol=1e-6 * float(expected.abs().max()), msg=f"seed {seed}"
+        )
+
+
+def layer(**options: object) -> tuple[Tensor, Tensor, Tensor]:
+    """Outputs and gradients of ``y = w x`` for x = -4 to 5, w = 1, output scale 1 and zero point 125."""
+    x = torch.arange(-4.0, 6.0).reshape(10, 1, 1, 1).requires_grad_()
+    weight = torch.ones(1, 1, 1, 1, requires_grad=True)
+    unit = Quantization(1.0, 0)
+    y = train_channels(x, weight, None, Convolution(), unit, Quantization(1.0, 125), **options)  # type: ignore[arg-type]
+    y.sum().backward()
+    assert x.grad is not None and weight.grad is not None
+    return y.detach().flatten(), x.grad.flatten(), weight.grad.flatten()
+
+
+def test_the_mask_by_hand() -> None:
+    """int8 ends at 127, two steps above the zero point: from there on nothing passes."""
+    y, x_grad, weight_grad = layer()
+    assert y.tolist() == [-4, -3, -2, -1, 0, 1, 2, 2, 2, 2]
+    # 1 is 127 steps of 1/127, whose float32 is not quite that.
+    assert x_grad.tolist() == pytest.approx([1, 1, 1, 1, 1, 1, 0, 0, 0, 0], abs=1e-6)
+    assert weight_grad.tolist() == [-4 - 3 - 2 - 1 + 0 + 1]
+
+
+def test_the_mask_of_a_fused_activation_by_hand() -> None:
+    y, x_grad, weight_grad = layer(clamp=(0.0, 1.0))
+    assert y.tolist() == [0, 0, 0, 0, 0, 1, 1, 1, 1, 1]
+    assert not x_grad.any() and not weight_grad.any()
+    y, x_grad, weight_grad = layer(clamp=(-2.5, None))
+    # -2.5 steps is -3, halves away from zero; the mask is of what is strictly inside.
+    assert y.tolist() == [-3, -3, -2, -1, 0, 1, 2, 2, 2, 2]
+    assert x_grad.tolist() == pytest.approx([0, 0, 1, 1, 1, 1, 0, 0, 0, 0], abs=1e-6)
+    assert weight_grad.tolist() == [-2 - 1 + 0 + 1]
+
+
+def test_the_mask_of_an_addition_by_hand() -> None:
+    a = torch.tensor([[-100.0, 0.0, 60.0, 100.0]], requires_grad=True)
+    b = torch.tensor([[-100.0, 3.0, 67.0, 100.0]], requires_grad=True)
+    unit, double = Quantization(1.0, 0), Quantization(0.5, 0)
+    (y,) = Layer(Add(), [a, b], input_quantizations=[unit, double], output_quantizations=[unit]).train_run()
+    assert y.tolist() == [[-128, 2, 94, 127]]
+    y.sum().backward()
+    # a in steps of the output, b in halves of them.
+    assert a.grad is not None and a.grad.tolist() == [[0, 1, 1, 0]]
+    assert b.grad is not None and b.grad.tolist() == [[0, 0.5, 0.5, 0]]
+
+
+def test_the_mask_of_the_input_by_hand() -> None:
+    x = torch.tensor([-200.0, -1.26, -1.25, 0.3, 200.0], requires_grad=True)
+    y = train_input(x, Quantization(0.5, 100))
+    # Halves away from zero; the range is -228 to 27 steps.
+    assert y.tolist() == [-228, -3, -3, 1, 27]
+    y.sum().backward()
+    assert x.grad is not None and x.grad.tolist() == [0, 2, 2, 2, 0]
+
+
+# opcheck itself reads .grad of the copies that it makes.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("bias", [True, False])
+def test_opcheck_of_layers_with_weights(bias: bool, layout: torch.memory_format) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(-90, 90, (2, 4, 6, 5), generator=generator).float()
+    weight = torch.randn(6, 2, 3, 2, generator=generator)
+    x, weight = (tensor.contiguous(memory_format=layout).requires_grad_() for tensor in (x, weight))
+    biases = torch.randn(6, generator=generator).requires_grad_() if bias else None
+    convolution = Convolution(stride=(1, 2), padding=(1, 0), dilation=(2, 1), groups=2)
+    arguments = (x, weight, biases, *map(list, convolution[:3]), 2, 0.02, 5, 0.1, -7, 0.0, None)
+    torch.library.opcheck(torch.ops.torch_nano.train_channels.default, arguments)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_opcheck_of_the_others() -> None:
+    ops = torch.ops.torch_nano
+    image = torch.randint(-9, 9, (2, 3, 4, 5), generator=torch.Generator().manual_seed(0)).float()
+    last = image.contiguous(memory_format=torch.channels_last)
+    for x in (image, last):
+        leaves = [x.clone().requires_grad_() for _ in range(2)]
+        torch.library.opcheck(ops.train_input.default, (x, 0.5, 3))
+        torch.library.opcheck(ops.train_add.default, (*leaves, 0.5, 1, 0.25, 2, 0.5, -3, 0.0, None))
+        torch.library.opcheck(ops.train_table.default, (leaves[0], Table("hardswish").text, 0.5, 1, 0.25, -2))
+        for operator in (Softmax(), Requantize()):
+            torch.library.opcheck(
+                ops.train_exact.default, ([x], operator.text, [0.05, 1 / 256], [1, -128], ["int8"] * 2)
+            )
+
+
+def test_what_is_saved_for_the_first_layer_needs_no_gradient_of_its_input(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    needed = []
+    original = torch.ops.aten.convolution_backward
+
+    def watched(*arguments: object) -> object:
+        needed.append(arguments[-1])
+        return original(*arguments)
+
+    monkeypatch.setattr(train_run.torch.ops.aten, "convolution_backward", watched)
+    x, weight = torch.ones(1, 1, 2, 2), torch.ones(1, 1, 1, 1, requires_grad=True)
+    unit = Quantization(1.0, 0)
+    train_channels(x, weight, None, Convolution(), unit, unit).sum().backward()
+    assert [list(which) for which in needed] == [[False, True, False]]  # type: ignore[call-overload]
+
+
+def test_numbers_that_are_none_are_refused() -> None:
+    unit = Quantization(1.0, 0)
+    with pytest.raises(InputError, match=r"NaN or infinity in samples \[1\] of 2"):
+        train_input(torch.tensor([[0.0], [torch.nan]]), unit)
+    weight = torch.tensor([[[[torch.inf]]], [[[1.0]]]])
+    with pytest.raises(NonFiniteError, match="weight holds NaN or infinity in output channels 0"):
+        train_channels(torch.ones(1, 1, 2, 2), weight, None, Convolution(), unit, unit)
+
+
+def test_a_changed_precision_of_onednn_is_put_back() -> None:
+    """Where a processor has bfloat16, oneDNN may be told to round float32 to it: not in exact sums."""
+    seen = []
+    original = train_run.F.conv2d
+    backend: object = torch.backends.mkldnn.conv  # type: ignore[attr-defined]
+
+    def watched(*arguments: object, **options: object) -> Tensor:
+        seen.append(backend.fp32_precision)  # type: ignore[attr-defined]
+        return original(*arguments, **options)  # type: ignore[arg-type]
+
+    before = backend.fp32_precision  # type: ignore[attr-defined]
+    try:
+        backend.fp32_precision = "bf16"  # type: ignore[attr-defined]
+        train_run.F.conv2d = watched
+        layer()
+        after = backend.fp32_precision  # type: ignore[attr-defined]
+    finally:
+        train_run.F.conv2d = original
+        backend.fp32_precision = before  # type: ignore[attr-defined]
+    assert seen == ["ieee"] and after == "bf16"
