@@ -32,11 +32,11 @@ from torch.ao.quantization.observer import (
     MovingAverageMinMaxObserver,
     MovingAveragePerChannelMinMaxObserver,
 )
-from torch_nano.arithmetic.quantization import Own
 from torch_nano.capture.capture import capture
 from torch_nano.capture.passes import optimize
 from torch_nano.ir.graph import Graph, Node
 from torch_nano.ir.layer import Layer
+from torch_nano.ir.rules import Own
 
 REPORT = Path(__file__).resolve().parents[2] / "build/bench/host.json"
 BATCH = 64

@@ -12,7 +12,7 @@ import torch_nano as tn
 from torch import Tensor, nn
 from torch_nano._native import quantize_multiplier
 from torch_nano.arithmetic.fixed_point import requantize, round_half_away
-from torch_nano.arithmetic.quantization import Own, Quantization
+from torch_nano.arithmetic.quantization import Quantization
 from torch_nano.arithmetic.tensors import dequantize_tensor, quantize_tensor
 from torch_nano.calibration.calibrate import calibrate
 from torch_nano.calibration.ranges import calibrated, quantization
@@ -23,6 +23,7 @@ from torch_nano.compile.quantize import QuantizedGraph, quantize
 from torch_nano.ir.call import Call
 from torch_nano.ir.layer import Layer
 from torch_nano.ir.operator import Operator
+from torch_nano.ir.rules import Own
 from torch_nano.ir.value import Value
 from torch_nano.ops import OPERATORS
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch_nano as tn
 from torch import Tensor, nn
-from torch_nano.arithmetic.quantization import Quantization, Shared
+from torch_nano.arithmetic.quantization import Quantization
 from torch_nano.arithmetic.tensors import dequantize_tensor, quantize_tensor
 from torch_nano.calibration.calibrate import calibrate
 from torch_nano.calibration.ranges import QuantizationPlan, calibrated, follows_rules, union
@@ -22,6 +22,7 @@ from torch_nano.ir.call import Call
 from torch_nano.ir.graph import Graph
 from torch_nano.ir.layer import Layer
 from torch_nano.ir.operator import Operator
+from torch_nano.ir.rules import Shared
 from torch_nano.ir.value import Value
 from torch_nano.ops import OPERATORS
 

@@ -7,10 +7,11 @@ import torch
 from ops.cases import MAKERS, Case, make
 from torch import Tensor
 from torch_nano import functional
-from torch_nano.arithmetic.quantization import Own, Quantization
+from torch_nano.arithmetic.quantization import Quantization
 from torch_nano.errors import InputError
 from torch_nano.ir.layer import Layer
 from torch_nano.ir.operator import Operator
+from torch_nano.ir.rules import Own
 from torch_nano.library.definition import DEFINITIONS
 from torch_nano.ops._clamp import ClampedOperator
 from torch_nano.ops.activation import Activation

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import Tensor
-from torch_nano.arithmetic.quantization import Fixed, Quantization, SameAs
+from torch_nano.arithmetic.layout import Shape
+from torch_nano.arithmetic.quantization import Quantization
 from torch_nano.ir.layer import Layer
 from torch_nano.ir.operator import Operator
-from torch_nano.ir.value import Shape
+from torch_nano.ir.rules import Fixed, SameAs
 from torch_nano.ops import OPERATORS
 from torch_nano.ops._channels import ChannelsOperator
 from torch_nano.ops._window import Padding, Pair

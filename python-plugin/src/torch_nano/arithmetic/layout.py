@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..ir.value import Shape
+#: A torch shape without the batch dimension: (channels, height, width), (channels, length) or (features,).
+Shape = tuple[int, ...]
 
 
 def device_shape(shape: Shape) -> tuple[int, int, int]:

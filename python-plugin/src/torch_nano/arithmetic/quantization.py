@@ -1,4 +1,4 @@
-"""Scale, zero point and dtype of a tensor, and the rules by which an operator's outputs get them."""
+"""Scale, zero point and dtype of a tensor."""
 
 from __future__ import annotations
 
@@ -77,33 +77,3 @@ class Quantization:
         """The smallest and the largest real number."""
         low, high = self.steps
         return self.scale * low, self.scale * high
-
-
-@dataclass(frozen=True)
-class Own:
-    """An output with a scale and a zero point of its own, chosen from the numbers it takes."""
-
-    dtype: Dtype = "int8"
-
-
-@dataclass(frozen=True)
-class SameAs:
-    """An output with the quantization of this input: a pool, a reshape."""
-
-    input: int = 0
-
-
-@dataclass(frozen=True)
-class Fixed:
-    """An output that always has this quantization: softmax."""
-
-    quantization: Quantization
-
-
-@dataclass(frozen=True)
-class Shared:
-    """An output that has one quantization with all inputs: concatenation."""
-
-
-#: The rule for the quantization of an output.
-Rule = Own | SameAs | Fixed | Shared

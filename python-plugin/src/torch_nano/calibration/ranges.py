@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..arithmetic.quantization import Fixed, Own, Quantization, SameAs, Shared
+from ..arithmetic.quantization import Quantization
 from ..errors import QuantizationError, in_module
 from ..ir.graph import Graph, Node
+from ..ir.rules import Fixed, Own, SameAs, Shared
 
 #: Lowest and highest real number.
 Bounds = tuple[float, float]

@@ -12,11 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..arithmetic.quantization import SameAs
+from ..arithmetic.layout import Shape
 from ..ir.call import Call, ParameterName, UnsupportedNodeError
 from ..ir.layer import Layer
 from ..ir.operator import Operator
-from ..ir.value import Shape, Value
+from ..ir.rules import SameAs
+from ..ir.value import Value
 
 aten = torch.ops.aten
 

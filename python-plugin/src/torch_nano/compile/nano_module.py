@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..arguments import check_inputs, path_of, shown
 from ..arithmetic.fixed_point import is_native
-from ..arithmetic.layout import from_device, to_device
+from ..arithmetic.layout import Shape, from_device, to_device
 from ..arithmetic.quantization import Quantization
 from ..arithmetic.tensors import check_finite, dequantize_tensor, quantize_tensor
 from ..errors import FileFormatError, HeadError, InputError
@@ -21,7 +21,6 @@ from ..files.reading import read_file
 from ..files.writing import write_file
 from ..heads import Head, LayersHead, head_of
 from ..ir.interface import bind, the_only
-from ..ir.value import Shape
 from ..modules.inputs import Example
 from . import rust_module
 from .image import layers

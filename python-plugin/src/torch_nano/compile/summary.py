@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .._native import Model
-from ..ir.value import Shape
+from ..arithmetic.layout import Shape
 
 
 @dataclass(frozen=True)

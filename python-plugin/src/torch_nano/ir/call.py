@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .value import Shape, Value
+from ..arithmetic.layout import Shape
+from .value import Value
 
 
 class UnsupportedNodeError(Exception):

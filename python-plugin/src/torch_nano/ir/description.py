@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..arithmetic.layout import device_shape
+from ..arithmetic.layout import Shape, device_shape
 from ..arithmetic.quantization import Quantization
 from .layer import Layer
-from .value import Shape
 
 Entry = dict[str, Any]
 

@@ -9,11 +9,12 @@ from itertools import zip_longest
 import torch
 from torch import Tensor
 
+from ..arithmetic.layout import Shape
 from ..arithmetic.quantization import Quantization
 from .interface import Returned
 from .layer import Layer
 from .operator import Operator
-from .value import Shape, Value
+from .value import Value
 
 
 @dataclass

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from ..arithmetic.layout import Shape
 from ..arithmetic.quantization import Quantization
-from .value import Shape
 
 if TYPE_CHECKING:
     from .operator import Operator, Outputs

@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..arithmetic.quantization import Own, Rule
 from .call import Call
 from .layer import Layer
+from .rules import Own, Rule
 from .straight_through import straight_through
 from .value import Value
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..arithmetic.layout import Shape
 from ..arithmetic.quantization import Quantization
-
-#: A torch shape without the batch dimension: (channels, height, width), (channels, length) or (features,).
-Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from ..arithmetic.fixed_point import exact_convolution
-from ..arithmetic.quantization import Fixed, Own, Quantization
+from ..arithmetic.quantization import Quantization
 from ..errors import InputError
 from ..ir.layer import Layer
 from ..ir.operator import Operator
+from ..ir.rules import Fixed, Own
 from .one_layer import run_native
 
 Function = Callable[..., Tensor]

@@ -11,12 +11,11 @@ from torch import Tensor
 
 from torch_nano._native import Model, write_image
 
-from ..arithmetic.layout import from_device, to_device
+from ..arithmetic.layout import Shape, from_device, to_device
 from ..arithmetic.quantization import Quantization
 from ..ir.description import describe_layer, describe_model, describe_value
 from ..ir.layer import Layer
 from ..ir.operator import Operator
-from ..ir.value import Shape
 
 #: A layer's tensor as something that can be a key: name, dtype, bytes.
 _FrozenTensor = tuple[str, str, bytes]

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..arithmetic.layout import device_shape
-from ..arithmetic.quantization import SameAs
+from ..arithmetic.layout import Shape, device_shape
 from ..errors import InputError
 from ..ir.call import Call, UnsupportedNodeError
 from ..ir.layer import Layer
 from ..ir.operator import Operator
-from ..ir.value import Shape, Value
+from ..ir.rules import SameAs
+from ..ir.value import Value
 
 #: Height and width.
 Pair = tuple[int, int]

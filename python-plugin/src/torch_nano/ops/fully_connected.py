@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..arithmetic.layout import from_device, to_device
+from ..arithmetic.layout import Shape, from_device, to_device
 from ..arithmetic.quantization import Quantization
 from ..ir.call import Call, UnsupportedNodeError
 from ..ir.layer import Layer
 from ..ir.operator import Operator
-from ..ir.value import Shape, Value
+from ..ir.value import Value
 from ..library.definition import functional
 from ..library.train_run import Convolution
 from ._channels import ChannelsOperator, define_channels, parameters_of

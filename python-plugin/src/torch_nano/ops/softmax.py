@@ -17,10 +17,11 @@ from ..arithmetic.fixed_point import (
     rounding_divide_by_power_of_two,
     shift_left_saturating,
 )
-from ..arithmetic.quantization import Fixed, Quantization
+from ..arithmetic.quantization import Quantization
 from ..ir.call import Call, UnsupportedNodeError
 from ..ir.layer import Layer
 from ..ir.operator import Operator
+from ..ir.rules import Fixed
 from ..ir.value import Value
 from ..library.definition import Definition, functional
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..arguments import check_inputs
+from ..arithmetic.layout import Shape
 from ..arithmetic.quantization import Quantization
 from ..calibration.calibrate import CalibrationData, Method, check_parameters
 from ..calibration.calibrate import calibrate as observe_ranges
@@ -19,7 +20,6 @@ from ..capture.passes import optimize
 from ..errors import InputError, QuantizationError, UnsupportedError, UnsupportedNode
 from ..ir.graph import Graph, Node
 from ..ir.interface import bind, the_only
-from ..ir.value import Shape
 from ..modules.freeze import freeze, is_frozen
 from ..modules.inputs import Example
 from ..modules.models import check_float, own_module

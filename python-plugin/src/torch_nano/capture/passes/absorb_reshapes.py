@@ -7,10 +7,9 @@ from dataclasses import replace
 
 import torch
 
-from ...arithmetic.layout import device_shape, to_device
+from ...arithmetic.layout import Shape, device_shape, to_device
 from ...errors import UnsupportedError, UnsupportedNode
 from ...ir.graph import Graph, Node
-from ...ir.value import Shape
 from ...ops.fully_connected import FullyConnected
 from ...ops.table import TableOperator
 from ..structural import Reshape

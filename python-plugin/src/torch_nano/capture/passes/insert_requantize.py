@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ...arithmetic.quantization import Fixed, Own, Quantization, SameAs, Shared
+from ...arithmetic.quantization import Quantization
 from ...ir.graph import Graph, Node
+from ...ir.rules import Fixed, Own, SameAs, Shared
 from ...ops.requantize import Requantize
 
 
