@@ -5,12 +5,12 @@ import pytest
 import torch
 from torch import Tensor
 from torch_nano._native import NanoError, quantize_multiplier
+from torch_nano.arithmetic.clamp import integer_clamp
 from torch_nano.arithmetic.fixed_point import accumulation_dtype, apply_multipliers, requantize
 from torch_nano.arithmetic.quantization import Quantization
 from torch_nano.errors import QuantizationError
 from torch_nano.ir.layer import Layer
 from torch_nano.library.one_layer import run_native
-from torch_nano.ops._clamp import integer_clamp
 from torch_nano.ops.conv2d import Conv2d
 from torch_nano.ops.softmax import Softmax
 from torch_nano.ops.table import Table

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from torch_nano import _native
 
+from ..arithmetic.clamp import clamp_steps
 from ..arithmetic.fixed_point import accumulation_dtype, exact_convolution, is_native, requantize
 from ..arithmetic.layout import channels_last, elements, empty_channels_last
 from ..arithmetic.quantization import Quantization
@@ -25,7 +25,6 @@ from ..arithmetic.weights import quantize_channels
 from ..ir.encoding import decode_text
 from ..ir.layer import Layer
 from ..ir.straight_through import replace_forward
-from ..ops._clamp import integer_clamp
 from .definition import no_second_derivative
 
 _library = torch.library.Library("torch_nano", "FRAGMENT")  # type: ignore[no-untyped-call]
@@ -179,16 +178,6 @@ def _forward(
     reals = x_scale * channels.scales.to(torch.float64) / y_scale
     y = _requantized(sums, reals, *clamp_steps(clamp_low, clamp_high, Quantization(y_scale, y_zero_point)))
     return y, integers.float() * reals.float().reshape(-1, 1, 1, 1)
-
-
-@lru_cache(maxsize=256)
-def clamp_steps(low: float | None, high: float | None, output: Quantization) -> tuple[int, int]:
-    """The bounds of a clamp as numbers without their zero point.
-
-    Inside of the custom operators: torch.compile may take a scale for a variable, and cannot compute this.
-    """
-    smallest, largest = integer_clamp(low, high, output)
-    return smallest - output.zero_point, largest - output.zero_point
 
 
 def _requantized(sums: Tensor, reals: Tensor, low: int, high: int) -> Tensor:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ..arithmetic.fixed_point import round_half_away
-from ..arithmetic.quantization import Quantization
+from ..arithmetic.clamp import integer_clamp
 from ..ir.layer import Layer
 from ..ir.operator import Operator
 
@@ -47,23 +45,6 @@ class ClampedOperator(Operator):
     def attributes(self, layer: Layer) -> dict[str, int]:
         low, high = self.integer_bounds(layer)
         return {"clamp_min": low, "clamp_max": high}
-
-
-def integer_clamp(low: float | None, high: float | None, output: Quantization) -> tuple[int, int]:
-    """A clamp in the output's integers, TFLite's rounding: ``zero_point + round(bound / scale)`` in float32.
-
-    >>> integer_clamp(0.0, 6.0, Quantization(0.03125, -128))
-    (-128, 64)
-    """
-
-    def integer(bound: float | None, default: int) -> int:
-        if bound is None:
-            return default
-        steps = torch.tensor(np.float32(bound) / np.float32(output.scale))
-        return int((round_half_away(steps) + output.zero_point).clamp(*output.bounds))
-
-    smallest, largest = output.bounds
-    return integer(low, smallest), integer(high, largest)
 
 
 def _clamped(bound: float, low: float | None, high: float | None) -> float:

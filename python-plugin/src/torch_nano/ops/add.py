@@ -12,6 +12,7 @@ from torch import Tensor
 
 from torch_nano._native import add_multipliers, look_up_pairs
 
+from ..arithmetic.clamp import clamp_steps, integer_clamp
 from ..arithmetic.fixed_point import apply_multipliers, is_native
 from ..arithmetic.layout import channels_last, elements, empty_channels_last
 from ..arithmetic.quantization import Quantization
@@ -21,8 +22,8 @@ from ..ir.layer import Layer
 from ..ir.operator import Operator
 from ..ir.value import Value
 from ..library.definition import Definition, functional
-from ..library.train_run import clamp_steps, define_training
-from ._clamp import ClampedOperator, integer_clamp
+from ..library.train_run import define_training
+from ._clamp import ClampedOperator
 
 #: Bits by which nano-core raises both inputs before it scales them.
 _LEFT_SHIFT = 20
