@@ -23,10 +23,10 @@ from torch.overrides import TorchFunctionMode
 
 from ..arguments import check_tensor
 from ..errors import CaptureError, InputError, TorchNanoError
+from ..modules.backup import Backup
 from ..modules.explain import explain, is_one_sample, missing_batch
 from ..modules.inputs import Example, Inputs
 from ..modules.modes import evaluation_mode, set_mode
-from ..training.divergence import Backup
 
 aten = torch.ops.aten
 

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from ..errors import UnsupportedError, UnsupportedNode
+from ..modules.backup import Backup
 from ..modules.explain import run
 from ..modules.inputs import Inputs
 from ..modules.modes import evaluation_mode
 from ..modules.watching import watching
-from ..training.divergence import Backup
 
 _BEFORE = "convert what is in front of it (torch_nano.get_model_feature_extractor)"
 #: Classes -> what nano-core does not have, and what to write instead.

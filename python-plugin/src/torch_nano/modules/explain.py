@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import InputError, TorchNanoError
-from ..training.divergence import Backup
+from .backup import Backup
 from .inputs import Inputs, call
 from .models import own_module
 from .modes import evaluation_mode

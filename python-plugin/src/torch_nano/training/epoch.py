@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..errors import InputError, TorchNanoError, TrainingDivergedError
+from ..modules.backup import Backup
 from ..modules.explain import explain
 from ..modules.models import own_module
 from ..modules.modes import set_mode
 from ..modules.watching import tensors_in
 from .data import samples_in, split_batch, to_device
-from .divergence import Backup, Place, all_finite, gradient_error, loss_error, weight_error
+from .divergence import Place, all_finite, gradient_error, loss_error, weight_error
 from .objective import Objective
 
 #: Is told how many batches of a pass are done, and the mean loss so far.

@@ -16,13 +16,13 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ..arguments import items, path_of, whole_number
 from ..errors import FitError
+from ..modules.backup import Backup
 from ..modules.freeze import is_frozen
 from ..modules.models import check_numbers, own_module
 from . import random_state
 from .checkpoint import Checkpoint, TrainingState, arguments_of
 from .checks import Checked, check_data
 from .data import TrainingData, batches_of
-from .divergence import Backup
 from .early_stopping import EarlyStopping, StopTraining
 from .epoch import EpochRunner
 from .history import EpochRecord, History
