@@ -183,7 +183,7 @@ WRONG: dict[str, tuple[Callable[[], nn.Module], set[str], str]] = {
     "QatModule": (
         lambda: nn.Sequential(tn.prepare_qat(mlp(), X, calibrate=X), nn.ReLU(), nn.Linear(3, 3)),
         set(ENTRIES) - CONVERSIONS,
-        r"module '0' is a torch_nano\.quant\.qat\.QatModule, which is quantized already",
+        r"module '0' is a torch_nano\.QatModule, which is quantized already",
     ),
 }
 

@@ -18,7 +18,7 @@ from ..ir.graph import Graph, Node
 from ..ops._channels import ChannelsOperator
 from ..ops.conv2d import Conv2d
 from ..ops.fully_connected import FullyConnected
-from ..qat.qat_module import QatModule
+from .module_with_ranges import ModuleWithRanges
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def split_off_head(
                 "layer"
             )
         return graph, _take_last_layers(graph, train_last, settings, ranges)
-    if isinstance(model, QatModule) and head == "auto":
+    if isinstance(model, ModuleWithRanges) and head == "auto":
         return graph, None
     return graph, _take_head(graph, model, head, settings)
 

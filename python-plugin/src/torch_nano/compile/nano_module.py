@@ -22,6 +22,7 @@ from ..files.writing import write_file
 from ..heads import Head, LayersHead, head_of
 from ..ir.interface import bind, the_only
 from ..modules.inputs import Example
+from ..modules.models import QuantizedModule
 from . import rust_module
 from .image import layers
 from .quantize import QuantizedGraph
@@ -35,7 +36,7 @@ _RANDOM_INPUTS = 16
 _SEED = 0
 
 
-class NanoModule(nn.Module):
+class NanoModule(QuantizedModule):
     """A model in integers, with the arithmetic and the bytes of the device. Made by :func:`to_nano` and
     :func:`load`.
 

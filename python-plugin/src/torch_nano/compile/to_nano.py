@@ -20,9 +20,9 @@ from ..heads import SGD, HeadSettings
 from ..ir.graph import Graph
 from ..modules.inputs import Example
 from ..modules.models import check_float, own_module
-from ..qat.qat_module import QatModule
 from .image import write_image
 from .last_layers import split_off_head
+from .module_with_ranges import ModuleWithRanges
 from .nano_module import NanoModule
 from .quantize import quantize
 from .saved_model import SavedHead, SavedModel
@@ -115,7 +115,7 @@ def to_nano(
         )
     quantized = quantize(graph, source.choose)
     if name is None:
-        name = model.model_name if isinstance(model, QatModule) else type(model).__name__
+        name = model.model_name if isinstance(model, ModuleWithRanges) else type(model).__name__
         if not _is_name(name):
             raise InputError(
                 f"the model's class is called {shown(name)}, more than {_native.LONGEST_NAME} bytes "
@@ -130,7 +130,7 @@ def _source(
     model: nn.Module, example: Example | None, calibrate: CalibrationData | None, method: Method
 ) -> _Source:
     """The graph that becomes an image, and the ranges of its values: captured, or from training."""
-    if isinstance(model, QatModule):
+    if isinstance(model, ModuleWithRanges):
         if example is not None or calibrate is not None:
             raise InputError("a QatModule has its inputs and ranges: leave out example and calibrate")
         graph = model.float_graph()

@@ -15,6 +15,10 @@ from ..errors import InputError
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 
 
+class QuantizedModule(nn.Module):
+    """A module that computes in the device's integers: no float model, and without calls of modules in it."""
+
+
 def own_module(model: object, name: str = "model") -> nn.Module:
     """The user's module inside the wrappers whose forward only calls it: torch.compile, DataParallel,
     DistributedDataParallel, AveragedModel.
@@ -105,17 +109,17 @@ def check_float(model: nn.Module) -> None:
     Raises:
         InputError: naming the first such module.
     """
-    from ..compile.nano_module import NanoModule
-    from ..qat.qat_module import QatModule
-
     for name, module in model.named_modules():
         package = type(module).__module__
-        of_torch = package.startswith("torch.ao.nn.") and "quantized" in package
-        if of_torch or isinstance(module, QatModule | NanoModule):
-            raise InputError(
-                f"{f'module {name!r}' if name else 'the model'} is a {package}."
-                f"{type(module).__name__}, which is quantized already; give the float model it was made from"
-            )
+        if isinstance(module, QuantizedModule):
+            # Users know its class by this name.
+            package = "torch_nano"
+        elif not (package.startswith("torch.ao.nn.") and "quantized" in package):
+            continue
+        raise InputError(
+            f"{f'module {name!r}' if name else 'the model'} is a {package}.{type(module).__name__}, which is "
+            "quantized already; give the float model it was made from"
+        )
 
 
 def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import InputError, ModuleNameError
+from .models import QuantizedModule
 
 
 @contextmanager
@@ -43,12 +44,10 @@ def first_tensor(output: Any, name: str) -> Tensor:
 
 def not_called(model: nn.Module, name: str) -> ModuleNameError:
     """The error for a module that a forward does not come to."""
-    from ..qat.qat_module import QatModule
-
-    if isinstance(model, QatModule):
+    if isinstance(model, QuantizedModule):
         return ModuleNameError(
-            f"the outputs of {name!r} cannot be had from a QatModule, which runs its layers in integers "
-            "without calling its modules: do this with the float model, before prepare_qat"
+            f"the outputs of {name!r} cannot be had from a {type(model).__name__}, which runs in "
+            "integers without calling modules: do this with the float model, before prepare_qat or to_nano"
         )
     return ModuleNameError(
         f"{type(model).__name__} has a module {name!r} but does not call it for this input, so it has no "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,9 @@ from ..calibration.calibrate import calibrate as observe_ranges
 from ..calibration.ranges import QuantizationPlan, Range
 from ..capture.capture import capture
 from ..capture.passes import optimize
+from ..compile.module_with_ranges import ModuleWithRanges
+from ..compile.nano_module import NanoModule
+from ..compile.to_nano import to_nano
 from ..errors import InputError, QuantizationError, UnsupportedError, UnsupportedNode
 from ..ir.graph import Graph, Node
 from ..ir.interface import bind, the_only
@@ -28,15 +31,12 @@ from .batch_statistics import batch_statistics_of
 from .training_ranges import RangeMethod, TrainingRanges
 from .training_run import TrainingRun
 
-if TYPE_CHECKING:
-    from ..compile.nano_module import NanoModule
-
 BatchNormMethod = Literal["folded", "batch_statistics"]
 _RANGES = "quantization_ranges"
 _EXTRA_STATE = "_extra_state"
 
 
-class QatModule(nn.Module):
+class QatModule(ModuleWithRanges):
     """A model in training whose forward is the device's integer arithmetic. Made by :func:`prepare_qat`.
 
     Children, parameters and buffers are copies of the model's own, under their own names. Floats in, floats
@@ -155,8 +155,6 @@ class QatModule(nn.Module):
             InputError: a wrong option.
             QuantizationError: a value has no range yet, or a layer that integers cannot hold.
         """
-        from ..compile.to_nano import to_nano
-
         return to_nano(self, **options)
 
     def float_state_dict(self) -> dict[str, Tensor]:
