@@ -16,7 +16,7 @@ import torch_nano as tn
 from images import one_layer
 from torch import Tensor, nn
 from torch_nano import _native
-from torch_nano.device.arguments import image_of
+from torch_nano.arguments import image_of
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import torch
 import torch_nano as tn
 from rich.console import Console
 from torch_nano import Device, LabelError, SimulatedBoard
-from torch_nano.device.progress import Progress
+from torch_nano.device.bars import Bars
 
 from .test_transports import make, model_and_data
 
@@ -84,7 +84,7 @@ def test_long_requests_show_a_bar_and_only_where_wanted() -> None:
     def shown(wanted: bool) -> str:
         output = io.StringIO()
         with Device(SimulatedBoard(nano.image, frame=64), nano=nano) as device:
-            device._progress = Progress(wanted, Console(file=output, force_terminal=True, width=80))
+            device._progress = Bars(wanted, Console(file=output, force_terminal=True, width=80))
             device.fit(x, y, epochs=1)
             device.write_head(device.head_state())
         return output.getvalue()
@@ -94,7 +94,7 @@ def test_long_requests_show_a_bar_and_only_where_wanted() -> None:
     assert "head" in told and "80/80" in told
     assert shown(False) == ""
     # Nobody watches a test.
-    assert not Progress(None, Console(file=io.StringIO())).shown
+    assert not Bars(None, Console(file=io.StringIO())).shown
 
 
 def test_predictions_of_several_right_classes_and_of_numbers() -> None:

@@ -18,7 +18,7 @@ import torch_nano as tn
 from images import with_head
 from rich.console import Console
 from torch_nano import Device, DeviceError, DeviceRestarted, DeviceTimeout, _native, record, replay
-from torch_nano.device.progress import Progress
+from torch_nano.device.bars import Bars
 
 from .boards import Board, socket_board
 
@@ -244,7 +244,7 @@ def test_a_record_that_ends_in_a_training_leaves_its_steps_open(tmp_path: Path) 
 def test_the_bar_moves_by_slices() -> None:
     text = io.StringIO()
     with busy("sim") as device:
-        device._progress = Progress(True, Console(file=text, force_terminal=True, width=100))
+        device._progress = Bars(True, Console(file=text, force_terminal=True, width=100))
         seen: list[int] = []
         with on_slice(device, 3, lambda: seen.append(len(device.log))):
             device.train(EPOCHS)

@@ -21,15 +21,6 @@ from .compile.to_nano import to_nano
 from .compile.verify import LayerDifference, VerifyReport
 from .device.answers import DeviceInfo, DeviceSettings, DeviceStats, LogEntry, Prediction
 from .device.client import Device
-from .device.errors import (
-    ConnectionFailed,
-    ConnectionLost,
-    DeviceError,
-    DeviceRestarted,
-    DeviceTimeout,
-    LabelError,
-    WrongModelError,
-)
 from .device.fitting import FitResult
 from .device.recording.record import Recording, record
 from .device.recording.records import RecordError
@@ -39,12 +30,18 @@ from .device.transport.streams import SimulatedBoard
 from .errors import (
     CaptureError,
     CheckpointError,
+    ConnectionFailed,
+    ConnectionLost,
+    DeviceError,
+    DeviceRestarted,
+    DeviceTimeout,
     ExportError,
     FileFormatError,
     FitError,
     FreezeError,
     HeadError,
     InputError,
+    LabelError,
     ModuleNameError,
     NonFiniteError,
     QuantizationError,
@@ -52,6 +49,7 @@ from .errors import (
     TrainingDivergedError,
     UnsupportedError,
     UnsupportedNode,
+    WrongModelError,
 )
 from .heads import LayersHead, LdaHead, PrototypeHead, SgdHead
 from .modules.freeze import freeze, frozen, unfreeze

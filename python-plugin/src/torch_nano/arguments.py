@@ -6,12 +6,18 @@ import math
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from .errors import HeadError, InputError, TorchNanoError
+from . import _native
+from .errors import FileFormatError, HeadError, InputError, TorchNanoError
+
+#: The largest number of a field of the device's protocol.
+LARGEST = _native.LARGEST_COUNT
+#: Operating systems count the milliseconds of a time-out in 31 bits.
+_WAITS = (0.001, 1e6)
 
 
 def plain(value: Any) -> Any:
@@ -190,6 +196,105 @@ def check_same_batch(names: Sequence[str], tensors: Sequence[torch.Tensor]) -> N
     if any(count != counts[0] for count in counts):
         pairs = ", ".join(f"{name} of {count}" for name, count in zip(names, counts, strict=True))
         raise InputError(f"the inputs are batches of different sizes: {pairs}; expected one size")
+
+
+def integer(name: str, given: Any, least: int = 0) -> int:
+    """An integer from `least` to 2^32 - 1, of Python, numpy or torch.
+
+    Raises:
+        InputError: it is none.
+    """
+    return whole_number(name, given, least=least, most=LARGEST, error=InputError)
+
+
+def as_integer(given: Any) -> int | None:
+    """What is given as an integer of Python's; None if it is none. A bool is none.
+
+    >>> import torch
+    >>> as_integer(torch.tensor(2)), as_integer(True), as_integer(2.0)
+    (2, None, None)
+    """
+    number = plain(given)
+    return int(number) if isinstance(number, Integral) and not isinstance(number, bool) else None
+
+
+def probability(name: str, given: Any) -> float:
+    """A float from 0 to 1.
+
+    Raises:
+        InputError: it is none.
+    """
+    number = plain(given)
+    real = isinstance(number, Real) and not isinstance(number, bool)
+    if not real or not 0 <= number <= 1:
+        raise InputError(f"{name} is {shown(given)}; expected a probability, 0 to 1")
+    return float(number)
+
+
+def seconds(name: str, given: Any) -> float:
+    """A time to wait, at least a millisecond.
+
+    Raises:
+        InputError: it is none, or longer than operating systems wait.
+    """
+    return positive_number(name, given, within=_WAITS, error=InputError)
+
+
+def text(name: str, given: Any) -> str:
+    """A text that UTF-8 can hold.
+
+    Raises:
+        InputError: it is none.
+    """
+    if not isinstance(given, str):
+        raise InputError(f"{name} is {shown(given)}; expected a text")
+    try:
+        given.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{name} is {given!r}, which is no Unicode text: {error.reason}") from error
+    return given
+
+
+class HasImage(Protocol):
+    """A :class:`torch_nano.NanoModule`, of which the image is asked."""
+
+    @property
+    def image(self) -> bytes:
+        """The `.nano` image."""
+
+
+def image_of(nano: HasImage | _native.Model | bytes) -> _native.Model:
+    """The image of a model that is given as a module or as its image, whole, checked unless it is already.
+
+    Raises:
+        InputError: it is neither.
+        FileFormatError: it is no image, or a damaged one.
+    """
+    image = bytes_of(nano)
+    checked = nano if isinstance(nano, _native.Model) else getattr(nano, "_model", None)
+    if isinstance(checked, _native.Model):
+        return checked
+    try:
+        return _native.Model(image)
+    except _native.NanoError as error:
+        raise FileFormatError(f"the {len(image)} bytes given are no model's image: {error}") from error
+
+
+def bytes_of(nano: HasImage | _native.Model | bytes) -> bytes:
+    """The bytes of a model that is given as a module or as its image.
+
+    Raises:
+        InputError: it is neither.
+    """
+    image = nano if isinstance(nano, bytes | bytearray) else getattr(nano, "image", None)
+    if not isinstance(image, bytes | bytearray):
+        way = (
+            "read the file: tn.load(path), or Path(path).read_bytes() of a model.nano"
+            if isinstance(nano, str | Path)
+            else "tn.to_nano(model, ...) gives it"
+        )
+        raise InputError(f"nano is {shown(nano)}; expected a NanoModule, or its image as bytes: {way}")
+    return bytes(image)
 
 
 def shown(value: object) -> str:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from ..arguments import shown
 from ..device.answers import Prediction
-from ..device.errors import LabelError
 from ..device.samples import class_index
+from ..errors import LabelError
 from .sample_files import Table, TableError, number
 
 #: Between the names of several right classes.
@@ -42,7 +42,7 @@ class Labels:
         0
         >>> Labels("class", 2, ["1", "2"]).index("0")
         Traceback (most recent call last):
-        torch_nano.device.errors.LabelError: no class is called '0'; the classes are 1, 2
+        torch_nano.errors.LabelError: no class is called '0'; the classes are 1, 2
 
         Raises:
             LabelError: there is no such class.

@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from .arguments import integer, probability
+from ..arguments import integer, probability
 
 #: What a confidence of 1 is on the device.
 _CERTAIN = 1 << 15

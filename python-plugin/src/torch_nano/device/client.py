@@ -8,15 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _native
-from ..errors import HeadError
+from ..arguments import text
+from ..errors import DeviceError, HeadError
 from ..heads import Head, head_of
 from . import fitting
 from .answers import DeviceInfo, DeviceSettings, Prediction, confidence_of
-from .arguments import epochs_of, state_of, text
+from .bars import Bars
 from .conversation import Conversation, Observer
-from .errors import DeviceError
+from .fields import epochs_of, state_of
 from .fitting import FitResult
-from .progress import Progress
 from .samples import Input, Label, Samples
 from .transport.streams import Stream
 from .turns import whole
@@ -149,9 +149,7 @@ class Device(Conversation):
             DeviceError: no trainable head.
         """
         self._require_head()
-        return fitting.fit(
-            self, data, labels, epochs, self._progress if progress is None else Progress(progress)
-        )
+        return fitting.fit(self, data, labels, epochs, self._progress if progress is None else Bars(progress))
 
     def train(self, epochs: int, *, first_epoch: int = 0) -> int:
         """Trains the head for `epochs` passes over what was learnt; returns instructions or cycles taken.

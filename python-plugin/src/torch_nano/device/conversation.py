@@ -5,23 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
+from typing import Any, NoReturn, Protocol, Self
 
-from ..arguments import path_of
+from ..arguments import image_of, integer, path_of, seconds
+from ..errors import DeviceError, DeviceRestarted, WrongModelError
 from .answers import DeviceInfo, DeviceSettings, DeviceStats, LogEntry
-from .arguments import image_of, integer, seconds
-from .errors import DeviceError, DeviceRestarted, WrongModelError
-from .interrupts import deferred_interrupt
+from .bars import Bars
 from .link import Link, is_unanswered
-from .progress import Progress
-from .samples import Input, class_index, input_bytes, label_fields
-from .training import Training
+from .samples import Input, KnownModel, class_index, input_bytes, label_fields
+from .sliced_training import SlicedTraining
+from .transport.interrupts import deferred_interrupt
 from .transport.streams import Stream
 from .transport.transports import transport_of
 from .turns import turn_on, whole
-
-if TYPE_CHECKING:
-    from ..compile.nano_module import NanoModule
 
 
 class Observer(Protocol):
@@ -47,7 +43,7 @@ class Conversation:
         self,
         connection: str | Path | Stream,
         *,
-        nano: NanoModule | bytes | None = None,
+        nano: KnownModel | bytes | None = None,
         timeout: float = 30.0,
         baudrate: int = 115200,
         flash: str | Path | None = None,
@@ -61,13 +57,13 @@ class Conversation:
         given = None if isinstance(connection, str | Path) else connection
         self._turn = turn_on(given)
         self._link = Link(transport, given, timeout, self._turn)
-        self._progress = Progress(progress)
+        self._progress = Bars(progress)
         self._names: tuple[str, ...] | None = None
         #: Told of each change; see :func:`torch_nano.record`.
         self.observers: list[Observer] = []
         self._is_changing = False
         #: The training that an error has left open.
-        self._training: Training | None = None
+        self._training: SlicedTraining | None = None
         #: How many samples the device keeps for training; None if that is not known.
         self.samples: int | None = None
         try:
@@ -191,12 +187,12 @@ class Conversation:
         return int(answer["samples"])
 
     @whole
-    def _train(self, progress: Progress, /, **fields: int) -> dict[str, Any]:
+    def _train(self, progress: Bars, /, **fields: int) -> dict[str, Any]:
         """Trains slice by slice, until Ctrl-C at most; or goes on with the same training, if that is open."""
         training = self._training
         if training is None or training.fields != fields:
             self._end_training()
-            training = Training(self._link, fields)
+            training = SlicedTraining(self._link, fields)
         with deferred_interrupt() as interrupted:
             return self._work_on(training, progress, interrupted)
 
@@ -206,12 +202,12 @@ class Conversation:
             return
         try:
             with deferred_interrupt():
-                self._work_on(self._training, Progress(False), lambda: True)
+                self._work_on(self._training, Bars(False), lambda: True)
         except DeviceError as error:
             if is_unanswered(error) or isinstance(error, WrongModelError):
                 raise
 
-    def _work_on(self, training: Training, progress: Progress, stop: Callable[[], bool]) -> dict[str, Any]:
+    def _work_on(self, training: SlicedTraining, progress: Bars, stop: Callable[[], bool]) -> dict[str, Any]:
         def run() -> dict[str, Any]:
             self._training = training
             try:

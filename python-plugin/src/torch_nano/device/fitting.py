@@ -8,8 +8,8 @@ from itertools import chain, islice, repeat
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from .arguments import epochs_of
-from .progress import Progress
+from .bars import Bars
+from .fields import epochs_of
 from .samples import Input, Samples, batches
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class FitResult:
     seconds: float
 
 
-def fit(device: Device, data: Input | Samples, labels: Any, epochs: int, progress: Progress) -> FitResult:
+def fit(device: Device, data: Input | Samples, labels: Any, epochs: int, progress: Bars) -> FitResult:
     """See :meth:`torch_nano.Device.fit`.
 
     The data are looked at before it is this thread's turn: what makes them may ask the device, too.
@@ -45,7 +45,7 @@ def fit(device: Device, data: Input | Samples, labels: Any, epochs: int, progres
 
 
 def _learn(
-    device: Device, samples: list[tuple[bytes, dict[str, Any]]], epochs: int, progress: Progress
+    device: Device, samples: list[tuple[bytes, dict[str, Any]]], epochs: int, progress: Bars
 ) -> FitResult:
     start = time.perf_counter()
     places = device.info.ring_capacity
@@ -61,7 +61,7 @@ def _learn(
                 advance(1)
             if parts > 1:
                 first_epoch = part * places // len(samples)
-                ticks += device._train(Progress(False), epochs=1, first_epoch=first_epoch)["ticks"]
+                ticks += device._train(Bars(False), epochs=1, first_epoch=first_epoch)["ticks"]
     if not places:
         ticks = device.commit()
     elif parts == 1:

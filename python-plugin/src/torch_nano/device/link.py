@@ -13,8 +13,8 @@ from typing import Any
 from weakref import ref
 
 from .. import _native
+from ..errors import ConnectionFailed, ConnectionLost, DeviceError, DeviceTimeout, WrongModelError
 from .answers import LogEntry
-from .errors import ConnectionFailed, ConnectionLost, DeviceError, DeviceTimeout, WrongModelError
 from .transport.streams import Stream
 from .transport.transports import Transport
 from .turns import Asker, Request, Turn

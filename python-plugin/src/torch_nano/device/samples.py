@@ -5,22 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..arguments import check_tensor, shown
-from ..arithmetic.layout import to_device
-from ..errors import InputError
-from ..heads.sgd import _VALUE_STEPS
-from .arguments import as_integer
-from .errors import LabelError
-
-if TYPE_CHECKING:
-    from ..compile.nano_module import NanoModule
+from ..arguments import HasImage, as_integer, check_tensor, shown
+from ..arithmetic.layout import Shape, to_device
+from ..errors import InputError, LabelError
+from ..heads import Head
+from ..heads.sgd import VALUE_STEPS
 
 #: One input, see :class:`torch_nano.Device`.
 Input = Tensor | NDArray[Any]
@@ -28,11 +24,26 @@ Input = Tensor | NDArray[Any]
 Label = int | str | float | Sequence[bool] | NDArray[Any] | Tensor
 #: Samples in batches or one by one.
 Samples = Iterable[tuple[Input, Any]]
+
+
+class KnownModel(HasImage, Protocol):
+    """A :class:`torch_nano.NanoModule`, of which a client asks how the device sees its inputs."""
+
+    head: Head | None
+
+    @property
+    def input_shape(self) -> Shape:
+        """Shape of one sample."""
+
+    def device_inputs(self, x: Tensor) -> NDArray[np.int8]:
+        """Floats [N, ...] as the device's int8 [N, elements]."""
+
+
 #: Bits that the labels of an input have on the device.
 _BITS = 32
 
 
-def input_bytes(input: Input, length: int, nano: NanoModule | None) -> bytes:
+def input_bytes(input: Input, length: int, nano: KnownModel | None) -> bytes:
     """One input as a device takes it, `length` bytes.
 
     Raises:
@@ -42,7 +53,7 @@ def input_bytes(input: Input, length: int, nano: NanoModule | None) -> bytes:
 
 
 def batches(
-    data: Input | Samples, labels: Any, length: int, nano: NanoModule | None
+    data: Input | Samples, labels: Any, length: int, nano: KnownModel | None
 ) -> Iterator[tuple[bytes, Any]]:
     """The samples of a data set, each as the device's bytes and its label.
 
@@ -73,7 +84,7 @@ def batches(
             yield row.tobytes(), target
 
 
-def _has_batch(input: Input, length: int, nano: NanoModule | None) -> bool:
+def _has_batch(input: Input, length: int, nano: KnownModel | None) -> bool:
     """Whether there is a dimension of samples in front."""
     array = _tensor(input)
     if isinstance(input, np.ndarray) and array.dtype == torch.int8:
@@ -81,7 +92,7 @@ def _has_batch(input: Input, length: int, nano: NanoModule | None) -> bool:
     return array.dim() > (1 if nano is None else len(nano.input_shape))
 
 
-def _rows(input: Input, length: int, nano: NanoModule | None, *, batch: bool) -> NDArray[np.int8]:
+def _rows(input: Input, length: int, nano: KnownModel | None, *, batch: bool) -> NDArray[np.int8]:
     """int8 [N, length] in the device's order."""
     tensor = _tensor(input)
     floats = tensor.is_floating_point()
@@ -148,7 +159,7 @@ def label_fields(label: Any, target: str, classes: int, names: Sequence[str]) ->
                 return {"bits": sum(right << index for index, right in enumerate(label))}
             expected = f"all right classes (loss 'binary'), a list of {classes} bools"
         case "value":
-            value = label * _VALUE_STEPS if isinstance(label, float) else math.nan
+            value = label * VALUE_STEPS if isinstance(label, float) else math.nan
             if math.isfinite(value) and abs(value) < 2**31:
                 return {"value": round(value)}
             expected = "a number (loss 'squared'), a finite float around 1"
@@ -162,7 +173,7 @@ def class_index(wanted: int | str, classes: int, names: Sequence[str]) -> int:
 
     >>> class_index("wlak", 2, ["walk", "run"])
     Traceback (most recent call last):
-    torch_nano.device.errors.LabelError: no class is called 'wlak'; did you mean 'walk'? Known: walk, run
+    torch_nano.errors.LabelError: no class is called 'wlak'; did you mean 'walk'? Known: walk, run
 
     Raises:
         LabelError: there is no such class.

@@ -10,7 +10,7 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
-from .errors import ConnectionFailed
+from ..errors import ConnectionFailed
 
 #: A request's name and its fields.
 Request = tuple[str, dict[str, Any]]

@@ -14,7 +14,7 @@ from ..errors import HeadError
 from .head import Head, Targets
 
 #: A target of squared error counts in 1/4096.
-_VALUE_STEPS = 4096
+VALUE_STEPS = 4096
 
 
 class SgdHead(Head):
@@ -103,7 +103,7 @@ class SgdHead(Head):
         given: Any = targets.cpu().numpy()
         if labels:
             return np.asarray(given @ (1 << np.arange(self.classes)), np.int64)
-        steps = np.rint(given.astype(np.float64) * _VALUE_STEPS)
+        steps = np.rint(given.astype(np.float64) * VALUE_STEPS)
         if not (np.abs(steps) < 2**31).all():
             raise HeadError(f"targets up to {np.abs(given).max()}; expected finite numbers, around 1")
         return np.asarray(steps, np.int64)

@@ -10,8 +10,7 @@ from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from ..device.client import Device
-from ..device.errors import WrongModelError
-from ..errors import HeadError
+from ..errors import HeadError, WrongModelError
 from ..heads import head_of
 from .fleet_records import (
     ARRAYS,

@@ -16,8 +16,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
+from ..arguments import image_of
 from ..compile.nano_module import NanoModule
-from ..device.arguments import image_of
 from ..errors import HeadError
 from ..heads import Head, head_of
 from .fleet_client import client_app

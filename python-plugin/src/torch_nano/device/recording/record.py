@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from ... import _native
-from ...arguments import path_of, shown
+from ...arguments import integer, path_of, shown
 from ...errors import InputError
 from ...files.writing import AppendedFile
-from ..arguments import integer
 from ..client import Device
 from ..link import is_unanswered
 from .records import (

@@ -30,10 +30,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...arguments import shown
+from ...arguments import LARGEST, shown
 from ...errors import TorchNanoError
 from ...files.reading import parse_json, read_file
-from ..arguments import LARGEST
 
 #: Version of the format; raised whenever an older reader would misread it.
 VERSION = 4

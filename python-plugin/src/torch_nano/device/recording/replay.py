@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ... import _native
-from ...arguments import path_of
+from ...arguments import HasImage, image_of, path_of
 from ...errors import TorchNanoError
 from ...heads import Head, head_of
-from ..arguments import image_of
 from .records import Done, RecordError, Refused, Restart, Start, Step, read_record
-
-if TYPE_CHECKING:
-    from ...compile.nano_module import NanoModule
 
 #: Requests of unknown outcome double what is possible; more than this many open ones are no record to trust.
 _MOST_POSSIBILITIES = 256
@@ -61,7 +57,7 @@ class _State:
     before: tuple[bytes, tuple[tuple[bytes, int], ...]] | None = None
 
 
-def replay(path: str | Path, nano: NanoModule | bytes) -> Replay:
+def replay(path: str | Path, nano: HasImage | bytes) -> Replay:
     """Repeats a record with the nn.Module twin of the head, and compares it with what the device had.
 
     Args:

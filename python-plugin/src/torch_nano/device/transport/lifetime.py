@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any
 
-from ..interrupts import deferred_interrupt
+from .interrupts import deferred_interrupt
 
 #: Asks for the signal, and becomes the program. A parent that was gone before is seen by its number. Not a
 #: `preexec_fn`, which would run Python in a copy of a process with threads.

@@ -16,12 +16,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Self
 
-from ...arguments import path_of
+from ...arguments import bytes_of, path_of, seconds
+from ...errors import ConnectionFailed, ConnectionLost, DeviceTimeout
 from ...files.reading import read_file, refusing
 from ...files.writing import write_new
-from ..arguments import bytes_of, seconds
-from ..errors import ConnectionFailed, ConnectionLost, DeviceTimeout
-from ..interrupts import deferred_interrupt
+from .interrupts import deferred_interrupt
 from .lifetime import start
 
 _QEMU = "qemu-system-riscv32"

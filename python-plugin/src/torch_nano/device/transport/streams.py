@@ -12,13 +12,11 @@ from typing import Any, Protocol
 import serial
 
 from ... import _native
-from ...arguments import path_of
-from ...errors import InputError
+from ...arguments import image_of, integer, path_of
+from ...errors import ConnectionFailed, ConnectionLost, DeviceError, InputError
 from ...files.reading import read_file
 from ...files.writing import write_file
-from ..arguments import image_of, integer
-from ..errors import ConnectionFailed, ConnectionLost, DeviceError
-from ..interrupts import deferred_interrupt
+from .interrupts import deferred_interrupt
 
 _CHUNK = 1 << 16
 #: Bytes of a request without an input, such as training, which may take long. Most with one are longer, and

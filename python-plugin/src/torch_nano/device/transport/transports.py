@@ -13,7 +13,7 @@ from serial.tools import list_ports
 
 from ... import _native
 from ...arguments import shown
-from ..errors import ConnectionFailed
+from ...errors import ConnectionFailed
 from .qemu import QemuBoard
 from .streams import SimulatedBoard, Stream, open_port
 

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as RichProgress
 
 
-class Progress:
+class Bars:
     """Whether and where bars are shown.
 
     Args:
@@ -27,7 +27,7 @@ class Progress:
         """A bar while the block runs, which is given what advances it.
 
         >>> import io
-        >>> progress = Progress(True, Console(file=io.StringIO(), force_terminal=True))
+        >>> progress = Bars(True, Console(file=io.StringIO(), force_terminal=True))
         >>> with progress.bar("learn", 3) as advance:
         ...     advance(3)
         >>> "3/3" in progress._console.file.getvalue()

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .errors import DeviceError
+from ..errors import DeviceError
+from .bars import Bars
 from .link import Link
-from .progress import Progress
 from .turns import Request
 
 #: Failures for which a request was not sent: what was asked before it goes on.
 _NOT_SENT = ("Unsent", "Closed")
 
 
-class Training:
+class SlicedTraining:
     """A training from its first request to its end: the device answers after each slice of its steps.
 
     A slice whose answer does not come leaves it open. To run it again asks for that answer first: no slice is
@@ -34,7 +34,7 @@ class Training:
         self._sent = False
 
     def run(
-        self, ask: Callable[..., dict[str, Any]], progress: Progress, stop: Callable[[], bool]
+        self, ask: Callable[..., dict[str, Any]], progress: Bars, stop: Callable[[], bool]
     ) -> dict[str, Any]:
         """Goes on to the end; returns the last answer, whose "steps" are all that were taken.
 
