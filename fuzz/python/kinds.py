@@ -18,7 +18,7 @@ from changes import Change
 from torch_nano import _native
 from torch_nano.cli.head_file import load_head, save_head
 from torch_nano.cli.labels import Labels
-from torch_nano.cli.sample_files import read_table
+from torch_nano.cli.sample_files import read_samples
 from torch_nano.files import archive
 
 _X = torch.randn(30, 6, generator=torch.Generator().manual_seed(0))
@@ -172,18 +172,18 @@ def _archives() -> Kind:
         buffer = io.BytesIO()
         np.savez(buffer, x=x, y=y)
         seeds.append(buffer.getvalue())
-    return Kind(".npz", seeds, [changes.archive({".npy": changes.npy}), changes.any_bytes], _read_table)
+    return Kind(".npz", seeds, [changes.archive({".npy": changes.npy}), changes.any_bytes], _read_samples)
 
 
 def _tables() -> Kind:
     rows = ["u,v,label", "1.5,2,a", '-3e2,"4",b', "", "0,.5,c"]
     seeds = ["\n".join(rows), "\n".join(rows).replace(",", ";"), "﻿" + "\r\n".join(rows)]
     encoded = [seed.encode() for seed in seeds]
-    return Kind(".csv", encoded, [changes.table_text, changes.any_bytes], _read_table)
+    return Kind(".csv", encoded, [changes.table_text, changes.any_bytes], _read_samples)
 
 
-def _read_table(path: Path) -> None:
-    table = read_table(path)
+def _read_samples(path: Path) -> None:
+    table = read_samples(path)
     refusals = []
     for target in ("class", "labels", "value"):
         try:

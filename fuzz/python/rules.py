@@ -12,7 +12,7 @@ _CORE = ROOT / "nano-core/src"
 _DEVICE = ROOT / "esp32-app/device/src"
 _PACKAGE = ROOT / "python-plugin/src/torch_nano"
 #: The errors that readers of files raise; a module that knows one is a reader.
-_FILE_ERRORS = {"FileFormatError", "RecordError", "TableError", "CheckpointError"}
+_FILE_ERRORS = {"FileFormatError", "RecordError", "SampleFileError", "CheckpointError"}
 
 _TEXT = r'"([^"]+)"'
 #: How nano-core's sources name what an error is about, and the variant.

@@ -17,7 +17,7 @@ from files_at_risk import killed_at_each_step, small_disk
 from mutations import bytes_of, memory_for
 from torch_nano.cli.head_file import load_head, save_head
 from torch_nano.cli.labels import Labels
-from torch_nano.cli.sample_files import TableError, read_table
+from torch_nano.cli.sample_files import SampleFileError, read_samples
 
 from .command_line import run, write_files
 
@@ -31,7 +31,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def read_labelled(path: Path) -> object:
-    table = read_table(path)
+    table = read_samples(path)
     return Labels("class", len(LABELS), LABELS).read(table) if table.labels is not None else None
 
 
@@ -44,7 +44,7 @@ def test_bytes_of_a_table(name: str, other: str, files: Path, tmp_path: Path) ->
             path.write_bytes(changed)
             try:
                 read_labelled(path)
-            except TableError as error:
+            except SampleFileError as error:
                 assert str(path) in str(error) and len(str(error)) < 1500
                 refused += 1
     assert refused > 300
@@ -70,13 +70,16 @@ def npy(array: Any, header: str | None = None) -> bytes:
 def test_tables_that_would_take_much_memory(tmp_path: Path) -> None:
     bomb = npz(tmp_path / "a.npz", {"x": npy(np.zeros((1, 1 << 28), np.float32)), "y": npy(np.zeros(1, int))})
     assert bomb.stat().st_size < 2 << 20
-    with memory_for(256 << 20), pytest.raises(TableError, match=r"would take 107374\d+ in memory; at most"):
-        read_table(bomb)
+    with (
+        memory_for(256 << 20),
+        pytest.raises(SampleFileError, match=r"would take 107374\d+ in memory; at most"),
+    ):
+        read_samples(bomb)
     # numpy's own texts would take the room of the longest for each: 12 GB.
     long = tmp_path / "long.csv"
     long.write_text("a,label\n" + "1,b\n" * 30_000 + f"1,{'c' * 100_000}\n")
     with memory_for(256 << 20):
-        assert read_table(long).require_labels().tolist()[-2:] == ["b", "c" * 100_000]
+        assert read_samples(long).require_labels().tolist()[-2:] == ["b", "c" * 100_000]
     zeros = np.zeros(8, np.float32)
     for header in (
         "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 1099511627776)}",
@@ -93,16 +96,16 @@ def test_tables_that_would_take_much_memory(tmp_path: Path) -> None:
         "\0",
     ):
         path = npz(tmp_path / "a.npz", {"x": npy(zeros, header)})
-        with memory_for(ROOM), pytest.raises(TableError, match=r"a\.npz"):
-            read_table(path)
-    with pytest.raises(TableError, match=r"compressed in another way than np\.savez_compressed does it"):
-        read_table(npz(tmp_path / "a.npz", {"x": npy(np.zeros((1, 8)))}, zipfile.ZIP_LZMA))
+        with memory_for(ROOM), pytest.raises(SampleFileError, match=r"a\.npz"):
+            read_samples(path)
+    with pytest.raises(SampleFileError, match=r"compressed in another way than np\.savez_compressed does it"):
+        read_samples(npz(tmp_path / "a.npz", {"x": npy(np.zeros((1, 8)))}, zipfile.ZIP_LZMA))
     by_columns = np.asfortranarray(np.arange(12, dtype=np.float32).reshape(3, 4))
-    table = read_table(npz(tmp_path / "a.npz", {"x": npy(by_columns), "other": b"no array"}))
+    table = read_samples(npz(tmp_path / "a.npz", {"x": npy(by_columns), "other": b"no array"}))
     assert table.inputs.tolist() == by_columns.tolist()
-    with pytest.raises(TableError, match=r"has \d+ bytes or more; expected at most"):
+    with pytest.raises(SampleFileError, match=r"has \d+ bytes or more; expected at most"):
         (tmp_path / "zero.csv").symlink_to("/dev/zero")
-        read_table(tmp_path / "zero.csv")
+        read_samples(tmp_path / "zero.csv")
 
 
 def test_bytes_of_a_head(tmp_path: Path) -> None:

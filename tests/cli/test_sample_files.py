@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch_nano as tn
 from torch_nano.cli.labels import Labels
-from torch_nano.cli.sample_files import Table, TableError, read_table
+from torch_nano.cli.sample_files import SampleFile, SampleFileError, read_samples
 
 NAMES = ["walk", "run", "rest"]
 
@@ -27,7 +27,7 @@ def npz(folder: Path, **arrays: Any) -> Path:
 
 
 def labels(target: str, file: Path, names: list[str] = NAMES) -> list[Any]:
-    return Labels(target, len(names), names).read(read_table(file))
+    return Labels(target, len(names), names).read(read_samples(file))
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def labels(target: str, file: Path, names: list[str] = NAMES) -> list[Any]:
 )
 @pytest.mark.parametrize("name", ["a.csv", "A.CSV"])
 def test_one_table_in_several_ways(tmp_path: Path, content: str, name: str) -> None:
-    table = read_table(csv(tmp_path, content, name))
+    table = read_samples(csv(tmp_path, content, name))
     assert table.inputs.dtype == np.float32
     assert table.inputs.tolist() == [[1, -2.5], [300, 4]]
     assert table.require_labels().tolist() == ["walk", "run"]
@@ -50,12 +50,12 @@ def test_one_table_in_several_ways(tmp_path: Path, content: str, name: str) -> N
 
 def test_a_table_without_labels(tmp_path: Path) -> None:
     for file in (csv(tmp_path, "a,b\n1,2\n"), npz(tmp_path, x=np.zeros((1, 2)))):
-        table = read_table(file)
+        table = read_samples(file)
         assert table.labels is None and table.inputs.shape == (1, 2)
-        with pytest.raises(TableError, match="has no labels; expected"):
+        with pytest.raises(SampleFileError, match="has no labels; expected"):
             table.require_labels()
-    with pytest.raises(TableError, match=r"expected a column `label`; it has 0, 1, 2, 3, 4, 5, \.\.\."):
-        read_table(csv(tmp_path, "0,1,2,3,4,5,6,7\n0,0,0,0,0,0,0,0\n")).require_labels()
+    with pytest.raises(SampleFileError, match=r"expected a column `label`; it has 0, 1, 2, 3, 4, 5, \.\.\."):
+        read_samples(csv(tmp_path, "0,1,2,3,4,5,6,7\n0,0,0,0,0,0,0,0\n")).require_labels()
 
 
 @pytest.mark.parametrize(
@@ -89,8 +89,8 @@ def test_a_table_without_labels(tmp_path: Path) -> None:
     ],
 )
 def test_refused_csv(tmp_path: Path, content: str | bytes, message: str) -> None:
-    with pytest.raises(TableError) as error:
-        read_table(csv(tmp_path, content))
+    with pytest.raises(SampleFileError) as error:
+        read_samples(csv(tmp_path, content))
     assert message in str(error.value) and str(tmp_path) in str(error.value)
 
 
@@ -114,8 +114,8 @@ def test_refused_csv(tmp_path: Path, content: str | bytes, message: str) -> None
     ],
 )
 def test_refused_npz(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
-    with pytest.raises(TableError) as error:
-        read_table(npz(tmp_path, **arrays))
+    with pytest.raises(SampleFileError) as error:
+        read_samples(npz(tmp_path, **arrays))
     assert message in str(error.value) and str(tmp_path) in str(error.value)
 
 
@@ -135,13 +135,13 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     ):
         if content is not None:
             (tmp_path / name).write_bytes(content)
-        with pytest.raises(TableError) as error:
-            read_table(tmp_path / name)
+        with pytest.raises(SampleFileError) as error:
+            read_samples(tmp_path / name)
         assert message in str(error.value)
     for file in (csv(tmp_path, "label\nwalk\n"), npz(tmp_path, x=np.zeros((1, 0)))):
-        assert read_table(file).inputs.shape == (1, 0)  # which no model takes
+        assert read_samples(file).inputs.shape == (1, 0)  # which no model takes
     with pytest.raises(FileNotFoundError):
-        read_table(tmp_path / "missing.csv")
+        read_samples(tmp_path / "missing.csv")
 
 
 def test_a_class_is_its_name_before_it_is_an_index(tmp_path: Path) -> None:
@@ -150,16 +150,16 @@ def test_a_class_is_its_name_before_it_is_an_index(tmp_path: Path) -> None:
     assert labels("class", file, ["2", "1"]) == [1, 0]
     assert labels("class", file, NAMES) == [1, 2]
     assert labels("class", file, ["", "", ""]) == [1, 2]
-    with pytest.raises(TableError, match=r"line 2: no class is called '1'; the classes are 2, 3$"):
+    with pytest.raises(SampleFileError, match=r"line 2: no class is called '1'; the classes are 2, 3$"):
         labels("class", file, ["2", "3"])
-    with pytest.raises(TableError, match=r"line 2: no class is called '1'; the classes are a, 2$"):
+    with pytest.raises(SampleFileError, match=r"line 2: no class is called '1'; the classes are a, 2$"):
         labels("class", file, ["a", "2"])
-    with pytest.raises(TableError, match="line 3: there is no class 2; expected 0 to 1"):
+    with pytest.raises(SampleFileError, match="line 3: there is no class 2; expected 0 to 1"):
         labels("class", file, ["a", "b"])
     assert labels("class", csv(tmp_path, f"label,a\nrest,0\n{'0' * 5000}1,0\n")) == [2, 1]
-    with pytest.raises(TableError, match=r"line 2: there is no class '9+\.\.\.; expected 0 to 2$"):
+    with pytest.raises(SampleFileError, match=r"line 2: there is no class '9+\.\.\.; expected 0 to 2$"):
         labels("class", csv(tmp_path, f"label,a\n{'9' * 5000},0\n"))
-    with pytest.raises(TableError, match="line 2: no class is called 'wlak'; did you mean 'walk'"):
+    with pytest.raises(SampleFileError, match="line 2: no class is called 'wlak'; did you mean 'walk'"):
         labels("class", csv(tmp_path, "label,a\nwlak,0\n"))
     x = np.zeros((2, 1))
     assert labels("class", npz(tmp_path, x=x, y=np.array([1, 2])), ["1", "2", "3"]) == [1, 2]
@@ -174,16 +174,16 @@ def test_several_right_classes(tmp_path: Path) -> None:
     ]
     assert labels("labels", file) == expected
     assert labels("labels", npz(tmp_path, x=np.zeros((5, 1)), y=np.array(expected))) == expected
-    with pytest.raises(TableError, match="line 2: no class is called 'jump'"):
+    with pytest.raises(SampleFileError, match="line 2: no class is called 'jump'"):
         labels("labels", csv(tmp_path, "label,a\nwalk|jump,0\n"))
 
 
 def test_numbers(tmp_path: Path) -> None:
     assert labels("value", csv(tmp_path, "label,a\n1,0\n-0.25,0\n"), [""]) == [1.0, -0.25]
     assert labels("value", npz(tmp_path, x=np.zeros((2, 1)), y=np.array([1, 2])), [""]) == [1.0, 2.0]
-    with pytest.raises(TableError, match="line 2: 'walk' is no number"):
+    with pytest.raises(SampleFileError, match="line 2: 'walk' is no number"):
         labels("value", csv(tmp_path, "label,a\nwalk,0\n"), [""])
-    with pytest.raises(TableError, match="line 2: the label is inf; expected a finite number"):
+    with pytest.raises(SampleFileError, match="line 2: the label is inf; expected a finite number"):
         labels("value", csv(tmp_path, "label,a\ninf,0\n"), [""])
 
 
@@ -203,12 +203,12 @@ def test_numbers(tmp_path: Path) -> None:
 def test_labels_of_another_kind_are_refused(
     tmp_path: Path, target: str, y: np.ndarray[Any, Any], message: str
 ) -> None:
-    with pytest.raises(TableError) as error:
+    with pytest.raises(SampleFileError) as error:
         labels(target, npz(tmp_path, x=np.zeros((2, 1)), y=y))
     assert message in str(error.value) and isinstance(error.value, tn.TorchNanoError)
 
 
 def test_places_in_messages() -> None:
     x = np.zeros((2, 1))
-    assert Table(Path("a.npz"), x, None).place(1) == "a.npz, sample 1 (from 0)"
-    assert Table(Path("a.csv"), x, None, ["a"], [2, 5]).place(1) == "a.csv, line 5"
+    assert SampleFile(Path("a.npz"), x, None).place(1) == "a.npz, sample 1 (from 0)"
+    assert SampleFile(Path("a.csv"), x, None, ["a"], [2, 5]).place(1) == "a.csv, line 5"

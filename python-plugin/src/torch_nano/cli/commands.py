@@ -10,14 +10,14 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.table import Table as Grid
+from rich.table import Table
 
 from ..device.client import Device
 from ..errors import TorchNanoError
 from .command import Commands, command
 from .head_file import load_head, save_head
 from .labels import Labels
-from .sample_files import Table, TableError, read_table
+from .sample_files import SampleFile, SampleFileError, read_samples
 
 _ABOUT = r"""Ask a device: what it sees, what it learns, what it has learnt.
 
@@ -109,7 +109,7 @@ def predict(device: Device, data: Path) -> None:
 
     Example: `torch-nano device predict /dev/ttyACM0 test.npz -m moves.nanomodel`
     """
-    table = read_table(data)
+    table = read_samples(data)
     meaning = _labels(device)
     labels = None if table.labels is None else meaning.read(table)
     made = []
@@ -126,7 +126,7 @@ def learn(device: Device, data: Path, epochs: _Epochs = 20) -> None:
 
     Example: `torch-nano device learn /dev/ttyACM0 train.csv -m moves.nanomodel --epochs 10 --save`
     """
-    table = read_table(data)
+    table = read_samples(data)
     labels = _labels(device).read(table)
     result = device.fit(_inputs(device, table), labels, epochs=epochs)
     trained = f"{result.epochs} epochs" if result.epochs else "committed"
@@ -267,7 +267,7 @@ def main() -> None:
 
 def _show(rows: dict[str, object]) -> None:
     """Names and values, one below the other."""
-    grid = Grid(box=None, show_header=False)
+    grid = Table(box=None, show_header=False)
     for name, value in rows.items():
         grid.add_row(name.replace("_", " "), str(value))
     Console().print(grid)
@@ -279,16 +279,16 @@ def _labels(device: Device) -> Labels:
     return Labels(info.target, info.classes or info.output_length, device.labels)
 
 
-def _inputs(device: Device, table: Table) -> NDArray[np.generic]:
+def _inputs(device: Device, table: SampleFile) -> NDArray[np.generic]:
     """The inputs of a file, in the shape that the device's model has."""
     nano, inputs, length = device._nano, table.inputs, device.info.input_length
     elements = inputs.size // len(inputs)
     if elements != length:
-        raise TableError(f"{table.path}: each sample has {elements} elements; the model takes {length}")
+        raise SampleFileError(f"{table.path}: each sample has {elements} elements; the model takes {length}")
     if inputs.dtype == np.int8:
         return inputs
     if nano is None:
-        raise TableError(
+        raise SampleFileError(
             f"{table.path} has floats; to turn them into the device's int8, --model must be the file that "
             "nano.save wrote (.nanomodel)"
         )

@@ -12,7 +12,7 @@ from ..arguments import shown
 from ..device.answers import Prediction
 from ..device.samples import class_index
 from ..errors import LabelError
-from .sample_files import Table, TableError, number
+from .sample_files import SampleFile, SampleFileError, number
 
 #: Between the names of several right classes.
 _AND = "|"
@@ -58,11 +58,11 @@ class Labels:
             raise LabelError(f"there is no class {shown(text)}; expected 0 to {self._classes - 1}")
         return class_index(int(digits), self._classes, self._names)
 
-    def read(self, table: Table) -> list[Any]:
+    def read(self, table: SampleFile) -> list[Any]:
         """The labels of a file, for :meth:`torch_nano.Device.fit`.
 
         Raises:
-            TableError: it has none, or other ones than the head learns from.
+            SampleFileError: it has none, or other ones than the head learns from.
         """
         given = table.require_labels()
         texts = given.dtype.kind in "UO" and given.ndim == 1
@@ -74,7 +74,7 @@ class Labels:
             try:
                 labels.append(self._of_text(place, label) if texts else self._of_array(label))
             except LabelError as error:
-                raise TableError(f"{place}: {error}") from error
+                raise SampleFileError(f"{place}: {error}") from error
         return labels
 
     def _of_text(self, place: str, text: str) -> Any:
@@ -94,7 +94,7 @@ class Labels:
                 return list(label)
         return class_index(label, self._classes, self._names)
 
-    def _require_shape(self, table: Table, given: NDArray[np.generic]) -> None:
+    def _require_shape(self, table: SampleFile, given: NDArray[np.generic]) -> None:
         kinds, shape, expected = {
             "class": ("iu", given.shape[:1], "names or integers (indices) [N]"),
             "labels": (
@@ -105,7 +105,7 @@ class Labels:
         }[self._target]
         if given.dtype.kind not in kinds or given.shape != shape:
             found = f"y has dtype {given.dtype} and shape {list(given.shape)}"
-            raise TableError(f"{table.path}: {found}; this head learns from {expected}")
+            raise SampleFileError(f"{table.path}: {found}; this head learns from {expected}")
 
     def shown(self, made: Prediction) -> str:
         """A prediction as a line: what the head gives, and how sure it is; in brackets if not sure enough."""

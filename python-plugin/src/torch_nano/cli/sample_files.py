@@ -27,12 +27,12 @@ _NPY = b"\x93NUMPY"
 _SHOWN, _SHOWN_NAMES = 40, 6
 
 
-class TableError(TorchNanoError, ValueError):
+class SampleFileError(TorchNanoError, ValueError):
     """A file of samples is of another kind, or damaged; the message says where."""
 
 
 @dataclass(frozen=True)
-class Table:
+class SampleFile:
     """Samples from a file."""
 
     path: Path
@@ -54,21 +54,21 @@ class Table:
         """Its labels.
 
         Raises:
-            TableError: it has none.
+            SampleFileError: it has none.
         """
         if self.labels is not None:
             return self.labels
         if self.columns is None:
-            raise TableError(f"{self.path} has no labels; expected an array `y`")
+            raise SampleFileError(f"{self.path} has no labels; expected an array `y`")
         columns = _listed(self.columns)
-        raise TableError(f"{self.path} has no labels; expected a column `{_LABEL}`; it has {columns}")
+        raise SampleFileError(f"{self.path} has no labels; expected a column `{_LABEL}`; it has {columns}")
 
 
-def read_table(path: Path) -> Table:
+def read_samples(path: Path) -> SampleFile:
     """The samples in a `.npz` file (arrays `x`, `y`) or a `.csv` file (a column `label`, the others numbers).
 
     Raises:
-        TableError: it is neither, or damaged.
+        SampleFileError: it is neither, or damaged.
         OSError: it cannot be read.
     """
     match path.suffix.lower():
@@ -79,43 +79,45 @@ def read_table(path: Path) -> Table:
         case ".npy":
             raise _one_array(path)
         case suffix:
-            raise TableError(f"{path} ends in {suffix!r}; expected .npz or .csv")
-    content = read_file(path, TableError)
-    with refusing(TableError, str(path)):
+            raise SampleFileError(f"{path} ends in {suffix!r}; expected .npz or .csv")
+    content = read_file(path, SampleFileError)
+    with refusing(SampleFileError, str(path)):
         table = read(path, content)
     if len(table.inputs) == 0:
-        raise TableError(f"{path} has no sample")
+        raise SampleFileError(f"{path} has no sample")
     if table.inputs.dtype != np.int8:
         finite = np.isfinite(table.inputs).all(axis=tuple(range(1, table.inputs.ndim)))
         if not finite.all():
             place = table.place(int(finite.argmin()))
-            raise TableError(f"{place} has NaN or infinity; expected finite numbers")
+            raise SampleFileError(f"{place} has NaN or infinity; expected finite numbers")
     return table
 
 
-def _npz(path: Path, content: bytes) -> Table:
+def _npz(path: Path, content: bytes) -> SampleFile:
     if content.startswith(_NPY):
         raise _one_array(path)
-    arrays = read_npz(content, path, {"x", "y"}, TableError)
+    arrays = read_npz(content, path, {"x", "y"}, SampleFileError)
     if "x" not in arrays:
         there = f"the arrays {_listed(list(arrays))}" if arrays else "no array"
-        raise TableError(f"{path} has {there}; expected `x` and `y`")
+        raise SampleFileError(f"{path} has {there}; expected `x` and `y`")
     inputs, labels = arrays["x"], arrays.get("y")
     if inputs.ndim < 2:
-        raise TableError(f"{path}: x has shape {list(inputs.shape)}; expected [N, ...]")
+        raise SampleFileError(f"{path}: x has shape {list(inputs.shape)}; expected [N, ...]")
     if inputs.dtype != np.int8 and not np.issubdtype(inputs.dtype, np.floating):
-        raise TableError(f"{path}: x has dtype {inputs.dtype}; expected floats, or the device's int8")
+        raise SampleFileError(f"{path}: x has dtype {inputs.dtype}; expected floats, or the device's int8")
     if labels is not None and labels.shape[:1] != inputs.shape[:1]:
         shape = list(labels.shape)
-        raise TableError(f"{path}: x has {len(inputs)} samples, y the shape {shape}; expected [N]")
-    return Table(path, inputs, labels)
+        raise SampleFileError(f"{path}: x has {len(inputs)} samples, y the shape {shape}; expected [N]")
+    return SampleFile(path, inputs, labels)
 
 
-def _one_array(path: Path) -> TableError:
-    return TableError(f"{path} holds one array (.npy); expected an .npz file: np.savez('data.npz', x=x, y=y)")
+def _one_array(path: Path) -> SampleFileError:
+    return SampleFileError(
+        f"{path} holds one array (.npy); expected an .npz file: np.savez('data.npz', x=x, y=y)"
+    )
 
 
-def _csv(path: Path, content: bytes) -> Table:
+def _csv(path: Path, content: bytes) -> SampleFile:
     text = _text(path, content)
     delimiter = max(_DELIMITERS, key=text.partition("\n")[0].count)
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
@@ -130,17 +132,21 @@ def _csv(path: Path, content: bytes) -> Table:
                 continue
             place = f"{path}, line {rows.line_num}"
             if len(row) != len(names):
-                raise TableError(f"{place} has {len(row)} fields; expected {len(names)}, one for each name")
+                raise SampleFileError(
+                    f"{place} has {len(row)} fields; expected {len(names)}, one for each name"
+                )
             if label is not None:
                 labels.append(row.pop(label).strip())
             inputs.append([_number(place, field, delimiter, label is not None) for field in row])
             lines.append(rows.line_num)
     except csv.Error as error:
-        raise TableError(f"{path}, line {rows.line_num}: {error}; is a quotation mark missing?") from error
+        raise SampleFileError(
+            f"{path}, line {rows.line_num}: {error}; is a quotation mark missing?"
+        ) from error
     width = len(names) - (label is not None)
     with np.errstate(over="ignore"):  # to infinity, which is refused
         numbers = np.array(inputs, np.float32).reshape(len(inputs), width)
-    return Table(path, numbers, None if label is None else np.array(labels, object), names, lines)
+    return SampleFile(path, numbers, None if label is None else np.array(labels, object), names, lines)
 
 
 def _text(path: Path, content: bytes) -> str:
@@ -148,12 +154,12 @@ def _text(path: Path, content: bytes) -> str:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise TableError(
+        raise SampleFileError(
             f"{path} is no UTF-8 text (its byte {error.start} is {content[error.start]:#04x}); save it as "
             "UTF-8, in Excel as 'CSV UTF-8'"
         ) from error
     if "\0" in text:
-        raise TableError(f"{path} has bytes of 0, which no UTF-8 text has; save it as UTF-8")
+        raise SampleFileError(f"{path} has bytes of 0, which no UTF-8 text has; save it as UTF-8")
     return text
 
 
@@ -162,13 +168,13 @@ def _names(path: Path, first: list[str]) -> list[str]:
     names = [name.strip() for name in first]
     # Whole numbers may be names: pandas numbers columns that have none.
     if _LABEL not in names and any(_is_number(name) and not name.isdecimal() for name in names):
-        raise TableError(
+        raise SampleFileError(
             f"{path}, line 1 has {_listed(names)}, which is a sample; expected the columns' names before it, "
             f"`{_LABEL}` for that of the labels"
         )
     for name, following in pairwise(sorted(names)):
         if name == following:
-            raise TableError(f"{path} has two columns called {_short(name)}; expected different names")
+            raise SampleFileError(f"{path} has two columns called {_short(name)}; expected different names")
     return names
 
 
@@ -187,18 +193,18 @@ def _number(place: str, field: str, delimiter: str, labelled: bool = True) -> fl
         hint = ": decimals take a point" if "," in field and delimiter != "," else ""
         if field.strip() and not labelled and not hint:
             hint = f"; of a label, line 1 must call its column `{_LABEL}`"
-        raise TableError(f"{place}: {_short(field)} is no number{hint}") from None
+        raise SampleFileError(f"{place}: {_short(field)} is no number{hint}") from None
 
 
 def number(place: str, text: str) -> float:
     """A label that is a number.
 
     Raises:
-        TableError: it is none, or not a finite one.
+        SampleFileError: it is none, or not a finite one.
     """
     value = _number(place, text, ",")
     if not math.isfinite(value):
-        raise TableError(f"{place}: the label is {text}; expected a finite number")
+        raise SampleFileError(f"{place}: the label is {text}; expected a finite number")
     return value
 
 
