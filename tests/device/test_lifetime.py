@@ -118,7 +118,7 @@ def test_a_forked_process_neither_uses_nor_ends_its_parents_board() -> None:
 def test_an_interrupt_at_the_start_leaves_no_program() -> None:
     script = (
         "import os, signal, sys, time\n"
-        "from torch_nano.device import lifetime\n"
+        "from torch_nano.device.transport import lifetime\n"
         "popen = lifetime.subprocess.Popen\n"
         "def slow(*given, **options):\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"

@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from torch_nano.device.qemu import _image_place
+from torch_nano.device.transport.qemu import _image_place
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / "esp32-app/target/riscv32imc-unknown-none-elf/release/examples/operators"
