@@ -284,7 +284,7 @@ def test_wrong_inputs_and_labels_are_refused_before_anything_is_learnt(
         (np.zeros(23, np.int8), r"shape \[23\]; expected int8 24 elements"),
         (torch.zeros(4, 3, 2, dtype=torch.int8), r"shape \[4, 3, 2\]"),
         (x[0] * float("nan"), "NaN or infinity"),
-        ("walk", "the input is a str; expected numbers"),
+        ("walk", "the input is 'walk'; expected a tensor or an array of floats, or of the device's int8"),
     ):
         for act in (fresh.predict, fresh.features, fresh.profile, lambda input: fresh.learn(input, 0)):
             with pytest.raises(InputError, match=message):
