@@ -1,1 +1,1 @@
-"""Transfer learning: what is frozen, and what goes on learning."""
+"""Strategies of transfer learning, one file each: compositions of freeze and fit."""
