@@ -12,6 +12,8 @@ use core::fmt;
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
+// The checks hand it on at each `?`: with a tag of a word it is copied in words, not in bytes.
+#[repr(u32)]
 pub enum Error {
     /// The bytes end before the structure that starts at `offset` does.
     Truncated {

@@ -27,12 +27,10 @@ impl Axis {
         require!(operator, positive.contains(&self.dilation), "the dilation is not 1 to 32768", self.dilation);
         require!(operator, (0..Self::LARGEST).contains(&self.before), "the padding is not 0 to 32767", self.before);
         require!(operator, (0..Self::LARGEST).contains(&self.after), "the padding is not 0 to 32767", self.after);
-        let room = i64::from(input) + i64::from(self.before) + i64::from(self.after)
-            - i64::from(self.dilation) * (i64::from(self.kernel) - 1)
-            - 1;
+        // No overflow: the input is at most 2^28, the padding below 2^16, and the window below 2^30.
+        let room = input as i32 + self.before + self.after - self.dilation * (self.kernel - 1) - 1;
         require!(operator, room >= 0, "the window is larger than the padded input, by", -room);
-        // At most 2^28 + 2^16.
-        Ok(room.checked_div(self.stride.into()).unwrap_or(0) as u32 + 1)
+        Ok((room as u32).checked_div(self.stride as u32).unwrap_or(0) + 1)
     }
 
     /// The input position of the first tap of window `index`; negative in the padding.
