@@ -16,7 +16,7 @@ const NAME: &str = "name=";
 const INPUT: &str = "input=";
 const OUTPUT: &str = "output=";
 const LABEL: &str = "label=";
-const END: char = '\n';
+const END: u8 = b'\n';
 
 /// Whether a model can have this name: at most [`LONGEST_NAME`] bytes on one line, without a zero, which ends names in a device's memory.
 ///
@@ -25,7 +25,12 @@ const END: char = '\n';
 /// assert!(is_name("été") && is_name("") && !is_name("zero\0") && !is_name("two\nlines"));
 /// ```
 pub fn is_name(name: &str) -> bool {
-    name.len() <= LONGEST_NAME && !name.contains(['\0', END, '\r'])
+    is_line(name.as_bytes())
+}
+
+/// [`is_name`] of UTF-8. Lines are found and compared as bytes: searches for characters take more code.
+fn is_line(name: &[u8]) -> bool {
+    name.len() <= LONGEST_NAME && !name.iter().any(|byte| matches!(byte, b'\0' | &END | b'\r'))
 }
 
 /// Whether a class can have this name: [`is_name`], and not empty.
@@ -45,7 +50,8 @@ pub fn is_label(name: &str) -> bool {
 /// [`Error::Field`]; [`Error::Full`] if there are more labels than classes.
 pub(super) fn check(text: &str, [inputs, outputs]: [usize; 2], order: &[u32], classes: usize) -> Result<(), Error> {
     let field = |name, value: usize| Err(Error::Field { name, value: value as i64 });
-    let mut lines = text.split_inclusive(END);
+    let text = text.as_bytes();
+    let mut lines = text.split_inclusive(|&byte| byte == END);
     if !holds(lines.next(), NAME, 0) {
         return field("metadata line (not the model's name)", 0);
     }
@@ -69,7 +75,7 @@ pub(super) fn check(text: &str, [inputs, outputs]: [usize; 2], order: &[u32], cl
         return field("label order length", order.len());
     }
     // As many as there are lines, and each greater than the one before: so each line is among them, and no two are alike.
-    let mut last = "";
+    let mut last: &[u8] = b"";
     for &offset in order {
         match label_at(text, offset as usize) {
             Some(label) if label > last => last = label,
@@ -81,16 +87,16 @@ pub(super) fn check(text: &str, [inputs, outputs]: [usize; 2], order: &[u32], cl
 
 /// Whether there is a line that holds a name of at least so many bytes under `key`.
 #[inline(never)]
-fn holds(line: Option<&str>, key: &str, least: usize) -> bool {
-    let name = line.and_then(|line| line.strip_prefix(key)?.strip_suffix(END));
-    name.is_some_and(|name| is_name(name) && name.len() >= least)
+fn holds(line: Option<&[u8]>, key: &str, least: usize) -> bool {
+    let name = line.and_then(|line| line.strip_prefix(key.as_bytes())?.strip_suffix(&[END]));
+    name.is_some_and(|name| is_line(name) && name.len() >= least)
 }
 
 /// The label that begins at `offset`.
-fn label_at(text: &str, offset: usize) -> Option<&str> {
+fn label_at(text: &[u8], offset: usize) -> Option<&[u8]> {
     let (before, label) = text.split_at_checked(offset)?;
-    before.strip_suffix(LABEL)?.strip_suffix(END)?;
-    label.split(END).next()
+    before.strip_suffix(LABEL.as_bytes())?.strip_suffix(&[END])?;
+    label.split(|&byte| byte == END).next()
 }
 
 /// The metadata of a model, and the order of its labels.
