@@ -153,6 +153,26 @@ pub enum Error {
     },
 }
 
+/// A rule that a layer breaks: [`Error::Layer`] without the operator's name, which whoever checks the layer knows.
+///
+/// The checks hand it on at each `?`, for which it is small.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BrokenRule {
+    /// The rule.
+    pub rule: &'static str,
+    /// The offending value.
+    pub value: i64,
+}
+
+impl BrokenRule {
+    /// The error of a layer of `operator`.
+    #[cold]
+    pub fn of(self, operator: &'static str) -> Error {
+        let BrokenRule { rule, value } = self;
+        Error::Layer { operator, rule, value }
+    }
+}
+
 impl Error {
     /// Refuses a length other than the one needed, in elements.
     pub(crate) const fn check_length(name: &'static str, needed: usize, given: usize) -> Result<(), Error> {

@@ -20,7 +20,7 @@ pub mod ops;
 pub mod train;
 
 pub use arena::{Inputs, Io, Outputs, Shared};
-pub use error::Error;
+pub use error::{BrokenRule, Error};
 pub use model::{CheckedImage, Model};
 pub use node::Node;
 pub use operator::{Alias, Kernel, Operator, Output, Quantization, Run};

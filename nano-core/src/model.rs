@@ -52,9 +52,7 @@ impl<'a> CheckedImage<'a> {
         for (index, node) in self.image.nodes().enumerate() {
             let unknown = Error::UnknownKernel { node: index, id: node.header.kernel };
             let kernel = node.kernel(self.kernels).ok_or(unknown)?;
-            kernel.operator.check(&node)?;
-            kernel.accept(&node)?;
-            (kernel.check)(&node)?;
+            kernel.check(&node)?;
             constants_end = node.check_order_of_constants(constants_end)?;
         }
         check_lifetimes(&self.image, self.kernels)

@@ -1,9 +1,9 @@
 //! A node of an image as its operator and its kernel see it.
 
-use crate::Error;
 use crate::fixed_point::Multiplier;
 use crate::image::{NodeHeader, Value};
-use crate::operator::{Checked, Kernel, require};
+use crate::operator::{Checked, Kernel, refused, require};
+use crate::{BrokenRule, Error};
 
 /// A node of an image: zero-copy, its values found when they are asked for.
 pub struct Node<'a> {
@@ -93,15 +93,15 @@ impl<'a> Node<'a> {
         self.constants.iter().map(|[_, length]| *length as usize).sum()
     }
 
-    /// Constant `index` as a slice of `T` where it lies. An absent, misaligned or ragged constant is an error, in the name of `operator`.
+    /// Constant `index` as a slice of `T` where it lies.
     ///
     /// # Errors
-    /// [`Error::Layer`].
-    pub fn constant<T>(&self, operator: &'static str, index: usize) -> Result<&'a [T], Error>
+    /// If it is absent, misaligned or has a ragged end.
+    pub fn constant<T>(&self, index: usize) -> Result<&'a [T], BrokenRule>
     where
         T: zerocopy::FromBytes + zerocopy::Immutable,
     {
-        self.find_constant(index).ok_or_else(|| self.refused_constant(operator, index))
+        self.find_constant(index).ok_or_else(|| self.refused_constant(index))
     }
 
     fn find_constant<T: zerocopy::FromBytes + zerocopy::Immutable>(&self, index: usize) -> Option<&'a [T]> {
@@ -118,26 +118,18 @@ impl<'a> Node<'a> {
     /// Why [`Node::find_constant`] finds nothing.
     #[cold]
     #[inline(never)]
-    fn refused_constant(&self, operator: &'static str, index: usize) -> Error {
+    fn refused_constant(&self, index: usize) -> BrokenRule {
         let rule = match (self.constants.get(index), self.bytes_of_constant(index)) {
             (None, _) => "a constant is missing",
             (_, None) => "a constant lies outside the image",
             _ => "a constant is misaligned or has a ragged end",
         };
-        Error::Layer { operator, rule, value: index as i64 }
-    }
-
-    /// Checks that a node has no scratch memory, and no form of requantization.
-    pub(crate) fn require_plain(&self, operator: &'static str) -> Result<(), Error> {
-        if self.form() != 0 {
-            return Err(Error::UnknownForm { operator, form: self.form() });
-        }
-        self.require_no_scratch(operator)
+        refused(rule, index as i64)
     }
 
     /// Checks that a node has no scratch memory.
-    pub(crate) fn require_no_scratch(&self, operator: &'static str) -> Result<(), Error> {
-        require!(operator, self.scratch_length() == 0, "needs no scratch memory", self.scratch_length() as i64);
+    pub(crate) fn require_no_scratch(&self) -> Result<(), BrokenRule> {
+        require!(self.scratch_length() == 0, "needs no scratch memory", self.scratch_length() as i64);
         Ok(())
     }
 
@@ -151,14 +143,11 @@ impl<'a> Node<'a> {
     }
 
     /// The node's `N` multipliers: its first constant, a mantissa and a shift each.
-    pub(crate) fn multipliers<const N: usize>(&self, operator: &'static str) -> Result<[Multiplier; N], Error> {
-        let pairs = self.constant::<[i32; 2]>(operator, 0)?;
-        let pairs: &[[i32; 2]; N] = pairs.try_into().map_err(|_| Error::Layer {
-            operator,
-            rule: "wrong number of multipliers",
-            value: pairs.len() as i64,
-        })?;
-        check_multipliers(operator, pairs)?;
+    pub(crate) fn multipliers<const N: usize>(&self) -> Result<[Multiplier; N], BrokenRule> {
+        let pairs = self.constant::<[i32; 2]>(0)?;
+        let wrong_number = |_| refused("wrong number of multipliers", pairs.len() as i64);
+        let pairs: &[[i32; 2]; N] = pairs.try_into().map_err(wrong_number)?;
+        check_multipliers(pairs)?;
         Ok(pairs.map(|[mantissa, shift]| Multiplier { mantissa, shift }))
     }
 }
@@ -170,10 +159,10 @@ pub(crate) fn existing(value: Option<&Value>) -> &Value {
 }
 
 #[inline(never)]
-fn check_multipliers(operator: &'static str, pairs: &[[i32; 2]]) -> Result<(), Error> {
+fn check_multipliers(pairs: &[[i32; 2]]) -> Result<(), BrokenRule> {
     for &[mantissa, shift] in pairs {
-        require!(operator, mantissa >= 0, "a multiplier's mantissa is negative", mantissa);
-        require!(operator, (-31..=30).contains(&shift), "a multiplier's shift is not -31 to 30", shift);
+        require!(mantissa >= 0, "a multiplier's mantissa is negative", mantissa);
+        require!((-31..=30).contains(&shift), "a multiplier's shift is not -31 to 30", shift);
     }
     Ok(())
 }

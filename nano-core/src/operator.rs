@@ -5,10 +5,10 @@
 
 use core::ops::RangeInclusive;
 
-use crate::Error;
 use crate::arena::{Io, Shared};
 use crate::image::{Dtype, Value};
 use crate::node::Node;
+use crate::{BrokenRule, Error};
 
 /// Declares an operator's attributes: a struct of `i32` and its field names in the image's order.
 macro_rules! attributes {
@@ -20,13 +20,10 @@ macro_rules! attributes {
         impl $name {
             const NAMES: &'static [&'static str] = &[$(stringify!($field)),+];
 
-            fn read(operator: &'static str, words: &[i32]) -> Result<Self, $crate::Error> {
-                #[cold]
-                #[inline(never)]
-                fn refused(operator: &'static str, given: usize) -> $crate::Error {
-                    $crate::Error::Layer { operator, rule: "wrong number of attributes", value: given as i64 }
-                }
-                let &[$($field),+] = words else { return Err(refused(operator, words.len())) };
+            fn read(words: &[i32]) -> Result<Self, $crate::BrokenRule> {
+                let &[$($field),+] = words else {
+                    return Err($crate::operator::refused("wrong number of attributes", words.len() as i64));
+                };
                 Ok(Self { $($field),+ })
             }
         }
@@ -34,11 +31,11 @@ macro_rules! attributes {
 }
 pub(crate) use attributes;
 
-/// `Err(Error::Layer)` with the rule's text unless the rule holds.
+/// `Err(BrokenRule)` with the rule's text unless the rule holds.
 macro_rules! require {
-    ($operator:expr, $rule:expr, $text:expr, $value:expr) => {
+    ($rule:expr, $text:expr, $value:expr) => {
         if !$rule {
-            return Err($crate::operator::refused($operator, $text, i64::from($value)));
+            return Err($crate::operator::refused($text, i64::from($value)));
         }
     };
 }
@@ -47,8 +44,8 @@ pub(crate) use require;
 // Not inlined: there are many rules.
 #[cold]
 #[inline(never)]
-pub(crate) fn refused(operator: &'static str, rule: &'static str, value: i64) -> Error {
-    Error::Layer { operator, rule, value }
+pub(crate) fn refused(rule: &'static str, value: i64) -> BrokenRule {
+    BrokenRule { rule, value }
 }
 
 /// A size that no checked node has as 0. The compiler does not know: without this, dividing by it and cutting into chunks of it have panics.
@@ -128,7 +125,7 @@ pub struct Operator {
     pub alias: Alias,
     /// The shape of output `index`, from the inputs' shapes and the attributes; where the layer's tensors decide its channels, those of the
     /// output itself.
-    pub shape: fn(&Node<'_>, usize) -> Result<[u32; 3], Error>,
+    pub shape: fn(&Node<'_>, usize) -> Result<[u32; 3], BrokenRule>,
     /// Multiply-accumulates of one run.
     pub macs: fn(&Node<'_>) -> u64,
 }
@@ -190,8 +187,10 @@ pub struct Kernel {
     pub outputs: &'static [Dtype],
     /// Whether it reads and writes values whose pixels do not lie side by side.
     pub pitched: bool,
-    /// Checks a node's form, constants and scratch memory, once, when a model is loaded; the operator's rules hold already.
-    pub check: fn(&Node<'_>) -> Result<(), Error>,
+    /// The forms of requantization that it has: 0 alone if it has none.
+    pub forms: &'static [u8],
+    /// Checks a node's constants and scratch memory, once, when a model is loaded; the operator's rules hold already.
+    pub check: fn(&Node<'_>) -> Result<(), BrokenRule>,
     /// Runs a node that `check` has passed.
     pub run: Run,
     /// The estimated number of instructions on an rv32imc chip, `None` if the kernel cannot run the layer. The writer takes the cheapest kernel.
@@ -213,16 +212,15 @@ pub enum Run {
 
 impl Operator {
     /// Checks what does not depend on the kernel: numbers of inputs and outputs, shapes, quantization, states.
-    pub(crate) fn check(&self, node: &Node<'_>) -> Result<(), Error> {
+    pub(crate) fn check(&self, node: &Node<'_>) -> Result<(), BrokenRule> {
         let inputs = node.inputs.len();
         let allowed = u8::try_from(inputs).is_ok_and(|count| self.inputs.contains(&count));
-        require!(self.name, allowed, "wrong number of inputs", inputs as i64);
+        require!(allowed, "wrong number of inputs", inputs as i64);
         let outputs = node.outputs.len();
-        require!(self.name, outputs == self.outputs.len(), "wrong number of outputs", outputs as i64);
+        require!(outputs == self.outputs.len(), "wrong number of outputs", outputs as i64);
         for (index, (rule, output)) in self.outputs.iter().zip(node.outputs).enumerate() {
             let shape = (self.shape)(node, index)?;
             require!(
-                self.name,
                 shape == output.shape,
                 "the output's shape does not follow from the inputs and the attributes, elements",
                 output.len() as i64
@@ -234,32 +232,36 @@ impl Operator {
                 Quantization::Fixed { scale, zero_point } => output.is_quantized_by(scale, zero_point),
                 Quantization::Shared => node.inputs().all(same),
             };
-            require!(self.name, right, "an output has another scale or zero point than it must have", index as i64);
+            require!(right, "an output has another scale or zero point than it must have", index as i64);
             let is_right = output.is_state() == rule.reset.is_some();
-            require!(self.name, is_right, "an output is a state and must not be, or must be and is not", index as i64);
+            require!(is_right, "an output is a state and must not be, or must be and is not", index as i64);
         }
         Ok(())
     }
 }
 
 impl Kernel {
+    /// Checks a node of this kernel with all rules: its operator's, its own.
+    pub(crate) fn check(&self, node: &Node<'_>) -> Result<(), Error> {
+        let operator = self.operator.name;
+        if self.forms.iter().all(|&form| form != node.form()) {
+            return Err(Error::UnknownForm { operator, form: node.form() });
+        }
+        let checked = self.operator.check(node).and_then(|()| self.accept(node)).and_then(|()| (self.check)(node));
+        checked.map_err(|broken| broken.of(operator))
+    }
+
     /// Checks that it takes the node's dtypes and pitches.
-    pub(crate) fn accept(&self, node: &Node<'_>) -> Result<(), Error> {
-        let name = self.operator.name;
+    pub(crate) fn accept(&self, node: &Node<'_>) -> Result<(), BrokenRule> {
         for (index, value) in node.inputs().chain(node.outputs).enumerate() {
             let dtype = match index.checked_sub(node.inputs.len()) {
                 None => self.inputs.get(index).or(self.inputs.last()),
                 Some(output) => self.outputs.get(output),
             };
             let same = dtype.is_some_and(|&dtype| value.is_of(dtype));
-            require!(name, same, "a value has another dtype than the kernel's, value", index as i64);
+            require!(same, "a value has another dtype than the kernel's, value", index as i64);
             let fits = self.pitched || value.is_dense();
-            require!(
-                name,
-                fits,
-                "a value's pixels do not lie side by side, as the kernel needs them: pitch",
-                value.pitch
-            );
+            require!(fits, "a value's pixels do not lie side by side, as the kernel needs them: pitch", value.pitch);
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use core::cell::Cell;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::Error;
+use crate::BrokenRule;
 use crate::arena::Shared;
 #[cfg(feature = "alloc")]
 use crate::fixed_point::Multiplier;
@@ -17,7 +17,7 @@ use crate::image::Dtype;
 use crate::kernels::one_pass_addend;
 use crate::kernels::{Channel, Form, LITERAL, ONE_PASS, OnePass, Requantization};
 use crate::node::Node;
-use crate::operator::{Alias, Checked, Kernel, Operator, Output, Run, attributes, require};
+use crate::operator::{Alias, Checked, Kernel, Operator, Output, Run, attributes, refused, require};
 use crate::ops::channels::{check_clamp, one_pass_bound};
 
 /// Kernel of the addition.
@@ -28,6 +28,7 @@ pub const ADD: Kernel = Kernel {
     inputs: &[Dtype::Int8],
     outputs: &[Dtype::Int8],
     pitched: false,
+    forms: &[LITERAL, ONE_PASS],
     check,
     run: Run::InPlace(run),
     #[cfg(feature = "alloc")]
@@ -44,7 +45,7 @@ static OPERATOR: Operator = Operator {
     alias: Alias::Elementwise,
     shape: |node, _| {
         let [first, second] = [0, 1].map(|index| node.input(index).shape);
-        require!(NAME, first == second, "the inputs' sizes differ, elements of the second", node.input(1).len() as i64);
+        require!(first == second, "the inputs' sizes differ, elements of the second", node.input(1).len() as i64);
         Ok(first)
     },
     macs: |_| 0,
@@ -110,11 +111,11 @@ impl Scale {
     }
 
     /// The largest magnitude of [`Scale::apply`] for `x` up to `bound`.
-    fn check(&self, bound: i64) -> Result<i64, Error> {
-        require!(NAME, self.raise <= RAISE + 1, "a scale raises by more than 21 bits", self.raise);
-        require!(NAME, (2..=31).contains(&self.shift), "the requantization shift is not 2 to 31", self.shift);
+    fn check(&self, bound: i64) -> Result<i64, BrokenRule> {
+        require!(self.raise <= RAISE + 1, "a scale raises by more than 21 bits", self.raise);
+        require!((2..=31).contains(&self.shift), "the requantization shift is not 2 to 31", self.shift);
         let total = one_pass_bound(bound << self.raise, self.addend);
-        require!(NAME, total < 1 << 31, "twice the sum's bound + |addend| + 2 reaches 2^31", total);
+        require!(total < 1 << 31, "twice the sum's bound + |addend| + 2 reaches 2^31", total);
         Ok((total >> self.shift) + 1)
     }
 
@@ -146,35 +147,32 @@ impl AddParameters {
 }
 
 /// Checks that no sum overflows, whatever the inputs.
-fn check_scales([first, second, output]: &[Scale; 3]) -> Result<(), Error> {
+fn check_scales([first, second, output]: &[Scale; 3]) -> Result<(), BrokenRule> {
     // An int8 less another.
     const LARGEST: i64 = 255;
     output.check(first.check(LARGEST)? + second.check(LARGEST)?).map(drop)
 }
 
-fn scales(node: &Node<'_>) -> Result<[Scale; 3], Error> {
-    let scales = node.constant::<Scale>(NAME, 0)?;
-    let refused = Error::Layer { operator: NAME, rule: "wrong number of scales", value: scales.len() as i64 };
-    scales.try_into().map_err(|_| refused)
+fn scales(node: &Node<'_>) -> Result<[Scale; 3], BrokenRule> {
+    let scales = node.constant::<Scale>(0)?;
+    scales.try_into().map_err(|_| refused("wrong number of scales", scales.len() as i64))
 }
 
-fn check(node: &Node<'_>) -> Result<(), Error> {
-    let attributes = Attributes::read(NAME, node.attributes())?;
-    match node.form() {
-        ONE_PASS => check_scales(&scales(node)?)?,
-        LITERAL => {
-            let [first, second, _] = node.multipliers(NAME)?;
-            require!(NAME, first.shift <= 0, "the first input's multiplier exceeds 1, shift", first.shift);
-            require!(NAME, second.shift <= 0, "the second input's multiplier exceeds 1, shift", second.shift);
-        }
-        form => return Err(Error::UnknownForm { operator: NAME, form }),
+fn check(node: &Node<'_>) -> Result<(), BrokenRule> {
+    let attributes = Attributes::read(node.attributes())?;
+    if node.form() == ONE_PASS {
+        check_scales(&scales(node)?)?;
+    } else {
+        let [first, second, _] = node.multipliers()?;
+        require!(first.shift <= 0, "the first input's multiplier exceeds 1, shift", first.shift);
+        require!(second.shift <= 0, "the second input's multiplier exceeds 1, shift", second.shift);
     }
-    node.require_no_scratch(NAME)?;
-    check_clamp(NAME, (attributes.clamp_min, attributes.clamp_max))
+    node.require_no_scratch()?;
+    check_clamp((attributes.clamp_min, attributes.clamp_max))
 }
 
 fn run(node: &Node<'_>, memory: Shared<'_>) {
-    let attributes = Attributes::read(NAME, node.attributes()).checked();
+    let attributes = Attributes::read(node.attributes()).checked();
     let terms = Terms {
         inputs: [0, 1].map(|index| memory.input(index)),
         zero_points: [0, 1].map(|index| node.input(index).zero_point),
@@ -185,7 +183,7 @@ fn run(node: &Node<'_>, memory: Shared<'_>) {
         let [first, second, output] = scales(node).checked();
         terms.add(|a, b| output.apply(first.apply(a) + second.apply(b)))
     } else {
-        let [first, second, output] = node.multipliers(NAME).checked();
+        let [first, second, output] = node.multipliers().checked();
         let zero_point = node.output(0).zero_point;
         terms.add(|a, b| output.apply(first.apply(a << RAISE) + second.apply(b << RAISE)).saturating_add(zero_point))
     }

@@ -3,7 +3,7 @@
 //! `AVERAGE_POOL_2D`. With 1 every position in the padding counts as a real 0, the zero point.
 //! A global average is a window as large as the input.
 
-use crate::Error;
+use crate::BrokenRule;
 use crate::arena::Io;
 use crate::fixed_point::clamp_to_i8;
 use crate::image::Dtype;
@@ -20,6 +20,7 @@ pub const AVERAGE_POOL2D: Kernel = Kernel {
     inputs: &[Dtype::Int8],
     outputs: &[Dtype::Int8],
     pitched: true,
+    forms: &[0],
     check,
     run: Run::Apart(run),
     #[cfg(feature = "alloc")]
@@ -34,7 +35,7 @@ static OPERATOR: Operator = Operator {
     inputs: 1..=1,
     outputs: &[Output { quantization: Quantization::SameAs(0), reset: None }],
     alias: Alias::Never,
-    shape: |node, _| Window::shape(NAME, node, node.input(0).shape[2]),
+    shape: |node, _| Window::shape(node, node.input(0).shape[2]),
     macs: |_| 0,
 };
 
@@ -44,20 +45,20 @@ const LARGEST_AREA: u64 = 1 << 22;
 
 window_attributes!(count_include_pad, clamp_min, clamp_max);
 
-fn check(node: &Node<'_>) -> Result<(), Error> {
-    let attributes = Attributes::read(NAME, node.attributes())?;
+fn check(node: &Node<'_>) -> Result<(), BrokenRule> {
+    let attributes = Attributes::read(node.attributes())?;
     let window = attributes.window();
-    node.require_plain(NAME)?;
-    window.check_pool(NAME, node.input(0), node.output(0))?;
+    node.require_no_scratch()?;
+    window.check_pool(node.input(0), node.output(0))?;
     let area = window.vertical.kernel as u64 * window.horizontal.kernel as u64;
-    require!(NAME, area <= LARGEST_AREA, "the window has more than 2^22 positions", area as i64);
+    require!(area <= LARGEST_AREA, "the window has more than 2^22 positions", area as i64);
     let include = attributes.count_include_pad;
-    require!(NAME, (0..=1).contains(&include), "count_include_pad is not 0 or 1", include);
-    check_clamp(NAME, (attributes.clamp_min, attributes.clamp_max))
+    require!((0..=1).contains(&include), "count_include_pad is not 0 or 1", include);
+    check_clamp((attributes.clamp_min, attributes.clamp_max))
 }
 
 fn run(node: &Node<'_>, io: Io<'_>) {
-    let attributes = Attributes::read(NAME, node.attributes()).checked();
+    let attributes = Attributes::read(node.attributes()).checked();
     let area = attributes.window().area() as i32;
     let zero_point = node.input(0).zero_point;
     let add = |sum, element| sum + element;

@@ -2,39 +2,32 @@
 
 use zerocopy::IntoBytes;
 
-use crate::Error;
-use crate::kernels::{Channel, LANES, LITERAL, ONE_PASS, WeightSums, sum_lanes};
+use crate::BrokenRule;
+use crate::kernels::{Channel, LANES, ONE_PASS, WeightSums, sum_lanes};
 use crate::operator::{nonzero, require};
 
 /// Checks the channels of a node, in order: multipliers, weights in [-127, 127], and that no accumulator can overflow.
 pub(crate) struct Check {
-    operator: &'static str,
     one_pass: bool,
     /// Channels checked so far.
     checked: usize,
 }
 
 impl Check {
-    /// Checks the clamp and the form of requantization.
-    pub fn new(operator: &'static str, form: u8, clamp: (i32, i32)) -> Result<Self, Error> {
-        check_clamp(operator, clamp)?;
-        let one_pass = match form {
-            LITERAL => false,
-            ONE_PASS => true,
-            form => return Err(Error::UnknownForm { operator, form }),
-        };
-        Ok(Check { operator, one_pass, checked: 0 })
+    /// The check of channels packed for a form of requantization.
+    pub fn new(form: u8) -> Self {
+        Check { one_pass: form == ONE_PASS, checked: 0 }
     }
 
     /// Checks the next channels, whose weights lie in blocks of `length` bytes, each of [`LANES`] interleaved channels.
-    pub fn blocks(&mut self, channels: &[Channel], weights: &[i8], length: usize) -> Result<(), Error> {
+    pub fn blocks(&mut self, channels: &[Channel], weights: &[i8], length: usize) -> Result<(), BrokenRule> {
         let blocks = weights.chunks_exact(nonzero(length));
         channels.chunks(LANES).zip(blocks).try_for_each(|(channels, block)| self.interleaved(channels, block, LANES))
     }
 
     /// Checks the next channels, whose weights lie interleaved in `block`: `[position][width]`, width 1, 2, 4 or 8. Lanes beyond the
     /// channels must hold zeros.
-    pub fn interleaved(&mut self, channels: &[Channel], block: &[i8], width: usize) -> Result<(), Error> {
+    pub fn interleaved(&mut self, channels: &[Channel], block: &[i8], width: usize) -> Result<(), BrokenRule> {
         let block = block.as_bytes();
         if width == 2 * LANES {
             return self.lanes(channels, sum_lanes::<2>(block).as_flattened());
@@ -49,13 +42,12 @@ impl Check {
     }
 
     /// Checks the next channels by the sums of their weights.
-    pub fn lanes(&mut self, channels: &[Channel], sums: &[WeightSums]) -> Result<(), Error> {
+    pub fn lanes(&mut self, channels: &[Channel], sums: &[WeightSums]) -> Result<(), BrokenRule> {
         for (channel, &sums) in channels.iter().zip(sums) {
             self.channel(channel, sums)?;
         }
         let spare = sums.iter().skip(channels.len()).position(|sums| !sums.is_zero());
         require!(
-            self.operator,
             spare.is_none(),
             "a weight that belongs to no channel is not 0, in lane",
             (channels.len() + spare.unwrap_or(0)) as i64
@@ -63,40 +55,19 @@ impl Check {
         Ok(())
     }
 
-    fn channel(&mut self, channel: &Channel, sums: WeightSums) -> Result<(), Error> {
-        let operator = self.operator;
+    fn channel(&mut self, channel: &Channel, sums: WeightSums) -> Result<(), BrokenRule> {
         let bound = sums.accumulator_bound(channel.bias.into());
-        require!(operator, !sums.outside, "a weight is not -127 to 127, in channel", self.checked as i64);
+        require!(!sums.outside, "a weight is not -127 to 127, in channel", self.checked as i64);
         self.checked += 1;
         if self.one_pass {
-            require!(
-                operator,
-                (2..=31).contains(&channel.shift),
-                "the requantization shift is not 2 to 31",
-                channel.shift
-            );
+            require!((2..=31).contains(&channel.shift), "the requantization shift is not 2 to 31", channel.shift);
             let total = one_pass_bound(bound, channel.addend);
-            require!(operator, total < 1 << 31, "twice the accumulator's bound + |addend| + 2 reaches 2^31", total);
+            require!(total < 1 << 31, "twice the accumulator's bound + |addend| + 2 reaches 2^31", total);
         } else {
-            require!(
-                operator,
-                (-31..=30).contains(&channel.shift),
-                "the requantization shift is not -31 to 30",
-                channel.shift
-            );
-            require!(
-                operator,
-                channel.multiplier >= 0,
-                "the requantization multiplier is negative",
-                channel.multiplier
-            );
-            require!(
-                operator,
-                (-128..=127).contains(&channel.addend),
-                "the output's zero point is not int8",
-                channel.addend
-            );
-            require!(operator, bound < 1 << 31, "the accumulator's bound reaches 2^31", bound);
+            require!((-31..=30).contains(&channel.shift), "the requantization shift is not -31 to 30", channel.shift);
+            require!(channel.multiplier >= 0, "the requantization multiplier is negative", channel.multiplier);
+            require!((-128..=127).contains(&channel.addend), "the output's zero point is not int8", channel.addend);
+            require!(bound < 1 << 31, "the accumulator's bound reaches 2^31", bound);
         }
         Ok(())
     }
@@ -109,9 +80,9 @@ pub(crate) fn one_pass_bound(bound: i64, addend: i32) -> i64 {
 
 /// Checks that a clamp is an int8 interval.
 #[inline(never)]
-pub(crate) fn check_clamp(operator: &'static str, (min, max): (i32, i32)) -> Result<(), Error> {
-    require!(operator, (-128..=127).contains(&min), "clamp_min is not int8", min);
-    require!(operator, (min..=127).contains(&max), "clamp_max is not int8, or below clamp_min", max);
+pub(crate) fn check_clamp((min, max): (i32, i32)) -> Result<(), BrokenRule> {
+    require!((-128..=127).contains(&min), "clamp_min is not int8", min);
+    require!((min..=127).contains(&max), "clamp_max is not int8, or below clamp_min", max);
     Ok(())
 }
 

@@ -7,10 +7,10 @@
 //! [kernel_height][kernel_width][in / groups][4]. Scratch: the inputs under the windows of four output pixels side by side,
 //! [kernel_height][kernel_width][in / groups][4]; every block of channels then runs over them in one pass, 16 accumulators at a time.
 
-use crate::Error;
+use crate::BrokenRule;
 use crate::arena::Io;
 use crate::image::{Dtype, Value};
-use crate::kernels::{self, Channel, Columns, Form, LANES, Literal, OnePass, Requantization};
+use crate::kernels::{self, Channel, Columns, Form, LANES, LITERAL, Literal, ONE_PASS, OnePass, Requantization};
 use crate::node::{Node, existing};
 use crate::operator::{Alias, Checked, Kernel, Operator, Output, Run, nonzero, require, unchecked};
 use crate::ops::channels;
@@ -24,6 +24,7 @@ pub const CONV2D: Kernel = Kernel {
     inputs: &[Dtype::Int8],
     outputs: &[Dtype::Int8],
     pitched: true,
+    forms: &[LITERAL, ONE_PASS],
     check: |node| Conv2d::read(node)?.check(node),
     run: Run::Apart(|node, io| Conv2d::read(node).checked().run(io)),
     #[cfg(feature = "alloc")]
@@ -39,16 +40,16 @@ static OPERATOR: Operator = Operator {
     outputs: &[Output::OWN],
     alias: Alias::Never,
     shape: |node, _| {
-        let attributes = Attributes::read(NAME, node.attributes())?;
+        let attributes = Attributes::read(node.attributes())?;
         let (input, channels) = (node.input(0), node.output(0).shape[2]);
         let divides = |channels: u32| attributes.groups >= 1 && channels.is_multiple_of(attributes.groups as u32);
-        require!(NAME, divides(input.shape[2]), "groups does not divide the input channels", attributes.groups);
-        require!(NAME, divides(channels), "groups does not divide the output channels", attributes.groups);
-        Window::shape(NAME, node, channels)
+        require!(divides(input.shape[2]), "groups does not divide the input channels", attributes.groups);
+        require!(divides(channels), "groups does not divide the output channels", attributes.groups);
+        Window::shape(node, channels)
     },
     macs: |node| {
         let per_group = |attributes: Attributes| node.input(0).shape[2] as usize / nonzero(attributes.groups as usize);
-        Attributes::read(NAME, node.attributes()).map_or(0, |attributes| {
+        Attributes::read(node.attributes()).map_or(0, |attributes| {
             node.output(0).len() as u64 * (attributes.window().area() * per_group(attributes)) as u64
         })
     },
@@ -72,28 +73,28 @@ struct Conv2d<'a> {
 }
 
 impl<'a> Conv2d<'a> {
-    fn read(node: &Node<'a>) -> Result<Self, Error> {
-        let attributes = Attributes::read(NAME, node.attributes())?;
+    fn read(node: &Node<'a>) -> Result<Self, BrokenRule> {
+        let attributes = Attributes::read(node.attributes())?;
         let (input, output) = (existing(node.find_input(0)), node.output(0));
         let requantization = Requantization::new(node.form(), attributes.clamp_min, attributes.clamp_max);
-        let weights = node.constant(NAME, 0)?;
-        let channels = node.constant(NAME, 1)?;
+        let weights = node.constant(0)?;
+        let channels = node.constant(1)?;
         let groups = nonzero(attributes.groups as usize);
         let [per_group, inputs_per_group] = [output, input].map(|value| value.shape[2] as usize / groups);
         Ok(Conv2d { attributes, input, output, weights, channels, requantization, groups, per_group, inputs_per_group })
     }
 
-    fn check(&self, node: &Node<'_>) -> Result<(), Error> {
+    fn check(&self, node: &Node<'_>) -> Result<(), BrokenRule> {
         let attributes = &self.attributes;
         let outputs = self.output.shape[2] as usize;
         let blocks = self.groups as u64 * self.blocks_per_group() as u64;
         let weights = blocks * self.block_length() as u64;
-        require!(NAME, self.weights.len() as u64 == weights, "wrong number of weights", self.weights.len() as i64);
-        require!(NAME, self.channels.len() == outputs, "wrong number of channels", self.channels.len() as i64);
+        require!(self.weights.len() as u64 == weights, "wrong number of weights", self.weights.len() as i64);
+        require!(self.channels.len() == outputs, "wrong number of channels", self.channels.len() as i64);
         let scratch = self.window_length() * LANES;
-        require!(NAME, node.scratch_length() == scratch, "wrong scratch length", node.scratch_length() as i64);
-        let clamp = (attributes.clamp_min, attributes.clamp_max);
-        let mut check = channels::Check::new(NAME, node.form(), clamp)?;
+        require!(node.scratch_length() == scratch, "wrong scratch length", node.scratch_length() as i64);
+        channels::check_clamp((attributes.clamp_min, attributes.clamp_max))?;
+        let mut check = channels::Check::new(node.form());
         let groups = self.weights.chunks_exact(nonzero(self.blocks_per_group() * self.block_length()));
         for (channels, group) in self.channels.chunks_exact(nonzero(self.per_group)).zip(groups) {
             check.blocks(channels, group, self.block_length())?;
@@ -332,7 +333,7 @@ fn block_row<F: Form>(
 fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::image::WriteError> {
     use alloc::vec;
     use zerocopy::IntoBytes;
-    let attributes = Attributes::read(NAME, &layer.attributes)?;
+    let attributes = Attributes::read(&layer.attributes).map_err(|broken| broken.of(NAME))?;
     let groups = attributes.groups as usize;
     let (inputs, outputs) = (layer.inputs[0].shape[2] as usize / groups, layer.outputs[0].shape[2] as usize);
     let per_group = outputs / groups;

@@ -7,10 +7,10 @@
 //! Packed: blocks of four channels (the last filled up with zeros), each [kernel_height][kernel_width][4], or
 //! [kernel_width][kernel_height][4] where the kernel goes along rows (see [`Sweep`]).
 
-use crate::Error;
+use crate::BrokenRule;
 use crate::arena::Io;
 use crate::image::{Dtype, Value};
-use crate::kernels::{Channel, Form, LANES, Lines, Literal, ONE_PASS, OnePass, Requantization, Side, Taps};
+use crate::kernels::{Channel, Form, LANES, LITERAL, Lines, Literal, ONE_PASS, OnePass, Requantization, Side, Taps};
 use crate::node::Node;
 use crate::operator::{Alias, Checked, Kernel, Operator, Output, Run, nonzero, require};
 use crate::ops::channels;
@@ -24,6 +24,7 @@ pub const DEPTHWISE_CONV2D: Kernel = Kernel {
     inputs: &[Dtype::Int8],
     outputs: &[Dtype::Int8],
     pitched: true,
+    forms: &[LITERAL, ONE_PASS],
     check: |node| DepthwiseConv2d::read(node)?.check(node),
     run: Run::Apart(|node, io| DepthwiseConv2d::read(node).checked().run(io)),
     #[cfg(feature = "alloc")]
@@ -38,9 +39,9 @@ static OPERATOR: Operator = Operator {
     inputs: 1..=1,
     outputs: &[Output::OWN],
     alias: Alias::Never,
-    shape: |node, _| Window::shape(NAME, node, node.input(0).shape[2]),
+    shape: |node, _| Window::shape(node, node.input(0).shape[2]),
     macs: |node| {
-        Attributes::read(NAME, node.attributes())
+        Attributes::read(node.attributes())
             .map_or(0, |attributes| node.output(0).len() as u64 * attributes.window().area() as u64)
     },
 };
@@ -59,26 +60,26 @@ struct DepthwiseConv2d<'a> {
 }
 
 impl<'a> DepthwiseConv2d<'a> {
-    fn read(node: &Node<'a>) -> Result<Self, Error> {
-        let attributes = Attributes::read(NAME, node.attributes())?;
+    fn read(node: &Node<'a>) -> Result<Self, BrokenRule> {
+        let attributes = Attributes::read(node.attributes())?;
         let (input, output) = (node.input(0), node.output(0));
         let requantization = Requantization::new(node.form(), attributes.clamp_min, attributes.clamp_max);
-        let weights = node.constant(NAME, 0)?;
-        let channels = node.constant(NAME, 1)?;
+        let weights = node.constant(0)?;
+        let channels = node.constant(1)?;
         Ok(DepthwiseConv2d { attributes, input, output, weights, channels, requantization })
     }
 
-    fn check(&self, node: &Node<'_>) -> Result<(), Error> {
+    fn check(&self, node: &Node<'_>) -> Result<(), BrokenRule> {
         let attributes = &self.attributes;
         let count = self.output.shape[2];
         let weights = count.div_ceil(LANES as u32) as u64 * self.block_length() as u64;
-        require!(NAME, self.weights.len() as u64 == weights, "wrong number of weights", self.weights.len() as i64);
-        require!(NAME, self.channels.len() == count as usize, "wrong number of channels", self.channels.len() as i64);
-        let clamp = (attributes.clamp_min, attributes.clamp_max);
-        let mut check = channels::Check::new(NAME, node.form(), clamp)?;
+        require!(self.weights.len() as u64 == weights, "wrong number of weights", self.weights.len() as i64);
+        require!(self.channels.len() == count as usize, "wrong number of channels", self.channels.len() as i64);
+        channels::check_clamp((attributes.clamp_min, attributes.clamp_max))?;
+        let mut check = channels::Check::new(node.form());
         check.blocks(self.channels, self.weights, self.block_length())?;
         let scratch = attributes.scratch_length(self.input, self.output, node.form());
-        require!(NAME, node.scratch_length() == scratch, "wrong scratch length", node.scratch_length() as i64);
+        require!(node.scratch_length() == scratch, "wrong scratch length", node.scratch_length() as i64);
         Ok(())
     }
 
@@ -208,7 +209,7 @@ impl Attributes {
 fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::image::WriteError> {
     use alloc::vec;
     use zerocopy::IntoBytes;
-    let attributes = Attributes::read(NAME, &layer.attributes)?;
+    let attributes = Attributes::read(&layer.attributes).map_err(|broken| broken.of(NAME))?;
     let (input, output) = (&layer.inputs[0], &layer.outputs[0]);
     let (count, taps) = (output.shape[2] as usize, attributes.window().area());
     let (form, channels) = channels::pack::channels(layer, count, taps)?;

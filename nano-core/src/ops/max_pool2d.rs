@@ -1,7 +1,7 @@
 //! Max pooling: the largest element under the window, the padding never counting, clamped. Input and output share scale and
 //! zero point. Bit-exact with TensorFlow Lite Micro's int8 `MAX_POOL_2D`.
 
-use crate::Error;
+use crate::BrokenRule;
 use crate::arena::Io;
 use crate::fixed_point::clamp_to_i8;
 use crate::image::Dtype;
@@ -18,6 +18,7 @@ pub const MAX_POOL2D: Kernel = Kernel {
     inputs: &[Dtype::Int8],
     outputs: &[Dtype::Int8],
     pitched: true,
+    forms: &[0],
     check,
     run: Run::Apart(run),
     #[cfg(feature = "alloc")]
@@ -32,7 +33,7 @@ static OPERATOR: Operator = Operator {
     inputs: 1..=1,
     outputs: &[Output { quantization: Quantization::SameAs(0), reset: None }],
     alias: Alias::Never,
-    shape: |node, _| Window::shape(NAME, node, node.input(0).shape[2]),
+    shape: |node, _| Window::shape(node, node.input(0).shape[2]),
     macs: |_| 0,
 };
 
@@ -40,15 +41,15 @@ const NAME: &str = "max_pool2d";
 
 window_attributes!(clamp_min, clamp_max);
 
-fn check(node: &Node<'_>) -> Result<(), Error> {
-    let attributes = Attributes::read(NAME, node.attributes())?;
-    node.require_plain(NAME)?;
-    attributes.window().check_pool(NAME, node.input(0), node.output(0))?;
-    check_clamp(NAME, (attributes.clamp_min, attributes.clamp_max))
+fn check(node: &Node<'_>) -> Result<(), BrokenRule> {
+    let attributes = Attributes::read(node.attributes())?;
+    node.require_no_scratch()?;
+    attributes.window().check_pool(node.input(0), node.output(0))?;
+    check_clamp((attributes.clamp_min, attributes.clamp_max))
 }
 
 fn run(node: &Node<'_>, io: Io<'_>) {
-    let attributes = Attributes::read(NAME, node.attributes()).checked();
+    let attributes = Attributes::read(node.attributes()).checked();
     let (min, max) = (attributes.clamp_min, attributes.clamp_max);
     attributes.window().pool(node, io, i32::MIN, i32::max, |largest, _| clamp_to_i8(largest, min, max));
 }

@@ -1,7 +1,7 @@
 //! Requantization to another scale and zero point: `y = clamp(requantize(x - z_x) + z_y)` with the multiplier `s_x / s_y`.
 //! Bit-exact with TensorFlow Lite Micro's int8 to int8 `QUANTIZE`.
 
-use crate::Error;
+use crate::BrokenRule;
 use crate::arena::Shared;
 #[cfg(feature = "alloc")]
 use crate::fixed_point::Multiplier;
@@ -19,6 +19,7 @@ pub const REQUANTIZE: Kernel = Kernel {
     inputs: &[Dtype::Int8],
     outputs: &[Dtype::Int8],
     pitched: false,
+    forms: &[0],
     check,
     run: Run::InPlace(run),
     #[cfg(feature = "alloc")]
@@ -44,16 +45,16 @@ attributes! {
     struct Attributes { clamp_min, clamp_max }
 }
 
-fn check(node: &Node<'_>) -> Result<(), Error> {
-    let attributes = Attributes::read(NAME, node.attributes())?;
-    node.require_plain(NAME)?;
-    node.multipliers::<1>(NAME)?;
-    check_clamp(NAME, (attributes.clamp_min, attributes.clamp_max))
+fn check(node: &Node<'_>) -> Result<(), BrokenRule> {
+    let attributes = Attributes::read(node.attributes())?;
+    node.require_no_scratch()?;
+    node.multipliers::<1>()?;
+    check_clamp((attributes.clamp_min, attributes.clamp_max))
 }
 
 fn run(node: &Node<'_>, memory: Shared<'_>) {
-    let attributes = Attributes::read(NAME, node.attributes()).checked();
-    let [multiplier] = node.multipliers(NAME).checked();
+    let attributes = Attributes::read(node.attributes()).checked();
+    let [multiplier] = node.multipliers().checked();
     let (from, to) = (node.input(0).zero_point, node.output(0).zero_point);
     for (output, input) in memory.output::<i8>(0).iter().zip(memory.input::<i8>(0)) {
         let value = multiplier.apply(i32::from(input.get()) - from).saturating_add(to);

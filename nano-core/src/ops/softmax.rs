@@ -1,14 +1,14 @@
 //! Softmax over the channels, output scale 1/256 and zero point -128. Bit-exact with TensorFlow Lite Micro's int8 `SOFTMAX`
 //! (beta 1): fixed-point exponentials of the differences to the maximum, their sum, one reciprocal by Newton's method.
 
-use crate::Error;
+use crate::BrokenRule;
 use crate::arena::Io;
 #[cfg(feature = "alloc")]
 use crate::fixed_point::Multiplier;
 use crate::fixed_point::{clamp_to_i8, doubling_high_multiply, rounding_divide_by_power_of_two, shift_left_saturating};
 use crate::image::Dtype;
 use crate::node::Node;
-use crate::operator::{Alias, Checked, Kernel, Operator, Output, Quantization, Run, nonzero, require};
+use crate::operator::{Alias, Checked, Kernel, Operator, Output, Quantization, Run, nonzero, refused, require};
 
 /// Kernel of softmax.
 pub const SOFTMAX: Kernel = Kernel {
@@ -18,6 +18,7 @@ pub const SOFTMAX: Kernel = Kernel {
     inputs: &[Dtype::Int8],
     outputs: &[Dtype::Int8],
     pitched: false,
+    forms: &[0],
     check,
     run: Run::Apart(run),
     #[cfg(feature = "alloc")]
@@ -75,26 +76,22 @@ impl SoftmaxParameters {
     }
 }
 
-fn check(node: &Node<'_>) -> Result<(), Error> {
-    node.require_plain(NAME)?;
+fn check(node: &Node<'_>) -> Result<(), BrokenRule> {
+    node.require_no_scratch()?;
     let [mantissa, shift, smallest] = *parameters(node)?;
-    require!(NAME, mantissa >= 1 << 30, "the multiplier's mantissa is below 2^30", mantissa);
-    require!(NAME, (0..=31).contains(&shift), "the multiplier's shift is not 0 to 31", shift);
-    require!(NAME, smallest <= 0, "the smallest difference is positive", smallest);
+    require!(mantissa >= 1 << 30, "the multiplier's mantissa is below 2^30", mantissa);
+    require!((0..=31).contains(&shift), "the multiplier's shift is not 0 to 31", shift);
+    require!(smallest <= 0, "the smallest difference is positive", smallest);
     let reach = (i64::from(smallest.max(-255)) << shift).abs();
-    require!(NAME, reach <= 1 << 31, "the smallest difference overflows 32 bits", smallest);
+    require!(reach <= 1 << 31, "the smallest difference overflows 32 bits", smallest);
     let channels = node.input(0).shape[2] as usize;
-    require!(NAME, channels <= LARGEST_CHANNELS, "more than 2048 channels", channels as i64);
+    require!(channels <= LARGEST_CHANNELS, "more than 2048 channels", channels as i64);
     Ok(())
 }
 
-fn parameters<'a>(node: &Node<'a>) -> Result<&'a [i32; 3], Error> {
-    let words = node.constant::<i32>(NAME, 0)?;
-    words.try_into().map_err(|_| Error::Layer {
-        operator: NAME,
-        rule: "needs three parameters",
-        value: words.len() as i64,
-    })
+fn parameters<'a>(node: &Node<'a>) -> Result<&'a [i32; 3], BrokenRule> {
+    let words = node.constant::<i32>(0)?;
+    words.try_into().map_err(|_| refused("needs three parameters", words.len() as i64))
 }
 
 fn run(node: &Node<'_>, mut io: Io<'_>) {

@@ -3,7 +3,7 @@
 //!
 //! Tensors for the writer: `table` int8 [256], the output for every input from -128 to 127.
 
-use crate::Error;
+use crate::BrokenRule;
 use crate::arena::Shared;
 use crate::image::Dtype;
 use crate::node::Node;
@@ -17,6 +17,7 @@ pub const TABLE: Kernel = Kernel {
     inputs: &[Dtype::Int8],
     outputs: &[Dtype::Int8],
     pitched: false,
+    forms: &[0],
     check,
     run: Run::InPlace(run),
     #[cfg(feature = "alloc")]
@@ -38,15 +39,15 @@ static OPERATOR: Operator = Operator {
 const NAME: &str = "table";
 const ENTRIES: usize = 256;
 
-fn check(node: &Node<'_>) -> Result<(), Error> {
-    node.require_plain(NAME)?;
-    let table = node.constant::<i8>(NAME, 0)?;
-    require!(NAME, table.len() == ENTRIES, "the table has not 256 entries", table.len() as i64);
+fn check(node: &Node<'_>) -> Result<(), BrokenRule> {
+    node.require_no_scratch()?;
+    let table = node.constant::<i8>(0)?;
+    require!(table.len() == ENTRIES, "the table has not 256 entries", table.len() as i64);
     Ok(())
 }
 
 fn run(node: &Node<'_>, memory: Shared<'_>) {
-    let table: &[i8; ENTRIES] = node.constant(NAME, 0).checked().try_into().checked();
+    let table: &[i8; ENTRIES] = node.constant(0).checked().try_into().checked();
     for (output, input) in memory.output::<i8>(0).iter().zip(memory.input::<i8>(0)) {
         output.set(table[usize::from(input.get() as u8 ^ 0x80)]);
     }

@@ -1,6 +1,6 @@
 //! The sliding window that convolutions and pools share: its attributes' rules and its output size.
 
-use crate::Error;
+use crate::BrokenRule;
 use crate::arena::Io;
 use crate::image::Value;
 use crate::node::Node;
@@ -20,16 +20,16 @@ impl Axis {
     const LARGEST: i32 = 1 << 15;
 
     /// The number of windows over `input` elements.
-    fn outputs(&self, operator: &'static str, input: u32) -> Result<u32, Error> {
+    fn outputs(&self, input: u32) -> Result<u32, BrokenRule> {
         let positive = 1..=Self::LARGEST;
-        require!(operator, positive.contains(&self.kernel), "the kernel is not 1 to 32768", self.kernel);
-        require!(operator, positive.contains(&self.stride), "the stride is not 1 to 32768", self.stride);
-        require!(operator, positive.contains(&self.dilation), "the dilation is not 1 to 32768", self.dilation);
-        require!(operator, (0..Self::LARGEST).contains(&self.before), "the padding is not 0 to 32767", self.before);
-        require!(operator, (0..Self::LARGEST).contains(&self.after), "the padding is not 0 to 32767", self.after);
+        require!(positive.contains(&self.kernel), "the kernel is not 1 to 32768", self.kernel);
+        require!(positive.contains(&self.stride), "the stride is not 1 to 32768", self.stride);
+        require!(positive.contains(&self.dilation), "the dilation is not 1 to 32768", self.dilation);
+        require!((0..Self::LARGEST).contains(&self.before), "the padding is not 0 to 32767", self.before);
+        require!((0..Self::LARGEST).contains(&self.after), "the padding is not 0 to 32767", self.after);
         // No overflow: the input is at most 2^28, the padding below 2^16, and the window below 2^30.
         let room = input as i32 + self.before + self.after - self.dilation * (self.kernel - 1) - 1;
-        require!(operator, room >= 0, "the window is larger than the padded input, by", -room);
+        require!(room >= 0, "the window is larger than the padded input, by", -room);
         Ok((room as u32).checked_div(self.stride as u32).unwrap_or(0) + 1)
     }
 
@@ -40,12 +40,12 @@ impl Axis {
 
     /// Refuses windows that lie in the padding alone, by the first and the last of them: if taps are no further apart than the input is long, no
     /// window skips it.
-    fn check_covered(&self, operator: &'static str, input: u32, outputs: u32) -> Result<(), Error> {
+    fn check_covered(&self, input: u32, outputs: u32) -> Result<(), BrokenRule> {
         let dense = self.kernel == 1 || self.dilation as u32 <= input;
-        require!(operator, dense, "the dilation is larger than the input", self.dilation);
+        require!(dense, "the dilation is larger than the input", self.dilation);
         for index in [0, outputs as usize - 1] {
             let (_, taps) = self.covered(index, input);
-            require!(operator, taps > 0, "a window lies in the padding alone", index as i64);
+            require!(taps > 0, "a window lies in the padding alone", index as i64);
         }
         Ok(())
     }
@@ -101,10 +101,10 @@ pub(crate) struct Window {
 
 impl Window {
     /// The window that a node's attributes begin with.
-    fn read(operator: &'static str, node: &Node<'_>) -> Result<Window, Error> {
+    fn read(node: &Node<'_>) -> Result<Window, BrokenRule> {
         let words = node.attributes();
         let Some(&[kh, kw, sh, sw, dh, dw, top, bottom, left, right]) = words.first_chunk() else {
-            return Err(refused(operator, "wrong number of attributes", words.len() as i64));
+            return Err(refused("wrong number of attributes", words.len() as i64));
         };
         Ok(Window {
             vertical: Axis { kernel: kh, stride: sh, dilation: dh, before: top, after: bottom },
@@ -113,24 +113,24 @@ impl Window {
     }
 
     /// The shape of a node's output, if it has `channels`.
-    pub(crate) fn shape(operator: &'static str, node: &Node<'_>, channels: u32) -> Result<[u32; 3], Error> {
-        let Window { vertical, horizontal } = Window::read(operator, node)?;
+    pub(crate) fn shape(node: &Node<'_>, channels: u32) -> Result<[u32; 3], BrokenRule> {
+        let Window { vertical, horizontal } = Window::read(node)?;
         let input = node.input(0);
-        let height = vertical.outputs(operator, input.shape[0])?;
-        let width = horizontal.outputs(operator, input.shape[1])?;
+        let height = vertical.outputs(input.shape[0])?;
+        let width = horizontal.outputs(input.shape[1])?;
         // In 64 bits: the sizes of windows, scratch memory and packed blocks, at most 4 times this, then fit the 32 of a device.
         let padded = u64::from(input.shape[1]) + (horizontal.before + horizontal.after) as u64;
         let padded = padded * u64::from(input.shape[2]) * vertical.kernel as u64;
         let fits = padded <= Value::LARGEST;
-        require!(operator, fits, "the padded rows under a window have more than 2^28 elements", padded as i64);
+        require!(fits, "the padded rows under a window have more than 2^28 elements", padded as i64);
         Ok([height, width, channels])
     }
 
     /// Checks that every window holds an element.
     #[inline(never)]
-    pub(crate) fn check_pool(&self, operator: &'static str, input: &Value, output: &Value) -> Result<(), Error> {
-        self.vertical.check_covered(operator, input.shape[0], output.shape[0])?;
-        self.horizontal.check_covered(operator, input.shape[1], output.shape[1])
+    pub(crate) fn check_pool(&self, input: &Value, output: &Value) -> Result<(), BrokenRule> {
+        self.vertical.check_covered(input.shape[0], output.shape[0])?;
+        self.horizontal.check_covered(input.shape[1], output.shape[1])
     }
 
     /// Makes each output element `finish(fold over the input elements of its channel under its window, their number)`.

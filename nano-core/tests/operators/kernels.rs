@@ -1,7 +1,7 @@
 //! Operators for tests: what the contract allows and no operator of the crate needs. The board's program of the same test has them, too.
 
 use nano_core::image::Dtype;
-use nano_core::{Alias, Error, Io, Kernel, Node, Operator, Output, Quantization, Run};
+use nano_core::{Alias, BrokenRule, Io, Kernel, Node, Operator, Output, Quantization, Run};
 
 /// A gated recurrent unit, simplified: from inputs x and state h of `units` int16,
 /// `z = clamp((b_z + W_z x + U_z (h >> 8)) / 64 + 2^14, 0, 2^15 - 1)`, `c = clamp(b_c + W_c x + U_c (h >> 8))`, `h += (c - h) z / 2^15`; it gives
@@ -14,7 +14,7 @@ static GRU: Operator = Operator {
     alias: Alias::Never,
     shape: |node, _| match *node.attributes() {
         [units] if units > 0 => Ok([1, 1, units as u32]),
-        _ => Err(Error::Layer { operator: "gru", rule: "needs units", value: 0 }),
+        _ => Err(BrokenRule { rule: "needs units", value: 0 }),
     },
     macs: |node| (2 * node.output(0).len() * (node.input(0).len() + node.output(0).len())) as u64,
 };
@@ -29,16 +29,17 @@ pub const GRU_KERNEL: Kernel = Kernel {
     inputs: &[Dtype::Int8],
     outputs: &[Dtype::Int8, Dtype::Int16],
     pitched: false,
+    forms: &[0],
     check: |node| {
         let (inputs, units) = (node.input(0).len(), node.output(0).len());
         let (weights, biases) = gru_constants(node)?;
         let right = weights.len() == 2 * units * (inputs + units) && biases.len() == 2 * units;
         let right = right && node.scratch_length() == 2 * units && inputs + units <= 1000;
         let bounded = biases.iter().all(|bias| bias.abs() <= 1 << 20);
-        if right && bounded && node.form() == 0 {
+        if right && bounded {
             return Ok(());
         }
-        Err(Error::Layer { operator: "gru", rule: "wrong constants", value: units as i64 })
+        Err(BrokenRule { rule: "wrong constants", value: units as i64 })
     },
     run: Run::Apart(run_gru),
     #[cfg(feature = "alloc")]
@@ -62,8 +63,8 @@ fn words(words: &[i32]) -> Vec<u8> {
 }
 
 /// Weights [2][units][inputs + units], z before c, and biases [2][units].
-fn gru_constants<'a>(node: &Node<'a>) -> Result<(&'a [i8], &'a [i32]), Error> {
-    Ok((node.constant("gru", 0)?, node.constant("gru", 1)?))
+fn gru_constants<'a>(node: &Node<'a>) -> Result<(&'a [i8], &'a [i32]), BrokenRule> {
+    Ok((node.constant(0)?, node.constant(1)?))
 }
 
 fn run_gru(node: &Node<'_>, io: Io<'_>) {
@@ -122,20 +123,16 @@ const fn wide(id: u16, name: &'static str, outputs: &'static [Dtype], run: fn(&N
         inputs: &[Dtype::Int16],
         outputs,
         pitched: false,
+        forms: &[0],
         check: |node| {
             let (inputs, outputs) = (node.input(0).len(), node.output(0).len());
-            let (weights, biases) = (node.constant::<i8>("wide", 0)?, node.constant::<i32>("wide", 1)?);
+            let (weights, biases) = (node.constant::<i8>(0)?, node.constant::<i32>(1)?);
             let right = weights.len() == inputs * outputs && biases.len() == outputs && inputs <= 256;
             let bounded = biases.iter().all(|bias| bias.abs() <= 1 << 28) && !weights.contains(&-128);
-            if right
-                && bounded
-                && node.form() == 0
-                && node.scratch_length() == 0
-                && matches!(node.attributes(), [0..=31])
-            {
+            if right && bounded && node.scratch_length() == 0 && matches!(node.attributes(), [0..=31]) {
                 return Ok(());
             }
-            Err(Error::Layer { operator: "wide", rule: "wrong constants", value: outputs as i64 })
+            Err(BrokenRule { rule: "wrong constants", value: outputs as i64 })
         },
         run: Run::Apart(run),
         #[cfg(feature = "alloc")]
@@ -151,8 +148,8 @@ const fn wide(id: u16, name: &'static str, outputs: &'static [Dtype], run: fn(&N
 }
 
 fn accumulators(node: &Node<'_>, x: &[i16], mut store: impl FnMut(usize, i32)) {
-    let weights = node.constant::<i8>("wide", 0).expect("checked");
-    let biases = node.constant::<i32>("wide", 1).expect("checked");
+    let weights = node.constant::<i8>(0).expect("checked");
+    let biases = node.constant::<i32>(1).expect("checked");
     for (index, (weights, bias)) in weights.chunks_exact(x.len()).zip(biases).enumerate() {
         let products = x.iter().zip(weights).map(|(&x, &weight)| i32::from(x) * i32::from(weight));
         store(index, bias + products.sum::<i32>());

@@ -186,7 +186,7 @@ fn choose<'k>(
         constants: &[],
         constants_section: &[],
     };
-    operator.check(&node)?;
+    operator.check(&node).map_err(|broken| broken.of(operator.name))?;
     let layer = Layer {
         inputs: description.inputs.iter().map(|&id| values[id]).collect(),
         outputs: values[outputs].to_vec(),
@@ -200,7 +200,7 @@ fn choose<'k>(
         (kernel.cost)(&layer).filter(|_| accepted).unwrap_or(u64::MAX)
     };
     let kernel = candidates.min_by_key(cost).ok_or_else(unknown)?;
-    kernel.accept(&node)?;
+    kernel.accept(&node).map_err(|broken| broken.of(operator.name))?;
     let packed = (kernel.pack)(&layer)?;
     Ok(Chosen { kernel, inputs, attributes, packed })
 }

@@ -2,13 +2,13 @@
 //!
 //! Packed: one constant has all, in blocks of 16 output channels; see [`pairs::Row`].
 
-use super::{Attributes, NAME, OPERATOR};
-use crate::Error;
+use super::{Attributes, OPERATOR};
+use crate::BrokenRule;
 use crate::image::Dtype;
 use crate::kernels::pairs::{self, ROUND, Row, WIDTH};
 use crate::kernels::{Channel, ONE_PASS};
 use crate::node::Node;
-use crate::operator::{Checked, Kernel, Run, nonzero, require};
+use crate::operator::{Checked, Kernel, Run, nonzero, refused, require};
 use crate::ops::channels;
 
 /// Kernel of the fully connected layer that multiplies weights in pairs.
@@ -19,6 +19,7 @@ pub const FULLY_CONNECTED_PAIRS: Kernel = Kernel {
     inputs: &[Dtype::Int8],
     outputs: &[Dtype::Int8],
     pitched: false,
+    forms: &[ONE_PASS],
     check: check_pairs,
     run: Run::Apart(|node, mut io| pairs::run(rows_of_pairs(node).checked(), io.inputs.get(0), io.outputs.take())),
     #[cfg(feature = "alloc")]
@@ -36,44 +37,42 @@ fn rows_of_pairs<'a>(node: &Node<'a>) -> Option<&'a [Row]> {
     Some(node.bytes_of_constant(0)?.as_chunks().0.as_chunks().0)
 }
 
-fn check_pairs(node: &Node<'_>) -> Result<(), Error> {
-    let Attributes { clamp_min, clamp_max } = Attributes::read(NAME, node.attributes())?;
+fn check_pairs(node: &Node<'_>) -> Result<(), BrokenRule> {
+    let Attributes { clamp_min, clamp_max } = Attributes::read(node.attributes())?;
     let (inputs, outputs) = (node.input(0).len(), node.output(0).len());
-    if node.form() != ONE_PASS {
-        return Err(Error::UnknownForm { operator: NAME, form: node.form() });
-    }
-    require!(NAME, inputs.is_multiple_of(ROUND), "in pairs, needs a multiple of 8 inputs", inputs as i64);
-    require!(NAME, outputs.is_multiple_of(WIDTH), "in pairs, needs a multiple of 16 outputs", outputs as i64);
+    require!(inputs.is_multiple_of(ROUND), "in pairs, needs a multiple of 8 inputs", inputs as i64);
+    require!(outputs.is_multiple_of(WIDTH), "in pairs, needs a multiple of 16 outputs", outputs as i64);
     let length = pairs::BEFORE + inputs + pairs::BEHIND;
-    let words = node.constant::<[u32; WIDTH / 2]>(NAME, 0)?;
+    let words = node.constant::<[u32; WIDTH / 2]>(0)?;
     let expected = (outputs / WIDTH) as u64 * length as u64;
-    require!(NAME, words.len() as u64 == expected, "wrong number of weights", words.len() as i64);
-    node.require_no_scratch(NAME)?;
+    require!(words.len() as u64 == expected, "wrong number of weights", words.len() as i64);
+    node.require_no_scratch()?;
+    channels::check_clamp((clamp_min, clamp_max))?;
     words
         .chunks_exact(nonzero(length))
         .try_for_each(|block| check_block_of_pairs(block, inputs, (clamp_min, clamp_max)))
 }
 
 /// Checks a block of 16 output channels; see [`pairs::Row`].
-fn check_block_of_pairs(block: &[[u32; WIDTH / 2]], inputs: usize, clamp: (i32, i32)) -> Result<(), Error> {
+fn check_block_of_pairs(block: &[[u32; WIDTH / 2]], inputs: usize, clamp: (i32, i32)) -> Result<(), BrokenRule> {
     let parts = block.split_first_chunk::<{ pairs::BEFORE }>().and_then(|(before, rest)| {
         let (weights, behind) = rest.split_at_checked(inputs)?;
         let (channels, last) = behind.split_first_chunk::<{ pairs::BEHIND - 1 }>()?;
         Some((before, weights, channels, last.first()?))
     });
     let Some(([biases, odd_biases], weights, channels, &[min, max, ..])) = parts else {
-        return Err(Error::Layer { operator: NAME, rule: "wrong number of weights", value: block.len() as i64 });
+        return Err(refused("wrong number of weights", block.len() as i64));
     };
     let channels: &[Channel; WIDTH] = zerocopy::transmute_ref!(channels);
     let of_pairs = biases.iter().zip(odd_biases).zip(channels.as_chunks::<2>().0);
     for (index, ((&pair, &odd), channels)) in of_pairs.enumerate() {
         let expected = channels.each_ref().map(|channel| channel.bias);
         let same = pair == u32::from_le_bytes(pairs::pair(expected)) && odd as i32 == expected[1];
-        require!(NAME, same, "a pair of biases is not that of its channels, pair", index as i64);
+        require!(same, "a pair of biases is not that of its channels, pair", index as i64);
     }
     let same = (min as i32, max as i32) == clamp;
-    require!(NAME, same, "the packed clamp is another than clamp_min and clamp_max", clamp.0);
-    let mut check = channels::Check::new(NAME, ONE_PASS, clamp)?;
+    require!(same, "the packed clamp is another than clamp_min and clamp_max", clamp.0);
+    let mut check = channels::Check::new(ONE_PASS);
     for (pair, channels) in channels.as_chunks::<2>().0.iter().enumerate() {
         check.lanes(channels, &pairs::sums(weights, pair))?;
     }
@@ -94,7 +93,8 @@ fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::
     let (inputs, outputs) = (layer.inputs[0].len(), layer.outputs[0].len());
     let (form, channels) = channels::pack::channels(layer, outputs, inputs)?;
     let weights = layer.int8("weights", outputs * inputs)?;
-    let Attributes { clamp_min, clamp_max } = Attributes::read(NAME, &layer.attributes)?;
+    let Attributes { clamp_min, clamp_max } =
+        Attributes::read(&layer.attributes).map_err(|broken| broken.of(OPERATOR.name))?;
     let blocks = weights.chunks_exact(WIDTH * inputs).zip(channels.as_chunks().0);
     let rows = blocks.flat_map(|(weights, channels)| pairs::block(channels, weights, [clamp_min, clamp_max]));
     Ok(crate::image::Packed { form, constants: vec![rows.flatten().flatten().collect()], scratch_length: 0 })

@@ -3,10 +3,10 @@
 //! Packed: groups of 8 output channels, then one each of 4, 2 and 1 as the rest needs, each [in][channels of the group].
 
 use super::{Attributes, NAME, OPERATOR};
-use crate::Error;
+use crate::BrokenRule;
 use crate::arena::Io;
 use crate::image::Dtype;
-use crate::kernels::{self, Channel, Requantization};
+use crate::kernels::{self, Channel, LITERAL, ONE_PASS, Requantization};
 use crate::node::Node;
 use crate::operator::{Checked, CheckedPart, Kernel, Run, require};
 use crate::ops::channels;
@@ -19,6 +19,7 @@ pub const FULLY_CONNECTED: Kernel = Kernel {
     inputs: &[Dtype::Int8],
     outputs: &[Dtype::Int8],
     pitched: false,
+    forms: &[LITERAL, ONE_PASS],
     check: |node| FullyConnected::read(node)?.check(node),
     run: Run::Apart(run),
     #[cfg(feature = "alloc")]
@@ -44,22 +45,22 @@ fn groups(outputs: usize) -> impl Iterator<Item = usize> {
 }
 
 impl<'a> FullyConnected<'a> {
-    fn read(node: &Node<'a>) -> Result<Self, Error> {
-        let attributes = Attributes::read(NAME, node.attributes())?;
+    fn read(node: &Node<'a>) -> Result<Self, BrokenRule> {
+        let attributes = Attributes::read(node.attributes())?;
         let requantization = Requantization::new(node.form(), attributes.clamp_min, attributes.clamp_max);
-        let weights = node.constant(NAME, 0)?;
-        let channels = node.constant(NAME, 1)?;
+        let weights = node.constant(0)?;
+        let channels = node.constant(1)?;
         Ok(FullyConnected { weights, channels, requantization })
     }
 
-    fn check(&self, node: &Node<'_>) -> Result<(), Error> {
+    fn check(&self, node: &Node<'_>) -> Result<(), BrokenRule> {
         let (inputs, outputs) = (node.input(0).len(), node.output(0).len());
         let weights = inputs as u64 * outputs as u64;
-        require!(NAME, self.weights.len() as u64 == weights, "wrong number of weights", self.weights.len() as i64);
-        require!(NAME, self.channels.len() == outputs, "wrong number of channels", self.channels.len() as i64);
-        node.require_no_scratch(NAME)?;
-        let clamp = (self.requantization.min, self.requantization.max);
-        let mut check = channels::Check::new(NAME, node.form(), clamp)?;
+        require!(self.weights.len() as u64 == weights, "wrong number of weights", self.weights.len() as i64);
+        require!(self.channels.len() == outputs, "wrong number of channels", self.channels.len() as i64);
+        node.require_no_scratch()?;
+        channels::check_clamp((self.requantization.min, self.requantization.max))?;
+        let mut check = channels::Check::new(node.form());
         let (mut weights, mut channels) = (self.weights, self.channels);
         for size in groups(outputs) {
             let (block, other_weights) = weights.split_at_checked(size * inputs).checked_part();
