@@ -184,12 +184,13 @@ impl<'a> Bound<'a> {
         let base = self.arena.as_mut_ptr();
         match kernel.run {
             Run::Apart(run) => {
-                let scratch = node.header.scratch();
+                // Not a range, whose length would be computed from its ends.
+                let (start, length) = (node.header.scratch_offset as usize, node.scratch_length());
                 let io = Io {
                     inputs: Inputs { base, node: &node },
                     outputs: Outputs { base, values: node.outputs.iter() },
                     // SAFETY: the scratch memory lies in the arena (image/view.rs), and overlaps neither inputs nor outputs (image/lifetimes.rs).
-                    scratch: unsafe { core::slice::from_raw_parts_mut(base.add(scratch.start), scratch.len()) },
+                    scratch: unsafe { core::slice::from_raw_parts_mut(base.add(start), length) },
                 };
                 run(&node, io);
             }
