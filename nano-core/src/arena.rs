@@ -169,17 +169,21 @@ impl<'a> Bound<'a> {
     pub(crate) fn run(&mut self, mut after: impl FnMut(usize, &'a [Value], &[i8])) {
         let mut cursor = self.first_node.clone();
         let mut index = 0;
-        while let Some(outputs) = self.run_next(&mut cursor) {
-            after(index, outputs, self.arena);
+        loop {
+            let before = cursor.clone();
+            if !self.run_next(&mut cursor) {
+                return;
+            }
+            after(index, cursor.outputs_since(&before), self.arena);
             index += 1;
         }
     }
 
-    /// Runs the node at the cursor; returns its outputs, `None` after the last node.
+    /// Runs the node at the cursor; false after the last node.
     // Not inlined: registers are free here, and taken where the caller counts, sends or compares.
     #[inline(never)]
-    fn run_next(&mut self, cursor: &mut Cursor<'a>) -> Option<&'a [Value]> {
-        let node = self.checked.image().take_node(cursor)?;
+    fn run_next(&mut self, cursor: &mut Cursor<'a>) -> bool {
+        let Some(node) = self.checked.image().take_node(cursor) else { return false };
         let kernel = node.find_kernel(self.checked.kernels()).checked();
         let base = self.arena.as_mut_ptr();
         match kernel.run {
@@ -196,7 +200,7 @@ impl<'a> Bound<'a> {
             }
             Run::InPlace(run) => run(&node, Shared { base, node: &node }),
         }
-        Some(node.outputs)
+        true
     }
 }
 

@@ -304,6 +304,15 @@ pub(crate) struct Cursor<'a> {
     outputs: &'a [Value],
 }
 
+impl<'a> Cursor<'a> {
+    /// What the nodes between an earlier place and this one write.
+    #[inline(always)]
+    pub(crate) fn outputs_since(&self, earlier: &Cursor<'a>) -> &'a [Value] {
+        let count = earlier.outputs.len().wrapping_sub(self.outputs.len());
+        earlier.outputs.get(..count).checked_part()
+    }
+}
+
 /// Iterator over an image's nodes, in order of execution.
 #[derive(Clone)]
 pub struct Nodes<'a> {
