@@ -22,6 +22,8 @@ _NAMED = [
     (rf"check_length\(\s*{_TEXT}", "Length"),
     (rf"\brule: {_TEXT}", "Layer"),
     (rf"require!\([^\"]*{_TEXT}", "Layer"),
+    # The writer's `layer.refused` is another error.
+    (rf"(?<!\.)\brefused\(\s*{_TEXT}", "Layer"),
     (rf"\brequest: {_TEXT}", "Unsupported"),
 ]
 #: Texts that are chosen before they are given: every text of the statement.
