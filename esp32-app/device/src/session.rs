@@ -56,7 +56,7 @@ enum Answer {
 
 impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Session<'a, C, F, H> {
     /// A session about `image` in `ram`, which needs [`Sizes::words`]; `flash` is for heads alone
-    /// ([`NoFlash`](crate::NoFlash) where there is none), `counter` counts instructions or cycles since the board's start. It starts with the head that
+    /// ([`NoFlash`](crate::NoFlash) on a board without one), `counter` counts instructions or cycles since the board's start. It starts with the head that
     /// was saved last, if that is of this model.
     ///
     /// # Errors

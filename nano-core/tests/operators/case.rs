@@ -1,4 +1,4 @@
-//! A test case as bytes behind an image: some steps, each with its inputs and what the outputs must be. The board's program reads it, too.
+//! A test case as bytes after an image: some steps, each with its inputs and what the outputs must be. The board's program reads it, too.
 
 use nano_core::Model;
 

@@ -328,7 +328,7 @@ impl Model {
         Ok(outputs.into_iter().map(|output| output.into_python(py)).collect())
     }
 
-    /// Gives every sample to `fill`, input by input, and runs `one`, on as many threads as there are cores.
+    /// Gives every sample to `fill`, input by input, and runs `one`, with one thread for each core.
     fn run_batch<I: Sync, O: Send>(
         &self,
         py: Python<'_>,

@@ -44,7 +44,7 @@ impl<'d> Layer<'d> {
     /// The tensor `name`, of `length` elements.
     ///
     /// # Errors
-    /// [`WriteError::Tensor`] if there is none of that dtype and length.
+    /// [`WriteError::Tensor`] if it is absent, or has another dtype or length.
     pub fn int8(&self, name: &str, length: usize) -> Result<&'d [i8], WriteError> {
         match self.description.tensors.get(name) {
             Some(Tensor::Int8(data)) if data.len() == length => Ok(data),
