@@ -1,21 +1,21 @@
-//! Fixed-point requantization: the one place where an int32 accumulator becomes an int8.
+//! Fixed-point arithmetic: a real multiplier as integers, and its product with an int32, rounded twice.
 //!
-//! Source: the TensorFlow Lite int8 specification with double rounding, as TensorFlow Lite Micro's reference kernels
-//! compute it. A real multiplier is a Q31 mantissa and a power of two; the product is rounded once to the mantissa's
-//! precision (half up) and once more by the power of two (half away from zero).
+//! This is gemmlowp's double rounding, `MultiplyByQuantizedMultiplier` in TensorFlow Lite Micro's reference kernels: the product is
+//! rounded to the mantissa's precision (half up), then divided by a power of two (rounded half away from zero). A left shift that
+//! overflows saturates here and is undefined there. Layers requantize their accumulators with it in `kernels/requantize.rs`.
 
-/// A positive real number as `mantissa * 2^(shift - 31)`, mantissa in `[2^30, 2^31)` (or 0).
+/// A non-negative real number as `mantissa * 2^(shift - 31)`, mantissa in `[2^30, 2^31)` (or 0).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Multiplier {
     /// Q31 mantissa.
     pub mantissa: i32,
-    /// Power of two, -31 to 30.
+    /// Power of two, -31 to 31; a left shift if positive.
     pub shift: i32,
 }
 
 impl Multiplier {
-    /// The multiplier nearest to `real`, or `None` if `real` is not finite, negative, or 2^30 and above.
-    /// A number below 2^-32 becomes 0.
+    /// The multiplier nearest to `real`, or `None` if `real` is not finite, negative, or at least 2^30.
+    /// Numbers that round to less than 2^-32 become 0.
     ///
     /// ```
     /// use nano_core::fixed_point::Multiplier;
@@ -33,8 +33,8 @@ impl Multiplier {
         })
     }
 
-    /// `value` times this multiplier, rounded twice. A left shift saturates: every int8 made from the result is the
-    /// same as without a limit on the width.
+    /// `value` times this multiplier, rounded twice. A left shift saturates to int32, which changes no int8 made from the result:
+    /// a saturated product is at least 2^30 in magnitude, beyond every clamp.
     ///
     /// ```
     /// use nano_core::fixed_point::Multiplier;
@@ -96,7 +96,7 @@ pub fn rounding_divide_by_power_of_two(value: i32, exponent: u32) -> i32 {
     (value >> exponent) + i32::from((value & mask) > threshold)
 }
 
-/// `value` plus `zero_point`, kept within `[min, max]`: the last step of every operator.
+/// `value` clamped to `[min, max]`, an interval of int8.
 #[inline]
 pub(crate) fn clamp_to_i8(value: i32, min: i32, max: i32) -> i8 {
     crate::kernels::clamp(value, min, max) as i8

@@ -1,8 +1,8 @@
-//! The inner loops: multiply-accumulate over packed weights, several channels or pixels at a time.
+//! Micro-kernels: the inner loops of GEMM, depthwise convolution and fully connected layers over packed weights.
 //!
-//! Left alone, LLVM reassociates the accumulation, hoists the multiplications and spills. [`multiply_accumulate`] stops that; where
-//! there is no register to spare, the chip has the whole loop in its instructions, and the form for every other machine says what it
-//! computes. `just bench-device` prints what each layer shape costs.
+//! LLVM reassociates the accumulation, hoists the multiplications and spills registers. [`multiply_accumulate`] prevents that; where
+//! no register is left, the whole loop is rv32im assembly, and the portable version beside it is its definition. `just bench-device`
+//! prints the cost of each layer shape.
 
 pub(crate) mod pairs;
 mod requantize;

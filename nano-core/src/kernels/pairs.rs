@@ -1,8 +1,9 @@
-//! Sixteen channels at one place, two of them in each multiplication: the small fully connected layer.
+//! Fully connected micro-kernel with packed weights: two int8 weights per word, so that one multiplication serves two of 16 output
+//! channels (SWAR).
 //!
-//! `x * (a + (b << 16))` is `x * a + (x * b << 16)`, and over two inputs both sums still fit in 16 bits: |x| <= 128, |a|, |b| <= 127. So
-//! each pair of inputs gives two channels with one addition more; the upper half is added up on its own, and tells at the end what the
-//! lower is.
+//! `x * (a + (b << 16))` is `x * a + (x * b << 16)`, and over two inputs both sums fit in 16 bits: |x| <= 128, |a|, |b| <= 127. The
+//! words are accumulated modulo 2^32, and after every two inputs their upper halves in a sum of their own: subtracted at the end, it
+//! leaves the sum of the lower halves.
 
 use core::cell::Cell;
 
@@ -17,19 +18,20 @@ use super::requantize::{ONE_PASS, OnePass, Requantization};
 use super::weight_sums::{PIECE, WeightSums, sum_rows};
 use crate::operator::unchecked;
 
-/// Channels of a block.
+/// Output channels of a block.
 pub(crate) const WIDTH: usize = 16;
-/// Inputs of a round of the loop.
+/// Inputs per iteration of the inner loop.
 pub(crate) const ROUND: usize = 8;
 
-/// Eight words, one of each pair of channels. A block is a row of biases in pairs, a row of the odd channels' biases, a row of weights in
-/// pairs for each input, 8 rows that are the channels, and a row that begins with the clamp. (So the loop needs one pointer for them all.)
+/// Eight words, one per pair of channels. A block is a row of biases in pairs, a row of the odd channels' biases, a row of weights in
+/// pairs for each input, 8 rows of [`Channel`](super::Channel)s, and a row that begins with the clamp. All in one, so that the loop needs
+/// one pointer.
 pub(crate) type Row = [[u8; 4]; WIDTH / 2];
-/// Rows of a block before its weights, and behind them.
+/// Rows of a block before and after its weights.
 pub(crate) const BEFORE: usize = 2;
 pub(crate) const BEHIND: usize = 9;
 
-/// Two neighbouring channels' weights, or biases, in one word: `even + (odd << 16)` modulo 2^32.
+/// Packs the weights, or biases, of two neighbouring channels into one word: `even + (odd << 16)` modulo 2^32.
 pub(crate) fn pair([even, odd]: [i32; 2]) -> [u8; 4] {
     even.wrapping_add(odd << 16).to_le_bytes()
 }
@@ -42,16 +44,16 @@ pub(crate) fn weights(pair: [u8; 4]) -> [i32; 2] {
     [even, pair.wrapping_sub(even) >> 16]
 }
 
-/// The sums over the weights of both channels of a pair, in rows whose number is a multiple of four.
+/// The sums over the weights of both channels of a pair; the number of rows is a multiple of four.
 pub(crate) fn sums(rows: &[[u32; WIDTH / 2]], pair: usize) -> [WeightSums; 2] {
     let seen = Cell::new(0u32);
-    // In halves: 128 + w, a byte if w is int8.
+    // Half-words 128 + w, which fit a byte if w is int8.
     let halves = |row: &[u32; WIDTH / 2]| {
         let halves = row.get(pair).map_or(0, |word| word.wrapping_add(0x0080_0080));
         seen.set(seen.get() | halves);
         halves
     };
-    // In bytes: two weights of the even channel, two of the odd one.
+    // Bytes: two weights of the even channel, two of the odd one.
     let word = &|first, second| (halves(first) | halves(second) << 8) ^ 0x8080_8080;
     let pieces = rows.chunks(4 * PIECE).map(|rows| rows.as_chunks().0.iter());
     let pieces = pieces.map(|rows| rows.map(|[a, b, c, d]| [[word(a, b)], [word(c, d)]]));
@@ -78,11 +80,11 @@ pub(crate) fn block(channels: &[Channel; WIDTH], weights: &[i8], clamp: [i32; 2]
     [biases, odd].into_iter().chain(weights).chain(channels).chain([last]).collect()
 }
 
-/// Computes `outputs`, a multiple of [`WIDTH`], from `inputs`, a multiple of [`ROUND`]. The blocks follow each other in `rows`, from a
-/// multiple of 4 on.
+/// Computes `outputs`, whose number is a multiple of [`WIDTH`], from `inputs`, a multiple of [`ROUND`]. `rows` holds one block after
+/// the other, word-aligned.
 ///
 /// # Panics
-/// If the lengths are no multiples, or there are too few rows.
+/// If a length is not such a multiple, or there are too few rows.
 #[cfg(not(target_arch = "riscv32"))]
 pub(crate) fn run(rows: &[Row], inputs: &[i8], outputs: &mut [i8]) {
     check_lengths(rows, inputs, outputs);
@@ -109,7 +111,7 @@ fn check_lengths(rows: &[Row], inputs: &[i8], outputs: &[i8]) {
     }
 }
 
-/// Instructions: what the sums of each pair of channels begin with.
+/// Instructions: initializes the sums of each pair of channels.
 #[cfg(target_arch = "riscv32")]
 macro_rules! begin {
     ($($pair:literal)+) => {
@@ -117,7 +119,7 @@ macro_rules! begin {
     };
 }
 
-/// Instructions: two inputs, the `first` of a round's and its neighbour, times the weights of each pair of channels.
+/// Instructions: input `first` of an iteration and its neighbour, times the weights of each pair of channels.
 #[cfg(target_arch = "riscv32")]
 macro_rules! accumulate {
     ($first:literal: $($pair:literal)+) => {
@@ -161,7 +163,7 @@ macro_rules! finish {
     };
 }
 
-/// The same in the chip's instructions.
+/// The same in rv32im assembly.
 #[cfg(target_arch = "riscv32")]
 #[inline(always)]
 pub(crate) fn run(rows: &[Row], inputs: &[i8], outputs: &mut [i8]) {

@@ -1,22 +1,24 @@
-//! Requantization per channel: from an accumulator to an output element.
+//! Requantization per channel: from an int32 accumulator to an int8 output element.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::fixed_point::Multiplier;
 
-/// Form of requantization: the literal one, for every multiplier.
+/// Form of requantization: [`Multiplier::apply`] and the zero point, as in its definition. Fits every multiplier.
 pub(crate) const LITERAL: u8 = 0;
-/// Form of requantization: both roundings and the zero point in one addition and one shift, where the bounds allow it.
+/// Form of requantization: both roundings and the zero point in one multiplication, two additions and one shift, where the bounds
+/// allow it.
 pub(crate) const ONE_PASS: u8 = 1;
 
-/// What requantization needs of one output channel.
+/// Bias and requantization parameters of one output channel.
 ///
 /// `LITERAL`: `multiplier` is the Q31 mantissa, `shift` its power of two, `addend` the output's zero point.
-/// `ONE_PASS`, from the bit-exact identity (for a right shift e >= 1 and an accumulator
-/// bounded by b with `2 * b + |addend| + 2 < 2^31`, so that no sum below overflows):
-/// with `h = floor(2 * accumulator * 2 * mantissa / 2^32)`, the first rounding is `t = (h + 1) >> 1`, the second
-/// `(t + 2^(e-1) - [t < 0]) >> e`; so `(h + addend - 2 * [h < 0]) >> shift` with `shift = e + 1` and
-/// `addend = 1 + 2 * (2^(e-1) + (zero_point << e))` does both and adds the zero point (h = -1, where t is 0, gives the same with the 2 and without). `multiplier` is `2 * mantissa` as u32.
+///
+/// `ONE_PASS`: `multiplier` is `2 * mantissa` as u32, `shift` is `e + 1` for a right shift of e >= 1, and `addend` is
+/// `1 + 2 * (2^(e-1) + (zero_point << e))`. With `h = floor(2 * accumulator * multiplier / 2^32)`, the first rounding is
+/// `t = (h + 1) >> 1`, the second `(t + 2^(e-1) - [t < 0]) >> e`. So `(h + addend - 2 * [h < 0]) >> shift` is bit-exact: both
+/// roundings and the zero point. (For h = -1, t is 0: subtracting the 2 or not gives the same.) An accumulator is bounded by b with
+/// `2 * b + |addend| + 2 < 2^31`, so no sum overflows.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(crate) struct Channel {
@@ -26,7 +28,7 @@ pub(crate) struct Channel {
     pub(crate) shift: i32,
 }
 
-/// The requantization of a layer: which form, and the clamp.
+/// The requantization of a layer: its form and its clamp.
 #[derive(Clone, Copy)]
 pub(crate) struct Requantization {
     form: u8,
@@ -34,7 +36,7 @@ pub(crate) struct Requantization {
     pub(crate) max: i32,
 }
 
-/// How an accumulator becomes an output element, but for the clamp; see [`Channel`].
+/// One form of requantization, without the clamp; see [`Channel`].
 pub(crate) trait Form {
     fn requantize(channel: &Channel, accumulator: i32) -> i32;
 }
@@ -43,7 +45,7 @@ pub(crate) struct Literal;
 pub(crate) struct OnePass;
 
 impl Form for Literal {
-    // Not inlined: it is seldom used, and large.
+    // Not inlined: large, and rarely used.
     #[inline(never)]
     fn requantize(channel: &Channel, accumulator: i32) -> i32 {
         let multiplier = Multiplier { mantissa: channel.multiplier, shift: channel.shift };
@@ -73,7 +75,7 @@ impl Requantization {
         self.form == ONE_PASS
     }
 
-    /// The last step of every output element.
+    /// Clamps an output element; the last step of requantization.
     #[inline(always)]
     pub(crate) fn clamp(&self, x: i32) -> i8 {
         clamp(x, self.min, self.max) as i8
@@ -102,7 +104,7 @@ pub(crate) fn one_pass_addend(e: i32, zero_point: i32) -> i32 {
     1 + 2 * ((1 << (e - 1)) + (zero_point << e))
 }
 
-/// `x`, less 2 if it is negative.
+/// `x - 2` for a negative `x`, else `x`.
 #[inline(always)]
 fn correct_negative(x: i32) -> i32 {
     #[cfg(target_arch = "riscv32")]

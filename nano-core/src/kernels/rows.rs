@@ -1,9 +1,9 @@
-//! Some channels at one place: the fully connected layer.
+//! Fully connected micro-kernel (matrix-vector product): `N` output channels at a time.
 
 use super::multiply_accumulate;
 use crate::operator::Checked;
 
-/// Adds to each of `N` sums the products of `inputs` with its column of `weights`: one row, as long as the sums, per input.
+/// Adds `inputs` times `weights` (`[input][channel]`) to the `N` channels' sums.
 #[inline(always)]
 pub(crate) fn add_rows<const N: usize>(sums: &mut [i32; N], inputs: &[i8], weights: &[[i8; N]]) {
     let (fours, rest) = inputs.as_chunks::<4>();

@@ -1,7 +1,7 @@
-//! One channel along a line of outputs: the depthwise 3x3 convolution.
+//! Depthwise 3x3 convolution micro-kernel: one channel at a time along a line of outputs, with the nine weights in registers.
 //!
-//! A line runs down a column or along a row. Each step of it brings three inputs, one for each of the window's lines, which are
-//! multiplied with all weights that they will ever meet: no input is loaded twice, and the weights stay in registers, from line to line.
+//! A line is a column or a row of the output. The kernel is input-stationary: each step along the line loads three inputs, one of each
+//! of the window's three lines, and multiplies them with every weight that needs them, so no input of a line is loaded twice.
 
 #[cfg(target_arch = "riscv32")]
 use core::mem::offset_of;
@@ -13,7 +13,7 @@ use super::requantize::{Channel, Requantization};
 use super::tile::LANES;
 use crate::operator::{Checked, unchecked};
 
-/// One direction of a layer: along its lines, or across them.
+/// The convolution's geometry in one direction: along the lines, or across them.
 pub(crate) struct Side {
     /// Inputs, and bytes from one to the next.
     pub(crate) inputs: usize,
@@ -21,27 +21,27 @@ pub(crate) struct Side {
     /// Outputs, and bytes from one to the next.
     pub(crate) outputs: usize,
     pub(crate) output_step: usize,
-    /// Inputs from one output's window to the next one's, and in the padding before the first input.
+    /// The stride, and the padding before the first input, both in inputs.
     pub(crate) stride: usize,
     pub(crate) before: usize,
-    /// Inputs from one of the window's to the next.
+    /// The dilation, in inputs.
     pub(crate) dilation: usize,
 }
 
-/// Where a layer's lines have their inputs and outputs.
+/// The geometry of a layer that is computed line by line.
 pub(crate) struct Lines {
-    /// At least 3 inputs, stride 1 or 2, before 0 or 1, dilation 1; the window of the last output alone may end in the padding,
-    /// with one step.
+    /// At least 3 inputs, stride 1 or 2, before 0 or 1, dilation 1; only the last output's window may reach into the padding after the
+    /// line, by one step.
     pub(crate) along: Side,
     pub(crate) across: Side,
-    /// What the padding counts as.
+    /// The value of the padding: the input's zero point.
     pub(crate) zero: i32,
 }
 
 /// Packed weights of four channels, `[3 * step + line][channel]`.
 pub(crate) type Block = [[i8; LANES]; 9];
 
-/// Instructions: the next input of one line; each of the sums `to` becomes `from` plus its product with a weight.
+/// Instructions: loads the next input of one line; each sum `to` becomes `from` plus the input times a weight.
 #[cfg(target_arch = "riscv32")]
 macro_rules! step {
     ($pointer:literal, $($weight:literal $from:literal $to:literal),+) => {
@@ -67,13 +67,14 @@ macro_rules! requantize {
     };
 }
 
-/// What some lines of one channel have in common.
+/// One channel's parameters, for lines whose windows have the same rows (or columns) in the padding.
 struct Lane {
     input_step: usize,
     output_step: usize,
     /// Bytes from the first input of the steps that make outputs to the end of the last.
     length: usize,
-    /// Bytes from there to the next line's first input, and from behind the outputs that see no padding behind the line to the next line's first.
+    /// Bytes from there to the next line's first input, and from the end of the outputs that see no padding after the line to the next
+    /// line's first output.
     next_input: usize,
     next_output: usize,
     /// 1 if a line's first step has inputs, 0 if it is in the padding.
@@ -84,15 +85,15 @@ struct Lane {
     channel: Channel,
     /// `[step][line]`
     weights: [[i32; 3]; 3],
-    /// The channel's, and what the window's lines in the padding add.
+    /// The channel's bias plus the products of the window's lines in the padding.
     bias: i32,
-    /// What a line begins with, and what its last step in the padding adds.
+    /// The first sum of a line, and the products of its last step if that is in the padding.
     first: i32,
     last: i32,
 }
 
 impl Lane {
-    /// Takes one of a block's channels. Where one of the window's lines is in the padding, its weights are 0.
+    /// Selects a channel of a block. The weights of the window's lines in the padding become 0, their products go into the bias.
     #[inline(never)]
     fn set(&mut self, channel: &Channel, block: &Block, index: usize, padding: [bool; 3], zero: i32) {
         let [mut first, mut last, mut all] = [0; 3];
@@ -131,7 +132,7 @@ impl Lane {
             unsafe { *output = self.requantization.apply_as::<OnePass>(&self.channel, sum) };
         };
         for _ in 0..lines {
-            // The next output, and the one behind it, as far as their steps have been.
+            // Partial sums of the next output and of the one after it.
             let (mut sum, mut next) = (self.first, self.bias);
             if self.inputs_before == 1 {
                 sum += dots(&mut input)[0];
@@ -161,7 +162,7 @@ impl Lane {
         }
     }
 
-    /// The same in the chip's instructions.
+    /// The same in rv32im assembly.
     #[cfg(target_arch = "riscv32")]
     #[inline(always)]
     unsafe fn run<const STRIDE: usize>(&self, lines: usize, input: [*const i8; 3], output: *mut i8) {
@@ -247,8 +248,8 @@ impl Lane {
                 )
             };
         }
-        // SAFETY: what the caller promises; sp is restored. From Rust, LLVM spills: 46 instructions per output instead of 38. With only the
-        // inner loop in instructions, a line of 6 takes 110 more around it instead of 50.
+        // SAFETY: what the caller promises; sp is restored. Compiled from Rust, it spills: 46 instructions per output instead of 38. With
+        // only the inner loop in assembly, a line of 6 has an overhead of 110 instructions instead of 50.
         unsafe {
             if STRIDE == 1 {
                 sweep!(
@@ -310,7 +311,7 @@ impl Lines {
         if !(inputs && output.len() >= last + channels.len()) {
             unchecked();
         }
-        // Outputs of a line that see only inputs, from their second (stride 2) or third step on.
+        // Outputs of a line whose windows do not reach into the padding after it.
         let count = (along.inputs + along.before - (3 - along.stride)).checked_div(along.stride).checked();
         let steps = count * along.stride + (2 - along.stride);
         let inputs_before = 1 - along.before;
@@ -333,11 +334,11 @@ impl Lines {
         let inside = self.inside();
         let mut line = 0;
         while line < across.outputs {
-            // Lines whose windows have the same lines in the padding.
+            // The lines that one `Lane` serves: all windows inside the input together, any other line alone.
             let together = if inside.contains(&line) { inside.end - line } else { 1 };
             let first = (line * across.stride).wrapping_sub(across.before);
             let lines = [0, across.dilation, 2 * across.dilation].map(|line| first.wrapping_add(line));
-            // A negative line is a huge usize. A line in the padding reads another, with weights of 0.
+            // A negative line wraps to a large usize. For a line in the padding, line 0 is read, with weights of 0.
             let padding = lines.map(|line| line >= across.inputs);
             let lines = [0, 1, 2].map(|index| if padding[index] { 0 } else { lines[index] * across.input_step });
             for (index, channel) in channels.iter().enumerate() {
@@ -357,7 +358,7 @@ impl Lines {
         }
     }
 
-    /// The lines of outputs whose windows lie inside the input.
+    /// The lines of outputs whose windows lie inside the input, across the lines.
     fn inside(&self) -> Range<usize> {
         let Side { inputs, outputs, stride, before, dilation, .. } = self.across;
         let last = (inputs + before).checked_sub(2 * dilation + 1);

@@ -1,4 +1,4 @@
-//! Four channels at two pixels, each channel with its own weights: the depthwise convolution of any window.
+//! Depthwise convolution micro-kernel for any window: a tile of four channels by two output pixels.
 
 use super::requantize::{Channel, Form, Requantization};
 use super::tile::LANES;
@@ -35,22 +35,23 @@ macro_rules! channel {
     };
 }
 
-/// How a row of depthwise windows lies in memory.
+/// The taps of a row of depthwise windows, by the strides of the input. A tap is one position of the kernel.
 pub(crate) struct Taps {
-    /// Rows of inputs, and bytes from one to the next; the window's first is row `first`, and row 0 follows the last.
+    /// Rows of the window, and bytes from one to the next. They are a ring: the window begins with row `first`, and row 0 follows the
+    /// last.
     pub(crate) rows: usize,
     pub(crate) pitch: usize,
     pub(crate) first: usize,
-    /// Inputs under a window in one row, and bytes from one to the next.
+    /// Taps in one row of the window, and bytes of input from one to the next.
     pub(crate) per_row: usize,
     pub(crate) step: usize,
-    /// Output pixels, and bytes of input from one's window to the next one's.
+    /// Output pixels, and bytes of input from one pixel's window to the next pixel's.
     pub(crate) pixels: usize,
     pub(crate) pixel_step: usize,
 }
 
 impl Taps {
-    /// Four channels of a row of output pixels, which are `output_step` bytes apart.
+    /// Computes four channels of a row of output pixels, which are `output_step` bytes apart.
     ///
     /// # Panics
     /// If inputs, weights or outputs lie outside their slices.
@@ -72,7 +73,7 @@ impl Taps {
             unchecked();
         }
         for pixel in (0..self.pixels).step_by(PIXELS) {
-            // The last tile of an odd number of pixels computes one of them again.
+            // With an odd number of pixels, the last tile computes the last but one again.
             let second = (pixel + 1).min(self.pixels - 1);
             let pixels = [second.saturating_sub(1), second];
             // SAFETY: the windows of both pixels lie inside the input, and there is a weight for each tap, see above.
@@ -140,7 +141,7 @@ impl Taps {
         weights.wrapping_add(self.per_row)
     }
 
-    /// The same in the chip's instructions.
+    /// The same in rv32im assembly.
     #[cfg(target_arch = "riscv32")]
     #[inline(always)]
     unsafe fn add_row(

@@ -1,14 +1,14 @@
-//! Four channels at four pixels: the convolution.
+//! GEMM micro-kernel of the convolution: a tile of four output channels by four output pixels, over im2col columns.
 
 use crate::operator::Checked;
 
-/// Channels of a packed block of weights, and pixels of a tile.
+/// Output channels of a packed block of weights, and output pixels of a tile: MR and NR of the GEMM.
 pub(crate) const LANES: usize = 4;
 
-/// Input bytes of four pixels, side by side: `[position under the window][pixel]`.
+/// The im2col matrix of one tile: `[position under the window][pixel]`.
 pub(crate) type Columns = [[i8; LANES]];
 
-/// Copies the inputs of one pixel into its column.
+/// Copies the inputs of one pixel into its column of the im2col matrix.
 #[inline]
 pub(crate) fn fill_column(columns: &mut Columns, pixel: usize, inputs: &[i8]) {
     for (column, &x) in columns.iter_mut().zip(inputs) {
@@ -16,8 +16,8 @@ pub(crate) fn fill_column(columns: &mut Columns, pixel: usize, inputs: &[i8]) {
     }
 }
 
-/// Copies the inputs of four pixels, which begin `pitch` bytes apart, into their columns.
-// Not inlined: the caller would keep all that it needs in advance, and spill.
+/// Copies the inputs of four pixels, which begin `pitch` bytes apart, into their columns of the im2col matrix.
+// Not inlined: the caller would load its own operands too early, and spill them.
 #[inline(never)]
 pub(crate) fn fill_columns(columns: &mut Columns, inputs: &[i8], pitch: usize) {
     let length = columns.len();
@@ -34,8 +34,8 @@ pub(crate) fn fill_columns(columns: &mut Columns, inputs: &[i8], pitch: usize) {
     }
 }
 
-/// Accumulators `[channel][pixel]` of four channels at four pixels: `bias` plus the products of `columns` with `weights`, one row
-/// of four channels per position.
+/// Accumulators `[channel][pixel]` of one tile: `bias` plus the products of `columns` with `weights`, one row of four channels per
+/// position.
 #[cfg(not(target_arch = "riscv32"))]
 pub(crate) fn dot_4x4(bias: [i32; LANES], columns: &Columns, weights: &[[i8; LANES]]) -> [[i32; LANES]; LANES] {
     let mut sums = bias.map(|bias| [bias; LANES]);
@@ -78,7 +78,7 @@ macro_rules! position {
     };
 }
 
-/// The same in the chip's instructions.
+/// The same in rv32im assembly.
 #[cfg(target_arch = "riscv32")]
 #[inline(always)]
 pub(crate) fn dot_4x4(bias: [i32; LANES], columns: &Columns, weights: &[[i8; LANES]]) -> [[i32; LANES]; LANES] {

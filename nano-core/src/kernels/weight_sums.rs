@@ -1,6 +1,6 @@
-//! What bounds an accumulator: over a channel's weights w, the sum of |w|, and that of |w| where w is negative.
+//! Accumulator bounds: the sum of |w| over a channel's weights w, and that over the negative weights.
 //!
-//! Loading and the writer take both in one pass, in the packed order, four weights in a word at a time (SWAR).
+//! Both in one pass over the packed weights, four of a word at a time (SWAR); for loading and for the writer.
 
 use core::ops::Add;
 
@@ -8,19 +8,19 @@ use zerocopy::FromBytes;
 
 use super::LANES;
 
-/// Sums over a channel's weights. They saturate: a channel whose sums do is refused whatever its bias is, as from a magnitude of 2^25 on.
+/// Sums over a channel's weights. They saturate; such a channel is refused anyway, as any whose magnitudes add up to 2^25.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct WeightSums {
-    /// Of |w|.
+    /// The sum of |w|.
     magnitude: u32,
-    /// Of |w| where w is negative.
+    /// The sum of |w| over the negative w.
     negative: u32,
-    /// Some w is not -127 to 127: then the sums mean nothing.
+    /// Whether some w is not -127 to 127: then the sums mean nothing.
     pub outside: bool,
 }
 
 impl WeightSums {
-    /// The largest magnitude of `bias + sum x w` over all int8 x, and of every partial sum; of saturated sums, a lower bound of it.
+    /// The largest magnitude of `bias + sum x w`, and of its partial sums, over all int8 x; with saturated sums, a lower bound of it.
     ///
     /// The accumulator is at most `bias + 127 P + 128 N` and at least `bias - 128 P - 127 N`, where P and N are the sums of |w| over the
     /// positive and over the negative weights.
@@ -62,19 +62,19 @@ impl Add for WeightSums {
     }
 }
 
-/// Sums of four lanes: of the bytes of words, each byte by its place.
+/// Sums of four lanes; lane i is byte i of every word.
 pub(crate) type LaneSums = [WeightSums; LANES];
 
-/// Two rows of `WORDS` words: of four weights each.
+/// Two rows of `WORDS` words, of four weights each.
 pub(crate) type Rows<const WORDS: usize> = [[u32; WORDS]; 2];
 
-/// The most [`Rows`] whose sums fit in 16 bits: two magnitudes each.
+/// The largest number of [`Rows`] whose sums fit in 16 bits: each adds two magnitudes.
 pub(crate) const PIECE: usize = 256;
 
 /// The sums of each lane of rows of `4 * WORDS` weights.
 #[inline(never)]
 pub(crate) fn sum_lanes<const WORDS: usize>(weights: &[u8]) -> [LaneSums; WORDS] {
-    // Weights lie at multiples of 4 in all images that the writer makes. If not, all are the rest.
+    // The writer aligns weights to words. Where they are not aligned, all of them are the rest.
     let (rows, rest) = <[Rows<WORDS>]>::ref_from_prefix(weights).unwrap_or((&[], weights));
     let mut sums = sum_rows(rows.chunks(PIECE).map(|piece| piece.iter().copied()));
     for row in rest.chunks(LANES * WORDS) {
@@ -108,7 +108,7 @@ pub(crate) fn sum_rows<const WORDS: usize>(
 const LOW_BITS: u32 = 0x0101_0101;
 const SIGN_BITS: u32 = 0x8080_8080;
 
-/// Sums of four lanes as they come: of lanes 0 and 2 in the halves of one word, of 1 and 3 in another's.
+/// Running sums of four lanes in 16 bits: lanes 0 and 2 in the halves of one word, 1 and 3 in those of another.
 #[derive(Clone, Copy, Default)]
 struct Lanes {
     magnitude: [u32; 2],
@@ -141,7 +141,7 @@ impl Lanes {
     }
 }
 
-/// Of the weights in the bytes of a word: |w|, and |w| where w is negative. Of -128 it is 128.
+/// |w| of the four weights of a word, and |w| where w is negative, else 0. |-128| is 128.
 struct Magnitudes {
     all: u32,
     negative: u32,
@@ -175,7 +175,7 @@ mod tests {
     use super::*;
     use crate::kernels::pairs;
 
-    /// The bound as its definition says: the furthest of the least and the largest sum, in i128.
+    /// The bound by its definition, in i128: the larger magnitude of the least and the largest sum.
     fn bound(bias: i32, weights: &[i8]) -> i128 {
         let ends = |weight: &i8| [-128, 127].map(|x| x * i128::from(*weight));
         let low: i128 = weights.iter().map(|weight| ends(weight).into_iter().min().unwrap()).sum();
@@ -197,7 +197,7 @@ mod tests {
         }
     }
 
-    /// Weights that a block's sums may find hard: all alike, at both ends, and any.
+    /// Extreme and random weights: all alike, only the ends of the range, any.
     fn weights(length: usize, random: &mut fastrand::Rng) -> Vec<i8> {
         let kind = random.u8(..6);
         let one = random.i8(-127..);

@@ -1,5 +1,5 @@
 //! Average pooling: the mean of the elements under the window, halves rounded away from zero, clamped. Input and output share
-//! scale and zero point. With `count_include_pad` 0 the padding does not count: bit-exact with TensorFlow Lite Micro's int8
+//! scale and zero point. With `count_include_pad` 0 the padding is left out: bit-exact with TensorFlow Lite Micro's int8
 //! `AVERAGE_POOL_2D`. With 1 every position in the padding counts as a real 0, the zero point.
 //! A global average is a window as large as the input.
 
@@ -40,7 +40,7 @@ static OPERATOR: Operator = Operator {
 };
 
 const NAME: &str = "average_pool2d";
-/// The sum of this many int8 fits 31 bits.
+/// The sum of this many int8 is at most 2^29, so rounding cannot overflow.
 const LARGEST_AREA: u64 = 1 << 22;
 
 window_attributes!(count_include_pad, clamp_min, clamp_max);

@@ -1,4 +1,4 @@
-//! Output channels of the convolutions and the fully connected layer: their checks and their packing.
+//! Output channels of convolutions and fully connected layers: their checks and their packing.
 
 use zerocopy::IntoBytes;
 
@@ -25,8 +25,8 @@ impl Check {
         channels.chunks(LANES).zip(blocks).try_for_each(|(channels, block)| self.interleaved(channels, block, LANES))
     }
 
-    /// Checks the next channels, whose weights lie interleaved in `block`: `[position][width]`, width 1, 2, 4 or 8. Lanes beyond the
-    /// channels must hold zeros.
+    /// Checks the next channels, whose weights lie interleaved in `block`: `[position][width]`, width 1, 2, 4 or 8. Lanes without a
+    /// channel must hold zeros.
     pub fn interleaved(&mut self, channels: &[Channel], block: &[i8], width: usize) -> Result<(), BrokenRule> {
         let block = block.as_bytes();
         if width == 2 * LANES {
@@ -97,8 +97,8 @@ pub(crate) mod pack {
     use crate::image::{Layer, WriteError};
     use crate::kernels::{Channel, LITERAL, ONE_PASS, one_pass_addend, sum_lanes};
 
-    /// Channels of a layer with `outputs` output channels of `per_output` weights each, in the order of the tensor
-    /// `weights`; returns the form of requantization that fits them all. The input's zero point goes into the bias.
+    /// Packs the channels of a layer with `outputs` output channels of `per_output` weights each, in the order of the tensor
+    /// `weights`, with the input's zero point folded into the bias; returns them with the form of requantization that fits them all.
     pub(crate) fn channels(
         layer: &Layer<'_>,
         outputs: usize,

@@ -1,11 +1,11 @@
 //! Depthwise convolution, one output channel per input channel: `y = clamp(requantize(bias + sum (x - z_x) * w) + z_y)`.
-//! (More outputs per input channel are a [`CONV2D`](super::CONV2D) with as many groups as input channels.)
+//! (A channel multiplier above 1 is a [`CONV2D`](super::CONV2D) with as many groups as input channels.)
 //!
 //! Tensors for the writer: `weights` int8 [channels, kernel_height, kernel_width], `bias` int32 [channels] with scale
 //! `s_x * s_w`, `weight_scales` float32 [channels]. Bit-exact with TensorFlow Lite Micro's int8 `DEPTHWISE_CONV_2D`.
 //!
 //! Packed: blocks of four channels (the last filled up with zeros), each [kernel_height][kernel_width][4], or
-//! [kernel_width][kernel_height][4] where the kernel goes along rows (see [`Sweep`]).
+//! [kernel_width][kernel_height][4] where the layer is computed along rows (see [`Sweep`]).
 
 use crate::BrokenRule;
 use crate::arena::Io;
@@ -154,7 +154,7 @@ impl<'a> DepthwiseConv2d<'a> {
     }
 }
 
-/// How to compute a layer line by line: columns or rows, whichever are longer, if the kernel can do them.
+/// A 3x3 layer computed line by line, with the weights in registers: along columns or rows, whichever are longer and have a kernel.
 struct Sweep {
     lines: Lines,
     /// The lines are columns.
@@ -196,7 +196,7 @@ impl Sweep {
 }
 
 impl Attributes {
-    /// Bytes of scratch; line by line, a layer needs none.
+    /// Bytes of scratch; 0 for a layer computed line by line.
     fn scratch_length(&self, input: &Value, output: &Value, form: u8) -> usize {
         match Sweep::new(self.window(), input, output, form) {
             Some(_) => 0,

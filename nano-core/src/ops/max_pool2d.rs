@@ -1,5 +1,5 @@
-//! Max pooling: the largest element under the window, the padding never counting, clamped. Input and output share scale and
-//! zero point. Bit-exact with TensorFlow Lite Micro's int8 `MAX_POOL_2D`.
+//! Max pooling: the largest element under the window, without the padding, clamped. Input and output share scale and zero point.
+//! Bit-exact with TensorFlow Lite Micro's int8 `MAX_POOL_2D`.
 
 use crate::BrokenRule;
 use crate::arena::Io;

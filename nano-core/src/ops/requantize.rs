@@ -1,5 +1,6 @@
-//! Requantization to another scale and zero point: `y = clamp(requantize(x - z_x) + z_y)` with the multiplier `s_x / s_y`.
-//! Bit-exact with TensorFlow Lite Micro's int8 to int8 `QUANTIZE`.
+//! Requantization of an int8 tensor to another scale and zero point: `y = clamp(apply(x - z_x) + z_y)`, where `apply` is
+//! [`Multiplier::apply`](crate::fixed_point::Multiplier::apply) with the multiplier `s_x / s_y`. Bit-exact with TensorFlow Lite Micro's
+//! int8 to int8 `QUANTIZE`, which clamps to int8 only.
 
 use crate::BrokenRule;
 use crate::arena::Shared;

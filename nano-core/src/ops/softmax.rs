@@ -1,5 +1,5 @@
 //! Softmax over the channels, output scale 1/256 and zero point -128. Bit-exact with TensorFlow Lite Micro's int8 `SOFTMAX`
-//! (beta 1): fixed-point exponentials of the differences to the maximum, their sum, one reciprocal by Newton's method.
+//! (beta 1): fixed-point exponentials of the differences from the maximum, their sum, one reciprocal by Newton's method.
 
 use crate::BrokenRule;
 use crate::arena::Io;
@@ -44,11 +44,11 @@ const DIFFERENCE_INTEGER_BITS: u32 = 5;
 const SUM_INTEGER_BITS: u32 = 12;
 const LARGEST_CHANNELS: usize = 1 << (SUM_INTEGER_BITS - 1);
 
-/// What softmax needs of its input's scale.
+/// Fixed-point parameters of softmax, from its input's scale.
 #[cfg(feature = "alloc")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SoftmaxParameters {
-    /// `min(scale * 2^26, 2^31 - 1)`: from an integer difference to fixed point.
+    /// `min(scale * 2^26, 2^31 - 1)`: converts an integer difference to fixed point.
     pub multiplier: Multiplier,
     /// Differences below this one count as minus infinity.
     pub smallest_difference: i32,
@@ -56,7 +56,7 @@ pub struct SoftmaxParameters {
 
 #[cfg(feature = "alloc")]
 impl SoftmaxParameters {
-    /// The parameters for an input of the given scale; `None` below 2^-26, where no difference is visible.
+    /// The parameters for an input of the given scale; `None` up to 2^-26, where no difference is visible.
     ///
     /// ```
     /// let parameters = nano_core::ops::SoftmaxParameters::new(0.1).unwrap();
@@ -127,7 +127,7 @@ fn run(node: &Node<'_>, mut io: Io<'_>) {
     }
 }
 
-/// `e^x` for `x <= 0` with 5 integer bits, as Q31: a polynomial on [-1/4, 0) times one factor `e^(-2^k)` for each bit of the rest.
+/// `e^x` for `x <= 0` with 5 integer bits, as Q31: a polynomial on [-1/4, 0) times a factor `e^(-2^k)` for each set bit of the rest.
 fn exponential_of_negative(x: i32) -> i32 {
     const FRACTIONAL_BITS: u32 = 31 - DIFFERENCE_INTEGER_BITS;
     const QUARTER: i32 = 1 << (FRACTIONAL_BITS - 2);

@@ -1,5 +1,5 @@
-//! A function of one variable: `y = table[x + 128]`, 256 entries made on the host. Sigmoid, tanh, leaky ReLU and every other
-//! unary operator is this one, with another table.
+//! Lookup table of a function of one variable: `y = table[x + 128]`, 256 entries computed on the host. Sigmoid, tanh, leaky ReLU and
+//! every other unary function are this operator with another table.
 //!
 //! Tensors for the writer: `table` int8 [256], the output for every input from -128 to 127.
 
@@ -9,7 +9,7 @@ use crate::image::Dtype;
 use crate::node::Node;
 use crate::operator::{Alias, Checked, Kernel, Operator, Output, Run, require};
 
-/// Kernel of the unary function.
+/// Kernel of the lookup table.
 pub const TABLE: Kernel = Kernel {
     id: 7,
     name: NAME,

@@ -1,4 +1,4 @@
-//! The sliding window that convolutions and pools share: its attributes' rules and its output size.
+//! The sliding window of convolutions and pools: kernel size, stride, dilation and padding, their rules and the output size.
 
 use crate::BrokenRule;
 use crate::arena::Io;
@@ -38,8 +38,8 @@ impl Axis {
         index as i32 * self.stride - self.before
     }
 
-    /// Refuses windows that lie in the padding alone, by the first and the last of them: if taps are no further apart than the input is long, no
-    /// window skips it.
+    /// Refuses windows that lie in the padding alone. Checking the first and the last is enough: as taps are at most the input's length
+    /// apart, no window skips the input.
     fn check_covered(&self, input: u32, outputs: u32) -> Result<(), BrokenRule> {
         let dense = self.kernel == 1 || self.dilation as u32 <= input;
         require!(dense, "the dilation is larger than the input", self.dilation);
@@ -50,10 +50,10 @@ impl Axis {
         Ok(())
     }
 
-    /// The taps of window `index` that lie inside the input: the position of the first, and their number.
+    /// The taps of window `index` inside the input: the first one's position, and their number.
     pub(crate) fn covered(&self, index: usize, input: u32) -> (usize, usize) {
         let start = self.start(index);
-        // Taps before the input, and before its end.
+        // The number of taps before the input, and before its end.
         let before = divide_up(-start, self.dilation);
         let end = divide_up(input as i32 - start, self.dilation).min(self.kernel);
         let count = (end - before).max(0);
@@ -75,7 +75,7 @@ struct Patch {
 }
 
 impl Patch {
-    /// Folds the elements of `N` channels; the patch's first element begins `input`.
+    /// Folds the elements of `N` channels; `input` begins with the patch's first element.
     #[inline(always)]
     fn fold<const N: usize>(&self, input: &[i8], start: i32, fold: impl Fn(i32, i32) -> i32) -> [i32; N] {
         let mut folded = [start; N];
@@ -133,7 +133,7 @@ impl Window {
         self.horizontal.check_covered(input.shape[1], output.shape[1])
     }
 
-    /// Makes each output element `finish(fold over the input elements of its channel under its window, their number)`.
+    /// Pools: each output element is `finish(folded, count)`, folded over the `count` elements of its channel under its window.
     #[inline(always)]
     pub(crate) fn pool(
         &self,
@@ -172,14 +172,14 @@ impl Window {
         }
     }
 
-    /// Whether output pixel and input pixel are the same.
+    /// Whether each window is exactly the input pixel at the output's place (1x1, stride 1, no padding).
     pub(crate) fn is_one_to_one(&self) -> bool {
         [self.vertical, self.horizontal]
             .iter()
             .all(|axis| axis.kernel == 1 && axis.stride == 1 && axis.before == 0 && axis.after == 0)
     }
 
-    /// Positions under the window.
+    /// The number of taps.
     pub(crate) fn area(&self) -> usize {
         self.vertical.kernel as usize * self.horizontal.kernel as usize
     }
@@ -195,8 +195,8 @@ impl Window {
             * input.shape[2] as usize
     }
 
-    /// The input rows under the windows of output row `y`, which follows the row of the last call. With padding their pixels are copied to
-    /// `scratch`, side by side, with the zero point around them; so no inner loop asks where the edge is.
+    /// The input rows under the windows of output row `y`, which follows the row of the last call. With padding they are copied to
+    /// `scratch`, padded with the zero point, so that no inner loop checks for the edge.
     pub(crate) fn rows<'m>(&self, y: usize, value: &Value, input: &'m [i8], scratch: &'m mut [i8]) -> Rows<'m> {
         let [height, width, channels] = value.shape.map(|side| side as usize);
         let pixel_pitch = value.pitch as usize;
@@ -208,7 +208,7 @@ impl Window {
         }
         let pitch = self.padded_row(value);
         let (kernel, stride) = (nonzero(kernel as usize), stride as usize);
-        // The scratch is a ring: a row stays where it is while windows cover it.
+        // The scratch is a ring buffer of rows: a row stays in place while windows cover it.
         let (first, new) = if dilation > 1 || y == 0 { (0, kernel) } else { (y * stride % kernel, stride.min(kernel)) };
         let left = self.horizontal.before as usize * channels;
         let zero = value.zero_point as i8;
@@ -220,7 +220,7 @@ impl Window {
                 let (inside, after) = rest.split_at_mut_checked(width * channels).checked();
                 before.fill(zero);
                 let input = input.get(y as usize * row..).checked();
-                // Pixels that lie side by side are copied together.
+                // Contiguous pixels are copied together.
                 let (length, step) = if pixel_pitch == channels { (row, row) } else { (channels, pixel_pitch) };
                 for (inside, input) in inside.chunks_exact_mut(nonzero(length)).zip(input.chunks(nonzero(step))) {
                     inside.copy_from_slice(input.get(..inside.len()).checked());
@@ -234,7 +234,8 @@ impl Window {
     }
 }
 
-/// As many input rows as a window has: `pitch` bytes apart, their pixels `pixel_pitch`. The window's first is row `first`, and row 0 follows the last.
+/// The input rows under a row of windows: `pitch` bytes apart, their pixels `pixel_pitch`. A ring: the window begins with row `first`, and
+/// row 0 follows the last.
 pub(crate) struct Rows<'m> {
     pub(crate) bytes: &'m [i8],
     pub(crate) pitch: usize,
@@ -242,11 +243,11 @@ pub(crate) struct Rows<'m> {
     pub(crate) first: usize,
 }
 
-/// Declares the attributes of an operator with a window, and those named behind them, in the image's order.
+/// Declares the attributes of an operator with a window: the window's, then those named, in the image's order.
 macro_rules! window_attributes {
     ($($extra:ident),* $(,)?) => {
         $crate::operator::attributes! {
-            /// The window, then what this operator adds to it, in the image's order.
+            /// The window's attributes, then this operator's own, in the image's order.
             struct Attributes {
                 kernel_height,
                 kernel_width,

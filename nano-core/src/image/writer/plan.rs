@@ -1,22 +1,23 @@
-//! The memory plan: where in the arena each value and scratch buffer lives, made offline.
+//! Static memory planning: an offset in the arena for each value and each scratch buffer.
 
 use alloc::vec::Vec;
 use core::cmp::Reverse;
 use core::ops::{Range, RangeInclusive};
 
-/// Offsets are multiples of a word, so that copies can go by words.
+/// Offsets are multiples of a 32-bit word, so that copies can go by words.
 const ALIGNMENT: u32 = 4;
 
-/// Something that needs `length` bytes while the nodes `live` run.
+/// A buffer of `length` bytes, needed while the nodes `live` run.
 pub(super) struct Request {
     pub(super) length: u32,
     pub(super) live: RangeInclusive<usize>,
 }
 
-/// An offset for each request such that no two that are live together overlap, and the bytes needed in all: never more than the sum of all.
+/// Returns an offset for each request, such that no two that are live together overlap, and the total length: at most the sum of all
+/// lengths, each rounded up to [`ALIGNMENT`].
 ///
-/// Two greedy plans, of which the better one counts: each takes the requests in an order of its own, and puts each at the lowest free place. By length
-/// is the better order for most networks; by length times lifetime, where short-lived values alternate between long-lived ones.
+/// Plans greedily (first fit) in two orders and keeps the smaller plan: longest first, as TensorFlow Lite Micro's
+/// `GreedyMemoryPlanner`, and largest product of length and lifetime first.
 pub(super) fn plan(requests: &[Request]) -> (Vec<u32>, u32) {
     let by_length = plan_in_order(requests, |request| u64::from(request.length));
     let by_area = plan_in_order(requests, |request| {
@@ -25,12 +26,13 @@ pub(super) fn plan(requests: &[Request]) -> (Vec<u32>, u32) {
     if by_area.1 < by_length.1 { by_area } else { by_length }
 }
 
-/// Places the requests one after the other, the greatest `key` first.
+/// First fit: places the requests one after the other, the greatest `key` first, each at the lowest free offset.
 fn plan_in_order(requests: &[Request], key: impl Fn(&Request) -> u64) -> (Vec<u32>, u32) {
     let mut order: Vec<usize> = (0..requests.len()).filter(|&index| requests[index].length > 0).collect();
     order.sort_by_key(|&index| (Reverse(key(&requests[index])), index));
     let end = requests.iter().map(|request| request.live.end() + 1).max().unwrap_or(0);
-    // The places taken while each node runs: few, so that planning takes time in proportion to the number of nodes.
+    // The places taken while each node runs. At most `MOST_ALIVE` values and one scratch buffer: the time does not grow with the square
+    // of the number of nodes.
     let mut taken: Vec<Vec<Range<u32>>> = alloc::vec![Vec::new(); end];
     let mut offsets = alloc::vec![0; requests.len()];
     let mut length = 0;
@@ -72,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_lives_together_overlaps() {
+    fn requests_that_are_live_together_do_not_overlap() {
         for seed in 0..1000 {
             let requests = random_requests(seed);
             let (offsets, length) = plan(&requests);
@@ -88,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn the_better_of_the_two_orders_counts() {
+    fn the_smaller_of_the_two_plans_is_kept() {
         let mut better = [0; 2];
         for seed in 0..1000 {
             let requests = random_requests(seed);
@@ -102,7 +104,7 @@ mod tests {
         assert!(better.iter().all(|&count| count > 50), "one order is always better: {better:?}");
     }
 
-    /// Values that are needed only by the next node, or one of a kind whose lengths differ.
+    /// The plan is greedy, not optimal: in a chain each value is live at two nodes only.
     #[test]
     fn a_chain_can_need_more_than_its_two_largest_neighbours() {
         let chain = |lengths: &[u32]| -> Vec<Request> {

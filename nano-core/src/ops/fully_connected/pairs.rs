@@ -1,6 +1,7 @@
-//! Two weights in a word: each multiplication serves two output channels. For small layers, as they take twice the flash.
+//! Fully connected layer with two weights per word: each multiplication serves two output channels. For small layers only, as the
+//! weights take twice the flash.
 //!
-//! Packed: one constant has all, in blocks of 16 output channels; see [`pairs::Row`].
+//! Packed: one constant, in blocks of 16 output channels; see [`pairs::Row`].
 
 use super::{Attributes, OPERATOR};
 use crate::BrokenRule;
@@ -28,7 +29,7 @@ pub const FULLY_CONNECTED_PAIRS: Kernel = Kernel {
     pack,
 };
 
-/// Weights of the largest layer that is packed so.
+/// The largest number of weights of a layer that is packed like this.
 #[cfg(feature = "alloc")]
 const LARGEST: usize = 4096;
 

@@ -1,6 +1,6 @@
-//! Eight output channels in one pass over the inputs.
+//! Fully connected layer (matrix-vector product): up to eight output channels in one pass over the inputs.
 //!
-//! Packed: groups of 8 output channels, then one each of 4, 2 and 1 as the rest needs, each [in][channels of the group].
+//! Packed: groups of 8 output channels, then of 4, 2 and 1 for the rest, each [in][channels of the group].
 
 use super::{Attributes, NAME, OPERATOR};
 use crate::BrokenRule;
@@ -90,7 +90,7 @@ fn run(node: &Node<'_>, mut io: Io<'_>) {
     }
 }
 
-/// The packed groups that are still to be computed.
+/// The packed groups not yet computed.
 struct Rest<'a, 'm> {
     weights: &'a [i8],
     channels: &'a [Channel],

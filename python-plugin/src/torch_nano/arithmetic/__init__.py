@@ -1,1 +1,1 @@
-"""Quantizations, layouts, tensors and weights as integers, fixed-point arithmetic; knows no operator."""
+"""Integer arithmetic below the operators: quantizations, layouts, quantized tensors and weights, fixed point."""

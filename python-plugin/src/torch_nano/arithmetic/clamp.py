@@ -1,4 +1,4 @@
-"""Bounds in real numbers as bounds of integers."""
+"""Quantized clamps: bounds in real numbers as bounds of integers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from .quantization import Quantization
 
 
 def integer_clamp(low: float | None, high: float | None, output: Quantization) -> tuple[int, int]:
-    """A clamp in the output's integers, TFLite's rounding: ``zero_point + round(bound / scale)`` in float32.
+    """A clamp in the output's integers: ``zero_point + round(bound / scale)``.
+
+    The quotient is rounded to float32, then half away from zero, as in TFLite.
 
     >>> integer_clamp(0.0, 6.0, Quantization(0.03125, -128))
     (-128, 64)
@@ -30,9 +32,9 @@ def integer_clamp(low: float | None, high: float | None, output: Quantization) -
 
 @lru_cache(maxsize=256)
 def clamp_steps(low: float | None, high: float | None, output: Quantization) -> tuple[int, int]:
-    """The bounds of a clamp as numbers without their zero point.
+    """:func:`integer_clamp` without the zero point.
 
-    Inside of the custom operators: torch.compile may take a scale for a variable, and cannot compute this.
+    Call it inside custom operators only: torch.compile may treat a scale as symbolic and cannot trace this.
     """
     smallest, largest = integer_clamp(low, high, output)
     return smallest - output.zero_point, largest - output.zero_point

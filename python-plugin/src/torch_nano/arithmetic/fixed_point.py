@@ -1,6 +1,6 @@
-"""nano-core's fixed-point arithmetic in torch, bit for bit, on any device that has int64 and float64.
+"""nano-core's fixed-point arithmetic in torch, bit for bit, on any torch device with int64 and float64.
 
-The definitions are those of nano-core's ``fixed_point``; multipliers come from there.
+``nano-core/src/fixed_point.rs`` has the definitions and makes the multipliers.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from torch_nano import _native
 Multiplier = tuple[int, int]
 
 _INT32_MIN, _INT32_MAX = -(2**31), 2**31 - 1
-#: Up to this right shift float64 holds every bit that decides an int8.
+#: Up to this right shift float64 is exact; see :func:`requantize`.
 _LARGEST_FLOAT64_RIGHT_SHIFT = 13
-#: Beyond, a float64 product may have lost such a bit: differences of int8 are within.
+#: Up to this magnitude of the output, too: int8, and int8 without its zero point.
 _LARGEST_FLOAT64_OUTPUT = 255
 #: float32 holds every integer up to here.
 _FLOAT32_INTEGERS = 2**24
@@ -75,12 +75,14 @@ def requantize(
     clamp: tuple[int, int],
     dtype: torch.dtype = torch.int8,
 ) -> Tensor:
-    """Integer-valued accumulators of any dtype, times a multiplier, rounded twice, plus zero point.
+    """Requantizes accumulators: times a multiplier, rounded twice, plus the zero point, clamped.
 
-    One multiplier, or one per channel (dimension 1). Both roundings are one floor in float64: with ``u`` the
-    exact product and ``d = 2^-(e+1)`` for a right shift of e >= 1 (else 0), ``floor(u + copysign(d, u) +
-    1/2)``. For e <= 13 and |u| <= 257 all terms are integers times ``2^-(31+e)`` below 2^53, and beyond 257
-    both ways saturate. Larger shifts, and wider integers than int8, take int64.
+    The accumulators are integers of any dtype; one multiplier for all, or one per channel (dimension 1).
+
+    Both roundings are one floor in float64: with ``u`` the exact product and ``d = 2^-(e+1)`` for a right
+    shift of e >= 1 (else 0), ``floor(u + copysign(d, u) + 1/2)``. For e <= 13 and |u| <= 257 every term is a
+    multiple of ``2^-(31+e)`` with at most 53 bits, so float64 is exact; beyond 257 the result is clamped
+    either way. Larger shifts, and clamps beyond 255, are computed in int64.
 
     >>> requantize(torch.tensor([4.0, 5.0, -5.0, 4000.0]), [(1 << 30, -1)], 3, (-128, 127))
     tensor([  4,   5,   2, 127], dtype=torch.int8)
@@ -98,7 +100,7 @@ def requantize(
 
 
 def lookup(table: Tensor, x: Tensor) -> Tensor:
-    """The entries of a table of 256 for int8 numbers: ``table[x + 128]``.
+    """Looks int8 numbers up in a table of 256 entries: ``table[x + 128]``.
 
     >>> lookup(torch.arange(256), torch.tensor([-128, 0, 127], dtype=torch.int8))
     tensor([  0, 128, 255])
@@ -117,10 +119,10 @@ def round_half_away(real: Tensor) -> Tensor:
 
 
 def accumulation_dtype(weight: Tensor, bias: Tensor, zero_point: int) -> torch.dtype:
-    """A dtype in which ``bias + sum (x - zero_point) * weight`` is exact for every int8 x, in any order.
+    """The float dtype whose accumulator ``bias + sum (x - zero_point) * weight`` is exact for every int8 x.
 
-    ``weight`` has the output channels first. float32 is exact below 2^24; it is used on the CPU only, because
-    convolutions elsewhere may go through TF32 or Winograd's transform.
+    Exact in any order of the sum. ``weight`` has the output channels first. float32 is exact below 2^24; it
+    is used on the CPU only, as convolutions elsewhere may use TF32 or Winograd's transform.
     """
     if not is_native(weight):
         return torch.float64
@@ -131,14 +133,14 @@ def accumulation_dtype(weight: Tensor, bias: Tensor, zero_point: int) -> torch.d
 
 
 def is_native(tensor: Tensor) -> bool:
-    """Whether native code can read a tensor; elsewhere training is plain torch."""
+    """Whether native code can read a tensor: on the CPU. Elsewhere training is plain torch."""
     return tensor.device.type == "cpu"
 
 
 @contextmanager
 def exact_convolution(device: torch.device) -> Iterator[None]:
-    """Keeps torch from computing in fewer bits than it is given: autocast, NNPACK's Winograd transform,
-    oneDNN's bfloat16.
+    """Keeps torch from computing with reduced precision: no autocast, no Winograd transform of NNPACK, no
+    bfloat16 of oneDNN.
     """
     backend: Any = torch.backends.mkldnn
     onednn = (backend.conv, backend.matmul)

@@ -1,4 +1,4 @@
-"""From torch's channels-first tensors to the device's height, width, channels, and back."""
+"""Layouts: torch's channels-first tensors, the device's height, width, channels (HWC), channels-last memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Shape = tuple[int, ...]
 
 
 def device_shape(shape: Shape) -> tuple[int, int, int]:
-    """Height, width, channels of a torch shape without batch.
+    """Height, width, channels (HWC) of a torch shape without batch.
 
     >>> device_shape((16, 8, 4)), device_shape((6, 100)), device_shape((10,))
     ((8, 4, 16), (1, 100, 6), (1, 1, 10))
@@ -23,10 +23,10 @@ def device_shape(shape: Shape) -> tuple[int, int, int]:
 
 
 def channels_last(tensor: Tensor) -> Tensor:
-    """The same tensor [N, channels, ...] with the channels innermost in memory, as on the device.
+    """The same tensor [N, channels, ...] in channels-last memory, as on the device.
 
-    torch's convolutions on the CPU are faster so, their gradients most of all: 2 to 6 times on layers of 16
-    to 64 channels.
+    torch's convolutions on the CPU, their gradients most of all, are 2 to 6 times as fast with it on layers of
+    16 to 64 channels.
 
     >>> channels_last(torch.zeros(1, 3, 2, 2)).stride()
     (12, 1, 6, 3)
@@ -34,12 +34,12 @@ def channels_last(tensor: Tensor) -> Tensor:
     if tensor.dim() < 3:
         return tensor.contiguous()
     moved = tensor.movedim(1, -1)
-    # Itself, not a view of itself: autograd adds gradients in place only to tensors that own their memory.
+    # The tensor, not a view of it: autograd accumulates in place only into tensors that own their memory.
     return tensor if moved.is_contiguous() else moved.contiguous().movedim(-1, 1)
 
 
 def empty_channels_last(shape: Sequence[int], device: torch.device | None = None) -> Tensor:
-    """Memory for a float32 tensor of such a layout, uninitialized.
+    """An uninitialized float32 tensor [N, channels, ...] in channels-last memory.
 
     >>> empty_channels_last((1, 3, 2, 2)).stride()
     (12, 1, 6, 3)
@@ -51,14 +51,12 @@ def empty_channels_last(shape: Sequence[int], device: torch.device | None = None
 
 
 def elements(tensor: Tensor) -> Tensor:
-    """The elements of a tensor that :func:`channels_last` gave, in the order in which they lie in memory; a
-    view.
-    """
+    """A flat view of a tensor from :func:`channels_last`, in memory order."""
     return (tensor if tensor.dim() < 3 else tensor.movedim(1, -1)).view(-1)
 
 
 def to_device(tensor: Tensor) -> Tensor:
-    """[N, channels, ...] in torch's layout as [N, elements] in the device's.
+    """Flattens [N, channels, ...] in torch's layout to [N, elements] in the device's.
 
     >>> to_device(torch.tensor([[[1, 2, 3], [10, 20, 30]]]))
     tensor([[ 1, 10,  2, 20,  3, 30]])
@@ -69,7 +67,7 @@ def to_device(tensor: Tensor) -> Tensor:
 
 
 def from_device(elements: Tensor, shape: Shape) -> Tensor:
-    """[N, elements] in the device's layout as [N, *shape] in torch's: undoes :func:`to_device`.
+    """[N, elements] in the device's layout as [N, *shape] in torch's: the inverse of :func:`to_device`.
 
     >>> from_device(torch.tensor([[1, 10, 2, 20, 3, 30]]), (2, 3))
     tensor([[[ 1,  2,  3],

@@ -11,7 +11,7 @@ import torch
 
 from ..errors import QuantizationError
 
-#: What integers a value holds; "int16" and "int32" have zero point 0.
+#: A value's integer type; "int16" and "int32" have zero point 0.
 Dtype = Literal["int8", "int16", "int32"]
 
 _TORCH_DTYPES: dict[str, torch.dtype] = {"int8": torch.int8, "int16": torch.int16, "int32": torch.int32}
@@ -53,12 +53,12 @@ class Quantization:
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        """torch's name of the dtype."""
+        """The dtype as a torch.dtype."""
         return _TORCH_DTYPES[self.dtype]
 
     @property
     def training_dtype(self) -> torch.dtype:
-        """A float dtype that holds all integers without their zero point, as training has them."""
+        """The float dtype of training, which holds every integer without its zero point exactly."""
         return torch.float64 if self.dtype == "int32" else torch.float32
 
     @property

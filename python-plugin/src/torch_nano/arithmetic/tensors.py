@@ -1,4 +1,4 @@
-"""Float tensors to int8 and back."""
+"""Quantization and dequantization of tensors."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .quantization import Quantization
 
 
 def check_finite(x: Tensor) -> None:
-    """Refuses an input [N, ...] with NaN or infinity.
+    """Raises for an input [N, ...] with NaN or infinity.
 
     Raises:
-        InputError: naming the samples.
+        InputError: the input has NaN or infinity; the message names the samples.
     """
-    # A sum is finite only if all its terms are. The other way about it may overflow.
+    # Fast path: a finite sum has finite terms only. A sum that is not finite may have overflowed.
     if not math.isfinite(x.sum().item()) and not bool(torch.isfinite(x).all()):
         samples = (~torch.isfinite(x)).flatten(1).any(1).nonzero().flatten().tolist()
         raise InputError(
@@ -27,8 +27,9 @@ def check_finite(x: Tensor) -> None:
 
 
 def quantize_tensor(x: Tensor, quantization: Quantization) -> Tensor:
-    """The integers of a float tensor: x / scale + zero_point, halves rounded away from zero (TFLite's rule),
-    clamped; nano-core's ``Value::quantize`` in torch.
+    """Quantizes a float tensor: ``round(x / scale) + zero_point``, clamped; halves away from zero, as in TFLite.
+
+    nano-core's ``Value::quantize`` in torch.
 
     >>> quantize_tensor(torch.tensor([0.25, -0.25, 0.24, 100.0]), Quantization(0.5, 10))
     tensor([ 11,   9,  10, 127], dtype=torch.int8)
@@ -38,7 +39,7 @@ def quantize_tensor(x: Tensor, quantization: Quantization) -> Tensor:
 
 
 def dequantize_tensor(q: Tensor, quantization: Quantization) -> Tensor:
-    """The float32 numbers that integers stand for.
+    """Dequantizes integers: ``scale * (q - zero_point)``, float32.
 
     >>> dequantize_tensor(torch.tensor([10, 12], dtype=torch.int8), Quantization(0.5, 10))
     tensor([0., 1.])

@@ -1,4 +1,4 @@
-"""Weights and biases as integers, per output channel."""
+"""Quantization of weights and biases, symmetric per output channel."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..errors import NonFiniteError
 
 
 class QuantizedChannels(NamedTuple):
-    """A layer's parameters as integers: real weight = s_w * weight, real bias = s_x * s_w * bias."""
+    """A layer's quantized parameters: real weight = s_w * weight, real bias = s_x * s_w * bias."""
 
     #: int8, shape of the float weight (output channels first).
     weight: Tensor
@@ -25,13 +25,12 @@ class QuantizedChannels(NamedTuple):
 
 
 def quantize_channels(weight: Tensor, bias: Tensor | None, input_scale: float) -> QuantizedChannels:
-    """Symmetric quantization per output channel: ``s_w = max|w| / 127``.
+    """Quantizes weights and biases symmetrically per output channel: ``s_w = max|w| / 127``.
 
-    Weights are ``round(w / s_w)``, biases ``round(b / (s_x * s_w))``.
-
-    Halves go to the even neighbour. A channel without weights takes the layer's largest scale (1 if there is
-    none), so that its multiplier is like the others'. Where a bias would exceed 2^22 steps of its scale (the
-    channel's weights are next to nothing beside it), the scale is raised until it does not.
+    Weights are ``round(w / s_w)``, biases ``round(b / (s_x * s_w))``, halves to even. A channel whose weights
+    are all 0 gets the layer's largest scale (1 if all are), so that its multiplier is like the others'. Where
+    a bias would exceed 2^22 steps of its scale, as the channel's weights are tiny beside it, the scale is
+    raised until it does not.
 
     Args:
         weight: float [channels, ...].

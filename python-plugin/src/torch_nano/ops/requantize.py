@@ -1,4 +1,4 @@
-"""Another scale and zero point for the same real numbers."""
+"""Requantization: the same real numbers in another scale and zero point."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ from ._clamp import ClampedOperator
 
 @dataclass(frozen=True)
 class Requantize(ClampedOperator):
-    """``y = clamp(x)`` in real numbers; passes insert it where two quantizations must meet.
+    """Requantization of an int8 tensor; in real numbers ``y = clamp(x)``.
+
+    Passes insert it where a value is needed in another quantization.
 
     >>> Layer(Requantize(clamp_high=6.0), [torch.tensor([[7.0]])]).float_run()
     (tensor([[6.]]),)
@@ -62,19 +64,23 @@ def requantize(
     clamp_low: float | None = None,
     clamp_high: float | None = None,
 ) -> Tensor:
-    """Requantization of int8 numbers: ``y = clamp(round(s_x / s_y * (x - z_x)) + z_y)``.
+    """Requantizes int8 numbers: ``y = clamp(s_x / s_y * (x - z_x) + z_y)``.
 
-    Gradients flow straight through the rounding and are zero where the output saturates.
+    The product is rounded twice: half up to the multiplier's 31 bits, then half away from zero, as nano-core's
+    ``Multiplier::apply``. The gradient is straight-through, and zero where the output is clamped.
 
     Args:
         x: float32 [N, ...], integers from -128 to 127.
-        clamp_low: real lower bound of the output, None for none; clamp_high likewise.
+        x_quantization: scale and zero point of x.
+        y_quantization: scale and zero point of the output.
+        clamp_low: real lower bound of the output; None: the smallest int8.
+        clamp_high: real upper bound of the output; None: the largest int8.
 
     Returns:
         float32 of the same shape that holds int8 numbers.
 
     Raises:
-        InputError: x has another dtype, or numbers that are no such integers.
+        InputError: x has another dtype, or holds other numbers than these integers.
 
     >>> requantize(torch.tensor([[10.0, -100.0]]), Quantization(0.5, 0), Quantization(0.25, 5))
     tensor([[  25., -128.]])
