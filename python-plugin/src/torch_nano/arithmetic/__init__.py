@@ -1,1 +1,1 @@
-"""Integer arithmetic below the operators: quantizations, layouts, quantized tensors and weights, fixed point."""
+"""Integer arithmetic below the operators: quantizations, layouts, tensors and weights, fixed point."""

@@ -1,4 +1,4 @@
-"""Layouts: torch's channels-first tensors, the device's height, width, channels (HWC), channels-last memory."""
+"""Layouts: torch's channels-first tensors, the device's height, width, channels, channels-last memory."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def device_shape(shape: Shape) -> tuple[int, int, int]:
 def channels_last(tensor: Tensor) -> Tensor:
     """The same tensor [N, channels, ...] in channels-last memory, as on the device.
 
-    torch's convolutions on the CPU, their gradients most of all, are 2 to 6 times as fast with it on layers of
-    16 to 64 channels.
+    torch's convolutions on the CPU, their gradients most of all, are 2 to 6 times as fast with it on layers
+    of 16 to 64 channels.
 
     >>> channels_last(torch.zeros(1, 3, 2, 2)).stride()
     (12, 1, 6, 3)

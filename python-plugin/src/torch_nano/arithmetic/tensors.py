@@ -27,9 +27,9 @@ def check_finite(x: Tensor) -> None:
 
 
 def quantize_tensor(x: Tensor, quantization: Quantization) -> Tensor:
-    """Quantizes a float tensor: ``round(x / scale) + zero_point``, clamped; halves away from zero, as in TFLite.
+    """Quantizes a float tensor: ``round(x / scale) + zero_point``, clamped.
 
-    nano-core's ``Value::quantize`` in torch.
+    Halves are rounded away from zero, as in TFLite; nano-core's ``Value::quantize`` in torch.
 
     >>> quantize_tensor(torch.tensor([0.25, -0.25, 0.24, 100.0]), Quantization(0.5, 10))
     tensor([ 11,   9,  10, 127], dtype=torch.int8)

@@ -66,8 +66,8 @@ def requantize(
 ) -> Tensor:
     """Requantizes int8 numbers: ``y = clamp(s_x / s_y * (x - z_x) + z_y)``.
 
-    The product is rounded twice: half up to the multiplier's 31 bits, then half away from zero, as nano-core's
-    ``Multiplier::apply``. The gradient is straight-through, and zero where the output is clamped.
+    The product is rounded twice, as by nano-core's ``Multiplier::apply``: half up to the multiplier's 31
+    bits, then half away from zero. The gradient is straight-through, and zero where the output is clamped.
 
     Args:
         x: float32 [N, ...], integers from -128 to 127.
