@@ -1,4 +1,4 @@
-//! The one error type of the crate.
+//! The error types of the crate.
 
 use core::fmt;
 
@@ -12,7 +12,7 @@ use core::fmt;
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
-// The checks hand it on at each `?`: with a tag of a word it is copied in words, not in bytes.
+// Checks return it through many `?`: with a tag of one word it is copied in words, not in bytes.
 #[repr(u32)]
 pub enum Error {
     /// The bytes end before the structure that starts at `offset` does.
@@ -40,9 +40,9 @@ pub enum Error {
         /// CRC-32 of the bytes given.
         computed: u32,
     },
-    /// The image does not start at a multiple of four bytes, so its words cannot be read where they lie.
+    /// The image does not start at a multiple of four bytes, so its words cannot be read in place.
     Misaligned,
-    /// A field of a header or value record holds what the format does not allow.
+    /// A field of a header or of a record holds a value that the format does not allow.
     Field {
         /// Name of the field.
         name: &'static str,
@@ -93,11 +93,11 @@ pub enum Error {
         /// Id of the value.
         value: usize,
     },
-    /// More values are needed at the same time than loading keeps account of.
+    /// More values are needed at the same time than loading can track.
     TooManyAlive {
-        /// Index of the node at which they are.
+        /// Index of the node at which they are needed.
         node: usize,
-        /// The most there may be, [`MOST_ALIVE`](crate::image::MOST_ALIVE).
+        /// The largest number allowed, [`MOST_ALIVE`](crate::image::MOST_ALIVE).
         limit: usize,
     },
     /// The arena is smaller than the model needs.
@@ -144,18 +144,18 @@ pub enum Error {
         /// What it cannot do.
         request: &'static str,
     },
-    /// There is no more room, by design of the image or in the numbers that count.
+    /// A capacity fixed by the image, or a counter's range, is exhausted.
     Full {
-        /// Of what.
+        /// What there is no more room for.
         name: &'static str,
-        /// How much of it there can be.
+        /// The capacity.
         capacity: usize,
     },
 }
 
-/// A rule that a layer breaks: [`Error::Layer`] without the operator's name, which whoever checks the layer knows.
+/// A rule that a layer breaks: [`Error::Layer`] without the operator's name, which the caller of the check adds.
 ///
-/// The checks hand it on at each `?`, for which it is small.
+/// It is small, as checks return it through many `?`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BrokenRule {
     /// The rule.

@@ -6,7 +6,7 @@
 extern crate alloc;
 
 #[cfg(not(target_endian = "little"))]
-compile_error!("images are read where they lie, as little-endian words: this target is big-endian");
+compile_error!("images are read in place, as little-endian words: this target is big-endian");
 
 mod arena;
 mod error;

@@ -1,15 +1,14 @@
-//! From an image to a run: the check, once, and the memory that a checked image is bound to.
+//! Loading and running: [`CheckedImage`] is an image checked once, [`Model`] is one bound to an arena.
 
 use crate::Error;
 use crate::arena::Bound;
 use crate::image::{Image, Value, check_lifetimes};
 use crate::operator::{CheckedPart, Kernel};
 
-/// An image that was checked together with the kernels that run it: there is no other way to get one.
+/// An image that was checked together with the kernels that run it.
 ///
-/// It is a view that can be copied, needs no memory of its own, and is bound to an arena, or to one per thread, by [`CheckedImage::bind`] at the cost
-/// of a look at each value's record. Checking takes time in proportion to the image's length (checksum, weights, names, memory plan), so programs do
-/// it once for each image.
+/// A view that can be copied and needs no memory of its own. [`CheckedImage::bind`] binds it to an arena, one per thread, and only looks at each
+/// value's record. Checking takes time linear in the image's length (checksum, weights, names, memory plan), so programs check an image once.
 ///
 /// ```no_run
 /// # let bytes: &[u8] = &[];
@@ -27,15 +26,15 @@ pub struct CheckedImage<'a> {
 }
 
 impl<'a> CheckedImage<'a> {
-    /// Checks `bytes`: after this, no run can fail.
+    /// Checks `bytes`. After that, no run can fail.
     ///
     /// `kernels` is the table of kernels this program carries: [`ops::ALL`](crate::ops::ALL), or the shorter table that an export writes
     /// beside the image so that the linker drops the rest.
     ///
     /// # Errors
     /// Everything [`Image::new`] refuses, a kernel that is not in the table, a layer that breaks a rule of its operator or kernel (shape, dtype,
-    /// quantization, attribute, constant, accumulator bound), and a memory plan in which a node reads what is not there or overwrites what is
-    /// still needed.
+    /// quantization, attribute, constant, accumulator bound), and a memory plan in which a node reads a value that is not written yet or
+    /// overwrites one that is still needed.
     ///
     /// ```
     /// use nano_core::{CheckedImage, Error, ops};
@@ -117,7 +116,7 @@ impl<'a> Model<'a> {
         self.bound.arena().get(self.image().output(index).range()).checked_part()
     }
 
-    /// Puts all states to what they are before the first run. What else the arena holds stays.
+    /// Resets all states to their start. The rest of the arena stays as it is.
     pub fn reset(&mut self) {
         self.bound.reset();
     }
@@ -127,8 +126,8 @@ impl<'a> Model<'a> {
         self.run_observed(|_, _, _| {});
     }
 
-    /// Runs all nodes; `after(index, outputs, arena)` is called after each, to time, trace or compare layers. [`Value::pixels`] finds the bytes of an
-    /// output in the arena.
+    /// Runs all nodes and calls `after(index, outputs, arena)` after each, to time, trace or compare layers. [`Value::pixels`] finds the bytes of
+    /// an output in the arena.
     pub fn run_observed(&mut self, after: impl FnMut(usize, &'a [Value], &[i8])) {
         self.bound.run(after);
     }

@@ -1,11 +1,11 @@
-//! A node of an image as its operator and its kernel see it.
+//! A node of an image: the view of it that its operator and its kernel get.
 
 use crate::fixed_point::Multiplier;
 use crate::image::{NodeHeader, Value};
 use crate::operator::{Checked, Kernel, refused, require};
 use crate::{BrokenRule, Error};
 
-/// A node of an image: zero-copy, its values found when they are asked for.
+/// A node of an image, zero-copy: values and constants are looked up when they are asked for.
 pub struct Node<'a> {
     pub(crate) header: &'a NodeHeader,
     /// Ids of the inputs in `values`, which are all of the image.
@@ -28,7 +28,7 @@ impl<'a> Node<'a> {
     #[inline(always)]
     pub(crate) fn find_kernel<'k>(&self, table: &'k [Kernel]) -> Option<&'k Kernel> {
         let id = self.header.kernel;
-        // In the table of all kernels, each lies where its id says.
+        // Fast path: in the table of all kernels, an id is an index.
         let likely = table.get(usize::from(id).wrapping_sub(1)).filter(|kernel| kernel.id == id);
         likely.or_else(|| table.iter().find(|kernel| kernel.id == id))
     }
@@ -93,10 +93,10 @@ impl<'a> Node<'a> {
         self.constants.iter().map(|[_, length]| *length as usize).sum()
     }
 
-    /// Constant `index` as a slice of `T` where it lies.
+    /// Constant `index` as a slice of `T`, zero-copy.
     ///
     /// # Errors
-    /// If it is absent, misaligned or has a ragged end.
+    /// If it is absent, misaligned, or its length is not a multiple of `T`'s.
     pub fn constant<T>(&self, index: usize) -> Result<&'a [T], BrokenRule>
     where
         T: zerocopy::FromBytes + zerocopy::Immutable,
@@ -115,7 +115,7 @@ impl<'a> Node<'a> {
         self.constants_section.get(offset as usize..)?.get(..length as usize)
     }
 
-    /// Why [`Node::find_constant`] finds nothing.
+    /// The reason why [`Node::find_constant`] finds nothing.
     #[cold]
     #[inline(never)]
     fn refused_constant(&self, index: usize) -> BrokenRule {
@@ -133,8 +133,8 @@ impl<'a> Node<'a> {
         Ok(())
     }
 
-    /// Refuses a constant that begins before the one before it ends, of this node or of an earlier one, whose constants end at `end`; returns where
-    /// this node's end. What nodes share would be checked for each of them.
+    /// Checks that this node's constants follow each other, and those of earlier nodes, which end at `end`; returns where this node's end.
+    /// Shared constants are refused: each node would check them again, so loading would not be linear in the image's length.
     pub(crate) fn check_order_of_constants(&self, end: u32) -> Result<u32, Error> {
         self.constants.iter().try_fold(end, |end, &[offset, length]| {
             let error = Error::Field { name: "constant offset (inside the constant before)", value: offset.into() };
@@ -142,7 +142,7 @@ impl<'a> Node<'a> {
         })
     }
 
-    /// The node's `N` multipliers: its first constant, a mantissa and a shift each.
+    /// The node's `N` requantization multipliers: its first constant, a mantissa and a shift each.
     pub(crate) fn multipliers<const N: usize>(&self) -> Result<[Multiplier; N], BrokenRule> {
         let pairs = self.constant::<[i32; 2]>(0)?;
         let wrong_number = |_| refused("wrong number of multipliers", pairs.len() as i64);
@@ -152,7 +152,7 @@ impl<'a> Node<'a> {
     }
 }
 
-/// A value that a checked node has: one place for all that ask.
+/// A value that a checked node has. One function, so that the program has one place that can panic.
 #[inline(always)]
 pub(crate) fn existing(value: Option<&Value>) -> &Value {
     value.checked()

@@ -36,19 +36,19 @@ pub enum Failure {
         /// Bytes given.
         given: u32,
     },
-    /// The part is not the one that comes next.
+    /// The part does not begin where the last one ended.
     Order {
-        /// The offset that comes next.
+        /// The next offset.
         needed: u32,
         /// The offset given.
         given: u32,
     },
-    /// There are not as many bytes.
+    /// The range exceeds the data.
     Range {
-        /// Bytes that there are.
+        /// Bytes of data.
         length: u32,
     },
-    /// The model was not run, or not profiled, since an input came.
+    /// The model was not run, or not profiled, since the last input.
     NoRun,
     /// The model has no trainable head.
     NoHead,
@@ -72,10 +72,10 @@ pub enum Failure {
     EmptyRing,
     /// A training has too many epochs.
     Epochs {
-        /// The most, those before its first one included.
+        /// The largest number, epochs before its first one included.
         limit: u32,
     },
-    /// No training is open: none was begun, it is at its end, or another change of the head or the features kept has ended it.
+    /// No training is open: none was begun, it is complete, or another change of the head or of the kept features ended it.
     NoTraining,
     /// The model's trainer cannot do this.
     Unsupported,

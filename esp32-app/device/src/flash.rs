@@ -1,21 +1,21 @@
-//! Flash as `sequential-storage` wants it, from a driver that waits.
+//! Adapters from blocking flash drivers to the async traits of `sequential-storage`, and flashes without a chip.
 
 use core::future::poll_fn;
 use core::task::Poll;
 
 use embedded_storage::nor_flash::{ErrorType, NorFlash, NorFlashError, NorFlashErrorKind, ReadNorFlash};
 
-/// What a [`Window`] does with writes and erases.
+/// Whether a [`Window`] writes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// They happen.
+    /// Writes and erases are executed.
     Write,
-    /// They are left out: a reader that means to repair something sees the flash as it is.
+    /// Writes and erases are dropped: reading must not repair the queue, so that loading never writes.
     Look,
 }
 
-/// A blocking flash driver, for an interface that could wait. Its futures are ready at once and keep no state, unlike those of an `async fn`,
-/// which panic when they are polled once more.
+/// An async adapter of a blocking flash driver. Its futures are ready at once and stateless, unlike those of an `async fn`, whose code would
+/// contain a panic for being polled again.
 pub(crate) struct Window<'f, F> {
     pub flash: &'f mut F,
     pub access: Access,
@@ -60,11 +60,11 @@ impl<F: NorFlash> embedded_storage_async::nor_flash::NorFlash for Window<'_, F> 
     }
 }
 
-/// The flash of a board that keeps nothing: it has no bytes.
+/// The flash of a board without storage: it has no bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoFlash;
 
-/// There is no flash at this place.
+/// The flash does not have this address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Missing;
 
@@ -103,9 +103,9 @@ impl NorFlash for NoFlash {
     }
 }
 
-/// A NOR flash in memory, of pages of 4 KiB: erasing sets a page's bits, writing clears some.
+/// A NOR flash simulated in memory, with pages of 4 KiB: erasing sets a page's bits, writing clears bits.
 ///
-/// For devices that run on a PC. Memory that outlives the program, such as a file's, makes it outlive a power cut.
+/// For devices that run on a PC. In a memory-mapped file, its contents survive the program.
 #[derive(Clone, Debug)]
 pub struct MemoryFlash<B>(pub B);
 

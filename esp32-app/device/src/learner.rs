@@ -1,4 +1,4 @@
-//! Learning, and taking it back.
+//! Learning and undo.
 
 use embedded_storage::nor_flash::NorFlash;
 use nano_core::image::Image;
@@ -11,23 +11,23 @@ use crate::names::{self, Name};
 use crate::saving::{exchange_names, exchange_settings};
 use crate::training::OpenTraining;
 
-/// A head with all that belongs to it.
+/// A head with its samples, names and undo.
 pub(crate) struct Learner<'a, H> {
     pub head: H,
     /// Recent features, for a head that learns in epochs.
     pub samples: Option<Samples<'a>>,
     /// Names given to classes.
     pub names: &'a mut [Name],
-    /// A head's state, then names and settings: those before the last change, or those that arrive in parts.
+    /// The spare record: a head's state, names and settings, as before the last change or as they arrive in parts.
     pub spare: &'a mut [u8],
     /// Bytes of a head's state that have arrived in `spare`.
     pub staged: usize,
     pub undo: Option<Undo>,
-    /// Undo takes it back: whatever else could be taken back ends it.
+    /// The open training. Undo takes all of it back, so every other change that can be undone ends it.
     pub training: Option<OpenTraining>,
 }
 
-/// The ring of recent features and the sample that the latest one displaced.
+/// The ring buffer of recent features, and the sample that the latest one replaced.
 pub(crate) struct Samples<'a> {
     pub ring: FeatureRing<'a>,
     pub displaced: &'a mut [i8],
@@ -37,11 +37,11 @@ pub(crate) struct Samples<'a> {
 /// How the last change is undone.
 #[derive(Clone, Copy)]
 pub(crate) enum Undo {
-    /// The ring held this, and was full or not.
+    /// Rewind the ring to this position; `full` if it was full.
     Sample { position: RingPosition, full: bool },
-    /// The head's state is the spare one; the ring, if it was cleared, held this.
+    /// Restore the head's state from the spare record, and the ring, if it was cleared, to this position.
     Head { position: Option<RingPosition> },
-    /// The spare one, and its names and settings too.
+    /// Restore state, names and settings from the spare record.
     Record,
 }
 
@@ -74,8 +74,8 @@ impl<'a, H: Head<'a>> Learner<'a, H> {
         (self.undo, self.training) = (undo, None);
     }
 
-    /// Copies the state to the spare one, so that what `act` does to the head can be undone. Callers validate first: from here on
-    /// the previous undo is gone.
+    /// Copies the state to the spare record and runs `act`, whose change can then be undone. Callers validate first: from here on the
+    /// previous undo is gone.
     pub fn change<T>(
         &mut self,
         act: impl FnOnce(&mut H, Option<&mut Samples<'a>>) -> Result<T, nano_core::Error>,

@@ -4,10 +4,10 @@ use nano_core::image::{Image, is_label};
 
 use crate::failure::Failure;
 
-/// The most bytes of a name given on the device, which keeps a place in RAM for it.
+/// The largest length of a name given on the device, in bytes; the device reserves RAM for it.
 pub(crate) const LONGEST: usize = 16;
 
-/// One place for each class, filled up with zeros: all zeros for a name of the image.
+/// A name given on the device, padded with zeros; all zeros if the class has the image's name.
 pub(crate) type Name = [u8; LONGEST];
 
 /// The name given to `class`; empty if it has none.
@@ -34,7 +34,7 @@ pub(crate) fn find(image: &Image<'_>, given: &[Name], classes: usize, wanted: &s
     (0..classes).find(|&class| called(class)).filter(|_| !wanted.is_empty())
 }
 
-/// The place's bytes for a name.
+/// A name in its stored form.
 pub(crate) fn stored(name: &str) -> Result<Name, Failure> {
     let mut stored = [0; LONGEST];
     let place =
@@ -43,7 +43,7 @@ pub(crate) fn stored(name: &str) -> Result<Name, Failure> {
     Ok(stored)
 }
 
-/// Whether a place holds what [`stored`] returns, or no name.
+/// Whether this is a form that [`stored`] returns, or all zeros.
 pub(crate) fn is_stored(place: &Name) -> bool {
     let length = place.iter().position(|&byte| byte == 0).unwrap_or(LONGEST);
     let (name, rest) = place.split_at(length);

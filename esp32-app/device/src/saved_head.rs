@@ -1,14 +1,14 @@
-//! What a flash holds, as the messages say it.
+//! Messages about the head in flash.
 
 use serde::{Deserialize, Serialize};
 
-/// Why nothing was saved or loaded. The head in RAM is as before, and the flash still holds the newest head that it held; of a save that
-/// was to be written to both halves, the first may have succeeded.
+/// Why saving or loading failed. The head in RAM is unchanged, and the flash still holds its newest head; of a save to both halves, the
+/// first may have succeeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StorageError {
     /// Nothing was ever saved.
     Empty,
-    /// No head is whole: what was saved was cut short, has been damaged, or is no head of this model.
+    /// No head is complete: what was saved was interrupted, damaged, or is not a head of this model.
     Damaged {
         /// Number of the latest save.
         count: u32,
@@ -41,6 +41,6 @@ pub enum StorageError {
 pub struct SavedHead {
     /// Its number among all saves to this flash, from 1.
     pub count: u32,
-    /// The number of the latest save, if that is another: it was cut short, has been damaged since, or is no head of this model.
+    /// The number of the latest save, if that is another one: it was interrupted, damaged since, or is not a head of this model.
     pub lost: Option<u32>,
 }

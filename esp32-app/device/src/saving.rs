@@ -1,4 +1,4 @@
-//! The head in flash, and the head that arrives from the PC.
+//! Saving and loading the head in flash, and replacing it by one from the PC.
 
 use core::mem;
 
@@ -26,17 +26,17 @@ fn settings(bytes: [u8; SETTINGS]) -> Settings {
     Settings { rejection: word as u16, save_interval: (word >> 32) as u32 }
 }
 
-/// Replaces the saved settings by `own`; returns them.
+/// Replaces the saved settings by `own`; returns the saved ones.
 pub(crate) fn exchange_settings(own: Settings, saved: &mut [u8; SETTINGS]) -> Settings {
     settings(mem::replace(saved, settings_bytes(own)))
 }
 
-/// Replaces the saved names by `own` and these by the saved ones.
+/// Swaps the saved names with `own`.
 pub(crate) fn exchange_names(own: &mut [Name], saved: &mut [u8]) {
     own.as_flattened_mut().iter_mut().zip(saved).for_each(|(own, saved)| mem::swap(own, saved));
 }
 
-/// Whether these are what a device with this head saves: state, names and settings. Names and settings of any version have this form.
+/// Whether these are a valid record of this head: state, names and settings. Names and settings of any version have this format.
 fn is_record<'a>(head: &impl Head<'a>, state: &[u8], names: &[u8], settings: &[u8; SETTINGS]) -> bool {
     let (places, rest) = names.as_chunks();
     let named = rest.is_empty() && places.iter().all(names::is_stored);
@@ -50,7 +50,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
         let (state, names, settings) =
             (learner.head.state(), learner.names.as_flattened(), settings_bytes(self.settings));
         self.unsaved = 0;
-        // What could not be loaded again must not take the place of what can.
+        // A record that cannot be loaded must not replace one that can.
         let saved = if is_record(&learner.head, state, names, &settings) {
             let saved = self.storage.save(&[state, names, &settings], replace).and_then(|()| self.storage.newest());
             saved.map_err(Failure::Storage)
@@ -62,7 +62,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
         saved.map(|saved| saved.count)
     }
 
-    /// Counts a change of the head, and saves it if it is time.
+    /// Counts a change of the head, and saves the head if it is due.
     pub fn changed(&mut self) {
         self.count_change();
         self.save_if_due();
@@ -73,16 +73,16 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
         self.unsaved = self.unsaved.saturating_add(1);
     }
 
-    /// Saves the head after the interval of changes that is set. A flash that fails then does not undo the request: it is counted.
+    /// Saves the head if the set number of changes is reached. If the flash fails, the request still succeeds: the failure is counted.
     pub fn save_if_due(&mut self) {
         if self.settings.save_interval != 0 && self.unsaved >= self.settings.save_interval {
             let _counted = self.save(false);
         }
     }
 
-    /// Starts with the saved head, if there is one of this model.
+    /// Loads the saved head at a start, if there is one of this model.
     pub fn restore(&mut self) {
-        // `Info` says what is wrong with the flash.
+        // `Info` reports a failure of the flash.
         self.restored = self.load().is_ok();
         if let Some(learner) = &mut self.learner {
             learner.replace_undo(None);
@@ -93,7 +93,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
     pub fn load(&mut self) -> Result<Response<'_>, Failure> {
         let learner = self.learner.as_mut().ok_or(Failure::NoHead)?;
         self.storage.newest()?;
-        // From here on a flash that fails, or whose heads this program refuses, leaves nothing to undo.
+        // From here on the spare copy is overwritten: if loading fails, there is nothing left to undo.
         learner.staged = 0;
         learner.replace_undo(None);
         let Learner { head, names, spare, .. } = &mut *learner;

@@ -1,4 +1,4 @@
-//! What the RAM of a session depends on.
+//! Sizes of a session's RAM.
 
 use nano_core::image::Image;
 use nano_core::train::HeadSizes;
@@ -7,7 +7,7 @@ use crate::frame;
 use crate::names::Name;
 use crate::saving::SETTINGS;
 
-/// What the RAM of a session depends on, known when a program is built.
+/// The sizes that a session's RAM depends on, known when a program is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
     /// Bytes of arena.
@@ -37,9 +37,9 @@ impl Sizes {
         }
     }
 
-    /// Words of RAM that [`Session::new`](crate::Session::new) needs; `usize::MAX` for sizes that no memory holds.
+    /// Words of RAM that [`Session::new`](crate::Session::new) needs; `usize::MAX` for sizes beyond any memory.
     pub const fn words(&self) -> usize {
-        // The ring's places and one more, for the sample that the latest has displaced.
+        // The ring's places and one more, for the sample that the latest one replaced.
         let places = match self.places() {
             0 => 0,
             places => places.saturating_add(1),
@@ -90,7 +90,7 @@ impl Sizes {
         }
     }
 
-    /// Bytes of what is saved: state, names, settings. The spare copy of the head has as many.
+    /// Bytes of a saved record: state, names, settings. The spare copy of the head has the same size.
     pub(crate) const fn record(&self) -> usize {
         match self.head {
             Some(_) => {
@@ -100,7 +100,7 @@ impl Sizes {
         }
     }
 
-    /// Places of the ring: none without a head that uses it.
+    /// Places of the ring; 0 without a head that uses it.
     pub(crate) const fn places(&self) -> usize {
         match self.head {
             Some(head) if head.uses_ring() => self.ring,

@@ -1,15 +1,15 @@
-//! Heads in flash: after a power cut at any moment the flash holds the head saved before or the new one, and one damaged bit costs at
-//! most the newest.
+//! Heads in flash, safe against power cuts: after one at any moment the flash holds the old head or the new one, and one damaged bit loses
+//! at most the newest.
 //!
-//! The flash is two halves, each a [`sequential_storage::queue`] that fills its pages in turn, so that they wear evenly. A save goes to
-//! the half that does not hold the newest head: whatever becomes of it, that head is not touched. It writes the record in chunks, then a
-//! seal with generation, model id, length and CRC-32 of the whole, and reads all back. If that is not what was written (a page half erased
-//! by a power cut looked usable), the half is erased and written once more. If the other half then has no head of this model to fall back
-//! on, as after the first save or where another model's head is replaced, the same record is written there too.
+//! The flash is two halves, each a [`sequential_storage::queue`] that fills its pages in turn (wear levelling). A save goes to the half
+//! that does not hold the newest head, so that head stays untouched. It writes the record in chunks, then a seal with generation, model
+//! id, length and CRC-32 of the whole, and reads all back. If a page reads back wrong, as one that a power cut left half erased can, the
+//! half is erased and written once more. If the other half then has no head of this model as a fallback, as after the first save or when
+//! another model's head is replaced, the same record is written there too.
 //!
-//! A start looks for the next generation's seal and first chunk outside of items, too: one damaged bit can hide a page of items.
+//! A start also looks for the next generation's seal and first chunk outside of queue items: one damaged bit can hide a page of items.
 //!
-//! Loading takes the newest generation that has its seal, whose CRC is right, and that the head accepts. It never writes.
+//! Loading takes the newest generation that has a seal and the right CRC, and that the head accepts. It never writes.
 
 use core::ops::Range;
 
@@ -25,10 +25,10 @@ use crate::saved_head::{SavedHead, StorageError};
 
 /// Version of what is stored; raised whenever an older reader would misread it.
 const FORMAT: u8 = 1;
-/// The most bytes of an item: eight of them fill a page of 4 KiB.
+/// The largest item in bytes: eight of them fill a page of 4 KiB.
 const LARGEST_ITEM: usize = 500;
 const HEADER: usize = size_of::<ChunkHeader>();
-/// What `sequential-storage` adds to an item.
+/// Bytes that `sequential-storage` adds to an item.
 const OVERHEAD: usize = 8;
 const CHUNK: u8 = 1;
 const SEAL: u8 = 2;
@@ -58,13 +58,13 @@ struct Seal {
 #[repr(C, align(4))]
 struct Buffer([u8; LARGEST_ITEM]);
 
-/// The newest head of one model in a flash, all of which belongs to it.
+/// The saved heads of one model, in a flash that is used for nothing else.
 pub struct HeadStorage<F> {
     flash: F,
     model_id: u32,
-    /// The newest whole head in each half; an error if the driver failed.
+    /// The newest complete head in each half; an error if the driver failed.
     heads: Result<[Option<Seal>; 2], StorageError>,
-    /// The largest generation seen, its head whole or not.
+    /// The largest generation seen, whether its head is complete or not.
     generation: u32,
 }
 
@@ -95,7 +95,7 @@ impl<F: NorFlash> HeadStorage<F> {
     const PAGE: u32 = F::ERASE_SIZE as u32;
     const ITEMS_PER_PAGE: usize = (F::ERASE_SIZE - 2 * F::WRITE_SIZE) / (OVERHEAD + HEADER + Self::CHUNK);
 
-    /// The storage in `flash` for heads of the model `model_id`. Reads what is there.
+    /// The storage in `flash` for heads of the model `model_id`. Scans the flash.
     pub fn new(flash: F, model_id: u32) -> Self {
         let mut storage = HeadStorage { flash, model_id, heads: Ok([None; 2]), generation: 0 };
         storage.heads = storage.look();
@@ -140,11 +140,12 @@ impl<F: NorFlash> HeadStorage<F> {
         })
     }
 
-    /// Reads the newest head that `accepts` into `record`. One that it refuses counts as damaged from here on: a save may overwrite it.
+    /// Reads the newest head for which `accepts` is true into `record`. Heads that it refuses count as damaged from then on: a save may
+    /// overwrite them.
     ///
     /// # Errors
-    /// Those of [`HeadStorage::newest`]; [`StorageError::OtherFormat`] too if it has not the length of `record`. `record` may then hold
-    /// anything.
+    /// Those of [`HeadStorage::newest`]; [`StorageError::OtherFormat`] also if the head's length is not that of `record`. The contents of
+    /// `record` are then undefined.
     pub fn load(
         &mut self,
         record: &mut [u8],
@@ -162,7 +163,7 @@ impl<F: NorFlash> HeadStorage<F> {
         }
     }
 
-    /// Whether `record` is what was saved.
+    /// Reads the record of a seal; returns whether it is complete and its CRC is right.
     fn read_record(&mut self, half: Half, seal: &Seal, record: &mut [u8]) -> Result<bool, StorageError> {
         let range = self.range(half);
         let copy = |item: &[u8]| {
@@ -178,7 +179,7 @@ impl<F: NorFlash> HeadStorage<F> {
         Ok(CRC32.checksum(record) == seal.checksum)
     }
 
-    /// Saves the record that `parts` make up, one after the other. A head of another model is only replaced if `replace` says so.
+    /// Saves the record made of `parts`, one after the other. A head of another model is replaced only with `replace`.
     ///
     /// # Errors
     /// [`StorageError::OtherModel`] or [`StorageError::OtherFormat`] without `replace`, [`StorageError::TooSmall`],
@@ -212,7 +213,7 @@ impl<F: NorFlash> HeadStorage<F> {
             checksum: digest.finalize(),
         };
         self.generation = seal.generation;
-        // Without success the newest head stays what it was: the other half has not been touched.
+        // If it fails, the newest head stays: the other half has not been touched.
         self.save_to(half, parts, &seal)?;
         let falls_back = self.heads?[half.other() as usize].is_some_and(|other| {
             (other.format, other.model_id, other.length) == (seal.format, seal.model_id, seal.length)
@@ -239,7 +240,7 @@ impl<F: NorFlash> HeadStorage<F> {
         }
     }
 
-    /// Finds the newest head that is whole in each half.
+    /// Finds the newest complete head in each half.
     fn look(&mut self) -> Result<[Option<Seal>; 2], StorageError> {
         let heads = [self.newest_whole(Half::First)?, self.newest_whole(Half::Second)?];
         for half in [Half::First, Half::Second] {
@@ -251,14 +252,14 @@ impl<F: NorFlash> HeadStorage<F> {
         Ok(heads)
     }
 
-    /// Whether there is a save after all that were found, whose items are not seen as such: one damaged bit can hide a page of items, and in it a
-    /// small head with all that tells of it. It cannot make both a seal and a chunk that were never written.
+    /// Whether a half holds a newer save whose items cannot be read: one damaged bit can hide a page of items, and so all of a small head. One
+    /// bit cannot forge both a seal and a chunk.
     fn hides_a_save(&mut self, half: Half) -> Result<bool, StorageError> {
         let (mut sealed, mut begun) = (false, false);
         for page in self.range(half).step_by(F::ERASE_SIZE) {
             let mut marker = [0; 4];
             self.flash.read(page, &mut marker).map_err(|_| StorageError::Driver)?;
-            // The queue marks a page before it writes to it, by more than one bit.
+            // The queue marks a page, with more than one bit, before it writes to it.
             if marker != [0xff; 4] {
                 self.look_outside_items(page, &mut sealed, &mut begun)?;
             }
@@ -266,7 +267,7 @@ impl<F: NorFlash> HeadStorage<F> {
         Ok(sealed && begun)
     }
 
-    /// Looks at every word of a page for a seal and a first chunk of the generation after all that were found.
+    /// Scans every word of a page for a seal and a first chunk of the next generation.
     fn look_outside_items(&mut self, page: u32, sealed: &mut bool, begun: &mut bool) -> Result<(), StorageError> {
         const SEAL_BYTES: usize = size_of::<Seal>();
         let next = self.generation.wrapping_add(1);
@@ -275,7 +276,7 @@ impl<F: NorFlash> HeadStorage<F> {
         while offset + SEAL_BYTES as u32 <= end {
             let (block, _) = buffer.0.split_at_mut(LARGEST_ITEM.min((end - offset) as usize));
             self.flash.read(offset, block).map_err(|_| StorageError::Driver)?;
-            // Both have the generation in their second word, which hardly any other word equals.
+            // Fast path: both have the generation in their second word, and hardly any other word equals it.
             let generations = block.as_chunks().0.iter().skip(1).map(|&word| u32::from_le_bytes(word));
             for (index, _) in generations.enumerate().filter(|&(_, generation)| generation == next) {
                 let Some(bytes) = block.get(4 * index..).and_then(|rest| rest.get(..SEAL_BYTES)) else { continue };
@@ -286,17 +287,17 @@ impl<F: NorFlash> HeadStorage<F> {
                     *begun |= (header.kind, header.format, header.index) == (CHUNK, FORMAT, 0);
                 }
             }
-            // The next block begins with the first word from which this one did not have a whole seal.
+            // The next block begins with the first word at which no whole seal fitted into this one.
             offset += (block.len() - SEAL_BYTES) as u32 + 4;
         }
         Ok(())
     }
 
     fn newest_whole(&mut self, half: Half) -> Result<Option<Seal>, StorageError> {
-        // Seals from the newest down, until one has all its chunks.
+        // Seals from the newest to the oldest, until one has all its chunks.
         let mut below = u32::MAX;
         while let Some(seal) = self.newest_seal(half, below)? {
-            // What another version wrote cannot be judged; it is kept.
+            // A head of another format version cannot be checked, and is kept.
             if seal.format != FORMAT || self.holds(half, &seal)? {
                 return Ok(Some(seal));
             }
@@ -325,7 +326,7 @@ impl<F: NorFlash> HeadStorage<F> {
         Ok(if readable { newest } else { None })
     }
 
-    /// Whether `half` holds the record of `seal`, as [`HeadStorage::load`] will find it.
+    /// Whether `half` holds the record of `seal`, read as [`HeadStorage::load`] reads it.
     fn holds(&mut self, half: Half, seal: &Seal) -> Result<bool, StorageError> {
         let (mut digest, mut next, mut sealed) = (CRC32.digest(), 0, false);
         let range = self.range(half);
@@ -342,7 +343,7 @@ impl<F: NorFlash> HeadStorage<F> {
         Ok(readable && sealed && next == seal.chunks && digest.finalize() == seal.checksum)
     }
 
-    /// Whether all was taken.
+    /// Writes a record and its seal; returns whether the queue accepted all of it.
     fn write(&mut self, half: Half, parts: &[&[u8]], seal: &Seal) -> Result<bool, StorageError> {
         let Ok(config) = QueueConfig::try_new(self.range(half)) else { return Ok(false) };
         let window = Window { flash: &mut self.flash, access: Access::Write };
@@ -374,7 +375,7 @@ impl<F: NorFlash> HeadStorage<F> {
     }
 }
 
-/// Shows all items in a half, the oldest first; whether they could be told apart.
+/// Calls `see` with each item in a half, the oldest first; returns whether the queue is readable.
 fn read<F: NorFlash>(flash: &mut F, range: Range<u32>, mut see: impl FnMut(&[u8])) -> Result<bool, StorageError> {
     let Ok(config) = QueueConfig::try_new(range) else { return Ok(false) };
     let mut queue = QueueStorage::new(Window { flash, access: Access::Look }, config, Cache::new_uncached());
@@ -389,7 +390,7 @@ fn read<F: NorFlash>(flash: &mut F, range: Range<u32>, mut see: impl FnMut(&[u8]
     done(see_all())
 }
 
-/// Whether it was done; an error only if the driver failed, not if the flash holds what makes no sense.
+/// Whether an operation succeeded; an error only if the driver failed, not if the flash's contents are invalid.
 fn done<E>(result: Result<(), sequential_storage::Error<E>>) -> Result<bool, StorageError> {
     match result {
         Ok(()) => Ok(true),

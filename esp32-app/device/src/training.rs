@@ -1,4 +1,4 @@
-//! Training in slices: each answers within a bounded time, and between two of them a request can stop it.
+//! Training in slices: each answers within a bounded time, and a request between two slices can stop the training.
 
 use embedded_storage::nor_flash::NorFlash;
 use nano_core::train::{Head, Training};
@@ -7,16 +7,16 @@ use crate::device::Device;
 use crate::failure::Failure;
 use crate::message::Response;
 
-/// A slice takes as many steps as make so many multiplications in predictions. With what else a step does these are 9 to 22 million
-/// instructions on the emulated board, about 0.15 s at 160 MHz.
+/// Multiplications of one slice, counted as one prediction per step. With the rest of the steps a slice takes 9 to 22 million instructions on
+/// the emulated board, about 0.15 s at 160 MHz.
 const SLICE: u64 = 1 << 20;
-/// The most steps of a slice: the smallest heads need about 900 instructions for a step.
+/// The largest number of steps of a slice: with the smallest heads, a step takes about 900 instructions.
 const MOST_STEPS: u64 = 4096;
 
-/// A training that has not come to its end.
+/// A training that is not complete.
 pub(crate) struct OpenTraining {
     training: Training,
-    /// What the counter has advanced in it.
+    /// Ticks of the counter spent in it.
     ticks: u64,
 }
 

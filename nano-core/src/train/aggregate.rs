@@ -1,15 +1,15 @@
-//! One head from those of many devices: federated averaging (McMahan et al. 2017, <https://arxiv.org/abs/1602.05629>) in integers.
+//! Federated averaging (McMahan et al. 2017, <https://arxiv.org/abs/1602.05629>) in integers: one head from those of many devices.
 //!
-//! A round starts from one head, which every device takes over and learns on from. What comes back makes the next one:
+//! In a round every device starts from one head and learns on. The updates are aggregated into the next head:
 //!
-//! - Heads of sums: the start, and what each device added to it. That is the head which learnt all samples of all devices itself, to the
-//!   byte, the weights that [`Head::commit`] makes of them included.
-//! - [`SgdHead`](super::SgdHead) and [`LayersHead`](super::LayersHead): the mean of the weights, each device counting as many times as it
-//!   has samples, `n_d`. With the largest exponent E that any device has for the layer, and `N = sum n_d`, a weight becomes
-//!   `floor(sum n_d V_d 2^(e_d) / (N 2^E) + 1/2)`: the exact mean, rounded once. Random state: the largest of all. Heads that are the same
-//!   give the same head again. Devices without samples have no say.
+//! - Heads of sums: the start plus what each device added to it. To the byte that is the head which learnt all samples of all devices itself,
+//!   including the weights that [`Head::commit`] makes of them.
+//! - [`SgdHead`](super::SgdHead) and [`LayersHead`](super::LayersHead): the mean of the weights, weighted by the devices' numbers of samples,
+//!   `n_d`. With the largest exponent E that any device has for the layer, and `N = sum n_d`, a weight becomes
+//!   `floor(sum n_d V_d 2^(e_d) / (N 2^E) + 1/2)`: the exact mean, rounded once. The random state is the largest of all. Equal heads give
+//!   the same head again. Devices without samples do not count.
 //!
-//! Neither depends on the order in which the devices are named.
+//! The order of the devices does not matter.
 //!
 //! Bounds: `n_d < 2^32`, `|V| < 2^15`, `e <= 30` and fewer than 2^48 devices: a sum is below 2^125, and twice that fits int128. A mean of
 //! weights within their bounds is within them, and so is its rounding, because the bounds are integers.
@@ -21,14 +21,14 @@ use super::aggregation::{Aggregation, Update, learnt_since, mean};
 use super::head::Head;
 use crate::Error;
 
-/// Makes `head`, from which all `updates` started, the head of all of them; arithmetic: the module's text.
+/// Aggregates `updates`, which all started from `head`, into `head`; the module's documentation has the arithmetic.
 ///
-/// Heads of sums must have grown only: a device that forgot a class, or samples, of the start is refused. `refused` is called with the
-/// index of each update that cannot be part of it, and why; it is then left out, or everything is, if `refused` returns an error.
+/// Sums must only have grown: a device that forgot a class, or samples, of the start is refused. `refused` is called with the index of
+/// each update that cannot be aggregated, and the reason; that update is left out, unless `refused` returns an error, which ends it all.
 ///
 /// # Errors
-/// That of `refused`; if no update is left, that of the last one refused; [`Error::Length`] if there are none, or none with samples to
-/// weigh them by. The head is then unchanged.
+/// That of `refused`; if no update is left, that of the last one refused; [`Error::Length`] without updates, or if none has samples.
+/// The head is then unchanged.
 pub fn aggregate(
     head: &mut AnyHead<'_>,
     updates: &[Update<'_>],
@@ -42,7 +42,7 @@ pub fn aggregate(
     result
 }
 
-/// Whether `state` can be part of an aggregation that starts from `head`; sums of several may still be of too many samples.
+/// Checks that `state` can be aggregated with a start from `head`. The sums of several updates may still be of too many samples.
 ///
 /// # Errors
 /// Those of [`Head::check_state`], for the state and for what it has learnt since the start.

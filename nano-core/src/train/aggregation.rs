@@ -1,4 +1,4 @@
-//! How heads of a trainer become one: a trainer names the rule, [`aggregate`](super::aggregate()) applies it.
+//! Aggregation rules: a trainer names how its heads become one, [`aggregate`](super::aggregate()) applies it.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -10,21 +10,21 @@ use crate::Error;
 pub(super) enum Aggregation {
     /// The sums of what each has learnt since the start, which these words of the state hold.
     Sum(Vec<Range<usize>>),
-    /// The mean of the weights, of which each layer has this number. The state is that of a head that descends
+    /// The mean of the weights, given each layer's number of them. The state is that of a head trained by gradient descent
     /// ([`Saved`](super::linear::Saved)).
     Mean(Vec<usize>),
 }
 
-/// What a device made of the head that a round started from.
+/// A device's update: what it made of the head that a round started from.
 #[derive(Clone, Copy, Debug)]
 pub struct Update<'s> {
     /// Its state, as [`Head::state`](crate::train::Head::state).
     pub state: &'s [u8],
-    /// How many samples it stands for. Heads of sums count their own.
+    /// The number of samples it learnt from, its weight. Heads of sums count their own.
     pub samples: u32,
 }
 
-/// `state` without the sums that `start` had already.
+/// Subtracts the sums of `start` from those of `state`.
 pub(super) fn learnt_since(start: &[u8], state: &[u8], sums: &[Range<usize>]) -> Result<Vec<u8>, Error> {
     let mut learnt = state.to_vec();
     let (start, words) = (start.as_chunks().0, learnt.as_chunks_mut().0);
@@ -36,8 +36,7 @@ pub(super) fn learnt_since(start: &[u8], state: &[u8], sums: &[Range<usize>]) ->
     Ok(learnt)
 }
 
-/// The mean of checked states of heads that descend: an exponent of each layer (u32), the random state (u32), and of layer after layer
-/// so many weights V + 128 (int16).
+/// The mean of checked states ([`Saved`](super::linear::Saved)) with the layers' numbers of weights.
 pub(super) fn mean(updates: &[Update<'_>], weight_counts: &[usize]) -> Result<Vec<u8>, Error> {
     let heard: Vec<_> = updates.iter().filter(|update| update.samples > 0).collect();
     let word = |update: &Update<'_>, index: usize| u32::from_le_bytes(update.state.as_chunks().0[index]);

@@ -1,4 +1,4 @@
-//! What all trainers of the registry do alike: a head of any of them, and the sizes of their heads.
+//! [`AnyHead`]: a head of any registered trainer, and the sizes of such heads.
 
 use super::AnyHead;
 #[cfg(feature = "alloc")]
@@ -22,7 +22,7 @@ impl HeadSizes {
         with_trainer!(record.trainer, T => T::sizes_of(record), HeadSizes::with_layers(record, LayerSizes::NONE))
     }
 
-    /// Whether a head can have these sizes: to ask before memory is taken for it.
+    /// Checks that a head can have these sizes, before memory is allocated for it.
     ///
     /// # Errors
     /// [`Error::Field`] for no classes, more than its trainer has room for, or a trainer that nano-core does not have.
@@ -30,12 +30,12 @@ impl HeadSizes {
         with_trainer!(self.trainer, T => T::LIMITS.check(self), Err(unknown(self.trainer)))
     }
 
-    /// Bytes of [`Head::state`]: 0 for a trainer that nano-core does not have, `usize::MAX` for sizes that no memory holds.
+    /// Bytes of [`Head::state`]: 0 for a trainer that nano-core does not have, `usize::MAX` for sizes beyond any memory.
     pub const fn state_bytes(&self) -> usize {
         self.memory().state_bytes
     }
 
-    /// Whether samples belong into a ring, for [`Head::train`] to visit often. Otherwise each is learnt once, by [`Head::learn`].
+    /// Whether samples are kept in a ring, for [`Head::train`] to visit in epochs. Otherwise each is learnt once, by [`Head::learn`].
     pub const fn uses_ring(&self) -> bool {
         with_trainer!(self.trainer, T => T::USES_RING, false)
     }
@@ -59,7 +59,7 @@ impl AnyHead<'_> {
         with_head!(self, head => name(head))
     }
 
-    /// How heads of its trainer become one.
+    /// How heads of its trainer are aggregated.
     #[cfg(feature = "alloc")]
     pub(super) fn aggregation(&self) -> Aggregation {
         with_head!(self, head => head.aggregation())

@@ -1,8 +1,8 @@
-//! How sure a prediction is: the softmax probability of its class, in integers.
+//! Confidence of a prediction: the softmax probability of its class, in integers.
 
 use super::loss::EXPONENTIALS;
 
-/// The logit of a class of which nothing is known.
+/// The logit of a class without samples.
 pub(super) const NO_LOGIT: i32 = i32::MIN;
 /// `round(2^22 * 256 * log2(e))`.
 const LOG2_E: u64 = 1_549_082_005;
@@ -11,11 +11,12 @@ const LOG2_E: u64 = 1_549_082_005;
 ///
 /// With `d_k = a_max - a_k`, `scale = m 2^e` (m the 24 bits of the float's mantissa) and `M = floor(m * round(2^22 * 256 * log2(e)) / 2^24)`:
 /// `u_k = min((d_k * M) >> -(e + 2), 32767)`, which is the distance base 2 in 1/256; `p_k = LUT[u_k & 255] >> (u_k >> 8)`, with
-/// `LUT[j] = round(2^15 * 2^(-j/256))`; the result is `floor(2^30 / sum p_k)`. Logits of `i32::MIN` are of classes of which a head knows nothing: they
-/// count as 0, and if there are no others, so does the result. For a scale that is no positive number it is 32768.
+/// `LUT[j] = round(2^15 * 2^(-j/256))`; the result is `floor(2^30 / sum p_k)`. A logit of `i32::MIN`, of a class without samples, has
+/// `p_k = 0`; if all have, the result is 0. For a scale that is not a positive number it is 32768.
 ///
-/// Bounds: `d_k < 2^32`, `M < 2^31`: the product fits 63 bits. A sum above 2^30, of more than 2^15 logits, makes 0; so it may saturate. Against real softmax it is off by less than 0.4 %:
-/// a step of u is 0.27 %, the table adds 0.002 %; what falls below 2^-15 counts as 0, for at most 3 % at 1000 classes.
+/// Bounds: `d_k < 2^32`, `M < 2^31`: the product fits 63 bits. A sum above 2^30, of more than 2^15 logits, gives 0, so it may saturate. The
+/// error against real softmax is below 0.4 %: a step of u is 0.27 %, the table adds 0.002 %. Probabilities below 2^-15 count as 0: at most
+/// 3 % in all with 1000 classes.
 ///
 /// ```
 /// use nano_core::train::confidence;
@@ -30,7 +31,7 @@ pub fn confidence(logits: impl Iterator<Item = i32> + Clone, scale: f32) -> u16 
         return 1 << 15;
     }
     let (bits, stored) = (scale.to_bits() & 0x007f_ffff, scale.to_bits() >> 23);
-    // Floats below 2^-126 have no leading one.
+    // Subnormal floats have no implicit leading one.
     let mantissa = u64::from(if stored == 0 { bits } else { bits | 1 << 23 });
     let exponent = stored.max(1) as i32 - 150;
     let multiplier = (mantissa * LOG2_E) >> 24;
@@ -52,19 +53,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_softmax() {
+    fn confidence_is_close_to_float_softmax() {
         assert_eq!(LOG2_E as f64, (f64::from(1 << 22) * 256.0 * core::f64::consts::LOG2_E).round());
         for seed in 0..20_000 {
             let mut random = fastrand::Rng::with_seed(seed);
             let scale = 2f32.powf(random.f32() * 30.0 - 28.0);
-            // Logits some units of the real scale apart, as heads have them.
+            // Logits that are up to 12 apart as real numbers, as heads have them.
             let range = ((12.0 / scale) as i32).max(1);
             let logits: Vec<i32> = (0..random.usize(1..12)).map(|_| random.i32(-range..=range)).collect();
             let largest = *logits.iter().max().unwrap();
             let real = |logit: &i32| ((f64::from(*logit) - f64::from(largest)) * f64::from(scale)).exp();
             let expected = 32768.0 / logits.iter().map(real).sum::<f64>();
             let found = f64::from(confidence(logits.iter().copied(), scale));
-            // Floors: the distance by 1/256 of a power of two, each of up to 11 terms by 2^-15, the result by 1.
+            // Errors of the floors: the distance 1/256 of a power of two, each of up to 11 terms 2^-15, the result 1.
             assert!((found - expected).abs() <= 0.004 * expected + 1.0 + 11.0, "seed {seed}: {found}, {expected}");
         }
     }
@@ -77,7 +78,7 @@ mod tests {
             assert_eq!(found, if scale < 1e-12 { 1 << 14 } else { 1 << 15 }, "scale {scale}");
         }
         assert_eq!(confidence([].into_iter(), 1.0), 0);
-        // However small a step is, a class that is not known takes nothing from one that is.
+        // With any scale, a class without samples takes no probability from the others.
         assert_eq!(confidence([i32::MIN, 3, i32::MIN].into_iter(), 1e-20), 1 << 15);
         assert_eq!(confidence([i32::MIN; 3].into_iter(), 1.0), 0);
         assert_eq!(confidence([1, 2].into_iter(), f32::NAN), 1 << 15);

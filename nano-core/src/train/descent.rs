@@ -1,4 +1,4 @@
-//! How stochastic gradient descent learns, as an image's author says it.
+//! Settings of stochastic gradient descent.
 
 use alloc::format;
 use alloc::vec::Vec;
@@ -8,23 +8,23 @@ use super::loss::Loss;
 use crate::fixed_point::normalize;
 use crate::image::WriteError;
 
-/// How [`SgdHead`](super::SgdHead) and [`LayersHead`](super::LayersHead) learn.
+/// Settings of [`SgdHead`](super::SgdHead) and [`LayersHead`](super::LayersHead).
 #[derive(Clone, Debug)]
 pub struct Descent {
     /// Learning rate of the real-valued step.
     pub learning_rate: f64,
-    /// What the outputs mean, and so what they learn from.
+    /// The loss, which says what the outputs mean.
     pub loss: Loss,
-    /// The rate is halved whenever so many epochs of one training have passed; 0: never.
+    /// Number of epochs of one training after which the rate is halved, again and again; 0: never.
     pub halve_every: u32,
-    /// What a sample of each class counts, above 0, one for each; empty: all the same.
+    /// Weight of each class's samples, above 0; empty: all the same.
     pub class_weights: Vec<f64>,
     /// The rows (classes) of the last layer that do not learn.
     pub frozen: Vec<usize>,
 }
 
 impl Descent {
-    /// Refuses what the layer in front of `outputs` outputs cannot have, but for its classes and its rate.
+    /// Checks the settings, except class weights, frozen rows and rate, for a last layer of `outputs` outputs.
     pub(super) fn check(&self, outputs: usize) -> Result<(), WriteError> {
         let (loss, most) = (self.loss.name(), self.loss.most_outputs());
         if outputs as u64 > most.into() {
@@ -48,15 +48,15 @@ impl Descent {
             .map_err(|_| WriteError::setting("halve_every", self.halve_every, format_args!("at most {}", i32::MAX)))
     }
 
-    /// Mantissa (15 bits) and right shift of the learning rate times each of `factors`, which are those of all layers.
+    /// Mantissa (15 bits) and right shift of the learning rate times each of `factors`, one per layer.
     pub(super) fn rates(&self, factors: &[f64]) -> Result<Vec<(i32, i32)>, WriteError> {
         let rate = |&factor: &f64| {
             let (mantissa, exponent) = normalize(self.learning_rate * factor, 15)?;
             (-LARGEST_SHIFT..=-1).contains(&exponent).then_some((mantissa as i32, -exponent))
         };
         factors.iter().map(rate).collect::<Option<_>>().ok_or_else(|| {
-            // The least mantissa with the largest shift, and what is just too large for the smallest; both moved inwards by more than
-            // their four digits are rounded.
+            // From the smallest mantissa with the largest shift to just below what the smallest shift holds; both moved inwards by more
+            // than the rounding to four digits.
             let (least, most) = (0.5 / (1u64 << LARGEST_SHIFT) as f64, 0.5);
             let least = factors.iter().fold(0.0f64, |all, factor| all.max(least / factor)) * 1.001;
             let most = factors.iter().fold(f64::INFINITY, |all, factor| all.min(most / factor)) * 0.999;
@@ -68,7 +68,7 @@ impl Descent {
         })
     }
 
-    /// A word for each class: what its samples count, the most being `full`, and the bit `frozen` for a row that does not learn.
+    /// A word for each class: its weight, of which `full` is the largest, and the bit `frozen` for a row that does not learn.
     pub(super) fn class_words(&self, classes: usize, full: i32, frozen: i32) -> Result<Vec<i32>, WriteError> {
         let refused = |given, expected| Err(WriteError::setting("class_weights", given, expected));
         let mut words = alloc::vec![full; classes];

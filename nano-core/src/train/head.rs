@@ -1,4 +1,4 @@
-//! What all trainable heads have in common.
+//! The trait of all trainable heads.
 
 use core::mem;
 
@@ -9,10 +9,10 @@ use crate::train::ring::FeatureRing;
 use crate::train::sizes::HeadSizes;
 use crate::train::target::Target;
 
-/// A trainable head: what it is asked to do, whichever trainer it is.
+/// A trainable head of any trainer.
 ///
-/// Image and state are the whole head: two heads of one image and one state that are asked the same answer and become the same,
-/// byte for byte, on every machine. A request that is refused changes nothing; what not every trainer can do is refused unless it says how.
+/// A head is deterministic: with the same image, state and calls it gives the same answers and the same new state, byte for byte, on every
+/// machine. A refused call changes nothing. Methods that not every trainer supports refuse by default.
 pub trait Head<'a>: Sized {
     /// The trainer, as errors name it.
     const NAME: &'static str;
@@ -23,7 +23,7 @@ pub trait Head<'a>: Sized {
     /// [`Error::NoHead`], [`Error::Field`] for a record that this trainer cannot run, [`Error::Length`] for RAM of another length.
     fn new(image: &Image<'a>, ram: &'a mut [u32]) -> Result<Self, Error>;
 
-    /// What its memory depends on.
+    /// The sizes that its memory depends on.
     fn sizes(&self) -> HeadSizes;
 
     /// Number of classes (or other outputs) at present.
@@ -46,7 +46,7 @@ pub trait Head<'a>: Sized {
     /// [`Error::Length`] if the number of features is another.
     fn logits(&mut self, features: &[i8]) -> Result<&[i32], Error>;
 
-    /// The class with the largest logit, the first of equals.
+    /// The class with the largest logit; the first of equal ones.
     ///
     /// # Errors
     /// [`Error::Length`] if the number of features is another.
@@ -55,7 +55,7 @@ pub trait Head<'a>: Sized {
         Ok(logits.iter().enumerate().rev().max_by_key(|&(_, logit)| logit).map_or(0, |(class, _)| class))
     }
 
-    /// The target that [`Target::word`] made a word.
+    /// The target of a word from [`Target::word`].
     fn target(&self, word: u32) -> Target;
 
     /// Whether this head can learn from `target` now.
@@ -65,7 +65,7 @@ pub trait Head<'a>: Sized {
     /// sums can hold no more.
     fn check(&self, target: Target) -> Result<(), Error>;
 
-    /// Whether there are as many features as this head has.
+    /// Checks the number of features.
     ///
     /// # Errors
     /// [`Error::Length`].
@@ -82,27 +82,26 @@ pub trait Head<'a>: Sized {
     /// Takes back, exactly, what [`Head::learn`] learnt from one sample.
     ///
     /// # Errors
-    /// Those of [`Head::learn`]; [`Error::Unsupported`] where the past cannot be taken apart; [`Error::Field`] if the head cannot
-    /// have learnt it.
+    /// Those of [`Head::learn`]; [`Error::Unsupported`] for a trainer that cannot; [`Error::Field`] if the head cannot have learnt it.
     fn unlearn(&mut self, features: &[i8], target: Target) -> Result<(), Error> {
         let _ = (features, target);
         Err(Error::Unsupported { trainer: Self::NAME, request: "unlearn a sample" })
     }
 
-    /// Goes on with a training, by at most `most` steps: in each epoch from a random sample on, by a random stride coprime to the
-    /// number of samples. The number of the epoch decides the learning rate.
+    /// Continues a training by at most `most` steps. Each epoch visits all samples, from a random one on, by a random stride coprime to
+    /// their number. The number of the epoch decides the learning rate.
     ///
-    /// A training whose samples do not fit the ring at once is several, each with the number of its first epoch.
+    /// A training whose samples do not fit the ring at once is split into several, each with the number of its first epoch.
     ///
     /// # Errors
     /// [`Error::Unsupported`] unless [`HeadSizes::uses_ring`]; [`Error::Length`] if the ring has another number of samples than the
-    /// training began with; those of [`Head::learn`] if the ring holds what does not fit this head, which has then learnt what came before.
+    /// training began with; those of [`Head::learn`] for a sample that does not fit this head, which has then learnt the ones before.
     fn train(&mut self, ring: &FeatureRing<'_>, training: &mut Training, most: u32) -> Result<(), Error> {
         let _ = (ring, training, most);
         Err(Error::Unsupported { trainer: Self::NAME, request: "learn from a sample more than once" })
     }
 
-    /// Makes all that was learnt count in the logits; nothing to do where it does at once.
+    /// Updates the weights from all that was learnt; nothing to do for trainers that update them at once.
     fn commit(&mut self) {}
 
     /// Whether classes can be added and forgotten.
@@ -113,7 +112,7 @@ pub trait Head<'a>: Sized {
         Err(Error::Unsupported { trainer: Self::NAME, request: "add or forget a class" })
     }
 
-    /// Adds a class, of which nothing is known yet, and gives its index.
+    /// Adds a class without samples; returns its index.
     ///
     /// # Errors
     /// [`Error::Full`] if the memory has no more room, [`Error::Unsupported`] if this trainer cannot.
@@ -130,7 +129,7 @@ pub trait Head<'a>: Sized {
         self.check_growth()
     }
 
-    /// Adds what another head of this image has learnt, given its state: afterwards this one has learnt all samples of both.
+    /// Adds what another head of this image has learnt, given its state: after that this one has learnt all samples of both.
     ///
     /// # Errors
     /// Those of [`Head::load`], [`Error::Full`], [`Error::Unsupported`] if this trainer cannot.
@@ -139,19 +138,19 @@ pub trait Head<'a>: Sized {
         Err(Error::Unsupported { trainer: Self::NAME, request: "merge two heads exactly" })
     }
 
-    /// The whole state, as bytes where it lies: [`HeadSizes::state_bytes`].
+    /// The whole state as bytes, zero-copy; [`HeadSizes::state_bytes`] of them.
     fn state(&self) -> &[u8];
 
-    /// Whether these bytes are a state of this head, as [`Head::state`] gives it.
+    /// Checks that these bytes are a state of this head, as [`Head::state`] returns it.
     ///
     /// # Errors
-    /// [`Error::Length`], or [`Error::Field`] for what no head holds.
+    /// [`Error::Length`], or [`Error::Field`] for a value that no head holds.
     fn check_state(&self, state: &[u8]) -> Result<(), Error>;
 
-    /// Lets `write` write over the state; what it leaves there must pass [`Head::check_state`].
+    /// Lets `write` overwrite the state; the result must pass [`Head::check_state`].
     fn overwrite(&mut self, write: impl FnOnce(&mut [u8]));
 
-    /// Takes over a state.
+    /// Loads a state.
     ///
     /// # Errors
     /// Those of [`Head::check_state`]; the head is then unchanged.
@@ -161,7 +160,7 @@ pub trait Head<'a>: Sized {
         Ok(())
     }
 
-    /// Takes over a state, and leaves the one it had in its place: doing it twice is doing nothing.
+    /// Swaps its state with the given one.
     ///
     /// # Errors
     /// Those of [`Head::check_state`]; head and `state` are then unchanged.
@@ -171,6 +170,6 @@ pub trait Head<'a>: Sized {
         Ok(())
     }
 
-    /// Back to the state stored in the image.
+    /// Restores the state stored in the image.
     fn reset(&mut self);
 }

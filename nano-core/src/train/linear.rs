@@ -1,7 +1,7 @@
-//! The inner loops of a linear head whose weights are int16 with the int8 weight as their high byte.
+//! The inner loops of heads trained by gradient descent: int16 weights, whose high byte is the int8 weight of the forward pass.
 //!
-//! What they cost on rv32imc decides their form. Five rows at once share an input: 4.2 instructions per weight in the loop, where one row
-//! alone takes 8.4. Two rows of a descent that need not look at bounds take 7, where one row that does takes 13.
+//! Their cost on rv32imc decides how they are unrolled. Five rows at a time share an input: 4.2 instructions per weight, 8.4 for one row
+//! alone. Two rows of an update without bounds checks take 7, one row with them 13.
 
 use core::slice::ChunksExact;
 
@@ -10,22 +10,22 @@ use zerocopy::little_endian::{I16, U32};
 
 use crate::Error;
 
-/// A |V| above it asks for all to be halved.
+/// A |V| above it makes the layer halve all its weights.
 pub(super) const HALVE_ABOVE: i32 = 32000;
 /// No |V| is above it: V + 128 fits int16.
 pub(super) const SATURATE_AT: i32 = i16::MAX as i32 - 128;
-/// Right shifts up to this one leave `2^(shift - 1)` an int32.
+/// The largest right shift for which `2^(shift - 1)` fits int32.
 pub(super) const LARGEST_SHIFT: i32 = 30;
 
-/// The state of a head that descends, as bytes to be checked: how often each layer was halved, the random state, and of layer after layer
-/// the weights V + 128.
+/// A saved state of a head trained by gradient descent, to be checked: an exponent per layer (u32, its number of halvings), the random
+/// state (u32), then each layer's weights V + 128 (int16).
 pub(super) struct Saved<'s> {
     pub exponents: &'s [U32],
     pub weights: &'s [I16],
 }
 
 impl<'s> Saved<'s> {
-    /// Takes a state of `length` bytes apart.
+    /// Splits a state of `length` bytes.
     pub fn read(state: &'s [u8], length: usize, layers: usize) -> Result<Self, Error> {
         let wrong = Error::Length { name: "saved head", needed: length, given: state.len() };
         Error::check_length("saved head", length, state.len())?;
@@ -38,7 +38,7 @@ impl<'s> Saved<'s> {
     }
 }
 
-/// Refuses weights that no layer has which was halved `exponent` times of at most `most`.
+/// Checks a layer that was halved `exponent` times, of at most `most`, for weights that it cannot have.
 pub(super) fn check_layer(weights: &[I16], exponent: u32, most: u32) -> Result<(), Error> {
     if exponent > most {
         return Err(Error::Field { name: "head exponent", value: exponent.into() });
@@ -53,31 +53,32 @@ pub(super) fn check_weight(stored: i16, largest: i32) -> Result<(), Error> {
     if v.abs() <= largest { Ok(()) } else { Err(Error::Field { name: "head weight", value: v.into() }) }
 }
 
-/// V / 2, floored, of all weights: at twice their scale they are what they were.
+/// Halves all weights (V / 2, floored), as their scale doubles.
 pub(super) fn halve(rows: &mut [i16]) {
     for stored in rows {
         *stored = (((i32::from(*stored) - 128) >> 1) + 128) as i16;
     }
 }
 
-/// The constant input of a bias is at most this.
+/// The largest constant input of a bias.
 pub(super) const LARGEST_BIAS_INPUT: i32 = 128;
 
-/// The constant input of a bias beside inputs of this scale: that whose real value is nearest to 1.
+/// The constant input of a bias, for inputs of this scale: the one whose real value is nearest to 1.
 #[cfg(feature = "alloc")]
 pub(super) fn bias_input(input_scale: f64) -> i32 {
     ((1.0 / input_scale).clamp(1.0, LARGEST_BIAS_INPUT.into()) + 0.5) as i32
 }
 
-/// Real step of one V / 256 of a new layer, whose largest weight becomes V = 16000, half of what int16 holds. A layer of zeros has no
-/// scale of its own: one step of one weight then moves its output by at most 1/16.
+/// The scale (of one V / 256) of a new layer: its largest weight becomes V = 16000, half of int16's range. A layer of zeros has no such
+/// scale: it gets one with which one step of one weight moves its output by at most 1/16.
 #[cfg(feature = "alloc")]
 pub(super) fn weight_scale(largest: f64, input_scale: f64) -> f64 {
     const LARGEST_INITIAL: f64 = 16000.0;
     if largest == 0.0 { 1.0 / (16.0 * 255.0 * input_scale) } else { largest * 256.0 / LARGEST_INITIAL }
 }
 
-/// `sum (high byte of w) * (q - zero_point)` of each row [features + 1]; the last weight, the bias, has the input `bias_input`.
+/// Matrix-vector product: `sum (high byte of w) * (q - zero_point)` of each row [features + 1]; the last weight, the bias, has the input
+/// `bias_input`.
 pub(super) fn products(rows: &[i16], features: &[i8], zero_point: i32, bias_input: i32, sums: &mut [i32]) {
     let rows = rows.chunks_exact(features.len() + 1);
     let (rows, sums) = several::<5>(rows, features, zero_point, bias_input, sums);
@@ -88,7 +89,8 @@ pub(super) fn products(rows: &[i16], features: &[i8], zero_point: i32, bias_inpu
     }
 }
 
-/// `sum (high byte of w) * error` of each column but the last, over the rows [sums + 1] with an error.
+/// Transposed matrix-vector product: `sum (high byte of w) * error` of each column but the last, over the rows [sums + 1] whose error is
+/// not 0.
 pub(super) fn transposed_products(rows: &[i16], errors: &[i32], sums: &mut [i32]) {
     sums.fill(0);
     for (row, &error) in rows.chunks_exact(sums.len() + 1).zip(errors) {
@@ -98,7 +100,7 @@ pub(super) fn transposed_products(rows: &[i16], errors: &[i32], sums: &mut [i32]
     }
 }
 
-/// `N` rows at a time, as often as there are so many sums; returns the rows and sums that are left.
+/// [`products`] of `N` rows at a time; returns the rows and sums that are left.
 fn several<'r, 's, const N: usize>(
     mut rows: ChunksExact<'r, i16>,
     features: &[i8],
@@ -112,7 +114,7 @@ fn several<'r, 's, const N: usize>(
         let Some(rows) = next_rows::<N>(&mut rows) else { break };
         let weights = rows.map(|(_, weights)| weights.as_chunks::<2>().0);
         let mut total = rows.map(|(&bias, _)| i32::from(bias >> 8) * bias_input);
-        // Not `enumerate`: of this index LLVM sees that it is within every row.
+        // Not `enumerate`: with a range, LLVM sees that the index is within every row.
         for (index, pair) in (0..pairs.len()).zip(pairs) {
             let (first, second) = (i32::from(pair[0]) - zero_point, i32::from(pair[1]) - zero_point);
             for (total, weights) in total.iter_mut().zip(&weights) {
@@ -130,7 +132,7 @@ fn several<'r, 's, const N: usize>(
     (rows, rest)
 }
 
-/// The next `N` rows, each its bias and its other weights.
+/// The next `N` rows, each split into its bias and its other weights.
 fn next_rows<'r, const N: usize>(rows: &mut ChunksExact<'r, i16>) -> Option<[(&'r i16, &'r [i16]); N]> {
     let mut next = [(&0, &[][..]); N];
     for row in &mut next {
@@ -139,8 +141,8 @@ fn next_rows<'r, const N: usize>(rows: &mut ChunksExact<'r, i16>) -> Option<[(&'
     Some(next)
 }
 
-/// `v -= (gradient * x + half) >> shift` in every row [features + 1] with a gradient, x being `q - zero_point` or the bias input, for
-/// weights that cannot leave their bounds by it.
+/// Gradient descent step: `v -= (gradient * x + half) >> shift` in every row [features + 1] whose gradient is not 0, where x is
+/// `q - zero_point` or the bias input. Only for steps that cannot take a weight out of its bounds.
 pub(super) fn descend(
     rows: &mut [i16],
     features: &[i8],
@@ -183,7 +185,7 @@ fn one(row: &mut [i16], features: &[i8], step: (i32, i32), shift: u32) {
     few_weights.iter_mut().zip(few).for_each(|(v, &q)| *v = moved(*v, q.into(), step, shift));
 }
 
-/// Two rows of [`descend`], which share the inputs, without their biases. Not inlined, and no more at once: LLVM would spill.
+/// Two rows of [`descend`] that share the inputs, without their biases. Not inlined, and not more rows: LLVM would spill.
 #[inline(never)]
 fn two([first, second]: [&mut [i16]; 2], features: &[i8], steps: [(i32, i32); 2], shift: u32) {
     let (first, few_first) = first.as_chunks_mut::<4>();
@@ -201,7 +203,7 @@ fn two([first, second]: [&mut [i16]; 2], features: &[i8], steps: [(i32, i32); 2]
     }
 }
 
-/// [`descend`], each weight kept within its bounds; returns the largest |V| of the rows with a gradient.
+/// [`descend`] with saturating weights; returns the largest |V| of the rows whose gradient is not 0.
 pub(super) fn descend_bounded(
     rows: &mut [i16],
     features: &[i8],

@@ -1,4 +1,4 @@
-//! What heads that learn by gradient descent learn from: losses, and their errors in integers.
+//! Losses of gradient descent, and their gradients in integers.
 
 use crate::Error;
 use crate::train::target::Target;
@@ -18,22 +18,22 @@ pub(crate) const EXPONENTIALS: [u16; 256] = {
     table
 };
 
-/// What the outputs of a head mean, and so what they learn from.
+/// The loss of a head, which says what its outputs mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loss {
-    /// One class is right: softmax cross-entropy, [`Target::Class`].
+    /// Softmax cross-entropy, for one right class: [`Target::Class`].
     CrossEntropy,
-    /// Each class is right or wrong by itself: sigmoid cross-entropy, [`Target::Labels`].
+    /// Sigmoid cross-entropy, for classes that are each right or wrong: [`Target::Labels`].
     Binary,
-    /// One number: squared error, [`Target::Value`].
+    /// Squared error, for one number: [`Target::Value`].
     Squared,
 }
 
 impl Loss {
-    /// All of them; their numbers in an image are their places.
+    /// All losses; an image numbers them by their index.
     pub const ALL: [Loss; 3] = [Loss::CrossEntropy, Loss::Binary, Loss::Squared];
 
-    /// What an image's author calls it.
+    /// Its name in settings.
     pub const fn name(self) -> &'static str {
         match self {
             Loss::CrossEntropy => "cross_entropy",
@@ -42,10 +42,10 @@ impl Loss {
         }
     }
 
-    /// The loss of this number in an image, for a head of so many outputs.
+    /// The loss with this number in an image, for a head of `outputs` outputs.
     ///
     /// # Errors
-    /// [`Error::Field`] if there is none, or not for so many.
+    /// [`Error::Field`] if there is no such loss, or it does not allow so many outputs.
     pub(super) fn new(number: i32, outputs: u32) -> Result<Self, Error> {
         let Some(&loss) = usize::try_from(number).ok().and_then(|number| Self::ALL.get(number)) else {
             return Err(Error::Field { name: "head loss", value: number.into() });
@@ -56,7 +56,7 @@ impl Loss {
         Ok(loss)
     }
 
-    /// Steps of the logit in which steps 2 to 4 count.
+    /// Units per 1 of a logit in steps 2 to 4: 1/256 of a power of two, or 1/4096.
     #[cfg(feature = "alloc")]
     pub(super) fn logit_steps(self) -> f64 {
         match self {
@@ -65,7 +65,7 @@ impl Loss {
         }
     }
 
-    /// The error that stands for 1.
+    /// The integer error of a gradient of 1.
     #[cfg(feature = "alloc")]
     pub(super) fn one(self) -> f64 {
         match self {
@@ -74,7 +74,7 @@ impl Loss {
         }
     }
 
-    /// The most outputs that it has a target for.
+    /// The largest number of outputs that it has a target for.
     pub(super) const fn most_outputs(self) -> u32 {
         match self {
             Loss::CrossEntropy => u32::MAX,
@@ -83,17 +83,17 @@ impl Loss {
         }
     }
 
-    /// The target that [`Target::word`] made a word.
+    /// The target of a word from [`Target::word`].
     pub(super) fn target(self, word: u32) -> Target {
         match self {
-            // A word that is no class is no class above either.
+            // Saturates: a word that is too large for a class stays too large.
             Loss::CrossEntropy => Target::Class(word.min(u16::MAX.into()) as u16),
             Loss::Binary => Target::Labels(word),
             Loss::Squared => Target::Value(word as i32),
         }
     }
 
-    /// Refuses a target of another kind, or of a class that `trainer` does not have.
+    /// Checks that a target is of this loss's kind and its class below `classes`.
     pub(super) fn check(self, target: Target, classes: usize, trainer: &'static str) -> Result<(), Error> {
         match (self, target) {
             (Loss::CrossEntropy, _) => target.class(classes, trainer).map(|_| ()),
@@ -107,8 +107,8 @@ impl Loss {
     }
 }
 
-/// The errors that targets make of logits, in their place: steps 2 to 4 of [`SgdHead`](super::SgdHead). A logit times `multiplier` over 2^`shift` is
-/// in the steps in which its loss counts ([`Loss`]); the target is one that [`Loss::check`] has passed.
+/// Replaces logits by their errors (gradients of the loss): steps 2 to 4 of [`SgdHead`](super::SgdHead). A logit times `multiplier` over
+/// 2^`shift` is in the units of [`Loss::logit_steps`]; the target has passed [`Loss::check`].
 pub(super) fn errors(logits: &mut [i32], target: Target, multiplier: u64, shift: u32) {
     match target {
         Target::Class(label) => {

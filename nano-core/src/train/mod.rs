@@ -1,13 +1,13 @@
-//! Learning on the device: trainable heads and the ring of recent features they learn from.
+//! Learning on the device: trainable heads and the ring buffer of recent features they learn from.
 //!
 //! Each trainer is a folder, and one line of the registry below. The folder has
 //!
 //! - `NAMEHead`, which implements [`Head`], with the constants `TRAINER` (its code in an image), `LIMITS` and `USES_RING`, and the
 //!   functions `sizes_of` (a record), `memory` (of a head of these sizes) and, for the host, `aggregation`;
-//! - for the host, its description, and `pack`, which makes the image's record and initial state of it.
+//! - for the host, its description, and `pack`, which makes the image's record and initial state.
 //!
-//! What several trainers share is beside them: `linear` (int16 weights and their inner loops), `loss`, `order` (of samples within an
-//! epoch) and `descent` (its settings) for gradient descent; `sums` for heads of sums.
+//! Shared by trainers: for gradient descent `linear` (int16 weights and their inner loops), `loss`, `order` (of samples within an epoch)
+//! and `descent` (settings); for heads of sums `sums`.
 
 #[cfg(feature = "alloc")]
 mod aggregate;
@@ -27,7 +27,7 @@ mod sizes;
 mod sums;
 mod target;
 
-/// Declares the trainers: for each its folder, its head and what the image writer is told of it.
+/// Declares the trainers: for each its folder, its head and its description for the image writer.
 macro_rules! registry {
     ($($name:ident = $folder:ident :: $head:ident ($description:ident)),+ $(,)?) => {
         $(
@@ -35,7 +35,7 @@ macro_rules! registry {
             pub use $folder::$head;
         )+
 
-        /// The head of an image, whichever trainer it names: for programs that serve every model. Firmware for one model names its trainer.
+        /// The head of an image, of any trainer: for programs that serve every model. Firmware for one model names its trainer.
         pub enum AnyHead<'a> {
             $(#[doc = concat!("A [`", stringify!($head), "`].")] $name($head<'a>)),+
         }
@@ -48,7 +48,7 @@ macro_rules! registry {
             }
         )+
 
-        /// What the image writer is told of heads.
+        /// Descriptions of heads for the image writer.
         #[cfg(feature = "alloc")]
         pub(crate) mod description {
             use alloc::vec::Vec;
@@ -64,7 +64,7 @@ macro_rules! registry {
             }
 
             impl HeadDescription {
-                /// What `source` says of a head of this trainer, which has the name of its folder; `None` if there is no such trainer.
+                /// Reads the description of a head of `trainer`, named as its folder, from `source`; `None` if there is no such trainer.
                 pub fn read<S, E>(trainer: &str, source: S) -> Option<Result<Self, E>>
                 where
                     $($description: TryFrom<S, Error = E>),+
@@ -75,7 +75,7 @@ macro_rules! registry {
                     }
                 }
 
-                /// Head record and initial state of a head after `features`.
+                /// Packs the head record and the initial state of a head after `features`.
                 pub(crate) fn pack(&self, features: &Value) -> Result<(HeadRecord, Vec<u8>), WriteError> {
                     match self {
                         $(HeadDescription::$name(description) => super::$folder::pack(description, features)),+
@@ -93,7 +93,7 @@ macro_rules! registry {
             };
         }
 
-        /// Evaluates an expression with the type of the trainer that has a code, or another if none has it.
+        /// Evaluates an expression with the type of the trainer with this code, or another expression if there is none.
         macro_rules! with_trainer {
             ($code:expr, $trainer:ident => $act:expr, $unknown:expr) => {
                 match $code {

@@ -1,4 +1,4 @@
-//! The trainer of a model without one.
+//! The trainer of a model without a head.
 
 use crate::Error;
 use crate::image::Image;
@@ -6,7 +6,7 @@ use crate::train::head::Head;
 use crate::train::sizes::HeadSizes;
 use crate::train::target::Target;
 
-/// What a program names as its trainer when its model has no head: there is no such head, and so no code for one.
+/// The trainer that a program for a model without a head names. The type has no values, so no code is linked for it.
 pub enum NoHead {}
 
 impl<'a> Head<'a> for NoHead {

@@ -1,16 +1,16 @@
-//! A training: epochs over the samples of a ring, in an order of its own each, which can pause after any step.
+//! A training: epochs over the samples of a ring, each in a new order, which can pause after any step.
 
 use crate::Error;
 use crate::train::ring::FeatureRing;
 
-/// Epochs that one training can have, those before its first one included.
+/// The largest number of epochs of one training, those before its first one included.
 pub const LARGEST_EPOCHS: u32 = 1_000_000;
 /// The random state of a fresh head.
 pub(super) const FIRST_RANDOM: u32 = 0x9E37_79B9;
 
-/// Where a training is: [`Head::train`](crate::train::Head::train) goes on from there.
+/// The position of a training: [`Head::train`](crate::train::Head::train) continues from there.
 ///
-/// However it is cut into calls, the head becomes the same. Between them neither the ring nor the head may change.
+/// The result does not depend on how the steps are divided into calls. Between calls neither the ring nor the head may change.
 ///
 /// ```
 /// use nano_core::train::{FeatureRing, Target, Training};
@@ -27,7 +27,7 @@ pub struct Training {
     samples: u32,
     epoch: u32,
     end: u32,
-    /// Of the present epoch: samples visited, the next one, and the distance to the one after it.
+    /// The current epoch's samples visited, next sample, and stride.
     visited: u32,
     next: u32,
     stride: u32,
@@ -59,7 +59,7 @@ impl Training {
         (self.end - self.epoch) as u64 * self.samples as u64 - self.visited as u64
     }
 
-    /// Begins an epoch: it starts at a random sample and goes on by a random stride coprime to their number. Draws twice.
+    /// Begins an epoch: from a random sample, by a random stride coprime to the number of samples. Draws two random numbers.
     fn begin_epoch(&mut self, random: &mut u32) {
         let range = (self.samples - 1).max(1);
         self.stride = 1 + draw(random) % range;
@@ -80,7 +80,7 @@ impl Training {
     }
 }
 
-/// Has `step` take the next samples of the training, `most` at most, until one is refused: features, target's word, epoch.
+/// Calls `step(features, target word, epoch)` for the next samples of the training, at most `most`, until one is refused.
 pub(super) fn visit(
     ring: &FeatureRing<'_>,
     training: &mut Training,

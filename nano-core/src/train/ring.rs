@@ -1,18 +1,18 @@
-//! A ring of the most recent features and their targets.
+//! Ring buffer of the most recent features and their targets.
 
 use core::num::NonZero;
 
 use crate::Error;
 use crate::train::target::Target;
 
-/// Which samples a [`FeatureRing`] held at one time.
+/// The position of a [`FeatureRing`]: which samples it held at one time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RingPosition {
     oldest: usize,
     length: usize,
 }
 
-/// The most recent features with their targets, in RAM that the caller gives; when it is full the oldest goes.
+/// Ring buffer of the most recent features and their targets, in RAM of the caller; a full ring overwrites the oldest.
 ///
 /// ```
 /// use nano_core::train::{FeatureRing, Target};
@@ -35,7 +35,7 @@ pub struct FeatureRing<'a> {
 }
 
 impl<'a> FeatureRing<'a> {
-    /// An empty ring of `targets.len()` places of `width` features each.
+    /// An empty ring with `targets.len()` places of `width` features each.
     ///
     /// # Errors
     /// [`Error::Length`] unless `features` has `width` bytes for every target and there is room for one.
@@ -69,7 +69,7 @@ impl<'a> FeatureRing<'a> {
         (self.oldest, self.length) = (0, 0);
     }
 
-    /// Adds a sample, in the place of the oldest if the ring is full.
+    /// Adds a sample; if the ring is full, it replaces the oldest.
     ///
     /// # Errors
     /// [`Error::Length`] if the number of features is another.
@@ -93,13 +93,13 @@ impl<'a> FeatureRing<'a> {
         self.features.chunks_exact(self.width.get()).nth(place).zip(self.targets.get(place).copied())
     }
 
-    /// Which samples it holds now, for [`FeatureRing::rewind`].
+    /// The current position, for [`FeatureRing::rewind`].
     pub fn position(&self) -> RingPosition {
         RingPosition { oldest: self.oldest, length: self.length }
     }
 
-    /// Back to the samples it held at `position`, since when it was cleared or given one sample. If it was full, `displaced` is the sample
-    /// that was its oldest then (features, and the target's word).
+    /// Restores the samples it held at `position`, after at most one [`clear`](FeatureRing::clear) or [`push`](FeatureRing::push). If the
+    /// ring was full then, `displaced` is the sample that was its oldest (features, and the target's word).
     ///
     /// ```
     /// use nano_core::train::{FeatureRing, Target};
@@ -135,7 +135,7 @@ impl<'a> FeatureRing<'a> {
         Ok(())
     }
 
-    /// Where the sample `index` behind the oldest lies; `index` is at most the capacity.
+    /// The place of sample `index`, counted from the oldest; `index` is at most the capacity.
     fn place(&self, index: usize) -> usize {
         let place = self.oldest + index;
         if place < self.capacity() { place } else { place - self.capacity() }

@@ -1,24 +1,24 @@
-//! How large heads are, and can be.
+//! Sizes of heads, the memory they need, and the trainers' limits.
 
 use crate::Error;
 use crate::image::HeadRecord;
 #[cfg(feature = "alloc")]
 use crate::image::WriteError;
 
-/// What the memory of a head depends on, known when a program is built.
+/// The sizes that a head's memory depends on, known when a program is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadSizes {
     /// Which trainer, as [`HeadRecord::trainer`].
     pub trainer: u32,
-    /// The most classes it can have.
+    /// The largest number of classes it can have.
     pub classes: usize,
     /// Number of features.
     pub features: usize,
-    /// Of a head of several layers; [`LayerSizes::NONE`] for others.
+    /// The layers of a head of several; [`LayerSizes::NONE`] for others.
     pub layers: LayerSizes,
 }
 
-/// What the memory of the layers of a [`LayersHead`](super::LayersHead) depends on.
+/// The sizes that the memory of a [`LayersHead`](super::LayersHead)'s layers depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LayerSizes {
     /// Number of layers.
@@ -30,7 +30,7 @@ pub struct LayerSizes {
 }
 
 impl LayerSizes {
-    /// Of a head whose memory depends on classes and features alone.
+    /// No layers: the head's memory depends on classes and features alone.
     pub const NONE: Self = LayerSizes { count: 0, weights: 0, hidden: 0 };
 }
 
@@ -46,14 +46,14 @@ impl HeadSizes {
     }
 }
 
-/// The most classes and features that a trainer's numbers have room for.
+/// The largest numbers of classes and features of a trainer, for which its arithmetic does not overflow.
 pub(super) struct Limits {
     pub classes: usize,
     pub features: usize,
 }
 
 impl Limits {
-    /// Refuses sizes that no head of the trainer has.
+    /// Checks a head's sizes.
     pub const fn check(&self, sizes: &HeadSizes) -> Result<(), Error> {
         if sizes.classes == 0 || sizes.classes > self.classes {
             return Err(Error::Field { name: "head classes", value: sizes.classes as i64 });
@@ -64,7 +64,7 @@ impl Limits {
         Ok(())
     }
 
-    /// Refuses a layer of more classes or features than there is room for.
+    /// Checks a layer's numbers of classes and features.
     #[cfg(feature = "alloc")]
     pub fn check_layer(&self, classes: usize, features: usize) -> Result<(), WriteError> {
         for (name, number, most) in [
@@ -79,12 +79,12 @@ impl Limits {
     }
 }
 
-/// What a head takes of RAM; `usize::MAX` for sizes that no memory holds.
+/// The RAM of a head; `usize::MAX` for sizes beyond any memory.
 #[derive(Clone, Copy)]
 pub(super) struct Memory {
     /// Bytes of the state.
     pub state_bytes: usize,
-    /// Words to work in.
+    /// Words of scratch.
     pub scratch_words: usize,
 }
 
@@ -97,7 +97,7 @@ impl Memory {
         }
     }
 
-    /// The words of the state, and those to work in.
+    /// Splits RAM into state and scratch.
     ///
     /// # Errors
     /// [`Error::Length`] unless there are [`Memory::words`] in all.
@@ -109,7 +109,7 @@ impl Memory {
         Ok((state, zerocopy::transmute_mut!(scratch)))
     }
 
-    /// Says that a head does not have `given` words of RAM.
+    /// The error for RAM of `given` words.
     pub const fn wrong_ram(&self, given: usize) -> Error {
         Error::Length { name: "head RAM in words", needed: self.words(), given }
     }

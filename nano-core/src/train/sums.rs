@@ -1,9 +1,9 @@
-//! What heads of sums over samples have in common.
+//! Heads of sums over samples: their common description.
 
 use super::sizes::Limits;
 use crate::image::WriteError;
 
-/// A head of sums over samples, which begins with none.
+/// Description of a head of sums over samples; it starts without samples.
 #[derive(Clone, Debug)]
 pub struct SumsDescription {
     /// Number of classes at the start.
@@ -13,7 +13,7 @@ pub struct SumsDescription {
 }
 
 impl SumsDescription {
-    /// Refuses a layer beyond the trainer's limits, and a capacity that cannot be.
+    /// Checks the layer's size and the capacity against the trainer's limits.
     pub(super) fn check(&self, limits: &Limits, features: usize) -> Result<(), WriteError> {
         limits.check_layer(self.classes, features)?;
         let most = limits.classes;

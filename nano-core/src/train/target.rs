@@ -1,8 +1,8 @@
-//! What a sample teaches.
+//! Targets of learning.
 
 use crate::Error;
 
-/// What a sample teaches.
+/// The target (label) of a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     /// The one right class.
@@ -14,7 +14,7 @@ pub enum Target {
 }
 
 impl Target {
-    /// The target as a ring keeps it; [`Head::target`](crate::train::Head::target) undoes it.
+    /// The target as a word, as a ring stores it; the inverse of [`Head::target`](crate::train::Head::target).
     pub const fn word(self) -> u32 {
         match self {
             Target::Class(class) => class as u32,
@@ -23,7 +23,7 @@ impl Target {
         }
     }
 
-    /// The class, of as many as `trainer` has.
+    /// The class, checked to be below `classes`.
     ///
     /// # Errors
     /// [`Error::Label`], [`Error::Unsupported`] for a target of another kind.

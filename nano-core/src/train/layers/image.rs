@@ -1,4 +1,4 @@
-//! What [`LayersHead`](super::LayersHead) finds in an image, made from real weights.
+//! The image's record and initial state of a [`LayersHead`](super::LayersHead), made from real weights.
 
 use alloc::vec::Vec;
 
@@ -11,10 +11,10 @@ use crate::image::{HeadRecord, Value, WriteError};
 use crate::train::descent::Descent;
 use crate::train::linear::{LARGEST_SHIFT, bias_input, weight_scale};
 
-/// What a layer's outputs can be, over the largest that was seen.
+/// The range of a layer's outputs, relative to the largest output in calibration: outputs grow as layers learn.
 const ROOM_TO_GROW: f64 = 2.0;
 
-/// The last layers of a network, which learn by stochastic gradient descent.
+/// Description of the last layers of a network, which learn by stochastic gradient descent.
 #[derive(Clone, Debug)]
 pub struct LayersDescription {
     /// The layers, in order.
@@ -26,7 +26,7 @@ pub struct LayersDescription {
 /// One of several trained layers.
 #[derive(Clone, Debug)]
 pub struct TrainedLayer {
-    /// How often the weights apply to one sample: 1, or the pixels of a 1x1 convolution.
+    /// The number of positions to which the weights apply in one sample: 1, or the pixels of a 1x1 convolution.
     pub positions: usize,
     /// Initial weights, outputs * inputs of them, inputs innermost.
     pub weights: Vec<f32>,
@@ -36,12 +36,12 @@ pub struct TrainedLayer {
     pub clamp_low: Option<f32>,
     /// Upper bound of the activation after the layer, if it has one.
     pub clamp_high: Option<f32>,
-    /// The least and the greatest output that were seen; of no meaning for the last layer.
+    /// The smallest and the largest output in calibration; unused for the last layer.
     pub range: (f32, f32),
 }
 
-/// Head record and initial state for layers of real weights after `features`. The largest output that was seen becomes at most half of what int8
-/// holds, because outputs grow as layers learn.
+/// Packs the head record and the initial state for layers of real weights after `features`. The largest output in calibration becomes at most
+/// half of int8's range, because outputs grow as layers learn.
 pub(in crate::train) fn pack(head: &LayersDescription, features: &Value) -> Result<(HeadRecord, Vec<u8>), WriteError> {
     let refused = |rule, value| WriteError::Refused { operator: "trained layers".into(), rule, value };
     let descent = &head.descent;
@@ -85,7 +85,7 @@ pub(in crate::train) fn pack(head: &LayersDescription, features: &Value) -> Resu
         if !seen.is_finite() {
             return Err(refused("the range of a layer's output is NaN or infinity", seen));
         }
-        // What an activation lets through at most needs no room.
+        // Outputs cannot grow beyond the activation's upper bound.
         let room = layer.clamp_high.map_or(f64::INFINITY, f64::from).max(seen).min(seen * ROOM_TO_GROW);
         let mut output_scale = weight_scale * input_scale;
         while record.output_shift < LARGEST_SHIFT && output_scale * steps < room {

@@ -1,4 +1,4 @@
-//! One layer of a [`LayersHead`](super::LayersHead) at work: forward, backward, update. The arithmetic is in the text of `layers/mod.rs`.
+//! Forward, backward and update of one layer of a [`LayersHead`](super::LayersHead); `layers/mod.rs` documents the arithmetic.
 
 use core::slice;
 
@@ -10,15 +10,15 @@ use crate::train::linear::{self, HALVE_ABOVE, LARGEST_SHIFT};
 /// A layer with its share of the head's memory.
 pub(super) struct Layer<'s> {
     pub record: &'s LayerRecord,
-    /// How often it was halved.
+    /// The number of times it was halved.
     pub exponent: &'s mut U32,
     /// V + 128, `[outputs][inputs + 1]`.
     pub weights: &'s mut [i16],
-    /// No |V| is above it.
+    /// An upper bound of all |V|.
     pub bound: &'s mut i32,
-    /// Of each position, of each output: the sum a, then the error, then the gradient.
+    /// Per position and output: the sum a, then the error, then the gradient.
     pub errors: &'s mut [i32],
-    /// The outputs; of the last layer, whose sums are the logits, none.
+    /// The outputs; empty in the last layer, whose sums are the logits.
     pub values: &'s mut [i8],
 }
 
@@ -90,13 +90,13 @@ impl Layer<'_> {
         }
     }
 
-    /// Makes the bound of the weights the largest of them.
+    /// Sets the bound to the largest |V|.
     pub fn measure(&mut self) {
         *self.bound = linear::largest(self.weights);
     }
 }
 
-/// The layers of a head in order, each with its share of what all have in one piece.
+/// The layers of a head in order, each with its share of the head's memory.
 pub(super) struct Layers<'s> {
     pub records: slice::Iter<'s, LayerRecord>,
     pub exponents: slice::IterMut<'s, U32>,

@@ -1,21 +1,21 @@
 //! Stochastic gradient descent on the last layers of a network, in integers: forward, backward, update.
 //!
-//! Each layer is linear: a fully connected one, or a 1x1 convolution, which is a fully connected one at each of its positions. Its weights are
-//! those of [`SgdHead`](super::SgdHead): int16 V with a scale `s_w` for the layer, `W = (V + 128) >> 8` in the products. The constant input of the
-//! bias is `B`, the integer nearest to `1 / s_x` in 1 to 128: a bias then moves at the learning rate of the weights. One step:
+//! Each layer is linear: fully connected, or a 1x1 convolution, which is a fully connected layer at each of its positions. Weights are those of
+//! [`SgdHead`](super::SgdHead): int16 V with one scale `s_w` per layer, `W = (V + 128) >> 8` in the products. The constant input of the bias is
+//! `B`, the integer nearest to `1 / s_x` in 1 to 128, so that a bias moves at the learning rate of the weights. One step:
 //!
 //! 1. Forward: `a_j = sum W_ji (q_i - z) + W_jb B`; of a layer that is not the last `q'_j = clamp(((a_j + 2^(r-1)) >> r) + z', low, high)`, which is
 //!    the activation, too (ReLU: `z' = low = -128`). The next layer's `s_x` is `s_w s_x 2^r`.
 //! 2. `e_k` of the last layer: steps 2 to 4 of `SgdHead`, and its other losses. `|e_k| <= 128` (1/256; squared error: 1) counts as 0; the others are
-//!    weighted, `(e_k * weight + 2^14) >> 15` with a Q15 weight of the class. Without an error left nothing is learnt.
+//!    weighted, `(e_k * weight + 2^14) >> 15` with a Q15 weight of the class. If all errors are 0, the step ends.
 //! 3. Backward, from the last layer on: `d_i = sum_j e_j W_ji`, then the layer below has `e_i = clamp((d_i + 2^(t-1)) >> t, -limit, limit)`, and 0
-//!    where its output is at one of its ends: there the activation, or int8, is flat. `t` is 8 at first.
+//!    where its output is at a bound of its clamp, as the activation, or int8, is flat there. `t` starts at 8.
 //! 4. Update of all layers, position by position: `g_j = (e_j * C + 2^14) >> 15`, `V_ji -= (g_j x_i + 2^(sh-1)) >> sh` in rows with an error, with
 //!    `C / 2^(15+sh) = lr s_x 2^8 / (s_w one)`. `one`, the e that stands for a gradient of 1, is 2^15 (squared error: 2^12) in the last layer and
 //!    `one / (s_w 2^t)` of the layer above in the others.
 //! 5. A layer with a `|V| > 32000` is halved as `SgdHead` is: r (in the last layer S) and t fall by 1, sh rises by 1, as often as they can.
 //!
-//! Frozen rows of the last layer skip step 4; the rate can be halved every so many epochs.
+//! Frozen rows of the last layer skip step 4; the rate can be halved every `halve_every` epochs.
 //!
 //! Bounds. `|q - z| <= 255`, `|W| <= 128`, at most 2^15 inputs: `|a| <= 2^30 + 2^14`, and r is at most 30. The `|e_k|` add up to at most 2^17
 //! (cross-entropy), 2^20 (binary: 32 outputs) or 2^15, and `limit = min(2^15 - 1, 2^23 / outputs)`: `|d| <= 2^30`, and t is at most 8.
@@ -53,10 +53,10 @@ use crate::train::ring::FeatureRing;
 use crate::train::sizes::{HeadSizes, LayerSizes, Limits, Memory};
 use crate::train::target::Target;
 
-/// The last layers of a network in RAM, trained by stochastic gradient descent; arithmetic and bounds: the module's text.
+/// The last layers of a network in RAM, trained by stochastic gradient descent; the module's documentation has arithmetic and bounds.
 ///
-/// Its state is, little-endian: how often each layer was halved (u32 each), the random state (u32), and of layer after layer
-/// `[outputs][inputs + 1]` weights V + 128 (int16).
+/// Its state is, little-endian: each layer's number of halvings (u32), the random state (u32), and each layer's weights V + 128 (int16),
+/// `[outputs][inputs + 1]`.
 pub struct LayersHead<'a> {
     record: &'a HeadRecord,
     layers: &'a [LayerRecord],
@@ -66,18 +66,18 @@ pub struct LayersHead<'a> {
     loss: Loss,
     input_zero_point: i32,
     state: &'a mut [i16],
-    /// Of layer after layer the sums a, then the errors, then the gradients.
+    /// All layers' sums a, then errors, then gradients.
     errors: &'a mut [i32],
-    /// Of each layer: no |V| is above it.
+    /// An upper bound of |V| per layer.
     bounds: &'a mut [i32],
-    /// The outputs of layer after layer, without the last.
+    /// All layers' outputs, without the last layer's.
     values: &'a mut [i8],
 }
 
 impl<'a> LayersHead<'a> {
     /// [`HeadRecord::trainer`] of this head.
     pub const TRAINER: u32 = 4;
-    /// Its layers have limits of their own, which their records are checked for.
+    /// No limits: each layer's record is checked against limits of its own.
     pub(super) const LIMITS: Limits = Limits { classes: usize::MAX, features: usize::MAX };
     pub(super) const USES_RING: bool = true;
 
@@ -100,7 +100,7 @@ impl<'a> LayersHead<'a> {
         Aggregation::Mean(self.layers.iter().map(LayerRecord::weights).collect())
     }
 
-    /// The layers as they are now in real numbers.
+    /// The layers' present weights as real numbers.
     #[cfg(feature = "alloc")]
     pub fn real_layers(&self) -> alloc::vec::Vec<RealLayer> {
         let (words, weights) = parts(self.state, self.layers);
@@ -121,13 +121,13 @@ impl<'a> LayersHead<'a> {
         }
     }
 
-    /// How often the last layer was halved.
+    /// The number of times the last layer was halved.
     fn last_exponent(&self) -> u32 {
         let (words, _) = parts(self.state, self.layers);
         if let [.., exponent, _random] = words { exponent.get() } else { 0 }
     }
 
-    /// How often each layer can be halved.
+    /// The number of times each layer can be halved.
     fn largest_exponents(&self) -> impl Iterator<Item = u32> + use<'a> {
         let (layers, multiplier_shift) = (self.layers, self.record.constants[1]);
         layers.iter().enumerate().map(move |(index, layer)| {
@@ -147,7 +147,7 @@ impl<'a> LayersHead<'a> {
         }
     }
 
-    /// Makes the bound of each layer's weights the largest of them.
+    /// Sets each layer's bound to its largest |V|.
     fn measure(&mut self) {
         self.layers().for_each(|mut layer| layer.measure());
     }
@@ -161,12 +161,12 @@ impl<'a> LayersHead<'a> {
         }
     }
 
-    /// Of the last layer.
+    /// The last layer's sums, errors or gradients.
     fn outputs(&mut self) -> &mut [i32] {
         self.errors.get_mut(self.values.len()..).checked_part()
     }
 
-    /// Step 2: whether there is an error to learn from.
+    /// Step 2; returns whether there is an error to learn from.
     fn outputs_to_errors(&mut self, target: Target) -> bool {
         let [multiplier, multiplier_shift, ..] = self.record.constants;
         let shift = multiplier_shift as u32 - self.last_exponent();
@@ -344,7 +344,7 @@ impl<'a> Head<'a> for LayersHead<'a> {
     }
 }
 
-/// The largest error that counts as none: step 2.
+/// The largest error that counts as 0: step 2.
 const fn negligible(loss: Loss) -> i32 {
     match loss {
         Loss::CrossEntropy | Loss::Binary => 128,

@@ -1,4 +1,4 @@
-//! The trained layers of a [`LayersHead`](super::LayersHead) as they lie in the image: a record for each, a word for each class, the weights.
+//! The trained layers of a [`LayersHead`](super::LayersHead) in the image: a record for each, a word for each class, the weights.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -10,7 +10,7 @@ use crate::train::sizes::LayerSizes;
 const LARGEST_INPUTS: u32 = 1 << 15;
 /// t of a layer without halvings.
 pub(super) const BACKWARD_SHIFT: i32 = 8;
-/// In the word of a class, beside its weight: its row does not learn.
+/// Flag in the word of a class, beside its weight: its row does not learn.
 pub(super) const FROZEN: i32 = 1 << 30;
 /// The weight of a class that counts in full.
 pub(super) const FULL_WEIGHT: i32 = 1 << 15;
@@ -19,7 +19,7 @@ pub(super) const FULL_WEIGHT: i32 = 1 << 15;
 #[derive(Clone, Copy, Debug, Default, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(super) struct LayerRecord {
-    /// How often its weights apply to one sample.
+    /// The number of positions to which its weights apply in one sample.
     pub positions: u32,
     /// At one position.
     pub inputs: u32,
@@ -29,7 +29,7 @@ pub(super) struct LayerRecord {
     /// C and sh.
     pub rate: i32,
     pub rate_shift: i32,
-    /// r; of the last layer, which has none of this and the following three, 0.
+    /// r; this and the following three are 0 in the last layer, which does not have them.
     pub output_shift: i32,
     pub zero_point: i32,
     pub low: i32,
@@ -42,7 +42,7 @@ pub(super) struct LayerRecord {
 /// A trained layer in real numbers.
 #[cfg(feature = "alloc")]
 pub struct RealLayer {
-    /// How often its weights apply to one sample.
+    /// The number of positions to which its weights apply in one sample.
     pub positions: usize,
     /// Weights, outputs * inputs of them, inputs innermost.
     pub weights: alloc::vec::Vec<f32>,
@@ -56,12 +56,12 @@ impl LayerRecord {
         self.outputs as usize * (self.inputs as usize + 1)
     }
 
-    /// Number of inputs at one position: at least 1, as a chunk has.
+    /// Number of inputs at one position: at least 1, as a chunk size must be.
     pub fn inputs(&self) -> usize {
         self.inputs.max(1) as usize
     }
 
-    /// Number of outputs at one position: at least 1, as a chunk has.
+    /// Number of outputs at one position: at least 1, as a chunk size must be.
     pub fn outputs(&self) -> usize {
         self.outputs.max(1) as usize
     }
@@ -71,12 +71,12 @@ impl LayerRecord {
         self.positions as usize * self.outputs as usize
     }
 
-    /// The largest error of an output that is not the model's.
+    /// The largest error of an output of a hidden layer.
     pub fn limit(&self) -> i32 {
         ((1 << 23) / self.outputs.max(1)).min(i16::MAX as u32) as i32
     }
 
-    /// The rules that hold for each layer by itself.
+    /// Checks the rules that concern one layer alone.
     fn check(&self) -> Result<(), Error> {
         let field = |name, value: i64| Err(Error::Field { name, value });
         if !(1..=LARGEST_INPUTS).contains(&self.inputs) || !(1..=LARGEST_INPUTS).contains(&self.outputs) {
@@ -128,7 +128,7 @@ pub(super) const fn sizes(record: &HeadRecord) -> LayerSizes {
 /// Layers, words of the classes and initial weights.
 type Parts<'a> = (&'a [LayerRecord], &'a [i32], &'a [i16]);
 
-/// Takes apart what a record says is its head's initial state, and checks all of it.
+/// Splits a head's initial state by its record, and checks all of it.
 pub(super) fn read<'a>(bytes: &'a [u8], record: &HeadRecord) -> Result<Parts<'a>, Error> {
     let field = |name, value: i64| Err(Error::Field { name, value });
     let (sizes, classes) = (self::sizes(record), record.classes as usize);

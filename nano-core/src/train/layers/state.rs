@@ -1,4 +1,4 @@
-//! The state of a [`LayersHead`](super::LayersHead), taken apart.
+//! The parts of a [`LayersHead`](super::LayersHead)'s state.
 
 use zerocopy::little_endian::U32;
 
@@ -10,19 +10,19 @@ fn prefix(layers: &[LayerRecord]) -> usize {
     2 * (layers.len() + 1)
 }
 
-/// The exponents and the random state; the weights.
+/// Splits the state into exponents and random state, and weights.
 pub(super) fn parts<'s>(state: &'s [i16], layers: &[LayerRecord]) -> (&'s [U32], &'s [i16]) {
     let (words, weights) = state.split_at_checked(prefix(layers)).checked_part();
     (zerocopy::transmute_ref!(words.as_chunks::<2>().0), weights)
 }
 
-/// [`parts`], to be changed.
+/// [`parts`], mutable.
 pub(super) fn parts_mut<'s>(state: &'s mut [i16], layers: &[LayerRecord]) -> (&'s mut [U32], &'s mut [i16]) {
     let (words, weights) = state.split_at_mut_checked(prefix(layers)).checked_part();
     (zerocopy::transmute_mut!(words.as_chunks_mut::<2>().0), weights)
 }
 
-/// The layers with their shares of what is stored of layer after layer.
+/// The layers, each with its share of an array that holds all layers' parts in order.
 pub(super) fn by_layer<'a, 'w, T>(
     layers: &'a [LayerRecord],
     mut weights: &'w [T],

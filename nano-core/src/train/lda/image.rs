@@ -1,4 +1,4 @@
-//! What [`LdaHead`](super::LdaHead) finds in an image.
+//! The image's record and initial state of an [`LdaHead`](super::LdaHead).
 
 use alloc::vec::Vec;
 
@@ -9,16 +9,16 @@ use crate::train::sums::SumsDescription;
 /// Gauss-Seidel sweeps of a commit.
 const SWEEPS: i32 = 30;
 
-/// A head that learns by linear discriminant analysis.
+/// Description of a head that learns by linear discriminant analysis.
 #[derive(Clone, Debug)]
 pub struct LdaDescription {
-    /// Where it starts.
+    /// Its classes.
     pub start: SumsDescription,
-    /// lambda over the mean variance when samples are many, within [`LdaHead::SHRINKAGE`].
+    /// lambda relative to the mean variance, in the limit of many samples; within [`LdaHead::SHRINKAGE`].
     pub shrinkage: f64,
 }
 
-/// Head record of a head after `features`, which starts without samples.
+/// Packs the head record and the initial state, without samples, of a head after `features`.
 pub(in crate::train) fn pack(head: &LdaDescription, features: &Value) -> Result<(HeadRecord, Vec<u8>), WriteError> {
     let LdaDescription { start, shrinkage } = head;
     start.check(&LdaHead::LIMITS, features.len())?;

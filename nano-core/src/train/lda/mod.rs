@@ -1,7 +1,7 @@
 //! Linear discriminant analysis in integers: one pass over the samples, in any order.
 //!
-//! With `x_i = q_i - z_x`, learning adds to exact sums: `n_k += 1`, `s_ki += x_i`, `S_ij += x_i x_j` (i <= j). Sums do not know an
-//! order: the same samples give the same bytes, whichever comes first, on one device or added up from many.
+//! With `x_i = q_i - z_x`, learning adds to exact sums: `n_k += 1`, `s_ki += x_i`, `S_ij += x_i x_j` (i <= j). The same samples give the
+//! same bytes in any order, on one device or added up from many.
 //!
 //! The logits are those of linear discriminant analysis with a shared covariance and equal priors (Hastie, Tibshirani, Friedman, The
 //! Elements of Statistical Learning, 2nd ed., eq. 4.10), shrunk towards the identity, with all means taken relative to the mean c of
@@ -9,17 +9,17 @@
 //! `lambda = (ratio + (D / 2n)^2) trace / D` of what is before it, at least 1, with D features and n degrees of freedom: samples minus
 //! classes, at least 1. A real logit is `n (w_k x + b_k)`.
 //!
-//! The fewer samples for its features, the further a covariance is from the true one, and the more it must shrink: the error grows with
-//! D / n (Ledoit and Wolf, A well-conditioned estimator for large-dimensional covariance matrices, 2004). The square is measured, on frozen
-//! features of digits, MNIST, MNIST-1D and a watch's recordings: of what it learns from two samples of each class, it recognises 2.2,
-//! 4.5, 2.5 and 0.3 points more than by ratio alone, and from ten or more it loses at most 0.3. Other powers of D / n and that paper's
-//! own estimate of lambda gained less. A prior term `ln n_k` changed nothing.
+//! The fewer samples per feature, the larger the error of a covariance, and the more it must shrink: the error grows with D / n (Ledoit and
+//! Wolf, A well-conditioned estimator for large-dimensional covariance matrices, 2004). The square is measured on frozen features of digits,
+//! MNIST, MNIST-1D and a watch's recordings: with two samples per class, accuracy is 2.2, 4.5, 2.5 and 0.3 points higher than with the
+//! ratio alone, with ten or more at most 0.3 lower. Other powers of D / n and that paper's estimate of lambda gained less. A prior term
+//! `ln n_k` changed nothing.
 //!
 //! [`Head::commit`] solves it in fixed point:
 //!
-//! 1. S is shifted left by e, the most (0 to 16) that int32 holds after k more bits, and `sum s_i s_j / n` is taken off: means have 22
-//!    fraction bits and the difference is rounded once. The same correction is added back at the end, so S is the same to the bit.
-//!    `ratio + (D / 2n)^2`, in 1/2^16 and the square rounded half up, has k bits before the point: what S loses, lambda outweighs.
+//! 1. S is shifted left by e, the most (0 to 16) that int32 holds after k more bits, and `sum s_i s_j / n` is subtracted: means have 22
+//!    fraction bits and the difference is rounded once. The same correction is added back at the end, so S is restored to the bit.
+//!    `ratio + (D / 2n)^2`, in 1/2^16 and the square rounded half up, has k integer bits: the bits that S loses are outweighed by lambda.
 //! 2. A weight has g fraction bits, such that the largest possible one, `2 |m_k - c| / lambda`, is below 2^25 (less for more than 64
 //!    features). Gauss-Seidel, 30 sweeps from zero: `w_i = (r_i - sum A_ij w_j) / A_ii`, sums in int64, the division by a 32-bit reciprocal of
 //!    the diagonal. It converges for every positive definite matrix, and each step only shortens the error in the norm of A.
@@ -33,7 +33,7 @@
 //! not k bits to spare, e is 0; n degrees of freedom give a diagonal of at most n 2^15, because c samples of a class give at most
 //! `c 255^2 / 4 <= (c - 1) 2^15`, and `(1 + (D / 2n)^2) n 2^15` is below 2^30 + 2^15 for n from 1 to 2^15.
 //!
-//! A state that no samples give is solved in the same range, because lambda and weights are clamped to theirs.
+//! States that no samples lead to stay in the same range, because lambda and weights are clamped.
 
 #[cfg(feature = "alloc")]
 mod image;
@@ -62,15 +62,15 @@ use crate::train::head::Head;
 use crate::train::sizes::{HeadSizes, LayerSizes, Limits, Memory};
 use crate::train::target::Target;
 
-/// With it and the most features a class takes 100 * 2^16 multiplications of a commit.
+/// The largest number of sweeps: with it and the most features, a commit takes 100 * 2^16 multiplications per class.
 const LARGEST_SWEEPS: i32 = 100;
 
-/// A classifier by linear discriminant analysis in RAM: exact sums, and the weights that [`Head::commit`] made of them; arithmetic
-/// and bounds: the module's text.
+/// A linear discriminant analysis classifier in RAM: exact sums, and the weights that [`Head::commit`] made of them; the module's
+/// documentation has arithmetic and bounds.
 ///
 /// State, little-endian words: classes in use; samples whose class was forgotten, less one for each class; exponent and degrees of
-/// freedom of the weights; then `n_k`, `s_ki`, `S_ij` (i <= j, row by row), biases (int32) and weights (int16). Sizes are those of the
-/// most classes the image has room for.
+/// freedom of the weights; then `n_k`, `s_ki`, `S_ij` (i <= j, row by row), biases (int32) and weights (int16), for as many classes as
+/// the image has room for.
 pub struct LdaHead<'a> {
     record: &'a HeadRecord,
     input_zero_point: i32,
@@ -82,7 +82,7 @@ pub struct LdaHead<'a> {
 impl<'a> LdaHead<'a> {
     /// [`HeadRecord::trainer`] of this head.
     pub const TRAINER: u32 = 2;
-    /// What an image's author can say of the shrinkage: images hold it in 1/65536, rounded, and not 0.
+    /// The range of the shrinkage setting: images hold it in 1/65536, rounded, and not 0.
     pub const SHRINKAGE: RangeInclusive<f64> = 0.5 / 65536.0..=1.0;
     pub(super) const LIMITS: Limits = Limits { classes: 1 << 12, features: LARGEST_FEATURES };
     pub(super) const USES_RING: bool = false;
@@ -110,7 +110,7 @@ impl<'a> LdaHead<'a> {
         self.record.constants[0] as usize
     }
 
-    /// A state that is checked to be one of this head.
+    /// Checks that a state is one of this head.
     fn saved<'s>(&self, state: &'s [u8]) -> Result<Saved<'s>, Error> {
         let saved = Saved::read(state, self.record)?;
         saved.check(self.least_classes(), -128 - self.input_zero_point, 127 - self.input_zero_point)?;
@@ -136,7 +136,7 @@ impl<'a> LdaHead<'a> {
         }
     }
 
-    /// Samples that the sums hold: at most 2^15.
+    /// The number of samples in the sums: at most 2^15.
     fn samples(&self) -> u32 {
         let counts = self.state.words.iter().take(self.record.classes as usize);
         self.state.header.retired.get() + counts.map(|&count| count as u32).sum::<u32>()
@@ -197,7 +197,7 @@ impl<'a> Head<'a> for LdaHead<'a> {
     }
 
     fn logit_scale(&self) -> f32 {
-        // 2^-exponent: the exponent of a normal number.
+        // 2^-exponent, built from the bits of a normal float.
         let scale = f32::from_bits(((127 - self.state.header.exponent.get()) as u32) << 23);
         scale * self.state.header.freedom.get() as f32
     }
@@ -275,11 +275,10 @@ impl<'a> Head<'a> for LdaHead<'a> {
         Ok(class)
     }
 
-    /// What the class said about the spread of features around their mean stays: a sum of squares over all classes cannot be taken
-    /// apart. Unlearning its samples one by one takes that away, too.
+    /// The class's share of the covariance stays: S is summed over all classes and cannot be separated. Unlearning the class's samples one
+    /// by one removes it, too.
     ///
-    /// S stays within the bounds of [`Head::check_state`]. Sums of samples do so by themselves; those of a state that no samples give,
-    /// but that was accepted, are clamped.
+    /// S stays within the bounds of [`Head::check_state`]: it is clamped, which changes only accepted states that no samples lead to.
     fn forget(&mut self, class: usize) -> Result<(), Error> {
         if class >= self.classes() {
             return Err(Error::Label { label: class, classes: self.classes() });

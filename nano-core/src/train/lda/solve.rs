@@ -1,4 +1,4 @@
-//! The fixed-point solution of [`LdaHead`](super::LdaHead)'s equations; arithmetic and bounds are in the text of `lda/mod.rs`.
+//! The fixed-point Gauss-Seidel solver of [`LdaHead`](super::LdaHead); `lda/mod.rs` documents arithmetic and bounds.
 
 use core::num::NonZero;
 
@@ -6,18 +6,18 @@ use super::state::{Class, Parts};
 use super::triangle;
 use crate::operator::CheckedPart;
 
-/// A weight before it is rounded to int16 has at most this many bits.
+/// The largest number of bits of a weight before it is rounded to int16.
 const LARGEST_WEIGHT_BITS: u32 = 25;
 /// Fraction bits of a mean.
 const MEAN: u32 = 22;
-/// Left shifts of S up to this one leave a right shift of its correction.
+/// The largest left shift of S, for which its correction is still shifted right.
 const LARGEST_SHIFT: u32 = 16;
-/// Only states that no samples give reach it; with a diagonal below it, the sum fits 32 bits.
+/// Reached only by states that no samples lead to; a diagonal below it plus lambda fits 32 bits.
 const LARGEST_LAMBDA: u64 = 1 << 31;
 /// Fraction bits of a quotient before its last rounding.
 const GUARD: u32 = 6;
 
-/// Memory of one solution: per class a column of means and a shift, per feature the rest.
+/// Scratch memory of the solver: per class a column of means and a shift, per feature the rest.
 pub(super) struct Scratch<'s> {
     column: &'s mut [i32],
     shifts: &'s mut [u32],
@@ -45,7 +45,7 @@ impl<'s> Scratch<'s> {
     }
 }
 
-/// What decides the solution besides the sums.
+/// Parameters of the solver.
 pub(super) struct Settings {
     /// lambda over the mean of the diagonal, in 1/2^16: [`shrinkage`].
     pub(super) shrinkage: u32,
@@ -59,7 +59,7 @@ pub(super) fn shrinkage(ratio: u32, features: u32, freedom: u32) -> u32 {
     ratio + (((features * features) << 14) + square / 2) / square
 }
 
-/// Solves for the weights of all classes that have samples, and leaves the sums as they were. Returns the weights' exponent.
+/// Solves for the weights of all classes that have samples, leaving the sums unchanged; returns the weights' exponent.
 pub(super) fn solve(parts: &mut Parts<'_>, scratch: &mut Scratch<'_>, settings: &Settings) -> i32 {
     let largest = parts.spread.iter().fold(0, |largest, sum| sum.unsigned_abs().max(largest));
     let whole = settings.shrinkage >> 16;
@@ -70,7 +70,7 @@ pub(super) fn solve(parts: &mut Parts<'_>, scratch: &mut Scratch<'_>, settings: 
     exponent
 }
 
-/// Every S_ij with its `sum s_i s_j / n`, shifted left.
+/// Applies `change(S_ij, sum s_i s_j / n shifted left)` to every S_ij.
 fn correct(parts: &mut Parts<'_>, means: &mut [i32], shift: u32, change: impl Fn(i32, i32) -> i32) {
     let Parts { features, classes, spread, .. } = parts;
     for (i, row) in triangle::rows_mut(spread, *features).enumerate() {
@@ -87,7 +87,7 @@ fn correct(parts: &mut Parts<'_>, means: &mut [i32], shift: u32, change: impl Fn
     }
 }
 
-/// `sum / count` in 1/2^22, rounded half up; 0 of nothing.
+/// `sum / count` in 1/2^22, rounded half up; 0 for a count of 0.
 fn quotient(sum: i32, count: u32) -> i32 {
     if count == 0 {
         return 0;
@@ -119,7 +119,7 @@ fn solve_scaled(parts: &mut Parts<'_>, scratch: &mut Scratch<'_>, settings: &Set
         right_side(&class, centre, right);
         longest = right.iter().map(|&mean| i64::from(mean >> 14).pow(2) as u64).sum::<u64>().max(longest);
     }
-    // The longest right side is shorter than 2^length.
+    // The norm of the longest right-hand side is below 2^length.
     let length = bits(longest).div_ceil(2) as i32 - 8;
     let exponent = limit as i32 - 1 + (bits(lambda.into()) as i32 - 1 - shift as i32) - length;
 
@@ -159,21 +159,21 @@ fn solve_scaled(parts: &mut Parts<'_>, scratch: &mut Scratch<'_>, settings: &Set
     exponent - common as i32
 }
 
-/// A class's mean minus that of all samples.
+/// The right-hand side: a class's mean minus that of all samples.
 fn right_side(class: &Class<'_>, centre: &[i32], right: &mut [i32]) {
     for ((right, &sum), &centre) in right.iter_mut().zip(&*class.sums).zip(centre) {
         *right = quotient(sum, *class.count) - centre;
     }
 }
 
-/// What [`sweep`] needs besides the equations.
+/// Parameters of [`sweep`].
 struct Sweeps {
     lambda: u32,
-    /// Left shift of a right side.
+    /// Left shift of the right-hand side.
     right_shift: i32,
     /// Bits of the largest weight.
     limit: u32,
-    /// The most sweeps.
+    /// The largest number of sweeps.
     count: u32,
 }
 

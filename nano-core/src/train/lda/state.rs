@@ -1,4 +1,4 @@
-//! The state of an [`LdaHead`](super::LdaHead): where it lies, taken apart, and as bytes to be checked.
+//! The state of an [`LdaHead`](super::LdaHead): its layout in RAM, its parts, and the check of a saved one.
 
 use core::iter;
 use core::num::NonZero;
@@ -13,7 +13,7 @@ use crate::image::HeadRecord;
 use crate::operator::CheckedPart;
 use crate::train::confidence::NO_LOGIT;
 
-/// A triangle of more has no length here.
+/// The largest number of features; larger triangles are refused.
 pub(super) const LARGEST_FEATURES: usize = 256;
 pub(super) const LARGEST_SAMPLES: u32 = 1 << 15;
 pub(super) const LARGEST_PRODUCT: i64 = 255 * 255;
@@ -23,11 +23,11 @@ const EXPONENTS: RangeInclusive<i32> = -16..=80;
 
 /// Words of the state before the counts.
 const PREFIX: usize = size_of::<Header>() / 4;
-/// Where among them [`Header::retired`] is.
+/// The index of [`Header::retired`] among them.
 #[cfg(feature = "alloc")]
 const RETIRED: usize = core::mem::offset_of!(Header, retired) / 4;
 
-/// What the state begins with.
+/// The beginning of the state.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(super) struct Header {
@@ -35,7 +35,7 @@ pub(super) struct Header {
     pub classes: U32,
     /// Samples whose class was forgotten, less one for each class.
     pub retired: U32,
-    /// Of the weights.
+    /// Exponent of the weights.
     pub exponent: I32,
     /// Degrees of freedom of the weights.
     pub freedom: U32,
@@ -49,7 +49,7 @@ pub(super) struct State {
     pub words: [i32],
 }
 
-/// Words of the state of a head of these sizes; `usize::MAX` for sizes that no memory holds.
+/// Words of the state of a head of these sizes; `usize::MAX` for sizes beyond any memory.
 pub(super) const fn words(classes: usize, features: usize) -> usize {
     let parameters = classes.saturating_mul(features);
     if parameters == usize::MAX || features > LARGEST_FEATURES {
@@ -62,7 +62,7 @@ pub(super) const fn words(classes: usize, features: usize) -> usize {
         .saturating_add(triangle::length(features))
 }
 
-/// Words of the state that learning adds to.
+/// Words of the state that learning adds to, and so does aggregation.
 #[cfg(feature = "alloc")]
 pub(super) fn added_words(record: &HeadRecord) -> alloc::vec::Vec<core::ops::Range<usize>> {
     let (classes, features) = (record.classes as usize, record.features as usize);
@@ -70,7 +70,7 @@ pub(super) fn added_words(record: &HeadRecord) -> alloc::vec::Vec<core::ops::Ran
     alloc::vec![RETIRED..RETIRED + 1, PREFIX..PREFIX + length]
 }
 
-/// The state, taken apart.
+/// The parts of the state.
 pub(super) struct Parts<'s> {
     pub features: NonZero<usize>,
     pub header: &'s mut Header,
@@ -78,7 +78,7 @@ pub(super) struct Parts<'s> {
     pub spread: &'s mut [i32],
 }
 
-/// What the state holds of all classes.
+/// The parts of the state with one entry per class.
 pub(super) struct Classes<'s> {
     features: NonZero<usize>,
     pub counts: &'s mut [u32],
@@ -87,7 +87,7 @@ pub(super) struct Classes<'s> {
     weights: &'s mut [i16],
 }
 
-/// What the state holds of one class.
+/// One class's part of the state.
 pub(super) struct Class<'s> {
     pub count: &'s mut u32,
     pub sums: &'s mut [i32],
@@ -133,7 +133,7 @@ impl Classes<'_> {
 }
 
 impl Class<'_> {
-    /// Leaves it without a logit.
+    /// Removes the weights: the class then has no logit.
     pub fn forget_weights(self) {
         *self.bias = NO_LOGIT;
         self.weights.fill(0);
@@ -145,7 +145,7 @@ fn width(record: &HeadRecord) -> NonZero<usize> {
     NonZero::new(record.features as usize).unwrap_or(NonZero::<usize>::MIN)
 }
 
-/// A state as bytes, to be checked before it is one.
+/// A saved state, to be checked.
 pub(super) struct Saved<'s> {
     features: NonZero<usize>,
     pub header: &'s Header,
@@ -153,12 +153,12 @@ pub(super) struct Saved<'s> {
     pub sums: &'s [I32],
     pub spread: &'s [I32],
     biases: &'s [I32],
-    /// And what fills the last word.
+    /// With the padding of the last word.
     weights: &'s [I16],
 }
 
 impl<'s> Saved<'s> {
-    /// Takes a state apart.
+    /// Splits a state.
     pub fn read(state: &'s [u8], record: &HeadRecord) -> Result<Self, Error> {
         let (classes, features) = (record.classes as usize, width(record));
         let needed = 4 * words(classes, features.get());
@@ -179,7 +179,7 @@ impl<'s> Saved<'s> {
         self.counts.iter().map(|count| count.get()).sum()
     }
 
-    /// Refuses what no samples with inputs `low..=high` could have left.
+    /// Refuses values that samples with inputs in `low..=high` cannot lead to.
     pub fn check(&self, least_classes: usize, low: i32, high: i32) -> Result<(), Error> {
         let field = |name, value: i32| Err(Error::Field { name, value: value.into() });
         let Header { classes, retired, exponent, freedom } = self.header;

@@ -1,4 +1,4 @@
-//! The upper triangle of a symmetric matrix, row after row: of row i the elements from column i on.
+//! Packed storage of a symmetric matrix: its upper triangle, row by row.
 
 use core::iter;
 use core::num::NonZero;
@@ -13,7 +13,7 @@ pub(super) fn rows<T>(mut triangle: &[T], side: NonZero<usize>) -> impl Iterator
     (1..=side.get()).rev().map_while(move |length| triangle.split_off(..length))
 }
 
-/// The rows, to be changed.
+/// The rows, mutable.
 pub(super) fn rows_mut<T>(mut triangle: &mut [T], side: NonZero<usize>) -> impl Iterator<Item = &mut [T]> {
     (1..=side.get()).rev().map_while(move |length| triangle.split_off_mut(..length))
 }
@@ -23,7 +23,7 @@ pub(super) fn diagonal<T>(triangle: &[T], side: NonZero<usize>) -> impl Iterator
     rows(triangle, side).filter_map(<[T]>::first)
 }
 
-/// Column `index` down to the diagonal and without it.
+/// Column `index` above the diagonal.
 pub(super) fn column<T>(triangle: &[T], side: NonZero<usize>, index: usize) -> impl Iterator<Item = &T> {
     (1..side.get()).rev().scan(index, |place, step| {
         let element = triangle.get(*place);
@@ -32,7 +32,7 @@ pub(super) fn column<T>(triangle: &[T], side: NonZero<usize>, index: usize) -> i
     })
 }
 
-/// The factors of row after row of `x x'`: of row i the factor `x_i`, and `x_j` of its columns.
+/// The factors of the outer product `x x'`, row by row: `x_i`, and the `x_j` of the row's columns.
 pub(super) fn outer<T>(mut x: &[T]) -> impl Iterator<Item = (&T, &[T])> {
     iter::from_fn(move || {
         let columns = x;

@@ -1,11 +1,11 @@
-//! What [`PrototypeHead`](super::PrototypeHead) finds in an image.
+//! The image's record and initial state of a [`PrototypeHead`](super::PrototypeHead).
 
 use alloc::vec::Vec;
 
 use super::{PrototypeHead, SumsDescription};
 use crate::image::{HeadRecord, Value, WriteError};
 
-/// Head record of a head after `features`, whose initial state is all zeros.
+/// Packs the head record and the initial state, all zeros, of a head after `features`.
 pub(in crate::train) fn pack(head: &SumsDescription, features: &Value) -> Result<(HeadRecord, Vec<u8>), WriteError> {
     head.check(&PrototypeHead::LIMITS, features.len())?;
     let record = HeadRecord {

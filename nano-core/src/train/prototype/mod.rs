@@ -1,8 +1,8 @@
-//! The nearest class mean, in integers: the cheapest head.
+//! Nearest class mean classifier, in integers: the cheapest head.
 //!
-//! With `x_i = q_i - z_x`, learning adds to exact sums, `n_k += 1` and `s_ki += x_i`, so the order of the samples cannot change a bit. A
-//! logit is minus the squared distance to the class's mean, in sixteenths: `-floor(16 sum (n_k x_i - s_ki)^2 / n_k^2)`; as a real number
-//! it is that times `s_x^2 / 16`.
+//! With `x_i = q_i - z_x`, learning adds to exact sums, `n_k += 1` and `s_ki += x_i`, so the order of the samples does not change the
+//! result. A logit is minus the squared distance to the class's mean, in sixteenths: `-floor(16 sum (n_k x_i - s_ki)^2 / n_k^2)`. Its
+//! scale is `s_x^2 / 16`.
 //!
 //! Bounds: `|x| <= 255`, at most 2^16 samples of a class and 512 features: `|s| < 2^24`, `|n x - s| < 2^24`, so a sum of squares is below
 //! 2^57, sixteen times that fits int64, and a logit is above -2^30.
@@ -40,16 +40,16 @@ struct State {
     words: [i32],
 }
 
-/// A state as bytes that are checked.
+/// A saved state, to be checked.
 struct Saved<'s> {
     classes: u32,
     counts: &'s [U32],
     sums: &'s [I32],
 }
 
-/// A classifier by the nearest class mean in RAM; arithmetic and bounds: the module's text.
+/// A nearest class mean classifier in RAM; the module's documentation has arithmetic and bounds.
 ///
-/// State, little-endian words: classes in use, then `n_k`, then `s_ki`, for the most classes that the image has room for.
+/// State, little-endian words: classes in use, then `n_k`, then `s_ki`, for as many classes as the image has room for.
 pub struct PrototypeHead<'a> {
     record: &'a HeadRecord,
     input_zero_point: i32,
@@ -90,7 +90,7 @@ impl<'a> PrototypeHead<'a> {
         Some((counts.get_mut(class)?, sums.chunks_exact_mut(width).nth(class)?))
     }
 
-    /// Number of features: at least 1, as a chunk has.
+    /// Number of features: at least 1, as a chunk size must be.
     fn width(&self) -> usize {
         self.record.features.max(1) as usize
     }
@@ -115,7 +115,7 @@ impl<'a> PrototypeHead<'a> {
         }
     }
 
-    /// A state that is checked to be one of this head.
+    /// Checks that a state is one of this head.
     fn saved<'s>(&self, state: &'s [u8]) -> Result<Saved<'s>, Error> {
         let wrong = Error::Length { name: "saved head", needed: self.state().len(), given: state.len() };
         Error::check_length("saved head", self.state().len(), state.len())?;
@@ -201,7 +201,7 @@ impl<'a> Head<'a> for PrototypeHead<'a> {
             });
             *logit = match u64::from(count) {
                 0 => NO_LOGIT,
-                // At most 2^32: not 0, which LLVM does not know.
+                // `count` is at most 2^16 and not 0, which LLVM does not know.
                 count => -(((squares.sum::<i64>() as u64) << 4).div_euclid((count * count).max(1)) as i32),
             };
         }

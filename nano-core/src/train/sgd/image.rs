@@ -1,4 +1,4 @@
-//! What [`SgdHead`](super::SgdHead) finds in an image, made from real weights.
+//! The image's record and initial state of an [`SgdHead`](super::SgdHead), made from real weights.
 
 use alloc::vec::Vec;
 
@@ -8,7 +8,7 @@ use crate::image::{HeadRecord, Value, WriteError};
 use crate::train::descent::Descent;
 use crate::train::linear::{bias_input, weight_scale};
 
-/// A linear layer that learns by stochastic gradient descent.
+/// Description of a linear layer that learns by stochastic gradient descent.
 #[derive(Clone, Debug)]
 pub struct SgdDescription {
     /// Initial weights, [classes, features].
@@ -19,7 +19,7 @@ pub struct SgdDescription {
     pub descent: Descent,
 }
 
-/// Head record and initial state for a linear layer of real weights after `features`.
+/// Packs the head record and the initial state for a linear layer of real weights after `features`.
 pub(in crate::train) fn pack(head: &SgdDescription, features: &Value) -> Result<(HeadRecord, Vec<u8>), WriteError> {
     let refused = |rule, value| WriteError::Refused { operator: "sgd head".into(), rule, value };
     let descent = &head.descent;

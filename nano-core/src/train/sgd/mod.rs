@@ -2,27 +2,27 @@
 //!
 //! A weight is an int16 in RAM whose high byte is the int8 weight of the forward pass: `V + 128` is stored, `W = (V + 128) >> 8`,
 //! and the real weight is `s_w * V / 256`. The inputs are `x_i = q_i - z_x` and one constant for the bias: `B`, the integer nearest to `1 / s_x` in
-//! 1 to 128. Its real value is 1, so a bias moves at the learning rate of the weights. (With 128 for all, of what is learnt from one or two
-//! samples of each class 1.0 to 1.5 points less of MNIST-1D was recognised than by float SGD; with B 0.1.) One step:
+//! 1 to 128. Its real value is 1, so a bias moves at the learning rate of the weights. (On MNIST-1D with one or two samples per class,
+//! accuracy is 0.1 points below float SGD; with a constant input of 128 it was 1.0 to 1.5 points below.) One step:
 //!
 //! 1. `a_k = sum W_ki x_i` (the real logit is `s_w s_x a_k`).
 //! 2. `u_k = ((a_max - a_k) * M) >> S`, with `M / 2^S = s_w s_x log2(e) 256`: the distance to the largest logit, base 2, in 1/256.
 //! 3. `p_k = LUT[u_k & 255] >> (u_k >> 8)`, with `LUT[j] = round(2^15 * 2^(-j/256))`.
 //! 4. `e_k = (p_k * floor(2^30 / sum p) >> 15) - 2^15 [k = label]`: softmax minus target, in Q15.
-//! 5. A row with `|e_k| <= 1024` (1/32) is left alone.
-//! 6. `g_k = (e_k * C_label + 2^14) >> 15` (C, less for a class that counts less) and `V_ki -= (g_k x_i + 2^(sh-1)) >> sh`, with `C / 2^(15+sh) = lr s_x 2^8 / (s_w 2^15)`;
-//!    V saturates at 32639, so that `V + 128` fits int16.
+//! 5. A row with `|e_k| <= 1024` (1/32) is skipped.
+//! 6. `g_k = (e_k * C_label + 2^14) >> 15` and `V_ki -= (g_k x_i + 2^(sh-1)) >> sh`, with `C / 2^(15+sh) = lr s_x 2^8 / (s_w 2^15)`;
+//!    `C_label` is C times the weight of the class, at most C. V saturates at 32639, so that `V + 128` fits int16.
 //! 7. If any `|V| > 32000`, every V is halved (floored) and `s_w` doubles: S falls by 1 and sh rises by 1. After as many halvings as
-//!    S and sh allow, V only saturates. (A state in which V exceeds 32000 before that is refused: no head has it.)
+//!    S and sh allow, V only saturates. (A state with a V above 32000 before that is refused: no training leads to it.)
 //!
 //! Steps 2 to 4 are those of softmax cross-entropy. Other losses have other errors:
 //!
-//! - Sigmoid cross-entropy, outputs that are each right or wrong: `u_k = (|a_k| * M) >> S` and `p_k` as above,
+//! - Sigmoid cross-entropy, for several labels at once: `u_k = (|a_k| * M) >> S` and `p_k` as above,
 //!   `h = floor(2^30 / (2^15 + p_k))`, which is the sigmoid of `|a_k|`; `e_k = (h or 2^15 - h) - 2^15 [k is right]`. Step 6 takes `C_k`.
-//! - Squared error, one output: `e = ((a * M) >> S) - target` in 1/4096, with `M / 2^S = s_w s_x 4096`, kept to `|e| <= 2^15`: an error above 8
-//!   counts as 8. Step 5 leaves `|e| <= 8` alone, and `C / 2^(15+sh) = lr s_x 2^8 / (s_w 2^12)`.
+//! - Squared error, one output: `e = ((a * M) >> S) - target` in 1/4096, with `M / 2^S = s_w s_x 4096`, clamped to `|e| <= 2^15`, which is
+//!   a real error of 8. Step 5 skips `|e| <= 8`, and `C / 2^(15+sh) = lr s_x 2^8 / (s_w 2^12)`.
 //!
-//! Frozen rows skip step 6. When a training is given epochs, the rate can be halved every so many of them: sh rises by 1, up to 30.
+//! Frozen rows skip step 6. The rate can be halved every `halve_every` epochs of a training: sh rises by 1, up to 30.
 //!
 //! Bounds: `|x| <= 255`, `|W| <= 128`, at most 2^15 features: `|a_k| <= 2^30 + 2^14`, the differences fit u32, their product with M 48 bits.
 //! `sum p >= 2^15`, so `p_k * floor(2^30 / sum p) <= 2^30`. `|e_k| <= 2^15` and `C < 2^15`, so step 6 stays below 2^30 + 2^14 and
@@ -51,21 +51,21 @@ use crate::train::ring::FeatureRing;
 use crate::train::sizes::{HeadSizes, LayerSizes, Limits, Memory};
 use crate::train::target::Target;
 
-/// In [`SgdHead::rates`]: this row does not learn.
+/// Flag in [`SgdHead::rates`]: this row does not learn.
 const FROZEN: u16 = 1 << 15;
 
 /// The state in RAM.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 struct State {
-    /// How often the weights were halved.
+    /// The number of times the weights were halved.
     exponent: U32,
     random: U32,
     /// V + 128, `[classes][features + 1]`.
     weights: [i16],
 }
 
-/// A linear layer in RAM that learns by stochastic gradient descent; arithmetic and bounds: the module's text.
+/// A linear layer in RAM that learns by stochastic gradient descent; the module's documentation has arithmetic and bounds.
 ///
 /// Its state is, little-endian: the exponent (u32), the random state (u32), `[classes][features + 1]` weights V + 128 (int16).
 pub struct SgdHead<'a> {
@@ -76,7 +76,7 @@ pub struct SgdHead<'a> {
     loss: Loss,
     input_zero_point: i32,
     state: &'a mut State,
-    /// No |V| is above this: while a step cannot reach the bounds of step 6 and 7, they are not looked at.
+    /// An upper bound of all |V|: steps that cannot reach the bounds of steps 6 and 7 do not check them.
     bound: i32,
     /// One word per class: logits, then errors, then gradients.
     scratch: &'a mut [i32],
@@ -111,7 +111,7 @@ impl<'a> SgdHead<'a> {
         self.record.constants[6]
     }
 
-    /// Makes the bound of the weights the largest of them.
+    /// Sets the bound to the largest |V|.
     fn measure(&mut self) {
         self.bound = linear::largest(&self.state.weights);
     }
@@ -146,7 +146,7 @@ impl<'a> SgdHead<'a> {
         Ok(())
     }
 
-    /// Step 5 and the first half of step 6: `g_k` in place of the errors, 0 for a row left alone; returns the largest |g|.
+    /// Step 5 and the first half of step 6: replaces the errors by `g_k`, 0 for a skipped row; returns the largest |g|.
     fn gradients(&mut self, target: Target) -> i32 {
         let left_alone = left_alone(self.loss);
         // A single label decides the rate of all rows.
