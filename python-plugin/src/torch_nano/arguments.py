@@ -1,4 +1,4 @@
-"""Checks of arguments and settings: what a number is, and what a wrong one is told."""
+"""Validation of arguments and settings, with errors that say what was given and what was expected."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .errors import FileFormatError, HeadError, InputError, TorchNanoError
 
 #: The largest number of a field of the device's protocol.
 LARGEST = _native.LARGEST_COUNT
-#: Operating systems count the milliseconds of a time-out in 31 bits.
+#: Seconds; operating systems count the milliseconds of a time-out in 31 bits.
 _WAITS = (0.001, 1e6)
 
 
 def plain(value: Any) -> Any:
-    """A scalar of numpy or torch as Python has it, all else as it is."""
+    """Converts a scalar of numpy or torch to Python's; returns anything else unchanged."""
     scalar = isinstance(value, np.ndarray | np.generic | torch.Tensor) and value.ndim == 0
     return value.item() if scalar else value
 
@@ -43,7 +43,7 @@ def whole_number(
     torch_nano.errors.HeadError: epochs is 1.5; expected a whole number, 0 or more
 
     Raises:
-        TorchNanoError: of kind `error`: it is none, or not from `least` to `most`.
+        TorchNanoError: of kind `error`: it is not a whole number, or not from `least` to `most`.
     """
     number = plain(value)
     whole = isinstance(number, Integral) and not isinstance(number, bool)
@@ -69,7 +69,7 @@ def positive_number(
     torch_nano.errors.HeadError: learning_rate is -1; expected a finite number above 0
 
     Raises:
-        TorchNanoError: of kind `error`: it is none, or not within `within`.
+        TorchNanoError: of kind `error`: it is not such a number, or not within `within`.
     """
     number = plain(value)
     try:
@@ -88,7 +88,7 @@ def items(name: str, value: object, expected: str, *, error: type[TorchNanoError
     """The items of a list, tuple, or array or tensor of one dimension.
 
     Raises:
-        TorchNanoError: of kind `error`: it is none of them.
+        TorchNanoError: of kind `error`: it is something else.
     """
     if isinstance(value, list | tuple):
         return list(value)
@@ -100,10 +100,10 @@ def items(name: str, value: object, expected: str, *, error: type[TorchNanoError
 def mapping(
     name: str, value: object, expected: str, *, error: type[TorchNanoError] = HeadError
 ) -> dict[Any, Any]:
-    """The entries of a mapping; none for None.
+    """The entries of a mapping; empty for None.
 
     Raises:
-        TorchNanoError: of kind `error`: it is no mapping.
+        TorchNanoError: of kind `error`: it is not a mapping.
     """
     if value is None:
         return {}
@@ -113,10 +113,10 @@ def mapping(
 
 
 def check_tensor(name: str, tensor: object, *, error: type[TorchNanoError] = HeadError) -> None:
-    """Refuses what is no tensor, or one whose numbers do not lie one after the other.
+    """Checks that an argument is a dense tensor.
 
     Raises:
-        TorchNanoError: of kind `error`.
+        TorchNanoError: of kind `error`: it is not a tensor, is on the meta device or has another layout.
     """
     if not isinstance(tensor, torch.Tensor):
         raise error(f"{name} is {shown(tensor)}; expected a tensor")
@@ -129,14 +129,14 @@ _DTYPES: dict[type, str] = {float: "floats", int: "int8"}
 
 
 def check_batch(name: str, x: object, shape: tuple[int, ...], kinds: tuple[type, ...] = (float,)) -> None:
-    """Refuses all but a dense tensor [N, *shape] of floats (kind float) or int8 (kind int).
+    """Checks that a batch is a dense tensor [N, *shape] of floats (kind float) or int8 (kind int).
 
     >>> check_batch("x", torch.zeros(3, dtype=torch.int8), (4,), (int,))
     Traceback (most recent call last):
     torch_nano.errors.InputError: x has shape (3,) and dtype torch.int8; expected a tensor [N, 4] of int8
 
     Raises:
-        InputError: it is none.
+        InputError: it is something else.
     """
     sides = f"[{', '.join(map(str, ('N', *shape)))}]"
     expected = f"a tensor {sides} of {' or '.join(_DTYPES[kind] for kind in kinds)}"
@@ -152,10 +152,10 @@ def check_batch(name: str, x: object, shape: tuple[int, ...], kinds: tuple[type,
 
 
 def path_of(name: str, given: Any) -> Path:
-    """A path of the file system.
+    """Converts an argument to a Path.
 
     Raises:
-        InputError: it is none.
+        InputError: it is not a path, empty, or has a zero in it.
     """
     try:
         path = Path(given)
@@ -171,14 +171,14 @@ def path_of(name: str, given: Any) -> Path:
 def check_inputs(
     shapes: Mapping[str, tuple[int, ...]], tensors: Sequence[object], kinds: tuple[type, ...] = (float,)
 ) -> None:
-    """Refuses all but one :func:`check_batch` tensor for each name in `shapes`, of one batch size.
+    """Checks that there is one tensor for each name in `shapes`, as :func:`check_batch`, of one batch size.
 
     >>> check_inputs({"a": (4,), "b": (4,)}, [torch.zeros(2, 4), torch.zeros(3, 4)])
     Traceback (most recent call last):
     torch_nano.errors.InputError: the inputs are batches of different sizes: a of 2, b of 3; expected one size
 
     Raises:
-        InputError: they are none.
+        InputError: a tensor is wrong, or the batch sizes differ.
     """
     for (name, shape), tensor in zip(shapes.items(), tensors, strict=True):
         check_batch("the input" if len(shapes) == 1 else f"the input {name!r}", tensor, shape, kinds)
@@ -187,7 +187,7 @@ def check_inputs(
 
 
 def check_same_batch(names: Sequence[str], tensors: Sequence[torch.Tensor]) -> None:
-    """Refuses tensors with different numbers of samples.
+    """Checks that all tensors have the same number of samples.
 
     Raises:
         InputError: they differ.
@@ -199,16 +199,16 @@ def check_same_batch(names: Sequence[str], tensors: Sequence[torch.Tensor]) -> N
 
 
 def integer(name: str, given: Any, least: int = 0) -> int:
-    """An integer from `least` to 2^32 - 1, of Python, numpy or torch.
+    """Converts an integer of Python, numpy or torch, from `least` to 2^32 - 1, to Python's int.
 
     Raises:
-        InputError: it is none.
+        InputError: it is not such an integer.
     """
     return whole_number(name, given, least=least, most=LARGEST, error=InputError)
 
 
 def as_integer(given: Any) -> int | None:
-    """What is given as an integer of Python's; None if it is none. A bool is none.
+    """Converts an integer of Python, numpy or torch to Python's; None for anything else, bools included.
 
     >>> import torch
     >>> as_integer(torch.tensor(2)), as_integer(True), as_integer(2.0)
@@ -219,10 +219,10 @@ def as_integer(given: Any) -> int | None:
 
 
 def probability(name: str, given: Any) -> float:
-    """A float from 0 to 1.
+    """Converts a probability, a number from 0 to 1, to Python's float.
 
     Raises:
-        InputError: it is none.
+        InputError: it is not one.
     """
     number = plain(given)
     real = isinstance(number, Real) and not isinstance(number, bool)
@@ -232,19 +232,19 @@ def probability(name: str, given: Any) -> float:
 
 
 def seconds(name: str, given: Any) -> float:
-    """A time to wait, at least a millisecond.
+    """Converts a time-out in seconds to Python's float.
 
     Raises:
-        InputError: it is none, or longer than operating systems wait.
+        InputError: it is not a number, below a millisecond, or longer than operating systems can wait.
     """
     return positive_number(name, given, within=_WAITS, error=InputError)
 
 
 def text(name: str, given: Any) -> str:
-    """A text that UTF-8 can hold.
+    """Checks that an argument is a str that UTF-8 can encode.
 
     Raises:
-        InputError: it is none.
+        InputError: it is not.
     """
     if not isinstance(given, str):
         raise InputError(f"{name} is {shown(given)}; expected a text")
@@ -256,7 +256,7 @@ def text(name: str, given: Any) -> str:
 
 
 class HasImage(Protocol):
-    """A :class:`torch_nano.NanoModule`, of which the image is asked."""
+    """Anything with an image: a :class:`torch_nano.NanoModule`."""
 
     @property
     def image(self) -> bytes:
@@ -264,11 +264,11 @@ class HasImage(Protocol):
 
 
 def image_of(nano: HasImage | _native.Model | bytes) -> _native.Model:
-    """The image of a model that is given as a module or as its image, whole, checked unless it is already.
+    """The checked image of a model that is given as a module or as its image.
 
     Raises:
         InputError: it is neither.
-        FileFormatError: it is no image, or a damaged one.
+        FileFormatError: the bytes are not an image, or are damaged.
     """
     image = bytes_of(nano)
     checked = nano if isinstance(nano, _native.Model) else getattr(nano, "_model", None)
@@ -281,7 +281,7 @@ def image_of(nano: HasImage | _native.Model | bytes) -> _native.Model:
 
 
 def bytes_of(nano: HasImage | _native.Model | bytes) -> bytes:
-    """The bytes of a model that is given as a module or as its image.
+    """The image bytes of a model that is given as a module or as its image.
 
     Raises:
         InputError: it is neither.
@@ -298,6 +298,6 @@ def bytes_of(nano: HasImage | _native.Model | bytes) -> bytes:
 
 
 def shown(value: object) -> str:
-    """`value` as an error shows it: on one line, and not all of a long one."""
+    """`value` for an error message: on one line, shortened to 80 characters."""
     text = " ".join(repr(value).split())
     return text if len(text) <= 80 else f"{text[:77]}..."

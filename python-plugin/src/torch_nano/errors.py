@@ -1,4 +1,4 @@
-"""The errors of this package. Every one says what was given, what was expected and what to do."""
+"""Exceptions of this package. Each message says what was given, what was expected and what to do."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 
 class TorchNanoError(Exception):
-    """Base of all errors of this package."""
+    """Base class of all errors of this package."""
 
-    #: Dotted path of the module that the error is about, "" if it is about none or the model itself.
+    #: Dotted path of the module that the error is about; "" for the model itself, or without a module.
     module_path: str = ""
 
 
@@ -24,7 +24,7 @@ class UnsupportedNode:
     #: The ATen operator.
     operator: str
     reason: str
-    #: What to write instead, "" if there is nothing.
+    #: What to write instead; "" if nothing is known.
     way_out: str = ""
 
     def __str__(self) -> str:
@@ -34,8 +34,9 @@ class UnsupportedNode:
 
 
 class UnsupportedError(TorchNanoError):
-    """The model holds calls that cannot run on the device, or in the training that :func:`prepare_qat` makes:
-    all of them, in order, in :attr:`nodes`.
+    """The model has calls that cannot run on the device, or in quantization-aware training.
+
+    :attr:`nodes` has all of them, in order.
 
     >>> print(UnsupportedError([UnsupportedNode("up", "net.py:7", "aten.fft", "no such call", "drop it")]))
     1 call of the model cannot run on the device:
@@ -52,7 +53,7 @@ class UnsupportedError(TorchNanoError):
 
 
 class CaptureError(TorchNanoError):
-    """torch.export cannot trace the model, or its inputs and outputs are not those of a device model."""
+    """torch.export cannot trace the model, or a device model cannot have its inputs or outputs."""
 
 
 class InputError(TorchNanoError, ValueError):
@@ -68,7 +69,7 @@ class QuantizationError(TorchNanoError, ValueError):
 
 
 class FreezeError(TorchNanoError, ValueError):
-    """Calls about freezing contradict each other, or what else the model or its optimizer holds."""
+    """Calls of freeze and unfreeze contradict each other, or the state of the model or its optimizer."""
 
 
 class FitError(TorchNanoError, ValueError):
@@ -78,7 +79,7 @@ class FitError(TorchNanoError, ValueError):
 class TrainingDivergedError(NonFiniteError):
     """The loss, a gradient or a weight became NaN or infinite while training.
 
-    The model holds what it held before that batch.
+    The model is as it was before that batch.
     """
 
     def __init__(
@@ -87,9 +88,9 @@ class TrainingDivergedError(NonFiniteError):
         super().__init__(message)
         #: From 0.
         self.epoch = epoch
-        #: From 0; of the validation data if the training data were through.
+        #: From 0; of the validation data if all training batches were done.
         self.batch = batch
-        #: The first module, in forward order, with something not finite; "" for the model itself.
+        #: The first module, in forward order, with NaN or infinity; "" for the model itself.
         self.module = module
         #: Name of the parameter group -> its learning rate.
         self.learning_rates = learning_rates
@@ -100,7 +101,7 @@ class CheckpointError(TorchNanoError, ValueError):
 
 
 class HeadError(TorchNanoError, ValueError):
-    """The model has no such trainable head, or what was given does not fit it."""
+    """The model has no such trainable head, or an argument does not fit the head."""
 
 
 class ModuleNameError(TorchNanoError, ValueError):
@@ -108,7 +109,7 @@ class ModuleNameError(TorchNanoError, ValueError):
 
 
 class FileFormatError(TorchNanoError, ValueError):
-    """A file is no saved model, or no head, is damaged, or was written by another version."""
+    """A file has another format than expected, is damaged, or was written by another version."""
 
 
 class ExportError(TorchNanoError, OSError):
@@ -116,11 +117,11 @@ class ExportError(TorchNanoError, OSError):
 
 
 class DeviceError(TorchNanoError):
-    """The device refused a request, with its state unchanged, or answered something else than asked."""
+    """The device refused a request, its state unchanged, or gave an unexpected answer."""
 
     def __init__(self, message: str, failure: str = "") -> None:
         super().__init__(message)
-        #: The protocol's name of why it refused, such as "EmptyRing"; "" if it did not refuse.
+        #: The protocol's name of the refusal, such as "EmptyRing"; "" if the device did not refuse.
         self.failure = failure
 
 
@@ -129,27 +130,27 @@ class WrongModelError(DeviceError):
 
 
 class LabelError(DeviceError, ValueError):
-    """There is no such class, or it is no label at all; the message lists similar names."""
+    """There is no such class, or the label is invalid; the message lists similar names."""
 
 
 class ConnectionFailed(DeviceError, ConnectionError):
-    """The connection cannot be made: no such port, a busy one, nobody who listens, no such transport."""
+    """The connection failed: no such port or transport, the port is busy, or nothing listens there."""
 
 
 class ConnectionLost(DeviceError, ConnectionError):
-    """The connection ended in the middle of a request. Repeat that: it is executed once all the same."""
+    """The connection ended during a request. Repeat the request: it is executed only once."""
 
 
 class DeviceTimeout(DeviceError, TimeoutError):
-    """The device did not answer in time. Repeat the request: it is executed once all the same."""
+    """The device did not answer in time. Repeat the request: it is executed only once."""
 
 
 class DeviceRestarted(DeviceError):
-    """The device has started anew: what was not saved is lost. The request was not executed after that."""
+    """The device has restarted and lost what was not saved. It did not execute the request after that."""
 
 
 def in_module(error: Exception, module_path: str, way_out: str = "") -> TorchNanoError:
-    """The error of a module: one of this package as it is, one of the native side as a QuantizationError.
+    """An error with the module in its message; native errors become a QuantizationError.
 
     >>> in_module(InputError("a wrong shape"), "stem.0")
     InputError("module 'stem.0': a wrong shape")

@@ -1,1 +1,1 @@
-"""Files, written as a whole and read with suspicion."""
+"""Files: atomic writes, and reads of untrusted contents."""

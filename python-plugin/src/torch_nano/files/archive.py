@@ -1,9 +1,9 @@
-"""Plain data and tensors as one file, which holds no code: what models and checkpoints are saved as.
+"""The file format of models and checkpoints: plain data and tensors, no code.
 
-A line with the file's kind and version, the SHA-256 of the rest, and the rest, a safetensors archive. Its
-tensor `data` is JSON: None, bools, numbers, texts and lists stand for themselves, an object with one key for
-all else (`{"tuple": [...]}`, `{"dict": [[key, value], ...]}`, `{"tensor": index}`). Reading takes memory in
-proportion to the file: at most a copy of its tensors, and 100 times its JSON.
+A line with the file's kind and version, the SHA-256 of the rest, and a safetensors archive. The archive's
+tensor `data` is JSON: None, bools, numbers, strings and lists as they are, everything else as an object with
+one key (`{"tuple": [...]}`, `{"dict": [[key, value], ...]}`, `{"tensor": index}`). The memory for reading is
+bounded by the file's size: a copy of its tensors, and 100 times its JSON.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ _MAPPINGS: dict[str, Callable[[list[tuple[Any, Any]]], Any]] = {
 
 
 class NotPlainError(TorchNanoError, TypeError):
-    """Something is no plain data: it cannot be saved without running code when it is read."""
+    """A value is not plain data: loading it would have to run code."""
 
 
 def pack(kind: str, version: int, data: Any) -> bytes:
-    """The bytes of a file.
+    """Encodes plain data and tensors as the bytes of a file.
 
     >>> content = pack("example", 1, {"weights": torch.ones(2), "shape": (2,)})
     >>> unpack("example", 1, content)
     {'weights': tensor([1., 1.]), 'shape': (2,)}
 
     Raises:
-        NotPlainError: there is more in it than plain data and dense tensors.
+        NotPlainError: the data hold something else than plain data and dense tensors.
     """
     tensors: list[Tensor] = []
     try:
@@ -63,10 +63,10 @@ def pack(kind: str, version: int, data: Any) -> bytes:
 
 
 def unpack(kind: str, version: int, content: bytes) -> Any:
-    """Undoes :func:`pack`.
+    """Decodes the bytes of :func:`pack`.
 
     Raises:
-        FileFormatError: the bytes are no such file, are damaged, or come from another version.
+        FileFormatError: the bytes are not such a file, are damaged, or come from another version.
     """
     name, line = f"torch-nano {kind} ".encode(), _first_line(kind, version)
     if not content.startswith(line):
@@ -93,7 +93,7 @@ def unpack(kind: str, version: int, content: bytes) -> Any:
 
 
 def _opening(content: bytes) -> str:
-    """What is there instead, for messages."""
+    """The beginning of another file, for messages."""
     if not content:
         return "an empty file"
     return f"{len(content)} bytes that begin with {content[:12]!r}"
@@ -104,7 +104,7 @@ def _first_line(kind: str, version: int) -> bytes:
 
 
 def _encoded(value: Any, tensors: list[Tensor]) -> Any:
-    """A value as JSON has it; its tensors are appended to `tensors`."""
+    """A value as JSON; its tensors are appended to `tensors`."""
     if type(value) in _PLAIN:
         return value
     if isinstance(value, np.generic):
@@ -119,7 +119,7 @@ def _encoded(value: Any, tensors: list[Tensor]) -> Any:
         case dict() if type(value) in (dict, OrderedDict, Counter):
             kind = {dict: "dict", OrderedDict: "ordered", Counter: "counter"}[type(value)]
             pairs = [[_encoded(key, tensors), _encoded(item, tensors)] for key, item in value.items()]
-            # By which modules know of which version a state_dict is.
+            # The versions of the modules in a state_dict.
             versions = getattr(value, "_metadata", None)
             return (
                 {kind: pairs} if versions is None else {kind: pairs, "versions": _encoded(versions, tensors)}
@@ -141,7 +141,7 @@ def _added(tensor: Tensor, tensors: list[Tensor]) -> int:
 
 
 def _decoded(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """Undoes :func:`_encoded`; the tensors are taken out of `tensors`."""
+    """The inverse of :func:`_encoded`; removes the tensors that it uses from `tensors`."""
     if not isinstance(value, list | dict):
         return value
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Arrays from `.npz` files of strangers, as `np.savez` and `np.savez_compressed` write them."""
+"""Arrays from untrusted `.npz` files, as `np.savez` and `np.savez_compressed` write them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from ..errors import TorchNanoError
 from .reading import LARGEST, refusing
 
-#: Arrays may take so many times the bytes of their file, or this much where that is more.
+#: Decompressed arrays may take this many times the file's size, or this many bytes if that is more.
 MOST_TIMES, ALWAYS_ALLOWED = 100, 64 << 20
 _SUFFIX = ".npy"
-#: What np.savez writes; others need memory by numbers that nothing checks.
+#: The methods that np.savez uses; others allocate memory by sizes in the file that nothing checks.
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-#: Bools, integers, floats, texts and bytes. All else runs code, or is no sample.
+#: Kinds of dtypes: bools, integers, floats, texts and bytes. Others run code, or cannot be samples.
 _KINDS = "biufUS"
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
@@ -30,13 +30,13 @@ _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0
 def read_npz(
     content: bytes, path: Path, names: Set[str], error: type[TorchNanoError]
 ) -> dict[str, NDArray[Any]]:
-    """Those of the named arrays that a file of this content has; the names of all others with empty arrays.
+    """Reads the named arrays of a file; its other arrays come as names with empty arrays.
 
-    Nothing is decompressed before it is known how much it will be, and that this is no more than
-    :data:`MOST_TIMES` the file's own size (or :data:`ALWAYS_ALLOWED`).
+    The decompressed size is checked before anything is decompressed: at most :data:`MOST_TIMES` the file's
+    size, or :data:`ALWAYS_ALLOWED`.
 
     Raises:
-        TorchNanoError: of kind `error`: it is no such file, is damaged or too large, or a named array is of
+        TorchNanoError: of kind `error`: it is not such a file, damaged or too large, or a named array holds
             Python objects.
     """
     size = len(content)
@@ -80,7 +80,7 @@ def _array(
         if len(data) != math.prod(shape) * dtype.itemsize:
             raise error(f"{place} has {len(data)} bytes; expected shape {shape} of {dtype}")
         if dtype.kind == "U":
-            # numpy makes an array of any numbers, and no text of those that are no characters.
+            # numpy accepts any code points here, and fails on invalid ones only when it makes a str.
             codes = np.frombuffer(data, np.dtype(np.uint32).newbyteorder(dtype.byteorder))
             if codes.max(initial=0) > sys.maxunicode:
                 raise error(f"{place} has {codes.max():#x} among its texts, which is no character")

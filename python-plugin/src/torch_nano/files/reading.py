@@ -1,4 +1,4 @@
-"""Reading files that nobody vouches for: bounded in memory, with one kind of error for all that is wrong."""
+"""Reading of untrusted files: bounded in memory, with one error type for everything that is wrong."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from ..arguments import shown
 from ..errors import FileFormatError, TorchNanoError
 
-#: The most bytes of a file that is read as a whole: more than any model, head, record or table of a device
-#: needs.
+#: The largest file that is read as a whole, in bytes: more than any model, head, record or sample file of a
+#: device needs.
 LARGEST = 1 << 30
 _CHUNK = 1 << 20
-#: How much of another library's message is shown: it may hold all of what it refuses.
+#: Characters shown of another library's message, which may quote all of the input.
 _SHOWN = 300
 _Fields = TypeVar("_Fields")
 
 
 def read_file(path: Path, error: type[TorchNanoError] = FileFormatError, most: int = LARGEST) -> bytes:
-    """All bytes of a file, a pipe or a device.
+    """Reads all bytes of a file, a pipe or a device.
 
     Raises:
         OSError: it cannot be read.
-        TorchNanoError: of kind `error`: it has more than `most` bytes, or more than there is memory for.
+        TorchNanoError: of kind `error`: it has more than `most` bytes, or more than fit into memory.
     """
     with path.open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
@@ -48,11 +48,11 @@ def read_file(path: Path, error: type[TorchNanoError] = FileFormatError, most: i
 
 @contextmanager
 def refusing(error: type[TorchNanoError], place: str) -> Iterator[None]:
-    """Whatever the bytes of a file make the code inside raise becomes `error`, with `place` in front.
+    """Converts every exception of a parser inside to `error`, with `place` in front of the message.
 
-    What a parser raises on bytes that it was not made for is not documented: of numpy, zipfile and json a
-    dozen kinds are known, RecursionError, MemoryError and OSError among them. Errors of this package stay as
-    they are. What is read from the disk is read before, by :func:`read_file`.
+    What parsers raise on malformed bytes is not documented: numpy, zipfile and json raise a dozen types,
+    RecursionError, MemoryError and OSError among them. Errors of this package pass through. Read from the
+    disk before, by :func:`read_file`: an OSError inside counts as malformed bytes.
 
     >>> with refusing(FileFormatError, "a.json"):
     ...     json.loads("[" * 100_000)
@@ -73,17 +73,17 @@ def refusing(error: type[TorchNanoError], place: str) -> Iterator[None]:
 
 
 def parse_json(text: bytes, error: type[TorchNanoError], place: str) -> Any:
-    """The value of a JSON text in UTF-8.
+    """Parses JSON in UTF-8.
 
     Raises:
-        TorchNanoError: of kind `error`: it is none, or nested too deeply.
+        TorchNanoError: of kind `error`: it is not JSON, or nested too deeply.
     """
     with refusing(error, place):
         return json.loads(text.decode())
 
 
 def fields_of(kind: type[_Fields], values: Any, place: str) -> _Fields:
-    """A dataclass from a dict of its fields, each of the type that the class declares.
+    """Makes a dataclass from a dict of its fields, and checks their types.
 
     >>> from torch_nano.arithmetic.quantization import Quantization
     >>> fields_of(Quantization, {"scale": 0.5, "zero_point": 3}, "input")
@@ -93,7 +93,7 @@ def fields_of(kind: type[_Fields], values: Any, place: str) -> _Fields:
     torch_nano.errors.FileFormatError: input: zero_point is '3'; expected int
 
     Raises:
-        FileFormatError: it is no dict, or a field is missing, unknown or of another type.
+        FileFormatError: it is not a dict, or a field is missing, unknown or of another type.
     """
     if not isinstance(values, dict):
         raise FileFormatError(f"{place}: it is {shown(values)}; expected the fields of {kind.__name__}")
@@ -119,11 +119,11 @@ def fields_of(kind: type[_Fields], values: Any, place: str) -> _Fields:
 
 
 def _is_of(value: Any, hint: Any) -> bool:
-    """Whether a value has a type as annotations declare it."""
+    """Whether a value has the type of an annotation."""
     if hint is Any:
         return True
     if hint is float:
-        # Whole numbers, too, that a float holds exactly.
+        # JSON may write a whole float as an integer, which must be exact as a float.
         return type(value) is float or (type(value) is int and abs(value) <= 1 << 53)
     kind, items = get_origin(hint), get_args(hint)
     if kind in (Union, types.UnionType):
@@ -136,5 +136,5 @@ def _is_of(value: Any, hint: Any) -> bool:
         return all(_is_of(item, items[0]) for item in value)
     if kind is dict and isinstance(value, dict):
         return all(_is_of(name, items[0]) and _is_of(item, items[1]) for name, item in value.items())
-    # type(), as a bool is no number here.
+    # type() and not isinstance(): a bool does not count as an int.
     return type(value) is (kind or hint)

@@ -1,7 +1,7 @@
-"""Atomic and durable writes: whatever happens meanwhile, a file holds its old content or all of the new.
+"""Atomic and durable writes: a file holds its old content or all of the new.
 
-A full disk, a signal and a power cut may come at any step. What a killed process can leave is a temporary
-file named `.torch_nano-*` in the same folder, which nothing reads.
+That holds with a full disk, a signal or a power cut at any step. A killed process can leave a temporary file
+named `.torch_nano-*` in the same folder, which is never read.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-#: What file systems without hard links (FAT, some network drives) answer.
+#: Errors of file systems without hard links (FAT, some network drives).
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Writes a file, new or in place of an old one, whose permissions and owner the new one gets.
+    """Writes a file atomically; one that exists is replaced, and its permissions and owner are kept.
 
-    A symbolic link stays: the file it points to is replaced. A device or a pipe is written to.
+    A symbolic link stays: the file it points to is replaced. Devices and pipes are written to directly.
 
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp(), "model")
@@ -50,7 +50,7 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 def write_new(path: Path, content: bytes) -> None:
-    """Writes a file that must not be there yet.
+    """Writes a file atomically that must not exist yet.
 
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp(), "head")
@@ -60,8 +60,8 @@ def write_new(path: Path, content: bytes) -> None:
     FileExistsError: [Errno 17] File exists: '...head'
 
     Raises:
-        FileExistsError: a file, a folder or a link of that name is there.
-        OSError: it cannot be written; no file of that name is there.
+        FileExistsError: a file, a folder or a link of that name exists.
+        OSError: it cannot be written; no file of that name exists then.
     """
     with _naming(path):
         _require_missing(path)
@@ -79,16 +79,16 @@ def write_new(path: Path, content: bytes) -> None:
 class AppendedFile:
     """A new file that grows by whole parts, each on the disk before :meth:`append` returns.
 
-    A part that cannot be written whole is taken back, so that the next one follows the last whole one. Only a
-    killed process or a power cut leaves the start of a part at the end.
+    A part that cannot be written completely is cut off again. Only a killed process or a power cut can leave
+    an incomplete part at the end.
 
     Args:
-        path: the file, which must not be there yet.
+        path: the file, which must not exist yet.
         content: its first part.
 
     Raises:
-        FileExistsError: a file of that name is there.
-        OSError: it cannot be written; no file of that name is there.
+        FileExistsError: a file of that name exists.
+        OSError: it cannot be written; no file of that name exists then.
     """
 
     def __init__(self, path: Path, content: bytes) -> None:
@@ -115,20 +115,20 @@ class AppendedFile:
                 _write_all(descriptor, content)
                 os.fsync(descriptor)
             except BaseException:
-                # If this fails too, it is tried again before the next part.
+                # If this fails too, the next append tries again.
                 with suppress(OSError):
                     self._take_back()
                 raise
             self._end += len(content)
 
     def _take_back(self) -> None:
-        """Cuts off what a failed write has left."""
+        """Cuts off the rest of a failed write."""
         descriptor = self._file.fileno()
         if os.fstat(descriptor).st_size > self._end:
             os.ftruncate(descriptor, self._end)
 
     def close(self) -> None:
-        """Closes the file. Closing it twice is no error."""
+        """Closes the file; may be called twice."""
         self._file.close()
 
     def __enter__(self) -> Self:
@@ -142,7 +142,7 @@ class AppendedFile:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Errors of the system name the file that the caller knows, not a temporary one."""
+    """Makes errors of the operating system name `path` instead of a temporary file."""
     try:
         yield
     except OSError as error:
@@ -158,14 +158,14 @@ def _require_missing(path: Path) -> None:
 
 @contextmanager
 def _temporary(folder: Path, content: bytes, old: os.stat_result | None) -> Iterator[Path]:
-    """A file in the same folder, so that it can be renamed, with this content; gone afterwards."""
+    """A temporary file with this content, in `folder` so that it can be renamed there; removed at the end."""
     path = folder / f".torch_nano-{secrets.token_hex(8)}"
     # 0o666 without the umask's bits, as `open` makes files.
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         try:
             if old is not None:
-                # Only root may give files away.
+                # Only root may change a file's owner.
                 with suppress(PermissionError):
                     os.fchown(descriptor, old.st_uid, old.st_gid)
                 os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
@@ -185,12 +185,12 @@ def _write_all(descriptor: int, content: bytes) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Puts the name of a new file on the disk."""
+    """Flushes a folder, with the name of a new file, to the disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # Some file systems cannot do it for folders.
+        # Some file systems cannot flush folders.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
     finally:

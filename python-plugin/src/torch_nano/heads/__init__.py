@@ -1,4 +1,4 @@
-"""What a device can learn with: settings for :func:`torch_nano.to_nano`, and the heads it gives."""
+"""Trainable heads: their settings for :func:`torch_nano.to_nano`, and the heads as nn.Modules."""
 
 from .. import _native
 from .head import Head, SumsHead, checked_image, native_head
@@ -27,10 +27,10 @@ _HEADS = {head.__name__: head for head in _ALL}
 
 
 def head_of(image: bytes | _native.Model) -> Head:
-    """The head of an image (bytes, or checked), whichever trainer it names, as the image has it.
+    """The head of an image (bytes, or checked), of any trainer, in its initial state.
 
     Raises:
-        HeadError: the image has none.
+        HeadError: the image has no head.
     """
     checked = checked_image(image)
     return _HEADS[native_head(checked).trainer](checked)

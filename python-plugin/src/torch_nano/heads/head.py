@@ -1,4 +1,4 @@
-"""What all trainable heads have in common, as nn.Modules."""
+"""Base classes of trainable heads as nn.Modules."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def checked_image(image: object) -> _native.Model:
     """An image, checked unless it is already.
 
     Raises:
-        HeadError: it is no image.
+        HeadError: it is not an image.
     """
     if isinstance(image, _native.Model):
         return image
@@ -38,7 +38,7 @@ def native_head(image: _native.Model) -> _native.Head:
     """nano-core's head of an image.
 
     Raises:
-        HeadError: the image has none.
+        HeadError: the image has no head.
     """
     try:
         return _native.Head(image)
@@ -47,7 +47,7 @@ def native_head(image: _native.Model) -> _native.Head:
 
 
 def _state(given: object) -> bytes:
-    """The state of a head, or as bytes."""
+    """The state as bytes, given a head or its state."""
     if isinstance(given, Head):
         return given.state()
     if isinstance(given, bytes | bytearray | memoryview):
@@ -60,18 +60,18 @@ def _state(given: object) -> bytes:
 class Head(nn.Module):
     """A head on int8 features that learns in integers, exactly as on the device.
 
-    Two heads of one image that are asked the same hold the same bytes, here and on any device. Features are
-    int8 [N, features] in the device's order, as :meth:`torch_nano.NanoModule.features_int8` gives them. There
-    are no float parameters: autograd and optimizers do not apply.
+    Two heads of one image that get the same calls have the same bytes, here and on any device. Features are
+    int8 [N, features] in the device's order, from :meth:`torch_nano.NanoModule.features_int8`. There are no
+    float parameters: autograd and optimizers do not apply.
 
     Args:
         image: a `.nano` image with a trainable head of this kind, as bytes or checked.
 
     Raises:
-        HeadError: the image has none.
+        HeadError: the image has no such head.
     """
 
-    #: The trainer, as summaries name it.
+    #: The trainer's name in summaries.
     name: ClassVar[str]
 
     def __init__(self, image: bytes | _native.Model) -> None:
@@ -93,7 +93,7 @@ class Head(nn.Module):
 
     @property
     def capacity(self) -> int:
-        """The most classes it can have."""
+        """The largest number of classes it can have."""
         return self._head.capacity
 
     @property
@@ -103,8 +103,8 @@ class Head(nn.Module):
 
     @property
     def layer_sizes(self) -> tuple[int, int, int]:
-        """Of a head of several layers: their number, that of their weights, and that of their outputs without
-        the last's, which its memory depends on; zeros for others.
+        """For a head of several layers the numbers of layers, weights, and outputs without the last layer's,
+        which its memory depends on; zeros for others.
         """
         return self._head.layer_sizes
 
@@ -115,7 +115,7 @@ class Head(nn.Module):
 
     @property
     def ram_bytes(self) -> int:
-        """Bytes of RAM that the head takes on a device: its state, and room to work in."""
+        """Bytes of RAM of the head on a device: its state and scratch memory."""
         return self._head.ram_bytes
 
     def forward(self, features: Tensor) -> Tensor:
@@ -132,12 +132,12 @@ class Head(nn.Module):
         return torch.from_numpy(self._head.logits(features.cpu().contiguous().numpy())).to(features.device)
 
     def predict(self, features: Tensor) -> Tensor:
-        """int64 classes [N]: the largest logit, the first of equals.
+        """int64 classes [N]: the largest logit, the first of equal ones.
 
         Raises:
             HeadError: wrong shape or dtype.
         """
-        # numpy's argmax, unlike torch's, promises the first of equals.
+        # numpy's argmax, unlike torch's, guarantees the first of equal ones.
         return torch.from_numpy(self.logits(features).cpu().numpy().argmax(1)).to(features.device)
 
     def state(self) -> bytes:
@@ -145,7 +145,7 @@ class Head(nn.Module):
         return self._head.state()
 
     def load(self, state: bytes) -> None:
-        """Takes over a state that :meth:`state` or a device gave.
+        """Loads a state from :meth:`state` or from a device.
 
         Raises:
             HeadError: it is not one of this head; the head is then unchanged.
@@ -157,18 +157,18 @@ class Head(nn.Module):
             raise HeadError(f"{len(state)} bytes are no state of this head: {error}") from error
 
     def reset(self) -> None:
-        """Back to the state in the image."""
+        """Restores the state in the image."""
         self._head.reset()
 
     def aggregate(
         self, updates: Iterable[tuple[Self | bytes, int]], *, leave_out: bool = False
     ) -> dict[int, str]:
-        """Makes of this head, from which others started, one of all of them: federated averaging.
+        """Federated averaging: aggregates heads that started from this one into it.
 
-        Heads of sums (:class:`SumsHead`) give the head that learnt all samples of all of them itself, to the
-        byte. Of heads that descend (:class:`SgdHead`, :class:`LayersHead`) the weights become the mean, each
-        head counting as often as it has samples, rounded once (see nano-core's `train::aggregate`). The order
-        of heads does not count.
+        Heads of sums (:class:`SumsHead`) become the head that learnt all samples of all of them itself, to
+        the byte. With gradient descent (:class:`SgdHead`, :class:`LayersHead`) the weights become the mean,
+        weighted by the numbers of samples and rounded once (see nano-core's `train::aggregate`). The order of
+        the heads does not matter.
 
         >>> import torch, torch_nano as tn
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
@@ -187,15 +187,15 @@ class Head(nn.Module):
         Args:
             updates: the heads, or their states, and the number of samples of each; heads of sums count their
                 own.
-            leave_out: whether to leave out heads that cannot be part of it.
+            leave_out: whether to leave out heads that cannot be aggregated.
 
         Returns:
-            The places in `updates` of heads that are left out, each with the reason.
+            The indices in `updates` of heads that are left out, each with the reason.
 
         Raises:
-            HeadError: one is no head of this image, has learnt less than this one, or has more samples than
-                there is room for, unless `leave_out`; none is left, or none with samples. The head is then
-                unchanged.
+            HeadError: unless `leave_out`, one is not a head of this image, has learnt less than this one, or
+                has more samples than there is room for; or no head is left, or none with samples. The head is
+                then unchanged.
         """
         try:
             pairs = [(head, samples) for head, samples in updates]
@@ -211,12 +211,12 @@ class Head(nn.Module):
             raise HeadError(f"{len(states)} heads cannot be aggregated: {error}") from error
 
     def check_update(self, update: Self | bytes) -> None:
-        """Checks that :meth:`aggregate`, of this head, can take another one in; without the work of doing so.
+        """Checks that :meth:`aggregate` of this head accepts another one, without aggregating.
 
-        Sums of several heads may still be of more samples than there is room for.
+        The sums of several heads may still be of more samples than there is room for.
 
         Raises:
-            HeadError: it is no head of this image, or has learnt less than this one.
+            HeadError: it is not a head of this image, or has learnt less than this one.
         """
         try:
             self._head.check_update(_state(update))
@@ -228,10 +228,10 @@ class Head(nn.Module):
         return torch.frombuffer(bytearray(self.state()), dtype=torch.uint8)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Undoes :meth:`get_extra_state`, for `load_state_dict()`.
+        """Restores the state of :meth:`get_extra_state`, for `load_state_dict()`.
 
         Raises:
-            HeadError: it is no state of this head; the head is then unchanged.
+            HeadError: it is not a state of this head; the head is then unchanged.
         """
         check_tensor("the extra state", state)
         self.load(state.cpu().numpy().tobytes())
@@ -255,13 +255,13 @@ class Head(nn.Module):
             )
 
     def _check_samples(self, features: Tensor) -> None:
-        """Refuses all but int8 [N, features] of one sample or more."""
+        """Checks that the features are int8 [N, features] with at least one sample."""
         self._check(features, "[N, features]", 2)
         if not len(features):
             raise HeadError(f"features have shape {tuple(features.shape)}; expected at least one sample")
 
     def _classes_of(self, features: Tensor, labels: Tensor) -> Targets:
-        """Labels [N], integers below the number of classes, for features int8 [N, features]."""
+        """Checks labels [N], integers below the number of classes, for features int8 [N, features]."""
         self._check_samples(features)
         check_tensor("labels", labels)
         integers = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
@@ -278,7 +278,7 @@ class Head(nn.Module):
 
 
 class SumsHead(Head):
-    """A head that learns by adding to exact sums: in any order, one sample once, on one device or on many."""
+    """A head that learns by adding to exact sums: each sample once, in any order, on one device or many."""
 
     def learn(self, features: Tensor, labels: Tensor) -> None:
         """Adds samples int8 [N, features] with integer labels [N], each once.
@@ -290,7 +290,7 @@ class SumsHead(Head):
         self._for_all(self._head.learn_all, features, labels, "learnt")
 
     def unlearn(self, features: Tensor, labels: Tensor) -> None:
-        """Takes samples out again, exactly: the sums are those of the others.
+        """Removes samples exactly: the sums become those of the other samples.
 
         Raises:
             HeadError: wrong shape, dtype or label, or the sums cannot have held them; the head is then
@@ -299,10 +299,10 @@ class SumsHead(Head):
         self._for_all(self._head.unlearn_all, features, labels, "taken out")
 
     def add_class(self) -> int:
-        """Adds a class of which nothing is known yet, and gives its index.
+        """Adds a class without samples; returns its index.
 
         Raises:
-            HeadError: the image has room for no more.
+            HeadError: the image has no room for another one.
         """
         try:
             return self._head.add_class()
@@ -310,7 +310,7 @@ class SumsHead(Head):
             raise HeadError(f"no class can be added: {error}") from error
 
     def forget(self, label: int) -> None:
-        """Forgets a class; its index stays, for it to be learnt anew.
+        """Forgets all that was learnt of a class; it keeps its index and can be learnt anew.
 
         Raises:
             HeadError: there is no such class.
@@ -318,7 +318,7 @@ class SumsHead(Head):
         self._head.forget(whole_number("the class to forget", label, most=self.classes - 1))
 
     def merge(self, other: Self | bytes) -> None:
-        """Adds what another head of this image has learnt: the sums are those of all samples of both.
+        """Adds what another head of this image has learnt: the sums become those of all samples of both.
 
         Args:
             other: the head, or its :meth:`state`.

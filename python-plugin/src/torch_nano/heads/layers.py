@@ -10,11 +10,10 @@ from .sgd import SgdHead
 
 
 class LayersHead(SgdHead):
-    """The last layers of a network, Linear or 1x1 convolutions, that learn by stochastic gradient descent in
-    integers, forward and backward: what `to_nano(train_last=2)` gives.
+    """The last layers of a network, trained by stochastic gradient descent and backpropagation in integers.
 
-    It is asked as :class:`torch_nano.SgdHead` is. The arithmetic and its bounds are documented in nano-core
-    (`train::LayersHead`).
+    `to_nano(train_last=2)` makes it from layers that are Linear or 1x1 convolutions. The methods are those of
+    :class:`torch_nano.SgdHead`. nano-core (`train::LayersHead`) documents the arithmetic and its bounds.
 
     >>> import torch, torch_nano as tn
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
@@ -34,8 +33,8 @@ class LayersHead(SgdHead):
         return self.layer_sizes[0]
 
     def weights(self) -> list[tuple[Tensor, Tensor]]:
-        """Of each layer the float32 weights [outputs, inputs] and biases [outputs] that its integers stand
-        for now. Inputs are in the device's order (height, width, channels).
+        """Each layer's present weights [outputs, inputs] and biases [outputs], dequantized to float32; inputs
+        are in the device's order (height, width, channels).
         """
         layers = self._head.real_layers()
         return [(torch.from_numpy(weight), torch.from_numpy(bias)) for weight, bias, _ in layers]
@@ -46,7 +45,7 @@ class LayersHead(SgdHead):
         Args:
             model: the model that this head was made from, or one with such modules.
             paths: paths of the modules, in the layers' order.
-            positions: of how many pixels the features in front of the head are.
+            positions: the number of pixels of the features before the head.
 
         Raises:
             HeadError: the model has no such modules; nothing is then written.
@@ -56,7 +55,7 @@ class LayersHead(SgdHead):
         for module, (weight, bias), (_, _, own) in zip(
             modules, self.weights(), self._head.real_layers(), strict=True
         ):
-            # A layer that sees several pixels at once has its columns in torch's order there: channels first.
+            # In torch, the columns of a layer over several pixels are in channels-first order.
             columns = weight.reshape(len(weight), before // own, -1).movedim(1, 2)
             if columns.numel() != module.weight.numel() or (module.bias is None and bias.any()):
                 raise HeadError(

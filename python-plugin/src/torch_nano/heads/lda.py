@@ -10,10 +10,10 @@ from .head import SumsHead
 class LdaHead(SumsHead):
     """A classifier by linear discriminant analysis that learns in one pass, in any order, exactly.
 
-    :meth:`learn` adds to sums; :meth:`commit` solves for the weights, and only then do logits know what was
-    learnt. The arithmetic, and how large the sums can grow (2^15 samples), is documented in nano-core
-    (`train::LdaHead`). A class of which nothing is known has the logit -2^31. What :meth:`forget` leaves of a
-    class is what it said about the spread of features; :meth:`unlearn` takes that out, too.
+    :meth:`learn` adds to sums; :meth:`commit` solves for the weights, after which the logits include what was
+    learnt. nano-core (`train::LdaHead`) documents the arithmetic and the limit of 2^15 samples. A class
+    without samples has the logit -2^31. :meth:`forget` leaves a class's share of the covariance;
+    :meth:`unlearn` removes that, too.
 
     >>> import torch, torch_nano as tn
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))

@@ -10,9 +10,9 @@ from .head import SumsHead
 class PrototypeHead(SumsHead):
     """A classifier by the nearest class mean: the cheapest to train, in one pass, in any order, exactly.
 
-    A logit is minus the squared distance to the class's mean; that of a class of which nothing is known is
-    -2^31 units. The arithmetic, and how large the sums can grow (2^16 samples of a class), is documented in
-    nano-core (`train::PrototypeHead`). :meth:`forget` leaves nothing of a class.
+    A logit is minus the squared distance to the class's mean; a class without samples has -2^31 units.
+    nano-core (`train::PrototypeHead`) documents the arithmetic and the limit of 2^16 samples per class.
+    :meth:`forget` leaves nothing of a class.
 
     >>> import torch, torch_nano as tn
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))

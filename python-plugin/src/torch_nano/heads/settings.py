@@ -1,4 +1,4 @@
-"""What `to_nano(head=...)` takes: which trainer a device's head learns with, and how."""
+"""Settings for `to_nano(head=...)`: the trainer of a device's head and its hyperparameters."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ Loss = Literal["cross_entropy", "binary", "squared"]
 
 @dataclass(frozen=True)
 class SGD:
-    """Stochastic gradient descent from the weights that the layer has: :class:`torch_nano.SgdHead`.
+    """Stochastic gradient descent, from the layer's weights on: :class:`torch_nano.SgdHead`.
 
     Args:
         learning_rate: of the real-valued step; above 0.
         loss: what the outputs mean. "cross_entropy": one class is right; "binary": each of at most 32 classes
             is right or wrong by itself; "squared": one output, a number (in a unit in which it is around 1).
-        halve_every: the rate is halved whenever so many epochs of one training have passed; None: never.
-        class_weights: what a sample of each class counts, in proportion; the largest has the full rate. Not
-            for "squared".
-        frozen: indices of classes whose weights stay as they are.
+        halve_every: number of epochs of one training after which the rate is halved, again and again; None:
+            never.
+        class_weights: weight of each class's samples; the largest gets the full rate. Not for "squared".
+        frozen: indices of classes whose weights do not change.
         layer: name of the Linear that ends the model; None: whichever does.
 
     Raises:
@@ -74,14 +74,14 @@ class SGD:
 
 @dataclass(frozen=True)
 class LDA:
-    """Linear discriminant analysis in one pass: :class:`torch_nano.LdaHead`. It starts from no sample; the
-    weights that the layer has are not used.
+    """Linear discriminant analysis in one pass: :class:`torch_nano.LdaHead`. It starts without samples and
+    does not use the layer's weights.
 
     Args:
-        shrinkage: how far the covariance is drawn towards that of independent features, over their mean
-            variance, when samples are many: above 0, at most 1. To it comes (D / 2n)^2, with D features and n
-            samples less one per class, because few samples say less of a covariance.
-        capacity: the most classes it can have; None: those of the layer.
+        shrinkage: how far the covariance is shrunk towards the identity, relative to the mean variance, in
+            the limit of many samples: above 0, at most 1. (D / 2n)^2 is added to it, with D features and n
+            samples less one per class, because an estimate from few samples has a larger error.
+        capacity: the largest number of classes; None: those of the layer.
         layer: name of the Linear that ends the model; None: whichever does.
 
     Raises:
@@ -106,11 +106,11 @@ class LDA:
 
 @dataclass(frozen=True)
 class Prototype:
-    """The nearest class mean: :class:`torch_nano.PrototypeHead`. It starts from no sample; the weights that
-    the layer has are not used.
+    """Nearest class mean: :class:`torch_nano.PrototypeHead`. It starts without samples and does not use the
+    layer's weights.
 
     Args:
-        capacity: the most classes it can have; None: those of the layer.
+        capacity: the largest number of classes; None: those of the layer.
         layer: name of the Linear that ends the model; None: whichever does.
 
     Raises:
@@ -131,7 +131,7 @@ class Prototype:
         return {"trainer": "prototype", **_sums(weights, self.capacity)}
 
 
-#: Sets a field of settings that are frozen once they are made.
+#: Sets a field of a frozen dataclass.
 _set = object.__setattr__
 
 

@@ -13,16 +13,16 @@ from ..arguments import check_tensor, shown, whole_number
 from ..errors import HeadError
 from .head import Head, Targets
 
-#: A target of squared error counts in 1/4096.
+#: Units per 1 of a squared-error target.
 VALUE_STEPS = 4096
 
 
 class SgdHead(Head):
     """A linear layer on int8 features that learns by stochastic gradient descent in integers.
 
-    The arithmetic is documented in nano-core (`train::SgdHead`). What its outputs mean, and so what it learns
-    from, is its image's loss (see :class:`torch_nano.heads.SGD`): one right class, an int; all right classes,
-    bool [classes]; or a number, a float.
+    nano-core (`train::SgdHead`) documents the arithmetic. The loss in its image (see
+    :class:`torch_nano.heads.SGD`) says what a target is: the right class, an int; all right classes, bool
+    [classes]; or a number, a float.
 
     >>> import torch, torch_nano as tn
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
@@ -36,8 +36,8 @@ class SgdHead(Head):
     name = "sgd_head"
 
     def predict(self, features: Tensor) -> Tensor:
-        """int64 classes [N] (the largest logit, the first of equals); with more than one right class bool [N,
-        classes]; with a number as output float32 [N].
+        """int64 classes [N] (the largest logit, the first of equal ones); for loss "binary" bool [N,
+        classes]; for "squared" float32 [N].
 
         Raises:
             HeadError: wrong shape or dtype.
@@ -69,14 +69,14 @@ class SgdHead(Head):
         self._head.step(features.cpu().contiguous().numpy(), number)
 
     def fit(self, features: Tensor, targets: Tensor, epochs: int = 1, *, first_epoch: int = 0) -> None:
-        """`epochs` passes over samples int8 [N, features] with targets [N] (bool [N, classes] where more than
-        one class can be right), each in the device's own order.
+        """Trains for `epochs` epochs on samples int8 [N, features] with targets [N] (bool [N, classes] for
+        loss "binary"), in the device's order.
 
-        It is what a device does whose ring holds exactly these samples. (`train` is nn.Module's.)
+        A device whose ring holds exactly these samples does the same. (nn.Module has the name `train`.)
 
         Args:
-            first_epoch: how many epochs of the same training came before, on which the learning rate may
-                depend (:class:`torch_nano.heads.SGD`, `halve_every`).
+            first_epoch: number of epochs of the same training before this call, on which the learning rate
+                may depend (:class:`torch_nano.heads.SGD`, `halve_every`).
 
         Raises:
             HeadError: wrong shape, dtype, target or number of epochs (with those before at most 1,000,000);
@@ -88,7 +88,7 @@ class SgdHead(Head):
         self._head.train(features.cpu().contiguous().numpy(), numbers, epochs, first_epoch)
 
     def _targets(self, features: Tensor, targets: Tensor) -> Targets:
-        """The targets as nano-core takes them."""
+        """The targets in nano-core's form."""
         if self._head.target == "class":
             return self._classes_of(features, targets)
         self._check_samples(features)

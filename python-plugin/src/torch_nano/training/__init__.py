@@ -1,1 +1,1 @@
-"""The training loop: fit, and what it needs."""
+"""The training loop: fit and its parts."""

@@ -1,4 +1,4 @@
-"""The file with all that a training needs to go on exactly where it was."""
+"""Checkpoints: files from which a training resumes exactly."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class TrainingState:
     optimizer: Optimizer
     scheduler: LRScheduler | None
     history: History
-    #: The model's state after its best epoch, if it is to be restored.
+    #: The model's state after its best epoch, if that will be restored at the end.
     best: dict[str, Any] | None
     device: torch.device
     #: The loaders' own generators.
@@ -44,7 +44,7 @@ class TrainingState:
 
 @dataclass
 class _Contents:
-    """What a file holds."""
+    """The contents of a checkpoint file."""
 
     arguments: dict[str, Any]
     model: dict[str, Any]
@@ -58,16 +58,16 @@ class _Contents:
 
 
 class Checkpoint:
-    """A file that is written as a whole after every epoch.
+    """A checkpoint file, written atomically after every epoch.
 
     Args:
         path: of the file; its folder must exist.
-        arguments: what two trainings must have in common so that one may go on where the other stopped.
-        epochs: of the whole training, which may be more than those of the file.
+        arguments: of the training; they must equal those in the file for the training to resume.
+        epochs: number of epochs of the whole training; may be larger than in the file.
 
     Raises:
         CheckpointError: the folder does not exist, or the file is of another training.
-        FileFormatError: the file is not a checkpoint, damaged, or of another version.
+        FileFormatError: the file is not a checkpoint, is damaged, or of another version.
     """
 
     def __init__(self, path: Path, arguments: dict[str, Any], epochs: int) -> None:
@@ -83,7 +83,7 @@ class Checkpoint:
             )
 
     def _read(self) -> _Contents:
-        """The content of the file, once it is known to be of such a training."""
+        """Reads the file and checks that it is of such a training."""
         try:
             data = archive.unpack(_KIND, _VERSION, read_file(self._path))
             content = fields_of(_Contents, data, "its content")
@@ -115,7 +115,7 @@ class Checkpoint:
                 )
 
     def resume(self, state: TrainingState) -> None:
-        """Makes the state what it was when the file was written; no effect without a file.
+        """Restores the state of the file; no effect without a file.
 
         Raises:
             CheckpointError, FileFormatError: the file does not fit; the state is then unchanged.
@@ -143,7 +143,7 @@ class Checkpoint:
         random_state.restore(content.random, state.device, state.generators)
 
     def _try_step(self, state: TrainingState) -> None:
-        """Steps with gradients of zero: torch takes over any state, and fails on it only then."""
+        """Tries a step with gradients of zero: torch loads any optimizer state, and fails only in a step."""
         try:
             check_trainable(state.model)
             check_optimizer(state.model, state.optimizer)
@@ -165,7 +165,7 @@ class Checkpoint:
         expected = {} if state.scheduler is None else state.scheduler.state_dict()
         for name, fits in (
             ("optimizer", _names(groups) == _names(state.optimizer.state_dict()["param_groups"])),
-            # A scheduler may know more after some steps than at first.
+            # A scheduler's state may get more keys after some steps.
             ("scheduler", expected.keys() <= (content.scheduler or {}).keys()),
             ("history", monitored[0] == monitored[1]),
         ):
@@ -184,7 +184,7 @@ class Checkpoint:
                 )
 
     def write(self, state: TrainingState) -> None:
-        """Writes the file anew.
+        """Replaces the file.
 
         Raises:
             CheckpointError: the state of the optimizer or the scheduler holds more than numbers and tensors.
@@ -212,7 +212,7 @@ class Checkpoint:
 
 @contextmanager
 def _all_or_nothing(state: TrainingState) -> Iterator[None]:
-    """What fails inside leaves everything as it was."""
+    """Restores everything if the code inside fails."""
     model, optimizer, scheduler = state.model, state.optimizer, state.scheduler
     before = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
     scheduled = None if scheduler is None else copy.deepcopy(scheduler.state_dict())
@@ -234,7 +234,7 @@ def _all_or_nothing(state: TrainingState) -> Iterator[None]:
 
 
 def arguments_of(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
-    """What a checkpoint holds the model and the optimizer to, as plain values."""
+    """The properties of model and optimizer that must equal those in a checkpoint, as plain values."""
     plain = (int, float, str, tuple, bool)
     return {
         "model": _kinds(model.state_dict()),
@@ -242,7 +242,7 @@ def arguments_of(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
         "optimizer": _kind(optimizer),
         "optimizer's groups": [
             {name: value for name, value in group.items() if isinstance(value, plain)}
-            # A scheduler has changed the rate if the same optimizer is given once more.
+            # The initial rate: a scheduler changes "lr" of an optimizer that is used again.
             | {"parameters": len(group["params"]), "lr": float(group.get("initial_lr", group["lr"]))}
             for group in optimizer.param_groups
         ],
@@ -250,7 +250,7 @@ def arguments_of(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
 
 
 def _names(value: Any) -> Any:
-    """The names in nested dicts and lists, and whether what they name is a number."""
+    """The names in nested dicts and lists, each with whether its value is a number."""
     if isinstance(value, dict):
         return {name: _names(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -259,7 +259,7 @@ def _names(value: Any) -> Any:
 
 
 def _kinds(state: dict[str, Any]) -> dict[str, str]:
-    """What a state_dict holds, without the numbers."""
+    """The shapes and dtypes of a state_dict."""
     return {
         name: f"{list(value.shape)} {value.dtype}" if isinstance(value, torch.Tensor) else _kind(value)
         for name, value in state.items()
@@ -271,7 +271,7 @@ def _kind(value: object) -> str:
 
 
 def _difference(given: Any, expected: Any) -> str:
-    """Where two values differ, for a message."""
+    """The difference of two values, for a message."""
     if isinstance(given, dict) and isinstance(expected, dict):
         for name in [*expected, *given]:
             if given.get(name) != expected.get(name):

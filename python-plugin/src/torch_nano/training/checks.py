@@ -1,4 +1,4 @@
-"""What can be told to be wrong before the first epoch."""
+"""Checks of data, model and loss before the first epoch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .objective import Loss, Objective, objective_of
 
 @dataclass(frozen=True)
 class Checked:
-    """What the checks found out."""
+    """Results of the checks."""
 
     objective: Objective
     #: Batches in one epoch.
@@ -30,13 +30,13 @@ class Checked:
 def check_data(
     model: nn.Module, loss: Loss | None, train: Iterable[Any], val: Iterable[Any] | None, device: torch.device
 ) -> Checked:
-    """Goes through all data once, and through the model with the first batch of each.
+    """Reads all data once, and runs the model on the first batch of each.
 
-    It runs as it will, in train mode for the training data: the caller protects its buffers, its modes and
-    the random state.
+    The model runs as in the training, in train mode for the training data: the caller protects its buffers,
+    its modes and the random state.
 
     Raises:
-        InputError: no batches, labels that are no classes, or data, model and loss that do not fit.
+        InputError: no batches, labels that are not classes, or data, model and loss that do not fit.
     """
     objective: Objective | None = None
     batches = {"train": 0, "val": 0}
@@ -47,7 +47,7 @@ def check_data(
         for batch in data:
             where = f"batch {count} of {name}"
             x, target = split_batch(batch, where)
-            # A batch norm cannot train on one value: the first batch of one sample is tried, too.
+            # A batch norm cannot train on one value: tries the first batch of a single sample, too.
             alone = samples_in(x, where) == 1 and name == "train" and not seen_alone
             if count == 0 or alone:
                 seen_alone |= alone
@@ -75,8 +75,8 @@ def check_data(
 def _objective(
     model: nn.Module, loss: Loss | None, batch: tuple[Any, Any], output: Any, where: str
 ) -> Objective:
-    """The objective that fits a first batch and its output, whose labels are checked; raises an InputError if
-    they do not fit.
+    """The objective for a first batch and its output; checks the labels, and raises an InputError if they do
+    not fit.
     """
     x, target = batch
     try:
@@ -91,7 +91,7 @@ def _objective(
 
 @torch.no_grad()
 def _check_loss(objective: Objective, output: Any, target: Any, where: str) -> None:
-    """Raises an InputError unless the loss gives one number."""
+    """Raises an InputError unless the loss is one number."""
     try:
         value = objective(output, target)
     except TorchNanoError:

@@ -1,4 +1,4 @@
-"""What fit takes as data, as batches (x, y)."""
+"""Training data as batches (x, y)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from ..errors import InputError
 
-#: A loader (any iterable of batches (x, y) that can be gone through again), a dataset of samples (x, y), or
-#: all samples as two tensors.
+#: A loader (an iterable of batches (x, y) that can be iterated again), a dataset of samples (x, y), or all
+#: samples as two tensors.
 TrainingData: TypeAlias = Iterable[Any] | Dataset[Any] | tuple[Tensor, Tensor]
 
 #: Inputs without labels: a tensor, or training data whose labels are not read.
@@ -20,7 +20,7 @@ UnlabelledData: TypeAlias = Tensor | TrainingData
 
 
 class TensorBatches:
-    """Batches of tensors; faster than a DataLoader, which collects its batches sample by sample.
+    """Batches of tensors; faster than a DataLoader, which collates its batches sample by sample.
 
     >>> batches = TensorBatches((torch.arange(5.0), torch.arange(5)), batch_size=2, shuffle=False)
     >>> len(batches), [y.tolist() for x, y in batches]
@@ -51,7 +51,7 @@ def batches_of(data: TrainingData, *, batch_size: int, shuffle: bool, name: str)
         name: for the messages.
 
     Raises:
-        InputError: no such data.
+        InputError: the data are something else.
     """
     if isinstance(data, tuple) and len(data) == 2 and any(isinstance(part, Tensor) for part in data):
         x, y = data
@@ -82,10 +82,10 @@ def batches_of(data: TrainingData, *, batch_size: int, shuffle: bool, name: str)
 
 
 def inputs_of(data: UnlabelledData, batch_size: int) -> Iterable[Tensor]:
-    """The inputs of all batches, as often as they are asked for.
+    """The inputs of all batches; can be iterated again.
 
     Raises:
-        InputError: no such data, or later: a batch whose inputs are no tensor.
+        InputError: the data are something else; while iterating: a batch's inputs are not a tensor.
 
     >>> [x.tolist() for x in inputs_of(torch.arange(3.0), batch_size=2)]
     [[0.0, 1.0], [2.0]]
@@ -150,7 +150,7 @@ def samples_in(x: Any, where: str) -> int:
     """The number of samples of a batch's inputs.
 
     Raises:
-        InputError: there are none.
+        InputError: the inputs are not a tensor, or have no samples.
     """
     while isinstance(x, (tuple, list, dict)) and x:
         x = next(iter(x.values())) if isinstance(x, dict) else x[0]

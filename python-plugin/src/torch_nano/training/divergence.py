@@ -1,4 +1,4 @@
-"""Where NaN or infinity came from."""
+"""Diagnosis of diverged trainings: the first module with NaN or infinity."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..modules.watching import describe, tensors_in, watching
 
 @dataclass(frozen=True)
 class Place:
-    """Where in a training."""
+    """A position in a training."""
 
     #: From 0.
     epoch: int
@@ -32,10 +32,10 @@ class Place:
 def loss_error(
     model: nn.Module, x: Any, backup: Backup, what: str | TorchNanoError, place: Place
 ) -> TrainingDivergedError:
-    """The error for a batch whose loss is not finite. The model is what it was again.
+    """The error for a batch whose loss is not finite; restores the model first.
 
     Args:
-        what: what came instead of a loss, "the loss is nan", or the model's own error.
+        what: "the loss is nan", or the model's own error.
     """
     module, reason = _first_not_finite(model, x)
     backup.restore()
@@ -47,15 +47,15 @@ def loss_error(
 def gradient_error(
     parameters: dict[str, nn.Parameter], backup: Backup, place: Place
 ) -> TrainingDivergedError | None:
-    """The error for a batch with a gradient that is not finite; the model is what it was again. None if
-    all gradients are finite.
+    """The error for a batch with a gradient that is not finite, after the model is restored; None if all
+    gradients are finite.
     """
     gradients = {name: p.grad for name, p in parameters.items() if p.grad is not None}
     wrong = _names_not_finite(gradients)
     if not wrong:
         return None
     backup.restore()
-    # Backpropagation comes to the last one first.
+    # The last one: backpropagation reaches it first.
     return _error(place, wrong[-1].rpartition(".")[0], f"the gradient of {wrong[-1]!r} is not finite")
 
 
@@ -88,15 +88,15 @@ def _error(
 
 
 def _narrow(parameter: Tensor) -> str:
-    """What is to be known of a parameter in half precision."""
+    """A hint for a parameter in half precision; "" for others."""
     if parameter.dtype != torch.float16:
         return ""
     return " in float16, which overflows in optimizers: train in float32 (model.float())"
 
 
 def _names_not_finite(tensors: dict[str, Tensor]) -> list[str]:
-    """The names of those with NaN or infinity."""
-    # One norm of all is one pass; but it may overflow where no number does.
+    """The names of the tensors with NaN or infinity."""
+    # Fast path: one norm of all tensors, which may overflow although all numbers are finite.
     values = [_values(tensor) for tensor in tensors.values() if tensor.is_floating_point()]
     if not values or torch.nn.utils.get_total_norm(values).isfinite():
         return []
@@ -104,8 +104,8 @@ def _names_not_finite(tensors: dict[str, Tensor]) -> list[str]:
 
 
 def _first_not_finite(model: nn.Module, x: Any) -> tuple[str, str]:
-    """The first module, in forward order, whose parameter or output is not finite, and a sentence; twice ""
-    if there is none.
+    """The first module, in forward order, whose parameter or output is not finite, and a sentence about it;
+    "" and "" if all are finite.
     """
     found: list[tuple[str, str]] = []
     bad_input = " (the batch's inputs are not finite already)" if not all_finite(tensors_in(x)) else ""
@@ -119,10 +119,10 @@ def _first_not_finite(model: nn.Module, x: Any) -> tuple[str, str]:
         if not found and not all_finite(tensors_in(output)):
             found.append((name, f"the output of {describe(name, module)} is not finite{bad_input}"))
 
-    # A model may refuse what is not finite by itself.
+    # A model may itself raise for values that are not finite.
     with torch.no_grad(), watching(model, before=before, after=after), suppress(TorchNanoError):
         model(x)
-    # Modules whose weights are read without calling them are seen only here.
+    # Modules whose weights are used without calling them have not been visited above.
     for path, module in model.named_modules():
         for own, parameter in module.named_parameters(recurse=False):
             if (not found or found[0][0] == "") and not all_finite([parameter]):
@@ -135,7 +135,7 @@ def _first_not_finite(model: nn.Module, x: Any) -> tuple[str, str]:
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether no number of any of the tensors is NaN or infinite."""
+    """Whether all numbers of all tensors are finite."""
     return all(
         bool(_values(tensor).isfinite().all())
         for tensor in tensors

@@ -1,4 +1,4 @@
-"""When a training ends before its last epoch."""
+"""Early stopping: ends a training before its last epoch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class EarlyStopping:
     Accuracies are better when higher, losses when lower.
 
     Raises:
-        FitError: a field that makes no sense.
+        FitError: a field has an invalid value.
 
     >>> EarlyStopping("val_accuracy", patience=5)
     EarlyStopping(monitor='val_accuracy', patience=5, min_delta=0.0, restore_best=True)
@@ -37,7 +37,7 @@ class EarlyStopping:
     monitor: str = "val_loss"
     #: Epochs without a better value after which the training ends.
     patience: int = 3
-    #: By how much a value must be better to count.
+    #: An epoch is better only if its value is better by more than this.
     min_delta: float = 0.0
     #: The model ends with the weights of the best epoch, also when all epochs were run.
     restore_best: bool = True
@@ -51,7 +51,7 @@ class EarlyStopping:
             raise FitError(f"min_delta={self.min_delta!r}; expected a number that is not negative")
 
     def reason_to_stop(self, history: History) -> str:
-        """Why the training ends after the last epoch of this history; "" if it goes on.
+        """The reason to end the training after the last epoch of this history; "" if it goes on.
 
         >>> from torch_nano.training.history import EpochRecord
         >>> losses = [EpochRecord(i, 0.1, None, loss, None, {}, 1) for i, loss in enumerate([3, 2, 2.5, 2])]

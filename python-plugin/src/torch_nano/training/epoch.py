@@ -23,7 +23,7 @@ from .data import samples_in, split_batch, to_device
 from .divergence import Place, all_finite, gradient_error, loss_error, weight_error
 from .objective import Objective
 
-#: Is told how many batches of a pass are done, and the mean loss so far.
+#: Called with the number of batches done in a pass, and the mean loss so far.
 OnBatch = Callable[[int, float], None]
 
 
@@ -47,27 +47,27 @@ class Means:
 
     @property
     def loss(self) -> float:
-        """Of the samples so far."""
+        """Mean loss of the samples so far."""
         return self.loss_sum / self.samples
 
     @property
     def accuracy(self) -> float | None:
-        """Of the samples so far; None if they have no labels."""
+        """Accuracy on the samples so far; None if they have no labels."""
         return self.right / self.labels if self.labels else None
 
 
 @dataclass
 class EpochRunner:
-    """What both passes need."""
+    """Runs the passes of an epoch over training and validation data."""
 
-    #: What is called: the model, or a wrapper around it.
+    #: The model that is called, in its wrapper if it has one.
     model: nn.Module
     objective: Objective
     optimizer: Optimizer
     device: torch.device
 
     def __post_init__(self) -> None:
-        #: The model without wrappers.
+        #: The model without its wrapper.
         self.own = own_module(self.model)
 
     def train(self, data: Iterable[Any], epoch: int, rates: dict[str, float], on_batch: OnBatch) -> Means:
@@ -77,7 +77,7 @@ class EpochRunner:
             TrainingDivergedError: the loss, a gradient or a weight is not finite.
         """
         set_mode(self.own, True)
-        # Some optimizers look at a batch several times, and change the weights between.
+        # Some optimizers (LBFGS) evaluate a batch several times, with changed weights.
         closure = inspect.signature(self.optimizer.step).parameters.get("closure")
         calls_back = closure is not None and closure.default is inspect.Parameter.empty
         backup = Backup(self.own, with_parameters=calls_back)
@@ -92,7 +92,7 @@ class EpochRunner:
                 if calls_back:
                     self.optimizer.step(gradients)
                 else:
-                    # First of all the gradients: hooks before the step, as for clipping, then see them.
+                    # Before the step, so that hooks before the step, as for clipping, see the gradients.
                     gradients()
                     self.optimizer.step()
             loss, output = runs[0]
@@ -111,7 +111,7 @@ class EpochRunner:
         place: Place,
         runs: list[tuple[float, Any]],
     ) -> float:
-        """Leaves the gradients in the parameters, and adds loss and output of the batch to `runs`."""
+        """Computes the gradients, and appends loss and output of the batch to `runs`."""
         self.optimizer.zero_grad()
         output = self._forward(x, backup, place)
         loss = self.objective(output, target)
@@ -148,12 +148,12 @@ class EpochRunner:
         try:
             return self.model(x)
         except TorchNanoError as error:
-            # A quantized model refuses numbers that are not finite before there is a loss.
+            # A quantized model raises for inputs that are not finite, before there is a loss.
             if isinstance(error, InputError) and all_finite(tensors_in(x)):
                 raise
             raise loss_error(self.own, x, backup, error, place) from error
         except ValueError as error:
-            # torch's batch norms; the batches of a loader may have other sizes in each epoch.
+            # torch's batch norms; a loader's batches may have other sizes in each epoch.
             if "more than 1 value per channel" not in str(error):
                 raise
             reason = explain(self.own, x, error)
@@ -168,7 +168,7 @@ class EpochRunner:
             where = f"batch {index} of {name} in epoch {epoch}"
             x, target = split_batch(batch, where)
             samples = samples_in(x, where)
-            # Before the device sees them: its own message would say nothing, and end the process's use of it.
+            # Before the device gets them: a CUDA assertion has no useful message, and CUDA is unusable after it.
             self.objective.check_labels(target, where)
             yield (
                 Place(epoch, index, name, rates),
@@ -177,7 +177,7 @@ class EpochRunner:
 
 
 class _noted:
-    """Adds to errors from outside where in the training they came up."""
+    """Adds the position in the training as a note to errors raised inside."""
 
     def __init__(self, place: Place) -> None:
         self._place = place

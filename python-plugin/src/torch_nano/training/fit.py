@@ -1,4 +1,4 @@
-"""Training a model: the loop, and nothing that belongs to one way of transfer."""
+"""The training loop; strategies of transfer learning are built on it in ``transfer/``."""
 
 from __future__ import annotations
 
@@ -62,37 +62,37 @@ def fit(
     device: torch.device | str | None = None,
     progress: bool = True,
 ) -> History:
-    """Trains what is not frozen of a model, in place.
+    """Trains the unfrozen parameters of a model, in place.
 
-    All data are gone through once before the first epoch, to check them. A check that fails leaves the model
-    and all random numbers as they were.
+    All data are read once before the first epoch, to check them. A failed check leaves the model and all
+    random number generators unchanged.
 
     Args:
-        model: any nn.Module from a batch of inputs to a batch of outputs. In a wrapper (torch.compile,
-            DataParallel and its like) it runs as such; all names are those of the module inside.
+        model: any nn.Module from a batch of inputs to a batch of outputs. It may be wrapped (torch.compile,
+            DataParallel and the like); all names are those of the module inside.
         train: a DataLoader or another iterable of batches (x, y), a Dataset of samples (x, y), or a tuple of
             two tensors (x, y). Datasets and tensors are shuffled in every epoch.
         val: likewise, not shuffled; its loss and accuracy are taken after every epoch, in evaluation mode.
-        epochs: how many there are in all, those of a checkpoint included.
+        epochs: number of epochs in all, those of a checkpoint included.
         optimizer: over parameters of this model; None: AdamW with `learning_rate` and `learning_rates`.
         loss: from output and targets to a scalar, the batch's mean; None: cross entropy for integer targets,
             mean squared error for floats.
         scheduler: an LRScheduler of the optimizer, or a callable that makes one of it; stepped after every
             epoch. ReduceLROnPlateau gets what `early_stopping` monitors, or else val_loss, or else loss.
         callbacks: each is called as `callback(epoch, history)` after every epoch, the last one included.
-            What it changes counts from the next epoch on: what is frozen, learning rates, parameter groups.
-            It ends the training by raising :class:`StopTraining`.
-        early_stopping: when to end the training before its last epoch, and whether to go back to the best.
+            Its changes (freezing, learning rates, parameter groups) apply from the next epoch on. It ends the
+            training by raising :class:`StopTraining`.
+        early_stopping: when to end the training before its last epoch, and whether to restore the best.
         learning_rate: of the AdamW; 0.001 if none is given.
         learning_rates: glob over names of parameters or modules -> learning rate, for parts of the model; the
-            first match counts.
+            first match wins.
         batch_size: of datasets and tensors; a loader has its own.
-        seed: makes shuffling, dropout and all else that draws from torch, numpy and random repeatable; the
-            caller's random state stays as it is. A loader with a generator of its own keeps it.
-        checkpoint: a file that is written after every epoch. If it exists, the training goes on from there,
-            exactly: on the CPU the weights become, bit for bit, those of a training that was never
-            interrupted. It holds what is frozen, too; not what callbacks keep for themselves, nor the random
-            state of persistent workers of a loader. More `epochs` than at first are allowed.
+        seed: makes everything that draws from torch, numpy and random repeatable, as shuffling and dropout;
+            the caller's random state does not change. A loader with a generator of its own keeps it.
+        checkpoint: a file that is written after every epoch. If it exists, the training resumes from it: on
+            the CPU the weights become, bit for bit, those of a training that was not interrupted. It includes
+            what is frozen, but not the state of callbacks, nor the random state of a loader's persistent
+            workers. `epochs` may be larger than at first.
         device: where to train; the model stays there. None: where the model is.
         progress: show a progress bar and a line for every epoch.
 
@@ -183,7 +183,7 @@ def _run_epoch(
     callbacks: Sequence[Callback],
     shown: TrainingProgress,
 ) -> None:
-    """One epoch with all that follows it."""
+    """One epoch with validation, scheduler, callbacks and checkpoint."""
     history, epoch = state.history, len(state.history)
     # A callback may have frozen or unfrozen something.
     check_trainable(state.model)
@@ -226,7 +226,7 @@ def _check_kinds(
     early_stopping: EarlyStopping | None,
     callbacks: Sequence[Callback],
 ) -> None:
-    """Raises a FitError for objects of another kind than expected."""
+    """Raises a FitError for arguments of another type than expected."""
     if optimizer is not None and not isinstance(optimizer, Optimizer):
         raise FitError(
             f"optimizer is {optimizer!r}; expected an instance, as torch.optim.SGD(model.parameters(), 0.1)"
@@ -249,7 +249,7 @@ def _check(
     val: Iterable[Any] | None,
     device: torch.device,
 ) -> Checked:
-    """Looks at the data, and at the model, whose buffers stay."""
+    """Checks data and model, without changing the model's buffers."""
     backup = Backup(model)
     try:
         return check_data(model, loss, train, val, device)
@@ -258,7 +258,7 @@ def _check(
 
 
 def _new_history(early_stopping: EarlyStopping | None, checked: Checked, *, validated: bool) -> History:
-    """The empty history, which knows what is monitored."""
+    """An empty history that monitors what early stopping does."""
     monitor = early_stopping.monitor if early_stopping else "val_loss" if validated else "loss"
     if monitor.startswith("val_") and not validated:
         raise FitError(
@@ -274,13 +274,13 @@ def _new_history(early_stopping: EarlyStopping | None, checked: Checked, *, vali
 
 
 def _name(value: object) -> str:
-    """A function by its name, an object by its class."""
+    """The name of a function, or of an object's class."""
     return str(getattr(value, "__qualname__", type(value).__qualname__))
 
 
 @contextmanager
 def _modes_kept(model: nn.Module) -> Iterator[None]:
-    """Every module has its mode again afterwards, except those unfrozen meanwhile: these get the model's."""
+    """Restores every module's mode at the end; modules unfrozen meanwhile get the model's mode."""
     modes = [(module, module.training, is_frozen(module)) for module in model.modules()]
     training = model.training
     try:
@@ -291,10 +291,10 @@ def _modes_kept(model: nn.Module) -> Iterator[None]:
 
 
 def move(model: nn.Module, device: torch.device | str | None) -> torch.device:
-    """Moves a model with parameters to a device, None: nowhere; where it is then.
+    """Moves a model to a device (None: not at all); returns where it is then.
 
     Raises:
-        FitError: there is no such device. The model is where it was.
+        FitError: there is no such device; the model is not moved.
     """
     origin = next(model.parameters()).device
     if device is None:
@@ -308,7 +308,7 @@ def move(model: nn.Module, device: torch.device | str | None) -> torch.device:
 
 @contextmanager
 def _moved(model: nn.Module, device: torch.device | str | None) -> Iterator[torch.device]:
-    """Moves the model to the device; back again if what is done inside fails."""
+    """Moves the model to the device, and back if the code inside fails."""
     origin = next(model.parameters()).device
     try:
         yield move(model, device)

@@ -1,4 +1,4 @@
-"""What a training did, epoch by epoch."""
+"""History of a training: a record per epoch."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One epoch. Losses and accuracies are means over samples; those of the training are taken while the
-    weights change.
-    """
+    """Metrics of one epoch: means over samples. Those of the training are taken while the weights change."""
 
     #: From 0.
     epoch: int
@@ -31,16 +29,15 @@ class EpochRecord:
     accuracy: float | None
     val_loss: float | None
     val_accuracy: float | None
-    #: Name of the parameter group -> its learning rate in this epoch, of the groups that have something to
-    #: train.
+    #: Name of the parameter group -> its learning rate in this epoch; only groups with trainable parameters.
     learning_rates: dict[str, float]
-    #: Of training and validation.
+    #: Time of training and validation.
     seconds: float
 
 
 @dataclass(frozen=True)
 class _Values:
-    """What :meth:`History.to_dict` gives."""
+    """The values of :meth:`History.to_dict`."""
 
     monitor: str
     min_delta: float
@@ -49,7 +46,7 @@ class _Values:
 
 
 class History(Sequence[EpochRecord]):
-    """A sequence of :class:`EpochRecord`; a column by its name; prints as a table.
+    """A sequence of :class:`EpochRecord`; indexing by a name gives a column; prints as a table.
 
     >>> history = History([EpochRecord(0, 0.7, None, 0.9, None, {"all": 0.1}, 1.5)])
     >>> history.append(EpochRecord(1, 0.5, None, 1.0, None, {"all": 0.1}, 1.4))
@@ -64,9 +61,9 @@ class History(Sequence[EpochRecord]):
 
     #: Why the training ended before the last epoch; "" if it did not.
     stopped: str
-    #: The column that tells the best epoch.
+    #: The column that decides the best epoch.
     monitor: str
-    #: By how much an epoch must be better to count as better.
+    #: An epoch is better only if its value is better by more than this.
     min_delta: float
 
     def __init__(
@@ -120,7 +117,7 @@ class History(Sequence[EpochRecord]):
         return best
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain Python values, which JSON can hold.
+        """Converts to plain Python values, as JSON can hold.
 
         >>> history = History([EpochRecord(0, 0.7, 0.5, None, None, {"all": 0.1}, 1.5)])
         >>> str(History.from_dict(history.to_dict())) == str(history)
@@ -135,10 +132,10 @@ class History(Sequence[EpochRecord]):
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> History:
-        """The history of which :meth:`to_dict` made these values.
+        """The inverse of :meth:`to_dict`.
 
         Raises:
-            InputError: the values are not of a history.
+            InputError: the values are not those of a history.
         """
         try:
             given = fields_of(_Values, values, "a history")
@@ -169,13 +166,13 @@ class History(Sequence[EpochRecord]):
             learning_rates = ("" if rate is None else f"{rate:.3g}" for rate in own)
             table.add_row(f"{record.epoch} {mark}", *metrics, f"{record.seconds:.1f}", *learning_rates)
         text = io.StringIO()
-        # Wide enough for any table; plain text wherever that is shown, in a notebook too.
+        # Wide enough for any table; plain text everywhere, in notebooks too.
         Console(file=text, width=10_000, force_terminal=False, force_jupyter=False).print(table)
         return "\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip())
 
 
 def format_metric(name: str, value: float | None) -> str:
-    """A loss or an accuracy as people read it."""
+    """Formats a loss or an accuracy for people."""
     if value is None:
         return ""
     return f"{value:.1%}" if is_higher_better(name) else f"{value:.4f}"

@@ -1,4 +1,4 @@
-"""What a training minimizes, and which targets that allows."""
+"""The objective of a training: its loss, and checks of the targets."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Loss: TypeAlias = Callable[[Any, Any], Tensor]
 
 @dataclass(frozen=True)
 class Objective:
-    """A loss, and what follows from it and from the first batch of the training data."""
+    """A loss, with the properties that follow from it and from the first training batch."""
 
     loss: Loss
     #: Labels must be below this; None if the targets are not classes of a cross entropy.
     classes: int | None
-    #: A label that the loss leaves out; None if there is none.
+    #: The label that the loss ignores, if any.
     ignored: int | None
-    #: Whether outputs and targets are such that the share of right classes can be told.
+    #: Whether outputs and targets allow to count an accuracy.
     counts_right: bool
 
     def __call__(self, output: Any, target: Any) -> Tensor:
@@ -33,7 +33,7 @@ class Objective:
         return self.loss(output, target.long() if self.classes is not None else target)
 
     def right(self, output: Tensor, target: Any) -> tuple[int, int]:
-        """How many labels of a batch the output gets right, and how many there are."""
+        """The numbers of right labels and of all labels in a batch."""
         labels = _labels(target)
         assert labels is not None
         counted = (
@@ -42,7 +42,7 @@ class Objective:
         return int(((output.argmax(1) == labels) & counted).sum()), int(counted.sum())
 
     def check_labels(self, target: Any, where: str) -> None:
-        """Raises an InputError if a label is not of one of the classes."""
+        """Raises an InputError if a label is not one of the classes."""
         if self.classes is None or target.numel() == 0:
             return
         low, high = target.aminmax()
@@ -60,12 +60,12 @@ class Objective:
 
 
 class ExtendedLoss:
-    """A loss with a strategy's own term; the targets are checked as those of the loss alone.
+    """A loss with an additional term; the targets are checked as for the loss alone.
 
     Args:
         loss: the loss; None: the default for the targets.
-        extend: from the loss of a batch and the model's output to what is minimized.
-        name: of both with their numbers; a checkpoint is held to it.
+        extend: maps a batch's loss and the model's output to the value that is minimized.
+        name: of both with their parameters; it must equal that in a checkpoint.
     """
 
     def __init__(self, loss: Loss | None, extend: Callable[[Tensor, Any], Tensor], name: str) -> None:
@@ -74,17 +74,17 @@ class ExtendedLoss:
         self.__qualname__ = name
 
     def __call__(self, output: Any, target: Any) -> Tensor:
-        """What is minimized for a batch."""
+        """The value that is minimized for a batch."""
         return self.extend((self.loss or default_loss(target))(output, target), output)
 
 
 def default_loss(target: Tensor) -> Loss:
-    """The loss for targets, if none was given."""
+    """The default loss for targets."""
     return functional.mse_loss if target.is_floating_point() else functional.cross_entropy
 
 
 def objective_of(loss: Loss | None, output: Any, target: Any, where: str) -> Objective:
-    """The objective that fits a first batch.
+    """The objective for a first batch.
 
     Args:
         loss: None: cross entropy for targets of integers, mean squared error for floats.
@@ -144,14 +144,14 @@ def _is_cross_entropy(loss: Loss) -> bool:
 
 
 def _labels(target: Any) -> Tensor | None:
-    """The class labels among the targets of a batch: these, or the first of several."""
+    """The class labels in a batch's targets: the targets themselves, or the first of several."""
     if isinstance(target, (tuple, list)) and target:
         target = target[0]
     return target if isinstance(target, Tensor) and not target.is_floating_point() else None
 
 
 def _kind(value: Any) -> str:
-    """What a value is, for messages."""
+    """Describes a value, for messages."""
     if not isinstance(value, Tensor):
         return f"of type {type(value).__name__}"
     return f"of shape {tuple(value.shape)} and {str(value.dtype).removeprefix('torch.')}"

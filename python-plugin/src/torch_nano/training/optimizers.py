@@ -1,4 +1,4 @@
-"""Optimizers with a learning rate for every part of the model, and whether one fits the model."""
+"""Optimizers with a learning rate per part of the model, and checks that optimizer and model fit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..modules.models import own_module
 from ..modules.names import matching_parameters
 from .history import is_higher_better
 
-#: A scheduler, or what makes one of an optimizer.
+#: A scheduler, or a callable that makes one for an optimizer.
 Scheduler: TypeAlias = LRScheduler | Callable[[Optimizer], LRScheduler]
 
 LEARNING_RATE = 1e-3
@@ -29,15 +29,15 @@ def make_optimizer(
     learning_rate: float = LEARNING_RATE,
     learning_rates: Mapping[str, float] | None = None,
 ) -> AdamW:
-    """An AdamW over all parameters of the model, in groups with names.
+    """An AdamW over all parameters of the model, in named groups.
 
-    Frozen parameters are in it too: an optimizer leaves out what has no gradient, and they take part as soon
-    as they are unfrozen.
+    It includes frozen parameters, which the optimizer skips as they have no gradient, and which it trains as
+    soon as they are unfrozen.
 
     Args:
-        learning_rate: of all that no glob of `learning_rates` matches.
+        learning_rate: of all parameters that no glob of `learning_rates` matches.
         learning_rates: glob over names of parameters or modules -> learning rate. A parameter belongs to the
-            first that matches; the group has the glob's name. The rest is called "other".
+            first glob that matches, whose name the group has. The group of the rest is called "other".
 
     Raises:
         ModuleNameError: a glob matches nothing.
@@ -75,8 +75,8 @@ def make_optimizer(
 
 
 def check_trainable(model: nn.Module) -> None:
-    """Raises a FreezeError if nothing of the model can be trained, or a frozen module has parameters that
-    require gradients.
+    """Raises a FreezeError if no parameter can be trained, or a frozen module has parameters that require
+    gradients.
     """
     for path, module in model.named_modules():
         for name, parameter in module.named_parameters(path, recurse=False):
@@ -130,10 +130,10 @@ def check_optimizer(model: nn.Module, optimizer: Optimizer) -> None:
 
 
 def make_scheduler(scheduler: Scheduler | None, optimizer: Optimizer, monitor: str) -> LRScheduler | None:
-    """The scheduler, made from the optimizer if need be.
+    """The scheduler, made from the optimizer if it is a callable.
 
     Raises:
-        FitError: it is none, is another optimizer's, or looks for the best value at the wrong end.
+        FitError: it is not a scheduler, is another optimizer's, or its mode does not fit the metric.
     """
     if scheduler is None:
         return None
@@ -162,7 +162,7 @@ def make_scheduler(scheduler: Scheduler | None, optimizer: Optimizer, monitor: s
 
 
 def learning_rates_of(optimizer: Optimizer) -> dict[str, float]:
-    """The learning rate of each group that has something to train, by the group's name, or its number."""
+    """The learning rate of each group with trainable parameters, by the group's name, or its number."""
     rates = {}
     for index, group in enumerate(optimizer.param_groups):
         name = group.get("name", "all" if len(optimizer.param_groups) == 1 else f"group {index}")
@@ -172,7 +172,7 @@ def learning_rates_of(optimizer: Optimizer) -> dict[str, float]:
 
 
 def rates_of(learning_rates: object) -> dict[Any, Any]:
-    """The learning rate of each glob; raises a FitError if that is no mapping."""
+    """The learning rate of each glob; raises a FitError for anything but a mapping."""
     return mapping("learning_rates", learning_rates, 'a rate for each name: {"2": 1e-3}', error=FitError)
 
 

@@ -1,4 +1,4 @@
-"""How a training shows itself: a bar while an epoch runs, and a line for every epoch."""
+"""Progress display of a training: a bar while an epoch runs, and a line per epoch."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _INTERVAL = 0.1
 
 
 class TrainingProgress:
-    """Shows a training on the console: a bar where it can be drawn over, a line per epoch everywhere.
+    """Shows a training on the console: a line per epoch, and a bar where the output can be redrawn.
 
     Args:
-        epochs: of the whole training.
-        shown: False: nothing at all is shown.
+        epochs: number of epochs of the whole training.
+        shown: False: shows nothing.
     """
 
     def __init__(self, *, epochs: int, shown: bool) -> None:
@@ -29,7 +29,7 @@ class TrainingProgress:
         self._console = Console() if shown else None
         self._bar = _bar(self._console) if self._console else None
         if self._console and self._console.is_jupyter:
-            # Plain output is one block there; what rich displays is a block per line.
+            # In notebooks plain output is one block, rich's own display a block per line.
             self._console = Console(force_jupyter=False, force_terminal=False)
         if self._bar:
             self._task = self._bar.add_task("checking the data", total=None, loss="")
@@ -48,22 +48,22 @@ class TrainingProgress:
             self._bar.stop()
 
     def checked(self, train_batches: int, val_batches: int) -> None:
-        """So many batches an epoch has."""
+        """Sets the numbers of batches of an epoch."""
         self._train_batches = train_batches
         if self._bar:
             self._bar.update(self._task, total=train_batches + val_batches)
 
     def start_epoch(self, epoch: int) -> None:
-        """The bar of the next epoch."""
+        """Starts the bar of the next epoch."""
         if self._bar:
             self._bar.reset(self._task, description=f"epoch {epoch} of {self._epochs}", loss="")
 
     def trained(self, batches: int, loss: float) -> None:
-        """So many training batches of the epoch are done; their mean loss."""
+        """Shows the number of training batches done and their mean loss."""
         self._update(batches, f"loss {format_metric('loss', loss)}")
 
     def validated(self, batches: int, loss: float) -> None:
-        """So many validation batches of the epoch are done; their mean loss."""
+        """Shows the number of validation batches done and their mean loss."""
         self._update(self._train_batches + batches, f"val_loss {format_metric('val_loss', loss)}")
 
     def _update(self, batches: int, loss: str) -> None:
@@ -72,7 +72,7 @@ class TrainingProgress:
             self._bar.update(self._task, completed=batches, loss=loss)
 
     def end_epoch(self, history: History) -> None:
-        """The line of the last epoch; before the first one the names of the columns."""
+        """Prints the line of the last epoch; before the first one the column names."""
         if not self._console:
             return
         cells = _cells(history[-1])
@@ -90,9 +90,9 @@ class TrainingProgress:
 
 
 def _bar(console: Console) -> Progress | None:
-    """The bar, or None where it cannot be drawn over."""
+    """The bar, or None where the output cannot be redrawn."""
     if console.is_jupyter:
-        # rich draws over its own output by ipywidgets there.
+        # In notebooks rich redraws its output by ipywidgets.
         alive = importlib.util.find_spec("ipywidgets") is not None
     else:
         alive = console.is_terminal and not console.is_dumb_terminal
@@ -111,7 +111,7 @@ def _bar(console: Console) -> Progress | None:
 
 
 def _cells(record: EpochRecord) -> dict[str, str]:
-    """What a line says of an epoch: column -> text."""
+    """The cells of an epoch's line: column -> text."""
     metrics = {name: getattr(record, name) for name in METRICS}
     return {
         "epoch": str(record.epoch),

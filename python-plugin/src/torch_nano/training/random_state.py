@@ -1,4 +1,4 @@
-"""The states of all random number generators that a training may draw from."""
+"""States of all random number generators that a training may use."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 
 def generators_of(data: Iterable[object] | None) -> list[Generator]:
-    """The generators of a loader's own, of which torch's global state knows nothing."""
+    """A loader's own generators, which are not part of torch's global state."""
     if not isinstance(data, DataLoader):
         return []
     inner = getattr(data.batch_sampler, "sampler", None)
@@ -26,9 +26,7 @@ def generators_of(data: Iterable[object] | None) -> list[Generator]:
 
 
 def capture(device: torch.device, generators: Sequence[Generator]) -> dict[str, Any]:
-    """The states of torch (the CPU's and the device's), Python, numpy, and these generators: numbers and
-    tensors only.
-    """
+    """The states of torch (CPU and device), Python, numpy and these generators, as numbers and tensors."""
     name, keys, *rest = np.random.get_state(legacy=True)
     return {
         "torch": torch.get_rng_state(),
@@ -40,7 +38,7 @@ def capture(device: torch.device, generators: Sequence[Generator]) -> dict[str, 
 
 
 def restore(state: dict[str, Any], device: torch.device, generators: Sequence[Generator]) -> None:
-    """Puts captured states back."""
+    """Restores captured states."""
     torch.set_rng_state(state["torch"])
     if state["device"] is not None:
         _module(device).set_rng_state(state["device"], *_arguments(device))
@@ -53,7 +51,7 @@ def restore(state: dict[str, Any], device: torch.device, generators: Sequence[Ge
 
 @contextmanager
 def unchanged(device: torch.device, generators: Sequence[Generator] = ()) -> Iterator[None]:
-    """What is drawn inside has no effect outside.
+    """Restores all generators at the end: numbers drawn inside have no effect outside.
 
     >>> with unchanged(torch.device("cpu")):
     ...     first = torch.rand(3)
@@ -69,7 +67,7 @@ def unchanged(device: torch.device, generators: Sequence[Generator] = ()) -> Ite
 
 @contextmanager
 def seeded(seed: int | None, device: torch.device) -> Iterator[None]:
-    """Inside, all numbers follow from the seed; outside, nothing has been drawn. None: no effect."""
+    """Seeds all generators inside, and restores them at the end. None: no effect."""
     if seed is None:
         yield
         return
@@ -84,10 +82,10 @@ def seeded(seed: int | None, device: torch.device) -> Iterator[None]:
 
 
 def _module(device: torch.device) -> Any:
-    """torch's module for that kind of device, as torch.cuda."""
+    """torch's module for this type of device, such as torch.cuda."""
     return torch.get_device_module(device)
 
 
 def _arguments(device: torch.device) -> tuple[torch.device, ...]:
-    """Which device a module's functions mean; torch.mps has only one."""
+    """The device argument of a module's functions; torch.mps, with one device, has none."""
     return () if device.type == "mps" else (device,)
