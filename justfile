@@ -32,6 +32,7 @@ lint: setup
     {{ python }} -m mypy --strict python-plugin/src python-plugin/examples tools tests/bench fuzz/python
     # Apart from the others: tools/setup.py is a module of that name too.
     {{ python }} -m mypy --strict python-plugin/setup.py
+    {{ python }} -m mypy.stubtest torch_nano._native --concise
     cargo fmt --all --check
     # Operators and trainers are declared by macros, into which cargo fmt does not look.
     rustfmt --edition 2024 --check nano-core/src/ops/*.rs nano-core/src/ops/*/*.rs nano-core/src/train/*/mod.rs

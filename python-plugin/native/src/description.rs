@@ -7,102 +7,135 @@ use nano_core::image::{
     ValueDescription,
 };
 use numpy::{PyReadonlyArrayDyn, PyUntypedArray, PyUntypedArrayMethods};
-use pyo3::exceptions::{PyKeyError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList};
 
 use crate::head_description;
 
-pub(crate) fn model(description: &Bound<'_, PyDict>) -> PyResult<ModelDescription> {
-    let head = item(description, "head")?;
+/// Reads the description of a model.
+pub(crate) fn read(description: &Bound<'_, PyAny>) -> PyResult<ModelDescription> {
+    let Model { name, labels, inputs, layers, outputs, head } = description.extract()?;
     Ok(ModelDescription {
-        name: item(description, "name")?.extract()?,
-        labels: item(description, "labels")?.extract()?,
-        inputs: list(description, "inputs", input)?,
-        layers: list(description, "layers", layer)?,
-        outputs: list(description, "outputs", output)?,
-        head: if head.is_none() { None } else { Some(head_description::read(&head)?) },
+        name,
+        labels,
+        inputs: inputs.into_iter().map(Input::describe).collect::<PyResult<_>>()?,
+        layers: layers.into_iter().map(Layer::describe).collect::<PyResult<_>>()?,
+        outputs: outputs.into_iter().map(|Output { name, id }| OutputDescription { name, id }).collect(),
+        head: head.map(|head| head_description::read(&head)).transpose()?,
     })
 }
 
-fn item<'py>(description: &Bound<'py, PyDict>, key: &str) -> PyResult<Bound<'py, PyAny>> {
-    description.get_item(key)?.ok_or_else(|| PyKeyError::new_err(format!("the description lacks {key:?}")))
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct Model<'py> {
+    name: String,
+    labels: Vec<String>,
+    inputs: Vec<Input<'py>>,
+    layers: Vec<Layer>,
+    outputs: Vec<Output>,
+    head: Option<Bound<'py, PyAny>>,
 }
 
-fn list<T>(
-    description: &Bound<'_, PyDict>,
-    key: &str,
-    read: fn(&Bound<'_, PyDict>) -> PyResult<T>,
-) -> PyResult<Vec<T>> {
-    item(description, key)?.cast::<PyList>()?.iter().map(|entry| read(entry.cast::<PyDict>()?)).collect()
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct Input<'py> {
+    name: String,
+    value: Value,
+    channels: Option<Channels<'py>>,
 }
 
-fn value(description: &Bound<'_, PyDict>) -> PyResult<ValueDescription> {
-    let (height, width, channels) = item(description, "shape")?.extract()?;
-    let dtype = item(description, "dtype")?;
-    let name = dtype.extract::<&str>()?;
-    let dtype = Dtype::ALL.into_iter().find(|dtype| dtype.name() == name);
-    Ok(ValueDescription {
-        dtype: dtype.ok_or_else(|| PyValueError::new_err(format!("there is no dtype {name:?}")))?,
-        shape: [height, width, channels],
-        scale: item(description, "scale")?.extract()?,
-        zero_point: item(description, "zero_point")?.extract()?,
-        state: item(description, "state")?.extract()?,
-    })
-}
-
-fn input(description: &Bound<'_, PyDict>) -> PyResult<InputDescription> {
-    let channels = item(description, "channels")?;
-    let channels = if channels.is_none() { Vec::new() } else { channel_scales(channels.cast::<PyDict>()?)? };
-    let value = value(item(description, "value")?.cast::<PyDict>()?)?;
-    Ok(InputDescription { name: item(description, "name")?.extract()?, value, channels })
-}
-
-fn channel_scales(description: &Bound<'_, PyDict>) -> PyResult<Vec<ChannelScale>> {
-    let floats = |key| -> PyResult<Vec<f32>> {
-        Ok(item(description, key)?.extract::<PyReadonlyArrayDyn<'_, f32>>()?.as_slice()?.to_vec())
-    };
-    let (scales, offsets) = (floats("scale")?, floats("offset")?);
-    if scales.len() != offsets.len() {
-        return Err(PyValueError::new_err(format!(
-            "{} scales of channels, and {} offsets",
-            scales.len(),
-            offsets.len()
-        )));
+impl Input<'_> {
+    fn describe(self) -> PyResult<InputDescription> {
+        let channels = self.channels.map_or_else(|| Ok(Vec::new()), Channels::describe)?;
+        Ok(InputDescription { name: self.name, value: self.value.describe()?, channels })
     }
-    Ok(scales.into_iter().zip(offsets).map(|(scale, offset)| ChannelScale { scale, offset }).collect())
 }
 
-fn output(description: &Bound<'_, PyDict>) -> PyResult<OutputDescription> {
-    Ok(OutputDescription { name: item(description, "name")?.extract()?, id: item(description, "id")?.extract()? })
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct Channels<'py> {
+    scale: PyReadonlyArrayDyn<'py, f32>,
+    offset: PyReadonlyArrayDyn<'py, f32>,
 }
 
-fn layer(description: &Bound<'_, PyDict>) -> PyResult<LayerDescription> {
-    let tensors = item(description, "tensors")?;
-    let tensors =
-        tensors.cast::<PyDict>()?.iter().map(|(name, array)| Ok((name.extract::<String>()?, tensor(&array)?)));
-    Ok(LayerDescription {
-        operator: item(description, "operator")?.extract()?,
-        inputs: item(description, "inputs")?.extract()?,
-        outputs: list(description, "outputs", value)?,
-        attributes: item(description, "attributes")?.extract::<BTreeMap<String, i64>>()?,
-        tensors: tensors.collect::<PyResult<_>>()?,
-    })
+impl Channels<'_> {
+    fn describe(self) -> PyResult<Vec<ChannelScale>> {
+        let (scales, offsets) = (self.scale.as_slice()?, self.offset.as_slice()?);
+        if scales.len() != offsets.len() {
+            let (scales, offsets) = (scales.len(), offsets.len());
+            return Err(PyValueError::new_err(format!("{scales} scales of channels, and {offsets} offsets")));
+        }
+        Ok(scales.iter().zip(offsets).map(|(&scale, &offset)| ChannelScale { scale, offset }).collect())
+    }
 }
 
-fn tensor(array: &Bound<'_, PyAny>) -> PyResult<Tensor> {
-    if let Ok(array) = array.extract::<PyReadonlyArrayDyn<'_, i8>>() {
-        return Ok(Tensor::Int8(array.as_slice()?.to_vec()));
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct Layer {
+    operator: String,
+    inputs: Vec<usize>,
+    outputs: Vec<Value>,
+    attributes: BTreeMap<String, i64>,
+    tensors: BTreeMap<String, Elements>,
+}
+
+impl Layer {
+    fn describe(self) -> PyResult<LayerDescription> {
+        Ok(LayerDescription {
+            operator: self.operator,
+            inputs: self.inputs,
+            outputs: self.outputs.into_iter().map(Value::describe).collect::<PyResult<_>>()?,
+            attributes: self.attributes,
+            tensors: self.tensors.into_iter().map(|(name, Elements(tensor))| (name, tensor)).collect(),
+        })
     }
-    if let Ok(array) = array.extract::<PyReadonlyArrayDyn<'_, i32>>() {
-        return Ok(Tensor::Int32(array.as_slice()?.to_vec()));
+}
+
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct Output {
+    name: String,
+    id: usize,
+}
+
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct Value {
+    dtype: String,
+    shape: [u32; 3],
+    scale: f32,
+    zero_point: i32,
+    state: bool,
+}
+
+impl Value {
+    fn describe(self) -> PyResult<ValueDescription> {
+        let Value { dtype, shape, scale, zero_point, state } = self;
+        let known = Dtype::ALL.into_iter().find(|known| known.name() == dtype);
+        let dtype = known.ok_or_else(|| PyValueError::new_err(format!("there is no dtype {dtype:?}")))?;
+        Ok(ValueDescription { dtype, shape, scale, zero_point, state })
     }
-    if let Ok(array) = array.extract::<PyReadonlyArrayDyn<'_, f32>>() {
-        return Ok(Tensor::Float32(array.as_slice()?.to_vec()));
+}
+
+struct Elements(Tensor);
+
+impl<'py> FromPyObject<'_, 'py> for Elements {
+    type Error = PyErr;
+
+    fn extract(array: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        if let Ok(array) = array.extract::<PyReadonlyArrayDyn<'_, i8>>() {
+            return Ok(Elements(Tensor::Int8(array.as_slice()?.to_vec())));
+        }
+        if let Ok(array) = array.extract::<PyReadonlyArrayDyn<'_, i32>>() {
+            return Ok(Elements(Tensor::Int32(array.as_slice()?.to_vec())));
+        }
+        if let Ok(array) = array.extract::<PyReadonlyArrayDyn<'_, f32>>() {
+            return Ok(Elements(Tensor::Float32(array.as_slice()?.to_vec())));
+        }
+        let given = match array.cast::<PyUntypedArray>() {
+            Ok(array) => array.dtype().to_string(),
+            Err(_) => array.get_type().to_string(),
+        };
+        Err(PyTypeError::new_err(format!("a tensor must be a numpy array of int8, int32 or float32, this is {given}")))
     }
-    let given = match array.cast::<PyUntypedArray>() {
-        Ok(array) => array.dtype().to_string(),
-        Err(_) => array.get_type().to_string(),
-    };
-    Err(PyTypeError::new_err(format!("a tensor must be a numpy array of int8, int32 or float32, this is {given}")))
 }

@@ -83,8 +83,8 @@ fn rule(py: Python<'_>, quantization: Quantization) -> PyResult<Bound<'_, PyDict
 
 /// Packs the layers, plans the arena and writes the `.nano` image of a model description.
 #[pyfunction]
-fn write_image<'py>(py: Python<'py>, description: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyBytes>> {
-    let model = description::model(description)?;
+fn write_image<'py>(py: Python<'py>, description: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+    let model = description::read(description)?;
     let image = nano_core::image::write(&model).map_err(|error| match error {
         WriteError::Setting { .. } => SettingError::new_err(error.to_string()),
         _ => refuse(error),

@@ -3,12 +3,41 @@ width, channels order.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, Self, TypedDict, final, type_check_only
 
 import numpy as np
 import numpy.typing as npt
 
 __version__: str
+
+__all__ = [
+    "LARGEST_COUNT",
+    "LARGEST_EPOCHS",
+    "LONGEST_NAME",
+    "PROTOCOL",
+    "SHRINKAGE",
+    "Head",
+    "Model",
+    "NanoError",
+    "SettingError",
+    "SimulatedDevice",
+    "Stream",
+    "__version__",
+    "add_multipliers",
+    "crc32",
+    "decode_response",
+    "encode_request",
+    "is_label",
+    "largest_partial_sum",
+    "look_up",
+    "look_up_pairs",
+    "operators",
+    "quantize_channels",
+    "quantize_multiplier",
+    "requantize_",
+    "softmax_parameters",
+    "write_image",
+]
 
 class NanoError(ValueError):
     """nano-core refused an image, a layer or a buffer; the message says why."""
@@ -16,6 +45,7 @@ class NanoError(ValueError):
 class SettingError(NanoError):
     """A head cannot have a setting; the message says which, what it is and what it could be."""
 
+@type_check_only
 class ValueEntry(TypedDict):
     dtype: Literal["int8", "int16", "int32"]
     #: Height, width, channels.
@@ -29,6 +59,7 @@ class ValueEntry(TypedDict):
     #: Whether it lives from run to run.
     state: bool
 
+@type_check_only
 class LayerEntry(TypedDict):
     operator: str
     kernel: str
@@ -41,12 +72,14 @@ class LayerEntry(TypedDict):
     inputs: list[int]
     outputs: list[int]
 
+@type_check_only
 class ChannelScales(TypedDict):
     """``q = round((x - offset) / scale) + zero_point``, for each channel of an input."""
 
     scale: npt.NDArray[np.float32]
     offset: npt.NDArray[np.float32]
 
+@type_check_only
 class QuantizationRule(TypedDict):
     """The scale and zero point of an output: its own, those of `input`, fixed, or shared with all inputs."""
 
@@ -55,6 +88,7 @@ class QuantizationRule(TypedDict):
     scale: NotRequired[float]
     zero_point: NotRequired[int]
 
+@type_check_only
 class OperatorEntry(TypedDict):
     #: In the image's order.
     attributes: list[str]
@@ -68,7 +102,7 @@ class OperatorEntry(TypedDict):
     kernels: list[str]
 
 #: The elements of a batch, of a value's dtype: [samples, elements].
-Elements = npt.NDArray[np.int8] | npt.NDArray[np.int16] | npt.NDArray[np.int32]
+_Elements = npt.NDArray[np.int8] | npt.NDArray[np.int16] | npt.NDArray[np.int32]
 
 #: Version of the protocol between a device and its client.
 PROTOCOL: int
@@ -119,17 +153,19 @@ def encode_request(
 def decode_response(bytes: bytes) -> dict[str, Any]: ...
 def crc32(bytes: bytes) -> int: ...
 
+@final
 class SimulatedDevice:
-    def __init__(
-        self, image: Model | bytes, flash: bytes | None = None, *, ring: int = 1024, frame: int = 4096
-    ) -> None: ...
+    def __new__(
+        cls, image: Model | bytes, flash: bytes | None = None, *, ring: int = 1024, frame: int = 4096
+    ) -> Self: ...
     def exchange(self, bytes: bytes) -> bytes: ...
     def flash(self) -> bytes: ...
 
+@final
 class Model:
     """A checked image. It never changes: copies are the same object, and threads may share it."""
 
-    def __init__(self, image: Model | bytes) -> None: ...
+    def __new__(cls, image: Model | bytes) -> Self: ...
     @property
     def arena_length(self) -> int: ...
     @property
@@ -158,19 +194,23 @@ class Model:
     def output_names(self) -> list[str]: ...
     @property
     def input_channels(self) -> list[ChannelScales | None]: ...
-    def run(self, inputs: Sequence[Elements]) -> list[npt.NDArray[Any]]: ...
+    def run(self, inputs: Sequence[_Elements]) -> list[npt.NDArray[Any]]: ...
     def run_real(self, inputs: list[npt.NDArray[np.float32]]) -> list[npt.NDArray[np.float32]]: ...
-    def trace(self, inputs: Sequence[Elements]) -> list[npt.NDArray[Any]]: ...
+    def trace(self, inputs: Sequence[_Elements]) -> list[npt.NDArray[Any]]: ...
+    def __copy__(self) -> Self: ...
+    def __deepcopy__(self, memo: Any, /) -> Self: ...
 
+@final
 class Stream:
     """A model that keeps its states from one step to the next, in memory of its own."""
 
-    def __init__(self, model: Model | bytes) -> None: ...
-    def step(self, inputs: Sequence[Elements]) -> list[npt.NDArray[Any]]: ...
+    def __new__(cls, model: Model | bytes) -> Self: ...
+    def step(self, inputs: Sequence[_Elements]) -> list[npt.NDArray[Any]]: ...
     def reset(self) -> None: ...
 
+@final
 class Head:
-    def __init__(self, image: Model | bytes) -> None: ...
+    def __new__(cls, image: Model | bytes) -> Self: ...
     @property
     def trainer(self) -> str: ...
     @property
