@@ -121,7 +121,7 @@ pub struct Operator {
     pub inputs: RangeInclusive<u8>,
     /// Its outputs.
     pub outputs: &'static [Output],
-    /// Where outputs may lie over inputs, for kernels that run in place.
+    /// Where outputs may lie over inputs.
     pub alias: Alias,
     /// The shape of output `index`, from the inputs' shapes and the attributes; where the layer's tensors decide its channels, those of the
     /// output itself.
@@ -161,14 +161,46 @@ pub enum Quantization {
     Shared,
 }
 
-/// Where outputs may lie over inputs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where outputs may lie over inputs, for kernels that run in place.
+#[derive(Clone, Copy, Debug)]
 pub enum Alias {
     /// Nowhere.
     Never,
     /// Each element of the output is made of the elements at its own index: it may take the place of an input of its shape and dtype that
     /// is read for the last time.
     Elementwise,
+    /// The one output is made of elements of the inputs, unchanged. The function says where each input has the elements of the output: what lies there
+    /// already is not written, whatever lives on.
+    Overlay(fn(&Node<'_>, usize) -> Option<Overlay>),
+}
+
+/// A value that has the elements of a part of another: its pixels lie in the other's memory, if both share it, where this says, in elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overlay {
+    /// The input is a part of the output, as in a concatenation, which writes only inputs that lie elsewhere.
+    InputInside {
+        /// From the output's first element to the input's.
+        offset: u32,
+        /// From one pixel of the input to the next.
+        pitch: u32,
+    },
+    /// The output is a part of the input: a view of it, which writes nothing and must lie there.
+    OutputInside {
+        /// From the input's first element to the output's.
+        offset: u32,
+        /// From one pixel of the output to the next.
+        pitch: u32,
+    },
+}
+
+impl Overlay {
+    /// Whether the two lie so already.
+    pub(crate) fn holds(self, input: &Value, output: &Value) -> bool {
+        match self {
+            Overlay::InputInside { offset, pitch } => input.coincides(&input.inside(output, offset, pitch)),
+            Overlay::OutputInside { offset, pitch } => output.coincides(&output.inside(input, offset, pitch)),
+        }
+    }
 }
 
 /// One kernel: a program for the layers of an operator that fit it.
@@ -266,8 +298,18 @@ impl Kernel {
         Ok(())
     }
 
-    /// Whether an output may lie where one of the inputs does.
-    pub(crate) fn is_elementwise(&self) -> bool {
-        matches!(self.run, Run::InPlace(_)) && self.operator.alias == Alias::Elementwise
+    /// Whether it makes a view: its output is a part of its first input and has to lie there.
+    #[cfg(feature = "alloc")]
+    pub(crate) fn is_view(&self, node: &Node<'_>) -> bool {
+        matches!(self.alias(), Alias::Overlay(overlay) if matches!(overlay(node, 0), Some(Overlay::OutputInside { .. })))
+    }
+
+    /// Where an output may lie over inputs: nowhere unless it runs in place.
+    #[inline(always)]
+    pub(crate) fn alias(&self) -> Alias {
+        match self.run {
+            Run::Apart(_) => Alias::Never,
+            Run::InPlace(_) => self.operator.alias,
+        }
     }
 }

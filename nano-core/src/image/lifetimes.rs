@@ -7,15 +7,17 @@ use core::ops::Range;
 
 use super::value::Extent;
 use super::{Image, MOST_ALIVE, Value};
-use crate::operator::{Kernel, Run};
+use crate::operator::{Alias, Kernel, Overlay, Run, refused};
 use crate::{Error, Node};
 
 /// Checks that each value is written before it is read, and that what is written at a node (its outputs and scratch memory; before the first node, the
 /// graph's inputs and the states) shares no byte with a value that is needed then or later; but for an output that its operator lets take the place of
-/// an input. Inputs, outputs and scratch memory of a node that runs [`Run::Apart`] do not even lie between each other's pixels.
+/// an input. What an output has in common with an input by [`Alias::Overlay`] is not written where both lie in the same bytes. Inputs, outputs and
+/// scratch memory of a node that runs [`Run::Apart`] do not even lie between each other's pixels.
 ///
 /// # Errors
-/// [`Error::Order`], [`Error::Lifetime`], [`Error::Overlap`], and [`Error::TooManyAlive`] beyond [`MOST_ALIVE`].
+/// [`Error::Order`], [`Error::Lifetime`], [`Error::Overlap`], [`Error::Layer`] for a view that lies elsewhere than in its input, and
+/// [`Error::TooManyAlive`] beyond [`MOST_ALIVE`].
 pub(crate) fn check(image: &Image<'_>, kernels: &[Kernel]) -> Result<(), Error> {
     let (values, end) = (image.values(), image.node_count());
     let mut alive = Alive { values, places: [None; MOST_ALIVE], used: 0 };
@@ -42,8 +44,14 @@ pub(crate) fn check(image: &Image<'_>, kernels: &[Kernel]) -> Result<(), Error> 
         alive.end_before(index);
         let kernel = node.kernel(kernels).ok_or(Error::UnknownKernel { node: index, id: node.header.kernel })?;
         for output in node.outputs {
-            let range = output.range();
-            alive.refuse_overlap(index, &range, |other| !may_be_written(kernel, &node, index, output, other))?;
+            match kernel.alias() {
+                Alias::Overlay(overlay) => alive.check_overlay(index, &node, output, kernel, overlay)?,
+                _ => {
+                    let range = output.range();
+                    alive
+                        .refuse_overlap(index, &range, |other| !may_be_written(kernel, &node, index, output, other))?;
+                }
+            }
             if !output.is_state() {
                 alive.add(index, output)?;
             }
@@ -69,8 +77,8 @@ fn may_be_written(kernel: &Kernel, node: &Node<'_>, index: usize, output: &Value
     match kernel.run {
         Run::Apart(_) => !overlap_at(node, other, &output.extent()),
         Run::InPlace(_) => {
-            let takes_its_place =
-                kernel.is_elementwise() && output.coincides(other) && other.last_use as usize == index;
+            let is_elementwise = matches!(kernel.alias(), Alias::Elementwise);
+            let takes_its_place = is_elementwise && output.coincides(other) && other.last_use as usize == index;
             !output.extent().overlaps(&other.extent()) || takes_its_place && is_input(node, other)
         }
     }
@@ -109,6 +117,35 @@ impl<'a> Alive<'a> {
         for place in self.places.iter_mut().take(self.used) {
             *place = place.filter(|value| value.last_use as usize >= node);
         }
+    }
+
+    /// Refuses an output made of elements of the inputs if what is written of it is in the way: the parts of inputs that do not lie there already.
+    #[inline(never)]
+    fn check_overlay(
+        &self,
+        index: usize,
+        node: &Node<'_>,
+        output: &Value,
+        kernel: &Kernel,
+        overlay: fn(&Node<'_>, usize) -> Option<Overlay>,
+    ) -> Result<(), Error> {
+        for (position, input) in node.inputs().enumerate() {
+            let overlay = overlay(node, position);
+            if overlay.is_some_and(|overlay| overlay.holds(input, output)) {
+                continue;
+            }
+            let written = match overlay {
+                Some(Overlay::InputInside { offset, pitch }) => input.inside(output, offset, pitch),
+                Some(Overlay::OutputInside { .. }) => {
+                    let broken = refused("a view lies elsewhere than in its input, node", index as i64);
+                    return Err(broken.of(kernel.operator.name));
+                }
+                None => *output,
+            };
+            let extent = written.extent();
+            self.refuse_overlap(index, &written.range(), |other| extent.overlaps(&other.extent()))?;
+        }
+        Ok(())
     }
 
     /// Refuses to write to a range of the arena at a node, if there is a value that is in the way.

@@ -192,8 +192,14 @@ impl Value {
 
     /// Whether both have the same elements in the same bytes.
     pub(crate) fn coincides(&self, other: &Value) -> bool {
-        let place = |value: &Value| (value.shape, value.pitch, value.dtype, value.offset);
-        place(self) == place(other)
+        let place = |value: &Value| (value.shape, value.dtype, value.offset);
+        place(self) == place(other) && (self.pitch == other.pitch || self.is_dense() && other.is_dense())
+    }
+
+    /// As it would lie in the memory of `other`: so many elements after its first, its pixels at this pitch.
+    pub(crate) fn inside(&self, other: &Value, offset: u32, pitch: u32) -> Value {
+        let offset = other.offset + (offset << other.dtype);
+        Value { offset, pitch, length: self.expected_length(pitch).unwrap_or(self.length), ..*self }
     }
 
     pub(super) fn check(&self) -> Result<(), Error> {

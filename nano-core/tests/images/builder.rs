@@ -3,9 +3,10 @@
 
 use nano_core::image::{
     Dtype, HeadDescription, InputDescription, LayerDescription, LayersDescription, ModelDescription, OutputDescription,
-    SgdDescription, Tensor, TrainedLayer, ValueDescription, write,
+    SgdDescription, Tensor, TrainedLayer, ValueDescription, write_with,
 };
 use nano_core::train::{Descent, Loss};
+use nano_core::{Kernel, ops};
 use zerocopy::IntoBytes;
 
 /// Scale of every value unless said otherwise.
@@ -197,7 +198,12 @@ impl Builder {
 
     /// The model's image.
     pub fn image(&self) -> Aligned {
-        Aligned::new(&write(&self.model).expect("the test's model is a valid one"))
+        self.image_with(ops::ALL)
+    }
+
+    /// The model's image with other kernels than the crate's.
+    pub fn image_with(&self, kernels: &[Kernel]) -> Aligned {
+        Aligned::new(&write_with(&self.model, kernels).expect("the test's model is a valid one"))
     }
 
     fn weights(&mut self, channels: u32, per_channel: u32) -> [(&'static str, Tensor); 3] {

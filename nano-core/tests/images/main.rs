@@ -10,9 +10,10 @@ mod memory;
 mod mutate;
 mod mutations;
 mod overflow;
+mod overlays;
 mod parameters;
+mod part;
 mod places;
-
 mod reachable;
 mod runs;
 mod writing;

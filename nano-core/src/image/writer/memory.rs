@@ -7,6 +7,7 @@ use super::plan::{Request, plan};
 use super::{Chosen, Value};
 use crate::Error;
 use crate::image::{MOST_ALIVE, ModelDescription, WriteError};
+use crate::operator::Alias;
 
 /// Memory that values have one after the other.
 struct Storage {
@@ -86,7 +87,8 @@ fn storages(
     let writers = core::iter::repeat_n(None, inputs).chain(writers.map(Some));
     for ((value, live), writer) in values.iter().zip(lifetimes).zip(writers) {
         let takes_a_place = writer.filter(|(_, layer)| {
-            shared && layer.kernel.is_elementwise() && layer.kernel.operator.outputs.len() == 1 && !value.is_state()
+            let is_elementwise = matches!(layer.kernel.alias(), Alias::Elementwise);
+            shared && is_elementwise && layer.kernel.operator.outputs.len() == 1 && !value.is_state()
         });
         let taken = takes_a_place.and_then(|(node, layer)| {
             let fits = |&&id: &&u32| {

@@ -196,7 +196,7 @@ fn choose<'k>(
     };
     // One that does not fit has the reason why.
     let cost = |kernel: &&Kernel| {
-        let accepted = kernel.accept(&node).is_ok();
+        let accepted = kernel.accept(&node).is_ok() && !kernel.is_view(&node);
         (kernel.cost)(&layer).filter(|_| accepted).unwrap_or(u64::MAX)
     };
     let kernel = candidates.min_by_key(cost).ok_or_else(unknown)?;
