@@ -1,1 +1,1 @@
-"""Calibration: observers, and the ranges they give to values."""
+"""Calibration: observers, and the ranges of values that follow from them."""

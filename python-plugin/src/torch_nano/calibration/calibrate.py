@@ -1,4 +1,4 @@
-"""Calibration: run data through a graph in float and see which range each value takes."""
+"""Calibration: runs data through a graph in float and observes the range of each value."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ..ir.graph import Graph
 from .observers import MinMaxObserver, Observer, PercentileObserver
 
 Method = Literal["minmax", "percentile"]
-#: A tensor, or batches: tensors, or tuples (x, y, ...) that begin with the model's inputs, as a DataLoader
-#: gives them, or dicts that have them by name. Of several inputs, one such tuple or dict, too.
+#: A tensor, or batches: tensors, tuples (x, y, ...) that begin with the model's inputs, as from a DataLoader,
+#: or dicts that have them by name. For several inputs also one such tuple or dict.
 CalibrationData = Tensor | Mapping[str, Tensor] | Iterable[Any]
 
-#: What the method "percentile" covers: the share that is left out is below the noise of most sensors.
+#: Percentage that the method "percentile" covers; the rest is below the noise of most sensors.
 PERCENTILE = 99.99
 #: Samples per float run: bounds the memory.
 _CHUNK = 256
@@ -32,7 +32,7 @@ def calibrate(
     Args:
         data: a tensor [N, ...], or an iterable of such tensors, of tuples that begin with one for each input
             (a DataLoader) or of dicts that have one by each input's name; such a tuple or dict itself.
-        method: "minmax" covers everything seen, "percentile" the middle 99.99 per cent.
+        method: "minmax" covers all numbers, "percentile" the middle 99.99 per cent of them.
 
     Raises:
         InputError: the data is empty or of a wrong shape or dtype, or the method is unknown.
@@ -71,10 +71,10 @@ def calibrate(
 
 
 def check_parameters(graph: Graph) -> None:
-    """Refuses NaN and infinity in the parameters.
+    """Checks that all parameters are finite.
 
     Raises:
-        NonFiniteError: naming the parameter and its module.
+        NonFiniteError: one is not; the message names the parameter and its module.
     """
     for node in graph.nodes:
         for name in node.parameters.values():
@@ -104,7 +104,7 @@ def _inputs_of(names: Sequence[str], part: Any) -> list[Tensor]:
     """The model's inputs in one batch.
 
     Raises:
-        InputError: they are not there.
+        InputError: an input is missing.
     """
     found: list[Any] = []
     if isinstance(part, Mapping):
@@ -128,7 +128,7 @@ def _inputs_of(names: Sequence[str], part: Any) -> list[Tensor]:
 
 
 def _parts(data: CalibrationData, inputs: int) -> Iterable[Any]:
-    """The batches of the data of a model with so many inputs."""
+    """The batches of the data, for a model with this number of inputs."""
     one_tuple = inputs > 1 and isinstance(data, tuple) and all(isinstance(part, Tensor) for part in data)
     if isinstance(data, Tensor | Mapping) or one_tuple:
         return [data]

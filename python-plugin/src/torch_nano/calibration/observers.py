@@ -1,4 +1,4 @@
-"""Observers: the range of real numbers that a value takes on calibration data."""
+"""Observers: they track the range of a value on calibration data."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor
 
 
 class Observer(ABC):
-    """Sees the tensors of one value, batch by batch, and says which range its int8 numbers should cover."""
+    """Observes the tensors of one value, batch by batch, and chooses the range that its integers cover."""
 
     @abstractmethod
     def observe(self, tensor: Tensor) -> None:
-        """Takes in one batch of finite numbers."""
+        """Observes one batch of finite numbers."""
 
     @abstractmethod
     def range(self) -> tuple[float, float]:
@@ -22,7 +22,7 @@ class Observer(ABC):
 
 
 class MinMaxObserver(Observer):
-    """Covers everything it has seen.
+    """Covers all numbers it has observed.
 
     >>> observer = MinMaxObserver()
     >>> observer.observe(torch.tensor([1.0, 2.0])), observer.observe(torch.tensor([-3.0]))
@@ -43,10 +43,10 @@ class MinMaxObserver(Observer):
 
 
 class PercentileObserver(Observer):
-    """Covers the middle `percentile` per cent, half of the rest left out on either side.
+    """Covers the middle `percentile` per cent and leaves out half of the rest on each side.
 
-    The numbers are counted in bins whose width doubles (and whose counts merge in pairs) whenever a number
-    does not fit, so one pass over the data is enough; a bound is off by at most one bin: 1/2048 of the
+    The numbers are counted in a histogram whose bins double in width (their counts merge in pairs) whenever a
+    number does not fit, so one pass over the data is enough. A bound is off by at most one bin: 1/2048 of the
     largest absolute value.
 
     >>> observer = PercentileObserver(90.0)

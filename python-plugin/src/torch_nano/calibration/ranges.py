@@ -1,4 +1,4 @@
-"""From ranges of real numbers to the scales and zero points of a graph's values."""
+"""Scales and zero points of a graph's values from ranges of real numbers."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from ..ir.rules import Fixed, Own, SameAs, Shared
 #: Lowest and highest real number.
 Bounds = tuple[float, float]
 
-#: Below this scale float32 loses precision; a value whose numbers are all smaller is zero for every purpose.
+#: The smallest normal float32: smaller scales lose precision.
 _SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 
 
 def quantization(low: float, high: float, dtype: str = "int8") -> Quantization:
-    """The quantization that covers [low, high] and zero, which it holds exactly.
+    """The quantization that covers [low, high] and 0; 0 is exact.
 
-    The scale is a float32. A range of nothing but zero has scale 1.
+    The scale is a float32. The range [0, 0] has scale 1.
 
     >>> quantization(0.0, 25.5)
     Quantization(scale=0.10000000149011612, zero_point=-128, dtype='int8')
@@ -58,9 +58,9 @@ def union(bounds: Iterable[Bounds]) -> Bounds:
 
 @dataclass(frozen=True)
 class Range:
-    """Values that have one quantization, chosen from the numbers that they take together."""
+    """Values that share one quantization, chosen from all their numbers."""
 
-    #: Those whose numbers count, in order of execution; the first names the range.
+    #: The values whose numbers are observed, in order of execution; the first names the range.
     members: tuple[str, ...]
     dtype: str
 
@@ -71,11 +71,12 @@ class Range:
 
 
 class QuantizationPlan:
-    """Which values of a graph have which range, or a fixed quantization, by the rules of their operators.
+    """The range, or the fixed quantization, of each value of a graph, by the rules of the operators.
 
     Raises:
-        QuantizationError: an operator takes no input of that dtype, or inputs that must share a quantization
-            cannot (:func:`torch_nano.capture.passes.insert_requantize.insert_requantize` sees to that).
+        QuantizationError: an operator does not take inputs of that dtype, or inputs that must share a
+            quantization cannot
+            (:func:`torch_nano.capture.passes.insert_requantize.insert_requantize` prevents that).
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -109,7 +110,7 @@ class QuantizationPlan:
                     self._plan[name] = self._shared(node)
 
     def _shared(self, node: Node) -> Range | Quantization:
-        """One range out of those of a node's inputs."""
+        """Merges the ranges of a node's inputs into one."""
         found = list(dict.fromkeys(self._plan[name] for name in node.inputs))
         if len(found) == 1:
             return found[0]
@@ -124,7 +125,7 @@ class QuantizationPlan:
         return joint
 
     def __getitem__(self, value: str) -> Range | Quantization:
-        """The range of a value, or its quantization where that is fixed."""
+        """The range of a value, or its quantization if that is fixed."""
         return self._plan[value]
 
     @property
@@ -133,18 +134,18 @@ class QuantizationPlan:
         return [one for one in dict.fromkeys(self._plan.values()) if isinstance(one, Range)]
 
     def has_range(self, value: str) -> bool:
-        """Whether the numbers of a value count for a range."""
+        """Whether a value's numbers are observed for a range."""
         one = self._plan[value]
         return isinstance(one, Range) and value in one.members
 
     def quantization(self, value: str, choose: Callable[[Range], Quantization]) -> Quantization:
-        """The quantization of a value; `choose` says that of a range."""
+        """The quantization of a value; `choose` returns that of a range."""
         one = self._plan[value]
         return one if isinstance(one, Quantization) else choose(one)
 
 
 def follows_rules(node: Node, inputs: Sequence[Quantization], outputs: Sequence[Quantization]) -> bool:
-    """Whether the quantizations of a node's values are as its operator has them."""
+    """Whether the quantizations of a node's values follow its operator's rules."""
     if not all(given.dtype in node.operator.input_dtypes for given in inputs):
         return False
 
@@ -163,7 +164,7 @@ def follows_rules(node: Node, inputs: Sequence[Quantization], outputs: Sequence[
 
 
 def calibrated(ranges: Mapping[str, Bounds]) -> Callable[[Range], Quantization]:
-    """What :func:`torch_nano.compile.quantize.quantize` chooses for each range: it covers all that
-    calibration has seen.
+    """Chooses for each range the quantization that covers its calibrated bounds; for
+    :func:`torch_nano.compile.quantize.quantize`.
     """
     return lambda one: quantization(*union(ranges[name] for name in one.members), one.dtype)

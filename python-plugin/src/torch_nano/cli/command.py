@@ -1,4 +1,4 @@
-"""What all commands of `torch-nano device` share: their connection, their options, their errors."""
+"""The common part of all commands of `torch-nano device`: connection, options and errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..device.client import Device
 from ..errors import TorchNanoError
 from ..files.reading import read_file
 
-#: Connections to a device that lives as long as a command.
+#: Connections to a device that exists for one command only.
 _SIMULATED = ("sim", "qemu")
 _ARGUMENTS = {
     "connection": "A serial port, socket://host:port, sim or qemu.",
@@ -28,7 +28,7 @@ _ARGUMENTS = {
 
 
 class Commands(TyperGroup):
-    """Commands whose errors are one line and exit status 1."""
+    """A group of commands whose errors are one line, with exit status 1."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -42,7 +42,7 @@ class Commands(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         found = super().get_command(ctx, cmd_name)
-        # Not given to typer.Argument: typer 0.20 with click 8.5 loses it there.
+        # Set here, as typer 0.20 with click 8.5 ignores the help of typer.Argument.
         for parameter in [] if found is None else found.params:
             if parameter.name in _ARGUMENTS:
                 parameter.help = _ARGUMENTS[parameter.name]
@@ -52,7 +52,7 @@ class Commands(TyperGroup):
 def command(
     app: typer.Typer, panel: str, name: str | None = None, *, saves: bool = False
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Makes a command of a function that takes a connected device, and options of its own.
+    """Makes a command from a function of a connected device and the command's own options.
 
     Args:
         panel: the heading above it in `--help`.
@@ -106,7 +106,7 @@ def _shared(
 
 
 def _model_of(path: Path | None) -> NanoModule | bytes | None:
-    """What `--model` names: an image, or a whole model."""
+    """The contents of `--model`: a saved model, or an image."""
     if path is None:
         return None
     content = read_file(path)
@@ -114,7 +114,7 @@ def _model_of(path: Path | None) -> NanoModule | bytes | None:
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, without the system's numbers."""
+    """An error's message, without the operating system's error number."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
         return f"{error.filename}: {error.strerror}"
     return str(error)

@@ -266,7 +266,7 @@ def main() -> None:
 
 
 def _show(rows: dict[str, object]) -> None:
-    """Names and values, one below the other."""
+    """Prints names and values in two columns."""
     grid = Table(box=None, show_header=False)
     for name, value in rows.items():
         grid.add_row(name.replace("_", " "), str(value))

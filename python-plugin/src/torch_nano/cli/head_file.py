@@ -1,7 +1,7 @@
-"""The file of a head: its state, the model it belongs to, and a checksum.
+"""Head files: a head's state, the id of its model, and a checksum.
 
-A line with the format's version, the model's id and the CRC-32 of that id and the state (both 4 bytes, least
-significant first), and the state. `torch-nano device read-head` writes one, `write-head` reads it.
+The format is a line with its version, the model's id and the CRC-32 of that id and the state (both 4 bytes,
+little-endian), and the state. `torch-nano device read-head` writes a file, `write-head` reads it.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def save_head(path: str | Path, model_id: int, state: bytes) -> None:
     >>> nano.head.load(load_head(file, nano.id))
 
     Raises:
-        InputError: `path` is none.
-        FileExistsError: a file is there.
+        InputError: `path` is not a path.
+        FileExistsError: the file exists.
         OSError: it cannot be written; no file is left.
     """
     identity = model_id.to_bytes(4, "little")
@@ -40,11 +40,11 @@ def save_head(path: str | Path, model_id: int, state: bytes) -> None:
 
 
 def load_head(path: str | Path, model_id: int) -> bytes:
-    """The state in a file that :func:`save_head` wrote.
+    """Reads the state from a file of :func:`save_head`.
 
     Raises:
-        FileFormatError: it is no such file, is damaged, or comes from another version.
-        InputError: `path` is none.
+        FileFormatError: it is not such a file, is damaged, or comes from another version.
+        InputError: `path` is not a path.
         HeadError: the head belongs to another model than the one with this id.
         OSError: it cannot be read.
     """

@@ -1,4 +1,4 @@
-"""What the labels in a file mean to a device's head, and what its predictions say, in the same words."""
+"""Conversion between labels in files and the targets and predictions of a device's head."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..device.samples import class_index
 from ..errors import LabelError
 from .sample_files import SampleFile, SampleFileError, number
 
-#: Between the names of several right classes.
+#: Separates the names of several right classes.
 _AND = "|"
 
 
@@ -22,9 +22,9 @@ class Labels:
     """The labels of a device's head.
 
     Args:
-        target: what it learns from (:attr:`torch_nano.DeviceInfo.target`); None without one: "class".
-        classes: how many it has.
-        names: theirs, "" for one without.
+        target: the kind of its targets (:attr:`torch_nano.DeviceInfo.target`); None, without a head: "class".
+        classes: number of classes.
+        names: of the classes; "" for one without a name.
     """
 
     def __init__(self, target: str | None, classes: int, names: Sequence[str]) -> None:
@@ -33,7 +33,7 @@ class Labels:
         self._names = names
 
     def index(self, text: str) -> int:
-        """The class that a text means: its name; its index, unless names that are numbers could be meant.
+        """The class with this name, or with this index unless a class has a number as its name.
 
         >>> labels = Labels("class", 3, ["walk", "run", ""])
         >>> labels.index("run"), labels.index("2")
@@ -52,7 +52,7 @@ class Labels:
         if any(name.isdecimal() for name in self._names):
             known = ", ".join(name for name in self._names if name)
             raise LabelError(f"no class is called {text!r}; the classes are {known}")
-        # Without the leading zeros: Python makes no integer of some thousand digits.
+        # Without leading zeros: Python refuses integers of several thousand digits.
         digits = text.lstrip("0") or "0"
         if len(digits) > len(str(self._classes)):
             raise LabelError(f"there is no class {shown(text)}; expected 0 to {self._classes - 1}")
@@ -62,7 +62,7 @@ class Labels:
         """The labels of a file, for :meth:`torch_nano.Device.fit`.
 
         Raises:
-            SampleFileError: it has none, or other ones than the head learns from.
+            SampleFileError: it has no labels, or not the kind that the head learns from.
         """
         given = table.require_labels()
         texts = given.dtype.kind in "UO" and given.ndim == 1
@@ -108,7 +108,7 @@ class Labels:
             raise SampleFileError(f"{table.path}: {found}; this head learns from {expected}")
 
     def shown(self, made: Prediction) -> str:
-        """A prediction as a line: what the head gives, and how sure it is; in brackets if not sure enough."""
+        """A prediction as a line: class or value, and confidence; in brackets if rejected."""
         if self._target == "value":
             return f"{made.value:.6g}"
         if self._target == "labels":
@@ -123,7 +123,7 @@ class Labels:
         return f"{index} {name}".strip()
 
     def score(self, made: Sequence[Prediction], labels: Sequence[Any]) -> str:
-        """How good predictions are, as a line."""
+        """The accuracy or the error of predictions, as a line."""
         if self._target == "value":
             errors = np.abs([one.value - label for one, label in zip(made, labels, strict=True)])
             return f"off by {errors.mean():.4g} on average, by {errors.max():.4g} at most"

@@ -1,4 +1,4 @@
-"""Inputs and labels from files, for the command line."""
+"""Sample files of the command line: inputs and labels from `.npz` and `.csv`."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from ..files.reading import read_file, refusing
 
 #: The column of a CSV file with the label.
 _LABEL = "label"
-#: What may be between two fields of a CSV file.
+#: Delimiters of a CSV file.
 _DELIMITERS = ",;\t"
-#: What a file of one array begins with.
+#: The first bytes of a file of one array.
 _NPY = b"\x93NUMPY"
-#: How much of a field, or how many names, messages show.
+#: Characters of a field, and number of names, that messages show.
 _SHOWN, _SHOWN_NAMES = 40, 6
 
 
 class SampleFileError(TorchNanoError, ValueError):
-    """A file of samples is of another kind, or damaged; the message says where."""
+    """A sample file has another format, or is damaged; the message says where."""
 
 
 @dataclass(frozen=True)
@@ -38,23 +38,23 @@ class SampleFile:
     path: Path
     #: [N, ...]: floats, or the device's int8.
     inputs: NDArray[np.generic]
-    #: [N, ...]: the array of an archive, or the texts of a CSV file as objects (a numpy array of texts takes
-    #: the room of the longest for each); None if the file has none.
+    #: [N, ...]: the array of an archive, or the texts of a CSV file as objects (numpy's texts all take the
+    #: memory of the longest one); None if the file has no labels.
     labels: NDArray[np.generic] | None
-    #: Of a CSV file the names of its columns, and the line of each sample.
+    #: For a CSV file the names of its columns, and the line of each sample.
     columns: list[str] | None = None
     lines: list[int] | None = None
 
     def place(self, sample: int) -> str:
-        """Where a sample is, for messages."""
+        """The position of a sample in the file, for messages."""
         where = f"sample {sample} (from 0)" if self.lines is None else f"line {self.lines[sample]}"
         return f"{self.path}, {where}"
 
     def require_labels(self) -> NDArray[np.generic]:
-        """Its labels.
+        """The labels.
 
         Raises:
-            SampleFileError: it has none.
+            SampleFileError: the file has no labels.
         """
         if self.labels is not None:
             return self.labels
@@ -65,7 +65,7 @@ class SampleFile:
 
 
 def read_samples(path: Path) -> SampleFile:
-    """The samples in a `.npz` file (arrays `x`, `y`) or a `.csv` file (a column `label`, the others numbers).
+    """Reads a `.npz` file (arrays `x`, `y`) or a `.csv` file (a column `label`, the others numbers).
 
     Raises:
         SampleFileError: it is neither, or damaged.
@@ -150,7 +150,7 @@ def _csv(path: Path, content: bytes) -> SampleFile:
 
 
 def _text(path: Path, content: bytes) -> str:
-    """A file's text, without the mark with which Excel begins UTF-8."""
+    """A file's text, without Excel's byte order mark."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -166,7 +166,7 @@ def _text(path: Path, content: bytes) -> str:
 def _names(path: Path, first: list[str]) -> list[str]:
     """The names of the columns."""
     names = [name.strip() for name in first]
-    # Whole numbers may be names: pandas numbers columns that have none.
+    # Whole numbers may be names: pandas numbers columns without names.
     if _LABEL not in names and any(_is_number(name) and not name.isdecimal() for name in names):
         raise SampleFileError(
             f"{path}, line 1 has {_listed(names)}, which is a sample; expected the columns' names before it, "
@@ -200,7 +200,7 @@ def number(place: str, text: str) -> float:
     """A label that is a number.
 
     Raises:
-        SampleFileError: it is none, or not a finite one.
+        SampleFileError: it is not a finite number.
     """
     value = _number(place, text, ",")
     if not math.isfinite(value):

@@ -1,1 +1,1 @@
-"""Other training loops: modules that need a package which torch-nano itself does not."""
+"""Integrations with other frameworks; each module needs a package that torch-nano does not depend on."""

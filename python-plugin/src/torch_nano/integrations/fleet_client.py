@@ -1,4 +1,4 @@
-"""What Flower runs next to one device of a fleet."""
+"""The Flower client app for one device of a fleet."""
 
 from __future__ import annotations
 
@@ -35,27 +35,27 @@ def client_app(
     *,
     overwrite: bool = False,
 ) -> ClientApp:
-    """What Flower runs next to one device.
+    """Makes the Flower client app for one device.
 
-    In each round the device takes over the head that the server sends, with the classes that it lacks, then
-    it learns, and its head goes back with the names of its classes. What it keeps in its ring, it keeps.
+    In each round the device loads the server's head, adds the classes that it lacks, and learns; its head
+    goes back with the names of its classes. The samples in its ring stay.
 
-    Weights that descend are replaced by the server's: that is federated averaging. Sums are not: if an answer
-    does not reach the server, or is left out there, what was learnt for it is added to the server's next
-    head, and goes out with the next answer (`context.state` remembers what that takes, as long as the run
-    lasts). A device that was
-    reset, or restarted with nothing saved, has none of its own. Of any other sums that the server's arrays do
-    not list, such as those learnt between two rounds, nobody can tell which the server lacks: the device
-    refuses, as it does when a class has another name.
+    Weights trained by gradient descent are replaced by the server's: that is federated averaging. Sums are
+    not: if an answer does not reach the server, or is left out there, its sums are added to the server's next
+    head and go out with the next answer (`context.state` stores what is needed for that, for the duration of
+    the run). A device that was reset, or restarted with nothing saved, has no sums of its own. For any other
+    sums that the server's arrays do not list, such as those learnt between two rounds, it is unknown which of
+    them the server lacks: the device refuses, as it does when a class has another name.
 
     Args:
-        device: opens the device; `context.node_config` is what its supernode was given. It is closed after
-            each message: `contextlib.nullcontext(device)` keeps one open.
-        learn: lets the device learn, and returns from how many samples. A head of sums learns a sample once:
-            in later rounds from new ones only. What it has learnt when it raises stays, and goes out later.
-        evaluate: scores the device with the server's head on it (and what of its own has not reached the
-            server); returns on how many samples, and metrics.
-        overwrite: whether the server's head replaces sums all the same, and what it lacks of them is lost.
+        device: opens the device; `context.node_config` is the configuration of its supernode. The device is
+            closed after each message: `contextlib.nullcontext(device)` keeps one open.
+        learn: lets the device learn, and returns the number of samples. A head of sums learns each sample
+            once: later rounds need new ones. If it raises, what was learnt so far is kept and sent later.
+        evaluate: scores the device with the server's head (plus its own sums that have not reached the
+            server); returns the number of samples, and metrics.
+        overwrite: whether the server's head replaces the device's sums in any case; sums that the server
+            lacks are then lost.
 
     >>> import torch, torch_nano as tn
     >>> from torch_nano.integrations.flower import HeadAveraging, LocalGrid
@@ -109,11 +109,11 @@ def client_app(
 
 
 def _take_over(device: Device, content: RecordDict, context: Context, overwrite: bool) -> None:
-    """Puts the server's head on the device, with the classes that it lacks.
+    """Loads the server's head into the device, and adds the classes that the device lacks.
 
     Raises:
         WrongModelError: it is another model's.
-        HeadError: a class has another name on the device, or what the device holds would be lost.
+        HeadError: a class has another name on the device, or sums of the device would be lost.
     """
     expected = content.config_records[CONFIG].get(MODEL)
     if device.info.model_id != expected:
@@ -134,7 +134,7 @@ def _take_over(device: Device, content: RecordDict, context: Context, overwrite:
 
 
 def _with_unsent(device: Device, server: bytes, standing: Standing, context: Context) -> bytes:
-    """The server's head, and what the device has learnt for an answer that the server does not have."""
+    """The server's head plus what the device has learnt for an answer that the server does not have."""
     if device.info.ring_capacity:
         return server
     if device._image is None:
@@ -145,7 +145,7 @@ def _with_unsent(device: Device, server: bytes, standing: Standing, context: Con
         return server
     unsent = ""
     memory = context.state.config_records.get(_MEMORY, ConfigRecord())
-    # The server has taken in nothing of this node since it sent the head that the device went on from.
+    # The server has included nothing of this node since it sent the head that the device started from.
     if [memory.get(key) for key in ("fleet", "answer", "held")] == [standing.fleet, standing.answer, held]:
         try:
             head.load(memory["server"])  # type: ignore[arg-type]  # bytes, as _take_over puts it

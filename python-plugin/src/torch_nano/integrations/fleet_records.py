@@ -1,4 +1,4 @@
-"""What travels between the server of a fleet and its nodes, as Flower's records."""
+"""Messages between the server of a fleet and its nodes, as Flower's records."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _DIGEST_BYTES = 16
 
 
 def head_arrays(state: bytes) -> ArrayRecord:
-    """A head's state as Flower sends it: one array of bytes.
+    """A head's state as Flower's arrays: one array of bytes.
 
     >>> head_state(head_arrays(b"123"))
     b'123'
@@ -35,10 +35,10 @@ def head_arrays(state: bytes) -> ArrayRecord:
 
 
 def head_state(arrays: ArrayRecord) -> bytes:
-    """Undoes :func:`head_arrays`.
+    """The inverse of :func:`head_arrays`.
 
     Raises:
-        HeadError: there is none in it, or something else.
+        HeadError: the arrays are not exactly one head's state.
     """
     if _HEAD not in arrays:
         raise HeadError(f"the arrays are {', '.join(arrays) or 'none'}; expected {_HEAD}, a head's state")
@@ -52,11 +52,11 @@ def _array(content: bytes) -> Array:
 def _content(array: Array) -> bytes:
     """The bytes of an array of bytes.
 
-    Its header is compared with the one that numpy writes for so many bytes, and not parsed: a damaged one
-    could ask for any memory.
+    Its header is not parsed, as a damaged one could ask for any amount of memory, but compared with the one
+    that numpy writes for so many bytes.
 
     Raises:
-        HeadError: the header is another one.
+        HeadError: the header differs.
     """
     start = _header(len(array.data) - len(_header(len(array.data))))
     if array.stype != "numpy.ndarray" or not array.data.startswith(start):
@@ -68,7 +68,7 @@ def _content(array: Array) -> bytes:
 
 @lru_cache(maxsize=8)
 def _header(length: int) -> bytes:
-    """What numpy writes before so many bytes; for any length it is as long."""
+    """The header that numpy writes for an array of `length` bytes; it has the same size for any length."""
     header = io.BytesIO()
     description = {"descr": "|u1", "fortran_order": False, "shape": (length,)}
     np.lib.format.write_array_header_1_0(header, description)
@@ -76,15 +76,15 @@ def _header(length: int) -> bytes:
 
 
 def digest(state: bytes) -> str:
-    """By which a head is recognized."""
+    """A digest that identifies a head."""
     return blake2b(state, digest_size=_DIGEST_BYTES).hexdigest()
 
 
 @dataclass(frozen=True)
 class Standing:
-    """What a node is told beside the server's head: how classes are called, and what of its own is in it."""
+    """Information for a node about the server's head: names of classes, and which answer it includes."""
 
-    #: Of all heads that came of one start: an answer that none of them lists is in none of them.
+    #: Identifies the heads that descend from one start: an answer that none of them lists is in none of them.
     fleet: str
     labels: list[str]
     #: Digests of the server's heads, from the one on which the node's latest answer was learnt to this one.
@@ -94,16 +94,16 @@ class Standing:
 
     @classmethod
     def of(cls, content: RecordDict) -> Standing:
-        """Undoes :meth:`record`."""
+        """The inverse of :meth:`record`."""
         return cls(**content.config_records[STANDING])  # type: ignore[arg-type]
 
     def record(self) -> ConfigRecord:
-        """As it travels."""
+        """Converts it to Flower's record."""
         return ConfigRecord(asdict(self))
 
 
 class Answer(NamedTuple):
-    """The latest answer of a node that is in the server's head."""
+    """A node's latest answer that is included in the server's head."""
 
     digest: str
     #: Index of the server's head that it was learnt on.
@@ -112,23 +112,23 @@ class Answer(NamedTuple):
 
 @dataclass
 class Fleet:
-    """What the server's head has in it; kept with the head."""
+    """The answers that the server's head includes; stored with the head."""
 
     id: str
     labels: list[str]
     #: Digests of the server's heads, from the start to this one.
     heads: list[str]
-    #: Of each node.
+    #: By node.
     answers: dict[str, Answer]
 
     @classmethod
     def start(cls, state: bytes, labels: list[str]) -> Fleet:
-        """That of a head in which no node's answers are known to be."""
+        """The record of a head that includes no known answers."""
         return cls(uuid4().hex, labels, [digest(state)], {})
 
     @classmethod
     def of(cls, arrays: ArrayRecord) -> Fleet | None:
-        """Undoes :meth:`put_into`; None if there is nothing to undo.
+        """The inverse of :meth:`put_into`; None without such a record.
 
         Raises:
             HeadError: it is damaged.
@@ -150,12 +150,12 @@ class Fleet:
         arrays[_FLEET] = _array(json.dumps(asdict(self)).encode())
 
     def standing(self, node: int) -> Standing:
-        """What this node is told."""
+        """The information for a node."""
         answer = self.answers.get(str(node), Answer("", 0))
         return Standing(self.id, self.labels, self.heads[answer.start :], answer.digest)
 
     def advance(self, state: bytes, labels: list[str], answers: dict[int, bytes]) -> None:
-        """The server's head is another one, with these nodes' heads in it."""
+        """Records the server's next head, which includes these nodes' heads."""
         start = len(self.heads) - 1
         self.answers.update({str(node): Answer(digest(own), start) for node, own in answers.items()})
         self.labels = labels
@@ -163,7 +163,7 @@ class Fleet:
 
 
 class ClassNames:
-    """The names of classes that all owners agree on, "" for a class that nobody has a name for.
+    """The names of classes that all owners agree on; "" for a class without a name.
 
     >>> names = ClassNames("the server", ["walk", "run"])
     >>> names.add("node 1", ["walk", "run", "jump"])
@@ -173,7 +173,7 @@ class ClassNames:
     """
 
     def __init__(self, owner: str, labels: Sequence[str]) -> None:
-        #: Of each class: who named it, and how.
+        #: Per class: the owner that named it, and the name.
         self._named = [(owner, label) for label in labels]
 
     @property
@@ -182,10 +182,10 @@ class ClassNames:
         return [label for _, label in self._named]
 
     def add(self, owner: str, labels: Sequence[str]) -> None:
-        """Adds the names that one more owner has.
+        """Adds the names of another owner.
 
         Raises:
-            HeadError: it has another name for a class; nothing is then added.
+            HeadError: the owner has another name for a class; nothing is then added.
         """
         for index, ((first, name), label) in enumerate(zip(self._named, labels, strict=False)):
             if name and label not in ("", name):
@@ -202,7 +202,7 @@ class ClassNames:
 
 @dataclass(frozen=True)
 class Reply:
-    """What any answer of a node has."""
+    """The common part of all answers of nodes."""
 
     content: RecordDict
     #: The number of samples that it stands for.
@@ -215,7 +215,7 @@ class Reply:
         """Reads the answer's one record of metrics.
 
         Raises:
-            HeadError: there is no such record, or no number of samples in it.
+            HeadError: there is no such record, or it has no number of samples.
         """
         records = list(content.metric_records.values())
         if len(records) != 1:
@@ -234,7 +234,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Update:
-    """What a node sends after it has learnt."""
+    """A node's answer after learning."""
 
     #: :attr:`torch_nano.NanoModule.id` of the model that the node runs.
     model_id: int
@@ -244,17 +244,17 @@ class Update:
     labels: list[str]
 
     def record(self) -> RecordDict:
-        """As it travels."""
+        """Converts it to Flower's records."""
         config = ConfigRecord({MODEL: self.model_id, LABELS: self.labels})
         metrics = MetricRecord({SAMPLES: self.samples})
         return RecordDict({ARRAYS: head_arrays(self.state), CONFIG: config, METRICS: metrics})
 
     @classmethod
     def of(cls, reply: Reply) -> Update:
-        """Undoes :meth:`record`.
+        """The inverse of :meth:`record`.
 
         Raises:
-            HeadError: it is no such record.
+            HeadError: it is not such a record.
         """
         arrays, config = reply.content.get(ARRAYS), reply.content.get(CONFIG)
         if not isinstance(arrays, ArrayRecord) or not isinstance(config, ConfigRecord):

@@ -1,7 +1,7 @@
-"""Heads of many devices averaged with Flower (the package `flwr`).
+"""Federated learning of heads with Flower (the package `flwr`).
 
-A client app asks one device, :class:`HeadAveraging` makes one head of what they answer, in integers. Both run
-wherever Flower runs them: in its supernodes and superlink, or, with :class:`LocalGrid`, in one process.
+A client app talks to one device; :class:`HeadAveraging` aggregates the answers into one head, in integers.
+Both run in Flower's supernodes and superlink or, with :class:`LocalGrid`, in one process.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LOGGER = logging.getLogger("flwr")
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A node of which a round took in nothing."""
+    """A node that a round left out."""
 
     server_round: int
     #: The half of the round.
@@ -48,20 +48,21 @@ class HeadAveraging(FedAvg):
     """Flower's federated averaging, for heads: see :meth:`torch_nano.heads.Head.aggregate`.
 
     Heads of sums become, to the byte, the head that learnt all samples of all devices; the weights of a head
-    that learns by gradient descent the mean of all, each device counting as often as it has samples.
+    trained by gradient descent become the mean of all, weighted by the devices' numbers of samples.
 
-    A node is left out of a round, logged and listed in :attr:`left_out` if it answers with an error, if what
-    it sends is damaged, of another model, or no head that learnt on from the server's, if it has another name
-    for a class than the server or a node before it (in the order of their ids), or if a head of sums has no
-    room for its samples. In the next round it is sent the server's head as every node is. What its device has
-    learnt stays there: sums that the server can take in go out with the next answer, as after a lost one. Of
-    others, such as those of a device that forgot a class, the device refuses the round until it is reset.
+    A node is left out of a round, logged and listed in :attr:`left_out` if it answers with an error; if its
+    answer is damaged, of another model, or not a head that started from the server's; if it has another name
+    for a class than the server or a node before it (in the order of their ids); or if a head of sums has no
+    room for its samples. In the next round it gets the server's head like every node. Its device keeps what
+    it has learnt: sums that the server can add go out with the next answer, as after a lost one. With other
+    sums, such as those of a device that forgot a class, the device refuses the round until it is reset.
 
-    The result's arrays are a head, `nano.head.load(head_state(result.arrays))`, the names of its classes, and
-    what tells a device whether its latest answer is in it: start from them, whole, when the fleet goes on.
+    The result's arrays hold a head, `nano.head.load(head_state(result.arrays))`, the names of its classes,
+    and the record by which a device knows whether its latest answer is included: to continue with the fleet,
+    start from the complete arrays.
 
     Args:
-        nano: the model, which stays as it is; its head is where the first round starts from.
+        nano: the model, which does not change; the first round starts from its head.
         options: those of :class:`flwr.serverapp.strategy.FedAvg`, such as `fraction_train`.
 
     Raises:
@@ -72,9 +73,9 @@ class HeadAveraging(FedAvg):
         if nano.head is None:
             raise HeadError(f"{nano.name!r} has no trainable head: freeze its backbone before to_nano")
         super().__init__(**options)
-        #: The server's head: what the latest round ended in.
+        #: The server's head, the result of the latest round.
         self.head: Head = head_of(image_of(nano))
-        #: Nodes that rounds left out, in the order of rounds.
+        #: Nodes that were left out, in the order of rounds.
         self.left_out: list[LeftOut] = []
         self.model_id = nano.id
         self._image_labels = nano.labels
@@ -83,11 +84,11 @@ class HeadAveraging(FedAvg):
 
     @property
     def labels(self) -> list[str]:
-        """The names of the head's classes, those that devices added included; "" for one without a name."""
+        """The names of the head's classes, including those that devices added; "" for one without a name."""
         return list(self._fleet.labels)
 
     def initial_arrays(self) -> ArrayRecord:
-        """What :meth:`start` takes: the head, as it is now."""
+        """The present head, for :meth:`start`."""
         arrays = head_arrays(self.head.state())
         self._fleet.put_into(arrays)
         return arrays
@@ -101,13 +102,13 @@ class HeadAveraging(FedAvg):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Called by Flower: what the nodes start from."""
+        """Called by Flower: the messages that start a training round."""
         return self._configure(super().configure_train, server_round, arrays, config, grid)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Called by Flower: what the nodes score."""
+        """Called by Flower: the messages that start an evaluation round."""
         return self._configure(super().configure_evaluate, server_round, arrays, config, grid)
 
     def _configure(
@@ -118,7 +119,7 @@ class HeadAveraging(FedAvg):
         config: ConfigRecord,
         grid: Grid,
     ) -> list[Message]:
-        """Flower's messages with the head alone, and to each node what concerns it."""
+        """Flower's messages with the head, and for each node its own :class:`Standing`."""
         self._load(arrays)
         config[MODEL] = self.model_id
         messages = list(configure(server_round, head_arrays(self.head.state()), config, grid))
@@ -130,10 +131,10 @@ class HeadAveraging(FedAvg):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Called by Flower: one head of those of the nodes.
+        """Called by Flower: aggregates the nodes' heads.
 
         Raises:
-            HeadError: all nodes are left out; the head is then as it was.
+            HeadError: all nodes are left out; the head is then unchanged.
         """
         replies, before = list(replies), len(self.left_out)
         answers = self._answers(server_round, replies, "train")
@@ -157,12 +158,12 @@ class HeadAveraging(FedAvg):
         return self.initial_arrays(), self._metrics(self.train_metrics_aggr_fn, taken)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Called by Flower: the metrics of those nodes that scored the head."""
+        """Called by Flower: aggregates the metrics of the nodes that scored the head."""
         answers = self._answers(server_round, list(replies), "evaluate")
         return self._metrics(self.evaluate_metrics_aggr_fn, list(answers.values()))
 
     def _answers(self, server_round: int, messages: list[Message], asked: Asked) -> dict[int, Reply]:
-        """By node, in order: what has a number of samples, and the metrics that most nodes have."""
+        """The valid answers by node, in order: those with a number of samples and the usual metrics."""
         answered, failed = self._check_and_log_replies(messages, is_train=asked == "train", validate=False)
         for message in failed:
             self._leave_out(server_round, message.metadata.src_node_id, str(message.error.reason), asked)
@@ -181,7 +182,7 @@ class HeadAveraging(FedAvg):
         return replies
 
     def _updates(self, server_round: int, replies: dict[int, Reply]) -> dict[int, Update]:
-        """What the nodes learnt, each checked as if it were the only one; their names for classes agree."""
+        """The nodes' updates that can each be aggregated alone, and whose names of classes agree."""
         updates = {}
         names = ClassNames("the server", self.labels)
         for node, reply in replies.items():
@@ -214,7 +215,7 @@ class HeadAveraging(FedAvg):
     def _metrics(
         self, average: Callable[[list[RecordDict], str], MetricRecord], replies: list[Reply]
     ) -> MetricRecord | None:
-        """The metrics of all, each counting by its samples; None without any."""
+        """The mean of all metrics, weighted by the numbers of samples; None without any."""
         if not any(reply.samples for reply in replies):
             return None
         return average([reply.content for reply in replies], self.weighted_by_key)

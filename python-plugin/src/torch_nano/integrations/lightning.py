@@ -11,7 +11,8 @@ from ..qat.qat_module import QatModule, fold_batch_norm, freeze_ranges
 class QatSchedule(Callback):
     """Folds the batch norms and freezes the ranges of every :class:`torch_nano.QatModule` of a model.
 
-    Each happens at the start of an epoch, counted from 0, and in a run that is resumed behind it at once.
+    Each happens at the start of an epoch, counted from 0; a run that is resumed after that epoch does it at
+    once.
 
     Args:
         fold_batch_norm_at: the epoch from which on batch norms are folded; None: never.
@@ -36,14 +37,14 @@ class QatSchedule(Callback):
         self.freeze_ranges_at = freeze_ranges_at
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuses a model without a QatModule."""
+        """Raises for a model without a QatModule."""
         if not _parts(pl_module):
             raise InputError(
                 f"{type(pl_module).__name__} has no QatModule: keep what prepare_qat returns as its attribute"
             )
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Does what is due."""
+        """Folds batch norms and freezes ranges if it is their epoch."""
         for qat in _parts(pl_module):
             if self.fold_batch_norm_at is not None and trainer.current_epoch >= self.fold_batch_norm_at:
                 fold_batch_norm(qat)

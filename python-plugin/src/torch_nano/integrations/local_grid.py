@@ -1,4 +1,4 @@
-"""Flower's nodes in one process."""
+"""A Flower grid in one process."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from ..errors import InputError
 class LocalGrid(Grid):
     """A Flower grid whose nodes are client apps in this process, one after the other.
 
-    For boards that are connected to one computer, and for devices simulated on it: nothing but Python is
-    needed. Node k, from 1 on, runs the k-th app. As with Flower's own, an app that raises answers with an
+    For boards that are connected to one computer, and for devices simulated on it; it needs nothing but
+    Python. Node k, from 1 on, runs the k-th app. As in Flower's own grids, an app that raises answers with an
     error.
 
     Args:
@@ -35,11 +35,11 @@ class LocalGrid(Grid):
         }
         self._replies: dict[str, Message] = {}
         self._numbers = count()
-        # Who sends: a process that Flower starts is told so by it.
+        # The identity of the sender, which Flower sets in the processes that it starts.
         TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 0, 0, SUPERLINK_NODE_ID
 
     def set_run(self, run: Run) -> NoReturn:
-        """There is but one.
+        """Not supported: there is only one run.
 
         Raises:
             InputError: always.
@@ -67,7 +67,7 @@ class LocalGrid(Grid):
         return list(self._nodes)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Has the nodes answer; returns the messages' numbers."""
+        """Runs the nodes on the messages; returns the messages' ids."""
         numbers = []
         for message in messages:
             numbers.append(str(next(self._numbers)))
@@ -75,7 +75,7 @@ class LocalGrid(Grid):
         return numbers
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """The answers to messages of these numbers, each once."""
+        """The answers to the messages with these ids, each once."""
         return [self._replies.pop(number) for number in message_ids if number in self._replies]
 
     def send_and_receive(

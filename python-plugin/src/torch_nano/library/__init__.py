@@ -1,1 +1,1 @@
-"""The operators for use by hand and in training, through torch.library."""
+"""Custom torch operators, through torch.library: for direct use and for training."""

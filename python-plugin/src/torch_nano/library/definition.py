@@ -1,8 +1,8 @@
-"""The operators for use by hand: custom operators through torch.library, and their functions.
+"""Custom torch operators for direct use, through torch.library, and their functions.
 
-A custom operator follows from the operator's class: ``torch.ops.torch_nano.<name>`` of inputs, parameters,
-quantization and attributes runs nano-core on the CPU and :meth:`Operator.integer_run` elsewhere; its gradient
-is that of :meth:`Operator.float_run`, straight through all rounding, zero where int8 saturates.
+They are derived from the operator's class: ``torch.ops.torch_nano.<name>`` of inputs, parameters,
+quantizations and attributes runs nano-core on the CPU and :meth:`Operator.integer_run` elsewhere. Its
+gradient is the straight-through gradient of :meth:`Operator.float_run`, zero where int8 saturates.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ _SCHEMA_TYPES: Mapping[Any, str] = {
     int: "int",
     str: "str",
 }
-#: Fields of other types travel as text.
+#: Prefix of fields whose types a schema does not have: they are passed as text.
 _LITERAL = "str "
 
 
 def functional(function: Function) -> Function:
-    """Puts a function into ``torch_nano.functional``."""
+    """Registers a function in ``torch_nano.functional``."""
     FUNCTIONS[function.__name__] = function
     return function
 
@@ -54,14 +54,14 @@ def _no_parameters(layer: Layer) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Parameters:
-    """What a custom operator's parameters are.
+    """The parameters of a custom operator.
 
     Attributes:
         schema: their declarations, "Tensor weight" or "Tensor? bias".
-        constant: how many of them, the last ones, have no gradient.
-        tensors: nano-core's tensors of a layer; takes the layer, then the parameters as they are given:
-            float32 that holds integers, or None.
-        real: the parameters in real numbers by role, differentiable; takes the same.
+        constant: number of parameters without a gradient; they are the last ones.
+        tensors: maps the layer and the given parameters (float32 that holds integers, or None) to nano-core's
+            tensors of the layer.
+        real: maps the same to the parameters in real numbers by role, differentiable.
     """
 
     schema: tuple[str, ...] = ()
@@ -71,7 +71,7 @@ class Parameters:
 
 
 class Definition:
-    """The custom operator of one operator, and its backward; calling it is the differentiable function."""
+    """The custom operator of one operator, and its backward; calling it runs the differentiable function."""
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class Definition:
         output_quantization: Quantization | None = None,
         parameters: Sequence[Tensor | None] = (),
     ) -> Tensor:
-        """Runs one layer; ``output_quantization`` for operators that do not fix it."""
+        """Runs one layer; ``output_quantization`` is for operators that do not fix it."""
         arguments = self.arguments(operator, inputs, input_quantization, output_quantization, parameters)
         if torch.compiler.is_compiling():
             return self.forward_op(*arguments)  # type: ignore[no-any-return]
@@ -156,7 +156,7 @@ class Definition:
         return tuple(arguments)
 
     def _layer(self, arguments: Sequence[Any]) -> tuple[Layer, Sequence[Tensor | None]]:
-        """The layer of the custom operator's arguments, and its parameters as they are given."""
+        """The layer of the custom operator's arguments, and the parameters as given."""
         tensors, rest = arguments[: self.tensor_count], list(arguments[self.tensor_count :])
         count = self.input_count + self.free_output
         quantizations = [Quantization(rest[2 * index], rest[2 * index + 1]) for index in range(count)]
@@ -181,7 +181,7 @@ class Definition:
         return replace(layer, inputs=self._int8(layer.inputs), tensors=tensors)
 
     def _real_layer(self, arguments: Sequence[Any]) -> Layer:
-        """The layer with its inputs as they are given and parameters in real numbers."""
+        """The layer with the inputs as given and parameters in real numbers."""
         layer, parameters = self._layer(arguments)
         return replace(layer, parameters=self.parameters.real(layer, *parameters))
 
@@ -191,7 +191,7 @@ class Definition:
         return y.to(torch.float32)
 
     def run_torch(self, *arguments: Any) -> Tensor:
-        """The custom operator where the CPU's kernel is not used."""
+        """The custom operator in plain torch, for other devices than the CPU."""
         (y,) = self._integer_layer(arguments).integer_run()
         return y.to(torch.float32).contiguous()
 
@@ -220,7 +220,7 @@ class Definition:
             return [gradient.contiguous() for gradient in pullback(grad)]
 
     def _twin(self, layer: Layer) -> Tensor:
-        """The layer in float: the output's integers before they are rounded, cut where int8 saturates."""
+        """The layer in float: the output in its integer units, not rounded, clamped to int8."""
         output = layer.output_quantization
         inputs = [
             (x - quantization.zero_point) * quantization.scale
@@ -234,12 +234,12 @@ class Definition:
         return [torch.empty(shape, device=grad.device) for shape in shapes]
 
     def save(self, ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Keeps for the backward what it needs."""
+        """Saves what the backward needs."""
         ctx.save_for_backward(*inputs[: self.tensor_count])
         ctx.others = inputs[self.tensor_count :]
 
     def gradients(self, ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradients of all arguments, from what :meth:`save` has kept."""
+        """The gradients of all arguments, from what :meth:`save` has saved."""
         return self.gradients_by(self.backward_op, ctx, grad)
 
     def gradients_by(
@@ -255,7 +255,7 @@ class Definition:
 
 
 class _StraightThrough(torch.autograd.Function):
-    """A custom operator where torch does not compile: torch.func's transforms need Functions."""
+    """A custom operator as an autograd Function, as torch.func's transforms need it; not when compiling."""
 
     generate_vmap_rule = True
 
@@ -309,7 +309,7 @@ def _one_by_one(
 
 
 def no_second_derivative(ctx: Any, *grads: Any) -> None:
-    """The backward of a backward."""
+    """The double backward, which raises."""
     raise NotImplementedError(
         "straight-through gradients have no derivative: torch_nano has no double backward"
     )

@@ -17,12 +17,12 @@ from ..ir.description import describe_layer, describe_model, describe_value
 from ..ir.layer import Layer
 from ..ir.operator import Operator
 
-#: A layer's tensor as something that can be a key: name, dtype, bytes.
+#: A layer's tensor in a hashable form: name, dtype, bytes.
 _FrozenTensor = tuple[str, str, bytes]
 
 
 def run_native(layer: Layer, output_shapes: Sequence[Shape]) -> list[Tensor]:
-    """What :meth:`Layer.integer_run` computes, by nano-core on the CPU.
+    """Runs a layer by nano-core on the CPU; the result is that of :meth:`Layer.integer_run`.
 
     Args:
         output_shapes: of each output, without batch.
@@ -35,7 +35,7 @@ def run_native(layer: Layer, output_shapes: Sequence[Shape]) -> list[Tensor]:
 
 
 def one_layer_model(layer: Layer, output_shapes: Sequence[Shape]) -> Model:
-    """The model that :func:`run_native` runs; of the layer's inputs, it has the shapes."""
+    """The model that :func:`run_native` runs; it depends on the shapes of the layer's inputs only."""
     frozen = []
     for name, tensor in layer.tensors.items():
         array = tensor.detach().cpu().numpy()

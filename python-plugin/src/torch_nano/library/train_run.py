@@ -1,7 +1,8 @@
-"""The operators in training: the device's forward pass on float32 that holds integers, and its gradient.
+"""Operators in quantization-aware training: the device's forward pass on float32 that holds integers, with
+straight-through gradients.
 
-Between layers the numbers are int8 numbers without their zero point, ``q - zero_point``: padding is 0 then,
-and no layer needs to subtract. One custom operator serves all layers with weights, one all others.
+Between layers the numbers are int8 numbers without their zero point, ``q - zero_point``: padding is 0, and no
+layer needs to subtract. One custom operator serves all layers with weights, another all other layers.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _library = torch.library.Library("torch_nano", "FRAGMENT")  # type: ignore[no-un
 
 
 def train_input(x: Tensor, quantization: Quantization) -> Tensor:
-    """The int8 numbers of real ones, without their zero point; float32.
+    """Quantizes real numbers to int8, without the zero point; float32.
 
     Raises:
         InputError: NaN or infinity.
@@ -90,7 +91,7 @@ def _fake_exact(
 
 
 class Convolution(NamedTuple):
-    """What torch's convolutions are told; a linear layer is one of a single pixel."""
+    """The arguments of torch's convolutions; a linear layer is a convolution of a single pixel."""
 
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int] = (0, 0)
@@ -107,7 +108,7 @@ def train_channels(
     output_quantization: Quantization,
     clamp: tuple[float | None, float | None] = (None, None),
 ) -> Tensor:
-    """A layer with weights as the device computes it; gradients flow straight through all rounding.
+    """A layer with weights as the device computes it, with a straight-through gradient.
 
     The gradient is that of the real layer ``y / s_y`` of ``x * s_x``, `weight` and `bias`, and zero where the
     output is at a bound of its clamp.
@@ -162,13 +163,11 @@ def _forward(
     clamp_low: float | None,
     clamp_high: float | None,
 ) -> tuple[Tensor, Tensor]:
-    """The output, and the weight times the requantization's multiplier, by which a gradient goes back to
-    x.
-    """
+    """The output, and the weight times the requantization multiplier, which the gradient of x needs."""
     channels = quantize_channels(weight, bias, x_scale)
     dtype = accumulation_dtype(channels.weight, channels.bias, x_zero_point)
     integers = channels.weight.to(dtype)
-    # From a single channel the convolution itself is slower with channels last, by a factor of 3.
+    # With a single input channel, torch's convolution is 3 times slower in channels-last memory.
     layout = channels_last if x.shape[1] > 1 else torch.Tensor.contiguous
     with exact_convolution(x.device):
         sums = F.conv2d(
@@ -185,7 +184,7 @@ def _requantized(sums: Tensor, reals: Tensor, low: int, high: int) -> Tensor:
         _native.requantize_(elements(sums).numpy(), reals.numpy(), low, high)
         return sums
     multipliers = [_native.quantize_multiplier(real) for real in reals.tolist()]
-    # float64 convolutions are within a small fraction of the integer.
+    # float64 convolutions are off by a small fraction of an integer.
     return requantize(sums.round(), multipliers, 0, (low, high), torch.float32)
 
 
@@ -279,8 +278,8 @@ def define_training(
     save: Callable[..., None] | None = None,
     gradients: Callable[..., Any] = no_second_derivative,
 ) -> None:
-    """Defines a custom operator of training: `save` keeps what `gradients` needs, without which it has
-    none.
+    """Defines a custom operator of training: `save` saves what `gradients` needs; without them it has no
+    gradient.
     """
     name = f"torch_nano::{schema.partition('(')[0]}"
     _library.define(schema)  # type: ignore[no-untyped-call]

@@ -1,1 +1,1 @@
-"""What is asked of the user's own nn.Module: names, modes, frozen parts, outputs, why it fails."""
+"""Inspection of the user's nn.Module: names, modes, frozen parts, outputs, and why it fails."""

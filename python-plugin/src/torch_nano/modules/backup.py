@@ -1,4 +1,4 @@
-"""What a model was, to be put back."""
+"""Backup of a model's buffers and parameters."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from .freeze import is_frozen
 
 
 class Backup:
-    """What a model was before a batch: batch norm statistics that saw NaN stay NaN.
+    """A backup of a model before a batch, as batch norm statistics that have seen NaN stay NaN.
 
     Args:
-        model: its buffers are saved, but for those of frozen modules, which do not change.
+        model: its buffers are saved, except those of frozen modules, which do not change.
         with_parameters: save its parameters too.
     """
 
@@ -29,11 +29,11 @@ class Backup:
         self.save()
 
     def save(self) -> None:
-        """Remembers everything as it is."""
+        """Saves the present values."""
         self._saved = [getattr(module, name).detach().clone() for module, name in self._places]
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Makes everything what it was."""
+        """Restores the saved values."""
         for (module, name), saved in zip(self._places, self._saved, strict=True):
             getattr(module, name).copy_(saved)

@@ -16,29 +16,29 @@ from .models import own_module
 from .modes import evaluation_mode
 from .watching import describe, tensors_in, watching
 
-#: What a layer says about its input: class -> (attribute, axis, dimensions without a batch).
+#: A layer's expectation of its input: class -> (attribute, axis, dimensions without a batch).
 _EXPECTED = (
     (nn.Linear, "in_features", -1),
     (nn.modules.conv._ConvNd, "in_channels", 1),
     (_BatchNorm, "num_features", 1),
 )
-#: A batch of this size is not taken for channels: hardly a layer has so many.
+#: A batch of this size is not mistaken for channels: few layers have 7.
 _UNUSUAL = 7
 
 
 def run(model: nn.Module, x: Any, where: str) -> Any:
-    """The model's output.
+    """Runs the model; returns its output.
 
     Args:
-        where: what `x` is, for the message.
+        where: names `x` in the message.
 
     Raises:
-        InputError: the model fails; it says in which module, and at what.
+        InputError: the model fails; the message says in which module and why.
     """
     try:
         return call(model, x)
     except TorchNanoError as error:
-        # A model or a strategy has explained it itself.
+        # The model or a strategy has raised a clear error itself.
         error.add_note(f"in {where}")
         raise
     except Exception as error:
@@ -46,10 +46,10 @@ def run(model: nn.Module, x: Any, where: str) -> Any:
 
 
 def explain(model: nn.Module, x: Any, error: Exception) -> str:
-    """Which module of a model fails, by what it gets and what it expects.
+    """Describes which module of a model fails, what it gets and what it expects.
 
     Args:
-        error: what the model has raised for `x`.
+        error: the exception that the model raised for `x`.
     """
     model = own_module(model)
     if isinstance(x, Inputs) and x.only is not None:
@@ -81,7 +81,7 @@ def explain(model: nn.Module, x: Any, error: Exception) -> str:
 
 
 def _text(error: Exception) -> str:
-    """An error in one line: of torch's long ones the first paragraph."""
+    """An error in one line: the first paragraph of torch's long ones."""
     text = " ".join(str(error).strip().split("\n\n")[0].split())
     return (
         text if isinstance(error, RuntimeError | ValueError) and text else f"{type(error).__name__}: {text}"
@@ -89,7 +89,7 @@ def _text(error: Exception) -> str:
 
 
 def _mismatch(module: nn.Module, x: Tensor) -> str:
-    """What of a module's input is not as it expects; "" if nothing is known."""
+    """Describes how a module's input differs from what it expects; "" if nothing is known."""
     for kind, attribute, axis in _EXPECTED:
         if isinstance(module, kind) and x.dim() > 1:
             actual, expected = x.shape[axis], getattr(module, attribute)
@@ -110,7 +110,7 @@ def _mismatch(module: nn.Module, x: Tensor) -> str:
 
 
 def has_one_value(x: Tensor) -> bool:
-    """Whether a batch norm's input [N, channels, ...] has one value per channel: it has no variance."""
+    """Whether a batch norm's input [N, channels, ...] has one value per channel, and so no variance."""
     return x.dim() > 1 and x.shape[1] > 0 and x.numel() == x.shape[1]
 
 
@@ -123,8 +123,8 @@ def one_value_per_channel() -> str:
 
 
 def is_one_sample(model: nn.Module, x: Any) -> bool:
-    """Whether a tensor is one sample of the model's, without the batch dimension: the model takes batches of
-    it, and no batches of what `x` has along its first dimension.
+    """Whether a tensor is one sample without a batch dimension: the model takes a batch of `x`, but does not
+    take `x` as a batch.
     """
     if not isinstance(x, Tensor) or x.dim() == 0 or len(x) == 0:
         return False
@@ -137,7 +137,7 @@ def is_one_sample(model: nn.Module, x: Any) -> bool:
 
 
 def _takes_batch(model: nn.Module, sample: Tensor) -> bool:
-    """Whether the model makes of a batch of a sample as many outputs."""
+    """Whether the model maps a batch of this sample to as many outputs."""
     with suppress(Exception):
         output = next(tensors_in(model(sample.expand(_UNUSUAL, *sample.shape).contiguous())))
         return output.dim() > 0 and len(output) == _UNUSUAL
@@ -145,7 +145,7 @@ def _takes_batch(model: nn.Module, sample: Tensor) -> bool:
 
 
 def missing_batch(x: Tensor) -> str:
-    """What is wrong with one sample where a batch is expected, and what to do."""
+    """The message for one sample where a batch is expected."""
     return (
         f"a tensor of shape {tuple(x.shape)} is one sample; the batch dimension is missing: give x[None], or "
         "torch.stack(samples) of several"

@@ -1,4 +1,4 @@
-"""Freezing parts of a model for good: weights, batch norm statistics and dropout."""
+"""Freezing of parts of a model: weights, batch norm statistics and dropout."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _HANDLE = "_torch_nano_frozen"
 
 
 def freeze(model: nn.Module, *patterns: str | nn.Module) -> None:
-    """Freezes the modules that the patterns name, with all that is inside them; without a pattern the whole
+    """Freezes the modules that the patterns match, with everything inside them; without a pattern the whole
     model.
 
     A frozen module's parameters do not require gradients, and it runs in evaluation mode whatever
-    `model.train()` says: its batch norm statistics stay and its dropout is off. That survives deepcopy,
-    pickle and load_state_dict.
+    `model.train()` says: its batch norm statistics do not change and its dropout is off. That survives
+    deepcopy, pickle and load_state_dict.
 
     Args:
         patterns: globs over `model.named_modules()`, where "features.*" matches "features" itself too; or
@@ -31,7 +31,7 @@ def freeze(model: nn.Module, *patterns: str | nn.Module) -> None:
     Raises:
         ModuleNameError: a pattern matches nothing. The model is then unchanged.
         FreezeError: a parameter is shared with a module that is not frozen. The model is then unchanged.
-        InputError: no nn.Module, or one with lazy or TorchScript modules. The model is then unchanged.
+        InputError: not an nn.Module, or one with lazy or TorchScript modules. The model is then unchanged.
 
     >>> model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
     >>> freeze(model, "0")
@@ -52,21 +52,21 @@ def freeze(model: nn.Module, *patterns: str | nn.Module) -> None:
         _close(module)
         for parameter in module.parameters(recurse=False):
             parameter.requires_grad_(False)
-            # An optimizer would go on applying a gradient from before.
+            # An optimizer would go on applying an old gradient.
             parameter.grad = None
 
 
 def unfreeze(model: nn.Module, *patterns: str | nn.Module) -> None:
-    """Undoes :func:`freeze` for the modules that the patterns name, with all that is inside them; without a
-    pattern everywhere.
+    """Unfreezes the modules that the patterns match, with everything inside them; without a pattern the whole
+    model.
 
-    A module inside a frozen one may be unfrozen: what is around it then stays frozen except for the modules
-    that contain it. The modules take the model's mode: `model.train()` as usual before training goes on.
+    A module inside a frozen one may be unfrozen: the modules that contain it are then unfrozen, too, and its
+    siblings stay frozen. Unfrozen modules get the model's mode: call `model.train()` before training.
 
     Raises:
         ModuleNameError: a pattern matches nothing. The model is then unchanged.
         FreezeError: a parameter is shared with a module that stays frozen. The model is then unchanged.
-        InputError: no nn.Module, or one with lazy or TorchScript modules. The model is then unchanged.
+        InputError: not an nn.Module, or one with lazy or TorchScript modules. The model is then unchanged.
 
     >>> model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
     >>> freeze(model)
@@ -76,7 +76,7 @@ def unfreeze(model: nn.Module, *patterns: str | nn.Module) -> None:
     """
     model = _freezable(model)
     opened = {part for module in matching_modules(model, patterns or (model,)) for part in module.modules()}
-    # A module around an opened one must not run in evaluation mode as a whole any more.
+    # A module that contains an unfrozen one must no longer run in evaluation mode as a whole.
     around = {module for module in model.modules() if not opened.isdisjoint(module.modules())}
     for name, sharing in _shared_parameters(model, opened).items():
         staying = [other for other, module in sharing if is_frozen(module) and module not in opened | around]
@@ -89,7 +89,7 @@ def unfreeze(model: nn.Module, *patterns: str | nn.Module) -> None:
         _open(module, model.training)
     for module in opened:
         for parameter in module.parameters(recurse=False):
-            # Only these can: torch refuses gradients of integers.
+            # torch has no gradients of integers.
             if parameter.is_floating_point() or parameter.is_complex():
                 parameter.requires_grad_(True)
 
@@ -106,7 +106,7 @@ def frozen(model: nn.Module) -> list[str]:
 
 
 def is_frozen(module: nn.Module) -> bool:
-    """Whether this very module is frozen.
+    """Whether this module itself is frozen.
 
     >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU())
     >>> freeze(model, "0")
@@ -117,8 +117,8 @@ def is_frozen(module: nn.Module) -> bool:
 
 
 def set_frozen(model: nn.Module, names: Collection[str], trainable: Collection[str]) -> None:
-    """Makes the frozen modules exactly these, and the parameters that require gradients exactly those: what
-    resuming and undoing need.
+    """Sets the frozen modules and the parameters that require gradients to exactly these, for resuming and
+    restoring.
     """
     for name, module in model.named_modules():
         if name in names:
@@ -131,8 +131,8 @@ def set_frozen(model: nn.Module, names: Collection[str], trainable: Collection[s
 
 @contextmanager
 def training_only(model: nn.Module, *patterns: str | nn.Module) -> Iterator[None]:
-    """Freezes the model but for what the patterns name. After an exception inside, what is frozen is what
-    was before.
+    """Freezes all modules except those that the patterns match. After an exception inside, the same modules
+    are frozen as before.
 
     >>> model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
     >>> with training_only(model, "1"):
@@ -159,7 +159,7 @@ def training_only(model: nn.Module, *patterns: str | nn.Module) -> Iterator[None
 
 
 def _freezable(model: nn.Module) -> nn.Module:
-    """The module inside the wrappers, whose parameters and hooks can be set."""
+    """The module inside the wrappers, checked: its parameters and hooks can be set."""
     model = own_module(model)
     check_changeable(model)
     check_not_scripted(model.named_modules())
@@ -180,9 +180,7 @@ def _open(module: nn.Module, training: bool) -> None:
 
 
 def _shared_parameters(model: nn.Module, changed: set[nn.Module]) -> dict[str, list[tuple[str, nn.Module]]]:
-    """The parameters of the changed modules that other modules have too: name -> the others' names and
-    modules.
-    """
+    """The parameters that changed modules share with other modules: name -> the others' names and modules."""
     owners: dict[nn.Parameter, list[tuple[str, nn.Module]]] = {}
     for path, module in model.named_modules():
         for name, parameter in module.named_parameters(path, recurse=False):

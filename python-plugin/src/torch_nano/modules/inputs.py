@@ -1,4 +1,4 @@
-"""Tensors for a call of a model."""
+"""Input tensors of a model's call."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-#: A tensor, several by position, or several by the names that forward has for them.
+#: A tensor, several by position, or several by the names of forward's arguments.
 Example = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
 
 
@@ -21,12 +21,12 @@ class Inputs:
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """All of them."""
+        """All tensors."""
         return (*self.positional, *self.named.values())
 
     @property
     def only(self) -> Tensor | None:
-        """The tensor, if there is one, given by position."""
+        """The tensor, if there is exactly one, given by position."""
         return self.positional[0] if len(self.positional) == 1 and not self.named else None
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Inputs:
@@ -35,7 +35,7 @@ class Inputs:
         return Inputs(tuple(map(function, self.positional)), named)
 
     def call(self, model: nn.Module) -> Any:
-        """What the model returns for them."""
+        """Calls the model with them."""
         return model(*self.positional, **self.named)
 
     def __str__(self) -> str:
@@ -47,5 +47,5 @@ class Inputs:
 
 
 def call(model: nn.Module, x: Any) -> Any:
-    """What a model returns for one argument, or for :class:`Inputs`."""
+    """Calls a model with one argument, or with :class:`Inputs`."""
     return x.call(model) if isinstance(x, Inputs) else model(x)

@@ -1,4 +1,4 @@
-"""What a model that is given must be: a module, seen without its wrappers, with numbers in it."""
+"""Checks of a given model: an nn.Module, taken out of its wrappers, with parameters that have numbers."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel
 
 
 class QuantizedModule(nn.Module):
-    """A module that computes in the device's integers: no float model, and without calls of modules in it."""
+    """Base class of modules that compute in the device's integers, without calling submodules."""
 
 
 def own_module(model: object, name: str = "model") -> nn.Module:
-    """The user's module inside the wrappers whose forward only calls it: torch.compile, DataParallel,
+    """The user's module inside wrappers that only call it: torch.compile, DataParallel,
     DistributedDataParallel, AveragedModel.
 
     Names of modules and parameters are always those of this module.
@@ -29,7 +29,7 @@ def own_module(model: object, name: str = "model") -> nn.Module:
         name: of the argument, for the message.
 
     Raises:
-        InputError: it is no nn.Module.
+        InputError: it is not an nn.Module.
 
     >>> own_module(nn.DataParallel(nn.ReLU()))
     ReLU()
@@ -49,11 +49,11 @@ def own_module(model: object, name: str = "model") -> nn.Module:
 
 
 def check_changeable(model: nn.Module) -> None:
-    """Refuses a model whose parameters cannot be frozen or trained: lazy ones that have no shape yet, and
-    those made under torch.inference_mode.
+    """Checks that the parameters can be frozen and trained: none is lazy (without a shape yet), or made under
+    torch.inference_mode.
 
     Raises:
-        InputError: naming the first one.
+        InputError: one is; the message names the first one.
     """
     lazy = [name for name, tensor in _tensors(model) if is_lazy(tensor)]
     if lazy:
@@ -70,10 +70,10 @@ def check_changeable(model: nn.Module) -> None:
 
 
 def check_numbers(model: nn.Module) -> None:
-    """Refuses a model whose parameters and buffers have no shapes or no numbers, or are not dense.
+    """Checks that all parameters and buffers have shapes and numbers, and are dense.
 
     Raises:
-        InputError: naming the first ones.
+        InputError: some do not; the message names the first ones.
     """
     check_changeable(model)
     empty = [name for name, tensor in _tensors(model) if tensor.is_meta]
@@ -88,11 +88,11 @@ def check_numbers(model: nn.Module) -> None:
 
 
 def check_not_scripted(modules: Iterable[tuple[str, nn.Module]]) -> None:
-    """Refuses TorchScript modules, given with their names: they run without Python, so that they can neither
-    be captured nor watched.
+    """Checks that no module, given with its name, is TorchScript: those run without Python, so they can
+    neither be captured nor hooked.
 
     Raises:
-        InputError: naming the first one.
+        InputError: one is; the message names the first one.
     """
     for name, module in modules:
         if isinstance(module, torch.jit.ScriptModule):
@@ -104,15 +104,15 @@ def check_not_scripted(modules: Iterable[tuple[str, nn.Module]]) -> None:
 
 
 def check_float(model: nn.Module) -> None:
-    """Refuses a model that is quantized already, or a part of it.
+    """Checks that no part of the model is quantized already.
 
     Raises:
-        InputError: naming the first such module.
+        InputError: one is; the message names the first such module.
     """
     for name, module in model.named_modules():
         package = type(module).__module__
         if isinstance(module, QuantizedModule):
-            # Users know its class by this name.
+            # The package in which users know its class.
             package = "torch_nano"
         elif not (package.startswith("torch.ao.nn.") and "quantized" in package):
             continue

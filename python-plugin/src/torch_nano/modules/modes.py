@@ -14,7 +14,7 @@ def set_mode(model: nn.Module, training: bool) -> None:
     """`model.train(training)`.
 
     Raises:
-        InputError: the model has one mode only, as what torch.export makes.
+        InputError: the model has only one mode, as torch.export's modules.
     """
     try:
         model.train(training)
@@ -27,10 +27,10 @@ def set_mode(model: nn.Module, training: bool) -> None:
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Inside, all modules are in evaluation mode; after it each has the mode it had.
+    """Puts all modules into evaluation mode inside, and restores each module's mode at the end.
 
     Raises:
-        InputError: the model has one mode only.
+        InputError: the model has only one mode.
 
     >>> model = nn.Sequential(nn.Dropout(), nn.ReLU().eval())
     >>> with evaluation_mode(model):

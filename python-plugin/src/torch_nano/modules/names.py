@@ -1,4 +1,4 @@
-"""What the patterns of freeze, unfreeze and learning_rates name."""
+"""Name patterns (globs) of modules and parameters, as in freeze, unfreeze and learning_rates."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .models import check_not_scripted, own_module
 
 
 def matching_modules(model: nn.Module, patterns: Sequence[str | nn.Module]) -> list[nn.Module]:
-    """The modules that any pattern names, without those inside them.
+    """The modules that any pattern matches, without those inside them.
 
     Args:
         patterns: globs over `model.named_modules()`, where "features.*" matches "features" itself too, or
@@ -55,7 +55,7 @@ def matching_modules(model: nn.Module, patterns: Sequence[str | nn.Module]) -> l
 
 
 def matching_parameters(model: nn.Module, pattern: str) -> dict[str, nn.Parameter]:
-    """The parameters that a glob names: their own names, or those of modules around them.
+    """The parameters that a glob matches, by their own name or by that of a module that contains them.
 
     Raises:
         ModuleNameError: the pattern matches nothing; the message lists similar names.
@@ -87,7 +87,7 @@ def module_named(model: nn.Module, name: str) -> nn.Module:
     """The one module of that name, "" for the model itself.
 
     Raises:
-        ModuleNameError: there is none; the message lists similar names.
+        ModuleNameError: there is no such module; the message lists similar names.
         InputError: it is a TorchScript module.
 
     >>> module_named(nn.Sequential(nn.Linear(4, 3), nn.ReLU()), "1")
@@ -104,14 +104,14 @@ def module_named(model: nn.Module, name: str) -> nn.Module:
 
 
 def names_in(argument: str, given: object) -> list[Any]:
-    """The names of a list, each of which is still to be found.
+    """The items of a list of names, which are not looked up yet.
 
     >>> names_in("layer_names", "0")
     Traceback (most recent call last):
     torch_nano.errors.ModuleNameError: layer_names is '0'; expected a list of names: ['0']
 
     Raises:
-        ModuleNameError: it is no list.
+        ModuleNameError: it is not a list.
     """
     way_out = f": [{given!r}]" if isinstance(given, str) else ""
     return items(argument, given, f"a list of names{way_out}", error=ModuleNameError)

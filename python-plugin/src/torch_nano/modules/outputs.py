@@ -1,4 +1,4 @@
-"""What modules of a model get and give while it runs; nothing stays on the model."""
+"""Records the outputs of a model's modules while it runs, by hooks that are removed at the end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .models import QuantizedModule
 
 @contextmanager
 def recorded_outputs(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
-    """Inside, every call of a module stores its output in the dictionary, under the module's name."""
+    """Stores the output of every call of a module inside in the dictionary, under the module's name."""
     outputs: dict[str, Tensor] = {}
     with ExitStack() as hooks:
         for name, module in modules.items():
@@ -24,15 +24,15 @@ def recorded_outputs(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Ten
 
 
 def _record(outputs: dict[str, Tensor], name: str, module: nn.Module, inputs: Any, output: Any) -> None:
-    # A copy: an in-place operation behind the module would change the output itself.
+    # A copy: a later in-place operation would change the output itself.
     outputs[name] = first_tensor(output, name).clone()
 
 
 def first_tensor(output: Any, name: str) -> Tensor:
-    """What a module gives, or the first of what it gives.
+    """A module's output, or the first element of a tuple.
 
     Raises:
-        InputError: that is no tensor.
+        InputError: that is not a tensor.
     """
     first = output[0] if isinstance(output, tuple | list) and output else output
     if not isinstance(first, Tensor):
@@ -43,7 +43,7 @@ def first_tensor(output: Any, name: str) -> Tensor:
 
 
 def not_called(model: nn.Module, name: str) -> ModuleNameError:
-    """The error for a module that a forward does not come to."""
+    """The error for a module that a forward does not call."""
     if isinstance(model, QuantizedModule):
         return ModuleNameError(
             f"the outputs of {name!r} cannot be had from a {type(model).__name__}, which runs in "

@@ -1,4 +1,4 @@
-"""Looking at the calls of a model's modules, in forward order."""
+"""Hooks around the calls of a model's modules."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def watching(
     after: Callable[[str, nn.Module, Any], None],
 ) -> Iterator[None]:
     """Calls `before(name, module, arguments)` and `after(name, module, output)` around each module's call;
-    nothing of it is left on the model afterwards.
+    the hooks are removed at the end.
     """
     handles = []
     try:

@@ -1,1 +1,1 @@
-"""Quantization-aware training: a module that trains through the device's arithmetic."""
+"""Quantization-aware training (QAT): a module that trains through the device's arithmetic."""

@@ -1,4 +1,4 @@
-"""Batch norm in quantization-aware training that still normalizes with the statistics of the batch."""
+"""Folded batch norms in quantization-aware training that normalize with the statistics of the batch."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _STATISTICS = ("running_mean", "running_var")
 
 @dataclass(frozen=True)
 class BatchStatistics:
-    """A batch norm that was folded into a layer.
+    """A batch norm that is folded into a layer.
 
-    In training its layer's weights are folded with the mean and the variance that the batch has behind the
-    layer without it, which costs a second run of the layer, in float (Jacob et al., 2018, arXiv 1712.05877,
+    In training the layer's weights are folded with mean and variance of the batch after the layer. These cost
+    a second run of the layer, in float and without the batch norm (Jacob et al., 2018, arXiv 1712.05877,
     section 3.2).
     """
 
-    #: The batch norm, by the module that calls it.
+    #: The batch norm.
     norm: FoldedNorm
     #: The names of its buffers in the model, by role.
     statistics: Mapping[str, str]
@@ -36,12 +36,12 @@ class BatchStatistics:
     def tensors(
         self, node: Node, x: Tensor, parameters: Mapping[str, Tensor], model: nn.Module
     ) -> dict[str, Tensor]:
-        """The batch's statistics by the names of the running ones, which are moved towards them.
+        """The batch's statistics by the names of the running ones; moves the running ones towards them.
 
         Args:
             x: the layer's input, real numbers.
             parameters: tensors by name.
-            model: has the running statistics.
+            model: the module with the running statistics.
 
         Raises:
             InputError: there is one value per channel, which has no variance.
@@ -65,7 +65,7 @@ class BatchStatistics:
         return dict(zip(names, (mean, variance), strict=True))
 
     def _momentum(self, caller: nn.Module) -> float:
-        """How far the running statistics go towards the batch's; a module counts its batches."""
+        """The momentum of the running statistics; counts the batch if the module does so."""
         if not isinstance(caller, _BatchNorm):
             return self.norm.momentum
         if caller.num_batches_tracked is not None:
@@ -75,10 +75,10 @@ class BatchStatistics:
         return 1.0 / float(caller.num_batches_tracked) if caller.num_batches_tracked is not None else 0.0
 
     def check(self, model: nn.Module) -> None:
-        """Refuses running statistics that are no buffers of the model: its copies could not follow.
+        """Checks that the running statistics are buffers of the model: others would not be copied with it.
 
         Raises:
-            InputError: naming the module.
+            InputError: they are not; the message names the module.
         """
         buffers = dict(model.named_buffers(remove_duplicate=False))
         missing = [role for role, name in self.statistics.items() if name not in buffers]
@@ -90,9 +90,7 @@ class BatchStatistics:
 
 
 def batch_statistics_of(graph: Graph) -> dict[str, BatchStatistics]:
-    """The batch norms that became part of a layer's parameters and take the batch's statistics in train mode,
-    by the layer's name.
-    """
+    """The folded batch norms that use the batch's statistics in train mode, by the layer's name."""
     found = {}
     for node in graph.nodes:
         derived = {
@@ -114,10 +112,10 @@ def batch_statistics_of(graph: Graph) -> dict[str, BatchStatistics]:
 
 @torch.no_grad()
 def _move(running: Sequence[Tensor], batch: Sequence[Tensor], count: int, momentum: float) -> None:
-    """Moves running mean and variance towards a batch's as torch's batch norm does, the unbiased variance.
+    """Moves running mean and unbiased variance towards a batch's, as torch's batch norm does.
 
     Args:
-        count: of the numbers that a channel's variance is of.
+        count: number of elements of a channel.
     """
     mean, variance = batch
     for moved, value in zip(running, (mean, variance * (count / (count - 1))), strict=True):

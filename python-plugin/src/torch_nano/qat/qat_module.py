@@ -1,4 +1,4 @@
-"""Quantization-aware training: a module whose forward is the arithmetic of the image it would become."""
+"""Quantization-aware training: a module whose forward is the arithmetic of its image."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ _EXTRA_STATE = "_extra_state"
 class QatModule(ModuleWithRanges):
     """A model in training whose forward is the device's integer arithmetic. Made by :func:`prepare_qat`.
 
-    Children, parameters and buffers are copies of the model's own, under their own names. Floats in, floats
-    out: the real numbers of the int8 outputs, those of ``to_nano()`` to the bit in evaluation, and in
-    training once the ranges are frozen (but for dropout). The gradient goes straight through all rounding and
-    is zero where int8 saturates.
+    Children, parameters and buffers are copies of the model's, under the same names. Inputs and outputs are
+    floats. The outputs are the dequantized int8 outputs: to the bit those of ``to_nano()`` in evaluation
+    mode, and in train mode once the ranges are frozen (except for dropout). The gradient is straight-through,
+    and zero where int8 saturates.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class QatModule(ModuleWithRanges):
         for node in graph.nodes:
             # Made here, once: torch.compile cannot trace it.
             _ = node.operator.text
-        # Their numbers come from the module, in every run.
+        # Empty: every run takes the numbers from the module.
         self._graph.parameters = {name: torch.empty(0) for name in graph.parameters}
         self._batch_statistics = batch_statistics_of(graph)
         self._folds_batch_norm = batch_norm == "folded"
@@ -138,22 +138,22 @@ class QatModule(ModuleWithRanges):
         return graph
 
     def chosen(self, one: Range) -> Quantization:
-        """The quantization of a range as it is now.
+        """The present quantization of a range.
 
         Raises:
-            QuantizationError: none of its values has been seen yet.
+            QuantizationError: none of its values has been observed yet.
         """
         return self.quantization_ranges.quantization(one.name)
 
     def to_nano(self, **options: Any) -> NanoModule:
-        """The image whose arithmetic this is, as a module; see :func:`torch_nano.to_nano` for the options.
+        """The image with this arithmetic, as a module; see :func:`torch_nano.to_nano` for the options.
 
-        All of it goes to flash, unless `head` names a layer: that one goes on learning in RAM, and what is
-        equal then are the features in front of it.
+        All layers go to flash, unless `head` names one: that layer goes on learning in RAM, and then the
+        features before it are what is equal.
 
         Raises:
             InputError: a wrong option.
-            QuantizationError: a value has no range yet, or a layer that integers cannot hold.
+            QuantizationError: a value has no range yet, or a layer cannot be quantized.
         """
         return to_nano(self, **options)
 
@@ -166,7 +166,7 @@ class QatModule(ModuleWithRanges):
         }
 
     def get_extra_state(self) -> Tensor:
-        """What :func:`disable_quantization` and :func:`fold_batch_norm` have set, for `state_dict()`.
+        """The settings of :func:`disable_quantization` and :func:`fold_batch_norm`, for `state_dict()`.
 
         uint8 [nodes + 1]: for each node whether it computes in float, then whether batch norms are folded.
         """
@@ -174,7 +174,7 @@ class QatModule(ModuleWithRanges):
         return torch.tensor([*in_float, self._folds_batch_norm], dtype=torch.uint8)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Undoes :meth:`get_extra_state`, for `load_state_dict()`.
+        """Restores the settings of :meth:`get_extra_state`, for `load_state_dict()`.
 
         Raises:
             InputError: it is of a module with another number of nodes.
@@ -192,7 +192,7 @@ class QatModule(ModuleWithRanges):
         }
 
     def _nodes(self, patterns: Sequence[str | nn.Module]) -> list[Node]:
-        """The nodes of the modules that the patterns name; without a pattern all."""
+        """The nodes of the modules that the patterns match; without a pattern all nodes."""
         if not patterns:
             return self._graph.nodes
         inside = {part for module in matching_modules(self, patterns) for part in module.modules()}
@@ -210,9 +210,7 @@ def _copied(model: nn.Module) -> nn.Module:
 
 
 def _keep_ranges(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    """A checkpoint of the original model has no ranges: those that are here stay, and so does the extra
-    state.
-    """
+    """Keeps ranges and extra state when a checkpoint of the original model is loaded, which has none."""
     assert isinstance(module, QatModule)
     own = {
         f"{prefix}{_RANGES}.{name}": tensor
@@ -236,33 +234,34 @@ def prepare_qat(
     first_layer: bool = True,
     last_layer: bool = True,
 ) -> QatModule:
-    """A copy of the model that is trained through the device's arithmetic. The model itself is not changed.
+    """Makes a copy of the model for quantization-aware training. The model itself is not changed.
 
-    Train it as any module. It has the model's parameters under their own names, so optimizers, checkpoints
-    and :func:`freeze` patterns go on working. What a frozen module makes keeps its range too. Dropout works
+    Train it like any module. Its parameters have the model's names, so optimizers, checkpoints and
+    :func:`freeze` patterns go on working. The output ranges of frozen modules are frozen, too. Dropout works
     in train mode.
 
     Args:
-        model: any nn.Module that :func:`to_nano` takes, and that computes the same in both modes but for
-            dropout and batch norm; wrappers are taken off.
-        example: a float input with batch, or several, as :func:`to_nano` takes them; their numbers do not
+        model: any nn.Module that :func:`to_nano` takes and that computes the same in both modes, except for
+            dropout and batch norm; it is taken out of wrappers.
+        example: a float input with batch dimension, or several, as for :func:`to_nano`; the numbers do not
             matter.
-        calibrate: typical inputs the ranges start from (see :func:`to_nano`); None: the first training batch.
-        method: how they are calibrated, "minmax" or "percentile".
+        calibrate: typical inputs, for the initial ranges (see :func:`to_nano`); None: the first training
+            batch.
+        method: of calibration, "minmax" or "percentile".
         ranges: "moving_average": in train mode they follow each batch's smallest and largest number until
-            :func:`freeze_ranges`, at the price of a second run of each layer in float (with
-            DistributedDataParallel those of the first process count); "learned": the scales are parameters,
+            :func:`freeze_ranges`, which costs a second run of each layer in float (with
+            DistributedDataParallel, the first process decides); "learned": the scales are parameters,
             ``quantization_ranges.log_scales.*``, and need `calibrate`.
         momentum: the weight of a batch in the moving average.
-        batch_norm: "folded": with the running statistics, which stay as they are; "batch_statistics": in
-            train mode with those of the batch, and the running ones follow, until :func:`fold_batch_norm`.
+        batch_norm: "folded": with the running statistics, which do not change; "batch_statistics": in train
+            mode with those of the batch, which the running ones follow, until :func:`fold_batch_norm`.
         float_layers: modules that compute in float at first; see :func:`disable_quantization`.
         first_layer: whether the first layer with weights is quantized from the start.
-        last_layer: the same of the last one.
+        last_layer: likewise for the last one.
 
     Raises:
-        UnsupportedError: calls of the model that cannot run on the device, all of them; calls of one mode
-            only, and dropouts that integers cannot do.
+        UnsupportedError: all calls of the model that cannot run on the device; calls in one mode only;
+            dropouts that cannot be computed on integers.
         CaptureError: torch.export cannot trace the model.
         InputError: a wrong example, calibration data or option.
         NonFiniteError: NaN or infinity in a weight or an activation.
@@ -298,7 +297,7 @@ def prepare_qat(
 
 
 def _check_dropouts(graph: Graph) -> None:
-    """Refuses the dropouts that the run could not do as the model does."""
+    """Raises for dropouts that a training run cannot compute as the model does."""
     refused = []
     for value in graph.values.values():
         for dropout in value.dropouts:
@@ -317,12 +316,12 @@ def _check_dropouts(graph: Graph) -> None:
 
 
 def freeze_ranges(qat: nn.Module, *patterns: str | nn.Module) -> None:
-    """Freezes the ranges of what the named modules make, of all values without a pattern.
+    """Freezes the ranges of the named modules' outputs; without a pattern all ranges.
 
-    The forward pass of train mode is then that of evaluation, and cheaper.
+    With frozen ranges, train mode computes the same as evaluation mode, and is cheaper.
 
     Raises:
-        InputError: no QatModule, also not in a wrapper.
+        InputError: it is not a QatModule, with or without a wrapper.
         ModuleNameError: a pattern matches nothing.
         QuantizationError: a value has no range yet.
 
@@ -336,19 +335,19 @@ def freeze_ranges(qat: nn.Module, *patterns: str | nn.Module) -> None:
 
 
 def unfreeze_ranges(qat: nn.Module, *patterns: str | nn.Module) -> None:
-    """Undoes :func:`freeze_ranges`."""
+    """Unfreezes ranges; the inverse of :func:`freeze_ranges`."""
     qat = _qat_module(qat)
     qat.quantization_ranges.freeze(_ranges_of(qat, patterns), False)
 
 
 def disable_quantization(qat: nn.Module, *patterns: str | nn.Module) -> None:
-    """Lets the named modules (all without a pattern) compute in float: weights and outputs are not rounded.
+    """Lets the named modules (all without a pattern) compute in float: weights and outputs are not quantized.
 
-    What a quantized layer reads is rounded first. The image knows no such layers: enable them again before
-    `to_nano`, which refuses otherwise.
+    The inputs of a quantized layer are always quantized. An image cannot have layers in float: enable them
+    again before `to_nano`, which refuses otherwise.
 
     Raises:
-        InputError: no QatModule, also not in a wrapper.
+        InputError: it is not a QatModule, with or without a wrapper.
         ModuleNameError: a pattern matches nothing.
     """
     qat = _qat_module(qat)
@@ -356,23 +355,23 @@ def disable_quantization(qat: nn.Module, *patterns: str | nn.Module) -> None:
 
 
 def enable_quantization(qat: nn.Module, *patterns: str | nn.Module) -> None:
-    """Undoes :func:`disable_quantization`, `float_layers`, and `first_layer` and `last_layer` of
-    :func:`prepare_qat`.
+    """Enables quantization again after :func:`disable_quantization`, or after `float_layers`, `first_layer`
+    or `last_layer` of :func:`prepare_qat`.
     """
     qat = _qat_module(qat)
     qat._in_float -= {node.name for node in qat._nodes(patterns)}
 
 
 def fold_batch_norm(qat: nn.Module) -> None:
-    """From here on the batch norms are folded with their running statistics, as on the device."""
+    """Folds the batch norms with their running statistics from now on, as on the device."""
     _qat_module(qat)._folds_batch_norm = True
 
 
 def _qat_module(qat: nn.Module) -> QatModule:
-    """The QatModule, out of wrappers.
+    """The QatModule, taken out of wrappers.
 
     Raises:
-        InputError: it is none.
+        InputError: it is something else.
     """
     own = own_module(qat, "qat")
     if not isinstance(own, QatModule):

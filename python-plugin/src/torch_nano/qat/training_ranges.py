@@ -1,4 +1,4 @@
-"""The ranges of a model's values while it is trained: followed, frozen or learned."""
+"""Ranges of a model's values in training: observed by moving average, frozen, or learned (LSQ)."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ RangeMethod = Literal["moving_average", "learned"]
 
 
 class TrainingRanges(nn.Module):
-    """The quantization of every value that has one of its own, by name.
+    """The quantization of every range of a graph's values, by name.
 
     "moving_average": a range follows the smallest and the largest number of each batch, ``range += momentum *
     (batch - range)``, until it is frozen. "learned": the scales are parameters, trained with the weights;
-    zero points stay (LSQ, Esser et al., 2020, arXiv 1902.08153, in the logarithm of the scale). Weight decay
-    would pull them towards 1: leave them out of it.
+    zero points do not change (LSQ, Esser et al., 2020, arXiv 1902.08153, in the logarithm of the scale).
+    Exclude them from weight decay, which would pull them towards 1.
 
     Args:
         ranges: those of the graph's values.
-        seen: what the values start from, (low, high) by name; {}: the first batch.
+        seen: initial bounds, (low, high) by name; {}: those of the first batch.
         momentum: the weight of a batch in the moving average.
 
     Raises:
-        InputError: an unknown method, a momentum that is not in (0, 1], or nothing to learn from.
+        InputError: the method is unknown, the momentum not in (0, 1], or learned ranges lack initial bounds.
 
     >>> ranges = TrainingRanges(
     ...     [Range(("x",), "int8")], {"x": (0.0, 2.0)}, "moving_average", momentum=0.5
@@ -41,7 +41,7 @@ class TrainingRanges(nn.Module):
     ([[-0.5, 3.0]], -92)
     """
 
-    #: float64 [values, 2]: lowest and highest number; NaN where nothing was seen yet.
+    #: float64 [values, 2]: lowest and highest number; NaN before the first batch.
     bounds: Tensor
     #: uint8 [values]: 1 where the range is frozen.
     frozen: Tensor
@@ -81,16 +81,16 @@ class TrainingRanges(nn.Module):
         self.register_load_state_dict_post_hook(_refresh)  # type: ignore[no-untyped-call]
 
     def key(self, name: str) -> str:
-        """What a value's learned scale is called: its number and its name. It begins with a digit, so it is
-        no attribute of a module, whatever the model's author calls a value ("values", "type").
+        """The name of a value's learned scale: its number and the value's name. As it begins with a digit, it
+        cannot hide an attribute of a module, whatever a value is called ("values", "type").
         """
         return f"{self._index[name]}_{name}"
 
     def refresh(self) -> None:
-        """Takes what the tensors say into Python, if they have changed: frozen ranges are read once, not in
+        """Copies the tensors to Python numbers, if they have changed: frozen ranges are read once, not in
         every run.
         """
-        # Others change them too: averages of models, DistributedDataParallel.
+        # Compares versions, as others change the tensors, too: averages of models, DistributedDataParallel.
         learned = [] if self.log_scales is None else self.log_scales.values()
         seen = tuple(tensor._version for tensor in (self.bounds, self.frozen, *learned))
         if seen != self._seen:
@@ -108,10 +108,10 @@ class TrainingRanges(nn.Module):
         return self._still[name]
 
     def freeze(self, names: Sequence[str], frozen: bool) -> None:
-        """Freezes the ranges of values, or lets them go.
+        """Freezes or unfreezes the ranges of values.
 
         Raises:
-            QuantizationError: a range to freeze has not been seen yet.
+            QuantizationError: a range to freeze has no bounds yet.
         """
         if frozen:
             for name in names:
@@ -119,17 +119,17 @@ class TrainingRanges(nn.Module):
         for name in names:
             self.frozen[self._index[name]] = frozen
             if self.log_scales is not None:
-                # An optimizer leaves a parameter without gradient alone, whatever its momentum.
+                # Without a gradient an optimizer does not move it, whatever its momentum.
                 members = self._ranges[name].members
                 still = all(bool(self.frozen[self._index[member]]) for member in members)
                 self.log_scales[self.key(members[0])].requires_grad_(not still).grad = None
         self.refresh()
 
     def quantization(self, name: str) -> Quantization:
-        """The quantization of a value, which it has in common with those that share its range.
+        """The quantization of a value: that of its range.
 
         Raises:
-            QuantizationError: no number of it has been seen yet, or its learned scale is no number any more.
+            QuantizationError: the range has no bounds yet, or its learned scale is not finite any more.
         """
         if name in self._known:
             return self._known[name]
@@ -153,10 +153,10 @@ class TrainingRanges(nn.Module):
 
     @torch.no_grad()
     def observe(self, name: str, real: Tensor) -> None:
-        """Takes in a value's numbers on one batch, if its range follows them.
+        """Observes a value's numbers on one batch, unless its range is frozen or learned.
 
         Raises:
-            InputError: there are none.
+            InputError: the tensor is empty.
             NonFiniteError: one is NaN or infinite.
         """
         if self._still[name] or self.log_scales is not None:
@@ -181,7 +181,7 @@ class TrainingRanges(nn.Module):
         """`y`, the value's integers without their zero point, with a gradient to its scale.
 
         Args:
-            real: the numbers before they were rounded and cut.
+            real: the numbers before they were rounded and clamped.
         """
         assert self.log_scales is not None
         low, high = quantization.steps
@@ -190,11 +190,11 @@ class TrainingRanges(nn.Module):
         return _LearnScale.apply(y, steps, log_scale, low, high)  # type: ignore[no-any-return]
 
     def __getstate__(self) -> dict[str, Any]:
-        # The tensors of a copy count their changes anew.
+        # A copy's tensors have versions of their own.
         return {**self.__dict__, "_seen": ()}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TrainingRanges:
-        """Other devices, but no other dtype: a rounded bound would be another range."""
+        """Allows other devices, but no other dtype: a rounded bound would be another range."""
         exact = self.bounds
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.bounds = exact.to(self.bounds.device)
@@ -210,8 +210,8 @@ def _refresh(module: nn.Module, incompatible: Any) -> None:
 class _LearnScale(torch.autograd.Function):
     """LSQ's gradient of a scale: ``s * dL/ds = sum dL/dy * (y - steps inside the range, y outside)``.
 
-    It is scaled by ``1 / sqrt(largest integer * numbers per sample)``, as LSQ does, so that scales and
-    weights learn alike.
+    As in LSQ, it is scaled by ``1 / sqrt(largest integer * numbers per sample)``, so that scales and weights
+    learn at similar rates.
     """
 
     @staticmethod

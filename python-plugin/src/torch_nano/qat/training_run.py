@@ -37,11 +37,11 @@ class TrainingRun:
             self.ranges.refresh()
         constants = {name: tensor.to(device) for name, tensor in qat._constants.items()}
         self.parameters = self.graph.parameters_from({**constants, **qat._named_tensors()})
-        #: What the numbers of each value mean, as far as the run has come.
+        #: The quantizations of the values computed so far.
         self.quantizations: dict[str, Quantization] = {}
-        #: The quantizations of ranges by name, chosen when the run comes to the first value of each.
+        #: The quantizations of ranges by name, chosen at the first value of each.
         self.chosen: dict[str, Quantization] = {}
-        #: Values that were not rounded.
+        #: Values that are not quantized.
         self.unrounded: set[str] = set()
 
     def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -57,7 +57,7 @@ class TrainingRun:
         ]
 
     def quantized(self, name: str, x: Tensor) -> Tensor:
-        """An input as integers."""
+        """Quantizes an input."""
         if self.qat.training and not (is_frozen(self.ranges) or self.ranges.is_frozen(name)):
             check_finite(x)
             self.ranges.observe(name, x)
@@ -78,7 +78,7 @@ class TrainingRun:
             raise in_module(error, path, self.scales_of(node)) from error
 
     def scales_of(self, node: Node) -> str:
-        """The scales of a layer that do not go together, and what to do."""
+        """The end of an error about a layer's scales: their numbers, and what to do."""
         inputs, outputs = (
             " and ".join(f"{self.quantizations[name].scale:.3g}" for name in names)
             for names in (node.inputs, node.outputs)
@@ -89,7 +89,7 @@ class TrainingRun:
         return f": the scale of its input is {inputs}, of its output {outputs}; {way_out}"
 
     def outputs(self, node: Node, inputs: list[Tensor]) -> list[Tensor]:
-        """What a node makes, before its dropouts."""
+        """A node's outputs, before dropout."""
         module = self.qat.get_submodule(self.graph.module_path(node))
         # Values whose ranges may change.
         free = [
@@ -122,7 +122,7 @@ class TrainingRun:
         ]
 
     def quantize(self, name: str) -> Quantization:
-        """The quantization of a value that the run has come to."""
+        """Chooses the quantization of the next value of the run."""
 
         def choose(one: Range) -> Quantization:
             if one.name not in self.chosen:
@@ -133,11 +133,11 @@ class TrainingRun:
         return self.quantizations[name]
 
     def float_run(self, layer: Layer) -> tuple[Tensor, ...]:
-        """A layer of this run in real numbers."""
+        """The float run of a layer."""
         return replace(layer, inputs=layer.real_inputs()).float_run()
 
     def parameters_of(self, node: Node, layer: Layer) -> dict[str, Tensor]:
-        """A node's parameters by role, folded with the batch's statistics where these still count."""
+        """A node's parameters by role; batch norms that are not folded yet use the batch's statistics."""
         tensors: Mapping[str, Tensor] = self.parameters
         folded = self.qat._batch_statistics.get(node.name)
         if folded is not None and not self.qat._folds_batch_norm:
@@ -152,7 +152,7 @@ class TrainingRun:
         return {role: tensors[name] for role, name in node.parameters.items()}
 
     def dropped_out(self, name: str, y: Tensor) -> Tensor:
-        """The value behind its dropouts, in integers again."""
+        """The value after its dropouts, quantized again."""
         quantization = self.quantizations[name]
         for dropout in self.graph.values[name].dropouts:
             module = self.qat.get_submodule(dropout.module_path)
@@ -170,6 +170,6 @@ def _drop_channels(y: Tensor, probability: float) -> Tensor:
 
 
 def _rounded(x: Tensor, quantization: Quantization) -> Tensor:
-    """Integers without their zero point, of numbers between them; the gradient goes straight through."""
+    """Rounds to integers without their zero point, clamped; the gradient is straight-through."""
     inside = x.clamp(*quantization.steps)
     return replace_forward(inside, inside.detach().round())

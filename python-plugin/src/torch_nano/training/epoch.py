@@ -168,7 +168,7 @@ class EpochRunner:
             where = f"batch {index} of {name} in epoch {epoch}"
             x, target = split_batch(batch, where)
             samples = samples_in(x, where)
-            # Before the device gets them: a CUDA assertion has no useful message, and CUDA is unusable then.
+            # Before the device gets them: CUDA's assertion has no useful message and leaves CUDA unusable.
             self.objective.check_labels(target, where)
             yield (
                 Place(epoch, index, name, rates),

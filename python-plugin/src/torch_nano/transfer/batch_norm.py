@@ -1,4 +1,4 @@
-"""Transfer to inputs of another distribution: the batch norm statistics of these."""
+"""Domain adaptation of batch norms: re-estimates their statistics on other data (AdaBN)."""
 
 from __future__ import annotations
 
@@ -19,17 +19,15 @@ from ..training.data import UnlabelledData, inputs_of
 def reestimate_batch_norm(model: nn.Module, data: UnlabelledData, *, batch_size: int = 64) -> list[str]:
     """Replaces the batch norm statistics of a model by those of other data, exactly.
 
-    Afterwards, with the model in evaluation mode, every running mean and variance is that of what its batch
-    norm gets over all the data: layer after layer in forward order, each behind the new statistics of those
-    in front of it (AdaBN: Li et al. 2016, "Revisiting Batch Normalization For Practical Domain Adaptation").
-    The variance is the unbiased one, as torch's is. Frozen batch norms too: freezing holds statistics against
-    training, this replaces them.
+    After that, every running mean and variance is that of its batch norm's input over all the data, with the
+    model in evaluation mode: in forward order, so each batch norm sees the new statistics of those before it
+    (AdaBN: Li et al. 2016, "Revisiting Batch Normalization For Practical Domain Adaptation"). The variance is
+    unbiased, as torch's. Frozen batch norms are included: freezing protects statistics from training only.
 
-    It takes one pass over the data per batch norm, each as far as that one. The labels, if there are any, are
-    not read.
+    It takes one pass over the data per batch norm, each up to that one. Labels are ignored.
 
     Args:
-        data: a tensor [N, ...], or what :func:`~torch_nano.fit` takes; the more typical, the better.
+        data: a tensor [N, ...], or training data as for :func:`~torch_nano.fit`; it should be typical.
         batch_size: of tensors and datasets.
 
     Returns:
@@ -37,7 +35,7 @@ def reestimate_batch_norm(model: nn.Module, data: UnlabelledData, *, batch_size:
 
     Raises:
         InputError: the model has, or calls, no batch norm with statistics, calls one twice, or cannot take
-            the data; or there are too few.
+            the data; or there are too few samples.
         NonFiniteError: a statistic is NaN or infinite. In both cases the model is unchanged.
 
     >>> model = nn.Sequential(nn.BatchNorm1d(2), nn.ReLU())
@@ -99,7 +97,7 @@ def _calls(model: nn.Module, norms: dict[str, _BatchNorm], batches: Iterable[Ten
 
 
 class _Left(BaseException):
-    """Leaves a forward at the batch norm whose input was wanted; no `except Exception` there stops it."""
+    """Ends a forward at the batch norm in question; a BaseException, so that models do not catch it."""
 
 
 def _reestimate(model: nn.Module, name: str, norm: _BatchNorm, batches: Iterable[Tensor]) -> None:
@@ -138,7 +136,7 @@ def _reestimate(model: nn.Module, name: str, norm: _BatchNorm, batches: Iterable
 
 
 def _statistics(norm: _BatchNorm) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean, variance and number of batches, the buffers themselves."""
+    """The buffers of mean, variance and number of batches."""
     assert norm.running_mean is not None and norm.running_var is not None
     assert norm.num_batches_tracked is not None
     return norm.running_mean, norm.running_var, norm.num_batches_tracked

@@ -1,4 +1,4 @@
-"""Transfer to inputs of another distribution: features that are distributed alike in both domains."""
+"""Domain adaptation by deep CORAL: aligns the covariances of features in both domains."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ from ..training.objective import ExtendedLoss, Loss
 
 
 def coral_loss(source: Tensor, target: Tensor) -> Tensor:
-    """How far the covariances of two sets of features are apart: ||C_source - C_target||^2 / (4 D^2), a
-    scalar.
+    """Distance of the covariances of two sets of features: ||C_source - C_target||^2 / (4 D^2), a scalar.
 
     Formula: Sun and Saenko 2016, "Deep CORAL: Correlation Alignment for Deep Domain Adaptation", equations 1
     to 3.
@@ -63,33 +62,33 @@ def coral_alignment(
     batch_size: int = 64,
     **fit_options: Any,
 ) -> History:
-    """Trains on labelled data while aligning what a layer gives for unlabelled data of the target domain.
+    """Trains on labelled data while aligning a layer's outputs with those for unlabelled target data.
 
     Minimizes `loss + weight * coral_loss` (deep CORAL). Every batch of the source goes through the model
-    together with as many random samples of the target, so batch norms see both. Trains what is not frozen;
-    a last batch of a single sample has no covariance and counts for the loss alone.
+    together with as many random samples of the target, so batch norms see both. Trains the unfrozen
+    parameters; a last batch of a single sample has no covariance and counts for the loss alone.
 
     Args:
         source: labelled data, as in :func:`~torch_nano.fit`.
-        target: inputs of the target domain, a tensor [M, ...] or what `fit` takes; labels are not read. They
-            are held in memory.
-        val: labelled data whose loss, without alignment, is taken after every epoch.
+        target: inputs of the target domain, a tensor [M, ...] or data as for `fit`, whose labels are ignored.
+            They are held in memory.
+        val: labelled data whose loss, without alignment, is computed after every epoch.
         layer: name of the module whose outputs are aligned, [N, D] or flattened to it: the logits, or the
-            features in front of the head; "" is the model itself.
-        weight: of the alignment. The paper chooses it such that both terms are alike in the end.
+            features before the head; "" is the model itself.
+        weight: of the alignment. The paper chooses it so that both terms are of similar size in the end.
         loss: as in :func:`~torch_nano.fit`.
         batch_size: of tensors and datasets.
         fit_options: of :func:`~torch_nano.fit`.
 
     Returns:
-        The history; its loss is with the alignment, its accuracy that on the source.
+        The history; its loss includes the alignment, its accuracy is that on the source.
 
     Raises:
         ModuleNameError: there is no such layer, or the model does not call it.
         InputError: source and target have different shapes, or the target fewer than 2 samples.
         FitError: the weight is negative.
 
-    Also what :func:`~torch_nano.fit` raises.
+    Also those of :func:`~torch_nano.fit`.
 
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     >>> x = torch.randn(100, 4)
@@ -126,7 +125,7 @@ def coral_alignment(
 
 
 class _Aligned:
-    """A model that runs, in train mode, over samples of the target behind those of each batch."""
+    """A model whose batches, in train mode, get samples of the target appended."""
 
     def __init__(self, model: nn.Module, target: Tensor, layer: str) -> None:
         self._model = model
@@ -164,7 +163,7 @@ class _Aligned:
         return outputs[: len(outputs) // 2]
 
     def has_both(self) -> bool:
-        """Whether the last forward was one of train mode, with at least two samples of each domain."""
+        """Whether the last forward was in train mode, with at least two samples of each domain."""
         return self._features is not None and len(self._features) >= 4
 
     def loss(self) -> Tensor:

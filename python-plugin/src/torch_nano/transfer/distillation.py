@@ -1,4 +1,4 @@
-"""Transfer from model to model: a student learns what a teacher thinks of each sample."""
+"""Knowledge distillation: a student learns from a teacher's outputs."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from ..training.objective import ExtendedLoss, Loss
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tensor:
-    """How far a student's classes are from a teacher's: T^2 KL(softmax(teacher / T) || softmax(student / T)),
-    the mean over all samples, a scalar.
+    """Divergence of a student's classes from a teacher's: the mean over all samples of
+    T^2 KL(softmax(teacher / T) || softmax(student / T)), a scalar.
 
     Formula: Hinton et al. 2015, "Distilling the Knowledge in a Neural Network", section 2; T^2 makes the
-    gradient independent of T where T is large.
+    gradient independent of T for large T.
 
     Args:
         student: logits [N, classes] or [N, classes, ...].
         teacher: likewise.
-        temperature: T; the larger, the more the classes count that are not the likeliest.
+        temperature: T; the larger, the more the less likely classes count.
 
     Raises:
-        InputError: shapes that differ, or less than two classes.
+        InputError: the shapes differ, or there are fewer than two classes.
 
     >>> logits = torch.tensor([[1.0, 2.0, 4.0]])
     >>> distillation_loss(logits, logits).item()
@@ -60,30 +60,30 @@ def distillation(
     loss: Loss | None = None,
     **fit_options: Any,
 ) -> History:
-    """Trains a student on labels and on a teacher's outputs: a small model, or
-    :func:`~torch_nano.prepare_qat`'s from the float model.
+    """Trains a student on labels and on a teacher's outputs: a smaller model, or the float model's QatModule
+    from :func:`~torch_nano.prepare_qat`.
 
-    Minimizes `(1 - weight) * loss + weight * distillation_loss`. Trains what is not frozen of the student;
+    Minimizes `(1 - weight) * loss + weight * distillation_loss`. Trains the student's unfrozen parameters;
     the teacher runs in evaluation mode and does not change.
 
     Args:
-        student: gives logits [N, classes].
-        teacher: gives logits of the same classes for the same inputs; may be on another device.
+        student: returns logits [N, classes].
+        teacher: returns logits of the same classes for the same inputs; may be on another device.
         train: as in :func:`~torch_nano.fit`.
-        val: labelled data whose loss, without the teacher, is taken after every epoch.
+        val: labelled data whose loss, without the teacher, is computed after every epoch.
         temperature: of both softmaxes, see :func:`distillation_loss`.
         weight: 0: labels only; 1: teacher only.
         loss: as in :func:`~torch_nano.fit`.
         fit_options: of :func:`~torch_nano.fit`.
 
     Returns:
-        The history; its loss is with the teacher's part.
+        The history; its loss includes the teacher's part.
 
     Raises:
         InputError: student and teacher have different outputs, or share modules.
-        FitError: a temperature that is not positive, or a weight outside 0 to 1.
+        FitError: the temperature is not positive, or the weight not from 0 to 1.
 
-    Also what :func:`~torch_nano.fit` raises.
+    Also those of :func:`~torch_nano.fit`.
 
     >>> teacher = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 2))
     >>> student = nn.Linear(4, 2)

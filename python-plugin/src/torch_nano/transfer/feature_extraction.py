@@ -1,4 +1,4 @@
-"""Transfer by feature extraction: the frozen part of a model runs once, its head learns from what it gave."""
+"""Feature extraction: the frozen part of a model runs once, and the head learns from the cached features."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from ..training.history import History
 def extract_features(
     model: nn.Module, data: TrainingData, split: str, *, batch_size: int = 64
 ) -> TensorDataset:
-    """Runs a model once over data, in evaluation mode, and keeps what the module `split` gets.
+    """Runs a model once over data, in evaluation mode, and keeps the inputs of the module `split`.
 
     Args:
-        model: must give what the module `split` gives: its last one, a head.
-        data: as in :func:`~torch_nano.fit`: a loader, a dataset or two tensors. Their order stays.
+        model: its output must be that of the module `split`: its last one, a head.
+        data: as in :func:`~torch_nano.fit`: a loader, a dataset or two tensors. Their order is kept.
         split: name of the module, as in `model.named_modules()`.
         batch_size: of datasets and tensors.
 
@@ -36,8 +36,8 @@ def extract_features(
 
     Raises:
         ModuleNameError: there is no such module, or the model does not call it.
-        InputError: the model goes on behind the module, calls it several times or not with one tensor; or no
-            such data.
+        InputError: the model goes on after the module, calls it several times or not with one tensor; or the
+            data are something else.
 
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
     >>> features, targets = extract_features(model, (torch.randn(10, 4), torch.arange(10) % 3), "2").tensors
@@ -55,7 +55,7 @@ def extract_features(
     outputs: list[Any] = []
 
     def before(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        # Copies, here and below: an in-place operation would change what was there.
+        # Copies, here and below: a later in-place operation would change them.
         inputs.append((tuple(map(_copy, arguments)), keywords))
 
     def after(module: nn.Module, arguments: Any, output: Any) -> None:
@@ -105,12 +105,12 @@ def feature_extraction(
 ) -> History:
     """Freezes all but the head, runs the frozen part once over the data, and trains the head on its features.
 
-    Every epoch then costs the head only; the weights are those that `fit` would give with the frozen part
-    in the loop, on the same batches. The features are held in memory. Random augmentation in the data is
-    drawn once: for another draw in every epoch, freeze and `fit`.
+    An epoch then costs only the head's training; the weights are those of `fit` with the frozen part in the
+    loop, on the same batches. The features are held in memory. Random augmentation in the data is drawn once:
+    for another draw in every epoch, freeze and `fit`.
 
     Args:
-        model: any nn.Module whose last module is the head. It stays frozen but for the head.
+        model: any nn.Module whose last module is the head. All but the head stays frozen.
         train: as in :func:`~torch_nano.fit`. The features are shuffled in every epoch.
         val: likewise.
         head: name of the module that is trained, all of it; as in `model.named_modules()`.
@@ -119,14 +119,14 @@ def feature_extraction(
         fit_options: of :func:`~torch_nano.fit`; `learning_rates` names modules of the head.
 
     Returns:
-        The history of the head's training; its seconds are without the frozen part.
+        The history of the head's training; its seconds do not include the frozen part.
 
     Raises:
         ModuleNameError: there is no such head, or the model does not call it.
-        InputError: the model goes on behind the head, calls it several times or not with one tensor.
-        FreezeError: the head shares a parameter with what is frozen.
+        InputError: the model goes on after the head, calls it several times or not with one tensor.
+        FreezeError: the head shares a parameter with the frozen part.
 
-    Also what :func:`~torch_nano.fit` raises. What is frozen is then what was before.
+    Also those of :func:`~torch_nano.fit`. After an error the same modules are frozen as before.
 
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     >>> x = torch.randn(100, 4)

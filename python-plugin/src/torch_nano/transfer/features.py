@@ -1,4 +1,4 @@
-"""What the layers of a model give: recorded, drawn, compared, and as a model that ends at one of them."""
+"""Features of a model's layers: record, draw and compare them, or cut the model off after one."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def get_layer_outputs(
     """The outputs of the named modules for one input, in evaluation mode.
 
     The model's modes are restored and its hooks removed, also after an exception. Gradients flow, unless
-    they are switched off around the call. Of a module that is called several times it is the last output, of
-    one that returns a tuple (nn.GRU) the first element; a later in-place operation does not change it.
+    they are switched off around the call. For a module that is called several times it is the last output,
+    for one that returns a tuple (nn.GRU) the first element; later in-place operations do not change it.
 
     Args:
-        input_tensor: what the model takes, [N, ...].
+        input_tensor: the model's input, [N, ...].
         layer_names: names as in `model.named_modules()`; "" is the model itself.
 
     Raises:
@@ -59,14 +59,13 @@ def get_layer_outputs(
 def visualize_layer_activations(
     model: nn.Module, input_tensor: Tensor, layer_name: str, *, ax: Axes | None = None
 ) -> Axes:
-    """Draws what a module gives for the first sample of an input, in evaluation mode.
+    """Draws a module's output for the first sample of an input, in evaluation mode.
 
-    A module with maps [N, C, H, W] becomes a mosaic of its channels in reading order, one with series
-    [N, C, L] an image of channels by positions, and one with vectors [N, F] an image of all samples by
-    features.
+    Feature maps [N, C, H, W] become a mosaic of the channels in reading order, series [N, C, L] an image of
+    channels by positions, and vectors [N, F] an image of all samples by features.
 
     Args:
-        input_tensor: what the model takes, [N, ...].
+        input_tensor: the model's input, [N, ...].
         layer_name: as in `model.named_modules()`.
         ax: where to draw; a new figure if None.
 
@@ -130,7 +129,7 @@ class FeatureExtractor(nn.Module):
         raise not_called(self.model, self.output_layer)
 
     def _traced(self, layer: nn.Module, x: Tensor) -> Tensor:
-        """For torch.export, which loses its place when a forward is left early: the rest runs unseen."""
+        """For torch.export, which does not support leaving a forward early: the rest runs on, unused."""
         found = []
 
         def look_away(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -148,12 +147,12 @@ class FeatureExtractor(nn.Module):
 
 
 def get_model_feature_extractor(model: nn.Module, output_layer: str) -> FeatureExtractor:
-    """A model that gives the output of one module of `model`, of its first call, and computes nothing behind
+    """A model that returns the output of one module of `model`, of its first call, and computes nothing after
     it.
 
-    It shares the modules with `model`: training or freezing the one is training or freezing the other. It
-    can be trained, exported and made the base of a :class:`~torch_nano.TransferModel`; what lies behind
-    `output_layer` goes into no image.
+    It shares its modules with `model`: training or freezing one affects the other. It can be trained,
+    exported and made the base of a :class:`~torch_nano.TransferModel`; the image has nothing that comes after
+    `output_layer`.
 
     Args:
         output_layer: as in `model.named_modules()`.
@@ -175,15 +174,15 @@ def compare_model_features(
     layer_pairs: Sequence[tuple[str, str]],
     metric: Literal["cosine", "cka"] = "cosine",
 ) -> dict[tuple[str, str], float]:
-    """How alike two models' modules see the same input: 1 is the same.
+    """Similarity of two models' modules on the same input; 1 is equal.
 
     "cosine": the mean over the samples of the cosine between the two outputs, in [-1, 1] (0 where one is all
     zeros); they need the same size. "cka": linear centred kernel alignment (Kornblith et al. 2019,
     "Similarity of Neural Network Representations Revisited", equation 4), in [0, 1], for outputs of any two
-    sizes: the same after a rotation or a scaling of the features.
+    sizes; invariant to rotation and scaling of the features.
 
     Args:
-        input_tensor: what both models take, [N, ...]; "cka" needs N >= 2, and means more the larger N is.
+        input_tensor: the input of both models, [N, ...]; "cka" needs N >= 2, better many more.
         layer_pairs: pairs of names, the first of `model1`, the second of `model2`.
 
     Returns:
@@ -218,7 +217,7 @@ def compare_model_features(
 
 
 class _Reached(Exception):
-    """Leaves a model's forward at the module whose output is wanted."""
+    """Ends a model's forward at the module whose output is wanted."""
 
     def __init__(self, output: Tensor) -> None:
         super().__init__()
@@ -261,7 +260,7 @@ def _linear_cka(a: Tensor, b: Tensor, first: str, second: str) -> float:
 
 
 def _alignment(a: Tensor, b: Tensor) -> Tensor:
-    """||a^T b||^2 of centred features, through whichever of features and samples are fewer."""
+    """||a^T b||^2 of centred features, by the smaller of the matrices of features and of samples."""
     if a.shape[1] * b.shape[1] <= len(a) ** 2:
         return (a.T @ b).square().sum()
     return ((a @ a.T) * (b @ b.T)).sum()

@@ -1,4 +1,4 @@
-"""Transfer by fine-tuning: parts of a model go on learning, each at its own learning rate."""
+"""Fine-tuning: parts of a model go on learning, each at its own learning rate."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def fine_tuning(
     epochs: int,
     **fit_options: Any,
 ) -> History:
-    """Trains the named parts, each at its learning rate, and freezes all else.
+    """Trains the named parts, each at its learning rate, and freezes everything else.
 
     Args:
-        model: any nn.Module. It stays frozen but for the named parts.
+        model: any nn.Module. All but the named parts stays frozen.
         train: as in :func:`~torch_nano.fit`.
         val: likewise.
-        learning_rates: glob over `model.named_modules()` -> learning rate; the first match counts, so
-            that "*" at the end is all the rest. Small ones for pre-trained layers, larger ones for new ones.
+        learning_rates: glob over `model.named_modules()` -> learning rate; the first match wins, so "*" at
+            the end is all the rest. Use small rates for pre-trained layers, larger ones for new layers.
         fit_options: of :func:`~torch_nano.fit`.
 
     Returns:
@@ -42,9 +42,9 @@ def fine_tuning(
 
     Raises:
         ModuleNameError: a glob matches no module.
-        FitError: there are no learning rates, or a glob is behind another that matches all it matches.
+        FitError: there are no learning rates, or a glob comes after another that matches all it matches.
 
-    Also what :func:`~torch_nano.fit` raises. What is frozen is then what was before.
+    Also those of :func:`~torch_nano.fit`. After an error the same modules are frozen as before.
 
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
     >>> x = torch.randn(100, 4)
@@ -76,8 +76,8 @@ def fine_tune(
     early_stopping: bool = False,
     patience: int = 3,
 ) -> dict[str, list[float]]:
-    """Trains what is not frozen of a model with an optimizer of yours: :func:`~torch_nano.fit` for data in
-    lists.
+    """Trains the unfrozen parameters of a model with an optimizer of yours: :func:`~torch_nano.fit` for data
+    in lists.
 
     Args:
         model: a :class:`~torch_nano.TransferModel` or any nn.Module.
@@ -87,8 +87,8 @@ def fine_tune(
         val_labels: like `train_labels`.
         loss_fn: from output and targets to the batch's mean; None: cross entropy for integer labels, mean
             squared error for floats.
-        callbacks: each is called as `callback(epoch, history)` after every epoch, from 0, with what is
-            returned so far; `raise tn.StopTraining("why")` ends the training.
+        callbacks: each is called as `callback(epoch, history)` after every epoch, from 0, with the columns
+            so far; `raise tn.StopTraining("why")` ends the training.
         early_stopping: end the training when the validation loss (the training loss without validation data)
             has not become smaller for `patience` epochs. The weights are then those of the best epoch.
 
@@ -99,7 +99,7 @@ def fine_tune(
     Raises:
         InputError: samples of different shapes, or validation data without labels.
 
-    Also what :func:`~torch_nano.fit` raises.
+    Also those of :func:`~torch_nano.fit`.
 
     >>> model = nn.Linear(4, 2)
     >>> samples = [torch.randn(4) for _ in range(40)]

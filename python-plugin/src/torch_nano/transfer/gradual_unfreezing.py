@@ -1,4 +1,4 @@
-"""Transfer by gradual unfreezing: first the head learns, then layer by layer what is in front of it."""
+"""Gradual unfreezing: first the head learns, then layer by layer the model before it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..training.fit import Callback, fit
 from ..training.history import History
 from ..training.optimizers import LEARNING_RATE, make_optimizer, rates_of
 
-#: First epoch -> what goes on learning from there on.
+#: First epoch -> modules that learn from that epoch on.
 Schedule = Mapping[int, Sequence[str | nn.Module]]
 
 
@@ -35,34 +35,34 @@ def gradual_unfreezing(
     callbacks: Sequence[Callback] = (),
     **fit_options: Any,
 ) -> History:
-    """Freezes a model but for what the schedule has at epoch 0, and unfreezes more at its other epochs.
+    """Freezes all but the schedule's modules of epoch 0, and unfreezes more at its other epochs.
 
-    One training: optimizer state, learning rates, scheduler, early stopping and checkpoint go through all
-    phases. What is frozen is in the optimizer from the start, but an optimizer leaves out what has no
-    gradient: no weight decay, no momentum, and Adam begins to count when the gradients begin.
+    It is one training: optimizer state, learning rates, scheduler, early stopping and checkpoint span all
+    phases. Frozen parameters are in the optimizer from the start, but an optimizer skips parameters without a
+    gradient: no weight decay, no momentum, and Adam's step count starts when they are unfrozen.
 
     Args:
-        model: any nn.Module. What the schedule never names stays frozen.
+        model: any nn.Module. Modules that the schedule never names stay frozen.
         train: as in :func:`~torch_nano.fit`.
         val: likewise.
         schedule: epoch, from 0 -> names or globs of modules, or modules, that are trained from it on; "*" is
-            all that is still frozen.
-        epochs: how many there are in all.
-        optimizer: over all that the schedule ever unfreezes; None: AdamW.
+            everything that is still frozen.
+        epochs: number of epochs in all.
+        optimizer: over all parameters that the schedule ever unfreezes; None: AdamW.
         learning_rate: of the AdamW; 0.001 if none is given.
         learning_rates: glob over names of parameters or modules -> learning rate, for the AdamW.
         callbacks: as in :func:`~torch_nano.fit`; they run before the next phase's modules are unfrozen.
         fit_options: of :func:`~torch_nano.fit`.
 
     Returns:
-        The history; its learning rates are those of the groups that have something to train in that epoch.
+        The history; its learning rates are those of the groups with trainable parameters in that epoch.
 
     Raises:
-        FitError: a schedule without epoch 0, or beyond the last epoch; learning rates of what it never
-            unfreezes; an optimizer that has not got what it unfreezes.
+        FitError: the schedule has no epoch 0, or one after the last; a learning rate is for modules that it
+            never unfreezes; the optimizer lacks parameters that it unfreezes.
         ModuleNameError: a pattern matches nothing.
 
-    Also what :func:`~torch_nano.fit` raises. What is frozen is then what was before.
+    Also those of :func:`~torch_nano.fit`. After an error the same modules are frozen as before.
 
     >>> import torch
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
@@ -112,7 +112,7 @@ def gradual_unfreezing(
 
 
 def _parts(model: nn.Module, schedule: Schedule, epochs: int) -> dict[int, list[nn.Module]]:
-    """The modules of each phase; raises what is wrong with the schedule."""
+    """The modules of each phase; checks the schedule."""
     epochs = whole_number("epochs", epochs, least=1, error=FitError)
     expected = 'what is trained from which epoch on: {0: ["head"], 3: ["layer4"]}'
     schedule = mapping("schedule", schedule, expected, error=FitError)

@@ -1,4 +1,4 @@
-"""A pre-trained model with new layers behind it."""
+"""A pre-trained model with new layers on top."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from ..modules.names import names_in
 class TransferModel(nn.Module):
     """`new_layers` on top of `base_model`: `new_layers(base_model(x))`.
 
-    The two are taken as they are, not copied, out of wrappers (torch.compile and its like), under the names
+    The two are not copied; they are taken out of wrappers (torch.compile and the like) and have the names
     "base_model" and "new_layers". Give a classifier without its last layer: `base.fc = nn.Identity()`, or
-    what :func:`~torch_nano.get_model_feature_extractor` makes of it.
+    the result of :func:`~torch_nano.get_model_feature_extractor`.
 
     Args:
-        base_model: the pre-trained model, [N, ...] -> [N, features] or whatever `new_layers` take.
+        base_model: the pre-trained model, [N, ...] -> [N, features] or any input of `new_layers`.
         new_layers: the layers for the new task.
         freeze_base: freezes the base, as :func:`~torch_nano.freeze` does: batch norm and dropout too.
-        fine_tune_layers: names or globs of modules in the base that stay trainable all the same.
+        fine_tune_layers: names or globs of modules in the base that stay trainable nevertheless.
 
     Raises:
         ModuleNameError: a name matches no module of the base.
-        InputError: `fine_tune_layers` without `freeze_base`: everything is trainable then; or no modules.
+        InputError: `fine_tune_layers` without `freeze_base`, with which everything is trainable; or an
+            argument is not a module.
 
     >>> base = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU())
     >>> model = TransferModel(base, nn.Linear(8, 3), fine_tune_layers=["2"])
@@ -122,7 +123,7 @@ def unfreeze_layers(model: nn.Module, layer_names: Sequence[str] | None = None) 
 
 
 def _check_features(features: Tensor, first: nn.Linear) -> None:
-    """Raises an InputError unless the first of the new layers takes what the base gives."""
+    """Raises an InputError unless the base's output fits the first of the new layers."""
     if features.shape[-1] != first.in_features:
         raise InputError(
             f"the base gives {list(features.shape)}, but the new layers begin with a Linear for "
