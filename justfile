@@ -30,11 +30,11 @@ lint: setup
     {{ python }} -m ruff check .
     {{ python }} -m ruff format --check .
     {{ python }} -m mypy --strict python-plugin/src python-plugin/examples tools tests/bench fuzz/python
-    # Apart from the others: tools/setup.py is a module of that name too.
+    # In a run of its own, as tools/setup.py has the same module name.
     {{ python }} -m mypy --strict python-plugin/setup.py
     {{ python }} -m mypy.stubtest torch_nano._native --concise
     cargo fmt --all --check
-    # Operators and trainers are declared by macros, into which cargo fmt does not look.
+    # cargo fmt does not find the modules of operators and trainers, which macros declare.
     rustfmt --edition 2024 --check nano-core/src/ops/*.rs nano-core/src/ops/*/*.rs nano-core/src/train/*/mod.rs
     cargo fmt --all --check --manifest-path esp32-app/Cargo.toml
     cargo fmt --all --check --manifest-path fuzz/Cargo.toml
@@ -65,11 +65,11 @@ flash model="build/demo/model": _probe-rs (firmware model)
 package: setup
     {{ python }} -m pytest tests/package/checks.py
 
-# Count instructions on the emulated device, and hold them to the baseline (arguments: --help)
+# Count instructions on the emulated device and compare them with the baseline (arguments: --help)
 bench-device *arguments: setup
     {{ python }} tests/bench/bench_device.py {{ arguments }}
 
-# Time a training step through the device's arithmetic against torch's fake quantization
+# Compare the time of a training step through the device's arithmetic with torch's fake quantization
 bench-host *arguments: setup
     {{ python }} tests/bench/bench_host.py {{ arguments }}
 
@@ -77,19 +77,19 @@ bench-host *arguments: setup
 panic-sites: setup
     {{ python }} tools/panic_sites.py
 
-# Show what quantization-aware training gains back on a network that int8 hurts
+# Measure the accuracy that quantization-aware training recovers on a network that int8 hurts
 bench-qat *arguments: setup
     {{ python }} tests/bench/bench_qat.py {{ arguments }}
 
-# Compare the last two layers' learning in integers with the same in float, on real data
+# Compare learning of the last two layers in integers and in float, on real data
 bench-last-layers: setup
     {{ python }} tests/bench/bench_last_layers.py
 
-# Run the demo on three seeds and hold its accuracies to their bars
+# Run the demo with three seeds and compare its accuracies with their thresholds
 bench-demo: setup
     {{ python }} tests/bench/bench_demo.py
 
-# Compare the heads' accuracies with the same learning in float, on real data
+# Compare the heads' accuracies with those of float learning, on real data
 bench-learning *arguments: setup
     {{ python }} tests/bench/bench_learning.py {{ arguments }}
 
@@ -97,7 +97,7 @@ bench-learning *arguments: setup
 conformance layers="300": setup
     {{ python }} -m pytest -n 2 tests/conformance --layers {{ layers }}
 
-# Measure what a round of a fleet costs its server, with simulated nodes
+# Measure the server's cost of a fleet's round, with simulated nodes
 bench-fleet *arguments: setup
     {{ python }} tests/bench/bench_fleet.py {{ arguments }}
 

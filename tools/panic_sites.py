@@ -1,7 +1,7 @@
 """Lists the panic sites of the emulated board's program; `just panic-sites` runs it.
 
-Every Rust panic is given a `core::panic::Location`: a constant with file, line and column. The locations in
-the linked program are the places where it can panic, after all optimizations.
+Every Rust panic has a `core::panic::Location`: a constant with file, line and column. The locations in the
+linked program are the places where it can panic, after all optimizations.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 BOARD_PROGRAM = ROOT / "python-plugin/src/torch_nano/device/virt-rv32imc.elf"
-#: Longer than any path, higher than any line: other words in memory are not taken for a location.
+#: Upper bounds of a location's numbers, so that other words in memory are not mistaken for a location.
 LONGEST_PATH, MOST_LINES, MOST_COLUMNS = 400, 100_000, 1_000
 
 
@@ -23,7 +23,7 @@ class Site(NamedTuple):
     """A place in the source where the program can panic."""
 
     crate: str
-    #: In the crate's `src`.
+    #: Path in the crate's `src`.
     file: str
     line: int
     column: int
@@ -33,7 +33,7 @@ def panic_sites(program: bytes) -> list[Site]:
     """The panic sites of a little-endian 32-bit ELF program, sorted.
 
     Raises:
-        ValueError: it is another kind of file.
+        ValueError: it is not such a program.
     """
     if program[:6] != b"\x7fELF\x01\x01":
         raise ValueError(f"not a little-endian 32-bit ELF program: it starts with {program[:6].hex()}")
@@ -60,7 +60,7 @@ def by_crate(sites: list[Site]) -> dict[str, int]:
 
 
 def listing(sites: list[Site]) -> str:
-    """All sites: a line for each file, that with the most of them first, with their lines and columns."""
+    """All sites: a line per file with their lines and columns, the file with the most sites first."""
     files: dict[tuple[str, str], list[Site]] = {}
     for site in sites:
         files.setdefault((site.crate, site.file), []).append(site)
@@ -76,7 +76,7 @@ class _Segment(NamedTuple):
     data: bytes
 
     def read(self, address: int, length: int) -> bytes:
-        """The bytes at an address, empty if they are not all in this segment."""
+        """The bytes at an address; empty unless all are in this segment."""
         start = address - self.address
         return self.data[start : start + length] if 0 <= start <= len(self.data) - length else b""
 

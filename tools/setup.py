@@ -1,8 +1,8 @@
-"""Sets up what the project needs and this computer lacks; `just setup` runs it.
+"""Sets up the development environment; `just setup` runs it.
 
-Debian packages, the Python environment `.venv`, the Python package with its native extension, and the
-program of the emulated board. What is there already is skipped; what has changed is built again.
-What apt, pip and cargo print is shown if they fail, and only then.
+Installs Debian packages, the Python environment `.venv`, the Python package with its native extension, and
+the program of the emulated board. It skips what is up to date. The output of apt, pip and cargo is shown only
+if they fail.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PLUGIN = ROOT / "python-plugin"
 EXTENSION = PLUGIN / "src/torch_nano/_native.abi3.so"
 BOARD_PROGRAM = PLUGIN / "src/torch_nano/device/virt-rv32imc.elf"
 RV32_TARGET = "riscv32imc-unknown-none-elf"
-#: On which nano-core's tests run with 32 bits.
+#: The target of nano-core's tests on 32 bits.
 I686_TARGET = "i686-unknown-linux-gnu"
 RUST_SOURCES = [ROOT / "Cargo.toml", ROOT / "Cargo.lock", ROOT / "nano-core", ROOT / "esp32-app/device"]
 
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def missing_debian_packages() -> list[str]:
-    """The Debian packages for the tools that are not there, however those that are there were installed."""
+    """The Debian packages of the tools that are missing; tools from other sources count as installed."""
     packages: list[str] = []
     if not (VENV / "bin/python").exists() and importlib.util.find_spec("ensurepip") is None:
         packages += ["python3-venv"]
@@ -86,12 +86,12 @@ def missing_debian_packages() -> list[str]:
 
 
 def missing_32_bit_packages() -> list[str]:
-    """What cc lacks to link programs of 32 bits: the C library, and the libraries of its own version."""
+    """The packages that cc lacks to link 32-bit programs: the C library, and those of its own version."""
     compiler_version = "12"  # Debian 12's, which is about to be installed
     missing = {"crt1.o", "libgcc.a"}
     if shutil.which("cc") is not None:
         compiler_version = answer("cc", "-dumpversion")
-        # What cc does not find for 32 bits it names as for 64, or by its bare name.
+        # For a library that cc does not find for 32 bits, it prints the 64-bit path, or the bare name.
         for name in sorted(missing):
             question = f"-print-file-name={name}"
             if answer("cc", "-m32", question) not in (name, answer("cc", question)):
@@ -150,7 +150,7 @@ def install_debian_packages(packages: list[str]) -> None:
 
 
 def require_rust() -> None:
-    """Stops unless `cargo` is as new as the stricter workspace says it must be."""
+    """Stops unless `cargo` is as new as the stricter workspace requires."""
     needed = read_toml(ROOT / "esp32-app/Cargo.toml")["workspace"]["package"]["rust-version"]
     answer = subprocess.run(["cargo", "--version"], capture_output=True, text=True, cwd=ROOT)
     version = re.search(r"cargo (\d+)\.(\d+)", answer.stdout)
@@ -170,10 +170,10 @@ def read_toml(file: Path) -> dict[str, Any]:
 
 def install_python_packages() -> None:
     build_system = read_toml(PLUGIN / "pyproject.toml")["build-system"]
-    # Installed, so that building the extension again needs neither network nor time for a build environment.
+    # Installed here, so that rebuilding the extension needs no network and no build environment.
     pip("install", *build_system["requires"])
     pip("install", "--no-build-isolation", "--editable", f"{PLUGIN}[dev]")
-    # Wanted for the recordings that it carries; its own requirements are old.
+    # Only for its recordings; its own requirements are outdated.
     pip("install", "--no-deps", "seglearn==1.2.5")
 
 
@@ -188,7 +188,7 @@ def build_board() -> None:
 def unless_unchanged(
     name: str, inputs: Iterable[Path], output: Path, action: Callable[[], None], doing: str = "building"
 ) -> bool:
-    """Calls `action`, if `output` is missing or `inputs` changed since it last succeeded; says if it did."""
+    """Calls `action` if `output` is missing or `inputs` changed since its last success; returns whether."""
     inputs = list(inputs)
     stamp = stamp_file(name)
     if output.exists() and stamp.exists() and stamp.read_text() == digest(inputs):
@@ -211,7 +211,7 @@ def stamp_file(name: str) -> Path:
 
 
 def digest(inputs: Iterable[Path]) -> str:
-    """Hash of the names and contents of all files in and under `inputs`."""
+    """A hash of the names and contents of all files in `inputs`, recursively."""
     total = hashlib.sha256()
     for given in inputs:
         files = [given] if given.is_file() else sorted(path for path in given.rglob("*") if path.is_file())
@@ -227,7 +227,7 @@ def pip(*arguments: str) -> None:
 
 
 def run(*command: str) -> None:
-    """Runs a command to its end. If it fails, stops with all that it printed."""
+    """Runs a command. If it fails, stops and shows its output."""
     ended = subprocess.run(
         command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
@@ -238,7 +238,7 @@ def run(*command: str) -> None:
 
 @contextmanager
 def step(doing: str) -> Iterator[None]:
-    """Prints what is being done and, at its end, the seconds it took; a terminal shows them counting."""
+    """Prints a step and, at its end, the seconds it took; a terminal counts them live."""
     started, ended = time.monotonic(), threading.Event()
     terminal = sys.stdout.isatty()
 

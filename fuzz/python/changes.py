@@ -1,4 +1,4 @@
-"""Changes to files that keep what is around them whole: archives get right checksums, JSON stays JSON."""
+"""Mutations of files that keep their format valid: archives get correct checksums, JSON stays JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-#: Makes one file of another.
+#: Mutates a file's content.
 Change = Callable[[bytes, random.Random], bytes]
 
 #: Numbers at the ends of ranges.
@@ -37,7 +37,7 @@ NUMBERS = [
     2**64,
     10**40,
 ]
-#: What may stand in place of any value.
+#: Replacements of any value.
 _VALUES: list[Any] = [
     None,
     True,
@@ -55,7 +55,7 @@ _VALUES: list[Any] = [
     *NUMBERS,
 ]
 _DIGEST_LENGTH = hashlib.sha256().digest_size
-#: Bytes that an archive unpacks to from a thousandth.
+#: Unpacked bytes of an archive a thousandth of this size.
 _BOMB = 1 << 30
 
 
@@ -147,7 +147,7 @@ def _tensor(given: torch.Tensor, rng: random.Random) -> torch.Tensor:
 
 
 def signed(content: bytes, rng: random.Random) -> bytes:
-    """A file of a line, the SHA-256 of the rest, and the rest, a safetensors archive: changed and signed."""
+    """Mutates a file of a line, a SHA-256 and a safetensors archive, and corrects the SHA-256."""
     line, start = content[: content.find(b"\n") + 1], content.find(b"\n") + 1 + _DIGEST_LENGTH
     body = content[start:]
     length = int.from_bytes(body[:8], "little")
@@ -160,7 +160,7 @@ def signed(content: bytes, rng: random.Random) -> bytes:
 
 
 def json_text(content: bytes, rng: random.Random) -> bytes:
-    """JSON with a value changed, or nested until no parser follows."""
+    """JSON with a changed value, or nested too deeply for any parser."""
     if rng.random() < 0.03:
         return b"[" * 100_000
     try:
@@ -170,7 +170,7 @@ def json_text(content: bytes, rng: random.Random) -> bytes:
 
 
 def json_lines(content: bytes, rng: random.Random) -> bytes:
-    """Lines of JSON, of which one is changed, dropped, doubled or moved."""
+    """Lines of JSON with one line changed, dropped, doubled or moved."""
     lines = content.split(b"\n")
     index = rng.randrange(len(lines))
     match rng.randrange(8):
@@ -186,7 +186,7 @@ def json_lines(content: bytes, rng: random.Random) -> bytes:
 
 
 def table_text(content: bytes, rng: random.Random) -> bytes:
-    """A table of text of which one field is another."""
+    """A CSV file with one field changed."""
     rows = [row.split(b",") for row in content.split(b"\n")]
     row = rng.choice(rows)
     fields = [
@@ -208,7 +208,7 @@ def table_text(content: bytes, rng: random.Random) -> bytes:
 
 
 def npy(content: bytes, rng: random.Random) -> bytes:
-    """An array whose header says another shape, dtype or order, or whose bytes are others."""
+    """An array with another shape, dtype or order in its header, or with other bytes."""
     header_end = content.find(b"\n") + 1
     if header_end == 0 or rng.random() < 0.4:
         return any_bytes(content, rng)
@@ -227,7 +227,7 @@ def npy(content: bytes, rng: random.Random) -> bytes:
 
 
 def _entries(content: bytes) -> dict[str, bytes]:
-    """The members of an archive; none if earlier changes made it unreadable."""
+    """The members of an archive; empty if earlier changes made it unreadable."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             small = [info for info in archive.infolist() if info.file_size < 1 << 20]
@@ -237,7 +237,7 @@ def _entries(content: bytes) -> dict[str, bytes]:
 
 
 def archive(members: dict[str, Change]) -> Change:
-    """Changes members of a zip archive, each in its own way if it has one here, and makes it whole again."""
+    """Mutates members of a zip archive, each by its own mutation if it has one here, and packs it again."""
 
     def change(content: bytes, rng: random.Random) -> bytes:
         entries = _entries(content)

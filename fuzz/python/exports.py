@@ -18,7 +18,7 @@ import networks  # type: ignore[import-not-found]  # noqa: E402
 
 #: Random layers of each operator.
 _LAYERS = 4
-#: Weights are no news to the fuzzer: larger images only take time.
+#: Larger images only take time: more weights exercise no new code.
 _LARGEST = 16_384
 
 
@@ -51,7 +51,7 @@ def images() -> list[bytes]:
 
 
 def write(folder: Path) -> int:
-    """Writes them into a folder; how many there are."""
+    """Writes them into a folder; returns their number."""
     made = images()
     for number, image in enumerate(made):
         (folder / f"export-{number:03}").write_bytes(image)

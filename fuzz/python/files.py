@@ -4,7 +4,7 @@ and memory.
     python fuzz/python/files.py SECONDS --seed N --output FOLDER
     python fuzz/python/files.py --reproduce FILE
 
-Changed files that reach lines of the package that no other reached are changed further.
+Changed files that reach new lines of the package are changed further.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from kinds import Kind, kinds
 from torch_nano import TorchNanoError
 
 _PACKAGE = str(Path(torch_nano.__file__).parent)
-#: Bytes that reading one of these small files may take at its worst, and seconds of this process.
+#: Limits for reading one of these small files: bytes of memory, and seconds of this process.
 _MEMORY, _SECONDS = 96 << 20, 10
 _STATUS = Path("/proc/self/status")
 
@@ -57,7 +57,7 @@ class Lines:
 
     @property
     def new(self) -> bool:
-        """Whether there was one that was never run before."""
+        """Whether a line was run that was never run before."""
         return self._new
 
     def _call(self, frame: FrameType, event: str, argument: object) -> Any:
@@ -72,7 +72,7 @@ class Lines:
 
 
 def _peak() -> int:
-    """The most memory this process had since :func:`_reset_peak`, in bytes."""
+    """The peak memory of this process since :func:`_reset_peak`, in bytes."""
     line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) << 10
 
@@ -87,7 +87,7 @@ def _out_of_time(signal_number: int, frame: FrameType | None) -> None:
 
 
 def read(kind: Kind, path: Path) -> TorchNanoError | None:
-    """Reads a file as its kind is read; the error that refused it.
+    """Reads a file with the reader of its kind; returns the error that refused it.
 
     Raises:
         Finding: another error escaped, or it took too much memory or time.
@@ -112,7 +112,7 @@ def read(kind: Kind, path: Path) -> TorchNanoError | None:
 
 
 def raised_at(error: BaseException) -> str:
-    """Where in the package an error was raised, as :mod:`rules` names the place."""
+    """The place in the package where an error was raised, in the notation of :mod:`rules`."""
     frames = [
         frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(_PACKAGE)
     ]
@@ -120,7 +120,7 @@ def raised_at(error: BaseException) -> str:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An error and those that it came from."""
+    """An error and its causes."""
     cause: BaseException | None = error
     while cause is not None:
         yield cause
@@ -128,7 +128,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def fuzz(kind: Kind, path: Path, seconds: float, rng: random.Random, lines: Lines, report: Report) -> None:
-    """Reads changed files for a time. The file at `path` is the one that is read; those of findings stay."""
+    """Reads changed files for a time, each written to `path`; the files of findings are kept."""
     corpus = []
     for content in kind.seeds:
         refused = _one(kind, content, path, lines, report)
@@ -137,7 +137,7 @@ def fuzz(kind: Kind, path: Path, seconds: float, rng: random.Random, lines: Line
         corpus.append(content)
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        # Those that were found last are changed most.
+        # The latest files are chosen most often.
         content = rng.choices(corpus, range(1, len(corpus) + 1))[0]
         for _ in range(rng.choice([1, 1, 1, 2, 3])):
             content = rng.choice(kind.changes)(content, rng)
@@ -162,7 +162,7 @@ def _one(kind: Kind, content: bytes, path: Path, lines: Lines, report: Report) -
 
 
 class Report:
-    """What a run has met."""
+    """The refusals and findings of a run."""
 
     def __init__(self) -> None:
         self.executions = 0
@@ -171,7 +171,7 @@ class Report:
         self._known: set[str] = set()
 
     def find(self, path: Path, text: str, kind: str) -> None:
-        """Keeps the file of a finding, the first of its kind."""
+        """Keeps a finding and its file, if it is the first of its kind."""
         if kind not in self._known:
             self._known.add(kind)
             kept = path.with_stem(f"{path.stem}-finding-{len(self.findings)}")
@@ -189,7 +189,7 @@ def main() -> int:
     warnings.simplefilter("ignore")  # what numpy and torch say of a file is not what the package says
     torch.set_num_threads(1)
     signal.signal(signal.SIGPROF, _out_of_time)
-    # What asks for more than a PC has is refused by the system, not written down.
+    # An allocation beyond the limit is refused by the system and must not write a core dump.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with tempfile.TemporaryDirectory(prefix="torch-nano-fuzz-") as folder:
         every = kinds(Path(folder))

@@ -1,4 +1,4 @@
-"""The kinds of files that the package reads: real ones, what changes them, and what reads them."""
+"""The kinds of files that the package reads: examples of each, their mutations and their readers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Kind:
     suffix: str
     seeds: list[bytes]
     changes: list[Change]
-    #: Raises an error of torch_nano for a file that it does not take, and AssertionError at a finding.
+    #: Raises an error of torch_nano for a file that it refuses, and AssertionError at a finding.
     read: Callable[[Path], object]
 
 
@@ -56,7 +56,7 @@ def _convolutional() -> tn.NanoModule:
 
 
 def kinds(folder: Path) -> dict[str, Kind]:
-    """Every kind by name; `folder` is for files on the way."""
+    """Every kind by name; `folder` is for temporary files."""
     heads = [tn.heads.SGD(0.05), tn.heads.LDA(capacity=4), tn.heads.Prototype()]
     modules = [*(_nano(head) for head in heads), _nano(tn.heads.SGD(0.05), train_last=2), _convolutional()]
     return {
@@ -78,7 +78,7 @@ def _saved(save: Callable[[Path], object], folder: Path) -> bytes:
 
 
 def _plain_data(content: bytes, change: Callable[[Any], Any]) -> bytes:
-    """An archive of the package, with what it holds changed."""
+    """An archive of the package, with its data changed by `change`."""
     _, kind, version = content.split(b"\n")[0].decode().split()
     return archive.pack(kind, int(version), change(archive.unpack(kind, int(version), content)))
 
@@ -96,7 +96,7 @@ def _models(modules: list[tn.NanoModule], folder: Path) -> Kind:
         try:
             nano = tn.load(path)
         except tn.FileFormatError as error:
-            # Who forges a model forges its id, too.
+            # A forged model would have a forged id, too: corrects it.
             written = re.search(r"of its layers this version writes ([0-9a-f]{8})", str(error))
             if written is None:
                 raise
@@ -132,7 +132,7 @@ def _heads(nano: tn.NanoModule, folder: Path) -> Kind:
     start = len(content) - len(head.state())
 
     def signed(content: bytes, rng: random.Random) -> bytes:
-        """Another state, with the checksum that it needs."""
+        """Another state, with a correct checksum."""
         identity, state = content[start - 8 : start - 4], changes.any_bytes(content[start:], rng)
         return content[: start - 4] + _native.crc32(identity + state).to_bytes(4, "little") + state
 

@@ -1,4 +1,4 @@
-"""All refusals that there are, read off the sources: what the fuzzers have met is counted against them."""
+"""All refusals in the sources, with which those that the fuzzers have met are compared."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PACKAGE = ROOT / "python-plugin/src/torch_nano"
 _FILE_ERRORS = {"FileFormatError", "RecordError", "SampleFileError", "CheckpointError"}
 
 _TEXT = r'"([^"]+)"'
-#: How nano-core's sources name what an error is about, and the variant.
+#: Patterns of errors in nano-core's sources, and their variants.
 _NAMED = [
     (rf"Error::(Field|Length|Full) \{{\s*name: {_TEXT}", None),
     (rf"\bfield\(\s*{_TEXT}", "Field"),
@@ -26,14 +26,14 @@ _NAMED = [
     (rf"(?<!\.)\brefused\(\s*{_TEXT}", "Layer"),
     (rf"\brequest: {_TEXT}", "Unsupported"),
 ]
-#: Texts that are chosen before they are given: every text of the statement.
+#: Statements that choose a text first: every text in them counts.
 _CHOSEN = [(r"let rule = match.*?\n\s*\};", "Layer"), (r"for \(name, [a-z]+\) in \[.*?\]", "Length")]
-#: Variants that say nothing but themselves.
+#: Variants without a text.
 _PLAIN = re.compile(r"^    (\w+)(?: \{|\(|,)", re.MULTILINE)
 
 
 def core() -> set[str]:
-    """Of nano-core and the session: `Error::Variant rule`, as the harness notes them."""
+    """Refusals of nano-core and the session: `Error::Variant rule`, as the harness notes them."""
     sources = [
         _without_tests(file.read_text()) for folder in (_CORE, _DEVICE) for file in folder.rglob("*.rs")
     ]
@@ -52,12 +52,12 @@ def core() -> set[str]:
 
 
 def device() -> set[str]:
-    """Of devices: the variants of `Failure` and `StorageError`."""
+    """Refusals of devices: the variants of `Failure` and `StorageError`."""
     return _variants(_DEVICE, "Failure") | _variants(_DEVICE, "StorageError")
 
 
 def files() -> set[str]:
-    """Of readers of files: each `raise`, by file and line."""
+    """Refusals of file readers: each `raise`, by file and line."""
     return {f"{path.relative_to(_PACKAGE)}:{node.lineno}" for path, node in _raises()}
 
 
@@ -92,6 +92,6 @@ def _variants(folder: Path, enum: str) -> set[str]:
 
 
 def _without_tests(source: str) -> str:
-    """A source without comments and without its tests, which end each file."""
+    """A source without comments and without the tests at its end."""
     code = re.sub(r"^\s*//.*$", "", source, flags=re.MULTILINE)
     return code.split("#[cfg(test)]\nmod tests")[0]

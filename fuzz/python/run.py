@@ -1,4 +1,4 @@
-"""Runs every fuzz target for a time and says what it met; exits with 1 at a finding.
+"""Runs every fuzz target for a time and reports the results; exits with 1 at a finding.
 
 just fuzz 60                                   every target for 60 s each
 python fuzz/python/run.py 60 --targets image   one of them
@@ -26,19 +26,19 @@ FUZZ = ROOT / "fuzz"
 BUILD = ROOT / "build/fuzz"
 RUST_TARGETS = ("image", "session", "storage")
 TARGETS = (*RUST_TARGETS, "files")
-#: Seconds of one input after which it hangs, MiB that it may take, and bytes that it may have.
+#: Limits of one input: seconds, MiB of memory, and its length in bytes.
 _TIMEOUT, _MEMORY, _LARGEST = 30, 1024, 32_768
 
 
 @dataclass
 class Outcome:
-    """What a target did."""
+    """The result of a target's run."""
 
     executions: int
     seconds: float
     #: Refusals that it met.
     met: set[str]
-    #: What is wrong, and the command that shows it again.
+    #: What is wrong, and the command that reproduces it.
     findings: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -68,7 +68,7 @@ def main() -> int:
 
 
 def run_rust(target: str, seconds: int, seed: int, fresh: bool) -> Outcome:
-    """A target that libFuzzer drives."""
+    """Runs a target that libFuzzer drives."""
     seeds, artifacts = BUILD / "seeds" / target, FUZZ / "artifacts" / target
     corpus = BUILD / "corpus" / target if fresh else FUZZ / "corpus" / target
     for folder in [seeds, *([corpus] if fresh else [])]:
@@ -123,7 +123,7 @@ def run_rust(target: str, seconds: int, seed: int, fresh: bool) -> Outcome:
 
 
 def binary(target: str) -> Path:
-    """The program of a target, wherever cargo put it."""
+    """The path of a target's program in cargo's target folder."""
     host = re.search(r"host: (\S+)", subprocess.check_output(["rustc", "-vV"], text=True, cwd=FUZZ))
     assert host is not None
     folder = Path(os.environ.get("CARGO_TARGET_DIR", FUZZ / "target"))
@@ -131,14 +131,14 @@ def binary(target: str) -> Path:
 
 
 def reason(log: str) -> str:
-    """What libFuzzer's output says is wrong."""
+    """The failure in libFuzzer's output."""
     panic = re.search(r"^thread .* panicked at (.*?):\d+:\n(.*)$", log, re.MULTILINE)
     error = re.search(r"ERROR: libFuzzer: (.*)$", log, re.MULTILINE)
     return f"{panic[1]}: {panic[2]}"[:400] if panic else (error[1] if error else "see its log in build/fuzz")
 
 
 def run_files(target: str, seconds: int, seed: int, fresh: bool) -> Outcome:
-    """The target of Python's readers."""
+    """Runs the target of Python's file readers."""
     script = FUZZ / "python/files.py"
     artifacts = FUZZ / "artifacts" / target
     command: list[str | Path] = [
@@ -166,7 +166,7 @@ def run_files(target: str, seconds: int, seed: int, fresh: bool) -> Outcome:
 
 
 def report(outcomes: dict[str, Outcome], met: set[str]) -> None:
-    """Prints a table, the refusals, and every finding."""
+    """Prints a table, the numbers of refusals met, and every finding."""
     print(f"{'target':10}{'executions':>12}{'per second':>12}{'refusals met':>14}{'findings':>10}")
     for target, outcome in outcomes.items():
         rate = outcome.executions / max(outcome.seconds, 1e-9)

@@ -1,4 +1,4 @@
-//! The models that the targets start from: every operator, every trainer, and what is at a limit.
+//! The models that the targets start from: every operator, every trainer, and models at a limit.
 
 use nano_core::image::{
     HeadDescription, LONGEST_NAME, LayersDescription, LdaDescription, SgdDescription, SumsDescription,

@@ -1,4 +1,4 @@
-//! A session in memory, and what it is asked.
+//! A session in memory, and requests to it.
 
 use std::convert::Infallible;
 
@@ -15,12 +15,12 @@ use crate::{head, refusals};
 
 /// A flash of small pages.
 pub(crate) type Flash = Nor<512>;
-/// A session whose counter stands still, so that answers depend on nothing else.
+/// A session whose counter does not advance, so that answers do not depend on time.
 pub(crate) type Board<'a> = Session<'a, fn() -> u64, Flash>;
 
 const OPTIONS: Options = Options { ring: 3, frame: 64, settings: Settings { rejection: 0, save_interval: 0 } };
 
-/// The RAM that a session needs, full of what was there before.
+/// The RAM that a session needs, filled with garbage.
 pub(crate) fn ram(image: &Image<'_>, options: Options) -> Vec<u32> {
     let words = Sizes::of(image, options.ring, options.frame).words();
     vec![0xdead_beef; words.min(1 << 20)]
@@ -86,7 +86,7 @@ pub(crate) fn response(answer: &mut [u8]) -> (ResponseHeader, Response<'_>) {
     frame::decode(answer).expect("the answer is a response")
 }
 
-/// Asks one thing; `see` sees the answer.
+/// Sends a request and passes the answer to `see`.
 pub(crate) fn ask<T>(board: &mut Board<'_>, request: Request<'_>, see: impl FnOnce(Response<'_>) -> T) -> T {
     let mut answer = send(board, &encoded(&RequestHeader::default(), &request));
     let (_, response) = response(&mut answer);
@@ -114,7 +114,7 @@ pub(crate) fn head_state(board: &mut Board<'_>) -> Vec<u8> {
     }
 }
 
-/// Asks a device of this image everything; each answer is one.
+/// Sends every request to a device with this image, and checks that each gets one answer.
 pub(crate) fn every_request(image: &Aligned) -> Result<(), Error> {
     let view = Image::new(image.bytes())?;
     if !view.head().is_none_or(head::is_small) {
@@ -129,7 +129,7 @@ pub(crate) fn every_request(image: &Aligned) -> Result<(), Error> {
     (0..classes.saturating_add(1)).for_each(|class| ask(&mut board, Request::ClassName { class }, |_| ()));
     let state = head_state(&mut board);
     let input = vec![3; length];
-    // What is longer than a frame comes in parts.
+    // Inputs longer than a frame are sent in parts.
     let (mut first, rest) = input.split_at(length - length.min(OPTIONS.frame));
     let mut offset = 0;
     let mut fill = |board: &mut Board<'_>| {
@@ -149,7 +149,7 @@ pub(crate) fn every_request(image: &Aligned) -> Result<(), Error> {
     Ok(())
 }
 
-/// Every request; those that depend on others come after them; `input` is one, or the rest of one.
+/// Every request, each after those that it depends on; `input` is an input, or the rest of one.
 pub(crate) fn requests(input: &[u8]) -> Vec<Request<'_>> {
     let labels = [Label::Class(Class::Index(0)), Label::Class(Class::Name("new")), Label::Bits(1), Label::Value(4096)];
     let learn = labels.map(|label| Request::Learn { label, input });

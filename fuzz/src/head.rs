@@ -1,4 +1,4 @@
-//! Everything that can be done with a head, in any order.
+//! All operations of a head, in any order.
 
 use nano_core::Error;
 use nano_core::image::{HeadRecord, Image};
@@ -8,15 +8,15 @@ use serde::{Deserialize, Serialize};
 use crate::mutation;
 use crate::refusals;
 
-/// Words of RAM that a head may take; a damaged image that wants more is left alone.
+/// The largest RAM of a head, in words; images that need more are skipped.
 const LARGEST_RAM: usize = 1 << 18;
-/// Features of a head of sums, whose cube is the time that solving takes.
+/// The largest number of features of a head of sums: the time of solving grows with its cube.
 const MOST_FEATURES: usize = 128;
 const RING: usize = 4;
-/// Steps of a training that are taken.
+/// Steps taken of a training.
 const STEPS: u32 = 24;
 
-/// One thing that is done with a head.
+/// An operation on a head.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Operation {
     Learn {
@@ -31,7 +31,7 @@ pub(crate) enum Operation {
         target: Goal,
         sample: u16,
     },
-    /// Some steps of a training, in pieces of so many.
+    /// Takes some steps of a training, divided into pieces.
     Train {
         first_epoch: u32,
         epochs: u32,
@@ -43,11 +43,11 @@ pub(crate) enum Operation {
         class: u16,
     },
     Reset,
-    /// Its own state, with some words changed, is loaded.
+    /// Loads the head's own state with some words changed.
     Load {
         changes: Vec<(u16, u32)>,
     },
-    /// A state that it had is exchanged, merged or aggregated.
+    /// Exchanges, merges or aggregates a state that the head had.
     Again {
         which: u8,
     },
@@ -60,7 +60,7 @@ pub(crate) enum Operation {
     },
 }
 
-/// A [`Target`] that can be written.
+/// A serializable [`Target`].
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) enum Goal {
     Class(u16),
@@ -107,7 +107,7 @@ pub(crate) fn operations() -> Vec<Operation> {
     learn.chain(others).collect()
 }
 
-/// Scripts that set one word of the state after the other to a number at the end of a range, and go on from what is taken.
+/// Scripts that set single words of the state to extreme numbers, and go on from the states that the head accepts.
 pub(crate) fn hostile_states() -> Vec<Vec<Operation>> {
     let script = |number| {
         let (target, mut operations) = (Goal::Class(0), vec![]);
@@ -120,13 +120,13 @@ pub(crate) fn hostile_states() -> Vec<Vec<Operation>> {
     [1 << 14, 1 << 16, i32::MAX as u32, i32::MIN as u32].into_iter().map(script).collect()
 }
 
-/// Whether a head is worth its time; larger ones do nothing that smaller ones do not.
+/// Whether a head is small enough: larger ones exercise no new code.
 pub(crate) fn is_small(record: &HeadRecord) -> bool {
     let sizes = HeadSizes::of(record);
     sizes.words() <= LARGEST_RAM && (sizes.uses_ring() || sizes.features <= MOST_FEATURES)
 }
 
-/// Makes the head of `image` and does with it what `script` says, and then some.
+/// Makes the head of `image` and runs `script` on it, with checks after each operation.
 pub(crate) fn exercise(image: &Image<'_>, record: &HeadRecord, script: &[u8]) -> Result<(), Error> {
     let sizes = HeadSizes::of(record);
     sizes.check()?;
@@ -142,7 +142,7 @@ pub(crate) fn exercise(image: &Image<'_>, record: &HeadRecord, script: &[u8]) ->
         let result = operate(&mut head, operation, &mut ring, &states);
         if let Err(error) = result {
             refusals::error(&error);
-            // Training a ring that holds what does not fit the head takes place up to there.
+            // A training whose ring holds a sample that does not fit the head has learnt the ones before.
             let trains = matches!(operation, Operation::Train { .. });
             assert!(trains || head.state() == before, "{operation:?} was refused ({error}), and changed the head");
         }
@@ -238,7 +238,7 @@ fn train(head: &mut AnyHead<'_>, ring: &FeatureRing<'_>, mut training: Training,
     Ok(())
 }
 
-/// What holds for every head at any time.
+/// Checks the invariants of a head.
 fn check(head: &mut AnyHead<'_>, sample: u16) {
     let state = head.state().to_vec();
     head.check_state(&state).expect("the state that a head reached is one of its own");

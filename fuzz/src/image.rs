@@ -1,4 +1,4 @@
-//! Target `image`: the bytes of an image, then what is done with its head. An accepted image runs, and answers every request.
+//! Target `image`: the bytes of an image, then operations on its head. An accepted image runs, and answers every request.
 
 use nano_core::image::{Image, is_label};
 use nano_core::{Error, Model, ops};
@@ -8,11 +8,11 @@ use crate::builder::{Aligned, place};
 use crate::mutation::{self, Mutate, encode};
 use crate::{boards, conversation, head, refusals};
 
-/// Bytes of arena; a damaged image that wants more is refused like any that does not fit its device.
+/// Bytes of arena; an image that needs more is refused, as by a device.
 const LARGEST_ARENA: usize = 1 << 15;
-/// Multiplications, and looks at a pixel, of one run that are worth their time.
+/// The largest number of multiplications and pixel reads of one run; images that need more are not run.
 const MOST_WORK: u64 = 1 << 24;
-/// Loading may take so many nanoseconds of processor time, and so many for each byte of the image, also on a slow and instrumented host.
+/// The limit of loading, in nanoseconds of processor time: a constant, and per byte of the image. Generous, for a slow, instrumented host.
 const LOADING: (u64, u64) = (50_000_000, 2_000);
 /// Offsets of the entries in the header that say where a section lies.
 const SECTIONS: [usize; 8] = [
@@ -26,7 +26,7 @@ const SECTIONS: [usize; 8] = [
     place::CONSTANTS,
 ];
 
-/// Loads the image, as it is and with its checksum made right, and uses everything a program can use of it.
+/// Loads the image, as it is and with a corrected checksum, and uses all of its interface.
 ///
 /// # Panics
 /// At a finding.
@@ -84,13 +84,13 @@ fn exercise(image: &Aligned) -> Result<(), Error> {
     conversation::every_request(image)
 }
 
-/// What this thread has had of a processor, in nanoseconds.
+/// The processor time of this thread, in nanoseconds.
 fn processor_time() -> u64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
-/// Images of every operator, every trainer and every limit, alone and with scripts for its head.
+/// Images of every operator, every trainer and every limit, with and without scripts for their heads.
 pub fn seeds() -> Vec<Vec<u8>> {
     let hostile = head::hostile_states().into_iter().map(|script| script.iter().flat_map(encode).collect());
     let scripts: Vec<Vec<u8>> = [vec![], pool().concat()].into_iter().chain(hostile).collect();
@@ -102,7 +102,7 @@ fn pool() -> Vec<Vec<u8>> {
     head::operations().iter().map(encode).collect()
 }
 
-/// Changes a section of the image, moving the others so that they stay whole, or a step of the script; or any bytes.
+/// Mutates a section of the image and moves the others accordingly, or a step of the script, or any bytes.
 pub fn mutate(data: &mut [u8], size: usize, capacity: usize, seed: u32, engine: Mutate<'_>) -> usize {
     let mut random = fastrand::Rng::with_seed(seed.into());
     let parts = if random.u8(..4) > 0 { Parts::of(&data[..size]) } else { None };
@@ -120,7 +120,7 @@ pub fn mutate(data: &mut [u8], size: usize, capacity: usize, seed: u32, engine: 
     mutation::replace(data, size, capacity, &parts.joined())
 }
 
-/// The parts of an image, each of which can change its length.
+/// The sections of an image, which can change their lengths.
 struct Parts {
     header: Vec<u8>,
     sections: [Vec<u8>; SECTIONS.len()],
@@ -156,7 +156,7 @@ impl Parts {
         data
     }
 
-    /// Puts numbers from elsewhere, or from the ends of ranges, into a table.
+    /// Overwrites words of a table with other words of it, or with extreme numbers.
     fn change_words(&mut self, random: &mut fastrand::Rng) {
         const INTERESTING: [u32; 12] =
             [0, 1, 2, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0x0001_0000, 0x7fff_ffff, 0x8000_0000, u32::MAX];

@@ -1,4 +1,4 @@
-//! What the fuzz targets do with their bytes, whichever engine finds them.
+//! The fuzz targets, independent of the fuzzing engine.
 //!
 //! Each target is a module with `run`, which panics at a finding, `seeds`, its first inputs, and `mutate`, which knows the input's
 //! structure. README.md says how to run them.

@@ -1,4 +1,4 @@
-//! A device between two starts, and what it promises.
+//! A device's life between two starts, with checks of its promises.
 
 use nano_core::image::Image;
 use nano_core::train::{AnyHead, Head, HeadSizes};
@@ -13,7 +13,7 @@ use crate::session::Step;
 /// Epochs of a training that is to end.
 const EPOCHS: u32 = 8;
 
-/// What a device has that its flash can keep.
+/// The state of a device that its flash can keep.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Kept {
     state: Vec<u8>,
@@ -21,18 +21,18 @@ pub(crate) struct Kept {
     settings: Settings,
 }
 
-/// What the next start finds.
+/// The state that the next start finds.
 pub(crate) struct Left {
     pub flash: Flash,
-    /// What the device may have then; `None`: what the image says.
+    /// The states that the device may start with; `None`: the image's.
     pub allowed: Vec<Option<Kept>>,
 }
 
-/// A device, and a twin that is only asked what the device did not refuse.
+/// A device, and a twin that gets only the requests that the device did not refuse.
 struct Life<'a, 'b> {
     device: Board<'b>,
     twin: Board<'b>,
-    /// A head of the same image, which says which states are a head's.
+    /// A head of the same image, to check states with.
     head: Option<AnyHead<'a>>,
     kept: Kept,
     saved: Option<Kept>,
@@ -40,7 +40,7 @@ struct Life<'a, 'b> {
     input: usize,
 }
 
-/// Starts the device and takes the steps up to its next start; `None` at the end.
+/// Starts the device and takes the steps up to its next start; returns `None` at the end.
 ///
 /// # Panics
 /// At a finding.
@@ -73,7 +73,7 @@ pub(crate) fn life(image: &Aligned, options: Options, start: Left, rest: &mut &[
 }
 
 impl Life<'_, '_> {
-    /// Takes a step; what is left if the device ends with it.
+    /// Takes a step; returns what is left if the device stops.
     fn step(&mut self, step: Step<'_>) -> Option<Left> {
         match step {
             Step::Ask { header, request, again } => {
@@ -100,7 +100,7 @@ impl Life<'_, '_> {
         self.exchange(&encoded(&RequestHeader::default(), &request), false)
     }
 
-    /// Asks with an input of the right length, in parts, and for a training that ends.
+    /// Sends a request after fitting it: inputs get the right length, in parts, and trainings are short.
     fn fitted(&mut self, request: Request<'_>) -> Option<Left> {
         let (Request::Predict { input }
         | Request::Features { input }
@@ -129,7 +129,7 @@ impl Life<'_, '_> {
         })
     }
 
-    /// Writes the device's own head with some words changed, and has it taken over.
+    /// Writes the device's own head with some words changed, and replaces the head by it.
     fn replace(&mut self, changes: &[(u16, u32)]) -> Option<Left> {
         let mut state = self.kept.state.clone();
         let words = state.len() / 4;
@@ -148,7 +148,7 @@ impl Life<'_, '_> {
         self.ask(Request::ReplaceHead { checksum: frame::checksum(&state) })
     }
 
-    /// Sends a frame, perhaps twice, and holds the device to its promises; what is left if the power failed.
+    /// Sends a frame, once or twice, and checks the device's promises; returns what is left if the power failed.
     fn exchange(&mut self, frame: &[u8], again: bool) -> Option<Left> {
         let operations = self.device.flash().operations;
         let mut answer = send(&mut self.device, frame);
@@ -190,7 +190,7 @@ impl Life<'_, '_> {
     }
 }
 
-/// An answer, without what counts refusals.
+/// An answer without its counters of refusals.
 fn comparable((header, response): (ResponseHeader, Response<'_>)) -> (ResponseHeader, Response<'_>) {
     let response = match response {
         Response::Stats(stats) => Response::Stats(Stats {

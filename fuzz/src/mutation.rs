@@ -1,18 +1,18 @@
-//! Mutations that know that an input is a list of steps.
+//! Mutations of inputs that are a list of steps.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use torch_nano_device::frame;
 
-/// The engine's own mutation: of the first bytes of a buffer, in place; the new number of them.
+/// The engine's own mutation of the first bytes of a buffer, in place; returns their new number.
 pub type Mutate<'m> = &'m mut dyn FnMut(&mut [u8], usize, usize) -> usize;
 
-/// A setup or a step, as inputs have it.
+/// Encodes a setup or a step.
 pub(crate) fn encode(part: &impl Serialize) -> Vec<u8> {
     postcard::to_allocvec(part).expect("a Vec takes all")
 }
 
-/// Changes what comes after the setup by `change`, mostly; or any bytes. The new number of bytes in `data`.
+/// Usually changes the steps after the setup by `change`, else any bytes; returns the new number of bytes in `data`.
 pub(crate) fn after_setup<Setup: DeserializeOwned>(
     data: &mut [u8],
     size: usize,
@@ -32,7 +32,7 @@ pub(crate) fn after_setup<Setup: DeserializeOwned>(
     }
 }
 
-/// Where each step in `bytes` ends, up to the first that is none.
+/// The end of each step in `bytes`, up to the first invalid one.
 pub(crate) fn ends<'b, Step: Deserialize<'b>>(bytes: &'b [u8]) -> Vec<usize> {
     let mut ends = vec![];
     let mut rest = bytes;
@@ -76,7 +76,7 @@ pub(crate) fn steps<'b, Step: Deserialize<'b>>(
     steps.concat()
 }
 
-/// `bytes` changed by the engine, to at most `growth` more of them.
+/// `bytes` mutated by the engine, which may add up to `growth` bytes.
 pub(crate) fn engine_mutation(bytes: &[u8], growth: usize, engine: Mutate<'_>) -> Vec<u8> {
     let mut buffer = bytes.to_vec();
     buffer.resize(bytes.len() + growth, 0);
@@ -86,7 +86,7 @@ pub(crate) fn engine_mutation(bytes: &[u8], growth: usize, engine: Mutate<'_>) -
     buffer
 }
 
-/// Puts `new` into the engine's buffer if it fits; the new number of bytes.
+/// Puts `new` into the engine's buffer if it fits; returns the new number of bytes.
 pub(crate) fn replace(data: &mut [u8], size: usize, capacity: usize, new: &[u8]) -> usize {
     match data.get_mut(..new.len()) {
         Some(place) if new.len() <= capacity => {

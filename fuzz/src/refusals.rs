@@ -1,4 +1,4 @@
-//! Which refusals the inputs have met.
+//! Records the refusals that the inputs have met.
 
 use std::collections::HashSet;
 use std::fmt::Debug;
@@ -9,7 +9,7 @@ use std::sync::{LazyLock, Mutex};
 use nano_core::Error;
 use torch_nano_device::Failure;
 
-/// The refusals met so far, and the file that the environment variable `TORCH_NANO_FUZZ_REFUSALS` names: one line for each.
+/// The refusals met so far. The file in the environment variable `TORCH_NANO_FUZZ_REFUSALS` gets a line for each.
 static MET: LazyLock<Mutex<HashSet<String>>> = LazyLock::new(Mutex::default);
 
 /// Notes a refusal of nano-core by its variant and the rule, field or buffer that it names.

@@ -1,6 +1,6 @@
 //! Target `session`: a setup, then steps, each a request or an accident, in postcard, as the protocol's own types encode.
 //!
-//! A twin is asked what was not refused, and nothing else: as long as both answer the same, refusals change nothing.
+//! A twin gets only the requests that were not refused: if both answer the same, refusals change nothing.
 
 use std::sync::LazyLock;
 
@@ -16,16 +16,16 @@ use crate::{boards, refusals};
 
 static BOARDS: LazyLock<Vec<Aligned>> = LazyLock::new(boards::heads);
 
-/// What a conversation starts with.
+/// The setup of a conversation.
 #[derive(Debug, Serialize, Deserialize)]
 struct Setup {
-    /// Which image.
+    /// Selects the image.
     board: u8,
     /// Pages of flash.
     pages: u8,
     /// Whether the flash holds the head of another model.
     foreign: bool,
-    /// Places of the ring, and bytes of a frame, both above their least.
+    /// Places of the ring, and bytes of a frame, both added to their minimum.
     ring: u8,
     frame: u8,
     settings: Settings,
@@ -33,27 +33,27 @@ struct Setup {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Step<'a> {
-    /// A request as it is; if it is numbered, perhaps once more.
+    /// Sends a request unchanged; a numbered one may be sent twice.
     Ask {
         header: RequestHeader,
         #[serde(borrow)]
         request: Request<'a>,
         again: bool,
     },
-    /// A request whose input has the right length, and that ends.
+    /// Sends a request after giving its input the right length and bounding its training.
     Fit {
         #[serde(borrow)]
         request: Request<'a>,
     },
-    /// The device's own head, with some words changed, is written and taken over.
+    /// Writes the device's own head with some words changed, and replaces the head by it.
     Replace { changes: Vec<(u16, u32)> },
-    /// Bytes that need not be a frame.
+    /// Sends any bytes.
     Raw { bytes: &'a [u8] },
-    /// The device restarts, and may have only so many operations of its flash until the power fails, which leaves the last of them torn.
+    /// Restarts the device. With `cut`, the power fails after that number of flash operations and leaves the last one torn.
     Restart { cut: Option<(u16, u8)> },
 }
 
-/// Has the conversation that `data` says, and holds the device to what it promises.
+/// Runs the conversation in `data` and checks the device's promises.
 ///
 /// # Panics
 /// At a finding.
@@ -79,7 +79,7 @@ pub fn run(data: &[u8]) {
     }
 }
 
-/// Conversations with each board, of requests that suit it, of others, and of accidents.
+/// Conversations with each board: valid requests, invalid ones, and accidents.
 pub fn seeds() -> Vec<Vec<u8>> {
     let pool = pool();
     let settings = [Settings::default(), Settings { rejection: 1 << 14, save_interval: 2 }];
@@ -94,7 +94,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     seeds.collect()
 }
 
-/// Every step: the requests in the order of a conversation, then what can happen.
+/// Every step: the requests in the order of a conversation, then the accidents.
 fn pool() -> Vec<Vec<u8>> {
     let (requests, header) = (conversation::requests(&[5]), RequestHeader { sequence: 7, ..RequestHeader::default() });
     let fitted = requests.iter().map(|&request| Step::Fit { request });

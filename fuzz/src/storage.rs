@@ -1,7 +1,7 @@
-//! Target `storage`: a setup, then steps, each a save, a power cut, bits that rot or a restart, in postcard.
+//! Target `storage`: a setup, then steps, each a save, a power cut, a flipped bit or a restart, in postcard.
 //!
-//! A flash of two halves is told apart from what its bytes do: a save that succeeds leaves its record in the halves that it changed, and
-//! bits that rot, or a torn save, may take away what is in theirs.
+//! The model of the two halves follows their bytes: a successful save leaves its record in the halves that it changed; a flipped bit or a
+//! torn save may lose the records in theirs.
 
 use serde::{Deserialize, Serialize};
 use torch_nano_device::{HeadStorage, StorageError, frame};
@@ -13,7 +13,7 @@ use crate::refusals;
 const MODEL: u32 = 0x1234_5678;
 const PAGE: usize = 256;
 const MOST_PAGES: usize = 12;
-/// Bytes of a record that tell which it is.
+/// Bytes of a record's number.
 const NUMBER: usize = 4;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -21,28 +21,28 @@ struct Setup {
     pages: u8,
     /// Bytes of a record.
     length: u16,
-    /// Bytes of flash that have bits which no erase sets again.
+    /// Bytes of flash with stuck bits, which no erase sets again.
     stuck: Vec<u16>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 enum Step {
-    /// Saves a new record, from the same program or from one that starts anew.
+    /// Saves a new record, in the same program or after a restart.
     Save { starts: bool },
-    /// Saves one until the power fails.
+    /// Saves a new record until the power fails.
     Cut { after: u16, torn: u8 },
-    /// A bit changes by itself.
+    /// Flips a bit.
     Rot { at: u16, bit: u8 },
-    /// Another model's head is saved.
+    /// Saves another model's head.
     Other { replace: bool },
-    /// Loads.
+    /// Loads the newest record.
     Load,
 }
 
-/// What is known of a half.
+/// The known contents of a half.
 #[derive(Clone, Copy, Debug, Default)]
 struct Half {
-    /// The record that a whole save left here, if nothing happened here since.
+    /// The record of a complete save, if nothing happened to this half since.
     whole: Option<u32>,
 }
 
@@ -50,17 +50,17 @@ struct Bench {
     flash: Nor<PAGE>,
     halves: [Half; 2],
     length: usize,
-    /// The number of the last record that was, or was to be, saved, and of the last that was saved whole.
+    /// The numbers of the last record that a save tried to write, and of the last one saved completely.
     last: u32,
     last_whole: Option<u32>,
-    /// Bits that rotted, and saves that were torn, since.
+    /// Flipped bits and torn saves since then.
     accidents: u32,
     worn: bool,
-    /// The newest head may be another model's.
+    /// Whether the newest head may be another model's.
     other: bool,
 }
 
-/// Does what `data` says to a flash, and looks for heads lost or made up.
+/// Runs the steps in `data` on a flash, and looks for heads that are lost or were never saved.
 ///
 /// # Panics
 /// At a finding.
@@ -112,7 +112,7 @@ impl Bench {
         usize::from(at >= self.flash.bytes.len() / PAGE / 2 * PAGE)
     }
 
-    /// Saves the next record; the power fails where `cut` says.
+    /// Saves the next record; the power fails at `cut`.
     fn save(&mut self, cut: Option<(u16, u8)>) {
         self.last += 1;
         let record = record(self.last, self.length);
@@ -179,7 +179,7 @@ impl Bench {
         }
     }
 
-    /// What a program that starts now finds.
+    /// Checks what a program that starts now loads.
     fn check_load(&mut self) {
         let mut found = vec![0; self.length];
         let mut storage = HeadStorage::new(self.flash.clone(), MODEL);
@@ -203,13 +203,13 @@ impl Bench {
         }
     }
 
-    /// Whether at most one accident has happened since the last whole save, to a flash with nothing else in it.
+    /// Whether at most one accident has happened since the last complete save, on a flash without other damage.
     fn clear(&self) -> bool {
         self.accidents <= 1 && !self.worn && !self.other
     }
 }
 
-/// A record like no other, with long runs of erased bytes, which says which save it belongs to.
+/// A unique record with its save's number and long runs of erased bytes.
 fn record(number: u32, length: usize) -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(number.into());
     let mut bytes: Vec<u8> = (0..length).map(|_| if random.bool() { random.u8(..) } else { 0xff }).collect();
@@ -217,7 +217,7 @@ fn record(number: u32, length: usize) -> Vec<u8> {
     bytes
 }
 
-/// Saves with every accident between them.
+/// Saves with each kind of accident between them.
 pub fn seeds() -> Vec<Vec<u8>> {
     let stuck = [vec![], vec![12, 524]];
     let setups = [2, 8, 12].into_iter().flat_map(|pages| {
