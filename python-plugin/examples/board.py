@@ -1,4 +1,4 @@
-"""Learning and predicting on a device, and the same steps repeated on the PC, for all the examples."""
+"""Shared by the examples: learning and predicting on a device, and the same steps on the PC."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from training import IntArray
 
 
 def check_tools() -> None:
-    """Starts the emulated board and stops it: what is missing is said before any work is done.
+    """Starts the emulated board and stops it, so that missing tools are reported before any work is done.
 
     Raises:
         BoardError: QEMU or the board's program is missing; the message says how to get it.
@@ -22,16 +22,16 @@ def check_tools() -> None:
 
 
 def trainable_head(nano: NanoModule) -> SgdHead:
-    """The head of a model that has one which learns by gradient descent."""
+    """The model's head, which must learn by gradient descent."""
     if not isinstance(nano.head, SgdHead):
         raise ValueError(f"{nano.name} has no trainable head: freeze its backbone before to_nano")
     return nano.head
 
 
 def learn(device: Device, nano: NanoModule, x: Tensor, labels: IntArray, epochs: int) -> int:
-    """Trains the device's head, as it is now, on inputs x [N, ...] and their labels [N].
+    """Trains the device's present head on inputs x [N, ...] and their labels [N].
 
-    Returns the instructions that the training took, without the forward runs.
+    Returns the number of instructions of the training, without the forward runs.
 
     Raises:
         ValueError: the device cannot hold so many samples at once.
@@ -44,8 +44,8 @@ def learn(device: Device, nano: NanoModule, x: Tensor, labels: IntArray, epochs:
 
 
 def replay(nano: NanoModule, x: Tensor, labels: IntArray, epochs: int) -> bytes:
-    """What :func:`learn` does on a device whose head was reset, done with `nano.head` on the PC; returns the
-    head's state.
+    """Repeats :func:`learn`, on a device whose head was reset, with `nano.head` on the PC; returns the head's
+    state.
     """
     head = trainable_head(nano)
     head.reset()
@@ -64,19 +64,19 @@ def classes(predictions: list[Prediction]) -> IntArray:
 
 
 def real_features(nano: NanoModule, x: Tensor) -> npt.NDArray[np.float32]:
-    """The int8 features that the head sees, as the real numbers they stand for: float32 [N, features]."""
+    """The head's int8 features, dequantized: float32 [N, features]."""
     meaning = nano.output_quantization
     features = nano.features_int8(x).numpy().astype(np.float32)
     return (features - np.float32(meaning.zero_point)) * np.float32(meaning.scale)
 
 
 def ring_bytes(nano: NanoModule, samples: int) -> int:
-    """Bytes of RAM in which a device keeps so many samples: int8 features and a 16-bit label each."""
+    """Bytes of RAM for this number of samples on a device: int8 features and a 16-bit label each."""
     return samples * (trainable_head(nano).features + 2)
 
 
 def differing_logits(predictions: list[Prediction], nano: NanoModule, x: Tensor) -> int:
-    """Bytes in which the device's logits for inputs x [N, ...] differ from those of `nano`."""
+    """The number of bytes in which the device's logits for inputs x [N, ...] differ from those of `nano`."""
     expected = nano.forward_int8(nano.quantize_input(x)).numpy()
     return sum(
         differing_bytes(own.tobytes(), prediction.logits.tobytes())
@@ -85,7 +85,7 @@ def differing_logits(predictions: list[Prediction], nano: NanoModule, x: Tensor)
 
 
 def differing_bytes(expected: bytes, found: bytes) -> int:
-    """How many bytes differ; what one has more than the other counts too.
+    """The number of bytes that differ; extra bytes of the longer one count, too.
 
     >>> differing_bytes(b"abc", b"abc"), differing_bytes(b"abc", b"xbcd")
     (0, 2)

@@ -1,4 +1,4 @@
-"""The watch demo: a network in flash that has never met you, and a head in RAM that learns you on the board.
+"""The watch demo: a network in flash, trained on other people, and a head in RAM that learns a person.
 
 Trains a small CNN on the wrist movements of seven people, converts it to int8, checks it byte by byte on an
 emulated rv32imc board, and lets that board learn each arm of the three people left out. Twice, so that six
@@ -52,19 +52,19 @@ OUTPUT = Path(__file__).resolve().parents[2] / "build" / "demo"
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run of the demo depends on."""
+    """Settings of a run of the demo."""
 
     seed: int = 0
     #: The people left out, a tuple per fold.
     folds: tuple[tuple[int, ...], ...] = watch.FOLDS
     #: Epochs of the float training.
     epochs: int = 20
-    #: Folder of what the demo writes.
+    #: Folder of the demo's output.
     output: Path = OUTPUT
 
 
 def run(settings: Settings, console: Console) -> dict[str, Any]:
-    """The whole demo; returns what it wrote to report.json.
+    """Runs the whole demo; returns the contents of report.json.
 
     Raises:
         FileNotFoundError: the recordings are not installed.
@@ -116,7 +116,7 @@ def run(settings: Settings, console: Console) -> dict[str, Any]:
 
 
 def print_fold(fold: Fold, console: Console) -> None:
-    """The accuracy on the people left out, and how the board compares."""
+    """Prints the accuracy on the people left out, and the comparison of board and PC."""
     size, verified = len(fold.test), fold.verified
     right_float, right_int8 = (percent(right / size) for right in (fold.right_float, fold.right_int8))
     console.print(f"their {size:,} windows: float {right_float}, int8 {right_int8}")
@@ -127,7 +127,7 @@ def print_fold(fold: Fold, console: Console) -> None:
 
 
 def print_learnt(arms: list[PersonArm], cut: PowerCut, console: Console) -> None:
-    """What the board learnt of a fold's arms, and how it came through the power cut."""
+    """Prints what the board learnt of a fold's arms, and the effect of the power cut."""
     generic = percent(float(np.mean([arm.generic for arm in arms])))
     personal = percent(float(np.mean([arm.personal for arm in arms])))
     console.print(
@@ -140,7 +140,7 @@ def print_learnt(arms: list[PersonArm], cut: PowerCut, console: Console) -> None
 
 
 def print_arms(arms: list[PersonArm], report: dict[str, Any], console: Console) -> None:
-    """The table of the person-arms."""
+    """Prints the table of all arms."""
     console.print(
         f"Learnt from the first 25 % of an arm's windows ({EPOCHS_ON_BOARD} epochs, learning rate "
         f"{LEARNING_RATE}),\nscored on those after 30 %. Generic: the head as shipped. Personal: after it\n"
@@ -177,7 +177,7 @@ def print_arms(arms: list[PersonArm], report: dict[str, Any], console: Console) 
 
 
 def print_result(report: dict[str, Any], console: Console) -> None:
-    """The figures that matter, in a few lines."""
+    """Prints the main figures."""
     accuracy = {name: percent(value) for name, value in report["accuracy"].items()}
     differing, heads = report["differing_bytes"], len(report["person_arms"])
     console.rule("Result", align="left")
@@ -200,7 +200,7 @@ def print_result(report: dict[str, Any], console: Console) -> None:
 def make_report(
     settings: Settings, folds: list[Fold], arms: list[PersonArm], cuts: list[PowerCut]
 ) -> dict[str, Any]:
-    """Every figure that the demo prints; accuracies are fractions.
+    """All figures that the demo prints; accuracies are fractions.
 
     `accuracy.generic_float` and `.generic_int8` are on all windows of the people left out; `.generic_scored`,
     `.personal` and `.logistic` are means over the arms, on each one's scored windows.
@@ -250,7 +250,7 @@ def make_report(
 
 
 def percent(fraction: float) -> str:
-    """A fraction as the demo prints it.
+    """Formats a fraction in percent.
 
     >>> percent(0.91234)
     '91.2 %'
@@ -259,7 +259,7 @@ def percent(fraction: float) -> str:
 
 
 def parse(arguments: list[str] | None = None) -> Settings:
-    """The settings on the command line, whose folder is made; ends the program if one is wrong."""
+    """Parses the command line and makes the output folder; ends the program if a setting is wrong."""
     parser = argparse.ArgumentParser(prog="demo", description=__doc__.split("\n\n")[1])
     parser.add_argument("--seed", type=_seed, default=0, help="of the float training (default: 0)")
     parser.add_argument(

@@ -1,8 +1,8 @@
-"""Ten watches learn together: what each learns of its wearer's arm, Flower makes one head of.
+"""Federated learning of ten watches: Flower aggregates their heads into one.
 
-The backbone is trained on five people; the arms of the five others wear ten simulated watches. Each watch
-learns from its own windows, first by itself, then as one of the fleet, and is scored on later windows of its
-own and of the nine others. No window leaves its watch: heads do, a few kilobytes each.
+The backbone is trained on five people; ten simulated watches are on the arms of five others. Each watch
+learns from its own windows, first alone, then with the fleet, and is scored on later windows of its own and
+of the nine others. Only heads leave a watch, a few kilobytes each, never its windows.
 
     python python-plugin/examples/fleet.py
 """
@@ -28,7 +28,7 @@ from watch import EXERCISES, axis_range, load_windows, normalise, person_arms, p
 
 WEARERS = (6, 7, 8, 9, 10)
 EPOCHS, ROUNDS = 20, 4
-"""Of learning by gradient descent: alone, and the rounds among which the fleet shares the same epochs."""
+"""Gradient descent: epochs of a watch alone, and the rounds over which the fleet divides them."""
 SETTINGS: tuple[tn.heads.HeadSettings, ...] = (tn.heads.SGD(learning_rate=0.05), tn.heads.LDA())
 
 
@@ -52,26 +52,26 @@ class Score:
 
 @dataclass(frozen=True)
 class Trained:
-    """What one kind of head learnt."""
+    """Results of one kind of head."""
 
     name: str
-    #: With the head as it was shipped; None for a head that starts from no sample.
+    #: With the head as shipped; None for a head that starts without samples.
     before: Score | None
     #: After each watch has learnt alone.
     local: Score
     #: With the fleet's head.
     federated: Score
-    #: What the watches themselves said after each round: all scored windows that they got right.
+    #: After each round, the accuracy that the watches report for all their scored windows.
     rounds: list[float]
-    #: Bytes that travel to a watch, and back, in each round.
+    #: Bytes sent to a watch, and back, in each round.
     head_bytes: int
-    #: Bytes in which the fleet's head differs from one that learnt the windows of all watches itself; None
-    #: for a head that depends on their order.
+    #: Number of bytes in which the fleet's head differs from one that learnt all windows itself; None for a
+    #: head that depends on their order.
     differing_from_union: int | None
 
 
 def run(seed: int = 0, epochs: int = 20) -> list[Trained]:
-    """All of it, for each kind of head; `epochs` train the backbone."""
+    """Runs the example for each kind of head; the backbone is trained for `epochs`."""
     windows = load_windows()
     parts = split(windows, WEARERS)
     x = normalise(windows.x, axis_range(windows.x[parts.train]))
@@ -95,7 +95,7 @@ def run(seed: int = 0, epochs: int = 20) -> list[Trained]:
 
 
 def compare(nano: tn.NanoModule, watches: list[Watch], features: list[Tensor]) -> Trained:
-    """Has the watches learn alone, then together; `features` are those of their scored windows."""
+    """Lets the watches learn alone, then together; `features` are those of their scored windows."""
     assert nano.head is not None
     shipped = nano.head.state()
     with ExitStack() as opened:
@@ -105,7 +105,7 @@ def compare(nano: tn.NanoModule, watches: list[Watch], features: list[Tensor]) -
         local = [device.head_state() for device in devices]
         learns_sums = devices[0].info.ring_capacity == 0
         if learns_sums:
-            # What they have learnt alone they learn again, as one of the fleet; sums take a sample once.
+            # Reset, as sums learn each sample once: the fleet learns again what the watches learnt alone.
             for device in devices:
                 device.reset()
         fleet, rounds = federate(nano, devices, watches, rounds=1 if learns_sums else ROUNDS)
@@ -133,7 +133,7 @@ def compare(nano: tn.NanoModule, watches: list[Watch], features: list[Tensor]) -
 def federate(
     nano: tn.NanoModule, devices: list[tn.Device], watches: list[Watch], *, rounds: int
 ) -> tuple[bytes, list[float]]:
-    """The head that Flower makes of all, and what the watches then get right, after each round."""
+    """The head that Flower aggregates, and the watches' accuracy after each round."""
     strategy = HeadAveraging(nano, min_available_nodes=len(devices))
     grid = LocalGrid([node(device, watch) for device, watch in zip(devices, watches, strict=True)])
     result = strategy.start(grid, strategy.initial_arrays(), num_rounds=rounds)
@@ -142,11 +142,11 @@ def federate(
 
 
 def node(connected: tn.Device, watch: Watch) -> ClientApp:
-    """What Flower runs next to one watch."""
+    """The Flower client app of one watch."""
 
     def learn(device: tn.Device, context: Context) -> int:
         if device.info.ring_capacity:
-            # Its ring still holds the windows that it has learnt from alone.
+            # Its ring still holds the windows that it learnt from alone.
             device.train(EPOCHS // ROUNDS)
         else:
             device.fit(watch.own, watch.labels)
@@ -160,7 +160,7 @@ def node(connected: tn.Device, watch: Watch) -> ClientApp:
 
 
 def score(nano: tn.NanoModule, states: list[bytes], watches: list[Watch], features: list[Tensor]) -> Score:
-    """Each watch's head, on its own scored windows and on those of the others."""
+    """Scores each watch's head on its own scored windows and on those of the others."""
     head = tn.heads.head_of(nano.image)
     own: list[float] = []
     others: list[float] = []
@@ -176,7 +176,7 @@ def score(nano: tn.NanoModule, states: list[bytes], watches: list[Watch], featur
 
 
 def print_result(result: list[Trained], console: Console) -> None:
-    """A table, and what is to be said of it."""
+    """Prints a table of the results."""
     table = Table("Ten watches", *(trained.name for trained in result))
     names = {"own": "own", "others": "the nine others'"}
     stages: dict[str, list[Score | None]] = {
@@ -198,7 +198,7 @@ def print_result(result: list[Trained], console: Console) -> None:
 
 
 def main() -> int:
-    """Runs the example and prints it; 0 if no byte of the merged head is another than that of the union."""
+    """Runs the example and prints it; 0 if merged heads equal those of the union, byte for byte."""
     logging.getLogger("flwr").setLevel(logging.WARNING)
     result = run()
     print_result(result, Console())

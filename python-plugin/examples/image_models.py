@@ -1,4 +1,4 @@
-"""torchvision's networks for the images example: narrower, with other inputs, and what they take."""
+"""torchvision's networks for the images example: narrower, with other inputs, and their costs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ESP32_C3_FLASH = 4 * 2**20
 
 @dataclass(frozen=True)
 class Cost:
-    """What a network takes on the device; `refused` says what cannot run there ("": nothing)."""
+    """A network's cost on the device; `refused` names calls that cannot run there ("": none)."""
 
     name: str
     parameters: int
@@ -67,12 +67,12 @@ def resnet18(classes: int, *, width: int = FULL_WIDTH, weights: str | None = Non
             continue
         model.set_submodule(name, new)
     model.fc = nn.Linear(scaled(model.fc.in_features), classes)
-    # Several times as fast on a CPU.
+    # On a CPU, channels-last memory is several times as fast.
     return model.to(memory_format=torch.channels_last)
 
 
 def _convolution_like(old: nn.Conv2d, inputs: int, outputs: int) -> nn.Conv2d:
-    """With other numbers of channels, initialised as torchvision does; resnet's have no bias."""
+    """A convolution with other numbers of channels, initialised as in torchvision; resnet's have no bias."""
     size, stride, padding = (int(pair[0]) for pair in (old.kernel_size, old.stride, old.padding))
     new = nn.Conv2d(inputs, outputs, size, stride, padding, bias=False)
     nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
@@ -92,7 +92,7 @@ def with_five_channels(model: ResNet) -> ResNet:
 
 
 def cost(name: str, model: nn.Module, images: Tensor) -> Cost:
-    """What a network takes on the device, for images [N, channels, height, width]."""
+    """A network's cost on the device, for images [N, channels, height, width]."""
     parameters = sum(parameter.numel() for parameter in model.parameters())
     try:
         summary = tn.to_nano(model.eval(), images[:1], calibrate=images).summary()
@@ -103,7 +103,7 @@ def cost(name: str, model: nn.Module, images: Tensor) -> Cost:
 
 
 def candidates(classes: int) -> dict[str, Callable[[], nn.Module]]:
-    """Networks to choose from, with random weights: what they take does not depend on these."""
+    """Networks to choose from, with random weights, on which their costs do not depend."""
     return {
         "resnet18": lambda: resnet18(classes),
         "one block per layer": lambda: ResNet(BasicBlock, [1, 1, 1, 1], num_classes=classes),

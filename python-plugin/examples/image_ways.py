@@ -1,4 +1,4 @@
-"""The ways of transfer of the images example, each from the network that knows the old task."""
+"""The strategies of transfer learning in the images example, each from the network of the old task."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from torchvision.models.resnet import ResNet  # type: ignore[import-untyped]
 from training import reproducible
 
 RATES = {"fc": 1e-3, "layer[34]": 1e-4, "*": 1e-5}
-"""The lessons': large at the new head, a hundredth of it at the input."""
+"""Learning rates of the lessons: large at the new head, a hundredth of it at the input."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a way of transfer gives: accuracies on the new task and, with the old head, on the old one."""
+    """A strategy's accuracies on the new task and, with the old head, on the old task."""
 
     trained_parameters: int
     new: float
-    #: None: it never knew the old task.
+    #: None: it never learnt the old task.
     old: float | None
 
 
 def outcome(model: ResNet, old_head: nn.Module, old: Task, new: Task) -> Outcome:
-    """How a network does on both tasks."""
+    """A network's accuracies on both tasks."""
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     head = model.fc
     on_new = accuracy(logits(model, new.x_test), new.y_test)
@@ -41,7 +41,7 @@ def outcome(model: ResNet, old_head: nn.Module, old: Task, new: Task) -> Outcome
 
 
 def with_new_head(model: ResNet, seed: int) -> ResNet:
-    """A copy with a head that knows nothing."""
+    """A copy with a new, untrained head."""
     model = copy.deepcopy(model)
     with reproducible(seed):
         model.fc = nn.Linear(model.fc.in_features, DIGITS)
@@ -49,7 +49,7 @@ def with_new_head(model: ResNet, seed: int) -> ResNet:
 
 
 def from_scratch(new: Task, *, width: int, seed: int) -> Outcome:
-    """A narrow network that has nothing but the new task's images."""
+    """A narrow network trained on the new task's images only."""
     with reproducible(seed):
         model = resnet18(DIGITS, width=width)
     tn.fit(model, new.train, epochs=30, batch_size=25, seed=seed, progress=False)
@@ -58,7 +58,7 @@ def from_scratch(new: Task, *, width: int, seed: int) -> Outcome:
 
 
 def by_hand(model: ResNet, new: Task, seed: int) -> ResNet:
-    """Freezing as the lessons do, by requires_grad alone: the batch norms go on taking statistics."""
+    """Freezing as in the lessons, by requires_grad only: the batch norms' statistics go on changing."""
     model = with_new_head(model, seed)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.startswith("fc."))
@@ -67,7 +67,7 @@ def by_hand(model: ResNet, new: Task, seed: int) -> ResNet:
 
 
 def extract_features(model: ResNet, new: Task, seed: int) -> tuple[ResNet, float, float]:
-    """A new head on the frozen network; seconds of an epoch without and with cached features."""
+    """A new head on the frozen network; also the seconds of an epoch without and with cached features."""
     model = with_new_head(model, seed)
     frozen = copy.deepcopy(model)
     tn.freeze(frozen)
@@ -80,7 +80,7 @@ def extract_features(model: ResNet, new: Task, seed: int) -> tuple[ResNet, float
 
 
 def fine_tune(model: ResNet, train: tuple[Tensor, Tensor], seed: int) -> tn.History:
-    """All layers at their own learning rates, which StepLR lowers; in place."""
+    """Fine-tunes all layers at their own learning rates, which StepLR lowers; in place."""
     return tn.fine_tuning(
         model,
         train,
@@ -94,7 +94,7 @@ def fine_tune(model: ResNet, train: tuple[Tensor, Tensor], seed: int) -> tn.Hist
 
 
 def unfreeze_gradually(model: ResNet, new: Task, seed: int) -> tn.History:
-    """First the head, then the last layer with it, then all; in place."""
+    """Trains first the head, then also the last layer, then everything; in place."""
     return tn.gradual_unfreezing(
         model,
         new.train,
@@ -108,7 +108,7 @@ def unfreeze_gradually(model: ResNet, new: Task, seed: int) -> tn.History:
 
 
 def five_channels(images: Tensor) -> Tensor:
-    """Images [N, 3, H, W] with two more channels: how the ink changes downwards and to the right."""
+    """Images [N, 3, H, W] with two more channels: the differences of the ink downwards and to the right."""
     down, right = torch.gradient(images[:, 0], dim=(1, 2))
     return torch.cat([images, down[:, None], right[:, None]], dim=1)
 
@@ -134,7 +134,7 @@ def with_both_heads(model: ResNet, old_head: nn.Linear) -> ResNet:
 
 
 def both_accuracies(model: nn.Module, old: Task, new: Task) -> tuple[float, float]:
-    """Of a network of both tasks, on the new one and on the old one."""
+    """The accuracies of a network of both tasks on the new one and on the old one."""
     return (
         accuracy(logits(model, new.x_test)[:, DIGITS:], new.y_test),
         accuracy(logits(model, old.x_test)[:, :DIGITS], old.y_test),
@@ -142,7 +142,7 @@ def both_accuracies(model: nn.Module, old: Task, new: Task) -> tuple[float, floa
 
 
 def rehearse(model: ResNet, old_head: nn.Linear, old: Task, new: Task, seed: int) -> ResNet:
-    """Fine-tuning that goes on seeing some old images, two for each new one."""
+    """Fine-tuning with rehearsal: two old images for each new one."""
     model = with_both_heads(model, old_head)
     some = 2 * len(new.x)
     x, y = torch.cat([old.x[:some], new.x]), torch.cat([old.y[:some], new.y + DIGITS])
@@ -162,9 +162,7 @@ def rehearse(model: ResNet, old_head: nn.Linear, old: Task, new: Task, seed: int
 def distil(
     teacher: ResNet, old: Task, new: Task, *, width: int, epochs: int, seed: int
 ) -> tuple[ResNet, tn.QatModule]:
-    """A narrow network that learns both tasks from the large one: in float, then through the device's
-    arithmetic.
-    """
+    """Distils both tasks into a narrow network: in float, then through the device's arithmetic."""
     some = 6 * len(new.x)
     x = torch.cat([old.x[:some], new.x.repeat(4, 1, 1, 1)])
     y = torch.cat([old.y[:some], new.y.repeat(4) + DIGITS])

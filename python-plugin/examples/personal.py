@@ -49,11 +49,11 @@ EPOCHS_BEFORE_POWER_CUT = 12
 
 @dataclass(frozen=True)
 class PersonArm:
-    """What the board learnt of one person's arm, on that arm's scored windows."""
+    """Results of learning one person's arm on the board, on that arm's scored windows."""
 
     subject: int
     arm: str
-    #: Windows learnt from, and scored.
+    #: Numbers of windows learnt from, and scored.
     learnt: int
     scored: int
     #: Accuracies: the head as it was shipped, after learning on the board, and float logistic regression
@@ -64,28 +64,28 @@ class PersonArm:
     #: Instructions of the training on the board, and of one prediction.
     training_instructions: int
     prediction_instructions: int
-    #: Bytes that differ between board and PC: the head after learning, and the logits it then gives.
+    #: Bytes that differ between board and PC: the head after learning, and its logits.
     differing_head_bytes: int
     differing_logit_bytes: int
 
 
 @dataclass(frozen=True)
 class PowerCut:
-    """The arm in whose training the board lost its power, unannounced, and what it had when it was back."""
+    """A power cut while the board learns an arm, and what it still has after the restart."""
 
     subject: int
     arm: str
-    #: Epochs that were saved before it.
+    #: Epochs saved before the cut.
     epochs: int
-    #: Bytes of the head that one more epoch had changed, and nobody saved.
+    #: Bytes of the head changed by one more epoch, which was not saved.
     lost_bytes: int
-    #: Bytes in which the head after the restart differs from the one that was saved.
+    #: Bytes in which the head after the restart differs from the saved one.
     differing_head_bytes: int
 
 
 @dataclass(frozen=True)
 class Fold:
-    """A model, the people it has never seen, and how it does on all their windows."""
+    """A model, the people left out of its training, and its results on all their windows."""
 
     left_out: tuple[int, ...]
     #: The windows of all people, and as the model's input.
@@ -95,7 +95,7 @@ class Fold:
     train: IntArray
     test: IntArray
     nano: NanoModule
-    #: Right predictions on the windows `test`, of the float model and of the int8 model.
+    #: Numbers of right predictions on the windows `test`, of the float and of the int8 model.
     right_float: int
     right_int8: int
     #: The int8 model on the board against the PC, on the windows `test`.
@@ -132,7 +132,7 @@ def convert(model: WatchNet, x: Tensor) -> NanoModule:
 def learn_personally(fold: Fold) -> tuple[list[PersonArm], PowerCut]:
     """Learns each arm of the people left out on one emulated board, and again on the PC.
 
-    In the middle the board loses its power. That arm's head is compared with one that learnt without a cut.
+    In the middle the board's power is cut. That arm's head is compared with one that learnt without a cut.
     """
     people = ", ".join(map(str, fold.left_out))
     every = list(person_arms(fold.left_out))
@@ -167,7 +167,7 @@ def learn_personally(fold: Fold) -> tuple[list[PersonArm], PowerCut]:
 
 
 def _person_arm(fold: Fold, device: Device, subject: int, arm: int, instructions: int) -> PersonArm:
-    """What the board has learnt of an arm, against the PC and against what it knew before."""
+    """Compares what the board has learnt of an arm with the PC, and with the head before."""
     nano, exercise = fold.nano, fold.windows.exercise
     parts = personal_split(fold.windows, subject, arm)
     own, scored = fold.x[parts.train], fold.x[parts.test]

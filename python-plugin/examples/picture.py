@@ -11,18 +11,18 @@ from personal import PersonArm
 
 GENERIC, PERSONAL, LOGISTIC = "#7d838c", "#d1495b", "#1d4e89"
 GAIN_AT = 102
-"""Where the gains stand on the axis of percent."""
+"""Position of the gains on the axis of percent."""
 MEAN_WIDTH = 2.3
-"""Percent that a mean's figure takes on that axis."""
+"""Width of a mean's figure on that axis."""
 
 
 def draw(arms: list[PersonArm], path: Path, note: str) -> None:
     """Writes a PNG: the three accuracies on the scored windows of each person's arm, and their means.
 
-    `note` says under the title what is seen. Drawn without a display.
+    `note` is a text under the title. Needs no display.
     """
     names = [f"person {arm.subject}, {arm.arm} arm" for arm in arms]
-    # The means stand apart, below the arms.
+    # The means are below the arms, with a gap.
     rows = [*range(len(arms)), len(arms) + 0.5]
     generic = _with_mean([arm.generic for arm in arms])
     personal = _with_mean([arm.personal for arm in arms])
@@ -59,7 +59,7 @@ def draw(arms: list[PersonArm], path: Path, note: str) -> None:
 
 
 def _write_means(axes: Axes, row: float, means: list[tuple[float, str]]) -> None:
-    """Each mean under its mark, or as far to the right as the one before leaves room."""
+    """Writes each mean under its mark, or further right if the one before takes the room."""
     free = -np.inf
     for mean, color in sorted(means):
         place = (max(mean, free), row + 0.4)
@@ -68,7 +68,7 @@ def _write_means(axes: Axes, row: float, means: list[tuple[float, str]]) -> None
 
 
 def _with_mean(fractions: list[float]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """In percent, the mean last."""
+    """The fractions in percent, and their mean."""
     return 100 * np.array([*fractions, np.mean(fractions)], np.float64)
 
 

@@ -1,4 +1,4 @@
-"""Quantization-aware training as a scikit-learn estimator: skorch around what `prepare_qat` returns.
+"""Quantization-aware training as a scikit-learn estimator: skorch around the module of `prepare_qat`.
 
 A small network for scikit-learn's 8x8 digits is trained in float, then through the device's arithmetic:
 cross-validated, fitted, and turned into an image that predicts the same.
@@ -61,7 +61,7 @@ def network() -> nn.Module:
 
 
 def estimator(qat: tn.QatModule) -> NeuralNetClassifier:
-    """What scikit-learn clones, scores and fits; the softmax that its probabilities need is skorch's."""
+    """The scikit-learn estimator; skorch adds the softmax for its probabilities."""
     return NeuralNetClassifier(
         qat,
         criterion=nn.CrossEntropyLoss,
@@ -86,7 +86,7 @@ def digits() -> list[npt.NDArray[np.float32] | npt.NDArray[np.int64]]:
 
 
 def run(seed: int = 0) -> Result:
-    """All of it."""
+    """Runs the example."""
     x, x_test, y, y_test = digits()
     with reproducible(seed):
         example = torch.from_numpy(x)
@@ -109,7 +109,7 @@ def run(seed: int = 0) -> Result:
 
 
 def main() -> None:
-    """Prints what came out."""
+    """Runs the example and prints it."""
     result = run()
     print(f"cross-validated: {', '.join(f'{score:.1%}' for score in result.cross_validated)}")
     print(f"test images: {result.accuracy:.1%}, of the image: {result.nano_accuracy:.1%}")

@@ -1,4 +1,4 @@
-"""What the examples share of training in float: that it repeats, and what it is compared with."""
+"""Shared by the examples: reproducible float training, and its reference."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ IntArray = npt.NDArray[np.int64]
 
 @contextmanager
 def reproducible(seed: int) -> Iterator[None]:
-    """Inside, torch's random numbers start from `seed`, and it runs on one thread; after it all is as before.
+    """Seeds torch's random numbers and lets it use one thread inside; restores both at the end.
 
-    One thread: the sums come in one order everywhere, and layers this small gain nothing from a second.
+    One thread: sums have the same order everywhere, and layers this small gain nothing from a second one.
 
     >>> with reproducible(3):
     ...     first = torch.rand(2)
@@ -48,8 +48,8 @@ def accuracy(predicted: npt.ArrayLike, expected: IntArray) -> float:
 def logistic_regression(
     features: npt.NDArray[np.float32], labels: IntArray, scored: npt.NDArray[np.float32]
 ) -> IntArray:
-    """The float reference of a head: fit on `features` [N, F], predict the classes of `scored` [M, F]."""
-    # One thread: on matrices this small, threads cost more than they give.
+    """The float reference of a head: fits `features` [N, F], predicts the classes of `scored` [M, F]."""
+    # One thread: with matrices this small, more threads are slower.
     with threadpool_limits(1):
         fitted = LogisticRegression(max_iter=2000).fit(features, labels)
     return np.asarray(fitted.predict(scored), dtype=np.int64)

