@@ -5,45 +5,11 @@ import re
 import pytest
 import torch
 import torch_nano as tn
+from fusion import SEED, data, fusion
 from torch import Tensor, nn
+from torch_nano import _native
+from torch_nano.arguments import bind
 from torch_nano.capture.capture import capture
-from torch_nano.ir.interface import bind
-
-SEED = 0
-
-
-class Fusion(nn.Module):
-    """Two sensors, one of them optional for torch, and two results."""
-
-    def __init__(self, returns: str = "dict") -> None:
-        super().__init__()
-        self.motion = nn.Conv1d(3, 4, 3)
-        self.sound = nn.Linear(6, 4)
-        self.kind = nn.Linear(4, 5)
-        self.level = nn.Linear(4, 1)
-        self.returns = returns
-
-    def forward(self, motion: Tensor, sound: Tensor | None = None) -> object:
-        assert sound is not None
-        joint = torch.relu(self.motion(motion).mean(2) + self.sound(sound))
-        kind, level = self.kind(joint), self.level(joint)
-        if self.returns == "dict":
-            return {"kind": kind, "level": level}
-        return [kind, level] if self.returns == "list" else (kind, level)
-
-
-def fusion(returns: str = "dict") -> Fusion:
-    with torch.random.fork_rng():
-        torch.manual_seed(SEED)
-        return Fusion(returns).eval()
-
-
-def data(count: int = 40) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(SEED)
-    return {
-        "motion": torch.randn(count, 3, 9, generator=generator),
-        "sound": torch.randn(count, 6, generator=generator) * 3,
-    }
 
 
 def values(result: object) -> list[Tensor]:
@@ -156,6 +122,31 @@ def test_a_file_keeps_inputs_and_outputs(tmp_path) -> None:  # type: ignore[no-u
             torch.equal(*pair) for pair in zip(*map(values, (loaded(**batch), nano(**batch))), strict=True)
         )
         assert str(loaded.graph.graph) == str(nano.graph.graph)
+
+
+def test_an_image_has_the_names_of_its_inputs_and_outputs() -> None:
+    batch = data()
+    for returns, outputs in [
+        ("dict", ["kind", "level"]),
+        ("list", ["output0", "output1"]),
+        ("tensor", ["output"]),
+    ]:
+        nano = tn.to_nano(fusion(returns), batch, calibrate=batch, head=None)
+        image = _native.Model(nano.image)
+        assert (image.input_names, image.output_names) == (["motion", "sound"], outputs)
+
+
+@pytest.mark.parametrize("name", ["", "k" * 65, "\u00e9" * 33, "two\nlines", "zero\0", "\ud800"])
+def test_a_name_that_no_image_can_hold_is_refused(name: str) -> None:
+    class Named(nn.Module):
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            return {name: torch.relu(x)}
+
+    x = torch.randn(8, 3)
+    with pytest.raises(
+        tn.InputError, match=r"a key of the dict is called .*1 to 64 bytes of UTF-8, on one line"
+    ):
+        tn.to_nano(Named(), x, calibrate=x)
 
 
 def test_two_batches_that_never_meet() -> None:

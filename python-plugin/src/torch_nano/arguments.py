@@ -6,13 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 
 from . import _native
 from .errors import FileFormatError, HeadError, InputError, TorchNanoError
+
+Item = TypeVar("Item")
 
 #: The largest number of a field of the device's protocol.
 LARGEST = _native.LARGEST_COUNT
@@ -196,6 +198,43 @@ def check_same_batch(names: Sequence[str], tensors: Sequence[torch.Tensor]) -> N
     if any(count != counts[0] for count in counts):
         pairs = ", ".join(f"{name} of {count}" for name, count in zip(names, counts, strict=True))
         raise InputError(f"the inputs are batches of different sizes: {pairs}; expected one size")
+
+
+def bind(names: Sequence[str], positional: Sequence[Any], named: Mapping[str, Any]) -> list[Any]:
+    """The arguments of a call in the order of `names`, one for each.
+
+    Raises:
+        InputError: one is missing, given twice or unknown.
+
+    >>> bind(["image", "mask"], [1], {"mask": 2})
+    [1, 2]
+    """
+    if not named and len(positional) == len(names):
+        return list(positional)
+    given = dict(zip(names, positional, strict=False))
+    unknown = [name for name in named if name not in names or name in given]
+    given.update(named)
+    if unknown or len(positional) > len(names) or len(given) < len(names):
+        count = f"{len(names)} inputs" if len(names) > 1 else "one input"
+        passed = [f"{len(positional)} by position"] if positional or not named else []
+        passed += [f"by name {', '.join(named)}"] if named else []
+        raise InputError(f"the model takes {count} ({', '.join(names)}); it is given {' and '.join(passed)}")
+    return [given[name] for name in names]
+
+
+def the_only(kind: str, items: Mapping[str, Item]) -> Item:
+    """What a model of one input, or of one output, has for it.
+
+    Raises:
+        InputError: the model has several.
+
+    >>> the_only("input", {"x": (3, 8)})
+    (3, 8)
+    """
+    if len(items) != 1:
+        raise InputError(f"the model has {len(items)} {kind}s ({', '.join(items)}); expected a model of one")
+    (item,) = items.values()
+    return item
 
 
 def integer(name: str, given: Any, least: int = 0) -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from .. import _native
+from ..arguments import shown
 from ..capture.structural import Reshape
-from ..errors import HeadError, QuantizationError, TorchNanoError, in_module
+from ..errors import HeadError, InputError, QuantizationError, TorchNanoError, in_module
 from ..ir.description import describe_layer, describe_model, describe_value
 from ..ir.graph import Node
 from .quantize import QuantizedGraph
@@ -29,14 +31,17 @@ def write_image(
         labels: the names of the classes.
 
     Raises:
+        InputError: an input or an output has a name that an image cannot hold.
         HeadError: nano-core refuses a setting of the head for this model.
         QuantizationError: nano-core refuses a layer; the message names its module and says why.
     """
-    ids = _value_ids(model)
+    ids, graph = _value_ids(model), model.graph
+    for kind, names in (("argument of forward", graph.inputs), ("key of the dict", graph.returned.names)):
+        _check_names(kind, names)
     description = describe_model(
-        [_value(model, value) for value in model.graph.inputs],
+        {value: _value(model, value) for value in graph.inputs},
         [_layer(model, node, ids) for node in layers(model)],
-        [ids[value] for value in model.graph.outputs],
+        {name: ids[value] for name, value in zip(graph.returned.names, graph.outputs, strict=True)},
         name=name,
         labels=labels,
         head=head,
@@ -49,11 +54,28 @@ def write_image(
         raise _refusal(model, description, error) from error
 
 
+def is_name(name: object) -> bool:
+    """Whether an image, and a device, can hold it as the name of a class, a model, an input or an output."""
+    try:
+        return isinstance(name, str) and _native.is_label(name)
+    except UnicodeEncodeError:  # Half of a surrogate pair, which UTF-8 does not have.
+        return False
+
+
+def _check_names(kind: str, names: Sequence[str]) -> None:
+    for name in names:
+        if not is_name(name):
+            raise InputError(
+                f"a {kind} is called {shown(name)}; an image names inputs and outputs in 1 to "
+                f"{_native.LONGEST_NAME} bytes of UTF-8, on one line and without a zero: give it another name"
+            )
+
+
 def _refusal(model: QuantizedGraph, description: dict[str, Any], error: Exception) -> TorchNanoError:
     """The error for a model that nano-core refuses: it names the first layer that it refuses by itself."""
-    ids, inputs = _value_ids(model), [entry["value"] for entry in description["inputs"]]
+    ids, inputs = _value_ids(model), {entry["name"]: entry["value"] for entry in description["inputs"]}
     for count, node in enumerate(layers(model), 1):
-        alone = describe_model(inputs, description["layers"][:count], [ids[node.name]])
+        alone = describe_model(inputs, description["layers"][:count], {"output": ids[node.name]})
         try:
             _native.Model(_native.write_image(alone))
         except _native.NanoError as refusal:

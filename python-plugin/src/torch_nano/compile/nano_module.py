@@ -6,12 +6,11 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..arguments import check_inputs, path_of, shown
+from ..arguments import bind, check_inputs, path_of, shown, the_only
 from ..arithmetic.fixed_point import is_native
 from ..arithmetic.layout import Shape, from_device, to_device
 from ..arithmetic.quantization import Quantization
@@ -20,7 +19,6 @@ from ..errors import FileFormatError, HeadError, InputError
 from ..files.reading import read_file
 from ..files.writing import write_file
 from ..heads import Head, LayersHead, head_of
-from ..ir.interface import bind, the_only
 from ..modules.inputs import Example
 from ..modules.models import QuantizedModule
 from . import rust_module
@@ -182,14 +180,19 @@ class NanoModule(QuantizedModule):
         """
         return the_only("input", dict(zip(self.input_shapes, self.quantize_inputs(x), strict=True)))
 
-    def device_inputs(self, x: Tensor) -> NDArray[np.int8]:
-        """What a device must be sent for the floats of a model of one input: int8 [N, elements], in the
-        device's order.
+    def device_inputs(self, *inputs: Tensor, **named: Tensor) -> NDArray[Any] | tuple[NDArray[Any], ...]:
+        """What a device must be sent for inputs: integers [N, elements], in the device's order. A tuple of
+        such arrays if the model has several inputs, ``zip(*arrays)`` of which are the samples.
+
+        Args:
+            inputs: floats, or integers as :meth:`quantize_inputs` returns them.
 
         Raises:
-            InputError: wrong shape or dtype, NaN or infinity; the model has several inputs.
+            InputError: wrong inputs, shape or dtype, NaN or infinity.
         """
-        return to_device(self.quantize_input(x).cpu()).numpy()
+        integers = self._integers(self._tensors(inputs, named, float, int))
+        first, *others = (to_device(x.cpu()).numpy() for x in integers)
+        return (first, *others) if others else first
 
     def forward_int8(self, *inputs: Tensor, **named: Tensor) -> Any:
         """int8 outputs for int8 inputs, both in torch's layout; with a trainable head its int32 logits [N,

@@ -20,7 +20,7 @@ from ..heads import SGD, HeadSettings
 from ..ir.graph import Graph
 from ..modules.inputs import Example
 from ..modules.models import check_float, own_module
-from .image import write_image
+from .image import is_name, write_image
 from .last_layers import split_off_head
 from .module_with_ranges import ModuleWithRanges
 from .nano_module import NanoModule
@@ -95,7 +95,7 @@ def to_nano(
     (torch.Size([64, 3]), True)
     """
     model = own_module(model)
-    if name is not None and not _is_name(name):
+    if name is not None and not is_name(name):
         raise InputError(
             f"name is {shown(name)}; expected a text of 1 to {_native.LONGEST_NAME} bytes in UTF-8, on one "
             "line and without a zero, or None: the name of the model's class"
@@ -116,7 +116,7 @@ def to_nano(
     quantized = quantize(graph, source.choose)
     if name is None:
         name = model.model_name if isinstance(model, ModuleWithRanges) else type(model).__name__
-        if not _is_name(name):
+        if not is_name(name):
             raise InputError(
                 f"the model's class is called {shown(name)}, more than {_native.LONGEST_NAME} bytes "
                 "in UTF-8; give a shorter name: to_nano(..., name=...)"
@@ -163,7 +163,7 @@ def _labels(labels: object) -> list[str]:
     names = items("labels", labels, "a list of names, one for each output", error=InputError)
     first: dict[str, int] = {}
     for index, name in enumerate(names):
-        if not _is_name(name):
+        if not is_name(name):
             raise InputError(
                 f"label {index} is {shown(name)}; expected a text of 1 to {_native.LONGEST_NAME} bytes in "
                 "UTF-8, on one line and without a zero, as a device keeps it"
@@ -174,14 +174,6 @@ def _labels(labels: object) -> list[str]:
                 "each class"
             )
     return [str(name) for name in names]
-
-
-def _is_name(name: object) -> bool:
-    """Whether a device can keep it as the name of a class or a model."""
-    try:
-        return isinstance(name, str) and _native.is_label(name)
-    except UnicodeEncodeError:  # Half of a surrogate pair, which UTF-8 does not have.
-        return False
 
 
 def _settings(head: object, learning_rate: object) -> HeadSettings:

@@ -49,22 +49,26 @@ def describe_layer(
 
 
 def describe_model(
-    inputs: Sequence[Entry],
+    inputs: Mapping[str, Entry],
     layers: Sequence[Entry],
-    outputs: Sequence[int],
+    outputs: Mapping[str, int],
     *,
     name: str = "",
     labels: Sequence[str] = (),
     head: Entry | None = None,
 ) -> Entry:
-    """A model; `outputs` are ids of values, `head` is what the settings of a trainable head describe."""
+    """A model.
+
+    Args:
+        inputs: the values, by name.
+        outputs: ids of values, by name.
+        head: what the settings of a trainable head describe.
+    """
     return {
         "name": name,
         "labels": list(labels),
-        "inputs": [
-            {"name": f"input {index}", "value": value, "channels": None} for index, value in enumerate(inputs)
-        ],
+        "inputs": [{"name": name, "value": value, "channels": None} for name, value in inputs.items()],
         "layers": list(layers),
-        "outputs": [{"name": f"output {index}", "id": id} for index, id in enumerate(outputs)],
+        "outputs": [{"name": name, "id": id} for name, id in outputs.items()],
         "head": head,
     }

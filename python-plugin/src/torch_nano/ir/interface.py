@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from ..errors import InputError
-
-Item = TypeVar("Item")
 Kind = Literal["tensor", "tuple", "list", "dict"]
 
 
@@ -38,40 +35,3 @@ class Returned:
         if self.kind == "dict":
             return dict(zip(self.names, outputs, strict=True))
         return list(outputs) if self.kind == "list" else tuple(outputs)
-
-
-def bind(names: Sequence[str], positional: Sequence[Any], named: Mapping[str, Any]) -> list[Any]:
-    """The arguments of a call in the order of `names`, one for each.
-
-    Raises:
-        InputError: one is missing, given twice or unknown.
-
-    >>> bind(["image", "mask"], [1], {"mask": 2})
-    [1, 2]
-    """
-    if not named and len(positional) == len(names):
-        return list(positional)
-    given = dict(zip(names, positional, strict=False))
-    unknown = [name for name in named if name not in names or name in given]
-    given.update(named)
-    if unknown or len(positional) > len(names) or len(given) < len(names):
-        count = f"{len(names)} inputs" if len(names) > 1 else "one input"
-        passed = [f"{len(positional)} by position"] if positional or not named else []
-        passed += [f"by name {', '.join(named)}"] if named else []
-        raise InputError(f"the model takes {count} ({', '.join(names)}); it is given {' and '.join(passed)}")
-    return [given[name] for name in names]
-
-
-def the_only(kind: str, items: Mapping[str, Item]) -> Item:
-    """What a model of one input, or of one output, has for it.
-
-    Raises:
-        InputError: the model has several.
-
-    >>> the_only("input", {"x": (3, 8)})
-    (3, 8)
-    """
-    if len(items) != 1:
-        raise InputError(f"the model has {len(items)} {kind}s ({', '.join(items)}); expected a model of one")
-    (item,) = items.values()
-    return item

@@ -62,7 +62,7 @@ def _model(
         shapes=[shape for shape, _ in inputs],
     )
     arrays = {name: np.frombuffer(data, dtype) for name, dtype, data in tensors}
-    ids = list(range(len(inputs) + len(outputs)))
-    entry = describe_layer(layer, ids[: len(inputs)], [describe_value(*output) for output in outputs], arrays)
-    values = [describe_value(*value) for value in inputs]
-    return Model(write_image(describe_model(values, [entry], ids[len(inputs) :], name=operator.name)))
+    entry = describe_layer(layer, range(len(inputs)), [describe_value(*output) for output in outputs], arrays)
+    read = {f"input{index}": describe_value(*value) for index, value in enumerate(inputs)}
+    made = {f"output{index}": len(inputs) + index for index in range(len(outputs))}
+    return Model(write_image(describe_model(read, [entry], made, name=operator.name)))

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from ..arguments import check_inputs
+from ..arguments import bind, check_inputs, the_only
 from ..arithmetic.layout import Shape
 from ..arithmetic.quantization import Quantization
 from ..calibration.calibrate import CalibrationData, Method, check_parameters
@@ -22,7 +22,6 @@ from ..compile.nano_module import NanoModule
 from ..compile.to_nano import to_nano
 from ..errors import InputError, QuantizationError, UnsupportedError, UnsupportedNode
 from ..ir.graph import Graph, Node
-from ..ir.interface import bind, the_only
 from ..modules.freeze import freeze, is_frozen
 from ..modules.inputs import Example
 from ..modules.models import check_float, own_module
