@@ -1,13 +1,16 @@
 //! The models that the targets start from: every operator, every trainer, and models at a limit.
 
 use nano_core::image::{
-    HeadDescription, LONGEST_NAME, LayersDescription, LdaDescription, SgdDescription, SumsDescription,
+    ChannelScale, Dtype, HeadDescription, LONGEST_NAME, LayersDescription, LdaDescription, SgdDescription,
+    SumsDescription, ValueDescription,
 };
 use nano_core::train::Loss;
 
-use crate::builder::{Aligned, Builder, SCALE, conv_net, descent, head_net, layers_head, two_by_two, variants_net};
+use crate::builder::{
+    Aligned, Builder, SCALE, conv_net, descent, head_net, layers_head, two_by_two, value, variants_net,
+};
 
-/// An image with each kind of head, of one input and one output.
+/// An image with each kind of head, of one input and one output, and one of several inputs and outputs.
 pub(crate) fn heads() -> Vec<Aligned> {
     let sums = SumsDescription { classes: 2, capacity: 4 };
     let heads = [
@@ -34,7 +37,7 @@ pub(crate) fn heads() -> Vec<Aligned> {
         }
         net.image()
     });
-    heads.into_iter().chain([conv_net().image(), labelled().image()]).collect()
+    heads.into_iter().chain([conv_net().image(), labelled().image(), described().image()]).collect()
 }
 
 /// Every image that the target `image` starts from.
@@ -58,6 +61,17 @@ fn layers(loss: Loss) -> Option<HeadDescription> {
 fn labelled() -> Builder {
     let mut net = head_net();
     net.model.labels = (0..3).map(|class| format!("{class:0>LONGEST_NAME$}")).collect();
+    net
+}
+
+/// Two inputs, with channel scales, and outputs of two dtypes.
+fn described() -> Builder {
+    let mut net = Builder::new(0);
+    let (wide, input) = (net.input([1, 2, 3]), net.input([1, 1, 40]));
+    *net.value(wide) = ValueDescription { dtype: Dtype::Int16, zero_point: 0, ..value([1, 2, 3]) };
+    net.model.inputs[input].channels = vec![ChannelScale { scale: 0.5, offset: -1.0 }; 40];
+    let hidden = net.fully_connected(input, 70);
+    [hidden, wide].into_iter().for_each(|id| net.output(id));
     net
 }
 

@@ -6,7 +6,8 @@ use embedded_io::{ErrorType, Read, Write};
 use nano_core::image::Image;
 use nano_core::{CheckedImage, Error, ops};
 use torch_nano_device::{
-    Block, Class, Label, Options, Request, RequestHeader, Response, ResponseHeader, Session, Settings, Sizes, frame,
+    Block, Class, GraphValue, Label, Options, Request, RequestHeader, Response, ResponseHeader, Session, Settings,
+    Sizes, frame,
 };
 
 use crate::builder::Aligned;
@@ -114,6 +115,11 @@ pub(crate) fn head_state(board: &mut Board<'_>) -> Vec<u8> {
     }
 }
 
+/// Bytes of all inputs of an image.
+pub(crate) fn input_length(image: &Image<'_>) -> usize {
+    (0..image.input_count()).map(|index| image.input(index).range().len()).sum()
+}
+
 /// Sends every request to a device with this image, and checks that each gets one answer.
 pub(crate) fn every_request(image: &Aligned) -> Result<(), Error> {
     let view = Image::new(image.bytes())?;
@@ -154,11 +160,15 @@ pub(crate) fn requests(input: &[u8]) -> Vec<Request<'_>> {
     let labels = [Label::Class(Class::Index(0)), Label::Class(Class::Name("new")), Label::Bits(1), Label::Value(4096)];
     let learn = labels.map(|label| Request::Learn { label, input });
     let runs = [Request::Predict { input }, Request::Features { input }, Request::Profile { input }];
-    let blocks = [Block::Output, Block::Logits, Block::Layers, Block::Head];
+    let blocks = [Block::Output, Block::Logits, Block::Layers, Block::Head, Block::Channels(0), Block::Channels(9)];
     let reads = blocks.map(|block| Request::Read { block, offset: 0 });
     let others = [
         Request::Begin,
         Request::Info,
+        Request::Describe { value: GraphValue::Input(0) },
+        Request::Describe { value: GraphValue::Output(1) },
+        Request::Describe { value: GraphValue::Output(9) },
+        Request::ResetStates,
         Request::AddClass { name: "new" },
         Request::Undo,
         Request::AddClass { name: "new" },

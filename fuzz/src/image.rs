@@ -75,7 +75,7 @@ fn exercise(image: &Aligned) -> Result<(), Error> {
         model.run_observed(|_, _, _| layers += 1);
         assert_eq!(layers, view.nodes().count());
         for index in 0..view.output_count() {
-            assert_eq!(model.output(index).len(), view.output(index).len());
+            assert_eq!(model.output(index).len(), view.output(index).range().len());
         }
     }
     if let Some(record) = view.head() {

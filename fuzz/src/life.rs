@@ -61,7 +61,8 @@ pub(crate) fn life(image: &Aligned, options: Options, start: Left, rest: &mut &[
 
     let mut head_ram = vec![0; view.head().map_or(0, |record| HeadSizes::of(record).words())];
     let head = AnyHead::new(&view, &mut head_ram).ok();
-    let mut life = Life { device, twin, head, kept, saved, frame: options.frame, input: view.input(0).len() };
+    let mut life =
+        Life { device, twin, head, kept, saved, frame: options.frame, input: conversation::input_length(&view) };
     loop {
         let (step, after) = frame::parse::<Step<'_>>(rest)?;
         *rest = after;

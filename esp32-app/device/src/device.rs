@@ -2,10 +2,12 @@
 
 use embedded_storage::nor_flash::NorFlash;
 use nano_core::Model;
+use nano_core::image::{Dtype, Value};
 use nano_core::train::{Head, Target, confidence};
 use zerocopy::IntoBytes;
 
 use crate::failure::Failure;
+use crate::graph::{self, Elements};
 use crate::learner::Learner;
 use crate::message::{Block, Request, Response, Settings, Stats};
 use crate::names;
@@ -26,13 +28,13 @@ pub(crate) struct Device<'a, C, F, H> {
     pub layers: &'a mut [u32],
     /// Whether `layers` holds counts.
     pub profiled: bool,
-    /// Whether the model's output is a softmax.
+    /// Whether the model's first output is a softmax.
     pub ends_in_softmax: bool,
     /// Bytes of tensors that a frame takes.
     pub frame: usize,
     /// Bytes of the next input that have arrived in parts.
     pub arrived: usize,
-    /// Whether the arena holds the output of a run.
+    /// Whether the arena holds the outputs of a run.
     pub ran: bool,
 }
 
@@ -42,9 +44,10 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
         match request {
             Request::Begin => {
                 self.end_training();
-                Ok(Response::Done)
+                Ok(self.reset_states())
             }
             Request::Info => Ok(self.info()),
+            Request::Describe { value } => graph::describe(self.model.image(), value),
             Request::Predict { input } => self.predict(input),
             Request::Features { input } => {
                 let ticks = self.run(input)?;
@@ -53,6 +56,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
             }
             Request::Profile { input } => self.profile(input),
             Request::Input { offset, bytes } => self.take_input(offset, bytes),
+            Request::ResetStates => Ok(self.reset_states()),
             Request::Learn { label, input } => self.learn(label, input),
             Request::Train { first_epoch, epochs } => self.train(first_epoch, epochs),
             Request::Continue => self.continue_training(),
@@ -89,8 +93,11 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
         Response::Info {
             model_id: image.id(),
             name: image.metadata("name").next().unwrap_or_default(),
-            input_length: image.input(0).len() as u32,
-            output_length: image.output(0).len() as u32,
+            inputs: image.input_count() as u32,
+            outputs: image.output_count() as u32,
+            has_states: image.values().iter().any(Value::is_state),
+            input_length: graph::input_length(image) as u32,
+            output_length: graph::output_length(image) as u32,
             layers: self.layers.len() as u32,
             classes: learner.map_or(0, |learner| learner.head.classes() as u32),
             class_capacity: learner.map_or(0, |learner| learner.names.len() as u32),
@@ -107,7 +114,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
         }
     }
 
-    /// Completes the input with `rest` and runs the model; returns what the counter advanced.
+    /// Completes the inputs with `rest` and runs the model; returns what the counter advanced.
     pub fn run(&mut self, rest: &[u8]) -> Result<u64, Failure> {
         self.complete_input(rest)?;
         let start = (self.counter)();
@@ -119,8 +126,8 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
         self.complete_input(input)?;
         let begin = (self.counter)();
         self.model.run();
-        let output = self.model.output(0);
-        let (mut exclusive, mut scale) = (true, self.model.image().output(0).scale);
+        let (output, value) = (self.model.output(0), self.model.image().output(0));
+        let (mut exclusive, mut scale) = (true, value.scale);
         let logits = match &mut self.learner {
             Some(learner) => {
                 (exclusive, scale) = (matches!(learner.head.target(0), Target::Class(_)), learner.head.logit_scale());
@@ -129,18 +136,22 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
             None => &[],
         };
         let ticks = (self.counter)() - begin;
-        let integers = output.iter().map(|&q| i32::from(q));
-        let class = if logits.is_empty() { largest(output) } else { largest(logits) };
-        let confidence = match (logits.is_empty(), self.ends_in_softmax) {
-            _ if !exclusive => None,
-            (false, _) => Some(confidence(logits.iter().copied(), scale)),
+        let (output, logits) = (output.as_bytes(), logits.as_bytes());
+        let is_softmax = logits.is_empty() && self.ends_in_softmax;
+        let made = match logits {
+            [] => Elements::new(value.dtype(), output),
+            logits => Elements::new(Dtype::Int32, logits),
+        };
+        let class = made.clone().largest();
+        let confidence = match exclusive {
+            false => None,
             // Its output is probability * 256 - 128.
-            (true, true) => output.get(class as usize).map(|&q| ((i32::from(q) + 128) << 7) as u16),
-            (true, false) => Some(confidence(integers, scale)),
+            true if is_softmax => made.clone().nth(class as usize).map(|q| ((q + 128) << 7) as u16),
+            true => Some(confidence(made, scale)),
         };
         let known = confidence.is_none_or(|confidence| confidence >= self.settings.rejection);
-        let logits = start(logits.as_bytes(), self.frame);
-        let output = start(output.as_bytes(), self.frame - logits.len());
+        let logits = start(logits, self.frame);
+        let output = start(output, self.frame - logits.len());
         Ok(Response::Prediction { class, confidence, known, ticks, logit_scale: scale, logits, output })
     }
 
@@ -164,24 +175,31 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
         if offset as usize != needed {
             return Err(Failure::Order { needed: self.arrived as u32, given: offset });
         }
-        let place = self.model.input(0).as_mut_bytes();
-        let length = place.len() as u32;
-        let rest = place.get_mut(needed..).unwrap_or_default();
-        let part = rest.get_mut(..bytes.len()).ok_or(Failure::Range { length })?;
-        part.copy_from_slice(bytes);
+        let length = graph::input_length(self.model.image());
+        if bytes.len() > length - needed {
+            return Err(Failure::Range { length: length as u32 });
+        }
+        graph::write_inputs(&mut self.model, needed, bytes);
         (self.arrived, self.ran) = (needed + bytes.len(), false);
         Ok(Response::Received { length: self.arrived as u32 })
     }
 
-    /// Makes the input whole: `rest` comes after the parts that have arrived, or is all of it.
+    /// Puts the model's states to what they are before the first run. They may be outputs of the last one.
+    fn reset_states(&mut self) -> Response<'static> {
+        self.model.reset();
+        self.ran = false;
+        Response::Done
+    }
+
+    /// Makes the inputs whole: `rest` comes after the parts that have arrived, or is all of them.
     fn complete_input(&mut self, rest: &[u8]) -> Result<(), Failure> {
-        let place = self.model.input(0).as_mut_bytes();
-        let arrived = if rest.len() == place.len() { 0 } else { self.arrived };
-        let place = place.get_mut(arrived..).unwrap_or_default();
-        if rest.len() != place.len() {
-            return Err(Failure::Input { needed: place.len() as u32, given: rest.len() as u32 });
+        let length = graph::input_length(self.model.image());
+        let arrived = if rest.len() == length { 0 } else { self.arrived };
+        let needed = length - arrived;
+        if rest.len() != needed {
+            return Err(Failure::Input { needed: needed as u32, given: rest.len() as u32 });
         }
-        place.copy_from_slice(rest);
+        graph::write_inputs(&mut self.model, arrived, rest);
         (self.arrived, self.ran) = (0, true);
         self.stats.runs = self.stats.runs.wrapping_add(1);
         Ok(())
@@ -189,7 +207,11 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
 
     fn read(&mut self, block: Block, offset: u32) -> Result<Response<'_>, Failure> {
         let whole = match block {
-            Block::Output if self.ran => self.model.output(0).as_bytes(),
+            Block::Output if self.ran => {
+                let length = graph::output_length(self.model.image()) as u32;
+                let bytes = graph::read_outputs(&self.model, offset as usize).ok_or(Failure::Range { length })?;
+                return Ok(Response::Part { length, changes: self.stats.changes, bytes: start(bytes, self.frame) });
+            }
             Block::Layers if self.profiled => self.layers.as_bytes(),
             Block::Logits if self.ran => {
                 let learner = self.learner.as_mut().ok_or(Failure::NoHead)?;
@@ -197,16 +219,12 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
             }
             Block::Output | Block::Layers | Block::Logits => return Err(Failure::NoRun),
             Block::Head => self.learner.as_ref().ok_or(Failure::NoHead)?.head.state(),
+            Block::Channels(index) => graph::channels(self.model.image(), index as usize)?.as_bytes(),
         };
         let length = whole.len() as u32;
         let bytes = whole.get(offset as usize..).ok_or(Failure::Range { length })?;
         Ok(Response::Part { length, changes: self.stats.changes, bytes: start(bytes, self.frame) })
     }
-}
-
-/// Index of the largest element, the first of equals.
-fn largest<T: Ord>(elements: &[T]) -> u32 {
-    elements.iter().enumerate().rev().max_by_key(|&(_, element)| element).map_or(0, |(index, _)| index as u32)
 }
 
 /// At most the first `length` bytes.

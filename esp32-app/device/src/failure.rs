@@ -29,7 +29,7 @@ pub enum Failure {
         /// Bytes a frame may have.
         limit: u32,
     },
-    /// The input has the wrong length.
+    /// The inputs have the wrong length together.
     Input {
         /// Bytes needed, after the parts that came before.
         needed: u32,
@@ -48,7 +48,12 @@ pub enum Failure {
         /// Bytes of data.
         length: u32,
     },
-    /// The model was not run, or not profiled, since the last input.
+    /// The graph does not have that many inputs, or outputs.
+    GraphValue {
+        /// Number of inputs or outputs that it has.
+        count: u32,
+    },
+    /// The model was not run, or not profiled, since the last input or reset of its states.
     NoRun,
     /// The model has no trainable head.
     NoHead,

@@ -18,7 +18,7 @@ pub fn checksum(bytes: &[u8]) -> u32 {
 
 /// Bytes of the longest frame whose tensors, states and other byte strings have `payload` bytes together.
 pub const fn length(payload: usize) -> usize {
-    // The longest is the answer to Info: a name, and eighteen numbers of five bytes at most. That to Stats is shorter.
+    // The longest is the answer to Info: a name, and twenty numbers of five bytes at most. Those to Describe and Stats are shorter.
     const FIELDS: usize = LONGEST_NAME + 128;
     let message = payload.saturating_add(FIELDS);
     message.saturating_add(message / 254 + 2)

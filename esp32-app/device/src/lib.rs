@@ -8,9 +8,12 @@ mod device;
 mod failure;
 mod flash;
 pub mod frame;
+mod graph;
 mod learner;
 mod message;
 mod names;
+mod request;
+mod response;
 mod saved_head;
 mod saving;
 mod session;
@@ -20,8 +23,8 @@ mod training;
 
 pub use flash::{MemoryFlash, Missing, NoFlash};
 pub use message::{
-    Block, Class, Failure, Label, PROTOCOL, Request, RequestHeader, Response, ResponseHeader, Settings, Stats,
-    TargetKind,
+    Block, Class, ElementType, Failure, GraphValue, Label, PROTOCOL, Request, RequestHeader, Response, ResponseHeader,
+    Settings, Stats, TargetKind,
 };
 pub use saved_head::{SavedHead, StorageError};
 pub use session::{Options, Session};

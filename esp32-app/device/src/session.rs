@@ -60,8 +60,8 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Session<'a, C, F, H> {
     /// was saved last, if that is of this model.
     ///
     /// # Errors
-    /// What [`Head::new`] refuses; [`Error::Length`] if the RAM or a frame is too small, the head has a ring
-    /// without places, or the model has more than one input or output.
+    /// What [`Head::new`] refuses; [`Error::Length`] if the RAM or a frame is too small, or the head has a ring
+    /// without places.
     pub fn new(
         image: CheckedImage<'a>,
         ram: &'a mut [u32],
@@ -70,18 +70,6 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Session<'a, C, F, H> {
         counter: C,
     ) -> Result<Self, Error> {
         let view = *image.image();
-        for (name, given) in [("list of inputs", view.input_count()), ("list of outputs", view.output_count())] {
-            if given != 1 {
-                return Err(Error::Length { name, needed: 1, given });
-            }
-        }
-        let values = [("element of the input", view.input(0)), ("element of the output", view.output(0))];
-        for (name, value) in values {
-            let given = value.dtype().size();
-            if given != 1 {
-                return Err(Error::Length { name, needed: 1, given });
-            }
-        }
         if options.frame < SMALLEST_FRAME {
             return Err(Error::Length { name: "frame", needed: SMALLEST_FRAME, given: options.frame });
         }
@@ -104,10 +92,10 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Session<'a, C, F, H> {
             let spare = take(&mut ram, sizes.record())?;
             let mut samples = None;
             if needed.uses_ring() {
-                let places = sizes.places();
-                let features = take(&mut ram, places * sizes.output)?;
-                let ring = FeatureRing::new(sizes.output, features, take(&mut ram, places)?)?;
-                samples = Some(Samples { ring, displaced: take(&mut ram, sizes.output)?, displaced_target: 0 });
+                let (places, count) = (sizes.places(), sizes.features());
+                let features = take(&mut ram, places * count)?;
+                let ring = FeatureRing::new(count, features, take(&mut ram, places)?)?;
+                samples = Some(Samples { ring, displaced: take(&mut ram, count)?, displaced_target: 0 });
             }
             learner = Some(Learner { head, samples, names, spare, staged: 0, undo: None, training: None });
         }

@@ -12,8 +12,6 @@ use crate::saving::SETTINGS;
 pub struct Sizes {
     /// Bytes of arena.
     pub arena: usize,
-    /// Bytes of one output; with a head these are the features.
-    pub output: usize,
     /// Number of layers.
     pub layers: usize,
     /// The trainable head, if there is one.
@@ -29,7 +27,6 @@ impl Sizes {
     pub fn of(image: &Image<'_>, ring: usize, frame: usize) -> Self {
         Sizes {
             arena: image.arena_length(),
-            output: image.output(0).len(),
             layers: image.nodes().count(),
             head: image.head().map(HeadSizes::of),
             ring,
@@ -52,7 +49,7 @@ impl Sizes {
             self.head_words().saturating_mul(4),
             self.names().saturating_mul(size_of::<Name>()),
             self.record(),
-            places.saturating_mul(self.output),
+            places.saturating_mul(self.features()),
             places.saturating_mul(4),
         ];
         let mut words = 0usize;
@@ -70,6 +67,14 @@ impl Sizes {
     pub(crate) const fn head_words(&self) -> usize {
         match self.head {
             Some(head) => head.words(),
+            None => 0,
+        }
+    }
+
+    /// Number of features, int8, that the head sees.
+    pub(crate) const fn features(&self) -> usize {
+        match self.head {
+            Some(head) => head.features,
             None => 0,
         }
     }

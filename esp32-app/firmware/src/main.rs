@@ -34,7 +34,6 @@ const OPTIONS: Options = Options {
 
 const RAM: Sizes = Sizes {
     arena: model::ARENA_LENGTH,
-    output: model::OUTPUT_LENGTH,
     layers: model::LAYERS,
     head: model::HEAD,
     ring: OPTIONS.ring,

@@ -7,7 +7,7 @@ use zerocopy::FromBytes;
 
 use super::value::is_positive;
 use super::{
-    CHECKED_FROM, CRC32, ChannelScale, HeadRecord, Header, MAGIC, NodeHeader, Section, VERSION, Value, metadata,
+    CHECKED_FROM, CRC32, ChannelScale, Dtype, HeadRecord, Header, MAGIC, NodeHeader, Section, VERSION, Value, metadata,
 };
 use crate::operator::CheckedPart;
 use crate::train::HeadSizes;
@@ -116,6 +116,9 @@ impl<'a> Image<'a> {
             }
             if head.features as usize != output.len() {
                 return field("head features", head.features as usize);
+            }
+            if !output.is_of(Dtype::Int8) {
+                return field("bytes of a head's feature", output.dtype().size());
             }
             HeadSizes::of(head).check()?;
             classes = head.classes as usize;

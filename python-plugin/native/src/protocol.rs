@@ -1,11 +1,12 @@
 //! The device protocol for Python: the same message types as on the device.
 
+use nano_core::image::Dtype;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use torch_nano_device::{
-    Block, Class, Failure, Label, PROTOCOL, Request, RequestHeader, Response, ResponseHeader, Settings, StorageError,
-    frame,
+    Block, Class, Failure, GraphValue, Label, PROTOCOL, Request, RequestHeader, Response, ResponseHeader, Settings,
+    StorageError, frame,
 };
 
 use crate::head::target_name;
@@ -49,10 +50,10 @@ impl<'p, 'py> Fields<'p, 'py> {
 /// its fields. A class is `class_index` or `name`; what is right for an input is `label` (a class), `name`, `bits` or `value`. `sequence` (0: not
 /// numbered), `session` (0: any) and `model_id` (None: any) make the header.
 ///
-/// The fields: predict, features, profile: input. input, write_head: offset, bytes. learn: input and what is right. train: first_epoch, epochs.
-/// add_class: name. forget: class_index or name. class_name: class_index. save: replace. read: block ("output", "logits", "layers",
-/// "head"), offset. replace_head: checksum (of the state: :func:`crc32`). configure: rejection, save_interval. begin, info, continue, stop,
-/// commit, undo, reset, load, stats: none.
+/// The fields: predict, features, profile: input. describe: side ("input" or "output"), index. input, write_head: offset, bytes. learn: input and
+/// what is right. train: first_epoch, epochs. add_class: name. forget: class_index or name. class_name: class_index. save: replace. read: block
+/// ("output", "logits", "layers", "head", or "channels" with index, of the input), offset. replace_head: checksum (of the state: :func:`crc32`).
+/// configure: rejection, save_interval. begin, info, reset_states, continue, stop, commit, undo, reset, load, stats: none.
 #[pyfunction]
 #[pyo3(signature = (kind, *, sequence = 0, session = 0, model_id = None, **fields))]
 pub(crate) fn encode_request<'py>(
@@ -68,6 +69,16 @@ pub(crate) fn encode_request<'py>(
     let request = match kind {
         "begin" => Request::Begin,
         "info" => Request::Info,
+        "describe" => {
+            let (side, index) = (fields.get::<String>("side")?, fields.get("index")?);
+            let value = match side.as_str() {
+                "input" => GraphValue::Input(index),
+                "output" => GraphValue::Output(index),
+                other => return Err(PyValueError::new_err(format!("a graph has no {other:?}"))),
+            };
+            Request::Describe { value }
+        }
+        "reset_states" => Request::ResetStates,
         "predict" | "features" | "profile" => {
             bytes = fields.bytes("input")?;
             match kind {
@@ -122,6 +133,7 @@ pub(crate) fn encode_request<'py>(
                 "logits" => Block::Logits,
                 "layers" => Block::Layers,
                 "head" => Block::Head,
+                "channels" => Block::Channels(fields.get("index")?),
                 other => return Err(PyValueError::new_err(format!("no block {other:?} to read"))),
             };
             Request::Read { block, offset: fields.get("offset")? }
@@ -166,6 +178,9 @@ pub(crate) fn decode_response<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bo
         Response::Info {
             model_id,
             name,
+            inputs,
+            outputs,
+            has_states,
             input_length,
             output_length,
             layers,
@@ -181,6 +196,7 @@ pub(crate) fn decode_response<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bo
             target,
         } => {
             set!(protocol: header.protocol, model_id: model_id, name: name);
+            set!(inputs: inputs, outputs: outputs, has_states: has_states);
             set!(input_length: input_length, output_length: output_length, layers: layers);
             set!(classes: classes, class_capacity: class_capacity, head_length: head_length);
             set!(ring_capacity: ring_capacity, arena_length: arena_length, frame_length: frame_length);
@@ -189,6 +205,11 @@ pub(crate) fn decode_response<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bo
             set!(saved_reason: saved.err().map(storage_reason), restored: restored);
             set!(target: target.map(target_name));
             "info"
+        }
+        Response::Description { name, elements, shape, scale, zero_point, channels_length } => {
+            set!(name: name, dtype: Dtype::from(elements).name(), shape: <(u32, u32, u32)>::from(shape));
+            set!(scale: scale, zero_point: zero_point, channels_length: channels_length);
+            "description"
         }
         Response::Prediction { class, confidence, known, ticks, logit_scale, logits, output } => {
             set!(class: class, confidence: confidence, known: known, ticks: ticks);
@@ -275,9 +296,12 @@ fn reason(failure: Failure) -> String {
         Failure::Frame => format!("the frame was damaged on the way, or is of another protocol than {PROTOCOL}"),
         Failure::TooLong { limit } => format!("the frame is longer than the {limit} bytes this model's requests have"),
         Failure::Input { needed, given } => format!("the input has {given} bytes, the model needs {needed}"),
+        Failure::GraphValue { count } => format!("there are only {count} of them"),
         Failure::Order { needed, given } => format!("byte {given} came where byte {needed} comes next"),
         Failure::Range { length } => format!("there are only {length} bytes"),
-        Failure::NoRun => "the model was not run, or profiled, since its input came".to_owned(),
+        Failure::NoRun => {
+            "the model was not run, or profiled, since its input came or its states were reset".to_owned()
+        }
         Failure::NoHead => "the model on the device has no trainable head".to_owned(),
         Failure::Label { label, classes } => format!("label {label} is not below the number of classes, {classes}"),
         Failure::UnknownName => "no class has this name".to_owned(),

@@ -2,15 +2,16 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use nano_core::image::{HeadDescription, Image, LONGEST_NAME, LdaDescription, SumsDescription};
+use nano_core::image::{HeadDescription, Image, LONGEST_NAME, LdaDescription, SumsDescription, Value};
 use nano_core::train::{Descent, LARGEST_EPOCHS, Loss};
 use nano_core::{CheckedImage, ops};
 use torch_nano_device::{
-    Block, Class, Failure, Label, MemoryFlash, Options, Request, Response, ResponseHeader, Session, Settings, Sizes,
-    frame,
+    Block, Class, Failure, GraphValue, Label, MemoryFlash, Options, Request, Response, ResponseHeader, Session,
+    Settings, Sizes, frame,
 };
 
-use crate::builder::{Aligned, Builder, Window, conv_net, descent, head_net, layers_head};
+use crate::builder::{Aligned, Builder, Window, conv_net, descent, head_net, layers_head, two_by_two};
+use crate::graph::passed_through;
 use crate::mutate::mutate;
 use crate::stream::{encoded, send_in_pieces};
 
@@ -35,7 +36,7 @@ fn other_operators() -> Builder {
 
 /// Images of every operator and trainer, with names from none to the longest.
 fn images() -> Vec<Aligned> {
-    let mut nets = vec![conv_net(), other_operators()];
+    let mut nets = vec![conv_net(), other_operators(), two_by_two(), passed_through()];
     let start = SumsDescription { classes: 2, capacity: 4 };
     let mut heads = vec![
         HeadDescription::Lda(LdaDescription { start: start.clone(), shrinkage: 0.2 }),
@@ -68,6 +69,16 @@ fn images() -> Vec<Aligned> {
     nets.iter().map(Builder::image).collect()
 }
 
+/// Bytes of all inputs, or of all outputs.
+fn length(view: &Image<'_>, inputs: bool) -> usize {
+    let values: Vec<&Value> = if inputs {
+        (0..view.input_count()).map(|index| view.input(index)).collect()
+    } else {
+        (0..view.output_count()).map(|index| view.output(index)).collect()
+    };
+    values.iter().map(|value| value.len() * value.dtype().size()).sum()
+}
+
 /// Lengths and offsets around `length`, and the largest.
 fn around(length: usize) -> [usize; 6] {
     [0, 1, length.saturating_sub(1), length, length + 1, u32::MAX as usize]
@@ -75,7 +86,7 @@ fn around(length: usize) -> [usize; 6] {
 
 /// A request of any kind; what it holds is in `bytes` and `names`.
 fn any_request<'a>(view: &Image<'_>, bytes: &'a [u8], names: &'a [String], random: &mut fastrand::Rng) -> Request<'a> {
-    let input_length = view.input(0).len();
+    let input_length = length(view, true);
     let classes = view.head().map_or(0, |head| head.classes as usize);
     let edge = |lengths: [usize; 6], random: &mut fastrand::Rng| lengths[random.usize(..6)];
     let name = &names[random.usize(..names.len())];
@@ -91,7 +102,7 @@ fn any_request<'a>(view: &Image<'_>, bytes: &'a [u8], names: &'a [String], rando
     let input = &bytes[..right.min(FRAME).min(bytes.len())];
     let part = &bytes[..edge(around(FRAME), random).min(FRAME)];
     let epochs = [0, 1, 2, LARGEST_EPOCHS, u32::MAX][random.usize(..5)];
-    match random.u8(..30) {
+    match random.u8(..33) {
         0 => Request::Begin,
         1 => Request::Info,
         2 | 3 => Request::Predict { input },
@@ -112,13 +123,17 @@ fn any_request<'a>(view: &Image<'_>, bytes: &'a [u8], names: &'a [String], rando
         22 => Request::Save { replace: random.bool() },
         23 => Request::Load,
         24 | 25 => {
-            let block = [Block::Output, Block::Logits, Block::Layers, Block::Head][random.usize(..4)];
-            let length = [view.output(0).len(), 4 * classes, 4 * view.nodes().count(), 200][random.usize(..4)];
+            let channels = Block::Channels(edge(around(view.input_count()), random) as u32);
+            let block = [Block::Output, Block::Logits, Block::Layers, Block::Head, channels][random.usize(..5)];
+            let length = [length(view, false), 4 * classes, 4 * view.nodes().count(), 200][random.usize(..4)];
             Request::Read { block, offset: edge(around(length), random) as u32 }
         }
         26 => Request::WriteHead { offset: [0, 1, FRAME as u32, u32::MAX][random.usize(..4)], bytes: part },
         27 => Request::ReplaceHead { checksum: random.u32(..) },
-        28 => Request::Configure {
+        28 => Request::ResetStates,
+        29 => Request::Describe { value: GraphValue::Input(edge(around(view.input_count()), random) as u32) },
+        30 => Request::Describe { value: GraphValue::Output(edge(around(view.output_count()), random) as u32) },
+        31 => Request::Configure {
             settings: Settings { rejection: random.u16(..), save_interval: [0, 1, u32::MAX][random.usize(..3)] },
         },
         _ => Request::Stats,
@@ -129,9 +144,6 @@ fn any_request<'a>(view: &Image<'_>, bytes: &'a [u8], names: &'a [String], rando
 fn interrogate(image: &Aligned, seed: u64, requests: usize) -> bool {
     let mut random = fastrand::Rng::with_seed(seed);
     let Ok(view) = Image::new(image.bytes()) else { return false };
-    if view.input_count() != 1 || view.output_count() != 1 {
-        return false;
-    }
     let words = Sizes::of(&view, RING, FRAME).words();
     if words > LARGEST_RAM {
         return false;

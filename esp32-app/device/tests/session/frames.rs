@@ -1,8 +1,8 @@
 //! Frames by themselves.
 
 use torch_nano_device::{
-    Block, Class, Failure, Label, Request, RequestHeader, Response, ResponseHeader, SavedHead, Settings, Stats,
-    StorageError, TargetKind, frame,
+    Block, Class, ElementType, Failure, GraphValue, Label, Request, RequestHeader, Response, ResponseHeader, SavedHead,
+    Settings, Stats, StorageError, TargetKind, frame,
 };
 
 use crate::stream::class;
@@ -14,10 +14,12 @@ pub fn requests<'a>(bytes: &'a [u8], name: &'a str) -> Vec<Request<'a>> {
     vec![
         Request::Begin,
         Request::Info,
+        Request::Describe { value: GraphValue::Output(u32::MAX) },
         Request::Predict { input: bytes },
         Request::Features { input: bytes },
         Request::Profile { input: &[] },
         Request::Input { offset: u32::MAX, bytes },
+        Request::ResetStates,
         Request::Learn { label: class(u16::MAX), input: bytes },
         Request::Learn { label: Label::Class(Class::Name(name)), input: bytes },
         Request::Learn { label: Label::Bits(u32::MAX), input: bytes },
@@ -34,6 +36,7 @@ pub fn requests<'a>(bytes: &'a [u8], name: &'a str) -> Vec<Request<'a>> {
         Request::Save { replace: true },
         Request::Load,
         Request::Read { block: Block::Logits, offset: 4 },
+        Request::Read { block: Block::Channels(u32::MAX), offset: u32::MAX },
         Request::WriteHead { offset: 5, bytes },
         Request::ReplaceHead { checksum: u32::MAX },
         Request::Configure { settings: Settings { rejection: u16::MAX, save_interval: u32::MAX } },
@@ -63,6 +66,9 @@ fn responses(bytes: &[u8]) -> Vec<Response<'_>> {
         Response::Info {
             model_id: most,
             name: "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+            inputs: most,
+            outputs: most,
+            has_states: true,
             input_length: most,
             output_length: most,
             layers: most,
@@ -76,6 +82,14 @@ fn responses(bytes: &[u8]) -> Vec<Response<'_>> {
             saved: Err(StorageError::TooSmall { needed: most, given: most }),
             restored: true,
             target: Some(TargetKind::Value),
+        },
+        Response::Description {
+            name: "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+            elements: ElementType::Int32,
+            shape: [most; 3],
+            scale: f32::MAX,
+            zero_point: i32::MIN,
+            channels_length: most,
         },
         Response::Prediction {
             class: most,

@@ -5,6 +5,7 @@ mod builder;
 mod corrupted;
 mod every_request;
 mod frames;
+mod graph;
 mod learning;
 mod memory;
 #[path = "../../../../nano-core/tests/images/mutate.rs"]

@@ -6,7 +6,7 @@ use nano_core::train::{AnyHead, HeadSizes};
 use nano_core::{CheckedImage, Error, ops};
 use torch_nano_device::{NoFlash, Options, Request, Response, Session, Sizes};
 
-use crate::builder::{Aligned, conv_net, head_net, place, two_by_two};
+use crate::builder::{Aligned, conv_net, head_net, place};
 use crate::stream::{FRAME, OPTIONS, RING, ask, encoded, input, ram, session};
 
 fn refused(image: &Aligned, ram: &mut [u32], ring: usize) -> Option<Error> {
@@ -61,7 +61,7 @@ fn sizes_that_no_memory_holds_are_not_taken_for_small_ones() {
         Sizes { head: Some(HeadSizes { classes: usize::MAX, ..head }), ..sizes },
         Sizes { ring: usize::MAX, ..sizes },
         Sizes { layers: usize::MAX / 2, ..sizes },
-        Sizes { output: usize::MAX / 4, ..sizes },
+        Sizes { head: Some(HeadSizes { features: usize::MAX / 4, ..head }), ..sizes },
         Sizes { arena: usize::MAX, ..sizes },
         Sizes { frame: usize::MAX, ..sizes },
     ] {
@@ -81,17 +81,6 @@ fn what_nano_core_refuses_is_refused() {
     let record = other_trainer.word(place::HEAD) as usize;
     other_trainer.patch(record, 77);
     assert_eq!(refused(&other_trainer, &mut room, RING), Some(Error::Field { name: "head trainer", value: 77 }));
-}
-
-#[test]
-fn a_model_of_two_inputs_or_outputs_is_refused() {
-    let mut room = vec![0; 10_000];
-    let error = refused(&two_by_two().image(), &mut room, RING);
-    assert_eq!(error, Some(Error::Length { name: "list of inputs", needed: 1, given: 2 }));
-    let mut net = conv_net();
-    net.output(1);
-    let error = refused(&net.image(), &mut room, RING);
-    assert_eq!(error, Some(Error::Length { name: "list of outputs", needed: 1, given: 2 }));
 }
 
 /// A stream that gives its bytes and then fails, or takes none.

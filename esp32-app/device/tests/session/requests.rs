@@ -34,6 +34,9 @@ fn info_says_what_the_image_says() {
         let expected = Response::Info {
             model_id: view.id(),
             name: "test",
+            inputs: 1,
+            outputs: 1,
+            has_states: false,
             input_length: view.input(0).len() as u32,
             output_length: features,
             layers: net.model.layers.len() as u32,

@@ -276,7 +276,7 @@ def _show(rows: dict[str, object]) -> None:
 def _labels(device: Device) -> Labels:
     """The labels of the device's head; without one, of its outputs."""
     info = device.info
-    return Labels(info.target, info.classes or info.output_length, device.labels)
+    return Labels(info.target, info.classes or info.outputs[0].elements, device.labels)
 
 
 def _inputs(device: Device, table: SampleFile) -> NDArray[np.generic]:
@@ -292,4 +292,5 @@ def _inputs(device: Device, table: SampleFile) -> NDArray[np.generic]:
             f"{table.path} has floats; to turn them into the device's int8, --model must be the file that "
             "nano.save wrote (.nanomodel)"
         )
-    return inputs.reshape(len(inputs), *nano.input_shape) if inputs.ndim == 2 else inputs
+    (shape,) = nano.input_shapes.values()
+    return inputs.reshape(len(inputs), *shape) if inputs.ndim == 2 else inputs

@@ -9,7 +9,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arguments import integer, probability
+from ..arguments import integer, probability, the_only
+from .graph_values import GraphValue
 
 #: What a confidence of 1 is on the device.
 _CERTAIN = 1 << 15
@@ -34,9 +35,15 @@ class DeviceInfo(_Answer):
     model_id: int
     #: Name of the model.
     name: str
-    #: Bytes of one input.
+    #: The model's inputs, in the order in which they travel.
+    inputs: tuple[GraphValue, ...]
+    #: The model's outputs; with a head the first is the features.
+    outputs: tuple[GraphValue, ...]
+    #: Whether it has states, which live from run to run; :meth:`torch_nano.Device.reset_states` resets them.
+    has_states: bool
+    #: Bytes of all inputs of one run.
     input_length: int
-    #: Bytes of one output; with a head these are the features.
+    #: Bytes of all outputs of one run.
     output_length: int
     #: Number of layers.
     layers: int
@@ -106,7 +113,8 @@ class DeviceSettings:
 class Prediction:
     """What a device made of one input."""
 
-    #: Index of the largest logit or output, the first of equals (for heads that choose one class).
+    #: Index of the largest logit, or without a head of the largest element of the first output, the first of
+    #: equals (for heads that choose one class).
     label: int
     #: Its name on the device, "" if it has none.
     name: str
@@ -115,8 +123,9 @@ class Prediction:
     #: False if the confidence is below :attr:`DeviceSettings.rejection`: the input is of no known class. True
     #: where there is no confidence.
     known: bool
-    #: The graph's output, int8 [elements]; with a head: the features.
-    output: NDArray[np.int8]
+    #: The outputs by name, integers [elements] each, in the device's order (height, width, channels); with a
+    #: head the first is the features.
+    outputs: dict[str, NDArray[Any]]
     #: The head's logits, int32 [classes]; empty without a head.
     logits: NDArray[np.int32]
     #: Instructions (emulated board) or cycles the run took; 0 on a simulated device.
@@ -125,6 +134,15 @@ class Prediction:
     value: float | None = None
     #: Of a head whose classes are each right or wrong: the indices of those that are right.
     right: tuple[int, ...] | None = None
+
+    @property
+    def output(self) -> NDArray[Any]:
+        """The output, of a model of one.
+
+        Raises:
+            InputError: the model has several.
+        """
+        return the_only("output", self.outputs)
 
 
 def confidence_of(answer: Mapping[str, Any]) -> float | None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .. import _native
 from ..arguments import text
-from ..errors import DeviceError, HeadError
+from ..errors import DeviceError, HeadError, InputError
 from ..heads import Head, head_of
 from . import fitting
 from .answers import DeviceInfo, DeviceSettings, Prediction, confidence_of
@@ -17,6 +17,7 @@ from .bars import Bars
 from .conversation import Conversation, Observer
 from .fields import epochs_of, state_of
 from .fitting import FitResult
+from .graph_values import split
 from .samples import Input, Label, Samples
 from .transport.streams import Stream
 from .turns import whole
@@ -30,9 +31,10 @@ class Device(Conversation):
     """A device that runs a model and goes on learning; a context manager that closes the connection.
 
     An input is one sample: a tensor or array of floats in torch's layout (`nano` quantizes it), an int8
-    tensor in torch's layout, or an int8 array of numpy's in the device's order (height, width, channels). A
-    label is a class, by index or by name; a list of bools for a head with several right classes; a float for
-    one that gives a number.
+    tensor in torch's layout, or an int8 array of numpy's in the device's order (height, width, channels). For
+    a model of several inputs it is a tuple of those, or a dict by name (:attr:`DeviceInfo.inputs`). A label
+    is a class, by index or by name; a list of bools for a head with several right classes; a float for one
+    that gives a number.
 
     A request whose answer does not come (:class:`ConnectionLost`, :class:`DeviceTimeout`) may be repeated: it
     carries a number, and the device executes it once. Serial ports and sockets that are lost are opened again
@@ -82,40 +84,56 @@ class Device(Conversation):
         """Runs the model on one input.
 
         Raises:
-            InputError: wrong shape or dtype.
+            InputError: wrong inputs, shape or dtype.
         """
         answer = self._run("predict", "prediction", self._bytes(input))
-        output = np.frombuffer(self._whole("output", answer["output"], self.info.output_length), np.int8)
+        outputs = split(self._whole("output", answer["output"], self.info.output_length), self.info.outputs)
         logits = np.frombuffer(self._whole("logits", answer["logits"], 4 * self.info.classes), _LOGIT)
         label = answer["class"]
         names, target = self.labels, self.info.target
         return Prediction(
             *(label, names[label] if label < len(names) else "", confidence_of(answer), answer["known"]),
-            *(output, logits, answer["ticks"]),
+            *(outputs, logits, answer["ticks"]),
             value=float(logits[0]) * answer["logit_scale"] if target == "value" else None,
             right=tuple(np.flatnonzero(logits > 0).tolist()) if target == "labels" else None,
         )
 
     @whole
-    def features(self, input: Input) -> NDArray[np.int8]:
-        """What the head sees of one input (without a head: the output), int8 [elements].
+    def features(self, input: Input) -> NDArray[Any]:
+        """What the head sees of one input, int8 [elements]; of a model without a head its output.
 
         Raises:
-            InputError: wrong shape or dtype.
+            InputError: wrong inputs, shape or dtype; or several outputs and no head: :meth:`predict` returns
+                them.
         """
+        first, *others = self.info.outputs
+        if others and not self.info.classes:
+            names = ", ".join(value.name for value in self.info.outputs)
+            raise InputError(
+                f"the model has several outputs ({names}) and no head; use predict(input).outputs"
+            )
         answer = self._run("features", "features", self._bytes(input))
-        return np.frombuffer(self._whole("output", answer["output"], self.info.output_length), np.int8)
+        return np.frombuffer(self._whole("output", answer["output"], first.length), first.travelling)
 
     @whole
     def profile(self, input: Input) -> list[int]:
         """Runs the model on one input; instructions (emulated board) or cycles of each layer.
 
         Raises:
-            InputError: wrong shape or dtype.
+            InputError: wrong inputs, shape or dtype.
         """
         answer = self._run("profile", "profile", self._bytes(input))
         layers = self._whole("layers", answer["layers"], 4 * self.info.layers)
         return [int(ticks) for ticks in np.frombuffer(layers, np.dtype("<u4"))]
+
+    @whole
+    def reset_states(self) -> None:
+        """Puts the states of the model, which live from run to run, to what they are before the first run.
+
+        A client finds them so when it connects. A model without states (:attr:`DeviceInfo.has_states`) stays
+        as it is.
+        """
+        self._ask("reset_states", "done")
 
     @whole
     def learn(self, input: Input, label: Label) -> int:

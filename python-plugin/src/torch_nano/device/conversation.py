@@ -11,6 +11,7 @@ from ..arguments import image_of, integer, path_of, seconds
 from ..errors import DeviceError, DeviceRestarted, WrongModelError
 from .answers import DeviceInfo, DeviceSettings, DeviceStats, LogEntry
 from .bars import Bars
+from .graph_values import GraphValue
 from .link import Link, is_unanswered
 from .samples import Input, KnownModel, class_index, input_bytes, label_fields
 from .sliced_training import SlicedTraining
@@ -59,6 +60,9 @@ class Conversation:
         self._link = Link(transport, given, timeout, self._turn)
         self._progress = Bars(progress)
         self._names: tuple[str, ...] | None = None
+        self._info: DeviceInfo
+        #: Of which model the inputs and outputs in `info` are; None: they are not known yet.
+        self._described: int | None = None
         #: Told of each change; see :func:`torch_nano.record`.
         self.observers: list[Observer] = []
         self._is_changing = False
@@ -287,23 +291,24 @@ class Conversation:
         return self._ask(request, response, **fields)
 
     @whole
-    def _whole(self, block: str, start: bytes, length: int | None = None) -> bytes:
-        """All of a block, of which `start` has arrived; `length` bytes if that is known.
+    def _whole(self, /, block: str, start: bytes, length: int | None = None, **fields: int) -> bytes:
+        """All of a block, of which `start` has arrived; the first `length` bytes if that is given.
 
         Raises:
             DeviceError: it changed meanwhile.
         """
         changes = None
         while length is None or len(start) < length:
-            part = self._ask("read", "part", block=block, offset=len(start))
+            part = self._ask("read", "part", block=block, offset=len(start), **fields)
             if changes not in (None, part["changes"]):
                 raise DeviceError(f"the {block} changed while it was read; is there another client?")
             changes = part["changes"]
-            start, length = start + part["bytes"], part["length"]
+            start += part["bytes"]
+            length = part["length"] if length is None else length
         return start
 
     def _bytes(self, input: Input) -> bytes:
-        return input_bytes(input, self.info.input_length, self._nano)
+        return input_bytes(input, self.info.inputs, self._nano)
 
     def _target(self, label: Any) -> dict[str, Any]:
         assert self.info.target is not None, "a head learns from something"
@@ -316,9 +321,25 @@ class Conversation:
     @whole
     def _refresh(self) -> None:
         answer = self._send("info", "info")
-        self._info, self._settings = DeviceInfo.of(answer), DeviceSettings.of(answer)
+        if self._described == answer["model_id"]:
+            inputs, outputs = self._info.inputs, self._info.outputs
+        else:
+            inputs, outputs = (self._describe(side, answer[f"{side}s"]) for side in ("input", "output"))
+            self._described = answer["model_id"]
+        self._info = DeviceInfo.of({**answer, "inputs": inputs, "outputs": outputs})
+        self._settings = DeviceSettings.of(answer)
         self._link.longest_frame = self._info.longest_answer
         self._names = None
+
+    def _describe(self, side: str, count: int) -> tuple[GraphValue, ...]:
+        """The inputs, or the outputs, of the device's model."""
+        values = []
+        for index in range(count):
+            answer = self._send("describe", "description", side=side, index=index)
+            length = answer["channels_length"]
+            channels = self._whole("channels", b"", length, index=index) if length else b""
+            values.append(GraphValue.of(answer, channels))
+        return tuple(values)
 
     def _require_head(self) -> None:
         if self.info.classes == 0:

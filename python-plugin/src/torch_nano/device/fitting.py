@@ -36,7 +36,7 @@ def fit(device: Device, data: Input | Samples, labels: Any, epochs: int, progres
     """
     epochs = epochs_of(epochs, 0, least=1)["epochs"]
     # All are looked at before the device learns the first.
-    pairs = batches(data, labels, device.info.input_length, device._nano)
+    pairs = batches(data, labels, device.info.inputs, device._nano)
     samples = [(input, device._target(label)) for input, label in pairs]
     if not samples:
         raise InputError("there is no sample to learn from")

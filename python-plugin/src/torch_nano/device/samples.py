@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Protocol
 
@@ -12,14 +12,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..arguments import HasImage, as_integer, check_tensor, shown
-from ..arithmetic.layout import Shape, to_device
+from ..arguments import HasImage, as_integer, bind, check_same_batch, check_tensor, shown
+from ..arithmetic.layout import Shape, from_device, to_device
 from ..errors import InputError, LabelError
 from ..heads import Head
 from ..heads.sgd import VALUE_STEPS
+from .graph_values import GraphValue
 
-#: One input, see :class:`torch_nano.Device`.
-Input = Tensor | NDArray[Any]
+#: One input of a model.
+One = Tensor | NDArray[Any]
+#: One input, or all of a model of several; see :class:`torch_nano.Device`.
+Input = One | Sequence[One] | Mapping[str, One]
 #: What is right for an input: a class by index or name, all right classes, or a number.
 Label = int | str | float | Sequence[bool] | NDArray[Any] | Tensor
 #: Samples in batches or one by one.
@@ -32,28 +35,28 @@ class KnownModel(HasImage, Protocol):
     head: Head | None
 
     @property
-    def input_shape(self) -> Shape:
-        """Shape of one sample."""
+    def input_shapes(self) -> dict[str, Shape]:
+        """Shape of one sample of each input."""
 
-    def device_inputs(self, x: Tensor) -> NDArray[np.int8]:
-        """Floats [N, ...] as the device's int8 [N, elements]."""
+    def device_inputs(self, *inputs: Tensor) -> NDArray[Any] | tuple[NDArray[Any], ...]:
+        """Floats or integers [N, ...] as the device's integers [N, elements]."""
 
 
 #: Bits that the labels of an input have on the device.
 _BITS = 32
 
 
-def input_bytes(input: Input, length: int, nano: KnownModel | None) -> bytes:
-    """One input as a device takes it, `length` bytes.
+def input_bytes(input: Input, values: Sequence[GraphValue], nano: KnownModel | None) -> bytes:
+    """One input of each of a model's `values` as a device takes them: their bytes one after the other.
 
     Raises:
-        InputError: wrong shape or dtype, NaN or infinity, or floats without a model to quantize them.
+        InputError: wrong inputs, shape or dtype, NaN or infinity, or floats without a model to quantize them.
     """
-    return bytes(_rows(input, length, nano, batch=False)[0].tobytes())
+    return bytes(_rows(input, values, nano, batch=False)[0].tobytes())
 
 
 def batches(
-    data: Input | Samples, labels: Any, length: int, nano: KnownModel | None
+    data: Input | Samples, labels: Any, values: Sequence[GraphValue], nano: KnownModel | None
 ) -> Iterator[tuple[bytes, Any]]:
     """The samples of a data set, each as the device's bytes and its label.
 
@@ -73,10 +76,10 @@ def batches(
                 "fit(loader) with a DataLoader or a list of pairs"
             )
         inputs, targets = pair
-        if labels is None and not _has_batch(inputs, length, nano):
-            yield input_bytes(inputs, length, nano), targets
+        if labels is None and not _has_batch(inputs, values, nano):
+            yield input_bytes(inputs, values, nano), targets
             continue
-        rows = _rows(inputs, length, nano, batch=True)
+        rows = _rows(inputs, values, nano, batch=True)
         if not hasattr(targets, "__len__") or len(targets) != len(rows):
             count = f"{len(targets)} labels" if hasattr(targets, "__len__") else f"the label {targets!r}"
             raise InputError(f"there are {len(rows)} inputs and {count}; expected one label for each")
@@ -84,51 +87,113 @@ def batches(
             yield row.tobytes(), target
 
 
-def _has_batch(input: Input, length: int, nano: KnownModel | None) -> bool:
-    """Whether there is a dimension of samples in front."""
-    array = _tensor(input)
-    if isinstance(input, np.ndarray) and array.dtype == torch.int8:
-        return array.dim() == 2 and array.shape[1] == length
-    return array.dim() > (1 if nano is None else len(nano.input_shape))
-
-
-def _rows(input: Input, length: int, nano: KnownModel | None, *, batch: bool) -> NDArray[np.int8]:
-    """int8 [N, length] in the device's order."""
-    tensor = _tensor(input)
-    floats = tensor.is_floating_point()
-    if not floats and tensor.dtype != torch.int8:
-        raise InputError(f"the input has dtype {tensor.dtype}; expected floats, or the device's int8")
-    if floats and nano is None:
+def _each(input: Input, values: Sequence[GraphValue]) -> list[Any]:
+    """What is given for each of a model's inputs, in their order."""
+    names = [value.name for value in values]
+    if isinstance(input, Mapping):
+        return bind(names, (), {str(name): one for name, one in input.items()})
+    if len(names) == 1:
+        return [input]
+    if not isinstance(input, tuple | list):
         raise InputError(
-            "the input is of floats; to quantize it the client must know the model: Device(..., nano=nano)"
+            f"the input is {shown(input)}; expected a tuple of the model's inputs ({', '.join(names)}), or a "
+            "dict by name"
         )
-    # Arrays of int8 have the device's order already, and so any shape.
-    ordered = isinstance(input, np.ndarray) or nano is None or tensor.dim() == int(batch) + 1
-    if not floats and ordered:
-        count = len(tensor) if batch and tensor.dim() else 1
-        if tensor.numel() != count * length:
-            expected = f"[N, {length}]" if batch else f"{length} elements"
-            raise InputError(f"the input has shape {list(tensor.shape)}; expected int8 {expected}")
-        return tensor.reshape(count, length).numpy()
-    assert nano is not None
-    if tuple(tensor.shape[int(batch) :]) != tuple(nano.input_shape) or tensor.dim() < int(batch):
-        expected = ", ".join((["N"] if batch else []) + [str(side) for side in nano.input_shape])
-        given = f"shape {list(tensor.shape)} and dtype {tensor.dtype}"
-        raise InputError(f"the input has {given}; expected [{expected}] of floats or int8")
-    tensor = tensor if batch else tensor[None]
-    return nano.device_inputs(tensor) if floats else to_device(tensor).numpy()
+    return bind(names, input, {})
 
 
-def _tensor(input: Input) -> Tensor:
+def _has_batch(input: Input, values: Sequence[GraphValue], nano: KnownModel | None) -> bool:
+    """Whether there is a dimension of samples in front."""
+    given, value = _each(input, values)[0], values[0]
+    tensor = _tensor(given, _called(values)[0], value)
+    if isinstance(given, np.ndarray) and not tensor.is_floating_point():
+        return tensor.dim() == 2 and tensor.shape[1] == value.elements
+    return tensor.dim() > (1 if nano is None else len(nano.input_shapes[value.name]))
+
+
+def _rows(
+    input: Input, values: Sequence[GraphValue], nano: KnownModel | None, *, batch: bool
+) -> NDArray[np.uint8]:
+    """The bytes of samples, [N, bytes of all inputs]."""
+    called = _called(values)
+    given = [
+        _One(one, name, value, nano, batch=batch)
+        for one, name, value in zip(_each(input, values), called, values, strict=True)
+    ]
+    check_same_batch(called, [one.tensor for one in given])
+    if any(one.tensor.is_floating_point() for one in given):
+        assert nano is not None
+        made = nano.device_inputs(*(one.in_torch_layout() for one in given))
+        arrays = made if isinstance(made, tuple) else (made,)
+    else:
+        arrays = tuple(one.in_device_order() for one in given)
+    pairs = zip(arrays, values, strict=True)
+    rows = [array.astype(value.travelling, copy=False).view(np.uint8) for array, value in pairs]
+    return rows[0] if len(rows) == 1 else np.concatenate(rows, axis=1)
+
+
+class _One:
+    """What is given for one of a model's inputs, with batch.
+
+    Raises:
+        InputError: wrong shape or dtype, or floats without a model to quantize them.
+    """
+
+    def __init__(
+        self, given: Any, name: str, value: GraphValue, nano: KnownModel | None, *, batch: bool
+    ) -> None:
+        tensor = _tensor(given, name, value)
+        floats = tensor.is_floating_point()
+        if not floats and tensor.dtype != value.quantization.torch_dtype:
+            raise InputError(
+                f"{name} has dtype {tensor.dtype}; expected floats, or the device's {value.dtype}"
+            )
+        if floats and nano is None:
+            raise InputError(
+                f"{name} is of floats; to quantize it the client must know the model: Device(..., nano=nano)"
+            )
+        self._shape: Shape = () if nano is None else nano.input_shapes[value.name]
+        # Arrays of integers have the device's order already, and so any shape.
+        ordered = isinstance(given, np.ndarray) or nano is None or tensor.dim() == int(batch) + 1
+        self._is_ordered = not floats and ordered
+        if self._is_ordered:
+            count = len(tensor) if batch and tensor.dim() else 1
+            if tensor.numel() != count * value.elements:
+                expected = f"[N, {value.elements}]" if batch else f"{value.elements} elements"
+                raise InputError(f"{name} has shape {list(tensor.shape)}; expected {value.dtype} {expected}")
+            self.tensor = tensor.reshape(count, value.elements)
+            return
+        if tuple(tensor.shape[int(batch) :]) != tuple(self._shape) or tensor.dim() < int(batch):
+            expected = ", ".join((["N"] if batch else []) + [str(side) for side in self._shape])
+            shape = f"shape {list(tensor.shape)} and dtype {tensor.dtype}"
+            raise InputError(f"{name} has {shape}; expected [{expected}] of floats or {value.dtype}")
+        self.tensor = tensor if batch else tensor[None]
+
+    def in_torch_layout(self) -> Tensor:
+        """Floats or integers [N, ...] as the model takes them."""
+        return from_device(self.tensor, self._shape) if self._is_ordered else self.tensor
+
+    def in_device_order(self) -> NDArray[Any]:
+        """Integers [N, elements]."""
+        return (self.tensor if self._is_ordered else to_device(self.tensor)).numpy()
+
+
+def _called(values: Sequence[GraphValue]) -> list[str]:
+    """What messages call the inputs."""
+    return ["the input"] if len(values) == 1 else [f"the input {value.name!r}" for value in values]
+
+
+def _tensor(input: Any, name: str, value: GraphValue) -> Tensor:
     if isinstance(input, Tensor):
-        check_tensor("the input", input, error=InputError)
+        check_tensor(name, input, error=InputError)
         return input.detach().cpu()
     try:
         array = np.ascontiguousarray(input)
         return torch.as_tensor(array.astype(array.dtype.newbyteorder("="), copy=False))
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"the input is {shown(input)}; expected a tensor or an array of floats, or of the device's int8"
+            f"{name} is {shown(input)}; expected a tensor or an array of floats, or of the device's "
+            f"{value.dtype}"
         ) from error
 
 

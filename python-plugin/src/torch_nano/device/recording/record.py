@@ -45,6 +45,11 @@ class Recording:
         info, device = self._device.info, self._device
         if not info.head_length:
             raise RecordError(f"{info.name!r}, the model on the device, has no head to record")
+        if info.has_states:
+            raise RecordError(
+                f"{info.name!r}, the model on the device, has states, which every run changes and no record "
+                "holds; record a model without states"
+            )
         if info.ring_capacity and device.samples != 0:
             raise RecordError(
                 "the device may keep samples from before, which the record has not. Forget them first: "

@@ -5,9 +5,10 @@ The file is text, a JSON object per line, in UTF-8. Bytes are in base64.
 - The first line is the start: `{"torch_nano_record": 4, "model_id", "name", "ring_capacity", "head"}`, where
   4 is the version of the format and `head` the state of the head.
 - Before a request is sent, its line is written: `{"step": 1, "request": "learn", "input", "target"}`. Steps
-  count from 1. The other fields are those of the request: of learn the input as sent, and the target as the
-  head takes it (a class, bits of the right classes, or 1/4096); `epochs` and `first_epoch` of train; `name`
-  of add_class; `class_index` of forget; `state` of replace_head.
+  count from 1. The other fields are those of the request: of learn the input as sent, which is the bytes of
+  all inputs of the model, one after the other, and the target as the head takes it (a class, bits of the
+  right classes, or 1/4096); `epochs` and `first_epoch` of train; `name` of add_class; `class_index` of
+  forget; `state` of replace_head.
 - The line after it says how it went: `{"step": 1, "done": true}`, with `samples` of learn, with `steps` of
   train (the steps taken: fewer than all if it was stopped), with `head` of load, the state that was in flash,
   and after every n-th step, as :func:`torch_nano.record` is told, with `head_crc32` of the head. Or

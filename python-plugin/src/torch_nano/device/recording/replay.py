@@ -10,8 +10,9 @@ import numpy as np
 
 from ... import _native
 from ...arguments import HasImage, image_of, path_of
-from ...errors import TorchNanoError
+from ...errors import InputError, TorchNanoError
 from ...heads import Head, head_of
+from ..graph_values import inputs_of, split
 from .records import Done, RecordError, Refused, Restart, Start, Step, read_record
 
 #: Requests of unknown outcome double what is possible; more than this many open ones are no record to trust.
@@ -146,6 +147,7 @@ class _Twin:
 
     def __init__(self, image: _native.Model, ring_capacity: int) -> None:
         self._model = image
+        self._inputs = inputs_of(image)
         self._head = head_of(image)._head
         self._places = ring_capacity
 
@@ -217,5 +219,9 @@ class _Twin:
         return head.state()
 
     def _features(self, input: bytes) -> np.ndarray[Any, np.dtype[np.int8]]:
-        (features,) = self._model.run([np.frombuffer(input, np.int8)[None]])
+        try:
+            inputs = split(input, self._inputs)
+        except InputError as error:
+            raise _native.NanoError(f"a wrong input: {error}") from error
+        features: np.ndarray[Any, np.dtype[np.int8]] = self._model.run([x[None] for x in inputs.values()])[0]
         return features

@@ -1,0 +1,170 @@
+//! What the PC asks.
+
+use serde::{Deserialize, Serialize};
+
+use crate::message::Settings;
+
+/// What the PC asks. An `input` is the bytes of all inputs of the graph for one run, each in NHWC order, that are still missing after the parts sent by
+/// [`Request::Input`].
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Request<'a> {
+    /// From here on the session is that of this request's header. It is 0 when the device starts. Resets the model's states, too.
+    Begin,
+    /// What model is this, and how is it set?
+    Info,
+    /// What is one input or output of the graph?
+    Describe {
+        /// Which.
+        value: GraphValue,
+    },
+    /// Run the model on one input, and the head on its features.
+    Predict {
+        /// The input, or the rest of it.
+        input: &'a [u8],
+    },
+    /// Run the model on one input, and not the head.
+    Features {
+        /// The input, or the rest of it.
+        input: &'a [u8],
+    },
+    /// Run the model on one input and count each layer.
+    Profile {
+        /// The input, or the rest of it.
+        input: &'a [u8],
+    },
+    /// Part of an input, in order.
+    Input {
+        /// Bytes sent before; 0 starts again.
+        offset: u32,
+        /// The next bytes.
+        bytes: &'a [u8],
+    },
+    /// Put the states of the model, which live from run to run, to what they are before the first run.
+    ResetStates,
+    /// Learn from one input; a head that learns in epochs keeps its features for [`Request::Train`].
+    Learn {
+        /// What is right.
+        #[serde(borrow)]
+        label: Label<'a>,
+        /// The input, or the rest of it.
+        input: &'a [u8],
+    },
+    /// Begin a training of the head on the features kept, and take its first steps. The device answers after a bounded number of steps;
+    /// [`Request::Continue`] goes on from there. The head becomes what it would in one piece, and Undo takes the whole training back.
+    ///
+    /// A training stays open until it is at its end, or another request ends it where it is: Stop, Begin, Train, Learn, Commit, Undo, Load,
+    /// WriteHead, Reset. Others, Save among them, can come in between.
+    Train {
+        /// Epochs of the same training that came before, on which the learning rate may depend.
+        first_epoch: u32,
+        /// Passes over them. With those before, at most [`nano_core::train::LARGEST_EPOCHS`].
+        epochs: u32,
+    },
+    /// Take the next steps of the open training.
+    Continue,
+    /// End the open training where it is.
+    Stop,
+    /// Make what was learnt count, in a head that learns sums.
+    Commit,
+    /// Take back the last request that changed the head or the features kept: Learn, Train with all its steps, Commit, AddClass, Forget,
+    /// Load, ReplaceHead, Reset. Once.
+    Undo,
+    /// Add a class.
+    AddClass {
+        /// Its name, 1 to 16 bytes.
+        name: &'a str,
+    },
+    /// Forget what was learnt of a class.
+    Forget {
+        /// Which.
+        #[serde(borrow)]
+        class: Class<'a>,
+    },
+    /// What is the class called?
+    ClassName {
+        /// Its index.
+        class: u16,
+    },
+    /// The head back to the image's, the features kept forgotten.
+    Reset,
+    /// Save the head, the names of its classes and the settings in flash.
+    Save {
+        /// Also if that replaces the head of another model.
+        replace: bool,
+    },
+    /// Load the head, names and settings that were saved last, or before if those are damaged.
+    Load,
+    /// Read part of something.
+    Read {
+        /// Of what.
+        block: Block,
+        /// From which byte on.
+        offset: u32,
+    },
+    /// Part of a head's state for [`Request::ReplaceHead`], in order. From here on nothing can be undone until it is replaced.
+    WriteHead {
+        /// Bytes sent before; 0 starts again.
+        offset: u32,
+        /// The next bytes.
+        bytes: &'a [u8],
+    },
+    /// Take over the head's state that was written.
+    ReplaceHead {
+        /// CRC-32 of it.
+        checksum: u32,
+    },
+    /// Set how the device behaves; saved with the head.
+    Configure {
+        /// The new settings.
+        settings: Settings,
+    },
+    /// Counters since the start.
+    Stats,
+}
+
+/// What is right for an input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Label<'a> {
+    /// One class.
+    #[serde(borrow)]
+    Class(Class<'a>),
+    /// All classes whose bit is set (bit 0 is class 0).
+    Bits(u32),
+    /// A number, in units of the head's logit scale.
+    Value(i32),
+}
+
+/// A class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Class<'a> {
+    /// By its index.
+    Index(u16),
+    /// By its name.
+    Name(&'a str),
+}
+
+/// An input or output of the graph, by its index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GraphValue {
+    /// An input.
+    Input(u32),
+    /// An output.
+    Output(u32),
+}
+
+/// What is read in parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Block {
+    /// The outputs of the last run, one after the other; with a head the first is the features. A part ends where an output ends.
+    Output,
+    /// The head's logits for the last run, i32.
+    Logits,
+    /// What the counter advanced in each layer of the last [`Request::Profile`], u32.
+    Layers,
+    /// The head's state.
+    Head,
+    /// Of the graph input with this index, the scale and the offset of each channel, f32 each; empty if all have the scale and the zero point of the
+    /// input.
+    Channels(u32),
+}

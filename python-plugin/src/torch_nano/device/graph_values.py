@@ -1,0 +1,100 @@
+"""The inputs and outputs of a device's model, and the bytes in which they travel."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import _native
+from ..arithmetic.quantization import Quantization
+from ..errors import InputError
+
+
+@dataclass(frozen=True)
+class ChannelScales:
+    """What the numbers of each channel of an input mean: ``q = round((x - offset) / scale) + zero_point``."""
+
+    scale: tuple[float, ...]
+    offset: tuple[float, ...]
+
+    @classmethod
+    def of(cls, data: bytes) -> Self | None:
+        """From pairs of float32, scale and offset of each channel; None if there is none.
+
+        >>> ChannelScales.of(np.array([0.5, 0, 2, -1], "<f4").tobytes())
+        ChannelScales(scale=(0.5, 2.0), offset=(0.0, -1.0))
+        """
+        scale, offset = np.frombuffer(data, "<f4").reshape(-1, 2).T.tolist()
+        return cls(tuple(scale), tuple(offset)) if scale else None
+
+
+@dataclass(frozen=True)
+class GraphValue:
+    """An input or output of a device's model."""
+
+    #: An input's is that of forward's argument; an output's the key of the dict that the model returns, or
+    #: "output", or "output0", "output1" and so on.
+    name: str
+    #: Height, width, channels.
+    shape: tuple[int, int, int]
+    #: What its integers mean, and their dtype.
+    quantization: Quantization
+    #: Of an input whose channels have scales and offsets of their own.
+    channels: ChannelScales | None = None
+
+    @property
+    def dtype(self) -> str:
+        """ "int8", "int16" or "int32"."""
+        return self.quantization.dtype
+
+    @property
+    def elements(self) -> int:
+        """Number of its elements."""
+        return math.prod(self.shape)
+
+    @property
+    def travelling(self) -> np.dtype[Any]:
+        """The dtype in which its elements travel: little-endian."""
+        return np.dtype(self.dtype).newbyteorder("<")
+
+    @property
+    def length(self) -> int:
+        """Number of its bytes."""
+        return self.elements * self.travelling.itemsize
+
+    @classmethod
+    def of(cls, answer: Mapping[str, Any], channels: bytes) -> Self:
+        """From the answer to the request "describe", and the bytes of the block "channels"."""
+        quantization = Quantization(answer["scale"], answer["zero_point"], answer["dtype"])
+        return cls(answer["name"], answer["shape"], quantization, ChannelScales.of(channels))
+
+
+def inputs_of(model: _native.Model) -> list[GraphValue]:
+    """The inputs of an image, without the scales of channels."""
+    values = [model.values[index] for index in model.inputs]
+    return [
+        GraphValue(name, value["shape"], Quantization(value["scale"], value["zero_point"], value["dtype"]))
+        for name, value in zip(model.input_names, values, strict=True)
+    ]
+
+
+def split(data: bytes, values: Sequence[GraphValue]) -> dict[str, NDArray[Any]]:
+    """The elements of each of several inputs or outputs, [elements], by name, from their bytes one after the
+    other.
+
+    Raises:
+        InputError: there are not as many bytes.
+    """
+    ends = [0, *accumulate(value.length for value in values)]
+    if len(data) != ends[-1]:
+        raise InputError(f"there are {len(data)} bytes; {', '.join(v.name for v in values)} have {ends[-1]}")
+    parts = [data[start:end] for start, end in pairwise(ends)]
+    return {
+        value.name: np.frombuffer(part, value.travelling) for value, part in zip(values, parts, strict=True)
+    }
