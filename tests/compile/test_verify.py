@@ -1,7 +1,11 @@
 import pytest
 import torch
 import torch_nano as tn
+from fusion import data, fusion
+from images import Description
 from networks import NETWORKS, inputs, make
+from torch_nano import _native
+from torch_nano.compile.verify import verify_rv32imc
 
 
 @pytest.mark.parametrize("head", [None, "classifier"])
@@ -14,6 +18,23 @@ def test_the_emulated_board_gives_the_same_bytes(network, shape, head):
     features = nano.features_int8(x[:8]).numel() if nano.head else 0
     assert report and (report.inputs, report.differing_bytes) == (8, 0)
     assert report.compared_bytes == features + outputs.numel() * outputs.element_size()
+
+
+def test_all_inputs_and_outputs_are_compared_on_the_board():
+    batch = data()
+    nano = tn.to_nano(fusion(), batch, calibrate=batch)
+    report = nano.verify("rv32imc", {name: x[:8] for name, x in batch.items()})
+    assert report and (report.inputs, report.compared_bytes, report.differing_bytes) == (8, 8 * (5 + 1), 0)
+
+
+@pytest.mark.parametrize("dtype", ["int16", "int32"])
+def test_outputs_of_every_dtype_are_compared_on_the_board(dtype):
+    net = Description()
+    net.input((1, 2, 5), zero_point=0)
+    net.entries["inputs"][0]["value"]["dtype"] = dtype
+    x = torch.arange(-30, 30).reshape(6, 5, 2).to(getattr(torch, dtype))
+    report = verify_rv32imc(_native.Model(net.image(0)), [x * 1000])
+    assert report and report.compared_bytes == x.numel() * x.element_size()
 
 
 def test_a_trained_head_does_not_count(tmp_path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,7 +12,6 @@ from .. import _native
 from ..arithmetic.layout import from_device, to_device
 from ..device.client import Device
 from ..device.transport.qemu import QemuBoard
-from ..errors import InputError
 from .image import layers
 from .quantize import QuantizedGraph
 
@@ -84,31 +82,28 @@ def verify_rv32imc(model: _native.Model, inputs: Sequence[Tensor]) -> VerifyRepo
     the head as the image has it.
 
     Args:
-        inputs: int8 in torch's layout, with batch.
+        inputs: integers in torch's layout, with batch, one tensor for each input.
 
     Raises:
         BoardError: QEMU or the board's program is missing.
         ConnectionLost: the board stops.
         DeviceError: the board refuses the model.
-        InputError: the model has several inputs or outputs.
     """
-    if len(inputs) > 1 or len(model.outputs) > 1:
-        raise InputError(
-            f"the model has {len(inputs)} inputs and {len(model.outputs)} outputs; the board takes models of "
-            "one each: verify it on the host"
-        )
-    elements = to_device(inputs[0]).numpy()
-    (outputs,) = model.run([elements])
-    logits = np.empty((len(outputs), 0), np.int32)
+    arrays = [to_device(x).numpy() for x in inputs]
+    expected = model.run(arrays)
     if model.has_head:
-        logits = _native.Head(model).logits(outputs)
+        expected.append(_native.Head(model).logits(expected[0]))
     compared = differing = 0
     with QemuBoard(model.image) as board:
         device = Device(board)
-        for index, one in enumerate(elements):
-            prediction = device.predict(one)
-            expected = outputs[index].tobytes() + logits[index].tobytes()
-            found = prediction.output.tobytes() + prediction.logits.tobytes()
-            compared += len(expected)
-            differing += sum(a != b for a, b in zip(expected, found, strict=True))
-    return VerifyReport("rv32imc", len(elements), compared, differing, None)
+        for index, sample in enumerate(zip(*arrays, strict=True)):
+            if device.info.has_states:
+                # Each sample by itself, as on the host.
+                device.reset_states()
+            prediction = device.predict(dict(zip(model.input_names, sample, strict=True)))
+            found = [*prediction.outputs.values(), *([prediction.logits] if model.has_head else [])]
+            for array, other in zip(expected, found, strict=True):
+                pairs = zip(array[index].tobytes(), other.tobytes(), strict=True)
+                compared += array[index].nbytes
+                differing += sum(a != b for a, b in pairs)
+    return VerifyReport("rv32imc", len(arrays[0]), compared, differing, None)
