@@ -51,7 +51,8 @@ def test_names_and_channel_scales_are_those_of_the_description() -> None:
             {"channels": {"scale": CHANNELS["scale"][:1], "offset": CHANNELS["offset"][:1]}},
             "one for each channel",
         ),
-        ({"channels": {**CHANNELS, "scale": -CHANNELS["scale"]}}, "finite and above 0"),
+        ({"channels": {**CHANNELS, "scale": 0 * CHANNELS["scale"]}}, "finite and not 0"),
+        ({"channels": {**CHANNELS, "scale": np.float32(np.nan) * CHANNELS["scale"]}}, "finite and not 0"),
         ({"channels": {**CHANNELS, "offset": np.full(2, np.inf, np.float32)}}, "with a finite offset"),
     ],
 )

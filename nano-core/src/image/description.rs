@@ -135,7 +135,7 @@ pub enum WriteError {
     ValueId(usize),
     /// A layer has more inputs, outputs, attributes or constants than a record counts, 255 of each.
     Count(usize),
-    /// The channel scales of a graph's input are not one for each channel, or one is not above 0, or not finite.
+    /// The channel scales of a graph's input are not one for each channel, or one is 0 or not finite.
     ChannelScales(usize),
     /// A name that a model cannot have ([`is_name`](super::is_name)).
     Name(String),
@@ -174,7 +174,7 @@ impl fmt::Display for WriteError {
             }
             WriteError::ChannelScales(input) => write!(
                 f,
-                "the channel scales of input {input} are wrong; expected one for each channel, finite and above 0, with a finite offset"
+                "the channel scales of input {input} are wrong; expected one for each channel, finite and not 0, with a finite offset"
             ),
             WriteError::Name(text) => write!(
                 f,

@@ -38,6 +38,7 @@ pub use description::{
 };
 pub(crate) use lifetimes::check as check_lifetimes;
 pub use metadata::{LONGEST_NAME, is_label, is_name};
+pub use quantization::{dequantize, quantize};
 pub use value::{Dtype, Element, Value};
 pub(crate) use view::Cursor;
 pub use view::{Image, Nodes};
@@ -85,12 +86,12 @@ pub struct Section {
     length: u32,
 }
 
-/// What the numbers of one channel of a graph input mean: `q = round((x - offset) / scale) + zero_point`, with the zero point of the value. The network
-/// itself knows only the value's scale.
+/// What the numbers of one channel of a graph input mean: `q = round((x - offset) / scale) + zero_point`, with the zero point of the value
+/// ([`ChannelScale::quantize`]). The network itself knows only the value's scale.
 #[derive(Clone, Copy, Debug, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct ChannelScale {
-    /// Real step of one integer.
+    /// Real step of one integer, finite and not 0; below 0 where the integers fall as the real numbers grow.
     pub scale: f32,
     /// The real number that the zero point stands for.
     pub offset: f32,

@@ -5,7 +5,6 @@ use core::ops::Range;
 
 use zerocopy::FromBytes;
 
-use super::value::is_positive;
 use super::{
     CHECKED_FROM, CRC32, ChannelScale, Dtype, HeadRecord, Header, MAGIC, NodeHeader, Section, VERSION, Value, metadata,
 };
@@ -138,8 +137,8 @@ impl<'a> Image<'a> {
             let Ok(channels) = table::<ChannelScale>(self.constants, place) else {
                 return field("channel scales of a graph's input", index);
             };
-            let is_right = |channel: &ChannelScale| is_positive(channel.scale) && channel.offset.is_finite();
-            if !(channels.is_empty() || channels.len() == value.shape[2] as usize) || !channels.iter().all(is_right) {
+            let complete = channels.is_empty() || channels.len() == value.shape[2] as usize;
+            if !complete || !channels.iter().all(ChannelScale::is_valid) {
                 return field("channel scales of a graph's input", index);
             }
         }

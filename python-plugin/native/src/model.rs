@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::thread;
 
-use nano_core::image::{ChannelScale, Dtype, Image, Value};
+use nano_core::image::{ChannelScale, Dtype, Image, Value, dequantize};
 use nano_core::{CheckedImage, Error, ops};
 use numpy::ndarray::Array2;
 use numpy::{IntoPyArray, PyArray2, PyReadonlyArray2, PyUntypedArrayMethods};
@@ -244,14 +244,12 @@ impl Model {
         let mut outputs: Vec<_> = values.iter().map(|value| Array2::<f32>::zeros((samples, value.len()))).collect();
         let rows = outputs.iter_mut().map(|output| output.as_slice_mut().expect("a new array is contiguous"));
         let batch = Batch { samples, inputs, outputs: rows.collect() };
-        let quantize = |value: &Value, reals: &[f32], integers: &mut [i8]| {
-            integers.iter_mut().zip(reals).for_each(|(integer, &real)| *integer = value.quantize(real));
-        };
+        let quantize = |index: usize, reals: &[f32], integers: &mut [i8]| image.quantize_input(index, reals, integers);
         self.run_batch(py, batch, quantize, |model, outputs| {
             model.run();
             for (index, reals) in outputs.iter_mut().enumerate() {
                 let (value, integers) = (model.image().output(index), model.output(index));
-                reals.iter_mut().zip(integers).for_each(|(real, &integer)| *real = value.dequantize(integer));
+                dequantize(value.scale, value.zero_point, integers, reals);
             }
         });
         Ok(outputs.into_iter().map(|output| output.into_pyarray(py)).collect())
@@ -333,7 +331,7 @@ impl Model {
         &self,
         py: Python<'_>,
         batch: Batch<'_, I, O>,
-        fill: impl Fn(&Value, &[I], &mut [i8]) + Sync,
+        fill: impl Fn(usize, &[I], &mut [i8]) + Sync,
         one: impl Fn(&mut nano_core::Model<'_>, &mut [&mut [O]]) + Sync,
     ) {
         let checked = self.image.checked();
@@ -365,7 +363,7 @@ impl Model {
                     for (index, input) in inputs.iter().enumerate() {
                         let length = input.len() / samples;
                         let given = &input[(first + sample) * length..][..length];
-                        fill(image.input(index), given, model.input(index));
+                        fill(index, given, model.input(index));
                     }
                     let mut outputs: Vec<&mut [O]> = rows
                         .iter_mut()

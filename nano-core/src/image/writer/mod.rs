@@ -10,8 +10,8 @@ use core::mem::size_of;
 use zerocopy::IntoBytes;
 
 use super::{
-    CHECKED_FROM, CRC32, HeadDescription, HeadRecord, Header, LayerDescription, MAGIC, ModelDescription, NodeHeader,
-    Section, VERSION, Value, WriteError, metadata,
+    CHECKED_FROM, CRC32, ChannelScale, HeadDescription, HeadRecord, Header, LayerDescription, MAGIC, ModelDescription,
+    NodeHeader, Section, VERSION, Value, WriteError, metadata,
 };
 use crate::{Kernel, Node, ops};
 
@@ -210,10 +210,8 @@ fn write_inputs(model: &ModelDescription, constants: &mut Constants) -> Result<V
     let mut places = Vec::with_capacity(model.inputs.len());
     for (index, input) in model.inputs.iter().enumerate() {
         let channels = &input.channels;
-        let finite = channels.iter().all(|channel| channel.scale.is_finite() && channel.offset.is_finite());
-        let positive = channels.iter().all(|channel| channel.scale > 0.0);
         let complete = channels.is_empty() || channels.len() == input.value.shape[2] as usize;
-        if !(finite && positive && complete) {
+        if !complete || !channels.iter().all(ChannelScale::is_valid) {
             return Err(WriteError::ChannelScales(index));
         }
         places.push(if channels.is_empty() { Section::default() } else { constants.push(channels.as_bytes())? });
