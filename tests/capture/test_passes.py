@@ -10,7 +10,7 @@ from torch_nano.capture.passes import (
     absorb_reshapes,
     fold_batch_norm,
     fuse_activations,
-    lower_batch_norm,
+    lower_affines,
 )
 from torch_nano.capture.structural import BatchNorm, Reshape
 from torch_nano.ir.graph import Graph
@@ -146,7 +146,7 @@ class TestLowerBatchNorm:
     def test_it_becomes_a_depthwise_convolution(self, norm, shape):
         x = inputs(shape, 5)
         graph = capture(nn.Sequential(nn.Hardtanh(), norm, nn.ReLU()), x)
-        lowered = fuse_activations(absorb_reshapes(lower_batch_norm(graph)))
+        lowered = fuse_activations(absorb_reshapes(lower_affines(graph)))
         assert [name for name in operators(lowered) if name != "reshape"] == ["table", "depthwise_conv2d"]
         assert_unchanged(graph, lowered, x, exact=False)
 

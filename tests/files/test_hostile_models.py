@@ -91,12 +91,12 @@ def test_bytes_of_a_model(name: str, saved: dict[str, bytes], tmp_path: Path) ->
 
 @pytest.mark.parametrize("name", ["convolutions", "SGD", "LDA", "layers"])
 def test_values_of_a_model(name: str, saved: dict[str, bytes], tmp_path: Path) -> None:
-    tree = archive.unpack("model", 3, saved[name])
-    other = archive.unpack("model", 3, saved["residual" if name == "convolutions" else "convolutions"])
+    tree = archive.unpack("model", 4, saved[name])
+    other = archive.unpack("model", 4, saved["residual" if name == "convolutions" else "convolutions"])
     accepted, tried = [], 0
     with memory_for(ROOM):
         for where, changed in trees_of(tree, other, SEED):
-            content = packed("model", 3, changed)
+            content = packed("model", 4, changed)
             if content is None or content == saved[name]:
                 continue
             tried += 1
@@ -113,11 +113,11 @@ def test_values_of_a_model(name: str, saved: dict[str, bytes], tmp_path: Path) -
 
 @pytest.mark.parametrize("part", ["values", "nodes", "head", "id", "inputs", "outputs"])
 def test_parts_of_two_models(part: str, saved: dict[str, bytes], tmp_path: Path) -> None:
-    trees = {name: archive.unpack("model", 3, content) for name, content in saved.items()}
+    trees = {name: archive.unpack("model", 4, content) for name, content in saved.items()}
     for name, tree in trees.items():
         for other, donor in trees.items():
             if name != other and part in tree and tree[part] is not donor[part]:
-                mixed = packed("model", 3, {**tree, part: donor[part]})
+                mixed = packed("model", 4, {**tree, part: donor[part]})
                 assert mixed is not None
                 if mixed != saved[name]:
                     assert not outcome(tmp_path / "model", mixed), f"{part} of {other} in {name}"
@@ -150,9 +150,9 @@ def test_scales_and_shapes_that_contradict_each_other_are_named(
         (lambda tree: tree.update(name="another"), "model of image"),
         (lambda tree: tree["nodes"][0]["tensors"]["weights"].add_(1), "model of image|contradicts itself"),
     ):
-        tree = archive.unpack("model", 3, saved["convolutions"])
+        tree = archive.unpack("model", 4, saved["convolutions"])
         change(tree)
-        (tmp_path / "model").write_bytes(archive.pack("model", 3, tree))
+        (tmp_path / "model").write_bytes(archive.pack("model", 4, tree))
         with pytest.raises(tn.FileFormatError, match=message):
             tn.load(tmp_path / "model")
 
@@ -160,7 +160,7 @@ def test_scales_and_shapes_that_contradict_each_other_are_named(
 def archive_of(text: bytes) -> bytes:
     """An archive with this JSON and no tensors."""
     body = safetensors.torch.save({"data": torch.frombuffer(bytearray(text), dtype=torch.uint8)})
-    return sealed(b"torch-nano model 3\n", body)
+    return sealed(b"torch-nano model 4\n", body)
 
 
 @pytest.mark.parametrize("unit", [b"[]", b'{"tuple":[]}', b'{"dict":[]}', b'{"set":[]}', b"1.5", b'"a"'])
@@ -175,7 +175,7 @@ def test_bombs_are_refused(saved: dict[str, bytes], tmp_path: Path) -> None:
     np.savez_compressed(zeros, image=np.zeros(1 << 28, np.uint8), graph=np.zeros(1 << 28, np.uint8))
     lengths = {"data": {"dtype": "U8", "shape": [1 << 40], "data_offsets": [0, 1 << 40]}}
     header = json.dumps(lengths).encode()
-    tree = archive.unpack("model", 3, saved["convolutions"])
+    tree = archive.unpack("model", 4, saved["convolutions"])
     tree["values"][0]["shape"] = (1 << 14, 1 << 14)
     with memory_for(ROOM):
         for content in (
@@ -184,11 +184,11 @@ def test_bombs_are_refused(saved: dict[str, bytes], tmp_path: Path) -> None:
             archive_of(b"1" * 1_000_000),
             archive_of(b'{"tensor": 10}'),
             archive_of(b"null"),
-            sealed(b"torch-nano model 3\n", len(header).to_bytes(8, "little") + header),
-            sealed(b"torch-nano model 3\n", b"\xff" * 8),
-            sealed(b"torch-nano model 3\n", zeros.getvalue()),
+            sealed(b"torch-nano model 4\n", len(header).to_bytes(8, "little") + header),
+            sealed(b"torch-nano model 4\n", b"\xff" * 8),
+            sealed(b"torch-nano model 4\n", zeros.getvalue()),
             b"torch-nano model 1\n" + zeros.getvalue(),
-            archive.pack("model", 3, tree),
+            archive.pack("model", 4, tree),
         ):
             assert not outcome(tmp_path / "model", content)
 
@@ -204,7 +204,7 @@ def test_code_is_not_run(tmp_path: Path) -> None:
         file.writestr("data.pkl", pickled.getvalue())
     for content in (pickled.getvalue(), (tmp_path / "objects.zip").read_bytes()):
         assert not outcome(tmp_path / "model", content)
-        assert not outcome(tmp_path / "model", sealed(b"torch-nano model 3\n", content))
+        assert not outcome(tmp_path / "model", sealed(b"torch-nano model 4\n", content))
     assert not (tmp_path / "run").exists()
 
 

@@ -142,7 +142,7 @@ def test_training_is_the_integer_run(ranges: str, both: bool) -> None:
     source, meaning = (
         integers.graph.quantization(name) for name in (integers.graph.inputs[0], integers.graph.outputs[0])
     )
-    q = torch.ops.torch_nano.train_input(x, source.scale, source.zero_point) + source.zero_point
+    q = torch.ops.torch_nano.train_input(x, source.scale, source.zero_point, None, None) + source.zero_point
     (expected,) = integers.integer_run(q.to(torch.int8))
     assert torch.equal(y, (expected.float() - meaning.zero_point) * meaning.scale)
 

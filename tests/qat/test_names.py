@@ -139,7 +139,7 @@ def test_a_checkpoint_holds_what_is_disabled_and_folded() -> None:
     same.load_state_dict(qat.state_dict())
     assert torch.equal(qat(x), same(x))
     other = tn.prepare_qat(nn.Sequential(nn.Linear(4, 3)), torch.zeros(2, 4))
-    with pytest.raises(tn.InputError, match=r"the state is of \d+ nodes; this module has 1"):
+    with pytest.raises(tn.InputError, match=r"the state is of \d+ layers; this module has 1"):
         other.set_extra_state(qat.get_extra_state())
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..errors import QuantizationError
 
@@ -77,3 +78,59 @@ class Quantization:
         """The smallest and the largest real number."""
         low, high = self.steps
         return self.scale * low, self.scale * high
+
+
+#: A channel's factor is at least this part of the scale of its value: numbers of the channel below 2^117 then
+#: change no integer, and its scale and offset are float32.
+_LEAST_FACTOR = 2.0**-118
+#: Further from zero than this many steps all integers saturate, whatever the zero point.
+_MOST_STEPS = 512.0
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelScales:
+    """What the numbers of each channel of an input mean: ``q = round((x - offset) / scale) + zero_point``, in
+    float64, with the zero point of the value. The network itself knows only the value's scale.
+
+    A scale below 0 says that the integers fall as the numbers grow.
+    """
+
+    #: float32 [channels], not 0.
+    scale: Tensor
+    #: float32 [channels]: the number that the zero point stands for.
+    offset: Tensor
+
+    @staticmethod
+    def of_affine(factor: Tensor, shift: Tensor, quantization: Quantization) -> ChannelScales:
+        """The scales of a value ``y = factor * x + shift``, by which x becomes the integers of y.
+
+        A factor of 0, a channel that is constant, counts as one that changes no integer for any |x| < 2^117.
+
+        Args:
+            factor: float64 [channels]; shift likewise.
+            quantization: of y.
+
+        Raises:
+            QuantizationError: a scale or offset is no float32.
+
+        >>> factor, shift = torch.tensor([[2.0, -1.0], [6.0, 1.0]], dtype=torch.float64)
+        >>> scales = ChannelScales.of_affine(factor, shift, Quantization(0.5, 0))
+        >>> scales.scale, scales.offset
+        (tensor([ 0.2500, -0.5000]), tensor([-3.,  1.]))
+        """
+        step = quantization.scale
+        least = torch.full_like(factor, step * _LEAST_FACTOR)
+        constant = factor.abs() < least
+        factor = torch.where(constant, torch.copysign(least, factor), factor)
+        shift = torch.where(constant, shift.clamp(-_MOST_STEPS * step, _MOST_STEPS * step), shift)
+        scale, offset = (step / factor).float(), (-shift / factor).float()
+        if not torch.compiler.is_compiling():
+            right = scale.isfinite() & (scale != 0) & offset.isfinite()
+            if not bool(right.all()):
+                channel = int((~right).nonzero()[0, 0])
+                raise QuantizationError(
+                    f"channel {channel} is multiplied by {float(factor[channel]):.3g}, and "
+                    f"{float(shift[channel]):.3g} is added; expected numbers whose quotients with the scale "
+                    f"{step:.3g} and with each other are float32"
+                )
+        return ChannelScales(scale, offset)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from .fixed_point import round_half_away
-from .quantization import Quantization
+from .quantization import ChannelScales, Quantization
 
 
 def check_finite(x: Tensor) -> None:
@@ -26,15 +26,28 @@ def check_finite(x: Tensor) -> None:
         )
 
 
-def quantize_tensor(x: Tensor, quantization: Quantization) -> Tensor:
-    """Quantizes a float tensor: ``round(x / scale) + zero_point``, clamped.
+def quantize_tensor(x: Tensor, quantization: Quantization, channels: ChannelScales | None = None) -> Tensor:
+    """Quantizes a float tensor: ``round(x / scale) + zero_point``, clamped; with scales of its channels
+    ``round((x - offset) / scale) + zero_point``.
 
-    Halves are rounded away from zero, as in TFLite; nano-core's ``Value::quantize`` in torch.
+    In float64; halves are rounded away from zero, as in TFLite. nano-core's ``ChannelScale::quantize`` in
+    torch.
+
+    Args:
+        x: [N, channels, ...].
 
     >>> quantize_tensor(torch.tensor([0.25, -0.25, 0.24, 100.0]), Quantization(0.5, 10))
     tensor([ 11,   9,  10, 127], dtype=torch.int8)
     """
-    steps = round_half_away(x.double() / quantization.scale)
+    if channels is None:
+        real = x.double() / quantization.scale
+    else:
+        scale, offset = (
+            numbers.to(x.device, torch.float64).reshape(-1, *[1] * (x.dim() - 2))
+            for numbers in (channels.scale, channels.offset)
+        )
+        real = (x.double() - offset) / scale
+    steps = round_half_away(real)
     return (steps + quantization.zero_point).clamp(*quantization.bounds).to(quantization.torch_dtype)
 
 

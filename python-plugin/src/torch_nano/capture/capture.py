@@ -14,8 +14,9 @@ from torch.export.graph_signature import InputKind, OutputKind
 
 from ..arguments import shown
 from ..errors import CaptureError, InputError, UnsupportedError, UnsupportedNode
-from ..ir.call import Call, ParameterName, UnsupportedNodeError
-from ..ir.graph import Graph, Node, new_name
+from ..ir.affine import AffineOperator
+from ..ir.call import Call, ComputedName, ParameterName, UnsupportedNodeError
+from ..ir.graph import Derived, Graph, Node, new_name
 from ..ir.interface import Returned
 from ..ir.operator import Operator
 from ..ir.value import Dropout, Value
@@ -23,6 +24,8 @@ from ..modules.explain import is_one_sample, missing_batch
 from ..modules.inputs import Example
 from ..modules.models import check_not_scripted, check_numbers
 from ..ops import OPERATORS
+from .channel_affine import ChannelAffine
+from .constants import is_constant, take_constant
 from .program import LARGEST_RANK, batch_of, export, module_path, source_line, target_name
 from .structural import BatchNorm, Reshape
 from .train_mode import check_train_mode
@@ -97,12 +100,16 @@ class _Capture:
         }
         #: What an fx node stands for, a list if it returns several tensors; nodes that share memory share the
         #: node in `memory`.
-        self.meaning: dict[fx.Node, Value | ParameterName | list[Value]] = {}
+        self.meaning: dict[fx.Node, Value | ParameterName | ComputedName | list[Value]] = {}
         self.memory: dict[fx.Node, fx.Node] = {}
         self.nodes: list[Node] = []
         self.values: dict[str, Value] = {}
         self.unsupported: dict[fx.Node, UnsupportedNode] = {}
         self.failed: set[fx.Node] = set()
+        #: How the tensors that forward computes of others are made.
+        self.derived: dict[str, Derived] = {}
+        #: The inputs, and what is made of them by affine operators alone.
+        self.on_input: set[str] = set()
         #: The sizes of the inputs' batches, as symbols.
         self.batches: list[Any] = []
 
@@ -127,7 +134,7 @@ class _Capture:
             name: _as_float32(tensor) for name, tensor in self.tensors.items() if tensor.is_floating_point()
         }
         outputs, returned = self._outputs(inputs)
-        graph = Graph(inputs, outputs, self.values, self.nodes, parameters, returned=returned)
+        graph = Graph(inputs, outputs, self.values, self.nodes, parameters, self.derived, returned)
         graph.drop_unused()
         return graph
 
@@ -156,6 +163,7 @@ class _Capture:
                 self.batches.append(batch.node.expr)
                 value = Value(node.name, tuple(int(side) for side in node.meta["val"].shape[1:]))
                 self.meaning[node] = self.values[node.name] = value
+                self.on_input.add(value.name)
                 names.append(node.name)
             elif spec.target is not None:
                 self.meaning[node] = ParameterName(spec.target)
@@ -207,6 +215,10 @@ class _Capture:
             self._results(node)
 
     def _take_call(self, node: fx.Node, target: Target) -> None:
+        if is_constant(node, target, self.meaning) and target not in _ALIASES | _COPIES:
+            self.meaning[node] = take_constant(node, target, self.meaning, self.tensors, self.derived)
+            self.memory[node] = node
+            return
         arguments = self._arguments(node, target)
         source = node.all_input_nodes[0] if node.all_input_nodes else None
         if target in _ALIASES | _COPIES:
@@ -223,6 +235,8 @@ class _Capture:
                 meaning.dropouts += (_dropout(node, arguments["p"], bypassed=len(source.users) > 1),)
             return
         operators = self.operators.get(target)
+        if target in ChannelAffine.targets() and self._is_on_input(arguments):
+            operators = ChannelAffine
         if operators is None:
             raise UnsupportedNodeError("nano-core has no such operator")
         if operators is not Reshape and any(
@@ -236,11 +250,20 @@ class _Capture:
         names = [output.name for output in outputs]
         self.nodes.append(Node(operator, [value.name for value in inputs], names, parameters))
         self.values.update(zip(names, outputs, strict=True))
+        if isinstance(operator, AffineOperator) and inputs[0].name in self.on_input:
+            self.on_input.update(names)
         if target._schema.is_mutable:
             assert source is not None
             self._overwrite(node, source)
         elif operators is Reshape and source is not None:
             self.memory[node] = self.memory[source]
+
+    def _is_on_input(self, arguments: Mapping[str, Any]) -> bool:
+        """Whether the only tensor of the run in a call of two operands is an input, or what affine operators
+        have made of one.
+        """
+        values = [operand for role in ("self", "other") if isinstance(operand := arguments[role], Value)]
+        return len(values) == 1 and values[0].name in self.on_input
 
     def _check_parameters(self, names: Iterable[str]) -> None:
         """Refuses parameters that are no real numbers."""

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..arithmetic.layout import Shape
+from ..ir.affine import AffineOperator
 from ..ir.call import Call, ParameterName, UnsupportedNodeError
 from ..ir.layer import Layer
 from ..ir.operator import Operator
@@ -71,7 +72,7 @@ class Reshape(Operator):
 
 
 @dataclass(frozen=True)
-class BatchNorm(Operator):
+class BatchNorm(AffineOperator):
     """Batch normalization with the stored statistics. A pass folds it, so it never runs in integers."""
 
     name = "batch_norm"
@@ -101,7 +102,6 @@ class BatchNorm(Operator):
         return cls(float(arguments["eps"]), float(arguments["momentum"])), [arguments["input"]], parameters
 
     def scale_and_shift(self, parameters: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """What it multiplies each channel by, and then adds; float64, [channels]."""
         mean, variance = parameters["running_mean"].double(), parameters["running_var"].double()
         # Square root and quotient are rounded alike on every device; a reciprocal root is not.
         scale = (variance + self.epsilon).sqrt().reciprocal()
@@ -119,9 +119,3 @@ class BatchNorm(Operator):
             layer.parameters.get("bias"),
             eps=self.epsilon,
         )
-
-    def attributes(self, layer: Layer) -> dict[str, int]:
-        raise TypeError("a batch_norm must be folded before it is quantized")
-
-    def integer_run(self, layer: Layer) -> Tensor:
-        raise TypeError("a batch_norm must be folded before it is quantized")

@@ -45,6 +45,7 @@ def write_image(
         name=name,
         labels=labels,
         head=head,
+        channels=model.channels,
     )
     try:
         return _native.Model(_native.write_image(description))

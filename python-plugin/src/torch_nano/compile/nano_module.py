@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..arguments import bind, check_inputs, path_of, shown, the_only
 from ..arithmetic.fixed_point import is_native
 from ..arithmetic.layout import Shape, from_device, to_device
-from ..arithmetic.quantization import Quantization
+from ..arithmetic.quantization import ChannelScales, Quantization
 from ..arithmetic.tensors import check_finite, dequantize_tensor, quantize_tensor
 from ..errors import FileFormatError, HeadError, InputError
 from ..files.reading import read_file
@@ -60,6 +60,7 @@ class NanoModule(QuantizedModule):
         self._input_quantizations, self._output_quantizations = (
             [graph.quantization(name) for name in names] for names in (graph.inputs, graph.outputs)
         )
+        self._channels = [saved.graph.channels.get(name) for name in graph.inputs]
         self._saved_head = saved.head
         self.head = None if saved.head is None else head_of(saved.image)
         if self.head is not None and saved.head is not None and saved.head.state:
@@ -112,8 +113,17 @@ class NanoModule(QuantizedModule):
 
     @property
     def input_quantizations(self) -> dict[str, Quantization]:
-        """What the integers of each input mean, by name."""
+        """What the integers of each input mean to the network, by name: of an input in
+        :attr:`input_channels`, after what these stand for.
+        """
         return dict(zip(self._input_shapes, self._input_quantizations, strict=True))
+
+    @property
+    def input_channels(self) -> dict[str, ChannelScales]:
+        """What the numbers of each channel mean, of the inputs by name that a batch norm or arithmetic with
+        constants reads first: (x - mean) / std, x / 255. It is the device's quantization of them.
+        """
+        return dict(self._graph.channels)
 
     @property
     def output_quantizations(self) -> dict[str, Quantization]:
@@ -133,7 +143,8 @@ class NanoModule(QuantizedModule):
 
     @property
     def input_quantization(self) -> Quantization:
-        """What the input's integers mean, for a model of one input.
+        """What the input's integers mean to the network, for a model of one input; see
+        :attr:`input_quantizations`.
 
         Raises:
             InputError: the model has several.
@@ -252,10 +263,10 @@ class NanoModule(QuantizedModule):
     def _integers(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """The integers of inputs; those that are integers already stay as they are."""
         integers = []
-        for x, quantization in zip(tensors, self._input_quantizations, strict=True):
+        for x, quantization, channels in zip(tensors, self._input_quantizations, self._channels, strict=True):
             if x.is_floating_point():
                 check_finite(x)
-            integers.append(quantize_tensor(x, quantization) if x.is_floating_point() else x)
+            integers.append(quantize_tensor(x, quantization, channels) if x.is_floating_point() else x)
         return integers
 
     def summary(self) -> Summary:

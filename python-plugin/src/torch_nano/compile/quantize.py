@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
 from .._native import NanoError
-from ..arithmetic.quantization import Quantization
+from ..arithmetic.quantization import ChannelScales, Quantization
 from ..calibration.ranges import QuantizationPlan, Range
-from ..errors import TorchNanoError, in_module
+from ..errors import QuantizationError, TorchNanoError, in_module
 from ..ir.graph import Graph, Node
 
 
@@ -21,6 +21,8 @@ class QuantizedGraph:
     graph: Graph
     #: The int8 weights, int32 biases and so on of each node, by the node's and nano-core's name.
     tensors: dict[str, dict[str, Tensor]]
+    #: The scales of the inputs whose channels differ, by name.
+    channels: dict[str, ChannelScales] = field(default_factory=dict)
 
     def integer_run(
         self, *inputs: Tensor, observe: Callable[[str, Tensor], None] | None = None
@@ -61,5 +63,19 @@ def quantize(graph: Graph, choose: Callable[[Range], Quantization]) -> Quantized
         except (TorchNanoError, NanoError) as error:
             raise in_module(error, graph.module_path(node)) from error
         node.parameters = {}
-    graph.parameters, graph.derived = {}, {}
-    return QuantizedGraph(graph, tensors)
+    channels = _channel_scales(graph)
+    graph.parameters, graph.derived, graph.affines = {}, {}, {}
+    return QuantizedGraph(graph, tensors, channels)
+
+
+def _channel_scales(graph: Graph) -> dict[str, ChannelScales]:
+    """The scales of the inputs that have affines."""
+    channels = {}
+    for name in graph.inputs:
+        affine = graph.factor_and_shift(name)
+        if affine is not None:
+            try:
+                channels[name] = ChannelScales.of_affine(*affine, graph.quantization(name))
+            except QuantizationError as error:
+                raise QuantizationError(f"input {name!r}: {error}") from error
+    return channels

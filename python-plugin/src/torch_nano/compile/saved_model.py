@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .. import _native
-from ..arithmetic.quantization import Quantization
+from ..arithmetic.quantization import ChannelScales, Quantization
 from ..calibration.ranges import follows_rules
 from ..capture.structural import Reshape
 from ..errors import FileFormatError, TorchNanoError
@@ -29,7 +29,7 @@ from ..ops.fully_connected import FullyConnected
 from .image import write_image
 from .quantize import QuantizedGraph
 
-_KIND, _VERSION = "model", 3
+_KIND, _VERSION = "model", 4
 
 
 @dataclass
@@ -64,6 +64,8 @@ class _Contents:
     outputs: list[str]
     values: list[Any]
     nodes: list[Any]
+    #: The scales of inputs' channels, by the inputs' names.
+    channels: dict[str, Any]
     #: How the model returns its outputs, and the names of these.
     returns: str
     output_names: list[str]
@@ -98,6 +100,10 @@ def pack(model: SavedModel) -> bytes:
             }
             for node in graph.nodes
         ],
+        channels={
+            name: {"scale": scales.scale, "offset": scales.offset}
+            for name, scales in model.graph.channels.items()
+        },
         returns=graph.returned.kind,
         output_names=list(graph.returned.names),
         head=None if model.head is None else vars(model.head),
@@ -162,7 +168,24 @@ def _graph(contents: _Contents) -> QuantizedGraph:
     graph = Graph(contents.inputs, contents.outputs, values, nodes, {}, returned=_returned(contents))
     for node in nodes:
         _check_node(graph, node, tensors[node.name])
-    return QuantizedGraph(graph, tensors)
+    return QuantizedGraph(graph, tensors, _channels(contents, graph))
+
+
+def _channels(contents: _Contents, graph: Graph) -> dict[str, ChannelScales]:
+    """The scales of inputs' channels; nano-core checks their numbers."""
+    found = {}
+    for name, entry in contents.channels.items():
+        if name not in contents.inputs:
+            raise FileFormatError(f"it has scales of the channels of {name!r}, which is no input")
+        scales = fields_of(ChannelScales, entry, f"the channels of {name!r}")
+        for tensor in (scales.scale, scales.offset):
+            if tensor.dtype != torch.float32 or tensor.shape != graph.values[name].shape[:1]:
+                raise FileFormatError(
+                    f"the channels of {name!r} have numbers {list(tensor.shape)} of {tensor.dtype}; expected "
+                    f"float32 [{graph.values[name].shape[0]}]"
+                )
+        found[name] = scales
+    return found
 
 
 def _returned(contents: _Contents) -> Returned:

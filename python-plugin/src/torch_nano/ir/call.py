@@ -30,12 +30,17 @@ class ParameterName(str):
     """Name of a parameter or buffer of the original model."""
 
 
+class ComputedName(str):
+    """Name of a tensor that the model computes of its parameters and buffers alone."""
+
+
 @dataclass(frozen=True)
 class Call:
     """One ATen call on its way into a graph.
 
     ``arguments`` holds all arguments by the name of the operator's schema, defaults filled in; tensors of the
-    run stand there as :class:`Value`, parameters and buffers as :class:`ParameterName`.
+    run stand there as :class:`Value`, parameters and buffers as :class:`ParameterName`, what the
+    model computes of these as :class:`ComputedName`.
     """
 
     target: torch._ops.OpOverload[..., Any]

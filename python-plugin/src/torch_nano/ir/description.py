@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..arithmetic.layout import Shape, device_shape
-from ..arithmetic.quantization import Quantization
+from ..arithmetic.quantization import ChannelScales, Quantization
 from .layer import Layer
 
 Entry = dict[str, Any]
@@ -56,6 +56,7 @@ def describe_model(
     name: str = "",
     labels: Sequence[str] = (),
     head: Entry | None = None,
+    channels: Mapping[str, ChannelScales] | None = None,
 ) -> Entry:
     """A model.
 
@@ -63,12 +64,22 @@ def describe_model(
         inputs: the values, by name.
         outputs: ids of values, by name.
         head: what the settings of a trainable head describe.
+        channels: of inputs by name, if their channels have scales of their own.
     """
     return {
         "name": name,
         "labels": list(labels),
-        "inputs": [{"name": name, "value": value, "channels": None} for name, value in inputs.items()],
+        "inputs": [
+            {"name": name, "value": value, "channels": _channels((channels or {}).get(name))}
+            for name, value in inputs.items()
+        ],
         "layers": list(layers),
         "outputs": [{"name": name, "id": id} for name, id in outputs.items()],
         "head": head,
     }
+
+
+def _channels(scales: ChannelScales | None) -> Entry | None:
+    if scales is None:
+        return None
+    return {"scale": scales.scale.numpy(), "offset": scales.offset.numpy()}

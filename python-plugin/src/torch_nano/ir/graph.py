@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..arithmetic.layout import Shape
 from ..arithmetic.quantization import Quantization
+from .affine import Affine, compose
 from .interface import Returned
 from .layer import Layer
 from .operator import Operator
@@ -59,7 +60,8 @@ class Derived:
     function: Callable[..., Tensor]
     #: Names of the parameters it is made from, by role.
     sources: Mapping[str, str]
-    norm: FoldedNorm
+    #: The batch norm that is one of its sources.
+    norm: FoldedNorm | None = None
 
     def compute(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """The parameter, from tensors by name."""
@@ -92,9 +94,16 @@ class Graph:
     derived: dict[str, Derived] = field(default_factory=dict)
     #: How the model returns its outputs.
     returned: Returned = field(default_factory=Returned)
+    #: What the model does to inputs before all else, by their names, in order: the input's value, its numbers
+    #: and its quantization are those after it.
+    affines: dict[str, tuple[Affine, ...]] = field(default_factory=dict)
 
     def derive(
-        self, name: str, function: Callable[..., Tensor], sources: Mapping[str, str], norm: FoldedNorm
+        self,
+        name: str,
+        function: Callable[..., Tensor],
+        sources: Mapping[str, str],
+        norm: FoldedNorm | None = None,
     ) -> str:
         """Adds a parameter that is made from others, under `name` or a new one like it; the name it got."""
         name = new_name(name, self.parameters)
@@ -112,6 +121,21 @@ class Graph:
         for name, derived in self.derived.items():
             parameters[name] = derived.compute(parameters)
         return parameters
+
+    def after_affines(self, name: str, x: Tensor) -> Tensor:
+        """An input's numbers after its affines, which the network sees; x: [N, channels, ...]."""
+        for affine in self.affines.get(name, ()):
+            x = affine.run(x, self.parameters)
+        return x
+
+    def factor_and_shift(self, name: str) -> tuple[Tensor, Tensor] | None:
+        """What the affines of an input do, ``y = factor * x + shift``: float64 [channels] each; None without
+        any.
+        """
+        affines = self.affines.get(name)
+        if not affines:
+            return None
+        return compose(affines, self.parameters, self.values[name].shape[0], torch.device("cpu"))
 
     def new_value(self, name: str, shape: Shape, like: Value) -> Value:
         """Adds a value that a pass makes, under `name` or a new one like it, at the place of another."""
@@ -160,9 +184,9 @@ class Graph:
         """The outputs for float inputs (torch's shapes, with batch).
 
         Args:
-            observe: called with the name and the tensor of every value, inputs included.
+            observe: called with the name and the tensor of every value, and of inputs after their affines.
         """
-
+        inputs = tuple(self.after_affines(name, x) for name, x in zip(self.inputs, inputs, strict=True))
         return self.run(inputs, lambda node, tensors: self.layer(node, tensors).float_run(), observe)
 
     def run(
@@ -171,7 +195,8 @@ class Graph:
         run_node: Callable[[Node, list[Tensor]], Sequence[Tensor]],
         observe: Callable[[str, Tensor], None] | None = None,
     ) -> list[Tensor]:
-        """Runs all nodes in order with `run_node`, which returns a node's outputs.
+        """Runs all nodes in order with `run_node`, which returns a node's outputs; inputs are given as the
+        network sees them, after their affines.
 
         A value is dropped after its last reader.
         """
@@ -214,6 +239,7 @@ class Graph:
             parameters=dict(self.parameters),
             derived=dict(self.derived),
             returned=self.returned,
+            affines=dict(self.affines),
         )
 
     def remove(self, node: Node) -> None:
@@ -253,6 +279,8 @@ class Graph:
                 kept.append(node)
         self.nodes = kept[::-1]
         named = {name for node in self.nodes for name in node.parameters.values()}
+        for affines in self.affines.values():
+            named.update(name for affine in affines for name in affine.parameters.values())
         for name, derived in reversed(self.derived.items()):
             if name in named:
                 named.update(derived.sources.values())
@@ -263,7 +291,10 @@ class Graph:
         self.parameters = {name: tensor for name, tensor in self.parameters.items() if name in named}
 
     def __str__(self) -> str:
-        lines = [f"input {name} {_described(self.values[name])}" for name in self.inputs]
+        lines = []
+        for name in self.inputs:
+            after = ", ".join(affine.operator.name for affine in self.affines.get(name, ()))
+            lines.append(f"input {name} {_described(self.values[name])}{f' after {after}' if after else ''}")
         for node in self.nodes:
             named = (
                 "; " + ", ".join(f"{r}={n}" for r, n in node.parameters.items()) if node.parameters else ""

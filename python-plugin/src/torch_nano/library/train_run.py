@@ -20,7 +20,7 @@ from torch_nano import _native
 from ..arithmetic.clamp import clamp_steps
 from ..arithmetic.fixed_point import accumulation_dtype, exact_convolution, is_native, requantize
 from ..arithmetic.layout import channels_last, elements, empty_channels_last
-from ..arithmetic.quantization import Quantization
+from ..arithmetic.quantization import ChannelScales, Quantization
 from ..arithmetic.tensors import check_finite, quantize_tensor
 from ..arithmetic.weights import quantize_channels
 from ..ir.encoding import decode_text
@@ -31,8 +31,17 @@ from .definition import no_second_derivative
 _library = torch.library.Library("torch_nano", "FRAGMENT")  # type: ignore[no-untyped-call]
 
 
-def train_input(x: Tensor, quantization: Quantization) -> Tensor:
+def train_input(
+    x: Tensor,
+    quantization: Quantization,
+    channels: ChannelScales | None = None,
+    real: Tensor | None = None,
+) -> Tensor:
     """Quantizes real numbers to int8, without the zero point; float32.
+
+    Args:
+        channels: what the numbers of each channel of x mean, if they have scales of their own.
+        real: the numbers that the integers stand for, which get the gradient; None: x.
 
     Raises:
         InputError: NaN or infinity.
@@ -41,19 +50,26 @@ def train_input(x: Tensor, quantization: Quantization) -> Tensor:
     tensor([1., 2.])
     """
     low, high = quantization.steps
-    exact = torch.ops.torch_nano.train_input(x.detach(), quantization.scale, quantization.zero_point)
-    if not x.requires_grad:
+    scales = (None, None) if channels is None else (channels.scale, channels.offset)
+    exact = torch.ops.torch_nano.train_input(x.detach(), quantization.scale, quantization.zero_point, *scales)
+    real = x if real is None else real
+    if not real.requires_grad:
         return exact  # type: ignore[no-any-return]
-    return replace_forward((x.float() / quantization.scale).clamp(low, high), exact)
+    return replace_forward((real.float() / quantization.scale).clamp(low, high), exact)
 
 
-def _input(x: Tensor, scale: float, zero_point: int) -> Tensor:
+def _input(
+    x: Tensor, scale: float, zero_point: int, channel_scale: Tensor | None, channel_offset: Tensor | None
+) -> Tensor:
     check_finite(x)
-    y = quantize_tensor(x, Quantization(scale, zero_point)).to(torch.float32)
+    channels = None
+    if channel_scale is not None and channel_offset is not None:
+        channels = ChannelScales(channel_scale, channel_offset)
+    y = quantize_tensor(x, Quantization(scale, zero_point), channels).to(torch.float32)
     return channels_last(y.sub_(zero_point))
 
 
-def _fake_input(x: Tensor, scale: float, zero_point: int) -> Tensor:
+def _fake_input(x: Tensor, *rest: object) -> Tensor:
     return empty_channels_last(x.shape, x.device)
 
 
@@ -291,7 +307,12 @@ def define_training(
 
 
 _CONVOLUTION = "int[] stride, int[] padding, int[] dilation, int groups"
-define_training("train_input(Tensor x, float scale, int zero_point) -> Tensor", _input, _fake_input)
+define_training(
+    "train_input(Tensor x, float scale, int zero_point, Tensor? channel_scale, Tensor? channel_offset) "
+    "-> Tensor",
+    _input,
+    _fake_input,
+)
 define_training(
     "train_exact(Tensor[] inputs, str operator, float[] scales, int[] zero_points, str[] dtypes) -> Tensor[]",
     _exact,

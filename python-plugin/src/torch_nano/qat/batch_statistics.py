@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..capture.structural import BatchNorm
 from ..errors import InputError
+from ..ir.affine import Affine
 from ..ir.graph import FoldedNorm, Graph, Node
 from ..modules.explain import has_one_value, one_value_per_channel
+from ..modules.freeze import is_frozen
 from ..ops._channels import ChannelsOperator
 
 _STATISTICS = ("running_mean", "running_var")
@@ -19,7 +22,7 @@ _STATISTICS = ("running_mean", "running_var")
 
 @dataclass(frozen=True)
 class BatchStatistics:
-    """A batch norm that is folded into a layer.
+    """A batch norm that is folded into a layer, or into the scales of an input.
 
     In training the layer's weights are folded with mean and variance of the batch after the layer. These cost
     a second run of the layer, in float and without the batch norm (Jacob et al., 2018, arXiv 1712.05877,
@@ -31,26 +34,36 @@ class BatchStatistics:
     #: The names of its buffers in the model, by role.
     statistics: Mapping[str, str]
     #: The layer's own parameters by role; {} if the batch norm stands alone.
-    layer: Mapping[str, str]
+    layer: Mapping[str, str] = field(default_factory=dict)
 
-    def tensors(
-        self, node: Node, x: Tensor, parameters: Mapping[str, Tensor], model: nn.Module
-    ) -> dict[str, Tensor]:
-        """The batch's statistics by the names of the running ones; moves the running ones towards them.
+    def normalized(self, node: Node, x: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
+        """What the batch norm of a layer normalizes.
 
         Args:
             x: the layer's input, real numbers.
             parameters: tensors by name.
+        """
+        if not self.layer:
+            return x
+        assert isinstance(node.operator, ChannelsOperator)
+        own = {role: parameters[name] for role, name in self.layer.items()}
+        return node.operator.linear(x, own["weight"], own.get("bias"))
+
+    def are_followed(self, model: nn.Module) -> bool:
+        """Whether the module that calls the batch norm is in train mode, and not frozen."""
+        caller = model.get_submodule(self.norm.module_path)
+        return caller.training and not is_frozen(caller)
+
+    def tensors(self, y: Tensor, model: nn.Module) -> dict[str, Tensor]:
+        """The batch's statistics by the names of the running ones; moves the running ones towards them.
+
+        Args:
+            y: what the batch norm normalizes, real numbers [N, channels, ...].
             model: the module with the running statistics.
 
         Raises:
             InputError: there is one value per channel, which has no variance.
         """
-        y = x
-        if self.layer:
-            assert isinstance(node.operator, ChannelsOperator)
-            own = {role: parameters[name] for role, name in self.layer.items()}
-            y = node.operator.linear(x, own["weight"], own.get("bias"))
         if has_one_value(y):
             raise InputError(
                 f"the batch norm of {self.norm.module_path!r} gets {tuple(y.shape)} in training"
@@ -104,10 +117,25 @@ def batch_statistics_of(graph: Graph) -> dict[str, BatchStatistics]:
         layer = {role: sources[f"layer_{role}"] for role in ("weight", "bias") if f"layer_{role}" in sources}
         statistics = {role: sources[role] for role in _STATISTICS}
         norm = graph.derived[node.parameters["weight"]].norm
-        if not norm.follows:
+        if norm is None or not norm.follows:
             continue
         found[node.name] = BatchStatistics(norm, statistics, layer)
     return found
+
+
+def input_statistics_of(graph: Graph) -> dict[str, tuple[BatchStatistics | None, ...]]:
+    """For each affine of each input, by the input's name, the batch norm that it is; None if it is none that
+    takes the batch's statistics in train mode.
+    """
+    return {name: tuple(map(_statistics_of, affines)) for name, affines in graph.affines.items()}
+
+
+def _statistics_of(affine: Affine) -> BatchStatistics | None:
+    operator = affine.operator
+    if not isinstance(operator, BatchNorm) or not operator.follows:
+        return None
+    norm = FoldedNorm(affine.module_path, operator.momentum, operator.follows)
+    return BatchStatistics(norm, {role: affine.parameters[role] for role in _STATISTICS})
 
 
 @torch.no_grad()

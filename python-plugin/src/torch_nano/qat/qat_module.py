@@ -21,12 +21,12 @@ from ..compile.module_with_ranges import ModuleWithRanges
 from ..compile.nano_module import NanoModule
 from ..compile.to_nano import to_nano
 from ..errors import InputError, QuantizationError, UnsupportedError, UnsupportedNode
-from ..ir.graph import Graph, Node
+from ..ir.graph import Graph
 from ..modules.freeze import freeze, is_frozen
 from ..modules.inputs import Example
 from ..modules.models import check_float, own_module
 from ..modules.names import matching_modules
-from .batch_statistics import batch_statistics_of
+from .batch_statistics import batch_statistics_of, input_statistics_of
 from .training_ranges import RangeMethod, TrainingRanges
 from .training_run import TrainingRun
 
@@ -60,10 +60,15 @@ class QatModule(ModuleWithRanges):
         # Empty: every run takes the numbers from the module.
         self._graph.parameters = {name: torch.empty(0) for name in graph.parameters}
         self._batch_statistics = batch_statistics_of(graph)
+        self._input_statistics = input_statistics_of(graph)
         self._folds_batch_norm = batch_norm == "folded"
         if not self._folds_batch_norm:
-            for statistics in self._batch_statistics.values():
+            of_inputs = (one for found in self._input_statistics.values() for one in found if one is not None)
+            for statistics in (*self._batch_statistics.values(), *of_inputs):
                 statistics.check(model)
+        #: What can compute in float: inputs with affines and nodes, by name, and their modules' paths.
+        self._layers = {name: affines[-1].module_path for name, affines in graph.affines.items()}
+        self._layers |= {node.name: graph.module_path(node) for node in graph.nodes}
         self._in_float: frozenset[str] = frozenset()
         self._take_over(model)
         self.quantization_ranges = ranges
@@ -123,7 +128,7 @@ class QatModule(ModuleWithRanges):
             QuantizationError: a value has no range yet, or a layer computes in float.
         """
         if self._in_float:
-            names = ", ".join(sorted(repr(self._graph.values[name].module_path) for name in self._in_float))
+            names = ", ".join(sorted(repr(self._layers[name]) for name in self._in_float))
             raise QuantizationError(
                 f"quantization is disabled for {names}, and the image knows no such layers: "
                 "enable_quantization first"
@@ -167,22 +172,23 @@ class QatModule(ModuleWithRanges):
     def get_extra_state(self) -> Tensor:
         """The settings of :func:`disable_quantization` and :func:`fold_batch_norm`, for `state_dict()`.
 
-        uint8 [nodes + 1]: for each node whether it computes in float, then whether batch norms are folded.
+        uint8 [layers + 1]: for each layer whether it computes in float, then whether batch norms are folded.
         """
-        in_float = [node.name in self._in_float for node in self._graph.nodes]
+        in_float = [name in self._in_float for name in self._layers]
         return torch.tensor([*in_float, self._folds_batch_norm], dtype=torch.uint8)
 
     def set_extra_state(self, state: Tensor) -> None:
         """Restores the settings of :meth:`get_extra_state`, for `load_state_dict()`.
 
         Raises:
-            InputError: it is of a module with another number of nodes.
+            InputError: it is of a module with another number of layers.
         """
-        nodes = self._graph.nodes
-        if state.shape != (len(nodes) + 1,):
-            raise InputError(f"the state is of {len(state) - 1} nodes; this module has {len(nodes)}")
+        if state.shape != (len(self._layers) + 1,):
+            raise InputError(f"the state is of {len(state) - 1} layers; this module has {len(self._layers)}")
         *in_float, self._folds_batch_norm = map(bool, state.tolist())
-        self._in_float = frozenset(node.name for node, is_set in zip(nodes, in_float, strict=True) if is_set)
+        self._in_float = frozenset(
+            name for name, is_set in zip(self._layers, in_float, strict=True) if is_set
+        )
 
     def _named_tensors(self) -> dict[str, Tensor]:
         return {
@@ -190,13 +196,13 @@ class QatModule(ModuleWithRanges):
             **dict(self.named_buffers(remove_duplicate=False)),
         }
 
-    def _nodes(self, patterns: Sequence[str | nn.Module]) -> list[Node]:
-        """The nodes of the modules that the patterns match; without a pattern all nodes."""
+    def _layers_of(self, patterns: Sequence[str | nn.Module]) -> frozenset[str]:
+        """The names of the layers of the modules that the patterns match; without a pattern all layers."""
         if not patterns:
-            return self._graph.nodes
+            return frozenset(self._layers)
         inside = {part for module in matching_modules(self, patterns) for part in module.modules()}
         paths = {name for name, module in self.named_modules(remove_duplicate=False) if module in inside}
-        return [node for node in self._graph.nodes if self._graph.module_path(node) in paths]
+        return frozenset(name for name, path in self._layers.items() if path in paths)
 
 
 def _copied(model: nn.Module) -> nn.Module:
@@ -350,7 +356,7 @@ def disable_quantization(qat: nn.Module, *patterns: str | nn.Module) -> None:
         ModuleNameError: a pattern matches nothing.
     """
     qat = _qat_module(qat)
-    qat._in_float |= {node.name for node in qat._nodes(patterns)}
+    qat._in_float |= qat._layers_of(patterns)
 
 
 def enable_quantization(qat: nn.Module, *patterns: str | nn.Module) -> None:
@@ -358,7 +364,7 @@ def enable_quantization(qat: nn.Module, *patterns: str | nn.Module) -> None:
     or `last_layer` of :func:`prepare_qat`.
     """
     qat = _qat_module(qat)
-    qat._in_float -= {node.name for node in qat._nodes(patterns)}
+    qat._in_float -= qat._layers_of(patterns)
 
 
 def fold_batch_norm(qat: nn.Module) -> None:
@@ -379,5 +385,7 @@ def _qat_module(qat: nn.Module) -> QatModule:
 
 
 def _ranges_of(qat: QatModule, patterns: Sequence[str | nn.Module]) -> list[str]:
-    names = [name for node in qat._nodes(patterns) for name in node.outputs if qat._plan.has_range(name)]
-    return names if patterns else [*qat._graph.inputs, *names]
+    graph, layers = qat._graph, qat._layers_of(patterns)
+    inputs = [name for name in graph.inputs if name in layers or not patterns]
+    made = [name for node in graph.nodes if node.name in layers for name in node.outputs]
+    return [*inputs, *(name for name in made if qat._plan.has_range(name))]

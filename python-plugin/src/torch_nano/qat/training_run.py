@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from .._native import NanoError
-from ..arithmetic.quantization import Quantization
+from ..arithmetic.quantization import ChannelScales, Quantization
 from ..arithmetic.tensors import check_finite
 from ..calibration.ranges import Range
 from ..errors import TorchNanoError, in_module
+from ..ir.affine import Affine, compose
 from ..ir.graph import Node
 from ..ir.layer import Layer
 from ..ir.straight_through import replace_forward
@@ -57,15 +58,44 @@ class TrainingRun:
         ]
 
     def quantized(self, name: str, x: Tensor) -> Tensor:
-        """Quantizes an input."""
-        if self.qat.training and not (is_frozen(self.ranges) or self.ranges.is_frozen(name)):
+        """An input as the device's integers, with the gradient of its numbers after its affines."""
+        affines = self.graph.affines.get(name)
+        module: nn.Module = self.qat.get_submodule(affines[-1].module_path) if affines else self.qat
+        is_free = not (
+            self.ranges.is_frozen(name) or is_frozen(self.ranges) or (affines and is_frozen(module))
+        )
+        moves = is_free and module.training
+        if moves:
             check_finite(x)
-            self.ranges.observe(name, x)
+        factor_and_shift = self.factor_and_shift(name, affines, x) if affines else None
+        real = x if factor_and_shift is None else _affine(x, *factor_and_shift)
+        if moves:
+            self.ranges.observe(name, real)
         quantization = self.quantize(name)
-        y = train_input(x, quantization)
+        if name in self.qat._in_float:
+            self.unrounded.add(name)
+            return real / quantization.scale
+        channels = None
+        if factor_and_shift is not None:
+            factor, shift = factor_and_shift
+            channels = ChannelScales.of_affine(factor.detach(), shift.detach(), quantization)
+        y = train_input(x, quantization, channels, real)
         if self.ranges.is_learned(name):
-            y = self.ranges.learn(name, y, x, quantization)
+            y = self.ranges.learn(name, y, real, quantization)
         return y
+
+    def factor_and_shift(self, name: str, affines: Sequence[Affine], x: Tensor) -> tuple[Tensor, Tensor]:
+        """What the affines of an input multiply by and add, with the batch's statistics where these still
+        count.
+        """
+        tensors: Mapping[str, Tensor] = self.parameters
+        factor, shift = compose((), tensors, self.graph.values[name].shape[0], x.device)
+        for affine, statistics in zip(affines, self.qat._input_statistics[name], strict=True):
+            if statistics and not self.qat._folds_batch_norm and statistics.are_followed(self.qat):
+                tensors = {**tensors, **statistics.tensors(_affine(x, factor, shift), self.qat)}
+            scale, offset = affine.scale_and_shift(tensors)
+            factor, shift = factor * scale, shift * scale + offset
+        return factor, shift
 
     def node(self, node: Node, inputs: list[Tensor]) -> list[Tensor]:
         path = self.graph.module_path(node)
@@ -140,15 +170,12 @@ class TrainingRun:
         """A node's parameters by role; batch norms that are not folded yet use the batch's statistics."""
         tensors: Mapping[str, Tensor] = self.parameters
         folded = self.qat._batch_statistics.get(node.name)
-        if folded is not None and not self.qat._folds_batch_norm:
-            caller = self.qat.get_submodule(folded.norm.module_path)
-            if caller.training and not is_frozen(caller):
-                (x,) = layer.real_inputs()
-                tensors = {**tensors, **folded.tensors(node, x, tensors, self.qat)}
-                derived = {
-                    name: self.graph.derived[name].compute(tensors) for name in node.parameters.values()
-                }
-                tensors = {**tensors, **derived}
+        if folded is not None and not self.qat._folds_batch_norm and folded.are_followed(self.qat):
+            (x,) = layer.real_inputs()
+            statistics = folded.tensors(folded.normalized(node, x, tensors), self.qat)
+            tensors = {**tensors, **statistics}
+            derived = {name: self.graph.derived[name].compute(tensors) for name in node.parameters.values()}
+            tensors = {**tensors, **derived}
         return {role: tensors[name] for role, name in node.parameters.items()}
 
     def dropped_out(self, name: str, y: Tensor) -> Tensor:
@@ -162,6 +189,12 @@ class TrainingRun:
                 if name not in self.unrounded:
                     y = _rounded(y, quantization)
         return y
+
+
+def _affine(x: Tensor, factor: Tensor, shift: Tensor) -> Tensor:
+    """``factor * x + shift`` per channel, in float64, as float32."""
+    sides = [1] * (x.dim() - 2)
+    return (x.double() * factor.reshape(-1, *sides) + shift.reshape(-1, *sides)).float()
 
 
 def _drop_channels(y: Tensor, probability: float) -> Tensor:

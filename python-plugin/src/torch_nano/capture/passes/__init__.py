@@ -9,13 +9,16 @@ from .absorb_reshapes import absorb_reshapes
 from .fold_batch_norm import fold_batch_norm
 from .fuse_activations import fuse_activations
 from .insert_requantize import insert_requantize
-from .lower_batch_norm import lower_batch_norm
+from .lower_affines import lower_affines
+from .take_input_affines import take_input_affines
 
-#: In this order: a batch norm is folded or lowered before an activation is fused into what it became, and a
-#: reshape moves out from between a layer and its activation first.
+#: In this order: what is in front of the network becomes its inputs' scales, which cost nothing; a batch norm
+#: is folded or lowered before an activation is fused into what it became, and a reshape moves out from
+#: between a layer and its activation first.
 PASSES: tuple[Callable[[Graph], Graph], ...] = (
+    take_input_affines,
     fold_batch_norm,
-    lower_batch_norm,
+    lower_affines,
     absorb_reshapes,
     fuse_activations,
     insert_requantize,

@@ -1,4 +1,4 @@
-"""Batch normalization that could not be folded becomes a depthwise convolution of one element."""
+"""Batch norms and arithmetic with constants that are still there become depthwise convolutions."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from functools import partial
 
 from torch import Tensor
 
+from ...ir.affine import AffineOperator
 from ...ir.graph import Graph, Node
 from ...ir.value import Value
 from ...ops.depthwise_conv2d import DepthwiseConv2d
@@ -13,26 +14,27 @@ from ..structural import BatchNorm, Reshape
 from .fold_batch_norm import ScaleAndShift, folded_norm
 
 
-def lower_batch_norm(graph: Graph) -> Graph:
-    """Replaces every batch normalization by the depthwise convolution that does the same; a vector counts as
-    an image of one pixel.
+def lower_affines(graph: Graph) -> Graph:
+    """Replaces every affine operator by the depthwise convolution of one element that does the same; a vector
+    counts as an image of one pixel.
     """
     graph = graph.copy()
     for node in list(graph.nodes):
-        if isinstance(node.operator, BatchNorm):
+        if isinstance(node.operator, AffineOperator):
             _lower(graph, node)
     graph.drop_unused()
     return graph
 
 
 def _lower(graph: Graph, node: Node) -> None:
-    assert isinstance(node.operator, BatchNorm)
+    assert isinstance(node.operator, AffineOperator)
     value = graph.values[node.output]
-    sides = [1] * max(len(value.shape) - 1, 1)
+    channels, sides = value.shape[0], [1] * max(len(value.shape) - 1, 1)
     prefix = f"{value.module_path or node.output}."
-    scale_and_shift, norm = node.operator.scale_and_shift, folded_norm(graph, node)
-    weight = partial(_scale, scale_and_shift, (-1, 1, *sides))
-    bias = partial(_shift, scale_and_shift)
+    scale_and_shift = node.operator.scale_and_shift
+    norm = folded_norm(graph, node) if isinstance(node.operator, BatchNorm) else None
+    weight = partial(_scale, scale_and_shift, channels, (-1, 1, *sides))
+    bias = partial(_shift, scale_and_shift, channels)
     weight_name = graph.derive(f"{prefix}folded_weight", weight, node.parameters, norm)
     bias_name = graph.derive(f"{prefix}folded_bias", bias, node.parameters, norm)
     node.operator = DepthwiseConv2d(kernel=(1, 1))
@@ -41,12 +43,14 @@ def _lower(graph: Graph, node: Node) -> None:
         _as_image(graph, node, value)
 
 
-def _scale(scale_and_shift: ScaleAndShift, shape: tuple[int, ...], **batch_norm: Tensor) -> Tensor:
-    return scale_and_shift(batch_norm)[0].float().reshape(shape)
+def _scale(
+    scale_and_shift: ScaleAndShift, channels: int, shape: tuple[int, ...], **parameters: Tensor
+) -> Tensor:
+    return scale_and_shift(parameters)[0].float().expand(channels).reshape(shape)
 
 
-def _shift(scale_and_shift: ScaleAndShift, **batch_norm: Tensor) -> Tensor:
-    return scale_and_shift(batch_norm)[1].float()
+def _shift(scale_and_shift: ScaleAndShift, channels: int, **parameters: Tensor) -> Tensor:
+    return scale_and_shift(parameters)[1].float().expand(channels).contiguous()
 
 
 def _as_image(graph: Graph, node: Node, value: Value) -> None:
