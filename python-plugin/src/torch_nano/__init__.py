@@ -29,6 +29,7 @@ from .device.transport.qemu import BoardError, BoardStopped, BoardTimeout, QemuB
 from .device.transport.streams import SimulatedBoard
 from .errors import (
     CaptureError,
+    ChannelRangeWarning,
     CheckpointError,
     ConnectionFailed,
     ConnectionLost,
@@ -86,6 +87,7 @@ __all__ = [
     "BoardStopped",
     "BoardTimeout",
     "CaptureError",
+    "ChannelRangeWarning",
     "CheckpointError",
     "ConnectionFailed",
     "ConnectionLost",

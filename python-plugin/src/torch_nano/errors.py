@@ -60,6 +60,10 @@ class InputError(TorchNanoError, ValueError):
     """A tensor has the wrong shape, dtype or contents, or another argument is of the wrong kind or range."""
 
 
+class ChannelRangeWarning(UserWarning):
+    """Channels of an input are in so different units that one scale rounds some of them away."""
+
+
 class NonFiniteError(TorchNanoError, ValueError):
     """A weight or an activation is NaN or infinite; the message names the module."""
 

@@ -11,7 +11,9 @@ from torch import Tensor
 from ..arguments import check_batch, check_same_batch
 from ..errors import InputError, NonFiniteError
 from ..ir.graph import Graph
+from .channel_ranges import ChannelRanges
 from .observers import MinMaxObserver, Observer, PercentileObserver
+from .ranges import quantization
 
 Method = Literal["minmax", "percentile"]
 #: A tensor, or batches: tensors, tuples (x, y, ...) that begin with the model's inputs, as from a DataLoader,
@@ -34,6 +36,9 @@ def calibrate(
             (a DataLoader) or of dicts that have one by each input's name; such a tuple or dict itself.
         method: "minmax" covers all numbers, "percentile" the middle 99.99 per cent of them.
 
+    Warns:
+        ChannelRangeWarning: an input's scale rounds some of its channels away.
+
     Raises:
         InputError: the data is empty or of a wrong shape or dtype, or the method is unknown.
         NonFiniteError: NaN or infinity in the data, a weight or an activation.
@@ -49,6 +54,7 @@ def calibrate(
         )
     check_parameters(graph)
     observers: dict[str, Observer] = {}
+    channels = {name: ChannelRanges() for name in graph.inputs if not _has_scales(graph, name)}
 
     def observe(name: str, tensor: Tensor) -> None:
         if not torch.isfinite(tensor).all():
@@ -61,13 +67,18 @@ def calibrate(
         if name not in observers:
             observers[name] = MinMaxObserver() if method == "minmax" else PercentileObserver(PERCENTILE)
         observers[name].observe(tensor)
+        if name in channels:
+            channels[name].observe(tensor)
 
     with torch.no_grad():
         for batch in _batches(graph, data):
             graph.float_run(*batch, observe=observe)
     if not observers:
         raise InputError("the calibration data is empty; expected at least one sample")
-    return {name: observer.range() for name, observer in observers.items()}
+    ranges = {name: observer.range() for name, observer in observers.items()}
+    for name, one in channels.items():
+        one.warn(name, quantization(*ranges[name]).scale)
+    return ranges
 
 
 def check_parameters(graph: Graph) -> None:
@@ -76,11 +87,26 @@ def check_parameters(graph: Graph) -> None:
     Raises:
         NonFiniteError: one is not; the message names the parameter and its module.
     """
-    for node in graph.nodes:
-        for name in node.parameters.values():
-            if not torch.isfinite(graph.parameters[name]).all():
-                path = _path(graph.module_path(node))
-                raise NonFiniteError(f"parameter {name} of module {path} holds NaN or infinity")
+    named = [(name, graph.module_path(node)) for node in graph.nodes for name in node.parameters.values()]
+    for affines in graph.affines.values():
+        named += [(name, affine.module_path) for affine in affines for name in affine.parameters.values()]
+    for name, path in named:
+        if not torch.isfinite(graph.parameters[name]).all():
+            raise NonFiniteError(f"parameter {name} of module {_path(path)} holds NaN or infinity")
+    for name, affines in graph.affines.items():
+        for affine in affines:
+            numbers = affine.scale_and_shift(graph.parameters)
+            if not all(torch.isfinite(number).all() for number in numbers):
+                raise NonFiniteError(
+                    f"module {_path(affine.module_path)} multiplies input {name!r} by infinity or NaN, or "
+                    "adds it: is a standard deviation or a divisor 0?"
+                )
+
+
+def _has_scales(graph: Graph, name: str) -> bool:
+    """Whether the affines of an input give each channel a scale of its own."""
+    found = graph.factor_and_shift(name)
+    return found is not None and bool((found[0] != found[0][0]).any())
 
 
 def _path(module_path: str) -> str:
