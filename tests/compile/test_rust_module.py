@@ -1,7 +1,3 @@
-import shutil
-import subprocess
-from pathlib import Path
-
 import pytest
 import torch
 import torch_nano as tn
@@ -9,7 +5,7 @@ from networks import ConvNet1d, inputs, make
 from torch_nano.arithmetic.layout import to_device
 from torch_nano.compile import rust_module
 
-REPOSITORY = Path(__file__).parents[2]
+from .exported import run_exported
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +38,7 @@ def test_the_image_and_the_facts(nano_with_head, tmp_path):
 
 def test_the_module_compiles_and_runs_to_the_same_bytes(nano_with_head, tmp_path):
     """A program with the generated module prints what NanoModule gives."""
-    nano_with_head.export(tmp_path / "src")
-    (tmp_path / "Cargo.toml").write_text(
-        '[package]\nname = "exported"\nversion = "0.0.0"\nedition = "2024"\n[workspace]\n'
-        f'[dependencies]\nnano-core = {{ path = "{REPOSITORY}/nano-core" }}\n'
-    )
-    (tmp_path / "src" / "main.rs").write_text(
-        """mod model;
+    program = """mod model;
         use nano_core::{Model, image::Image, train::Head};
         use std::io::Read;
 
@@ -67,20 +57,9 @@ def test_the_module_compiles_and_runs_to_the_same_bytes(nano_with_head, tmp_path
             println!("{}", model::LABELS.join("\\n"));
         }
         """
-    )
-    shutil.copy(REPOSITORY / "Cargo.lock", tmp_path / "Cargo.lock")
     x = nano_with_head.quantize_input(inputs((3, 40), 1))
-    # The repository's own: nano-core's dependencies are built there already.
-    target = REPOSITORY / "target"
-    result = subprocess.run(
-        ["cargo", "run", "--quiet", "--offline", "--target-dir", target],
-        cwd=tmp_path,
-        input=to_device(x).numpy().tobytes(),
-        capture_output=True,
-        timeout=300,
-    )
-    assert result.returncode == 0, result.stderr.decode()
-    logits, labels = result.stdout.decode().split("\n", 1)
+    printed = run_exported(nano_with_head, tmp_path, program, to_device(x).numpy().tobytes())
+    logits, labels = printed.decode().split("\n", 1)
     assert logits == str(nano_with_head.forward_int8(x)[0].tolist())
     assert labels.removesuffix("\n").split("\n") == nano_with_head.labels
 

@@ -1,0 +1,38 @@
+"""A Rust program with the module that an export writes."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import torch_nano as tn
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def run_exported(nano: tn.NanoModule, folder: Path, main: str, given: bytes) -> bytes:
+    """What a program prints for what it is given.
+
+    Args:
+        folder: an empty one for the program.
+        main: its main.rs, in which `mod model` is the exported module.
+    """
+    nano.export(folder / "src")
+    (folder / "Cargo.toml").write_text(
+        '[package]\nname = "exported"\nversion = "0.0.0"\nedition = "2024"\n[workspace]\n'
+        f'[dependencies]\nnano-core = {{ path = "{REPOSITORY}/nano-core" }}\n'
+    )
+    (folder / "src" / "main.rs").write_text(main)
+    shutil.copy(REPOSITORY / "Cargo.lock", folder / "Cargo.lock")
+    # The repository's own: nano-core's dependencies are built there already.
+    target = REPOSITORY / "target"
+    result = subprocess.run(
+        ["cargo", "run", "--quiet", "--offline", "--target-dir", target],
+        cwd=folder,
+        input=given,
+        capture_output=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr.decode()
+    return result.stdout
