@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import QuantizationError
+from .fixed_point import round_half_away
 
 #: A value's integer type; "int16" and "int32" have zero point 0.
 Dtype = Literal["int8", "int16", "int32"]
@@ -122,7 +123,8 @@ class ChannelScales:
         least = torch.full_like(factor, step * _LEAST_FACTOR)
         constant = factor.abs() < least
         factor = torch.where(constant, torch.copysign(least, factor), factor)
-        shift = torch.where(constant, shift.clamp(-_MOST_STEPS * step, _MOST_STEPS * step), shift)
+        whole = round_half_away(shift / step).clamp(-_MOST_STEPS, _MOST_STEPS) * step
+        shift = torch.where(constant, whole, shift)
         scale, offset = (step / factor).float(), (-shift / factor).float()
         if not torch.compiler.is_compiling():
             right = scale.isfinite() & (scale != 0) & offset.isfinite()

@@ -108,7 +108,7 @@ class _Capture:
         self.failed: set[fx.Node] = set()
         #: How the tensors that forward computes of others are made.
         self.derived: dict[str, Derived] = {}
-        #: The inputs, and what is made of them by affine operators alone.
+        #: The inputs, and what is made of them by affine operators and reshapes alone.
         self.on_input: set[str] = set()
         #: The sizes of the inputs' batches, as symbols.
         self.batches: list[Any] = []
@@ -250,7 +250,7 @@ class _Capture:
         names = [output.name for output in outputs]
         self.nodes.append(Node(operator, [value.name for value in inputs], names, parameters))
         self.values.update(zip(names, outputs, strict=True))
-        if isinstance(operator, AffineOperator) and inputs[0].name in self.on_input:
+        if isinstance(operator, AffineOperator | Reshape) and inputs[0].name in self.on_input:
             self.on_input.update(names)
         if target._schema.is_mutable:
             assert source is not None
@@ -260,7 +260,7 @@ class _Capture:
 
     def _is_on_input(self, arguments: Mapping[str, Any]) -> bool:
         """Whether the only tensor of the run in a call of two operands is an input, or what affine operators
-        have made of one.
+        and reshapes have made of one.
         """
         values = [operand for role in ("self", "other") if isinstance(operand := arguments[role], Value)]
         return len(values) == 1 and values[0].name in self.on_input

@@ -87,8 +87,10 @@ class ChannelAffine(AffineOperator):
         return cls(function, alpha=alpha), [x], {"constant": str(constant)}
 
     def scale_and_shift(self, parameters: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        constant = parameters.get("constant", torch.tensor(self.number))
-        constant = constant.double().reshape(-1) * self.alpha
+        if self.number is None:
+            constant = parameters["constant"].double().reshape(-1) * self.alpha
+        else:
+            constant = torch.tensor(self.number * self.alpha, dtype=torch.float64)
         scale, shift = _FUNCTIONS[self.function][1](constant)
         zeros = torch.zeros_like(constant)
         return zeros + scale, zeros + shift

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ...ir.affine import Affine, AffineOperator
 from ...ir.graph import Graph, Node
+from ..structural import Reshape
 
 
 def take_input_affines(graph: Graph) -> Graph:
@@ -16,26 +15,42 @@ def take_input_affines(graph: Graph) -> Graph:
     """
     graph = graph.copy()
     for name in graph.inputs:
-        while (node := _affine_of(graph, name)) is not None:
-            _take(graph, name, node)
+        while (found := _first_affine(graph, name)) is not None:
+            _take(graph, name, *found)
     graph.drop_unused()
     return graph
 
 
-def _affine_of(graph: Graph, name: str) -> Node | None:
-    """The affine node that alone reads a value, if it can be taken off."""
-    node = graph.only_reader(name)
-    if node is None or not isinstance(node.operator, AffineOperator) or node.output in graph.outputs:
+def _first_affine(graph: Graph, name: str) -> tuple[str, Node] | None:
+    """The affine node that can be taken off an input, and the value that it reads: that input, or what it is
+    reshaped to if the node does the same to all channels.
+    """
+    source, reader = name, graph.only_reader(name)
+    while reader is not None and isinstance(reader.operator, Reshape) and not graph.values[source].dropouts:
+        source, reader = reader.output, graph.only_reader(reader.output)
+    if (
+        reader is None
+        or not isinstance(reader.operator, AffineOperator)
+        or reader.output in graph.outputs
+        or graph.values[source].dropouts
+        or not (source == name or _is_uniform(graph, reader))
+    ):
         return None
-    return None if graph.values[name].dropouts else node
+    return source, reader
 
 
-def _take(graph: Graph, name: str, node: Node) -> None:
+def _is_uniform(graph: Graph, node: Node) -> bool:
+    assert isinstance(node.operator, AffineOperator)
+    parameters = {role: graph.parameters[name] for role, name in node.parameters.items()}
+    return all(number.numel() == 1 for number in node.operator.scale_and_shift(parameters))
+
+
+def _take(graph: Graph, name: str, source: str, node: Node) -> None:
+    """Takes a node off that reads `source`, which is input `name` or a reshape of it."""
     assert isinstance(node.operator, AffineOperator)
     affine = Affine(node.operator, node.parameters, graph.module_path(node))
     graph.affines[name] = (*graph.affines.get(name, ()), affine)
-    output = graph.values[node.output]
-    graph.values[name] = replace(graph.values[name], dropouts=output.dropouts)
+    graph.values[source].dropouts = graph.values[node.output].dropouts
     graph.nodes = [other for other in graph.nodes if other is not node]
-    graph.redirect(node.output, name)
+    graph.redirect(node.output, source)
     del graph.values[node.output]
