@@ -22,6 +22,17 @@ def device_shape(shape: Shape) -> tuple[int, int, int]:
     return height, width, channels
 
 
+def torch_shapes(shape: tuple[int, int, int]) -> list[Shape]:
+    """The torch shapes without batch of a value of this height, width and channels, the longest first.
+
+    >>> torch_shapes((8, 4, 16)), torch_shapes((1, 100, 6)), torch_shapes((1, 1, 10))
+    ([(16, 8, 4)], [(6, 1, 100), (6, 100)], [(10, 1, 1), (10, 1), (10,)])
+    """
+    height, width, channels = shape
+    every: list[Shape] = [(channels, height, width), (channels, width), (channels,)]
+    return [one for one in every if device_shape(one) == shape]
+
+
 def channels_last(tensor: Tensor) -> Tensor:
     """The same tensor [N, channels, ...] in channels-last memory, as on the device.
 

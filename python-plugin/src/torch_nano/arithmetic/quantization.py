@@ -101,6 +101,16 @@ class ChannelScales:
     #: float32 [channels]: the number that the zero point stands for.
     offset: Tensor
 
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, ChannelScales)
+            and torch.equal(self.scale, other.scale)
+            and torch.equal(self.offset, other.offset)
+        )
+
+    def __hash__(self) -> int:
+        return hash((*self.scale.tolist(), *self.offset.tolist()))
+
     @staticmethod
     def of_affine(factor: Tensor, shift: Tensor, quantization: Quantization) -> ChannelScales:
         """The scales of a value ``y = factor * x + shift``, by which x becomes the integers of y.

@@ -30,11 +30,11 @@ _LOGIT = np.dtype("<i4")
 class Device(Conversation):
     """A device that runs a model and goes on learning; a context manager that closes the connection.
 
-    An input is one sample: a tensor or array of floats in torch's layout (`nano` quantizes it), an int8
-    tensor in torch's layout, or an int8 array of numpy's in the device's order (height, width, channels). For
-    a model of several inputs it is a tuple of those, or a dict by name (:attr:`DeviceInfo.inputs`). A label
-    is a class, by index or by name; a list of bools for a head with several right classes; a float for one
-    that gives a number.
+    An input is one sample: a tensor or array of floats in torch's layout, an int8 tensor in torch's layout,
+    or an int8 array of numpy's in the device's order (height, width, channels). For a model of several inputs
+    it is a tuple of those, or a dict by name (:attr:`DeviceInfo.inputs`, which also says what the floats
+    mean). A label is a class, by index or by name; a list of bools for a head with several right classes; a
+    float for one that gives a number.
 
     A request whose answer does not come (:class:`ConnectionLost`, :class:`DeviceTimeout`) may be repeated: it
     carries a number, and the device executes it once. Serial ports and sockets that are lost are opened again
@@ -51,7 +51,7 @@ class Device(Conversation):
         connection: a serial port ("/dev/ttyACM0", "COM3"), "socket://host:port", "sim" (a device simulated in
             this process), "qemu" (the emulated rv32imc board), or an open stream.
         nano: the model, or its image. "sim" and "qemu" run it; another device is refused if its model is
-            another. Float inputs and :meth:`head` need it.
+            another. :meth:`head` needs it.
         timeout: seconds to wait for an answer, or for a lost connection to come back.
         baudrate: of a serial port; USB takes no notice of it.
         flash: for "sim" and "qemu": a file for what the device saves; None: that is forgotten with it.

@@ -9,29 +9,12 @@ from itertools import accumulate, pairwise
 from typing import Any, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from .. import _native
-from ..arithmetic.quantization import Quantization
+from ..arithmetic.quantization import ChannelScales, Quantization
 from ..errors import InputError
-
-
-@dataclass(frozen=True)
-class ChannelScales:
-    """What the numbers of each channel of an input mean: ``q = round((x - offset) / scale) + zero_point``."""
-
-    scale: tuple[float, ...]
-    offset: tuple[float, ...]
-
-    @classmethod
-    def of(cls, data: bytes) -> Self | None:
-        """From pairs of float32, scale and offset of each channel; None if there is none.
-
-        >>> ChannelScales.of(np.array([0.5, 0, 2, -1], "<f4").tobytes())
-        ChannelScales(scale=(0.5, 2.0), offset=(0.0, -1.0))
-        """
-        scale, offset = np.frombuffer(data, "<f4").reshape(-1, 2).T.tolist()
-        return cls(tuple(scale), tuple(offset)) if scale else None
 
 
 @dataclass(frozen=True)
@@ -72,16 +55,25 @@ class GraphValue:
     def of(cls, answer: Mapping[str, Any], channels: bytes) -> Self:
         """From the answer to the request "describe", and the bytes of the block "channels"."""
         quantization = Quantization(answer["scale"], answer["zero_point"], answer["dtype"])
-        return cls(answer["name"], answer["shape"], quantization, ChannelScales.of(channels))
+        scale, offset = np.frombuffer(channels, "<f4").reshape(-1, 2).T
+        return cls(answer["name"], answer["shape"], quantization, _channels(scale, offset))
 
 
 def inputs_of(model: _native.Model) -> list[GraphValue]:
-    """The inputs of an image, without the scales of channels."""
-    values = [model.values[index] for index in model.inputs]
-    return [
-        GraphValue(name, value["shape"], Quantization(value["scale"], value["zero_point"], value["dtype"]))
-        for name, value in zip(model.input_names, values, strict=True)
-    ]
+    """The inputs of an image."""
+    found = []
+    for index, name, channels in zip(model.inputs, model.input_names, model.input_channels, strict=True):
+        value = model.values[index]
+        quantization = Quantization(value["scale"], value["zero_point"], value["dtype"])
+        scales = None if channels is None else _channels(channels["scale"], channels["offset"])
+        found.append(GraphValue(name, value["shape"], quantization, scales))
+    return found
+
+
+def _channels(scale: NDArray[np.float32], offset: NDArray[np.float32]) -> ChannelScales | None:
+    if not scale.size:
+        return None
+    return ChannelScales(torch.tensor(scale.astype(np.float32)), torch.tensor(offset.astype(np.float32)))
 
 
 def split(data: bytes, values: Sequence[GraphValue]) -> dict[str, NDArray[Any]]:

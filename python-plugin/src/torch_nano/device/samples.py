@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..arguments import HasImage, as_integer, bind, check_same_batch, check_tensor, shown
-from ..arithmetic.layout import Shape, from_device, to_device
+from ..arithmetic.layout import Shape, to_device, torch_shapes
+from ..arithmetic.tensors import check_finite, quantize_tensor
 from ..errors import InputError, LabelError
 from ..heads import Head
 from ..heads.sgd import VALUE_STEPS
@@ -30,16 +31,13 @@ Samples = Iterable[tuple[Input, Any]]
 
 
 class KnownModel(HasImage, Protocol):
-    """A :class:`torch_nano.NanoModule`, of which a client asks how the device sees its inputs."""
+    """A :class:`torch_nano.NanoModule`, of which a client asks for its head and the shapes of its inputs."""
 
     head: Head | None
 
     @property
     def input_shapes(self) -> dict[str, Shape]:
         """Shape of one sample of each input."""
-
-    def device_inputs(self, *inputs: Tensor) -> NDArray[Any] | tuple[NDArray[Any], ...]:
-        """Floats or integers [N, ...] as the device's integers [N, elements]."""
 
 
 #: Bits that the labels of an input have on the device.
@@ -50,7 +48,7 @@ def input_bytes(input: Input, values: Sequence[GraphValue], nano: KnownModel | N
     """One input of each of a model's `values` as a device takes them: their bytes one after the other.
 
     Raises:
-        InputError: wrong inputs, shape or dtype, NaN or infinity, or floats without a model to quantize them.
+        InputError: wrong inputs, shape or dtype, NaN or infinity.
     """
     return bytes(_rows(input, values, nano, batch=False)[0].tobytes())
 
@@ -108,6 +106,8 @@ def _has_batch(input: Input, values: Sequence[GraphValue], nano: KnownModel | No
     tensor = _tensor(given, _called(values)[0], value)
     if isinstance(given, np.ndarray) and not tensor.is_floating_point():
         return tensor.dim() == 2 and tensor.shape[1] == value.elements
+    if tensor.is_floating_point():
+        return tuple(tensor.shape) not in _shapes(value, nano)
     return tensor.dim() > (1 if nano is None else len(nano.input_shapes[value.name]))
 
 
@@ -121,14 +121,8 @@ def _rows(
         for one, name, value in zip(_each(input, values), called, values, strict=True)
     ]
     check_same_batch(called, [one.tensor for one in given])
-    if any(one.tensor.is_floating_point() for one in given):
-        assert nano is not None
-        made = nano.device_inputs(*(one.in_torch_layout() for one in given))
-        arrays = made if isinstance(made, tuple) else (made,)
-    else:
-        arrays = tuple(one.in_device_order() for one in given)
-    pairs = zip(arrays, values, strict=True)
-    rows = [array.astype(value.travelling, copy=False).view(np.uint8) for array, value in pairs]
+    pairs = zip(given, values, strict=True)
+    rows = [one.integers().astype(value.travelling, copy=False).view(np.uint8) for one, value in pairs]
     return rows[0] if len(rows) == 1 else np.concatenate(rows, axis=1)
 
 
@@ -136,7 +130,7 @@ class _One:
     """What is given for one of a model's inputs, with batch.
 
     Raises:
-        InputError: wrong shape or dtype, or floats without a model to quantize them.
+        InputError: wrong shape or dtype.
     """
 
     def __init__(
@@ -148,11 +142,7 @@ class _One:
             raise InputError(
                 f"{name} has dtype {tensor.dtype}; expected floats, or the device's {value.dtype}"
             )
-        if floats and nano is None:
-            raise InputError(
-                f"{name} is of floats; to quantize it the client must know the model: Device(..., nano=nano)"
-            )
-        self._shape: Shape = () if nano is None else nano.input_shapes[value.name]
+        self._value = value
         # Arrays of integers have the device's order already, and so any shape.
         ordered = isinstance(given, np.ndarray) or nano is None or tensor.dim() == int(batch) + 1
         self._is_ordered = not floats and ordered
@@ -163,19 +153,29 @@ class _One:
                 raise InputError(f"{name} has shape {list(tensor.shape)}; expected {value.dtype} {expected}")
             self.tensor = tensor.reshape(count, value.elements)
             return
-        if tuple(tensor.shape[int(batch) :]) != tuple(self._shape) or tensor.dim() < int(batch):
-            expected = ", ".join((["N"] if batch else []) + [str(side) for side in self._shape])
+        shapes = _shapes(value, nano)
+        if tuple(tensor.shape[int(batch) :]) not in shapes or tensor.dim() < int(batch):
+            expected = ", ".join((["N"] if batch else []) + [str(side) for side in shapes[-1]])
             shape = f"shape {list(tensor.shape)} and dtype {tensor.dtype}"
             raise InputError(f"{name} has {shape}; expected [{expected}] of floats or {value.dtype}")
         self.tensor = tensor if batch else tensor[None]
 
-    def in_torch_layout(self) -> Tensor:
-        """Floats or integers [N, ...] as the model takes them."""
-        return from_device(self.tensor, self._shape) if self._is_ordered else self.tensor
+    def integers(self) -> NDArray[Any]:
+        """The device's integers, in its order: [N, elements].
 
-    def in_device_order(self) -> NDArray[Any]:
-        """Integers [N, elements]."""
-        return (self.tensor if self._is_ordered else to_device(self.tensor)).numpy()
+        Raises:
+            InputError: NaN or infinity.
+        """
+        tensor = self.tensor
+        if tensor.is_floating_point():
+            check_finite(tensor)
+            tensor = quantize_tensor(tensor, self._value.quantization, self._value.channels)
+        return (tensor if self._is_ordered else to_device(tensor)).numpy()
+
+
+def _shapes(value: GraphValue, nano: KnownModel | None) -> list[Shape]:
+    """The shapes in torch's layout that a sample of an input can have: the model's own, if that is known."""
+    return torch_shapes(value.shape) if nano is None else [tuple(nano.input_shapes[value.name])]
 
 
 def _called(values: Sequence[GraphValue]) -> list[str]:
