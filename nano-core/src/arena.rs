@@ -4,11 +4,9 @@
 
 use core::cell::Cell;
 
-use zerocopy::IntoBytes;
-
 use crate::image::{Cursor, Dtype, Element, Value};
 use crate::node::existing;
-use crate::operator::{Checked, CheckedPart, Run, nonzero};
+use crate::operator::{Checked, CheckedPart, Run};
 use crate::{CheckedImage, Error, Node};
 
 /// The memory of a node whose inputs, outputs and scratch memory share no byte.
@@ -154,13 +152,8 @@ impl<'a> Bound<'a> {
         for node in image.nodes() {
             let outputs = node.kernel(self.checked.kernels()).map(|kernel| kernel.operator.outputs).checked_part();
             for (output, value) in outputs.iter().zip(node.outputs) {
-                let Some(start) = output.reset else { continue };
-                let bytes = start(value).to_le_bytes();
-                let element = bytes.get(..value.dtype().size()).checked_part();
-                let memory = self.arena.get_mut(value.range()).checked_part();
-                for place in memory.as_mut_bytes().chunks_exact_mut(nonzero(element.len())) {
-                    place.copy_from_slice(element);
-                }
+                let Some(reset) = output.reset else { continue };
+                reset(&node, self.arena.get_mut(value.range()).checked_part());
             }
         }
     }

@@ -134,8 +134,9 @@ pub struct Operator {
 pub struct Output {
     /// Its scale and zero point.
     pub quantization: Quantization,
-    /// For a state, the integer that all its elements are at the start: it lives from run to run.
-    pub reset: Option<fn(&Value) -> i32>,
+    /// For a state, which lives from run to run: writes what its bytes are at the start. Its memory is as long as the state's, and what else the
+    /// function reads of the node, its kernel's `check` has passed.
+    pub reset: Option<fn(&Node<'_>, &mut [i8])>,
 }
 
 impl Output {

@@ -10,7 +10,7 @@ static GRU: Operator = Operator {
     name: "gru",
     attributes: &["units"],
     inputs: 1..=1,
-    outputs: &[Output::OWN, Output { quantization: Quantization::Own, reset: Some(|_| START) }],
+    outputs: &[Output::OWN, Output { quantization: Quantization::Own, reset: Some(reset_gru) }],
     alias: Alias::Never,
     shape: |node, _| match *node.attributes() {
         [units] if units > 0 => Ok([1, 1, units as u32]),
@@ -19,8 +19,14 @@ static GRU: Operator = Operator {
     macs: |node| (2 * node.output(0).len() * (node.input(0).len() + node.output(0).len())) as u64,
 };
 
-/// What a unit's state is at the start.
-pub const START: i32 = 1000;
+/// At the start, a unit's state is the low half of `b_c`.
+fn reset_gru(node: &Node<'_>, state: &mut [i8]) {
+    let (_, biases) = gru_constants(node).expect("checked");
+    let (units, _) = state.as_chunks_mut::<2>();
+    for (unit, &bias) in units.iter_mut().zip(&biases[biases.len() / 2..]) {
+        *unit = (bias as i16).to_le_bytes().map(|byte| byte as i8);
+    }
+}
 
 pub const GRU_KERNEL: Kernel = Kernel {
     id: 1000,

@@ -51,7 +51,7 @@ fn gru(net: &mut Builder, random: &mut fastrand::Rng, input: usize) -> (usize, G
     let inputs = net.value(input).shape[2];
     let tensors = tensors(random, 2 * UNITS * (inputs + UNITS), 2 * UNITS, 1 << 13);
     let outputs = vec![of(Dtype::Int8, UNITS), ValueDescription { state: true, ..of(Dtype::Int16, UNITS) }];
-    let reference = Gru::new(&tensors, inputs as usize, UNITS as usize, kernels::START.into());
+    let reference = Gru::new(&tensors, inputs as usize, UNITS as usize);
     (layer(net, "gru", input, outputs, ("units", UNITS.into()), tensors), reference)
 }
 

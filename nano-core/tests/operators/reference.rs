@@ -5,19 +5,20 @@ pub struct Gru {
     weights: Vec<i64>,
     biases: Vec<i64>,
     inputs: usize,
-    start: i64,
     pub state: Vec<i64>,
 }
 
 impl Gru {
-    pub fn new((weights, biases): &(Vec<i8>, Vec<i32>), inputs: usize, units: usize, start: i64) -> Self {
+    pub fn new((weights, biases): &(Vec<i8>, Vec<i32>), inputs: usize, units: usize) -> Self {
         let weights = weights.iter().map(|&weight| weight.into()).collect();
-        let biases = biases.iter().map(|&bias| bias.into()).collect();
-        Gru { weights, biases, inputs, start, state: vec![start; units] }
+        let biases: Vec<i64> = biases.iter().map(|&bias| bias.into()).collect();
+        let state = biases[units..].to_vec();
+        Gru { weights, biases, inputs, state }
     }
 
     pub fn reset(&mut self) {
-        self.state.fill(self.start);
+        let units = self.state.len();
+        self.state.copy_from_slice(&self.biases[units..]);
     }
 
     pub fn step(&mut self, x: &[i64]) -> Vec<i64> {
