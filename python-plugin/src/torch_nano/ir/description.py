@@ -8,11 +8,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .. import _native
 from ..arithmetic.layout import Shape, device_shape
 from ..arithmetic.quantization import ChannelScales, Quantization
 from .layer import Layer
 
 Entry = dict[str, Any]
+
+#: Whether each output of an operator is a state, which lives from run to run.
+_STATES = {name: operator["states"] for name, operator in _native.operators().items()}
 
 
 def describe_value(shape: Shape, quantization: Quantization) -> Entry:
@@ -36,13 +40,17 @@ def describe_layer(
 
     Args:
         inputs: ids of the values it reads: the model's inputs come first, then the outputs of each layer.
-        outputs: what it makes, as :func:`describe_value` has it.
+        outputs: what it makes, as :func:`describe_value` has it; which of them are states nano-core says.
         tensors: of :meth:`Layer.quantize`, by name.
     """
+    # One that nano-core does not know is refused when the image is written.
+    states = _STATES.get(layer.operator.name, [])
     return {
         "operator": layer.operator.name,
         "inputs": list(inputs),
-        "outputs": list(outputs),
+        "outputs": [
+            {**output, "state": index < len(states) and states[index]} for index, output in enumerate(outputs)
+        ],
         "attributes": layer.attributes(),
         "tensors": dict(tensors),
     }
