@@ -21,6 +21,7 @@ from torch_nano.ops.average_pool2d import AveragePool2d
 from torch_nano.ops.conv2d import Conv2d
 from torch_nano.ops.depthwise_conv2d import DepthwiseConv2d
 from torch_nano.ops.fully_connected import FullyConnected
+from torch_nano.ops.history import History
 from torch_nano.ops.max_pool2d import MaxPool2d
 from torch_nano.ops.requantize import Requantize
 from torch_nano.ops.softmax import Softmax
@@ -155,6 +156,12 @@ def _average_pool2d(rng: np.random.Generator) -> Layer:
     )
 
 
+def _history(rng: np.random.Generator) -> Layer:
+    channels = int(rng.integers(1, 9))
+    start = tuple(float(number) for number in rng.normal(size=channels))
+    return Layer(History(int(rng.integers(1, 6)), start), shapes=[_shape(rng, channels)])
+
+
 def _softmax(rng: np.random.Generator) -> Layer:
     return Layer(Softmax(), shapes=[_shape(rng, int(rng.integers(1, 40)))])
 
@@ -181,6 +188,7 @@ MAKERS: dict[type[Operator], Maker] = {
     Conv2d: _conv2d,
     DepthwiseConv2d: _depthwise_conv2d,
     FullyConnected: _fully_connected,
+    History: _history,
     MaxPool2d: _max_pool2d,
     Requantize: _requantize,
     Softmax: _softmax,

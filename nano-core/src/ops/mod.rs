@@ -27,6 +27,7 @@ registry! {
     operator requantize::REQUANTIZE,
     operator softmax::SOFTMAX,
     kernel fully_connected::FULLY_CONNECTED_PAIRS,
+    operator history::HISTORY,
 }
 
 #[cfg(feature = "alloc")]

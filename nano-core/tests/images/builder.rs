@@ -169,6 +169,16 @@ impl Builder {
         self.layer("requantize", &[input], output, CLAMP, [])
     }
 
+    /// A history of so many rows of zeros.
+    pub fn history(&mut self, input: usize, rows: u32) -> usize {
+        let before = *self.value(input);
+        let [height, width, channels] = before.shape;
+        let shape = if height == 1 { [1, width + rows, channels] } else { [height + rows, width, channels] };
+        let output = ValueDescription { shape, state: true, ..before };
+        let start = vec![before.zero_point as i8; channels as usize];
+        self.layer("history", &[input], output, [("rows", rows.into())], [("start", Tensor::Int8(start))])
+    }
+
     pub fn softmax(&mut self, input: usize) -> usize {
         let output = ValueDescription { scale: 1.0 / 256.0, zero_point: -128, ..value(self.value(input).shape) };
         self.layer("softmax", &[input], output, [], [])
@@ -287,13 +297,14 @@ pub fn two_by_two() -> Builder {
     net
 }
 
-/// What the others lack: a fully connected layer in pairs, an addition in the literal form.
+/// What the others lack: a fully connected layer in pairs, an addition in the literal form, a state.
 pub fn variants_net() -> Builder {
     let mut net = Builder::new(4);
     let input = net.input([1, 2, 8]);
     let hidden = net.fully_connected(input, 32);
     // To an output scale far above the inputs' the shift is too large for one pass.
     let sum = net.add(hidden, hidden, 400.0 * SCALE);
+    net.history(hidden, 2);
     net.output(hidden);
     net.output(sum);
     net

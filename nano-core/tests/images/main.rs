@@ -4,6 +4,7 @@ mod aggregates;
 mod builder;
 mod checks;
 mod heads;
+mod history;
 mod layers;
 mod loading;
 mod memory;

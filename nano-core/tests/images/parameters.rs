@@ -98,6 +98,7 @@ fn every_attribute_has_its_range() {
         "clamp_max" => (-200, "clamp_max"),
         "groups" => (0, "groups"),
         "count_include_pad" => (2, "count_include_pad"),
+        "rows" => (0, "rows"),
         other => panic!("no wrong value is known for {other}: add one"),
     };
     let models = [conv_net(), two_by_two(), variants_net()];

@@ -127,7 +127,7 @@ fn a_table_of_just_the_kernels_used_suffices_and_a_smaller_one_does_not() {
 
 #[test]
 fn every_operator_is_in_one_of_the_test_models() {
-    let models = [conv_net(), head_net(), two_by_two()];
+    let models = [conv_net(), head_net(), two_by_two(), variants_net()];
     for operator in ops::ALL.iter().map(|kernel| kernel.operator) {
         let used = models.iter().flat_map(|net| &net.model.layers).any(|layer| layer.operator == operator.name);
         assert!(used, "{} is in no test model: its images are not damaged", operator.name);

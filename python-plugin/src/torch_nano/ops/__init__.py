@@ -8,6 +8,7 @@ from .average_pool2d import AveragePool2d
 from .conv2d import Conv2d
 from .depthwise_conv2d import DepthwiseConv2d
 from .fully_connected import FullyConnected
+from .history import History
 from .max_pool2d import MaxPool2d
 from .requantize import Requantize
 from .softmax import Softmax
@@ -20,6 +21,7 @@ OPERATORS: tuple[type[Operator], ...] = (
     Conv2d,
     DepthwiseConv2d,
     FullyConnected,
+    History,
     MaxPool2d,
     Requantize,
     Softmax,

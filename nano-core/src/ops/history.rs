@@ -1,0 +1,98 @@
+//! The rows of a stream that came before: the output is a state, the last `rows` rows of the input of earlier runs, then the input's own rows. Rows lie
+//! along the height, or along the width where the height is 1, as 1-D data has it. Input and output share scale and zero point. TensorFlow Lite Micro
+//! has no such operator.
+//!
+//! Tensors for the writer: `start` int8 [channels], what each channel is before the first run.
+
+use crate::BrokenRule;
+use crate::arena::Shared;
+use crate::image::{Dtype, Value};
+use crate::node::Node;
+use crate::operator::{Alias, Checked, CheckedPart, Kernel, Operator, Output, Quantization, Run};
+use crate::operator::{attributes, nonzero, require};
+
+/// Kernel of the history.
+pub const HISTORY: Kernel = Kernel {
+    id: 11,
+    name: NAME,
+    operator: &OPERATOR,
+    inputs: &[Dtype::Int8],
+    outputs: &[Dtype::Int8],
+    pitched: true,
+    forms: &[0],
+    check,
+    // Its own elements move to where others of them are.
+    run: Run::InPlace(run),
+    #[cfg(feature = "alloc")]
+    cost: |layer| Some(2 * layer.outputs[0].len() as u64),
+    #[cfg(feature = "alloc")]
+    pack,
+};
+
+static OPERATOR: Operator = Operator {
+    name: NAME,
+    attributes: Attributes::NAMES,
+    inputs: 1..=1,
+    outputs: &[Output { quantization: Quantization::SameAs(0), reset: Some(reset) }],
+    alias: Alias::Never,
+    shape: |node, _| shape(node),
+    macs: |_| 0,
+};
+
+const NAME: &str = "history";
+
+attributes! {
+    /// How much it remembers.
+    struct Attributes {
+        /// Rows before those of the input.
+        rows,
+    }
+}
+
+fn shape(node: &Node<'_>) -> Result<[u32; 3], BrokenRule> {
+    let Attributes { rows } = Attributes::read(node.attributes())?;
+    // The sum then fits: no side of a value is longer.
+    let possible = 1..=Value::LARGEST as i32;
+    require!(possible.contains(&rows), "the rows are not 1 to 2^28", rows);
+    Ok(match node.input(0).shape {
+        [1, width, channels] => [1, width + rows as u32, channels],
+        [height, width, channels] => [height + rows as u32, width, channels],
+    })
+}
+
+fn check(node: &Node<'_>) -> Result<(), BrokenRule> {
+    node.require_no_scratch()?;
+    let (channels, start) = (node.output(0).shape[2], node.constant::<i8>(0)?);
+    require!(start.len() == channels as usize, "the start is not one number per channel", start.len() as i64);
+    Ok(())
+}
+
+fn reset(node: &Node<'_>, state: &mut [i8]) {
+    let start: &[i8] = node.constant(0).checked();
+    for pixel in state.chunks_exact_mut(nonzero(start.len())) {
+        for (place, &start) in pixel.iter_mut().zip(start) {
+            *place = start;
+        }
+    }
+}
+
+fn run(node: &Node<'_>, memory: Shared<'_>) {
+    let (input, state) = (node.input(0), memory.output::<i8>(0));
+    let new = input.len();
+    let kept = state.get(new..).checked_part();
+    Shared::copy(kept, state);
+    let end = state.get(kept.len()..).checked_part();
+    // Pixels that lie side by side are copied together.
+    let (length, pitch) = if input.is_dense() { (new, new) } else { (input.shape[2] as usize, input.pitch as usize) };
+    for (pixels, place) in memory.input::<i8>(0).chunks(nonzero(pitch)).zip(end.chunks_exact(nonzero(length))) {
+        Shared::copy(pixels, place);
+    }
+}
+
+#[cfg(feature = "alloc")]
+fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::image::WriteError> {
+    let start = layer.int8("start", layer.outputs[0].shape[2] as usize)?;
+    let mut packed = crate::image::Packed::default();
+    packed.constants.push(start.iter().map(|&start| start as u8).collect());
+    Ok(packed)
+}

@@ -1,0 +1,71 @@
+"""The rows of a stream that came before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..arithmetic.layout import device_shape
+from ..arithmetic.tensors import quantize_tensor
+from ..ir.call import Call
+from ..ir.layer import Layer
+from ..ir.operator import Operator
+from ..ir.rules import SameAs
+from ..ir.value import Value
+
+
+@dataclass(frozen=True)
+class History(Operator):
+    """``rows`` rows of earlier steps of a stream, then those of this one; a state of the device.
+
+    Rows lie along the height, or along the width where the height is 1: (channels, length) becomes (channels,
+    rows + length), and (channels,) counts as length 1. Each run here is the first step of a stream, as each
+    sample is where nano-core runs a batch: what came before is ``start``, a real number for each channel.
+    ``_native.Stream`` goes on from step to step.
+
+    >>> history = History(rows=2, start=(0.5,))
+    >>> Layer(history, [torch.tensor([[[3.0, 4.0]]])]).float_run()
+    (tensor([[[0.5000, 0.5000, 3.0000, 4.0000]]]),)
+    """
+
+    name = "history"
+    rules = (SameAs(),)
+
+    rows: int
+    start: tuple[float, ...]
+
+    @classmethod
+    def targets(cls) -> Sequence[torch._ops.OpOverload[..., Any]]:
+        return []
+
+    @classmethod
+    def from_call(cls, call: Call) -> tuple[Operator, list[Value], dict[str, str]]:
+        raise TypeError("no ATen call becomes a history; NanoModule.stream makes it")
+
+    def float_run(self, layer: Layer) -> Tensor:
+        return self._after(torch.tensor(self.start, dtype=layer.input.dtype), layer.input)
+
+    def quantize(self, layer: Layer) -> dict[str, Tensor]:
+        start = torch.tensor(self.start, dtype=torch.float64)
+        return {"start": quantize_tensor(start, layer.output_quantization)}
+
+    def attributes(self, layer: Layer) -> dict[str, int]:
+        return {"rows": self.rows}
+
+    def integer_run(self, layer: Layer) -> Tensor:
+        return self._after(layer.tensors["start"], layer.input)
+
+    def _after(self, start: Tensor, x: Tensor) -> Tensor:
+        """[N, channels, ...] with `start` [channels] before it, as often as there are rows."""
+        if x.dim() == 2:
+            x = x.unsqueeze(2)
+        height, *_ = device_shape(tuple(x.shape[1:]))
+        axis = x.dim() - (1 if height == 1 else 2)
+        shape = list(x.shape)
+        shape[axis] = self.rows
+        start = start.to(x.device).reshape(-1, *[1] * (x.dim() - 2)).expand(shape)
+        return torch.cat([start, x], axis)
