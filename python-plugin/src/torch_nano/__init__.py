@@ -16,6 +16,7 @@ from torch import nn as _nn
 from . import heads
 from ._native import __version__
 from .compile.nano_module import NanoModule, load
+from .compile.stream import Stream
 from .compile.summary import LayerSummary, Summary
 from .compile.to_nano import to_nano
 from .compile.verify import LayerDifference, VerifyReport
@@ -46,6 +47,7 @@ from .errors import (
     ModuleNameError,
     NonFiniteError,
     QuantizationError,
+    StreamError,
     TorchNanoError,
     TrainingDivergedError,
     UnsupportedError,
@@ -130,6 +132,8 @@ __all__ = [
     "SgdHead",
     "SimulatedBoard",
     "StopTraining",
+    "Stream",
+    "StreamError",
     "Summary",
     "TorchNanoError",
     "TrainingDivergedError",

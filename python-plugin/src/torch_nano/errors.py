@@ -72,6 +72,10 @@ class QuantizationError(TorchNanoError, ValueError):
     """A layer cannot be quantized; the message names the module and the reason."""
 
 
+class StreamError(TorchNanoError, ValueError):
+    """No stream can give the bytes that the model gives for a window; the message names the module."""
+
+
 class FreezeError(TorchNanoError, ValueError):
     """Calls of freeze and unfreeze contradict each other, or the state of the model or its optimizer."""
 

@@ -22,9 +22,11 @@ from ..heads import Head, LayersHead, head_of
 from ..modules.inputs import Example
 from ..modules.models import QuantizedModule
 from . import rust_module
-from .image import layers
+from .image import layers, write_image
 from .quantize import QuantizedGraph
 from .saved_model import SavedHead, SavedModel, pack, unpack
+from .stream import Stream
+from .streaming import to_streaming
 from .summary import LayerSummary, Summary, arena_in_use
 from .verify import VerifyReport, verify_host, verify_rv32imc
 
@@ -268,6 +270,26 @@ class NanoModule(QuantizedModule):
                 check_finite(x)
             integers.append(quantize_tensor(x, quantization, channels) if x.is_floating_point() else x)
         return integers
+
+    def stream(self) -> Stream:
+        """A stream through this model: one step in, one step out, and after each the bytes that this model
+        over the window gives for the last window.
+
+        For networks over time, (channels, length), that are causal: what they pad, they pad before the
+        window, and the outputs depend on no padding; or without any. The head is copied as it is. A model
+        that is a stream's own (:attr:`Stream.nano`, also after :meth:`save` and :func:`load`) gives a new
+        stream through itself; called as a function, each sample of a batch is the first step of a stream.
+
+        Raises:
+            StreamError: the model is not such a network; the message names the layer and says what to do.
+        """
+        if any(value["state"] for value in self._model.values):
+            return Stream(self, self._model)
+        saved = self._saved()
+        graph = to_streaming(saved.graph, saved.head is not None)
+        description = None if saved.head is None else saved.head.description
+        image = write_image(graph, description, self.name, self.labels)
+        return Stream(NanoModule(SavedModel(image, graph, saved.head)), image)
 
     def summary(self) -> Summary:
         """What each layer costs and where it lies; prints as a table."""

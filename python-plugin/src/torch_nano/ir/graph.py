@@ -302,7 +302,7 @@ class Graph:
             attributes = [
                 f"{f.name}={getattr(node.operator, f.name)}"
                 for f in fields(node.operator)
-                if _is_set(node, f.name)
+                if f.repr and _is_set(node, f.name)
             ]
             call = f"{node.operator.name}({', '.join([*node.inputs, *attributes])}{named})"
             path = f"  # {self.module_path(node)}" if self.module_path(node) else ""

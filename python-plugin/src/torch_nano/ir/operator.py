@@ -40,6 +40,11 @@ class Operator(ABC):
     #: An activation's clamp can be fused into this operator's output.
     fuses_clamp: ClassVar[bool] = False
 
+    @property
+    def pixelwise(self) -> bool:
+        """Whether each pixel of the output is made from the pixels at its own place in the inputs alone."""
+        return False
+
     def encoded(self) -> dict[str, Any]:
         """The class's name and the attributes, as JSON has them; undone by :mod:`torch_nano.ir.encoding`."""
         return {"operator": type(self).__name__, "attributes": asdict(self)}

@@ -38,6 +38,7 @@ class Add(ClampedOperator):
     """
 
     name = "add"
+    pixelwise = True
 
     @classmethod
     def targets(cls) -> Sequence[torch._ops.OpOverload[..., Any]]:

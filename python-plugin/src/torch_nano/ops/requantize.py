@@ -32,6 +32,7 @@ class Requantize(ClampedOperator):
     """
 
     name = "requantize"
+    pixelwise = True
 
     @classmethod
     def targets(cls) -> Sequence[torch._ops.OpOverload[..., Any]]:

@@ -39,6 +39,7 @@ class Softmax(Operator):
     """
 
     name = "softmax"
+    pixelwise = True
     rules = (Fixed(Quantization(1 / 256, -128)),)
 
     @classmethod

@@ -57,6 +57,7 @@ class TableOperator(Operator):
     """A function of one variable: ``y = table[x + 128]``."""
 
     name = "table"
+    pixelwise = True
 
     @abstractmethod
     def function_of(self, x: Tensor) -> Tensor:

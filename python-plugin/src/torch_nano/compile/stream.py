@@ -1,0 +1,144 @@
+"""A model that runs step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .. import _native
+from ..arguments import bind, check_tensor
+from ..arithmetic.layout import from_device, to_device
+from ..arithmetic.tensors import dequantize_tensor
+from ..errors import HeadError, InputError
+
+if TYPE_CHECKING:
+    from .nano_module import NanoModule
+
+#: Numbers over time.
+Samples = Tensor | NDArray[Any]
+
+
+class Stream:
+    """A stream through a model: each step gives what the model over the window gives for the last window.
+
+    Made by :meth:`NanoModule.stream`. It begins after an endless run of zeros (the inputs' zero points).
+    Streams of one model share its image and its head, and no state.
+
+    >>> import torch, torch_nano as tn
+    >>> _ = torch.manual_seed(0)
+    >>> layers = [torch.nn.Conv1d(2, 4, 3), torch.nn.ReLU(), torch.nn.AvgPool1d(2)]
+    >>> model = torch.nn.Sequential(*layers, torch.nn.Flatten(), torch.nn.Linear(12, 3))
+    >>> x = torch.randn(32, 2, 8)
+    >>> nano = tn.to_nano(model, x, calibrate=x)
+    >>> stream = nano.stream()
+    >>> stream.step_length
+    2
+    >>> for step in x[0].split(stream.step_length, 1):
+    ...     y = stream.step(step)
+    >>> torch.equal(y, nano(x[:1])[0])
+    True
+    """
+
+    #: The streaming model, to save, export and flash; a run of it begins a stream.
+    nano: NanoModule
+
+    def __init__(self, nano: NanoModule, model: _native.Model) -> None:
+        self.nano = nano
+        self._running = _native.Stream(model)
+        graph = nano.graph.graph
+        self._returned = graph.returned
+        self._output_shapes = [graph.values[name].shape for name in graph.outputs]
+
+    @property
+    def step_length(self) -> int:
+        """Samples of a step: the product of the strides, as many as give a new row of the deepest layer."""
+        return max(shape[-1] for shape in self.nano.input_shapes.values() if len(shape) > 1)
+
+    def reset(self) -> None:
+        """Begins anew, after an endless run of zeros. The head keeps what it has learnt."""
+        self._running.reset()
+
+    def step(self, *inputs: Samples, **named: Samples) -> Any:
+        """The real outputs after one more step, as the model over the window returns them, without batch.
+
+        Args:
+            inputs: floats [channels, step_length]; [channels] where a step is one sample.
+
+        Returns:
+            float32 [K] of a vector; of a series [K, rows], the rows of this step.
+
+        Raises:
+            InputError: wrong inputs, shape or dtype, NaN or infinity. The stream stays where it was.
+        """
+        outputs = self._step(self._integers(inputs, named, float))
+        if self.nano.head is not None:
+            return self._returned.pack([self.nano.head(to_device(outputs[0]))[0]])
+        pairs = zip(outputs, self.nano.output_quantizations.values(), strict=True)
+        return self._returned.pack([dequantize_tensor(y, quantization)[0] for y, quantization in pairs])
+
+    def step_int8(self, *inputs: Samples, **named: Samples) -> Any:
+        """:meth:`step` of int8 numbers, to int8; with a trainable head to its int32 logits.
+
+        Raises:
+            InputError: wrong inputs, shape or dtype.
+        """
+        outputs = self._step(self._integers(inputs, named, int))
+        if self.nano.head is not None:
+            return self._returned.pack([self.nano.head.logits(to_device(outputs[0]))[0]])
+        return self._returned.pack([y[0] for y in outputs])
+
+    def step_features(self, *inputs: Samples, **named: Samples) -> Tensor:
+        """One more step up to the trainable head: what it sees, int8 [1, features], for its `fit` and `step`.
+
+        Args:
+            inputs: floats or int8.
+
+        Raises:
+            InputError: wrong inputs, shape or dtype, NaN or infinity.
+            HeadError: there is no trainable head.
+        """
+        if self.nano.head is None:
+            raise HeadError("this model has no trainable head; to_nano(..., head=...) says when it gets one")
+        return to_device(self._step(self._integers(inputs, named, float, int))[0])
+
+    def _integers(self, inputs: Sequence[Samples], named: dict[str, Samples], *kinds: type) -> list[Tensor]:
+        """The checked inputs of one step as int8 with a batch of one."""
+        shapes = self.nano.input_shapes
+        steps = []
+        for (name, shape), x in zip(shapes.items(), bind(list(shapes), inputs, named), strict=True):
+            if isinstance(x, np.ndarray):
+                if x.dtype.kind not in "fiu":
+                    raise InputError(f"a step of {name} is of dtype {x.dtype}; expected numbers")
+                x = torch.from_numpy(x)
+            check_tensor(name, x, error=InputError)
+            if len(shape) > 1 and shape[-1] == 1 and tuple(x.shape) == shape[:-1]:
+                x = x.unsqueeze(-1)
+            right = (x.is_floating_point() and float in kinds) or (x.dtype == torch.int8 and int in kinds)
+            if not right or tuple(x.shape) != shape:
+                expected = " or ".join({float: "floats", int: "int8"}[kind] for kind in kinds)
+                raise InputError(
+                    f"a step of {name} has shape {tuple(x.shape)} and dtype {x.dtype}; expected {expected} "
+                    f"of shape {shape}: one step, without batch"
+                )
+            steps.append(x[None])
+        if all(x.is_floating_point() for x in steps):
+            return list(self.nano.quantize_inputs(*steps))
+        if any(x.is_floating_point() for x in steps):
+            raise InputError("some inputs of a step are floats and some int8; expected one kind")
+        return steps
+
+    def _step(self, integers: Sequence[Tensor]) -> list[Tensor]:
+        """int8 outputs [1, ...] in torch's layout."""
+        outputs = self._running.step([to_device(x.cpu()).numpy() for x in integers])
+        return [
+            from_device(torch.from_numpy(output), shape)
+            for output, shape in zip(outputs, self._output_shapes, strict=True)
+        ]
+
+    def __repr__(self) -> str:
+        return f"Stream({self.nano.name!r}, step_length={self.step_length})"

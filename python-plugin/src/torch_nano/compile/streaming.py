@@ -1,0 +1,354 @@
+"""From a network over a window to one that takes the window's newest step.
+
+A value on the time axis, (channels, length) or (channels, 1, length), has the rows of one step in the stream.
+A layer that sees more of them reads a ``history``: its own rows of earlier steps before them. Nothing else
+changes, so a row of the stream is the row of the window at that time, where the window's own does not depend
+on padding. That it does not is proved for every row that the outputs depend on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import lcm
+
+import torch
+from torch import Tensor
+
+from ..arithmetic.layout import Shape, device_shape
+from ..arithmetic.tensors import dequantize_tensor
+from ..capture.structural import Reshape
+from ..errors import StreamError, in_module
+from ..ir.graph import Graph, Node
+from ..ops._window import WindowOperator
+from ..ops.fully_connected import FullyConnected
+from ..ops.history import History
+from .quantize import QuantizedGraph
+
+
+@dataclass(frozen=True)
+class _Series:
+    """A value on the time axis, as the network over the window has it."""
+
+    #: Number of rows.
+    length: int
+    #: Samples from one row to the next.
+    stride: int
+    #: The first row that does not depend on padding before the window.
+    first: int = 0
+    #: Rows at the end that depend on padding after the window.
+    late: int = 0
+
+    @property
+    def end(self) -> int:
+        """The row after the newest that a stream can have."""
+        return self.length - self.late
+
+
+def to_streaming(model: QuantizedGraph, head: bool) -> QuantizedGraph:
+    """The network as a stream; see :meth:`torch_nano.NanoModule.stream`.
+
+    Args:
+        model: the network over a window.
+        head: whether its output is what a trainable head sees: all of it, not the newest rows alone.
+
+    Raises:
+        StreamError: no stream can have its bytes; it names the layer.
+    """
+    return _Streaming(model, head).build()
+
+
+class _Streaming:
+    """One network on its way; the methods run in the order in which they stand."""
+
+    def __init__(self, model: QuantizedGraph, head: bool) -> None:
+        self.model, self.head = model, head
+        self.source = model.graph
+        #: The values on the time axis by name; the others are made from whole windows.
+        self.series: dict[str, _Series] = {}
+        self._begin()
+        for node in self.source.nodes:
+            if any(name in self.series for name in node.inputs):
+                self._follow(node)
+        for name in self.source.outputs:
+            self._refuse_late(name)
+        #: Samples of a step: one row for the value with the fewest.
+        self.step = lcm(*(series.stride for series in self.series.values()))
+        #: Trailing rows that the outputs depend on, more than a window has if padding counts.
+        self.needed: dict[str, int] = {}
+        self._trace_back()
+        self._refuse_padding()
+        self.steady = self._steady_rows()
+        self.graph = Graph(
+            list(self.source.inputs), list(self.source.outputs), {}, [], {}, returned=self.source.returned
+        )
+        self.tensors: dict[str, dict[str, Tensor]] = {}
+
+    def _begin(self) -> None:
+        for name in self.source.inputs:
+            shape = self.source.values[name].shape
+            if len(shape) == 1:
+                continue
+            if not _is_series(shape):
+                raise StreamError(
+                    f"the input {name!r} has shape {shape}; a stream takes (channels, length), "
+                    "one-dimensional data over time"
+                )
+            self.series[name] = _Series(shape[-1], 1)
+        lengths = {name: series.length for name, series in self.series.items()}
+        if len(set(lengths.values())) != 1:
+            raise StreamError(
+                f"the model's windows have lengths {lengths}; expected one length, of all inputs over time"
+                if lengths
+                else "the model has no input over time; a stream takes (channels, length)"
+            )
+
+    @property
+    def window(self) -> int:
+        """Samples of the window."""
+        return next(iter(self.series.values())).length
+
+    def _follow(self, node: Node) -> None:
+        """Finds what a node makes of the time axis."""
+        for name in node.inputs:
+            self._refuse_late(name)
+        if self._takes_all(node):
+            if isinstance(node.operator, WindowOperator):
+                self._refuse_padded_window(node, node.operator)
+            return
+        if isinstance(node.operator, WindowOperator):
+            self._slide(node, node.operator)
+            return
+        given = [self.series.get(name) for name in node.inputs]
+        series = [one for one in given if one is not None]
+        alike = len(given) == len(series) and len({(one.length, one.stride) for one in series}) == 1
+        if isinstance(node.operator, Reshape):
+            shape = self.source.values[node.output].shape
+            alike = _is_series(shape) and shape[-1] == series[0].length
+        elif not node.operator.pixelwise:
+            raise self._error(node, f"{node.operator.name} over time has no streaming form")
+        if not alike:
+            shapes = ", ".join(str(self.source.values[name].shape) for name in (*node.inputs, *node.outputs))
+            raise self._error(
+                node,
+                f"{node.operator.name} relates rows of different times, or a row to the whole window (shapes "
+                f"{shapes}); in a stream each row depends on those of its own time",
+            )
+        for name in node.outputs:
+            self.series[name] = replace(series[0], first=max(one.first for one in series))
+
+    def _takes_all(self, node: Node) -> bool:
+        """Whether a node makes one row, or a vector, of all rows."""
+        if isinstance(node.operator, WindowOperator):
+            return self._width(node.output) == 1
+        vector = len(self.source.values[node.output].shape) == 1
+        return vector and isinstance(node.operator, Reshape | FullyConnected)
+
+    def _slide(self, node: Node, operator: WindowOperator) -> None:
+        """A window whose rows become the rows of another value."""
+        series, axis = self.series[node.inputs[0]], _Axis.of(operator)
+        shape = self.source.values[node.output].shape
+        if not _is_series(shape):
+            raise self._error(node, f"it makes {shape}; a stream has values (channels, length)")
+        last = (series.end + axis.before - axis.reach) // axis.stride
+        self.series[node.output] = _Series(
+            length=shape[-1],
+            stride=series.stride * axis.stride,
+            first=max(0, -((-series.first - axis.before) // axis.stride)),
+            late=shape[-1] - (last + 1),
+        )
+
+    def _refuse_padded_window(self, node: Node, operator: WindowOperator) -> None:
+        axis, length = _Axis.of(operator), self.series[node.inputs[0]].length
+        if axis.before or axis.reach > length:
+            raise self._error(
+                node, f"it pads the {length} rows of the window that it takes in one; leave the padding out"
+            )
+
+    def _refuse_late(self, name: str) -> None:
+        series, node = self.series.get(name), self.source.producer(name)
+        if series is not None and series.late and node is not None:
+            raise self._error(
+                node,
+                f"it is not causal: it pads after the window, and {series.late} of its {series.length} rows "
+                "see that, where a stream has samples still to come. Pad before the window alone (dilation * "
+                "(kernel - 1)), or not at all",
+            )
+
+    def _trace_back(self) -> None:
+        """How far back the outputs see, row by row."""
+        for name in self.source.outputs:
+            if name in self.series:
+                series = self.series[name]
+                self.needed[name] = series.length if self.head else self.step // series.stride
+        for node in reversed(self.source.nodes):
+            for name in node.inputs:
+                if name in self.series:
+                    self.needed[name] = max(self.needed.get(name, 1), self._rows_read(node, name))
+
+    def _rows_read(self, node: Node, name: str) -> int:
+        """The trailing rows of an input that the needed rows of a node's output depend on."""
+        series = self.series[name]
+        if node.name not in self.series:
+            return series.length
+        needed = self.needed.get(node.name, 1)
+        if not isinstance(node.operator, WindowOperator):
+            return needed
+        axis = _Axis.of(node.operator)
+        return series.end + axis.before - (self.series[node.name].end - needed) * axis.stride
+
+    def _refuse_padding(self) -> None:
+        for node in self.source.nodes:
+            series = self.series.get(node.name)
+            if series is None or self.needed[node.name] <= series.end - series.first:
+                continue
+            reader = self._reader_of_all()
+            if reader is not None:
+                raise self._error(
+                    node,
+                    f"{series.first} of its {series.length} rows depend on padding, where a stream has "
+                    f"earlier samples, and {reader} takes all rows of the window. Leave the padding out "
+                    "(valid), or let the last row alone count",
+                )
+            seen = max(self.needed[name] for name in self.source.inputs if name in self.series)
+            raise self._error(
+                node,
+                f"the output depends on the last {seen} samples, and the window has {self.window}: it sees "
+                "padding where a stream has earlier samples. Convert the model with an example of "
+                f"{seen} samples or more",
+            )
+
+    def _reader_of_all(self) -> str | None:
+        """What makes one row, or a vector, of all rows of a window."""
+        if self.head and any(name in self.series for name in self.source.outputs):
+            return "the trainable head"
+        for node in self.source.nodes:
+            if self._takes_all(node) and any(name in self.series for name in node.inputs):
+                return f"{node.operator.name} (module {self.source.module_path(node)!r})"
+        return None
+
+    def _steady_rows(self) -> dict[str, Tensor]:
+        """What a row of each value is after an endless run of zeros: the newest of a window of them."""
+        rows: dict[str, Tensor] = {}
+
+        def observe(name: str, tensor: Tensor) -> None:
+            if name in self.series:
+                rows[name] = tensor[0, ..., self.series[name].end - 1].flatten()
+
+        zeros = [
+            torch.full((1, *self.source.values[name].shape), self.source.quantization(name).zero_point)
+            for name in self.source.inputs
+        ]
+        self.model.integer_run(*(zero.to(torch.int8) for zero in zeros), observe=observe)
+        return rows
+
+    def build(self) -> QuantizedGraph:
+        """The streaming network."""
+        for name in self.source.inputs:
+            self._copy_value(name)
+        for node in self.source.nodes:
+            self._convert(node)
+        if self.head:
+            self.graph.outputs = [self._whole(name, name) for name in self.source.outputs]
+        return QuantizedGraph(self.graph, self.tensors)
+
+    def _convert(self, node: Node) -> None:
+        operator, inputs = node.operator, list(node.inputs)
+        if self._takes_all(node):
+            inputs = [self._whole(name, node.name) for name in inputs]
+        if isinstance(operator, WindowOperator) and node.inputs[0] in self.series:
+            top, bottom, _, _ = operator.padding
+            if node.output in self.series:
+                inputs = [self._before_window(node, operator)]
+            operator = replace(operator, padding=(top, bottom, 0, 0))
+        for name in node.outputs:
+            self._copy_value(name)
+        if isinstance(operator, Reshape) and node.output in self.series:
+            operator = Reshape(self.graph.values[node.output].shape)
+        self.graph.nodes.append(Node(operator, inputs, list(node.outputs)))
+        self.tensors[node.name] = self.model.tensors[node.name]
+
+    def _before_window(self, node: Node, operator: WindowOperator) -> str:
+        """The input of a window that slides, after as many rows as it sees of earlier steps."""
+        (name,) = node.inputs
+        series, axis = self.series[name], _Axis.of(operator)
+        last = (self.series[node.output].end - 1) * axis.stride - axis.before + axis.reach
+        # Rows that are left over after the last window come into the next.
+        rows = axis.reach - axis.stride + (series.end - last)
+        if rows < 0:
+            raise self._error(
+                node,
+                f"its stride of {axis.stride} skips rows, and its last window ends with the newest. Convert "
+                f"the model with an example that is {-rows * series.stride} samples longer",
+            )
+        return self._history(name, rows, node.name)
+
+    def _whole(self, name: str, reader: str) -> str:
+        """All rows of a window of a value."""
+        if name not in self.series:
+            return name
+        rows = self.series[name].length - self._rows_of_step(name)
+        if rows < 0:
+            raise self._error(
+                self.source.producer(name),
+                f"the window has {self.window} samples, fewer than a step of {self.step}, the product of the "
+                "strides; convert the model with a longer example",
+            )
+        return self._history(name, rows, reader)
+
+    def _history(self, name: str, rows: int, reader: str) -> str:
+        """A value after `rows` of its own of earlier steps; there is one of each length."""
+        if rows == 0:
+            return name
+        for node in self.graph.consumers(name):
+            if isinstance(node.operator, History) and node.operator.rows == rows:
+                return node.output
+        value, quantization = self.graph.values[name], self.source.quantization(name)
+        shape = (*value.shape[:-1], value.shape[-1] + rows)
+        made = self.graph.new_value(f"{name}_history", shape, self.source.values[reader])
+        made.quantization = quantization
+        start = tuple(dequantize_tensor(self.steady[name], quantization).tolist())
+        node = Node(History(rows, start), [name], [made.name])
+        self.graph.nodes.append(node)
+        self.tensors[node.name] = self.graph.layer(node).quantize()
+        return made.name
+
+    def _copy_value(self, name: str) -> None:
+        """A value of the window in the stream: on the time axis, with the rows of a step."""
+        value = self.source.values[name]
+        shape = value.shape
+        if name in self.series:
+            shape = (*shape[:-1], self._rows_of_step(name))
+        self.graph.values[name] = replace(value, shape=shape)
+
+    def _rows_of_step(self, name: str) -> int:
+        return self.step // self.series[name].stride
+
+    def _width(self, name: str) -> int:
+        _, width, _ = device_shape(self.source.values[name].shape)
+        return width
+
+    def _error(self, node: Node | None, problem: str) -> Exception:
+        path = "" if node is None else self.source.module_path(node)
+        return in_module(StreamError(problem), path)
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """A sliding window along the time."""
+
+    #: Rows from the first that a window sees to its last.
+    reach: int
+    stride: int
+    #: Rows of padding before the first.
+    before: int
+
+    @staticmethod
+    def of(operator: WindowOperator) -> _Axis:
+        return _Axis(
+            operator.dilation[1] * (operator.kernel[1] - 1) + 1, operator.stride[1], operator.padding[2]
+        )
+
+
+def _is_series(shape: Shape) -> bool:
+    """Whether the last dimension is time: (channels, length) or (channels, 1, length)."""
+    return len(shape) > 1 and all(side == 1 for side in shape[1:-1])
