@@ -10,7 +10,7 @@ import torch_nano as tn
 from torch import Tensor, nn
 from torch_nano.arithmetic.layout import to_device
 
-from .streaming_networks import TASKS, Task, causal, last_windows, newest, random_steps
+from .streaming_networks import TASKS, Task, causal, last_windows, newest, pooled, random_steps
 
 STEPS = 1000
 tasks = pytest.mark.parametrize("task", TASKS)
@@ -138,6 +138,25 @@ def test_a_step_of_one_sample_needs_no_time_axis() -> None:
     twin = stream.nano.stream()
     for sample in x:
         assert torch.equal(stream.step(sample), twin.step(sample[:, None]))
+
+
+def test_an_input_quantized_per_channel_stays_so() -> None:
+    """A batch norm in front, of channels of different sizes, is the input's quantization in a stream, too."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        x = (
+            torch.randn(64, 3, 50) * torch.tensor([0.01, 1.0, 90.0])[:, None]
+            + torch.tensor([5.0, 0, 200])[:, None]
+        )
+        model = nn.Sequential(nn.BatchNorm1d(3, momentum=None), pooled())
+        model.train()(x)
+    nano = tn.to_nano(model.eval(), x, calibrate=x)
+    stream = nano.stream()
+    assert nano.input_channels and stream.nano.input_channels.keys() == nano.input_channels.keys()
+    samples = x[:4].movedim(1, 0).flatten(1)
+    outputs = torch.stack([stream.step(step) for step in samples.split(stream.step_length, 1)])
+    windows = samples.unfold(1, 50, stream.step_length).movedim(1, 0)
+    assert torch.equal(outputs[24:], nano(windows))
 
 
 def test_a_model_that_was_trained_through_the_arithmetic() -> None:

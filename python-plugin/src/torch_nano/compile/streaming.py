@@ -249,7 +249,7 @@ class _Streaming:
             self._convert(node)
         if self.head:
             self.graph.outputs = [self._whole(name, name) for name in self.source.outputs]
-        return QuantizedGraph(self.graph, self.tensors)
+        return QuantizedGraph(self.graph, self.tensors, self.model.channels)
 
     def _convert(self, node: Node) -> None:
         operator, inputs = node.operator, list(node.inputs)
