@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -19,8 +20,10 @@ def run_exported(nano: tn.NanoModule, folder: Path, main: str, given: bytes) -> 
         main: its main.rs, in which `mod model` is the exported module.
     """
     nano.export(folder / "src")
+    # One for each test: they run side by side, and their programs lie in one folder.
+    name = re.sub("[^a-z0-9]+", "-", f"exported-{folder.name}".lower())
     (folder / "Cargo.toml").write_text(
-        '[package]\nname = "exported"\nversion = "0.0.0"\nedition = "2024"\n[workspace]\n'
+        f'[package]\nname = "{name}"\nversion = "0.0.0"\nedition = "2024"\n[workspace]\n'
         f'[dependencies]\nnano-core = {{ path = "{REPOSITORY}/nano-core" }}\n'
     )
     (folder / "src" / "main.rs").write_text(main)

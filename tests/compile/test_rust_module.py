@@ -1,6 +1,8 @@
+import numpy as np
 import pytest
 import torch
 import torch_nano as tn
+from fusion import data, fusion
 from networks import ConvNet1d, inputs, make
 from torch_nano.arithmetic.layout import to_device
 from torch_nano.compile import rust_module
@@ -29,6 +31,11 @@ def test_the_image_and_the_facts(nano_with_head, tmp_path):
         "pub const OUTPUT_LENGTH: usize = 16;",
         "pub const LAYERS: usize = 4;",
         "pub const CLASSES: usize = 5;",
+        "    pub mod x {",
+        '    pub const NAME: &str = "x";',
+        "    pub const SHAPE: [usize; 3] = [1, 40, 3];",
+        "    pub type Element = i8;",
+        f"    pub const ZERO_POINT: i32 = {nano_with_head.input_quantization.zero_point};",
     ):
         assert line in text
     table = text[text.index("pub static KERNELS") :]
@@ -62,6 +69,42 @@ def test_the_module_compiles_and_runs_to_the_same_bytes(nano_with_head, tmp_path
     logits, labels = printed.decode().split("\n", 1)
     assert logits == str(nano_with_head.forward_int8(x)[0].tolist())
     assert labels.removesuffix("\n").split("\n") == nano_with_head.labels
+
+
+def test_the_module_has_all_inputs_and_outputs(tmp_path):
+    batch = data()
+    nano = tn.to_nano(fusion(), batch, calibrate=batch)
+    program = """mod model;
+        use model::{inputs::{motion, sound}, outputs::{kind, level}};
+        use nano_core::Model;
+        use std::io::Read;
+
+        fn main() {
+            let mut arena = [0; model::ARENA_LENGTH];
+            let mut run = Model::new(model::IMAGE, &mut arena, model::KERNELS).unwrap();
+            let mut input = [0; model::INPUT_LENGTH];
+            std::io::stdin().read_exact(&mut input).unwrap();
+            let (first, second) = input.split_at(motion::LENGTH);
+            let second: [u8; sound::LENGTH] = second.try_into().unwrap();
+            run.input(motion::INDEX).copy_from_slice(&Vec::from_iter(first.iter().map(|&byte| byte as i8)));
+            run.input(sound::INDEX).copy_from_slice(&second.map(|byte| byte as i8));
+            run.run();
+            let made: [kind::Element; kind::LENGTH] = run.output(kind::INDEX).try_into().unwrap();
+            let real = |q: i8, scale: f32, zero_point: i32| scale * (i32::from(q) - zero_point) as f32;
+            let integers = run.output(level::INDEX);
+            println!("{made:?}");
+            println!("{:e}", real(integers[0], level::SCALE, level::ZERO_POINT));
+            println!("{:e}", model::dequantize_level(&[integers[0]])[0]);
+            println!("{:?} {:?} {}", motion::SHAPE, kind::SHAPE, model::OUTPUT_LENGTH);
+        }
+        """
+    sample = {name: x[:1] for name, x in batch.items()}
+    sent = b"".join(x.tobytes() for x in nano.device_inputs(**sample))
+    kind, level, same, shapes = run_exported(nano, tmp_path, program, sent).decode().splitlines()
+    integers = nano.forward_int8(*nano.quantize_inputs(**sample))
+    assert kind == str(integers["kind"][0].tolist())
+    assert np.float32(level) == np.float32(same) == np.float32(nano(**sample)["level"][0])
+    assert shapes == "[1, 9, 3] [1, 1, 5] 6"
 
 
 def test_without_a_head(nano, tmp_path):

@@ -71,7 +71,9 @@ def test_the_exported_sizes_are_those_of_the_device(tmp_path: Path) -> None:
     nano = tiny_model()
     nano.export(tmp_path)
     module = (tmp_path / "model.rs").read_text()
-    sizes = {name: int(value) for name, value in re.findall(r"const (\w+): usize = (\d+);", module)}
+    sizes = {
+        name: int(value) for name, value in re.findall(r"^pub const (\w+): usize = (\d+);", module, re.M)
+    }
     with Device(QemuBoard(nano.image)) as device:
         info = device.info
         layers = device.profile(np.zeros(info.input_length, np.int8))

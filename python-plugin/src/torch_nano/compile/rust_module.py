@@ -1,8 +1,17 @@
-"""The generated Rust module: the image in flash, and all sizes as constants."""
+"""The generated Rust module: the image in flash, and all sizes as constants.
+
+Each input and output is a module of its own in `inputs` and `outputs`: `inputs::motion::SCALE`.
+"""
 
 from __future__ import annotations
 
+import keyword
+import re
+from collections.abc import Sequence
 from pathlib import Path
+from textwrap import indent
+
+import numpy as np
 
 from .. import _native
 from ..errors import ExportError
@@ -49,16 +58,8 @@ def _is_ours(module: Path) -> bool:
 
 
 def rust_module(model: _native.Model, head: Head | None) -> str:
-    """The text of the module; it needs the crate `nano-core` and, beside it, the image.
-
-    Raises:
-        ExportError: the model has several inputs or outputs.
-    """
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise ExportError(
-            f"the model has {len(model.inputs)} inputs and {len(model.outputs)} outputs; expected one each"
-        )
-    (input_id,), (output_id,) = model.inputs, model.outputs
+    """The text of the module; it needs the crate `nano-core` and, beside it, the image."""
+    inputs, outputs = ([model.values[index] for index in ids] for ids in (model.inputs, model.outputs))
     names = sorted({layer["kernel"] for layer in model.layers})
     kernels = "".join(f"    nano_core::ops::{name.upper()},\n" for name in names)
     labels = "".join(f"    {_rust_string(label)},\n" for label in model.labels)
@@ -66,7 +67,7 @@ def rust_module(model: _native.Model, head: Head | None) -> str:
     sizes = (
         "Some(nano_core::train::HeadSizes {\n"
         f"    trainer: nano_core::train::{type(head).__name__}::TRAINER,\n"
-        "    classes: CLASSES,\n    features: OUTPUT_LENGTH,\n"
+        f"    classes: CLASSES,\n    features: {head.features},\n"
         f"    layers: nano_core::train::LayerSizes {{ count: {head.layer_sizes[0]}, "
         f"weights: {head.layer_sizes[1]}, hidden: {head.layer_sizes[2]} }},\n}})"
         if head
@@ -83,10 +84,10 @@ static ALIGNED: &Aligned<[u8]> = &Aligned(*include_bytes!("{IMAGE_FILE}"));
 pub static IMAGE: &[u8] = &ALIGNED.0;
 /// Bytes of RAM one run needs.
 pub const ARENA_LENGTH: usize = {model.arena_length};
-/// Bytes of the input: height, width, channels {_shape(model, input_id)}.
-pub const INPUT_LENGTH: usize = {_length(model, input_id)};
-/// Bytes of the output, which are the features of a trainable head.
-pub const OUTPUT_LENGTH: usize = {_length(model, output_id)};
+/// Bytes of all inputs.
+pub const INPUT_LENGTH: usize = {sum(map(_length, inputs))};
+/// Bytes of all outputs, of which the first is the features of a trainable head.
+pub const OUTPUT_LENGTH: usize = {sum(map(_length, outputs))};
 /// Number of layers.
 pub const LAYERS: usize = {len(model.layers)};
 /// The most classes of the trainable head; 0 without one.
@@ -101,16 +102,76 @@ pub static LABELS: &[&str] = &[
 /// The kernels this model uses: no others are linked.
 pub static KERNELS: &[nano_core::Kernel] = &[
 {kernels}];
+/// The inputs, in their order.
+#[allow(clippy::approx_constant, clippy::excessive_precision)]
+pub mod inputs {{
+{_modules(model.input_names, inputs)}}}
+/// The outputs, in their order.
+#[allow(clippy::approx_constant, clippy::excessive_precision)]
+pub mod outputs {{
+{_modules(model.output_names, outputs)}}}
 {rust_quantization(model)}"""
 
 
-def _shape(model: _native.Model, value: int) -> str:
-    return " x ".join(map(str, model.values[value]["shape"]))
+def _modules(names: Sequence[str], values: Sequence[_native.ValueEntry]) -> str:
+    modules = map(_module, range(len(names)), _identifiers(names), names, values)
+    return indent("".join(modules), "    ")
 
 
-def _length(model: _native.Model, value: int) -> int:
-    height, width, channels = model.values[value]["shape"]
-    return height * width * channels
+def _module(index: int, identifier: str, name: str, value: _native.ValueEntry) -> str:
+    """The module of one input or output."""
+    height, width, channels = value["shape"]
+    return f"""/// Real numbers are `SCALE * (q - ZERO_POINT)`.
+pub mod {identifier} {{
+    /// Its place among them, from 0.
+    pub const INDEX: usize = {index};
+    /// Its name in the model.
+    pub const NAME: &str = {_rust_string(name)};
+    /// The type of its elements.
+    pub type Element = i{8 * np.dtype(value["dtype"]).itemsize};
+    /// Height, width, channels.
+    pub const SHAPE: [usize; 3] = [{height}, {width}, {channels}];
+    /// Number of elements.
+    pub const LENGTH: usize = {height * width * channels};
+    /// Real step of one integer.
+    pub const SCALE: f32 = {np.float32(value["scale"])!s};
+    /// The integer that stands for 0.0.
+    pub const ZERO_POINT: i32 = {value["zero_point"]};
+}}
+"""
+
+
+def _length(value: _native.ValueEntry) -> int:
+    height, width, channels = value["shape"]
+    return height * width * channels * np.dtype(value["dtype"]).itemsize
+
+
+# fmt: off
+#: Of Rust alone, and so possible names in Python.
+_RUST_KEYWORDS = {
+    "abstract", "become", "box", "const", "crate", "do", "dyn", "enum", "extern", "false", "fn", "gen",
+    "impl", "let", "loop", "macro", "match", "mod", "move", "mut", "override", "priv", "pub", "ref",
+    "self", "static", "struct", "super", "trait", "true", "type", "typeof", "unsafe", "unsized", "use",
+    "virtual", "where",
+}
+# fmt: on
+
+
+def _identifiers(names: Sequence[str]) -> list[str]:
+    """A Rust identifier for each name, no two alike: underscores for what Rust does not take.
+
+    >>> _identifiers(["motion", "left arm", "left_arm", "type", "2d", "\u00e9"])
+    ['motion', 'left_arm', 'left_arm_', 'type_', '_2d', '__']
+    """
+    identifiers: list[str] = []
+    for name in names:
+        identifier = re.sub(r"[^a-zA-Z0-9_]", "_", name)
+        if identifier[0].isdecimal():
+            identifier = "_" + identifier
+        while identifier in {"_", *_RUST_KEYWORDS, *keyword.kwlist, *identifiers}:
+            identifier += "_"
+        identifiers.append(identifier)
+    return identifiers
 
 
 def _rust_string(text: str) -> str:
