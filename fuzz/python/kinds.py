@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -170,9 +170,20 @@ def _archives() -> Kind:
     seeds = []
     for x, y in ((_X.numpy(), _Y.numpy()), (_X.numpy().astype(np.int8), np.array(["a", "b", "c"] * 10))):
         buffer = io.BytesIO()
-        np.savez(buffer, x=x, y=y)
+        np.savez(buffer, x=x, z=x, y=y)
         seeds.append(buffer.getvalue())
-    return Kind(".npz", seeds, [changes.archive({".npy": changes.npy}), changes.any_bytes], _read_samples)
+
+    def read(path: Path) -> None:
+        refusals = []
+        for names in ((), ("x", "z")):
+            try:
+                _read_samples(path, names)
+            except tn.TorchNanoError as error:
+                refusals.append(error)
+        if len(refusals) == 2:
+            raise refusals[0]
+
+    return Kind(".npz", seeds, [changes.archive({".npy": changes.npy}), changes.any_bytes], read)
 
 
 def _tables() -> Kind:
@@ -182,8 +193,8 @@ def _tables() -> Kind:
     return Kind(".csv", encoded, [changes.table_text, changes.any_bytes], _read_samples)
 
 
-def _read_samples(path: Path) -> None:
-    table = read_samples(path)
+def _read_samples(path: Path, names: Sequence[str] = ()) -> None:
+    table = read_samples(path, names)
     refusals = []
     for target in ("class", "labels", "value"):
         try:

@@ -150,3 +150,13 @@ def test_the_installed_script(folder: Path) -> None:
     assert (failed.returncode, failed.stdout) == (1, "")
     assert failed.stderr.startswith("torch-nano: cannot open 'nowhere': no such port")
     assert torch.__version__ not in failed.stderr and failed.stderr.count("\n") == 1
+
+
+def test_it_tells_its_version() -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", "from torch_nano.cli.commands import main; main()", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout == f"torch-nano {tn.__version__}\n"

@@ -102,7 +102,7 @@ def test_tables_that_would_take_much_memory(tmp_path: Path) -> None:
         read_samples(npz(tmp_path / "a.npz", {"x": npy(np.zeros((1, 8)))}, zipfile.ZIP_LZMA))
     by_columns = np.asfortranarray(np.arange(12, dtype=np.float32).reshape(3, 4))
     table = read_samples(npz(tmp_path / "a.npz", {"x": npy(by_columns), "other": b"no array"}))
-    assert table.inputs.tolist() == by_columns.tolist()
+    assert table.inputs["x"].tolist() == by_columns.tolist()
     with pytest.raises(SampleFileError, match=r"has \d+ bytes or more; expected at most"):
         (tmp_path / "zero.csv").symlink_to("/dev/zero")
         read_samples(tmp_path / "zero.csv")

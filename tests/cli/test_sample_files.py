@@ -43,15 +43,15 @@ def labels(target: str, file: Path, names: list[str] = NAMES) -> list[Any]:
 @pytest.mark.parametrize("name", ["a.csv", "A.CSV"])
 def test_one_table_in_several_ways(tmp_path: Path, content: str, name: str) -> None:
     table = read_samples(csv(tmp_path, content, name))
-    assert table.inputs.dtype == np.float32
-    assert table.inputs.tolist() == [[1, -2.5], [300, 4]]
+    assert table.inputs["x"].dtype == np.float32
+    assert table.inputs["x"].tolist() == [[1, -2.5], [300, 4]]
     assert table.require_labels().tolist() == ["walk", "run"]
 
 
 def test_a_table_without_labels(tmp_path: Path) -> None:
     for file in (csv(tmp_path, "a,b\n1,2\n"), npz(tmp_path, x=np.zeros((1, 2)))):
         table = read_samples(file)
-        assert table.labels is None and table.inputs.shape == (1, 2)
+        assert table.labels is None and table.inputs["x"].shape == (1, 2)
         with pytest.raises(SampleFileError, match="has no labels; expected"):
             table.require_labels()
     with pytest.raises(SampleFileError, match=r"expected a column `label`; it has 0, 1, 2, 3, 4, 5, \.\.\."):
@@ -139,7 +139,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
             read_samples(tmp_path / name)
         assert message in str(error.value)
     for file in (csv(tmp_path, "label\nwalk\n"), npz(tmp_path, x=np.zeros((1, 0)))):
-        assert read_samples(file).inputs.shape == (1, 0)  # which no model takes
+        assert read_samples(file).inputs["x"].shape == (1, 0)  # which no model takes
     with pytest.raises(FileNotFoundError):
         read_samples(tmp_path / "missing.csv")
 

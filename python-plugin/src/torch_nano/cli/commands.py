@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from .._native import __version__
+from ..device.answers import Prediction
 from ..device.client import Device
 from ..errors import TorchNanoError
 from .command import Commands, command
@@ -39,14 +41,16 @@ what they save is in the file `--flash`, while samples, and what `undo` takes ba
     torch-nano device predict /dev/ttyACM0 test.csv -m moves.nanomodel
 
 **The model** (`--model`, `-m`) is the file that `nano.save("moves.nanomodel")` or `nano.export(folder)`
-wrote. `learn` and `predict` need the former to turn floats into the device's int8; with `model.nano`, or on a
-board without `--model`, they take a `.npz` file of int8. All other commands take either.
+wrote. `learn` and `predict` need the former to turn floats into the device's integers; with `model.nano`, or
+on a board without `--model`, they take a `.npz` file of integers. All other commands take either.
 
 **Data** are
 
 - `.csv` files in UTF-8: a line of names, then one line for each sample. The column `label` holds the label,
   each other column one element. Between columns are commas, semicolons or tabs; decimals take a point.
-- `.npz` files: `np.savez("train.npz", x=x, y=y)` with inputs `x` [N, ...] and labels `y` [N].
+- `.npz` files: `np.savez("train.npz", x=x, y=y)` with inputs `x` [N, ...] and labels `y` [N]. Of a model of
+  several inputs, each is an array of its name: `np.savez("train.npz", motion=m, sound=s, y=y)`. (If one is
+  called `y`, the labels are `label`.) `info` lists the names.
 
 **Labels** are what the model's head learns from:
 
@@ -62,11 +66,23 @@ device_app = typer.Typer(no_args_is_help=True, help=_ABOUT, cls=Commands)
 app.add_typer(device_app, name="device")
 
 _ASK, _LEARN, _KEEP = "Ask", "Learn", "Keep"
+#: Elements of an output that a line shows.
+_MOST_NUMBERS = 8
 _Epochs = Annotated[int, typer.Option(help="Passes over the samples, of a head that learns in epochs.")]
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"torch-nano {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def about() -> None:
+def about(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
     """PyTorch models as exact int8 programs for microcontrollers, with a head that goes on learning there."""
 
 
@@ -77,6 +93,8 @@ def info(device: Device) -> None:
     Example: `torch-nano device info /dev/ttyACM0`
     """
     rows: dict[str, object] = {field.name: getattr(device.info, field.name) for field in fields(device.info)}
+    for side in ("inputs", "outputs"):
+        rows[side] = "\n".join(map(str, getattr(device.info, side)))
     rows["model_id"] = f"{device.info.model_id:08x}"
     rows["labels"] = ", ".join(device.labels)
     rows["rejection"] = f"{device.settings.rejection:g}"
@@ -103,19 +121,22 @@ def stats(device: Device) -> None:
 def predict(device: Device, data: Path) -> None:
     """Prints for each input of a file what the model makes of it.
 
-    That is the class and its probability, all right classes, or a number. A class in brackets was not sure
+    That is the class and its probability, all right classes, or a number; of a model of several outputs each
+    of them by name, as real numbers. A class in brackets was not sure
     enough: its probability is below the device's rejection threshold (`configure --rejection`). If the file
     has labels, the last line says how many were right.
 
     Example: `torch-nano device predict /dev/ttyACM0 test.npz -m moves.nanomodel`
     """
-    table = read_samples(data)
+    table = _read(device, data)
     meaning = _labels(device)
     labels = None if table.labels is None else meaning.read(table)
+    inputs = _inputs(device, table)
     made = []
-    for input in _inputs(device, table):
-        made.append(device.predict(input))
-        print(meaning.shown(made[-1]))
+    for sample in zip(*inputs.values(), strict=True):
+        made.append(device.predict(dict(zip(inputs, sample, strict=True))))
+        several = len(device.info.outputs) > 1
+        print(_outputs(device, made[-1]) if several else meaning.shown(made[-1]))
     if labels is not None:
         print(meaning.score(made, labels))
 
@@ -126,7 +147,7 @@ def learn(device: Device, data: Path, epochs: _Epochs = 20) -> None:
 
     Example: `torch-nano device learn /dev/ttyACM0 train.csv -m moves.nanomodel --epochs 10 --save`
     """
-    table = read_samples(data)
+    table = _read(device, data)
     labels = _labels(device).read(table)
     result = device.fit(_inputs(device, table), labels, epochs=epochs)
     trained = f"{result.epochs} epochs" if result.epochs else "committed"
@@ -279,18 +300,40 @@ def _labels(device: Device) -> Labels:
     return Labels(info.target, info.classes or info.outputs[0].elements, device.labels)
 
 
-def _inputs(device: Device, table: SampleFile) -> NDArray[np.generic]:
-    """The inputs of a file, in the shape that the device's model has."""
-    nano, inputs, length = device._nano, table.inputs, device.info.input_length
-    elements = inputs.size // len(inputs)
-    if elements != length:
-        raise SampleFileError(f"{table.path}: each sample has {elements} elements; the model takes {length}")
-    if inputs.dtype == np.int8:
-        return inputs
-    if nano is None:
-        raise SampleFileError(
-            f"{table.path} has floats; to turn them into the device's int8, --model must be the file that "
-            "nano.save wrote (.nanomodel)"
-        )
-    (shape,) = nano.input_shapes.values()
-    return inputs.reshape(len(inputs), *shape) if inputs.ndim == 2 else inputs
+def _outputs(device: Device, made: Prediction) -> str:
+    """The outputs of a prediction by name, in real numbers."""
+    parts = []
+    for value in device.info.outputs:
+        real = value.real(made.outputs[value.name])
+        more = " ..." if real.size > _MOST_NUMBERS else ""
+        parts.append(f"{value.name}: {' '.join(f'{x:.4g}' for x in real[:_MOST_NUMBERS])}{more}")
+    return "  ".join(parts)
+
+
+def _read(device: Device, data: Path) -> SampleFile:
+    """The samples of a file for the device's model."""
+    names = [value.name for value in device.info.inputs]
+    return read_samples(data, names if len(names) > 1 else ())
+
+
+def _inputs(device: Device, table: SampleFile) -> dict[str, NDArray[np.generic]]:
+    """The inputs of a file by the model's names, in the shapes that the device's model has."""
+    nano, inputs = device._nano, {}
+    for value, (name, array) in zip(device.info.inputs, table.inputs.items(), strict=True):
+        elements = array.size // len(array)
+        called = "" if name == "x" else f" of {name}"
+        if elements != value.elements:
+            raise SampleFileError(
+                f"{table.path}: each sample{called} has {elements} elements; the model takes {value.elements}"
+            )
+        inputs[value.name] = array
+        if not np.issubdtype(array.dtype, np.floating):
+            continue
+        if nano is None:
+            raise SampleFileError(
+                f"{table.path} has floats; to turn them into the device's {value.dtype}, --model must be the "
+                "file that nano.save wrote (.nanomodel)"
+            )
+        if array.ndim == 2:
+            inputs[value.name] = array.reshape(len(array), *nano.input_shapes[value.name])
+    return inputs

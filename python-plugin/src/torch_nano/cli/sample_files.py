@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,14 +19,18 @@ from ..errors import TorchNanoError
 from ..files.npz import read_npz
 from ..files.reading import read_file, refusing
 
-#: The column of a CSV file with the label.
+#: The column of a CSV file with the label; the array of an archive where an input is called `y`.
 _LABEL = "label"
+#: The arrays of an archive with the inputs and the labels of a model of one input.
+_X, _Y = "x", "y"
 #: Delimiters of a CSV file.
 _DELIMITERS = ",;\t"
 #: The first bytes of a file of one array.
 _NPY = b"\x93NUMPY"
 #: Characters of a field, and number of names, that messages show.
 _SHOWN, _SHOWN_NAMES = 40, 6
+#: What a device's inputs may be of.
+_INTEGERS = (np.int8, np.int16, np.int32)
 
 
 class SampleFileError(TorchNanoError, ValueError):
@@ -36,14 +42,18 @@ class SampleFile:
     """Samples from a file."""
 
     path: Path
-    #: [N, ...]: floats, or the device's int8.
-    inputs: NDArray[np.generic]
+    #: By array name, [N, ...] each: floats, or the device's integers. `x` for a model of one input.
+    inputs: dict[str, NDArray[np.generic]]
     #: [N, ...]: the array of an archive, or the texts of a CSV file as objects (numpy's texts all take the
     #: memory of the longest one); None if the file has no labels.
     labels: NDArray[np.generic] | None
     #: For a CSV file the names of its columns, and the line of each sample.
     columns: list[str] | None = None
     lines: list[int] | None = None
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(next(iter(self.inputs.values())))
 
     def place(self, sample: int) -> str:
         """The position of a sample in the file, for messages."""
@@ -59,21 +69,30 @@ class SampleFile:
         if self.labels is not None:
             return self.labels
         if self.columns is None:
-            raise SampleFileError(f"{self.path} has no labels; expected an array `y`")
+            raise SampleFileError(f"{self.path} has no labels; expected an array `{_labels(self.inputs)}`")
         columns = _listed(self.columns)
         raise SampleFileError(f"{self.path} has no labels; expected a column `{_LABEL}`; it has {columns}")
 
 
-def read_samples(path: Path) -> SampleFile:
+def read_samples(path: Path, names: Sequence[str] = ()) -> SampleFile:
     """Reads a `.npz` file (arrays `x`, `y`) or a `.csv` file (a column `label`, the others numbers).
+
+    Args:
+        names: the inputs of a model of several, each an array of a `.npz` file.
 
     Raises:
         SampleFileError: it is neither, or damaged.
         OSError: it cannot be read.
     """
+    read: Callable[[Path, bytes], SampleFile]
     match path.suffix.lower():
         case ".npz":
-            read = _npz
+            read = partial(_npz, names=list(names) or [_X])
+        case ".csv" if names:
+            raise SampleFileError(
+                f"{path} holds one input; the model takes {len(names)}: expected an .npz file with arrays "
+                f"called {_listed(list(names))}"
+            )
         case ".csv":
             read = _csv
         case ".npy":
@@ -83,32 +102,48 @@ def read_samples(path: Path) -> SampleFile:
     content = read_file(path, SampleFileError)
     with refusing(SampleFileError, str(path)):
         table = read(path, content)
-    if len(table.inputs) == 0:
+    if len(table) == 0:
         raise SampleFileError(f"{path} has no sample")
-    if table.inputs.dtype != np.int8:
-        finite = np.isfinite(table.inputs).all(axis=tuple(range(1, table.inputs.ndim)))
+    for inputs in table.inputs.values():
+        finite = np.isfinite(inputs).all(axis=tuple(range(1, inputs.ndim)))
         if not finite.all():
             place = table.place(int(finite.argmin()))
             raise SampleFileError(f"{place} has NaN or infinity; expected finite numbers")
     return table
 
 
-def _npz(path: Path, content: bytes) -> SampleFile:
+def _npz(path: Path, content: bytes, names: list[str]) -> SampleFile:
     if content.startswith(_NPY):
         raise _one_array(path)
-    arrays = read_npz(content, path, {"x", "y"}, SampleFileError)
-    if "x" not in arrays:
+    label = _labels(names)
+    arrays = read_npz(content, path, {*names, label}, SampleFileError)
+    if not arrays.keys() >= set(names):
         there = f"the arrays {_listed(list(arrays))}" if arrays else "no array"
-        raise SampleFileError(f"{path} has {there}; expected `x` and `y`")
-    inputs, labels = arrays["x"], arrays.get("y")
-    if inputs.ndim < 2:
-        raise SampleFileError(f"{path}: x has shape {list(inputs.shape)}; expected [N, ...]")
-    if inputs.dtype != np.int8 and not np.issubdtype(inputs.dtype, np.floating):
-        raise SampleFileError(f"{path}: x has dtype {inputs.dtype}; expected floats, or the device's int8")
-    if labels is not None and labels.shape[:1] != inputs.shape[:1]:
-        shape = list(labels.shape)
-        raise SampleFileError(f"{path}: x has {len(inputs)} samples, y the shape {shape}; expected [N]")
+        expected = " and ".join(f"`{name}`" for name in (*names, label))
+        raise SampleFileError(f"{path} has {there}; expected {expected}")
+    inputs, labels = {name: arrays[name] for name in names}, arrays.get(label)
+    for name, array in inputs.items():
+        if array.ndim < 2:
+            raise SampleFileError(f"{path}: {name} has shape {list(array.shape)}; expected [N, ...]")
+        if array.dtype not in _INTEGERS and not np.issubdtype(array.dtype, np.floating):
+            raise SampleFileError(
+                f"{path}: {name} has dtype {array.dtype}; expected floats, or the device's int8"
+            )
+    first, *others = inputs
+    rest = {name: inputs[name] for name in others} | ({} if labels is None else {label: labels})
+    for name, array in rest.items():
+        if array.shape[:1] != inputs[first].shape[:1]:
+            count = f"{first} has {len(inputs[first])} samples"
+            expected = "[N]" if name == label else "[N, ...]"
+            raise SampleFileError(
+                f"{path}: {count}, {name} the shape {list(array.shape)}; expected {expected}"
+            )
     return SampleFile(path, inputs, labels)
+
+
+def _labels(names: Collection[str]) -> str:
+    """The name of an archive's array of labels."""
+    return _LABEL if _Y in names else _Y
 
 
 def _one_array(path: Path) -> SampleFileError:
@@ -146,7 +181,7 @@ def _csv(path: Path, content: bytes) -> SampleFile:
     width = len(names) - (label is not None)
     with np.errstate(over="ignore"):  # to infinity, which is refused
         numbers = np.array(inputs, np.float32).reshape(len(inputs), width)
-    return SampleFile(path, numbers, None if label is None else np.array(labels, object), names, lines)
+    return SampleFile(path, {_X: numbers}, None if label is None else np.array(labels, object), names, lines)
 
 
 def _text(path: Path, content: bytes) -> str:

@@ -51,6 +51,17 @@ class GraphValue:
         """Number of its bytes."""
         return self.elements * self.travelling.itemsize
 
+    def real(self, elements: NDArray[Any]) -> NDArray[np.float32]:
+        """The real numbers of its elements, [elements] in the device's order."""
+        steps = elements.astype(np.int64) - self.quantization.zero_point
+        return (np.float32(self.quantization.scale) * steps).astype(np.float32)
+
+    def __str__(self) -> str:
+        sides = " x ".join(map(str, self.shape))
+        own = ", and of each channel its own" if self.channels else ""
+        quantization = f"scale {self.quantization.scale:.6g}, zero point {self.quantization.zero_point}{own}"
+        return f"{self.name}: {sides} {self.dtype}, {quantization}"
+
     @classmethod
     def of(cls, answer: Mapping[str, Any], channels: bytes) -> Self:
         """From the answer to the request "describe", and the bytes of the block "channels"."""
