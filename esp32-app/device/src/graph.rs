@@ -10,11 +10,13 @@ use crate::failure::Failure;
 use crate::message::{GraphValue, Response};
 
 /// Bytes of all inputs.
+#[inline(never)]
 pub(crate) fn input_length(image: &Image<'_>) -> usize {
     (0..image.input_count()).fold(0, |sum: usize, index| sum.saturating_add(length(image.input(index))))
 }
 
 /// Bytes of all outputs.
+#[inline(never)]
 pub(crate) fn output_length(image: &Image<'_>) -> usize {
     (0..image.output_count()).fold(0, |sum: usize, index| sum.saturating_add(length(image.output(index))))
 }
@@ -24,6 +26,7 @@ fn length(value: &Value) -> usize {
 }
 
 /// Copies `bytes` into the inputs, from byte `offset` of all of them on; what is beyond the last input is left out.
+#[inline(never)]
 pub(crate) fn write_inputs(model: &mut Model<'_>, mut offset: usize, mut bytes: &[u8]) {
     for index in 0..model.image().input_count() {
         let input = model.input(index).as_mut_bytes();
@@ -115,6 +118,7 @@ impl<'a> Elements<'a> {
 impl Iterator for Elements<'_> {
     type Item = i32;
 
+    #[inline(never)]
     fn next(&mut self) -> Option<i32> {
         match self {
             Elements::Int8(bytes) => bytes.next().map(|&byte| i32::from(byte as i8)),
