@@ -179,6 +179,20 @@ def test_class_weights_of_a_number_are_refused():
         tn.to_nano(model, x, calibrate=x, head=tn.heads.SGD(loss="squared", class_weights=(2,)))
 
 
+@pytest.mark.parametrize("train_last", [1, 2])
+def test_one_output_is_no_class_among_others(train_last):
+    model, x = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 1)), torch.randn(8, 6)
+    tn.freeze(model, "0")
+    message = r"has 1 output, .*; expected head=tn.heads.SGD\(loss='squared'\) .*'binary'.* head=None"
+    with pytest.raises(tn.HeadError, match=message):
+        tn.to_nano(model, x, calibrate=x, train_last=train_last)
+    for loss in ("squared", "binary"):
+        settings = tn.heads.SGD(loss=loss)
+        assert tn.to_nano(model, x, calibrate=x, head=settings, train_last=train_last).head is not None
+    if train_last == 1:
+        assert tn.to_nano(model, x, calibrate=x, head=None).head is None
+
+
 def test_layers_that_a_trainer_has_no_room_for():
     x = torch.randn(2, 257)
     with pytest.raises(tn.HeadError, match="number of features is 257; expected at most 256"):

@@ -48,7 +48,8 @@ def split_off_head(
         ranges: what the values take, by name.
 
     Raises:
-        HeadError: the model does not end in such layers, or the arguments contradict each other.
+        HeadError: the model does not end in such layers, or in one class alone, or the arguments contradict
+            each other.
     """
     graph = graph.copy()
     if train_last != 1:
@@ -75,7 +76,7 @@ def _take_last_layers(graph: Graph, count: int, settings: SGD, ranges: Mapping[s
         ranges: of the outputs between them.
 
     Raises:
-        HeadError: the model does not end in so many such layers, one after the other.
+        HeadError: the model does not end in so many such layers, one after the other, or in one class alone.
     """
     if len(graph.outputs) > 1:
         raise HeadError(
@@ -96,6 +97,7 @@ def _take_last_layers(graph: Graph, count: int, settings: SGD, ranges: Mapping[s
             nodes.insert(0, node)
         value = node.inputs[0]
     layers = [_layer(graph, node, ranges) for node in nodes]
+    _check_loss(settings, len(layers[-1]["weights"]))
     paths = tuple(graph.module_path(node) for node in nodes)
     graph.outputs = [nodes[0].inputs[0]]
     graph.drop_unused()
@@ -171,6 +173,7 @@ def _take_head(
         )
     assert last is not None and isinstance(last.operator, FullyConnected)
     weight = last.operator.to_device_weight(graph.parameters[last.parameters["weight"]])
+    _check_loss(settings, len(weight))
     bias = (
         graph.parameters[last.parameters["bias"]]
         if "bias" in last.parameters
@@ -179,6 +182,15 @@ def _take_head(
     graph.outputs = [last.inputs[0]]
     graph.drop_unused()
     return LastLayers(settings.description(weight.contiguous().numpy(), bias.numpy()), (path,))
+
+
+def _check_loss(settings: HeadSettings, outputs: int) -> None:
+    if isinstance(settings, SGD) and settings.loss == "cross_entropy" and outputs == 1:
+        raise HeadError(
+            "the layer that would learn has 1 output, and cross entropy over one class teaches nothing; "
+            "expected head=tn.heads.SGD(loss='squared') if it is a number, loss='binary' if it is right or "
+            "wrong, or head=None, which leaves it in flash"
+        )
 
 
 def _not_a_head(graph: Graph, last: Node | None) -> str:
