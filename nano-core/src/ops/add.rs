@@ -10,7 +10,6 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::BrokenRule;
 use crate::arena::Shared;
-#[cfg(feature = "alloc")]
 use crate::fixed_point::Multiplier;
 use crate::image::Dtype;
 #[cfg(feature = "alloc")]
@@ -51,7 +50,7 @@ static OPERATOR: Operator = Operator {
     macs: |_| 0,
 };
 
-const NAME: &str = "add";
+pub(super) const NAME: &str = "add";
 /// Bits by which both inputs are raised before they are scaled to a common step.
 const RAISE: u32 = 20;
 
@@ -153,63 +152,93 @@ fn check_scales([first, second, output]: &[Scale; 3]) -> Result<(), BrokenRule> 
     output.check(first.check(LARGEST)? + second.check(LARGEST)?).map(drop)
 }
 
-fn scales(node: &Node<'_>) -> Result<[Scale; 3], BrokenRule> {
-    let scales = node.constant::<Scale>(0)?;
-    scales.try_into().map_err(|_| refused("wrong number of scales", scales.len() as i64))
-}
-
-fn check(node: &Node<'_>) -> Result<(), BrokenRule> {
-    let attributes = Attributes::read(node.attributes())?;
-    if node.form() == ONE_PASS {
-        check_scales(&scales(node)?)?;
-    } else {
-        let [first, second, _] = node.multipliers()?;
-        require!(first.shift <= 0, "the first input's multiplier exceeds 1, shift", first.shift);
-        require!(second.shift <= 0, "the second input's multiplier exceeds 1, shift", second.shift);
-    }
-    node.require_no_scratch()?;
-    check_clamp((attributes.clamp_min, attributes.clamp_max))
-}
-
-fn run(node: &Node<'_>, memory: Shared<'_>) {
-    let attributes = Attributes::read(node.attributes()).checked();
-    let terms = Terms {
-        inputs: [0, 1].map(|index| memory.input(index)),
-        zero_points: [0, 1].map(|index| node.input(index).zero_point),
-        output: memory.output(0),
-        clamp: Requantization::new(node.form(), attributes.clamp_min, attributes.clamp_max),
-    };
-    if node.form() == ONE_PASS {
-        let [first, second, output] = scales(node).checked();
-        terms.add(|a, b| output.apply(first.apply(a) + second.apply(b)))
-    } else {
-        let [first, second, output] = node.multipliers().checked();
-        let zero_point = node.output(0).zero_point;
-        terms.add(|a, b| output.apply(first.apply(a << RAISE) + second.apply(b << RAISE)).saturating_add(zero_point))
-    }
-}
-
-/// What is added, and where the sums go.
-struct Terms<'m> {
-    inputs: [&'m [Cell<i8>]; 2],
+/// An addition element by element, ready to run.
+pub(super) struct Addition {
+    terms: Terms,
+    /// Of the two inputs.
     zero_points: [i32; 2],
-    output: &'m [Cell<i8>],
     clamp: Requantization,
 }
 
-impl Terms<'_> {
+/// The three multipliers of an addition, in one of the two forms.
+enum Terms {
+    OnePass([Scale; 3]),
+    /// And the output's zero point.
+    Literal([Multiplier; 3], i32),
+}
+
+impl Addition {
+    /// The addition in a node, whose first constant is that of an addition in `form`; of inputs with these zero points.
+    // Not inlined: two kernels read one.
+    #[inline(never)]
+    pub(super) fn read(
+        node: &Node<'_>,
+        form: u8,
+        zero_points: [i32; 2],
+        (clamp_min, clamp_max): (i32, i32),
+    ) -> Result<Self, BrokenRule> {
+        let terms = if form == ONE_PASS {
+            let scales = node.constant::<Scale>(0)?;
+            let wrong_number = |_| refused("wrong number of scales", scales.len() as i64);
+            Terms::OnePass(scales.try_into().map_err(wrong_number)?)
+        } else {
+            Terms::Literal(node.multipliers()?, node.output(0).zero_point)
+        };
+        Ok(Addition { terms, zero_points, clamp: Requantization::new(form, clamp_min, clamp_max) })
+    }
+
+    pub(super) fn check(&self) -> Result<(), BrokenRule> {
+        match &self.terms {
+            Terms::OnePass(scales) => check_scales(scales)?,
+            Terms::Literal([first, second, _], _) => {
+                require!(first.shift <= 0, "the first input's multiplier exceeds 1, shift", first.shift);
+                require!(second.shift <= 0, "the second input's multiplier exceeds 1, shift", second.shift);
+            }
+        }
+        check_clamp((self.clamp.min, self.clamp.max))
+    }
+
+    /// Adds as many elements as the shortest of the three has; the output may be an input.
+    #[inline(always)]
+    pub(super) fn run(&self, first: &[Cell<i8>], second: &[Cell<i8>], output: &[Cell<i8>]) {
+        match self.terms {
+            Terms::OnePass([a, b, y]) => {
+                self.run_as(first, second, output, |first, second| y.apply(a.apply(first) + b.apply(second)))
+            }
+            Terms::Literal([a, b, y], zero_point) => self.run_as(first, second, output, |first, second| {
+                y.apply(a.apply(first << RAISE) + b.apply(second << RAISE)).saturating_add(zero_point)
+            }),
+        }
+    }
+
     /// Makes each output element `add` of the two inputs, less their zero points.
     #[inline(always)]
-    fn add(&self, add: impl Fn(i32, i32) -> i32) {
-        let &Terms { inputs: [first, second], zero_points: [first_zero, second_zero], output, clamp } = self;
+    fn run_as(&self, first: &[Cell<i8>], second: &[Cell<i8>], output: &[Cell<i8>], add: impl Fn(i32, i32) -> i32) {
+        let &Addition { zero_points: [first_zero, second_zero], clamp, .. } = self;
         for ((output, a), b) in output.iter().zip(first).zip(second) {
             output.set(clamp.clamp(add(i32::from(a.get()) - first_zero, i32::from(b.get()) - second_zero)));
         }
     }
 }
 
+/// The addition of a node that is nothing else.
+fn addition(node: &Node<'_>) -> Result<Addition, BrokenRule> {
+    let attributes = Attributes::read(node.attributes())?;
+    let zero_points = [0, 1].map(|index| node.input(index).zero_point);
+    Addition::read(node, node.form(), zero_points, (attributes.clamp_min, attributes.clamp_max))
+}
+
+fn check(node: &Node<'_>) -> Result<(), BrokenRule> {
+    node.require_no_scratch()?;
+    addition(node)?.check()
+}
+
+fn run(node: &Node<'_>, memory: Shared<'_>) {
+    addition(node).checked().run(memory.input(0), memory.input(1), memory.output(0));
+}
+
 #[cfg(feature = "alloc")]
-fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::image::WriteError> {
+pub(super) fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::image::WriteError> {
     let mut packed = crate::image::Packed::default();
     let ([first, second], output) = ([0, 1].map(|index| layer.inputs[index].scale), layer.outputs[0]);
     let parameters = AddParameters::new(first, second, output.scale)
