@@ -9,7 +9,7 @@ use crate::node::existing;
 use crate::operator::{Checked, CheckedPart, Run};
 use crate::{CheckedImage, Error, Node};
 
-/// The memory of a node whose inputs, outputs and scratch memory share no byte.
+/// The memory of a node whose inputs, outputs and scratch memory share no byte: not the last input of one that runs [`Run::Over`] it.
 pub struct Io<'m> {
     /// The inputs.
     pub inputs: Inputs<'m>,
@@ -37,6 +37,21 @@ pub struct Outputs<'m> {
 pub struct Shared<'m> {
     base: *mut i8,
     node: &'m Node<'m>,
+}
+
+impl<'m> Io<'m> {
+    /// The memory of `node` in the arena at `base`, with the inputs of `reader`: the node itself, or the node without its last input.
+    #[inline(always)]
+    fn new(base: *mut i8, node: &'m Node<'m>, reader: &'m Node<'m>) -> Self {
+        // Not a range, whose length would be computed from its ends.
+        let (start, length) = (node.header.scratch_offset as usize, node.scratch_length());
+        Io {
+            inputs: Inputs { base, node: reader },
+            outputs: Outputs { base, values: node.outputs.iter() },
+            // SAFETY: the scratch memory lies in the arena (image/view.rs), and overlaps neither inputs nor outputs (image/lifetimes.rs).
+            scratch: unsafe { core::slice::from_raw_parts_mut(base.add(start), length) },
+        }
+    }
 }
 
 impl<'m> Inputs<'m> {
@@ -180,21 +195,20 @@ impl<'a> Bound<'a> {
         let kernel = node.find_kernel(self.checked.kernels()).checked();
         let base = self.arena.as_mut_ptr();
         match kernel.run {
-            Run::Apart(run) => {
-                // Not a range, whose length would be computed from its ends.
-                let (start, length) = (node.header.scratch_offset as usize, node.scratch_length());
-                let io = Io {
-                    inputs: Inputs { base, node: &node },
-                    outputs: Outputs { base, values: node.outputs.iter() },
-                    // SAFETY: the scratch memory lies in the arena (image/view.rs), and overlaps neither inputs nor outputs (image/lifetimes.rs).
-                    scratch: unsafe { core::slice::from_raw_parts_mut(base.add(start), length) },
-                };
-                run(&node, io);
-            }
+            Run::Apart(run) => run(&node, Io::new(base, &node, &node)),
+            Run::Over(run) => run_over(run, base, &node),
             Run::InPlace(run) => run(&node, Shared { base, node: &node }),
         }
         true
     }
+}
+
+/// Runs a node whose output takes the place of its last input: no reference may be had to that.
+// Not inlined: few nodes are of this kind, and the others would pay for it.
+#[inline(never)]
+fn run_over(run: fn(&Node<'_>, Io<'_>), base: *mut i8, node: &Node<'_>) {
+    let inputs = node.inputs.split_last().map(|(_, others)| others).checked_part();
+    run(node, Io::new(base, node, &Node { inputs, ..*node }));
 }
 
 #[cfg(test)]

@@ -239,6 +239,9 @@ pub struct Kernel {
 pub enum Run {
     /// On inputs, outputs and scratch memory that share no byte.
     Apart(fn(&Node<'_>, Io<'_>)),
+    /// As [`Run::Apart`], but that the first output always takes the place of the last input, which is read for the last time: the kernel finds that
+    /// input in the output that it takes, and [`Io::inputs`] ends before it.
+    Over(fn(&Node<'_>, Io<'_>)),
     /// On inputs and outputs that may share memory as the operator's [`Alias`] says, without scratch memory.
     InPlace(fn(&Node<'_>, Shared<'_>)),
 }
@@ -309,7 +312,7 @@ impl Kernel {
     #[inline(always)]
     pub(crate) fn alias(&self) -> Alias {
         match self.run {
-            Run::Apart(_) => Alias::Never,
+            Run::Apart(_) | Run::Over(_) => Alias::Never,
             Run::InPlace(_) => self.operator.alias,
         }
     }

@@ -9,6 +9,7 @@ use nano_core::{CheckedImage, Error, Kernel, Run, ops};
 const fn check_of(index: usize) -> Kernel {
     let run = match ops::ALL[index].run {
         Run::Apart(_) => Run::Apart(|_, _| ()),
+        Run::Over(_) => Run::Over(|_, _| ()),
         Run::InPlace(_) => Run::InPlace(|_, _| ()),
     };
     Kernel { run, ..ops::ALL[index] }

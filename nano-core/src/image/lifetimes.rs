@@ -7,8 +7,8 @@ use core::ops::Range;
 
 use super::value::Extent;
 use super::{Image, MOST_ALIVE, Value};
-use crate::operator::{Alias, Kernel, Overlay, Run, refused};
-use crate::{Error, Node};
+use crate::operator::{Alias, Kernel, Overlay, Run, refused, require};
+use crate::{BrokenRule, Error, Node};
 
 /// Checks that each value is written before it is read, and that what is written at a node (its outputs and scratch memory; before the first node, the
 /// graph's inputs and the states) shares no byte with a value that is needed then or later; but for an output that its operator lets take the place of
@@ -43,6 +43,9 @@ pub(crate) fn check(image: &Image<'_>, kernels: &[Kernel]) -> Result<(), Error> 
         next += node.outputs.len();
         alive.end_before(index);
         let kernel = node.kernel(kernels).ok_or(Error::UnknownKernel { node: index, id: node.header.kernel })?;
+        if let Run::Over(_) = kernel.run {
+            check_over(&node).map_err(|broken| broken.of(kernel.operator.name))?;
+        }
         for output in node.outputs {
             match kernel.alias() {
                 Alias::Overlay(overlay) => alive.check_overlay(index, &node, output, kernel, overlay)?,
@@ -76,12 +79,33 @@ fn may_be_written(kernel: &Kernel, node: &Node<'_>, index: usize, output: &Value
     }
     match kernel.run {
         Run::Apart(_) => !overlap_at(node, other, &output.extent()),
+        Run::Over(_) => {
+            is_over(node, output, other) && other.last_use as usize == index
+                || !overlap_at(node, other, &output.extent())
+        }
         Run::InPlace(_) => {
             let is_elementwise = matches!(kernel.alias(), Alias::Elementwise);
             let takes_its_place = is_elementwise && output.coincides(other) && other.last_use as usize == index;
             !output.extent().overlaps(&other.extent()) || takes_its_place && is_input(node, other)
         }
     }
+}
+
+/// Checks that the output of a node that runs [`Run::Over`] its last input is in the place of that.
+#[inline(never)]
+fn check_over(node: &Node<'_>) -> Result<(), BrokenRule> {
+    if let (Some(last), Some(output)) = (node.inputs().last(), node.outputs.first()) {
+        let text = "the output does not lie in the place of the last input, but at";
+        require!(output.coincides(last), text, output.offset);
+    }
+    Ok(())
+}
+
+/// Whether `output` is the first of a node, and `value` the last input and no other one.
+fn is_over(node: &Node<'_>, output: &Value, value: &Value) -> bool {
+    let is_first = node.outputs.first().is_some_and(|first| core::ptr::eq(first, output));
+    let is_last = |(index, input): (usize, &Value)| core::ptr::eq(input, value) == (index + 1 == node.inputs.len());
+    is_first && node.inputs().enumerate().all(is_last)
 }
 
 /// Whether `value` is in the way of `written`. To what a node runs on belongs what lies between its pixels.

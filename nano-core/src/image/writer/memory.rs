@@ -5,9 +5,9 @@ use core::ops::RangeInclusive;
 
 use super::plan::{Request, plan};
 use super::{Chosen, Value};
-use crate::Error;
 use crate::image::{MOST_ALIVE, ModelDescription, WriteError};
 use crate::operator::Alias;
+use crate::{Error, Run};
 
 /// Memory that values have one after the other.
 struct Storage {
@@ -86,6 +86,7 @@ fn storages(
     // Values are numbered in the order in which they are written, so that those of the inputs are known.
     let writers = core::iter::repeat_n(None, inputs).chain(writers.map(Some));
     for ((value, live), writer) in values.iter().zip(lifetimes).zip(writers) {
+        let takes_the_last = writer.filter(|(_, layer)| matches!(layer.kernel.run, Run::Over(_)));
         let takes_a_place = writer.filter(|(_, layer)| {
             let is_elementwise = matches!(layer.kernel.alias(), Alias::Elementwise);
             shared && is_elementwise && layer.kernel.operator.outputs.len() == 1 && !value.is_state()
@@ -97,7 +98,8 @@ fn storages(
             };
             layer.inputs.iter().find(fits).map(|&id| of_value[id as usize])
         });
-        of_value.push(match taken {
+        let last = takes_the_last.and_then(|(_, layer)| layer.inputs.last()).map(|&id| of_value[id as usize]);
+        of_value.push(match last.or(taken) {
             Some(storage) => {
                 storages[storage].live = *storages[storage].live.start()..=*live.end();
                 storage
