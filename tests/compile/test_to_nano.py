@@ -10,6 +10,8 @@ import torch_nano as tn
 from networks import NETWORKS, ConvNet1d, Mlp, inputs, make
 from sklearn.datasets import load_digits
 from torch import nn
+from torch_nano import _native
+from torch_nano.compile.verify import verify_host
 
 
 @pytest.mark.parametrize("method", ["minmax", "percentile"])
@@ -77,6 +79,39 @@ def test_the_graph_and_the_summary_agree(nano):
     text = str(summary).splitlines()
     assert len(text) == 10 and f"flash {len(nano.image):,} B" in text[-1] and "features.0" in text[4]
     assert max(map(len, text)) <= 80
+
+
+class ResidualBlock(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(4, 4, 3, padding=1)
+        self.second = nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x):
+        return F.relu(x + self.second(F.relu(self.first(x))))
+
+
+def test_a_convolution_and_an_addition_are_one_layer():
+    torch.manual_seed(0)
+    x = inputs((4, 8, 8), 64)
+    nano = tn.to_nano(nn.Sequential(ResidualBlock(), nn.MaxPool2d(8)), x, calibrate=x)
+    summary = nano.summary()
+    assert [(layer.kernel, layer.module_path) for layer in summary.layers] == [
+        ("conv2d", "0.first"),
+        ("conv2d_add", "0.second + 0"),
+        ("max_pool2d", "1"),
+    ]
+    assert [layer.output_shape for layer in summary.layers] == [(4, 8, 8), (4, 8, 8), (4, 1, 1)]
+    # Two values, the columns of a tile, and its four pixels.
+    assert summary.layers[1].arena_bytes == summary.arena_bytes == 2 * 256 + 4 * 36 + 16
+    assert nano.verify("host") and nano.verify("rv32imc")
+    # A difference in the convolution is seen in the sum.
+    graph = copy.deepcopy(nano.graph)
+    (name,) = [node.name for node in graph.graph.nodes if graph.graph.module_path(node) == "0.second"]
+    graph.tensors[name]["bias"] += 1000
+    report = verify_host(_native.Model(nano.image), graph, [nano.quantize_input(x)])
+    first = report.first_difference
+    assert (first.operator, first.module_path) == ("conv2d_add", "0")
 
 
 def test_names_labels_and_shapes(nano):

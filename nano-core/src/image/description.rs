@@ -89,6 +89,14 @@ pub struct ModelDescription {
     pub head: Option<HeadDescription>,
 }
 
+impl ModelDescription {
+    /// All values, by id.
+    pub(super) fn values(&self) -> impl Iterator<Item = &ValueDescription> {
+        let inputs = self.inputs.iter().map(|input| &input.value);
+        inputs.chain(self.layers.iter().flat_map(|layer| &layer.outputs))
+    }
+}
+
 /// Why a model could not be written.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq)]

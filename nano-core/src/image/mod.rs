@@ -43,6 +43,8 @@ pub use value::{Dtype, Element, Value};
 pub(crate) use view::Cursor;
 pub use view::{Image, Nodes};
 #[cfg(feature = "alloc")]
+pub(crate) use writer::Fusion;
+#[cfg(feature = "alloc")]
 pub use writer::{Layer, Packed, write, write_with};
 
 use core::ops::Range;

@@ -15,7 +15,7 @@ macro_rules! registry {
     (@kernel $file:ident) => {};
 }
 
-// An operator with its first kernel, or a further kernel of one.
+// An operator's file with its first kernel, or a further kernel there.
 registry! {
     operator conv2d::CONV2D,
     operator depthwise_conv2d::DEPTHWISE_CONV2D,
@@ -28,7 +28,12 @@ registry! {
     operator softmax::SOFTMAX,
     kernel fully_connected::FULLY_CONNECTED_PAIRS,
     operator history::HISTORY,
+    kernel conv2d::CONV2D_ADD,
 }
+
+/// The operators that the writer makes of two layers.
+#[cfg(feature = "alloc")]
+pub(crate) const FUSIONS: &[crate::image::Fusion] = &[conv2d::FUSION];
 
 #[cfg(feature = "alloc")]
 pub use add::AddParameters;

@@ -188,7 +188,7 @@ impl Model {
         values.collect()
     }
 
-    /// All layers in order of execution.
+    /// All layers in order of execution; each may stand for several of the description that the image was written from.
     #[getter]
     fn layers<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
         let checked = self.image.checked();
@@ -199,6 +199,7 @@ impl Model {
             let kernel = node.kernel(checked.kernels()).expect("a checked image has known kernels");
             entry.set_item("operator", kernel.operator.name)?;
             entry.set_item("kernel", kernel.name)?;
+            entry.set_item("described_layers", kernel.operator.described_layers())?;
             entry.set_item("form", node.form())?;
             entry.set_item("macs", (kernel.operator.macs)(&node))?;
             entry.set_item("constant_bytes", node.constant_bytes())?;

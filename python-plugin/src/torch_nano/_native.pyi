@@ -63,6 +63,8 @@ class ValueEntry(TypedDict):
 class LayerEntry(TypedDict):
     operator: str
     kernel: str
+    #: The number of layers of the description that it computes, which follow one another.
+    described_layers: int
     #: Of requantization.
     form: int
     macs: int

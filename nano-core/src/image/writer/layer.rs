@@ -41,6 +41,12 @@ pub(super) fn attributes(operator: &Operator, description: &LayerDescription) ->
 }
 
 impl<'d> Layer<'d> {
+    /// A part of this layer, with other values and attributes, and the same tensors.
+    pub(crate) fn part(&self, inputs: &[Value], output: Value, attributes: &[i32]) -> Layer<'d> {
+        let (inputs, outputs, attributes) = (inputs.to_vec(), alloc::vec![output], attributes.to_vec());
+        Layer { inputs, outputs, attributes, macs: self.macs, description: self.description }
+    }
+
     /// The tensor `name`, of `length` elements.
     ///
     /// # Errors

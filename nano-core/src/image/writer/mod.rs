@@ -1,5 +1,6 @@
 //! The image writer: chooses a kernel for every layer and packs it, plans the arena, and lays the sections out.
 
+mod fuse;
 mod layer;
 mod memory;
 mod plan;
@@ -15,6 +16,7 @@ use super::{
 };
 use crate::{Kernel, Node, ops};
 
+pub(crate) use fuse::Fusion;
 pub use layer::{Layer, Packed};
 
 /// Kernels of later versions may load 16 bytes at a time.
@@ -27,6 +29,37 @@ struct Chosen<'k> {
     inputs: Vec<u32>,
     attributes: Vec<i32>,
     packed: Packed,
+    /// Instructions of one run, as the kernel estimates them.
+    cost: u64,
+}
+
+/// A model's values and nodes with their places in the arena.
+struct Plan<'k> {
+    values: Vec<Value>,
+    layers: Vec<Chosen<'k>>,
+    scratch_offsets: Vec<u32>,
+    arena_length: u32,
+}
+
+impl<'k> Plan<'k> {
+    fn new(model: &ModelDescription, kernels: &'k [Kernel]) -> Result<Self, WriteError> {
+        let mut values: Vec<Value> = model.values().map(Value::unplaced).collect();
+        values.iter().try_for_each(Value::check)?;
+        let mut layers = Vec::with_capacity(model.layers.len());
+        let mut next = model.inputs.len();
+        for layer in &model.layers {
+            let end = next + layer.outputs.len();
+            layers.push(choose(layer, &values, next..end, kernels)?);
+            next = end;
+        }
+        let (scratch_offsets, arena_length) = memory::place(model, &mut values, &layers)?;
+        Ok(Plan { values, layers, scratch_offsets, arena_length })
+    }
+
+    /// Bytes of the arena, then instructions of a run: the less the better.
+    fn cost(&self) -> (u32, u64) {
+        (self.arena_length, self.layers.iter().fold(0, |sum, layer| sum.saturating_add(layer.cost)))
+    }
 }
 
 /// Writes a model as a `.nano` image.
@@ -77,24 +110,23 @@ pub fn write(model: &ModelDescription) -> Result<Vec<u8>, WriteError> {
 /// # Errors
 /// As there.
 pub fn write_with(model: &ModelDescription, kernels: &[Kernel]) -> Result<Vec<u8>, WriteError> {
-    let described = model.inputs.iter().map(|input| &input.value);
-    let described = described.chain(model.layers.iter().flat_map(|layer| &layer.outputs));
-    let mut values: Vec<Value> = described.map(Value::unplaced).collect();
-    values.iter().try_for_each(Value::check)?;
-    check_ids(model, values.len())?;
-    let mut layers = Vec::with_capacity(model.layers.len());
-    let mut next = model.inputs.len();
-    for layer in &model.layers {
-        let end = next + layer.outputs.len();
-        layers.push(choose(layer, &values, next..end, kernels)?);
-        next = end;
+    check_ids(model)?;
+    let plan = Plan::new(model, kernels)?;
+    let fused = fuse::fuse(model, kernels);
+    let fused = fused.map(|model| Ok::<_, WriteError>((Plan::new(&model, kernels)?, model))).transpose()?;
+    match fused {
+        Some((fused, model)) if fused.cost() < plan.cost() => write_plan(&model, fused),
+        _ => write_plan(model, plan),
     }
-    let (scratch_offsets, arena_length) = memory::place(model, &mut values, &layers)?;
+}
 
+/// Lays the sections of the image out.
+fn write_plan(model: &ModelDescription, plan: Plan<'_>) -> Result<Vec<u8>, WriteError> {
+    let Plan { values, layers, scratch_offsets, arena_length } = plan;
     let mut constants = Constants::default();
     let mut nodes = Vec::new();
     for ((description, layer), scratch_offset) in model.layers.iter().zip(&layers).zip(scratch_offsets) {
-        let Chosen { kernel, inputs, attributes, packed } = layer;
+        let Chosen { kernel, inputs, attributes, packed, .. } = layer;
         let header = NodeHeader {
             kernel: kernel.id,
             form: packed.form,
@@ -146,7 +178,7 @@ pub fn write_with(model: &ModelDescription, kernels: &[Kernel]) -> Result<Vec<u8
 }
 
 /// Checks that what is read has been made, and that there are inputs and outputs.
-fn check_ids(model: &ModelDescription, values: usize) -> Result<(), WriteError> {
+fn check_ids(model: &ModelDescription) -> Result<(), WriteError> {
     let mut made = model.inputs.len();
     for layer in &model.layers {
         if let Some(&id) = layer.inputs.iter().find(|&&id| id >= made) {
@@ -154,7 +186,7 @@ fn check_ids(model: &ModelDescription, values: usize) -> Result<(), WriteError> 
         }
         made += layer.outputs.len();
     }
-    match model.outputs.iter().find(|output| output.id >= values) {
+    match model.outputs.iter().find(|output| output.id >= made) {
         Some(output) => Err(WriteError::ValueId(output.id)),
         None if model.inputs.is_empty() || model.outputs.is_empty() => Err(WriteError::ValueId(0)),
         None => Ok(()),
@@ -199,10 +231,11 @@ fn choose<'k>(
         let accepted = kernel.accept(&node).is_ok() && !kernel.is_view(&node);
         (kernel.cost)(&layer).filter(|_| accepted).unwrap_or(u64::MAX)
     };
-    let kernel = candidates.min_by_key(cost).ok_or_else(unknown)?;
+    let (cost, kernel) =
+        candidates.map(|kernel| (cost(&kernel), kernel)).min_by_key(|(cost, _)| *cost).ok_or_else(unknown)?;
     kernel.accept(&node).map_err(|broken| broken.of(operator.name))?;
     let packed = (kernel.pack)(&layer)?;
-    Ok(Chosen { kernel, inputs, attributes, packed })
+    Ok(Chosen { kernel, inputs, attributes, packed, cost })
 }
 
 /// Where each input's channel scales lie.

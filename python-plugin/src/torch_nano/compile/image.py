@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from .. import _native
@@ -15,8 +16,17 @@ from .quantize import QuantizedGraph
 
 
 def layers(model: QuantizedGraph) -> list[Node]:
-    """The nodes that are layers of the image, in its order: all but reshapes, which cost nothing there."""
+    """The nodes that are described as layers of the image, in its order: all but reshapes, which cost nothing
+    there. The image may have one layer for two of them, see :func:`made_of`.
+    """
     return [node for node in model.graph.nodes if not isinstance(node.operator, Reshape)]
+
+
+def made_of(graph: QuantizedGraph, model: _native.Model) -> Iterator[tuple[_native.LayerEntry, list[Node]]]:
+    """Each layer of a graph's image, and the nodes that it computes: the last one writes its outputs."""
+    nodes = iter(layers(graph))
+    for entry in model.layers:
+        yield entry, list(itertools.islice(nodes, entry["described_layers"]))
 
 
 def write_image(

@@ -22,7 +22,7 @@ from ..heads import Head, LayersHead, head_of
 from ..modules.inputs import Example
 from ..modules.models import QuantizedModule
 from . import rust_module
-from .image import layers, write_image
+from .image import made_of, write_image
 from .quantize import QuantizedGraph
 from .saved_model import SavedHead, SavedModel, pack, unpack
 from .stream import Stream
@@ -294,13 +294,14 @@ class NanoModule(QuantizedModule):
     def summary(self) -> Summary:
         """What each layer costs and where it lies; prints as a table."""
         rows = []
-        described = zip(layers(self._graph), self._model.layers, arena_in_use(self._model), strict=True)
-        for node, entry, arena_bytes in described:
-            value = self._graph.graph.values[node.name]
+        described = zip(made_of(self._graph, self._model), arena_in_use(self._model), strict=True)
+        for (entry, nodes), arena_bytes in described:
+            values = [self._graph.graph.values[node.name] for node in nodes]
+            value = values[-1]
             rows.append(
                 LayerSummary(
                     operator=entry["operator"],
-                    module_path=value.module_path,
+                    module_path=" + ".join(dict.fromkeys(made.module_path for made in values)),
                     output_shape=value.shape,
                     macs=entry["macs"],
                     weight_bytes=entry["constant_bytes"],

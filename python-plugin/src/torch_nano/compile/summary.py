@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import io
-import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from .._native import Model
+from .. import _native
 from ..arithmetic.layout import Shape
 
 
@@ -20,7 +20,7 @@ class LayerSummary:
     """One layer; the trainable head is the last."""
 
     operator: str
-    #: Dotted path of the module in the original model.
+    #: Dotted path of the module in the original model; "a + b" of a layer that computes two.
     module_path: str
     #: torch's shape without batch.
     output_shape: Shape
@@ -36,9 +36,9 @@ class LayerSummary:
     memory: str
 
 
-def arena_in_use(model: Model) -> list[int]:
-    """Bytes of the arena in use while each layer runs. The largest is what no plan can go below."""
-    sizes = [math.prod(value["shape"]) * np.dtype(value["dtype"]).itemsize for value in model.values]
+def arena_in_use(model: _native.Model) -> list[int]:
+    """Bytes of the arena in use while each layer runs; those that values share count once."""
+    places = [_bytes_of(value) for value in model.values]
     end = len(model.layers)
     made = dict.fromkeys(model.inputs, 0) | {
         output: index for index, layer in enumerate(model.layers) for output in layer["outputs"]
@@ -47,10 +47,22 @@ def arena_in_use(model: Model) -> list[int]:
     for index, layer in enumerate(model.layers):
         last.update(dict.fromkeys(layer["inputs"], index))
     last.update(dict.fromkeys(model.outputs, end))
-    return [
-        layer["scratch_bytes"] + sum(sizes[value] for value in made if made[value] <= index <= last[value])
-        for index, layer in enumerate(model.layers)
-    ]
+    in_use = []
+    for index, layer in enumerate(model.layers):
+        used = np.zeros(model.arena_length, bool)
+        for value in made:
+            if made[value] <= index <= last[value]:
+                used[places[value]] = True
+        in_use.append(layer["scratch_bytes"] + int(used.sum()))
+    return in_use
+
+
+def _bytes_of(value: _native.ValueEntry) -> NDArray[np.intp]:
+    """Where in the arena the bytes of a value lie."""
+    height, width, channels = value["shape"]
+    size = np.dtype(value["dtype"]).itemsize
+    pixels = value["offset"] + value["pitch"] * size * np.arange(height * width)
+    return np.add.outer(pixels, np.arange(channels * size)).ravel()
 
 
 @dataclass(frozen=True)

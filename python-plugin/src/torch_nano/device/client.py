@@ -117,7 +117,8 @@ class Device(Conversation):
 
     @whole
     def profile(self, input: Input) -> list[int]:
-        """Runs the model on one input; instructions (emulated board) or cycles of each layer.
+        """Runs the model on one input; instructions (emulated board) or cycles of each layer of
+        the image, which are those of its summary.
 
         Raises:
             InputError: wrong inputs, shape or dtype.

@@ -7,6 +7,13 @@
 //! [kernel_height][kernel_width][in / groups][4]. Scratch: the inputs under the windows of four output pixels side by side,
 //! [kernel_height][kernel_width][in / groups][4]; every block of channels then runs over them in one pass, 16 accumulators at a time.
 
+mod add;
+mod gather;
+
+pub use add::CONV2D_ADD;
+#[cfg(feature = "alloc")]
+pub(crate) use add::FUSION;
+
 use crate::BrokenRule;
 use crate::arena::Io;
 use crate::image::{Dtype, Value};
@@ -15,6 +22,8 @@ use crate::node::{Node, existing};
 use crate::operator::{Alias, Checked, Kernel, Operator, Output, Run, nonzero, require, unchecked};
 use crate::ops::channels;
 use crate::ops::window::{Window, window_attributes};
+use add::Sum;
+use gather::Gather;
 
 /// Kernel of the convolution.
 pub const CONV2D: Kernel = Kernel {
@@ -25,8 +34,15 @@ pub const CONV2D: Kernel = Kernel {
     outputs: &[Dtype::Int8],
     pitched: true,
     forms: &[LITERAL, ONE_PASS],
-    check: |node| Conv2d::read(node)?.check(node),
-    run: Run::Apart(|node, io| Conv2d::read(node).checked().run(io)),
+    check: |node| {
+        let convolution = Conv2d::of(node)?;
+        require_scratch(node, convolution.columns_length())?;
+        convolution.check()
+    },
+    run: Run::Apart(|node, io| {
+        let Io { inputs, mut outputs, scratch } = io;
+        Conv2d::of(node).checked().run(inputs.get(0), scratch, outputs.take(), None);
+    }),
     #[cfg(feature = "alloc")]
     cost: |layer| Some(3 * layer.macs),
     #[cfg(feature = "alloc")]
@@ -39,25 +55,35 @@ static OPERATOR: Operator = Operator {
     inputs: 1..=1,
     outputs: &[Output::OWN],
     alias: Alias::Never,
-    shape: |node, _| {
-        let attributes = Attributes::read(node.attributes())?;
-        let (input, channels) = (node.input(0), node.output(0).shape[2]);
-        let divides = |channels: u32| attributes.groups >= 1 && channels.is_multiple_of(attributes.groups as u32);
-        require!(divides(input.shape[2]), "groups does not divide the input channels", attributes.groups);
-        require!(divides(channels), "groups does not divide the output channels", attributes.groups);
-        Window::shape(node, channels)
-    },
-    macs: |node| {
-        let per_group = |attributes: Attributes| node.input(0).shape[2] as usize / nonzero(attributes.groups as usize);
-        Attributes::read(node.attributes()).map_or(0, |attributes| {
-            node.output(0).len() as u64 * (attributes.window().area() * per_group(attributes)) as u64
-        })
-    },
+    shape: |node, _| shape(node, node.attributes()),
+    macs: |node| macs(node, node.attributes()),
 };
 
 const NAME: &str = "conv2d";
 
 window_attributes!(groups, clamp_min, clamp_max);
+
+/// The shape of the output of a convolution with these attributes.
+fn shape(node: &Node<'_>, attributes: &[i32]) -> Result<[u32; 3], BrokenRule> {
+    let attributes = Attributes::read(attributes)?;
+    let (input, channels) = (node.input(0), node.output(0).shape[2]);
+    let divides = |channels: u32| attributes.groups >= 1 && channels.is_multiple_of(attributes.groups as u32);
+    require!(divides(input.shape[2]), "groups does not divide the input channels", attributes.groups);
+    require!(divides(channels), "groups does not divide the output channels", attributes.groups);
+    Window::shape(node, channels)
+}
+
+fn macs(node: &Node<'_>, attributes: &[i32]) -> u64 {
+    Attributes::read(attributes).map_or(0, |attributes| {
+        let per_group = node.input(0).shape[2] as usize / nonzero(attributes.groups as usize);
+        node.output(0).len() as u64 * (attributes.window().area() * per_group) as u64
+    })
+}
+
+fn require_scratch(node: &Node<'_>, length: usize) -> Result<(), BrokenRule> {
+    require!(node.scratch_length() == length, "wrong scratch length", node.scratch_length() as i64);
+    Ok(())
+}
 
 struct Conv2d<'a> {
     attributes: Attributes,
@@ -65,6 +91,8 @@ struct Conv2d<'a> {
     output: &'a Value,
     weights: &'a [i8],
     channels: &'a [Channel],
+    /// Bytes from one convolved pixel to the next, where they are written.
+    pitch: usize,
     requantization: Requantization,
     groups: usize,
     /// Output and input channels of one group.
@@ -73,28 +101,45 @@ struct Conv2d<'a> {
 }
 
 impl<'a> Conv2d<'a> {
-    fn read(node: &Node<'a>) -> Result<Self, BrokenRule> {
-        let attributes = Attributes::read(node.attributes())?;
-        let (input, output) = (existing(node.find_input(0)), node.output(0));
-        let requantization = Requantization::new(node.form(), attributes.clamp_min, attributes.clamp_max);
-        let weights = node.constant(0)?;
-        let channels = node.constant(1)?;
-        let groups = nonzero(attributes.groups as usize);
-        let [per_group, inputs_per_group] = [output, input].map(|value| value.shape[2] as usize / groups);
-        Ok(Conv2d { attributes, input, output, weights, channels, requantization, groups, per_group, inputs_per_group })
+    /// The convolution of a node that is nothing else.
+    fn of(node: &Node<'a>) -> Result<Self, BrokenRule> {
+        Conv2d::read(node, Attributes::read(node.attributes())?, node.form(), 0, node.output(0).pitch)
     }
 
-    fn check(&self, node: &Node<'_>) -> Result<(), BrokenRule> {
+    /// The convolution that is in a node: its weights are constant `weights`, its channels the next one.
+    // Not inlined: two kernels read one.
+    #[inline(never)]
+    fn read(node: &Node<'a>, attributes: Attributes, form: u8, weights: usize, pitch: u32) -> Result<Self, BrokenRule> {
+        let (input, output) = (existing(node.find_input(0)), node.output(0));
+        let requantization = Requantization::new(form, attributes.clamp_min, attributes.clamp_max);
+        let channels = node.constant(weights + 1)?;
+        let weights = node.constant(weights)?;
+        let groups = nonzero(attributes.groups as usize);
+        let [per_group, inputs_per_group] = [output, input].map(|value| value.shape[2] as usize / groups);
+        let pitch = nonzero(pitch as usize);
+        Ok(Conv2d {
+            attributes,
+            input,
+            output,
+            weights,
+            channels,
+            pitch,
+            requantization,
+            groups,
+            per_group,
+            inputs_per_group,
+        })
+    }
+
+    fn check(&self) -> Result<(), BrokenRule> {
         let attributes = &self.attributes;
         let outputs = self.output.shape[2] as usize;
         let blocks = self.groups as u64 * self.blocks_per_group() as u64;
         let weights = blocks * self.block_length() as u64;
         require!(self.weights.len() as u64 == weights, "wrong number of weights", self.weights.len() as i64);
         require!(self.channels.len() == outputs, "wrong number of channels", self.channels.len() as i64);
-        let scratch = self.window_length() * LANES;
-        require!(node.scratch_length() == scratch, "wrong scratch length", node.scratch_length() as i64);
         channels::check_clamp((attributes.clamp_min, attributes.clamp_max))?;
-        let mut check = channels::Check::new(node.form());
+        let mut check = channels::Check::new(self.requantization.form());
         let groups = self.weights.chunks_exact(nonzero(self.blocks_per_group() * self.block_length()));
         for (channels, group) in self.channels.chunks_exact(nonzero(self.per_group)).zip(groups) {
             check.blocks(channels, group, self.block_length())?;
@@ -111,62 +156,49 @@ impl<'a> Conv2d<'a> {
         self.attributes.window().area() * self.inputs_per_group
     }
 
+    /// Bytes of the columns of a tile.
+    fn columns_length(&self) -> usize {
+        self.window_length() * LANES
+    }
+
     /// Bytes of one packed block.
     fn block_length(&self) -> usize {
         self.window_length() * LANES
     }
 
-    fn run(&self, io: Io<'_>) {
-        if self.requantization.is_one_pass() { self.run_as::<OnePass>(io) } else { self.run_as::<Literal>(io) }
+    /// Convolves `input`, tile by tile, to `output`, or adds it to what is there; `columns` has [`Conv2d::columns_length`] bytes.
+    fn run(&self, input: &[i8], columns: &mut [i8], output: &mut [i8], sum: Option<Sum<'_>>) {
+        if self.requantization.is_one_pass() {
+            self.run_as::<OnePass>(input, columns, output, sum)
+        } else {
+            self.run_as::<Literal>(input, columns, output, sum)
+        }
     }
 
-    fn run_as<F: Form>(&self, io: Io<'_>) {
-        let Io { inputs, mut outputs, scratch } = io;
-        let (input, output): (&[i8], &mut [i8]) = (inputs.get(0), outputs.take());
+    fn run_as<F: Form>(&self, input: &[i8], columns: &mut [i8], output: &mut [i8], mut sum: Option<Sum<'_>>) {
         let pitch = nonzero(self.output.pitch as usize);
         let between = (self.output.pitch - self.output.shape[2]) as usize;
-        let gather = self.gather();
-        let columns = scratch.as_chunks_mut().0;
+        let gather = Gather::new(self);
+        let columns = columns.as_chunks_mut().0;
         let (mut y, mut x) = (0, 0);
         for tile in output.chunks_mut(nonzero(LANES * pitch)) {
             // The last pixel of all ends with its channels.
             let pixels = (tile.len() + between) / pitch;
+            let convolved = match &mut sum {
+                None => &mut *tile,
+                Some(sum) => &mut *sum.convolved,
+            };
             for group in 0..self.groups {
                 gather.fill(columns, pixels, (y, x), group, input);
-                self.tile::<F>(columns, group, tile, pixels == LANES);
+                self.tile::<F>(columns, group, convolved, pixels == LANES);
+            }
+            if let Some(sum) = &mut sum {
+                sum.add_to(tile);
             }
             x += pixels;
             while x >= gather.output_width {
                 (y, x) = (y + 1, x - gather.output_width);
             }
-        }
-    }
-
-    fn gather(&self) -> Gather {
-        let window = self.attributes.window();
-        let [mut height, mut width, channels] = self.input.shape.map(|side| side as usize);
-        let pitch = self.input.pitch as usize;
-        let mut output_width = self.output.shape[1] as usize;
-        if window.is_one_to_one() {
-            // All pixels are one long row: more tiles lie in one row.
-            (height, width, output_width) = (1, height * width, height * output_width);
-        }
-        let kernel_width = window.horizontal.kernel as usize;
-        // Taps that lie side by side are copied together.
-        let side_by_side = window.horizontal.dilation == 1 && self.groups == 1 && pitch == channels;
-        let together = if side_by_side { kernel_width } else { 1 };
-        Gather {
-            window,
-            height,
-            width,
-            pitch,
-            output_width,
-            length: self.inputs_per_group,
-            runs: kernel_width / nonzero(together),
-            run_length: together * self.inputs_per_group,
-            run_step: window.horizontal.dilation as usize * pitch,
-            row_step: window.vertical.dilation as usize * width * pitch,
-            zero: self.input.zero_point as i8,
         }
     }
 
@@ -179,7 +211,7 @@ impl<'a> Conv2d<'a> {
         let tile = tile.get_mut(first..).checked();
         let (full, rest) = channels.as_chunks();
         if whole {
-            block_row::<F>(&self.requantization, full, columns, weights, tile, self.output.pitch as usize);
+            block_row::<F>(&self.requantization, full, columns, weights, tile, self.pitch);
         }
         if whole && rest.is_empty() {
             return;
@@ -209,90 +241,9 @@ impl<'a> Conv2d<'a> {
             let mut pixels = [[0; LANES]; LANES];
             let (channels, output) = (core::slice::from_ref(channels), pixels.as_flattened_mut());
             block_row::<F>(&self.requantization, channels, columns, weights, output, LANES);
-            for (output, pixel) in tile.chunks_mut(nonzero(self.output.pitch as usize)).zip(&pixels) {
+            for (output, pixel) in tile.chunks_mut(nonzero(self.pitch)).zip(&pixels) {
                 let output = output.get_mut(LANES * index..).checked().get_mut(..given.len()).checked();
                 output.copy_from_slice(pixel.get(..given.len()).checked());
-            }
-        }
-    }
-}
-
-/// Where the inputs of a tile are.
-struct Gather {
-    window: Window,
-    /// The input's sides.
-    height: usize,
-    width: usize,
-    /// Bytes from one input pixel to the next.
-    pitch: usize,
-    output_width: usize,
-    /// Input channels of a group.
-    length: usize,
-    /// Runs of taps that lie side by side, in one row of a window; bytes of one, and from one to the next.
-    runs: usize,
-    run_length: usize,
-    run_step: usize,
-    /// Bytes from one of a window's rows to the next.
-    row_step: usize,
-    zero: i8,
-}
-
-impl Gather {
-    /// Copies what the windows of `pixels` output pixels from (y, x) on cover, in the channels of `group`, each into its column.
-    fn fill(&self, columns: &mut Columns, pixels: usize, (y, x): (usize, usize), group: usize, input: &[i8]) {
-        let Window { vertical, horizontal } = self.window;
-        let (top, left) = (vertical.start(y), horizontal.start(x));
-        let bottom = top + (vertical.kernel - 1) * vertical.dilation;
-        let right = left + (LANES as i32 - 1) * horizontal.stride + (horizontal.kernel - 1) * horizontal.dilation;
-        let inside = top >= 0 && left >= 0 && bottom < self.height as i32 && right < self.width as i32;
-        if !inside || x + LANES > self.output_width {
-            self.fill_by_tap(columns, pixels, (y, x), group, input);
-            return;
-        }
-        let mut row = (top as usize * self.width + left as usize) * self.pitch + group * self.length;
-        let pitch = horizontal.stride as usize * self.pitch;
-        let mut rest = columns;
-        for _ in 0..vertical.kernel {
-            let mut start = row;
-            for _ in 0..self.runs {
-                let (run, after) = rest.split_at_mut_checked(self.run_length).checked();
-                kernels::fill_columns(run, input.get(start..).checked(), pitch);
-                (rest, start) = (after, start + self.run_step);
-            }
-            row += self.row_step;
-        }
-    }
-
-    /// [`Gather::fill`] for windows that lie partly in the padding, or not side by side.
-    #[inline(never)]
-    fn fill_by_tap(
-        &self,
-        columns: &mut Columns,
-        pixels: usize,
-        (mut y, mut x): (usize, usize),
-        group: usize,
-        input: &[i8],
-    ) {
-        let Window { vertical, horizontal } = self.window;
-        for pixel in 0..pixels {
-            let (top, left) = (vertical.start(y), horizontal.start(x));
-            let mut taps = columns.chunks_exact_mut(self.length);
-            for ky in 0..vertical.kernel {
-                let y = top + ky * vertical.dilation;
-                for kx in 0..horizontal.kernel {
-                    let Some(columns) = taps.next() else { return };
-                    let x = left + kx * horizontal.dilation;
-                    if (y as usize) < self.height && (x as usize) < self.width {
-                        let start = (y as usize * self.width + x as usize) * self.pitch + group * self.length;
-                        kernels::fill_column(columns, pixel, input.get(start..).checked().get(..self.length).checked());
-                    } else {
-                        columns.iter_mut().for_each(|column| *column.get_mut(pixel).checked() = self.zero);
-                    }
-                }
-            }
-            x += 1;
-            if x == self.output_width {
-                (y, x) = (y + 1, 0);
             }
         }
     }

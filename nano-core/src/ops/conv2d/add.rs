@@ -1,0 +1,192 @@
+//! A convolution and the addition of its output to another value, the residual, in whose place the sum lies: a residual block needs memory for
+//! two values instead of three.
+//!
+//! `y = add(conv2d(x), residual)`: each tile of output pixels is convolved to scratch memory, then added to the residual's pixels. Convolution and
+//! addition are those of [`conv2d`](super) and [`add`](crate::ops::add), their roundings and clamps included, so the bytes are those of the two
+//! operators one after the other.
+//!
+//! Attributes and tensors for the writer: those of `conv2d`, `convolution_zero_point` and `convolution_scale` (float32 [1]) of the convolution's
+//! output, and the clamp of the addition, `sum_clamp_min` and `sum_clamp_max`.
+//!
+//! Packed: the addition's constant, then those of the convolution. Scratch: the convolution's, then the channels of four pixels.
+
+use core::cell::Cell;
+
+use super::{Attributes as ConvolutionAttributes, Conv2d, LANES, NAME as CONV2D, macs, require_scratch, shape};
+use crate::BrokenRule;
+use crate::arena::Io;
+use crate::image::Dtype;
+use crate::kernels::{LITERAL, ONE_PASS};
+use crate::node::Node;
+use crate::operator::{Alias, Checked, Kernel, Operator, Output, Run, attributes, nonzero, refused, require};
+use crate::ops::add::{self, Addition};
+
+/// Kernel of the convolution with an addition.
+pub const CONV2D_ADD: Kernel = Kernel {
+    id: 12,
+    name: NAME,
+    operator: &OPERATOR,
+    inputs: &[Dtype::Int8],
+    outputs: &[Dtype::Int8],
+    pitched: true,
+    forms: &[form(LITERAL, LITERAL), form(ONE_PASS, LITERAL), form(LITERAL, ONE_PASS), form(ONE_PASS, ONE_PASS)],
+    check: |node| {
+        let Parts { convolution, addition } = Parts::read(node)?;
+        require_scratch(node, convolution.columns_length() + LANES * convolution.pitch)?;
+        convolution.check()?;
+        addition.check()
+    },
+    run: Run::Over(run),
+    #[cfg(feature = "alloc")]
+    cost: |layer| Some(3 * layer.macs + 33 * layer.outputs[0].len() as u64),
+    #[cfg(feature = "alloc")]
+    pack,
+};
+
+static OPERATOR: Operator = Operator {
+    name: NAME,
+    attributes: &NAMES,
+    inputs: 2..=2,
+    outputs: &[Output::OWN],
+    alias: Alias::Never,
+    shape: |node, _| {
+        let (convolution, _) = split(node.attributes())?;
+        let shape = shape(node, convolution)?;
+        require!(
+            shape == node.input(1).shape,
+            "the residual's size is not the output's, elements",
+            node.input(1).len() as i64
+        );
+        Ok(shape)
+    },
+    macs: |node| split(node.attributes()).map_or(0, |(convolution, _)| macs(node, convolution)),
+};
+
+const NAME: &str = "conv2d_add";
+
+attributes! {
+    /// What this operator adds to the attributes of the convolution.
+    struct Attributes {
+        /// Of the convolution's output.
+        convolution_zero_point,
+        sum_clamp_min,
+        sum_clamp_max,
+    }
+}
+
+const CONVOLUTION: usize = ConvolutionAttributes::NAMES.len();
+
+static NAMES: [&str; CONVOLUTION + Attributes::NAMES.len()] = {
+    let mut names = [""; CONVOLUTION + Attributes::NAMES.len()];
+    let mut index = 0;
+    while index < names.len() {
+        let own = index.checked_sub(CONVOLUTION);
+        names[index] = match own {
+            Some(own) => Attributes::NAMES[own],
+            None => ConvolutionAttributes::NAMES[index],
+        };
+        index += 1;
+    }
+    names
+};
+
+/// The attributes of the convolution, and this operator's own.
+fn split(attributes: &[i32]) -> Result<(&[i32], &[i32]), BrokenRule> {
+    attributes
+        .split_at_checked(CONVOLUTION)
+        .ok_or_else(|| refused("wrong number of attributes", attributes.len() as i64))
+}
+
+/// The forms of both in one.
+const fn form(convolution: u8, addition: u8) -> u8 {
+    convolution | addition << 1
+}
+
+struct Parts<'a> {
+    convolution: Conv2d<'a>,
+    addition: Addition,
+}
+
+impl<'a> Parts<'a> {
+    fn read(node: &Node<'a>) -> Result<Self, BrokenRule> {
+        let (convolution, own) = split(node.attributes())?;
+        let (convolution, own) = (ConvolutionAttributes::read(convolution)?, Attributes::read(own)?);
+        let zero_point = own.convolution_zero_point;
+        require!((-128..=127).contains(&zero_point), "the convolution's zero point is not int8", zero_point);
+        let zero_points = [zero_point, node.input(1).zero_point];
+        Ok(Parts {
+            convolution: Conv2d::read(node, convolution, node.form() & 1, 1, node.output(0).shape[2])?,
+            addition: Addition::read(node, node.form() >> 1, zero_points, (own.sum_clamp_min, own.sum_clamp_max))?,
+        })
+    }
+}
+
+fn run(node: &Node<'_>, io: Io<'_>) {
+    let Parts { convolution, addition } = Parts::read(node).checked();
+    let Io { inputs, mut outputs, scratch } = io;
+    let (columns, convolved) = scratch.split_at_mut_checked(convolution.columns_length()).checked();
+    let channels = convolution.pitch;
+    let output = convolution.output;
+    // Pixels that lie side by side are added together.
+    let (length, step) =
+        if output.is_dense() { (LANES * channels, LANES * channels) } else { (channels, output.pitch as usize) };
+    convolution.run(inputs.get(0), columns, outputs.take(), Some(Sum { addition, convolved, length, step }));
+}
+
+/// Adds the convolution of each tile to the residual, which is where the output is.
+pub(super) struct Sum<'m> {
+    addition: Addition,
+    /// The convolved pixels of a tile, side by side.
+    pub(super) convolved: &'m mut [i8],
+    /// Bytes of the convolution that are added together, and of the output from one of these parts to the next.
+    length: usize,
+    step: usize,
+}
+
+impl Sum<'_> {
+    /// Adds the convolution of a tile to `tile`, the same pixels of the residual, in whose place the output is.
+    // Not inlined: it would take registers from the convolution.
+    #[inline(never)]
+    pub(super) fn add_to(&mut self, tile: &mut [i8]) {
+        let parts = self.convolved.chunks_mut(nonzero(self.length)).zip(tile.chunks_mut(nonzero(self.step)));
+        for (convolved, tile) in parts {
+            let [convolved, sum] = [convolved, tile].map(|bytes| Cell::from_mut(bytes).as_slice_of_cells());
+            self.addition.run(convolved, sum, sum);
+        }
+    }
+}
+
+/// A convolution, and an addition that is the only reader of its output.
+#[cfg(feature = "alloc")]
+pub(crate) const FUSION: crate::image::Fusion = crate::image::Fusion {
+    parts: [CONV2D, add::NAME],
+    operator: &OPERATOR,
+    join: |convolution, addition| {
+        let mut layer = convolution.clone();
+        let between = convolution.outputs[0];
+        let clamp = addition.attributes.iter().map(|(name, &value)| (alloc::format!("sum_{name}"), value));
+        layer.attributes.extend(clamp);
+        layer.attributes.insert("convolution_zero_point".into(), between.zero_point.into());
+        let scale = crate::image::Tensor::Float32(alloc::vec![between.scale]);
+        layer.tensors.insert("convolution_scale".into(), scale);
+        layer
+    },
+};
+
+#[cfg(feature = "alloc")]
+fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::image::WriteError> {
+    let refuse = |broken: BrokenRule| broken.of(NAME);
+    let (attributes, own) = split(&layer.attributes).map_err(refuse)?;
+    let own = Attributes::read(own).map_err(refuse)?;
+    let (x, residual, output) = (layer.inputs[0], layer.inputs[1], layer.outputs[0]);
+    let scale = layer.float32("convolution_scale", 1)?[0];
+    let mut between = output;
+    (between.scale, between.zero_point) = (scale, own.convolution_zero_point);
+    let convolution = super::pack(&layer.part(&[x], between, attributes))?;
+    let addition = add::pack(&layer.part(&[between, residual], output, &[]))?;
+    Ok(crate::image::Packed {
+        form: form(convolution.form, addition.form),
+        constants: addition.constants.into_iter().chain(convolution.constants).collect(),
+        scratch_length: convolution.scratch_length + LANES * output.shape[2] as usize,
+    })
+}

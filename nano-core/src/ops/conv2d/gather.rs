@@ -1,0 +1,124 @@
+//! im2col: what the windows of a tile of output pixels cover, column by column.
+
+use super::Conv2d;
+use crate::kernels::{self, Columns, LANES};
+use crate::operator::{Checked, nonzero};
+use crate::ops::window::Window;
+
+/// Where the inputs of a tile are: im2col.
+pub(super) struct Gather {
+    window: Window,
+    /// The input's sides.
+    height: usize,
+    width: usize,
+    /// Bytes from one input pixel to the next.
+    pitch: usize,
+    /// Output pixels in a row.
+    pub(super) output_width: usize,
+    /// Input channels of a group.
+    length: usize,
+    /// Runs of taps that lie side by side, in one row of a window; bytes of one, and from one to the next.
+    runs: usize,
+    run_length: usize,
+    run_step: usize,
+    /// Bytes from one of a window's rows to the next.
+    row_step: usize,
+    zero: i8,
+}
+
+impl Gather {
+    /// Of the tiles of a convolution.
+    pub(super) fn new(convolution: &Conv2d<'_>) -> Gather {
+        let window = convolution.attributes.window();
+        let [mut height, mut width, channels] = convolution.input.shape.map(|side| side as usize);
+        let pitch = convolution.input.pitch as usize;
+        let mut output_width = convolution.output.shape[1] as usize;
+        if window.is_one_to_one() {
+            // All pixels are one long row: more tiles lie in one row.
+            (height, width, output_width) = (1, height * width, height * output_width);
+        }
+        let kernel_width = window.horizontal.kernel as usize;
+        // Taps that lie side by side are copied together.
+        let side_by_side = window.horizontal.dilation == 1 && convolution.groups == 1 && pitch == channels;
+        let together = if side_by_side { kernel_width } else { 1 };
+        Gather {
+            window,
+            height,
+            width,
+            pitch,
+            output_width,
+            length: convolution.inputs_per_group,
+            runs: kernel_width / nonzero(together),
+            run_length: together * convolution.inputs_per_group,
+            run_step: window.horizontal.dilation as usize * pitch,
+            row_step: window.vertical.dilation as usize * width * pitch,
+            zero: convolution.input.zero_point as i8,
+        }
+    }
+
+    /// Copies what the windows of `pixels` output pixels from (y, x) on cover, in the channels of `group`, each into its column.
+    pub(super) fn fill(
+        &self,
+        columns: &mut Columns,
+        pixels: usize,
+        (y, x): (usize, usize),
+        group: usize,
+        input: &[i8],
+    ) {
+        let Window { vertical, horizontal } = self.window;
+        let (top, left) = (vertical.start(y), horizontal.start(x));
+        let bottom = top + (vertical.kernel - 1) * vertical.dilation;
+        let right = left + (LANES as i32 - 1) * horizontal.stride + (horizontal.kernel - 1) * horizontal.dilation;
+        let inside = top >= 0 && left >= 0 && bottom < self.height as i32 && right < self.width as i32;
+        if !inside || x + LANES > self.output_width {
+            self.fill_by_tap(columns, pixels, (y, x), group, input);
+            return;
+        }
+        let mut row = (top as usize * self.width + left as usize) * self.pitch + group * self.length;
+        let pitch = horizontal.stride as usize * self.pitch;
+        let mut rest = columns;
+        for _ in 0..vertical.kernel {
+            let mut start = row;
+            for _ in 0..self.runs {
+                let (run, after) = rest.split_at_mut_checked(self.run_length).checked();
+                kernels::fill_columns(run, input.get(start..).checked(), pitch);
+                (rest, start) = (after, start + self.run_step);
+            }
+            row += self.row_step;
+        }
+    }
+
+    /// [`Gather::fill`] for windows that lie partly in the padding, or not side by side.
+    #[inline(never)]
+    fn fill_by_tap(
+        &self,
+        columns: &mut Columns,
+        pixels: usize,
+        (mut y, mut x): (usize, usize),
+        group: usize,
+        input: &[i8],
+    ) {
+        let Window { vertical, horizontal } = self.window;
+        for pixel in 0..pixels {
+            let (top, left) = (vertical.start(y), horizontal.start(x));
+            let mut taps = columns.chunks_exact_mut(self.length);
+            for ky in 0..vertical.kernel {
+                let y = top + ky * vertical.dilation;
+                for kx in 0..horizontal.kernel {
+                    let Some(columns) = taps.next() else { return };
+                    let x = left + kx * horizontal.dilation;
+                    if (y as usize) < self.height && (x as usize) < self.width {
+                        let start = (y as usize * self.width + x as usize) * self.pitch + group * self.length;
+                        kernels::fill_column(columns, pixel, input.get(start..).checked().get(..self.length).checked());
+                    } else {
+                        columns.iter_mut().for_each(|column| *column.get_mut(pixel).checked() = self.zero);
+                    }
+                }
+            }
+            x += 1;
+            if x == self.output_width {
+                (y, x) = (y + 1, 0);
+            }
+        }
+    }
+}
