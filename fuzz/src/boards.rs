@@ -7,7 +7,7 @@ use nano_core::image::{
 use nano_core::train::Loss;
 
 use crate::builder::{
-    Aligned, Builder, SCALE, conv_net, descent, head_net, layers_head, two_by_two, value, variants_net,
+    Aligned, Builder, SCALE, conv_net, descent, head_net, layers_head, residual_net, two_by_two, value, variants_net,
 };
 
 /// An image with each kind of head, of one input and one output, and one of several inputs and outputs.
@@ -42,7 +42,7 @@ pub(crate) fn heads() -> Vec<Aligned> {
 
 /// Every image that the target `image` starts from.
 pub(crate) fn images() -> Vec<Aligned> {
-    let nets = [two_by_two(), variants_net(), chain(300)];
+    let nets = [two_by_two(), variants_net(), residual_net(), chain(300)];
     heads().into_iter().chain(nets.map(|net| net.image())).collect()
 }
 

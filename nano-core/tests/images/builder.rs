@@ -38,7 +38,8 @@ impl Window {
         Window { kernel, stride: [1, 1], dilation: [1, 1], padding: [0; 4] }
     }
 
-    fn output(&self, input: [u32; 3], channels: u32) -> [u32; 3] {
+    /// The shape of an output of `channels`.
+    pub fn output(&self, input: [u32; 3], channels: u32) -> [u32; 3] {
         let side = |axis: usize| {
             let padded = input[axis] + self.padding[2 * axis] + self.padding[2 * axis + 1];
             (padded - self.dilation[axis] * (self.kernel[axis] - 1) - 1) / self.stride[axis] + 1
@@ -306,6 +307,22 @@ pub fn variants_net() -> Builder {
     let sum = net.add(hidden, hidden, 400.0 * SCALE);
     net.history(hidden, 2);
     net.output(hidden);
+    net.output(sum);
+    net
+}
+
+/// Two residual blocks, in each of which the writer makes one node of a convolution and the addition, in both forms of requantization.
+pub fn residual_net() -> Builder {
+    let mut net = Builder::new(5);
+    let input = net.input([6, 6, 4]);
+    let padded = Window { padding: [1; 4], ..Window::new([3, 3]) };
+    let first = net.conv2d(input, 4, 1, padded);
+    let inner = net.conv2d(first, 4, 2, padded);
+    let sum = net.add(input, inner, SCALE);
+    net.weight_scale = 1.5;
+    let first = net.conv2d(sum, 4, 1, padded);
+    let inner = net.conv2d(first, 4, 1, Window::new([1, 1]));
+    let sum = net.add(inner, sum, 400.0 * SCALE);
     net.output(sum);
     net
 }

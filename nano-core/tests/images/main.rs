@@ -16,5 +16,6 @@ mod parameters;
 mod part;
 mod places;
 mod reachable;
+mod residual;
 mod runs;
 mod writing;

@@ -1,8 +1,9 @@
 //! Nodes whose attributes, constants or memory break a rule of their operator: one change of one word each.
 
+use nano_core::image::Image;
 use nano_core::{Error, Model, ops};
 
-use crate::builder::{Aligned, Builder, conv_net, head_net, place, two_by_two, variants_net};
+use crate::builder::{Aligned, Builder, conv_net, head_net, place, residual_net, two_by_two, variants_net};
 
 /// Where the parts of a node's record lie in the image.
 struct Record {
@@ -29,14 +30,20 @@ fn record(image: &Aligned, node: usize) -> Record {
     unreachable!("the loop ends at the node")
 }
 
-/// Index of the first `operator` of the model.
-fn find(net: &Builder, operator: &str) -> usize {
-    net.model.layers.iter().position(|layer| layer.operator == operator).unwrap()
+/// The operators of an image's nodes.
+fn operators(image: &Aligned) -> Vec<&'static str> {
+    let nodes = Image::new(image.bytes()).unwrap().nodes();
+    nodes.map(|node| node.kernel(ops::ALL).unwrap().operator.name).collect()
+}
+
+/// Index of the first node of `operator` in the image.
+fn find(image: &Aligned, operator: &str) -> usize {
+    operators(image).iter().position(|&name| name == operator).unwrap()
 }
 
 fn model_with(operator: &str) -> Builder {
-    let has = |net: &Builder| net.model.layers.iter().any(|layer| layer.operator == operator);
-    [conv_net(), two_by_two()].into_iter().find(has).unwrap()
+    let has = |net: &Builder| operators(&net.image()).contains(&operator);
+    [conv_net(), two_by_two(), residual_net()].into_iter().find(has).unwrap()
 }
 
 fn refused(image: &Aligned) -> Error {
@@ -51,7 +58,7 @@ fn rule_of_constant(operator: &str, constant: usize, index: usize, word: i32) ->
 /// The same in another model.
 fn rule_in(net: &Builder, operator: &str, constant: usize, index: usize, word: i32) -> &'static str {
     let mut image = net.image();
-    let offset = image.word(record(&image, find(net, operator)).constants + 8 * constant);
+    let offset = image.word(record(&image, find(&image, operator)).constants + 8 * constant);
     image.patch((image.word(place::CONSTANTS) + offset) as usize + 4 * index, word as u32);
     rule(operator, refused(&image))
 }
@@ -65,23 +72,23 @@ fn rule(expected: &str, error: Error) -> &'static str {
 
 #[test]
 fn every_operator_refuses_other_forms_and_other_scratch_memory() {
-    for net in [conv_net(), head_net(), two_by_two(), variants_net()] {
+    for net in [conv_net(), head_net(), two_by_two(), variants_net(), residual_net()] {
         let mut image = net.image();
         image.patch(place::ARENA_LENGTH, 1 << 14);
-        for (node, layer) in net.model.layers.iter().enumerate() {
+        for (node, name) in operators(&image).into_iter().enumerate() {
             let start = record(&image, node).start;
             let mut other = image.clone();
             other.bytes_mut()[start + place::NODE_FORM] = 7;
             other.reseal();
             match refused(&other) {
-                Error::UnknownForm { operator, form: 7 } => assert_eq!(operator, layer.operator),
-                error => panic!("{}: {error}", layer.operator),
+                Error::UnknownForm { operator, form: 7 } => assert_eq!(operator, name),
+                error => panic!("{name}: {error}"),
             }
             let mut other = image.clone();
             let length = other.word(start + SCRATCH_LENGTH);
             other.patch(start + SCRATCH_LENGTH, length + 4);
-            let rule = rule(&layer.operator, refused(&other));
-            assert!(rule.contains("scratch"), "{}: {rule}", layer.operator);
+            let rule = rule(name, refused(&other));
+            assert!(rule.contains("scratch"), "{name}: {rule}");
         }
     }
 }
@@ -94,19 +101,18 @@ fn every_attribute_has_its_range() {
         "stride_height" | "stride_width" => (0, "stride"),
         "dilation_height" | "dilation_width" => (40_000, "dilation"),
         "padding_top" | "padding_bottom" | "padding_left" | "padding_right" => (-1, "padding"),
-        "clamp_min" => (-129, "clamp_min"),
-        "clamp_max" => (-200, "clamp_max"),
+        "clamp_min" | "sum_clamp_min" => (-129, "clamp_min"),
+        "clamp_max" | "sum_clamp_max" => (-200, "clamp_max"),
+        "convolution_zero_point" => (128, "zero point"),
         "groups" => (0, "groups"),
         "count_include_pad" => (2, "count_include_pad"),
         "rows" => (0, "rows"),
         other => panic!("no wrong value is known for {other}: add one"),
     };
-    let models = [conv_net(), two_by_two(), variants_net()];
+    let images = [conv_net(), two_by_two(), variants_net(), residual_net()].map(|net| net.image());
     for operator in ops::ALL.iter().map(|kernel| kernel.operator) {
-        let net =
-            models.iter().find(|net| net.model.layers.iter().any(|layer| layer.operator == operator.name)).unwrap();
-        let image = net.image();
-        let attributes = record(&image, find(net, operator.name)).attributes;
+        let image = images.iter().find(|image| operators(image).contains(&operator.name)).unwrap();
+        let attributes = record(image, find(image, operator.name)).attributes;
         for (index, name) in operator.attributes.iter().enumerate() {
             let (value, text) = wrong(name);
             let mut image = image.clone();
@@ -119,15 +125,17 @@ fn every_attribute_has_its_range() {
 
 #[test]
 fn a_window_larger_than_the_padded_input_is_refused() {
-    for operator in ["conv2d", "depthwise_conv2d", "max_pool2d", "average_pool2d"] {
-        let mut net = model_with(operator);
-        let mut image = net.image();
-        let node = find(&net, operator);
-        let input = net.model.layers[node].inputs[0];
-        let height = net.value(input).shape[0];
-        let layer = &net.model.layers[node];
-        let padding = layer.attributes["padding_top"] + layer.attributes["padding_bottom"];
-        let attributes = record(&image, node).attributes;
+    for operator in ["conv2d", "conv2d_add", "depthwise_conv2d", "max_pool2d", "average_pool2d"] {
+        let mut image = model_with(operator).image();
+        let index = find(&image, operator);
+        let node = Image::new(image.bytes()).unwrap().nodes().nth(index).unwrap();
+        let [height, ..] = node.input(0).shape;
+        let named = ops::CONV2D.operator.attributes.iter().zip(node.attributes());
+        let padding: i32 = named
+            .filter(|(name, _)| ["padding_top", "padding_bottom"].contains(name))
+            .map(|(_, &padding)| padding)
+            .sum();
+        let attributes = record(&image, index).attributes;
         image.patch(attributes, height + padding as u32 + 1);
         let rule = rule(operator, refused(&image));
         assert_eq!(rule, "the window is larger than the padded input, by", "{operator}");
@@ -198,7 +206,7 @@ fn pairs_are_those_of_their_channels() {
     // A kernel for which the layer's sides do not suit.
     let net = conv_net();
     let mut image = net.image();
-    let start = record(&image, find(&net, "fully_connected")).start;
+    let start = record(&image, find(&image, "fully_connected")).start;
     image.bytes_mut()[start] = ops::FULLY_CONNECTED_PAIRS.id as u8;
     image.bytes_mut()[start + place::NODE_FORM] = 1;
     image.reseal();
@@ -232,6 +240,11 @@ fn channels_of_weighted_layers_have_their_range() {
             assert!(rule_of_constant(operator, 1, 3, shift).contains("requantization shift"), "{operator}");
         }
     }
+    // Of a convolution with an addition, the first constant is the addition's.
+    assert_eq!(rule_of_constant("conv2d_add", 1, 0, 0x80), "a weight is not -127 to 127, in channel");
+    assert!(rule_of_constant("conv2d_add", 2, 0, i32::MAX).contains("accumulator's bound"));
+    assert!(rule_of_constant("conv2d_add", 2, 3, 32).contains("requantization shift"));
+    assert_eq!(rule_of_constant("conv2d_add", 0, 0, 22), "a scale raises by more than 21 bits");
     // The fully connected layer of the model has the literal form, the convolutions have the other.
     assert_eq!(rule_of_constant("fully_connected", 1, 1, -1), "the requantization multiplier is negative");
     assert_eq!(rule_of_constant("fully_connected", 1, 2, 128), "the output's zero point is not int8");
@@ -241,10 +254,11 @@ fn channels_of_weighted_layers_have_their_range() {
 
 #[test]
 fn constants_lie_inside_the_image_and_have_the_right_length() {
-    for operator in ["conv2d", "depthwise_conv2d", "fully_connected", "add", "requantize", "softmax", "table"] {
-        let net = model_with(operator);
-        let image = net.image();
-        let constant = record(&image, find(&net, operator)).constants;
+    let with_constants =
+        ["conv2d", "conv2d_add", "depthwise_conv2d", "fully_connected", "add", "requantize", "softmax", "table"];
+    for operator in with_constants {
+        let image = model_with(operator).image();
+        let constant = record(&image, find(&image, operator)).constants;
         let (offset, length) = (image.word(constant), image.word(constant + 4));
         for (word, value, expected) in [
             (0, u32::MAX, "a constant lies outside the image"),

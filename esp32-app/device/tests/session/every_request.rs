@@ -10,7 +10,7 @@ use torch_nano_device::{
     Settings, Sizes, frame,
 };
 
-use crate::builder::{Aligned, Builder, Window, conv_net, descent, head_net, layers_head, two_by_two};
+use crate::builder::{Aligned, Builder, Window, conv_net, descent, head_net, layers_head, residual_net, two_by_two};
 use crate::graph::passed_through;
 use crate::mutate::mutate;
 use crate::stream::{encoded, send_in_pieces};
@@ -36,7 +36,7 @@ fn other_operators() -> Builder {
 
 /// Images of every operator and trainer, with names from none to the longest.
 fn images() -> Vec<Aligned> {
-    let mut nets = vec![conv_net(), other_operators(), two_by_two(), passed_through()];
+    let mut nets = vec![conv_net(), other_operators(), two_by_two(), residual_net(), passed_through()];
     let start = SumsDescription { classes: 2, capacity: 4 };
     let mut heads = vec![
         HeadDescription::Lda(LdaDescription { start: start.clone(), shrinkage: 0.2 }),
