@@ -60,6 +60,7 @@ fn copy(node: &Node<'_>, io: Io<'_>) {
 /// The kernels of the crate that the tests of memory plans use, and those of this file.
 pub const KERNELS: &[Kernel] = &[
     ops::CONV2D,
+    ops::CONV2D_ADD,
     ops::DEPTHWISE_CONV2D,
     ops::MAX_POOL2D,
     ops::TABLE,
