@@ -9,7 +9,8 @@ use crate::node::existing;
 use crate::operator::{Checked, CheckedPart, Run};
 use crate::{CheckedImage, Error, Node};
 
-/// The memory of a node whose inputs, outputs and scratch memory share no byte: not the last input of one that runs [`Run::Over`] it.
+/// The memory of a node whose inputs, outputs and scratch memory share no byte. Of a node that runs [`Run::Over`], the last input is not among the
+/// inputs: the first output holds it.
 pub struct Io<'m> {
     /// The inputs.
     pub inputs: Inputs<'m>,

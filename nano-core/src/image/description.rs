@@ -72,7 +72,8 @@ pub struct OutputDescription {
 
 /// A whole model, as the exporter describes it.
 ///
-/// The ids of its values are those of the image: the inputs from 0 on, then the outputs of each layer in order.
+/// The ids of its values: the inputs from 0 on, then the outputs of each layer in order. They are those of the image, unless one of its nodes stands
+/// for two layers ([`Operator::described_layers`](crate::Operator::described_layers)): the value between these is not in the image.
 #[derive(Clone, Debug)]
 pub struct ModelDescription {
     /// Name of the model ([`is_name`](super::is_name)).

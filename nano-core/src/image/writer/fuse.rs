@@ -1,5 +1,6 @@
-//! Two layers in one node: where a kernel computes an operator and the one after it at once.
+//! Operator fusion: two layers become one node where a kernel computes both at once.
 
+use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
 use crate::Kernel;
@@ -39,12 +40,12 @@ pub(super) fn fuse(model: &ModelDescription, kernels: &[Kernel]) -> Option<Model
         let index = model.layers.len() - rest.len();
         let fused = after.first().and_then(|second| values.fused(kernels, index, ids.len(), [first, second]));
         rest = if let Some(layer) = fused {
-            layers.push(layer);
+            layers.push(Cow::Owned(layer));
             ids.extend([next; 2]);
             next += 1;
             &after[1..]
         } else {
-            layers.push(first.clone());
+            layers.push(Cow::Borrowed(first));
             ids.extend((next..).take(first.outputs.len()));
             next += first.outputs.len();
             after
@@ -53,6 +54,7 @@ pub(super) fn fuse(model: &ModelDescription, kernels: &[Kernel]) -> Option<Model
     if layers.len() == model.layers.len() {
         return None;
     }
+    let mut layers: Vec<LayerDescription> = layers.into_iter().map(Cow::into_owned).collect();
     layers.iter_mut().flat_map(|layer| &mut layer.inputs).for_each(|id| *id = ids[*id]);
     let mut outputs = model.outputs.clone();
     outputs.iter_mut().for_each(|output| output.id = ids[output.id]);

@@ -1,9 +1,8 @@
-//! A convolution and the addition of its output to another value, the residual, in whose place the sum lies: a residual block needs memory for
-//! two values instead of three.
+//! Fused convolution and residual addition: `y = add(conv2d(x), residual)`, written to the memory of the residual. A residual block needs memory
+//! for two values instead of three.
 //!
-//! `y = add(conv2d(x), residual)`: each tile of output pixels is convolved to scratch memory, then added to the residual's pixels. Convolution and
-//! addition are those of [`conv2d`](super) and [`add`](crate::ops::add), their roundings and clamps included, so the bytes are those of the two
-//! operators one after the other.
+//! Each tile of output pixels is convolved to scratch memory, then added to the residual's pixels. Convolution and addition are those of
+//! [`conv2d`](super) and [`add`](crate::ops::add), their roundings and clamps included: the bytes are those of the two operators in a row.
 //!
 //! Attributes and tensors for the writer: those of `conv2d`, `convolution_zero_point` and `convolution_scale` (float32 [1]) of the convolution's
 //! output, and the clamp of the addition, `sum_clamp_min` and `sum_clamp_max`.
