@@ -169,8 +169,7 @@ enum Terms {
 
 impl Addition {
     /// The addition in a node, whose first constant is that of an addition in `form`; of inputs with these zero points.
-    // Not inlined: two kernels read one.
-    #[inline(never)]
+    #[inline(always)]
     pub(super) fn read(
         node: &Node<'_>,
         form: u8,

@@ -11,14 +11,14 @@
 
 use core::cell::Cell;
 
-use super::{Attributes as ConvolutionAttributes, Conv2d, LANES, NAME as CONV2D, macs, require_scratch, shape};
+use super::{Attributes as ConvolutionAttributes, Conv2d, LANES, macs, require_scratch, shape};
 use crate::BrokenRule;
 use crate::arena::Io;
 use crate::image::Dtype;
 use crate::kernels::{LITERAL, ONE_PASS};
 use crate::node::Node;
 use crate::operator::{Alias, Checked, Kernel, Operator, Output, Run, attributes, nonzero, refused, require};
-use crate::ops::add::{self, Addition};
+use crate::ops::add::Addition;
 
 /// Kernel of the convolution with an addition.
 pub const CONV2D_ADD: Kernel = Kernel {
@@ -158,7 +158,7 @@ impl Sum<'_> {
 /// A convolution, and an addition that is the only reader of its output.
 #[cfg(feature = "alloc")]
 pub(crate) const FUSION: crate::image::Fusion = crate::image::Fusion {
-    parts: [CONV2D, add::NAME],
+    parts: [super::NAME, crate::ops::add::NAME],
     operator: &OPERATOR,
     join: |convolution, addition| {
         let mut layer = convolution.clone();
@@ -182,7 +182,7 @@ fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::
     let mut between = output;
     (between.scale, between.zero_point) = (scale, own.convolution_zero_point);
     let convolution = super::pack(&layer.part(&[x], between, attributes))?;
-    let addition = add::pack(&layer.part(&[between, residual], output, &[]))?;
+    let addition = crate::ops::add::pack(&layer.part(&[between, residual], output, &[]))?;
     Ok(crate::image::Packed {
         form: form(convolution.form, addition.form),
         constants: addition.constants.into_iter().chain(convolution.constants).collect(),
