@@ -29,6 +29,7 @@ registry! {
     kernel fully_connected::FULLY_CONNECTED_PAIRS,
     operator history::HISTORY,
     kernel conv2d::CONV2D_ADD,
+    operator move_data::MOVE,
 }
 
 /// The operators that the writer makes of two layers.

@@ -185,6 +185,14 @@ impl Builder {
         self.layer("softmax", &[input], output, [], [])
     }
 
+    /// Data movement to `shape` by tables of rows, columns and channels.
+    pub fn gather(&mut self, input: usize, shape: [u32; 3], tables: [Vec<i32>; 3]) -> usize {
+        let lengths = tables.each_ref().map(|table| table.len() as i64);
+        let names = ["rows", "columns", "channels"];
+        let tensors: Vec<_> = names.into_iter().zip(tables.map(Tensor::Int32)).collect();
+        self.layer("move", &[input], value(shape), names.into_iter().zip(lengths), tensors)
+    }
+
     pub fn output(&mut self, id: usize) {
         let name = format!("output {}", self.model.outputs.len());
         self.model.outputs.push(OutputDescription { name, id });
@@ -298,7 +306,7 @@ pub fn two_by_two() -> Builder {
     net
 }
 
-/// What the others lack: a fully connected layer in pairs, an addition in the literal form, a state.
+/// What the others lack: a fully connected layer in pairs, an addition in the literal form, a state, data movement.
 pub fn variants_net() -> Builder {
     let mut net = Builder::new(4);
     let input = net.input([1, 2, 8]);
@@ -306,8 +314,12 @@ pub fn variants_net() -> Builder {
     // To an output scale far above the inputs' the shift is too large for one pass.
     let sum = net.add(hidden, hidden, 400.0 * SCALE);
     net.history(hidden, 2);
+    // Width and channels change places, between rows of zeros, with half of the channels flipped.
+    let flipped = (0..8).map(|k| if k < 4 { k } else { 11 - k }).collect();
+    let moved = net.gather(input, [3, 8, 2], [vec![-1, 0, -1], flipped, vec![0, 8]]);
     net.output(hidden);
     net.output(sum);
+    net.output(moved);
     net
 }
 

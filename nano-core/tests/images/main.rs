@@ -8,6 +8,7 @@ mod history;
 mod layers;
 mod loading;
 mod memory;
+mod moves;
 mod mutate;
 mod mutations;
 mod overflow;

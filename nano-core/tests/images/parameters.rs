@@ -107,6 +107,7 @@ fn every_attribute_has_its_range() {
         "groups" => (0, "groups"),
         "count_include_pad" => (2, "count_include_pad"),
         "rows" => (0, "rows"),
+        "columns" | "channels" => (0, "rows times columns times channels"),
         other => panic!("no wrong value is known for {other}: add one"),
     };
     let images = [conv_net(), two_by_two(), variants_net(), residual_net()].map(|net| net.image());
@@ -291,4 +292,24 @@ fn weights_that_belong_to_no_channel_are_zeros() {
             }
         }
     }
+}
+
+#[test]
+fn tables_are_loops_over_elements_of_the_input() {
+    let net = variants_net();
+    // Five words a part: start, outer and inner count, outer and inner step. Of the channels the first part is zeros.
+    let rule = |table: usize, part: usize, word: usize, value| rule_in(&net, "move", table, 5 * part + word, value);
+    for table in 0..3 {
+        assert_eq!(rule(table, 0, 0, -2), "a part of a table starts below -1");
+        for count in [1, 2] {
+            assert_eq!(rule(table, 0, count, 0), "a part of a table is empty, part");
+            assert_eq!(rule(table, 0, count, 1 << 28 | 1), "a table has more than 2^28 entries, part");
+        }
+        assert_eq!(rule(table, 0, 1, 2), "the tables have more entries than the output");
+    }
+    assert_eq!(rule(2, 0, 2, 8), "the tables have fewer entries than the output");
+    for (part, word) in [(1, 0), (1, 3), (1, 4), (2, 3)] {
+        assert_eq!(rule(2, part, word, 16), "the highest element that is read is not in the input");
+    }
+    assert_eq!(rule(2, 2, 3, i32::MIN), "the lowest element that is read is below 0");
 }

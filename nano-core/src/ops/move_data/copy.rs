@@ -1,0 +1,110 @@
+//! The kernel that copies: what lies side by side in input and output as a block, everything else in strides.
+//!
+//! Constants: the three tables of the operator, each as [`Strided`] parts. They may divide the output's elements otherwise than the attributes do.
+
+use super::OPERATOR;
+use super::strided::{Strided, Table};
+use crate::BrokenRule;
+use crate::arena::Io;
+use crate::image::Dtype;
+use crate::node::Node;
+use crate::operator::{Checked, CheckedPart, Kernel, Run, nonzero, require};
+
+/// Kernel of data movement.
+pub const MOVE: Kernel = Kernel {
+    id: 13,
+    name: super::NAME,
+    operator: &OPERATOR,
+    inputs: &[Dtype::Int8],
+    outputs: &[Dtype::Int8],
+    pitched: false,
+    forms: &[0],
+    check,
+    run: Run::Apart(run),
+    #[cfg(feature = "alloc")]
+    cost: |layer| super::pack::tables(layer).ok().map(|tables| tables.cost()),
+    #[cfg(feature = "alloc")]
+    pack: |layer| super::pack::tables(layer).map(super::pack::Tables::packed),
+};
+
+/// The tables: rows, columns, channels.
+fn tables<'a>(node: &Node<'a>) -> Result<[&'a [Strided]; 3], BrokenRule> {
+    Ok([node.constant(0)?, node.constant(1)?, node.constant(2)?])
+}
+
+fn check(node: &Node<'_>) -> Result<(), BrokenRule> {
+    node.require_no_scratch()?;
+    let mut elements = 1u64;
+    let mut bounds = Some([0, 0]);
+    for parts in tables(node)? {
+        let table = Table::check(parts)?;
+        // Both at most 2^28: the product before was compared.
+        elements *= table.length;
+        require!(
+            elements <= node.output(0).len() as u64,
+            "the tables have more entries than the output",
+            elements as i64
+        );
+        bounds = bounds.zip(table.bounds).map(|([low, high], [lowest, highest])| [low + lowest, high + highest]);
+    }
+    require!(elements == node.output(0).len() as u64, "the tables have fewer entries than the output", elements as i64);
+    // With a table of nothing but the zero point, nothing is read.
+    let [low, high] = bounds.unwrap_or([0, 0]);
+    require!(low >= 0, "the lowest element that is read is below 0", low);
+    require!(high < node.input(0).len() as i64, "the highest element that is read is not in the input", high);
+    Ok(())
+}
+
+fn run(node: &Node<'_>, mut io: Io<'_>) {
+    let [rows, columns, channels] = tables(node).checked();
+    let input = io.inputs.get::<i8>(0);
+    // Of int8 values, it is an int8.
+    let zero_point = node.output(0).zero_point as i8;
+    let length = channels.iter().map(Strided::len).sum();
+    let mut lines = io.outputs.take::<i8>().chunks_exact_mut(nonzero(length));
+    for row in rows {
+        for row_start in row.entries() {
+            for column in columns {
+                for (column_start, line) in column.entries().zip(&mut lines) {
+                    if row.is_zero() || column.is_zero() {
+                        line.fill(zero_point);
+                    } else {
+                        gather(line, input, row_start.wrapping_add(column_start), channels, zero_point);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Fills `line` with the elements that `channels` says, counted from element `base` of the input.
+fn gather(mut line: &mut [i8], input: &[i8], base: i32, channels: &[Strided], zero_point: i8) {
+    for part in channels {
+        let (places, rest) = line.split_at_mut_checked(part.len()).checked_part();
+        line = rest;
+        if part.is_zero() {
+            places.fill(zero_point);
+            continue;
+        }
+        let inner = places.chunks_exact_mut(nonzero(part.inner as usize));
+        for (a, places) in (0..part.outer).zip(inner) {
+            // The sum is in range, as checked; its terms need not be.
+            let start = base.wrapping_add(part.at(a)) as usize;
+            match part.inner_step {
+                1 => {
+                    let elements = input.get(start..).and_then(|rest| rest.get(..places.len()));
+                    if let Some(elements) = elements {
+                        places.copy_from_slice(elements);
+                    }
+                }
+                step => {
+                    let mut at = start;
+                    for place in places {
+                        *place = input.get(at).copied().checked_part();
+                        at = at.wrapping_add_signed(step as isize);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! From tables of element numbers to loops, on the host.
+
+use alloc::vec::Vec;
+
+use zerocopy::IntoBytes;
+
+use super::strided::{Strided, ZERO};
+use super::{Attributes, NAME};
+use crate::image::{Layer, Packed, Value, WriteError};
+
+/// The three tables of a node, packed: rows, columns, channels.
+pub(super) struct Tables([Vec<Strided>; 3]);
+
+/// The cheapest tables for a layer.
+///
+/// # Errors
+/// If a tensor is missing, or an entry is neither -1 nor the number of an element that any value has.
+pub(super) fn tables(layer: &Layer<'_>) -> Result<Tables, WriteError> {
+    let Attributes { rows, columns, channels } =
+        Attributes::read(&layer.attributes).map_err(|broken| broken.of(NAME))?;
+    let [rows, columns, channels] = [("rows", rows), ("columns", columns), ("channels", channels)]
+        .map(|(name, length)| layer.int32(name, length as usize));
+    let [rows, columns, channels] = [rows?, columns?, channels?];
+    let mut entries = rows.iter().chain(columns).chain(channels);
+    if let Some(&entry) = entries.find(|&&entry| !(ZERO..Value::LARGEST as i32).contains(&entry)) {
+        return Err(layer.refused("an entry of a table is not -1 to 2^28 - 1", entry.into()));
+    }
+    // What two digits number can be numbered by one: longer blocks, if the loops are not more in number.
+    let mut packed = [compress(rows), compress(columns), compress(channels)];
+    let lines = joined(columns, channels);
+    for joint in
+        [[Vec::from([0]), rows.to_vec(), lines.clone()], [Vec::from([0]), Vec::from([0]), joined(rows, &lines)]]
+    {
+        let joint = joint.map(|table| compress(&table));
+        if number(&joint) <= number(&packed) {
+            packed = joint;
+        }
+    }
+    Ok(Tables(packed))
+}
+
+fn number(tables: &[Vec<Strided>; 3]) -> usize {
+    tables.iter().map(Vec::len).sum()
+}
+
+/// The table that numbers by one digit what two tables number by two.
+fn joined(slow: &[i32], fast: &[i32]) -> Vec<i32> {
+    let sum = |(&a, &b): (&i32, &i32)| if a == ZERO || b == ZERO { ZERO } else { a + b };
+    slow.iter().flat_map(|a| fast.iter().map(move |b| sum((a, b)))).collect()
+}
+
+impl Tables {
+    /// The estimated number of instructions.
+    pub(super) fn cost(&self) -> u64 {
+        let [rows, columns, channels] = &self.0;
+        let entries = |table: &[Strided]| table.iter().map(|part| part.len() as u64).sum::<u64>();
+        let line: u64 = channels.iter().map(Strided::cost).sum();
+        entries(rows) * (20 + entries(columns) * (30 + line))
+    }
+
+    pub(super) fn packed(self) -> Packed {
+        let constants = self.0.iter().map(|table| table.as_bytes().to_vec()).collect();
+        Packed { constants, ..Packed::default() }
+    }
+}
+
+impl Strided {
+    /// Estimated instructions for elements along this part.
+    fn cost(&self) -> u64 {
+        let inner = u64::from(self.inner);
+        let each = match self.inner_step {
+            _ if self.is_zero() => return 30 + self.len() as u64 / 2,
+            1 => 30 + inner / 2,
+            _ => 9 * inner,
+        };
+        20 + u64::from(self.outer) * (20 + each)
+    }
+}
+
+/// A table as loops: greedily, the longest ones first that begin where the last one ends.
+fn compress(table: &[i32]) -> Vec<Strided> {
+    let mut parts: Vec<Strided> = Vec::new();
+    let mut rest = table;
+    while let Some((&start, after)) = rest.split_first() {
+        let step = match after.first() {
+            Some(&next) if start != ZERO && next != ZERO => next - start,
+            _ => 0,
+        };
+        let expected =
+            (0i64..).map(|count| if start == ZERO { -1 } else { i64::from(start) + count * i64::from(step) });
+        let is_zero = |entry: i32| entry == ZERO;
+        let follows =
+            |&(&entry, expected): &(&i32, i64)| is_zero(entry) == is_zero(start) && i64::from(entry) == expected;
+        let length = rest.iter().zip(expected).take_while(follows).count();
+        rest = &rest[length..];
+        push(&mut parts, Strided { start, outer: 1, inner: length as u32, outer_step: 0, inner_step: step });
+    }
+    parts
+}
+
+/// Adds a loop, as one more round of the last one if it is.
+fn push(parts: &mut Vec<Strided>, next: Strided) {
+    if let Some(last) = parts.last_mut()
+        && !last.is_zero()
+        && !next.is_zero()
+        && (last.inner, last.inner_step) == (next.inner, next.inner_step)
+    {
+        let step = next.start - last.at(last.outer - 1);
+        if last.outer == 1 || step == last.outer_step {
+            (last.outer, last.outer_step) = (last.outer + 1, step);
+            return;
+        }
+    }
+    parts.push(next);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(parts: &[Strided]) -> Vec<i32> {
+        let of = |part: &Strided| -> Vec<i32> {
+            if part.is_zero() { vec![ZERO; part.len()] } else { part.entries().collect() }
+        };
+        parts.iter().flat_map(of).collect()
+    }
+
+    #[test]
+    fn loops_give_the_table_again() {
+        for seed in 0..20_000 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut table = Vec::new();
+            for _ in 0..random.usize(1..5) {
+                let (start, outer, inner) = (random.i32(0..50), random.usize(1..4), random.usize(1..5));
+                let (outer_step, inner_step) = (random.i32(0..9), random.i32(0..9));
+                let mut part: Vec<i32> = (0..outer as i32)
+                    .flat_map(|a| (0..inner as i32).map(move |b| start + a * outer_step + b * inner_step))
+                    .collect();
+                match random.u8(..4) {
+                    0 => part.reverse(),
+                    1 => part.fill(ZERO),
+                    _ => (),
+                }
+                table.extend(part);
+            }
+            assert_eq!(entries(&compress(&table)), table, "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn what_the_usual_maps_need_is_one_loop() {
+        let upsampled: Vec<i32> = (0..40).map(|i| i / 2 * 16).collect();
+        let shuffled: Vec<i32> = (0..24).map(|k| k % 3 * 8 + k / 3).collect();
+        let flipped: Vec<i32> = (0..24).rev().collect();
+        let transposed = joined(&[0, 1, 2, 3], &[0, 4, 8, 12, 16]);
+        for table in [upsampled, shuffled, flipped, transposed] {
+            assert_eq!(compress(&table).len(), 1, "{table:?}");
+        }
+        let padded = joined(&[ZERO, 0, 4, 8, ZERO], &[ZERO, 0, 1, 2, 3, ZERO]);
+        assert_eq!(compress(&padded).len(), 7, "three blocks between zeros");
+    }
+}
