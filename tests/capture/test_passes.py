@@ -7,14 +7,16 @@ from torch import Tensor, nn
 from torch_nano.capture.capture import capture
 from torch_nano.capture.passes import (
     PASSES,
-    absorb_reshapes,
+    absorb_moves,
     fold_batch_norm,
     fuse_activations,
     lower_affines,
+    moves_into_convolutions,
+    optimize,
 )
-from torch_nano.capture.structural import BatchNorm, Reshape
+from torch_nano.capture.structural import BatchNorm
 from torch_nano.ir.graph import Graph
-from torch_nano.ops import Activation
+from torch_nano.ops import Activation, Move
 
 
 class Net(nn.Module):
@@ -69,11 +71,13 @@ def test_every_pass_leaves_the_float_run_and_its_argument_as_they_are(network, s
         text = str(graph)
         parameters = {name: tensor.clone() for name, tensor in graph.parameters.items()}
         after = run_pass(graph)
-        assert_unchanged(graph, after, x, exact=run_pass in (absorb_reshapes, fuse_activations))
+        assert_unchanged(
+            graph, after, x, exact=run_pass in (absorb_moves, moves_into_convolutions, fuse_activations)
+        )
         assert str(graph) == text
         assert all(torch.equal(tensor, parameters[name]) for name, tensor in graph.parameters.items())
         graph = after
-    assert count(graph, BatchNorm) == count(graph, Activation) == count(graph, Reshape) == 0
+    assert count(graph, BatchNorm) == count(graph, Activation) == count(graph, Move) == 0
 
 
 class TestFoldBatchNorm:
@@ -146,8 +150,8 @@ class TestLowerBatchNorm:
     def test_it_becomes_a_depthwise_convolution(self, norm, shape):
         x = inputs(shape, 5)
         graph = capture(nn.Sequential(nn.Hardtanh(), norm, nn.ReLU()), x)
-        lowered = fuse_activations(absorb_reshapes(lower_affines(graph)))
-        assert [name for name in operators(lowered) if name != "reshape"] == ["table", "depthwise_conv2d"]
+        lowered = fuse_activations(absorb_moves(lower_affines(graph)))
+        assert [name for name in operators(lowered) if name != "move"] == ["table", "depthwise_conv2d"]
         assert_unchanged(graph, lowered, x, exact=False)
 
 
@@ -188,7 +192,7 @@ class TestFuseActivations:
         assert operators(fuse_activations(graph)) == operators(graph)
 
 
-class TestAbsorbReshapes:
+class TestAbsorbMoves:
     @pytest.mark.parametrize(
         ("forward", "expected"),
         [
@@ -200,10 +204,10 @@ class TestAbsorbReshapes:
             (lambda s, x: s.linear(F.relu(F.hardswish(x.flatten(1)))), ["table", "table", "fully_connected"]),
             (
                 lambda s, x: F.relu(s.linear(x.view(-1, 24))).unsqueeze(2),
-                ["fully_connected", "table", "reshape"],
+                ["fully_connected", "table", "move"],
             ),
             (lambda s, x: s.linear(x.flatten(1)) + s.linear(x.flatten(1)), ["fully_connected"] * 2 + ["add"]),
-            (lambda s, x: x.mean((2, 3), keepdim=True).flatten(1), ["average_pool2d", "reshape"]),
+            (lambda s, x: x.mean((2, 3), keepdim=True).flatten(1), ["average_pool2d", "move"]),
             (
                 lambda s, x: x.mean((2, 3), keepdim=True).flatten(1).unflatten(1, (2, 1, 1)),
                 ["average_pool2d"],
@@ -213,22 +217,117 @@ class TestAbsorbReshapes:
     def test_it_disappears_or_is_free(self, forward, expected):
         x = inputs((2, 3, 4), 5)
         graph = capture(Net(forward, linear=nn.Linear(24, 5)), x)
-        absorbed = absorb_reshapes(graph)
+        absorbed = absorb_moves(graph)
         assert operators(absorbed) == expected
         assert_unchanged(graph, absorbed, x, exact=True)
 
     @pytest.mark.parametrize(
-        ("forward", "reason"),
+        ("forward", "expected"),
         [
-            (lambda s, x: x.flatten(1), "would have to move"),
-            (lambda s, x: F.softmax(x.flatten(1), 1), "would have to move"),
-            (lambda s, x: s.linear(x.flatten(1)).unflatten(1, (2, 3)), "would have to move"),
-            (lambda s, x: F.max_pool1d(F.relu(x).flatten(2), 2), "another height and width"),
+            (lambda s, x: x.flatten(1), ["move"]),
+            (lambda s, x: F.softmax(x.flatten(1), 1), ["move", "softmax"]),
+            (lambda s, x: s.linear(x.flatten(1)).unflatten(1, (2, 3)), ["fully_connected", "move"]),
+            (lambda s, x: F.max_pool1d(F.relu(x).flatten(2), 2), ["table", "move", "max_pool2d"]),
+            (lambda s, x: F.hardswish(x.repeat(1, 2, 1, 1)), ["table", "move"]),
+            (lambda s, x: F.hardswish(x[:, :1]), ["move", "table"]),
+            (lambda s, x: s.linear(x.permute(0, 2, 3, 1).flatten(1)), ["fully_connected"]),
+            (
+                lambda s, x: s.linear(F.hardswish(x.flip(2)).transpose(1, 3).flatten(1)),
+                ["table", "fully_connected"],
+            ),
+            (lambda s, x: s.linear(x.repeat(1, 2, 1, 1)[:, ::2].flatten(1)), ["move", "fully_connected"]),
+            (lambda s, x: x.transpose(1, 2)[:].transpose(1, 2) + x, ["add"]),
+            (
+                lambda s, x: x.view(x.shape[0], 1, 2, 1, 3, 4).transpose(1, 4).reshape(x.shape[0], 6, 4),
+                ["move"],
+            ),
         ],
     )
-    def test_what_would_move_bytes_is_refused(self, forward, reason):
-        graph = capture(Net(forward, linear=nn.Linear(24, 6)), inputs((2, 3, 4), 2))
-        with pytest.raises(tn.UnsupportedError, match=reason) as caught:
-            absorb_reshapes(graph)
+    def test_one_move_is_left_where_bytes_move(self, forward, expected):
+        x = inputs((2, 3, 4), 5)
+        graph = capture(Net(forward, linear=nn.Linear(24, 6)), x)
+        absorbed = absorb_moves(graph)
+        assert operators(absorbed) == expected
+        assert_unchanged(graph, absorbed, x, exact=True)
+
+    @pytest.mark.parametrize(
+        ("drop", "expected"),
+        [(nn.Dropout(), ["fully_connected"]), (nn.Dropout2d(), ["move", "fully_connected"])],
+    )
+    def test_dropouts_drop_what_they_did(self, drop, expected):
+        """Single numbers can be dropped behind a permutation, whole channels cannot."""
+
+        def forward(self, x):
+            return self.linear(self.drop(x.transpose(1, 2)).transpose(1, 2).flatten(1))
+
+        graph = capture(Net(forward, linear=nn.Linear(24, 6), drop=drop), inputs((2, 3, 4), 5))
+        absorbed = absorb_moves(graph)
+        assert operators(absorbed) == expected
+        assert [len(value.dropouts) for value in absorbed.values.values()].count(1) == 1
+
+    def test_a_shape_of_no_device_with_a_dropout_of_channels_is_refused(self):
+        def forward(self, x):
+            x = self.drop(x.reshape(x.shape[0], 2, 3, 2, 2).transpose(1, 2))
+            return self.linear(x.flatten(1))
+
+        graph = capture(Net(forward, linear=nn.Linear(24, 6), drop=nn.Dropout3d()), inputs((2, 3, 4), 5))
+        with pytest.raises(tn.UnsupportedError, match="4 dimensions besides the batch") as caught:
+            absorb_moves(graph)
         (node,) = caught.value.nodes
         assert node.source.split(":")[0].endswith("test_passes.py")
+
+
+class TestMovesIntoConvolutions:
+    @pytest.mark.parametrize(
+        ("forward", "padding"),
+        [
+            (lambda s, x: s.conv(F.pad(x, (1, 2, 0, 3))), (0, 3, 1, 2)),
+            (lambda s, x: s.conv(F.pad(F.pad(x, (1, 0)), (0, 0, 2, 1))), (2, 1, 1, 0)),
+            (lambda s, x: s.padded(F.pad(x, (1, 2))), (1, 1, 2, 3)),
+            (lambda s, x: s.padded(x)[:, :, 1:, :-1], (0, 1, 1, 0)),
+            (lambda s, x: F.relu(s.padded(x)[:, :, :-1]), (1, 0, 1, 1)),
+            (lambda s, x: F.relu(s.norm(s.padded(x)[:, :, :-1])), (1, 0, 1, 1)),
+            (lambda s, x: s.strided(x)[:, :, :-1, 1:], (2, 0, 0, 1)),
+        ],
+    )
+    def test_they_become_padding(self, forward, padding):
+        x = inputs((2, 7, 6), 5)
+        model = Net(
+            forward,
+            conv=nn.Conv2d(2, 4, 3),
+            padded=nn.Conv2d(2, 4, 3, padding=1),
+            strided=nn.Conv2d(2, 4, 3, padding=2, stride=2),
+            norm=batch_norm(4, 2),
+        )
+        graph = capture(model, x)
+        after = optimize(graph)
+        assert operators(after) == ["conv2d"]
+        assert after.nodes[0].operator.padding == padding
+        assert_unchanged(graph, after, x, exact=False)
+
+    @pytest.mark.parametrize(
+        ("forward", "expected"),
+        [
+            (lambda s, x: s.conv(F.pad(x, (1, 1, 0, 0), mode="reflect")), ["move", "conv2d"]),
+            (lambda s, x: s.one(F.pad(x, (0, 0, 0, 0, 1, 0))), ["move", "conv2d"]),
+            (lambda s, x: s.conv(x)[:, :, 1:], ["conv2d", "move"]),
+            (lambda s, x: s.conv(x)[:, 1:], ["conv2d", "move"]),
+            (lambda s, x: s.padded(x)[:, :, ::2], ["conv2d", "move"]),
+            (lambda s, x: F.max_pool2d(F.pad(x, (1, 1)), 2), ["move", "max_pool2d"]),
+            (lambda s, x: s.norm(s.padded(x))[:, :, 1:], ["conv2d", "move"]),
+            (lambda s, x: (lambda y: y[:, :, 1:-1] + F.max_pool2d(y, 3, 1, (0, 1)))(s.padded(x)), None),
+        ],
+    )
+    def test_or_stay(self, forward, expected):
+        x = inputs((2, 7, 6), 5)
+        model = Net(
+            forward,
+            conv=nn.Conv2d(2, 4, 3),
+            one=nn.Conv2d(3, 4, 1),
+            padded=nn.Conv2d(2, 4, 3, padding=1),
+            norm=batch_norm(4, 2),
+        )
+        graph = capture(model, x)
+        after = optimize(graph)
+        assert operators(after) == (expected or ["conv2d", "move", "max_pool2d", "add"])
+        assert_unchanged(graph, after, x, exact=False)

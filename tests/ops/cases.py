@@ -14,6 +14,7 @@ from torch_nano.ir.operator import Operator
 from torch_nano.ir.rules import Fixed, SameAs
 from torch_nano.ops import OPERATORS
 from torch_nano.ops._channels import ChannelsOperator
+from torch_nano.ops._steps import element_numbers
 from torch_nano.ops._window import Padding, Pair
 from torch_nano.ops.activation import Activation
 from torch_nano.ops.add import Add
@@ -23,6 +24,7 @@ from torch_nano.ops.depthwise_conv2d import DepthwiseConv2d
 from torch_nano.ops.fully_connected import FullyConnected
 from torch_nano.ops.history import History
 from torch_nano.ops.max_pool2d import MaxPool2d
+from torch_nano.ops.move import Move
 from torch_nano.ops.requantize import Requantize
 from torch_nano.ops.softmax import Softmax
 from torch_nano.ops.table import UNARY_FUNCTIONS, Table
@@ -175,6 +177,47 @@ def _table(rng: np.random.Generator) -> Layer:
     return Layer(Table(name, arguments.get(name, ())), shapes=[_shape(rng, int(rng.integers(1, 30)))])
 
 
+def _move(rng: np.random.Generator) -> Layer:
+    """One to three calls in a row on any shape that they go with."""
+    shape = tuple(2 * int(side) for side in rng.integers(1, 4, int(rng.integers(1, 4))))
+    moved, steps = shape, []
+    for _ in range(int(rng.integers(1, 4))):
+        step = _step(rng, moved)
+        after = tuple(element_numbers((step,), moved).shape)
+        if math.prod(after) <= 4000:
+            moved, steps = after, [*steps, step]
+    return Layer(Move(tuple(steps)), shapes=[shape])
+
+
+def _step(rng: np.random.Generator, shape: Shape) -> str:
+    rank, sides = len(shape), list(shape)
+    dim = int(rng.integers(1, rank + 1))
+    side = shape[dim - 1]
+    start, stop = sorted(rng.choice(side + 1, 2, replace=False).tolist())
+    pads = rng.integers(0, 3, 2 * rank).tolist()
+    rng.shuffle(sides)
+    indices = rng.integers(0, side, int(rng.integers(1, 6))).tolist()
+    steps = [
+        f"slice.Tensor(dim={dim}, start={start}, end={stop}, step={int(rng.integers(1, 3))})",
+        f"permute(dims={[0, *(1 + rng.permutation(rank)).tolist()]})",
+        f"flip(dims=[{dim}])",
+        f"roll(shifts=[{int(rng.integers(1, 4))}], dims=[{dim}])",
+        f"pad(pad={pads})",
+        f"pad(pad={[-int(shape[-1] > 1), 1]})",
+        f"repeat_interleave.self_int(repeats=2, dim={dim})",
+        f"repeat(repeats={[1, *rng.integers(1, 3, rank).tolist()]})",
+        f"index_select(dim={dim}, index={indices})",
+        f"reshape({', '.join(map(str, sides))})",
+    ]
+    if rank == 3:
+        steps.append("upsample_nearest2d.vec(scale_factors=[2.0, 1.5])")
+        steps += [f"channel_shuffle(groups={groups})" for groups in (2, 3) if shape[0] % groups == 0]
+        steps += ["pixel_shuffle(upscale_factor=2)"] if shape[0] % 4 == 0 else []
+    if rank > 1 and shape[0] > 1:
+        steps.append(f"chunk(chunks=2, dim=1)[{int(rng.integers(2))}]")
+    return str(rng.choice(steps))
+
+
 def _activation(rng: np.random.Generator) -> Layer:
     low, high = [(0.0, None), (0.0, 6.0), (-1.0, 1.0)][rng.integers(3)]
     return Layer(Activation(low, high), shapes=[_shape(rng, int(rng.integers(1, 30)))])
@@ -190,6 +233,7 @@ MAKERS: dict[type[Operator], Maker] = {
     FullyConnected: _fully_connected,
     History: _history,
     MaxPool2d: _max_pool2d,
+    Move: _move,
     Requantize: _requantize,
     Softmax: _softmax,
     Table: _table,

@@ -16,6 +16,7 @@ from torch_nano.ops.conv2d import Conv2d
 from torch_nano.ops.depthwise_conv2d import DepthwiseConv2d
 from torch_nano.ops.fully_connected import FullyConnected
 from torch_nano.ops.max_pool2d import MaxPool2d
+from torch_nano.ops.move import Move
 from torch_nano.ops.softmax import Softmax
 from torch_nano.ops.table import UNARY_FUNCTIONS, Table
 
@@ -32,6 +33,60 @@ class Lambda(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.function(x)
 
+
+MOVES: dict[tuple[int, ...], list[Callable[[Tensor], Tensor]]] = {
+    VECTOR: [
+        lambda x: x[:, 2:-1:3],
+        lambda x: x.flip(1),
+        lambda x: x.roll(3, 1),
+        lambda x: x.unflatten(1, (2, 5)).mT,
+        lambda x: x[:, None].expand(-1, 4, -1),
+        lambda x: x[:, None].broadcast_to(x.shape[0], 4, 10),
+        lambda x: x.unsqueeze(1).expand_as(x.unsqueeze(1).repeat(1, 3, 1)),
+        lambda x: x.repeat_interleave(2, 1),
+        lambda x: x.tile(2),
+        lambda x: x[:, [3, 1, 1, -1]],
+        lambda x: x.unfold(1, 4, 2),
+        lambda x: x.view(x.shape[0], 2, 5).view_as(x.reshape(x.shape[0], 2, 5)),
+        lambda x: x.reshape(x.shape[0], 1, 2, 1, 5, 1).squeeze().squeeze((1,)),
+    ],
+    SERIES: [
+        lambda x: x[:, 1],
+        lambda x: x.permute(0, 2, 1),
+        lambda x: x.movedim(1, -1).moveaxis((1, 2), (2, 1)),
+        lambda x: x.swapaxes(1, 2).swapdims(1, 2),
+        lambda x: x.narrow(2, 3, 5),
+        lambda x: x.split(5, 2)[2],
+        lambda x: x.split([4, 9], 2)[1],
+        lambda x: x.chunk(2, 1)[0],
+        lambda x: x.unbind(1)[3],
+        lambda x: x.tensor_split(3, 2)[1],
+        lambda x: x.tensor_split((2, 7), 2)[1],
+        lambda x: nn.functional.pad(x, (3, 0)),
+        lambda x: nn.functional.pad(x, (3, 2), mode="replicate"),
+        lambda x: nn.functional.pad(x, (3, 2), mode="reflect"),
+        lambda x: torch.constant_pad_nd(x, (1, -2), 0.0),
+        lambda x: nn.functional.interpolate(x, scale_factor=1.7),
+        lambda x: nn.functional.interpolate(x, 20, mode="nearest-exact"),
+        lambda x: torch.fliplr(x),
+        lambda x: x.index_select(2, torch.tensor([5, 0, 5])),
+    ],
+    IMAGE: [
+        lambda x: x[:, :, ::2, 1::3],
+        lambda x: nn.functional.pad(x, (1, 2, 0, 1, 2, 0)),
+        lambda x: nn.functional.pad(x, (1, 2, 3, 1), mode="circular"),
+        lambda x: nn.functional.interpolate(x, scale_factor=2),
+        lambda x: nn.functional.interpolate(x, (7, 30)),
+        lambda x: nn.functional.interpolate(x, (7, 30), mode="nearest-exact"),
+        lambda x: torch.pixel_shuffle(x, 2),
+        lambda x: torch.pixel_unshuffle(x, 3),
+        lambda x: nn.functional.channel_shuffle(x, 2),
+        lambda x: nn.functional.unfold(x, 3, padding=1, stride=2),
+        lambda x: torch.rot90(x, 1, (2, 3)),
+        lambda x: x.diagonal(dim1=2, dim2=3),
+        lambda x: x.view(x.shape[0], 2, 2, 9, 12).transpose(1, 2).contiguous().view(x.shape),
+    ],
+}
 
 MODULES: list[tuple[nn.Module, tuple[int, ...], type[Operator]]] = [
     (nn.Conv2d(4, 6, 3), IMAGE, Conv2d),
@@ -76,6 +131,7 @@ MODULES: list[tuple[nn.Module, tuple[int, ...], type[Operator]]] = [
     (nn.Softmax(1), VECTOR, Softmax),
     (nn.Softmax(-1), VECTOR, Softmax),
     (nn.Softmax2d(), IMAGE, Softmax),
+    *((Lambda(move), shape, Move) for shape, moves in MOVES.items() for move in moves),
     (nn.GELU(), VECTOR, Table),
     (nn.GELU("tanh"), VECTOR, Table),
     (nn.ELU(0.7), VECTOR, Table),
@@ -131,6 +187,17 @@ REFUSED: list[tuple[nn.Module, tuple[int, ...], str]] = [
     (Lambda(lambda x: x.mean(1)), IMAGE, "it reduces dimensions [1] of 4"),
     (Lambda(lambda x: x.mean(3)), IMAGE, "it drops the width and keeps the height"),
     (Lambda(lambda x: x.mean(1, keepdim=True)), VECTOR, "it reduces dimensions [1] of 2"),
+    (Lambda(lambda x: x.flip(0)), VECTOR, "it mixes the samples of a batch"),
+    (Lambda(lambda x: x.roll(1, 0)), VECTOR, "it mixes the samples of a batch"),
+    (Lambda(lambda x: x.roll(1)), SERIES, "it mixes the samples of a batch"),
+    (Lambda(lambda x: x[:1].expand(x.shape[0], -1)), VECTOR, "the batch is not its first dimension alone"),
+    (Lambda(lambda x: x.transpose(0, 1)), VECTOR, "the batch is not its first dimension alone"),
+    (Lambda(lambda x: nn.functional.pad(x, (1, 1), value=0.5)), SERIES, "it pads with 0.5"),
+    (Lambda(lambda x: x[:, :0]), VECTOR, "its result has shape (0,) per sample; expected 1 to 2^24 elements"),
+    (Lambda(lambda x: x.index_select(1, x.argmax(1))), VECTOR, "nano-core has no such operator"),
+    (Lambda(lambda x: x[:, 0]), VECTOR, "its result has 0 dimensions besides the batch"),
+    (Lambda(lambda x: x.unflatten(1, (1, 1, 2, 5))), VECTOR, "its result has 4 dimensions besides the batch"),
+    (Lambda(lambda x: x.unflatten(1, (1, 1, 2, 5)).relu()), VECTOR, "its input has 4 dimensions besides"),
     (nn.Softmax(2), IMAGE, "it goes along dimension 2"),
     (
         Lambda(lambda x: nn.functional.linear(x, x.new_ones(3, 10).exp())),

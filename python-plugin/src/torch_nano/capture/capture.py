@@ -15,7 +15,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 from ..arguments import shown
 from ..errors import CaptureError, InputError, UnsupportedError, UnsupportedNode
 from ..ir.affine import AffineOperator
-from ..ir.call import Call, ComputedName, ParameterName, UnsupportedNodeError
+from ..ir.call import BATCH_SIZE, Call, ComputedName, ParameterName, UnsupportedNodeError
 from ..ir.graph import Derived, Graph, Node, new_name
 from ..ir.interface import Returned
 from ..ir.operator import Operator
@@ -24,10 +24,11 @@ from ..modules.explain import is_one_sample, missing_batch
 from ..modules.inputs import Example
 from ..modules.models import check_not_scripted, check_numbers
 from ..ops import OPERATORS
+from ..ops.move import Move
 from .channel_affine import ChannelAffine
 from .constants import is_constant, take_constant
 from .program import LARGEST_RANK, batch_of, export, module_path, source_line, target_name
-from .structural import BatchNorm, Reshape
+from .structural import BatchNorm
 from .train_mode import check_train_mode
 from .unsupported_modules import check_modules
 
@@ -50,7 +51,7 @@ _ALIASES: frozenset[Target] = frozenset(
     }
 )
 #: ... or as a copy of it.
-_COPIES: frozenset[Target] = frozenset({aten.clone.default})
+_COPIES: frozenset[Target] = frozenset({aten.clone.default, aten.lift_fresh_copy.default})
 
 
 def capture(model: nn.Module, example: Example, *, for_training: bool = False) -> Graph:
@@ -108,7 +109,7 @@ class _Capture:
         self.failed: set[fx.Node] = set()
         #: How the tensors that forward computes of others are made.
         self.derived: dict[str, Derived] = {}
-        #: The inputs, and what is made of them by affine operators and reshapes alone.
+        #: The inputs, and what is made of them by affine operators and moves alone.
         self.on_input: set[str] = set()
         #: The sizes of the inputs' batches, as symbols.
         self.batches: list[Any] = []
@@ -121,11 +122,8 @@ class _Capture:
             try:
                 self._take(node)
             except UnsupportedNodeError as error:
-                self.failed.add(node)
-                self.unsupported[node] = UnsupportedNode(
-                    module_path(node), source_line(node), target_name(node), error.reason, error.way_out
-                )
-                self._results(node)
+                self._refuse(node, error)
+        self._check_outputs()
         if self.unsupported:
             raise UnsupportedError(
                 [found for node, found in self.unsupported.items() if self._is_cause(node)]
@@ -137,6 +135,24 @@ class _Capture:
         graph = Graph(inputs, outputs, self.values, self.nodes, parameters, self.derived, returned)
         graph.drop_unused()
         return graph
+
+    def _refuse(self, node: fx.Node, error: UnsupportedNodeError) -> None:
+        """Notes an unsupported call."""
+        self.failed.add(node)
+        self.unsupported[node] = UnsupportedNode(
+            module_path(node), source_line(node), target_name(node), error.reason, error.way_out
+        )
+        self._results(node)
+
+    def _check_outputs(self) -> None:
+        """Refuses what the model returns in a shape that a device does not have."""
+        for node in self.program.graph.output_node().all_input_nodes:
+            value = self.meaning.get(node)
+            if isinstance(value, Value) and node not in self.failed:
+                try:
+                    _check_rank(value, "result")
+                except UnsupportedNodeError as error:
+                    self._refuse(node, error)
 
     def _is_cause(self, node: fx.Node) -> bool:
         """Whether to name an unsupported call; one that only makes a tensor for another (a GRU's first state)
@@ -206,7 +222,9 @@ class _Capture:
             assert isinstance(source, fx.Node)
             results = self.meaning[source]
             assert isinstance(results, list) and isinstance(index, int)
-            self.meaning[node], self.memory[node] = results[index], node
+            # Parts of another tensor share its memory.
+            memory = self.memory[source]
+            self.meaning[node], self.memory[node] = results[index], node if memory is source else memory
         elif not (set(node.all_input_nodes) & self.failed):
             raise UnsupportedNodeError("it is no ATen call, and nano-core has no such operator")
         else:
@@ -239,28 +257,32 @@ class _Capture:
             operators = ChannelAffine
         if operators is None:
             raise UnsupportedNodeError("nano-core has no such operator")
-        if operators is not Reshape and any(
-            argument is _BATCH_SIZE for argument in _flat(arguments.values())
-        ):
+        if operators is not Move and any(argument is BATCH_SIZE for argument in _flat(arguments.values())):
             raise UnsupportedNodeError("an argument depends on the batch size")
         outputs = self._results(node)
+        if operators is not Move:
+            for value in (*_values(arguments.values()), *outputs):
+                _check_rank(value, "result" if value in outputs else "input")
         call = Call(target, arguments, [output.shape for output in outputs], self.tensors)
         operator, inputs, parameters = operators.from_call(call)
         self._check_parameters(parameters.values())
-        names = [output.name for output in outputs]
-        self.nodes.append(Node(operator, [value.name for value in inputs], names, parameters))
+        read, names = [value.name for value in inputs], [output.name for output in outputs]
+        if isinstance(operator, Move) and call.returns_several:
+            self.nodes += [Node(operator.part(index), list(read), [name]) for index, name in enumerate(names)]
+        else:
+            self.nodes.append(Node(operator, read, names, parameters))
         self.values.update(zip(names, outputs, strict=True))
-        if isinstance(operator, AffineOperator | Reshape) and inputs[0].name in self.on_input:
+        if isinstance(operator, AffineOperator | Move) and inputs[0].name in self.on_input:
             self.on_input.update(names)
         if target._schema.is_mutable:
             assert source is not None
             self._overwrite(node, source)
-        elif operators is Reshape and source is not None:
+        elif target._schema.returns[0].alias_info is not None and source is not None:
             self.memory[node] = self.memory[source]
 
     def _is_on_input(self, arguments: Mapping[str, Any]) -> bool:
         """Whether the only tensor of the run in a call of two operands is an input, or what affine operators
-        and reshapes have made of one.
+        and moves have made of one.
         """
         values = [operand for role in ("self", "other") if isinstance(operand := arguments[role], Value)]
         return len(values) == 1 and values[0].name in self.on_input
@@ -324,11 +346,6 @@ class _Capture:
                 f"its result has shape [{', '.join(printed)}]: the batch is not its first dimension alone",
                 "let every step of forward work on [N, ...]",
             )
-        if not 1 <= len(sides) <= LARGEST_RANK:
-            raise UnsupportedNodeError(
-                f"its result has {len(sides)} dimensions besides the batch; expected 1 to {LARGEST_RANK}",
-                "" if sides else "keep the dimension (keepdim=True)",
-            )
         return value
 
     def _arguments(self, node: fx.Node, target: Target) -> dict[str, Any]:
@@ -344,7 +361,7 @@ class _Capture:
         return arguments
 
     def _argument(self, node: fx.Node) -> Any:
-        return _BATCH_SIZE if isinstance(node.meta.get("val"), torch.SymInt) else self.meaning[node]
+        return BATCH_SIZE if isinstance(node.meta.get("val"), torch.SymInt) else self.meaning[node]
 
 
 def _dropout(node: fx.Node, probability: float, bypassed: bool) -> Dropout:
@@ -353,8 +370,18 @@ def _dropout(node: fx.Node, probability: float, bypassed: bool) -> Dropout:
     return Dropout(function, probability, module_path(node), source_line(node), bypassed)
 
 
-#: Stands for an argument that is the batch size, or computed from it.
-_BATCH_SIZE = object()
+def _check_rank(value: Value, role: str) -> None:
+    """Refuses a value that a device cannot hold: only those between moves can have any shape.
+
+    Args:
+        role: what it is of a call, "input" or "result".
+    """
+    rank = len(value.shape)
+    if not 1 <= rank <= LARGEST_RANK:
+        raise UnsupportedNodeError(
+            f"its {role} has {rank} dimensions besides the batch; expected 1 to {LARGEST_RANK}",
+            "" if rank else "keep the dimension (keepdim=True)",
+        )
 
 
 def _returned(spec: pytree.TreeSpec) -> Returned:
@@ -381,7 +408,7 @@ def _returned(spec: pytree.TreeSpec) -> Returned:
 
 
 def _operators_by_target() -> Mapping[Target, type[Operator]]:
-    operators: tuple[type[Operator], ...] = (*OPERATORS, Reshape, BatchNorm)
+    operators: tuple[type[Operator], ...] = (*OPERATORS, BatchNorm)
     return {target: operator for operator in operators for target in operator.targets()}
 
 
@@ -391,6 +418,10 @@ def _flat(arguments: Any) -> Iterator[Any]:
             yield from _flat(argument)
         else:
             yield argument
+
+
+def _values(arguments: Any) -> list[Value]:
+    return [argument for argument in _flat(arguments) if isinstance(argument, Value)]
 
 
 def _as_float32(tensor: Tensor) -> Tensor:

@@ -1,6 +1,4 @@
-"""Operators of a captured graph that the device does not have: passes take them out, or they cost nothing
-there.
-"""
+"""Operators of a captured graph that the device does not have: passes take them out."""
 
 from __future__ import annotations
 
@@ -12,63 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..arithmetic.layout import Shape
 from ..ir.affine import AffineOperator
 from ..ir.call import Call, ParameterName, UnsupportedNodeError
 from ..ir.layer import Layer
 from ..ir.operator import Operator
-from ..ir.rules import SameAs
 from ..ir.value import Value
 
 aten = torch.ops.aten
-
-
-@dataclass(frozen=True)
-class Reshape(Operator):
-    """Another shape for the same numbers: flatten, view, squeeze and their like.
-
-    >>> Layer(Reshape((4,)), [torch.zeros(2, 4, 1, 1)]).float_run()[0].shape
-    torch.Size([2, 4])
-    """
-
-    name = "reshape"
-    rules = (SameAs(),)
-    input_dtypes = frozenset({"int8", "int16", "int32"})
-
-    shape: Shape
-
-    @classmethod
-    def targets(cls) -> Sequence[torch._ops.OpOverload[..., Any]]:
-        return [
-            aten.flatten.using_ints,
-            aten.reshape.default,
-            aten.squeeze.default,
-            aten.squeeze.dim,
-            aten.squeeze.dims,
-            aten.unflatten.int,
-            aten.unsqueeze.default,
-            aten.view.default,
-        ]
-
-    @classmethod
-    def from_call(cls, call: Call) -> tuple[Operator, list[Value], dict[str, str]]:
-        value = call.arguments["self" if "self" in call.arguments else "input"]
-        if not isinstance(value, Value):
-            raise UnsupportedNodeError("a parameter is reshaped", "reshape it once, outside of forward")
-        if torch.Size(value.shape).numel() != torch.Size(call.output_shape).numel():
-            raise UnsupportedNodeError(
-                f"it mixes the samples of a batch: {value.shape} becomes {call.output_shape} per sample"
-            )
-        return cls(call.output_shape), [value], {}
-
-    def float_run(self, layer: Layer) -> Tensor:
-        return layer.input.reshape(layer.input.shape[0], *self.shape)
-
-    def integer_run(self, layer: Layer) -> Tensor:
-        return self.float_run(layer)
-
-    def train_run(self, layer: Layer) -> Tensor:
-        return self.float_run(layer)
 
 
 @dataclass(frozen=True)

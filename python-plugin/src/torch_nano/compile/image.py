@@ -8,18 +8,18 @@ from typing import Any
 
 from .. import _native
 from ..arguments import shown
-from ..capture.structural import Reshape
 from ..errors import HeadError, InputError, QuantizationError, TorchNanoError, in_module
 from ..ir.description import describe_layer, describe_model, describe_value
 from ..ir.graph import Node
+from ..ops.move import is_free
 from .quantize import QuantizedGraph
 
 
 def layers(model: QuantizedGraph) -> list[Node]:
-    """The nodes that are described as layers of the image, in its order: all but reshapes, which cost nothing
+    """The nodes that are described as layers of the image, in its order: all but moves that cost nothing
     there. The image may have one layer for two of them, see :func:`made_of`.
     """
-    return [node for node in model.graph.nodes if not isinstance(node.operator, Reshape)]
+    return [node for node in model.graph.nodes if not is_free(model.graph, node)]
 
 
 def made_of(graph: QuantizedGraph, model: _native.Model) -> Iterator[tuple[_native.LayerEntry, list[Node]]]:
@@ -95,11 +95,11 @@ def _refusal(model: QuantizedGraph, description: dict[str, Any], error: Exceptio
 
 
 def _value_ids(model: QuantizedGraph) -> dict[str, int]:
-    """Ids of the values: the inputs, then the outputs of each layer; a reshape has the id of its input."""
+    """Ids of the values: the inputs, then the outputs of each layer; a free move's has that of its input."""
     ids = {name: index for index, name in enumerate(model.graph.inputs)}
     count = len(ids)
     for node in model.graph.nodes:
-        if isinstance(node.operator, Reshape):
+        if is_free(model.graph, node):
             ids[node.output] = ids[node.inputs[0]]
         else:
             for name in node.outputs:

@@ -11,13 +11,13 @@ import torch
 from torch import nn
 
 from ..calibration.ranges import Bounds
-from ..capture.structural import Reshape
 from ..errors import HeadError
 from ..heads import SGD, HeadSettings
 from ..ir.graph import Graph, Node
 from ..ops._channels import ChannelsOperator
 from ..ops.conv2d import Conv2d
 from ..ops.fully_connected import FullyConnected
+from ..ops.move import is_free
 from .module_with_ranges import ModuleWithRanges
 
 
@@ -93,7 +93,7 @@ def _take_last_layers(graph: Graph, count: int, settings: SGD, ranges: Mapping[s
                 f"model, with nothing but activations that clamp (ReLU, ReLU6) between them, but {reason}; "
                 + (f"train_last={len(nodes)} is what it can train" if nodes else "end it in a Linear")
             )
-        if not isinstance(node.operator, Reshape):
+        if not is_free(graph, node):
             nodes.insert(0, node)
         value = node.inputs[0]
     layers = [_layer(graph, node, ranges) for node in nodes]
@@ -119,7 +119,7 @@ def _refusal(graph: Graph, node: Node | None, value: str, last: bool) -> str:
     name = f"{node.operator.name} ({graph.values[value].module_path or 'the model itself'})"
     if (not last and len(graph.consumers(value)) > 1) or (last and graph.consumers(value)):
         return f"the output of {name} is read elsewhere too"
-    if isinstance(node.operator, Reshape):
+    if is_free(graph, node):
         return ""
     if not isinstance(node.operator, FullyConnected | Conv2d):
         return f"{name} stands there"

@@ -7,7 +7,6 @@ image. Its id is, by which an image that another version of nano-core writes oth
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from math import prod
 from typing import Any, get_args
 
 import torch
@@ -16,7 +15,6 @@ from torch import Tensor
 from .. import _native
 from ..arithmetic.quantization import ChannelScales, Quantization
 from ..calibration.ranges import follows_rules
-from ..capture.structural import Reshape
 from ..errors import FileFormatError, TorchNanoError
 from ..files import archive
 from ..files.reading import fields_of, refusing
@@ -26,6 +24,7 @@ from ..ir.graph import Graph, Node
 from ..ir.interface import Kind, Returned
 from ..ir.value import Value
 from ..ops.fully_connected import FullyConnected
+from ..ops.move import Move
 from .image import write_image
 from .quantize import QuantizedGraph
 
@@ -202,18 +201,28 @@ def _returned(contents: _Contents) -> Returned:
 
 
 def _check_node(graph: Graph, node: Node, tensors: dict[str, Tensor]) -> None:
-    """What nano-core does not see of a layer: reshapes, and dimensions of tensors."""
+    """What nano-core does not see of a layer: what moves, and dimensions of tensors."""
     place = f"the layer of {node.name!r}"
     inputs, outputs = ([graph.quantization(name) for name in names] for names in (node.inputs, node.outputs))
     if not follows_rules(node, inputs, outputs):
         raise FileFormatError(f"{place}: its scale and zero point are not those that its operator gives")
     shape, made = (graph.values[names[0]].shape for names in (node.inputs, node.outputs))
-    if isinstance(node.operator, Reshape) and prod(shape) != prod(made):
-        raise FileFormatError(f"{place}: it makes {made} of {shape}")
+    if isinstance(node.operator, Move):
+        numbers = node.operator.numbers(shape)
+        if tuple(numbers.shape) != made:
+            raise FileFormatError(f"{place}: it makes {tuple(numbers.shape)} of {shape}, not {made}")
+        expected = graph.layer(node).quantize()
+        same = all(
+            torch.equal(tensor, expected[name]) for name, tensor in tensors.items() if name in expected
+        )
+        if not same or tensors.keys() != expected.keys():
+            raise FileFormatError(f"{place}: its tables are not those of its steps")
     if isinstance(node.operator, FullyConnected):
-        flattened = node.operator.flattened
-        if flattened != (shape if len(shape) > 1 else None):
+        flattened, steps = node.operator.flattened, node.operator.steps
+        if flattened != (shape if len(shape) > 1 or steps else None):
             raise FileFormatError(f"{place}: it flattens {flattened}; its input is {shape}")
+        if steps and not Move(steps).is_permutation(shape):
+            raise FileFormatError(f"{place}: {list(steps)} do not put {shape} into another order")
     kernel = getattr(node.operator, "kernel", None)
     if kernel is not None and "weights" in tensors and tuple(tensors["weights"].shape[1:3]) != kernel:
         raise FileFormatError(

@@ -16,12 +16,13 @@ from torch import Tensor
 
 from ..arithmetic.layout import Shape, device_shape
 from ..arithmetic.tensors import dequantize_tensor
-from ..capture.structural import Reshape
 from ..errors import StreamError, in_module
 from ..ir.graph import Graph, Node
+from ..ir.layer import Layer
 from ..ops._window import WindowOperator
 from ..ops.fully_connected import FullyConnected
 from ..ops.history import History
+from ..ops.move import Move
 from .quantize import QuantizedGraph
 
 
@@ -121,7 +122,9 @@ class _Streaming:
         given = [self.series.get(name) for name in node.inputs]
         series = [one for one in given if one is not None]
         alike = len(given) == len(series) and len({(one.length, one.stride) for one in series}) == 1
-        if isinstance(node.operator, Reshape):
+        if isinstance(node.operator, Move) and node.operator.is_reshape(
+            self.source.values[node.inputs[0]].shape
+        ):
             shape = self.source.values[node.output].shape
             alike = _is_series(shape) and shape[-1] == series[0].length
         elif not node.operator.pixelwise:
@@ -141,7 +144,7 @@ class _Streaming:
         if isinstance(node.operator, WindowOperator):
             return self._width(node.output) == 1
         vector = len(self.source.values[node.output].shape) == 1
-        return vector and isinstance(node.operator, Reshape | FullyConnected)
+        return vector and isinstance(node.operator, Move | FullyConnected)
 
     def _slide(self, node: Node, operator: WindowOperator) -> None:
         """A window whose rows become the rows of another value."""
@@ -262,10 +265,12 @@ class _Streaming:
             operator = replace(operator, padding=(top, bottom, 0, 0))
         for name in node.outputs:
             self._copy_value(name)
-        if isinstance(operator, Reshape) and node.output in self.series:
-            operator = Reshape(self.graph.values[node.output].shape)
+        tensors = self.model.tensors[node.name]
+        if isinstance(operator, Move) and node.output in self.series:
+            operator = Move.reshape(self.graph.values[node.output].shape)
+            tensors = Layer(operator, shapes=[self.graph.values[name].shape for name in inputs]).quantize()
         self.graph.nodes.append(Node(operator, inputs, list(node.outputs)))
-        self.tensors[node.name] = self.model.tensors[node.name]
+        self.tensors[node.name] = tensors
 
     def _before_window(self, node: Node, operator: WindowOperator) -> str:
         """The input of a window that slides, after as many rows as it sees of earlier steps."""

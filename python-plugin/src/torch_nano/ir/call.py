@@ -26,6 +26,10 @@ class UnsupportedNodeError(Exception):
         self.way_out = way_out
 
 
+#: Stands for an argument that is the batch size, or computed from it.
+BATCH_SIZE = object()
+
+
 class ParameterName(str):
     """Name of a parameter or buffer of the original model."""
 
@@ -55,6 +59,11 @@ class Call:
         """Shape of the result of a call with a single one."""
         (only,) = self.output_shapes
         return only
+
+    @property
+    def returns_several(self) -> bool:
+        """Whether it returns a list of tensors."""
+        return str(self.target._schema.returns[0].type).startswith("List")
 
     @property
     def function(self) -> str:

@@ -10,6 +10,7 @@ from .depthwise_conv2d import DepthwiseConv2d
 from .fully_connected import FullyConnected
 from .history import History
 from .max_pool2d import MaxPool2d
+from .move import Move
 from .requantize import Requantize
 from .softmax import Softmax
 from .table import Table
@@ -23,6 +24,7 @@ OPERATORS: tuple[type[Operator], ...] = (
     FullyConnected,
     History,
     MaxPool2d,
+    Move,
     Requantize,
     Softmax,
     Table,

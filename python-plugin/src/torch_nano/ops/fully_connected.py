@@ -19,14 +19,15 @@ from ..ir.value import Value
 from ..library.definition import functional
 from ..library.train_run import Convolution
 from ._channels import ChannelsOperator, define_channels, parameters_of
+from ._steps import element_numbers, run_steps
 
 
 @dataclass(frozen=True)
 class FullyConnected(ChannelsOperator):
     """``y = clamp(x @ weight.T + bias)``; weight [out, in].
 
-    With ``flattened``, (channels, height, width) or (channels, length), the input has that shape and is
-    flattened first.
+    With ``flattened``, the input has that shape, (channels, height, width), (channels, length) or
+    (features,): it goes through ``steps``, moves that put its elements into another order, and is flattened.
 
     >>> linear = FullyConnected(flattened=(2, 1, 1), clamp_low=0.0)
     >>> weight = torch.tensor([[1.0, 1.0], [1.0, -1.0]])
@@ -37,6 +38,7 @@ class FullyConnected(ChannelsOperator):
     name = "fully_connected"
 
     flattened: Shape | None = None
+    steps: tuple[str, ...] = ()
 
     @classmethod
     def targets(cls) -> Sequence[torch._ops.OpOverload[..., Any]]:
@@ -54,18 +56,28 @@ class FullyConnected(ChannelsOperator):
         return cls(), [value], names
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return F.linear(x.flatten(1), weight, bias)
+        return F.linear(run_steps(self.steps, x).flatten(1), weight, bias)
 
     def train_run(self, layer: Layer) -> Tensor:
-        pixel = layer.input.flatten(1)[:, :, None, None]
+        pixel = run_steps(self.steps, layer.input).flatten(1)[:, :, None, None]
         weight = layer.parameters["weight"][:, :, None, None]
         return self.train_as_convolution(layer, pixel, weight, Convolution()).flatten(1)
 
     def to_device_weight(self, weight: Tensor) -> Tensor:
-        return weight if self.flattened is None else to_device(weight.reshape(-1, *self.flattened))
+        if self.flattened is None:
+            return weight
+        in_order = weight[:, self._order(self.flattened).argsort()] if self.steps else weight
+        return to_device(in_order.reshape(-1, *self.flattened))
 
     def from_device_weight(self, weight: Tensor) -> Tensor:
-        return weight if self.flattened is None else from_device(weight, self.flattened).flatten(1)
+        if self.flattened is None:
+            return weight
+        in_order = from_device(weight, self.flattened).flatten(1)
+        return in_order[:, self._order(self.flattened)] if self.steps else in_order
+
+    def _order(self, shape: Shape) -> Tensor:
+        """Which element of the input each column of the weight belongs to."""
+        return element_numbers(self.steps, shape).flatten()
 
 
 _call = define_channels(FullyConnected)

@@ -10,7 +10,8 @@ from ...ir.affine import AffineOperator
 from ...ir.graph import Graph, Node
 from ...ir.value import Value
 from ...ops.depthwise_conv2d import DepthwiseConv2d
-from ..structural import BatchNorm, Reshape
+from ...ops.move import Move
+from ..structural import BatchNorm
 from .fold_batch_norm import ScaleAndShift, folded_norm
 
 
@@ -59,8 +60,8 @@ def _as_image(graph: Graph, node: Node, value: Value) -> None:
     source = graph.values[node.inputs[0]]
     before = graph.new_value(f"{value.name}_input", (channels, 1), source)
     image = graph.new_value(f"{value.name}_image", (channels, 1), value)
-    to_image = Node(Reshape((channels, 1)), [source.name], [before.name])
-    back = Node(Reshape((channels,)), [image.name], [value.name])
+    to_image = Node(Move.reshape((channels, 1)), [source.name], [before.name])
+    back = Node(Move.reshape((channels,)), [image.name], [value.name])
     node.inputs, node.outputs = [before.name], [image.name]
     at = graph.nodes.index(node)
     graph.nodes[at : at + 1] = [to_image, node, back]

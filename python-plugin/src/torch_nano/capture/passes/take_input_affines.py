@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...ir.affine import Affine, AffineOperator
 from ...ir.graph import Graph, Node
-from ..structural import Reshape
+from ...ops.move import Move
 
 
 def take_input_affines(graph: Graph) -> Graph:
@@ -23,10 +23,12 @@ def take_input_affines(graph: Graph) -> Graph:
 
 def _first_affine(graph: Graph, name: str) -> tuple[str, Node] | None:
     """The affine node that can be taken off an input, and the value that it reads: that input, or what it is
-    reshaped to if the node does the same to all channels.
+    moved to if the node does the same to all channels.
     """
     source, reader = name, graph.only_reader(name)
-    while reader is not None and isinstance(reader.operator, Reshape) and not graph.values[source].dropouts:
+    while reader is not None and isinstance(reader.operator, Move) and not graph.values[source].dropouts:
+        if reader.operator.adds_zeros(graph.values[source].shape):
+            return None
         source, reader = reader.output, graph.only_reader(reader.output)
     if (
         reader is None
@@ -46,7 +48,7 @@ def _is_uniform(graph: Graph, node: Node) -> bool:
 
 
 def _take(graph: Graph, name: str, source: str, node: Node) -> None:
-    """Takes a node off that reads `source`, which is input `name` or a reshape of it."""
+    """Takes a node off that reads `source`, which is input `name` or what it is moved to."""
     assert isinstance(node.operator, AffineOperator)
     affine = Affine(node.operator, node.parameters, graph.module_path(node))
     graph.affines[name] = (*graph.affines.get(name, ()), affine)

@@ -1,0 +1,166 @@
+"""Moves of data become one each, and vanish into the layers around them where these can do their work."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from ...errors import UnsupportedError, UnsupportedNode
+from ...ir.graph import Graph, Node
+from ...ops._clamp import ClampedOperator
+from ...ops.activation import Activation
+from ...ops.fully_connected import FullyConnected
+from ...ops.move import Move
+from ...ops.table import TableOperator
+from ..program import LARGEST_RANK
+
+#: Dropouts of single numbers: they can as well come after a move.
+_ELEMENTWISE = frozenset({"dropout", "alpha_dropout"})
+
+
+def absorb_moves(graph: Graph) -> Graph:
+    """Makes one move of consecutive ones, and takes out those that need not be layers.
+
+    What only puts elements into another order before a linear layer becomes part of its columns, which are
+    permuted when it is quantized. A move that leaves all bytes where they lie on the device stays in the
+    graph and costs nothing there.
+
+    Raises:
+        UnsupportedError: a value between moves has a shape that no device has, and cannot be merged away.
+    """
+    graph = graph.copy()
+    _compose(graph)
+    _sink(graph)
+    _compose(graph)
+    for node in list(graph.nodes):
+        if isinstance(node.operator, Move):
+            _into_linear(graph, node, node.operator)
+    graph.drop_unused()
+    refused = [value for value in graph.values if not 1 <= len(graph.values[value].shape) <= LARGEST_RANK]
+    if refused:
+        raise UnsupportedError([_describe(graph, value) for value in refused])
+    return graph
+
+
+def _compose(graph: Graph) -> None:
+    """Collapses consecutive moves, and drops those that change nothing."""
+    for node in list(graph.nodes):
+        if not isinstance(node.operator, Move):
+            continue
+        before = graph.producer(node.inputs[0])
+        if (
+            before is not None
+            and isinstance(before.operator, Move)
+            and _pass_on_dropouts(graph, before, node)
+        ):
+            node.inputs = list(before.inputs)
+            node.operator = node.operator.after(before.operator)
+        source, output = graph.values[node.inputs[0]], graph.values[node.output]
+        if not node.operator.is_reshape(source.shape):
+            continue
+        if source.shape != output.shape:
+            node.operator = Move.reshape(output.shape)
+        elif source.name in graph.inputs and output.name in graph.outputs:
+            node.operator = Move()
+        else:
+            graph.remove(node)
+    graph.drop_unused()
+
+
+def _pass_on_dropouts(graph: Graph, before: Node, node: Node) -> bool:
+    """Moves the dropouts between two moves behind the second, if that is the same."""
+    between, after = graph.values[before.output], graph.values[node.output]
+    assert isinstance(node.operator, Move)
+    if not between.dropouts:
+        return True
+    if graph.only_reader(between.name) is not node:
+        return False
+    elementwise = all(dropout.function in _ELEMENTWISE for dropout in between.dropouts)
+    numbers = node.operator.numbers(between.shape)
+    each_once = bool((numbers >= 0).all()) and len(set(numbers.flatten().tolist())) == numbers.numel()
+    # Whole channels stay whole.
+    channels = len(after.shape) > 1 and between.shape[:1] == after.shape[:1]
+    if not (each_once if elementwise else channels and node.operator.is_reshape(between.shape)):
+        return False
+    after.dropouts = between.dropouts + after.dropouts
+    return True
+
+
+def _sink(graph: Graph) -> None:
+    """Swaps moves with the functions of one variable that read them, where a layer gains by it."""
+    for node in list(graph.nodes):
+        if not isinstance(node.operator, Move):
+            continue
+        reader = graph.only_reader(node.output)
+        while reader is not None and _sinks_below(graph, node, reader):
+            source = graph.values[node.inputs[0]]
+            middle = graph.values[node.output]
+            end = graph.values[reader.output]
+            # The two nodes swap places: source -> reader -> middle -> move -> end.
+            graph.values[middle.name] = replace(
+                end, name=middle.name, shape=source.shape, dropouts=middle.dropouts
+            )
+            reader.inputs, reader.outputs = list(node.inputs), [middle.name]
+            node.inputs, node.outputs = [middle.name], [end.name]
+            at, behind = graph.nodes.index(node), graph.nodes.index(reader)
+            graph.nodes[at], graph.nodes[behind] = reader, node
+            reader = graph.only_reader(node.output)
+
+
+def _sinks_below(graph: Graph, node: Node, reader: Node) -> bool:
+    """Whether a move may stand behind the operator that reads it, and should."""
+    assert isinstance(node.operator, Move)
+    operator, source = reader.operator, node.inputs[0]
+    if not isinstance(operator, TableOperator):
+        return False
+    if graph.values[node.output].dropouts and not isinstance(operator, Activation):
+        return False
+    shape = graph.values[source].shape
+    if not 1 <= len(shape) <= LARGEST_RANK:
+        return False
+    numbers = node.operator.numbers(shape)
+    before = graph.producer(source)
+    is_fused = (
+        isinstance(operator, Activation)
+        and before is not None
+        and isinstance(before.operator, ClampedOperator)
+        and graph.only_reader(source) is node
+    )
+    if bool((numbers < 0).any()):
+        # Of the functions, a clamp alone is known to leave zeros as they are.
+        low, high = (operator.low, operator.high) if isinstance(operator, Activation) else (1.0, None)
+        return is_fused and (low is None or low <= 0) and (high is None or high >= 0)
+    return is_fused or numbers.numel() >= torch.Size(shape).numel()
+
+
+def _into_linear(graph: Graph, node: Node, move: Move) -> None:
+    """Permutes the columns of the linear layers that read another order of elements."""
+    shape = graph.values[node.inputs[0]].shape
+    readers = [
+        reader
+        for reader in graph.consumers(node.output)
+        if isinstance(reader.operator, FullyConnected) and reader.operator.flattened is None
+    ]
+    if not readers or not move.is_permutation(shape):
+        return
+    steps = () if move.is_reshape(shape) else move.steps
+    if len(shape) == 1 and not steps:
+        return
+    graph.hand_back_dropouts(node)
+    for reader in readers:
+        assert isinstance(reader.operator, FullyConnected)
+        reader.operator = replace(reader.operator, flattened=shape, steps=steps)
+        reader.inputs = list(node.inputs)
+
+
+def _describe(graph: Graph, name: str) -> UnsupportedNode:
+    value = graph.values[name]
+    return UnsupportedNode(
+        value.module_path,
+        value.source,
+        "move",
+        f"its result has {len(value.shape)} dimensions besides the batch, and a dropout or another reader; "
+        f"expected 1 to {LARGEST_RANK}",
+        "drop out and compute in a shape with channels, height and width",
+    )

@@ -1,0 +1,226 @@
+"""ATen calls that only move data, as text: what they do to a tensor, and to the numbers of its elements."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..arithmetic.layout import Shape
+
+aten = torch.ops.aten
+
+#: Calls that change nothing but the shape: a step of each is ``reshape(sides of a sample)``.
+RESHAPES = (
+    aten.flatten.using_ints,
+    aten.ravel.default,
+    aten.reshape.default,
+    aten.reshape_as.default,
+    aten.squeeze.default,
+    aten.squeeze.dim,
+    aten.squeeze.dims,
+    aten.unflatten.int,
+    aten.unsqueeze.default,
+    aten.view.default,
+    aten.view_as.default,
+)
+#: Calls that repeat a tensor along dimensions of size 1 until it has the result's shape: ``expand``.
+EXPANSIONS = (aten.broadcast_to.default, aten.expand.default, aten.expand_as.default)
+#: All others. What they move follows from running them, so that one more is one line.
+CALLS = (
+    aten._upsample_nearest_exact1d.vec,
+    aten._upsample_nearest_exact2d.vec,
+    aten.channel_shuffle.default,
+    aten.chunk.default,
+    aten.constant_pad_nd.default,
+    aten.diagonal.default,
+    aten.flip.default,
+    aten.fliplr.default,
+    aten.flipud.default,
+    aten.im2col.default,
+    aten.index.Tensor,
+    aten.index_select.default,
+    aten.mH.default,
+    aten.mT.default,
+    aten.moveaxis.int,
+    aten.moveaxis.intlist,
+    aten.movedim.int,
+    aten.movedim.intlist,
+    aten.narrow.default,
+    aten.pad.default,
+    aten.permute.default,
+    aten.pixel_shuffle.default,
+    aten.pixel_unshuffle.default,
+    aten.reflection_pad1d.default,
+    aten.reflection_pad2d.default,
+    aten.repeat.default,
+    aten.repeat_interleave.self_int,
+    aten.replication_pad1d.default,
+    aten.replication_pad2d.default,
+    aten.roll.default,
+    aten.rot90.default,
+    aten.select.int,
+    aten.slice.Tensor,
+    aten.split.Tensor,
+    aten.split.sizes,
+    aten.split_with_sizes.default,
+    aten.swapaxes.default,
+    aten.swapdims.default,
+    aten.tensor_split.indices,
+    aten.tensor_split.sections,
+    aten.tile.default,
+    aten.transpose.int,
+    aten.unbind.int,
+    aten.unfold.default,
+    aten.upsample_nearest1d.vec,
+    aten.upsample_nearest2d.vec,
+)
+#: The most elements of a sample whose moves are followed one by one: more than a device has memory for.
+LARGEST = 1 << 24
+#: Samples of the run that shows whether a step mixes them.
+_SAMPLES = 3
+
+
+def name_of(target: torch._ops.OpOverload[..., Any]) -> str:
+    """A call's name in steps.
+
+    >>> name_of(aten.flip.default), name_of(aten.slice.Tensor)
+    ('flip', 'slice.Tensor')
+    """
+    name = target._schema.name.removeprefix("aten::")
+    return name if target._overloadname == "default" else f"{name}.{target._overloadname}"
+
+
+_TARGETS = {name_of(target): target for target in CALLS}
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """A call that is ready to run.
+
+    >>> step("permute(dims=[0, 2, 1])").run(torch.zeros(1, 2, 3)).shape
+    torch.Size([1, 3, 2])
+    """
+
+    #: None for a reshape or an expansion to `shape`.
+    target: torch._ops.OpOverload[..., Any] | None
+    arguments: dict[str, Any]
+    shape: Shape = ()
+    expands: bool = False
+    #: Which of several results.
+    part: int | None = None
+
+    def run(self, x: Tensor) -> Tensor:
+        """The result for a tensor with batch."""
+        if self.target is None:
+            return x.expand(-1, *self.shape) if self.expands else x.reshape(x.shape[0], *self.shape)
+        arguments = {name: _on(value, x.device) for name, value in self.arguments.items()}
+        y: Any = self.target(x, **arguments)
+        result: Tensor = y if self.part is None else y[self.part]
+        return result
+
+
+@lru_cache(maxsize=1024)
+def step(text: str) -> Step:
+    """The call that a text says: ``flip(dims=[1])``, ``chunk(chunks=2, dim=1)[0]``, ``reshape(4, 3)``.
+
+    Raises:
+        ValueError: it is not such a text.
+    """
+    problem = ValueError(f"{text!r} is no call that moves data; expected one such as 'flip(dims=[1])'")
+    try:
+        tree = ast.parse(text, mode="eval").body
+        part = None
+        if isinstance(tree, ast.Subscript):
+            part, tree = ast.literal_eval(tree.slice), tree.value
+        if not isinstance(tree, ast.Call) or not isinstance(part, int | None):
+            raise problem
+        name = ast.unparse(tree.func)
+        values = tuple(ast.literal_eval(argument) for argument in tree.args)
+        arguments = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in tree.keywords}
+    except (SyntaxError, ValueError) as error:
+        raise problem from error
+    if name in ("reshape", "expand"):
+        if arguments or part is not None or not all(type(side) is int and side > 0 for side in values):
+            raise problem
+        return Step(None, {}, values, name == "expand")
+    target = _TARGETS.get(name)
+    if target is None or values:
+        raise problem
+    _, *further = target._schema.arguments
+    known = {argument.name: str(argument.type) for argument in further}
+    if not arguments.keys() <= known.keys():
+        raise problem
+    # Some take None and still have no default.
+    needed = {argument.name: None for argument in further if not argument.has_default_value()}
+    given = {key: _as_argument(value, known[key]) for key, value in arguments.items()}
+    return Step(target, needed | given, part=part)
+
+
+def _as_argument(value: Any, kind: str) -> Any:
+    """A literal as a call takes it: lists of indices as tensors."""
+    if "Tensor" not in kind or value is None:
+        return value
+    if kind.startswith("List"):
+        return [None if item is None else torch.tensor(item) for item in value]
+    return torch.tensor(value)
+
+
+def _on(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device)
+    return [_on(item, device) for item in value] if isinstance(value, list) else value
+
+
+def run_steps(steps: Sequence[str], x: Tensor) -> Tensor:
+    """The result of one call after the other for a tensor with batch."""
+    for text in steps:
+        x = step(text).run(x)
+    return x
+
+
+@lru_cache(maxsize=128)
+def element_numbers(steps: tuple[str, ...], shape: Shape) -> Tensor:
+    """int64 of a result's shape: which element of a sample of `shape` each element is, -1 for a zero.
+
+    Elements are numbered in torch's order, the last dimension fastest.
+
+    >>> element_numbers(("flip(dims=[1])", "pad(pad=[1, 0])"), (3,))
+    tensor([-1,  2,  1,  0])
+
+    Raises:
+        ValueError: a call does not go with the shape, mixes the samples of a batch, or makes a sample of no
+            elements or of too many.
+    """
+    count = prod(shape)
+    if count > LARGEST:
+        raise ValueError(f"its input has shape {shape} per sample; expected 1 to 2^24 elements")
+    # Some calls take floats alone: these are exact below 2^53. Zeros are what the calls pad with.
+    numbers = torch.arange(1, _SAMPLES * count + 1, dtype=torch.float64).reshape(_SAMPLES, *shape)
+    made = torch.empty_like(numbers, device="meta")
+    for text in steps:
+        try:
+            made = step(text).run(made)
+        except (RuntimeError, TypeError, IndexError, NotImplementedError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"{text} does not take {tuple(made.shape[1:])} per sample: {reason}") from error
+        if not made.dim() or made.shape[0] != _SAMPLES:
+            raise ValueError("it mixes the samples of a batch")
+        if not 0 < made.numel() <= _SAMPLES * LARGEST:
+            raise ValueError(
+                f"its result has shape {tuple(made.shape[1:])} per sample; expected 1 to 2^24 elements"
+            )
+    samples = run_steps(steps, numbers).to(torch.int64)
+    first, *others = samples
+    for index, other in enumerate(others, 1):
+        expected = torch.where(first > 0, first + index * count, 0)
+        if int(first.max()) > count or not torch.equal(other, expected):
+            raise ValueError("it mixes the samples of a batch")
+    sources: Tensor = first - 1
+    return sources

@@ -1,0 +1,261 @@
+"""Data movement: slices, permutations, padding with zeros, repetition, and reshapes between them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..arithmetic.layout import Shape, device_shape, to_device
+from ..arithmetic.quantization import Quantization
+from ..errors import InputError
+from ..ir.call import BATCH_SIZE, Call, ParameterName, UnsupportedNodeError
+from ..ir.graph import Graph, Node
+from ..ir.layer import Layer
+from ..ir.operator import Operator
+from ..ir.rules import SameAs
+from ..ir.value import Value
+from ..library.definition import Definition, functional
+from ._steps import CALLS, EXPANSIONS, RESHAPES, element_numbers, name_of, run_steps
+from .fully_connected import FullyConnected
+
+aten = torch.ops.aten
+_PADS = (aten.pad.default, aten.constant_pad_nd.default)
+
+
+@dataclass(frozen=True)
+class Move(Operator):
+    """Each element of the output is an element of the input, or zero.
+
+    What goes where is said by ATen calls on a tensor with batch, one after the other, as text. The map that
+    the device needs comes from running them on the elements' numbers.
+
+    >>> Layer(Move(("flip(dims=[1])", "reshape(3, 1)")), [torch.tensor([[1.0, 2.0, 3.0]])]).float_run()
+    (tensor([[[3.],
+             [2.],
+             [1.]]]),)
+    """
+
+    name = "move"
+    rules = (SameAs(),)
+    input_dtypes = frozenset({"int8", "int16", "int32"})
+
+    steps: tuple[str, ...] = ()
+
+    @classmethod
+    def reshape(cls, shape: Shape) -> Move:
+        """The reshape of a sample to `shape`."""
+        return cls((f"reshape({', '.join(map(str, shape))})",))
+
+    @classmethod
+    def targets(cls) -> Sequence[torch._ops.OpOverload[..., Any]]:
+        return [*RESHAPES, *EXPANSIONS, *CALLS]
+
+    @classmethod
+    def from_call(cls, call: Call) -> tuple[Operator, list[Value], dict[str, str]]:
+        first, *further = call.arguments
+        value = call.arguments[first]
+        if not isinstance(value, Value):
+            raise UnsupportedNodeError("a parameter is moved", "move it once, outside of forward")
+        shape = call.output_shapes[0]
+        if call.target in RESHAPES:
+            if prod(value.shape) != prod(shape):
+                raise UnsupportedNodeError(
+                    f"it mixes the samples of a batch: {value.shape} becomes {shape} per sample"
+                )
+            return cls.reshape(shape), [value], {}
+        if call.target in EXPANSIONS:
+            operator = cls((f"expand({', '.join(map(str, shape))})",))
+        else:
+            if call.target in _PADS and call.arguments.get("mode", "constant") == "constant":
+                _check_padding(call.arguments["value"])
+            defaults = {argument.name: argument.default_value for argument in call.target._schema.arguments}
+            given = {name: _literal(call, call.arguments[name]) for name in further}
+            # The largest integer stands for the end of a slice.
+            usual = {name: (default, sys.maxsize) for name, default in defaults.items()}
+            said = [f"{name}={item!r}" for name, item in given.items() if item not in usual[name]]
+            operator = cls((f"{name_of(call.target)}({', '.join(said)})",))
+        # One of several results stands for all.
+        tested = operator.part(0) if call.returns_several else operator
+        try:
+            element_numbers(tested.steps, value.shape)
+        except ValueError as error:
+            raise UnsupportedNodeError(str(error)) from error
+        if not call.returns_several and operator.is_reshape(value.shape):
+            operator = cls.reshape(shape)
+        return operator, [value], {}
+
+    def part(self, index: int) -> Move:
+        """Result `index` of a call with several results."""
+        return Move((*self.steps[:-1], f"{self.steps[-1]}[{index}]"))
+
+    def after(self, first: Move) -> Move:
+        """Both moves as one."""
+        reshaped = [
+            steps[end].startswith("reshape(") for steps, end in ((first.steps, -1), (self.steps, 0)) if steps
+        ]
+        before = first.steps[:-1] if reshaped == [True, True] else first.steps
+        return Move((*before, *self.steps))
+
+    def numbers(self, shape: Shape) -> Tensor:
+        """Which element of an input of `shape` each element of the output is; -1 for zero."""
+        return element_numbers(self.steps, shape)
+
+    def is_reshape(self, shape: Shape) -> bool:
+        """Whether it leaves all elements in torch's order."""
+        return _counts_up(self.numbers(shape).flatten(), prod(shape))
+
+    def is_permutation(self, shape: Shape) -> bool:
+        """Whether each element of the input is one element of the output."""
+        return _counts_up(self.numbers(shape).flatten().sort().values, prod(shape))
+
+    def adds_zeros(self, shape: Shape) -> bool:
+        """Whether some elements of the output are zeros that are not the input's."""
+        return bool((self.numbers(shape) < 0).any())
+
+    def keeps_bytes(self, shape: Shape) -> bool:
+        """Whether the device can read the input's bytes as the output."""
+        return _counts_up(_device_numbers(self.steps, shape), prod(shape))
+
+    def float_run(self, layer: Layer) -> Tensor:
+        return run_steps(self.steps, layer.input)
+
+    def train_run(self, layer: Layer) -> Tensor:
+        return self.float_run(layer)
+
+    def integer_run(self, layer: Layer) -> Tensor:
+        x = layer.input
+        numbers = self.numbers(tuple(x.shape[1:])).to(x.device)
+        elements: Tensor = x.flatten(1)[:, numbers.clamp(min=0)]
+        return elements.masked_fill(numbers < 0, layer.output_quantization.zero_point)
+
+    def quantize(self, layer: Layer) -> dict[str, Tensor]:
+        (shape,) = layer.input_shapes
+        return dict(zip(("rows", "columns", "channels"), _tables(self.steps, shape), strict=True))
+
+    def attributes(self, layer: Layer) -> dict[str, int]:
+        return {name: len(table) for name, table in self.quantize(layer).items()}
+
+
+def is_free(graph: Graph, node: Node) -> bool:
+    """Whether a node is a move that costs a device nothing: its readers read the input's bytes."""
+    if not isinstance(node.operator, Move):
+        return False
+    before, after = graph.values[node.inputs[0]].shape, graph.values[node.output].shape
+    if not node.operator.keeps_bytes(before):
+        return False
+    any_shape = all(isinstance(reader.operator, FullyConnected) for reader in graph.consumers(node.output))
+    return any_shape or device_shape(before) == device_shape(after)
+
+
+def _check_padding(value: float | None) -> None:
+    if value:
+        raise UnsupportedNodeError(f"it pads with {value}; nano-core pads with zeros", "pad with 0")
+
+
+def _literal(call: Call, argument: Any) -> Any:
+    """An argument as Python writes it: constant indices as lists."""
+    if isinstance(argument, list | tuple):
+        return [_literal(call, item) for item in argument]
+    if isinstance(argument, ParameterName):
+        indices = call.tensors[argument]
+        if indices.is_floating_point():
+            raise UnsupportedNodeError(f"its indices {argument!r} are of {indices.dtype}", "use integers")
+        return indices.tolist()
+    if argument is BATCH_SIZE:
+        raise UnsupportedNodeError("an argument depends on the batch size")
+    if isinstance(argument, Value):
+        raise UnsupportedNodeError(
+            "what it moves depends on the numbers of the input", "use constant indices"
+        )
+    return argument
+
+
+def _counts_up(numbers: Tensor, count: int) -> bool:
+    return torch.equal(numbers, torch.arange(count))
+
+
+@lru_cache(maxsize=128)
+def _device_numbers(steps: tuple[str, ...], shape: Shape) -> Tensor:
+    """int64 [elements]: as :func:`element_numbers`, of and in the device's order."""
+    moved = element_numbers(steps, shape)
+    places = to_device(torch.arange(prod(shape)).reshape(1, *shape)).flatten().argsort()
+    return to_device(torch.where(moved < 0, -1, places[moved.clamp(min=0)])[None]).flatten()
+
+
+@lru_cache(maxsize=128)
+def _tables(steps: tuple[str, ...], shape: Shape) -> tuple[Tensor, Tensor, Tensor]:
+    """nano-core's tables: sums over rows, columns and channels, or a single table of all elements."""
+    numbers = _device_numbers(steps, shape)
+    cube = numbers.reshape(device_shape(tuple(element_numbers(steps, shape).shape)))
+    tables = _sums(cube) or (torch.zeros(1), torch.zeros(1), numbers)
+    rows, columns, channels = (table.to(torch.int32) for table in tables)
+    return rows, columns, channels
+
+
+def _sums(cube: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Tables whose sums are the numbers in [rows, columns, channels], if there are any.
+
+    >>> _sums(torch.tensor([[[-1, 4, 5]], [[-1, 0, 1]]]))
+    (tensor([4, 0]), tensor([0]), tensor([-1,  0,  1]))
+    """
+    zero = cube < 0
+    rows, columns, channels = zero.all(2).all(1), zero.all(2).all(0), zero.all(1).all(0)
+    if not torch.equal(zero, rows[:, None, None] | columns[:, None] | channels):
+        return None
+    if bool(zero.all()):
+        return rows.long().neg(), columns.long().neg(), channels.long().neg()
+    i, j, k = (int((~empty).nonzero()[0]) for empty in (rows, columns, channels))
+    parts = cube[:, j, k], cube[i, :, k] - cube[i, j, k], cube[i, j, :] - cube[i, j, k]
+    taken = [part[~empty] for part, empty in zip(parts, (rows, columns, channels), strict=True)]
+    # Entries below 0 stand for zeros alone: what the others lack is the rows'.
+    lows = [0, int(taken[1].min()), int(taken[2].min())]
+    lows[0] = -lows[1] - lows[2]
+    tables = [
+        torch.where(empty, -1, part - low)
+        for part, low, empty in zip(parts, lows, (rows, columns, channels), strict=True)
+    ]
+    sums = tables[0][:, None, None] + tables[1][:, None] + tables[2]
+    if not torch.equal(torch.where(zero, -1, sums), cube):
+        return None
+    return tables[0], tables[1], tables[2]
+
+
+_call = Definition(Move)
+
+
+@functional
+def move(x: Tensor, quantization: Quantization, steps: Sequence[str]) -> Tensor:
+    """Data movement of int8 numbers: the quantization stays, what is padded is a real 0.
+
+    Gradients go where the numbers come from.
+
+    Args:
+        x: float32 [N, ...], integers from -128 to 127.
+        steps: calls of ``torch.ops.aten`` on a tensor with batch, one after the other, with arguments by
+            name: ``"slice.Tensor(dim=2, step=2)"``, ``"pad(pad=[1, 1])"``; ``"reshape(4, 3)"`` has the
+            sides of a sample.
+
+    Returns:
+        float32 [N, ...] that holds int8 numbers.
+
+    Raises:
+        InputError: x has another dtype, or numbers that are no such integers.
+            A step is no such call, or does not go with the shape.
+
+    >>> move(torch.tensor([[1.0, 2.0, 3.0]]), Quantization(0.5, -7), ["flip(dims=[1])", "pad(pad=[1, 0])"])
+    tensor([[-7.,  3.,  2.,  1.]])
+    """
+    operator = Move(tuple(steps))
+    if not torch.compiler.is_compiling():
+        try:
+            operator.numbers(tuple(x.shape[1:]))
+        except ValueError as error:
+            raise InputError(f"move: {error}") from error
+    return _call(operator, [x], [quantization])
