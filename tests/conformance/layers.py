@@ -10,7 +10,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
-from typing import Self, get_args
+from typing import Literal, Self, get_args, get_type_hints
 
 import numpy as np
 
@@ -362,12 +362,61 @@ class Unary(Layer):
         return tflm.unary(self.function, self.x, self.x_quantization, self.y_quantization, alpha=self.alpha)
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class Move(Layer):
+    """x (N, H, W, C), moved by one of TFLite's operators with these numbers, which leave the batch alone."""
+
+    x: Int8
+    quantization: Quantization
+    operator: Literal["pad", "transpose", "strided_slice", "split", "resize_nearest"]
+    numbers: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def random(cls, origin: Origin, rng: np.random.Generator) -> Self:
+        operators = get_args(get_type_hints(cls)["operator"])
+        operator = operators[rng.integers(len(operators))]
+        sides = [int(side) for side in rng.integers(1, 9, 2)]
+        shape = (int(rng.choice([1, 1, 2])), *sides, channels(rng))
+        if operator == "pad":
+            numbers = ((0, 0), *((int(a), int(b)) for a, b in rng.integers(0, 4, (3, 2))))
+        elif operator == "transpose":
+            numbers = ((0, *(int(i) for i in 1 + rng.permutation(3))),)
+        elif operator == "strided_slice":
+            starts = [int(rng.integers(0, size)) for size in shape[1:]]
+            ends = [
+                int(rng.integers(start + 1, size + 1)) for start, size in zip(starts, shape[1:], strict=True)
+            ]
+            numbers = (0, *starts), (shape[0], *ends), (1, *(int(step) for step in rng.integers(1, 4, 3)))
+        elif operator == "split":
+            axis, parts = int(rng.integers(1, 4)), int(rng.integers(1, 5))
+            shape = tuple(size * parts if i == axis else size for i, size in enumerate(shape))
+            numbers = ((axis, parts, int(rng.integers(parts))),)
+        else:
+            numbers = (tuple(int(size) for size in rng.integers(1, 20, 2)),)
+        return cls(origin, int8_input(rng, shape), quantization(rng, -8, 2), operator, numbers)
+
+    def expected(self) -> Int8:
+        x, of_both, numbers = self.x, self.quantization, self.numbers
+        match self.operator:
+            case "pad":
+                return tflm.pad(x, of_both, [(before, after) for before, after in numbers])
+            case "transpose":
+                return tflm.transpose(x, of_both, *numbers)
+            case "strided_slice":
+                return tflm.strided_slice(x, of_both, *numbers)
+            case "split":
+                return tflm.split(x, of_both, *numbers[0])
+            case "resize_nearest":
+                return tflm.resize_nearest(x, of_both, (numbers[0][0], numbers[0][1]))
+
+
 FAMILIES: dict[str, type[Layer]] = {
     "conv2d": Conv2d,
     "depthwise_conv2d": DepthwiseConv2d,
     "fully_connected": FullyConnected,
     "add": Add,
     "max_pool": MaxPool,
+    "move": Move,
     "average_pool": AveragePool,
     "requantize": Requantize,
     "softmax": Softmax,

@@ -90,9 +90,27 @@ def bias_tensor(bias: Int32, x_quantization: Quantization, weight_scales: Float3
     return Tensor(bias.shape, schema.TensorType.INT32, scales, constant=bias)
 
 
-def run(operator: str, options: object | None, inputs: Sequence[Tensor], output: Tensor) -> Int8:
-    """Run one operator, its name being that in TFLite's BuiltinOperator, and return its output."""
-    tensors = [*inputs, output]
+def numbers_tensor(numbers: Sequence[int] | npt.NDArray[np.int32]) -> Tensor:
+    """Constant int32 numbers that say what an operator does: paddings, axes, sizes."""
+    constant = np.asarray(numbers, np.int32)
+    return Tensor(constant.shape, schema.TensorType.INT32, [1.0], constant=constant)
+
+
+def run(
+    operator: str,
+    options: object | None,
+    inputs: Sequence[Tensor],
+    output: Tensor,
+    *,
+    outputs: int = 1,
+    wanted: int = 0,
+) -> Int8:
+    """Run one operator, its name being that in TFLite's BuiltinOperator, and return its output.
+
+    Of an operator with several `outputs` alike, the one at `wanted`.
+    """
+    tensors = [*inputs, *[output] * outputs]
+    of_outputs = list(range(len(inputs), len(tensors)))
     # Buffer 0 is TFLite's empty buffer: that of every tensor without constant data.
     buffers = [schema.BufferT()]
     packed = []
@@ -119,12 +137,12 @@ def run(operator: str, options: object | None, inputs: Sequence[Tensor], output:
     graph = schema.SubGraphT(
         tensors=packed,
         inputs=fed,
-        outputs=[len(inputs)],
+        outputs=of_outputs,
         operators=[
             schema.OperatorT(
                 opcodeIndex=0,
                 inputs=list(range(len(inputs))),
-                outputs=[len(inputs)],
+                outputs=of_outputs,
                 builtinOptionsType=tag,
                 builtinOptions=options,
             )
@@ -143,12 +161,14 @@ def run(operator: str, options: object | None, inputs: Sequence[Tensor], output:
     builder.Finish(model.Pack(builder), b"TFL3")
 
     # Activations, two int32 per output channel, and the interpreter's own records (some kilobytes).
-    arena_size = 2**16 + sum(4 * math.prod(tensor.shape) + 64 * tensor.shape[-1] for tensor in tensors)
+    arena_size = 2**16 + sum(
+        4 * math.prod(tensor.shape) + 64 * math.prod(tensor.shape[-1:]) for tensor in tensors
+    )
     interpreter = runtime.Interpreter.from_bytes(bytes(builder.Output()), arena_size=arena_size)
     for i, index in enumerate(fed):
         interpreter.set_input(np.ascontiguousarray(inputs[index].fed), i)
     interpreter.invoke()
-    return np.array(interpreter.get_output(0), np.int8)
+    return np.array(interpreter.get_output(wanted), np.int8)
 
 
 def _check_scales(scales: Sequence[float]) -> None:

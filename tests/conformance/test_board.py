@@ -20,8 +20,8 @@ from torch_nano.ops.fully_connected import FullyConnected
 from . import layers
 from .test_torch import channels_first, comparable, describe
 
-#: Operators with loops of their own on the chip, of those with one input.
-FAMILIES = ("conv2d", "depthwise_conv2d", "fully_connected", "max_pool", "average_pool")
+#: Operators with loops of their own on the chip, or with blocks to copy, of those with one input.
+FAMILIES = ("conv2d", "depthwise_conv2d", "fully_connected", "max_pool", "average_pool", "move")
 #: Of as many layers as the other tests compare; a board takes a tenth of a second to start.
 SHARE = 10
 

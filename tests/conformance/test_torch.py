@@ -18,6 +18,7 @@ from torch_nano.ops.conv2d import Conv2d
 from torch_nano.ops.depthwise_conv2d import DepthwiseConv2d
 from torch_nano.ops.fully_connected import FullyConnected
 from torch_nano.ops.max_pool2d import MaxPool2d
+from torch_nano.ops.move import Move
 from torch_nano.ops.requantize import Requantize
 from torch_nano.ops.softmax import Softmax
 from torch_nano.ops.table import Table
@@ -98,6 +99,10 @@ def operator_of(
                 [made.quantization],
                 made.quantization,
             )
+        case layers.Move():
+            move, (_, height, width, channels) = Move(steps_of(made)), made.x.shape
+            tensors = Layer(move, shapes=[(channels, height, width)]).quantize()
+            return move, tensors, [made.quantization], made.quantization
         case layers.Requantize():
             return Requantize(), {}, [made.x_quantization], made.y_quantization
         case layers.Softmax():
@@ -112,6 +117,27 @@ def operator_of(
             )
             return table, layer.quantize(), [made.x_quantization], made.y_quantization
     raise AssertionError(made)
+
+
+def steps_of(made: layers.Move) -> tuple[str, ...]:
+    """What moves, on tensors with the channels first."""
+    numbers, to_last = made.numbers, "permute(dims=[0, 2, 3, 1])"
+    match made.operator:
+        case "pad":
+            pads = [pad for dimension in reversed(numbers) for pad in dimension]
+            steps = [to_last, f"pad(pad={pads})"]
+        case "transpose":
+            steps = [to_last, f"permute(dims={list(numbers[0])})"]
+        case "strided_slice":
+            slices = enumerate(zip(*numbers, strict=True))
+            slicing = [f"slice.Tensor(dim={i}, start={b}, end={e}, step={s})" for i, (b, e, s) in slices if i]
+            steps = [to_last, *slicing]
+        case "split":
+            axis, parts, index = numbers[0]
+            steps = [to_last, f"chunk(chunks={parts}, dim={axis})[{index}]"]
+        case "resize_nearest":
+            return (f"upsample_nearest2d.vec(output_size={list(numbers[0])})",)
+    return (*steps, "permute(dims=[0, 3, 1, 2])")
 
 
 def comparable(made: layers.Layer) -> layers.Layer | None:

@@ -10,6 +10,7 @@ behaviour of C++), a `ValueError` is raised instead: there the oracle has nothin
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -25,6 +26,7 @@ from .model import (
     Quantization,
     bias_tensor,
     input_tensor,
+    numbers_tensor,
     output_tensor,
     run,
     weight_tensor,
@@ -302,6 +304,47 @@ def unary(
         "hard_swish": schema.HardSwishOptionsT(),
     }
     return _elementwise(function.upper(), options.get(function), x, x_quantization, y_quantization)
+
+
+def pad(x: Int8, quantization: Quantization, padding: Sequence[Pair]) -> Int8:
+    """PAD with real zeros: before and after along each dimension of x."""
+    shape = tuple(size + before + after for size, (before, after) in zip(x.shape, padding, strict=True))
+    inputs = [input_tensor(x, quantization), numbers_tensor(np.array(padding, np.int32))]
+    return run("PAD", schema.PadOptionsT(), inputs, output_tensor(shape, quantization))
+
+
+def transpose(x: Int8, quantization: Quantization, permutation: Sequence[int]) -> Int8:
+    """TRANSPOSE: dimension i of the output is dimension `permutation[i]` of x."""
+    shape = tuple(x.shape[dimension] for dimension in permutation)
+    inputs = [input_tensor(x, quantization), numbers_tensor(permutation)]
+    return run("TRANSPOSE", schema.TransposeOptionsT(), inputs, output_tensor(shape, quantization))
+
+
+def strided_slice(
+    x: Int8, quantization: Quantization, begin: Sequence[int], end: Sequence[int], strides: Sequence[int]
+) -> Int8:
+    """STRIDED_SLICE with strides above 0: every `strides[i]`th element of dimension i from begin[i] on."""
+    shape = tuple(-(-(e - b) // s) for b, e, s in zip(begin, end, strides, strict=True))
+    inputs = [input_tensor(x, quantization), *map(numbers_tensor, (begin, end, strides))]
+    return run("STRIDED_SLICE", schema.StridedSliceOptionsT(), inputs, output_tensor(shape, quantization))
+
+
+def split(x: Int8, quantization: Quantization, axis: int, parts: int, index: int) -> Int8:
+    """SPLIT along an axis into equal parts: the one at `index`."""
+    shape = tuple(size // parts if i == axis else size for i, size in enumerate(x.shape))
+    inputs = [numbers_tensor([axis]), input_tensor(x, quantization)]
+    options, output = schema.SplitOptionsT(numSplits=parts), output_tensor(shape, quantization)
+    return run("SPLIT", options, inputs, output, outputs=parts, wanted=index)
+
+
+def resize_nearest(x: Int8, quantization: Quantization, size: Pair) -> Int8:
+    """RESIZE_NEAREST_NEIGHBOR of (N, H, W, C) to another height and width, from the upper left corners."""
+    shape = (x.shape[0], *size, x.shape[3])
+    inputs, options = (
+        [input_tensor(x, quantization), numbers_tensor(size)],
+        schema.ResizeNearestNeighborOptionsT(),
+    )
+    return run("RESIZE_NEAREST_NEIGHBOR", options, inputs, output_tensor(shape, quantization))
 
 
 def activation_range(activation: Activation, quantization: Quantization) -> Pair:

@@ -82,8 +82,8 @@ CALLS = (
     aten.upsample_nearest2d.vec,
 )
 #: The most elements of a sample whose moves are followed one by one: more than a device has memory for.
-LARGEST = 1 << 24
-#: Samples of the run that shows whether a step mixes them.
+LARGEST = 1 << 22
+#: Samples of the run that shows whether a step mixes them. float32 holds the numbers of all their elements.
 _SAMPLES = 3
 
 
@@ -178,10 +178,10 @@ def _on(value: Any, device: torch.device) -> Any:
     return [_on(item, device) for item in value] if isinstance(value, list) else value
 
 
-def run_steps(steps: Sequence[str], x: Tensor) -> Tensor:
+def run_steps(steps: Sequence[Step], x: Tensor) -> Tensor:
     """The result of one call after the other for a tensor with batch."""
-    for text in steps:
-        x = step(text).run(x)
+    for each in steps:
+        x = each.run(x)
     return x
 
 
@@ -200,9 +200,9 @@ def element_numbers(steps: tuple[str, ...], shape: Shape) -> Tensor:
     """
     count = prod(shape)
     if count > LARGEST:
-        raise ValueError(f"its input has shape {shape} per sample; expected 1 to 2^24 elements")
-    # Some calls take floats alone: these are exact below 2^53. Zeros are what the calls pad with.
-    numbers = torch.arange(1, _SAMPLES * count + 1, dtype=torch.float64).reshape(_SAMPLES, *shape)
+        raise ValueError(f"its input has shape {shape} per sample; expected 1 to 2^22 elements")
+    # float32, as upsampling rounds where the model's own does. Zeros are what the calls pad with.
+    numbers = torch.arange(1, _SAMPLES * count + 1, dtype=torch.float32).reshape(_SAMPLES, *shape)
     made = torch.empty_like(numbers, device="meta")
     for text in steps:
         try:
@@ -214,9 +214,9 @@ def element_numbers(steps: tuple[str, ...], shape: Shape) -> Tensor:
             raise ValueError("it mixes the samples of a batch")
         if not 0 < made.numel() <= _SAMPLES * LARGEST:
             raise ValueError(
-                f"its result has shape {tuple(made.shape[1:])} per sample; expected 1 to 2^24 elements"
+                f"its result has shape {tuple(made.shape[1:])} per sample; expected 1 to 2^22 elements"
             )
-    samples = run_steps(steps, numbers).to(torch.int64)
+    samples = run_steps([step(text) for text in steps], numbers).to(torch.int64)
     first, *others = samples
     for index, other in enumerate(others, 1):
         expected = torch.where(first > 0, first + index * count, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from ..ir.value import Value
 from ..library.definition import functional
 from ..library.train_run import Convolution
 from ._channels import ChannelsOperator, define_channels, parameters_of
-from ._steps import element_numbers, run_steps
+from ._steps import Step, element_numbers, run_steps, step
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,10 @@ class FullyConnected(ChannelsOperator):
         return cls(), [value], names
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return F.linear(run_steps(self.steps, x).flatten(1), weight, bias)
+        return F.linear(run_steps(self._calls, x).flatten(1), weight, bias)
 
     def train_run(self, layer: Layer) -> Tensor:
-        pixel = run_steps(self.steps, layer.input).flatten(1)[:, :, None, None]
+        pixel = run_steps(self._calls, layer.input).flatten(1)[:, :, None, None]
         weight = layer.parameters["weight"][:, :, None, None]
         return self.train_as_convolution(layer, pixel, weight, Convolution()).flatten(1)
 
@@ -74,6 +75,10 @@ class FullyConnected(ChannelsOperator):
             return weight
         in_order = from_device(weight, self.flattened).flatten(1)
         return in_order[:, self._order(self.flattened)] if self.steps else in_order
+
+    @cached_property
+    def _calls(self) -> tuple[Step, ...]:
+        return tuple(map(step, self.steps))
 
     def _order(self, shape: Shape) -> Tensor:
         """Which element of the input each column of the weight belongs to."""

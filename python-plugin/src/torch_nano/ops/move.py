@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from math import prod
 from typing import Any
 
@@ -22,7 +22,7 @@ from ..ir.operator import Operator
 from ..ir.rules import SameAs
 from ..ir.value import Value
 from ..library.definition import Definition, functional
-from ._steps import CALLS, EXPANSIONS, RESHAPES, element_numbers, name_of, run_steps
+from ._steps import CALLS, EXPANSIONS, RESHAPES, Step, element_numbers, name_of, run_steps, step
 from .fully_connected import FullyConnected
 
 aten = torch.ops.aten
@@ -91,6 +91,11 @@ class Move(Operator):
             operator = cls.reshape(shape)
         return operator, [value], {}
 
+    # Not made while torch.compile traces: it does not look into caches of functions.
+    @cached_property
+    def _calls(self) -> tuple[Step, ...]:
+        return tuple(map(step, self.steps))
+
     def part(self, index: int) -> Move:
         """Result `index` of a call with several results."""
         return Move((*self.steps[:-1], f"{self.steps[-1]}[{index}]"))
@@ -124,7 +129,7 @@ class Move(Operator):
         return _counts_up(_device_numbers(self.steps, shape), prod(shape))
 
     def float_run(self, layer: Layer) -> Tensor:
-        return run_steps(self.steps, layer.input)
+        return run_steps(self._calls, layer.input)
 
     def train_run(self, layer: Layer) -> Tensor:
         return self.float_run(layer)

@@ -21,29 +21,50 @@ def moves_into_convolutions(graph: Graph) -> Graph:
     Other moves stay.
     """
     graph = graph.copy()
-    for node in list(graph.nodes):
-        if isinstance(node.operator, Move):
-            _into_padding(graph, node, node.operator)
-            _out_of_convolution(graph, node, node.operator)
+    for node in [node for node in graph.nodes if isinstance(node.operator, Move)]:
+        _into_padding(graph, node)
+        _out_of_convolution(graph, node)
     graph.drop_unused()
     return graph
 
 
-def _into_padding(graph: Graph, node: Node, move: Move) -> None:
-    """Adds zeros around a value to the padding of the convolutions that read it."""
+def _into_padding(graph: Graph, node: Node) -> None:
+    """Takes the zeros around a value into the padding of the convolutions that read it."""
     source, output = graph.values[node.inputs[0]], graph.values[node.output]
-    numbers, given = move.numbers(source.shape), torch.arange(prod(source.shape))
-    padding = _margins(numbers, given, source.shape)
-    if padding is None or output.dropouts or int((numbers >= 0).sum()) > len(given):
+    assert isinstance(node.operator, Move)
+    numbers = node.operator.numbers(source.shape)
+    inside = (numbers >= 0).nonzero()
+    if len(output.shape) < 2 or output.dropouts or not len(inside):
         return
-    for reader in graph.consumers(node.output):
-        if isinstance(reader.operator, ConvolutionOperator):
-            reader.operator = replace(reader.operator, padding=_sum(reader.operator.padding, padding))
-            reader.inputs = [source.name]
+    starts, ends = inside.amin(0).tolist(), (inside.amax(0) + 1).tolist()
+    margins = [0, 0] * (3 - len(output.shape))
+    steps = list(node.operator.steps)
+    for dim in range(1, len(output.shape)):
+        start, end, side = starts[dim], ends[dim], output.shape[dim]
+        margins += [start, side - end]
+        steps += [f"slice.Tensor(dim={dim + 1}, start={start}, end={end})"] if end - start < side else []
+    readers = graph.consumers(output.name)
+    convolutions = [reader for reader in readers if isinstance(reader.operator, ConvolutionOperator)]
+    without = Move(tuple(steps))
+    is_padding = without.is_reshape(source.shape) and without.numbers(source.shape).shape == source.shape
+    alone = len(convolutions) == len(readers) and output.name not in graph.outputs
+    if not any(margins) or not (is_padding or alone):
+        return
+    for reader in convolutions:
+        assert isinstance(reader.operator, ConvolutionOperator)
+        top, bottom, left, right = (
+            pad + margin for pad, margin in zip(reader.operator.padding, margins, strict=True)
+        )
+        reader.operator = replace(reader.operator, padding=(top, bottom, left, right))
+        reader.inputs = [source.name if is_padding else output.name]
+    if not is_padding:
+        node.operator, output.shape = without, tuple(without.numbers(source.shape).shape)
 
 
-def _out_of_convolution(graph: Graph, node: Node, move: Move) -> None:
+def _out_of_convolution(graph: Graph, node: Node) -> None:
     """Shortens the padding of a convolution by what is cut off its output, so that it is not computed."""
+    if not graph.consumers(node.output) and node.output not in graph.outputs:
+        return
     source, output = graph.values[node.inputs[0]], graph.values[node.output]
     layer = graph.producer(source.name)
     if (
@@ -55,9 +76,10 @@ def _out_of_convolution(graph: Graph, node: Node, move: Move) -> None:
         or not graph.derived.keys().isdisjoint(layer.parameters.values())
     ):
         return
-    numbers = move.numbers(source.shape)
+    assert isinstance(node.operator, Move)
+    numbers = node.operator.numbers(source.shape)
     whole = torch.arange(prod(source.shape)).reshape(source.shape)
-    cut = _margins(whole, numbers.flatten(), tuple(numbers.shape))
+    cut = _margins(whole, numbers)
     if cut is None:
         return
     window, input_ = layer.operator, Axes.of(graph.values[layer.inputs[0]].shape)
@@ -74,32 +96,23 @@ def _out_of_convolution(graph: Graph, node: Node, move: Move) -> None:
     graph.remove(node)
 
 
-def _margins(outer: Tensor, inner: Tensor, shape: tuple[int, ...]) -> Padding | None:
-    """How far a box of numbers lies inside of others: top, bottom, left, right. None if it does not, or fills
-    them.
+def _margins(outer: Tensor, inner: Tensor) -> Padding | None:
+    """How far numbers lie inside of others of as many dimensions: top, bottom, left, right. None if they are
+    none of their rows and columns, or all.
 
-    Args:
-        inner: the numbers in the box, flat.
-        shape: of the box.
-
-    >>> _margins(torch.tensor([[-1, 0, 1, -1, -1]]), torch.tensor([0, 1]), (1, 2))
+    >>> _margins(torch.tensor([[5, 6, 7, 8, 9]]), torch.tensor([[6, 7]]))
     (0, 0, 1, 2)
     """
-    if outer.dim() != len(shape) or outer.dim() < 2 or outer.shape[0] != shape[0] or not inner.numel():
+    if outer.dim() != inner.dim() or outer.dim() < 2 or outer.shape == inner.shape:
         return None
-    at = (outer == inner[0]).nonzero()
-    if len(at) != 1 or int(at[0, 0]) != 0:
+    at = (outer == inner.flatten()[0]).nonzero()
+    if len(at) != 1:
         return None
     starts = at[0].tolist()
-    box = tuple(slice(start, start + side) for start, side in zip(starts, shape, strict=True))
-    if tuple(outer[box].shape) != shape or not torch.equal(outer[box].flatten(), inner):
+    box = tuple(slice(start, start + side) for start, side in zip(starts, inner.shape, strict=True))
+    if outer.shape[0] != inner.shape[0] or not torch.equal(outer[box], inner):
         return None
     margins = [0, 0] * (3 - outer.dim())
-    for start, side, whole in zip(starts[1:], shape[1:], outer.shape[1:], strict=True):
+    for start, side, whole in zip(starts[1:], inner.shape[1:], outer.shape[1:], strict=True):
         margins += [start, whole - start - side]
-    return (margins[0], margins[1], margins[2], margins[3]) if any(margins) else None
-
-
-def _sum(first: Padding, second: Padding) -> Padding:
-    top, bottom, left, right = (a + b for a, b in zip(first, second, strict=True))
-    return top, bottom, left, right
+    return margins[0], margins[1], margins[2], margins[3]
