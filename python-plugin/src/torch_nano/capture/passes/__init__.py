@@ -14,8 +14,8 @@ from .moves_into_convolutions import moves_into_convolutions
 from .take_input_affines import take_input_affines
 
 #: In this order: what is in front of the network becomes its inputs' scales, which cost nothing; moves go out
-#: from between a layer and its batch norm; a batch norm is folded or lowered, which makes new moves, before an
-#: activation is fused into what it became; then convolutions take in moves.
+#: from between a layer and its batch norm; a batch norm is folded or lowered, which makes new moves, before
+#: an activation is fused into what it became; then convolutions take in moves.
 PASSES: tuple[Callable[[Graph], Graph], ...] = (
     take_input_affines,
     absorb_moves,
