@@ -39,6 +39,58 @@ def tcn() -> nn.Sequential:
     return nn.Sequential(*blocks, nn.Conv1d(6, 4, 1), nn.Softmax(1))
 
 
+class CausalConv(nn.Module):
+    """A convolution that pads before the window, in one of the ways that people write it."""
+
+    def __init__(self, inputs: int, outputs: int, dilation: int, way: str) -> None:
+        super().__init__()
+        self.pad, self.way = 2 * dilation, way
+        padding = self.pad if way == "chomp" else 0
+        self.conv = nn.Conv1d(inputs, outputs, 3, dilation=dilation, padding=padding)
+        self.norm = nn.BatchNorm1d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.way == "pad":
+            x = torch.nn.functional.pad(x, (self.pad, 0))
+        y = self.norm(self.conv(x))
+        if self.way == "chomp":
+            y = y[:, :, : -self.pad].contiguous()
+        return torch.relu(y)
+
+
+class Causal(nn.Module):
+    """Padding by functions, cropped outputs, halves of the channels, a padded pool; the last row counts."""
+
+    def __init__(self, selected: str) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(CausalConv(3, 8, 1, "pad"), CausalConv(8, 8, 2, "chomp"))
+        self.pool = nn.Sequential(nn.ConstantPad1d((3, 0), 0.0), nn.MaxPool1d(4, 1))
+        self.mixed = nn.Sequential(nn.ChannelShuffle(2), CausalConv(8, 6, 4, "chomp"))
+        self.linear = nn.Linear(3 * (4 if selected == "rows" else 1), 5)
+        self.selected = selected
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = self.mixed(self.pool(self.layers(x))).chunk(2, 1)
+        y = torch.sigmoid(second) + first
+        if self.selected == "series":
+            return y
+        y = y[:, :, -4:].flatten(1) if self.selected == "rows" else y[:, :, -1]
+        result: Tensor = self.linear(y)
+        return result
+
+
+class OverTime(nn.Module):
+    """A softmax over the rows of the window: of all of them, anew in each step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.linear = nn.Conv1d(3, 4, 3), nn.Linear(4 * 18, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.linear(torch.softmax(self.conv(x).transpose(1, 2), 1).flatten(1))
+        return y
+
+
 def strided() -> nn.Sequential:
     """Strides in convolutions and pools; rows are left over at each of them."""
     return nn.Sequential(
@@ -96,6 +148,10 @@ class Task:
 
 TASKS = {
     "tcn": Task(tcn, 40, causal=True),
+    "series": Task(lambda: Causal("series"), 40),
+    "row": Task(lambda: Causal("row"), 40),
+    "rows": Task(lambda: Causal("rows"), 40),
+    "over_time": Task(OverTime, 20),
     "strided": Task(strided, 63),
     "pooled": Task(pooled, 50),
     "flattened": Task(flattened, 20),

@@ -251,6 +251,13 @@ class Shifted(nn.Module):
         return y
 
 
+class Delayed(nn.Module):
+    """Rows without the newest."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(x[:, :, :-2])
+
+
 def padded(*others: nn.Module) -> nn.Module:
     """A convolution that pads, and layers after it."""
     return nn.Sequential(nn.Conv1d(3, 4, 3, padding=1), *others).eval()
@@ -284,6 +291,7 @@ REFUSED: dict[str, tuple[nn.Module, tuple[int, ...], bool, str]] = {
     "a padded window": (nn.Conv1d(3, 4, 22, padding=1), (3, 20), True, r"pads the 20 rows .* takes in one"),
     "a stride that skips": (nn.Conv1d(3, 4, 1, stride=3), (3, 19), False, r"skips .* 2 samples longer"),
     "a window shorter than a step": (Strides(), (3, 10), False, r"10 samples, fewer than a step of 12"),
+    "rows that come late": (Delayed(), (3, 9), False, r"it drops the newest 2 rows"),
     "other times": (Shifted(), (3, 9), False, r"add relates rows of different times"),
 }
 

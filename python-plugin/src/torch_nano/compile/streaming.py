@@ -8,8 +8,8 @@ on padding. That it does not is proved for every row that the outputs depend on.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from math import lcm
+from dataclasses import replace
+from math import lcm, prod
 
 import torch
 from torch import Tensor
@@ -18,31 +18,12 @@ from ..arithmetic.layout import Shape, device_shape
 from ..arithmetic.tensors import dequantize_tensor
 from ..errors import StreamError, in_module
 from ..ir.graph import Graph, Node
-from ..ir.layer import Layer
 from ..ops._window import WindowOperator
 from ..ops.fully_connected import FullyConnected
 from ..ops.history import History
 from ..ops.move import Move
 from .quantize import QuantizedGraph
-
-
-@dataclass(frozen=True)
-class _Series:
-    """A value on the time axis, as the network over the window has it."""
-
-    #: Number of rows.
-    length: int
-    #: Samples from one row to the next.
-    stride: int
-    #: The first row that does not depend on padding before the window.
-    first: int = 0
-    #: Rows at the end that depend on padding after the window.
-    late: int = 0
-
-    @property
-    def end(self) -> int:
-        """The row after the newest that a stream can have."""
-        return self.length - self.late
+from .time_axis import Axis, MovedRows, Series, is_series
 
 
 def to_streaming(model: QuantizedGraph, head: bool) -> QuantizedGraph:
@@ -65,7 +46,7 @@ class _Streaming:
         self.model, self.head = model, head
         self.source = model.graph
         #: The values on the time axis by name; the others are made from whole windows.
-        self.series: dict[str, _Series] = {}
+        self.series: dict[str, Series] = {}
         self._begin()
         for node in self.source.nodes:
             if any(name in self.series for name in node.inputs):
@@ -89,12 +70,12 @@ class _Streaming:
             shape = self.source.values[name].shape
             if len(shape) == 1:
                 continue
-            if not _is_series(shape):
+            if not is_series(shape):
                 raise StreamError(
                     f"the input {name!r} has shape {shape}; a stream takes (channels, length), "
                     "one-dimensional data over time"
                 )
-            self.series[name] = _Series(shape[-1], 1)
+            self.series[name] = Series(shape[-1], 1)
         lengths = {name: series.length for name, series in self.series.items()}
         if len(set(lengths.values())) != 1:
             raise StreamError(
@@ -110,24 +91,23 @@ class _Streaming:
 
     def _follow(self, node: Node) -> None:
         """Finds what a node makes of the time axis."""
+        if isinstance(node.operator, Move):
+            self._move(node, node.operator)
+            return
         for name in node.inputs:
             self._refuse_late(name)
-        if self._takes_all(node):
-            if isinstance(node.operator, WindowOperator):
-                self._refuse_padded_window(node, node.operator)
+        if isinstance(node.operator, FullyConnected):
             return
         if isinstance(node.operator, WindowOperator):
-            self._slide(node, node.operator)
+            if self._width(node.output) == 1:
+                self._refuse_padded_window(node, node.operator)
+            else:
+                self._slide(node, node.operator)
             return
         given = [self.series.get(name) for name in node.inputs]
         series = [one for one in given if one is not None]
         alike = len(given) == len(series) and len({(one.length, one.stride) for one in series}) == 1
-        if isinstance(node.operator, Move) and node.operator.is_reshape(
-            self.source.values[node.inputs[0]].shape
-        ):
-            shape = self.source.values[node.output].shape
-            alike = _is_series(shape) and shape[-1] == series[0].length
-        elif not node.operator.pixelwise:
+        if not node.operator.pixelwise:
             raise self._error(node, f"{node.operator.name} over time has no streaming form")
         if not alike:
             shapes = ", ".join(str(self.source.values[name].shape) for name in (*node.inputs, *node.outputs))
@@ -140,20 +120,33 @@ class _Streaming:
             self.series[name] = replace(series[0], first=max(one.first for one in series))
 
     def _takes_all(self, node: Node) -> bool:
-        """Whether a node makes one row, or a vector, of all rows."""
-        if isinstance(node.operator, WindowOperator):
-            return self._width(node.output) == 1
-        vector = len(self.source.values[node.output].shape) == 1
-        return vector and isinstance(node.operator, Move | FullyConnected)
+        """Whether a node makes one row, or a vector, of the last rows: of all that it reads."""
+        return node.name not in self.series and any(name in self.series for name in node.inputs)
+
+    def _move(self, node: Node, operator: Move) -> None:
+        """Padding, cropping and moves of whole channels keep the time; any other move reads last rows."""
+        (name,) = node.inputs
+        series, made = self.series[name], self.source.values[node.output].shape
+        moved = MovedRows.of(operator, self.source.values[name].shape, made)
+        if moved is None:
+            self._refuse_late(name)
+            return
+        end = series.end - moved.shift
+        if made[-1] < end:
+            raise self._error(
+                node, f"it drops the newest {end - made[-1]} rows, after which the stream would lag behind"
+            )
+        first = max(0, series.first - moved.shift)
+        self.series[node.output] = Series(made[-1], series.stride, first, late=made[-1] - end)
 
     def _slide(self, node: Node, operator: WindowOperator) -> None:
         """A window whose rows become the rows of another value."""
-        series, axis = self.series[node.inputs[0]], _Axis.of(operator)
+        series, axis = self.series[node.inputs[0]], Axis.of(operator)
         shape = self.source.values[node.output].shape
-        if not _is_series(shape):
+        if not is_series(shape):
             raise self._error(node, f"it makes {shape}; a stream has values (channels, length)")
         last = (series.end + axis.before - axis.reach) // axis.stride
-        self.series[node.output] = _Series(
+        self.series[node.output] = Series(
             length=shape[-1],
             stride=series.stride * axis.stride,
             first=max(0, -((-series.first - axis.before) // axis.stride)),
@@ -161,7 +154,7 @@ class _Streaming:
         )
 
     def _refuse_padded_window(self, node: Node, operator: WindowOperator) -> None:
-        axis, length = _Axis.of(operator), self.series[node.inputs[0]].length
+        axis, length = Axis.of(operator), self.series[node.inputs[0]].length
         if axis.before or axis.reach > length:
             raise self._error(
                 node, f"it pads the {length} rows of the window that it takes in one; leave the padding out"
@@ -192,11 +185,14 @@ class _Streaming:
         """The trailing rows of an input that the needed rows of a node's output depend on."""
         series = self.series[name]
         if node.name not in self.series:
+            if isinstance(node.operator, Move):
+                numbers = node.operator.numbers(self.source.values[name].shape)
+                return series.length - int((numbers[numbers >= 0] % series.length).min())
             return series.length
         needed = self.needed.get(node.name, 1)
         if not isinstance(node.operator, WindowOperator):
             return needed
-        axis = _Axis.of(node.operator)
+        axis = Axis.of(node.operator)
         return series.end + axis.before - (self.series[node.name].end - needed) * axis.stride
 
     def _refuse_padding(self) -> None:
@@ -225,7 +221,12 @@ class _Streaming:
         if self.head and any(name in self.series for name in self.source.outputs):
             return "the trainable head"
         for node in self.source.nodes:
-            if self._takes_all(node) and any(name in self.series for name in node.inputs):
+            rows = [
+                (self._rows_read(node, name), self.series[name].length)
+                for name in node.inputs
+                if name in self.series
+            ]
+            if self._takes_all(node) and any(read == length for read, length in rows):
                 return f"{node.operator.name} (module {self.source.module_path(node)!r})"
         return None
 
@@ -251,13 +252,19 @@ class _Streaming:
         for node in self.source.nodes:
             self._convert(node)
         if self.head:
-            self.graph.outputs = [self._whole(name, name) for name in self.source.outputs]
+            self.graph.outputs = [
+                self._last(name, self.needed[name], name) if name in self.series else name
+                for name in self.source.outputs
+            ]
         return QuantizedGraph(self.graph, self.tensors, self.model.channels)
 
     def _convert(self, node: Node) -> None:
         operator, inputs = node.operator, list(node.inputs)
         if self._takes_all(node):
-            inputs = [self._whole(name, node.name) for name in inputs]
+            inputs = [
+                self._last(name, self._rows_read(node, name), node.name) if name in self.series else name
+                for name in inputs
+            ]
         if isinstance(operator, WindowOperator) and node.inputs[0] in self.series:
             top, bottom, _, _ = operator.padding
             if node.output in self.series:
@@ -266,16 +273,38 @@ class _Streaming:
         for name in node.outputs:
             self._copy_value(name)
         tensors = self.model.tensors[node.name]
-        if isinstance(operator, Move) and node.output in self.series:
-            operator = Move.reshape(self.graph.values[node.output].shape)
-            tensors = Layer(operator, shapes=[self.graph.values[name].shape for name in inputs]).quantize()
+        if isinstance(operator, Move) and node.inputs[0] in self.series:
+            operator = self._moved(node, operator, self.graph.values[inputs[0]].shape)
         self.graph.nodes.append(Node(operator, inputs, list(node.outputs)))
+        if operator != node.operator and isinstance(operator, Move):
+            tensors = self.graph.layer(self.graph.nodes[-1]).quantize()
         self.tensors[node.name] = tensors
+
+    def _moved(self, node: Node, operator: Move, given: Shape) -> Move:
+        """A move of the rows that a stream has of its input."""
+        shape, made = self.source.values[node.inputs[0]].shape, self.graph.values[node.output].shape
+        if node.output in self.series:
+            moved = MovedRows.of(operator, shape, self.source.values[node.output].shape)
+            assert moved is not None
+            steps = () if moved.keeps_channels else (f"index_select(dim=1, index={list(moved.channels)})",)
+            return Move((*steps, *Move.reshape(made).steps))
+        if given == shape:
+            return operator
+        # The same elements, where they lie in the last rows alone; after those is a zero.
+        numbers, length, rows = operator.numbers(shape).flatten(), shape[-1], given[-1]
+        places = numbers // length * rows + numbers % length - (length - rows)
+        end = prod(given)
+        index = torch.where(numbers < 0, end, places).tolist()
+        if index == list(range(end)):
+            return Move.reshape(made)
+        zero = ("pad(pad=[0, 1])",) if bool((numbers < 0).any()) else ()
+        flat = Move.reshape((end,)).steps
+        return Move((*flat, *zero, f"index_select(dim=1, index={index})", *Move.reshape(made).steps))
 
     def _before_window(self, node: Node, operator: WindowOperator) -> str:
         """The input of a window that slides, after as many rows as it sees of earlier steps."""
         (name,) = node.inputs
-        series, axis = self.series[name], _Axis.of(operator)
+        series, axis = self.series[name], Axis.of(operator)
         last = (self.series[node.output].end - 1) * axis.stride - axis.before + axis.reach
         # Rows that are left over after the last window come into the next.
         rows = axis.reach - axis.stride + (series.end - last)
@@ -287,18 +316,16 @@ class _Streaming:
             )
         return self._history(name, rows, node.name)
 
-    def _whole(self, name: str, reader: str) -> str:
-        """All rows of a window of a value."""
-        if name not in self.series:
-            return name
-        rows = self.series[name].length - self._rows_of_step(name)
-        if rows < 0:
+    def _last(self, name: str, count: int, reader: str) -> str:
+        """The last rows of a value in the window; of fewer than a step has, all of those."""
+        rows = count - self._rows_of_step(name)
+        if rows < 0 and count == self.series[name].length:
             raise self._error(
                 self.source.producer(name),
                 f"the window has {self.window} samples, fewer than a step of {self.step}, the product of the "
                 "strides; convert the model with a longer example",
             )
-        return self._history(name, rows, reader)
+        return self._history(name, max(rows, 0), reader)
 
     def _history(self, name: str, rows: int, reader: str) -> str:
         """A value after `rows` of its own of earlier steps; there is one of each length."""
@@ -335,25 +362,3 @@ class _Streaming:
     def _error(self, node: Node | None, problem: str) -> Exception:
         path = "" if node is None else self.source.module_path(node)
         return in_module(StreamError(problem), path)
-
-
-@dataclass(frozen=True)
-class _Axis:
-    """A sliding window along the time."""
-
-    #: Rows from the first that a window sees to its last.
-    reach: int
-    stride: int
-    #: Rows of padding before the first.
-    before: int
-
-    @staticmethod
-    def of(operator: WindowOperator) -> _Axis:
-        return _Axis(
-            operator.dilation[1] * (operator.kernel[1] - 1) + 1, operator.stride[1], operator.padding[2]
-        )
-
-
-def _is_series(shape: Shape) -> bool:
-    """Whether the last dimension is time: (channels, length) or (channels, 1, length)."""
-    return len(shape) > 1 and all(side == 1 for side in shape[1:-1])
