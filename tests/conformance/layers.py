@@ -16,7 +16,7 @@ import numpy as np
 
 from . import tflm
 from .model import Float32, Int8, Int32, Quantization
-from .sampling import activation, channels, int8_input, quantization, weighted, window
+from .sampling import activation, broadcast, channels, int8_input, quantization, weighted, window
 from .tflm import Activation, Pair
 
 Padding = tuple[int, int, int, int]
@@ -49,6 +49,10 @@ class Layer(ABC):
     @abstractmethod
     def expected(self) -> Int8:
         """TFLM's output."""
+
+    def inputs(self) -> list[Int8]:
+        """The arrays that the operator runs on, in order: the fields `x`, or `a` and `b`."""
+        return [getattr(self, field.name) for field in fields(self) if field.name in ("x", "a", "b")]
 
     def __repr__(self) -> str:
         values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "origin"}
@@ -194,8 +198,8 @@ class FullyConnected(Layer):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Add(Layer):
-    """a and b of one shape (N, H, W, C)."""
+class Pairwise(Layer):
+    """a and b (N, H, W, C): of one shape, or with length 1 where either is broadcast."""
 
     a: Int8
     b: Int8
@@ -208,18 +212,31 @@ class Add(Layer):
     def random(cls, origin: Origin, rng: np.random.Generator) -> Self:
         shape = (1, int(rng.integers(1, 6)), int(rng.integers(1, 6)), channels(rng))
         low, exact = int(rng.choice([-10, -5, -5, -5])), bool(rng.random() < 1 / 3)
+        a_quantization, b_quantization = (quantization(rng, low, -3, exact=exact) for _ in range(2))
         return cls(
             origin=origin,
-            a=int8_input(rng, shape),
-            b=int8_input(rng, shape),
-            a_quantization=quantization(rng, low, -3, exact=exact),
-            b_quantization=quantization(rng, low, -3, exact=exact),
-            y_quantization=quantization(rng, low, 0, exact=exact),
+            a=int8_input(rng, broadcast(rng, shape)),
+            b=int8_input(rng, broadcast(rng, shape)),
+            a_quantization=a_quantization,
+            b_quantization=b_quantization,
+            y_quantization=cls.output(rng, a_quantization, b_quantization, low, exact),
             activation=activation(rng),
         )
 
+    @classmethod
+    def output(
+        cls, rng: np.random.Generator, a: Quantization, b: Quantization, low: int, exact: bool
+    ) -> Quantization:
+        """An output quantization for inputs of these, whose scales begin at 2^low."""
+        return quantization(rng, low, 0, exact=exact)
+
+    @classmethod
+    @abstractmethod
+    def oracle(cls) -> tflm.PairwiseOracle:
+        """TFLM's operator."""
+
     def expected(self) -> Int8:
-        return tflm.add(
+        return self.oracle()(
             self.a,
             self.b,
             self.a_quantization,
@@ -227,6 +244,14 @@ class Add(Layer):
             self.y_quantization,
             activation=self.activation,
         )
+
+
+class Add(Pairwise):
+    """ADD."""
+
+    @classmethod
+    def oracle(cls) -> tflm.PairwiseOracle:
+        return tflm.add
 
 
 @dataclass(frozen=True, eq=False, repr=False)

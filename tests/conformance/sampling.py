@@ -43,6 +43,15 @@ def int8_input(rng: np.random.Generator, shape: tuple[int, ...]) -> Int8:
     return rng.integers(-128, 128, shape, np.int8)
 
 
+def broadcast(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """`shape` (N, H, W, C), in a third of the cases with length 1 along pixels, channels or some axes."""
+    samples, height, width, channels = shape
+    shapes = [shape] * 6
+    shapes += [(samples, 1, 1, channels), (samples, height, width, 1)]
+    shapes += [(samples, *(int(rng.choice([1, side])) for side in shape[1:]))]
+    return shapes[rng.integers(len(shapes))]
+
+
 @dataclass(frozen=True)
 class Window:
     """How a kernel moves over an image of `size` (H, W); at least one place is left for it."""

@@ -20,8 +20,16 @@ from torch_nano.ops.fully_connected import FullyConnected
 from . import layers
 from .test_torch import channels_first, comparable, describe
 
-#: Operators with loops of their own on the chip, or with blocks to copy, of those with one input.
-FAMILIES = ("conv2d", "depthwise_conv2d", "fully_connected", "max_pool", "average_pool", "move")
+#: Operators with loops of their own on the chip, or with blocks to copy, and all of two inputs.
+FAMILIES = (
+    "conv2d",
+    "depthwise_conv2d",
+    "fully_connected",
+    "max_pool",
+    "average_pool",
+    "move",
+    *(name for name, family in layers.FAMILIES.items() if issubclass(family, layers.Pairwise)),
+)
 #: Of as many layers as the other tests compare; a board takes a tenth of a second to start.
 SHARE = 10
 
@@ -31,7 +39,8 @@ def differing_bytes(layer: Layer) -> int:
     (expected,) = layer.integer_run()
     model = one_layer_model(layer, [tuple(expected.shape[1:])])
     with Device(QemuBoard(model.image)) as device:
-        outputs = [device.predict(each).output for each in to_device(layer.input).numpy()]
+        sent = zip(*(to_device(x).numpy() for x in layer.inputs), strict=True)
+        outputs = [device.predict(each if len(each) > 1 else each[0]).output for each in sent]
     actual = from_device(torch.from_numpy(np.stack(outputs)), tuple(expected.shape[1:]))
     return int((actual != expected).sum())
 
@@ -41,8 +50,8 @@ def test_random_layers(family: str, layer_count: int) -> None:
     for generated in layers.layers(family, layer_count // SHARE):
         made = comparable(generated)
         assert made is not None
-        x = channels_first(made.x)  # type: ignore[attr-defined]  # every layer of these families has one input
-        assert differing_bytes(replace(describe(made), inputs=[x])) == 0, made
+        inputs = [channels_first(array) for array in made.inputs()]
+        assert differing_bytes(replace(describe(made), inputs=inputs)) == 0, made
 
 
 @pytest.mark.parametrize(("kind", "kernel"), [(DepthwiseConv2d, 3), (Conv2d, 1)])

@@ -12,6 +12,7 @@ from torch_nano.arithmetic.quantization import Quantization
 from torch_nano.ir.layer import Layer
 from torch_nano.ir.operator import Operator
 from torch_nano.library.one_layer import run_native
+from torch_nano.ops._pairwise import PairwiseOperator
 from torch_nano.ops.add import Add
 from torch_nano.ops.average_pool2d import AveragePool2d
 from torch_nano.ops.conv2d import Conv2d
@@ -31,6 +32,7 @@ CLAMPS: Mapping[tflm.Activation, dict[str, float]] = {
     "relu": {"clamp_low": 0.0},
     "relu6": {"clamp_low": 0.0, "clamp_high": 6.0},
 }
+PAIRWISE: Mapping[type[layers.Pairwise], type[PairwiseOperator]] = {layers.Add: Add}
 #: TFLM's only table: made in float32, as ours are. Its other functions are fixed-point approximations.
 TABLE = "elu"
 ATEN = {"logistic": "sigmoid", "tanh": "tanh", "hard_swish": "hardswish", "leaky_relu": "leaky_relu"}
@@ -82,13 +84,9 @@ def operator_of(
         case layers.FullyConnected():
             linear = FullyConnected(**CLAMPS[made.activation])
             return linear, tensors_of(made, made.weights), [made.x_quantization], made.y_quantization
-        case layers.Add():
-            return (
-                Add(**CLAMPS[made.activation]),
-                {},
-                [made.a_quantization, made.b_quantization],
-                made.y_quantization,
-            )
+        case layers.Pairwise():
+            operator = PAIRWISE[type(made)](**CLAMPS[made.activation])
+            return operator, {}, [made.a_quantization, made.b_quantization], made.y_quantization
         case layers.AveragePool():
             pool = AveragePool2d(made.kernel, made.stride, made.padding, count_include_pad=made.count_padding)
             return pool, {}, [made.quantization], made.quantization
@@ -162,8 +160,7 @@ def comparable_layers(family: str, layer_count: int) -> Iterator[layers.Layer]:
 @pytest.mark.parametrize("family", layers.FAMILIES)
 def test_random_layers_equal_tflm(family: str, layer_count: int) -> None:
     for made in comparable_layers(family, layer_count):
-        arrays = [made.a, made.b] if isinstance(made, layers.Add) else [made.x]
-        layer = replace(describe(made), inputs=[channels_first(array) for array in arrays])
+        layer = replace(describe(made), inputs=[channels_first(array) for array in made.inputs()])
         expected = channels_first(made.expected())
         (plain,), (native,) = layer.integer_run(), run_native(layer, [tuple(expected.shape[1:])])
         assert torch.equal(plain, expected), f"plain torch differs from TFLM: {made!r}"

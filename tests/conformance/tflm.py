@@ -11,7 +11,7 @@ behaviour of C++), a `ValueError` is raised instead: there the oracle has nothin
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -187,6 +187,21 @@ def fully_connected(
     )
 
 
+class PairwiseOracle(Protocol):
+    """An elementwise operator of a and b, of one rank, which broadcasts along axes of length 1."""
+
+    def __call__(
+        self,
+        a: Int8,
+        b: Int8,
+        a_quantization: Quantization,
+        b_quantization: Quantization,
+        y_quantization: Quantization,
+        *,
+        activation: Activation = "none",
+    ) -> Int8: ...
+
+
 def add(
     a: Int8,
     b: Int8,
@@ -196,19 +211,10 @@ def add(
     *,
     activation: Activation = "none",
 ) -> Int8:
-    """ADD of two tensors of one shape."""
-    if a.shape != b.shape:
-        raise ValueError(f"shapes differ: {a.shape} and {b.shape}")
-    if 2 * max(a_quantization.scale, b_quantization.scale) / (2**20 * y_quantization.scale) >= 1:
-        raise ValueError(
-            f"TFLM aborts: output scale {y_quantization.scale} is too small for the inputs' scales"
-        )
-    return run(
-        "ADD",
-        schema.AddOptionsT(fusedActivationFunction=_FUSED[activation]),
-        [input_tensor(a, a_quantization), input_tensor(b, b_quantization)],
-        output_tensor(a.shape, y_quantization),
-    )
+    """ADD."""
+    _check_sum(a_quantization, b_quantization, y_quantization)
+    options = schema.AddOptionsT(fusedActivationFunction=_FUSED[activation])
+    return _pairwise("ADD", options, a, b, a_quantization, b_quantization, y_quantization)
 
 
 def max_pool(
@@ -372,6 +378,11 @@ def _check_requantization(
             raise ValueError(f"TFLM overflows: |accumulator| up to {bound}, multiplier {multiplier}")
 
 
+def _check_sum(a: Quantization, b: Quantization, y: Quantization) -> None:
+    if 2 * max(a.scale, b.scale) / (2**20 * y.scale) >= 1:
+        raise ValueError(f"TFLM aborts: output scale {y.scale} is too small for the inputs' scales")
+
+
 def _check_pool_padding(kernel: Pair, padding: Padding) -> None:
     if padding != "same" and (max(padding[:2]) >= kernel[0] or max(padding[2:]) >= kernel[1]):
         raise ValueError(f"padding {padding} must be smaller than the kernel {kernel}")
@@ -430,3 +441,19 @@ def _elementwise(
     operator: str, options: object | None, x: Int8, x_quantization: Quantization, y_quantization: Quantization
 ) -> Int8:
     return run(operator, options, [input_tensor(x, x_quantization)], output_tensor(x.shape, y_quantization))
+
+
+def _pairwise(
+    operator: str,
+    options: object,
+    a: Int8,
+    b: Int8,
+    a_quantization: Quantization,
+    b_quantization: Quantization,
+    y_quantization: Quantization,
+) -> Int8:
+    if a.ndim != b.ndim:
+        raise ValueError(f"ranks differ: {a.shape} and {b.shape}")
+    output = output_tensor(np.broadcast_shapes(a.shape, b.shape), y_quantization)
+    inputs = [input_tensor(a, a_quantization), input_tensor(b, b_quantization)]
+    return run(operator, options, inputs, output)

@@ -192,7 +192,8 @@ def test_opcheck_of_the_others() -> None:
     for x in (image, last):
         leaves = [x.clone().requires_grad_() for _ in range(2)]
         torch.library.opcheck(ops.train_input.default, (x, 0.5, 3, None, None))
-        torch.library.opcheck(ops.train_add.default, (*leaves, 0.5, 1, 0.25, 2, 0.5, -3, 0.0, None))
+        scales = (0.5, 1, 0.25, 2, 0.5, -3)
+        torch.library.opcheck(ops.train_pairs.default, (*leaves, Add(clamp_low=0.0).text, *scales))
         torch.library.opcheck(ops.train_table.default, (leaves[0], Table("hardswish").text, 0.5, 1, 0.25, -2))
         for operator in (Softmax(), Requantize()):
             torch.library.opcheck(

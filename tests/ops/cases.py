@@ -14,6 +14,7 @@ from torch_nano.ir.operator import Operator
 from torch_nano.ir.rules import Fixed, SameAs
 from torch_nano.ops import OPERATORS
 from torch_nano.ops._channels import ChannelsOperator
+from torch_nano.ops._pairwise import PairwiseOperator
 from torch_nano.ops._steps import element_numbers
 from torch_nano.ops._window import Padding, Pair
 from torch_nano.ops.activation import Activation
@@ -135,9 +136,15 @@ def _fully_connected(rng: np.random.Generator) -> Layer:
     )
 
 
-def _add(rng: np.random.Generator) -> Layer:
-    shape = _shape(rng, int(rng.integers(1, 30)))
-    return Layer(Add(**_clamp(rng)), shapes=[shape, shape])
+def _pairwise(operator: type[PairwiseOperator]) -> Maker:
+    def make(rng: np.random.Generator) -> Layer:
+        shapes = [_shape(rng, int(rng.integers(1, 30)))] * 2
+        if rng.random() < 0.4:
+            # Broadcast along some dimensions, of either input.
+            shapes = [tuple(int(rng.choice([1, length])) for length in shape) for shape in shapes]
+        return Layer(operator(**_clamp(rng)), shapes=shapes)
+
+    return make
 
 
 def _requantize(rng: np.random.Generator) -> Layer:
@@ -226,7 +233,7 @@ def _activation(rng: np.random.Generator) -> Layer:
 #: One line per operator.
 MAKERS: dict[type[Operator], Maker] = {
     Activation: _activation,
-    Add: _add,
+    Add: _pairwise(Add),
     AveragePool2d: _average_pool2d,
     Conv2d: _conv2d,
     DepthwiseConv2d: _depthwise_conv2d,

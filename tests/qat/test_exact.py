@@ -10,7 +10,7 @@ from torch_nano.arithmetic import fixed_point
 from torch_nano.arithmetic.quantization import Quantization
 from torch_nano.ir.layer import Layer
 from torch_nano.library import train_run
-from torch_nano.ops import add, average_pool2d, table
+from torch_nano.ops import _pairwise, average_pool2d, table
 
 from .trained import INPUTS, TASKS, assert_is_the_image, differing_bits, train
 
@@ -65,9 +65,13 @@ def test_devices_without_native_code_are_the_image(task: str, monkeypatch: pytes
     def refuse(*arguments: object) -> None:
         raise AssertionError("native code ran")
 
-    for module in (fixed_point, train_run, add, table):
+    for module in (fixed_point, train_run, _pairwise, table):
         monkeypatch.setattr(module, "is_native", lambda tensor: False)
-    for module, name in ((add, "look_up_pairs"), (table, "look_up"), (train_run._native, "requantize_")):
+    for module, name in (
+        (_pairwise, "look_up_pairs"),
+        (table, "look_up"),
+        (train_run._native, "requantize_"),
+    ):
         monkeypatch.setattr(module, name, refuse)
     plain, *plain_gradients = outputs_and_gradients()
     assert differing_bits(plain, native) == 0

@@ -1,6 +1,8 @@
 //! The operators, one file each. What an operator computes is written in its file and nowhere else.
 
 mod channels;
+mod pairwise;
+mod sums;
 mod window;
 
 macro_rules! registry {
@@ -37,9 +39,9 @@ registry! {
 pub(crate) const FUSIONS: &[crate::image::Fusion] = &[conv2d::FUSION];
 
 #[cfg(feature = "alloc")]
-pub use add::AddParameters;
-#[cfg(feature = "alloc")]
 pub use softmax::SoftmaxParameters;
+#[cfg(feature = "alloc")]
+pub use sums::AddParameters;
 
 #[cfg(test)]
 mod tests {

@@ -154,7 +154,8 @@ impl Builder {
     }
 
     pub fn add(&mut self, first: usize, second: usize, scale: f32) -> usize {
-        let output = ValueDescription { scale, ..value(self.value(first).shape) };
+        let shapes = [first, second].map(|id| self.value(id).shape);
+        let output = ValueDescription { scale, ..value([0, 1, 2].map(|axis| shapes[0][axis].max(shapes[1][axis]))) };
         self.layer("add", &[first, second], output, CLAMP, [])
     }
 

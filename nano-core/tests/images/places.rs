@@ -40,8 +40,12 @@ fn random_net(random: &mut fastrand::Rng) -> Builder {
             }
             7 => net.table(input),
             8 => {
-                let alike: Vec<usize> = ids.iter().copied().filter(|&id| net.value(id).shape == shape).collect();
-                net.add(input, *random.choice(&alike).unwrap(), 2.0 * SCALE)
+                let mut fits = |&id: &usize| {
+                    let other = net.value(id).shape;
+                    (0..3).all(|axis| shape[axis] == other[axis] || shape[axis] == 1 || other[axis] == 1)
+                };
+                let others: Vec<usize> = ids.iter().copied().filter(&mut fits).collect();
+                net.add(input, *random.choice(&others).unwrap(), 2.0 * SCALE)
             }
             9 => net.softmax(input),
             // Made one with the convolution, if nothing else reads that or needs the other input.
@@ -241,7 +245,9 @@ fn replan(image: &mut Aligned, random: &mut fastrand::Rng) -> (Found, bool) {
         let pitch = if pitched(id) && plan.random.u8(..4) > 0 { PITCH } else { channels };
         let inputs: Vec<usize> = node.input_ids().iter().map(|&id| id as usize).collect();
         let takes = inputs.iter().copied().find(|&input| {
-            kernel_is_elementwise(&node) && last_uses[input] == index && view.values()[input].shape == value.shape
+            let is_alike = view.values()[input].shape == value.shape;
+            let may_be_pitched = pitched(id) || plan.values[input].0.pitch == channels;
+            kernel_is_elementwise(&node) && last_uses[input] == index && is_alike && may_be_pitched
         });
         let part = place_of_part(&node, &plan.values).filter(|place| place.is_dense() || pitched(id));
         let residual = runs_over(&node).then(|| inputs[inputs.len() - 1]);

@@ -18,7 +18,7 @@ use crate::image::Dtype;
 use crate::kernels::{LITERAL, ONE_PASS};
 use crate::node::Node;
 use crate::operator::{Alias, Checked, Kernel, Operator, Output, Run, attributes, nonzero, refused, require};
-use crate::ops::add::Addition;
+use crate::ops::sums::Addition;
 
 /// Kernel of the convolution with an addition.
 pub const CONV2D_ADD: Kernel = Kernel {
@@ -182,7 +182,7 @@ fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::
     let mut between = output;
     (between.scale, between.zero_point) = (scale, own.convolution_zero_point);
     let convolution = super::pack(&layer.part(&[x], between, attributes))?;
-    let addition = crate::ops::add::pack(&layer.part(&[between, residual], output, &[]))?;
+    let addition = crate::ops::sums::pack(&layer.part(&[between, residual], output, &[]))?;
     Ok(crate::image::Packed {
         form: form(convolution.form, addition.form),
         constants: addition.constants.into_iter().chain(convolution.constants).collect(),

@@ -1,0 +1,142 @@
+//! Elementwise operators of two inputs, with broadcasting: along each axis the inputs have one length, or one of them has length 1 and is
+//! repeated.
+
+use core::cell::Cell;
+
+use crate::BrokenRule;
+use crate::arena::Shared;
+use crate::image::Value;
+use crate::kernels::clamp;
+use crate::node::Node;
+use crate::operator::{Alias, Checked, CheckedPart, Operator, Output, attributes, nonzero, require};
+use crate::ops::channels::check_clamp;
+
+attributes! {
+    /// The clamp.
+    struct Attributes { clamp_min, clamp_max }
+}
+
+/// The operator of that name.
+pub(crate) const fn operator(name: &'static str) -> Operator {
+    Operator {
+        name,
+        attributes: Attributes::NAMES,
+        inputs: 2..=2,
+        outputs: &[Output::OWN],
+        alias: Alias::Elementwise,
+        shape: |node, _| broadcast(node.input(0).shape, node.input(1).shape),
+        macs: |_| 0,
+    }
+}
+
+/// The shape of which both inputs are broadcast.
+fn broadcast(first: [u32; 3], second: [u32; 3]) -> Result<[u32; 3], BrokenRule> {
+    let mut shape = first;
+    for (length, other) in shape.iter_mut().zip(second) {
+        let fits = *length == other || *length == 1 || other == 1;
+        require!(fits, "the inputs' sizes differ along an axis, and none is 1: length of the second", other);
+        *length = (*length).max(other);
+    }
+    Ok(shape)
+}
+
+/// Checks a node's clamp, and that it has no scratch memory.
+pub(crate) fn check(node: &Node<'_>) -> Result<(), BrokenRule> {
+    let attributes = Attributes::read(node.attributes())?;
+    node.require_no_scratch()?;
+    check_clamp((attributes.clamp_min, attributes.clamp_max))
+}
+
+/// What combines two elements to one of the output.
+pub(crate) struct Elements {
+    /// Of the two inputs.
+    pub(crate) zero_points: [i32; 2],
+    /// Least and largest element of the output.
+    pub(crate) clamp: (i32, i32),
+}
+
+impl Elements {
+    /// `clamp(combine(a - z_1, b - z_2))`.
+    #[inline(always)]
+    fn element(&self, a: i8, b: i8, combine: impl Fn(i32, i32) -> i32) -> i8 {
+        let &Elements { zero_points: [first, second], clamp: (min, max) } = self;
+        clamp(combine(i32::from(a) - first, i32::from(b) - second), min, max) as i8
+    }
+
+    /// Combines as many elements as the shortest of the three has; the output may be an input.
+    #[inline(always)]
+    pub(crate) fn combine(
+        &self,
+        [first, second]: [&[Cell<i8>]; 2],
+        output: &[Cell<i8>],
+        combine: impl Fn(i32, i32) -> i32,
+    ) {
+        for ((output, a), b) in output.iter().zip(first).zip(second) {
+            output.set(self.element(a.get(), b.get(), &combine));
+        }
+    }
+}
+
+/// One input as it is repeated over the output's pixels and channels.
+struct Operand<'m> {
+    cells: &'m [Cell<i8>],
+    /// Elements from one of the output's rows, and pixels, to the next: 0 where it is repeated.
+    row_step: usize,
+    pixel_step: usize,
+    /// Of a channel's index: 0 where the only channel is repeated.
+    channel_mask: usize,
+}
+
+impl<'m> Operand<'m> {
+    fn new(value: &Value, cells: &'m [Cell<i8>]) -> Self {
+        let [height, width, channels] = value.shape;
+        Operand {
+            cells,
+            row_step: if height == 1 { 0 } else { (width * value.pitch) as usize },
+            pixel_step: if width == 1 { 0 } else { value.pitch as usize },
+            channel_mask: if channels == 1 { 0 } else { usize::MAX },
+        }
+    }
+
+    fn pixel(&self, y: usize, x: usize) -> &'m [Cell<i8>] {
+        self.cells.get(y * self.row_step + x * self.pixel_step..).checked_part()
+    }
+}
+
+/// Makes each output element `clamp(combine(x_1 - z_1, x_2 - z_2))`.
+#[inline(always)]
+pub(crate) fn run(node: &Node<'_>, memory: Shared<'_>, combine: impl Fn(i32, i32) -> i32) {
+    let Attributes { clamp_min, clamp_max } = Attributes::read(node.attributes()).checked();
+    let value = node.output(0);
+    let inputs = [0, 1].map(|index| node.input(index));
+    let elements = Elements { zero_points: inputs.map(|input| input.zero_point), clamp: (clamp_min, clamp_max) };
+    let [first, second] = [0, 1].map(|index| Operand::new(inputs[index], memory.input(index)));
+    let output: &[Cell<i8>] = memory.output(0);
+    let [_, mut width, mut channels] = value.shape.map(|side| side as usize);
+    let mut pitch = value.pitch as usize;
+    let [first_mask, second_mask] = [&first, &second].map(|operand| operand.channel_mask);
+    let mut side_by_side = first_mask == second_mask;
+    let dense = inputs.iter().all(|input| input.is_dense()) && value.is_dense();
+    if dense && [&first, &second].iter().all(|operand| operand.cells.len() == output.len()) {
+        // Nothing is repeated: all pixels are one row of channels.
+        (width, channels, pitch, side_by_side) = (1, output.len(), output.len(), true);
+    }
+    let (mut y, mut x) = (0, 0);
+    for output in output.chunks(nonzero(pitch)) {
+        let output = output.get(..channels).checked_part();
+        let (first, second) = (first.pixel(y, x), second.pixel(y, x));
+        if side_by_side {
+            elements.combine([first, second], output, &combine);
+        } else {
+            for (index, output) in output.iter().enumerate() {
+                let channel = |cells: &[Cell<i8>], mask| cells.get(index & mask).map_or(0, Cell::get);
+                let (a, b) = (channel(first, first_mask), channel(second, second_mask));
+                output.set(elements.element(a, b, &combine));
+            }
+        }
+        x += 1;
+        if x == width {
+            (y, x) = (y + 1, 0);
+        }
+    }
+}

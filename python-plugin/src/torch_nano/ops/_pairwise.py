@@ -1,0 +1,214 @@
+"""Elementwise operators of two tensors, which broadcast."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from torch_nano._native import look_up_pairs
+
+from ..arithmetic.clamp import clamp_steps, integer_clamp
+from ..arithmetic.fixed_point import is_native
+from ..arithmetic.layout import Shape, channels_last, elements, empty_channels_last
+from ..arithmetic.quantization import Quantization
+from ..errors import InputError
+from ..ir.call import Call, UnsupportedNodeError
+from ..ir.encoding import decode_text
+from ..ir.layer import Layer
+from ..ir.operator import Operator
+from ..ir.value import Value
+from ..library.train_run import define_training
+from ._clamp import ClampedOperator
+
+
+@dataclass(frozen=True)
+class PairwiseOperator(ClampedOperator):
+    """``y = clamp(combine(a, b))`` of two tensors of one rank.
+
+    Along each dimension they have one length, or one of them has length 1 and is repeated, as in torch.
+    """
+
+    pixelwise = True
+
+    #: What it does to a constant, and what can be written instead, for refusals.
+    constant: ClassVar[tuple[str, str]]
+
+    @classmethod
+    @abstractmethod
+    def combine(cls, a: Tensor, b: Tensor) -> Tensor:
+        """The operator without its clamp on real numbers."""
+
+    @classmethod
+    @abstractmethod
+    def combine_integers(
+        cls, a: Tensor, b: Tensor, quantizations: tuple[Quantization, Quantization, Quantization]
+    ) -> Tensor:
+        """The output without its zero point and clamp, by nano-core's arithmetic.
+
+        Args:
+            a: int64, integers without their zero point.
+            b: the same.
+            quantizations: of a, b and the output.
+        """
+
+    @classmethod
+    @abstractmethod
+    def slopes(cls, a: Tensor, b: Tensor) -> tuple[Tensor | float, Tensor | float]:
+        """The derivatives of :meth:`combine` by a and by b."""
+
+    @classmethod
+    def from_call(cls, call: Call) -> tuple[Operator, list[Value], dict[str, str]]:
+        if not all(isinstance(call.arguments[name], Value) for name in ("self", "other")):
+            does, way_out = cls.constant
+            raise UnsupportedNodeError(f"it {does}; nano-core combines two tensors of the run", way_out)
+        values = [call.input("self"), call.input("other")]
+        alpha = call.arguments.get("alpha", 1)
+        if alpha != 1:
+            raise UnsupportedNodeError(f"it multiplies by alpha = {alpha}", "leave alpha out")
+        first, second = (value.shape for value in values)
+        if not _broadcasts(first, second):
+            raise UnsupportedNodeError(
+                f"nano-core does not broadcast {first} and {second}, which differ in rank",
+                "give both the same number of dimensions, of length 1 where one is repeated",
+            )
+        return cls(), values, {}
+
+    def float_run(self, layer: Layer) -> Tensor:
+        return self.activate(self.combine(*layer.inputs))
+
+    def integer_run(self, layer: Layer) -> Tensor:
+        table = _table(self, *layer.input_quantizations, layer.output_quantization)
+        a, b = (x.to(torch.int64) + 128 for x in layer.inputs)
+        return table.to(a.device)[a * 256 + b]
+
+    def train_run(self, layer: Layer) -> Tensor:
+        arguments: list[float] = []
+        for quantization in (*layer.input_quantizations, layer.output_quantization):
+            arguments += [quantization.scale, quantization.zero_point]
+        y: Tensor = torch.ops.torch_nano.train_pairs(*layer.inputs, self.text, *arguments)
+        return y
+
+
+@lru_cache(maxsize=64)
+def _table(operator: PairwiseOperator, a: Quantization, b: Quantization, output: Quantization) -> Tensor:
+    """int8 [65536]: the output for every pair of inputs, at ``256 * (a + 128) + b + 128``."""
+    every = torch.arange(-128, 128)
+    first, second = (every - a.zero_point)[:, None], every - b.zero_point
+    combined = operator.combine_integers(first, second, (a, b, output))
+    low, high = integer_clamp(operator.clamp_low, operator.clamp_high, output)
+    return (combined + output.zero_point).clamp(low, high).to(torch.int8).flatten()
+
+
+def _train(
+    a: Tensor,
+    b: Tensor,
+    operator: str,
+    a_scale: float,
+    a_zero_point: int,
+    b_scale: float,
+    b_zero_point: int,
+    y_scale: float,
+    y_zero_point: int,
+) -> Tensor:
+    first, second = Quantization(a_scale, a_zero_point), Quantization(b_scale, b_zero_point)
+    table = _table(_decode(operator), first, second, Quantization(y_scale, y_zero_point))
+    a, b = torch.broadcast_tensors(a, b)  # type: ignore[no-untyped-call]
+    if not is_native(a):
+        index = (a + (a_zero_point + 128)).mul_(256).add_(b + (b_zero_point + 128)).to(torch.int32).flatten()
+        entries = table.to(a.device).index_select(0, index).reshape(a.shape)
+        return channels_last(entries.to(torch.float32).sub_(y_zero_point))
+    y = empty_channels_last(a.shape)
+    first_numbers, second_numbers = (elements(channels_last(tensor)).numpy() for tensor in (a, b))
+    zero_points = (a_zero_point, b_zero_point, y_zero_point)
+    look_up_pairs(first_numbers, second_numbers, elements(y).numpy(), table.numpy(), zero_points)
+    return y
+
+
+def _fake(a: Tensor, b: Tensor, *_: Any) -> Tensor:
+    shape = torch.broadcast_shapes(a.shape, b.shape)  # type: ignore[no-untyped-call]
+    return empty_channels_last(shape, a.device)
+
+
+def _train_backward(
+    grad: Tensor,
+    a: Tensor,
+    b: Tensor,
+    y: Tensor,
+    operator: str,
+    a_scale: float,
+    b_scale: float,
+    y_scale: float,
+    y_zero_point: int,
+) -> tuple[Tensor, Tensor]:
+    pairwise = _decode(operator)
+    output = Quantization(y_scale, y_zero_point)
+    low, high = clamp_steps(pairwise.clamp_low, pairwise.clamp_high, output)
+    inside = torch.ops.aten.hardtanh_backward(grad, y, low, high)
+    slopes = pairwise.slopes(a * a_scale, b * b_scale)
+    gradients = [
+        channels_last((inside * (slope * (scale / y_scale))).sum_to_size(x.shape))
+        for x, slope, scale in zip((a, b), slopes, (a_scale, b_scale), strict=True)
+    ]
+    return gradients[0], gradients[1]
+
+
+def _decode(text: str) -> PairwiseOperator:
+    operator = decode_text(text)
+    assert isinstance(operator, PairwiseOperator)
+    return operator
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    a, b, operator, a_scale, _, b_scale, _, y_scale, y_zero_point = inputs
+    ctx.save_for_backward(a, b, output)
+    ctx.rest = (operator, a_scale, b_scale, y_scale, y_zero_point)
+
+
+def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    gradients = torch.ops.torch_nano.train_pairs_backward(grad, *ctx.saved_tensors, *ctx.rest)
+    return (*gradients, *[None] * 7)
+
+
+define_training(
+    "train_pairs(Tensor a, Tensor b, str operator, float a_scale, int a_zero_point, float b_scale, "
+    "int b_zero_point, float y_scale, int y_zero_point) -> Tensor",
+    _train,
+    _fake,
+    save=_save,
+    gradients=_gradients,
+)
+define_training(
+    "train_pairs_backward(Tensor grad, Tensor a, Tensor b, Tensor y, str operator, float a_scale, "
+    "float b_scale, float y_scale, int y_zero_point) -> (Tensor, Tensor)",
+    _train_backward,
+    lambda grad, a, b, *_: tuple(empty_channels_last(x.shape, x.device) for x in (a, b)),
+)
+
+
+def check_pairs(name: str, a: Tensor, b: Tensor) -> None:
+    """Checks that two tensors with batch can be broadcast.
+
+    Raises:
+        InputError: they cannot.
+    """
+    if a.shape[:1] != b.shape[:1] or not _broadcasts(tuple(a.shape[1:]), tuple(b.shape[1:])):
+        raise InputError(
+            f"{name}: the shapes {tuple(a.shape)} and {tuple(b.shape)} differ and cannot be broadcast; "
+            "expected one batch and rank, and lengths that are equal, or 1 in one of the two"
+        )
+
+
+def _broadcasts(first: Shape, second: Shape) -> bool:
+    """Whether nano-core broadcasts two shapes without batch.
+
+    >>> _broadcasts((16, 1, 1), (16, 8, 8)), _broadcasts((1, 8, 8), (16, 1, 8)), _broadcasts((8,), (16, 8, 8))
+    (True, True, False)
+    """
+    return len(first) == len(second) and all(
+        length == other or 1 in (length, other) for length, other in zip(first, second, strict=True)
+    )

@@ -1,0 +1,42 @@
+"""What additions and subtractions share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from torch_nano._native import add_multipliers
+
+from ..arithmetic.fixed_point import apply_multipliers
+from ..arithmetic.quantization import Quantization
+from ._pairwise import PairwiseOperator
+
+#: Bits by which nano-core raises both inputs before it scales them.
+_LEFT_SHIFT = 20
+
+
+@dataclass(frozen=True)
+class SumOperator(PairwiseOperator):
+    """``y = clamp(a + sign * b)``."""
+
+    #: 1 or -1.
+    sign: ClassVar[int]
+
+    @classmethod
+    def combine(cls, a: Tensor, b: Tensor) -> Tensor:
+        return a + b if cls.sign > 0 else a - b
+
+    @classmethod
+    def slopes(cls, a: Tensor, b: Tensor) -> tuple[float, float]:
+        return 1.0, float(cls.sign)
+
+    @classmethod
+    def combine_integers(
+        cls, a: Tensor, b: Tensor, quantizations: tuple[Quantization, Quantization, Quantization]
+    ) -> Tensor:
+        multipliers = add_multipliers(*(quantization.scale for quantization in quantizations))
+        first = apply_multipliers(a << _LEFT_SHIFT, multipliers[:1])
+        second = apply_multipliers(b << _LEFT_SHIFT, multipliers[1:2])
+        return apply_multipliers(cls.combine(first, second), multipliers[2:])
