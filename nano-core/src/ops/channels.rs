@@ -59,18 +59,23 @@ impl Check {
         let bound = sums.accumulator_bound(channel.bias.into());
         require!(!sums.outside, "a weight is not -127 to 127, in channel", self.checked as i64);
         self.checked += 1;
-        if self.one_pass {
-            require!((2..=31).contains(&channel.shift), "the requantization shift is not 2 to 31", channel.shift);
-            let total = one_pass_bound(bound, channel.addend);
-            require!(total < 1 << 31, "twice the accumulator's bound + |addend| + 2 reaches 2^31", total);
-        } else {
-            require!((-31..=30).contains(&channel.shift), "the requantization shift is not -31 to 30", channel.shift);
-            require!(channel.multiplier >= 0, "the requantization multiplier is negative", channel.multiplier);
-            require!((-128..=127).contains(&channel.addend), "the output's zero point is not int8", channel.addend);
-            require!(bound < 1 << 31, "the accumulator's bound reaches 2^31", bound);
-        }
-        Ok(())
+        check_requantization(channel, bound, self.one_pass)
     }
+}
+
+/// Checks the requantization of accumulators up to `bound`, in one form or the other.
+pub(crate) fn check_requantization(channel: &Channel, bound: i64, one_pass: bool) -> Result<(), BrokenRule> {
+    if one_pass {
+        require!((2..=31).contains(&channel.shift), "the requantization shift is not 2 to 31", channel.shift);
+        let total = one_pass_bound(bound, channel.addend);
+        require!(total < 1 << 31, "twice the accumulator's bound + |addend| + 2 reaches 2^31", total);
+    } else {
+        require!((-31..=30).contains(&channel.shift), "the requantization shift is not -31 to 30", channel.shift);
+        require!(channel.multiplier >= 0, "the requantization multiplier is negative", channel.multiplier);
+        require!((-128..=127).contains(&channel.addend), "the output's zero point is not int8", channel.addend);
+        require!(bound < 1 << 31, "the accumulator's bound reaches 2^31", bound);
+    }
+    Ok(())
 }
 
 /// The largest sum in the one-pass form, for accumulators up to `bound`.
@@ -107,9 +112,28 @@ pub(crate) mod pack {
         let weights = layer.int8("weights", outputs * per_output)?;
         let biases = layer.int32("bias", outputs)?;
         let weight_scales = layer.float32("weight_scales", outputs)?;
-        let (input, output) = (layer.inputs[0], layer.outputs[0]);
-        let mut folded = Vec::with_capacity(outputs);
-        for ((weights, &bias), &weight_scale) in weights.chunks_exact(per_output).zip(biases).zip(weight_scales) {
+        let channels = weights.chunks_exact(per_output).zip(biases).zip(weight_scales);
+        let folded = channels.map(|((weights, &bias), &scale)| Accumulator::fold(layer, weights, bias, scale));
+        let folded = folded.collect::<Result<Vec<_>, _>>()?;
+        Ok(requantizations(&folded, layer.outputs[0].zero_point))
+    }
+
+    /// An accumulator on its way to an output: what it begins with, its multiplier, and the bound of its magnitude.
+    pub(crate) struct Accumulator {
+        pub(crate) bias: i32,
+        pub(crate) multiplier: Multiplier,
+        pub(crate) bound: i64,
+    }
+
+    impl Accumulator {
+        /// That of a channel of a layer with one input: the input's zero point goes into the bias.
+        pub(crate) fn fold(
+            layer: &Layer<'_>,
+            weights: &[i8],
+            bias: i32,
+            weight_scale: f32,
+        ) -> Result<Self, WriteError> {
+            let (input, output) = (layer.inputs[0], layer.outputs[0]);
             let real = f64::from(input.scale) * f64::from(weight_scale) / f64::from(output.scale);
             let multiplier = Multiplier::from_real(real)
                 .ok_or_else(|| layer.refused("s_x * s_w / s_y is not in [0, 2^30)", real))?;
@@ -124,22 +148,28 @@ pub(crate) mod pack {
                     bound as f64,
                 ));
             }
-            folded.push((bias as i32, multiplier, bound));
+            Ok(Accumulator { bias: bias as i32, multiplier, bound })
         }
-        let one_pass = folded.iter().all(|&(_, Multiplier { shift, .. }, bound)| {
-            (-21..=-1).contains(&shift) && one_pass_bound(bound, one_pass_addend(-shift, output.zero_point)) < 1 << 31
-        });
-        let channels = folded
-            .iter()
-            .map(|&(bias, Multiplier { mantissa, shift }, _)| {
-                if one_pass {
-                    let addend = one_pass_addend(-shift, output.zero_point);
-                    Channel { bias, multiplier: mantissa << 1, addend, shift: 1 - shift }
-                } else {
-                    Channel { bias, multiplier: mantissa, addend: output.zero_point, shift }
+    }
+
+    /// The form of requantization that fits all accumulators, and the channels in it.
+    pub(crate) fn requantizations(accumulators: &[Accumulator], zero_point: i32) -> (u8, Vec<Channel>) {
+        let one_pass =
+            accumulators.iter().all(|&Accumulator { multiplier: Multiplier { shift, .. }, bound, .. }| {
+                (-21..=-1).contains(&shift) && one_pass_bound(bound, one_pass_addend(-shift, zero_point)) < 1 << 31
+            });
+        let channel = |&Accumulator { bias, multiplier: Multiplier { mantissa, shift }, .. }: &Accumulator| {
+            if one_pass {
+                Channel {
+                    bias,
+                    multiplier: mantissa << 1,
+                    addend: one_pass_addend(-shift, zero_point),
+                    shift: 1 - shift,
                 }
-            })
-            .collect();
-        Ok((if one_pass { ONE_PASS } else { LITERAL }, channels))
+            } else {
+                Channel { bias, multiplier: mantissa, addend: zero_point, shift }
+            }
+        };
+        (if one_pass { ONE_PASS } else { LITERAL }, accumulators.iter().map(channel).collect())
     }
 }
