@@ -89,12 +89,32 @@ class Mlp(nn.Module):
         return result
 
 
+class SqueezeExciteNet(nn.Module):
+    """A convolution whose channels are weighted by squeeze and excite, its pixels by a mask, then squared."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(2, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+        self.squeeze = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 4, 1), nn.ReLU())
+        self.excite = nn.Sequential(nn.Conv2d(4, 8, 1), nn.Sigmoid())
+        self.mask = nn.Conv2d(8, 1, 1)
+        self.classifier = nn.Linear(8 * 6 * 6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.body(x)
+        x = x * self.excite(self.squeeze(x))
+        x = torch.tanh(self.mask(x)) * x
+        result: Tensor = self.classifier(torch.flatten(x * x, 1))
+        return result
+
+
 #: Each network with the shape of its input, without batch.
 NETWORKS: tuple[tuple[type[nn.Module], tuple[int, ...]], ...] = (
     (ConvNet1d, (3, 40)),
     (ResidualNet, (2, 8, 8)),
     (SeparableNet, (1, 16, 16)),
     (Mlp, (1, 8, 8)),
+    (SqueezeExciteNet, (2, 6, 6)),
 )
 
 

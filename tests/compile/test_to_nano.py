@@ -14,6 +14,22 @@ from torch_nano import _native
 from torch_nano.compile.verify import verify_host
 
 
+def test_squeeze_and_excite_by_linear_layers_needs_no_operator_for_its_view():
+    class Excited(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(3, 3)
+
+        def forward(self, x):
+            return x * torch.sigmoid(self.linear(x.mean((2, 3)))).view(-1, 3, 1, 1)
+
+    x = inputs((3, 5, 4), 64)
+    nano = tn.to_nano(Excited(), x, calibrate=x)
+    operators = [layer.operator for layer in nano.summary().layers]
+    assert operators == ["average_pool2d", "fully_connected", "table", "mul"]
+    assert nano.verify("host", x).differing_bytes == 0
+
+
 @pytest.mark.parametrize("method", ["minmax", "percentile"])
 @pytest.mark.parametrize(("network", "shape"), NETWORKS)
 def test_torch_and_nano_core_give_the_same_bytes(network, shape, method):

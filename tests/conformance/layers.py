@@ -254,6 +254,22 @@ class Add(Pairwise):
         return tflm.add
 
 
+class Mul(Pairwise):
+    """MUL; most outputs fill the range."""
+
+    @classmethod
+    def output(
+        cls, rng: np.random.Generator, a: Quantization, b: Quantization, low: int, exact: bool
+    ) -> Quantization:
+        multiplier = float(2.0 ** (rng.integers(-16, 3) if exact else rng.uniform(-16, 3)))
+        scale = float(np.float32(a.scale * b.scale / multiplier))
+        return Quantization(scale, quantization(rng, low, 0).zero_point)
+
+    @classmethod
+    def oracle(cls) -> tflm.PairwiseOracle:
+        return tflm.mul
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class MaxPool(Layer):
     """x (N, H, W, C); the padding is smaller than the kernel."""
@@ -440,6 +456,7 @@ FAMILIES: dict[str, type[Layer]] = {
     "depthwise_conv2d": DepthwiseConv2d,
     "fully_connected": FullyConnected,
     "add": Add,
+    "mul": Mul,
     "max_pool": MaxPool,
     "move": Move,
     "average_pool": AveragePool,

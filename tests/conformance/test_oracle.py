@@ -110,6 +110,16 @@ def test_add() -> None:
     assert tflm.add(*arguments, activation="relu6").tolist() == [12, 32, 44]
 
 
+def test_mul() -> None:
+    # Reals 1.5 * 0.5 = 0.75, -1.5 * 6 = -9 and 5 * 6 = 30, in units of 1/4.
+    a, b = int8([3, -3, 10]), int8([3, 25, 25])
+    arguments = (a, b, HALF, Quantization(0.25, 1), Quantization(0.25, 4))
+    assert tflm.mul(*arguments).tolist() == [7, -32, 124]
+    assert tflm.mul(*arguments, activation="relu").tolist() == [7, 4, 124]
+    # 1/4 is 0.5 and 1 in steps of the multiplier's shift: halves are rounded twice.
+    assert tflm.mul(int8([1, -1]), int8([1]), HALF, HALF, UNIT).tolist() == [1, 0]
+
+
 def test_max_pool() -> None:
     x = int8([1, -5, 3, -7], 1, 2, 2, 1)
     assert tflm.max_pool(x, UNIT, (2, 2)).ravel().tolist() == [3]

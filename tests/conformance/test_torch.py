@@ -20,6 +20,7 @@ from torch_nano.ops.depthwise_conv2d import DepthwiseConv2d
 from torch_nano.ops.fully_connected import FullyConnected
 from torch_nano.ops.max_pool2d import MaxPool2d
 from torch_nano.ops.move import Move
+from torch_nano.ops.mul import Mul
 from torch_nano.ops.requantize import Requantize
 from torch_nano.ops.softmax import Softmax
 from torch_nano.ops.table import Table
@@ -32,7 +33,7 @@ CLAMPS: Mapping[tflm.Activation, dict[str, float]] = {
     "relu": {"clamp_low": 0.0},
     "relu6": {"clamp_low": 0.0, "clamp_high": 6.0},
 }
-PAIRWISE: Mapping[type[layers.Pairwise], type[PairwiseOperator]] = {layers.Add: Add}
+PAIRWISE: Mapping[type[layers.Pairwise], type[PairwiseOperator]] = {layers.Add: Add, layers.Mul: Mul}
 #: TFLM's only table: made in float32, as ours are. Its other functions are fixed-point approximations.
 TABLE = "elu"
 ATEN = {"logistic": "sigmoid", "tanh": "tanh", "hard_swish": "hardswish", "leaky_relu": "leaky_relu"}

@@ -217,6 +217,23 @@ def add(
     return _pairwise("ADD", options, a, b, a_quantization, b_quantization, y_quantization)
 
 
+def mul(
+    a: Int8,
+    b: Int8,
+    a_quantization: Quantization,
+    b_quantization: Quantization,
+    y_quantization: Quantization,
+    *,
+    activation: Activation = "none",
+) -> Int8:
+    """MUL."""
+    multiplier = a_quantization.scale * b_quantization.scale / y_quantization.scale
+    if largest_bound(multiplier) < 255 * 255:
+        raise ValueError(f"TFLM overflows: multiplier {multiplier}")
+    options = schema.MulOptionsT(fusedActivationFunction=_FUSED[activation])
+    return _pairwise("MUL", options, a, b, a_quantization, b_quantization, y_quantization)
+
+
 def max_pool(
     x: Int8,
     quantization: Quantization,

@@ -26,6 +26,7 @@ from torch_nano.ops.fully_connected import FullyConnected
 from torch_nano.ops.history import History
 from torch_nano.ops.max_pool2d import MaxPool2d
 from torch_nano.ops.move import Move
+from torch_nano.ops.mul import Mul
 from torch_nano.ops.requantize import Requantize
 from torch_nano.ops.softmax import Softmax
 from torch_nano.ops.table import UNARY_FUNCTIONS, Table
@@ -241,6 +242,7 @@ MAKERS: dict[type[Operator], Maker] = {
     History: _history,
     MaxPool2d: _max_pool2d,
     Move: _move,
+    Mul: _pairwise(Mul),
     Requantize: _requantize,
     Softmax: _softmax,
     Table: _table,

@@ -32,6 +32,7 @@ registry! {
     operator history::HISTORY,
     kernel conv2d::CONV2D_ADD,
     operator move_data::MOVE,
+    operator mul::MUL,
 }
 
 /// The operators that the writer makes of two layers.

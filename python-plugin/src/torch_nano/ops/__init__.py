@@ -11,6 +11,7 @@ from .fully_connected import FullyConnected
 from .history import History
 from .max_pool2d import MaxPool2d
 from .move import Move
+from .mul import Mul
 from .requantize import Requantize
 from .softmax import Softmax
 from .table import Table
@@ -25,6 +26,7 @@ OPERATORS: tuple[type[Operator], ...] = (
     History,
     MaxPool2d,
     Move,
+    Mul,
     Requantize,
     Softmax,
     Table,
