@@ -108,6 +108,22 @@ class SqueezeExciteNet(nn.Module):
         return result
 
 
+class DifferenceNet(nn.Module):
+    """Two branches of a series, their difference, and its distance to its mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fast = nn.Sequential(nn.Conv1d(3, 6, 3, padding=1), nn.BatchNorm1d(6), nn.ReLU())
+        self.slow = nn.Sequential(nn.Conv1d(3, 6, 7, padding=3), nn.BatchNorm1d(6), nn.ReLU())
+        self.classifier = nn.Linear(6 * 10, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.fast(x) - self.slow(x))
+        x = x - x.mean(2, keepdim=True)
+        result: Tensor = self.classifier(torch.flatten(x, 1))
+        return result
+
+
 #: Each network with the shape of its input, without batch.
 NETWORKS: tuple[tuple[type[nn.Module], tuple[int, ...]], ...] = (
     (ConvNet1d, (3, 40)),
@@ -115,6 +131,7 @@ NETWORKS: tuple[tuple[type[nn.Module], tuple[int, ...]], ...] = (
     (SeparableNet, (1, 16, 16)),
     (Mlp, (1, 8, 8)),
     (SqueezeExciteNet, (2, 6, 6)),
+    (DifferenceNet, (3, 10)),
 )
 
 

@@ -254,6 +254,14 @@ class Add(Pairwise):
         return tflm.add
 
 
+class Sub(Pairwise):
+    """SUB."""
+
+    @classmethod
+    def oracle(cls) -> tflm.PairwiseOracle:
+        return tflm.sub
+
+
 class Mul(Pairwise):
     """MUL; most outputs fill the range."""
 
@@ -457,6 +465,7 @@ FAMILIES: dict[str, type[Layer]] = {
     "fully_connected": FullyConnected,
     "add": Add,
     "mul": Mul,
+    "sub": Sub,
     "max_pool": MaxPool,
     "move": Move,
     "average_pool": AveragePool,

@@ -110,6 +110,14 @@ def test_add() -> None:
     assert tflm.add(*arguments, activation="relu6").tolist() == [12, 32, 44]
 
 
+def test_sub() -> None:
+    # Reals 1.5 - 0.5 = 1, -1.5 - 6 = -7.5 and 5 - 6 = -1, in units of 1/8.
+    a, b = int8([3, -3, 10]), int8([3, 25, 25])
+    arguments = (a, b, HALF, Quantization(0.25, 1), Quantization(0.125, -4))
+    assert tflm.sub(*arguments).tolist() == [4, -64, -12]
+    assert tflm.sub(*arguments, activation="relu").tolist() == [4, -4, -4]
+
+
 def test_mul() -> None:
     # Reals 1.5 * 0.5 = 0.75, -1.5 * 6 = -9 and 5 * 6 = 30, in units of 1/4.
     a, b = int8([3, -3, 10]), int8([3, 25, 25])

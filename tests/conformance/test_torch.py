@@ -23,6 +23,7 @@ from torch_nano.ops.move import Move
 from torch_nano.ops.mul import Mul
 from torch_nano.ops.requantize import Requantize
 from torch_nano.ops.softmax import Softmax
+from torch_nano.ops.sub import Sub
 from torch_nano.ops.table import Table
 
 from . import layers, model, tflm
@@ -33,7 +34,11 @@ CLAMPS: Mapping[tflm.Activation, dict[str, float]] = {
     "relu": {"clamp_low": 0.0},
     "relu6": {"clamp_low": 0.0, "clamp_high": 6.0},
 }
-PAIRWISE: Mapping[type[layers.Pairwise], type[PairwiseOperator]] = {layers.Add: Add, layers.Mul: Mul}
+PAIRWISE: Mapping[type[layers.Pairwise], type[PairwiseOperator]] = {
+    layers.Add: Add,
+    layers.Mul: Mul,
+    layers.Sub: Sub,
+}
 #: TFLM's only table: made in float32, as ours are. Its other functions are fixed-point approximations.
 TABLE = "elu"
 ATEN = {"logistic": "sigmoid", "tanh": "tanh", "hard_swish": "hardswish", "leaky_relu": "leaky_relu"}

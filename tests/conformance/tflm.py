@@ -217,6 +217,21 @@ def add(
     return _pairwise("ADD", options, a, b, a_quantization, b_quantization, y_quantization)
 
 
+def sub(
+    a: Int8,
+    b: Int8,
+    a_quantization: Quantization,
+    b_quantization: Quantization,
+    y_quantization: Quantization,
+    *,
+    activation: Activation = "none",
+) -> Int8:
+    """SUB: a - b."""
+    _check_sum(a_quantization, b_quantization, y_quantization)
+    options = schema.SubOptionsT(fusedActivationFunction=_FUSED[activation])
+    return _pairwise("SUB", options, a, b, a_quantization, b_quantization, y_quantization)
+
+
 def mul(
     a: Int8,
     b: Int8,

@@ -29,6 +29,7 @@ from torch_nano.ops.move import Move
 from torch_nano.ops.mul import Mul
 from torch_nano.ops.requantize import Requantize
 from torch_nano.ops.softmax import Softmax
+from torch_nano.ops.sub import Sub
 from torch_nano.ops.table import UNARY_FUNCTIONS, Table
 
 
@@ -245,6 +246,7 @@ MAKERS: dict[type[Operator], Maker] = {
     Mul: _pairwise(Mul),
     Requantize: _requantize,
     Softmax: _softmax,
+    Sub: _pairwise(Sub),
     Table: _table,
 }
 assert set(MAKERS) == set(OPERATORS), "every operator needs a line here"

@@ -19,6 +19,7 @@ from torch_nano.ops.max_pool2d import MaxPool2d
 from torch_nano.ops.move import Move
 from torch_nano.ops.mul import Mul
 from torch_nano.ops.softmax import Softmax
+from torch_nano.ops.sub import Sub
 from torch_nano.ops.table import UNARY_FUNCTIONS, Table
 
 VECTOR, SERIES, IMAGE = (10,), (4, 13), (4, 9, 12)
@@ -135,6 +136,10 @@ MODULES: list[tuple[nn.Module, tuple[int, ...], type[Operator]]] = [
     (Lambda(lambda x: x.clamp(-1, 0.5)), VECTOR, Activation),
     (Lambda(lambda x: (x + x).relu_()), VECTOR, Activation),
     (nn.Softmax(1), VECTOR, Softmax),
+    (Lambda(lambda x: x - x.tanh()), IMAGE, Sub),
+    (Lambda(lambda x: x.mean(2, keepdim=True) - x), SERIES, Sub),
+    (Lambda(lambda x: torch.rsub(x, x.tanh())), VECTOR, Sub),
+    (Lambda(lambda x: x.tanh().sub_(x)), VECTOR, Sub),
     (nn.Softmax(-1), VECTOR, Softmax),
     (nn.Softmax2d(), IMAGE, Softmax),
     *((Lambda(move), shape, Move) for shape, moves in MOVES.items() for move in moves),
@@ -182,6 +187,10 @@ REFUSED: list[tuple[nn.Module, tuple[int, ...], str]] = [
     (nn.Linear(13, 3), SERIES, "its input has shape (4, 13) besides the batch"),
     (Lambda(lambda x: torch.relu(x) + 1.0), VECTOR, "it adds a constant"),
     (Lambda(lambda x: torch.relu(x) * 2.0), VECTOR, "it multiplies by a constant"),
+    (Lambda(lambda x: torch.relu(x) - 1.0), VECTOR, "it subtracts a constant, or from one"),
+    (Lambda(lambda x: 1.0 - torch.relu(x)), VECTOR, "it subtracts a constant, or from one"),
+    (Lambda(lambda x: torch.sub(x, x, alpha=3)), VECTOR, "it multiplies by alpha = 3"),
+    (Lambda(lambda x: torch.rsub(x, x, alpha=3)), VECTOR, "it multiplies by alpha = 3"),
     (Lambda(lambda x: torch.add(x, x, alpha=2)), VECTOR, "it multiplies by alpha = 2"),
     (nn.AdaptiveAvgPool2d((2, 5)), IMAGE, "(2, 5) does not divide (9, 12)"),
     (nn.AvgPool2d(2, divisor_override=3), IMAGE, "it divides by divisor_override"),

@@ -33,6 +33,7 @@ registry! {
     kernel conv2d::CONV2D_ADD,
     operator move_data::MOVE,
     operator mul::MUL,
+    operator sub::SUB,
 }
 
 /// The operators that the writer makes of two layers.

@@ -14,6 +14,7 @@ from .move import Move
 from .mul import Mul
 from .requantize import Requantize
 from .softmax import Softmax
+from .sub import Sub
 from .table import Table
 
 OPERATORS: tuple[type[Operator], ...] = (
@@ -29,5 +30,6 @@ OPERATORS: tuple[type[Operator], ...] = (
     Mul,
     Requantize,
     Softmax,
+    Sub,
     Table,
 )
