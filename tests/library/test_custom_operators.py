@@ -13,6 +13,7 @@ from torch_nano.ir.layer import Layer
 from torch_nano.ir.operator import Operator
 from torch_nano.ir.rules import Own
 from torch_nano.library.definition import DEFINITIONS
+from torch_nano.ops._channels import ChannelsOperator
 from torch_nano.ops._clamp import ClampedOperator
 from torch_nano.ops.activation import Activation
 from torch_nano.ops.conv2d import Conv2d
@@ -83,8 +84,9 @@ def twin(case: Case, inputs: Sequence[Tensor], parameters: Sequence[Tensor | Non
     if parameters:
         weight, bias, scales = parameters
         assert weight is not None and bias is not None and scales is not None
+        assert isinstance(operator, ChannelsOperator)
         steps = scales.double()
-        roles["weight"] = (weight.double().flatten(1) * steps[:, None]).reshape(weight.shape)
+        roles["weight"] = operator.scale_outputs(weight.double(), steps)
         roles["bias"] = bias.double() * steps * case.input_quantizations[0].scale
     (y,) = Layer(operator, real, roles).float_run()
     return y / case.output_quantization.scale

@@ -18,6 +18,7 @@ from torch_nano.ops._clamp import ClampedOperator
 from torch_nano.ops.activation import Activation
 from torch_nano.ops.add import Add
 from torch_nano.ops.average_pool2d import AveragePool2d
+from torch_nano.ops.mul import Mul
 from torch_nano.ops.requantize import Requantize
 from torch_nano.ops.softmax import Softmax
 from torch_nano.ops.table import Table
@@ -47,7 +48,7 @@ def rounded_parameters(case: Case) -> dict[str, Tensor]:
     weight, bias, scales = case.integer_parameters()
     assert weight is not None and bias is not None and scales is not None
     steps = scales.double()
-    real = (weight.double().flatten(1) * steps[:, None]).reshape(weight.shape)
+    real = case.operator.scale_outputs(weight.double(), steps)
     like = case.parameters["weight"]
     roles = {"weight": real.reshape(like.shape).requires_grad_()}
     if "bias" in case.parameters:
@@ -194,6 +195,8 @@ def test_opcheck_of_the_others() -> None:
         torch.library.opcheck(ops.train_input.default, (x, 0.5, 3, None, None))
         scales = (0.5, 1, 0.25, 2, 0.5, -3)
         torch.library.opcheck(ops.train_pairs.default, (*leaves, Add(clamp_low=0.0).text, *scales))
+        wide = [leaves[0], leaves[1].detach().amax((2, 3), keepdim=True).requires_grad_()]
+        torch.library.opcheck(ops.train_pairs.default, (*wide, Mul().text, *scales))
         torch.library.opcheck(ops.train_table.default, (leaves[0], Table("hardswish").text, 0.5, 1, 0.25, -2))
         for operator in (Softmax(), Requantize()):
             torch.library.opcheck(

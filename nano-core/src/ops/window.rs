@@ -17,7 +17,7 @@ pub(crate) struct Axis {
 }
 
 impl Axis {
-    const LARGEST: i32 = 1 << 15;
+    pub(crate) const LARGEST: i32 = 1 << 15;
 
     /// The number of windows over `input` elements.
     fn outputs(&self, input: u32) -> Result<u32, BrokenRule> {

@@ -99,6 +99,8 @@ class _Streaming:
         if isinstance(node.operator, FullyConnected):
             return
         if isinstance(node.operator, WindowOperator):
+            if not node.operator.slides:
+                raise self._error(node, f"{node.operator.name} over time has no streaming form")
             if self._width(node.output) == 1:
                 self._refuse_padded_window(node, node.operator)
             else:

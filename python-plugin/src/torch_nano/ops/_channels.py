@@ -21,11 +21,28 @@ from ._clamp import ClampedOperator
 
 @dataclass(frozen=True)
 class ChannelsOperator(ClampedOperator):
-    """``y = clamp(bias + sum x * weight)``; parameters "weight" (output channels first), "bias" or none."""
+    """``y = clamp(bias + sum x * weight)``; parameters "weight" and "bias" or none.
+
+    The weight has its output channels first, in torch and on the device, unless :meth:`outputs_first` says
+    otherwise.
+    """
 
     @abstractmethod
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The layer without its clamp on numbers of any dtype: torch's layout of the weight."""
+
+    def outputs_first(self, weight: Tensor) -> Tensor:
+        """From torch's layout of the weight to that of a convolution, output channels first."""
+        return weight
+
+    def from_outputs_first(self, weight: Tensor) -> Tensor:
+        """Undoes :meth:`outputs_first`."""
+        return weight
+
+    def scale_outputs(self, weight: Tensor, factors: Tensor) -> Tensor:
+        """The weight, in torch's layout, times a factor for each output channel."""
+        by_output = self.outputs_first(weight)
+        return self.from_outputs_first(by_output * factors.reshape(-1, *[1] * (by_output.dim() - 1)))
 
     @abstractmethod
     def to_device_weight(self, weight: Tensor) -> Tensor:
@@ -53,11 +70,12 @@ class ChannelsOperator(ClampedOperator):
 
     def quantize(self, layer: Layer) -> dict[str, Tensor]:
         weight, bias = layer.parameters["weight"], layer.parameters.get("bias")
-        return self.layer_tensors(*quantize_channels(weight, bias, layer.input_quantization.scale))
+        channels = quantize_channels(self.outputs_first(weight), bias, layer.input_quantization.scale)
+        return self.layer_tensors(self.from_outputs_first(channels.weight), channels.bias, channels.scales)
 
     def layer_tensors(self, weight: Tensor, bias: Tensor | None, scales: Tensor) -> dict[str, Tensor]:
         """nano-core's tensors from integers in torch's layout; no bias is zeros."""
-        bias = torch.zeros(len(weight), device=weight.device) if bias is None else bias
+        bias = torch.zeros(len(scales), device=weight.device) if bias is None else bias
         return {
             "weights": self.to_device_weight(weight).to(torch.int8).contiguous(),
             "bias": bias.to(torch.int32),
@@ -66,9 +84,9 @@ class ChannelsOperator(ClampedOperator):
 
     def integer_run(self, layer: Layer) -> Tensor:
         x, quantization = layer.input, layer.input_quantization
-        weight = self.from_device_weight(layer.tensors["weights"]).to(x.device)
-        bias = layer.tensors["bias"].to(x.device)
+        weight, bias = (layer.tensors[name].to(x.device) for name in ("weights", "bias"))
         dtype = accumulation_dtype(weight, bias, quantization.zero_point)
+        weight = self.from_device_weight(weight)
         difference = x.to(dtype) - quantization.zero_point
         with exact_convolution(x.device):
             sums = self.linear(difference, weight.to(dtype), bias.to(dtype))
@@ -112,7 +130,8 @@ def _integer_tensors(layer: Layer, weight: Tensor, bias: Tensor | None, scales: 
 
 
 def _real_parameters(layer: Layer, weight: Tensor, bias: Tensor | None, scales: Tensor) -> dict[str, Tensor]:
-    real = {"weight": weight * scales.reshape(-1, *[1] * (weight.dim() - 1))}
+    assert isinstance(layer.operator, ChannelsOperator)
+    real = {"weight": layer.operator.scale_outputs(weight, scales)}
     return real if bias is None else real | {"bias": bias * (scales * layer.input_quantization.scale)}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -27,6 +27,9 @@ Padding = tuple[int, int, int, int]
 @dataclass(frozen=True)
 class WindowOperator(Operator):
     """An operator that slides a window over height and width; [N, channels, length] has height 1."""
+
+    #: Whether each output reads the inputs under its window; if not, each input reaches the outputs under it.
+    slides: ClassVar[bool] = True
 
     dilation = (1, 1)
 

@@ -38,7 +38,7 @@ def fold_batch_norm(graph: Graph) -> Graph:
 
 
 def _fold(graph: Graph, node: Node, layer: Node) -> None:
-    assert isinstance(node.operator, BatchNorm)
+    assert isinstance(node.operator, BatchNorm) and isinstance(layer.operator, ChannelsOperator)
     weight = layer.parameters["weight"]
     prefix = weight.removesuffix("weight")
     bias = {"layer_bias": layer.parameters["bias"]} if "bias" in layer.parameters else {}
@@ -46,7 +46,7 @@ def _fold(graph: Graph, node: Node, layer: Node) -> None:
     layer.parameters = {
         "weight": graph.derive(
             f"{prefix}folded_weight",
-            partial(_folded_weight, scale_and_shift),
+            partial(_folded_weight, layer.operator, scale_and_shift),
             {"layer_weight": weight, **node.parameters},
             norm,
         ),
@@ -64,9 +64,11 @@ def folded_norm(graph: Graph, node: Node) -> FoldedNorm:
     return FoldedNorm(graph.values[node.output].module_path, operator.momentum, operator.follows)
 
 
-def _folded_weight(scale_and_shift: ScaleAndShift, layer_weight: Tensor, **batch_norm: Tensor) -> Tensor:
+def _folded_weight(
+    operator: ChannelsOperator, scale_and_shift: ScaleAndShift, layer_weight: Tensor, **batch_norm: Tensor
+) -> Tensor:
     scale, _ = scale_and_shift(batch_norm)
-    return (layer_weight.double() * scale.reshape(-1, *[1] * (layer_weight.dim() - 1))).float()
+    return operator.scale_outputs(layer_weight.double(), scale).float()
 
 
 def _folded_bias(
