@@ -124,6 +124,25 @@ class DifferenceNet(nn.Module):
         return result
 
 
+class Decoder(nn.Module):
+    """An image made smaller, and larger again by transposed convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Conv2d(2, 6, 3, stride=2, padding=1), nn.BatchNorm2d(6), nn.ReLU())
+        self.decoder = nn.Sequential(
+            nn.ConvTranspose2d(6, 6, 4, stride=2, padding=1, groups=2, bias=False),
+            nn.BatchNorm2d(6),
+            nn.ReLU(),
+            nn.ConvTranspose2d(6, 2, 3, stride=2, padding=1, output_padding=1),
+        )
+        self.classifier = nn.Linear(2 * 16 * 12, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.classifier(torch.flatten(self.decoder(self.encoder(x)), 1))
+        return result
+
+
 #: Each network with the shape of its input, without batch.
 NETWORKS: tuple[tuple[type[nn.Module], tuple[int, ...]], ...] = (
     (ConvNet1d, (3, 40)),
@@ -132,6 +151,7 @@ NETWORKS: tuple[tuple[type[nn.Module], tuple[int, ...]], ...] = (
     (Mlp, (1, 8, 8)),
     (SqueezeExciteNet, (2, 6, 6)),
     (DifferenceNet, (3, 10)),
+    (Decoder, (2, 8, 6)),
 )
 
 

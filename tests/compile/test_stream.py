@@ -293,6 +293,7 @@ REFUSED: dict[str, tuple[nn.Module, tuple[int, ...], bool, str]] = {
     "a window shorter than a step": (Strides(), (3, 10), False, r"10 samples, fewer than a step of 12"),
     "rows that come late": (Delayed(), (3, 9), False, r"it drops the newest 2 rows"),
     "other times": (Shifted(), (3, 9), False, r"add relates rows of different times"),
+    "a transposed window": (nn.ConvTranspose1d(3, 4, 3), (3, 9), False, r"conv_transpose2d over time has no"),
 }
 
 

@@ -115,6 +115,54 @@ class Conv2d(Layer):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class ConvTranspose2d(Layer):
+    """x (N, H, W, C), weights (O, KH, KW, C), bias (O,), weight_scales (O,), or (1,) for all."""
+
+    x: Int8
+    weights: Int8
+    bias: Int32
+    x_quantization: Quantization
+    weight_scales: Float32
+    y_quantization: Quantization
+    stride: Pair
+    padding: Padding
+    activation: Activation
+
+    @classmethod
+    def random(cls, origin: Origin, rng: np.random.Generator) -> Self:
+        area = window(rng, dilated=False)
+        inputs = channels(rng)
+        parameters = weighted(rng, (channels(rng), *area.kernel, inputs))
+        # Of what the window pads a convolution by, no more than leaves an output.
+        padding: list[int] = []
+        for axis in range(2):
+            room = (area.size[axis] - 1) * area.stride[axis] + area.kernel[axis] - 1
+            before = min(area.padding[2 * axis], room)
+            padding += [before, min(area.padding[2 * axis + 1], room - before)]
+        return cls(
+            origin=origin,
+            x=int8_input(rng, (int(rng.choice([1, 1, 1, 2])), *area.size, inputs)),
+            **vars(parameters),
+            stride=area.stride,
+            padding=(padding[0], padding[1], padding[2], padding[3]),
+            activation=activation(rng),
+        )
+
+    def expected(self) -> Int8:
+        return tflm.conv_transpose2d(
+            self.x,
+            self.weights,
+            self.bias,
+            self.x_quantization,
+            self.weight_scales,
+            self.y_quantization,
+            stride=self.stride,
+            padding=self.padding,
+            activation=self.activation,
+        )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class DepthwiseConv2d(Layer):
     """x (N, H, W, C), weights (1, KH, KW, C * m), bias (C * m,), weight_scales (C * m,), or (1,) for all."""
 
@@ -461,6 +509,7 @@ class Move(Layer):
 
 FAMILIES: dict[str, type[Layer]] = {
     "conv2d": Conv2d,
+    "conv_transpose2d": ConvTranspose2d,
     "depthwise_conv2d": DepthwiseConv2d,
     "fully_connected": FullyConnected,
     "add": Add,

@@ -82,6 +82,11 @@ def weight_tensor(weights: Int8, scales: Float32, channel_dimension: int) -> Ten
     )
 
 
+def shape_tensor(shape: tuple[int, ...]) -> Tensor:
+    """A constant with the shape of an output."""
+    return Tensor((len(shape),), schema.TensorType.INT32, [], constant=np.array(shape, np.int32))
+
+
 def bias_tensor(bias: Int32, x_quantization: Quantization, weight_scales: Float32) -> Tensor:
     """A constant int32 bias with the scale of the products and zero point 0."""
     if bias.dtype != np.int32:

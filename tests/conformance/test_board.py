@@ -23,6 +23,7 @@ from .test_torch import channels_first, comparable, describe
 #: Operators with loops of their own on the chip, or with blocks to copy, and all of two inputs.
 FAMILIES = (
     "conv2d",
+    "conv_transpose2d",
     "depthwise_conv2d",
     "fully_connected",
     "max_pool",

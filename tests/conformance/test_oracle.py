@@ -73,6 +73,15 @@ def test_conv2d_groups() -> None:
     assert y.ravel().tolist() == [3, 6, 5, 10]
 
 
+def test_conv_transpose2d() -> None:
+    # x - zero_point is 2, 3: 2 * (1, 10, 5) from 0 on and 3 * (1, 10, 5) from 2 on, plus 1.
+    x, weights = int8([3, 4], 1, 1, 2, 1), int8([1, 10, 5], 1, 1, 3, 1)
+    arguments = (x, weights, bias(1), Quantization(1.0, 1), scales(1.0), UNIT)
+    assert tflm.conv_transpose2d(*arguments, stride=(1, 2)).ravel().tolist() == [3, 21, 14, 31, 16]
+    y = tflm.conv_transpose2d(*arguments, stride=(1, 2), padding=(0, 0, 1, 2), activation="relu6")
+    assert y.ravel().tolist() == [6, 6]
+
+
 def test_depthwise_conv2d() -> None:
     # Two channels, depth multiplier 2: output 2 c + j is (input c * weight 2 c + j + bias) * scale.
     x, weights = int8([3, 5], 1, 1, 1, 2), int8([1, 2, -3, 4], 1, 1, 1, 4)

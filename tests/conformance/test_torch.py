@@ -16,6 +16,7 @@ from torch_nano.ops._pairwise import PairwiseOperator
 from torch_nano.ops.add import Add
 from torch_nano.ops.average_pool2d import AveragePool2d
 from torch_nano.ops.conv2d import Conv2d
+from torch_nano.ops.conv_transpose2d import ConvTranspose2d
 from torch_nano.ops.depthwise_conv2d import DepthwiseConv2d
 from torch_nano.ops.fully_connected import FullyConnected
 from torch_nano.ops.max_pool2d import MaxPool2d
@@ -51,7 +52,8 @@ def quantization(of: model.Quantization) -> Quantization:
 
 
 def tensors_of(
-    made: layers.Conv2d | layers.DepthwiseConv2d | layers.FullyConnected, weights: Int8
+    made: layers.Conv2d | layers.ConvTranspose2d | layers.DepthwiseConv2d | layers.FullyConnected,
+    weights: Int8,
 ) -> dict[str, Tensor]:
     scales = np.broadcast_to(made.weight_scales, made.bias.shape)
     arrays = {"weights": weights, "bias": made.bias, "weight_scales": scales}
@@ -78,6 +80,11 @@ def operator_of(
             window = {"stride": made.stride, "padding": made.padding, "dilation": made.dilation}
             conv = Conv2d(made.weights.shape[1:3], **window, groups=made.groups, **CLAMPS[made.activation])
             return conv, tensors_of(made, made.weights), [made.x_quantization], made.y_quantization
+        case layers.ConvTranspose2d():
+            transposed = ConvTranspose2d(
+                made.weights.shape[1:3], made.stride, made.padding, **CLAMPS[made.activation]
+            )
+            return transposed, tensors_of(made, made.weights), [made.x_quantization], made.y_quantization
         case layers.DepthwiseConv2d():
             window = {"stride": made.stride, "padding": made.padding, "dilation": made.dilation}
             kernel, clamp = made.weights.shape[1:3], CLAMPS[made.activation]

@@ -29,6 +29,7 @@ from .model import (
     numbers_tensor,
     output_tensor,
     run,
+    shape_tensor,
     weight_tensor,
 )
 
@@ -114,6 +115,46 @@ def conv2d(
         ],
         output_tensor((x.shape[0], height, width, weights.shape[0]), y_quantization),
     )
+
+
+def conv_transpose2d(
+    x: Int8,
+    weights: Int8,
+    bias: Int32,
+    x_quantization: Quantization,
+    weight_scales: Float32,
+    y_quantization: Quantization,
+    *,
+    stride: Pair = (1, 1),
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0),
+    activation: Activation = "none",
+) -> Int8:
+    """TRANSPOSE_CONV: x (N, H, W, C), weights (O, KH, KW, C), bias (O,) -> (N, H', W', O).
+
+    Scales as in `conv2d`. The whole output is computed, without padding; `padding` is cut off here.
+    """
+    _check_requantization(weights, bias, x_quantization, weight_scales, y_quantization)
+    height, width = ((x.shape[1 + axis] - 1) * stride[axis] + weights.shape[1 + axis] for axis in range(2))
+    shape = (x.shape[0], height, width, weights.shape[0])
+    options = schema.TransposeConvOptionsT(
+        padding=schema.Padding.VALID,
+        strideH=stride[0],
+        strideW=stride[1],
+        fusedActivationFunction=_FUSED[activation],
+    )
+    y = run(
+        "TRANSPOSE_CONV",
+        options,
+        [
+            shape_tensor(shape),
+            weight_tensor(weights, weight_scales, 0),
+            input_tensor(x, x_quantization),
+            bias_tensor(bias, x_quantization, weight_scales),
+        ],
+        output_tensor(shape, y_quantization),
+    )
+    top, bottom, left, right = padding
+    return y[:, top : height - bottom, left : width - right]
 
 
 def depthwise_conv2d(

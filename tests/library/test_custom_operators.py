@@ -1,6 +1,8 @@
 """The operators by hand: torch.ops.torch_nano.* and torch_nano.functional."""
 
+import re
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -255,6 +257,23 @@ def test_shapes_of_an_addition_must_agree() -> None:
     quantization = Quantization(0.1, 0)
     with pytest.raises(InputError, match=r"\(1, 2\) and \(1, 3\) differ"):
         functional.add(torch.zeros(1, 2), torch.zeros(1, 3), quantization, quantization, quantization)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (
+            {"stride": 2, "output_padding": 2},
+            "the output padding is 2; expected 0 or more, below the stride, 2",
+        ),
+        ({"output_padding": -1}, "the output padding is -1"),
+        ({"padding": (0, 3)}, "the padding cuts off 6 of 5 rows or columns"),
+    ],
+)
+def test_paddings_that_a_transposed_convolution_cannot_have(arguments: dict[str, Any], problem: str) -> None:
+    x, weight, unit = torch.zeros(1, 1, 3, 3), torch.ones(1, 1, 3, 3), Quantization(1.0, 0)
+    with pytest.raises(InputError, match=re.escape(problem)):
+        functional.conv_transpose2d(x, weight, None, torch.ones(1), unit, unit, **arguments)
 
 
 # torch says that it pads an even kernel unevenly.

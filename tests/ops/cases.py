@@ -21,6 +21,7 @@ from torch_nano.ops.activation import Activation
 from torch_nano.ops.add import Add
 from torch_nano.ops.average_pool2d import AveragePool2d
 from torch_nano.ops.conv2d import Conv2d
+from torch_nano.ops.conv_transpose2d import ConvTranspose2d
 from torch_nano.ops.depthwise_conv2d import DepthwiseConv2d
 from torch_nano.ops.fully_connected import FullyConnected
 from torch_nano.ops.history import History
@@ -112,6 +113,40 @@ def _conv2d(rng: np.random.Generator) -> Layer:
         parameters=parameters,
         shapes=[shape],
     )
+
+
+def _conv_transpose2d(rng: np.random.Generator) -> Layer:
+    groups, inputs, outputs = int(rng.integers(1, 4)), int(rng.integers(1, 5)), int(rng.integers(1, 6))
+    kernel, stride, dilation = (
+        (int(rng.integers(1, most)), int(rng.integers(1, most))) for most in (5, 4, 4)
+    )
+    size = (int(rng.integers(1, 7)), int(rng.integers(1, 9)))
+    padding: list[int] = []
+    for axis in range(2):
+        full = (size[axis] - 1) * stride[axis] + dilation[axis] * (kernel[axis] - 1) + 1
+        before = int(rng.integers(0, min(full, 5)))
+        least = 1 - max(stride[axis], dilation[axis])
+        padding += [before, int(rng.integers(least, min(full - before, 5)))]
+    parameters = {
+        "weight": _normal(rng, groups * inputs, outputs, *kernel),
+        "bias": _normal(rng, groups * outputs),
+    }
+    shape: Shape = (groups * inputs, *size)
+    if rng.random() < 0.3:
+        # One spatial dimension.
+        kernel, stride, padding, dilation = (
+            (1, kernel[1]),
+            (1, stride[1]),
+            [0, 0, *padding[2:]],
+            (1, dilation[1]),
+        )
+        parameters["weight"] = parameters["weight"][:, :, 0].contiguous()
+        shape = (shape[0], size[1])
+    if rng.random() < 0.2:
+        del parameters["bias"]
+    sides = (padding[0], padding[1], padding[2], padding[3])
+    operator = ConvTranspose2d(kernel, stride, sides, dilation, groups, **_clamp(rng))
+    return Layer(operator, parameters=parameters, shapes=[shape])
 
 
 def _depthwise_conv2d(rng: np.random.Generator) -> Layer:
@@ -238,6 +273,7 @@ MAKERS: dict[type[Operator], Maker] = {
     Add: _pairwise(Add),
     AveragePool2d: _average_pool2d,
     Conv2d: _conv2d,
+    ConvTranspose2d: _conv_transpose2d,
     DepthwiseConv2d: _depthwise_conv2d,
     FullyConnected: _fully_connected,
     History: _history,

@@ -13,6 +13,7 @@ from torch_nano.ops.activation import Activation
 from torch_nano.ops.add import Add
 from torch_nano.ops.average_pool2d import AveragePool2d
 from torch_nano.ops.conv2d import Conv2d
+from torch_nano.ops.conv_transpose2d import ConvTranspose2d
 from torch_nano.ops.depthwise_conv2d import DepthwiseConv2d
 from torch_nano.ops.fully_connected import FullyConnected
 from torch_nano.ops.max_pool2d import MaxPool2d
@@ -101,6 +102,15 @@ MODULES: list[tuple[nn.Module, tuple[int, ...], type[Operator]]] = [
     (nn.Conv1d(4, 6, 3, stride=2, padding=1, dilation=2), SERIES, Conv2d),
     (nn.Conv1d(4, 6, 5, padding="same"), SERIES, Conv2d),
     (nn.Conv1d(4, 4, 3, groups=4), SERIES, DepthwiseConv2d),
+    (nn.ConvTranspose2d(4, 6, 3), IMAGE, ConvTranspose2d),
+    (nn.ConvTranspose2d(4, 6, 4, stride=2, padding=1), IMAGE, ConvTranspose2d),
+    (
+        nn.ConvTranspose2d(4, 6, (3, 2), (3, 2), (1, 0), (2, 1), groups=2, bias=False, dilation=(1, 2)),
+        IMAGE,
+        ConvTranspose2d,
+    ),
+    (nn.ConvTranspose2d(4, 6, 1, stride=3, output_padding=2), IMAGE, ConvTranspose2d),
+    (nn.ConvTranspose1d(4, 6, 5, stride=2, padding=2, output_padding=1), SERIES, ConvTranspose2d),
     (nn.Linear(10, 3), VECTOR, FullyConnected),
     (nn.Linear(10, 3, bias=False), VECTOR, FullyConnected),
     (Lambda(lambda x: x + x), IMAGE, Add),
@@ -187,10 +197,6 @@ REFUSED: list[tuple[nn.Module, tuple[int, ...], str]] = [
     (nn.Linear(13, 3), SERIES, "its input has shape (4, 13) besides the batch"),
     (Lambda(lambda x: torch.relu(x) + 1.0), VECTOR, "it adds a constant"),
     (Lambda(lambda x: torch.relu(x) * 2.0), VECTOR, "it multiplies by a constant"),
-    (Lambda(lambda x: torch.relu(x) - 1.0), VECTOR, "it subtracts a constant, or from one"),
-    (Lambda(lambda x: 1.0 - torch.relu(x)), VECTOR, "it subtracts a constant, or from one"),
-    (Lambda(lambda x: torch.sub(x, x, alpha=3)), VECTOR, "it multiplies by alpha = 3"),
-    (Lambda(lambda x: torch.rsub(x, x, alpha=3)), VECTOR, "it multiplies by alpha = 3"),
     (Lambda(lambda x: torch.add(x, x, alpha=2)), VECTOR, "it multiplies by alpha = 2"),
     (nn.AdaptiveAvgPool2d((2, 5)), IMAGE, "(2, 5) does not divide (9, 12)"),
     (nn.AvgPool2d(2, divisor_override=3), IMAGE, "it divides by divisor_override"),
@@ -201,6 +207,10 @@ REFUSED: list[tuple[nn.Module, tuple[int, ...], str]] = [
     ),
     (Lambda(lambda x: x.mean(1)), IMAGE, "it reduces dimensions [1] of 4"),
     (Lambda(lambda x: x.mean(3)), IMAGE, "it drops the width and keeps the height"),
+    (Lambda(lambda x: torch.relu(x) - 1.0), VECTOR, "it subtracts a constant, or from one"),
+    (Lambda(lambda x: 1.0 - torch.relu(x)), VECTOR, "it subtracts a constant, or from one"),
+    (Lambda(lambda x: torch.sub(x, x, alpha=3)), VECTOR, "it multiplies by alpha = 3"),
+    (Lambda(lambda x: torch.rsub(x, x, alpha=3)), VECTOR, "it multiplies by alpha = 3"),
     (Lambda(lambda x: x.mean(1, keepdim=True)), VECTOR, "it reduces dimensions [1] of 2"),
     (Lambda(lambda x: x.flip(0)), VECTOR, "it mixes the samples of a batch"),
     (Lambda(lambda x: x.roll(1, 0)), VECTOR, "it mixes the samples of a batch"),

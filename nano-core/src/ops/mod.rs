@@ -34,6 +34,7 @@ registry! {
     operator move_data::MOVE,
     operator mul::MUL,
     operator sub::SUB,
+    operator conv_transpose2d::CONV_TRANSPOSE2D,
 }
 
 /// The operators that the writer makes of two layers.

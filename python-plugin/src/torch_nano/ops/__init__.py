@@ -6,6 +6,7 @@ from .activation import Activation
 from .add import Add
 from .average_pool2d import AveragePool2d
 from .conv2d import Conv2d
+from .conv_transpose2d import ConvTranspose2d
 from .depthwise_conv2d import DepthwiseConv2d
 from .fully_connected import FullyConnected
 from .history import History
@@ -22,6 +23,7 @@ OPERATORS: tuple[type[Operator], ...] = (
     Add,
     AveragePool2d,
     Conv2d,
+    ConvTranspose2d,
     DepthwiseConv2d,
     FullyConnected,
     History,
