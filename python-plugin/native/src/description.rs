@@ -1,4 +1,4 @@
-//! Python's description of a model, a dict of plain data, as nano-core's.
+//! Converts Python's description of a model, a dict of plain data, to nano-core's.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! A device in this process: the same session as on a board, over frames in memory and a flash in memory.
+//! A simulated device in this process: the same session as on a board, with frames and flash in memory.
 
 use std::convert::Infallible;
 
@@ -12,12 +12,12 @@ use torch_nano_device::{MemoryFlash, Options, Session, Settings, Sizes, frame};
 use crate::model::SharedImage;
 use crate::refuse;
 
-/// Pages of 4 KiB of the flash, unless another is given.
+/// Pages of 4 KiB of the default flash.
 const PAGES: usize = 16;
-/// Words of RAM that a PC lends a device or a head: 1 GiB.
+/// The largest RAM of a simulated device or a head, in words: 1 GiB.
 const LARGEST_RAM: usize = 1 << 28;
 
-/// RAM for `borrower`, unless it is more than that.
+/// Allocates RAM for `borrower`, up to [`LARGEST_RAM`].
 pub(crate) fn lend(borrower: &str, words: usize) -> PyResult<Vec<u32>> {
     if words > LARGEST_RAM {
         return Err(refuse(format!("the {borrower} would need {words} words of RAM, more than {LARGEST_RAM}")));
@@ -25,7 +25,7 @@ pub(crate) fn lend(borrower: &str, words: usize) -> PyResult<Vec<u32>> {
     Ok(vec![0; words])
 }
 
-/// A counter that stands still: a PC's instructions are not a device's.
+/// A counter that does not advance, as a PC's instructions are not a device's.
 type Clock = fn() -> u64;
 type Running<'a> = Session<'a, Clock, MemoryFlash<Vec<u8>>, AnyHead<'a>>;
 
@@ -43,15 +43,15 @@ self_cell!(
     }
 );
 
-/// A device without a board. It takes bytes and gives bytes, as a board's serial port does.
+/// A device without a board. It receives and sends bytes, as a board's serial port does.
 #[pyclass(module = "torch_nano._native")]
 pub(crate) struct SimulatedDevice {
     board: Board,
-    /// The start of a frame whose end has not come yet.
+    /// The bytes of the incomplete frame.
     unfinished: Vec<u8>,
 }
 
-/// What was sent, and what is answered.
+/// The bytes sent to the device, and its answers.
 struct Stream<'a> {
     sent: &'a [u8],
     answered: Vec<u8>,
@@ -84,8 +84,8 @@ impl Write for Stream<'_> {
 
 #[pymethods]
 impl SimulatedDevice {
-    /// A device that starts with `image` and with `flash`, the bytes that another one's :meth:`flash` gave (None: a blank one of 64 KiB),
-    /// with room for `ring` samples and frames for `frame` bytes.
+    /// A device that starts with `image` and `flash`, the bytes from another device's :meth:`flash` (None: a blank flash of 64 KiB), with a
+    /// ring for `ring` samples and frames for `frame` bytes.
     #[new]
     #[pyo3(signature = (image, flash = None, *, ring = 1024, frame = 4096))]
     fn new(image: SharedImage, flash: Option<Vec<u8>>, ring: usize, frame: usize) -> PyResult<Self> {
@@ -100,7 +100,7 @@ impl SimulatedDevice {
         Ok(SimulatedDevice { board: board.map_err(refuse)?, unfinished: Vec::new() })
     }
 
-    /// Sends bytes to the device; returns what it answers, which is nothing until a frame is whole. Other threads of Python run meanwhile.
+    /// Sends bytes to the device; returns its answers, which are empty until a frame is complete. Releases the GIL.
     fn exchange<'py>(&mut self, py: Python<'py>, bytes: &[u8]) -> Bound<'py, PyBytes> {
         self.unfinished.extend_from_slice(bytes);
         let answered = py.detach(|| {
@@ -114,7 +114,7 @@ impl SimulatedDevice {
         PyBytes::new(py, &answered)
     }
 
-    /// What the flash holds: for a device that starts after a power cut.
+    /// The bytes of the flash, for a device that starts after a power cut.
     fn flash<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         self.board.with_dependent(|_, session| PyBytes::new(py, &session.flash().0))
     }

@@ -7,7 +7,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use zerocopy::{FromBytes, IntoBytes};
 
-/// An array that Python gives.
+/// An array from Python.
 pub(crate) enum Given<'py> {
     Int8(PyReadonlyArray2<'py, i8>),
     Int16(PyReadonlyArray2<'py, i16>),

@@ -29,24 +29,24 @@ self_cell!(
     }
 );
 
-/// nano-core's head of an image, whichever trainer it names, in Python's memory.
+/// nano-core's head of an image, of any trainer, in Python's memory.
 #[pyclass(module = "torch_nano._native")]
 pub(crate) struct Head {
     owned: Owned,
 }
 
 impl Head {
-    /// What is to be read off the head.
+    /// Reads a property of the head.
     fn read<T>(&self, read: impl FnOnce(&AnyHead<'_>) -> T) -> T {
         self.owned.with_dependent(|_, head| read(head))
     }
 
-    /// One request, which changes nothing if it is refused.
+    /// Runs one operation, which changes nothing if it is refused.
     fn with<T>(&mut self, act: impl FnOnce(&mut AnyHead<'_>) -> Result<T, Error>) -> PyResult<T> {
         self.owned.with_dependent_mut(|_, head| act(head)).map_err(refuse)
     }
 
-    /// Several requests, which change nothing if one is refused.
+    /// Runs several operations, which change nothing if one is refused.
     fn all<T>(&mut self, act: impl FnOnce(&mut AnyHead<'_>) -> PyResult<T>) -> PyResult<T> {
         self.owned.with_dependent_mut(|_, head| {
             let before = head.state().to_vec();
@@ -59,13 +59,13 @@ impl Head {
     }
 }
 
-/// Steps of a training between two looks for Ctrl-C.
+/// Steps of a training between two checks for Ctrl-C.
 const SLICE: u32 = 1000;
 
 /// Weights, biases and number of positions of one of several layers.
 type RealLayer<'py> = (Bound<'py, PyArray2<f32>>, Bound<'py, PyArray1<f32>>, usize);
 
-/// The word for what a head learns from.
+/// The name of a kind of targets.
 pub(crate) fn target_name(kind: TargetKind) -> &'static str {
     match kind {
         TargetKind::Class => "class",
@@ -74,7 +74,7 @@ pub(crate) fn target_name(kind: TargetKind) -> &'static str {
     }
 }
 
-/// A target as Python gives it, of the kind that `head` learns from.
+/// Converts Python's target to the kind that `head` learns from.
 fn target(head: &AnyHead<'_>, value: i64) -> PyResult<Target> {
     let overflow = |_| PyOverflowError::new_err(format!("{value} is no target of this head"));
     Ok(match head.target(0) {
@@ -98,13 +98,13 @@ impl Head {
         Ok(Head { owned: head.map_err(refuse)? })
     }
 
-    /// Name of nano-core's type: `SgdHead` and its like.
+    /// Name of nano-core's type, such as `SgdHead`.
     #[getter]
     fn trainer(&self) -> &'static str {
         self.read(|head| head.trainer())
     }
 
-    /// What it learns from: `class`, `labels` or `value`.
+    /// The kind of its targets: `class`, `labels` or `value`.
     #[getter]
     fn target(&self) -> &'static str {
         self.read(|head| target_name(head.target(0).into()))
@@ -116,7 +116,7 @@ impl Head {
         self.read(|head| head.classes())
     }
 
-    /// The most classes it can have.
+    /// The largest number of classes it can have.
     #[getter]
     fn capacity(&self) -> usize {
         self.read(|head| head.sizes().classes)
@@ -128,14 +128,14 @@ impl Head {
         self.read(|head| head.features())
     }
 
-    /// Of a head of several layers: their number, that of their weights, and that of their outputs without the last's; zeros for others.
+    /// For a head of several layers the numbers of layers, weights, and outputs without the last layer's; zeros for others.
     #[getter]
     fn layer_sizes(&self) -> (usize, usize, usize) {
         let LayerSizes { count, weights, hidden } = self.read(|head| head.sizes().layers);
         (count, weights, hidden)
     }
 
-    /// Real weights [outputs, inputs] and biases [outputs] of each layer at present; of heads of several layers only.
+    /// Each layer's present real weights [outputs, inputs] and biases [outputs]; for heads of several layers only.
     fn real_layers<'py>(&self, py: Python<'py>) -> PyResult<Vec<RealLayer<'py>>> {
         let layers = self.read(|head| match head {
             AnyHead::Layers(head) => Ok(head.real_layers()),
@@ -162,7 +162,7 @@ impl Head {
         self.read(|head| head.logit_scale())
     }
 
-    /// Bytes of RAM that it takes on a device, room to work in included.
+    /// Bytes of RAM on a device: state and scratch memory.
     #[getter]
     fn ram_bytes(&self) -> usize {
         self.read(|head| 4 * head.sizes().words())
@@ -194,18 +194,18 @@ impl Head {
         self.all(|head| head.learn(features, self::target(head, target)?).map_err(refuse))
     }
 
-    /// Learns from samples, one after the other; on an error from none of them.
+    /// Learns from samples, one after the other; on an error, from none.
     fn learn_all(&mut self, features: PyReadonlyArray2<'_, i8>, targets: PyReadonlyArray1<'_, i64>) -> PyResult<()> {
         self.for_all(features, targets, |head, features, target| head.learn(features, target))
     }
 
-    /// Takes back what was learnt from samples; on an error of none of them.
+    /// Unlearns samples; on an error, none.
     fn unlearn_all(&mut self, features: PyReadonlyArray2<'_, i8>, targets: PyReadonlyArray1<'_, i64>) -> PyResult<()> {
         self.for_all(features, targets, |head, features, target| head.unlearn(features, target))
     }
 
-    /// Epochs `first_epoch` to `first_epoch + epochs` of a training, over a ring that holds exactly these samples, in this order of
-    /// arrival; of these the first `steps` steps, or all. On an error, Ctrl-C included, the head is unchanged.
+    /// Trains the epochs from `first_epoch` up to `first_epoch + epochs`, over a ring that holds exactly these samples in this order of
+    /// arrival; only the first `steps` steps, if given. On an error, Ctrl-C included, the head is unchanged.
     #[pyo3(signature = (features, targets, epochs, first_epoch = 0, steps = None))]
     fn train(
         &mut self,
@@ -242,7 +242,7 @@ impl Head {
         })
     }
 
-    /// Makes all that was learnt count.
+    /// Updates the weights from all that was learnt.
     fn commit(&mut self) -> PyResult<()> {
         self.with(|head| {
             head.commit();
@@ -250,7 +250,7 @@ impl Head {
         })
     }
 
-    /// Adds a class and gives its index.
+    /// Adds a class; returns its index.
     fn add_class(&mut self) -> PyResult<usize> {
         self.with(|head| head.add_class())
     }
@@ -265,8 +265,8 @@ impl Head {
         self.with(|head| head.merge(state))
     }
 
-    /// Makes this head, from which all started, the head of all updates: (state, samples) each. With `leave_out`, those that cannot be
-    /// part of it are left out; returns their indices, and why. An error if none is left; without `leave_out`, for the first of them.
+    /// Aggregates updates, (state, samples) each, that started from this head into it. With `leave_out`, updates that cannot be aggregated
+    /// are left out; returns their indices and the reasons. Fails if none is left; without `leave_out`, at the first such update.
     #[pyo3(signature = (updates, *, leave_out))]
     fn aggregate(&mut self, updates: Vec<(PyBackedBytes, u32)>, leave_out: bool) -> PyResult<Vec<(usize, String)>> {
         let updates: Vec<_> = updates.iter().map(|(state, samples)| Update { state, samples: *samples }).collect();
@@ -280,7 +280,7 @@ impl Head {
         Ok(refused)
     }
 
-    /// Refuses a state that can be no part of an aggregation that starts from this head.
+    /// Checks that a state can be aggregated with a start from this head.
     fn check_update(&self, state: &[u8]) -> PyResult<()> {
         self.read(|head| train::check_update(head, state)).map_err(refuse)
     }
@@ -290,12 +290,12 @@ impl Head {
         self.read(|head| PyBytes::new(py, head.state()))
     }
 
-    /// Takes over a state; on an error the head is as it was.
+    /// Loads a state; on an error the head is unchanged.
     fn load(&mut self, state: &[u8]) -> PyResult<()> {
         self.with(|head| head.load(state))
     }
 
-    /// Back to the state stored in the image.
+    /// Restores the state stored in the image.
     fn reset(&mut self) -> PyResult<()> {
         self.with(|head| {
             head.reset();

@@ -1,4 +1,4 @@
-//! Python's description of a head, a dict of plain data, as nano-core's. A trainer of nano-core's registry has one conversion here.
+//! Converts Python's description of a head, a dict of plain data, to nano-core's: one conversion per trainer.
 
 use nano_core::image::{
     HeadDescription, LayersDescription, LdaDescription, SgdDescription, SumsDescription, TrainedLayer,
@@ -11,7 +11,7 @@ use pyo3::pybacked::PyBackedStr;
 
 use crate::SettingError;
 
-/// Reads a description, whose trainer has one of the registry's names.
+/// Reads the description of a head; its trainer must be in nano-core's registry.
 pub(crate) fn read(description: &Bound<'_, PyAny>) -> PyResult<HeadDescription> {
     let Trainer { trainer } = description.extract()?;
     HeadDescription::read(&trainer, Description(description))
@@ -138,7 +138,7 @@ impl TryFrom<Descent<'_>> for train::Descent {
     }
 }
 
-/// A setting of whole numbers, which Python has without end.
+/// Converts a setting from Python's unbounded integers.
 fn whole<'py, T: FromPyObjectOwned<'py>>(name: &str, setting: &Bound<'py, PyAny>) -> PyResult<T> {
     setting.extract().map_err(|_| SettingError::new_err(format!("{name} is {setting}; expected 0 or more, below 2^32")))
 }

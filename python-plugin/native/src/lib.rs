@@ -1,4 +1,4 @@
-//! nano-core for CPython: what the package `torch_nano` builds on. Python describes, this crate decides.
+//! nano-core for CPython: the native extension of the package `torch_nano`.
 
 mod description;
 mod device;
@@ -31,15 +31,15 @@ pyo3::create_exception!(
     torch_nano._native,
     SettingError,
     NanoError,
-    "A setting of a head cannot be for this layer; the message says which, what it is and what it could be."
+    "A setting of a head is invalid for this layer; the message says which, what it is and what it could be."
 );
 
-/// Any error of nano-core as Python's `NanoError`.
+/// Converts an error of nano-core to Python's `NanoError`.
 fn refuse(error: impl std::fmt::Display) -> PyErr {
     NanoError::new_err(error.to_string())
 }
 
-/// nano-core's operators by name; `_native.pyi` says what is told of each.
+/// nano-core's operators by name; `_native.pyi` documents the fields.
 #[pyfunction]
 fn operators(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let operators = PyDict::new(py);
@@ -92,7 +92,7 @@ fn write_image<'py>(py: Python<'py>, description: &Bound<'py, PyAny>) -> PyResul
     Ok(PyBytes::new(py, &image))
 }
 
-/// Whether a class can have this name.
+/// Whether this is a valid name of a class.
 #[pyfunction]
 fn is_label(name: &str) -> bool {
     nano_core::image::is_label(name)
@@ -118,7 +118,7 @@ fn add_multipliers(first: f32, second: f32, output: f32) -> PyResult<(Pair, Pair
     Ok((pair(first), pair(second), pair(output)))
 }
 
-/// Softmax's input multiplier (mantissa, shift) and the smallest difference that is not minus infinity.
+/// Softmax's input multiplier (mantissa, shift) and the smallest difference that does not count as minus infinity.
 #[pyfunction]
 fn softmax_parameters(scale: f32) -> PyResult<(i32, i32, i32)> {
     let SoftmaxParameters { multiplier, smallest_difference } = SoftmaxParameters::new(scale)

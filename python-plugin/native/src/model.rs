@@ -1,4 +1,4 @@
-//! A checked image: what it says of itself, and runs over batches.
+//! A checked image: its properties, and runs over batches.
 
 use std::sync::Arc;
 use std::thread;
@@ -24,15 +24,15 @@ self_cell!(
     }
 );
 
-/// An image and the proof that nano-core has checked it, shared by all that use it: models, heads, simulated devices, their threads.
+/// A checked image, shared by all its users: models, heads, simulated devices, and their threads.
 ///
-/// As an argument it is a [`Model`], or an image's bytes, which are checked then.
+/// As an argument from Python: a [`Model`], or an image's bytes, which are then checked.
 #[derive(Clone)]
 pub(crate) struct SharedImage(Arc<Loaded>);
 
 impl SharedImage {
     fn new(bytes: PyBackedBytes) -> Result<Self, Error> {
-        // Python's bytes lie at multiples of 8; nano-core refuses an image that does not.
+        // Python aligns bytes to 8; nano-core refuses a misaligned image.
         Loaded::try_new(bytes, |bytes| CheckedImage::new(bytes, ops::ALL)).map(|loaded| SharedImage(Arc::new(loaded)))
     }
 
@@ -41,7 +41,7 @@ impl SharedImage {
         self.0.borrow_dependent()
     }
 
-    /// The bytes that were given; the image is at their start.
+    /// The given bytes; the image is at their start.
     pub(crate) fn bytes(&self) -> &PyBackedBytes {
         self.0.borrow_owner()
     }
@@ -58,7 +58,7 @@ impl<'py> FromPyObject<'_, 'py> for SharedImage {
     }
 }
 
-/// An image that nano-core has checked, ready to run on batches. It never changes: copies are the same, and threads share it.
+/// An image that nano-core has checked, ready to run on batches. Immutable: copies are the same object, and threads share it.
 #[pyclass(frozen, module = "torch_nano._native")]
 pub(crate) struct Model {
     image: SharedImage,
@@ -71,7 +71,7 @@ impl Model {
         Model { image }
     }
 
-    /// For pickle: the image is checked anew where it arrives.
+    /// For pickle: unpickling checks the image again.
     fn __reduce__<'py>(this: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, (Bound<'py, PyBytes>,))> {
         Ok((this.get_type().into_any(), (this.get().image(this.py())?,)))
     }
@@ -138,7 +138,7 @@ impl Model {
         self.image.checked().image().metadata("output").map(str::to_owned).collect()
     }
 
-    /// For each of the graph's inputs, the scale and offset of each channel; None where the value's own scale and zero point say all.
+    /// For each of the graph's inputs, the scale and offset of each channel; None if the value has only one scale and zero point.
     #[getter]
     fn input_channels<'py>(&self, py: Python<'py>) -> PyResult<Vec<Option<Bound<'py, PyDict>>>> {
         let image = self.image.checked().image();
@@ -170,7 +170,7 @@ impl Model {
         (0..image.output_count()).map(|index| image.output_id(index)).collect()
     }
 
-    /// All values by id; `_native.pyi` says what is told of each.
+    /// All values by id; `_native.pyi` documents the fields.
     #[getter]
     fn values<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
         let values = self.image.checked().image().values().iter().map(|value| {
@@ -213,8 +213,8 @@ impl Model {
         layers.collect()
     }
 
-    /// Runs a batch: one array [samples, elements] of its dtype per graph input, NHWC; returns one per graph output. Each sample starts from
-    /// the states that a model begins with.
+    /// Runs a batch: one array [samples, elements] of its dtype per graph input, NHWC; returns one per graph output. Each sample starts with
+    /// the states reset.
     fn run<'py>(&self, py: Python<'py>, inputs: Vec<Bound<'py, PyAny>>) -> PyResult<Vec<Bound<'py, PyAny>>> {
         let image = self.image.checked().image();
         let values: Vec<_> = (0..image.output_count()).map(|index| image.output(index)).collect();
@@ -327,7 +327,7 @@ impl Model {
         Ok(outputs.into_iter().map(|output| output.into_python(py)).collect())
     }
 
-    /// Gives every sample to `fill`, input by input, and runs `one`, with one thread for each core.
+    /// Passes every sample to `fill`, input by input, and runs `one`, with one thread per core.
     fn run_batch<I: Sync, O: Send>(
         &self,
         py: Python<'_>,
@@ -344,7 +344,7 @@ impl Model {
         let lengths: Vec<_> = outputs.iter().map(|output| output.len() / samples).collect();
         py.detach(|| {
             let cores = || thread::available_parallelism().map_or(1, usize::from);
-            // Asking for the number of cores, and a thread, take longer than many a model.
+            // Fast path: querying the number of cores and starting a thread take longer than many models.
             let threads = if samples > 1 { cores().min(samples) } else { 1 };
             let per_thread = samples.div_ceil(threads);
             // parts[thread][output]: that thread's rows of that output.

@@ -1,4 +1,4 @@
-//! A layer's accumulators, as torch's convolutions leave them, to the layer's output: nano-core's rounding in one pass.
+//! Requantization for training: torch's float accumulators to a layer's output, with nano-core's rounding, in one pass.
 
 use nano_core::fixed_point::{Multiplier, doubling_high_multiply, rounding_divide_by_power_of_two};
 use numpy::{PyReadonlyArray1, PyReadwriteArray1};
@@ -6,26 +6,26 @@ use pyo3::prelude::*;
 
 use crate::refuse;
 
-/// float32 holds every integer up to here; no accumulator is larger.
+/// The largest accumulator: float32 holds every integer up to it.
 const LARGEST: f32 = 16_777_216.0;
 
-/// Added to a small integer, this leaves its lowest bits in those of the sum: a conversion that vectorizes.
+/// 1.5 * 2^23: added to a small integer, it leaves the integer in the lowest bits of the sum. This conversion vectorizes.
 const MAGIC: f32 = 12_582_912.0;
 
-/// Fewer numbers than this in a row would leave the vectors' loop no work.
+/// The smallest row: shorter ones would leave the vectorized loop no work.
 const SHORTEST_ROW: usize = 64;
 
-/// Where the output's int8 numbers may lie, relative to its zero point.
+/// The clamp of the output, relative to its zero point.
 #[derive(Clone, Copy)]
 struct Bounds {
     low: i32,
     high: i32,
 }
 
-/// Replaces integer-valued accumulators `[..., channels]` by `clamp(round(real[channel] * accumulator), low, high)`,
-/// the output's numbers without their zero point.
+/// Requantizes integer-valued accumulators `[..., channels]` in place: `clamp(apply(real[channel], accumulator), low, high)`, the
+/// output's numbers without their zero point.
 ///
-/// The rounding is that of `Multiplier::apply`. One real multiplier serves all channels, or each has its own.
+/// `apply` is `Multiplier::apply`. There is one real multiplier for all channels, or one per channel.
 #[pyfunction]
 pub fn requantize_(
     py: Python<'_>,
@@ -55,12 +55,12 @@ pub fn requantize_(
     Ok(())
 }
 
-/// One thread: torch's own wait for work in a loop after each convolution, and a second thread here only fights them for
-/// the processor (measured: 4 times as slow with it on two cores).
+/// One thread: torch's threads wait for work in a busy loop after each convolution, so a second thread here competes with them for the
+/// processor (measured: 4 times as slow on two cores).
 fn rounded(numbers: &mut [f32], multipliers: &[Multiplier], bounds: Bounds) {
     #[cfg(target_arch = "x86_64")]
     if std::is_x86_feature_detected!("avx2") {
-        // SAFETY: the processor has AVX2. Measured: 1.7 to 2 times as fast as without it.
+        // SAFETY: the processor has AVX2. Measured: 1.7 to 2 times as fast.
         return unsafe { rounded_avx2(numbers, multipliers, bounds) };
     }
     rows(numbers, multipliers, bounds);
@@ -81,7 +81,7 @@ fn rows(numbers: &mut [f32], multipliers: &[Multiplier], bounds: Bounds) {
             Multiplier { mantissa, shift }.apply(accumulator)
         });
     }
-    // `Multiplier::apply` for a right shift, without what keeps the loop from vectors: measured twice as fast.
+    // `Multiplier::apply` for right shifts only, which vectorizes: measured twice as fast.
     each(numbers, &mantissas, &shifts, bounds, |accumulator, mantissa, shift| {
         rounding_divide_by_power_of_two(doubling_high_multiply(accumulator, mantissa), (-shift) as u32)
     });
@@ -92,9 +92,9 @@ fn rows(numbers: &mut [f32], multipliers: &[Multiplier], bounds: Bounds) {
 fn each(numbers: &mut [f32], mantissas: &[i32], shifts: &[i32], bounds: Bounds, scaled: impl Fn(i32, i32, i32) -> i32) {
     for row in numbers.chunks_mut(mantissas.len()) {
         for ((number, &mantissa), &shift) in row.iter_mut().zip(mantissas).zip(shifts) {
-            // Unlike min and max, the conversion with its checks for NaN and range would keep the loop scalar.
+            // Limited here, as the conversion that checks for NaN and range does not vectorize.
             let limited = number.max(-LARGEST).min(LARGEST);
-            // SAFETY: `limited` is an i32 and no NaN: f32::max gives its other operand for one. Measured: 1.8 times as
+            // SAFETY: `limited` is in range and not NaN: f32::max returns its other operand for NaN. Measured: 1.8 times as
             // fast.
             let accumulator = unsafe { limited.to_int_unchecked::<i32>() };
             *number = scaled(accumulator, mantissa, shift).clamp(bounds.low, bounds.high) as f32;
@@ -102,8 +102,8 @@ fn each(numbers: &mut [f32], mantissas: &[i32], shifts: &[i32], bounds: Bounds, 
     }
 }
 
-/// `outputs[i] = table[256 * (a[i] + 128) + b[i] + 128] - zero_points[2]` for int8 numbers `a` and `b` that are given without their
-/// zero points: an operator of two inputs whose results are all in one table.
+/// Looks up an operator of two inputs: `outputs[i] = table[256 * (a[i] + 128) + b[i] + 128] - zero_points[2]` for int8 numbers `a` and
+/// `b`, which are given without their zero points.
 #[pyfunction]
 pub fn look_up_pairs(
     py: Python<'_>,
@@ -132,8 +132,8 @@ pub fn look_up_pairs(
     Ok(())
 }
 
-/// `outputs[i] = table[x[i] + zero_point + 128]` for int8 numbers `x` that are given without their zero point: a function of
-/// one variable, or its derivative.
+/// Looks up a function of one variable, or its derivative: `outputs[i] = table[x[i] + zero_point + 128]` for int8 numbers `x`, which are
+/// given without their zero point.
 #[pyfunction]
 pub fn look_up(
     py: Python<'_>,

@@ -73,7 +73,7 @@ impl Stream {
         Ok(outputs.into_iter().map(|output| output.into_python(py)).collect())
     }
 
-    /// Puts all states to what they are at the start.
+    /// Resets all states to their start.
     fn reset(&mut self) {
         self.bound.with_dependent_mut(|_, model| model.reset());
     }

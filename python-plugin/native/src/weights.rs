@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use crate::refuse;
 
 const LARGEST: f64 = 127.0;
-/// A bias of at most this many steps of its scale: the accumulator keeps its range for the products.
+/// The largest bias in steps of its scale, so that the accumulator's range is left for the products.
 const LARGEST_BIAS: f64 = 4_194_304.0;
 
 type Channels<'py> = (Bound<'py, PyArray1<i8>>, Bound<'py, PyArray1<i32>>, Bound<'py, PyArray1<f32>>);
@@ -56,9 +56,9 @@ pub fn quantize_channels<'py>(
     Ok((integers.into_pyarray(py), bias_integers.into_pyarray(py), scales.into_pyarray(py)))
 }
 
-/// The nearest integer, halves to the even neighbour.
+/// The nearest integer, halves to even.
 fn steps_of(real: f32, scale: f64) -> f64 {
-    // The sum has no bits for fractions. Unlike a call of round_ties_even, this vectorizes.
+    // Adding 1.5 * 2^52 leaves no bits for fractions. Unlike round_ties_even, this vectorizes.
     const WITHOUT_FRACTIONS: f64 = 6_755_399_441_055_744.0;
     f64::from(real) / scale + WITHOUT_FRACTIONS - WITHOUT_FRACTIONS
 }
@@ -76,7 +76,7 @@ fn refuse_non_finite(what: &str, finite: impl Iterator<Item = bool>) -> PyResult
     )))
 }
 
-/// No partial sum of `bias + sum (x - zero_point) * weight` over int8 numbers x is larger than this, in any order.
+/// An upper bound of all partial sums, by magnitude, of `bias + sum (x - zero_point) * weight` over all int8 x, in any order.
 #[pyfunction]
 pub fn largest_partial_sum(
     weights: PyReadonlyArray1<'_, i8>,

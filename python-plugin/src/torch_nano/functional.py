@@ -1,8 +1,8 @@
-"""The device's operators for use by hand: int8 arithmetic, bit for bit nano-core's, with gradients.
+"""The device's operators as functions: int8 arithmetic, bit for bit nano-core's, with gradients.
 
-Tensors are float32 that holds integers; a :class:`~torch_nano.arithmetic.quantization.Quantization` says
-what they mean. Each function calls its custom operator ``torch.ops.torch_nano.<name>``: nano-core's kernel on
-the CPU, torch elsewhere.
+Tensors are float32 that holds integers; a :class:`~torch_nano.arithmetic.quantization.Quantization` has their
+scale and zero point. Each function calls its custom operator ``torch.ops.torch_nano.<name>``: nano-core's
+kernel on the CPU, torch elsewhere.
 
 >>> import torch
 >>> from torch_nano import functional

@@ -38,10 +38,10 @@ _DROPOUTS = frozenset(
 
 
 def batch_of(model: nn.Module, example: Example) -> Inputs:
-    """An example of at least two samples, where the model is and in its dtype.
+    """An example of at least two samples, on the model's device and in its dtype.
 
     Raises:
-        InputError: the example is no float tensor with a batch of samples, nor several of one batch size.
+        InputError: the example is not a float tensor with a batch of samples, or several of one batch size.
     """
     if isinstance(example, Mapping):
         order = list(inspect.signature(model.forward).parameters)
@@ -59,7 +59,7 @@ def batch_of(model: nn.Module, example: Example) -> Inputs:
 
     def batch(tensor: Tensor) -> Tensor:
         samples = tensor.detach()
-        # A batch of 1 would be taken for a fixed size.
+        # torch.export would specialize on a batch of 1.
         repeated = samples if len(samples) > 1 else samples.expand(2, *samples.shape[1:]).clone()
         like = repeated if first is None else first
         return repeated.to(like.device, like.dtype)
@@ -68,7 +68,7 @@ def batch_of(model: nn.Module, example: Example) -> Inputs:
 
 
 def _labelled(inputs: Inputs) -> Iterator[tuple[str, object]]:
-    """The tensors, with what messages call them."""
+    """The tensors with their names in messages."""
     if inputs.only is not None or (len(inputs.positional) == 1 and not inputs.named):
         yield "the example", inputs.positional[0]
         return
@@ -96,10 +96,10 @@ def export(model: nn.Module, batch: Inputs, *, training: bool = False) -> torch.
 
     Args:
         batch: its inputs, of 2 samples or more.
-        training: in train mode, but for batch norms and dropouts, which stay in evaluation.
+        training: in train mode, except batch norms and dropouts, which stay in evaluation mode.
 
     Raises:
-        CaptureError: the model cannot be traced, or draws random numbers that torch does not see.
+        CaptureError: the model cannot be traced, or draws random numbers of Python or numpy.
     """
     mode = _train_mode if training else evaluation_mode
     shapes = torch.export.ShapesCollection()  # type: ignore[no-untyped-call]
@@ -132,13 +132,13 @@ def export(model: nn.Module, batch: Inputs, *, training: bool = False) -> torch.
 
 
 def _random_states() -> object:
-    """Of the generators whose numbers are constants for torch.export."""
+    """States of the generators whose numbers torch.export would keep as constants."""
     _, keys, position, *_ = np.random.get_state(legacy=True)
     return random.getstate(), np.asarray(keys).tobytes(), position
 
 
 def _own_failure(model: nn.Module, batch: Inputs) -> str:
-    """Why the model cannot run on the batch without torch.export either; "" if it can."""
+    """The reason why the model cannot run on the batch even without torch.export; "" if it can."""
     backup = Backup(model)
     try:
         with evaluation_mode(model), torch.no_grad():
@@ -153,7 +153,7 @@ def _own_failure(model: nn.Module, batch: Inputs) -> str:
 
 @contextmanager
 def _train_mode(model: nn.Module) -> Iterator[None]:
-    # Remembers the modes, and brings them back.
+    # Saves the modes and restores them.
     with evaluation_mode(model):
         set_mode(model, True)
         for module in model.modules():
@@ -163,16 +163,16 @@ def _train_mode(model: nn.Module) -> Iterator[None]:
 
 
 def has_two_modes(module: nn.Module) -> bool:
-    """Whether it is a batch norm or dropout of torch's: what its mode means is known."""
-    # One that is derived from them may have a forward of its own.
+    """Whether it is torch's batch norm or dropout, whose modes training supports."""
+    # A subclass may have a forward of its own.
     is_torch_s = (type(module).forward.__module__ or "").startswith("torch.nn.")
     return isinstance(module, _BatchNorm | _DropoutNd) and is_torch_s
 
 
 @contextmanager
 def _torch_is_quiet() -> Iterator[None]:
-    """Hides what torch itself says while tracing, as warnings and in its log; the user's own are shown."""
-    # torch gives many of its loggers handlers of their own.
+    """Hides torch's own warnings and log messages while tracing; those of the user's code are shown."""
+    # Many of torch's loggers have handlers of their own.
     loggers = [
         logger
         for name, logger in logging.Logger.manager.loggerDict.items()
@@ -180,7 +180,7 @@ def _torch_is_quiet() -> Iterator[None]:
     ]
     handlers = [(handler, handler.level) for logger in loggers for handler in logger.handlers]
     with warnings.catch_warnings():
-        # Some count as their caller's: this package, or a context manager.
+        # Some are attributed to their caller: this package, or a context manager.
         warnings.filterwarnings("ignore", module=r"torch\.|torch_nano\.|contextlib$")
         for handler, _ in handlers:
             handler.setLevel(logging.CRITICAL)
@@ -194,8 +194,8 @@ def _torch_is_quiet() -> Iterator[None]:
 class _SeparateDropouts(TorchFunctionMode):
     """Gives every dropout an alias of its input.
 
-    In evaluation a dropout returns the tensor it is given, and torch.export takes whoever reads that tensor,
-    before the dropout or behind it, for a reader of the dropout.
+    In evaluation mode a dropout returns its input, so that torch.export cannot distinguish readers of the
+    tensor before and after the dropout.
     """
 
     def __torch_function__(
@@ -211,7 +211,7 @@ class _SeparateDropouts(TorchFunctionMode):
 
 
 def target_name(node: fx.Node) -> str:
-    """The name of what a node calls."""
+    """The name of a node's target."""
     return (
         str(node.target)
         if isinstance(node.target, torch._ops.OpOverload)
@@ -220,7 +220,7 @@ def target_name(node: fx.Node) -> str:
 
 
 def module_path(node: fx.Node) -> str:
-    """Dotted path of the module that makes a call, "" for the model itself."""
+    """Dotted path of the module that makes a call; "" for the model itself."""
     stack: Mapping[str, tuple[str, Any]] = node.meta.get("nn_module_stack") or {}
     path = list(stack.values())[-1][0] if stack else ""
     # The second and later calls of one module are marked "@1", "@2".

@@ -1,4 +1,4 @@
-"""What a model computes in one of its modes only: training the image's graph would lose it."""
+"""Checks for computations of a model in one mode only, which training the image's graph would lose."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..modules.freeze import is_frozen
 from ..modules.inputs import Inputs
 from .program import export, has_two_modes, module_path, source_line, target_name
 
-#: Calls whose mode training knows of -> the argument that tells it.
+#: Calls whose mode training supports -> the argument with the mode.
 _MODES = {
     "aten::batch_norm": "training",
     **{f"aten::{kind}dropout{place}": "train" for kind in ("", "alpha_", "feature_") for place in ("", "_")},
@@ -32,18 +32,18 @@ _WAY_OUT = (
 def check_train_mode(
     model: nn.Module, batch: Inputs, evaluated: torch.export.ExportedProgram
 ) -> frozenset[str]:
-    """Refuses a model that computes something else in train mode than in evaluation, but for dropout and
-    batch norm. Frozen modules have one mode.
+    """Checks that a model computes the same in train mode as in evaluation mode, except for dropout and batch
+    norm. Frozen modules have one mode.
 
     Args:
         evaluated: the model in evaluation mode, exported with the batch.
 
     Returns:
-        The calls of batch norms (their names in `evaluated`) that keep to the running statistics in train
-        mode although their modules are in it: `F.batch_norm(..., training=False)`.
+        The calls of batch norms (their names in `evaluated`) that use the running statistics even in train
+        mode: `F.batch_norm(..., training=False)`.
 
     Raises:
-        UnsupportedError: the calls with which the differences begin, all of them.
+        UnsupportedError: all calls with which differences begin.
         CaptureError: torch.export cannot trace the model in train mode.
     """
     evaluation, training = _Calls(evaluated), _Calls(export(model, batch, training=True))
@@ -52,7 +52,7 @@ def check_train_mode(
         "it is computed in train mode only; QAT, which trains what the image computes, would leave it out"
     )
     if not found:
-        # Together with others these may be mere consequences: the same layer on another input.
+        # If there are differences in train mode, these may only follow from them: a layer on another input.
         found = _only_in(evaluation, training)
         reason = "it is computed in evaluation only; QAT, which trains what the image computes, trains it"
     if not found and training.outputs != evaluation.outputs:
@@ -69,7 +69,7 @@ def check_train_mode(
 
 
 def _rests(model: nn.Module, node: fx.Node) -> bool:
-    """Whether a call in train mode is a batch norm that is told not to train, other than by its module."""
+    """Whether a call in train mode is a batch norm with training=False in a module that is in train mode."""
     if node.target != torch.ops.aten.batch_norm.default or node.args[_TRAINING]:
         return False
     caller = model.get_submodule(module_path(node))
@@ -77,9 +77,7 @@ def _rests(model: nn.Module, node: fx.Node) -> bool:
 
 
 class _Calls:
-    """The calls of a program by what they compute: two that compute the same have the same key, also those of
-    another program.
-    """
+    """The calls of a program by keys: calls that compute the same have equal keys, across programs, too."""
 
     def __init__(self, program: torch.export.ExportedProgram) -> None:
         self.keys: dict[fx.Node, Hashable] = {}
@@ -90,7 +88,7 @@ class _Calls:
                 spec = specs[node.name]
                 constant = program.constants.get(spec.target or "")
                 held = tuple(constant.flatten().tolist()) if isinstance(constant, Tensor) else ()
-                # torch.export numbers constants: the same name may be another one.
+                # torch.export numbers constants: the same name may be another constant.
                 is_constant = spec.kind == InputKind.CONSTANT_TENSOR
                 which = spec.arg.name if spec.kind == InputKind.USER_INPUT else spec.target
                 self.keys[node] = (spec.kind, which, held if is_constant else ())
@@ -98,7 +96,7 @@ class _Calls:
                 self.outputs = fx.map_arg(node.args, self._key)
             else:
                 key = (str(node.target), tuple(self._arguments(node)))
-                # One that occurs twice (noise) is not the same twice.
+                # Counted, as a call that occurs twice (noise) computes two things.
                 self.keys[node] = hash((key, seen[key]))
                 seen[key] += 1
         self.known = set(self.keys.values())
@@ -107,7 +105,7 @@ class _Calls:
         return self.keys[node]
 
     def _arguments(self, node: fx.Node) -> Iterator[Hashable]:
-        """The arguments of a call: keys for what is computed, without the mode."""
+        """The arguments of a call without the mode; keys for computed ones."""
         mode, names = None, [str(index) for index in range(len(node.args))]
         if isinstance(node.target, torch._ops.OpOverload):
             mode = _MODES.get(node.target._schema.name)
@@ -118,8 +116,8 @@ class _Calls:
 
 
 def _only_in(calls: _Calls, others: _Calls) -> list[tuple[str, str, str]]:
-    """The calls that others do not have although they have all that these are made from: one of each line, as
-    module path, line and name.
+    """The calls that others lack although they have all of their inputs: one per source line, as module path,
+    line and name.
     """
     found: dict[tuple[str, str], str] = {}
     for node, key in calls.keys.items():

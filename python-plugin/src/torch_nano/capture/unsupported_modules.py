@@ -1,4 +1,4 @@
-"""Modules that no image can hold, told by their class: before torch.export spends minutes on their inside."""
+"""Modules that are unsupported by their class, refused before torch.export spends minutes on them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..modules.modes import evaluation_mode
 from ..modules.watching import watching
 
 _BEFORE = "convert what is in front of it (torch_nano.get_model_feature_extractor)"
-#: Classes -> what nano-core does not have, and what to write instead.
+#: Classes -> the reason, and what to write instead.
 _UNSUPPORTED: tuple[tuple[tuple[type[nn.Module], ...], str, str], ...] = (
     (
         (nn.RNNBase, nn.RNNCellBase),
@@ -38,9 +38,9 @@ _UNSUPPORTED: tuple[tuple[tuple[type[nn.Module], ...], str, str], ...] = (
 
 
 def check_modules(model: nn.Module, batch: Inputs) -> None:
-    """Refuses a model that calls recurrent or attention modules.
+    """Checks that a model does not call recurrent or attention modules.
 
-    The model runs once on the batch if it has such modules at all: those that it does not call cost nothing.
+    If the model has such modules, it runs once on the batch: modules that it does not call are allowed.
 
     Raises:
         UnsupportedError: all such modules, in the order of their calls, without those inside of others.

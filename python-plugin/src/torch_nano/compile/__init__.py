@@ -1,1 +1,1 @@
-"""From a graph to a NanoModule: quantization, the image, the saved model, generated Rust, verification."""
+"""Compiles a graph to a NanoModule: quantization, image, saved model, generated Rust, verification."""

@@ -1,4 +1,4 @@
-"""From a quantized graph to a `.nano` image."""
+"""Writes a quantized graph as a `.nano` image."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def made_of(graph: QuantizedGraph, model: _native.Model) -> Iterator[tuple[_nati
 def write_image(
     model: QuantizedGraph, head: dict[str, Any] | None, name: str, labels: list[str]
 ) -> _native.Model:
-    """The image of a quantized graph, checked. Memory is planned and constants are packed by nano-core.
+    """The checked image of a quantized graph. nano-core plans the memory and packs the constants.
 
     Args:
         model: the graph.
-        head: what the settings of a trainable head describe, on the graph's output in the device's order.
+        head: the description of a trainable head after the graph's output, in the device's order.
         name: the model's name.
         labels: the names of the classes.
 
@@ -83,7 +83,7 @@ def _check_names(kind: str, names: Sequence[str]) -> None:
 
 
 def _refusal(model: QuantizedGraph, description: dict[str, Any], error: Exception) -> TorchNanoError:
-    """The error for a model that nano-core refuses: it names the first layer that it refuses by itself."""
+    """The error for a model that nano-core refuses, with the first layer that it also refuses alone."""
     ids, inputs = _value_ids(model), {entry["name"]: entry["value"] for entry in description["inputs"]}
     for count, node in enumerate(layers(model), 1):
         alone = describe_model(inputs, description["layers"][:count], {"output": ids[node.name]})

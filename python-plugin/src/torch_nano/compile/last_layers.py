@@ -1,4 +1,4 @@
-"""Splits the layers that learn on the device off a graph."""
+"""Splits the layers that learn on the device, the trainable head, off a graph."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from .module_with_ranges import ModuleWithRanges
 
 @dataclass(frozen=True)
 class LastLayers:
-    """What was taken off."""
+    """The layers that were split off."""
 
-    #: What nano-core's writer takes.
+    #: The head's description for nano-core's writer.
     description: dict[str, Any]
     #: Paths of the modules, in order.
     paths: tuple[str, ...]
@@ -39,13 +39,13 @@ def split_off_head(
     train_last: int,
     ranges: Mapping[str, Bounds],
 ) -> tuple[Graph, LastLayers | None]:
-    """The graph without the layers that learn on the device, and these; None if none does.
+    """The graph without the layers that learn on the device, and these layers, or None.
 
     Args:
-        model: says by what requires gradients which Linear is a head, with head="auto".
-        head: as :func:`torch_nano.to_nano` is given it; train_last likewise.
+        model: with head="auto", its parameters that require gradients decide which Linear is a head.
+        head: as for :func:`torch_nano.to_nano`; train_last likewise.
         settings: how the layers learn.
-        ranges: what the values take, by name.
+        ranges: bounds of the values by name.
 
     Raises:
         HeadError: the model does not end in such layers, or in one class alone, or the arguments contradict
@@ -67,8 +67,7 @@ def split_off_head(
 
 
 def _take_last_layers(graph: Graph, count: int, settings: SGD, ranges: Mapping[str, Bounds]) -> LastLayers:
-    """Takes the last `count` Linear layers and 1x1 convolutions off a graph, whose output is then what they
-    see.
+    """Takes the last `count` Linear layers and 1x1 convolutions off a graph; its output is then their input.
 
     Args:
         graph: it is changed.
@@ -113,7 +112,7 @@ def _take_last_layers(graph: Graph, count: int, settings: SGD, ranges: Mapping[s
 
 
 def _refusal(graph: Graph, node: Node | None, value: str, last: bool) -> str:
-    """Why a node cannot be trained, or stand between what is; "" if it can."""
+    """Why a node cannot be trained, or stand between trained layers; "" if it can."""
     if node is None:
         return "there is nothing in front of the others but the model's input"
     name = f"{node.operator.name} ({graph.values[value].module_path or 'the model itself'})"
@@ -157,7 +156,7 @@ def _layer(graph: Graph, node: Node, ranges: Mapping[str, Bounds]) -> dict[str, 
 def _take_head(
     graph: Graph, model: nn.Module, head: HeadSettings | str | None, settings: HeadSettings
 ) -> LastLayers | None:
-    """Takes the Linear that ends the model off a graph, if it is to learn."""
+    """Takes the Linear that ends the model off a graph, if it will learn."""
     if head is None:
         return None
     last = graph.producer(graph.outputs[0])

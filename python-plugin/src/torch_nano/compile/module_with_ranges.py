@@ -1,4 +1,4 @@
-"""What :func:`torch_nano.to_nano` asks of a module that has a graph and ranges of its own."""
+"""The interface of modules with a graph and ranges of their own, for :func:`torch_nano.to_nano`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ..modules.models import QuantizedModule
 
 
 class ModuleWithRanges(QuantizedModule, ABC):
-    """A module that becomes an image as it is: it is not captured and needs no calibration."""
+    """A module that is compiled directly: it is not captured and needs no calibration."""
 
     #: The name of the class of the model that it was made from.
     model_name: str
 
     @abstractmethod
     def float_graph(self) -> Graph:
-        """The graph with the parameters as they are now, on the CPU, and a quantization on every value.
+        """The graph with the present parameters, on the CPU, and a quantization on every value.
 
         Raises:
             QuantizationError: a value has no range yet, or a layer computes in float.
@@ -26,8 +26,8 @@ class ModuleWithRanges(QuantizedModule, ABC):
 
     @abstractmethod
     def chosen(self, one: Range) -> Quantization:
-        """The quantization of a range as it is now.
+        """The present quantization of a range.
 
         Raises:
-            QuantizationError: none of its values has been seen yet.
+            QuantizationError: none of its values has been observed yet.
         """

@@ -1,4 +1,4 @@
-"""A graph in integers: quantized values, and the constants each layer needs."""
+"""Quantized graphs: quantized values, and the integer constants of each layer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..ir.graph import Graph, Node
 
 @dataclass
 class QuantizedGraph:
-    """A graph that runs in integers: every value has a quantization, and the float parameters are gone."""
+    """A graph in integers: every value has a quantization, and there are no float parameters."""
 
     graph: Graph
     #: The int8 weights, int32 biases and so on of each node, by the node's and nano-core's name.
@@ -27,10 +27,10 @@ class QuantizedGraph:
     def integer_run(
         self, *inputs: Tensor, observe: Callable[[str, Tensor], None] | None = None
     ) -> list[Tensor]:
-        """The integer outputs for integer inputs, both in torch's layout with batch, in plain torch on the
-        inputs' device.
+        """Runs the graph on integers in plain torch, on the inputs' device; inputs and outputs are in torch's
+        layout with batch.
 
-        Equal to nano-core's, byte for byte.
+        The outputs equal nano-core's, byte for byte.
 
         Args:
             observe: called with the name and the int8 tensor of every value, inputs included.
@@ -45,13 +45,13 @@ class QuantizedGraph:
 
 
 def quantize(graph: Graph, choose: Callable[[Range], Quantization]) -> QuantizedGraph:
-    """The graph in integers.
+    """Quantizes a graph.
 
     Args:
-        choose: the quantization of a range: :func:`.ranges.calibrated`, or that of a training.
+        choose: the quantization of a range, from calibration (:func:`.ranges.calibrated`) or from training.
 
     Raises:
-        QuantizationError: a weight or bias does not fit, or an operator does not take what another makes; it
+        QuantizationError: a weight or bias does not fit, or an operator does not accept another's output; it
             names the module.
     """
     plan, graph, tensors = QuantizationPlan(graph), graph.copy(), {}

@@ -1,7 +1,7 @@
-"""The file of a NanoModule: the graph in integers, its constants, and its head.
+"""The file format of a NanoModule: the quantized graph, its constants, and its head.
 
-The image is not in it: it is written anew from the same description, so that no graph can contradict its
-image. Its id is, by which an image that another version of nano-core writes otherwise is noticed.
+The image is not in the file: loading writes it again from the graph, so that graph and image cannot
+contradict each other. The file has the image's id, to detect a version of nano-core that writes another one.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ class SavedHead:
 
     #: Paths of the modules it was made from.
     path: str
-    #: What nano-core's writer is given: how the head learns, and what it starts from.
+    #: The head's description for nano-core's writer: how it learns, and its initial weights.
     description: dict[str, Any]
-    #: Its present state; b"": that of the image.
+    #: Its present state; b"": the image's.
     state: bytes = b""
 
 
 @dataclass
 class SavedModel:
-    """What a NanoModule is made of."""
+    """The parts of a NanoModule."""
 
     image: _native.Model
     graph: QuantizedGraph
@@ -54,7 +54,7 @@ class SavedModel:
 
 @dataclass
 class _Contents:
-    """What a file holds."""
+    """The contents of a file."""
 
     id: int
     name: str
@@ -81,7 +81,7 @@ class _SavedNode:
 
 
 def pack(model: SavedModel) -> bytes:
-    """A model as the bytes of its file."""
+    """Encodes a model as the bytes of a file."""
     graph, image = model.graph.graph, model.image
     contents = _Contents(
         id=image.id,
@@ -111,10 +111,10 @@ def pack(model: SavedModel) -> bytes:
 
 
 def unpack(content: bytes) -> SavedModel:
-    """Undoes :func:`pack`.
+    """Decodes the bytes of :func:`pack`.
 
     Raises:
-        FileFormatError: the bytes are no saved model, are damaged, contradict themselves, or come from
+        FileFormatError: the bytes are not a saved model, are damaged, contradict themselves, or come from
             another version.
     """
     contents = fields_of(_Contents, archive.unpack(_KIND, _VERSION, content), "the model")
@@ -201,7 +201,7 @@ def _returned(contents: _Contents) -> Returned:
 
 
 def _check_node(graph: Graph, node: Node, tensors: dict[str, Tensor]) -> None:
-    """What nano-core does not see of a layer: what moves, and dimensions of tensors."""
+    """Checks the parts of a layer that nano-core does not see: moves, and dimensions of tensors."""
     place = f"the layer of {node.name!r}"
     inputs, outputs = ([graph.quantization(name) for name in names] for names in (node.inputs, node.outputs))
     if not follows_rules(node, inputs, outputs):
@@ -231,7 +231,7 @@ def _check_node(graph: Graph, node: Node, tensors: dict[str, Tensor]) -> None:
 
 
 def _check_runs(model: QuantizedGraph) -> None:
-    """Runs the graph on a batch of no sample, which costs nothing: torch's shapes follow from each other."""
+    """Checks the shapes by running the graph on a batch without samples."""
     graph = model.graph
     no_samples = [torch.zeros((0, *graph.values[name].shape), dtype=torch.int8) for name in graph.inputs]
 
@@ -255,7 +255,7 @@ def _check_head(image: _native.Model, saved: SavedHead | None) -> None:
 
 
 def _without_dropouts(value: Value) -> dict[str, Any]:
-    """The fields of a value; a model in integers is not trained."""
+    """The fields of a value without dropouts, as a quantized model is not trained."""
     entry = asdict(value)
     del entry["dropouts"]
     return entry

@@ -1,4 +1,4 @@
-"""From an nn.Module to a NanoModule."""
+"""Compiles an nn.Module to a NanoModule."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class _Source:
     graph: Graph
     #: The quantization of each range.
     choose: Callable[[Range], Quantization]
-    #: What the values take, by name.
+    #: Bounds of the values by name.
     ranges: Mapping[str, Bounds]
 
 
@@ -51,41 +51,40 @@ def to_nano(
     labels: Sequence[str] | None = None,
     name: str | None = None,
 ) -> NanoModule:
-    """The model in integers, as it runs on the device. The model itself is not changed.
+    """Compiles a model to int8, as it runs on the device. The model itself is not changed.
 
     Args:
-        model: any nn.Module; wrappers (torch.compile, DataParallel and its like) are taken off.
-        example: a float input with batch; for several inputs a tuple of them, or a dict by the names of
-            forward's arguments. The numbers do not matter. A :class:`QatModule` needs none.
+        model: any nn.Module; it is taken out of wrappers (torch.compile, DataParallel and the like).
+        example: a float input with batch dimension; for several inputs a tuple of them, or a dict by the
+            names of forward's arguments. The numbers do not matter. A :class:`QatModule` needs none.
         calibrate: typical inputs, a few hundred: a tensor, or batches (tensors, tuples (x, ...) that begin
-            with the inputs, as a DataLoader gives them, or dicts by name). A :class:`QatModule` has its
-            ranges.
-        method: "minmax" covers all numbers seen; "percentile" leaves out the outermost 0.01 %.
-        head: which layer goes on learning on the device, in RAM. "auto": the Linear that ends the model, if
-            its parameters require gradients while some other parameter of the model does not (see
-            :func:`freeze`), and none of a :class:`QatModule`, whose arithmetic all of the model is; the
-            module's name: that Linear, which must end the model; None: none. All else goes to flash,
-            trainable or not. It learns by :class:`torch_nano.heads.SGD`; settings say otherwise, and take the
-            Linear that ends the model: `heads.SGD(...)`, `heads.LDA(...)`, `heads.Prototype(...)`.
-        train_last: how many Linear layers and 1x1 convolutions at the end of the model learn on the device.
-            2 or more, whatever is frozen, learn together (:class:`torch_nano.heads.LayersHead`), by gradient
-            descent with `learning_rate` or the settings of `head=heads.SGD(...)`. Only activations that clamp
-            (ReLU, ReLU6) may stand between them.
-        learning_rate: the head's, of the real-valued step; None: that of the settings, or of
+            with the inputs, as from a DataLoader, or dicts by name). A :class:`QatModule` has its ranges.
+        method: "minmax" covers all numbers; "percentile" leaves out the outermost 0.01 %.
+        head: the layer that goes on learning on the device, in RAM; all other layers go to flash, trainable
+            or not. "auto": the Linear that ends the model, if its parameters require gradients and some other
+            parameter of the model does not (see :func:`freeze`); no layer of a :class:`QatModule`. A module's
+            name: that Linear, which must end the model. None: no layer. The head learns by
+            :class:`torch_nano.heads.SGD`; settings change that, and take the Linear that ends the model:
+            `heads.SGD(...)`, `heads.LDA(...)`, `heads.Prototype(...)`.
+        train_last: number of Linear layers and 1x1 convolutions at the end of the model that learn on the
+            device. 2 or more, frozen or not, learn together (:class:`torch_nano.heads.LayersHead`), by
+            gradient descent with `learning_rate` or the settings of `head=heads.SGD(...)`. Only activations
+            that clamp (ReLU, ReLU6) may be between them.
+        learning_rate: of the head, in real numbers; None: that of the settings, or of
             :class:`torch_nano.heads.SGD`.
         labels: the names of the classes, all different: one for each output, of 1 to 64 bytes in UTF-8 on one
             line.
-        name: the model's name, of 1 to 64 bytes in UTF-8 on one line; its class's if none is given.
+        name: the model's name, of 1 to 64 bytes in UTF-8 on one line; None: the name of its class.
 
     Raises:
-        UnsupportedError: calls of the model that cannot run on the device, all of them.
+        UnsupportedError: all calls of the model that cannot run on the device.
         CaptureError: torch.export cannot trace the model.
         InputError: a wrong example, calibration data, method, labels or name.
         NonFiniteError: NaN or infinity in a weight or an activation.
-        QuantizationError: a layer that integers cannot hold.
-        HeadError: the layer that `head` names cannot be a head, or the model does not end in `train_last`
-            layers that can be trained; a setting that this model's head cannot have; or a learning rate where
-            nothing learns by it.
+        QuantizationError: a layer cannot be quantized.
+        HeadError: the layer that `head` names cannot be a head; the model does not end in `train_last` layers
+            that can be trained; a setting is invalid for this model's head; or there is a learning rate, but
+            no layer learns by it.
 
     >>> import torch
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
@@ -129,7 +128,7 @@ def to_nano(
 def _source(
     model: nn.Module, example: Example | None, calibrate: CalibrationData | None, method: Method
 ) -> _Source:
-    """The graph that becomes an image, and the ranges of its values: captured, or from training."""
+    """The graph to compile and the ranges of its values: captured, or from a QatModule."""
     if isinstance(model, ModuleWithRanges):
         if example is not None or calibrate is not None:
             raise InputError("a QatModule has its inputs and ranges: leave out example and calibrate")
@@ -157,7 +156,7 @@ def _check_labels(names: Sequence[str], graph: Graph) -> None:
 
 
 def _labels(labels: object) -> list[str]:
-    """The names of the classes, each of which a class can have, and no two alike."""
+    """The checked names of the classes: each valid, and all different."""
     if labels is None:
         return []
     names = items("labels", labels, "a list of names, one for each output", error=InputError)
@@ -177,7 +176,7 @@ def _labels(labels: object) -> list[str]:
 
 
 def _settings(head: object, learning_rate: object) -> HeadSettings:
-    """How the head learns, if there is one."""
+    """The settings of the head, if there is one."""
     if not isinstance(head, HeadSettings | str | None):
         raise HeadError(
             f"head is {shown(head)}; expected the name of the Linear that ends the model, 'auto' or None, "

@@ -1,5 +1,5 @@
 """The intermediate representation: values, operators, layers and graphs as plain data.
 
-It knows no single operator: :mod:`.operator` has what each of them defines, :mod:`.layer` what its runs are
-given, :mod:`.graph` models made of them.
+It does not depend on any single operator: :mod:`.operator` is the base class of all, :mod:`.layer` the
+arguments of their runs, :mod:`.graph` a model.
 """

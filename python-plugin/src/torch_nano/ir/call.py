@@ -14,10 +14,9 @@ from .value import Value
 
 
 class UnsupportedNodeError(Exception):
-    """Raised by :meth:`Operator.from_call` for one ATen call; capture collects them all.
+    """Raised by :meth:`Operator.from_call` for an ATen call; capture collects all of them.
 
-    ``reason`` says what is not supported, ``way_out`` what the user can write instead ("" if there is
-    nothing).
+    ``reason`` says what is not supported, ``way_out`` what the user can write instead ("" if nothing).
     """
 
     def __init__(self, reason: str, way_out: str = "") -> None:
@@ -40,7 +39,7 @@ class ComputedName(str):
 
 @dataclass(frozen=True)
 class Call:
-    """One ATen call on its way into a graph.
+    """An ATen call that is converted to an operator.
 
     ``arguments`` holds all arguments by the name of the operator's schema, defaults filled in; tensors of the
     run stand there as :class:`Value`, parameters and buffers as :class:`ParameterName`, what the
@@ -56,7 +55,7 @@ class Call:
 
     @property
     def output_shape(self) -> Shape:
-        """Shape of the result of a call with a single one."""
+        """Shape of the result of a call with a single result."""
         (only,) = self.output_shapes
         return only
 
@@ -67,7 +66,7 @@ class Call:
 
     @property
     def function(self) -> str:
-        """ATen's name of what is called: "relu" for relu_.default."""
+        """ATen's name of the called function: "relu" for relu_.default."""
         return self.target._schema.name.removeprefix("aten::").removesuffix("_")
 
     def input(self, name: str) -> Value:

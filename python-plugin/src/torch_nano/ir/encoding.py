@@ -1,4 +1,4 @@
-"""Operators from plain data: for files, and for custom operators, which take no objects."""
+"""Operators from plain data: for files, and for custom operators, which cannot take objects."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .operator import Operator
 
 
 def decode(entry: dict[str, Any]) -> Operator:
-    """Undoes :meth:`Operator.encoded`.
+    """The inverse of :meth:`Operator.encoded`.
 
     Raises:
         KeyError: there is no such operator.
@@ -26,12 +26,12 @@ def decode(entry: dict[str, Any]) -> Operator:
 
 
 def operator_named(name: str) -> type[Operator]:
-    """The operator's class of this name.
+    """The class of the operator with this name.
 
     Raises:
-        KeyError: there is none.
+        KeyError: there is no such operator.
     """
-    # As Any: mypy takes no abstract class for a type.
+    # As Any: mypy does not accept an abstract class as a type.
     root: Any = Operator
     return {operator.__name__: operator for operator in _subclasses(root)}[name]
 
@@ -49,5 +49,5 @@ def _subclasses(operator: type[Operator]) -> Iterator[type[Operator]]:
 
 
 def _as_tuples(value: Any) -> Any:
-    """JSON has lists where operators have tuples."""
+    """Converts JSON's lists to the tuples of operators."""
     return tuple(_as_tuples(item) for item in value) if isinstance(value, list) else value

@@ -36,18 +36,18 @@ class Node:
 
     @property
     def output(self) -> str:
-        """The output of a node with a single one."""
+        """The output of a node with a single output."""
         (only,) = self.outputs
         return only
 
 
 @dataclass(frozen=True)
 class FoldedNorm:
-    """The batch norm whose statistics became part of a parameter."""
+    """The batch norm that is folded into a parameter."""
 
-    #: Path of the module whose mode counts.
+    #: Path of the module whose mode decides.
     module_path: str
-    #: Of the running statistics, as the call has it.
+    #: Momentum of the running statistics, from the call.
     momentum: float
     #: Whether it normalizes with the statistics of the batch in train mode.
     follows: bool
@@ -55,7 +55,7 @@ class FoldedNorm:
 
 @dataclass(frozen=True)
 class Derived:
-    """How a pass has made a parameter from others: ``function(**{role: tensor})``, differentiable."""
+    """A parameter that a pass derives from others: ``function(**{role: tensor})``, differentiable."""
 
     function: Callable[..., Tensor]
     #: Names of the parameters it is made from, by role.
@@ -70,8 +70,7 @@ class Derived:
 
 @dataclass
 class Graph:
-    """A model as plain data. Passes take one and return another; see
-    :func:`torch_nano.capture.capture.capture`.
+    """A model as plain data, from :func:`torch_nano.capture.capture.capture`; passes map a graph to a graph.
 
     >>> import torch
     >>> from torch_nano.capture.capture import capture
@@ -82,15 +81,15 @@ class Graph:
     output linear
     """
 
-    #: Names of the input values, which are those of forward's arguments, and of the output values.
+    #: Names of the input values, equal to forward's arguments, and of the output values.
     inputs: list[str]
     outputs: list[str]
     #: All values by name, in order of execution.
     values: dict[str, Value]
     nodes: list[Node]
-    #: float32 tensors by the names they have in the original model, and those that passes have derived.
+    #: float32 tensors by their names in the original model, and those that passes have derived.
     parameters: dict[str, Tensor]
-    #: The derived ones, each after those it is made from.
+    #: The derived parameters, each after its sources.
     derived: dict[str, Derived] = field(default_factory=dict)
     #: How the model returns its outputs.
     returned: Returned = field(default_factory=Returned)
@@ -105,16 +104,14 @@ class Graph:
         sources: Mapping[str, str],
         norm: FoldedNorm | None = None,
     ) -> str:
-        """Adds a parameter that is made from others, under `name` or a new one like it; the name it got."""
+        """Adds a derived parameter under `name`, or a similar one if that is taken; returns its name."""
         name = new_name(name, self.parameters)
         self.derived[name] = Derived(function, dict(sources), norm)
         self.parameters[name] = self.derived[name].compute(self.parameters)
         return name
 
     def parameters_from(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """All parameters anew from other tensors of the original names: the derived ones follow, with
-        gradients.
-        """
+        """All parameters, computed from tensors by their original names; derived ones are differentiable."""
         parameters = {
             name: tensors[name].to(torch.float32) for name in self.parameters if name not in self.derived
         }
@@ -138,13 +135,13 @@ class Graph:
         return compose(affines, self.parameters, self.values[name].shape[0], torch.device("cpu"))
 
     def new_value(self, name: str, shape: Shape, like: Value) -> Value:
-        """Adds a value that a pass makes, under `name` or a new one like it, at the place of another."""
+        """Adds a value with the module path and source of `like`, under `name` or a similar one."""
         name = new_name(name, self.values)
         self.values[name] = Value(name, shape, module_path=like.module_path, source=like.source)
         return self.values[name]
 
     def producer(self, value: str) -> Node | None:
-        """The node that makes a value, None for an input."""
+        """The node that computes a value; None for an input."""
         return next((node for node in self.nodes if value in node.outputs), None)
 
     def consumers(self, value: str) -> list[Node]:
@@ -152,12 +149,12 @@ class Graph:
         return [node for node in self.nodes if value in node.inputs]
 
     def only_reader(self, value: str) -> Node | None:
-        """The node that reads a value, if it is the only one and the value is no output of the graph."""
+        """The node that reads a value, if it is the only reader and the value not an output of the graph."""
         readers = self.consumers(value)
         return readers[0] if len(readers) == 1 and value not in self.outputs else None
 
     def module_path(self, node: Node) -> str:
-        """Dotted path of the module that makes a node's outputs, "" for the model itself."""
+        """Dotted path of the module that computes a node's outputs; "" for the model itself."""
         return self.values[node.name].module_path
 
     def quantization(self, name: str) -> Quantization:
@@ -167,7 +164,7 @@ class Graph:
         return chosen
 
     def layer(self, node: Node, inputs: Sequence[Tensor] = ()) -> Layer:
-        """A node as a layer, with what the graph knows of it: parameters, or quantizations and shapes."""
+        """A node as a layer, with its parameters, or its quantizations and shapes."""
         quantized = self.values[node.name].quantization is not None
         return Layer(
             node.operator,
@@ -204,7 +201,7 @@ class Graph:
         if observe is not None:
             for name, tensor in tensors.items():
                 observe(name, tensor)
-        # What nobody reads is dropped where it is made.
+        # Values without a reader are dropped at once.
         last_use = {
             name: index for index, node in enumerate(self.nodes) for name in (*node.outputs, *node.inputs)
         }
@@ -220,9 +217,7 @@ class Graph:
         return [tensors[name] for name in self.outputs]
 
     def copy(self) -> Graph:
-        """A graph whose lists and nodes can be changed without touching this one; tensors and operators are
-        shared.
-        """
+        """A copy whose lists and nodes can be changed; tensors and operators are shared."""
         return Graph(
             inputs=list(self.inputs),
             outputs=list(self.outputs),
@@ -243,7 +238,7 @@ class Graph:
         )
 
     def remove(self, node: Node) -> None:
-        """Takes out a node of one input and one output: whoever read its output reads its input."""
+        """Removes a node of one input and one output: readers of its output read its input instead."""
         (source,) = node.inputs
         self.hand_back_dropouts(node)
         self.nodes = [other for other in self.nodes if other is not node]
@@ -251,7 +246,7 @@ class Graph:
         del self.values[node.output]
 
     def hand_back_dropouts(self, node: Node) -> None:
-        """Moves the dropouts after a node of one input and one output to that input, before the node goes."""
+        """Moves the dropouts after a node of one input and one output to its input; call before remove."""
         (source,) = node.inputs
         bypassed = len(self.consumers(source)) > 1 or source in self.outputs
         output = self.values[node.output]
@@ -261,15 +256,15 @@ class Graph:
         output.dropouts = ()
 
     def redirect(self, old: str, new: str) -> None:
-        """Whoever reads value `old`, the graph's outputs included, reads `new`."""
+        """Makes all readers of value `old`, the graph's outputs included, read `new`."""
         for node in self.nodes:
             node.inputs = [new if name == old else name for name in node.inputs]
         self.outputs = [new if name == old else name for name in self.outputs]
 
     def drop_unused(self) -> None:
-        """Drops nodes with no output that is read, and values and parameters that nothing names.
+        """Removes nodes whose outputs are not read, and unused values and parameters.
 
-        The values are in order of execution then.
+        Also puts the values in order of execution.
         """
         needed = set(self.outputs)
         kept = []
@@ -285,7 +280,7 @@ class Graph:
             if name in named:
                 named.update(derived.sources.values())
         self.derived = {name: derived for name, derived in self.derived.items() if name in named}
-        # A pass adds its values at the end.
+        # Passes have added their values at the end.
         order = [*self.inputs, *(name for node in self.nodes for name in node.outputs)]
         self.values = {name: self.values[name] for name in order}
         self.parameters = {name: tensor for name, tensor in self.parameters.items() if name in named}
@@ -317,14 +312,14 @@ class Graph:
 
 
 def new_name(name: str, taken: Container[str]) -> str:
-    """`name`, or one like it that is not taken."""
+    """`name`, or a similar name that is not taken."""
     while name in taken:
         name += "_"
     return name
 
 
 def _is_set(node: Node, name: str) -> bool:
-    """Whether an operator's attribute is worth printing."""
+    """Whether an operator's attribute differs from its default."""
     default = next(f.default for f in fields(node.operator) if f.name == name)
     value = getattr(node.operator, name)
     return value is not None and value != default and value != ()

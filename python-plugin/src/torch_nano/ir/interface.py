@@ -1,4 +1,4 @@
-"""What a model is called with, and what it returns."""
+"""The interface of a model: arguments of a call, and structure of the outputs."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ class Returned:
     """
 
     kind: Kind = "tensor"
-    #: Of the outputs: the keys of a dict, otherwise "output", or "output0", "output1" and so on.
+    #: Names of the outputs: the keys of a dict, else "output", or "output0", "output1" and so on.
     names: tuple[str, ...] = ("output",)
 
     @staticmethod
     def unnamed(kind: Kind, count: int) -> Returned:
-        """So many outputs in another way than a dict."""
+        """`count` outputs without names: not for a dict."""
         names = ("output",) if kind == "tensor" else tuple(f"output{index}" for index in range(count))
         return Returned(kind, names)
 
     def pack(self, outputs: Sequence[Any]) -> Any:
-        """The outputs as the model returns them."""
+        """Packs the outputs into the structure that the model returns."""
         if self.kind == "tensor":
             (only,) = outputs
             return only

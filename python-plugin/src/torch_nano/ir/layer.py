@@ -1,4 +1,4 @@
-"""One layer: an operator with all that its runs need."""
+"""One layer: an operator with the arguments of its runs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Layer:
-    """An operator, its inputs and what is known of them. Each run needs a part of it only.
+    """An operator with its inputs, parameters, quantizations and shapes. Each run uses only some of them.
 
-    Its methods run the operator, and return a tuple of outputs whatever their number.
+    Its methods run the operator, and always return a tuple of outputs.
 
     >>> import torch
     >>> from torch_nano.ops.add import Add
@@ -28,22 +28,22 @@ class Layer:
     """
 
     operator: Operator
-    #: In torch's layout with batch: real numbers for the float run, integers for the integer run, ``q -
-    #: zero_point`` in floats for training.
+    #: Inputs in torch's layout with batch: real numbers for the float run, integers for the integer run,
+    #: ``q - zero_point`` in floats for the training run.
     inputs: Sequence[Tensor] = ()
-    #: Real numbers by role ("weight", "bias"), for the runs in float and in training, and for quantization.
+    #: Real numbers by role ("weight", "bias"), for the float and training runs, and for quantization.
     parameters: Mapping[str, Tensor] = field(default_factory=dict)
-    #: What :meth:`quantize` returns, for the integer run.
+    #: The tensors from :meth:`quantize`, for the integer run.
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
-    #: One for each input and output; none for the float run.
+    #: One for each input and output; empty for the float run.
     input_quantizations: Sequence[Quantization] = ()
     output_quantizations: Sequence[Quantization] = ()
-    #: Shapes of the inputs where there are no input tensors; see :attr:`input_shapes`.
+    #: Shapes of the inputs if there are no input tensors; see :attr:`input_shapes`.
     shapes: Sequence[Shape] = ()
 
     @property
     def input(self) -> Tensor:
-        """The input of an operator with a single one."""
+        """The input of an operator with a single input."""
         (only,) = self.inputs
         return only
 
@@ -54,13 +54,13 @@ class Layer:
 
     @property
     def input_quantization(self) -> Quantization:
-        """The quantization of the input of an operator with a single one."""
+        """The quantization of the input of an operator with a single input."""
         (only,) = self.input_quantizations
         return only
 
     @property
     def output_quantization(self) -> Quantization:
-        """The quantization of the output of an operator with a single one."""
+        """The quantization of the output of an operator with a single output."""
         (only,) = self.output_quantizations
         return only
 
@@ -85,7 +85,7 @@ class Layer:
         return self.operator.attributes(self)
 
     def real_inputs(self) -> list[Tensor]:
-        """The real numbers that the inputs of a run in training stand for."""
+        """The inputs of a training run as real numbers."""
         return [
             x * quantization.scale
             for x, quantization in zip(self.inputs, self.input_quantizations, strict=True)

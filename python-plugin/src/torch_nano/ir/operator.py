@@ -1,4 +1,4 @@
-"""What every operator defines."""
+"""The base class of all operators."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ Outputs = Tensor | tuple[Tensor, ...]
 
 @dataclass(frozen=True)
 class Operator(ABC):
-    """One operator of nano-core as torch must know it. One subclass per operator, in one file each.
+    """An operator of nano-core in torch: one subclass per operator, each in its own file.
 
-    An operator holds its attributes only; weights are named by the node. All shapes are torch's (channels
-    first) without batch; all runs take tensors with batch. What an operator is given is a :class:`Layer`
-    whose operator it is; callers go through that layer's methods of the same names.
+    An operator holds its attributes only; the node names its weights. All shapes are torch's (channels first)
+    without batch; all runs take tensors with batch. Methods get a :class:`Layer` of this operator; callers
+    use that layer's methods of the same names.
     """
 
     #: nano-core's name of the operator.
@@ -37,7 +37,7 @@ class Operator(ABC):
     rules: ClassVar[tuple[Rule, ...]] = (Own(),)
     #: The dtypes that inputs may have.
     input_dtypes: ClassVar[frozenset[str]] = frozenset({"int8"})
-    #: An activation's clamp can be fused into this operator's output.
+    #: Whether an activation's clamp can be fused into this operator's output.
     fuses_clamp: ClassVar[bool] = False
 
     @property
@@ -46,7 +46,7 @@ class Operator(ABC):
         return False
 
     def encoded(self) -> dict[str, Any]:
-        """The class's name and the attributes, as JSON has them; undone by :mod:`torch_nano.ir.encoding`."""
+        """The class's name and the attributes for JSON; :mod:`torch_nano.ir.encoding` has the inverse."""
         return {"operator": type(self).__name__, "attributes": asdict(self)}
 
     @cached_property
@@ -65,18 +65,18 @@ class Operator(ABC):
         """The operator, its inputs and its parameters (role to name) for an ATen call.
 
         Raises:
-            UnsupportedNodeError: if nano-core cannot do what the call asks for.
+            UnsupportedNodeError: nano-core cannot compute the call.
         """
 
     @abstractmethod
     def float_run(self, layer: Layer) -> Outputs:
-        """The operator in float, of real inputs and parameters: equal to the torch module it came from."""
+        """The operator in float, for real inputs and parameters; equals the original torch call."""
 
     def quantize(self, layer: Layer) -> dict[str, Tensor]:
-        """The tensors of the image's layer by nano-core's name; {} for operators without any.
+        """The tensors of the image's layer by nano-core's name; {} for operators without tensors.
 
-        "weights" int8, "bias" int32, "weight_scales" float32, "table" int8; laid out as nano-core's
-        documentation of the operator says. The layer has parameters, quantizations and shapes, but no input
+        "weights" int8, "bias" int32, "weight_scales" float32, "table" int8, in the layout of nano-core's
+        documentation of the operator. The layer has parameters, quantizations and shapes, but no input
         tensors.
         """
         return {}
@@ -87,16 +87,16 @@ class Operator(ABC):
 
     @abstractmethod
     def integer_run(self, layer: Layer) -> Outputs:
-        """The operator on integers in plain torch, on any device: nano-core's bytes.
+        """The operator on integers in plain torch, on any torch device; gives nano-core's bytes.
 
-        The layer has inputs of their quantizations' dtypes, and the tensors that :meth:`quantize` returned.
+        The layer has inputs of their quantizations' dtypes, and the tensors from :meth:`quantize`.
         """
 
     def train_run(self, layer: Layer) -> Outputs:
-        """The integer run in training: nano-core's numbers, and the gradient of the float run.
+        """The integer run in training: nano-core's numbers, with a straight-through gradient.
 
-        The gradient goes straight through all rounding and is zero where integers saturate. Inputs and
-        outputs are floats that hold integers without their zero point, ``q - zero_point``: float32, for int32
-        float64. Parameters are real numbers.
+        The gradient is that of the float run, zero where integers saturate. Inputs and outputs are floats
+        that hold integers without their zero point, ``q - zero_point``: float32, for int32 float64.
+        Parameters are real numbers.
         """
         return straight_through(layer)

@@ -9,7 +9,7 @@ from ..arithmetic.quantization import Dtype, Quantization
 
 @dataclass(frozen=True)
 class Own:
-    """An output with a scale and a zero point of its own, chosen from the numbers it takes."""
+    """An output with a scale and a zero point of its own, chosen from its observed range."""
 
     dtype: Dtype = "int8"
 

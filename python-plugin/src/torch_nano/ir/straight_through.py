@@ -13,7 +13,8 @@ from .layer import Layer
 def straight_through(layer: Layer) -> tuple[Tensor, ...]:
     """The training run of an operator without parameters; see :meth:`Operator.train_run`.
 
-    The custom operator ``torch_nano::train_exact`` makes the numbers (:mod:`torch_nano.library.train_run`).
+    The custom operator ``torch_nano::train_exact`` computes the numbers, see
+    :mod:`torch_nano.library.train_run`.
     """
     quantizations = (*layer.input_quantizations, *layer.output_quantizations)
     exact = torch.ops.torch_nano.train_exact(
@@ -33,7 +34,7 @@ def straight_through(layer: Layer) -> tuple[Tensor, ...]:
 
 
 def replace_forward(y: Tensor, exact: Tensor) -> Tensor:
-    """`exact`, with the gradient going to `y`.
+    """`exact` in the forward pass; the gradient flows to `y`.
 
     >>> y = torch.tensor([1.25], requires_grad=True)
     >>> replace_forward(2 * y, torch.tensor([3.0])).backward()
@@ -44,7 +45,7 @@ def replace_forward(y: Tensor, exact: Tensor) -> Tensor:
 
 
 class _ReplaceForward(torch.autograd.Function):
-    """The sum ``y + (exact - y).detach()`` without its rounding."""
+    """``y + (exact - y).detach()``, without the rounding of that sum."""
 
     @staticmethod
     def forward(y: Tensor, exact: Tensor) -> Tensor:

@@ -15,11 +15,11 @@ class Dropout:
     #: ATen's name: "dropout" for single numbers, "feature_dropout" for whole channels, "alpha_dropout".
     function: str
     probability: float
-    #: Dotted path of the module whose training mode counts.
+    #: Dotted path of the module whose training mode decides.
     module_path: str
     #: "file:line" of the user's own code.
     source: str
-    #: Others read the value too, without the dropout.
+    #: Whether others also read the value without the dropout.
     bypassed: bool
 
 
@@ -30,8 +30,8 @@ class Value:
     name: str
     shape: Shape
     quantization: Quantization | None = None
-    #: Dotted path of the module that makes it, "" for the model itself.
+    #: Dotted path of the module that computes it; "" for the model itself.
     module_path: str = ""
-    #: "file:line" of the user's own code that makes it.
+    #: "file:line" of the user's code that computes it.
     source: str = ""
     dropouts: tuple[Dropout, ...] = ()

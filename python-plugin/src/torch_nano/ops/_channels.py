@@ -1,4 +1,4 @@
-"""What convolutions and the fully connected layer share: weights per output channel, bias, clamp."""
+"""Base class of convolutions and the fully connected layer: weights per output channel, bias, clamp."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ._clamp import ClampedOperator
 
 @dataclass(frozen=True)
 class ChannelsOperator(ClampedOperator):
-    """``y = clamp(bias + sum x * weight)``; parameters "weight" and "bias" or none.
+    """``y = clamp(bias + sum x * weight)``; parameters "weight" and "bias" if any.
 
     The weight has its output channels first, in torch and on the device, unless :meth:`outputs_first` says
     otherwise.
@@ -29,7 +29,7 @@ class ChannelsOperator(ClampedOperator):
 
     @abstractmethod
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """The layer without its clamp on numbers of any dtype: torch's layout of the weight."""
+        """The layer without its clamp, for any dtype; the weight is in torch's layout."""
 
     def outputs_first(self, weight: Tensor) -> Tensor:
         """From torch's layout of the weight to that of a convolution, output channels first."""
@@ -74,7 +74,7 @@ class ChannelsOperator(ClampedOperator):
         return self.layer_tensors(self.from_outputs_first(channels.weight), channels.bias, channels.scales)
 
     def layer_tensors(self, weight: Tensor, bias: Tensor | None, scales: Tensor) -> dict[str, Tensor]:
-        """nano-core's tensors from integers in torch's layout; no bias is zeros."""
+        """nano-core's tensors from integers in torch's layout; a missing bias becomes zeros."""
         bias = torch.zeros(len(scales), device=weight.device) if bias is None else bias
         return {
             "weights": self.to_device_weight(weight).to(torch.int8).contiguous(),
@@ -90,7 +90,7 @@ class ChannelsOperator(ClampedOperator):
         difference = x.to(dtype) - quantization.zero_point
         with exact_convolution(x.device):
             sums = self.linear(difference, weight.to(dtype), bias.to(dtype))
-            # Whatever the algorithm, float64 is within a small fraction of the integer.
+            # float64 is off by a small fraction of an integer, whatever the algorithm.
             sums = sums.round_() if dtype is torch.float64 else sums
         multipliers = [
             quantize_multiplier(quantization.scale * scale / layer.output_quantization.scale)

@@ -1,4 +1,4 @@
-"""Operators whose output a fused activation clamps."""
+"""Base class of operators with a fused activation (a clamp)."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ class ClampedOperator(Operator):
     clamp_high: float | None = field(default=None, kw_only=True)
 
     def with_clamp(self, low: float | None, high: float | None) -> Self:
-        """This operator with one more clamp behind it."""
+        """This operator followed by one more clamp."""
         clamp_low = low if self.clamp_low is None else _clamped(self.clamp_low, low, high)
         clamp_high = high if self.clamp_high is None else _clamped(self.clamp_high, low, high)
         return replace(self, clamp_low=clamp_low, clamp_high=clamp_high)
 
     def without_clamp(self) -> Self:
-        """This operator before its activation."""
+        """This operator without its activation."""
         return replace(self, clamp_low=None, clamp_high=None)
 
     def activate(self, y: Tensor) -> Tensor:
-        """The clamp on real numbers."""
+        """Clamps real numbers."""
         if self.clamp_low is None and self.clamp_high is None:
             return y
         return torch.clamp(y, self.clamp_low, self.clamp_high)

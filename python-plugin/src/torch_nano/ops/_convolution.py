@@ -1,4 +1,4 @@
-"""What the convolutions share beyond channels and window."""
+"""Base class of the convolutions."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def as_2d_weight(weight: Tensor) -> Tensor:
 def explicit_padding(
     padding: int | Sequence[int] | str, spatial: int, kernel: Pair, dilation: Pair
 ) -> Padding:
-    """A convolution's padding in torch's ways of saying it, or four numbers, as top, bottom, left, right.
+    """A convolution's padding as top, bottom, left, right, from torch's notations or four numbers.
 
     >>> explicit_padding("same", 2, (3, 4), (1, 1)), explicit_padding(2, 1, (1, 5), (1, 1))
     ((1, 1, 1, 2), (0, 0, 2, 2))
@@ -71,7 +71,7 @@ def explicit_padding(
     if isinstance(padding, str):
         if padding == "valid":
             return 0, 0, 0, 0
-        # An odd number of padded places has the larger half behind.
+        # With an odd number of padded places, the larger half is at the end.
         height, width = dilation[0] * (kernel[0] - 1), dilation[1] * (kernel[1] - 1)
         return height // 2, height - height // 2, width // 2, width - width // 2
     if not isinstance(padding, int) and len(padding) == 4:

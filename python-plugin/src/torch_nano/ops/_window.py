@@ -1,4 +1,4 @@
-"""The sliding window that convolutions and pools share: attributes, padding, and how ATen spells them."""
+"""The sliding window of convolutions and pools: attributes, padding, and their notations in ATen."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ class WindowOperator(Operator):
         return values
 
     def pad(self, x: Tensor, value: float) -> Tensor:
-        """[N, channels, height, width] with `value` around it."""
+        """Pads [N, channels, height, width] with `value`."""
         top, bottom, left, right = self.padding
         return F.pad(x, (left, right, top, bottom), value=value) if any(self.padding) else x
 
 
 def in_2d(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """`function`, which takes [N, channels, height, width], of such a tensor or of [N, channels, length].
+    """Applies a function of [N, channels, height, width] to such a tensor or to [N, channels, length].
 
     >>> import torch
     >>> in_2d(lambda x: x[..., ::2], torch.zeros(2, 3, 8)).shape
@@ -62,7 +62,7 @@ def in_2d(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def pair(numbers: int | Sequence[int], spatial: int, height: int) -> Pair:
-    """A number or a list as height and width; `height` is what one spatial dimension has there.
+    """A number or a list as height and width; `height` is the first number for one spatial dimension.
 
     >>> pair(3, 2, 1), pair([3], 1, 1), pair([3, 5], 2, 1)
     ((3, 3), (1, 3), (3, 5))
@@ -74,7 +74,7 @@ def pair(numbers: int | Sequence[int], spatial: int, height: int) -> Pair:
 
 
 def spatial_dimensions(x: Tensor) -> int:
-    """The number of dimensions behind the channels.
+    """The number of dimensions after the channels.
 
     Raises:
         InputError: it is not 1 or 2.
@@ -87,10 +87,10 @@ def spatial_dimensions(x: Tensor) -> int:
 
 
 def spatial_input(call: Call, name: str, spatial: int) -> Value:
-    """The input of an operator with `spatial` dimensions behind the channels.
+    """The input of an operator with `spatial` dimensions after the channels.
 
     Raises:
-        UnsupportedNodeError: it is no tensor of the run, or has no batch.
+        UnsupportedNodeError: it is not a tensor of the run, or has no batch.
     """
     value = call.input(name)
     if len(value.shape) != spatial + 1:
@@ -118,7 +118,7 @@ class Axes(NamedTuple):
 def padding_for(
     input_: Pair, output: Pair, kernel: Pair, stride: Pair, dilation: Pair, before: Pair
 ) -> Padding:
-    """Padding for `output` of `input_`: `before` on both sides, and more behind where ceil_mode needs it.
+    """The padding for this output size: `before` on both sides, and more at the end if ceil_mode needs it.
 
     >>> padding_for((5, 5), (2, 3), (2, 2), (2, 2), (1, 1), (0, 0))
     (0, 0, 0, 1)
@@ -136,7 +136,7 @@ class PoolOperator(WindowOperator):
 
     rules = (SameAs(),)
 
-    #: Dimensions of size 1 (of the tensor with batch) that the output drops: a reduction without keepdim.
+    #: Dimensions (of the tensor with batch) that the output drops: a reduction without keepdim.
     squeezed: tuple[int, ...] = ()
 
     def attributes(self, layer: Layer) -> dict[str, int]:
@@ -146,7 +146,7 @@ class PoolOperator(WindowOperator):
         return self.of(layer.input)
 
     def of(self, x: Tensor) -> Tensor:
-        """The pool of numbers of any float dtype."""
+        """The pool, for any float dtype."""
         return self.squeeze(in_2d(self.pool, x))
 
     def squeeze(self, y: Tensor) -> Tensor:
@@ -155,7 +155,7 @@ class PoolOperator(WindowOperator):
 
     @abstractmethod
     def pool(self, x: Tensor) -> Tensor:
-        """The pool on float [N, channels, height, width]."""
+        """The pool of float [N, channels, height, width]."""
 
 
 def window_of_pool(call: Call, spatial: int) -> tuple[Value, dict[str, Any]]:
@@ -171,7 +171,7 @@ def window_of_pool(call: Call, spatial: int) -> tuple[Value, dict[str, Any]]:
 
 
 def window_of_adaptive_pool(call: Call, spatial: int) -> tuple[Value, dict[str, Any]]:
-    """The input and the window of an adaptive pool, where all its windows have one size.
+    """The input and the window of an adaptive pool whose windows all have one size.
 
     Raises:
         UnsupportedNodeError: the output's sides do not divide the input's.
@@ -205,6 +205,6 @@ def window_of_reduction(call: Call) -> tuple[Value, dict[str, Any]]:
     if not arguments["keepdim"] and dimensions == [3]:
         raise UnsupportedNodeError("it drops the width and keeps the height", "pass keepdim=True")
     axes = Axes.of(value.shape)
-    # Height is dimension rank - 2, width rank - 1; of [N, channels, length] only the width is there.
+    # Height is dimension rank - 2, width rank - 1; [N, channels, length] has only the width.
     kernel = (axes.height if rank - 2 in dimensions else 1, axes.width if rank - 1 in dimensions else 1)
     return value, {"kernel": kernel, "squeezed": () if arguments["keepdim"] else tuple(dimensions)}

@@ -19,7 +19,7 @@ aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class Activation(TableOperator):
-    """``y = clamp(x, low, high)``, None for no bound; a table unless it can be fused into the layer before.
+    """``y = clamp(x, low, high)``, None for no bound; a lookup table unless fused into the layer before it.
 
     >>> from torch_nano.ir.layer import Layer
     >>> Layer(Activation(0.0, 6.0), [torch.tensor([[-1.0, 7.0]])]).float_run()

@@ -47,20 +47,22 @@ def add(
     clamp_low: float | None = None,
     clamp_high: float | None = None,
 ) -> Tensor:
-    """Addition on int8 numbers: ``y = clamp(round((s_a * (a - z_a) + s_b * (b - z_b)) / s_y) + z_y)``.
+    """Addition of int8 numbers: ``y = clamp((s_a * (a - z_a) + s_b * (b - z_b)) / s_y + z_y)``.
 
-    Gradients flow straight through the rounding and are zero where the output saturates.
+    Rounded in fixed point as TFLM's ADD. The gradient is straight-through, and zero where the output
+    saturates.
 
     Args:
         a: float32 [N, ...], integers from -128 to 127.
         b: the same shape; or either has length 1 where they differ, and is repeated there.
-        clamp_low: real lower bound of the output (0.0 is a fused ReLU), None for none; clamp_high likewise.
+        clamp_low: real lower bound of the output (0.0 is a fused ReLU), None for no bound; clamp_high
+            likewise.
 
     Returns:
         float32 of the common shape that holds int8 numbers.
 
     Raises:
-        InputError: a tensor has another dtype or shape, or numbers that are no such integers.
+        InputError: a tensor has another dtype or shape, or holds other numbers than these integers.
 
     >>> a, b = torch.tensor([[10.0, 100.0]]), torch.tensor([[4.0, 100.0]])
     >>> add(a, b, Quantization(0.5, 0), Quantization(0.25, 0), Quantization(0.5, 0))

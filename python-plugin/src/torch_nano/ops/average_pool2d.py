@@ -28,13 +28,13 @@ from ._window import (
 )
 
 aten = torch.ops.aten
-#: The sum of as many int8 numbers without their zero point stays below 2^24, where float32 is exact.
+#: The sum of so many int8 numbers without their zero point stays below 2^24, where float32 is exact.
 _FLOAT32_NUMBERS = 2**16
 
 
 @dataclass(frozen=True)
 class AveragePool2d(PoolOperator):
-    """The mean under a window; with ``count_include_pad`` padding counts as zeros, without it not at all.
+    """The mean under a window; padding counts as zeros with ``count_include_pad``, else it is left out.
 
     >>> pool = AveragePool2d(kernel=(1, 2), stride=(1, 2))
     >>> Layer(pool, [torch.tensor([[[1.0, 2.0, 4.0, 3.0]]])]).float_run()
@@ -69,7 +69,7 @@ class AveragePool2d(PoolOperator):
         value, window = window_of_pool(call, spatial)
         del window["dilation"]
         top, bottom, left, right = window["padding"]
-        # Places that ceil_mode adds do not count in torch; without padding nothing else is left to count.
+        # torch never counts the places that ceil_mode adds; without padding there are no others.
         include = bool(call.arguments["count_include_pad"]) and (top > 0 or left > 0)
         if include and (top, left) != (bottom, right):
             raise UnsupportedNodeError(
@@ -96,9 +96,9 @@ class AveragePool2d(PoolOperator):
 
         def pool(x: Tensor) -> Tensor:
             total, count = self._sum(x, 0.0), self._count(x)
-            # The sum of the int8 numbers themselves: halves go away from their zero.
+            # The sum of the int8 numbers with their zero point: halves are rounded away from its zero.
             exact = _rounded_mean(total.detach() + zero_point * count, count) - zero_point
-            # A mean of -0.3 is cut to -0.0; adding zero makes it 0.0.
+            # A mean of -0.3 is truncated to -0.0; adding zero makes it 0.0.
             return replace_forward(total / count, exact.to(torch.float32).add_(0.0))
 
         exact_sums = self.kernel[0] * self.kernel[1] <= _FLOAT32_NUMBERS
@@ -118,8 +118,8 @@ class AveragePool2d(PoolOperator):
 def _rounded_mean(total: Tensor, count: Tensor) -> Tensor:
     """``total / count`` of integers, halves away from zero.
 
-    Exact in float32 for up to 2^16 numbers: the sum is below 2^24, and a quotient that is no integer is
-    further from one than it is rounded.
+    Exact in float32 for up to 2^16 numbers: the sum is below 2^24, and the rounding error of a quotient is
+    smaller than its distance from an integer.
 
     >>> _rounded_mean(torch.tensor([3.0, -3.0, 2.0]), torch.tensor(2.0))
     tensor([ 2., -2.,  1.])
@@ -141,20 +141,20 @@ def average_pool2d(
     padding: int | Sequence[int] = 0,
     count_include_pad: bool = True,
 ) -> Tensor:
-    """Average pooling of int8 numbers: the mean, halves rounded away from zero; the quantization stays.
+    """Average pooling of int8 numbers: the mean, halves rounded away from zero; the quantization is kept.
 
-    Gradients flow straight through the rounding. Each spatial argument is a number or one per dimension.
+    The gradient is straight-through. Each spatial argument is a number or one per dimension.
 
     Args:
         x: float32 [N, channels, height, width] or [N, channels, length], integers from -128 to 127.
         stride: the kernel's size if None.
-        count_include_pad: whether padding counts, as the real number 0, or not at all.
+        count_include_pad: whether padding counts as the real number 0, or is left out.
 
     Returns:
         float32 [N, channels, ...] that holds int8 numbers.
 
     Raises:
-        InputError: x has another dtype, or numbers that are no such integers.
+        InputError: x has another dtype, or holds other numbers than these integers.
 
     >>> average_pool2d(torch.tensor([[[1.0, 2.0, -4.0, -3.0]]]), Quantization(1.0, 0), 2)
     tensor([[[ 2., -4.]]])

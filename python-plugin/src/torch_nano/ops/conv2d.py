@@ -88,10 +88,11 @@ def conv2d(
     clamp_low: float | None = None,
     clamp_high: float | None = None,
 ) -> Tensor:
-    """Int8 convolution: ``y = clamp(round(s_x * s_w / s_y * (sum (x - z_x) * weight + bias)) + z_y)``.
+    """Int8 convolution: ``y = clamp(requantize(sum (x - z_x) * weight + bias) + z_y)``.
 
-    All tensors are float32 that holds integers, so that gradients flow: straight through the rounding, zero
-    where the output saturates. Each spatial argument is a number or one number per dimension.
+    The accumulator is requantized with the multiplier ``s_x * s_w / s_y``, rounded twice as in TFLM. All
+    tensors are float32 that holds integers. The gradient is straight-through, and zero where the output
+    saturates. Each spatial argument is a number or one number per dimension.
 
     Args:
         x: [N, in, height, width] or [N, in, length], -128 to 127.
@@ -99,13 +100,14 @@ def conv2d(
         bias: [out], int32 in steps of ``s_x * s_w``; None for zeros.
         weight_scales: float32 [out], the s_w; gets no gradient.
         padding: with the zero point; as in torch, or four numbers: top, bottom, left, right.
-        clamp_low: real lower bound of the output (0.0 is a fused ReLU), None for none; clamp_high likewise.
+        clamp_low: real lower bound of the output (0.0 is a fused ReLU), None for no bound; clamp_high
+            likewise.
 
     Returns:
         float32 [N, out, ...] that holds int8 numbers.
 
     Raises:
-        InputError: a tensor has another dtype, or numbers that are no such integers.
+        InputError: a tensor has another dtype, or holds other numbers than these integers.
 
     >>> x, w = torch.tensor([[[10.0, 20.0, 30.0]]]), torch.tensor([[[1.0, 2.0]]])
     >>> conv2d(x, w, None, torch.tensor([0.5]), Quantization(0.5, 0), Quantization(1.0, 0))

@@ -21,7 +21,7 @@ from ._window import pair, spatial_dimensions
 
 @dataclass(frozen=True)
 class DepthwiseConv2d(ConvolutionOperator):
-    """``y = clamp(bias + sum x * weight)`` under a window, each channel by itself.
+    """``y = clamp(bias + sum x * weight)`` under a window, per channel.
 
     The weight is [channels, 1, kernel_height, kernel_width] or [channels, 1, kernel].
 
@@ -83,7 +83,7 @@ def depthwise_conv2d(
         float32 [N, channels, ...] that holds int8 numbers.
 
     Raises:
-        InputError: a tensor has another dtype, or numbers that are no such integers.
+        InputError: a tensor has another dtype, or holds other numbers than these integers.
 
     >>> x, w = torch.tensor([[[10.0, 20.0], [3.0, 4.0]]]), torch.tensor([[[1.0, 2.0]], [[4.0, 0.0]]])
     >>> depthwise_conv2d(x, w, None, torch.tensor([1.0, 1.0]), Quantization(0.5, 0), Quantization(1.0, 0))

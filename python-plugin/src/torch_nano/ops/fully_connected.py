@@ -100,23 +100,25 @@ def fully_connected(
     clamp_low: float | None = None,
     clamp_high: float | None = None,
 ) -> Tensor:
-    """Int8 linear layer: ``y = clamp(round(s_x * s_w / s_y * ((x - z_x) @ weight.T + bias)) + z_y)``.
+    """Int8 linear layer: ``y = clamp(requantize((x - z_x) @ weight.T + bias) + z_y)``.
 
-    All tensors are float32 that holds integers, so that gradients flow: straight through the rounding, zero
-    where the output saturates.
+    The accumulator is requantized with the multiplier ``s_x * s_w / s_y``, rounded twice as in TFLM. All
+    tensors are float32 that holds integers. The gradient is straight-through, and zero where the output
+    saturates.
 
     Args:
         x: [N, in], -128 to 127; other shapes are flattened in torch's order.
         weight: [out, in], -127 to 127.
         bias: [out], int32 in steps of ``s_x * s_w``; None for zeros.
         weight_scales: float32 [out], the s_w; gets no gradient.
-        clamp_low: real lower bound of the output (0.0 is a fused ReLU), None for none; clamp_high likewise.
+        clamp_low: real lower bound of the output (0.0 is a fused ReLU), None for no bound; clamp_high
+            likewise.
 
     Returns:
         float32 [N, out] that holds int8 numbers.
 
     Raises:
-        InputError: a tensor has another dtype, or numbers that are no such integers.
+        InputError: a tensor has another dtype, or holds other numbers than these integers.
 
     >>> x, w = torch.tensor([[10.0, 20.0]]), torch.tensor([[1.0, 2.0], [-3.0, 1.0]])
     >>> bias, scales = torch.tensor([4.0, 4.0]), torch.tensor([0.5, 0.5])

@@ -23,7 +23,7 @@ aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class MaxPool2d(PoolOperator):
-    """The largest element under a window; padding never counts.
+    """The largest element under a window, without the padding.
 
     >>> pool = MaxPool2d(kernel=(1, 2), stride=(1, 2))
     >>> Layer(pool, [torch.tensor([[[1.0, 2.0, 4.0, 3.0]]])]).float_run()
@@ -69,10 +69,9 @@ def max_pool2d(
     padding: int | Sequence[int] = 0,
     dilation: int | Sequence[int] = 1,
 ) -> Tensor:
-    """Max pooling of int8 numbers; padding never counts, the quantization stays.
+    """Max pooling of int8 numbers, without the padding; the quantization is kept.
 
-    The gradient goes to the largest element.
-    Each spatial argument is a number or one number per dimension.
+    The gradient goes to the largest element. Each spatial argument is a number or one number per dimension.
 
     Args:
         x: float32 [N, channels, height, width] or [N, channels, length], integers from -128 to 127.
@@ -82,7 +81,7 @@ def max_pool2d(
         float32 [N, channels, ...] that holds int8 numbers.
 
     Raises:
-        InputError: x has another dtype, or numbers that are no such integers.
+        InputError: x has another dtype, or holds other numbers than these integers.
 
     >>> max_pool2d(torch.tensor([[[1.0, 2.0, 4.0, 3.0]]]), Quantization(1.0, 0), 2)
     tensor([[[2., 4.]]])

@@ -62,7 +62,7 @@ class Softmax(Operator):
         x = layer.input.to(torch.int64)
         exponentials = _exponentials(layer.input_quantization.scale).to(x.device)[x.amax(1, keepdim=True) - x]
         total = rounding_divide_by_power_of_two(exponentials, _SUM_BITS).sum(1, keepdim=True)
-        # frexp gives the number of bits; an int32 sum is exact in float64.
+        # frexp returns the number of bits; an int32 sum is exact in float64.
         headroom = 32 - torch.frexp(total.to(torch.float64)).exponent.to(torch.int64)
         reciprocal = _reciprocal_of_one_plus((total << headroom) - 2**31)
         right_shift = _SUM_BITS + 31 - 8 - headroom
@@ -74,7 +74,7 @@ class Softmax(Operator):
 
 @lru_cache(maxsize=64)
 def _exponentials(scale: float) -> Tensor:
-    """int64 [256]: ``exp(-scale * d)`` as Q31 for differences d = 0 to 255, 0 where they do not count."""
+    """int64 [256]: ``exp(-scale * d)`` as Q31 for differences d = 0 to 255; 0 for those too large."""
     mantissa, shift, smallest = softmax_parameters(scale)
     differences = -torch.arange(256)
     visible = differences >= smallest
@@ -83,7 +83,7 @@ def _exponentials(scale: float) -> Tensor:
 
 
 def _exponential_of_negative(x: Tensor) -> Tensor:
-    """``e^x`` for x <= 0 with 5 integer bits, as Q31: a polynomial on [-1/4, 0), a factor per further bit."""
+    """``e^x`` for x <= 0 with 5 integer bits, as Q31: a polynomial on [-1/4, 0), a factor per other bit."""
     fractional_bits = 31 - _DIFFERENCE_BITS
     quarter = 1 << (fractional_bits - 2)
     in_quarter = (x & (quarter - 1)) - quarter
@@ -124,8 +124,8 @@ _call = Definition(Softmax)
 def softmax(x: Tensor, x_quantization: Quantization) -> Tensor:
     """Softmax of int8 numbers over dimension 1: ``y = round(256 * exp(s_x * x) / sum exp(s_x * x)) - 128``.
 
-    The exponentials are TFLM's, in fixed point. The output's scale is 1/256, its zero point -128. Gradients
-    are those of the float softmax, zero where the output saturates.
+    Computed in fixed point as TFLM's SOFTMAX. The output has scale 1/256 and zero point -128. The gradient is
+    that of the float softmax, zero where the output saturates.
 
     Args:
         x: float32 [N, channels, ...], integers from -128 to 127.
@@ -134,7 +134,7 @@ def softmax(x: Tensor, x_quantization: Quantization) -> Tensor:
         float32 of the same shape that holds int8 numbers.
 
     Raises:
-        InputError: x has another dtype, or numbers that are no such integers.
+        InputError: x has another dtype, or holds other numbers than these integers.
 
     >>> softmax(torch.tensor([[0.0, 0.0, 0.0, 0.0]]), Quantization(0.1, 0))
     tensor([[-64., -64., -64., -64.]])

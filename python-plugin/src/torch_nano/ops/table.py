@@ -1,4 +1,4 @@
-"""Functions of one variable: nano-core has one operator for them all, a table of 256 entries."""
+"""Functions of one variable: one operator of nano-core for all, a lookup table of 256 entries."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ..ir.value import Value
 from ..library.definition import FUNCTIONS, Definition, Function
 from ..library.train_run import define_training
 
-#: The ATen functions of one variable that become tables. One more is one line.
+#: The ATen functions of one variable that become tables. A new one is one line.
 UNARY_FUNCTIONS = (
     "abs",
     "celu",
@@ -89,7 +89,7 @@ class TableOperator(Operator):
 def _table(operator: TableOperator, input_: Quantization, output: Quantization) -> Tensor:
     """int8 [256]: ``round(f(s_x * (x - z_x)) * (1 / s_y)) + z_y`` in float32, halves away from zero, clamped.
 
-    That is how TFLM makes the table of its ELU.
+    TFLM computes the table of its ELU in the same way.
     """
     x = torch.arange(-128, 128)
     real = (x - input_.zero_point).to(torch.float32) * input_.scale
@@ -114,7 +114,7 @@ def _train_tables(encoded: str, input_: Quantization, output: Quantization) -> t
         inside = y.clamp(-128.5 - output.zero_point, 127.5 - output.zero_point)
         return torch.autograd.grad(inside.sum(), x)[0]
 
-    # A thread of its own: inside a custom operator autograd is off, and torch.compile's modes may be on.
+    # In a thread of its own: inside a custom operator autograd is off, and torch.compile's modes may be on.
     with ThreadPoolExecutor(max_workers=1) as thread:
         return values, thread.submit(slopes).result()
 
@@ -216,7 +216,7 @@ def unary(name: str) -> Function:
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"""{name} on int8 numbers: ``y = round({name}(s_x * (x - z_x)) / s_y) + z_y``.
 
-    Gradients are those of the float function, zero where the output saturates.
+    The gradient is that of the float function, zero where the output saturates.
 
     Args:
         x: float32 [N, ...], integers from -128 to 127.
@@ -226,7 +226,7 @@ def unary(name: str) -> Function:
         float32 of the same shape that holds int8 numbers.
 
     Raises:
-        InputError: x has another dtype, or numbers that are no such integers.
+        InputError: x has another dtype, or holds other numbers than these integers.
     """
     return function
 

@@ -1,4 +1,4 @@
-"""Passes: functions graph -> graph that leave the float run as it is."""
+"""Passes: functions graph -> graph that do not change the float run."""
 
 from __future__ import annotations
 
@@ -30,8 +30,7 @@ PASSES: tuple[Callable[[Graph], Graph], ...] = (
 
 
 def optimize(graph: Graph) -> Graph:
-    """The graph after all passes: every node of it is a layer of the device, or a move that costs nothing
-    there.
+    """The graph after all passes: every node is a layer of the device, or a move that costs nothing there.
 
     Raises:
         UnsupportedError: moves that the device cannot do.

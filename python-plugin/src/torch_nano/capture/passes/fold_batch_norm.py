@@ -1,4 +1,4 @@
-"""Batch normalization behind a convolution or linear layer becomes part of its weights."""
+"""Folds a batch norm after a convolution or linear layer into the layer's weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def fold_batch_norm(graph: Graph) -> Graph:
     """Multiplies each output channel's weights by the normalization's scale and adds its shift to the bias,
     in float64.
 
-    What stands behind no such layer, or behind one that others read too, stays.
+    Batch norms stay if they do not follow such a layer, or if others read the layer's output, too.
     """
     graph = graph.copy()
     for node in list(graph.nodes):
@@ -58,7 +58,7 @@ def _fold(graph: Graph, node: Node, layer: Node) -> None:
 
 
 def folded_norm(graph: Graph, node: Node) -> FoldedNorm:
-    """What training must know of a batch norm's node when it is gone."""
+    """The properties of a batch norm's node that training needs after it is folded."""
     assert isinstance(node.operator, BatchNorm)
     operator = node.operator
     return FoldedNorm(graph.values[node.output].module_path, operator.momentum, operator.follows)

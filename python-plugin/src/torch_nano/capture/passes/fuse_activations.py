@@ -1,4 +1,4 @@
-"""An activation's clamp becomes part of the layer in front of it."""
+"""Fuses an activation's clamp into the layer before it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from ...ops.activation import Activation
 
 
 def fuse_activations(graph: Graph) -> Graph:
-    """Fuses ReLU, ReLU6 and other clamps into the operator in front, where it can clamp and nobody else reads
-    its output.
-    """
+    """Fuses ReLU, ReLU6 and other clamps into the operator before, if it can clamp and has one reader."""
     graph = graph.copy()
     for node in list(graph.nodes):
         if not isinstance(node.operator, Activation):

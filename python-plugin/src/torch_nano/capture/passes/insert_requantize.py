@@ -1,4 +1,4 @@
-"""Requantizes inputs that cannot share a quantization with the others."""
+"""Inserts requantizations of inputs that cannot share a quantization with the others."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from ...ops.requantize import Requantize
 
 
 def insert_requantize(graph: Graph) -> Graph:
-    """Puts a requantize between an operator whose inputs share a quantization with its output (concatenation)
-    and each input whose quantization is fixed by the operator that makes it (softmax), unless all inputs have
-    that one.
+    """Inserts a requantize before operators whose inputs and output share a quantization (concatenation), for
+    each input with a fixed quantization (softmax), unless all inputs have the same one.
     """
     graph = graph.copy()
     #: The fixed quantizations of values.
@@ -35,7 +34,7 @@ def insert_requantize(graph: Graph) -> Graph:
 
 
 def _join(graph: Graph, node: Node, fixed: dict[str, Quantization]) -> Quantization | None:
-    """Requantizes a node's inputs where they cannot have one quantization. If they have, the fixed one."""
+    """Requantizes a node's inputs if they cannot share a quantization; returns a shared fixed one."""
     found = {fixed.get(name) for name in node.inputs}
     if len(found) == 1:
         return found.pop()

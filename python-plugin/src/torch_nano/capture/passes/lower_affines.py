@@ -55,7 +55,7 @@ def _shift(scale_and_shift: ScaleAndShift, channels: int, **parameters: Tensor) 
 
 
 def _as_image(graph: Graph, node: Node, value: Value) -> None:
-    """Puts reshapes around a node: to an image of length one, and back."""
+    """Inserts reshapes around a node: to an image of one pixel, and back."""
     (channels,) = value.shape
     source = graph.values[node.inputs[0]]
     before = graph.new_value(f"{value.name}_input", (channels, 1), source)
