@@ -63,7 +63,7 @@ def test_a_deep_copy_has_a_head_of_its_own(with_head: tn.NanoModule) -> None:
 
 
 @pytest.mark.parametrize("protocol", range(3, pickle.HIGHEST_PROTOCOL + 1))
-def test_pickle_checks_it_once_more(with_head: tn.NanoModule, protocol: int) -> None:
+def test_unpickling_checks_it_again(with_head: tn.NanoModule, protocol: int) -> None:
     content = pickle.dumps(with_head, protocol)
     other = pickle.loads(content)
     assert other.image == with_head.image and other.id == with_head.id
@@ -131,7 +131,7 @@ def test_a_sample_does_not_see_the_others(with_head: tn.NanoModule) -> None:
     assert with_head.features_int8(x[:0]).shape == (0, rows.shape[1])
 
 
-def test_what_is_no_image_is_refused() -> None:
+def test_bytes_that_are_not_an_image_are_refused() -> None:
     image = one_layer()
     for use in (_native.Model, _native.Head, _native.SimulatedDevice):
         with pytest.raises(_native.NanoError):

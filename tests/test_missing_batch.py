@@ -56,7 +56,7 @@ def network(request: pytest.FixtureRequest) -> tuple[nn.Module, Tensor]:
     return make(), torch.randn(9, *shape)
 
 
-def test_as_an_example(network: tuple[nn.Module, Tensor]) -> None:
+def test_an_example_without_a_batch_is_explained(network: tuple[nn.Module, Tensor]) -> None:
     model, x = network
     for convert in (tn.to_nano, tn.prepare_qat):
         with pytest.raises(tn.InputError, match=f"the example: a tensor of {MISSING}"):
@@ -68,14 +68,14 @@ def test_as_an_example(network: tuple[nn.Module, Tensor]) -> None:
         tn.to_nano(model, batch, calibrate=x)
 
 
-def test_as_calibration_data(network: tuple[nn.Module, Tensor]) -> None:
+def test_calibration_data_without_a_batch_are_explained(network: tuple[nn.Module, Tensor]) -> None:
     model, x = network
     for data in (x[0], list(x), [(x[0], 1)]):
         with pytest.raises(tn.InputError, match=f"a calibration batch has shape .*{EXPECTED}"):
             tn.to_nano(model, x, calibrate=data)
 
 
-def test_as_an_input(network: tuple[nn.Module, Tensor]) -> None:
+def test_an_input_without_a_batch_is_explained(network: tuple[nn.Module, Tensor]) -> None:
     model, x = network
     nano, qat = tn.to_nano(model, x, calibrate=x), tn.prepare_qat(model, x, calibrate=x)
     for call in (nano, nano.device_inputs, lambda sample: nano.verify("host", sample), qat):
@@ -83,7 +83,7 @@ def test_as_an_input(network: tuple[nn.Module, Tensor]) -> None:
             call(x[0])
 
 
-def test_as_training_data(network: tuple[nn.Module, Tensor]) -> None:
+def test_training_data_without_a_batch_are_explained(network: tuple[nn.Module, Tensor]) -> None:
     model, x = network
     samples = list(zip(x, torch.zeros(9, dtype=torch.int64), strict=True))
     with pytest.raises(tn.InputError, match=f"batch 0 of train: .*{MISSING}"):

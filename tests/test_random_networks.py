@@ -80,7 +80,7 @@ def random_network(choose: random.Random, shape: tuple[int, ...]) -> nn.Module:
 
 
 @pytest.mark.parametrize("seed", range(24))
-def test_random_networks(seed):
+def test_random_networks_give_the_same_bytes_everywhere(seed):
     choose = random.Random(seed)
     shape = choose.choice([(3, 12, 10), (1, 9, 9), (4, 30)])
     x = inputs(shape, 48, seed)

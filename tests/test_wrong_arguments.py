@@ -46,7 +46,7 @@ WITH_PATHS: dict[str, Callable[[tn.NanoModule, Any], Any]] = {
 
 @pytest.mark.parametrize("path", [3, b"a", "", "a\0b"], ids=repr)
 @pytest.mark.parametrize("name", WITH_PATHS)
-def test_what_is_no_path_is_refused(nano: tn.NanoModule, name: str, path: object) -> None:
+def test_wrong_paths_are_refused(nano: tn.NanoModule, name: str, path: object) -> None:
     with pytest.raises(tn.InputError, match="expected a path") as refused:
         WITH_PATHS[name](nano, path)
     assert repr(path) in str(refused.value)
@@ -66,25 +66,25 @@ def test_a_class_with_a_long_name_needs_another_name() -> None:
 
 
 @pytest.mark.parametrize("head", [tn.heads.SGD(), tn.heads.LDA(), tn.heads.Prototype()], ids=repr)
-def test_a_head_does_not_learn_from_no_sample(head: tn.heads.HeadSettings) -> None:
+def test_a_head_needs_a_sample_to_learn(head: tn.heads.HeadSettings) -> None:
     learner: Any = tn.to_nano(small(), X, calibrate=X, head=head).head
     with pytest.raises(tn.HeadError, match=r"shape \(0, 8\); expected at least one sample"):
         learner.fit(torch.zeros(0, 8, dtype=torch.int8), Y[:0])
 
 
-def test_a_head_does_not_learn_for_no_epoch(nano: tn.NanoModule) -> None:
+def test_a_head_needs_an_epoch_to_learn(nano: tn.NanoModule) -> None:
     assert isinstance(nano.head, tn.SgdHead)
     with pytest.raises(tn.HeadError, match="epochs is 0; expected a whole number, 1 to"):
         nano.head.fit(nano.features_int8(X), Y, epochs=0)
 
 
 @pytest.mark.parametrize("target", ["host", "rv32imc"])
-def test_nothing_is_no_proof(nano: tn.NanoModule, target: Any) -> None:
+def test_verify_needs_a_sample(nano: tn.NanoModule, target: Any) -> None:
     with pytest.raises(tn.InputError, match="expected at least one sample to compare"):
         nano.verify(target, X[:0])
 
 
-def test_ranges_are_not_taken_from_no_sample() -> None:
+def test_ranges_need_a_sample() -> None:
     qat = tn.prepare_qat(small(), X, calibrate=X)
     with pytest.raises(tn.InputError, match="give at least one sample"):
         qat(X[:0])

@@ -80,7 +80,7 @@ class Raising(nn.Sequential):
 
 @pytest.mark.parametrize("entry", ENTRIES)
 @pytest.mark.parametrize("given", [None, 3, nn.Linear, abs, {"0.weight": X}])
-def test_what_is_no_module(entry: str, given: object) -> None:
+def test_objects_that_are_not_modules_are_refused(entry: str, given: object) -> None:
     if entry == "reestimate_batch_norm":
         with pytest.raises(tn.InputError, match=r"model is .*; expected an nn\.Module"):
             tn.reestimate_batch_norm(given, X)  # type: ignore[arg-type]
@@ -102,7 +102,7 @@ WRAPPERS: dict[str, Callable[[nn.Module], nn.Module]] = {
 
 @pytest.mark.parametrize("entry", ENTRIES)
 @pytest.mark.parametrize("wrapper", WRAPPERS)
-def test_wrappers_are_taken_off(entry: str, wrapper: str) -> None:
+def test_models_are_taken_out_of_wrappers(entry: str, wrapper: str) -> None:
     """The same result, and the same change of the module inside."""
     plain, inside = mlp(), mlp()
     results = []
@@ -190,7 +190,7 @@ WRONG: dict[str, tuple[Callable[[], nn.Module], set[str], str]] = {
 
 @pytest.mark.parametrize("entry", sorted(set(ENTRIES) - MODULES))
 @pytest.mark.parametrize("given", WRONG)
-def test_a_model_that_cannot_be_used(entry: str, given: str) -> None:
+def test_unusable_models_are_refused(entry: str, given: str) -> None:
     make, taken, message = WRONG[given]
     model = make()
     modes = [module.training for module in model.modules()]
@@ -215,7 +215,7 @@ def test_torchscript_is_refused_where_python_must_see_it(entry: str, inside: boo
 
 
 @pytest.mark.parametrize("entry", ["to_nano", "prepare_qat", "fit", "get_layer_outputs"])
-def test_what_torch_export_has_made_has_one_mode(entry: str) -> None:
+def test_exported_modules_with_one_mode_are_explained(entry: str) -> None:
     program = torch.export.export(mlp(), (X,))
     with pytest.raises(
         tn.InputError, match=r"cannot change between train and evaluation mode|has no module '0'"
@@ -225,7 +225,7 @@ def test_what_torch_export_has_made_has_one_mode(entry: str) -> None:
         ENTRIES[entry](program)
 
 
-def test_a_model_that_cannot_be_copied() -> None:
+def test_a_model_that_cannot_be_copied_is_refused() -> None:
     model = mlp()
     model.stream = open(__file__)  # noqa: SIM115
     try:
@@ -236,7 +236,7 @@ def test_a_model_that_cannot_be_copied() -> None:
 
 
 @pytest.mark.parametrize("device", ["cuda", "nonsense"])
-def test_a_device_that_is_not_there(device: str) -> None:
+def test_a_missing_torch_device_is_refused(device: str) -> None:
     if device == "cuda" and torch.cuda.is_available():
         pytest.skip("this machine has CUDA")
     for call in ("fit", "feature_extraction"):

@@ -161,7 +161,7 @@ def test_a_function_without_a_value_is_refused() -> None:
 @pytest.mark.parametrize(
     ("scale", "zero_point"), [(0.0, 0), (-1.0, 0), (1e-50, 0), (float("nan"), 0), (1.0, 128)]
 )
-def test_what_is_no_quantization_is_refused(scale: float, zero_point: int) -> None:
+def test_an_invalid_quantization_is_refused(scale: float, zero_point: int) -> None:
     with pytest.raises(QuantizationError, match="the scale must be a positive finite float32"):
         Quantization(scale, zero_point)
 

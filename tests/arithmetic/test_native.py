@@ -44,7 +44,7 @@ def test_requantization_is_the_double_rounding() -> None:
         assert requantized(accumulators, real, low, high) == expected, f"seed {seed}"
 
 
-def test_ties_and_large_shifts_by_hand() -> None:
+def test_ties_and_large_shifts_round_as_by_hand() -> None:
     # At 1/2 there is only the first rounding: halves up. At 1/4, 5 goes to 2.5, 3, 1.5 and 2.
     assert requantized([5, -5, 6, -6], 0.5, -128, 127) == [3, -2, 3, -3]
     assert requantized([5, -5, 6, -6], 0.25, -128, 127) == [2, -1, 2, -2]
@@ -154,7 +154,7 @@ def test_weights_and_biases_are_those_of_numpy() -> None:
             assert (part.reshape(reference.shape) == reference).all(), f"seed {seed}"
 
 
-def test_weights_that_are_no_multiple_of_the_channels_are_refused() -> None:
+def test_weights_must_be_a_multiple_of_the_channels() -> None:
     with pytest.raises(_native.NanoError, match="5 weights are no multiple of 2 channels"):
         _native.quantize_channels(np.ones(5, np.float32), np.ones(2, np.float32), 0.1)
     with pytest.raises(_native.NanoError, match="5 weights are no multiple of 0 channels"):

@@ -26,7 +26,7 @@ def test_every_channel_uses_its_range_and_is_half_a_step_off_at_most() -> None:
         assert float(((quantized.bias * bias_steps - bias).abs() / bias_steps).max()) <= 0.5
 
 
-def test_a_channel_without_weights_takes_the_largest_scale() -> None:
+def test_a_channel_of_zeros_takes_the_largest_scale() -> None:
     weight = torch.tensor([[1.0, -1.27], [0.0, 0.0], [0.5, 0.1]])
     quantized = quantize_channels(weight, torch.tensor([0.0, 0.3, 0.0]), 0.1)
     assert quantized.scales.tolist() == pytest.approx([0.01, 0.01, 0.5 / 127])
@@ -45,7 +45,7 @@ def test_a_bias_far_above_its_weights_raises_the_scale() -> None:
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
-def test_what_is_not_finite_is_refused(wrong: float) -> None:
+def test_weights_that_are_not_finite_are_refused(wrong: float) -> None:
     weight, bias = torch.ones(3, 2), torch.ones(3)
     weight[1, 0] = wrong
     with pytest.raises(NonFiniteError, match="the weight holds NaN or infinity in output channels 1"):

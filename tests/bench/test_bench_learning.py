@@ -32,7 +32,7 @@ GOOD = Measured(
 )
 
 
-def test_little_of_everything() -> None:
+def test_heads_learn_as_well_as_float_on_one_seed() -> None:
     """One seed, where a tenth of the digits' bar is one of 599 samples: the margins here are wider."""
     measured = bench_learning.measure(bench_learning.QUICK)
     digits = measured.sets["digits"]
@@ -81,7 +81,7 @@ def concluded(measured: Measured, report: Path) -> tuple[int, str]:
     return bench_learning.conclude(measured, report, Console(file=text, width=200)), text.getvalue()
 
 
-def test_bars_that_hold(tmp_path: Path) -> None:
+def test_accuracies_above_all_thresholds_pass(tmp_path: Path) -> None:
     status, text = concluded(GOOD, tmp_path / "made/learning.json")
     assert status == 0 and "missed" not in text
     report = json.loads((tmp_path / "made/learning.json").read_text())
@@ -114,6 +114,8 @@ def test_a_watch_too_low_is_named(tmp_path: Path, head: str, value: float) -> No
     [replace(GOOD.incremental, same_bytes=False), replace(GOOD.incremental, lda=95.9)],
     ids=["bytes", "accuracy"],
 )
-def test_an_order_that_counts_is_named(tmp_path: Path, incremental: learning_heads.Incremental) -> None:
+def test_a_result_that_depends_on_the_order_is_named(
+    tmp_path: Path, incremental: learning_heads.Incremental
+) -> None:
     status, text = concluded(replace(GOOD, incremental=incremental), tmp_path / "learning.json")
     assert status == 1 and text.count("missed") == 1 and "depends on the order" in text

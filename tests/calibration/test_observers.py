@@ -47,7 +47,7 @@ def test_zeros_before_small_numbers_cost_no_precision():
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -1.0, 3.4e38, -3.4e38, 1e-45])
-def test_one_number_only(value):
+def test_a_single_number_is_in_the_range(value):
     number = float(np.float32(value))
     for observer in (MinMaxObserver(), PercentileObserver(99.99)):
         observer.observe(torch.tensor([number]))

@@ -107,7 +107,7 @@ def test_all_unsupported_calls_come_in_one_error():
         (lambda s, x: F.batch_norm(x, None, None, training=True), "statistics of the batch"),
     ],
 )
-def test_what_cannot_run_says_why(forward, reason):
+def test_unsupported_calls_say_why(forward, reason):
     with pytest.raises(tn.UnsupportedError, match=reason):
         capture(net(forward), torch.zeros(3, 4))
 
@@ -129,7 +129,7 @@ def test_what_cannot_run_says_why(forward, reason):
     ],
 )
 @pytest.mark.filterwarnings("error")
-def test_what_cannot_be_captured_says_why(forward, reason):
+def test_models_that_cannot_be_captured_say_why(forward, reason):
     model = net(forward)
     model.weight = nn.Parameter(torch.zeros(3, 4))
     with pytest.raises(tn.CaptureError, match=reason):
@@ -139,7 +139,7 @@ def test_what_cannot_be_captured_says_why(forward, reason):
 @pytest.mark.parametrize(
     "example", [None, torch.zeros(3), torch.zeros(2, 3, dtype=torch.int64), torch.zeros(1, 1, 1, 1, 1)]
 )
-def test_an_example_that_is_no_input(example):
+def test_wrong_examples_are_refused(example):
     with pytest.raises(tn.InputError, match="the example is"):
         capture(nn.ReLU(), example)
 
@@ -196,7 +196,7 @@ def test_a_view_of_an_overwritten_tensor_is_refused():
         capture(net(forward), torch.zeros(3, 4))
 
 
-def test_a_backbone_under_no_grad():
+def test_a_backbone_under_no_grad_is_captured():
     def forward(self, x):
         with torch.no_grad():
             x = torch.relu(self.backbone(x))

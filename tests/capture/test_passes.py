@@ -117,7 +117,7 @@ class TestFoldBatchNorm:
         again["0.folded_weight"].sum().backward()
         assert model[0].weight.grad is not None and model[1].weight.grad is not None
 
-    def test_not_where_others_read_the_layer(self):
+    def test_it_stays_where_others_read_the_layer(self):
         def forward(self, x):
             y = self.conv(x)
             return y + self.norm(y)
@@ -136,7 +136,7 @@ class TestFoldBatchNorm:
         assert operators(folded) == ["conv2d", "conv2d", "add"]
         assert_unchanged(graph, folded, x, exact=False)
 
-    def test_not_across_an_activation(self):
+    def test_it_is_not_folded_across_an_activation(self):
         x = inputs((2, 5, 5), 3)
         graph = capture(nn.Sequential(nn.Conv2d(2, 2, 1), nn.ReLU(), batch_norm(2, 2)), x)
         assert operators(fold_batch_norm(graph)) == operators(graph)
@@ -175,14 +175,14 @@ class TestFuseActivations:
         assert len(fused.nodes) == len(graph.nodes) - 1 and count(fused, Activation) == 0
         assert_unchanged(graph, fused, x, exact=True)
 
-    def test_two_in_a_row(self):
+    def test_two_in_a_row_are_fused(self):
         x = inputs((6,), 50)
         graph = capture(nn.Sequential(nn.Linear(6, 4), nn.Hardtanh(-0.1, 0.5), nn.ReLU()), x)
         fused = fuse_activations(graph)
         assert len(fused.nodes) == 1
         assert_unchanged(graph, fused, x, exact=True)
 
-    def test_not_where_others_read_the_layer_or_it_is_the_output_too(self):
+    def test_it_stays_where_the_layer_has_another_reader_or_is_an_output(self):
         def forward(self, x):
             y = self.linear(x)
             return y + F.relu(y)
@@ -254,8 +254,8 @@ class TestAbsorbMoves:
         ("drop", "expected"),
         [(nn.Dropout(), ["fully_connected"]), (nn.Dropout2d(), ["move", "fully_connected"])],
     )
-    def test_dropouts_drop_what_they_did(self, drop, expected):
-        """Single numbers can be dropped behind a permutation, whole channels cannot."""
+    def test_dropouts_keep_their_effect(self, drop, expected):
+        """Single numbers can be dropped after a permutation, whole channels cannot."""
 
         def forward(self, x):
             return self.linear(self.drop(x.transpose(1, 2)).transpose(1, 2).flatten(1))
@@ -290,7 +290,7 @@ class TestMovesIntoConvolutions:
             (lambda s, x: s.strided(x)[:, :, :-1, 1:], (2, 0, 0, 1)),
         ],
     )
-    def test_they_become_padding(self, forward, padding):
+    def test_pads_and_crops_become_padding(self, forward, padding):
         x = inputs((2, 7, 6), 5)
         model = Net(
             forward,
@@ -318,7 +318,7 @@ class TestMovesIntoConvolutions:
             (lambda s, x: (lambda y: y[:, :, 1:-1] + F.max_pool2d(y, 3, 1, (0, 1)))(s.padded(x)), None),
         ],
     )
-    def test_or_stay(self, forward, expected):
+    def test_other_moves_stay(self, forward, expected):
         x = inputs((2, 7, 6), 5)
         model = Net(
             forward,

@@ -110,11 +110,11 @@ def test_it_is_named_with_module_and_line_whatever_the_mode_now(kind: type[OneLa
     assert f"computed in {mode} only" in node.reason and node.way_out
 
 
-def test_only_training_is_concerned() -> None:
+def test_to_nano_accepts_what_differs_in_train_mode() -> None:
     assert tn.to_nano(NoisyInput(), X, calibrate=torch.randn(8, 6)).verify("host")
 
 
-def test_another_of_the_results() -> None:
+def test_another_result_in_train_mode_is_refused() -> None:
     class Swapped(OneLayer):
         def forward(self, x: Tensor) -> Tensor:
             first = F.relu(self.layer(x))
@@ -159,7 +159,7 @@ class Same(OneLayer):
 
 
 @pytest.mark.parametrize("how", ["dropout and batch norm", "frozen", "off"])
-def test_what_training_knows_of_is_no_difference(how: str) -> None:
+def test_dropout_and_batch_norm_are_no_difference(how: str) -> None:
     model: nn.Module = Same()
     if how == "frozen":
         model = nn.Sequential(NoisyInput(), nn.Linear(6, 2))
@@ -185,7 +185,7 @@ class LayerDrop(OneLayer):
 
 
 @pytest.mark.parametrize("draw", [random.random, np.random.rand])
-def test_numbers_that_torch_does_not_draw_are_no_constants(draw: Callable[[], float]) -> None:
+def test_random_numbers_of_python_and_numpy_are_refused(draw: Callable[[], float]) -> None:
     message = "LayerDrop draws numbers from Python's or numpy's random in {} mode"
     calibrate = torch.randn(8, 6)
     for _ in range(3):
@@ -201,7 +201,7 @@ def test_a_derived_dropout_may_do_something_else() -> None:
         tn.prepare_qat(nn.Sequential(NoisyDropout(), nn.Linear(6, 2)), X, calibrate=X)
 
 
-def test_what_cannot_be_traced_in_train_mode_says_in_which() -> None:
+def test_a_trace_error_names_the_mode() -> None:
     class Branch(OneLayer):
         def forward(self, x: Tensor) -> Tensor:
             if self.training and x.sum() > 0:

@@ -71,7 +71,7 @@ def test_all_are_named_but_none_inside_another() -> None:
 
 
 @pytest.mark.usefixtures("no_export")
-def test_a_class_of_ones_own_is_named_by_torch_s() -> None:
+def test_a_subclass_is_named_by_torchs_class() -> None:
     class Gated(nn.GRU):
         pass
 
@@ -79,7 +79,7 @@ def test_a_class_of_ones_own_is_named_by_torch_s() -> None:
         tn.to_nano(Recurrent(Gated), X, calibrate=X)
 
 
-def test_one_that_is_not_called_does_not_matter() -> None:
+def test_a_module_that_is_not_called_is_allowed() -> None:
     model = Recurrent(nn.GRU)
     x = torch.randn(8, 7, 6)
     front = tn.get_model_feature_extractor(model, "convolution")

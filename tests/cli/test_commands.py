@@ -33,7 +33,9 @@ def twin(nano: tn.NanoModule, epochs: int) -> bytes:
 
 @pytest.mark.parametrize("data", ["train.npz", "train.csv"])
 @pytest.mark.parametrize("connection", ["sim", "qemu"])
-def test_a_session(folder: Path, tmp_path: Path, data: str, connection: str) -> None:
+def test_a_session_learns_saves_and_predicts(
+    folder: Path, tmp_path: Path, data: str, connection: str
+) -> None:
     options = ["--model", folder / "moves.nanomodel", "--flash", tmp_path / "flash"]
     nano = tn.load(folder / "moves.nanomodel")
     told = run("learn", connection, folder / data, *options, "--epochs", 7, "--save")
@@ -84,7 +86,7 @@ def test_sums_are_committed(folder: Path, tmp_path: Path) -> None:
     assert "committed" in run("commit", "sim", *options)
 
 
-def test_errors_are_one_message(folder: Path, tmp_path: Path) -> None:
+def test_errors_are_one_line(folder: Path, tmp_path: Path) -> None:
     model = ["--model", folder / "moves.nanomodel"]
 
     def error(*arguments: object) -> str:
@@ -124,7 +126,7 @@ def test_errors_are_one_message(folder: Path, tmp_path: Path) -> None:
         assert message in error("learn", "sim", tmp_path / name, *model)
 
 
-def test_the_help_teaches() -> None:
+def test_the_help_shows_a_first_session() -> None:
     told = run("--help")
     for word in ("CONNECTION", "/dev/ttyACM0", "socket://host:port", "learn sim train.csv", ".nanomodel"):
         assert word in told
@@ -140,7 +142,7 @@ def test_the_help_teaches() -> None:
         assert max(map(len, own.splitlines())) <= 80
 
 
-def test_the_installed_script(folder: Path) -> None:
+def test_the_installed_script_runs(folder: Path) -> None:
     script = Path(sys.executable).with_name("torch-nano")
     options = ["--model", folder / "moves.nanomodel"]
     done = subprocess.run([script, "device", "info", "sim", *options], capture_output=True, text=True)

@@ -19,7 +19,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_files(tmp_path_factory.mktemp("cli"))
 
 
-def test_a_class_of_its_own(folder: Path, tmp_path: Path) -> None:
+def test_a_class_is_added_and_learnt(folder: Path, tmp_path: Path) -> None:
     """A class is added, learnt, forgotten; then the head is put back."""
     options = ["--model", folder / "lda.nanomodel", "--flash", tmp_path / "flash"]
     run("learn", "sim", folder / "train.csv", *options, "--save")
@@ -42,7 +42,7 @@ def test_a_class_of_its_own(folder: Path, tmp_path: Path) -> None:
     assert load_head(tmp_path / "reset.head", nano.id) == nano.head.state()
 
 
-def test_several_right_classes(folder: Path, tmp_path: Path) -> None:
+def test_labels_with_several_right_classes_are_learnt(folder: Path, tmp_path: Path) -> None:
     _, x, y = model_and_data()
     right = torch.stack([y == 0, y % 2 == 1, y == 2, y == 1], 1)
     nano = make(tn.heads.SGD(0.05, loss="binary"))
@@ -66,7 +66,7 @@ def test_several_right_classes(folder: Path, tmp_path: Path) -> None:
     assert run("predict", "sim", tmp_path / "bools.npz", *options).splitlines() == told
 
 
-def test_a_number(folder: Path, tmp_path: Path) -> None:
+def test_labels_that_are_numbers_are_learnt(folder: Path, tmp_path: Path) -> None:
     model, x, y = model_and_data()
     one = tn.heads.SGD(0.02, loss="squared")
     nano = tn.to_nano(torch.nn.Sequential(*model[:-1], torch.nn.Linear(8, 1)), x, calibrate=x, head=one)
@@ -86,7 +86,7 @@ def test_a_number(folder: Path, tmp_path: Path) -> None:
     assert "line 2: 'walk' is no number" in run("learn", "sim", folder / "train.csv", *options, status=1)
 
 
-def test_what_is_not_sure_enough_is_in_brackets(folder: Path, tmp_path: Path) -> None:
+def test_rejected_predictions_are_in_brackets(folder: Path, tmp_path: Path) -> None:
     options = ["--model", folder / "moves.nanomodel", "--flash", tmp_path / "flash"]
     run("learn", "sim", folder / "train.csv", *options, "--save")
     before = run("predict", "sim", folder / "train.csv", *options).splitlines()[:-1]
@@ -110,7 +110,7 @@ def test_what_is_not_sure_enough_is_in_brackets(folder: Path, tmp_path: Path) ->
     assert "expected --rejection or --save-interval" in run("configure", "sim", *options, status=1)
 
 
-def test_a_heads_file_is_for_one_model(folder: Path, tmp_path: Path) -> None:
+def test_a_head_file_fits_one_model_only(folder: Path, tmp_path: Path) -> None:
     model, other = (["--model", folder / name] for name in ("moves.nanomodel", "lda.nanomodel"))
     nano = tn.load(folder / "moves.nanomodel")
     file = tmp_path / "a.head"

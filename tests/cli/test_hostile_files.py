@@ -36,7 +36,7 @@ def read_labelled(path: Path) -> object:
 
 
 @pytest.mark.parametrize(("name", "other"), [("train.csv", "train.npz"), ("train.npz", "int8.npz")])
-def test_bytes_of_a_table(name: str, other: str, files: Path, tmp_path: Path) -> None:
+def test_damaged_sample_files_are_refused(name: str, other: str, files: Path, tmp_path: Path) -> None:
     content, path = (files / name).read_bytes(), tmp_path / name
     refused = 0
     with memory_for(ROOM):
@@ -67,7 +67,7 @@ def npy(array: Any, header: str | None = None) -> bytes:
     return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + array.tobytes()
 
 
-def test_tables_that_would_take_much_memory(tmp_path: Path) -> None:
+def test_sample_files_that_would_take_much_memory_are_refused(tmp_path: Path) -> None:
     bomb = npz(tmp_path / "a.npz", {"x": npy(np.zeros((1, 1 << 28), np.float32)), "y": npy(np.zeros(1, int))})
     assert bomb.stat().st_size < 2 << 20
     with (
@@ -108,7 +108,7 @@ def test_tables_that_would_take_much_memory(tmp_path: Path) -> None:
         read_samples(tmp_path / "zero.csv")
 
 
-def test_bytes_of_a_head(tmp_path: Path) -> None:
+def test_damaged_head_files_are_refused(tmp_path: Path) -> None:
     nano, path = make(tn.heads.LDA(capacity=6)), tmp_path / "anna.head"
     assert nano.head is not None
     save_head(path, nano.id, nano.head.state())
@@ -121,7 +121,7 @@ def test_bytes_of_a_head(tmp_path: Path) -> None:
         assert nano.head.state() == state
 
 
-def test_every_file_that_a_command_reads(files: Path, tmp_path: Path) -> None:
+def test_commands_refuse_damaged_files_with_one_line(files: Path, tmp_path: Path) -> None:
     """What is wrong with it is one line, and status 1."""
     record = ("predict", "sim", files / "inputs.npz", "-m")
     for name, command in (
@@ -193,7 +193,7 @@ def test_a_killed_simulated_device_keeps_a_whole_flash(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("write", [0, 1, 2], ids=["head", "model", "export"])
-def test_a_full_disk_leaves_what_was_there(write: int, tmp_path: Path) -> None:
+def test_a_full_disk_leaves_the_old_file(write: int, tmp_path: Path) -> None:
     nano = make(tn.heads.SGD(0.05))
     assert nano.head is not None
     state = nano.head.state()

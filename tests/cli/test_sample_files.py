@@ -41,14 +41,14 @@ def labels(target: str, file: Path, names: list[str] = NAMES) -> list[Any]:
     ],
 )
 @pytest.mark.parametrize("name", ["a.csv", "A.CSV"])
-def test_one_table_in_several_ways(tmp_path: Path, content: str, name: str) -> None:
+def test_one_sample_file_can_be_written_in_several_ways(tmp_path: Path, content: str, name: str) -> None:
     table = read_samples(csv(tmp_path, content, name))
     assert table.inputs["x"].dtype == np.float32
     assert table.inputs["x"].tolist() == [[1, -2.5], [300, 4]]
     assert table.require_labels().tolist() == ["walk", "run"]
 
 
-def test_a_table_without_labels(tmp_path: Path) -> None:
+def test_a_sample_file_may_lack_labels(tmp_path: Path) -> None:
     for file in (csv(tmp_path, "a,b\n1,2\n"), npz(tmp_path, x=np.zeros((1, 2)))):
         table = read_samples(file)
         assert table.labels is None and table.inputs["x"].shape == (1, 2)
@@ -88,7 +88,7 @@ def test_a_table_without_labels(tmp_path: Path) -> None:
         ("label,a\nwalk,1\n".encode("utf-16-le"), "has bytes of 0, which no UTF-8 text has"),
     ],
 )
-def test_refused_csv(tmp_path: Path, content: str | bytes, message: str) -> None:
+def test_wrong_csv_files_are_refused(tmp_path: Path, content: str | bytes, message: str) -> None:
     with pytest.raises(SampleFileError) as error:
         read_samples(csv(tmp_path, content))
     assert message in str(error.value) and str(tmp_path) in str(error.value)
@@ -113,7 +113,7 @@ def test_refused_csv(tmp_path: Path, content: str | bytes, message: str) -> None
         ),
     ],
 )
-def test_refused_npz(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
+def test_wrong_npz_files_are_refused(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
     with pytest.raises(SampleFileError) as error:
         read_samples(npz(tmp_path, **arrays))
     assert message in str(error.value) and str(tmp_path) in str(error.value)
@@ -166,7 +166,7 @@ def test_a_class_is_its_name_before_it_is_an_index(tmp_path: Path) -> None:
     assert labels("class", npz(tmp_path, x=x, y=np.array(["1", "2"])), ["1", "2", "3"]) == [0, 1]
 
 
-def test_several_right_classes(tmp_path: Path) -> None:
+def test_labels_may_name_several_right_classes(tmp_path: Path) -> None:
     file = csv(tmp_path, 'label,a\nwalk,0\nrest|walk,0\n" walk | run ",0\n,0\n2|0,0\n')
     expected = [
         *([True, False, False], [True, False, True], [True, True, False]),
@@ -178,7 +178,7 @@ def test_several_right_classes(tmp_path: Path) -> None:
         labels("labels", csv(tmp_path, "label,a\nwalk|jump,0\n"))
 
 
-def test_numbers(tmp_path: Path) -> None:
+def test_labels_may_be_numbers(tmp_path: Path) -> None:
     assert labels("value", csv(tmp_path, "label,a\n1,0\n-0.25,0\n"), [""]) == [1.0, -0.25]
     assert labels("value", npz(tmp_path, x=np.zeros((2, 1)), y=np.array([1, 2])), [""]) == [1.0, 2.0]
     with pytest.raises(SampleFileError, match="line 2: 'walk' is no number"):
@@ -208,7 +208,7 @@ def test_labels_of_another_kind_are_refused(
     assert message in str(error.value) and isinstance(error.value, tn.TorchNanoError)
 
 
-def test_places_in_messages() -> None:
+def test_messages_name_the_line_or_sample() -> None:
     x = np.zeros((2, 1))
     assert SampleFile(Path("a.npz"), x, None).place(1) == "a.npz, sample 1 (from 0)"
     assert SampleFile(Path("a.csv"), x, None, ["a"], [2, 5]).place(1) == "a.csv, line 5"

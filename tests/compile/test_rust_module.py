@@ -19,7 +19,7 @@ def nano_with_head():
     return tn.to_nano(model, x, calibrate=x, labels=labels, name='net "1"')
 
 
-def test_the_image_and_the_facts(nano_with_head, tmp_path):
+def test_an_export_has_the_image_and_its_sizes(nano_with_head, tmp_path):
     folder = tmp_path / "new" / "model"
     nano_with_head.export(folder)
     assert sorted(path.name for path in folder.iterdir()) == ["model.nano", "model.rs"]
@@ -107,7 +107,7 @@ def test_the_module_has_all_inputs_and_outputs(tmp_path):
     assert shapes == "[1, 9, 3] [1, 1, 5] 6"
 
 
-def test_without_a_head(nano, tmp_path):
+def test_a_model_without_a_head_exports_none(nano, tmp_path):
     nano.export(tmp_path)
     text = (tmp_path / "model.rs").read_text()
     assert "CLASSES: usize = 0;" in text and "HeadSizes> = None;" in text and "train::NoHead;" in text
@@ -141,7 +141,7 @@ def test_other_files_are_not_overwritten(nano, tmp_path, name):
     ],
 )
 @pytest.mark.parametrize("below", [False, True])
-def test_a_folder_that_cannot_be_made(nano, tmp_path, make, reason, below):
+def test_a_folder_that_cannot_be_made_is_an_export_error(nano, tmp_path, make, reason, below):
     make(tmp_path)
     target = tmp_path / "file" / "below" if below else tmp_path / "file"
     reason = "Not a directory|No such file|File exists|a file of that name" if below else reason
@@ -151,7 +151,7 @@ def test_a_folder_that_cannot_be_made(nano, tmp_path, make, reason, below):
 
 
 @pytest.mark.parametrize("error", [PermissionError, OSError])
-def test_a_folder_that_cannot_be_written(nano, tmp_path, monkeypatch, error):
+def test_a_folder_that_cannot_be_written_is_an_export_error(nano, tmp_path, monkeypatch, error):
     def refuse(*arguments):
         raise error(13, "no room for more")
 
@@ -161,7 +161,7 @@ def test_a_folder_that_cannot_be_written(nano, tmp_path, monkeypatch, error):
     assert isinstance(caught.value, OSError) and isinstance(caught.value.__cause__, error)
 
 
-def test_a_name_that_no_file_system_takes(nano):
+def test_a_folder_name_that_is_too_long_is_an_export_error(nano):
     with pytest.raises(tn.ExportError, match="expected a folder"):
         nano.export("a" * 300)
 

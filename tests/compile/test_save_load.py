@@ -85,13 +85,13 @@ def test_other_files_are_refused(content, reason, tmp_path):
         tn.load(tmp_path / "file")
 
 
-def test_an_image_is_no_saved_model(nano, tmp_path):
+def test_an_image_is_not_a_saved_model(nano, tmp_path):
     (tmp_path / "model.nano").write_bytes(nano.image)
     with pytest.raises(tn.FileFormatError, match="expected a saved model"):
         tn.load(tmp_path / "model.nano")
 
 
-def test_saving_replaces_the_file_as_a_whole(nano, tmp_path):
+def test_saving_replaces_the_file_atomically(nano, tmp_path):
     path = tmp_path / "model"
     path.write_bytes(b"old")
     nano.save(path)
@@ -100,12 +100,12 @@ def test_saving_replaces_the_file_as_a_whole(nano, tmp_path):
 
 
 @pytest.mark.parametrize("path", [5, None, b"model", "a\0b"])
-def test_what_is_no_path(path, nano):
+def test_a_wrong_path_is_refused(path, nano):
     for act in (tn.load, nano.save):
         with pytest.raises(tn.InputError, match=r"path is .*; expected a path"):
             act(path)
 
 
-def test_a_missing_file():
+def test_a_missing_file_is_an_os_error():
     with pytest.raises(FileNotFoundError):
         tn.load("no/such/file")

@@ -130,12 +130,12 @@ def test_a_convolution_and_an_addition_are_one_layer():
     assert (first.operator, first.module_path) == ("conv2d_add", "0")
 
 
-def test_names_labels_and_shapes(nano):
+def test_a_model_has_its_name_labels_and_shapes(nano):
     assert (nano.name, nano.labels, nano.input_shape) == ("conv net", list("abcde"), (3, 40))
     assert nano.head is None and nano.input_quantization.range[0] < 0 < nano.input_quantization.range[1]
 
 
-def test_batches_of_any_size(nano):
+def test_batches_may_have_any_size(nano):
     x = inputs((3, 40), 7)
     every = nano(x)
     assert torch.equal(every, torch.cat([nano(x[i : i + 1]) for i in range(7)]))
@@ -144,7 +144,7 @@ def test_batches_of_any_size(nano):
     assert torch.equal(nano(x.transpose(1, 2).contiguous().transpose(1, 2)), every)
 
 
-def test_int8_in_int8_out(nano):
+def test_forward_int8_takes_and_returns_integers(nano):
     q = torch.randint(-128, 128, (4, 3, 40), dtype=torch.int8, generator=torch.Generator().manual_seed(0))
     y = nano.forward_int8(q)
     assert y.dtype == torch.int8 and y.shape == (4, 5)
@@ -169,12 +169,12 @@ def test_inputs_outside_the_range_saturate(nano):
         (torch.zeros(1, 3, 40, device="meta"), "on the meta device; expected a dense one"),
     ],
 )
-def test_wrong_inputs(nano, x, reason):
+def test_wrong_inputs_are_refused(nano, x, reason):
     with pytest.raises(tn.InputError, match=reason):
         nano(x)
 
 
-def test_wrong_int8_inputs(nano):
+def test_wrong_int8_inputs_are_refused(nano):
     with pytest.raises(tn.InputError, match="of int8"):
         nano.forward_int8(torch.zeros(1, 3, 40))
     with pytest.raises(tn.InputError, match="of floats or int8"):
@@ -212,7 +212,7 @@ def test_the_model_itself_is_not_changed():
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_the_method_is_the_function_and_takes_wrappers_off(conv_net, nano):
+def test_the_method_is_the_function_and_unwraps(conv_net, nano):
     x = inputs((3, 40), 64)
     options = {"calibrate": x, "labels": list("abcde"), "name": "conv net"}
     averaged = torch.optim.swa_utils.AveragedModel(conv_net)
@@ -232,7 +232,7 @@ def test_the_same_model_gives_the_same_image(conv_net, nano):
     assert again.image == nano.image and again.id == nano.id
 
 
-def test_calibration_data_of_all_kinds(conv_net, nano):
+def test_calibration_takes_all_kinds_of_data(conv_net, nano):
     x = inputs((3, 40), 64)
     dataset = torch.utils.data.TensorDataset(x, torch.zeros(64))
     loader = torch.utils.data.DataLoader(dataset, batch_size=10)
@@ -241,7 +241,7 @@ def test_calibration_data_of_all_kinds(conv_net, nano):
         assert other.image == nano.image
 
 
-def test_dead_channels_and_constant_layers():
+def test_dead_channels_and_constant_layers_stay_exact():
     # The biases of this seed are not too small for the last layer, whose input has scale 1.
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 3, 1), nn.Flatten(), nn.Linear(12, 2))
@@ -276,13 +276,13 @@ def test_dead_channels_and_constant_layers():
         ({"name": "two\nlines"}, tn.InputError, "on one line"),
     ],
 )
-def test_wrong_arguments(conv_net, options, error, reason):
+def test_wrong_arguments_are_refused(conv_net, options, error, reason):
     x = inputs((3, 40), 8)
     with pytest.raises(error, match=reason):
         tn.to_nano(conv_net, x, **({"calibrate": x} | options))
 
 
-def test_many_labels_are_looked_at_once(conv_net):
+def test_many_labels_are_checked_in_linear_time(conv_net):
     x = inputs((3, 40), 8)
     start = time.process_time()
     with pytest.raises(tn.InputError, match="100000 labels for a model of 5 outputs"):
@@ -295,7 +295,7 @@ def test_many_labels_are_looked_at_once(conv_net):
 @pytest.mark.parametrize(
     ("name", "place"), [("features.1.running_var", "features.0"), ("classifier.bias", "classifier")]
 )
-def test_weights_that_are_no_numbers(name, place, value):
+def test_weights_that_are_not_finite_are_refused(name, place, value):
     model = make(ConvNet1d)
     model.state_dict()[name].view(-1)[0] = value if name != "features.1.running_var" else torch.nan
     x = inputs((3, 40), 8)

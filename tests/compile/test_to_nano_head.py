@@ -47,7 +47,7 @@ def test_frozen_goes_to_flash_and_the_trainable_linear_to_ram(network, shape):
         (["*"], "classifier", True),
     ],
 )
-def test_the_rule(frozen, head, has_head):
+def test_the_trainable_linear_after_a_frozen_part_is_the_head(frozen, head, has_head):
     model = make(ConvNet1d)
     if frozen:
         tn.freeze(model, *frozen)
@@ -65,13 +65,13 @@ def test_the_rule(frozen, head, has_head):
         (nn.Sequential(nn.Flatten(), nn.Linear(120, 4), nn.Softmax(1)), "1", "ends in softmax"),
     ],
 )
-def test_what_cannot_be_a_head(model, head, reason):
+def test_layers_that_cannot_be_a_head_are_refused(model, head, reason):
     x = inputs((3, 40), 8)
     with pytest.raises(tn.HeadError, match=reason):
         tn.to_nano(model, x, calibrate=x, head=head)
 
 
-def test_logits_features_and_predictions():
+def test_logits_features_and_predictions_agree():
     _, x, nano = with_head()
     features = nano.features_int8(x)
     assert features.dtype == torch.int8 and features.shape == (64, 16)
@@ -92,7 +92,7 @@ def test_features_are_in_the_devices_order():
     assert expected.shape[1:] == (12, 2, 2) and model.classifier.in_features == 48
 
 
-def test_predict_takes_the_first_of_equals():
+def test_predict_takes_the_first_of_equal_logits():
     model = nn.Sequential(nn.Flatten(), nn.Linear(120, 4))
     nn.init.zeros_(model[1].weight)
     nn.init.zeros_(model[1].bias)
@@ -188,11 +188,11 @@ def test_wrong_arguments_leave_the_head_as_it_was(call, reason):
 
 
 @pytest.mark.parametrize("learning_rate", [0.0, -1.0, float("nan"), 1e30])
-def test_learning_rates_that_cannot_be(learning_rate):
+def test_learning_rates_out_of_range_are_refused(learning_rate):
     with pytest.raises(tn.HeadError, match=r"learning_rate is .*; expected"):
         with_head(learning_rate=learning_rate)
 
 
-def test_an_image_without_a_head(nano):
+def test_an_image_without_a_head_gives_no_head(nano):
     with pytest.raises(tn.HeadError, match="no trainable head"):
         tn.SgdHead(nano.image)

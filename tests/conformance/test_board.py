@@ -47,7 +47,7 @@ def differing_bytes(layer: Layer) -> int:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_random_layers(family: str, layer_count: int) -> None:
+def test_random_layers_give_the_same_bytes_on_the_board(family: str, layer_count: int) -> None:
     for generated in layers.layers(family, layer_count // SHARE):
         made = comparable(generated)
         assert made is not None
@@ -56,7 +56,7 @@ def test_random_layers(family: str, layer_count: int) -> None:
 
 
 @pytest.mark.parametrize(("kind", "kernel"), [(DepthwiseConv2d, 3), (Conv2d, 1)])
-def test_windows_with_a_way_of_their_own(
+def test_windows_with_a_kernel_of_their_own_give_the_same_bytes(
     kind: type[DepthwiseConv2d] | type[Conv2d], kernel: int, layer_count: int
 ) -> None:
     """Where stride and padding allow, depthwise 3x3 goes along lines, and 1x1 takes all pixels as one row."""
@@ -95,7 +95,7 @@ def test_windows_with_a_way_of_their_own(
     assert compared > layer_count // SHARE
 
 
-def test_fully_connected_layers_in_pairs(layer_count: int) -> None:
+def test_fully_connected_layers_in_pairs_give_the_same_bytes(layer_count: int) -> None:
     """Layers of a multiple of 8 inputs and of 16 outputs have a packing of their own, on the host too."""
     for seed in range(layer_count // SHARE):
         rng = np.random.default_rng(seed)

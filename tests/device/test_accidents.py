@@ -58,7 +58,7 @@ def pull(_: bytes) -> bytes:
     raise Unplugged
 
 
-def test_connections_that_are_none(tmp_path: Path) -> None:
+def test_wrong_connections_are_refused(tmp_path: Path) -> None:
     text = tmp_path / "notes.txt"
     text.write_text("no port")
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -84,7 +84,7 @@ def test_connections_that_are_none(tmp_path: Path) -> None:
         Device("sim", nano=b"GIF89a")
 
 
-def test_a_port_that_another_program_has_open(board: Board) -> None:
+def test_a_port_that_another_program_has_open_is_refused(board: Board) -> None:
     with serial_board(board) as path:
         with Device(path) as first:
             with pytest.raises(ConnectionFailed, match="it is busy; close the other program"):
@@ -94,7 +94,9 @@ def test_a_port_that_another_program_has_open(board: Board) -> None:
             assert second.predict(INPUT).label >= 0
 
 
-def test_a_port_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, board: Board) -> None:
+def test_a_port_without_permission_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, board: Board
+) -> None:
     def denied(*_: object, **__: object) -> int:
         raise PermissionError(13, "Permission denied")
 
@@ -104,7 +106,7 @@ def test_a_port_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             Device(path)
 
 
-def test_the_device_of_another_model(url: str) -> None:
+def test_a_device_with_another_model_is_refused(url: str) -> None:
     other = one_layer()
     ids = (_native.Model(IMAGE).id, _native.Model(other).id)
     message = (
@@ -116,7 +118,7 @@ def test_the_device_of_another_model(url: str) -> None:
         assert device.info.model_id == ids[0]
 
 
-def test_another_device_behind_the_same_name(board: Board, url: str) -> None:
+def test_another_device_at_the_same_port_is_noticed(board: Board, url: str) -> None:
     with Device(url) as device:
         board.device = _native.SimulatedDevice(one_layer())
         board.on_answer = after(0, pull)
@@ -147,7 +149,7 @@ class Fake:
         self.waiting = b""
 
 
-def test_a_device_of_another_protocol() -> None:
+def test_a_device_of_another_protocol_is_refused() -> None:
     # Header: protocol 1, sequence 0. Response 0: Refused. Failure 0: Protocol, with version 1.
     refusal = bytes([1, 0, 0, 0, 1])
     frame = cobs(refusal + _native.crc32(refusal).to_bytes(4, "little"))
@@ -160,7 +162,7 @@ def test_a_device_of_another_protocol() -> None:
         Device(Fake(b""))
 
 
-def test_a_silent_device(board: Board, url: str) -> None:
+def test_a_silent_device_times_out(board: Board, url: str) -> None:
     board.on_answer = lambda answer: b""
     start = time.monotonic()
     with pytest.raises(DeviceTimeout, match=r"the request 'begin' within 0\.[5-9] s \(a larger"):
@@ -183,7 +185,7 @@ def test_a_request_repeated_after_a_timeout_is_executed_once(board: Board, url: 
 
 
 @pytest.mark.parametrize("where", ["request", "answer"])
-def test_a_cable_that_is_pulled_and_put_back(board: Board, url: str, where: str) -> None:
+def test_a_request_survives_a_cable_that_is_pulled_and_put_back(board: Board, url: str, where: str) -> None:
     with Device(url) as device:
         for sample in range(6):
             if where == "request":
@@ -200,7 +202,7 @@ def test_a_cable_that_is_pulled_and_put_back(board: Board, url: str, where: str)
         assert device.stats().learned == 6
 
 
-def test_a_cable_that_stays_out_for_long(board: Board) -> None:
+def test_a_cable_that_stays_out_is_a_lost_connection(board: Board) -> None:
     with socket_board(board) as url:
         device = Device(url, timeout=0.3)
         port = int(url.rpartition(":")[2])
@@ -221,7 +223,7 @@ def test_a_cable_that_stays_out_for_long(board: Board) -> None:
         device.close()
 
 
-def test_a_cable_that_is_put_back_in_time(board: Board) -> None:
+def test_a_cable_that_is_put_back_in_time_loses_nothing(board: Board) -> None:
     with socket_board(board) as url:
         device = Device(url, timeout=20)
         port = int(url.rpartition(":")[2])
@@ -335,7 +337,7 @@ def test_noise_on_the_line_costs_time_only(board: Board, url: str) -> None:
         assert device.head_state() == head.state()
 
 
-def test_long_inputs_lose_a_cable_between_their_parts() -> None:
+def test_long_inputs_survive_a_cable_pulled_between_their_parts() -> None:
     board = Board(IMAGE)
     board.device = _native.SimulatedDevice(IMAGE, frame=64)
     whole = Device(SimulatedBoard(IMAGE))
@@ -374,7 +376,7 @@ def test_a_long_input_repeated_after_a_timeout_is_learnt_once() -> None:
         assert device.stats().learned == 2
 
 
-def test_a_simulated_device_without_power() -> None:
+def test_a_simulated_device_without_power_restarts_with_what_it_saved() -> None:
     simulated = SimulatedBoard(IMAGE)
     device = Device(simulated)
     device.learn(INPUT, 1)

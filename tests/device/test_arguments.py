@@ -112,7 +112,9 @@ INPUT = np.random.default_rng(0).integers(-128, 128, 216, np.int8)
         ),
     ],
 )
-def test_methods_of_a_device(act: Callable[[Device], object], kind: type[Exception], message: str) -> None:
+def test_wrong_arguments_of_methods_are_refused(
+    act: Callable[[Device], object], kind: type[Exception], message: str
+) -> None:
     device = Device("sim", nano=LDA)
     before = (device.head_state(), device.stats().changes)
     sent = len(device.log)
@@ -199,7 +201,9 @@ def test_integers_of_numpy_and_torch_are_integers() -> None:
         (lambda: tn.replay("x", IMAGE), RecordError, "x cannot be read: No such file"),
     ],
 )
-def test_what_a_device_is_made_of(act: Callable[[], object], kind: type[Exception], message: str) -> None:
+def test_wrong_arguments_of_a_device_are_refused(
+    act: Callable[[], object], kind: type[Exception], message: str
+) -> None:
     with pytest.raises(kind) as caught:
         act()
     assert type(caught.value) is kind and message in str(caught.value)
@@ -211,7 +215,7 @@ def test_an_image_may_be_any_kind_of_bytes() -> None:
         device.write_head(bytearray(device.head_state()))  # type: ignore[arg-type]
 
 
-def test_files_for_a_flash(tmp_path: Path) -> None:
+def test_wrong_flash_files_are_refused(tmp_path: Path) -> None:
     folder, missing = tmp_path, tmp_path / "missing" / "flash"
     for flash, message in (
         (folder, "cannot be read: Is a directory"),

@@ -39,7 +39,7 @@ def test_data_that_do_not_fit_the_ring_travel_once_per_epoch() -> None:
         assert device.head_state() == head.state()
 
 
-def test_several_right_classes() -> None:
+def test_fit_learns_several_right_classes() -> None:
     _, x, _ = model_and_data()
     nano = make(tn.heads.SGD(0.05, loss="binary"))
     right = torch.rand(40, 4, generator=torch.Generator().manual_seed(3)) > 0.5
@@ -60,7 +60,7 @@ def test_several_right_classes() -> None:
         assert device.head_state() == state
 
 
-def test_a_number() -> None:
+def test_fit_learns_a_number() -> None:
     model, x, _ = model_and_data()
     model[-1] = torch.nn.Linear(8, 1)
     nano = tn.to_nano(model, x, calibrate=x, head=tn.heads.SGD(0.01, loss="squared"))

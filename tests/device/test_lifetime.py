@@ -89,7 +89,7 @@ def test_a_program_whose_parent_is_gone_already_does_not_start(tmp_path: Path) -
     assert started.exists()
 
 
-def test_what_cannot_be_started_is_told_to_who_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_that_cannot_start_is_an_error_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/no/such/python")
     with pytest.raises(FileNotFoundError, match="/no/such/python"):
         lifetime.start(["/usr/bin/true"])

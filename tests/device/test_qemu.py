@@ -229,7 +229,7 @@ def test_a_board_stops_on_an_image_it_cannot_run_and_says_why(image: bytes, reas
             board.read(1)
 
 
-def test_an_image_that_fills_the_flash_and_one_byte_more() -> None:
+def test_an_image_may_fill_the_flash_but_not_exceed_it() -> None:
     image = one_layer()
     input = random_inputs(image, 1)
     with Device(QemuBoard(image.ljust(FLASH, b"\xff"))) as device:
@@ -267,7 +267,7 @@ def test_another_program_is_not_the_boards(monkeypatch: pytest.MonkeyPatch, tmp_
         QemuBoard(one_layer())
 
 
-def test_a_silent_board_and_a_closed_one() -> None:
+def test_a_silent_board_and_a_closed_one_are_errors() -> None:
     board = QemuBoard(one_layer(), timeout=0.2)
     with pytest.raises(BoardTimeout, match=r"did not send anything within 0\.2 s"):
         board.read(1)

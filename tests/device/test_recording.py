@@ -301,7 +301,7 @@ def test_samples_of_another_client_are_no_part_of_a_record(path: Path) -> None:
     assert replay(path, image).head.state() == state
 
 
-def test_what_was_refused_is_nothing_to_take_back(path: Path) -> None:
+def test_refused_steps_cannot_be_undone(path: Path) -> None:
     device = Device("sim", nano=IMAGES["lda"])
     device.learn(INPUTS[0], 0)
     with record(device, path):
@@ -314,7 +314,7 @@ def test_what_was_refused_is_nothing_to_take_back(path: Path) -> None:
     assert replay(path, IMAGES["lda"]).head.state() == device.head_state()
 
 
-def test_what_is_no_record(path: Path, tmp_path: Path) -> None:
+def test_files_that_are_not_records_are_refused(path: Path, tmp_path: Path) -> None:
     image = IMAGES["sgd"]
     with pytest.raises(RecordError, match="has no head to record"):
         record(Device("sim", nano=one_layer()), path)

@@ -87,7 +87,7 @@ def learnt(nano: NanoModule, x: Tensor, y: Tensor, epochs: int) -> bytes:
     return head.state()
 
 
-def test_what_it_says_of_itself(fresh: Device, nano: NanoModule) -> None:
+def test_info_describes_the_device(fresh: Device, nano: NanoModule) -> None:
     info = fresh.info
     assert (info.model_id, info.name, info.input_length) == (nano.id, "moves", 24)
     assert (info.classes, info.output_length) == (4, nano.head.features)
@@ -188,7 +188,7 @@ def test_a_head_is_written_and_read_back(fresh: Device, nano: NanoModule) -> Non
     assert fresh.head_state() == wanted
 
 
-def test_saved_and_loaded(fresh: Device) -> None:
+def test_a_head_is_saved_and_loaded(fresh: Device) -> None:
     _, x, y = model_and_data()
     fresh.fit(x, y, epochs=2)
     saved = fresh.head_state()
@@ -230,7 +230,7 @@ def test_classes_are_added_and_forgotten_where_the_trainer_can(fresh: Device, na
     assert fresh.head_state() != before
 
 
-def test_what_is_not_sure_enough_is_of_no_known_class(fresh: Device) -> None:
+def test_predictions_below_the_threshold_are_of_no_known_class(fresh: Device) -> None:
     _, x, y = model_and_data()
     fresh.fit(x, y, epochs=3)
     confidences = [fresh.predict(sample).confidence for sample in x]

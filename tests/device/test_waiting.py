@@ -106,7 +106,7 @@ def answering_others(connection: socket.socket) -> None:
         (flooding, DeviceError, "bytes came without the end of a frame: is something else than a device"),
     ],
 )
-def test_what_is_no_device_is_not_waited_for(
+def test_a_port_without_a_device_is_not_waited_for(
     serve: Callable[[socket.socket], None],
     kind: type[DeviceError] | tuple[type[DeviceError], ...],
     message: str,

@@ -46,7 +46,7 @@ def report(printed: str, output: Path) -> dict[str, Any]:
     return json.loads((output / "report.json").read_text())
 
 
-def test_docstrings() -> None:
+def test_the_docstrings_hold() -> None:
     for module in (board, demo, training):
         ran = doctest.testmod(module)
         assert ran.attempted and not ran.failed, module

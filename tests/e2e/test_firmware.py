@@ -58,7 +58,7 @@ def test_the_firmware_holds_its_model_and_only_its_operators(tmp_path: Path) -> 
     assert b"conv2d" in program
 
 
-def test_what_is_no_program_gives_no_flash_image(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_program_gives_no_flash_image(tmp_path: Path) -> None:
     program = tmp_path / "firmware"
     program.write_text("no program")
     made = flash_image(program, tmp_path / "firmware.bin")

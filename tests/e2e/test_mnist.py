@@ -13,7 +13,7 @@ def result() -> mnist.Result:
     return mnist.run(seed=0)
 
 
-def test_docstrings() -> None:
+def test_the_docstrings_hold() -> None:
     assert doctest.testmod(mnist).failed == 0
 
 
@@ -44,7 +44,7 @@ def test_the_board_learns_from_zero_what_the_factory_never_saw(result: mnist.Res
     assert result.shipped <= 0.8
 
 
-def test_backbone_in_flash_and_head_in_ram(result: mnist.Result) -> None:
+def test_the_backbone_is_in_flash_and_the_head_in_ram(result: mnist.Result) -> None:
     backbone, head = result.nano.summary().layers
     assert (backbone.memory, head.memory) == ("flash", "RAM")
     assert backbone.macs == 784 * 128 and head.macs == 128 * 10

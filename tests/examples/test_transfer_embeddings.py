@@ -14,7 +14,7 @@ def result() -> example.Result:
     return example.run()
 
 
-def test_docstrings() -> None:
+def test_the_docstrings_hold() -> None:
     assert doctest.testmod(example).failed == 0
 
 
@@ -40,7 +40,7 @@ def test_scored_vectors_were_not_adapted_with() -> None:
         assert torch.equal(domain.x, example.new_domain(data, draw).x)
 
 
-def test_board_gives_the_same_bytes(result: example.Result) -> None:
+def test_the_board_gives_the_same_bytes(result: example.Result) -> None:
     assert result.differing_predictions == 0
     for name, own in result.on_board.items():
         assert own.verified.target == "rv32imc" and own.verified.compared_bytes >= 80 * 4, name

@@ -22,7 +22,7 @@ def result() -> example.Result:
 
 
 @pytest.mark.parametrize("module", [image_models, image_tasks])
-def test_docstrings(module: object) -> None:
+def test_the_docstrings_hold(module: object) -> None:
     tried = doctest.testmod(module)
     assert tried.attempted and not tried.failed
 
@@ -50,7 +50,7 @@ def test_every_way_learns_the_new_digits(result: example.Result) -> None:
     assert start >= 0.6 and trained >= 0.68
 
 
-def test_what_is_left_of_the_old_digits(result: example.Result) -> None:
+def test_only_careful_ways_keep_the_old_digits(result: example.Result) -> None:
     old = {name: own.old for name, own in result.outcomes.items() if own.old is not None}
     assert old["feature extraction"] == result.pre_trained  # frozen with its batch norms
     assert old["head alone, by requires_grad"] <= result.pre_trained - 0.02
@@ -62,7 +62,7 @@ def test_cached_features_save_the_frozen_part(result: example.Result) -> None:
     assert result.cached_epoch_seconds < result.epoch_seconds / 3
 
 
-def test_phases_and_learning_rates(result: example.Result) -> None:
+def test_phases_show_their_learning_rates(result: example.Result) -> None:
     assert [list(record.learning_rates) for record in result.gradual] == (
         [["fc"]] * 6 + [["fc", "layer4"]] * 4 + [["fc", "layer4", "*"]] * 5
     )
@@ -92,7 +92,7 @@ def test_own_digits_ignores_the_other_task() -> None:
     torch.testing.assert_close(image_ways.own_digits(output, target), expected)
 
 
-def test_board_gives_the_same_bytes(result: example.Result) -> None:
+def test_the_board_gives_the_same_bytes(result: example.Result) -> None:
     assert result.differing_predictions == 0
     for name, board in result.on_board.items():
         assert board.verified.target == "rv32imc" and board.verified.differing_bytes == 0, name
@@ -124,7 +124,7 @@ def test_tables_fit_a_terminal(result: example.Result) -> None:
         assert f" {name} " in text
 
 
-def test_starts_from_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_starts_from_the_given_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     downloaded = image_models.models.resnet18().state_dict()
     monkeypatch.setattr(image_models.models.ResNet18_Weights, "get_state_dict", lambda *_, **__: downloaded)
     model = image_models.resnet18(10, weights="DEFAULT")

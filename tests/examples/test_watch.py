@@ -13,7 +13,7 @@ def windows() -> watch.Windows:
     return watch.load_windows()
 
 
-def test_docstrings() -> None:
+def test_the_docstrings_hold() -> None:
     assert doctest.testmod(watch).failed == 0
 
 

@@ -77,7 +77,7 @@ def outcome(path: Path, content: bytes) -> bool:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_bytes_of_a_model(name: str, saved: dict[str, bytes], tmp_path: Path) -> None:
+def test_models_with_changed_bytes_are_refused(name: str, saved: dict[str, bytes], tmp_path: Path) -> None:
     content, other = saved[name], saved["residual" if name == "convolutions" else "convolutions"]
     with memory_for(ROOM):
         for number, changed in enumerate(bytes_of(content, other, count=60, seed=SEED)):
@@ -90,7 +90,9 @@ def test_bytes_of_a_model(name: str, saved: dict[str, bytes], tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", ["convolutions", "SGD", "LDA", "layers"])
-def test_values_of_a_model(name: str, saved: dict[str, bytes], tmp_path: Path) -> None:
+def test_models_with_changed_values_are_refused_or_right(
+    name: str, saved: dict[str, bytes], tmp_path: Path
+) -> None:
     tree = archive.unpack("model", 4, saved[name])
     other = archive.unpack("model", 4, saved["residual" if name == "convolutions" else "convolutions"])
     accepted, tried = [], 0
@@ -112,7 +114,9 @@ def test_values_of_a_model(name: str, saved: dict[str, bytes], tmp_path: Path) -
 
 
 @pytest.mark.parametrize("part", ["values", "nodes", "head", "id", "inputs", "outputs"])
-def test_parts_of_two_models(part: str, saved: dict[str, bytes], tmp_path: Path) -> None:
+def test_models_mixed_from_two_are_refused_or_right(
+    part: str, saved: dict[str, bytes], tmp_path: Path
+) -> None:
     trees = {name: archive.unpack("model", 4, content) for name, content in saved.items()}
     for name, tree in trees.items():
         for other, donor in trees.items():
@@ -170,7 +174,7 @@ def test_many_small_values_take_memory_in_proportion(unit: bytes, tmp_path: Path
         assert not outcome(tmp_path / "model", content)
 
 
-def test_bombs_are_refused(saved: dict[str, bytes], tmp_path: Path) -> None:
+def test_archives_that_unpack_to_much_memory_are_refused(saved: dict[str, bytes], tmp_path: Path) -> None:
     zeros = io.BytesIO()
     np.savez_compressed(zeros, image=np.zeros(1 << 28, np.uint8), graph=np.zeros(1 << 28, np.uint8))
     lengths = {"data": {"dtype": "U8", "shape": [1 << 40], "data_offsets": [0, 1 << 40]}}

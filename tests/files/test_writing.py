@@ -75,7 +75,7 @@ def test_a_full_disk_changes_nothing(write: Callable[[Path, bytes], None], tmp_p
     assert file.read_bytes() == NEW
 
 
-def test_a_disk_without_room(tmp_path: Path) -> None:
+def test_a_disk_without_room_keeps_the_old_file(tmp_path: Path) -> None:
     with small_disk(tmp_path, 64 << 10) as mounted:
         if not mounted:
             pytest.skip("only root can make a small disk; the tests with a limit of files have run")
@@ -93,7 +93,7 @@ def test_a_disk_without_room(tmp_path: Path) -> None:
         assert (tmp_path / "lines").read_bytes() == b"first\nsecond\n"
 
 
-def test_what_cannot_be_taken_back_now_is_before_the_next_part(
+def test_a_failed_part_is_cut_off_before_the_next_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "lines"
@@ -191,7 +191,7 @@ def test_many_threads_write_one_file(tmp_path: Path) -> None:
     assert file.read_bytes() in contents and left(tmp_path) == ["file"]
 
 
-def test_a_name_as_long_as_names_may_be(tmp_path: Path) -> None:
+def test_the_longest_file_name_is_written(tmp_path: Path) -> None:
     write_file(tmp_path / ("n" * 255), NEW)
     write_new(tmp_path / ("m" * 255), NEW)
     assert len(list(tmp_path.iterdir())) == 2

@@ -52,7 +52,9 @@ def test_the_extreme_rates_are_at_the_limits(loss: heads.Loss, beyond: float) ->
 
 @pytest.mark.parametrize("loss", OUTPUTS)
 @pytest.mark.parametrize("learning_rate", [LEAST_RATE, 0.003, 0.05, 1.0, LARGEST_RATE])
-def test_10_000_steps_of_gradient_descent(loss: heads.Loss, learning_rate: float) -> None:
+def test_10_000_steps_of_gradient_descent_are_those_of_the_reference(
+    loss: heads.Loss, learning_rate: float
+) -> None:
     rng = np.random.default_rng(1)
     several = OUTPUTS[loss] > 1
     settings = descent(
@@ -82,7 +84,7 @@ def test_10_000_steps_of_gradient_descent(loss: heads.Loss, learning_rate: float
 
 
 @pytest.mark.parametrize("settings", [heads.LDA(), heads.Prototype()], ids=["lda", "prototype"])
-def test_10_000_samples_of_sums(settings: heads.HeadSettings) -> None:
+def test_10_000_samples_of_sums_are_those_of_the_reference(settings: heads.HeadSettings) -> None:
     rng = np.random.default_rng(2)
     image = image_of(settings)
     twin = _native.Head(image)

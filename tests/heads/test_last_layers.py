@@ -75,7 +75,7 @@ def test_it_starts_as_the_float_model_and_goes_back_into_it(
     assert nano.verify("host", x)
 
 
-def test_what_it_takes_of_memory() -> None:
+def test_memory_sizes_are_those_of_the_formula() -> None:
     x = inputs((12,), 64)
     nano = tn.to_nano(mlp(), x, calibrate=x, train_last=2)
     assert nano.head is not None
@@ -102,7 +102,7 @@ def test_it_learns_what_one_layer_cannot() -> None:
     assert (nano.head.predict(features) == y).float().mean() > 0.95
 
 
-def test_losses_weights_of_classes_and_frozen_rows() -> None:
+def test_losses_class_weights_and_frozen_rows_work() -> None:
     x = inputs((12,), 64)
     heads = {}
     settings: dict[str, Any] = {
@@ -168,7 +168,9 @@ def test_losses_weights_of_classes_and_frozen_rows() -> None:
         ),
     ],
 )
-def test_what_cannot_be_trained(model: nn.Module, shape: tuple[int, ...], count: int, reason: str) -> None:
+def test_layers_that_cannot_be_trained_are_refused(
+    model: nn.Module, shape: tuple[int, ...], count: int, reason: str
+) -> None:
     x = inputs(shape, 8)
     with pytest.raises(tn.HeadError, match=reason):
         tn.to_nano(model.eval(), x, calibrate=x, train_last=count)
@@ -181,7 +183,7 @@ def test_other_heads_contradict_it(head: Any) -> None:
         tn.to_nano(mlp(), x, calibrate=x, train_last=2, head=head)
 
 
-def test_a_hidden_value_that_is_read_elsewhere() -> None:
+def test_a_hidden_value_that_is_read_elsewhere_is_refused() -> None:
     class Shortcut(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -196,7 +198,7 @@ def test_a_hidden_value_that_is_read_elsewhere() -> None:
         tn.to_nano(Shortcut(), x, calibrate=x, train_last=2)
 
 
-def test_rates_that_no_shift_holds() -> None:
+def test_learning_rates_out_of_range_are_refused() -> None:
     x = inputs((12,), 8)
     for rate in (0.0, -1.0, float("nan"), 1e30):
         with pytest.raises(tn.HeadError, match=r"learning_rate is .*; expected"):
@@ -230,7 +232,7 @@ def test_states_survive_and_wrong_ones_are_refused(tmp_path: Any) -> None:
     assert again.state() == start
 
 
-def test_a_model_without_such_modules() -> None:
+def test_a_model_without_the_modules_is_refused() -> None:
     x = inputs((12,), 8)
     nano = tn.to_nano(mlp(), x, calibrate=x, train_last=2)
     with pytest.raises(tn.HeadError, match=r"a ReLU '4'|no module '4'"):

@@ -15,7 +15,7 @@ from .random_samples import random_features
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_2_000_random_steps(seed: int) -> None:
+def test_2_000_random_steps_are_those_of_the_reference(seed: int) -> None:
     rng = np.random.default_rng(1000 + seed)
     scale, zero_point = float(np.float32(0.05)), -3
     layers = random_layers(rng, scale, 1.0)
@@ -37,7 +37,7 @@ def test_2_000_random_steps(seed: int) -> None:
         assert logits == twin.logits(features[-1][None])[0].tolist()
 
 
-def test_the_definition_on_the_board() -> None:
+def test_the_board_is_the_reference() -> None:
     """Against Python's integers directly, without nano-core on this machine: a ring of one sample."""
     rng = np.random.default_rng(7)
     scale, zero_point = float(np.float32(0.05)), -3

@@ -10,7 +10,7 @@ from .random_samples import random_features, random_target
 
 
 @pytest.mark.parametrize("seed", range(100))
-def test_10_000_random_steps(seed: int) -> None:
+def test_10_000_random_steps_are_those_of_the_reference(seed: int) -> None:
     """A hundred heads, a hundred steps each; rates up to the largest."""
     rng = np.random.default_rng(seed)
     scale, zero_point = 10 ** rng.uniform(-2.5, 0.5), int(rng.choice([-128, 127, 0, rng.integers(-128, 128)]))
@@ -32,7 +32,7 @@ def test_10_000_random_steps(seed: int) -> None:
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "binary", "squared"])
 @pytest.mark.parametrize("seed", range(34))
-def test_10_000_steps_with_all_settings(loss: str, seed: int) -> None:
+def test_10_000_steps_with_all_settings_are_those_of_the_reference(loss: str, seed: int) -> None:
     """Of 102 heads two trainings, 100 steps in all: every loss, weights of classes, frozen rows, halvings."""
     rng = np.random.default_rng(seed)
     scale, zero_point = 10 ** rng.uniform(-2.5, 0.5), int(rng.choice([-128, 127, 0, rng.integers(-128, 128)]))

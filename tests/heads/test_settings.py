@@ -89,7 +89,7 @@ def test_sgd_settings_are_what_the_arguments_say(task):
         (lambda: tn.heads.Prototype(layer=()), r"layer is \(\); expected"),
     ],
 )
-def test_settings_that_no_head_can_have(make, message):
+def test_invalid_settings_are_refused(make, message):
     with pytest.raises(tn.HeadError, match=message):
         make()
 
@@ -141,13 +141,13 @@ def test_scalars_of_numpy_and_torch_are_numbers():
         ({"train_last": 2, "learning_rate": 1e30}, "learning_rate is 1e30; expected .* to "),
     ],
 )
-def test_what_this_models_head_cannot_have(task, options, message):
+def test_settings_that_do_not_fit_the_model_are_refused(task, options, message):
     model, x, _ = task
     with pytest.raises(tn.HeadError, match=message):
         tn.to_nano(model, x, calibrate=x, **options)
 
 
-def test_the_rates_that_an_error_names_can_be(task):
+def test_the_rates_that_an_error_names_are_accepted(task):
     """Its range is the whole range, of one layer and of two."""
     model, x, _ = task
     for train_last in (1, 2):
@@ -180,7 +180,7 @@ def test_class_weights_of_a_number_are_refused():
 
 
 @pytest.mark.parametrize("train_last", [1, 2])
-def test_one_output_is_no_class_among_others(train_last):
+def test_a_softmax_head_over_one_output_is_refused(train_last):
     model, x = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 1)), torch.randn(8, 6)
     tn.freeze(model, "0")
     message = r"has 1 output, .*; expected head=tn.heads.SGD\(loss='squared'\) .*'binary'.* head=None"
@@ -193,7 +193,7 @@ def test_one_output_is_no_class_among_others(train_last):
         assert tn.to_nano(model, x, calibrate=x, head=None).head is None
 
 
-def test_layers_that_a_trainer_has_no_room_for():
+def test_layers_beyond_a_trainers_limits_are_refused():
     x = torch.randn(2, 257)
     with pytest.raises(tn.HeadError, match="number of features is 257; expected at most 256"):
         tn.to_nano(nn.Linear(257, 2), x, calibrate=x, head=tn.heads.LDA())
@@ -204,7 +204,7 @@ def test_layers_that_a_trainer_has_no_room_for():
 
 @pytest.mark.parametrize("settings", [tn.heads.LDA(), tn.heads.Prototype()])
 @pytest.mark.parametrize("classes", [0, 4097, 10**9, 2**32 - 1])
-def test_an_image_of_a_head_that_no_memory_holds(task, settings, classes):
+def test_a_head_larger_than_any_memory_is_refused(task, settings, classes):
     """Refused before memory is taken: 10^9 classes would need 116 GB."""
     model, x, _ = task
     image = bytearray(tn.to_nano(model, x, calibrate=x, head=settings).image)
@@ -235,13 +235,13 @@ def test_an_image_of_a_head_that_no_memory_holds(task, settings, classes):
         (5, "labels is 5; expected a list of names"),
     ],
 )
-def test_labels_that_a_device_would_refuse(task, labels, message):
+def test_labels_that_a_device_would_refuse_are_refused(task, labels, message):
     model, x, _ = task
     with pytest.raises(tn.InputError, match=message):
         tn.to_nano(model, x, calibrate=x, labels=labels)
 
 
-def test_labels_of_numpy_and_the_longest(task):
+def test_labels_of_numpy_and_the_longest_ones_are_accepted(task):
     model, x, _ = task
     names = ["sixty-four bytes".ljust(64), "\U0001f600" * 4, "\u00e9t\u00e9", " "]
     for labels in (names, tuple(names), np.array(names), np.array(names, dtype=object)):
@@ -249,7 +249,7 @@ def test_labels_of_numpy_and_the_longest(task):
     assert tn.to_nano(model, x, calibrate=x, labels=[]).labels == []
 
 
-def test_a_class_that_arrives_later(task):
+def test_a_class_that_arrives_later_is_learnt(task):
     """Learnt one class after another, a fifth added on the way: the head of all at once."""
     model, x, y = task
     nano = tn.to_nano(model, x, calibrate=x, head=tn.heads.LDA(capacity=5))
@@ -304,7 +304,7 @@ def test_heads_of_another_kind_are_refused(task):
     assert nano.head.state() == before
 
 
-def test_arguments_of_a_head_in_other_types(task):
+def test_wrong_arguments_of_a_head_are_refused(task):
     model, x, y = task
     nano = tn.to_nano(model, x, calibrate=x, head=tn.heads.Prototype())
     head, features = nano.head, nano.features_int8(x)
@@ -327,7 +327,7 @@ def test_arguments_of_a_head_in_other_types(task):
     assert head.state() == start
 
 
-def test_targets_and_epochs_in_other_types(task):
+def test_wrong_targets_and_epochs_are_refused(task):
     model, x, y = task
     nano = tn.to_nano(model, x, calibrate=x, head=tn.heads.SGD(0.05))
     head, features = nano.head, nano.features_int8(x)

@@ -79,7 +79,7 @@ class Twins:
 
 
 @pytest.mark.parametrize("seed", range(80))
-def test_random_steps(seed: int) -> None:
+def test_random_steps_are_those_of_the_reference(seed: int) -> None:
     rng = np.random.default_rng(seed)
     classes, width = int(rng.integers(1, 13)), int(rng.integers(1, 41))
     zero_point = int(rng.choice([-128, 127, 0, rng.integers(-128, 128)]))
@@ -100,7 +100,7 @@ def test_random_steps(seed: int) -> None:
     assert (twins.native.state() != start) == (classes > 1)
 
 
-def test_every_label_of_every_size() -> None:
+def test_every_label_of_every_size_is_learnt() -> None:
     rng = np.random.default_rng(0)
     for classes in range(1, 9):
         for label in range(classes):
@@ -112,7 +112,7 @@ def test_every_label_of_every_size() -> None:
 
 @pytest.mark.parametrize("zero_point", [-128, -1, 0, 127])
 @pytest.mark.parametrize("q", [-128, 127])
-def test_features_at_the_ends_of_int8(zero_point: int, q: int) -> None:
+def test_features_at_the_ends_of_int8_are_learnt(zero_point: int, q: int) -> None:
     twins = Twins.of([[0.5, -0.5], [0.1, 0.2], [-0.3, 0.4]], [0.1, 0, -0.1], zero_point=zero_point)
     for count in range(100):
         features = np.full(2, q, np.int8)
@@ -144,7 +144,7 @@ def test_learning_rates_up_to_the_limits_and_no_further() -> None:
     assert 2**28 <= max(accepted) / min(accepted) <= 2**31
 
 
-def test_halvings() -> None:
+def test_halvings_are_those_of_the_reference() -> None:
     rng = np.random.default_rng(2)
     twins = Twins.of(rng.normal(0, 0.01, (3, 4)), np.zeros(3), lr=0.5)
     exponents, scales = {0}, {twins.native.logit_scale}
@@ -159,7 +159,7 @@ def test_halvings() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_halving_from_loaded_states(seed: int) -> None:
+def test_halvings_go_on_from_loaded_states(seed: int) -> None:
     """States right at the thresholds: before the last halving, and behind it, where weights saturate."""
     rng = np.random.default_rng(seed)
     twins = Twins.of(rng.normal(0, 0.3, (3, 5)), np.zeros(3), lr=0.1)
@@ -315,7 +315,7 @@ def test_an_image_without_a_head_has_none() -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("place", ["first weight", "last weight", "bias"])
-def test_weights_that_are_no_numbers_are_refused(value: float, place: str) -> None:
+def test_weights_that_are_not_finite_are_refused(value: float, place: str) -> None:
     weights, biases = np.ones((2, 3), np.float32), np.ones(2, np.float32)
     target, index = {
         "first weight": (weights, (0, 0)),

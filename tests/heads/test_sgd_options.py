@@ -37,7 +37,7 @@ def state_of(head: reference.SgdHead) -> bytes:
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "binary", "squared"])
 @pytest.mark.parametrize("seed", range(34))
-def test_10_000_random_steps(loss: str, seed: int) -> None:
+def test_10_000_random_steps_are_those_of_the_reference(loss: str, seed: int) -> None:
     """Of 102 heads 100 steps and 3 trainings: all targets, ends of int8, rates up to saturating weights."""
     rng = np.random.default_rng(seed)
     classes = 1 if loss == "squared" else int(rng.integers(1, 9))
@@ -143,7 +143,7 @@ def test_a_rare_class_that_counts_more_is_found_more_often() -> None:
     assert recalls[1] > recalls[0] + 0.2
 
 
-def test_what_is_refused() -> None:
+def test_wrong_options_and_targets_are_refused() -> None:
     for loss, outputs in (("squared", 2), ("binary", 33)):
         with pytest.raises(
             tn.HeadError, match=f'loss is "{loss}" for a layer of {outputs} outputs; expected'

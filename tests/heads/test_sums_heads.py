@@ -42,7 +42,7 @@ def twins(
 
 @pytest.mark.parametrize("trainer", ["lda", "prototype"])
 @pytest.mark.parametrize("seed", range(25))
-def test_10_000_random_requests(trainer: str, seed: int) -> None:
+def test_10_000_random_requests_are_those_of_the_reference(trainer: str, seed: int) -> None:
     """400 for each of 25 heads: all labels, saturating features, all that a head can be asked."""
     rng = np.random.default_rng(seed)
     features, capacity = int(rng.integers(1, 25)), int(rng.integers(1, 9))
@@ -81,7 +81,7 @@ def test_10_000_random_requests(trainer: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_few_samples_of_many_features(seed: int) -> None:
+def test_few_samples_of_many_features_are_solved(seed: int) -> None:
     """One to three of each class: lambda is up to a thousand times the mean of the diagonal, or 1."""
     rng = np.random.default_rng(seed)
     features, classes = int(rng.integers(16, 97)), int(rng.integers(1, 7))
@@ -106,7 +106,7 @@ def test_few_samples_of_many_features(seed: int) -> None:
 
 
 @pytest.mark.parametrize("classes", [1, 40])
-def test_the_largest_lambda(classes: int) -> None:
+def test_the_largest_lambda_does_not_overflow(classes: int) -> None:
     """256 features and one degree of freedom: 2^14 times the mean of the diagonal, as large as it can be. The
     40 classes' sums of products alone leave no room for that."""
     native, expected = twins("lda", 256, classes, shrinkage=1.0)
@@ -122,7 +122,7 @@ def test_the_largest_lambda(classes: int) -> None:
         assert native.logits(q[None])[0].tolist() == expected.logits(q).tolist()
 
 
-def test_the_size_of_a_watch() -> None:
+def test_a_head_of_a_watchs_size_is_that_of_the_reference() -> None:
     rng = np.random.default_rng(0)
     native, expected = twins("lda", 64, 10)
     for count in range(200):
@@ -135,7 +135,7 @@ def test_the_size_of_a_watch() -> None:
 
 
 @pytest.mark.parametrize("zero_point", [-128, 127])
-def test_as_many_and_as_large_samples_as_the_sums_hold(zero_point: int) -> None:
+def test_sums_at_their_limits_do_not_overflow(zero_point: int) -> None:
     """All sums at their bounds; one sample more is refused."""
     native, expected = twins("lda", 3, 2, zero_point=zero_point)
     far = np.full(3, -zero_point - 1, np.int8)
@@ -166,7 +166,7 @@ def samples_of(rng: np.random.Generator, count: int, features: int, classes: int
 
 
 @pytest.mark.parametrize("trainer", ["lda", "prototype"])
-def test_the_order_and_the_device_do_not_count(trainer: str) -> None:
+def test_order_and_device_do_not_matter(trainer: str) -> None:
     """Any order, classes one after another, and the sums of three devices: the same bytes."""
     rng = np.random.default_rng(1)
     image = image_of(trainer, 12, 4)
@@ -190,7 +190,7 @@ def test_the_order_and_the_device_do_not_count(trainer: str) -> None:
 
 
 @pytest.mark.parametrize("trainer", ["lda", "prototype"])
-def test_what_is_taken_out_was_never_there(trainer: str) -> None:
+def test_unlearnt_samples_leave_no_trace(trainer: str) -> None:
     rng = np.random.default_rng(2)
     image = image_of(trainer, 8, 3)
     x, y = samples_of(rng, 90, 8, 3)
@@ -234,7 +234,7 @@ def test_forgetting_does_not_disturb_the_others() -> None:
 
 
 @pytest.mark.parametrize("count", [300, 12])
-def test_close_to_float_lda(count: int) -> None:
+def test_it_is_close_to_float_lda(count: int) -> None:
     """Weights against a solution in float64: within 1 % of the largest, for 30 sweeps and 14 bits."""
     rng = np.random.default_rng(4)
     x, y = samples_of(rng, count, 16, 5)
@@ -310,7 +310,7 @@ def test_refused_states_and_samples_change_nothing() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_states_that_no_samples_give_are_solved_without_overflow(seed: int) -> None:
+def test_states_that_no_samples_lead_to_are_solved_without_overflow(seed: int) -> None:
     """Each number within its bounds, but together nonsense: a matrix that is not even positive."""
     rng = np.random.default_rng(seed)
     features = int(rng.choice([1, 2, 7, 16]))

@@ -103,7 +103,7 @@ def plain_mean(updates: list[tuple[bytes, int]], counts: list[int]) -> bytes:
 
 @pytest.mark.parametrize("train_last", [1, 2])
 @pytest.mark.parametrize("seed", range(5))
-def test_descents_are_averaged_as_defined(train_last: int, seed: int) -> None:
+def test_gradient_descent_heads_are_averaged_as_defined(train_last: int, seed: int) -> None:
     """Random weights at random exponents, and devices that have learnt; in any order."""
     rng = random.Random(seed)
     head = converted(tn.heads.SGD(learning_rate=0.02), train_last=train_last).head
@@ -132,7 +132,7 @@ def test_descents_are_averaged_as_defined(train_last: int, seed: int) -> None:
 
 
 @pytest.mark.parametrize("train_last", [1, 2])
-def test_rounds_of_descent_are_repeated_on_the_pc(train_last: int) -> None:
+def test_rounds_of_gradient_descent_are_repeated_on_the_pc(train_last: int) -> None:
     nano = converted(tn.heads.SGD(learning_rate=0.02), train_last=train_last)
     own = [samples(15 * device, device) for device in range(1, 4)]
     strategy = HeadAveraging(nano)
@@ -250,7 +250,9 @@ SUMS = [tn.heads.LDA(capacity=5), tn.heads.Prototype(capacity=5)]
 
 @pytest.mark.parametrize("settings", SUMS)
 @pytest.mark.parametrize("labels", [None, ["walk", "run", "rest"]])
-def test_names_of_added_classes_travel(settings: tn.heads.HeadSettings, labels: list[str] | None) -> None:
+def test_names_of_added_classes_reach_all_nodes(
+    settings: tn.heads.HeadSettings, labels: list[str] | None
+) -> None:
     nano = converted(settings, labels=labels)
     x, _ = samples(12, 7)
     jumps = torch.full((12,), CLASSES)
@@ -305,7 +307,7 @@ def named(seed: int) -> tuple[Tensor, Tensor]:
     return samples(8, seed)[0], torch.full((8,), CLASSES)
 
 
-def test_of_one_class_by_two_names_one_is_left_out_until_its_device_is_reset() -> None:
+def test_a_second_name_for_a_class_is_left_out_until_its_device_is_reset() -> None:
     nano = converted(tn.heads.LDA(capacity=5))
     strategy = HeadAveraging(nano, min_train_nodes=1, fraction_evaluate=0.0)
     with opened(nano, 2) as (jumper, swimmer):
@@ -337,7 +339,7 @@ def test_of_one_class_by_two_names_one_is_left_out_until_its_device_is_reset() -
 
 @pytest.mark.parametrize("settings", SUMS)
 @pytest.mark.parametrize("evaluate", [0.0, 1.0])
-def test_what_lost_answers_held_is_not_lost(settings: tn.heads.HeadSettings, evaluate: float) -> None:
+def test_sums_of_lost_answers_are_not_lost(settings: tn.heads.HeadSettings, evaluate: float) -> None:
     """Of four rounds, the first device's answers to the first and the second one are lost."""
     nano = converted(settings)
     head = nano.head
@@ -364,7 +366,7 @@ def test_what_lost_answers_held_is_not_lost(settings: tn.heads.HeadSettings, eva
 
 
 @pytest.mark.parametrize("settings", SUMS)
-def test_what_was_learnt_outside_of_rounds_is_not_overwritten(settings: tn.heads.HeadSettings) -> None:
+def test_sums_learnt_outside_of_rounds_are_not_overwritten(settings: tn.heads.HeadSettings) -> None:
     nano = converted(settings)
     strategy = HeadAveraging(nano, min_train_nodes=1, fraction_evaluate=0.0, min_available_nodes=2)
 
@@ -449,7 +451,7 @@ def test_an_older_head_of_the_server_has_nothing_of_its_own() -> None:
     assert head_state(three.arrays) == learnt(nano, *(samples(5, seed) for seed in range(1, 6)))
 
 
-def test_what_was_learnt_after_a_lost_answer_is_not_taken_for_it() -> None:
+def test_sums_learnt_after_a_lost_answer_are_not_mistaken_for_it() -> None:
     nano = converted(tn.heads.LDA())
     with opened(nano, 2) as (first, second):
         grid = LosingGrid([app(first, fitting(5, 1)), app(second, fitting(5, 2), fitting(5, 3))])
@@ -496,7 +498,7 @@ def test_a_server_that_goes_back_takes_in_what_it_lacks_or_is_refused() -> None:
         assert (first.head_state(), second.head_state()) == held
 
 
-def test_what_was_learnt_before_learning_failed_goes_out_later() -> None:
+def test_sums_learnt_before_an_error_are_sent_later() -> None:
     nano = converted(tn.heads.LDA())
 
     def fails(device: tn.Device) -> None:
@@ -581,7 +583,7 @@ def test_a_grid_sends_and_pulls_by_number() -> None:
     assert list(grid.pull_messages(numbers)) == []
 
 
-def test_ten_watches() -> None:
+def test_sums_of_ten_watches_are_those_of_the_union() -> None:
     result = fleet.run(seed=0, epochs=5)
     descent, sums = result
     assert sums.differing_from_union == 0

@@ -201,7 +201,7 @@ def test_random_damage_never_stops_a_round(seed: int) -> None:
 
 
 @pytest.mark.parametrize("train_last", [1, 2])
-def test_of_descents_the_mean_is_that_of_the_others(train_last: int) -> None:
+def test_the_mean_leaves_out_bad_answers(train_last: int) -> None:
     nano = converted(tn.heads.SGD(learning_rate=0.02), train_last=train_last)
     head = nano.head
     assert isinstance(head, tn.SgdHead)

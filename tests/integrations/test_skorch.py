@@ -4,7 +4,7 @@ import pytest
 import qat_skorch
 
 
-def test_cross_validated_fitted_and_the_same_on_the_device(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_estimator_predicts_as_the_device(capsys: pytest.CaptureFixture[str]) -> None:
     result = qat_skorch.run(seed=0)
     # Seeds 0 to 2 give 94.3 to 98.1 % in each fold, and 97.4 to 98.3 % of the test images.
     assert len(result.cross_validated) == 3 and min(result.cross_validated) > 0.92

@@ -167,7 +167,7 @@ def test_nano_core_has_no_such_operator() -> None:
         ("int4", 0, "no dtype"),
     ],
 )
-def test_what_is_no_quantization_is_refused(dtype: str, zero_point: int, reason: str) -> None:
+def test_an_invalid_quantization_is_refused(dtype: str, zero_point: int, reason: str) -> None:
     with pytest.raises(tn.QuantizationError, match=reason):
         Quantization(1.0, zero_point, dtype)
 

@@ -149,7 +149,7 @@ def test_a_name_that_no_image_can_hold_is_refused(name: str) -> None:
         tn.to_nano(Named(), x, calibrate=x)
 
 
-def test_two_batches_that_never_meet() -> None:
+def test_inputs_may_have_batches_that_never_meet() -> None:
     class Apart(nn.Module):
         def forward(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
             return torch.relu(a), torch.sigmoid(b)
@@ -159,7 +159,7 @@ def test_two_batches_that_never_meet() -> None:
     assert first.shape == (8, 3) and second.shape == (8, 2)
 
 
-def test_one_value_returned_twice() -> None:
+def test_one_value_may_be_returned_twice() -> None:
     class Twice(nn.Module):
         def forward(self, x: Tensor) -> dict[str, Tensor]:
             y = torch.relu(x)

@@ -114,7 +114,7 @@ def test_saturated_outputs_pass_no_gradient(operator: type[Operator]) -> None:
 # opcheck itself reads .grad of the copies that it makes.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 @by_hand
-def test_opcheck(operator: type[Operator]) -> None:
+def test_operators_pass_opcheck(operator: type[Operator]) -> None:
     case = make(operator, 1)
     torch.library.opcheck(DEFINITIONS[operator].forward_op, arguments(case))
 
@@ -158,7 +158,7 @@ def test_inductor_compiles_a_network_of_functions() -> None:
     assert torch.equal(torch.compile(network, fullgraph=True)(x), network(x))
 
 
-def test_functional_transforms() -> None:
+def test_functional_transforms_work() -> None:
     case = make(Conv2d, 3)
     x, parameters = case.inputs[0].float(), case.integer_parameters()
 
@@ -189,7 +189,7 @@ def test_a_double_backward_is_refused(operator: type[Operator]) -> None:
         torch.autograd.grad(first.sum(), inputs)
 
 
-def test_what_is_no_int8_is_refused() -> None:
+def test_inputs_that_are_not_int8_are_refused() -> None:
     x, quantization = torch.zeros(1, 2), Quantization(0.1, 0)
     for wrong in (x + 0.5, x + 128, x - 129, x + torch.nan):
         with pytest.raises(InputError, match=r"requantize: x holds .* expected integers from -128 to 127"):
@@ -198,7 +198,7 @@ def test_what_is_no_int8_is_refused() -> None:
         functional.requantize(x.to(torch.int8), quantization, quantization)
 
 
-def test_weights_that_are_no_int8_are_refused() -> None:
+def test_weights_that_are_not_int8_are_refused() -> None:
     x, weight, scales, quantization = (
         torch.zeros(1, 2),
         torch.zeros(3, 2),

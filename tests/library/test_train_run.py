@@ -129,7 +129,7 @@ def layer(**options: object) -> tuple[Tensor, Tensor, Tensor]:
     return y.detach().flatten(), x.grad.flatten(), weight.grad.flatten()
 
 
-def test_the_mask_by_hand() -> None:
+def test_the_mask_is_that_by_hand() -> None:
     """int8 ends at 127, two steps above the zero point: from there on nothing passes."""
     y, x_grad, weight_grad = layer()
     assert y.tolist() == [-4, -3, -2, -1, 0, 1, 2, 2, 2, 2]
@@ -138,7 +138,7 @@ def test_the_mask_by_hand() -> None:
     assert weight_grad.tolist() == [-4 - 3 - 2 - 1 + 0 + 1]
 
 
-def test_the_mask_of_a_fused_activation_by_hand() -> None:
+def test_the_mask_of_a_fused_activation_is_that_by_hand() -> None:
     y, x_grad, weight_grad = layer(clamp=(0.0, 1.0))
     assert y.tolist() == [0, 0, 0, 0, 0, 1, 1, 1, 1, 1]
     assert not x_grad.any() and not weight_grad.any()
@@ -149,7 +149,7 @@ def test_the_mask_of_a_fused_activation_by_hand() -> None:
     assert weight_grad.tolist() == [-2 - 1 + 0 + 1]
 
 
-def test_the_mask_of_an_addition_by_hand() -> None:
+def test_the_mask_of_an_addition_is_that_by_hand() -> None:
     a = torch.tensor([[-100.0, 0.0, 60.0, 100.0]], requires_grad=True)
     b = torch.tensor([[-100.0, 3.0, 67.0, 100.0]], requires_grad=True)
     unit, double = Quantization(1.0, 0), Quantization(0.5, 0)
@@ -161,7 +161,7 @@ def test_the_mask_of_an_addition_by_hand() -> None:
     assert b.grad is not None and b.grad.tolist() == [[0, 0.5, 0.5, 0]]
 
 
-def test_the_mask_of_the_input_by_hand() -> None:
+def test_the_mask_of_the_input_is_that_by_hand() -> None:
     x = torch.tensor([-200.0, -1.26, -1.25, 0.3, 200.0], requires_grad=True)
     y = train_input(x, Quantization(0.5, 100))
     # Halves away from zero; the range is -228 to 27 steps.
@@ -174,7 +174,7 @@ def test_the_mask_of_the_input_by_hand() -> None:
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("bias", [True, False])
-def test_opcheck_of_layers_with_weights(bias: bool, layout: torch.memory_format) -> None:
+def test_layers_with_weights_pass_opcheck(bias: bool, layout: torch.memory_format) -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randint(-90, 90, (2, 4, 6, 5), generator=generator).float()
     weight = torch.randn(6, 2, 3, 2, generator=generator)
@@ -186,7 +186,7 @@ def test_opcheck_of_layers_with_weights(bias: bool, layout: torch.memory_format)
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
-def test_opcheck_of_the_others() -> None:
+def test_other_operators_pass_opcheck() -> None:
     ops = torch.ops.torch_nano
     image = torch.randint(-9, 9, (2, 3, 4, 5), generator=torch.Generator().manual_seed(0)).float()
     last = image.contiguous(memory_format=torch.channels_last)
@@ -221,7 +221,7 @@ def test_what_is_saved_for_the_first_layer_needs_no_gradient_of_its_input(
     assert [list(which) for which in needed] == [[False, True, False]]  # type: ignore[call-overload]
 
 
-def test_numbers_that_are_none_are_refused() -> None:
+def test_inputs_that_are_not_finite_are_refused() -> None:
     unit = Quantization(1.0, 0)
     with pytest.raises(InputError, match=r"NaN or infinity in samples \[1\] of 2"):
         train_input(torch.tensor([[0.0], [torch.nan]]), unit)

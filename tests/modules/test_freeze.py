@@ -48,12 +48,12 @@ def test_frozen_dropout_is_off(model):
     assert torch.equal(model(x), model(x))
 
 
-def test_a_glob_freezes_all_below_and_the_module_itself(model):
+def test_a_glob_freezes_a_module_and_all_inside_it(model):
     tn.freeze(model, "features.*")
     assert tn.frozen(model) == ["features", *(f"features.{index}" for index in range(8))]
 
 
-def test_several_patterns_and_the_same_twice(model):
+def test_patterns_may_overlap_and_repeat(model):
     tn.freeze(model, "features.0", "dropout")
     tn.freeze(model, "features.0")
     assert tn.frozen(model) == ["features.0", "dropout"]
@@ -118,7 +118,7 @@ def test_a_copy_is_unfrozen_without_the_original(model, copied):
 
 
 @pytest.mark.parametrize("assign", [False, True])
-def test_load_state_dict_brings_weights_and_leaves_frozen_what_is(model, assign):
+def test_load_state_dict_does_not_change_what_is_frozen(model, assign):
     trained = make(ConvNet1d, 1)
     with torch.no_grad():
         trained.features[0].weight += 1

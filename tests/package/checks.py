@@ -194,7 +194,7 @@ def test_a_wheel_without_the_board_is_not_built(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.whl"))
 
 
-def test_the_crate_is_whole() -> None:
+def test_the_crate_is_complete() -> None:
     printed = run("cargo", "publish", "--dry-run", "--allow-dirty", "-p", "nano-core", cwd=ROOT)
     warnings = [line for line in printed.splitlines() if line.startswith("warning")]
     assert warnings == ["warning: aborting upload due to dry run"], printed

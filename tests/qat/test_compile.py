@@ -88,7 +88,7 @@ def test_moving_and_learned_ranges_compile_with_breaks(ranges: RangeMethod) -> N
     assert torch.equal(qat.quantization_ranges.bounds, other.quantization_ranges.bounds)
 
 
-def test_a_change_of_ranges_and_weights_is_seen() -> None:
+def test_changed_ranges_and_weights_take_effect() -> None:
     qat, x, y = small(momentum=0.5)
     tn.freeze_ranges(qat)
     compiled = torch.compile(qat, backend="aot_eager", fullgraph=True)

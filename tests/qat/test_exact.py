@@ -119,7 +119,7 @@ def test_a_layer_too_large_for_float32_stays_exact(monkeypatch: pytest.MonkeyPat
     assert differing_bits(qat(patches), qat.to_nano()(patches)) > 0
 
 
-def test_a_mean_of_more_numbers_than_float32_holds() -> None:
+def test_a_mean_of_more_numbers_than_float32_holds_is_exact() -> None:
     """Sums of 300 * 300 differences of 255 lie above 2^24."""
     pool = average_pool2d.AveragePool2d(kernel=(300, 300))
     quantization = Quantization(1.0, -128)

@@ -45,7 +45,7 @@ def test_a_layer_in_float_computes_what_the_quantized_one_is_rounded_from() -> N
     assert differing_bits(qat(x), rounded) == 0
 
 
-def test_what_a_quantized_layer_reads_of_one_in_float_is_rounded() -> None:
+def test_a_quantized_layer_quantizes_outputs_of_a_float_layer() -> None:
     """The last layer's integers are exact: its output lies on its grid, whatever stands in front."""
     _, qat, x = residual(float_layers=["stem", "first.*"])
     assert {qat._graph.values[name].module_path for name in qat._in_float} == {"stem.0", "first.0"}
@@ -66,7 +66,7 @@ def test_what_a_quantized_layer_reads_of_one_in_float_is_rounded() -> None:
          {"stem.0", "classifier", "projection"}),
     ],
 )  # fmt: skip
-def test_first_and_last_layer(options: dict[str, object], in_float: set[str]) -> None:
+def test_first_and_last_layer_can_stay_in_float(options: dict[str, object], in_float: set[str]) -> None:
     _, qat, x = residual(**options)
     assert {qat._graph.values[name].module_path for name in qat._in_float} == in_float
     with pytest.raises(tn.QuantizationError, match="enable_quantization first"):
@@ -116,7 +116,7 @@ def test_dropout_works_in_train_mode_only() -> None:
     assert differing_bits(qat(x), qat.to_nano()(x)) == 0
 
 
-def test_what_is_dropped_is_zero_and_what_stays_is_a_scaled_int8_number() -> None:
+def test_dropped_numbers_are_zero_and_others_are_scaled_int8() -> None:
     qat, x = with_dropouts()
     for module in (qat.channels, qat.numbers):
         module.eval()
@@ -159,7 +159,7 @@ def test_dropout_of_channels_drops_whole_channels() -> None:
     assert abs(float(kept.float().mean()) - 0.5) < 5 * 0.5 / 800**0.5
 
 
-def test_a_changed_probability_counts() -> None:
+def test_a_changed_probability_takes_effect() -> None:
     qat, x = followed_by(nn.Dropout(0.5))
     assert differing_bits(qat(x), qat.to_nano()(x)) > 0
     qat.get_submodule("1").p = 0.0
@@ -234,7 +234,7 @@ def test_dropouts_that_integers_cannot_do_are_refused() -> None:
 
 @pytest.mark.parametrize("frozen_ranges", [True, False])
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
-def test_weights_and_inputs_that_are_no_numbers(frozen_ranges: bool, wrong: float) -> None:
+def test_weights_and_inputs_that_are_not_finite_are_refused(frozen_ranges: bool, wrong: float) -> None:
     _, qat, x = residual()
     qat.train()
     if frozen_ranges:

@@ -49,7 +49,7 @@ def test_an_optimizer_by_name_trains_only_what_it_names() -> None:
     assert changed == {"classifier.weight"}
 
 
-def test_groups_of_weight_decay_by_name() -> None:
+def test_weight_decay_can_be_set_by_name() -> None:
     _, qat, x, y = prepared()
     decayed = [parameter for name, parameter in qat.named_parameters() if parameter.dim() > 1]
     rest = [parameter for name, parameter in qat.named_parameters() if parameter.dim() <= 1]

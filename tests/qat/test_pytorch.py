@@ -29,7 +29,7 @@ def gradients(qat: QatModule) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("name", ["SGD", "Adam", "RMSprop"])
-def test_optimizers_and_schedulers(name: str) -> None:
+def test_optimizers_and_schedulers_work(name: str) -> None:
     qat, x, y = prepared()
     options = {"SGD": {"lr": 0.03, "momentum": 0.9}, "Adam": {"lr": 3e-3}, "RMSprop": {"lr": 1e-3}}[name]
     optimizer = getattr(torch.optim, name)(qat.parameters(), **options)
@@ -140,7 +140,7 @@ def test_a_copy_is_equal_and_goes_its_own_way(task: str, make: object, ranges: s
     assert_is_the_image(other.eval(), x[:300])
 
 
-def test_a_state_dict_through_a_file_with_weights_only() -> None:
+def test_a_state_dict_loads_with_weights_only() -> None:
     qat, x, y = prepared()
     train(qat, x, y, 2)
     tn.freeze_ranges(qat, "stem")

@@ -30,7 +30,7 @@ def bounds(qat: QatModule, name: str) -> list[float]:
     return ranges.bounds[ranges._index[name]].tolist()
 
 
-def test_a_moving_average_by_hand() -> None:
+def test_the_moving_average_is_that_by_hand() -> None:
     qat = doubler(momentum=0.25).train()
     assert bounds(qat, "input") == [-1.0, 1.0] and bounds(qat, "linear") == [-2.0, 2.0]
     qat(torch.tensor([[-5.0], [3.0]]))
@@ -44,7 +44,7 @@ def test_a_moving_average_by_hand() -> None:
     assert bounds(qat, "linear") == pytest.approx(expected, rel=1e-6)
 
 
-def test_without_calibration_the_first_batch_counts_whole() -> None:
+def test_without_calibration_the_first_batch_sets_the_ranges() -> None:
     model = nn.Sequential(nn.Linear(1, 1))
     qat = tn.prepare_qat(model, torch.zeros(2, 1), momentum=0.01)
     with pytest.raises(tn.QuantizationError, match="value input has no range yet: pass calibrate="):
@@ -107,7 +107,7 @@ def lsq_gradient(real: Tensor, grad: Tensor, scale: float, zero_point: int) -> f
     return total / math.sqrt(127 * real[0].numel())
 
 
-def test_the_gradient_of_a_learned_scale_by_hand() -> None:
+def test_the_gradient_of_a_learned_scale_is_that_by_hand() -> None:
     qat = doubler(ranges="learned").train()
     scales = qat.quantization_ranges.log_scales
     assert scales is not None
@@ -192,7 +192,7 @@ def test_learned_scales_that_drift_apart_are_named(apart: str) -> None:
             qat.to_nano()
 
 
-def test_a_learning_rate_that_is_far_too_large_for_learned_scales() -> None:
+def test_a_learning_rate_too_large_for_learned_scales_is_named() -> None:
     """Every way in which it goes wrong is a divergence, blamed on the scales."""
     x, y = torch.randn(32, 6, generator=torch.Generator().manual_seed(0)), torch.arange(32) % 3
     for rate in (30.0, 300.0, 1e6, 1e20):
@@ -237,7 +237,7 @@ def test_wrong_options_are_refused(options: dict[str, object], message: str) -> 
         tn.prepare_qat(nn.Sequential(nn.Linear(1, 1)), torch.zeros(2, 1), **options)  # type: ignore[arg-type]
 
 
-def test_a_change_from_outside_is_seen() -> None:
+def test_changed_buffers_take_effect() -> None:
     """As averages of models and DistributedDataParallel make it: into the buffers, without a call."""
     ranges = TrainingRanges([Range(("x",), "int8")], {"x": (0.0, 2.0)}, "moving_average", 0.5)
     ranges.freeze(["x"], True)

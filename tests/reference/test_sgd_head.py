@@ -26,7 +26,7 @@ def real_weight(head: SgdHead) -> np.ndarray:
     return (head.stored - 128) * head.weight_scale * 2.0**head.exponent / 256
 
 
-def test_docstrings() -> None:
+def test_the_docstrings_hold() -> None:
     assert doctest.testmod(sgd_head).failed == 0
 
 

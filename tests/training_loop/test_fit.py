@@ -36,7 +36,7 @@ def global_random_state() -> tuple[object, ...]:
     return torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()
 
 
-def test_it_learns_and_tells():
+def test_fit_learns_and_returns_its_history():
     model = network()
     train, val = data(400), data(200, seed=21)
     history = tn.fit(model, train, val, epochs=12, learning_rate=0.02, seed=0, progress=False)
@@ -82,7 +82,7 @@ def test_a_step_is_that_of_plain_pytorch():
     ],
     ids=["tensors", "tensor dataset", "dataset", "stream", "loader", "batches", "int32 labels"],
 )
-def test_all_kinds_of_data(train):
+def test_fit_takes_all_kinds_of_data(train):
     model = network()
     history = tn.fit(model, train, train, epochs=8, learning_rate=0.03, seed=1, progress=False)
     assert history[-1].val_accuracy > 0.8
@@ -136,14 +136,14 @@ def test_frozen_parts_stay_and_modes_come_back():
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_a_head_alone_on_cached_features():
+def test_a_head_learns_on_cached_features():
     x, y = data()
     head = nn.Linear(6, 3)
     history = tn.fit(head, (x, y), epochs=20, learning_rate=0.1, seed=0, progress=False)
     assert history[-1].accuracy > 0.9
 
 
-def test_a_quantized_model_in_training():
+def test_a_qat_module_learns():
     x, y = data(200)
     qat = tn.prepare_qat(network(), x[:8], calibrate=x)
     names = dict(qat.named_parameters()).keys()
@@ -156,14 +156,14 @@ def test_a_quantized_model_in_training():
     assert history[history.best_epoch].val_accuracy == right / len(y)
 
 
-def test_a_quantized_model_that_takes_its_ranges_from_the_first_batch():
+def test_a_qat_module_takes_its_ranges_from_the_first_batch():
     x, y = data()
     qat = tn.prepare_qat(network(), x[:8])
     history = tn.fit(qat, (x, y), (x, y), epochs=2, seed=0, progress=False)
     assert len(history) == 2 and qat.to_nano()(x).shape == (96, 3)
 
 
-def test_a_convolutional_network():
+def test_a_convolutional_network_learns():
     x = inputs((3, 40), 60)
     y = (x.mean((1, 2)) > 0).long()
     model = make(ConvNet1d)
@@ -171,7 +171,7 @@ def test_a_convolutional_network():
     assert history[-1].accuracy > 0.8
 
 
-def test_regression_by_default_for_float_targets():
+def test_float_targets_default_to_regression():
     x, _ = data()
     y = x @ torch.arange(6.0).unsqueeze(1)
     model = nn.Linear(6, 1)
@@ -181,7 +181,7 @@ def test_regression_by_default_for_float_targets():
     assert history[-1].val_loss == pytest.approx(functional.mse_loss(model(x), y).item(), rel=1e-5)
 
 
-def test_a_loss_of_ones_own_with_several_targets():
+def test_a_custom_loss_may_have_several_targets():
     x, y = data()
     soft = torch.softmax(x[:, :3], 1)
     loader = DataLoader(
@@ -210,7 +210,7 @@ def test_labels_that_the_loss_ignores_do_not_count():
     assert history[0].val_accuracy == int(right.sum()) / len(right)
 
 
-def test_differential_learning_rates_by_glob():
+def test_globs_set_learning_rates_of_parts():
     model = network()
     before = state(model)
     history = tn.fit(
@@ -247,7 +247,7 @@ def test_schedulers_step_after_every_epoch(make_scheduler, rates):
     assert [record.learning_rates["all"] for record in history] == expected
 
 
-def test_a_scheduler_with_its_optimizer_and_the_monitored_value():
+def test_a_plateau_scheduler_gets_the_monitored_value():
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
     scheduler = ReduceLROnPlateau(optimizer, mode="max", patience=0, threshold=10, factor=0.5)
@@ -266,7 +266,7 @@ def test_a_scheduler_with_its_optimizer_and_the_monitored_value():
     assert [record.learning_rates["all"] for record in history] == [1e-6, 1e-6, 5e-7, 2.5e-7]
 
 
-def test_an_optimizer_that_looks_at_a_batch_several_times():
+def test_an_optimizer_may_evaluate_a_batch_several_times():
     model = nn.Linear(6, 3)
     optimizer = torch.optim.LBFGS(model.parameters(), lr=0.5, max_iter=10)
     history = tn.fit(model, [data()], epochs=3, optimizer=optimizer, progress=False)

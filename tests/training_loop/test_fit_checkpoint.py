@@ -74,7 +74,7 @@ def lbfgs(model):
 @pytest.mark.parametrize(
     ("make_train", "seed"), [(data, 7), (seeded_loader, None)], ids=["seeded tensors", "global loader"]
 )
-def test_bit_for_bit(tmp_path, options, make_train, seed):
+def test_a_resumed_training_gives_the_same_bits(tmp_path, options, make_train, seed):
     def run(*, epochs=6, callbacks=(), checkpoint=None, start=0):
         model = network(start)
         val = data(50, seed=30)
@@ -115,7 +115,7 @@ def test_bit_for_bit(tmp_path, options, make_train, seed):
         assert equal(again, expected)
 
 
-def test_more_epochs_than_at_first(tmp_path):
+def test_a_resumed_training_may_have_more_epochs(tmp_path):
     once, twice = network(), network()
     tn.fit(once, data(), epochs=4, seed=1, progress=False)
     tn.fit(twice, data(), epochs=2, seed=1, progress=False, checkpoint=tmp_path / "run.pt")
@@ -149,7 +149,7 @@ def test_what_callbacks_unfroze_is_unfrozen_again(tmp_path):
     assert equal(resumed, expected) and losses == expected_losses
 
 
-def test_a_quantized_model_in_training(tmp_path):
+def test_a_qat_module_resumes_exactly(tmp_path):
     x, y = data()
 
     def run(path=None, callbacks=()):
@@ -176,7 +176,7 @@ def test_a_quantized_model_in_training(tmp_path):
     assert equal(run(tmp_path / "run.pt"), run())
 
 
-def test_the_file_is_whole_even_if_writing_fails(tmp_path):
+def test_a_failed_write_keeps_the_old_file(tmp_path):
     path = tmp_path / "run.pt"
     model = network()
     tn.fit(model, data(), epochs=1, seed=1, progress=False, checkpoint=path)
@@ -222,7 +222,7 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path, change, message):
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", "cut", "dict", "other"])
-def test_a_file_that_is_none_is_refused(tmp_path, content):
+def test_a_file_that_is_not_a_checkpoint_is_refused(tmp_path, content):
     path = tmp_path / "run.pt"
     if content == "cut":
         tn.fit(network(), data(), epochs=1, progress=False, checkpoint=path)

@@ -35,7 +35,7 @@ def diverge(model, train, val=None, **options):
     return raised.value
 
 
-def test_a_batch_with_nan():
+def test_a_batch_with_nan_is_named():
     x = X.clone()
     x[70, 2] = math.nan
     model = network()
@@ -52,7 +52,7 @@ def test_a_batch_with_nan():
     assert equal(state(model), train.states[-1]) and len(train.states) == 6
 
 
-def test_the_first_module_in_forward_order():
+def test_the_first_module_in_forward_order_is_named():
     class Divide(nn.Module):
         def forward(self, x):
             return x / 0.0
@@ -64,7 +64,7 @@ def test_the_first_module_in_forward_order():
     assert "the output of 'backbone.4' (Divide)" in str(error)
 
 
-def test_a_parameter_that_is_not_finite():
+def test_a_parameter_that_is_not_finite_is_named():
     model = network()
     with torch.no_grad():
         model.head.bias[1] = math.inf
@@ -72,7 +72,7 @@ def test_a_parameter_that_is_not_finite():
     assert error.module == "head" and "the parameter 'bias' of 'head' (Linear)" in str(error)
 
 
-def test_a_learning_rate_that_is_too_large():
+def test_a_learning_rate_that_is_too_large_is_named():
     model = nn.Sequential(nn.Linear(6, 16), nn.Linear(16, 3))
     optimizer = torch.optim.SGD(model.parameters(), lr=1e30)
     error = diverge(model, BATCHES, optimizer=optimizer)
@@ -109,7 +109,7 @@ def test_a_gradient_that_is_not_finite_does_not_reach_the_weights():
     assert equal(state(model), train.states[-1])
 
 
-def test_an_optimizer_that_changes_weights_while_it_looks_at_a_batch():
+def test_an_optimizer_that_changes_weights_within_a_batch_is_undone():
     model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 3))
     train = Remember(model)
     optimizer = torch.optim.LBFGS(model.parameters(), lr=1e25, max_iter=50)
@@ -131,14 +131,14 @@ def test_large_gradients_are_no_error():
     assert math.isfinite(history[0].loss)
 
 
-def test_a_loss_of_ones_own():
+def test_a_custom_loss_that_diverges_is_named():
     error = diverge(
         network(), BATCHES, loss=lambda output, target: functional.cross_entropy(output, target) / 0
     )
     assert error.module == "" and "all weights and outputs of modules are finite" in str(error)
 
 
-def test_validation():
+def test_validation_data_that_diverge_are_named():
     x = X.clone()
     x[40] = math.inf
     model = network()
@@ -147,7 +147,7 @@ def test_validation():
     assert "epoch 0, batch 1 of val" in str(error)
 
 
-def test_a_quantized_model_in_training():
+def test_a_qat_module_that_diverges_is_named():
     qat = tn.prepare_qat(network(), X[:8], calibrate=X)
     x = X.clone()
     x[70] = math.nan
@@ -157,7 +157,7 @@ def test_a_quantized_model_in_training():
     assert equal(state(qat), train.states[-1])
 
 
-def test_a_quantized_model_with_a_broken_weight():
+def test_a_qat_module_with_a_broken_weight_is_named():
     qat = tn.prepare_qat(network(), X[:8], calibrate=X)
 
     def break_it(epoch, history):
@@ -169,5 +169,5 @@ def test_a_quantized_model_with_a_broken_weight():
     assert "the parameter 'weight' of 'head' (Linear) is not finite" in str(error)
 
 
-def test_it_is_an_error_of_what_is_not_finite():
+def test_divergence_is_a_non_finite_error():
     assert issubclass(tn.TrainingDivergedError, tn.NonFiniteError)

@@ -112,13 +112,13 @@ def refused(model, *arguments, error, match, **options):
 
 
 @pytest.mark.parametrize("kind", DATA)
-def test_training_data(kind):
+def test_wrong_training_data_are_refused(kind):
     make, message = DATA[kind]
     refused(network(), make(), error=tn.InputError, match=message)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in DATA if kind not in ("dtype", "float labels")])
-def test_validation_data(kind):
+def test_wrong_validation_data_are_refused(kind):
     make, message = DATA[kind]
     refused(network(), (X, Y), make(), error=tn.InputError, match=message.replace("train", "val"))
 
@@ -130,7 +130,7 @@ def test_a_loaders_own_generator_stays():
     assert torch.equal(before, loader.generator.get_state())
 
 
-def test_a_head_that_does_not_fit_its_backbone():
+def test_a_head_that_does_not_fit_its_backbone_is_explained():
     refused(
         Backbone(nn.Linear(16, 5)),
         series(),
@@ -151,17 +151,17 @@ def test_a_head_that_does_not_fit_its_backbone():
         ),
     ],
 )
-def test_other_layers_that_do_not_fit(layer, message):
+def test_layers_that_do_not_fit_are_explained(layer, message):
     model = nn.Sequential(layer, nn.Flatten(), nn.Linear(80, 3))
     refused(model, series(), error=tn.InputError, match=message)
 
 
-def test_the_last_batch_is_one_sample_for_a_batch_norm():
+def test_a_last_batch_of_one_sample_is_refused_for_a_batch_norm():
     message = r"batch 2 of train: .*'backbone.1' .*gets \(1, 16\).*: one value per channel.*drop_last"
     refused(network(), (X[:33], Y[:33]), batch_size=16, error=tn.InputError, match=message)
 
 
-def test_a_batch_norm_with_one_sample():
+def test_batches_of_one_sample_are_refused_for_a_batch_norm():
     refused(
         network(),
         [(X[:1], Y[:1])],
@@ -180,7 +180,7 @@ def test_a_batch_norm_with_one_sample():
         (lambda output, target: 1.0, Y, "the loss has type float"),
     ],
 )
-def test_losses(loss, target, message):
+def test_wrong_losses_are_refused(loss, target, message):
     refused(network(), (X, target), loss=loss, error=tn.InputError, match=message)
 
 
@@ -191,7 +191,7 @@ def test_probabilities_are_targets_of_cross_entropy():
     assert history[0].accuracy is None
 
 
-def test_lazy_modules():
+def test_lazy_modules_are_refused():
     model = nn.Sequential(nn.LazyLinear(3))
     with pytest.raises(
         tn.InputError, match=r"'0.weight' \(and 1 more\) is not known yet.*with one batch first"
@@ -229,7 +229,7 @@ def test_lazy_modules():
         ),
     ],
 )
-def test_arguments(options, message):
+def test_wrong_arguments_are_refused(options, message):
     refused(network(), (X, Y), error=tn.FitError, match=message, **options)
 
 
@@ -243,7 +243,7 @@ def test_a_glob_that_matches_nothing_lists_near_names():
     )
 
 
-def test_a_learning_rate_for_what_is_frozen():
+def test_a_learning_rate_for_a_frozen_part_is_refused():
     model = network()
     tn.freeze(model, "backbone")
     refused(
@@ -255,7 +255,7 @@ def test_a_learning_rate_for_what_is_frozen():
     )
 
 
-def test_a_learning_rate_beside_an_optimizer():
+def test_a_learning_rate_beside_an_optimizer_is_refused():
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for options in ({"learning_rate": 0.1}, {"learning_rates": {"head": 0.1}}):
@@ -264,13 +264,13 @@ def test_a_learning_rate_beside_an_optimizer():
         )
 
 
-def test_the_scheduler_of_another_optimizer():
+def test_a_scheduler_of_another_optimizer_is_refused():
     model = network()
     scheduler = StepLR(torch.optim.SGD(model.parameters(), lr=0.1), 1)
     refused(model, (X, Y), scheduler=scheduler, error=tn.FitError, match="is another optimizer's")
 
 
-def test_accuracy_that_nobody_counts():
+def test_monitoring_an_accuracy_without_labels_is_refused():
     refused(
         nn.Linear(6, 1),
         (X, X[:, :1]),
@@ -283,18 +283,18 @@ def test_accuracy_that_nobody_counts():
 @pytest.mark.parametrize(
     "options", [{"monitor": "val_acc"}, {"patience": 0}, {"min_delta": -1.0}, {"patience": 1.5}]
 )
-def test_early_stopping_that_makes_no_sense(options):
+def test_wrong_early_stopping_is_refused(options):
     with pytest.raises(tn.FitError, match=next(iter(options))):
         tn.EarlyStopping(**options)
 
 
-def test_nothing_to_train():
+def test_a_model_without_trainable_parameters_is_refused():
     model = network()
     tn.freeze(model)
     refused(model, (X, Y), error=tn.FreezeError, match="nothing to train")
 
 
-def test_a_gradient_inside_a_frozen_module():
+def test_a_trainable_parameter_in_a_frozen_module_is_refused():
     model = network()
     tn.freeze(model, "backbone")
     model.backbone[0].weight.requires_grad_(True)
@@ -306,21 +306,21 @@ def test_a_gradient_inside_a_frozen_module():
     )
 
 
-def test_an_optimizer_of_frozen_parameters_only():
+def test_an_optimizer_of_frozen_parameters_only_is_refused():
     model = network()
     optimizer = torch.optim.SGD(model.backbone.parameters(), lr=0.1)
     tn.freeze(model, "backbone")
     refused(model, (X, Y), optimizer=optimizer, error=tn.FreezeError, match="all parameters .* are frozen")
 
 
-def test_an_optimizer_of_another_model():
+def test_an_optimizer_of_another_model_is_refused():
     optimizer = torch.optim.SGD(network().parameters(), lr=0.1)
     refused(
         network(), (X, Y), optimizer=optimizer, error=tn.FreezeError, match="no parameter of this Sequential"
     )
 
 
-def test_an_optimizer_without_what_was_unfrozen():
+def test_an_optimizer_that_lacks_unfrozen_parameters_is_refused():
     model = network()
     optimizer = torch.optim.SGD(model.head.parameters(), lr=0.1)
     refused(
@@ -332,7 +332,7 @@ def test_an_optimizer_without_what_was_unfrozen():
     )
 
 
-def test_errors_from_outside_say_when_they_came_up():
+def test_foreign_errors_get_a_note_with_their_position():
     class Broken(nn.Module):
         def __init__(self):
             super().__init__()
@@ -350,7 +350,7 @@ def test_errors_from_outside_say_when_they_came_up():
     assert raised.value.__notes__ == ["in fit: epoch 0, batch 1 of train"]
 
 
-def test_labels_that_turn_wrong_later():
+def test_labels_that_turn_wrong_later_are_refused():
     class Changing:
         passes = 0
 

@@ -20,7 +20,7 @@ def terminal(monkeypatch):
     monkeypatch.setattr(progress, "_INTERVAL", 0.0)
 
 
-def test_a_line_for_every_epoch(capsys):
+def test_every_epoch_prints_a_line(capsys):
     history = train(learning_rates={"head": 0.25}, callbacks=[stop])
     lines = capsys.readouterr().out.splitlines()
     columns = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds", "learning rate"]
@@ -39,12 +39,12 @@ def stop(epoch, history):
         raise tn.StopTraining("enough")
 
 
-def test_nothing_at_all(capsys, terminal):
+def test_without_progress_nothing_is_printed(capsys, terminal):
     train(progress=False)
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_bar_in_a_terminal(capsys, terminal):
+def test_a_terminal_shows_a_bar(capsys, terminal):
     train()
     shown = capsys.readouterr().out
     plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown)
@@ -59,7 +59,7 @@ def test_a_bar_in_a_terminal(capsys, terminal):
     assert len(re.findall(r"[\r\n] +\d  .*%", plain)) == 3
 
 
-def test_validation_goes_on_where_training_ends(terminal):
+def test_the_bar_includes_validation(terminal):
     shown = progress.TrainingProgress(epochs=3, shown=True)
     assert shown._bar is not None
     shown.checked(train_batches=5, val_batches=2)
@@ -82,7 +82,7 @@ def test_the_bar_ends_with_an_error(capsys, terminal):
     assert capsys.readouterr().out.count("\x1b[?25h") == 1
 
 
-def test_lines_in_a_notebook_without_widgets(capsys, monkeypatch):
+def test_a_notebook_without_widgets_shows_lines(capsys, monkeypatch):
     monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     train()

@@ -38,7 +38,7 @@ def test_it_is_a_sequence_with_columns():
         ([2.0, 1.5], 0.5, 0),
     ],
 )
-def test_the_best_epoch(losses, min_delta, best):
+def test_the_best_epoch_is_the_last_that_improves(losses, min_delta, best):
     assert history(*losses, min_delta=min_delta).best_epoch == best
 
 
@@ -48,7 +48,7 @@ def test_the_best_accuracy_is_the_highest():
     assert tn.History(records).monitor == "val_loss" and tn.History(records).best_epoch == 0
 
 
-def test_json_brings_it_back():
+def test_it_survives_json():
     first = history(2.0, 1.0, stopped="by hand", monitor="loss", min_delta=0.25)
     second = tn.History.from_dict(json.loads(json.dumps(first.to_dict())))
     assert list(second) == list(first)
@@ -61,7 +61,7 @@ def test_other_values_are_refused(values):
         tn.History.from_dict(values)
 
 
-def test_the_table_of_several_groups():
+def test_the_table_shows_several_groups():
     records = [record(0, 1.0, learning_rates={"head": 0.1}),
                record(1, 0.5, learning_rates={"head": 0.1, "features": 0.003})]  # fmt: skip
     lines = str(tn.History(records, stopped="enough")).splitlines()

@@ -92,12 +92,12 @@ def outcome(path: Path, content: bytes) -> Any:
     return train(path, epochs=3, start=9, stop=True)
 
 
-def test_a_good_one_is_taken_over(saved: tuple[bytes, bytes], tmp_path: Path) -> None:
+def test_a_good_checkpoint_is_loaded(saved: tuple[bytes, bytes], tmp_path: Path) -> None:
     assert outcome(tmp_path / "run", saved[0]) is None
     assert isinstance(outcome(tmp_path / "run", saved[1]), tn.CheckpointError)
 
 
-def test_bytes_of_a_checkpoint(saved: tuple[bytes, bytes], tmp_path: Path) -> None:
+def test_checkpoints_with_changed_bytes_are_refused(saved: tuple[bytes, bytes], tmp_path: Path) -> None:
     with memory_for(ROOM):
         for number, changed in enumerate(bytes_of(*saved, count=20, seed=SEED)):
             assert changed == saved[0] or outcome(tmp_path / "run", changed), f"file {number}"
@@ -108,7 +108,9 @@ def test_bytes_of_a_checkpoint(saved: tuple[bytes, bytes], tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "part", ["arguments", "model", "frozen", "trainable", "scheduler", "history", "random"]
 )
-def test_values_of_a_checkpoint(part: str, saved: tuple[bytes, bytes], tmp_path: Path) -> None:
+def test_checkpoints_with_changed_values_are_refused_or_right(
+    part: str, saved: tuple[bytes, bytes], tmp_path: Path
+) -> None:
     tree, other = (archive.unpack("training", 2, content) for content in saved)
     taken = []
     with memory_for(ROOM):
@@ -122,9 +124,7 @@ def test_values_of_a_checkpoint(part: str, saved: tuple[bytes, bytes], tmp_path:
 
 
 @pytest.mark.parametrize(("part", "kind"), [("frozen", "modules"), ("trainable", "parameters")])
-def test_names_that_the_model_does_not_have(
-    part: str, kind: str, saved: tuple[bytes, bytes], tmp_path: Path
-) -> None:
+def test_unknown_names_are_refused(part: str, kind: str, saved: tuple[bytes, bytes], tmp_path: Path) -> None:
     """Nothing would be frozen by them, or trained, and nobody would know."""
     tree = archive.unpack("training", 2, saved[0])
     for names in ([*tree[part], "nothing"], ["nothing"]):
@@ -135,7 +135,7 @@ def test_names_that_the_model_does_not_have(
         assert f"'nothing' is among its {part} {kind}; the model has none of that name" in str(error)
 
 
-def test_groups_of_an_optimizer(saved: tuple[bytes, bytes], tmp_path: Path) -> None:
+def test_wrong_optimizer_groups_are_refused(saved: tuple[bytes, bytes], tmp_path: Path) -> None:
     tree, other = (archive.unpack("training", 2, content) for content in saved)
     groups = tree["optimizer"]["param_groups"]
     taken = []
@@ -149,7 +149,7 @@ def test_groups_of_an_optimizer(saved: tuple[bytes, bytes], tmp_path: Path) -> N
     assert all("foreign" in where or "sibling" in where or "another file" in where for where in taken)
 
 
-def test_parts_of_two_checkpoints(saved: tuple[bytes, bytes], tmp_path: Path) -> None:
+def test_checkpoints_mixed_from_two_are_refused_or_right(saved: tuple[bytes, bytes], tmp_path: Path) -> None:
     tree, other = (archive.unpack("training", 2, content) for content in saved)
     for part in ("arguments", "optimizer", "scheduler"):
         mixed = packed("training", 2, {**tree, part: other[part]})

@@ -93,7 +93,7 @@ def test_it_brings_back_what_a_shift_of_the_inputs_takes():
 
 
 @pytest.mark.parametrize("kind", ["tuple", "dataset", "unlabelled dataset", "loader", "list of inputs"])
-def test_data_of_every_kind(kind):
+def test_it_takes_every_kind_of_data(kind):
     x, labels = SAMPLES, torch.zeros(50)
     given = {
         "tuple": (x, labels),
@@ -108,7 +108,7 @@ def test_data_of_every_kind(kind):
     assert equal(state(model), state(expected)) and not equal(state(model), state(make(ConvNet1d)))
 
 
-def test_frozen_ones_too_and_nothing_else_changes():
+def test_frozen_batch_norms_change_too_and_nothing_else():
     model = make(ConvNet1d).train()
     tn.freeze(model, "features")
     before, modes, hooks = state(model), [module.training for module in model.modules()], hooks_of(model)

@@ -53,7 +53,7 @@ def test_alignment_halves_the_errors_on_the_target_without_its_labels():
     assert errors["aligned"] < errors["source only"] / 2, f"seeds {seeds}: {errors}"
 
 
-def test_the_loss_by_hand():
+def test_the_loss_is_that_by_hand():
     generator = torch.Generator().manual_seed(SEED)
     source = torch.randn(9, 4, generator=generator, dtype=torch.float64)
     target = torch.randn(5, 4, generator=generator, dtype=torch.float64) * 2
@@ -74,7 +74,7 @@ def test_the_loss_by_hand():
     assert torch.autograd.gradcheck(tn.coral_loss, inputs)
 
 
-def test_what_is_minimized_by_hand():
+def test_the_objective_is_that_by_hand():
     """One batch, and as many samples of the target: all are drawn, in an order that does not matter."""
     x, y = data(40)
     target = data(40, SEED + 1)[0] * 2

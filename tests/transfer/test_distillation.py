@@ -53,7 +53,7 @@ def test_a_student_learns_more_from_60_digits_with_a_teacher_than_without(digits
         assert sum(scores["teacher"]) > sum(scores["labels"]) + 3 * 0.05, scores
 
 
-def test_the_loss_by_hand():
+def test_the_loss_is_that_by_hand():
     generator = torch.Generator().manual_seed(SEED)
     student = torch.randn(4, 5, generator=generator, dtype=torch.float64)
     teacher = torch.randn(4, 5, generator=generator, dtype=torch.float64) * 3
@@ -78,7 +78,7 @@ def test_the_loss_by_hand():
     assert torch.autograd.gradcheck(tn.distillation_loss, (student.requires_grad_(), teacher))
 
 
-def test_what_is_minimized_by_hand():
+def test_the_objective_is_that_by_hand():
     x, y = data(40)
     student, teacher = network().backbone[:1].append(nn.Linear(16, 3)), network(1)
     expected_output = teacher.eval()(x)
@@ -94,7 +94,7 @@ def test_what_is_minimized_by_hand():
         assert history[0].val_loss == pytest.approx(float(functional.cross_entropy(student(x), y)), rel=1e-5)
 
 
-def test_the_ends_of_the_weight():
+def test_weights_0_and_1_are_labels_only_and_teacher_only():
     x, y = data()
     states = {}
     for weight, labels in ((0.0, y), (1.0, y), (1.0, (y + 1) % 3), (0.5, (y + 1) % 3), (None, y)):

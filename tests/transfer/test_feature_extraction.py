@@ -143,7 +143,7 @@ def test_features_are_those_of_evaluation_mode_in_the_order_of_the_data():
 
 
 @pytest.mark.parametrize("kind", ["dataset", "loader", "list"])
-def test_data_of_every_kind(kind):
+def test_it_takes_every_kind_of_data(kind):
     x, y = data()
     dataset = TensorDataset(x, y)
     given = {

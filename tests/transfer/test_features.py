@@ -44,7 +44,7 @@ def test_outputs_are_those_of_the_layers(net, x):
     assert torch.equal(outputs["projection"], net.projection(first))
 
 
-def test_an_in_place_operation_behind_a_layer_does_not_reach_its_recorded_output():
+def test_a_later_in_place_operation_does_not_change_a_recorded_output():
     net = make(ConvNet1d)
     x = inputs((3, 40), 4)
     assert net.features[6].inplace
@@ -52,7 +52,7 @@ def test_an_in_place_operation_behind_a_layer_does_not_reach_its_recorded_output
     assert torch.equal(output, net.features[:6](x)) and output.min() < 0
 
 
-def test_it_is_the_evaluation_mode_whose_outputs_are_given_and_modes_stay():
+def test_outputs_are_those_of_evaluation_mode_and_modes_stay():
     net = make(ConvNet1d)
     x = inputs((3, 40), 4)
     expected = tn.get_layer_outputs(net, x, ["features.1", "dropout"])
@@ -73,7 +73,7 @@ def test_gradients_flow_through_recorded_outputs(net, x):
         assert not tn.get_layer_outputs(net, x, ["stem"])["stem"].requires_grad
 
 
-def test_of_several_calls_it_is_the_last_and_of_a_tuple_the_first(net, x):
+def test_outputs_are_the_last_calls_and_a_tuples_first(net, x):
     relu = tn.get_layer_outputs(net, x, ["relu", "pool"])
     assert torch.equal(relu["pool"], net.pool(relu["relu"]))
     gru = nn.Sequential(nn.GRU(3, 5, batch_first=True))
@@ -169,7 +169,7 @@ def test_a_picture_has_the_colours_of_its_activations(net, x):
     pyplot.close("all")
 
 
-def test_a_picture_of_a_series():
+def test_a_picture_of_a_series_has_channels_by_positions():
     net = make(ConvNet1d)
     x = inputs((3, 40), 2)
     axes = tn.visualize_layer_activations(net, x, "features.0")
@@ -191,7 +191,7 @@ def test_without_matplotlib_the_message_says_what_to_install(net, x, monkeypatch
         tn.visualize_layer_activations(net, x, "stem")
 
 
-def test_an_extractor_computes_nothing_behind_its_layer(net, x):
+def test_an_extractor_computes_nothing_after_its_layer(net, x):
     calls = []
     net.classifier.register_forward_hook(lambda *_: calls.append("classifier"))
     extractor = tn.get_model_feature_extractor(net, "stem")
@@ -208,7 +208,7 @@ def test_an_extractor_trains_and_copies(net, x):
 
 
 @pytest.mark.parametrize("layer", ["stem.1", "second", "pool"])
-def test_an_extractor_is_exported_without_what_lies_behind(net, x, layer):
+def test_an_extractor_is_exported_without_later_layers(net, x, layer):
     class Unsupported(nn.Module):
         """Has calls behind its last layer that no device model can have."""
 
@@ -230,7 +230,7 @@ def test_an_extractor_is_exported_without_what_lies_behind(net, x, layer):
     assert hooks_of(extractor) == []
 
 
-def test_cosine_by_hand():
+def test_cosine_is_that_by_hand():
     first, second = nn.Sequential(nn.Identity()), nn.Sequential(nn.Linear(2, 2, bias=False))
     with torch.no_grad():
         second[0].weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 0.0]]))
@@ -241,7 +241,7 @@ def test_cosine_by_hand():
     assert similar == {("0", "0"): pytest.approx(0.8, abs=1e-12)}
 
 
-def test_cka_against_kernel_matrices(net, x):
+def test_cka_is_that_of_the_kernel_matrices(net, x):
     def centred_kernel(features: Tensor) -> Tensor:
         features = features.detach().double().flatten(1)
         centring = torch.eye(len(features), dtype=torch.float64) - 1 / len(features)

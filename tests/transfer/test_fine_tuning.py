@@ -34,7 +34,7 @@ def test_the_named_parts_learn_at_their_rates_and_all_else_is_frozen():
         assert step == pytest.approx(rate, rel=0.05)
 
 
-def test_a_glob_names_what_is_inside_too_and_the_first_counts():
+def test_a_glob_includes_what_is_inside_and_the_first_match_wins():
     model = network()
     rates = {"backbone.0": 1e-5, "backbone.*": 1e-4, "head": 1e-3}
     history = tn.fine_tuning(model, data(), learning_rates=rates, epochs=1, progress=False)
@@ -201,7 +201,7 @@ def test_early_stopping_without_validation_data_watches_the_training_loss():
     assert len(history["train_loss"]) == 3
 
 
-def test_a_callback_can_stop_it():
+def test_a_callback_can_stop_the_training():
     def enough(epoch: int, history: dict[str, list[float]]) -> None:
         if epoch == 1:
             raise tn.StopTraining("enough")
@@ -211,7 +211,7 @@ def test_a_callback_can_stop_it():
     assert len(history["train_loss"]) == 2
 
 
-def test_a_loss_of_your_own():
+def test_a_custom_loss_is_used():
     model = network()
     history = tn.fine_tune(
         model, adam(model), *data(), epochs=1, loss_fn=lambda output, target: output.square().mean() + 100

@@ -90,7 +90,7 @@ def test_it_goes_through_schedulers_early_stopping_and_modules_as_patterns():
 
 
 @pytest.mark.parametrize("interrupted", [1, 2, 4])
-def test_an_interrupted_one_goes_on_exactly(tmp_path, interrupted):
+def test_an_interrupted_training_resumes_exactly(tmp_path, interrupted):
     expected = three_layers()
     unfreeze_gradually(expected)
 

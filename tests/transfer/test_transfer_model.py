@@ -117,7 +117,7 @@ def test_it_becomes_a_device_model_with_a_trainable_head(base, copied):
     assert agreement >= 0.9
 
 
-def test_layers_by_lists_of_names(base):
+def test_layers_are_frozen_by_lists_of_names(base):
     tn.freeze_layers(base, ["stem", "first.*"])
     assert trainable(base) == {"second.0", "second.1", "projection"}
     tn.unfreeze_layers(base, ["first"])
