@@ -1,6 +1,6 @@
-//! The arena: one buffer in which all values of a run live, and the only place where it is cut into slices.
+//! The arena: one buffer that holds all values of a run, and the only module that splits it into slices.
 //!
-//! What a node may read and write at the same time is proved once, when the image is loaded (`image/lifetimes.rs`), and not asked again in each run.
+//! Loading proves once which bytes a node may read and write at the same time (`image/lifetimes.rs`); runs do not check it again.
 
 use core::cell::Cell;
 
@@ -27,7 +27,7 @@ pub struct Inputs<'m> {
     node: &'m Node<'m>,
 }
 
-/// The outputs of a node, to write: each is given out once.
+/// The outputs of a node, to write: each can be taken once.
 pub struct Outputs<'m> {
     base: *mut i8,
     values: core::slice::Iter<'m, Value>,
@@ -78,13 +78,13 @@ impl<'m> Outputs<'m> {
     #[inline(always)]
     pub fn take<T: Element>(&mut self) -> &'m mut [T] {
         let (offset, length) = place::<T>(self.values.next());
-        // SAFETY: as in `Inputs::get`; nor do outputs of one node overlap each other, and each is given out once.
+        // SAFETY: as in `Inputs::get`; also, outputs of one node do not overlap each other, and each is taken once.
         unsafe { core::slice::from_raw_parts_mut(self.base.add(offset).cast(), length) }
     }
 }
 
 impl<'m> Shared<'m> {
-    /// The elements of input `index`, as [`Inputs::get`] has them.
+    /// The elements of input `index`, as from [`Inputs::get`].
     ///
     /// # Panics
     /// If there is no such input, or its dtype is another.
@@ -93,7 +93,7 @@ impl<'m> Shared<'m> {
         self.cells(self.node.find_input(index))
     }
 
-    /// The elements of output `index`, as [`Outputs::take`] has them.
+    /// The elements of output `index`, as from [`Outputs::take`].
     ///
     /// # Panics
     /// If there is no such output, or its dtype is another.
@@ -102,7 +102,7 @@ impl<'m> Shared<'m> {
         self.cells(self.node.outputs.get(index))
     }
 
-    /// Copies elements, which may overlap; as many as the shorter of the two has.
+    /// Copies elements, which may overlap; as many as the shorter slice has.
     pub fn copy<T: Element>(from: &[Cell<T>], to: &[Cell<T>]) {
         let length = from.len().min(to.len());
         // SAFETY: both have that many elements, which can be written through either, and no other thread sees a cell.
@@ -123,10 +123,10 @@ fn place<T: Element>(value: Option<&Value>) -> (usize, usize) {
     existing(value.filter(|value| value.is_of(T::DTYPE))).elements::<T>()
 }
 
-/// A checked image and the arena that it runs in.
+/// A checked image bound to the arena that it runs in.
 pub(crate) struct Bound<'a> {
     checked: CheckedImage<'a>,
-    /// Where each run begins.
+    /// The start of each run.
     first_node: Cursor<'a>,
     arena: &'a mut [i8],
 }
@@ -159,7 +159,7 @@ impl<'a> Bound<'a> {
         self.arena
     }
 
-    /// Puts all states to what their operators say they are at the start.
+    /// Resets all states to their operators' start.
     pub(crate) fn reset(&mut self) {
         let image = self.checked.image();
         if !image.values().iter().any(Value::is_state) {
@@ -174,7 +174,7 @@ impl<'a> Bound<'a> {
         }
     }
 
-    /// Runs all nodes; `after(index, outputs, arena)` is called after each.
+    /// Runs all nodes; calls `after(index, outputs, arena)` after each.
     pub(crate) fn run(&mut self, mut after: impl FnMut(usize, &'a [Value], &[i8])) {
         let mut cursor = self.first_node.clone();
         let mut index = 0;
@@ -189,7 +189,7 @@ impl<'a> Bound<'a> {
     }
 
     /// Runs the node at the cursor; false after the last node.
-    // Not inlined: registers are free here, and taken where the caller counts, sends or compares.
+    // Not inlined: the registers of the caller, which counts, sends or compares, would spill.
     #[inline(never)]
     fn run_next(&mut self, cursor: &mut Cursor<'a>) -> bool {
         let Some(node) = self.checked.image().take_node(cursor) else { return false };

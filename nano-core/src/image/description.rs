@@ -1,4 +1,4 @@
-//! What the writer is told: a model in plain data, and why it could not be written.
+//! The writer's input, a model as plain data, and its errors.
 
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
@@ -31,7 +31,7 @@ pub struct ValueDescription {
     pub scale: f32,
     /// The integer that stands for 0.0; 0 unless the dtype is int8.
     pub zero_point: i32,
-    /// Whether it lives from run to run.
+    /// Whether it is a state, which is kept from run to run.
     pub state: bool,
 }
 
@@ -55,9 +55,9 @@ pub struct LayerDescription {
 pub struct InputDescription {
     /// Its name, which no other input has ([`is_label`](super::is_label)).
     pub name: String,
-    /// What the network sees.
+    /// The value that the network reads.
     pub value: ValueDescription,
-    /// What the numbers of each of its channels mean, where the value's scale and zero point do not say it; empty otherwise.
+    /// Scale and offset of each channel; empty if the value's scale and zero point hold for all.
     pub channels: Vec<ChannelScale>,
 }
 
@@ -70,7 +70,7 @@ pub struct OutputDescription {
     pub id: usize,
 }
 
-/// A whole model, as the exporter describes it.
+/// A whole model as plain data.
 ///
 /// The ids of its values: the inputs from 0 on, then the outputs of each layer in order. They are those of the image, unless one of its nodes stands
 /// for two layers ([`Operator::described_layers`](crate::Operator::described_layers)): the value between these is not in the image.
@@ -133,14 +133,14 @@ pub enum WriteError {
     },
     /// A setting of the head that its trainer, or the layer, does not allow.
     Setting {
-        /// Which.
+        /// Its name.
         name: &'static str,
-        /// What it is.
+        /// The value given.
         given: String,
-        /// What it can be.
+        /// The values allowed.
         expected: String,
     },
-    /// A layer or the graph reads a value that is not there, or not yet.
+    /// A layer or the graph reads a value that does not exist, or is not written yet.
     ValueId(usize),
     /// A layer has more inputs, outputs, attributes or constants than a record counts, 255 of each.
     Count(usize),
@@ -163,7 +163,7 @@ pub enum WriteError {
 }
 
 impl WriteError {
-    /// A setting of the head that cannot be.
+    /// An invalid setting of the head.
     pub(crate) fn setting(name: &'static str, given: impl fmt::Display, expected: impl fmt::Display) -> Self {
         WriteError::Setting { name, given: given.to_string(), expected: expected.to_string() }
     }

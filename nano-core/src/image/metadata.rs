@@ -1,4 +1,4 @@
-//! The names in an image: of the model, and of its classes.
+//! The names in an image: of the model, its inputs and outputs, and its classes.
 
 #[cfg(feature = "alloc")]
 use alloc::string::String;
@@ -9,7 +9,7 @@ use crate::Error;
 #[cfg(feature = "alloc")]
 use crate::image::{ModelDescription, WriteError};
 
-/// The most bytes of the name of a model or of a class: devices send it in one small message.
+/// The largest length of a name, in bytes: devices send it in one small message.
 pub const LONGEST_NAME: usize = 64;
 
 const NAME: &str = "name=";
@@ -18,7 +18,7 @@ const OUTPUT: &str = "output=";
 const LABEL: &str = "label=";
 const END: u8 = b'\n';
 
-/// Whether a model can have this name: at most [`LONGEST_NAME`] bytes on one line, without a zero, which ends names in a device's memory.
+/// Whether this is a valid name of a model: at most [`LONGEST_NAME`] bytes on one line, without a zero, which ends names in a device's memory.
 ///
 /// ```
 /// use nano_core::image::is_name;
@@ -28,12 +28,12 @@ pub fn is_name(name: &str) -> bool {
     is_line(name.as_bytes())
 }
 
-/// [`is_name`] of UTF-8. Lines are found and compared as bytes: searches for characters take more code.
+/// [`is_name`] of UTF-8 bytes. Lines are searched and compared as bytes: searches for characters take more code.
 fn is_line(name: &[u8]) -> bool {
     name.len() <= LONGEST_NAME && !name.iter().any(|byte| matches!(byte, b'\0' | &END | b'\r'))
 }
 
-/// Whether a class can have this name: [`is_name`], and not empty.
+/// Whether this is a valid name of a class, an input or an output: [`is_name`], and not empty.
 ///
 /// ```
 /// use nano_core::image::is_label;
@@ -74,7 +74,7 @@ pub(super) fn check(text: &str, [inputs, outputs]: [usize; 2], order: &[u32], cl
     if order.len() != labels {
         return field("label order length", order.len());
     }
-    // As many as there are lines, and each greater than the one before: so each line is among them, and no two are alike.
+    // There are as many as lines, and each is greater than the one before: so each line is among them, and all are different.
     let mut last: &[u8] = b"";
     for &offset in order {
         match label_at(text, offset as usize) {
@@ -85,7 +85,7 @@ pub(super) fn check(text: &str, [inputs, outputs]: [usize; 2], order: &[u32], cl
     Ok(())
 }
 
-/// Whether there is a line that holds a name of at least so many bytes under `key`.
+/// Whether the line exists and holds a name of at least `least` bytes under `key`.
 #[inline(never)]
 fn holds(line: Option<&[u8]>, key: &str, least: usize) -> bool {
     let name = line.and_then(|line| line.strip_prefix(key.as_bytes())?.strip_suffix(&[END]));
@@ -102,8 +102,8 @@ fn label_at(text: &[u8], offset: usize) -> Option<&[u8]> {
 /// The metadata of a model, and the order of its labels.
 ///
 /// # Errors
-/// [`WriteError::Name`], [`WriteError::ValueName`] and [`WriteError::Label`] for names that cannot be, [`WriteError::SameName`] and
-/// [`WriteError::SameLabel`] for one that two inputs, outputs or classes have.
+/// [`WriteError::Name`], [`WriteError::ValueName`] and [`WriteError::Label`] for invalid names, [`WriteError::SameName`] and
+/// [`WriteError::SameLabel`] for a name that two inputs, outputs or classes have.
 #[cfg(feature = "alloc")]
 pub(super) fn write(model: &ModelDescription) -> Result<(String, Vec<u32>), WriteError> {
     if !is_name(&model.name) {
@@ -138,7 +138,7 @@ pub(super) fn write(model: &ModelDescription) -> Result<(String, Vec<u32>), Writ
     Ok((text, sorted.into_iter().map(|(_, offset)| offset).collect()))
 }
 
-/// A name that is there twice.
+/// A name that occurs twice.
 #[cfg(feature = "alloc")]
 fn twice<'a>(names: &[&'a str]) -> Option<&'a str> {
     let mut sorted = names.to_vec();

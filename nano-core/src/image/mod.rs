@@ -6,19 +6,18 @@
 //! |---|---|
 //! | values | the graph's inputs, then the outputs of each node in order: a [`Value`] each |
 //! | nodes | in order of execution: a [`NodeHeader`], input ids (u32), attributes (i32), constants (u32 offset, u32 length) |
-//! | inputs | for each of the graph's inputs, where in the constants its [`ChannelScale`]s lie (u32 offset, u32 length); of length 0 if it has none |
+//! | inputs | for each of the graph's inputs the place of its [`ChannelScale`]s in the constants (u32 offset, u32 length); length 0 if it has none |
 //! | outputs | ids (u32) of the graph's outputs |
 //! | head | absent, or one [`HeadRecord`] |
 //! | metadata | UTF-8 lines: `name=` and the model's name ([`is_name`]); for each input in order `input=` and its name, for each output `output=` and its name, for each class `label=` and its name ([`is_label`]) |
-//! | label order | where in the metadata each label begins (u32), in the order of the labels' bytes |
+//! | label order | the offset of each label in the metadata (u32), sorted by the labels' bytes |
 //! | constants | weights, biases and tables, each at a multiple of 16 bytes, packed for its node's kernel, in the order of the nodes; the inputs' channel scales; the head's state |
 //!
-//! A value's id is its index in its section: each node writes the values that follow those of the node before it, and what it may read has a lower
-//! id.
+//! A value's id is its index in its section: each node writes the values that follow those of the node before it, and may read values with lower
+//! ids only.
 //!
-//! Loading takes time in proportion to the image's length: a value's record holds its last use, sorted labels show that no two are equal, and
-//! no two nodes share a constant.
-//! What it costs memory for has a limit, [`MOST_ALIVE`].
+//! Loading takes time linear in the image's length: a value's record holds its last use, sorted labels show that no two are equal, and no two
+//! nodes share a constant. Its memory is bounded by [`MOST_ALIVE`].
 
 #[cfg(feature = "alloc")]
 mod description;
@@ -55,9 +54,9 @@ pub const VERSION: u16 = 4;
 
 const MAGIC: [u8; 4] = *b"NANO";
 const CRC32: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
-/// The checksum covers everything after itself.
+/// The checksum covers all bytes after itself.
 const CHECKED_FROM: usize = 12;
-/// The most values that may be needed at the same time, graph outputs among them: loading keeps a list of them on the stack.
+/// The largest number of values needed at the same time, graph outputs included: loading keeps a list of them on the stack.
 pub const MOST_ALIVE: usize = 128;
 
 /// Fixed start of an image. Offsets and lengths are in bytes from the start of the image.
@@ -80,7 +79,7 @@ pub struct Header {
     constants: Section,
 }
 
-/// Where something lies in an image.
+/// A range of bytes in an image.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Section {
@@ -95,7 +94,7 @@ pub struct Section {
 pub struct ChannelScale {
     /// Real step of one integer, finite and not 0; below 0 where the integers fall as the real numbers grow.
     pub scale: f32,
-    /// The real number that the zero point stands for.
+    /// The real number of the zero point.
     pub offset: f32,
 }
 
@@ -124,13 +123,13 @@ impl NodeHeader {
     }
 }
 
-/// The trainable head behind the graph's first output: which trainer, its sizes, its constants and where its initial state lies.
+/// The trainable head after the graph's first output: its trainer, sizes, constants and the place of its initial state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct HeadRecord {
-    /// Which trainer: [`SgdHead::TRAINER`](crate::train::SgdHead::TRAINER) and its like.
+    /// The trainer's code, such as [`SgdHead::TRAINER`](crate::train::SgdHead::TRAINER).
     pub trainer: u32,
-    /// The most classes it can have.
+    /// The largest number of classes it can have.
     pub classes: u32,
     /// Number of features: the elements of the graph's first output.
     pub features: u32,

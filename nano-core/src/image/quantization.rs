@@ -1,4 +1,4 @@
-//! Real numbers as a value's integers, and back.
+//! Quantization and dequantization of single numbers.
 
 use super::value::is_positive;
 use super::{ChannelScale, Image, Value};
@@ -38,7 +38,7 @@ impl Value {
         ChannelScale { scale: self.scale, offset: 0.0 }.quantize(self.zero_point, real)
     }
 
-    /// The real number an integer stands for: `(integer - zero_point) * scale`.
+    /// Dequantizes an integer: `(integer - zero_point) * scale`.
     ///
     /// ```
     /// # use nano_core::image::Value;

@@ -1,4 +1,4 @@
-//! Values: what the tensors of a run hold, and where in the arena they lie.
+//! Values: the tensors of a run, with their dtype, shape, quantization and place in the arena.
 
 use core::ops::Range;
 
@@ -22,12 +22,12 @@ impl Dtype {
     /// All of them.
     pub const ALL: [Dtype; 3] = [Dtype::Int8, Dtype::Int16, Dtype::Int32];
 
-    /// Bytes of an element; where it lies is a multiple of them.
+    /// Bytes of an element, and its alignment.
     pub const fn size(self) -> usize {
         1 << self as usize
     }
 
-    /// As numpy and torch call it.
+    /// Its name in numpy and torch.
     pub const fn name(self) -> &'static str {
         match self {
             Dtype::Int8 => "int8",
@@ -62,7 +62,7 @@ elements!(i8: Int8, i16: Int16, i32: Int32);
 
 /// One tensor of a run: `real = scale * (q - zero_point)`, layout height, width, channels.
 ///
-/// A pixel's channels lie side by side; from one pixel to the next there are `pitch` elements, those of other values among them.
+/// A pixel's channels are contiguous; from one pixel to the next there are `pitch` elements, between which other values may lie.
 #[derive(Clone, Copy, Debug, Default, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Value {
@@ -79,7 +79,7 @@ pub struct Value {
     pub(super) last_use: u32,
     /// Offset in the arena, in bytes.
     pub(super) offset: u32,
-    /// Bytes from its first element to its last: what a run would have to compute.
+    /// Bytes from its first element to its last; stored, as runs would have to compute it.
     length: u32,
     /// Index in [`Dtype::ALL`].
     dtype: u8,
@@ -89,10 +89,10 @@ pub struct Value {
 }
 
 impl Value {
-    /// The most elements that a value spans, and the most that is derived from its shape.
+    /// The largest number of elements that a value spans, or that is derived from its shape.
     pub(crate) const LARGEST: u64 = 1 << 28;
 
-    /// A value whose place is still to be planned.
+    /// A value without a place in the arena yet.
     #[cfg(feature = "alloc")]
     pub(super) fn unplaced(description: &super::ValueDescription) -> Value {
         let &super::ValueDescription { dtype, shape, scale, zero_point, state } = description;
@@ -114,14 +114,14 @@ impl Value {
         self.dtype == dtype as u8
     }
 
-    /// Whether it is a state: it lives from run to run, in memory that no other value has.
+    /// Whether it is a state: it is kept from run to run, in memory that no other value uses.
     pub fn is_state(&self) -> bool {
         self.place == 1
     }
 
     /// Whether its scale and zero point are these.
     pub(crate) fn is_quantized_by(&self, scale: f32, zero_point: i32) -> bool {
-        // Of positive numbers, equal ones have the same bits.
+        // Equal positive numbers have equal bits; this needs no floating-point code.
         self.scale.to_bits() == scale.to_bits() && self.zero_point == zero_point
     }
 
@@ -147,7 +147,7 @@ impl Value {
         (self.offset(), self.length as usize / size_of::<T>())
     }
 
-    /// What its length must be for a pitch, unless it is too large.
+    /// The length for a pitch, unless it is too large.
     #[inline(never)]
     fn expected_length(&self, pitch: u32) -> Option<u32> {
         let [height, width, channels] = self.shape;
@@ -158,7 +158,7 @@ impl Value {
         Some((product - pitch + channels) << self.dtype)
     }
 
-    /// Whether its pixels lie side by side.
+    /// Whether its pixels are contiguous.
     pub fn is_dense(&self) -> bool {
         self.pitch == self.shape[2] || self.shape[0] * self.shape[1] == 1
     }
@@ -179,7 +179,7 @@ impl Value {
         self.offset as usize
     }
 
-    /// The bytes of the arena that are its own.
+    /// Its own bytes of the arena.
     #[inline(never)]
     pub(crate) fn extent(&self) -> Extent {
         let [height, width, channels] = self.shape;
@@ -236,7 +236,7 @@ impl Value {
     }
 }
 
-/// Whether a number is above 0 and finite: without floating-point instructions, which chips lack.
+/// Whether a number is above 0 and finite; without floating-point instructions, which the chips lack.
 pub(super) fn is_positive(number: f32) -> bool {
     (1..f32::INFINITY.to_bits()).contains(&number.to_bits())
 }
@@ -251,7 +251,7 @@ pub(crate) struct Extent {
 }
 
 impl Extent {
-    /// `length` bytes side by side.
+    /// `length` contiguous bytes.
     pub(crate) fn run(start: u32, length: u32) -> Extent {
         Extent { start, length, pitch: length, count: 1 }
     }
@@ -261,7 +261,7 @@ impl Extent {
         Extent::run(self.start, (self.count - 1) * self.pitch + self.length)
     }
 
-    /// Whether the two share a byte. Exact, but for runs of two different pitches: they count as one run each.
+    /// Whether the two share a byte. Exact, except for two different pitches: then each counts as one contiguous run.
     ///
     /// Both must lie in an arena of less than 2^31 bytes, and begin at its first.
     #[inline(never)]

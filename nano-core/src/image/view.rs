@@ -29,7 +29,7 @@ pub struct Image<'a> {
 }
 
 impl<'a> Image<'a> {
-    /// The image at the start of `bytes`; bytes behind it are left alone, so that a flash partition can be given whole.
+    /// The image at the start of `bytes`; bytes after it are ignored, so that a whole flash partition can be given.
     ///
     /// # Errors
     /// [`Error::NotAnImage`], [`Error::Version`], [`Error::Truncated`], [`Error::Misaligned`], [`Error::Checksum`], or
@@ -193,7 +193,7 @@ impl<'a> Image<'a> {
     }
 
     /// The scale and offset of each channel of graph input `index`, if they differ between channels or the offset is not 0; empty if the
-    /// value's own scale and zero point say all.
+    /// value's own scale and zero point hold for all.
     ///
     /// # Panics
     /// If there is no such input.
@@ -269,7 +269,7 @@ impl<'a> Image<'a> {
         self.nodes().find(|node| node.outputs.iter().any(|output| core::ptr::eq(output, value)))
     }
 
-    /// The place before the first node.
+    /// The position before the first node.
     pub(crate) fn first_node(&self) -> Cursor<'a> {
         Cursor { rest: self.nodes, outputs: self.node_outputs }
     }
@@ -297,17 +297,17 @@ impl<'a> Image<'a> {
     }
 }
 
-/// A place between an image's nodes.
+/// A position between an image's nodes.
 #[derive(Clone)]
 pub(crate) struct Cursor<'a> {
     /// The records of the nodes that follow.
     rest: &'a [u32],
-    /// What they write.
+    /// The values that they write.
     outputs: &'a [Value],
 }
 
 impl<'a> Cursor<'a> {
-    /// What the nodes between an earlier place and this one write.
+    /// The values written by the nodes between an earlier position and this one.
     #[inline(always)]
     pub(crate) fn outputs_since(&self, earlier: &Cursor<'a>) -> &'a [Value] {
         let count = earlier.outputs.len().wrapping_sub(self.outputs.len());
@@ -331,7 +331,7 @@ impl<'a> Iterator for Nodes<'a> {
     }
 }
 
-/// What a caller says exists.
+/// An item that exists if the caller keeps to the counts.
 fn existing<T>(found: Option<&T>) -> &T {
     found.expect("the graph has as many inputs and outputs as it says")
 }

@@ -84,12 +84,12 @@ impl Scale {
         Ok((total >> self.shift) + 1)
     }
 
-    /// The scale that is `multiplier` of `x << raise`, plus `zero_point`; `None` if it has no one-pass form.
+    /// The scale for `multiplier` times `x << raise`, plus `zero_point`; `None` without a one-pass form.
     #[cfg(feature = "alloc")]
     fn new(raise: u32, multiplier: Multiplier, zero_point: i32) -> Option<Scale> {
         let Multiplier { mantissa, shift } = multiplier;
         match -shift {
-            // Exactly a half, as of the input with the larger scale: there is nothing to round, a quarter of the double is the same.
+            // Exactly 1/2, as for the input with the larger scale: a quarter of the double is equal, as nothing is rounded.
             0 if mantissa == 1 << 30 => Scale::new(raise + 1, Multiplier { mantissa, shift: -1 }, zero_point),
             e @ 1..=21 => {
                 Some(Scale { raise, multiplier: mantissa << 1, addend: one_pass_addend(e, zero_point), shift: e + 1 })
@@ -101,7 +101,7 @@ impl Scale {
 
 #[cfg(feature = "alloc")]
 impl AddParameters {
-    /// The three in the one-pass form, if they have it.
+    /// The three scales in the one-pass form, if all have one.
     fn one_pass(&self, zero_point: i32) -> Option<[Scale; 3]> {
         let first = Scale::new(RAISE, self.first, 0)?;
         let second = Scale::new(RAISE, self.second, 0)?;
@@ -113,7 +113,7 @@ impl AddParameters {
 
 /// Checks that no sum overflows, whatever the inputs.
 fn check_scales([first, second, output]: &[Scale; 3]) -> Result<(), BrokenRule> {
-    // An int8 less another.
+    // The difference of two int8.
     const LARGEST: i64 = 255;
     output.check(first.check(LARGEST)? + second.check(LARGEST)?).map(drop)
 }

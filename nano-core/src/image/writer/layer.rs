@@ -1,4 +1,4 @@
-//! A layer between its description and its record in the image.
+//! A layer that is being written: its description for kernels, and its packed constants.
 
 use alloc::string::ToString;
 use alloc::vec::Vec;
@@ -9,7 +9,7 @@ use crate::fixed_point::Multiplier;
 use crate::image::{LayerDescription, Tensor, Value, WriteError};
 use crate::operator::Operator;
 
-/// A layer on its way into the image, as its operator's `pack` sees it.
+/// A layer that is being written, as a kernel's `cost` and `pack` see it.
 pub struct Layer<'d> {
     /// The input values.
     pub inputs: Vec<Value>,
@@ -91,13 +91,13 @@ impl<'d> Layer<'d> {
         WriteError::Tensor { operator: self.description.operator.clone(), name: name.to_string(), needed }
     }
 
-    /// The layer breaks a rule of its operator.
+    /// The error of a layer that breaks a rule of its operator.
     pub fn refused(&self, rule: &'static str, value: f64) -> WriteError {
         WriteError::Refused { operator: self.description.operator.clone(), rule, value }
     }
 }
 
-/// What a kernel needs of a layer in the image.
+/// A kernel's data of a layer in the image.
 #[derive(Default)]
 pub struct Packed {
     /// Form of requantization.
