@@ -1,1 +1,1 @@
-"""Devices: the client, and what it talks to."""
+"""Devices: the client, transports, and records."""

@@ -1,4 +1,4 @@
-"""What devices answer, as plain data."""
+"""Answers of devices, as plain data."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from ..arguments import integer, probability, the_only
 from .graph_values import GraphValue
 
-#: What a confidence of 1 is on the device.
+#: A confidence of 1 in the device's units.
 _CERTAIN = 1 << 15
 
 
 class _Answer:
-    """A dataclass made of the fields of an answer that it names."""
+    """A dataclass whose fields are taken from an answer."""
 
     @classmethod
     def of(cls, answer: Mapping[str, Any]) -> Self:
@@ -27,7 +27,7 @@ class _Answer:
 
 @dataclass(frozen=True)
 class DeviceInfo(_Answer):
-    """What a device says of itself."""
+    """A device's description of itself."""
 
     #: Version of the protocol.
     protocol: int
@@ -35,11 +35,11 @@ class DeviceInfo(_Answer):
     model_id: int
     #: Name of the model.
     name: str
-    #: The model's inputs, in the order in which they travel.
+    #: The model's inputs, in the order in which they are sent.
     inputs: tuple[GraphValue, ...]
     #: The model's outputs; with a head the first is the features.
     outputs: tuple[GraphValue, ...]
-    #: Whether it has states, which live from run to run; :meth:`torch_nano.Device.reset_states` resets them.
+    #: Whether it has states, kept from run to run; :meth:`torch_nano.Device.reset_states` resets them.
     has_states: bool
     #: Bytes of all inputs of one run.
     input_length: int
@@ -49,46 +49,46 @@ class DeviceInfo(_Answer):
     layers: int
     #: Classes of the head at present, 0 without one.
     classes: int
-    #: The most classes it can have.
+    #: The largest number of classes it can have.
     class_capacity: int
     #: Bytes of the head's state, 0 without one.
     head_length: int
-    #: How many labelled features the device keeps; 0 for a head that learns each sample at once.
+    #: Number of labelled features that the device keeps; 0 for a head that learns each sample at once.
     ring_capacity: int
     #: Bytes of arena.
     arena_length: int
-    #: Bytes of inputs, tensors or states that one frame takes; longer ones travel in parts.
+    #: Bytes of inputs, tensors or states per frame; longer ones are sent in parts.
     frame_length: int
-    #: Number of the head in its flash that can be loaded, among all saves; None if there is none.
+    #: Number, among all saves, of the head in flash that can be loaded; None if there is none.
     saved: int | None
-    #: Number of the latest save, if that is another: it was cut short or is damaged, and :attr:`saved` is the
-    #: one before. None if nothing is lost.
+    #: Number of the latest save, if it was interrupted or is damaged; :attr:`saved` is then the one before.
+    #: None if nothing is lost.
     lost_save: int | None
-    #: Why none can be loaded.
+    #: The reason why no head can be loaded.
     saved_reason: str | None
     #: Whether it started with a saved head.
     restored: bool
-    #: What the head learns from: "class", one right class; "labels", all right ones; "value", a number. None
-    #: without a head.
+    #: The head's kind of targets: "class", one right class; "labels", all right classes; "value", a number.
+    #: None without a head.
     target: str | None
 
     @property
     def longest_answer(self) -> int:
-        """More bytes than any answer has: two tensors, what they are coded with, texts and numbers."""
+        """An upper bound of an answer's bytes: two tensors with their encoding, texts and numbers."""
         return 3 * self.frame_length + 4096
 
 
 @dataclass(frozen=True)
 class DeviceSettings:
-    """How a device behaves; saved with the head.
+    """Settings of a device; saved with the head.
 
     >>> DeviceSettings.of({"rejection": 16384, "save_interval": 0})
     DeviceSettings(rejection=0.5, save_interval=0)
     """
 
-    #: A prediction whose confidence is below this is of no known class; 0: all are known.
+    #: A prediction with a confidence below this is of no known class; 0: all are known.
     rejection: float
-    #: After this many changes of the head the device saves it by itself; 0: never.
+    #: Number of changes after which the device saves the head automatically; 0: never.
     save_interval: int
 
     @classmethod
@@ -100,7 +100,7 @@ class DeviceSettings:
         """The fields of the request that sets them.
 
         Raises:
-            InputError: a rejection that is no probability, or an interval that is no number of changes.
+            InputError: the rejection is not a probability, or the interval not a number of changes.
         """
         rejection = probability("rejection", self.rejection)
         return {
@@ -111,33 +111,33 @@ class DeviceSettings:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a device made of one input."""
+    """A device's prediction for one input."""
 
-    #: Index of the largest logit, or without a head of the largest element of the first output, the first of
-    #: equals (for heads that choose one class).
+    #: Index of the largest logit, or without a head of the largest element of the first output; the first of
+    #: equal ones (for heads that choose one class).
     label: int
-    #: Its name on the device, "" if it has none.
+    #: The class's name on the device; "" without a name.
     name: str
-    #: Its probability, 0 to 1 (softmax in the device's integers); None where outputs exclude nothing.
+    #: Its probability, 0 to 1 (softmax in the device's integers); None if outputs do not exclude each other.
     confidence: float | None
     #: False if the confidence is below :attr:`DeviceSettings.rejection`: the input is of no known class. True
-    #: where there is no confidence.
+    #: without a confidence.
     known: bool
     #: The outputs by name, integers [elements] each, in the device's order (height, width, channels); with a
     #: head the first is the features.
     outputs: dict[str, NDArray[Any]]
     #: The head's logits, int32 [classes]; empty without a head.
     logits: NDArray[np.int32]
-    #: Instructions (emulated board) or cycles the run took; 0 on a simulated device.
+    #: Instructions (emulated board) or cycles of the run; 0 on a simulated device.
     ticks: int
-    #: Of a head that gives a number: that number.
+    #: The number, for a head that predicts one.
     value: float | None = None
-    #: Of a head whose classes are each right or wrong: the indices of those that are right.
+    #: The indices of the right classes, for a head with several right classes.
     right: tuple[int, ...] | None = None
 
     @property
     def output(self) -> NDArray[Any]:
-        """The output, of a model of one.
+        """The output, for a model of one output.
 
         Raises:
             InputError: the model has several.
@@ -156,13 +156,13 @@ def confidence_of(answer: Mapping[str, Any]) -> float | None:
 
 @dataclass(frozen=True)
 class DeviceStats(_Answer):
-    """Counters of a device since its start; each but `startup_ticks` goes on from 0 after 2^32 - 1."""
+    """Counters of a device since its start; all except `startup_ticks` wrap to 0 after 2^32 - 1."""
 
-    #: Requests executed or refused, repeated ones not counted.
+    #: Requests executed or refused, without repeated ones.
     requests: int
     #: Requests that were refused.
     refused_requests: int
-    #: Frames that were no requests: damaged, too long, of another protocol version.
+    #: Frames that were not requests: damaged, too long, of another protocol version.
     refused_frames: int
     #: Requests that arrived again and were answered again.
     repeated: int
@@ -185,7 +185,7 @@ class DeviceStats(_Answer):
 
 @dataclass(frozen=True)
 class LogEntry:
-    """A request, as the client saw it; in :attr:`torch_nano.Device.log`."""
+    """A request as seen by the client; in :attr:`torch_nano.Device.log`."""
 
     #: The request's name in the protocol.
     request: str
@@ -193,5 +193,5 @@ class LogEntry:
     answer: str
     #: From sending to answer.
     seconds: float
-    #: How often it was sent.
+    #: Number of times it was sent.
     sent: int

@@ -1,4 +1,4 @@
-"""Bars for requests that take long."""
+"""Progress bars of long requests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.progress import Progress as RichProgress
 
 
 class Bars:
-    """Whether and where bars are shown.
+    """Shows progress bars.
 
     Args:
         shown: None: on a terminal.
@@ -24,7 +24,7 @@ class Bars:
 
     @contextmanager
     def bar(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
-        """A bar while the block runs, which is given what advances it.
+        """Shows a bar while the block runs; yields a function that advances it.
 
         >>> import io
         >>> progress = Bars(True, Console(file=io.StringIO(), force_terminal=True))

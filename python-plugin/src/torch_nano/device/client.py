@@ -1,4 +1,4 @@
-"""The client of a device: what a user asks, over any transport."""
+"""The client of a device, over any transport."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ class Device(Conversation):
     mean). A label is a class, by index or by name; a list of bools for a head with several right classes; a
     float for one that gives a number.
 
-    A request whose answer does not come (:class:`ConnectionLost`, :class:`DeviceTimeout`) may be repeated: it
-    carries a number, and the device executes it once. Serial ports and sockets that are lost are opened again
-    by themselves for `timeout` seconds, and the request is sent again.
+    A request without an answer (:class:`ConnectionLost`, :class:`DeviceTimeout`) may be repeated: it has a
+    number, and the device executes it once. Lost serial ports and sockets are reopened automatically for up
+    to `timeout` seconds, and the request is sent again.
 
-    Threads may share a device. Each method is one operation, during which others wait: an input and its
-    answer in parts, all of a :meth:`fit` or of :meth:`write_head`. (The data of a fit are read before its
-    turn comes.) Only :meth:`close` does not wait, and ends what another thread is asking. Several clients
-    of one open stream exclude each other, too; but the device keeps to the last that connected, and the
-    others' requests are a :class:`DeviceRestarted`. A forked process must make its own Device. Observers
-    are told in the thread that asks; they may ask, but not change what was learnt.
+    Threads may share a device. Each method is one operation, for which other threads wait: an input and its
+    answer in parts, all of a :meth:`fit` or of :meth:`write_head`. (The data of a fit are read before that.)
+    Only :meth:`close` does not wait, and ends the requests of other threads. Several clients of one open
+    stream exclude each other, too, but the device accepts only the last one that connected; the others'
+    requests raise :class:`DeviceRestarted`. A forked process must make its own Device. Observers are called
+    in the thread of the request; they may send requests that change nothing.
 
     Args:
         connection: a serial port ("/dev/ttyACM0", "COM3"), "socket://host:port", "sim" (a device simulated in
@@ -53,16 +53,16 @@ class Device(Conversation):
         nano: the model, or its image. "sim" and "qemu" run it; another device is refused if its model is
             another. :meth:`head` needs it.
         timeout: seconds to wait for an answer, or for a lost connection to come back.
-        baudrate: of a serial port; USB takes no notice of it.
-        flash: for "sim" and "qemu": a file for what the device saves; None: that is forgotten with it.
+        baudrate: of a serial port; USB ignores it.
+        flash: for "sim" and "qemu": a file for the device's saves; None: they are lost with the device.
         progress: whether long requests show a bar; None: on a terminal.
 
     Raises:
         ConnectionFailed: there is no such connection, or it is busy.
-        DeviceTimeout: nobody answers.
+        DeviceTimeout: there is no answer.
         DeviceError: the device speaks another version of the protocol.
         WrongModelError: it runs another model than `nano`.
-        InputError, FileFormatError: `nano` is no model, or another argument not of its kind.
+        InputError, FileFormatError: `nano` is not a model, or another argument is invalid.
 
     >>> import torch, torch_nano as tn
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
@@ -100,7 +100,7 @@ class Device(Conversation):
 
     @whole
     def features(self, input: Input) -> NDArray[Any]:
-        """What the head sees of one input, int8 [elements]; of a model without a head its output.
+        """The head's features of one input, int8 [elements]; for a model without a head its output.
 
         Raises:
             InputError: wrong inputs, shape or dtype; or several outputs and no head: :meth:`predict` returns
@@ -117,8 +117,8 @@ class Device(Conversation):
 
     @whole
     def profile(self, input: Input) -> list[int]:
-        """Runs the model on one input; instructions (emulated board) or cycles of each layer of
-        the image, which are those of its summary.
+        """Runs the model on one input; returns instructions (emulated board) or cycles of each layer in
+        the order of `NanoModule.summary`.
 
         Raises:
             InputError: wrong inputs, shape or dtype.
@@ -129,16 +129,15 @@ class Device(Conversation):
 
     @whole
     def reset_states(self) -> None:
-        """Puts the states of the model, which live from run to run, to what they are before the first run.
+        """Resets the model's states, which are kept from run to run.
 
-        A client finds them so when it connects. A model without states (:attr:`DeviceInfo.has_states`) stays
-        as it is.
+        Connecting resets them, too. No effect on a model without states (:attr:`DeviceInfo.has_states`).
         """
         self._ask("reset_states", "done")
 
     @whole
     def learn(self, input: Input, label: Label) -> int:
-        """Learns one sample; returns how many the device now keeps for :meth:`train` (0: learnt at once).
+        """Learns one sample; returns the number that the device keeps for :meth:`train` (0: learnt at once).
 
         Raises:
             InputError: wrong shape or dtype.
@@ -153,44 +152,44 @@ class Device(Conversation):
     ) -> FitResult:
         """Learns a whole data set, then trains or commits as the model's trainer needs; shows progress.
 
-        A head that learns in epochs trains on what its ring keeps, older samples included. Data that do not
-        fit its ring travel once per epoch, part by part, with one epoch of training on each part.
+        A head that learns in epochs trains on all samples in its ring, older ones included. Data that do not
+        fit the ring are sent once per epoch, part by part, with one epoch of training on each part.
 
         Args:
             data, labels: inputs [N, ...] with labels [N], or pairs (inputs, labels), such as a DataLoader's,
                 in batches or one by one, with `labels` left out.
-            epochs: passes of a head that learns in epochs, as :meth:`train` takes them; others need one.
-            progress: whether to show a bar; None: as the device does.
+            epochs: number of passes, for a head that learns in epochs; other heads need one.
+            progress: whether to show a bar; None: the device's setting.
 
         Raises:
-            InputError: wrong shapes or dtypes, no sample, or no number of epochs.
-            LabelError: as :meth:`learn`, of any sample. Nothing has been learnt then.
+            InputError: wrong shapes or dtypes, no sample, or an invalid number of epochs.
+            LabelError: as :meth:`learn`, for any sample; nothing is then learnt.
             DeviceError: no trainable head.
         """
         self._require_head()
         return fitting.fit(self, data, labels, epochs, self._progress if progress is None else Bars(progress))
 
     def train(self, epochs: int, *, first_epoch: int = 0) -> int:
-        """Trains the head for `epochs` passes over what was learnt; returns instructions or cycles taken.
+        """Trains the head for `epochs` passes over the kept samples; returns instructions or cycles.
 
-        The device works in slices, each well below a second. Ctrl-C ends the training after the current one,
-        and is raised then: what was learnt until there stays, is in a record to the step, and :meth:`undo`
-        takes all of it back. After an error (:class:`ConnectionLost`, :class:`DeviceTimeout`) the same call
-        goes on with the same training; whatever else this thread asks, or another one changes, ends it first.
+        The device works in slices, each well below a second. Ctrl-C ends the training after the current slice
+        and is then raised: what was learnt so far stays, records have the exact step, and :meth:`undo` undoes
+        all of it. After an error (:class:`ConnectionLost`, :class:`DeviceTimeout`) the same call continues
+        the same training; any other request of this thread, or change by another one, ends it first.
 
         Args:
-            first_epoch: how many epochs of the same training came before: a learning rate that is halved
-                every so many epochs goes on from there.
+            first_epoch: number of epochs of the same training before this call, on which a learning rate that
+                is halved depends.
 
         Raises:
-            InputError: `epochs` is no number of passes, `first_epoch` none of an epoch, or both together more
-                than 1,000,000.
+            InputError: `epochs` or `first_epoch` is not a number of epochs, or both together are more than
+                1,000,000.
             DeviceError: no trainable head, nothing learnt yet, or a head that learns without epochs.
         """
         return int(self._train(self._progress, **epochs_of(epochs, first_epoch))["ticks"])
 
     def commit(self) -> int:
-        """Makes what was learnt count, in a head that learns sums; returns instructions or cycles taken.
+        """Updates the weights of a head that learns sums; returns instructions or cycles.
 
         Raises:
             DeviceError: no trainable head.
@@ -199,10 +198,10 @@ class Device(Conversation):
 
     @whole
     def undo(self) -> None:
-        """Takes back the latest change of the head, or the latest sample learnt. Once.
+        """Undoes the latest change of the head, or the latest sample learnt; only once.
 
         Raises:
-            DeviceError: there is nothing to take back.
+            DeviceError: there is nothing to undo.
         """
         self._change("undo", "done")
         self._refresh()
@@ -212,7 +211,7 @@ class Device(Conversation):
         """Adds a class that is then learnt by samples; returns its index.
 
         Raises:
-            InputError: `name` is no text.
+            InputError: `name` is not a str.
             DeviceError: no room, a name that is taken or too long, or a head that cannot add classes.
         """
         index = int(self._change("add_class", "class_added", name=text("name", name))["class"])
@@ -221,7 +220,7 @@ class Device(Conversation):
 
     @whole
     def forget(self, label: int | str) -> None:
-        """Forgets what was learnt of a class; its index and name stay.
+        """Forgets what was learnt of a class; it keeps its index and name.
 
         Raises:
             LabelError: there is no such class.
@@ -232,10 +231,10 @@ class Device(Conversation):
 
     @whole
     def save(self, *, replace: bool = False) -> int:
-        """Saves head, names and settings in flash; returns how many times that flash was saved to.
+        """Saves head, names and settings in flash; returns the number of saves to that flash.
 
         Args:
-            replace: also if the flash holds the head of another model.
+            replace: save even if the flash holds the head of another model.
 
         Raises:
             DeviceError: no flash, a worn one, or the head of another model without `replace`.
@@ -246,10 +245,10 @@ class Device(Conversation):
 
     @whole
     def load(self) -> int:
-        """Back to the head, names and settings in flash; returns the number of the restored save.
+        """Loads head, names and settings from flash; returns the number of the restored save.
 
-        That is the latest save, or the one before if the latest was cut short or is damaged:
-        :attr:`DeviceInfo.lost_save` says so.
+        That is the latest save, or the one before if the latest was interrupted or is damaged: see
+        :attr:`DeviceInfo.lost_save`.
 
         Raises:
             DeviceError: nothing is saved, or the head of another model.
@@ -260,13 +259,13 @@ class Device(Conversation):
 
     @whole
     def reset(self) -> None:
-        """Puts the head back to the image's, and forgets what was learnt."""
+        """Restores the image's head, and forgets everything learnt."""
         self._change("reset", "done")
         self._refresh()
 
     @whole
     def head_state(self) -> bytes:
-        """The head's whole state, as :meth:`torch_nano.heads.Head.state` has it.
+        """The head's whole state, as from :meth:`torch_nano.heads.Head.state`.
 
         Raises:
             DeviceError: no trainable head.
@@ -277,9 +276,9 @@ class Device(Conversation):
     def head(self) -> Head:
         """The device's head as an nn.Module: `nano.head`, into which its state is loaded.
 
-        What `nano.head` held is gone, and two devices with the same `nano` give the same module. For a module
-        of its own: `head = tn.heads.head_of(nano.image); head.load(device.head_state())`. If `nano` was given
-        as an image, this gives such a one.
+        The old state of `nano.head` is lost, and two devices with the same `nano` return the same module.
+        For a separate module: `head = tn.heads.head_of(nano.image); head.load(device.head_state())`. If
+        `nano` was given as an image, the module is a separate one.
 
         >>> import torch, torch_nano as tn
         >>> model, x = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 3)), torch.randn(9, 4)
@@ -304,12 +303,12 @@ class Device(Conversation):
 
     @whole
     def write_head(self, head: Head | bytes) -> None:
-        """Puts a head, or its state, on the device; checked by CRC-32. The old one stays until all is there.
+        """Writes a head, or its state, to the device, with a CRC-32; the old head stays until all has arrived.
 
         Raises:
             HeadError: a :class:`torch_nano.heads.Head` of another model, or a state of another size. (A state
-                does not say of which model it is: of the same size, another model's cannot be told.)
-            DeviceError: it is no state of this model's head; the device's is as before.
+                does not name its model: another model's state of the same size is not detected.)
+            DeviceError: it is not a state of this model's head; the device's head is unchanged.
         """
         self._require_head()
         state = state_of(head, self.info)
@@ -326,14 +325,14 @@ class Device(Conversation):
     def configure(
         self, *, rejection: float | None = None, save_interval: int | None = None
     ) -> DeviceSettings:
-        """Sets how the device behaves; what is not given stays. :meth:`save` makes it last.
+        """Changes the device's settings; others stay. :meth:`save` makes them permanent.
 
         Args:
-            rejection: predictions less sure than this, 0 to 1, are of no known class.
-            save_interval: the device saves by itself after so many changes of its head; 0: never.
+            rejection: predictions with a confidence below this, 0 to 1, are of no known class.
+            save_interval: number of changes after which the device saves its head automatically; 0: never.
 
         Raises:
-            InputError: a rejection that is no probability, or an interval that is no number of changes.
+            InputError: the rejection is not a probability, or the interval not a number of changes.
         """
         now = self.settings
         wanted = DeviceSettings(

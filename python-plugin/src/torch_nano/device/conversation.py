@@ -1,4 +1,4 @@
-"""A connection to a device: what every request needs of it, and what is known of the device."""
+"""The base of the client: its connection to a device, and the device's description."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from .turns import turn_on, whole
 
 
 class Observer(Protocol):
-    """What is told of each request that changes what a device has learnt, such as a record.
+    """An observer of the requests that change what a device has learnt, such as a record.
 
-    It may ask the device in the same thread, but for changes.
+    It may send requests to the device in the same thread, but no changes.
     """
 
     def before(self, request: str, fields: dict[str, Any]) -> None:
-        """The request is about to be sent. What this raises prevents it."""
+        """The request is about to be sent; an exception prevents that."""
 
     def after(self, request: str, answer: dict[str, Any] | None, error: Exception | None) -> None:
         """It was answered, refused, or left without an answer."""
 
     def restarted(self) -> None:
-        """The device has started anew, or was another client's meanwhile."""
+        """The device has restarted, or another client has used it."""
 
 
 class Conversation:
-    """A device that is connected, without its requests; see :class:`torch_nano.Device`."""
+    """A connected device without its requests; see :class:`torch_nano.Device`."""
 
     def __init__(
         self,
@@ -61,14 +61,14 @@ class Conversation:
         self._progress = Bars(progress)
         self._names: tuple[str, ...] | None = None
         self._info: DeviceInfo
-        #: Of which model the inputs and outputs in `info` are; None: they are not known yet.
+        #: The id of the model whose inputs and outputs are in `info`; None: not known yet.
         self._described: int | None = None
-        #: Told of each change; see :func:`torch_nano.record`.
+        #: Called for each change; see :func:`torch_nano.record`.
         self.observers: list[Observer] = []
         self._is_changing = False
         #: The training that an error has left open.
         self._training: SlicedTraining | None = None
-        #: How many samples the device keeps for training; None if that is not known.
+        #: Number of samples that the device keeps for training; None if unknown.
         self.samples: int | None = None
         try:
             self._connect()
@@ -87,20 +87,20 @@ class Conversation:
 
     @property
     def info(self) -> DeviceInfo:
-        """What the device says of itself, as of its latest change."""
+        """The device's description of itself, after its latest change."""
         return self._info
 
     @property
     def settings(self) -> DeviceSettings:
-        """How the device behaves."""
+        """The device's settings."""
         return self._settings
 
     @property
     @whole
     def labels(self) -> tuple[str, ...]:
-        """The names of its classes, "" for one without a name.
+        """The names of its classes; "" for one without a name.
 
-        A device whose model has no head knows none: those of the model that the client was given, if any.
+        A device whose model has no head does not know any: these are then the names of the client's model.
         """
         if self._names is None and not self.info.classes:
             self._names = () if self._image is None else tuple(self._image.labels)
@@ -120,16 +120,16 @@ class Conversation:
 
     @whole
     def reconnect(self) -> bool:
-        """Opens the connection anew ("sim" and "qemu": starts the device anew, with its flash file).
+        """Reopens the connection ("sim" and "qemu": restarts the device, with its flash file).
 
-        A request that was left without an answer is sent again first; repeat it to get its answer.
+        A request without an answer is sent again first; repeat it to get its answer.
 
         Returns:
-            Whether the device has restarted since, and so has the head that was saved last.
+            Whether the device has restarted, and so has the head that was saved last.
 
         Raises:
             ConnectionFailed: it cannot be opened.
-            WrongModelError: another device is there.
+            WrongModelError: the device has another model.
         """
         self._link.reopen()
         asker = self._link.asker
@@ -143,7 +143,7 @@ class Conversation:
         return False
 
     def close(self) -> None:
-        """Closes the connection, at once: what another thread is asking, and what is asked after that, is a
+        """Closes the connection at once: requests of other threads, and all later ones, raise
         :class:`ConnectionLost`.
         """
         self._link.close()
@@ -157,7 +157,7 @@ class Conversation:
     @whole
     def _ask(self, /, request: str, response: str, **fields: Any) -> dict[str, Any]:
         if self._training is not None and self._training.asker is self._link.asker:
-            # Once it asks something else, the answer that it was left without is lost to it.
+            # Another request of the thread makes the answer that is still missing unavailable.
             self._end_training()
         return self._send(request, response, **fields)
 
@@ -173,7 +173,7 @@ class Conversation:
     def _change(
         self, /, request: str, response: str, *, seen: dict[str, Any] | None = None, **fields: Any
     ) -> dict[str, Any]:
-        """A request that changes what was learnt; observers see the fields `seen` of it, or all."""
+        """Sends a request that changes what was learnt; observers get its fields `seen`, or all."""
         self._end_training()
         with self._recorded_whole():
             return self._observed(
@@ -182,7 +182,7 @@ class Conversation:
 
     @whole
     def _learn(self, input: bytes, target: dict[str, Any]) -> int:
-        """Learns an input with a label as :func:`label_fields` gives it."""
+        """Learns an input with a label from :func:`label_fields`."""
         self._end_training()
         (value,) = target.values()
         seen = {"input": input, "target": value}
@@ -192,7 +192,7 @@ class Conversation:
 
     @whole
     def _train(self, progress: Bars, /, **fields: int) -> dict[str, Any]:
-        """Trains slice by slice, until Ctrl-C at most; or goes on with the same training, if that is open."""
+        """Trains slice by slice, or continues the same training if it is open; Ctrl-C ends it."""
         training = self._training
         if training is None or training.fields != fields:
             self._end_training()
@@ -201,7 +201,7 @@ class Conversation:
             return self._work_on(training, progress, interrupted)
 
     def _end_training(self) -> None:
-        """Stops a training that an error has left open: a record needs to know how many steps it took."""
+        """Stops a training that an error has left open: a record needs its number of steps."""
         if self._training is None or self._is_changing:
             return
         try:
@@ -241,8 +241,8 @@ class Conversation:
             self._is_changing = False
 
     def _recorded_whole(self) -> AbstractContextManager[object]:
-        """Makes Ctrl-C wait for the answer to a change that an observer is told of, as in a training: else a
-        record would not know how it went. A second does not wait.
+        """Makes Ctrl-C wait for the answer to a change if there are observers, as in a training: a record
+        needs the outcome. A second Ctrl-C does not wait.
         """
         return deferred_interrupt() if self.observers else nullcontext()
 
@@ -268,12 +268,12 @@ class Conversation:
 
     @whole
     def _run(self, /, request: str, response: str, input: bytes, **fields: Any) -> dict[str, Any]:
-        """A request with an input, of which what one frame does not take is sent before."""
+        """Sends a request with an input; the parts that do not fit its frame are sent before it."""
         limit = self.info.frame_length
         start = max(len(input) - 1, 0) // limit * limit
         fields = {**fields, "input": input[start:]}
         run = (request, input, fields)
-        # A repeated request must find its number still the latest.
+        # A repeated request must still have the latest number.
         asker = self._link.asker
         repeated = asker.run == run and self._link.is_open(request, fields)
         asker.run = run
@@ -281,7 +281,7 @@ class Conversation:
             try:
                 return self._ask(request, response, **fields)
             except DeviceError as error:
-                # The device does not have the other parts any more.
+                # The device no longer has the other parts.
                 if error.failure != "Input":
                     raise
         with self._progress.bar(request, start) as advance:
@@ -292,10 +292,10 @@ class Conversation:
 
     @whole
     def _whole(self, /, block: str, start: bytes, length: int | None = None, **fields: int) -> bytes:
-        """All of a block, of which `start` has arrived; the first `length` bytes if that is given.
+        """Reads the rest of a block that begins with `start`; only the first `length` bytes if that is given.
 
         Raises:
-            DeviceError: it changed meanwhile.
+            DeviceError: the block changed while it was read.
         """
         changes = None
         while length is None or len(start) < length:
@@ -363,11 +363,11 @@ class Conversation:
             )
 
     def _begin_again(self, request: str, error: DeviceError) -> NoReturn:
-        """Begins a new session with a device that has left the one before.
+        """Begins a new session with a device that has ended the one before.
 
         Raises:
             DeviceRestarted: always.
-            WrongModelError: another device is there.
+            WrongModelError: the device has another model.
         """
         self._training = None
         self._link.begin()
@@ -387,7 +387,7 @@ class Conversation:
 def _tell(
     observers: list[Observer], request: str, answer: dict[str, Any] | None, error: Exception | None
 ) -> list[Exception]:
-    """Tells all of them how a request went; what they raised."""
+    """Calls all observers with the outcome of a request; returns what they raised."""
     raised = []
     for observer in observers:
         try:

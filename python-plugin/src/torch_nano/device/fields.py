@@ -1,4 +1,4 @@
-"""Fields of requests from what users give, checked before anything is sent."""
+"""Fields of requests from users' arguments, checked before anything is sent."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from .answers import DeviceInfo
 
 
 def epochs_of(epochs: Any, first_epoch: Any, least: int = 0) -> dict[str, int]:
-    """The fields of a training: both together are at most what nano-core allows.
+    """The fields of a training; their sum is at most nano-core's limit.
 
     >>> epochs_of(20, 0)
     {'epochs': 20, 'first_epoch': 0}
 
     Raises:
-        InputError: they are no such numbers.
+        InputError: they are not such numbers.
     """
     most = _native.LARGEST_EPOCHS
     epochs = whole_number("epochs", epochs, least=least, most=most, error=InputError)
@@ -30,7 +30,7 @@ def state_of(head: Head | bytes, info: DeviceInfo) -> bytes:
     """The state of a head for a device.
 
     Raises:
-        HeadError: it is none, of another model, or has another size.
+        HeadError: it is not a head, of another model, or has another size.
     """
     if isinstance(head, Head):
         if head.model_id != info.model_id:

@@ -1,4 +1,4 @@
-"""A whole data set, learnt by a device."""
+"""Learning of a whole data set by a device."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FitResult:
-    """What :meth:`torch_nano.Device.fit` did."""
+    """The result of :meth:`torch_nano.Device.fit`."""
 
     #: Samples sent; data that do not fit the device's ring are sent once per epoch.
     sent: int
-    #: Passes over the data; 0 of a head that learns each sample once.
+    #: Passes over the data; 0 for a head that learns each sample once.
     epochs: int
     #: Instructions or cycles of training or commit.
     ticks: int
@@ -32,10 +32,10 @@ class FitResult:
 def fit(device: Device, data: Input | Samples, labels: Any, epochs: int, progress: Bars) -> FitResult:
     """See :meth:`torch_nano.Device.fit`.
 
-    The data are looked at before it is this thread's turn: what makes them may ask the device, too.
+    The data are read before this thread locks the device: the code that makes them may use it, too.
     """
     epochs = epochs_of(epochs, 0, least=1)["epochs"]
-    # All are looked at before the device learns the first.
+    # All are checked before the device learns the first one.
     pairs = batches(data, labels, device.info.inputs, device._nano)
     samples = [(input, device._target(label)) for input, label in pairs]
     if not samples:
@@ -51,7 +51,7 @@ def _learn(
     places = device.info.ring_capacity
     parts = -(-len(samples) * epochs // places) if places and len(samples) > places else 1
     sent = places * parts if parts > 1 else len(samples)
-    # Whole rings, so that each sample counts alike: the last one is filled from the start.
+    # Whole rings, so that all samples count equally: the last ring is filled up from the first samples.
     stream = chain.from_iterable(repeat(samples))
     ticks = 0
     with progress.bar("fit", sent) as advance:

@@ -1,4 +1,4 @@
-"""The inputs and outputs of a device's model, and the bytes in which they travel."""
+"""The inputs and outputs of a device's model, and their encoding as bytes."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from ..errors import InputError
 class GraphValue:
     """An input or output of a device's model."""
 
-    #: An input's is that of forward's argument; an output's the key of the dict that the model returns, or
-    #: "output", or "output0", "output1" and so on.
+    #: The name of forward's argument; for an output the key of the dict that the model returns, or "output",
+    #: or "output0", "output1" and so on.
     name: str
     #: Height, width, channels.
     shape: tuple[int, int, int]
-    #: What its integers mean, and their dtype.
+    #: Scale, zero point and dtype.
     quantization: Quantization
-    #: Of an input whose channels have scales and offsets of their own.
+    #: Scales and offsets of channels, for an input that has them.
     channels: ChannelScales | None = None
 
     @property
@@ -43,7 +43,7 @@ class GraphValue:
 
     @property
     def travelling(self) -> np.dtype[Any]:
-        """The dtype in which its elements travel: little-endian."""
+        """The dtype in which its elements are sent: little-endian."""
         return np.dtype(self.dtype).newbyteorder("<")
 
     @property
@@ -88,11 +88,10 @@ def _channels(scale: NDArray[np.float32], offset: NDArray[np.float32]) -> Channe
 
 
 def split(data: bytes, values: Sequence[GraphValue]) -> dict[str, NDArray[Any]]:
-    """The elements of each of several inputs or outputs, [elements], by name, from their bytes one after the
-    other.
+    """Splits the bytes of several inputs or outputs, one after the other, into arrays [elements] by name.
 
     Raises:
-        InputError: there are not as many bytes.
+        InputError: the number of bytes is wrong.
     """
     ends = [0, *accumulate(value.length for value in values)]
     if len(data) != ends[-1]:

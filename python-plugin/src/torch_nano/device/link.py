@@ -22,20 +22,20 @@ from .turns import Asker, Request, Turn
 _FRAME_END = b"\0"
 _CHUNK = 1 << 16
 _LOG_LENGTH = 1000
-#: A request is sent so often before noise on the line is too much.
+#: Number of times that a request is sent on a noisy line.
 _NOISE_ATTEMPTS = 3
 #: Seconds before a lost connection is opened again.
 _PAUSE = 0.1
-#: Bytes after which something else than a device is there, as long as the device has not said what it sends.
+#: Longest frame accepted before the device has told its own limit.
 _LONGEST_FRAME = 1 << 20
 
-#: Failures after which it is not known whether the request was executed.
+#: Failures that leave it unknown whether the request was executed.
 _NOISE = ("Noise", "Frame", "TooLong")
 
 
 @dataclass(frozen=True)
 class _Sent:
-    """A request that was left without an answer."""
+    """A request without an answer."""
 
     request: Request
     number: int
@@ -45,17 +45,17 @@ class _Sent:
 
 
 class Link:
-    """Sends requests, each until it is answered, and none of them to be executed twice.
+    """Sends each request until it is answered; the device executes it only once.
 
-    A request keeps its number when it is sent again: because nothing or noise came back, because the
-    connection was lost, or because the user asks the same again after an error. The device then repeats its
-    answer instead of executing it anew. It knows the latest request only: so another thread's is sent again
-    before one is sent that is not the same, and its answer is kept for that thread.
+    A request keeps its number when it is sent again: after no answer or noise, after a lost connection, or
+    when the user repeats it after an error. The device then repeats its answer instead of executing it again.
+    It remembers the latest request only, so an unanswered request of another thread is sent again before a
+    different one, and its answer is kept for that thread.
 
     Args:
-        transport: how the device is reached; its stream is opened here unless `stream` is it.
-        timeout: seconds to wait for an answer, and again for a connection that was lost meanwhile.
-        turn: held by who calls anything but :meth:`close`.
+        transport: the way to the device; opens the stream unless `stream` is given.
+        timeout: seconds to wait for an answer, and again for a lost connection.
+        turn: the lock, held by callers of all methods except :meth:`close`.
 
     Raises:
         ConnectionFailed: the stream cannot be opened.
@@ -68,12 +68,12 @@ class Link:
         self.model_id: int | None = None
         #: The latest requests.
         self.log: deque[LogEntry] = deque(maxlen=_LOG_LENGTH)
-        #: That of the latest :meth:`begin`; requests of another than the device's are refused.
+        #: The session of the latest :meth:`begin`; the device refuses requests of other sessions.
         self._session = 0
         #: Bytes of the longest answer.
         self.longest_frame = _LONGEST_FRAME
         self._received = bytearray()
-        #: Whether the start of the next frame is there: not of one that was too long.
+        #: Whether the buffer begins at the start of a frame; not after one that was too long.
         self._whole = True
         self._closed = False
         self._unanswered: _Sent | None = None
@@ -87,7 +87,7 @@ class Link:
 
     @property
     def asker(self) -> Asker:
-        """What is remembered of this thread."""
+        """This thread's memory of its requests."""
         if not hasattr(self._askers, "own"):
             self._askers.own = Asker()
         asker: Asker = self._askers.own
@@ -95,7 +95,7 @@ class Link:
 
     @contextmanager
     def on_behalf_of(self, asker: Asker) -> Iterator[None]:
-        """In the block this thread asks as another one, which does not ask meanwhile."""
+        """Sends requests in the block on behalf of another thread, which must not send any meanwhile."""
         own, self._askers.own = self.asker, asker
         try:
             yield
@@ -106,7 +106,7 @@ class Link:
         """Begins a session, which ends when the device restarts or another client begins one.
 
         Raises:
-            DeviceError: the device refuses, or answers something else.
+            DeviceError: the device refuses, or gives an unexpected answer.
             ConnectionLost, DeviceTimeout: no answer came.
         """
         self._session = secrets.randbelow(0xFFFF) + 1
@@ -116,7 +116,7 @@ class Link:
         """The fields of the answer, which must be of the kind `response`.
 
         Raises:
-            DeviceError: the device refuses, or answers something else.
+            DeviceError: the device refuses, or gives an unexpected answer.
             ConnectionLost, DeviceTimeout: no answer came.
         """
         self._require_open()
@@ -142,7 +142,7 @@ class Link:
         return _checked(self._answer(), request, response)
 
     def is_open(self, request: str, fields: dict[str, Any]) -> bool:
-        """Whether this is the request that this thread has left without an answer."""
+        """Whether this is this thread's request without an answer."""
         late = self.asker.late
         return self._is_unanswered((request, fields)) or (late is not None and late[0] == (request, fields))
 
@@ -151,10 +151,10 @@ class Link:
         return sent is not None and sent.request == request and sent.asker() is self.asker
 
     def _settle(self, request: str) -> None:
-        """Before another request is sent: gets the answer to the one that another thread was left without.
+        """Gets the answer to another thread's unanswered request before a new request is sent.
 
         Raises:
-            DeviceError: there is still none.
+            DeviceError: there is still no answer.
         """
         sent = self._unanswered
         if sent is None or sent.asker() in (None, self.asker):
@@ -170,7 +170,7 @@ class Link:
             raise DeviceError(f"{unsent}, and no answer to it could be read: {answer['reason']}", "Unsent")
 
     def _keep_answer(self) -> dict[str, Any]:
-        """Sends the request without an answer again, and keeps its answer for the thread that asked."""
+        """Sends the unanswered request again, and keeps its answer for the thread that sent it."""
         assert self._unanswered is not None
         sent = self._unanswered
         answer = self._answer()
@@ -180,7 +180,7 @@ class Link:
         return answer
 
     def reopen(self) -> None:
-        """Opens the connection anew, and sends the request again that was left without an answer, if any.
+        """Reopens the connection, and sends the unanswered request again, if any.
 
         Raises:
             ConnectionFailed: the stream cannot be opened, or was not opened here.
@@ -197,7 +197,7 @@ class Link:
             self._keep_answer()
 
     def close(self) -> None:
-        """Ends the connection, for good. It needs no turn: a thread that waits for an answer is waked."""
+        """Ends the connection for good. It needs no lock: it wakes a thread that waits for an answer."""
         self._closed = True
         self.stream.close()
 
@@ -207,7 +207,7 @@ class Link:
             raise ConnectionLost("this Device was closed; make a new one", "Closed")
 
     def _answer(self) -> dict[str, Any]:
-        """The answer to the request that has none."""
+        """Waits for the answer to the unanswered request."""
         assert self._unanswered is not None
         (request, _), frame = self._unanswered.request, self._unanswered.frame
         start, sent, outcome = time.monotonic(), 0, ""
@@ -217,7 +217,7 @@ class Link:
             while True:
                 sent += 1
                 try:
-                    # What noise or a lost connection left of another frame ends here.
+                    # The zero byte in front ends a partial frame, left by noise or a lost connection.
                     self.stream.write(_FRAME_END + frame)
                     answer = self._matching(deadline)
                 except TimeoutError as error:
@@ -256,10 +256,10 @@ class Link:
             self.log.append(LogEntry(request, outcome, time.monotonic() - start, sent))
 
     def _wait_for_connection(self, request: str, cause: Exception, deadline: float | None) -> float:
-        """Opens a lost connection as soon as that can be done; until when it may be lost again.
+        """Reopens a lost connection as soon as possible; returns the deadline for losing it again.
 
         Args:
-            deadline: what this returned before for the same request, if it did.
+            deadline: the result of the previous call for the same request, if any.
         """
         lost = f"the connection to {self.transport.name!r} was lost during the request {request!r} ({cause})"
         if not self.transport.reopens or self.transport.open is None:
@@ -291,7 +291,7 @@ class Link:
         self._whole = True
 
     def _matching(self, deadline: float) -> dict[str, Any]:
-        """The next answer to the request that has none, or to one that could not be read."""
+        """The next answer to the unanswered request, or to a request that the device could not read."""
         assert self._unanswered is not None
         while True:
             frame = self._frame(deadline)
@@ -335,12 +335,12 @@ def _require_time(deadline: float) -> None:
 
 
 def _is_noise(answer: dict[str, Any]) -> bool:
-    """Whether request or answer was damaged on the way."""
+    """Whether request or answer was damaged in transit."""
     return answer["kind"] == "refused" and answer["failure"] in _NOISE
 
 
 def is_unanswered(error: Exception) -> bool:
-    """Whether a request that failed so may have been executed all the same."""
+    """Whether a request with this error may have been executed nevertheless."""
     return not isinstance(error, DeviceError) or not error.failure or error.failure in _NOISE
 
 

@@ -1,4 +1,4 @@
-"""Inputs and labels as users have them, into the bytes and fields of requests."""
+"""Converts users' inputs and labels to the bytes and fields of requests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .graph_values import GraphValue
 One = Tensor | NDArray[Any]
 #: One input, or all of a model of several; see :class:`torch_nano.Device`.
 Input = One | Sequence[One] | Mapping[str, One]
-#: What is right for an input: a class by index or name, all right classes, or a number.
+#: The label of an input: a class by index or name, all right classes, or a number.
 Label = int | str | float | Sequence[bool] | NDArray[Any] | Tensor
 #: Samples in batches or one by one.
 Samples = Iterable[tuple[Input, Any]]
@@ -40,12 +40,12 @@ class KnownModel(HasImage, Protocol):
         """Shape of one sample of each input."""
 
 
-#: Bits that the labels of an input have on the device.
+#: Bits of a target with several right classes on the device.
 _BITS = 32
 
 
 def input_bytes(input: Input, values: Sequence[GraphValue], nano: KnownModel | None) -> bytes:
-    """One input of each of a model's `values` as a device takes them: their bytes one after the other.
+    """One sample as the bytes for a device: those of all inputs, one after the other.
 
     Raises:
         InputError: wrong inputs, shape or dtype, NaN or infinity.
@@ -86,7 +86,7 @@ def batches(
 
 
 def _each(input: Input, values: Sequence[GraphValue]) -> list[Any]:
-    """What is given for each of a model's inputs, in their order."""
+    """The given tensors in the order of the model's inputs."""
     names = [value.name for value in values]
     if isinstance(input, Mapping):
         return bind(names, (), {str(name): one for name, one in input.items()})
@@ -101,7 +101,7 @@ def _each(input: Input, values: Sequence[GraphValue]) -> list[Any]:
 
 
 def _has_batch(input: Input, values: Sequence[GraphValue], nano: KnownModel | None) -> bool:
-    """Whether there is a dimension of samples in front."""
+    """Whether the input has a batch dimension."""
     given, value = _each(input, values)[0], values[0]
     tensor = _tensor(given, _called(values)[0], value)
     if isinstance(given, np.ndarray) and not tensor.is_floating_point():
@@ -114,7 +114,7 @@ def _has_batch(input: Input, values: Sequence[GraphValue], nano: KnownModel | No
 def _rows(
     input: Input, values: Sequence[GraphValue], nano: KnownModel | None, *, batch: bool
 ) -> NDArray[np.uint8]:
-    """The bytes of samples, [N, bytes of all inputs]."""
+    """The bytes of all samples, [N, bytes of all inputs]."""
     called = _called(values)
     given = [
         _One(one, name, value, nano, batch=batch)
@@ -127,7 +127,7 @@ def _rows(
 
 
 class _One:
-    """What is given for one of a model's inputs, with batch.
+    """The given tensor for one of a model's inputs, with a batch dimension.
 
     Raises:
         InputError: wrong shape or dtype.
@@ -179,7 +179,7 @@ def _shapes(value: GraphValue, nano: KnownModel | None) -> list[Shape]:
 
 
 def _called(values: Sequence[GraphValue]) -> list[str]:
-    """What messages call the inputs."""
+    """The names of the inputs in messages."""
     return ["the input"] if len(values) == 1 else [f"the input {value.name!r}" for value in values]
 
 
@@ -198,7 +198,7 @@ def _tensor(input: Any, name: str, value: GraphValue) -> Tensor:
 
 
 def label_fields(label: Any, target: str, classes: int, names: Sequence[str]) -> dict[str, Any]:
-    """The fields of the request "learn" that say what is right.
+    """The target's fields of the request "learn".
 
     >>> label_fields(2, "class", 3, []), label_fields("run", "class", 3, ["walk", "run"])
     ({'label': 2}, {'label': 1})
@@ -206,7 +206,7 @@ def label_fields(label: Any, target: str, classes: int, names: Sequence[str]) ->
     ({'bits': 5}, {'value': 2048})
 
     Args:
-        target: what the head learns from, :attr:`torch_nano.DeviceInfo.target`.
+        target: the head's kind of targets, :attr:`torch_nano.DeviceInfo.target`.
 
     Raises:
         LabelError: there is no such class, or the head learns from other labels.
@@ -234,7 +234,7 @@ def label_fields(label: Any, target: str, classes: int, names: Sequence[str]) ->
 
 
 def class_index(wanted: int | str, classes: int, names: Sequence[str]) -> int:
-    """The index of a class that is named, or its index.
+    """The index of a class, given its name or its index.
 
     >>> class_index("wlak", 2, ["walk", "run"])
     Traceback (most recent call last):

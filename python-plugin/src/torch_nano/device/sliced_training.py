@@ -1,4 +1,4 @@
-"""A training on a device, slice by slice."""
+"""Training on a device, slice by slice."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from .bars import Bars
 from .link import Link
 from .turns import Request
 
-#: Failures for which a request was not sent: what was asked before it goes on.
+#: Failures of requests that were not sent: the training stays open.
 _NOT_SENT = ("Unsent", "Closed")
 
 
 class SlicedTraining:
     """A training from its first request to its end: the device answers after each slice of its steps.
 
-    A slice whose answer does not come leaves it open. To run it again asks for that answer first: no slice is
-    taken twice, whichever thread asks.
+    A slice without an answer leaves it open. Running it again asks for that answer first, so no slice is
+    executed twice, from any thread.
 
     Args:
         link: to the device.
@@ -36,15 +36,15 @@ class SlicedTraining:
     def run(
         self, ask: Callable[..., dict[str, Any]], progress: Bars, stop: Callable[[], bool]
     ) -> dict[str, Any]:
-        """Goes on to the end; returns the last answer, whose "steps" are all that were taken.
+        """Continues to the end; returns the last answer, whose "steps" are the total.
 
         Args:
             ask: sends a request and returns its answer.
             progress: shows a bar if there is more than one slice.
-            stop: whether to end the training where it is; asked after each slice.
+            stop: whether to end the training now; called after each slice.
 
         Raises:
-            DeviceError: the device refuses, or no answer came: the training is then open.
+            DeviceError: the device refuses, or no answer came; the training then stays open.
         """
         with self._link.on_behalf_of(self.asker):
             answer = self._slice(ask)
@@ -63,14 +63,14 @@ class SlicedTraining:
     def _slice(self, ask: Callable[..., dict[str, Any]]) -> dict[str, Any]:
         request, fields = self._next
         if self._sent and request == "train" and not self._link.is_open(request, fields):
-            # It was answered, and the answer was lost here: sent anew it would begin another training.
+            # It was answered, but the answer was lost here: sent again it would begin another training.
             self._next = request, fields = "continue", {}
         begun, self._sent = self._sent, True
         try:
             return ask(request, "trained", **fields)
         except DeviceError as error:
             if begun and error.failure in _NOT_SENT:
-                # This request changed nothing, but the training is no refused one.
+                # This request changed nothing, but the training itself was not refused.
                 error.failure = ""
             raise
 

@@ -1,4 +1,4 @@
-"""Whose turn it is to talk to a device: threads that share it, and several clients of one stream."""
+"""Locks for a device's stream, shared by threads and by several clients."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ Request = tuple[str, dict[str, Any]]
 
 
 class Asker:
-    """What is remembered of a thread between its requests."""
+    """A thread's memory between its requests."""
 
     def __init__(self) -> None:
-        #: The answer that came late to a request of this thread, because another thread wanted to go on.
+        #: A late answer to a request of this thread, fetched before another thread's request.
         self.late: tuple[Request, dict[str, Any]] | None = None
         #: The latest request with an input: its name, the whole input, its fields.
         self.run: tuple[str, bytes, dict[str, Any]] | None = None
 
 
 class Turn:
-    """A lock on a stream for whole operations, which a thread may take again.
+    """A reentrant lock on a stream, for whole operations.
 
     Args:
-        stream: what is talked over, for clients that are given the same open stream; None: one client's own.
+        stream: the open stream that several clients share; None: the stream of one client.
     """
 
     def __init__(self, stream: object) -> None:
-        # Held, so that no other object gets its id.
+        # Referenced, so that no other object gets its id.
         self._stream = stream
         self._lock = threading.RLock()
         self._process = os.getpid()
@@ -43,13 +43,13 @@ class Turn:
 
     @property
     def lock(self) -> AbstractContextManager[bool]:
-        """For `with`. It has no method in Python, in which Ctrl-C could leave it taken for ever.
+        """The lock, for `with`. It has no methods in Python, in which Ctrl-C could leave it locked for ever.
 
         Raises:
             ConnectionFailed: in a process that was forked from the one with the connection.
         """
         if os.getpid() != self._process:
-            # The other process may hold the lock for ever, and both would get half of the answers.
+            # The lock may be held for ever in this process, and both processes would get half of the answers.
             raise ConnectionFailed(
                 f"this connection belongs to process {self._process}, from which this one was forked: make a "
                 "new Device here",
@@ -63,7 +63,7 @@ _making = threading.Lock()
 
 
 def turn_on(stream: object | None) -> Turn:
-    """The turn of all who talk over an open stream.
+    """The lock of all clients of an open stream.
 
     >>> stream = object()
     >>> turn_on(stream) is turn_on(stream), turn_on(None) is turn_on(None)
@@ -90,7 +90,7 @@ _Result = TypeVar("_Result")
 def whole(
     act: Callable[Concatenate[_Client, _Arguments], _Result],
 ) -> Callable[Concatenate[_Client, _Arguments], _Result]:
-    """Makes of a method one operation, between the requests of which no other thread asks anything."""
+    """Makes a method one operation: no other thread sends requests between its own."""
 
     @wraps(act)
     def alone(self: _Client, /, *arguments: _Arguments.args, **options: _Arguments.kwargs) -> _Result:

@@ -1,1 +1,1 @@
-"""Records of what a device was told and answered, and their replay."""
+"""Records of a device's learning, and their replay."""

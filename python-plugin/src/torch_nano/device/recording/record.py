@@ -1,4 +1,4 @@
-"""The record of what a device learnt: a file to which each step is appended, to be repeated from it."""
+"""Records a device's learning: appends each step to a file, for replay."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .records import (
 
 
 class Recording:
-    """A record that is being made; a context manager that ends it. See :func:`record`."""
+    """A record in progress; a context manager that ends it. See :func:`record`."""
 
     def __init__(self, device: Device, path: str | Path, check_every: int) -> None:
         self._every = integer("check_every", check_every, 1)
@@ -35,7 +35,7 @@ class Recording:
         self._number = 0
         self._step: Step | None = None
         self._undoable = False
-        # A restart is written as soon as the device can be asked for its head: before the next step.
+        # A restart is written before the next step, when the device can send its head.
         self._restarted = self._unknown_samples = False
         with device._turn.lock:
             self._begin(file)
@@ -69,11 +69,11 @@ class Recording:
         return self._number
 
     def before(self, request: str, fields: dict[str, Any]) -> None:
-        """Writes what is about to be asked.
+        """Writes the request that is about to be sent.
 
         Raises:
-            RecordError: it would take back, or train on, what the record does not have; or the file cannot be
-                written. The request is not sent then.
+            RecordError: it would undo, or train on, something that is not in the record; or the file cannot
+                be written. The request is then not sent.
         """
         self._write_restart()
         if self._unknown_samples and request != "reset":
@@ -88,10 +88,10 @@ class Recording:
         self._number, self._step = step.number, step
 
     def after(self, request: str, answer: dict[str, Any] | None, error: Exception | None) -> None:
-        """Writes how it went.
+        """Writes the outcome.
 
         Raises:
-            RecordError: the file cannot be written; how the step went is then not in the record.
+            RecordError: the file cannot be written; the record then lacks the step's outcome.
         """
         assert self._step is not None
         if error is not None and is_unanswered(error):
@@ -99,7 +99,7 @@ class Recording:
         self._write(outcome_line(replace(self._step, outcome=self._outcome(request, answer, error))))
 
     def restarted(self) -> None:
-        """The device has started anew, or was another client's meanwhile."""
+        """The device has restarted, or another client has used it."""
         self._restarted, self._undoable = True, False
         self._unknown_samples = self._device.info.ring_capacity > 0 and self._device.samples != 0
 
@@ -125,11 +125,11 @@ class Recording:
         )
 
     def close(self) -> None:
-        """Ends the record; the device goes on. Closing it twice is no error.
+        """Ends the record; the device goes on. May be called twice.
 
         Raises:
-            DeviceError: the device has restarted since the last step, and does not say with which head: the
-                record ends before that.
+            DeviceError: the device has restarted since the last step, and its head cannot be read: the record
+                ends before that.
         """
         with self._device._turn.lock:
             if self in self._device.observers:
@@ -155,18 +155,17 @@ class Recording:
 def record(device: Device, path: str | Path, *, check_every: int = 1) -> Recording:
     """Appends each step that changes the device's head to a new file, until it is closed.
 
-    Ctrl-C waits for the answer to the step that it meets; a second does not, and leaves its outcome unknown.
-    It records what goes through `device`. What another client asks it does not see; :func:`replay` finds it.
+    Ctrl-C waits for the answer to the current step; a second one does not, and leaves its outcome unknown.
+    Only requests through `device` are recorded, not those of other clients; :func:`replay` detects them.
 
     Args:
-        path: the file, which must not be there yet; :mod:`torch_nano.device.recording.records` describes it.
-        check_every: after every so-many-eth step the head is read back from the device, so that a replay can
-            say where a difference begins. On slow lines and with large heads, more than 1 saves time.
+        path: the file, which must not exist yet; :mod:`torch_nano.device.recording.records` describes it.
+        check_every: number of steps after which the head is read back from the device, again and again, so
+            that a replay can locate a difference. More than 1 saves time on slow lines and with large heads.
 
     Raises:
-        RecordError: the file is there or cannot be made, there is no head, or the device keeps samples from
-            before.
-        InputError: `check_every` is no number of steps, or `path` no path.
+        RecordError: the file exists or cannot be made, there is no head, or the device keeps older samples.
+        InputError: `check_every` is not a number of steps, or `path` not a path.
 
     >>> import tempfile, torch, torch_nano as tn
     >>> model, x = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 3)), torch.randn(9, 4)

@@ -1,4 +1,4 @@
-"""The format of records: a file of what a device learnt, step by step. :func:`torch_nano.record` makes it.
+"""The file format of records: a device's learning, step by step. :func:`torch_nano.record` writes it.
 
 The file is text, a JSON object per line, in UTF-8. Bytes are in base64.
 
@@ -9,17 +9,17 @@ The file is text, a JSON object per line, in UTF-8. Bytes are in base64.
   all inputs of the model, one after the other, and the target as the head takes it (a class, bits of the
   right classes, or 1/4096); `epochs` and `first_epoch` of train; `name` of add_class; `class_index` of
   forget; `state` of replace_head.
-- The line after it says how it went: `{"step": 1, "done": true}`, with `samples` of learn, with `steps` of
-  train (the steps taken: fewer than all if it was stopped), with `head` of load, the state that was in flash,
-  and after every n-th step, as :func:`torch_nano.record` is told, with `head_crc32` of the head. Or
-  `{"step": 1, "refused": reason}`. A request whose outcome is not known has no such line. If that is train,
-  the next train says how the same training ended; there is none if the record ends or the device restarts.
-- `{"restarted": true, "head"}`: before the next request the device had started anew, with this head and
-  without samples. What came of a request before it that has no outcome is then lost.
+- The line after it has the outcome: `{"step": 1, "done": true}`, for learn with `samples`, for train with
+  `steps` (the number taken: fewer than all if it was stopped), for load with `head`, the state from flash,
+  and after every n-th step (`check_every` of :func:`torch_nano.record`) with the head's `head_crc32`. Or
+  `{"step": 1, "refused": reason}`. A request of unknown outcome has no such line. If that is train, the next
+  train has the outcome of the same training, unless the record ends or the device restarts before.
+- `{"restarted": true, "head"}`: before the next request the device had restarted, with this head and without
+  samples. The effect of an earlier request of unknown outcome is then lost.
 
-Lines are written to the disk one by one, so that after a crash of the PC the file tells all but the outcome
-of the last request. A last line without its end is what such a crash leaves: it is not read, and a replay
-says so (`cut`). A line that a full disk does not take is taken back, and the step is not made.
+Each line is on the disk before the next one is written, so that after a crash of the PC the file lacks at
+most the outcome of the last request. An incomplete last line is left by such a crash: it is not read, and a
+replay reports it (`cut`). A line that does not fit a full disk is removed, and the step is not executed.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ _FORMAT = "torch_nano_record"
 
 
 class RecordError(TorchNanoError, ValueError):
-    """A record cannot be made, or a file is none of this version and model; the message names the line."""
+    """A record cannot be made, or a file is not a record of this version and model; names the line."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """With what a record begins."""
+    """The start of a record."""
 
     model_id: int
     name: str
@@ -62,9 +62,9 @@ class Done:
     samples: int | None = None
     #: Steps that a request "train" took.
     steps: int | None = None
-    #: CRC-32 of the head; None where it was not looked at.
+    #: CRC-32 of the head; None if it was not read.
     head_crc32: int | None = None
-    #: What a request "load" found in flash.
+    #: The head that a request "load" found in flash.
     head: bytes | None = None
 
 
@@ -84,7 +84,7 @@ class Step:
     request: str
     #: Its fields, by name.
     fields: dict[str, Any]
-    #: How it went; None if that is not known.
+    #: Its outcome; None if unknown.
     outcome: Done | Refused | None = None
 
     def __str__(self) -> str:
@@ -94,7 +94,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Restart:
-    """The device started anew."""
+    """A restart of the device."""
 
     head: bytes
     #: Of the file, from 1.
@@ -103,11 +103,11 @@ class Restart:
 
 @dataclass(frozen=True)
 class _Kind:
-    """A kind of value: what JSON has for it, and back."""
+    """A kind of value, with its conversions to JSON and back."""
 
     expected: str
     encode: Callable[[Any], Any]
-    #: Raises ValueError or TypeError for what is none.
+    #: Raises ValueError or TypeError for an invalid value.
     decode: Callable[[Any], Any]
 
 
@@ -148,7 +148,7 @@ _REQUESTS: dict[str, dict[str, _Kind]] = {
     "replace_head": {"state": _BYTES},
     "load": {},
 }
-#: What belongs to a request that was done, besides `head_crc32`.
+#: The fields of an executed request's outcome, besides `head_crc32`.
 _DONE: dict[str, dict[str, _Kind]] = {
     "learn": {"samples": _NUMBER},
     "train": {"steps": _STEPS},
@@ -157,7 +157,7 @@ _DONE: dict[str, dict[str, _Kind]] = {
 
 
 def start_line(start: Start) -> str:
-    """The line with which a record begins."""
+    """The first line of a record."""
     return _line({_FORMAT: VERSION}, vars(start), _START)
 
 
@@ -167,7 +167,7 @@ def step_line(step: Step) -> str:
 
 
 def outcome_line(step: Step) -> str:
-    """The line that says how a request went."""
+    """The line of a request's outcome."""
     match step.outcome:
         case Done() as done:
             kinds = dict(_DONE.get(step.request, {}))
@@ -181,21 +181,21 @@ def outcome_line(step: Step) -> str:
 
 
 def restart_line(head: bytes) -> str:
-    """The line that says that the device has started anew."""
+    """The line of a device's restart."""
     return _line({"restarted": True}, {"head": head}, {"head": _BYTES})
 
 
 def read_record(path: Path) -> tuple[Start, list[Step | Restart], bool]:
-    """What a file holds, and whether it ends in a line that was cut off, which is not read.
+    """Reads a file; also returns whether it ends in an incomplete line, which is ignored.
 
     Raises:
-        RecordError: it cannot be read, is no record, is damaged or was changed.
+        RecordError: it cannot be read, is not a record, is damaged or was changed.
     """
     try:
         data = read_file(path, RecordError)
     except OSError as error:
         raise RecordError(f"{path} cannot be read: {error.strerror}") from error
-    # What does not end with a line's end was being written as the PC went down.
+    # The PC went down while a last line without its end was written.
     *texts, rest = data.split(b"\n")
     lines = [_Line(path, number, text) for number, text in enumerate(texts, 1)]
     if not lines or _FORMAT not in lines[0].values:
@@ -242,7 +242,7 @@ def _outcome(line: _Line, step: Step) -> Done | Refused:
 
 
 class _Line:
-    """A line of a file, of which the fields are taken one by one."""
+    """A line of a file; its fields are taken one by one."""
 
     def __init__(self, path: Path, number: int, text: bytes) -> None:
         self._place = f"{path}, line {number}"
@@ -265,7 +265,7 @@ class _Line:
             raise self.error(f"{name} is {shown(value)}", json.dumps(wanted))
 
     def take(self, kinds: dict[str, _Kind]) -> dict[str, Any]:
-        """The fields that are left, which must be these."""
+        """Takes all remaining fields, which must be exactly these."""
         taken = {}
         for name, kind in kinds.items():
             if name not in self.values:

@@ -1,4 +1,4 @@
-"""A record repeated by the head's twin on the PC, to the bit."""
+"""Replays a record with the head on the PC, to the bit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ...heads import Head, head_of
 from ..graph_values import inputs_of, split
 from .records import Done, RecordError, Refused, Restart, Start, Step, read_record
 
-#: Requests of unknown outcome double what is possible; more than this many open ones are no record to trust.
+#: The largest number of possible states; each request of unknown outcome doubles it.
 _MOST_POSSIBILITIES = 256
 
 
@@ -24,9 +24,9 @@ class ReplayDifference(TorchNanoError):
 
     def __init__(self, message: str, *, step: int, last_equal_step: int, head: bytes) -> None:
         super().__init__(message)
-        #: The first step after which they were seen to differ, from 1.
+        #: The first step after which a check found them different, from 1.
         self.step = step
-        #: The last step before, after which they were seen to agree; 0: only at the start.
+        #: The last step before that, after which a check found them equal; 0: only at the start.
         self.last_equal_step = last_equal_step
         #: The state of the twin's head after :attr:`step`; before it, if the twin refuses the step.
         self.head = head
@@ -34,41 +34,42 @@ class ReplayDifference(TorchNanoError):
 
 @dataclass(frozen=True)
 class Replay:
-    """A record that was repeated, and in which no difference was found."""
+    """The result of a replay without a difference."""
 
-    #: The head as it ends, a module of its own.
+    #: The head at the end, a separate module.
     head: Head = field(repr=False)
     steps: int
-    #: After how many steps device and twin were compared.
+    #: Number of steps after which device and twin were compared.
     checks: int
-    #: Whether the record leaves open if a request was executed, and `head` is without it.
+    #: Whether the outcome of a request is unknown; `head` does not include it.
     outcome_unknown: bool
-    #: Whether the file ends in half a line, which was not read: the PC went down as it was written.
+    #: Whether the file ends in an incomplete line, which is ignored: the PC went down while writing it.
     cut: bool = False
 
 
 @dataclass(frozen=True)
 class _State:
-    """What a device may hold."""
+    """A possible state of the device."""
 
     head: bytes
-    #: Features and targets that it keeps for training, the oldest first.
+    #: Features and targets in the ring, the oldest first.
     ring: tuple[tuple[bytes, int], ...] = ()
-    #: Head and ring before the latest change; None if that cannot be taken back.
+    #: Head and ring before the latest change; None if that cannot be undone.
     before: tuple[bytes, tuple[tuple[bytes, int], ...]] | None = None
 
 
 def replay(path: str | Path, nano: HasImage | bytes) -> Replay:
-    """Repeats a record with the nn.Module twin of the head, and compares it with what the device had.
+    """Replays a record with the head's nn.Module, and compares it with the device's head at each check.
 
     Args:
-        path: the file that :func:`record` made.
-        nano: the model, or its image; its head stays as it is.
+        path: the file from :func:`record`.
+        nano: the model, or its image; its head does not change.
 
     Raises:
-        ReplayDifference: they differ; its `step` is the first after which they do.
-        RecordError: the file is no record, is damaged or was changed, is of another model, or cannot be read.
-        InputError, FileFormatError: `nano` is no model.
+        ReplayDifference: they differ; its `step` is the first after which a check found that.
+        RecordError: the file is not a record, is damaged or was changed, is of another model, or cannot be
+            read.
+        InputError, FileFormatError: `nano` is not a model.
     """
     file = path_of("path", path)
     image = image_of(nano)
@@ -84,7 +85,7 @@ def replay(path: str | Path, nano: HasImage | bytes) -> Replay:
         if isinstance(event.outcome, Refused):
             continue
         if event.outcome is None and event.request == "train":
-            # It took any number of steps; the next event of the same training counts them all.
+            # It took an unknown number of steps; the next event of the same training has the total.
             continue
         after, refusal = twin.after(possible, event)
         if event.outcome is None:
@@ -119,7 +120,7 @@ def replay(path: str | Path, nano: HasImage | bytes) -> Replay:
 
 
 def _ends_in_training(events: list[Step | Restart]) -> bool:
-    """Whether the record leaves open how far its last training came."""
+    """Whether the record ends in a training of unknown outcome."""
     last = events[-1] if events else None
     return isinstance(last, Step) and last.request == "train" and last.outcome is None
 
@@ -133,7 +134,7 @@ def _require_model(file: Path, start: Start, model: _native.Model) -> None:
 
 
 def _differs(state: _State, outcome: Done) -> str | None:
-    """What the device said that is otherwise in a state; None if nothing is."""
+    """The difference between an outcome from the device and a state; None if they agree."""
     if outcome.samples not in (None, len(state.ring)):
         return f"the device kept {outcome.samples} samples, its twin {len(state.ring)}"
     own = _native.crc32(state.head)
@@ -143,7 +144,7 @@ def _differs(state: _State, outcome: Done) -> str | None:
 
 
 class _Twin:
-    """Carries out steps on states."""
+    """Executes steps on states, with the head on the PC."""
 
     def __init__(self, image: _native.Model, ring_capacity: int) -> None:
         self._model = image
@@ -152,10 +153,10 @@ class _Twin:
         self._places = ring_capacity
 
     def started(self, head: bytes, place: str) -> _State:
-        """What a device holds that starts with a head.
+        """The state of a device that starts with this head.
 
         Raises:
-            RecordError: that is none of this model.
+            RecordError: the head is not one of this model.
         """
         try:
             self._head.load(head)
@@ -167,7 +168,7 @@ class _Twin:
         return _State(head)
 
     def after(self, possible: list[_State], step: Step) -> tuple[list[_State], Exception | None]:
-        """The states after a step, without those in which the head cannot do it; why, if none can."""
+        """The states after a step, without those in which the head refuses it; the refusal, if all refuse."""
         states: list[_State] = []
         refusal: Exception | None = None
         for state in possible:
@@ -213,7 +214,7 @@ class _Twin:
             case "replace_head":
                 head.load(fields["state"])
             case "load":
-                # What the flash holds is known from the device alone: not if its answer was lost.
+                # The flash's head is known only from the device's answer, which may be lost.
                 found = step.outcome.head if isinstance(step.outcome, Done) else None
                 head.load(state.head if found is None else found)
         return head.state()

@@ -1,7 +1,7 @@
-"""Ctrl-C at places where it must not end what is being done.
+"""Deferred Ctrl-C, for sections that it must not interrupt.
 
-Python raises KeyboardInterrupt between any two calls of the main thread, in its own library, too: a lock with
-methods in Python may stay taken, and Event, Future and Thread.start are made of such.
+Python raises KeyboardInterrupt anywhere in the main thread, inside its standard library, too: a lock with
+methods in Python, as in Event, Future and Thread.start, may stay locked.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from types import FrameType
 
 @contextmanager
 def deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Makes Ctrl-C wait for the end of the block, which is given whether it was pressed. A second does not.
+    """Defers Ctrl-C to the end of the block; yields a function that says whether it was pressed.
 
-    In threads other than the main one, which Ctrl-C does not reach, it does nothing.
+    A second Ctrl-C is not deferred. No effect in threads other than the main one, as Ctrl-C does not reach
+    them.
 
     >>> try:
     ...     with deferred_interrupt() as interrupted:

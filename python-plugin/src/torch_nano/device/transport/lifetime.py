@@ -1,7 +1,7 @@
-"""Programs that do not outlive this process, however that ends: by SIGKILL, too.
+"""Child programs that do not outlive this process, even if it is killed by SIGKILL.
 
-Linux kills a program when its parent is gone, if the program asks for it (PR_SET_PDEATHSIG). The parent is
-the thread that started it: so one thread starts all of them, and lives as long as the process.
+On request (PR_SET_PDEATHSIG) Linux kills a program when its parent ends. The parent is the thread that
+started it, so one thread starts all programs, and lives as long as the process.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 
 from .interrupts import deferred_interrupt
 
-#: Asks for the signal, and becomes the program. A parent that was gone before is seen by its number. Not a
-#: `preexec_fn`, which would run Python in a copy of a process with threads.
+#: Requests the signal, and becomes the program. The parent's process id shows whether it ended before that.
+#: Not a `preexec_fn`, which would run Python in a fork of a process with threads.
 _START = """
 import ctypes, os, signal, sys
 libc = ctypes.CDLL(None, use_errno=True)
@@ -34,7 +34,7 @@ _Request = tuple[Sequence[str], dict[str, Any], "Future[_Process]"]
 
 
 class _Starter:
-    """The thread that starts programs, made when it is first needed."""
+    """The thread that starts programs, created on first use."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -54,7 +54,7 @@ _starter = _Starter()
 
 
 def _after_fork() -> None:
-    """A forked process has no thread but one, and perhaps a lock that nobody will release."""
+    """Replaces the starter after a fork: its thread is gone, and its lock may be held for ever."""
     global _starter
     _starter = _Starter()
 
@@ -89,7 +89,7 @@ def start(arguments: Sequence[str], **options: Any) -> _Process:
             process = started.result()
         return process
     except BaseException:
-        # Ctrl-C: nobody will own it.
+        # After Ctrl-C nobody owns the program.
         started.add_done_callback(_discard)
         raise
 

@@ -39,7 +39,7 @@ class BoardError(ConnectionFailed):
 
 
 class BoardStopped(BoardError, ConnectionLost):
-    """The board ended by itself, with `exit_status` and its `last_output` (text)."""
+    """The board stopped, with `exit_status` and its `last_output` (text)."""
 
     def __init__(self, exit_status: int, last_output: str) -> None:
         self.exit_status = exit_status
@@ -48,7 +48,7 @@ class BoardStopped(BoardError, ConnectionLost):
 
 
 class BoardTimeout(BoardError, DeviceTimeout):
-    """The board did not send, or not take, a byte in time; `last_output` (text) is what it sent before."""
+    """The board did not send or accept a byte in time; `last_output` is the text it sent before."""
 
     def __init__(self, action: str, seconds: float, last_output: str) -> None:
         self.last_output = last_output
@@ -63,15 +63,15 @@ class QemuBoard:
     context manager.
 
     Args:
-        image: what its flash holds, at most 16 MiB.
-        flash: a file for what the board saves; made if it is missing. A board that is killed leaves
-            in it what it had written by then. None: what is saved is forgotten with the board.
+        image: the contents of its flash, at most 16 MiB.
+        flash: a file for the board's saves, created if it is missing. A board that is killed leaves in it
+            what it had written so far. None: the saves are lost with the board.
         timeout: seconds that one `read` or `write` may wait. May be set at any time.
 
     Raises:
-        InputError: the image is no bytes, or the time-out no time.
+        InputError: the image is not bytes, or the time-out not a time.
         BoardError: QEMU or the board's program is missing, or cannot be started; the image is too large; the
-            file is no flash.
+            file is not a flash.
         BoardStopped, BoardTimeout: the board does not start.
 
     The board's instruction counter is exact: the same input gives the same counts on every run.
@@ -103,7 +103,7 @@ class QemuBoard:
             image_file.flush()
             files = (board_socket.fileno(), image_file.fileno(), bank.fileno())
             memory = (image_start + image_room - _MEMORY_START) >> 20
-            # Ctrl-C waits until it is known who stops what is started.
+            # Ctrl-C waits until the started process has its finalizer.
             with deferred_interrupt():
                 try:
                     self._process = start(
@@ -120,11 +120,11 @@ class QemuBoard:
                 self._stop = weakref.finalize(
                     self, _stop, self._owner, self._process, self._socket, self._messages
                 )
-        #: Held while the socket is used; :meth:`close` interrupts who holds it.
+        #: Held while the socket is used; :meth:`close` interrupts the holder.
         self._lock = threading.RLock()
 
     def read(self, size: int) -> bytes:
-        """Waits for output; returns what there is, 1 to `size` bytes.
+        """Waits for output; returns 1 to `size` bytes.
 
         Raises:
             BoardTimeout: nothing came within `timeout` seconds.
@@ -141,7 +141,7 @@ class QemuBoard:
     def write(self, data: bytes) -> None:
         """Sends all of `data`.
 
-        The board takes bytes only while it waits for them; some 100 kB are buffered on the way.
+        The board accepts bytes only while it waits for them; some 100 kB are buffered in between.
 
         Raises:
             BoardTimeout: the board did not take them within `timeout` seconds.
@@ -157,8 +157,8 @@ class QemuBoard:
         return self._kept_output.decode("ascii", "backslashreplace")
 
     def close(self) -> None:
-        """Switches the board off; a `read` or `write` that another thread waits in is a BoardError. Closing
-        it twice is no error.
+        """Switches the board off; a `read` or `write` in another thread raises BoardError. May be called
+        twice.
         """
         self._closed = True
         if os.getpid() != self._owner:
@@ -205,7 +205,7 @@ class QemuBoard:
         del self._kept_output[:-_KEPT_OUTPUT]
 
     def _stopped(self) -> BoardError:
-        """The error for a board whose stream has ended: reaps it, with what it and QEMU said last."""
+        """Reaps a board whose stream has ended; returns the error with its last output and QEMU's."""
         self._require_open()
         self._socket.settimeout(self.timeout)
         try:
@@ -242,7 +242,7 @@ def _options(files: tuple[int, int, int], image_start: int, memory: int) -> list
 
 
 def _stop(owner: int, process: subprocess.Popen[bytes], stream: socket.socket, messages: IO[bytes]) -> None:
-    # A forked process has copies of the descriptors, and no board.
+    # A forked process has copies of the descriptors, but not the board.
     if os.getpid() == owner:
         process.kill()
         process.wait()
@@ -251,7 +251,7 @@ def _stop(owner: int, process: subprocess.Popen[bytes], stream: socket.socket, m
 
 
 def _blank_bank() -> IO[bytes]:
-    """A file without a name for the flash bank that `esp32-app/virt/src/flash.rs` uses."""
+    """An unnamed file for the flash bank of `esp32-app/virt/src/flash.rs`."""
     bank = tempfile.TemporaryFile()  # noqa: SIM115, closed by the caller
     # Erased as far as the board uses it: erasing is slow there.
     bank.write(b"\xff" * _FLASH_IN_USE)
@@ -284,12 +284,12 @@ def _bank(file: Path) -> IO[bytes]:
 
 
 def _escaped(file: Path) -> str:
-    """A path as a value of QEMU's options, where a comma is written twice."""
+    """A path as a value of QEMU's options, in which commas are doubled."""
     return str(file).replace(",", ",,")
 
 
 def _image_place(elf: Path) -> tuple[int, int]:
-    """Address and size of the flash for the image, from a program header of its own in the ELF file."""
+    """Address and size of the flash for the image, from a special program header in the ELF file."""
     if not elf.is_file():
         raise BoardError(f"the board's program {elf} is missing. In a checkout of torch-nano: just setup")
     program = read_file(elf, BoardError)

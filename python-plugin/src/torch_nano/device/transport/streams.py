@@ -19,8 +19,8 @@ from ...files.writing import write_file
 from .interrupts import deferred_interrupt
 
 _CHUNK = 1 << 16
-#: Bytes of a request without an input, such as training, which may take long. Most with one are longer, and
-#: take less time than a thread to start.
+#: The largest request without an input, in bytes, such as training, which may take long. Most requests with
+#: an input are longer, and take less time than starting a thread.
 _SHORT = 48
 
 
@@ -43,14 +43,14 @@ class Stream(Protocol):
         """
 
     def close(self) -> None:
-        """Ends the connection. Closing it twice is no error."""
+        """Ends the connection; may be called twice."""
 
 
 class PortStream:
-    """A serial port or a socket of pyserial's, open.
+    """An open serial port or socket of pyserial.
 
     Args:
-        port: it; its timeouts are set here.
+        port: the port, whose timeouts are set here.
         timeout: seconds that one `read` or `write` may wait.
     """
 
@@ -58,7 +58,7 @@ class PortStream:
         self._port = port
         self._timeout = timeout
         self._owner, self._closed = os.getpid(), False
-        #: Held while the port is used; :meth:`close` interrupts who holds it.
+        #: Held while the port is used; :meth:`close` interrupts the holder.
         self._lock = Lock()
         port.write_timeout = timeout
 
@@ -71,7 +71,7 @@ class PortStream:
         """
         with self._lock:
             self._require_open()
-            # pyserial waits for all bytes asked for: so for the first, and then for no more.
+            # pyserial waits for all requested bytes: so this waits for one, then takes the others without waiting.
             self._port.timeout = self._timeout
             received: bytes = self._port.read(1)
             self._require_open()
@@ -102,7 +102,7 @@ class PortStream:
         # pyserial leaves a socket open whose other end has gone.
         connection: socket.socket | None = getattr(self._port, "_socket", None)
         if os.getpid() != self._owner:
-            # This process has copies of the descriptors; the lock may be another thread's of its parent.
+            # A forked process: the lock may be held by a thread of its parent.
             self._port.close()
             return
         if connection is not None:
@@ -122,15 +122,15 @@ class PortStream:
 
 
 class _Work:
-    """What a simulated device is asked: done once, by a thread of its own or the one that waits for it.
+    """A request to a simulated device: executed once, by its own thread or by the thread that waits for it.
 
-    What a signal raises in here may leave it undone, to be done by whoever waits for it next.
+    An exception from a signal handler may leave it unexecuted, for the next thread that waits for it.
     """
 
     def __init__(self, device: _native.SimulatedDevice, data: bytes) -> None:
         self._device, self._data = device, data
         self._doing = Lock()
-        #: Held until it was done, or is waited for no longer: no Event, which Ctrl-C can break.
+        #: Held until it is executed or given up. Not an Event, which Ctrl-C can break.
         self._waited_for = Lock()
         self._waited_for.acquire()
         self._has_thread = self._is_done = False
@@ -138,13 +138,13 @@ class _Work:
         self.error: BaseException | None = None
 
     def start(self) -> None:
-        """Begins it in a thread of its own."""
+        """Starts it in its own thread."""
         with deferred_interrupt():
             Thread(target=self._do, name="torch_nano simulated device", daemon=True).start()
             self._has_thread = True
 
     def finish(self) -> None:
-        """Waits until it is done, or given up. What went wrong is in :attr:`error`."""
+        """Waits until it is executed or given up; :attr:`error` has the exception, if any."""
         if self._has_thread:
             with self._waited_for:
                 pass
@@ -152,7 +152,7 @@ class _Work:
             self._do()
 
     def give_up(self) -> None:
-        """Ends the waiting for it."""
+        """Makes :meth:`finish` return."""
         with suppress(RuntimeError):  # it has ended
             self._waited_for.release()
 
@@ -161,28 +161,28 @@ class _Work:
             if self._is_done:
                 return
             try:
-                # Asked twice after Ctrl-C: a request has a number, so it is executed once.
+                # May run twice after Ctrl-C: a request has a number, so the device executes it once.
                 self.answered = self._device.exchange(self._data)
             except (KeyboardInterrupt, SystemExit):
                 raise
-            except BaseException as error:  # a panic of native code is no Exception
+            except BaseException as error:  # a panic of native code is not an Exception
                 self.error = error
             self._is_done = True
             self.give_up()
 
 
 class SimulatedBoard:
-    """A device in this process: the same session, head and flash as on a board, over bytes in memory.
+    """A simulated device in this process: the same session, head and flash as on a board, in memory.
 
     Args:
         image: the model, as bytes or checked.
-        flash: a file for what the device saves, read if it is there; None: that is forgotten with the device.
-        options: `ring` (places for samples) and `frame` (bytes of tensors that one frame takes).
+        flash: a file for the device's saves, read if it exists; None: the saves are lost with the device.
+        options: `ring` (places for samples) and `frame` (bytes of tensors per frame).
 
     Raises:
-        InputError, FileFormatError: the image is none or damaged, an option is no number above 0, or no
-            device can be so large.
-        ConnectionFailed: the file is no flash, or cannot be read or made.
+        InputError, FileFormatError: the image is invalid or damaged, an option is not a number above 0, or
+            the device would be too large.
+        ConnectionFailed: the file is not a flash, or cannot be read or made.
 
     >>> import torch, torch_nano as tn
     >>> model, x = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 3)), torch.randn(64, 4)
@@ -200,7 +200,7 @@ class SimulatedBoard:
         self._options = {name: integer(name, value, 1) for name, value in options.items()}
         self._file = None if flash is None else path_of("flash", flash)
         stored = None if self._file is None else _stored(self._file)
-        # What a device of its own has: another size is another device's file.
+        # A file of another size is another device's.
         blank = self._started(None)
         if stored is not None and len(stored) != len(blank.flash()):
             raise ConnectionFailed(
@@ -210,14 +210,14 @@ class SimulatedBoard:
         self._device = blank if stored is None else self._started(stored)
         self._stored = stored
         self._answered = b""
-        #: What the device is doing.
+        #: The request that the device is executing.
         self._work: _Work | None = None
         self._open = True
-        #: Held while the device is used, but by :meth:`close`.
+        #: Held while the device is used, except by :meth:`close`.
         self._lock = Lock()
 
     def write(self, data: bytes) -> None:
-        """Gives the device bytes, and waits until it has done what they ask. Ctrl-C ends the waiting alone.
+        """Sends the device bytes, and waits until it has executed them. Ctrl-C ends only the waiting.
 
         Raises:
             ConnectionLost: the device was closed.
@@ -227,16 +227,16 @@ class SimulatedBoard:
             self._finish()
             self._work = _Work(self._device, data)
             self._require_open()  # after which `close` knows what to end
-            # Python sees Ctrl-C while it waits for a thread, and not while it is in native code.
+            # Python handles Ctrl-C while it waits for a thread, but not in native code.
             if len(data) <= _SHORT:
                 self._work.start()
             self._finish()
 
     def read(self, size: int) -> bytes:
-        """1 to `size` bytes of what it answered.
+        """Returns 1 to `size` bytes of its answers.
 
         Raises:
-            TimeoutError: there are none, and so none will come.
+            TimeoutError: there are none, and none will come.
             ConnectionLost: the device was closed.
             DeviceError: see :meth:`write`.
         """
@@ -248,7 +248,7 @@ class SimulatedBoard:
             return start
 
     def cut_power(self) -> None:
-        """Starts the device anew, with what its flash holds and nothing else.
+        """Restarts the device, with nothing but its flash.
 
         Raises:
             ConnectionLost, DeviceError: see :meth:`write`.
@@ -259,14 +259,14 @@ class SimulatedBoard:
             self._answered = b""
 
     def close(self) -> None:
-        """Ends the device; a thread that waits for it is a ConnectionLost. Closing it twice is no error."""
+        """Ends the device; a thread that waits for it gets a ConnectionLost. May be called twice."""
         self._open = False
         work = self._work
         if work is not None:
             work.give_up()
 
     def _finish(self) -> None:
-        """Waits until the device has done what it was asked."""
+        """Waits until the device has executed its request."""
         self._require_open()
         if self._work is None:
             return
@@ -288,7 +288,7 @@ class SimulatedBoard:
             try:
                 write_file(self._file, flash)
             except OSError as error:
-                # No OSError: the connection still is.
+                # Not an OSError, as the connection is still open.
                 raise DeviceError(
                     f"the flash file {self._file} cannot be written ({error.strerror}): make that possible, "
                     "and ask again"
@@ -309,7 +309,7 @@ class SimulatedBoard:
 
 
 def _stored(file: Path) -> bytes | None:
-    """What a file for a flash holds, None if it is still to be made."""
+    """The contents of a flash file; None if it does not exist yet."""
     try:
         if file.exists():
             return read_file(file, ConnectionFailed)
@@ -321,13 +321,13 @@ def _stored(file: Path) -> bytes | None:
 
 
 def open_port(name: str, baudrate: int, timeout: float) -> PortStream:
-    """The serial port or socket:// URL `name`, for this program alone, without bytes from before.
+    """Opens the serial port or socket:// URL `name` exclusively, and discards old bytes.
 
     Raises:
         OSError: it cannot be opened.
-        ValueError: no such URL.
+        ValueError: the URL is invalid.
     """
-    # On a port that another program uses, both would get half of the answers.
+    # If another program uses the port, too, each gets half of the answers.
     options: dict[str, Any] = {"exclusive": True} if "://" not in name else {}
     port = serial.serial_for_url(name, baudrate=baudrate, timeout=timeout, **options)
     port.reset_input_buffer()

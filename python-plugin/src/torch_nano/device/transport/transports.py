@@ -1,4 +1,4 @@
-"""From what a user names, such as "/dev/ttyACM0", to a stream, that can be opened again."""
+"""Transports: connections by name, such as "/dev/ttyACM0", as streams that can be reopened."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from ...errors import ConnectionFailed
 from .qemu import QemuBoard
 from .streams import SimulatedBoard, Stream, open_port
 
-#: Requests on a line that may lose bytes are sent so often before their answer is given up.
+#: Number of times that a request is sent on a line that may lose bytes.
 _ATTEMPTS = 3
 _KINDS = "a serial port such as '/dev/ttyACM0' or 'COM3', 'socket://host:port', 'sim' or 'qemu'"
 
 
 @dataclass(frozen=True)
 class Transport:
-    """How a device is reached."""
+    """The way to a device."""
 
     #: For messages.
     name: str
-    #: Opens a stream; None if it was given open, and cannot be opened again.
+    #: Opens a stream; None if an open stream was given, which cannot be reopened.
     open: Callable[[], Stream] | None
-    #: How often a request is sent before its answer is given up.
+    #: Number of times that a request is sent.
     attempts: int = 1
-    #: Whether a lost connection comes back by itself, as that of a cable does.
+    #: Whether a lost connection may come back, as that of a cable.
     reopens: bool = False
 
 
@@ -44,10 +44,10 @@ def transport_of(
     baudrate: int,
     flash: Path | None,
 ) -> Transport:
-    """The transport that a user means.
+    """The transport for a user's connection.
 
     Raises:
-        ConnectionFailed: there is none of that name, or it needs an image.
+        ConnectionFailed: there is no such connection, or it needs an image.
     """
     if not isinstance(connection, str | Path):
         if not all(callable(getattr(connection, name, None)) for name in ("read", "write", "close")):
@@ -77,7 +77,7 @@ def transport_of(
 
 
 def _reason(name: str, error: Exception) -> str:
-    """Why a port cannot be opened, and what to do."""
+    """The reason why a port cannot be opened, and what to do."""
     if "://" in name:
         parts = re.fullmatch(r"socket://.+:(\d+)", name)
         if parts is None:
