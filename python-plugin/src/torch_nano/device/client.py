@@ -303,7 +303,7 @@ class Device(Conversation):
 
     @whole
     def write_head(self, head: Head | bytes) -> None:
-        """Writes a head, or its state, to the device, with a CRC-32; the old head stays until all has arrived.
+        """Writes a head, or its state, with a CRC-32; the old head stays until all has arrived.
 
         Raises:
             HeadError: a :class:`torch_nano.heads.Head` of another model, or a state of another size. (A state

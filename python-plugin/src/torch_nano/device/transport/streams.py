@@ -71,7 +71,7 @@ class PortStream:
         """
         with self._lock:
             self._require_open()
-            # pyserial waits for all requested bytes: so this waits for one, then takes the others without waiting.
+            # pyserial waits for all requested bytes: wait for one, then take the others without waiting.
             self._port.timeout = self._timeout
             received: bytes = self._port.read(1)
             self._require_open()
@@ -95,9 +95,7 @@ class PortStream:
                 raise TimeoutError(f"the port did not take the bytes within {self._timeout:g} s") from error
 
     def close(self) -> None:
-        """Closes the port; a `read` or `write` that another thread waits in is an OSError. Closing it twice
-        is no error.
-        """
+        """Closes the port: a `read` or `write` waiting in another thread raises OSError. May be called twice."""
         self._closed = True
         # pyserial leaves a socket open whose other end has gone.
         connection: socket.socket | None = getattr(self._port, "_socket", None)
