@@ -95,7 +95,7 @@ class PortStream:
                 raise TimeoutError(f"the port did not take the bytes within {self._timeout:g} s") from error
 
     def close(self) -> None:
-        """Closes the port: a `read` or `write` waiting in another thread raises OSError. May be called twice."""
+        """Closes the port: a `read` or `write` in another thread raises OSError. May be called twice."""
         self._closed = True
         # pyserial leaves a socket open whose other end has gone.
         connection: socket.socket | None = getattr(self._port, "_socket", None)
