@@ -1,5 +1,5 @@
 //! Frames: a message in postcard, followed by its CRC-32, in COBS, ended by a zero byte. Every zero byte starts a new frame, so a
-//! receiver that joins in the middle is in step again after one.
+//! receiver that starts in the middle is synchronized again after one.
 
 use nano_core::image::LONGEST_NAME;
 use postcard::ser_flavors::crc::CrcModifier;

@@ -1,4 +1,4 @@
-//! The inputs and outputs of the graph as they travel: the bytes of all of them, one after the other.
+//! The inputs and outputs of the graph as messages carry them: the bytes of all of them, one after the other.
 
 use core::slice;
 
@@ -25,7 +25,7 @@ fn length(value: &Value) -> usize {
     value.range().len()
 }
 
-/// Copies `bytes` into the inputs, from byte `offset` of all of them on; what is beyond the last input is left out.
+/// Copies `bytes` into the inputs, from byte `offset` of all of them on; ignores bytes beyond the last input.
 #[inline(never)]
 pub(crate) fn write_inputs(model: &mut Model<'_>, mut offset: usize, mut bytes: &[u8]) {
     for index in 0..model.image().input_count() {
@@ -53,7 +53,7 @@ pub(crate) fn read_outputs<'m>(model: &'m Model<'_>, mut offset: usize) -> Optio
     (offset == 0).then_some(&[])
 }
 
-/// What an input or output is.
+/// Describes an input or output.
 pub(crate) fn describe<'i>(image: &Image<'i>, wanted: GraphValue) -> Result<Response<'i>, Failure> {
     let (key, index, value, channels) = match wanted {
         GraphValue::Input(index) => {

@@ -1,7 +1,7 @@
-//! The messages, once for device and PC: serde types, written by postcard.
+//! The messages, shared by device and PC: serde types, encoded by postcard.
 //!
-//! Tensors travel as the bytes they have on the device: int8 as u8, integers little-endian. An input is the bytes of all inputs of the graph, one
-//! after the other, and an output likewise; [`Request::Describe`] says what each of them is. What does not fit a frame travels in parts of at most
+//! Tensors are sent as their bytes on the device: int8 as u8, integers little-endian. An input is the bytes of all inputs of the graph, one after the
+//! other, and an output likewise; [`Request::Describe`] returns name, type and shape of each. Data longer than a frame is sent in parts of at most
 //! [`Response::Info`]'s `frame_length` bytes: inputs by [`Request::Input`], everything else by [`Request::Read`] and [`Request::WriteHead`]. A part of
 //! the output ends where an output of the graph ends.
 
@@ -11,11 +11,11 @@ pub use crate::failure::Failure;
 pub use crate::request::{Block, Class, GraphValue, Label, Request};
 pub use crate::response::{ElementType, Response, Stats, TargetKind};
 
-/// Version of the messages; raised whenever one changes. A frame of any version starts with its version, and the refusal of another one,
-/// [`Failure::Protocol`], stays as it is for ever.
+/// Version of the messages; raised whenever one changes. A frame of any version starts with its version, and the answer to a wrong one,
+/// [`Failure::Protocol`], never changes.
 pub const PROTOCOL: u8 = 6;
 
-/// What comes before each request.
+/// The header before each request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestHeader {
     /// [`PROTOCOL`] of the PC.
@@ -23,9 +23,9 @@ pub struct RequestHeader {
     /// Comes back with the response. The same request with the same number, sent again because no answer arrived, is not
     /// executed again: the answer is repeated. 0: not numbered, always executed, as is [`Request::Info`].
     pub sequence: u16,
-    /// The session that [`Request::Begin`] began; in another one, as after a restart of the device, it refuses. 0: in any.
+    /// The session that [`Request::Begin`] began; in another one, as after a restart of the device, the request fails. 0: any session.
     pub session: u16,
-    /// The model this is meant for; a device with another one refuses.
+    /// The model that the request is for; on a device with another one it fails.
     pub model_id: Option<u32>,
 }
 
@@ -36,7 +36,7 @@ impl Default for RequestHeader {
     }
 }
 
-/// What comes before each response.
+/// The header before each response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResponseHeader {
     /// [`PROTOCOL`] of the device.
@@ -50,7 +50,7 @@ pub struct ResponseHeader {
 pub struct Settings {
     /// A prediction whose confidence (Q15, as [`nano_core::train::confidence`] defines it) is below this is of no known class.
     pub rejection: u16,
-    /// After this many changes of the head it is saved by itself; 0: never. A training is one change, saved when it ends, unless what ends it is
+    /// After this many changes of the head it is saved automatically; 0: never. A training is one change, saved when it ends, unless what ends it is
     /// another training.
     pub save_interval: u32,
 }

@@ -9,7 +9,7 @@ use crate::message::Settings;
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Request<'a> {
-    /// From here on the session is that of this request's header. It is 0 when the device starts. Resets the model's states, too.
+    /// Sets the session to that of this request's header. It is 0 when the device starts. Resets the model's states too.
     Begin,
     /// What model is this, and how is it set?
     Info,
@@ -23,7 +23,7 @@ pub enum Request<'a> {
         /// The input, or the rest of it.
         input: &'a [u8],
     },
-    /// Run the model on one input, and not the head.
+    /// Run the model on one input, without the head.
     Features {
         /// The input, or the rest of it.
         input: &'a [u8],
@@ -40,11 +40,11 @@ pub enum Request<'a> {
         /// The next bytes.
         bytes: &'a [u8],
     },
-    /// Put the states of the model, which live from run to run, to what they are before the first run.
+    /// Set the states of the model, which live from run to run, to their start.
     ResetStates,
     /// Learn from one input; a head that learns in epochs keeps its features for [`Request::Train`].
     Learn {
-        /// What is right.
+        /// The target.
         #[serde(borrow)]
         label: Label<'a>,
         /// The input, or the rest of it.
@@ -65,7 +65,7 @@ pub enum Request<'a> {
     Continue,
     /// End the open training where it is.
     Stop,
-    /// Make what was learnt count, in a head that learns sums.
+    /// Compute the weights from what was learnt, in a head that learns sums.
     Commit,
     /// Take back the last request that changed the head or the features kept: Learn, Train with all its steps, Commit, AddClass, Forget,
     /// Load, ReplaceHead, Reset. Once.
@@ -86,7 +86,7 @@ pub enum Request<'a> {
         /// Its index.
         class: u16,
     },
-    /// The head back to the image's, the features kept forgotten.
+    /// Set the head to that of the image, and forget the features kept.
     Reset,
     /// Save the head, the names of its classes and the settings in flash.
     Save {
@@ -123,7 +123,7 @@ pub enum Request<'a> {
     Stats,
 }
 
-/// What is right for an input.
+/// The target of an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Label<'a> {
     /// One class.
@@ -164,7 +164,7 @@ pub enum Block {
     Layers,
     /// The head's state.
     Head,
-    /// Of the graph input with this index, the scale and the offset of each channel, f32 each; empty if all have the scale and the zero point of the
-    /// input.
+    /// The scale and the offset of each channel of the graph input with this index, f32 each; empty if all channels have the input's scale and zero
+    /// point.
     Channels(u32),
 }

@@ -40,13 +40,13 @@ pub enum Response<'a> {
         class_capacity: u32,
         /// Bytes of the head's state.
         head_length: u32,
-        /// Places for features; 0 for a head that learns each sample at once.
+        /// Samples that the ring buffer of features holds; 0 for a head that learns each sample at once.
         ring_capacity: u32,
         /// Bytes of arena.
         arena_length: u32,
         /// Bytes of inputs, tensors or states that one frame takes.
         frame_length: u32,
-        /// How it is set.
+        /// The device's settings.
         settings: Settings,
         /// The head in flash that can be loaded, or why there is none.
         saved: Result<SavedHead, StorageError>,
@@ -70,7 +70,7 @@ pub enum Response<'a> {
         /// Bytes of [`Block::Channels`]; 0 for an output.
         channels_length: u32,
     },
-    /// To [`Request::Predict`]. Of long logits and outputs, and of several outputs, the first bytes: the rest is for [`Request::Read`].
+    /// To [`Request::Predict`]. Of long logits and outputs, and of several outputs, the first bytes: [`Request::Read`] reads the rest.
     Prediction {
         /// Index of the largest logit (with a head), or of the largest element of the first output.
         class: u32,

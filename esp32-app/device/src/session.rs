@@ -1,4 +1,4 @@
-//! One conversation with one model.
+//! A session: receives frames, executes their requests on one model, and answers them.
 
 use embedded_io::{Read, Write};
 use embedded_storage::nor_flash::NorFlash;
