@@ -1,8 +1,8 @@
-//! The rows of a stream that came before: the output is a state, the last `rows` rows of the input of earlier runs, then the input's own rows. Rows lie
-//! along the height, or along the width where the height is 1, as 1-D data has it. Input and output share scale and zero point. TensorFlow Lite Micro
-//! has no such operator.
+//! A stream's buffer of rows: the output is a state, the last `rows` rows of the inputs of earlier runs, then the input's own rows. Rows are along
+//! the height, or along the width if the height is 1 (1-D data). Input and output share scale and zero point. TensorFlow Lite Micro has no such
+//! operator.
 //!
-//! Tensors for the writer: `start` int8 [channels], what each channel is before the first run.
+//! Tensors for the writer: `start` int8 [channels], the value of each channel before the first run.
 
 use crate::BrokenRule;
 use crate::arena::Shared;
@@ -21,7 +21,7 @@ pub const HISTORY: Kernel = Kernel {
     pitched: true,
     forms: &[0],
     check,
-    // Its own elements move to where others of them are.
+    // Moves its own elements in place.
     run: Run::InPlace(run),
     #[cfg(feature = "alloc")]
     cost: |layer| Some(2 * layer.outputs[0].len() as u64),
@@ -42,7 +42,7 @@ static OPERATOR: Operator = Operator {
 const NAME: &str = "history";
 
 attributes! {
-    /// How much it remembers.
+    /// Length of the buffer.
     struct Attributes {
         /// Rows before those of the input.
         rows,
@@ -82,7 +82,7 @@ fn run(node: &Node<'_>, memory: Shared<'_>) {
     let kept = state.get(new..).checked_part();
     Shared::copy(kept, state);
     let end = state.get(kept.len()..).checked_part();
-    // Pixels that lie side by side are copied together.
+    // Copies contiguous pixels together.
     let (length, pitch) = if input.is_dense() { (new, new) } else { (input.shape[2] as usize, input.pitch as usize) };
     for (pixels, place) in memory.input::<i8>(0).chunks(nonzero(pitch)).zip(end.chunks_exact(nonzero(length))) {
         Shared::copy(pixels, place);

@@ -64,7 +64,7 @@ static OPERATOR: Operator = Operator {
 const NAME: &str = "conv2d_add";
 
 attributes! {
-    /// What this operator adds to the attributes of the convolution.
+    /// This operator's attributes after those of the convolution.
     struct Attributes {
         /// Of the convolution's output.
         convolution_zero_point,
@@ -96,7 +96,7 @@ fn split(attributes: &[i32]) -> Result<(&[i32], &[i32]), BrokenRule> {
         .ok_or_else(|| refused("wrong number of attributes", attributes.len() as i64))
 }
 
-/// The forms of both in one.
+/// Packs the requantization forms of both in one byte.
 const fn form(convolution: u8, addition: u8) -> u8 {
     convolution | addition << 1
 }
@@ -126,16 +126,16 @@ fn run(node: &Node<'_>, io: Io<'_>) {
     let (columns, convolved) = scratch.split_at_mut_checked(convolution.columns_length()).checked();
     let channels = convolution.pitch;
     let output = convolution.output;
-    // Pixels that lie side by side are added together.
+    // Adds contiguous pixels together.
     let (length, step) =
         if output.is_dense() { (LANES * channels, LANES * channels) } else { (channels, output.pitch as usize) };
     convolution.run(inputs.get(0), columns, outputs.take(), Some(Sum { addition, convolved, length, step }));
 }
 
-/// Adds the convolution of each tile to the residual, which is where the output is.
+/// Adds the convolution of each tile to the residual, in place.
 pub(super) struct Sum<'m> {
     addition: Addition,
-    /// The convolved pixels of a tile, side by side.
+    /// The convolved pixels of a tile, contiguous.
     pub(super) convolved: &'m mut [i8],
     /// Bytes of the convolution that are added together, and of the output from one of these parts to the next.
     length: usize,
@@ -143,8 +143,8 @@ pub(super) struct Sum<'m> {
 }
 
 impl Sum<'_> {
-    /// Adds the convolution of a tile to `tile`, the same pixels of the residual, in whose place the output is.
-    // Not inlined: it would take registers from the convolution.
+    /// Adds the convolution of a tile to `tile`, the same pixels of the residual, in place.
+    // Not inlined, to leave the registers to the convolution.
     #[inline(never)]
     pub(super) fn add_to(&mut self, tile: &mut [i8]) {
         let parts = self.convolved.chunks_mut(nonzero(self.length)).zip(tile.chunks_mut(nonzero(self.step)));

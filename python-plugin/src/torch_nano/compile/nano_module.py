@@ -1,4 +1,4 @@
-"""NanoModule: a model as it runs on the device, as an nn.Module."""
+"""NanoModule: the converted model, an nn.Module with the device's arithmetic."""
 
 from __future__ import annotations
 
@@ -37,8 +37,7 @@ _SEED = 0
 
 
 class NanoModule(QuantizedModule):
-    """A model in integers, with the arithmetic and the bytes of the device. Made by :func:`to_nano` and
-    :func:`load`.
+    """A quantized model that gives the same bytes as the device. Made by :func:`to_nano` and :func:`load`.
 
     Called with floats it quantizes them, runs the image, and returns real numbers. Tensors on the CPU run
     through nano-core, others through the same integers in plain torch. There are no gradients.
@@ -115,22 +114,22 @@ class NanoModule(QuantizedModule):
 
     @property
     def input_quantizations(self) -> dict[str, Quantization]:
-        """What the integers of each input mean to the network, by name: of an input in
-        :attr:`input_channels`, after what these stand for.
+        """The network's quantization of each input, by name; of an input in :attr:`input_channels`, without
+        the scales and offsets of its channels.
         """
         return dict(zip(self._input_shapes, self._input_quantizations, strict=True))
 
     @property
     def input_channels(self) -> dict[str, ChannelScales]:
-        """What the numbers of each channel mean, of the inputs by name that a batch norm or arithmetic with
-        constants reads first: (x - mean) / std, x / 255. It is the device's quantization of them.
+        """Scale and offset of each channel, by name, of the inputs that a batch norm or arithmetic with
+        constants reads first: (x - mean) / std, x / 255. The device quantizes them with these.
         """
         return dict(self._graph.channels)
 
     @property
     def output_quantizations(self) -> dict[str, Quantization]:
-        """What the integers of each output (with a trainable head: of its features) mean: by the keys of a
-        dict, otherwise by "output", or "output0", "output1" and so on.
+        """The quantization of each output (with a trainable head: of its features), by the keys of a dict,
+        otherwise by "output", or "output0", "output1" and so on.
         """
         return dict(zip(self._returned.names, self._output_quantizations, strict=True))
 
@@ -145,8 +144,7 @@ class NanoModule(QuantizedModule):
 
     @property
     def input_quantization(self) -> Quantization:
-        """What the input's integers mean to the network, for a model of one input; see
-        :attr:`input_quantizations`.
+        """The quantization of the input, for a model of one input; see :attr:`input_quantizations`.
 
         Raises:
             InputError: the model has several.
@@ -155,7 +153,7 @@ class NanoModule(QuantizedModule):
 
     @property
     def output_quantization(self) -> Quantization:
-        """What the integers of the output (with a trainable head: of its features) mean, for a model of one.
+        """The quantization of the output (with a trainable head: of its features), for a model of one output.
 
         Raises:
             InputError: the model has several.
@@ -177,8 +175,7 @@ class NanoModule(QuantizedModule):
         return self._returned.pack([dequantize_tensor(y, quantization) for y, quantization in pairs])
 
     def quantize_inputs(self, *inputs: Tensor, **named: Tensor) -> tuple[Tensor, ...]:
-        """The integers a device must be given for float inputs, one tensor for each; what lies outside of an
-        input's range is clamped.
+        """Quantizes float inputs, one tensor for each; numbers outside of an input's range are clamped.
 
         Raises:
             InputError: wrong inputs, shape or dtype, NaN or infinity.
@@ -194,8 +191,8 @@ class NanoModule(QuantizedModule):
         return the_only("input", dict(zip(self.input_shapes, self.quantize_inputs(x), strict=True)))
 
     def device_inputs(self, *inputs: Tensor, **named: Tensor) -> NDArray[Any] | tuple[NDArray[Any], ...]:
-        """What a device must be sent for inputs: integers [N, elements], in the device's order. A tuple of
-        such arrays if the model has several inputs, ``zip(*arrays)`` of which are the samples.
+        """The inputs for a device: integers [N, elements], in the device's order. A tuple of such arrays if the
+        model has several inputs; ``zip(*arrays)`` gives the samples.
 
         Args:
             inputs: floats, or integers as :meth:`quantize_inputs` returns them.
@@ -220,7 +217,7 @@ class NanoModule(QuantizedModule):
         return self._returned.pack(self._run(integers))
 
     def features_int8(self, *inputs: Tensor, **named: Tensor) -> Tensor:
-        """What the trainable head sees: int8 [N, features], in the device's order (height, width, channels).
+        """The input of the trainable head: int8 [N, features], in the order (height, width, channels).
 
         Args:
             inputs: floats, or integers as :meth:`quantize_inputs` returns them.
@@ -263,7 +260,7 @@ class NanoModule(QuantizedModule):
         return tensors
 
     def _integers(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """The integers of inputs; those that are integers already stay as they are."""
+        """Quantizes inputs; integers stay as they are."""
         integers = []
         for x, quantization, channels in zip(tensors, self._input_quantizations, self._channels, strict=True):
             if x.is_floating_point():
@@ -272,13 +269,13 @@ class NanoModule(QuantizedModule):
         return integers
 
     def stream(self) -> Stream:
-        """A stream through this model: one step in, one step out, and after each the bytes that this model
-        over the window gives for the last window.
+        """Runs the model step by step: after each step the outputs are the bytes of this model for the latest
+        window.
 
-        For networks over time, (channels, length), that are causal: what they pad, they pad before the
-        window, and the outputs depend on no padding; or without any. The head is copied as it is. A model
-        that is a stream's own (:attr:`Stream.nano`, also after :meth:`save` and :func:`load`) gives a new
-        stream through itself; called as a function, each sample of a batch is the first step of a stream.
+        For causal networks over time, (channels, length): padding only before the window, and outputs that
+        do not depend on it. The head is copied. For the model of a stream (:attr:`Stream.nano`, also after
+        :meth:`save` and :func:`load`) this is a new stream of that model; called as a function, it takes each
+        sample of a batch as the first step of a stream.
 
         Raises:
             StreamError: the model is not such a network; the message names the layer and says what to do.
@@ -292,7 +289,7 @@ class NanoModule(QuantizedModule):
         return Stream(NanoModule(SavedModel(image, graph, saved.head)), image)
 
     def summary(self) -> Summary:
-        """What each layer costs and where it lies; prints as a table."""
+        """Cost and memory of each layer; prints as a table."""
         rows = []
         described = zip(made_of(self._graph, self._model), arena_in_use(self._model), strict=True)
         for (entry, nodes), arena_bytes in described:
@@ -388,11 +385,11 @@ class NanoModule(QuantizedModule):
         rust_module.export(path_of("folder", folder), self._model, self.head)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the model, the present state of its head included, to one file for :func:`load`.
+        """Writes the model, with the present state of its head, to one file for :func:`load`.
 
         Raises:
-            InputError: `path` is none.
-            OSError: it cannot be written; what the file held before, it still holds.
+            InputError: `path` is no path.
+            OSError: it cannot be written; an existing file is unchanged.
         """
         write_file(path_of("path", path), pack(self._saved()))
 
@@ -410,7 +407,7 @@ def load(path: str | os.PathLike[str]) -> NanoModule:
     Raises:
         FileFormatError: the file is no saved model, is damaged or contradicts itself, or comes from another
             version.
-        InputError: `path` is none.
+        InputError: `path` is no path.
         OSError: it cannot be read.
     """
     file = path_of("path", path)

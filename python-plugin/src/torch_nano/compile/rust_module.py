@@ -147,7 +147,7 @@ def _length(value: _native.ValueEntry) -> int:
 
 
 # fmt: off
-#: Of Rust alone, and so possible names in Python.
+#: Keywords of Rust only: Python may use them as names.
 _RUST_KEYWORDS = {
     "abstract", "become", "box", "const", "crate", "do", "dyn", "enum", "extern", "false", "fn", "gen",
     "impl", "let", "loop", "macro", "match", "mod", "move", "mut", "override", "priv", "pub", "ref",
@@ -158,7 +158,7 @@ _RUST_KEYWORDS = {
 
 
 def _identifiers(names: Sequence[str]) -> list[str]:
-    """A Rust identifier for each name, no two alike: underscores for what Rust does not take.
+    """A unique Rust identifier for each name, with underscores for characters that Rust does not allow.
 
     >>> _identifiers(["motion", "left arm", "left_arm", "type", "2d", "\u00e9"])
     ['motion', 'left_arm', 'left_arm_', 'type_', '_2d', '__']

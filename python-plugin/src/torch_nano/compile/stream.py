@@ -24,10 +24,10 @@ Samples = Tensor | NDArray[Any]
 
 
 class Stream:
-    """A stream through a model: each step gives what the model over the window gives for the last window.
+    """A model that runs step by step: each step returns what the model returns for the latest window.
 
-    Made by :meth:`NanoModule.stream`. It begins after an endless run of zeros (the inputs' zero points).
-    Streams of one model share its image and its head, and no state.
+    Made by :meth:`NanoModule.stream`. It begins as after endless zeros (the inputs' zero points).
+    Streams of one model share its image and its head, but no state.
 
     >>> import torch, torch_nano as tn
     >>> _ = torch.manual_seed(0)
@@ -44,7 +44,7 @@ class Stream:
     True
     """
 
-    #: The streaming model, to save, export and flash; a run of it begins a stream.
+    #: The streaming model, to save, export and flash; each run of it is the first step of a stream.
     nano: NanoModule
 
     def __init__(self, nano: NanoModule, model: _native.Model) -> None:
@@ -60,7 +60,7 @@ class Stream:
         return max(shape[-1] for shape in self.nano.input_shapes.values() if len(shape) > 1)
 
     def reset(self) -> None:
-        """Begins anew, after an endless run of zeros. The head keeps what it has learnt."""
+        """Sets the states to their start, as after endless zeros. The head keeps what it has learnt."""
         self._running.reset()
 
     def step(self, *inputs: Samples, **named: Samples) -> Any:
@@ -73,7 +73,7 @@ class Stream:
             float32 [K] of a vector; of a series [K, rows], the rows of this step.
 
         Raises:
-            InputError: wrong inputs, shape or dtype, NaN or infinity. The stream stays where it was.
+            InputError: wrong inputs, shape or dtype, NaN or infinity. The stream is unchanged.
         """
         outputs = self._step(self._integers(inputs, named, float))
         if self.nano.head is not None:
@@ -82,7 +82,7 @@ class Stream:
         return self._returned.pack([dequantize_tensor(y, quantization)[0] for y, quantization in pairs])
 
     def step_int8(self, *inputs: Samples, **named: Samples) -> Any:
-        """:meth:`step` of int8 numbers, to int8; with a trainable head to its int32 logits.
+        """:meth:`step` from int8 to int8; with a trainable head, to its int32 logits.
 
         Raises:
             InputError: wrong inputs, shape or dtype.
@@ -93,7 +93,7 @@ class Stream:
         return self._returned.pack([y[0] for y in outputs])
 
     def step_features(self, *inputs: Samples, **named: Samples) -> Tensor:
-        """One more step up to the trainable head: what it sees, int8 [1, features], for its `fit` and `step`.
+        """The features after one more step, int8 [1, features], for `fit` and `step` of the trainable head.
 
         Args:
             inputs: floats or int8.

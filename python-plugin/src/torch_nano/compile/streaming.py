@@ -1,9 +1,9 @@
-"""From a network over a window to one that takes the window's newest step.
+"""Turns a network over a window into one that takes the window's newest step.
 
 A value on the time axis, (channels, length) or (channels, 1, length), has the rows of one step in the stream.
-A layer that sees more of them reads a ``history``: its own rows of earlier steps before them. Nothing else
-changes, so a row of the stream is the row of the window at that time, where the window's own does not depend
-on padding. That it does not is proved for every row that the outputs depend on.
+A layer that needs more rows reads a ``history``: the value's rows of earlier steps, then those of this step.
+Nothing else changes, so a row of the stream equals the window's row at that time, unless that row depends on
+padding. This is checked for every row that the outputs depend on.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ def to_streaming(model: QuantizedGraph, head: bool) -> QuantizedGraph:
 
     Args:
         model: the network over a window.
-        head: whether its output is what a trainable head sees: all of it, not the newest rows alone.
+        head: whether its output is the input of a trainable head, which reads all rows, not only the newest.
 
     Raises:
-        StreamError: no stream can have its bytes; it names the layer.
+        StreamError: no stream can have its bytes; the message names the layer.
     """
     return _Streaming(model, head).build()
 
 
 class _Streaming:
-    """One network on its way; the methods run in the order in which they stand."""
+    """The conversion of one network; the methods run in the order of their definitions."""
 
     def __init__(self, model: QuantizedGraph, head: bool) -> None:
         self.model, self.head = model, head
         self.source = model.graph
-        #: The values on the time axis by name; the others are made from whole windows.
+        #: The values on the time axis by name; all others are computed from whole windows.
         self.series: dict[str, Series] = {}
         self._begin()
         for node in self.source.nodes:
@@ -90,7 +90,7 @@ class _Streaming:
         return next(iter(self.series.values())).length
 
     def _follow(self, node: Node) -> None:
-        """Finds what a node makes of the time axis."""
+        """Finds the time axis of a node's outputs."""
         if isinstance(node.operator, Move):
             self._move(node, node.operator)
             return
@@ -122,7 +122,7 @@ class _Streaming:
             self.series[name] = replace(series[0], first=max(one.first for one in series))
 
     def _takes_all(self, node: Node) -> bool:
-        """Whether a node makes one row, or a vector, of the last rows: of all that it reads."""
+        """Whether a node computes one row, or a vector, from the last rows, all that it reads."""
         return node.name not in self.series and any(name in self.series for name in node.inputs)
 
     def _move(self, node: Node, operator: Move) -> None:
@@ -142,7 +142,7 @@ class _Streaming:
         self.series[node.output] = Series(made[-1], series.stride, first, late=made[-1] - end)
 
     def _slide(self, node: Node, operator: WindowOperator) -> None:
-        """A window whose rows become the rows of another value."""
+        """Finds the time axis of the output of a sliding kernel window."""
         series, axis = self.series[node.inputs[0]], Axis.of(operator)
         shape = self.source.values[node.output].shape
         if not is_series(shape):
@@ -173,7 +173,7 @@ class _Streaming:
             )
 
     def _trace_back(self) -> None:
-        """How far back the outputs see, row by row."""
+        """Computes how many rows of each value the outputs depend on (their receptive field)."""
         for name in self.source.outputs:
             if name in self.series:
                 series = self.series[name]
@@ -219,7 +219,7 @@ class _Streaming:
             )
 
     def _reader_of_all(self) -> str | None:
-        """What makes one row, or a vector, of all rows of a window."""
+        """The layer that computes one row, or a vector, from all rows of a window."""
         if self.head and any(name in self.series for name in self.source.outputs):
             return "the trainable head"
         for node in self.source.nodes:
@@ -233,7 +233,7 @@ class _Streaming:
         return None
 
     def _steady_rows(self) -> dict[str, Tensor]:
-        """What a row of each value is after an endless run of zeros: the newest of a window of them."""
+        """The row of each value after endless zeros: the newest row for a window of zeros."""
         rows: dict[str, Tensor] = {}
 
         def observe(name: str, tensor: Tensor) -> None:
@@ -304,11 +304,11 @@ class _Streaming:
         return Move((*flat, *zero, f"index_select(dim=1, index={index})", *Move.reshape(made).steps))
 
     def _before_window(self, node: Node, operator: WindowOperator) -> str:
-        """The input of a window that slides, after as many rows as it sees of earlier steps."""
+        """The input of a sliding kernel window, after the rows of earlier steps that the window needs."""
         (name,) = node.inputs
         series, axis = self.series[name], Axis.of(operator)
         last = (self.series[node.output].end - 1) * axis.stride - axis.before + axis.reach
-        # Rows that are left over after the last window come into the next.
+        # Rows that are left over after the last kernel window belong to the next.
         rows = axis.reach - axis.stride + (series.end - last)
         if rows < 0:
             raise self._error(
@@ -330,7 +330,7 @@ class _Streaming:
         return self._history(name, max(rows, 0), reader)
 
     def _history(self, name: str, rows: int, reader: str) -> str:
-        """A value after `rows` of its own of earlier steps; there is one of each length."""
+        """A value after `rows` of its rows of earlier steps; histories of equal length are shared."""
         if rows == 0:
             return name
         for node in self.graph.consumers(name):
@@ -347,7 +347,7 @@ class _Streaming:
         return made.name
 
     def _copy_value(self, name: str) -> None:
-        """A value of the window in the stream: on the time axis, with the rows of a step."""
+        """Copies a value of the network over the window; on the time axis it has the rows of one step."""
         value = self.source.values[name]
         shape = value.shape
         if name in self.series:

@@ -20,15 +20,15 @@ class LayerSummary:
     """One layer; the trainable head is the last."""
 
     operator: str
-    #: Dotted path of the module in the original model; "a + b" of a layer that computes two.
+    #: Dotted path of the module in the original model; "a + b" for a layer that computes two.
     module_path: str
     #: torch's shape without batch.
     output_shape: Shape
     #: Multiply-accumulates of one run.
     macs: int
-    #: Bytes of weights, biases, scales and tables; of the head's state.
+    #: Bytes of weights, biases, scales and tables; for a head, of its state.
     weight_bytes: int
-    #: Bytes of the arena in use while the layer runs: values still needed, the output, scratch memory.
+    #: Bytes of the arena in use while the layer runs: live values, the output, scratch memory.
     arena_bytes: int
     #: The kernel it is packed for.
     kernel: str
@@ -37,7 +37,7 @@ class LayerSummary:
 
 
 def arena_in_use(model: _native.Model) -> list[int]:
-    """Bytes of the arena in use while each layer runs; those that values share count once."""
+    """Bytes of the arena in use while each layer runs; shared bytes count once."""
     places = [_bytes_of(value) for value in model.values]
     end = len(model.layers)
     made = dict.fromkeys(model.inputs, 0) | {
@@ -58,7 +58,7 @@ def arena_in_use(model: _native.Model) -> list[int]:
 
 
 def _bytes_of(value: _native.ValueEntry) -> NDArray[np.intp]:
-    """Where in the arena the bytes of a value lie."""
+    """The offsets in the arena of a value's bytes."""
     height, width, channels = value["shape"]
     size = np.dtype(value["dtype"]).itemsize
     pixels = value["offset"] + value["pitch"] * size * np.arange(height * width)

@@ -1,4 +1,4 @@
-"""Whether a model gives the same bytes elsewhere."""
+"""Compares a model's bytes in nano-core on this machine with those of a target."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .quantize import QuantizedGraph
 class LayerDifference:
     """The first layer whose bytes differ."""
 
-    #: As the image has it: one layer may compute two of the graph's.
+    #: The image's operator: one layer of the image may compute two of the graph.
     operator: str
     module_path: str
     #: Name of the value in the graph.
@@ -30,7 +30,7 @@ class LayerDifference:
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """How nano-core on this machine compares with a target; true if no byte differs.
+    """The result of comparing nano-core on this machine with a target; true if no byte differs.
 
     >>> print(VerifyReport("host", 8, 640, 0, None))
     host: 8 inputs, 640 bytes compared, 0 differ
@@ -41,7 +41,7 @@ class VerifyReport:
     inputs: int
     compared_bytes: int
     differing_bytes: int
-    #: None if nothing differs, or if the target shows its output only.
+    #: None if nothing differs, or if only the target's output is known.
     first_difference: LayerDifference | None
 
     def __bool__(self) -> bool:
@@ -103,7 +103,7 @@ def verify_rv32imc(model: _native.Model, inputs: Sequence[Tensor]) -> VerifyRepo
         device = Device(board)
         for index, sample in enumerate(zip(*arrays, strict=True)):
             if device.info.has_states:
-                # Each sample by itself, as on the host.
+                # As on the host, each sample starts with reset states.
                 device.reset_states()
             prediction = device.predict(dict(zip(model.input_names, sample, strict=True)))
             found = [*prediction.outputs.values(), *([prediction.logits] if model.has_head else [])]

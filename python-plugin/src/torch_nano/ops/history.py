@@ -20,12 +20,12 @@ from ..ir.value import Value
 
 @dataclass(frozen=True)
 class History(Operator):
-    """``rows`` rows of earlier steps of a stream, then those of this one; a state of the device.
+    """A stream's buffer: ``rows`` rows of earlier steps, then those of this step; a state on the device.
 
-    Rows lie along the height, or along the width where the height is 1: (channels, length) becomes (channels,
-    rows + length), and (channels,) counts as length 1. Each run here is the first step of a stream, as each
-    sample is where nano-core runs a batch: what came before is ``start``, a real number for each channel.
-    ``_native.Stream`` goes on from step to step.
+    Rows are along the height, or along the width if the height is 1: (channels, length) becomes (channels,
+    rows + length), and (channels,) counts as length 1. Each run here is the first step of a stream, and so is
+    each sample of a batch in nano-core: the earlier rows are ``start``, a real number for each channel.
+    ``_native.Stream`` continues from step to step.
 
     >>> history = History(rows=2, start=(0.5,))
     >>> Layer(history, [torch.tensor([[[3.0, 4.0]]])]).float_run()
@@ -60,7 +60,7 @@ class History(Operator):
         return self._after(layer.tensors["start"], layer.input)
 
     def _after(self, start: Tensor, x: Tensor) -> Tensor:
-        """[N, channels, ...] with `start` [channels] before it, as often as there are rows."""
+        """[N, channels, ...] with `start` [channels] before it, once for each of `rows`."""
         if x.dim() == 2:
             x = x.unsqueeze(2)
         height, *_ = device_shape(tuple(x.shape[1:]))
