@@ -191,8 +191,8 @@ class NanoModule(QuantizedModule):
         return the_only("input", dict(zip(self.input_shapes, self.quantize_inputs(x), strict=True)))
 
     def device_inputs(self, *inputs: Tensor, **named: Tensor) -> NDArray[Any] | tuple[NDArray[Any], ...]:
-        """The inputs for a device: integers [N, elements], in the device's order. A tuple of such arrays if the
-        model has several inputs; ``zip(*arrays)`` gives the samples.
+        """The inputs for a device: integers [N, elements], in the device's order. A tuple of such arrays if
+        the model has several inputs; ``zip(*arrays)`` gives the samples.
 
         Args:
             inputs: floats, or integers as :meth:`quantize_inputs` returns them.
@@ -217,7 +217,7 @@ class NanoModule(QuantizedModule):
         return self._returned.pack(self._run(integers))
 
     def features_int8(self, *inputs: Tensor, **named: Tensor) -> Tensor:
-        """The input of the trainable head: int8 [N, features], in the order (height, width, channels).
+        """The input of the trainable head: int8 [N, features], in the device's order (height, width, channels).
 
         Args:
             inputs: floats, or integers as :meth:`quantize_inputs` returns them.
