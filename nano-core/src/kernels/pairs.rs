@@ -29,7 +29,7 @@ pub(crate) const ROUND: usize = 8;
 pub(crate) type Row = [[u8; 4]; WIDTH / 2];
 /// Rows of a block before and after its weights.
 pub(crate) const BEFORE: usize = 2;
-pub(crate) const BEHIND: usize = 9;
+pub(crate) const AFTER: usize = 9;
 
 /// Packs the weights, or biases, of two neighbouring channels into one word: `even + (odd << 16)` modulo 2^32.
 pub(crate) fn pair([even, odd]: [i32; 2]) -> [u8; 4] {
@@ -74,7 +74,7 @@ pub(crate) fn block(channels: &[Channel; WIDTH], weights: &[i8], clamp: [i32; 2]
     let biases = pairs(&|channel| channels[channel].bias);
     let odd = core::array::from_fn(|index| channels[2 * index + 1].bias.to_le_bytes());
     let weights = (0..inputs).map(|input| pairs(&|channel| weights[channel * inputs + input].into()));
-    let channels: [Row; BEHIND - 1] = zerocopy::transmute!(*channels);
+    let channels: [Row; AFTER - 1] = zerocopy::transmute!(*channels);
     let [min, max] = clamp.map(i32::to_le_bytes);
     let last = [min, max, [0; 4], [0; 4], [0; 4], [0; 4], [0; 4], [0; 4]];
     [biases, odd].into_iter().chain(weights).chain(channels).chain([last]).collect()
@@ -88,13 +88,13 @@ pub(crate) fn block(channels: &[Channel; WIDTH], weights: &[i8], clamp: [i32; 2]
 #[cfg(not(target_arch = "riscv32"))]
 pub(crate) fn run(rows: &[Row], inputs: &[i8], outputs: &mut [i8]) {
     check_lengths(rows, inputs, outputs);
-    for (block, outputs) in rows.chunks_exact(BEFORE + inputs.len() + BEHIND).zip(outputs.chunks_exact_mut(WIDTH)) {
-        let (rows, behind) = block[BEFORE..].split_at(inputs.len());
-        let [min, max] = [0, 1].map(|index| i32::from_le_bytes(behind[BEHIND - 1][index]));
+    for (block, outputs) in rows.chunks_exact(BEFORE + inputs.len() + AFTER).zip(outputs.chunks_exact_mut(WIDTH)) {
+        let (rows, after) = block[BEFORE..].split_at(inputs.len());
+        let [min, max] = [0, 1].map(|index| i32::from_le_bytes(after[AFTER - 1][index]));
         let requantization = Requantization::new(ONE_PASS, min, max);
         for (index, output) in outputs.iter_mut().enumerate() {
             let products = inputs.iter().zip(rows).map(|(&x, row)| i32::from(x) * weights(row[index / 2])[index % 2]);
-            let channel = Channel::read_from_bytes(behind.as_flattened()[4 * index..][..4].as_flattened());
+            let channel = Channel::read_from_bytes(after.as_flattened()[4 * index..][..4].as_flattened());
             let channel = channel.expect("16 bytes");
             *output = requantization.apply_as::<OnePass>(&channel, channel.bias + products.sum::<i32>());
         }
@@ -105,7 +105,7 @@ pub(crate) fn run(rows: &[Row], inputs: &[i8], outputs: &mut [i8]) {
 fn check_lengths(rows: &[Row], inputs: &[i8], outputs: &[i8]) {
     let whole = !inputs.is_empty() && inputs.len().is_multiple_of(ROUND);
     let blocks = !outputs.is_empty() && outputs.len().is_multiple_of(WIDTH);
-    let enough = rows.len() >= outputs.len() / WIDTH * (BEFORE + inputs.len() + BEHIND);
+    let enough = rows.len() >= outputs.len() / WIDTH * (BEFORE + inputs.len() + AFTER);
     if !(whole && blocks && enough) {
         unchecked();
     }

@@ -43,7 +43,7 @@ fn check_pairs(node: &Node<'_>) -> Result<(), BrokenRule> {
     let (inputs, outputs) = (node.input(0).len(), node.output(0).len());
     require!(inputs.is_multiple_of(ROUND), "in pairs, needs a multiple of 8 inputs", inputs as i64);
     require!(outputs.is_multiple_of(WIDTH), "in pairs, needs a multiple of 16 outputs", outputs as i64);
-    let length = pairs::BEFORE + inputs + pairs::BEHIND;
+    let length = pairs::BEFORE + inputs + pairs::AFTER;
     let words = node.constant::<[u32; WIDTH / 2]>(0)?;
     let expected = (outputs / WIDTH) as u64 * length as u64;
     require!(words.len() as u64 == expected, "wrong number of weights", words.len() as i64);
@@ -57,8 +57,8 @@ fn check_pairs(node: &Node<'_>) -> Result<(), BrokenRule> {
 /// Checks a block of 16 output channels; see [`pairs::Row`].
 fn check_block_of_pairs(block: &[[u32; WIDTH / 2]], inputs: usize, clamp: (i32, i32)) -> Result<(), BrokenRule> {
     let parts = block.split_first_chunk::<{ pairs::BEFORE }>().and_then(|(before, rest)| {
-        let (weights, behind) = rest.split_at_checked(inputs)?;
-        let (channels, last) = behind.split_first_chunk::<{ pairs::BEHIND - 1 }>()?;
+        let (weights, after) = rest.split_at_checked(inputs)?;
+        let (channels, last) = after.split_first_chunk::<{ pairs::AFTER - 1 }>()?;
         Some((before, weights, channels, last.first()?))
     });
     let Some(([biases, odd_biases], weights, channels, &[min, max, ..])) = parts else {
