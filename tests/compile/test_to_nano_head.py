@@ -61,7 +61,7 @@ def test_the_trainable_linear_after_a_frozen_part_is_the_head(frozen, head, has_
         (make(ConvNet1d), "features.0", "ends in 'classifier'"),
         (make(ConvNet1d), "nothing", "ends in 'classifier'"),
         (nn.Sequential(nn.Conv1d(3, 4, 3), nn.ReLU()), "0", "ends in conv2d"),
-        (nn.Sequential(nn.Flatten(), nn.Linear(120, 4), nn.ReLU()), "1", "an activation stands behind it"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(120, 4), nn.ReLU()), "1", "an activation follows it"),
         (nn.Sequential(nn.Flatten(), nn.Linear(120, 4), nn.Softmax(1)), "1", "ends in softmax"),
     ],
 )

@@ -1,4 +1,4 @@
-"""`to_nano(train_last=k)`: what is taken, what is refused, and what it gives."""
+"""`to_nano(train_last=k)`: accepted models, errors, results."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_losses_class_weights_and_frozen_rows_work() -> None:
             nn.Sequential(nn.Linear(12, 8), nn.Linear(8, 3), nn.ReLU()),
             (12,),
             2,
-            "activation stands behind.*end it",
+            "activation follows.*end it",
         ),
         (
             nn.Sequential(nn.Conv1d(3, 4, 3), nn.Flatten(), nn.Linear(152, 4)),
@@ -164,7 +164,7 @@ def test_losses_class_weights_and_frozen_rows_work() -> None:
             nn.Sequential(nn.Conv1d(3, 4, 1), nn.BatchNorm1d(4), nn.ReLU(), nn.Flatten(), nn.Linear(160, 2)),
             (3, 40),
             2,
-            "batch norm behind it.*fuse_conv_bn_eval",
+            "batch norm after it.*fuse_conv_bn_eval",
         ),
     ],
 )

@@ -174,7 +174,7 @@ class GoesOn(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.backbone(x)
-        if self.how == "behind":
+        if self.how == "after":
             return self.head(x) * 2
         if self.how == "in place":
             return self.head(x).relu_()
@@ -188,13 +188,13 @@ class GoesOn(nn.Module):
 @pytest.mark.parametrize(
     ("how", "head", "error", "message"),
     [
-        ("behind", "head", tn.InputError, "goes on behind 'head'"),
-        ("in place", "head", tn.InputError, "goes on behind 'head'"),
+        ("after", "head", tn.InputError, "goes on after 'head'"),
+        ("in place", "head", tn.InputError, "goes on after 'head'"),
         ("twice", "head", tn.InputError, "calls 'head' 2 times"),
         ("keyword", "head", tn.InputError, "more than one tensor"),
         ("never", "unused", tn.ModuleNameError, "'unused' but does not call it"),
-        ("behind", "haed", tn.ModuleNameError, r"'haed'.*did you mean.*'head'"),
-        ("behind", "", tn.InputError, "nothing would be frozen"),
+        ("after", "haed", tn.ModuleNameError, r"'haed'.*did you mean.*'head'"),
+        ("after", "", tn.InputError, "nothing would be frozen"),
     ],
 )
 def test_a_head_that_cannot_be_trained_alone_is_explained_and_nothing_changes(how, head, error, message):

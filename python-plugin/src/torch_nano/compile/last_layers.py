@@ -127,11 +127,11 @@ def _refusal(graph: Graph, node: Node | None, value: str, last: bool) -> str:
         if operator != Conv2d((1, 1), clamp_low=operator.clamp_low, clamp_high=operator.clamp_high):
             return f"{name} is no 1x1 convolution without stride, padding and groups"
     if last and node.operator.without_clamp() != node.operator:
-        return f"an activation stands behind {name}"
+        return f"an activation follows {name}"
     derived = [parameter for parameter in node.parameters.values() if parameter in graph.derived]
     if derived:
         return (
-            f"{name} has a batch norm behind it, which the device does not train "
+            f"{name} has a batch norm after it, which the device does not train "
             "(torch.nn.utils.fusion.fuse_conv_bn_eval makes one layer of both)"
         )
     return ""
@@ -162,7 +162,7 @@ def _take_head(
     last = graph.producer(graph.outputs[0])
     reason = _not_a_head(graph, last)
     path = graph.values[graph.outputs[0]].module_path
-    if head == "auto" and (reason or last is None or not _is_trainable_behind_frozen(model, last)):
+    if head == "auto" and (reason or last is None or not _is_trainable_after_frozen(model, last)):
         return None
     layer = head if isinstance(head, str) else head.layer or path
     if head != "auto" and (reason or layer != path):
@@ -199,11 +199,11 @@ def _not_a_head(graph: Graph, last: Node | None) -> str:
     if last is None or not isinstance(last.operator, FullyConnected):
         return f"the model ends in {last.operator.name if last else 'its input'}"
     if last.operator.without_clamp() != last.operator:
-        return "an activation stands behind it"
+        return "an activation follows it"
     return "its output is read elsewhere too" if graph.consumers(last.output) else ""
 
 
-def _is_trainable_behind_frozen(model: nn.Module, last: Node) -> bool:
+def _is_trainable_after_frozen(model: nn.Module, last: Node) -> bool:
     parameters = dict(model.named_parameters(remove_duplicate=False))
     own = set(last.parameters.values())
     others = [parameter for name, parameter in parameters.items() if name not in own]

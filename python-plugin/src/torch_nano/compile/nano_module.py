@@ -217,7 +217,7 @@ class NanoModule(QuantizedModule):
         return self._returned.pack(self._run(integers))
 
     def features_int8(self, *inputs: Tensor, **named: Tensor) -> Tensor:
-        """The input of the trainable head: int8 [N, features], in the device's order (height, width, channels).
+        """The trainable head's features: int8 [N, features], in device order (height, width, channels).
 
         Args:
             inputs: floats, or integers as :meth:`quantize_inputs` returns them.

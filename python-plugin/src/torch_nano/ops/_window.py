@@ -200,7 +200,7 @@ def window_of_reduction(call: Call) -> tuple[Value, dict[str, Any]]:
     if rank < 3 or dimensions[0] < 2:
         raise UnsupportedNodeError(
             f"it reduces dimensions {dimensions} of {rank}; nano-core reduces height and width",
-            "reduce the dimensions behind the channels",
+            "reduce the dimensions after the channels",
         )
     if not arguments["keepdim"] and dimensions == [3]:
         raise UnsupportedNodeError("it drops the width and keeps the height", "pass keepdim=True")

@@ -310,7 +310,7 @@ def _check_dropouts(graph: Graph) -> None:
                 reason, way_out = "it needs numbers that int8 does not have in training", "use nn.Dropout"
             elif dropout.bypassed:
                 reason = "its input is read by others, without the dropout, too"
-                way_out = "put the dropout behind the layer that reads it, or give the others another tensor"
+                way_out = "put the dropout after the layer that reads it, or give the others another tensor"
             else:
                 continue
             refused.append(

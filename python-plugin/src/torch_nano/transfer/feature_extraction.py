@@ -167,7 +167,7 @@ def _check_last(split: str, output: Any, result: Any) -> None:
         or not torch.allclose(output, result, rtol=0, atol=0, equal_nan=True)
     ):
         raise InputError(
-            f"the model goes on behind {split!r}, so training that alone would be another training; name the "
+            f"the model goes on after {split!r}, so training that alone would be another training; name the "
             "last module, or freeze the others and fit the model"
         )
 
