@@ -22,7 +22,7 @@ FOREIGN: list[Any] = [
 ]  # fmt: skip
 
 
-#: How many of them are tried in each place.
+#: Number of them that are tried in each place.
 _VALUES = 4
 
 
@@ -58,7 +58,7 @@ def body_of(content: bytes) -> bytes:
 
 
 def trees_of(tree: Any, other: Any, seed: int) -> Iterator[tuple[str, Any]]:
-    """Plain data with one place changed, missing, doubled, or as another file has it; and which place."""
+    """Plain data with one place changed, missing, doubled, or from another file; and which place."""
     rng = np.random.default_rng(seed)
     for path in _paths(tree):
         for index in rng.permutation(len(FOREIGN))[:_VALUES].tolist():

@@ -1,4 +1,4 @@
-"""One sample where a batch is expected is told so, wherever it is given."""
+"""One sample instead of a batch raises an error that says so, in every function."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The emulated board's program never gets more places where it can panic."""
+"""The number of panic sites in the emulated board's program does not grow."""
 
 from __future__ import annotations
 

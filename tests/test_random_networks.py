@@ -1,4 +1,4 @@
-"""Random networks through the whole path: what the fixed ones do not combine."""
+"""Random networks from capture to the image, with combinations that the fixed networks lack."""
 
 import random
 

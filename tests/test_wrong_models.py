@@ -1,4 +1,4 @@
-"""Every public function that takes a model, given what is none, or one that it cannot use."""
+"""Every public function that takes a model, with something else or with a model that it cannot use."""
 
 from __future__ import annotations
 

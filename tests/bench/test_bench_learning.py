@@ -1,4 +1,4 @@
-"""`just bench-learning` with little of everything, and what it does with what it has measured."""
+"""`just bench-learning` on reduced data: its figures and the limits that it checks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model does to its input before all else is taken off the graph, as factors and shifts."""
+"""Affines at a model's inputs are removed from the graph and kept as factors and shifts."""
 
 from __future__ import annotations
 
@@ -177,9 +177,9 @@ def test_what_follows_a_value_that_others_read_stays() -> None:
 def test_a_dropout_before_it_keeps_it() -> None:
     x = sample()
     before = of(nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(3), nn.Conv1d(3, 2, 1)), x)
-    behind = of(nn.Sequential(nn.BatchNorm1d(3), nn.Dropout(0.5), nn.Conv1d(3, 2, 1)), x)
-    assert not before.affines and len(behind.affines["input"]) == 1
-    assert len(before.values["input"].dropouts) == len(behind.values["input"].dropouts) == 1
+    after = of(nn.Sequential(nn.BatchNorm1d(3), nn.Dropout(0.5), nn.Conv1d(3, 2, 1)), x)
+    assert not before.affines and len(after.affines["input"]) == 1
+    assert len(before.values["input"].dropouts) == len(after.values["input"].dropouts) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a model computes in one of its modes only is found before it is trained through the image."""
+"""Calls that a model makes in only one of its modes are reported before training."""
 
 import inspect
 import random

@@ -1,4 +1,4 @@
-"""Recurrent and attention modules are named before torch.export looks into them."""
+"""Recurrent and attention modules are reported by class, before torch.export."""
 
 import warnings
 

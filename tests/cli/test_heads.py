@@ -1,4 +1,4 @@
-"""What the command line asks of each kind of head, and what it says."""
+"""The command line with each kind of head: required arguments and printed texts."""
 
 from __future__ import annotations
 

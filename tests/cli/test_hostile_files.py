@@ -1,4 +1,4 @@
-"""Files that the command line is given: heads, tables, models, images and records that nobody vouches for."""
+"""Damaged and hostile files on the command line: heads, tables, models, images and records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of samples, and what their labels mean to a head."""
+"""Sample files, and how a head's trainer reads their labels."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def test_windows_with_a_kernel_of_their_own_give_the_same_bytes(
     compared = 0
     for seed in range(layer_count // SHARE * 3):
         rng = np.random.default_rng(seed)
-        # Small sides: with padding, a strided 1x1 convolution then has as many pixels behind it as before.
+        # Small sides: with padding, a strided 1x1 convolution then has as many pixels after it as before.
         size, stride = rng.integers(1, 14 if kernel == 3 else 5, 2), rng.integers(1, 4, 2)
         padding = rng.integers(0, 2 if rng.random() < 0.8 else 4, 4)
         dilation = rng.integers(1, 3, 2) if rng.random() < 0.3 else np.ones(2, np.int64)

@@ -1,4 +1,4 @@
-"""The random layers: made again from their repr, all of them within what TFLM defines, rich in edge cases."""
+"""The random layers: reproducible from their repr, defined in TFLM, with many edge cases."""
 
 import math
 from collections import Counter

@@ -1,4 +1,4 @@
-"""The Python operators against TFLM, both ways they run: plain torch, and nano-core."""
+"""The Python operators against TFLM, in plain torch and in nano-core."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Simulated devices behind a socket and behind a serial port, with the accidents that cables have."""
+"""Simulated devices on a socket and on a serial port, with faults of the link."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def socket_board(board: Board, port: int = 0) -> Iterator[str]:
 
 @contextmanager
 def serial_board(board: Board) -> Iterator[str]:
-    """The path of a pseudo terminal behind which the board is served."""
+    """The path of a pseudo terminal that serves the board."""
     master, slave = os.openpty()
     os.set_blocking(master, False)
     ended = threading.Event()

@@ -1,4 +1,4 @@
-"""What happens to connections: no port, a cable that is pulled, noise, silence, other devices."""
+"""Faults of a connection: no port, a pulled cable, noise, silence, other devices."""
 
 from __future__ import annotations
 

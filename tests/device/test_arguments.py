@@ -1,4 +1,4 @@
-"""Whatever a user gives: an error of this package that says what was given and expected, and nothing sent."""
+"""Wrong arguments raise an error of this package with given and expected values, before anything is sent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole data sets: rings that are too small for them, labels of every kind, progress."""
+"""Fitting a device to data sets: rings that are too small, labels of every kind, progress."""
 
 from __future__ import annotations
 

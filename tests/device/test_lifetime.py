@@ -1,4 +1,4 @@
-"""No emulator outlives the process that started it, however that ends."""
+"""An emulator ends with the process that started it, however that ends."""
 
 from __future__ import annotations
 

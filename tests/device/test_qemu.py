@@ -1,4 +1,4 @@
-"""The emulated rv32imc board, as a user has it: what it computes and learns, and how it fails."""
+"""The emulated rv32imc board through `Device`: results, learning, errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A device's steps on file, and their repetition to the bit."""
+"""Records of a device's steps, and their replay with the same bits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Power cuts: the emulated board is killed and goes on, the simulated device behaves as it does."""
+"""Saved heads after power cuts: the emulated board is killed; the simulated device behaves alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models of several inputs and outputs on a device: they travel together, by position and by name."""
+"""Models of several inputs and outputs on a device: sent together, by position and by name."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def test_scales_of_channels_longer_than_a_frame_come_in_parts() -> None:
 
 
 @pytest.mark.parametrize("connection", ["sim", "qemu"])
-def test_a_head_behind_two_inputs_learns_and_its_record_is_replayed(connection: str, tmp_path: Path) -> None:
+def test_a_head_of_two_inputs_learns_and_its_record_is_replayed(connection: str, tmp_path: Path) -> None:
     batch = data()
     labels = torch.arange(len(batch["sound"])) % 5
     nano = tn.to_nano(fusion("tensor"), batch, calibrate=batch, head="kind", learning_rate=0.05)

@@ -1,4 +1,4 @@
-"""Trainings of more than one slice: Ctrl-C stops them, and whatever is lost, no step is taken twice."""
+"""Trainings of several slices: Ctrl-C stops them, and lost messages repeat no step."""
 
 from __future__ import annotations
 

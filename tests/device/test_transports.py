@@ -1,4 +1,4 @@
-"""One suite for all transports: what a client asks of a device, wherever that is."""
+"""One suite for all transports: every request of a client."""
 
 from __future__ import annotations
 

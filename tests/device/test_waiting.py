@@ -1,4 +1,4 @@
-"""How long a client waits, and what can be done meanwhile."""
+"""A client's timeouts, and what other threads can do while it waits."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_other_threads_run_while_a_simulated_device_trains() -> None:
 
 
 def closing(connection: socket.socket) -> None:
-    """As a forwarded port without anything behind it."""
+    """Like a forwarded port to no device."""
 
 
 def printing(connection: socket.socket) -> None:

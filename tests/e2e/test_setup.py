@@ -1,4 +1,4 @@
-"""What set-up says. It changes nothing: the tools it finds are the test's own, or there are no tools."""
+"""The texts of set-up. Nothing is installed: the tools that it finds are the test's own, or missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Saved models that nobody vouches for: a model that is right in itself, or FileFormatError."""
+"""Damaged and hostile saved models: a consistent model, or FileFormatError."""
 
 from __future__ import annotations
 

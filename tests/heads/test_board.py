@@ -1,5 +1,5 @@
-"""The emulated rv32imc board against nano-core here, which other tests hold to the definitions: every byte of
-the heads, through 10,000 random steps of each trainer."""
+"""The emulated rv32imc board against nano-core on this machine: every byte of the heads, through 10,000 random
+steps of each trainer. Other tests compare nano-core with the definitions."""
 
 from __future__ import annotations
 

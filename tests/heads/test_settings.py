@@ -1,4 +1,4 @@
-"""`to_nano(head=...)` with settings: which trainer, what it starts from, where its state goes."""
+"""`to_nano(head=...)` with settings: the trainer, its initial state, the memory of its state."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ def test_a_head_larger_than_any_memory_is_refused(task, settings, classes):
     """Refused before memory is taken: 10^9 classes would need 116 GB."""
     model, x, _ = task
     image = bytearray(tn.to_nano(model, x, calibrate=x, head=settings).image)
-    # The head's record starts with trainer, classes, features; the checksum of all behind it is at 8.
+    # The head's record starts with trainer, classes, features; the checksum of all bytes after it is at 8.
     trainer = 2 if isinstance(settings, tn.heads.LDA) else 3
     place = image.index(struct.pack("<3I", trainer, CLASSES, FEATURES))
     struct.pack_into("<I", image, place + 4, classes)

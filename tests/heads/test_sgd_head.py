@@ -160,7 +160,7 @@ def test_halvings_are_those_of_the_reference() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_halvings_go_on_from_loaded_states(seed: int) -> None:
-    """States right at the thresholds: before the last halving, and behind it, where weights saturate."""
+    """States right at the thresholds: before the last halving, and after it, where weights saturate."""
     rng = np.random.default_rng(seed)
     twins = Twins.of(rng.normal(0, 0.3, (3, 5)), np.zeros(3), lr=0.1)
     last = twins.largest_exponent

@@ -1,4 +1,4 @@
-"""What SgdHead can be set to do: nano-core against the definition, byte for byte, and what it is for."""
+"""The options of SgdHead: nano-core against the definition, byte for byte, and their effects."""
 
 from __future__ import annotations
 

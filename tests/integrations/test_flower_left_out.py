@@ -1,4 +1,4 @@
-"""What a fleet's server does with answers that are damaged, hostile or another model's, and what it sends."""
+"""A fleet's server with answers that are damaged, hostile or of another model, and the messages it sends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Quantization rules: one range for all that an operator joins, requantized inputs where there is none."""
+"""Quantization rules: one range for values that an operator joins, or requantized inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An operator of two outputs, each with a scale of its own: all that the torch side does with it."""
+"""An operator of two outputs, each with its own scale, in everything that torch computes."""
 
 from __future__ import annotations
 

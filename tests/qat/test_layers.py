@@ -19,7 +19,7 @@ def residual(**options: object) -> tuple[nn.Module, QatModule, Tensor]:
     return model, qat, x[-200:]
 
 
-def test_all_layers_disabled_are_the_float_model_behind_an_int8_input() -> None:
+def test_all_layers_disabled_are_the_float_model_after_an_int8_input() -> None:
     model, qat, x = residual()
     tn.disable_quantization(qat)
     quantization = qat.quantization_ranges.quantization("x")
@@ -200,9 +200,9 @@ class Bypassed(nn.Module):
 
 BYPASSES: dict[str, Callable[[Tensor, nn.Module], Tensor]] = {
     "before": lambda x, dropout: torch.sigmoid(x) + dropout(x),
-    "behind": lambda x, dropout: x + dropout(x),
+    "after": lambda x, dropout: x + dropout(x),
     "sum first": lambda x, dropout: dropout(x) + x,
-    "a layer behind": lambda x, dropout: dropout(x) + torch.sigmoid(x),
+    "a layer after": lambda x, dropout: dropout(x) + torch.sigmoid(x),
     "a function": lambda x, dropout: x + F.dropout(x, 0.5, dropout.training),
     "a function by name": lambda x, dropout: x + F.dropout(input=x, training=dropout.training),
     "another shape": lambda x, dropout: x + dropout(x.reshape(-1, 4)),

@@ -1,4 +1,4 @@
-"""A network in training keeps the names of its original: whatever goes by them goes on working."""
+"""A network in training keeps the names of its original, so code that uses them still works."""
 
 from typing import Any
 

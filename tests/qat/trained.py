@@ -87,7 +87,7 @@ class Separable(nn.Module):
 
 def functions() -> nn.Module:
     """Tables, a window padded unevenly, max and average pools, and a softmax; batch norms in front of a
-    layer, behind a table and behind a Linear.
+    layer, after a table and after a Linear.
     """
     return nn.Sequential(
         nn.BatchNorm2d(1),

@@ -37,7 +37,7 @@ NEGLIGIBLE, BACKWARD_SHIFT = 128, 8
 
 @dataclass
 class Layer:
-    """A trained layer: real weights [outputs, inputs] and what stands behind it."""
+    """A trained layer: real weights [outputs, inputs] and what follows it."""
 
     weight: npt.NDArray[np.float32]
     bias: npt.NDArray[np.float32]
@@ -56,7 +56,7 @@ class Layer:
 
 
 class LayersHead:
-    """SGD on layers behind int8 features."""
+    """SGD on layers after int8 features."""
 
     def __init__(
         self,

@@ -56,7 +56,7 @@ def round_half_away(value: npt.NDArray[np.float64]) -> IntArray:
 
 
 def bias_input(scale: float) -> int:
-    """The integer nearest to 1 / scale, from 1 to 128: what stands for 1 behind inputs of this scale.
+    """The integer nearest to 1 / scale, from 1 to 128: the input of the bias, whose real value is 1.
 
     >>> bias_input(0.03)
     33

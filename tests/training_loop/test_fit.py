@@ -1,4 +1,4 @@
-"""Training: what it learns, records and leaves behind."""
+"""Training: results, history, and the state of the model afterwards."""
 
 import random
 

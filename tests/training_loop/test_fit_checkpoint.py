@@ -1,4 +1,4 @@
-"""Checkpoints: what goes on from one is, bit for bit, what was never interrupted."""
+"""Checkpoints: a resumed run equals an uninterrupted one, bit for bit."""
 
 import pytest
 import torch

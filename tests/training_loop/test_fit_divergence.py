@@ -1,4 +1,4 @@
-"""A training that leaves the finite numbers says where."""
+"""A training that diverges raises an error that says where."""
 
 import math
 

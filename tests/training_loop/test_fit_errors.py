@@ -1,4 +1,4 @@
-"""What fit refuses before the first epoch, and that it leaves all as it was."""
+"""Errors of fit before the first epoch; everything is left unchanged."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""What a training shows on the console."""
+"""A training's output on the console."""
 
 import re
 import threading

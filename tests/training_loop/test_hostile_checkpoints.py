@@ -1,4 +1,4 @@
-"""Checkpoints that nobody vouches for: taken over as a whole, or not at all."""
+"""Damaged and hostile checkpoints: loaded as a whole, or not at all."""
 
 from __future__ import annotations
 

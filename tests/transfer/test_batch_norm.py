@@ -78,7 +78,7 @@ def test_it_brings_back_what_a_shift_of_the_inputs_takes():
     x, y = data(300)
     model = network()
     tn.fit(model, (x, y), epochs=10, learning_rate=0.02, seed=SEED, progress=False)
-    # Another gain and offset of the sensor; the first statistics are behind one Linear.
+    # Another gain and offset of the sensor; the first statistics are after one Linear.
     shifted_x, shifted_y = data(300, SEED + 1)
     shifted_x = shifted_x * 0.3 + torch.linspace(-2, 2, 6)
 

@@ -23,7 +23,7 @@ def x() -> Tensor:
 
 
 class Failing(nn.Module):
-    """Fails behind its first layer."""
+    """Fails after its first layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ def test_no_hook_stays(net, x, function):
 def test_no_hook_stays_when_the_forward_fails(layer, which):
     model = Failing().train()
     if layer == "first" and which == 2:
-        # The extractor ends at the layer: what fails lies behind it.
+        # The extractor ends at the layer: what fails comes after it.
         assert tn.get_model_feature_extractor(model, layer)(torch.zeros(1, 4)).shape == (1, 4)
     else:
         with pytest.raises((RuntimeError, tn.InputError), match="no way on"):
@@ -210,7 +210,7 @@ def test_an_extractor_trains_and_copies(net, x):
 @pytest.mark.parametrize("layer", ["stem.1", "second", "pool"])
 def test_an_extractor_is_exported_without_later_layers(net, x, layer):
     class Unsupported(nn.Module):
-        """Has calls behind its last layer that no device model can have."""
+        """Has calls after its last layer that no device model can have."""
 
         def __init__(self) -> None:
             super().__init__()

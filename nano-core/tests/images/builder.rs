@@ -199,7 +199,7 @@ impl Builder {
         self.model.outputs.push(OutputDescription { name, id });
     }
 
-    /// A head of random weights behind the first output, to be trained by gradient descent.
+    /// A head of random weights on the first output, to be trained by gradient descent.
     pub fn head(&mut self, classes: usize) {
         let head = self.sgd(classes);
         self.model.head = Some(HeadDescription::Sgd(head));

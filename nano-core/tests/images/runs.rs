@@ -36,7 +36,7 @@ fn an_arena_of_exactly_the_length_needed_suffices() {
 }
 
 #[test]
-fn bytes_behind_the_image_are_left_alone() {
+fn bytes_after_the_image_are_left_alone() {
     let image = conv_net().image();
     let mut partition = image.bytes().to_vec();
     partition.resize(image.bytes().len() + 4096, 0xff);

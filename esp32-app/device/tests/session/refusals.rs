@@ -112,12 +112,12 @@ fn a_frame_that_is_too_long_is_skipped_to_its_end() {
         let mut answers = send(&mut session, &bytes);
         assert_eq!(answers.len(), 2, "{length} bytes, then a request");
         assert_eq!(response(&mut answers[0]), Response::Refused(failure), "{length} bytes");
-        assert!(matches!(response(&mut answers[1]), Response::Info { .. }), "behind {length} bytes");
+        assert!(matches!(response(&mut answers[1]), Response::Info { .. }), "after {length} bytes");
     }
 }
 
 #[test]
-fn a_frame_behind_garbage_is_understood_from_its_start_on() {
+fn a_frame_after_garbage_is_understood() {
     let image = head_net().image();
     let mut ram = ram(&image);
     let mut session = session(&image, &mut ram);
@@ -219,7 +219,7 @@ fn another_session_is_refused() {
 }
 
 #[test]
-fn bytes_behind_a_message_make_it_another_frame() {
+fn a_message_with_bytes_after_it_is_refused() {
     let image = head_net().image();
     let mut ram = ram(&image);
     let mut session = session(&image, &mut ram);

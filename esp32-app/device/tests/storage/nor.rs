@@ -2,7 +2,7 @@
 
 use embedded_storage::nor_flash::{ErrorType, NorFlash, NorFlashError, NorFlashErrorKind, ReadNorFlash};
 
-/// What the operation leaves behind during which the power fails.
+/// The bytes left by the operation during which the power fails.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Torn {
     /// Nothing: the power failed before it.
@@ -13,7 +13,7 @@ pub enum Torn {
     Start,
     /// Of an erase: the end of the page. Of a word: its last bytes.
     End,
-    /// All: the power failed behind it.
+    /// All: the power failed after it.
     All,
 }
 
