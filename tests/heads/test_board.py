@@ -1,4 +1,4 @@
-"""The emulated rv32imc board against nano-core on this machine: every byte of the heads, through 10,000 random
+"""The emulated rv32imc board against nano-core on this machine: every byte of the heads, in 10,000 random
 steps of each trainer. Other tests compare nano-core with the definitions."""
 
 from __future__ import annotations
