@@ -73,7 +73,7 @@ class QuantizationError(TorchNanoError, ValueError):
 
 
 class StreamError(TorchNanoError, ValueError):
-    """No stream can give the bytes that the model gives for a window; the message names the module."""
+    """No stream has the model's bytes for a window; the message names the module."""
 
 
 class FreezeError(TorchNanoError, ValueError):

@@ -1,11 +1,11 @@
-//! im2col: what the windows of a tile of output pixels cover, column by column.
+//! im2col: copies the inputs under the windows of a tile of output pixels, one column per window.
 
 use super::Conv2d;
 use crate::kernels::{self, Columns, LANES};
 use crate::operator::{Checked, nonzero};
 use crate::ops::window::Window;
 
-/// Where the inputs of a tile are: im2col.
+/// The layout of a tile's inputs, for im2col.
 pub(super) struct Gather {
     window: Window,
     /// The input's sides.
@@ -17,7 +17,7 @@ pub(super) struct Gather {
     pub(super) output_width: usize,
     /// Input channels of a group.
     length: usize,
-    /// Runs of taps that lie side by side, in one row of a window; bytes of one, and from one to the next.
+    /// Runs of contiguous taps (kernel positions) in one row of a window; bytes of one, and from one to the next.
     runs: usize,
     run_length: usize,
     run_step: usize,
@@ -27,18 +27,18 @@ pub(super) struct Gather {
 }
 
 impl Gather {
-    /// Of the tiles of a convolution.
+    /// The layout for a convolution.
     pub(super) fn new(convolution: &Conv2d<'_>) -> Gather {
         let window = convolution.attributes.window();
         let [mut height, mut width, channels] = convolution.input.shape.map(|side| side as usize);
         let pitch = convolution.input.pitch as usize;
         let mut output_width = convolution.output.shape[1] as usize;
         if window.is_one_to_one() {
-            // All pixels are one long row: more tiles lie in one row.
+            // 1x1: treats all pixels as one row, so that no tile is in two rows.
             (height, width, output_width) = (1, height * width, height * output_width);
         }
         let kernel_width = window.horizontal.kernel as usize;
-        // Taps that lie side by side are copied together.
+        // Copies contiguous taps together.
         let side_by_side = window.horizontal.dilation == 1 && convolution.groups == 1 && pitch == channels;
         let together = if side_by_side { kernel_width } else { 1 };
         Gather {
@@ -56,7 +56,7 @@ impl Gather {
         }
     }
 
-    /// Copies what the windows of `pixels` output pixels from (y, x) on cover, in the channels of `group`, each into its column.
+    /// Copies the inputs under the windows of `pixels` output pixels from (y, x) on, in the channels of `group`, each into its column.
     pub(super) fn fill(
         &self,
         columns: &mut Columns,
@@ -88,7 +88,7 @@ impl Gather {
         }
     }
 
-    /// [`Gather::fill`] for windows that lie partly in the padding, or not side by side.
+    /// [`Gather::fill`] for tiles with windows partly in the padding, or in two rows of the output.
     #[inline(never)]
     fn fill_by_tap(
         &self,

@@ -40,7 +40,7 @@ def describe_layer(
 
     Args:
         inputs: ids of the values it reads: the model's inputs come first, then the outputs of each layer.
-        outputs: what it makes, as :func:`describe_value` has it; which of them are states nano-core says.
+        outputs: its outputs, from :func:`describe_value`; nano-core knows which of them are states.
         tensors: of :meth:`Layer.quantize`, by name.
     """
     # One that nano-core does not know is refused when the image is written.
@@ -71,8 +71,8 @@ def describe_model(
     Args:
         inputs: the values, by name.
         outputs: ids of values, by name.
-        head: what the settings of a trainable head describe.
-        channels: of inputs by name, if their channels have scales of their own.
+        head: the description from the settings of a trainable head.
+        channels: scales per channel, by name of the input; an input without them has one scale.
     """
     return {
         "name": name,

@@ -93,8 +93,8 @@ class Graph:
     derived: dict[str, Derived] = field(default_factory=dict)
     #: How the model returns its outputs.
     returned: Returned = field(default_factory=Returned)
-    #: What the model does to inputs before all else, by their names, in order: the input's value, its numbers
-    #: and its quantization are those after it.
+    #: The affines at the inputs, by name of the input, in order: the input's value, its numbers and its
+    #: quantization are those after them.
     affines: dict[str, tuple[Affine, ...]] = field(default_factory=dict)
 
     def derive(
@@ -120,13 +120,13 @@ class Graph:
         return parameters
 
     def after_affines(self, name: str, x: Tensor) -> Tensor:
-        """An input's numbers after its affines, which the network sees; x: [N, channels, ...]."""
+        """Applies an input's affines; x: [N, channels, ...]."""
         for affine in self.affines.get(name, ()):
             x = affine.run(x, self.parameters)
         return x
 
     def factor_and_shift(self, name: str) -> tuple[Tensor, Tensor] | None:
-        """What the affines of an input do, ``y = factor * x + shift``: float64 [channels] each; None without
+        """The affines of an input as one, ``y = factor * x + shift``: float64 [channels] each; None without
         any.
         """
         affines = self.affines.get(name)

@@ -42,7 +42,7 @@ class Operator(ABC):
 
     @property
     def pixelwise(self) -> bool:
-        """Whether each pixel of the output is made from the pixels at its own place in the inputs alone."""
+        """Whether each pixel of the output depends only on the inputs' pixels at the same position."""
         return False
 
     def encoded(self) -> dict[str, Any]:
