@@ -111,7 +111,7 @@ fn values_have_a_size_a_scale_and_a_zero_point() {
 }
 
 #[test]
-fn sections_lie_inside_the_image() {
+fn sections_beyond_the_image_are_refused() {
     for section in [
         place::VALUES,
         place::NODES,
@@ -316,7 +316,7 @@ fn windows_without_an_element_are_refused() {
 }
 
 #[test]
-fn the_view_alone_refuses_what_needs_no_operator() {
+fn the_view_checks_everything_that_needs_no_operator() {
     let mut image = chain().image();
     let nodes = image.word(place::NODES + 4);
     image.patch(place::NODES + 4, nodes - 4);

@@ -48,7 +48,7 @@ fn it_holds_the_rows_before_and_those_of_the_step() {
 }
 
 #[test]
-fn its_input_may_have_others_between_its_pixels() {
+fn its_input_may_be_interleaved_with_other_values() {
     let mut image = image(1, 4);
     let input = image.word(place::VALUES) as usize + place::VALUE_LENGTH;
     let end = image.word(place::ARENA_LENGTH);

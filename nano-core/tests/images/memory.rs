@@ -120,7 +120,7 @@ fn a_last_use_that_is_too_late_only_keeps_the_value() {
 }
 
 #[test]
-fn as_many_values_as_loading_keeps_account_of_may_be_needed_at_once_and_no_more() {
+fn more_live_values_than_loading_tracks_are_refused() {
     let net = |outputs: usize| {
         let mut net = Builder::new(0);
         let input = net.input([1, 1, 8]);

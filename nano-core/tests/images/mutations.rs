@@ -124,7 +124,7 @@ fn an_image_cut_short_anywhere_is_refused() {
 }
 
 #[test]
-fn every_single_bit_counts() {
+fn every_flipped_bit_is_refused() {
     let mut image = head_net().image();
     for bit in 0..8 * image.bytes().len() {
         image.bytes_mut()[bit / 8] ^= 1 << (bit % 8);

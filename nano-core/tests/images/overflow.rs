@@ -15,7 +15,7 @@ const HALVE_ABOVE: i64 = 32000;
 const SATURATE_AT: i64 = 32639;
 
 #[test]
-fn overflow_is_checked() {
+fn the_test_profile_checks_overflow() {
     let overflow = catch_unwind(|| black_box(i32::MAX) + black_box(1));
     assert!(overflow.is_err(), "profile.test needs overflow-checks, or the tests that look for overflow see none");
 }
@@ -241,7 +241,7 @@ fn settings() -> impl Iterator<Item = (Loss, i32, [u32; 4])> {
 }
 
 #[test]
-fn thousands_of_steps_towards_weights_at_their_bounds() {
+fn thousands_of_steps_towards_the_bounds_of_weights_do_not_overflow() {
     let (mut saturated, mut deepest, mut all_halvings) = (0, 0, 0);
     for (loss, zero_point, constants) in settings() {
         let setting = Setting::small(loss, zero_point, constants);

@@ -356,7 +356,7 @@ fn run(checked: &CheckedImage<'_>, seed: u64) -> Vec<Vec<i8>> {
 }
 
 #[test]
-fn what_loading_accepts_runs_as_if_apart() {
+fn accepted_plans_give_the_bytes_of_separate_memory() {
     let (mut all, mut wrong_in_place, mut wrong_views, mut wrong_over) = (Found::default(), 0, 0, 0);
     for seed in 0..8_000 {
         let mut random = fastrand::Rng::with_seed(seed);

@@ -13,7 +13,7 @@ fn refused(net: &Builder) -> WriteError {
 }
 
 #[test]
-fn an_operator_that_does_not_exist() {
+fn an_unknown_operator_is_refused() {
     let mut net = conv_net();
     net.model.layers[2].operator = "conv3d".into();
     assert_eq!(refused(&net), WriteError::UnknownOperator("conv3d".into()));
@@ -21,7 +21,7 @@ fn an_operator_that_does_not_exist() {
 }
 
 #[test]
-fn attributes_that_are_missing_unknown_or_too_large() {
+fn attributes_missing_unknown_or_too_large_are_refused() {
     type Change = fn(&mut std::collections::BTreeMap<String, i64>);
     let cases: [(Change, &str); 3] = [
         (
@@ -51,7 +51,7 @@ fn attributes_that_are_missing_unknown_or_too_large() {
 }
 
 #[test]
-fn tensors_that_are_missing_or_of_another_type_or_length() {
+fn tensors_missing_or_of_another_type_or_length_are_refused() {
     for (tensor, given) in [
         (None, "is missing"),
         (Some(Tensor::Int8(vec![0; 5])), "is int8 of length 5"),
@@ -69,7 +69,7 @@ fn tensors_that_are_missing_or_of_another_type_or_length() {
 }
 
 #[test]
-fn values_without_a_size_a_scale_or_a_zero_point() {
+fn values_without_a_size_a_scale_or_a_zero_point_are_refused() {
     let good = value([1, 1, 8]);
     for (value, message) in [
         (ValueDescription { shape: [1, 0, 8], ..good }, "value shape holds 1"),
@@ -92,7 +92,7 @@ fn values_without_a_size_a_scale_or_a_zero_point() {
 }
 
 #[test]
-fn ids_beyond_the_values() {
+fn ids_beyond_the_values_are_refused() {
     let output = || OutputDescription { name: "99".into(), id: 99 };
     let changes: [&dyn Fn(&mut Builder); 2] =
         [&|net| net.model.outputs.push(output()), &|net| net.model.layers[1].inputs[0] = 99];
@@ -108,7 +108,7 @@ fn ids_beyond_the_values() {
 }
 
 #[test]
-fn layers_with_other_numbers_of_inputs_and_outputs() {
+fn layers_with_wrong_numbers_of_inputs_and_outputs_are_refused() {
     for count in [0, 2, 3, 300] {
         let mut net = conv_net();
         net.model.layers[0].inputs = vec![0; count];
@@ -131,7 +131,7 @@ fn layers_with_other_numbers_of_inputs_and_outputs() {
 }
 
 #[test]
-fn names_and_labels_are_lines_and_the_name_a_short_one() {
+fn names_and_labels_must_be_lines_and_names_short() {
     let mut net = conv_net();
     net.model.name = "two\nlines".into();
     for name in ["two\nlines", "carriage\rreturn", "zero\0", &"x".repeat(65)] {
@@ -149,7 +149,7 @@ fn names_and_labels_are_lines_and_the_name_a_short_one() {
 }
 
 #[test]
-fn more_labels_than_classes() {
+fn more_labels_than_classes_are_refused() {
     let mut net = conv_net();
     net.model.labels = (0..11).map(|class| format!("class {class}")).collect();
     assert_eq!(net.image().bytes().len() % 4, 0);
@@ -162,7 +162,7 @@ fn more_labels_than_classes() {
 }
 
 #[test]
-fn windows_that_do_not_fit() {
+fn windows_that_do_not_fit_are_refused() {
     for (window, message) in [
         (
             Window { padding: [32768, 0, 0, 0], ..Window::new([1, 1]) },
@@ -179,7 +179,7 @@ fn windows_that_do_not_fit() {
 }
 
 #[test]
-fn scales_whose_ratio_is_out_of_range() {
+fn scales_whose_ratio_is_out_of_range_are_refused() {
     let mut net = Builder::new(0);
     let input = net.input([1, 1, 2]);
     net.weight_scale = 1e12;
@@ -196,7 +196,7 @@ fn scales_whose_ratio_is_out_of_range() {
 }
 
 #[test]
-fn an_accumulator_that_could_overflow() {
+fn an_accumulator_that_could_overflow_is_refused() {
     let mut net = Builder::new(0);
     let input = net.input([1, 1, 2]);
     let output = net.fully_connected(input, 2);
@@ -209,7 +209,7 @@ fn an_accumulator_that_could_overflow() {
 }
 
 #[test]
-fn heads_that_cannot_learn() {
+fn heads_that_cannot_learn_are_refused() {
     type Change = fn(&mut SgdDescription);
     let cases: [(Change, &str); 16] = [
         (|head| head.weights[3] = f32::NAN, "sgd head: the weights hold NaN or infinity (found NaN)"),

@@ -163,7 +163,7 @@ fn int16_activations_and_int32_outputs_equal_the_reference() {
 }
 
 #[test]
-fn two_models_of_one_image_do_not_see_each_other() {
+fn two_models_of_one_image_share_no_state() {
     let mut references = [Recurrent::new(3), Recurrent::new(3)];
     let image = image(&references[0].net);
     let checked = CheckedImage::new(image.bytes(), KERNELS).unwrap();

@@ -144,7 +144,7 @@ fn the_refusal_of_another_protocol_is_the_same_in_every_version() {
 }
 
 #[test]
-fn the_room_that_is_counted_on_is_enough_for_every_message() {
+fn the_computed_length_is_enough_for_every_message() {
     // Zeros cost COBS nothing; without a zero it needs a code every 254 bytes.
     let name = "0123456789abcdef";
     let request_header =

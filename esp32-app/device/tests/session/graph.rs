@@ -80,7 +80,7 @@ fn read<'a, C: FnMut() -> u64, H: Head<'a>>(
 }
 
 #[test]
-fn inputs_and_outputs_travel_one_after_the_other_in_any_parts() {
+fn inputs_and_outputs_are_sent_one_after_the_other_in_any_parts() {
     for (net, input_length, output_lengths) in
         [(two_by_two(), 160, vec![64, 16, 64, 16]), (passed_through(), 70, vec![40, 4, 20])]
     {

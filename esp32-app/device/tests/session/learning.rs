@@ -124,7 +124,7 @@ fn undo_takes_back_every_kind_of_change_once() {
 }
 
 #[test]
-fn what_is_refused_takes_nothing_from_undo_or_from_a_head_that_arrives() {
+fn a_refused_request_keeps_undo_and_a_head_that_arrives() {
     for image in [head_net().image(), sums_net(false), sums_net(true)] {
         let mut memory = ram(&image);
         let mut session = session(&image, &mut memory);
@@ -201,7 +201,7 @@ fn undo_brings_back_the_sample_that_a_full_ring_lost() {
 }
 
 #[test]
-fn long_inputs_outputs_and_heads_travel_in_parts() {
+fn long_inputs_outputs_and_heads_are_sent_in_parts() {
     let mut net = conv_net();
     // The output of the first layer, which comes after the one input.
     net.model.outputs.clear();

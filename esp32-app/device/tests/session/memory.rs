@@ -39,7 +39,7 @@ fn ram_of_exactly_the_size_suffices_and_one_word_less_does_not() {
 }
 
 #[test]
-fn a_head_needs_a_ring_with_places_and_a_model_without_one_none() {
+fn a_head_needs_a_ring_and_a_model_without_one_does_not() {
     let mut room = vec![0; 10_000];
     let error = refused(&head_net().image(), &mut room, 0);
     assert_eq!(error, Some(Error::Length { name: "ring features", needed: 0, given: 0 }));
@@ -52,7 +52,7 @@ fn a_head_needs_a_ring_with_places_and_a_model_without_one_none() {
 }
 
 #[test]
-fn sizes_that_no_memory_holds_are_not_taken_for_small_ones() {
+fn sizes_beyond_all_memory_do_not_wrap_around() {
     let image = head_net().image();
     let view = Image::new(image.bytes()).unwrap();
     let sizes = Sizes::of(&view, RING, FRAME);

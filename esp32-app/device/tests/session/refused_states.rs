@@ -50,7 +50,7 @@ fn with_one_save(image: &Aligned) -> (Flash, Vec<u8>, Vec<u8>) {
 }
 
 #[test]
-fn a_whole_head_that_is_refused_gives_way_to_the_one_before() {
+fn the_head_before_a_refused_one_is_loaded() {
     for (name, image) in every_head() {
         let (flash, state, record) = with_one_save(&image);
         let id = Image::new(image.bytes()).unwrap().id();

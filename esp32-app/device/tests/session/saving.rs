@@ -107,7 +107,7 @@ fn names_of_added_classes_are_saved() {
 }
 
 #[test]
-fn it_saves_by_itself_every_so_many_changes_and_no_more_often() {
+fn it_saves_automatically_at_its_interval_and_no_more_often() {
     let image = head_net().image();
     for interval in [1, 3, 5] {
         let mut ram = ram(&image);
@@ -155,7 +155,7 @@ fn the_head_of_another_model_is_kept_until_it_is_replaced() {
 }
 
 #[test]
-fn without_a_flash_nothing_is_saved_and_that_is_said() {
+fn saving_without_a_flash_is_refused() {
     let image = head_net().image();
     with(&image, MemoryFlash(vec![]), |board| {
         learn(board);

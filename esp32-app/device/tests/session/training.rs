@@ -298,7 +298,7 @@ fn a_training_that_another_request_ends_is_saved_too() {
 
 /// Parts of a head that is read while it trains do not fit together, and say so.
 #[test]
-fn each_slice_counts_as_a_change_for_who_reads_the_head() {
+fn each_slice_counts_as_a_change_for_readers_of_the_head() {
     let (_, image) = images().swap_remove(0);
     let mut memory = ram(&image);
     let mut session = session_with(&image, &mut memory, OPTIONS, NoFlash);

@@ -249,7 +249,7 @@ fn a_flipped_bit_after_a_torn_save_costs_at_most_the_newest_head_and_that_is_sai
 }
 
 #[test]
-fn a_head_that_is_refused_gives_way_to_the_one_before_which_the_next_save_does_not_touch() {
+fn the_head_before_a_refused_one_is_loaded_and_survives_the_next_save() {
     let (flash, _) = save(Nor::<512>::new(8, 6), &record(1, 220));
     let (flash, _) = save(flash, &record(2, 220));
     let accepts = |found: &[u8]| found[..] != record(2, 220);
