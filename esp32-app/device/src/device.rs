@@ -13,7 +13,7 @@ use crate::message::{Block, Request, Response, Settings, Stats};
 use crate::names;
 use crate::storage::HeadStorage;
 
-/// All that outlives a request.
+/// The state that outlives a request.
 pub(crate) struct Device<'a, C, F, H> {
     pub model: Model<'a>,
     pub learner: Option<Learner<'a, H>>,
@@ -184,14 +184,14 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
         Ok(Response::Received { length: self.arrived as u32 })
     }
 
-    /// Puts the model's states to what they are before the first run. They may be outputs of the last one.
+    /// Sets the model's states to their start. They may be outputs of the last run.
     fn reset_states(&mut self) -> Response<'static> {
         self.model.reset();
         self.ran = false;
         Response::Done
     }
 
-    /// Makes the inputs whole: `rest` comes after the parts that have arrived, or is all of them.
+    /// Completes the inputs: `rest` comes after the parts that have arrived, or is all of them.
     fn complete_input(&mut self, rest: &[u8]) -> Result<(), Failure> {
         let length = graph::input_length(self.model.image());
         let arrived = if rest.len() == length { 0 } else { self.arrived };

@@ -16,7 +16,7 @@ use crate::storage::HeadStorage;
 
 /// Frames for fewer bytes could not carry a name with its fields.
 const SMALLEST_FRAME: usize = 64;
-/// More bytes than any refusal has as a frame.
+/// Upper bound of the bytes of a refusal's frame.
 const REFUSAL: usize = 32;
 
 /// How a board sets its session up.
@@ -30,7 +30,7 @@ pub struct Options {
     pub settings: Settings,
 }
 
-/// A model, its head, its ring of recent features, its flash, and the conversation about them.
+/// A model, its head, its ring buffer of recent features, its flash, and the protocol's state.
 ///
 /// `H` is the trainer of the model's head: a program for one model names it, and no other is linked.
 pub struct Session<'a, C, F, H = AnyHead<'a>> {

@@ -43,7 +43,7 @@ class NanoError(ValueError):
     """nano-core refused an image, a layer or a buffer; the message says why."""
 
 class SettingError(NanoError):
-    """A head cannot have a setting; the message says which, what it is and what it could be."""
+    """A setting of a head is invalid; the message says which, what it is and what it could be."""
 
 @type_check_only
 class ValueEntry(TypedDict):
