@@ -1,6 +1,6 @@
 //! `SgdHead` at the ends of its numbers: nothing overflows, and every weight is what the definition gives.
 //!
-//! `cargo test` checks overflow in the crate and here, which `overflow_is_checked` makes sure of. It does not see what wrapping arithmetic
+//! `cargo test` checks overflow in the crate and here, which `the_test_profile_checks_overflow` makes sure of. It does not see what wrapping arithmetic
 //! and casts do wrong: for them there is [`Definition`], in int64 without a cast.
 
 use std::hint::black_box;
