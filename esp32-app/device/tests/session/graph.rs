@@ -2,7 +2,7 @@
 
 use nano_core::image::{ChannelScale, Dtype, Image, ModelDescription, Packed, ValueDescription, write_with};
 use nano_core::train::{Head, confidence};
-use nano_core::{Alias, CheckedImage, Kernel, Model, Operator, Output, Quantization, Run, ops};
+use nano_core::{Alias, CheckedImage, Kernel, Model, Node, Operator, Output, Quantization, Run, ops};
 use torch_nano_device::{Block, ElementType, Failure, GraphValue, NoFlash, Options, Request, Response, Session, Sizes};
 use zerocopy::IntoBytes;
 
@@ -258,11 +258,15 @@ static ADD_UP: Operator = Operator {
     name: "add_up",
     attributes: &[],
     inputs: 1..=1,
-    outputs: &[Output { quantization: Quantization::Own, reset: Some(|_| START.into()) }],
+    outputs: &[Output { quantization: Quantization::Own, reset: Some(reset_sums) }],
     alias: Alias::Never,
     shape: |node, _| Ok(node.input(0).shape),
     macs: |_| 0,
 };
+
+fn reset_sums(_: &Node<'_>, state: &mut [i8]) {
+    state.as_chunks_mut().0.iter_mut().for_each(|sum| *sum = START.to_le_bytes().map(|byte| byte as i8));
+}
 
 static KERNELS: &[Kernel] = &[Kernel {
     id: 1000,
