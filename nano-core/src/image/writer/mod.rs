@@ -105,7 +105,7 @@ pub fn write(model: &ModelDescription) -> Result<Vec<u8>, WriteError> {
     write_with(model, ops::ALL)
 }
 
-/// [`write`] with other kernels, and so with other operators, than those of this crate.
+/// [`write()`] with other kernels, and so with other operators, than those of this crate.
 ///
 /// # Errors
 /// As there.
