@@ -91,7 +91,7 @@ fn outputs(axis: &Axis, input: u32) -> Result<u32, BrokenRule> {
 #[derive(Clone, Copy)]
 struct Phase {
     first: usize,
-    /// The first tap, and how many taps on the next one is; at least one tap, which may lie behind the kernel.
+    /// The first tap, and how many taps on the next one is; at least one tap, which may be after the kernel's end.
     first_tap: usize,
     tap_step: usize,
     taps: usize,

@@ -13,7 +13,7 @@ from .. import _native
 
 def rust_quantization(model: _native.Model) -> str:
     """`quantize` for the model's input and `dequantize` for its output; if there are several, one for each
-    with its name behind: `quantize_mask`. Values of other dtypes than int8 have none.
+    with its name after it: `quantize_mask`. Values of other dtypes than int8 have none.
     """
     functions = [
         _quantize(model, index, name)

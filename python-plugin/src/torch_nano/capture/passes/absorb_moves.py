@@ -69,7 +69,7 @@ def _compose(graph: Graph) -> None:
 
 
 def _pass_on_dropouts(graph: Graph, before: Node, node: Node) -> bool:
-    """Moves the dropouts between two moves behind the second, if that is the same."""
+    """Puts the dropouts between two moves after the second, if the result is the same."""
     between, after = graph.values[before.output], graph.values[node.output]
     assert isinstance(node.operator, Move)
     if not between.dropouts:
@@ -103,13 +103,13 @@ def _sink(graph: Graph) -> None:
             )
             reader.inputs, reader.outputs = list(node.inputs), [middle.name]
             node.inputs, node.outputs = [middle.name], [end.name]
-            at, behind = graph.nodes.index(node), graph.nodes.index(reader)
-            graph.nodes[at], graph.nodes[behind] = reader, node
+            at, after = graph.nodes.index(node), graph.nodes.index(reader)
+            graph.nodes[at], graph.nodes[after] = reader, node
             reader = graph.only_reader(node.output)
 
 
 def _sinks_below(graph: Graph, node: Node, reader: Node) -> bool:
-    """Whether a move may stand behind the operator that reads it, and should."""
+    """Whether to swap a move with the operator that reads it."""
     assert isinstance(node.operator, Move)
     operator, source = reader.operator, node.inputs[0]
     if not isinstance(operator, TableOperator):

@@ -89,7 +89,7 @@ def start(arguments: Sequence[str], **options: Any) -> _Process:
             process = started.result()
         return process
     except BaseException:
-        # After Ctrl-C nobody owns the program.
+        # After Ctrl-C the program has no owner.
         started.add_done_callback(_discard)
         raise
 
