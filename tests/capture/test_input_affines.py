@@ -137,7 +137,7 @@ class Forward(nn.Module):
 def test_vectors_and_reshapes(model: nn.Module, x: Tensor) -> None:
     graph = of(model, x)
     assert len(graph.affines["x"]) == 2 - ("flatten" in str(capture(model, x)))
-    assert {node.operator.name for node in graph.nodes} <= {"reshape", "conv2d", "fully_connected"}
+    assert {node.operator.name for node in graph.nodes} <= {"move", "conv2d", "fully_connected"}
     torch.testing.assert_close(graph.float_run(x)[0], model(x), rtol=1e-5, atol=1e-5)
 
 
