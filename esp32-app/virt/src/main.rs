@@ -6,6 +6,7 @@
 mod board;
 mod console;
 mod flash;
+mod kernels;
 
 use nano_core::CheckedImage;
 use nano_core::train::AnyHead;
@@ -27,7 +28,7 @@ extern "C" fn main() -> ! {
     // SAFETY: `main` runs once, and nothing else names RAM.
     let ram = unsafe { (&raw mut RAM).as_mut_unchecked() };
     let flash = flash::Flash::new();
-    let session = CheckedImage::new(board::image(), nano_core::ops::ALL)
+    let session = CheckedImage::new(board::image(), kernels::KERNELS)
         .and_then(|image| Session::<_, _, AnyHead<'_>>::new(image, ram, OPTIONS, flash, board::instructions));
     let mut session = match session {
         Ok(session) => session,

@@ -92,7 +92,9 @@ fn outputs(axis: &Axis, input: u32) -> Result<u32, BrokenRule> {
 struct Phase {
     first: usize,
     /// The first tap, and how many taps on the next one is; at least one tap, which may be after the kernel's end.
+    #[cfg(feature = "alloc")]
     first_tap: usize,
+    #[cfg(feature = "alloc")]
     tap_step: usize,
     taps: usize,
     /// The input of the first output under the first tap, and by how much that of the next tap lies before.
@@ -112,7 +114,9 @@ impl Phase {
         let tap = first_tap.unwrap_or(kernel);
         Phase {
             first,
+            #[cfg(feature = "alloc")]
             first_tap: tap as usize,
+            #[cfg(feature = "alloc")]
             tap_step: tap_step as usize,
             taps: ((kernel - tap) as usize).div_ceil(nonzero(tap_step as usize)).max(1),
             input: (place - tap * dilation).div_euclid(stride.max(1)),
