@@ -8,7 +8,7 @@ use crate::BrokenRule;
 use crate::arena::Io;
 use crate::image::Dtype;
 use crate::node::Node;
-use crate::operator::{Checked, CheckedPart, Kernel, Run, nonzero, require};
+use crate::operator::{CheckedPart, Kernel, Run, nonzero, require};
 
 /// Kernel of data movement.
 pub const MOVE: Kernel = Kernel {
@@ -56,7 +56,7 @@ fn check(node: &Node<'_>) -> Result<(), BrokenRule> {
 }
 
 fn run(node: &Node<'_>, mut io: Io<'_>) {
-    let [rows, columns, channels] = tables(node).checked();
+    let [rows, columns, channels] = tables(node).ok().checked_part();
     let input = io.inputs.get::<i8>(0);
     // Of int8 values, it is an int8.
     let zero_point = node.output(0).zero_point as i8;
