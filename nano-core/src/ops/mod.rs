@@ -35,6 +35,7 @@ registry! {
     operator mul::MUL,
     operator sub::SUB,
     operator conv_transpose2d::CONV_TRANSPOSE2D,
+    operator concat::CONCAT,
 }
 
 /// The operators that the writer makes of two layers.

@@ -194,6 +194,12 @@ impl Builder {
         self.layer("move", &[input], value(shape), names.into_iter().zip(lengths), tensors)
     }
 
+    pub fn concat(&mut self, inputs: &[usize], axis: usize) -> usize {
+        let mut output = *self.value(inputs[0]);
+        output.shape[axis] = inputs.iter().map(|&id| self.value(id).shape[axis]).sum();
+        self.layer("concat", inputs, output, [("axis", axis as i64)], [])
+    }
+
     pub fn output(&mut self, id: usize) {
         let name = format!("output {}", self.model.outputs.len());
         self.model.outputs.push(OutputDescription { name, id });
@@ -307,7 +313,7 @@ pub fn two_by_two() -> Builder {
     net
 }
 
-/// What the others lack: a fully connected layer in pairs, an addition in the literal form, a state, data movement.
+/// What the others lack: a fully connected layer in pairs, an addition in the literal form, a state, data movement, a concatenation.
 pub fn variants_net() -> Builder {
     let mut net = Builder::new(4);
     let input = net.input([1, 2, 8]);
@@ -318,9 +324,11 @@ pub fn variants_net() -> Builder {
     // Width and channels change places, between rows of zeros, with half of the channels flipped.
     let flipped = (0..8).map(|k| if k < 4 { k } else { 11 - k }).collect();
     let moved = net.gather(input, [3, 8, 2], [vec![-1, 0, -1], flipped, vec![0, 8]]);
+    let both = net.concat(&[hidden, hidden], 2);
     net.output(hidden);
     net.output(sum);
     net.output(moved);
+    net.output(both);
     net
 }
 

@@ -105,6 +105,7 @@ fn every_attribute_has_its_range() {
         "clamp_max" | "sum_clamp_max" => (-200, "clamp_max"),
         "convolution_zero_point" => (128, "zero point"),
         "groups" => (0, "groups"),
+        "axis" => (3, "axis"),
         "count_include_pad" => (2, "count_include_pad"),
         "rows" => (0, "rows"),
         "columns" | "channels" => (0, "rows times columns times channels"),

@@ -66,6 +66,7 @@ pub const KERNELS: &[Kernel] = &[
     ops::TABLE,
     ops::ADD,
     ops::SOFTMAX,
+    ops::CONCAT,
     kernel(COPY, "part", Run::Apart(copy)),
     kernel(VIEW, "part_view", Run::InPlace(|_, _| {})),
 ];

@@ -11,7 +11,7 @@ use crate::builder::{Aligned, Builder, SCALE, Window, place};
 use crate::part::{KERNELS, VIEW};
 
 /// Bytes of the arena beyond which nothing is planned.
-const ARENA: usize = 400;
+const ARENA: usize = 600;
 /// Bytes from one pixel to the next of values that have others between their pixels.
 const PITCH: usize = 11;
 
@@ -27,7 +27,7 @@ fn random_net(random: &mut fastrand::Rng) -> Builder {
         let padded = Window { padding: [1; 4], ..Window::new([3, 3]) };
         let random_window = if random.bool() { padded } else { Window::new([1, 1]) };
         let channels = random.u32(1..6);
-        ids.push(match random.u8(..16) {
+        ids.push(match random.u8(..20) {
             0 | 1 => net.conv2d(input, channels, 1, padded),
             2 | 3 => net.conv2d(input, channels, 1, Window::new([1, 1])),
             4 => net.depthwise_conv2d(input, padded),
@@ -56,6 +56,24 @@ fn random_net(random: &mut fastrand::Rng) -> Builder {
                 let input = *random.choice(&same.collect::<Vec<_>>()).unwrap();
                 let convolved = net.conv2d(input, channels, 1, random_window);
                 net.add(residual, convolved, 2.0 * SCALE)
+            }
+            13..17 => {
+                let axis = random.usize(..3);
+                let key = |value: &ValueDescription| {
+                    let [height, width, channels] = value.shape;
+                    let beside = [[width, channels], [height, channels], [height, width]][axis];
+                    (beside, value.scale.to_bits(), value.zero_point)
+                };
+                let of_input = key(net.value(input));
+                let alike: Vec<usize> = ids.iter().copied().filter(|&id| key(net.value(id)) == of_input).collect();
+                let count = random.usize(1..4);
+                let mut inputs: Vec<usize> = (0..count).map(|_| *random.choice(&alike).unwrap()).collect();
+                let sizes = [24 / shape[1], 24 / shape[0], 15].map(|size| size.max(1));
+                while inputs.iter().map(|&id| net.value(id).shape[axis]).sum::<u32>() > sizes[axis] && inputs.len() > 1
+                {
+                    inputs.pop();
+                }
+                net.concat(&inputs, axis)
             }
             _ => {
                 let start = random.u32(..shape[2]);
@@ -134,6 +152,7 @@ struct Found {
     in_place: usize,
     views: usize,
     over: usize,
+    in_parts: usize,
     interleaved: usize,
     refused: usize,
 }
@@ -143,6 +162,8 @@ struct Plan<'r> {
     random: &'r mut fastrand::Rng,
     /// For each value planned so far, its place and the last node that needs it.
     values: Vec<(Place, usize)>,
+    /// For some concatenations planned later, the id and place of the output, and the last node that needs it: inputs lie there already.
+    reserved: Vec<(usize, Place, usize)>,
     found: Found,
     /// A place was taken at random.
     wild: bool,
@@ -152,6 +173,26 @@ impl Plan<'_> {
     /// The values that are needed at `node` or after it.
     fn alive(&self, node: usize) -> impl Iterator<Item = usize> {
         (0..self.values.len()).filter(move |&id| self.values[id].1 >= node)
+    }
+
+    /// A place for value `id` in the output of a concatenation that reads it later, which gets its own place now.
+    fn find_part(&mut self, id: usize, node: usize, view: &Image<'_>, last_uses: &[usize]) -> Option<Place> {
+        let (index, concat) = view.nodes().enumerate().find(|(_, node)| {
+            node.kernel(KERNELS).unwrap().operator.name == "concat" && node.input_ids().contains(&(id as u32))
+        })?;
+        let output = view.input_count() + index;
+        let place = match self.reserved.iter().find(|reserved| reserved.0 == output) {
+            Some(&(_, place, _)) => place,
+            None => {
+                let channels = concat.output(0).shape[2] as usize;
+                let pitch = if is_pitched(view, output) && self.random.bool() { PITCH.max(channels) } else { channels };
+                let place = self.find(size_of(concat.output(0), pitch), node, &[]);
+                self.reserved.push((output, place, last_uses[output].max(index)));
+                place
+            }
+        };
+        let position = concat.input_ids().iter().position(|&input| input as usize == id)?;
+        part_of(&concat, position, place).filter(|part| part.is_dense() || is_pitched(view, id))
     }
 
     /// A place for something of this size while `node` runs, where nothing is in the way; now and then anywhere.
@@ -174,7 +215,8 @@ impl Plan<'_> {
                 let other = &self.values[id].0;
                 if own.contains(&id) { place.spans_overlap(other) } else { place.overlaps(other) }
             };
-            if place.span().end <= ARENA && alive.iter().find(in_the_way).is_none() {
+            let reserved = self.reserved.iter().any(|(_, other, last)| *last >= node && place.overlaps(other));
+            if place.span().end <= ARENA && alive.iter().find(in_the_way).is_none() && !reserved {
                 let between = |&id: &usize| place.spans_overlap(&self.values[id].0);
                 self.found.interleaved += usize::from(alive.iter().any(between));
                 return place;
@@ -215,44 +257,72 @@ fn over(view: &Image<'_>) -> impl Iterator<Item = (usize, usize)> {
     written.map(|(id, node)| (id, *node.input_ids().last().unwrap() as usize))
 }
 
+/// Whether all that write and read a value take any pitch, and so do those of the sums that take its place.
+fn is_pitched(view: &Image<'_>, id: usize) -> bool {
+    let of_kernel = |node: Node<'_>| node.kernel(KERNELS).unwrap().pitched;
+    let over: HashMap<usize, usize> = over(view).map(|(sum, residual)| (residual, sum)).collect();
+    std::iter::successors(Some(id), |id| over.get(id).copied()).all(|id| {
+        let is_output = (0..view.output_count()).any(|index| view.output_id(index) == id);
+        let mut users = view.nodes().filter(|node| node.input_ids().contains(&(id as u32)));
+        view.writer(id).is_some_and(of_kernel) && users.all(of_kernel) && !is_output
+    })
+}
+
+/// Where in a concatenation's output an input belongs, if its pixels have one pitch there.
+fn part_of(concat: &Node<'_>, position: usize, output: Place) -> Option<Place> {
+    let axis = concat.attributes()[0] as usize;
+    let mut start = [0; 3];
+    start[axis] = concat.inputs().take(position).map(|input| input.shape[axis] as usize).sum();
+    let [height, width, channels] = concat.input(position).shape.map(|size| size as usize);
+    let of_row = concat.output(0).shape[1] as usize;
+    let address = |index: usize| {
+        let (row, column) = (index / width + start[0], index % width + start[1]);
+        output.offset + (row * of_row + column) * output.pitch + start[2]
+    };
+    let count = height * width;
+    let pitch = if count == 1 { channels } else { address(1) - address(0) };
+    let place = Place { offset: address(0), pitch, count, channels };
+    (0..count).all(|index| address(index) == place.offset + index * pitch).then_some(place)
+}
+
 /// Gives each value and each node's scratch memory a random place.
 fn replan(image: &mut Aligned, random: &mut fastrand::Rng) -> (Found, bool) {
     let original = image.clone();
     let view = Image::new(original.bytes()).unwrap();
-    let outputs: Vec<usize> = (0..view.output_count()).map(|index| view.output_id(index)).collect();
     let last_uses: Vec<usize> =
         (0..view.values().len()).map(|id| image.word(value_word(image, id, place::VALUE_LAST_USE)) as usize).collect();
-    // A sum that takes the place of its residual has its pitch.
-    let over: HashMap<usize, usize> = over(&view).map(|(sum, residual)| (residual, sum)).collect();
-    let pitched = |id: usize| {
-        let of_kernel = |node: &Node<'_>| node.kernel(KERNELS).unwrap().pitched;
-        std::iter::successors(Some(id), |id| over.get(id).copied()).all(|id| {
-            let mut users = view.nodes().filter(|node| node.input_ids().contains(&(id as u32)));
-            let writer = view.writer(id);
-            writer.is_some_and(|node| of_kernel(&node)) && users.all(|node| of_kernel(&node)) && !outputs.contains(&id)
-        })
-    };
-    let mut plan = Plan { random, values: vec![], found: Found::default(), wild: false };
+    let mut plan = Plan { random, values: vec![], reserved: vec![], found: Found::default(), wild: false };
     let (mut scratch_offsets, mut views) = (vec![], vec![]);
     for (value, &last_use) in view.values().iter().zip(&last_uses).take(view.input_count()) {
-        let place = plan.find(size_of(value, value.shape[2] as usize), 0, &[]);
+        let id = plan.values.len();
+        let part = if plan.random.bool() { plan.find_part(id, 0, &view, &last_uses) } else { None };
+        plan.found.in_parts += usize::from(part.is_some());
+        let place = part.unwrap_or_else(|| plan.find(size_of(value, value.shape[2] as usize), 0, &[]));
         plan.values.push((place, last_use));
     }
     for (index, node) in view.nodes().enumerate() {
         let id = plan.values.len();
         let value = node.output(0);
         let channels = value.shape[2] as usize;
-        let pitch = if pitched(id) && plan.random.u8(..4) > 0 { PITCH } else { channels };
+        let pitch = if is_pitched(&view, id) && plan.random.u8(..4) > 0 { PITCH.max(channels) } else { channels };
         let inputs: Vec<usize> = node.input_ids().iter().map(|&id| id as usize).collect();
         let takes = inputs.iter().copied().find(|&input| {
             let is_alike = view.values()[input].shape == value.shape;
-            let may_be_pitched = pitched(id) || plan.values[input].0.pitch == channels;
+            let may_be_pitched = is_pitched(&view, id) || plan.values[input].0.pitch == channels;
             kernel_is_elementwise(&node) && last_uses[input] == index && is_alike && may_be_pitched
         });
-        let part = place_of_part(&node, &plan.values).filter(|place| place.is_dense() || pitched(id));
+        let part = place_of_part(&node, &plan.values).filter(|place| place.is_dense() || is_pitched(&view, id));
         let residual = runs_over(&node).then(|| inputs[inputs.len() - 1]);
         let own = if kernel_is_elementwise(&node) { vec![] } else { inputs };
         let mut is_view = false;
+        let in_output = if plan.random.u8(..3) > 0 { plan.find_part(id, index, &view, &last_uses) } else { None };
+        let in_output = in_output.filter(|place| {
+            let apart = own.iter().all(|&input| !place.spans_overlap(&plan.values[input].0));
+            // It can have another pitch than the whole, at which overlaps are not exact.
+            apart && plan.alive(index).all(|id| !place.overlaps(&plan.values[id].0))
+        });
+        let reserved = plan.reserved.iter().position(|reserved| reserved.0 == id);
+        let reserved = reserved.map(|index| plan.reserved.swap_remove(index).1);
         let place = match (takes, part) {
             _ if residual.is_some() => {
                 plan.found.over += 1;
@@ -265,6 +335,11 @@ fn replan(image: &mut Aligned, random: &mut fastrand::Rng) -> (Found, bool) {
                 let is_shared = others.into_iter().any(in_the_way);
                 plan.wild |= is_shared;
                 taken
+            }
+            _ if reserved.is_some() && plan.random.u8(..8) > 0 => reserved.unwrap(),
+            _ if in_output.is_some() => {
+                plan.found.in_parts += 1;
+                in_output.unwrap()
             }
             (Some(input), _) if plan.random.bool() => {
                 plan.found.in_place += 1;
@@ -297,8 +372,8 @@ fn replan(image: &mut Aligned, random: &mut fastrand::Rng) -> (Found, bool) {
         plan.wild = true;
         let id = plan.random.usize(..plan.values.len());
         let place = &mut plan.values[id].0;
-        if pitched(id) && plan.random.bool() {
-            place.pitch = plan.random.usize(place.channels..=PITCH + 1);
+        if is_pitched(&view, id) && plan.random.bool() {
+            place.pitch = plan.random.usize(place.channels..=place.channels.max(PITCH) + 1);
         } else {
             place.offset = (place.offset + plan.random.usize(..9)).saturating_sub(4);
         }
@@ -379,6 +454,7 @@ fn accepted_plans_give_the_bytes_of_separate_memory() {
                 all.in_place += found.in_place;
                 all.views += found.views;
                 all.over += found.over;
+                all.in_parts += found.in_parts;
                 all.interleaved += found.interleaved;
             }
             Err(error) => {
@@ -393,7 +469,14 @@ fn accepted_plans_give_the_bytes_of_separate_memory() {
             }
         }
     }
-    let enough = [all.accepted > 1500, all.in_place > 500, all.views > 500, all.interleaved > 300, all.refused > 500];
+    let enough = [
+        all.accepted > 1500,
+        all.in_place > 500,
+        all.views > 500,
+        all.interleaved > 300,
+        all.in_parts > 500,
+        all.refused > 500,
+    ];
     let enough = enough.into_iter().all(|enough| enough) && wrong_in_place > 100 && wrong_views > 50;
     let enough = enough && all.over > 150 && wrong_over > 25;
     let refused = format!("{wrong_in_place} in place, {wrong_views} views and {wrong_over} over residuals");

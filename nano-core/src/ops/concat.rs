@@ -1,0 +1,142 @@
+//! Concatenation: the inputs one after the other along `axis` (0 height, 1 width, 2 channels), in one scale and zero point.
+//! Bit-exact with TensorFlow Lite Micro's int8 `CONCATENATION`.
+//!
+//! An input that lies in its part of the output already is not copied.
+
+use core::cell::Cell;
+
+use crate::BrokenRule;
+use crate::arena::Shared;
+use crate::image::{Dtype, Element, Value};
+use crate::node::Node;
+use crate::operator::{
+    Alias, Checked, CheckedPart, Kernel, Operator, Output, Overlay, Quantization, Run, attributes, nonzero, require,
+};
+
+/// Kernel of the concatenation.
+pub const CONCAT: Kernel = Kernel {
+    id: 17,
+    name: NAME,
+    operator: &OPERATOR,
+    inputs: &[Dtype::Int8],
+    outputs: &[Dtype::Int8],
+    pitched: true,
+    forms: &[0],
+    check: |node| node.require_no_scratch(),
+    run: Run::InPlace(run::<i8>),
+    #[cfg(feature = "alloc")]
+    cost: |layer| Some(4 * layer.outputs[0].len() as u64),
+    #[cfg(feature = "alloc")]
+    pack: |_| Ok(crate::image::Packed::default()),
+};
+
+static OPERATOR: Operator = Operator {
+    name: NAME,
+    attributes: Attributes::NAMES,
+    inputs: 1..=u8::MAX,
+    outputs: &[Output { quantization: Quantization::Shared, reset: None }],
+    alias: Alias::Overlay(overlay),
+    shape,
+    macs: |_| 0,
+};
+
+const NAME: &str = "concat";
+
+attributes! {
+    /// The dimension along which the inputs are put together.
+    struct Attributes { axis }
+}
+
+fn shape(node: &Node<'_>, _: usize) -> Result<[u32; 3], BrokenRule> {
+    let Attributes { axis } = Attributes::read(node.attributes())?;
+    require!((0..3).contains(&axis), "the axis is not 0 (height), 1 (width) or 2 (channels)", axis);
+    let axis = axis as usize;
+    let mut shape = node.input(0).shape;
+    for (index, input) in node.inputs().enumerate().skip(1) {
+        for (dimension, (size, other)) in shape.iter_mut().zip(input.shape).enumerate() {
+            if dimension == axis {
+                // The check of the values excludes sizes that do not fit.
+                *size = size.saturating_add(other);
+            } else {
+                require!(
+                    *size == other,
+                    "an input's sizes differ from the first's beside the axis, input",
+                    index as i64
+                );
+            }
+        }
+    }
+    Ok(shape)
+}
+
+/// Where in the output an input belongs, in elements.
+struct Part<'a> {
+    input: &'a Value,
+    offset: usize,
+    /// From one of its rows to the next, and from one pixel to the next.
+    row_pitch: usize,
+    pitch: usize,
+}
+
+impl Part<'_> {
+    /// Its place as that of a value, which has one pitch, if it is one.
+    fn overlay(&self) -> Option<Overlay> {
+        let &Part { input, offset, row_pitch, pitch } = self;
+        let [height, width, _] = input.shape.map(|size| size as usize);
+        let pitch = match (height, width) {
+            _ if width * pitch == row_pitch => pitch,
+            (1, _) => pitch,
+            (_, 1) => row_pitch,
+            _ => return None,
+        };
+        Some(Overlay::InputInside { offset: offset as u32, pitch: pitch as u32 })
+    }
+
+    /// Copies the input there.
+    #[inline(always)]
+    fn copy<T: Element>(&self, from: &[Cell<T>], to: &[Cell<T>]) {
+        let [_, width, channels] = self.input.shape.map(|size| size as usize);
+        let mut pixel = [channels, nonzero(self.input.pitch as usize), nonzero(self.pitch)];
+        let row_pitch = nonzero(width * pixel[1]);
+        if pixel == [channels; 3] {
+            // The pixels of a row lie side by side on both sides: they are copied as one.
+            pixel = [nonzero(width * channels); 3];
+        }
+        let [length, from_pitch, to_pitch] = pixel;
+        let rows = from.chunks(row_pitch).zip(to.get(self.offset..).checked_part().chunks(nonzero(self.row_pitch)));
+        for (from, to) in rows {
+            for (from, to) in from.chunks(from_pitch).zip(to.chunks(to_pitch)) {
+                Shared::copy(from.get(..length).checked_part(), to);
+            }
+        }
+    }
+}
+
+/// The parts of the inputs, in order.
+fn parts<'a>(node: &'a Node<'_>, axis: i32) -> impl Iterator<Item = Part<'a>> {
+    let (output, axis) = (node.output(0), axis as usize);
+    let pitch = output.pitch as usize;
+    let row_pitch = output.shape[1] as usize * pitch;
+    // Elements from one index of the axis to the next.
+    let step = [row_pitch, pitch, 1].get(axis).copied().unwrap_or_default();
+    node.inputs().scan(0, move |offset, input| {
+        let part = Part { input, offset: *offset, row_pitch, pitch };
+        *offset += input.shape.get(axis).map_or(0, |&size| size as usize) * step;
+        Some(part)
+    })
+}
+
+fn overlay(node: &Node<'_>, index: usize) -> Option<Overlay> {
+    let Attributes { axis } = Attributes::read(node.attributes()).ok()?;
+    parts(node, axis).nth(index)?.overlay()
+}
+
+fn run<T: Element>(node: &Node<'_>, memory: Shared<'_>) {
+    let Attributes { axis } = Attributes::read(node.attributes()).checked();
+    let output = memory.output::<T>(0);
+    for (index, part) in parts(node, axis).enumerate() {
+        if !part.overlay().is_some_and(|overlay| overlay.holds(part.input, node.output(0))) {
+            part.copy(memory.input(index), output);
+        }
+    }
+}
