@@ -166,8 +166,10 @@ impl<'a> Alive<'a> {
                 }
                 None => *output,
             };
-            let extent = written.extent();
-            self.refuse_overlap(index, &written.range(), |other| extent.overlaps(&other.extent()))?;
+            // A part can have another pitch than the whole, at which overlaps are not exact.
+            let extents = [written.extent(), output.extent()];
+            let is_in_the_way = |other: &Value| extents.iter().all(|extent| extent.overlaps(&other.extent()));
+            self.refuse_overlap(index, &written.range(), is_in_the_way)?;
         }
         Ok(())
     }
