@@ -6,7 +6,7 @@
 use core::ops::RangeInclusive;
 
 use crate::arena::{Io, Shared};
-use crate::image::{Dtype, Value};
+use crate::image::{Dtype, Extent, Value};
 use crate::node::Node;
 use crate::{BrokenRule, Error};
 
@@ -195,12 +195,20 @@ pub enum Overlay {
 }
 
 impl Overlay {
-    /// Whether the two lie so already.
+    /// The value that is the part, and its place in the other.
+    #[inline(never)]
+    pub(crate) fn place<'v>(self, input: &'v Value, output: &'v Value) -> (&'v Value, Extent) {
+        let (part, whole, offset, pitch) = match self {
+            Overlay::InputInside { offset, pitch } => (input, output, offset, pitch),
+            Overlay::OutputInside { offset, pitch } => (output, input, offset, pitch),
+        };
+        (part, part.extent_inside(whole, offset, pitch))
+    }
+
+    /// Whether the part lies there already.
     pub(crate) fn holds(self, input: &Value, output: &Value) -> bool {
-        match self {
-            Overlay::InputInside { offset, pitch } => input.coincides(&input.inside(output, offset, pitch)),
-            Overlay::OutputInside { offset, pitch } => output.coincides(&output.inside(input, offset, pitch)),
-        }
+        let (part, place) = self.place(input, output);
+        part.extent() == place
     }
 }
 
@@ -302,10 +310,12 @@ impl Kernel {
         Ok(())
     }
 
-    /// Whether it makes a view: its output is a part of its first input and has to lie there.
+    /// Whether it makes a view, whose output is a part of its first input, and the output does not lie there.
     #[cfg(feature = "alloc")]
-    pub(crate) fn is_view(&self, node: &Node<'_>) -> bool {
-        matches!(self.alias(), Alias::Overlay(overlay) if matches!(overlay(node, 0), Some(Overlay::OutputInside { .. })))
+    pub(crate) fn is_misplaced_view(&self, node: &Node<'_>) -> bool {
+        let Alias::Overlay(overlay) = self.alias() else { return false };
+        let overlay = overlay(node, 0).filter(|overlay| matches!(overlay, Overlay::OutputInside { .. }));
+        overlay.is_some_and(|overlay| !overlay.holds(node.input(0), node.output(0)))
     }
 
     /// Where an output may lie over inputs: nowhere unless it runs in place.

@@ -3,8 +3,6 @@
 //! Values may share bytes of the arena, and nothing but their places says so. What [`Io`](crate::Io) and [`Shared`](crate::Shared) take for granted
 //! is proved here.
 
-use core::ops::Range;
-
 use super::value::Extent;
 use super::{Image, MOST_ALIVE, Value};
 use crate::operator::{Alias, Kernel, Overlay, Run, refused, require};
@@ -20,16 +18,10 @@ use crate::{BrokenRule, Error, Node};
 /// [`Error::TooManyAlive`] beyond [`MOST_ALIVE`].
 pub(crate) fn check(image: &Image<'_>, kernels: &[Kernel]) -> Result<(), Error> {
     let (values, end) = (image.values(), image.node_count());
-    let mut alive = Alive { values, places: [None; MOST_ALIVE], used: 0 };
-    for (id, value) in values.iter().enumerate() {
-        if value.is_state() && value.last_use as usize != end {
-            return Err(Error::Lifetime { node: end, value: id });
-        }
-        if id < image.input_count() || value.is_state() {
-            alive.refuse_overlap(0, &value.range(), |other| other.extent().overlaps(&value.extent()))?;
-            alive.add(0, value)?;
-        }
+    if let Some(value) = values.iter().position(|value| value.is_state() && value.last_use as usize != end) {
+        return Err(Error::Lifetime { node: end, value });
     }
+    let mut alive = Alive::new(values, image.input_count())?;
     let mut next = image.input_count();
     for (index, node) in image.nodes().enumerate() {
         for (&id, input) in node.inputs.iter().zip(node.inputs()) {
@@ -41,27 +33,8 @@ pub(crate) fn check(image: &Image<'_>, kernels: &[Kernel]) -> Result<(), Error> 
             }
         }
         next += node.outputs.len();
-        alive.end_before(index);
         let kernel = node.kernel(kernels).ok_or(Error::UnknownKernel { node: index, id: node.header.kernel })?;
-        if let Run::Over(_) = kernel.run {
-            check_over(&node).map_err(|broken| broken.of(kernel.operator.name))?;
-        }
-        for output in node.outputs {
-            match kernel.alias() {
-                Alias::Overlay(overlay) => alive.check_overlay(index, &node, output, kernel, overlay)?,
-                _ => {
-                    let range = output.range();
-                    alive
-                        .refuse_overlap(index, &range, |other| !may_be_written(kernel, &node, index, output, other))?;
-                }
-            }
-            if !output.is_state() {
-                alive.add(index, output)?;
-            }
-        }
-        if let Some(scratch) = node.header.scratch_extent() {
-            alive.refuse_overlap(index, &node.header.scratch(), |other| overlap_at(&node, other, &scratch))?;
-        }
+        alive.write(index, &node, kernel)?;
     }
     for (&id, output) in image.outputs() {
         if output.last_use as usize != end {
@@ -71,23 +44,57 @@ pub(crate) fn check(image: &Image<'_>, kernels: &[Kernel]) -> Result<(), Error> 
     Ok(())
 }
 
-/// Whether node `index` may write `output` while `other` is needed.
-fn may_be_written(kernel: &Kernel, node: &Node<'_>, index: usize, output: &Value, other: &Value) -> bool {
-    if core::ptr::eq(output, other) {
-        // A state, which is needed all the time.
-        return true;
+/// What is written at a node.
+#[derive(Clone, Copy)]
+struct Written<'n> {
+    extent: Extent,
+    /// What it is a part of: at a part's pitch, overlaps may not be exact.
+    whole: Extent,
+    /// The output that it belongs to.
+    output: Option<&'n Value>,
+    /// A node to whose values belongs what lies between their pixels, too.
+    apart: Option<&'n Node<'n>>,
+    /// What the output may take the place of, if that is needed for the last time.
+    takes: Takes<'n>,
+}
+
+/// The values whose place an output may take.
+#[derive(Clone, Copy)]
+enum Takes<'n> {
+    Nothing,
+    /// Those with as many elements of the dtype.
+    Alike,
+    /// The last input of this node, if it is no other one, by its first output.
+    Last(&'n Node<'n>),
+}
+
+impl Written<'_> {
+    fn new(extent: Extent) -> Self {
+        Written { extent, whole: extent, output: None, apart: None, takes: Takes::Nothing }
     }
-    match kernel.run {
-        Run::Apart(_) => !overlap_at(node, other, &output.extent()),
-        Run::Over(_) => {
-            is_over(node, output, other) && other.last_use as usize == index
-                || !overlap_at(node, other, &output.extent())
+
+    /// Whether the output may take the place of `value` at node `index`.
+    fn may_take(&self, output: &Value, value: &Value, index: usize) -> bool {
+        value.last_use as usize == index
+            && match self.takes {
+                Takes::Nothing => false,
+                Takes::Alike => output.coincides(value),
+                Takes::Last(node) => is_over(node, output, value),
+            }
+    }
+
+    /// Whether `value`, which node `index` or a later one needs, is in the way.
+    fn is_hindered_by(&self, value: &Value, index: usize) -> bool {
+        if self.output.is_some_and(|output| core::ptr::eq(output, value) || self.may_take(output, value, index)) {
+            // Or a state, which is needed all the time.
+            return false;
         }
-        Run::InPlace(_) => {
-            let is_elementwise = matches!(kernel.alias(), Alias::Elementwise);
-            let takes_its_place = is_elementwise && output.coincides(other) && other.last_use as usize == index;
-            !output.extent().overlaps(&other.extent()) || takes_its_place && is_input(node, other)
+        let extent = value.extent();
+        if extent.overlaps(&self.extent) && extent.overlaps(&self.whole) {
+            return true;
         }
+        let is_part = |node: &Node<'_>| node.inputs().chain(node.outputs).any(|part| core::ptr::eq(part, value));
+        self.apart.is_some_and(is_part) && extent.whole().overlaps(&self.extent.whole())
     }
 }
 
@@ -96,7 +103,7 @@ fn may_be_written(kernel: &Kernel, node: &Node<'_>, index: usize, output: &Value
 fn check_over(node: &Node<'_>) -> Result<(), BrokenRule> {
     if let (Some(last), Some(output)) = (node.inputs().last(), node.outputs.first()) {
         let text = "the output does not lie in the place of the last input, but at";
-        require!(output.coincides(last), text, output.offset);
+        require!(output.coincides(last), text, output.range().start as i64);
     }
     Ok(())
 }
@@ -108,19 +115,8 @@ fn is_over(node: &Node<'_>, output: &Value, value: &Value) -> bool {
     is_first && node.inputs().enumerate().all(is_last)
 }
 
-/// Whether `value` is in the way of `written`. To what a node runs on belongs what lies between its pixels.
-fn overlap_at(node: &Node<'_>, value: &Value, written: &Extent) -> bool {
-    let extent = value.extent();
-    let is_part = || is_input(node, value) || node.outputs.iter().any(|output| core::ptr::eq(output, value));
-    extent.overlaps(written) || is_part() && extent.whole().overlaps(&written.whole())
-}
-
-fn is_input(node: &Node<'_>, value: &Value) -> bool {
-    node.inputs().any(|input| core::ptr::eq(input, value))
-}
-
 /// The values that have been written and are still needed.
-struct Alive<'a> {
+pub(super) struct Alive<'a> {
     /// All of the image.
     values: &'a [Value],
     places: [Option<&'a Value>; MOST_ALIVE],
@@ -129,6 +125,48 @@ struct Alive<'a> {
 }
 
 impl<'a> Alive<'a> {
+    /// Before the first node: the first `inputs` values, and the states.
+    pub(super) fn new(values: &'a [Value], inputs: usize) -> Result<Self, Error> {
+        let mut alive = Alive { values, places: [None; MOST_ALIVE], used: 0 };
+        for (id, value) in values.iter().enumerate() {
+            if id < inputs || value.is_state() {
+                alive.refuse_overlap(0, &Written::new(value.extent()))?;
+                alive.add(0, value)?;
+            }
+        }
+        Ok(alive)
+    }
+
+    /// What node `index` writes.
+    pub(super) fn write(&mut self, index: usize, node: &Node<'a>, kernel: &Kernel) -> Result<(), Error> {
+        self.end_before(index);
+        if let Run::Over(_) = kernel.run {
+            check_over(node).map_err(|broken| broken.of(kernel.operator.name))?;
+        }
+        let (apart, takes) = match (kernel.run, kernel.alias()) {
+            (Run::Apart(_), _) => (Some(node), Takes::Nothing),
+            (Run::Over(_), _) => (Some(node), Takes::Last(node)),
+            (Run::InPlace(_), Alias::Elementwise) => (None, Takes::Alike),
+            (Run::InPlace(_), _) => (None, Takes::Nothing),
+        };
+        for output in node.outputs {
+            if let Alias::Overlay(overlay) = kernel.alias() {
+                self.check_overlay(index, node, output, kernel, overlay)?;
+            } else {
+                let written = Written { output: Some(output), apart, takes, ..Written::new(output.extent()) };
+                self.refuse_overlap(index, &written)?;
+            }
+            if !output.is_state() {
+                self.add(index, output)?;
+            }
+        }
+        if let Some(scratch) = node.header.scratch_extent() {
+            self.refuse_overlap(index, &Written { apart: Some(node), ..Written::new(scratch) })?;
+        }
+        Ok(())
+    }
+
+    #[inline(never)]
     fn add(&mut self, node: usize, value: &'a Value) -> Result<(), Error> {
         let free = self.places.iter_mut().enumerate().find(|(_, place)| place.is_none());
         let (index, place) = free.ok_or(Error::TooManyAlive { node, limit: MOST_ALIVE })?;
@@ -154,37 +192,34 @@ impl<'a> Alive<'a> {
         overlay: fn(&Node<'_>, usize) -> Option<Overlay>,
     ) -> Result<(), Error> {
         for (position, input) in node.inputs().enumerate() {
-            let overlay = overlay(node, position);
-            if overlay.is_some_and(|overlay| overlay.holds(input, output)) {
-                continue;
-            }
-            let written = match overlay {
-                Some(Overlay::InputInside { offset, pitch }) => input.inside(output, offset, pitch),
-                Some(Overlay::OutputInside { .. }) => {
-                    let broken = refused("a view lies elsewhere than in its input, node", index as i64);
-                    return Err(broken.of(kernel.operator.name));
+            let written = match overlay(node, position) {
+                None => output.extent(),
+                Some(overlay) => {
+                    let (part, place) = overlay.place(input, output);
+                    if part.extent() == place {
+                        continue;
+                    }
+                    if let Overlay::OutputInside { .. } = overlay {
+                        let broken = refused("a view lies elsewhere than in its input, node", index as i64);
+                        return Err(broken.of(kernel.operator.name));
+                    }
+                    place
                 }
-                None => *output,
             };
-            // A part can have another pitch than the whole, at which overlaps are not exact.
-            let extents = [written.extent(), output.extent()];
-            let is_in_the_way = |other: &Value| extents.iter().all(|extent| extent.overlaps(&other.extent()));
-            self.refuse_overlap(index, &written.range(), is_in_the_way)?;
+            self.refuse_overlap(index, &Written { whole: output.extent(), ..Written::new(written) })?;
         }
         Ok(())
     }
 
-    /// Refuses to write to a range of the arena at a node, if there is a value that is in the way.
-    fn refuse_overlap(
-        &self,
-        node: usize,
-        written: &Range<usize>,
-        is_in_the_way: impl Fn(&Value) -> bool,
-    ) -> Result<(), Error> {
+    /// Refuses to write what a value is in the way of.
+    // One function for all that ask, as the program of a board has it.
+    #[inline(never)]
+    fn refuse_overlap(&self, node: usize, written: &Written<'_>) -> Result<(), Error> {
+        let range = written.extent.range();
         // Most values lie elsewhere, which costs no more than two comparisons.
-        let is_near = |value: &Value| value.range().start < written.end && written.start < value.range().end;
+        let is_near = |value: &Value| value.range().start < range.end && range.start < value.range().end;
         let mut alive = self.places.iter().take(self.used).flatten();
-        let overwritten = alive.find(|&&value| is_near(value) && is_in_the_way(value));
+        let overwritten = alive.find(|&&value| is_near(value) && written.is_hindered_by(value, node));
         let Some(&overwritten) = overwritten else { return Ok(()) };
         let value = self.values.iter().position(|value| core::ptr::eq(value, overwritten)).unwrap_or_default();
         Err(Error::Overlap { node, value })

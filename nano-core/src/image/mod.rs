@@ -38,6 +38,7 @@ pub use description::{
 pub(crate) use lifetimes::check as check_lifetimes;
 pub use metadata::{LONGEST_NAME, is_label, is_name};
 pub use quantization::{dequantize, quantize};
+pub(crate) use value::Extent;
 pub use value::{Dtype, Element, Value};
 pub(crate) use view::Cursor;
 pub use view::{Image, Nodes};
@@ -46,7 +47,6 @@ pub(crate) use writer::Fusion;
 #[cfg(feature = "alloc")]
 pub use writer::{Layer, Packed, write, write_with};
 
-use core::ops::Range;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// The format's version; raised whenever an older reader would misread a newer image.
@@ -113,10 +113,6 @@ pub struct NodeHeader {
 }
 
 impl NodeHeader {
-    pub(crate) fn scratch(&self) -> Range<usize> {
-        self.scratch_offset as usize..self.scratch_offset as usize + self.scratch_length as usize
-    }
-
     /// The bytes of the scratch memory, if there is any.
     fn scratch_extent(&self) -> Option<value::Extent> {
         (self.scratch_length > 0).then(|| value::Extent::run(self.scratch_offset, self.scratch_length))

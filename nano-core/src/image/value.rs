@@ -182,23 +182,32 @@ impl Value {
     /// Its own bytes of the arena.
     #[inline(never)]
     pub(crate) fn extent(&self) -> Extent {
+        self.extent_at(self.offset, self.pitch)
+    }
+
+    /// Those that would be its own at another place and pitch.
+    pub(crate) fn extent_at(&self, start: u32, pitch: u32) -> Extent {
         let [height, width, channels] = self.shape;
-        let size = self.dtype().size() as u32;
-        if self.is_dense() {
-            return Extent::run(self.offset, self.len() as u32 * size);
+        let count = height * width;
+        if pitch == channels || count == 1 {
+            return Extent::run(start, (count * channels) << self.dtype);
         }
-        Extent { start: self.offset, length: channels * size, pitch: self.pitch * size, count: height * width }
+        Extent { start, length: channels << self.dtype, pitch: pitch << self.dtype, count }
+    }
+
+    /// Those in the memory of `other`: so many elements after its first, the pixels at this pitch.
+    pub(crate) fn extent_inside(&self, other: &Value, offset: u32, pitch: u32) -> Extent {
+        self.extent_at(other.offset + (offset << other.dtype), pitch)
     }
 
     /// Whether both have the same elements in the same bytes.
     pub(crate) fn coincides(&self, other: &Value) -> bool {
-        let place = |value: &Value| (value.shape, value.dtype, value.offset);
-        place(self) == place(other) && (self.pitch == other.pitch || self.is_dense() && other.is_dense())
+        (self.shape, self.dtype) == (other.shape, other.dtype) && self.extent() == other.extent()
     }
 
-    /// As it would lie in the memory of `other`: so many elements after its first, its pixels at this pitch.
-    pub(crate) fn inside(&self, other: &Value, offset: u32, pitch: u32) -> Value {
-        let offset = other.offset + (offset << other.dtype);
+    /// At another place and pitch.
+    #[cfg(feature = "alloc")]
+    pub(super) fn at(&self, offset: u32, pitch: u32) -> Value {
         Value { offset, pitch, length: self.expected_length(pitch).unwrap_or(self.length), ..*self }
     }
 
@@ -242,7 +251,7 @@ pub(super) fn is_positive(number: f32) -> bool {
 }
 
 /// Bytes of the arena: `count` runs of `length` bytes each, `pitch` bytes from one to the next.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Extent {
     start: u32,
     length: u32,
@@ -259,6 +268,12 @@ impl Extent {
     /// From its first byte to its last, with what lies between its runs.
     pub(crate) fn whole(&self) -> Extent {
         Extent::run(self.start, (self.count - 1) * self.pitch + self.length)
+    }
+
+    /// From its first byte to its last.
+    pub(crate) fn range(&self) -> Range<usize> {
+        let whole = self.whole();
+        whole.start as usize..(whole.start + whole.length) as usize
     }
 
     /// Whether the two share a byte. Exact, except for two different pitches: then each counts as one contiguous run.

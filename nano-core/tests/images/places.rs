@@ -8,7 +8,7 @@ use nano_core::image::{Image, Value, ValueDescription};
 use nano_core::{Alias, CheckedImage, Error, Node, Run};
 
 use crate::builder::{Aligned, Builder, SCALE, Window, place};
-use crate::part::{KERNELS, VIEW};
+use crate::part::{COPY, KERNELS, VIEW};
 
 /// Bytes of the arena beyond which nothing is planned.
 const ARENA: usize = 600;
@@ -387,12 +387,18 @@ fn replan(image: &mut Aligned, random: &mut fastrand::Rng) -> (Found, bool) {
     }
     for ((record, offset), is_view) in records(&original).into_iter().zip(scratch_offsets).zip(views) {
         image.patch(record + place::NODE_SCRATCH, offset as u32);
-        if is_view {
-            image.patch(record, image.word(record) >> 16 << 16 | u32::from(VIEW));
-        }
+        make_view(image, record, is_view);
     }
     image.patch(place::ARENA_LENGTH, ARENA as u32);
     (found, wild)
+}
+
+/// Gives the node of a record that takes some channels the kernel that makes a view, or the one that copies.
+fn make_view(image: &mut Aligned, record: usize, is_view: bool) {
+    let word = image.word(record);
+    if [COPY, VIEW].contains(&(word as u16)) {
+        image.patch(record, word >> 16 << 16 | u32::from(if is_view { VIEW } else { COPY }));
+    }
 }
 
 /// The same image with a place of its own for everything.
@@ -404,9 +410,12 @@ fn apart(original: &Aligned) -> Aligned {
     for (id, value) in view.values().iter().enumerate() {
         let offset = over.get(&id).map(|&residual| image.word(value_word(&image, residual, place::VALUE_OFFSET)));
         image.patch(value_word(&image, id, place::VALUE_OFFSET), offset.unwrap_or(end));
+        image.patch(value_word(&image, id, place::VALUE_PITCH), value.shape[2]);
+        image.patch(value_word(&image, id, place::VALUE_BYTES), value.len() as u32);
         end += value.len() as u32;
     }
     for (record, length) in records(original).into_iter().zip(view.nodes().map(|node| node.scratch_length())) {
+        make_view(&mut image, record, false);
         image.patch(record + place::NODE_SCRATCH, end);
         end += length as u32;
     }
@@ -439,6 +448,9 @@ fn accepted_plans_give_the_bytes_of_separate_memory() {
         let original = net.image_with(KERNELS);
         let oracle = apart(&original);
         let oracle = CheckedImage::new(oracle.bytes(), KERNELS).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        let planned =
+            CheckedImage::new(original.bytes(), KERNELS).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        assert_eq!(run(&planned, seed), run(&oracle, seed), "seed {seed}: the writer's plan changes what is computed");
         let mut image = original.clone();
         let (found, wild) = replan(&mut image, &mut random);
         match CheckedImage::new(image.bytes(), KERNELS) {

@@ -1,64 +1,183 @@
-//! Where in the arena each value and each node's scratch memory lies.
+//! Where in the arena each value and each node's scratch memory lies, and with which kernels.
 
+use alloc::collections::BTreeMap;
+use alloc::collections::btree_map::Entry;
+use alloc::rc::Rc;
 use alloc::vec::Vec;
+use core::cmp::Reverse;
 use core::ops::RangeInclusive;
 
+use super::Value;
+use super::layer::Packed;
+use super::layout::{Graph, Layout, Link};
 use super::plan::{Request, plan};
-use super::{Chosen, Value};
+use super::prepared::Prepared;
 use crate::image::{MOST_ALIVE, ModelDescription, WriteError};
-use crate::operator::Alias;
-use crate::{Error, Run};
+use crate::operator::{Alias, Overlay};
+use crate::{Error, Kernel};
 
-/// Memory that values have one after the other.
-struct Storage {
-    length: u32,
-    live: RangeInclusive<usize>,
+/// A layer with its kernel.
+#[derive(Clone)]
+pub(super) struct Chosen<'k> {
+    pub(super) kernel: &'k Kernel,
+    pub(super) packed: Rc<Packed>,
+    /// Instructions of one run, as the kernel estimates them.
+    pub(super) cost: u64,
 }
 
-/// Gives every value its last use and its place in the arena; returns the layers' scratch offsets and the arena's length.
+/// A memory plan.
+pub(super) struct Plan<'k> {
+    pub(super) layers: Vec<Chosen<'k>>,
+    /// Where the values lie.
+    offsets: Vec<u32>,
+    /// Where the scratch memory of each layer lies.
+    pub(super) scratch_offsets: Vec<u32>,
+    /// Bytes of the arena.
+    pub(super) length: u32,
+}
+
+/// Gives every value its last use, its pitch and its place in the arena; chooses the layers' kernels.
 ///
-/// Values are planned twice: each with memory of its own, and with outputs in the place of inputs where operators run in place. The smaller plan
-/// counts: longer lives can also be in the way.
-pub(super) fn place(
+/// Several plans are made: with each value in memory of its own, with outputs in the place of inputs where operators run in place, with all that
+/// operators allow, and with what does not make the arena larger, link by link: longer lives can also be in the way. The smallest counts; of plans of
+/// one size, that which saves most copies.
+pub(super) fn place<'k>(
     model: &ModelDescription,
-    values: &mut [Value],
-    layers: &[Chosen<'_>],
-) -> Result<(Vec<u32>, u32), WriteError> {
+    values: &mut Vec<Value>,
+    layers: &[Prepared<'k>],
+) -> Result<Plan<'k>, WriteError> {
     let lifetimes = set_last_uses(model, values, layers);
     check_alive(&lifetimes, layers.len())?;
-    let total: u64 = values.iter().map(|value| value.range().len() as u64 + 4).sum::<u64>()
-        + layers.iter().map(|layer| layer.packed.scratch_length as u64 + 4).sum::<u64>();
+    let mut dense: Vec<bool> = values.iter().map(Value::is_state).collect();
+    dense[..model.inputs.len()].fill(true);
+    model.outputs.iter().for_each(|output| dense[output.id] = true);
+    let total: u64 = values.iter().map(|value| value.range().len() as u64 + 4).sum();
     if total > i32::MAX as u64 {
-        return Err(WriteError::TooLarge("the values have more than 2^31 bytes"));
+        return Err(TOO_LARGE);
     }
-    let plans = [false, true].map(|shared| {
-        let (storages, of_value) = storages(values, &lifetimes, layers, shared);
-        let values = storages.into_iter().map(|Storage { length, live }| Request { length, live });
+    let graph = Graph { layers, inputs: model.inputs.len(), dense };
+    let mut planner = Planner { graph, lifetimes, packed: BTreeMap::new() };
+
+    let apart = Layout::apart(&planner.graph, values);
+    let mut best = planner.plan(&apart)?;
+    let scratch: u64 = best.layers.iter().map(|layer| layer.packed.scratch_length as u64 + 4).sum();
+    if total + scratch > i32::MAX as u64 {
+        return Err(TOO_LARGE);
+    }
+    let (in_place, moves) = links(layers, values);
+    let all = |layout: Layout<'k>, links: &[Link], graph: &Graph<'_, 'k>| {
+        links.iter().fold(layout, |layout, &link| layout.linked(graph, link).unwrap_or(layout))
+    };
+    let mut layouts = alloc::vec![apart.clone().in_place(&planner.graph, &in_place)];
+    if !moves.is_empty() {
+        let moved = all(apart.clone(), &moves.concat(), &planner.graph);
+        layouts.push(all(moved, &in_place, &planner.graph));
+        let mut layout = apart.clone();
+        let mut length = best.length;
+        let bundles = moves.iter().map(Vec::as_slice).chain(in_place.chunks(1));
+        for bundle in bundles {
+            // The inputs of one concatenation, together or one by one.
+            for links in core::iter::once(bundle).chain(bundle.chunks(1)) {
+                let tried = all(layout.clone(), links, &planner.graph);
+                let plan = planner.plan(&tried)?;
+                if plan.length <= length {
+                    (layout, length) = (tried, plan.length);
+                }
+            }
+        }
+        layouts.push(layout);
+    }
+    let mut chosen = apart;
+    for layout in layouts {
+        let plan = planner.plan(&layout)?;
+        let rank = |plan: &Plan<'_>, layout: &Layout<'k>| (plan.length, Reverse(layout.saved(&planner.graph)));
+        if rank(&plan, &layout) < rank(&best, &chosen) {
+            (best, chosen) = (plan, layout);
+        }
+    }
+    *values = chosen.values;
+    values.iter_mut().zip(&best.offsets).for_each(|(value, &offset)| value.offset = offset);
+    Ok(best)
+}
+
+const TOO_LARGE: WriteError = WriteError::TooLarge("the values have more than 2^31 bytes");
+
+/// What could share memory: outputs with inputs of operators that run in place, in order; and for each operator that moves data, the inputs with the
+/// output: concatenations from the last to the first, as the outer ones decide the pitch of the inner ones, and then views.
+fn links(layers: &[Prepared<'_>], values: &[Value]) -> (Vec<Link>, Vec<Vec<Link>>) {
+    let (mut in_place, mut parts, mut views) = (Vec::new(), Vec::new(), Vec::new());
+    for (index, layer) in layers.iter().enumerate() {
+        let links = (0..layer.inputs.len()).map(|input| Link { layer: index, input });
+        match layer.operator.alias {
+            Alias::Never => {}
+            Alias::Elementwise => in_place.extend(links),
+            Alias::Overlay(overlay) => {
+                let node = layer.node(values);
+                let is_view = |link: &Link| matches!(overlay(&node, link.input), Some(Overlay::OutputInside { .. }));
+                let (of_views, of_parts): (Vec<Link>, Vec<Link>) = links.partition(is_view);
+                views.push(of_views);
+                parts.push(of_parts);
+            }
+        }
+    }
+    let moves = parts.into_iter().rev().chain(views).filter(|links| !links.is_empty()).collect();
+    (in_place, moves)
+}
+
+struct Planner<'g, 'k> {
+    graph: Graph<'g, 'k>,
+    lifetimes: Vec<RangeInclusive<usize>>,
+    /// The constants of layers, by kernel and by pitches.
+    packed: BTreeMap<(usize, u16, Vec<u32>), Rc<Packed>>,
+}
+
+impl<'k> Planner<'_, 'k> {
+    fn plan(&mut self, layout: &Layout<'k>) -> Result<Plan<'k>, WriteError> {
+        let layers = layout.kernels.iter().enumerate();
+        let layers = layers.map(|(index, &kernel)| {
+            let layer = &self.graph.layers[index];
+            let pitches = layer.values().map(|id| layout.values[id].pitch).collect();
+            let packed = match self.packed.entry((index, kernel.id, pitches)) {
+                Entry::Occupied(entry) => entry.get().clone(),
+                Entry::Vacant(entry) => entry.insert(Rc::new(layer.pack(kernel, &layout.values)?)).clone(),
+            };
+            Ok(Chosen { kernel, packed, cost: layer.estimate(kernel, &layout.values) })
+        });
+        let layers: Vec<Chosen<'k>> = layers.collect::<Result<_, WriteError>>()?;
+        let (lengths, places) = layout.extents();
+        let mut requests: Vec<Request> = lengths.into_iter().map(|length| Request { length, live: 0..=0 }).collect();
+        let mut found = alloc::vec![false; requests.len()];
+        for (live, &group) in self.lifetimes.iter().zip(&layout.groups) {
+            let request = &mut requests[group];
+            request.live = match core::mem::replace(&mut found[group], true) {
+                true => *request.live.start().min(live.start())..=*request.live.end().max(live.end()),
+                false => live.clone(),
+            };
+        }
+        let groups = requests.len();
         let scratch = layers.iter().enumerate();
-        let scratch =
-            scratch.map(|(node, layer)| Request { length: layer.packed.scratch_length as u32, live: node..=node });
-        let scratch_from = values.len();
-        let (mut offsets, length) = plan(&values.chain(scratch).collect::<Vec<_>>());
-        let scratch_offsets = offsets.split_off(scratch_from);
-        let offsets: Vec<u32> = of_value.into_iter().map(|storage| offsets[storage]).collect();
-        (offsets, scratch_offsets, length)
-    });
-    let [apart, shared] = plans;
-    let (offsets, scratch_offsets, length) = if shared.2 < apart.2 { shared } else { apart };
-    for (value, offset) in values.iter_mut().zip(offsets) {
-        value.offset = offset;
+        requests.extend(
+            scratch.map(|(node, layer)| Request { length: layer.packed.scratch_length as u32, live: node..=node }),
+        );
+        let (mut starts, length) = plan(&requests);
+        let scratch_offsets = starts.split_off(groups);
+        let offsets = layout.groups.iter().zip(places).map(|(&group, place)| starts[group] + place).collect();
+        Ok(Plan { layers, offsets, scratch_offsets, length })
     }
-    Ok((scratch_offsets, length))
 }
 
 /// Gives every value its last use; returns the nodes during which each is needed.
-fn set_last_uses(model: &ModelDescription, values: &mut [Value], layers: &[Chosen<'_>]) -> Vec<RangeInclusive<usize>> {
+fn set_last_uses(
+    model: &ModelDescription,
+    values: &mut [Value],
+    layers: &[Prepared<'_>],
+) -> Vec<RangeInclusive<usize>> {
     let end = layers.len();
-    let mut first_uses = alloc::vec![0; model.inputs.len()];
-    for (index, (description, layer)) in model.layers.iter().zip(layers).enumerate() {
-        for _ in &description.outputs {
-            values[first_uses.len()].last_use = index as u32;
-            first_uses.push(index);
+    let mut first_uses = alloc::vec![0; values.len()];
+    for (index, layer) in layers.iter().enumerate() {
+        for id in layer.outputs.clone() {
+            values[id].last_use = index as u32;
+            first_uses[id] = index;
         }
         layer.inputs.iter().for_each(|&id| values[id as usize].last_use = index as u32);
     }
@@ -69,53 +188,6 @@ fn set_last_uses(model: &ModelDescription, values: &mut [Value], layers: &[Chose
         }
     }
     values.iter().zip(first_uses).map(|(value, first)| first..=value.last_use as usize).collect()
-}
-
-/// The storages, and that of each value.
-fn storages(
-    values: &[Value],
-    lifetimes: &[RangeInclusive<usize>],
-    layers: &[Chosen<'_>],
-    shared: bool,
-) -> (Vec<Storage>, Vec<usize>) {
-    let mut storages: Vec<Storage> = Vec::with_capacity(values.len());
-    let mut of_value: Vec<usize> = Vec::with_capacity(values.len());
-    let writers = layers.iter().enumerate();
-    let writers = writers.flat_map(|writer| core::iter::repeat_n(writer, writer.1.kernel.operator.outputs.len()));
-    let inputs = values.len() - writers.clone().count();
-    // Values are numbered in the order in which they are written, so that those of the inputs are known.
-    let writers = core::iter::repeat_n(None, inputs).chain(writers.map(Some));
-    for ((value, live), writer) in values.iter().zip(lifetimes).zip(writers) {
-        let takes_the_last = writer.filter(|(_, layer)| matches!(layer.kernel.run, Run::Over(_)));
-        let takes_a_place = writer.filter(|(_, layer)| {
-            let is_elementwise = matches!(layer.kernel.alias(), Alias::Elementwise);
-            shared && is_elementwise && layer.kernel.operator.outputs.len() == 1 && !value.is_state()
-        });
-        let taken = takes_a_place.and_then(|(node, layer)| {
-            let fits = |&&id: &&u32| {
-                let input = &values[id as usize];
-                input.last_use as usize == node && !input.is_state() && is_alike(input, value)
-            };
-            layer.inputs.iter().find(fits).map(|&id| of_value[id as usize])
-        });
-        let last = takes_the_last.and_then(|(_, layer)| layer.inputs.last()).map(|&id| of_value[id as usize]);
-        of_value.push(match last.or(taken) {
-            Some(storage) => {
-                storages[storage].live = *storages[storage].live.start()..=*live.end();
-                storage
-            }
-            None => {
-                storages.push(Storage { length: value.range().len() as u32, live: live.clone() });
-                storages.len() - 1
-            }
-        });
-    }
-    (storages, of_value)
-}
-
-/// Whether two values have the same elements at the same distances.
-fn is_alike(a: &Value, b: &Value) -> bool {
-    (a.shape, a.pitch, a.dtype()) == (b.shape, b.pitch, b.dtype())
 }
 
 /// Refuses a model of which more values are needed at a node than loading keeps account of.

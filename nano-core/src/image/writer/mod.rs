@@ -2,8 +2,10 @@
 
 mod fuse;
 mod layer;
+mod layout;
 mod memory;
 mod plan;
+mod prepared;
 
 use alloc::vec::Vec;
 use core::mem::size_of;
@@ -11,10 +13,12 @@ use core::mem::size_of;
 use zerocopy::IntoBytes;
 
 use super::{
-    CHECKED_FROM, CRC32, ChannelScale, HeadDescription, HeadRecord, Header, LayerDescription, MAGIC, ModelDescription,
-    NodeHeader, Section, VERSION, Value, WriteError, metadata,
+    CHECKED_FROM, CRC32, ChannelScale, HeadDescription, HeadRecord, Header, MAGIC, ModelDescription, NodeHeader,
+    Section, VERSION, Value, WriteError, metadata,
 };
-use crate::{Kernel, Node, ops};
+use crate::{Kernel, ops};
+use memory::Chosen;
+use prepared::Prepared;
 
 pub(crate) use fuse::Fusion;
 pub use layer::{Layer, Packed};
@@ -22,43 +26,31 @@ pub use layer::{Layer, Packed};
 /// Kernels of later versions may load 16 bytes at a time.
 const CONSTANT_ALIGNMENT: usize = 16;
 
-/// A layer with its kernel.
-struct Chosen<'k> {
-    kernel: &'k Kernel,
-    /// Ids of its inputs.
-    inputs: Vec<u32>,
-    attributes: Vec<i32>,
-    packed: Packed,
-    /// Instructions of one run, as the kernel estimates them.
-    cost: u64,
-}
-
 /// A model's values and nodes with their places in the arena.
 struct Plan<'k> {
     values: Vec<Value>,
-    layers: Vec<Chosen<'k>>,
-    scratch_offsets: Vec<u32>,
-    arena_length: u32,
+    layers: Vec<Prepared<'k>>,
+    memory: memory::Plan<'k>,
 }
 
 impl<'k> Plan<'k> {
-    fn new(model: &ModelDescription, kernels: &'k [Kernel]) -> Result<Self, WriteError> {
+    fn new(model: &'k ModelDescription, kernels: &'k [Kernel]) -> Result<Self, WriteError> {
         let mut values: Vec<Value> = model.values().map(Value::unplaced).collect();
         values.iter().try_for_each(Value::check)?;
         let mut layers = Vec::with_capacity(model.layers.len());
         let mut next = model.inputs.len();
         for layer in &model.layers {
             let end = next + layer.outputs.len();
-            layers.push(choose(layer, &values, next..end, kernels)?);
+            layers.push(Prepared::new(layer, &values, next..end, kernels)?);
             next = end;
         }
-        let (scratch_offsets, arena_length) = memory::place(model, &mut values, &layers)?;
-        Ok(Plan { values, layers, scratch_offsets, arena_length })
+        let memory = memory::place(model, &mut values, &layers)?;
+        Ok(Plan { values, layers, memory })
     }
 
     /// Bytes of the arena, then instructions of a run: the less the better.
     fn cost(&self) -> (u32, u64) {
-        (self.arena_length, self.layers.iter().fold(0, |sum, layer| sum.saturating_add(layer.cost)))
+        (self.memory.length, self.memory.layers.iter().fold(0, |sum, layer| sum.saturating_add(layer.cost)))
     }
 }
 
@@ -112,26 +104,24 @@ pub fn write(model: &ModelDescription) -> Result<Vec<u8>, WriteError> {
 pub fn write_with(model: &ModelDescription, kernels: &[Kernel]) -> Result<Vec<u8>, WriteError> {
     check_ids(model)?;
     let plan = Plan::new(model, kernels)?;
-    let fused = fuse::fuse(model, kernels);
-    let fused = fused.map(|model| Ok::<_, WriteError>((Plan::new(&model, kernels)?, model))).transpose()?;
-    match fused {
-        Some((fused, model)) if fused.cost() < plan.cost() => write_plan(&model, fused),
-        _ => write_plan(model, plan),
-    }
+    let Some(fused_model) = fuse::fuse(model, kernels) else { return write_plan(model, plan) };
+    let fused = Plan::new(&fused_model, kernels)?;
+    if fused.cost() < plan.cost() { write_plan(&fused_model, fused) } else { write_plan(model, plan) }
 }
 
 /// Lays the sections of the image out.
 fn write_plan(model: &ModelDescription, plan: Plan<'_>) -> Result<Vec<u8>, WriteError> {
-    let Plan { values, layers, scratch_offsets, arena_length } = plan;
+    let Plan { values, layers, memory: memory::Plan { layers: chosen, scratch_offsets, length: arena_length, .. } } =
+        plan;
     let mut constants = Constants::default();
     let mut nodes = Vec::new();
-    for ((description, layer), scratch_offset) in model.layers.iter().zip(&layers).zip(scratch_offsets) {
-        let Chosen { kernel, inputs, attributes, packed, .. } = layer;
+    for ((layer, chosen), scratch_offset) in layers.iter().zip(&chosen).zip(scratch_offsets) {
+        let (Prepared { inputs, outputs, attributes, .. }, Chosen { kernel, packed, .. }) = (layer, chosen);
         let header = NodeHeader {
             kernel: kernel.id,
             form: packed.form,
             input_count: count(inputs.len())?,
-            output_count: count(description.outputs.len())?,
+            output_count: count(outputs.len())?,
             attribute_count: count(attributes.len())?,
             constant_count: count(packed.constants.len())?.into(),
             scratch_offset,
@@ -195,47 +185,6 @@ fn check_ids(model: &ModelDescription) -> Result<(), WriteError> {
 
 fn count(number: usize) -> Result<u8, WriteError> {
     u8::try_from(number).map_err(|_| WriteError::Count(number))
-}
-
-/// Packs a layer that writes the values `outputs` for the cheapest kernel that fits it.
-fn choose<'k>(
-    description: &LayerDescription,
-    values: &[Value],
-    outputs: core::ops::Range<usize>,
-    kernels: &'k [Kernel],
-) -> Result<Chosen<'k>, WriteError> {
-    let mut candidates = kernels.iter().filter(|kernel| kernel.operator.name == description.operator).peekable();
-    let unknown = || WriteError::UnknownOperator(description.operator.clone());
-    let operator = candidates.peek().ok_or_else(unknown)?.operator;
-    let attributes = layer::attributes(operator, description)?;
-    let inputs: Vec<u32> = description.inputs.iter().map(|&id| id as u32).collect();
-    let node = Node {
-        header: &NodeHeader::default(),
-        inputs: &inputs,
-        values,
-        outputs: &values[outputs.clone()],
-        attributes: &attributes,
-        constants: &[],
-        constants_section: &[],
-    };
-    operator.check(&node).map_err(|broken| broken.of(operator.name))?;
-    let layer = Layer {
-        inputs: description.inputs.iter().map(|&id| values[id]).collect(),
-        outputs: values[outputs].to_vec(),
-        attributes: attributes.clone(),
-        macs: (operator.macs)(&node),
-        description,
-    };
-    // One that does not fit has the reason why.
-    let cost = |kernel: &&Kernel| {
-        let accepted = kernel.accept(&node).is_ok() && !kernel.is_view(&node);
-        (kernel.cost)(&layer).filter(|_| accepted).unwrap_or(u64::MAX)
-    };
-    let (cost, kernel) =
-        candidates.map(|kernel| (cost(&kernel), kernel)).min_by_key(|(cost, _)| *cost).ok_or_else(unknown)?;
-    kernel.accept(&node).map_err(|broken| broken.of(operator.name))?;
-    let packed = (kernel.pack)(&layer)?;
-    Ok(Chosen { kernel, inputs, attributes, packed, cost })
 }
 
 /// Where each input's channel scales lie.

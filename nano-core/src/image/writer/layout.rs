@@ -1,0 +1,216 @@
+//! Which values lie in each other's memory: what the planner tries, held to the check that loading makes.
+
+use alloc::vec::Vec;
+
+use super::prepared::Prepared;
+use crate::image::Value;
+use crate::image::lifetimes::Alive;
+use crate::operator::{Alias, Overlay};
+use crate::{Kernel, Run};
+
+/// An input of a layer that could share memory with the layer's output.
+#[derive(Clone, Copy)]
+pub(super) struct Link {
+    pub(super) layer: usize,
+    pub(super) input: usize,
+}
+
+/// What does not change from layout to layout.
+pub(super) struct Graph<'g, 'k> {
+    pub(super) layers: &'g [Prepared<'k>],
+    /// Number of inputs, which are the first values.
+    pub(super) inputs: usize,
+    /// Inputs, outputs and states, whose pixels lie side by side.
+    pub(super) dense: Vec<bool>,
+}
+
+/// Groups of values that lie in each other's memory. In `values` each has its pitch, and an offset in an arena in which no two groups overlap.
+#[derive(Clone)]
+pub(super) struct Layout<'k> {
+    pub(super) values: Vec<Value>,
+    /// The group of each value, and where in it the value lies, in bytes.
+    pub(super) groups: Vec<usize>,
+    places: Vec<i64>,
+    /// The kernel of each layer.
+    pub(super) kernels: Vec<&'k Kernel>,
+}
+
+impl<'k> Layout<'k> {
+    /// Each value in a group of its own, but for outputs that always take the place of an input.
+    pub(super) fn apart(graph: &Graph<'_, 'k>, values: &[Value]) -> Self {
+        let mut layout = Layout {
+            values: values.to_vec(),
+            groups: (0..values.len()).collect(),
+            places: alloc::vec![0; values.len()],
+            kernels: Vec::new(),
+        };
+        layout.spread();
+        layout.kernels = graph.layers.iter().map(|layer| layer.cheapest(&layout.values)).collect();
+        for (layer, kernel) in graph.layers.iter().zip(&layout.kernels) {
+            if let (Run::Over(_), Some(&last)) = (kernel.run, layer.inputs.last()) {
+                layout.groups[layer.outputs.start] = layout.groups[last as usize];
+            }
+        }
+        layout.spread();
+        layout
+    }
+
+    /// Puts outputs, as far as they lie apart, in the place of inputs that are read for the last time, in one pass.
+    pub(super) fn in_place(mut self, graph: &Graph<'_, 'k>, links: &[Link]) -> Self {
+        for &Link { layer, input } in links {
+            let (node, kernel) = (&graph.layers[layer], self.kernels[layer]);
+            let (input, output) = (node.inputs[input] as usize, node.outputs.start);
+            let [from, to] = [input, output].map(|id| &self.values[id]);
+            let alike = (from.shape, from.pitch, from.dtype()) == (to.shape, to.pitch, to.dtype());
+            let is_elementwise = matches!(kernel.alias(), Alias::Elementwise);
+            let is_last = from.last_use as usize == layer && !from.is_state() && !to.is_state();
+            // As groups are made of such outputs alone, the others in the input's place are no longer needed.
+            if is_elementwise && alike && is_last && node.outputs.len() == 1 && self.groups[output] == output {
+                self.groups[output] = self.groups[input];
+            }
+        }
+        self.spread();
+        self
+    }
+
+    /// Bytes of each group, and where its values lie in it.
+    pub(super) fn extents(&self) -> (Vec<u32>, Vec<u32>) {
+        let mut ends = alloc::vec![[i64::MAX, i64::MIN]; self.values.len()];
+        for ((value, &group), &place) in self.values.iter().zip(&self.groups).zip(&self.places) {
+            let [start, end] = ends[group];
+            ends[group] = [start.min(place), end.max(place + value.range().len() as i64)];
+        }
+        let lengths = ends.iter().map(|[start, end]| if start < end { (end - start) as u32 } else { 0 }).collect();
+        let place = |(&group, &place): (&usize, &i64)| (place - ends[group][0]) as u32;
+        (lengths, self.groups.iter().zip(&self.places).map(place).collect())
+    }
+
+    /// Puts the groups one after the other.
+    fn spread(&mut self) {
+        let (lengths, places) = self.extents();
+        let mut end = 0;
+        let starts: Vec<u32> = lengths
+            .into_iter()
+            .map(|length| {
+                let start = end;
+                end += length.next_multiple_of(4);
+                start
+            })
+            .collect();
+        for ((value, &group), place) in self.values.iter_mut().zip(&self.groups).zip(places) {
+            value.offset = starts[group] + place;
+        }
+    }
+
+    /// The layout in which the two values of a link share memory, unless one cannot, or they are in one group already.
+    pub(super) fn linked(&self, graph: &Graph<'_, 'k>, link: Link) -> Option<Self> {
+        let layer = &graph.layers[link.layer];
+        let (input, output) = (layer.inputs[link.input] as usize, layer.outputs.start);
+        if self.groups[input] == self.groups[output] || layer.outputs.len() != 1 {
+            return None;
+        }
+        let pairs = match layer.operator.alias {
+            Alias::Never => return None,
+            Alias::Elementwise => {
+                let alike = |value: &Value| (value.shape, value.dtype());
+                if alike(&self.values[input]) != alike(&self.values[output]) {
+                    return None;
+                }
+                [
+                    self.moved(output, self.values[input].pitch, input, 0),
+                    self.moved(input, self.values[output].pitch, output, 0),
+                ]
+            }
+            Alias::Overlay(overlay) => {
+                let place = |values: &[Value]| overlay(&layer.node(values), link.input);
+                match place(&self.values)? {
+                    Overlay::InputInside { .. } => self.overlaid(input, output, place),
+                    Overlay::OutputInside { .. } => self.overlaid(output, input, place),
+                }
+            }
+        };
+        pairs.into_iter().flatten().find_map(|layout| layout.checked(graph, self))
+    }
+
+    /// With `inner` put into `outer`, and with `outer` put around `inner`.
+    fn overlaid(&self, inner: usize, outer: usize, place: impl Fn(&[Value]) -> Option<Overlay>) -> [Option<Self>; 2] {
+        let place = |values: &[Value]| match place(values)? {
+            Overlay::InputInside { offset, pitch } | Overlay::OutputInside { offset, pitch } => {
+                Some((i64::from(offset) * values[outer].dtype().size() as i64, pitch))
+            }
+        };
+        let into = || {
+            let (offset, pitch) = place(&self.values)?;
+            self.moved(inner, pitch, outer, offset)
+        };
+        let around = || {
+            let pitch = self.values[inner].pitch.max(self.values[outer].shape[2]);
+            let mut values = self.values.clone();
+            values[outer] = values[outer].at(values[outer].offset, pitch);
+            let (offset, of_inner) = place(&values)?;
+            let is_right = of_inner == self.values[inner].pitch || self.values[inner].is_dense();
+            if is_right { self.moved(outer, pitch, inner, -offset) } else { None }
+        };
+        [into(), around()]
+    }
+
+    /// With the group of `value` in that of `other`, `value` so many bytes after it and at that pitch: which it must have already unless it is alone.
+    fn moved(&self, value: usize, pitch: u32, other: usize, offset: i64) -> Option<Self> {
+        let (group, joined) = (self.groups[value], self.groups[other]);
+        let mut layout = self.clone();
+        if self.values[value].pitch != pitch {
+            if self.groups.iter().filter(|&&other| other == group).count() > 1 {
+                return None;
+            }
+            layout.values[value] = layout.values[value].at(0, pitch);
+        }
+        let shift = self.places[other] + offset - self.places[value];
+        for (group, place) in layout.groups.iter_mut().zip(&mut layout.places).filter(|(of, _)| **of == group) {
+            (*group, *place) = (joined, *place + shift);
+        }
+        layout.spread();
+        Some(layout)
+    }
+
+    /// The layout with kernels for its pitches, if there are some, and if loading would accept it.
+    fn checked(mut self, graph: &Graph<'_, 'k>, before: &Self) -> Option<Self> {
+        let pitches = |layout: &Self, id: usize| layout.values[id].pitch;
+        for (id, value) in self.values.iter().enumerate() {
+            if pitches(&self, id) != pitches(before, id)
+                && (value.check().is_err() || graph.dense[id] && !value.is_dense())
+            {
+                return None;
+            }
+        }
+        for (layer, kernel) in graph.layers.iter().zip(&mut self.kernels) {
+            let changes = layer.values().any(|id| self.values[id].pitch != before.values[id].pitch);
+            if changes || matches!(layer.operator.alias, Alias::Overlay(_)) {
+                *kernel = layer.fitting(&self.values)?;
+            }
+        }
+        self.is_accepted(graph).then_some(self)
+    }
+
+    fn is_accepted(&self, graph: &Graph<'_, 'k>) -> bool {
+        let check = || {
+            let mut alive = Alive::new(&self.values, graph.inputs)?;
+            let mut layers = graph.layers.iter().zip(&self.kernels).enumerate();
+            layers.try_for_each(|(index, (layer, kernel))| alive.write(index, &layer.node(&self.values), kernel))
+        };
+        check().is_ok()
+    }
+
+    /// Bytes that layers need not copy, as they lie where they belong.
+    pub(super) fn saved(&self, graph: &Graph<'_, 'k>) -> usize {
+        let of_layer = |layer: &Prepared<'_>| {
+            let Alias::Overlay(overlay) = layer.operator.alias else { return 0 };
+            let node = layer.node(&self.values);
+            let output = node.output(0);
+            let lies = |&(index, input): &(usize, &Value)| {
+                overlay(&node, index).is_some_and(|place| place.holds(input, output))
+            };
+            node.inputs().enumerate().filter(lies).map(|(_, input)| input.len().min(output.len())).sum()
+        };
+        graph.layers.iter().map(of_layer).sum()
+    }
+}

@@ -1,0 +1,114 @@
+//! A layer before its values have places: what does not depend on them, and which kernels could run it.
+
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use super::layer::{self, Layer, Packed};
+use crate::image::{LayerDescription, NodeHeader, Value, WriteError};
+use crate::operator::Operator;
+use crate::{Kernel, Node};
+
+/// A layer whose description its operator accepts.
+pub(super) struct Prepared<'k> {
+    pub(super) description: &'k LayerDescription,
+    pub(super) operator: &'static Operator,
+    /// The kernels of the operator.
+    kernels: Vec<&'k Kernel>,
+    /// Ids of its inputs.
+    pub(super) inputs: Vec<u32>,
+    /// Ids of its outputs.
+    pub(super) outputs: Range<usize>,
+    pub(super) attributes: Vec<i32>,
+    macs: u64,
+}
+
+impl<'k> Prepared<'k> {
+    /// A layer that writes the values `outputs`.
+    pub(super) fn new(
+        description: &'k LayerDescription,
+        values: &[Value],
+        outputs: Range<usize>,
+        kernels: &'k [Kernel],
+    ) -> Result<Self, WriteError> {
+        let of_operator = |kernel: &&Kernel| kernel.operator.name == description.operator;
+        let kernels: Vec<&Kernel> = kernels.iter().filter(of_operator).collect();
+        let unknown = || WriteError::UnknownOperator(description.operator.clone());
+        let operator = kernels.first().ok_or_else(unknown)?.operator;
+        let attributes = layer::attributes(operator, description)?;
+        let inputs = description.inputs.iter().map(|&id| id as u32).collect();
+        let mut layer = Prepared { description, operator, kernels, inputs, outputs, attributes, macs: 0 };
+        let node = layer.node(values);
+        operator.check(&node).map_err(|broken| broken.of(operator.name))?;
+        layer.macs = (operator.macs)(&node);
+        // One that does not fit has the reason why.
+        let kernel = layer.cheapest(values);
+        kernel.accept(&layer.node(values)).map_err(|broken| broken.of(operator.name))?;
+        Ok(layer)
+    }
+
+    /// The node that it becomes, but for its constants and scratch memory.
+    pub(super) fn node<'a>(&'a self, values: &'a [Value]) -> Node<'a> {
+        const HEADER: &NodeHeader = &NodeHeader {
+            kernel: 0,
+            form: 0,
+            input_count: 0,
+            output_count: 0,
+            attribute_count: 0,
+            constant_count: 0,
+            scratch_offset: 0,
+            scratch_length: 0,
+        };
+        Node {
+            header: HEADER,
+            inputs: &self.inputs,
+            values,
+            outputs: &values[self.outputs.clone()],
+            attributes: &self.attributes,
+            constants: &[],
+            constants_section: &[],
+        }
+    }
+
+    /// Ids of what it reads and writes.
+    pub(super) fn values(&self) -> impl Iterator<Item = usize> {
+        self.inputs.iter().map(|&id| id as usize).chain(self.outputs.clone())
+    }
+
+    fn layer(&self, values: &[Value]) -> Layer<'k> {
+        Layer {
+            inputs: self.inputs.iter().map(|&id| values[id as usize]).collect(),
+            outputs: values[self.outputs.clone()].to_vec(),
+            attributes: self.attributes.clone(),
+            macs: self.macs,
+            description: self.description,
+        }
+    }
+
+    /// The cheapest kernel that fits values of these pitches and places; any of the operator if none does.
+    pub(super) fn cheapest(&self, values: &[Value]) -> &'k Kernel {
+        let (node, layer) = (self.node(values), self.layer(values));
+        let cost = |kernel: &&&Kernel| self.cost(kernel, &node, &layer).unwrap_or(u64::MAX);
+        self.kernels.iter().min_by_key(cost).expect("`new` has found one")
+    }
+
+    /// The cheapest kernel that fits values of these pitches and places, if there is one.
+    pub(super) fn fitting(&self, values: &[Value]) -> Option<&'k Kernel> {
+        let kernel = self.cheapest(values);
+        self.cost(kernel, &self.node(values), &self.layer(values)).map(|_| kernel)
+    }
+
+    fn cost(&self, kernel: &Kernel, node: &Node<'_>, layer: &Layer<'_>) -> Option<u64> {
+        let fits = kernel.accept(node).is_ok() && !kernel.is_misplaced_view(node);
+        (kernel.cost)(layer).filter(|_| fits)
+    }
+
+    /// The instructions of one run, as a kernel estimates them.
+    pub(super) fn estimate(&self, kernel: &Kernel, values: &[Value]) -> u64 {
+        (kernel.cost)(&self.layer(values)).unwrap_or(u64::MAX)
+    }
+
+    /// Its constants for a kernel.
+    pub(super) fn pack(&self, kernel: &Kernel, values: &[Value]) -> Result<Packed, WriteError> {
+        (kernel.pack)(&self.layer(values))
+    }
+}
