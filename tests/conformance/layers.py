@@ -327,6 +327,32 @@ class Mul(Pairwise):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class Concat(Layer):
+    """Inputs that are put together to x (1, H, W, C); `axis` is 0 for the height, 2 for the channels."""
+
+    x: Int8
+    quantization: Quantization
+    axis: int
+    sizes: tuple[int, ...]
+
+    @classmethod
+    def random(cls, origin: Origin, rng: np.random.Generator) -> Self:
+        shape = [int(rng.integers(1, 6)), int(rng.integers(1, 6)), channels(rng)]
+        axis = int(rng.integers(3))
+        sizes = tuple(int(size) for size in rng.integers(1, 9, int(rng.integers(1, 7))))
+        shape[axis] = sum(sizes)
+        x = int8_input(rng, (1, *shape))
+        return cls(origin=origin, x=x, quantization=quantization(rng, -8, 0), axis=axis, sizes=sizes)
+
+    def inputs(self) -> list[Int8]:
+        """The inputs, (1, H, W, C) each."""
+        return np.split(self.x, np.cumsum(self.sizes)[:-1], self.axis + 1)
+
+    def expected(self) -> Int8:
+        return tflm.concat(self.inputs(), self.quantization, self.axis + 1)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class MaxPool(Layer):
     """x (N, H, W, C); the padding is smaller than the kernel."""
 
@@ -515,6 +541,7 @@ FAMILIES: dict[str, type[Layer]] = {
     "add": Add,
     "mul": Mul,
     "sub": Sub,
+    "concat": Concat,
     "max_pool": MaxPool,
     "move": Move,
     "average_pool": AveragePool,

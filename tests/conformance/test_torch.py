@@ -15,6 +15,7 @@ from torch_nano.library.one_layer import run_native
 from torch_nano.ops._pairwise import PairwiseOperator
 from torch_nano.ops.add import Add
 from torch_nano.ops.average_pool2d import AveragePool2d
+from torch_nano.ops.concat import Concat
 from torch_nano.ops.conv2d import Conv2d
 from torch_nano.ops.conv_transpose2d import ConvTranspose2d
 from torch_nano.ops.depthwise_conv2d import DepthwiseConv2d
@@ -100,6 +101,10 @@ def operator_of(
         case layers.Pairwise():
             operator = PAIRWISE[type(made)](**CLAMPS[made.activation])
             return operator, {}, [made.a_quantization, made.b_quantization], made.y_quantization
+        case layers.Concat():
+            # Dimensions without batch: of height, width and channels, the channels come first.
+            concat = Concat((made.axis + 1) % 3)
+            return concat, {}, [made.quantization] * len(made.sizes), made.quantization
         case layers.AveragePool():
             pool = AveragePool2d(made.kernel, made.stride, made.padding, count_include_pad=made.count_padding)
             return pool, {}, [made.quantization], made.quantization

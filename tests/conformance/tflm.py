@@ -290,6 +290,15 @@ def mul(
     return _pairwise("MUL", options, a, b, a_quantization, b_quantization, y_quantization)
 
 
+def concat(inputs: Sequence[Int8], quantization: Quantization, axis: int) -> Int8:
+    """CONCATENATION along a dimension, in and out of one quantization."""
+    shape = [*inputs[0].shape]
+    shape[axis] = sum(x.shape[axis] for x in inputs)
+    options = schema.ConcatenationOptionsT(axis=axis, fusedActivationFunction=_FUSED["none"])
+    tensors = [input_tensor(x, quantization) for x in inputs]
+    return run("CONCATENATION", options, tensors, output_tensor(tuple(shape), quantization))
+
+
 def max_pool(
     x: Int8,
     quantization: Quantization,

@@ -11,7 +11,7 @@ from torch_nano.arithmetic.layout import Shape
 from torch_nano.arithmetic.quantization import Quantization
 from torch_nano.ir.layer import Layer
 from torch_nano.ir.operator import Operator
-from torch_nano.ir.rules import Fixed, SameAs
+from torch_nano.ir.rules import Fixed, SameAs, Shared
 from torch_nano.ops import OPERATORS
 from torch_nano.ops._channels import ChannelsOperator
 from torch_nano.ops._pairwise import PairwiseOperator
@@ -20,6 +20,7 @@ from torch_nano.ops._window import Padding, Pair
 from torch_nano.ops.activation import Activation
 from torch_nano.ops.add import Add
 from torch_nano.ops.average_pool2d import AveragePool2d
+from torch_nano.ops.concat import Concat
 from torch_nano.ops.conv2d import Conv2d
 from torch_nano.ops.conv_transpose2d import ConvTranspose2d
 from torch_nano.ops.depthwise_conv2d import DepthwiseConv2d
@@ -184,6 +185,14 @@ def _pairwise(operator: type[PairwiseOperator]) -> Maker:
     return make
 
 
+def _concat(rng: np.random.Generator) -> Layer:
+    shape = _shape(rng, int(rng.integers(1, 10)))
+    dimension = int(rng.integers(len(shape)))
+    sizes = (int(size) for size in rng.integers(1, 9, int(rng.integers(1, 7))))
+    shapes = [(*shape[:dimension], size, *shape[dimension + 1 :]) for size in sizes]
+    return Layer(Concat(dimension), shapes=shapes)
+
+
 def _requantize(rng: np.random.Generator) -> Layer:
     return Layer(Requantize(**_clamp(rng)), shapes=[_shape(rng, int(rng.integers(1, 30)))])
 
@@ -272,6 +281,7 @@ MAKERS: dict[type[Operator], Maker] = {
     Activation: _activation,
     Add: _pairwise(Add),
     AveragePool2d: _average_pool2d,
+    Concat: _concat,
     Conv2d: _conv2d,
     ConvTranspose2d: _conv_transpose2d,
     DepthwiseConv2d: _depthwise_conv2d,
@@ -300,14 +310,18 @@ def make(operator: type[Operator], seed: int, batch: int = 3) -> Case:
     quantizations = [
         Quantization(float(2.0 ** rng.uniform(-7, -4)), zero_point) for zero_point in zero_points
     ]
+    (rule,) = layer.operator.rules
+    if isinstance(rule, Shared):
+        quantizations = [quantizations[0] for _ in quantizations]
     inputs = [torch.from_numpy(rng.integers(-128, 128, (batch, *shape), np.int8)) for shape in layer.shapes]
     case = Case(layer.operator, inputs, layer.parameters, input_quantizations=quantizations)
     y = case.real_output()
-    (rule,) = layer.operator.rules
     if isinstance(rule, Fixed):
         output = rule.quantization
     elif isinstance(rule, SameAs):
         output = quantizations[rule.input]
+    elif isinstance(rule, Shared):
+        output = quantizations[0]
     else:
         low, high = min(float(y.min()), 0.0), max(float(y.max()), 1e-2)
         odd = float(2.0 ** rng.choice([-10, -6, 8, 14])) if rng.random() < 0.25 else 1.0

@@ -12,6 +12,7 @@ from torch_nano.ops import OPERATORS
 from torch_nano.ops.activation import Activation
 from torch_nano.ops.add import Add
 from torch_nano.ops.average_pool2d import AveragePool2d
+from torch_nano.ops.concat import Concat
 from torch_nano.ops.conv2d import Conv2d
 from torch_nano.ops.conv_transpose2d import ConvTranspose2d
 from torch_nano.ops.depthwise_conv2d import DepthwiseConv2d
@@ -119,6 +120,13 @@ MODULES: list[tuple[nn.Module, tuple[int, ...], type[Operator]]] = [
     (Lambda(lambda x: x * x.mean((2, 3), keepdim=True).sigmoid()), IMAGE, Mul),
     (Lambda(lambda x: x.mean(2, keepdim=True).tanh() * x), SERIES, Mul),
     (Lambda(lambda x: x.tanh().mul_(x)), VECTOR, Mul),
+    (Lambda(lambda x: torch.cat([x, x + x], 1)), VECTOR, Concat),
+    (Lambda(lambda x: torch.cat([x, x[...]], -1)), SERIES, Concat),
+    (Lambda(lambda x: torch.cat((x, x + x, x), -2)), IMAGE, Concat),
+    (Lambda(lambda x: torch.concat([x, x.relu()], 3)), IMAGE, Concat),
+    (Lambda(lambda x: torch.concatenate([x, x], 2)), SERIES, Concat),
+    (Lambda(lambda x: torch.hstack([x, x + x])), IMAGE, Concat),
+    (Lambda(lambda x: torch.dstack([x, x])), SERIES, Concat),
     (nn.MaxPool2d(2), IMAGE, MaxPool2d),
     (nn.MaxPool2d(3, stride=2, padding=1, dilation=2), IMAGE, MaxPool2d),
     (nn.MaxPool2d(2, ceil_mode=True), IMAGE, MaxPool2d),
@@ -198,6 +206,8 @@ REFUSED: list[tuple[nn.Module, tuple[int, ...], str]] = [
     (Lambda(lambda x: torch.relu(x) + 1.0), VECTOR, "it adds a constant"),
     (Lambda(lambda x: torch.relu(x) * 2.0), VECTOR, "it multiplies by a constant"),
     (Lambda(lambda x: torch.add(x, x, alpha=2)), VECTOR, "it multiplies by alpha = 2"),
+    (Lambda(lambda x: torch.cat([x, x + x])), IMAGE, "the batch is not its first dimension alone"),
+    (Lambda(lambda x: torch.cat([x] * 256, 1)), VECTOR, "it has 256 inputs; nano-core takes at most 255"),
     (nn.AdaptiveAvgPool2d((2, 5)), IMAGE, "(2, 5) does not divide (9, 12)"),
     (nn.AvgPool2d(2, divisor_override=3), IMAGE, "it divides by divisor_override"),
     (

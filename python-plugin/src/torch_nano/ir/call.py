@@ -75,9 +75,20 @@ class Call:
         Raises:
             UnsupportedNodeError: it is not.
         """
-        value = self.arguments[name]
-        if not isinstance(value, Value):
-            raise UnsupportedNodeError(
-                f"its {name} is not computed from the model's input", "compute it once, outside of forward"
-            )
-        return value
+        return _of_the_run(name, self.arguments[name])
+
+    def inputs(self, name: str) -> list[Value]:
+        """The argument `name`, a list of tensors, each of which must be one of the run.
+
+        Raises:
+            UnsupportedNodeError: one is not.
+        """
+        return [_of_the_run(f"{name}[{index}]", value) for index, value in enumerate(self.arguments[name])]
+
+
+def _of_the_run(name: str, value: object) -> Value:
+    if not isinstance(value, Value):
+        raise UnsupportedNodeError(
+            f"its {name} is not computed from the model's input", "compute it once, outside of forward"
+        )
+    return value

@@ -5,6 +5,7 @@ from ..library.definition import FUNCTIONS as FUNCTIONS
 from .activation import Activation
 from .add import Add
 from .average_pool2d import AveragePool2d
+from .concat import Concat
 from .conv2d import Conv2d
 from .conv_transpose2d import ConvTranspose2d
 from .depthwise_conv2d import DepthwiseConv2d
@@ -22,6 +23,7 @@ OPERATORS: tuple[type[Operator], ...] = (
     Activation,
     Add,
     AveragePool2d,
+    Concat,
     Conv2d,
     ConvTranspose2d,
     DepthwiseConv2d,

@@ -1,0 +1,154 @@
+"""Networks whose layers concatenate: what goes in lies in its part of what comes out, and no layer copies it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch_nano as tn
+from torch import Tensor, nn
+from torch_nano._native import Model
+
+
+def convolution(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
+    layers = [nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2), nn.BatchNorm2d(outputs), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+class Inception(nn.Module):
+    """Four branches side by side, two of which are two layers deep."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = convolution(3, 12, 3)
+        self.branches = nn.ModuleList(
+            [
+                convolution(12, 8, 1),
+                nn.Sequential(convolution(12, 6, 1), convolution(6, 8, 3)),
+                nn.Sequential(convolution(12, 4, 1), convolution(4, 6, 5)),
+                nn.Sequential(nn.MaxPool2d(3, stride=1, padding=1), convolution(12, 5, 1)),
+            ]
+        )
+        self.end = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(27, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return self.end(torch.cat([branch(x) for branch in self.branches], 1))
+
+
+class Dense(nn.Module):
+    """Each layer takes all results before it, through a bottleneck."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = convolution(3, 8, 3)
+        growth = [nn.Sequential(convolution(8 + 4 * index, 8, 1), convolution(8, 4, 3)) for index in range(3)]
+        self.growth = nn.ModuleList(growth)
+        self.end = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(20, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        results = [self.stem(x)]
+        for layer in self.growth:
+            results.append(layer(torch.cat(results, 1)))
+        return self.end(torch.cat(results, 1))
+
+
+class Encoder(nn.Module):
+    """Two branches of a 1-D network, one after the other in time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(nn.Conv1d(3, 6, size, stride=2) for size in (3, 5))
+        self.end = nn.Sequential(nn.Conv1d(6, 4, 3), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(4, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.end(torch.cat([torch.relu(branch(x)) for branch in self.branches], 2))
+
+
+def inputs(shape: tuple[int, ...], count: int = 64) -> Tensor:
+    return torch.randn(count, *shape, generator=torch.Generator().manual_seed(1))
+
+
+def made(network: type[nn.Module]) -> nn.Module:
+    torch.manual_seed(2)
+    return network().eval()
+
+
+NETWORKS = [(Inception, (3, 12, 12)), (Dense, (3, 12, 12)), (Encoder, (3, 41))]
+every = pytest.mark.parametrize(("network", "shape"), NETWORKS)
+
+
+def copied(nano: tn.NanoModule) -> tuple[int, int]:
+    """The number of concatenations, and of their inputs that do not lie in their part of the output."""
+    model = Model(nano.image)
+    concats = [layer for layer in model.layers if layer["operator"] == "concat"]
+    count = 0
+    for layer in concats:
+        (output,) = (model.values[index] for index in layer["outputs"])
+        channels_too = [model.values[index]["shape"] for index in layer["inputs"]]
+        along_channels = (
+            channels_too[0][:2] == output["shape"][:2] and output["shape"][2] > channels_too[0][2]
+        )
+        offset = output["offset"]
+        for value in (model.values[index] for index in layer["inputs"]):
+            count += (value["offset"], value["pitch"]) != (offset, output["pitch"])
+            height, width, channels = value["shape"]
+            offset += channels if along_channels else height * width * output["pitch"]
+    return len(concats), count
+
+
+@every
+def test_what_is_concatenated_lies_in_its_place(network: type[nn.Module], shape: tuple[int, ...]) -> None:
+    x = inputs(shape)
+    nano = tn.to_nano(made(network), x, calibrate=x)
+    concats, copies = copied(nano)
+    assert concats == (4 if network is Dense else 1)
+    assert copies == 0
+
+
+@every
+def test_host_and_board_give_the_same_bytes(network: type[nn.Module], shape: tuple[int, ...]) -> None:
+    x = inputs(shape)
+    nano = tn.to_nano(made(network), x, calibrate=x)
+    assert nano.verify("host", x)
+    report = nano.verify("rv32imc", x[:8])
+    assert report and (report.inputs, report.differing_bytes) == (8, 0)
+
+
+def test_the_arena_of_the_dense_network_has_one_copy_of_each_result() -> None:
+    x = inputs((3, 12, 12))
+    nano = tn.to_nano(made(Dense), x, calibrate=x)
+    # All 20 channels, a bottleneck's 8 and the scratch memory of a 3x3 convolution of them, four windows.
+    assert Model(nano.image).arena_length <= 144 * (20 + 8) + 4 * 9 * 8
+
+
+@every
+def test_training_through_the_arithmetic_is_the_image(
+    network: type[nn.Module], shape: tuple[int, ...]
+) -> None:
+    x = inputs(shape)
+    qat = tn.prepare_qat(made(network), x[:2], calibrate=x)
+    optimizer = torch.optim.SGD(qat.parameters(), lr=0.01)
+    before = qat.to_nano().image
+    for _ in range(3):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(qat.train()(x), torch.arange(len(x)) % 3).backward()
+        optimizer.step()
+    nano = qat.eval().to_nano()
+    assert nano.image != before
+    assert torch.equal(qat(x), nano(x))
+
+
+def test_what_has_a_fixed_quantization_is_requantized() -> None:
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(5, 4), nn.Linear(5, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([self.first(x), torch.softmax(self.second(x), 1)], 1)
+
+    x = inputs((5,))
+    nano = tn.to_nano(made(Gated), x, calibrate=x)
+    assert [layer["operator"] for layer in Model(nano.image).layers].count("requantize") == 1
+    assert nano.verify("host", x)
+    assert (nano(x) - made(Gated)(x)).abs().max() < 0.05
