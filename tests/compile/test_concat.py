@@ -1,4 +1,4 @@
-"""Networks whose layers concatenate: what goes in lies in its part of what comes out, and no layer copies it."""
+"""Networks that concatenate: each input lies in its part of the output, and no layer copies it."""
 
 from __future__ import annotations
 
