@@ -27,7 +27,7 @@ fn random_net(random: &mut fastrand::Rng) -> Builder {
         let padded = Window { padding: [1; 4], ..Window::new([3, 3]) };
         let random_window = if random.bool() { padded } else { Window::new([1, 1]) };
         let channels = random.u32(1..6);
-        ids.push(match random.u8(..20) {
+        ids.push(match random.u8(..21) {
             0 | 1 => net.conv2d(input, channels, 1, padded),
             2 | 3 => net.conv2d(input, channels, 1, Window::new([1, 1])),
             4 => net.depthwise_conv2d(input, padded),
@@ -49,7 +49,7 @@ fn random_net(random: &mut fastrand::Rng) -> Builder {
             }
             9 => net.softmax(input),
             // Made one with the convolution, if nothing else reads that or needs the other input.
-            10..13 => {
+            10..14 => {
                 let &residual = random.choice(&ids).unwrap();
                 let [height, width, channels] = net.value(residual).shape;
                 let same = ids.iter().copied().filter(|&id| net.value(id).shape[..2] == [height, width]);
@@ -57,7 +57,7 @@ fn random_net(random: &mut fastrand::Rng) -> Builder {
                 let convolved = net.conv2d(input, channels, 1, random_window);
                 net.add(residual, convolved, 2.0 * SCALE)
             }
-            13..17 => {
+            14..18 => {
                 let axis = random.usize(..3);
                 let key = |value: &ValueDescription| {
                     let [height, width, channels] = value.shape;
@@ -192,7 +192,15 @@ impl Plan<'_> {
             }
         };
         let position = concat.input_ids().iter().position(|&input| input as usize == id)?;
-        part_of(&concat, position, place).filter(|part| part.is_dense() || is_pitched(view, id))
+        // It can have another pitch than the whole, at which overlaps are not exact.
+        let is_free = |part: &Place| {
+            let is_inside = |other: &Place| part.bytes().is_subset(&other.bytes());
+            self.reserved.iter().all(|(_, other, _)| is_inside(other) || !part.overlaps(other))
+        };
+        // If one input has no such part, the whole output is written.
+        let parts: Option<Vec<Place>> = (0..concat.input_ids().len()).map(|at| part_of(&concat, at, place)).collect();
+        let part = parts.map(|parts| parts[position]).filter(|part| part.is_dense() || is_pitched(view, id));
+        part.filter(is_free)
     }
 
     /// A place for something of this size while `node` runs, where nothing is in the way; now and then anywhere.
@@ -490,7 +498,7 @@ fn accepted_plans_give_the_bytes_of_separate_memory() {
         all.refused > 500,
     ];
     let enough = enough.into_iter().all(|enough| enough) && wrong_in_place > 100 && wrong_views > 50;
-    let enough = enough && all.over > 150 && wrong_over > 25;
+    let enough = enough && all.over > 150 && wrong_over > 15;
     let refused = format!("{wrong_in_place} in place, {wrong_views} views and {wrong_over} over residuals");
     assert!(enough, "{all:?}; of plans that were refused {refused}");
 }
