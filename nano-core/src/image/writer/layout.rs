@@ -55,18 +55,26 @@ impl<'k> Layout<'k> {
         layout
     }
 
-    /// Puts outputs, as far as they lie apart, in the place of inputs that are read for the last time, in one pass.
-    pub(super) fn in_place(mut self, graph: &Graph<'_, 'k>, links: &[Link]) -> Self {
-        for &Link { layer, input } in links {
-            let (node, kernel) = (&graph.layers[layer], self.kernels[layer]);
-            let (input, output) = (node.inputs[input] as usize, node.outputs.start);
-            let [from, to] = [input, output].map(|id| &self.values[id]);
-            let alike = (from.shape, from.pitch, from.dtype()) == (to.shape, to.pitch, to.dtype());
-            let is_elementwise = matches!(kernel.alias(), Alias::Elementwise);
-            let is_last = from.last_use as usize == layer && !from.is_state() && !to.is_state();
+    /// Puts outputs in the place of inputs that are read for the last time, in one pass over a layout in which all is apart.
+    pub(super) fn in_place(mut self, graph: &Graph<'_, 'k>) -> Self {
+        for (index, (layer, kernel)) in graph.layers.iter().zip(&self.kernels).enumerate() {
+            let output = layer.outputs.start;
+            let taken = match (kernel.run, kernel.alias()) {
+                (Run::Over(_), _) => layer.inputs.last().copied(),
+                (_, Alias::Elementwise) if layer.outputs.len() == 1 => {
+                    let to = &self.values[output];
+                    let fits = |&&id: &&u32| {
+                        let from = &self.values[id as usize];
+                        let alike = (from.shape, from.pitch, from.dtype()) == (to.shape, to.pitch, to.dtype());
+                        alike && from.last_use as usize == index && !from.is_state() && !to.is_state()
+                    };
+                    layer.inputs.iter().find(fits).copied()
+                }
+                _ => None,
+            };
             // As groups are made of such outputs alone, the others in the input's place are no longer needed.
-            if is_elementwise && alike && is_last && node.outputs.len() == 1 && self.groups[output] == output {
-                self.groups[output] = self.groups[input];
+            if let Some(id) = taken {
+                self.groups[output] = self.groups[id as usize];
             }
         }
         self.spread();

@@ -68,7 +68,7 @@ pub(super) fn place<'k>(
     let all = |layout: Layout<'k>, links: &[Link], graph: &Graph<'_, 'k>| {
         links.iter().fold(layout, |layout, &link| layout.linked(graph, link).unwrap_or(layout))
     };
-    let mut layouts = alloc::vec![apart.clone().in_place(&planner.graph, &in_place)];
+    let mut layouts = alloc::vec![apart.clone().in_place(&planner.graph)];
     if !moves.is_empty() {
         let moved = all(apart.clone(), &moves.concat(), &planner.graph);
         layouts.push(all(moved, &in_place, &planner.graph));
