@@ -8,7 +8,7 @@ use crate::arena::Shared;
 use crate::image::Dtype;
 use crate::kernels::{Channel, Form, LITERAL, Literal, ONE_PASS, OnePass};
 use crate::node::Node;
-use crate::operator::{Checked, Kernel, Operator, Run, refused};
+use crate::operator::{CheckedPart, Kernel, Operator, Run, refused};
 use crate::ops::{channels, pairwise};
 
 /// Kernel of the multiplication.
@@ -47,7 +47,7 @@ fn check(node: &Node<'_>) -> Result<(), BrokenRule> {
 }
 
 fn run(node: &Node<'_>, memory: Shared<'_>) {
-    let channel = *channel(node).checked();
+    let channel = channel(node).ok().copied().checked_part();
     if node.form() == ONE_PASS {
         pairwise::run(node, memory, |a, b| OnePass::requantize(&channel, a * b))
     } else {

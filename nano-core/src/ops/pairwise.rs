@@ -8,7 +8,7 @@ use crate::arena::Shared;
 use crate::image::Value;
 use crate::kernels::clamp;
 use crate::node::Node;
-use crate::operator::{Alias, Checked, CheckedPart, Operator, Output, attributes, nonzero, require};
+use crate::operator::{Alias, CheckedPart, Operator, Output, attributes, nonzero, require};
 use crate::ops::channels::check_clamp;
 
 attributes! {
@@ -48,6 +48,7 @@ pub(crate) fn check(node: &Node<'_>) -> Result<(), BrokenRule> {
 }
 
 /// What combines two elements to one of the output.
+#[derive(Clone, Copy)]
 pub(crate) struct Elements {
     /// Of the two inputs.
     pub(crate) zero_points: [i32; 2],
@@ -58,15 +59,15 @@ pub(crate) struct Elements {
 impl Elements {
     /// `clamp(combine(a - z_1, b - z_2))`.
     #[inline(always)]
-    fn element(&self, a: i8, b: i8, combine: impl Fn(i32, i32) -> i32) -> i8 {
-        let &Elements { zero_points: [first, second], clamp: (min, max) } = self;
+    fn element(self, a: i8, b: i8, combine: impl Fn(i32, i32) -> i32) -> i8 {
+        let Elements { zero_points: [first, second], clamp: (min, max) } = self;
         clamp(combine(i32::from(a) - first, i32::from(b) - second), min, max) as i8
     }
 
     /// Combines as many elements as the shortest of the three has; the output may be an input.
     #[inline(always)]
     pub(crate) fn combine(
-        &self,
+        self,
         [first, second]: [&[Cell<i8>]; 2],
         output: &[Cell<i8>],
         combine: impl Fn(i32, i32) -> i32,
@@ -106,10 +107,10 @@ impl<'m> Operand<'m> {
 /// Makes each output element `clamp(combine(x_1 - z_1, x_2 - z_2))`.
 #[inline(always)]
 pub(crate) fn run(node: &Node<'_>, memory: Shared<'_>, combine: impl Fn(i32, i32) -> i32) {
-    let Attributes { clamp_min, clamp_max } = Attributes::read(node.attributes()).checked();
+    let clamp = Attributes::read(node.attributes()).ok().map(|attributes| (attributes.clamp_min, attributes.clamp_max));
     let value = node.output(0);
     let inputs = [0, 1].map(|index| node.input(index));
-    let elements = Elements { zero_points: inputs.map(|input| input.zero_point), clamp: (clamp_min, clamp_max) };
+    let elements = Elements { zero_points: inputs.map(|input| input.zero_point), clamp: clamp.checked_part() };
     let [first, second] = [0, 1].map(|index| Operand::new(inputs[index], memory.input(index)));
     let output: &[Cell<i8>] = memory.output(0);
     let [_, mut width, mut channels] = value.shape.map(|side| side as usize);

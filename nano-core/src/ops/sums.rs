@@ -118,6 +118,11 @@ fn check_scales([first, second, output]: &[Scale; 3]) -> Result<(), BrokenRule> 
     output.check(first.check(LARGEST)? + second.check(LARGEST)?).map(drop)
 }
 
+fn scales(node: &Node<'_>) -> Result<[Scale; 3], BrokenRule> {
+    let scales = node.constant::<Scale>(0)?;
+    scales.try_into().map_err(|_| refused("wrong number of scales", scales.len() as i64))
+}
+
 /// The three multipliers of a sum, in one of the two forms.
 enum Terms {
     OnePass([Scale; 3]),
@@ -129,9 +134,7 @@ impl Terms {
     /// Those of a node, whose first constant is that of a sum in `form`.
     fn read(node: &Node<'_>, form: u8) -> Result<Self, BrokenRule> {
         if form == ONE_PASS {
-            let scales = node.constant::<Scale>(0)?;
-            let wrong_number = |_| refused("wrong number of scales", scales.len() as i64);
-            return Ok(Terms::OnePass(scales.try_into().map_err(wrong_number)?));
+            return Ok(Terms::OnePass(scales(node)?));
         }
         let multipliers: [Multiplier; 3] = node.multipliers()?;
         let mut channels = multipliers.map(|Multiplier { mantissa, shift }| Channel {
@@ -169,11 +172,12 @@ pub(crate) fn check(node: &Node<'_>) -> Result<(), BrokenRule> {
 /// Runs a node; `combine` is the addition or the subtraction.
 #[inline(always)]
 pub(crate) fn run(node: &Node<'_>, memory: Shared<'_>, combine: impl Fn(i32, i32) -> i32) {
-    match Terms::read(node, node.form()).checked() {
-        Terms::OnePass([first, second, output]) => {
-            pairwise::run(node, memory, |a, b| output.apply(combine(first.apply(a), second.apply(b))))
-        }
-        Terms::Literal(channels) => pairwise::run(node, memory, |a, b| literal(&channels, [a, b], &combine)),
+    if node.form() == ONE_PASS {
+        // Not through `Terms`: an instruction more per element.
+        let [first, second, output] = scales(node).checked();
+        pairwise::run(node, memory, |a, b| output.apply(combine(first.apply(a), second.apply(b))))
+    } else if let Ok(Terms::Literal(channels)) = Terms::read(node, LITERAL) {
+        pairwise::run(node, memory, |a, b| literal(&channels, [a, b], &combine))
     }
 }
 
