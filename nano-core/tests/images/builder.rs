@@ -126,6 +126,15 @@ impl Builder {
         self.layer("conv2d", &[input], output, attributes, tensors)
     }
 
+    /// A transposed convolution of stride 1 without padding.
+    pub fn conv_transpose2d(&mut self, input: usize, channels: u32, kernel: [u32; 2]) -> usize {
+        let [height, width, inputs] = self.value(input).shape;
+        let output = value([height + kernel[0] - 1, width + kernel[1] - 1, channels]);
+        let tensors = self.weights(channels, kernel[0] * kernel[1] * inputs);
+        let attributes = Window::new(kernel).attributes().into_iter().chain([("groups", 1)]);
+        self.layer("conv_transpose2d", &[input], output, attributes, tensors)
+    }
+
     pub fn depthwise_conv2d(&mut self, input: usize, window: Window) -> usize {
         let shape = self.value(input).shape;
         let output = value(window.output(shape, shape[2]));
@@ -154,9 +163,14 @@ impl Builder {
     }
 
     pub fn add(&mut self, first: usize, second: usize, scale: f32) -> usize {
+        self.pairwise("add", first, second, scale)
+    }
+
+    /// An elementwise operator of two inputs, which broadcast.
+    pub fn pairwise(&mut self, operator: &str, first: usize, second: usize, scale: f32) -> usize {
         let shapes = [first, second].map(|id| self.value(id).shape);
         let output = ValueDescription { scale, ..value([0, 1, 2].map(|axis| shapes[0][axis].max(shapes[1][axis]))) };
-        self.layer("add", &[first, second], output, CLAMP, [])
+        self.layer(operator, &[first, second], output, CLAMP, [])
     }
 
     /// A table of random entries.
@@ -325,10 +339,16 @@ pub fn variants_net() -> Builder {
     let flipped = (0..8).map(|k| if k < 4 { k } else { 11 - k }).collect();
     let moved = net.gather(input, [3, 8, 2], [vec![-1, 0, -1], flipped, vec![0, 8]]);
     let both = net.concat(&[hidden, hidden], 2);
+    let larger = net.conv_transpose2d(input, 3, [2, 3]);
+    let product = net.pairwise("mul", hidden, sum, 400.0 * SCALE);
+    let difference = net.pairwise("sub", hidden, sum, SCALE);
     net.output(hidden);
     net.output(sum);
     net.output(moved);
     net.output(both);
+    net.output(larger);
+    net.output(product);
+    net.output(difference);
     net
 }
 
