@@ -36,6 +36,7 @@ registry! {
     operator sub::SUB,
     operator conv_transpose2d::CONV_TRANSPOSE2D,
     operator concat::CONCAT,
+    kernel move_data::MOVE_VIEW,
 }
 
 /// The operators that the writer makes of two layers.

@@ -202,10 +202,16 @@ impl Builder {
 
     /// Data movement to `shape` by tables of rows, columns and channels.
     pub fn gather(&mut self, input: usize, shape: [u32; 3], tables: [Vec<i32>; 3]) -> usize {
+        self.part(input, shape, tables, [0, 0])
+    }
+
+    /// Data movement whose output is a part of the input: it has this first element and this pitch there.
+    pub fn part(&mut self, input: usize, shape: [u32; 3], tables: [Vec<i32>; 3], [first, pitch]: [i64; 2]) -> usize {
         let lengths = tables.each_ref().map(|table| table.len() as i64);
         let names = ["rows", "columns", "channels"];
         let tensors: Vec<_> = names.into_iter().zip(tables.map(Tensor::Int32)).collect();
-        self.layer("move", &[input], value(shape), names.into_iter().zip(lengths), tensors)
+        let attributes = names.into_iter().zip(lengths).chain([("first", first), ("pitch", pitch)]);
+        self.layer("move", &[input], value(shape), attributes, tensors)
     }
 
     pub fn concat(&mut self, inputs: &[usize], axis: usize) -> usize {

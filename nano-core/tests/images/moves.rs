@@ -3,7 +3,7 @@
 use nano_core::image::{Image, WriteError, write};
 use nano_core::{Error, Model, ops};
 
-use crate::builder::{Aligned, Builder, ZERO_POINT};
+use crate::builder::{Aligned, Builder, Window, ZERO_POINT};
 
 /// The elements that the tables name, by the operator's definition.
 fn expected(input: &[i8], [rows, columns, channels]: &[Vec<i32>; 3]) -> Vec<i8> {
@@ -91,5 +91,71 @@ fn entries_are_element_numbers() {
         let refused = write(&net([1, 2, 3], [1, 2, 3], [vec![0], vec![0, entry], vec![0, 1, 2]]).model);
         let Err(WriteError::Refused { operator, value, .. }) = refused else { panic!("{entry}: {refused:?}") };
         assert_eq!((operator.as_str(), value), ("move", f64::from(entry)));
+    }
+}
+
+/// Rows 1 and 2 of a convolution's output, and the channels 2 to 4 of these.
+fn views(read_again: bool) -> Builder {
+    let mut net = Builder::new(9);
+    let input = net.input([4, 3, 2]);
+    let six = net.conv2d(input, 6, 1, Window::new([1, 1]));
+    let rows = net.part(six, [2, 3, 6], [vec![18, 36], vec![0, 6, 12], (0..6).collect()], [18, 6]);
+    let part = net.part(rows, [2, 3, 3], [vec![0, 18], vec![0, 6, 12], vec![2, 3, 4]], [2, 6]);
+    let last = net.conv2d(part, 5, 1, Window::new([2, 2]));
+    net.output(last);
+    if read_again {
+        let pooled = net.max_pool2d(six, Window::new([2, 2]));
+        net.output(pooled);
+    }
+    net.model.labels.clear();
+    net
+}
+
+#[test]
+fn parts_of_a_value_are_views_whatever_lives_on() {
+    for read_again in [false, true] {
+        let net = views(read_again);
+        let mut copied = views(read_again);
+        for layer in copied.model.layers.iter_mut().filter(|layer| layer.operator == "move") {
+            layer.attributes.extend([("first".into(), 0), ("pitch".into(), 0)]);
+        }
+        let [outputs, expected] = [&net, &copied].map(|net| {
+            let image = net.image();
+            let read = Image::new(image.bytes()).unwrap();
+            let kernels: Vec<&str> = read.nodes().map(|node| node.kernel(ops::ALL).unwrap().name).collect();
+            let mut arena = vec![0; read.arena_length()];
+            let mut model = Model::new(image.bytes(), &mut arena, ops::ALL).unwrap();
+            model.input(0).iter_mut().zip(-60i8..).for_each(|(place, q)| *place = q.wrapping_mul(5));
+            model.run();
+            let outputs: Vec<Vec<i8>> = (0..read.output_count()).map(|index| model.output(index).to_vec()).collect();
+            (kernels.iter().filter(|&&name| name == "move_view").count(), outputs)
+        });
+        assert!(outputs.0 > 0 && expected.0 == 0, "{} views, {} where none is allowed", outputs.0, expected.0);
+        assert_eq!(outputs.1, expected.1);
+    }
+}
+
+#[test]
+fn a_part_of_the_input_is_that_of_the_tables_and_lies_inside() {
+    let part = |tables, place| {
+        let mut net = Builder::new(0);
+        let x = net.input([2, 3, 4]);
+        let y = net.part(x, [2, 3, 2], tables, place);
+        net.output(y);
+        net.model.labels.clear();
+        write(&net.model).err().map(|error| error.to_string()).unwrap_or_default()
+    };
+    let tables = || [vec![0, 12], vec![0, 4, 8], vec![1, 2]];
+    assert_eq!(part(tables(), [1, 4]), "");
+    assert_eq!(part(tables(), [0, 0]), "");
+    for (place, problem) in [
+        ([2, 4], "the tables are not those of the part"),
+        ([1, 3], "the tables are not those of the part"),
+        ([3, 4], "the last element of the part is not in the input"),
+        ([1, 1], "the pitch of the part is below the output's channels"),
+        ([1, 0], "without a pitch there is no part"),
+    ] {
+        let found = part(tables(), place);
+        assert!(found.contains(problem), "{place:?}: {found}");
     }
 }

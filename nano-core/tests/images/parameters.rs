@@ -107,6 +107,8 @@ fn every_attribute_has_its_range() {
         "groups" => (0, "groups"),
         "axis" => (3, "axis"),
         "count_include_pad" => (2, "count_include_pad"),
+        "first" => (-1, "first"),
+        "pitch" => (-1, "pitch"),
         "rows" => (0, "rows"),
         "columns" | "channels" => (0, "rows times columns times channels"),
         other => panic!("no wrong value is known for {other}: add one"),

@@ -5,6 +5,9 @@
 //! or the zero point where one of the three entries is -1. The numbers of entries are the attributes: height, width and channels of the output
 //! where the map is such a sum over its axes, or any other three numbers with this product.
 //!
+//! Where the output's pixels lie in the input as a whole, `y[p, k] = x[first + p * pitch + k]` for channel `k` of pixel `p`, these two numbers say so:
+//! such an output is a view, which costs nothing, where the memory plan lets it be.
+//!
 //! Tensors for the writer: `rows`, `columns` and `channels`, int32: numbers of elements of the input in height, width, channels order, or -1.
 //! Bit-exact with TensorFlow Lite Micro's int8 `PAD`, `TRANSPOSE`, `STRIDED_SLICE`, `SPLIT` and `RESIZE_NEAREST_NEIGHBOR`.
 
@@ -12,24 +15,29 @@ mod copy;
 #[cfg(feature = "alloc")]
 mod pack;
 mod strided;
+mod view;
 
+use crate::BrokenRule;
+use crate::node::Node;
 use crate::operator::{Alias, Operator, Output, Quantization, attributes, require};
 
 pub use copy::MOVE;
+pub use view::MOVE_VIEW;
 
 static OPERATOR: Operator = Operator {
     name: NAME,
     attributes: Attributes::NAMES,
     inputs: 1..=1,
     outputs: &[Output { quantization: Quantization::SameAs(0), reset: None }],
-    alias: Alias::Never,
+    alias: Alias::Overlay(|node, _| view::place(node.attributes(), node.input(0), node.output(0))),
     shape: |node, _| {
-        let Attributes { rows, columns, channels } = Attributes::read(node.attributes())?;
+        let Attributes { rows, columns, channels, first, pitch } = Attributes::read(node.attributes())?;
         let elements = [rows, columns, channels]
             .into_iter()
             .try_fold(1u32, |product, count| product.checked_mul(u32::try_from(count).ok()?));
         let same = elements == Some(node.output(0).len() as u32);
         require!(same, "rows times columns times channels is not the output's number of elements, rows", rows);
+        check_part(node, first, pitch)?;
         Ok(node.output(0).shape)
     },
     macs: |_| 0,
@@ -38,6 +46,28 @@ static OPERATOR: Operator = Operator {
 const NAME: &str = "move";
 
 attributes! {
-    /// Numbers of entries of the three tensors.
-    struct Attributes { rows, columns, channels }
+    /// Numbers of entries of the three tensors, and the part of the input that the output is.
+    struct Attributes {
+        rows,
+        columns,
+        channels,
+        /// Number of the input's element that is the output's first; 0 if the output is no such part.
+        first,
+        /// Elements of the input from one pixel of the output to the next; 0 if the output is no such part.
+        pitch,
+    }
+}
+
+/// Checks that the part of the input that the output is said to be lies inside.
+fn check_part(node: &Node<'_>, first: i32, pitch: i32) -> Result<(), BrokenRule> {
+    let [height, width, channels] = node.output(0).shape;
+    require!(first >= 0, "the first element of the part is below 0: first", first);
+    if pitch == 0 {
+        require!(first == 0, "without a pitch there is no part that begins at first", first);
+        return Ok(());
+    }
+    require!(pitch >= channels as i32, "the pitch of the part is below the output's channels: pitch", pitch);
+    let last = i64::from(first) + i64::from(height * width - 1) * i64::from(pitch) + i64::from(channels - 1);
+    require!(last < node.input(0).len() as i64, "the last element of the part is not in the input", last);
+    Ok(())
 }

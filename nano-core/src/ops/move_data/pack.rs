@@ -14,9 +14,10 @@ pub(super) struct Tables([Vec<Strided>; 3]);
 /// The cheapest tables for a layer.
 ///
 /// # Errors
-/// If a tensor is missing, or an entry is neither -1 nor the number of an element that any value has.
+/// If a tensor is missing, an entry is neither -1 nor the number of an element that any value has, or the entries do not lie in the input as the
+/// attributes say.
 pub(super) fn tables(layer: &Layer<'_>) -> Result<Tables, WriteError> {
-    let Attributes { rows, columns, channels } =
+    let Attributes { rows, columns, channels, first, pitch } =
         Attributes::read(&layer.attributes).map_err(|broken| broken.of(NAME))?;
     let [rows, columns, channels] = [("rows", rows), ("columns", columns), ("channels", channels)]
         .map(|(name, length)| layer.int32(name, length as usize));
@@ -25,9 +26,17 @@ pub(super) fn tables(layer: &Layer<'_>) -> Result<Tables, WriteError> {
     if let Some(&entry) = entries.find(|&&entry| !(ZERO..Value::LARGEST as i32).contains(&entry)) {
         return Err(layer.refused("an entry of a table is not -1 to 2^28 - 1", entry.into()));
     }
+    let lines = joined(columns, channels);
+    if pitch > 0 {
+        let pixels = joined(rows, &lines).into_iter().zip(0..);
+        let of_pixel = layer.outputs[0].shape[2] as i32;
+        let expected = |index: i32| first + index / of_pixel * pitch + index % of_pixel;
+        if let Some((entry, _)) = pixels.into_iter().find(|&(entry, index)| entry != expected(index)) {
+            return Err(layer.refused("the tables are not those of the part of the input", entry.into()));
+        }
+    }
     // What two digits number can be numbered by one: longer blocks, if the loops are not more in number.
     let mut packed = [compress(rows), compress(columns), compress(channels)];
-    let lines = joined(columns, channels);
     for joint in
         [[Vec::from([0]), rows.to_vec(), lines.clone()], [Vec::from([0]), Vec::from([0]), joined(rows, &lines)]]
     {

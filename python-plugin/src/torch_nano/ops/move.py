@@ -145,7 +145,10 @@ class Move(Operator):
         return dict(zip(("rows", "columns", "channels"), _tables(self.steps, shape), strict=True))
 
     def attributes(self, layer: Layer) -> dict[str, int]:
-        return {name: len(table) for name, table in self.quantize(layer).items()}
+        (shape,) = layer.input_shapes
+        first, pitch = _part(self.steps, shape)
+        lengths = {name: len(table) for name, table in self.quantize(layer).items()}
+        return {**lengths, "first": first, "pitch": pitch}
 
 
 def is_free(graph: Graph, node: Node) -> bool:
@@ -202,6 +205,18 @@ def _tables(steps: tuple[str, ...], shape: Shape) -> tuple[Tensor, Tensor, Tenso
     tables = _sums(cube) or (torch.zeros(1), torch.zeros(1), numbers)
     rows, columns, channels = (table.to(torch.int32) for table in tables)
     return rows, columns, channels
+
+
+def _part(steps: tuple[str, ...], shape: Shape) -> tuple[int, int]:
+    """Where the device has the output in the input, if it does: the first element, and the number of elements
+    from one pixel to the next; (0, 0) if it does not.
+    """
+    _, _, channels = device_shape(tuple(element_numbers(steps, shape).shape))
+    pixels = _device_numbers(steps, shape).reshape(-1, channels)
+    first = int(pixels[0, 0])
+    pitch = int(pixels[1, 0]) - first if len(pixels) > 1 else channels
+    part = first + torch.arange(len(pixels))[:, None] * pitch + torch.arange(channels)
+    return (first, pitch) if first >= 0 and pitch >= channels and torch.equal(pixels, part) else (0, 0)
 
 
 def _sums(cube: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
