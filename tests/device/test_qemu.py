@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from images import Description, many_layers, one_layer, with_head
+from images import many_layers, one_layer, with_head
 from torch_nano import ConnectionLost, _native
 from torch_nano.device.client import Device, DeviceError
 from torch_nano.device.transport import qemu
@@ -199,13 +199,6 @@ def damaged_image() -> bytes:
     return bytes(image)
 
 
-def two_inputs() -> bytes:
-    net = Description()
-    first, second = net.input((1, 1, 4)), net.input((1, 1, 4))
-    clamp = {"clamp_min": -128, "clamp_max": 127}
-    return net.image(net.layer("add", [first, second], net.value((1, 1, 4)), clamp))
-
-
 @pytest.mark.parametrize(
     ("image", "reason"),
     [
@@ -213,9 +206,8 @@ def two_inputs() -> bytes:
         (many_layers()[:-100], r"the image is damaged"),
         (b"", "not a .nano image: it does not start with NANO"),
         (b"GIF89a", "not a .nano image"),
-        (two_inputs(), "list of inputs has length 2, 1 is needed"),
     ],
-    ids=["damaged", "cut short", "empty", "other file", "two inputs"],
+    ids=["damaged", "cut short", "empty", "other file"],
 )
 def test_a_board_stops_on_an_image_it_cannot_run_and_says_why(image: bytes, reason: str) -> None:
     with QemuBoard(image) as board:
