@@ -6,7 +6,7 @@
 use core::ops::RangeInclusive;
 
 use crate::arena::{Io, Shared};
-use crate::image::{Dtype, Extent, Value};
+use crate::image::{CheckOverlay, Dtype, Extent, Value, check_overlay};
 use crate::node::Node;
 use crate::{BrokenRule, Error};
 
@@ -170,9 +170,27 @@ pub enum Alias {
     /// Each element of the output is made of the elements at its own index: it may take the place of an input of its shape and dtype that
     /// is read for the last time.
     Elementwise,
-    /// The one output is made of elements of the inputs, unchanged. The function says where each input has the elements of the output: what lies there
-    /// already is not written, whatever lives on.
-    Overlay(fn(&Node<'_>, usize) -> Option<Overlay>),
+    /// The one output is made of elements of the inputs, unchanged; see [`Alias::overlay`].
+    Overlay(OverlayRule),
+}
+
+impl Alias {
+    /// The rule of an operator whose one output is made of elements of the inputs, unchanged. `place` returns where an input has elements of
+    /// the output: what lies there already is not written, however long both are needed.
+    pub const fn overlay(place: OverlayPlace) -> Alias {
+        Alias::Overlay(OverlayRule { place, check: check_overlay })
+    }
+}
+
+/// Where input `index` of a node has elements of the output, if it has any.
+pub type OverlayPlace = fn(&Node<'_>, usize) -> Option<Overlay>;
+
+/// What [`Alias::overlay`] makes.
+#[derive(Clone, Copy, Debug)]
+pub struct OverlayRule {
+    pub(crate) place: OverlayPlace,
+    // A pointer: programs without such an operator do not link the check.
+    pub(crate) check: CheckOverlay,
 }
 
 /// A value that has the elements of a part of another: its pixels lie in the other's memory, if both share it, where this says, in elements.
@@ -313,8 +331,8 @@ impl Kernel {
     /// Whether it makes a view, whose output is a part of its first input, and the output does not lie there.
     #[cfg(feature = "alloc")]
     pub(crate) fn is_misplaced_view(&self, node: &Node<'_>) -> bool {
-        let Alias::Overlay(overlay) = self.alias() else { return false };
-        let overlay = overlay(node, 0).filter(|overlay| matches!(overlay, Overlay::OutputInside { .. }));
+        let Alias::Overlay(rule) = self.alias() else { return false };
+        let overlay = (rule.place)(node, 0).filter(|overlay| matches!(overlay, Overlay::OutputInside { .. }));
         overlay.is_some_and(|overlay| !overlay.holds(node.input(0), node.output(0)))
     }
 

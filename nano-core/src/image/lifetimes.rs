@@ -5,7 +5,7 @@
 
 use super::value::Extent;
 use super::{Image, MOST_ALIVE, Value};
-use crate::operator::{Alias, Kernel, Overlay, Run, refused, require};
+use crate::operator::{Alias, Kernel, Overlay, OverlayPlace, Run, refused, require};
 use crate::{BrokenRule, Error, Node};
 
 /// Checks that each value is written before it is read, and that what is written at a node (its outputs and scratch memory; before the first node, the
@@ -115,8 +115,11 @@ fn is_over(node: &Node<'_>, output: &Value, value: &Value) -> bool {
     is_first && node.inputs().enumerate().all(is_last)
 }
 
+/// [`check_overlay`].
+pub(crate) type CheckOverlay = fn(&Alive<'_>, usize, &Node<'_>, &Value, &Kernel, OverlayPlace) -> Result<(), Error>;
+
 /// The values that have been written and are still needed.
-pub(super) struct Alive<'a> {
+pub(crate) struct Alive<'a> {
     /// All of the image.
     values: &'a [Value],
     places: [Option<&'a Value>; MOST_ALIVE],
@@ -150,8 +153,8 @@ impl<'a> Alive<'a> {
             (Run::InPlace(_), _) => (None, Takes::Nothing),
         };
         for output in node.outputs {
-            if let Alias::Overlay(overlay) = kernel.alias() {
-                self.check_overlay(index, node, output, kernel, overlay)?;
+            if let Alias::Overlay(rule) = kernel.alias() {
+                (rule.check)(self, index, node, output, kernel, rule.place)?;
             } else {
                 let written = Written { output: Some(output), apart, takes, ..Written::new(output.extent()) };
                 self.refuse_overlap(index, &written)?;
@@ -181,36 +184,6 @@ impl<'a> Alive<'a> {
         }
     }
 
-    /// Refuses an output made of elements of the inputs if what is written of it is in the way: the parts of inputs that do not lie there already.
-    #[inline(never)]
-    fn check_overlay(
-        &self,
-        index: usize,
-        node: &Node<'_>,
-        output: &Value,
-        kernel: &Kernel,
-        overlay: fn(&Node<'_>, usize) -> Option<Overlay>,
-    ) -> Result<(), Error> {
-        for (position, input) in node.inputs().enumerate() {
-            let written = match overlay(node, position) {
-                None => output.extent(),
-                Some(overlay) => {
-                    let (part, place) = overlay.place(input, output);
-                    if part.extent() == place {
-                        continue;
-                    }
-                    if let Overlay::OutputInside { .. } = overlay {
-                        let broken = refused("a view lies elsewhere than in its input, node", index as i64);
-                        return Err(broken.of(kernel.operator.name));
-                    }
-                    place
-                }
-            };
-            self.refuse_overlap(index, &Written { whole: output.extent(), ..Written::new(written) })?;
-        }
-        Ok(())
-    }
-
     /// Refuses to write what a value is in the way of.
     // One function for all that ask, as the program of a board has it.
     #[inline(never)]
@@ -224,4 +197,33 @@ impl<'a> Alive<'a> {
         let value = self.values.iter().position(|value| core::ptr::eq(value, overwritten)).unwrap_or_default();
         Err(Error::Overlap { node, value })
     }
+}
+
+/// Refuses an output made of elements of the inputs if what is written of it is in the way: the parts of inputs that do not lie there already.
+pub(crate) fn check_overlay(
+    alive: &Alive<'_>,
+    index: usize,
+    node: &Node<'_>,
+    output: &Value,
+    kernel: &Kernel,
+    place: OverlayPlace,
+) -> Result<(), Error> {
+    for (position, input) in node.inputs().enumerate() {
+        let written = match place(node, position) {
+            None => output.extent(),
+            Some(overlay) => {
+                let (part, place) = overlay.place(input, output);
+                if part.extent() == place {
+                    continue;
+                }
+                if let Overlay::OutputInside { .. } = overlay {
+                    let broken = refused("a view lies elsewhere than in its input, node", index as i64);
+                    return Err(broken.of(kernel.operator.name));
+                }
+                place
+            }
+        };
+        alive.refuse_overlap(index, &Written { whole: output.extent(), ..Written::new(written) })?;
+    }
+    Ok(())
 }

@@ -35,7 +35,7 @@ pub use crate::train::{TrainedLayer, description::*};
 pub use description::{
     InputDescription, LayerDescription, ModelDescription, OutputDescription, Tensor, ValueDescription, WriteError,
 };
-pub(crate) use lifetimes::check as check_lifetimes;
+pub(crate) use lifetimes::{CheckOverlay, check as check_lifetimes, check_overlay};
 pub use metadata::{LONGEST_NAME, is_label, is_name};
 pub use quantization::{dequantize, quantize};
 pub(crate) use value::Extent;

@@ -42,6 +42,8 @@ impl Check {
     }
 
     /// Checks the next channels by the sums of their weights.
+    // Not inlined: many kernels check lanes, and a program has room for one copy.
+    #[inline(never)]
     pub fn lanes(&mut self, channels: &[Channel], sums: &[WeightSums]) -> Result<(), BrokenRule> {
         for (channel, &sums) in channels.iter().zip(sums) {
             self.channel(channel, sums)?;

@@ -35,7 +35,7 @@ static OPERATOR: Operator = Operator {
     attributes: Attributes::NAMES,
     inputs: 1..=u8::MAX,
     outputs: &[Output { quantization: Quantization::Shared, reset: None }],
-    alias: Alias::Overlay(overlay),
+    alias: Alias::overlay(overlay),
     shape,
     macs: |_| 0,
 };

@@ -9,7 +9,7 @@ static PART: Operator = Operator {
     attributes: &["start"],
     inputs: 1..=1,
     outputs: &[Output { quantization: Quantization::SameAs(0), reset: None }],
-    alias: Alias::Overlay(|node, _| {
+    alias: Alias::overlay(|node, _| {
         Some(Overlay::OutputInside { offset: start(node) as u32, pitch: node.input(0).pitch })
     }),
     shape: |node, _| {

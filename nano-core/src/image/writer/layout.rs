@@ -129,8 +129,8 @@ impl<'k> Layout<'k> {
                     self.moved(input, self.values[output].pitch, output, 0),
                 ]
             }
-            Alias::Overlay(overlay) => {
-                let place = |values: &[Value]| overlay(&layer.node(values), link.input);
+            Alias::Overlay(rule) => {
+                let place = |values: &[Value]| (rule.place)(&layer.node(values), link.input);
                 match place(&self.values)? {
                     Overlay::InputInside { .. } => self.overlaid(input, output, place),
                     Overlay::OutputInside { .. } => self.overlaid(output, input, place),
@@ -211,11 +211,11 @@ impl<'k> Layout<'k> {
     /// Bytes that layers need not copy, as they lie where they belong.
     pub(super) fn saved(&self, graph: &Graph<'_, 'k>) -> usize {
         let of_layer = |layer: &Prepared<'_>| {
-            let Alias::Overlay(overlay) = layer.operator.alias else { return 0 };
+            let Alias::Overlay(rule) = layer.operator.alias else { return 0 };
             let node = layer.node(&self.values);
             let output = node.output(0);
             let lies = |&(index, input): &(usize, &Value)| {
-                overlay(&node, index).is_some_and(|place| place.holds(input, output))
+                (rule.place)(&node, index).is_some_and(|place| place.holds(input, output))
             };
             node.inputs().enumerate().filter(lies).map(|(_, input)| input.len().min(output.len())).sum()
         };

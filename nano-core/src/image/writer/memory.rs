@@ -111,9 +111,10 @@ fn links(layers: &[Prepared<'_>], values: &[Value]) -> (Vec<Link>, Vec<Vec<Link>
         match layer.operator.alias {
             Alias::Never => {}
             Alias::Elementwise => in_place.extend(links),
-            Alias::Overlay(overlay) => {
+            Alias::Overlay(rule) => {
                 let node = layer.node(values);
-                let is_view = |link: &Link| matches!(overlay(&node, link.input), Some(Overlay::OutputInside { .. }));
+                let is_view =
+                    |link: &Link| matches!((rule.place)(&node, link.input), Some(Overlay::OutputInside { .. }));
                 let (of_views, of_parts): (Vec<Link>, Vec<Link>) = links.partition(is_view);
                 views.push(of_views);
                 parts.push(of_parts);

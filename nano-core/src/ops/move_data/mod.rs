@@ -29,7 +29,7 @@ static OPERATOR: Operator = Operator {
     attributes: Attributes::NAMES,
     inputs: 1..=1,
     outputs: &[Output { quantization: Quantization::SameAs(0), reset: None }],
-    alias: Alias::Overlay(|node, _| view::place(node.attributes(), node.input(0), node.output(0))),
+    alias: Alias::overlay(|node, _| view::place(node.attributes(), node.input(0), node.output(0))),
     shape: |node, _| {
         let Attributes { rows, columns, channels, first, pitch } = Attributes::read(node.attributes())?;
         let elements = [rows, columns, channels]
