@@ -79,6 +79,19 @@ class Causal(nn.Module):
         return result
 
 
+class Gated(nn.Module):
+    """Branches of different kernels side by side in the channels, gated by products, less what came in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(CausalConv(3, 4, dilation, "pad") for dilation in (1, 2))
+        self.gate, self.mix = nn.Conv1d(8, 8, 1), nn.Conv1d(8, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.cat([branch(x) for branch in self.branches], 1)
+        return self.mix(y * torch.sigmoid(self.gate(y))) - x
+
+
 class OverTime(nn.Module):
     """A softmax over the rows of the window: of all of them, anew in each step."""
 
@@ -151,6 +164,7 @@ TASKS = {
     "series": Task(lambda: Causal("series"), 40),
     "row": Task(lambda: Causal("row"), 40),
     "rows": Task(lambda: Causal("rows"), 40),
+    "gated": Task(Gated, 20),
     "over_time": Task(OverTime, 20),
     "strided": Task(strided, 63),
     "pooled": Task(pooled, 50),

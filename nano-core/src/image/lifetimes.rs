@@ -3,6 +3,8 @@
 //! Values may share bytes of the arena, and nothing but their places says so. What [`Io`](crate::Io) and [`Shared`](crate::Shared) take for granted
 //! is proved here.
 
+use core::ops::Range;
+
 use super::value::Extent;
 use super::{Image, MOST_ALIVE, Value};
 use crate::operator::{Alias, Kernel, Overlay, OverlayPlace, Run, refused, require};
@@ -155,7 +157,7 @@ impl<'a> Alive<'a> {
         for output in node.outputs {
             if let Alias::Overlay(rule) = kernel.alias() {
                 (rule.check)(self, index, node, output, kernel, rule.place)?;
-            } else {
+            } else if self.is_near(&output.range()) {
                 let written = Written { output: Some(output), apart, takes, ..Written::new(output.extent()) };
                 self.refuse_overlap(index, &written)?;
             }
@@ -163,7 +165,7 @@ impl<'a> Alive<'a> {
                 self.add(index, output)?;
             }
         }
-        if let Some(scratch) = node.header.scratch_extent() {
+        if let Some(scratch) = node.header.scratch_extent().filter(|scratch| self.is_near(&scratch.range())) {
             self.refuse_overlap(index, &Written { apart: Some(node), ..Written::new(scratch) })?;
         }
         Ok(())
@@ -184,15 +186,19 @@ impl<'a> Alive<'a> {
         }
     }
 
+    /// Whether a value lies in a range. Most values lie elsewhere, which costs no more than two comparisons.
+    #[inline(never)]
+    fn is_near(&self, range: &Range<usize>) -> bool {
+        let alive = self.places.iter().take(self.used).flatten().map(|value| value.range());
+        alive.into_iter().any(|value| value.start < range.end && range.start < value.end)
+    }
+
     /// Refuses to write what a value is in the way of.
     // One function for all that ask, as the program of a board has it.
     #[inline(never)]
     fn refuse_overlap(&self, node: usize, written: &Written<'_>) -> Result<(), Error> {
-        let range = written.extent.range();
-        // Most values lie elsewhere, which costs no more than two comparisons.
-        let is_near = |value: &Value| value.range().start < range.end && range.start < value.range().end;
         let mut alive = self.places.iter().take(self.used).flatten();
-        let overwritten = alive.find(|&&value| is_near(value) && written.is_hindered_by(value, node));
+        let overwritten = alive.find(|&&value| written.is_hindered_by(value, node));
         let Some(&overwritten) = overwritten else { return Ok(()) };
         let value = self.values.iter().position(|value| core::ptr::eq(value, overwritten)).unwrap_or_default();
         Err(Error::Overlap { node, value })

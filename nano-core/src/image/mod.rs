@@ -19,6 +19,7 @@
 //! Loading takes time linear in the image's length: a value's record holds its last use, sorted labels show that no two are equal, and no two
 //! nodes share a constant. Its memory is bounded by [`MOST_ALIVE`].
 
+mod checksum;
 #[cfg(feature = "alloc")]
 mod description;
 mod lifetimes;
@@ -53,7 +54,6 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub const VERSION: u16 = 4;
 
 const MAGIC: [u8; 4] = *b"NANO";
-const CRC32: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
 /// The checksum covers all bytes after itself.
 const CHECKED_FROM: usize = 12;
 /// The largest number of values needed at the same time, graph outputs included: loading keeps a list of them on the stack.

@@ -5,8 +5,9 @@ use core::ops::Range;
 
 use zerocopy::FromBytes;
 
+use super::checksum::checksum;
 use super::{
-    CHECKED_FROM, CRC32, ChannelScale, Dtype, HeadRecord, Header, MAGIC, NodeHeader, Section, VERSION, Value, metadata,
+    CHECKED_FROM, ChannelScale, Dtype, HeadRecord, Header, MAGIC, NodeHeader, Section, VERSION, Value, metadata,
 };
 use crate::operator::CheckedPart;
 use crate::train::HeadSizes;
@@ -59,7 +60,7 @@ impl<'a> Image<'a> {
             return Err(Error::Field { name: "length", value: header.length.into() });
         }
         let bytes = bytes.get(..length).ok_or(truncated(length))?;
-        let computed = CRC32.checksum(&bytes[CHECKED_FROM..]);
+        let computed = checksum(&bytes[CHECKED_FROM..]);
         if computed != header.checksum {
             return Err(Error::Checksum { stored: header.checksum, computed });
         }

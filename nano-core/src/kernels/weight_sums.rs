@@ -35,6 +35,11 @@ impl WeightSums {
         i64::from(self.magnitude) - 2 * i64::from(self.negative)
     }
 
+    /// Whether all weights are -127 to 127, and their magnitudes add up to less than `limit`.
+    pub fn is_below(self, limit: u32) -> bool {
+        self.magnitude < limit && !self.outside
+    }
+
     /// Whether all weights are 0.
     pub fn is_zero(self) -> bool {
         self.magnitude == 0 && !self.outside

@@ -12,9 +12,10 @@ use core::mem::size_of;
 
 use zerocopy::IntoBytes;
 
+use super::checksum::checksum;
 use super::{
-    CHECKED_FROM, CRC32, ChannelScale, HeadDescription, HeadRecord, Header, MAGIC, ModelDescription, NodeHeader,
-    Section, VERSION, Value, WriteError, metadata,
+    CHECKED_FROM, ChannelScale, HeadDescription, HeadRecord, Header, MAGIC, ModelDescription, NodeHeader, Section,
+    VERSION, Value, WriteError, metadata,
 };
 use crate::{Kernel, ops};
 use memory::Chosen;
@@ -162,7 +163,7 @@ fn write_plan(model: &ModelDescription, plan: Plan<'_>) -> Result<Vec<u8>, Write
     }
     header.length = image.len() as u32;
     image[..size_of::<Header>()].copy_from_slice(header.as_bytes());
-    header.checksum = CRC32.checksum(&image[CHECKED_FROM..]);
+    header.checksum = checksum(&image[CHECKED_FROM..]);
     image[..size_of::<Header>()].copy_from_slice(header.as_bytes());
     Ok(image)
 }

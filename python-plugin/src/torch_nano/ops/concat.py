@@ -37,6 +37,10 @@ class Concat(Operator):
     #: The dimension, of shapes without batch: 0 for the channels.
     dimension: int
 
+    @property
+    def pixelwise(self) -> bool:
+        return self.dimension == 0
+
     @classmethod
     def targets(cls) -> Sequence[torch._ops.OpOverload[..., Any]]:
         return [
