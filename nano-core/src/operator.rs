@@ -1,7 +1,7 @@
 //! Operators and kernels: what is computed, and the programs that compute it.
 //!
-//! An [`Operator`] is the meaning of a layer: its attributes, its rules for shapes, quantization and memory. A [`Kernel`] computes an operator on
-//! layers that fit it, from constants packed for it. An image names the kernel of each of its nodes.
+//! An [`Operator`] is the meaning of a layer: its attributes, and its rules for shapes, quantization and memory. A [`Kernel`] computes an operator
+//! for the layers that it supports, from constants packed for it. An image stores the kernel id of each node.
 
 use core::ops::RangeInclusive;
 
@@ -41,20 +41,21 @@ macro_rules! require {
 }
 pub(crate) use require;
 
-// Not inlined: there are many rules.
+// Not inlined, for code size: there are many rules.
 #[cold]
 #[inline(never)]
 pub(crate) fn refused(rule: &'static str, value: i64) -> BrokenRule {
     BrokenRule { rule, value }
 }
 
-/// A size that no checked node has as 0. The compiler does not know: without this, dividing by it and cutting into chunks of it have panics.
+/// Returns `size`, or 1 for 0. No checked node has such a size of 0, but the compiler does not know: without this function, a division by the
+/// size, or chunks of it, compile to code that can panic.
 #[inline(always)]
 pub(crate) const fn nonzero(size: usize) -> usize {
     if size == 0 { 1 } else { size }
 }
 
-/// What a run takes for granted because the node's check has made sure of it. If it is wrong after all, the panic names the caller's line.
+/// Unwraps what the check of the node has already validated. If it is absent nevertheless, the panic names the caller's line.
 pub(crate) trait Checked {
     type Value;
 
@@ -83,9 +84,9 @@ impl<T, E> Checked for Result<T, E> {
     }
 }
 
-/// A part of memory whose sizes were checked when its owner was made. Instead of [`Checked`] where running over nothing does no harm: a part that
-/// is absent after all is empty, which costs a program no panic. With debug assertions, as in tests and under fuzzing, it panics at the caller's
-/// line.
+/// Unwraps a part of memory whose bounds were checked when its owner was made. Used instead of [`Checked`] where an empty part does no harm: a
+/// part that is absent nevertheless is empty, so the code has no panic. With debug assertions, as in tests and fuzzing, it panics at the
+/// caller's line.
 pub(crate) trait CheckedPart {
     type Part;
 
@@ -103,7 +104,7 @@ impl<T: Default> CheckedPart for Option<T> {
     }
 }
 
-// One cold function with one message: the fast path is a branch, and a caller costs the program a location.
+// One cold function with one message: the fast path is one branch, and each caller adds only its source location to the program.
 #[cold]
 #[inline(never)]
 #[track_caller]
@@ -111,22 +112,22 @@ pub(crate) fn unchecked() -> ! {
     unreachable!("CheckedImage::new lets no node through that does not run")
 }
 
-/// One operator: what a layer computes, apart from how. Its rules are checked generically when an image is written and when it is loaded.
+/// One operator: what a layer computes, independent of the kernel. Its rules are checked when an image is written and when it is loaded.
 pub struct Operator {
     /// Name in the image's tools and in Python.
     pub name: &'static str,
     /// Names of the attributes, in the order in which a node stores them.
     pub attributes: &'static [&'static str],
-    /// How many inputs it can have.
+    /// The number of inputs that it accepts.
     pub inputs: RangeInclusive<u8>,
     /// Its outputs.
     pub outputs: &'static [Output],
-    /// Where outputs may lie over inputs.
+    /// Where outputs may share memory with inputs.
     pub alias: Alias,
-    /// The shape of output `index`, from the inputs' shapes and the attributes; where the layer's tensors decide its channels, those of the
-    /// output itself.
+    /// Returns the shape of output `index`, computed from the inputs' shapes and the attributes. Where the layer's tensors determine the number
+    /// of channels, it is that of the output itself.
     pub shape: fn(&Node<'_>, usize) -> Result<[u32; 3], BrokenRule>,
-    /// Multiply-accumulates of one run.
+    /// Number of multiply-accumulates (MACs) of one run.
     pub macs: fn(&Node<'_>) -> u64,
 }
 
@@ -134,76 +135,77 @@ pub struct Operator {
 pub struct Output {
     /// Its scale and zero point.
     pub quantization: Quantization,
-    /// For a state, which lives from run to run: writes what its bytes are at the start. Its memory is as long as the state's, and what else the
-    /// function reads of the node, its kernel's `check` has passed.
+    /// For a state, whose bytes persist from run to run: writes its initial bytes to a slice of the state's length. Called only for nodes that
+    /// the kernel's `check` has passed.
     pub reset: Option<fn(&Node<'_>, &mut [i8])>,
 }
 
 impl Output {
-    /// An output that every run makes anew, with a scale and zero point of its own.
+    /// An output that every run recomputes, with its own scale and zero point.
     pub const OWN: Output = Output { quantization: Quantization::Own, reset: None };
 }
 
 /// The rule for the scale and zero point of an output.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Quantization {
-    /// Its own.
+    /// Independent of the inputs.
     Own,
-    /// Those of this input.
+    /// Equal to those of this input.
     SameAs(usize),
-    /// Always these.
+    /// These constants.
     Fixed {
         /// Real step of one integer.
         scale: f32,
-        /// The integer that stands for 0.0.
+        /// The integer that represents 0.0.
         zero_point: i32,
     },
-    /// One scale and one zero point for it and all inputs.
+    /// The output and all inputs have one scale and one zero point.
     Shared,
 }
 
-/// Where outputs may lie over inputs, for kernels that run in place.
+/// Where outputs may share memory with inputs, for kernels that run in place.
 #[derive(Clone, Copy, Debug)]
 pub enum Alias {
-    /// Nowhere.
+    /// Outputs share no memory with inputs.
     Never,
-    /// Each element of the output is made of the elements at its own index: it may take the place of an input of its shape and dtype that
-    /// is read for the last time.
+    /// Each element of the output depends only on the elements at the same index: the output may replace an input of the same shape and dtype
+    /// in place, at that input's last use.
     Elementwise,
-    /// The one output is made of elements of the inputs, unchanged; see [`Alias::overlay`].
+    /// The only output consists of unchanged elements of the inputs; see [`Alias::overlay`].
     Overlay(OverlayRule),
 }
 
 impl Alias {
-    /// The rule of an operator whose one output is made of elements of the inputs, unchanged. `place` returns where an input has elements of
-    /// the output: what lies there already is not written, however long both are needed.
+    /// The rule of an operator whose only output consists of unchanged elements of the inputs, as in a concatenation or a view. `place` returns
+    /// where an input and the output have the same elements. An input that already lies there is not copied, and both values may stay alive.
     pub const fn overlay(place: OverlayPlace) -> Alias {
         Alias::Overlay(OverlayRule { place, check: check_overlay })
     }
 }
 
-/// Where input `index` of a node has elements of the output, if it has any.
+/// Returns where input `index` of a node and the output can share elements; `None` if they cannot.
 pub type OverlayPlace = fn(&Node<'_>, usize) -> Option<Overlay>;
 
-/// What [`Alias::overlay`] makes.
+/// The rule that [`Alias::overlay`] returns.
 #[derive(Clone, Copy, Debug)]
 pub struct OverlayRule {
     pub(crate) place: OverlayPlace,
-    // A pointer: programs without such an operator do not link the check.
+    // A function pointer, so that programs without such an operator do not link the check.
     pub(crate) check: CheckOverlay,
 }
 
-/// A value that has the elements of a part of another: its pixels lie in the other's memory, if both share it, where this says, in elements.
+/// A value whose elements are a part of another value's: the offset and the pitch, in elements, of its pixels in the other value's memory when both
+/// share memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Overlay {
-    /// The input is a part of the output, as in a concatenation, which writes only inputs that lie elsewhere.
+    /// The input is a part of the output, as in a concatenation, which copies only inputs that lie elsewhere.
     InputInside {
         /// From the output's first element to the input's.
         offset: u32,
         /// From one pixel of the input to the next.
         pitch: u32,
     },
-    /// The output is a part of the input: a view of it, which writes nothing and must lie there.
+    /// The output is a part of the input: a view, which copies nothing and must lie there.
     OutputInside {
         /// From the input's first element to the output's.
         offset: u32,
@@ -213,7 +215,7 @@ pub enum Overlay {
 }
 
 impl Overlay {
-    /// The value that is the part, and its place in the other.
+    /// Returns the value that is the part, and its extent inside the other value.
     #[inline(never)]
     pub(crate) fn place<'v>(self, input: &'v Value, output: &'v Value) -> (&'v Value, Extent) {
         let (part, whole, offset, pitch) = match self {
@@ -223,16 +225,16 @@ impl Overlay {
         (part, part.extent_inside(whole, offset, pitch))
     }
 
-    /// Whether the part lies there already.
+    /// Whether the part already lies there.
     pub(crate) fn holds(self, input: &Value, output: &Value) -> bool {
         let (part, place) = self.place(input, output);
         part.extent() == place
     }
 }
 
-/// One kernel: a program for the layers of an operator that fit it.
+/// One kernel: an implementation of an operator, for the layers that it supports.
 ///
-/// A program that names only the entries it needs links only their code: exported models come with such a table.
+/// A program links only the code of the kernels that it names: exported models come with a table of the kernels they need.
 pub struct Kernel {
     /// Id in the image, unique over the kernels of all operators; never reused.
     pub id: u16,
@@ -240,22 +242,23 @@ pub struct Kernel {
     pub name: &'static str,
     /// What it computes.
     pub operator: &'static Operator,
-    /// Dtypes of the inputs; inputs beyond these have the last one.
+    /// Dtypes of the inputs; the last one holds for all further inputs.
     pub inputs: &'static [Dtype],
     /// Dtypes of the outputs.
     pub outputs: &'static [Dtype],
-    /// Whether it reads and writes values whose pixels do not lie side by side.
+    /// Whether it supports values whose pixels are not contiguous: whose pitch exceeds their number of channels.
     pub pitched: bool,
-    /// The forms of requantization that it has: 0 alone if it has none.
+    /// The forms of requantization that it supports; only 0 if it does not requantize.
     pub forms: &'static [u8],
-    /// Checks a node's constants and scratch memory, once, when a model is loaded; the operator's rules hold already.
+    /// Checks a node's constants and scratch memory once, when a model is loaded. The operator's rules have been checked before.
     pub check: fn(&Node<'_>) -> Result<(), BrokenRule>,
     /// Runs a node that `check` has passed.
     pub run: Run,
-    /// The estimated number of instructions on an rv32imc chip, `None` if the kernel cannot run the layer. The writer takes the cheapest kernel.
+    /// The estimated number of instructions of one run on an rv32imc chip; `None` if the kernel cannot run the layer. The writer chooses the
+    /// kernel with the lowest estimate.
     #[cfg(feature = "alloc")]
     pub cost: fn(&crate::image::Layer<'_>) -> Option<u64>,
-    /// Packs a layer's constants; these, and the scratch memory, are what the kernel costs beside its instructions.
+    /// Packs a layer's constants, and returns their form and the length of the scratch memory.
     #[cfg(feature = "alloc")]
     pub pack: fn(&crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::image::WriteError>,
 }
@@ -263,17 +266,17 @@ pub struct Kernel {
 /// How a kernel runs a node.
 #[derive(Clone, Copy)]
 pub enum Run {
-    /// On inputs, outputs and scratch memory that share no byte.
+    /// Out of place: inputs, outputs and scratch memory share no byte.
     Apart(fn(&Node<'_>, Io<'_>)),
-    /// As [`Run::Apart`], but that the first output always takes the place of the last input, which is read for the last time: the kernel finds that
-    /// input in the output that it takes, and [`Io::inputs`] ends before it.
+    /// As [`Run::Apart`], except that the first output always replaces the last input in place, at that input's last use: the kernel finds the
+    /// input's elements in the output, and [`Io::inputs`] does not contain that input.
     Over(fn(&Node<'_>, Io<'_>)),
-    /// On inputs and outputs that may share memory as the operator's [`Alias`] says, without scratch memory.
+    /// In place: inputs and outputs may share memory as the operator's [`Alias`] allows. There is no scratch memory.
     InPlace(fn(&Node<'_>, Shared<'_>)),
 }
 
 impl Operator {
-    /// Checks what does not depend on the kernel: numbers of inputs and outputs, shapes, quantization, states.
+    /// Checks the rules that do not depend on the kernel: numbers of inputs and outputs, shapes, quantization, states.
     pub(crate) fn check(&self, node: &Node<'_>) -> Result<(), BrokenRule> {
         let inputs = node.inputs.len();
         let allowed = u8::try_from(inputs).is_ok_and(|count| self.inputs.contains(&count));
@@ -303,7 +306,7 @@ impl Operator {
 }
 
 impl Kernel {
-    /// Checks a node of this kernel with all rules: its operator's, its own.
+    /// Checks a node of this kernel: the form, the operator's rules and the kernel's own.
     pub(crate) fn check(&self, node: &Node<'_>) -> Result<(), Error> {
         let operator = self.operator.name;
         if self.forms.iter().all(|&form| form != node.form()) {
@@ -313,7 +316,7 @@ impl Kernel {
         checked.map_err(|broken| broken.of(operator))
     }
 
-    /// Checks that it takes the node's dtypes and pitches.
+    /// Checks that the kernel supports the node's dtypes and pitches.
     pub(crate) fn accept(&self, node: &Node<'_>) -> Result<(), BrokenRule> {
         for (index, value) in node.inputs().chain(node.outputs).enumerate() {
             let dtype = match index.checked_sub(node.inputs.len()) {
@@ -328,7 +331,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// Whether it makes a view, whose output is a part of its first input, and the output does not lie there.
+    /// Whether the kernel computes a view, a part of its first input, but the output does not lie there.
     #[cfg(feature = "alloc")]
     pub(crate) fn is_misplaced_view(&self, node: &Node<'_>) -> bool {
         let Alias::Overlay(rule) = self.alias() else { return false };
@@ -336,7 +339,7 @@ impl Kernel {
         overlay.is_some_and(|overlay| !overlay.holds(node.input(0), node.output(0)))
     }
 
-    /// Where an output may lie over inputs: nowhere unless it runs in place.
+    /// Where outputs may share memory with inputs: the operator's rule for kernels that run in place, [`Alias::Never`] for others.
     #[inline(always)]
     pub(crate) fn alias(&self) -> Alias {
         match self.run {

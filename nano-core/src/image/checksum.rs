@@ -1,13 +1,13 @@
 //! The checksum of an image: CRC-32 as in zlib, a word at a time.
 //!
-//! It is most of the cost of loading. On rv32imc a word takes 4 look-ups in the table of the `crc` crate and one load; the crate's own loop loads
-//! each byte.
+//! The checksum is most of the cost of loading an image. A word takes 4 look-ups in the table of the `crc` crate and one load; the crate's own
+//! loop loads each byte.
 
 use zerocopy::FromBytes;
 
 static CRC32: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
 
-/// The CRC-32 of bytes; fast where they begin at a multiple of 4, as in an image.
+/// The CRC-32 of `bytes`. It reads whole words if they start at a multiple of 4, as in an image, and single bytes otherwise.
 pub(super) fn checksum(bytes: &[u8]) -> u32 {
     let [table] = CRC32.table();
     let next = |crc: u32| crc >> 8 ^ table[(crc & 0xff) as usize];

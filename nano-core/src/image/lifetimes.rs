@@ -1,7 +1,7 @@
-//! That no node overwrites what is still needed: the check of an image's memory plan, made once when it is loaded.
+//! The check of an image's memory plan when it is loaded: no node overwrites a value that is still alive.
 //!
-//! Values may share bytes of the arena, and nothing but their places says so. What [`Io`](crate::Io) and [`Shared`](crate::Shared) take for granted
-//! is proved here.
+//! Values may share bytes of the arena; only their offsets and pitches tell. This check establishes what [`Io`](crate::Io) and
+//! [`Shared`](crate::Shared) rely on.
 
 use core::ops::Range;
 
@@ -10,10 +10,12 @@ use super::{Image, MOST_ALIVE, Value};
 use crate::operator::{Alias, Kernel, Overlay, OverlayPlace, Run, refused, require};
 use crate::{BrokenRule, Error, Node};
 
-/// Checks that each value is written before it is read, and that what is written at a node (its outputs and scratch memory; before the first node, the
-/// graph's inputs and the states) shares no byte with a value that is needed then or later; but for an output that its operator lets take the place of
-/// an input. What an output has in common with an input by [`Alias::Overlay`] is not written where both lie in the same bytes. Inputs, outputs and
-/// scratch memory of a node that runs [`Run::Apart`] do not even lie between each other's pixels.
+/// Checks that each value is written before it is read, and that no write overwrites a value that is needed by the same node or later. A node writes
+/// its outputs and scratch memory; the graph's inputs and the states are written before the first node.
+///
+/// The exceptions are the aliases that operators allow: an output may replace an input in place, and by [`Alias::Overlay`] an output and an input may
+/// share the elements that they have in common, which are then not written. Inputs, outputs and scratch memory of a node that runs [`Run::Apart`] or
+/// [`Run::Over`] must not lie between each other's pixels either.
 ///
 /// # Errors
 /// [`Error::Order`], [`Error::Lifetime`], [`Error::Overlap`], [`Error::Layer`] for a view that lies elsewhere than in its input, and
@@ -46,27 +48,27 @@ pub(crate) fn check(image: &Image<'_>, kernels: &[Kernel]) -> Result<(), Error> 
     Ok(())
 }
 
-/// What is written at a node.
+/// A write of a node, to an output or to scratch memory.
 #[derive(Clone, Copy)]
 struct Written<'n> {
     extent: Extent,
-    /// What it is a part of: at a part's pitch, overlaps may not be exact.
+    /// The output that contains `extent`: a second test, as the overlap test may not be exact at the pitch of a part.
     whole: Extent,
-    /// The output that it belongs to.
+    /// The output that is written, if it may replace an input in place.
     output: Option<&'n Value>,
-    /// A node to whose values belongs what lies between their pixels, too.
+    /// A node that runs out of place: the bytes between the pixels of its values count as theirs.
     apart: Option<&'n Node<'n>>,
-    /// What the output may take the place of, if that is needed for the last time.
+    /// The inputs that the output may replace in place, at their last use.
     takes: Takes<'n>,
 }
 
-/// The values whose place an output may take.
+/// The inputs that an output may replace in place.
 #[derive(Clone, Copy)]
 enum Takes<'n> {
     Nothing,
-    /// Those with as many elements of the dtype.
+    /// Values for which [`Value::coincides`] holds.
     Alike,
-    /// The last input of this node, if it is no other one, by its first output.
+    /// The last input of this node, replaced by its first output, unless it is also another input.
     Last(&'n Node<'n>),
 }
 
@@ -75,7 +77,7 @@ impl Written<'_> {
         Written { extent, whole: extent, output: None, apart: None, takes: Takes::Nothing }
     }
 
-    /// Whether the output may take the place of `value` at node `index`.
+    /// Whether the output may replace `value` in place at node `index`.
     fn may_take(&self, output: &Value, value: &Value, index: usize) -> bool {
         value.last_use as usize == index
             && match self.takes {
@@ -85,10 +87,10 @@ impl Written<'_> {
             }
     }
 
-    /// Whether `value`, which node `index` or a later one needs, is in the way.
+    /// Whether the write conflicts with `value`, which node `index` or a later one needs.
     fn is_hindered_by(&self, value: &Value, index: usize) -> bool {
         if self.output.is_some_and(|output| core::ptr::eq(output, value) || self.may_take(output, value, index)) {
-            // Or a state, which is needed all the time.
+            // The output itself is alive here if it is a state: states are alive all the time.
             return false;
         }
         let extent = value.extent();
@@ -100,7 +102,7 @@ impl Written<'_> {
     }
 }
 
-/// Checks that the output of a node that runs [`Run::Over`] its last input is in the place of that.
+/// Checks that the first output of a node that runs [`Run::Over`] lies in the place of the last input.
 #[inline(never)]
 fn check_over(node: &Node<'_>) -> Result<(), BrokenRule> {
     if let (Some(last), Some(output)) = (node.inputs().last(), node.outputs.first()) {
@@ -110,27 +112,27 @@ fn check_over(node: &Node<'_>) -> Result<(), BrokenRule> {
     Ok(())
 }
 
-/// Whether `output` is the first of a node, and `value` the last input and no other one.
+/// Whether `output` is the first output of a node, and `value` its last input and no other input.
 fn is_over(node: &Node<'_>, output: &Value, value: &Value) -> bool {
     let is_first = node.outputs.first().is_some_and(|first| core::ptr::eq(first, output));
     let is_last = |(index, input): (usize, &Value)| core::ptr::eq(input, value) == (index + 1 == node.inputs.len());
     is_first && node.inputs().enumerate().all(is_last)
 }
 
-/// [`check_overlay`].
+/// The type of [`check_overlay`].
 pub(crate) type CheckOverlay = fn(&Alive<'_>, usize, &Node<'_>, &Value, &Kernel, OverlayPlace) -> Result<(), Error>;
 
-/// The values that have been written and are still needed.
+/// The values that are alive: written, and still needed.
 pub(crate) struct Alive<'a> {
-    /// All of the image.
+    /// All values of the image.
     values: &'a [Value],
     places: [Option<&'a Value>; MOST_ALIVE],
-    /// Places that have held a value: those after them are free.
+    /// Places from this index on have never held a value.
     used: usize,
 }
 
 impl<'a> Alive<'a> {
-    /// Before the first node: the first `inputs` values, and the states.
+    /// The values alive before the first node: the first `inputs` values, and the states.
     pub(super) fn new(values: &'a [Value], inputs: usize) -> Result<Self, Error> {
         let mut alive = Alive { values, places: [None; MOST_ALIVE], used: 0 };
         for (id, value) in values.iter().enumerate() {
@@ -142,7 +144,7 @@ impl<'a> Alive<'a> {
         Ok(alive)
     }
 
-    /// What node `index` writes.
+    /// Checks the writes of node `index`, and adds its outputs.
     pub(super) fn write(&mut self, index: usize, node: &Node<'a>, kernel: &Kernel) -> Result<(), Error> {
         self.end_before(index);
         if let Run::Over(_) = kernel.run {
@@ -186,15 +188,15 @@ impl<'a> Alive<'a> {
         }
     }
 
-    /// Whether a value lies in a range. Most values lie elsewhere, which costs no more than two comparisons.
+    /// Whether a value may overlap a range. Fast path: two comparisons per value exclude most overlaps.
     #[inline(never)]
     fn is_near(&self, range: &Range<usize>) -> bool {
         let alive = self.places.iter().take(self.used).flatten().map(|value| value.range());
         alive.into_iter().any(|value| value.start < range.end && range.start < value.end)
     }
 
-    /// Refuses to write what a value is in the way of.
-    // One function for all that ask, as the program of a board has it.
+    /// Refuses a write that conflicts with a value that is alive.
+    // Not inlined, for code size on the device: one function for all callers.
     #[inline(never)]
     fn refuse_overlap(&self, node: usize, written: &Written<'_>) -> Result<(), Error> {
         let mut alive = self.places.iter().take(self.used).flatten();
@@ -205,7 +207,7 @@ impl<'a> Alive<'a> {
     }
 }
 
-/// Refuses an output made of elements of the inputs if what is written of it is in the way: the parts of inputs that do not lie there already.
+/// Checks the writes of an operator with [`Alias::Overlay`]: the parts of the output whose inputs do not already lie there.
 pub(crate) fn check_overlay(
     alive: &Alive<'_>,
     index: usize,

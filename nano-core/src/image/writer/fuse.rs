@@ -1,4 +1,4 @@
-//! Operator fusion: two layers become one node where a kernel computes both at once.
+//! Operator fusion: two consecutive layers become one node where one kernel computes both.
 
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
@@ -8,31 +8,31 @@ use crate::image::{LayerDescription, ModelDescription, ValueDescription};
 use crate::operator::Operator;
 use crate::ops::FUSIONS;
 
-/// Two operators that another one computes at once.
+/// A fusion rule: two operators, and the operator that computes both.
 pub(crate) struct Fusion {
-    /// Names of the two. The second reads the output of the first, and one value more, the residual.
+    /// Names of the two operators. The second one reads the output of the first one, and one other value, the residual.
     pub(crate) parts: [&'static str; 2],
-    /// The inputs are those of the first, then the residual.
+    /// The fused operator. Its inputs are those of the first operator, then the residual.
     pub(crate) operator: &'static Operator,
-    /// The attributes and tensors of the two in one; the rest of the description does not count.
+    /// Joins the attributes and tensors of the two layers; the rest of the returned description is ignored.
     pub(crate) join: fn(&LayerDescription, &LayerDescription) -> LayerDescription,
 }
 
 impl Operator {
-    /// The number of layers of a description that one node of this operator stands for: 2 if the writer makes it of two.
+    /// The number of described layers that one node of this operator represents: 2 for a fused operator, else 1.
     pub fn described_layers(&self) -> usize {
         FUSIONS.iter().find(|fusion| fusion.operator.name == self.name).map_or(1, |fusion| fusion.parts.len())
     }
 }
 
-/// The model with each two layers in one that one kernel computes; `None` if there are none.
+/// The model with all possible fusions applied; `None` if there are none.
 ///
-/// The value between the two exists no longer, and those after it have other ids. The output takes the place of the residual, which must not be
-/// needed later.
+/// The value between two fused layers no longer exists, and later values have new ids. The output replaces the residual in place, so the residual
+/// must not be needed later.
 pub(super) fn fuse(model: &ModelDescription, kernels: &[Kernel]) -> Option<ModelDescription> {
     let values = Values::of(model);
     let mut layers = Vec::with_capacity(model.layers.len());
-    // By old id; a value that no longer exists has that of the next one.
+    // New ids by old id; a value that no longer exists has the id of the next one.
     let mut ids: Vec<usize> = (0..model.inputs.len()).collect();
     let mut next = ids.len();
     let mut rest = &model.layers[..];
@@ -63,12 +63,12 @@ pub(super) fn fuse(model: &ModelDescription, kernels: &[Kernel]) -> Option<Model
     Some(ModelDescription { name, labels, inputs, layers, outputs, head })
 }
 
-/// What a model's values are, and who reads them, by id.
+/// A model's values and their readers, by id.
 struct Values<'m> {
     described: Vec<&'m ValueDescription>,
-    /// How often each is read.
+    /// Number of reads of each value; a graph output counts as one.
     reads: Vec<usize>,
-    /// The last layer that reads each; of a graph output, the number of layers.
+    /// The last layer that reads each value; for a graph output, the number of layers.
     last_reads: Vec<usize>,
 }
 
@@ -85,7 +85,7 @@ impl<'m> Values<'m> {
         Values { described, reads, last_reads }
     }
 
-    /// Layers `index` and `index + 1` in one, if a kernel computes them at once; the first writes value `between`.
+    /// Layers `index` and `index + 1` as one, if a kernel computes both; the first one writes value `between`.
     fn fused(
         &self,
         kernels: &[Kernel],

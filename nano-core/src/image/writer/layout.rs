@@ -1,4 +1,4 @@
-//! Which values lie in each other's memory: what the planner tries, held to the check that loading makes.
+//! Memory layouts that the planner tries: which values share memory. Each candidate must pass the check that loading makes.
 
 use alloc::vec::Vec;
 
@@ -15,28 +15,29 @@ pub(super) struct Link {
     pub(super) input: usize,
 }
 
-/// What does not change from layout to layout.
+/// The part of the model that is the same for all layouts.
 pub(super) struct Graph<'g, 'k> {
     pub(super) layers: &'g [Prepared<'k>],
-    /// Number of inputs, which are the first values.
+    /// Number of the graph's inputs, which are the first values.
     pub(super) inputs: usize,
-    /// Inputs, outputs and states, whose pixels lie side by side.
+    /// By value: true for the graph's inputs, outputs and states, whose pixels must be contiguous.
     pub(super) dense: Vec<bool>,
 }
 
-/// Groups of values that lie in each other's memory. In `values` each has its pitch, and an offset in an arena in which no two groups overlap.
+/// Groups of values that share memory. `values` holds their pitches, and offsets in an arena in which no two groups overlap.
 #[derive(Clone)]
 pub(super) struct Layout<'k> {
     pub(super) values: Vec<Value>,
-    /// The group of each value, and where in it the value lies, in bytes.
+    /// The group of each value.
     pub(super) groups: Vec<usize>,
+    /// Position of each value in its group, in bytes.
     places: Vec<i64>,
     /// The kernel of each layer.
     pub(super) kernels: Vec<&'k Kernel>,
 }
 
 impl<'k> Layout<'k> {
-    /// Each value in a group of its own, but for outputs that always take the place of an input.
+    /// The layout with each value in its own group, except outputs that always replace an input in place ([`Run::Over`]).
     pub(super) fn apart(graph: &Graph<'_, 'k>, values: &[Value]) -> Self {
         let mut layout = Layout {
             values: values.to_vec(),
@@ -55,7 +56,7 @@ impl<'k> Layout<'k> {
         layout
     }
 
-    /// Puts outputs in the place of inputs that are read for the last time, in one pass over a layout in which all is apart.
+    /// Puts outputs in place of inputs at their last use, in one pass. Expects the layout that [`Layout::apart`] returns.
     pub(super) fn in_place(mut self, graph: &Graph<'_, 'k>) -> Self {
         for (index, (layer, kernel)) in graph.layers.iter().zip(&self.kernels).enumerate() {
             let output = layer.outputs.start;
@@ -72,7 +73,7 @@ impl<'k> Layout<'k> {
                 }
                 _ => None,
             };
-            // As groups are made of such outputs alone, the others in the input's place are no longer needed.
+            // All other values of the input's group are dead: each was replaced in place at its last use.
             if let Some(id) = taken {
                 self.groups[output] = self.groups[id as usize];
             }
@@ -81,7 +82,7 @@ impl<'k> Layout<'k> {
         self
     }
 
-    /// Bytes of each group, and where its values lie in it.
+    /// Length of each group in bytes, and position of each value in its group.
     pub(super) fn extents(&self) -> (Vec<u32>, Vec<u32>) {
         let mut ends = alloc::vec![[i64::MAX, i64::MIN]; self.values.len()];
         for ((value, &group), &place) in self.values.iter().zip(&self.groups).zip(&self.places) {
@@ -93,7 +94,7 @@ impl<'k> Layout<'k> {
         (lengths, self.groups.iter().zip(&self.places).map(place).collect())
     }
 
-    /// Puts the groups one after the other.
+    /// Sets the offsets so that the groups follow each other.
     fn spread(&mut self) {
         let (lengths, places) = self.extents();
         let mut end = 0;
@@ -110,7 +111,7 @@ impl<'k> Layout<'k> {
         }
     }
 
-    /// The layout in which the two values of a link share memory, unless one cannot, or they are in one group already.
+    /// The layout in which the two values of a link share memory; `None` if they cannot, or are already in one group.
     pub(super) fn linked(&self, graph: &Graph<'_, 'k>, link: Link) -> Option<Self> {
         let layer = &graph.layers[link.layer];
         let (input, output) = (layer.inputs[link.input] as usize, layer.outputs.start);
@@ -140,7 +141,7 @@ impl<'k> Layout<'k> {
         pairs.into_iter().flatten().find_map(|layout| layout.checked(graph, self))
     }
 
-    /// With `inner` put into `outer`, and with `outer` put around `inner`.
+    /// Two candidates: `inner` moved into `outer`, and `outer` moved around `inner`.
     fn overlaid(&self, inner: usize, outer: usize, place: impl Fn(&[Value]) -> Option<Overlay>) -> [Option<Self>; 2] {
         let place = |values: &[Value]| match place(values)? {
             Overlay::InputInside { offset, pitch } | Overlay::OutputInside { offset, pitch } => {
@@ -162,7 +163,8 @@ impl<'k> Layout<'k> {
         [into(), around()]
     }
 
-    /// With the group of `value` in that of `other`, `value` so many bytes after it and at that pitch: which it must have already unless it is alone.
+    /// Merges the group of `value` into that of `other`, with `value` at `pitch`, `offset` bytes after `other`. `None` if the pitch of `value` would
+    /// change and its group has other values.
     fn moved(&self, value: usize, pitch: u32, other: usize, offset: i64) -> Option<Self> {
         let (group, joined) = (self.groups[value], self.groups[other]);
         let mut layout = self.clone();
@@ -180,7 +182,7 @@ impl<'k> Layout<'k> {
         Some(layout)
     }
 
-    /// The layout with kernels for its pitches, if there are some, and if loading would accept it.
+    /// The layout with kernels for its pitches; `None` if there are none, or if loading would refuse it.
     fn checked(mut self, graph: &Graph<'_, 'k>, before: &Self) -> Option<Self> {
         let pitches = |layout: &Self, id: usize| layout.values[id].pitch;
         for (id, value) in self.values.iter().enumerate() {
@@ -208,7 +210,7 @@ impl<'k> Layout<'k> {
         check().is_ok()
     }
 
-    /// Bytes that layers need not copy, as they lie where they belong.
+    /// Bytes that layers need not copy because they already lie in the right place.
     pub(super) fn saved(&self, graph: &Graph<'_, 'k>) -> usize {
         let of_layer = |layer: &Prepared<'_>| {
             let Alias::Overlay(rule) = layer.operator.alias else { return 0 };

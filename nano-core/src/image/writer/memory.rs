@@ -1,4 +1,4 @@
-//! Where in the arena each value and each node's scratch memory lies, and with which kernels.
+//! The memory plan: offsets of values and scratch memory in the arena, and the kernels that go with them.
 
 use alloc::collections::BTreeMap;
 use alloc::collections::btree_map::Entry;
@@ -21,26 +21,26 @@ use crate::{Error, Kernel};
 pub(super) struct Chosen<'k> {
     pub(super) kernel: &'k Kernel,
     pub(super) packed: Rc<Packed>,
-    /// Instructions of one run, as the kernel estimates them.
+    /// The kernel's estimate of the instructions of one run.
     pub(super) cost: u64,
 }
 
 /// A memory plan.
 pub(super) struct Plan<'k> {
     pub(super) layers: Vec<Chosen<'k>>,
-    /// Where the values lie.
+    /// Offset of each value in the arena, in bytes.
     offsets: Vec<u32>,
-    /// Where the scratch memory of each layer lies.
+    /// Offset of each layer's scratch memory in the arena, in bytes.
     pub(super) scratch_offsets: Vec<u32>,
     /// Bytes of the arena.
     pub(super) length: u32,
 }
 
-/// Gives every value its last use, its pitch and its place in the arena; chooses the layers' kernels.
+/// Sets every value's last use, pitch and offset in the arena, and chooses the layers' kernels.
 ///
-/// Several plans are made: with each value in memory of its own, with outputs in the place of inputs where operators run in place, with all that
-/// operators allow, and with what does not make the arena larger, link by link: longer lives can also be in the way. The smallest counts; of plans of
-/// one size, that which saves most copies.
+/// Compares several plans: each value in its own memory; outputs in place of inputs where operators run in place; all sharing that operators allow;
+/// and only the links that do not make the arena larger, found one by one, as the longer lifetimes of shared memory can make it larger. Returns the
+/// plan with the smallest arena; among equals, the one that saves most copies.
 pub(super) fn place<'k>(
     model: &ModelDescription,
     values: &mut Vec<Value>,
@@ -76,7 +76,7 @@ pub(super) fn place<'k>(
         let mut length = best.length;
         let bundles = moves.iter().map(Vec::as_slice).chain(in_place.chunks(1));
         for bundle in bundles {
-            // The inputs of one concatenation, together or one by one.
+            // The links of one layer, together and then one by one.
             for links in core::iter::once(bundle).chain(bundle.chunks(1)) {
                 let tried = all(layout.clone(), links, &planner.graph);
                 let plan = planner.plan(&tried)?;
@@ -102,8 +102,8 @@ pub(super) fn place<'k>(
 
 const TOO_LARGE: WriteError = WriteError::TooLarge("the values have more than 2^31 bytes");
 
-/// What could share memory: outputs with inputs of operators that run in place, in order; and for each operator that moves data, the inputs with the
-/// output: concatenations from the last to the first, as the outer ones decide the pitch of the inner ones, and then views.
+/// Returns the pairs of values that could share memory: the in-place links of elementwise operators, in order; and the links of each operator that
+/// moves data. Among these, concatenations come from the last to the first, as an outer one determines the pitch of an inner one, and then views.
 fn links(layers: &[Prepared<'_>], values: &[Value]) -> (Vec<Link>, Vec<Vec<Link>>) {
     let (mut in_place, mut parts, mut views) = (Vec::new(), Vec::new(), Vec::new());
     for (index, layer) in layers.iter().enumerate() {
@@ -128,7 +128,7 @@ fn links(layers: &[Prepared<'_>], values: &[Value]) -> (Vec<Link>, Vec<Vec<Link>
 struct Planner<'g, 'k> {
     graph: Graph<'g, 'k>,
     lifetimes: Vec<RangeInclusive<usize>>,
-    /// The constants of layers, by kernel and by pitches.
+    /// Packed constants by layer, kernel id and pitches.
     packed: BTreeMap<(usize, u16, Vec<u32>), Rc<Packed>>,
 }
 
@@ -167,7 +167,7 @@ impl<'k> Planner<'_, 'k> {
     }
 }
 
-/// Gives every value its last use; returns the nodes during which each is needed.
+/// Sets every value's last use; returns each value's lifetime: the nodes during which it is alive.
 fn set_last_uses(
     model: &ModelDescription,
     values: &mut [Value],
@@ -191,7 +191,7 @@ fn set_last_uses(
     values.iter().zip(first_uses).map(|(value, first)| first..=value.last_use as usize).collect()
 }
 
-/// Refuses a model of which more values are needed at a node than loading keeps account of.
+/// Refuses a model with more than [`MOST_ALIVE`] values alive at one node, the limit of the check at loading.
 fn check_alive(lifetimes: &[RangeInclusive<usize>], end: usize) -> Result<(), Error> {
     let mut changes = alloc::vec![0isize; end + 2];
     for lifetime in lifetimes {

@@ -1,4 +1,4 @@
-//! The image writer: chooses a kernel for every layer and packs it, plans the arena, and lays the sections out.
+//! The image writer: chooses a kernel for every layer, packs the layer's constants, plans the arena, and lays out the sections.
 
 mod fuse;
 mod layer;
@@ -24,7 +24,7 @@ use prepared::Prepared;
 pub(crate) use fuse::Fusion;
 pub use layer::{Layer, Packed};
 
-/// Kernels of later versions may load 16 bytes at a time.
+/// In bytes. Kernels of later versions may load 16 bytes at a time.
 const CONSTANT_ALIGNMENT: usize = 16;
 
 /// A model's values and nodes with their places in the arena.
@@ -49,7 +49,7 @@ impl<'k> Plan<'k> {
         Ok(Plan { values, layers, memory })
     }
 
-    /// Bytes of the arena, then instructions of a run: the less the better.
+    /// Bytes of the arena, then the estimated instructions of one run; plans are compared in this order.
     fn cost(&self) -> (u32, u64) {
         (self.memory.length, self.memory.layers.iter().fold(0, |sum, layer| sum.saturating_add(layer.cost)))
     }
@@ -58,8 +58,8 @@ impl<'k> Plan<'k> {
 /// Writes a model as a `.nano` image.
 ///
 /// # Errors
-/// The first [`WriteError`] met. What the operators' own checks refuse is found by loading the image with
-/// [`CheckedImage::new`](crate::CheckedImage::new), which every user of the image does.
+/// The first [`WriteError`]. The kernels' checks of constants run when the image is loaded with
+/// [`CheckedImage::new`](crate::CheckedImage::new), as every user of an image does.
 ///
 /// ```
 /// use nano_core::image::{
@@ -98,10 +98,10 @@ pub fn write(model: &ModelDescription) -> Result<Vec<u8>, WriteError> {
     write_with(model, ops::ALL)
 }
 
-/// [`write()`] with other kernels, and so with other operators, than those of this crate.
+/// [`write()`] with the given kernels, and thus operators, instead of those of this crate.
 ///
 /// # Errors
-/// As there.
+/// Those of [`write()`].
 pub fn write_with(model: &ModelDescription, kernels: &[Kernel]) -> Result<Vec<u8>, WriteError> {
     check_ids(model)?;
     let plan = Plan::new(model, kernels)?;
@@ -110,7 +110,7 @@ pub fn write_with(model: &ModelDescription, kernels: &[Kernel]) -> Result<Vec<u8
     if fused.cost() < plan.cost() { write_plan(&fused_model, fused) } else { write_plan(model, plan) }
 }
 
-/// Lays the sections of the image out.
+/// Lays out the sections of the image.
 fn write_plan(model: &ModelDescription, plan: Plan<'_>) -> Result<Vec<u8>, WriteError> {
     let Plan { values, layers, memory: memory::Plan { layers: chosen, scratch_offsets, length: arena_length, .. } } =
         plan;
@@ -168,7 +168,7 @@ fn write_plan(model: &ModelDescription, plan: Plan<'_>) -> Result<Vec<u8>, Write
     Ok(image)
 }
 
-/// Checks that what is read has been made, and that there are inputs and outputs.
+/// Checks that each layer reads only inputs and outputs of earlier layers, and that the model has inputs and outputs.
 fn check_ids(model: &ModelDescription) -> Result<(), WriteError> {
     let mut made = model.inputs.len();
     for layer in &model.layers {
@@ -188,7 +188,7 @@ fn count(number: usize) -> Result<u8, WriteError> {
     u8::try_from(number).map_err(|_| WriteError::Count(number))
 }
 
-/// Where each input's channel scales lie.
+/// Adds the inputs' channel scales to the constants; returns the section of each.
 fn write_inputs(model: &ModelDescription, constants: &mut Constants) -> Result<Vec<Section>, WriteError> {
     let mut places = Vec::with_capacity(model.inputs.len());
     for (index, input) in model.inputs.iter().enumerate() {
@@ -221,7 +221,7 @@ fn append(image: &mut Vec<u8>, bytes: &[u8], alignment: usize) -> Section {
     section
 }
 
-/// The constants section as it grows.
+/// Builds the constants section.
 #[derive(Default)]
 struct Constants {
     bytes: Vec<u8>,

@@ -1,4 +1,4 @@
-//! A layer before its values have places: what does not depend on them, and which kernels could run it.
+//! A layer before memory planning: what does not depend on the values' offsets, and the kernels that could run it.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -8,22 +8,22 @@ use crate::image::{LayerDescription, NodeHeader, Value, WriteError};
 use crate::operator::Operator;
 use crate::{Kernel, Node};
 
-/// A layer whose description its operator accepts.
+/// A layer whose description its operator has accepted.
 pub(super) struct Prepared<'k> {
     pub(super) description: &'k LayerDescription,
     pub(super) operator: &'static Operator,
     /// The kernels of the operator.
     kernels: Vec<&'k Kernel>,
-    /// Ids of its inputs.
+    /// Ids of the input values.
     pub(super) inputs: Vec<u32>,
-    /// Ids of its outputs.
+    /// Ids of the output values.
     pub(super) outputs: Range<usize>,
     pub(super) attributes: Vec<i32>,
     macs: u64,
 }
 
 impl<'k> Prepared<'k> {
-    /// A layer that writes the values `outputs`.
+    /// Prepares a layer that writes the values `outputs`.
     pub(super) fn new(
         description: &'k LayerDescription,
         values: &[Value],
@@ -40,13 +40,13 @@ impl<'k> Prepared<'k> {
         let node = layer.node(values);
         operator.check(&node).map_err(|broken| broken.of(operator.name))?;
         layer.macs = (operator.macs)(&node);
-        // One that does not fit has the reason why.
+        // If no kernel fits, this one's refusal is the error.
         let kernel = layer.cheapest(values);
         kernel.accept(&layer.node(values)).map_err(|broken| broken.of(operator.name))?;
         Ok(layer)
     }
 
-    /// The node that it becomes, but for its constants and scratch memory.
+    /// The layer's node without its kernel, constants and scratch memory.
     pub(super) fn node<'a>(&'a self, values: &'a [Value]) -> Node<'a> {
         const HEADER: &NodeHeader = &NodeHeader {
             kernel: 0,
@@ -69,7 +69,7 @@ impl<'k> Prepared<'k> {
         }
     }
 
-    /// Ids of what it reads and writes.
+    /// Ids of the values that it reads and writes.
     pub(super) fn values(&self) -> impl Iterator<Item = usize> {
         self.inputs.iter().map(|&id| id as usize).chain(self.outputs.clone())
     }
@@ -84,14 +84,14 @@ impl<'k> Prepared<'k> {
         }
     }
 
-    /// The cheapest kernel that fits values of these pitches and places; any of the operator if none does.
+    /// The cheapest kernel that supports these pitches and offsets; an arbitrary kernel of the operator if none does.
     pub(super) fn cheapest(&self, values: &[Value]) -> &'k Kernel {
         let (node, layer) = (self.node(values), self.layer(values));
         let cost = |kernel: &&&Kernel| self.cost(kernel, &node, &layer).unwrap_or(u64::MAX);
         self.kernels.iter().min_by_key(cost).expect("`new` has found one")
     }
 
-    /// The cheapest kernel that fits values of these pitches and places, if there is one.
+    /// The cheapest kernel that supports these pitches and offsets; `None` if none does.
     pub(super) fn fitting(&self, values: &[Value]) -> Option<&'k Kernel> {
         let kernel = self.cheapest(values);
         self.cost(kernel, &self.node(values), &self.layer(values)).map(|_| kernel)
@@ -102,12 +102,12 @@ impl<'k> Prepared<'k> {
         (kernel.cost)(layer).filter(|_| fits)
     }
 
-    /// The instructions of one run, as a kernel estimates them.
+    /// A kernel's estimate of the instructions of one run.
     pub(super) fn estimate(&self, kernel: &Kernel, values: &[Value]) -> u64 {
         (kernel.cost)(&self.layer(values)).unwrap_or(u64::MAX)
     }
 
-    /// Its constants for a kernel.
+    /// Packs the constants for a kernel.
     pub(super) fn pack(&self, kernel: &Kernel, values: &[Value]) -> Result<Packed, WriteError> {
         (kernel.pack)(&self.layer(values))
     }
