@@ -1,7 +1,8 @@
-//! Depthwise 3x3 convolution micro-kernel: one channel at a time along a line of outputs, with the nine weights in registers.
+//! Micro-kernel of the depthwise 3x3 convolution: computes a line of outputs, a row or a column, one channel at a time, with the nine weights in
+//! registers.
 //!
-//! A line is a column or a row of the output. The kernel is input-stationary: each step along the line loads three inputs, one of each
-//! of the window's three lines, and multiplies them with every weight that needs them, so no input of a line is loaded twice.
+//! The kernel is input-stationary: each step along the line loads three inputs, one from each of the window's three lines, and accumulates their
+//! products with all weights that use them. So no input is loaded twice for a line of outputs.
 
 #[cfg(target_arch = "riscv32")]
 use core::mem::offset_of;

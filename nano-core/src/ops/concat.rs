@@ -1,7 +1,7 @@
-//! Concatenation: the inputs one after the other along `axis` (0 height, 1 width, 2 channels), in one scale and zero point.
+//! Concatenation of the inputs along `axis` (0 height, 1 width, 2 channels). All values have one scale and zero point.
 //! Bit-exact with TensorFlow Lite Micro's int8 `CONCATENATION`.
 //!
-//! An input that lies in its part of the output already is not copied.
+//! An input that already lies in its part of the output is not copied.
 
 use core::cell::Cell;
 
@@ -43,7 +43,7 @@ static OPERATOR: Operator = Operator {
 const NAME: &str = "concat";
 
 attributes! {
-    /// The dimension along which the inputs are put together.
+    /// The axis of the concatenation.
     struct Attributes { axis }
 }
 
@@ -55,7 +55,7 @@ fn shape(node: &Node<'_>, _: usize) -> Result<[u32; 3], BrokenRule> {
     for (index, input) in node.inputs().enumerate().skip(1) {
         for (dimension, (size, other)) in shape.iter_mut().zip(input.shape).enumerate() {
             if dimension == axis {
-                // The check of the values excludes sizes that do not fit.
+                // Saturates, as a value so large fails the check of the values.
                 *size = size.saturating_add(other);
             } else {
                 require!(
@@ -69,17 +69,17 @@ fn shape(node: &Node<'_>, _: usize) -> Result<[u32; 3], BrokenRule> {
     Ok(shape)
 }
 
-/// Where in the output an input belongs, in elements.
+/// The part of the output that an input fills, in elements.
 struct Part<'a> {
     input: &'a Value,
     offset: usize,
-    /// From one of its rows to the next, and from one pixel to the next.
+    /// From one row of the part to the next, and from one pixel to the next.
     row_pitch: usize,
     pitch: usize,
 }
 
 impl Part<'_> {
-    /// Its place as that of a value, which has one pitch, if it is one.
+    /// The overlay of the input on this part; `None` if the part does not have one pitch.
     fn overlay(&self) -> Option<Overlay> {
         let &Part { input, offset, row_pitch, pitch } = self;
         let [height, width, _] = input.shape.map(|size| size as usize);
@@ -92,14 +92,14 @@ impl Part<'_> {
         Some(Overlay::InputInside { offset: offset as u32, pitch: pitch as u32 })
     }
 
-    /// Copies the input there.
+    /// Copies the input to its part.
     #[inline(always)]
     fn copy<T: Element>(&self, from: &[Cell<T>], to: &[Cell<T>]) {
         let [_, width, channels] = self.input.shape.map(|size| size as usize);
         let mut pixel = [channels, nonzero(self.input.pitch as usize), nonzero(self.pitch)];
         let row_pitch = nonzero(width * pixel[1]);
         if pixel == [channels; 3] {
-            // The pixels of a row lie side by side on both sides: they are copied as one.
+            // The pixels of a row are contiguous in input and output: each row is copied as one block.
             pixel = [nonzero(width * channels); 3];
         }
         let [length, from_pitch, to_pitch] = pixel;
@@ -112,12 +112,12 @@ impl Part<'_> {
     }
 }
 
-/// The parts of the inputs, in order.
+/// The parts of the inputs, in the inputs' order.
 fn parts<'a>(node: &'a Node<'_>, axis: i32) -> impl Iterator<Item = Part<'a>> {
     let (output, axis) = (node.output(0), axis as usize);
     let pitch = output.pitch as usize;
     let row_pitch = output.shape[1] as usize * pitch;
-    // Elements from one index of the axis to the next.
+    // Elements of the output from one index along the axis to the next.
     let step = [row_pitch, pitch, 1].get(axis).copied().unwrap_or_default();
     node.inputs().scan(0, move |offset, input| {
         let part = Part { input, offset: *offset, row_pitch, pitch };

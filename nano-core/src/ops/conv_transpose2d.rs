@@ -1,16 +1,17 @@
 //! 2-D transposed convolution: `y[o] = clamp(requantize(bias + sum (x[i] - z_x) * w[k]) + z_y)` over all i and k with
-//! `i * stride + k * dilation = o + padding before`, along both axes; 1-D is height 1. Padding cuts off: `padding_top` rows of the full output,
-//! `padding_bottom` at its end, where a negative number adds rows of the bias alone (output padding).
+//! `i * stride + k * dilation = o + padding before`, along both axes; 1-D is height 1. Padding crops the full output: `padding_top` rows at its
+//! start, `padding_bottom` rows at its end, where a negative number adds rows of the bias alone (output padding).
 //!
 //! Tensors for the writer: `weights` int8 [out, kernel_height, kernel_width, in / groups], `bias` int32 [out] with scale
 //! `s_x * s_w`, `weight_scales` float32 [out]. Bit-exact with TensorFlow Lite Micro's int8 `TRANSPOSE_CONV`.
 //!
-//! Output pixels whose places are alike modulo the stride, a phase, are an ordinary convolution of stride 1 with a part of the taps (sub-pixel
-//! convolution). So each output gathers its inputs, four pixels of a phase at a time, and no accumulator waits in memory.
+//! The output pixels whose positions are equal modulo the stride form a phase. Each phase is an ordinary convolution of stride 1 with a subset of the
+//! taps (sub-pixel convolution), computed by im2col and GEMM on four pixels at a time. So no accumulator is stored in memory.
 //!
-//! Packed: phase by phase, row by row, what a convolution has: per group, blocks of four output channels (the last filled up with zeros), each
-//! [taps of its rows][taps of its columns][in / groups][4], and one [`Channel`] for each output channel, as its bias depends on which taps there are.
-//! A phase without taps has one of zeros. Scratch: the inputs under the taps of four output pixels side by side.
+//! Packed: phase by phase, row-major, the constants of a convolution: for each group, blocks of four output channels (the last one padded with
+//! zeros), each [vertical taps][horizontal taps][in / groups][4]; and one [`Channel`] for each output channel, as the folded bias depends on the
+//! phase's taps.
+//! A phase without taps has one tap of zeros. Scratch: the im2col columns of four output pixels.
 
 use crate::BrokenRule;
 use crate::arena::Io;
@@ -66,12 +67,12 @@ static OPERATOR: Operator = Operator {
 };
 
 const NAME: &str = "conv_transpose2d";
-/// Each step of the stride is a phase.
+/// The number of phases along an axis is the stride.
 const LARGEST_STRIDE: i32 = 256;
 
 window_attributes!(groups, clamp_min, clamp_max);
 
-/// The number of outputs along an axis of `input` elements.
+/// The output's length along an axis whose input has length `input`.
 fn outputs(axis: &Axis, input: u32) -> Result<u32, BrokenRule> {
     let &Axis { kernel, stride, dilation, before, after } = axis;
     let positive = 1..=Axis::LARGEST;
@@ -87,17 +88,17 @@ fn outputs(axis: &Axis, input: u32) -> Result<u32, BrokenRule> {
     u32::try_from(left).map_err(|_| crate::operator::refused("the output has 2^32 rows or columns or more", left))
 }
 
-/// Along one axis, the outputs `first + stride * index`, and the taps that reach them.
+/// One phase along one axis: the outputs `first + stride * index`, and the taps that reach them.
 #[derive(Clone, Copy)]
 struct Phase {
     first: usize,
-    /// The first tap, and how many taps on the next one is; at least one tap, which may be after the kernel's end.
+    /// The first tap, and the distance from one tap to the next. A phase without taps has one tap, after the kernel's end.
     #[cfg(feature = "alloc")]
     first_tap: usize,
     #[cfg(feature = "alloc")]
     tap_step: usize,
     taps: usize,
-    /// The input of the first output under the first tap, and by how much that of the next tap lies before.
+    /// The input that the first output reads under the first tap, and the distance back to that of the next tap.
     input: i32,
     input_step: i32,
 }
@@ -124,14 +125,14 @@ impl Phase {
         }
     }
 
-    /// The most taps that a phase of the axis has: as many as one that has the first.
+    /// The largest number of taps of a phase of the axis: that of a phase that has the first tap.
     fn most_taps(axis: &Axis) -> usize {
         let divisor = greatest_common_divisor(axis.stride as u32, axis.dilation as u32);
         let tap_step = (axis.stride as u32).checked_div(divisor).unwrap_or(1);
         (axis.kernel as usize).div_ceil(nonzero(tap_step as usize))
     }
 
-    /// The input of output `first + stride * index` under tap number `tap` of the phase; outside of the input where there is none.
+    /// The input that output `first + stride * index` reads under tap number `tap` of the phase; out of range where there is none.
     fn input_at(&self, index: usize, tap: usize) -> i32 {
         index as i32 + self.input - tap as i32 * self.input_step
     }
@@ -158,7 +159,7 @@ fn phases(attributes: &Attributes) -> impl Iterator<Item = [Phase; 2]> {
 struct Part<'a> {
     vertical: Phase,
     horizontal: Phase,
-    /// Bytes of one packed block.
+    /// Bytes of one packed block of weights.
     block: usize,
     weights: &'a [i8],
     channels: &'a [Channel],
@@ -218,12 +219,12 @@ impl<'a> ConvTranspose2d<'a> {
         Ok(())
     }
 
-    /// Bytes of one block of a phase.
+    /// Bytes of one packed block of a phase.
     fn block_of(&self, [vertical, horizontal]: [Phase; 2]) -> usize {
         vertical.taps * horizontal.taps * self.inputs_per_group * LANES
     }
 
-    /// Bytes of the weights of a phase, saturated.
+    /// Bytes of a phase's packed weights, saturated.
     fn weights_of(&self, phase: [Phase; 2]) -> usize {
         let blocks = nonzero(self.attributes.groups as usize) * self.per_group.div_ceil(LANES);
         self.block_of(phase).saturating_mul(blocks)
@@ -265,7 +266,7 @@ impl<'a> ConvTranspose2d<'a> {
         }
     }
 
-    /// All channels of a tile, up to four pixels of a phase from number (y, x) on.
+    /// Computes all channels of a tile: up to four pixels of a phase in a row, starting at pixel (y, x) of the phase.
     #[inline(always)]
     fn tile<'o, F: Form>(
         &self,
@@ -288,7 +289,7 @@ impl<'a> ConvTranspose2d<'a> {
                 biases.iter_mut().zip(channels).for_each(|(bias, channel)| *bias = channel.bias);
                 let sums = accumulate(biases, columns, weights.as_chunks().0);
                 for (index, output) in pixels.iter_mut().enumerate() {
-                    // A pixel that is not there has no channels.
+                    // A missing pixel of the last tile is an empty slice.
                     let output = output.get_mut(first..).unwrap_or_default();
                     for ((output, channel), sums) in output.iter_mut().zip(channels).zip(&sums) {
                         *output = self.requantization.apply_as::<F>(channel, sums.get(index).copied().unwrap_or(0));
@@ -298,7 +299,7 @@ impl<'a> ConvTranspose2d<'a> {
         }
     }
 
-    /// Copies what the taps of four pixels cover, in the channels of `group`, each into its column.
+    /// im2col: copies the inputs under the taps of four pixels, in the channels of `group`, one column for each pixel.
     fn gather(&self, part: &Part<'_>, columns: &mut Columns, [y, x]: [usize; 2], group: usize, input: &[i8]) {
         let Part { vertical, horizontal, .. } = part;
         let [height, width, _] = self.input.shape.map(|side| side as i32);
@@ -330,7 +331,7 @@ impl<'a> ConvTranspose2d<'a> {
     }
 }
 
-/// [`kernels::dot_4x4`], once in the program.
+/// [`kernels::dot_4x4`], not inlined, for code size.
 #[inline(never)]
 fn accumulate(biases: [i32; LANES], columns: &Columns, weights: &[[i8; LANES]]) -> [[i32; LANES]; LANES] {
     kernels::dot_4x4(biases, columns, weights)

@@ -1,8 +1,8 @@
-//! A stream's buffer of rows: the output is a state, the last `rows` rows of the inputs of earlier runs, then the input's own rows. Rows are along
-//! the height, or along the width if the height is 1 (1-D data). Input and output share scale and zero point. TensorFlow Lite Micro has no such
-//! operator.
+//! A delay line for streams: the output is a state that holds the last `rows` rows of the inputs of earlier runs, then the rows of this input.
+//! Rows are along the height, or along the width if the height is 1 (1-D data). Input and output share scale and zero point. TensorFlow Lite Micro
+//! has no such operator.
 //!
-//! Tensors for the writer: `start` int8 [channels], the value of each channel before the first run.
+//! Tensors for the writer: `start` int8 [channels], the elements of all rows before the first run.
 
 use crate::BrokenRule;
 use crate::arena::Shared;
@@ -21,7 +21,7 @@ pub const HISTORY: Kernel = Kernel {
     pitched: true,
     forms: &[0],
     check,
-    // Moves its own elements in place.
+    // In place: the state's rows move within its own memory.
     run: Run::InPlace(run),
     #[cfg(feature = "alloc")]
     cost: |layer| Some(2 * layer.outputs[0].len() as u64),
@@ -42,16 +42,16 @@ static OPERATOR: Operator = Operator {
 const NAME: &str = "history";
 
 attributes! {
-    /// Length of the buffer.
+    /// Length of the delay line.
     struct Attributes {
-        /// Rows before those of the input.
+        /// Number of rows of earlier inputs.
         rows,
     }
 }
 
 fn shape(node: &Node<'_>) -> Result<[u32; 3], BrokenRule> {
     let Attributes { rows } = Attributes::read(node.attributes())?;
-    // The sum then fits: no side of a value is longer.
+    // No overflow in the sum: no side of a value exceeds 2^28.
     let possible = 1..=Value::LARGEST as i32;
     require!(possible.contains(&rows), "the rows are not 1 to 2^28", rows);
     Ok(match node.input(0).shape {
@@ -82,7 +82,7 @@ fn run(node: &Node<'_>, memory: Shared<'_>) {
     let kept = state.get(new..).checked_part();
     Shared::copy(kept, state);
     let end = state.get(kept.len()..).checked_part();
-    // Copies contiguous pixels together.
+    // Contiguous pixels are copied as one block.
     let (length, pitch) = if input.is_dense() { (new, new) } else { (input.shape[2] as usize, input.pitch as usize) };
     for (pixels, place) in memory.input::<i8>(0).chunks(nonzero(pitch)).zip(end.chunks_exact(nonzero(length))) {
         Shared::copy(pixels, place);

@@ -1,5 +1,5 @@
-//! Elementwise multiplication of two tensors, which broadcast: `y = clamp(requantize((x_1 - z_1)(x_2 - z_2)) + z_y)` with the multiplier
-//! `s_1 s_2 / s_y`. Bit-exact with TensorFlow Lite Micro's int8 `MUL`.
+//! Elementwise multiplication with broadcasting: `y = clamp(requantize((x_1 - z_1)(x_2 - z_2)) + z_y)` with the multiplier `s_1 s_2 / s_y`.
+//! Bit-exact with TensorFlow Lite Micro's int8 `MUL`.
 //!
 //! Constant: one [`Channel`], whose bias is 0.
 
@@ -31,7 +31,7 @@ pub const MUL: Kernel = Kernel {
 static OPERATOR: Operator = pairwise::operator(NAME);
 
 const NAME: &str = "mul";
-/// The largest magnitude of a product: an int8 less another is at most 255.
+/// The largest magnitude of a product: the difference of two int8 values is at most 255.
 const LARGEST: i64 = 255 * 255;
 
 fn channel<'a>(node: &Node<'a>) -> Result<&'a Channel, BrokenRule> {

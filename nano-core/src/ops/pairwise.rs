@@ -1,4 +1,4 @@
-//! Elementwise operators of two inputs, with broadcasting: along each axis the inputs have one length, or one of them has length 1 and is
+//! Elementwise operators of two inputs, with broadcasting: along each axis the inputs have the same length, or one of them has length 1 and is
 //! repeated.
 
 use core::cell::Cell;
@@ -12,11 +12,11 @@ use crate::operator::{Alias, CheckedPart, Operator, Output, attributes, nonzero,
 use crate::ops::channels::check_clamp;
 
 attributes! {
-    /// The clamp.
+    /// The clamp of the output, as integers.
     struct Attributes { clamp_min, clamp_max }
 }
 
-/// The operator of that name.
+/// The pairwise operator with this name.
 pub(crate) const fn operator(name: &'static str) -> Operator {
     Operator {
         name,
@@ -29,7 +29,7 @@ pub(crate) const fn operator(name: &'static str) -> Operator {
     }
 }
 
-/// The shape of which both inputs are broadcast.
+/// The shape to which both inputs are broadcast.
 fn broadcast(first: [u32; 3], second: [u32; 3]) -> Result<[u32; 3], BrokenRule> {
     let mut shape = first;
     for (length, other) in shape.iter_mut().zip(second) {
@@ -47,10 +47,10 @@ pub(crate) fn check(node: &Node<'_>) -> Result<(), BrokenRule> {
     check_clamp((attributes.clamp_min, attributes.clamp_max))
 }
 
-/// What combines two elements to one of the output.
+/// The arithmetic of one output element.
 #[derive(Clone, Copy)]
 pub(crate) struct Elements {
-    /// Of the two inputs.
+    /// Zero points of the two inputs.
     pub(crate) zero_points: [i32; 2],
     /// Least and largest element of the output.
     pub(crate) clamp: (i32, i32),
@@ -64,7 +64,7 @@ impl Elements {
         clamp(combine(i32::from(a) - first, i32::from(b) - second), min, max) as i8
     }
 
-    /// Combines as many elements as the shortest of the three has; the output may be an input.
+    /// Combines elements up to the length of the shortest slice; the output may be one of the inputs.
     #[inline(always)]
     pub(crate) fn combine(
         self,
@@ -78,13 +78,13 @@ impl Elements {
     }
 }
 
-/// One input as it is repeated over the output's pixels and channels.
+/// One input with its strides: 0 along axes where it is broadcast.
 struct Operand<'m> {
     cells: &'m [Cell<i8>],
-    /// Elements from one of the output's rows, and pixels, to the next: 0 where it is repeated.
+    /// The input's elements from one row of the output, or one pixel, to the next: 0 where the input is broadcast.
     row_step: usize,
     pixel_step: usize,
-    /// Of a channel's index: 0 where the only channel is repeated.
+    /// Bit mask of the channel's index: 0 where a single channel is broadcast.
     channel_mask: usize,
 }
 
@@ -104,7 +104,7 @@ impl<'m> Operand<'m> {
     }
 }
 
-/// Makes each output element `clamp(combine(x_1 - z_1, x_2 - z_2))`.
+/// Runs a node: each output element is `clamp(combine(x_1 - z_1, x_2 - z_2))`.
 #[inline(always)]
 pub(crate) fn run(node: &Node<'_>, memory: Shared<'_>, combine: impl Fn(i32, i32) -> i32) {
     let clamp = Attributes::read(node.attributes()).ok().map(|attributes| (attributes.clamp_min, attributes.clamp_max));
@@ -119,7 +119,7 @@ pub(crate) fn run(node: &Node<'_>, memory: Shared<'_>, combine: impl Fn(i32, i32
     let mut side_by_side = first_mask == second_mask;
     let dense = inputs.iter().all(|input| input.is_dense()) && value.is_dense();
     if dense && [&first, &second].iter().all(|operand| operand.cells.len() == output.len()) {
-        // Nothing is repeated: all pixels are one row of channels.
+        // Fast path without broadcasting: all elements count as the channels of one pixel.
         (width, channels, pitch, side_by_side) = (1, output.len(), output.len(), true);
     }
     let (mut y, mut x) = (0, 0);

@@ -1,4 +1,4 @@
-//! Elementwise subtraction of two tensors, which broadcast: `y = clamp(x_1 - x_2)` as [`sums`] has it.
+//! Elementwise subtraction with broadcasting: `y = clamp(x_1 - x_2)`, with the arithmetic of [`sums`].
 //! Bit-exact with TensorFlow Lite Micro's int8 `SUB`.
 
 use crate::image::Dtype;

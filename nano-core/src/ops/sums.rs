@@ -1,8 +1,9 @@
-//! What additions and subtractions share: both inputs are scaled to a common step, combined, and scaled to the output's.
+//! The arithmetic shared by addition and subtraction: both inputs are rescaled to a common scale, combined, and requantized to the output's scale.
 //!
-//! `y = clamp(output * combine(a * (x_1 - z_1) 2^20, b * (x_2 - z_2) 2^20) + z_y)`, the three multipliers in [`AddParameters`].
+//! `y = clamp(output * combine(first * (x_1 - z_1) 2^20, second * (x_2 - z_2) 2^20) + z_y)` with the three multipliers
+//! of [`AddParameters`].
 //!
-//! Constant: the three multipliers, or (form [`ONE_PASS`]) three [`Scale`]s.
+//! Constant: the three multipliers, or three [`Scale`]s in the form [`ONE_PASS`].
 
 use core::cell::Cell;
 
@@ -19,10 +20,10 @@ use crate::operator::{Checked, refused, require};
 use crate::ops::channels::{check_clamp, one_pass_bound};
 use crate::ops::pairwise::{self, Elements};
 
-/// Forms of requantization of a sum's kernel.
+/// Requantization forms of the kernels of addition and subtraction.
 pub(crate) const FORMS: &[u8] = &[LITERAL, ONE_PASS];
 
-/// Bits by which both inputs are raised before they are scaled to a common step.
+/// Left shift of both inputs before they are rescaled to a common scale, in bits.
 const RAISE: u32 = 20;
 
 /// The three multipliers of an addition or a subtraction, from the three scales.
@@ -57,12 +58,12 @@ impl AddParameters {
     }
 }
 
-/// One of the three multipliers in the one-pass form: of `x << raise`.
+/// One of the three multipliers in the one-pass form. It multiplies `x << raise`.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 struct Scale {
     raise: u32,
-    /// See [`Channel`].
+    /// This and the next fields: see [`Channel`].
     multiplier: i32,
     addend: i32,
     shift: i32,
@@ -75,7 +76,7 @@ impl Scale {
         OnePass::requantize(&Channel { bias: 0, multiplier, addend, shift }, x << (raise & 31))
     }
 
-    /// The largest magnitude of [`Scale::apply`] for `x` up to `bound`.
+    /// Checks a scale; returns a bound of the magnitude of [`Scale::apply`] for `|x|` up to `bound`.
     fn check(&self, bound: i64) -> Result<i64, BrokenRule> {
         require!(self.raise <= RAISE + 1, "a scale raises by more than 21 bits", self.raise);
         require!((2..=31).contains(&self.shift), "the requantization shift is not 2 to 31", self.shift);
@@ -84,12 +85,12 @@ impl Scale {
         Ok((total >> self.shift) + 1)
     }
 
-    /// The scale for `multiplier` times `x << raise`, plus `zero_point`; `None` without a one-pass form.
+    /// The scale that computes `multiplier * (x << raise) + zero_point`; `None` if there is no one-pass form of it.
     #[cfg(feature = "alloc")]
     fn new(raise: u32, multiplier: Multiplier, zero_point: i32) -> Option<Scale> {
         let Multiplier { mantissa, shift } = multiplier;
         match -shift {
-            // Exactly 1/2, as for the input with the larger scale: a quarter of the double is equal, as nothing is rounded.
+            // Exactly 1/2, as for the input with the larger scale. A quarter of twice the value is equal, as nothing is rounded.
             0 if mantissa == 1 << 30 => Scale::new(raise + 1, Multiplier { mantissa, shift: -1 }, zero_point),
             e @ 1..=21 => {
                 Some(Scale { raise, multiplier: mantissa << 1, addend: one_pass_addend(e, zero_point), shift: e + 1 })
@@ -101,7 +102,7 @@ impl Scale {
 
 #[cfg(feature = "alloc")]
 impl AddParameters {
-    /// The three scales in the one-pass form, if all have one.
+    /// The three scales in the one-pass form; `None` if one of them has none, or a sum could overflow.
     fn one_pass(&self, zero_point: i32) -> Option<[Scale; 3]> {
         let first = Scale::new(RAISE, self.first, 0)?;
         let second = Scale::new(RAISE, self.second, 0)?;
@@ -111,9 +112,9 @@ impl AddParameters {
     }
 }
 
-/// Checks that no sum overflows, whatever the inputs.
+/// Checks that no sum overflows for any input.
 fn check_scales([first, second, output]: &[Scale; 3]) -> Result<(), BrokenRule> {
-    // The difference of two int8.
+    // The largest difference of two int8 values.
     const LARGEST: i64 = 255;
     output.check(first.check(LARGEST)? + second.check(LARGEST)?).map(drop)
 }
@@ -123,15 +124,15 @@ fn scales(node: &Node<'_>) -> Result<[Scale; 3], BrokenRule> {
     scales.try_into().map_err(|_| refused("wrong number of scales", scales.len() as i64))
 }
 
-/// The three multipliers of a sum, in one of the two forms.
+/// The three multipliers of an addition or subtraction, in one of the two forms.
 enum Terms {
     OnePass([Scale; 3]),
-    /// The last one's addend is the output's zero point.
+    /// The addend of the last one is the output's zero point.
     Literal([Channel; 3]),
 }
 
 impl Terms {
-    /// Those of a node, whose first constant is that of a sum in `form`.
+    /// Reads the multipliers in `form` from a node's first constant.
     fn read(node: &Node<'_>, form: u8) -> Result<Self, BrokenRule> {
         if form == ONE_PASS {
             return Ok(Terms::OnePass(scales(node)?));
@@ -169,11 +170,11 @@ pub(crate) fn check(node: &Node<'_>) -> Result<(), BrokenRule> {
     pairwise::check(node)
 }
 
-/// Runs a node; `combine` is the addition or the subtraction.
+/// Runs a node; `combine` adds or subtracts.
 #[inline(always)]
 pub(crate) fn run(node: &Node<'_>, memory: Shared<'_>, combine: impl Fn(i32, i32) -> i32) {
     if node.form() == ONE_PASS {
-        // Not through `Terms`: an instruction more per element.
+        // Not by `Terms`, which would cost one more instruction per element.
         let [first, second, output] = scales(node).checked();
         pairwise::run(node, memory, |a, b| output.apply(combine(first.apply(a), second.apply(b))))
     } else if let Ok(Terms::Literal(channels)) = Terms::read(node, LITERAL) {
@@ -181,14 +182,14 @@ pub(crate) fn run(node: &Node<'_>, memory: Shared<'_>, combine: impl Fn(i32, i32
     }
 }
 
-/// An addition that is in a node of another operator.
+/// An addition fused into a node of another operator.
 pub(super) struct Addition {
     terms: Terms,
     elements: Elements,
 }
 
 impl Addition {
-    /// The addition in a node, whose first constant is that of an addition in `form`; of inputs with these zero points.
+    /// Reads the addition from a node's first constant in `form`, for inputs with these zero points.
     #[inline(always)]
     pub(super) fn read(
         node: &Node<'_>,
@@ -204,7 +205,7 @@ impl Addition {
         check_clamp(self.elements.clamp)
     }
 
-    /// Adds as many elements as the shortest of the three has; the output may be an input.
+    /// Adds elements up to the length of the shortest slice; the output may be one of the inputs.
     #[inline(always)]
     pub(super) fn run(&self, first: &[Cell<i8>], second: &[Cell<i8>], output: &[Cell<i8>]) {
         match &self.terms {
@@ -238,7 +239,7 @@ pub(crate) fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Pack
 mod tests {
     use super::*;
 
-    /// All pairs of inputs, for scales from alike to a thousand times each other.
+    /// All first inputs with every seventh second input, for scales that are equal or differ by up to a factor of a thousand.
     #[test]
     fn one_pass_equals_the_literal_form() {
         let mut random = fastrand::Rng::with_seed(20);

@@ -1,11 +1,11 @@
-//! Fused convolution and residual addition: `y = add(conv2d(x), residual)`, written to the memory of the residual. A residual block needs memory
+//! Fused convolution and residual addition: `y = add(conv2d(x), residual)`, written in place of the residual. A residual block needs memory
 //! for two values instead of three.
 //!
 //! Each tile of output pixels is convolved to scratch memory, then added to the residual's pixels. Convolution and addition are those of
-//! [`conv2d`](super) and [`add`](crate::ops::add), their roundings and clamps included: the bytes are those of the two operators in a row.
+//! [`conv2d`](super) and [`add`](crate::ops::add) with their rounding and clamps: the output equals that of the two operators in sequence.
 //!
-//! Attributes and tensors for the writer: those of `conv2d`, `convolution_zero_point` and `convolution_scale` (float32 [1]) of the convolution's
-//! output, and the clamp of the addition, `sum_clamp_min` and `sum_clamp_max`.
+//! Attributes and tensors for the writer: those of `conv2d`; `convolution_zero_point` and `convolution_scale` (float32 [1]) of the convolution's
+//! output; and the clamp of the addition, `sum_clamp_min` and `sum_clamp_max`.
 //!
 //! Packed: the addition's constant, then those of the convolution. Scratch: the convolution's, then the channels of four pixels.
 
@@ -20,7 +20,7 @@ use crate::node::Node;
 use crate::operator::{Alias, Checked, Kernel, Operator, Output, Run, attributes, nonzero, refused, require};
 use crate::ops::sums::Addition;
 
-/// Kernel of the convolution with an addition.
+/// Kernel of the fused convolution and addition.
 pub const CONV2D_ADD: Kernel = Kernel {
     id: 12,
     name: NAME,
@@ -64,9 +64,9 @@ static OPERATOR: Operator = Operator {
 const NAME: &str = "conv2d_add";
 
 attributes! {
-    /// This operator's attributes after those of the convolution.
+    /// This operator's own attributes, which follow those of the convolution.
     struct Attributes {
-        /// Of the convolution's output.
+        /// Zero point of the convolution's output.
         convolution_zero_point,
         sum_clamp_min,
         sum_clamp_max,
@@ -89,14 +89,14 @@ static NAMES: [&str; CONVOLUTION + Attributes::NAMES.len()] = {
     names
 };
 
-/// The attributes of the convolution, and this operator's own.
+/// Splits the attributes into those of the convolution and this operator's own.
 fn split(attributes: &[i32]) -> Result<(&[i32], &[i32]), BrokenRule> {
     attributes
         .split_at_checked(CONVOLUTION)
         .ok_or_else(|| refused("wrong number of attributes", attributes.len() as i64))
 }
 
-/// Packs the requantization forms of both in one byte.
+/// Packs the requantization forms of convolution and addition into one byte.
 const fn form(convolution: u8, addition: u8) -> u8 {
     convolution | addition << 1
 }
@@ -126,7 +126,7 @@ fn run(node: &Node<'_>, io: Io<'_>) {
     let (columns, convolved) = scratch.split_at_mut_checked(convolution.columns_length()).checked();
     let channels = convolution.pitch;
     let output = convolution.output;
-    // Adds contiguous pixels together.
+    // Contiguous pixels are added in one call.
     let (length, step) =
         if output.is_dense() { (LANES * channels, LANES * channels) } else { (channels, output.pitch as usize) };
     convolution.run(inputs.get(0), columns, outputs.take(), Some(Sum { addition, convolved, length, step }));
@@ -137,14 +137,15 @@ pub(super) struct Sum<'m> {
     addition: Addition,
     /// The convolved pixels of a tile, contiguous.
     pub(super) convolved: &'m mut [i8],
-    /// Bytes of the convolution that are added together, and of the output from one of these parts to the next.
+    /// Bytes of the convolution that one call adds.
     length: usize,
+    /// Bytes of the output from the start of one call to that of the next.
     step: usize,
 }
 
 impl Sum<'_> {
     /// Adds the convolution of a tile to `tile`, the same pixels of the residual, in place.
-    // Not inlined, to leave the registers to the convolution.
+    // Not inlined, to keep registers free for the convolution.
     #[inline(never)]
     pub(super) fn add_to(&mut self, tile: &mut [i8]) {
         let parts = self.convolved.chunks_mut(nonzero(self.length)).zip(tile.chunks_mut(nonzero(self.step)));
@@ -155,7 +156,7 @@ impl Sum<'_> {
     }
 }
 
-/// A convolution, and an addition that is the only reader of its output.
+/// Fuses a convolution with the addition that is the only reader of its output.
 #[cfg(feature = "alloc")]
 pub(crate) const FUSION: crate::image::Fusion = crate::image::Fusion {
     parts: [super::NAME, crate::ops::add::NAME],

@@ -1,14 +1,14 @@
-//! im2col: copies the inputs under the windows of a tile of output pixels, one column per window.
+//! im2col: copies the inputs under the windows of a tile of output pixels, one column for each window.
 
 use super::Conv2d;
 use crate::kernels::{self, Columns, LANES};
 use crate::operator::{Checked, nonzero};
 use crate::ops::window::Window;
 
-/// The layout of a tile's inputs, for im2col.
+/// im2col for one convolution: the memory layout of a tile's inputs.
 pub(super) struct Gather {
     window: Window,
-    /// The input's sides.
+    /// The input's height and width.
     height: usize,
     width: usize,
     /// Bytes from one input pixel to the next.
@@ -17,7 +17,7 @@ pub(super) struct Gather {
     pub(super) output_width: usize,
     /// Input channels of a group.
     length: usize,
-    /// Runs of contiguous taps (kernel positions) in one row of a window; bytes of one, and from one to the next.
+    /// Number of runs of contiguous taps (kernel positions) in one row of a window; bytes of one run, and from one run to the next.
     runs: usize,
     run_length: usize,
     run_step: usize,
@@ -34,11 +34,11 @@ impl Gather {
         let pitch = convolution.input.pitch as usize;
         let mut output_width = convolution.output.shape[1] as usize;
         if window.is_one_to_one() {
-            // 1x1: treats all pixels as one row, so that no tile is in two rows.
+            // 1x1: treats all pixels as one row, so that no tile spans two rows.
             (height, width, output_width) = (1, height * width, height * output_width);
         }
         let kernel_width = window.horizontal.kernel as usize;
-        // Copies contiguous taps together.
+        // Contiguous taps are copied in one call.
         let side_by_side = window.horizontal.dilation == 1 && convolution.groups == 1 && pitch == channels;
         let together = if side_by_side { kernel_width } else { 1 };
         Gather {
@@ -56,7 +56,7 @@ impl Gather {
         }
     }
 
-    /// Copies the inputs under the windows of `pixels` output pixels from (y, x) on, in the channels of `group`, each into its column.
+    /// Copies the inputs under the windows of `pixels` output pixels, starting at (y, x), in the channels of `group`, one column for each window.
     pub(super) fn fill(
         &self,
         columns: &mut Columns,
@@ -88,7 +88,7 @@ impl Gather {
         }
     }
 
-    /// [`Gather::fill`] for tiles with windows partly in the padding, or in two rows of the output.
+    /// [`Gather::fill`] for tiles whose windows reach into the padding, or that end before or go on after the end of an output row.
     #[inline(never)]
     fn fill_by_tap(
         &self,

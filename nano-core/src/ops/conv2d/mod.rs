@@ -3,9 +3,9 @@
 //! Tensors for the writer: `weights` int8 [out, kernel_height, kernel_width, in / groups], `bias` int32 [out] with scale
 //! `s_x * s_w`, `weight_scales` float32 [out]. Bit-exact with TensorFlow Lite Micro's int8 `CONV_2D`.
 //!
-//! Packed: per group, blocks of four output channels (the last filled up with zeros), each
-//! [kernel_height][kernel_width][in / groups][4]. Scratch: the inputs under the windows of four output pixels side by side,
-//! [kernel_height][kernel_width][in / groups][4]; every block of channels then runs over them in one pass, 16 accumulators at a time.
+//! The kernel is im2col and GEMM, tile by tile. Packed: for each group, blocks of four output channels (the last one padded with zeros), each
+//! [kernel_height][kernel_width][in / groups][4]. Scratch: the im2col columns of a tile of four output pixels,
+//! [kernel_height][kernel_width][in / groups][4]. Each block of channels makes one pass over them with 16 accumulators.
 
 mod add;
 mod gather;
@@ -63,7 +63,7 @@ const NAME: &str = "conv2d";
 
 window_attributes!(groups, clamp_min, clamp_max);
 
-/// The shape of the output of a convolution with these attributes.
+/// The output shape of a convolution with these attributes.
 fn shape(node: &Node<'_>, attributes: &[i32]) -> Result<[u32; 3], BrokenRule> {
     let attributes = Attributes::read(attributes)?;
     let (input, channels) = (node.input(0), node.output(0).shape[2]);
@@ -91,7 +91,7 @@ struct Conv2d<'a> {
     output: &'a Value,
     weights: &'a [i8],
     channels: &'a [Channel],
-    /// Bytes from one convolved pixel to the next, where they are written.
+    /// Bytes from one convolved pixel to the next in the memory that they are written to.
     pitch: usize,
     requantization: Requantization,
     groups: usize,
@@ -101,13 +101,13 @@ struct Conv2d<'a> {
 }
 
 impl<'a> Conv2d<'a> {
-    /// The convolution of a node that is nothing else.
+    /// The convolution of an unfused node.
     fn of(node: &Node<'a>) -> Result<Self, BrokenRule> {
         Conv2d::read(node, Attributes::read(node.attributes())?, node.form(), 0, node.output(0).pitch)
     }
 
-    /// The convolution that is in a node: its weights are constant `weights`, its channels the next one.
-    // Inlined: a call costs a small convolution 60 instructions.
+    /// The convolution in a node, possibly a fused one: constant `weights` holds its weights, the next constant its channels.
+    // Inlined: a call would cost 60 instructions, which matters for small convolutions.
     #[inline(always)]
     fn read(node: &Node<'a>, attributes: Attributes, form: u8, weights: usize, pitch: u32) -> Result<Self, BrokenRule> {
         let (input, output) = (existing(node.find_input(0)), node.output(0));
@@ -151,22 +151,23 @@ impl<'a> Conv2d<'a> {
         self.per_group.div_ceil(LANES)
     }
 
-    /// Inputs under one window, in one group.
+    /// Number of inputs under one window, in one group.
     fn window_length(&self) -> usize {
         self.attributes.window().area() * self.inputs_per_group
     }
 
-    /// Bytes of the columns of a tile.
+    /// Bytes of the im2col columns of a tile.
     fn columns_length(&self) -> usize {
         self.window_length() * LANES
     }
 
-    /// Bytes of one packed block.
+    /// Bytes of one packed block of weights.
     fn block_length(&self) -> usize {
         self.window_length() * LANES
     }
 
-    /// Convolves `input`, tile by tile, to `output`, or adds it to what is there; `columns` has [`Conv2d::columns_length`] bytes.
+    /// Convolves `input`, tile by tile. Writes the result to `output`, or with `sum` adds it to the residual in `output`. `columns` has
+    /// [`Conv2d::columns_length`] bytes.
     fn run(&self, input: &[i8], columns: &mut [i8], output: &mut [i8], sum: Option<Sum<'_>>) {
         if self.requantization.is_one_pass() {
             self.run_as::<OnePass>(input, columns, output, sum)
@@ -182,7 +183,7 @@ impl<'a> Conv2d<'a> {
         let columns = columns.as_chunks_mut().0;
         let (mut y, mut x) = (0, 0);
         for tile in output.chunks_mut(nonzero(LANES * pitch)) {
-            // The last pixel of all ends with its channels.
+            // The last pixel of the output has no gap after its channels.
             let pixels = (tile.len() + between) / pitch;
             let convolved = match &mut sum {
                 None => &mut *tile,
@@ -202,7 +203,7 @@ impl<'a> Conv2d<'a> {
         }
     }
 
-    /// All output channels of `group` for the pixels of one tile, which is `whole` if it has four.
+    /// Computes all output channels of `group` for the pixels of one tile; `whole` says that the tile has all four pixels.
     #[inline(always)]
     fn tile<F: Form>(&self, columns: &Columns, group: usize, tile: &mut [i8], whole: bool) {
         let first = group * self.per_group;
@@ -219,8 +220,8 @@ impl<'a> Conv2d<'a> {
         self.partial_blocks::<F>(channels, if whole { full.len() } else { 0 }, columns, weights, tile)
     }
 
-    /// The blocks of `channels` from `first` on, for as many pixels as begin in `tile`, if there are fewer than four of either.
-    // Not inlined: it would take registers from the whole tiles.
+    /// Computes the blocks of `channels` from block `first` on, where a block has fewer than four channels or `tile` fewer than four pixels.
+    // Not inlined, to keep registers free for whole tiles.
     #[cold]
     #[inline(never)]
     fn partial_blocks<F: Form>(
@@ -249,10 +250,10 @@ impl<'a> Conv2d<'a> {
     }
 }
 
-/// Some blocks of output channels for one tile, to the beginning of each of its pixels, which lie `pitch` bytes apart in `output`.
+/// GEMM of blocks of output channels for one tile of four pixels, which lie `pitch` bytes apart in `output`.
 ///
 /// # Panics
-/// If they do not fit.
+/// If there are no columns, or `output` is too short.
 #[inline(never)]
 fn block_row<F: Form>(
     requantization: &Requantization,

@@ -1,6 +1,7 @@
-//! The kernel that copies: what lies side by side in input and output as a block, everything else in strides.
+//! The copying kernel: copies runs that are contiguous in input and output as blocks, and all other elements with a stride.
 //!
-//! Constants: the three tables of the operator, each as [`Strided`] parts. They may divide the output's elements otherwise than the attributes do.
+//! Constants: the operator's three tables, each as [`Strided`] parts. The packed tables may have other lengths than the attributes, with the same
+//! product.
 
 use super::OPERATOR;
 use super::strided::{Strided, Table};
@@ -10,7 +11,7 @@ use crate::image::Dtype;
 use crate::node::Node;
 use crate::operator::{CheckedPart, Kernel, Run, nonzero, require};
 
-/// Kernel of data movement.
+/// Kernel of data movement by copying.
 pub const MOVE: Kernel = Kernel {
     id: 13,
     name: super::NAME,
@@ -27,7 +28,7 @@ pub const MOVE: Kernel = Kernel {
     pack: |layer| super::pack::tables(layer).map(super::pack::Tables::packed),
 };
 
-/// The tables: rows, columns, channels.
+/// The packed tables: rows, columns, channels.
 fn tables<'a>(node: &Node<'a>) -> Result<[&'a [Strided]; 3], BrokenRule> {
     Ok([node.constant(0)?, node.constant(1)?, node.constant(2)?])
 }
@@ -38,7 +39,7 @@ fn check(node: &Node<'_>) -> Result<(), BrokenRule> {
     let mut bounds = Some([0, 0]);
     for parts in tables(node)? {
         let table = Table::check(parts)?;
-        // Both at most 2^28: the product before was compared.
+        // No overflow: both factors are at most 2^28, as the check below has bounded the previous product.
         elements *= table.length;
         require!(
             elements <= node.output(0).len() as u64,
@@ -48,7 +49,7 @@ fn check(node: &Node<'_>) -> Result<(), BrokenRule> {
         bounds = bounds.zip(table.bounds).map(|([low, high], [lowest, highest])| [low + lowest, high + highest]);
     }
     require!(elements == node.output(0).len() as u64, "the tables have fewer entries than the output", elements as i64);
-    // With a table of nothing but the zero point, nothing is read.
+    // If one table has only zero points, nothing is read.
     let [low, high] = bounds.unwrap_or([0, 0]);
     require!(low >= 0, "the lowest element that is read is below 0", low);
     require!(high < node.input(0).len() as i64, "the highest element that is read is not in the input", high);
@@ -58,7 +59,7 @@ fn check(node: &Node<'_>) -> Result<(), BrokenRule> {
 fn run(node: &Node<'_>, mut io: Io<'_>) {
     let [rows, columns, channels] = tables(node).ok().checked_part();
     let input = io.inputs.get::<i8>(0);
-    // Of int8 values, it is an int8.
+    // The zero point of an int8 value fits into int8.
     let zero_point = node.output(0).zero_point as i8;
     let length = channels.iter().map(Strided::len).sum();
     let mut lines = io.outputs.take::<i8>().chunks_exact_mut(nonzero(length));
@@ -77,7 +78,7 @@ fn run(node: &Node<'_>, mut io: Io<'_>) {
     }
 }
 
-/// Fills `line` with the elements that `channels` says, counted from element `base` of the input.
+/// Fills `line` with the input's elements `base + entry` for the entries of `channels`.
 fn gather(mut line: &mut [i8], input: &[i8], base: i32, channels: &[Strided], zero_point: i8) {
     for part in channels {
         let (places, rest) = line.split_at_mut_checked(part.len()).checked_part();
@@ -88,7 +89,7 @@ fn gather(mut line: &mut [i8], input: &[i8], base: i32, channels: &[Strided], ze
         }
         let inner = places.chunks_exact_mut(nonzero(part.inner as usize));
         for (a, places) in (0..part.outer).zip(inner) {
-            // The sum is in range, as checked; its terms need not be.
+            // `check` has bounded the sum; single terms may be out of range.
             let start = base.wrapping_add(part.at(a)) as usize;
             match part.inner_step {
                 1 => {

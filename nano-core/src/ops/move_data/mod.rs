@@ -1,14 +1,14 @@
 //! Data movement: each element of the output is an element of the input or the zero point. Slices, transpositions, padding with zeros, flips,
-//! repetition, nearest upsampling, channel shuffles and what any sequence of them makes are this one operator.
+//! repetition, nearest upsampling, channel shuffles and any sequence of them are this one operator.
 //!
-//! The output's elements are numbered by three digits `(i, j, k)`, the last one fastest, and `y[i, j, k] = x[rows[i] + columns[j] + channels[k]]`,
-//! or the zero point where one of the three entries is -1. The numbers of entries are the attributes: height, width and channels of the output
-//! where the map is such a sum over its axes, or any other three numbers with this product.
+//! The output's elements have indices `(i, j, k)`, the last one fastest, and `y[i, j, k] = x[rows[i] + columns[j] + channels[k]]`, or the zero
+//! point where one of the three entries is -1. The attributes `rows`, `columns` and `channels` are the lengths of the three tables: height, width
+//! and channels of the output where the map is such a sum over its axes, or any other three lengths with the same product.
 //!
-//! Where the output's pixels lie in the input as a whole, `y[p, k] = x[first + p * pitch + k]` for channel `k` of pixel `p`, these two numbers say so:
-//! such an output is a view, which costs nothing, where the memory plan lets it be.
+//! Where the output is a strided part of the input, `y[p, k] = x[first + p * pitch + k]` for channel `k` of pixel `p`, the attributes `first` and
+//! `pitch` say so: the output can then be a view, which copies nothing, if the memory plan allows it.
 //!
-//! Tensors for the writer: `rows`, `columns` and `channels`, int32: numbers of elements of the input in height, width, channels order, or -1.
+//! Tensors for the writer: `rows`, `columns` and `channels`, int32: indices of the input's elements in height, width, channels order, or -1.
 //! Bit-exact with TensorFlow Lite Micro's int8 `PAD`, `TRANSPOSE`, `STRIDED_SLICE`, `SPLIT` and `RESIZE_NEAREST_NEIGHBOR`.
 
 mod copy;
@@ -46,19 +46,19 @@ static OPERATOR: Operator = Operator {
 const NAME: &str = "move";
 
 attributes! {
-    /// Numbers of entries of the three tensors, and the part of the input that the output is.
+    /// Lengths of the three tensors, and the position of the output in the input if it is a part of it.
     struct Attributes {
         rows,
         columns,
         channels,
-        /// Number of the input's element that is the output's first; 0 if the output is no such part.
+        /// Index in the input of the output's first element; 0 if the output is not a part of the input.
         first,
-        /// Elements of the input from one pixel of the output to the next; 0 if the output is no such part.
+        /// Elements of the input from one pixel of the output to the next; 0 if the output is not a part of the input.
         pitch,
     }
 }
 
-/// Checks that the part of the input that the output is said to be lies inside.
+/// Checks that the part of the input given by `first` and `pitch` lies inside the input.
 fn check_part(node: &Node<'_>, first: i32, pitch: i32) -> Result<(), BrokenRule> {
     let [height, width, channels] = node.output(0).shape;
     require!(first >= 0, "the first element of the part is below 0: first", first);

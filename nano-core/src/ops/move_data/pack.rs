@@ -1,4 +1,4 @@
-//! From tables of element numbers to loops, on the host.
+//! Packing on the host: compresses tables of element indices to strided loops.
 
 use alloc::vec::Vec;
 
@@ -8,14 +8,14 @@ use super::strided::{Strided, ZERO};
 use super::{Attributes, NAME};
 use crate::image::{Layer, Packed, Value, WriteError};
 
-/// The three tables of a node, packed: rows, columns, channels.
+/// The three packed tables of a node: rows, columns, channels.
 pub(super) struct Tables([Vec<Strided>; 3]);
 
-/// The cheapest tables for a layer.
+/// Packs the tables of a layer with the longest blocks possible.
 ///
 /// # Errors
-/// If a tensor is missing, an entry is neither -1 nor the number of an element that any value has, or the entries do not lie in the input as the
-/// attributes say.
+/// If a tensor is missing or has the wrong length, an entry is not in -1 to 2^28 - 1, or the entries do not match the attributes `first` and
+/// `pitch`.
 pub(super) fn tables(layer: &Layer<'_>) -> Result<Tables, WriteError> {
     let Attributes { rows, columns, channels, first, pitch } =
         Attributes::read(&layer.attributes).map_err(|broken| broken.of(NAME))?;
@@ -35,7 +35,7 @@ pub(super) fn tables(layer: &Layer<'_>) -> Result<Tables, WriteError> {
             return Err(layer.refused("the tables are not those of the part of the input", entry.into()));
         }
     }
-    // What two digits number can be numbered by one: longer blocks, if the loops are not more in number.
+    // Joining tables makes longer blocks. It is done if it does not increase the number of loops.
     let mut packed = [compress(rows), compress(columns), compress(channels)];
     for joint in
         [[Vec::from([0]), rows.to_vec(), lines.clone()], [Vec::from([0]), Vec::from([0]), joined(rows, &lines)]]
@@ -52,14 +52,14 @@ fn number(tables: &[Vec<Strided>; 3]) -> usize {
     tables.iter().map(Vec::len).sum()
 }
 
-/// The table that numbers by one digit what two tables number by two.
+/// One table for two: its entries are all sums of an entry of `slow` and an entry of `fast`, those of `fast` varying fastest.
 fn joined(slow: &[i32], fast: &[i32]) -> Vec<i32> {
     let sum = |(&a, &b): (&i32, &i32)| if a == ZERO || b == ZERO { ZERO } else { a + b };
     slow.iter().flat_map(|a| fast.iter().map(move |b| sum((a, b)))).collect()
 }
 
 impl Tables {
-    /// The estimated number of instructions.
+    /// The estimated number of instructions of one run.
     pub(super) fn cost(&self) -> u64 {
         let [rows, columns, channels] = &self.0;
         let entries = |table: &[Strided]| table.iter().map(|part| part.len() as u64).sum::<u64>();
@@ -74,7 +74,7 @@ impl Tables {
 }
 
 impl Strided {
-    /// Estimated instructions for elements along this part.
+    /// The estimated number of instructions to copy this part once.
     fn cost(&self) -> u64 {
         let inner = u64::from(self.inner);
         let each = match self.inner_step {
@@ -86,7 +86,7 @@ impl Strided {
     }
 }
 
-/// A table as loops: greedily, the longest ones first that begin where the last one ends.
+/// Compresses a table to loops, greedily: each loop starts where the previous one ends, and is as long as possible.
 fn compress(table: &[i32]) -> Vec<Strided> {
     let mut parts: Vec<Strided> = Vec::new();
     let mut rest = table;
@@ -107,7 +107,7 @@ fn compress(table: &[i32]) -> Vec<Strided> {
     parts
 }
 
-/// Adds a loop, as one more round of the last one if it is.
+/// Appends a loop, or extends the last one by an outer iteration where possible.
 fn push(parts: &mut Vec<Strided>, next: Strided) {
     if let Some(last) = parts.last_mut()
         && !last.is_zero()

@@ -1,4 +1,4 @@
-//! Tables of element numbers, as loops.
+//! Tables of element indices, stored as strided loops.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -6,11 +6,11 @@ use crate::BrokenRule;
 use crate::image::Value;
 use crate::operator::require;
 
-/// Stands for the zero point in a table.
+/// Represents the zero point in a table.
 pub(super) const ZERO: i32 = -1;
 
-/// A part of a table: `start + a * outer_step + b * inner_step` for each `a` below `outer` and each `b` below `inner`, a stride in two dimensions as
-/// DMA descriptors have it. Or `outer * inner` times [`ZERO`], if that is the start.
+/// A part of a table: the entries `start + a * outer_step + b * inner_step` for each `a` below `outer` and each `b` below `inner`, a two-dimensional
+/// stride as in DMA descriptors. If `start` is [`ZERO`], all `outer * inner` entries are [`ZERO`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(super) struct Strided {
@@ -26,18 +26,18 @@ impl Strided {
         self.start == ZERO
     }
 
-    /// Number of its entries.
+    /// Number of entries.
     pub(super) fn len(&self) -> usize {
         (self.outer * self.inner) as usize
     }
 
-    /// The first entry of the inner loop number `a`.
+    /// The first entry of outer iteration `a`.
     #[inline(always)]
     pub(super) fn at(&self, a: u32) -> i32 {
         self.start.wrapping_add((a as i32).wrapping_mul(self.outer_step))
     }
 
-    /// All entries.
+    /// All entries, for a part that is not [`ZERO`].
     pub(super) fn entries(self) -> impl Iterator<Item = i32> {
         (0..self.outer).flat_map(move |a| {
             let first = self.at(a);
@@ -46,16 +46,16 @@ impl Strided {
     }
 }
 
-/// What is known of a table that was checked.
+/// Properties of a checked table.
 pub(super) struct Table {
-    /// Number of its entries.
+    /// Number of entries.
     pub length: u64,
-    /// The lowest and the highest, if any is not [`ZERO`].
+    /// The lowest and the highest entry apart from [`ZERO`], if there are any.
     pub bounds: Option<[i64; 2]>,
 }
 
 impl Table {
-    /// Checks a table, in time that grows with its parts, not with its entries.
+    /// Checks a table in time linear in its parts, independent of the number of entries.
     pub(super) fn check(parts: &[Strided]) -> Result<Table, BrokenRule> {
         let mut table = Table { length: 0, bounds: None };
         for (index, part) in parts.iter().enumerate() {
@@ -67,7 +67,7 @@ impl Table {
             if part.is_zero() {
                 continue;
             }
-            // At most 2^28 steps of 2^31.
+            // No overflow: at most 2^28 steps of magnitude 2^31.
             let reach = |count: u32, step: i32| i64::from(count - 1) * i64::from(step);
             let reaches = [reach(part.outer, part.outer_step), reach(part.inner, part.inner_step)];
             let start = i64::from(part.start);

@@ -1,4 +1,4 @@
-//! The kernel that does nothing: the output is where the input has its elements.
+//! The view kernel: copies nothing, as the output shares the memory of its elements in the input.
 
 use super::{Attributes, OPERATOR};
 use crate::BrokenRule;
@@ -6,7 +6,7 @@ use crate::image::{Dtype, Value};
 use crate::node::Node;
 use crate::operator::{Kernel, Overlay, Run, require};
 
-/// Kernel of views.
+/// Kernel of data movement by a view.
 pub const MOVE_VIEW: Kernel = Kernel {
     id: 18,
     name: "move_view",
@@ -23,7 +23,7 @@ pub const MOVE_VIEW: Kernel = Kernel {
     pack: |layer| super::pack::tables(layer).map(|_| Default::default()),
 };
 
-/// Where the output lies in its input, if it is a part of it and has one pitch there.
+/// Where the output lies in its input, if it is a part of it with one pitch there.
 pub(super) fn place(attributes: &[i32], input: &Value, output: &Value) -> Option<Overlay> {
     let Attributes { first, pitch, .. } = Attributes::read(attributes).ok()?;
     let (first, pitch) = (u32::try_from(first).ok()?, u32::try_from(pitch).ok()?);
@@ -34,7 +34,7 @@ pub(super) fn place(attributes: &[i32], input: &Value, output: &Value) -> Option
     if input.is_dense() {
         return Some(Overlay::OutputInside { offset: first, pitch });
     }
-    // Between the input's pixels there are elements of others.
+    // The input's pixels are not contiguous: the part must lie within their channels.
     let of_input = input.shape[2];
     let (pixel, channel) = (first.checked_div(of_input)?, first.checked_rem(of_input)?);
     let pitch = match height * width {
