@@ -1,4 +1,4 @@
-"""What a model does to an input before all else, channel by channel: ``y = factor * x + shift``."""
+"""Affine operators per channel, ``y = factor * x + shift``, such as the normalization of a model's input."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from .operator import Operator
 
 @dataclass(frozen=True)
 class AffineOperator(Operator):
-    """An operator that multiplies each channel by a number and adds one. It never runs in integers: passes
-    make it part of an input's scales, or of weights.
+    """An operator that multiplies each channel by a factor and adds a shift.
+
+    It never runs in integers: passes fold it into an input's scales or a layer's weights.
     """
 
     @abstractmethod
     def scale_and_shift(self, parameters: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """What it multiplies each channel by, and then adds; float64, [channels], or [] or [1] for all."""
+        """The factor and the shift; float64, [channels], or [] or [1] for all channels."""
 
     def attributes(self, layer: Layer) -> dict[str, int]:
         raise TypeError(f"a {self.name} must be folded before it is quantized")
@@ -32,7 +33,7 @@ class AffineOperator(Operator):
 
 @dataclass(frozen=True)
 class Affine:
-    """One such operator in front of the network."""
+    """An affine operator that is applied to an input before the network."""
 
     operator: AffineOperator
     #: Names in :attr:`Graph.parameters` by role.
@@ -41,12 +42,12 @@ class Affine:
     module_path: str
 
     def run(self, x: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
-        """The float run, as the model computes it; tensors by name."""
+        """Runs the operator in float, as the model does; `tensors` holds the parameters by name."""
         (y,) = Layer(self.operator, [x], self._roles(tensors)).float_run()
         return y
 
     def scale_and_shift(self, tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """See :meth:`AffineOperator.scale_and_shift`; tensors by name."""
+        """See :meth:`AffineOperator.scale_and_shift`; `tensors` holds the parameters by name."""
         return self.operator.scale_and_shift(self._roles(tensors))
 
     def _roles(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -56,7 +57,7 @@ class Affine:
 def compose(
     affines: Iterable[Affine], tensors: Mapping[str, Tensor], channels: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """The factor and the shift of affines in a row; float64 [channels] each."""
+    """The factor and the shift of consecutive affine operators; float64 [channels] each."""
     factor = torch.ones(channels, dtype=torch.float64, device=device)
     shift = torch.zeros_like(factor)
     for affine in affines:

@@ -1,4 +1,4 @@
-"""Elementwise operators of two tensors, which broadcast."""
+"""Elementwise operators of two tensors, with broadcasting."""
 
 from __future__ import annotations
 
@@ -28,38 +28,38 @@ from ._clamp import ClampedOperator
 
 @dataclass(frozen=True)
 class PairwiseOperator(ClampedOperator):
-    """``y = clamp(combine(a, b))`` of two tensors of one rank.
+    """``y = clamp(combine(a, b))`` of two tensors of the same rank, with broadcasting.
 
-    Along each dimension they have one length, or one of them has length 1 and is repeated, as in torch.
+    Along each dimension they have the same length, or one of them has length 1 and is repeated, as in torch.
     """
 
     pixelwise = True
 
-    #: What it does to a constant, and what can be written instead, for refusals.
+    #: For error messages: what the operator does with a constant, and what to write instead.
     constant: ClassVar[tuple[str, str]]
 
     @classmethod
     @abstractmethod
     def combine(cls, a: Tensor, b: Tensor) -> Tensor:
-        """The operator without its clamp on real numbers."""
+        """The operator on real numbers, without its clamp."""
 
     @classmethod
     @abstractmethod
     def combine_integers(
         cls, a: Tensor, b: Tensor, quantizations: tuple[Quantization, Quantization, Quantization]
     ) -> Tensor:
-        """The output without its zero point and clamp, by nano-core's arithmetic.
+        """The output in nano-core's arithmetic, before its zero point is added and it is clamped.
 
         Args:
-            a: int64, integers without their zero point.
-            b: the same.
-            quantizations: of a, b and the output.
+            a: int64, minus its zero point.
+            b: int64, minus its zero point.
+            quantizations: those of a, b and the output.
         """
 
     @classmethod
     @abstractmethod
     def slopes(cls, a: Tensor, b: Tensor) -> tuple[Tensor | float, Tensor | float]:
-        """The derivatives of :meth:`combine` by a and by b."""
+        """The derivatives of :meth:`combine` with respect to a and b."""
 
     @classmethod
     def from_call(cls, call: Call) -> tuple[Operator, list[Value], dict[str, str]]:
@@ -96,7 +96,7 @@ class PairwiseOperator(ClampedOperator):
 
 @lru_cache(maxsize=64)
 def _table(operator: PairwiseOperator, a: Quantization, b: Quantization, output: Quantization) -> Tensor:
-    """int8 [65536]: the output for every pair of inputs, at ``256 * (a + 128) + b + 128``."""
+    """Look-up table, int8 [65536]: the output for a pair of inputs is entry ``256 * (a + 128) + b + 128``."""
     every = torch.arange(-128, 128)
     first, second = (every - a.zero_point)[:, None], every - b.zero_point
     combined = operator.combine_integers(first, second, (a, b, output))
@@ -191,7 +191,7 @@ define_training(
 
 
 def check_pairs(name: str, a: Tensor, b: Tensor) -> None:
-    """Checks that two tensors with batch can be broadcast.
+    """Checks that nano-core can broadcast two tensors with batch.
 
     Raises:
         InputError: they cannot.
@@ -204,7 +204,7 @@ def check_pairs(name: str, a: Tensor, b: Tensor) -> None:
 
 
 def _broadcasts(first: Shape, second: Shape) -> bool:
-    """Whether nano-core broadcasts two shapes without batch.
+    """Whether nano-core can broadcast two shapes without batch.
 
     >>> _broadcasts((16, 1, 1), (16, 8, 8)), _broadcasts((1, 8, 8), (16, 1, 8)), _broadcasts((8,), (16, 8, 8))
     (True, True, False)

@@ -1,4 +1,4 @@
-"""ATen calls that only move data, as text: what they do to a tensor, and to the numbers of its elements."""
+"""ATen calls that only move data, as text; they run on tensors, and on element indices to find their map."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..arithmetic.layout import Shape
 
 aten = torch.ops.aten
 
-#: Calls that change nothing but the shape: a step of each is ``reshape(sides of a sample)``.
+#: Calls that only change the shape; as a step, each is ``reshape(sides of a sample)``.
 RESHAPES = (
     aten.flatten.using_ints,
     aten.ravel.default,
@@ -30,9 +30,9 @@ RESHAPES = (
     aten.view.default,
     aten.view_as.default,
 )
-#: Calls that repeat a tensor along dimensions of size 1 until it has the result's shape: ``expand``.
+#: Calls that repeat a tensor along dimensions of size 1 to the result's shape; as a step, each is ``expand``.
 EXPANSIONS = (aten.broadcast_to.default, aten.expand.default, aten.expand_as.default)
-#: All others. What they move follows from running them, so that one more is one line.
+#: All other calls. Running them shows what they move, so a new call needs only a line here.
 CALLS = (
     aten._upsample_nearest_exact1d.vec,
     aten._upsample_nearest_exact2d.vec,
@@ -81,14 +81,14 @@ CALLS = (
     aten.upsample_nearest1d.vec,
     aten.upsample_nearest2d.vec,
 )
-#: The most elements of a sample whose moves are followed one by one: more than a device has memory for.
+#: The largest number of elements of a sample, as each is traced: more than a device has memory for.
 LARGEST = 1 << 22
-#: Samples of the run that shows whether a step mixes them. float32 holds the numbers of all their elements.
+#: Batch size of the run that shows whether a step mixes samples. float32 represents all its element numbers.
 _SAMPLES = 3
 
 
 def name_of(target: torch._ops.OpOverload[..., Any]) -> str:
-    """A call's name in steps.
+    """The name of a call in steps.
 
     >>> name_of(aten.flip.default), name_of(aten.slice.Tensor)
     ('flip', 'slice.Tensor')
@@ -102,7 +102,7 @@ _TARGETS = {name_of(target): target for target in CALLS}
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """A call that is ready to run.
+    """One parsed call, ready to run.
 
     >>> step("permute(dims=[0, 2, 1])").run(torch.zeros(1, 2, 3)).shape
     torch.Size([1, 3, 2])
@@ -113,11 +113,11 @@ class Step:
     arguments: dict[str, Any]
     shape: Shape = ()
     expands: bool = False
-    #: Which of several results.
+    #: Index of the result, for a call that returns several.
     part: int | None = None
 
     def run(self, x: Tensor) -> Tensor:
-        """The result for a tensor with batch."""
+        """Runs the call on a tensor with batch."""
         if self.target is None:
             return x.expand(-1, *self.shape) if self.expands else x.reshape(x.shape[0], *self.shape)
         arguments = {name: _on(value, x.device) for name, value in self.arguments.items()}
@@ -128,10 +128,10 @@ class Step:
 
 @lru_cache(maxsize=1024)
 def step(text: str) -> Step:
-    """The call that a text says: ``flip(dims=[1])``, ``chunk(chunks=2, dim=1)[0]``, ``reshape(4, 3)``.
+    """Parses a call: ``flip(dims=[1])``, ``chunk(chunks=2, dim=1)[0]``, ``reshape(4, 3)``.
 
     Raises:
-        ValueError: it is not such a text.
+        ValueError: the text is not a call that moves data.
     """
     problem = ValueError(f"{text!r} is no call that moves data; expected one such as 'flip(dims=[1])'")
     try:
@@ -157,14 +157,14 @@ def step(text: str) -> Step:
     known = {argument.name: str(argument.type) for argument in further}
     if not arguments.keys() <= known.keys():
         raise problem
-    # Some take None and still have no default.
+    # Some arguments accept None but have no default in the schema.
     needed = {argument.name: None for argument in further if not argument.has_default_value()}
     given = {key: _as_argument(value, known[key]) for key, value in arguments.items()}
     return Step(target, needed | given, part=part)
 
 
 def _as_argument(value: Any, kind: str) -> Any:
-    """A literal as a call takes it: lists of indices as tensors."""
+    """Converts a literal to the type of the call's argument: lists of indices to tensors."""
     if "Tensor" not in kind or value is None:
         return value
     if kind.startswith("List"):
@@ -179,7 +179,7 @@ def _on(value: Any, device: torch.device) -> Any:
 
 
 def run_steps(steps: Sequence[Step], x: Tensor) -> Tensor:
-    """The result of one call after the other for a tensor with batch."""
+    """Runs calls in sequence on a tensor with batch."""
     for each in steps:
         x = each.run(x)
     return x
@@ -187,21 +187,22 @@ def run_steps(steps: Sequence[Step], x: Tensor) -> Tensor:
 
 @lru_cache(maxsize=128)
 def element_numbers(steps: tuple[str, ...], shape: Shape) -> Tensor:
-    """int64 of a result's shape: which element of a sample of `shape` each element is, -1 for a zero.
+    """The map of a sequence of steps: for each element of the result, its index in a sample of `shape`.
 
-    Elements are numbered in torch's order, the last dimension fastest.
+    Returns int64 of the result's shape, without batch; -1 for a zero. Indices count in torch's order, the
+    last dimension fastest.
 
     >>> element_numbers(("flip(dims=[1])", "pad(pad=[1, 0])"), (3,))
     tensor([-1,  2,  1,  0])
 
     Raises:
-        ValueError: a call does not go with the shape, mixes the samples of a batch, or makes a sample of no
-            elements or of too many.
+        ValueError: a call does not accept the shape, mixes the samples of a batch, or returns samples without
+            elements or with more than 2^22.
     """
     count = prod(shape)
     if count > LARGEST:
         raise ValueError(f"its input has shape {shape} per sample; expected 1 to 2^22 elements")
-    # float32, as upsampling rounds where the model's own does. Zeros are what the calls pad with.
+    # float32, so that upsampling rounds as in the model's float run. Counted from 1, as the calls pad with 0.
     numbers = torch.arange(1, _SAMPLES * count + 1, dtype=torch.float32).reshape(_SAMPLES, *shape)
     made = torch.empty_like(numbers, device="meta")
     for text in steps:

@@ -1,4 +1,4 @@
-"""What additions and subtractions share."""
+"""The arithmetic shared by addition and subtraction."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..arithmetic.fixed_point import apply_multipliers
 from ..arithmetic.quantization import Quantization
 from ._pairwise import PairwiseOperator
 
-#: Bits by which nano-core raises both inputs before it scales them.
+#: Left shift of both inputs before nano-core rescales them to a common scale, in bits.
 _LEFT_SHIFT = 20
 
 

@@ -17,15 +17,15 @@ from ..ir.rules import Rule, Shared
 from ..ir.value import Value
 
 aten = torch.ops.aten
-#: The most inputs that a layer of an image can have.
+#: The largest number of inputs of a layer in an image.
 _MOST_INPUTS = 255
 
 
 @dataclass(frozen=True)
 class Concat(Operator):
-    """The inputs one after the other along a dimension, all of one quantization.
+    """Concatenates the inputs along a dimension; all values have one quantization.
 
-    On integers of one quantization it is ``torch.cat``, so it has no function in ``torch_nano.functional``.
+    On integers of one quantization this is ``torch.cat``, so ``torch_nano.functional`` has no such function.
 
     >>> Layer(Concat(0), [torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0]])]).float_run()
     (tensor([[1., 2., 3.]]),)
@@ -34,7 +34,7 @@ class Concat(Operator):
     name = "concat"
     rules: ClassVar[tuple[Rule, ...]] = (Shared(),)
 
-    #: The dimension, of shapes without batch: 0 for the channels.
+    #: The dimension in shapes without batch: 0 for the channels.
     dimension: int
 
     @property
@@ -78,7 +78,7 @@ class Concat(Operator):
         return cls(dimension - 1), values, {}
 
     def attributes(self, layer: Layer) -> dict[str, int]:
-        # Of height, width and channels: a shape with two dimensions has channels and width.
+        # The axis counts height, width, channels; a shape with two dimensions is channels, width.
         spatial = {2: (1,), 3: (0, 1)}.get(len(layer.input_shapes[0]), ())
         return {"axis": (2, *spatial)[self.dimension]}
 

@@ -27,11 +27,11 @@ aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class ConvTranspose2d(ConvolutionOperator):
-    """``y = clamp(bias + sum x * weight)`` where each input pixel reaches the outputs under its window.
+    """``y = clamp(bias + sum x * weight)``: each input pixel contributes to the outputs under its window.
 
     The weight is [in, out / groups, kernel_height, kernel_width] or [in, out / groups, kernel]. The padding
-    is what is cut off the full output; a negative number at the end adds rows or columns of the bias alone
-    (torch's output_padding).
+    crops the full output; a negative number at the end adds rows or columns of the bias alone (torch's
+    output_padding).
 
     >>> layer = ConvTranspose2d(kernel=(1, 2), stride=(1, 2))
     >>> weight = torch.tensor([[[1.0, 10.0]]])
@@ -71,7 +71,7 @@ class ConvTranspose2d(ConvolutionOperator):
         return by_group.transpose(1, 2).flatten(0, 1)
 
     def from_outputs_first(self, weight: Tensor) -> Tensor:
-        # The same exchange within each group.
+        # Its own inverse: the exchange of inputs and outputs within each group.
         return self.outputs_first(weight)
 
     def to_device_weight(self, weight: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ class ConvTranspose2d(ConvolutionOperator):
         return in_2d(in_two_dimensions, x)
 
     def train_run(self, layer: Layer) -> Tensor:
-        """A convolution of the input with zeros between its pixels, by the weight turned round."""
+        """Convolves the input, with zeros inserted between its pixels, with the flipped weight."""
         weight = self.outputs_first(as_2d_weight(layer.parameters["weight"])).flip((2, 3))
         convolution = Convolution(dilation=self.dilation, groups=self.groups)
         top, bottom, left, right = self.padding
@@ -118,7 +118,7 @@ class ConvTranspose2d(ConvolutionOperator):
 
 
 def _cut(padding: Pair, output_padding: Pair) -> Padding:
-    """What torch's padding and output_padding cut off: top, bottom, left, right."""
+    """Converts torch's padding and output_padding to the cropping at top, bottom, left, right."""
     (height, width), (bottom, right) = padding, output_padding
     return height, height - bottom, width, width - right
 
@@ -143,26 +143,26 @@ def conv_transpose2d(
     clamp_low: float | None = None,
     clamp_high: float | None = None,
 ) -> Tensor:
-    """Int8 transposed convolution: the formula of ``conv2d`` on the outputs that each input pixel reaches.
+    """Int8 transposed convolution, with the requantization of ``conv2d``.
 
     All tensors are float32 that holds integers, so that gradients flow: straight through the rounding, zero
-    where the output saturates. Each spatial argument is a number or one number per dimension, as in torch.
+    where the output saturates. Each spatial argument is one number, or one number per dimension, as in torch.
 
     Args:
         x: [N, in, height, width] or [N, in, length], -128 to 127.
         weight: [in, out / groups, kernel_height, kernel_width] or [in, out / groups, kernel], -127 to 127.
         bias: [out], int32 in steps of ``s_x * s_w``; None for zeros.
         weight_scales: float32 [out], the s_w; gets no gradient.
-        padding: how much is cut off at each side of the output.
-        output_padding: how much of that is left at the end after all.
+        padding: rows or columns cropped at each side of the output.
+        output_padding: rows or columns added at the end of the output.
         clamp_low: real lower bound of the output (0.0 is a fused ReLU), None for none; clamp_high likewise.
 
     Returns:
         float32 [N, out, ...] that holds int8 numbers.
 
     Raises:
-        InputError: a tensor has another dtype, or numbers that are no such integers; the output padding is
-            not below the stride or the dilation; the padding cuts off all of the output.
+        InputError: a tensor has another dtype, or values that are not such integers; the output padding is
+            not below the stride or the dilation; the padding crops the whole output.
 
     >>> x, w = torch.tensor([[[10.0, 20.0]]]), torch.tensor([[[1.0, 2.0]]])
     >>> scales = torch.tensor([0.5])

@@ -1,4 +1,4 @@
-"""The rows of a stream that came before."""
+"""The delay line of a stream: the rows of earlier steps."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from ..ir.value import Value
 
 @dataclass(frozen=True)
 class History(Operator):
-    """A stream's buffer: ``rows`` rows of earlier steps, then those of this step; a state on the device.
+    """A delay line: ``rows`` rows of earlier steps, then those of this step; a state on the device.
 
     Rows are along the height, or along the width if the height is 1: (channels, length) becomes (channels,
-    rows + length), and (channels,) counts as length 1. Each run here is the first step of a stream, and so is
-    each sample of a batch in nano-core: the earlier rows are ``start``, a real number for each channel.
-    ``_native.Stream`` continues from step to step.
+    rows + length), and (channels,) counts as length 1. Each run here, and each sample of a batch in
+    nano-core, is the first step of a stream: the earlier rows are ``start``, a real number per channel.
+    ``_native.Stream`` keeps the state from step to step.
 
     >>> history = History(rows=2, start=(0.5,))
     >>> Layer(history, [torch.tensor([[[3.0, 4.0]]])]).float_run()
@@ -60,7 +60,7 @@ class History(Operator):
         return self._after(layer.tensors["start"], layer.input)
 
     def _after(self, start: Tensor, x: Tensor) -> Tensor:
-        """[N, channels, ...] with `start` [channels] before it, once for each of `rows`."""
+        """Prepends `start` [channels] to `x` [N, channels, ...], once for each of `rows`."""
         if x.dim() == 2:
             x = x.unsqueeze(2)
         height, *_ = device_shape(tuple(x.shape[1:]))

@@ -33,8 +33,8 @@ _PADS = (aten.pad.default, aten.constant_pad_nd.default)
 class Move(Operator):
     """Each element of the output is an element of the input, or zero.
 
-    What goes where is said by ATen calls on a tensor with batch, one after the other, as text. The map that
-    the device needs comes from running them on the elements' numbers.
+    The map is given by a sequence of ATen calls on a tensor with batch, as text. Running them on the
+    elements' indices yields the map for the device.
 
     >>> Layer(Move(("flip(dims=[1])", "reshape(3, 1)")), [torch.tensor([[1.0, 2.0, 3.0]])]).float_run()
     (tensor([[[3.],
@@ -77,11 +77,11 @@ class Move(Operator):
                 _check_padding(call.arguments["value"])
             defaults = {argument.name: argument.default_value for argument in call.target._schema.arguments}
             given = {name: _literal(call, call.arguments[name]) for name in further}
-            # The largest integer stands for the end of a slice.
+            # sys.maxsize as the end of a slice is the default, too.
             usual = {name: (default, sys.maxsize) for name, default in defaults.items()}
             said = [f"{name}={item!r}" for name, item in given.items() if item not in usual[name]]
             operator = cls((f"{name_of(call.target)}({', '.join(said)})",))
-        # One of several results stands for all.
+        # Checking the first of several results is enough.
         tested = operator.part(0) if call.returns_several else operator
         try:
             element_numbers(tested.steps, value.shape)
@@ -91,17 +91,17 @@ class Move(Operator):
             operator = cls.reshape(shape)
         return operator, [value], {}
 
-    # Not made while torch.compile traces: it does not look into caches of functions.
+    # Cached here, as torch.compile does not trace into functions with lru_cache.
     @cached_property
     def _calls(self) -> tuple[Step, ...]:
         return tuple(map(step, self.steps))
 
     def part(self, index: int) -> Move:
-        """Result `index` of a call with several results."""
+        """The move to result `index`, if the last call returns several results."""
         return Move((*self.steps[:-1], f"{self.steps[-1]}[{index}]"))
 
     def after(self, first: Move) -> Move:
-        """Both moves as one."""
+        """Composes two moves: `first`, then this one."""
         reshaped = [
             steps[end].startswith("reshape(") for steps, end in ((first.steps, -1), (self.steps, 0)) if steps
         ]
@@ -109,23 +109,23 @@ class Move(Operator):
         return Move((*before, *self.steps))
 
     def numbers(self, shape: Shape) -> Tensor:
-        """Which element of an input of `shape` each element of the output is; -1 for zero."""
+        """For each element of the output, its index in an input of `shape`; -1 for a zero."""
         return element_numbers(self.steps, shape)
 
     def is_reshape(self, shape: Shape) -> bool:
-        """Whether it leaves all elements in torch's order."""
+        """Whether it keeps all elements in torch's order."""
         return _counts_up(self.numbers(shape).flatten(), prod(shape))
 
     def is_permutation(self, shape: Shape) -> bool:
-        """Whether each element of the input is one element of the output."""
+        """Whether each element of the input is exactly one element of the output."""
         return _counts_up(self.numbers(shape).flatten().sort().values, prod(shape))
 
     def adds_zeros(self, shape: Shape) -> bool:
-        """Whether some elements of the output are zeros that are not the input's."""
+        """Whether the output has padded zeros."""
         return bool((self.numbers(shape) < 0).any())
 
     def keeps_bytes(self, shape: Shape) -> bool:
-        """Whether the device can read the input's bytes as the output."""
+        """Whether the output's bytes on the device equal the input's, in the same order."""
         return _counts_up(_device_numbers(self.steps, shape), prod(shape))
 
     def float_run(self, layer: Layer) -> Tensor:
@@ -152,7 +152,7 @@ class Move(Operator):
 
 
 def is_free(graph: Graph, node: Node) -> bool:
-    """Whether a node is a move that costs a device nothing: its readers read the input's bytes."""
+    """Whether a node is a move that is free on the device: its readers read the input's bytes directly."""
     if not isinstance(node.operator, Move):
         return False
     before, after = graph.values[node.inputs[0]].shape, graph.values[node.output].shape
@@ -168,7 +168,7 @@ def _check_padding(value: float | None) -> None:
 
 
 def _literal(call: Call, argument: Any) -> Any:
-    """An argument as Python writes it: constant indices as lists."""
+    """Converts a call's argument to a Python literal: constant index tensors to lists."""
     if isinstance(argument, list | tuple):
         return [_literal(call, item) for item in argument]
     if isinstance(argument, ParameterName):
@@ -191,7 +191,7 @@ def _counts_up(numbers: Tensor, count: int) -> bool:
 
 @lru_cache(maxsize=128)
 def _device_numbers(steps: tuple[str, ...], shape: Shape) -> Tensor:
-    """int64 [elements]: as :func:`element_numbers`, of and in the device's order."""
+    """int64 [elements]: as :func:`element_numbers`, with indices and elements in the device's order."""
     moved = element_numbers(steps, shape)
     places = to_device(torch.arange(prod(shape)).reshape(1, *shape)).flatten().argsort()
     return to_device(torch.where(moved < 0, -1, places[moved.clamp(min=0)])[None]).flatten()
@@ -199,7 +199,7 @@ def _device_numbers(steps: tuple[str, ...], shape: Shape) -> Tensor:
 
 @lru_cache(maxsize=128)
 def _tables(steps: tuple[str, ...], shape: Shape) -> tuple[Tensor, Tensor, Tensor]:
-    """nano-core's tables: sums over rows, columns and channels, or a single table of all elements."""
+    """nano-core's three tables: one per axis if the map is their sum, else one table of all elements."""
     numbers = _device_numbers(steps, shape)
     cube = numbers.reshape(device_shape(tuple(element_numbers(steps, shape).shape)))
     tables = _sums(cube) or (torch.zeros(1), torch.zeros(1), numbers)
@@ -208,8 +208,9 @@ def _tables(steps: tuple[str, ...], shape: Shape) -> tuple[Tensor, Tensor, Tenso
 
 
 def _part(steps: tuple[str, ...], shape: Shape) -> tuple[int, int]:
-    """Where the device has the output in the input, if it does: the first element, and the number of elements
-    from one pixel to the next; (0, 0) if it does not.
+    """The output's position in the input, in the device's order, if it is a strided part of it.
+
+    Returns the index of the first element, and the elements from one pixel to the next; (0, 0) if it is not.
     """
     _, _, channels = device_shape(tuple(element_numbers(steps, shape).shape))
     pixels = _device_numbers(steps, shape).reshape(-1, channels)
@@ -220,7 +221,7 @@ def _part(steps: tuple[str, ...], shape: Shape) -> tuple[int, int]:
 
 
 def _sums(cube: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Tables whose sums are the numbers in [rows, columns, channels], if there are any.
+    """Splits a map [rows, columns, channels] into one table per axis whose sums are the map, if possible.
 
     >>> _sums(torch.tensor([[[-1, 4, 5]], [[-1, 0, 1]]]))
     (tensor([4, 0]), tensor([0]), tensor([-1,  0,  1]))
@@ -234,7 +235,7 @@ def _sums(cube: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
     i, j, k = (int((~empty).nonzero()[0]) for empty in (rows, columns, channels))
     parts = cube[:, j, k], cube[i, :, k] - cube[i, j, k], cube[i, j, :] - cube[i, j, k]
     taken = [part[~empty] for part, empty in zip(parts, (rows, columns, channels), strict=True)]
-    # Entries below 0 stand for zeros alone: what the others lack is the rows'.
+    # Negative entries are reserved for zeros: the lows of the other tables are added to the rows' entries.
     lows = [0, int(taken[1].min()), int(taken[2].min())]
     lows[0] = -lows[1] - lows[2]
     tables = [
@@ -252,22 +253,22 @@ _call = Definition(Move)
 
 @functional
 def move(x: Tensor, quantization: Quantization, steps: Sequence[str]) -> Tensor:
-    """Data movement of int8 numbers: the quantization stays, what is padded is a real 0.
+    """Data movement of int8 numbers: the quantization is unchanged, and padding is with the real 0.
 
-    Gradients go where the numbers come from.
+    The gradient of each element flows to the input's element that it comes from.
 
     Args:
         x: float32 [N, ...], integers from -128 to 127.
-        steps: calls of ``torch.ops.aten`` on a tensor with batch, one after the other, with arguments by
-            name: ``"slice.Tensor(dim=2, step=2)"``, ``"pad(pad=[1, 1])"``; ``"reshape(4, 3)"`` has the
-            sides of a sample.
+        steps: a sequence of calls of ``torch.ops.aten`` on a tensor with batch, with named arguments:
+            ``"slice.Tensor(dim=2, step=2)"``, ``"pad(pad=[1, 1])"``; ``"reshape(4, 3)"`` takes the sides of a
+            sample.
 
     Returns:
         float32 [N, ...] that holds int8 numbers.
 
     Raises:
-        InputError: x has another dtype, or numbers that are no such integers.
-            A step is no such call, or does not go with the shape.
+        InputError: x has another dtype, or values that are not such integers; a step is not such a call, or
+            does not accept the shape.
 
     >>> move(torch.tensor([[1.0, 2.0, 3.0]]), Quantization(0.5, -7), ["flip(dims=[1])", "pad(pad=[1, 0])"])
     tensor([[-7.,  3.,  2.,  1.]])
