@@ -1,4 +1,4 @@
-"""From an nn.Module to a graph, by torch.export before decomposition."""
+"""Captures an nn.Module as a graph, by torch.export before decomposition."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from .unsupported_modules import check_modules
 aten = torch.ops.aten
 Target = torch._ops.OpOverload[..., Any]
 
-#: Calls whose result is their first argument (in evaluation), as the same tensor ...
+#: Calls that return their first argument (in evaluation mode), as an alias ...
 _ALIASES: frozenset[Target] = frozenset(
     {
         aten.alias.default,
@@ -55,19 +55,19 @@ _COPIES: frozenset[Target] = frozenset({aten.clone.default, aten.lift_fresh_copy
 
 
 def capture(model: nn.Module, example: Example, *, for_training: bool = False) -> Graph:
-    """The model in evaluation mode as a graph, in float.
+    """Captures the model in evaluation mode as a float graph.
 
     Args:
         example: a float input with batch, [N, channels, height, width], [N, channels, length] or [N,
-            features], a tuple of several, or a dict by forward's names for them; their numbers do not matter.
-        for_training: refuse what the model computes in one of its modes only, too.
+            features], or several inputs in a tuple or in a dict by forward's names; the values do not matter.
+        for_training: also refuse what the model computes in only one of its modes.
 
     Raises:
-        UnsupportedError: calls and modules that the device cannot run, all of them; then those of one mode
-            only.
-        CaptureError: torch.export fails, or the model returns something else than a tensor, or a tuple, list
-            or dict of tensors.
-        InputError: the example is not such a tensor, or the model none with numbers in it.
+        UnsupportedError: lists all calls and modules that the device cannot run; then, for training, those of
+            one mode only.
+        CaptureError: torch.export fails, or the model does not return a tensor, or a tuple, list or dict of
+            tensors.
+        InputError: the example is not such an input, or parameters of the model have no values.
     """
     check_not_scripted(model.named_modules())
     check_numbers(model)
@@ -89,7 +89,7 @@ def capture(model: nn.Module, example: Example, *, for_training: bool = False) -
 
 
 class _Capture:
-    """One exported program on its way into a graph."""
+    """The conversion of one exported program to a graph."""
 
     def __init__(self, program: torch.export.ExportedProgram) -> None:
         self.program = program
@@ -99,19 +99,19 @@ class _Capture:
             for name, tensor in (program.state_dict | program.constants).items()
             if isinstance(tensor, Tensor)
         }
-        #: What an fx node stands for, a list if it returns several tensors; nodes that share memory share the
-        #: node in `memory`.
+        #: The value or parameter that each fx node represents, or a list if it returns several tensors.
+        #: Nodes that share memory have the same node in `memory`.
         self.meaning: dict[fx.Node, Value | ParameterName | ComputedName | list[Value]] = {}
         self.memory: dict[fx.Node, fx.Node] = {}
         self.nodes: list[Node] = []
         self.values: dict[str, Value] = {}
         self.unsupported: dict[fx.Node, UnsupportedNode] = {}
         self.failed: set[fx.Node] = set()
-        #: How the tensors that forward computes of others are made.
+        #: How to compute the tensors that forward computes from parameters.
         self.derived: dict[str, Derived] = {}
-        #: The inputs, and what is made of them by affine operators and moves alone.
+        #: The inputs, and the values computed from them by affine operators and moves only.
         self.on_input: set[str] = set()
-        #: The sizes of the inputs' batches, as symbols.
+        #: The symbolic batch sizes of the inputs.
         self.batches: list[Any] = []
 
     def graph(self) -> Graph:
@@ -137,7 +137,7 @@ class _Capture:
         return graph
 
     def _refuse(self, node: fx.Node, error: UnsupportedNodeError) -> None:
-        """Notes an unsupported call."""
+        """Records an unsupported call."""
         self.failed.add(node)
         self.unsupported[node] = UnsupportedNode(
             module_path(node), source_line(node), target_name(node), error.reason, error.way_out
@@ -145,7 +145,7 @@ class _Capture:
         self._results(node)
 
     def _check_outputs(self) -> None:
-        """Refuses what the model returns in a shape that a device does not have."""
+        """Refuses outputs of a rank that the device does not support."""
         for node in self.program.graph.output_node().all_input_nodes:
             value = self.meaning.get(node)
             if isinstance(value, Value) and node not in self.failed:
@@ -155,8 +155,9 @@ class _Capture:
                     self._refuse(node, error)
 
     def _is_cause(self, node: fx.Node) -> bool:
-        """Whether to name an unsupported call; one that only makes a tensor for another (a GRU's first state)
-        is that one's matter.
+        """Whether to report an unsupported call.
+
+        One that only creates a tensor for another unsupported call (a GRU's first state) is not reported.
         """
         makes = all(isinstance(source.meta.get("val"), torch.SymInt) for source in node.all_input_nodes)
         return not (makes and node.users and set(node.users) <= self.failed)
@@ -170,7 +171,7 @@ class _Capture:
             spec = specs[node.name]
             if spec.kind == InputKind.USER_INPUT:
                 batch = node.meta["val"].shape[0]
-                # Where forward needs a number, torch.export has put it in the symbol's place.
+                # If forward needs a fixed number, torch.export has replaced the symbol by it.
                 if not isinstance(batch, torch.SymInt) or batch.node.maybe_as_int() is not None:
                     raise CaptureError(
                         f"the model works for a batch of {batch} only; "
@@ -214,7 +215,7 @@ class _Capture:
         return names, returned
 
     def _take(self, node: fx.Node) -> None:
-        """Appends what an fx node computes."""
+        """Converts one fx node."""
         if isinstance(node.target, torch._ops.OpOverload):
             self._take_call(node, node.target)
         elif node.target is getitem and isinstance(self.meaning[node.all_input_nodes[0]], list):
@@ -228,7 +229,7 @@ class _Capture:
         elif not (set(node.all_input_nodes) & self.failed):
             raise UnsupportedNodeError("it is no ATen call, and nano-core has no such operator")
         else:
-            # After an unsupported call: getitem, for one, takes a call's result apart.
+            # It reads the result of an unsupported call, as getitem does: only that call is reported.
             self.failed.add(node)
             self._results(node)
 
@@ -281,14 +282,12 @@ class _Capture:
             self.memory[node] = self.memory[source]
 
     def _is_on_input(self, arguments: Mapping[str, Any]) -> bool:
-        """Whether the only tensor of the run in a call of two operands is an input, or what affine operators
-        and moves have made of one.
-        """
+        """Whether a call of two operands combines a constant with a value in `on_input`."""
         values = [operand for role in ("self", "other") if isinstance(operand := arguments[role], Value)]
         return len(values) == 1 and values[0].name in self.on_input
 
     def _check_parameters(self, names: Iterable[str]) -> None:
-        """Refuses parameters that are no real numbers."""
+        """Refuses parameters that are not floating-point."""
         for name in names:
             if not self.tensors[name].is_floating_point():
                 raise UnsupportedNodeError(
@@ -297,9 +296,7 @@ class _Capture:
                 )
 
     def _overwrite(self, node: fx.Node, source: fx.Node) -> None:
-        """`node` has overwritten `source` in place: whoever reads that memory from here on reads the new
-        value.
-        """
+        """Records that `node` has overwritten `source` in place: later reads of its memory get the result."""
         old = self.meaning[source]
         for other, memory in self.memory.items():
             if memory != self.memory[source] or other is node:
@@ -314,7 +311,7 @@ class _Capture:
         self.memory[node] = self.memory[source]
 
     def _results(self, node: fx.Node) -> list[Value]:
-        """The values an fx node makes: of one tensor under the node's name, of several numbered from 0."""
+        """Creates the values that an fx node returns: one has the node's name, several count from 0."""
         result = node.meta.get("val")
         self.memory[node] = node
         if isinstance(result, tuple | list) and node not in self.failed:
@@ -327,10 +324,10 @@ class _Capture:
         return [value]
 
     def _value(self, node: fx.Node, name: str, result: object) -> Value:
-        """One of the tensors that an fx node makes.
+        """Creates the value for one of the tensors that an fx node returns.
 
         Raises:
-            UnsupportedNodeError: a graph cannot hold it.
+            UnsupportedNodeError: a graph cannot represent it.
         """
         shape: tuple[Any, ...] = tuple(result.shape) if isinstance(result, Tensor) else ()
         sides = tuple(side for side in shape[1:] if isinstance(side, int))
@@ -349,7 +346,7 @@ class _Capture:
         return value
 
     def _arguments(self, node: fx.Node, target: Target) -> dict[str, Any]:
-        """All arguments by name, defaults filled in."""
+        """All arguments by name, including defaults."""
         arguments = {}
         for index, argument in enumerate(target._schema.arguments):
             given = (
@@ -371,10 +368,10 @@ def _dropout(node: fx.Node, probability: float, bypassed: bool) -> Dropout:
 
 
 def _check_rank(value: Value, role: str) -> None:
-    """Refuses a value that a device cannot hold: only those between moves can have any shape.
+    """Refuses a value of a rank that the device does not support; values between moves may have any rank.
 
     Args:
-        role: what it is of a call, "input" or "result".
+        role: its role in the call, "input" or "result".
     """
     rank = len(value.shape)
     if not 1 <= rank <= LARGEST_RANK:
@@ -385,10 +382,10 @@ def _check_rank(value: Value, role: str) -> None:
 
 
 def _returned(spec: pytree.TreeSpec) -> Returned:
-    """How a model returns its outputs, from torch.export's record of it.
+    """How a model returns its outputs, from torch.export's specification.
 
     Raises:
-        CaptureError: in another way than a device model can.
+        CaptureError: not as a tensor, or a tuple, list or dict of tensors.
     """
     if spec.is_leaf():
         return Returned()

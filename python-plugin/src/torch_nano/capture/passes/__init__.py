@@ -13,9 +13,9 @@ from .lower_affines import lower_affines
 from .moves_into_convolutions import moves_into_convolutions
 from .take_input_affines import take_input_affines
 
-#: In this order: what is in front of the network becomes its inputs' scales, which cost nothing; moves go out
-#: from between a layer and its batch norm; a batch norm is folded or lowered, which makes new moves, before
-#: an activation is fused into what it became; then convolutions take in moves.
+#: The order matters. Affine operators on inputs become the inputs' scales first, as these are free. Moves
+#: between a layer and its batch norm are absorbed before batch norms are folded or lowered; lowering inserts
+#: new moves. Activations are fused into the resulting layers; then convolutions absorb padding and cropping.
 PASSES: tuple[Callable[[Graph], Graph], ...] = (
     take_input_affines,
     absorb_moves,
@@ -30,10 +30,10 @@ PASSES: tuple[Callable[[Graph], Graph], ...] = (
 
 
 def optimize(graph: Graph) -> Graph:
-    """The graph after all passes: every node is a layer of the device, or a move that costs nothing there.
+    """Runs all passes: every node of the result is a layer of the device, or a move that is free there.
 
     Raises:
-        UnsupportedError: moves that the device cannot do.
+        UnsupportedError: moves that the device cannot run.
     """
     for run_pass in PASSES:
         graph = run_pass(graph)

@@ -1,4 +1,4 @@
-"""Moves of data become one each, and vanish into the layers around them where these can do their work."""
+"""Merges consecutive moves, and folds moves into neighbouring layers where possible."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from ...ops.move import Move
 from ...ops.table import TableOperator
 from ..program import LARGEST_RANK
 
-#: Dropouts of single numbers: they can as well come after a move.
+#: Dropouts of single elements, which commute with a move.
 _ELEMENTWISE = frozenset({"dropout", "alpha_dropout"})
 
 
 def absorb_moves(graph: Graph) -> Graph:
-    """Makes one move of consecutive ones, and takes out those that need not be layers.
+    """Merges consecutive moves into one, and removes those that need not be layers.
 
-    What only puts elements into another order before a linear layer becomes part of its columns, which are
-    permuted when it is quantized. A move that leaves all bytes where they lie on the device stays in the
-    graph and costs nothing there.
+    A permutation of the elements before a linear layer is folded into the layer: its columns are permuted
+    when it is quantized. A move that does not change the order of the bytes on the device stays in the graph;
+    it is free there.
 
     Raises:
-        UnsupportedError: a value between moves has a shape that no device has, and cannot be merged away.
+        UnsupportedError: a value between moves has a rank that the device does not support, and the moves
+            cannot be merged.
     """
     graph = graph.copy()
     _compose(graph)
@@ -44,7 +45,7 @@ def absorb_moves(graph: Graph) -> Graph:
 
 
 def _compose(graph: Graph) -> None:
-    """Collapses consecutive moves, and drops those that change nothing."""
+    """Collapses consecutive moves, and removes moves that change nothing."""
     for node in list(graph.nodes):
         if not isinstance(node.operator, Move):
             continue
@@ -69,7 +70,7 @@ def _compose(graph: Graph) -> None:
 
 
 def _pass_on_dropouts(graph: Graph, before: Node, node: Node) -> bool:
-    """Puts the dropouts between two moves after the second, if the result is the same."""
+    """Moves the dropouts between two moves after the second one; returns False if that changes the result."""
     between, after = graph.values[before.output], graph.values[node.output]
     assert isinstance(node.operator, Move)
     if not between.dropouts:
@@ -79,7 +80,7 @@ def _pass_on_dropouts(graph: Graph, before: Node, node: Node) -> bool:
     elementwise = all(dropout.function in _ELEMENTWISE for dropout in between.dropouts)
     numbers = node.operator.numbers(between.shape)
     each_once = bool((numbers >= 0).all()) and len(set(numbers.flatten().tolist())) == numbers.numel()
-    # Whole channels stay whole.
+    # A dropout of channels needs whole channels to stay whole.
     channels = len(after.shape) > 1 and between.shape[:1] == after.shape[:1]
     if not (each_once if elementwise else channels and node.operator.is_reshape(between.shape)):
         return False
@@ -88,7 +89,7 @@ def _pass_on_dropouts(graph: Graph, before: Node, node: Node) -> bool:
 
 
 def _sink(graph: Graph) -> None:
-    """Swaps moves with the functions of one variable that read them, where a layer gains by it."""
+    """Swaps moves with the elementwise functions that read them, where this saves a layer or elements."""
     for node in list(graph.nodes):
         if not isinstance(node.operator, Move):
             continue
@@ -109,7 +110,7 @@ def _sink(graph: Graph) -> None:
 
 
 def _sinks_below(graph: Graph, node: Node, reader: Node) -> bool:
-    """Whether to swap a move with the operator that reads it."""
+    """Whether to swap a move with the operator that reads it: the result is equal, the cost not higher."""
     assert isinstance(node.operator, Move)
     operator, source = reader.operator, node.inputs[0]
     if not isinstance(operator, TableOperator):
@@ -128,14 +129,14 @@ def _sinks_below(graph: Graph, node: Node, reader: Node) -> bool:
         and graph.only_reader(source) is node
     )
     if bool((numbers < 0).any()):
-        # Of the functions, a clamp alone is known to leave zeros as they are.
+        # Padded zeros must stay zeros: of the functions, only a clamp is known to keep them.
         low, high = (operator.low, operator.high) if isinstance(operator, Activation) else (1.0, None)
         return is_fused and (low is None or low <= 0) and (high is None or high >= 0)
     return is_fused or numbers.numel() >= torch.Size(shape).numel()
 
 
 def _into_linear(graph: Graph, node: Node, move: Move) -> None:
-    """Permutes the columns of the linear layers that read another order of elements."""
+    """Folds a permutation of elements into the linear layers that read it: it permutes their columns."""
     shape = graph.values[node.inputs[0]].shape
     readers = [
         reader

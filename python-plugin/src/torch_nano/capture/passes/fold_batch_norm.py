@@ -18,7 +18,8 @@ def fold_batch_norm(graph: Graph) -> Graph:
     """Multiplies each output channel's weights by the normalization's scale and adds its shift to the bias,
     in float64.
 
-    Batch norms stay if they do not follow such a layer, or if others read the layer's output, too.
+    A batch norm stays if it does not follow such a layer, if the layer has a clamp, or if other nodes also
+    read the layer's output.
     """
     graph = graph.copy()
     for node in list(graph.nodes):
@@ -58,7 +59,7 @@ def _fold(graph: Graph, node: Node, layer: Node) -> None:
 
 
 def folded_norm(graph: Graph, node: Node) -> FoldedNorm:
-    """The properties of a batch norm's node that training needs after it is folded."""
+    """The properties of a batch norm that training needs after folding."""
     assert isinstance(node.operator, BatchNorm)
     operator = node.operator
     return FoldedNorm(graph.values[node.output].module_path, operator.momentum, operator.follows)

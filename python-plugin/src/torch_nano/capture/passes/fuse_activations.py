@@ -8,7 +8,7 @@ from ...ops.activation import Activation
 
 
 def fuse_activations(graph: Graph) -> Graph:
-    """Fuses ReLU, ReLU6 and other clamps into the operator before, if it can clamp and has one reader."""
+    """Fuses ReLU, ReLU6 and other clamps into the layer before, if it can clamp and has no other reader."""
     graph = graph.copy()
     for node in list(graph.nodes):
         if not isinstance(node.operator, Activation):

@@ -1,4 +1,4 @@
-"""Inserts requantizations of inputs that cannot share a quantization with the others."""
+"""Inserts a requantize for inputs that cannot share a quantization with the other inputs."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from ...ops.requantize import Requantize
 
 
 def insert_requantize(graph: Graph) -> Graph:
-    """Inserts a requantize before operators whose inputs and output share a quantization (concatenation), for
-    each input with a fixed quantization (softmax), unless all inputs have the same one.
+    """Inserts a requantize before operators whose inputs and output share one quantization (concatenation).
+
+    Each input with a fixed quantization (softmax) gets one, unless all inputs have the same quantization.
     """
     graph = graph.copy()
-    #: The fixed quantizations of values.
+    #: Fixed quantizations by value name.
     fixed: dict[str, Quantization] = {}
     for node in list(graph.nodes):
         for name, rule in zip(node.outputs, node.operator.rules, strict=True):
@@ -34,7 +35,10 @@ def insert_requantize(graph: Graph) -> Graph:
 
 
 def _join(graph: Graph, node: Node, fixed: dict[str, Quantization]) -> Quantization | None:
-    """Requantizes a node's inputs if they cannot share a quantization; returns a shared fixed one."""
+    """Requantizes a node's inputs if they cannot share a quantization.
+
+    Returns the fixed quantization that they share, if there is one.
+    """
     found = {fixed.get(name) for name in node.inputs}
     if len(found) == 1:
         return found.pop()

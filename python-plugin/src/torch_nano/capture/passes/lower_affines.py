@@ -1,4 +1,4 @@
-"""Batch norms and arithmetic with constants that are still there become depthwise convolutions."""
+"""Lowers the remaining batch norms and arithmetic with constants to depthwise convolutions."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from .fold_batch_norm import ScaleAndShift, folded_norm
 
 
 def lower_affines(graph: Graph) -> Graph:
-    """Replaces every affine operator by the depthwise convolution of one element that does the same; a vector
-    counts as an image of one pixel.
+    """Replaces every affine operator by an equivalent 1x1 depthwise convolution.
+
+    A vector is reshaped to one pixel.
     """
     graph = graph.copy()
     for node in list(graph.nodes):
@@ -55,7 +56,7 @@ def _shift(scale_and_shift: ScaleAndShift, channels: int, **parameters: Tensor) 
 
 
 def _as_image(graph: Graph, node: Node, value: Value) -> None:
-    """Inserts reshapes around a node: to an image of one pixel, and back."""
+    """Inserts reshapes around a node: from a vector to one pixel, and back."""
     (channels,) = value.shape
     source = graph.values[node.inputs[0]]
     before = graph.new_value(f"{value.name}_input", (channels, 1), source)

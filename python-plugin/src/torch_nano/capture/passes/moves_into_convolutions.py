@@ -1,4 +1,4 @@
-"""Padding before convolutions and cropping after them become the convolutions' own padding."""
+"""Folds padding before convolutions and cropping after them into the convolutions' own padding."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from ...ops.move import Move
 
 
 def moves_into_convolutions(graph: Graph) -> Graph:
-    """Adds zeros around a value to the padding of the convolutions that read it, and takes what is cut off a
-    convolution's output from its padding, so that it is not computed.
+    """Folds padding with zeros into the convolutions that read it, and cropping into the one before it.
 
-    Other moves stay.
+    A cropped convolution gets less padding, so the cropped part is not computed. Other moves stay.
     """
     graph = graph.copy()
     for node in [node for node in graph.nodes if isinstance(node.operator, Move)]:
@@ -29,7 +28,7 @@ def moves_into_convolutions(graph: Graph) -> Graph:
 
 
 def _into_padding(graph: Graph, node: Node) -> None:
-    """Takes the zeros around a value into the padding of the convolutions that read it."""
+    """Adds the zeros around a value to the padding of the convolutions that read it."""
     source, output = graph.values[node.inputs[0]], graph.values[node.output]
     assert isinstance(node.operator, Move)
     numbers = node.operator.numbers(source.shape)
@@ -62,7 +61,7 @@ def _into_padding(graph: Graph, node: Node) -> None:
 
 
 def _out_of_convolution(graph: Graph, node: Node) -> None:
-    """Shortens the padding of a convolution by what is cut off its output, so that it is not computed."""
+    """Reduces the padding of a convolution by the cropped part of its output, which is then not computed."""
     if not graph.consumers(node.output) and node.output not in graph.outputs:
         return
     source, output = graph.values[node.inputs[0]], graph.values[node.output]
@@ -72,7 +71,7 @@ def _out_of_convolution(graph: Graph, node: Node) -> None:
         or not isinstance(layer.operator, ConvolutionOperator)
         or graph.only_reader(source.name) is not node
         or source.dropouts
-        # A batch norm's statistics in training are those of the whole output.
+        # With a folded batch norm, the statistics in training are those of the whole output.
         or not graph.derived.keys().isdisjoint(layer.parameters.values())
     ):
         return
@@ -97,8 +96,9 @@ def _out_of_convolution(graph: Graph, node: Node) -> None:
 
 
 def _margins(outer: Tensor, inner: Tensor) -> Padding | None:
-    """How far numbers lie inside of others of as many dimensions: top, bottom, left, right. None if they are
-    none of their rows and columns, or all.
+    """The margins of a spatial crop: top, bottom, left, right; None if `inner` is not a crop of `outer`.
+
+    Both are element indices with all channels. `inner` must be smaller than `outer`.
 
     >>> _margins(torch.tensor([[5, 6, 7, 8, 9]]), torch.tensor([[6, 7]]))
     (0, 0, 1, 2)

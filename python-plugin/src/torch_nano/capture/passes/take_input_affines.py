@@ -1,4 +1,4 @@
-"""What a model does to its inputs before all else becomes the scales of their channels."""
+"""Takes the normalization of a model's inputs off the graph: it becomes the inputs' scales per channel."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from ...ops.move import Move
 
 
 def take_input_affines(graph: Graph) -> Graph:
-    """Takes the batch norms and arithmetic with constants in front of the network off the graph, and keeps
-    them as :attr:`Graph.affines`.
+    """Moves batch norms and arithmetic with constants at the network's inputs to :attr:`Graph.affines`.
 
-    They stay where others read the input too, or where the model returns what they make.
+    They stay in the graph if the input has other readers, or if the model returns their result.
     """
     graph = graph.copy()
     for name in graph.inputs:
@@ -22,8 +21,10 @@ def take_input_affines(graph: Graph) -> Graph:
 
 
 def _first_affine(graph: Graph, name: str) -> tuple[str, Node] | None:
-    """The affine node that can be taken off an input, and the value that it reads: that input, or what it is
-    moved to if the node does the same to all channels.
+    """The affine node that can be taken off an input, and the value that it reads.
+
+    The value is the input, or the result of moves of it if the node has the same factor and shift for all
+    channels.
     """
     source, reader = name, graph.only_reader(name)
     while reader is not None and isinstance(reader.operator, Move) and not graph.values[source].dropouts:
@@ -48,7 +49,7 @@ def _is_uniform(graph: Graph, node: Node) -> bool:
 
 
 def _take(graph: Graph, name: str, source: str, node: Node) -> None:
-    """Takes a node off that reads `source`, which is input `name` or what it is moved to."""
+    """Takes a node off the graph that reads `source`: input `name`, or the result of moves of it."""
     assert isinstance(node.operator, AffineOperator)
     affine = Affine(node.operator, node.parameters, graph.module_path(node))
     graph.affines[name] = (*graph.affines.get(name, ()), affine)
