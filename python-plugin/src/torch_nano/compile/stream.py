@@ -1,4 +1,4 @@
-"""A model that runs step by step."""
+"""A model that runs step by step over time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Samples = Tensor | NDArray[Any]
 class Stream:
     """A model that runs step by step: each step returns what the model returns for the latest window.
 
-    Made by :meth:`NanoModule.stream`. It begins as after endless zeros (the inputs' zero points).
+    Made by :meth:`NanoModule.stream`. It starts in the state after endless zeros (the inputs' zero points).
     Streams of one model share its image and its head, but no state.
 
     >>> import torch, torch_nano as tn
@@ -44,7 +44,7 @@ class Stream:
     True
     """
 
-    #: The streaming model, to save, export and flash; each run of it is the first step of a stream.
+    #: The streaming model, to save, export and flash; each call of it is the first step of a new stream.
     nano: NanoModule
 
     def __init__(self, nano: NanoModule, model: _native.Model) -> None:
@@ -56,21 +56,25 @@ class Stream:
 
     @property
     def step_length(self) -> int:
-        """Samples of a step: the product of the strides, as many as give a new row of the deepest layer."""
+        """Samples of a step: the least common multiple of the strides of all values on the time axis.
+
+        So each value gets at least one new row per step. A value's stride is the number of samples from one
+        of its rows to the next.
+        """
         return max(shape[-1] for shape in self.nano.input_shapes.values() if len(shape) > 1)
 
     def reset(self) -> None:
-        """Sets the states to their start, as after endless zeros. The head keeps what it has learnt."""
+        """Resets the states to those after endless zeros. The head keeps what it has learnt."""
         self._running.reset()
 
     def step(self, *inputs: Samples, **named: Samples) -> Any:
-        """The real outputs after one more step, as the model over the window returns them, without batch.
+        """Runs one step; returns the real outputs for the latest window, without batch.
 
         Args:
-            inputs: floats [channels, step_length]; [channels] where a step is one sample.
+            inputs: floats [channels, step_length], or [channels] if a step is one sample.
 
         Returns:
-            float32 [K] of a vector; of a series [K, rows], the rows of this step.
+            float32 [K] for a vector; [K, rows] for a value on the time axis, the rows of this step.
 
         Raises:
             InputError: wrong inputs, shape or dtype, NaN or infinity. The stream is unchanged.
@@ -82,7 +86,7 @@ class Stream:
         return self._returned.pack([dequantize_tensor(y, quantization)[0] for y, quantization in pairs])
 
     def step_int8(self, *inputs: Samples, **named: Samples) -> Any:
-        """:meth:`step` from int8 to int8; with a trainable head, to its int32 logits.
+        """As :meth:`step`, with int8 inputs and int8 outputs, or the int32 logits of a trainable head.
 
         Raises:
             InputError: wrong inputs, shape or dtype.
@@ -93,7 +97,7 @@ class Stream:
         return self._returned.pack([y[0] for y in outputs])
 
     def step_features(self, *inputs: Samples, **named: Samples) -> Tensor:
-        """The features after one more step, int8 [1, features], for `fit` and `step` of the trainable head.
+        """Runs one step; returns the features, int8 [1, features], for `fit` and `step` of the head.
 
         Args:
             inputs: floats or int8.

@@ -1,9 +1,9 @@
-"""Turns a network over a window into one that takes the window's newest step.
+"""Converts a network over a window to one that reads only the window's newest step.
 
 A value on the time axis, (channels, length) or (channels, 1, length), has the rows of one step in the stream.
 A layer that needs more rows reads a ``history``: the value's rows of earlier steps, then those of this step.
-Nothing else changes, so a row of the stream equals the window's row at that time, unless that row depends on
-padding. This is checked for every row that the outputs depend on.
+All else is equal, so a row of the stream equals the window's row at the same time, unless that row depends on
+padding. The conversion checks this for every row that the outputs depend on.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ def to_streaming(model: QuantizedGraph, head: bool) -> QuantizedGraph:
 
     Args:
         model: the network over a window.
-        head: whether its output is the input of a trainable head, which reads all rows, not only the newest.
+        head: whether its output is the input of a trainable head, which reads all rows of the window.
 
     Raises:
-        StreamError: no stream can have its bytes; the message names the layer.
+        StreamError: no stream can reproduce its output; the message names the layer.
     """
     return _Streaming(model, head).build()
 
 
 class _Streaming:
-    """The conversion of one network; the methods run in the order of their definitions."""
+    """The conversion of one network."""
 
     def __init__(self, model: QuantizedGraph, head: bool) -> None:
         self.model, self.head = model, head
@@ -53,9 +53,9 @@ class _Streaming:
                 self._follow(node)
         for name in self.source.outputs:
             self._refuse_late(name)
-        #: Samples of a step: one row for the value with the fewest.
+        #: Samples of a step: the least common multiple of the strides, so that every value has whole rows.
         self.step = lcm(*(series.stride for series in self.series.values()))
-        #: Trailing rows that the outputs depend on, more than a window has if padding counts.
+        #: Number of trailing rows of each value that the outputs depend on; padding may count as rows.
         self.needed: dict[str, int] = {}
         self._trace_back()
         self._refuse_padding()
@@ -90,7 +90,7 @@ class _Streaming:
         return next(iter(self.series.values())).length
 
     def _follow(self, node: Node) -> None:
-        """Finds the time axis of a node's outputs."""
+        """Computes the time axis of a node's outputs from that of its inputs."""
         if isinstance(node.operator, Move):
             self._move(node, node.operator)
             return
@@ -122,11 +122,14 @@ class _Streaming:
             self.series[name] = replace(series[0], first=max(one.first for one in series))
 
     def _takes_all(self, node: Node) -> bool:
-        """Whether a node computes one row, or a vector, from the last rows, all that it reads."""
+        """Whether a node reads values on the time axis and its output is not on it: a row or a vector."""
         return node.name not in self.series and any(name in self.series for name in node.inputs)
 
     def _move(self, node: Node, operator: Move) -> None:
-        """Padding, cropping and moves of whole channels keep the time; any other move reads last rows."""
+        """Computes the time axis of a move's output: padding, cropping and moves of whole channels keep it.
+
+        The output of any other move is not on the time axis; it reads the last rows.
+        """
         (name,) = node.inputs
         series, made = self.series[name], self.source.values[node.output].shape
         moved = MovedRows.of(operator, self.source.values[name].shape, made)
@@ -142,7 +145,7 @@ class _Streaming:
         self.series[node.output] = Series(made[-1], series.stride, first, late=made[-1] - end)
 
     def _slide(self, node: Node, operator: WindowOperator) -> None:
-        """Finds the time axis of the output of a sliding kernel window."""
+        """Computes the time axis of the output of a sliding kernel window."""
         series, axis = self.series[node.inputs[0]], Axis.of(operator)
         shape = self.source.values[node.output].shape
         if not is_series(shape):
@@ -173,7 +176,7 @@ class _Streaming:
             )
 
     def _trace_back(self) -> None:
-        """Computes how many rows of each value the outputs depend on (their receptive field)."""
+        """Computes the number of rows of each value that the outputs depend on (their receptive field)."""
         for name in self.source.outputs:
             if name in self.series:
                 series = self.series[name]
@@ -184,7 +187,7 @@ class _Streaming:
                     self.needed[name] = max(self.needed.get(name, 1), self._rows_read(node, name))
 
     def _rows_read(self, node: Node, name: str) -> int:
-        """The trailing rows of an input that the needed rows of a node's output depend on."""
+        """The number of trailing rows of an input that the needed rows of a node's output depend on."""
         series = self.series[name]
         if node.name not in self.series:
             if isinstance(node.operator, Move):
@@ -233,7 +236,7 @@ class _Streaming:
         return None
 
     def _steady_rows(self) -> dict[str, Tensor]:
-        """The row of each value after endless zeros: the newest row for a window of zeros."""
+        """The steady state of each value after endless zeros: its newest row for a window of zeros."""
         rows: dict[str, Tensor] = {}
 
         def observe(name: str, tensor: Tensor) -> None:
@@ -283,7 +286,7 @@ class _Streaming:
         self.tensors[node.name] = tensors
 
     def _moved(self, node: Node, operator: Move, given: Shape) -> Move:
-        """A move of the rows that a stream has of its input."""
+        """The move of a node for the rows of its input that are present in the stream."""
         shape, made = self.source.values[node.inputs[0]].shape, self.graph.values[node.output].shape
         if node.output in self.series:
             moved = MovedRows.of(operator, shape, self.source.values[node.output].shape)
@@ -292,7 +295,7 @@ class _Streaming:
             return Move((*steps, *Move.reshape(made).steps))
         if given == shape:
             return operator
-        # The same elements, where they lie in the last rows alone; after those is a zero.
+        # Index of each element among the last rows; the index after them is a padded zero.
         numbers, length, rows = operator.numbers(shape).flatten(), shape[-1], given[-1]
         places = numbers // length * rows + numbers % length - (length - rows)
         end = prod(given)
@@ -304,11 +307,11 @@ class _Streaming:
         return Move((*flat, *zero, f"index_select(dim=1, index={index})", *Move.reshape(made).steps))
 
     def _before_window(self, node: Node, operator: WindowOperator) -> str:
-        """The input of a sliding kernel window, after the rows of earlier steps that the window needs."""
+        """The input of a sliding kernel window, preceded by the rows of earlier steps that it needs."""
         (name,) = node.inputs
         series, axis = self.series[name], Axis.of(operator)
         last = (self.series[node.output].end - 1) * axis.stride - axis.before + axis.reach
-        # Rows that are left over after the last kernel window belong to the next.
+        # Rows after the end of the last kernel window belong to the next one.
         rows = axis.reach - axis.stride + (series.end - last)
         if rows < 0:
             raise self._error(
@@ -319,18 +322,18 @@ class _Streaming:
         return self._history(name, rows, node.name)
 
     def _last(self, name: str, count: int, reader: str) -> str:
-        """The last rows of a value in the window; of fewer than a step has, all of those."""
+        """The last `count` rows of a value, or all rows of the step if those are more."""
         rows = count - self._rows_of_step(name)
         if rows < 0 and count == self.series[name].length:
             raise self._error(
                 self.source.producer(name),
-                f"the window has {self.window} samples, fewer than a step of {self.step}, the product of the "
-                "strides; convert the model with a longer example",
+                f"the window has {self.window} samples, fewer than a step of {self.step}, the least common "
+                "multiple of the strides; convert the model with a longer example",
             )
         return self._history(name, max(rows, 0), reader)
 
     def _history(self, name: str, rows: int, reader: str) -> str:
-        """A value after `rows` of its rows of earlier steps; histories of equal length are shared."""
+        """A value preceded by `rows` rows of earlier steps; histories of equal length are shared."""
         if rows == 0:
             return name
         for node in self.graph.consumers(name):

@@ -1,4 +1,4 @@
-"""Values on the time axis, and what windows and moves make of them."""
+"""Values on the time axis, and how sliding windows and data movement change them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..ops.move import Move
 
 @dataclass(frozen=True)
 class Series:
-    """A value on the time axis, as the network over the window has it."""
+    """A value on the time axis, in the network over the whole window."""
 
     #: Number of rows.
     length: int
@@ -21,23 +21,23 @@ class Series:
     stride: int
     #: The first row that does not depend on padding before the window.
     first: int = 0
-    #: Rows at the end that depend on padding after the window.
+    #: Number of rows at the end that depend on padding after the window.
     late: int = 0
 
     @property
     def end(self) -> int:
-        """The row after the newest that a stream can have."""
+        """One past the newest row that a stream can compute."""
         return self.length - self.late
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A sliding window along the time."""
+    """A sliding kernel window along the time axis."""
 
-    #: Rows from the first that a window sees to its last.
+    #: Number of rows that the window spans: dilation * (kernel - 1) + 1.
     reach: int
     stride: int
-    #: Rows of padding before the first.
+    #: Rows of padding before the first row.
     before: int
 
     @staticmethod
@@ -49,17 +49,20 @@ class Axis:
 
 @dataclass(frozen=True)
 class MovedRows:
-    """A move that keeps the time axis: of whole channels, earlier or later."""
+    """A move that keeps the time axis: it shifts whole channels in time, and selects or reorders channels."""
 
-    #: The row of the input in the first row of the output; below 0 where zeros are before it.
+    #: The row of the input in the first row of the output; negative if zeros precede it.
     shift: int
-    #: The channel of the input in each channel of the output.
+    #: The channel of the input in each channel of the output; -1 for a channel of zeros.
     channels: tuple[int, ...]
     keeps_channels: bool
 
     @staticmethod
     def of(operator: Move, shape: Shape, made: Shape) -> MovedRows | None:
-        """None for another move of values of these shapes, that of a single row among them."""
+        """The shift of a move from a value of `shape` to one of shape `made`.
+
+        None if it does not keep the time axis, or selects a single row.
+        """
         if not is_series(made) or made[-1] == 1 < shape[-1]:
             return None
         length, numbers = shape[-1], operator.numbers(shape).reshape(made[0], made[-1])
