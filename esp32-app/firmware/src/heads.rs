@@ -1,4 +1,4 @@
-//! The flash partition for heads.
+//! The flash partition that stores trained heads.
 
 use core::ops::Range;
 
@@ -7,17 +7,17 @@ use esp_bootloader_esp_idf::partitions::{PARTITION_TABLE_MAX_LEN, read_partition
 use esp_hal::peripherals::FLASH;
 use esp_storage::{FlashStorage, FlashStorageError};
 
-/// Its name in the partition table (`partitions.csv`).
+/// The partition's name in the partition table (`partitions.csv`).
 const LABEL: &str = "heads";
 
-/// The partition's part of the flash. It has no bytes where the board's partition table has no such partition: nothing is saved then.
+/// The partition's range of the flash. It is empty if the board's partition table has no such partition; heads are then not saved.
 pub struct Heads {
     flash: FlashStorage<'static>,
     range: Range<u32>,
 }
 
 impl Heads {
-    /// Finds the partition. There is one flash: call this once.
+    /// Finds the partition. There is only one flash: call this once.
     pub fn new(flash: FLASH<'static>) -> Self {
         let mut flash = FlashStorage::new(flash);
         let mut buffer = [0; PARTITION_TABLE_MAX_LEN];
@@ -34,7 +34,7 @@ impl Heads {
     }
 }
 
-/// The flash refused, or the place is outside the partition.
+/// The flash has refused a request, or the request is outside the partition.
 #[derive(Debug)]
 pub struct OutOfReach;
 

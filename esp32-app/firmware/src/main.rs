@@ -1,4 +1,4 @@
-//! torch-nano on an ESP32 chip: serves its one model over the built-in USB-serial-JTAG.
+//! torch-nano on an ESP32 chip: serves one model over the built-in USB-Serial-JTAG.
 #![no_std]
 #![no_main]
 #![deny(missing_docs)]
@@ -21,14 +21,14 @@ mod model {
     include!(env!("TORCH_NANO_MODEL_RS"));
 }
 
-// What the bootloader wants to know of the program.
+// The application descriptor that the ESP-IDF bootloader reads.
 esp_bootloader_esp_idf::esp_app_desc!();
 
 const OPTIONS: Options = Options {
-    // Labelled features kept for learning.
+    // Number of labelled samples kept for learning.
     ring: 128,
     frame: 512,
-    // With a change a minute and a head of 1.3 KB, the 16 pages of 4 KiB see their 100,000 erases after 90 years.
+    // With one change per minute and a head of 1.3 KB, the 16 pages of 4 KiB reach their 100,000 erases after 90 years.
     settings: Settings { rejection: 0, save_interval: 16 },
 };
 
@@ -40,7 +40,7 @@ const RAM: Sizes = Sizes {
     frame: OPTIONS.frame,
 };
 
-/// Bytes a model may have of the chip's 313 KiB: the rest is for esp-hal's code and data in RAM (5 KiB) and the stack.
+/// RAM for the model, in bytes, of the chip's 313 KiB. The rest is for esp-hal's code and data in RAM (5 KiB) and the stack.
 #[cfg(feature = "esp32c3")]
 const MODEL_RAM: usize = 288 * 1024;
 
@@ -64,7 +64,7 @@ fn main() -> ! {
 
     let peripherals = esp_hal::init(esp_hal::Config::default().with_cpu_clock(CpuClock::max()));
     let mut serial = UsbSerialJtag::new(peripherals.USB_DEVICE);
-    // Not the CPU's own cycle counter, which has 32 bits: at 160 MHz it wraps within 27 s, and training may take longer.
+    // Not the CPU's cycle counter: its 32 bits wrap within 27 s at 160 MHz, and training may take longer.
     let cycles_per_tick = u64::from(esp_hal::clock::cpu_clock().as_hz()) / SystemTimer::ticks_per_second();
     let cycles = || SystemTimer::unit_value(Unit::Unit0) * cycles_per_tick;
 

@@ -1,4 +1,4 @@
-//! The last words of the firmware.
+//! The firmware's panic handler.
 
 use core::fmt::Write;
 use core::panic::PanicInfo;
@@ -8,13 +8,13 @@ use esp_hal::peripherals::USB_DEVICE;
 use esp_hal::usb::usb_serial_jtag::UsbSerialJtag;
 use torch_nano_device::frame;
 
-/// Says every second what is wrong: at a start, nobody listens yet. esp-hal panics on traps and stack overflows, too.
+/// Sends the panic message every second, as at startup no client listens yet. esp-hal also panics on traps and stack overflows.
 #[panic_handler]
 fn panic(info: &PanicInfo) -> ! {
-    // SAFETY: the port's owner never runs again: there is one core, and this function does not return.
+    // SAFETY: the port's owner never runs again: there is only one core, and this function does not return.
     let mut serial = UsbSerialJtag::new(unsafe { USB_DEVICE::steal() });
     loop {
-        // The end of a frame lets a client that waits for an answer see that this is none. The port's errors are `Infallible`.
+        // The end byte of a frame shows a client that waits for an answer that this is not one. The port's errors are `Infallible`.
         let _ = write!(serial, "{info}\r\n{}", char::from(frame::END));
         let _ = serial.flush_tx();
         Delay::new().delay_millis(1000);

@@ -1,4 +1,4 @@
-//! QEMU's `virt` board: start, memory protection, model image, counter, and the way out.
+//! QEMU's `virt` board: startup, memory protection, model image, instruction counter and exit.
 
 use core::arch::global_asm;
 use core::fmt::Write;
@@ -6,8 +6,8 @@ use core::ptr::addr_of;
 
 use riscv::register::{Permission, Range, mcause, mepc, minstret, mtval, pmpaddr0, pmpaddr1, pmpcfg0};
 
-// Written by hand rather than taken from riscv-rt: a trap resets the stack pointer first, so that a stack overflow
-// ends with a message instead of faulting for ever. QEMU's counter starts anywhere.
+// Instead of riscv-rt: a trap resets the stack pointer first, so that a stack overflow ends with a message, not in an endless loop
+// of faults. The counter is cleared, as its initial value in QEMU is arbitrary.
 global_asm!(
     ".section .text.start, \"ax\"",
     ".globl _start",
@@ -33,11 +33,11 @@ unsafe extern "C" {
     static _image_size: u8;
 }
 
-/// Makes code and model image read-only, as flash is: a stray write is an error with an address, not a wrong result.
+/// Makes code and model image read-only, as in flash: a stray write is a fault with an address, not a wrong result.
 pub fn protect_flash() {
-    // A power-of-two region for PMP: its address and, in the low bits, its size.
+    // A naturally aligned power-of-two region (NAPOT) of the PMP: the low bits of its address encode its size.
     let region = |start: *const u8, size: *const u8| (start as usize >> 2) | ((size as usize >> 3) - 1);
-    // SAFETY: neither region holds anything that is written.
+    // SAFETY: nothing is ever written to either region.
     unsafe {
         pmpaddr0::write(region(addr_of!(_code_start), addr_of!(_code_size)));
         pmpaddr1::write(region(addr_of!(_image_start), addr_of!(_image_size)));
@@ -46,9 +46,9 @@ pub fn protect_flash() {
     }
 }
 
-/// The place where QEMU has put the model image: the image, then zeros.
+/// The memory to which QEMU has loaded the model image: the image, then zeros.
 pub fn image() -> &'static [u8] {
-    // SAFETY: memory of that size is there (virt.ld), initialized by QEMU, and read-only.
+    // SAFETY: the memory exists with this size (virt.ld), is initialized by QEMU, and is read-only.
     unsafe { core::slice::from_raw_parts(addr_of!(_image_start), addr_of!(_image_size) as usize) }
 }
 
@@ -61,7 +61,7 @@ pub fn instructions() -> u64 {
 pub fn exit(success: bool) -> ! {
     let value = if success { 0x5555 } else { (1 << 16) | 0x3333 };
     loop {
-        // SAFETY: the register of the board's test device.
+        // SAFETY: the register of the board's test device, which ends the emulation.
         unsafe { (0x10_0000 as *mut u32).write_volatile(value) }
     }
 }
@@ -76,7 +76,7 @@ fn panic(info: &core::panic::PanicInfo) -> ! {
     fail(format_args!("{info}"))
 }
 
-/// Says why on the UART, and ends the emulation with status 1.
+/// Writes the reason on the UART, and ends the emulation with status 1.
 pub fn fail(message: core::fmt::Arguments) -> ! {
     say(message);
     exit(false)
@@ -88,12 +88,12 @@ pub fn say(message: core::fmt::Arguments) {
     impl Write for Uart {
         fn write_str(&mut self, text: &str) -> core::fmt::Result {
             for byte in text.bytes() {
-                // SAFETY: the register of the board's UART that takes a byte; QEMU's UART is never busy.
+                // SAFETY: the transmit register of the board's UART; QEMU's UART is never busy.
                 unsafe { (0x1000_0000 as *mut u8).write_volatile(byte) }
             }
             Ok(())
         }
     }
-    // The UART is for last words only, and takes all.
+    // Writing to the UART cannot fail.
     let _ = writeln!(Uart, "{message}");
 }

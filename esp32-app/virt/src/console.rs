@@ -1,6 +1,6 @@
 //! The board's virtio console as a byte stream.
 //!
-//! Not the board's UART: QEMU takes some 10 µs for each byte of that, 4 KiB at a time of this.
+//! Faster than the board's UART: QEMU takes about 10 µs for each byte of the UART, but transfers 4 KiB at a time here.
 
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -11,7 +11,7 @@ use virtio_drivers::transport::mmio::MmioTransport;
 use virtio_drivers::transport::{DeviceStatus, Transport};
 use virtio_drivers::{BufferDirection, Error, Hal, PAGE_SIZE, PhysAddr};
 
-/// The board's first virtio slot, where `torch_nano.device.transport.qemu` plugs the console in, and its interrupt's number.
+/// The board's first virtio slot, to which `torch_nano.device.transport.qemu` attaches the console, and the slot's interrupt number.
 const SLOT: NonNull<u8> = NonNull::new(0x1000_1000 as *mut u8).unwrap();
 const SLOT_SIZE: usize = 0x1000;
 const INTERRUPT: usize = 1;
@@ -21,14 +21,14 @@ const PLIC_PRIORITY: *mut u32 = (0x0c00_0000 + 4 * INTERRUPT) as *mut u32;
 const PLIC_ENABLE: *mut u32 = 0x0c00_2000 as *mut u32;
 const PLIC_CLAIM: *mut u32 = 0x0c20_0004 as *mut u32;
 
-/// The feature bit of devices with more than one port. Port 1 is used: what port 0, meant for consoles, sends while the
-/// reader is slow, QEMU drops.
+/// The feature bit of devices with more than one port. The program uses port 1: on port 0, meant for consoles, QEMU drops bytes while the
+/// reader is slow.
 const MULTIPORT: u64 = 1 << 1;
-/// The queues of port 1, and the one that takes messages to the device.
+/// The queues of port 1, and the control queue to the device.
 const RECEIVE: u16 = 4;
 const TRANSMIT: u16 = 5;
 const CONTROL: u16 = 3;
-/// Port (u32), event (u16: 0 the device is ready, 3 the port is, 6 the port is open), value (u16).
+/// Control messages: port (u32), event (u16: 0 device ready, 3 port ready, 6 port open), value (u16).
 const OPEN_PORT_1: [[u8; 8]; 3] = [[0, 0, 0, 0, 0, 0, 1, 0], [1, 0, 0, 0, 3, 0, 1, 0], [1, 0, 0, 0, 6, 0, 1, 0]];
 
 /// The console.
@@ -36,9 +36,9 @@ pub struct Console {
     transport: MmioTransport<'static>,
     receive: VirtQueue<Memory, 2>,
     transmit: VirtQueue<Memory, 2>,
-    /// Lent to QEMU while nothing of it is to be read.
+    /// The receive buffer, lent to QEMU while it has no unread bytes.
     buffer: &'static mut [u8],
-    /// What of `buffer` is still to be read.
+    /// The range of unread bytes in `buffer`.
     unread: core::ops::Range<usize>,
     lent: u16,
 }
@@ -59,16 +59,16 @@ impl Console {
         for message in OPEN_PORT_1 {
             control.add_notify_wait_pop(&[&message], &mut [], &mut transport)?;
         }
-        // Dropping it would not make QEMU forget it.
+        // Never dropped, as QEMU goes on using the queue's memory.
         core::mem::forget(control);
         let (_, page) = Memory::dma_alloc(1, BufferDirection::DeviceToDriver);
-        // SAFETY: a page of its own.
+        // SAFETY: a page that nothing else uses.
         let buffer = unsafe { NonNull::slice_from_raw_parts(page, PAGE_SIZE).as_mut() };
         // SAFETY: registers of this board's PLIC; nothing else uses them.
         unsafe {
             PLIC_PRIORITY.write_volatile(1);
             PLIC_ENABLE.write_volatile(1 << INTERRUPT);
-            // Wakes from `wfi`; as interrupts stay disabled, none is ever taken.
+            // The interrupt only wakes `wfi`: interrupts are globally disabled, so none is taken.
             riscv::register::mie::set_mext();
         }
         let mut console = Self { transport, receive, transmit, buffer, unread: 0..0, lent: 0 };
@@ -77,7 +77,7 @@ impl Console {
     }
 
     fn lend(&mut self) -> Result<(), Error> {
-        // SAFETY: nothing touches the buffer until `wait` has it back.
+        // SAFETY: nothing accesses the buffer until `wait` has taken it back.
         self.lent = unsafe { self.receive.add(&[], &mut [self.buffer]) }?;
         self.transport.notify(RECEIVE);
         Ok(())
@@ -88,12 +88,12 @@ impl Console {
             self.transport.ack_interrupt();
             // SAFETY: a register of this board's PLIC: reading claims the interrupt, writing it back completes it.
             unsafe { PLIC_CLAIM.write_volatile(PLIC_CLAIM.read_volatile()) }
-            // What came before the interrupt was cleared no longer wakes the hart.
+            // Checked again: bytes that arrived before the interrupt was cleared do not wake the hart.
             if !self.receive.can_pop() {
                 riscv::asm::wfi();
             }
         }
-        // SAFETY: the buffer that was lent.
+        // SAFETY: the same buffer that `lend` has added.
         let count = unsafe { self.receive.pop_used(self.lent, &[], &mut [self.buffer]) }?;
         self.unread = 0..self.buffer.len().min(count as usize);
         Ok(())
@@ -135,7 +135,7 @@ impl Write for Console {
     }
 }
 
-/// The memory that the queues share with QEMU: pages that are handed out once. All addresses are physical.
+/// The memory that the queues share with QEMU: a pool of pages, each handed out once. All addresses are physical.
 struct Memory;
 
 const PAGES: usize = 8;
@@ -154,7 +154,7 @@ unsafe impl Hal for Memory {
     fn dma_alloc(pages: usize, _: BufferDirection) -> (PhysAddr, NonNull<u8>) {
         let first = USED.load(Ordering::Relaxed);
         if pages > PAGES - first {
-            // Says that there are none.
+            // Out of pages: virtio-drivers takes address 0 as a failed allocation.
             return (0, NonNull::dangling());
         }
         USED.store(first + pages, Ordering::Relaxed);

@@ -1,14 +1,15 @@
-//! The board's second flash bank, which QEMU keeps in a file (`torch_nano.device.transport.qemu`): it survives the emulator, as a chip's survives the power.
+//! The board's second flash bank. QEMU keeps it in a file (`torch_nano.device.transport.qemu`), so its contents outlive the emulator, as a chip's
+//! outlive a power cut.
 //!
-//! Two Intel-style (CFI) chips of 16 bits side by side; every command is given to both. QEMU's erase 256 KiB at once, and their programming
-//! sets bits, too. Both are unlike the chips on boards: here programming only clears bits, and a page of 4 KiB is erased by programming ones.
+//! The bank has two Intel-style (CFI) chips of 16 bits in parallel; each command goes to both. QEMU's chips erase 256 KiB at once, and programming
+//! can also set bits. To match the flash of real boards, programming here only clears bits, and a page of 4 KiB is erased by programming ones.
 
 use embedded_storage::nor_flash::{
     ErrorType, NorFlash, NorFlashError, NorFlashErrorKind, ReadNorFlash, check_erase, check_read, check_write,
 };
 
 const START: *mut u32 = 0x2200_0000 as *mut u32;
-/// Of the bank's 32 MiB.
+/// The part of the bank's 32 MiB that is used, in bytes.
 const CAPACITY: usize = 256 * PAGE;
 const PAGE: usize = 4096;
 const WORD: usize = 4;
@@ -17,10 +18,10 @@ const READ_ARRAY: u32 = 0x00ff_00ff;
 const PROGRAM: u32 = 0x0040_0040;
 const ERASED: u32 = 0xffff_ffff;
 
-/// The flash. There is one: make it once.
+/// The flash. There is only one: create it once.
 pub struct Flash(());
 
-/// A request that is not of whole words or pages of the flash.
+/// A request that is out of bounds, or not aligned to words or pages.
 #[derive(Debug)]
 pub struct Outside(NorFlashErrorKind);
 
@@ -40,7 +41,7 @@ impl Word {
     }
 
     fn write(&self, word: u32) {
-        // SAFETY: a word of the flash bank, which nothing else uses; what is written is a command or its data.
+        // SAFETY: a word of the flash bank, which nothing else uses; the written word is a command or its data.
         unsafe { self.0.write_volatile(word) }
     }
 
@@ -52,14 +53,14 @@ impl Word {
 }
 
 impl Flash {
-    /// The flash, ready to be read.
+    /// The flash in read mode.
     pub fn new() -> Self {
         let flash = Flash(());
         flash.words(0).take(1).for_each(|word| word.write(READ_ARRAY));
         flash
     }
 
-    /// The words from an offset on.
+    /// The words from a byte offset to the end.
     fn words(&self, offset: u32) -> impl Iterator<Item = Word> {
         (offset as usize / WORD..CAPACITY / WORD).map(|index| Word(START.wrapping_add(index)))
     }

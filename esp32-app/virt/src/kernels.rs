@@ -2,12 +2,12 @@
 
 use nano_core::{Kernel, ops};
 
-/// All of nano-core's, so that the board runs every model.
+/// All kernels of nano-core, so that the board runs every model.
 #[cfg(not(feature = "common-kernels"))]
 pub(crate) const KERNELS: &[Kernel] = ops::ALL;
 
-/// The kernels with which `just bench-device` measures code: the same in every version, so that growth of the code that all operators share
-/// is seen apart from new operators.
+/// The kernels with which `just bench-device` measures code size. They are the same in every version, to measure the growth of shared code
+/// separately from new operators.
 #[cfg(feature = "common-kernels")]
 pub(crate) const KERNELS: &[Kernel] = &[
     ops::CONV2D,

@@ -12,12 +12,12 @@ use nano_core::CheckedImage;
 use nano_core::train::AnyHead;
 use torch_nano_device::{Options, Session, Settings};
 
-/// Words of RAM for any model: arena, head, ring, buffers.
+/// RAM for any model, in words: arena, head, ring, buffers.
 const RAM_WORDS: usize = 3 << 20;
 const OPTIONS: Options = Options {
-    // Labelled features kept for learning.
+    // Number of labelled samples kept for learning.
     ring: 1024,
-    // One frame for most inputs, several for pictures.
+    // Most inputs fit one frame; images take several.
     frame: 4096,
     settings: Settings { rejection: 0, save_interval: 0 },
 };
@@ -25,7 +25,7 @@ const OPTIONS: Options = Options {
 extern "C" fn main() -> ! {
     static mut RAM: [u32; RAM_WORDS] = [0; RAM_WORDS];
     board::protect_flash();
-    // SAFETY: `main` runs once, and nothing else names RAM.
+    // SAFETY: `main` runs once, and nothing else accesses RAM.
     let ram = unsafe { (&raw mut RAM).as_mut_unchecked() };
     let flash = flash::Flash::new();
     let session = CheckedImage::new(board::image(), kernels::KERNELS)

@@ -1,4 +1,4 @@
-//! Converts Python's description of a model, a dict of plain data, to nano-core's.
+//! Converts the description of a model from Python, a dict of plain data, to nano-core's type.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 
 use crate::head_description;
 
-/// Reads the description of a model.
+/// Converts the description of a model.
 pub(crate) fn read(description: &Bound<'_, PyAny>) -> PyResult<ModelDescription> {
     let Model { name, labels, inputs, layers, outputs, head } = description.extract()?;
     Ok(ModelDescription {

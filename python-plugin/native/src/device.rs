@@ -1,4 +1,4 @@
-//! A simulated device in this process: the same session as on a board, with frames and flash in memory.
+//! A simulated device in this process: it runs the same session as a board, with frames and flash in memory.
 
 use std::convert::Infallible;
 
@@ -12,7 +12,7 @@ use torch_nano_device::{MemoryFlash, Options, Session, Settings, Sizes, frame};
 use crate::model::SharedImage;
 use crate::refuse;
 
-/// Pages of 4 KiB of the default flash.
+/// Size of the default flash in pages of 4 KiB.
 const PAGES: usize = 16;
 /// The largest RAM of a simulated device or a head, in words: 1 GiB.
 const LARGEST_RAM: usize = 1 << 28;
@@ -25,11 +25,11 @@ pub(crate) fn lend(borrower: &str, words: usize) -> PyResult<Vec<u32>> {
     Ok(vec![0; words])
 }
 
-/// A counter that does not advance, as a PC's instructions are not a device's.
+/// An instruction counter that does not advance, as a PC's instructions are not a device's.
 type Clock = fn() -> u64;
 type Running<'a> = Session<'a, Clock, MemoryFlash<Vec<u8>>, AnyHead<'a>>;
 
-/// What a session borrows.
+/// The memory that a session borrows.
 struct Memory {
     image: SharedImage,
     ram: MutBorrow<Vec<u32>>,
@@ -43,11 +43,11 @@ self_cell!(
     }
 );
 
-/// A device without a board. It receives and sends bytes, as a board's serial port does.
+/// A simulated device. It receives and sends bytes, as a board's serial port does.
 #[pyclass(module = "torch_nano._native")]
 pub(crate) struct SimulatedDevice {
     board: Board,
-    /// The bytes of the incomplete frame.
+    /// Bytes of the current frame received so far.
     unfinished: Vec<u8>,
 }
 
@@ -84,8 +84,8 @@ impl Write for Stream<'_> {
 
 #[pymethods]
 impl SimulatedDevice {
-    /// A device that starts with `image` and `flash`, the bytes from another device's :meth:`flash` (None: a blank flash of 64 KiB), with a
-    /// ring for `ring` samples and frames for `frame` bytes.
+    /// Starts a device with `image` and `flash`, the bytes from another device's :meth:`flash` (None: an erased flash of 64 KiB), with a ring of
+    /// `ring` samples and frames of up to `frame` bytes.
     #[new]
     #[pyo3(signature = (image, flash = None, *, ring = 1024, frame = 4096))]
     fn new(image: SharedImage, flash: Option<Vec<u8>>, ring: usize, frame: usize) -> PyResult<Self> {
@@ -114,7 +114,7 @@ impl SimulatedDevice {
         PyBytes::new(py, &answered)
     }
 
-    /// The bytes of the flash, for a device that starts after a power cut.
+    /// The bytes of the flash, to start another device as after a power cut.
     fn flash<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         self.board.with_dependent(|_, session| PyBytes::new(py, &session.flash().0))
     }

@@ -1,4 +1,4 @@
-//! Arrays of a value's elements: int8, int16 or int32, one row per sample.
+//! NumPy arrays of a value's elements: int8, int16 or int32, one row per sample.
 
 use nano_core::image::{Dtype, Element};
 use numpy::ndarray::Array2;
@@ -22,7 +22,7 @@ pub(crate) enum Made {
 }
 
 impl<'py> Given<'py> {
-    /// `array` as one of `dtype`.
+    /// Converts `array`, which must have this `dtype`.
     pub(crate) fn new(array: &Bound<'py, PyAny>, dtype: Dtype) -> PyResult<Self> {
         let given = match dtype {
             Dtype::Int8 => array.extract().map(Given::Int8).ok(),
@@ -41,7 +41,7 @@ impl<'py> Given<'py> {
         })
     }
 
-    /// Samples, and elements of each.
+    /// Number of samples, and of elements per sample.
     pub(crate) fn shape(&self) -> [usize; 2] {
         let shape = match self {
             Given::Int8(array) => array.shape(),
@@ -62,7 +62,7 @@ impl<'py> Given<'py> {
 }
 
 impl Made {
-    /// Zeros.
+    /// A new array of zeros.
     pub(crate) fn new(dtype: Dtype, samples: usize, elements: usize) -> Self {
         match dtype {
             Dtype::Int8 => Made::Int8(Array2::zeros((samples, elements))),

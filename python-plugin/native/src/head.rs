@@ -1,4 +1,4 @@
-//! The trainable head of an image, on the host: the same code as on the device.
+//! The trainable head of an image on the host. It runs the same code as the device.
 
 use nano_core::Error;
 use nano_core::train::{self, AnyHead, FeatureRing, Head as _, HeadSizes, LayerSizes, Target, Training, Update};
@@ -15,7 +15,7 @@ use crate::device::lend;
 use crate::model::SharedImage;
 use crate::refuse;
 
-/// What a head borrows.
+/// The memory that a head borrows.
 struct Memory {
     image: SharedImage,
     ram: MutBorrow<Vec<u32>>,
@@ -29,7 +29,7 @@ self_cell!(
     }
 );
 
-/// nano-core's head of an image, of any trainer, in Python's memory.
+/// A trainable head of any trainer, with its own RAM.
 #[pyclass(module = "torch_nano._native")]
 pub(crate) struct Head {
     owned: Owned,
@@ -41,12 +41,12 @@ impl Head {
         self.owned.with_dependent(|_, head| read(head))
     }
 
-    /// Runs one operation, which changes nothing if it is refused.
+    /// Runs one operation, which leaves the head unchanged if it fails.
     fn with<T>(&mut self, act: impl FnOnce(&mut AnyHead<'_>) -> Result<T, Error>) -> PyResult<T> {
         self.owned.with_dependent_mut(|_, head| act(head)).map_err(refuse)
     }
 
-    /// Runs several operations, which change nothing if one is refused.
+    /// Runs several operations; if one fails, restores the state before the first one.
     fn all<T>(&mut self, act: impl FnOnce(&mut AnyHead<'_>) -> PyResult<T>) -> PyResult<T> {
         self.owned.with_dependent_mut(|_, head| {
             let before = head.state().to_vec();
@@ -59,10 +59,10 @@ impl Head {
     }
 }
 
-/// Steps of a training between two checks for Ctrl-C.
+/// Number of training steps between two checks for Ctrl-C.
 const SLICE: u32 = 1000;
 
-/// Weights, biases and number of positions of one of several layers.
+/// Weights, biases and number of positions of one layer of a head of several layers.
 type RealLayer<'py> = (Bound<'py, PyArray2<f32>>, Bound<'py, PyArray1<f32>>, usize);
 
 /// The name of a kind of targets.
@@ -98,7 +98,7 @@ impl Head {
         Ok(Head { owned: head.map_err(refuse)? })
     }
 
-    /// Name of nano-core's type, such as `SgdHead`.
+    /// Name of the head's type in nano-core, such as `SgdHead`.
     #[getter]
     fn trainer(&self) -> &'static str {
         self.read(|head| head.trainer())
@@ -110,13 +110,13 @@ impl Head {
         self.read(|head| target_name(head.target(0).into()))
     }
 
-    /// Number of classes at present.
+    /// The current number of classes.
     #[getter]
     fn classes(&self) -> usize {
         self.read(|head| head.classes())
     }
 
-    /// The largest number of classes it can have.
+    /// The largest possible number of classes.
     #[getter]
     fn capacity(&self) -> usize {
         self.read(|head| head.sizes().classes)
@@ -128,14 +128,14 @@ impl Head {
         self.read(|head| head.features())
     }
 
-    /// For a head of several layers the numbers of layers, weights, and outputs without the last layer's; zeros for others.
+    /// For a head of several layers: the number of layers, of weights, and of outputs of all layers but the last one. Zeros for other heads.
     #[getter]
     fn layer_sizes(&self) -> (usize, usize, usize) {
         let LayerSizes { count, weights, hidden } = self.read(|head| head.sizes().layers);
         (count, weights, hidden)
     }
 
-    /// Each layer's present real weights [outputs, inputs] and biases [outputs]; for heads of several layers only.
+    /// Each layer's current real weights [outputs, inputs] and biases [outputs]; only for heads of several layers.
     fn real_layers<'py>(&self, py: Python<'py>) -> PyResult<Vec<RealLayer<'py>>> {
         let layers = self.read(|head| match head {
             AnyHead::Layers(head) => Ok(head.real_layers()),
@@ -150,13 +150,13 @@ impl Head {
         Ok(arrays.collect())
     }
 
-    /// Multiplications of one prediction.
+    /// Number of multiplications of one prediction.
     #[getter]
     fn macs(&self) -> u64 {
         self.read(|head| head.macs())
     }
 
-    /// Real step of one unit of a logit, at present.
+    /// The current real step of one unit of a logit.
     #[getter]
     fn logit_scale(&self) -> f32 {
         self.read(|head| head.logit_scale())
@@ -194,18 +194,18 @@ impl Head {
         self.all(|head| head.learn(features, self::target(head, target)?).map_err(refuse))
     }
 
-    /// Learns from samples, one after the other; on an error, from none.
+    /// Learns from samples in sequence; on an error, the head is unchanged.
     fn learn_all(&mut self, features: PyReadonlyArray2<'_, i8>, targets: PyReadonlyArray1<'_, i64>) -> PyResult<()> {
         self.for_all(features, targets, |head, features, target| head.learn(features, target))
     }
 
-    /// Unlearns samples; on an error, none.
+    /// Unlearns samples; on an error, the head is unchanged.
     fn unlearn_all(&mut self, features: PyReadonlyArray2<'_, i8>, targets: PyReadonlyArray1<'_, i64>) -> PyResult<()> {
         self.for_all(features, targets, |head, features, target| head.unlearn(features, target))
     }
 
-    /// Trains the epochs from `first_epoch` up to `first_epoch + epochs`, over a ring that holds exactly these samples in this order of
-    /// arrival; only the first `steps` steps, if given. On an error, Ctrl-C included, the head is unchanged.
+    /// Trains the epochs from `first_epoch` to `first_epoch + epochs - 1` on a ring that holds exactly these samples in this order of arrival. If
+    /// `steps` is given, runs only that number of steps. On an error, including Ctrl-C, the head is unchanged.
     #[pyo3(signature = (features, targets, epochs, first_epoch = 0, steps = None))]
     fn train(
         &mut self,
@@ -242,7 +242,7 @@ impl Head {
         })
     }
 
-    /// Updates the weights from all that was learnt.
+    /// Updates the weights from all learnt samples.
     fn commit(&mut self) -> PyResult<()> {
         self.with(|head| {
             head.commit();
@@ -255,18 +255,18 @@ impl Head {
         self.with(|head| head.add_class())
     }
 
-    /// Forgets all that was learnt of a class.
+    /// Forgets everything learnt about a class.
     fn forget(&mut self, class: usize) -> PyResult<()> {
         self.with(|head| head.forget(class))
     }
 
-    /// Adds what a head with this state has learnt.
+    /// Merges everything learnt by a head with this state.
     fn merge(&mut self, state: &[u8]) -> PyResult<()> {
         self.with(|head| head.merge(state))
     }
 
-    /// Aggregates updates, (state, samples) each, that started from this head into it. With `leave_out`, updates that cannot be aggregated
-    /// are left out; returns their indices and the reasons. Fails if none is left; without `leave_out`, at the first such update.
+    /// Aggregates updates, each (state, samples), that started from this head into it. With `leave_out`, skips updates that cannot be aggregated,
+    /// returns their indices with the reasons, and fails if no update is left. Without it, fails at the first such update.
     #[pyo3(signature = (updates, *, leave_out))]
     fn aggregate(&mut self, updates: Vec<(PyBackedBytes, u32)>, leave_out: bool) -> PyResult<Vec<(usize, String)>> {
         let updates: Vec<_> = updates.iter().map(|(state, samples)| Update { state, samples: *samples }).collect();
@@ -280,12 +280,12 @@ impl Head {
         Ok(refused)
     }
 
-    /// Checks that a state can be aggregated with a start from this head.
+    /// Checks that a state can be aggregated into this head.
     fn check_update(&self, state: &[u8]) -> PyResult<()> {
         self.read(|head| train::check_update(head, state)).map_err(refuse)
     }
 
-    /// The head's whole state, as a device stores and sends it.
+    /// The head's whole state, in the format that a device stores and sends.
     fn state<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         self.read(|head| PyBytes::new(py, head.state()))
     }

@@ -1,4 +1,4 @@
-//! Converts Python's description of a head, a dict of plain data, to nano-core's: one conversion per trainer.
+//! Converts the description of a head from Python, a dict of plain data, to nano-core's type: one conversion per trainer.
 
 use nano_core::image::{
     HeadDescription, LayersDescription, LdaDescription, SgdDescription, SumsDescription, TrainedLayer,
@@ -11,7 +11,7 @@ use pyo3::pybacked::PyBackedStr;
 
 use crate::SettingError;
 
-/// Reads the description of a head; its trainer must be in nano-core's registry.
+/// Converts the description of a head, whose trainer must be in nano-core's registry.
 pub(crate) fn read(description: &Bound<'_, PyAny>) -> PyResult<HeadDescription> {
     let Trainer { trainer } = description.extract()?;
     HeadDescription::read(&trainer, Description(description))

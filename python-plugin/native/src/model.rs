@@ -1,4 +1,4 @@
-//! A checked image: its properties, and runs over batches.
+//! A checked image: its properties, and inference on batches.
 
 use std::sync::Arc;
 use std::thread;
@@ -24,15 +24,15 @@ self_cell!(
     }
 );
 
-/// A checked image, shared by all its users: models, heads, simulated devices, and their threads.
+/// A checked image, shared by its users (models, heads, simulated devices) and their threads.
 ///
-/// As an argument from Python: a [`Model`], or an image's bytes, which are then checked.
+/// Python passes a [`Model`], or an image's bytes, which are then checked.
 #[derive(Clone)]
 pub(crate) struct SharedImage(Arc<Loaded>);
 
 impl SharedImage {
     fn new(bytes: PyBackedBytes) -> Result<Self, Error> {
-        // Python aligns bytes to 8; nano-core refuses a misaligned image.
+        // CPython aligns the contents of bytes to 8; nano-core refuses a misaligned image.
         Loaded::try_new(bytes, |bytes| CheckedImage::new(bytes, ops::ALL)).map(|loaded| SharedImage(Arc::new(loaded)))
     }
 
@@ -41,7 +41,7 @@ impl SharedImage {
         self.0.borrow_dependent()
     }
 
-    /// The given bytes; the image is at their start.
+    /// The bytes as given; the image is at their start.
     pub(crate) fn bytes(&self) -> &PyBackedBytes {
         self.0.borrow_owner()
     }
@@ -58,7 +58,7 @@ impl<'py> FromPyObject<'_, 'py> for SharedImage {
     }
 }
 
-/// An image that nano-core has checked, ready to run on batches. Immutable: copies are the same object, and threads share it.
+/// A checked image, ready to run on batches. It is immutable: copies are the same object, and threads may share it.
 #[pyclass(frozen, module = "torch_nano._native")]
 pub(crate) struct Model {
     image: SharedImage,
@@ -84,13 +84,13 @@ impl Model {
         this
     }
 
-    /// Bytes of arena one run needs.
+    /// Size of the arena that one run needs, in bytes.
     #[getter]
     fn arena_length(&self) -> usize {
         self.image.checked().image().arena_length()
     }
 
-    /// Bytes of the image.
+    /// Length of the image in bytes.
     #[getter]
     fn length(&self) -> usize {
         self.image.checked().image().length()
@@ -138,7 +138,7 @@ impl Model {
         self.image.checked().image().metadata("output").map(str::to_owned).collect()
     }
 
-    /// For each of the graph's inputs, the scale and offset of each channel; None if the value has only one scale and zero point.
+    /// For each of the graph's inputs, the scales and offsets of its channels; None for an input with a single scale and zero point.
     #[getter]
     fn input_channels<'py>(&self, py: Python<'py>) -> PyResult<Vec<Option<Bound<'py, PyDict>>>> {
         let image = self.image.checked().image();
@@ -188,7 +188,7 @@ impl Model {
         values.collect()
     }
 
-    /// All layers in order of execution; each may stand for several of the description that the image was written from.
+    /// All layers in order of execution. A layer may represent several layers of the description from which the image was written.
     #[getter]
     fn layers<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
         let checked = self.image.checked();
@@ -213,8 +213,8 @@ impl Model {
         layers.collect()
     }
 
-    /// Runs a batch: one array [samples, elements] of its dtype per graph input, NHWC; returns one per graph output. Each sample starts with
-    /// the states reset.
+    /// Runs a batch: takes one array [samples, elements] of its dtype per graph input, NHWC; returns one per graph output. The states are reset
+    /// before each sample.
     fn run<'py>(&self, py: Python<'py>, inputs: Vec<Bound<'py, PyAny>>) -> PyResult<Vec<Bound<'py, PyAny>>> {
         let image = self.image.checked().image();
         let values: Vec<_> = (0..image.output_count()).map(|index| image.output(index)).collect();
@@ -226,8 +226,8 @@ impl Model {
         })
     }
 
-    /// Runs a batch of finite real numbers: one float32 array [samples, elements] per graph input, NHWC; returns one per graph output. All of them
-    /// are int8 values.
+    /// Runs a batch of finite real numbers: takes one float32 array [samples, elements] per graph input, NHWC; returns one per graph output. All
+    /// inputs and outputs of the graph must be int8.
     fn run_real<'py>(
         &self,
         py: Python<'py>,
@@ -256,7 +256,7 @@ impl Model {
         Ok(outputs.into_iter().map(|output| output.into_pyarray(py)).collect())
     }
 
-    /// Runs a batch and returns what every layer writes, in order of execution.
+    /// Runs a batch; returns the outputs of every layer, in order of execution.
     fn trace<'py>(&self, py: Python<'py>, inputs: Vec<Bound<'py, PyAny>>) -> PyResult<Vec<Bound<'py, PyAny>>> {
         let image = self.image.checked().image();
         let values: Vec<_> = image.values()[image.input_count()..].iter().collect();
@@ -273,7 +273,7 @@ impl Model {
     }
 }
 
-/// Checks that there is an array for each of an image's inputs, of its length, all of as many samples; returns their number.
+/// Checks that there is one array of the right length per graph input, all with the same number of samples; returns this number.
 fn check_shapes(image: &Image<'_>, shapes: &[[usize; 2]]) -> PyResult<usize> {
     let refuse_length = |name, needed, given| Err(refuse(Error::Length { name, needed, given }));
     if shapes.len() != image.input_count() {
@@ -292,7 +292,7 @@ fn check_shapes(image: &Image<'_>, shapes: &[[usize; 2]]) -> PyResult<usize> {
     Ok(first)
 }
 
-/// The arrays for an image's inputs, of their dtypes, and the number of samples.
+/// Converts the arrays for an image's inputs; returns them with the number of samples.
 pub(crate) fn inputs<'py>(image: &Image<'_>, given: &[Bound<'py, PyAny>]) -> PyResult<(Vec<Given<'py>>, usize)> {
     let expected = (0..image.input_count()).map(|index| image.input(index).dtype());
     let inputs = given.iter().zip(expected).map(|(array, dtype)| Given::new(array, dtype));
@@ -303,7 +303,7 @@ pub(crate) fn inputs<'py>(image: &Image<'_>, given: &[Bound<'py, PyAny>]) -> PyR
     Ok((inputs, samples))
 }
 
-/// Rows of inputs, and of outputs to fill, one per sample.
+/// Arrays of inputs, and of outputs to fill, with one row per sample.
 struct Batch<'b, I, O> {
     samples: usize,
     inputs: Vec<&'b [I]>,
@@ -327,7 +327,7 @@ impl Model {
         Ok(outputs.into_iter().map(|output| output.into_python(py)).collect())
     }
 
-    /// Passes every sample to `fill`, input by input, and runs `one`, with one thread per core.
+    /// For every sample, fills each input by `fill` and runs `one`; uses one thread per core.
     fn run_batch<I: Sync, O: Send>(
         &self,
         py: Python<'_>,

@@ -1,4 +1,4 @@
-//! The device protocol for Python: the same message types as on the device.
+//! The device protocol for Python. It uses the same message types as the device.
 
 use nano_core::image::Dtype;
 use pyo3::exceptions::PyValueError;
@@ -12,7 +12,7 @@ use torch_nano_device::{
 use crate::head::target_name;
 use crate::refuse;
 
-/// The fields that requests have.
+/// The fields of a request, from Python's keyword arguments.
 #[derive(Default)]
 struct Fields<'p, 'py> {
     fields: Option<&'p Bound<'py, PyDict>>,
@@ -35,7 +35,7 @@ impl<'p, 'py> Fields<'p, 'py> {
         self.get(name)
     }
 
-    /// All fields belong to the request.
+    /// Checks that no field is left: all of them belong to the request.
     fn end(&self, kind: &str) -> PyResult<()> {
         let given = self.fields.map_or(0, |fields| fields.len());
         if given == self.taken {
@@ -46,12 +46,12 @@ impl<'p, 'py> Fields<'p, 'py> {
     }
 }
 
-/// A request as a frame, its end byte included. `kind` is the message's name in lower case, words joined by underscores; the keywords are
-/// its fields. A class is `class_index` or `name`; what is right for an input is `label` (a class), `name`, `bits` or `value`. `sequence` (0: not
-/// numbered), `session` (0: any) and `model_id` (None: any) make the header.
+/// Encodes a request as a frame, including its end byte. `kind` is the message's name in snake case; the keyword arguments are its fields. A class
+/// is `class_index` or `name`; the target of an input is `label` (a class), `name`, `bits` or `value`. `sequence` (0: not numbered), `session`
+/// (0: any) and `model_id` (None: any) form the header.
 ///
 /// The fields: predict, features, profile: input. describe: side ("input" or "output"), index. input, write_head: offset, bytes. learn: input and
-/// what is right. train: first_epoch, epochs. add_class: name. forget: class_index or name. class_name: class_index. save: replace. read: block
+/// target. train: first_epoch, epochs. add_class: name. forget: class_index or name. class_name: class_index. save: replace. read: block
 /// ("output", "logits", "layers", "head", or "channels" with index, of the input), offset. replace_head: checksum (of the state: :func:`crc32`).
 /// configure: rejection, save_interval. begin, info, reset_states, continue, stop, commit, undo, reset, load, stats: none.
 #[pyfunction]
@@ -155,8 +155,8 @@ pub(crate) fn encode_request<'py>(
     Ok(PyBytes::new(py, bytes))
 }
 
-/// A response from a frame without its end byte: a dict of its fields, its name under "kind", the request's number under "sequence". A
-/// refused request gives kind "refused", the failure's code under "failure" and a sentence under "reason".
+/// Decodes a response from a frame without its end byte: returns a dict of its fields, with its name under "kind" and the request's number under
+/// "sequence". For a refused request the kind is "refused", with the failure's code under "failure" and a sentence under "reason".
 #[pyfunction]
 pub(crate) fn decode_response<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyDict>> {
     let mut frame = bytes.to_vec();

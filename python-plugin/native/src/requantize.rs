@@ -1,4 +1,4 @@
-//! Requantization for training: torch's float accumulators to a layer's output, with nano-core's rounding, in one pass.
+//! Requantization for training: converts torch's float accumulators to a layer's output with nano-core's rounding, in one pass.
 
 use nano_core::fixed_point::{Multiplier, doubling_high_multiply, rounding_divide_by_power_of_two};
 use numpy::{PyReadonlyArray1, PyReadwriteArray1};
@@ -9,10 +9,10 @@ use crate::refuse;
 /// The largest accumulator: float32 holds every integer up to it.
 const LARGEST: f32 = 16_777_216.0;
 
-/// 1.5 * 2^23: added to a small integer, it leaves the integer in the lowest bits of the sum. This conversion vectorizes.
+/// 1.5 * 2^23: its sum with a small integer has the integer in its lowest bits. This conversion vectorizes.
 const MAGIC: f32 = 12_582_912.0;
 
-/// The smallest row: shorter ones would leave the vectorized loop no work.
+/// The minimum row length: on shorter rows the vectorized loop has no work.
 const SHORTEST_ROW: usize = 64;
 
 /// The clamp of the output, relative to its zero point.
@@ -22,8 +22,8 @@ struct Bounds {
     high: i32,
 }
 
-/// Requantizes integer-valued accumulators `[..., channels]` in place: `clamp(apply(real[channel], accumulator), low, high)`, the
-/// output's numbers without their zero point.
+/// Requantizes integer-valued accumulators `[..., channels]` in place: `clamp(apply(real[channel], accumulator), low, high)`, the output
+/// without its zero point.
 ///
 /// `apply` is `Multiplier::apply`. There is one real multiplier for all channels, or one per channel.
 #[pyfunction]
@@ -55,12 +55,12 @@ pub fn requantize_(
     Ok(())
 }
 
-/// One thread: torch's threads wait for work in a busy loop after each convolution, so a second thread here competes with them for the
+/// Runs on one thread: torch's threads wait in a busy loop after each convolution, so a second thread here would compete with them for the
 /// processor (measured: 4 times as slow on two cores).
 fn rounded(numbers: &mut [f32], multipliers: &[Multiplier], bounds: Bounds) {
     #[cfg(target_arch = "x86_64")]
     if std::is_x86_feature_detected!("avx2") {
-        // SAFETY: the processor has AVX2. Measured: 1.7 to 2 times as fast.
+        // SAFETY: the processor supports AVX2. Measured: 1.7 to 2 times as fast.
         return unsafe { rounded_avx2(numbers, multipliers, bounds) };
     }
     rows(numbers, multipliers, bounds);
@@ -102,8 +102,8 @@ fn each(numbers: &mut [f32], mantissas: &[i32], shifts: &[i32], bounds: Bounds, 
     }
 }
 
-/// Looks up an operator of two inputs: `outputs[i] = table[256 * (a[i] + 128) + b[i] + 128] - zero_points[2]` for int8 numbers `a` and
-/// `b`, which are given without their zero points.
+/// Looks up an operator of two inputs: `outputs[i] = table[256 * (a[i] + 128) + b[i] + 128] - zero_points[2]` for int8 numbers `a` and `b`. The
+/// arrays hold all numbers minus their zero points.
 #[pyfunction]
 pub fn look_up_pairs(
     py: Python<'_>,
@@ -132,8 +132,8 @@ pub fn look_up_pairs(
     Ok(())
 }
 
-/// Looks up a function of one variable, or its derivative: `outputs[i] = table[x[i] + zero_point + 128]` for int8 numbers `x`, which are
-/// given without their zero point.
+/// Looks up a function of one variable, or its derivative: `outputs[i] = table[x[i] + zero_point + 128]`, where `x` holds int8 numbers minus
+/// their zero point.
 #[pyfunction]
 pub fn look_up(
     py: Python<'_>,

@@ -1,4 +1,4 @@
-//! A model that keeps its states from sample to sample.
+//! A running model that keeps its states from step to step.
 
 use nano_core::Error;
 use pyo3::prelude::*;
@@ -9,7 +9,7 @@ use crate::elements::{Given, Made};
 use crate::model::SharedImage;
 use crate::refuse;
 
-/// What a running model borrows.
+/// The memory that a running model borrows.
 struct Memory {
     image: SharedImage,
     arena: MutBorrow<Vec<u32>>,
@@ -25,7 +25,7 @@ self_cell!(
     }
 );
 
-/// A model with an arena of its own, whose states go on from one step to the next. Streams of one model do not see each other.
+/// A running model with its own arena, which keeps its states from step to step. Streams of one model are independent.
 #[pyclass(module = "torch_nano._native")]
 pub(crate) struct Stream {
     bound: Cell,
@@ -33,7 +33,7 @@ pub(crate) struct Stream {
 
 #[pymethods]
 impl Stream {
-    /// A stream at its start.
+    /// Creates a stream in its initial state.
     #[new]
     fn new(model: SharedImage) -> PyResult<Self> {
         let words = model.checked().image().arena_length().div_ceil(4);
@@ -46,7 +46,7 @@ impl Stream {
         Ok(Stream { bound: bound.map_err(refuse)? })
     }
 
-    /// Runs one sample, an array [1, elements] per graph input; returns one per graph output.
+    /// Runs one step: takes an array [1, elements] per graph input; returns one per graph output.
     fn step<'py>(&mut self, py: Python<'py>, inputs: Vec<Bound<'py, PyAny>>) -> PyResult<Vec<Bound<'py, PyAny>>> {
         let image = self.bound.borrow_owner().image.clone();
         let (inputs, given) = crate::model::inputs(image.checked().image(), &inputs)?;
@@ -73,7 +73,7 @@ impl Stream {
         Ok(outputs.into_iter().map(|output| output.into_python(py)).collect())
     }
 
-    /// Resets all states to their start.
+    /// Resets all states to their initial bytes.
     fn reset(&mut self) {
         self.bound.with_dependent_mut(|_, model| model.reset());
     }

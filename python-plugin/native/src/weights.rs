@@ -1,4 +1,4 @@
-//! Weights and biases of a layer as integers, per output channel.
+//! Quantizes the weights and biases of a layer per output channel.
 
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
@@ -6,12 +6,12 @@ use pyo3::prelude::*;
 use crate::refuse;
 
 const LARGEST: f64 = 127.0;
-/// The largest bias in steps of its scale, so that the accumulator's range is left for the products.
+/// The largest quantized bias; the rest of the accumulator's range is for the products.
 const LARGEST_BIAS: f64 = 4_194_304.0;
 
 type Channels<'py> = (Bound<'py, PyArray1<i8>>, Bound<'py, PyArray1<i32>>, Bound<'py, PyArray1<f32>>);
 
-/// int8 weights, int32 biases and float32 scales of `[channels, ...]` weights; see `torch_nano.arithmetic.weights`.
+/// Quantizes weights `[channels, ...]` and biases; returns int8 weights, int32 biases and float32 scales. See `torch_nano.arithmetic.weights`.
 #[pyfunction]
 pub fn quantize_channels<'py>(
     py: Python<'py>,
@@ -56,9 +56,9 @@ pub fn quantize_channels<'py>(
     Ok((integers.into_pyarray(py), bias_integers.into_pyarray(py), scales.into_pyarray(py)))
 }
 
-/// The nearest integer, halves to even.
+/// `real / scale` rounded to the nearest integer, ties to even.
 fn steps_of(real: f32, scale: f64) -> f64 {
-    // Adding 1.5 * 2^52 leaves no bits for fractions. Unlike round_ties_even, this vectorizes.
+    // A sum with 1.5 * 2^52 has no bits for fractions. Unlike round_ties_even, this vectorizes.
     const WITHOUT_FRACTIONS: f64 = 6_755_399_441_055_744.0;
     f64::from(real) / scale + WITHOUT_FRACTIONS - WITHOUT_FRACTIONS
 }
@@ -76,7 +76,7 @@ fn refuse_non_finite(what: &str, finite: impl Iterator<Item = bool>) -> PyResult
     )))
 }
 
-/// An upper bound of all partial sums, by magnitude, of `bias + sum (x - zero_point) * weight` over all int8 x, in any order.
+/// An upper bound of the magnitude of all partial sums of `bias + sum (x - zero_point) * weight`, for all int8 x and any order of summation.
 #[pyfunction]
 pub fn largest_partial_sum(
     weights: PyReadonlyArray1<'_, i8>,
