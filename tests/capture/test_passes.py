@@ -315,6 +315,8 @@ class TestMovesIntoConvolutions:
             (lambda s, x: s.padded(x)[:, :, ::2], ["conv2d", "move"]),
             (lambda s, x: F.max_pool2d(F.pad(x, (1, 1)), 2), ["move", "max_pool2d"]),
             (lambda s, x: s.norm(s.padded(x))[:, :, 1:], ["conv2d", "move"]),
+            (lambda s, x: s.transposed(F.pad(x, (1, 1))), ["move", "conv_transpose2d"]),
+            (lambda s, x: s.transposed(x)[:, :, 1:-1, 2:], ["conv_transpose2d", "move"]),
             (lambda s, x: (lambda y: y[:, :, 1:-1] + F.max_pool2d(y, 3, 1, (0, 1)))(s.padded(x)), None),
         ],
     )
@@ -325,6 +327,7 @@ class TestMovesIntoConvolutions:
             conv=nn.Conv2d(2, 4, 3),
             one=nn.Conv2d(3, 4, 1),
             padded=nn.Conv2d(2, 4, 3, padding=1),
+            transposed=nn.ConvTranspose2d(2, 4, 7, padding=2),
             norm=batch_norm(4, 2),
         )
         graph = capture(model, x)

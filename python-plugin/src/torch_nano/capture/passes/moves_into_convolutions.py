@@ -9,9 +9,13 @@ import torch
 from torch import Tensor
 
 from ...ir.graph import Graph, Node
-from ...ops._convolution import ConvolutionOperator
 from ...ops._window import Axes, Padding
+from ...ops.conv2d import Conv2d
+from ...ops.depthwise_conv2d import DepthwiseConv2d
 from ...ops.move import Move
+
+#: Not transposed ones, whose padding is cut off their output.
+_PADDED = (Conv2d, DepthwiseConv2d)
 
 
 def moves_into_convolutions(graph: Graph) -> Graph:
@@ -43,14 +47,14 @@ def _into_padding(graph: Graph, node: Node) -> None:
         margins += [start, side - end]
         steps += [f"slice.Tensor(dim={dim + 1}, start={start}, end={end})"] if end - start < side else []
     readers = graph.consumers(output.name)
-    convolutions = [reader for reader in readers if isinstance(reader.operator, ConvolutionOperator)]
+    convolutions = [reader for reader in readers if isinstance(reader.operator, _PADDED)]
     without = Move(tuple(steps))
     is_padding = without.is_reshape(source.shape) and without.numbers(source.shape).shape == source.shape
     alone = len(convolutions) == len(readers) and output.name not in graph.outputs
     if not any(margins) or not (is_padding or alone):
         return
     for reader in convolutions:
-        assert isinstance(reader.operator, ConvolutionOperator)
+        assert isinstance(reader.operator, _PADDED)
         top, bottom, left, right = (
             pad + margin for pad, margin in zip(reader.operator.padding, margins, strict=True)
         )
@@ -68,7 +72,7 @@ def _out_of_convolution(graph: Graph, node: Node) -> None:
     layer = graph.producer(source.name)
     if (
         layer is None
-        or not isinstance(layer.operator, ConvolutionOperator)
+        or not isinstance(layer.operator, _PADDED)
         or graph.only_reader(source.name) is not node
         or source.dropouts
         # With a folded batch norm, the statistics in training are those of the whole output.
