@@ -117,6 +117,15 @@ def test_the_streaming_model_is_verified_saved_and_exported(task: str, tmp_path:
     assert "history" in str(stream.nano.summary())
 
 
+def test_the_model_of_a_stream_without_states_streams_itself(tmp_path: Path) -> None:
+    nano = Task(lambda: nn.Sequential(nn.MaxPool1d(3), nn.Conv1d(3, 2, 1)), 24).nano()
+    stream = nano.stream()
+    stream.nano.save(tmp_path / "stream.nanomodel")
+    for again in (stream.nano.stream(), tn.load(tmp_path / "stream.nanomodel").stream()):
+        assert again.step_length == stream.step_length == 3
+        assert again.nano.image == stream.nano.image
+
+
 @tasks
 def test_real_numbers_go_through_the_quantization_of_the_model(task: str) -> None:
     nano = TASKS[task].nano()
@@ -345,3 +354,11 @@ def test_wrong_steps_are_refused_and_the_stream_stays_where_it_was() -> None:
     with pytest.raises(tn.HeadError, match="no trainable head"):
         stream.step_features(right)
     assert torch.equal(stream.step_int8(steps[2]), twin.step_int8(steps[2]))
+
+
+def test_arrays_of_any_layout_are_steps() -> None:
+    nano = TASKS["pooled"].nano()
+    step = np.linspace(-1, 1, 6).reshape(3, 2)
+    expected = nano.stream().step(step)
+    for alike in (step[::-1].copy()[::-1], step.astype(">f8"), step.astype(np.longdouble)):
+        assert torch.equal(nano.stream().step(alike), expected), alike.dtype

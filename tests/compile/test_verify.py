@@ -43,3 +43,11 @@ def test_a_trained_head_does_not_count(tmp_path):
     nano = tn.to_nano(model, x, calibrate=x, head="1")
     nano.head.fit(nano.features_int8(x), torch.arange(16) % 2)
     assert nano.verify("rv32imc")
+
+
+@pytest.mark.parametrize("wrong", [5, iter([]), torch.zeros(2, 4).numpy(), {1: torch.zeros(2, 4)}])
+def test_data_of_another_kind_is_refused(wrong):
+    x = inputs((4,), 16)
+    nano = tn.to_nano(torch.nn.Linear(4, 3), x, calibrate=x)
+    with pytest.raises(tn.InputError, match=r"^data (is|has the keys) .* expected a tensor, a tuple of"):
+        nano.verify("host", wrong)

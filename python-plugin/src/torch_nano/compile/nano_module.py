@@ -280,7 +280,7 @@ class NanoModule(QuantizedModule):
         Raises:
             StreamError: the model is not such a network; the message names the layer and says what to do.
         """
-        if any(value["state"] for value in self._model.values):
+        if self._graph.streams:
             return Stream(self, self._model)
         saved = self._saved()
         graph = to_streaming(saved.graph, saved.head is not None)
@@ -347,8 +347,13 @@ class NanoModule(QuantizedModule):
                 torch.randint(-128, 128, (_RANDOM_INPUTS, *shape), dtype=torch.int8, generator=generator)
                 for shape in self.input_shapes.values()
             ]
+        expected = "a tensor, a tuple of tensors, or a dict of them by the names of the inputs"
+        named = dict(data) if isinstance(data, Mapping) else {}
+        if not all(isinstance(name, str) for name in named):
+            raise InputError(f"data has the keys {shown(list(named))}; expected {expected}")
         positional = [data] if isinstance(data, Tensor) else [] if isinstance(data, Mapping) else data
-        named = data if isinstance(data, Mapping) else {}
+        if not isinstance(positional, list | tuple):
+            raise InputError(f"data is {shown(data)}; expected {expected}")
         inputs = [x.cpu() for x in self._integers(self._tensors(positional, named, float, int))]
         if not len(inputs[0]):
             raise InputError(

@@ -23,6 +23,8 @@ class QuantizedGraph:
     tensors: dict[str, dict[str, Tensor]]
     #: The scales of the inputs whose channels differ, by name.
     channels: dict[str, ChannelScales] = field(default_factory=dict)
+    #: Whether each run is a step of a stream.
+    streams: bool = False
 
     def integer_run(
         self, *inputs: Tensor, observe: Callable[[str, Tensor], None] | None = None

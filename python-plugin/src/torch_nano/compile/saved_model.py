@@ -65,6 +65,8 @@ class _Contents:
     nodes: list[Any]
     #: The scales of inputs' channels, by the inputs' names.
     channels: dict[str, Any]
+    #: Whether each run is a step of a stream.
+    streams: bool
     #: How the model returns its outputs, and the names of these.
     returns: str
     output_names: list[str]
@@ -103,6 +105,7 @@ def pack(model: SavedModel) -> bytes:
             name: {"scale": scales.scale, "offset": scales.offset}
             for name, scales in model.graph.channels.items()
         },
+        streams=model.graph.streams,
         returns=graph.returned.kind,
         output_names=list(graph.returned.names),
         head=None if model.head is None else vars(model.head),
@@ -167,7 +170,7 @@ def _graph(contents: _Contents) -> QuantizedGraph:
     graph = Graph(contents.inputs, contents.outputs, values, nodes, {}, returned=_returned(contents))
     for node in nodes:
         _check_node(graph, node, tensors[node.name])
-    return QuantizedGraph(graph, tensors, _channels(contents, graph))
+    return QuantizedGraph(graph, tensors, _channels(contents, graph), contents.streams)
 
 
 def _channels(contents: _Contents, graph: Graph) -> dict[str, ChannelScales]:

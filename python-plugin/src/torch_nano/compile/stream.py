@@ -118,7 +118,9 @@ class Stream:
             if isinstance(x, np.ndarray):
                 if x.dtype.kind not in "fiu":
                     raise InputError(f"a step of {name} is of dtype {x.dtype}; expected numbers")
-                x = torch.from_numpy(x)
+                # torch takes no long double, no other byte order and no negative strides.
+                own = np.float64 if x.dtype.itemsize > 8 else x.dtype.newbyteorder("=")
+                x = torch.from_numpy(np.ascontiguousarray(x, own))
             check_tensor(name, x, error=InputError)
             if len(shape) > 1 and shape[-1] == 1 and tuple(x.shape) == shape[:-1]:
                 x = x.unsqueeze(-1)

@@ -261,7 +261,7 @@ class _Streaming:
                 self._last(name, self.needed[name], name) if name in self.series else name
                 for name in self.source.outputs
             ]
-        return QuantizedGraph(self.graph, self.tensors, self.model.channels)
+        return QuantizedGraph(self.graph, self.tensors, self.model.channels, streams=True)
 
     def _convert(self, node: Node) -> None:
         operator, inputs = node.operator, list(node.inputs)
