@@ -48,7 +48,7 @@ pub enum Response<'a> {
         frame_length: u32,
         /// The device's settings.
         settings: Settings,
-        /// The head in flash that can be loaded, or why there is none.
+        /// The head in flash that can be loaded, or the reason why none can.
         saved: Result<SavedHead, StorageError>,
         /// Whether the device started with a saved head.
         restored: bool,

@@ -132,7 +132,7 @@ impl Phase {
         (axis.kernel as usize).div_ceil(nonzero(tap_step as usize))
     }
 
-    /// The input that output `first + stride * index` reads under tap number `tap` of the phase; out of range where there is none.
+    /// The input that output `first + stride * index` reads under tap number `tap` of the phase; outside the input where no input reaches the tap.
     fn input_at(&self, index: usize, tap: usize) -> i32 {
         index as i32 + self.input - tap as i32 * self.input_step
     }

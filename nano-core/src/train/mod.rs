@@ -93,7 +93,7 @@ macro_rules! registry {
             };
         }
 
-        /// Evaluates an expression with the type of the trainer with this code, or another expression if there is none.
+        /// Evaluates an expression with the type of the trainer with this code, or another expression for an unknown code.
         macro_rules! with_trainer {
             ($code:expr, $trainer:ident => $act:expr, $unknown:expr) => {
                 match $code {

@@ -25,7 +25,7 @@ impl Operator {
     }
 }
 
-/// The model with all possible fusions applied; `None` if there are none.
+/// The model with all possible fusions applied; `None` if no layers can be fused.
 ///
 /// The value between two fused layers no longer exists, and later values have new ids. The output replaces the residual in place, so the residual
 /// must not be needed later.

@@ -182,7 +182,7 @@ impl<'k> Layout<'k> {
         Some(layout)
     }
 
-    /// The layout with kernels for its pitches; `None` if there are none, or if loading would refuse it.
+    /// The layout with kernels for its pitches; `None` if no kernel takes them, or if loading would refuse it.
     fn checked(mut self, graph: &Graph<'_, 'k>, before: &Self) -> Option<Self> {
         let pitches = |layout: &Self, id: usize| layout.values[id].pitch;
         for (id, value) in self.values.iter().enumerate() {
