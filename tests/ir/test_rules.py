@@ -22,9 +22,13 @@ from torch_nano.ir.call import Call
 from torch_nano.ir.graph import Graph
 from torch_nano.ir.layer import Layer
 from torch_nano.ir.operator import Operator
-from torch_nano.ir.rules import Shared
+from torch_nano.ir.rules import Fixed, Own, SameAs, Shared
 from torch_nano.ir.value import Value
 from torch_nano.ops import OPERATORS
+from torch_nano.ops.concat import Concat
+from torch_nano.ops.conv2d import Conv2d
+from torch_nano.ops.max_pool2d import MaxPool2d
+from torch_nano.ops.softmax import Softmax
 
 
 @dataclass(frozen=True)
@@ -170,3 +174,13 @@ def test_ranges_from_the_first_batch_cover_all_that_is_joined() -> None:
     with torch.no_grad():
         wide = model.wide(x)
     assert low <= float(wide.min()) * 0.98 and high >= float(wide.max()) * 0.98
+
+
+def test_the_rules_of_nano_cores_operators_are_nano_cores() -> None:
+    assert Concat.rules == (Shared(),) and MaxPool2d.rules == (SameAs(0),) and Conv2d.rules == (Own("int8"),)
+    assert Softmax.rules == (Fixed(Quantization(1 / 256, -128)),)
+    assert Concat.input_dtypes == {"int8"}
+    # Join is an operator of Python only.
+    assert Join.rules == (Shared(),)
+    with pytest.raises(TypeError, match="Another sets the rules of concat, which nano-core defines"):
+        type("Another", (Concat,), {"name": "concat", "rules": (Own(),)})

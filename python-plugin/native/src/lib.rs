@@ -13,7 +13,7 @@ mod weights;
 
 use nano_core::Quantization;
 use nano_core::fixed_point::Multiplier;
-use nano_core::image::{LONGEST_NAME, WriteError};
+use nano_core::image::{Dtype, LONGEST_NAME, WriteError};
 use nano_core::ops::{self, AddParameters, SoftmaxParameters};
 use nano_core::train::{LARGEST_EPOCHS, LdaHead};
 use pyo3::exceptions::PyValueError;
@@ -51,21 +51,31 @@ fn operators(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
         let entry = PyDict::new(py);
         entry.set_item("attributes", operator.attributes)?;
         entry.set_item("inputs", (*operator.inputs.start(), *operator.inputs.end()))?;
-        let rules = operator.outputs.iter().map(|output| rule(py, output.quantization));
+        let kernels = || ops::ALL.iter().filter(|kernel| kernel.operator.name == operator.name);
+        let accepted = |dtype: &Dtype| kernels().any(|kernel| kernel.inputs.contains(dtype));
+        entry.set_item(
+            "input_dtypes",
+            Dtype::ALL.iter().filter(|dtype| accepted(dtype)).map(|dtype| dtype.name()).collect::<Vec<_>>(),
+        )?;
+        // The kernels of an operator agree on the dtypes of outputs with the rule Own.
+        let outputs = operator.outputs.iter().zip(kernel.outputs);
+        let rules = outputs.map(|(output, &dtype)| rule(py, output.quantization, dtype));
         entry.set_item("quantization", rules.collect::<PyResult<Vec<_>>>()?)?;
         entry.set_item("states", operator.outputs.iter().map(|output| output.reset.is_some()).collect::<Vec<_>>())?;
-        let kernels = ops::ALL.iter().filter(|kernel| kernel.operator.name == operator.name);
-        entry.set_item("kernels", kernels.map(|kernel| kernel.name).collect::<Vec<_>>())?;
+        entry.set_item("kernels", kernels().map(|kernel| kernel.name).collect::<Vec<_>>())?;
         operators.set_item(operator.name, entry)?;
     }
     Ok(operators)
 }
 
-/// The rule for the scale and zero point of an output.
-fn rule(py: Python<'_>, quantization: Quantization) -> PyResult<Bound<'_, PyDict>> {
+/// The rule for the quantization of an output of this dtype.
+fn rule(py: Python<'_>, quantization: Quantization, dtype: Dtype) -> PyResult<Bound<'_, PyDict>> {
     let rule = PyDict::new(py);
     let name = match quantization {
-        Quantization::Own => "own",
+        Quantization::Own => {
+            rule.set_item("dtype", dtype.name())?;
+            "own"
+        }
         Quantization::SameAs(input) => {
             rule.set_item("input", input)?;
             "same_as"

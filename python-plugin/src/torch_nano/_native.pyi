@@ -83,9 +83,10 @@ class ChannelScales(TypedDict):
 
 @type_check_only
 class QuantizationRule(TypedDict):
-    """The scale and zero point of an output: its own, those of `input`, fixed, or shared with all inputs."""
+    """The quantization of an output: its own, of `dtype`; that of `input`; fixed; or that of all inputs."""
 
     rule: Literal["own", "same_as", "fixed", "shared"]
+    dtype: NotRequired[Literal["int8", "int16", "int32"]]
     input: NotRequired[int]
     scale: NotRequired[float]
     zero_point: NotRequired[int]
@@ -96,6 +97,8 @@ class OperatorEntry(TypedDict):
     attributes: list[str]
     #: Least and most number of inputs.
     inputs: tuple[int, int]
+    #: The dtypes of inputs for which it has a kernel.
+    input_dtypes: list[Literal["int8", "int16", "int32"]]
     #: Of each output.
     quantization: list[QuantizationRule]
     #: Whether each output is a state.

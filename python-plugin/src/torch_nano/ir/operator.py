@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .call import Call
 from .layer import Layer
-from .rules import Own, Rule
+from .rules import NATIVE_INPUT_DTYPES, NATIVE_RULES, Own, Rule
 from .straight_through import straight_through
 from .value import Value
 
@@ -33,12 +33,23 @@ class Operator(ABC):
 
     #: nano-core's name of the operator.
     name: ClassVar[str]
-    #: How each output gets its quantization.
+    #: How each output gets its quantization: nano-core's rules, if it has the operator.
     rules: ClassVar[tuple[Rule, ...]] = (Own(),)
-    #: The dtypes that inputs may have.
+    #: The dtypes that inputs may have: nano-core's, if it has the operator and the class sets none.
     input_dtypes: ClassVar[frozenset[str]] = frozenset({"int8"})
     #: Whether an activation's clamp can be fused into this operator's output.
     fuses_clamp: ClassVar[bool] = False
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        name = vars(cls).get("name")
+        if name not in NATIVE_RULES:
+            return
+        if "rules" in vars(cls):
+            raise TypeError(f"{cls.__name__} sets the rules of {name}, which nano-core defines")
+        cls.rules = NATIVE_RULES[name]
+        if "input_dtypes" not in vars(cls):
+            cls.input_dtypes = NATIVE_INPUT_DTYPES[name]
 
     @property
     def pixelwise(self) -> bool:

@@ -1,10 +1,18 @@
-"""The rules by which an operator's outputs get their quantizations, as data."""
+"""The rules by which an operator's outputs get their quantizations, as data.
+
+nano-core defines the rules of its operators; operators of Python graphs only define theirs in their class.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from .. import _native
 from ..arithmetic.quantization import Dtype, Quantization
+
+if TYPE_CHECKING:
+    from .._native import QuantizationRule
 
 
 @dataclass(frozen=True)
@@ -35,3 +43,26 @@ class Shared:
 
 #: The rule for the quantization of an output.
 Rule = Own | SameAs | Fixed | Shared
+
+
+def _rule(entry: QuantizationRule) -> Rule:
+    match entry["rule"]:
+        case "own":
+            return Own(entry["dtype"])
+        case "same_as":
+            return SameAs(entry["input"])
+        case "fixed":
+            return Fixed(Quantization(entry["scale"], entry["zero_point"]))
+        case "shared":
+            return Shared()
+
+
+#: nano-core's rule for each output of its operators, by the operator's name.
+NATIVE_RULES = {
+    name: tuple(_rule(entry) for entry in operator["quantization"])
+    for name, operator in _native.operators().items()
+}
+#: The dtypes that the inputs of nano-core's operators may have, by the operator's name.
+NATIVE_INPUT_DTYPES = {
+    name: frozenset(operator["input_dtypes"]) for name, operator in _native.operators().items()
+}

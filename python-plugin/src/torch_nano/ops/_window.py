@@ -15,7 +15,6 @@ from ..errors import InputError
 from ..ir.call import Call, UnsupportedNodeError
 from ..ir.layer import Layer
 from ..ir.operator import Operator
-from ..ir.rules import SameAs
 from ..ir.value import Value
 
 #: Height and width.
@@ -133,8 +132,6 @@ def padding_for(
 @dataclass(frozen=True)
 class PoolOperator(WindowOperator):
     """A pool: input and output share scale and zero point."""
-
-    rules = (SameAs(),)
 
     #: Dimensions (of the tensor with batch) that the output drops: a reduction without keepdim.
     squeezed: tuple[int, ...] = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +13,6 @@ from ..arithmetic.layout import channels_last
 from ..ir.call import Call, UnsupportedNodeError
 from ..ir.layer import Layer
 from ..ir.operator import Operator
-from ..ir.rules import Rule, Shared
 from ..ir.value import Value
 
 aten = torch.ops.aten
@@ -32,7 +31,6 @@ class Concat(Operator):
     """
 
     name = "concat"
-    rules: ClassVar[tuple[Rule, ...]] = (Shared(),)
 
     #: The dimension in shapes without batch: 0 for the channels.
     dimension: int

@@ -14,7 +14,6 @@ from ..arithmetic.tensors import quantize_tensor
 from ..ir.call import Call
 from ..ir.layer import Layer
 from ..ir.operator import Operator
-from ..ir.rules import SameAs
 from ..ir.value import Value
 
 
@@ -33,7 +32,6 @@ class History(Operator):
     """
 
     name = "history"
-    rules = (SameAs(),)
 
     rows: int
     start: tuple[float, ...] = field(repr=False)

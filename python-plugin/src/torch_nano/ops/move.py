@@ -19,7 +19,6 @@ from ..ir.call import BATCH_SIZE, Call, ParameterName, UnsupportedNodeError
 from ..ir.graph import Graph, Node
 from ..ir.layer import Layer
 from ..ir.operator import Operator
-from ..ir.rules import SameAs
 from ..ir.value import Value
 from ..library.definition import Definition, functional
 from ._steps import CALLS, EXPANSIONS, RESHAPES, Step, element_numbers, name_of, run_steps, step
@@ -43,7 +42,7 @@ class Move(Operator):
     """
 
     name = "move"
-    rules = (SameAs(),)
+    # A graph may move values that nano-core's kernels cannot.
     input_dtypes = frozenset({"int8", "int16", "int32"})
 
     steps: tuple[str, ...] = ()

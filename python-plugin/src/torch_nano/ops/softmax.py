@@ -21,7 +21,6 @@ from ..arithmetic.quantization import Quantization
 from ..ir.call import Call, UnsupportedNodeError
 from ..ir.layer import Layer
 from ..ir.operator import Operator
-from ..ir.rules import Fixed
 from ..ir.value import Value
 from ..library.definition import Definition, functional
 
@@ -40,7 +39,6 @@ class Softmax(Operator):
 
     name = "softmax"
     pixelwise = True
-    rules = (Fixed(Quantization(1 / 256, -128)),)
 
     @classmethod
     def targets(cls) -> Sequence[torch._ops.OpOverload[..., Any]]:
