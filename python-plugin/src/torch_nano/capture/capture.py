@@ -27,7 +27,8 @@ from ..ops import OPERATORS
 from ..ops.move import Move
 from .channel_affine import ChannelAffine
 from .constants import is_constant, take_constant
-from .program import LARGEST_RANK, batch_of, export, module_path, source_line, target_name
+from .layers_of_call import check_rank, layers_of_call
+from .program import batch_of, export, module_path, source_line, target_name
 from .structural import BatchNorm
 from .train_mode import check_train_mode
 from .unsupported_modules import check_modules
@@ -150,7 +151,7 @@ class _Capture:
             value = self.meaning.get(node)
             if isinstance(value, Value) and node not in self.failed:
                 try:
-                    _check_rank(value, "result")
+                    check_rank(value.shape, "result")
                 except UnsupportedNodeError as error:
                     self._refuse(node, error)
 
@@ -261,20 +262,16 @@ class _Capture:
         if operators is not Move and any(argument is BATCH_SIZE for argument in _flat(arguments.values())):
             raise UnsupportedNodeError("an argument depends on the batch size")
         outputs = self._results(node)
-        if operators is not Move:
-            for value in (*_values(arguments.values()), *outputs):
-                _check_rank(value, "result" if value in outputs else "input")
         call = Call(target, arguments, [output.shape for output in outputs], self.tensors)
-        operator, inputs, parameters = operators.from_call(call)
-        self._check_parameters(parameters.values())
-        read, names = [value.name for value in inputs], [output.name for output in outputs]
-        if isinstance(operator, Move) and call.returns_several:
-            self.nodes += [Node(operator.part(index), list(read), [name]) for index, name in enumerate(names)]
-        else:
-            self.nodes.append(Node(operator, read, names, parameters))
-        self.values.update(zip(names, outputs, strict=True))
-        if isinstance(operator, AffineOperator | Move) and inputs[0].name in self.on_input:
-            self.on_input.update(names)
+        taken = self.values.keys() | {other.name for other in self.program.graph.nodes}
+        nodes, between = layers_of_call(call, outputs, operators, taken)
+        for made in nodes:
+            self._check_parameters(made.parameters.values())
+            on_input = all(name in self.on_input for name in made.inputs)
+            if on_input and isinstance(made.operator, AffineOperator | Move):
+                self.on_input.update(made.outputs)
+        self.nodes += nodes
+        self.values.update((value.name, value) for value in [*between, *outputs])
         if target._schema.is_mutable:
             assert source is not None
             self._overwrite(node, source)
@@ -367,20 +364,6 @@ def _dropout(node: fx.Node, probability: float, bypassed: bool) -> Dropout:
     return Dropout(function, probability, module_path(node), source_line(node), bypassed)
 
 
-def _check_rank(value: Value, role: str) -> None:
-    """Refuses a value of a rank that the device does not support; values between moves may have any rank.
-
-    Args:
-        role: its role in the call, "input" or "result".
-    """
-    rank = len(value.shape)
-    if not 1 <= rank <= LARGEST_RANK:
-        raise UnsupportedNodeError(
-            f"its {role} has {rank} dimensions besides the batch; expected 1 to {LARGEST_RANK}",
-            "" if rank else "keep the dimension (keepdim=True)",
-        )
-
-
 def _returned(spec: pytree.TreeSpec) -> Returned:
     """How a model returns its outputs, from torch.export's specification.
 
@@ -415,10 +398,6 @@ def _flat(arguments: Any) -> Iterator[Any]:
             yield from _flat(argument)
         else:
             yield argument
-
-
-def _values(arguments: Any) -> list[Value]:
-    return [argument for argument in _flat(arguments) if isinstance(argument, Value)]
 
 
 def _as_float32(tensor: Tensor) -> Tensor:

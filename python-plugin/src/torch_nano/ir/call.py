@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ..arithmetic.layout import Shape
 from .value import Value
+
+if TYPE_CHECKING:
+    from .operator import Operator
 
 
 class UnsupportedNodeError(Exception):
@@ -35,6 +38,33 @@ class ParameterName(str):
 
 class ComputedName(str):
     """Name of a tensor that the model computes of its parameters and buffers alone."""
+
+
+#: ATen calls on a tensor with batch that only move data, as text: ``"permute(dims=[0, 2, 1])"``;
+#: ``"reshape(4, 3)"`` takes the sides of a sample.
+Steps = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A value that is moved before an operator reads it; :meth:`Operator.from_call` returns it as an input.
+
+    An operator computes one canonical form, such as over the channels of each pixel. For a call in another
+    form it moves the inputs to this form, and moves the result back with :class:`MovedBack`. Passes remove
+    moves that cancel.
+    """
+
+    value: Value
+    steps: Steps
+
+
+@dataclass(frozen=True)
+class MovedBack:
+    """An operator whose results are moved after it; :meth:`Operator.from_call` returns it as the operator."""
+
+    operator: Operator
+    #: The steps for each result; () for one that is not moved.
+    steps: tuple[Steps, ...]
 
 
 @dataclass(frozen=True)

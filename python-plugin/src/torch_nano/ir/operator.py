@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from .call import Call
+from .call import Call, Moved, MovedBack
 from .layer import Layer
 from .rules import NATIVE_INPUT_DTYPES, NATIVE_RULES, Own, Rule
 from .straight_through import straight_through
@@ -39,6 +39,9 @@ class Operator(ABC):
     input_dtypes: ClassVar[frozenset[str]] = frozenset({"int8"})
     #: Whether an activation's clamp can be fused into this operator's output.
     fuses_clamp: ClassVar[bool] = False
+    #: Whether each element of the output depends only on the inputs' elements at the same position, after
+    #: broadcasting. Such an operator takes values of any rank.
+    elementwise: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -72,8 +75,10 @@ class Operator(ABC):
 
     @classmethod
     @abstractmethod
-    def from_call(cls, call: Call) -> tuple[Operator, list[Value], dict[str, str]]:
+    def from_call(cls, call: Call) -> tuple[Operator | MovedBack, Sequence[Value | Moved], dict[str, str]]:
         """The operator, its inputs and its parameters (role to name) for an ATen call.
+
+        Inputs may be moved first, and results after the operator.
 
         Raises:
             UnsupportedNodeError: nano-core cannot compute the call.

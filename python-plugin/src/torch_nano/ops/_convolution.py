@@ -56,7 +56,9 @@ class ConvolutionOperator(WindowOperator, ChannelsOperator):
 
 
 def as_2d_weight(weight: Tensor) -> Tensor:
-    """[out, in, kernel] as [out, in, 1, kernel]; [out, in, kernel_height, kernel_width] as it is."""
+    """[out, in] as [out, in, 1, 1], [out, in, kernel] as [out, in, 1, kernel]; others unchanged."""
+    if weight.dim() == 2:
+        return weight[:, :, None, None]
     return weight.unsqueeze(2) if weight.dim() == 3 else weight
 
 

@@ -34,6 +34,7 @@ class PairwiseOperator(ClampedOperator):
     """
 
     pixelwise = True
+    elementwise = True
 
     #: For error messages: what the operator does with a constant, and what to write instead.
     constant: ClassVar[tuple[str, str]]

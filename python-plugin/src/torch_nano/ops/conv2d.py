@@ -27,7 +27,8 @@ aten = torch.ops.aten
 class Conv2d(ConvolutionOperator):
     """``y = clamp(bias + sum x * weight)`` under a window.
 
-    The weight is [out, in / groups, kernel_height, kernel_width] or [out, in / groups, kernel].
+    The weight is [out, in / groups, kernel_height, kernel_width] or [out, in / groups, kernel], or that of a
+    linear layer, [out, in], with a 1x1 kernel.
 
     >>> convolution = Conv2d(kernel=(1, 3), padding=(0, 0, 1, 1))
     >>> Layer(convolution, [torch.ones(1, 1, 4)], {"weight": torch.ones(1, 1, 3)}).float_run()

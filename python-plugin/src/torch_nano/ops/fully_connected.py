@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from ..arithmetic.layout import Shape, from_device, to_device
 from ..arithmetic.quantization import Quantization
-from ..ir.call import Call, UnsupportedNodeError
+from ..ir.call import Call, Moved, MovedBack
 from ..ir.layer import Layer
 from ..ir.operator import Operator
 from ..ir.value import Value
@@ -21,11 +22,14 @@ from ..library.definition import functional
 from ..library.train_run import Convolution
 from ._channels import ChannelsOperator, define_channels, parameters_of
 from ._steps import Step, element_numbers, run_steps, step
+from .conv2d import Conv2d
 
 
 @dataclass(frozen=True)
 class FullyConnected(ChannelsOperator):
-    """``y = clamp(x @ weight.T + bias)``; weight [out, in].
+    """``y = clamp(x @ weight.T + bias)`` of a vector; weight [out, in].
+
+    A linear layer on more dimensions, [N, ..., features], is a 1x1 convolution.
 
     With ``flattened``, the input has that shape, (channels, height, width), (channels, length) or
     (features,): it goes through ``steps``, moves that put its elements into another order, and is flattened.
@@ -46,15 +50,21 @@ class FullyConnected(ChannelsOperator):
         return [torch.ops.aten.linear.default]
 
     @classmethod
-    def from_call(cls, call: Call) -> tuple[Operator, list[Value], dict[str, str]]:
+    def from_call(cls, call: Call) -> tuple[Operator | MovedBack, list[Value | Moved], dict[str, str]]:
         _, names = parameters_of(call)
         value = call.input("input")
-        if len(value.shape) != 1:
-            raise UnsupportedNodeError(
-                f"its input has shape {value.shape} besides the batch; nano-core takes a vector, (features,)",
-                "flatten the input, or use a convolution with kernel 1 over channels first",
-            )
-        return cls(), [value], names
+        pixels = len(value.shape) - 1
+        if pixels < 1:
+            return cls(), [value], names
+        # Each pixel by itself: a 1x1 convolution of channels first.
+        channels_first = [f"movedim.int(source={pixels + 1}, destination=1)"]
+        back = [f"movedim.int(source=1, destination={pixels + 1})"]
+        if pixels > 2:
+            features, sides = value.shape[-1], value.shape[:-1]
+            channels_first.append(f"reshape({features}, {prod(sides)})")
+            back.insert(0, f"reshape({call.output_shape[-1]}, {', '.join(map(str, sides))})")
+        moved = Moved(value, tuple(channels_first))
+        return MovedBack(Conv2d(kernel=(1, 1)), (tuple(back),)), [moved], names
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.linear(run_steps(self._calls, x).flatten(1), weight, bias)

@@ -32,6 +32,7 @@ class Requantize(ClampedOperator):
     """
 
     name = "requantize"
+    elementwise = True
     pixelwise = True
 
     @classmethod

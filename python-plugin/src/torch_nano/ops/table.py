@@ -57,6 +57,7 @@ class TableOperator(Operator):
     """A function of one variable: ``y = table[x + 128]``."""
 
     name = "table"
+    elementwise = True
     pixelwise = True
 
     @abstractmethod
