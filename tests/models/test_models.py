@@ -1,0 +1,37 @@
+"""Every model of the zoo converts as it is, and runs with the same bytes everywhere."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch_nano as tn
+from torch_nano.capture.capture import capture
+from torch_nano.capture.passes import optimize
+
+from .zoo import ZOO, make
+
+#: The largest image that the emulated board takes.
+_LARGEST_IMAGE = 64 << 20
+#: Of the zoo, the models with layers that nano-core does not have.
+_REFUSED = ("vgg11", "vit", "tcn", "bilinear", "gru", "lstm", "rnn", "transformer")
+
+_NAMES = [name for name in ZOO if not any(part in name for part in _REFUSED)]
+
+
+# torch's own, about even kernels.
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+@pytest.mark.parametrize("name", _NAMES)
+def test_a_model_converts_and_runs_with_the_same_bytes(name: str) -> None:
+    model, x = make(name)
+    graph = optimize(capture(model, x[:2]))
+    with torch.no_grad():
+        expected = model(x[:8])
+        (real,) = graph.float_run(x[:8])
+    # Folded batch norms and other orders of summation: float32 rounding only.
+    scale = float(expected.abs().max())
+    torch.testing.assert_close(real, expected, atol=1e-4 * scale, rtol=0)
+
+    nano = tn.to_nano(model, x[:2], calibrate=x, head=None)
+    assert nano.verify("host", x[:4])
+    if len(nano.image) < _LARGEST_IMAGE:
+        assert nano.verify("rv32imc", x[:1])
