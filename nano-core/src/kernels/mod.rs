@@ -19,7 +19,7 @@ pub(crate) use rows::add_rows;
 pub(crate) use sweep::{Lines, Side};
 pub(crate) use taps::Taps;
 pub(crate) use tile::{Columns, LANES, dot_4x4, fill_column, fill_columns};
-pub(crate) use weight_sums::{WeightSums, sum_lanes};
+pub(crate) use weight_sums::{WeightSums, are_symmetric, are_zero_from, largest_sum};
 
 /// `sum + a * b`.
 #[inline(always)]

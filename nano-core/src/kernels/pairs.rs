@@ -5,8 +5,6 @@
 //! words are accumulated modulo 2^32, and after every two inputs their upper halves in a sum of their own: subtracted at the end, it
 //! leaves the sum of the lower halves.
 
-use core::cell::Cell;
-
 #[cfg(not(target_arch = "riscv32"))]
 use zerocopy::FromBytes;
 
@@ -15,7 +13,6 @@ use super::requantize::Channel;
 #[cfg(not(target_arch = "riscv32"))]
 use super::requantize::{ONE_PASS, OnePass, Requantization};
 
-use super::weight_sums::{PIECE, WeightSums, sum_rows};
 use crate::operator::unchecked;
 
 /// Output channels of a block.
@@ -36,32 +33,26 @@ pub(crate) fn pair([even, odd]: [i32; 2]) -> [u8; 4] {
     even.wrapping_add(odd << 16).to_le_bytes()
 }
 
+/// A row of words.
+pub(crate) type Words = [u32; WIDTH / 2];
+
 /// The two weights of a pair.
-#[cfg(not(target_arch = "riscv32"))]
-pub(crate) fn weights(pair: [u8; 4]) -> [i32; 2] {
-    let pair = i32::from_le_bytes(pair);
+pub(crate) fn weights(pair: u32) -> [i32; 2] {
     let even = i32::from(pair as i16);
-    [even, pair.wrapping_sub(even) >> 16]
+    [even, (pair as i32).wrapping_sub(even) >> 16]
 }
 
-/// The sums over the weights of both channels of a pair; the number of rows is a multiple of four.
-pub(crate) fn sums(rows: &[[u32; WIDTH / 2]], pair: usize) -> [WeightSums; 2] {
-    let seen = Cell::new(0u32);
-    // Half-words 128 + w, which fit a byte if w is int8.
-    let halves = |row: &[u32; WIDTH / 2]| {
-        let halves = row.get(pair).map_or(0, |word| word.wrapping_add(0x0080_0080));
-        seen.set(seen.get() | halves);
-        halves
-    };
-    // Bytes: two weights of the even channel, two of the odd one.
-    let word = &|first, second| (halves(first) | halves(second) << 8) ^ 0x8080_8080;
-    let pieces = rows.chunks(4 * PIECE).map(|rows| rows.as_chunks().0.iter());
-    let pieces = pieces.map(|rows| rows.map(|[a, b, c, d]| [[word(a, b)], [word(c, d)]]));
-    let [[a, b, c, d]] = sum_rows(pieces);
-    let [mut even, mut odd] = [a + b, c + d];
-    even.outside |= seen.get() & 0xff00 != 0;
-    odd.outside |= seen.get() & 0xff00_0000 != 0;
-    [even, odd]
+/// The weights of a channel.
+pub(crate) fn channel(rows: &[Words], channel: usize) -> impl Iterator<Item = i32> {
+    let of_row = move |row: &Words| weights(*row.get(channel / 2)?).get(channel % 2).copied();
+    rows.iter().filter_map(of_row)
+}
+
+/// Whether all weights are -127 to 127.
+pub(crate) fn are_symmetric(rows: &[Words]) -> bool {
+    // Half-words 127 + w and 128 + w, which both fit a byte.
+    let halves = |word: u32| word.wrapping_add(0x007f_007f) | word.wrapping_add(0x0080_0080);
+    rows.as_flattened().iter().fold(0, |seen, &word| seen | halves(word)) & 0xff00_ff00 == 0
 }
 
 /// The rows of a block: its channels, `[channel][input]` weights, and the clamp.
@@ -93,7 +84,10 @@ pub(crate) fn run(rows: &[Row], inputs: &[i8], outputs: &mut [i8]) {
         let [min, max] = [0, 1].map(|index| i32::from_le_bytes(after[AFTER - 1][index]));
         let requantization = Requantization::new(ONE_PASS, min, max);
         for (index, output) in outputs.iter_mut().enumerate() {
-            let products = inputs.iter().zip(rows).map(|(&x, row)| i32::from(x) * weights(row[index / 2])[index % 2]);
+            let products = inputs
+                .iter()
+                .zip(rows)
+                .map(|(&x, row)| i32::from(x) * weights(u32::from_le_bytes(row[index / 2]))[index % 2]);
             let channel = Channel::read_from_bytes(after.as_flattened()[4 * index..][..4].as_flattened());
             let channel = channel.expect("16 bytes");
             *output = requantization.apply_as::<OnePass>(&channel, channel.bias + products.sum::<i32>());

@@ -1,12 +1,14 @@
 //! Output channels of convolutions and fully connected layers: their checks and their packing.
 
-use zerocopy::IntoBytes;
-
 use crate::BrokenRule;
-use crate::kernels::{Channel, LANES, ONE_PASS, WeightSums, sum_lanes};
-use crate::operator::{nonzero, require};
+use crate::kernels::pairs;
+use crate::kernels::{Channel, ONE_PASS, WeightSums, are_symmetric, are_zero_from, largest_sum};
+use crate::operator::{CheckedPart, nonzero, require};
 
 /// Checks the channels of a node, in order: multipliers, weights in [-127, 127], and that no accumulator can overflow.
+///
+/// Almost all blocks of channels pass by the largest sum that so many weights can have. Only for the others are the weights of each channel
+/// added up, and the rule found that is broken, if any.
 pub(crate) struct Check {
     one_pass: bool,
     /// Channels checked so far.
@@ -19,70 +21,77 @@ impl Check {
         Check { one_pass: form == ONE_PASS, checked: 0 }
     }
 
-    /// Checks the next channels, whose weights lie in blocks of `length` bytes, each of [`LANES`] interleaved channels.
-    pub fn blocks(&mut self, channels: &[Channel], weights: &[i8], length: usize) -> Result<(), BrokenRule> {
-        let blocks = weights.chunks_exact(nonzero(length));
-        channels.chunks(LANES).zip(blocks).try_for_each(|(channels, block)| self.interleaved(channels, block, LANES))
-    }
-
-    /// Checks the next channels, whose weights lie interleaved in `block`: `[position][width]`, width 1, 2, 4 or 8. Lanes without a
-    /// channel must hold zeros.
-    pub fn interleaved(&mut self, channels: &[Channel], block: &[i8], width: usize) -> Result<(), BrokenRule> {
-        let block = block.as_bytes();
-        if width == 2 * LANES {
-            return self.lanes(channels, sum_lanes::<2>(block).as_flattened());
-        }
-        let sums = sum_lanes::<1>(block);
-        let &[[a, b, c, d]] = &sums;
-        match width {
-            1 => self.lanes(channels, &[a + b + c + d]),
-            2 => self.lanes(channels, &[a + c, b + d]),
-            _ => self.lanes(channels, sums.as_flattened()),
-        }
-    }
-
-    /// Checks the next channels by the sums of their weights.
-    // Not inlined: many kernels check lanes, and a program has room for one copy.
+    /// Checks the next channels, whose weights lie in blocks of `length` bytes, each `[position][width]`. In the last block, lanes without a
+    /// channel must hold zeros; only a width of 4 has such lanes.
+    // Not inlined: many kernels check blocks, and a program has room for one copy.
     #[inline(never)]
-    pub fn lanes(&mut self, channels: &[Channel], sums: &[WeightSums]) -> Result<(), BrokenRule> {
-        for (channel, &sums) in channels.iter().zip(sums) {
-            self.channel(channel, sums)?;
+    pub fn blocks(
+        &mut self,
+        channels: &[Channel],
+        weights: &[i8],
+        width: usize,
+        length: usize,
+    ) -> Result<(), BrokenRule> {
+        let (width, length) = (nonzero(width), nonzero(length));
+        let in_last = channels.len() % width;
+        let last = weights.get(weights.len().saturating_sub(length)..).checked_part();
+        let spare_are_zero = in_last == 0 || are_zero_from(in_last, last);
+        if spare_are_zero && are_symmetric(weights) && self.pass(channels, length / width) {
+            return Ok(());
         }
-        let spare = sums.iter().skip(channels.len()).position(|sums| !sums.is_zero());
+        let blocks = weights.chunks_exact(length);
+        channels
+            .chunks(width)
+            .zip(blocks)
+            .try_for_each(|(channels, block)| self.block_at_limits(channels, block, width))
+    }
+
+    #[inline(never)]
+    fn block_at_limits(&mut self, channels: &[Channel], block: &[i8], width: usize) -> Result<(), BrokenRule> {
+        let lane = |lane: usize| block.get(lane..).checked_part().iter().step_by(width).copied();
+        for (index, channel) in channels.iter().enumerate() {
+            self.channel_at_limits(channel, WeightSums::of(lane(index).map(i32::from)))?;
+        }
+        let spare = (channels.len()..width).find(|&index| lane(index).any(|weight| weight != 0));
         require!(
             spare.is_none(),
             "a weight that belongs to no channel is not 0, in lane",
-            (channels.len() + spare.unwrap_or(0)) as i64
+            spare.unwrap_or_default() as i64
         );
         Ok(())
     }
 
-    fn channel(&mut self, channel: &Channel, sums: WeightSums) -> Result<(), BrokenRule> {
-        if self.one_pass && is_far_below_limits(channel, sums) {
-            self.checked += 1;
+    /// Checks the next channels, whose weights lie in pairs.
+    #[inline(never)]
+    pub fn pairs(&mut self, channels: &[Channel], weights: &[pairs::Words]) -> Result<(), BrokenRule> {
+        if pairs::are_symmetric(weights) && self.pass(channels, weights.len()) {
             return Ok(());
         }
-        self.channel_at_limits(channel, sums)
+        for (index, channel) in channels.iter().enumerate() {
+            self.channel_at_limits(channel, WeightSums::of(pairs::channel(weights, index)))?;
+        }
+        Ok(())
+    }
+
+    /// Whether the next channels pass whatever their weights are, `count` each, if all are -127 to 127.
+    #[inline(never)]
+    fn pass(&mut self, channels: &[Channel], count: usize) -> bool {
+        let sum = largest_sum(count);
+        let passes = channels
+            .iter()
+            .all(|channel| check_requantization(channel, sum + i64::from(channel.bias).abs(), self.one_pass).is_ok());
+        if passes {
+            self.checked += channels.len();
+        }
+        passes
     }
 
     #[inline(never)]
     fn channel_at_limits(&mut self, channel: &Channel, sums: WeightSums) -> Result<(), BrokenRule> {
-        let bound = sums.accumulator_bound(channel.bias.into());
-        require!(!sums.outside, "a weight is not -127 to 127, in channel", self.checked as i64);
+        require!(sums.is_symmetric(), "a weight is not -127 to 127, in channel", self.checked as i64);
         self.checked += 1;
-        check_requantization(channel, bound, self.one_pass)
+        check_requantization(channel, sums.accumulator_bound(channel.bias.into()), self.one_pass)
     }
-}
-
-/// Whether a channel passes the check of the one-pass form by sizes alone, as almost all do: a chip has no 64-bit arithmetic for the exact check.
-///
-/// With M the sum of the magnitudes, the accumulator's bound is at most `128 M + |bias| < 2^28`, so twice it, |addend| and 2 are below 2^31.
-fn is_far_below_limits(channel: &Channel, sums: WeightSums) -> bool {
-    let is_small = |number: i32, bits: u32| number.unsigned_abs() >> bits == 0;
-    sums.is_below(1 << 20)
-        && is_small(channel.bias, 27)
-        && is_small(channel.addend, 29)
-        && (2..=31).contains(&channel.shift)
 }
 
 /// Checks the requantization of accumulators up to `bound`, in one form or the other.
@@ -117,12 +126,10 @@ pub(crate) fn check_clamp((min, max): (i32, i32)) -> Result<(), BrokenRule> {
 pub(crate) mod pack {
     use alloc::vec::Vec;
 
-    use zerocopy::IntoBytes;
-
     use super::one_pass_bound;
     use crate::fixed_point::Multiplier;
     use crate::image::{Layer, WriteError};
-    use crate::kernels::{Channel, LITERAL, ONE_PASS, one_pass_addend, sum_lanes};
+    use crate::kernels::{Channel, LITERAL, ONE_PASS, WeightSums, one_pass_addend};
 
     /// Packs the channels of a layer with `outputs` output channels of `per_output` weights each, in the order of the tensor
     /// `weights`, with the input's zero point folded into the bias; returns them with the form of requantization that fits them all.
@@ -159,8 +166,7 @@ pub(crate) mod pack {
             let real = f64::from(input.scale) * f64::from(weight_scale) / f64::from(output.scale);
             let multiplier = Multiplier::from_real(real)
                 .ok_or_else(|| layer.refused("s_x * s_w / s_y is not in [0, 2^30)", real))?;
-            let [[a, b, c, d]] = sum_lanes::<1>(weights.as_bytes());
-            let sums = a + b + c + d;
+            let sums = WeightSums::of(weights.iter().copied().map(i32::from));
             let bias = i64::from(bias) - i64::from(input.zero_point) * sums.sum();
             let bound = sums.accumulator_bound(bias);
             if bound >= 1 << 31 {
@@ -193,5 +199,58 @@ pub(crate) mod pack {
             }
         };
         (if one_pass { ONE_PASS } else { LITERAL }, accumulators.iter().map(channel).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::{LANES, LITERAL};
+
+    #[test]
+    fn passing_at_once_equals_the_exact_check() {
+        let mut random = fastrand::Rng::with_seed(15);
+        let mut passed = [0; 2];
+        for _ in 0..20_000 {
+            let form = random.choice([LITERAL, ONE_PASS]).unwrap();
+            let (count, length) = (random.usize(1..9), LANES * random.usize(1..40));
+            let mut near = |limit: i32| {
+                let distance = random.i32(..) >> random.u32(8..32);
+                random.choice([0, limit.wrapping_add(distance), distance]).unwrap()
+            };
+            let channels: [Channel; 8] = core::array::from_fn(|_| Channel {
+                bias: near(1 << 30),
+                multiplier: near(1 << 30),
+                addend: near(if form == ONE_PASS { 1 << 29 } else { 127 }),
+                shift: near(31).clamp(-40, 40),
+            });
+            // Mostly channels that fit.
+            let channels = channels
+                .map(|channel| Channel { shift: if random.u8(..8) > 0 { 5 } else { channel.shift }, ..channel });
+            let channels = &channels[..count];
+            let mut weights = [0i8; 8 * 160];
+            let weights = &mut weights[..count.div_ceil(LANES) * length];
+            let largest = random.i8(..);
+            weights.fill_with(|| {
+                let any = random.i8(-127..);
+                random.choice([largest, any, 0]).unwrap()
+            });
+            if random.bool() {
+                for (index, weight) in weights.iter_mut().enumerate() {
+                    if index / length * LANES + index % LANES >= count {
+                        *weight = 0;
+                    }
+                }
+            }
+            let mut check = Check::new(form);
+            let all = check.blocks(channels, weights, LANES, length);
+            let mut exact = Check::new(form);
+            let mut blocks = channels.chunks(LANES).zip(weights.chunks_exact(length));
+            let each = blocks.try_for_each(|(channels, block)| exact.block_at_limits(channels, block, LANES));
+            assert_eq!(all, each);
+            assert!(all.is_err() || check.checked == exact.checked);
+            passed[usize::from(all.is_ok())] += 1;
+        }
+        assert!(passed.iter().all(|&count| count > 1000), "{passed:?}");
     }
 }

@@ -213,7 +213,7 @@ impl<'a> ConvTranspose2d<'a> {
         for part in self.parts() {
             let groups = part.weights.chunks_exact(nonzero(self.per_group.div_ceil(LANES) * part.block));
             for (channels, group) in part.channels.chunks_exact(nonzero(self.per_group)).zip(groups) {
-                check.blocks(channels, group, part.block)?;
+                check.blocks(channels, group, LANES, part.block)?;
             }
         }
         Ok(())

@@ -77,7 +77,7 @@ impl<'a> DepthwiseConv2d<'a> {
         require!(self.channels.len() == count as usize, "wrong number of channels", self.channels.len() as i64);
         channels::check_clamp((attributes.clamp_min, attributes.clamp_max))?;
         let mut check = channels::Check::new(node.form());
-        check.blocks(self.channels, self.weights, self.block_length())?;
+        check.blocks(self.channels, self.weights, LANES, self.block_length())?;
         let scratch = attributes.scratch_length(self.input, self.output, node.form());
         require!(node.scratch_length() == scratch, "wrong scratch length", node.scratch_length() as i64);
         Ok(())

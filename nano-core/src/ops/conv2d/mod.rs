@@ -142,7 +142,7 @@ impl<'a> Conv2d<'a> {
         let mut check = channels::Check::new(self.requantization.form());
         let groups = self.weights.chunks_exact(nonzero(self.blocks_per_group() * self.block_length()));
         for (channels, group) in self.channels.chunks_exact(nonzero(self.per_group)).zip(groups) {
-            check.blocks(channels, group, self.block_length())?;
+            check.blocks(channels, group, LANES, self.block_length())?;
         }
         Ok(())
     }

@@ -44,7 +44,7 @@ fn check_pairs(node: &Node<'_>) -> Result<(), BrokenRule> {
     require!(inputs.is_multiple_of(ROUND), "in pairs, needs a multiple of 8 inputs", inputs as i64);
     require!(outputs.is_multiple_of(WIDTH), "in pairs, needs a multiple of 16 outputs", outputs as i64);
     let length = pairs::BEFORE + inputs + pairs::AFTER;
-    let words = node.constant::<[u32; WIDTH / 2]>(0)?;
+    let words = node.constant::<pairs::Words>(0)?;
     let expected = (outputs / WIDTH) as u64 * length as u64;
     require!(words.len() as u64 == expected, "wrong number of weights", words.len() as i64);
     node.require_no_scratch()?;
@@ -55,7 +55,7 @@ fn check_pairs(node: &Node<'_>) -> Result<(), BrokenRule> {
 }
 
 /// Checks a block of 16 output channels; see [`pairs::Row`].
-fn check_block_of_pairs(block: &[[u32; WIDTH / 2]], inputs: usize, clamp: (i32, i32)) -> Result<(), BrokenRule> {
+fn check_block_of_pairs(block: &[pairs::Words], inputs: usize, clamp: (i32, i32)) -> Result<(), BrokenRule> {
     let parts = block.split_first_chunk::<{ pairs::BEFORE }>().and_then(|(before, rest)| {
         let (weights, after) = rest.split_at_checked(inputs)?;
         let (channels, last) = after.split_first_chunk::<{ pairs::AFTER - 1 }>()?;
@@ -73,11 +73,7 @@ fn check_block_of_pairs(block: &[[u32; WIDTH / 2]], inputs: usize, clamp: (i32, 
     }
     let same = (min as i32, max as i32) == clamp;
     require!(same, "the packed clamp is another than clamp_min and clamp_max", clamp.0);
-    let mut check = channels::Check::new(ONE_PASS);
-    for (pair, channels) in channels.as_chunks::<2>().0.iter().enumerate() {
-        check.lanes(channels, &pairs::sums(weights, pair))?;
-    }
-    Ok(())
+    channels::Check::new(ONE_PASS).pairs(channels, weights)
 }
 
 #[cfg(feature = "alloc")]

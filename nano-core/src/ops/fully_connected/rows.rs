@@ -65,7 +65,7 @@ impl<'a> FullyConnected<'a> {
         for size in groups(outputs) {
             let (block, other_weights) = weights.split_at_checked(size * inputs).checked_part();
             let (group, other_channels) = channels.split_at_checked(size).checked_part();
-            check.interleaved(group, block, size)?;
+            check.blocks(group, block, size, block.len())?;
             (weights, channels) = (other_weights, other_channels);
         }
         Ok(())
