@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import _native
 from ..arithmetic.layout import channels_last
 from ..ir.call import Call, UnsupportedNodeError
 from ..ir.layer import Layer
@@ -16,8 +17,7 @@ from ..ir.operator import Operator
 from ..ir.value import Value
 
 aten = torch.ops.aten
-#: The largest number of inputs of a layer in an image.
-_MOST_INPUTS = 255
+_, _MOST_INPUTS = _native.operators()["concat"]["inputs"]
 
 
 @dataclass(frozen=True)
