@@ -40,6 +40,8 @@ lint: setup
     cargo fmt --all --check --manifest-path fuzz/Cargo.toml
     cargo clippy --quiet --workspace --all-targets --all-features -- --deny warnings
     cargo clippy --quiet --manifest-path esp32-app/device/Cargo.toml --all-targets -- --deny warnings
+    RUSTDOCFLAGS="--deny warnings" cargo doc --quiet --no-deps --document-private-items --workspace --all-features
+    RUSTDOCFLAGS="--deny warnings" cargo doc --quiet --no-deps --document-private-items --manifest-path esp32-app/device/Cargo.toml
     cd fuzz && cargo clippy --quiet --release --all-targets -- --deny warnings
     cd esp32-app && ../tools/cross-cargo clippy --quiet --release -p torch-nano-virt --bins --examples -- --deny warnings
     {{ python }} tests/e2e/tiny_model.py build/lint/model

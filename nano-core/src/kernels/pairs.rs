@@ -21,7 +21,7 @@ pub(crate) const WIDTH: usize = 16;
 pub(crate) const ROUND: usize = 8;
 
 /// Eight words, one per pair of channels. A block is a row of biases in pairs, a row of the odd channels' biases, a row of weights in
-/// pairs for each input, 8 rows of [`Channel`](super::Channel)s, and a row that begins with the clamp. All in one, so that the loop needs
+/// pairs for each input, 8 rows of [`Channel`]s, and a row that begins with the clamp. All in one, so that the loop needs
 /// one pointer.
 pub(crate) type Row = [[u8; 4]; WIDTH / 2];
 /// Rows of a block before and after its weights.

@@ -2,14 +2,14 @@
 //! `i * stride + k * dilation = o + padding before`, along both axes; 1-D is height 1. Padding crops the full output: `padding_top` rows at its
 //! start, `padding_bottom` rows at its end, where a negative number adds rows of the bias alone (output padding).
 //!
-//! Tensors for the writer: `weights` int8 [out, kernel_height, kernel_width, in / groups], `bias` int32 [out] with scale
-//! `s_x * s_w`, `weight_scales` float32 [out]. Bit-exact with TensorFlow Lite Micro's int8 `TRANSPOSE_CONV`.
+//! Tensors for the writer: `weights` int8 `[out, kernel_height, kernel_width, in / groups]`, `bias` int32 `[out]` with scale
+//! `s_x * s_w`, `weight_scales` float32 `[out]`. Bit-exact with TensorFlow Lite Micro's int8 `TRANSPOSE_CONV`.
 //!
 //! The output pixels whose positions are equal modulo the stride form a phase. Each phase is an ordinary convolution of stride 1 with a subset of the
 //! taps (sub-pixel convolution), computed by im2col and GEMM on four pixels at a time. So no accumulator is stored in memory.
 //!
 //! Packed: phase by phase, row-major, the constants of a convolution: for each group, blocks of four output channels (the last one padded with
-//! zeros), each [vertical taps][horizontal taps][in / groups][4]; and one [`Channel`] for each output channel, as the folded bias depends on the
+//! zeros), each `[vertical taps][horizontal taps][in / groups][4]`; and one [`Channel`] for each output channel, as the folded bias depends on the
 //! phase's taps.
 //! A phase without taps has one tap of zeros. Scratch: the im2col columns of four output pixels.
 

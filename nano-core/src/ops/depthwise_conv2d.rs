@@ -1,11 +1,11 @@
 //! Depthwise convolution, one output channel per input channel: `y = clamp(requantize(bias + sum (x - z_x) * w) + z_y)`.
 //! (A channel multiplier above 1 is a [`CONV2D`](super::CONV2D) with as many groups as input channels.)
 //!
-//! Tensors for the writer: `weights` int8 [channels, kernel_height, kernel_width], `bias` int32 [channels] with scale
-//! `s_x * s_w`, `weight_scales` float32 [channels]. Bit-exact with TensorFlow Lite Micro's int8 `DEPTHWISE_CONV_2D`.
+//! Tensors for the writer: `weights` int8 `[channels, kernel_height, kernel_width]`, `bias` int32 `[channels]` with scale
+//! `s_x * s_w`, `weight_scales` float32 `[channels]`. Bit-exact with TensorFlow Lite Micro's int8 `DEPTHWISE_CONV_2D`.
 //!
-//! Packed: blocks of four channels (the last filled up with zeros), each [kernel_height][kernel_width][4], or
-//! [kernel_width][kernel_height][4] where the layer is computed along rows (see [`Sweep`]).
+//! Packed: blocks of four channels (the last filled up with zeros), each `[kernel_height][kernel_width][4]`, or
+//! `[kernel_width][kernel_height][4]` where the layer is computed along rows (see [`Sweep`]).
 
 use crate::BrokenRule;
 use crate::arena::Io;

@@ -2,7 +2,7 @@
 //! Rows are along the height, or along the width if the height is 1 (1-D data). Input and output share scale and zero point. TensorFlow Lite Micro
 //! has no such operator.
 //!
-//! Tensors for the writer: `start` int8 [channels], the elements of all rows before the first run.
+//! Tensors for the writer: `start` int8 `[channels]`, the elements of all rows before the first run.
 
 use crate::BrokenRule;
 use crate::arena::Shared;

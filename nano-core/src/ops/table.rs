@@ -1,7 +1,7 @@
 //! Lookup table of a function of one variable: `y = table[x + 128]`, 256 entries computed on the host. Sigmoid, tanh, leaky ReLU and
 //! every other unary function are this operator with another table.
 //!
-//! Tensors for the writer: `table` int8 [256], the output for every input from -128 to 127.
+//! Tensors for the writer: `table` int8 `[256]`, the output for every input from -128 to 127.
 
 use crate::BrokenRule;
 use crate::arena::Shared;

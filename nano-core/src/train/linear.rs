@@ -77,7 +77,7 @@ pub(super) fn weight_scale(largest: f64, input_scale: f64) -> f64 {
     if largest == 0.0 { 1.0 / (16.0 * 255.0 * input_scale) } else { largest * 256.0 / LARGEST_INITIAL }
 }
 
-/// Matrix-vector product: `sum (high byte of w) * (q - zero_point)` of each row [features + 1]; the last weight, the bias, has the input
+/// Matrix-vector product: `sum (high byte of w) * (q - zero_point)` of each row `[features + 1]`; the last weight, the bias, has the input
 /// `bias_input`.
 pub(super) fn products(rows: &[i16], features: &[i8], zero_point: i32, bias_input: i32, sums: &mut [i32]) {
     let rows = rows.chunks_exact(features.len() + 1);
@@ -89,7 +89,7 @@ pub(super) fn products(rows: &[i16], features: &[i8], zero_point: i32, bias_inpu
     }
 }
 
-/// Transposed matrix-vector product: `sum (high byte of w) * error` of each column but the last, over the rows [sums + 1] whose error is
+/// Transposed matrix-vector product: `sum (high byte of w) * error` of each column but the last, over the rows `[sums + 1]` whose error is
 /// not 0.
 pub(super) fn transposed_products(rows: &[i16], errors: &[i32], sums: &mut [i32]) {
     sums.fill(0);
@@ -141,7 +141,7 @@ fn next_rows<'r, const N: usize>(rows: &mut ChunksExact<'r, i16>) -> Option<[(&'
     Some(next)
 }
 
-/// Gradient descent step: `v -= (gradient * x + half) >> shift` in every row [features + 1] whose gradient is not 0, where x is
+/// Gradient descent step: `v -= (gradient * x + half) >> shift` in every row `[features + 1]` whose gradient is not 0, where x is
 /// `q - zero_point` or the bias input. Only for steps that cannot take a weight out of its bounds.
 pub(super) fn descend(
     rows: &mut [i16],

@@ -135,7 +135,7 @@ impl Head {
         (count, weights, hidden)
     }
 
-    /// Each layer's current real weights [outputs, inputs] and biases [outputs]; only for heads of several layers.
+    /// Each layer's current real weights `[outputs, inputs]` and biases `[outputs]`; only for heads of several layers.
     fn real_layers<'py>(&self, py: Python<'py>) -> PyResult<Vec<RealLayer<'py>>> {
         let layers = self.read(|head| match head {
             AnyHead::Layers(head) => Ok(head.real_layers()),
@@ -168,7 +168,7 @@ impl Head {
         self.read(|head| 4 * head.sizes().words())
     }
 
-    /// Integer logits [samples, classes] of int8 features [samples, features].
+    /// Integer logits `[samples, classes]` of int8 features `[samples, features]`.
     fn logits<'py>(
         &mut self,
         py: Python<'py>,

@@ -213,7 +213,7 @@ impl Model {
         layers.collect()
     }
 
-    /// Runs a batch: takes one array [samples, elements] of its dtype per graph input, NHWC; returns one per graph output. The states are reset
+    /// Runs a batch: takes one array `[samples, elements]` of its dtype per graph input, NHWC; returns one per graph output. The states are reset
     /// before each sample.
     fn run<'py>(&self, py: Python<'py>, inputs: Vec<Bound<'py, PyAny>>) -> PyResult<Vec<Bound<'py, PyAny>>> {
         let image = self.image.checked().image();
@@ -226,7 +226,7 @@ impl Model {
         })
     }
 
-    /// Runs a batch of finite real numbers: takes one float32 array [samples, elements] per graph input, NHWC; returns one per graph output. All
+    /// Runs a batch of finite real numbers: takes one float32 array `[samples, elements]` per graph input, NHWC; returns one per graph output. All
     /// inputs and outputs of the graph must be int8.
     fn run_real<'py>(
         &self,

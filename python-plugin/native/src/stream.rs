@@ -46,7 +46,7 @@ impl Stream {
         Ok(Stream { bound: bound.map_err(refuse)? })
     }
 
-    /// Runs one step: takes an array [1, elements] per graph input; returns one per graph output.
+    /// Runs one step: takes an array `[1, elements]` per graph input; returns one per graph output.
     fn step<'py>(&mut self, py: Python<'py>, inputs: Vec<Bound<'py, PyAny>>) -> PyResult<Vec<Bound<'py, PyAny>>> {
         let image = self.bound.borrow_owner().image.clone();
         let (inputs, given) = crate::model::inputs(image.checked().image(), &inputs)?;

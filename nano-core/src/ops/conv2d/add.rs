@@ -4,7 +4,7 @@
 //! Each tile of output pixels is convolved to scratch memory, then added to the residual's pixels. Convolution and addition are those of
 //! [`conv2d`](super) and [`add`](crate::ops::add) with their rounding and clamps: the output equals that of the two operators in sequence.
 //!
-//! Attributes and tensors for the writer: those of `conv2d`; `convolution_zero_point` and `convolution_scale` (float32 [1]) of the convolution's
+//! Attributes and tensors for the writer: those of `conv2d`; `convolution_zero_point` and `convolution_scale` (float32 `[1]`) of the convolution's
 //! output; and the clamp of the addition, `sum_clamp_min` and `sum_clamp_max`.
 //!
 //! Packed: the addition's constant, then those of the convolution. Scratch: the convolution's, then the channels of four pixels.

@@ -1,11 +1,11 @@
 //! 2-D convolution: `y = clamp(requantize(bias + sum (x - z_x) * w) + z_y)`, padding with `z_x`; 1-D is height 1.
 //!
-//! Tensors for the writer: `weights` int8 [out, kernel_height, kernel_width, in / groups], `bias` int32 [out] with scale
-//! `s_x * s_w`, `weight_scales` float32 [out]. Bit-exact with TensorFlow Lite Micro's int8 `CONV_2D`.
+//! Tensors for the writer: `weights` int8 `[out, kernel_height, kernel_width, in / groups]`, `bias` int32 `[out]` with scale
+//! `s_x * s_w`, `weight_scales` float32 `[out]`. Bit-exact with TensorFlow Lite Micro's int8 `CONV_2D`.
 //!
 //! The kernel is im2col and GEMM, tile by tile. Packed: for each group, blocks of four output channels (the last one padded with zeros), each
-//! [kernel_height][kernel_width][in / groups][4]. Scratch: the im2col columns of a tile of four output pixels,
-//! [kernel_height][kernel_width][in / groups][4]. Each block of channels makes one pass over them with 16 accumulators.
+//! `[kernel_height][kernel_width][in / groups][4]`. Scratch: the im2col columns of a tile of four output pixels,
+//! `[kernel_height][kernel_width][in / groups][4]`. Each block of channels makes one pass over them with 16 accumulators.
 
 mod add;
 mod gather;

@@ -1,6 +1,6 @@
 //! Fully connected layer: `y = clamp(requantize(bias + sum (x - z_x) * w) + z_y)` over all elements of the input.
 //!
-//! Tensors for the writer: `weights` int8 [out, in], `bias` int32 [out] with scale `s_x * s_w`, `weight_scales` float32 [out].
+//! Tensors for the writer: `weights` int8 `[out, in]`, `bias` int32 `[out]` with scale `s_x * s_w`, `weight_scales` float32 `[out]`.
 //! Bit-exact with TensorFlow Lite Micro's int8 `FULLY_CONNECTED`.
 
 mod pairs;

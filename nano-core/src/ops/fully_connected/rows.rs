@@ -1,6 +1,6 @@
 //! Fully connected layer (matrix-vector product): up to eight output channels in one pass over the inputs.
 //!
-//! Packed: groups of 8 output channels, then of 4, 2 and 1 for the rest, each [in][channels of the group].
+//! Packed: groups of 8 output channels, then of 4, 2 and 1 for the rest, each `[in][channels of the group]`.
 
 use super::{Attributes, NAME, OPERATOR};
 use crate::BrokenRule;

@@ -1,4 +1,4 @@
-//! The image's record and initial state of a [`LayersHead`](super::LayersHead), made from real weights.
+//! The image's record and initial state of a [`LayersHead`], made from real weights.
 
 use alloc::vec::Vec;
 

@@ -1,4 +1,4 @@
-//! The image's record and initial state of an [`LdaHead`](super::LdaHead).
+//! The image's record and initial state of an [`LdaHead`].
 
 use alloc::vec::Vec;
 

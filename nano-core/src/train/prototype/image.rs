@@ -1,4 +1,4 @@
-//! The image's record and initial state of a [`PrototypeHead`](super::PrototypeHead).
+//! The image's record and initial state of a [`PrototypeHead`].
 
 use alloc::vec::Vec;
 

@@ -1,4 +1,4 @@
-//! The image's record and initial state of an [`SgdHead`](super::SgdHead), made from real weights.
+//! The image's record and initial state of an [`SgdHead`], made from real weights.
 
 use alloc::vec::Vec;
 
@@ -11,7 +11,7 @@ use crate::train::linear::{bias_input, weight_scale};
 /// Description of a linear layer that learns by stochastic gradient descent.
 #[derive(Clone, Debug)]
 pub struct SgdDescription {
-    /// Initial weights, [classes, features].
+    /// Initial weights, `[classes, features]`.
     pub weights: Vec<f32>,
     /// Initial biases, one for each class.
     pub biases: Vec<f32>,
