@@ -20,7 +20,7 @@ use crate::kernels::{self, Channel, Columns, Form, LANES, LITERAL, Literal, ONE_
 use crate::node::Node;
 use crate::operator::{Alias, Checked, CheckedPart, Kernel, Operator, Output, Run, nonzero, require};
 use crate::ops::channels;
-use crate::ops::window::{Axis, window_attributes};
+use crate::ops::window::{Axis, check_groups, window_attributes};
 
 /// Kernel of the transposed convolution.
 pub const CONV_TRANSPOSE2D: Kernel = Kernel {
@@ -49,9 +49,7 @@ static OPERATOR: Operator = Operator {
         let attributes = Attributes::read(node.attributes())?;
         let window = attributes.window();
         let ([height, width, inputs], channels) = (node.input(0).shape, node.output(0).shape[2]);
-        let divides = |channels: u32| attributes.groups >= 1 && channels.is_multiple_of(attributes.groups as u32);
-        require!(divides(inputs), "groups does not divide the input channels", attributes.groups);
-        require!(divides(channels), "groups does not divide the output channels", attributes.groups);
+        check_groups(node, attributes.groups)?;
         let shape = [outputs(&window.vertical, height)?, outputs(&window.horizontal, width)?, channels];
         // In 64 bits: the sizes of packed blocks and scratch memory, at most 4 times this, then fit the 32 of a device.
         let area = window.vertical.kernel as u64 * window.horizontal.kernel as u64 * u64::from(inputs);

@@ -6,9 +6,9 @@ use crate::arena::Io;
 use crate::fixed_point::clamp_to_i8;
 use crate::image::Dtype;
 use crate::node::Node;
-use crate::operator::{Alias, Checked, Kernel, Operator, Output, Quantization, Run};
+use crate::operator::{Checked, Kernel, Operator, Run};
 use crate::ops::channels::check_clamp;
-use crate::ops::window::{Window, window_attributes};
+use crate::ops::window::{pool_operator, window_attributes};
 
 /// Kernel of max pooling.
 pub const MAX_POOL2D: Kernel = Kernel {
@@ -27,15 +27,7 @@ pub const MAX_POOL2D: Kernel = Kernel {
     pack: |_| Ok(Default::default()),
 };
 
-static OPERATOR: Operator = Operator {
-    name: NAME,
-    attributes: Attributes::NAMES,
-    inputs: 1..=1,
-    outputs: &[Output { quantization: Quantization::SameAs(0), reset: None }],
-    alias: Alias::Never,
-    shape: |node, _| Window::shape(node, node.input(0).shape[2]),
-    macs: |_| 0,
-};
+static OPERATOR: Operator = pool_operator(NAME, Attributes::NAMES);
 
 const NAME: &str = "max_pool2d";
 

@@ -4,7 +4,7 @@ use crate::BrokenRule;
 use crate::arena::Io;
 use crate::image::Value;
 use crate::node::Node;
-use crate::operator::{Checked, CheckedPart, nonzero, refused, require};
+use crate::operator::{Alias, Checked, CheckedPart, Operator, Output, Quantization, nonzero, refused, require};
 
 /// One axis of a sliding window.
 #[derive(Clone, Copy, Debug)]
@@ -90,6 +90,27 @@ impl Patch {
         }
         folded
     }
+}
+
+/// The pool with this name and these attributes, which begin with the window's.
+pub(crate) const fn pool_operator(name: &'static str, attributes: &'static [&'static str]) -> Operator {
+    Operator {
+        name,
+        attributes,
+        inputs: 1..=1,
+        outputs: &[Output { quantization: Quantization::SameAs(0), reset: None }],
+        alias: Alias::Never,
+        shape: |node, _| Window::shape(node, node.input(0).shape[2]),
+        macs: |_| 0,
+    }
+}
+
+/// Checks that a convolution's number of groups divides its input and its output channels.
+pub(crate) fn check_groups(node: &Node<'_>, groups: i32) -> Result<(), BrokenRule> {
+    let divides = |value: &Value| groups >= 1 && value.shape[2].is_multiple_of(groups as u32);
+    require!(divides(node.input(0)), "groups does not divide the input channels", groups);
+    require!(divides(node.output(0)), "groups does not divide the output channels", groups);
+    Ok(())
 }
 
 /// A window that slides over height and width.

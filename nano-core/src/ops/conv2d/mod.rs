@@ -21,7 +21,7 @@ use crate::kernels::{self, Channel, Columns, Form, LANES, LITERAL, Literal, ONE_
 use crate::node::{Node, existing};
 use crate::operator::{Alias, Checked, Kernel, Operator, Output, Run, nonzero, require, unchecked};
 use crate::ops::channels;
-use crate::ops::window::{Window, window_attributes};
+use crate::ops::window::{Window, check_groups, window_attributes};
 use add::Sum;
 use gather::Gather;
 
@@ -66,11 +66,8 @@ window_attributes!(groups, clamp_min, clamp_max);
 /// The output shape of a convolution with these attributes.
 fn shape(node: &Node<'_>, attributes: &[i32]) -> Result<[u32; 3], BrokenRule> {
     let attributes = Attributes::read(attributes)?;
-    let (input, channels) = (node.input(0), node.output(0).shape[2]);
-    let divides = |channels: u32| attributes.groups >= 1 && channels.is_multiple_of(attributes.groups as u32);
-    require!(divides(input.shape[2]), "groups does not divide the input channels", attributes.groups);
-    require!(divides(channels), "groups does not divide the output channels", attributes.groups);
-    Window::shape(node, channels)
+    check_groups(node, attributes.groups)?;
+    Window::shape(node, node.output(0).shape[2])
 }
 
 fn macs(node: &Node<'_>, attributes: &[i32]) -> u64 {
