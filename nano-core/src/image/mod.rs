@@ -136,3 +136,13 @@ pub struct HeadRecord {
     pub(crate) state_offset: u32,
     pub(crate) state_length: u32,
 }
+
+impl HeadRecord {
+    /// Checks that the scale of a logit is a number above 0.
+    pub(crate) fn check_logit_scale(&self) -> Result<(), crate::Error> {
+        if self.logit_scale.is_finite() && self.logit_scale > 0.0 {
+            return Ok(());
+        }
+        Err(crate::Error::Field { name: "head logit scale (bits)", value: self.logit_scale.to_bits().into() })
+    }
+}

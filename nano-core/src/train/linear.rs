@@ -9,6 +9,7 @@ use zerocopy::FromBytes;
 use zerocopy::little_endian::{I16, U32};
 
 use crate::Error;
+use crate::image::HeadRecord;
 
 /// A |V| above it makes the layer halve all its weights.
 pub(super) const HALVE_ABOVE: i32 = 32000;
@@ -36,6 +37,20 @@ impl<'s> Saved<'s> {
         }
         Ok(Saved { exponents, weights: <[I16]>::ref_from_bytes(weights).map_err(|_| wrong)? })
     }
+}
+
+/// Checks what a record holds for every layer: the scale of a logit, the multiplier (mantissa, right shift) from a logit to the loss's unit,
+/// and the number of epochs after which the learning rate is halved.
+pub(super) fn check_record(record: &HeadRecord, multiplier: (i32, i32), halve_every: i32) -> Result<(), Error> {
+    let (mantissa, shift) = multiplier;
+    if !(1 << 15..1 << 16).contains(&mantissa) || !(0..64).contains(&shift) {
+        return Err(Error::Field { name: "head logit multiplier", value: mantissa.into() });
+    }
+    record.check_logit_scale()?;
+    if halve_every < 0 {
+        return Err(Error::Field { name: "head epochs between halvings of the rate", value: halve_every.into() });
+    }
+    Ok(())
 }
 
 /// Checks a layer that was halved `exponent` times, of at most `most`, for weights that it cannot have.

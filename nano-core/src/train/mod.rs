@@ -23,7 +23,6 @@ mod no_head;
 mod order;
 mod ring;
 mod sizes;
-#[cfg(feature = "alloc")]
 mod sums;
 mod target;
 

@@ -1,9 +1,75 @@
-//! Heads of sums over samples: their common description.
+//! Heads of sums over samples: what they learn of a sample can be taken back exactly.
 
-use super::sizes::Limits;
+use crate::Error;
+#[cfg(feature = "alloc")]
 use crate::image::WriteError;
+use crate::image::{HeadRecord, Image};
+use crate::train::head::Head;
+#[cfg(feature = "alloc")]
+use crate::train::sizes::Limits;
+use crate::train::target::Target;
+
+/// A head that holds sums over the samples of each class.
+pub(super) trait SumsHead<'a>: Head<'a> {
+    /// Adds a sample of an existing class to the sums `times` times: 1 or -1.
+    fn add(&mut self, features: &[i8], class: usize, times: i32);
+
+    /// The number of samples of a class in the sums; 0 for a class that it does not have.
+    fn samples_of(&self, class: usize) -> u32;
+
+    /// Implements [`Head::learn`].
+    fn learn_sample(&mut self, features: &[i8], target: Target) -> Result<(), Error> {
+        self.check(target)?;
+        let class = self.check_sample(features, target)?;
+        self.add(features, class, 1);
+        Ok(())
+    }
+
+    /// Implements [`Head::unlearn`].
+    fn unlearn_sample(&mut self, features: &[i8], target: Target) -> Result<(), Error> {
+        let class = self.check_sample(features, target)?;
+        let never = Error::Unsupported { trainer: Self::NAME, request: "unlearn a sample that it has not learnt" };
+        if self.samples_of(class) == 0 {
+            return Err(never);
+        }
+        self.add(features, class, -1);
+        if self.check_state(self.state()).is_err() {
+            self.add(features, class, 1);
+            return Err(never);
+        }
+        Ok(())
+    }
+
+    /// Checks a sample; returns its class.
+    fn check_sample(&self, features: &[i8], target: Target) -> Result<usize, Error> {
+        self.check_features(features)?;
+        target.class(self.classes(), Self::NAME)
+    }
+
+    /// Checks that it has this class.
+    fn check_class(&self, class: usize) -> Result<(), Error> {
+        let classes = self.classes();
+        if class < classes { Ok(()) } else { Err(Error::Label { label: class, classes }) }
+    }
+
+    /// The index of the class that [`Head::add_class`] adds, in memory for `capacity` classes.
+    fn next_class(&self, capacity: usize) -> Result<usize, Error> {
+        let class = self.classes();
+        if class < capacity { Ok(class) } else { Err(Error::Full { name: "classes", capacity }) }
+    }
+}
+
+/// Checks a record's number of classes at the start, and that the head starts without samples.
+pub(super) fn check_start(image: &Image<'_>, record: &HeadRecord, classes: i32) -> Result<(), Error> {
+    if !(1..=record.classes as i32).contains(&classes) {
+        return Err(Error::Field { name: "head classes at the start", value: classes.into() });
+    }
+    let state = image.head_state(record).len();
+    if state == 0 { Ok(()) } else { Err(Error::Field { name: "head state length", value: state as i64 }) }
+}
 
 /// Description of a head of sums over samples; it starts without samples.
+#[cfg(feature = "alloc")]
 #[derive(Clone, Debug)]
 pub struct SumsDescription {
     /// Number of classes at the start.
@@ -12,6 +78,7 @@ pub struct SumsDescription {
     pub capacity: usize,
 }
 
+#[cfg(feature = "alloc")]
 impl SumsDescription {
     /// Checks the layer's size and the capacity against the trainer's limits.
     pub(super) fn check(&self, limits: &Limits, features: usize) -> Result<(), WriteError> {

@@ -46,7 +46,7 @@ use crate::operator::CheckedPart;
 #[cfg(feature = "alloc")]
 use crate::train::aggregation::Aggregation;
 use crate::train::head::Head;
-use crate::train::linear::{LARGEST_SHIFT, Saved, check_layer};
+use crate::train::linear::{self, LARGEST_SHIFT, Saved, check_layer};
 use crate::train::loss::{self, Loss};
 use crate::train::order::{self, FIRST_RANDOM, Training};
 use crate::train::ring::FeatureRing;
@@ -232,16 +232,8 @@ impl<'a> Head<'a> for LayersHead<'a> {
         let sizes = Self::sizes_of(record);
         let (layers, classes, initial) = record::read(image.head_state(record), record)?;
         let [multiplier, multiplier_shift, loss, halve_every, ..] = record.constants;
-        if !(1 << 15..1 << 16).contains(&multiplier) || !(0..64).contains(&multiplier_shift) {
-            return field("head logit multiplier", multiplier.into());
-        }
-        if !(record.logit_scale.is_finite() && record.logit_scale > 0.0) {
-            return field("head logit scale (bits)", record.logit_scale.to_bits().into());
-        }
+        linear::check_record(record, (multiplier, multiplier_shift), halve_every)?;
         let loss = Loss::new(loss, record.classes)?;
-        if halve_every < 0 {
-            return field("head epochs between halvings of the rate", halve_every.into());
-        }
         let memory = Self::memory(&sizes);
         let wrong_ram = memory.wrong_ram(ram.len());
         let (state, mut scratch) = memory.split(ram)?;

@@ -60,6 +60,7 @@ use crate::train::aggregation::Aggregation;
 use crate::train::confidence::NO_LOGIT;
 use crate::train::head::Head;
 use crate::train::sizes::{HeadSizes, LayerSizes, Limits, Memory};
+use crate::train::sums::{self, SumsHead};
 use crate::train::target::Target;
 
 /// The largest number of sweeps: with it and the most features, a commit takes 100 * 2^16 multiplications per class.
@@ -117,7 +118,14 @@ impl<'a> LdaHead<'a> {
         Ok(saved)
     }
 
-    /// Adds a sample `times` times: 1 or -1.
+    /// The number of samples in the sums: at most 2^15.
+    fn samples(&self) -> u32 {
+        let counts = self.state.words.iter().take(self.record.classes as usize);
+        self.state.header.retired.get() + counts.map(|&count| count as u32).sum::<u32>()
+    }
+}
+
+impl<'a> SumsHead<'a> for LdaHead<'a> {
     fn add(&mut self, features: &[i8], class: usize, times: i32) {
         let zero_point = self.input_zero_point;
         let x = |q: i8| i32::from(q) - zero_point;
@@ -136,15 +144,9 @@ impl<'a> LdaHead<'a> {
         }
     }
 
-    /// The number of samples in the sums: at most 2^15.
-    fn samples(&self) -> u32 {
-        let counts = self.state.words.iter().take(self.record.classes as usize);
-        self.state.header.retired.get() + counts.map(|&count| count as u32).sum::<u32>()
-    }
-
-    fn check_sample(&self, features: &[i8], target: Target) -> Result<usize, Error> {
-        self.check_features(features)?;
-        target.class(self.classes(), Self::NAME)
+    fn samples_of(&self, class: usize) -> u32 {
+        let counts = self.state.words.get(..self.record.classes as usize).checked_part();
+        counts.get(class).map_or(0, |&count| count as u32)
     }
 }
 
@@ -160,18 +162,12 @@ impl<'a> Head<'a> for LdaHead<'a> {
         }
         let sizes = Self::sizes_of(record);
         Self::LIMITS.check(&sizes)?;
-        if !(1..=record.classes as i32).contains(&initial_classes) {
-            return field("head classes at the start", initial_classes.into());
-        }
+        sums::check_start(image, record, initial_classes)?;
         if !(1..=1 << 16).contains(&ratio) {
             return field("head shrinkage", ratio.into());
         }
         if !(1..=LARGEST_SWEEPS).contains(&sweeps) {
             return field("head sweeps", sweeps.into());
-        }
-        let initial = image.head_state(record);
-        if !initial.is_empty() {
-            return field("head state length", initial.len() as i64);
         }
         let memory = Self::memory(&sizes);
         let wrong_ram = memory.wrong_ram(ram.len());
@@ -227,24 +223,11 @@ impl<'a> Head<'a> for LdaHead<'a> {
     }
 
     fn learn(&mut self, features: &[i8], target: Target) -> Result<(), Error> {
-        self.check(target)?;
-        let class = self.check_sample(features, target)?;
-        self.add(features, class, 1);
-        Ok(())
+        self.learn_sample(features, target)
     }
 
     fn unlearn(&mut self, features: &[i8], target: Target) -> Result<(), Error> {
-        let class = self.check_sample(features, target)?;
-        let never = Error::Unsupported { trainer: Self::NAME, request: "unlearn a sample that it has not learnt" };
-        if self.parts().classes.get_mut(class).is_none_or(|class| *class.count == 0) {
-            return Err(never);
-        }
-        self.add(features, class, -1);
-        if self.saved(self.state()).is_err() {
-            self.add(features, class, 1);
-            return Err(never);
-        }
-        Ok(())
+        self.unlearn_sample(features, target)
     }
 
     fn commit(&mut self) {
@@ -267,10 +250,7 @@ impl<'a> Head<'a> for LdaHead<'a> {
     }
 
     fn add_class(&mut self) -> Result<usize, Error> {
-        let (class, capacity) = (self.classes(), self.record.classes as usize);
-        if class == capacity {
-            return Err(Error::Full { name: "classes", capacity });
-        }
+        let class = self.next_class(self.record.classes as usize)?;
         self.state.header.classes += 1;
         Ok(class)
     }
@@ -280,9 +260,7 @@ impl<'a> Head<'a> for LdaHead<'a> {
     ///
     /// S stays within the bounds of [`Head::check_state`]: it is clamped, which changes only accepted states that no samples lead to.
     fn forget(&mut self, class: usize) -> Result<(), Error> {
-        if class >= self.classes() {
-            return Err(Error::Label { label: class, classes: self.classes() });
-        }
+        self.check_class(class)?;
         let samples = self.samples();
         let mut parts = self.parts();
         let Some(class) = parts.classes.get_mut(class) else { return Ok(()) };

@@ -26,6 +26,7 @@ use crate::train::head::Head;
 use crate::train::sizes::{HeadSizes, LayerSizes, Limits, Memory};
 #[cfg(feature = "alloc")]
 pub use crate::train::sums::SumsDescription;
+use crate::train::sums::{self, SumsHead};
 use crate::train::target::Target;
 
 const LARGEST_SAMPLES: u32 = 1 << 16;
@@ -99,22 +100,6 @@ impl<'a> PrototypeHead<'a> {
         self.record.constants[0] as usize
     }
 
-    fn check_sample(&self, features: &[i8], target: Target) -> Result<usize, Error> {
-        self.check_features(features)?;
-        target.class(self.classes(), Self::NAME)
-    }
-
-    /// Adds a sample `times` times: 1 or -1.
-    fn add(&mut self, features: &[i8], class: usize, times: i32) {
-        let zero_point = self.input_zero_point;
-        if let Some((count, sums)) = self.class(class) {
-            *count = count.wrapping_add_signed(times);
-            for (sum, &q) in sums.iter_mut().zip(features) {
-                *sum += times * (i32::from(q) - zero_point);
-            }
-        }
-    }
-
     /// Checks that a state is one of this head.
     fn saved<'s>(&self, state: &'s [u8]) -> Result<Saved<'s>, Error> {
         let wrong = Error::Length { name: "saved head", needed: self.state().len(), given: state.len() };
@@ -142,6 +127,23 @@ impl<'a> PrototypeHead<'a> {
     }
 }
 
+impl<'a> SumsHead<'a> for PrototypeHead<'a> {
+    fn add(&mut self, features: &[i8], class: usize, times: i32) {
+        let zero_point = self.input_zero_point;
+        if let Some((count, sums)) = self.class(class) {
+            *count = count.wrapping_add_signed(times);
+            for (sum, &q) in sums.iter_mut().zip(features) {
+                *sum += times * (i32::from(q) - zero_point);
+            }
+        }
+    }
+
+    fn samples_of(&self, class: usize) -> u32 {
+        let counts = self.state.words.get(..self.record.classes as usize).checked_part();
+        counts.get(class).map_or(0, |&count| count as u32)
+    }
+}
+
 impl<'a> Head<'a> for PrototypeHead<'a> {
     const NAME: &'static str = "PrototypeHead";
 
@@ -154,16 +156,8 @@ impl<'a> Head<'a> for PrototypeHead<'a> {
         }
         let sizes = Self::sizes_of(record);
         Self::LIMITS.check(&sizes)?;
-        if !(1..=record.classes as i32).contains(&initial_classes) {
-            return field("head classes at the start", initial_classes.into());
-        }
-        if !(record.logit_scale.is_finite() && record.logit_scale > 0.0) {
-            return field("head logit scale (bits)", record.logit_scale.to_bits().into());
-        }
-        let initial = image.head_state(record);
-        if !initial.is_empty() {
-            return field("head state length", initial.len() as i64);
-        }
+        sums::check_start(image, record, initial_classes)?;
+        record.check_logit_scale()?;
         let memory = Self::memory(&sizes);
         let wrong_ram = memory.wrong_ram(ram.len());
         let (state, logits) = memory.split(ram)?;
@@ -222,24 +216,11 @@ impl<'a> Head<'a> for PrototypeHead<'a> {
     }
 
     fn learn(&mut self, features: &[i8], target: Target) -> Result<(), Error> {
-        self.check(target)?;
-        let class = self.check_sample(features, target)?;
-        self.add(features, class, 1);
-        Ok(())
+        self.learn_sample(features, target)
     }
 
     fn unlearn(&mut self, features: &[i8], target: Target) -> Result<(), Error> {
-        let class = self.check_sample(features, target)?;
-        let never = Error::Unsupported { trainer: Self::NAME, request: "unlearn a sample that it has not learnt" };
-        if self.class(class).is_none_or(|(count, _)| *count == 0) {
-            return Err(never);
-        }
-        self.add(features, class, -1);
-        if self.saved(self.state()).is_err() {
-            self.add(features, class, 1);
-            return Err(never);
-        }
-        Ok(())
+        self.unlearn_sample(features, target)
     }
 
     fn check_growth(&self) -> Result<(), Error> {
@@ -247,18 +228,13 @@ impl<'a> Head<'a> for PrototypeHead<'a> {
     }
 
     fn add_class(&mut self) -> Result<usize, Error> {
-        let (class, capacity) = (self.classes(), self.record.classes as usize);
-        if class == capacity {
-            return Err(Error::Full { name: "classes", capacity });
-        }
+        let class = self.next_class(self.record.classes as usize)?;
         self.state.classes += 1;
         Ok(class)
     }
 
     fn forget(&mut self, class: usize) -> Result<(), Error> {
-        if class >= self.classes() {
-            return Err(Error::Label { label: class, classes: self.classes() });
-        }
+        self.check_class(class)?;
         if let Some((count, sums)) = self.class(class) {
             *count = 0;
             sums.fill(0);

@@ -188,19 +188,11 @@ impl<'a> Head<'a> for SgdHead<'a> {
         }
         let sizes = Self::sizes_of(record);
         Self::LIMITS.check(&sizes)?;
-        if !(1 << 15..1 << 16).contains(&multiplier) || !(0..64).contains(&multiplier_shift) {
-            return field("head logit multiplier", multiplier.into());
-        }
+        linear::check_record(record, (multiplier, multiplier_shift), halve_every)?;
         if !(1 << 14..1 << 15).contains(&rate) || !(1..=LARGEST_SHIFT).contains(&rate_shift) {
             return field("head learning rate", rate.into());
         }
-        if !(record.logit_scale.is_finite() && record.logit_scale > 0.0) {
-            return field("head logit scale (bits)", record.logit_scale.to_bits().into());
-        }
         let loss = Loss::new(loss, record.classes)?;
-        if halve_every < 0 {
-            return field("head epochs between halvings of the rate", halve_every.into());
-        }
         if !(1..=LARGEST_BIAS_INPUT).contains(&bias_input) {
             return field("head bias input", bias_input.into());
         }
