@@ -5,7 +5,7 @@ use core::task::Poll;
 
 use embedded_storage::nor_flash::{ErrorType, NorFlash, NorFlashError, NorFlashErrorKind, ReadNorFlash};
 
-/// Whether a [`Window`] writes.
+/// Whether a [`AsyncFlash`] writes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
     /// Writes and erases are executed.
@@ -16,16 +16,16 @@ pub(crate) enum Access {
 
 /// An async adapter of a blocking flash driver. Its futures are ready at once and stateless, unlike those of an `async fn`, whose code would
 /// contain a panic for being polled again.
-pub(crate) struct Window<'f, F> {
+pub(crate) struct AsyncFlash<'f, F> {
     pub flash: &'f mut F,
     pub access: Access,
 }
 
-impl<F: ErrorType> ErrorType for Window<'_, F> {
+impl<F: ErrorType> ErrorType for AsyncFlash<'_, F> {
     type Error = F::Error;
 }
 
-impl<F: NorFlash> embedded_storage_async::nor_flash::ReadNorFlash for Window<'_, F> {
+impl<F: NorFlash> embedded_storage_async::nor_flash::ReadNorFlash for AsyncFlash<'_, F> {
     const READ_SIZE: usize = F::READ_SIZE;
 
     fn read(&mut self, offset: u32, bytes: &mut [u8]) -> impl Future<Output = Result<(), F::Error>> {
@@ -37,7 +37,7 @@ impl<F: NorFlash> embedded_storage_async::nor_flash::ReadNorFlash for Window<'_,
     }
 }
 
-impl<F: NorFlash> embedded_storage_async::nor_flash::NorFlash for Window<'_, F> {
+impl<F: NorFlash> embedded_storage_async::nor_flash::NorFlash for AsyncFlash<'_, F> {
     const WRITE_SIZE: usize = F::WRITE_SIZE;
     const ERASE_SIZE: usize = F::ERASE_SIZE;
 

@@ -19,7 +19,7 @@ use sequential_storage::cache::Cache;
 use sequential_storage::queue::{QueueConfig, QueueStorage};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::flash::{Access, Window};
+use crate::flash::{Access, AsyncFlash};
 use crate::frame::CRC32;
 use crate::saved_head::{SavedHead, StorageError};
 
@@ -346,8 +346,8 @@ impl<F: NorFlash> HeadStorage<F> {
     /// Writes a record and its seal; returns whether the queue accepted all of it.
     fn write(&mut self, half: Half, parts: &[&[u8]], seal: &Seal) -> Result<bool, StorageError> {
         let Ok(config) = QueueConfig::try_new(self.range(half)) else { return Ok(false) };
-        let window = Window { flash: &mut self.flash, access: Access::Write };
-        let mut queue = QueueStorage::new(window, config, Cache::new_uncached());
+        let flash = AsyncFlash { flash: &mut self.flash, access: Access::Write };
+        let mut queue = QueueStorage::new(flash, config, Cache::new_uncached());
         let mut bytes = parts.iter().copied().flatten().copied();
         let mut buffer = Buffer([0; LARGEST_ITEM]);
         for index in 0..seal.chunks {
@@ -378,7 +378,7 @@ impl<F: NorFlash> HeadStorage<F> {
 /// Calls `see` with each item in a half, the oldest first; returns whether the queue is readable.
 fn read<F: NorFlash>(flash: &mut F, range: Range<u32>, mut see: impl FnMut(&[u8])) -> Result<bool, StorageError> {
     let Ok(config) = QueueConfig::try_new(range) else { return Ok(false) };
-    let mut queue = QueueStorage::new(Window { flash, access: Access::Look }, config, Cache::new_uncached());
+    let mut queue = QueueStorage::new(AsyncFlash { flash, access: Access::Look }, config, Cache::new_uncached());
     let mut buffer = Buffer([0; LARGEST_ITEM]);
     let mut see_all = || {
         let mut items = block_on(queue.iter())?;

@@ -4,19 +4,19 @@
 //! no register is left, the whole loop is rv32im assembly, and the portable version beside it is its definition. `just bench-device`
 //! prints the cost of each layer shape.
 
+mod lines;
 pub(crate) mod pairs;
 mod requantize;
 mod rows;
-mod sweep;
 mod taps;
 mod tile;
 mod weight_sums;
 
+pub(crate) use lines::{Lines, Side};
 #[cfg(feature = "alloc")]
 pub(crate) use requantize::one_pass_addend;
 pub(crate) use requantize::{Channel, Form, LITERAL, Literal, ONE_PASS, OnePass, Requantization, clamp};
 pub(crate) use rows::add_rows;
-pub(crate) use sweep::{Lines, Side};
 pub(crate) use taps::Taps;
 pub(crate) use tile::{Columns, LANES, dot_4x4, fill_column, fill_columns};
 pub(crate) use weight_sums::{WeightSums, are_symmetric, are_zero_from, largest_sum};

@@ -5,7 +5,7 @@
 //! `s_x * s_w`, `weight_scales` float32 `[channels]`. Bit-exact with TensorFlow Lite Micro's int8 `DEPTHWISE_CONV_2D`.
 //!
 //! Packed: blocks of four channels (the last filled up with zeros), each `[kernel_height][kernel_width][4]`, or
-//! `[kernel_width][kernel_height][4]` where the layer is computed along rows (see [`Sweep`]).
+//! `[kernel_width][kernel_height][4]` where the layer is computed along rows (see [`LineKernel`]).
 
 use crate::BrokenRule;
 use crate::arena::Io;
@@ -88,11 +88,11 @@ impl<'a> DepthwiseConv2d<'a> {
     }
 
     fn run(&self, io: Io<'_>) {
-        match Sweep::new(self.attributes.window(), self.input, self.output, self.requantization.form()) {
-            Some(sweep) => {
+        match LineKernel::new(self.attributes.window(), self.input, self.output, self.requantization.form()) {
+            Some(kernel) => {
                 let blocks = self.weights.as_chunks::<LANES>().0.as_chunks::<9>().0;
                 let Io { inputs, mut outputs, .. } = io;
-                sweep.lines.run(self.channels, blocks, self.requantization, inputs.get(0), outputs.take())
+                kernel.lines.run(self.channels, blocks, self.requantization, inputs.get(0), outputs.take())
             }
             None if self.requantization.is_one_pass() => self.run_by_row::<OnePass>(io),
             None => self.run_by_row::<Literal>(io),
@@ -155,15 +155,15 @@ impl<'a> DepthwiseConv2d<'a> {
 }
 
 /// A 3x3 layer computed line by line, with the weights in registers: along columns or rows, whichever are longer and have a kernel.
-struct Sweep {
+struct LineKernel {
     lines: Lines,
     /// The lines are columns.
     #[cfg(feature = "alloc")]
     down: bool,
 }
 
-impl Sweep {
-    fn new(window: Window, input: &Value, output: &Value, form: u8) -> Option<Sweep> {
+impl LineKernel {
+    fn new(window: Window, input: &Value, output: &Value, form: u8) -> Option<LineKernel> {
         let Window { vertical, horizontal } = window;
         let along = |axis: Axis, across: Axis, inputs: u32| {
             let kernel = axis.kernel == 3 && across.kernel == 3 && axis.dilation == 1 && axis.stride <= 2;
@@ -187,7 +187,7 @@ impl Sweep {
         };
         let (vertical, horizontal) = (side(vertical, 0), side(horizontal, 1));
         let (along, across) = if down { (vertical, horizontal) } else { (horizontal, vertical) };
-        Some(Sweep {
+        Some(LineKernel {
             lines: Lines { along, across, zero: input.zero_point },
             #[cfg(feature = "alloc")]
             down,
@@ -198,7 +198,7 @@ impl Sweep {
 impl Attributes {
     /// Bytes of scratch; 0 for a layer computed line by line.
     fn scratch_length(&self, input: &Value, output: &Value, form: u8) -> usize {
-        match Sweep::new(self.window(), input, output, form) {
+        match LineKernel::new(self.window(), input, output, form) {
             Some(_) => 0,
             None => self.window().scratch_length(input),
         }
@@ -213,8 +213,8 @@ fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::
     let (input, output) = (&layer.inputs[0], &layer.outputs[0]);
     let (count, taps) = (output.shape[2] as usize, attributes.window().area());
     let (form, channels) = channels::pack::channels(layer, count, taps)?;
-    let sweep = Sweep::new(attributes.window(), input, output, form);
-    let along_rows = sweep.is_some_and(|sweep| !sweep.down);
+    let kernel = LineKernel::new(attributes.window(), input, output, form);
+    let along_rows = kernel.is_some_and(|kernel| !kernel.down);
     let mut packed = vec![0u8; count.div_ceil(LANES) * taps * LANES];
     for (channel, weights) in layer.int8("weights", count * taps)?.chunks_exact(taps.max(1)).enumerate() {
         for (tap, &weight) in weights.iter().enumerate() {

@@ -3,7 +3,7 @@
 //! `y = clamp(output * combine(first * (x_1 - z_1) 2^20, second * (x_2 - z_2) 2^20) + z_y)` with the three multipliers
 //! of [`AddParameters`].
 //!
-//! Constant: the three multipliers, or three [`Scale`]s in the form [`ONE_PASS`].
+//! Constant: the three multipliers, or three [`RaisedMultiplier`]s in the form [`ONE_PASS`].
 
 use core::cell::Cell;
 
@@ -61,7 +61,7 @@ impl AddParameters {
 /// One of the three multipliers in the one-pass form. It multiplies `x << raise`.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-struct Scale {
+struct RaisedMultiplier {
     raise: u32,
     /// This and the next fields: see [`Channel`].
     multiplier: i32,
@@ -69,32 +69,37 @@ struct Scale {
     shift: i32,
 }
 
-impl Scale {
+impl RaisedMultiplier {
     #[inline(always)]
     fn apply(&self, x: i32) -> i32 {
-        let &Scale { raise, multiplier, addend, shift } = self;
+        let &RaisedMultiplier { raise, multiplier, addend, shift } = self;
         OnePass::requantize(&Channel { bias: 0, multiplier, addend, shift }, x << (raise & 31))
     }
 
-    /// Checks a scale; returns a bound of the magnitude of [`Scale::apply`] for `|x|` up to `bound`.
+    /// Checks a multiplier; returns a bound of the magnitude of [`RaisedMultiplier::apply`] for `|x|` up to `bound`.
     fn check(&self, bound: i64) -> Result<i64, BrokenRule> {
-        require!(self.raise <= RAISE + 1, "a scale raises by more than 21 bits", self.raise);
+        require!(self.raise <= RAISE + 1, "a multiplier raises by more than 21 bits", self.raise);
         require!((2..=31).contains(&self.shift), "the requantization shift is not 2 to 31", self.shift);
         let total = one_pass_bound(bound << self.raise, self.addend);
         require!(total < 1 << 31, "twice the sum's bound + |addend| + 2 reaches 2^31", total);
         Ok((total >> self.shift) + 1)
     }
 
-    /// The scale that computes `multiplier * (x << raise) + zero_point`; `None` if there is no one-pass form of it.
+    /// The one that computes `multiplier * (x << raise) + zero_point`; `None` if there is no one-pass form of it.
     #[cfg(feature = "alloc")]
-    fn new(raise: u32, multiplier: Multiplier, zero_point: i32) -> Option<Scale> {
+    fn new(raise: u32, multiplier: Multiplier, zero_point: i32) -> Option<RaisedMultiplier> {
         let Multiplier { mantissa, shift } = multiplier;
         match -shift {
             // Exactly 1/2, as for the input with the larger scale. A quarter of twice the value is equal, as nothing is rounded.
-            0 if mantissa == 1 << 30 => Scale::new(raise + 1, Multiplier { mantissa, shift: -1 }, zero_point),
-            e @ 1..=21 => {
-                Some(Scale { raise, multiplier: mantissa << 1, addend: one_pass_addend(e, zero_point), shift: e + 1 })
+            0 if mantissa == 1 << 30 => {
+                RaisedMultiplier::new(raise + 1, Multiplier { mantissa, shift: -1 }, zero_point)
             }
+            e @ 1..=21 => Some(RaisedMultiplier {
+                raise,
+                multiplier: mantissa << 1,
+                addend: one_pass_addend(e, zero_point),
+                shift: e + 1,
+            }),
             _ => None,
         }
     }
@@ -102,31 +107,31 @@ impl Scale {
 
 #[cfg(feature = "alloc")]
 impl AddParameters {
-    /// The three scales in the one-pass form; `None` if one of them has none, or a sum could overflow.
-    fn one_pass(&self, zero_point: i32) -> Option<[Scale; 3]> {
-        let first = Scale::new(RAISE, self.first, 0)?;
-        let second = Scale::new(RAISE, self.second, 0)?;
-        let output = Scale::new(0, self.output, zero_point)?;
-        let scales = [first, second, output];
-        check_scales(&scales).is_ok().then_some(scales)
+    /// The three multipliers in the one-pass form; `None` if one of them has none, or a sum could overflow.
+    fn one_pass(&self, zero_point: i32) -> Option<[RaisedMultiplier; 3]> {
+        let first = RaisedMultiplier::new(RAISE, self.first, 0)?;
+        let second = RaisedMultiplier::new(RAISE, self.second, 0)?;
+        let output = RaisedMultiplier::new(0, self.output, zero_point)?;
+        let multipliers = [first, second, output];
+        check_overflow(&multipliers).is_ok().then_some(multipliers)
     }
 }
 
 /// Checks that no sum overflows for any input.
-fn check_scales([first, second, output]: &[Scale; 3]) -> Result<(), BrokenRule> {
+fn check_overflow([first, second, output]: &[RaisedMultiplier; 3]) -> Result<(), BrokenRule> {
     // The largest difference of two int8 values.
     const LARGEST: i64 = 255;
     output.check(first.check(LARGEST)? + second.check(LARGEST)?).map(drop)
 }
 
-fn scales(node: &Node<'_>) -> Result<[Scale; 3], BrokenRule> {
-    let scales = node.constant::<Scale>(0)?;
-    scales.try_into().map_err(|_| refused("wrong number of scales", scales.len() as i64))
+fn multipliers(node: &Node<'_>) -> Result<[RaisedMultiplier; 3], BrokenRule> {
+    let multipliers = node.constant::<RaisedMultiplier>(0)?;
+    multipliers.try_into().map_err(|_| refused("wrong number of multipliers", multipliers.len() as i64))
 }
 
 /// The three multipliers of an addition or subtraction, in one of the two forms.
 enum Terms {
-    OnePass([Scale; 3]),
+    OnePass([RaisedMultiplier; 3]),
     /// The addend of the last one is the output's zero point.
     Literal([Channel; 3]),
 }
@@ -135,7 +140,7 @@ impl Terms {
     /// Reads the multipliers in `form` from a node's first constant.
     fn read(node: &Node<'_>, form: u8) -> Result<Self, BrokenRule> {
         if form == ONE_PASS {
-            return Ok(Terms::OnePass(scales(node)?));
+            return Ok(Terms::OnePass(multipliers(node)?));
         }
         let multipliers: [Multiplier; 3] = node.multipliers()?;
         let mut channels = multipliers.map(|Multiplier { mantissa, shift }| Channel {
@@ -149,7 +154,7 @@ impl Terms {
 
     fn check(&self) -> Result<(), BrokenRule> {
         match self {
-            Terms::OnePass(scales) => check_scales(scales),
+            Terms::OnePass(multipliers) => check_overflow(multipliers),
             Terms::Literal([first, second, _]) => {
                 require!(first.shift <= 0, "the first input's multiplier exceeds 1, shift", first.shift);
                 require!(second.shift <= 0, "the second input's multiplier exceeds 1, shift", second.shift);
@@ -175,7 +180,7 @@ pub(crate) fn check(node: &Node<'_>) -> Result<(), BrokenRule> {
 pub(crate) fn run(node: &Node<'_>, memory: Shared<'_>, combine: impl Fn(i32, i32) -> i32) {
     if node.form() == ONE_PASS {
         // Not by `Terms`, which would cost one more instruction per element.
-        let [first, second, output] = scales(node).checked();
+        let [first, second, output] = multipliers(node).checked();
         pairwise::run(node, memory, |a, b| output.apply(combine(first.apply(a), second.apply(b))))
     } else if let Ok(Terms::Literal(channels)) = Terms::read(node, LITERAL) {
         pairwise::run(node, memory, |a, b| literal(&channels, [a, b], &combine))
@@ -226,9 +231,9 @@ pub(crate) fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Pack
     let parameters = AddParameters::new(first, second, output.scale)
         .ok_or_else(|| layer.refused("a ratio of the scales is not in [0, 2^30); output scale", output.scale.into()))?;
     match parameters.one_pass(output.zero_point) {
-        Some(scales) => {
+        Some(multipliers) => {
             packed.form = ONE_PASS;
-            packed.constants.push(scales.as_bytes().to_vec());
+            packed.constants.push(multipliers.as_bytes().to_vec());
         }
         None => packed.push_multipliers(&[parameters.first, parameters.second, parameters.output]),
     }

@@ -177,7 +177,7 @@ fn multipliers_have_their_range() {
     // In one pass, a scale is the bits to raise by, a multiplier, an addend and a shift.
     for scale in 0..3 {
         let rule = |word: usize, value| rule_of_constant("add", 0, 4 * scale + word, value);
-        assert_eq!(rule(0, 22), "a scale raises by more than 21 bits");
+        assert_eq!(rule(0, 22), "a multiplier raises by more than 21 bits");
         for shift in [1, 32, -1, i32::MIN] {
             assert_eq!(rule(3, shift), "the requantization shift is not 2 to 31");
         }
@@ -248,7 +248,7 @@ fn channels_of_weighted_layers_have_their_range() {
     assert_eq!(rule_of_constant("conv2d_add", 1, 0, 0x80), "a weight is not -127 to 127, in channel");
     assert!(rule_of_constant("conv2d_add", 2, 0, i32::MAX).contains("accumulator's bound"));
     assert!(rule_of_constant("conv2d_add", 2, 3, 32).contains("requantization shift"));
-    assert_eq!(rule_of_constant("conv2d_add", 0, 0, 22), "a scale raises by more than 21 bits");
+    assert_eq!(rule_of_constant("conv2d_add", 0, 0, 22), "a multiplier raises by more than 21 bits");
     // The fully connected layer of the model has the literal form, the convolutions have the other.
     assert_eq!(rule_of_constant("fully_connected", 1, 1, -1), "the requantization multiplier is negative");
     assert_eq!(rule_of_constant("fully_connected", 1, 2, 128), "the output's zero point is not int8");

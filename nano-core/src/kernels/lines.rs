@@ -167,7 +167,7 @@ impl Lane {
     #[cfg(target_arch = "riscv32")]
     #[inline(always)]
     unsafe fn run<const STRIDE: usize>(&self, lines: usize, input: [*const i8; 3], output: *mut i8) {
-        macro_rules! sweep {
+        macro_rules! lines {
             ([$($second:expr),*] [$($steps:expr),+] [$($moves:expr),+] [$($last:expr),*] $($operands:tt)*) => {
                 core::arch::asm!(
                     // On the stack: the lane, whose register the bias takes, and the lines left.
@@ -253,7 +253,7 @@ impl Lane {
         // only the inner loop in assembly, a line of 6 has an overhead of 110 instructions instead of 50.
         unsafe {
             if STRIDE == 1 {
-                sweep!(
+                lines!(
                     [
                         step!("p0", "w10" "sum" "sum", "w00" "bias" "next"),
                         step!("p1", "w11" "sum" "sum", "w01" "next" "next"),
@@ -269,7 +269,7 @@ impl Lane {
                     fresh = out(reg) _,
                 );
             } else {
-                sweep!(
+                lines!(
                     []
                     [
                         step!("p0", "w10" "sum" "sum"),
