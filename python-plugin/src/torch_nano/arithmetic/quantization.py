@@ -69,7 +69,7 @@ class Quantization:
         return _BOUNDS[self.dtype]
 
     @property
-    def steps(self) -> tuple[int, int]:
+    def levels(self) -> tuple[int, int]:
         """The smallest and the largest integer without the zero point."""
         low, high = self.bounds
         return low - self.zero_point, high - self.zero_point
@@ -77,7 +77,7 @@ class Quantization:
     @property
     def range(self) -> tuple[float, float]:
         """The smallest and the largest real number."""
-        low, high = self.steps
+        low, high = self.levels
         return self.scale * low, self.scale * high
 
 

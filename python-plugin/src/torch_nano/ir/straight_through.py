@@ -27,7 +27,7 @@ def straight_through(layer: Layer) -> tuple[Tensor, ...]:
     real = Layer(layer.operator, layer.real_inputs()).float_run()
     results = []
     for y, numbers, quantization in zip(real, exact, layer.output_quantizations, strict=True):
-        low, high = quantization.steps
+        low, high = quantization.levels
         inside = (y / quantization.scale).clamp(low - 0.5, high + 0.5)
         results.append(replace_forward(inside.to(numbers.dtype), numbers))
     return tuple(results)

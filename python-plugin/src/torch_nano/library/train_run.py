@@ -49,7 +49,7 @@ def train_input(
     >>> train_input(torch.tensor([0.25, 1.0]), Quantization(0.5, 10))
     tensor([1., 2.])
     """
-    low, high = quantization.steps
+    low, high = quantization.levels
     scales = (None, None) if channels is None else (channels.scale, channels.offset)
     exact = torch.ops.torch_nano.train_input(x.detach(), quantization.scale, quantization.zero_point, *scales)
     real = x if real is None else real

@@ -184,7 +184,7 @@ class TrainingRanges(nn.Module):
             real: the numbers before they were rounded and clamped.
         """
         assert self.log_scales is not None
-        low, high = quantization.steps
+        low, high = quantization.levels
         steps = real.detach() / quantization.scale
         log_scale = self.log_scales[self.key(self._ranges[name].name)]
         return _LearnScale.apply(y, steps, log_scale, low, high)  # type: ignore[no-any-return]

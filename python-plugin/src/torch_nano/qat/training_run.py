@@ -204,5 +204,5 @@ def _drop_channels(y: Tensor, probability: float) -> Tensor:
 
 def _rounded(x: Tensor, quantization: Quantization) -> Tensor:
     """Rounds to integers without their zero point, clamped; the gradient is straight-through."""
-    inside = x.clamp(*quantization.steps)
+    inside = x.clamp(*quantization.levels)
     return replace_forward(inside, inside.detach().round())
