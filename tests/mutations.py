@@ -86,7 +86,7 @@ def _paths(tree: Any) -> Iterator[list[Any]]:
     names = (
         list(tree) if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, list | tuple) else ()
     )
-    # Long lists of numbers are all alike.
+    # All entries of a long list of numbers are read in the same way.
     for name in list(names)[:12]:
         yield from ([name, *rest] for rest in _paths(tree[name]))
 

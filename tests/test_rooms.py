@@ -10,7 +10,7 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[1]
 PACKAGE = REPOSITORY / "python-plugin/src/torch_nano"
-#: What all rooms may import, beside `_native`, which is no Python.
+#: Modules that all rooms may import; so they may `_native`, which is not Python.
 FOUNDATIONS = ("errors.py", "arguments.py", "files/")
 
 

@@ -31,7 +31,7 @@ from torch_nano.integrations.flower import HeadAveraging, LocalGrid, client_app,
 
 REPORT = Path(__file__).resolve().parents[2] / "build/bench/fleet.json"
 INPUTS, FEATURES, CLASSES, SAMPLES = 8, 64, 6, 4
-#: Most bytes sent to a node beside the head.
+#: Most bytes sent to a node in addition to the head.
 LARGEST_SHARE_OF_A_NODE = 2000
 #: Most time to check and add a node's head, as a share of the time of one LDA solve.
 LARGEST_SHARE_OF_A_SOLVE = 0.5

@@ -32,7 +32,7 @@ from training import IntArray, reproducible  # noqa: E402
 HIDDEN, EPOCHS, HALVE_EVERY, LEARNING_RATE = 128, 20, 4, 0.02
 SETTINGS = tn.heads.SGD(LEARNING_RATE, halve_every=HALVE_EVERY)
 SETS, SEEDS = ("digits", "mnist_5k"), range(5)
-#: Points that integers may be behind float in the mean of the seeds, and bytes of RAM.
+#: Largest loss of accuracy to float, in points, mean over the seeds; most bytes of RAM.
 LARGEST_GAP, LARGEST_RAM = 0.5, 32 * 1024
 
 
@@ -93,7 +93,7 @@ def float_sgd(model: nn.Sequential, frozen: Frozen) -> IntArray:
 def instructions(frozen: Frozen) -> tuple[int, int]:
     """Of a prediction by the two layers, and of a step: the mean of the first epoch over 100 samples."""
     samples, model = 100, model_of(frozen, 0)
-    # The features are the input; all that is counted beside the two layers is one ReLU of them.
+    # The features are the input; apart from the two layers, only one ReLU of them is counted.
     alone = nn.Sequential(nn.ReLU(), *model[1:])
     x = torch.from_numpy(real(frozen.user.features[:samples], frozen.quantization))
     nano = tn.to_nano(alone, x, calibrate=x, train_last=2, head=SETTINGS)

@@ -33,7 +33,7 @@ from learning_heads import Accuracies, Incremental  # noqa: E402
 from learning_watch import ALL  # noqa: E402
 
 REPORT = ROOT / "build/bench/learning.json"
-#: Mean points that a head may be behind float on a set.
+#: Largest mean loss of accuracy to float on a set, in points.
 LARGEST_GAP = 0.3
 #: Mean % of a person-arm's scored windows.
 LOWEST_WATCH = {"sgd": 91.0, "lda": 93.0}
@@ -77,7 +77,7 @@ class Measured:
     incremental: Incremental
 
     def gaps(self) -> dict[str, Accuracies]:
-        """Points that the heads are behind float, having learnt all."""
+        """Accuracy that the heads lose to float after all samples, in points."""
         return {name: behind_float(rows[ALL]) for name, rows in self.sets.items()}
 
     def missed(self) -> list[str]:
@@ -110,7 +110,7 @@ class Measured:
 
 
 def behind_float(row: Accuracies) -> Accuracies:
-    """Points that `sgd` and `lda` are behind `float_sgd` and `float_lda`."""
+    """Accuracy that `sgd` and `lda` lose to `float_sgd` and `float_lda`, in points."""
     return {head: row[f"float_{head}"] - row[head] for head in ("sgd", "lda")}
 
 

@@ -155,7 +155,7 @@ class Incremental:
 
 
 def class_incremental(sgd: SgdHead, frozen: Frozen) -> Incremental:
-    """An LdaHead that knows of one class, and is told of each next one when its samples arrive."""
+    """An LdaHead that starts with one class; each further class is added when its first sample arrives."""
     user, model = frozen.user, ranged(with_head(frozen.backbone, 1), frozen.factory[0])
     image = tn.to_nano(model, head=LDA(capacity=CLASSES)).image
     growing, joint = LdaHead(image), LdaHead(image)

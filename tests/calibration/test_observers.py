@@ -17,7 +17,7 @@ def test_percentile_is_within_one_bin_of_numpy_for_any_batches(seed):
         observer.observe(torch.from_numpy(batch))
     low, high = observer.range()
     left_out = (100 - percentile) / 2
-    # One bin, and the distance to the neighbouring sample, between which numpy's "lower" and "higher" lie.
+    # One bin, and the distance between numpy's "lower" and "higher" neighbour.
     bin_width = 2 * abs(data).max() / PercentileObserver.BINS
     for found, share in ((low, left_out), (high, 100 - left_out)):
         smallest = np.percentile(data, share, method="lower") - bin_width

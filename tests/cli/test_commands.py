@@ -154,7 +154,7 @@ def test_the_installed_script_runs(folder: Path) -> None:
     assert torch.__version__ not in failed.stderr and failed.stderr.count("\n") == 1
 
 
-def test_it_tells_its_version() -> None:
+def test_it_prints_its_version() -> None:
     result = subprocess.run(
         [sys.executable, "-c", "from torch_nano.cli.commands import main; main()", "--version"],
         capture_output=True,

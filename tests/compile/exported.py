@@ -20,7 +20,7 @@ def run_exported(nano: tn.NanoModule, folder: Path, main: str, given: bytes) -> 
         main: its main.rs, in which `mod model` is the exported module.
     """
     nano.export(folder / "src")
-    # One for each test: they run side by side, and their programs lie in one folder.
+    # A name for each test: they run in parallel, and their programs share a folder.
     name = re.sub("[^a-z0-9]+", "-", f"exported-{folder.parent.name}-{folder.name}".lower())
     (folder / "Cargo.toml").write_text(
         f'[package]\nname = "{name}"\nversion = "0.0.0"\nedition = "2024"\n[workspace]\n'

@@ -143,7 +143,7 @@ class Task:
 
     make: Callable[[], nn.Module]
     window: int
-    #: Whether what it pads on both sides is to lie before the window.
+    #: Whether to pad before the window only, with as many rows as on both sides.
     causal: bool = False
 
     def nano(self, seed: int = 0) -> tn.NanoModule:

@@ -1,4 +1,4 @@
-"""Networks that concatenate: each input lies in its part of the output, and no layer copies it."""
+"""Networks that concatenate: each input is computed into its part of the output, and no layer copies it."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ every = pytest.mark.parametrize(("network", "shape"), NETWORKS)
 
 
 def copied(nano: tn.NanoModule) -> tuple[int, int]:
-    """The number of concatenations, and of their inputs that do not lie in their part of the output."""
+    """The number of concatenations, and of their inputs that must be copied into the output."""
     model = Model(nano.image)
     concats = [layer for layer in model.layers if layer["operator"] == "concat"]
     count = 0

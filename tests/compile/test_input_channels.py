@@ -42,7 +42,7 @@ def sensors(seed: int = 0, samples: int = 64) -> Tensor:
 
 
 def normalized(factors: Tensor | None = None) -> nn.Module:
-    """A batch norm that knows the sensors, and a convolution with padding."""
+    """A batch norm with the sensors' statistics, and a convolution with padding."""
     torch.manual_seed(3)
     model = nn.Sequential(nn.BatchNorm1d(6, momentum=None), nn.Conv1d(6, 8, 3, padding=1), nn.ReLU())
     model.train()(sensors(1, 500))

@@ -128,7 +128,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], str]] = {
         "move conv2d",
     ),
 }
-# A device may read what another layer has made where it lies.
+# A view: the device reads another layer's output in place.
 VIEW = re.compile("_view\\b")
 
 

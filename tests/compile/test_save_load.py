@@ -28,7 +28,7 @@ def test_a_loaded_model_is_the_saved_one(network, shape, tmp_path):
     assert (tmp_path / "again").read_bytes() == (tmp_path / "model").read_bytes()
 
 
-def test_operators_with_arguments_survive(tmp_path):
+def test_operators_with_attributes_are_restored(tmp_path):
     model = nn.Sequential(
         nn.Conv1d(3, 4, 3), nn.ELU(0.5), nn.MaxPool1d(3, 2, 1), nn.Hardtanh(-1, 2), nn.Softmax(1)
     )
@@ -38,7 +38,7 @@ def test_operators_with_arguments_survive(tmp_path):
     assert tn.load(tmp_path / "model").verify("host", x)
 
 
-def test_values_that_a_pass_adds_survive(tmp_path):
+def test_values_that_a_pass_adds_are_restored(tmp_path):
     """A batch norm without a layer in front of it becomes a convolution between two reshapes."""
     x = inputs((4,), 32)
     nano = tn.to_nano(nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 3)).eval(), x, calibrate=x)

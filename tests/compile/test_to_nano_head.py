@@ -138,7 +138,7 @@ def test_fit_is_the_native_ring():
     assert nano.head.state() == native.state()
 
 
-def test_a_state_survives_copies_and_state_dicts():
+def test_copies_and_state_dicts_keep_the_state():
     _, x, nano = with_head()
     features = nano.features_int8(x)
     nano.head.fit(features, torch.arange(64) % 5)

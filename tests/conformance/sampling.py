@@ -10,7 +10,7 @@ from .tflm import Activation, Pair, accumulator_bound, largest_bound
 
 
 def channels(rng: np.random.Generator) -> int:
-    """A number of channels: one, multiples of four, and numbers beside them."""
+    """A number of channels: one, multiples of four, and their neighbours."""
     return int(rng.choice([1, 2, 3, 4, 5, 7, 8, 9, 16, 17]))
 
 

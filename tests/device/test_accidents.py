@@ -185,7 +185,7 @@ def test_a_request_repeated_after_a_timeout_is_executed_once(board: Board, url: 
 
 
 @pytest.mark.parametrize("where", ["request", "answer"])
-def test_a_request_survives_a_cable_that_is_pulled_and_put_back(board: Board, url: str, where: str) -> None:
+def test_a_request_is_completed_when_its_cable_is_put_back(board: Board, url: str, where: str) -> None:
     with Device(url) as device:
         for sample in range(6):
             if where == "request":
@@ -337,7 +337,7 @@ def test_noise_on_the_line_costs_time_only(board: Board, url: str) -> None:
         assert device.head_state() == head.state()
 
 
-def test_long_inputs_survive_a_cable_pulled_between_their_parts() -> None:
+def test_long_inputs_are_completed_after_a_cable_is_pulled_between_their_parts() -> None:
     board = Board(IMAGE)
     board.device = _native.SimulatedDevice(IMAGE, frame=64)
     whole = Device(SimulatedBoard(IMAGE))

@@ -57,7 +57,7 @@ def ends(process: int) -> bool:
 
 
 @pytest.mark.parametrize("opened", ["main", "thread"])
-def test_an_emulator_dies_with_its_killed_parent(opened: str, tmp_path: Path) -> None:
+def test_an_emulator_ends_when_its_parent_is_killed(opened: str, tmp_path: Path) -> None:
     (tmp_path / "image").write_bytes(IMAGE)
     command = [sys.executable, "-c", SCRIPT, str(tmp_path / "image"), opened]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
@@ -68,7 +68,7 @@ def test_an_emulator_dies_with_its_killed_parent(opened: str, tmp_path: Path) ->
     assert ends(emulator)
 
 
-def test_an_emulator_lives_on_after_the_thread_that_started_it() -> None:
+def test_an_emulator_keeps_running_after_the_thread_that_started_it() -> None:
     made: list[Device] = []
     thread = threading.Thread(target=lambda: made.append(Device("qemu", nano=IMAGE)))
     thread.start()

@@ -85,7 +85,7 @@ def cut_power(board: QemuBoard) -> list[str]:
 
 
 def start(board: QemuBoard, saves: list[Saved], allowed: list[Saved], place: str) -> tuple[Device, int]:
-    """Checks what the board starts with and how many lessons that is; gives it their samples, as users do."""
+    """Checks the head that the board starts with; pushes the samples of its lessons; returns their number."""
     device = Device(board)
     found = kept(device)
     assert found in allowed, f"{place}: it starts with {found}"

@@ -52,7 +52,7 @@ def rewrite(path: Path, entries: list[dict[str, Any]]) -> None:
 
 
 def session(device: Device, trainer: str, seed: int, steps: int) -> int:
-    """Random steps; returns how many were refused."""
+    """Takes random steps; returns the number of refused ones."""
     rng = np.random.default_rng(seed)
     refused = 0
     acts: list[Callable[[], object]] = [
@@ -135,7 +135,7 @@ def test_a_device_that_was_tampered_with_is_found(path: Path) -> None:
         for sample in range(8):
             device.learn(INPUTS[sample], sample % 4)
         device.train(1)
-        # Of this the record knows nothing.
+        # The record does not contain this.
         device._link.ask("train", "trained", first_epoch=0, epochs=1)
         device.train(1)
         device.train(1)

@@ -1,4 +1,4 @@
-"""Saved heads after power cuts: the emulated board is killed; the simulated device behaves alike."""
+"""Saved heads after power cuts: the emulated board is killed; the simulated device behaves the same."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def test_a_training_in_slices_is_the_training_in_one_piece(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["sim", "qemu"])
 @pytest.mark.parametrize("number", [0, 2])
-def test_ctrl_c_stops_the_training_and_the_record_knows_where(kind: str, number: int, tmp_path: Path) -> None:
+def test_ctrl_c_stops_the_training_and_is_recorded(kind: str, number: int, tmp_path: Path) -> None:
     with busy(kind) as device:
         device.reset()
         with record(device, path := tmp_path / "device.record"):

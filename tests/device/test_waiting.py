@@ -176,7 +176,7 @@ def test_a_closed_device_stays_closed(connection: str, tmp_path: Path) -> None:
                 assert second.predict(INPUTS[0]).label >= 0
 
 
-def test_a_model_without_a_head_has_the_names_that_the_client_knows() -> None:
+def test_a_model_without_a_head_uses_the_names_of_the_client() -> None:
     image = one_layer()
     with Device("sim", nano=image) as device:
         assert device.labels == tuple(_native.Model(image).labels)

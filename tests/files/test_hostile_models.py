@@ -218,7 +218,7 @@ def test_a_file_without_an_end_is_not_read_for_ever() -> None:
 
 
 def test_a_tensor_that_nothing_names_is_refused() -> None:
-    """What a newer version saves beside the rest is not dropped silently."""
+    """Fields that only a newer version saves are refused, not dropped."""
     content = archive.pack("example", 1, {"a": torch.ones(2)})
     tensors = safetensors.torch.load(body_of(content))
     same, more = (

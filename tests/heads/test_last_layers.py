@@ -91,7 +91,7 @@ def test_it_learns_what_one_layer_cannot() -> None:
     x = torch.rand((400, 2), generator=rng) * 2 - 1
     y = (x[:, 0] * x[:, 1] > 0).long()
     torch.manual_seed(1)
-    # The features are the input; the first layer is none.
+    # The features are the input: there is no layer before the head.
     model = nn.Sequential(nn.Linear(2, 4), nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 2))
     nano = tn.to_nano(
         model, x, calibrate=x, train_last=2, head=tn.heads.SGD(learning_rate=0.05, halve_every=20)
@@ -205,7 +205,7 @@ def test_learning_rates_out_of_range_are_refused() -> None:
             tn.to_nano(mlp(), x, calibrate=x, train_last=2, learning_rate=rate)
 
 
-def test_states_survive_and_wrong_ones_are_refused(tmp_path: Any) -> None:
+def test_states_are_restored_and_wrong_ones_are_refused(tmp_path: Any) -> None:
     x = inputs((12,), 32)
     nano = tn.to_nano(mlp(), x, calibrate=x, train_last=2)
     assert nano.head is not None

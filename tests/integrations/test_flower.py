@@ -279,7 +279,7 @@ def test_names_of_added_classes_reach_all_nodes(
         assert head_state(result.arrays) == learnt(nano, *parts, classes=CLASSES + 1)
         later = HeadAveraging(nano, min_train_nodes=1, min_available_nodes=1, fraction_evaluate=0.0)
         with opened(nano, 1) as (late,):
-            # Another server that starts from the arrays knows the names, too.
+            # Another server that starts from the arrays has the names, too.
             later.start(LocalGrid([app(late, fitting(5, 5))]), result.arrays, num_rounds=1)
             assert late.labels == names
         assert later.labels == list(names)

@@ -63,7 +63,7 @@ def test_gradients_are_those_of_the_float_twin(operator: type[Operator]) -> None
         parameters = case.integer_parameters()
         learned = [*inputs, *(p.requires_grad_() for p in parameters[:-1] if p is not None)]
         y = call(case, inputs, parameters)
-        # Where the integer output touches a bound, the float twin may lie on either side of it.
+        # Where the integer output is at a bound, the float result may be inside or outside.
         bounds = case.attributes()
         inside = (y > bounds.get("clamp_min", -128)) & (y < bounds.get("clamp_max", 127))
         grad = torch.randn(y.shape, generator=torch.Generator().manual_seed(seed)) * inside

@@ -120,7 +120,7 @@ def test_a_layer_too_large_for_float32_stays_exact(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_mean_of_more_numbers_than_float32_holds_is_exact() -> None:
-    """Sums of 300 * 300 differences of 255 lie above 2^24."""
+    """Sums of 300 * 300 differences of 255 exceed 2^24."""
     pool = average_pool2d.AveragePool2d(kernel=(300, 300))
     quantization = Quantization(1.0, -128)
     generator = torch.Generator().manual_seed(0)

@@ -46,7 +46,7 @@ def test_a_layer_in_float_computes_what_the_quantized_one_is_rounded_from() -> N
 
 
 def test_a_quantized_layer_quantizes_outputs_of_a_float_layer() -> None:
-    """The last layer's integers are exact: its output lies on its grid, whatever stands in front."""
+    """The last layer's integers are exact: its output is a whole number of steps, whatever precedes it."""
     _, qat, x = residual(float_layers=["stem", "first.*"])
     assert {qat._graph.values[name].module_path for name in qat._in_float} == {"stem.0", "first.0"}
     y = qat(x).detach()
@@ -186,7 +186,7 @@ def test_the_gradient_goes_through_what_dropout_keeps() -> None:
 
 
 class Bypassed(nn.Module):
-    """A tensor that is read through a dropout, and beside it by a function of the caller's."""
+    """A tensor that a dropout reads, and also a function of the caller."""
 
     def __init__(self, forward: Callable[[Tensor, nn.Module], Tensor]) -> None:
         super().__init__()

@@ -185,7 +185,7 @@ def differing_bits(first: Tensor, second: Tensor) -> int:
 
 
 def assert_is_the_image(qat: QatModule, x: Tensor) -> None:
-    """The module's outputs are those of its image, bit by bit, and not all alike."""
+    """The module's outputs equal those of its image, bit by bit, and differ from each other."""
     with torch.no_grad():
         y = qat(x)
     assert differing_bits(y, qat.to_nano()(x)) == 0

@@ -117,7 +117,7 @@ def test_every_epoch_visits_every_sample_once_by_one_stride(count: int) -> None:
         assert strides == set(upwards[:1])
 
 
-def test_ring_forgets_the_oldest() -> None:
+def test_ring_replaces_the_oldest() -> None:
     head, features = random_head(np.random.default_rng(0), capacity=3)
     for label, q in enumerate([10, 20, 30, 40]):
         head.record([q] * features, label % 2)

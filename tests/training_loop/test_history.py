@@ -48,7 +48,7 @@ def test_the_best_accuracy_is_the_highest():
     assert tn.History(records).monitor == "val_loss" and tn.History(records).best_epoch == 0
 
 
-def test_it_survives_json():
+def test_it_is_restored_from_json():
     first = history(2.0, 1.0, stopped="by hand", monitor="loss", min_delta=0.25)
     second = tn.History.from_dict(json.loads(json.dumps(first.to_dict())))
     assert list(second) == list(first)
