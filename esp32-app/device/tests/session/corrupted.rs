@@ -1,4 +1,4 @@
-//! A million frames damaged on the way: nothing panics, nothing is learnt, nothing is forgotten.
+//! A million frames that are damaged in transit: no panic, and no change of the head.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -12,7 +12,7 @@ use crate::stream::{OPTIONS, ask, class, encoded, every_head, head_state, input,
 const FRAMES: u64 = 1_000_000;
 const BATCH: u64 = 1000;
 
-/// Damages a frame (its end byte stays): bits flip, bytes change, vanish, appear, change places, end it early.
+/// Damages a frame, but not its end byte: flips bits; changes, removes, inserts or swaps bytes; ends it early.
 fn damage(frame: &[u8], random: &mut fastrand::Rng) -> Vec<u8> {
     let mut bytes = frame[..frame.len() - 1].to_vec();
     for _ in 0..random.usize(1..=4) {
@@ -41,7 +41,7 @@ fn is_request(piece: &[u8]) -> bool {
     frame::decode::<RequestHeader, Request<'_>>(&mut piece.to_vec()).is_some()
 }
 
-/// Damaged beyond recognition: no piece between end bytes is a request.
+/// Whether no piece between end bytes is a request.
 fn corrupt(frame: &[u8], random: &mut fastrand::Rng) -> Vec<u8> {
     loop {
         let bytes = damage(frame, random);
@@ -51,7 +51,7 @@ fn corrupt(frame: &[u8], random: &mut fastrand::Rng) -> Vec<u8> {
     }
 }
 
-/// A conversation of everything that has a memory and that this head can do, with `disturb` in its middle: what the head becomes, the flash, the answers.
+/// Sends all requests that change state and that this head supports, with `disturb` in the middle. Returns the head, the flash and the answers.
 fn conversation(
     image: &Aligned,
     disturb: impl FnOnce(&mut dyn FnMut(&[u8]) -> Vec<Failure>),
@@ -77,13 +77,13 @@ fn conversation(
     say(&mut session, Request::Save { replace: false });
     let state = head_state(&mut session);
     say(&mut session, train(2));
-    // A head that keeps no samples has one place for this and for what Undo brings back.
+    // A head without a ring uses one copy for this and for Undo.
     if in_epochs {
         say(&mut session, Request::WriteHead { offset: 0, bytes: &state[..9] });
     } else {
         say(&mut session, Request::AddClass { name: "lower" });
     }
-    // Learning displaces a sample, which Undo brings back.
+    // Learning replaces a sample of the ring, which Undo restores.
     say(&mut session, Request::Learn { label: class(1), input: &whole });
     say(&mut session, Request::Input { offset: 0, bytes: first });
     disturb(&mut |bytes| refusals(&mut session, bytes));
@@ -136,7 +136,7 @@ fn a_million_corrupted_frames_are_refused_and_change_nothing() {
     assert!(pieces as u64 > FRAMES, "{pieces} pieces");
 }
 
-/// Frames that are intact between damaged ones do what they say, and only they.
+/// Of damaged and intact frames in turn, exactly the intact ones are executed.
 #[test]
 fn between_damaged_frames_intact_ones_work() {
     let image = head_net().image();
@@ -192,7 +192,7 @@ fn a_request_that_comes_again_is_answered_again_and_not_executed_again() {
         })
     };
     assert_eq!(samples(&mut session), 2);
-    // The same number for another request, the same request under another number, and none: all are executed.
+    // Another request with the same number, the same request with another number, and one without a number: all are executed.
     let train = |sequence| numbered(sequence, Request::Train { first_epoch: 0, epochs: 1 });
     let mut heads = vec![head_state(&mut session)];
     crate::stream::send(&mut session, &numbered(9, Request::Stats));

@@ -1,4 +1,4 @@
-//! Every request, with edges for arguments, of every image that loads: nothing panics, and every answer is one that decodes.
+//! Every request, with extreme arguments, to every image that loads: no panic, and every answer can be decoded.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -18,7 +18,7 @@ use crate::stream::{encoded, send_in_pieces};
 const FRAME: usize = 64;
 const RING: usize = 3;
 const OPTIONS: Options = Options { ring: RING, frame: FRAME, settings: Settings { rejection: 0, save_interval: 2 } };
-/// Words of RAM; an image that wants more is for another device.
+/// Words of RAM; images that need more are skipped.
 const LARGEST_RAM: usize = 1 << 20;
 const MUTATIONS: u64 = 10_000;
 
@@ -34,7 +34,7 @@ fn other_operators() -> Builder {
     net
 }
 
-/// Images of every operator and trainer, with names from none to the longest.
+/// Images of every operator and trainer; names are absent, short or of the largest length.
 fn images() -> Vec<Aligned> {
     let mut nets = vec![conv_net(), other_operators(), two_by_two(), residual_net(), passed_through()];
     let start = SumsDescription { classes: 2, capacity: 4 };
@@ -97,7 +97,7 @@ fn any_request<'a>(view: &Image<'_>, bytes: &'a [u8], names: &'a [String], rando
         1 => Label::Value([i32::MIN, 0, 4096, i32::MAX][random.usize(..4)]),
         _ => Label::Class(class),
     };
-    // Most inputs are of the right length: what follows them is reached.
+    // Most inputs have the right length, so that the code after the check runs, too.
     let right = if random.u8(..4) > 0 { input_length } else { edge(around(input_length), random) };
     let input = &bytes[..right.min(FRAME).min(bytes.len())];
     let part = &bytes[..edge(around(FRAME), random).min(FRAME)];
@@ -140,7 +140,7 @@ fn any_request<'a>(view: &Image<'_>, bytes: &'a [u8], names: &'a [String], rando
     }
 }
 
-/// Asks an image so many things; whether it loads.
+/// Sends an image this number of random requests; returns whether it loads.
 fn interrogate(image: &Aligned, seed: u64, requests: usize) -> bool {
     let mut random = fastrand::Rng::with_seed(seed);
     let Ok(view) = Image::new(image.bytes()) else { return false };
@@ -172,7 +172,7 @@ fn interrogate(image: &Aligned, seed: u64, requests: usize) -> bool {
         assert_eq!(answer.pop(), Some(frame::END), "{place}");
         let decoded = frame::decode::<ResponseHeader, Response<'_>>(&mut answer);
         let (_, response) = decoded.unwrap_or_else(|| panic!("{place}: the answer is no response"));
-        // These say that a device's own data are wrong.
+        // These would mean that the device's own data are wrong.
         let own = [Failure::State, Failure::Other];
         let wrong = matches!(response, Response::Refused(failure) if own.contains(&failure));
         assert!(!wrong || matches!(request, Request::ReplaceHead { .. }), "{place}: {response:?}");

@@ -1,4 +1,4 @@
-//! Frames by themselves.
+//! Encoding and decoding of frames, without a session.
 
 use torch_nano_device::{
     Block, Class, ElementType, Failure, GraphValue, Label, Request, RequestHeader, Response, ResponseHeader, SavedHead,

@@ -12,7 +12,7 @@ use crate::stream::{FRAME, OPTIONS, RING, ask, class, ram, session, session_with
 /// Bytes of frames that are shorter than an input and an output.
 const SHORT: usize = 64;
 
-/// Inputs of int16, int8 and int32 that are outputs, too, in another order; the int8 one also goes through a layer.
+/// Inputs of int16, int8 and int32 that are also outputs, in another order; a layer reads the int8 one, too.
 pub fn passed_through() -> Builder {
     let mut net = Builder::new(8);
     for (index, dtype) in [Dtype::Int16, Dtype::Int8, Dtype::Int32].into_iter().enumerate() {
@@ -47,7 +47,7 @@ fn expected(image: &Aligned, mut input: &[u8]) -> Vec<u8> {
     (0..model.image().output_count()).flat_map(|index| model.output(index).as_bytes().to_vec()).collect()
 }
 
-/// Sends what a frame does not take of an input; returns the rest.
+/// Sends an input in parts, except the rest that fits the next request; returns that rest.
 fn send_parts<'i, C: FnMut() -> u64>(session: &mut Session<'_, C, NoFlash>, input: &'i [u8]) -> &'i [u8] {
     let (parts, rest) = input.split_at((input.len() - 1) / SHORT * SHORT);
     for (part, offset) in parts.chunks(SHORT).zip((0..).step_by(SHORT)) {
@@ -59,7 +59,7 @@ fn send_parts<'i, C: FnMut() -> u64>(session: &mut Session<'_, C, NoFlash>, inpu
     rest
 }
 
-/// All of a block; the lengths of its parts.
+/// Reads a whole block; returns it and the lengths of its parts.
 fn read<'a, C: FnMut() -> u64, H: Head<'a>>(
     session: &mut Session<'a, C, NoFlash, H>,
     block: Block,
@@ -151,7 +151,7 @@ fn the_class_is_the_largest_element_of_the_first_output_of_any_dtype() {
             Dtype::Int16 => i16::MIN.into(),
             Dtype::Int32 => i32::MIN + 1,
         };
-        // The first of equals; a byte read as an element, or the other output, would say something else.
+        // The first of equal elements. Reading bytes as elements, or the other output, would give another class.
         for (elements, expected) in
             [([least, 3, 7, -5, 7, -1], 2), ([least; 6], 0), ([least, least, least, -1, -2, least], 3)]
         {
@@ -250,7 +250,7 @@ fn a_head_sees_the_first_of_several_outputs() {
     assert_eq!(read(&mut session, Block::Output, first).0, expected(&image, &input));
 }
 
-/// What the state of [`ADD_UP`] is at the start.
+/// The state of [`ADD_UP`] at the start.
 const START: i16 = 300;
 
 /// The sums of all inputs so far, int16, which are the operator's state and its output.

@@ -59,7 +59,7 @@ fn classes_have_names_and_are_added_by_name() {
             });
         }
         refused!(session, Request::ClassName { class: 4 }, Failure::Label { label: 4, classes: 4 });
-        // By name and by index is the same.
+        // A class can be given by name or by index.
         let before = head_state(session);
         done!(session, Request::Learn { label: named("up"), input: &input(1) });
         let by_name = head_state(session);
@@ -71,7 +71,7 @@ fn classes_have_names_and_are_added_by_name() {
         done!(session, Request::Forget { class: Class::Name("up") });
         assert_ne!(head_state(session), by_name);
         refused!(session, Request::Forget { class: Class::Name("down") }, Failure::UnknownName);
-        // After a reset the added classes are gone, and their names.
+        // A reset removes the added classes and their names.
         done!(session, Request::Reset);
         refused!(session, Request::Learn { label: named("up"), input: &input(1) }, Failure::UnknownName);
         done!(session, Request::AddClass { name: "down" });
@@ -115,7 +115,7 @@ fn undo_takes_back_every_kind_of_change_once() {
                 done!(session, Request::Undo);
                 assert_eq!(head_state(session), before, "seed {seed}, {request:?}");
                 refused!(session, Request::Undo, Failure::NothingToUndo);
-                // The ring is back, too: the same again leads to the same.
+                // The ring is restored, too: the same request has the same result.
                 done!(session, request);
                 assert_eq!(head_state(session), after, "seed {seed}, {request:?}");
             }
@@ -156,7 +156,7 @@ fn a_refused_request_keeps_undo_and_a_head_that_arrives() {
             ask(session, request, |answer| assert!(matches!(answer, Response::Refused(_)), "{request:?}"));
         }
         if training {
-            // A head that descends cannot forget at all.
+            // A head trained by gradient descent cannot forget.
             refused!(session, Request::Forget { class: Class::Index(0) }, Failure::Unsupported);
         } else {
             refused!(session, Request::Train { first_epoch: 0, epochs: 1 }, Failure::Unsupported);
@@ -165,7 +165,7 @@ fn a_refused_request_keeps_undo_and_a_head_that_arrives() {
         assert_ne!(after, before);
         done!(session, Request::Undo);
         assert_eq!(head_state(session), before);
-        // And the parts of a head that have arrived stay.
+        // The parts of a head that have been received are kept.
         let (first, rest) = after.split_at(10);
         done!(session, Request::WriteHead { offset: 0, bytes: first });
         for request in refused {
@@ -253,7 +253,7 @@ fn long_inputs_outputs_and_heads_are_sent_in_parts() {
     done!(&mut whole, Request::Learn { label: class(1), input: &sample });
     done!(&mut whole, Request::Train { first_epoch: 0, epochs: 2 });
     let trained = head_state(&mut whole);
-    // The head goes over in parts.
+    // The head is sent in parts.
     let initial = head_state(parts);
     assert_ne!(trained, initial);
     let checksum = torch_nano_device::frame::checksum(&trained);
@@ -284,7 +284,7 @@ fn a_state_that_no_head_has_is_refused() {
     let mut ram = ram(&image);
     let mut session = session(&image, &mut ram);
     let before = head_state(&mut session);
-    // A random state of 0 is none.
+    // A random state of 0 is invalid.
     let wrong = [&before[..4], &[0; 4], &before[8..]].concat();
     done!(&mut session, Request::WriteHead { offset: 0, bytes: &wrong });
     let checksum = torch_nano_device::frame::checksum(&wrong);

@@ -1,4 +1,4 @@
-//! A session over a byte stream in memory: what it answers, what it refuses, and that nothing else disturbs it.
+//! A session over a byte stream in memory: its answers, its refusals, and its behaviour after damaged input.
 
 #[path = "../../../../nano-core/tests/images/builder.rs"]
 mod builder;

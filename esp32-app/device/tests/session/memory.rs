@@ -1,4 +1,4 @@
-//! RAM, images and streams that do not suffice.
+//! RAM that is too small, images that nano-core refuses, and streams that fail.
 
 use embedded_io::{ErrorKind, ErrorType, Read, Write};
 use nano_core::image::Image;
@@ -83,7 +83,7 @@ fn what_nano_core_refuses_is_refused() {
     assert_eq!(refused(&other_trainer, &mut room, RING), Some(Error::Field { name: "head trainer", value: 77 }));
 }
 
-/// A stream that gives its bytes and then fails, or takes none.
+/// A stream that fails after its bytes are read, or on each write.
 struct Failing {
     input: Vec<u8>,
     write: ErrorKind,

@@ -1,4 +1,4 @@
-//! The power fails at every operation on the flash while a session saves: its next one has all that was saved before, or all of the new.
+//! The power fails at every flash operation of a save: the next session starts with everything from the save before, or everything from this one.
 
 use core::ops::Range;
 
@@ -10,7 +10,7 @@ use crate::stream::{OPTIONS, ask, class, every_head, head_state, input, ram, ses
 
 type Flash = Nor<512>;
 
-/// All that is saved, as requests show it.
+/// Everything that a save holds, read by requests.
 #[derive(Debug, PartialEq)]
 struct Kept {
     state: Vec<u8>,
@@ -18,7 +18,7 @@ struct Kept {
     settings: Settings,
 }
 
-/// A save: the operations on the flash that it took, and what it saved.
+/// A save: its flash operations, and what it saved.
 type Save = (Range<usize>, Kept);
 
 fn kept<C: FnMut() -> u64>(session: &mut Session<'_, C, Flash>) -> Kept {
@@ -36,7 +36,7 @@ fn kept<C: FnMut() -> u64>(session: &mut Session<'_, C, Flash>) -> Kept {
     Kept { state: head_state(session), names, settings }
 }
 
-/// What a device of `image` that starts with this flash has, and whether that was saved.
+/// The state of a device of `image` that starts with this flash, and whether it was restored from there.
 fn after_start(image: &Aligned, flash: &Flash) -> (Kept, bool) {
     let mut ram = ram(image);
     let mut session = session_with(image, &mut ram, OPTIONS, flash.clone());
@@ -47,8 +47,8 @@ fn after_start(image: &Aligned, flash: &Flash) -> (Kept, bool) {
     (kept(&mut session), restored)
 }
 
-/// What a device does between two starts, the seed decides what: it learns, gets classes and settings, saves when told to and by itself.
-/// Ends early if the power fails. Gives the flash and, unless it is to fail, the saves.
+/// Random requests between two starts, by the seed: learning, classes, settings, saves on request and automatic ones. Ends early if the power
+/// fails. Returns the flash and, if the power is not to fail, the saves.
 fn live(image: &Aligned, flash: Flash, seed: u64, replace: bool) -> (Flash, Vec<Save>) {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut ram = ram(image);
@@ -79,18 +79,19 @@ fn live(image: &Aligned, flash: Flash, seed: u64, replace: bool) -> (Flash, Vec<
     (session.flash().clone(), saves)
 }
 
-/// What a power cut has left.
+/// The flash after a power cut.
 struct Cut<'s> {
     flash: Flash,
-    /// What the save that was cut was to save, and what was saved before it, unless that was before the life.
+    /// What the interrupted save would have saved, and the save before it, if it is of the same run.
     new: &'s Kept,
     old: Option<&'s Kept>,
-    /// Whether it was a page that was being erased.
+    /// Whether a page was being erased.
     erasing: bool,
     place: String,
 }
 
-/// Cuts the power at every operation of a life, in every way; `check` sees what is left. Returns the uncut flash, the saves, and how many cuts.
+/// Cuts the power at every flash operation of a run, in every way; `check` gets the flash. Returns the flash and the saves of an uncut run, and the
+/// number of cuts.
 fn cut_everywhere(
     image: &Aligned,
     flash: &Flash,
@@ -112,7 +113,7 @@ fn cut_everywhere(
                 assert_eq!(left.operations, operation + 1, "seed {seed}: what it does depends on the cut");
                 cuts += 1;
                 erased_then.clone_from(&left.erased);
-                // What one operation leaves whole, the next one finds.
+                // A complete operation leaves the same flash as a cut before the next one.
                 if left.bytes != checked {
                     checked.clone_from(&left.bytes);
                     let erasing = left.erased != erased;
@@ -126,7 +127,7 @@ fn cut_everywhere(
     (whole, saves, cuts)
 }
 
-/// The device goes on: it learns and saves, and starts with that.
+/// Continues on such a flash: the device learns, saves, and starts with what it saved.
 fn goes_on(image: &Aligned, flash: &Flash, seed: u64, replace: bool, place: &str) {
     let (flash, saves) = live(image, flash.clone(), seed, replace);
     let (_, last) = saves.last().unwrap_or_else(|| panic!("{place}: nothing was saved afterwards"));
@@ -139,7 +140,7 @@ fn head_names_and_settings_are_all_of_the_old_save_or_all_of_the_new_one() {
     let (mut saves, mut cuts, mut new_ones) = (0, 0, 0);
     for (name, image) in every_head() {
         let mut flash = Flash::new(8, 1);
-        // Saves in which state and settings were others than before, and those with other names too.
+        // Numbers of saves that changed state and settings, and of those that also changed names.
         let (mut others, mut other_names) = (0, 0);
         for seed in 0..11 {
             let (start, started_with_saved) = after_start(&image, &flash);
@@ -167,7 +168,7 @@ fn head_names_and_settings_are_all_of_the_old_save_or_all_of_the_new_one() {
                 others += usize::from(other);
                 other_names += usize::from(other && new.names != old.names);
             }
-            // Every other life starts on what such a cut has left.
+            // Every second run starts on a flash after such a cut.
             flash = goes_on_with.filter(|_| seed.is_multiple_of(2)).unwrap_or(whole);
         }
         let names_change = matches!(name, "prototype" | "lda");
@@ -179,7 +180,7 @@ fn head_names_and_settings_are_all_of_the_old_save_or_all_of_the_new_one() {
     );
 }
 
-/// A flash with a head of another model, which `Save` is told to replace.
+/// A flash with the head of another model, which a `Save` with `replace` replaces.
 #[test]
 fn another_models_head_stays_whole_until_it_is_replaced_whole() {
     let heads = every_head();

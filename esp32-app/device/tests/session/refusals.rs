@@ -1,4 +1,4 @@
-//! What is refused, and that a refusal changes nothing.
+//! Refusals: their reasons, and that they change nothing.
 
 use embedded_storage::nor_flash::NorFlash;
 use nano_core::CheckedImage;
@@ -17,7 +17,7 @@ pub fn refusals<C: FnMut() -> u64, F: NorFlash>(session: &mut Session<'_, C, F>,
     frames.iter_mut().map(failure).collect()
 }
 
-/// Learns, lets `disturb` act, trains; the head then.
+/// Learns, calls `disturb`, trains; returns the head.
 fn head_after(image: &Aligned, disturb: impl FnOnce(&mut Session<'_, &mut dyn FnMut() -> u64, NoFlash>)) -> Vec<u8> {
     let mut ram = ram(image);
     let mut counter = || 0;
@@ -127,13 +127,13 @@ fn a_frame_after_garbage_is_understood() {
     for seed in 0..200 {
         let mut random = fastrand::Rng::with_seed(seed);
         let garbage: Vec<u8> = (0..random.usize(1..100)).map(|_| random.u8(1..)).collect();
-        // With an end byte between them the garbage alone is refused; without one it takes the next frame with it.
+        // With an end byte between them only the garbage is refused; without one, the frame that follows is refused with it.
         let mut apart = send(&mut session, &[&garbage[..], &[frame::END], &info].concat());
         assert!(apart.len() == 2 && is_refused(&mut apart[0]) && is_info(&mut apart[1]), "seed {seed}");
         let mut together = send(&mut session, &[&garbage[..], &info, &info].concat());
         assert!(together.len() == 2 && is_refused(&mut together[0]) && is_info(&mut together[1]), "seed {seed}");
     }
-    // Ends alone are no frames.
+    // End bytes alone are not frames.
     let mut answers = send(&mut session, &[&[frame::END; 300][..], &info].concat());
     assert!(answers.len() == 1 && is_info(&mut answers[0]));
     assert_eq!(send(&mut session, &[frame::END; 10]), [] as [Vec<u8>; 0]);
@@ -146,7 +146,7 @@ fn requests_that_this_version_does_not_know_are_refused() {
     let mut session = session(&image, &mut ram);
     let mut buffer = vec![0; 200];
     let header = RequestHeader::default();
-    // Sealed rightly, but of an unknown number, and of none.
+    // With a valid CRC, but an unknown request, or none.
     for frame in [
         frame::encode(&header, &200u32, &mut buffer).unwrap().to_vec(),
         frame::encode(&header, &(), &mut buffer).unwrap().to_vec(),
@@ -183,7 +183,7 @@ fn another_protocol_and_another_model_are_refused_by_name() {
         }
     });
     assert_eq!(disturbed, undisturbed);
-    // The right one is taken.
+    // The right one is executed.
     let mut ram = ram(&image);
     let mut session = session(&image, &mut ram);
     let mut buffer = vec![0; 200];

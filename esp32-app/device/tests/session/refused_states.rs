@@ -1,4 +1,4 @@
-//! Heads in flash that are whole, and yet none that this program accepts: the one before is loaded, and that is said.
+//! Saved heads that are undamaged but invalid for this program: the older one is loaded, and `Info` reports it.
 
 use std::cell::Cell;
 
@@ -20,7 +20,7 @@ fn blank() -> Flash {
     MemoryFlash(vec![0xff; 8 * 4096])
 }
 
-/// What `Info` says of the flash: the head that can be loaded, and whether the device started with one.
+/// What `Info` reports about the flash: the head that can be loaded, and whether the device started with it.
 fn saved<C: FnMut() -> u64>(session: &mut Session<'_, C, Flash>) -> (Result<SavedHead, StorageError>, bool) {
     ask(session, Request::Info, |response| match response {
         Response::Info { saved, restored, .. } => (saved, restored),
@@ -28,7 +28,7 @@ fn saved<C: FnMut() -> u64>(session: &mut Session<'_, C, Flash>) -> (Result<Save
     })
 }
 
-/// A flash to which a device of `image` has saved a head that has learnt; its record as the device saves it.
+/// A flash with a trained head that a device of `image` saved, and that head's record.
 fn with_one_save(image: &Aligned) -> (Flash, Vec<u8>, Vec<u8>) {
     let mut memory = ram(image);
     let mut session = session_with(image, &mut memory, OPTIONS, blank());
@@ -55,7 +55,7 @@ fn the_head_before_a_refused_one_is_loaded() {
         let (flash, state, record) = with_one_save(&image);
         let id = Image::new(image.bytes()).unwrap().id();
         let (names, settings) = (state.len(), record.len() - 8);
-        // What each head has as its first word is no such number; a name that is no text; one after its end; reserved bytes.
+        // An invalid first word of the head; a name that is not UTF-8; bytes after a name's end; reserved bytes.
         for (wrong, at) in [(0xff, 0), (0xff, names), (b'x', names + 20), (1, settings + 2)] {
             let mut hostile = record.clone();
             hostile[at] = wrong;
@@ -74,7 +74,7 @@ fn the_head_before_a_refused_one_is_loaded() {
                 assert_eq!(response, Response::Saved { count: 3 })
             });
             assert_eq!(saved(&mut session).0, Ok(SavedHead { count: 3, lost: None }));
-            // If there is no other, it starts with the image's.
+            // Without another one, it starts with the image's.
             let mut storage = HeadStorage::new(blank(), id);
             storage.save(&[&hostile], false).unwrap();
             let mut memory = ram(&image);
@@ -88,7 +88,7 @@ fn the_head_before_a_refused_one_is_loaded() {
     }
 }
 
-/// The sums of an LDA head that no samples give, but that are each within their bounds.
+/// Sums of an LDA head that are each within their bounds, but that no samples lead to.
 #[test]
 fn a_head_that_was_accepted_is_accepted_after_a_restart() {
     let image = sums_net(true);
@@ -114,11 +114,11 @@ fn a_head_that_was_accepted_is_accepted_after_a_restart() {
 }
 
 thread_local! {
-    /// Whether [`Spoilt`] finds its state to be none: as if bits in RAM had flipped.
+    /// Whether [`Spoilt`] refuses its own state, as after flipped bits in RAM.
     static SPOILT: Cell<bool> = const { Cell::new(false) };
 }
 
-/// A head whose state can go bad in RAM.
+/// A head whose state can become invalid in RAM.
 struct Spoilt<'a>(AnyHead<'a>);
 
 impl<'a> Head<'a> for Spoilt<'a> {

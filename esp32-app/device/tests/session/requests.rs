@@ -1,4 +1,4 @@
-//! What every request does, against nano-core used directly.
+//! The effect of every request, compared with direct calls of nano-core.
 
 use nano_core::image::Image;
 use nano_core::train::{FeatureRing, Head, HeadSizes, SgdHead, Target, Training, confidence};
@@ -17,7 +17,7 @@ fn output(image: &Aligned, input: &[u8]) -> Vec<i8> {
     model.output(0).to_vec()
 }
 
-/// `act` on a head of `image` in its own memory.
+/// Calls `act` on a head of `image`.
 fn with_head<T>(image: &Aligned, act: impl FnOnce(&mut SgdHead<'_>) -> T) -> T {
     let image = Image::new(image.bytes()).unwrap();
     let mut ram = vec![0; HeadSizes::of(image.head().unwrap()).words()];
@@ -156,7 +156,7 @@ fn learning_on_the_device_is_learning_on_the_host() {
     let expected = with_head(&image, |head| {
         let (mut features, mut labels) = (vec![0; RING * head.features()], [0; RING]);
         let mut ring = FeatureRing::new(head.features(), &mut features, &mut labels).unwrap();
-        // The ring has forgotten the first two.
+        // The ring has replaced the first two.
         for &(number, label) in &learnt[2..] {
             ring.push(&output(&image, &input(number)), Target::Class(label)).unwrap();
         }

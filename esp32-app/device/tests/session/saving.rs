@@ -14,7 +14,7 @@ fn blank() -> Flash {
     MemoryFlash(vec![0xff; 8 * 4096])
 }
 
-/// What a device of `image` with this flash does; the flash then.
+/// Calls `act` on a device of `image` with this flash; returns the flash.
 fn with<T>(image: &Aligned, flash: Flash, act: impl FnOnce(&mut dyn Board) -> T) -> (Flash, T) {
     let mut ram = ram(image);
     let mut session = session_with(image, &mut ram, OPTIONS, flash);
@@ -77,7 +77,7 @@ fn after_a_power_cut_it_goes_on_with_what_was_saved() {
             assert_eq!(board.ask(Request::Load), "Loaded(SavedHead { count: 1, lost: None })");
             assert_eq!(board.state(), saved);
             assert!(board.ask(Request::Info).contains(&format!("{settings:?}")));
-            // Head and settings are taken back together.
+            // Undo restores head and settings together.
             assert_eq!(board.ask(Request::Undo), "Done");
             assert_ne!(board.state(), saved);
             assert!(board.ask(Request::Info).contains(&format!("{:?}", Settings::default())));
@@ -96,7 +96,7 @@ fn names_of_added_classes_are_saved() {
     with(&image, flash, |board| {
         assert_eq!(board.ask(Request::ClassName { class: 2 }), "ClassName { name: \"up\" }");
         assert!(board.ask(Request::Learn { label: Label::Class(up), input: &input(1) }).starts_with("Learned"));
-        // Loading and taking it back: the names follow the head.
+        // Load and Undo change the names with the head.
         board.ask(Request::Reset);
         board.ask(Request::AddClass { name: "down" });
         board.ask(Request::Load);
@@ -141,7 +141,7 @@ fn the_head_of_another_model_is_kept_until_it_is_replaced() {
     let (kept, ()) = with(&other, flash.clone(), |board| {
         learn(board);
         assert_eq!([board.ask(SAVE), board.ask(Request::Load)], [refused.clone(), refused.clone()]);
-        // Nor by itself.
+        // Nor does it save automatically.
         board.ask(Request::Configure { settings: Settings { rejection: 0, save_interval: 1 } });
         board.ask(Request::Learn { label: class(0), input: &input(1) });
         assert!(board.ask(Request::Stats).contains("saves: 0, failed_saves: 2"));

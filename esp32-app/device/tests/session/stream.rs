@@ -1,4 +1,4 @@
-//! A board in memory, and how its stream cuts what is sent.
+//! A board in memory, whose stream splits what is sent.
 
 use std::convert::Infallible;
 
@@ -16,14 +16,14 @@ use crate::builder::{Aligned, descent, head_net, layers_head};
 use crate::learning::sums_net;
 
 pub const RING: usize = 4;
-/// Frames for so many bytes: all of an input of these models.
+/// Bytes of a frame, which holds a whole input of these models.
 pub const FRAME: usize = 256;
 pub const OPTIONS: Options =
     Options { ring: RING, frame: FRAME, settings: Settings { rejection: 0, save_interval: 0 } };
 
-/// RAM that a session about `image` just needs.
+/// The RAM that a session of `image` needs, and no more.
 pub fn ram(image: &Aligned) -> Vec<u32> {
-    // What the RAM holds at the start must not matter.
+    // The initial contents of the RAM must have no effect.
     vec![0xdead_beef; Sizes::of(&Image::new(image.bytes()).unwrap(), RING, FRAME).words()]
 }
 
@@ -93,7 +93,7 @@ pub fn send_in_pieces<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>>(
     stream.output
 }
 
-/// The frames that the device answers to `input`, without their end bytes.
+/// The frames with which the device answers `input`, without their end bytes.
 pub fn send<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>>(
     session: &mut Session<'a, C, F, H>,
     input: &[u8],
@@ -104,7 +104,7 @@ pub fn send<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>>(
     frames
 }
 
-/// Asks one thing; `check` sees the one answer.
+/// Sends a request; `check` gets its one answer.
 pub fn ask<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>, T>(
     session: &mut Session<'a, C, F, H>,
     request: Request<'_>,
@@ -142,14 +142,14 @@ pub fn head_state<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>>(session: &mut
     }
 }
 
-/// Inputs of `head_net`, the number decides which.
+/// Input number `number` of `head_net`.
 pub fn input(number: u64) -> Vec<u8> {
     let length = head_net().value(0).shape.iter().product::<u32>();
     let mut random = fastrand::Rng::with_seed(number);
     (0..length).map(|_| random.u8(..)).collect()
 }
 
-/// As bytes travel.
+/// The elements as the bytes of a message.
 pub fn signed(bytes: &[u8]) -> Vec<i8> {
     bytes.iter().map(|&byte| byte as i8).collect()
 }

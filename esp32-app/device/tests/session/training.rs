@@ -1,4 +1,4 @@
-//! Trainings that are longer than a slice: what they become, what stops them, and what leaves them alone.
+//! Trainings that are longer than a slice: their result, the requests that end them, and those that do not.
 
 use nano_core::image::Image;
 use nano_core::train::{AnyHead, FeatureRing, Head, HeadSizes, LARGEST_EPOCHS, Target, Training};
@@ -23,7 +23,7 @@ fn images() -> Vec<(&'static str, Aligned)> {
     every_head().into_iter().filter(|(name, _)| ["sgd", "layers"].contains(name)).collect()
 }
 
-/// Fills the ring; `number` decides with what.
+/// Fills the ring with the samples from `number` on.
 fn learn<C: FnMut() -> u64, F: embedded_storage::nor_flash::NorFlash>(session: &mut Session<'_, C, F>, number: u64) {
     for sample in 0..RING as u64 {
         ask(session, Request::Learn { label: class(sample as u16 % 3), input: &input(number + sample) }, |response| {
@@ -93,10 +93,10 @@ fn slices_make_the_training_in_one_piece() {
         }
         assert!(slices > 2, "{name}: {slices}");
         assert_eq!(head_state(&mut session), in_one_piece(&image, 0, STEPS), "{name}");
-        // It is at its end.
+        // The training has ended.
         assert_eq!(refused(&mut session, Request::Continue), Failure::NoTraining);
         assert_eq!(refused(&mut session, Request::Stop), Failure::NoTraining);
-        // All of it is one undo.
+        // One Undo takes all of it back.
         ask(&mut session, Request::Undo, |response| assert_eq!(response, Response::Done));
         assert_eq!(head_state(&mut session), initial);
     }
@@ -134,12 +134,12 @@ fn a_training_of_too_many_epochs_is_refused_and_changes_nothing() {
     for (first_epoch, epochs) in [(0, LARGEST_EPOCHS + 1), (0, u32::MAX), (u32::MAX, u32::MAX), (LARGEST_EPOCHS, 1)] {
         assert_eq!(refused(&mut session, Request::Train { first_epoch, epochs }), limit);
     }
-    // What can be undone is still the latest sample.
+    // Undo still takes back the latest sample.
     ask(&mut session, Request::Undo, |response| assert_eq!(response, Response::Done));
     assert_eq!(trained(&mut session, Request::Train { first_epoch: 0, epochs: 1 }), (RING as u64 - 1, 0));
 }
 
-/// What can come in between, and what is refused, changes nothing of a training that is open.
+/// Requests that change no head, and refused ones, do not affect an open training.
 #[test]
 fn other_requests_leave_an_open_training_alone() {
     for (name, image) in images() {
@@ -271,7 +271,7 @@ fn a_training_is_one_change_which_is_saved_at_its_end() {
     }
 }
 
-/// A sample that comes, or a part of another head, ends a training as Stop does.
+/// A new sample, or a part of another head, ends a training as Stop does.
 #[test]
 fn a_training_that_another_request_ends_is_saved_too() {
     let (_, image) = images().swap_remove(0);
@@ -296,7 +296,7 @@ fn a_training_that_another_request_ends_is_saved_too() {
     }
 }
 
-/// Parts of a head that is read while it trains do not fit together, and say so.
+/// Parts of a head that is read during a training belong to different states, as their counters of changes show.
 #[test]
 fn each_slice_counts_as_a_change_for_readers_of_the_head() {
     let (_, image) = images().swap_remove(0);

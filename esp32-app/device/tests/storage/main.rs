@@ -1,4 +1,4 @@
-//! Heads in flash: the power fails at every operation, words and pages are torn, the flash is full, worn out, or holds another's head.
+//! Heads in flash: power cuts at every operation, torn words and pages; flashes that are full, worn out, or hold another model's head.
 
 mod nor;
 
@@ -7,10 +7,10 @@ use torch_nano_device::{HeadStorage, NoFlash, SavedHead, StorageError};
 
 const MODEL: u32 = 0x1234_5678;
 
-/// A record like no other, which says which save it belongs to.
+/// A unique record, which names its save.
 fn record(save: u64, length: usize) -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(save);
-    // Long runs of erased bytes are in heads too.
+    // Heads have long runs of erased bytes, too.
     let mut bytes: Vec<u8> = (0..length).map(|_| if random.bool() { random.u8(..) } else { 0xff }).collect();
     bytes[..8].copy_from_slice(&save.to_le_bytes());
     bytes
@@ -20,7 +20,7 @@ fn stored<const PAGE: usize>(flash: Nor<PAGE>, length: usize) -> Result<Vec<u8>,
     found(flash, length).map(|(record, _)| record)
 }
 
-/// What a flash holds, and which save that is.
+/// The record in a flash, and the number of its save.
 fn found<const PAGE: usize>(flash: Nor<PAGE>, length: usize) -> Result<(Vec<u8>, SavedHead), StorageError> {
     let mut record = vec![0; length];
     let before = flash.bytes.clone();
@@ -37,8 +37,8 @@ fn save<const PAGE: usize>(flash: Nor<PAGE>, record: &[u8]) -> (Nor<PAGE>, Resul
     (storage.flash().clone(), result)
 }
 
-/// Saves `saves` heads; at every operation of every save the power fails, in each way a word or page can be torn if `every_way`, else in one
-/// of them. Some of the flashes so torn are the ones that are gone on with.
+/// Saves `saves` heads and cuts the power at every operation of every save: with `every_way` in each way in which a word or page can be torn, else
+/// in one. Some of the torn flashes are used for the saves that follow.
 fn cut_at_every_operation<const PAGE: usize>(saves: u64, pages: usize, length: usize, every_way: bool) -> usize {
     let mut flash = Nor::<PAGE>::new(pages, 1);
     let mut old = Err(StorageError::Empty);
@@ -61,7 +61,7 @@ fn cut_at_every_operation<const PAGE: usize>(saves: u64, pages: usize, length: u
                 assert_eq!(result, Err(StorageError::Driver), "save {number}, operation {operation}, {torn:?}");
                 let cut = cut.after_power_on();
                 let found = stored(cut.clone(), length);
-                // Of a first save that was cut short there may be a trace.
+                // An interrupted first save may leave a trace.
                 let none = |found: &Result<_, _>| {
                     matches!(found, Err(StorageError::Empty | StorageError::Damaged { count: 1 }))
                 };
@@ -142,7 +142,7 @@ fn a_head_of_another_model_is_refused_and_kept() {
     assert_eq!(other.save(&[&[7; 50]], false), Err(refused));
     assert_eq!(other.flash().bytes, before);
     assert_eq!(stored(other.flash().clone(), 100), Ok(record(1, 100)));
-    // On purpose it is replaced; then the first model's is the other.
+    // With `replace` it is replaced; the first model's head is then another model's.
     other.save(&[&[7; 50]], true).unwrap();
     assert_eq!(stored(other.flash().clone(), 50), Err(StorageError::OtherModel { model_id: MODEL + 1 }));
     let mut found = [0; 50];
@@ -165,7 +165,7 @@ fn a_flash_that_is_too_small_is_refused_before_it_is_touched() {
 fn a_worn_out_flash_keeps_the_newest_head_that_it_took() {
     let (mut flash, result) = save(Nor::<512>::new(8, 5), &record(1, 220));
     assert_eq!(result, Ok(()));
-    // Of the second half every page has a bit that no erase sets again, and that the first item of a head needs.
+    // Every page of the second half has a stuck bit, which no erase sets, in the first item of a head.
     flash.stuck = (4..8).map(|page| page * 512 + 12).collect();
     for number in 2..6 {
         let (after, result) = save(flash, &record(number, 220));
@@ -190,7 +190,7 @@ fn a_flipped_bit_never_loses_the_only_head() {
     assert_eq!(result, Ok(()));
     let newest = Ok((record(1, 220), SavedHead { count: 1, lost: None }));
     each_bit_flipped(&flash, |flipped, bit| assert_eq!(found(flipped, 220), newest, "bit {bit}"));
-    // Nor the first head after that of another model, of which nothing comes back.
+    // Nor the first head after that of another model, which is not loaded.
     let mut other = HeadStorage::new(flash, MODEL + 1);
     other.save(&[&record(2, 220)], true).unwrap();
     each_bit_flipped(other.flash(), |flipped, bit| {
@@ -223,7 +223,7 @@ fn a_flipped_bit_costs_at_most_the_newest_head_and_that_is_said() {
     }
 }
 
-/// What a torn save left in a page can be one bit from an item that swallows the rest of it: a small head, and all that tells of it.
+/// One flipped bit can turn the rest of a torn save into an item that covers the rest of its page, and with it a whole small head.
 #[test]
 fn a_flipped_bit_after_a_torn_save_costs_at_most_the_newest_head_and_that_is_said() {
     const LENGTH: usize = 8;
@@ -275,7 +275,7 @@ fn the_head_before_a_refused_one_is_loaded_and_survives_the_next_save() {
             assert!(found == record(1, 220) || found == record(3, 220), "operation {operation}, {torn:?}");
         }
     }
-    // If none is accepted, that is not the same as an empty flash.
+    // A flash whose heads are all refused is not reported as empty.
     let mut none = HeadStorage::new(flash, MODEL);
     assert_eq!(none.load(&mut [0; 220], |_| false), Err(StorageError::Damaged { count: 2 }));
     assert_eq!(none.newest(), Err(StorageError::Damaged { count: 2 }));

@@ -2,12 +2,12 @@
 
 use embedded_storage::nor_flash::{ErrorType, NorFlash, NorFlashError, NorFlashErrorKind, ReadNorFlash};
 
-/// The bytes left by the operation during which the power fails.
+/// The effect of the operation during which the power fails.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Torn {
     /// Nothing: the power failed before it.
     Nothing,
-    /// Some of the bits that were to change, at random.
+    /// A random part of the bits that it changes.
     Bits,
     /// Of an erase: the start of the page. Of a word: its first bytes.
     Start,
@@ -31,7 +31,7 @@ pub struct Nor<const PAGE: usize> {
     pub cut: Option<(usize, Torn)>,
     /// How often each page was erased.
     pub erased: Vec<u32>,
-    /// Bits of these bytes that are 0 for ever.
+    /// Stuck bits of these bytes: always 0.
     pub stuck: Vec<usize>,
     pub random: fastrand::Rng,
     dead: bool,
@@ -59,7 +59,7 @@ impl<const PAGE: usize> Nor<PAGE> {
         }
     }
 
-    /// The flash as the next start finds it.
+    /// The flash at the next start.
     pub fn after_power_on(mut self) -> Self {
         (self.cut, self.dead) = (None, false);
         self
