@@ -1,4 +1,4 @@
-//! Heads of many devices made one.
+//! Aggregation of the heads of many devices.
 
 use nano_core::Error;
 use nano_core::image::Image;
@@ -50,7 +50,7 @@ fn means_are_rounded_once_and_half_up() {
     // One sample of V 2^0, one of V 2^2: at the exponent 2 that is (V + 4 V) / 8.
     let aligned = mean(&[(sgd_state(0, 1, v), 1), (sgd_state(2, 1, v), 1)]);
     assert_eq!(aligned, sgd_state(2, 1, |index| (5 * v(index) + 4).div_euclid(8)));
-    // Who has no sample has no say, in exponent and random state either.
+    // A head without samples has no influence, not on exponent and random state either.
     let silent = mean(&[(sgd_state(0, 1, v), 5), (sgd_state(2, 8, |_| 31000), 0)]);
     assert_eq!(silent, sgd_state(0, 1, v));
 }
@@ -148,7 +148,7 @@ fn wrong_updates_leave_the_head_as_it_was() {
     });
 }
 
-/// Of states with random bytes damaged, cut ones and good ones, those that are not refused count as if they alone were there.
+/// Valid, damaged and shortened states: the result is that of the accepted ones alone.
 #[test]
 fn what_is_refused_changes_nothing() {
     let mut outcomes = [0; 2];
@@ -201,7 +201,7 @@ fn what_is_refused_changes_nothing() {
     assert!(outcomes.iter().all(|&count| count > 500), "{outcomes:?}");
 }
 
-/// Sums take in what there is room for, in order.
+/// Sums accept heads in order, as long as their samples fit.
 #[test]
 fn sums_that_are_full_leave_out_what_does_not_fit() {
     with_any(&sums_net(true, 0), |head| {

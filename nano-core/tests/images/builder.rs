@@ -1,4 +1,4 @@
-//! Small models with random weights, written by the crate's own writer, and the means to damage their images.
+//! Small models with random weights, written by the crate's own writer, and functions that damage their images.
 #![allow(dead_code, reason = "every test program that includes this file uses its own part of it")]
 
 use nano_core::image::{
@@ -69,7 +69,7 @@ impl Window {
 pub const CLAMP: [(&str, i64); 2] = [("clamp_min", -128), ("clamp_max", 127)];
 
 impl Builder {
-    /// An empty model; `seed` decides its weights.
+    /// An empty model, with weights by `seed`.
     pub fn new(seed: u64) -> Self {
         let model = ModelDescription {
             name: "test".into(),
@@ -91,14 +91,14 @@ impl Builder {
         index
     }
 
-    /// What is described of the value `id`.
+    /// The description of value `id`.
     pub fn value(&mut self, id: usize) -> &mut ValueDescription {
         let ModelDescription { inputs, layers, .. } = &mut self.model;
         let outputs = layers.iter_mut().flat_map(|layer| &mut layer.outputs);
         inputs.iter_mut().map(|input| &mut input.value).chain(outputs).nth(id).expect("a value of the model")
     }
 
-    /// Adds a layer of one output and gives back the output's id.
+    /// Adds a layer of one output; returns the output's id.
     pub fn layer(
         &mut self,
         operator: &str,
@@ -185,7 +185,7 @@ impl Builder {
         self.layer("requantize", &[input], output, CLAMP, [])
     }
 
-    /// A history of so many rows of zeros.
+    /// A history of this number of rows, which starts with zeros.
     pub fn history(&mut self, input: usize, rows: u32) -> usize {
         let before = *self.value(input);
         let [height, width, channels] = before.shape;
@@ -265,7 +265,7 @@ pub fn value(shape: [u32; 3]) -> ValueDescription {
     ValueDescription { dtype: Dtype::Int8, shape, scale: SCALE, zero_point: ZERO_POINT, state: false }
 }
 
-/// Descent without a schedule, in which all classes count alike.
+/// Gradient descent without a schedule or class weights.
 pub fn descent(learning_rate: f64, loss: Loss) -> Descent {
     Descent { learning_rate, loss, halve_every: 0, class_weights: vec![], frozen: vec![] }
 }
@@ -333,7 +333,8 @@ pub fn two_by_two() -> Builder {
     net
 }
 
-/// What the others lack: a fully connected layer in pairs, an addition in the literal form, a state, data movement, a concatenation.
+/// Kernels and operators that the other models lack: a fully connected layer in pairs, an addition in the literal form, a state, data movement, a
+/// concatenation.
 pub fn variants_net() -> Builder {
     let mut net = Builder::new(4);
     let input = net.input([1, 2, 8]);
@@ -341,7 +342,7 @@ pub fn variants_net() -> Builder {
     // To an output scale far above the inputs' the shift is too large for one pass.
     let sum = net.add(hidden, hidden, 400.0 * SCALE);
     net.history(hidden, 2);
-    // Width and channels change places, between rows of zeros, with half of the channels flipped.
+    // Width and channels are transposed, between rows of zeros, and half of the channels is flipped.
     let flipped = (0..8).map(|k| if k < 4 { k } else { 11 - k }).collect();
     let moved = net.gather(input, [3, 8, 2], [vec![-1, 0, -1], flipped, vec![0, 8]]);
     let both = net.concat(&[hidden, hidden], 2);
@@ -358,7 +359,7 @@ pub fn variants_net() -> Builder {
     net
 }
 
-/// Two residual blocks, in each of which the writer makes one node of a convolution and the addition, in both forms of requantization.
+/// Two residual blocks, in each of which the writer fuses a convolution and the addition, in both forms of requantization.
 pub fn residual_net() -> Builder {
     let mut net = Builder::new(5);
     let input = net.input([6, 6, 4]);
@@ -400,13 +401,13 @@ impl Aligned {
         u32::from_le_bytes(self.bytes()[offset..offset + 4].try_into().unwrap())
     }
 
-    /// Changes a word and makes the checksum right again.
+    /// Changes a word and corrects the checksum.
     pub fn patch(&mut self, offset: usize, word: u32) {
         self.bytes_mut()[offset..offset + 4].copy_from_slice(&word.to_le_bytes());
         self.reseal();
     }
 
-    /// Makes the checksum right.
+    /// Corrects the checksum.
     pub fn reseal(&mut self) {
         let length = self.word(place::LENGTH) as usize;
         let end = if (place::CHECKED_FROM..=self.length).contains(&length) { length } else { self.length };

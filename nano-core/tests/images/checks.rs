@@ -1,4 +1,4 @@
-//! One broken rule each: images whose checksum is right and whose meaning is not.
+//! Images with a valid checksum that break one rule each.
 
 use nano_core::image::Image;
 use nano_core::{CheckedImage, Error, Model, ops};
@@ -86,7 +86,7 @@ fn values_have_a_size_a_scale_and_a_zero_point() {
     for (offset, word, error) in [
         (0, 0, field("value shape", 0)),
         (0, 1 << 30, field("value shape", 1 << 30)),
-        // The product is 2^32 * 8, which 32 bits would take for 0.
+        // The product is 2^32 * 8, which is 0 in 32 bits.
         (4, u32::MAX, field("value shape", 1)),
         (place::VALUE_PITCH, 7, field("value pitch", 7)),
         (place::VALUE_PITCH, u32::MAX, field("value pitch", u32::MAX)),
@@ -161,7 +161,7 @@ fn with_metadata(name: &str, labels: &[&str], offset: usize, bytes: &[u8]) -> Er
 
 #[test]
 fn a_name_longer_than_a_device_sends_is_refused() {
-    // The line break after the name gone, the name has 60 + 14 bytes.
+    // Without the line break after it, the name has 60 + 14 bytes.
     let error = with_metadata(&"n".repeat(60), &["yes"], b"name=".len() + 60, b" ");
     assert_eq!(error, Error::Field { name: "metadata line (not the model's name)", value: 0 });
 }
@@ -192,7 +192,7 @@ fn names_and_labels_that_no_writer_would_write_are_refused() {
     ] {
         assert_eq!(with_metadata("x", &labels, offset, bytes), error, "{offset} {bytes:?}");
     }
-    // Longer than 64 bytes: two labels of 30 made one.
+    // Longer than 64 bytes: two labels of 30, joined.
     let error = with_metadata("x", &[&"a".repeat(30), &"b".repeat(30)], 43, b" ");
     assert_eq!(error, label(1));
     assert_eq!(
@@ -255,7 +255,7 @@ fn heads_that_no_trainer_has_are_refused_at_load() {
 
 #[test]
 fn windows_that_a_32_bit_address_cannot_span_are_refused() {
-    // 65,535 padded columns of 2^20 channels: modulo 2^32 their bytes would pass for a few.
+    // 65,535 padded columns of 2^20 channels: modulo 2^32 these are few bytes.
     let mut net = Builder::new(0);
     let input = net.input([1, 1, 1 << 20]);
     let window = Window { padding: [0, 0, 32767, 32767], stride: [1, 32768], ..Window::new([1, 1]) };
@@ -268,7 +268,7 @@ fn windows_that_a_32_bit_address_cannot_span_are_refused() {
     );
 }
 
-/// A program of 32 bits counts the same: a product of sizes that fit 32 bits need not.
+/// The count is the same on 32 bits, where a product of sizes can exceed usize.
 #[test]
 fn multiplications_are_counted_in_64_bits() {
     let mut net = Builder::new(0);
@@ -280,7 +280,7 @@ fn multiplications_are_counted_in_64_bits() {
     assert_eq!((node.kernel(ops::ALL).unwrap().operator.macs)(&node), 1 << 34);
 }
 
-/// What many nodes share would be checked for each of them.
+/// Constants shared by many nodes would be checked for each of them.
 #[test]
 fn a_constant_inside_another_is_refused() {
     let constant = |image: &Aligned, node| node_word(image, node) + place::NODE_HEADER + 4 * (1 + 2);
@@ -291,7 +291,7 @@ fn a_constant_inside_another_is_refused() {
     assert_eq!(refused(&image), error);
 }
 
-/// Pools of which a window holds no element: the first, the last, or one in between that skips the whole input.
+/// Pools with an empty window: the first, the last, or one in between whose dilation skips the whole input.
 #[test]
 fn windows_without_an_element_are_refused() {
     let refused = |window: Window| {

@@ -1,4 +1,4 @@
-//! Heads in images: what the trainer refuses, and what it takes back.
+//! Heads in images: the records and states that trainers refuse.
 
 use nano_core::Error;
 use nano_core::image::{HeadDescription, Image, LdaDescription, SumsDescription};
@@ -12,7 +12,7 @@ const FEATURES: usize = 6;
 /// Words of RAM of the head of [`head_net`]: exponent, random state, parameters, and room for the logits.
 const WORDS: usize = 2 + (CLASSES * (FEATURES + 1)).div_ceil(2) + CLASSES;
 
-/// Makes the head of `image` in memory of the right size and hands it to `act`.
+/// Makes the head of `image` in memory of the right size and passes it to `act`.
 fn with_head<T>(image: &Aligned, act: impl FnOnce(SgdHead<'_>) -> T) -> Result<T, Error> {
     let mut ram = [0; WORDS];
     SgdHead::new(&Image::new(image.bytes())?, &mut ram).map(act)
@@ -204,14 +204,14 @@ fn wide_sums_net(lda: bool, zero_point: i32, features: u32) -> Aligned {
     net.image()
 }
 
-/// Makes the head of `image`, whichever trainer it names, and hands it to `act`.
+/// Makes the head of `image`, of any trainer, and passes it to `act`.
 pub fn with_any<T>(image: &Aligned, act: impl FnOnce(&mut AnyHead<'_>) -> T) -> T {
     let image = Image::new(image.bytes()).unwrap();
     let mut ram = vec![0xdead_beef; HeadSizes::of(image.head().unwrap()).words()];
     act(&mut AnyHead::new(&image, &mut ram).unwrap())
 }
 
-/// Tests have overflow checks: sums at their bounds, solved and scored, overflow nowhere.
+/// Learning, solving and scoring with sums at their bounds: the test profile checks overflow.
 #[test]
 fn sums_at_their_bounds_do_not_overflow() {
     for zero_point in [-128, 127, 0] {
@@ -241,7 +241,7 @@ fn sums_at_their_bounds_do_not_overflow() {
     }
 }
 
-/// Every number within what loading allows, but together nonsense, which no samples give.
+/// A state whose numbers are each valid, but that no samples lead to.
 #[test]
 fn states_that_no_samples_give_do_not_overflow() {
     for seed in 0..300 {
@@ -253,7 +253,7 @@ fn states_that_no_samples_give_do_not_overflow() {
     }
 }
 
-/// Solves such a state of two classes, of so many samples each at most.
+/// Solves such a state of two classes, with at most this number of samples each.
 fn solve_nonsense<const FEATURES: usize>(seed: u64, most_of_a_class: i32) {
     let mut random = fastrand::Rng::with_seed(seed);
     with_any(&wide_sums_net(true, 0, FEATURES as u32), |head| {
@@ -307,7 +307,7 @@ fn records_that_sums_cannot_run_are_refused() {
         // The state, where the constants start.
         image.patch(record + 4 * 12, 0);
         image.patch(record + 4 * word, value);
-        // Loading refuses what no trainer has, the trainer the rest.
+        // Loading refuses what is invalid for every trainer; the trainer refuses the rest.
         let error = Image::new(image.bytes()).and_then(|image| {
             let mut ram = vec![0; HeadSizes::of(image.head().unwrap()).words()];
             AnyHead::new(&image, &mut ram).map(drop)

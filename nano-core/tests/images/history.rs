@@ -1,4 +1,4 @@
-//! A history over the steps of a stream, in an arena of any content.
+//! A history over the steps of a stream, in an arena with arbitrary contents.
 
 use std::collections::VecDeque;
 
@@ -14,7 +14,7 @@ const START: [i8; 2] = [-128, 7];
 fn image(height: u32, width: u32) -> Aligned {
     let mut net = Builder::new(0);
     let input = net.input([height, width, 2]);
-    // The same elements, in a value whose pitch may be any.
+    // The same elements, in a value that may have any pitch.
     let copied = net.max_pool2d(input, Window::new([1, 1]));
     let output = net.history(copied, ROWS);
     net.model.layers[1].tensors.insert("start".into(), Tensor::Int8(START.to_vec()));

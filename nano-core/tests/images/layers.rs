@@ -1,4 +1,4 @@
-//! Heads of several layers in images: no numbers overflow, and records that no writer leaves are refused.
+//! Heads of several layers in images: nothing overflows, and invalid records are refused.
 
 use nano_core::Error;
 use nano_core::image::{HeadDescription, Image, LayersDescription, TrainedLayer, WriteError, write};
@@ -34,7 +34,7 @@ fn net(zero_point: i32, learning_rate: f64, loss: Loss) -> Result<Aligned, Write
 
 fn with_any<T>(image: &Aligned, act: impl FnOnce(AnyHead<'_>) -> T) -> Result<T, Error> {
     let image = Image::new(image.bytes())?;
-    // No memory has room for the sizes of some records, which are to be refused for what they say.
+    // Some records have sizes beyond any memory; they must be refused for their contents.
     let words = HeadSizes::of(image.head().unwrap()).words();
     let mut ram = vec![0; if words < 1 << 24 { words } else { 0 }];
     AnyHead::new(&image, &mut ram).map(act)

@@ -1,4 +1,4 @@
-//! Loading takes time in proportion to an image's length, whatever the image is made of.
+//! Loading takes time in proportion to an image's length, for bytes of every kind.
 
 use nano_core::image::MOST_ALIVE;
 use nano_core::{CheckedImage, ops};
@@ -43,7 +43,7 @@ const FAMILIES: [Family; 6] = [
         net
     }),
     ("pools of windows in the padding", |size| {
-        // Every second window of 32,768 over as many elements, with as much padding on both sides: the length stays.
+        // Windows of 32,768 with stride 2, over as many elements and padding on both sides: the output is as long as the input.
         let window = Window { stride: [1, 2], padding: [0, 0, 32767, 32767], ..Window::new([1, 32768]) };
         let mut net = Builder::new(0);
         let input = net.input([1, 32768, 1]);
@@ -61,13 +61,13 @@ const FAMILIES: [Family; 6] = [
     }),
 ];
 
-/// The time in nanoseconds that this thread has had of a processor, so that other programs do not count.
+/// The processor time of this thread in nanoseconds, which excludes other programs.
 fn processor_time() -> i64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     time.tv_sec as i64 * 1_000_000_000 + time.tv_nsec as i64
 }
 
-/// The least time in nanoseconds that loading took of some.
+/// The shortest of several times to load, in nanoseconds.
 fn time(image: &Aligned) -> i64 {
     let load = |_| {
         let start = processor_time();
@@ -77,8 +77,8 @@ fn time(image: &Aligned) -> i64 {
     (0..7).map(load).min().unwrap()
 }
 
-/// Of 16 times as many bytes each costs what it did before: 16 times as much if the time were quadratic. Weights are the cheapest bytes; the
-/// dearest are those of nodes at which as many values are needed as can be. The limits leave room for a processor whose cache others use.
+/// In an image 16 times as long, a byte costs the same; it would cost 16 times as much in quadratic time. Weights are the cheapest bytes; the
+/// most expensive are those of nodes at which the most values are live. The limits allow for a processor whose cache others use.
 #[test]
 fn no_byte_costs_much_more_than_another() {
     const SMALL: u32 = 400;

@@ -1,4 +1,4 @@
-//! Images as they come from a file, a flash or an attacker: every one is refused with a typed error, or runs.
+//! Images from a file, a flash or an attacker: each is refused with a typed error, or runs.
 
 mod aggregates;
 mod builder;

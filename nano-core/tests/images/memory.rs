@@ -1,4 +1,4 @@
-//! Memory plans that are wrong, and what values may share: one change of a place or of a last use each.
+//! Wrong memory plans, and values that share memory: one change of a place or of a last use each.
 
 use nano_core::image::{MOST_ALIVE, WriteError, write};
 use nano_core::{CheckedImage, Error, ops};
@@ -34,7 +34,7 @@ fn elementwise_an_output_takes_the_place_of_an_input_or_lies_apart_from_it() {
         let node = if shift % 8 == 0 { None } else { Some(Error::Overlap { node: 0, value: 0 }) };
         assert_eq!(checked, node, "{shift}");
     }
-    // As long as the input is needed, its place is not free.
+    // The input is still needed, so its place is not free.
     let mut image = chain().image();
     let last_use = value_word(&image, 0, place::VALUE_LAST_USE);
     image.patch(last_use, 1);
@@ -114,7 +114,7 @@ fn a_last_use_that_is_too_late_only_keeps_the_value() {
     let mut image = two_by_two().image();
     let place = value_word(&image, 1, place::VALUE_LAST_USE);
     assert_eq!(image.word(place), 1);
-    // Kept to the end, the input is in the way of what was to take its place.
+    // If the input is needed to the end, no other value can have its place.
     image.patch(place, 6);
     assert!(matches!(refused(&image), Error::Overlap { value: 1, .. }));
 }
@@ -141,7 +141,7 @@ fn more_live_values_than_loading_tracks_are_refused() {
         "at layer 127, counted from 0, more than 128 intermediate results are needed at the same time: use results soon after they \
          are made (long skip connections keep them), or give the model fewer inputs and outputs"
     );
-    // An image of another writer: a chain, in which everything is kept to the end and has a place of its own.
+    // An image of another writer: a chain in which each value is kept to the end in a place of its own.
     let mut net = Builder::new(0);
     let mut id = net.input([1, 1, 8]);
     for _ in 0..MOST_ALIVE {

@@ -1,4 +1,4 @@
-//! Data movement against its definition, and tables that lead outside of the input.
+//! Data movement compared with its definition, and tables with offsets outside of the input.
 
 use nano_core::image::{Image, WriteError, write};
 use nano_core::{Error, Model, ops};
@@ -80,7 +80,7 @@ fn nothing_is_read_from_outside_of_the_input() {
     let beyond = "the highest element that is read is not in the input";
     assert_eq!(refusal([vec![0], vec![0, 3], vec![0, 1, 3]]), (beyond, 6));
     assert_eq!(refusal([vec![1 << 27], vec![0, 3], vec![0, 1, 2]]), (beyond, (1 << 27) + 5));
-    // What only the zero point would be added to is not read.
+    // Nothing is read for elements that are only the zero point.
     let unread = net([1, 2, 3], [1, 2, 3], [vec![-1], vec![0, 9], vec![0, 1, 2]]).image();
     assert!(Model::new(unread.bytes(), &mut [0; 64], ops::ALL).is_ok());
 }

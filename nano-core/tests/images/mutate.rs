@@ -1,4 +1,4 @@
-//! Images with a few changed words, which their checksum does not know of.
+//! Images with a few changed words and a corrected checksum.
 
 use crate::builder::{Aligned, place};
 
@@ -6,7 +6,7 @@ use crate::builder::{Aligned, place};
 pub fn mutate(image: &mut Aligned, random: &mut fastrand::Rng) {
     const INTERESTING: [u32; 14] =
         [0, 1, 2, 3, 4, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0x0001_0000, 0x7fff_ffff, 0x8000_0000, u32::MAX];
-    // Most of an image is weights, where most bytes are as good as any other.
+    // Most of an image is weights, where almost every byte is valid.
     let words = image.bytes().len() & !3;
     let structure = (image.word(place::CONSTANTS) as usize).clamp(place::HEADER_LENGTH, words);
     for _ in 0..random.usize(1..=3) {

@@ -1,4 +1,4 @@
-//! Damaged images, by the ten thousand.
+//! Tens of thousands of damaged images.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -10,14 +10,14 @@ use crate::builder::{Aligned, conv_net, head_net, place, residual_net, two_by_tw
 use crate::mutate::mutate;
 
 const MUTATIONS: u64 = 10_000;
-/// Bytes of arena; a mutated image that wants more is refused like any that does not fit its device.
+/// Bytes of arena; a mutated image that needs more is refused, as by a device.
 const LARGEST_ARENA: usize = 1 << 16;
 
 fn images() -> [Aligned; 5] {
     [conv_net(), head_net(), two_by_two(), variants_net(), residual_net()].map(|net| net.image())
 }
 
-/// Loads `bytes` and uses everything a program can use of them.
+/// Loads `bytes` and uses the whole interface of the image.
 fn exercise(bytes: &[u8], random: &mut fastrand::Rng) -> Result<(), Error> {
     let image = Image::new(bytes)?;
     let mut arena = vec![0; image.arena_length().min(LARGEST_ARENA)];
@@ -87,7 +87,7 @@ fn a_changed_image_is_refused() {
         assert!(!error.to_string().is_empty());
         checksums += u32::from(matches!(error, Error::Checksum { .. }));
     });
-    // The others are refused for what the first words of the header say.
+    // The others are refused for the first words of the header.
     assert!(checksums > 8_000, "{checksums} were refused for their checksum");
 }
 

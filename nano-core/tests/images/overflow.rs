@@ -1,7 +1,7 @@
-//! `SgdHead` at the ends of its numbers: nothing overflows, and every weight is what the definition gives.
+//! `SgdHead` at the bounds of its numbers: nothing overflows, and every weight equals the definition's.
 //!
-//! `cargo test` checks overflow in the crate and here, which `the_test_profile_checks_overflow` makes sure of. It does not see what wrapping arithmetic
-//! and casts do wrong: for them there is [`Definition`], in int64 without a cast.
+//! `cargo test` checks overflow in the crate and here (`the_test_profile_checks_overflow`), but not errors of wrapping arithmetic and of casts: these
+//! are found by comparison with [`Definition`], in int64 without a cast.
 
 use std::hint::black_box;
 use std::panic::catch_unwind;
@@ -23,7 +23,7 @@ fn the_test_profile_checks_overflow() {
 /// The largest input of a bias that an image may hold.
 const BIAS_INPUT: u32 = 128;
 
-/// What a head is made with; `constants` are multiplier, its shift, rate, its shift: any that an image may hold.
+/// A head's settings; `constants` are multiplier, its shift, rate, its shift: any values that an image may hold.
 #[derive(Clone, Copy, Debug)]
 struct Setting {
     loss: Loss,
@@ -70,7 +70,7 @@ impl Setting {
     }
 }
 
-/// The steps that `nano-core/src/train/sgd/mod.rs` defines, as they stand there.
+/// The definition in `nano-core/src/train/sgd/mod.rs`, step by step.
 struct Definition {
     setting: Setting,
     exponentials: Vec<i64>,
@@ -181,7 +181,7 @@ fn ends(step: usize, count: u32) -> Vec<i8> {
         .collect()
 }
 
-/// For a while the same target, for a while the opposite, then always what these logits are furthest from.
+/// The same target for a while, then the opposite, then always the target furthest from the logits.
 fn target(loss: Loss, step: usize, patience: usize, logits: &[i32]) -> Target {
     let phase = step / patience % 3;
     match loss {
@@ -198,7 +198,7 @@ fn target(loss: Loss, step: usize, patience: usize, logits: &[i32]) -> Target {
     }
 }
 
-/// Learns at the ends, beside the definition; `patience`: see [`target`].
+/// Learns extreme features in both, and compares; `patience`: see [`target`].
 fn learn(head: &mut AnyHead<'_>, definition: &mut Definition, steps: usize, patience: usize) {
     let setting = definition.setting;
     for step in 0..steps {
@@ -226,7 +226,7 @@ fn load_largest(head: &mut AnyHead<'_>, definition: &mut Definition, exponent: u
     definition.load(&state);
 }
 
-/// Every loss, and the ends and some between of what an image holds: the smallest and largest multipliers and rates, and their shifts.
+/// Every loss; the smallest, the largest and some other multipliers and rates that an image may hold, and their shifts.
 fn settings() -> impl Iterator<Item = (Loss, i32, [u32; 4])> {
     let losses = [Loss::CrossEntropy, Loss::Binary, Loss::Squared];
     let pairs = losses.into_iter().flat_map(|loss| [-128, 127, 0].map(|zero_point| (loss, zero_point)));

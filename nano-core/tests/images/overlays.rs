@@ -1,4 +1,4 @@
-//! Views and other values that have the elements of a part of another, with places by hand: right ones, and one mistake each.
+//! Views, and other values whose elements are a part of another value's, in places set by hand: valid plans, and plans with one mistake each.
 
 use nano_core::image::{Image, write};
 use nano_core::{CheckedImage, Error, Kernel, ops};
@@ -129,7 +129,7 @@ fn a_concatenation_writes_its_parts_over_nothing_that_is_needed() {
         let output = net.conv2d(value, 3, 1, Window::new([1, 1]));
         net.output(output);
     }
-    // The first input lies apart, so that its part is written: channels 100 to 104 of each 11.
+    // The first input lies elsewhere, so its part is written: channels 100 to 104 of each 11.
     let with = |other: (u32, u32)| {
         let places = [(0, 4), other, (300, 5), (105, 11), (100, 11), (400, 3), (500, 3)];
         refusal(&laid(&net, ops::ALL, &places), ops::ALL)

@@ -1,4 +1,4 @@
-//! Nodes whose attributes, constants or memory break a rule of their operator: one change of one word each.
+//! Nodes whose attributes, constants or memory break a rule of their operator, by a change of one word each.
 
 use nano_core::image::Image;
 use nano_core::{Error, Model, ops};
@@ -174,7 +174,7 @@ fn multipliers_have_their_range() {
     // Raised by 20 bits, the inputs of an addition have no room for more.
     assert_eq!(rule_in(&literal, "add", 0, 1, 1), "the first input's multiplier exceeds 1, shift");
     assert_eq!(rule_in(&literal, "add", 0, 3, 1), "the second input's multiplier exceeds 1, shift");
-    // In one pass, a scale is the bits to raise by, a multiplier, an addend and a shift.
+    // In the one-pass form: the bits to raise the input by, a multiplier, an addend and a shift.
     for scale in 0..3 {
         let rule = |word: usize, value| rule_of_constant("add", 0, 4 * scale + word, value);
         assert_eq!(rule(0, 22), "a multiplier raises by more than 21 bits");
@@ -207,7 +207,7 @@ fn pairs_are_those_of_their_channels() {
     }
     assert!(rule(18, 3, 1).contains("requantization shift"));
     assert!(rule(18, 2, i32::MAX).contains("|addend|"));
-    // A kernel for which the layer's sides do not suit.
+    // A kernel that does not support the layer's sizes.
     let net = conv_net();
     let mut image = net.image();
     let start = record(&image, find(&image, "fully_connected")).start;
@@ -281,7 +281,7 @@ fn constants_lie_inside_the_image_and_have_the_right_length() {
 
 #[test]
 fn weights_that_belong_to_no_channel_are_zeros() {
-    // Five output channels: the last three lanes of the second block are to spare.
+    // Five output channels: the last three lanes of the second block are unused.
     let net = conv_net();
     for (operator, positions) in [("conv2d", 27), ("depthwise_conv2d", 9)] {
         for position in [positions, 2 * positions - 1] {

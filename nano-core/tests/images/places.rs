@@ -1,5 +1,5 @@
-//! Random memory plans: values over each other, in each other's place, and between each other's pixels. What loading accepts runs as with every value
-//! in memory of its own; what is right it accepts.
+//! Random memory plans: values that overlap, follow each other in one place, or lie between each other's pixels. Loading accepts every valid plan,
+//! and an accepted plan has the outputs of the plan in which each value has its own memory.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -10,7 +10,7 @@ use nano_core::{Alias, CheckedImage, Error, Node, Run};
 use crate::builder::{Aligned, Builder, SCALE, Window, place};
 use crate::part::{COPY, KERNELS, VIEW};
 
-/// Bytes of the arena beyond which nothing is planned.
+/// Bytes of the arena of the random plans.
 const ARENA: usize = 600;
 /// Bytes from one pixel to the next of values that have others between their pixels.
 const PITCH: usize = 11;
@@ -48,7 +48,7 @@ fn random_net(random: &mut fastrand::Rng) -> Builder {
                 net.add(input, *random.choice(&others).unwrap(), 2.0 * SCALE)
             }
             9 => net.softmax(input),
-            // Made one with the convolution, if nothing else reads that or needs the other input.
+            // Fused with the convolution, if nothing else reads its output or needs the other input.
             10..14 => {
                 let &residual = random.choice(&ids).unwrap();
                 let [height, width, channels] = net.value(residual).shape;
@@ -145,7 +145,7 @@ impl Place {
     }
 }
 
-/// What a plan has been tried for.
+/// Properties of the plans so far.
 #[derive(Default, Debug)]
 struct Found {
     accepted: usize,
@@ -162,7 +162,7 @@ struct Plan<'r> {
     random: &'r mut fastrand::Rng,
     /// For each value planned so far, its place and the last node that needs it.
     values: Vec<(Place, usize)>,
-    /// For some concatenations planned later, the id and place of the output, and the last node that needs it: inputs lie there already.
+    /// For concatenations whose inputs were placed in their output before it is planned: its id, its place, and the last node that needs it.
     reserved: Vec<(usize, Place, usize)>,
     found: Found,
     /// A place was taken at random.
@@ -203,7 +203,7 @@ impl Plan<'_> {
         part.filter(is_free)
     }
 
-    /// A place for something of this size while `node` runs, where nothing is in the way; now and then anywhere.
+    /// A free place of this size while `node` runs; sometimes a random one.
     ///
     /// Values of `own` are in the way with what lies between their pixels, too.
     fn find(&mut self, size: Place, node: usize, own: &[usize]) -> Place {
@@ -265,7 +265,7 @@ fn over(view: &Image<'_>) -> impl Iterator<Item = (usize, usize)> {
     written.map(|(id, node)| (id, *node.input_ids().last().unwrap() as usize))
 }
 
-/// Whether all that write and read a value take any pitch, and so do those of the sums that take its place.
+/// Whether all nodes that write and read a value support any pitch, and so do those of the sums in its place.
 fn is_pitched(view: &Image<'_>, id: usize) -> bool {
     let of_kernel = |node: Node<'_>| node.kernel(KERNELS).unwrap().pitched;
     let over: HashMap<usize, usize> = over(view).map(|(sum, residual)| (residual, sum)).collect();
@@ -375,7 +375,7 @@ fn replan(image: &mut Aligned, random: &mut fastrand::Rng) -> (Found, bool) {
             plan.find(size, index, &own).offset
         });
     }
-    // A mistake in a plan that was right.
+    // A mistake in a valid plan.
     if plan.random.u8(..3) == 0 {
         plan.wild = true;
         let id = plan.random.usize(..plan.values.len());
@@ -401,7 +401,7 @@ fn replan(image: &mut Aligned, random: &mut fastrand::Rng) -> (Found, bool) {
     (found, wild)
 }
 
-/// Gives the node of a record that takes some channels the kernel that makes a view, or the one that copies.
+/// Changes the kernel of a node that selects channels: to the one that makes a view, or the one that copies.
 fn make_view(image: &mut Aligned, record: usize, is_view: bool) {
     let word = image.word(record);
     if [COPY, VIEW].contains(&(word as u16)) {
@@ -409,7 +409,7 @@ fn make_view(image: &mut Aligned, record: usize, is_view: bool) {
     }
 }
 
-/// The same image with a place of its own for everything.
+/// The same image with a separate place for each value.
 fn apart(original: &Aligned) -> Aligned {
     let mut image = original.clone();
     let view = Image::new(original.bytes()).unwrap();
@@ -431,7 +431,7 @@ fn apart(original: &Aligned) -> Aligned {
     image
 }
 
-/// What each node writes, and at the end the outputs, for inputs of this seed.
+/// The output of each node, and the outputs at the end, for inputs of this seed.
 fn run(checked: &CheckedImage<'_>, seed: u64) -> Vec<Vec<i8>> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut arena = vec![0; checked.image().arena_length()];

@@ -1,4 +1,4 @@
-//! Whatever a head is asked, what it becomes is a state that it accepts: hostile states that were accepted included.
+//! After any operation a head's state is one that it accepts, even if it started from a hostile state that it accepted.
 
 use nano_core::image::{HeadDescription, LdaDescription, SumsDescription};
 use nano_core::train::{AnyHead, Descent, FeatureRing, Head, Loss, Target, Training};
@@ -62,7 +62,7 @@ fn target(head: &AnyHead<'_>, random: &mut fastrand::Rng) -> Target {
     }
 }
 
-/// Changes words of a state, one after the other, as long as `head` accepts it; returns how many it accepted.
+/// Changes words of a state, one after the other, as long as `head` accepts it; returns the number of accepted changes.
 fn distort(head: &AnyHead<'_>, state: &mut [u8], random: &mut fastrand::Rng) -> usize {
     let mut accepted = 0;
     for _ in 0..random.usize(1..200) {
@@ -88,7 +88,7 @@ fn distort(head: &AnyHead<'_>, state: &mut [u8], random: &mut fastrand::Rng) -> 
     accepted
 }
 
-/// Asks a head anything, in any order; after each answer its state must be one that it accepts. Returns words changed from outside.
+/// Calls random operations; after each, the head must accept its own state. Returns the number of words changed from outside.
 fn live(head: &mut AnyHead<'_>, seed: u64, requests: usize) -> usize {
     let mut random = fastrand::Rng::with_seed(seed);
     let (mut features, mut words) = ([0; PLACES * FEATURES], [0; PLACES]);
@@ -123,7 +123,7 @@ fn live(head: &mut AnyHead<'_>, seed: u64, requests: usize) -> usize {
             10 => head.merge(&kept),
             11 => head.exchange(&mut kept),
             12 => {
-                // What another program has written, and this one accepts.
+                // A state that another program wrote, and this one accepts.
                 let mut state = if random.bool() { kept.clone() } else { before.clone() };
                 distorted += distort(head, &mut state, &mut random);
                 head.load(&state)
@@ -140,7 +140,7 @@ fn live(head: &mut AnyHead<'_>, seed: u64, requests: usize) -> usize {
         if let Err(error) = head.check_state(head.state()) {
             panic!("{place}: it does not accept its own state: {error}");
         }
-        // A ring that does not fit is the exception, and has no part here.
+        // Only a training whose ring does not fit the head may change it before it is refused; there is none here.
         assert!(result.is_ok() || head.state() == before, "{place}: refused, and changed");
         head.logits(&features).unwrap();
     }

@@ -1,4 +1,4 @@
-//! A convolution and an addition in one node: the bytes are those of the two layers, and the residual's place is free for the sum.
+//! A fused convolution and addition: the bytes are those of the two layers, and the sum is in place of the residual.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use nano_core::{CheckedImage, Error, Kernel, Model, ops};
 use crate::builder::{Aligned, Builder, SCALE, Window, place};
 use crate::checks::{refused, value_word};
 
-/// Those that compute one layer each.
+/// The kernels that compute one layer each.
 const SINGLE: &[Kernel] = &[ops::CONV2D, ops::ADD, ops::TABLE, ops::MAX_POOL2D];
 
 fn kernels(image: &Aligned) -> Vec<&'static str> {

@@ -1,4 +1,4 @@
-//! Models that run: memory that just suffices, several inputs and outputs, a value used twice, reduced operator tables.
+//! Models that run: memory of exactly the needed size, several inputs and outputs, a value used twice, reduced operator tables.
 
 use nano_core::image::Image;
 use nano_core::{Error, Kernel, Model, ops};
@@ -29,7 +29,7 @@ fn an_arena_of_exactly_the_length_needed_suffices() {
         let error = Model::new(image.bytes(), &mut exact[1..], ops::ALL).err();
         assert_eq!(error, Some(Error::ArenaTooSmall { needed, given: needed - 1 }));
         let in_exact = outputs(image.bytes(), &mut exact, ops::ALL);
-        // What the memory held before, and how much more there is, changes nothing.
+        // Neither earlier contents of the memory nor its additional length have an effect.
         assert_eq!(in_exact, outputs(image.bytes(), &mut vec![-1; needed + 100], ops::ALL));
         assert!(in_exact.iter().flatten().any(|&q| q != in_exact[0][0]), "all outputs are equal: nothing is tested");
     }
@@ -69,7 +69,7 @@ fn several_inputs_and_outputs_keep_their_order() {
     let inputs = [net.input([1, 2, 3]), net.input([1, 1, 2])];
     let left = net.requantize(inputs[0], SCALE, 5);
     let right = net.requantize(inputs[1], SCALE, -7);
-    // An input may be an output as well, and a value be given out twice.
+    // An input may be an output as well, and a value may be two outputs.
     for id in [right, left, inputs[1], right] {
         net.output(id);
     }
@@ -92,7 +92,7 @@ fn several_inputs_and_outputs_keep_their_order() {
 fn a_value_added_to_itself_is_doubled() {
     let mut net = Builder::new(0);
     let input = net.input([1, 1, 256]);
-    // In steps twice as large the double has the same integers.
+    // At twice the scale, the doubled value has the same integers.
     let twice = net.add(input, input, 2.0 * SCALE);
     let clamped = net.add(input, input, SCALE);
     net.output(twice);

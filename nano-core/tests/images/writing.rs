@@ -101,7 +101,7 @@ fn ids_beyond_the_values_are_refused() {
         change(&mut net);
         assert_eq!(refused(&net), WriteError::ValueId(99));
     }
-    // What a layer makes itself is not there yet.
+    // A layer cannot read its own output.
     let mut net = conv_net();
     net.model.layers[1].inputs[0] = 2;
     assert_eq!(refused(&net).to_string(), "value 2 is read, and nothing before makes it");
@@ -155,7 +155,7 @@ fn more_labels_than_classes_are_refused() {
     assert_eq!(net.image().bytes().len() % 4, 0);
     net.model.labels.push("one more".into());
     assert_eq!(refused(&net).to_string(), "there is room for 11 names of classes, and no more");
-    // With a head its classes count, not the features it learns from.
+    // With a head, its classes are counted, not its features.
     let mut net = head_net();
     net.model.labels = ["yes", "no", "perhaps", "often"].map(String::from).into();
     assert_eq!(refused(&net).to_string(), "there is room for 3 names of classes, and no more");

@@ -6,10 +6,10 @@ use nano_core::Model;
 pub struct Steps<'c>(pub &'c [u8]);
 
 impl Steps<'_> {
-    /// Runs all steps; returns how many bytes were compared.
+    /// Runs all steps; returns the number of compared bytes.
     ///
     /// # Panics
-    /// If an output is not what it must be, or the steps end early.
+    /// If an output differs, or the steps end early.
     pub fn run(self, model: &mut Model<'_>) -> usize {
         let (mut rest, mut compared) = (self.0, 0);
         let mut take = |length: usize| {

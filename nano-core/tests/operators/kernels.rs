@@ -1,4 +1,4 @@
-//! Operators for tests: what the contract allows and no operator of the crate needs. The board's program of the same test has them, too.
+//! Operators for tests, which use abilities of the contract that no operator of the crate needs. The board's program of the same test has them, too.
 
 use nano_core::image::Dtype;
 use nano_core::{Alias, BrokenRule, Io, Kernel, Node, Operator, Output, Quantization, Run};
@@ -83,7 +83,7 @@ fn run_gru(node: &Node<'_>, io: Io<'_>) {
         let seen = x.iter().map(|&x| i32::from(x)).chain(state.iter().map(|&h| i32::from(h >> 8)));
         seen.zip(weights).map(|(x, &weight)| x * i32::from(weight)).sum::<i32>() + biases[gate * units + unit]
     };
-    // All units see the state of before.
+    // All units read the previous state.
     let next = scratch.as_chunks_mut::<2>().0;
     for (unit, next) in next.iter_mut().enumerate() {
         let z = ((sum(0, unit) >> 6) + (1 << 14)).clamp(0, (1 << 15) - 1);

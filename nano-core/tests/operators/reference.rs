@@ -1,4 +1,4 @@
-//! What the test's operators compute, a second time: in int64, index by index.
+//! A second implementation of the test's operators, in int64, index by index.
 
 /// `gru` of one layer.
 pub struct Gru {
