@@ -10,7 +10,7 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[1]
 PACKAGE = REPOSITORY / "python-plugin/src/torch_nano"
-#: Modules that all rooms may import; so they may `_native`, which is not Python.
+#: The Python modules that all rooms may import.
 FOUNDATIONS = ("errors.py", "arguments.py", "files/")
 
 
