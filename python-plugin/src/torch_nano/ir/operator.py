@@ -54,17 +54,6 @@ class Operator(ABC):
         if "input_dtypes" not in vars(cls):
             cls.input_dtypes = NATIVE_INPUT_DTYPES[name]
 
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        name = vars(cls).get("name")
-        if name not in NATIVE_RULES:
-            return
-        if "rules" in vars(cls):
-            raise TypeError(f"{cls.__name__} sets the rules of {name}, which nano-core defines")
-        cls.rules = NATIVE_RULES[name]
-        if "input_dtypes" not in vars(cls):
-            cls.input_dtypes = NATIVE_INPUT_DTYPES[name]
-
     @property
     def pixelwise(self) -> bool:
         """Whether each pixel of the output depends only on the inputs' pixels at the same position."""
