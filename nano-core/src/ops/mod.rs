@@ -3,6 +3,7 @@
 mod channels;
 mod pairwise;
 mod sums;
+mod unary;
 mod window;
 
 macro_rules! registry {

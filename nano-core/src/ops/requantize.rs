@@ -11,6 +11,7 @@ use crate::image::Dtype;
 use crate::node::Node;
 use crate::operator::{Alias, Checked, Kernel, Operator, Output, Run, attributes};
 use crate::ops::channels::check_clamp;
+use crate::ops::unary;
 
 /// Kernel of requantization.
 pub const REQUANTIZE: Kernel = Kernel {
@@ -19,7 +20,7 @@ pub const REQUANTIZE: Kernel = Kernel {
     operator: &OPERATOR,
     inputs: &[Dtype::Int8],
     outputs: &[Dtype::Int8],
-    pitched: false,
+    pitched: true,
     forms: &[0],
     check,
     run: Run::InPlace(run),
@@ -57,10 +58,10 @@ fn run(node: &Node<'_>, memory: Shared<'_>) {
     let attributes = Attributes::read(node.attributes()).checked();
     let [multiplier] = node.multipliers().checked();
     let (from, to) = (node.input(0).zero_point, node.output(0).zero_point);
-    for (output, input) in memory.output::<i8>(0).iter().zip(memory.input::<i8>(0)) {
-        let value = multiplier.apply(i32::from(input.get()) - from).saturating_add(to);
-        output.set(clamp_to_i8(value, attributes.clamp_min, attributes.clamp_max));
-    }
+    unary::run(node, memory, |x| {
+        let value = multiplier.apply(i32::from(x) - from).saturating_add(to);
+        clamp_to_i8(value, attributes.clamp_min, attributes.clamp_max)
+    });
 }
 
 #[cfg(feature = "alloc")]

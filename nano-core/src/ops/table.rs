@@ -8,6 +8,7 @@ use crate::arena::Shared;
 use crate::image::Dtype;
 use crate::node::Node;
 use crate::operator::{Alias, Checked, Kernel, Operator, Output, Run, require};
+use crate::ops::unary;
 
 /// Kernel of the lookup table.
 pub const TABLE: Kernel = Kernel {
@@ -16,7 +17,7 @@ pub const TABLE: Kernel = Kernel {
     operator: &OPERATOR,
     inputs: &[Dtype::Int8],
     outputs: &[Dtype::Int8],
-    pitched: false,
+    pitched: true,
     forms: &[0],
     check,
     run: Run::InPlace(run),
@@ -48,9 +49,7 @@ fn check(node: &Node<'_>) -> Result<(), BrokenRule> {
 
 fn run(node: &Node<'_>, memory: Shared<'_>) {
     let table: &[i8; ENTRIES] = node.constant(0).checked().try_into().checked();
-    for (output, input) in memory.output::<i8>(0).iter().zip(memory.input::<i8>(0)) {
-        output.set(table[usize::from(input.get() as u8 ^ 0x80)]);
-    }
+    unary::run(node, memory, |x| table[usize::from(x as u8 ^ 0x80)]);
 }
 
 #[cfg(feature = "alloc")]
