@@ -19,4 +19,5 @@ mod places;
 mod reachable;
 mod residual;
 mod runs;
+mod sharing;
 mod writing;

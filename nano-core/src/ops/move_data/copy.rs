@@ -1,7 +1,8 @@
 //! The copying kernel: copies runs that are contiguous in input and output as blocks, and all other elements with a stride.
 //!
 //! Constants: the operator's three tables, each as [`Strided`] parts. The packed tables may have other lengths than the attributes, with the same
-//! product.
+//! product. Their entries count the elements of the input's memory, so they contain its pitch. If the output's pixels are not contiguous, the
+//! last table has the entries of one pixel.
 
 use super::OPERATOR;
 use super::strided::{Strided, Table};
@@ -18,7 +19,7 @@ pub const MOVE: Kernel = Kernel {
     operator: &OPERATOR,
     inputs: &[Dtype::Int8],
     outputs: &[Dtype::Int8],
-    pitched: false,
+    pitched: true,
     forms: &[0],
     check,
     run: Run::Apart(run),
@@ -37,8 +38,10 @@ fn check(node: &Node<'_>) -> Result<(), BrokenRule> {
     node.require_no_scratch()?;
     let mut elements = 1u64;
     let mut bounds = Some([0, 0]);
+    let mut line = 0;
     for parts in tables(node)? {
         let table = Table::check(parts)?;
+        line = table.length;
         // No overflow: both factors are at most 2^28, as the check below has bounded the previous product.
         elements *= table.length;
         require!(
@@ -48,11 +51,15 @@ fn check(node: &Node<'_>) -> Result<(), BrokenRule> {
         );
         bounds = bounds.zip(table.bounds).map(|([low, high], [lowest, highest])| [low + lowest, high + highest]);
     }
-    require!(elements == node.output(0).len() as u64, "the tables have fewer entries than the output", elements as i64);
+    let output = node.output(0);
+    require!(elements == output.len() as u64, "the tables have fewer entries than the output", elements as i64);
+    let fits = output.is_dense() || line == u64::from(output.shape[2]);
+    require!(fits, "the last table is not one pixel of an output with a pitch, entries", line as i64);
     // If one table has only zero points, nothing is read.
     let [low, high] = bounds.unwrap_or([0, 0]);
     require!(low >= 0, "the lowest element that is read is below 0", low);
-    require!(high < node.input(0).len() as i64, "the highest element that is read is not in the input", high);
+    let (_, length) = node.input(0).elements::<i8>();
+    require!(high < length as i64, "the highest element that is read is not in the input", high);
     Ok(())
 }
 
@@ -61,8 +68,11 @@ fn run(node: &Node<'_>, mut io: Io<'_>) {
     let input = io.inputs.get::<i8>(0);
     // The zero point of an int8 value fits into int8.
     let zero_point = node.output(0).zero_point as i8;
-    let length = channels.iter().map(Strided::len).sum();
-    let mut lines = io.outputs.take::<i8>().chunks_exact_mut(nonzero(length));
+    let length: usize = channels.iter().map(Strided::len).sum();
+    let output = node.output(0);
+    let pitch = if output.is_dense() { length } else { output.pitch as usize };
+    let lines = io.outputs.take::<i8>().chunks_mut(nonzero(pitch));
+    let mut lines = lines.map(|line| line.get_mut(..length).checked_part());
     for row in rows {
         for row_start in row.entries() {
             for column in columns {

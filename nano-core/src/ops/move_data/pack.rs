@@ -11,11 +11,11 @@ use crate::image::{Layer, Packed, Value, WriteError};
 /// The three packed tables of a node: rows, columns, channels.
 pub(super) struct Tables([Vec<Strided>; 3]);
 
-/// Packs the tables of a layer with the longest blocks possible.
+/// Packs the tables of a layer with the longest blocks possible, for the pitches of its values.
 ///
 /// # Errors
-/// If a tensor is missing or has the wrong length, an entry is not in -1 to 2^28 - 1, or the entries do not match the attributes `first` and
-/// `pitch`.
+/// If a tensor is missing or has the wrong length, an entry is not in -1 to 2^28 - 1, the entries do not match the attributes `first` and
+/// `pitch`, or no tables fit the pitches.
 pub(super) fn tables(layer: &Layer<'_>) -> Result<Tables, WriteError> {
     let Attributes { rows, columns, channels, first, pitch } =
         Attributes::read(&layer.attributes).map_err(|broken| broken.of(NAME))?;
@@ -35,21 +35,54 @@ pub(super) fn tables(layer: &Layer<'_>) -> Result<Tables, WriteError> {
             return Err(layer.refused("the tables are not those of the part of the input", entry.into()));
         }
     }
-    // Joining tables makes longer blocks. It is done if it does not increase the number of loops.
-    let mut packed = [compress(rows), compress(columns), compress(channels)];
-    for joint in
-        [[Vec::from([0]), rows.to_vec(), lines.clone()], [Vec::from([0]), Vec::from([0]), joined(rows, &lines)]]
-    {
-        let joint = joint.map(|table| compress(&table));
-        if number(&joint) <= number(&packed) {
-            packed = joint;
-        }
+    let (input, output) = (&layer.inputs[0], &layer.outputs[0]);
+    let all = joined(rows, &lines);
+    let in_dense =
+        [[rows, columns, channels].map(<[i32]>::to_vec), [zero(), rows.to_vec(), lines], [zero(), zero(), all]];
+    let mut candidates = match input.is_dense() {
+        true => Vec::from(in_dense),
+        false => in_dense.iter().filter_map(|tables| in_memory(tables, input)).collect(),
+    };
+    if !output.is_dense() {
+        let of_pixel = output.shape[2] as usize;
+        candidates.extend(candidates.last().and_then(|[_, _, all]| split(all, of_pixel)));
+        candidates.retain(|[_, _, line]| line.len() == of_pixel);
     }
-    Ok(Tables(packed))
+    // Of equal ones the last, as joined tables make longer blocks.
+    let packed = candidates.iter().rev().map(|tables| Tables([0, 1, 2].map(|index| compress(&tables[index]))));
+    let fewest = packed.min_by_key(Tables::number);
+    fewest.ok_or_else(|| layer.refused("no tables fit the pitches, pitch of the output", output.pitch.into()))
 }
 
-fn number(tables: &[Vec<Strided>; 3]) -> usize {
-    tables.iter().map(Vec::len).sum()
+/// A table that adds nothing.
+fn zero() -> Vec<i32> {
+    Vec::from([0])
+}
+
+/// The tables for the memory of an input whose pixels are not contiguous; `None` if the sums of entries are then no sums of three tables, or an
+/// entry lies outside of the input.
+fn in_memory(tables: &[Vec<i32>; 3], input: &Value) -> Option<[Vec<i32>; 3]> {
+    let [channels, pitch] = [input.shape[2], input.pitch].map(|size| size as i32);
+    let place = |&entry: &i32| if entry == ZERO { ZERO } else { entry / channels * pitch + entry % channels };
+    let join = |[rows, columns, channels]: &[Vec<i32>; 3]| joined(rows, &joined(columns, channels));
+    let placed = |table: &Vec<i32>| -> Option<Vec<i32>> {
+        let is_inside = |&entry: &i32| entry < input.len() as i32;
+        table.iter().all(is_inside).then(|| table.iter().map(place).collect())
+    };
+    let [rows, columns, channels] = tables;
+    let moved = [placed(rows)?, placed(columns)?, placed(channels)?];
+    (Some(join(&moved)) == placed(&join(tables))).then_some(moved)
+}
+
+/// A table of all elements as the sum of a table of pixels and one of a pixel's channels, if it is one.
+fn split(all: &[i32], channels: usize) -> Option<[Vec<i32>; 3]> {
+    let lowest = |pixel: &[i32]| pixel.iter().copied().filter(|&entry| entry != ZERO).min();
+    let pixels = all.chunks(channels);
+    let starts: Vec<i32> = pixels.clone().map(|pixel| lowest(pixel).unwrap_or(ZERO)).collect();
+    let (first, start) = pixels.zip(&starts).find(|&(_, &start)| start != ZERO).unwrap_or((all, &0));
+    let line: Vec<i32> =
+        first.iter().take(channels).map(|&entry| if entry == ZERO { ZERO } else { entry - start }).collect();
+    (joined(&starts, &line) == all).then(|| [zero(), starts, line])
 }
 
 /// One table for two: its entries are all sums of an entry of `slow` and an entry of `fast`, those of `fast` varying fastest.
@@ -59,6 +92,10 @@ fn joined(slow: &[i32], fast: &[i32]) -> Vec<i32> {
 }
 
 impl Tables {
+    fn number(&self) -> usize {
+        self.0.iter().map(Vec::len).sum()
+    }
+
     /// The estimated number of instructions of one run.
     pub(super) fn cost(&self) -> u64 {
         let [rows, columns, channels] = &self.0;
