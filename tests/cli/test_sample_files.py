@@ -97,8 +97,12 @@ def test_wrong_csv_files_are_refused(tmp_path: Path, content: str | bytes, messa
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({}, "has no array; expected `x` and `y`"),
-        ({"a": np.zeros(3), "b": np.zeros(3)}, "has the arrays a, b; expected `x` and `y`"),
+        ({}, "has no array; expected `x`, and `y` for labels"),
+        ({"a": np.zeros(3), "b": np.zeros(3)}, "has the arrays a, b; expected `x`, and `y` for labels"),
+        (
+            {"x": np.zeros((3, 2)), "z": np.zeros(3), "label": np.zeros(3)},
+            "has arrays that nothing reads, label, z; expected only `x`, and `y` for labels",
+        ),
         ({"x": np.zeros(3)}, "x has shape [3]; expected [N, ...]"),
         ({"x": np.zeros((0, 3))}, "has no sample"),
         ({"x": np.zeros((3, 2)), "y": np.zeros(2)}, "x has 3 samples, y the shape [2]; expected [N]"),

@@ -76,7 +76,7 @@ def test_a_head_learns_from_a_file_of_two_inputs(folder: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("file", "reason"),
     [
-        ("one.npz", "one.npz has the arrays motion; expected `motion` and `sound` and `y`"),
+        ("one.npz", "one.npz has the arrays motion; expected `motion` and `sound`, and `y` for labels"),
         (
             "one.csv",
             "one input; the model takes 2: expected an .npz file with arrays called motion, sound",

@@ -75,7 +75,7 @@ class SampleFile:
 
 
 def read_samples(path: Path, names: Sequence[str] = ()) -> SampleFile:
-    """Reads a `.npz` file (arrays `x`, `y`) or a `.csv` file (a column `label`, the others numbers).
+    """Reads a `.npz` file (only arrays `x` and `y`) or a `.csv` file (a column `label`, the others numbers).
 
     Args:
         names: the inputs of a model of several, each an array of a `.npz` file.
@@ -117,10 +117,14 @@ def _npz(path: Path, content: bytes, names: list[str]) -> SampleFile:
         raise _one_array(path)
     label = _labels(names)
     arrays = read_npz(content, path, {*names, label}, SampleFileError)
+    expected = f"{' and '.join(f'`{name}`' for name in names)}, and `{label}` for labels"
     if not arrays.keys() >= set(names):
         there = f"the arrays {_listed(list(arrays))}" if arrays else "no array"
-        expected = " and ".join(f"`{name}`" for name in (*names, label))
         raise SampleFileError(f"{path} has {there}; expected {expected}")
+    if unread := arrays.keys() - {*names, label}:
+        raise SampleFileError(
+            f"{path} has arrays that nothing reads, {_listed(sorted(unread))}; expected only {expected}"
+        )
     inputs, labels = {name: arrays[name] for name in names}, arrays.get(label)
     for name, array in inputs.items():
         if array.ndim < 2:
