@@ -20,17 +20,6 @@ from torch_nano.ops.fully_connected import FullyConnected
 from . import layers
 from .test_torch import channels_first, comparable, describe
 
-#: Operators with loops of their own on the chip, or with blocks to copy, and all of two inputs.
-FAMILIES = (
-    "conv2d",
-    "conv_transpose2d",
-    "depthwise_conv2d",
-    "fully_connected",
-    "max_pool",
-    "average_pool",
-    "move",
-    *(name for name, family in layers.FAMILIES.items() if issubclass(family, layers.Pairwise)),
-)
 #: Of as many layers as the other tests compare; a board takes a tenth of a second to start.
 SHARE = 10
 
@@ -46,7 +35,7 @@ def differing_bytes(layer: Layer) -> int:
     return int((actual != expected).sum())
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", layers.FAMILIES)
 def test_random_layers_give_the_same_bytes_on_the_board(family: str, layer_count: int) -> None:
     for generated in layers.layers(family, layer_count // SHARE):
         made = comparable(generated)
