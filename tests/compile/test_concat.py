@@ -64,6 +64,55 @@ class Encoder(nn.Module):
         return self.end(torch.cat([torch.relu(branch(x)) for branch in self.branches], 2))
 
 
+class Mixed(nn.Module):
+    """Branches that end in functions, of different scales; softmax has a fixed one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(convolution(3, 16, 3), nn.MaxPool2d(2))
+        self.branches = nn.ModuleList(
+            [
+                nn.Sequential(nn.Conv2d(16, 8, 1), nn.SiLU()),
+                nn.Sequential(nn.Conv2d(16, 6, 1), nn.Softmax(1)),
+                nn.Sequential(nn.Conv2d(16, 5, 1), nn.Sigmoid()),
+            ]
+        )
+        self.end = nn.Sequential(nn.Conv2d(19, 3, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return self.end(torch.cat([branch(x) for branch in self.branches], 1))
+
+
+class ShuffleUnit(nn.Module):
+    """Half of the channels goes through convolutions; then the halves are shuffled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        depthwise = nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False)
+        self.branch = nn.Sequential(convolution(8, 8, 1), depthwise, nn.BatchNorm2d(8), convolution(8, 8, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = x.chunk(2, 1)
+        y = torch.cat([first, self.branch(second)], 1)
+        batch, channels, height, width = y.shape
+        y = y.view(batch, 2, channels // 2, height, width).transpose(1, 2).contiguous()
+        return y.view(batch, channels, height, width)
+
+
+class Shuffle(nn.Module):
+    """Units as in ShuffleNet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(convolution(3, 16, 3), nn.MaxPool2d(2))
+        self.units = nn.Sequential(ShuffleUnit(), ShuffleUnit(), ShuffleUnit())
+        self.end = nn.Sequential(nn.Conv2d(16, 3, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.end(self.units(self.stem(x)))
+
+
 def inputs(shape: tuple[int, ...], count: int = 64) -> Tensor:
     return torch.randn(count, *shape, generator=torch.Generator().manual_seed(1))
 
@@ -73,7 +122,13 @@ def made(network: type[nn.Module]) -> nn.Module:
     return network().eval()
 
 
-NETWORKS = [(Inception, (3, 12, 12)), (Dense, (3, 12, 12)), (Encoder, (3, 41))]
+NETWORKS = [
+    (Inception, (3, 12, 12)),
+    (Dense, (3, 12, 12)),
+    (Encoder, (3, 41)),
+    (Mixed, (3, 12, 12)),
+    (Shuffle, (3, 12, 12)),
+]
 every = pytest.mark.parametrize(("network", "shape"), NETWORKS)
 
 
@@ -101,7 +156,7 @@ def test_what_is_concatenated_lies_in_its_place(network: type[nn.Module], shape:
     x = inputs(shape)
     nano = tn.to_nano(made(network), x, calibrate=x)
     concats, copies = copied(nano)
-    assert concats == (4 if network is Dense else 1)
+    assert concats == {Dense: 4, Shuffle: 3}.get(network, 1)
     assert copies == 0
 
 
