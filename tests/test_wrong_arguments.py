@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch_nano as tn
-from torch import nn
+from torch import Tensor, nn
 from torch_nano.cli.head_file import load_head, save_head
 
 X, Y = torch.randn(64, 4, generator=torch.Generator().manual_seed(0)), torch.arange(64) % 3
@@ -162,3 +162,31 @@ def test_torch_logs_nothing_of_a_refused_example(capfd: pytest.CaptureFixture[st
     with pytest.raises(tn.CaptureError, match="expects in_features=4"):
         tn.to_nano(small(), torch.zeros(2, 5), calibrate=X)
     assert capfd.readouterr() == ("", "")
+
+
+class Two(nn.Module):
+    """A model of two inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        made: Tensor = self.layer(first) + self.layer(second)
+        return made
+
+
+@pytest.mark.parametrize(
+    ("data", "given"),
+    [
+        ((X,), "a tuple of Tensor"),
+        ([(X,)], "a tuple of Tensor"),
+        ([(X, None)], "a tuple of Tensor, NoneType"),
+        (((),), "a tuple of nothing"),
+        (X, "a Tensor"),
+    ],
+)
+def test_calibration_data_have_a_tensor_for_each_input(data: Any, given: str) -> None:
+    expected = "a tuple that begins with tensors for first, second, or a dict of them"
+    with pytest.raises(tn.InputError, match=f"a calibration batch is {given}; expected {expected}"):
+        tn.to_nano(Two(), (X, X), calibrate=data)

@@ -260,6 +260,53 @@ def test_shapes_of_an_addition_must_agree() -> None:
 
 
 @pytest.mark.parametrize(
+    ("steps", "problem"),
+    [
+        (None, "move: steps is None; expected a list of texts"),
+        ("flip(dims=[1])", "move: steps is 'flip(dims=[1])'; expected a list of texts"),
+        ([3], "move: steps is [3]; expected a list of texts"),
+        (
+            ["index_select(dim=1, index=[7])"],
+            "index_select(dim=1, index=[7]) does not take (3,) per sample: ",
+        ),
+        (["select.int(dim=1, index=7)"], "select.int(dim=1, index=7) does not take (3,) per sample: "),
+        (["index.Tensor(indices=[None, [9]])"], "does not take (3,) per sample: index 9 is out of bounds"),
+        (["pad(pad=[1, 0], value=1)"], "move: it pads with 1; nano-core pads with zeros"),
+        (["pad(pad=[1, 0], value=-2)"], "move: it pads with -2; nano-core pads with zeros"),
+        (["pad(pad=[1, 0], value=0.5)"], "move: it pads with 0.5; nano-core pads with zeros"),
+        (["index_select(dim=0, index=[0, 0, 0])"], "move: it mixes the samples of a batch"),
+    ],
+)
+def test_steps_that_move_no_data_are_refused(steps: Any, problem: str) -> None:
+    with pytest.raises(InputError, match=re.escape(problem)):
+        functional.move(torch.tensor([[1.0, 2.0, 3.0]]), Quantization(0.5, 0), steps)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "problem"),
+    [
+        ("move", (1, None, []), "move: the quantization of x is None; expected a Quantization"),
+        ("move", (None, 1, []), "move: x is None; expected a tensor [N, ...]"),
+        ("sigmoid", (1, 1, None), "table: the quantization of y is None; expected a Quantization"),
+        ("add", (1, 1, 1, 0.5, 1), "add: the quantization of b is 0.5; expected a Quantization"),
+        ("add", (1, None, 1, 1, 1), "add: b is None; expected a tensor [N, ...]"),
+        ("softmax", (1, "a"), "softmax: the quantization of x is 'a'; expected a Quantization"),
+        ("softmax", (0, 1), "softmax: x is a tensor without dimensions; expected a tensor [N, ...]"),
+    ],
+)
+def test_arguments_of_other_kinds_are_refused(name: str, arguments: tuple[Any, ...], problem: str) -> None:
+    """Of right arguments stands 1; of a tensor without dimensions 0."""
+    count = 2 if name == "add" else 1
+    right = [*([torch.zeros(2, 3)] * count), *([Quantization(0.5, 0)] * 3)]
+    given = [
+        right[i] if item == 1 else torch.tensor(1.0) if item == 0 else item
+        for i, item in enumerate(arguments)
+    ]
+    with pytest.raises(InputError, match=re.escape(problem)):
+        getattr(functional, name)(*given)
+
+
+@pytest.mark.parametrize(
     ("arguments", "problem"),
     [
         (

@@ -147,9 +147,12 @@ def _inputs_of(names: Sequence[str], part: Any) -> list[Tensor]:
         found = list(part[: len(names)])
     if len(found) != len(names) or not all(isinstance(tensor, Tensor) for tensor in found):
         expected = "a tensor, or a tuple (x, y) whose x is one"
+        given = f"a {type(part).__name__}"
         if len(names) > 1:
             expected = f"a tuple that begins with tensors for {', '.join(names)}, or a dict of them"
-        raise InputError(f"a calibration batch is a {type(part).__name__}; expected {expected}")
+            if isinstance(part, tuple | list):
+                given += f" of {', '.join(type(item).__name__ for item in part) or 'nothing'}"
+        raise InputError(f"a calibration batch is {given}; expected {expected}")
     return found
 
 

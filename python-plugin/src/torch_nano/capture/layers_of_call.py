@@ -61,7 +61,7 @@ def layers_of_call(
         for shape in [value.shape for value in read]:
             check_rank(shape, "input")
         for shape in shapes:
-            check_rank(shape, "result")
+            check_rank(shape, "result", "keepdim" in call.arguments)
     nodes.append(node)
     for index, (shape, output, back) in enumerate(zip(shapes, outputs, steps, strict=True)):
         if back:
@@ -82,15 +82,20 @@ def _shapes(node: Node, read: Sequence[Value], call: Call) -> list[Shape]:
     return [tuple(result.shape[1:]) for result in Layer(node.operator, samples, parameters).float_run()]
 
 
-def check_rank(shape: Shape, role: str) -> None:
+def check_rank(shape: Shape, role: str, keepdim: bool = False) -> None:
     """Refuses a value of a rank that the device does not support; values next to moves may have any rank.
 
     Args:
         role: its role in the call, "input" or "result".
+        keepdim: whether the call could keep the dimension.
     """
     rank = len(shape)
     if not 1 <= rank <= LARGEST_RANK:
         raise UnsupportedNodeError(
             f"its {role} has {rank} dimensions besides the batch; expected 1 to {LARGEST_RANK}",
-            "" if rank else "keep the dimension (keepdim=True)",
+            ""
+            if rank
+            else "keep the dimension (keepdim=True)"
+            if keepdim
+            else "keep a dimension of length 1",
         )

@@ -16,6 +16,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import torch
 from torch import Tensor
 
+from ..arguments import shown
 from ..arithmetic.fixed_point import exact_convolution
 from ..arithmetic.quantization import Quantization
 from ..errors import InputError
@@ -92,6 +93,7 @@ class Definition:
         hints = get_type_hints(operator)
         self.field_types = [_schema_type(hints[name]) for name in self.field_names]
         quantized = [*inputs, "y"] if self.free_output else list(inputs)
+        self.quantization_count = len(quantized)
         arguments = [f"Tensor {name}" for name in inputs]
         arguments += self.parameters.schema
         for name in quantized:
@@ -130,10 +132,37 @@ class Definition:
         parameters: Sequence[Tensor | None] = (),
     ) -> Tensor:
         """Runs one layer; ``output_quantization`` is for operators that do not fix it."""
+        if not torch.compiler.is_compiling():
+            quantizations = [*input_quantization, output_quantization]
+            self.check(inputs, quantizations[: self.quantization_count], parameters)
         arguments = self.arguments(operator, inputs, input_quantization, output_quantization, parameters)
         if torch.compiler.is_compiling():
             return self.forward_op(*arguments)  # type: ignore[no-any-return]
         return _StraightThrough.apply(self, *arguments)  # type: ignore[no-any-return]
+
+    def check(
+        self, inputs: Sequence[object], quantizations: Sequence[object], parameters: Sequence[object] = ()
+    ) -> None:
+        """Checks the inputs and parameters of a call, and the quantizations of inputs and output.
+
+        Raises:
+            InputError: an input is no tensor with a batch dimension, a parameter no tensor, or a quantization
+                no Quantization.
+        """
+        for name, x in zip(self.names, inputs, strict=False):
+            if not isinstance(x, Tensor) or x.dim() == 0:
+                given = "a tensor without dimensions" if isinstance(x, Tensor) else shown(x)
+                raise InputError(f"{self.operator.name}: {name} is {given}; expected a tensor [N, ...]")
+        for declared, parameter in zip(self.parameters.schema, parameters, strict=False):
+            kind, name = declared.split()
+            if not isinstance(parameter, Tensor) and (parameter is not None or kind == "Tensor"):
+                raise InputError(f"{self.operator.name}: {name} is {shown(parameter)}; expected a tensor")
+        for name, quantization in zip([*self.names[: self.input_count], "y"], quantizations, strict=False):
+            if not isinstance(quantization, Quantization):
+                raise InputError(
+                    f"{self.operator.name}: the quantization of {name} is {shown(quantization)}; expected a "
+                    "Quantization(scale, zero_point)"
+                )
 
     def arguments(
         self,

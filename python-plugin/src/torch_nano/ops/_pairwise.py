@@ -12,6 +12,7 @@ from torch import Tensor
 
 from torch_nano._native import look_up_pairs
 
+from ..arguments import shown
 from ..arithmetic.clamp import clamp_steps, integer_clamp
 from ..arithmetic.fixed_point import is_native
 from ..arithmetic.layout import Shape, channels_last, elements, empty_channels_last
@@ -195,8 +196,11 @@ def check_pairs(name: str, a: Tensor, b: Tensor) -> None:
     """Checks that nano-core can broadcast two tensors with batch.
 
     Raises:
-        InputError: they cannot.
+        InputError: they cannot, or are no tensors.
     """
+    for label, x in (("a", a), ("b", b)):
+        if not isinstance(x, Tensor):
+            raise InputError(f"{name}: {label} is {shown(x)}; expected a tensor [N, ...]")
     if a.shape[:1] != b.shape[:1] or not _broadcasts(tuple(a.shape[1:]), tuple(b.shape[1:])):
         raise InputError(
             f"{name}: the shapes {tuple(a.shape)} and {tuple(b.shape)} differ and cannot be broadcast; "

@@ -217,11 +217,30 @@ def element_numbers(steps: tuple[str, ...], shape: Shape) -> Tensor:
             raise ValueError(
                 f"its result has shape {tuple(made.shape[1:])} per sample; expected 1 to 2^22 elements"
             )
-    samples = run_steps([step(text) for text in steps], numbers).to(torch.int64)
+    try:
+        made = run_steps([step(text) for text in steps], numbers)
+    except (RuntimeError, IndexError) as error:  # An index that the run without numbers does not check.
+        raise ValueError(
+            f"{', '.join(steps)} does not take {shape} per sample: {str(error).splitlines()[0]}"
+        ) from error
+    samples = made.to(torch.int64)
     first, *others = samples
     for index, other in enumerate(others, 1):
         expected = torch.where(first > 0, first + index * count, 0)
-        if int(first.max()) > count or not torch.equal(other, expected):
+        if (
+            int(first.max()) > count
+            or not torch.equal(other, expected)
+            or not torch.equal(samples.to(made.dtype), made)
+        ):
+            _refuse_padding(steps, numbers)
             raise ValueError("it mixes the samples of a batch")
     sources: Tensor = first - 1
     return sources
+
+
+def _refuse_padding(steps: tuple[str, ...], numbers: Tensor) -> None:
+    """Raises ValueError if the steps write numbers other than 0, which do not depend on the input."""
+    calls = [step(text) for text in steps]
+    made, other = run_steps(calls, numbers), run_steps(calls, numbers + 0.5)
+    if len(written := made[(made == other) & (made != 0)]):
+        raise ValueError(f"it pads with {float(written[0]):g}; nano-core pads with zeros")

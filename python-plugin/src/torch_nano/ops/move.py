@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..arguments import shown
 from ..arithmetic.layout import Shape, device_shape, to_device
 from ..arithmetic.quantization import Quantization
 from ..errors import InputError
@@ -272,10 +273,13 @@ def move(x: Tensor, quantization: Quantization, steps: Sequence[str]) -> Tensor:
     >>> move(torch.tensor([[1.0, 2.0, 3.0]]), Quantization(0.5, -7), ["flip(dims=[1])", "pad(pad=[1, 0])"])
     tensor([[-7.,  3.,  2.,  1.]])
     """
-    operator = Move(tuple(steps))
     if not torch.compiler.is_compiling():
+        if not isinstance(steps, list | tuple) or not all(isinstance(text, str) for text in steps):
+            raise InputError(f"move: steps is {shown(steps)}; expected a list of texts, ['flip(dims=[1])']")
+        _call.check([x], [quantization])
         try:
-            operator.numbers(tuple(x.shape[1:]))
+            element_numbers(tuple(steps), tuple(x.shape[1:]))
         except ValueError as error:
             raise InputError(f"move: {error}") from error
+    operator = Move(tuple(steps))
     return _call(operator, [x], [quantization])
