@@ -1,0 +1,158 @@
+"""What single layers cost on the emulated rv32imc board."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from device_board import SEED, measure, to_nano
+from torch import Tensor, nn
+
+#: Instructions per multiply-accumulate that nothing below may exceed.
+CONVOLUTION_LIMIT, DEPTHWISE_LIMIT = 4.0, 6.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """One layer: a module, its input's shape without batch, and its limit if it has one."""
+
+    name: str
+    module: nn.Module
+    shape: tuple[int, ...]
+    limit: float | None = None
+    #: That of the layer, in a module of several.
+    operator: str | None = None
+    #: Whether the module is run step by step.
+    streams: bool = False
+
+
+@dataclass(frozen=True)
+class LayerResult:
+    """What one layer cost."""
+
+    name: str
+    macs: int
+    instructions: int
+    #: Instructions per multiply-accumulate, None if it has no limit.
+    limit: float | None
+
+
+class Call(nn.Module):
+    """A function of a value, and modules that it uses."""
+
+    def __init__(self, function: Callable[..., Tensor], *modules: nn.Module) -> None:
+        super().__init__()
+        self.function = function
+        self.used = nn.ModuleList(modules)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x, *self.used)
+
+
+def convolution(
+    kernel: int, inputs: int, outputs: int, side: tuple[int, int], limit: float | None, stride: int = 1
+) -> Case:
+    """A convolution with the padding that keeps the sides."""
+    name = f"conv {kernel}x{kernel} {side[0]}x{side[1]} {inputs}->{outputs}" + (
+        f" stride {stride}" if stride > 1 else ""
+    )
+    return Case(name, nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2), (inputs, *side), limit)
+
+
+def depthwise(
+    kernel: int, channels: int, side: tuple[int, int], limit: float | None, stride: int = 1
+) -> Case:
+    """A depthwise convolution with the padding that keeps the sides."""
+    name = f"depthwise {kernel}x{kernel} {side[0]}x{side[1]}x{channels}" + (
+        f" stride {stride}" if stride > 1 else ""
+    )
+    layer = nn.Conv2d(channels, channels, kernel, stride, kernel // 2, groups=channels)
+    return Case(name, layer, (channels, *side), limit)
+
+
+def linear(inputs: int, outputs: int, limit: float | None) -> Case:
+    """A fully connected layer."""
+    return Case(f"fully connected {inputs}->{outputs}", nn.Linear(inputs, outputs), (inputs,), limit)
+
+
+def transposed(kernel: int, channels: int, side: int, limit: float | None = None, groups: int = 1) -> Case:
+    """A transposed convolution that doubles the sides."""
+    kind = "conv transpose" if groups == 1 else "depthwise transpose"
+    layer = nn.ConvTranspose2d(channels, channels, kernel, 2, kernel // 2 - 1, groups=groups)
+    return Case(
+        f"{kind} {kernel}x{kernel} {side}x{side}x{channels} stride 2", layer, (channels, side, side), limit
+    )
+
+
+def of_values(operator: str, what: str, function: Callable[..., Tensor], *modules: nn.Module) -> Case:
+    """A layer without weights, among others, on an input of 32 channels."""
+    return Case(f"{operator} {what}", Call(function, *modules), (32, 16, 16), operator=operator)
+
+
+def cases() -> list[Case]:
+    """The layers."""
+    return [
+        convolution(3, 16, 16, (32, 32), CONVOLUTION_LIMIT),
+        convolution(3, 3, 16, (32, 32), CONVOLUTION_LIMIT),
+        convolution(3, 32, 32, (16, 16), CONVOLUTION_LIMIT),
+        convolution(3, 16, 32, (32, 32), CONVOLUTION_LIMIT, stride=2),
+        convolution(3, 64, 64, (8, 8), CONVOLUTION_LIMIT),
+        convolution(1, 16, 16, (32, 32), CONVOLUTION_LIMIT),
+        convolution(1, 64, 64, (25, 5), CONVOLUTION_LIMIT),
+        convolution(1, 128, 128, (6, 6), CONVOLUTION_LIMIT),
+        depthwise(3, 64, (25, 5), DEPTHWISE_LIMIT),
+        depthwise(3, 8, (48, 48), DEPTHWISE_LIMIT),
+        depthwise(3, 16, (48, 48), DEPTHWISE_LIMIT, stride=2),
+        depthwise(3, 64, (25, 5), DEPTHWISE_LIMIT, stride=2),
+        depthwise(3, 64, (12, 12), DEPTHWISE_LIMIT),
+        depthwise(3, 64, (6, 6), DEPTHWISE_LIMIT),
+        depthwise(5, 16, (24, 24), DEPTHWISE_LIMIT),
+        depthwise(5, 32, (25, 25), DEPTHWISE_LIMIT, stride=2),
+        linear(784, 128, CONVOLUTION_LIMIT),
+        linear(640, 128, CONVOLUTION_LIMIT),
+        linear(128, 10, CONVOLUTION_LIMIT),
+        linear(64, 64, CONVOLUTION_LIMIT),
+        linear(64, 16, CONVOLUTION_LIMIT),
+        linear(16, 16, CONVOLUTION_LIMIT),
+        transposed(2, 16, 16),
+        transposed(4, 16, 16, CONVOLUTION_LIMIT),
+        transposed(4, 16, 16, groups=16),
+        of_values("add", "16x16x32", lambda x: x + x),
+        of_values("add", "16x16x32, over pixels", lambda x: x + x.mean((2, 3), keepdim=True)),
+        of_values("sub", "16x16x32", lambda x: x - x.sigmoid()),
+        of_values("mul", "16x16x32", lambda x: x * x),
+        of_values("mul", "16x16x32, over pixels", lambda x: x * x.mean((2, 3), keepdim=True)),
+        of_values("mul", "16x16x32, over channels", lambda x, one: x * one(x), nn.Conv2d(32, 1, 1)),
+        of_values("concat", "16x16x32, copied", lambda x: torch.cat([x, x], 1)),
+        of_values("concat", "16x16x32, in place", _both, nn.Conv2d(32, 16, 1), nn.Conv2d(32, 16, 1)),
+        of_values("move", "16x16x32, view", lambda x, one: one(x[:, 16:]), nn.Conv2d(16, 4, 1)),
+        of_values("move", "16x16x32, permute", lambda x: x.permute(0, 2, 3, 1)),
+        of_values("move", "16x16x32, pad", lambda x: F.pad(x, (1, 1, 1, 1))),
+        of_values("move", "16x16x32, upsampling", lambda x: F.interpolate(x, scale_factor=2)),
+        Case("history 8+1x32", nn.Conv1d(32, 8, 9), (32, 64), operator="history", streams=True),
+        Case("max pool 2x2 32x32x16", nn.MaxPool2d(2), (16, 32, 32)),
+        Case("average pool 8x8x64", nn.AvgPool2d(8), (64, 8, 8)),
+        Case("sigmoid 16x16x32", nn.Sigmoid(), (32, 16, 16)),
+        Case("softmax 10", nn.Softmax(1), (10,)),
+    ]
+
+
+def _both(x: Tensor, first: nn.Module, second: nn.Module) -> Tensor:
+    return torch.cat([first(x), second(x)], 1)
+
+
+def measure_layers() -> list[LayerResult]:
+    """All layers."""
+    torch.manual_seed(SEED)
+    return [_measure(case) for case in cases()]
+
+
+def _measure(case: Case) -> LayerResult:
+    nano = to_nano(case.module, case.shape)
+    if case.streams:
+        nano = nano.stream().nano
+    layers = zip(nano.summary().layers, measure(nano).layers, strict=True)
+    ((layer, instructions),) = (one for one in layers if case.operator in (None, one[0].operator))
+    return LayerResult(case.name, layer.macs, instructions, case.limit)
