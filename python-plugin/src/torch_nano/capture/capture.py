@@ -14,7 +14,6 @@ from torch.export.graph_signature import InputKind, OutputKind
 
 from ..arguments import shown
 from ..errors import CaptureError, InputError, UnsupportedError, UnsupportedNode
-from ..ir.affine import AffineOperator
 from ..ir.call import BATCH_SIZE, Call, ComputedName, ParameterName, UnsupportedNodeError
 from ..ir.graph import Derived, Graph, Node, new_name
 from ..ir.interface import Returned
@@ -26,34 +25,18 @@ from ..modules.models import check_not_scripted, check_numbers
 from ..ops import OPERATORS
 from ..ops.move import Move
 from .channel_affine import ChannelAffine
+from .compositions import COMPOSITIONS
 from .constants import is_constant, take_constant
+from .expansion import arguments_of, copy_of, expand
 from .layers_of_call import check_rank, layers_of_call
 from .program import batch_of, export, module_path, source_line, target_name
 from .structural import BatchNorm
 from .train_mode import check_train_mode
 from .unsupported_modules import check_modules
+from .vanishing import SYMBOLS, drop_unread, returns_first_argument
 
 aten = torch.ops.aten
 Target = torch._ops.OpOverload[..., Any]
-
-#: Calls that return their first argument (in evaluation mode), as an alias ...
-_ALIASES: frozenset[Target] = frozenset(
-    {
-        aten.alias.default,
-        aten.alpha_dropout.default,
-        aten.alpha_dropout_.default,
-        aten.contiguous.default,
-        aten.detach.default,
-        aten.detach_.default,
-        aten.dropout.default,
-        aten.dropout_.default,
-        aten.feature_dropout.default,
-        aten.feature_dropout_.default,
-    }
-)
-#: ... or as a copy of it.
-_COPIES: frozenset[Target] = frozenset({aten.clone.default, aten.lift_fresh_copy.default})
-
 
 def capture(model: nn.Module, example: Example, *, for_training: bool = False) -> Graph:
     """Captures the model in evaluation mode as a float graph.
@@ -94,6 +77,9 @@ class _Capture:
 
     def __init__(self, program: torch.export.ExportedProgram) -> None:
         self.program = program
+        #: The calls, each composition replaced by its own when the capture comes to it.
+        self.calls = copy_of(program.graph)
+        drop_unread(self.calls)
         self.operators = _operators_by_target()
         self.tensors: dict[str, Tensor] = {
             name: tensor.detach()
@@ -110,15 +96,13 @@ class _Capture:
         self.failed: set[fx.Node] = set()
         #: How to compute the tensors that forward computes from parameters.
         self.derived: dict[str, Derived] = {}
-        #: The inputs, and the values computed from them by affine operators and moves only.
-        self.on_input: set[str] = set()
         #: The symbolic batch sizes of the inputs.
         self.batches: list[Any] = []
 
     def graph(self) -> Graph:
         inputs = self._inputs()
-        for node in self.program.graph.nodes:
-            if node.op in ("placeholder", "output") or isinstance(node.meta.get("val"), torch.SymInt | int):
+        for node in self.calls.nodes:
+            if node.op in ("placeholder", "output") or isinstance(node.meta.get("val"), SYMBOLS):
                 continue
             try:
                 self._take(node)
@@ -147,7 +131,7 @@ class _Capture:
 
     def _check_outputs(self) -> None:
         """Refuses outputs of a rank that the device does not support."""
-        for node in self.program.graph.output_node().all_input_nodes:
+        for node in self.calls.output_node().all_input_nodes:
             value = self.meaning.get(node)
             if isinstance(value, Value) and node not in self.failed:
                 try:
@@ -166,7 +150,7 @@ class _Capture:
     def _inputs(self) -> list[str]:
         names = []
         specs = {spec.arg.name: spec for spec in self.program.graph_signature.input_specs}
-        for node in self.program.graph.nodes:
+        for node in self.calls.nodes:
             if node.op != "placeholder":
                 continue
             spec = specs[node.name]
@@ -181,7 +165,6 @@ class _Capture:
                 self.batches.append(batch.node.expr)
                 value = Value(node.name, tuple(int(side) for side in node.meta["val"].shape[1:]))
                 self.meaning[node] = self.values[node.name] = value
-                self.on_input.add(value.name)
                 names.append(node.name)
             elif spec.target is not None:
                 self.meaning[node] = ParameterName(spec.target)
@@ -190,7 +173,7 @@ class _Capture:
 
     def _outputs(self, inputs: Sequence[str]) -> tuple[list[str], Returned]:
         """The names of the output values, and how the model returns them."""
-        (results,) = self.program.graph.output_node().args
+        (results,) = self.calls.output_node().args
         assert isinstance(results, tuple)
         specs = self.program.graph_signature.output_specs
         returned = _returned(self.program.call_spec.out_spec)
@@ -235,41 +218,41 @@ class _Capture:
             self._results(node)
 
     def _take_call(self, node: fx.Node, target: Target) -> None:
-        if is_constant(node, target, self.meaning) and target not in _ALIASES | _COPIES:
-            self.meaning[node] = take_constant(node, target, self.meaning, self.tensors, self.derived)
-            self.memory[node] = node
-            return
+        constant = is_constant(node, target, self.meaning)
         arguments = self._arguments(node, target)
         source = node.all_input_nodes[0] if node.all_input_nodes else None
-        if target in _ALIASES | _COPIES:
-            if arguments.get("train"):
-                raise UnsupportedNodeError(
-                    "dropout is active in evaluation too", "use nn.Dropout, or pass training=self.training"
-                )
+        if (relation := returns_first_argument(node, target, arguments, constant)) is not None:
             assert source is not None
             meaning = self.meaning[node] = self.meaning[source]
-            self.memory[node] = node if target in _COPIES else self.memory[source]
+            self.memory[node] = node if relation == "copy" else self.memory[source]
             if "train" in arguments and isinstance(meaning, Value):
                 while len(source.users) == 1 and source.target is aten.alias.default:
                     source = source.all_input_nodes[0]
                 meaning.dropouts += (_dropout(node, arguments["p"], bypassed=len(source.users) > 1),)
             return
+        if constant:
+            self.meaning[node] = take_constant(node, target, self.meaning, self.tensors, self.derived)
+            self.memory[node] = node
+            return
+        if target is aten.copy_.default:
+            self._take_copy(node, arguments)
+            return
         operators = self.operators.get(target)
-        if target in ChannelAffine.targets() and self._is_on_input(arguments):
+        if target in ChannelAffine.targets() and _has_constant(arguments):
             operators = ChannelAffine
+        elif target in COMPOSITIONS:
+            expand(node, target)
+            return
         if operators is None:
             raise UnsupportedNodeError("nano-core has no such operator")
         if operators is not Move and any(argument is BATCH_SIZE for argument in _flat(arguments.values())):
             raise UnsupportedNodeError("an argument depends on the batch size")
         outputs = self._results(node)
         call = Call(target, arguments, [output.shape for output in outputs], self.tensors)
-        taken = self.values.keys() | {other.name for other in self.program.graph.nodes}
+        taken = self.values.keys() | {other.name for other in self.calls.nodes}
         nodes, between = layers_of_call(call, outputs, operators, taken)
         for made in nodes:
             self._check_parameters(made.parameters.values())
-            on_input = all(name in self.on_input for name in made.inputs)
-            if on_input and isinstance(made.operator, AffineOperator | Move):
-                self.on_input.update(made.outputs)
         self.nodes += nodes
         self.values.update((value.name, value) for value in [*between, *outputs])
         if target._schema.is_mutable:
@@ -278,10 +261,13 @@ class _Capture:
         elif target._schema.returns[0].alias_info is not None and source is not None:
             self.memory[node] = self.memory[source]
 
-    def _is_on_input(self, arguments: Mapping[str, Any]) -> bool:
-        """Whether a call of two operands combines a constant with a value in `on_input`."""
-        values = [operand for role in ("self", "other") if isinstance(operand := arguments[role], Value)]
-        return len(values) == 1 and values[0].name in self.on_input
+    def _take_copy(self, node: fx.Node, arguments: Mapping[str, Any]) -> None:
+        """Takes ``x.copy_(y)``: later reads of x get y."""
+        source, made = node.all_input_nodes[0], arguments["src"]
+        if node.meta["val"].shape != node.all_input_nodes[-1].meta["val"].shape:
+            raise UnsupportedNodeError("it copies a tensor of another shape", "expand it first")
+        self.meaning[node] = made
+        self._overwrite(node, source)
 
     def _check_parameters(self, names: Iterable[str]) -> None:
         """Refuses parameters that are not floating-point."""
@@ -312,7 +298,7 @@ class _Capture:
         result = node.meta.get("val")
         self.memory[node] = node
         if isinstance(result, tuple | list) and node not in self.failed:
-            taken = {other.name for other in self.program.graph.nodes}
+            taken = {other.name for other in self.calls.nodes}
             names = [new_name(f"{node.name}_{index}", taken) for index in range(len(result))]
             values = [self._value(node, name, part) for name, part in zip(names, result, strict=True)]
             self.meaning[node] = values
@@ -344,15 +330,9 @@ class _Capture:
 
     def _arguments(self, node: fx.Node, target: Target) -> dict[str, Any]:
         """All arguments by name, including defaults."""
-        arguments = {}
-        for index, argument in enumerate(target._schema.arguments):
-            given = (
-                node.args[index]
-                if index < len(node.args)
-                else node.kwargs.get(argument.name, argument.default_value)
-            )
-            arguments[argument.name] = fx.map_arg(given, self._argument)
-        return arguments
+        return {
+            name: fx.map_arg(given, self._argument) for name, given in arguments_of(node, target).items()
+        }
 
     def _argument(self, node: fx.Node) -> Any:
         return BATCH_SIZE if isinstance(node.meta.get("val"), torch.SymInt) else self.meaning[node]
@@ -362,6 +342,11 @@ def _dropout(node: fx.Node, probability: float, bypassed: bool) -> Dropout:
     assert isinstance(node.target, torch._ops.OpOverload)
     function = node.target._schema.name.removeprefix("aten::").removesuffix("_")
     return Dropout(function, probability, module_path(node), source_line(node), bypassed)
+
+
+def _has_constant(arguments: Mapping[str, Any]) -> bool:
+    """Whether a call of two operands combines a tensor of the run with a constant."""
+    return sum(isinstance(arguments[role], Value) for role in ("self", "other")) == 1
 
 
 def _returned(spec: pytree.TreeSpec) -> Returned:

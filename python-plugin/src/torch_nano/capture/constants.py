@@ -20,11 +20,10 @@ class _Role(str):
 
 
 def is_constant(node: fx.Node, target: Target, meaning: Mapping[fx.Node, Any]) -> bool:
-    """Whether a call makes one tensor of parameters and buffers alone, the same in each run."""
+    """Whether a call makes one tensor of parameters, buffers and numbers alone, the same in each run."""
     sources = node.all_input_nodes
     return (
-        bool(sources)
-        and all(isinstance(meaning.get(source), ParameterName | ComputedName) for source in sources)
+        all(isinstance(meaning.get(source), ParameterName | ComputedName) for source in sources)
         and isinstance(node.meta.get("val"), Tensor)
         and not target._schema.is_mutable
         and torch.Tag.nondeterministic_seeded not in target.tags
@@ -52,7 +51,7 @@ def take_constant(
     name = new_name(node.name, tensors)
     with torch.no_grad():
         tensors[name] = made.compute(tensors)
-    if all(tensors[source].is_floating_point() for source in made.sources.values()):
+    if sources and all(tensors[source].is_floating_point() for source in made.sources.values()):
         derived[name] = made
     return ComputedName(name)
 

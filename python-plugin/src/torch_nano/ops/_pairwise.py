@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,9 +37,6 @@ class PairwiseOperator(ClampedOperator):
     pixelwise = True
     elementwise = True
 
-    #: For error messages: what the operator does with a constant, and what to write instead.
-    constant: ClassVar[tuple[str, str]]
-
     @classmethod
     @abstractmethod
     def combine(cls, a: Tensor, b: Tensor) -> Tensor:
@@ -65,9 +62,6 @@ class PairwiseOperator(ClampedOperator):
 
     @classmethod
     def from_call(cls, call: Call) -> tuple[Operator, list[Value], dict[str, str]]:
-        if not all(isinstance(call.arguments[name], Value) for name in ("self", "other")):
-            does, way_out = cls.constant
-            raise UnsupportedNodeError(f"it {does}; nano-core combines two tensors of the run", way_out)
         values = [call.input("self"), call.input("other")]
         alpha = call.arguments.get("alpha", 1)
         if alpha != 1:

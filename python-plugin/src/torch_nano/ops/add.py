@@ -26,7 +26,6 @@ class Add(SumOperator):
 
     name = "add"
     sign = 1
-    constant = ("adds a constant", "put the constant into the bias of the layer before it")
 
     @classmethod
     def targets(cls) -> Sequence[torch._ops.OpOverload[..., Any]]:

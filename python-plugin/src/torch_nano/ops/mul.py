@@ -27,7 +27,6 @@ class Mul(PairwiseOperator):
     """
 
     name = "mul"
-    constant = ("multiplies by a constant", "put the factor into the weights of the layer before it")
 
     @classmethod
     def targets(cls) -> Sequence[torch._ops.OpOverload[..., Any]]:

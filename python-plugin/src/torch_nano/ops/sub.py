@@ -31,7 +31,6 @@ class Sub(SumOperator):
 
     name = "sub"
     sign = -1
-    constant = ("subtracts a constant, or from one", "put the constant into the bias of the layer before it")
 
     @classmethod
     def targets(cls) -> Sequence[torch._ops.OpOverload[..., Any]]:

@@ -1,0 +1,22 @@
+"""Largest and smallest numbers along dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+
+def largest(self: Tensor, dim: int, keepdim: bool) -> tuple[Tensor, None]:
+    """torch's ``max`` along a dimension, without the indices."""
+    return self.amax(dim, keepdim), None
+
+
+def smallest(self: Tensor, dim: int, keepdim: bool) -> tuple[Tensor, None]:
+    """torch's ``min`` along a dimension, without the indices."""
+    return self.amin(dim, keepdim), None
+
+
+def amin(self: Tensor, dim: Sequence[int], keepdim: bool) -> Tensor:
+    """torch's ``amin``: the largest negative number."""
+    return self.neg().amax(dim, keepdim).neg()

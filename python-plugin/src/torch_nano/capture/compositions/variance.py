@@ -1,0 +1,75 @@
+"""Variance and standard deviation over dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+from torch import Tensor
+
+from ...ir.call import UnsupportedNodeError
+
+
+def variance(
+    self: Tensor,
+    dim: Sequence[int] | None = None,
+    unbiased: bool = True,
+    correction: float | None = None,
+    keepdim: bool = False,
+) -> Tensor:
+    """torch's ``var``: the mean of the squares of the differences from the mean, times ``n / (n - 1)``."""
+    return var_mean(self, dim, unbiased, correction, keepdim)[0]
+
+
+def standard_deviation(
+    self: Tensor,
+    dim: Sequence[int] | None = None,
+    unbiased: bool = True,
+    correction: float | None = None,
+    keepdim: bool = False,
+) -> Tensor:
+    """torch's ``std``: the square root of the variance."""
+    return variance(self, dim, unbiased, correction, keepdim).sqrt()
+
+
+def std_mean(
+    self: Tensor,
+    dim: Sequence[int] | None = None,
+    unbiased: bool = True,
+    correction: float | None = None,
+    keepdim: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """torch's ``std_mean``."""
+    var, mean = var_mean(self, dim, unbiased, correction, keepdim)
+    return var.sqrt(), mean
+
+
+def var_mean(
+    self: Tensor,
+    dim: Sequence[int] | None = None,
+    unbiased: bool = True,
+    correction: float | None = None,
+    keepdim: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """torch's ``var_mean``.
+
+    Raises:
+        UnsupportedNodeError: it has no dimensions, so that it mixes the samples of a batch, or is of too few
+            numbers.
+    """
+    if not dim:
+        raise UnsupportedNodeError("it mixes the samples of a batch", "name the dimensions: x.std((1, 2))")
+    subtracted = float(unbiased) if correction is None else float(correction)
+    count = prod(self.shape[index] for index in dim)
+    if count <= subtracted:
+        raise UnsupportedNodeError(
+            f"it is the variance of {count} number(s), which torch divides by {count - subtracted:g}",
+            "pass correction=0",
+        )
+    mean = self.mean(dim, keepdim=True)
+    var = (self - mean).square().mean(dim, keepdim=True)
+    if subtracted:
+        var = var * (count / (count - subtracted))
+    if not keepdim:
+        var, mean = var.squeeze(dim), mean.squeeze(dim)
+    return var, mean

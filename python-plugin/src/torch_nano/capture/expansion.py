@@ -1,0 +1,121 @@
+"""Replaces a call of an exported program by the calls of its composition."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from operator import getitem
+from typing import Any
+
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor, fx
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from ..ir.call import UnsupportedNodeError
+from .compositions import COMPOSITIONS
+
+aten = torch.ops.aten
+Target = torch._ops.OpOverload[..., Any]
+
+
+def copy_of(calls: fx.Graph) -> fx.Graph:
+    """A copy that can be changed, with the names of its nodes."""
+    copied = copy.deepcopy(calls)
+    for mine, other in zip(copied.nodes, calls.nodes, strict=True):
+        # fx renames what is a name of Python, as "input".
+        mine.name = other.name
+    return copied
+
+
+def arguments_of(node: fx.Node, target: Target) -> dict[str, Any]:
+    """All arguments of a call by name, including defaults; tensors as fx nodes."""
+    return {
+        argument.name: node.args[index]
+        if index < len(node.args)
+        else node.kwargs.get(argument.name, argument.default_value)
+        for index, argument in enumerate(target._schema.arguments)
+    }
+
+
+def expand(node: fx.Node, target: Target) -> None:
+    """Inserts the calls of a composition after `node`, with its module path and source line, and gives its
+    readers their results.
+
+    The composition is traced with the call's shapes, the batch size as a symbol. A call in place becomes one
+    that is not, and an ``aten.copy_`` of its result.
+
+    Raises:
+        UnsupportedNodeError: from the composition; or a result is read that it cannot compute.
+    """
+    arguments = arguments_of(node, target)
+    sources = list(dict.fromkeys(node.all_input_nodes))
+    results, traced = _traced(target, arguments, sources)
+    read = {user.args[1] for user in node.users if user.target is getitem}
+    if any(results[index] is None for index in read if isinstance(index, int)):
+        raise UnsupportedNodeError(
+            "its indices are read, which nano-core does not compute", "read its values only: x.amax(dim)"
+        )
+    at = node
+    copies: dict[fx.Node, fx.Node] = dict(
+        zip((inner for inner in traced.nodes if inner.op == "placeholder"), sources, strict=True)
+    )
+    for inner in traced.nodes:
+        if inner.op == "call_function":
+            with node.graph.inserting_after(at):
+                at = copies[inner] = node.graph.node_copy(inner, copies.__getitem__)
+            at.meta |= {key: node.meta.get(key) for key in ("nn_module_stack", "stack_trace")}
+    made = [None if result is None else copies[result] for result in results]
+    if target._schema.is_mutable and made[0] is not None:
+        with node.graph.inserting_after(at):
+            made[0] = node.graph.call_function(aten.copy_.default, (sources[0], made[0]))
+        made[0].meta |= node.meta
+    _replace(node, made)
+
+
+def _traced(
+    target: Target, arguments: Mapping[str, Any], sources: Sequence[fx.Node]
+) -> tuple[list[fx.Node | None], fx.Graph]:
+    """The graph of a composition with one input for each source, and the nodes of its results."""
+    leaves, spec = pytree.tree_flatten(dict(arguments))
+    tensors = [source for source in sources if isinstance(source.meta["val"], Tensor)]
+    kept: list[bool] = []
+
+    def run(*given: Any) -> list[Tensor]:
+        values = dict(zip(sources, given, strict=True))
+        filled = pytree.tree_unflatten(
+            [values[leaf] if isinstance(leaf, fx.Node) else leaf for leaf in leaves], spec
+        )
+        result = COMPOSITIONS[target](**filled)
+        every = result if isinstance(result, tuple) else (result,)
+        kept.extend(tensor is not None for tensor in every)
+        return [tensor for tensor in every if tensor is not None]
+
+    # Detached: two nodes may share one fake tensor, and the tracer knows a tensor by its identity.
+    values = [source.meta["val"] for source in sources]
+    mode = next(tensor.meta["val"].fake_mode for tensor in tensors)
+    with torch.no_grad(), mode:
+        given = [value.detach() if isinstance(value, FakeTensor) else value for value in values]
+        graph: fx.Graph = make_fx(run, pre_dispatch=True)(*given).graph
+    (outputs,) = graph.output_node().args
+    assert isinstance(outputs, list | tuple)
+    found = iter(outputs)
+    results: list[Any] = [next(found) if is_kept else None for is_kept in kept]
+    return results, graph
+
+
+def _replace(node: fx.Node, results: Sequence[fx.Node | None]) -> None:
+    """Gives the readers of a call, or of its parts, its results, and removes it."""
+    if isinstance(node.meta.get("val"), tuple | list):
+        for user in list(node.users):
+            result = results[user.args[1]]  # type: ignore[index]
+            if result is not None:
+                user.replace_all_uses_with(result)
+            node.graph.erase_node(user)
+    else:
+        (only,) = results
+        assert only is not None
+        # Not in the copy into the call's own first argument.
+        node.replace_all_uses_with(only, delete_user_cb=lambda user: user is not only)
+    node.graph.erase_node(node)

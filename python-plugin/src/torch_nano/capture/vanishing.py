@@ -1,0 +1,108 @@
+"""Calls that compute nothing: aliases, copies, casts to the dtype that a tensor has, assertions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, fx
+
+from ..ir.call import UnsupportedNodeError
+
+aten = torch.ops.aten
+Target = torch._ops.OpOverload[..., Any]
+
+#: What the calls about shapes return, of which the capture needs the results only.
+SYMBOLS = (torch.SymInt, torch.SymBool, torch.SymFloat, int, float, bool)
+
+#: Calls that return their first argument (in evaluation mode), as an alias ...
+_ALIASES: frozenset[Target] = frozenset(
+    {
+        aten.alias.default,
+        aten.alpha_dropout.default,
+        aten.alpha_dropout_.default,
+        aten.contiguous.default,
+        aten.detach.default,
+        aten.detach_.default,
+        aten.dropout.default,
+        aten.dropout_.default,
+        aten.feature_alpha_dropout.default,
+        aten.feature_alpha_dropout_.default,
+        aten.feature_dropout.default,
+        aten.feature_dropout_.default,
+    }
+)
+#: ... or as a copy of it.
+_COPIES: frozenset[Target] = frozenset({aten.clone.default, aten.lift_fresh_copy.default})
+#: Conversions to a dtype or device; like aliases where the tensor has that dtype.
+_CASTS: frozenset[Target] = frozenset(
+    {
+        aten._to_copy.default,
+        aten.to.device,
+        aten.to.dtype,
+        aten.to.dtype_layout,
+        aten.to.other,
+        aten.type_as.default,
+    }
+)
+_ASSERTIONS: frozenset[str] = frozenset(
+    {
+        "aten::_assert_async",
+        "aten::_assert_scalar",
+        "aten::_assert_tensor_metadata",
+        "aten::sym_constrain_range",
+        "aten::sym_constrain_range_for_size",
+    }
+)
+
+
+def drop_unread(calls: fx.Graph) -> None:
+    """Removes assertions, and calls whose results nothing reads."""
+    for node in list(calls.nodes):
+        if isinstance(node.target, torch._ops.OpOverload) and node.target._schema.name in _ASSERTIONS:
+            calls.erase_node(node)
+    calls.eliminate_dead_code()
+
+
+def returns_first_argument(
+    node: fx.Node, target: Target, arguments: Mapping[str, Any], constant: bool
+) -> Literal["alias", "copy"] | None:
+    """How the first argument of a call comes back unchanged; None if it does not.
+
+    Args:
+        constant: whether the result is the same in each run.
+
+    Raises:
+        UnsupportedNodeError: the call is a dropout that is active in evaluation, or converts to another
+            dtype.
+    """
+    if arguments.get("train") and target in _ALIASES:
+        raise UnsupportedNodeError(
+            "dropout is active in evaluation too", "use nn.Dropout, or pass training=self.training"
+        )
+    if target in _ALIASES or (target is aten.slice.Tensor and _is_whole(node)):
+        return "alias"
+    if target in _COPIES:
+        return "copy"
+    if target not in _CASTS:
+        return None
+    given, made = node.all_input_nodes[0].meta["val"], node.meta["val"]
+    if given.dtype != made.dtype:
+        if constant:
+            return None
+        raise UnsupportedNodeError(
+            f"it converts {_name(given)} to {_name(made)}; the device has one dtype, and quantizes itself",
+            "leave the cast out, or keep the dtype of the model",
+        )
+    return "copy" if arguments.get("copy") or target is aten._to_copy.default else "alias"
+
+
+def _is_whole(node: fx.Node) -> bool:
+    """Whether a slice has the shape of what it slices, as ``x[:]``."""
+    shape: torch.Size = node.all_input_nodes[0].meta["val"].shape
+    return len(node.args) < 5 and tuple(shape) == tuple(node.meta["val"].shape)
+
+
+def _name(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
