@@ -8,7 +8,7 @@ from torch_nano.capture.capture import capture
 from torch_nano.capture.passes import (
     PASSES,
     absorb_moves,
-    fold_batch_norm,
+    fold_affines,
     fuse_activations,
     lower_affines,
     moves_into_convolutions,
@@ -96,7 +96,7 @@ class TestFoldBatchNorm:
     def test_it_disappears_into_the_layer(self, layer, norm, shape):
         x = inputs(shape, 5)
         graph = capture(nn.Sequential(layer, norm), x)
-        folded = fold_batch_norm(graph)
+        folded = fold_affines(graph)
         assert folded.nodes[0].parameters == {"weight": "0.folded_weight", "bias": "0.folded_bias"}
         assert len(folded.nodes) == 1
         assert_unchanged(graph, folded, x, exact=False)
@@ -105,13 +105,13 @@ class TestFoldBatchNorm:
         """What training changes: the derived parameters come out as if the pass ran again, with gradients."""
         model = nn.Sequential(nn.Conv2d(3, 4, 3), batch_norm(4, 2))
         x = inputs((3, 5, 5), 5)
-        folded = fold_batch_norm(capture(model, x))
+        folded = fold_affines(capture(model, x))
         live = dict(model.named_parameters()) | dict(model.named_buffers())
         with torch.no_grad():
             model[0].weight.mul_(2.0)
             model[1].running_mean.add_(1.0)
         again = folded.parameters_from(live)
-        fresh = fold_batch_norm(capture(model, x))
+        fresh = fold_affines(capture(model, x))
         for role, name in folded.nodes[0].parameters.items():
             assert torch.equal(again[name], fresh.parameters[fresh.nodes[0].parameters[role]])
         again["0.folded_weight"].sum().backward()
@@ -124,7 +124,7 @@ class TestFoldBatchNorm:
 
         x = inputs((2, 5, 5), 3)
         graph = capture(Net(forward, conv=nn.Conv2d(2, 2, 1), norm=batch_norm(2, 2)), x)
-        assert operators(fold_batch_norm(graph)) == operators(graph)
+        assert operators(fold_affines(graph)) == operators(graph)
 
     def test_a_layer_that_is_used_twice_keeps_its_own_weights(self):
         def forward(self, x):
@@ -132,14 +132,14 @@ class TestFoldBatchNorm:
 
         x = inputs((2, 5, 5), 3)
         graph = capture(Net(forward, conv=nn.Conv2d(2, 2, 3), norm=batch_norm(2, 2)), x)
-        folded = fold_batch_norm(graph)
+        folded = fold_affines(graph)
         assert operators(folded) == ["conv2d", "conv2d", "add"]
         assert_unchanged(graph, folded, x, exact=False)
 
     def test_it_is_not_folded_across_an_activation(self):
         x = inputs((2, 5, 5), 3)
         graph = capture(nn.Sequential(nn.Conv2d(2, 2, 1), nn.ReLU(), batch_norm(2, 2)), x)
-        assert operators(fold_batch_norm(graph)) == operators(graph)
+        assert operators(fold_affines(graph)) == operators(graph)
 
 
 class TestLowerBatchNorm:

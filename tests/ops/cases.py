@@ -24,6 +24,7 @@ from torch_nano.ops.concat import Concat
 from torch_nano.ops.conv2d import Conv2d
 from torch_nano.ops.conv_transpose2d import ConvTranspose2d
 from torch_nano.ops.depthwise_conv2d import DepthwiseConv2d
+from torch_nano.ops.expression import Expression
 from torch_nano.ops.fully_connected import FullyConnected
 from torch_nano.ops.history import History
 from torch_nano.ops.max_pool2d import MaxPool2d
@@ -221,13 +222,36 @@ def _softmax(rng: np.random.Generator) -> Layer:
     return Layer(Softmax(), shapes=[_shape(rng, int(rng.integers(1, 40)))])
 
 
+#: Functions that are not finite for every number.
+NOT_EVERYWHERE = {"log", "log10", "log1p", "log2", "reciprocal", "rsqrt", "sqrt"}
+
+
 def _table(rng: np.random.Generator) -> Layer:
-    name = str(rng.choice(UNARY_FUNCTIONS))
+    name = str(rng.choice([name for name in UNARY_FUNCTIONS if name not in NOT_EVERYWHERE]))
     arguments: dict[str, tuple[tuple[str, float | str], ...]] = {
         "threshold": (("threshold", 0.3), ("value", -0.2)),
         "gelu": (("approximate", "tanh"),),
     }
     return Layer(Table(name, arguments.get(name, ())), shapes=[_shape(rng, int(rng.integers(1, 30)))])
+
+
+def _expression(rng: np.random.Generator) -> Layer:
+    """Two to five calls on any earlier results."""
+    calls = [
+        ("mul.Tensor", 2, ()),
+        ("sub.Tensor", 2, ()),
+        ("sigmoid", 1, ()),
+        ("abs", 1, ()),
+        ("clamp", 1, (("min", 0.0), ("max", None))),
+        ("add.Scalar", 1, (("other", float(rng.normal())),)),
+        ("rsub.Scalar", 1, (("other", 1.0),)),
+    ]
+    steps = []
+    for index in range(int(rng.integers(2, 6))):
+        name, count, arguments = calls[rng.integers(len(calls))]
+        operands = tuple(int(operand) for operand in rng.integers(0, index + 1, count))
+        steps.append((name, operands, arguments))
+    return Layer(Expression(tuple(steps)), shapes=[_shape(rng, int(rng.integers(1, 30)))])
 
 
 def _move(rng: np.random.Generator) -> Layer:
@@ -285,6 +309,7 @@ MAKERS: dict[type[Operator], Maker] = {
     Conv2d: _conv2d,
     ConvTranspose2d: _conv_transpose2d,
     DepthwiseConv2d: _depthwise_conv2d,
+    Expression: _expression,
     FullyConnected: _fully_connected,
     History: _history,
     MaxPool2d: _max_pool2d,

@@ -38,6 +38,7 @@ from .vanishing import SYMBOLS, drop_unread, returns_first_argument
 aten = torch.ops.aten
 Target = torch._ops.OpOverload[..., Any]
 
+
 def capture(model: nn.Module, example: Example, *, for_training: bool = False) -> Graph:
     """Captures the model in evaluation mode as a float graph.
 
@@ -182,21 +183,24 @@ class _Capture:
             if spec.kind != OutputKind.USER_OUTPUT:
                 continue
             meaning = self.meaning.get(result) if isinstance(result, fx.Node) else None
-            if not isinstance(meaning, Value) or meaning.name in inputs:
-                given = "what its input has no part in"
-                if not isinstance(result, fx.Node):
-                    given = shown(result)
-                elif isinstance(meaning, Value):
-                    given = "its input as it is"
+            if not isinstance(meaning, Value):
+                given = "what its input has no part in" if isinstance(result, fx.Node) else shown(result)
                 label = f" as {returned.names[len(names)]}" if returned.kind != "tensor" else ""
                 raise CaptureError(
                     f"the model returns {given}{label}; expected one tensor that is computed from its input, "
                     "or a tuple, a list or a dict of such tensors"
                 )
-            names.append(meaning.name)
+            names.append(self._copied(meaning) if meaning.name in inputs else meaning.name)
         if not names:
             raise CaptureError("the model returns nothing; expected a tensor that is computed from its input")
         return names, returned
+
+    def _copied(self, value: Value) -> str:
+        """Copies an input that the model returns; returns the name of the copy."""
+        name = new_name(f"{value.name}_returned", self.values)
+        self.values[name] = Value(name, value.shape)
+        self.nodes.append(Node(Move(), [value.name], [name]))
+        return name
 
     def _take(self, node: fx.Node) -> None:
         """Converts one fx node."""
@@ -238,7 +242,7 @@ class _Capture:
             self._take_copy(node, arguments)
             return
         operators = self.operators.get(target)
-        if target in ChannelAffine.targets() and _has_constant(arguments):
+        if target in ChannelAffine.targets() and _has_constant(target, arguments):
             operators = ChannelAffine
         elif target in COMPOSITIONS:
             expand(node, target)
@@ -330,9 +334,7 @@ class _Capture:
 
     def _arguments(self, node: fx.Node, target: Target) -> dict[str, Any]:
         """All arguments by name, including defaults."""
-        return {
-            name: fx.map_arg(given, self._argument) for name, given in arguments_of(node, target).items()
-        }
+        return {name: fx.map_arg(given, self._argument) for name, given in arguments_of(node, target).items()}
 
     def _argument(self, node: fx.Node) -> Any:
         return BATCH_SIZE if isinstance(node.meta.get("val"), torch.SymInt) else self.meaning[node]
@@ -344,9 +346,10 @@ def _dropout(node: fx.Node, probability: float, bypassed: bool) -> Dropout:
     return Dropout(function, probability, module_path(node), source_line(node), bypassed)
 
 
-def _has_constant(arguments: Mapping[str, Any]) -> bool:
-    """Whether a call of two operands combines a tensor of the run with a constant."""
-    return sum(isinstance(arguments[role], Value) for role in ("self", "other")) == 1
+def _has_constant(target: Target, arguments: Mapping[str, Any]) -> bool:
+    """Whether a call of two operands combines a tensor of the run with a constant, in an affine function."""
+    first, second = (isinstance(arguments[role], Value) for role in ("self", "other"))
+    return first != second and not (second and target in (aten.div.Tensor, aten.div_.Tensor))
 
 
 def _returned(spec: pytree.TreeSpec) -> Returned:

@@ -1,9 +1,10 @@
-"""Arithmetic of an input with constants: ``(x - mean) / std``, ``x * g + b``, ``x / 255``."""
+"""Arithmetic with constants: ``(x - mean) / std``, ``x * g + b``, ``x / 255``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from ..arithmetic.layout import Shape
 from ..ir.affine import AffineOperator
-from ..ir.call import Call, ComputedName, ParameterName, UnsupportedNodeError
+from ..ir.call import Call, ComputedName, Moved, MovedBack, ParameterName, Steps, UnsupportedNodeError
 from ..ir.layer import Layer
 from ..ir.operator import Operator
 from ..ir.value import Value
@@ -49,6 +50,10 @@ class ChannelAffine(AffineOperator):
     #: t is multiplied by it first.
     alpha: float = 1.0
 
+    @property
+    def elementwise(self) -> bool:
+        return self.number is not None
+
     @classmethod
     def targets(cls) -> Sequence[torch._ops.OpOverload[..., Any]]:
         return [
@@ -65,15 +70,11 @@ class ChannelAffine(AffineOperator):
         ]
 
     @classmethod
-    def from_call(cls, call: Call) -> tuple[Operator, list[Value], dict[str, str]]:
+    def from_call(cls, call: Call) -> tuple[Operator | MovedBack, list[Value | Moved], dict[str, str]]:
         function, arguments = call.function, call.arguments
         x, constant = arguments["self"], arguments["other"]
         if not isinstance(x, Value):
             x, constant = constant, x
-            if function == "div":
-                raise UnsupportedNodeError(
-                    "it divides by the model's input", "give the network the quotient as its input"
-                )
             function = {"sub": "rsub", "rsub": "sub"}.get(function, function)
         alpha = float(arguments.get("alpha", 1.0))
         multiplies_input = (call.function == "rsub") == (x is arguments["self"])
@@ -83,8 +84,20 @@ class ChannelAffine(AffineOperator):
             if not isinstance(constant, int | float):
                 raise UnsupportedNodeError(f"its constant is a {type(constant).__name__}", "make it a number")
             return cls(function, float(constant), alpha), [x], {}
-        _check_shape(tuple(call.tensors[constant].shape), x.shape)
-        return cls(function, alpha=alpha), [x], {"constant": str(constant)}
+        operator, parameters = cls(function, alpha=alpha), {"constant": str(constant)}
+        tensor = call.tensors[constant]
+        _check(tensor, x.shape)
+        dims = _varying(tuple(tensor.shape), len(x.shape))
+        if dims in ((), (1,)):
+            return operator, [x], parameters
+        to_channels, back = _channels_of(x.shape, dims)
+        return MovedBack(operator, (back,)), [Moved(x, to_channels)], parameters
+
+    def as_function(self) -> tuple[str, tuple[tuple[str, float], ...]] | None:
+        """ATen's name and arguments of this function of one variable; None with a parameter."""
+        if self.number is None:
+            return None
+        return f"{self.function}.Scalar", (("other", self.number * self.alpha),)
 
     def scale_and_shift(self, parameters: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         if self.number is None:
@@ -97,25 +110,46 @@ class ChannelAffine(AffineOperator):
 
     def float_run(self, layer: Layer) -> Tensor:
         constant: Any = layer.parameters.get("constant", self.number)
+        if isinstance(constant, Tensor):
+            constant = constant.reshape(-1, *[1] * (layer.input.dim() - 2))
         return _FUNCTIONS[self.function][0](
             layer.input, constant if self.alpha == 1.0 else constant * self.alpha
         )
 
 
-def _check_shape(constant: Shape, x: Shape) -> None:
-    """Refuses a tensor that is not one number, or one for each channel, in torch's broadcasting to the input
-    [N, *x].
+def _check(constant: Tensor, x: Shape) -> None:
+    """Refuses a constant that is not finite, or changes the shape of the tensor that it is combined with.
 
     Raises:
-        UnsupportedNodeError: it says which shapes are.
+        UnsupportedNodeError: it says which shapes do not.
     """
-    channels = x[0]
-    full = (1,) * (len(x) + 1 - len(constant)) + constant
-    per_channel = (1, channels, *[1] * (len(x) - 1))
-    if full in (per_channel, (1,) * len(per_channel)):
-        return
     printed = ", ".join(["N", *map(str, x)])
-    raise UnsupportedNodeError(
-        f"its constant has shape {list(constant)}; the input is [{printed}]",
-        f"one number, or one for each channel: shape {list(per_channel[1:])}",
-    )
+    shape = tuple(constant.shape)
+    full = (1,) * (len(x) + 1 - len(shape)) + shape
+    fits = len(full) == len(x) + 1 and full[0] == 1
+    if not fits or any(mine not in (1, side) for mine, side in zip(full[1:], x, strict=True)):
+        raise UnsupportedNodeError(
+            f"its constant has shape {list(shape)}; the tensor is [{printed}]",
+            "expand the tensor first, to the shape of the result",
+        )
+    if not bool(constant.isfinite().all()):
+        raise UnsupportedNodeError(
+            "its constant has infinite numbers or NaN, which int8 has not", "use finite numbers"
+        )
+
+
+def _varying(constant: Shape, rank: int) -> tuple[int, ...]:
+    """The dimensions, of a tensor [N, ...] with `rank` of a sample, along which a constant varies."""
+    first = rank + 1 - len(constant)
+    return tuple(first + index for index, side in enumerate(constant) if side > 1)
+
+
+def _channels_of(x: Shape, dims: Sequence[int]) -> tuple[Steps, Steps]:
+    """The moves that make one dimension of channels of `dims`, and those that undo them."""
+    order = [*dims, *(dim for dim in range(1, len(x) + 1) if dim not in dims)]
+    sides = [x[dim - 1] for dim in order]
+    channels, pixels = prod(sides[: len(dims)]), prod(sides[len(dims) :])
+    undone = [0, *(1 + order.index(dim) for dim in range(1, len(x) + 1))]
+    to_channels = f"permute(dims={[0, *order]})", f"reshape({channels}, {pixels})"
+    back = f"reshape({', '.join(map(str, sides))})", f"permute(dims={undone})"
+    return to_channels, back

@@ -15,17 +15,20 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from ..ir.call import UnsupportedNodeError
 from .compositions import COMPOSITIONS
+from .spellings import canonical
 
 aten = torch.ops.aten
 Target = torch._ops.OpOverload[..., Any]
 
 
 def copy_of(calls: fx.Graph) -> fx.Graph:
-    """A copy that can be changed, with the names of its nodes."""
+    """A copy that can be changed, with the names of its nodes, and with one name for each ATen call."""
     copied = copy.deepcopy(calls)
     for mine, other in zip(copied.nodes, calls.nodes, strict=True):
         # fx renames what is a name of Python, as "input".
         mine.name = other.name
+        if isinstance(mine.target, torch._ops.OpOverload):
+            mine.target = canonical(mine.target)
     return copied
 
 

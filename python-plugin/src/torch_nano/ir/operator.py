@@ -39,9 +39,6 @@ class Operator(ABC):
     input_dtypes: ClassVar[frozenset[str]] = frozenset({"int8"})
     #: Whether an activation's clamp can be fused into this operator's output.
     fuses_clamp: ClassVar[bool] = False
-    #: Whether each element of the output depends only on the inputs' elements at the same position, after
-    #: broadcasting. Such an operator takes values of any rank.
-    elementwise: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -53,6 +50,13 @@ class Operator(ABC):
         cls.rules = NATIVE_RULES[name]
         if "input_dtypes" not in vars(cls):
             cls.input_dtypes = NATIVE_INPUT_DTYPES[name]
+
+    @property
+    def elementwise(self) -> bool:
+        """Whether each element of the output depends only on the inputs' elements at the same position, after
+        broadcasting. Such an operator takes values of any rank.
+        """
+        return False
 
     @property
     def pixelwise(self) -> bool:

@@ -9,6 +9,7 @@ from .concat import Concat
 from .conv2d import Conv2d
 from .conv_transpose2d import ConvTranspose2d
 from .depthwise_conv2d import DepthwiseConv2d
+from .expression import Expression
 from .fully_connected import FullyConnected
 from .history import History
 from .max_pool2d import MaxPool2d
@@ -27,6 +28,7 @@ OPERATORS: tuple[type[Operator], ...] = (
     Conv2d,
     ConvTranspose2d,
     DepthwiseConv2d,
+    Expression,
     FullyConnected,
     History,
     MaxPool2d,

@@ -30,25 +30,56 @@ from ..library.train_run import define_training
 #: The ATen functions of one variable that become tables. A new one is one line.
 UNARY_FUNCTIONS = (
     "abs",
+    "asinh",
+    "atan",
+    "ceil",
     "celu",
+    "cos",
     "elu",
+    "erf",
+    "erfc",
     "exp",
+    "exp2",
+    "expm1",
+    "floor",
+    "frac",
     "gelu",
     "hardshrink",
     "hardsigmoid",
     "hardswish",
     "leaky_relu",
+    "log",
+    "log10",
+    "log1p",
+    "log2",
     "log_sigmoid",
     "mish",
     "neg",
+    "reciprocal",
+    "round",
+    "rsqrt",
     "selu",
     "sigmoid",
+    "sign",
     "silu",
+    "sin",
+    "sinc",
     "softplus",
     "softshrink",
+    "sqrt",
+    "square",
     "tanh",
     "threshold",
+    "trunc",
 )
+#: Those of a tensor and a number, by ATen's name with the overload -> ATen's name of the call in place.
+_WITH_NUMBER = {
+    "fmod.Scalar": "fmod_.Scalar",
+    "pow.Scalar": "",
+    "pow.Tensor_Scalar": "pow_.Scalar",
+    "remainder.Scalar": "remainder_.Scalar",
+    "round.decimals": "round_.decimals",
+}
 
 aten = torch.ops.aten
 
@@ -113,7 +144,8 @@ def _train_tables(encoded: str, input_: Quantization, output: Quantization) -> t
         x = (torch.arange(-128.0, 128.0) - input_.zero_point).requires_grad_()
         y = operator.function_of(x * input_.scale) / output.scale
         inside = y.clamp(-128.5 - output.zero_point, 127.5 - output.zero_point)
-        return torch.autograd.grad(inside.sum(), x)[0]
+        # At the end of a function's domain (sqrt at 0) the derivative is infinite.
+        return torch.autograd.grad(inside.sum(), x)[0].nan_to_num(0.0, 0.0, 0.0)
 
     # In a thread of its own: inside a custom operator autograd is off, and torch.compile's modes may be on.
     with ThreadPoolExecutor(max_workers=1) as thread:
@@ -181,26 +213,57 @@ class Table(TableOperator):
 
     >>> Layer(Table("elu", (("alpha", 2.0),)), [torch.tensor([[1.0, 0.0]])]).float_run()
     (tensor([[1., 0.]]),)
+    >>> Layer(Table("pow.Scalar", (("self", 2.0),)), [torch.tensor([[3.0, -1.0]])]).float_run()
+    (tensor([[8.0000, 0.5000]]),)
     """
 
+    #: ATen's name, with the overload unless that is "default".
     function: str
     #: The function's further arguments by name.
-    arguments: tuple[tuple[str, float | str], ...] = ()
+    arguments: tuple[tuple[str, float | str | None], ...] = ()
 
     @classmethod
     def targets(cls) -> Sequence[torch._ops.OpOverload[..., Any]]:
-        spellings = [spelling for name in UNARY_FUNCTIONS for spelling in (name, f"{name}_")]
-        return [getattr(aten, spelling).default for spelling in spellings if hasattr(aten, spelling)]
+        return list(_functions())
 
     @classmethod
     def from_call(cls, call: Call) -> tuple[Operator, list[Value], dict[str, str]]:
-        first, *further = call.arguments
-        arguments = tuple((name, call.arguments[name]) for name in further)
-        return cls(call.function, arguments), [call.input(first)], {}
+        variable = next(name for name, value in call.arguments.items() if isinstance(value, Value))
+        arguments = tuple((name, value) for name, value in call.arguments.items() if name != variable)
+        return cls(_functions()[call.target], arguments), [call.input(variable)], {}
 
     def function_of(self, x: Tensor) -> Tensor:
-        y: Tensor = getattr(aten, self.function).default(x, **dict(self.arguments))
-        return y
+        return call_elementwise(self.function, [x], self.arguments)
+
+
+@lru_cache(maxsize=1)
+def _functions() -> dict[torch._ops.OpOverload[..., Any], str]:
+    """The names of functions by their calls, those in place included."""
+    in_place = {f"{name}_": name for name in UNARY_FUNCTIONS if hasattr(aten, f"{name}_")}
+    in_place |= {spelling: name for name, spelling in _WITH_NUMBER.items() if spelling}
+    names = {name: name for name in (*UNARY_FUNCTIONS, *_WITH_NUMBER)} | in_place
+    return {overload(spelling): name for spelling, name in names.items()}
+
+
+def call_elementwise(
+    name: str, operands: Sequence[Tensor], arguments: Sequence[tuple[str, float | str | None]]
+) -> Tensor:
+    """Calls an ATen function by its name, such as "elu" or "pow.Scalar".
+
+    Args:
+        operands: tensors, for the first arguments that are not in `arguments`.
+    """
+    function, given = overload(name), dict(arguments)
+    names = [argument.name for argument in function._schema.arguments if argument.name not in given]
+    y: Tensor = function(**dict(zip(names, operands, strict=False)), **given)
+    return y
+
+
+def overload(name: str) -> torch._ops.OpOverload[..., Any]:
+    """The ATen call of a name such as "elu" or "pow.Scalar"."""
+    function, _, suffix = name.partition(".")
+    found: torch._ops.OpOverload[..., Any] = getattr(getattr(aten, function), suffix or "default")
+    return found
 
 
 _call = Definition(Table)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -17,6 +16,6 @@ def smallest(self: Tensor, dim: int, keepdim: bool) -> tuple[Tensor, None]:
     return self.amin(dim, keepdim), None
 
 
-def amin(self: Tensor, dim: Sequence[int], keepdim: bool) -> Tensor:
+def amin(self: Tensor, dim: list[int], keepdim: bool) -> Tensor:
     """torch's ``amin``: the largest negative number."""
     return self.neg().amax(dim, keepdim).neg()

@@ -8,6 +8,6 @@ from torch import Tensor
 def quotient(self: Tensor, other: Tensor) -> Tensor:
     """torch's ``div``: the product with the reciprocal.
 
-    Its relative error is that of the reciprocal's 8 bits: best for a divisor that stays within a factor of 10.
+    Its relative error is that of the reciprocal in 8 bits: divisors should stay within a factor of 10.
     """
     return self * other.reciprocal()

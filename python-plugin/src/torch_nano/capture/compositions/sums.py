@@ -19,4 +19,4 @@ def total(self: Tensor, dim: Sequence[int] | None, keepdim: bool, dtype: torch.d
     """
     if not dim:
         raise UnsupportedNodeError("it mixes the samples of a batch", "name the dimensions: x.sum((1, 2))")
-    return self.mean(dim, keepdim=keepdim) * prod(self.shape[index] for index in dim)
+    return torch.mean(self, list(dim), keepdim=keepdim) * prod(self.shape[index] for index in dim)

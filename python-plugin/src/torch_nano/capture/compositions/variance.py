@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
+import torch
 from torch import Tensor
 
 from ...ir.call import UnsupportedNodeError
@@ -66,10 +67,10 @@ def var_mean(
             f"it is the variance of {count} number(s), which torch divides by {count - subtracted:g}",
             "pass correction=0",
         )
-    mean = self.mean(dim, keepdim=True)
-    var = (self - mean).square().mean(dim, keepdim=True)
+    mean = torch.mean(self, list(dim), keepdim=True)
+    var = torch.mean((self - mean).square(), list(dim), keepdim=True)
     if subtracted:
         var = var * (count / (count - subtracted))
     if not keepdim:
-        var, mean = var.squeeze(dim), mean.squeeze(dim)
+        var, mean = var.squeeze(list(dim)), mean.squeeze(list(dim))
     return var, mean

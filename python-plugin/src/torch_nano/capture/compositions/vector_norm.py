@@ -22,10 +22,10 @@ def vector_norm(
     if not dim:
         raise UnsupportedNodeError("it mixes the samples of a batch", "name the dimensions: x.norm(dim=1)")
     if ord == inf:
-        return self.abs().amax(dim, keepdim)
+        return self.abs().amax(list(dim), keepdim)
     count = prod(self.shape[index] for index in dim)
     if ord == 1:
-        return self.abs().mean(dim, keepdim=keepdim) * count
+        return torch.mean(self.abs(), list(dim), keepdim=keepdim) * count
     if ord == 2:
-        return (self.square().mean(dim, keepdim=keepdim) * count).sqrt()
+        return (torch.mean(self.square(), list(dim), keepdim=keepdim) * count).sqrt()
     raise UnsupportedNodeError(f"it is of order {ord:g}; expected 1, 2 or infinity", "use order 2")

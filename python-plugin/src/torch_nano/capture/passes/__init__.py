@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 from ...ir.graph import Graph
 from .absorb_moves import absorb_moves
-from .fold_batch_norm import fold_batch_norm
+from .fold_affines import fold_affines
 from .fuse_activations import fuse_activations
+from .fuse_functions import fuse_functions
 from .insert_requantize import insert_requantize
 from .lower_affines import lower_affines
 from .moves_into_convolutions import moves_into_convolutions
@@ -15,15 +16,17 @@ from .take_input_affines import take_input_affines
 
 #: The order matters. Affine operators on inputs become the inputs' scales first, as these are free. Moves
 #: between a layer and its batch norm are absorbed before batch norms are folded or lowered; lowering inserts
-#: new moves. Activations are fused into the resulting layers; then convolutions absorb padding and cropping.
+#: new moves. Activations are fused into the resulting layers, and the other functions of one variable into
+#: tables; then convolutions absorb padding and cropping.
 PASSES: tuple[Callable[[Graph], Graph], ...] = (
     take_input_affines,
     absorb_moves,
     moves_into_convolutions,
-    fold_batch_norm,
+    fold_affines,
     lower_affines,
     absorb_moves,
     fuse_activations,
+    fuse_functions,
     moves_into_convolutions,
     insert_requantize,
 )

@@ -1,4 +1,4 @@
-"""Lowers the remaining batch norms and arithmetic with constants to depthwise convolutions."""
+"""Lowers the remaining batch norms and arithmetic with constants to depthwise convolutions and tables."""
 
 from __future__ import annotations
 
@@ -11,18 +11,26 @@ from ...ir.graph import Graph, Node
 from ...ir.value import Value
 from ...ops.depthwise_conv2d import DepthwiseConv2d
 from ...ops.move import Move
-from ..structural import BatchNorm
-from .fold_batch_norm import ScaleAndShift, folded_norm
+from ...ops.table import Table
+from ..channel_affine import ChannelAffine
+from .fold_affines import ScaleAndShift, fold_into_layer, folded_norm
 
 
 def lower_affines(graph: Graph) -> Graph:
-    """Replaces every affine operator by an equivalent 1x1 depthwise convolution.
+    """Replaces every affine operator by an equivalent 1x1 depthwise convolution, or by a table if it is
+    arithmetic with one number.
 
-    A vector is reshaped to one pixel.
+    A vector is reshaped to one pixel. Of consecutive affines the first is lowered, and the others are folded
+    into it.
     """
     graph = graph.copy()
     for node in list(graph.nodes):
-        if isinstance(node.operator, AffineOperator):
+        if isinstance(node.operator, AffineOperator) and fold_into_layer(graph, node):
+            continue
+        function = node.operator.as_function() if isinstance(node.operator, ChannelAffine) else None
+        if function is not None:
+            node.operator = Table(*function)
+        elif isinstance(node.operator, AffineOperator):
             _lower(graph, node)
     graph.drop_unused()
     return graph
@@ -34,7 +42,7 @@ def _lower(graph: Graph, node: Node) -> None:
     channels, sides = value.shape[0], [1] * max(len(value.shape) - 1, 1)
     prefix = f"{value.module_path or node.output}."
     scale_and_shift = node.operator.scale_and_shift
-    norm = folded_norm(graph, node) if isinstance(node.operator, BatchNorm) else None
+    norm = folded_norm(graph, node)
     weight = partial(_scale, scale_and_shift, channels, (-1, 1, *sides))
     bias = partial(_shift, scale_and_shift, channels)
     weight_name = graph.derive(f"{prefix}folded_weight", weight, node.parameters, norm)
@@ -48,7 +56,7 @@ def _lower(graph: Graph, node: Node) -> None:
 def _scale(
     scale_and_shift: ScaleAndShift, channels: int, shape: tuple[int, ...], **parameters: Tensor
 ) -> Tensor:
-    return scale_and_shift(parameters)[0].float().expand(channels).reshape(shape)
+    return scale_and_shift(parameters)[0].float().expand(channels).reshape(shape).contiguous()
 
 
 def _shift(scale_and_shift: ScaleAndShift, channels: int, **parameters: Tensor) -> Tensor:

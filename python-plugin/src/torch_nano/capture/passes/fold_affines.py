@@ -1,0 +1,129 @@
+"""Folds batch norms and arithmetic with constants into the layer before them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from ...ir.affine import AffineOperator
+from ...ir.graph import FoldedNorm, Graph, Node
+from ...ops._channels import ChannelsOperator
+from ..structural import BatchNorm
+
+ScaleAndShift = Callable[[Mapping[str, Tensor]], tuple[Tensor, Tensor]]
+
+
+def fold_affines(graph: Graph) -> Graph:
+    """Multiplies each output channel's weights by the affine's factor and adds its shift to the bias, in
+    float64.
+
+    Arithmetic with constants after a batch norm becomes the batch norm's own weight and bias first. An affine
+    stays if it does not follow such a layer, if the layer has a clamp, or if other nodes also read the
+    layer's output.
+    """
+    graph = graph.copy()
+    for node in list(graph.nodes):
+        if not isinstance(node.operator, AffineOperator):
+            continue
+        before = graph.producer(node.inputs[0])
+        if before is None or graph.only_reader(before.output) is not node:
+            continue
+        if isinstance(before.operator, BatchNorm) and not isinstance(node.operator, BatchNorm):
+            _fold_into_norm(graph, node, before)
+        else:
+            fold_into_layer(graph, node)
+    graph.drop_unused()
+    return graph
+
+
+def fold_into_layer(graph: Graph, node: Node) -> bool:
+    """Folds an affine into the layer before it; returns False if it must stay."""
+    layer = graph.producer(node.inputs[0])
+    if (
+        layer is None
+        or not isinstance(layer.operator, ChannelsOperator)
+        or layer.operator != layer.operator.without_clamp()
+        or graph.only_reader(layer.output) is not node
+    ):
+        return False
+    _fold(graph, node, layer)
+    return True
+
+
+def _fold(graph: Graph, node: Node, layer: Node) -> None:
+    assert isinstance(node.operator, AffineOperator) and isinstance(layer.operator, ChannelsOperator)
+    weight = layer.parameters["weight"]
+    prefix = weight.removesuffix("weight").removesuffix("folded_")
+    bias = {"layer_bias": layer.parameters["bias"]} if "bias" in layer.parameters else {}
+    scale_and_shift, norm = node.operator.scale_and_shift, folded_norm(graph, node)
+    channels = graph.values[node.output].shape[0]
+    layer.parameters = {
+        "weight": graph.derive(
+            f"{prefix}folded_weight",
+            partial(_folded_weight, layer.operator, scale_and_shift),
+            {"layer_weight": weight, **node.parameters},
+            norm,
+        ),
+        "bias": graph.derive(
+            f"{prefix}folded_bias",
+            partial(_folded_bias, scale_and_shift, channels),
+            {**bias, **node.parameters},
+            norm,
+        ),
+    }
+    graph.remove(node)
+
+
+def _fold_into_norm(graph: Graph, node: Node, norm: Node) -> None:
+    assert isinstance(node.operator, AffineOperator)
+    prefix = norm.parameters["running_var"].removesuffix("running_var")
+    scale_and_shift = node.operator.scale_and_shift
+    for role, function in (("weight", _norm_weight), ("bias", _norm_bias)):
+        own = {f"norm_{role}": norm.parameters[role]} if role in norm.parameters else {}
+        sources = {"running_var": norm.parameters["running_var"], **own, **node.parameters}
+        norm.parameters[role] = graph.derive(
+            f"{prefix}folded_{role}", partial(function, scale_and_shift), sources
+        )
+    graph.remove(node)
+
+
+def folded_norm(graph: Graph, node: Node) -> FoldedNorm | None:
+    """The properties of a batch norm that training needs after folding; None for another affine."""
+    operator = node.operator
+    if not isinstance(operator, BatchNorm):
+        return None
+    return FoldedNorm(graph.values[node.output].module_path, operator.momentum, operator.follows)
+
+
+def _folded_weight(
+    operator: ChannelsOperator, scale_and_shift: ScaleAndShift, layer_weight: Tensor, **affine: Tensor
+) -> Tensor:
+    scale, _ = scale_and_shift(affine)
+    return operator.scale_outputs(layer_weight.double(), scale).float()
+
+
+def _folded_bias(
+    scale_and_shift: ScaleAndShift, channels: int, layer_bias: Tensor | None = None, **affine: Tensor
+) -> Tensor:
+    scale, shift = scale_and_shift(affine)
+    bias = shift if layer_bias is None else shift + layer_bias.double() * scale
+    return bias.float().expand(channels).contiguous()
+
+
+def _norm_weight(
+    scale_and_shift: ScaleAndShift, running_var: Tensor, norm_weight: Tensor | None = None, **affine: Tensor
+) -> Tensor:
+    scale, _ = scale_and_shift(affine)
+    weight = torch.ones_like(running_var) if norm_weight is None else norm_weight
+    return (weight.double() * scale).float()
+
+
+def _norm_bias(
+    scale_and_shift: ScaleAndShift, running_var: Tensor, norm_bias: Tensor | None = None, **affine: Tensor
+) -> Tensor:
+    scale, shift = scale_and_shift(affine)
+    bias = torch.zeros_like(running_var) if norm_bias is None else norm_bias
+    return (bias.double() * scale + shift).float()

@@ -1,0 +1,50 @@
+"""Names of ATen for one and the same call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+aten = torch.ops.aten
+Target = torch._ops.OpOverload[..., Any]
+
+#: ATen's aliases -> the name that the operators know.
+_ALIASES = {
+    "absolute": "abs",
+    "arcsinh": "asinh",
+    "arctan": "atan",
+    "clip": "clamp",
+    "concat": "cat",
+    "concatenate": "cat",
+    "divide": "div",
+    "fix": "trunc",
+    "multiply": "mul",
+    "negative": "neg",
+    "special_erf": "erf",
+    "special_erfc": "erfc",
+    "special_exp2": "exp2",
+    "special_expit": "sigmoid",
+    "special_expm1": "expm1",
+    "special_log1p": "log1p",
+    "special_round": "round",
+    "special_sinc": "sinc",
+    "special_softmax": "softmax",
+    "subtract": "sub",
+    "true_divide": "div",
+}
+
+
+def canonical(target: Target) -> Target:
+    """The call that operators know by another name, with the same arguments.
+
+    >>> canonical(torch.ops.aten.clip_.default)
+    <OpOverload(op='aten.clamp_', overload='default')>
+    """
+    name = target._schema.name.removeprefix("aten::")
+    other = _ALIASES.get(name.removesuffix("_"))
+    if other is None:
+        return target
+    packet = getattr(aten, f"{other}_" if name.endswith("_") else other)
+    found: Target = getattr(packet, target._overloadname or "default", target)
+    return found

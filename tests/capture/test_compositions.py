@@ -1,0 +1,272 @@
+"""Calls that are several layers are captured as their layers; calls that compute nothing vanish."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torch_nano as tn
+from torch import Tensor, fx, nn
+from torch_nano.capture.capture import capture
+from torch_nano.capture.compositions import COMPOSITIONS
+from torch_nano.capture.expansion import copy_of, expand
+from torch_nano.capture.passes import optimize
+from torch_nano.capture.program import batch_of, export
+from torch_nano.capture.vanishing import drop_unread
+
+Function = Callable[[Tensor], Tensor]
+SERIES, IMAGE = (4, 13), (4, 9, 12)
+
+
+class Lambda(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def sample(shape: tuple[int, ...]) -> Tensor:
+    return torch.randn(6, *shape, generator=torch.Generator().manual_seed(0))
+
+
+def operators(module: nn.Module, x: Tensor) -> list[str]:
+    """The layers of the device, without moves."""
+    graph = optimize(capture(module, x))
+    with torch.no_grad():
+        # float32 operations in another order.
+        torch.testing.assert_close(graph.float_run(x)[0], module(x), rtol=1e-5, atol=1e-5)
+    return [type(node.operator).__name__ for node in graph.nodes if type(node.operator).__name__ != "Move"]
+
+
+RAMP = torch.arange(1.0, 5)[:, None]
+VARIANCE = ["AveragePool2d", "Sub", "Table", "AveragePool2d"]
+#: A module, its input, its layers.
+LAYERS: list[tuple[Function | nn.Module, tuple[int, ...], list[str]]] = [
+    (lambda x: x.var(2, correction=0), SERIES, VARIANCE),
+    (lambda x: x.var(2, correction=0, keepdim=True), SERIES, VARIANCE),
+    (lambda x: x.var(2), SERIES, [*VARIANCE, "Table"]),
+    (lambda x: x.std(2), SERIES, [*VARIANCE, "Expression"]),
+    (lambda x: torch.std(x, (2, 3), unbiased=False), IMAGE, [*VARIANCE, "Table"]),
+    (lambda x: torch.var_mean(x, 2)[1], SERIES, ["AveragePool2d"]),
+    (lambda x: torch.cat(torch.std_mean(x, 2, correction=2), 1), SERIES, [*VARIANCE, "Expression", "Concat"]),
+    (lambda x: x.max(2)[0], SERIES, ["MaxPool2d"]),
+    (lambda x: x.max(-1, keepdim=True).values, SERIES, ["MaxPool2d"]),
+    (lambda x: torch.max(x, 2).values, SERIES, ["MaxPool2d"]),
+    (lambda x: x.min(2).values, SERIES, ["Table", "MaxPool2d", "Table"]),
+    (lambda x: x.amin((2, 3)), IMAGE, ["Table", "MaxPool2d", "Table"]),
+    (lambda x: x.sum(2), SERIES, ["AveragePool2d", "Table"]),
+    (lambda x: x.norm(dim=2), SERIES, ["Table", "AveragePool2d", "Expression"]),
+    (lambda x: torch.linalg.vector_norm(x, 1, 2), SERIES, ["Table", "AveragePool2d", "Table"]),
+    (lambda x: torch.linalg.vector_norm(x, torch.inf, 2), SERIES, ["Table", "MaxPool2d"]),
+    (lambda x: x / (x.mean(2, keepdim=True).abs() + 1), SERIES, ["AveragePool2d", "Expression", "Mul"]),
+    (lambda x: 3 / (x.abs() + 1), SERIES, ["Expression"]),
+    (nn.AdaptiveMaxPool1d(1), SERIES, ["MaxPool2d"]),
+    (nn.AdaptiveMaxPool2d((3, 4)), IMAGE, ["MaxPool2d"]),
+    (nn.AdaptiveAvgPool1d(5), SERIES, ["AveragePool2d"] * 5 + ["Concat"]),
+    # Three columns twice each.
+    (lambda x: F.adaptive_avg_pool1d(x[..., :3], 6), SERIES, ["AveragePool2d"] * 3 + ["Concat"]),
+    (nn.AdaptiveAvgPool2d((2, 3)), IMAGE, [*["AveragePool2d"] * 3, "Concat"] * 2 + ["Concat"]),
+    (nn.AdaptiveMaxPool2d((2, 3)), IMAGE, [*["MaxPool2d"] * 3, "Concat"] * 2 + ["Concat"]),
+    # Functions of one variable.
+    (F.softsign, SERIES, ["Expression"]),
+    (F.tanhshrink, IMAGE, ["Expression"]),
+    (lambda x: torch.exp(-torch.square(x)), SERIES, ["Expression"]),
+    (lambda x: 1 - torch.tanh(x), SERIES, ["Expression"]),
+    (lambda x: x * F.relu6(x + 3) / 6, SERIES, ["Expression"]),
+    (lambda x: F.max_pool1d(x, 2).tanh() * 2, SERIES, ["MaxPool2d", "Expression"]),
+    # What others read is a layer.
+    (lambda x: torch.cat([x.exp(), x.exp() + 1], 1), SERIES, ["Table", "Expression", "Concat"]),
+    (
+        lambda x: (lambda y: y.neg() + y.mean(2, keepdim=True))(x.exp()),
+        SERIES,
+        ["Table", "Table", "AveragePool2d", "Add"],
+    ),
+    # Arithmetic with constants.
+    (nn.Sequential(nn.Conv1d(4, 4, 3), Lambda(lambda x: x * 2 + 1)), SERIES, ["Conv2d"]),
+    (nn.Sequential(nn.Conv1d(4, 4, 3), Lambda(lambda x: x / RAMP)), SERIES, ["Conv2d"]),
+    (nn.Sequential(nn.Conv1d(4, 4, 3), nn.BatchNorm1d(4), Lambda(lambda x: x * 2 + 1)), SERIES, ["Conv2d"]),
+    (lambda x: x.tanh() * RAMP + torch.ones(4, 1), SERIES, ["Table", "DepthwiseConv2d"]),
+    (lambda x: x.tanh() + torch.linspace(-1, 1, 13), SERIES, ["Table", "DepthwiseConv2d"]),
+    (lambda x: x.tanh() + torch.linspace(-1, 1, 52).reshape(4, 13), SERIES, ["Table", "DepthwiseConv2d"]),
+    # A clamp commutes with a maximum.
+    (nn.Sequential(nn.Conv1d(4, 4, 3), nn.MaxPool1d(2), nn.ReLU()), SERIES, ["Conv2d", "MaxPool2d"]),
+]
+
+
+@pytest.mark.parametrize(("function", "shape", "expected"), LAYERS)
+def test_a_call_becomes_these_layers(
+    function: Function | nn.Module, shape: tuple[int, ...], expected: list[str]
+) -> None:
+    module = (function if isinstance(function, nn.Module) else Lambda(function)).eval()
+    x = sample(shape)
+    assert operators(module, x) == expected
+    nano = tn.to_nano(module, x, calibrate=x)
+    assert nano.verify("host", x)
+    with torch.no_grad():
+        real = module(x)
+    # A few steps of 8 bits: chains of up to five layers.
+    assert float((nano(x) - real).abs().max()) <= 0.05 * float(real.abs().max())
+
+
+#: Spellings of one computation each.
+SPELLINGS: list[list[Function]] = [
+    [
+        lambda x: x.tanh() + 2,
+        lambda x: 2 + x.tanh(),
+        lambda x: torch.add(x.tanh(), 2),
+        lambda x: x.tanh().add_(2),
+        lambda x: x.tanh() - -2,
+        lambda x: x.tanh().sub_(-2),
+        lambda x: torch.subtract(x.tanh(), -2),
+    ],
+    [
+        lambda x: 3 - x.tanh(),
+        lambda x: torch.rsub(x.tanh(), 3),
+        lambda x: -x.tanh() + 3,
+        lambda x: x.tanh().negative().add_(3),
+    ],
+    [
+        lambda x: x.tanh() / 4,
+        lambda x: x.tanh().div_(4),
+        lambda x: torch.true_divide(x.tanh(), 4),
+        lambda x: x.tanh().divide(4),
+        lambda x: x.tanh() * 0.25,
+        lambda x: torch.multiply(x.tanh(), 0.25),
+        lambda x: x.tanh().mul_(0.25),
+    ],
+    [
+        lambda x: x**2,
+        lambda x: x.pow(2),
+        torch.square,
+        lambda x: x.clone().square_(),
+        lambda x: x.clone().pow_(2),
+    ],
+    [torch.abs, lambda x: x.absolute(), lambda x: x.clone().abs_(), lambda x: abs(x)],
+    [lambda x: x.atan() + 0, lambda x: x.arctan() + 0, lambda x: x.clone().arctan_() + 0],
+    [torch.trunc, torch.fix, lambda x: x.clone().trunc_()],
+    [torch.sigmoid, F.sigmoid, torch.special.expit, nn.Sigmoid()],
+    [torch.erf, torch.special.erf],
+    [
+        lambda x: x.clamp(-0.5, 1),
+        lambda x: x.clip(-0.5, 1),
+        lambda x: x.clone().clamp_(-0.5, 1),
+        lambda x: x.clamp_min(-0.5).clamp_max(1),
+        lambda x: F.hardtanh(x, -0.5, 1),
+    ],
+    [
+        lambda x: torch.cat([x, x], 1),
+        lambda x: torch.concat([x, x], 1),
+        lambda x: torch.concatenate([x, x], 1),
+    ],
+]
+
+
+@pytest.mark.parametrize("spellings", SPELLINGS)
+def test_spellings_of_one_computation_give_the_same_bytes(spellings: list[Function]) -> None:
+    x = sample(SERIES)
+    first, *others = [tn.to_nano(Lambda(spelling), x, calibrate=x)(x) for spelling in spellings]
+    for other in others:
+        assert torch.equal(first, other)
+
+
+CONVOLUTION = nn.Conv1d(4, 4, 3)
+#: These compute nothing beside the convolution.
+VANISHING: list[Function] = [
+    lambda x: CONVOLUTION(x.float()),
+    lambda x: CONVOLUTION(x.to(torch.float32).to("cpu")),
+    lambda x: CONVOLUTION(x).type_as(x),
+    lambda x: CONVOLUTION(x.to(CONVOLUTION.weight)),
+    lambda x: CONVOLUTION(x.to(CONVOLUTION.weight.device)),
+    lambda x: CONVOLUTION(x.type(torch.float32)),
+    lambda x: CONVOLUTION(x[:])[:, :, :],
+    lambda x: CONVOLUTION(x[...].contiguous(memory_format=torch.contiguous_format)),
+    lambda x: CONVOLUTION(x.clone(memory_format=torch.preserve_format)),
+    lambda x: (torch._check(x.shape[1] == 4), CONVOLUTION(x))[1],
+    lambda x: (torch._assert(x.shape[0] > 0, "empty"), CONVOLUTION(x))[1],
+    lambda x: (torch._assert_async((x < 1e9).all()), CONVOLUTION(x))[1],
+    lambda x: (x.sort(), CONVOLUTION(x))[1],
+    nn.Sequential(nn.Identity(), CONVOLUTION, nn.Identity()),
+]
+
+
+@pytest.mark.parametrize("function", VANISHING)
+def test_a_call_that_computes_nothing_vanishes(function: Function) -> None:
+    assert operators(Lambda(function), sample(SERIES)) == ["Conv2d"]
+
+
+def test_a_model_may_return_its_input() -> None:
+    x = sample(SERIES)
+    nano = tn.to_nano(nn.Identity(), x, calibrate=x)
+    assert nano.verify("host", x)
+    assert float((nano(x) - x).abs().max()) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (lambda x: x.half().float(), "converts float32 to float16; the device has one dtype"),
+        (lambda x: x.double(), "converts float32 to float64"),
+        (lambda x: x.max(2)[1].float(), "its indices are read"),
+        (lambda x: x.max(2)[1] * x.max(2)[0], "its indices are read"),
+        (lambda x: x.std(), "it mixes the samples of a batch"),
+        (lambda x: x[:, :, :1].var(2), r"it is the variance of 1 number\(s\)"),
+        (lambda x: x.norm(3, 2), "it is of order 3; expected 1, 2 or infinity"),
+        (lambda x: F.scaled_dot_product_attention(x, x, x, is_causal=True), "its mask excludes positions"),
+        (lambda x: torch.einsum("nct->nc", x), "its equation is 'nct->nc'"),
+        (lambda x: torch.einsum("nct,nkd->nck", x, x), "sums over a dimension of one tensor alone"),
+    ],
+)
+def test_what_a_composition_cannot_compute_is_refused(function: Function, reason: str) -> None:
+    with pytest.raises(tn.UnsupportedError, match=reason) as caught:
+        capture(Lambda(function), sample(SERIES))
+    assert all(node.way_out and "test_compositions.py" in node.source for node in caught.value.nodes)
+
+
+def is_composition(node: fx.Node) -> bool:
+    """Whether the capture expands a call; it does not if the call divides by a constant."""
+    return node.target in COMPOSITIONS and (
+        "div" not in str(node.target) or isinstance(node.args[1], fx.Node)
+    )
+
+
+def calls(graph: fx.Graph) -> Iterator[fx.Node]:
+    return (node for node in graph.nodes if node.op == "call_function")
+
+
+#: Compositions of operators that nano-core has, and of those to come: their calls alone.
+TRACED: list[tuple[Function, tuple[int, ...]]] = [
+    *((function, shape) for function, shape, _ in LAYERS if not isinstance(function, nn.Module)),
+    (nn.GroupNorm(2, 4), IMAGE),
+    (nn.GroupNorm(2, 4, affine=False), SERIES),
+    (nn.InstanceNorm1d(4, affine=True), SERIES),
+    (lambda x: F.scaled_dot_product_attention(x, x[:, :3], x[:, :3]), SERIES),
+    (lambda x: F.scaled_dot_product_attention(x, x, x, torch.arange(81.0).reshape(9, 9), scale=0.3), IMAGE),
+    (lambda x: F.scaled_dot_product_attention(x, x[:, :2], x[:, :2], enable_gqa=True), IMAGE),
+    (lambda x: torch.einsum("nct,nkt->nck", x, x), SERIES),
+    (lambda x: torch.einsum("nchw,nkhw->nkc", x, x), IMAGE),
+    (lambda x: torch.einsum("nchw,nchv->nwcv", x, x), IMAGE),
+    (lambda x: torch.baddbmm(x @ x.mT, x, x.mT, beta=0.5, alpha=2), SERIES),
+]
+
+
+@pytest.mark.parametrize(("function", "shape"), TRACED)
+def test_an_expanded_program_computes_the_same(function: Function, shape: tuple[int, ...]) -> None:
+    x = sample(shape)
+    module = Lambda(function)
+    program = export(module, batch_of(module, x))
+    graph = copy_of(program.graph)
+    drop_unread(graph)
+    while found := [node for node in calls(graph) if is_composition(node)]:
+        expand(found[0], found[0].target)
+    graph.lint()
+    for node in calls(graph):
+        assert node.meta.get("stack_trace") or "getitem" in str(node.target) or "sym" in str(node.target)
+    tensors = {**program.state_dict, **program.constants}
+    specs = program.graph_signature.input_specs
+    inputs = [x if spec.target is None else tensors[spec.target] for spec in specs]
+    (y,) = fx.Interpreter(fx.GraphModule(nn.Module(), graph)).run(*inputs)
+    torch.testing.assert_close(y, module(x), rtol=1e-5, atol=1e-5)
