@@ -13,7 +13,7 @@ from torch_nano.calibration.ranges import calibrated
 from torch_nano.capture.capture import capture
 from torch_nano.capture.passes import optimize
 from torch_nano.compile.image import write_image
-from torch_nano.compile.quantize import quantize
+from torch_nano.calibration.quantize import quantize
 from torch_nano.compile.saved_model import SavedModel
 from torch_nano.ops._window import WindowOperator
 

@@ -19,7 +19,7 @@ from torch_nano.calibration.ranges import calibrated, quantization
 from torch_nano.capture import capture as capturing
 from torch_nano.capture.capture import capture
 from torch_nano.capture.passes import optimize
-from torch_nano.compile.quantize import QuantizedGraph, quantize
+from torch_nano.calibration.quantize import QuantizedGraph, quantize
 from torch_nano.ir.call import Call
 from torch_nano.ir.layer import Layer
 from torch_nano.ir.operator import Operator

@@ -18,7 +18,7 @@ from torch_nano.calibration.ranges import calibrated
 from torch_nano.capture import capture as capturing
 from torch_nano.capture.capture import capture
 from torch_nano.capture.passes import optimize
-from torch_nano.compile.quantize import quantize
+from torch_nano.calibration.quantize import quantize
 from torch_nano.ir.call import Call
 from torch_nano.ir.layer import Layer
 from torch_nano.ir.operator import Operator

@@ -15,6 +15,7 @@ from torch import nn as _nn
 
 from . import heads
 from ._native import __version__
+from .comparison.report import Comparison, LayerComparison, OutputComparison
 from .compile.nano_module import NanoModule, load
 from .compile.stream import Stream
 from .compile.summary import LayerSummary, Summary
@@ -29,6 +30,8 @@ from .device.recording.replay import Replay, ReplayDifference, replay
 from .device.transport.qemu import BoardError, BoardStopped, BoardTimeout, QemuBoard
 from .device.transport.streams import SimulatedBoard
 from .errors import (
+    AccuracyWarning,
+    CalibrationWarning,
     CaptureError,
     ChannelRangeWarning,
     CheckpointError,
@@ -42,6 +45,7 @@ from .errors import (
     FitError,
     FreezeError,
     HeadError,
+    HeadWarning,
     InputError,
     LabelError,
     ModuleNameError,
@@ -49,6 +53,7 @@ from .errors import (
     QuantizationError,
     StreamError,
     TorchNanoError,
+    TorchNanoWarning,
     TrainingDivergedError,
     UnsupportedError,
     UnsupportedNode,
@@ -85,12 +90,15 @@ from .transfer.gradual_unfreezing import gradual_unfreezing
 from .transfer.transfer_model import TransferModel, freeze_layers, unfreeze_layers
 
 __all__ = [
+    "AccuracyWarning",
     "BoardError",
     "BoardStopped",
     "BoardTimeout",
+    "CalibrationWarning",
     "CaptureError",
     "ChannelRangeWarning",
     "CheckpointError",
+    "Comparison",
     "ConnectionFailed",
     "ConnectionLost",
     "Device",
@@ -109,9 +117,11 @@ __all__ = [
     "FitResult",
     "FreezeError",
     "HeadError",
+    "HeadWarning",
     "History",
     "InputError",
     "LabelError",
+    "LayerComparison",
     "LayerDifference",
     "LayerSummary",
     "LayersHead",
@@ -120,6 +130,7 @@ __all__ = [
     "ModuleNameError",
     "NanoModule",
     "NonFiniteError",
+    "OutputComparison",
     "Prediction",
     "PrototypeHead",
     "QatModule",
@@ -136,6 +147,7 @@ __all__ = [
     "StreamError",
     "Summary",
     "TorchNanoError",
+    "TorchNanoWarning",
     "TrainingDivergedError",
     "TransferModel",
     "UnsupportedError",

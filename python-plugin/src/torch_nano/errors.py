@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 
 class TorchNanoError(Exception):
@@ -60,8 +63,33 @@ class InputError(TorchNanoError, ValueError):
     """A tensor has the wrong shape, dtype or contents, or another argument is of the wrong kind or range."""
 
 
-class ChannelRangeWarning(UserWarning):
+class TorchNanoWarning(UserWarning):
+    """Base class of all warnings of this package. Each says what was found and what to do."""
+
+
+class ChannelRangeWarning(TorchNanoWarning):
     """Channels of an input are in so different units that one scale rounds some of them away."""
+
+
+class CalibrationWarning(TorchNanoWarning):
+    """The calibration data says too little of the values that the device will see."""
+
+
+class AccuracyWarning(TorchNanoWarning):
+    """The outputs in int8 are far from those in float."""
+
+
+class HeadWarning(TorchNanoWarning):
+    """Layers were frozen, and still nothing learns on the device."""
+
+
+def warn(message: str, category: type[TorchNanoWarning]) -> None:
+    """Warns at the line outside of this package that led here."""
+    package, level = str(Path(__file__).parent), 1
+    frame = sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
 
 
 class NonFiniteError(TorchNanoError, ValueError):

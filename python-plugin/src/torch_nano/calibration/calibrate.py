@@ -2,42 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Callable
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from ..arguments import check_batch, check_same_batch
+from ..arguments import positive_number
 from ..errors import InputError, NonFiniteError
 from ..ir.graph import Graph
+from .batches import Batch, CalibrationData, batches
 from .channel_ranges import ChannelRanges
-from .observers import MinMaxObserver, Observer, PercentileObserver
+from .data_checks import DataChecks
+from .observers import OBSERVERS, Observer
 from .ranges import quantization
 
-Method = Literal["minmax", "percentile"]
-#: A tensor, or batches: tensors, tuples (x, y, ...) that begin with the model's inputs, as from a DataLoader,
-#: or dicts that have them by name. For several inputs also one such tuple or dict.
-CalibrationData = Tensor | Mapping[str, Tensor] | Iterable[Any]
-
+Method = Literal["minmax", "percentile", "mse", "entropy", "auto"]
 #: Percentage that the method "percentile" covers; the rest is below the noise of most sensors.
 PERCENTILE = 99.99
-#: Samples per float run: bounds the memory.
-_CHUNK = 256
 
 
 def calibrate(
-    graph: Graph, data: CalibrationData, method: Method = "minmax"
+    graph: Graph,
+    data: CalibrationData,
+    method: Method = "minmax",
+    percentile: float = PERCENTILE,
+    keep: Callable[[Batch], None] | None = None,
 ) -> dict[str, tuple[float, float]]:
     """The range of every value of a graph, by name.
 
     Args:
         data: a tensor [N, ...], or an iterable of such tensors, of tuples that begin with one for each input
             (a DataLoader) or of dicts that have one by each input's name; such a tuple or dict itself.
-        method: "minmax" covers all numbers, "percentile" the middle 99.99 per cent of them.
+        method: which numbers a range covers. "minmax": all; "percentile": the middle `percentile` per cent;
+            "mse": those of the least squared error in int8; "entropy": those of the least Kullback-Leibler
+            divergence; "auto": for each value that of these with the least squared error.
+        percentile: above 0, at most 100.
+        keep: called with each batch.
 
     Warns:
         ChannelRangeWarning: an input's scale rounds some of its channels away.
+        CalibrationWarning: there are few samples, an input is constant, or a percentile leaves out nothing.
 
     Raises:
         InputError: the data is empty or of a wrong shape or dtype, or the method is unknown.
@@ -52,33 +57,48 @@ def calibrate(
         raise InputError(
             f"there is no calibration method {method!r}; expected one of {', '.join(get_args(Method))}"
         )
+    percentile = positive_number("percentile", percentile, within=(0.0, 100.0), error=InputError)
     check_parameters(graph)
     observers: dict[str, Observer] = {}
+    checks = DataChecks(graph.inputs)
     channels = {name: ChannelRanges() for name in graph.inputs if not _has_scales(graph, name)}
 
     def observe(name: str, tensor: Tensor) -> None:
-        if not torch.isfinite(tensor).all():
-            place = (
-                "the input"
-                if name in graph.inputs
-                else f"the output of module {_path(graph.values[name].module_path)}"
-            )
-            raise NonFiniteError(f"calibration data: {place} (value {name}) holds NaN or infinity")
+        check_value(graph, name, tensor, "calibration")
         if name not in observers:
-            observers[name] = MinMaxObserver() if method == "minmax" else PercentileObserver(PERCENTILE)
+            observers[name] = OBSERVERS[method](percentile)
         observers[name].observe(tensor)
         if name in channels:
             channels[name].observe(tensor)
 
     with torch.no_grad():
-        for batch in _batches(graph, data):
-            graph.float_run(*batch, observe=observe)
+        for batch in batches(graph, data):
+            graph.float_run(*batch.inputs, observe=observe)
+            checks.observe(batch)
+            if keep is not None:
+                keep(batch)
     if not observers:
         raise InputError("the calibration data is empty; expected at least one sample")
     ranges = {name: observer.range() for name, observer in observers.items()}
     for name, one in channels.items():
         one.warn(name, quantization(*ranges[name]).scale)
+    checks.warn(percentile if method == "percentile" else None)
     return ranges
+
+
+def check_value(graph: Graph, name: str, tensor: Tensor, purpose: str) -> None:
+    """Checks that the numbers of a value are finite.
+
+    Raises:
+        NonFiniteError: one is not; the message names the module.
+    """
+    if not torch.isfinite(tensor).all():
+        place = (
+            "the input"
+            if name in graph.inputs
+            else f"the output of module {_path(graph.values[name].module_path)}"
+        )
+        raise NonFiniteError(f"{purpose} data: {place} (value {name}) holds NaN or infinity")
 
 
 def check_parameters(graph: Graph) -> None:
@@ -111,58 +131,3 @@ def _has_scales(graph: Graph, name: str) -> bool:
 
 def _path(module_path: str) -> str:
     return repr(module_path) if module_path else "'' (the model itself)"
-
-
-def _batches(graph: Graph, data: CalibrationData) -> Iterator[list[Tensor]]:
-    """The inputs of each float run."""
-    names = graph.inputs
-    for part in _parts(data, len(names)):
-        tensors = _inputs_of(names, part)
-        for name, tensor in zip(names, tensors, strict=True):
-            label = "a calibration batch" if len(names) == 1 else f"a calibration batch's {name!r}"
-            check_batch(label, tensor, graph.values[name].shape)
-        check_same_batch(names, tensors)
-        for start in range(0, len(tensors[0]), _CHUNK):
-            yield [tensor[start : start + _CHUNK].detach().to("cpu", torch.float32) for tensor in tensors]
-
-
-def _inputs_of(names: Sequence[str], part: Any) -> list[Tensor]:
-    """The model's inputs in one batch.
-
-    Raises:
-        InputError: an input is missing.
-    """
-    found: list[Any] = []
-    if isinstance(part, Mapping):
-        missing = [name for name in names if name not in part]
-        if missing:
-            raise InputError(
-                f"a calibration batch is a dict of {', '.join(map(str, part))}; it lacks {missing[0]!r}, an "
-                "input of the model"
-            )
-        found = [part[name] for name in names]
-    elif isinstance(part, Tensor):
-        found = [part]
-    elif isinstance(part, tuple | list):
-        found = list(part[: len(names)])
-    if len(found) != len(names) or not all(isinstance(tensor, Tensor) for tensor in found):
-        expected = "a tensor, or a tuple (x, y) whose x is one"
-        given = f"a {type(part).__name__}"
-        if len(names) > 1:
-            expected = f"a tuple that begins with tensors for {', '.join(names)}, or a dict of them"
-            if isinstance(part, tuple | list):
-                given += f" of {', '.join(type(item).__name__ for item in part) or 'nothing'}"
-        raise InputError(f"a calibration batch is {given}; expected {expected}")
-    return found
-
-
-def _parts(data: CalibrationData, inputs: int) -> Iterable[Any]:
-    """The batches of the data, for a model with this number of inputs."""
-    one_tuple = inputs > 1 and isinstance(data, tuple) and all(isinstance(part, Tensor) for part in data)
-    if isinstance(data, Tensor | Mapping) or one_tuple:
-        return [data]
-    if isinstance(data, Iterable) and not isinstance(data, str | bytes):
-        return data
-    raise InputError(
-        f"calibration data is a {type(data).__name__}; expected a tensor or an iterable of batches"
-    )

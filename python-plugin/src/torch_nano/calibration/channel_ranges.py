@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
-
 import torch
 from torch import Tensor
 
-from ..errors import ChannelRangeWarning
+from ..errors import ChannelRangeWarning, warn
 
-#: A channel that takes fewer of the 255 steps has lost more than half of int8's bits.
-_FEWEST_STEPS = 12.0
+#: A channel that uses fewer of the 256 levels has lost more than half of int8's bits.
+FEWEST_LEVELS = 16
 #: Numbers of a channel from which its range can be told.
 _FEWEST_NUMBERS = 32
 #: Channels that a warning names.
@@ -41,17 +39,16 @@ class ChannelRanges:
         if self.numbers < _FEWEST_NUMBERS:
             return
         steps = (self.high.double() - self.low.double()) / scale
-        lost = ((steps > 0) & (steps < _FEWEST_STEPS)).nonzero().flatten().tolist()
+        lost = ((steps > 0) & (steps < FEWEST_LEVELS - 1)).nonzero().flatten().tolist()
         if not lost:
             return
         more = f" and {len(lost) - _NAMED} more" if len(lost) > _NAMED else ""
         listed = ", ".join(f"{channel} ({steps[channel]:.2g} steps)" for channel in lost[:_NAMED])
         widest = int(steps.argmax())
-        warnings.warn(
+        warn(
             f"input {name!r}: int8 has one scale for all channels, {scale:.3g}, and these are rounded to a "
             f"few steps of it: {listed}{more}; channel {widest} takes {steps[widest]:.3g}. Begin the model "
             "with a BatchNorm or (x - mean) / std per channel, and let nothing else read the input: each "
             "channel then has a scale of its own",
             ChannelRangeWarning,
-            stacklevel=2,
         )

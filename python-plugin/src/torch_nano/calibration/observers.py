@@ -1,12 +1,17 @@
-"""Observers: they track the range of a value on calibration data."""
+"""Observers: they choose the range of a value's integers from calibration data."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
+
+from .histogram import Histogram
+from .ranges import Bounds
 
 
 class Observer(ABC):
@@ -17,7 +22,7 @@ class Observer(ABC):
         """Observes one batch of finite numbers."""
 
     @abstractmethod
-    def range(self) -> tuple[float, float]:
+    def range(self) -> Bounds:
         """The lowest and the highest number to cover."""
 
 
@@ -38,16 +43,24 @@ class MinMaxObserver(Observer):
         low, high = torch.aminmax(tensor)
         self.low, self.high = min(self.low, low.item()), max(self.high, high.item())
 
-    def range(self) -> tuple[float, float]:
+    def range(self) -> Bounds:
         return self.low, self.high
 
 
-class PercentileObserver(Observer):
+class HistogramObserver(Observer):
+    """Counts the numbers in a histogram, by which a subclass chooses the range."""
+
+    def __init__(self) -> None:
+        self.histogram = Histogram()
+
+    def observe(self, tensor: Tensor) -> None:
+        self.histogram.observe(tensor)
+
+
+class PercentileObserver(HistogramObserver):
     """Covers the middle `percentile` per cent and leaves out half of the rest on each side.
 
-    The numbers are counted in a histogram whose bins double in width (their counts merge in pairs) whenever a
-    number does not fit, so one pass over the data is enough. A bound is off by at most one bin: 1/2048 of the
-    largest absolute value.
+    A bound is off by at most one bin: 1/2048 of the largest absolute value.
 
     >>> observer = PercentileObserver(90.0)
     >>> observer.observe(torch.arange(-1000.0, 1001.0))
@@ -56,38 +69,57 @@ class PercentileObserver(Observer):
     True
     """
 
-    #: Bins on each side of zero.
-    BINS = 4096
+    def __init__(self, percentile: float) -> None:
+        super().__init__()
+        self.percentile = percentile
+
+    def range(self) -> Bounds:
+        return self.histogram.middle(self.percentile)
+
+
+class MseObserver(HistogramObserver):
+    """Covers the range of the least mean squared error in int8 (MSE)."""
+
+    def range(self) -> Bounds:
+        return self.histogram.least_squared_error()
+
+
+class EntropyObserver(HistogramObserver):
+    """Covers the range of the least Kullback-Leibler divergence."""
+
+    def range(self) -> Bounds:
+        return self.histogram.least_divergence()
+
+
+class AutoObserver(HistogramObserver):
+    """Covers the range of the other observers of the least squared error.
+
+    Args:
+        percentile: of the :class:`PercentileObserver`.
+    """
 
     def __init__(self, percentile: float) -> None:
+        super().__init__()
         self.percentile = percentile
-        self.extremes = MinMaxObserver()
-        self.counts = torch.zeros(2 * self.BINS, dtype=torch.int64)
-        #: The bins reach from -2^exponent to 2^exponent; 2^-126 is float32's smallest normal number.
-        self.exponent = -126
 
-    def observe(self, tensor: Tensor) -> None:
-        self.extremes.observe(tensor)
-        low, high = torch.aminmax(tensor)
-        largest = max(-low.item(), high.item())
-        if largest > 0:
-            self._widen(math.frexp(largest)[1])
-        width = math.ldexp(1.0, self.exponent) / self.BINS
-        bins = (tensor.double().flatten() / width).floor().long() + self.BINS
-        self.counts += torch.bincount(bins, minlength=2 * self.BINS)
+    def range(self) -> Bounds:
+        found = self.histogram
+        candidates = (
+            found.bounds,
+            found.middle(self.percentile),
+            found.least_squared_error(),
+            found.least_divergence(),
+        )
+        return min(candidates, key=found.squared_error)
 
-    def _widen(self, exponent: int) -> None:
-        while self.exponent < exponent:
-            merged = self.counts.reshape(-1, 2).sum(1)
-            self.counts = torch.nn.functional.pad(merged, (self.BINS // 2, self.BINS // 2))
-            self.exponent += 1
 
-    def range(self) -> tuple[float, float]:
-        cumulative = self.counts.cumsum(0)
-        total = int(cumulative[-1])
-        left_out = total * (1.0 - self.percentile / 100.0) / 2.0
-        width = math.ldexp(1.0, self.exponent) / self.BINS
-        first = int(torch.searchsorted(cumulative.double(), left_out, right=True))
-        last = int(torch.searchsorted(cumulative.double(), total - left_out))
-        low, high = (first - self.BINS) * width, (last + 1 - self.BINS) * width
-        return max(low, self.extremes.low), min(high, self.extremes.high)
+#: Makes the observer of each method for a percentile.
+OBSERVERS: Mapping[str, Callable[[float], Observer]] = MappingProxyType(
+    {
+        "minmax": lambda percentile: MinMaxObserver(),
+        "percentile": PercentileObserver,
+        "mse": lambda percentile: MseObserver(),
+        "entropy": lambda percentile: EntropyObserver(),
+        "auto": AutoObserver,
+    }
+)

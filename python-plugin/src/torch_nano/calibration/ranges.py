@@ -165,6 +165,6 @@ def follows_rules(node: Node, inputs: Sequence[Quantization], outputs: Sequence[
 
 def calibrated(ranges: Mapping[str, Bounds]) -> Callable[[Range], Quantization]:
     """Chooses for each range the quantization that covers its calibrated bounds; for
-    :func:`torch_nano.compile.quantize.quantize`.
+    :func:`torch_nano.calibration.quantize.quantize`.
     """
     return lambda one: quantization(*union(ranges[name] for name in one.members), one.dtype)

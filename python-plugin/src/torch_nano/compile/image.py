@@ -8,11 +8,11 @@ from typing import Any
 
 from .. import _native
 from ..arguments import shown
+from ..calibration.quantize import QuantizedGraph
 from ..errors import HeadError, InputError, QuantizationError, TorchNanoError, in_module
 from ..ir.description import describe_layer, describe_model, describe_value
 from ..ir.graph import Node
 from ..ops.move import is_free
-from .quantize import QuantizedGraph
 
 
 def layers(model: QuantizedGraph) -> list[Node]:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ..calibration.ranges import Bounds
-from ..errors import HeadError
+from ..errors import HeadError, HeadWarning, warn
 from ..heads import SGD, HeadSettings
 from ..ir.graph import Graph, Node
 from ..ops._channels import ChannelsOperator
@@ -163,6 +163,9 @@ def _take_head(
     reason = _not_a_head(graph, last)
     path = graph.values[graph.outputs[0]].module_path
     if head == "auto" and (reason or last is None or not _is_trainable_after_frozen(model, last)):
+        frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+        if frozen:
+            _warn_of_no_head(reason or f"{path!r}, the Linear that ends it, is frozen too")
         return None
     layer = head if isinstance(head, str) else head.layer or path
     if head != "auto" and (reason or layer != path):
@@ -181,6 +184,14 @@ def _take_head(
     graph.outputs = [last.inputs[0]]
     graph.drop_unused()
     return LastLayers(settings.description(weight.contiguous().numpy(), bias.numpy()), (path,))
+
+
+def _warn_of_no_head(reason: str) -> None:
+    warn(
+        f"parts of the model are frozen, but nothing learns on the device: {reason}. End the model in a "
+        "Linear that is trainable (tn.unfreeze) or named (head='...'), or say that there is none: head=None",
+        HeadWarning,
+    )
 
 
 def _check_loss(settings: HeadSettings, outputs: int) -> None:

@@ -15,15 +15,19 @@ from ..arithmetic.fixed_point import is_native
 from ..arithmetic.layout import Shape, from_device, to_device
 from ..arithmetic.quantization import ChannelScales, Quantization
 from ..arithmetic.tensors import check_finite, dequantize_tensor, quantize_tensor
-from ..errors import FileFormatError, HeadError, InputError
+from ..calibration.batches import CalibrationData, batches
+from ..calibration.quantize import QuantizedGraph
+from ..comparison.measure import compare
+from ..comparison.report import Comparison
+from ..errors import FileFormatError, HeadError, InputError, StreamError
 from ..files.reading import read_file
 from ..files.writing import write_file
 from ..heads import Head, LayersHead, head_of
 from ..modules.inputs import Example
 from ..modules.models import QuantizedModule
 from . import rust_module
+from .float_graph import float_graph_of
 from .image import made_of, write_image
-from .quantize import QuantizedGraph
 from .saved_model import SavedHead, SavedModel, pack, unpack
 from .stream import Stream
 from .streaming import to_streaming
@@ -168,7 +172,7 @@ class NanoModule(QuantizedModule):
         """
         tensors = self._tensors(inputs, named, float)
         if self.head is not None:
-            return self._returned.pack([self.head(self._features(self._integers(tensors)))])
+            return self._returned.pack(self._logits(self._run(self._integers(tensors))))
         if all(is_native(x) and x.dtype == torch.float32 for x in tensors):
             return self._returned.pack(self._run_real(tensors))
         pairs = zip(self._run(self._integers(tensors)), self._output_quantizations, strict=True)
@@ -362,6 +366,47 @@ class NanoModule(QuantizedModule):
         if target == "host":
             return verify_host(self._model, self._graph, inputs)
         return verify_rv32imc(self._model, inputs)
+
+    def compare(self, model: nn.Module, data: CalibrationData) -> Comparison:
+        """Compares this model with the float model that it was made from, layer by layer.
+
+        Args:
+            model: the module that :func:`to_nano` was given; a loaded model has no float parameters itself.
+            data: as for `calibrate` of :func:`to_nano`. Labels in it, the y of (x, y), are the classes'
+                indices of a single output: integers [N], for maps [N, ...].
+
+        Returns:
+            The error of each layer alone and in the network, those that lose most first; the outputs side by
+            side, with a trainable head as it is now; and what to do.
+
+        Raises:
+            InputError: wrong data, none at all, or the model is not the one that this was made from.
+            StreamError: this is the model of a stream; compare that over the whole window.
+            NonFiniteError: NaN or infinity in the data, a weight or an activation.
+            CaptureError, UnsupportedError: the model cannot be captured.
+
+        >>> import torch
+        >>> from torch_nano import to_nano
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+        >>> x, y = torch.randn(64, 4), torch.randint(3, (64,))
+        >>> report = to_nano(model, x, calibrate=x).compare(model, (x, y))
+        >>> sorted(layer.module_path for layer in report.layers), report.outputs[0].sqnr > 20
+        (['', '0', '2'], True)
+        """
+        if self._graph.streams:
+            raise StreamError(
+                "the model of a stream takes one step at a time: compare the model over the window, of which "
+                "stream() was called"
+            )
+        graph = float_graph_of(model, self._graph)
+        data = batches(self._graph.graph, data, "comparison")
+        return compare(graph, self._graph, data, None if self.head is None else self._logits)
+
+    def _logits(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """The head's outputs for the integers that the network before it returns."""
+        assert self.head is not None
+        (only,) = features
+        return [self.head(to_device(only))]
 
     def load_head_into(self, model: nn.Module) -> None:
         """Writes what the last layers have learnt (`train_last=2` and more) into the float model they come

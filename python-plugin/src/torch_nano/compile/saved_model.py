@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .. import _native
 from ..arithmetic.quantization import ChannelScales, Quantization
+from ..calibration.quantize import QuantizedGraph
 from ..calibration.ranges import follows_rules
 from ..errors import FileFormatError, TorchNanoError
 from ..files import archive
@@ -26,7 +27,6 @@ from ..ir.value import Value
 from ..ops.fully_connected import FullyConnected
 from ..ops.move import Move
 from .image import write_image
-from .quantize import QuantizedGraph
 
 _KIND, _VERSION = "model", 4
 

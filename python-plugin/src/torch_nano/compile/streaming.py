@@ -16,13 +16,13 @@ from torch import Tensor
 
 from ..arithmetic.layout import Shape, device_shape
 from ..arithmetic.tensors import dequantize_tensor
+from ..calibration.quantize import QuantizedGraph
 from ..errors import StreamError, in_module
 from ..ir.graph import Graph, Node
 from ..ops._window import WindowOperator
 from ..ops.fully_connected import FullyConnected
 from ..ops.history import History
 from ..ops.move import Move
-from .quantize import QuantizedGraph
 from .time_axis import Axis, MovedRows, Series, is_series
 
 

@@ -10,11 +10,14 @@ from torch import nn
 from .. import _native
 from ..arguments import items, positive_number, shown, whole_number
 from ..arithmetic.quantization import Quantization
-from ..calibration.calibrate import CalibrationData, Method, check_parameters
+from ..calibration.batches import CalibrationData
+from ..calibration.calibrate import PERCENTILE, Method, check_parameters
 from ..calibration.calibrate import calibrate as observe_ranges
+from ..calibration.quantize import quantize
 from ..calibration.ranges import Bounds, Range, calibrated
 from ..capture.capture import capture
 from ..capture.passes import optimize
+from ..comparison.check import KeptSamples, warn_of_loss
 from ..errors import HeadError, InputError
 from ..heads import SGD, HeadSettings
 from ..ir.graph import Graph
@@ -24,7 +27,6 @@ from .image import is_name, write_image
 from .last_layers import split_off_head
 from .module_with_ranges import ModuleWithRanges
 from .nano_module import NanoModule
-from .quantize import quantize
 from .saved_model import SavedHead, SavedModel
 
 
@@ -37,6 +39,8 @@ class _Source:
     choose: Callable[[Range], Quantization]
     #: Bounds of the values by name.
     ranges: Mapping[str, Bounds]
+    #: Of the calibration data; None without any.
+    kept: KeptSamples | None
 
 
 def to_nano(
@@ -45,11 +49,13 @@ def to_nano(
     *,
     calibrate: CalibrationData | None = None,
     method: Method = "minmax",
+    percentile: float = PERCENTILE,
     head: HeadSettings | str | None = "auto",
     train_last: int = 1,
     learning_rate: float | None = None,
     labels: Sequence[str] | None = None,
     name: str | None = None,
+    check: bool = True,
 ) -> NanoModule:
     """Compiles a model to int8, as it runs on the device. The model itself is not changed.
 
@@ -59,7 +65,10 @@ def to_nano(
             names of forward's arguments. The numbers do not matter. A :class:`QatModule` needs none.
         calibrate: typical inputs, a few hundred: a tensor, or batches (tensors, tuples (x, ...) that begin
             with the inputs, as from a DataLoader, or dicts by name). A :class:`QatModule` has its ranges.
-        method: "minmax" covers all numbers; "percentile" leaves out the outermost 0.01 %.
+        method: which of a value's numbers int8 covers; the others saturate. "minmax": all; "percentile": the
+            middle `percentile` per cent; "mse": those of the least squared error; "entropy": those of the
+            least Kullback-Leibler divergence; "auto": the best of these by squared error.
+        percentile: of the method "percentile", above 0 and at most 100.
         head: the layer that goes on learning on the device, in RAM; all other layers go to flash, trainable
             or not. "auto": the Linear that ends the model, if its parameters require gradients and some other
             parameter of the model does not (see :func:`freeze`); no layer of a :class:`QatModule`. A module's
@@ -75,6 +84,15 @@ def to_nano(
         labels: the names of the classes, all different: one for each output, of 1 to 64 bytes in UTF-8 on one
             line.
         name: the model's name, of 1 to 64 bytes in UTF-8 on one line; None: the name of its class.
+        check: compare int8 with float on some of the calibration data, and warn if much is lost. Of a
+            :class:`QatModule`, which has no data, :meth:`QatModule.compare` does that.
+
+    Warns:
+        AccuracyWarning: int8 keeps less than 15 dB of an output; it names the layers that lose most.
+        CalibrationWarning: there are fewer than 32 samples, an input is constant, or the percentile leaves
+            out nothing.
+        ChannelRangeWarning: channels of an input use few levels of int8.
+        HeadWarning: layers are frozen, and head="auto" still finds no head.
 
     Raises:
         UnsupportedError: all calls of the model that cannot run on the device.
@@ -102,7 +120,7 @@ def to_nano(
     names = _labels(labels)
     train_last = whole_number("train_last", train_last, least=1)
     settings = _settings(head, learning_rate)
-    source = _source(model, example, calibrate, method)
+    source = _source(model, example, calibrate, method, percentile)
     if names:
         _check_labels(names, source.graph)
     graph, split = split_off_head(source.graph, model, head, settings, train_last, source.ranges)
@@ -113,6 +131,8 @@ def to_nano(
             "learning_rate out"
         )
     quantized = quantize(graph, source.choose)
+    if check and source.kept is not None:
+        warn_of_loss(graph, quantized, source.kept)
     if name is None:
         name = model.model_name if isinstance(model, ModuleWithRanges) else type(model).__name__
         if not is_name(name):
@@ -126,7 +146,11 @@ def to_nano(
 
 
 def _source(
-    model: nn.Module, example: Example | None, calibrate: CalibrationData | None, method: Method
+    model: nn.Module,
+    example: Example | None,
+    calibrate: CalibrationData | None,
+    method: Method,
+    percentile: float,
 ) -> _Source:
     """The graph to compile and the ranges of its values: captured, or from a QatModule."""
     if isinstance(model, ModuleWithRanges):
@@ -134,15 +158,18 @@ def _source(
             raise InputError("a QatModule has its inputs and ranges: leave out example and calibrate")
         graph = model.float_graph()
         check_parameters(graph)
-        return _Source(graph, model.chosen, {name: graph.quantization(name).range for name in graph.values})
+        return _Source(
+            graph, model.chosen, {name: graph.quantization(name).range for name in graph.values}, None
+        )
     if example is None or calibrate is None:
         raise InputError(
             "to_nano needs an example, and calibrate=: typical inputs that the ranges are taken from"
         )
     check_float(model)
     graph = optimize(capture(model, example))
-    ranges = observe_ranges(graph, calibrate, method)
-    return _Source(graph, calibrated(ranges), ranges)
+    kept = KeptSamples()
+    ranges = observe_ranges(graph, calibrate, method, percentile, kept.observe)
+    return _Source(graph, calibrated(ranges), ranges, kept)
 
 
 def _check_labels(names: Sequence[str], graph: Graph) -> None:

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from .. import _native
 from ..arithmetic.layout import from_device, to_device
+from ..calibration.quantize import QuantizedGraph
 from ..device.client import Device
 from ..device.transport.qemu import QemuBoard
 from .image import made_of
-from .quantize import QuantizedGraph
 
 
 @dataclass(frozen=True)

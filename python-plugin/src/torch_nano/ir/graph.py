@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import zip_longest
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ from .interface import Returned
 from .layer import Layer
 from .operator import Operator
 from .value import Value
+
+Item = TypeVar("Item")
 
 
 @dataclass
@@ -188,12 +191,13 @@ class Graph:
 
     def run(
         self,
-        inputs: Iterable[Tensor],
-        run_node: Callable[[Node, list[Tensor]], Sequence[Tensor]],
-        observe: Callable[[str, Tensor], None] | None = None,
-    ) -> list[Tensor]:
+        inputs: Iterable[Item],
+        run_node: Callable[[Node, list[Item]], Sequence[Item]],
+        observe: Callable[[str, Item], None] | None = None,
+    ) -> list[Item]:
         """Runs all nodes in order with `run_node`, which returns a node's outputs; inputs are given as the
-        network sees them, after their affines.
+        network sees them, after their affines. What stands for a value (a tensor, or a tensor of each of two
+        networks) is up to `run_node`.
 
         A value is dropped after its last reader.
         """

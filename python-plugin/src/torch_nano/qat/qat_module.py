@@ -12,11 +12,15 @@ from torch import Tensor, nn
 from ..arguments import bind, check_inputs, the_only
 from ..arithmetic.layout import Shape
 from ..arithmetic.quantization import Quantization
-from ..calibration.calibrate import CalibrationData, Method, check_parameters
+from ..calibration.batches import CalibrationData, batches
+from ..calibration.calibrate import PERCENTILE, Method, check_parameters
 from ..calibration.calibrate import calibrate as observe_ranges
+from ..calibration.quantize import quantize
 from ..calibration.ranges import QuantizationPlan, Range
 from ..capture.capture import capture
 from ..capture.passes import optimize
+from ..comparison.measure import compare
+from ..comparison.report import Comparison
 from ..compile.module_with_ranges import ModuleWithRanges
 from ..compile.nano_module import NanoModule
 from ..compile.to_nano import to_nano
@@ -149,6 +153,20 @@ class QatModule(ModuleWithRanges):
         """
         return self.quantization_ranges.quantization(one.name)
 
+    def compare(self, data: CalibrationData) -> Comparison:
+        """Compares the model in int8, as `to_nano()` makes it now, with the same parameters in float.
+
+        Args:
+            data: as for `calibrate` of :func:`prepare_qat`; with labels as for :meth:`NanoModule.compare`.
+
+        Raises:
+            InputError: wrong data, or none at all.
+            NonFiniteError: NaN or infinity in the data or an activation.
+            QuantizationError: a value has no range yet, a layer computes in float or cannot be quantized.
+        """
+        graph = self.float_graph()
+        return compare(graph, quantize(graph, self.chosen), batches(graph, data, "comparison"))
+
     def to_nano(self, **options: Any) -> NanoModule:
         """The image with this arithmetic, as a module; see :func:`torch_nano.to_nano` for the options.
 
@@ -232,6 +250,7 @@ def prepare_qat(
     *,
     calibrate: CalibrationData | None = None,
     method: Method = "minmax",
+    percentile: float = PERCENTILE,
     ranges: RangeMethod = "moving_average",
     momentum: float = 0.01,
     batch_norm: BatchNormMethod = "folded",
@@ -252,7 +271,7 @@ def prepare_qat(
             matter.
         calibrate: typical inputs, for the initial ranges (see :func:`to_nano`); None: the first training
             batch.
-        method: of calibration, "minmax" or "percentile".
+        method: of calibration; see :func:`to_nano`. percentile likewise.
         ranges: "moving_average": in train mode they follow each batch's smallest and largest number until
             :func:`freeze_ranges`, which costs a second run of each layer in float (with
             DistributedDataParallel, the first process decides); "learned": the scales are parameters,
@@ -290,7 +309,7 @@ def prepare_qat(
     graph = optimize(capture(model, example, for_training=True))
     check_parameters(graph)
     _check_dropouts(graph)
-    observed = {} if calibrate is None else observe_ranges(graph, calibrate, method)
+    observed = {} if calibrate is None else observe_ranges(graph, calibrate, method, percentile)
     training_ranges = TrainingRanges(QuantizationPlan(graph).ranges, observed, ranges, momentum)
     qat = QatModule(model, graph, training_ranges, batch_norm)
     with_weights = [node for node in graph.nodes if node.parameters]

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 
 from ..arguments import shown
-from ..errors import InputError, ModuleNameError, TorchNanoError
+from ..drawing import axes_to_draw_in
+from ..errors import InputError, ModuleNameError
 from ..modules.explain import run
 from ..modules.models import check_numbers, own_module
 from ..modules.modes import evaluation_mode
@@ -77,10 +78,6 @@ def visualize_layer_activations(
         InputError: its output has another number of dimensions.
         TorchNanoError: matplotlib is not installed.
     """
-    try:
-        from matplotlib import pyplot
-    except ImportError as error:
-        raise TorchNanoError("drawing needs matplotlib: pip install torch-nano[demo]") from error
     with torch.no_grad():
         output = get_layer_outputs(model, input_tensor, [layer_name])[layer_name].float().cpu()
     if output.ndim == 4:
@@ -94,8 +91,7 @@ def visualize_layer_activations(
             f"{layer_name!r} gives {list(output.shape)}; can draw maps [N, C, H, W], series [N, C, L] and "
             "vectors [N, F]"
         )
-    if ax is None:
-        ax = pyplot.subplots(layout="constrained")[1]
+    ax = axes_to_draw_in(ax)
     image = ax.imshow(
         picture.numpy(), aspect="equal" if output.ndim == 4 else "auto", interpolation="nearest"
     )

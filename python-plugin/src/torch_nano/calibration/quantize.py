@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
 from .._native import NanoError
 from ..arithmetic.quantization import ChannelScales, Quantization
-from ..calibration.ranges import QuantizationPlan, Range
 from ..errors import QuantizationError, TorchNanoError, in_module
 from ..ir.graph import Graph, Node
+from ..ir.layer import Layer
+from .ranges import QuantizationPlan, Range
 
 
 @dataclass
@@ -38,12 +39,13 @@ class QuantizedGraph:
             observe: called with the name and the int8 tensor of every value, inputs included.
         """
 
-        def run(node: Node, arguments: list[Tensor]) -> tuple[Tensor, ...]:
-            device = arguments[0].device
-            tensors = {name: tensor.to(device) for name, tensor in self.tensors[node.name].items()}
-            return replace(self.graph.layer(node, arguments), tensors=tensors).integer_run()
+        return self.graph.run(inputs, lambda node, given: self.layer(node, given).integer_run(), observe)
 
-        return self.graph.run(inputs, run, observe)
+    def layer(self, node: Node, inputs: Sequence[Tensor]) -> Layer:
+        """A node as a layer with integer inputs, and its tensors on their device."""
+        device = inputs[0].device
+        tensors = {name: tensor.to(device) for name, tensor in self.tensors[node.name].items()}
+        return replace(self.graph.layer(node, inputs), tensors=tensors)
 
 
 def quantize(graph: Graph, choose: Callable[[Range], Quantization]) -> QuantizedGraph:

@@ -1,0 +1,121 @@
+"""Data for calibration and comparison as batches of a graph's inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ..arguments import check_batch, check_same_batch
+from ..errors import InputError
+from ..ir.graph import Graph
+
+#: A tensor, or batches: tensors, tuples (x, y, ...) that begin with the model's inputs, as from a DataLoader,
+#: or dicts that have them by name; a dataset of such samples. Also one such tuple of tensors, or one dict.
+CalibrationData = Tensor | Mapping[str, Tensor] | Dataset[Any] | Iterable[Any]
+
+#: Samples of one run, and numbers of its largest value: bounds the memory.
+_SAMPLES = 256
+_NUMBERS = 2**25
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples for one run."""
+
+    #: One for each input of the graph: float32 [N, ...] on the CPU.
+    inputs: list[Tensor]
+    #: What follows the inputs in a tuple (x, y): [N, ...] on the CPU; None without it.
+    labels: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.inputs[0])
+
+
+def batches(graph: Graph, data: CalibrationData, purpose: str = "calibration") -> Iterator[Batch]:
+    """The data in batches that bound the memory of a run.
+
+    Args:
+        purpose: for the messages.
+
+    Raises:
+        InputError: a wrong kind of data, shape or dtype, or an input is missing.
+    """
+    names = graph.inputs
+    largest = max(torch.Size(value.shape).numel() for value in graph.values.values())
+    samples = min(_SAMPLES, max(1, _NUMBERS // max(1, largest)))
+    for part in _parts(graph, data, purpose):
+        tensors, labels = _inputs_and_labels(names, part, purpose)
+        for name, tensor in zip(names, tensors, strict=True):
+            label = f"a {purpose} batch" if len(names) == 1 else f"a {purpose} batch's {name!r}"
+            check_batch(label, tensor, graph.values[name].shape)
+        check_same_batch(names, tensors)
+        if labels is not None and len(labels) != len(tensors[0]):
+            raise InputError(
+                f"a {purpose} batch has {len(tensors[0])} samples and {len(labels)} labels; expected one for "
+                "each"
+            )
+        for start in range(0, len(tensors[0]), samples):
+            chosen = slice(start, start + samples)
+            yield Batch(
+                [tensor[chosen].detach().to("cpu", torch.float32) for tensor in tensors],
+                None if labels is None else labels[chosen].detach().cpu(),
+            )
+
+
+def _inputs_and_labels(names: Sequence[str], part: Any, purpose: str) -> tuple[list[Tensor], Tensor | None]:
+    """The model's inputs in one batch, and the tensor after them.
+
+    Raises:
+        InputError: an input is missing.
+    """
+    found: list[Any] = []
+    rest: Sequence[Any] = ()
+    if isinstance(part, tuple | list) and len(part) > 1 and isinstance(part[0], Mapping):
+        part, rest = part[0], part[1:]
+    if isinstance(part, Mapping):
+        missing = [name for name in names if name not in part]
+        if missing:
+            raise InputError(
+                f"a {purpose} batch is a dict of {', '.join(map(str, part))}; it lacks {missing[0]!r}, an "
+                "input of the model"
+            )
+        found = [part[name] for name in names]
+    elif isinstance(part, Tensor):
+        found = [part]
+    elif isinstance(part, tuple | list):
+        found, rest = list(part[: len(names)]), part[len(names) :]
+    if len(found) != len(names) or not all(isinstance(tensor, Tensor) for tensor in found):
+        expected = "a tensor, or a tuple (x, y) whose x is one"
+        given = f"a {type(part).__name__}"
+        if len(names) > 1:
+            expected = f"a tuple that begins with tensors for {', '.join(names)}, or a dict of them"
+            if isinstance(part, tuple | list):
+                given += f" of {', '.join(type(item).__name__ for item in part) or 'nothing'}"
+        raise InputError(f"a {purpose} batch is {given}; expected {expected}")
+    labels = rest[0] if rest else None
+    return found, labels if isinstance(labels, Tensor) and labels.dim() > 0 else None
+
+
+def _parts(graph: Graph, data: CalibrationData, purpose: str) -> Iterable[Any]:
+    """The batches of the data."""
+    if isinstance(data, Tensor | Mapping) or _is_one_batch(graph, data):
+        return [data]
+    if isinstance(data, Dataset):
+        return DataLoader(data, batch_size=_SAMPLES)
+    if isinstance(data, Iterable) and not isinstance(data, str | bytes):
+        return data
+    raise InputError(
+        f"{purpose} data is a {type(data).__name__}; expected a tensor or an iterable of batches"
+    )
+
+
+def _is_one_batch(graph: Graph, data: object) -> bool:
+    """Whether a tuple is one batch: all inputs of a model of several, or (x, y) where y is no further x."""
+    if not isinstance(data, tuple) or len(data) < 2 or not all(isinstance(part, Tensor) for part in data):
+        return False
+    return len(graph.inputs) > 1 or tuple(data[1].shape[1:]) != graph.values[graph.inputs[0]].shape

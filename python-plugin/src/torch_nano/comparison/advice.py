@@ -1,0 +1,69 @@
+"""What to do about the errors that a comparison has found, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..calibration.channel_ranges import FEWEST_LEVELS
+
+if TYPE_CHECKING:
+    from .report import Comparison, LayerComparison
+
+#: Share of saturated numbers from which more data is worth while.
+_SATURATED = 0.01
+#: Levels of the middle numbers below which outliers take most of the range.
+_CENTRAL_LEVELS = 64
+#: dB of a layer alone: its noise then has a tenth of the amplitude of its numbers.
+_OWN_SQNR = 20.0
+#: Layers that are named.
+_NAMED = 3
+
+
+def advice_for(comparison: Comparison) -> list[str]:
+    """Sentences that say what to do, the most important first; empty if nothing needs it."""
+    advised = [(layer, _advice(layer)) for layer in comparison.layers]
+    scaling = [line for layer, line in advised if line and layer.operator == "input"]
+    return [*scaling, *[line for layer, line in advised if line and layer.operator != "input"][:_NAMED]]
+
+
+def _advice(layer: LayerComparison) -> str:
+    """What to do about one layer; "" if nothing."""
+    varying = [channel for channel, levels in enumerate(layer.levels) if levels]
+    few = [channel for channel in varying if layer.levels[channel] < FEWEST_LEVELS]
+    if layer.operator == "input" and 0 < len(few) < len(varying):
+        used = [layer.levels[channel] for channel in few]
+        levels = f"{min(used)} to {max(used)}" if min(used) < max(used) else str(used[0])
+        verb = "channel {} uses" if len(few) == 1 else "channels {} use"
+        return (
+            f"{layer.title}: {verb.format(spans(few))} {levels} of 256 levels: scale them, by a BatchNorm or "
+            "(x - mean) / std per channel at the start of the model"
+        )
+    if layer.saturated >= _SATURATED:
+        return f"{layer.title}: {layer.saturated:.1%} of its numbers saturate: calibrate with data like these"
+    if 0 < layer.central_levels < (FEWEST_LEVELS if layer.own_sqnr >= _OWN_SQNR else _CENTRAL_LEVELS):
+        return (
+            f"{layer.title}: outliers take the range, 99.9 % of its numbers use {layer.central_levels} of "
+            "256 levels: calibrate with method='percentile'"
+        )
+    if layer.own_sqnr >= _OWN_SQNR:
+        return ""
+    return (
+        f"{layer.title}: keeps only {layer.own_sqnr:.1f} dB by itself: train it through this arithmetic "
+        "(tn.prepare_qat)"
+    )
+
+
+def spans(numbers: Sequence[int]) -> str:
+    """Ascending numbers, those in a row as a span.
+
+    >>> spans([0, 1, 2, 5, 7, 8])
+    '0-2, 5, 7-8'
+    """
+    found: list[list[int]] = []
+    for number in numbers:
+        if found and number == found[-1][-1] + 1:
+            found[-1].append(number)
+        else:
+            found.append([number])
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in found)

@@ -1,0 +1,170 @@
+"""Runs a network in float and in int8 side by side, and measures each layer's error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..arithmetic.quantization import Quantization
+from ..arithmetic.tensors import dequantize_tensor, quantize_tensor
+from ..calibration.batches import Batch
+from ..calibration.calibrate import check_value
+from ..calibration.quantize import QuantizedGraph
+from ..errors import InputError
+from ..ir.graph import Graph, Node
+from .report import Comparison, LayerComparison, OutputComparison
+from .sums import ErrorSums, OutputSums, ValueSums
+
+#: Real outputs from the integers that the quantized graph returns.
+Finish = Callable[[Sequence[Tensor]], Sequence[Tensor]]
+
+
+@dataclass(frozen=True)
+class _Both:
+    """One value in both networks."""
+
+    real: Tensor
+    #: None for the layers that the quantized graph lacks: those of a trainable head.
+    integers: Tensor | None
+
+
+def compare(
+    graph: Graph, quantized: QuantizedGraph, data: Iterable[Batch], finish: Finish | None = None
+) -> Comparison:
+    """Compares a graph with its quantized graph on data.
+
+    Both run value by value side by side, so that only the values in use are in memory.
+
+    Args:
+        graph: in float; it may go on after the outputs of the quantized graph.
+        quantized: its values and nodes have the names of `graph`.
+        data: batches of inputs; labels are the classes of a single output.
+        finish: None dequantizes the outputs.
+
+    Raises:
+        InputError: the data is empty.
+        NonFiniteError: NaN or infinity in the data or an activation.
+    """
+    run = _Run(graph, quantized)
+    outputs = [OutputSums() for _ in graph.outputs]
+    with torch.no_grad():
+        for batch in data:
+            if not len(batch):
+                continue
+            real, integers = run.run(batch)
+            found = finish(integers) if finish is not None else run.dequantized(integers)
+            labels = batch.labels if len(outputs) == 1 else None
+            for sums, expected, given in zip(outputs, real, found, strict=True):
+                sums.observe(expected, given, labels)
+    if not outputs or not outputs[0].samples:
+        raise InputError("the comparison data is empty; expected at least one sample")
+    return Comparison(
+        tuple(sorted(run.layers(), key=lambda layer: (layer.own_sqnr, layer.sqnr, layer.position))),
+        tuple(_compared(graph, outputs)),
+        outputs[0].samples,
+    )
+
+
+def compare_outputs(graph: Graph, quantized: QuantizedGraph, data: Iterable[Batch]) -> list[OutputComparison]:
+    """Compares the outputs alone, which is cheaper.
+
+    Args:
+        graph: in float, with the outputs of `quantized`.
+    """
+    run = _Run(graph, quantized)
+    outputs = [OutputSums() for _ in graph.outputs]
+    with torch.no_grad():
+        for batch in data:
+            _, integers = run.inputs(batch)
+            found = run.dequantized(quantized.integer_run(*integers))
+            for sums, expected, given in zip(outputs, graph.float_run(*batch.inputs), found, strict=True):
+                sums.observe(expected, given, None)
+    return _compared(graph, outputs)
+
+
+def _compared(graph: Graph, outputs: Sequence[OutputSums]) -> list[OutputComparison]:
+    return [OutputComparison.of(name, sums) for name, sums in zip(graph.returned.names, outputs, strict=True)]
+
+
+class _Run:
+    """The runs of both networks, and what they have measured."""
+
+    def __init__(self, graph: Graph, quantized: QuantizedGraph) -> None:
+        self._graph, self._quantized = graph, quantized
+        self._nodes = {node.name: node for node in quantized.graph.nodes}
+        #: By value, in order of execution.
+        self._values = {
+            name: ValueSums(quantized.graph.quantization(name)) for name in quantized.graph.values
+        }
+        self._own = {name: ErrorSums() for name in self._values}
+
+    def inputs(self, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
+        """The inputs as the network sees them, in float and in integers."""
+        integers = []
+        for name, x in zip(self._graph.inputs, batch.inputs, strict=True):
+            check_value(self._graph, name, x, "comparison")
+            channels = self._quantized.channels.get(name)
+            integers.append(quantize_tensor(x, self._quantization(name), channels))
+        named = zip(self._graph.inputs, batch.inputs, strict=True)
+        return [self._graph.after_affines(name, x) for name, x in named], integers
+
+    def run(self, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
+        """The outputs in float, and the integers that the quantized graph returns."""
+        real, integers = self.inputs(batch)
+        for name, x, found in zip(
+            self._graph.inputs, real, self.dequantized(integers, self._graph.inputs), strict=True
+        ):
+            self._own[name].observe(x, found)
+        inputs = [_Both(*both) for both in zip(real, integers, strict=True)]
+        kept: dict[str, Tensor] = {}
+
+        def observe(name: str, both: _Both) -> None:
+            check_value(self._graph, name, both.real, "comparison")
+            if both.integers is not None:
+                self._values[name].observe(both.real, both.integers)
+                if name in self._quantized.graph.outputs:
+                    kept[name] = both.integers
+
+        outputs = self._graph.run(inputs, self._run_node, observe)
+        return [both.real for both in outputs], [kept[name] for name in self._quantized.graph.outputs]
+
+    def _run_node(self, node: Node, inputs: list[_Both]) -> list[_Both]:
+        real = self._graph.layer(node, [both.real for both in inputs]).float_run()
+        counterpart = self._nodes.get(node.name)
+        integers = [both.integers for both in inputs if both.integers is not None]
+        if counterpart is None or len(integers) < len(inputs):
+            return [_Both(tensor, None) for tensor in real]
+        made = self._quantized.layer(counterpart, integers).integer_run()
+        # The layer alone: both runs read the very same numbers, those of the float network in int8.
+        exact = [
+            quantize_tensor(both.real, self._quantization(name))
+            for name, both in zip(node.inputs, inputs, strict=True)
+        ]
+        given = self.dequantized(exact, node.inputs)
+        expected = self._graph.layer(node, given).float_run()
+        alone = self.dequantized(self._quantized.layer(counterpart, exact).integer_run(), node.outputs)
+        for name, right, found in zip(node.outputs, expected, alone, strict=True):
+            self._own[name].observe(right, found)
+        return [_Both(tensor, integer) for tensor, integer in zip(real, made, strict=True)]
+
+    def dequantized(self, integers: Sequence[Tensor], names: Sequence[str] | None = None) -> list[Tensor]:
+        """Integers of values, by default of the outputs, as real numbers."""
+        names = self._quantized.graph.outputs if names is None else names
+        named = zip(integers, names, strict=True)
+        return [dequantize_tensor(tensor, self._quantization(name)) for tensor, name in named]
+
+    def layers(self) -> list[LayerComparison]:
+        """The layers in order of execution, the inputs first."""
+        graph = self._quantized.graph
+        operators = dict.fromkeys(graph.inputs, "input")
+        operators |= {name: node.operator.name for node in graph.nodes for name in node.outputs}
+        return [
+            LayerComparison.of(position, graph.values[name], operators[name], self._values[name], own)
+            for position, (name, own) in enumerate(self._own.items())
+        ]
+
+    def _quantization(self, name: str) -> Quantization:
+        return self._quantized.graph.quantization(name)

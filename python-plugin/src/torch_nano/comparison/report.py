@@ -1,0 +1,213 @@
+"""What a comparison has found; it prints as a table and draws itself."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from ..drawing import axes_to_draw_in
+from ..ir.value import Value
+from .advice import advice_for
+from .sums import ErrorSums, OutputSums, ValueSums
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+#: Rows of the printed table.
+_ROWS = 24
+#: Share of the numbers of :attr:`LayerComparison.central_levels`.
+_CENTRAL = 0.999
+
+
+@dataclass(frozen=True)
+class LayerComparison:
+    """One value of the network: a layer's output, or an input. Errors are in the value's own real units."""
+
+    #: Place in the order of execution, from 0; the inputs come first.
+    position: int
+    #: nano-core's operator, or "input".
+    operator: str
+    #: Dotted path of the module that computes it; "" for the model itself.
+    module_path: str
+    #: Name of the value in the graph.
+    value: str
+    #: Signal-to-quantization-noise ratio in dB of the int8 network's numbers against the float network's: the
+    #: layer's own error and what it inherits. Infinite if they are equal.
+    sqnr: float
+    #: SQNR in dB of the layer alone: its inputs are the float network's numbers in int8, for the layer in
+    #: float and in int8 alike; of an input, that of its quantization. Infinite for layers that are exact.
+    own_sqnr: float
+    #: Cosine of the angle between the numbers of both networks.
+    cosine: float
+    #: The largest absolute difference between both networks.
+    largest_error: float
+    #: Share, 0 to 1, of the float network's numbers that are more than one step outside of the int8 range.
+    saturated: float
+    #: For each channel how many of the 256 levels lie from its smallest to its largest integer; 0 for a
+    #: channel that is constant in float.
+    levels: tuple[int, ...]
+    #: The levels that the middle 99.9 % of all numbers take; 0 for other integers than int8.
+    central_levels: int
+
+    @staticmethod
+    def of(position: int, value: Value, operator: str, sums: ValueSums, own: ErrorSums) -> LayerComparison:
+        """The figures of a value from their sums."""
+        return LayerComparison(
+            position=position,
+            operator=operator,
+            module_path=value.module_path,
+            value=value.name,
+            sqnr=sums.error.sqnr,
+            own_sqnr=own.sqnr,
+            cosine=sums.error.cosine,
+            largest_error=sums.error.largest,
+            saturated=sums.saturated_share,
+            levels=sums.levels,
+            central_levels=sums.central_levels(_CENTRAL) if len(sums.counts) else 0,
+        )
+
+    @property
+    def title(self) -> str:
+        """What to call it in a sentence: "layer 'features.0'", or "input 'x'"."""
+        if self.operator == "input":
+            return f"input {self.value!r}"
+        return f"layer {self.module_path!r}" if self.module_path else f"the model's own {self.operator}"
+
+    @property
+    def fewest_levels(self) -> int | None:
+        """The levels of the channel that uses fewest, constant ones left out; None if all are."""
+        return min((levels for levels in self.levels if levels), default=None)
+
+
+@dataclass(frozen=True)
+class OutputComparison:
+    """One output of the network, in float and in int8; of a model with a trainable head, the head's."""
+
+    #: The key of a dict, otherwise "output", or "output0", "output1" and so on.
+    name: str
+    #: Of all samples together, in dB.
+    sqnr: float
+    #: The median of the samples' own SQNRs, in dB.
+    median_sqnr: float
+    cosine: float
+    #: In the units of the output.
+    largest_error: float
+    #: Share, 0 to 1, of the samples (or pixels) whose largest class is the same in both; None for an output
+    #: of one class.
+    agreement: float | None
+    #: Share of the labels that the float network finds; None without labels.
+    float_accuracy: float | None
+    #: Likewise in int8.
+    int8_accuracy: float | None
+
+    @staticmethod
+    def of(name: str, sums: OutputSums) -> OutputComparison:
+        """The figures of an output from their sums."""
+        return OutputComparison(
+            name=name,
+            sqnr=sums.error.sqnr,
+            median_sqnr=sums.median_sqnr,
+            cosine=sums.error.cosine,
+            largest_error=sums.error.largest,
+            agreement=sums.agreeing / sums.decisions if sums.decisions else None,
+            float_accuracy=sums.right / sums.labels if sums.labels else None,
+            int8_accuracy=sums.right_in_int8 / sums.labels if sums.labels else None,
+        )
+
+    def __str__(self) -> str:
+        parts = [f"{self.name}: SQNR {_decibels(self.sqnr)} dB, largest error {self.largest_error:.3g}"]
+        if self.agreement is not None:
+            parts.append(f"same class in {self.agreement:.1%}")
+        if self.float_accuracy is not None and self.int8_accuracy is not None:
+            parts.append(f"accuracy {self.float_accuracy:.1%} in float, {self.int8_accuracy:.1%} in int8")
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A network in float and in int8, compared on data; prints as a table with what to do."""
+
+    #: Those that lose most by themselves first.
+    layers: tuple[LayerComparison, ...]
+    outputs: tuple[OutputComparison, ...]
+    #: Samples compared.
+    samples: int
+
+    @property
+    def advice(self) -> list[str]:
+        """What to do, the most important first; empty if int8 is close to float."""
+        return advice_for(self)
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draws the SQNR of each layer, alone and in the network, in order of execution.
+
+        Layers without an error have no point.
+
+        Args:
+            ax: where to draw; a new figure if None.
+
+        Raises:
+            TorchNanoError: matplotlib is not installed.
+        """
+        ax = axes_to_draw_in(ax)
+        layers = sorted(self.layers, key=lambda layer: layer.position)
+        names = [layer.module_path or layer.value for layer in layers]
+        for label, figures in (
+            ("the layer alone", [layer.own_sqnr for layer in layers]),
+            ("with what it inherits", [layer.sqnr for layer in layers]),
+        ):
+            ax.plot(range(len(layers)), figures, marker="o", label=label)
+        ax.set_xticks(range(len(layers)), names, rotation=90)
+        ax.set(ylabel="SQNR (dB)", title=f"int8 against float, {self.samples} samples")
+        ax.legend()
+        return ax
+
+    def __str__(self) -> str:
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+        for header in ("operator", "module"):
+            table.add_column(header, no_wrap=True)
+        for header in (
+            "own\n(dB)",
+            "SQNR\n(dB)",
+            "cosine",
+            "largest\nerror",
+            "saturated\n(%)",
+            "fewest\nlevels",
+        ):
+            table.add_column(header, justify="right", no_wrap=True)
+        for layer in self.layers[:_ROWS]:
+            fewest = layer.fewest_levels
+            table.add_row(
+                layer.operator,
+                layer.module_path or layer.value,
+                _decibels(layer.own_sqnr),
+                _decibels(layer.sqnr),
+                f"{layer.cosine:.4f}",
+                f"{layer.largest_error:.3g}",
+                f"{100 * layer.saturated:.2f}",
+                "-" if fewest is None else str(fewest),
+            )
+        text = io.StringIO()
+        Console(file=text, width=200, force_terminal=False, force_jupyter=False).print(table)
+        lines = [line.rstrip() for line in text.getvalue().splitlines() if line.strip()]
+        if len(self.layers) > _ROWS:
+            lines.append(f"and {len(self.layers) - _ROWS} layers that lose less")
+        lines.append(f"{self.samples} samples")
+        lines += [str(output) for output in self.outputs]
+        advice = self.advice
+        return "\n".join([*lines, *(f"- {line}" for line in advice)])
+
+    __repr__ = __str__
+
+
+def _decibels(sqnr: float) -> str:
+    """
+    >>> _decibels(31.26), _decibels(float("inf"))
+    ('31.3', 'exact')
+    """
+    return "exact" if sqnr == float("inf") else f"{sqnr:.1f}"
