@@ -64,7 +64,8 @@ class FakeQuantized(nn.Module):
                 self.value_quantizers[node.name] = _value_quantizer()
 
     def forward(self, x: Tensor) -> Tensor:
-        (y,) = self.graph.run([self.value_quantizers[self.graph.inputs[0]](x)], self._node)
+        quantized: Tensor = self.value_quantizers[self.graph.inputs[0]](x)
+        (y,) = self.graph.run([quantized], self._node)
         return y
 
     def _node(self, node: Node, inputs: list[Tensor]) -> list[Tensor]:

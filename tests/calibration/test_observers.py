@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from torch_nano.calibration.histogram import Histogram
 from torch_nano.calibration.observers import MinMaxObserver, PercentileObserver
 
 
@@ -18,7 +19,7 @@ def test_percentile_is_within_one_bin_of_numpy_for_any_batches(seed):
     low, high = observer.range()
     left_out = (100 - percentile) / 2
     # One bin, and the distance between numpy's "lower" and "higher" neighbour.
-    bin_width = 2 * abs(data).max() / PercentileObserver.BINS
+    bin_width = 2 * abs(data).max() / Histogram.BINS
     for found, share in ((low, left_out), (high, 100 - left_out)):
         smallest = np.percentile(data, share, method="lower") - bin_width
         largest = np.percentile(data, share, method="higher") + bin_width

@@ -9,11 +9,11 @@ import torch
 import torch_nano as tn
 from torch import Tensor, nn
 from torch_nano.calibration.calibrate import calibrate
+from torch_nano.calibration.quantize import quantize
 from torch_nano.calibration.ranges import calibrated
 from torch_nano.capture.capture import capture
 from torch_nano.capture.passes import optimize
 from torch_nano.compile.image import write_image
-from torch_nano.calibration.quantize import quantize
 from torch_nano.compile.saved_model import SavedModel
 from torch_nano.ops._window import WindowOperator
 

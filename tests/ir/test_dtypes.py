@@ -15,11 +15,11 @@ from torch_nano.arithmetic.fixed_point import requantize, round_half_away
 from torch_nano.arithmetic.quantization import Quantization
 from torch_nano.arithmetic.tensors import dequantize_tensor, quantize_tensor
 from torch_nano.calibration.calibrate import calibrate
+from torch_nano.calibration.quantize import QuantizedGraph, quantize
 from torch_nano.calibration.ranges import calibrated, quantization
 from torch_nano.capture import capture as capturing
 from torch_nano.capture.capture import capture
 from torch_nano.capture.passes import optimize
-from torch_nano.calibration.quantize import QuantizedGraph, quantize
 from torch_nano.ir.call import Call
 from torch_nano.ir.layer import Layer
 from torch_nano.ir.operator import Operator

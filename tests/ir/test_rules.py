@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch_nano.arithmetic.quantization import Quantization
 from torch_nano.arithmetic.tensors import dequantize_tensor, quantize_tensor
 from torch_nano.calibration.calibrate import calibrate
+from torch_nano.calibration.quantize import QuantizedGraph, quantize
 from torch_nano.calibration.ranges import QuantizationPlan, calibrated, follows_rules, union
 from torch_nano.capture import capture as capturing
 from torch_nano.capture.capture import capture
 from torch_nano.capture.passes import optimize
-from torch_nano.calibration.quantize import QuantizedGraph, quantize
 from torch_nano.ir.call import Call
 from torch_nano.ir.graph import Graph
 from torch_nano.ir.layer import Layer

@@ -14,11 +14,11 @@ from torch_nano._native import quantize_multiplier
 from torch_nano.arithmetic.fixed_point import requantize
 from torch_nano.arithmetic.quantization import Quantization
 from torch_nano.calibration.calibrate import calibrate
+from torch_nano.calibration.quantize import quantize
 from torch_nano.calibration.ranges import calibrated
 from torch_nano.capture import capture as capturing
 from torch_nano.capture.capture import capture
 from torch_nano.capture.passes import optimize
-from torch_nano.calibration.quantize import quantize
 from torch_nano.ir.call import Call
 from torch_nano.ir.layer import Layer
 from torch_nano.ir.operator import Operator

@@ -69,30 +69,37 @@ class Histogram:
         low, high = (first - self.BINS) * self.width, (last + 1 - self.BINS) * self.width
         return max(low, self.bounds[0]), min(high, self.bounds[1])
 
-    def filled(self) -> tuple[Tensor, Tensor]:
+    def _filled(self, counts: Tensor) -> tuple[Tensor, Tensor]:
         """The centres and the counts of the bins that hold numbers: float64 [bins] each."""
-        bins = self.counts.nonzero().flatten()
+        bins = counts.nonzero().flatten()
         centres = (bins.double() + 0.5 - self.BINS) * self.width
-        return centres.clamp(*self.bounds), self.counts[bins].double()
+        return centres.clamp(*self.bounds), counts[bins].double()
 
     def squared_error(self, bounds: Bounds) -> float:
         """The sum of the squared errors of all numbers in int8 with these bounds, to within a bin."""
-        centres, counts = self.filled()
-        return _squared_error(centres, counts, bounds)
+        return _squared_error(*self._filled(self.counts), bounds)
 
     def least_squared_error(self) -> Bounds:
         """The bounds, within those of the numbers, of the least sum of squared errors in int8."""
-        return self._search(_squared_error)
+        return self._search(_squared_error, self.counts)
 
     def least_divergence(self) -> Bounds:
         """The bounds, within those of the numbers, by whose int8 levels the distribution of the numbers
         changes least: the least Kullback-Leibler divergence (entropy calibration).
-        """
-        return self._search(_divergence)
 
-    def _search(self, loss: Callable[[Tensor, Tensor, Bounds], float]) -> Bounds:
+        The bins of zero and of both ends are left out: activations that clamp put many equal numbers there,
+        which int8 holds exactly, and no distribution.
+        """
+        exact = torch.tensor([0.0, *self.bounds], dtype=torch.float64)
+        kept = self.counts.clone()
+        kept[((exact / self.width).floor().long() + self.BINS)] = 0
+        if not kept.any():
+            return self.bounds
+        return self._search(_divergence, kept)
+
+    def _search(self, loss: Callable[[Tensor, Tensor, Bounds], float], counts: Tensor) -> Bounds:
         """The bounds of the least loss: first one share of both sides, then each side by itself."""
-        centres, counts = self.filled()
+        centres, counts = self._filled(counts)
         low, high = self.bounds
 
         def best(candidates: list[Bounds]) -> Bounds:

@@ -39,9 +39,10 @@ def _advice(layer: LayerComparison) -> str:
             f"{layer.title}: {verb.format(spans(few))} {levels} of 256 levels: scale them, by a BatchNorm or "
             "(x - mean) / std per channel at the start of the model"
         )
-    if layer.saturated >= _SATURATED:
+    if layer.own_range and layer.saturated >= _SATURATED:
         return f"{layer.title}: {layer.saturated:.1%} of its numbers saturate: calibrate with data like these"
-    if 0 < layer.central_levels < (FEWEST_LEVELS if layer.own_sqnr >= _OWN_SQNR else _CENTRAL_LEVELS):
+    least = FEWEST_LEVELS if layer.own_sqnr >= _OWN_SQNR else _CENTRAL_LEVELS
+    if layer.own_range and 0 < layer.central_levels < least:
         return (
             f"{layer.title}: outliers take the range, 99.9 % of its numbers use {layer.central_levels} of "
             "256 levels: calibrate with method='percentile'"

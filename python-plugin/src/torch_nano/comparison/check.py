@@ -22,14 +22,14 @@ _NAMED = 3
 
 
 class KeptSamples:
-    """Evenly spread samples of data of any length, an eighth of them, that fit into memory.
+    """Evenly spread samples of data of any length, a sixteenth to an eighth of them, that fit into memory.
 
     >>> import torch
     >>> kept = KeptSamples()
     >>> for start in range(0, 400, 100):
     ...     kept.observe(Batch([torch.arange(start, start + 100.0)[:, None]], None))
     >>> [len(batch) for batch in kept.batches], kept.batches[0].inputs[0].flatten().tolist()[:4]
-    ([13, 12, 13, 12], [0.0, 8.0, 16.0, 24.0])
+    ([7, 6, 6, 6], [0.0, 16.0, 32.0, 48.0])
     """
 
     def __init__(self) -> None:

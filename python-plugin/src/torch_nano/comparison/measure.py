@@ -15,6 +15,7 @@ from ..calibration.calibrate import check_value
 from ..calibration.quantize import QuantizedGraph
 from ..errors import InputError
 from ..ir.graph import Graph, Node
+from ..ir.rules import Own
 from .report import Comparison, LayerComparison, OutputComparison
 from .sums import ErrorSums, OutputSums, ValueSums
 
@@ -159,10 +160,12 @@ class _Run:
     def layers(self) -> list[LayerComparison]:
         """The layers in order of execution, the inputs first."""
         graph = self._quantized.graph
-        operators = dict.fromkeys(graph.inputs, "input")
-        operators |= {name: node.operator.name for node in graph.nodes for name in node.outputs}
+        made = dict.fromkeys(graph.inputs, ("input", True))
+        for node in graph.nodes:
+            for name, rule in zip(node.outputs, node.operator.rules, strict=True):
+                made[name] = node.operator.name, isinstance(rule, Own)
         return [
-            LayerComparison.of(position, graph.values[name], operators[name], self._values[name], own)
+            LayerComparison.of(position, graph.values[name], *made[name], self._values[name], own)
             for position, (name, own) in enumerate(self._own.items())
         ]
 

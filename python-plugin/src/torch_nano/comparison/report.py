@@ -51,11 +51,15 @@ class LayerComparison:
     #: For each channel how many of the 256 levels lie from its smallest to its largest integer; 0 for a
     #: channel that is constant in float.
     levels: tuple[int, ...]
+    #: Whether its range was chosen for it, and is not that of another value or fixed.
+    own_range: bool
     #: The levels that the middle 99.9 % of all numbers take; 0 for other integers than int8.
     central_levels: int
 
     @staticmethod
-    def of(position: int, value: Value, operator: str, sums: ValueSums, own: ErrorSums) -> LayerComparison:
+    def of(
+        position: int, value: Value, operator: str, own_range: bool, sums: ValueSums, own: ErrorSums
+    ) -> LayerComparison:
         """The figures of a value from their sums."""
         return LayerComparison(
             position=position,
@@ -68,6 +72,7 @@ class LayerComparison:
             largest_error=sums.error.largest,
             saturated=sums.saturated_share,
             levels=sums.levels,
+            own_range=own_range,
             central_levels=sums.central_levels(_CENTRAL) if len(sums.counts) else 0,
         )
 

@@ -1,0 +1,209 @@
+"""What a comparison measures."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch_nano as tn
+from networks import NETWORKS, ConvNet1d, inputs, make
+from torch import Tensor, nn
+from torch_nano.arithmetic.tensors import dequantize_tensor
+from torch_nano.calibration.batches import batches
+from torch_nano.calibration.calibrate import calibrate
+from torch_nano.calibration.quantize import QuantizedGraph, quantize
+from torch_nano.calibration.ranges import calibrated
+from torch_nano.capture.capture import capture
+from torch_nano.capture.passes import optimize
+from torch_nano.comparison.measure import compare
+from torch_nano.ir.graph import Graph
+
+X = inputs((3, 40), 64)
+
+
+def converted(model: nn.Module, x: Tensor, **wider: float) -> tuple[Graph, QuantizedGraph]:
+    """A graph and its quantized graph, with the ranges of the given values so many times too wide."""
+    graph = optimize(capture(model, x[:2]))
+    ranges = calibrate(graph, x)
+    for name, factor in wider.items():
+        ranges[name] = (ranges[name][0] * factor, ranges[name][1] * factor)
+    return graph, quantize(graph, calibrated(ranges))
+
+
+def of(report: tn.Comparison) -> dict[str, tn.LayerComparison]:
+    return {layer.value: layer for layer in report.layers}
+
+
+@pytest.mark.parametrize("kind,shape", NETWORKS)
+def test_the_figures_are_those_of_both_runs(kind: type[nn.Module], shape: tuple[int, ...]) -> None:
+    x = inputs(shape, 40, seed=3) * 1.5
+    graph, quantized = converted(make(kind), inputs(shape, 64))
+    real: dict[str, Tensor] = {}
+    integers: dict[str, Tensor] = {}
+    with torch.no_grad():
+        graph.float_run(x, observe=real.__setitem__)
+        nano_input = graph.inputs[0]
+        q = torch.round(x.double() / quantized.graph.quantization(nano_input).scale)
+        q = (q + quantized.graph.quantization(nano_input).zero_point).clamp(-128, 127).to(torch.int8)
+        quantized.integer_run(q, observe=integers.__setitem__)
+    layers = of(compare(graph, quantized, batches(graph, x)))
+    assert set(layers) == set(integers)
+    for name, layer in layers.items():
+        quantization = quantized.graph.quantization(name)
+        found, expected = dequantize_tensor(integers[name], quantization).double(), real[name].double()
+        noise = (found - expected).square().sum()
+        assert layer.sqnr == pytest.approx(float(10 * (expected.square().sum() / noise).log10())), name
+        cosine = torch.cosine_similarity(found.flatten(), expected.flatten(), dim=0)
+        assert layer.cosine == pytest.approx(float(cosine)), name
+        assert layer.largest_error == pytest.approx(float((found - expected).abs().max()))
+        low, high = quantization.range
+        outside = (expected < low - quantization.scale) | (expected > high + quantization.scale)
+        assert layer.saturated == pytest.approx(float(outside.double().mean()))
+        channels = integers[name].movedim(1, 0).flatten(1).long()
+        varying = real[name].movedim(1, 0).flatten(1).std(1) > 0
+        assert layer.levels == tuple(((channels.amax(1) - channels.amin(1) + 1) * varying).tolist())
+    assert any(layer.saturated for layer in layers.values())
+
+
+def test_own_error_is_told_from_inherited_error() -> None:
+    graph, quantized = converted(make(ConvNet1d), X, max_pool1d=1.0)
+    good = of(compare(graph, quantized, batches(graph, X)))
+    first, *_, last = [node.name for node in graph.nodes if node.parameters]
+    graph, quantized = converted(make(ConvNet1d), X, **{first: 40.0})
+    report = compare(graph, quantized, batches(graph, X))
+    bad = of(report)
+    assert report.layers[0].value == first
+    assert bad[first].own_sqnr < good[first].own_sqnr - 20
+    # The layers after it are as good as before, but what they read is not.
+    assert bad[last].own_sqnr > good[last].own_sqnr - 6
+    assert bad[last].sqnr < good[last].sqnr - 10
+
+
+def test_a_layer_that_is_exact_in_integers_has_no_error_of_its_own() -> None:
+    graph, quantized = converted(make(ConvNet1d), X)
+    report = compare(graph, quantized, batches(graph, X))
+    (pool,) = [layer for layer in report.layers if layer.operator == "max_pool2d"]
+    assert pool.own_sqnr == math.inf and pool.sqnr < 60
+    assert report.layers[-1] == pool
+
+
+def test_the_outputs_stand_side_by_side() -> None:
+    model = make(ConvNet1d)
+    nano = tn.to_nano(model, X, calibrate=X)
+    y = torch.arange(64) % 5
+    (output,) = nano.compare(model, (X, y)).outputs
+    with torch.no_grad():
+        expected, found = model(X), nano(X)
+    assert output.agreement == float((expected.argmax(1) == found.argmax(1)).double().mean())
+    assert output.float_accuracy == float((expected.argmax(1) == y).double().mean())
+    assert output.int8_accuracy == float((found.argmax(1) == y).double().mean())
+    assert output.largest_error == pytest.approx(float((expected - found).abs().max()))
+    ratios = expected.square().sum(1) / (expected - found).square().sum(1)
+    assert output.median_sqnr == pytest.approx(float(10 * ratios.log10().median()))
+
+
+def test_any_batches_give_the_same_figures() -> None:
+    model = make(ConvNet1d)
+    nano = tn.to_nano(model, X, calibrate=X)
+    y = torch.arange(64) % 5
+
+    def loader() -> Iterator[tuple[Tensor, Tensor]]:
+        yield from zip(X.split(13), y.split(13), strict=True)
+
+    dataset = torch.utils.data.TensorDataset(X, y)
+    expected = nano.compare(model, (X, y))
+    for data in (loader(), [(X[:50], y[:50]), (X[50:], y[50:])], dataset, [({"x": X}, y)]):
+        found = nano.compare(model, data)
+        assert found.samples == 64
+        assert found.outputs[0].int8_accuracy == expected.outputs[0].int8_accuracy
+        for layer, other in zip(found.layers, expected.layers, strict=True):
+            assert (layer.value, layer.levels) == (other.value, other.levels)
+            assert layer.sqnr == pytest.approx(other.sqnr, rel=1e-6)
+            assert layer.own_sqnr == pytest.approx(other.own_sqnr, rel=1e-6)
+
+
+def test_a_loaded_model_and_a_qat_module_give_the_same_report(tmp_path: Path) -> None:
+    model = make(ConvNet1d)
+    nano = tn.to_nano(model, X, calibrate=X)
+    expected = nano.compare(model, X)
+    nano.save(tmp_path / "a.nanomodel")
+    assert tn.load(tmp_path / "a.nanomodel").compare(model, X) == expected
+    qat = tn.prepare_qat(model, X, calibrate=X)
+    assert qat.compare(X) == expected
+    assert qat.to_nano().compare(qat, X) == expected
+
+
+def test_a_trainable_head_is_compared_as_it_is() -> None:
+    model = make(ConvNet1d)
+    tn.freeze(model, "features")
+    nano = tn.to_nano(model, X, calibrate=X)
+    y = torch.arange(64) % 5
+    report = nano.compare(model, (X, y))
+    assert "classifier" not in [layer.module_path for layer in report.layers]
+    assert nano.head is not None and report.outputs[0].sqnr > 20
+    nano.head.fit(nano.features_int8(X), y, epochs=5)
+    (output,) = nano.compare(model, (X, y)).outputs
+    assert output.int8_accuracy == float((nano(X).argmax(1) == y).double().mean())
+    assert output.sqnr < report.outputs[0].sqnr
+
+
+class Pair(nn.Module):
+    """Two inputs, and a dict of two outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.of_a, self.of_b = nn.Linear(4, 3), nn.Linear(5, 3)
+
+    def forward(self, a: Tensor, b: Tensor) -> dict[str, Tensor]:
+        left, right = self.of_a(a), self.of_b(b)
+        return {"sum": left + right, "left": left}
+
+
+def test_several_inputs_and_outputs() -> None:
+    torch.manual_seed(0)
+    a, b = torch.randn(40, 4), torch.randn(40, 5)
+    model = Pair()
+    nano = tn.to_nano(model, (a, b), calibrate=(a, b))
+    report = nano.compare(model, {"a": a, "b": b})
+    assert [output.name for output in report.outputs] == ["sum", "left"]
+    assert {layer.value for layer in report.layers if layer.operator == "input"} == {"a", "b"}
+    assert report == nano.compare(model, (a, b))
+
+
+@pytest.mark.parametrize(
+    "data,error,message",
+    [
+        (torch.zeros(0, 3, 40), tn.InputError, "comparison data is empty"),
+        ([], tn.InputError, "comparison data is empty"),
+        (torch.full((2, 3, 40), math.nan), tn.NonFiniteError, "comparison data: the input .*NaN"),
+        (torch.zeros(2, 3, 41), tn.InputError, r"a comparison batch has shape \(2, 3, 41\)"),
+        ((X, torch.zeros(63, dtype=torch.int64)), tn.InputError, "64 samples and 63 labels"),
+        ((X, torch.zeros(64, 5, dtype=torch.int64)), tn.InputError, r"labels have shape \(64, 5\)"),
+        (3, tn.InputError, "comparison data is a int"),
+    ],
+)
+def test_wrong_data_is_refused(
+    nano: tn.NanoModule, conv_net: nn.Module, data: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        nano.compare(conv_net, data)
+
+
+def test_another_model_is_refused(nano: tn.NanoModule, conv_net: nn.Module) -> None:
+    del conv_net
+    other = make(ConvNet1d)
+    other.features[4] = nn.Conv1d(8, 16, 3, padding=1, stride=1, dilation=1, groups=2)
+    with pytest.raises(tn.InputError, match=r"not the one .*'features.4' \(conv2d\) differs"):
+        nano.compare(other, X)
+    wider = nn.Sequential(nn.Flatten(), nn.Linear(120, 5))
+    with pytest.raises(tn.InputError, match="not the one that this was made from"):
+        nano.compare(wider, X)
+
+
+def test_the_model_of_a_stream_is_refused() -> None:
+    model = nn.Sequential(nn.Conv1d(3, 4, 3), nn.ReLU())
+    nano = tn.to_nano(model, X, calibrate=X)
+    with pytest.raises(tn.StreamError, match="compare the model over the window"):
+        nano.stream().nano.compare(model, X)

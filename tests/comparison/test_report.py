@@ -1,0 +1,74 @@
+"""What a comparison prints, draws and advises."""
+
+import sys
+
+import pytest
+import torch
+import torch_nano as tn
+from matplotlib import pyplot
+from networks import ConvNet1d, inputs, make
+from torch import Tensor, nn
+
+X = inputs((3, 40), 64)
+
+
+def advice(model: nn.Module, calibrate: Tensor, x: Tensor) -> str:
+    return "\n".join(tn.to_nano(model, x[:2], calibrate=calibrate, check=False).compare(model, x).advice)
+
+
+def test_the_table_is_compact_and_names_every_layer(nano: tn.NanoModule, conv_net: nn.Module) -> None:
+    report = nano.compare(conv_net, (X, conv_net(X).argmax(1)))
+    lines = str(report).splitlines()
+    assert max(map(len, lines)) <= 110
+    for layer in report.layers:
+        assert any((layer.module_path or layer.value) in line for line in lines)
+    assert lines[-2] == "64 samples"
+    assert lines[-1].startswith("output: SQNR ") and "accuracy 100.0% in float" in lines[-1]
+
+
+def test_the_plot_has_a_line_for_each_error(nano: tn.NanoModule, conv_net: nn.Module) -> None:
+    report = nano.compare(conv_net, X)
+    ax = pyplot.subplots()[1]
+    assert report.plot(ax) is ax
+    by_position = sorted(report.layers, key=lambda layer: layer.position)
+    own, network = ax.get_lines()
+    assert list(own.get_ydata()) == [layer.own_sqnr for layer in by_position]
+    assert list(network.get_ydata()) == [layer.sqnr for layer in by_position]
+    pyplot.close(ax.figure)
+
+
+def test_without_matplotlib_the_message_says_what_to_install(
+    nano: tn.NanoModule, conv_net: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = nano.compare(conv_net, X)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(tn.TorchNanoError, match=r"pip install torch-nano\[demo\]"):
+        report.plot()
+
+
+def test_input_channels_that_use_few_levels_are_named() -> None:
+    x = X * torch.tensor([1.0, 0.01, 0.01])[:, None]
+    with pytest.warns(tn.ChannelRangeWarning):
+        assert "input 'x': channels 1-2 use " in advice(make(ConvNet1d), x, x)
+
+
+def test_saturation_is_told_from_outliers() -> None:
+    model = nn.Sequential(nn.Conv1d(3, 4, 5), nn.ReLU())
+    assert "% of its numbers saturate: calibrate with data like these" in advice(model, X, 4 * X)
+    outlier = torch.cat([X, 300 * X[:1]])
+    assert "input 'input': outliers take the range" in advice(model, outlier, X)
+
+
+def test_a_layer_that_loses_by_itself_is_to_be_trained() -> None:
+    # The mean of many numbers around 0 is less than a step of their scale.
+    torch.manual_seed(0)
+    model, x = (
+        nn.Sequential(nn.Conv1d(3, 4, 1, bias=False), nn.AdaptiveAvgPool1d(1)),
+        torch.randn(64, 3, 2048),
+    )
+    found = advice(model, x, x)
+    assert "layer '1': keeps only" in found and "(tn.prepare_qat)" in found and "outliers" not in found
+
+
+def test_a_good_model_needs_no_advice(nano: tn.NanoModule, conv_net: nn.Module) -> None:
+    assert nano.compare(conv_net, X).advice == []
