@@ -199,8 +199,9 @@ def test_other_operators_pass_opcheck() -> None:
         torch.library.opcheck(ops.train_pairs.default, (*wide, Mul().text, *scales))
         torch.library.opcheck(ops.train_table.default, (leaves[0], Table("hardswish").text, 0.5, 1, 0.25, -2))
         for operator in (Softmax(), Requantize()):
+            given = ([x], [], [], operator.text)
             torch.library.opcheck(
-                ops.train_exact.default, ([x], operator.text, [0.05, 1 / 256], [1, -128], ["int8"] * 2)
+                ops.train_exact.default, (*given, [0.05, 1 / 256], [1, -128], ["int8"] * 2)
             )
 
 

@@ -11,7 +11,7 @@ from .layer import Layer
 
 
 def straight_through(layer: Layer) -> tuple[Tensor, ...]:
-    """The training run of an operator without parameters; see :meth:`Operator.train_run`.
+    """The training run of an operator by its integer run; see :meth:`Operator.train_run`.
 
     The custom operator ``torch_nano::train_exact`` computes the numbers, see
     :mod:`torch_nano.library.train_run`.
@@ -19,12 +19,14 @@ def straight_through(layer: Layer) -> tuple[Tensor, ...]:
     quantizations = (*layer.input_quantizations, *layer.output_quantizations)
     exact = torch.ops.torch_nano.train_exact(
         [x.detach() for x in layer.inputs],
+        [parameter.detach() for parameter in layer.parameters.values()],
+        list(layer.parameters),
         layer.operator.text,
         [quantization.scale for quantization in quantizations],
         [quantization.zero_point for quantization in quantizations],
         [quantization.dtype for quantization in quantizations],
     )
-    real = Layer(layer.operator, layer.real_inputs()).float_run()
+    real = Layer(layer.operator, layer.real_inputs(), layer.parameters).float_run()
     results = []
     for y, numbers, quantization in zip(real, exact, layer.output_quantizations, strict=True):
         low, high = quantization.levels

@@ -75,6 +75,8 @@ def _fake_input(x: Tensor, *rest: object) -> Tensor:
 
 def _exact(
     inputs: Sequence[Tensor],
+    parameters: Sequence[Tensor],
+    roles: Sequence[str],
     encoded: str,
     scales: Sequence[float],
     zero_points: Sequence[int],
@@ -87,7 +89,11 @@ def _exact(
         for x, quantization in zip(inputs, of_inputs, strict=True)
     ]
     layer = Layer(
-        decode_text(encoded), numbers, input_quantizations=of_inputs, output_quantizations=of_outputs
+        decode_text(encoded),
+        numbers,
+        dict(zip(roles, parameters, strict=True)),
+        input_quantizations=of_inputs,
+        output_quantizations=of_outputs,
     )
     outputs = replace(layer, tensors=layer.quantize()).integer_run()
     return [
@@ -97,9 +103,15 @@ def _exact(
 
 
 def _fake_exact(
-    inputs: Sequence[Tensor], encoded: str, scales: Any, zero_points: Any, dtypes: Sequence[str]
+    inputs: Sequence[Tensor],
+    parameters: Sequence[Tensor],
+    roles: Sequence[str],
+    encoded: str,
+    scales: Any,
+    zero_points: Any,
+    dtypes: Sequence[str],
 ) -> list[Tensor]:
-    outputs = Layer(decode_text(encoded), inputs).float_run()
+    outputs = Layer(decode_text(encoded), inputs, dict(zip(roles, parameters, strict=True))).float_run()
     return [
         empty_channels_last(y.shape, y.device).to(Quantization(1.0, 0, dtype).training_dtype)
         for y, dtype in zip(outputs, dtypes[len(inputs) :], strict=True)
@@ -314,7 +326,8 @@ define_training(
     _fake_input,
 )
 define_training(
-    "train_exact(Tensor[] inputs, str operator, float[] scales, int[] zero_points, str[] dtypes) -> Tensor[]",
+    "train_exact(Tensor[] inputs, Tensor[] parameters, str[] roles, str operator, float[] scales, "
+    "int[] zero_points, str[] dtypes) -> Tensor[]",
     _exact,
     _fake_exact,
 )
