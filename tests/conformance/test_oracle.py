@@ -127,6 +127,14 @@ def test_sub() -> None:
     assert tflm.sub(*arguments, activation="relu").tolist() == [4, -4, -4]
 
 
+def test_matmul() -> None:
+    # (2 - 1)(3 + 1) + (5 - 1)(-2 + 1) = 0, and (2 - 1)(1 + 1) + (5 - 1)(4 + 1) = 22, times 1/8: 2.75.
+    a, b = int8([[[2, 5]]]), int8([[[3, 1], [-2, 4]]])
+    quantizations = (Quantization(0.5, 1), Quantization(0.5, -1), Quantization(2.0, 10))
+    assert tflm.matmul(a, b, *quantizations, transpose_b=False).tolist() == [[[10, 13]]]
+    assert tflm.matmul(a, b.transpose(0, 2, 1), *quantizations, transpose_b=True).tolist() == [[[10, 13]]]
+
+
 def test_mul() -> None:
     # Reals 1.5 * 0.5 = 0.75, -1.5 * 6 = -9 and 5 * 6 = 30, in units of 1/4.
     a, b = int8([3, -3, 10]), int8([3, 25, 25])

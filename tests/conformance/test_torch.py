@@ -20,6 +20,7 @@ from torch_nano.ops.conv2d import Conv2d
 from torch_nano.ops.conv_transpose2d import ConvTranspose2d
 from torch_nano.ops.depthwise_conv2d import DepthwiseConv2d
 from torch_nano.ops.fully_connected import FullyConnected
+from torch_nano.ops.matmul import Matmul
 from torch_nano.ops.max_pool2d import MaxPool2d
 from torch_nano.ops.move import Move
 from torch_nano.ops.mul import Mul
@@ -101,6 +102,9 @@ def operator_of(
         case layers.Pairwise():
             operator = PAIRWISE[type(made)](**CLAMPS[made.activation])
             return operator, {}, [made.a_quantization, made.b_quantization], made.y_quantization
+        case layers.Matmul():
+            matmul = Matmul(made.transpose_b)
+            return matmul, {}, [made.a_quantization, made.b_quantization], made.y_quantization
         case layers.Concat():
             # Dimensions without batch: of height, width and channels, the channels come first.
             concat = Concat((made.axis + 1) % 3)

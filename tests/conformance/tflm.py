@@ -290,6 +290,24 @@ def mul(
     return _pairwise("MUL", options, a, b, a_quantization, b_quantization, y_quantization)
 
 
+def matmul(
+    a: Int8,
+    b: Int8,
+    a_quantization: Quantization,
+    b_quantization: Quantization,
+    y_quantization: Quantization,
+    *,
+    transpose_b: bool,
+) -> Int8:
+    """BATCH_MATMUL: a (B, M, K), b (B, K, N), or (B, N, K) if transposed -> (B, M, N)."""
+    multiplier = a_quantization.scale * b_quantization.scale / y_quantization.scale
+    if a.shape[2] * 255 * 255 > largest_bound(multiplier):
+        raise ValueError(f"TFLM overflows: sums of {a.shape[2]} products, multiplier {multiplier}")
+    inputs = [input_tensor(a, a_quantization), input_tensor(b, b_quantization)]
+    output = output_tensor((*a.shape[:2], b.shape[1 if transpose_b else 2]), y_quantization)
+    return run("BATCH_MATMUL", schema.BatchMatMulOptionsT(adjY=transpose_b), inputs, output)
+
+
 def concat(inputs: Sequence[Int8], quantization: Quantization, axis: int) -> Int8:
     """CONCATENATION along a dimension, in and out of one quantization."""
     shape = [*inputs[0].shape]

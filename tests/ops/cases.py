@@ -27,6 +27,7 @@ from torch_nano.ops.depthwise_conv2d import DepthwiseConv2d
 from torch_nano.ops.expression import Expression
 from torch_nano.ops.fully_connected import FullyConnected
 from torch_nano.ops.history import History
+from torch_nano.ops.matmul import Matmul
 from torch_nano.ops.max_pool2d import MaxPool2d
 from torch_nano.ops.move import Move
 from torch_nano.ops.mul import Mul
@@ -218,6 +219,14 @@ def _history(rng: np.random.Generator) -> Layer:
     return Layer(History(int(rng.integers(1, 6)), start), shapes=[_shape(rng, channels)])
 
 
+def _matmul(rng: np.random.Generator) -> Layer:
+    rows, inner, columns = (int(rng.integers(1, most)) for most in (20, 40, 40))
+    batch = () if rng.random() < 0.5 else (int(rng.integers(1, 4)),)
+    transpose_b = bool(rng.random() < 0.5)
+    b = (inner, *batch, columns) if transpose_b else (columns, *batch, inner)
+    return Layer(Matmul(transpose_b), shapes=[(inner, *batch, rows), b])
+
+
 def _softmax(rng: np.random.Generator) -> Layer:
     return Layer(Softmax(), shapes=[_shape(rng, int(rng.integers(1, 40)))])
 
@@ -312,6 +321,7 @@ MAKERS: dict[type[Operator], Maker] = {
     Expression: _expression,
     FullyConnected: _fully_connected,
     History: _history,
+    Matmul: _matmul,
     MaxPool2d: _max_pool2d,
     Move: _move,
     Mul: _pairwise(Mul),

@@ -38,6 +38,7 @@ registry! {
     operator conv_transpose2d::CONV_TRANSPOSE2D,
     operator concat::CONCAT,
     kernel move_data::MOVE_VIEW,
+    operator matmul::MATMUL,
 }
 
 /// The operators that the writer makes of two layers.

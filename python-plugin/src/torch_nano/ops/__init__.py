@@ -12,6 +12,7 @@ from .depthwise_conv2d import DepthwiseConv2d
 from .expression import Expression
 from .fully_connected import FullyConnected
 from .history import History
+from .matmul import Matmul
 from .max_pool2d import MaxPool2d
 from .move import Move
 from .mul import Mul
@@ -31,6 +32,7 @@ OPERATORS: tuple[type[Operator], ...] = (
     Expression,
     FullyConnected,
     History,
+    Matmul,
     MaxPool2d,
     Move,
     Mul,
