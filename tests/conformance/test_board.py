@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from ops.cases import make
 from torch_nano import Device, QemuBoard
 from torch_nano.arithmetic.layout import from_device, to_device
 from torch_nano.arithmetic.quantization import Quantization
@@ -16,6 +17,7 @@ from torch_nano.library.one_layer import one_layer_model
 from torch_nano.ops.conv2d import Conv2d
 from torch_nano.ops.depthwise_conv2d import DepthwiseConv2d
 from torch_nano.ops.fully_connected import FullyConnected
+from torch_nano.ops.layer_norm import LayerNorm
 
 from . import layers
 from .test_torch import channels_first, comparable, describe
@@ -42,6 +44,12 @@ def test_random_layers_give_the_same_bytes_on_the_board(family: str, layer_count
         assert made is not None
         inputs = [channels_first(array) for array in made.inputs()]
         assert differing_bytes(replace(describe(made), inputs=inputs)) == 0, made
+
+
+def test_random_normalizations_give_the_same_bytes_on_the_board(layer_count: int) -> None:
+    for seed in range(layer_count // SHARE):
+        case = make(LayerNorm, seed)
+        assert differing_bytes(case) == 0, f"seed {seed}: {case.operator}"
 
 
 @pytest.mark.parametrize(("kind", "kernel"), [(DepthwiseConv2d, 3), (Conv2d, 1)])

@@ -19,6 +19,7 @@ from torch_nano.ops._channels import ChannelsOperator
 from torch_nano.ops._clamp import ClampedOperator
 from torch_nano.ops.activation import Activation
 from torch_nano.ops.conv2d import Conv2d
+from torch_nano.ops.layer_norm import LayerNorm
 
 BY_HAND = [operator for operator in MAKERS if operator in DEFINITIONS]
 SEEDS = range(12)
@@ -31,14 +32,19 @@ def call(case: Case, inputs: Sequence[Tensor], parameters: Sequence[Tensor | Non
     return definition(case.operator, inputs, case.input_quantizations, output, parameters)
 
 
+def learned(case: Case, parameters: Sequence[Tensor | None]) -> list[Tensor]:
+    """The parameters that have gradients."""
+    count = len(parameters) - DEFINITIONS[type(case.operator)].parameters.constant
+    return [parameter for parameter in parameters[:count] if parameter is not None]
+
+
 def arguments(case: Case) -> tuple[object, ...]:
     """The custom operator's arguments, tensors that ask for gradients among them."""
     definition = DEFINITIONS[type(case.operator)]
     output = case.output_quantization if definition.free_output else None
     inputs = [x.float().requires_grad_() for x in case.inputs]
-    parameters = case.integer_parameters()
-    for parameter in parameters[:-1]:
-        assert parameter is not None
+    parameters = [None if one is None else one.clone() for one in case.integer_parameters()]
+    for parameter in learned(case, parameters):
         parameter.requires_grad_()
     return definition.arguments(case.operator, inputs, case.input_quantizations, output, parameters)
 
@@ -61,14 +67,14 @@ def test_gradients_are_those_of_the_float_twin(operator: type[Operator]) -> None
         case = make(operator, seed)
         inputs = [x.float().requires_grad_() for x in case.inputs]
         parameters = case.integer_parameters()
-        learned = [*inputs, *(p.requires_grad_() for p in parameters[:-1] if p is not None)]
+        leaves = [*inputs, *(parameter.requires_grad_() for parameter in learned(case, parameters))]
         y = call(case, inputs, parameters)
         # Where the integer output is at a bound, the float result may be inside or outside.
         bounds = case.attributes()
         inside = (y > bounds.get("clamp_min", -128)) & (y < bounds.get("clamp_max", 127))
         grad = torch.randn(y.shape, generator=torch.Generator().manual_seed(seed)) * inside
-        gradients = torch.autograd.grad(y, learned, grad)
-        expected = torch.autograd.grad(twin(case, inputs, parameters), learned, grad.double())
+        gradients = torch.autograd.grad(y, leaves, grad)
+        expected = torch.autograd.grad(twin(case, inputs, parameters), leaves, grad.double())
         for gradient, reference in zip(gradients, expected, strict=True):
             # float32 sums of up to a thousand products, against float64.
             torch.testing.assert_close(
@@ -83,7 +89,10 @@ def twin(case: Case, inputs: Sequence[Tensor], parameters: Sequence[Tensor | Non
         (x.double() - q.zero_point) * q.scale for x, q in zip(inputs, case.input_quantizations, strict=True)
     ]
     roles = {}
-    if parameters:
+    if isinstance(operator, LayerNorm):
+        given = zip(("weight", "bias"), parameters, strict=True)
+        roles = {role: parameter.double() for role, parameter in given if parameter is not None}
+    elif parameters:
         weight, bias, scales = parameters
         assert weight is not None and bias is not None and scales is not None
         assert isinstance(operator, ChannelsOperator)

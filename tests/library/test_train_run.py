@@ -18,6 +18,7 @@ from torch_nano.ops._clamp import ClampedOperator
 from torch_nano.ops.activation import Activation
 from torch_nano.ops.add import Add
 from torch_nano.ops.average_pool2d import AveragePool2d
+from torch_nano.ops.layer_norm import LayerNorm
 from torch_nano.ops.mul import Mul
 from torch_nano.ops.requantize import Requantize
 from torch_nano.ops.softmax import Softmax
@@ -43,6 +44,8 @@ def run(case: Case, inputs: list[Tensor], parameters: dict[str, Tensor]) -> Tens
 
 def rounded_parameters(case: Case) -> dict[str, Tensor]:
     """The parameters that the integers stand for, float64."""
+    if isinstance(case.operator, LayerNorm):
+        return {role: tensor.double().requires_grad_() for role, tensor in case.parameters.items()}
     if not isinstance(case.operator, ChannelsOperator):
         return {}
     weight, bias, scales = case.integer_parameters()
@@ -198,11 +201,10 @@ def test_other_operators_pass_opcheck() -> None:
         wide = [leaves[0], leaves[1].detach().amax((2, 3), keepdim=True).requires_grad_()]
         torch.library.opcheck(ops.train_pairs.default, (*wide, Mul().text, *scales))
         torch.library.opcheck(ops.train_table.default, (leaves[0], Table("hardswish").text, 0.5, 1, 0.25, -2))
-        for operator in (Softmax(), Requantize()):
-            given = ([x], [], [], operator.text)
-            torch.library.opcheck(
-                ops.train_exact.default, (*given, [0.05, 1 / 256], [1, -128], ["int8"] * 2)
-            )
+        norm = {"weight": torch.ones(x.shape[1]), "bias": torch.zeros(x.shape[1])}
+        for operator, parameters in ((Softmax(), {}), (Requantize(), {}), (LayerNorm(), norm)):
+            given = ([x], list(parameters.values()), list(parameters), operator.text)
+            torch.library.opcheck(ops.train_exact.default, (*given, [0.05, 1 / 256], [1, -128], ["int8"] * 2))
 
 
 def test_what_is_saved_for_the_first_layer_needs_no_gradient_of_its_input(

@@ -27,6 +27,7 @@ from torch_nano.ops.depthwise_conv2d import DepthwiseConv2d
 from torch_nano.ops.expression import Expression
 from torch_nano.ops.fully_connected import FullyConnected
 from torch_nano.ops.history import History
+from torch_nano.ops.layer_norm import LayerNorm
 from torch_nano.ops.matmul import Matmul
 from torch_nano.ops.max_pool2d import MaxPool2d
 from torch_nano.ops.move import Move
@@ -57,6 +58,8 @@ class Case(Layer):
 
     def integer_parameters(self) -> list[Tensor | None]:
         """The parameters as the custom operator takes them: weight, bias, weight_scales."""
+        if isinstance(self.operator, LayerNorm):
+            return [self.parameters.get(role) for role in ("weight", "bias")]
         if not isinstance(self.operator, ChannelsOperator):
             return []
         weight = self.operator.from_device_weight(self.tensors["weights"])
@@ -227,6 +230,13 @@ def _matmul(rng: np.random.Generator) -> Layer:
     return Layer(Matmul(transpose_b), shapes=[(inner, *batch, rows), b])
 
 
+def _layer_norm(rng: np.random.Generator) -> Layer:
+    channels = int(rng.integers(1, 70))
+    parameters = {role: _normal(rng, channels) for role in ("weight", "bias") if rng.random() < 0.8}
+    operator = LayerNorm(float(rng.choice([1e-6, 1e-5, 1e-3])), subtract_mean=bool(rng.random() < 0.6))
+    return Layer(operator, parameters=parameters, shapes=[_shape(rng, channels)])
+
+
 def _softmax(rng: np.random.Generator) -> Layer:
     return Layer(Softmax(), shapes=[_shape(rng, int(rng.integers(1, 40)))])
 
@@ -321,6 +331,7 @@ MAKERS: dict[type[Operator], Maker] = {
     Expression: _expression,
     FullyConnected: _fully_connected,
     History: _history,
+    LayerNorm: _layer_norm,
     Matmul: _matmul,
     MaxPool2d: _max_pool2d,
     Move: _move,

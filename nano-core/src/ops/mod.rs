@@ -39,12 +39,15 @@ registry! {
     operator concat::CONCAT,
     kernel move_data::MOVE_VIEW,
     operator matmul::MATMUL,
+    operator layer_norm::LAYER_NORM,
 }
 
 /// The operators that the writer makes of two layers.
 #[cfg(feature = "alloc")]
 pub(crate) const FUSIONS: &[crate::image::Fusion] = &[conv2d::FUSION];
 
+#[cfg(feature = "alloc")]
+pub use layer_norm::{LayerNormLimit, LayerNormParameters, NormalizedChannel};
 #[cfg(feature = "alloc")]
 pub use softmax::SoftmaxParameters;
 #[cfg(feature = "alloc")]

@@ -14,8 +14,9 @@ mod weights;
 use nano_core::Quantization;
 use nano_core::fixed_point::Multiplier;
 use nano_core::image::{Dtype, LONGEST_NAME, WriteError};
-use nano_core::ops::{self, AddParameters, SoftmaxParameters};
+use nano_core::ops::{self, AddParameters, LayerNormParameters, SoftmaxParameters};
 use nano_core::train::{LARGEST_EPOCHS, LdaHead};
+use numpy::{PyArray2, PyReadonlyArray1};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
@@ -136,6 +137,23 @@ fn softmax_parameters(scale: f32) -> PyResult<(i32, i32, i32)> {
     Ok((multiplier.mantissa, multiplier.shift, smallest_difference))
 }
 
+/// The integers of a layer or RMS normalization: epsilon, and \[multiplier, addend, shift\] of each channel.
+#[pyfunction]
+fn layer_norm_parameters<'py>(
+    py: Python<'py>,
+    weights: PyReadonlyArray1<'py, f32>,
+    biases: PyReadonlyArray1<'py, f32>,
+    epsilon: f32,
+    input_scale: f32,
+    output: (f32, i32),
+) -> PyResult<(u64, Bound<'py, PyArray2<i32>>)> {
+    let LayerNormParameters { epsilon, channels } =
+        LayerNormParameters::new(weights.as_slice()?, biases.as_slice()?, epsilon, input_scale, output)
+            .map_err(|(rule, value)| refuse(format!("layer_norm: {rule}: {value}")))?;
+    let rows: Vec<_> = channels.iter().map(|channel| vec![channel.multiplier, channel.addend, channel.shift]).collect();
+    Ok((epsilon, PyArray2::from_vec2(py, &rows)?))
+}
+
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
@@ -155,6 +173,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(quantize_multiplier, module)?)?;
     module.add_function(wrap_pyfunction!(add_multipliers, module)?)?;
     module.add_function(wrap_pyfunction!(softmax_parameters, module)?)?;
+    module.add_function(wrap_pyfunction!(layer_norm_parameters, module)?)?;
     module.add_function(wrap_pyfunction!(weights::quantize_channels, module)?)?;
     module.add_function(wrap_pyfunction!(weights::largest_partial_sum, module)?)?;
     module.add_function(wrap_pyfunction!(requantize::requantize_, module)?)?;

@@ -29,6 +29,7 @@ __all__ = [
     "encode_request",
     "is_label",
     "largest_partial_sum",
+    "layer_norm_parameters",
     "look_up",
     "look_up_pairs",
     "operators",
@@ -127,6 +128,13 @@ def add_multipliers(
     first: float, second: float, output: float
 ) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]: ...
 def softmax_parameters(scale: float) -> tuple[int, int, int]: ...
+def layer_norm_parameters(
+    weights: npt.NDArray[np.float32],
+    biases: npt.NDArray[np.float32],
+    epsilon: float,
+    input_scale: float,
+    output: tuple[float, int],
+) -> tuple[int, npt.NDArray[np.int32]]: ...
 def quantize_channels(
     weights: npt.NDArray[np.float32], biases: npt.NDArray[np.float32], input_scale: float
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int32], npt.NDArray[np.float32]]: ...

@@ -12,6 +12,7 @@ from .depthwise_conv2d import DepthwiseConv2d
 from .expression import Expression
 from .fully_connected import FullyConnected
 from .history import History
+from .layer_norm import LayerNorm
 from .matmul import Matmul
 from .max_pool2d import MaxPool2d
 from .move import Move
@@ -32,6 +33,7 @@ OPERATORS: tuple[type[Operator], ...] = (
     Expression,
     FullyConnected,
     History,
+    LayerNorm,
     Matmul,
     MaxPool2d,
     Move,
