@@ -17,6 +17,8 @@ from torch_nano.ops.conv2d import Conv2d
 from torch_nano.ops.conv_transpose2d import ConvTranspose2d
 from torch_nano.ops.depthwise_conv2d import DepthwiseConv2d
 from torch_nano.ops.fully_connected import FullyConnected
+from torch_nano.ops.layer_norm import LayerNorm
+from torch_nano.ops.matmul import Matmul
 from torch_nano.ops.max_pool2d import MaxPool2d
 from torch_nano.ops.move import Move
 from torch_nano.ops.mul import Mul
@@ -25,6 +27,7 @@ from torch_nano.ops.sub import Sub
 from torch_nano.ops.table import UNARY_FUNCTIONS, Table
 
 VECTOR, SERIES, IMAGE = (10,), (4, 13), (4, 9, 12)
+MATRIX = torch.ones(13, 2)
 
 
 class Lambda(nn.Module):
@@ -148,6 +151,19 @@ MODULES: list[tuple[nn.Module, tuple[int, ...], type[Operator]]] = [
     (nn.Linear(13, 3), SERIES, Conv2d),
     (nn.Linear(12, 3, bias=False), IMAGE, Conv2d),
     (nn.Sequential(nn.Unflatten(1, (2, 2)), nn.Linear(12, 3)), IMAGE, Conv2d),
+    (Lambda(lambda x: x @ x.mT), SERIES, Matmul),
+    (Lambda(lambda x: torch.matmul(x.mT, x)), IMAGE, Matmul),
+    (Lambda(lambda x: torch.bmm(x.transpose(1, 2), x)), SERIES, Matmul),
+    (Lambda(lambda x: x[:, :1] @ x.mT), IMAGE, Matmul),
+    (Lambda(lambda x: (x.unflatten(1, (2, 2)) @ x.unflatten(1, (2, 2)).mT).flatten(1, 2)), IMAGE, Matmul),
+    (nn.LayerNorm(10), VECTOR, LayerNorm),
+    (nn.LayerNorm(13, eps=0.1, bias=False), SERIES, LayerNorm),
+    (nn.LayerNorm(12), IMAGE, LayerNorm),
+    (nn.LayerNorm((9, 12)), IMAGE, LayerNorm),
+    (nn.LayerNorm((4, 9, 12), elementwise_affine=False), IMAGE, LayerNorm),
+    (nn.RMSNorm(13), SERIES, LayerNorm),
+    (nn.RMSNorm(10, eps=0.1, elementwise_affine=False), VECTOR, LayerNorm),
+    (nn.Sequential(nn.Unflatten(1, (2, 2)), nn.RMSNorm((9, 12)), nn.Flatten()), IMAGE, LayerNorm),
     (nn.MaxPool2d(2), IMAGE, MaxPool2d),
     (nn.MaxPool2d(3, stride=2, padding=1, dilation=2), IMAGE, MaxPool2d),
     (nn.MaxPool2d(2, ceil_mode=True), IMAGE, MaxPool2d),
@@ -260,6 +276,13 @@ REFUSED: list[tuple[nn.Module, tuple[int, ...], str]] = [
     (Lambda(lambda x: x.index_select(1, x.argmax(1))), VECTOR, "nano-core has no such operator"),
     (Lambda(lambda x: x[:, 0]), VECTOR, "its result has 0 dimensions besides the batch"),
     (Lambda(lambda x: x.unflatten(1, (1, 1, 2, 5))), VECTOR, "its result has 4 dimensions besides the batch"),
+    (Lambda(lambda x: x @ MATRIX), SERIES, "it multiplies by a constant matrix"),
+    (Lambda(lambda x: x @ x.new_ones(13, 2)), SERIES, "of one rank"),
+    (
+        Lambda(lambda x: nn.functional.layer_norm(x, (10,), x.new_ones(10).exp())),
+        VECTOR,
+        "its weight is computed in forward",
+    ),
     (nn.Softmax(2), IMAGE, "it goes along dimension 2"),
     (
         Lambda(lambda x: nn.functional.linear(x, x.new_ones(3, 10).exp())),

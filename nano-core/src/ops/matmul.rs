@@ -145,16 +145,23 @@ impl<'a> Product<'a> {
                 };
                 for (index, (block, &biases)) in blocks.chunks_exact(self.inner).zip(&biases).enumerate() {
                     let sums = kernels::dot_4x4(biases, tile, block);
-                    for (lane, (line, correction)) in strip.chunks_mut(pitch).zip(corrections).enumerate() {
+                    let by_row = (0..LANES).map(|row| sums.map(|sums| sums[row] - corrections[row]));
+                    for (line, sums) in strip.chunks_mut(pitch).zip(by_row) {
                         let line = line.get_mut(..columns).checked_part();
-                        let line = line.get_mut(first + LANES * index..).unwrap_or_default();
-                        for (output, sums) in line.iter_mut().zip(&sums) {
-                            let sum = sums.get(lane).copied().checked_part() - correction;
-                            *output = clamp_to_i8(F::requantize(&self.channel, sum), -128, 127);
-                        }
+                        self.requantize::<F>(sums, line.get_mut(first + LANES * index..).unwrap_or_default());
                     }
                 }
             }
+        }
+    }
+
+    /// Requantizes four accumulators, or as many as `output` has elements.
+    #[inline(always)]
+    fn requantize<F: Form>(&self, sums: [i32; LANES], output: &mut [i8]) {
+        let requantized = |sum| clamp_to_i8(F::requantize(&self.channel, sum), -128, 127);
+        match output.first_chunk_mut() {
+            Some(output) => *output = sums.map(requantized),
+            None => output.iter_mut().zip(sums).for_each(|(output, sum)| *output = requantized(sum)),
         }
     }
 

@@ -200,6 +200,23 @@ impl Builder {
         self.layer("softmax", &[input], output, [], [])
     }
 
+    /// A matrix product; with `transpose_b` of the transposed second one.
+    pub fn matmul(&mut self, a: usize, b: usize, transpose_b: bool, scale: f32) -> usize {
+        let ([batch, rows, _], [_, width, channels]) = (self.value(a).shape, self.value(b).shape);
+        let shape = [batch, rows, if transpose_b { width } else { channels }];
+        let output = ValueDescription { scale, ..value(shape) };
+        self.layer("matmul", &[a, b], output, [("transpose_b", transpose_b.into())], [])
+    }
+
+    /// Layer normalization, or RMS normalization without `subtract_mean`.
+    pub fn layer_norm(&mut self, input: usize, subtract_mean: bool) -> usize {
+        let output = value(self.value(input).shape);
+        let channels = output.shape[2];
+        let mut numbers = || Tensor::Float32((0..channels).map(|_| self.random.f32() * 4.0 - 2.0).collect());
+        let tensors = [("weight", numbers()), ("bias", numbers()), ("epsilon", Tensor::Float32(vec![1e-5]))];
+        self.layer("layer_norm", &[input], output, [("subtract_mean", subtract_mean.into())], tensors)
+    }
+
     /// Data movement to `shape` by tables of rows, columns and channels.
     pub fn gather(&mut self, input: usize, shape: [u32; 3], tables: [Vec<i32>; 3]) -> usize {
         self.part(input, shape, tables, [0, 0])
@@ -302,6 +319,19 @@ pub fn conv_net() -> Builder {
     let logits = net.fully_connected(pooled, 11);
     let probabilities = net.softmax(logits);
     net.output(probabilities);
+    net
+}
+
+/// Attention over six pixels, whose normalized channels are queries, keys and values in one.
+pub fn attention_net() -> Builder {
+    let mut net = Builder::new(6);
+    let series = net.input([1, 6, 5]);
+    let keys = net.layer_norm(series, true);
+    let queries = net.layer_norm(series, false);
+    let scores = net.matmul(queries, keys, true, 0.2);
+    let weights = net.softmax(scores);
+    let context = net.matmul(weights, keys, false, SCALE);
+    net.output(context);
     net
 }
 

@@ -7,6 +7,7 @@ mod heads;
 mod history;
 mod layers;
 mod loading;
+mod matmul;
 mod memory;
 mod moves;
 mod mutate;

@@ -1,9 +1,11 @@
 //! Nodes whose attributes, constants or memory break a rule of their operator, by a change of one word each.
 
-use nano_core::image::Image;
+use nano_core::image::{Image, WriteError, write_with};
 use nano_core::{Error, Model, ops};
 
-use crate::builder::{Aligned, Builder, conv_net, head_net, place, residual_net, two_by_two, variants_net};
+use crate::builder::{
+    Aligned, Builder, attention_net, conv_net, head_net, place, residual_net, two_by_two, variants_net,
+};
 
 /// Where the parts of a node's record lie in the image.
 struct Record {
@@ -43,7 +45,7 @@ fn find(image: &Aligned, operator: &str) -> usize {
 
 fn model_with(operator: &str) -> Builder {
     let has = |net: &Builder| operators(&net.image()).contains(&operator);
-    [conv_net(), two_by_two(), residual_net()].into_iter().find(has).unwrap()
+    [conv_net(), two_by_two(), residual_net(), attention_net()].into_iter().find(has).unwrap()
 }
 
 fn refused(image: &Aligned) -> Error {
@@ -72,7 +74,7 @@ fn rule(expected: &str, error: Error) -> &'static str {
 
 #[test]
 fn every_operator_refuses_other_forms_and_other_scratch_memory() {
-    for net in [conv_net(), head_net(), two_by_two(), variants_net(), residual_net()] {
+    for net in [conv_net(), head_net(), two_by_two(), variants_net(), residual_net(), attention_net()] {
         let mut image = net.image();
         image.patch(place::ARENA_LENGTH, 1 << 14);
         for (node, name) in operators(&image).into_iter().enumerate() {
@@ -107,13 +109,15 @@ fn every_attribute_has_its_range() {
         "groups" => (0, "groups"),
         "axis" => (3, "axis"),
         "count_include_pad" => (2, "count_include_pad"),
+        "transpose_b" => (2, "transpose_b"),
+        "subtract_mean" => (-1, "subtract_mean"),
         "first" => (-1, "first"),
         "pitch" => (-1, "pitch"),
         "rows" => (0, "rows"),
         "columns" | "channels" => (0, "rows times columns times channels"),
         other => panic!("no wrong value is known for {other}: add one"),
     };
-    let images = [conv_net(), two_by_two(), variants_net(), residual_net()].map(|net| net.image());
+    let images = [conv_net(), two_by_two(), variants_net(), residual_net(), attention_net()].map(|net| net.image());
     for operator in ops::ALL.iter().map(|kernel| kernel.operator) {
         let image = images.iter().find(|image| operators(image).contains(&operator.name)).unwrap();
         let attributes = record(image, find(image, operator.name)).attributes;
@@ -229,6 +233,38 @@ fn softmax_parameters_have_their_range() {
         (2, 1, "the smallest difference is positive"),
     ] {
         assert_eq!(rule_of_constant("softmax", 0, word, value), expected, "word {word} is {value}");
+    }
+}
+
+#[test]
+fn constants_of_normalizations_have_their_range() {
+    for (constant, word, value, expected) in [
+        (0, 1, 1 << 29, "epsilon reaches 2^61"),
+        (1, 0, i32::MIN, "a multiplier is -2^31"),
+        (1, 4, 1 << 30, "an addend reaches 2^30"),
+        (1, 4, i32::MIN, "an addend reaches 2^30"),
+        (1, 14, 0, "a channel's shift is not 1 to 20"),
+        (1, 14, 21, "a channel's shift is not 1 to 20"),
+    ] {
+        assert_eq!(rule_of_constant("layer_norm", constant, word, value), expected, "word {word} is {value}");
+    }
+}
+
+#[test]
+fn the_accumulator_of_a_matrix_product_has_its_bound() {
+    // The channel of the model has the form of one pass: 2 * 5 * 130 * 130 + |addend| + 2 stays below 2^31.
+    assert!(rule_of_constant("matmul", 0, 2, i32::MAX).contains("|addend|"));
+    assert!(rule_of_constant("matmul", 0, 3, 32).contains("requantization shift"));
+    let mut net = Builder::new(0);
+    let series = net.input([1, 1, 1 << 17]);
+    let product = net.matmul(series, series, true, 0.5);
+    net.output(product);
+    match write_with(&net.model, ops::ALL) {
+        Err(WriteError::Refused { operator, rule, value }) => {
+            assert_eq!((operator.as_str(), value), ("matmul", f64::from(1 << 17) * 130.0 * 130.0));
+            assert!(rule.contains("must stay below 2^31"), "{rule}");
+        }
+        other => panic!("{:?}", other.map(|image| image.len())),
     }
 }
 
