@@ -145,23 +145,11 @@ impl<'a> Product<'a> {
                 };
                 for (index, (block, &biases)) in blocks.chunks_exact(self.inner).zip(&biases).enumerate() {
                     let sums = kernels::dot_4x4(biases, tile, block);
-                    let by_row = (0..LANES).map(|row| sums.map(|sums| sums[row] - corrections[row]));
-                    for (line, sums) in strip.chunks_mut(pitch).zip(by_row) {
-                        let line = line.get_mut(..columns).checked_part();
-                        self.requantize::<F>(sums, line.get_mut(first + LANES * index..).unwrap_or_default());
-                    }
+                    let column = first + LANES * index;
+                    let strip = strip.get_mut(column..).checked_part();
+                    write_tile::<F>(self.channel, &sums, &corrections, strip, (columns - column).min(LANES), pitch);
                 }
             }
-        }
-    }
-
-    /// Requantizes four accumulators, or as many as `output` has elements.
-    #[inline(always)]
-    fn requantize<F: Form>(&self, sums: [i32; LANES], output: &mut [i8]) {
-        let requantized = |sum| clamp_to_i8(F::requantize(&self.channel, sum), -128, 127);
-        match output.first_chunk_mut() {
-            Some(output) => *output = sums.map(requantized),
-            None => output.iter_mut().zip(sums).for_each(|(output, sum)| *output = requantized(sum)),
         }
     }
 
@@ -179,6 +167,28 @@ impl<'a> Product<'a> {
             *biases = lane_sums(block).map(|sum| self.a.zero_point * (of_zero_points - sum));
         }
         biases
+    }
+}
+
+/// Requantizes the accumulators `[column][row]` of a tile, less the correction of each row, to `width` columns of `output`.
+// Not inlined, to keep registers free: inlined, the tile's instructions double.
+#[inline(never)]
+fn write_tile<F: Form>(
+    channel: Channel,
+    [a, b, c, d]: &[[i32; LANES]; LANES],
+    corrections: &[i32; LANES],
+    output: &mut [i8],
+    width: usize,
+    pitch: usize,
+) {
+    let rows = a.iter().zip(b).zip(c.iter().zip(d)).zip(corrections);
+    for (line, (((a, b), (c, d)), correction)) in output.chunks_mut(pitch).zip(rows) {
+        let requantized = |sum: &i32| clamp_to_i8(F::requantize(&channel, sum - correction), -128, 127);
+        let line = line.get_mut(..width).unwrap_or_default();
+        match line.first_chunk_mut() {
+            Some(line) => *line = [requantized(a), requantized(b), requantized(c), requantized(d)],
+            None => line.iter_mut().zip([a, b, c, d]).for_each(|(output, sum)| *output = requantized(sum)),
+        }
     }
 }
 
