@@ -197,6 +197,9 @@ MODULES: list[tuple[nn.Module, tuple[int, ...], type[Operator]]] = [
     (Lambda(lambda x: x.tanh().sub_(x)), VECTOR, Sub),
     (nn.Softmax(-1), VECTOR, Softmax),
     (nn.Softmax2d(), IMAGE, Softmax),
+    (nn.Softmax(2), IMAGE, Softmax),
+    (nn.Softmax(-1), SERIES, Softmax),
+    (nn.Sequential(nn.Unflatten(1, (2, 2)), nn.Softmax(3), nn.Flatten()), IMAGE, Softmax),
     *((Lambda(move), shape, Move) for shape, moves in MOVES.items() for move in moves),
     (Lambda(lambda x: x**3), VECTOR, Table),
     (Lambda(lambda x: 2**x), SERIES, Table),
@@ -283,7 +286,7 @@ REFUSED: list[tuple[nn.Module, tuple[int, ...], str]] = [
         VECTOR,
         "its weight is computed in forward",
     ),
-    (nn.Softmax(2), IMAGE, "it goes along dimension 2"),
+    (nn.Softmax(0), IMAGE, "it goes along the batch"),
     (
         Lambda(lambda x: nn.functional.linear(x, x.new_ones(3, 10).exp())),
         VECTOR,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from ..arithmetic.fixed_point import (
     shift_left_saturating,
 )
 from ..arithmetic.quantization import Quantization
-from ..ir.call import Call, UnsupportedNodeError
+from ..ir.call import Call, Moved, MovedBack, UnsupportedNodeError
 from ..ir.layer import Layer
 from ..ir.operator import Operator
 from ..ir.value import Value
@@ -45,13 +46,21 @@ class Softmax(Operator):
         return [torch.ops.aten.softmax.int]
 
     @classmethod
-    def from_call(cls, call: Call) -> tuple[Operator, list[Value], dict[str, str]]:
-        value, dimension = call.input("self"), call.arguments["dim"]
-        if dimension % (len(value.shape) + 1) != 1:
-            raise UnsupportedNodeError(
-                f"it goes along dimension {dimension}; nano-core's goes along the channels", "use dim=1"
-            )
-        return cls(), [value], {}
+    def from_call(cls, call: Call) -> tuple[Operator | MovedBack, list[Value | Moved], dict[str, str]]:
+        value = call.input("self")
+        dimension = call.arguments["dim"] % (len(value.shape) + 1)
+        if dimension == 0:
+            raise UnsupportedNodeError("it goes along the batch", "use another dimension")
+        if dimension == 1 and len(value.shape) <= 3:
+            return cls(), [value], {}
+        steps = [f"movedim.int(source={dimension}, destination=1)"]
+        back = [f"movedim.int(source=1, destination={dimension})"]
+        if len(value.shape) > 3:
+            others = list(value.shape)
+            channels = others.pop(dimension - 1)
+            steps.append(f"reshape({channels}, {prod(others)})")
+            back.insert(0, f"reshape({', '.join(map(str, (channels, *others)))})")
+        return MovedBack(cls(), (tuple(back),)), [Moved(value, tuple(steps))], {}
 
     def float_run(self, layer: Layer) -> Tensor:
         return torch.softmax(layer.input, 1)
