@@ -136,7 +136,7 @@ def cases() -> list[Case]:
         Case("average pool 8x8x64", nn.AvgPool2d(8), (64, 8, 8)),
         Case("sigmoid 16x16x32", nn.Sigmoid(), (32, 16, 16)),
         Case("softmax 10", nn.Softmax(1), (10,)),
-        Case("matmul 64x32x64", Call(lambda x: x @ x.mT), (64, 32), CONVOLUTION_LIMIT, operator="matmul"),
+        Case("matmul 64x64x64", Call(lambda x: x @ x.mT), (64, 64), CONVOLUTION_LIMIT, operator="matmul"),
         Case("layer norm 32x64", nn.LayerNorm(64), (32, 64), operator="layer_norm"),
     ]
 

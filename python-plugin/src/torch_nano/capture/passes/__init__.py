@@ -13,6 +13,7 @@ from .insert_requantize import insert_requantize
 from .lower_affines import lower_affines
 from .moves_into_convolutions import moves_into_convolutions
 from .take_input_affines import take_input_affines
+from .transpose_matmuls import transpose_matmuls
 
 #: The order matters. Affine operators on inputs become the inputs' scales first, as these are free. Moves
 #: between a layer and its batch norm are absorbed before batch norms are folded or lowered; lowering inserts
@@ -21,6 +22,7 @@ from .take_input_affines import take_input_affines
 PASSES: tuple[Callable[[Graph], Graph], ...] = (
     take_input_affines,
     absorb_moves,
+    transpose_matmuls,
     moves_into_convolutions,
     fold_affines,
     lower_affines,
