@@ -31,7 +31,8 @@ def test_a_model_converts_and_runs_with_the_same_bytes(name: str) -> None:
     scale = float(expected.abs().max())
     torch.testing.assert_close(real, expected, atol=1e-4 * scale, rtol=0)
 
-    nano = tn.to_nano(model, x[:2], calibrate=x, head=None)
+    # Random weights lose much of their accuracy in int8.
+    nano = tn.to_nano(model, x[:2], calibrate=x, head=None, check=False)
     assert nano.verify("host", x[:4])
     if len(nano.image) < _LARGEST_IMAGE:
         assert nano.verify("rv32imc", x[:1])
