@@ -90,7 +90,7 @@ def test_integers_are_within_half_a_step_of_the_normalized_number(factors: Tenso
     with torch.no_grad():
         steps = model[0].double()(x.double()) / quantization.scale
     found = nano.quantize_input(x).double() - quantization.zero_point
-    low, high = quantization.steps
+    low, high = quantization.levels
     # The scale and the offset are float32: for numbers 40 units from zero 1e-4 of a step, and for the bounds.
     assert float((found - steps.clamp(low, high)).abs().max()) <= 0.5 + 1e-3
     assert len(nano.quantize_input(x).unique()) > 100
