@@ -8,9 +8,7 @@ use crate::fixed_point::Multiplier;
 use crate::fixed_point::{clamp_to_i8, doubling_high_multiply, rounding_divide_by_power_of_two, shift_left_saturating};
 use crate::image::Dtype;
 use crate::node::Node;
-use crate::operator::{
-    Alias, Checked, CheckedPart, Kernel, Operator, Output, Quantization, Run, nonzero, refused, require,
-};
+use crate::operator::{Alias, Checked, Kernel, Operator, Output, Quantization, Run, nonzero, refused, require};
 
 /// Kernel of softmax.
 pub const SOFTMAX: Kernel = Kernel {
@@ -19,7 +17,7 @@ pub const SOFTMAX: Kernel = Kernel {
     operator: &OPERATOR,
     inputs: &[Dtype::Int8],
     outputs: &[Dtype::Int8],
-    pitched: true,
+    pitched: false,
     forms: &[0],
     check,
     run: Run::Apart(run),
@@ -98,11 +96,9 @@ fn parameters<'a>(node: &Node<'a>) -> Result<&'a [i32; 3], BrokenRule> {
 
 fn run(node: &Node<'_>, mut io: Io<'_>) {
     let &[mantissa, shift, smallest] = parameters(node).checked();
-    let channels = node.input(0).shape[2] as usize;
-    let [from, to] = [node.input(0), node.output(0)].map(|value| nonzero(value.pitch as usize));
+    let channels = nonzero(node.input(0).shape[2] as usize);
     let (inputs, outputs) = (io.inputs.get::<i8>(0), io.outputs.take::<i8>());
-    for (input, output) in inputs.chunks(from).zip(outputs.chunks_mut(to)) {
-        let (input, output) = (input.get(..channels).checked_part(), output.get_mut(..channels).checked_part());
+    for (input, output) in inputs.chunks_exact(channels).zip(outputs.chunks_exact_mut(channels)) {
         let largest = input.iter().copied().max().unwrap_or(i8::MIN);
         let exponential = |x: i8| {
             let difference = i32::from(x) - i32::from(largest);

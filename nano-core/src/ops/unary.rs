@@ -2,7 +2,7 @@
 
 use crate::arena::Shared;
 use crate::node::Node;
-use crate::operator::nonzero;
+use crate::operator::{CheckedPart, nonzero};
 
 /// Runs a node: each output element is `function(x)`. The output may be the input.
 #[inline(always)]
@@ -16,7 +16,7 @@ pub(crate) fn run(node: &Node<'_>, memory: Shared<'_>, function: impl Fn(i8) -> 
         [to.shape[2], from.pitch, to.pitch].map(|size| size as usize)
     };
     for (output, input) in output.chunks(nonzero(to)).zip(input.chunks(nonzero(from))) {
-        for (output, input) in output.iter().zip(input).take(length) {
+        for (output, input) in output.get(..length).checked_part().iter().zip(input) {
             output.set(function(input.get()));
         }
     }

@@ -128,7 +128,7 @@ fn written(net: &Builder, seed: u64, found: &mut Found) -> Vec<Vec<i8>> {
         found.views_of_views += usize::from(is_view(name) && before.is_some_and(|index| is_view(writers[index])));
         found.pitched_inputs += usize::from(name == "move" && pitched[0]);
         found.pitched_outputs += usize::from(name == "move" && pitched[1]);
-        found.tables += usize::from(["table", "requantize", "softmax"].contains(&name) && pitched[1]);
+        found.tables += usize::from(["table", "requantize"].contains(&name) && pitched[1]);
     }
     let mut arena = vec![0; view.arena_length()];
     let mut model = checked.bind(&mut arena).unwrap();
@@ -172,7 +172,8 @@ fn roomy(build: impl FnOnce(&mut Builder, usize) -> Vec<usize>) -> Builder {
     net.model.labels.clear();
     let input = net.input([4, 6, 3]);
     let wide = net.conv2d(input, 60, 1, Window::new([1, 1]));
-    let eight = net.conv2d(wide, 8, 1, Window::new([1, 1]));
+    let narrow = net.conv2d(wide, 4, 1, Window::new([1, 1]));
+    let eight = net.conv2d(narrow, 8, 1, Window::new([1, 1]));
     for value in build(&mut net, eight) {
         let output = net.conv2d(value, 2, 1, Window::new([1, 1]));
         net.output(output);
@@ -189,14 +190,14 @@ fn views_of_views_are_views() {
         let row = part(net, fewer, [1, 2, 0], [1, 4, 3]);
         vec![eight, channels, rows, fewer, row]
     });
-    assert_eq!(kernels(&nested)[2..6], ["move_view"; 4]);
+    assert_eq!(kernels(&nested)[3..7], ["move_view"; 4]);
     let of_a_reshape = roomy(|net, eight| {
         let line = moved(net, eight, [1, 48, 4], [vec![0], (0..48).map(|x| 4 * x).collect(), (0..4).collect()], [0, 4]);
         let half = part(net, line, [0, 8, 1], [1, 24, 2]);
         let channel = part(net, half, [0, 0, 1], [1, 24, 1]);
         vec![line, half, channel]
     });
-    assert_eq!(kernels(&of_a_reshape)[2..5], ["move_view"; 3]);
+    assert_eq!(kernels(&of_a_reshape)[3..6], ["move_view"; 3]);
     let of_a_concatenation = roomy(|net, eight| {
         let half = part(net, eight, [0, 0, 4], [4, 6, 4]);
         // Not the layer that reads the half: its output must not lie between the pixels of its input.
@@ -208,7 +209,7 @@ fn views_of_views_are_views() {
         vec![half, inner, part]
     });
     let names = kernels(&of_a_concatenation);
-    assert_eq!([names[2], names[6], names[7]], ["move_view"; 3]);
+    assert_eq!([names[3], names[7], names[8]], ["move_view"; 3]);
 }
 
 #[test]
