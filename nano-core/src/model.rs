@@ -1,8 +1,10 @@
 //! Loading and running: [`CheckedImage`] is an image checked once, [`Model`] is one bound to an arena.
 
+use zerocopy::{FromBytes, IntoBytes};
+
 use crate::Error;
 use crate::arena::Bound;
-use crate::image::{Image, Value, check_lifetimes};
+use crate::image::{Element, Image, Value, check_lifetimes};
 use crate::operator::{CheckedPart, Kernel};
 
 /// An image that was checked together with the kernels that run it.
@@ -106,6 +108,25 @@ impl<'a> Model<'a> {
         let range = self.image().input(index).range();
         // `bind` has checked that all values lie inside.
         self.bound.arena_mut().get_mut(range).checked_part()
+    }
+
+    /// The elements of graph input `index`, as [`Model::input`].
+    ///
+    /// # Panics
+    /// If there is no such input, or its dtype is another.
+    pub fn input_elements<T: Element>(&mut self, index: usize) -> &mut [T] {
+        self.image().input(index).require_dtype::<T>();
+        // `bind` has checked that all values are aligned.
+        <[T]>::mut_from_bytes(self.input(index).as_mut_bytes()).ok().checked_part()
+    }
+
+    /// The elements of graph output `index`, as [`Model::output`].
+    ///
+    /// # Panics
+    /// If there is no such output, or its dtype is another.
+    pub fn output_elements<T: Element>(&self, index: usize) -> &[T] {
+        self.image().output(index).require_dtype::<T>();
+        <[T]>::ref_from_bytes(self.output(index).as_bytes()).ok().checked_part()
     }
 
     /// Graph output `index`, as the last run left it: the elements of an int8 value, the little-endian bytes of another.

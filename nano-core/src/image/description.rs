@@ -14,6 +14,8 @@ use crate::train::description::HeadDescription;
 pub enum Tensor {
     /// Weights, tables.
     Int8(Vec<i8>),
+    /// Tables and starts of states.
+    Int16(Vec<i16>),
     /// Biases.
     Int32(Vec<i32>),
     /// Scales.

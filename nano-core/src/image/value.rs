@@ -27,6 +27,15 @@ impl Dtype {
         1 << self as usize
     }
 
+    /// The lowest and the highest number of an element.
+    pub const fn bounds(self) -> (i32, i32) {
+        match self {
+            Dtype::Int8 => (i8::MIN as i32, i8::MAX as i32),
+            Dtype::Int16 => (i16::MIN as i32, i16::MAX as i32),
+            Dtype::Int32 => (i32::MIN, i32::MAX),
+        }
+    }
+
     /// Its name in numpy and torch.
     pub const fn name(self) -> &'static str {
         match self {
@@ -38,9 +47,14 @@ impl Dtype {
 }
 
 /// The Rust type of a value's elements: `i8`, `i16` or `i32`.
-pub trait Element: Copy + FromBytes + IntoBytes + Immutable + sealed::Sealed {
+pub trait Element: Copy + Default + Into<i32> + FromBytes + IntoBytes + Immutable + sealed::Sealed + 'static {
     /// As a value's record has it.
     const DTYPE: Dtype;
+    /// `DTYPE` alone, as a kernel lists the dtypes of its values.
+    const DTYPES: &'static [Dtype] = &[Self::DTYPE];
+
+    /// The element with the low bits of `integer`: the same number if it is in the dtype's range.
+    fn truncate(integer: i32) -> Self;
 }
 
 mod sealed {
@@ -53,6 +67,11 @@ macro_rules! elements {
             impl sealed::Sealed for $element {}
             impl Element for $element {
                 const DTYPE: Dtype = Dtype::$dtype;
+
+                #[inline(always)]
+                fn truncate(integer: i32) -> Self {
+                    integer as $element
+                }
             }
         )+
     };
@@ -112,6 +131,12 @@ impl Value {
 
     pub(crate) fn is_of(&self, dtype: Dtype) -> bool {
         self.dtype == dtype as u8
+    }
+
+    /// Panics if its elements are no `T`.
+    pub(crate) fn require_dtype<T: Element>(&self) {
+        let (dtype, asked) = (self.dtype().name(), T::DTYPE.name());
+        assert!(self.is_of(T::DTYPE), "the value's elements are {dtype}, not {asked}");
     }
 
     /// Whether it is a state: it is kept from run to run, in memory that no other value uses.

@@ -126,6 +126,9 @@ impl<'py> FromPyObject<'_, 'py> for Elements {
         if let Ok(array) = array.extract::<PyReadonlyArrayDyn<'_, i8>>() {
             return Ok(Elements(Tensor::Int8(array.as_slice()?.to_vec())));
         }
+        if let Ok(array) = array.extract::<PyReadonlyArrayDyn<'_, i16>>() {
+            return Ok(Elements(Tensor::Int16(array.as_slice()?.to_vec())));
+        }
         if let Ok(array) = array.extract::<PyReadonlyArrayDyn<'_, i32>>() {
             return Ok(Elements(Tensor::Int32(array.as_slice()?.to_vec())));
         }
@@ -136,6 +139,6 @@ impl<'py> FromPyObject<'_, 'py> for Elements {
             Ok(array) => array.dtype().to_string(),
             Err(_) => array.get_type().to_string(),
         };
-        Err(PyTypeError::new_err(format!("a tensor must be a numpy array of int8, int32 or float32, this is {given}")))
+        Err(PyTypeError::new_err(format!("a tensor must be a numpy array of int8, int16, int32 or float32, this is {given}")))
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::thread;
 
-use nano_core::image::{ChannelScale, Dtype, Image, Value, dequantize};
+use nano_core::image::{ChannelScale, Image, Value};
 use nano_core::{CheckedImage, Error, ops};
 use numpy::ndarray::Array2;
 use numpy::{IntoPyArray, PyArray2, PyReadonlyArray2, PyUntypedArrayMethods};
@@ -226,8 +226,7 @@ impl Model {
         })
     }
 
-    /// Runs a batch of finite real numbers: takes one float32 array `[samples, elements]` per graph input, NHWC; returns one per graph output. All
-    /// inputs and outputs of the graph must be int8.
+    /// Runs a batch of finite real numbers: takes one float32 array `[samples, elements]` per graph input, NHWC; returns one per graph output.
     fn run_real<'py>(
         &self,
         py: Python<'py>,
@@ -235,22 +234,17 @@ impl Model {
     ) -> PyResult<Vec<Bound<'py, PyArray2<f32>>>> {
         let image = self.image.checked().image();
         let values: Vec<_> = (0..image.output_count()).map(|index| image.output(index)).collect();
-        let interface = (0..image.input_count()).map(|index| image.input(index)).chain(values.iter().copied());
-        if let Some(value) = interface.into_iter().find(|value| value.dtype() != Dtype::Int8) {
-            return Err(refuse(Error::Length { name: "element of a value", needed: 1, given: value.dtype().size() }));
-        }
         let shapes: Vec<_> = inputs.iter().map(|input| [input.shape()[0], input.shape()[1]]).collect();
         let samples = check_shapes(image, &shapes)?;
         let inputs = inputs.iter().map(|input| Ok(input.as_slice()?)).collect::<PyResult<Vec<_>>>()?;
         let mut outputs: Vec<_> = values.iter().map(|value| Array2::<f32>::zeros((samples, value.len()))).collect();
         let rows = outputs.iter_mut().map(|output| output.as_slice_mut().expect("a new array is contiguous"));
         let batch = Batch { samples, inputs, outputs: rows.collect() };
-        let quantize = |index: usize, reals: &[f32], integers: &mut [i8]| image.quantize_input(index, reals, integers);
+        let quantize = |index: usize, reals: &[f32], input: &mut [i8]| image.quantize_input(index, reals, input);
         self.run_batch(py, batch, quantize, |model, outputs| {
             model.run();
             for (index, reals) in outputs.iter_mut().enumerate() {
-                let (value, integers) = (model.image().output(index), model.output(index));
-                dequantize(value.scale, value.zero_point, integers, reals);
+                image.dequantize_output(index, model.output(index), reals);
             }
         });
         Ok(outputs.into_iter().map(|output| output.into_pyarray(py)).collect())

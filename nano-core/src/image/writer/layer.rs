@@ -62,6 +62,17 @@ impl<'d> Layer<'d> {
     ///
     /// # Errors
     /// As there.
+    pub fn int16(&self, name: &str, length: usize) -> Result<&'d [i16], WriteError> {
+        match self.description.tensors.get(name) {
+            Some(Tensor::Int16(data)) if data.len() == length => Ok(data),
+            _ => Err(self.tensor_error(name, "int16", length)),
+        }
+    }
+
+    /// As [`Layer::int8`].
+    ///
+    /// # Errors
+    /// As there.
     pub fn int32(&self, name: &str, length: usize) -> Result<&'d [i32], WriteError> {
         match self.description.tensors.get(name) {
             Some(Tensor::Int32(data)) if data.len() == length => Ok(data),
@@ -84,6 +95,7 @@ impl<'d> Layer<'d> {
         let given = match self.description.tensors.get(name) {
             None => "is missing".to_string(),
             Some(Tensor::Int8(data)) => alloc::format!("is int8 of length {}", data.len()),
+            Some(Tensor::Int16(data)) => alloc::format!("is int16 of length {}", data.len()),
             Some(Tensor::Int32(data)) => alloc::format!("is int32 of length {}", data.len()),
             Some(Tensor::Float32(data)) => alloc::format!("is float32 of length {}", data.len()),
         };
