@@ -56,7 +56,7 @@ impl<'m> Io<'m> {
 }
 
 impl<'m> Inputs<'m> {
-    /// The elements of input `index` from its first to its last, `pitch` from one pixel to the next.
+    /// The elements of input `index` from its first to its last, `pitch` from one pixel to the next. As `i8`, the bytes of any input.
     ///
     /// # Panics
     /// If there is no such input, or its dtype is another.
@@ -71,7 +71,7 @@ impl<'m> Inputs<'m> {
 
 impl<'m> Outputs<'m> {
     /// The elements of the next output from its first to its last, `pitch` from one pixel to the next: of a state, as the last run left them; of
-    /// others, undefined. What lies between its pixels is not to be changed.
+    /// others, undefined. What lies between its pixels is not to be changed. As `i8`, the bytes of any output.
     ///
     /// # Panics
     /// If there is no next output, or its dtype is another.
@@ -117,10 +117,10 @@ impl<'m> Shared<'m> {
     }
 }
 
-/// Offset in bytes, and number of elements from first to last.
+/// Offset in bytes, and number of elements from first to last; bytes of any value are `i8`.
 #[inline(always)]
 fn place<T: Element>(value: Option<&Value>) -> (usize, usize) {
-    existing(value.filter(|value| value.is_of(T::DTYPE))).elements::<T>()
+    existing(value.filter(|value| size_of::<T>() == 1 || value.is_of(T::DTYPE))).elements::<T>()
 }
 
 /// A checked image bound to the arena that it runs in.

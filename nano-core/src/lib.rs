@@ -23,4 +23,4 @@ pub use arena::{Inputs, Io, Outputs, Shared};
 pub use error::{BrokenRule, Error};
 pub use model::{CheckedImage, Model};
 pub use node::Node;
-pub use operator::{Alias, Kernel, Operator, Output, Overlay, OverlayPlace, OverlayRule, Quantization, Run};
+pub use operator::{ALIKE, Alias, Kernel, Operator, Output, Overlay, OverlayPlace, OverlayRule, Quantization, Run};

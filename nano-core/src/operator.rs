@@ -168,8 +168,8 @@ pub enum Quantization {
 pub enum Alias {
     /// Outputs share no memory with inputs.
     Never,
-    /// Each element of the output depends only on the elements at the same index: the output may replace an input of the same shape and dtype
-    /// in place, at that input's last use.
+    /// Each element of an output depends only on the elements at the same index: the only output may replace an input of the same shape and dtype
+    /// in place, at that input's last use. Several outputs share no memory with inputs.
     Elementwise,
     /// The only output consists of unchanged elements of the inputs; see [`Alias::overlay`].
     Overlay(OverlayRule),
@@ -242,9 +242,9 @@ pub struct Kernel {
     pub name: &'static str,
     /// What it computes.
     pub operator: &'static Operator,
-    /// Dtypes of the inputs; the last one holds for all further inputs.
+    /// Dtypes of the inputs; the last one holds for all further inputs. Or [`ALIKE`].
     pub inputs: &'static [Dtype],
-    /// Dtypes of the outputs.
+    /// Dtypes of the outputs. Or [`ALIKE`].
     pub outputs: &'static [Dtype],
     /// Whether it supports values whose pixels are not contiguous: whose pitch exceeds their number of channels.
     pub pitched: bool,
@@ -262,6 +262,9 @@ pub struct Kernel {
     #[cfg(feature = "alloc")]
     pub pack: fn(&crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::image::WriteError>,
 }
+
+/// The dtypes of the inputs, or outputs, of a kernel that moves bytes: any, but that of the first input for all of them.
+pub const ALIKE: &[Dtype] = &[];
 
 /// How a kernel runs a node.
 #[derive(Clone, Copy)]
@@ -319,11 +322,12 @@ impl Kernel {
     /// Checks that the kernel supports the node's dtypes and pitches.
     pub(crate) fn accept(&self, node: &Node<'_>) -> Result<(), BrokenRule> {
         for (index, value) in node.inputs().chain(node.outputs).enumerate() {
-            let dtype = match index.checked_sub(node.inputs.len()) {
-                None => self.inputs.get(index).or(self.inputs.last()),
-                Some(output) => self.outputs.get(output),
+            let (dtypes, dtype) = match index.checked_sub(node.inputs.len()) {
+                None => (self.inputs, self.inputs.get(index).or(self.inputs.last())),
+                Some(output) => (self.outputs, self.outputs.get(output)),
             };
-            let same = dtype.is_some_and(|&dtype| value.is_of(dtype));
+            let first = || node.find_input(0).filter(|_| dtypes.is_empty()).map(Value::dtype);
+            let same = dtype.copied().or_else(first).is_some_and(|dtype| value.is_of(dtype));
             require!(same, "a value has another dtype than the kernel's, value", index as i64);
             let fits = self.pitched || value.is_dense();
             require!(fits, "a value's pixels do not lie side by side, as the kernel needs them: pitch", value.pitch);

@@ -1,6 +1,7 @@
 //! Output channels of convolutions and fully connected layers: their checks and their packing.
 
 use crate::BrokenRule;
+use crate::image::Dtype;
 use crate::kernels::pairs;
 use crate::kernels::{Channel, ONE_PASS, WeightSums, are_symmetric, are_zero_from, largest_sum};
 use crate::operator::{CheckedPart, nonzero, require};
@@ -116,9 +117,21 @@ pub(crate) fn one_pass_bound(bound: i64, addend: i32) -> i64 {
 
 /// Checks that a clamp is an int8 interval.
 #[inline(never)]
-pub(crate) fn check_clamp((min, max): (i32, i32)) -> Result<(), BrokenRule> {
-    require!((-128..=127).contains(&min), "clamp_min is not int8", min);
-    require!((min..=127).contains(&max), "clamp_max is not int8, or below clamp_min", max);
+pub(crate) fn check_clamp(clamp: (i32, i32)) -> Result<(), BrokenRule> {
+    check_clamp_of(Dtype::Int8, clamp)
+}
+
+/// Checks the clamp of an output of this dtype.
+// Not inlined, for code size: most operators call it.
+#[inline(never)]
+pub(crate) fn check_clamp_of(dtype: Dtype, (min, max): (i32, i32)) -> Result<(), BrokenRule> {
+    let (lowest, highest) = dtype.bounds();
+    require!((lowest..=highest).contains(&min), "clamp_min is not a number of the output's dtype", min);
+    require!(
+        (min..=highest).contains(&max),
+        "clamp_max is not a number of the output's dtype, or below clamp_min",
+        max
+    );
     Ok(())
 }
 

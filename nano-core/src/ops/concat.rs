@@ -1,5 +1,5 @@
 //! Concatenation of the inputs along `axis` (0 height, 1 width, 2 channels). All values have one scale and zero point.
-//! Bit-exact with TensorFlow Lite Micro's int8 `CONCATENATION`.
+//! Bit-exact with TensorFlow Lite Micro's `CONCATENATION`. Copies bytes, so all dtypes have one kernel.
 //!
 //! An input that already lies in its part of the output is not copied.
 
@@ -7,10 +7,10 @@ use core::cell::Cell;
 
 use crate::BrokenRule;
 use crate::arena::Shared;
-use crate::image::{Dtype, Element, Value};
+use crate::image::Value;
 use crate::node::Node;
 use crate::operator::{
-    Alias, Checked, CheckedPart, Kernel, Operator, Output, Overlay, Quantization, Run, attributes, nonzero, require,
+    ALIKE, Alias, Checked, CheckedPart, Kernel, Operator, Output, Overlay, Quantization, Run, attributes, nonzero, require,
 };
 
 /// Kernel of the concatenation.
@@ -18,12 +18,12 @@ pub const CONCAT: Kernel = Kernel {
     id: 17,
     name: NAME,
     operator: &OPERATOR,
-    inputs: &[Dtype::Int8],
-    outputs: &[Dtype::Int8],
+    inputs: ALIKE,
+    outputs: ALIKE,
     pitched: true,
     forms: &[0],
     check: |node| node.require_no_scratch(),
-    run: Run::InPlace(run::<i8>),
+    run: Run::InPlace(run),
     #[cfg(feature = "alloc")]
     cost: |layer| Some(4 * layer.outputs[0].len() as u64),
     #[cfg(feature = "alloc")]
@@ -92,18 +92,19 @@ impl Part<'_> {
         Some(Overlay::InputInside { offset: offset as u32, pitch: pitch as u32 })
     }
 
-    /// Copies the input to its part.
+    /// Copies the bytes of the input to its part.
     #[inline(always)]
-    fn copy<T: Element>(&self, from: &[Cell<T>], to: &[Cell<T>]) {
-        let [_, width, channels] = self.input.shape.map(|size| size as usize);
-        let mut pixel = [channels, nonzero(self.input.pitch as usize), nonzero(self.pitch)];
+    fn copy(&self, from: &[Cell<i8>], to: &[Cell<i8>]) {
+        let size = self.input.dtype().size();
+        let (width, channels) = (self.input.shape[1] as usize, self.input.shape[2] as usize * size);
+        let mut pixel = [channels, nonzero(self.input.pitch as usize * size), nonzero(self.pitch * size)];
         let row_pitch = nonzero(width * pixel[1]);
         if pixel == [channels; 3] {
             // The pixels of a row are contiguous in input and output: each row is copied as one block.
             pixel = [nonzero(width * channels); 3];
         }
         let [length, from_pitch, to_pitch] = pixel;
-        let rows = from.chunks(row_pitch).zip(to.get(self.offset..).checked_part().chunks(nonzero(self.row_pitch)));
+        let rows = from.chunks(row_pitch).zip(to.get(self.offset * size..).checked_part().chunks(nonzero(self.row_pitch * size)));
         for (from, to) in rows {
             for (from, to) in from.chunks(from_pitch).zip(to.chunks(to_pitch)) {
                 Shared::copy(from.get(..length).checked_part(), to);
@@ -131,9 +132,9 @@ fn overlay(node: &Node<'_>, index: usize) -> Option<Overlay> {
     parts(node, axis).nth(index)?.overlay()
 }
 
-fn run<T: Element>(node: &Node<'_>, memory: Shared<'_>) {
+fn run(node: &Node<'_>, memory: Shared<'_>) {
     let Attributes { axis } = Attributes::read(node.attributes()).checked();
-    let output = memory.output::<T>(0);
+    let output = memory.output::<i8>(0);
     for (index, part) in parts(node, axis).enumerate() {
         if !part.overlay().is_some_and(|overlay| overlay.holds(part.input, node.output(0))) {
             part.copy(memory.input(index), output);

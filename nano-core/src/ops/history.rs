@@ -2,13 +2,18 @@
 //! Rows are along the height, or along the width if the height is 1 (1-D data). Input and output share scale and zero point. TensorFlow Lite Micro
 //! has no such operator.
 //!
-//! Tensors for the writer: `start` int8 `[channels]`, the elements of all rows before the first run.
+//! Tensors for the writer: `start` `[channels]`, of the input's dtype, the elements of all rows before the first run.
+
+#[cfg(feature = "alloc")]
+use zerocopy::IntoBytes;
 
 use crate::BrokenRule;
 use crate::arena::Shared;
-use crate::image::{Dtype, Value};
+#[cfg(feature = "alloc")]
+use crate::image::Dtype;
+use crate::image::Value;
 use crate::node::Node;
-use crate::operator::{Alias, Checked, CheckedPart, Kernel, Operator, Output, Quantization, Run};
+use crate::operator::{ALIKE, Alias, Checked, CheckedPart, Kernel, Operator, Output, Quantization, Run};
 use crate::operator::{attributes, nonzero, require};
 
 /// Kernel of the history.
@@ -16,8 +21,8 @@ pub const HISTORY: Kernel = Kernel {
     id: 11,
     name: NAME,
     operator: &OPERATOR,
-    inputs: &[Dtype::Int8],
-    outputs: &[Dtype::Int8],
+    inputs: ALIKE,
+    outputs: ALIKE,
     pitched: true,
     forms: &[0],
     check,
@@ -62,8 +67,9 @@ fn shape(node: &Node<'_>) -> Result<[u32; 3], BrokenRule> {
 
 fn check(node: &Node<'_>) -> Result<(), BrokenRule> {
     node.require_no_scratch()?;
-    let (channels, start) = (node.output(0).shape[2], node.constant::<i8>(0)?);
-    require!(start.len() == channels as usize, "the start is not one number per channel", start.len() as i64);
+    let (output, start) = (node.output(0), node.constant::<i8>(0)?);
+    let pixel = output.shape[2] as usize * output.dtype().size();
+    require!(start.len() == pixel, "the start is not one number per channel, bytes", start.len() as i64);
     Ok(())
 }
 
@@ -78,12 +84,14 @@ fn reset(node: &Node<'_>, state: &mut [i8]) {
 
 fn run(node: &Node<'_>, memory: Shared<'_>) {
     let (input, state) = (node.input(0), memory.output::<i8>(0));
-    let new = input.len();
+    let size = input.dtype().size();
+    let new = input.len() * size;
     let kept = state.get(new..).checked_part();
     Shared::copy(kept, state);
     let end = state.get(kept.len()..).checked_part();
     // Contiguous pixels are copied as one block.
-    let (length, pitch) = if input.is_dense() { (new, new) } else { (input.shape[2] as usize, input.pitch as usize) };
+    let (channels, pitch) = (input.shape[2] as usize * size, input.pitch as usize * size);
+    let (length, pitch) = if input.is_dense() { (new, new) } else { (channels, pitch) };
     for (pixels, place) in memory.input::<i8>(0).chunks(nonzero(pitch)).zip(end.chunks_exact(nonzero(length))) {
         Shared::copy(pixels, place);
     }
@@ -91,8 +99,14 @@ fn run(node: &Node<'_>, memory: Shared<'_>) {
 
 #[cfg(feature = "alloc")]
 fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::image::WriteError> {
-    let start = layer.int8("start", layer.outputs[0].shape[2] as usize)?;
+    let output = &layer.outputs[0];
+    let channels = output.shape[2] as usize;
+    let start = match output.dtype() {
+        Dtype::Int8 => layer.int8("start", channels)?.as_bytes(),
+        Dtype::Int16 => layer.int16("start", channels)?.as_bytes(),
+        Dtype::Int32 => layer.int32("start", channels)?.as_bytes(),
+    };
     let mut packed = crate::image::Packed::default();
-    packed.constants.push(start.iter().map(|&start| start as u8).collect());
+    packed.constants.push(start.to_vec());
     Ok(packed)
 }

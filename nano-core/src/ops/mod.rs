@@ -40,6 +40,11 @@ registry! {
     kernel move_data::MOVE_VIEW,
     operator matmul::MATMUL,
     operator layer_norm::LAYER_NORM,
+    kernel requantize::REQUANTIZE_INT8_TO_INT16,
+    kernel requantize::REQUANTIZE_INT16_TO_INT8,
+    kernel requantize::REQUANTIZE_INT16,
+    kernel requantize::REQUANTIZE_INT32_TO_INT8,
+    kernel requantize::REQUANTIZE_INT32_TO_INT16,
 }
 
 /// The operators that the writer makes of two layers.

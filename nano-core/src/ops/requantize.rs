@@ -1,34 +1,46 @@
-//! Requantization of an int8 tensor to another scale and zero point: `y = clamp(apply(x - z_x) + z_y)`, where `apply` is
+//! Requantization to another scale, zero point or dtype: `y = clamp(apply(x - z_x) + z_y)`, where `apply` is
 //! [`Multiplier::apply`](crate::fixed_point::Multiplier::apply) with the multiplier `s_x / s_y`. Bit-exact with TensorFlow Lite Micro's
-//! int8 to int8 `QUANTIZE`, which clamps to int8 only.
+//! `QUANTIZE` between these dtypes, which clamps to the output's dtype only.
 
 use crate::BrokenRule;
 use crate::arena::Shared;
-#[cfg(feature = "alloc")]
 use crate::fixed_point::Multiplier;
-use crate::fixed_point::clamp_to_i8;
-use crate::image::Dtype;
+use crate::image::Element;
 use crate::node::Node;
 use crate::operator::{Alias, Checked, Kernel, Operator, Output, Run, attributes};
-use crate::ops::channels::check_clamp;
+use crate::ops::channels::check_clamp_of;
 use crate::ops::unary;
 
-/// Kernel of requantization.
-pub const REQUANTIZE: Kernel = Kernel {
-    id: 8,
-    name: NAME,
-    operator: &OPERATOR,
-    inputs: &[Dtype::Int8],
-    outputs: &[Dtype::Int8],
-    pitched: true,
-    forms: &[0],
-    check,
-    run: Run::InPlace(run),
-    #[cfg(feature = "alloc")]
-    cost: |layer| Some(30 * layer.outputs[0].len() as u64),
-    #[cfg(feature = "alloc")]
-    pack,
-};
+/// Kernel of requantization from int8 to int8.
+pub const REQUANTIZE: Kernel = kernel::<i8, i8>(8, NAME);
+/// Kernel of requantization from int8 to int16.
+pub const REQUANTIZE_INT8_TO_INT16: Kernel = kernel::<i8, i16>(21, "requantize_int8_to_int16");
+/// Kernel of requantization from int16 to int8.
+pub const REQUANTIZE_INT16_TO_INT8: Kernel = kernel::<i16, i8>(22, "requantize_int16_to_int8");
+/// Kernel of requantization from int16 to int16.
+pub const REQUANTIZE_INT16: Kernel = kernel::<i16, i16>(23, "requantize_int16");
+/// Kernel of requantization from int32 to int8.
+pub const REQUANTIZE_INT32_TO_INT8: Kernel = kernel::<i32, i8>(24, "requantize_int32_to_int8");
+/// Kernel of requantization from int32 to int16.
+pub const REQUANTIZE_INT32_TO_INT16: Kernel = kernel::<i32, i16>(25, "requantize_int32_to_int16");
+
+const fn kernel<X: Element, Y: Element>(id: u16, name: &'static str) -> Kernel {
+    Kernel {
+        id,
+        name,
+        operator: &OPERATOR,
+        inputs: X::DTYPES,
+        outputs: Y::DTYPES,
+        pitched: true,
+        forms: &[0],
+        check,
+        run: Run::InPlace(run::<X, Y>),
+        #[cfg(feature = "alloc")]
+        cost: |layer| Some(30 * layer.outputs[0].len() as u64),
+        #[cfg(feature = "alloc")]
+        pack,
+    }
+}
 
 static OPERATOR: Operator = Operator {
     name: NAME,
@@ -51,17 +63,28 @@ fn check(node: &Node<'_>) -> Result<(), BrokenRule> {
     let attributes = Attributes::read(node.attributes())?;
     node.require_no_scratch()?;
     node.multipliers::<1>()?;
-    check_clamp((attributes.clamp_min, attributes.clamp_max))
+    check_clamp_of(node.output(0).dtype(), (attributes.clamp_min, attributes.clamp_max))
 }
 
-fn run(node: &Node<'_>, memory: Shared<'_>) {
+fn run<X: Element, Y: Element>(node: &Node<'_>, memory: Shared<'_>) {
     let attributes = Attributes::read(node.attributes()).checked();
     let [multiplier] = node.multipliers().checked();
     let (from, to) = (node.input(0).zero_point, node.output(0).zero_point);
-    unary::run(node, memory, |x| {
-        let value = multiplier.apply(i32::from(x) - from).saturating_add(to);
-        clamp_to_i8(value, attributes.clamp_min, attributes.clamp_max)
+    let is_int8 = size_of::<X>() + size_of::<Y>() == 2;
+    let (min, max) = (attributes.clamp_min, attributes.clamp_max);
+    unary::run(node, memory, |x: X| {
+        // No overflow: the zero point of an int32 is 0.
+        let difference = x.into().wrapping_sub(from);
+        let scaled = if is_int8 { multiplier.apply(difference) } else { apply(multiplier, difference) };
+        Y::truncate(crate::kernels::clamp(scaled.saturating_add(to), min, max))
     });
+}
+
+/// [`Multiplier::apply`] for wider elements than int8, which are rare.
+// Not inlined, for code size: each kernel would have 500 bytes of it, and saves 15 instructions per element.
+#[inline(never)]
+fn apply(multiplier: Multiplier, value: i32) -> i32 {
+    multiplier.apply(value)
 }
 
 #[cfg(feature = "alloc")]

@@ -49,7 +49,7 @@ fn check(node: &Node<'_>) -> Result<(), BrokenRule> {
 
 fn run(node: &Node<'_>, memory: Shared<'_>) {
     let table: &[i8; ENTRIES] = node.constant(0).checked().try_into().checked();
-    unary::run(node, memory, |x| table[usize::from(x as u8 ^ 0x80)]);
+    unary::run(node, memory, |x: i8| table[usize::from(x as u8 ^ 0x80)]);
 }
 
 #[cfg(feature = "alloc")]

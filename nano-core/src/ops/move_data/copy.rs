@@ -1,24 +1,23 @@
 //! The copying kernel: copies runs that are contiguous in input and output as blocks, and all other elements with a stride.
 //!
 //! Constants: the operator's three tables, each as [`Strided`] parts. The packed tables may have other lengths than the attributes, with the same
-//! product. Their entries count the elements of the input's memory, so they contain its pitch. If the output's pixels are not contiguous, the
+//! product. Their entries count the bytes of the input's memory, so one kernel serves all dtypes, and they contain the pitch. If the output's pixels are not contiguous, the
 //! last table has the entries of one pixel.
 
 use super::OPERATOR;
 use super::strided::{Strided, Table};
 use crate::BrokenRule;
 use crate::arena::Io;
-use crate::image::Dtype;
 use crate::node::Node;
-use crate::operator::{CheckedPart, Kernel, Run, nonzero, require};
+use crate::operator::{ALIKE, CheckedPart, Kernel, Run, nonzero, require};
 
 /// Kernel of data movement by copying.
 pub const MOVE: Kernel = Kernel {
     id: 13,
     name: super::NAME,
     operator: &OPERATOR,
-    inputs: &[Dtype::Int8],
-    outputs: &[Dtype::Int8],
+    inputs: ALIKE,
+    outputs: ALIKE,
     pitched: true,
     forms: &[0],
     check,
@@ -36,24 +35,22 @@ fn tables<'a>(node: &Node<'a>) -> Result<[&'a [Strided]; 3], BrokenRule> {
 
 fn check(node: &Node<'_>) -> Result<(), BrokenRule> {
     node.require_no_scratch()?;
-    let mut elements = 1u64;
+    let output = node.output(0);
+    let size = output.dtype().size();
+    let expected = (output.len() * size) as u64;
+    let mut bytes = 1u64;
     let mut bounds = Some([0, 0]);
     let mut line = 0;
     for parts in tables(node)? {
         let table = Table::check(parts)?;
         line = table.length;
-        // No overflow: both factors are at most 2^28, as the check below has bounded the previous product.
-        elements *= table.length;
-        require!(
-            elements <= node.output(0).len() as u64,
-            "the tables have more entries than the output",
-            elements as i64
-        );
+        // No overflow: the factors are at most 2^30 and 2^28, as the check below has bounded the previous product.
+        bytes *= table.length;
+        require!(bytes <= expected, "the tables have more entries than the output", bytes as i64);
         bounds = bounds.zip(table.bounds).map(|([low, high], [lowest, highest])| [low + lowest, high + highest]);
     }
-    let output = node.output(0);
-    require!(elements == output.len() as u64, "the tables have fewer entries than the output", elements as i64);
-    let fits = output.is_dense() || line == u64::from(output.shape[2]);
+    require!(bytes == expected, "the tables have fewer entries than the output", bytes as i64);
+    let fits = output.is_dense() || line == output.shape[2] as u64 * size as u64;
     require!(fits, "the last table is not one pixel of an output with a pitch, entries", line as i64);
     // If one table has only zero points, nothing is read.
     let [low, high] = bounds.unwrap_or([0, 0]);
@@ -66,11 +63,11 @@ fn check(node: &Node<'_>) -> Result<(), BrokenRule> {
 fn run(node: &Node<'_>, mut io: Io<'_>) {
     let [rows, columns, channels] = tables(node).ok().checked_part();
     let input = io.inputs.get::<i8>(0);
-    // The zero point of an int8 value fits into int8.
+    // That of an int8 value fits into int8; that of others is 0, in each of their bytes.
     let zero_point = node.output(0).zero_point as i8;
     let length: usize = channels.iter().map(Strided::len).sum();
     let output = node.output(0);
-    let pitch = if output.is_dense() { length } else { output.pitch as usize };
+    let pitch = if output.is_dense() { length } else { output.pitch as usize * output.dtype().size() };
     let lines = io.outputs.take::<i8>().chunks_mut(nonzero(pitch));
     let mut lines = lines.map(|line| line.get_mut(..length).checked_part());
     for row in rows {
@@ -88,7 +85,7 @@ fn run(node: &Node<'_>, mut io: Io<'_>) {
     }
 }
 
-/// Fills `line` with the input's elements `base + entry` for the entries of `channels`.
+/// Fills `line` with the input's bytes `base + entry` for the entries of `channels`.
 fn gather(mut line: &mut [i8], input: &[i8], base: i32, channels: &[Strided], zero_point: i8) {
     for part in channels {
         let (places, rest) = line.split_at_mut_checked(part.len()).checked_part();
@@ -103,9 +100,9 @@ fn gather(mut line: &mut [i8], input: &[i8], base: i32, channels: &[Strided], ze
             let start = base.wrapping_add(part.at(a)) as usize;
             match part.inner_step {
                 1 => {
-                    let elements = input.get(start..).and_then(|rest| rest.get(..places.len()));
-                    if let Some(elements) = elements {
-                        places.copy_from_slice(elements);
+                    let bytes = input.get(start..).and_then(|rest| rest.get(..places.len()));
+                    if let Some(bytes) = bytes {
+                        places.copy_from_slice(bytes);
                     }
                 }
                 step => {

@@ -9,7 +9,7 @@
 //! `pitch` say so: the output can then be a view, which copies nothing, if the memory plan allows it.
 //!
 //! Tensors for the writer: `rows`, `columns` and `channels`, int32: indices of the input's elements in height, width, channels order, or -1.
-//! Bit-exact with TensorFlow Lite Micro's int8 `PAD`, `TRANSPOSE`, `STRIDED_SLICE`, `SPLIT` and `RESIZE_NEAREST_NEIGHBOR`.
+//! Bit-exact with TensorFlow Lite Micro's `PAD`, `TRANSPOSE`, `STRIDED_SLICE`, `SPLIT` and `RESIZE_NEAREST_NEIGHBOR`.
 
 mod copy;
 #[cfg(feature = "alloc")]

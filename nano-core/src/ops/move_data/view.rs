@@ -2,17 +2,17 @@
 
 use super::{Attributes, OPERATOR};
 use crate::BrokenRule;
-use crate::image::{Dtype, Value};
+use crate::image::Value;
 use crate::node::Node;
-use crate::operator::{Kernel, Overlay, Run, require};
+use crate::operator::{ALIKE, Kernel, Overlay, Run, require};
 
 /// Kernel of data movement by a view.
 pub const MOVE_VIEW: Kernel = Kernel {
     id: 18,
     name: "move_view",
     operator: &OPERATOR,
-    inputs: &[Dtype::Int8],
-    outputs: &[Dtype::Int8],
+    inputs: ALIKE,
+    outputs: ALIKE,
     pitched: true,
     forms: &[0],
     check,
