@@ -42,7 +42,14 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("name", "count"), [("recurrent", 60 * (7 + 2 * 7)), ("wide", 40 * (4 * 4 + 2 * 9))])
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("recurrent", 60 * (7 + 2 * 7)),
+        ("wide", 40 * (4 * 4 + 2 * 9)),
+        ("moved", 20 * 2 * (24 + 15)),
+    ],
+)
 def test_the_board_gives_the_bytes_of_the_reference(cases: Path, name: str, count: int) -> None:
     qemu = shutil.which("qemu-system-riscv32")
     assert qemu is not None

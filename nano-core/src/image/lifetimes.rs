@@ -153,7 +153,8 @@ impl<'a> Alive<'a> {
         let (apart, takes) = match (kernel.run, kernel.alias()) {
             (Run::Apart(_), _) => (Some(node), Takes::Nothing),
             (Run::Over(_), _) => (Some(node), Takes::Last(node)),
-            (Run::InPlace(_), Alias::Elementwise) => (None, Takes::Alike),
+            // One of several outputs must not take the place of another that nothing reads.
+            (Run::InPlace(_), Alias::Elementwise) if node.outputs.len() == 1 => (None, Takes::Alike),
             (Run::InPlace(_), _) => (None, Takes::Nothing),
         };
         for output in node.outputs {

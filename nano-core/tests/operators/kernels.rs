@@ -162,6 +162,44 @@ fn accumulators(node: &Node<'_>, x: &[i16], mut store: impl FnMut(usize, i32)) {
     }
 }
 
+/// Splits each int16 at a bit: `y = x >> shift`, and the rest `x - (y << shift)`. It runs in place, and has two outputs.
+static SPLIT_BITS: Operator = Operator {
+    name: "split_bits",
+    attributes: &["shift"],
+    inputs: 1..=1,
+    outputs: &[Output::OWN, Output::OWN],
+    alias: Alias::Elementwise,
+    shape: |node, _| Ok(node.input(0).shape),
+    macs: |_| 0,
+};
+
+pub const SPLIT_BITS_KERNEL: Kernel = Kernel {
+    id: 1003,
+    name: "split_bits",
+    operator: &SPLIT_BITS,
+    inputs: &[Dtype::Int16],
+    outputs: &[Dtype::Int16, Dtype::Int16],
+    pitched: false,
+    forms: &[0],
+    check: |node| match node.attributes() {
+        [0..=15] => Ok(()),
+        _ => Err(BrokenRule { rule: "the shift is not 0 to 15", value: node.attributes()[0].into() }),
+    },
+    run: Run::InPlace(|node, memory| {
+        let (shift, x) = (node.attributes()[0], memory.input::<i16>(0));
+        let (high, low) = (memory.output::<i16>(0), memory.output::<i16>(1));
+        for ((x, high), low) in x.iter().zip(high).zip(low) {
+            let number = x.get();
+            high.set(number >> shift);
+            low.set(number - (number >> shift << shift));
+        }
+    }),
+    #[cfg(feature = "alloc")]
+    cost: |layer| Some(layer.outputs[0].len() as u64),
+    #[cfg(feature = "alloc")]
+    pack: |_| Ok(Default::default()),
+};
+
 /// The kernels of this file after those of the crate, of which a test's models use some.
 pub const KERNELS: &[Kernel] = &[
     nano_core::ops::TABLE,
@@ -170,4 +208,10 @@ pub const KERNELS: &[Kernel] = &[
     GRU_KERNEL,
     WIDE_KERNEL,
     WIDE_SUMS_KERNEL,
+    SPLIT_BITS_KERNEL,
+    nano_core::ops::MOVE,
+    nano_core::ops::MOVE_VIEW,
+    nano_core::ops::CONCAT,
+    nano_core::ops::HISTORY,
+    nano_core::ops::REQUANTIZE_INT16_TO_INT8,
 ];

@@ -162,6 +162,127 @@ fn int16_activations_and_int32_outputs_equal_the_reference() {
     compare("wide", &image(&net), &steps);
 }
 
+/// A layer of `split_bits`; returns the ids of its outputs.
+fn split_bits(net: &mut Builder, input: usize, shift: i64) -> [usize; 2] {
+    let value = ValueDescription { dtype: Dtype::Int16, zero_point: 0, ..*net.value(input) };
+    let high = layer(net, "split_bits", input, vec![value; 2], ("shift", shift), Default::default());
+    net.model.layers.last_mut().unwrap().tensors.clear();
+    [high, high + 1]
+}
+
+/// Layers of two outputs in random networks: read, unread, and outputs of the graph.
+#[test]
+fn two_outputs_of_one_layer_equal_the_reference() {
+    let mut unread = 0;
+    for seed in 0..200 {
+        let (mut net, mut random) = (Builder::new(seed), fastrand::Rng::with_seed(seed));
+        net.model.labels.clear();
+        let input = net.input([1, random.u32(1..5), random.u32(1..7)]);
+        let value = *net.value(input);
+        *net.value(input) = ValueDescription { dtype: Dtype::Int16, zero_point: 0, ..value };
+        let x: Vec<i16> = (0..value.shape.iter().product::<u32>()).map(|_| random.i16(..)).collect();
+        let mut expected = vec![x.clone()];
+        for _ in 0..random.usize(1..7) {
+            let (from, shift) = (random.usize(..expected.len()), random.u32(..16));
+            split_bits(&mut net, from, shift.into());
+            let high: Vec<i16> = expected[from].iter().map(|x| x >> shift).collect();
+            let low = expected[from].iter().zip(&high).map(|(&x, &y)| (i32::from(x) - (i32::from(y) << shift)) as i16);
+            let low = low.collect();
+            expected.extend([high, low]);
+        }
+        let outputs: Vec<usize> = (1..expected.len()).filter(|_| random.u8(..3) == 0).collect();
+        let outputs = if outputs.is_empty() { vec![expected.len() - 1] } else { outputs };
+        outputs.iter().for_each(|&id| net.output(id));
+        let read = |id: &usize| outputs.contains(id) || net.model.layers.iter().any(|layer| layer.inputs.contains(id));
+        unread += (1..expected.len()).filter(|id| !read(id)).count();
+        let image = image(&net);
+        let checked = CheckedImage::new(image.bytes(), KERNELS).unwrap();
+        let mut memory = arena(&checked);
+        let mut model = checked.bind(signed(&mut memory)).unwrap();
+        model.input_elements(0).copy_from_slice(&x);
+        model.run();
+        for (index, &id) in outputs.iter().enumerate() {
+            assert_eq!(model.output_elements::<i16>(index), expected[id], "seed {seed}, value {id}");
+        }
+    }
+    assert!(unread > 100, "{unread} outputs are read by nothing");
+}
+
+#[test]
+fn one_of_two_outputs_in_the_place_of_another_value_is_refused() {
+    use builder::place::{VALUE_LENGTH, VALUE_OFFSET, VALUES};
+    // Values 0, 1 and 2; nothing reads value 1.
+    let mut net = Builder::new(1);
+    net.model.labels.clear();
+    let input = net.input([1, 2, 3]);
+    let value = *net.value(input);
+    *net.value(input) = ValueDescription { dtype: Dtype::Int16, zero_point: 0, ..value };
+    let [_, low] = split_bits(&mut net, input, 4);
+    net.output(low);
+    let image = image(&net);
+    let offset = |id: usize| image.word(VALUES) as usize + id * VALUE_LENGTH + VALUE_OFFSET;
+    for [id, other] in [[1, 2], [2, 1], [1, 0], [2, 0]] {
+        let mut image = image.clone();
+        image.patch(offset(id), image.word(offset(other)));
+        let error = CheckedImage::new(image.bytes(), KERNELS).err();
+        assert!(matches!(error, Some(Error::Overlap { node: 0, .. })), "{id} at {other}: {error:?}");
+    }
+}
+
+/// int16 through what moves data and keeps it: a history, a permutation, a concatenation, in their memory's layouts.
+#[test]
+fn int16_is_moved_and_kept() {
+    const STEPS: u32 = 20;
+    let mut random = fastrand::Rng::with_seed(31);
+    let mut net = Builder::new(31);
+    net.model.labels.clear();
+    let wide = |shape| ValueDescription { dtype: Dtype::Int16, zero_point: 0, ..value(shape) };
+    let input = net.input([1, 2, 3]);
+    *net.value(input) = wide([1, 2, 3]);
+    let mut add =
+        |operator: &str, inputs: &[usize], output, attributes: &[(&str, i64)], tensors: Vec<(&str, Tensor)>| {
+            net.model.layers.push(LayerDescription {
+                operator: operator.into(),
+                inputs: inputs.to_vec(),
+                outputs: vec![output],
+                attributes: attributes.iter().map(|&(name, number)| (name.into(), number)).collect(),
+                tensors: tensors.into_iter().map(|(name, tensor)| (name.into(), tensor)).collect(),
+            });
+            net.model.layers.len()
+        };
+    let start = Tensor::Int16(vec![-30000, 300, 5]);
+    let kept = ValueDescription { state: true, ..wide([1, 5, 3]) };
+    let kept = add("history", &[input], kept, &[("rows", 3)], vec![("start", start)]);
+    // Width and channels exchanged, the last row dropped, and a zero in place of a channel of each.
+    let tables = [("rows", vec![0]), ("columns", vec![0, 1, 2]), ("channels", vec![0, 3, -1, 9])];
+    let lengths: Vec<(&str, i64)> = tables.iter().map(|(name, table)| (*name, table.len() as i64)).collect();
+    let moved = add(
+        "move",
+        &[kept],
+        wide([1, 3, 4]),
+        &[&lengths[..], &[("first", 0), ("pitch", 0)]].concat(),
+        tables.map(|(name, table)| (name, Tensor::Int32(table))).to_vec(),
+    );
+    let joined = add("concat", &[moved, moved], wide([1, 3, 8]), &[("axis", 2)], vec![]);
+    net.output(joined);
+    net.output(kept);
+    let mut rows = vec![vec![-30000, 300, 5]; 3];
+    let mut steps = STEPS.to_le_bytes().to_vec();
+    for _ in 0..STEPS {
+        steps.push(0);
+        let x: Vec<i64> = (0..6).map(|_| random.i16(..).into()).collect();
+        push(&mut steps, &x, Dtype::Int16);
+        rows = rows[rows.len() - 3..].to_vec();
+        rows.extend(x.chunks(3).map(<[i64]>::to_vec));
+        let kept = rows.concat();
+        let moved = (0..3).map(|column| [kept[column], kept[column + 3], 0, kept[column + 9]]);
+        let joined: Vec<i64> = moved.flat_map(|pixel| [pixel, pixel].concat()).collect();
+        push(&mut steps, &joined, Dtype::Int16);
+        push(&mut steps, &kept, Dtype::Int16);
+    }
+    compare("moved", &image(&net), &steps);
+}
+
 #[test]
 fn two_models_of_one_image_share_no_state() {
     let mut references = [Recurrent::new(3), Recurrent::new(3)];
