@@ -13,10 +13,20 @@ from dataclasses import dataclass, fields, replace
 from typing import Literal, Self, get_args, get_type_hints
 
 import numpy as np
+import numpy.typing as npt
 
 from . import tflm
 from .model import Float32, Int8, Int32, Quantization
-from .sampling import activation, broadcast, channels, int8_input, quantization, weighted, window
+from .sampling import (
+    activation,
+    broadcast,
+    channels,
+    int8_input,
+    quantization,
+    weighted,
+    window,
+    zero_point,
+)
 from .tflm import Activation, Pair
 
 Padding = tuple[int, int, int, int]
@@ -485,6 +495,30 @@ class Requantize(Layer):
         return tflm.requantize(self.x, self.x_quantization, self.y_quantization)
 
 
+class RequantizeDtypes(Requantize):
+    """x (1, 256) of int8, int16 or int32 to int8 or int16, at least one of them wider than int8."""
+
+    @classmethod
+    def random(cls, origin: Origin, rng: np.random.Generator) -> Self:
+        pairs = [
+            ("int8", "int16"), ("int16", "int8"), ("int16", "int16"), ("int32", "int8"), ("int32", "int16")
+        ]  # fmt: skip
+        given, made = pairs[rng.integers(len(pairs))]
+        limits, outputs = np.iinfo(given), np.iinfo(made)
+        # Most outputs fill the range; of int32 no more than TFLM can shift.
+        x_scale = quantization(rng, -8, 0).scale
+        reach = 2.0 ** rng.uniform(-3, 3) * outputs.max / limits.max
+        y_scale = float(np.float32(x_scale / min(reach, 2.0**20)))
+        low, high = limits.min, limits.max
+        if given == "int32":
+            high = tflm.largest_bound(x_scale / y_scale)
+            low = -high
+        x = rng.integers(low, high, (1, 256), given, endpoint=True)
+        x[0, :3] = low, high, 0
+        zeros = [zero_point(rng) if dtype == "int8" else 0 for dtype in (given, made)]
+        return cls(origin, x, Quantization(x_scale, zeros[0], given), Quantization(y_scale, zeros[1], made))
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Softmax(Layer):
     """x (N, C), over the last dimension; the output has `tflm.SOFTMAX_OUTPUT`."""
@@ -577,6 +611,31 @@ class Move(Layer):
                 return tflm.resize_nearest(x, of_both, (numbers[0][0], numbers[0][1]))
 
 
+def _widened(x: Int8, rng: np.random.Generator) -> npt.NDArray[np.int16]:
+    """int16 numbers whose high bytes are `x`."""
+    return x.astype(np.int16) * 256 + rng.integers(0, 256, x.shape, np.int16)
+
+
+class MoveInt16(Move):
+    """`Move` of int16."""
+
+    @classmethod
+    def random(cls, origin: Origin, rng: np.random.Generator) -> Self:
+        made = super().random(origin, rng)
+        of_both = Quantization(made.quantization.scale, 0, "int16")
+        return replace(made, x=_widened(made.x, rng), quantization=of_both)
+
+
+class ConcatInt16(Concat):
+    """`Concat` of int16."""
+
+    @classmethod
+    def random(cls, origin: Origin, rng: np.random.Generator) -> Self:
+        made = super().random(origin, rng)
+        of_all = Quantization(made.quantization.scale, 0, "int16")
+        return replace(made, x=_widened(made.x, rng), quantization=of_all)
+
+
 FAMILIES: dict[str, type[Layer]] = {
     "conv2d": Conv2d,
     "conv_transpose2d": ConvTranspose2d,
@@ -591,6 +650,9 @@ FAMILIES: dict[str, type[Layer]] = {
     "move": Move,
     "average_pool": AveragePool,
     "requantize": Requantize,
+    "requantize_dtypes": RequantizeDtypes,
+    "move_int16": MoveInt16,
+    "concat_int16": ConcatInt16,
     "softmax": Softmax,
     "unary": Unary,
 }

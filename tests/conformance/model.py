@@ -19,12 +19,21 @@ Int32 = npt.NDArray[np.int32]
 Float32 = npt.NDArray[np.float32]
 
 
+#: TFLite's types by numpy's names, and the inverse.
+_TYPES = {
+    "int8": schema.TensorType.INT8,
+    "int16": schema.TensorType.INT16,
+    "int32": schema.TensorType.INT32,
+}
+_DTYPES = {kind: np.dtype(name) for name, kind in _TYPES.items()}
+
+
 @dataclass(frozen=True)
 class Quantization:
-    """real = scale * (q - zero_point), per tensor, int8; the scale is a float32, as TFLite stores it.
+    """real = scale * (q - zero_point), per tensor; the scale is a float32, as TFLite stores it.
 
     >>> Quantization(0.5, -3)
-    Quantization(scale=0.5, zero_point=-3)
+    Quantization(scale=0.5, zero_point=-3, dtype='int8')
     >>> Quantization(0.1, 0)
     Traceback (most recent call last):
     ValueError: scale must be a positive float32, got 0.1 (nearest float32: 0.10000000149011612)
@@ -32,11 +41,15 @@ class Quantization:
 
     scale: float
     zero_point: int
+    #: "int8", or "int16" or "int32" with zero point 0.
+    dtype: str = "int8"
 
     def __post_init__(self) -> None:
         _check_scales([self.scale])
         if not -128 <= self.zero_point <= 127:
             raise ValueError(f"zero_point must be in -128..127, got {self.zero_point}")
+        if self.dtype != "int8" and self.zero_point:
+            raise ValueError(f"the zero_point of {self.dtype} must be 0, got {self.zero_point}")
 
 
 @dataclass(frozen=True)
@@ -53,15 +66,15 @@ class Tensor:
 
 
 def input_tensor(x: Int8, quantization: Quantization) -> Tensor:
-    """An int8 input, fed with `x`."""
-    if x.dtype != np.int8 or x.size == 0:
-        raise ValueError(f"input must be a non-empty int8 array, got {x.dtype} {x.shape}")
-    return Tensor(x.shape, schema.TensorType.INT8, [quantization.scale], quantization.zero_point, fed=x)
+    """An input of the quantization's dtype, fed with `x`."""
+    if x.dtype != quantization.dtype or x.size == 0:
+        raise ValueError(f"input must be a non-empty {quantization.dtype} array, got {x.dtype} {x.shape}")
+    return Tensor(x.shape, _TYPES[quantization.dtype], [quantization.scale], quantization.zero_point, fed=x)
 
 
 def output_tensor(shape: tuple[int, ...], quantization: Quantization) -> Tensor:
-    """An int8 output."""
-    return Tensor(shape, schema.TensorType.INT8, [quantization.scale], quantization.zero_point)
+    """An output of the quantization's dtype."""
+    return Tensor(shape, _TYPES[quantization.dtype], [quantization.scale], quantization.zero_point)
 
 
 def weight_tensor(weights: Int8, scales: Float32, channel_dimension: int) -> Tensor:
@@ -173,7 +186,7 @@ def run(
     for i, index in enumerate(fed):
         interpreter.set_input(np.ascontiguousarray(inputs[index].fed), i)
     interpreter.invoke()
-    return np.array(interpreter.get_output(wanted), np.int8)
+    return np.array(interpreter.get_output(wanted), _DTYPES[output.type])
 
 
 def _check_scales(scales: Sequence[float]) -> None:

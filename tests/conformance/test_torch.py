@@ -50,7 +50,7 @@ LARGEST_UNARY_SCALE = 1.0
 
 
 def quantization(of: model.Quantization) -> Quantization:
-    return Quantization(of.scale, of.zero_point)
+    return Quantization(of.scale, of.zero_point, of.dtype)
 
 
 def tensors_of(

@@ -369,8 +369,9 @@ def average_pool(
 
 
 def requantize(x: Int8, x_quantization: Quantization, y_quantization: Quantization) -> Int8:
-    """QUANTIZE from int8 to int8: another scale and zero point for the same reals."""
-    if largest_bound(x_quantization.scale / y_quantization.scale) < 255:
+    """QUANTIZE of integers: another scale, zero point or dtype for the same reals."""
+    largest = 255 if x.dtype == np.int8 else int(np.abs(x.astype(np.int64)).max())
+    if largest_bound(x_quantization.scale / y_quantization.scale) < largest:
         raise ValueError(f"TFLM overflows: scales {x_quantization.scale} to {y_quantization.scale}")
     return _elementwise("QUANTIZE", schema.QuantizeOptionsT(), x, x_quantization, y_quantization)
 
