@@ -22,19 +22,6 @@ from torch_nano.ops.layer_norm import LayerNorm
 from . import layers
 from .test_torch import channels_first, comparable, describe
 
-#: Operators with loops of their own on the chip, or with blocks to copy, and all of two inputs.
-FAMILIES = (
-    "conv2d",
-    "conv_transpose2d",
-    "depthwise_conv2d",
-    "fully_connected",
-    "max_pool",
-    "average_pool",
-    "move",
-    "move_int16",
-    "requantize_dtypes",
-    *(name for name, family in layers.FAMILIES.items() if issubclass(family, layers.Pairwise)),
-)
 #: Of as many layers as the other tests compare; a board takes a tenth of a second to start.
 SHARE = 10
 
