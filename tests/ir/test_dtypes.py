@@ -26,6 +26,7 @@ from torch_nano.ir.operator import Operator
 from torch_nano.ir.rules import Own
 from torch_nano.ir.value import Value
 from torch_nano.ops import OPERATORS
+from torch_nano.ops.requantize import Requantize
 
 
 @dataclass(frozen=True)
@@ -149,8 +150,37 @@ def test_training_is_the_integer_run(last: str, ranges: str) -> None:
 
 def test_an_operator_refuses_a_dtype_that_it_does_not_take() -> None:
     model, x = net("relu")
+    graph = optimize(capture(model, x))
+    (requantize,) = [node for node in graph.nodes if isinstance(node.operator, Requantize)]
+    graph.remove(requantize)
     with pytest.raises(tn.QuantizationError, match="table takes int8; its input square is int16"):
-        tn.to_nano(model, x, calibrate=x)
+        quantize(graph, calibrated(calibrate(graph, x)))
+
+
+def test_an_operator_refuses_to_make_a_dtype_that_it_does_not_have() -> None:
+    model, x = net("relu")
+    graph = optimize(capture(model, x))
+    graph.dtypes["linear"] = "int16"
+    with pytest.raises(
+        tn.QuantizationError, match="fully_connected makes int8; its output linear is to be int16"
+    ):
+        quantize(graph, calibrated(calibrate(graph, x)))
+
+
+def test_int16_is_requantized_for_an_operator_of_int8() -> None:
+    model, x = net("relu")
+    graph = optimize(capture(model, x))
+    quantized = quantize(graph, calibrated(calibrate(graph, x)))
+    assert [node.operator.name for node in graph.nodes] == [
+        "fully_connected",
+        "square",
+        "requantize",
+        "table",
+    ]
+    _, y = run(quantized, x)
+    with torch.no_grad():
+        expected = model(x)
+    assert float((y - expected).abs().max()) < 0.1 * float(expected.abs().max())
 
 
 def test_nano_core_has_no_such_operator() -> None:

@@ -139,6 +139,8 @@ impl<'py> FromPyObject<'_, 'py> for Elements {
             Ok(array) => array.dtype().to_string(),
             Err(_) => array.get_type().to_string(),
         };
-        Err(PyTypeError::new_err(format!("a tensor must be a numpy array of int8, int16, int32 or float32, this is {given}")))
+        Err(PyTypeError::new_err(format!(
+            "a tensor must be a numpy array of int8, int16, int32 or float32, this is {given}"
+        )))
     }
 }

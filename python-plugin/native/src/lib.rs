@@ -11,11 +11,11 @@ mod requantize;
 mod stream;
 mod weights;
 
-use nano_core::Quantization;
 use nano_core::fixed_point::Multiplier;
 use nano_core::image::{Dtype, LONGEST_NAME, WriteError};
 use nano_core::ops::{self, AddParameters, LayerNormParameters, SoftmaxParameters};
 use nano_core::train::{LARGEST_EPOCHS, LdaHead};
+use nano_core::{ALIKE, Quantization};
 use numpy::{PyArray2, PyReadonlyArray1};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -53,14 +53,16 @@ fn operators(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
         entry.set_item("attributes", operator.attributes)?;
         entry.set_item("inputs", (*operator.inputs.start(), *operator.inputs.end()))?;
         let kernels = || ops::ALL.iter().filter(|kernel| kernel.operator.name == operator.name);
-        let accepted = |dtype: &Dtype| kernels().any(|kernel| kernel.inputs.contains(dtype));
+        let accepted = |dtype: &Dtype| kernels().any(|kernel| kernel.inputs == ALIKE || kernel.inputs.contains(dtype));
         entry.set_item(
             "input_dtypes",
             Dtype::ALL.iter().filter(|dtype| accepted(dtype)).map(|dtype| dtype.name()).collect::<Vec<_>>(),
         )?;
-        // The kernels of an operator agree on the dtypes of outputs with the rule Own.
-        let outputs = operator.outputs.iter().zip(kernel.outputs);
-        let rules = outputs.map(|(output, &dtype)| rule(py, output.quantization, dtype));
+        let rules = operator.outputs.iter().enumerate().map(|(index, output)| {
+            let made = |dtype: &&Dtype| kernels().any(|kernel| kernel.outputs.get(index) == Some(*dtype));
+            let dtypes = Dtype::ALL.iter().filter(made).map(|dtype| dtype.name()).collect();
+            rule(py, output.quantization, dtypes)
+        });
         entry.set_item("quantization", rules.collect::<PyResult<Vec<_>>>()?)?;
         entry.set_item("states", operator.outputs.iter().map(|output| output.reset.is_some()).collect::<Vec<_>>())?;
         entry.set_item("kernels", kernels().map(|kernel| kernel.name).collect::<Vec<_>>())?;
@@ -69,12 +71,12 @@ fn operators(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     Ok(operators)
 }
 
-/// The rule for the quantization of an output of this dtype.
-fn rule(py: Python<'_>, quantization: Quantization, dtype: Dtype) -> PyResult<Bound<'_, PyDict>> {
+/// The rule for the quantization of an output of one of these dtypes.
+fn rule<'py>(py: Python<'py>, quantization: Quantization, dtypes: Vec<&str>) -> PyResult<Bound<'py, PyDict>> {
     let rule = PyDict::new(py);
     let name = match quantization {
         Quantization::Own => {
-            rule.set_item("dtype", dtype.name())?;
+            rule.set_item("dtypes", dtypes)?;
             "own"
         }
         Quantization::SameAs(input) => {

@@ -84,10 +84,10 @@ class ChannelScales(TypedDict):
 
 @type_check_only
 class QuantizationRule(TypedDict):
-    """The quantization of an output: its own, of `dtype`; that of `input`; fixed; or that of all inputs."""
+    """The quantization of an output: its own, of one of `dtypes`; that of `input`; fixed; or that of all inputs."""
 
     rule: Literal["own", "same_as", "fixed", "shared"]
-    dtype: NotRequired[Literal["int8", "int16", "int32"]]
+    dtypes: NotRequired[list[Literal["int8", "int16", "int32"]]]
     input: NotRequired[int]
     scale: NotRequired[float]
     zero_point: NotRequired[int]

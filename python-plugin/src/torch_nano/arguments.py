@@ -127,11 +127,24 @@ def check_tensor(name: str, tensor: object, *, error: type[TorchNanoError] = Hea
         raise error(f"{name} is a tensor {kind}; expected a dense one with numbers in it")
 
 
-_DTYPES: dict[type, str] = {float: "floats", int: "int8"}
+def names_of(kinds: Sequence[type], dtype: torch.dtype) -> str:
+    """The kinds of numbers in an error: floats (float) and the integers of `dtype` (int).
+
+    >>> names_of((float, int), torch.int16)
+    'floats or int16'
+    """
+    names = {float: "floats", int: str(dtype).removeprefix("torch.")}
+    return " or ".join(names[kind] for kind in kinds)
 
 
-def check_batch(name: str, x: object, shape: tuple[int, ...], kinds: tuple[type, ...] = (float,)) -> None:
-    """Checks that a batch is a dense tensor [N, *shape] of floats (kind float) or int8 (kind int).
+def check_batch(
+    name: str,
+    x: object,
+    shape: tuple[int, ...],
+    kinds: tuple[type, ...] = (float,),
+    dtype: torch.dtype = torch.int8,
+) -> None:
+    """Checks that a batch is a dense tensor [N, *shape] of floats (kind float) or of `dtype` (kind int).
 
     >>> check_batch("x", torch.zeros(3, dtype=torch.int8), (4,), (int,))
     Traceback (most recent call last):
@@ -141,11 +154,11 @@ def check_batch(name: str, x: object, shape: tuple[int, ...], kinds: tuple[type,
         InputError: it is something else.
     """
     sides = f"[{', '.join(map(str, ('N', *shape)))}]"
-    expected = f"a tensor {sides} of {' or '.join(_DTYPES[kind] for kind in kinds)}"
+    expected = f"a tensor {sides} of {names_of(kinds, dtype)}"
     if not isinstance(x, torch.Tensor):
         raise InputError(f"{name} is a {type(x).__name__}; expected {expected}")
     check_tensor(name, x, error=InputError)
-    right = (x.is_floating_point() and float in kinds) or (x.dtype == torch.int8 and int in kinds)
+    right = (x.is_floating_point() and float in kinds) or (x.dtype == dtype and int in kinds)
     if not right or x.dim() == 0 or tuple(x.shape[1:]) != shape:
         way_out = ": one sample needs a batch dimension, x[None]" if tuple(x.shape) == shape else ""
         raise InputError(
@@ -171,7 +184,10 @@ def path_of(name: str, given: Any) -> Path:
 
 
 def check_inputs(
-    shapes: Mapping[str, tuple[int, ...]], tensors: Sequence[object], kinds: tuple[type, ...] = (float,)
+    shapes: Mapping[str, tuple[int, ...]],
+    tensors: Sequence[object],
+    kinds: tuple[type, ...] = (float,),
+    dtypes: Mapping[str, torch.dtype] | None = None,
 ) -> None:
     """Checks that there is one tensor for each name in `shapes`, as :func:`check_batch`, of one batch size.
 
@@ -183,7 +199,8 @@ def check_inputs(
         InputError: a tensor is wrong, or the batch sizes differ.
     """
     for (name, shape), tensor in zip(shapes.items(), tensors, strict=True):
-        check_batch("the input" if len(shapes) == 1 else f"the input {name!r}", tensor, shape, kinds)
+        label = "the input" if len(shapes) == 1 else f"the input {name!r}"
+        check_batch(label, tensor, shape, kinds, (dtypes or {}).get(name, torch.int8))
     if len(shapes) > 1:
         check_same_batch(list(shapes), [tensor for tensor in tensors if isinstance(tensor, torch.Tensor)])
 

@@ -84,8 +84,6 @@ class Quantization:
 #: A channel's factor is at least this part of the scale of its value: numbers of the channel below 2^117 then
 #: change no integer, and its scale and offset are float32.
 _LEAST_FACTOR = 2.0**-118
-#: Further from zero than this many steps all integers saturate, whatever the zero point.
-_MOST_STEPS = 512.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +131,9 @@ class ChannelScales:
         least = torch.full_like(factor, step * _LEAST_FACTOR)
         constant = factor.abs() < least
         factor = torch.where(constant, torch.copysign(least, factor), factor)
-        whole = round_half_away(shift / step).clamp(-_MOST_STEPS, _MOST_STEPS) * step
+        # Further from zero all integers saturate, whatever the zero point.
+        most = 4.0 * (quantization.bounds[1] + 1)
+        whole = round_half_away(shift / step).clamp(-most, most) * step
         shift = torch.where(constant, whole, shift)
         scale, offset = (step / factor).float(), (-shift / factor).float()
         if not torch.compiler.is_compiling():

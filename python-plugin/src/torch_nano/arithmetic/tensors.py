@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -24,6 +25,16 @@ def check_finite(x: Tensor) -> None:
         raise InputError(
             f"the input holds NaN or infinity in samples {samples[:8]} of {len(x)}; clean the data first"
         )
+
+
+def random_integers(shape: Sequence[int], quantization: Quantization, generator: torch.Generator) -> Tensor:
+    """Random integers of a quantization's dtype, all of them equally likely.
+
+    >>> random_integers((2, 3), Quantization(1.0, 0, "int16"), torch.Generator().manual_seed(0)).dtype
+    torch.int16
+    """
+    low, high = quantization.bounds
+    return torch.randint(low, high + 1, tuple(shape), dtype=quantization.torch_dtype, generator=generator)
 
 
 def quantize_tensor(x: Tensor, quantization: Quantization, channels: ChannelScales | None = None) -> Tensor:

@@ -81,7 +81,8 @@ def calibrate(
         raise InputError("the calibration data is empty; expected at least one sample")
     ranges = {name: observer.range() for name, observer in observers.items()}
     for name, one in channels.items():
-        one.warn(name, quantization(*ranges[name]).scale)
+        dtype = graph.dtypes.get(name, "int8")
+        one.warn(name, quantization(*ranges[name], dtype).scale, dtype)
     checks.warn(percentile if method == "percentile" else None)
     return ranges
 

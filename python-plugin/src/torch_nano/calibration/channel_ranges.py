@@ -29,7 +29,7 @@ class ChannelRanges:
         low, high = torch.aminmax(channels, dim=1)
         self.low, self.high = torch.minimum(self.low, low), torch.maximum(self.high, high)
 
-    def warn(self, name: str, scale: float) -> None:
+    def warn(self, name: str, scale: float, dtype: str) -> None:
         """Warns of the channels that take few steps of the input's scale, unless they are constant or were
         hardly seen.
 
@@ -46,8 +46,8 @@ class ChannelRanges:
         listed = ", ".join(f"{channel} ({steps[channel]:.2g} steps)" for channel in lost[:_NAMED])
         widest = int(steps.argmax())
         warn(
-            f"input {name!r}: int8 has one scale for all channels, {scale:.3g}, and these are rounded to a "
-            f"few steps of it: {listed}{more}; channel {widest} takes {steps[widest]:.3g}. Begin the model "
+            f"input {name!r}: {dtype} has one scale for all channels, {scale:.3g}, and these are rounded to "
+            f"a few steps of it: {listed}{more}; channel {widest} takes {steps[widest]:.3g}. Begin the model "
             "with a BatchNorm or (x - mean) / std per channel, and let nothing else read the input: each "
             "channel then has a scale of its own",
             ChannelRangeWarning,

@@ -36,7 +36,7 @@ class QuantizedGraph:
         The outputs equal nano-core's, byte for byte.
 
         Args:
-            observe: called with the name and the int8 tensor of every value, inputs included.
+            observe: called with the name and the integer tensor of every value, inputs included.
         """
 
         return self.graph.run(inputs, lambda node, given: self.layer(node, given).integer_run(), observe)
@@ -68,7 +68,7 @@ def quantize(graph: Graph, choose: Callable[[Range], Quantization]) -> Quantized
             raise in_module(error, graph.module_path(node)) from error
         node.parameters = {}
     channels = _channel_scales(graph)
-    graph.parameters, graph.derived, graph.affines = {}, {}, {}
+    graph.parameters, graph.derived, graph.affines, graph.dtypes = {}, {}, {}, {}
     return QuantizedGraph(graph, tensors, channels)
 
 

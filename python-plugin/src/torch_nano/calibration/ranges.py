@@ -74,16 +74,17 @@ class QuantizationPlan:
     """The range, or the fixed quantization, of each value of a graph, by the rules of the operators.
 
     Raises:
-        QuantizationError: an operator does not take inputs of that dtype, or inputs that must share a
-            quantization cannot
-            (:func:`torch_nano.capture.passes.insert_requantize.insert_requantize` prevents that).
+        QuantizationError: an operator does not take inputs, or make outputs, of that dtype, or inputs that
+            must share a quantization cannot
+            (:func:`torch_nano.capture.passes.insert_requantize.insert_requantize` prevents most of that).
     """
 
     def __init__(self, graph: Graph) -> None:
         #: By value.
         self._plan: dict[str, Range | Quantization] = {}
+        self._dtypes = graph.dtypes
         for name in graph.inputs:
-            self._plan[name] = Range((name,), "int8")
+            self._plan[name] = Range((name,), graph.dtypes.get(name, "int8"))
         for node in graph.nodes:
             try:
                 self._take(node)
@@ -101,13 +102,24 @@ class QuantizationPlan:
         for name, rule in zip(node.outputs, node.operator.rules, strict=True):
             match rule:
                 case Own():
-                    self._plan[name] = Range((name,), rule.dtype)
+                    self._plan[name] = Range((name,), self._own_dtype(node, name, rule))
                 case SameAs():
                     self._plan[name] = inputs[rule.input]
                 case Fixed():
                     self._plan[name] = rule.quantization
                 case Shared():
                     self._plan[name] = self._shared(node)
+
+    def _own_dtype(self, node: Node, name: str, rule: Own) -> str:
+        """The dtype of an output with a range of its own."""
+        offered = node.operator.output_dtypes if rule.dtype is None else {rule.dtype}
+        dtype = self._dtypes.get(name, rule.dtype or "int8")
+        if dtype not in offered:
+            expected = " or ".join(sorted(offered))
+            raise QuantizationError(
+                f"{node.operator.name} makes {expected}; its output {name} is to be {dtype}"
+            )
+        return dtype
 
     def _shared(self, node: Node) -> Range | Quantization:
         """Merges the ranges of a node's inputs into one."""
@@ -152,7 +164,8 @@ def follows_rules(node: Node, inputs: Sequence[Quantization], outputs: Sequence[
     def follows(rule: object, output: Quantization) -> bool:
         match rule:
             case Own():
-                return output.dtype == rule.dtype
+                dtypes = node.operator.output_dtypes if rule.dtype is None else {rule.dtype}
+                return output.dtype in dtypes
             case SameAs():
                 return rule.input < len(inputs) and output == inputs[rule.input]
             case Fixed():

@@ -14,7 +14,7 @@ from ..arguments import bind, check_inputs, path_of, shown, the_only
 from ..arithmetic.fixed_point import is_native
 from ..arithmetic.layout import Shape, from_device, to_device
 from ..arithmetic.quantization import ChannelScales, Quantization
-from ..arithmetic.tensors import check_finite, dequantize_tensor, quantize_tensor
+from ..arithmetic.tensors import check_finite, dequantize_tensor, quantize_tensor, random_integers
 from ..calibration.batches import CalibrationData, batches
 from ..calibration.quantize import QuantizedGraph
 from ..comparison.measure import compare
@@ -209,8 +209,9 @@ class NanoModule(QuantizedModule):
         return (first, *others) if others else first
 
     def forward_int8(self, *inputs: Tensor, **named: Tensor) -> Any:
-        """int8 outputs for int8 inputs, both in torch's layout; with a trainable head its int32 logits [N,
-        classes].
+        """Integer outputs for integer inputs, both in torch's layout: int8, or of the dtypes of
+        :attr:`output_quantizations` and :attr:`input_quantizations`. With a trainable head its int32 logits
+        [N, classes].
 
         Raises:
             InputError: wrong inputs, shape or dtype.
@@ -258,9 +259,10 @@ class NanoModule(QuantizedModule):
         ]
 
     def _tensors(self, inputs: Sequence[Any], named: Mapping[str, Any], *kinds: type) -> list[Tensor]:
-        """The inputs of a call in order: floats (kind float) or int8 (kind int)."""
+        """The inputs of a call in order: floats (kind float) or integers of their dtypes (kind int)."""
         tensors: list[Tensor] = bind(list(self._input_shapes), inputs, named)
-        check_inputs(self._input_shapes, tensors, kinds)
+        dtypes = {name: each.torch_dtype for name, each in self.input_quantizations.items()}
+        check_inputs(self._input_shapes, tensors, kinds, dtypes)
         return tensors
 
     def _integers(self, tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -335,8 +337,8 @@ class NanoModule(QuantizedModule):
         Args:
             target: "host" is the integer run in plain torch, every layer compared; "rv32imc" is the emulated
                 board, the output and the logits of a head as it starts compared.
-            data: inputs, float or int8, a tuple or a dict if the model has several; 16 random ones of a fixed
-                seed if none are given.
+            data: inputs, floats or integers, a tuple or a dict if the model has several; 16 random ones of a
+                fixed seed if none are given.
 
         Raises:
             InputError: wrong shape or dtype of the data, no sample, or an unknown target.
@@ -348,8 +350,8 @@ class NanoModule(QuantizedModule):
         if data is None:
             generator = torch.Generator().manual_seed(_SEED)
             data = [
-                torch.randint(-128, 128, (_RANDOM_INPUTS, *shape), dtype=torch.int8, generator=generator)
-                for shape in self.input_shapes.values()
+                random_integers((_RANDOM_INPUTS, *shape), self.input_quantizations[name], generator)
+                for name, shape in self.input_shapes.items()
             ]
         expected = "a tensor, a tuple of tensors, or a dict of them by the names of the inputs"
         named = dict(data) if isinstance(data, Mapping) else {}

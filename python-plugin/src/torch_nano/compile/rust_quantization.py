@@ -13,19 +13,12 @@ from .. import _native
 
 def rust_quantization(model: _native.Model) -> str:
     """`quantize` for the model's input and `dequantize` for its output; if there are several, one for each
-    with its name after it: `quantize_mask`. Values of other dtypes than int8 have none.
+    with its name after it: `quantize_mask`.
     """
-    functions = [
-        _quantize(model, index, name)
-        for index, name in enumerate(_function_names("quantize", model.input_names))
-        if model.values[model.inputs[index]]["dtype"] == "int8"
-    ]
-    functions += [
-        _dequantize(model, index, name)
-        for index, name in enumerate(_function_names("dequantize", model.output_names))
-        if model.values[model.outputs[index]]["dtype"] == "int8"
-    ]
-    return "".join(functions)
+    quantize = enumerate(_function_names("quantize", model.input_names))
+    dequantize = enumerate(_function_names("dequantize", model.output_names))
+    functions = [_quantize(model, index, name) for index, name in quantize]
+    return "".join(functions + [_dequantize(model, index, name) for index, name in dequantize])
 
 
 def _quantize(model: _native.Model, index: int, function: str) -> str:
@@ -43,9 +36,9 @@ def _quantize(model: _native.Model, index: int, function: str) -> str:
 #[allow(clippy::approx_constant, clippy::excessive_precision)]
 pub static {constant}: [nano_core::image::ChannelScale; {len(channels["scale"])}] = [
 {scales}];
-/// The integers of real numbers, both height, width, channels {shape}: the bytes that Python sends for them.
+/// The integers of real numbers, both height, width, channels {shape}: those that Python sends for them.
 /// What is out of range is clamped; NaN becomes the zero point.
-pub fn {function}(reals: &[f32; {length}]) -> [i8; {length}] {{
+pub fn {function}(reals: &[f32; {length}]) -> [{rust_type(value)}; {length}] {{
     let mut integers = [0; {length}];
     nano_core::image::quantize(&{constant}, {value["zero_point"]}, reals, &mut integers);
     integers
@@ -59,12 +52,17 @@ def _dequantize(model: _native.Model, index: int, function: str) -> str:
     return f"""
 /// The real numbers of an output's integers.
 #[allow(clippy::approx_constant, clippy::excessive_precision)]
-pub fn {function}(integers: &[i8; {length}]) -> [f32; {length}] {{
+pub fn {function}(integers: &[{rust_type(value)}; {length}]) -> [f32; {length}] {{
     let mut reals = [0.0; {length}];
     nano_core::image::dequantize({scale}, {value["zero_point"]}, integers, &mut reals);
     reals
 }}
 """
+
+
+def rust_type(value: _native.ValueEntry) -> str:
+    """Rust's name of the type of a value's elements: "i16" for int16."""
+    return value["dtype"].replace("int", "i")
 
 
 def _function_names(verb: str, names: list[str]) -> list[str]:

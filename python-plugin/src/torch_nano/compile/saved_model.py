@@ -236,7 +236,10 @@ def _check_node(graph: Graph, node: Node, tensors: dict[str, Tensor]) -> None:
 def _check_runs(model: QuantizedGraph) -> None:
     """Checks the shapes by running the graph on a batch without samples."""
     graph = model.graph
-    no_samples = [torch.zeros((0, *graph.values[name].shape), dtype=torch.int8) for name in graph.inputs]
+    no_samples = [
+        torch.zeros((0, *graph.values[name].shape), dtype=graph.quantization(name).torch_dtype)
+        for name in graph.inputs
+    ]
 
     def check(name: str, tensor: Tensor) -> None:
         made, said = tuple(tensor.shape[1:]), graph.values[name].shape

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .. import _native
-from ..arguments import bind, check_tensor
+from ..arguments import bind, check_tensor, names_of
 from ..arithmetic.layout import from_device, to_device
 from ..arithmetic.tensors import dequantize_tensor
 from ..errors import HeadError, InputError
@@ -86,7 +86,8 @@ class Stream:
         return self._returned.pack([dequantize_tensor(y, quantization)[0] for y, quantization in pairs])
 
     def step_int8(self, *inputs: Samples, **named: Samples) -> Any:
-        """As :meth:`step`, with int8 inputs and int8 outputs, or the int32 logits of a trainable head.
+        """As :meth:`step`, with inputs and outputs in integers of their dtypes (int8, unless a quantization
+        says another), or the int32 logits of a trainable head.
 
         Raises:
             InputError: wrong inputs, shape or dtype.
@@ -100,7 +101,7 @@ class Stream:
         """Runs one step; returns the features, int8 [1, features], for `fit` and `step` of the head.
 
         Args:
-            inputs: floats or int8.
+            inputs: floats or integers.
 
         Raises:
             InputError: wrong inputs, shape or dtype, NaN or infinity.
@@ -111,7 +112,7 @@ class Stream:
         return to_device(self._step(self._integers(inputs, named, float, int))[0])
 
     def _integers(self, inputs: Sequence[Samples], named: dict[str, Samples], *kinds: type) -> list[Tensor]:
-        """The checked inputs of one step as int8 with a batch of one."""
+        """The checked inputs of one step as integers with a batch of one."""
         shapes = self.nano.input_shapes
         steps = []
         for (name, shape), x in zip(shapes.items(), bind(list(shapes), inputs, named), strict=True):
@@ -124,9 +125,10 @@ class Stream:
             check_tensor(name, x, error=InputError)
             if len(shape) > 1 and shape[-1] == 1 and tuple(x.shape) == shape[:-1]:
                 x = x.unsqueeze(-1)
-            right = (x.is_floating_point() and float in kinds) or (x.dtype == torch.int8 and int in kinds)
+            dtype = self.nano.input_quantizations[name].torch_dtype
+            right = (x.is_floating_point() and float in kinds) or (x.dtype == dtype and int in kinds)
             if not right or tuple(x.shape) != shape:
-                expected = " or ".join({float: "floats", int: "int8"}[kind] for kind in kinds)
+                expected = names_of(kinds, dtype)
                 raise InputError(
                     f"a step of {name} has shape {tuple(x.shape)} and dtype {x.dtype}; expected {expected} "
                     f"of shape {shape}: one step, without batch"
@@ -135,11 +137,11 @@ class Stream:
         if all(x.is_floating_point() for x in steps):
             return list(self.nano.quantize_inputs(*steps))
         if any(x.is_floating_point() for x in steps):
-            raise InputError("some inputs of a step are floats and some int8; expected one kind")
+            raise InputError("some inputs of a step are floats and some integers; expected one kind")
         return steps
 
     def _step(self, integers: Sequence[Tensor]) -> list[Tensor]:
-        """int8 outputs [1, ...] in torch's layout."""
+        """The integer outputs [1, ...] in torch's layout."""
         outputs = self._running.step([to_device(x.cpu()).numpy() for x in integers])
         return [
             from_device(torch.from_numpy(output), shape)

@@ -244,10 +244,12 @@ class _Streaming:
                 rows[name] = tensor[0, ..., self.series[name].end - 1].flatten()
 
         zeros = [
-            torch.full((1, *self.source.values[name].shape), self.source.quantization(name).zero_point)
-            for name in self.source.inputs
+            torch.full(
+                (1, *self.source.values[name].shape), quantization.zero_point, dtype=quantization.torch_dtype
+            )
+            for name, quantization in ((name, self.source.quantization(name)) for name in self.source.inputs)
         ]
-        self.model.integer_run(*(zero.to(torch.int8) for zero in zeros), observe=observe)
+        self.model.integer_run(*zeros, observe=observe)
         return rows
 
     def build(self) -> QuantizedGraph:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..arithmetic.layout import Shape
-from ..arithmetic.quantization import Quantization
+from ..arithmetic.quantization import Dtype, Quantization
 from .affine import Affine, compose
 from .interface import Returned
 from .layer import Layer
@@ -99,6 +99,9 @@ class Graph:
     #: The affines at the inputs, by name of the input, in order: the input's value, its numbers and its
     #: quantization are those after them.
     affines: dict[str, tuple[Affine, ...]] = field(default_factory=dict)
+    #: The dtypes other than int8, by name: of inputs, and of outputs whose operator offers several
+    #: (:class:`.rules.Own` without a dtype).
+    dtypes: dict[str, Dtype] = field(default_factory=dict)
 
     def derive(
         self,
@@ -239,6 +242,7 @@ class Graph:
             derived=dict(self.derived),
             returned=self.returned,
             affines=dict(self.affines),
+            dtypes=dict(self.dtypes),
         )
 
     def remove(self, node: Node) -> None:
@@ -287,6 +291,7 @@ class Graph:
         # Passes have added their values at the end.
         order = [*self.inputs, *(name for node in self.nodes for name in node.outputs)]
         self.values = {name: self.values[name] for name in order}
+        self.dtypes = {name: dtype for name, dtype in self.dtypes.items() if name in self.values}
         self.parameters = {name: tensor for name, tensor in self.parameters.items() if name in named}
 
     def __str__(self) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .call import Call, Moved, MovedBack
 from .layer import Layer
-from .rules import NATIVE_INPUT_DTYPES, NATIVE_RULES, Own, Rule
+from .rules import NATIVE_INPUT_DTYPES, NATIVE_OUTPUT_DTYPES, NATIVE_RULES, Own, Rule
 from .straight_through import straight_through
 from .value import Value
 
@@ -37,6 +37,8 @@ class Operator(ABC):
     rules: ClassVar[tuple[Rule, ...]] = (Own(),)
     #: The dtypes that inputs may have: nano-core's, if it has the operator and the class sets none.
     input_dtypes: ClassVar[frozenset[str]] = frozenset({"int8"})
+    #: The dtypes that outputs of the rule :class:`.rules.Own` may have, if it names none.
+    output_dtypes: ClassVar[frozenset[str]] = frozenset({"int8"})
     #: Whether an activation's clamp can be fused into this operator's output.
     fuses_clamp: ClassVar[bool] = False
 
@@ -47,7 +49,7 @@ class Operator(ABC):
             return
         if "rules" in vars(cls):
             raise TypeError(f"{cls.__name__} sets the rules of {name}, which nano-core defines")
-        cls.rules = NATIVE_RULES[name]
+        cls.rules, cls.output_dtypes = NATIVE_RULES[name], NATIVE_OUTPUT_DTYPES[name]
         if "input_dtypes" not in vars(cls):
             cls.input_dtypes = NATIVE_INPUT_DTYPES[name]
 

@@ -17,9 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Own:
-    """An output with a scale and a zero point of its own, chosen from its observed range."""
+    """An output with a scale and a zero point of its own, chosen from its observed range.
 
-    dtype: Dtype = "int8"
+    ``dtype`` is that of the output; None: one of :attr:`.operator.Operator.output_dtypes`, int8 unless
+    :attr:`.graph.Graph.dtypes` names another.
+    """
+
+    dtype: Dtype | None = None
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,8 @@ Rule = Own | SameAs | Fixed | Shared
 def _rule(entry: QuantizationRule) -> Rule:
     match entry["rule"]:
         case "own":
-            return Own(entry["dtype"])
+            dtypes = entry["dtypes"]
+            return Own(dtypes[0] if len(dtypes) == 1 else None)
         case "same_as":
             return SameAs(entry["input"])
         case "fixed":
@@ -60,6 +65,13 @@ def _rule(entry: QuantizationRule) -> Rule:
 #: nano-core's rule for each output of its operators, by the operator's name.
 NATIVE_RULES = {
     name: tuple(_rule(entry) for entry in operator["quantization"])
+    for name, operator in _native.operators().items()
+}
+#: The dtypes that outputs of the rule :class:`Own` may have, by the operator's name.
+NATIVE_OUTPUT_DTYPES: dict[str, frozenset[str]] = {
+    name: frozenset().union(
+        *(entry["dtypes"] for entry in operator["quantization"] if entry["rule"] == "own")
+    )
     for name, operator in _native.operators().items()
 }
 #: The dtypes that the inputs of nano-core's operators may have, by the operator's name.

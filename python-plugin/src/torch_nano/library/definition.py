@@ -2,7 +2,7 @@
 
 They are derived from the operator's class: ``torch.ops.torch_nano.<name>`` of inputs, parameters,
 quantizations and attributes runs nano-core on the CPU and :meth:`Operator.integer_run` elsewhere. Its
-gradient is the straight-through gradient of :meth:`Operator.float_run`, zero where int8 saturates.
+gradient is the straight-through gradient of :meth:`Operator.float_run`, zero where integers saturate.
 """
 
 from __future__ import annotations
@@ -96,8 +96,12 @@ class Definition:
         self.quantization_count = len(quantized)
         arguments = [f"Tensor {name}" for name in inputs]
         arguments += self.parameters.schema
+        dtypes = operator.input_dtypes | (operator.output_dtypes if self.free_output else set())
+        #: Whether the custom operator has an argument for the dtype of each quantization.
+        self.has_dtypes = dtypes != {"int8"}
         for name in quantized:
             arguments += [f"float {name}_scale", f"int {name}_zero_point"]
+            arguments += [f"str {name}_dtype"] if self.has_dtypes else []
         arguments += [f"{kind} {name}" for kind, name in zip(self.field_types, self.field_names, strict=True)]
         self.names = [argument.split()[-1] for argument in arguments]
         schema = ", ".join(arguments)
@@ -173,12 +177,18 @@ class Definition:
         parameters: Sequence[Tensor | None] = (),
     ) -> tuple[Any, ...]:
         """The arguments of the custom operator for one layer."""
-        quantizations = [*input_quantization]
+        quantizations = [(quantization, self.operator.input_dtypes) for quantization in input_quantization]
         if output_quantization is not None:
-            quantizations.append(output_quantization)
+            quantizations.append((output_quantization, self.operator.output_dtypes))
         arguments: list[Any] = [*inputs, *parameters]
-        for quantization in quantizations:
+        for quantization, dtypes in quantizations:
+            if quantization.dtype not in dtypes:
+                raise InputError(
+                    f"{operator.name}: a quantization is of {quantization.dtype}; expected "
+                    f"{' or '.join(sorted(dtypes))}"
+                )
             arguments += [quantization.scale, quantization.zero_point]
+            arguments += [quantization.dtype] if self.has_dtypes else []
         for name, kind in zip(self.field_names, self.field_types, strict=True):
             value = getattr(operator, name)
             arguments.append(repr(value) if kind == _LITERAL else value)
@@ -188,9 +198,10 @@ class Definition:
         """The layer of the custom operator's arguments, and the parameters as given."""
         tensors, rest = arguments[: self.tensor_count], list(arguments[self.tensor_count :])
         count = self.input_count + self.free_output
-        quantizations = [Quantization(rest[2 * index], rest[2 * index + 1]) for index in range(count)]
+        size = 3 if self.has_dtypes else 2
+        quantizations = [Quantization(*rest[size * index : size * (index + 1)]) for index in range(count)]
         attributes = {}
-        for name, kind, value in zip(self.field_names, self.field_types, rest[2 * count :], strict=True):
+        for name, kind, value in zip(self.field_names, self.field_types, rest[size * count :], strict=True):
             if kind == _LITERAL:
                 value = ast.literal_eval(value)
             attributes[name] = tuple(value) if kind == "int[]" else value
@@ -204,10 +215,10 @@ class Definition:
         return layer, tensors[self.input_count :]
 
     def _integer_layer(self, arguments: Sequence[Any]) -> Layer:
-        """The layer with int8 inputs and nano-core's tensors."""
+        """The layer with integer inputs and nano-core's tensors."""
         layer, parameters = self._layer(arguments)
         tensors = self.parameters.tensors(layer, *parameters)
-        return replace(layer, inputs=self._int8(layer.inputs), tensors=tensors)
+        return replace(layer, inputs=self._integers(layer), tensors=tensors)
 
     def _real_layer(self, arguments: Sequence[Any]) -> Layer:
         """The layer with the inputs as given and parameters in real numbers."""
@@ -224,11 +235,13 @@ class Definition:
         (y,) = self._integer_layer(arguments).integer_run()
         return y.to(torch.float32).contiguous()
 
-    def _int8(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        integers = [x.to(torch.int8) for x in inputs]
-        for name, x, integer in zip(self.names, inputs, integers, strict=False):
+    def _integers(self, layer: Layer) -> list[Tensor]:
+        quantizations = layer.input_quantizations
+        integers = [x.to(q.torch_dtype) for x, q in zip(layer.inputs, quantizations, strict=True)]
+        given = zip(self.names, layer.inputs, integers, quantizations, strict=False)
+        for name, x, integer, quantization in given:
             if x.dtype != torch.float32 or not torch.equal(integer.to(torch.float32), x):
-                check_integers(f"{self.operator.name}: {name}", x, -128, 127)
+                check_integers(f"{self.operator.name}: {name}", x, *quantization.bounds)
         return integers
 
     def _fake(self, *arguments: Any) -> Tensor:
@@ -249,14 +262,15 @@ class Definition:
             return [gradient.contiguous() for gradient in pullback(grad)]
 
     def _twin(self, layer: Layer) -> Tensor:
-        """The layer in float: the output in its integer units, not rounded, clamped to int8."""
+        """The layer in float: the output in its integer units, not rounded, clamped to its dtype."""
         output = layer.output_quantization
         inputs = [
             (x - quantization.zero_point) * quantization.scale
             for x, quantization in zip(layer.inputs, layer.input_quantizations, strict=True)
         ]
         (y,) = replace(layer, inputs=inputs).float_run()
-        return (y / output.scale + output.zero_point).clamp(-128.5, 127.5)
+        low, high = output.bounds
+        return (y / output.scale + output.zero_point).clamp(low - 0.5, high + 0.5)
 
     def _fake_backward(self, grad: Tensor, needed: Sequence[bool], *arguments: Any) -> list[Tensor]:
         shapes = [argument.shape for argument, need in zip(arguments, needed, strict=False) if need]

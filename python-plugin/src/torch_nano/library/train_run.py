@@ -1,7 +1,7 @@
 """Operators in quantization-aware training: the device's forward pass on float32 that holds integers, with
 straight-through gradients.
 
-Between layers the numbers are int8 numbers without their zero point, ``q - zero_point``: padding is 0, and no
+Between layers the numbers are integers without their zero point, ``q - zero_point``: padding is 0, and no
 layer needs to subtract. One custom operator serves all layers with weights, another all other layers.
 """
 
@@ -37,7 +37,7 @@ def train_input(
     channels: ChannelScales | None = None,
     real: Tensor | None = None,
 ) -> Tensor:
-    """Quantizes real numbers to int8, without the zero point; float32.
+    """Quantizes real numbers, without the zero point; float32, for int32 float64.
 
     Args:
         channels: what the numbers of each channel of x mean, if they have scales of their own.
@@ -51,26 +51,36 @@ def train_input(
     """
     low, high = quantization.levels
     scales = (None, None) if channels is None else (channels.scale, channels.offset)
-    exact = torch.ops.torch_nano.train_input(x.detach(), quantization.scale, quantization.zero_point, *scales)
+    fields = (quantization.scale, quantization.zero_point, *scales, quantization.dtype)
+    exact = torch.ops.torch_nano.train_input(x.detach(), *fields)
     real = x if real is None else real
     if not real.requires_grad:
         return exact  # type: ignore[no-any-return]
-    return replace_forward((real.float() / quantization.scale).clamp(low, high), exact)
+    inside = (real.float() / quantization.scale).clamp(low, high)
+    return replace_forward(inside.to(exact.dtype), exact)
 
 
 def _input(
-    x: Tensor, scale: float, zero_point: int, channel_scale: Tensor | None, channel_offset: Tensor | None
+    x: Tensor,
+    scale: float,
+    zero_point: int,
+    channel_scale: Tensor | None,
+    channel_offset: Tensor | None,
+    dtype: str = "int8",
 ) -> Tensor:
     check_finite(x)
     channels = None
     if channel_scale is not None and channel_offset is not None:
         channels = ChannelScales(channel_scale, channel_offset)
-    y = quantize_tensor(x, Quantization(scale, zero_point), channels).to(torch.float32)
+    quantization = Quantization(scale, zero_point, dtype)
+    y = quantize_tensor(x, quantization, channels).to(quantization.training_dtype)
     return channels_last(y.sub_(zero_point))
 
 
-def _fake_input(x: Tensor, *rest: object) -> Tensor:
-    return empty_channels_last(x.shape, x.device)
+def _fake_input(
+    x: Tensor, scale: Any, zero_point: Any, channel_scale: Any, channel_offset: Any, dtype: str = "int8"
+) -> Tensor:
+    return empty_channels_last(x.shape, x.device).to(Quantization(1.0, 0, dtype).training_dtype)
 
 
 def _exact(
@@ -320,8 +330,8 @@ def define_training(
 
 _CONVOLUTION = "int[] stride, int[] padding, int[] dilation, int groups"
 define_training(
-    "train_input(Tensor x, float scale, int zero_point, Tensor? channel_scale, Tensor? channel_offset) "
-    "-> Tensor",
+    "train_input(Tensor x, float scale, int zero_point, Tensor? channel_scale, Tensor? channel_offset, "
+    "str dtype='int8') -> Tensor",
     _input,
     _fake_input,
 )

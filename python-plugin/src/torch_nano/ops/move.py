@@ -44,7 +44,6 @@ class Move(Operator):
 
     name = "move"
     # A graph may move values that nano-core's kernels cannot.
-    input_dtypes = frozenset({"int8", "int16", "int32"})
 
     steps: tuple[str, ...] = ()
 
@@ -253,18 +252,18 @@ _call = Definition(Move)
 
 @functional
 def move(x: Tensor, quantization: Quantization, steps: Sequence[str]) -> Tensor:
-    """Data movement of int8 numbers: the quantization is unchanged, and padding is with the real 0.
+    """Data movement: the quantization is unchanged, and padding is with the real 0.
 
     The gradient of each element flows to the input's element that it comes from.
 
     Args:
-        x: float32 [N, ...], integers from -128 to 127.
+        x: float32 [N, ...] that holds integers of the quantization's dtype.
         steps: a sequence of calls of ``torch.ops.aten`` on a tensor with batch, with named arguments:
             ``"slice.Tensor(dim=2, step=2)"``, ``"pad(pad=[1, 1])"``; ``"reshape(4, 3)"`` takes the sides of a
             sample.
 
     Returns:
-        float32 [N, ...] that holds int8 numbers.
+        float32 [N, ...] that holds such integers.
 
     Raises:
         InputError: x has another dtype, or values that are not such integers; a step is not such a call, or

@@ -23,9 +23,9 @@ from ._clamp import ClampedOperator
 
 @dataclass(frozen=True)
 class Requantize(ClampedOperator):
-    """Requantization of an int8 tensor; in real numbers ``y = clamp(x)``.
+    """Requantization, also to another dtype; in real numbers ``y = clamp(x)``.
 
-    Passes insert it where a value is needed in another quantization.
+    Passes insert it where a value is needed in another quantization or dtype.
 
     >>> Layer(Requantize(clamp_high=6.0), [torch.tensor([[7.0]])]).float_run()
     (tensor([[6.]]),)
@@ -47,11 +47,11 @@ class Requantize(ClampedOperator):
         return self.activate(layer.input)
 
     def integer_run(self, layer: Layer) -> Tensor:
-        x, quantization = layer.input, layer.input_quantization
-        multiplier = quantize_multiplier(quantization.scale / layer.output_quantization.scale)
-        difference = x.to(torch.int32) - quantization.zero_point
-        zero_point = layer.output_quantization.zero_point
-        return fixed_point.requantize(difference, [multiplier], zero_point, self.integer_bounds(layer))
+        source, output = layer.input_quantization, layer.output_quantization
+        multiplier = quantize_multiplier(source.scale / output.scale)
+        difference = layer.input.to(torch.int32) - source.zero_point
+        bounds, dtype = self.integer_bounds(layer), output.torch_dtype
+        return fixed_point.requantize(difference, [multiplier], output.zero_point, bounds, dtype)
 
 
 _call = Definition(Requantize)
@@ -66,26 +66,29 @@ def requantize(
     clamp_low: float | None = None,
     clamp_high: float | None = None,
 ) -> Tensor:
-    """Requantizes int8 numbers: ``y = clamp(s_x / s_y * (x - z_x) + z_y)``.
+    """Requantizes int8, int16 or int32 numbers to int8 or int16: ``y = clamp(s_x / s_y * (x - z_x) + z_y)``.
 
     The product is rounded twice, as by nano-core's ``Multiplier::apply``: half up to the multiplier's 31
     bits, then half away from zero. The gradient is straight-through, and zero where the output is clamped.
 
     Args:
-        x: float32 [N, ...], integers from -128 to 127.
-        x_quantization: scale and zero point of x.
-        y_quantization: scale and zero point of the output.
-        clamp_low: real lower bound of the output; None: the smallest int8.
-        clamp_high: real upper bound of the output; None: the largest int8.
+        x: float32 [N, ...] that holds integers of the dtype of `x_quantization`.
+        x_quantization: scale, zero point and dtype of x.
+        y_quantization: scale, zero point and dtype of the output.
+        clamp_low: real lower bound of the output; None: the smallest integer of its dtype.
+        clamp_high: real upper bound of the output; None: the largest integer of its dtype.
 
     Returns:
-        float32 of the same shape that holds int8 numbers.
+        float32 of the same shape that holds integers of the output's dtype.
 
     Raises:
-        InputError: x has another dtype, or holds other numbers than these integers.
+        InputError: x has another dtype, or holds other numbers than these integers; or there is no
+            requantization between the dtypes.
 
     >>> requantize(torch.tensor([[10.0, -100.0]]), Quantization(0.5, 0), Quantization(0.25, 5))
     tensor([[  25., -128.]])
+    >>> requantize(torch.tensor([[10.0, -100.0]]), Quantization(0.5, 0), Quantization(0.001, 0, "int16"))
+    tensor([[  5000., -32768.]])
     """
     operator = Requantize(clamp_low=clamp_low, clamp_high=clamp_high)
     return _call(operator, [x], [x_quantization], y_quantization)
