@@ -97,11 +97,9 @@ def test_all_unsupported_calls_come_in_one_error():
         (lambda s, x: x.transpose(0, 1), "batch is not its first dimension"),
         (lambda s, x: x.flatten(), "batch is not its first dimension"),
         (lambda s, x: x.reshape(x.shape[0] * 2, 2), "batch is not its first dimension"),
-        (lambda s, x: x.mean(1), "no dimensions besides|0 dimensions besides|reduces"),
         (lambda s, x: x.sum(), "no dimensions besides|first dimension|no such operator"),
         (lambda s, x: F.relu(x)[None], "no such operator|first dimension"),
         (lambda s, x: F.hardtanh(x, 0.0, x.shape[0]), "depends on the batch size"),
-        (lambda s, x: x.reshape(x.shape[0], 1, 1, 2, 2), "4 dimensions"),
         (lambda s, x: F.batch_norm(x, None, None, training=True), "statistics of the batch"),
     ],
 )
@@ -133,7 +131,8 @@ def test_models_that_cannot_be_captured_say_why(forward, reason):
 
 
 @pytest.mark.parametrize(
-    "example", [None, torch.zeros(3), torch.zeros(2, 3, dtype=torch.int64), torch.zeros(1, 1, 1, 1, 1)]
+    "example",
+    [None, torch.zeros(3), torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2, 3).cfloat()],
 )
 def test_wrong_examples_are_refused(example):
     with pytest.raises(tn.InputError, match="the example is"):

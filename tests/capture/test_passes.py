@@ -1,7 +1,6 @@
 import pytest
 import torch
 import torch.nn.functional as F
-import torch_nano as tn
 from networks import NETWORKS, inputs, make
 from torch import Tensor, nn
 from torch_nano.capture.capture import capture
@@ -265,16 +264,19 @@ class TestAbsorbMoves:
         assert operators(absorbed) == expected
         assert [len(value.dropouts) for value in absorbed.values.values()].count(1) == 1
 
-    def test_a_shape_of_no_device_with_a_dropout_of_channels_is_refused(self):
+    def test_a_dropout_of_channels_between_moves_keeps_its_channels(self):
+        """Of a shape that no device has, the other dimensions are joined."""
+
         def forward(self, x):
             x = self.drop(x.reshape(x.shape[0], 2, 3, 2, 2).transpose(1, 2))
             return self.linear(x.flatten(1))
 
-        graph = capture(Net(forward, linear=nn.Linear(24, 6), drop=nn.Dropout3d()), inputs((2, 3, 4), 5))
-        with pytest.raises(tn.UnsupportedError, match="4 dimensions besides the batch") as caught:
-            absorb_moves(graph)
-        (node,) = caught.value.nodes
-        assert node.source.split(":")[0].endswith("test_passes.py")
+        x = inputs((2, 3, 4), 5)
+        graph = capture(Net(forward, linear=nn.Linear(24, 6), drop=nn.Dropout3d()), x)
+        after = optimize(graph)
+        (dropped,) = [value for value in after.values.values() if value.dropouts]
+        assert dropped.shape[0] == 3 and len(dropped.shape) <= 3
+        assert_unchanged(graph, after, x, exact=False)
 
 
 class TestMovesIntoConvolutions:

@@ -207,5 +207,5 @@ def last_windows(nano: tn.NanoModule, steps: Tensor) -> Tensor:
 def newest(y: Tensor, stream: tn.Stream) -> Tensor:
     """Of the outputs over windows, what a stream gives: of a series, the newest rows."""
     graph = stream.nano.graph.graph
-    shape = graph.values[graph.outputs[0]].shape
+    shape = graph.values[graph.outputs[0]].user_shape
     return y[..., -shape[-1] :] if len(shape) > 1 and stream.nano.head is None else y

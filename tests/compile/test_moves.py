@@ -90,22 +90,22 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], str]] = {
     "time first": (
         lambda: Function(lambda layer, x: layer(x.permute(0, 2, 1)), nn.Conv1d(3, 4, 3)),
         (10, 3),
-        "move conv2d",
+        "conv2d",
     ),
     "transposed": (
         lambda: Function(lambda layer, x: layer(x.transpose(1, 2)), nn.Conv1d(3, 3, 3, groups=3, bias=False)),
         (10, 3),
-        "move depthwise_conv2d",
+        "depthwise_conv2d",
     ),
     "one channel": (
         lambda: Function(lambda layer, x: layer(x.unsqueeze(1)), nn.Conv2d(1, 4, 3)),
         (10, 3),
-        "move conv2d",
+        "conv2d",
     ),
     "subpixel": (
         lambda: Function(lambda layer, x: torch.pixel_shuffle(layer(x), 2), nn.Conv2d(2, 8, 3)),
         (2, 5, 6),
-        "conv2d move",
+        "conv2d",
     ),
     "flipped": (
         lambda: Function(lambda layer, x: layer(x.flip(2)).flip(1), nn.Conv1d(3, 4, 3)),
@@ -120,12 +120,12 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], str]] = {
     "any shape": (
         lambda: Function(lambda layer, x: layer(F.relu(x).reshape(-1, 8, 3)), nn.Conv1d(8, 4, 2)),
         (4, 6),
-        "table move conv2d",
+        "table conv2d",
     ),
     "patches": (
         lambda: Function(lambda layer, x: layer(F.unfold(x, 2, stride=2)), nn.Conv1d(8, 4, 1)),
         (2, 4, 6),
-        "move conv2d",
+        "conv2d",
     ),
 }
 # A view: the device reads another layer's output in place.

@@ -5,6 +5,7 @@ from fusion import data, fusion
 from images import Description
 from networks import NETWORKS, inputs, make
 from torch_nano import _native
+from torch_nano.arithmetic.layout import to_device
 from torch_nano.compile.verify import verify_rv32imc
 
 
@@ -33,7 +34,7 @@ def test_outputs_of_every_dtype_are_compared_on_the_board(dtype):
     net.input((1, 2, 5), zero_point=0)
     net.entries["inputs"][0]["value"]["dtype"] = dtype
     x = torch.arange(-30, 30).reshape(6, 5, 2).to(getattr(torch, dtype))
-    report = verify_rv32imc(_native.Model(net.image(0)), [x * 1000])
+    report = verify_rv32imc(_native.Model(net.image(0)), [to_device(x * 1000).numpy()])
     assert report and report.compared_bytes == x.numel() * x.element_size()
 
 

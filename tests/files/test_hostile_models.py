@@ -17,6 +17,7 @@ import torch_nano as tn
 from mutations import body_of, bytes_of, memory_for, packed, sealed, trees_of
 from networks import NETWORKS, ConvNet1d, ResidualNet, inputs, make
 from torch import nn
+from torch_nano.compile.saved_model import _VERSION as VERSION
 from torch_nano.files import archive
 
 SEED = 3
@@ -93,12 +94,12 @@ def test_models_with_changed_bytes_are_refused(name: str, saved: dict[str, bytes
 def test_models_with_changed_values_are_refused_or_right(
     name: str, saved: dict[str, bytes], tmp_path: Path
 ) -> None:
-    tree = archive.unpack("model", 4, saved[name])
-    other = archive.unpack("model", 4, saved["residual" if name == "convolutions" else "convolutions"])
+    tree = archive.unpack("model", VERSION, saved[name])
+    other = archive.unpack("model", VERSION, saved["residual" if name == "convolutions" else "convolutions"])
     accepted, tried = [], 0
     with memory_for(ROOM):
         for where, changed in trees_of(tree, other, SEED):
-            content = packed("model", 4, changed)
+            content = packed("model", VERSION, changed)
             if content is None or content == saved[name]:
                 continue
             tried += 1
@@ -117,11 +118,11 @@ def test_models_with_changed_values_are_refused_or_right(
 def test_models_mixed_from_two_are_refused_or_right(
     part: str, saved: dict[str, bytes], tmp_path: Path
 ) -> None:
-    trees = {name: archive.unpack("model", 4, content) for name, content in saved.items()}
+    trees = {name: archive.unpack("model", VERSION, content) for name, content in saved.items()}
     for name, tree in trees.items():
         for other, donor in trees.items():
             if name != other and part in tree and tree[part] is not donor[part]:
-                mixed = packed("model", 4, {**tree, part: donor[part]})
+                mixed = packed("model", VERSION, {**tree, part: donor[part]})
                 assert mixed is not None
                 if mixed != saved[name]:
                     assert not outcome(tmp_path / "model", mixed), f"{part} of {other} in {name}"
@@ -154,9 +155,9 @@ def test_scales_and_shapes_that_contradict_each_other_are_named(
         (lambda tree: tree.update(name="another"), "model of image"),
         (lambda tree: tree["nodes"][0]["tensors"]["weights"].add_(1), "model of image|contradicts itself"),
     ):
-        tree = archive.unpack("model", 4, saved["convolutions"])
+        tree = archive.unpack("model", VERSION, saved["convolutions"])
         change(tree)
-        (tmp_path / "model").write_bytes(archive.pack("model", 4, tree))
+        (tmp_path / "model").write_bytes(archive.pack("model", VERSION, tree))
         with pytest.raises(tn.FileFormatError, match=message):
             tn.load(tmp_path / "model")
 
@@ -179,7 +180,7 @@ def test_archives_that_unpack_to_much_memory_are_refused(saved: dict[str, bytes]
     np.savez_compressed(zeros, image=np.zeros(1 << 28, np.uint8), graph=np.zeros(1 << 28, np.uint8))
     lengths = {"data": {"dtype": "U8", "shape": [1 << 40], "data_offsets": [0, 1 << 40]}}
     header = json.dumps(lengths).encode()
-    tree = archive.unpack("model", 4, saved["convolutions"])
+    tree = archive.unpack("model", VERSION, saved["convolutions"])
     tree["values"][0]["shape"] = (1 << 14, 1 << 14)
     with memory_for(ROOM):
         for content in (
@@ -192,7 +193,7 @@ def test_archives_that_unpack_to_much_memory_are_refused(saved: dict[str, bytes]
             sealed(b"torch-nano model 4\n", b"\xff" * 8),
             sealed(b"torch-nano model 4\n", zeros.getvalue()),
             b"torch-nano model 1\n" + zeros.getvalue(),
-            archive.pack("model", 4, tree),
+            archive.pack("model", VERSION, tree),
         ):
             assert not outcome(tmp_path / "model", content)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor
@@ -88,3 +90,108 @@ def from_device(elements: Tensor, shape: Shape) -> Tensor:
     if sides:
         elements = elements.reshape(elements.shape[0], *sides, channels).movedim(-1, 1)
     return elements.contiguous()
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A permutation of a tensor's dimensions, or of factors of them: reshape, permute, reshape.
+
+    >>> layout = Layout((2, 3), (2, 3), (1, 0), (3, 2))
+    >>> x = torch.tensor([[[1, 2, 3], [10, 20, 30]]])
+    >>> layout.apply(x), torch.equal(layout.inverse().apply(layout.apply(x)), x)
+    (tensor([[[ 1, 10],
+             [ 2, 20],
+             [ 3, 30]]]), True)
+    """
+
+    #: Shape of a sample before it.
+    shape: Shape
+    #: The lengths of the factors of :attr:`shape`, in torch's order.
+    factors: Shape
+    #: The factors in their new order.
+    dims: tuple[int, ...]
+    #: Shape of a sample after it.
+    result: Shape
+
+    def __post_init__(self) -> None:
+        counts = {prod(sides) for sides in (self.shape, self.factors, self.result)}
+        positive = all(side > 0 for side in (*self.shape, *self.factors, *self.result))
+        if not positive or len(counts) != 1 or sorted(self.dims) != list(range(len(self.factors))):
+            raise ValueError(f"{self} does not permute the elements of {self.shape}")
+
+    @staticmethod
+    def of_numbers(numbers: Tensor, shape: Shape) -> Layout | None:
+        """The layout that takes element ``numbers[i]`` of a sample of `shape` to element i.
+
+        None if that is not a permutation of factors: a flip, a slice.
+
+        >>> Layout.of_numbers(torch.tensor([[0, 3], [1, 4], [2, 5]]), (2, 3))
+        Layout(shape=(2, 3), factors=(2, 3), dims=(1, 0), result=(3, 2))
+        """
+        rest = numbers.flatten()
+        if rest.numel() != prod(shape) or int(rest[0]):
+            return None
+        #: Length and stride of each factor in the new order, the innermost first.
+        found: list[tuple[int, int]] = []
+        while rest.numel() > 1:
+            stride = int(rest[1])
+            if stride < 1:
+                return None
+            differs = (rest != torch.arange(rest.numel()) * stride).nonzero()
+            length = int(differs[0]) if len(differs) else rest.numel()
+            if rest.numel() % length:
+                return None
+            blocks = rest.reshape(-1, length)
+            if not torch.equal(blocks, blocks[:, :1] + torch.arange(length) * stride):
+                return None
+            found.insert(0, (length, stride))
+            rest = blocks[:, 0]
+        order = sorted(range(len(found)), key=lambda index: -found[index][1])
+        factors = tuple(found[index][0] for index in order)
+        if any(found[index][1] != prod(factors[place + 1 :]) for place, index in enumerate(order)):
+            return None
+        dims = tuple(order.index(index) for index in range(len(order)))
+        return Layout(tuple(shape), factors, dims, tuple(numbers.shape))
+
+    def apply(self, x: Tensor) -> Tensor:
+        """[N, *shape] as [N, *result]."""
+        if self.factors != self.shape:
+            x = x.reshape(len(x), *self.factors)
+        return x.permute(0, *(dim + 1 for dim in self.dims)).reshape(len(x), *self.result)
+
+    def inverse(self) -> Layout:
+        """From :attr:`result` back to :attr:`shape`."""
+        dims = tuple(self.dims.index(index) for index in range(len(self.dims)))
+        return Layout(self.result, tuple(self.factors[dim] for dim in self.dims), dims, self.shape)
+
+    @property
+    def last(self) -> int | None:
+        """The dimension of :attr:`shape` that is the last one of the result; None if there is no such one.
+
+        >>> Layout((50, 6), (50, 6), (1, 0), (6, 50)).last
+        0
+        """
+        length, factor = self.result[-1], self.dims[-1] if self.dims else 0
+        if not self.dims or self.factors[factor] % length:
+            return None
+        before = prod(self.factors[:factor]) * (self.factors[factor] // length)
+        found = (
+            dim for dim, side in enumerate(self.shape) if side == length and prod(self.shape[:dim]) == before
+        )
+        return next(found, None)
+
+    def with_last(self, length: int) -> Layout:
+        """The same order of dimensions for another length of the result's last dimension, :attr:`last`."""
+        last = self.last
+        assert last is not None
+        shape, factors = list(self.shape), list(self.factors)
+        factors[self.dims[-1]] = factors[self.dims[-1]] // shape[last] * length
+        shape[last] = length
+        return Layout(tuple(shape), tuple(factors), self.dims, (*self.result[:-1], length))
+
+    def then(self, after: Layout) -> Layout:
+        """This layout, then another one of its result."""
+        numbers = torch.arange(prod(self.shape)).reshape(1, *self.shape)
+        both = Layout.of_numbers(after.apply(self.apply(numbers))[0], self.shape)
+        assert both is not None
+        return both

@@ -52,7 +52,7 @@ def batches(graph: Graph, data: CalibrationData, purpose: str = "calibration") -
         tensors, labels = _inputs_and_labels(names, part, purpose)
         for name, tensor in zip(names, tensors, strict=True):
             label = f"a {purpose} batch" if len(names) == 1 else f"a {purpose} batch's {name!r}"
-            check_batch(label, tensor, graph.values[name].shape)
+            check_batch(label, tensor, graph.values[name].user_shape)
         check_same_batch(names, tensors)
         if labels is not None and len(labels) != len(tensors[0]):
             raise InputError(
@@ -118,4 +118,4 @@ def _is_one_batch(graph: Graph, data: object) -> bool:
     """Whether a tuple is one batch: all inputs of a model of several, or (x, y) where y is no further x."""
     if not isinstance(data, tuple) or len(data) < 2 or not all(isinstance(part, Tensor) for part in data):
         return False
-    return len(graph.inputs) > 1 or tuple(data[1].shape[1:]) != graph.values[graph.inputs[0]].shape
+    return len(graph.inputs) > 1 or tuple(data[1].shape[1:]) != graph.values[graph.inputs[0]].user_shape

@@ -30,16 +30,19 @@ class QuantizedGraph:
     def integer_run(
         self, *inputs: Tensor, observe: Callable[[str, Tensor], None] | None = None
     ) -> list[Tensor]:
-        """Runs the graph on integers in plain torch, on the inputs' device; inputs and outputs are in torch's
-        layout with batch.
+        """Runs the graph on integers in plain torch, on the inputs' device; inputs and outputs are in the
+        user's shapes, with batch.
 
         The outputs equal nano-core's, byte for byte.
 
         Args:
-            observe: called with the name and the integer tensor of every value, inputs included.
+            observe: called with the name and the integers of every value, inputs included, in its shape.
         """
 
-        return self.graph.run(inputs, lambda node, given: self.layer(node, given).integer_run(), observe)
+        outputs = self.graph.run(
+            self.graph.from_user(inputs), lambda node, given: self.layer(node, given).integer_run(), observe
+        )
+        return self.graph.to_user(outputs)
 
     def layer(self, node: Node, inputs: Sequence[Tensor]) -> Layer:
         """A node as a layer with integer inputs, and its tensors on their device."""

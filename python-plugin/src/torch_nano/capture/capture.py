@@ -28,7 +28,7 @@ from .channel_affine import ChannelAffine
 from .compositions import COMPOSITIONS
 from .constants import is_constant, take_constant
 from .expansion import arguments_of, copy_of, expand
-from .layers_of_call import check_rank, layers_of_call
+from .layers_of_call import layers_of_call
 from .program import batch_of, export, module_path, source_line, target_name
 from .structural import BatchNorm
 from .train_mode import check_train_mode
@@ -43,8 +43,9 @@ def capture(model: nn.Module, example: Example, *, for_training: bool = False) -
     """Captures the model in evaluation mode as a float graph.
 
     Args:
-        example: a float input with batch, [N, channels, height, width], [N, channels, length] or [N,
-            features], or several inputs in a tuple or in a dict by forward's names; the values do not matter.
+        example: a float input with batch, [N, channels, height, width], [N, channels, length], [N,
+            features] or another shape, or several inputs in a tuple or in a dict by forward's names; the
+            values do not matter.
         for_training: also refuse what the model computes in only one of its modes.
 
     Raises:
@@ -109,7 +110,6 @@ class _Capture:
                 self._take(node)
             except UnsupportedNodeError as error:
                 self._refuse(node, error)
-        self._check_outputs()
         if self.unsupported:
             raise UnsupportedError(
                 [found for node, found in self.unsupported.items() if self._is_cause(node)]
@@ -129,16 +129,6 @@ class _Capture:
             module_path(node), source_line(node), target_name(node), error.reason, error.way_out
         )
         self._results(node)
-
-    def _check_outputs(self) -> None:
-        """Refuses outputs of a rank that the device does not support."""
-        for node in self.calls.output_node().all_input_nodes:
-            value = self.meaning.get(node)
-            if isinstance(value, Value) and node not in self.failed:
-                try:
-                    check_rank(value.shape, "result")
-                except UnsupportedNodeError as error:
-                    self._refuse(node, error)
 
     def _is_cause(self, node: fx.Node) -> bool:
         """Whether to report an unsupported call.

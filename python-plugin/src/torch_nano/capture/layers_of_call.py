@@ -23,7 +23,7 @@ def layers_of_call(
     """The nodes that compute a call, and the values between them.
 
     Args:
-        outputs: the call's results.
+        outputs: the call's results; one that is moved after its operator is renamed.
         kind: the operator that its target becomes.
         taken: names that the values between them must not get.
 
@@ -59,17 +59,16 @@ def layers_of_call(
         shapes = _shapes(node, read, call)
     if not operator.elementwise:
         for shape in [value.shape for value in read]:
-            check_rank(shape, "input")
+            _check_rank(shape, "input")
         for shape in shapes:
-            check_rank(shape, "result", "keepdim" in call.arguments)
+            _check_rank(shape, "result", "keepdim" in call.arguments)
     nodes.append(node)
     for index, (shape, output, back) in enumerate(zip(shapes, outputs, steps, strict=True)):
         if back:
-            made = replace(output, name=new_name(f"{output.name}_before_move", taken), shape=shape)
             assert tuple(Move(back).numbers(shape).shape) == output.shape, f"{back} of {shape}"
-            between.append(made)
-            node.outputs[index] = made.name
-            nodes.append(Node(Move(back), [made.name], [output.name]))
+            between.append(replace(output, shape=shape))
+            output.name = new_name(f"{output.name}_moved", taken)
+            nodes.append(Node(Move(back), [names[index]], [output.name]))
     return nodes, between
 
 
@@ -82,7 +81,7 @@ def _shapes(node: Node, read: Sequence[Value], call: Call) -> list[Shape]:
     return [tuple(result.shape[1:]) for result in Layer(node.operator, samples, parameters).float_run()]
 
 
-def check_rank(shape: Shape, role: str, keepdim: bool = False) -> None:
+def _check_rank(shape: Shape, role: str, keepdim: bool = False) -> None:
     """Refuses a value of a rank that the device does not support; values next to moves may have any rank.
 
     Args:

@@ -30,7 +30,7 @@ from ..modules.modes import evaluation_mode, set_mode
 
 aten = torch.ops.aten
 
-#: Dimensions of a sample.
+#: Dimensions of a value on the device.
 LARGEST_RANK = 3
 _DROPOUTS = frozenset(
     {F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout}
@@ -80,7 +80,7 @@ def _labelled(inputs: Inputs) -> Iterator[tuple[str, object]]:
 
 def _check_example(model: nn.Module, name: str, tensor: Any, inputs: Inputs) -> None:
     check_tensor(name, tensor, error=InputError)
-    if not tensor.is_floating_point() or not 2 <= tensor.dim() <= LARGEST_RANK + 1:
+    if not tensor.is_floating_point() or tensor.dim() < 2:
         if tensor.is_floating_point() and inputs.only is not None and is_one_sample(model, tensor):
             raise InputError(f"the example: {missing_batch(tensor)}")
         raise InputError(

@@ -105,11 +105,12 @@ class _Run:
     def inputs(self, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
         """The inputs as the network sees them, in float and in integers."""
         integers = []
-        for name, x in zip(self._graph.inputs, batch.inputs, strict=True):
+        given = self._graph.from_user(batch.inputs)
+        for name, x in zip(self._graph.inputs, given, strict=True):
             check_value(self._graph, name, x, "comparison")
             channels = self._quantized.channels.get(name)
             integers.append(quantize_tensor(x, self._quantization(name), channels))
-        named = zip(self._graph.inputs, batch.inputs, strict=True)
+        named = zip(self._graph.inputs, given, strict=True)
         return [self._graph.after_affines(name, x) for name, x in named], integers
 
     def run(self, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
@@ -130,7 +131,10 @@ class _Run:
                     kept[name] = both.integers
 
         outputs = self._graph.run(inputs, self._run_node, observe)
-        return [both.real for both in outputs], [kept[name] for name in self._quantized.graph.outputs]
+        graph = self._quantized.graph
+        return self._graph.to_user([both.real for both in outputs]), graph.to_user(
+            [kept[name] for name in graph.outputs]
+        )
 
     def _run_node(self, node: Node, inputs: list[_Both]) -> list[_Both]:
         real = self._graph.layer(node, [both.real for both in inputs]).float_run()

@@ -126,6 +126,8 @@ def _refusal(graph: Graph, node: Node | None, value: str, last: bool) -> str:
         operator = node.operator
         if operator != Conv2d((1, 1), clamp_low=operator.clamp_low, clamp_high=operator.clamp_high):
             return f"{name} is no 1x1 convolution without stride, padding and groups"
+    if last and graph.values[value].layout is not None:
+        return f"the model returns the result of {name} in another shape or order"
     if last and node.operator.without_clamp() != node.operator:
         return f"an activation follows {name}"
     derived = [parameter for parameter in node.parameters.values() if parameter in graph.derived]
@@ -211,6 +213,8 @@ def _not_a_head(graph: Graph, last: Node | None) -> str:
         return f"the model ends in {last.operator.name if last else 'its input'}"
     if last.operator.without_clamp() != last.operator:
         return "an activation follows it"
+    if graph.values[last.output].layout is not None:
+        return "its result is returned in another shape or order"
     return "its output is read elsewhere too" if graph.consumers(last.output) else ""
 
 

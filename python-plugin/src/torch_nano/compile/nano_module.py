@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..arguments import bind, check_inputs, path_of, shown, the_only
 from ..arithmetic.fixed_point import is_native
-from ..arithmetic.layout import Shape, from_device, to_device
+from ..arithmetic.layout import Layout, Shape, to_device
 from ..arithmetic.quantization import ChannelScales, Quantization
 from ..arithmetic.tensors import check_finite, dequantize_tensor, quantize_tensor, random_integers
 from ..calibration.batches import CalibrationData, batches
@@ -60,8 +60,9 @@ class NanoModule(QuantizedModule):
         # Looked up once: a call of a small model takes microseconds.
         graph = saved.graph.graph
         self._returned = graph.returned
-        self._input_shapes = {name: graph.values[name].shape for name in graph.inputs}
-        self._output_shapes = [graph.values[name].shape for name in graph.outputs]
+        self._inputs = [graph.values[name] for name in graph.inputs]
+        self._outputs = [graph.values[name] for name in graph.outputs]
+        self._input_shapes = {value.name: value.user_shape for value in self._inputs}
         self._input_quantizations, self._output_quantizations = (
             [graph.quantization(name) for name in names] for names in (graph.inputs, graph.outputs)
         )
@@ -115,6 +116,13 @@ class NanoModule(QuantizedModule):
     def input_shapes(self) -> dict[str, Shape]:
         """Shape of one sample of each input, by the names of forward's arguments."""
         return dict(self._input_shapes)
+
+    @property
+    def input_layouts(self) -> dict[str, Layout]:
+        """From the shape of each input to that of the device's value, by name, of the inputs that the device
+        takes in another shape or order: those that the model first moves, x.transpose(1, 2).
+        """
+        return {value.name: value.layout for value in self._inputs if value.layout is not None}
 
     @property
     def input_quantizations(self) -> dict[str, Quantization]:
@@ -205,7 +213,7 @@ class NanoModule(QuantizedModule):
             InputError: wrong inputs, shape or dtype, NaN or infinity.
         """
         integers = self._integers(self._tensors(inputs, named, float, int))
-        first, *others = (to_device(x.cpu()).numpy() for x in integers)
+        first, *others = self._to_device([x.cpu() for x in integers])
         return (first, *others) if others else first
 
     def forward_int8(self, *inputs: Tensor, **named: Tensor) -> Any:
@@ -242,7 +250,7 @@ class NanoModule(QuantizedModule):
     def _run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         if inputs[0].device.type != "cpu":
             return self._graph.integer_run(*inputs)
-        return self._from_device(self._model.run([to_device(x).numpy() for x in inputs]))
+        return self._from_device(self._model.run(self._to_device(inputs)))
 
     def _run_real(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """Real outputs for real inputs in one native call: quantizing in torch takes longer than a small
@@ -250,12 +258,15 @@ class NanoModule(QuantizedModule):
         """
         for x in inputs:
             check_finite(x)
-        return self._from_device(self._model.run_real([to_device(x.detach()).numpy() for x in inputs]))
+        return self._from_device(self._model.run_real(self._to_device([x.detach() for x in inputs])))
+
+    def _to_device(self, inputs: Sequence[Tensor]) -> list[NDArray[Any]]:
+        return [value.to_device(x).numpy() for value, x in zip(self._inputs, inputs, strict=True)]
 
     def _from_device(self, outputs: Sequence[NDArray[Any]]) -> list[Tensor]:
         return [
-            from_device(torch.from_numpy(output), shape)
-            for output, shape in zip(outputs, self._output_shapes, strict=True)
+            value.from_device(torch.from_numpy(output))
+            for output, value in zip(outputs, self._outputs, strict=True)
         ]
 
     def _tensors(self, inputs: Sequence[Any], named: Mapping[str, Any], *kinds: type) -> list[Tensor]:
@@ -268,10 +279,10 @@ class NanoModule(QuantizedModule):
     def _integers(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Quantizes inputs; integers stay as they are."""
         integers = []
-        for x, quantization, channels in zip(tensors, self._input_quantizations, self._channels, strict=True):
+        for x, value, channels in zip(tensors, self._inputs, self._channels, strict=True):
             if x.is_floating_point():
                 check_finite(x)
-            integers.append(quantize_tensor(x, quantization, channels) if x.is_floating_point() else x)
+            integers.append(value.quantize(x, channels) if x.is_floating_point() else x)
         return integers
 
     def stream(self) -> Stream:
@@ -367,7 +378,7 @@ class NanoModule(QuantizedModule):
             )
         if target == "host":
             return verify_host(self._model, self._graph, inputs)
-        return verify_rv32imc(self._model, inputs)
+        return verify_rv32imc(self._model, self._to_device(inputs))
 
     def compare(self, model: nn.Module, data: CalibrationData) -> Comparison:
         """Compares this model with the float model that it was made from, layer by layer.
@@ -434,7 +445,7 @@ class NanoModule(QuantizedModule):
             InputError: `folder` is no path.
             ExportError: a file of that name is there that no export wrote, or the folder cannot be written.
         """
-        rust_module.export(path_of("folder", folder), self._model, self.head)
+        rust_module.export(path_of("folder", folder), self._model, self.head, self._graph.graph)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the model, with the present state of its head, to one file for :func:`load`.

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .. import _native
+from ..arithmetic.layout import Layout
 from ..arithmetic.quantization import ChannelScales, Quantization
 from ..calibration.quantize import QuantizedGraph
 from ..calibration.ranges import follows_rules
@@ -28,7 +29,7 @@ from ..ops.fully_connected import FullyConnected
 from ..ops.move import Move
 from .image import write_image
 
-_KIND, _VERSION = "model", 4
+_KIND, _VERSION = "model", 5
 
 
 @dataclass
@@ -167,6 +168,11 @@ def _graph(contents: _Contents) -> QuantizedGraph:
             f"it has inputs {contents.inputs} and outputs {contents.outputs}; expected at least one each, of "
             "its values"
         )
+    inside = [
+        v.name for v in values.values() if v.layout and v.name not in {*contents.inputs, *contents.outputs}
+    ]
+    if inside:
+        raise FileFormatError(f"the value {inside[0]!r} has a layout; expected it of inputs and outputs only")
     graph = Graph(contents.inputs, contents.outputs, values, nodes, {}, returned=_returned(contents))
     for node in nodes:
         _check_node(graph, node, tensors[node.name])
@@ -237,7 +243,7 @@ def _check_runs(model: QuantizedGraph) -> None:
     """Checks the shapes by running the graph on a batch without samples."""
     graph = model.graph
     no_samples = [
-        torch.zeros((0, *graph.values[name].shape), dtype=graph.quantization(name).torch_dtype)
+        torch.zeros((0, *graph.values[name].user_shape), dtype=graph.quantization(name).torch_dtype)
         for name in graph.inputs
     ]
 
@@ -275,7 +281,13 @@ def _value(entry: Any) -> Value:
     if isinstance(fields, dict) and "dtype" not in fields:
         raise FileFormatError(f"{place} has no dtype")
     quantization = fields_of(Quantization, fields, place)
-    value = fields_of(Value, {**entry, "quantization": quantization}, place)
+    if "layout" not in entry:
+        raise FileFormatError(f"{place} lacks 'layout'")
+    layout = entry["layout"]
+    layout = None if layout is None else fields_of(Layout, layout, f"the layout of {place}")
+    value = fields_of(Value, {**entry, "quantization": quantization, "layout": layout}, place)
     if not (1 <= len(value.shape) <= 3 and min(value.shape) > 0):
         raise FileFormatError(f"the value {value.name!r} has shape {value.shape}")
+    if value.layout is not None and value.layout.result != value.shape:
+        raise FileFormatError(f"{place} has shape {value.shape}; its layout makes {value.layout.result}")
     return value

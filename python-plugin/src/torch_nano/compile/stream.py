@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .. import _native
 from ..arguments import bind, check_tensor, names_of
-from ..arithmetic.layout import from_device, to_device
+from ..arithmetic.layout import to_device
 from ..arithmetic.tensors import dequantize_tensor
 from ..errors import HeadError, InputError
 
@@ -52,7 +52,9 @@ class Stream:
         self._running = _native.Stream(model)
         graph = nano.graph.graph
         self._returned = graph.returned
-        self._output_shapes = [graph.values[name].shape for name in graph.outputs]
+        self._inputs, self._outputs = (
+            [graph.values[name] for name in names] for names in (graph.inputs, graph.outputs)
+        )
 
     @property
     def step_length(self) -> int:
@@ -61,7 +63,7 @@ class Stream:
         So each value gets at least one new row per step. A value's stride is the number of samples from one
         of its rows to the next.
         """
-        return max(shape[-1] for shape in self.nano.input_shapes.values() if len(shape) > 1)
+        return max(value.shape[-1] for value in self._inputs if len(value.shape) > 1)
 
     def reset(self) -> None:
         """Resets the states to those after endless zeros. The head keeps what it has learnt."""
@@ -71,7 +73,8 @@ class Stream:
         """Runs one step; returns the real outputs for the latest window, without batch.
 
         Args:
-            inputs: floats [channels, step_length], or [channels] if a step is one sample.
+            inputs: floats of the shape of an input, with step_length samples in place of the window's:
+                [channels, step_length]; or [channels] if a step is one sample.
 
         Returns:
             float32 [K] for a vector; [K, rows] for a value on the time axis, the rows of this step.
@@ -113,9 +116,10 @@ class Stream:
 
     def _integers(self, inputs: Sequence[Samples], named: dict[str, Samples], *kinds: type) -> list[Tensor]:
         """The checked inputs of one step as integers with a batch of one."""
-        shapes = self.nano.input_shapes
         steps = []
-        for (name, shape), x in zip(shapes.items(), bind(list(shapes), inputs, named), strict=True):
+        given = bind([value.name for value in self._inputs], inputs, named)
+        for value, x in zip(self._inputs, given, strict=True):
+            name, shape = value.name, value.user_shape
             if isinstance(x, np.ndarray):
                 if x.dtype.kind not in "fiu":
                     raise InputError(f"a step of {name} is of dtype {x.dtype}; expected numbers")
@@ -123,8 +127,10 @@ class Stream:
                 own = np.float64 if x.dtype.itemsize > 8 else x.dtype.newbyteorder("=")
                 x = torch.from_numpy(np.ascontiguousarray(x, own))
             check_tensor(name, x, error=InputError)
-            if len(shape) > 1 and shape[-1] == 1 and tuple(x.shape) == shape[:-1]:
-                x = x.unsqueeze(-1)
+            time = len(shape) - 1 if value.layout is None else value.layout.last
+            without_time = (*shape[:time], *shape[time + 1 :]) if time is not None else ()
+            if len(value.shape) > 1 and value.shape[-1] == 1 and tuple(x.shape) == without_time:
+                x = x.reshape(shape)
             dtype = self.nano.input_quantizations[name].torch_dtype
             right = (x.is_floating_point() and float in kinds) or (x.dtype == dtype and int in kinds)
             if not right or tuple(x.shape) != shape:
@@ -142,10 +148,10 @@ class Stream:
 
     def _step(self, integers: Sequence[Tensor]) -> list[Tensor]:
         """The integer outputs [1, ...] in torch's layout."""
-        outputs = self._running.step([to_device(x.cpu()).numpy() for x in integers])
+        arrays = [value.to_device(x.cpu()).numpy() for value, x in zip(self._inputs, integers, strict=True)]
         return [
-            from_device(torch.from_numpy(output), shape)
-            for output, shape in zip(outputs, self._output_shapes, strict=True)
+            value.from_device(torch.from_numpy(output))
+            for output, value in zip(self._running.step(arrays), self._outputs, strict=True)
         ]
 
     def __repr__(self) -> str:

@@ -53,6 +53,8 @@ class _Streaming:
                 self._follow(node)
         for name in self.source.outputs:
             self._refuse_late(name)
+            if name in self.series:
+                self._refuse_split_time(name)
         #: Samples of a step: the least common multiple of the strides, so that every value has whole rows.
         self.step = lcm(*(series.stride for series in self.series.values()))
         #: Number of trailing rows of each value that the outputs depend on; padding may count as rows.
@@ -75,6 +77,7 @@ class _Streaming:
                     f"the input {name!r} has shape {shape}; a stream takes (channels, length), "
                     "one-dimensional data over time"
                 )
+            self._refuse_split_time(name)
             self.series[name] = Series(shape[-1], 1)
         lengths = {name: series.length for name, series in self.series.items()}
         if len(set(lengths.values())) != 1:
@@ -82,6 +85,14 @@ class _Streaming:
                 f"the model's windows have lengths {lengths}; expected one length, of all inputs over time"
                 if lengths
                 else "the model has no input over time; a stream takes (channels, length)"
+            )
+
+    def _refuse_split_time(self, name: str) -> None:
+        layout = self.source.values[name].layout
+        if layout is not None and layout.last is None:
+            raise StreamError(
+                f"{name!r} has shape {layout.shape} outside of the model, of which no dimension is time; "
+                "expected one such as (length, channels)"
             )
 
     @property
@@ -245,7 +256,9 @@ class _Streaming:
 
         zeros = [
             torch.full(
-                (1, *self.source.values[name].shape), quantization.zero_point, dtype=quantization.torch_dtype
+                (1, *self.source.values[name].user_shape),
+                quantization.zero_point,
+                dtype=quantization.torch_dtype,
             )
             for name, quantization in ((name, self.source.quantization(name)) for name in self.source.inputs)
         ]
@@ -354,10 +367,12 @@ class _Streaming:
     def _copy_value(self, name: str) -> None:
         """Copies a value of the network over the window; on the time axis it has the rows of one step."""
         value = self.source.values[name]
-        shape = value.shape
+        shape, layout = value.shape, value.layout
         if name in self.series:
-            shape = (*shape[:-1], self._rows_of_step(name))
-        self.graph.values[name] = replace(value, shape=shape)
+            rows = self._rows_of_step(name)
+            shape = (*shape[:-1], rows)
+            layout = None if layout is None else layout.with_last(rows)
+        self.graph.values[name] = replace(value, shape=shape, layout=layout)
 
     def _rows_of_step(self, name: str) -> int:
         return self.step // self.series[name].stride

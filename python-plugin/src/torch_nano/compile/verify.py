@@ -63,11 +63,12 @@ def verify_host(model: _native.Model, graph: QuantizedGraph, inputs: Sequence[Te
     """Compares nano-core with the integer run in plain torch, every byte that a layer of the image writes.
 
     Args:
-        inputs: integers in torch's layout, with batch.
+        inputs: integers in the user's shapes, with batch.
     """
     expected: dict[str, Tensor] = {}
     graph.integer_run(*inputs, observe=lambda name, tensor: expected.update({name: tensor}))
-    traced = model.trace([to_device(x).numpy() for x in inputs])
+    values = [graph.graph.values[name] for name in graph.graph.inputs]
+    traced = model.trace([value.to_device(x).numpy() for value, x in zip(values, inputs, strict=True)])
     compared = differing = 0
     first = None
     made = [
@@ -99,19 +100,18 @@ def differing_bytes(a: NDArray[Any], b: NDArray[Any]) -> int:
     return int(np.count_nonzero(first != second))
 
 
-def verify_rv32imc(model: _native.Model, inputs: Sequence[Tensor]) -> VerifyReport:
+def verify_rv32imc(model: _native.Model, arrays: Sequence[NDArray[Any]]) -> VerifyReport:
     """Compares nano-core here with nano-core on the emulated rv32imc board: the outputs, and the logits of
     the head as the image has it.
 
     Args:
-        inputs: integers in torch's layout, with batch, one tensor for each input.
+        arrays: integers in the device's order, [N, elements], one array for each input.
 
     Raises:
         BoardError: QEMU or the board's program is missing.
         ConnectionLost: the board stops.
         DeviceError: the board refuses the model.
     """
-    arrays = [to_device(x).numpy() for x in inputs]
     expected = model.run(arrays)
     if model.has_head:
         expected.append(_native.Head(model).logits(expected[0]))

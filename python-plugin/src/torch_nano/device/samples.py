@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..arguments import HasImage, as_integer, bind, check_same_batch, check_tensor, shown
-from ..arithmetic.layout import Shape, to_device, torch_shapes
+from ..arithmetic.layout import Layout, Shape, to_device, torch_shapes
 from ..arithmetic.tensors import check_finite, quantize_tensor
 from ..errors import InputError, LabelError
 from ..heads import Head
@@ -38,6 +38,10 @@ class KnownModel(HasImage, Protocol):
     @property
     def input_shapes(self) -> dict[str, Shape]:
         """Shape of one sample of each input."""
+
+    @property
+    def input_layouts(self) -> dict[str, Layout]:
+        """From these shapes to those of the device's values, by name, where they differ."""
 
 
 #: Bits of a target with several right classes on the device.
@@ -143,8 +147,10 @@ class _One:
                 f"{name} has dtype {tensor.dtype}; expected floats, or the device's {value.dtype}"
             )
         self._value = value
+        self._layout = None if nano is None else nano.input_layouts.get(value.name)
         # Arrays of integers have the device's order already, and so any shape.
-        ordered = isinstance(given, np.ndarray) or nano is None or tensor.dim() == int(batch) + 1
+        flat = tensor.dim() == int(batch) + 1 and self._layout is None
+        ordered = isinstance(given, np.ndarray) or nano is None or flat
         self._is_ordered = not floats and ordered
         if self._is_ordered:
             count = len(tensor) if batch and tensor.dim() else 1
@@ -167,6 +173,8 @@ class _One:
             InputError: NaN or infinity.
         """
         tensor = self.tensor
+        if self._layout is not None and not self._is_ordered:
+            tensor = self._layout.apply(tensor)
         if tensor.is_floating_point():
             check_finite(tensor)
             tensor = quantize_tensor(tensor, self._value.quantization, self._value.channels)

@@ -126,7 +126,7 @@ class Graph:
         return parameters
 
     def after_affines(self, name: str, x: Tensor) -> Tensor:
-        """Applies an input's affines; x: [N, channels, ...]."""
+        """Applies an input's affines; x: [N, channels, ...], in the value's shape."""
         for affine in self.affines.get(name, ()):
             x = affine.run(x, self.parameters)
         return x
@@ -184,13 +184,25 @@ class Graph:
     def float_run(
         self, *inputs: Tensor, observe: Callable[[str, Tensor], None] | None = None
     ) -> list[Tensor]:
-        """The outputs for float inputs (torch's shapes, with batch).
+        """The outputs for float inputs, both in the user's shapes, with batch.
 
         Args:
             observe: called with the name and the tensor of every value, and of inputs after their affines.
         """
-        inputs = tuple(self.after_affines(name, x) for name, x in zip(self.inputs, inputs, strict=True))
-        return self.run(inputs, lambda node, tensors: self.layer(node, tensors).float_run(), observe)
+        after = [
+            self.after_affines(name, x) for name, x in zip(self.inputs, self.from_user(inputs), strict=True)
+        ]
+        return self.to_user(
+            self.run(after, lambda node, tensors: self.layer(node, tensors).float_run(), observe)
+        )
+
+    def from_user(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """The inputs [N, ...] in the shapes of their values, from those in the user's."""
+        return [self.values[name].from_user(x) for name, x in zip(self.inputs, inputs, strict=True)]
+
+    def to_user(self, outputs: Sequence[Tensor]) -> list[Tensor]:
+        """The outputs [N, ...] in the user's shapes, from those of their values."""
+        return [self.values[name].to_user(y) for name, y in zip(self.outputs, outputs, strict=True)]
 
     def run(
         self,
@@ -199,8 +211,8 @@ class Graph:
         observe: Callable[[str, Item], None] | None = None,
     ) -> list[Item]:
         """Runs all nodes in order with `run_node`, which returns a node's outputs; inputs are given as the
-        network sees them, after their affines. What stands for a value (a tensor, or a tensor of each of two
-        networks) is up to `run_node`.
+        network sees them, in the shapes of their values and after their affines. What stands for a value (a
+        tensor, or a tensor of each of two networks) is up to `run_node`.
 
         A value is dropped after its last reader.
         """
@@ -246,8 +258,13 @@ class Graph:
         )
 
     def remove(self, node: Node) -> None:
-        """Removes a node of one input and one output: readers of its output read its input instead."""
+        """Removes a node of one input and one output: readers of its output read its input instead.
+
+        If its output is an output of the graph, its input takes the layout over; it must not have one.
+        """
         (source,) = node.inputs
+        if node.output in self.outputs and self.values[node.output].layout is not None:
+            self.values[source].layout = self.values[node.output].layout
         self.hand_back_dropouts(node)
         self.nodes = [other for other in self.nodes if other is not node]
         self.redirect(node.output, source)
@@ -335,9 +352,10 @@ def _is_set(node: Node, name: str) -> bool:
 
 
 def _described(value: Value) -> str:
+    shape = str(value.shape) if value.layout is None else f"{value.shape} (user: {value.user_shape})"
     if value.quantization is None:
-        return str(value.shape)
+        return shape
     return (
-        f"{value.shape} {value.quantization.dtype} scale {value.quantization.scale:.6g} zero point "
+        f"{shape} {value.quantization.dtype} scale {value.quantization.scale:.6g} zero point "
         f"{value.quantization.zero_point}"
     )

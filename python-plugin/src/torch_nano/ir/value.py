@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..arithmetic.layout import Shape
-from ..arithmetic.quantization import Quantization
+from torch import Tensor
+
+from ..arithmetic.layout import Layout, Shape, from_device, to_device
+from ..arithmetic.quantization import ChannelScales, Quantization
+from ..arithmetic.tensors import quantize_tensor
 
 
 @dataclass(frozen=True)
@@ -35,3 +38,34 @@ class Value:
     #: "file:line" of the user's code that computes it.
     source: str = ""
     dropouts: tuple[Dropout, ...] = ()
+    #: Of an input or output of the model that the user sees in another shape or order: from the user's tensor
+    #: to this value. It costs nothing on the device, whose bytes are the value's.
+    layout: Layout | None = None
+
+    @property
+    def user_shape(self) -> Shape:
+        """The shape of a sample as the model takes or returns it."""
+        return self.shape if self.layout is None else self.layout.shape
+
+    def from_user(self, x: Tensor) -> Tensor:
+        """The value [N, *shape] of the user's tensor [N, *user_shape]."""
+        return x if self.layout is None else self.layout.apply(x)
+
+    def to_user(self, x: Tensor) -> Tensor:
+        """Undoes :meth:`from_user`."""
+        return x if self.layout is None else self.layout.inverse().apply(x)
+
+    def quantize(self, x: Tensor, channels: ChannelScales | None = None) -> Tensor:
+        """The user's real numbers [N, *user_shape] as integers of the same shape; `channels` are the
+        value's.
+        """
+        assert self.quantization is not None
+        return self.to_user(quantize_tensor(self.from_user(x), self.quantization, channels))
+
+    def to_device(self, x: Tensor) -> Tensor:
+        """The user's tensor [N, *user_shape] as [N, elements] in the device's order."""
+        return to_device(self.from_user(x))
+
+    def from_device(self, elements: Tensor) -> Tensor:
+        """Undoes :meth:`to_device`."""
+        return self.to_user(from_device(elements, self.shape))

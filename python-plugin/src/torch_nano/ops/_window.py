@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any, ClassVar, NamedTuple
 
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from ..arithmetic.layout import Shape, device_shape
 from ..errors import InputError
-from ..ir.call import Call, UnsupportedNodeError
+from ..ir.call import Call, Moved, MovedBack, UnsupportedNodeError
 from ..ir.layer import Layer
 from ..ir.operator import Operator
 from ..ir.value import Value
@@ -184,24 +185,37 @@ def window_of_adaptive_pool(call: Call, spatial: int) -> tuple[Value, dict[str, 
     return value, {"kernel": kernel, "stride": kernel}
 
 
-def window_of_reduction(call: Call) -> tuple[Value, dict[str, Any]]:
-    """The input and the window of a reduction (mean, amax) over height, width or both.
+def pool_of_reduction(
+    call: Call, kind: type[PoolOperator]
+) -> tuple[Operator | MovedBack, list[Value | Moved], dict[str, str]]:
+    """The operator of a reduction (mean, amax) over any dimensions: a pool over height, width or both, of a
+    tensor whose channels are dimensions that stay.
 
     Raises:
-        UnsupportedNodeError: it reduces something else, or drops the width and keeps the height.
+        UnsupportedNodeError: it reduces the batch.
     """
-    arguments = call.arguments
-    value = call.input("self")
+    arguments, value = call.arguments, call.input("self")
     rank = len(value.shape) + 1
-    dimensions = sorted({dimension % rank for dimension in arguments["dim"] or range(rank)})
-    if rank < 3 or dimensions[0] < 2:
-        raise UnsupportedNodeError(
-            f"it reduces dimensions {dimensions} of {rank}; nano-core reduces height and width",
-            "reduce the dimensions after the channels",
-        )
-    if not arguments["keepdim"] and dimensions == [3]:
-        raise UnsupportedNodeError("it drops the width and keeps the height", "pass keepdim=True")
-    axes = Axes.of(value.shape)
-    # Height is dimension rank - 2, width rank - 1; [N, channels, length] has only the width.
-    kernel = (axes.height if rank - 2 in dimensions else 1, axes.width if rank - 1 in dimensions else 1)
-    return value, {"kernel": kernel, "squeezed": () if arguments["keepdim"] else tuple(dimensions)}
+    reduced = sorted({dim % rank for dim in arguments["dim"] or range(rank)})
+    if reduced[0] == 0:
+        raise UnsupportedNodeError("it reduces the batch", "reduce dimensions of the samples")
+    kept = [dim for dim in range(1, rank) if dim not in reduced]
+    spatial = reduced[0] >= 2 and rank <= 4
+    if spatial and (arguments["keepdim"] or reduced != [3]):
+        axes = Axes.of(value.shape)
+        # Height is dimension rank - 2, width rank - 1; [N, channels, length] has only the width.
+        window = (axes.height if rank - 2 in reduced else 1, axes.width if rank - 1 in reduced else 1)
+        return kind(kernel=window, squeezed=() if arguments["keepdim"] else tuple(reduced)), [value], {}
+    # The last dimension that stays is the channels of all reduced elements, for each of the others that stay.
+    channels, rows = kept[-1:], kept[:-1]
+    sides = [prod(value.shape[dim - 1] for dim in dims) for dims in (channels, rows, reduced)]
+    steps = (
+        f"permute(dims={[0, *channels, *rows, *reduced]})",
+        f"reshape({', '.join(map(str, sides))})",
+    )
+    others = [value.shape[dim - 1] for dim in (*channels, *rows)]
+    back = [f"reshape({', '.join(map(str, others))})"]
+    if rows:
+        back.append(f"movedim.int(source=1, destination={len(kept)})")
+    back.append(f"reshape({', '.join(map(str, call.output_shape))})")
+    return MovedBack(kind(kernel=(1, sides[2])), (tuple(back),)), [Moved(value, steps)], {}

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..arithmetic.quantization import Quantization
-from ..ir.call import Call, UnsupportedNodeError
+from ..ir.call import Call, Moved, MovedBack, UnsupportedNodeError
 from ..ir.layer import Layer
 from ..ir.operator import Operator
 from ..ir.straight_through import replace_forward
@@ -21,10 +21,10 @@ from ._window import (
     PoolOperator,
     in_2d,
     pair,
+    pool_of_reduction,
     spatial_dimensions,
     window_of_adaptive_pool,
     window_of_pool,
-    window_of_reduction,
 )
 
 aten = torch.ops.aten
@@ -56,11 +56,10 @@ class AveragePool2d(PoolOperator):
         ]
 
     @classmethod
-    def from_call(cls, call: Call) -> tuple[Operator, list[Value], dict[str, str]]:
+    def from_call(cls, call: Call) -> tuple[Operator | MovedBack, list[Value | Moved], dict[str, str]]:
         spatial = 1 if call.target in (aten.avg_pool1d.default, aten.adaptive_avg_pool1d.default) else 2
         if call.target is aten.mean.dim:
-            value, window = window_of_reduction(call)
-            return cls(**window), [value], {}
+            return pool_of_reduction(call, cls)
         if call.target in (aten.adaptive_avg_pool1d.default, aten.adaptive_avg_pool2d.default):
             value, window = window_of_adaptive_pool(call, spatial)
             return cls(**window), [value], {}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import prod
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from ..ir.value import Value
 from ..library.definition import functional
 from ..library.train_run import Convolution
 from ._channels import ChannelsOperator, define_channels, parameters_of
+from ._channels_first import channels_back, channels_first
 from ._steps import Step, element_numbers, run_steps, step
 from .conv2d import Conv2d
 
@@ -53,18 +53,12 @@ class FullyConnected(ChannelsOperator):
     def from_call(cls, call: Call) -> tuple[Operator | MovedBack, list[Value | Moved], dict[str, str]]:
         _, names = parameters_of(call)
         value = call.input("input")
-        pixels = len(value.shape) - 1
-        if pixels < 1:
+        last = len(value.shape)
+        if last == 1:
             return cls(), [value], names
-        # Each pixel by itself: a 1x1 convolution of channels first.
-        channels_first = [f"movedim.int(source={pixels + 1}, destination=1)"]
-        back = [f"movedim.int(source=1, destination={pixels + 1})"]
-        if pixels > 2:
-            features, sides = value.shape[-1], value.shape[:-1]
-            channels_first.append(f"reshape({features}, {prod(sides)})")
-            back.insert(0, f"reshape({call.output_shape[-1]}, {', '.join(map(str, sides))})")
-        moved = Moved(value, tuple(channels_first))
-        return MovedBack(Conv2d(kernel=(1, 1)), (tuple(back),)), [moved], names
+        # Each pixel by itself: a 1x1 convolution.
+        moved = Moved(value, channels_first(value.shape, last))
+        return MovedBack(Conv2d(kernel=(1, 1)), (channels_back(call.output_shape, last),)), [moved], names
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.linear(run_steps(self._calls, x).flatten(1), weight, bias)

@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..arithmetic.quantization import Quantization
-from ..ir.call import Call
+from ..ir.call import Call, Moved, MovedBack
 from ..ir.layer import Layer
 from ..ir.operator import Operator
 from ..ir.value import Value
 from ..library.definition import Definition, functional
-from ._window import Pair, PoolOperator, pair, spatial_dimensions, window_of_pool, window_of_reduction
+from ._window import Pair, PoolOperator, pair, pool_of_reduction, spatial_dimensions, window_of_pool
 
 aten = torch.ops.aten
 
@@ -39,11 +39,10 @@ class MaxPool2d(PoolOperator):
         return [aten.max_pool2d.default, aten.max_pool1d.default, aten.amax.default]
 
     @classmethod
-    def from_call(cls, call: Call) -> tuple[Operator, list[Value], dict[str, str]]:
+    def from_call(cls, call: Call) -> tuple[Operator | MovedBack, list[Value | Moved], dict[str, str]]:
         if call.target is aten.amax.default:
-            value, window = window_of_reduction(call)
-        else:
-            value, window = window_of_pool(call, spatial=1 if call.target is aten.max_pool1d.default else 2)
+            return pool_of_reduction(call, cls)
+        value, window = window_of_pool(call, spatial=1 if call.target is aten.max_pool1d.default else 2)
         return cls(**window), [value], {}
 
     def pool(self, x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..arguments import shown
-from ..arithmetic.layout import Shape, device_shape, to_device
+from ..arithmetic.layout import Layout, Shape, device_shape, to_device
 from ..arithmetic.quantization import Quantization
 from ..errors import InputError
 from ..ir.call import BATCH_SIZE, Call, ParameterName, UnsupportedNodeError
@@ -51,6 +51,18 @@ class Move(Operator):
     def reshape(cls, shape: Shape) -> Move:
         """The reshape of a sample to `shape`."""
         return cls((f"reshape({', '.join(map(str, shape))})",))
+
+    @classmethod
+    def of_layout(cls, layout: Layout) -> Move:
+        """The move from a layout's shape to its result."""
+        steps: list[str] = []
+        if layout.factors != layout.shape:
+            steps += cls.reshape(layout.factors).steps
+        if layout.dims != tuple(range(len(layout.dims))):
+            steps.append(f"permute(dims={[0, *(dim + 1 for dim in layout.dims)]})")
+        if tuple(layout.factors[dim] for dim in layout.dims) != layout.result or not steps:
+            steps += cls.reshape(layout.result).steps
+        return cls(tuple(steps))
 
     @classmethod
     def targets(cls) -> Sequence[torch._ops.OpOverload[..., Any]]:

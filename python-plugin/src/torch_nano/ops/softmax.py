@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from math import prod
 from typing import Any
 
 import torch
@@ -24,6 +23,7 @@ from ..ir.layer import Layer
 from ..ir.operator import Operator
 from ..ir.value import Value
 from ..library.definition import Definition, functional
+from ._channels_first import channels_back, channels_first
 
 _LARGEST = 2**31 - 1
 #: Integer bits of the fixed-point differences, and of the sum of exponentials.
@@ -48,19 +48,13 @@ class Softmax(Operator):
     @classmethod
     def from_call(cls, call: Call) -> tuple[Operator | MovedBack, list[Value | Moved], dict[str, str]]:
         value = call.input("self")
-        dimension = call.arguments["dim"] % (len(value.shape) + 1)
-        if dimension == 0:
+        dim = call.arguments["dim"] % (len(value.shape) + 1)
+        if dim == 0:
             raise UnsupportedNodeError("it goes along the batch", "use another dimension")
-        if dimension == 1 and len(value.shape) <= 3:
+        steps = channels_first(value.shape, dim)
+        if not steps:
             return cls(), [value], {}
-        steps = [f"movedim.int(source={dimension}, destination=1)"]
-        back = [f"movedim.int(source=1, destination={dimension})"]
-        if len(value.shape) > 3:
-            others = list(value.shape)
-            channels = others.pop(dimension - 1)
-            steps.append(f"reshape({channels}, {prod(others)})")
-            back.insert(0, f"reshape({', '.join(map(str, (channels, *others)))})")
-        return MovedBack(cls(), (tuple(back),)), [Moved(value, tuple(steps))], {}
+        return MovedBack(cls(), (channels_back(value.shape, dim),)), [Moved(value, steps)], {}
 
     def float_run(self, layer: Layer) -> Tensor:
         return torch.softmax(layer.input, 1)

@@ -100,7 +100,7 @@ class QatModule(ModuleWithRanges):
     @property
     def input_shapes(self) -> dict[str, Shape]:
         """Shape of one sample of each input, by the names of forward's arguments."""
-        return {name: self._graph.values[name].shape for name in self._graph.inputs}
+        return {name: self._graph.values[name].user_shape for name in self._graph.inputs}
 
     @property
     def input_shape(self) -> Shape:

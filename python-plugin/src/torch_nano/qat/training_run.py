@@ -49,9 +49,9 @@ class TrainingRun:
         """The outputs, in real numbers, for real inputs."""
         integers = [
             self.dropped_out(name, self.quantized(name, x))
-            for name, x in zip(self.graph.inputs, inputs, strict=True)
+            for name, x in zip(self.graph.inputs, self.graph.from_user(inputs), strict=True)
         ]
-        outputs = self.graph.run(integers, self.node)
+        outputs = self.graph.to_user(self.graph.run(integers, self.node))
         return [
             (y * self.quantizations[name].scale).float()
             for name, y in zip(self.graph.outputs, outputs, strict=True)

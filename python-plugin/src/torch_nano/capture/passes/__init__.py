@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from ...ir.graph import Graph
 from .absorb_moves import absorb_moves
+from .choose_layouts import choose_layouts
 from .fold_affines import fold_affines
 from .fuse_activations import fuse_activations
 from .fuse_functions import fuse_functions
@@ -15,17 +16,21 @@ from .moves_into_convolutions import moves_into_convolutions
 from .take_input_affines import take_input_affines
 from .transpose_matmuls import transpose_matmuls
 
-#: The order matters. Affine operators on inputs become the inputs' scales first, as these are free. Moves
-#: between a layer and its batch norm are absorbed before batch norms are folded or lowered; lowering inserts
-#: new moves. Activations are fused into the resulting layers, and the other functions of one variable into
-#: tables; then convolutions absorb padding and cropping.
+#: The order matters. Affine operators on inputs become the inputs' scales first, as these are free, and again
+#: once moves before them are part of the inputs' layouts. Moves between a layer and its batch norm are
+#: absorbed before batch norms are folded or lowered; lowering inserts new moves. Activations are fused into
+#: the resulting layers, and the other functions of one variable into tables; then convolutions absorb padding
+#: and cropping.
 PASSES: tuple[Callable[[Graph], Graph], ...] = (
     take_input_affines,
     absorb_moves,
     transpose_matmuls,
+    choose_layouts,
+    take_input_affines,
     moves_into_convolutions,
     fold_affines,
     lower_affines,
+    choose_layouts,
     absorb_moves,
     fuse_activations,
     fuse_functions,
@@ -35,11 +40,7 @@ PASSES: tuple[Callable[[Graph], Graph], ...] = (
 
 
 def optimize(graph: Graph) -> Graph:
-    """Runs all passes: every node of the result is a layer of the device, or a move that is free there.
-
-    Raises:
-        UnsupportedError: moves that the device cannot run.
-    """
+    """Runs all passes: every node of the result is a layer of the device, or a move that is free there."""
     for run_pass in PASSES:
         graph = run_pass(graph)
     return graph

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import torch
 
-from ...errors import UnsupportedError, UnsupportedNode
 from ...ir.graph import Graph, Node
 from ...ops._clamp import ClampedOperator
 from ...ops.activation import Activation
@@ -16,7 +15,7 @@ from ...ops.table import TableOperator
 from ..program import LARGEST_RANK
 
 #: Dropouts of single elements, which commute with a move.
-_ELEMENTWISE = frozenset({"dropout", "alpha_dropout"})
+ELEMENTWISE_DROPOUTS = frozenset({"dropout", "alpha_dropout"})
 
 
 def absorb_moves(graph: Graph) -> Graph:
@@ -25,27 +24,21 @@ def absorb_moves(graph: Graph) -> Graph:
     A permutation of the elements before a linear layer is folded into the layer: its columns are permuted
     when it is quantized. A move that does not change the order of the bytes on the device stays in the graph;
     it is free there.
-
-    Raises:
-        UnsupportedError: a value between moves has a rank that the device does not support, and the moves
-            cannot be merged.
     """
     graph = graph.copy()
-    _compose(graph)
+    compose_moves(graph)
     _sink(graph)
-    _compose(graph)
+    compose_moves(graph)
     for node in list(graph.nodes):
         if isinstance(node.operator, Move):
             _into_linear(graph, node, node.operator)
     graph.drop_unused()
-    refused = [value for value in graph.values if not 1 <= len(graph.values[value].shape) <= LARGEST_RANK]
-    if refused:
-        raise UnsupportedError([_describe(graph, value) for value in refused])
     return graph
 
 
-def _compose(graph: Graph) -> None:
-    """Collapses consecutive moves, and removes moves that change nothing."""
+def compose_moves(graph: Graph) -> None:
+    """Collapses consecutive moves, and removes moves that change nothing or repeat another one."""
+    made: dict[tuple[str, Move], Node] = {}
     for node in list(graph.nodes):
         if not isinstance(node.operator, Move):
             continue
@@ -59,14 +52,24 @@ def _compose(graph: Graph) -> None:
             node.operator = node.operator.after(before.operator)
         source, output = graph.values[node.inputs[0]], graph.values[node.output]
         if not node.operator.is_reshape(source.shape):
-            continue
-        if source.shape != output.shape:
+            _share(graph, node, made)
+        elif source.shape != output.shape:
             node.operator = Move.reshape(output.shape)
-        elif source.name in graph.inputs and output.name in graph.outputs:
+            _share(graph, node, made)
+        elif output.name in graph.outputs and (source.name in graph.inputs or source.name in graph.outputs):
             node.operator = Move()
         else:
             graph.remove(node)
     graph.drop_unused()
+
+
+def _share(graph: Graph, node: Node, made: dict[tuple[str, Move], Node]) -> None:
+    """Lets the readers of a move read an earlier one of the same value, if there is one."""
+    assert isinstance(node.operator, Move)
+    first = made.setdefault((node.inputs[0], node.operator), node)
+    values = [graph.values[each.output] for each in (first, node)]
+    if first is not node and node.output not in graph.outputs and not any(v.dropouts for v in values):
+        graph.redirect(node.output, first.output)
 
 
 def _pass_on_dropouts(graph: Graph, before: Node, node: Node) -> bool:
@@ -77,11 +80,11 @@ def _pass_on_dropouts(graph: Graph, before: Node, node: Node) -> bool:
         return True
     if graph.only_reader(between.name) is not node:
         return False
-    elementwise = all(dropout.function in _ELEMENTWISE for dropout in between.dropouts)
+    elementwise = all(dropout.function in ELEMENTWISE_DROPOUTS for dropout in between.dropouts)
     numbers = node.operator.numbers(between.shape)
     each_once = bool((numbers >= 0).all()) and len(set(numbers.flatten().tolist())) == numbers.numel()
     # A dropout of channels needs whole channels to stay whole.
-    channels = len(after.shape) > 1 and between.shape[:1] == after.shape[:1]
+    channels = 1 < len(after.shape) <= LARGEST_RANK and between.shape[:1] == after.shape[:1]
     if not (each_once if elementwise else channels and node.operator.is_reshape(between.shape)):
         return False
     after.dropouts = between.dropouts + after.dropouts
@@ -143,7 +146,7 @@ def _into_linear(graph: Graph, node: Node, move: Move) -> None:
         for reader in graph.consumers(node.output)
         if isinstance(reader.operator, FullyConnected) and reader.operator.flattened is None
     ]
-    if not readers or not move.is_permutation(shape):
+    if not readers or len(shape) > LARGEST_RANK or not move.is_permutation(shape):
         return
     steps = () if move.is_reshape(shape) else move.steps
     if len(shape) == 1 and not steps:
@@ -153,15 +156,3 @@ def _into_linear(graph: Graph, node: Node, move: Move) -> None:
         assert isinstance(reader.operator, FullyConnected)
         reader.operator = replace(reader.operator, flattened=shape, steps=steps)
         reader.inputs = list(node.inputs)
-
-
-def _describe(graph: Graph, name: str) -> UnsupportedNode:
-    value = graph.values[name]
-    return UnsupportedNode(
-        value.module_path,
-        value.source,
-        "move",
-        f"its result has {len(value.shape)} dimensions besides the batch, and a dropout or another reader; "
-        f"expected 1 to {LARGEST_RANK}",
-        "drop out and compute in a shape with channels, height and width",
-    )
