@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch_nano.arithmetic.quantization import Dtype
 from torch_nano.arithmetic.tensors import quantize_tensor
 from torch_nano.calibration.calibrate import calibrate
+from torch_nano.calibration.quantize import quantize
 from torch_nano.calibration.ranges import calibrated
 from torch_nano.capture.capture import capture
 from torch_nano.capture.passes import optimize
 from torch_nano.compile.image import write_image
 from torch_nano.compile.nano_module import NanoModule
-from torch_nano.calibration.quantize import quantize
 from torch_nano.compile.saved_model import SavedModel
 
 

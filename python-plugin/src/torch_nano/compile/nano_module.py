@@ -14,7 +14,7 @@ from ..arguments import bind, check_inputs, path_of, shown, the_only
 from ..arithmetic.fixed_point import is_native
 from ..arithmetic.layout import Layout, Shape, to_device
 from ..arithmetic.quantization import ChannelScales, Quantization
-from ..arithmetic.tensors import check_finite, dequantize_tensor, quantize_tensor, random_integers
+from ..arithmetic.tensors import check_finite, dequantize_tensor, random_integers
 from ..calibration.batches import CalibrationData, batches
 from ..calibration.quantize import QuantizedGraph
 from ..comparison.measure import compare
