@@ -1,4 +1,4 @@
-//! Images with a few changed words and a corrected checksum.
+//! Images with a few changed words; their checksum stays as it was.
 
 use crate::builder::{Aligned, place};
 
