@@ -92,6 +92,15 @@ LAYERS: list[tuple[Function | nn.Module, tuple[int, ...], list[str]]] = [
     (lambda x: x.tanh() * RAMP + torch.ones(4, 1), SERIES, ["Table", "DepthwiseConv2d"]),
     (lambda x: x.tanh() + torch.linspace(-1, 1, 13), SERIES, ["Table", "DepthwiseConv2d"]),
     (lambda x: x.tanh() + torch.linspace(-1, 1, 52).reshape(4, 13), SERIES, ["Table", "DepthwiseConv2d"]),
+    # Normalization over groups of channels, and products of matrices.
+    (nn.GroupNorm(2, 4, affine=False), IMAGE, ["LayerNorm"]),
+    (nn.InstanceNorm1d(4), SERIES, ["LayerNorm"]),
+    (
+        lambda x: F.scaled_dot_product_attention(x.tanh(), x, x.relu(), scale=0.5),
+        SERIES,
+        ["Activation", "Expression", "Matmul", "Softmax", "Matmul"],
+    ),
+    (lambda x: torch.einsum("nct,nkt->nck", x, x.tanh()), SERIES, ["Table", "Matmul"]),
     # A clamp commutes with a maximum.
     (nn.Sequential(nn.Conv1d(4, 4, 3), nn.MaxPool1d(2), nn.ReLU()), SERIES, ["Conv2d", "MaxPool2d"]),
 ]
