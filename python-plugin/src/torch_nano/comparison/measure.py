@@ -80,7 +80,10 @@ def compare_outputs(graph: Graph, quantized: QuantizedGraph, data: Iterable[Batc
     with torch.no_grad():
         for batch in data:
             _, integers = run.inputs(batch)
-            found = run.dequantized(quantized.integer_run(*integers))
+            named = zip(graph.inputs, integers, strict=True)
+            found = run.dequantized(
+                quantized.integer_run(*(graph.values[name].to_user(x) for name, x in named))
+            )
             for sums, expected, given in zip(outputs, graph.float_run(*batch.inputs), found, strict=True):
                 sums.observe(expected, given, None)
     return _compared(graph, outputs)
