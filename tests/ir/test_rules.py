@@ -179,7 +179,7 @@ def test_ranges_from_the_first_batch_cover_all_that_is_joined() -> None:
 def test_the_rules_of_nano_cores_operators_are_nano_cores() -> None:
     assert Concat.rules == (Shared(),) and MaxPool2d.rules == (SameAs(0),) and Conv2d.rules == (Own("int8"),)
     assert Softmax.rules == (Fixed(Quantization(1 / 256, -128)),)
-    assert Concat.input_dtypes == {"int8"}
+    assert Conv2d.input_dtypes == {"int8"} and Concat.input_dtypes == {"int8", "int16", "int32"}
     # Join is an operator of Python only.
     assert Join.rules == (Shared(),)
     with pytest.raises(TypeError, match="Another sets the rules of concat, which nano-core defines"):

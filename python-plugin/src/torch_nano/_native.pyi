@@ -84,7 +84,7 @@ class ChannelScales(TypedDict):
 
 @type_check_only
 class QuantizationRule(TypedDict):
-    """The quantization of an output: its own, of one of `dtypes`; that of `input`; fixed; or all inputs'."""
+    """The quantization of an output: its own, of one of `dtypes`; as `input`; fixed; or as all inputs."""
 
     rule: Literal["own", "same_as", "fixed", "shared"]
     dtypes: NotRequired[list[Literal["int8", "int16", "int32"]]]
