@@ -271,7 +271,6 @@ REFUSED: list[tuple[nn.Module, tuple[int, ...], str]] = [
         VECTOR,
         "the batch is not its first dimension alone",
     ),
-    (Lambda(lambda x: x[:, 0]), VECTOR, "way out: keep a dimension of length 1"),
     (Lambda(lambda x: torch.cat([x] * 256, 1)), VECTOR, "it has 256 inputs; nano-core takes at most 255"),
     (nn.AvgPool2d(2, divisor_override=3), IMAGE, "it divides by divisor_override"),
     (
