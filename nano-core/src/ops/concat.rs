@@ -10,7 +10,8 @@ use crate::arena::Shared;
 use crate::image::Value;
 use crate::node::Node;
 use crate::operator::{
-    ALIKE, Alias, Checked, CheckedPart, Kernel, Operator, Output, Overlay, Quantization, Run, attributes, nonzero, require,
+    ALIKE, Alias, Checked, CheckedPart, Kernel, Operator, Output, Overlay, Quantization, Run, attributes, nonzero,
+    require,
 };
 
 /// Kernel of the concatenation.
@@ -104,7 +105,9 @@ impl Part<'_> {
             pixel = [nonzero(width * channels); 3];
         }
         let [length, from_pitch, to_pitch] = pixel;
-        let rows = from.chunks(row_pitch).zip(to.get(self.offset * size..).checked_part().chunks(nonzero(self.row_pitch * size)));
+        let rows = from
+            .chunks(row_pitch)
+            .zip(to.get(self.offset * size..).checked_part().chunks(nonzero(self.row_pitch * size)));
         for (from, to) in rows {
             for (from, to) in from.chunks(from_pitch).zip(to.chunks(to_pitch)) {
                 Shared::copy(from.get(..length).checked_part(), to);

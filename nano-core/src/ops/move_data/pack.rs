@@ -49,7 +49,8 @@ pub(super) fn tables(layer: &Layer<'_>) -> Result<Tables, WriteError> {
         candidates.retain(|[_, _, line]| line.len() == of_pixel);
     }
     // Of equal ones the last, as joined tables make longer blocks.
-    let packed = candidates.into_iter().rev().map(|tables| Tables(in_bytes(tables, output).map(|table| compress(&table))));
+    let packed =
+        candidates.into_iter().rev().map(|tables| Tables(in_bytes(tables, output).map(|table| compress(&table))));
     let fewest = packed.min_by_key(Tables::number);
     fewest.ok_or_else(|| layer.refused("no tables fit the pitches, pitch of the output", output.pitch.into()))
 }
@@ -57,7 +58,8 @@ pub(super) fn tables(layer: &Layer<'_>) -> Result<Tables, WriteError> {
 /// The tables of bytes instead of elements.
 fn in_bytes([rows, columns, channels]: [Vec<i32>; 3], value: &Value) -> [Vec<i32>; 3] {
     let size = value.dtype().size() as i32;
-    let scaled = |table: Vec<i32>| table.into_iter().map(|entry| if entry == ZERO { ZERO } else { entry * size }).collect();
+    let scaled =
+        |table: Vec<i32>| table.into_iter().map(|entry| if entry == ZERO { ZERO } else { entry * size }).collect();
     let of_element: Vec<i32> = (0..size).collect();
     let channels: Vec<i32> = scaled(channels);
     [scaled(rows), scaled(columns), joined(&channels, &of_element)]
