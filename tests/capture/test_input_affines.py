@@ -190,7 +190,6 @@ def test_a_dropout_before_it_keeps_it() -> None:
         (lambda s, x: s.conv(x + s.whole), r"'whole' is of torch.int64"),
         (lambda s, x: s.conv(torch.add(s.mean[:, None], x, alpha=2)), "multiplies the input by alpha = 2"),
         (lambda s, x: s.conv(x * x.shape[0]), "depends on the batch size"),
-        (lambda s, x: F.conv1d(x, s.conv.weight * 2), "its weight is computed in forward"),
     ],
 )
 def test_what_is_no_number_for_each_channel_is_refused(forward: Callable[..., Tensor], reason: str) -> None:

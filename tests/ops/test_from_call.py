@@ -290,17 +290,7 @@ REFUSED: list[tuple[nn.Module, tuple[int, ...], str]] = [
     (Lambda(lambda x: x.index_select(1, x.argmax(1))), VECTOR, "nano-core has no such operator"),
     (Lambda(lambda x: x @ MATRIX), SERIES, "it multiplies by a constant matrix"),
     (Lambda(lambda x: x @ x.new_ones(13, 2)), SERIES, "of one rank"),
-    (
-        Lambda(lambda x: nn.functional.layer_norm(x, (10,), x.new_ones(10).exp())),
-        VECTOR,
-        "its weight is computed in forward",
-    ),
     (nn.Softmax(0), IMAGE, "it goes along the batch"),
-    (
-        Lambda(lambda x: nn.functional.linear(x, x.new_ones(3, 10).exp())),
-        VECTOR,
-        "its weight is computed in forward",
-    ),
 ]
 
 

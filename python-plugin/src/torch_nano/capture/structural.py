@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..ir.affine import AffineOperator
-from ..ir.call import Call, ParameterName, UnsupportedNodeError
+from ..ir.call import Call, UnsupportedNodeError
 from ..ir.layer import Layer
 from ..ir.operator import Operator
 from ..ir.value import Value
@@ -43,10 +43,7 @@ class BatchNorm(AffineOperator):
                 "it normalizes with the statistics of the batch",
                 "use a BatchNorm with track_running_stats=True",
             )
-        roles = ("weight", "bias", "running_mean", "running_var")
-        parameters = {role: arguments[role] for role in roles if arguments[role] is not None}
-        if not all(isinstance(name, ParameterName) for name in parameters.values()):
-            raise UnsupportedNodeError("its parameters are computed in forward")
+        parameters = call.parameters("weight", "bias", "running_mean", "running_var")
         return cls(float(arguments["eps"]), float(arguments["momentum"])), [arguments["input"]], parameters
 
     def scale_and_shift(self, parameters: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -133,8 +133,9 @@ def _refusal(graph: Graph, node: Node | None, value: str, last: bool) -> str:
     derived = [parameter for parameter in node.parameters.values() if parameter in graph.derived]
     if derived:
         return (
-            f"{name} has a batch norm after it, which the device does not train "
-            "(torch.nn.utils.fusion.fuse_conv_bn_eval makes one layer of both)"
+            f"{name} has weights that are computed of others (a batch norm after it, weight_norm, prune), "
+            "which the device does not train (fuse it with torch.nn.utils.fusion.fuse_conv_bn_eval, or "
+            "torch.nn.utils.parametrize.remove_parametrizations)"
         )
     return ""
 

@@ -107,6 +107,25 @@ class Call:
         """
         return _of_the_run(name, self.arguments[name])
 
+    def parameters(self, *roles: str) -> dict[str, str]:
+        """The names by role of the arguments that are parameters, or computed of parameters alone; those that
+        the call leaves out are missing.
+
+        Raises:
+            UnsupportedNodeError: one is computed from the model's input.
+        """
+        names: dict[str, str] = {}
+        for role in roles:
+            given = self.arguments.get(role)
+            if isinstance(given, ParameterName | ComputedName):
+                names[role] = str(given)
+            elif given is not None:
+                raise UnsupportedNodeError(
+                    f"its {role} is computed from the model's input",
+                    f"make the {role} a parameter",
+                )
+        return names
+
     def inputs(self, name: str) -> list[Value]:
         """The argument `name`, a list of tensors, each of which must be one of the run.
 

@@ -168,7 +168,8 @@ def _freezable(model: nn.Module) -> nn.Module:
 
 def _close(module: nn.Module) -> None:
     if not is_frozen(module):
-        module.__dict__[_HANDLE] = module.register_forward_pre_hook(_stay_in_evaluation)
+        # Before other hooks, which may depend on the mode, as that of spectral_norm.
+        module.__dict__[_HANDLE] = module.register_forward_pre_hook(_stay_in_evaluation, prepend=True)
     module.training = False
 
 

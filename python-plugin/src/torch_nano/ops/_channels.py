@@ -12,7 +12,6 @@ from torch_nano._native import quantize_multiplier
 
 from ..arithmetic.fixed_point import accumulation_dtype, exact_convolution, requantize
 from ..arithmetic.weights import quantize_channels
-from ..ir.call import Call, ParameterName, UnsupportedNodeError
 from ..ir.layer import Layer
 from ..library.definition import Definition, Parameters, check_integers
 from ..library.train_run import Convolution, train_channels
@@ -98,22 +97,6 @@ class ChannelsOperator(ClampedOperator):
         ]
         zero_point = layer.output_quantization.zero_point
         return requantize(sums, multipliers, zero_point, self.integer_bounds(layer))
-
-
-def parameters_of(call: Call) -> tuple[Tensor, dict[str, str]]:
-    """The weight and the names by role of an ATen call with `weight` and `bias`.
-
-    Raises:
-        UnsupportedNodeError: one of them is computed in forward.
-    """
-    names: dict[str, str] = {}
-    for role in ("weight", "bias"):
-        name = call.arguments[role]
-        if isinstance(name, ParameterName):
-            names[role] = name
-        elif name is not None:
-            raise UnsupportedNodeError(f"its {role} is computed in forward", f"make the {role} a parameter")
-    return call.tensors[names["weight"]], names
 
 
 def define_channels(operator: type[ChannelsOperator]) -> Definition:

@@ -15,7 +15,7 @@ from ..ir.layer import Layer
 from ..ir.operator import Operator
 from ..ir.value import Value
 from ..library.definition import functional
-from ._channels import define_channels, parameters_of
+from ._channels import define_channels
 from ._convolution import ConvolutionOperator, as_2d_weight, explicit_padding
 from ._window import pair, spatial_dimensions, spatial_input
 from .depthwise_conv2d import DepthwiseConv2d
@@ -46,7 +46,8 @@ class Conv2d(ConvolutionOperator):
     @classmethod
     def from_call(cls, call: Call) -> tuple[Operator, list[Value], dict[str, str]]:
         arguments = call.arguments
-        weight, names = parameters_of(call)
+        names = call.parameters("weight", "bias")
+        weight = call.tensors[names["weight"]]
         spatial = weight.dim() - 2
         value = spatial_input(call, "input", spatial)
         kernel = pair(weight.shape[2:], spatial, 1)

@@ -18,7 +18,7 @@ from ..ir.operator import Operator
 from ..ir.value import Value
 from ..library.definition import functional
 from ..library.train_run import Convolution
-from ._channels import define_channels, parameters_of
+from ._channels import define_channels
 from ._convolution import ConvolutionOperator, as_2d_weight
 from ._window import Padding, Pair, in_2d, pair, spatial_dimensions, spatial_input
 
@@ -51,7 +51,8 @@ class ConvTranspose2d(ConvolutionOperator):
     @classmethod
     def from_call(cls, call: Call) -> tuple[Operator, list[Value], dict[str, str]]:
         arguments = call.arguments
-        weight, names = parameters_of(call)
+        names = call.parameters("weight", "bias")
+        weight = call.tensors[names["weight"]]
         spatial = weight.dim() - 2
         value = spatial_input(call, "input", spatial)
         stride, dilation = (pair(arguments[name], spatial, 1) for name in ("stride", "dilation"))

@@ -19,7 +19,7 @@ from ..ir.operator import Operator
 from ..ir.value import Value
 from ..library.definition import functional
 from ..library.train_run import Convolution
-from ._channels import ChannelsOperator, define_channels, parameters_of
+from ._channels import ChannelsOperator, define_channels
 from ._channels_first import channels_back, channels_first
 from ._steps import Step, element_numbers, run_steps, step
 from .conv2d import Conv2d
@@ -51,7 +51,7 @@ class FullyConnected(ChannelsOperator):
 
     @classmethod
     def from_call(cls, call: Call) -> tuple[Operator | MovedBack, list[Value | Moved], dict[str, str]]:
-        _, names = parameters_of(call)
+        names = call.parameters("weight", "bias")
         value = call.input("input")
         last = len(value.shape)
         if last == 1:

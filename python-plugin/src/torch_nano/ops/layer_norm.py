@@ -16,7 +16,7 @@ from torch_nano._native import layer_norm_parameters
 from ..arithmetic.layout import Shape
 from ..arithmetic.quantization import Quantization
 from ..errors import InputError
-from ..ir.call import Call, Moved, MovedBack, ParameterName, Steps, UnsupportedNodeError
+from ..ir.call import Call, Moved, MovedBack, Steps, UnsupportedNodeError
 from ..ir.layer import Layer
 from ..ir.operator import Operator
 from ..ir.value import Value
@@ -51,15 +51,7 @@ class LayerNorm(Operator):
             raise UnsupportedNodeError(
                 "it normalizes over the batch", "give the input a batch dimension before those normalized"
             )
-        names: dict[str, str] = {}
-        for role in ("weight", "bias"):
-            name = call.arguments.get(role)
-            if isinstance(name, ParameterName):
-                names[role] = name
-            elif name is not None:
-                raise UnsupportedNodeError(
-                    f"its {role} is computed in forward", f"make the {role} a parameter"
-                )
+        names = call.parameters("weight", "bias")
         epsilon = call.arguments["eps"]
         if epsilon is None:
             epsilon = torch.finfo(torch.float32).eps

@@ -224,8 +224,16 @@ class QatModule(ModuleWithRanges):
 
 
 def _copied(model: nn.Module) -> nn.Module:
+    # deepcopy refuses tensors that were computed with a gradient, as the weights that the hooks of
+    # weight_norm and prune compute before each call.
+    computed = {
+        id(tensor): tensor.detach().clone()
+        for module in model.modules()
+        for tensor in vars(module).values()
+        if isinstance(tensor, Tensor) and not tensor.is_leaf
+    }
     try:
-        return copy.deepcopy(model)
+        return copy.deepcopy(model, computed)
     except Exception as error:
         raise InputError(
             f"{type(model).__name__} cannot be copied by copy.deepcopy, which prepare_qat does: {error}"

@@ -76,7 +76,7 @@ def _out_of_convolution(graph: Graph, node: Node) -> None:
         or graph.only_reader(source.name) is not node
         or source.dropouts
         # With a folded batch norm, the statistics in training are those of the whole output.
-        or not graph.derived.keys().isdisjoint(layer.parameters.values())
+        or any(graph.derived[name].norm for name in layer.parameters.values() if name in graph.derived)
     ):
         return
     assert isinstance(node.operator, Move)
