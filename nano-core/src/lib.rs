@@ -17,6 +17,7 @@ mod model;
 mod node;
 mod operator;
 pub mod ops;
+pub mod sigmoid;
 pub mod train;
 
 pub use arena::{Inputs, Io, Outputs, Shared};

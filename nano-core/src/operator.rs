@@ -150,6 +150,8 @@ impl Output {
 pub enum Quantization {
     /// Independent of the inputs.
     Own,
+    /// Independent of the inputs; the scale is a power of two, which the kernel checks, and the zero point 0.
+    PowerOfTwo,
     /// Equal to those of this input.
     SameAs(usize),
     /// These constants.
@@ -295,7 +297,7 @@ impl Operator {
             );
             let same = |value: &Value| output.is_quantized_by(value.scale, value.zero_point);
             let right = match rule.quantization {
-                Quantization::Own => true,
+                Quantization::Own | Quantization::PowerOfTwo => true,
                 Quantization::SameAs(input) => same(node.input(input)),
                 Quantization::Fixed { scale, zero_point } => output.is_quantized_by(scale, zero_point),
                 Quantization::Shared => node.inputs().all(same),

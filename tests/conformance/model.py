@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 
 import flatbuffers  # type: ignore[import-untyped]
 import numpy as np
@@ -25,6 +26,8 @@ _TYPES = {
     "int16": schema.TensorType.INT16,
     "int32": schema.TensorType.INT32,
 }
+#: The index of an optional input that an operator does not have.
+_LEFT_OUT = -1
 _DTYPES = {kind: np.dtype(name) for name, kind in _TYPES.items()}
 
 
@@ -54,7 +57,9 @@ class Quantization:
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor of the model: a constant, an input (`fed` with its data), or the output (neither)."""
+    """A tensor of the model: a constant, an input (`fed` with its data), a state (`variable`), or the output
+    (none of these).
+    """
 
     shape: tuple[int, ...]
     type: int
@@ -63,6 +68,7 @@ class Tensor:
     quantized_dimension: int = 0
     constant: npt.NDArray[np.generic] | None = None
     fed: Int8 | None = None
+    variable: bool = False
 
 
 def input_tensor(x: Int8, quantization: Quantization) -> Tensor:
@@ -75,6 +81,11 @@ def input_tensor(x: Int8, quantization: Quantization) -> Tensor:
 def output_tensor(shape: tuple[int, ...], quantization: Quantization) -> Tensor:
     """An output of the quantization's dtype."""
     return Tensor(shape, _TYPES[quantization.dtype], [quantization.scale], quantization.zero_point)
+
+
+def state_tensor(shape: tuple[int, ...], quantization: Quantization) -> Tensor:
+    """A state of the quantization's dtype, which TFLM sets to real zeros before the first run."""
+    return replace(output_tensor(shape, quantization), variable=True)
 
 
 def weight_tensor(weights: Int8, scales: Float32, channel_dimension: int) -> Tensor:
@@ -117,7 +128,7 @@ def numbers_tensor(numbers: Sequence[int] | npt.NDArray[np.int32]) -> Tensor:
 def run(
     operator: str,
     options: object | None,
-    inputs: Sequence[Tensor],
+    inputs: Sequence[Tensor | None],
     output: Tensor,
     *,
     outputs: int = 1,
@@ -125,10 +136,13 @@ def run(
 ) -> Int8:
     """Run one operator, its name being that in TFLite's BuiltinOperator, and return its output.
 
-    Of an operator with several `outputs` alike, the one at `wanted`.
+    Of an operator with several `outputs` alike, the one at `wanted`. An input that is None is left out.
     """
-    tensors = [*inputs, *[output] * outputs]
-    of_outputs = list(range(len(inputs), len(tensors)))
+    given = [tensor for tensor in inputs if tensor is not None]
+    tensors = [*given, *[output] * outputs]
+    of_outputs = list(range(len(given), len(tensors)))
+    places = count()
+    of_inputs = [_LEFT_OUT if tensor is None else next(places) for tensor in inputs]
     # Buffer 0 is TFLite's empty buffer: that of every tensor without constant data.
     buffers = [schema.BufferT()]
     packed = []
@@ -145,13 +159,14 @@ def run(
                     zeroPoint=np.full(len(tensor.scales), tensor.zero_point, np.int64),
                     quantizedDimension=tensor.quantized_dimension,
                 ),
+                isVariable=tensor.variable,
             )
         )
     # TFLite's options of class XxxT have the tag Xxx.
     tag = (
         getattr(schema.BuiltinOptions, type(options).__name__.removesuffix("T")) if options is not None else 0
     )
-    fed = [i for i, tensor in enumerate(inputs) if tensor.fed is not None]
+    fed = [i for i, tensor in enumerate(given) if tensor.fed is not None]
     graph = schema.SubGraphT(
         tensors=packed,
         inputs=fed,
@@ -159,7 +174,7 @@ def run(
         operators=[
             schema.OperatorT(
                 opcodeIndex=0,
-                inputs=list(range(len(inputs))),
+                inputs=of_inputs,
                 outputs=of_outputs,
                 builtinOptionsType=tag,
                 builtinOptions=options,
@@ -184,7 +199,7 @@ def run(
     )
     interpreter = runtime.Interpreter.from_bytes(bytes(builder.Output()), arena_size=arena_size)
     for i, index in enumerate(fed):
-        interpreter.set_input(np.ascontiguousarray(inputs[index].fed), i)
+        interpreter.set_input(np.ascontiguousarray(given[index].fed), i)
     interpreter.invoke()
     return np.array(interpreter.get_output(wanted), _DTYPES[output.type])
 

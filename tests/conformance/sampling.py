@@ -119,7 +119,7 @@ def weighted(rng: np.random.Generator, shape: tuple[int, ...]) -> Weighted:
     exact = bool(rng.random() < (0.5 if biases == "tie" else 0.1))
     x_quantization, y_quantization = (quantization(rng, -7, 0, exact=exact) for _ in range(2))
 
-    weights = _weights(rng, shape)
+    weights = weights_of(rng, shape)
     if biases == "tie":
         weights[rng.random(len(weights)) < 0.5] = 0
     # 74 is the standard deviation of uniform int8 data.
@@ -153,7 +153,7 @@ def weighted(rng: np.random.Generator, shape: tuple[int, ...]) -> Weighted:
     return Weighted(weights, bias, x_quantization, scales, y_quantization)
 
 
-def _weights(rng: np.random.Generator, shape: tuple[int, ...]) -> Int8:
+def weights_of(rng: np.random.Generator, shape: tuple[int, ...]) -> Int8:
     """Uniform, or in a quarter of the cases -127, 0 and 127 alone."""
     if rng.random() < 0.25:
         return rng.choice(np.array([-127, 0, 127], np.int8), shape)

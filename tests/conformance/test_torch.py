@@ -20,6 +20,7 @@ from torch_nano.ops.conv2d import Conv2d
 from torch_nano.ops.conv_transpose2d import ConvTranspose2d
 from torch_nano.ops.depthwise_conv2d import DepthwiseConv2d
 from torch_nano.ops.fully_connected import FullyConnected
+from torch_nano.ops.lstm import Lstm
 from torch_nano.ops.matmul import Matmul
 from torch_nano.ops.max_pool2d import MaxPool2d
 from torch_nano.ops.move import Move
@@ -64,69 +65,73 @@ def tensors_of(
 
 def describe(made: layers.Layer) -> Layer:
     """A layer as torch-nano has it, without inputs."""
-    operator, tensors, of_inputs, of_output = operator_of(made)
+    operator, tensors, of_inputs, of_outputs = operator_of(made)
     return Layer(
         operator,
         tensors=tensors,
         input_quantizations=[quantization(each) for each in of_inputs],
-        output_quantizations=[quantization(of_output)],
+        output_quantizations=[quantization(each) for each in of_outputs],
     )
 
 
 def operator_of(
     made: layers.Layer,
-) -> tuple[Operator, dict[str, Tensor], list[model.Quantization], model.Quantization]:
-    """Operator, tensors, input quantizations and output quantization of a layer."""
+) -> tuple[Operator, dict[str, Tensor], list[model.Quantization], list[model.Quantization]]:
+    """Operator, tensors, input quantizations and output quantizations of a layer."""
     match made:
         case layers.Conv2d():
             window = {"stride": made.stride, "padding": made.padding, "dilation": made.dilation}
             conv = Conv2d(made.weights.shape[1:3], **window, groups=made.groups, **CLAMPS[made.activation])
-            return conv, tensors_of(made, made.weights), [made.x_quantization], made.y_quantization
+            return conv, tensors_of(made, made.weights), [made.x_quantization], [made.y_quantization]
         case layers.ConvTranspose2d():
             transposed = ConvTranspose2d(
                 made.weights.shape[1:3], made.stride, made.padding, **CLAMPS[made.activation]
             )
-            return transposed, tensors_of(made, made.weights), [made.x_quantization], made.y_quantization
+            return transposed, tensors_of(made, made.weights), [made.x_quantization], [made.y_quantization]
         case layers.DepthwiseConv2d():
             window = {"stride": made.stride, "padding": made.padding, "dilation": made.dilation}
             kernel, clamp = made.weights.shape[1:3], CLAMPS[made.activation]
             weights = made.weights[0].transpose(2, 0, 1)
             if made.depth_multiplier == 1:
                 depthwise = DepthwiseConv2d(kernel, **window, **clamp)
-                return depthwise, tensors_of(made, weights), [made.x_quantization], made.y_quantization
+                return depthwise, tensors_of(made, weights), [made.x_quantization], [made.y_quantization]
             grouped = Conv2d(kernel, **window, groups=made.x.shape[3], **clamp)
-            return grouped, tensors_of(made, weights[..., None]), [made.x_quantization], made.y_quantization
+            return grouped, tensors_of(made, weights[..., None]), [made.x_quantization], [made.y_quantization]
         case layers.FullyConnected():
             linear = FullyConnected(**CLAMPS[made.activation])
-            return linear, tensors_of(made, made.weights), [made.x_quantization], made.y_quantization
+            return linear, tensors_of(made, made.weights), [made.x_quantization], [made.y_quantization]
         case layers.Pairwise():
             operator = PAIRWISE[type(made)](**CLAMPS[made.activation])
-            return operator, {}, [made.a_quantization, made.b_quantization], made.y_quantization
+            return operator, {}, [made.a_quantization, made.b_quantization], [made.y_quantization]
         case layers.Matmul():
             matmul = Matmul(made.transpose_b)
-            return matmul, {}, [made.a_quantization, made.b_quantization], made.y_quantization
+            return matmul, {}, [made.a_quantization, made.b_quantization], [made.y_quantization]
+        case layers.Lstm():
+            names = ("weights", "recurrent_weights", "bias", "weight_scales", "recurrent_weight_scales")
+            tensors = {name: torch.from_numpy(getattr(made, name)) for name in names}
+            return Lstm(), tensors, [made.x_quantization], [made.y_quantization, made.cell_quantization]
         case layers.Concat():
             # Dimensions without batch: of height, width and channels, the channels come first.
             concat = Concat((made.axis + 1) % 3)
-            return concat, {}, [made.quantization] * len(made.sizes), made.quantization
+            return concat, {}, [made.quantization] * len(made.sizes), [made.quantization]
         case layers.AveragePool():
             pool = AveragePool2d(made.kernel, made.stride, made.padding, count_include_pad=made.count_padding)
-            return pool, {}, [made.quantization], made.quantization
+            return pool, {}, [made.quantization], [made.quantization]
         case layers.MaxPool():
             return (
                 MaxPool2d(made.kernel, made.stride, made.padding),
                 {},
                 [made.quantization],
-                made.quantization,
+                [made.quantization],
             )
         case layers.Move():
             move, (_, height, width, channels) = Move(steps_of(made)), made.x.shape
             tensors = Layer(move, shapes=[(channels, height, width)]).quantize()
-            return move, tensors, [made.quantization], made.quantization
+            return move, tensors, [made.quantization], [made.quantization]
         case layers.Requantize():
-            return Requantize(), {}, [made.x_quantization], made.y_quantization
+            return Requantize(), {}, [made.x_quantization], [made.y_quantization]
         case layers.Softmax():
-            return Softmax(), {}, [made.x_quantization], tflm.SOFTMAX_OUTPUT
+            return Softmax(), {}, [made.x_quantization], [tflm.SOFTMAX_OUTPUT]
         case layers.Unary():
             arguments = (("negative_slope", made.alpha),) if made.function == "leaky_relu" else ()
             table = Table(ATEN.get(made.function, made.function), arguments)
@@ -135,7 +140,7 @@ def operator_of(
                 input_quantizations=[quantization(made.x_quantization)],
                 output_quantizations=[quantization(made.y_quantization)],
             )
-            return table, layer.quantize(), [made.x_quantization], made.y_quantization
+            return table, layer.quantize(), [made.x_quantization], [made.y_quantization]
     raise AssertionError(made)
 
 
@@ -184,9 +189,13 @@ def test_random_layers_equal_tflm(family: str, layer_count: int) -> None:
     for made in comparable_layers(family, layer_count):
         layer = replace(describe(made), inputs=[channels_first(array) for array in made.inputs()])
         expected = channels_first(made.expected())
-        (plain,), (native,) = layer.integer_run(), run_native(layer, [tuple(expected.shape[1:])])
-        assert torch.equal(plain, expected), f"plain torch differs from TFLM: {made!r}"
-        assert torch.equal(native, expected), f"nano-core differs from TFLM: {made!r}"
+        plain = layer.integer_run()
+        native = run_native(layer, [tuple(y.shape[1:]) for y in plain])
+        assert torch.equal(plain[0], expected), f"plain torch differs from TFLM: {made!r}"
+        assert torch.equal(native[0], expected), f"nano-core differs from TFLM: {made!r}"
+        # TFLM does not give further outputs.
+        for index, (of_torch, of_core) in enumerate(zip(plain, native, strict=True)):
+            assert torch.equal(of_torch, of_core), f"output {index} differs: {made!r}"
 
 
 class FusedClamp:

@@ -19,6 +19,7 @@ from torch_nano.ops.activation import Activation
 from torch_nano.ops.add import Add
 from torch_nano.ops.average_pool2d import AveragePool2d
 from torch_nano.ops.layer_norm import LayerNorm
+from torch_nano.ops.lstm import Lstm
 from torch_nano.ops.mul import Mul
 from torch_nano.ops.requantize import Requantize
 from torch_nano.ops.softmax import Softmax
@@ -38,13 +39,17 @@ def learned(case: Case) -> dict[str, Tensor]:
 
 
 def run(case: Case, inputs: list[Tensor], parameters: dict[str, Tensor]) -> Tensor:
-    (y,) = replace(case, inputs=inputs, parameters=parameters).train_run()
+    (y,) = run_all(case, inputs, parameters)
     return y
+
+
+def run_all(case: Case, inputs: list[Tensor], parameters: dict[str, Tensor]) -> tuple[Tensor, ...]:
+    return replace(case, inputs=inputs, parameters=parameters).train_run()
 
 
 def rounded_parameters(case: Case) -> dict[str, Tensor]:
     """The parameters that the integers stand for, float64."""
-    if isinstance(case.operator, LayerNorm):
+    if isinstance(case.operator, LayerNorm | Lstm):
         return {role: tensor.double().requires_grad_() for role, tensor in case.parameters.items()}
     if not isinstance(case.operator, ChannelsOperator):
         return {}
@@ -63,11 +68,12 @@ def rounded_parameters(case: Case) -> dict[str, Tensor]:
 def test_the_numbers_are_those_of_the_integer_run(operator: type[Operator]) -> None:
     for seed in SEEDS:
         case = make(operator, seed)
-        y = run(case, differences(case), learned(case))
-        expected = case.output().float() - case.output_quantization.zero_point
-        assert torch.equal(y.detach().view(torch.int32), expected.view(torch.int32)), (
-            f"seed {seed}: {case.operator}"
-        )
+        made = run_all(case, differences(case), learned(case))
+        for y, integers, output in zip(made, case.integer_run(), case.output_quantizations, strict=True):
+            expected = integers.float() - output.zero_point
+            assert torch.equal(y.detach().view(torch.int32), expected.view(torch.int32)), (
+                f"seed {seed}: {case.operator}"
+            )
 
 
 def test_a_mean_just_below_zero_is_zero_to_the_bit() -> None:
@@ -82,20 +88,29 @@ def test_gradients_are_those_of_the_float_twin_away_from_clipping(operator: type
     for seed in SEEDS:
         case = make(operator, seed)
         inputs, parameters = differences(case), learned(case)
-        y = run(case, inputs, parameters)
-        bounds = case.attributes()
-        q = y.detach() + case.output_quantization.zero_point
-        inside = (q > bounds.get("clamp_min", -128)) & (q < bounds.get("clamp_max", 127))
-        grad = torch.randn(y.shape, generator=torch.Generator().manual_seed(seed)) * inside
-        gradients = torch.autograd.grad(y, [*inputs, *parameters.values()], grad)
+        made = run_all(case, inputs, parameters)
+        bounds, generator = case.attributes(), torch.Generator().manual_seed(seed)
+        grads = []
+        quantized = zip(made, case.real_outputs(), case.output_quantizations, strict=True)
+        for y, real, output in quantized:
+            q, (low, high) = y.detach() + output.zero_point, output.bounds
+            steps = real.detach() / output.scale + output.zero_point
+            inside = (steps > low - 0.5) & (steps < high + 0.5)
+            inside &= (q > bounds.get("clamp_min", low)) & (q < bounds.get("clamp_max", high))
+            grads.append(torch.randn(y.shape, generator=generator) * inside)
+        gradients = torch.autograd.grad(made, [*inputs, *parameters.values()], grads)
         leaves = [x.detach().double().requires_grad_() for x in inputs]
-        real = replace(case, inputs=leaves).real_inputs()
+        real_inputs = replace(case, inputs=leaves).real_inputs()
         rounded = rounded_parameters(case)
         bare = case.operator.without_clamp() if isinstance(case.operator, ClampedOperator) else case.operator
-        (y,) = Layer(bare, real, rounded).float_run()
-        twin = y / case.output_quantization.scale
+        twins = [
+            y / output.scale
+            for y, output in zip(
+                Layer(bare, real_inputs, rounded).float_run(), case.output_quantizations, strict=True
+            )
+        ]
         expected = torch.autograd.grad(
-            twin, [*leaves, *(rounded[role] for role in parameters)], grad.double()
+            twins, [*leaves, *(rounded[role] for role in parameters)], [grad.double() for grad in grads]
         )
         for gradient, reference in zip(gradients, expected, strict=True):
             # float32 sums of up to a thousand products, against float64.

@@ -11,7 +11,7 @@ from torch_nano.arithmetic.layout import Shape
 from torch_nano.arithmetic.quantization import Quantization
 from torch_nano.ir.layer import Layer
 from torch_nano.ir.operator import Operator
-from torch_nano.ir.rules import Fixed, SameAs, Shared
+from torch_nano.ir.rules import Fixed, Rule, SameAs, Shared
 from torch_nano.ops import OPERATORS
 from torch_nano.ops._channels import ChannelsOperator
 from torch_nano.ops._pairwise import PairwiseOperator
@@ -28,6 +28,7 @@ from torch_nano.ops.expression import Expression
 from torch_nano.ops.fully_connected import FullyConnected
 from torch_nano.ops.history import History
 from torch_nano.ops.layer_norm import LayerNorm
+from torch_nano.ops.lstm import Lstm
 from torch_nano.ops.matmul import Matmul
 from torch_nano.ops.max_pool2d import MaxPool2d
 from torch_nano.ops.move import Move
@@ -43,7 +44,7 @@ class Case(Layer):
     """A quantized layer: int8 inputs, parameters in real numbers, and nano-core's tensors."""
 
     def output(self) -> Tensor:
-        """The int8 output in plain torch."""
+        """The int8 output in plain torch, of a layer with a single output."""
         (y,) = self.integer_run()
         return y
 
@@ -52,9 +53,13 @@ class Case(Layer):
         return [x.float() - q.zero_point for x, q in zip(self.inputs, self.input_quantizations, strict=True)]
 
     def real_output(self) -> Tensor:
-        """The output in real numbers, of the parameters before they are quantized."""
-        (y,) = replace(self, inputs=replace(self, inputs=self.differences()).real_inputs()).float_run()
+        """The output in real numbers, of a layer with a single output."""
+        (y,) = self.real_outputs()
         return y
+
+    def real_outputs(self) -> tuple[Tensor, ...]:
+        """The outputs in real numbers, of the parameters before they are quantized."""
+        return replace(self, inputs=replace(self, inputs=self.differences()).real_inputs()).float_run()
 
     def integer_parameters(self) -> list[Tensor | None]:
         """The parameters as the custom operator takes them: weight, bias, weight_scales."""
@@ -230,6 +235,17 @@ def _matmul(rng: np.random.Generator) -> Layer:
     return Layer(Matmul(transpose_b), shapes=[(inner, *batch, rows), b])
 
 
+def _lstm(rng: np.random.Generator) -> Layer:
+    features, units, steps = (int(rng.integers(1, most)) for most in (20, 20, 10))
+    parameters = {
+        "weight_ih": _normal(rng, 4 * units, features) / features**0.5,
+        "weight_hh": _normal(rng, 4 * units, units) / units**0.5,
+    }
+    if rng.random() < 0.8:
+        parameters |= {"bias_ih": _normal(rng, 4 * units), "bias_hh": _normal(rng, 4 * units)}
+    return Layer(Lstm(), parameters=parameters, shapes=[(features, steps)])
+
+
 def _layer_norm(rng: np.random.Generator) -> Layer:
     channels = int(rng.integers(1, 70))
     parameters = {role: _normal(rng, channels) for role in ("weight", "bias") if rng.random() < 0.8}
@@ -332,6 +348,7 @@ MAKERS: dict[type[Operator], Maker] = {
     FullyConnected: _fully_connected,
     History: _history,
     LayerNorm: _layer_norm,
+    Lstm: _lstm,
     Matmul: _matmul,
     MaxPool2d: _max_pool2d,
     Move: _move,
@@ -356,22 +373,31 @@ def make(operator: type[Operator], seed: int, batch: int = 3) -> Case:
     quantizations = [
         Quantization(float(2.0 ** rng.uniform(-7, -4)), zero_point) for zero_point in zero_points
     ]
-    (rule,) = layer.operator.rules
-    if isinstance(rule, Shared):
+    if any(isinstance(rule, Shared) for rule in layer.operator.rules):
         quantizations = [quantizations[0] for _ in quantizations]
     inputs = [torch.from_numpy(rng.integers(-128, 128, (batch, *shape), np.int8)) for shape in layer.shapes]
     case = Case(layer.operator, inputs, layer.parameters, input_quantizations=quantizations)
-    y = case.real_output()
-    if isinstance(rule, Fixed):
-        output = rule.quantization
-    elif isinstance(rule, SameAs):
-        output = quantizations[rule.input]
-    elif isinstance(rule, Shared):
-        output = quantizations[0]
-    else:
-        low, high = min(float(y.min()), 0.0), max(float(y.max()), 1e-2)
-        odd = float(2.0 ** rng.choice([-10, -6, 8, 14])) if rng.random() < 0.25 else 1.0
-        scale = (high - low) / 255
-        output = Quantization(scale * odd, int(np.clip(round(-128 - low / scale), -128, 127)))
-    case = replace(case, output_quantizations=[output])
+    outputs = [
+        _output(rng, rule, y, quantizations)
+        for rule, y in zip(layer.operator.rules, case.real_outputs(), strict=True)
+    ]
+    case = replace(case, output_quantizations=outputs)
     return replace(case, tensors=case.quantize())
+
+
+def _output(rng: np.random.Generator, rule: Rule, y: Tensor, inputs: list[Quantization]) -> Quantization:
+    """The quantization of an output, for its real numbers and the quantizations of the inputs."""
+    match rule:
+        case Fixed():
+            return rule.quantization
+        case SameAs():
+            return inputs[rule.input]
+        case Shared():
+            return inputs[0]
+    low, high = min(float(y.min()), 0.0), max(float(y.max()), 1e-2)
+    odd = float(2.0 ** rng.choice([-10, -6, 8, 14])) if rng.random() < 0.25 else 1.0
+    if rule.dtype == "int16":
+        found = Quantization(max(-low, high) / 32767 * odd, 0, "int16")
+        return found.to_power_of_two() if rule.power_of_two else found
+    scale = (high - low) / 255
+    return Quantization(scale * odd, int(np.clip(round(-128 - low / scale), -128, 127)))

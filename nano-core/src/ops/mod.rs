@@ -45,6 +45,7 @@ registry! {
     kernel requantize::REQUANTIZE_INT16,
     kernel requantize::REQUANTIZE_INT32_TO_INT8,
     kernel requantize::REQUANTIZE_INT32_TO_INT16,
+    operator lstm::LSTM,
 }
 
 /// The operators that the writer makes of two layers.

@@ -75,8 +75,9 @@ fn operators(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
 fn rule<'py>(py: Python<'py>, quantization: Quantization, dtypes: Vec<&str>) -> PyResult<Bound<'py, PyDict>> {
     let rule = PyDict::new(py);
     let name = match quantization {
-        Quantization::Own => {
+        Quantization::Own | Quantization::PowerOfTwo => {
             rule.set_item("dtypes", dtypes)?;
+            rule.set_item("power_of_two", quantization == Quantization::PowerOfTwo)?;
             "own"
         }
         Quantization::SameAs(input) => {
@@ -156,6 +157,12 @@ fn layer_norm_parameters<'py>(
     Ok((epsilon, PyArray2::from_vec2(py, &rows)?))
 }
 
+/// nano-core's table of the sigmoid.
+#[pyfunction]
+fn sigmoid_table() -> Vec<u16> {
+    nano_core::sigmoid::TABLE.to_vec()
+}
+
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
@@ -176,6 +183,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(add_multipliers, module)?)?;
     module.add_function(wrap_pyfunction!(softmax_parameters, module)?)?;
     module.add_function(wrap_pyfunction!(layer_norm_parameters, module)?)?;
+    module.add_function(wrap_pyfunction!(sigmoid_table, module)?)?;
     module.add_function(wrap_pyfunction!(weights::quantize_channels, module)?)?;
     module.add_function(wrap_pyfunction!(weights::largest_partial_sum, module)?)?;
     module.add_function(wrap_pyfunction!(requantize::requantize_, module)?)?;

@@ -88,6 +88,8 @@ class QuantizationRule(TypedDict):
 
     rule: Literal["own", "same_as", "fixed", "shared"]
     dtypes: NotRequired[list[Literal["int8", "int16", "int32"]]]
+    #: Whether the scale of its own is a power of two.
+    power_of_two: NotRequired[bool]
     input: NotRequired[int]
     scale: NotRequired[float]
     zero_point: NotRequired[int]
@@ -135,6 +137,7 @@ def layer_norm_parameters(
     input_scale: float,
     output: tuple[float, int],
 ) -> tuple[int, npt.NDArray[np.int32]]: ...
+def sigmoid_table() -> list[int]: ...
 def quantize_channels(
     weights: npt.NDArray[np.float32], biases: npt.NDArray[np.float32], input_scale: float
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int32], npt.NDArray[np.float32]]: ...

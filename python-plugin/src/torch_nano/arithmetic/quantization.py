@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -52,6 +52,15 @@ class Quantization:
                 f"the scale must be a positive finite float32, the zero point {zero_points}"
             )
         object.__setattr__(self, "scale", scale)
+
+    def to_power_of_two(self) -> Quantization:
+        """The quantization with the next larger scale that is a power of two, if its own is none.
+
+        >>> Quantization(0.3, 0, "int16").to_power_of_two()
+        Quantization(scale=0.5, zero_point=0, dtype='int16')
+        """
+        mantissa, exponent = math.frexp(self.scale)
+        return self if mantissa == 0.5 else replace(self, scale=2.0**exponent)
 
     @property
     def torch_dtype(self) -> torch.dtype:

@@ -63,6 +63,8 @@ class Range:
     #: The values whose numbers are observed, in order of execution; the first names the range.
     members: tuple[str, ...]
     dtype: str
+    #: Whether the scale is a power of two.
+    power_of_two: bool = False
 
     @property
     def name(self) -> str:
@@ -102,7 +104,7 @@ class QuantizationPlan:
         for name, rule in zip(node.outputs, node.operator.rules, strict=True):
             match rule:
                 case Own():
-                    self._plan[name] = Range((name,), self._own_dtype(node, name, rule))
+                    self._plan[name] = Range((name,), self._own_dtype(node, name, rule), rule.power_of_two)
                 case SameAs():
                     self._plan[name] = inputs[rule.input]
                 case Fixed():
@@ -130,7 +132,11 @@ class QuantizationPlan:
         if len(ranges) < len(found) or len({one.dtype for one in ranges}) > 1:
             raise QuantizationError(f"{node.operator.name} needs inputs that can share one quantization")
         members = {member for one in ranges for member in one.members}
-        joint = Range(tuple(name for name in self._plan if name in members), ranges[0].dtype)
+        joint = Range(
+            tuple(name for name in self._plan if name in members),
+            ranges[0].dtype,
+            any(one.power_of_two for one in ranges),
+        )
         for name, one in self._plan.items():
             if one in ranges:
                 self._plan[name] = joint
@@ -153,7 +159,9 @@ class QuantizationPlan:
     def quantization(self, value: str, choose: Callable[[Range], Quantization]) -> Quantization:
         """The quantization of a value; `choose` returns that of a range."""
         one = self._plan[value]
-        return one if isinstance(one, Quantization) else choose(one)
+        if isinstance(one, Quantization):
+            return one
+        return choose(one).to_power_of_two() if one.power_of_two else choose(one)
 
 
 def follows_rules(node: Node, inputs: Sequence[Quantization], outputs: Sequence[Quantization]) -> bool:
@@ -165,7 +173,8 @@ def follows_rules(node: Node, inputs: Sequence[Quantization], outputs: Sequence[
         match rule:
             case Own():
                 dtypes = node.operator.output_dtypes if rule.dtype is None else {rule.dtype}
-                return output.dtype in dtypes
+                power = output == output.to_power_of_two()
+                return output.dtype in dtypes and (power or not rule.power_of_two)
             case SameAs():
                 return rule.input < len(inputs) and output == inputs[rule.input]
             case Fixed():

@@ -187,14 +187,25 @@ class Graph:
         """The outputs for float inputs, both in the user's shapes, with batch.
 
         Args:
-            observe: called with the name and the tensor of every value, and of inputs after their affines.
+            observe: called with the name of every value and the numbers that its range must cover: its
+                tensor, that of an input after its affines, or :meth:`.operator.Operator.observed`.
         """
+
+        def run_node(node: Node, tensors: list[Tensor]) -> tuple[Tensor, ...]:
+            layer = self.layer(node, tensors)
+            outputs = layer.float_run()
+            if observe is not None:
+                for name, numbers in zip(node.outputs, layer.observed(outputs), strict=True):
+                    observe(name, numbers)
+            return outputs
+
         after = [
             self.after_affines(name, x) for name, x in zip(self.inputs, self.from_user(inputs), strict=True)
         ]
-        return self.to_user(
-            self.run(after, lambda node, tensors: self.layer(node, tensors).float_run(), observe)
-        )
+        if observe is not None:
+            for name, x in zip(self.inputs, after, strict=True):
+                observe(name, x)
+        return self.to_user(self.run(after, run_node))
 
     def from_user(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The inputs [N, ...] in the shapes of their values, from those in the user's."""

@@ -68,6 +68,10 @@ class Layer:
         """See :meth:`Operator.float_run`."""
         return _as_tuple(self.operator.float_run(self))
 
+    def observed(self, outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """See :meth:`Operator.observed`."""
+        return self.operator.observed(self, outputs)
+
     def integer_run(self) -> tuple[Tensor, ...]:
         """See :meth:`Operator.integer_run`."""
         return _as_tuple(self.operator.integer_run(self))

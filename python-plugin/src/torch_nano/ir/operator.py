@@ -94,6 +94,16 @@ class Operator(ABC):
     def float_run(self, layer: Layer) -> Outputs:
         """The operator in float, for real inputs and parameters; equals the original torch call."""
 
+    def observed(self, layer: Layer, outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The numbers that the range of each output must cover: those of the output, unless the integer run
+        keeps others in its quantization, such as the earlier values of a last state.
+
+        Args:
+            layer: that of the float run.
+            outputs: of the float run.
+        """
+        return outputs
+
     def quantize(self, layer: Layer) -> dict[str, Tensor]:
         """The tensors of the image's layer by nano-core's name; {} for operators without tensors.
 

@@ -20,10 +20,11 @@ class Own:
     """An output with a scale and a zero point of its own, chosen from its observed range.
 
     ``dtype`` is that of the output; None: one of :attr:`.operator.Operator.output_dtypes`, int8 unless
-    :attr:`.graph.Graph.dtypes` names another.
+    :attr:`.graph.Graph.dtypes` names another. With ``power_of_two`` the scale is a power of two.
     """
 
     dtype: Dtype | None = None
+    power_of_two: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def _rule(entry: QuantizationRule) -> Rule:
     match entry["rule"]:
         case "own":
             dtypes = entry["dtypes"]
-            return Own(dtypes[0] if len(dtypes) == 1 else None)
+            return Own(dtypes[0] if len(dtypes) == 1 else None, entry["power_of_two"])
         case "same_as":
             return SameAs(entry["input"])
         case "fixed":

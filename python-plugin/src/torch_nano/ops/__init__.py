@@ -13,6 +13,7 @@ from .expression import Expression
 from .fully_connected import FullyConnected
 from .history import History
 from .layer_norm import LayerNorm
+from .lstm import Lstm
 from .matmul import Matmul
 from .max_pool2d import MaxPool2d
 from .move import Move
@@ -34,6 +35,7 @@ OPERATORS: tuple[type[Operator], ...] = (
     FullyConnected,
     History,
     LayerNorm,
+    Lstm,
     Matmul,
     MaxPool2d,
     Move,

@@ -134,9 +134,12 @@ class TrainingRun:
         reals: dict[str, Tensor] = {}
         if moving or learned:
             with torch.no_grad():
-                reals = dict(zip(node.outputs, self.float_run(layer), strict=True))
-        for name in moving:
-            self.ranges.observe(name, reals[name])
+                real = replace(layer, inputs=layer.real_inputs())
+                outputs = real.float_run()
+                reals = dict(zip(node.outputs, outputs, strict=True))
+                for name, numbers in zip(node.outputs, real.observed(outputs), strict=True):
+                    if name in moving:
+                        self.ranges.observe(name, numbers)
         chosen = [self.quantize(name) for name in node.outputs]
         if node.name in self.qat._in_float:
             self.unrounded.update(node.outputs)

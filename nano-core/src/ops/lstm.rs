@@ -1,0 +1,246 @@
+//! Long short-term memory: one layer in one direction, from states of zero. Bit-exact with TensorFlow Lite Micro's
+//! `UNIDIRECTIONAL_SEQUENCE_LSTM` of int8 activations and int16 cells, without peepholes, projection, layer normalization and clipping.
+//!
+//! Shapes (height, width, channels): x [1, steps, features]; outputs: the hidden states h of all steps int8 [1, steps, units], and the last cell
+//! state c int16 [1, 1, units], whose scale is a power of two. `R(a, m)` is `a m` rounded twice, `[a]` a clamped to int16. A step computes
+//! for the gates i, f, g, o of each unit
+//!
+//! 1. `s = [[R(bias + sum (x - z_x) w, s_x s_w 2^12)] + [R(sum (h - z_h) u, s_h s_u 2^12)]]`, in steps of 2^-12;
+//! 2. `i = sigmoid(s_i)`, `f = sigmoid(s_f)`, `g = tanh(s_g)`, `o = sigmoid(s_o)`, in steps of 2^-15, by [`crate::sigmoid`];
+//! 3. `c = [R(f c, 2^-15) + [R(i g, 2^-30 / s_c)]]`;
+//! 4. `h = clamp(R(o tanh(c), 2^-30 / s_h) + z_h)`.
+//!
+//! A gate's weights have one scale over x and one over h, as in TensorFlow Lite Micro; the arithmetic would allow one per unit.
+//!
+//! Tensors for the writer, of the gates i, f, g, o: `weights` int8 `[4, units, features]`, `recurrent_weights` int8 `[4, units, units]`, `bias` int32
+//! `[4, units]` with scale `s_x s_w`, `weight_scales` and `recurrent_weight_scales` float32 `[4]`.
+//!
+//! Constants: the multipliers of the gates' sums over x, over h, and that of h; the weights of each unit, `[features + units][4]`; its biases,
+//! [2][4], over x and over h, with the zero points folded in. The hidden states of the step before are read from the output, and c is
+//! updated in its own, so there is no scratch memory.
+
+use crate::BrokenRule;
+use crate::arena::Io;
+use crate::fixed_point::{Multiplier, clamp_to_i8};
+use crate::image::{Dtype, Value};
+use crate::kernels::{self, Channel, LITERAL, clamp};
+use crate::node::Node;
+use crate::operator::{Alias, Checked, CheckedPart, Kernel, Operator, Output, Quantization, Run, nonzero, require};
+use crate::ops::channels;
+use crate::sigmoid::{EXPONENTS, sigmoid, tanh};
+
+/// Kernel of the long short-term memory.
+pub const LSTM: Kernel = Kernel {
+    id: 26,
+    name: NAME,
+    operator: &OPERATOR,
+    inputs: &[Dtype::Int8],
+    outputs: &[Dtype::Int8, Dtype::Int16],
+    pitched: true,
+    forms: &[LITERAL],
+    check,
+    run: Run::Apart(run),
+    #[cfg(feature = "alloc")]
+    cost: |layer| Some(4 * layer.macs + 500 * layer.outputs[0].len() as u64),
+    #[cfg(feature = "alloc")]
+    pack,
+};
+
+static OPERATOR: Operator = Operator {
+    name: NAME,
+    attributes: &[],
+    inputs: 1..=1,
+    outputs: &[Output::OWN, Output { quantization: Quantization::PowerOfTwo, reset: None }],
+    alias: Alias::Never,
+    shape: |node, index| shape(node, index),
+    macs: |node| {
+        let (features, hidden) = (node.input(0).shape[2], node.output(0));
+        hidden.len() as u64 * (GATES * (features as usize + hidden.shape[2] as usize)) as u64
+    },
+};
+
+const NAME: &str = "lstm";
+/// Input, forget, cell and output gate, in torch's order.
+const GATES: usize = 4;
+/// The exponent of the steps of the gates' sums.
+const SUMS: i32 = -12;
+/// 2^-15.
+const KEPT: Multiplier = Multiplier { mantissa: 1 << 30, shift: -14 };
+
+type Gates<T> = [T; GATES];
+
+fn shape(node: &Node<'_>, index: usize) -> Result<[u32; 3], BrokenRule> {
+    let [height, steps, _] = node.input(0).shape;
+    require!(height == 1, "the input's height is not 1", height);
+    let units = node.output(0).shape[2];
+    Ok(if index == 0 { [1, steps, units] } else { [1, 1, units] })
+}
+
+struct Lstm<'a> {
+    of_input: Gates<Multiplier>,
+    of_hidden: Gates<Multiplier>,
+    /// To h, from the product of gate and cell.
+    shown: Multiplier,
+    zero_point: i32,
+    /// To c, from the product of two gates.
+    added: Multiplier,
+    /// Of the cell's scale.
+    exponent: i32,
+    /// `[units][features + units]`.
+    weights: &'a [Gates<i8>],
+    biases: &'a [[Gates<i32>; 2]],
+    features: usize,
+    units: usize,
+}
+
+impl<'a> Lstm<'a> {
+    fn read(node: &Node<'a>) -> Result<Self, BrokenRule> {
+        let [a, b, c, d, e, f, g, h, shown] = node.multipliers()?;
+        let exponent = exponent(node.output(1))?;
+        Ok(Lstm {
+            of_input: [a, b, c, d],
+            of_hidden: [e, f, g, h],
+            shown,
+            zero_point: node.output(0).zero_point,
+            // 2^-30 / s_c, whose mantissa is 1/2.
+            added: Multiplier { mantissa: 1 << 30, shift: -29 - exponent },
+            exponent,
+            weights: node.constant(1)?,
+            biases: node.constant(2)?,
+            features: node.input(0).shape[2] as usize,
+            units: node.output(0).shape[2] as usize,
+        })
+    }
+
+    /// The weights of each unit.
+    fn blocks(&self) -> impl Iterator<Item = &'a [Gates<i8>]> + use<'a> {
+        self.weights.chunks_exact(nonzero(self.features + self.units))
+    }
+
+    fn check(&self) -> Result<(), BrokenRule> {
+        let weights = self.units as u64 * (self.features + self.units) as u64;
+        require!(self.weights.len() as u64 == weights, "wrong number of weights", self.weights.len() as i64);
+        require!(self.biases.len() == self.units, "wrong number of biases", self.biases.len() as i64);
+        let mut check = channels::Check::new(LITERAL);
+        for (block, [of_input, of_hidden]) in self.blocks().zip(self.biases) {
+            let (input, hidden) = block.split_at_checked(self.features).checked_part();
+            for (weights, biases, multipliers) in
+                [(input, of_input, &self.of_input), (hidden, of_hidden, &self.of_hidden)]
+            {
+                let channel = |gate: usize| Channel {
+                    bias: biases[gate],
+                    multiplier: multipliers[gate].mantissa,
+                    addend: 0,
+                    shift: multipliers[gate].shift,
+                };
+                let weights = weights.as_flattened();
+                check.blocks(&core::array::from_fn::<_, GATES, _>(channel), weights, GATES, weights.len())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One step: from x and the hidden states before, none in the first step, to the next.
+    fn step(&self, x: &[i8], before: &[i8], hidden: &mut [i8], cells: &mut [i16]) {
+        let units = hidden.iter_mut().zip(cells).zip(self.blocks().zip(self.biases));
+        for ((hidden, cell), (weights, [of_input, of_hidden])) in units {
+            let (input, recurrent) = weights.split_at_checked(self.features).checked_part();
+            let mut sums = *of_input;
+            kernels::add_rows(&mut sums, x, input);
+            let mut recurrent_sums = [0; GATES];
+            if !before.is_empty() {
+                recurrent_sums = *of_hidden;
+                kernels::add_rows(&mut recurrent_sums, before, recurrent);
+            }
+            let gate = |gate: usize| {
+                let of_input = clamp_to_i16(self.of_input[gate].apply(sums[gate]));
+                let of_hidden = clamp_to_i16(self.of_hidden[gate].apply(recurrent_sums[gate]));
+                clamp_to_i16(i32::from(of_input) + i32::from(of_hidden))
+            };
+            let added = product(sigmoid(gate(0)), tanh(gate(2), SUMS));
+            let kept = KEPT.apply(product(sigmoid(gate(1)), *cell));
+            *cell = clamp_to_i16(kept + i32::from(clamp_to_i16(self.added.apply(added))));
+            let shown = self.shown.apply(product(tanh(*cell, self.exponent), sigmoid(gate(3))));
+            *hidden = clamp_to_i8(shown.saturating_add(self.zero_point), -128, 127);
+        }
+    }
+}
+
+fn product(a: i16, b: i16) -> i32 {
+    i32::from(a) * i32::from(b)
+}
+
+fn clamp_to_i16(x: i32) -> i16 {
+    clamp(x, i16::MIN.into(), i16::MAX.into()) as i16
+}
+
+/// The exponent of a cell's scale.
+fn exponent(cell: &Value) -> Result<i32, BrokenRule> {
+    let bits = cell.scale.to_bits();
+    let exponent = (bits >> 23) as i32 - 127;
+    let right = bits & ((1 << 23) - 1) == 0 && EXPONENTS.contains(&exponent);
+    require!(right, "the cell's scale is not a power of two from 2^-43 to 2^2, its bits", bits);
+    Ok(exponent)
+}
+
+fn check(node: &Node<'_>) -> Result<(), BrokenRule> {
+    node.require_no_scratch()?;
+    Lstm::read(node)?.check()
+}
+
+fn run(node: &Node<'_>, mut io: Io<'_>) {
+    let lstm = Lstm::read(node).checked();
+    let inputs = io.inputs.get::<i8>(0).chunks(nonzero(node.input(0).pitch as usize));
+    let outputs = io.outputs.take::<i8>().chunks_mut(nonzero(node.output(0).pitch as usize));
+    let cells = io.outputs.take::<i16>();
+    cells.fill(0);
+    let mut before: &[i8] = &[];
+    for (input, output) in inputs.zip(outputs) {
+        let hidden = output.get_mut(..lstm.units).checked_part();
+        lstm.step(input.get(..lstm.features).checked_part(), before, hidden, cells);
+        before = hidden;
+    }
+}
+
+#[cfg(feature = "alloc")]
+fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::image::WriteError> {
+    use alloc::vec::Vec;
+    use zerocopy::IntoBytes;
+    let (input, hidden) = (layer.inputs[0], layer.outputs[0]);
+    let (features, units) = (input.shape[2] as usize, hidden.shape[2] as usize);
+    let weights = layer.int8("weights", GATES * units * features)?;
+    let recurrent = layer.int8("recurrent_weights", GATES * units * units)?;
+    let biases = layer.int32("bias", GATES * units)?;
+    let multiplier = |real: f64, rule| Multiplier::from_real(real).ok_or_else(|| layer.refused(rule, real));
+    let mut multipliers = Vec::new();
+    for (value, name) in [(&input, "weight_scales"), (&hidden, "recurrent_weight_scales")] {
+        for &scale in layer.float32(name, GATES)? {
+            let real = f64::from(value.scale) * f64::from(scale) * f64::from(1 << -SUMS);
+            multipliers.push(multiplier(real, "s_x * s_w * 2^12, or s_h * s_u * 2^12, is not in [0, 2^30)")?);
+        }
+    }
+    let real = 1.0 / f64::from(1 << 30) / f64::from(hidden.scale);
+    multipliers.push(multiplier(real, "2^-30 / s_h is not in [0, 2^30)")?);
+
+    let (mut packed, mut folded) = (Vec::new(), Vec::new());
+    for unit in 0..units {
+        for (weights, length, value, biases) in
+            [(weights, features, &input, Some(biases)), (recurrent, units, &hidden, None)]
+        {
+            let row = |gate: usize| &weights[(gate * units + unit) * length..][..length];
+            packed.extend((0..length * GATES).map(|index| row(index % GATES)[index / GATES] as u8));
+            for gate in 0..GATES {
+                let bias = biases.map_or(0, |biases| i64::from(biases[gate * units + unit]));
+                let sum: i64 = row(gate).iter().map(|&weight| i64::from(weight)).sum();
+                let bias = bias - i64::from(value.zero_point) * sum;
+                let rule = "bias - z sum w of a unit is not int32: give it fewer inputs or a smaller bias";
+                folded.push(i32::try_from(bias).map_err(|_| layer.refused(rule, bias as f64))?);
+            }
+        }
+    }
+    let mut result = crate::image::Packed { form: LITERAL, ..Default::default() };
+    result.push_multipliers(&multipliers);
+    result.constants.push(packed);
+    result.constants.push(folded.as_bytes().to_vec());
+    Ok(result)
+}
