@@ -2,6 +2,7 @@
 
 mod channels;
 mod pairwise;
+mod recurrent;
 mod sums;
 mod unary;
 mod window;
@@ -46,6 +47,8 @@ registry! {
     kernel requantize::REQUANTIZE_INT32_TO_INT8,
     kernel requantize::REQUANTIZE_INT32_TO_INT16,
     operator lstm::LSTM,
+    operator gru::GRU,
+    operator rnn::RNN,
 }
 
 /// The operators that the writer makes of two layers.

@@ -11,6 +11,7 @@ from .conv_transpose2d import ConvTranspose2d
 from .depthwise_conv2d import DepthwiseConv2d
 from .expression import Expression
 from .fully_connected import FullyConnected
+from .gru import Gru
 from .history import History
 from .layer_norm import LayerNorm
 from .lstm import Lstm
@@ -19,6 +20,7 @@ from .max_pool2d import MaxPool2d
 from .move import Move
 from .mul import Mul
 from .requantize import Requantize
+from .rnn import Rnn
 from .softmax import Softmax
 from .sub import Sub
 from .table import Table
@@ -33,6 +35,7 @@ OPERATORS: tuple[type[Operator], ...] = (
     DepthwiseConv2d,
     Expression,
     FullyConnected,
+    Gru,
     History,
     LayerNorm,
     Lstm,
@@ -41,6 +44,7 @@ OPERATORS: tuple[type[Operator], ...] = (
     Move,
     Mul,
     Requantize,
+    Rnn,
     Softmax,
     Sub,
     Table,
