@@ -11,14 +11,15 @@ X = torch.zeros(2, 7, 6)
 
 
 class Recurrent(nn.Module):
-    def __init__(self, kind: type[nn.RNNBase]) -> None:
+    def __init__(self, kind: type[nn.RNNCellBase]) -> None:
         super().__init__()
         self.convolution = nn.Conv1d(7, 7, 1)
-        self.layer = kind(6, 8, batch_first=True)
+        self.layer = kind(6, 8)
         self.head = nn.Linear(8, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.layer(self.convolution(x))[0][:, -1])
+        state = self.layer(self.convolution(x)[:, 0])
+        return self.head(state[0] if isinstance(state, tuple) else state)
 
 
 class Attention(nn.Module):
@@ -43,8 +44,8 @@ def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("no_export")
 @pytest.mark.parametrize("convert", [tn.to_nano, tn.prepare_qat])
-@pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
-def test_recurrent_layers_are_refused_without_export(kind: type[nn.RNNBase], convert: object) -> None:
+@pytest.mark.parametrize("kind", [nn.RNNCell, nn.GRUCell, nn.LSTMCell])
+def test_recurrent_cells_are_refused_without_export(kind: type[nn.RNNCellBase], convert: object) -> None:
     model = Recurrent(kind).train()
     assert callable(convert)
     with pytest.raises(tn.UnsupportedError, match="carries a state") as caught, warnings.catch_warnings():
@@ -52,7 +53,7 @@ def test_recurrent_layers_are_refused_without_export(kind: type[nn.RNNBase], con
         convert(model, X, calibrate=X)
     (node,) = caught.value.nodes
     assert (node.module_path, node.operator) == ("layer", f"nn.{kind.__name__}")
-    assert "nn.Conv1d" in node.way_out and model.layer.training
+    assert "nn.GRU" in node.way_out and model.layer.training
 
 
 @pytest.mark.usefixtures("no_export")
@@ -72,15 +73,15 @@ def test_all_are_named_but_none_inside_another() -> None:
 
 @pytest.mark.usefixtures("no_export")
 def test_a_subclass_is_named_by_torchs_class() -> None:
-    class Gated(nn.GRU):
+    class Gated(nn.GRUCell):
         pass
 
-    with pytest.raises(tn.UnsupportedError, match=r"layer: nn\.GRU"):
+    with pytest.raises(tn.UnsupportedError, match=r"layer: nn\.GRUCell"):
         tn.to_nano(Recurrent(Gated), X, calibrate=X)
 
 
 def test_a_module_that_is_not_called_is_allowed() -> None:
-    model = Recurrent(nn.GRU)
+    model = Recurrent(nn.GRUCell)
     x = torch.randn(8, 7, 6)
     front = tn.get_model_feature_extractor(model, "convolution")
     nano = tn.to_nano(front, x, calibrate=x)

@@ -24,6 +24,7 @@ from ..modules.inputs import Example
 from ..modules.models import check_not_scripted, check_numbers
 from ..ops import OPERATORS
 from ..ops.move import Move
+from .batch_dimension import batch_first
 from .channel_affine import ChannelAffine
 from .compositions import COMPOSITIONS
 from .constants import is_constant, take_constant
@@ -82,6 +83,7 @@ class _Capture:
         #: The calls, each composition replaced by its own when the capture comes to it.
         self.calls = copy_of(program.graph)
         drop_unread(self.calls)
+        batch_first(self.calls)
         self.operators = _operators_by_target()
         self.tensors: dict[str, Tensor] = {
             name: tensor.detach()

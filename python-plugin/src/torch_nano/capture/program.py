@@ -27,6 +27,7 @@ from ..modules.backup import Backup
 from ..modules.explain import explain, is_one_sample, missing_batch
 from ..modules.inputs import Example, Inputs
 from ..modules.modes import evaluation_mode, set_mode
+from .recurrent import RecurrentLayers
 
 aten = torch.ops.aten
 
@@ -107,7 +108,7 @@ def export(model: nn.Module, batch: Inputs, *, training: bool = False) -> torch.
         shapes[tensor] = {0: torch.export.Dim.AUTO}
     try:
         before = _random_states()
-        with mode(model), torch.no_grad(), _SeparateDropouts(), _torch_is_quiet():
+        with mode(model), torch.no_grad(), _SeparateDropouts(), RecurrentLayers(), _torch_is_quiet():
             program = torch.export.export(model, batch.positional, dict(batch.named), dynamic_shapes=shapes)
     except TorchNanoError:
         raise

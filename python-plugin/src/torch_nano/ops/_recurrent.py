@@ -14,6 +14,7 @@ from torch import Tensor
 from torch_nano._native import quantize_multiplier, recurrent_activations
 
 from ..arithmetic.fixed_point import apply_multipliers
+from ..arithmetic.quantization import Quantization
 from ..arithmetic.weights import quantize_channels
 from ..errors import InputError
 from ..ir.call import Call, Moved, MovedBack, ParameterName, UnsupportedNodeError
@@ -103,12 +104,10 @@ class RecurrentOperator(Operator):
         """The gates' numbers of the input in steps of `scale`, int64 [N, steps, gates * H], and the product
         with the state.
         """
-        of_input = Product(layer, "ih", layer.input_quantization.scale, layer.input_quantization.zero_point, scale)
-        of_state = Product(
-            layer, "hh", layer.output_quantization.scale, layer.output_quantization.zero_point, scale
-        )
+        of_input = Product(layer, "ih", layer.input_quantization, scale)
+        of_state = Product(layer, "hh", layer.output_quantization, scale)
         x = layer.input.movedim(1, 2)
-        return of_input(x.flatten(0, 1)).unflatten(0, x.shape[:2]), of_state
+        return of_input(x.flatten(0, 1)).reshape(*x.shape[:2], -1), of_state
 
     def requantize(self, layer: Layer, numbers: Tensor, scale: float) -> Tensor:
         """Numbers in steps of `scale`, int64, as int8 numbers of the output."""
@@ -121,15 +120,17 @@ class RecurrentOperator(Operator):
 class Product:
     """The product of int8 numbers and quantized weights, per channel in fixed point."""
 
-    def __init__(self, layer: Layer, name: str, scale: float, zero_point: int, result_scale: float) -> None:
-        """Reads the tensors of `name`, "ih" or "hh", for numbers of this scale and zero point."""
+    def __init__(self, layer: Layer, name: str, quantization: Quantization, scale: float) -> None:
+        """Reads the tensors of `name`, "ih" or "hh", for numbers of a quantization and results in steps of
+        `scale`.
+        """
         device = layer.input.device
         # float64 holds every accumulator.
         self.weight = layer.tensors[f"weight_{name}"].to(device, torch.float64)
         self.bias = layer.tensors[f"bias_{name}"].to(device, torch.float64)
-        self.zero_point = zero_point
+        self.zero_point = quantization.zero_point
         self.multipliers = [
-            quantize_multiplier(scale * of_weight / result_scale)
+            quantize_multiplier(quantization.scale * of_weight / scale)
             for of_weight in layer.tensors[f"scales_{name}"].tolist()
         ]
 

@@ -63,9 +63,7 @@ class Rnn(RecurrentOperator):
         if self.relu:
             step = result = layer.output_quantization.scale / _RELU_STEPS
         of_input, of_state = self.products(layer, step)
-        state = of_input.new_full(
-            (len(of_input), of_input.shape[-1]), layer.output_quantization.zero_point
-        )
+        state = of_input.new_full((len(of_input), of_input.shape[-1]), layer.output_quantization.zero_point)
         states = []
         for numbers in of_input.unbind(1):
             total = saturated_sum(numbers, of_state(state))
