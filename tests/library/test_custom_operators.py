@@ -17,6 +17,7 @@ from torch_nano.ir.rules import Own
 from torch_nano.library.definition import DEFINITIONS
 from torch_nano.ops._channels import ChannelsOperator
 from torch_nano.ops._clamp import ClampedOperator
+from torch_nano.ops._recurrent import ROLES, RecurrentOperator
 from torch_nano.ops.activation import Activation
 from torch_nano.ops.conv2d import Conv2d
 from torch_nano.ops.layer_norm import LayerNorm
@@ -91,6 +92,9 @@ def twin(case: Case, inputs: Sequence[Tensor], parameters: Sequence[Tensor | Non
     roles = {}
     if isinstance(operator, LayerNorm):
         given = zip(("weight", "bias"), parameters, strict=True)
+        roles = {role: parameter.double() for role, parameter in given if parameter is not None}
+    elif isinstance(operator, RecurrentOperator):
+        given = zip(ROLES, parameters, strict=True)
         roles = {role: parameter.double() for role, parameter in given if parameter is not None}
     elif parameters:
         weight, bias, scales = parameters

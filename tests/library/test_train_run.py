@@ -15,6 +15,7 @@ from torch_nano.library import train_run
 from torch_nano.library.train_run import Convolution, train_channels, train_input
 from torch_nano.ops._channels import ChannelsOperator
 from torch_nano.ops._clamp import ClampedOperator
+from torch_nano.ops._recurrent import RecurrentOperator
 from torch_nano.ops.activation import Activation
 from torch_nano.ops.add import Add
 from torch_nano.ops.average_pool2d import AveragePool2d
@@ -49,7 +50,7 @@ def run_all(case: Case, inputs: list[Tensor], parameters: dict[str, Tensor]) -> 
 
 def rounded_parameters(case: Case) -> dict[str, Tensor]:
     """The parameters that the integers stand for, float64."""
-    if isinstance(case.operator, LayerNorm | Lstm):
+    if isinstance(case.operator, LayerNorm | Lstm | RecurrentOperator):
         return {role: tensor.double().requires_grad_() for role, tensor in case.parameters.items()}
     if not isinstance(case.operator, ChannelsOperator):
         return {}

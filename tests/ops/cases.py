@@ -15,6 +15,7 @@ from torch_nano.ir.rules import Fixed, Rule, SameAs, Shared
 from torch_nano.ops import OPERATORS
 from torch_nano.ops._channels import ChannelsOperator
 from torch_nano.ops._pairwise import PairwiseOperator
+from torch_nano.ops._recurrent import ROLES, RecurrentOperator
 from torch_nano.ops._steps import element_numbers
 from torch_nano.ops._window import Padding, Pair
 from torch_nano.ops.activation import Activation
@@ -26,6 +27,7 @@ from torch_nano.ops.conv_transpose2d import ConvTranspose2d
 from torch_nano.ops.depthwise_conv2d import DepthwiseConv2d
 from torch_nano.ops.expression import Expression
 from torch_nano.ops.fully_connected import FullyConnected
+from torch_nano.ops.gru import Gru
 from torch_nano.ops.history import History
 from torch_nano.ops.layer_norm import LayerNorm
 from torch_nano.ops.lstm import Lstm
@@ -34,6 +36,7 @@ from torch_nano.ops.max_pool2d import MaxPool2d
 from torch_nano.ops.move import Move
 from torch_nano.ops.mul import Mul
 from torch_nano.ops.requantize import Requantize
+from torch_nano.ops.rnn import Rnn
 from torch_nano.ops.softmax import Softmax
 from torch_nano.ops.sub import Sub
 from torch_nano.ops.table import UNARY_FUNCTIONS, Table
@@ -65,6 +68,8 @@ class Case(Layer):
         """The parameters as the custom operator takes them: weight, bias, weight_scales."""
         if isinstance(self.operator, LayerNorm):
             return [self.parameters.get(role) for role in ("weight", "bias")]
+        if isinstance(self.operator, RecurrentOperator):
+            return [self.parameters.get(role) for role in ROLES]
         if not isinstance(self.operator, ChannelsOperator):
             return []
         weight = self.operator.from_device_weight(self.tensors["weights"])
@@ -235,15 +240,28 @@ def _matmul(rng: np.random.Generator) -> Layer:
     return Layer(Matmul(transpose_b), shapes=[(inner, *batch, rows), b])
 
 
-def _lstm(rng: np.random.Generator) -> Layer:
+def _recurrent(rng: np.random.Generator, operator: Operator, gates: int) -> Layer:
     features, units, steps = (int(rng.integers(1, most)) for most in (20, 20, 10))
+    channels = gates * units
     parameters = {
-        "weight_ih": _normal(rng, 4 * units, features) / features**0.5,
-        "weight_hh": _normal(rng, 4 * units, units) / units**0.5,
+        "weight_ih": _normal(rng, channels, features) / features**0.5,
+        "weight_hh": _normal(rng, channels, units) / units**0.5,
     }
     if rng.random() < 0.8:
-        parameters |= {"bias_ih": _normal(rng, 4 * units), "bias_hh": _normal(rng, 4 * units)}
-    return Layer(Lstm(), parameters=parameters, shapes=[(features, steps)])
+        parameters |= {"bias_ih": _normal(rng, channels), "bias_hh": _normal(rng, channels)}
+    return Layer(operator, parameters=parameters, shapes=[(features, steps)])
+
+
+def _lstm(rng: np.random.Generator) -> Layer:
+    return _recurrent(rng, Lstm(), 4)
+
+
+def _gru(rng: np.random.Generator) -> Layer:
+    return _recurrent(rng, Gru(), 3)
+
+
+def _rnn(rng: np.random.Generator) -> Layer:
+    return _recurrent(rng, Rnn(relu=bool(rng.random() < 0.5)), 1)
 
 
 def _layer_norm(rng: np.random.Generator) -> Layer:
@@ -346,6 +364,7 @@ MAKERS: dict[type[Operator], Maker] = {
     DepthwiseConv2d: _depthwise_conv2d,
     Expression: _expression,
     FullyConnected: _fully_connected,
+    Gru: _gru,
     History: _history,
     LayerNorm: _layer_norm,
     Lstm: _lstm,
@@ -354,6 +373,7 @@ MAKERS: dict[type[Operator], Maker] = {
     Move: _move,
     Mul: _pairwise(Mul),
     Requantize: _requantize,
+    Rnn: _rnn,
     Softmax: _softmax,
     Sub: _pairwise(Sub),
     Table: _table,

@@ -25,13 +25,22 @@ _PACKED = UnsupportedNode(
     "its sequences have lengths of their own; a device runs windows of one length",
     "give it windows of one length, [N, steps, channels]",
 )
+_PROJECTED = UnsupportedNode(
+    "",
+    "",
+    "nn.LSTM",
+    "its hidden states are projected (proj_size)",
+    "leave proj_size out, and put an nn.Linear after it",
+)
 #: Functions whose results are zeros.
 _ZEROS: frozenset[Any] = frozenset({torch.zeros, torch.zeros_like, Tensor.new_zeros})
 
-#: A layer in one direction: of x [N, steps, F], the initial state or None, and the parameters, the sequence.
-_Layer = Callable[..., Tensor]
+#: A layer in one direction: of x [N, steps, F], each initial state or None, and the parameters. It returns
+#: the sequence, and an LSTM the last cell state too.
+_Layer = Callable[..., Any]
 _LAYERS: Mapping[Any, _Layer] = {
     _VF.gru: torch.ops.torch_nano.gru_layer,
+    _VF.lstm: torch.ops.torch_nano.lstm_layer,
     _VF.rnn_tanh: partial(torch.ops.torch_nano.rnn_layer, relu=False),
     _VF.rnn_relu: partial(torch.ops.torch_nano.rnn_layer, relu=True),
 }
@@ -62,7 +71,7 @@ class RecurrentLayers(TorchFunctionMode):
         self,
         layer: _Layer,
         x: Tensor,
-        state: Tensor,
+        states: Tensor | Sequence[Tensor],
         parameters: Sequence[Tensor],
         has_biases: bool,
         num_layers: int,
@@ -70,12 +79,17 @@ class RecurrentLayers(TorchFunctionMode):
         train: bool,
         bidirectional: bool,
         batch_first: bool,
-    ) -> tuple[Tensor, Tensor]:
-        """torch's function of a GRU or an RNN: the sequence, and the final states [layers, N, H]."""
+    ) -> tuple[Tensor, ...]:
+        """torch's function: the sequence, and the final states [layers, N, H], of an LSTM hidden and cell."""
+        given = [
+            None if id(state) in self.zeros else state
+            for state in ([states] if isinstance(states, Tensor) else states)
+        ]
         directions = 2 if bidirectional else 1
-        given = None if id(state) in self.zeros else state
         count = len(parameters) // (num_layers * directions)
-        finals = []
+        if count > 4 or (count > 2 and not has_biases):
+            raise UnsupportedError([_PROJECTED])
+        finals: list[list[Tensor]] = [[] for _ in given]
         if not batch_first:
             x = x.transpose(0, 1)
         for index in range(num_layers):
@@ -85,10 +99,15 @@ class RecurrentLayers(TorchFunctionMode):
             for direction in range(directions):
                 place = index * directions + direction
                 own = [*parameters[count * place :][:count], None, None][:4]
-                start = None if given is None else given[place]
-                y = layer(x.flip(1) if direction else x, start, *own)
-                finals.append(y.select(1, -1))
+                start = [None if state is None else state[place] for state in given]
+                made = layer(x.flip(1) if direction else x, *start, *own)
+                y, *cells = [made] if isinstance(made, Tensor) else made
+                for final, state in zip(finals, (y.select(1, -1), *cells), strict=True):
+                    final.append(state)
                 results.append(y.flip(1) if direction else y)
             x = torch.cat(results, 2) if bidirectional else results[0]
-        final = torch.stack(finals) if len(finals) > 1 else finals[0].unsqueeze(0)
-        return x if batch_first else x.transpose(0, 1), final
+        return x if batch_first else x.transpose(0, 1), *map(_stacked, finals)
+
+
+def _stacked(states: Sequence[Tensor]) -> Tensor:
+    return torch.stack(tuple(states)) if len(states) > 1 else states[0].unsqueeze(0)

@@ -18,14 +18,9 @@ _BEFORE = "convert what is in front of it (torch_nano.get_model_feature_extracto
 #: Classes -> the reason, and what to write instead.
 _UNSUPPORTED: tuple[tuple[tuple[type[nn.Module], ...], str, str], ...] = (
     (
-        (nn.LSTM,),
-        "it carries a state from step to step, which nano-core does not have",
-        f"use nn.GRU or nn.RNN, or {_BEFORE}",
-    ),
-    (
         (nn.RNNCellBase,),
         "it carries a state from step to step in a loop of forward",
-        "use the module that runs all steps: nn.GRU for nn.GRUCell, nn.RNN for nn.RNNCell",
+        "use the module that runs all steps: nn.GRU for nn.GRUCell, nn.LSTM for nn.LSTMCell",
     ),
     (
         (

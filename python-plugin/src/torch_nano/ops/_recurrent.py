@@ -5,13 +5,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from torch_nano._native import quantize_multiplier, recurrent_activations
+from torch_nano._native import quantize_multiplier
 
 from ..arithmetic.fixed_point import apply_multipliers
 from ..arithmetic.quantization import Quantization
@@ -26,8 +25,8 @@ from ..library.definition import Parameters
 
 #: The parameters by role, as torch names them without their suffix "_l0".
 ROLES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-#: Fractional bits of the numbers that sigmoid and tanh read, and of those that they return.
-ARGUMENT_BITS, RESULT_BITS = 12, 15
+#: The exponents of the steps of the numbers that sigmoid and tanh read, and of those that they return.
+BEFORE, AFTER = -12, -15
 _INT32 = torch.iinfo(torch.int32)
 _INT16 = torch.iinfo(torch.int16)
 
@@ -44,40 +43,13 @@ class RecurrentOperator(Operator):
     gates: ClassVar[int]
 
     @classmethod
-    def parameters_of(
-        cls, call: Call
-    ) -> tuple[MovedBack | Operator, Sequence[Value | Moved], dict[str, str]]:
-        """The layer of a call with x [N, steps, F], an optional state, and the parameters by role.
-
-        Raises:
-            UnsupportedNodeError: it starts from another state than zeros, or parameters are computed.
-        """
-        value = call.input("x")
-        if call.arguments["state"] is not None:
-            raise UnsupportedNodeError(
-                "it starts from a state that forward gives it; on the device it starts from zeros",
-                "leave the state out, or pass zeros (torch.zeros)",
-            )
-        names: dict[str, str] = {}
-        for role in ROLES:
-            name = call.arguments[role]
-            if isinstance(name, ParameterName):
-                names[role] = name
-            elif name is not None:
-                raise UnsupportedNodeError(
-                    f"its {role} is computed in forward", f"make the {role} a parameter"
-                )
-        steps = ("movedim.int(source=1, destination=2)",)
-        return MovedBack(cls.of_call(call), (steps,)), [Moved(value, steps)], names
-
-    @classmethod
     @abstractmethod
     def of_call(cls, call: Call) -> Operator:
         """The operator of a call."""
 
     @classmethod
     def from_call(cls, call: Call) -> tuple[Operator | MovedBack, Sequence[Value | Moved], dict[str, str]]:
-        return cls.parameters_of(call)
+        return layer_of_call(call, cls.of_call(call))
 
     @abstractmethod
     def sequence(self, x: Tensor, state: Tensor, parameters: Sequence[Tensor]) -> Tensor:
@@ -117,6 +89,32 @@ class RecurrentOperator(Operator):
         return scaled.clamp(*output.bounds).to(torch.int8)
 
 
+def layer_of_call(
+    call: Call, operator: Operator
+) -> tuple[MovedBack, Sequence[Value | Moved], dict[str, str]]:
+    """The layer of a call of :mod:`..library.recurrent_layers`, whose first result is the sequence.
+
+    Raises:
+        UnsupportedNodeError: it starts from another state than zeros, or parameters are computed.
+    """
+    value = call.input("x")
+    if any(call.arguments.get(name) is not None for name in ("state", "cell")):
+        raise UnsupportedNodeError(
+            "it starts from a state that forward gives it; on the device it starts from zeros",
+            "leave the state out, or pass torch.zeros",
+        )
+    names: dict[str, str] = {}
+    for role in ROLES:
+        name = call.arguments[role]
+        if isinstance(name, ParameterName):
+            names[role] = name
+        elif name is not None:
+            raise UnsupportedNodeError(f"its {role} is computed in forward", f"make the {role} a parameter")
+    steps = ("movedim.int(source=1, destination=2)",)
+    back = (steps, *[()] * (len(call.output_shapes) - 1))
+    return MovedBack(operator, back), [Moved(value, steps)], names
+
+
 class Product:
     """The product of int8 numbers and quantized weights, per channel in fixed point."""
 
@@ -141,29 +139,8 @@ class Product:
 
 
 def saturated_sum(a: Tensor, b: Tensor) -> Tensor:
-    """``a + b`` of int64 tensors that hold int32 numbers, saturated to int32."""
-    return (a + b).clamp(_INT32.min, _INT32.max)
-
-
-def sigmoid(x: Tensor) -> Tensor:
-    """nano-core's sigmoid, int64 with 15 fractional bits, of an int64 tensor with 12."""
-    return _look_up(0, x)
-
-
-def tanh(x: Tensor) -> Tensor:
-    """nano-core's tanh; as :func:`sigmoid`."""
-    return _look_up(1, x)
-
-
-def _look_up(index: int, x: Tensor) -> Tensor:
-    table = _activations()[index].to(x.device)
-    return table[x.clamp(_INT16.min, _INT16.max) - _INT16.min]
-
-
-@cache
-def _activations() -> tuple[Tensor, Tensor]:
-    of_sigmoid, of_tanh = (torch.from_numpy(table).to(torch.int64) for table in recurrent_activations())
-    return of_sigmoid, of_tanh
+    """``a + b`` of int64 tensors that hold int32 numbers, saturated to int16."""
+    return (a + b).clamp(_INT16.min, _INT16.max)
 
 
 def _given(parameters: Sequence[Tensor | None]) -> dict[str, Tensor]:

@@ -10,18 +10,17 @@ import torch
 from torch import Tensor
 
 from ..arithmetic.quantization import Quantization
+from ..arithmetic.sigmoid import sigmoid, tanh
 from ..ir.call import Call
 from ..ir.layer import Layer
 from ..library.definition import Definition, functional
 from ._recurrent import (
-    ARGUMENT_BITS,
+    AFTER,
+    BEFORE,
     PARAMETERS,
-    RESULT_BITS,
     RecurrentOperator,
     check_parameters,
     saturated_sum,
-    sigmoid,
-    tanh,
 )
 
 
@@ -52,12 +51,12 @@ class Gru(RecurrentOperator):
 
     def integer_run(self, layer: Layer) -> Tensor:
         states = torch.stack(self.states(layer)[0], -1)
-        return self.requantize(layer, states, 2.0**-RESULT_BITS)
+        return self.requantize(layer, states, 2.0**AFTER)
 
     def states(self, layer: Layer) -> tuple[list[Tensor], list[Tensor]]:
         """The state after each step, int64 [N, H] with 15 fractional bits, and as int8 numbers."""
-        of_input, of_state = self.products(layer, 2.0**-ARGUMENT_BITS)
-        half = 1 << (RESULT_BITS - 1)
+        of_input, of_state = self.products(layer, 2.0**BEFORE)
+        half = 1 << (-AFTER - 1)
         state = of_input.new_zeros(len(of_input), of_input.shape[-1] // self.gates)
         small = torch.full_like(state, layer.output_quantization.zero_point)
         states, rounded = [], []
@@ -65,9 +64,9 @@ class Gru(RecurrentOperator):
             x_r, x_z, x_n = numbers.chunk(3, -1)
             h_r, h_z, h_n = of_state(small).chunk(3, -1)
             reset, update = sigmoid(saturated_sum(x_r, h_r)), sigmoid(saturated_sum(x_z, h_z))
-            new = tanh(saturated_sum(x_n, (reset * h_n + half) >> RESULT_BITS))
-            state = new + ((update * (state - new) + half) >> RESULT_BITS)
-            small = self.requantize(layer, state, 2.0**-RESULT_BITS)
+            new = tanh(saturated_sum(x_n, (reset * h_n + half) >> -AFTER), BEFORE)
+            state = new + ((update * (state - new) + half) >> -AFTER)
+            small = self.requantize(layer, state, 2.0**AFTER)
             states.append(state)
             rounded.append(small)
         return states, rounded

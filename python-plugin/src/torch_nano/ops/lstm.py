@@ -16,10 +16,11 @@ from ..arithmetic.fixed_point import Multiplier, apply_multipliers
 from ..arithmetic.quantization import Quantization
 from ..arithmetic.sigmoid import sigmoid, tanh
 from ..arithmetic.weights import quantize_channels
-from ..ir.call import Call
+from ..ir.call import Call, Moved, MovedBack
 from ..ir.layer import Layer
 from ..ir.operator import Operator
 from ..ir.value import Value
+from ._recurrent import layer_of_call
 
 #: Input, forget, cell and output gate, in torch's order.
 _GATES = 4
@@ -46,11 +47,11 @@ class Lstm(Operator):
 
     @classmethod
     def targets(cls) -> Sequence[torch._ops.OpOverload[..., Any]]:
-        return []
+        return [torch.ops.torch_nano.lstm_layer.default]
 
     @classmethod
-    def from_call(cls, call: Call) -> tuple[Operator, list[Value], dict[str, str]]:
-        raise TypeError("no single ATen call becomes an lstm; the capture of recurrent calls makes it")
+    def from_call(cls, call: Call) -> tuple[Operator | MovedBack, Sequence[Value | Moved], dict[str, str]]:
+        return layer_of_call(call, cls())
 
     def float_run(self, layer: Layer) -> tuple[Tensor, Tensor]:
         x = layer.input.mT

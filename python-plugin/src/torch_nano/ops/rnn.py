@@ -10,21 +10,22 @@ import torch
 from torch import Tensor
 
 from ..arithmetic.quantization import Quantization
+from ..arithmetic.sigmoid import tanh
 from ..ir.call import Call
 from ..ir.layer import Layer
 from ..library.definition import Definition, functional
 from ._recurrent import (
-    ARGUMENT_BITS,
+    AFTER,
+    BEFORE,
     PARAMETERS,
-    RESULT_BITS,
     RecurrentOperator,
     check_parameters,
     saturated_sum,
-    tanh,
 )
 
 #: Steps of the sum for ReLU in one step of the output.
 _RELU_STEPS = 256
+_INT32_MAX = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -59,15 +60,20 @@ class Rnn(RecurrentOperator):
         return y
 
     def integer_run(self, layer: Layer) -> Tensor:
-        step, result = 2.0**-ARGUMENT_BITS, 2.0**-RESULT_BITS
+        step, result = 2.0**BEFORE, 2.0**AFTER
         if self.relu:
             step = result = layer.output_quantization.scale / _RELU_STEPS
         of_input, of_state = self.products(layer, step)
         state = of_input.new_full((len(of_input), of_input.shape[-1]), layer.output_quantization.zero_point)
         states = []
         for numbers in of_input.unbind(1):
-            total = saturated_sum(numbers, of_state(state))
-            state = self.requantize(layer, total.clamp(min=0) if self.relu else tanh(total), result)
+            others = of_state(state)
+            total = (
+                (numbers + others).clamp(0, _INT32_MAX)
+                if self.relu
+                else tanh(saturated_sum(numbers, others), BEFORE)
+            )
+            state = self.requantize(layer, total, result)
             states.append(state)
         return torch.stack(states, -1)
 
