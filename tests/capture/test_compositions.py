@@ -42,6 +42,7 @@ def operators(module: nn.Module, x: Tensor) -> list[str]:
     return [type(node.operator).__name__ for node in graph.nodes if type(node.operator).__name__ != "Move"]
 
 
+MASK = torch.tensor([True, False, False, True])[:, None]
 RAMP = torch.arange(1.0, 5)[:, None]
 VARIANCE = ["AveragePool2d", "Sub", "Table", "AveragePool2d"]
 #: A module, its input, its layers.
@@ -71,6 +72,35 @@ LAYERS: list[tuple[Function | nn.Module, tuple[int, ...], list[str]]] = [
     (lambda x: F.adaptive_avg_pool1d(x[..., :3], 6), SERIES, ["AveragePool2d"] * 3 + ["Concat"]),
     (nn.AdaptiveAvgPool2d((2, 3)), IMAGE, [*["AveragePool2d"] * 3, "Concat"] * 2 + ["Concat"]),
     (nn.AdaptiveMaxPool2d((2, 3)), IMAGE, [*["MaxPool2d"] * 3, "Concat"] * 2 + ["Concat"]),
+    (lambda x: torch.maximum(x, x.mean(2, keepdim=True)), SERIES, ["AveragePool2d", "Sub", "Add"]),
+    (lambda x: torch.min(x.exp(), x), SERIES, ["Expression"]),
+    # A slope below zero for each channel, or one.
+    (nn.PReLU(4, 0.3), IMAGE, ["Activation", "Activation", "DepthwiseConv2d", "Add"]),
+    (nn.PReLU(), SERIES, ["Activation", "Activation", "DepthwiseConv2d", "Add"]),
+    # Sums with a factor.
+    (lambda x: torch.add(x, x.mean(2, keepdim=True), alpha=2), SERIES, ["AveragePool2d", "Table", "Add"]),
+    (lambda x: torch.sub(x.exp(), x, alpha=0.5), SERIES, ["Expression"]),
+    (lambda x: torch.rsub(x.mean(2, keepdim=True), x, alpha=3), SERIES, ["AveragePool2d", "Table", "Sub"]),
+    (lambda x: torch.add(RAMP, x, alpha=2), SERIES, ["DepthwiseConv2d"]),
+    # Constant masks.
+    (lambda x: torch.where(MASK, x, 2.0), SERIES, ["DepthwiseConv2d"]),
+    (lambda x: torch.where(MASK, -1.0, x), SERIES, ["DepthwiseConv2d"]),
+    (
+        lambda x: torch.where(MASK, x.tanh(), x),
+        SERIES,
+        ["Table", "DepthwiseConv2d", "DepthwiseConv2d", "Add"],
+    ),
+    (lambda x: x.tanh().masked_fill(MASK, -3.0), SERIES, ["Table", "DepthwiseConv2d"]),
+    (lambda x: x.tanh().masked_fill_(~MASK, torch.tensor(2.0)), SERIES, ["Table", "DepthwiseConv2d"]),
+    # Constant matrices.
+    (lambda x: x @ torch.arange(26.0).reshape(13, 2), SERIES, ["Conv2d"]),
+    (lambda x: torch.arange(12.0).reshape(3, 4) @ x, SERIES, ["Conv2d"]),
+    (lambda x: x @ torch.arange(13.0), SERIES, ["Conv2d"]),
+    (lambda x: torch.arange(4.0) @ x, SERIES, ["Conv2d"]),
+    (lambda x: torch.mm(x, torch.arange(20.0).reshape(10, 2)), (10,), ["FullyConnected"]),
+    (lambda x: torch.addmm(torch.ones(2), x, torch.ones(10, 2), beta=2, alpha=3), (10,), ["FullyConnected"]),
+    (lambda x: torch.einsum("nct,tk->nck", x, torch.arange(26.0).reshape(13, 2)), SERIES, ["Conv2d"]),
+    (lambda x: torch.einsum("kt,nct->nkc", torch.arange(26.0).reshape(2, 13), x), SERIES, ["Conv2d"]),
     # Functions of one variable.
     (F.softsign, SERIES, ["Expression"]),
     (F.tanhshrink, IMAGE, ["Expression"]),
@@ -270,7 +300,7 @@ def test_an_expanded_program_computes_the_same(function: Function, shape: tuple[
     graph = copy_of(program.graph)
     drop_unread(graph)
     while found := [node for node in calls(graph) if is_composition(node)]:
-        expand(found[0], found[0].target)
+        expand(found[0], found[0].target, COMPOSITIONS[found[0].target])
     graph.lint()
     for node in calls(graph):
         assert node.meta.get("stack_trace") or "getitem" in str(node.target) or "sym" in str(node.target)

@@ -188,7 +188,6 @@ def test_a_dropout_before_it_keeps_it() -> None:
         (lambda s, x: s.conv(x[:, :1] * s.table), r"shape \[3, 8\]; the tensor is \[N, 1, 8\]"),
         (lambda s, x: s.conv(x + s.table / 0), "its constant has infinite numbers or NaN"),
         (lambda s, x: s.conv(x + s.whole), r"'whole' is of torch.int64"),
-        (lambda s, x: s.conv(torch.add(s.mean[:, None], x, alpha=2)), "multiplies the input by alpha = 2"),
         (lambda s, x: s.conv(x * x.shape[0]), "depends on the batch size"),
     ],
 )

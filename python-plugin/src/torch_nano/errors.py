@@ -16,6 +16,10 @@ class TorchNanoError(Exception):
     module_path: str = ""
 
 
+#: Further places of calls of one kind that a message lists.
+_PLACES = 3
+
+
 @dataclass(frozen=True)
 class UnsupportedNode:
     """One call of the model that cannot run on the device."""
@@ -30,16 +34,36 @@ class UnsupportedNode:
     #: What to write instead; "" if nothing is known.
     way_out: str = ""
 
+    @property
+    def place(self) -> str:
+        """Where the call is: its module, and the line in the user's code."""
+        module = self.module_path or "(the model itself)"
+        return f"{module} ({self.source})" if self.source else module
+
+    @property
+    def kind(self) -> tuple[str, str, str]:
+        """What calls have in common that one message describes."""
+        return self.operator, self.reason, self.way_out
+
     def __str__(self) -> str:
-        place = f"{self.module_path or '(the model itself)'}: {self.operator}"
-        lines = [f"{place} ({self.source})" if self.source else place, f"    {self.reason}"]
+        return self.described(())
+
+    def described(self, others: Sequence[UnsupportedNode]) -> str:
+        """The message of this call and of others of its kind."""
+        source = f" ({self.source})" if self.source else ""
+        lines = [f"{self.module_path or '(the model itself)'}: {self.operator}{source}"]
+        if others:
+            places = ", ".join(other.place for other in others[:_PLACES])
+            more = f", and {len(others) - _PLACES} more" if len(others) > _PLACES else ""
+            lines.append(f"    {len(others) + 1} calls: also {places}{more}")
+        lines.append(f"    {self.reason}")
         return "\n".join([*lines, f"    way out: {self.way_out}"] if self.way_out else lines)
 
 
 class UnsupportedError(TorchNanoError):
     """The model has calls that cannot run on the device, or in quantization-aware training.
 
-    :attr:`nodes` has all of them, in order.
+    :attr:`nodes` has all of them, in order; the message describes each kind once, with the first places.
 
     >>> print(UnsupportedError([UnsupportedNode("up", "net.py:7", "aten.fft", "no such call", "drop it")]))
     1 call of the model cannot run on the device:
@@ -51,8 +75,14 @@ class UnsupportedError(TorchNanoError):
     def __init__(self, nodes: Sequence[UnsupportedNode], cannot: str = "run on the device") -> None:
         self.nodes = tuple(nodes)
         calls = "1 call" if len(self.nodes) == 1 else f"{len(self.nodes)} calls"
-        title = f"{calls} of the model cannot {cannot}:"
-        super().__init__("\n".join([title, *(f"- {node}" for node in self.nodes)]))
+        kinds: dict[tuple[str, str, str], list[UnsupportedNode]] = {}
+        for node in self.nodes:
+            kinds.setdefault(node.kind, []).append(node)
+        of_kinds = f", of {len(kinds)} kind{'s'[: len(kinds) > 1]}," if len(kinds) < len(self.nodes) else ""
+        title = f"{calls} of the model{of_kinds} cannot {cannot}:"
+        super().__init__(
+            "\n".join([title, *(f"- {first.described(rest)}" for first, *rest in kinds.values())])
+        )
 
 
 class CaptureError(TorchNanoError):

@@ -26,11 +26,12 @@ from ..ops import OPERATORS
 from ..ops.move import Move
 from .batch_dimension import batch_first
 from .channel_affine import ChannelAffine
-from .compositions import COMPOSITIONS
+from .compositions import composition_of
 from .constants import is_constant, take_constant
 from .expansion import arguments_of, copy_of, expand
 from .layers_of_call import layers_of_call
 from .program import batch_of, export, module_path, source_line, target_name
+from .refusals import refusal
 from .structural import BatchNorm
 from .train_mode import check_train_mode
 from .unsupported_modules import check_modules
@@ -135,8 +136,13 @@ class _Capture:
     def _is_cause(self, node: fx.Node) -> bool:
         """Whether to report an unsupported call.
 
-        One that only creates a tensor for another unsupported call (a GRU's first state) is not reported.
+        One that only creates a tensor for another unsupported call (a GRU's first state) is not reported, and
+        none that reads truth values or indices of one: the model has them from there.
         """
+        for source in node.all_input_nodes:
+            made = source.meta.get("val")
+            if source in self.failed and isinstance(made, Tensor) and not made.is_floating_point():
+                return False
         makes = all(isinstance(source.meta.get("val"), torch.SymInt) for source in node.all_input_nodes)
         return not (makes and node.users and set(node.users) <= self.failed)
 
@@ -236,11 +242,11 @@ class _Capture:
         operators = self.operators.get(target)
         if target in ChannelAffine.targets() and _has_constant(target, arguments):
             operators = ChannelAffine
-        elif target in COMPOSITIONS:
-            expand(node, target)
+        elif (composition := composition_of(target, arguments)) is not None:
+            expand(node, target, composition)
             return
         if operators is None:
-            raise UnsupportedNodeError("nano-core has no such operator")
+            raise refusal(target._schema.name)
         if operators is not Move and any(argument is BATCH_SIZE for argument in _flat(arguments.values())):
             raise UnsupportedNodeError("an argument depends on the batch size")
         outputs = self._results(node)
@@ -341,7 +347,8 @@ def _dropout(node: fx.Node, probability: float, bypassed: bool) -> Dropout:
 def _has_constant(target: Target, arguments: Mapping[str, Any]) -> bool:
     """Whether a call of two operands combines a tensor of the run with a constant, in an affine function."""
     first, second = (isinstance(arguments[role], Value) for role in ("self", "other"))
-    return first != second and not (second and target in (aten.div.Tensor, aten.div_.Tensor))
+    plain = arguments.get("alpha", 1) == 1
+    return plain and first != second and not (second and target in (aten.div.Tensor, aten.div_.Tensor))
 
 
 def _returned(spec: pytree.TreeSpec) -> Returned:

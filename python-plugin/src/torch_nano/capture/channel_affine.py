@@ -47,8 +47,6 @@ class ChannelAffine(AffineOperator):
     function: str
     #: t, if it is the same number for all channels and no parameter.
     number: float | None = None
-    #: t is multiplied by it first.
-    alpha: float = 1.0
 
     @property
     def elementwise(self) -> bool:
@@ -76,15 +74,11 @@ class ChannelAffine(AffineOperator):
         if not isinstance(x, Value):
             x, constant = constant, x
             function = {"sub": "rsub", "rsub": "sub"}.get(function, function)
-        alpha = float(arguments.get("alpha", 1.0))
-        multiplies_input = (call.function == "rsub") == (x is arguments["self"])
-        if alpha != 1.0 and multiplies_input:
-            raise UnsupportedNodeError(f"it multiplies the input by alpha = {alpha}", "leave alpha out")
         if not isinstance(constant, ParameterName | ComputedName):
             if not isinstance(constant, int | float):
                 raise UnsupportedNodeError(f"its constant is a {type(constant).__name__}", "make it a number")
-            return cls(function, float(constant), alpha), [x], {}
-        operator, parameters = cls(function, alpha=alpha), {"constant": str(constant)}
+            return cls(function, float(constant)), [x], {}
+        operator, parameters = cls(function), {"constant": str(constant)}
         tensor = call.tensors[constant]
         _check(tensor, x.shape)
         dims = _varying(tuple(tensor.shape), len(x.shape))
@@ -97,13 +91,13 @@ class ChannelAffine(AffineOperator):
         """ATen's name and arguments of this function of one variable; None with a parameter."""
         if self.number is None:
             return None
-        return f"{self.function}.Scalar", (("other", self.number * self.alpha),)
+        return f"{self.function}.Scalar", (("other", self.number),)
 
     def scale_and_shift(self, parameters: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         if self.number is None:
-            constant = parameters["constant"].double().reshape(-1) * self.alpha
+            constant = parameters["constant"].double().reshape(-1)
         else:
-            constant = torch.tensor(self.number * self.alpha, dtype=torch.float64)
+            constant = torch.tensor(self.number, dtype=torch.float64)
         scale, shift = _FUNCTIONS[self.function][1](constant)
         zeros = torch.zeros_like(constant)
         return zeros + scale, zeros + shift
@@ -112,9 +106,7 @@ class ChannelAffine(AffineOperator):
         constant: Any = layer.parameters.get("constant", self.number)
         if isinstance(constant, Tensor):
             constant = constant.reshape(-1, *[1] * (layer.input.dim() - 2))
-        return _FUNCTIONS[self.function][0](
-            layer.input, constant if self.alpha == 1.0 else constant * self.alpha
-        )
+        return _FUNCTIONS[self.function][0](layer.input, constant)
 
 
 def _check(constant: Tensor, x: Shape) -> None:

@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ..ir.call import UnsupportedNodeError
-from .compositions import COMPOSITIONS
+from .compositions import Composition
 from .spellings import canonical
 
 aten = torch.ops.aten
@@ -42,7 +42,7 @@ def arguments_of(node: fx.Node, target: Target) -> dict[str, Any]:
     }
 
 
-def expand(node: fx.Node, target: Target) -> None:
+def expand(node: fx.Node, target: Target, composition: Composition) -> None:
     """Inserts the calls of a composition after `node`, with its module path and source line, and gives its
     readers their results.
 
@@ -54,7 +54,7 @@ def expand(node: fx.Node, target: Target) -> None:
     """
     arguments = arguments_of(node, target)
     sources = list(dict.fromkeys(node.all_input_nodes))
-    results, traced = _traced(target, arguments, sources)
+    results, traced = _traced(composition, arguments, sources)
     read = {user.args[1] for user in node.users if user.target is getitem}
     if any(results[index] is None for index in read if isinstance(index, int)):
         raise UnsupportedNodeError(
@@ -78,7 +78,7 @@ def expand(node: fx.Node, target: Target) -> None:
 
 
 def _traced(
-    target: Target, arguments: Mapping[str, Any], sources: Sequence[fx.Node]
+    composition: Composition, arguments: Mapping[str, Any], sources: Sequence[fx.Node]
 ) -> tuple[list[fx.Node | None], fx.Graph]:
     """The graph of a composition with one input for each source, and the nodes of its results."""
     leaves, spec = pytree.tree_flatten(dict(arguments))
@@ -90,7 +90,7 @@ def _traced(
         filled = pytree.tree_unflatten(
             [values[leaf] if isinstance(leaf, fx.Node) else leaf for leaf in leaves], spec
         )
-        result = COMPOSITIONS[target](**filled)
+        result = composition(**filled)
         every = result if isinstance(result, tuple) else (result,)
         kept.extend(tensor is not None for tensor in every)
         return [tensor for tensor in every if tensor is not None]

@@ -63,9 +63,6 @@ class PairwiseOperator(ClampedOperator):
     @classmethod
     def from_call(cls, call: Call) -> tuple[Operator, list[Value], dict[str, str]]:
         values = [call.input("self"), call.input("other")]
-        alpha = call.arguments.get("alpha", 1)
-        if alpha != 1:
-            raise UnsupportedNodeError(f"it multiplies by alpha = {alpha}", "leave alpha out")
         first, second = (value.shape for value in values)
         if not _broadcasts(first, second):
             raise UnsupportedNodeError(

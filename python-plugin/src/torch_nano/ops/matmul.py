@@ -49,11 +49,6 @@ class Matmul(Operator):
     @classmethod
     def from_call(cls, call: Call) -> tuple[Operator | MovedBack, list[Value | Moved], dict[str, str]]:
         second = "mat2" if call.function == "bmm" else "other"
-        if not all(isinstance(call.arguments[name], Value) for name in ("self", second)):
-            raise UnsupportedNodeError(
-                "it multiplies by a constant matrix; nano-core multiplies two tensors of the run",
-                "use nn.Linear, whose weight is the transposed matrix",
-            )
         a, b = call.input("self"), call.input(second)
         if len(a.shape) != len(b.shape) or len(a.shape) < 2:
             raise UnsupportedNodeError(

@@ -15,10 +15,13 @@ from torch import Tensor
 
 from .adaptive_pools import adaptive_average_pool, adaptive_max_pool
 from .attention import scaled_dot_product_attention
-from .extremes import amin, largest, smallest
-from .matrix_products import baddbmm, einsum
+from .extremes import amin, largest, maximum, minimum, smallest
+from .masks import has_constant_mask, masked_fill, where
+from .matrix_products import addmm, baddbmm, constant_product, einsum, has_constant_matrix, mm
 from .norms import group_norm, instance_norm
+from .prelu import prelu
 from .quotient import quotient
+from .scaled_sums import has_alpha, scaled_add, scaled_rsub, scaled_sub
 from .sums import total
 from .variance import standard_deviation, std_mean, var_mean, variance
 from .vector_norm import vector_norm
@@ -32,6 +35,7 @@ COMPOSITIONS: Mapping[torch._ops.OpOverload[..., Any], Composition] = {
     aten.adaptive_avg_pool2d.default: adaptive_average_pool,
     aten.adaptive_max_pool1d.default: adaptive_max_pool,
     aten.adaptive_max_pool2d.default: adaptive_max_pool,
+    aten.addmm.default: addmm,
     aten.amin.default: amin,
     aten.baddbmm.default: baddbmm,
     aten.div.Tensor: quotient,
@@ -42,6 +46,10 @@ COMPOSITIONS: Mapping[torch._ops.OpOverload[..., Any], Composition] = {
     aten.linalg_vector_norm.default: vector_norm,
     aten.max.dim: largest,
     aten.min.dim: smallest,
+    **dict.fromkeys((aten.max.other, aten.maximum.default), maximum),
+    **dict.fromkeys((aten.min.other, aten.minimum.default), minimum),
+    aten.mm.default: mm,
+    aten.prelu.default: prelu,
     aten.scaled_dot_product_attention.default: scaled_dot_product_attention,
     aten.sum.dim_IntList: total,
     **dict.fromkeys((aten.std.default, aten.std.dim, aten.std.correction), standard_deviation),
@@ -49,3 +57,36 @@ COMPOSITIONS: Mapping[torch._ops.OpOverload[..., Any], Composition] = {
     **dict.fromkeys((aten.var.default, aten.var.dim, aten.var.correction), variance),
     **dict.fromkeys((aten.var_mean.default, aten.var_mean.dim, aten.var_mean.correction), var_mean),
 }
+
+#: Calls that are several layers with some arguments only: the condition, and the
+#: composition.
+_SOME: Mapping[torch._ops.OpOverload[..., Any], tuple[Callable[[Mapping[str, Any]], bool], Composition]] = {
+    aten.matmul.default: (has_constant_matrix, constant_product),
+    **dict.fromkeys((aten.add.Tensor, aten.add_.Tensor), (has_alpha, scaled_add)),
+    **dict.fromkeys((aten.sub.Tensor, aten.sub_.Tensor), (has_alpha, scaled_sub)),
+    **dict.fromkeys((aten.rsub.Tensor, aten.rsub.Scalar), (has_alpha, scaled_rsub)),
+    **dict.fromkeys(
+        (aten.where.self, aten.where.ScalarOther, aten.where.ScalarSelf), (has_constant_mask, where)
+    ),
+    **dict.fromkeys(
+        (
+            aten.masked_fill.Scalar,
+            aten.masked_fill.Tensor,
+            aten.masked_fill_.Scalar,
+            aten.masked_fill_.Tensor,
+        ),
+        (has_constant_mask, masked_fill),
+    ),
+}
+
+
+def composition_of(
+    target: torch._ops.OpOverload[..., Any], arguments: Mapping[str, Any]
+) -> Composition | None:
+    """The composition of a call, from its arguments by name (tensors of the run as values); None if it is one
+    layer or unsupported.
+    """
+    if target in _SOME:
+        is_one, composition = _SOME[target]
+        return composition if is_one(arguments) else None
+    return COMPOSITIONS.get(target)

@@ -2,12 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ...ir.call import UnsupportedNodeError
+from ...ir.value import Value
+
+
+def has_constant_matrix(arguments: Mapping[str, Any]) -> bool:
+    """Whether one of the two operands of a product is the same in each run."""
+    return not all(isinstance(arguments[name], Value) for name in ("self", "other"))
+
+
+def constant_product(self: Tensor, other: Tensor) -> Tensor:
+    """torch's ``matmul`` with a constant matrix or vector on one side, as a linear layer.
+
+    Raises:
+        UnsupportedNodeError: the constant has more than two dimensions.
+    """
+    # Only the tensor of the run has a symbol for its batch.
+    left = not isinstance(self.shape[0], torch.SymInt)
+    constant = self if left else other
+    if constant.dim() > 2:
+        raise UnsupportedNodeError(
+            f"it multiplies by a constant of shape {list(constant.shape)}; expected one matrix",
+            "slice the tensor and the constant, and concatenate the products",
+        )
+    if constant.dim() == 1:
+        inner = other.mT if left else self
+        return F.linear(inner, constant.unsqueeze(0)).squeeze(-1)
+    if left:
+        return F.linear(other.mT, constant).mT
+    return F.linear(self, constant.t())
+
+
+def mm(self: Tensor, mat2: Tensor) -> Tensor:
+    """torch's ``mm``."""
+    return torch.matmul(self, mat2)
+
+
+def addmm(self: Tensor, mat1: Tensor, mat2: Tensor, beta: float, alpha: float) -> Tensor:
+    """torch's ``addmm``: ``beta * self + alpha * mat1 @ mat2``."""
+    product = torch.matmul(mat1, mat2)
+    return self * beta + product * alpha
 
 
 def baddbmm(self: Tensor, batch1: Tensor, batch2: Tensor, beta: float, alpha: float) -> Tensor:
@@ -32,6 +73,9 @@ def einsum(equation: str, tensors: Sequence[Tensor], path: object) -> Tensor:
             f"its equation is {equation!r}; expected two tensors, an arrow, and no letter twice in a tensor",
             "write it as torch.matmul, permute and sum",
         )
+    if not isinstance(tensors[0].shape[0], torch.SymInt):
+        # The constant one is the second, as for a linear layer.
+        names, tensors = names[::-1], tensors[::-1]
     first, second = names
     sizes = {
         letter: side
@@ -47,14 +91,16 @@ def einsum(equation: str, tensors: Sequence[Tensor], path: object) -> Tensor:
             "sum that tensor before it",
         )
 
-    def arranged(index: int, outer: list[str]) -> Tensor:
-        """The tensor as [*batch, outer, inner]."""
+    def arranged(index: int, outer: list[str], sides: list[int]) -> Tensor:
+        """The tensor as [*batch, *sides, inner], where sides are the lengths of outer dimensions."""
         order = [names[index].index(letter) for letter in (*batch, *outer, *inner)]
-        x = tensors[index].permute(order)
-        sides = [sizes[letter] for letter in batch]
-        return x.reshape(*sides, _product(outer, sizes), _product(inner, sizes))
+        of_batch = [sizes[letter] for letter in batch]
+        return tensors[index].permute(order).reshape(*of_batch, *sides, _product(inner, sizes))
 
-    product = torch.matmul(arranged(0, rows), arranged(1, columns).mT)
+    # Joined, the rows would contain the batch of samples unless it is among the shared letters.
+    of_rows = [_product(rows, sizes)] if batch else [sizes[letter] for letter in rows]
+    left, right = arranged(0, rows, of_rows), arranged(1, columns, [_product(columns, sizes)])
+    product = torch.matmul(left, right.mT)
     made = [*batch, *rows, *columns]
     product = product.reshape([sizes[letter] for letter in made])
     return product.permute([made.index(letter) for letter in output])

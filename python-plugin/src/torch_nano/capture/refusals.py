@@ -1,0 +1,60 @@
+"""Why calls without an operator cannot run on the device, and what to write instead, by ATen's name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..ir.call import UnsupportedNodeError
+
+_COMPARISON = (
+    "it compares numbers that depend on the input, and the device has no tensors of truth values",
+    "use a function of one variable (torch.relu, F.leaky_relu, F.threshold, clamp), or torch.maximum",
+)
+_ORDER = (
+    "it orders numbers, and the order depends on the input",
+    "return the tensor itself, and order the few numbers of the result outside of the model",
+)
+_RANDOM = (
+    "it draws random numbers, and the device computes the same for the same input",
+    "return the probabilities, and draw outside of the model",
+)
+_SELECTION = (
+    "its mask depends on the input",
+    "multiply by a function of one variable, such as torch.sigmoid or F.hardsigmoid of the tensor",
+)
+_INDEX = (
+    "it looks up rows by numbers of the input",
+    "look them up outside of the model, and give it the rows",
+)
+_PLACE = (
+    "it returns indices, which nano-core does not compute",
+    "return the scores, and take y.argmax(1) of the model's output",
+)
+#: ATen's name -> the reason, and what to write instead.
+_REASONS: Mapping[str, tuple[str, str]] = {
+    **dict.fromkeys(("eq", "ge", "gt", "le", "lt", "ne", "isnan", "isinf", "logical_not"), _COMPARISON),
+    **dict.fromkeys(("argsort", "kthvalue", "median", "msort", "quantile", "sort", "topk"), _ORDER),
+    **dict.fromkeys(
+        ("bernoulli", "multinomial", "rand_like", "randn_like", "randint_like", "normal"), _RANDOM
+    ),
+    **dict.fromkeys(("where", "masked_fill"), _SELECTION),
+    **dict.fromkeys(("embedding", "embedding_bag", "gather", "index", "index_select"), _INDEX),
+    **dict.fromkeys(("argmax", "argmin"), _PLACE),
+    **dict.fromkeys(
+        ("cumsum", "cumprod", "cummax", "logcumsumexp"),
+        (
+            "each of its results depends on all before it",
+            "use a causal convolution (F.pad before nn.Conv1d), or a matrix product with a triangular matrix",
+        ),
+    ),
+}
+
+
+def refusal(name: str) -> UnsupportedNodeError:
+    """The refusal of a call that is no operator; `name` is ATen's, as "aten::gt"."""
+    known = _REASONS.get(name.removeprefix("aten::").removesuffix("_"))
+    return (
+        UnsupportedNodeError("nano-core has no such operator")
+        if known is None
+        else UnsupportedNodeError(*known)
+    )

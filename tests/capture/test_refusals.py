@@ -1,0 +1,92 @@
+"""Calls without an operator are refused with a reason and a way out that works; a kind is described once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torch_nano as tn
+from networks import inputs
+from torch import Tensor, nn
+from torch_nano.capture.capture import capture
+from torch_nano.errors import UnsupportedError, UnsupportedNode
+
+Function = Callable[[Tensor], Tensor]
+X = inputs((4, 10), 32)
+
+
+class Lambda(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+#: What is refused, what its message says, and the same in the way that the message names.
+REFUSED: list[tuple[Function, str, Function]] = [
+    (lambda x: torch.where(x > 0, x, 0.1 * x), "it compares", lambda x: F.leaky_relu(x, 0.1)),
+    (lambda x: (x > 0).float() * x, "it compares", F.relu),
+    (
+        lambda x: torch.where(x > x.flip(1), x, x.flip(1)),
+        "it compares",
+        lambda x: torch.maximum(x, x.flip(1)),
+    ),
+    (lambda x: x.topk(2, 1)[0], "it orders", lambda x: x),
+    (lambda x: x.sort(1)[0], "it orders", lambda x: x),
+    (lambda x: x[:, 0].softmax(1).multinomial(1), "it draws random", lambda x: x[:, 0].softmax(1)),
+    (lambda x: x[:, 0].argmax(1), "it returns indices", lambda x: x[:, 0]),
+    (lambda x: x.cumsum(1), "depends on all before it", lambda x: torch.ones(4, 4).tril() @ x),
+    (
+        lambda x: x.masked_fill(torch.eye(4, 10) > 0, -torch.inf).softmax(2),
+        "infinite numbers",
+        lambda x: x.masked_fill(torch.eye(4, 10) > 0, -30.0).softmax(2),
+    ),
+]
+
+
+@pytest.mark.parametrize(("refused", "reason", "way_out"), REFUSED)
+def test_a_refused_call_has_a_way_out_that_converts(
+    refused: Function, reason: str, way_out: Function
+) -> None:
+    with pytest.raises(UnsupportedError, match=reason) as caught:
+        capture(Lambda(refused), X)
+    # Not what only follows from it.
+    (node,) = caught.value.nodes
+    assert node.way_out
+    nano = tn.to_nano(Lambda(way_out), X, calibrate=X, head=None, check=False)
+    assert nano.verify("host", X[:2])
+
+
+def test_a_kind_is_described_once_with_its_first_places() -> None:
+    def refused(x: Tensor) -> Tensor:
+        for _ in range(6):
+            x = torch.fft.fft(x).real
+        return x.cumsum(1)
+
+    with pytest.raises(UnsupportedError) as caught:
+        capture(Lambda(refused), X)
+    text = str(caught.value)
+    assert len(caught.value.nodes) > text.count("\n- ")
+    assert text.count("aten.cumsum.default") == 1
+
+
+def test_places_of_one_kind_are_counted() -> None:
+    nodes = [
+        UnsupportedNode(f"blocks.{index}", f"net.py:{index}", "aten.fft", "none", "") for index in range(6)
+    ]
+    other = UnsupportedNode("head", "", "aten.sort", "none", "return it")
+    assert str(UnsupportedError([*nodes, other])) == (
+        "7 calls of the model, of 2 kinds, cannot run on the device:\n"
+        "- blocks.0: aten.fft (net.py:0)\n"
+        "    6 calls: also blocks.1 (net.py:1), blocks.2 (net.py:2), blocks.3 (net.py:3), and 2 more\n"
+        "    none\n"
+        "- head: aten.sort\n"
+        "    none\n"
+        "    way out: return it"
+    )
