@@ -137,6 +137,11 @@ def cases() -> list[Case]:
         ),
         of_values("move", "16x16x32, pad", lambda x: F.pad(x, (1, 1, 1, 1))),
         of_values("move", "16x16x32, upsampling", lambda x: F.interpolate(x, scale_factor=2)),
+        of_values(
+            "resize_bilinear",
+            "16x16x32 to 32x32",
+            lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"),
+        ),
         Case("history 8+1x32", nn.Conv1d(32, 8, 9), (32, 64), operator="history", streams=True),
         Case("max pool 2x2 32x32x16", nn.MaxPool2d(2), (16, 32, 32)),
         Case("average pool 8x8x64", nn.AvgPool2d(8), (64, 8, 8)),

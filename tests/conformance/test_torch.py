@@ -26,6 +26,7 @@ from torch_nano.ops.max_pool2d import MaxPool2d
 from torch_nano.ops.move import Move
 from torch_nano.ops.mul import Mul
 from torch_nano.ops.requantize import Requantize
+from torch_nano.ops.resize_bilinear import ResizeBilinear
 from torch_nano.ops.softmax import Softmax
 from torch_nano.ops.sub import Sub
 from torch_nano.ops.table import Table
@@ -48,6 +49,23 @@ TABLE = "elu"
 ATEN = {"logistic": "sigmoid", "tanh": "tanh", "hard_swish": "hardswish", "leaky_relu": "leaky_relu"}
 #: Above, TFLM's sigmoid saturates to 0 at real 0: its fixed point has 4 integer bits.
 LARGEST_UNARY_SCALE = 1.0
+
+
+@dataclass(frozen=True)
+class CoarseResize(ResizeBilinear):
+    """A resize whose positions TFLM has: its steps have 10 fractional bits."""
+
+    half_pixel_centers: bool = False
+
+    def samples(self, input_: tflm.Pair) -> tuple[tflm.Pair, tflm.Pair]:
+        height, width = (self._coarse(side, axis) for axis, side in enumerate(input_))
+        return height, width
+
+    def _coarse(self, side: int, axis: int) -> tflm.Pair:
+        outputs = self.size[axis]
+        corners = int(self.align_corners and outputs > 1)
+        step = (1024 * (side - corners) + (outputs - corners) // 2) // (outputs - corners)
+        return (step // 2 - 512 if self.half_pixel_centers else 0) << 10, step << 10
 
 
 def quantization(of: model.Quantization) -> Quantization:
@@ -130,6 +148,13 @@ def operator_of(
             return move, tensors, [made.quantization], [made.quantization]
         case layers.Requantize():
             return Requantize(), {}, [made.x_quantization], [made.y_quantization]
+        case layers.ResizeBilinear():
+            resize = CoarseResize(made.size, made.align_corners, half_pixel_centers=made.half_pixel_centers)
+            exact = ResizeBilinear(made.size, made.align_corners)
+            sides = (made.x.shape[1], made.x.shape[2])
+            # Where TFLM's positions are exact they are torch's.
+            same = resize.samples(sides) == exact.samples(sides)
+            return exact if same else resize, {}, [made.quantization], [made.quantization]
         case layers.Softmax():
             return Softmax(), {}, [made.x_quantization], [tflm.SOFTMAX_OUTPUT]
         case layers.Unary():

@@ -36,6 +36,7 @@ from torch_nano.ops.max_pool2d import MaxPool2d
 from torch_nano.ops.move import Move
 from torch_nano.ops.mul import Mul
 from torch_nano.ops.requantize import Requantize
+from torch_nano.ops.resize_bilinear import ResizeBilinear
 from torch_nano.ops.rnn import Rnn
 from torch_nano.ops.softmax import Softmax
 from torch_nano.ops.sub import Sub
@@ -226,6 +227,15 @@ def _average_pool2d(rng: np.random.Generator) -> Layer:
     )
 
 
+def _resize_bilinear(rng: np.random.Generator) -> Layer:
+    *sides, height, width = (int(side) for side in rng.integers(1, 20, 4))
+    shape = (int(rng.integers(1, 20)), *sides)
+    if rng.random() < 0.3:
+        shape, height = (shape[0], sides[1]), 1
+    operator = ResizeBilinear((height, width), align_corners=bool(rng.random() < 0.5))
+    return Layer(operator, shapes=[shape])
+
+
 def _history(rng: np.random.Generator) -> Layer:
     channels = int(rng.integers(1, 9))
     start = tuple(float(number) for number in rng.normal(size=channels))
@@ -374,6 +384,7 @@ MAKERS: dict[type[Operator], Maker] = {
     Mul: _pairwise(Mul),
     Requantize: _requantize,
     Rnn: _rnn,
+    ResizeBilinear: _resize_bilinear,
     Softmax: _softmax,
     Sub: _pairwise(Sub),
     Table: _table,

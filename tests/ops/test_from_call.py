@@ -22,6 +22,7 @@ from torch_nano.ops.matmul import Matmul
 from torch_nano.ops.max_pool2d import MaxPool2d
 from torch_nano.ops.move import Move
 from torch_nano.ops.mul import Mul
+from torch_nano.ops.resize_bilinear import ResizeBilinear
 from torch_nano.ops.softmax import Softmax
 from torch_nano.ops.sub import Sub
 from torch_nano.ops.table import UNARY_FUNCTIONS, Table
@@ -194,6 +195,23 @@ MODULES: list[tuple[nn.Module, tuple[int, ...], type[Operator]]] = [
     (Lambda(lambda x: x.mean(1, keepdim=True)), VECTOR, AveragePool2d),
     (Lambda(lambda x: x.unflatten(1, (2, 2)).mean((1, 3))), IMAGE, AveragePool2d),
     (Lambda(lambda x: x.unflatten(1, (2, 2)).amax(4)), IMAGE, MaxPool2d),
+    (nn.Upsample(scale_factor=2, mode="bilinear"), IMAGE, ResizeBilinear),
+    (nn.Upsample((5, 31), mode="bilinear", align_corners=True), IMAGE, ResizeBilinear),
+    (nn.UpsamplingBilinear2d(scale_factor=3), IMAGE, ResizeBilinear),
+    (
+        Lambda(lambda x: nn.functional.interpolate(x, scale_factor=(0.7, 1.3), mode="bilinear")),
+        IMAGE,
+        ResizeBilinear,
+    ),
+    (
+        Lambda(
+            lambda x: nn.functional.interpolate(x, None, 1.7, "bilinear", False, recompute_scale_factor=True)
+        ),
+        IMAGE,
+        ResizeBilinear,
+    ),
+    (nn.Upsample(scale_factor=1.7, mode="linear"), SERIES, ResizeBilinear),
+    (nn.Upsample(4, mode="linear", align_corners=True), SERIES, ResizeBilinear),
     (nn.ReLU(), IMAGE, Activation),
     (Lambda(lambda x: x.unflatten(1, (1, 1, 2, 5)).relu()), VECTOR, Activation),
     (nn.ReLU6(), SERIES, Activation),

@@ -49,6 +49,7 @@ registry! {
     operator lstm::LSTM,
     operator gru::GRU,
     operator rnn::RNN,
+    operator resize_bilinear::RESIZE_BILINEAR,
 }
 
 /// The operators that the writer makes of two layers.

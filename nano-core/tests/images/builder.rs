@@ -217,6 +217,25 @@ impl Builder {
         self.layer("layer_norm", &[input], output, [("subtract_mean", subtract_mean.into())], tensors)
     }
 
+    /// Bilinear interpolation to this height and width.
+    pub fn resize_bilinear(&mut self, input: usize, [height, width]: [u32; 2]) -> usize {
+        let before = self.value(input).shape;
+        let samples = |input: u32, output: u32| {
+            let step = (i64::from(input) << 20) / i64::from(output);
+            [(step - (1 << 20)) / 2, step]
+        };
+        let ([top, down], [left, right]) = (samples(before[0], height), samples(before[1], width));
+        let attributes = [
+            ("output_height", height.into()),
+            ("output_width", width.into()),
+            ("step_height", down),
+            ("step_width", right),
+            ("start_height", top),
+            ("start_width", left),
+        ];
+        self.layer("resize_bilinear", &[input], value([height, width, before[2]]), attributes, [])
+    }
+
     /// Data movement to `shape` by tables of rows, columns and channels.
     pub fn gather(&mut self, input: usize, shape: [u32; 3], tables: [Vec<i32>; 3]) -> usize {
         self.part(input, shape, tables, [0, 0])
@@ -364,7 +383,7 @@ pub fn two_by_two() -> Builder {
 }
 
 /// Kernels and operators that the other models lack: a fully connected layer in pairs, an addition in the literal form, a state, data movement, a
-/// concatenation.
+/// concatenation, an interpolation.
 pub fn variants_net() -> Builder {
     let mut net = Builder::new(4);
     let input = net.input([1, 2, 8]);
@@ -379,6 +398,7 @@ pub fn variants_net() -> Builder {
     let larger = net.conv_transpose2d(input, 3, [2, 3]);
     let product = net.pairwise("mul", hidden, sum, 400.0 * SCALE);
     let difference = net.pairwise("sub", hidden, sum, SCALE);
+    let resized = net.resize_bilinear(larger, [7, 3]);
     net.output(hidden);
     net.output(sum);
     net.output(moved);
@@ -386,6 +406,7 @@ pub fn variants_net() -> Builder {
     net.output(larger);
     net.output(product);
     net.output(difference);
+    net.output(resized);
     net
 }
 

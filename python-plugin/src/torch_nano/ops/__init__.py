@@ -20,6 +20,7 @@ from .max_pool2d import MaxPool2d
 from .move import Move
 from .mul import Mul
 from .requantize import Requantize
+from .resize_bilinear import ResizeBilinear
 from .rnn import Rnn
 from .softmax import Softmax
 from .sub import Sub
@@ -45,6 +46,7 @@ OPERATORS: tuple[type[Operator], ...] = (
     Mul,
     Requantize,
     Rnn,
+    ResizeBilinear,
     Softmax,
     Sub,
     Table,
