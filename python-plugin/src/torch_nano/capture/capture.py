@@ -242,8 +242,9 @@ class _Capture:
         operators = self.operators.get(target)
         if target in ChannelAffine.targets() and _has_constant(target, arguments):
             operators = ChannelAffine
-        elif (composition := composition_of(target, arguments)) is not None:
-            expand(node, target, composition)
+        elif (composition := composition_of(target, arguments)) is not None and expand(
+            node, target, composition
+        ):
             return
         if operators is None:
             raise refusal(target._schema.name)

@@ -42,9 +42,9 @@ def arguments_of(node: fx.Node, target: Target) -> dict[str, Any]:
     }
 
 
-def expand(node: fx.Node, target: Target, composition: Composition) -> None:
+def expand(node: fx.Node, target: Target, composition: Composition) -> bool:
     """Inserts the calls of a composition after `node`, with its module path and source line, and gives its
-    readers their results.
+    readers their results. Returns whether the call is several layers.
 
     The composition is traced with the call's shapes, the batch size as a symbol. A call in place becomes one
     that is not, and an ``aten.copy_`` of its result.
@@ -55,6 +55,8 @@ def expand(node: fx.Node, target: Target, composition: Composition) -> None:
     arguments = arguments_of(node, target)
     sources = list(dict.fromkeys(node.all_input_nodes))
     results, traced = _traced(composition, arguments, sources)
+    if not results:
+        return False
     read = {user.args[1] for user in node.users if user.target is getitem}
     if any(results[index] is None for index in read if isinstance(index, int)):
         raise UnsupportedNodeError(
@@ -75,12 +77,16 @@ def expand(node: fx.Node, target: Target, composition: Composition) -> None:
             made[0] = node.graph.call_function(aten.copy_.default, (sources[0], made[0]))
         made[0].meta |= node.meta
     _replace(node, made)
+    return True
 
 
 def _traced(
     composition: Composition, arguments: Mapping[str, Any], sources: Sequence[fx.Node]
 ) -> tuple[list[fx.Node | None], fx.Graph]:
-    """The graph of a composition with one input for each source, and the nodes of its results."""
+    """The nodes of a composition's results, and its graph with one input for each source.
+
+    There are no results if the call is one layer.
+    """
     leaves, spec = pytree.tree_flatten(dict(arguments))
     tensors = [source for source in sources if isinstance(source.meta["val"], Tensor)]
     kept: list[bool] = []
@@ -91,6 +97,8 @@ def _traced(
             [values[leaf] if isinstance(leaf, fx.Node) else leaf for leaf in leaves], spec
         )
         result = composition(**filled)
+        if result is None:
+            return []
         every = result if isinstance(result, tuple) else (result,)
         kept.extend(tensor is not None for tensor in every)
         return [tensor for tensor in every if tensor is not None]

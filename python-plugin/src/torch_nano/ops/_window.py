@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..arithmetic.layout import Shape, device_shape
 from ..errors import InputError
+from ..ir.adaptive_windows import in_one_layer
 from ..ir.call import Call, Moved, MovedBack, UnsupportedNodeError
 from ..ir.layer import Layer
 from ..ir.operator import Operator
@@ -168,21 +169,30 @@ def window_of_pool(call: Call, spatial: int) -> tuple[Value, dict[str, Any]]:
     return value, {"kernel": kernel, "stride": stride, "dilation": dilation, "padding": padding}
 
 
-def window_of_adaptive_pool(call: Call, spatial: int) -> tuple[Value, dict[str, Any]]:
-    """The input and the window of an adaptive pool whose windows all have one size.
+def window_of_adaptive_pool(call: Call, spatial: int) -> tuple[Value | Moved, dict[str, Any]]:
+    """The input and the window of an adaptive average pool.
+
+    Where torch's windows have different sizes, elements of the input are repeated.
 
     Raises:
-        UnsupportedNodeError: the output's sides do not divide the input's.
+        UnsupportedNodeError: these would be too many.
     """
     value = spatial_input(call, "self", spatial)
     input_, output = Axes.of(value.shape), Axes.of(call.output_shape)
-    if input_.height % output.height or input_.width % output.width:
+    every = in_one_layer(input_, output)
+    if every is None:
         raise UnsupportedNodeError(
             f"its windows have different sizes: {call.output_shape[1:]} does not divide {value.shape[1:]}",
             "choose an output size that divides the input's, or a pool with a fixed kernel",
         )
-    kernel = (input_.height // output.height, input_.width // output.width)
-    return value, {"kernel": kernel, "stride": kernel}
+    height, width = every
+    steps = tuple(
+        f"index_select(dim={dim}, index={list(axis.elements)})"
+        for dim, axis in zip((spatial, spatial + 1), (height, width), strict=True)
+        if axis.elements is not None
+    )
+    window = {"kernel": (height.kernel, width.kernel), "stride": (height.stride, width.stride)}
+    return Moved(value, steps) if steps else value, window
 
 
 def pool_of_reduction(

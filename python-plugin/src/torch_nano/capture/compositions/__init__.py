@@ -2,6 +2,7 @@
 
 A function takes the call's arguments by the names of ATen's schema, defaults filled in, and returns what the
 call returns; None stands for a result that cannot be computed (indices). Its own calls may be compositions.
+It returns None for a call that is one layer.
 It may raise :class:`~torch_nano.ir.call.UnsupportedNodeError`.
 """
 
@@ -28,7 +29,7 @@ from .vector_norm import vector_norm
 
 aten = torch.ops.aten
 
-Composition = Callable[..., Tensor | tuple[Tensor | None, ...]]
+Composition = Callable[..., Tensor | tuple[Tensor | None, ...] | None]
 
 COMPOSITIONS: Mapping[torch._ops.OpOverload[..., Any], Composition] = {
     aten.adaptive_avg_pool1d.default: adaptive_average_pool,
