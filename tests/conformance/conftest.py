@@ -1,4 +1,6 @@
-"""Options of the conformance tests."""
+"""Options of the conformance tests, and what they compared."""
+
+from collections.abc import Callable
 
 import pytest
 
@@ -16,3 +18,29 @@ def layer_count(pytestconfig: pytest.Config) -> int:
     # pytest reads options from this file only when it is started on this folder.
     count: int = pytestconfig.getoption("--layers", default=300)
     return count
+
+
+@pytest.fixture
+def compared(record_property: Callable[[str, object], None]) -> Callable[[str, int], None]:
+    """Records the operator family that a test compares, and its number of layers, for the summary."""
+
+    def record(family: str, layers: int) -> None:
+        record_property("family", family)
+        record_property("layers", layers)
+
+    return record
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Prints for each family how many layers had 0 differing bytes, and the time."""
+    rows = [
+        (properties["family"], properties["layers"], report.duration)
+        for report in terminalreporter.getreports("passed")
+        if "family" in (properties := dict(report.user_properties))
+    ]
+    if rows:
+        terminalreporter.section("layers with 0 differing bytes")
+    for family, layers, seconds in sorted(rows):
+        terminalreporter.write_line(f"{family:<30} {layers:>7,} {seconds:>8.1f} s")
+    if rows:
+        terminalreporter.write_line(f"{'all':<30} {sum(layers for _, layers, _ in rows):>7,}")

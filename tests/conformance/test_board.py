@@ -3,6 +3,7 @@
 Plain torch is what `test_torch` compares with TFLM.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -41,12 +42,15 @@ def differing_bytes(layer: Layer) -> int:
 
 
 @pytest.mark.parametrize("family", layers.FAMILIES)
-def test_random_layers_give_the_same_bytes_on_the_board(family: str, layer_count: int) -> None:
+def test_random_layers_give_the_same_bytes_on_the_board(
+    family: str, layer_count: int, compared: Callable[[str, int], None]
+) -> None:
     for generated in layers.layers(family, layer_count // SHARE):
         made = comparable(generated)
         assert made is not None
         inputs = [channels_first(array) for array in made.inputs()]
         assert differing_bytes(replace(describe(made), inputs=inputs)) == 0, made
+    compared(f"{family} on the board", layer_count // SHARE)
 
 
 def test_random_normalizations_give_the_same_bytes_on_the_board(layer_count: int) -> None:

@@ -1,6 +1,6 @@
 """The Python operators against TFLM, in plain torch and in nano-core."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import count, islice
 
@@ -210,7 +210,9 @@ def comparable_layers(family: str, layer_count: int) -> Iterator[layers.Layer]:
 
 
 @pytest.mark.parametrize("family", layers.FAMILIES)
-def test_random_layers_equal_tflm(family: str, layer_count: int) -> None:
+def test_random_layers_equal_tflm(
+    family: str, layer_count: int, compared: Callable[[str, int], None]
+) -> None:
     for made in comparable_layers(family, layer_count):
         layer = replace(describe(made), inputs=[channels_first(array) for array in made.inputs()])
         expected = channels_first(made.expected())
@@ -221,6 +223,7 @@ def test_random_layers_equal_tflm(family: str, layer_count: int) -> None:
         # TFLM does not give further outputs.
         for index, (of_torch, of_core) in enumerate(zip(plain, native, strict=True)):
             assert torch.equal(of_torch, of_core), f"output {index} differs: {made!r}"
+    compared(family, layer_count)
 
 
 class FusedClamp:
