@@ -77,6 +77,17 @@ def linear(inputs: int, outputs: int, limit: float | None) -> Case:
     return Case(f"fully connected {inputs}->{outputs}", nn.Linear(inputs, outputs), (inputs,), limit)
 
 
+def recurrent(operator: str, module: nn.RNNBase) -> Case:
+    """A recurrent layer over 32 steps."""
+    name = f"{operator} 32x{module.input_size}->{module.hidden_size}"
+    return Case(name, Call(_sequence, module), (32, module.input_size), operator=operator)
+
+
+def _sequence(x: Tensor, module: nn.Module) -> Tensor:
+    sequence: Tensor = module(x)[0]
+    return sequence
+
+
 def transposed(kernel: int, channels: int, side: int, limit: float | None = None, groups: int = 1) -> Case:
     """A transposed convolution that doubles the sides."""
     kind = "conv transpose" if groups == 1 else "depthwise transpose"
@@ -149,6 +160,9 @@ def cases() -> list[Case]:
         Case("softmax 10", nn.Softmax(1), (10,)),
         Case("matmul 64x64x64", Call(lambda x: x @ x.mT), (64, 64), CONVOLUTION_LIMIT, operator="matmul"),
         Case("layer norm 32x64", nn.LayerNorm(64), (32, 64), operator="layer_norm"),
+        recurrent("gru", nn.GRU(16, 32, batch_first=True)),
+        recurrent("lstm", nn.LSTM(16, 32, batch_first=True)),
+        recurrent("rnn", nn.RNN(16, 32, batch_first=True)),
     ]
 
 

@@ -14,11 +14,14 @@ from torch_nano import Device, QemuBoard
 from torch_nano.arithmetic.layout import from_device, to_device
 from torch_nano.arithmetic.quantization import Quantization
 from torch_nano.ir.layer import Layer
+from torch_nano.ir.operator import Operator
 from torch_nano.library.one_layer import one_layer_model
 from torch_nano.ops.conv2d import Conv2d
 from torch_nano.ops.depthwise_conv2d import DepthwiseConv2d
 from torch_nano.ops.fully_connected import FullyConnected
+from torch_nano.ops.gru import Gru
 from torch_nano.ops.layer_norm import LayerNorm
+from torch_nano.ops.rnn import Rnn
 
 from . import layers
 from .test_torch import channels_first, comparable, describe
@@ -53,9 +56,12 @@ def test_random_layers_give_the_same_bytes_on_the_board(
     compared(f"{family} on the board", layer_count // SHARE)
 
 
-def test_random_normalizations_give_the_same_bytes_on_the_board(layer_count: int) -> None:
+@pytest.mark.parametrize("operator", [LayerNorm, Gru, Rnn])
+def test_random_layers_of_our_own_definition_give_the_same_bytes(
+    operator: type[Operator], layer_count: int
+) -> None:
     for seed in range(layer_count // SHARE):
-        case = make(LayerNorm, seed)
+        case = make(operator, seed)
         assert differing_bytes(case) == 0, f"seed {seed}: {case.operator}"
 
 

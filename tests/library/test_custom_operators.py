@@ -73,13 +73,17 @@ def test_gradients_are_those_of_the_float_twin(operator: type[Operator]) -> None
         # Where the integer output is at a bound, the float result may be inside or outside.
         bounds = case.attributes()
         inside = (y > bounds.get("clamp_min", -128)) & (y < bounds.get("clamp_max", 127))
+        # The float result of a recurrent layer differs by more than the rounding.
+        exact = twin(case, inputs, parameters).detach() + case.output_quantization.zero_point
+        inside &= (exact > -128.5) & (exact < 127.5)
         grad = torch.randn(y.shape, generator=torch.Generator().manual_seed(seed)) * inside
         gradients = torch.autograd.grad(y, leaves, grad)
         expected = torch.autograd.grad(twin(case, inputs, parameters), leaves, grad.double())
         for gradient, reference in zip(gradients, expected, strict=True):
-            # float32 sums of up to a thousand products, against float64.
+            # float32 sums of up to a thousand products, against float64; 1 - z has few digits near 1.
+            part = 1e-3 if isinstance(case.operator, RecurrentOperator) else 1e-4
             torch.testing.assert_close(
-                gradient, reference, rtol=1e-4, atol=1e-4 * float(reference.abs().max()) + 1e-9
+                gradient, reference, rtol=1e-4, atol=part * float(reference.abs().max()) + 1e-9
             )
 
 

@@ -114,9 +114,10 @@ def test_gradients_are_those_of_the_float_twin_away_from_clipping(operator: type
             twins, [*leaves, *(rounded[role] for role in parameters)], [grad.double() for grad in grads]
         )
         for gradient, reference in zip(gradients, expected, strict=True):
-            # float32 sums of up to a thousand products, against float64.
+            # float32 sums of up to a thousand products, against float64; 1 - z has few digits near 1.
+            part = 1e-3 if isinstance(case.operator, RecurrentOperator) else 1e-5
             torch.testing.assert_close(
-                gradient.double(), reference, rtol=1e-4, atol=1e-5 * float(reference.abs().max()) + 1e-9
+                gradient.double(), reference, rtol=1e-4, atol=part * float(reference.abs().max()) + 1e-9
             )
 
 
