@@ -73,7 +73,7 @@ def test_a_trained_classifier_keeps_its_accuracy():
         optimizer.step()
     nano = tn.to_nano(model.eval(), x, calibrate=x[:1200])
     accuracies = [(run(x[1200:]).argmax(1) == y[1200:]).float().mean().item() for run in (model, nano)]
-    # It learnt something, and one point is what issue and literature allow for int8 after training.
+    # It learnt something, and int8 after training costs at most one point, as in the literature.
     assert accuracies[0] > 0.85 and accuracies[1] > accuracies[0] - 0.01
 
 

@@ -179,7 +179,7 @@ def train(
 
 
 def differing_bits(first: Tensor, second: Tensor) -> int:
-    """How many float32 numbers of two tensors are not the same bits."""
+    """The number of float32 numbers of two tensors that differ in their bits."""
     assert first.shape == second.shape and first.dtype == second.dtype == torch.float32
     return int((first.detach().contiguous().view(torch.int32) != second.contiguous().view(torch.int32)).sum())
 

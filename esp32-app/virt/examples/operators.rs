@@ -1,5 +1,5 @@
-//! The test's own operators on the emulated board: runs the case of `nano-core/tests/operators` that lies where a model does, and says on the UART
-//! how many bytes were compared.
+//! The test's own operators on the emulated board: runs the case of `nano-core/tests/operators` that lies where a model does, and prints the
+//! number of compared bytes on the UART.
 #![no_std]
 #![no_main]
 #![allow(unexpected_cfgs, reason = "the kernels' packing, for nano-core's feature alloc, is not for the board")]

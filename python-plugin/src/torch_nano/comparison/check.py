@@ -34,7 +34,7 @@ class KeptSamples:
 
     def __init__(self) -> None:
         self.batches: list[Batch] = []
-        #: Every how many samples one is kept.
+        #: One sample is kept of this number.
         self._every = 1
         self._seen = 0
 

@@ -48,7 +48,7 @@ class LayerComparison:
     largest_error: float
     #: Share, 0 to 1, of the float network's numbers that are more than one step outside of the int8 range.
     saturated: float
-    #: For each channel how many of the 256 levels lie from its smallest to its largest integer; 0 for a
+    #: For each channel the number of the 256 levels from its smallest to its largest integer; 0 for a
     #: channel that is constant in float.
     levels: tuple[int, ...]
     #: Whether its range was chosen for it, and is not that of another value or fixed.
