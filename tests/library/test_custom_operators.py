@@ -1,6 +1,8 @@
 """The operators by hand: torch.ops.torch_nano.* and torch_nano.functional."""
 
 import re
+import subprocess
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -357,3 +359,8 @@ def test_conv2d_takes_padding_as_torch_does_and_by_side(padding: int | tuple[int
     assert y.shape == sums.shape
     # 1/4 is exact; TFLM rounds twice, so halves may go up twice: at most 3/4 away.
     assert float((y - (sums / 4).clamp(-128, 127)).abs().max()) <= 0.75
+
+
+def test_the_functions_need_no_import_of_their_own() -> None:
+    program = "import torch_nano as tn; assert callable(tn.functional.sigmoid)"
+    subprocess.run([sys.executable, "-c", program], check=True)

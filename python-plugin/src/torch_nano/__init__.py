@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn as _nn
 
-from . import heads
+from . import functional, heads
 from ._native import __version__
 from .comparison.report import Comparison, LayerComparison, OutputComparison
 from .compile.nano_module import NanoModule, load
@@ -172,6 +172,7 @@ __all__ = [
     "freeze_layers",
     "freeze_ranges",
     "frozen",
+    "functional",
     "get_layer_outputs",
     "get_model_feature_extractor",
     "gradual_unfreezing",
