@@ -1,6 +1,6 @@
 """How well heads learn in integers, against float on the same int8 features: `just bench-learning`.
 
-Real data, as the features of frozen backbones: scikit-learn's digits, MNIST and MNIST-1D, of whose ten classes a backbone
+Real data and frozen backbones: scikit-learn's digits, MNIST and MNIST-1D, of whose ten classes a backbone
 knows eight, and a watch's recordings, of whose people it knows seven. Prints what is recognised after 1, 2,
 5, 10 samples of each class and after all, and writes build/bench/learning.json. Ends with status 1 if a bar
 is missed, and names it.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .ranges import Bounds, quantization
 
-#: The shares of the whole range that a search tries, and the number around the best that it tries for each side.
+#: The shares of the whole range that a search tries, and the number of finer ones for each side.
 _SHARES = tuple(step / 32 for step in range(4, 33))
 _FINER = 9
 
