@@ -28,6 +28,8 @@ pub static TABLE: [u16; 256] = [
 /// use nano_core::sigmoid::sigmoid;
 /// assert_eq!([0, 4096, -32768].map(sigmoid), [16384, 23956, 11]);
 /// ```
+// Not inlined, for code size.
+#[inline(never)]
 pub fn sigmoid(x: i16) -> i16 {
     let x = 3 * i32::from(x);
     let y = of_magnitude(x.unsigned_abs(), 9);
@@ -41,6 +43,8 @@ pub fn sigmoid(x: i16) -> i16 {
 /// use nano_core::sigmoid::tanh;
 /// assert_eq!([0, 4096, -32768].map(|x| tanh(x, -12)), [0, 24956, -32767]);
 /// ```
+// Not inlined, for code size.
+#[inline(never)]
 pub fn tanh(x: i16, exponent: i32) -> i16 {
     let (x, shift) = (3 * i32::from(x), exponent + 12);
     let x = if shift >= 0 { x << (shift & 31) } else { (x + (1 << ((-shift - 1) & 31))) >> (-shift & 31) };

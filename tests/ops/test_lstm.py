@@ -7,11 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor, nn
+from torch_nano import functional
 from torch_nano._native import NanoError
 from torch_nano.arithmetic.quantization import Quantization
 from torch_nano.calibration.calibrate import calibrate
 from torch_nano.calibration.quantize import QuantizedGraph, quantize
 from torch_nano.calibration.ranges import calibrated, quantization
+from torch_nano.errors import InputError
 from torch_nano.ir.graph import Graph, Node
 from torch_nano.ir.layer import Layer
 from torch_nano.ir.value import Value
@@ -116,6 +118,46 @@ def test_integers_are_near_torch(seed: int) -> None:
         error = (y.double() - of_output.zero_point) * of_output.scale - expected.double()
         sqnr = 10 * torch.log10(expected.double().square().sum() / error.square().sum())
         assert float(sqnr) > least, f"seed {seed}: {float(sqnr):.1f} dB"
+
+
+def test_the_function_gives_the_integers_and_their_gradients() -> None:
+    for seed in range(6):
+        case = make(Lstm, seed)
+        x, hidden = case.inputs[0].float().requires_grad_(), case.output_quantizations[0]
+        given = [case.parameters.get(role) for role in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+        leaves = [None if one is None else one.clone().requires_grad_() for one in given]
+        y, cell = functional.lstm(x, *leaves, case.input_quantization, *case.output_quantizations)
+        expected = case.integer_run()
+        assert torch.equal(y, expected[0].float()) and torch.equal(cell, expected[1].float()), f"seed {seed}"
+        learned = [x, *(one for one in leaves if one is not None)]
+        gradients = torch.autograd.grad([y.sum(), cell.sum()], learned)
+        inner = replace(case, inputs=[x.detach() - case.input_quantizations[0].zero_point])
+        again = replace(inner, parameters=dict(zip(case.parameters, learned[1:], strict=True))).train_run()
+        others = torch.autograd.grad([one.sum() for one in again], learned[1:])
+        assert hidden.dtype == "int8" and len(gradients) == len(others) + 1
+        for gradient, other in zip(gradients[1:], others, strict=True):
+            assert torch.equal(gradient, other), f"seed {seed}"
+
+
+def test_the_function_refuses_what_does_not_fit() -> None:
+    ones, of_x, cell = torch.ones(4, 1), Quantization(0.1, 0), Quantization(0.25, 0, "int16")
+
+    def call(x: Tensor, weight_ih: Tensor = ones, of_cell: Quantization = cell) -> None:
+        functional.lstm(x, weight_ih, ones, None, None, of_x, of_x, of_cell)
+
+    x = torch.zeros(1, 1, 2)
+    call(x)
+    with pytest.raises(InputError, match=r"lstm: x has shape \(1, 2\); expected \[N, features, steps\]"):
+        call(x[0])
+    with pytest.raises(InputError, match=r"lstm: x holds 0.5"):
+        call(x + 0.5)
+    with pytest.raises(
+        InputError,
+        match=r"lstm: weight_ih is torch.float32 of shape \(4, 2\); expected float32 of shape \(4, 1\)",
+    ):
+        call(x, torch.ones(4, 2))
+    with pytest.raises(InputError, match=r"int16 whose scale is a power of two from 2\^-43 to 2\^2"):
+        call(x, of_cell=Quantization(0.3, 0, "int16"))
 
 
 def test_a_cell_scale_that_is_no_power_of_two_is_refused() -> None:

@@ -7,8 +7,8 @@
 //!
 //! 1. `s = [[R(bias + sum (x - z_x) w, s_x s_w 2^12)] + [R(sum (h - z_h) u, s_h s_u 2^12)]]`, in steps of 2^-12;
 //! 2. `i = sigmoid(s_i)`, `f = sigmoid(s_f)`, `g = tanh(s_g)`, `o = sigmoid(s_o)`, in steps of 2^-15, by [`crate::sigmoid`];
-//! 3. `c = [R(f c, 2^-15) + [R(i g, 2^-30 / s_c)]]`;
-//! 4. `h = clamp(R(o tanh(c), 2^-30 / s_h) + z_h)`.
+//! 3. `c = [[R(f c, 2^-15)] + [R(i g, 2^-30 / s_c)]]`;
+//! 4. `h = clamp([R(o tanh(c), 2^-30 / s_h)] + z_h)`.
 //!
 //! A gate's weights have one scale over x and one over h, as in TensorFlow Lite Micro; the arithmetic would allow one per unit.
 //!
@@ -153,21 +153,27 @@ impl<'a> Lstm<'a> {
                 kernels::add_rows(&mut recurrent_sums, before, recurrent);
             }
             let gate = |gate: usize| {
-                let of_input = clamp_to_i16(self.of_input[gate].apply(sums[gate]));
-                let of_hidden = clamp_to_i16(self.of_hidden[gate].apply(recurrent_sums[gate]));
-                clamp_to_i16(i32::from(of_input) + i32::from(of_hidden))
+                let of_input = scaled(self.of_input[gate], sums[gate]);
+                clamp_to_i16(of_input + scaled(self.of_hidden[gate], recurrent_sums[gate]))
             };
             let added = product(sigmoid(gate(0)), tanh(gate(2), SUMS));
-            let kept = KEPT.apply(product(sigmoid(gate(1)), *cell));
-            *cell = clamp_to_i16(kept + i32::from(clamp_to_i16(self.added.apply(added))));
-            let shown = self.shown.apply(product(tanh(*cell, self.exponent), sigmoid(gate(3))));
-            *hidden = clamp_to_i8(shown.saturating_add(self.zero_point), -128, 127);
+            let kept = scaled(KEPT, product(sigmoid(gate(1)), *cell));
+            *cell = clamp_to_i16(kept + scaled(self.added, added));
+            let shown = scaled(self.shown, product(tanh(*cell, self.exponent), sigmoid(gate(3))));
+            *hidden = clamp_to_i8(shown + self.zero_point, -128, 127);
         }
     }
 }
 
 fn product(a: i16, b: i16) -> i32 {
     i32::from(a) * i32::from(b)
+}
+
+/// `[R(x, multiplier)]`.
+// Not inlined, for code size: a step has eleven.
+#[inline(never)]
+fn scaled(multiplier: Multiplier, x: i32) -> i32 {
+    clamp_to_i16(multiplier.apply(x)).into()
 }
 
 fn clamp_to_i16(x: i32) -> i16 {

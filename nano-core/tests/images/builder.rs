@@ -236,6 +236,22 @@ impl Builder {
         self.layer("resize_bilinear", &[input], value([height, width, before[2]]), attributes, [])
     }
 
+    /// An LSTM of `units`; returns the id of its hidden states, which that of its last cell state follows.
+    pub fn lstm(&mut self, input: usize, units: u32) -> usize {
+        let [_, steps, features] = self.value(input).shape;
+        let mut weights =
+            |length: u32| Tensor::Int8((0..4 * units * length).map(|_| self.random.i8(-127..=127)).collect());
+        let tensors = [("weights", weights(features)), ("recurrent_weights", weights(units))];
+        let scales = || Tensor::Float32(vec![0.01; 4]);
+        let bias = Tensor::Int32((0..4 * units).map(|_| self.random.i32(-1000..1000)).collect());
+        let rest = [("bias", bias), ("weight_scales", scales()), ("recurrent_weight_scales", scales())];
+        let hidden = self.layer("lstm", &[input], value([1, steps, units]), [], tensors.into_iter().chain(rest));
+        let cell =
+            ValueDescription { dtype: Dtype::Int16, scale: 2f32.powi(-12), zero_point: 0, ..value([1, 1, units]) };
+        self.model.layers.last_mut().expect("the layer is the last").outputs.push(cell);
+        hidden
+    }
+
     /// Data movement to `shape` by tables of rows, columns and channels.
     pub fn gather(&mut self, input: usize, shape: [u32; 3], tables: [Vec<i32>; 3]) -> usize {
         self.part(input, shape, tables, [0, 0])
@@ -351,6 +367,17 @@ pub fn attention_net() -> Builder {
     let weights = net.softmax(scores);
     let context = net.matmul(weights, keys, false, SCALE);
     net.output(context);
+    net
+}
+
+/// Two LSTMs in a row, the last cells of the second being an output, too.
+pub fn lstm_net() -> Builder {
+    let mut net = Builder::new(7);
+    let series = net.input([1, 5, 3]);
+    let first = net.lstm(series, 6);
+    let second = net.lstm(first, 4);
+    net.output(second);
+    net.output(second + 1);
     net
 }
 

@@ -4,7 +4,7 @@ use nano_core::image::{Image, WriteError, write_with};
 use nano_core::{Error, Model, ops};
 
 use crate::builder::{
-    Aligned, Builder, attention_net, conv_net, head_net, place, residual_net, two_by_two, variants_net,
+    Aligned, Builder, attention_net, conv_net, head_net, lstm_net, place, residual_net, two_by_two, variants_net,
 };
 
 /// Where the parts of a node's record lie in the image.
@@ -45,7 +45,7 @@ fn find(image: &Aligned, operator: &str) -> usize {
 
 fn model_with(operator: &str) -> Builder {
     let has = |net: &Builder| operators(&net.image()).contains(&operator);
-    [conv_net(), two_by_two(), residual_net(), attention_net()].into_iter().find(has).unwrap()
+    [conv_net(), two_by_two(), residual_net(), attention_net(), lstm_net()].into_iter().find(has).unwrap()
 }
 
 fn refused(image: &Aligned) -> Error {
@@ -74,7 +74,7 @@ fn rule(expected: &str, error: Error) -> &'static str {
 
 #[test]
 fn every_operator_refuses_other_forms_and_other_scratch_memory() {
-    for net in [conv_net(), head_net(), two_by_two(), variants_net(), residual_net(), attention_net()] {
+    for net in [conv_net(), head_net(), two_by_two(), variants_net(), residual_net(), attention_net(), lstm_net()] {
         let mut image = net.image();
         image.patch(place::ARENA_LENGTH, 1 << 14);
         for (node, name) in operators(&image).into_iter().enumerate() {
@@ -120,7 +120,8 @@ fn every_attribute_has_its_range() {
         "columns" | "channels" => (0, "rows times columns times channels"),
         other => panic!("no wrong value is known for {other}: add one"),
     };
-    let images = [conv_net(), two_by_two(), variants_net(), residual_net(), attention_net()].map(|net| net.image());
+    let images =
+        [conv_net(), two_by_two(), variants_net(), residual_net(), attention_net(), lstm_net()].map(|net| net.image());
     for operator in ops::ALL.iter().map(|kernel| kernel.operator) {
         let image = images.iter().find(|image| operators(image).contains(&operator.name)).unwrap();
         let attributes = record(image, find(image, operator.name)).attributes;
@@ -250,6 +251,31 @@ fn constants_of_normalizations_have_their_range() {
         (1, 14, 21, "a channel's shift is not 1 to 20"),
     ] {
         assert_eq!(rule_of_constant("layer_norm", constant, word, value), expected, "word {word} is {value}");
+    }
+}
+
+#[test]
+fn constants_of_an_lstm_have_their_range() {
+    for (constant, word, value, expected) in [
+        (0, 0, -1, "a multiplier's mantissa is negative"),
+        (0, 17, 31, "a multiplier's shift is not -31 to 30"),
+        // Four weights of -128, and a bias beyond every sum.
+        (1, 0, 0x8080_8080u32 as i32, "a weight is not -127 to 127, in channel"),
+        (2, 0, i32::MAX, "the accumulator's bound reaches 2^31"),
+        (2, 7, i32::MIN, "the accumulator's bound reaches 2^31"),
+    ] {
+        assert_eq!(rule_of_constant("lstm", constant, word, value), expected, "word {word} is {value}");
+    }
+}
+
+#[test]
+fn the_scale_of_a_cell_is_a_power_of_two() {
+    for scale in [3.0 / 4096.0, 2f32.powi(-44), 8.0] {
+        let mut net = lstm_net();
+        net.model.layers[0].outputs[1].scale = scale;
+        let image = write_with(&net.model, ops::ALL);
+        let rule = "the cell's scale is not a power of two from 2^-43 to 2^2, its bits";
+        assert!(image.unwrap_err().to_string().contains(rule), "{scale}");
     }
 }
 

@@ -2,7 +2,7 @@
 
 Tensors are float32 that holds integers; a :class:`~torch_nano.arithmetic.quantization.Quantization` has their
 scale and zero point. Each function calls its custom operator ``torch.ops.torch_nano.<name>``: nano-core's
-kernel on the CPU, torch elsewhere.
+kernel on the CPU, torch elsewhere. ``lstm``, which has two results, is torch everywhere.
 
 >>> import torch
 >>> from torch_nano import functional
@@ -27,6 +27,6 @@ __all__ = sorted(_FUNCTIONS)
 globals().update(_FUNCTIONS)
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from typing import Any
 
-    def __getattr__(name: str) -> Callable[..., Tensor]: ...
+    def __getattr__(name: str) -> Callable[..., Any]: ...

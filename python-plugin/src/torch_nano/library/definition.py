@@ -11,7 +11,7 @@ import ast
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor
@@ -26,8 +26,9 @@ from ..ir.rules import Fixed, Own
 from .one_layer import run_native
 
 Function = Callable[..., Tensor]
+AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 #: The functions of ``torch_nano.functional`` by name.
-FUNCTIONS: dict[str, Function] = {}
+FUNCTIONS: dict[str, Callable[..., Any]] = {}
 #: The custom operators by operator.
 DEFINITIONS: dict[type[Operator], Definition] = {}
 
@@ -43,7 +44,7 @@ _SCHEMA_TYPES: Mapping[Any, str] = {
 _LITERAL = "str "
 
 
-def functional(function: Function) -> Function:
+def functional(function: AnyFunction) -> AnyFunction:
     """Registers a function in ``torch_nano.functional``."""
     FUNCTIONS[function.__name__] = function
     return function

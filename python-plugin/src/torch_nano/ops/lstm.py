@@ -16,11 +16,13 @@ from ..arithmetic.fixed_point import Multiplier, apply_multipliers
 from ..arithmetic.quantization import Quantization
 from ..arithmetic.sigmoid import sigmoid, tanh
 from ..arithmetic.weights import quantize_channels
+from ..errors import InputError
 from ..ir.call import Call, Moved, MovedBack
 from ..ir.layer import Layer
 from ..ir.operator import Operator
 from ..ir.value import Value
-from ._recurrent import layer_of_call
+from ..library.definition import check_integers, functional
+from ._recurrent import ROLES, check_parameters, layer_of_call
 
 #: Input, forget, cell and output gate, in torch's order.
 _GATES = 4
@@ -128,6 +130,64 @@ class Lstm(Operator):
             hidden = (products + of_hidden.zero_point).clamp(*of_hidden.bounds)
             sequence.append(hidden)
         return torch.stack(sequence, 2).to(torch.int8), cell.to(torch.int16)
+
+
+@functional
+def lstm(
+    x: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    x_quantization: Quantization,
+    y_quantization: Quantization,
+    cell_quantization: Quantization,
+) -> tuple[Tensor, Tensor]:
+    """LSTM of int8 numbers in one direction, from states of zero: the hidden states, and the last cell state.
+
+    TFLM's UNIDIRECTIONAL_SEQUENCE_LSTM. The gates are in torch's order: input, forget, cell, output; their
+    weights are quantized per gate. The gradient is that of the float layer, zero where an output saturates.
+
+    Args:
+        x: float32 [N, features, steps], integers from -128 to 127.
+        weight_ih: float32 [4 * units, features], real numbers.
+        weight_hh: float32 [4 * units, units].
+        bias_ih: float32 [4 * units]; None for zeros, if bias_hh is None too.
+        bias_hh: float32 [4 * units].
+        cell_quantization: int16, its scale a power of two from 2^-43 to 2^2, as
+            :meth:`.Quantization.to_power_of_two` makes it.
+
+    Returns:
+        float32 [N, units, steps] and [N, units] that hold int8 and int16 numbers.
+
+    Raises:
+        InputError: a tensor has another dtype or shape, x holds other numbers than these integers, or a
+            quantization is not as described.
+
+    >>> x, ones, cell = torch.tensor([[[1.0, 2.0]]]), torch.ones(4, 1), Quantization(2.0**-12, 0, "int16")
+    >>> lstm(x, ones, ones, None, None, Quantization(1.0, 0), Quantization(0.01, 0), cell)
+    (tensor([[[37., 81.]]]), tensor([[5767.]]))
+    """
+    if x.dim() != 3:
+        raise InputError(f"lstm: x has shape {tuple(x.shape)}; expected [N, features, steps]")
+    check_integers("lstm: x", x, *x_quantization.bounds)
+    given = (weight_ih, weight_hh, bias_ih, bias_hh)
+    check_parameters("lstm", _GATES, x, given)
+    exponent = math.log2(cell_quantization.scale)
+    dtypes = [one.dtype for one in (x_quantization, y_quantization, cell_quantization)]
+    if dtypes != ["int8", "int8", "int16"] or exponent not in range(-43, 3):
+        raise InputError(
+            f"lstm: the quantizations are {x_quantization}, {y_quantization} and {cell_quantization}; "
+            "expected int8, int8, and int16 whose scale is a power of two from 2^-43 to 2^2"
+        )
+    y, cell = Layer(
+        Lstm(),
+        [x - x_quantization.zero_point],
+        {role: tensor for role, tensor in zip(ROLES, given, strict=True) if tensor is not None},
+        input_quantizations=[x_quantization],
+        output_quantizations=[y_quantization, cell_quantization],
+    ).train_run()
+    return y + y_quantization.zero_point, cell
 
 
 def _of_torch(layer: Layer, dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
