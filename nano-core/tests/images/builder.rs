@@ -242,7 +242,7 @@ impl Builder {
         let mut weights =
             |length: u32| Tensor::Int8((0..4 * units * length).map(|_| self.random.i8(-127..=127)).collect());
         let tensors = [("weights", weights(features)), ("recurrent_weights", weights(units))];
-        let scales = || Tensor::Float32(vec![0.01; 4]);
+        let scales = || Tensor::Float32(vec![0.001; 4]);
         let bias = Tensor::Int32((0..4 * units).map(|_| self.random.i32(-1000..1000)).collect());
         let rest = [("bias", bias), ("weight_scales", scales()), ("recurrent_weight_scales", scales())];
         let hidden = self.layer("lstm", &[input], value([1, steps, units]), [], tensors.into_iter().chain(rest));

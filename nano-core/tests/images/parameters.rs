@@ -258,11 +258,13 @@ fn constants_of_normalizations_have_their_range() {
 fn constants_of_an_lstm_have_their_range() {
     for (constant, word, value, expected) in [
         (0, 0, -1, "a multiplier's mantissa is negative"),
-        (0, 17, 31, "a multiplier's shift is not -31 to 30"),
+        (0, 1, 31, "a multiplier's shift is not -31 to 30"),
+        (1, 3, 32, "the requantization shift is not 2 to 31"),
+        (1, 30, i32::MAX, "twice the accumulator's bound + |addend| + 2 reaches 2^31"),
         // Four weights of -128, and a bias beyond every sum.
-        (1, 0, 0x8080_8080u32 as i32, "a weight is not -127 to 127, in channel"),
-        (2, 0, i32::MAX, "the accumulator's bound reaches 2^31"),
-        (2, 7, i32::MIN, "the accumulator's bound reaches 2^31"),
+        (2, 0, 0x8080_8080u32 as i32, "a weight is not -127 to 127, in channel"),
+        (3, 0, i32::MAX, "twice the accumulator's bound + |addend| + 2 reaches 2^31"),
+        (3, 7, i32::MIN, "twice the accumulator's bound + |addend| + 2 reaches 2^31"),
     ] {
         assert_eq!(rule_of_constant("lstm", constant, word, value), expected, "word {word} is {value}");
     }
@@ -274,7 +276,7 @@ fn the_scale_of_a_cell_is_a_power_of_two() {
         let mut net = lstm_net();
         net.model.layers[0].outputs[1].scale = scale;
         let image = write_with(&net.model, ops::ALL);
-        let rule = "the cell's scale is not a power of two from 2^-43 to 2^2, its bits";
+        let rule = "the cell's scale is not a power of two from 2^-43 to 2^2";
         assert!(image.unwrap_err().to_string().contains(rule), "{scale}");
     }
 }
