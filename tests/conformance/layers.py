@@ -22,6 +22,7 @@ from .sampling import (
     broadcast,
     channels,
     int8_input,
+    output_quantization,
     quantization,
     weighted,
     weights_of,
@@ -287,6 +288,8 @@ class Pairwise(Layer):
         cls, rng: np.random.Generator, a: Quantization, b: Quantization, low: int, exact: bool
     ) -> Quantization:
         """An output quantization for inputs of these, whose scales begin at 2^low."""
+        if rng.random() < 0.25:
+            return output_quantization(rng, max(a.scale, b.scale), exact=exact)
         return quantization(rng, low, 0, exact=exact)
 
     @classmethod
@@ -487,7 +490,7 @@ class MaxPool(Layer):
         return cls(
             origin=origin,
             x=int8_input(rng, (int(rng.choice([1, 1, 1, 2])), *area.size, channels(rng))),
-            quantization=quantization(rng, -8, 2),
+            quantization=quantization(rng, -12, 4),
             kernel=area.kernel,
             stride=area.stride,
             padding=area.padding,
@@ -518,7 +521,7 @@ class AveragePool(MaxPool):
         return cls(
             origin=origin,
             x=int8_input(rng, (int(rng.choice([1, 1, 1, 2])), *area.size, channels(rng))),
-            quantization=quantization(rng, -8, 2),
+            quantization=quantization(rng, -12, 4),
             kernel=area.size if whole else area.kernel,
             stride=(1, 1) if whole else area.stride,
             padding=(0, 0, 0, 0) if whole else area.padding,
@@ -562,7 +565,7 @@ class ResizeBilinear(Layer):
         return cls(
             origin=origin,
             x=int8_input(rng, (int(rng.choice([1, 1, 2])), *sides, channels(rng))),
-            quantization=quantization(rng, -8, 2),
+            quantization=quantization(rng, -12, 4),
             size=(size[0], size[1]),
             align_corners=align_corners,
             half_pixel_centers=half_pixel_centers,
@@ -588,11 +591,12 @@ class Requantize(Layer):
 
     @classmethod
     def random(cls, origin: Origin, rng: np.random.Generator) -> Self:
+        x_quantization = quantization(rng, -12, 4)
         return cls(
             origin=origin,
             x=np.arange(-128, 128, dtype=np.int8).reshape(1, 256),
-            x_quantization=quantization(rng, -8, 0),
-            y_quantization=quantization(rng, -8, 4),
+            x_quantization=x_quantization,
+            y_quantization=output_quantization(rng, x_quantization.scale),
         )
 
     def expected(self) -> Int8:
@@ -654,12 +658,13 @@ class Unary(Layer):
     def random(cls, origin: Origin, rng: np.random.Generator) -> Self:
         functions: tuple[tflm.UnaryFunction, ...] = get_args(tflm.UnaryFunction)
         function = functions[rng.integers(len(functions))]
+        x_quantization = quantization(rng, -12, 1)
         return cls(
             origin=origin,
             function=function,
             x=np.arange(-128, 128, dtype=np.int8).reshape(1, 256),
-            x_quantization=quantization(rng, -8, -1),
-            y_quantization=tflm.UNARY_OUTPUT.get(function) or quantization(rng, -7, 0),
+            x_quantization=x_quantization,
+            y_quantization=tflm.UNARY_OUTPUT.get(function) or output_quantization(rng, x_quantization.scale),
             alpha=float(np.float32(rng.choice([0.01, 0.1, 0.125, 0.25, 0.3, 0.5, 1.5]))),
         )
 
@@ -698,7 +703,7 @@ class Move(Layer):
             numbers = ((axis, parts, int(rng.integers(parts))),)
         else:
             numbers = (tuple(int(size) for size in rng.integers(1, 20, 2)),)
-        return cls(origin, int8_input(rng, shape), quantization(rng, -8, 2), operator, numbers)
+        return cls(origin, int8_input(rng, shape), quantization(rng, -12, 4), operator, numbers)
 
     def expected(self) -> Int8:
         x, of_both, numbers = self.x, self.quantization, self.numbers

@@ -36,6 +36,14 @@ def quantization(rng: np.random.Generator, low: int, high: int, *, exact: bool |
     return Quantization(float(np.float32(2.0**exponent)), zero_point(rng))
 
 
+def output_quantization(
+    rng: np.random.Generator, input_scale: float, *, exact: bool | None = None
+) -> Quantization:
+    """A zero point and a scale for an output: the input's scale is 2^-12 to 2^4 times as large."""
+    factor = quantization(rng, -4, 12, exact=exact)
+    return Quantization(float(np.float32(input_scale * factor.scale)), factor.zero_point)
+
+
 def int8_input(rng: np.random.Generator, shape: tuple[int, ...]) -> Int8:
     """An input: uniform, or in a quarter of the cases extreme values alone."""
     if rng.random() < 0.25:
