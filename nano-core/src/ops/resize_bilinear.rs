@@ -28,7 +28,7 @@ pub const RESIZE_BILINEAR: Kernel = Kernel {
     check,
     run: Run::Apart(run),
     #[cfg(feature = "alloc")]
-    cost: |layer| Some(21 * layer.outputs[0].len() as u64),
+    cost: |layer| Some(22 * layer.outputs[0].len() as u64),
     #[cfg(feature = "alloc")]
     pack: |_| Ok(Default::default()),
 };
@@ -148,11 +148,21 @@ fn weights(lower: i32, right: i32) -> [i32; 4] {
 
 /// The weighted mean of four pixels, channel by channel.
 #[inline(always)]
-fn interpolate(output: &mut [i8], [a, b, c, d]: [&[i8]; 4], weights: [i32; 4]) {
-    for ((((output, &a), &b), &c), &d) in output.iter_mut().zip(a).zip(b).zip(c).zip(d) {
-        let products = [a, b, c, d].into_iter().zip(weights).map(|(x, weight)| i32::from(x) * weight);
-        let sum: i32 = products.sum();
-        // A shift rounds halves up: those of negative sums are moved below the half first.
-        *output = ((sum + (sum >> 31) + (1 << (2 * POSITION_BITS - 1))) >> (2 * POSITION_BITS)) as i8;
+fn interpolate(output: &mut [i8], pixels: [&[i8]; 4], weights: [i32; 4]) {
+    // Four channels at a time: fewer steps of the five addresses.
+    let (fours, rest) = output.as_chunks_mut::<4>();
+    let [(a, a_rest), (b, b_rest), (c, c_rest), (d, d_rest)] = pixels.map(|pixel| pixel.as_chunks::<4>());
+    for ((((output, a), b), c), d) in fours.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+        *output = core::array::from_fn(|channel| mean([a, b, c, d].map(|pixel| pixel[channel]), weights));
     }
+    for ((((output, &a), &b), &c), &d) in rest.iter_mut().zip(a_rest).zip(b_rest).zip(c_rest).zip(d_rest) {
+        *output = mean([a, b, c, d], weights);
+    }
+}
+
+#[inline(always)]
+fn mean(elements: [i8; 4], weights: [i32; 4]) -> i8 {
+    let sum: i32 = elements.into_iter().zip(weights).map(|(element, weight)| i32::from(element) * weight).sum();
+    // A shift rounds halves up: those of negative sums are moved below the half first.
+    ((sum + (sum >> 31) + (1 << (2 * POSITION_BITS - 1))) >> (2 * POSITION_BITS)) as i8
 }
