@@ -65,6 +65,8 @@ LAYERS: list[tuple[Function | nn.Module, tuple[int, ...], list[str]]] = [
     (lambda x: torch.linalg.vector_norm(x, torch.inf, 2), SERIES, ["Table", "MaxPool2d"]),
     (lambda x: x / (x.mean(2, keepdim=True).abs() + 1), SERIES, ["AveragePool2d", "Expression", "Mul"]),
     (lambda x: 3 / (x.abs() + 1), SERIES, ["Expression"]),
+    (nn.AvgPool2d(2, divisor_override=3), IMAGE, ["AveragePool2d", "Table"]),
+    (nn.LPPool1d(2, 3), SERIES, ["Table", "AveragePool2d", "Expression"]),
     (nn.AdaptiveMaxPool1d(1), SERIES, ["MaxPool2d"]),
     (nn.AdaptiveMaxPool2d((3, 4)), IMAGE, ["MaxPool2d"]),
     (nn.AdaptiveAvgPool1d(5), SERIES, ["AveragePool2d"]),

@@ -288,7 +288,11 @@ REFUSED: list[tuple[nn.Module, tuple[int, ...], str]] = [
         "the batch is not its first dimension alone",
     ),
     (Lambda(lambda x: torch.cat([x] * 256, 1)), VECTOR, "it has 256 inputs; nano-core takes at most 255"),
-    (nn.AvgPool2d(2, divisor_override=3), IMAGE, "it divides by divisor_override"),
+    (
+        nn.AvgPool2d(2, ceil_mode=True, divisor_override=3),
+        IMAGE,
+        "it divides by divisor_override, with ceil_mode",
+    ),
     (
         nn.AvgPool2d(4, stride=3, padding=1, ceil_mode=True),
         IMAGE,

@@ -63,8 +63,6 @@ class AveragePool2d(PoolOperator):
         if call.target in (aten.adaptive_avg_pool1d.default, aten.adaptive_avg_pool2d.default):
             value, window = window_of_adaptive_pool(call, spatial)
             return cls(**window), [value], {}
-        if call.arguments.get("divisor_override") is not None:
-            raise UnsupportedNodeError("it divides by divisor_override", "leave divisor_override out")
         value, window = window_of_pool(call, spatial)
         del window["dilation"]
         top, bottom, left, right = window["padding"]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .adaptive_pools import adaptive_average_pool, adaptive_max_pool
 from .attention import scaled_dot_product_attention
+from .average_pool import average_pool_by_divisor
 from .extremes import amin, largest, maximum, minimum, smallest
 from .masks import has_constant_mask, masked_fill, where
 from .matrix_products import addmm, baddbmm, constant_product, einsum, has_constant_matrix, mm
@@ -38,6 +39,7 @@ COMPOSITIONS: Mapping[torch._ops.OpOverload[..., Any], Composition] = {
     aten.adaptive_max_pool2d.default: adaptive_max_pool,
     aten.addmm.default: addmm,
     aten.amin.default: amin,
+    aten.avg_pool2d.default: average_pool_by_divisor,
     aten.baddbmm.default: baddbmm,
     aten.div.Tensor: quotient,
     aten.div_.Tensor: quotient,
