@@ -645,6 +645,23 @@ class Softmax(Layer):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class LogSoftmax(Layer):
+    """x (N, C), over the last dimension; the output has `tflm.LOG_SOFTMAX_OUTPUT`."""
+
+    x: Int8
+    x_quantization: Quantization
+
+    @classmethod
+    def random(cls, origin: Origin, rng: np.random.Generator) -> Self:
+        shape = (int(rng.integers(1, 4)), int(rng.choice([1, 2, 3, 7, 10, 33, 100, 511, 2048])))
+        low, high = ((-9, -3), (-9, -3), (-24, -9), (-3, 5))[rng.integers(4)]
+        return cls(origin=origin, x=int8_input(rng, shape), x_quantization=quantization(rng, low, high))
+
+    def expected(self) -> Int8:
+        return tflm.log_softmax(self.x, self.x_quantization)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Unary(Layer):
     """A function of one element, on all 256 values, x (1, 256); `alpha` is leaky_relu's alone."""
 
@@ -765,6 +782,7 @@ FAMILIES: dict[str, type[Layer]] = {
     "move_int16": MoveInt16,
     "concat_int16": ConcatInt16,
     "softmax": Softmax,
+    "log_softmax": LogSoftmax,
     "unary": Unary,
 }
 

@@ -189,6 +189,14 @@ def test_softmax() -> None:
     assert tflm.softmax(int8([[1, 0], [-7, -6]]), log3).tolist() == [[64, -64], [-64, 64]]
 
 
+def test_log_softmax() -> None:
+    # In sixteenths from 127: log 1/4 is -22.2; log 3/4 and 1/4 are -4.6 and -22.2; -16 and below saturate.
+    assert tflm.log_softmax(int8([[5, 5, 5, 5]]), UNIT).tolist() == [[105, 105, 105, 105]]
+    assert tflm.log_softmax(int8([[127, -128]]), UNIT).tolist() == [[127, -128]]
+    log3 = Quantization(float(np.float32(np.log(3))), 0)
+    assert tflm.log_softmax(int8([[1, 0], [-7, -6]]), log3).tolist() == [[122, 105], [105, 122]]
+
+
 @pytest.mark.parametrize(
     ("function", "expected"),
     [

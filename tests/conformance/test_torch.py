@@ -20,6 +20,7 @@ from torch_nano.ops.conv2d import Conv2d
 from torch_nano.ops.conv_transpose2d import ConvTranspose2d
 from torch_nano.ops.depthwise_conv2d import DepthwiseConv2d
 from torch_nano.ops.fully_connected import FullyConnected
+from torch_nano.ops.log_softmax import LogSoftmax
 from torch_nano.ops.lstm import Lstm
 from torch_nano.ops.matmul import Matmul
 from torch_nano.ops.max_pool2d import MaxPool2d
@@ -157,6 +158,8 @@ def operator_of(
             return exact if same else resize, {}, [made.quantization], [made.quantization]
         case layers.Softmax():
             return Softmax(), {}, [made.x_quantization], [tflm.SOFTMAX_OUTPUT]
+        case layers.LogSoftmax():
+            return LogSoftmax(), {}, [made.x_quantization], [tflm.LOG_SOFTMAX_OUTPUT]
         case layers.Unary():
             arguments = (("negative_slope", made.alpha),) if made.function == "leaky_relu" else ()
             table = Table(ATEN.get(made.function, made.function), arguments)

@@ -43,6 +43,8 @@ Padding = tuple[int, int, int, int] | Literal["same"]
 
 SOFTMAX_OUTPUT = Quantization(1 / 256, -128)
 """The only output quantization that TFLM's softmax allows."""
+LOG_SOFTMAX_OUTPUT = Quantization(1 / 16, 127)
+"""The only output quantization that TFLM's logarithm of softmax allows."""
 UNARY_OUTPUT: dict[str, Quantization] = {
     "logistic": Quantization(1 / 256, -128),
     "tanh": Quantization(1 / 128, 0),
@@ -431,6 +433,13 @@ def softmax(x: Int8, x_quantization: Quantization) -> Int8:
     if x.shape[-1] >= 512:
         raise ValueError(f"TFLM aborts where the exponentials sum to 512 or more: got {x.shape[-1]} classes")
     return _elementwise("SOFTMAX", schema.SoftmaxOptionsT(beta=1.0), x, x_quantization, SOFTMAX_OUTPUT)
+
+
+def log_softmax(x: Int8, x_quantization: Quantization) -> Int8:
+    """LOG_SOFTMAX over the last dimension; the output has `LOG_SOFTMAX_OUTPUT`."""
+    if x_quantization.scale <= 2**-25:
+        raise ValueError(f"TFLM aborts: scale {x_quantization.scale} is not above 2^-25")
+    return _elementwise("LOG_SOFTMAX", schema.LogSoftmaxOptionsT(), x, x_quantization, LOG_SOFTMAX_OUTPUT)
 
 
 def unary(

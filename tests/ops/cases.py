@@ -30,6 +30,7 @@ from torch_nano.ops.fully_connected import FullyConnected
 from torch_nano.ops.gru import Gru
 from torch_nano.ops.history import History
 from torch_nano.ops.layer_norm import LayerNorm
+from torch_nano.ops.log_softmax import LogSoftmax
 from torch_nano.ops.lstm import Lstm
 from torch_nano.ops.matmul import Matmul
 from torch_nano.ops.max_pool2d import MaxPool2d
@@ -385,6 +386,7 @@ MAKERS: dict[type[Operator], Maker] = {
     Requantize: _requantize,
     Rnn: _rnn,
     ResizeBilinear: _resize_bilinear,
+    LogSoftmax: lambda rng: replace(_softmax(rng), operator=LogSoftmax()),
     Softmax: _softmax,
     Sub: _pairwise(Sub),
     Table: _table,

@@ -18,6 +18,7 @@ from torch_nano.ops.conv_transpose2d import ConvTranspose2d
 from torch_nano.ops.depthwise_conv2d import DepthwiseConv2d
 from torch_nano.ops.fully_connected import FullyConnected
 from torch_nano.ops.layer_norm import LayerNorm
+from torch_nano.ops.log_softmax import LogSoftmax
 from torch_nano.ops.matmul import Matmul
 from torch_nano.ops.max_pool2d import MaxPool2d
 from torch_nano.ops.move import Move
@@ -221,6 +222,9 @@ MODULES: list[tuple[nn.Module, tuple[int, ...], type[Operator]]] = [
     (Lambda(lambda x: x.clamp(-1, 0.5)), VECTOR, Activation),
     (Lambda(lambda x: (x + x).relu_()), VECTOR, Activation),
     (nn.Softmax(1), VECTOR, Softmax),
+    (nn.LogSoftmax(1), VECTOR, LogSoftmax),
+    (nn.LogSoftmax(-1), IMAGE, LogSoftmax),
+    (Lambda(lambda x: nn.functional.log_softmax(x, 1)), SERIES, LogSoftmax),
     (Lambda(lambda x: x - x.tanh()), IMAGE, Sub),
     (Lambda(lambda x: x.mean(2, keepdim=True) - x), SERIES, Sub),
     (Lambda(lambda x: torch.rsub(x, x.tanh())), VECTOR, Sub),

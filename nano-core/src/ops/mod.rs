@@ -50,6 +50,7 @@ registry! {
     operator gru::GRU,
     operator rnn::RNN,
     operator resize_bilinear::RESIZE_BILINEAR,
+    operator log_softmax::LOG_SOFTMAX,
 }
 
 /// The operators that the writer makes of two layers.
@@ -58,6 +59,8 @@ pub(crate) const FUSIONS: &[crate::image::Fusion] = &[conv2d::FUSION];
 
 #[cfg(feature = "alloc")]
 pub use layer_norm::{LayerNormLimit, LayerNormParameters, NormalizedChannel};
+#[cfg(feature = "alloc")]
+pub use log_softmax::LogSoftmaxParameters;
 #[cfg(feature = "alloc")]
 pub use softmax::SoftmaxParameters;
 #[cfg(feature = "alloc")]

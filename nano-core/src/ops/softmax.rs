@@ -39,10 +39,10 @@ static OPERATOR: Operator = Operator {
 
 const NAME: &str = "softmax";
 /// Integer bits of the fixed-point differences; 26 fractional bits follow.
-const DIFFERENCE_INTEGER_BITS: u32 = 5;
+pub(super) const DIFFERENCE_INTEGER_BITS: u32 = 5;
 /// Integer bits of the sum of exponentials.
-const SUM_INTEGER_BITS: u32 = 12;
-const LARGEST_CHANNELS: usize = 1 << (SUM_INTEGER_BITS - 1);
+pub(super) const SUM_INTEGER_BITS: u32 = 12;
+pub(super) const LARGEST_CHANNELS: usize = 1 << (SUM_INTEGER_BITS - 1);
 
 /// Fixed-point parameters of softmax, from its input's scale.
 #[cfg(feature = "alloc")]
@@ -79,13 +79,19 @@ impl SoftmaxParameters {
 fn check(node: &Node<'_>) -> Result<(), BrokenRule> {
     node.require_no_scratch()?;
     let [mantissa, shift, smallest] = *parameters(node)?;
+    check_differences(mantissa, shift, smallest)?;
+    let channels = node.input(0).shape[2] as usize;
+    require!(channels <= LARGEST_CHANNELS, "more than 2048 channels", channels as i64);
+    Ok(())
+}
+
+/// Checks the parameters that make fixed-point numbers of differences.
+pub(super) fn check_differences(mantissa: i32, shift: i32, smallest: i32) -> Result<(), BrokenRule> {
     require!(mantissa >= 1 << 30, "the multiplier's mantissa is below 2^30", mantissa);
     require!((0..=31).contains(&shift), "the multiplier's shift is not 0 to 31", shift);
     require!(smallest <= 0, "the smallest difference is positive", smallest);
     let reach = (i64::from(smallest.max(-255)) << shift).abs();
     require!(reach <= 1 << 31, "the smallest difference overflows 32 bits", smallest);
-    let channels = node.input(0).shape[2] as usize;
-    require!(channels <= LARGEST_CHANNELS, "more than 2048 channels", channels as i64);
     Ok(())
 }
 
@@ -128,7 +134,7 @@ fn run(node: &Node<'_>, mut io: Io<'_>) {
 }
 
 /// `e^x` for `x <= 0` with 5 integer bits, as Q31: a polynomial on [-1/4, 0) times a factor `e^(-2^k)` for each set bit of the rest.
-fn exponential_of_negative(x: i32) -> i32 {
+pub(super) fn exponential_of_negative(x: i32) -> i32 {
     const FRACTIONAL_BITS: u32 = 31 - DIFFERENCE_INTEGER_BITS;
     const QUARTER: i32 = 1 << (FRACTIONAL_BITS - 2);
     /// `e^(-2^k)` as Q31 for k = -2 to 4.
@@ -158,7 +164,7 @@ fn exponential_between_minus_quarter_and_0(x: i32) -> i32 {
 }
 
 /// `1 / (1 + x)` for `x` in [0, 1), Q31 to Q31: three Newton steps on the half denominator, from 48/17 - 32/17 d.
-fn reciprocal_of_one_plus(x: i32) -> i32 {
+pub(super) fn reciprocal_of_one_plus(x: i32) -> i32 {
     const FORTY_EIGHT_SEVENTEENTHS: i32 = 1_515_870_810;
     const MINUS_THIRTY_TWO_SEVENTEENTHS: i32 = -1_010_580_540;
     const ONE_WITH_TWO_INTEGER_BITS: i32 = 1 << 29;

@@ -200,6 +200,11 @@ impl Builder {
         self.layer("softmax", &[input], output, [], [])
     }
 
+    pub fn log_softmax(&mut self, input: usize) -> usize {
+        let output = ValueDescription { scale: 1.0 / 16.0, zero_point: 127, ..value(self.value(input).shape) };
+        self.layer("log_softmax", &[input], output, [], [])
+    }
+
     /// A matrix product; with `transpose_b` of the transposed second one.
     pub fn matmul(&mut self, a: usize, b: usize, transpose_b: bool, scale: f32) -> usize {
         let ([batch, rows, _], [_, width, channels]) = (self.value(a).shape, self.value(b).shape);
@@ -357,7 +362,7 @@ pub fn conv_net() -> Builder {
     net
 }
 
-/// Attention over six pixels, whose normalized channels are queries, keys and values in one.
+/// Attention over six pixels, whose normalized channels are queries, keys and values in one; the logarithm of its softmax.
 pub fn attention_net() -> Builder {
     let mut net = Builder::new(6);
     let series = net.input([1, 6, 5]);
@@ -366,7 +371,8 @@ pub fn attention_net() -> Builder {
     let scores = net.matmul(queries, keys, true, 0.2);
     let weights = net.softmax(scores);
     let context = net.matmul(weights, keys, false, SCALE);
-    net.output(context);
+    let logarithms = net.log_softmax(context);
+    net.output(logarithms);
     net
 }
 

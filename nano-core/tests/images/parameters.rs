@@ -237,6 +237,14 @@ fn softmax_parameters_have_their_range() {
         (2, 1, "the smallest difference is positive"),
     ] {
         assert_eq!(rule_of_constant("softmax", 0, word, value), expected, "word {word} is {value}");
+        assert_eq!(rule_of_constant("log_softmax", 0, word, value), expected, "word {word} is {value}");
+    }
+    for (word, value, expected) in [
+        (3, -1, "the reverse multiplier's mantissa is negative"),
+        (4, 2, "the reverse multiplier's shift is not -31 to 1"),
+        (4, -32, "the reverse multiplier's shift is not -31 to 1"),
+    ] {
+        assert_eq!(rule_of_constant("log_softmax", 0, word, value), expected, "word {word} is {value}");
     }
 }
 

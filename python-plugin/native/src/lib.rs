@@ -13,7 +13,7 @@ mod weights;
 
 use nano_core::fixed_point::Multiplier;
 use nano_core::image::{Dtype, LONGEST_NAME, WriteError};
-use nano_core::ops::{self, AddParameters, LayerNormParameters, SoftmaxParameters};
+use nano_core::ops::{self, AddParameters, LayerNormParameters, LogSoftmaxParameters, SoftmaxParameters};
 use nano_core::train::{LARGEST_EPOCHS, LdaHead};
 use nano_core::{ALIKE, Quantization};
 use numpy::{PyArray2, PyReadonlyArray1};
@@ -140,6 +140,14 @@ fn softmax_parameters(scale: f32) -> PyResult<(i32, i32, i32)> {
     Ok((multiplier.mantissa, multiplier.shift, smallest_difference))
 }
 
+/// Of a logarithm of softmax the multiplier (mantissa, shift) from fixed-point differences back to integer ones.
+#[pyfunction]
+fn log_softmax_multiplier(scale: f32) -> PyResult<(i32, i32)> {
+    let LogSoftmaxParameters { reverse, .. } = LogSoftmaxParameters::new(scale)
+        .ok_or_else(|| refuse(format!("the log_softmax input scale {scale} is not above 2^-25")))?;
+    Ok((reverse.mantissa, reverse.shift))
+}
+
 /// The integers of a layer or RMS normalization: epsilon, and \[multiplier, addend, shift\] of each channel.
 #[pyfunction]
 fn layer_norm_parameters<'py>(
@@ -182,6 +190,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(quantize_multiplier, module)?)?;
     module.add_function(wrap_pyfunction!(add_multipliers, module)?)?;
     module.add_function(wrap_pyfunction!(softmax_parameters, module)?)?;
+    module.add_function(wrap_pyfunction!(log_softmax_multiplier, module)?)?;
     module.add_function(wrap_pyfunction!(layer_norm_parameters, module)?)?;
     module.add_function(wrap_pyfunction!(sigmoid_table, module)?)?;
     module.add_function(wrap_pyfunction!(weights::quantize_channels, module)?)?;

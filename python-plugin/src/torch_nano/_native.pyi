@@ -30,6 +30,7 @@ __all__ = [
     "is_label",
     "largest_partial_sum",
     "layer_norm_parameters",
+    "log_softmax_multiplier",
     "look_up",
     "look_up_pairs",
     "operators",
@@ -129,6 +130,7 @@ def quantize_multiplier(real: float) -> tuple[int, int]: ...
 def add_multipliers(
     first: float, second: float, output: float
 ) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]: ...
+def log_softmax_multiplier(scale: float) -> tuple[int, int]: ...
 def softmax_parameters(scale: float) -> tuple[int, int, int]: ...
 def layer_norm_parameters(
     weights: npt.NDArray[np.float32],

@@ -14,6 +14,7 @@ from .fully_connected import FullyConnected
 from .gru import Gru
 from .history import History
 from .layer_norm import LayerNorm
+from .log_softmax import LogSoftmax
 from .lstm import Lstm
 from .matmul import Matmul
 from .max_pool2d import MaxPool2d
@@ -40,6 +41,7 @@ OPERATORS: tuple[type[Operator], ...] = (
     History,
     LayerNorm,
     Lstm,
+    LogSoftmax,
     Matmul,
     MaxPool2d,
     Move,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from math import prod
 
 from ..arithmetic.layout import Shape
-from ..ir.call import Steps
+from ..ir.call import Call, Moved, MovedBack, Steps, UnsupportedNodeError
+from ..ir.operator import Operator
+from ..ir.value import Value
 
 #: Dimensions of a sample of pixels: channels, height, width.
 _PIXELS = 3
@@ -34,3 +36,21 @@ def channels_back(shape: Shape, dim: int) -> Steps:
     others = [side for place, side in enumerate(shape, 1) if place != dim]
     joined = (f"reshape({', '.join(map(str, [shape[dim - 1], *others]))})",) if len(shape) > _PIXELS else ()
     return joined if dim == 1 else (*joined, f"movedim.int(source=1, destination={dim})")
+
+
+def over_channels(
+    operator: Operator, call: Call
+) -> tuple[Operator | MovedBack, list[Value | Moved], dict[str, str]]:
+    """A call over one dimension ``dim`` of ``self`` that keeps its shape, as an operator over the channels.
+
+    Raises:
+        UnsupportedNodeError: the dimension is the batch.
+    """
+    value = call.input("self")
+    dim = call.arguments["dim"] % (len(value.shape) + 1)
+    if dim == 0:
+        raise UnsupportedNodeError("it goes along the batch", "use another dimension")
+    steps = channels_first(value.shape, dim)
+    if not steps:
+        return operator, [value], {}
+    return MovedBack(operator, (channels_back(value.shape, dim),)), [Moved(value, steps)], {}

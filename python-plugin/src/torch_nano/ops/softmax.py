@@ -18,16 +18,16 @@ from ..arithmetic.fixed_point import (
     shift_left_saturating,
 )
 from ..arithmetic.quantization import Quantization
-from ..ir.call import Call, Moved, MovedBack, UnsupportedNodeError
+from ..ir.call import Call, Moved, MovedBack
 from ..ir.layer import Layer
 from ..ir.operator import Operator
 from ..ir.value import Value
 from ..library.definition import Definition, functional
-from ._channels_first import channels_back, channels_first
+from ._channels_first import over_channels
 
 _LARGEST = 2**31 - 1
 #: Integer bits of the fixed-point differences, and of the sum of exponentials.
-_DIFFERENCE_BITS, _SUM_BITS = 5, 12
+DIFFERENCE_BITS, SUM_BITS = 5, 12
 
 
 @dataclass(frozen=True)
@@ -47,34 +47,27 @@ class Softmax(Operator):
 
     @classmethod
     def from_call(cls, call: Call) -> tuple[Operator | MovedBack, list[Value | Moved], dict[str, str]]:
-        value = call.input("self")
-        dim = call.arguments["dim"] % (len(value.shape) + 1)
-        if dim == 0:
-            raise UnsupportedNodeError("it goes along the batch", "use another dimension")
-        steps = channels_first(value.shape, dim)
-        if not steps:
-            return cls(), [value], {}
-        return MovedBack(cls(), (channels_back(value.shape, dim),)), [Moved(value, steps)], {}
+        return over_channels(cls(), call)
 
     def float_run(self, layer: Layer) -> Tensor:
         return torch.softmax(layer.input, 1)
 
     def integer_run(self, layer: Layer) -> Tensor:
         x = layer.input.to(torch.int64)
-        exponentials = _exponentials(layer.input_quantization.scale).to(x.device)[x.amax(1, keepdim=True) - x]
-        total = rounding_divide_by_power_of_two(exponentials, _SUM_BITS).sum(1, keepdim=True)
+        terms = exponentials(layer.input_quantization.scale).to(x.device)[x.amax(1, keepdim=True) - x]
+        total = rounding_divide_by_power_of_two(terms, SUM_BITS).sum(1, keepdim=True)
         # frexp returns the number of bits; an int32 sum is exact in float64.
         headroom = 32 - torch.frexp(total.to(torch.float64)).exponent.to(torch.int64)
-        reciprocal = _reciprocal_of_one_plus((total << headroom) - 2**31)
-        right_shift = _SUM_BITS + 31 - 8 - headroom
-        products = doubling_high_multiply(reciprocal, exponentials)
+        reciprocal = reciprocal_of_one_plus((total << headroom) - 2**31)
+        right_shift = SUM_BITS + 31 - 8 - headroom
+        products = doubling_high_multiply(reciprocal, terms)
         scaled = rounding_divide_by_power_of_two(products, right_shift.clamp(max=31))
         scaled = scaled.where(right_shift <= 31, 0)
         return (scaled - 128).clamp(-128, 127).to(torch.int8)
 
 
 @lru_cache(maxsize=64)
-def _exponentials(scale: float) -> Tensor:
+def exponentials(scale: float) -> Tensor:
     """int64 [256]: ``exp(-scale * d)`` as Q31 for differences d = 0 to 255; 0 for those too large."""
     mantissa, shift, smallest = softmax_parameters(scale)
     differences = -torch.arange(256)
@@ -85,11 +78,11 @@ def _exponentials(scale: float) -> Tensor:
 
 def _exponential_of_negative(x: Tensor) -> Tensor:
     """``e^x`` for x <= 0 with 5 integer bits, as Q31: a polynomial on [-1/4, 0), a factor per other bit."""
-    fractional_bits = 31 - _DIFFERENCE_BITS
+    fractional_bits = 31 - DIFFERENCE_BITS
     quarter = 1 << (fractional_bits - 2)
     in_quarter = (x & (quarter - 1)) - quarter
     rest = in_quarter - x
-    result = _exponential_between_minus_quarter_and_0(in_quarter << _DIFFERENCE_BITS)
+    result = _exponential_between_minus_quarter_and_0(in_quarter << DIFFERENCE_BITS)
     factors = (1672461947, 1302514674, 790015084, 290630308, 39332535, 720401, 242)
     for bit, factor in enumerate(factors, fractional_bits - 2):
         result = torch.where((rest >> bit) & 1 == 1, doubling_high_multiply(result, factor), result)
@@ -108,7 +101,7 @@ def _exponential_between_minus_quarter_and_0(x: Tensor) -> Tensor:
     return exponential_of_minus_eighth + doubling_high_multiply(x + higher, exponential_of_minus_eighth)
 
 
-def _reciprocal_of_one_plus(x: Tensor) -> Tensor:
+def reciprocal_of_one_plus(x: Tensor) -> Tensor:
     """``1 / (1 + x)`` for x in [0, 1), Q31 to Q31: three Newton steps from 48/17 - 32/17 (1 + x) / 2."""
     half_denominator = (x + 2**31) >> 1
     estimate = 1515870810 + doubling_high_multiply(half_denominator, -1010580540)
