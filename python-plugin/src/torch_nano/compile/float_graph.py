@@ -29,7 +29,7 @@ def float_graph_of(model: nn.Module, quantized: QuantizedGraph) -> Graph:
         graph = model.float_graph()
     else:
         check_float(model)
-        example = {name: torch.zeros(2, *made.values[name].shape) for name in made.inputs}
+        example = {name: torch.zeros(2, *made.values[name].user_shape) for name in made.inputs}
         graph = optimize(capture(model, example if len(example) > 1 else example[made.inputs[0]]))
     check_parameters(graph)
     counterparts = {node.name: node for node in graph.nodes}
