@@ -11,6 +11,7 @@ from torch import Tensor
 from ...ir.affine import AffineOperator
 from ...ir.graph import FoldedNorm, Graph, Node
 from ...ops._channels import ChannelsOperator
+from ...ops.move import Move
 from ..structural import BatchNorm
 
 ScaleAndShift = Callable[[Mapping[str, Tensor]], tuple[Tensor, Tensor]]
@@ -29,9 +30,12 @@ def fold_affines(graph: Graph) -> Graph:
         if not isinstance(node.operator, AffineOperator):
             continue
         before = graph.producer(node.inputs[0])
-        if before is None or graph.only_reader(before.output) is not node:
-            continue
-        if isinstance(before.operator, BatchNorm) and not isinstance(node.operator, BatchNorm):
+        if (
+            before is not None
+            and graph.only_reader(before.output) is node
+            and isinstance(before.operator, BatchNorm)
+            and not isinstance(node.operator, BatchNorm)
+        ):
             _fold_into_norm(graph, node, before)
         else:
             fold_into_layer(graph, node)
@@ -40,17 +44,34 @@ def fold_affines(graph: Graph) -> Graph:
 
 
 def fold_into_layer(graph: Graph, node: Node) -> bool:
-    """Folds an affine into the layer before it; returns False if it must stay."""
-    layer = graph.producer(node.inputs[0])
+    """Folds an affine into the layer before it; returns False if it must stay.
+
+    Between them may be moves, if the affine is the same for all elements.
+    """
+    reader, layer = node, graph.producer(node.inputs[0])
+    while layer is not None and graph.only_reader(layer.output) is reader:
+        if not (node.operator.elementwise and _moves_only(graph, layer)):
+            break
+        reader, layer = layer, graph.producer(layer.inputs[0])
     if (
         layer is None
         or not isinstance(layer.operator, ChannelsOperator)
         or layer.operator != layer.operator.without_clamp()
-        or graph.only_reader(layer.output) is not node
+        or graph.only_reader(layer.output) is not reader
     ):
         return False
     _fold(graph, node, layer)
     return True
+
+
+def _moves_only(graph: Graph, node: Node) -> bool:
+    """Whether a node is a move that an affine of all elements commutes with."""
+    if not isinstance(node.operator, Move):
+        return False
+    source = graph.values[node.inputs[0]]
+    return not (
+        node.operator.adds_zeros(source.shape) or source.dropouts or graph.values[node.output].dropouts
+    )
 
 
 def _fold(graph: Graph, node: Node, layer: Node) -> None:
@@ -59,7 +80,7 @@ def _fold(graph: Graph, node: Node, layer: Node) -> None:
     prefix = weight.removesuffix("weight").removesuffix("folded_")
     bias = {"layer_bias": layer.parameters["bias"]} if "bias" in layer.parameters else {}
     scale_and_shift, norm = node.operator.scale_and_shift, folded_norm(graph, node)
-    channels = graph.values[node.output].shape[0]
+    channels = graph.values[layer.output].shape[0]
     layer.parameters = {
         "weight": graph.derive(
             f"{prefix}folded_weight",
