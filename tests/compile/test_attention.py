@@ -1,6 +1,7 @@
-"""Self-attention written by hand, with one head and with several, on host and board."""
+"""Attention written by hand and of torch's modules, on host and board."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -62,3 +63,124 @@ def test_a_single_head_moves_nothing_between_its_layers() -> None:
     assert not any(isinstance(operator, Move) for operator in inner), layers
     products = [operator.transpose_b for operator in layers if isinstance(operator, Matmul)]
     assert products == [True, False]
+
+
+class Batched(nn.Module):
+    """A module between transposes to [length, N, width] and back, if it is not batch first."""
+
+    def __init__(self, layer: nn.Module, batch_first: bool, keywords: dict[str, object]) -> None:
+        super().__init__()
+        self.layer, self.batch_first, self.keywords = layer, batch_first, keywords
+
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        if not self.batch_first:
+            inputs = tuple(x.transpose(0, 1) for x in inputs)
+        results = self.layer(*inputs, **self.keywords)
+        if isinstance(results, Tensor):
+            return results if self.batch_first else results.transpose(0, 1)
+        y, weights = results
+        y = y if self.batch_first else y.transpose(0, 1)
+        return y if weights is None else (y, weights)
+
+
+def self_attention(batch_first: bool) -> tuple[nn.Module, tuple[int, ...]]:
+    class SelfAttention(nn.MultiheadAttention):
+        def forward(self, x: Tensor, **keywords: object) -> tuple[Tensor, Tensor | None]:  # type: ignore[override]
+            return super().forward(x, x, x, **keywords)  # type: ignore[arg-type]
+
+    return SelfAttention(WIDTH, 4, batch_first=batch_first, dropout=0.1), (WIDTH,)
+
+
+#: Modules by name: how to make them and the widths of their inputs.
+MODULES: dict[str, Callable[[bool], tuple[nn.Module, tuple[int, ...]]]] = {
+    "self-attention": self_attention,
+    "cross-attention": lambda first: (
+        nn.MultiheadAttention(WIDTH, 2, batch_first=first, kdim=10, vdim=6, bias=False),
+        (WIDTH, 10, 6),
+    ),
+    "encoder": lambda first: (
+        nn.TransformerEncoder(
+            nn.TransformerEncoderLayer(WIDTH, 2, 20, batch_first=first, activation="gelu"),
+            2,
+            nn.LayerNorm(WIDTH),
+            enable_nested_tensor=False,
+        ),
+        (WIDTH,),
+    ),
+    "decoder": lambda first: (
+        nn.TransformerDecoder(nn.TransformerDecoderLayer(WIDTH, 2, 20, batch_first=first), 1),
+        (WIDTH, WIDTH),
+    ),
+    "transformer": lambda first: (
+        nn.Transformer(WIDTH, 2, 1, 1, 20, batch_first=first, norm_first=True),
+        (WIDTH, WIDTH),
+    ),
+}
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize(
+    ("name", "keywords"),
+    [
+        ("self-attention", {"need_weights": False}),
+        ("self-attention", {}),
+        ("self-attention", {"average_attn_weights": False}),
+        ("cross-attention", {"need_weights": False}),
+        ("cross-attention", {}),
+        ("encoder", {}),
+        ("decoder", {}),
+        ("transformer", {}),
+    ],
+)
+# torch says when its encoder does not use nested tensors.
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor")
+def test_torchs_modules_convert_with_the_batch_in_either_place(
+    name: str, keywords: dict[str, object], batch_first: bool
+) -> None:
+    torch.manual_seed(0)
+    layer, widths = MODULES[name](batch_first)
+    model = Batched(layer, batch_first, keywords).eval()
+    # Queries of one length, keys of another.
+    xs = tuple(torch.randn(32, 9 - min(index, 1), width) for index, width in enumerate(widths))
+    graph = optimize(capture(model, tuple(x[:2] for x in xs)))
+    with torch.no_grad():
+        expected = model(*xs)
+        found = graph.float_run(*xs)
+    for y, reference in zip(found, expected if isinstance(expected, tuple) else (expected,), strict=True):
+        torch.testing.assert_close(y, reference, atol=1e-5, rtol=0)
+    nano = tn.to_nano(model, tuple(x[:2] for x in xs), calibrate=xs, check=False)
+    report = nano.verify("host", xs)
+    assert report, report
+
+
+def test_the_batch_in_another_place_moves_nothing_more() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, LENGTH, WIDTH)
+    layers = []
+    for batch_first in (True, False):
+        layer, _ = MODULES["encoder"](batch_first)
+        graph = optimize(capture(Batched(layer, batch_first, {}).eval(), x))
+        layers.append([node.operator for node in graph.nodes])
+    assert layers[0] == layers[1]
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_torchs_fast_path_is_as_it_was_after_a_conversion(enabled: bool) -> None:
+    model, x = self_attention(True)[0].eval(), torch.randn(2, LENGTH, WIDTH)
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(enabled)
+    try:
+        capture(model, x)
+        assert torch.backends.mha.get_fastpath_enabled() == enabled
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+@pytest.mark.parametrize("option", ["add_bias_kv", "add_zero_attn"])
+def test_positions_outside_of_the_sequence_are_refused(option: str) -> None:
+    x = torch.randn(2, LENGTH, WIDTH)
+    layer = nn.MultiheadAttention(WIDTH, 2, batch_first=True, **{option: True})
+    with pytest.raises(tn.UnsupportedError, match=f"(?s){option}=True.*leave {option} out") as caught:
+        tn.to_nano(layer, (x, x, x), calibrate=(x, x, x))
+    (node,) = caught.value.nodes
+    assert node.operator == "nn.MultiheadAttention"

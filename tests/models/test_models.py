@@ -13,7 +13,7 @@ from .zoo import ZOO, make
 #: The largest image that the emulated board takes.
 _LARGEST_IMAGE = 64 << 20
 #: Of the zoo, the models with layers that nano-core does not have.
-_REFUSED = ("vit", "transformer")
+_REFUSED = ("vit",)
 
 _NAMES = [name for name in ZOO if not any(part in name for part in _REFUSED)]
 

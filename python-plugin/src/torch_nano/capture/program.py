@@ -27,6 +27,7 @@ from ..modules.backup import Backup
 from ..modules.explain import explain, is_one_sample, missing_batch
 from ..modules.inputs import Example, Inputs
 from ..modules.modes import evaluation_mode, set_mode
+from .compositions.attention import multi_head_attention_forward
 from .recurrent import RecurrentLayers
 
 aten = torch.ops.aten
@@ -108,7 +109,15 @@ def export(model: nn.Module, batch: Inputs, *, training: bool = False) -> torch.
         shapes[tensor] = {0: torch.export.Dim.AUTO}
     try:
         before = _random_states()
-        with mode(model), torch.no_grad(), _SeparateDropouts(), RecurrentLayers(), _torch_is_quiet():
+        with (
+            mode(model),
+            torch.no_grad(),
+            _without_fast_attention(),
+            _SeparateDropouts(),
+            _BatchFirstAttention(),
+            RecurrentLayers(),
+            _torch_is_quiet(),
+        ):
             program = torch.export.export(model, batch.positional, dict(batch.named), dynamic_shapes=shapes)
     except TorchNanoError:
         raise
@@ -171,6 +180,17 @@ def has_two_modes(module: nn.Module) -> bool:
 
 
 @contextmanager
+def _without_fast_attention() -> Iterator[None]:
+    """Switches torch's fused kernels for transformer layers off: they are one call, of all their weights."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
+
+
+@contextmanager
 def _torch_is_quiet() -> Iterator[None]:
     """Hides torch's own warnings and log messages while tracing; those of the user's code are shown."""
     # Many of torch's loggers have handlers of their own.
@@ -209,6 +229,18 @@ class _SeparateDropouts(TorchFunctionMode):
             else:
                 kwargs["input"] = aten.alias(kwargs["input"])
         return function(*args, **kwargs)
+
+
+class _BatchFirstAttention(TorchFunctionMode):
+    """Computes attention modules with the batch apart from the heads, as the device does."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        # A query of two dimensions has no batch.
+        if function is F.multi_head_attention_forward and args[0].dim() == 3:
+            function = multi_head_attention_forward
+        return function(*args, **(kwargs or {}))
 
 
 def target_name(node: fx.Node) -> str:

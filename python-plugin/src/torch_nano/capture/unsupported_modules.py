@@ -22,23 +22,11 @@ _UNSUPPORTED: tuple[tuple[tuple[type[nn.Module], ...], str, str], ...] = (
         "it carries a state from step to step in a loop of forward",
         "use the module that runs all steps: nn.GRU for nn.GRUCell, nn.LSTM for nn.LSTMCell",
     ),
-    (
-        (
-            nn.MultiheadAttention,
-            nn.Transformer,
-            nn.TransformerEncoder,
-            nn.TransformerDecoder,
-            nn.TransformerEncoderLayer,
-            nn.TransformerDecoderLayer,
-        ),
-        "it multiplies activations with each other (attention), which nano-core cannot",
-        f"use convolutions or pooling over the positions, or {_BEFORE}",
-    ),
 )
 
 
 def check_modules(model: nn.Module, batch: Inputs) -> None:
-    """Checks that a model does not call recurrent or attention modules.
+    """Checks that a model does not call modules that are unsupported by their class or its options.
 
     If the model has such modules, it runs once on the batch: modules that it does not call are allowed.
 
@@ -74,6 +62,15 @@ def _refusal(name: str, module: nn.Module) -> UnsupportedNode | None:
     for classes, reason, way_out in _UNSUPPORTED:
         if isinstance(module, classes):
             return UnsupportedNode(name, "", f"nn.{_public_class(module)}", reason, way_out)
+    if isinstance(module, nn.MultiheadAttention) and (module.add_zero_attn or module.bias_k is not None):
+        option = "add_zero_attn" if module.add_zero_attn else "add_bias_kv"
+        return UnsupportedNode(
+            name,
+            "",
+            f"nn.{_public_class(module)}",
+            f"it attends to a position that its input does not have ({option}=True)",
+            f"leave {option} out, and train again",
+        )
     return None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -35,10 +37,80 @@ def scaled_dot_product_attention(
         )
     if enable_gqa:
         key, value = (x.repeat_interleave(query.size(-3) // x.size(-3), -3) for x in (key, value))
-    scores = torch.matmul(query * (query.shape[-1] ** -0.5 if scale is None else scale), key.mT)
-    if attn_mask is not None:
-        scores = scores + attn_mask
-    weights = torch.softmax(scores, -1)
+    weights = _weights(query, key, attn_mask, scale)
     if dropout_p:
         weights = F.dropout(weights, dropout_p)
     return torch.matmul(weights, value)
+
+
+def multi_head_attention_forward(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    embed_dim_to_check: int,
+    num_heads: int,
+    in_proj_weight: Tensor | None,
+    in_proj_bias: Tensor | None,
+    bias_k: None,
+    bias_v: None,
+    add_zero_attn: Literal[False],
+    dropout_p: float,
+    out_proj_weight: Tensor,
+    out_proj_bias: Tensor | None,
+    training: bool = True,
+    key_padding_mask: Tensor | None = None,
+    need_weights: bool = True,
+    attn_mask: Tensor | None = None,
+    use_separate_proj_weight: bool = False,
+    q_proj_weight: Tensor | None = None,
+    k_proj_weight: Tensor | None = None,
+    v_proj_weight: Tensor | None = None,
+    static_k: None = None,
+    static_v: None = None,
+    average_attn_weights: bool = True,
+    is_causal: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """torch's ``F.multi_head_attention_forward``, with the batch apart from the heads and first.
+
+    Query, key and value have projections of their own, so that each has a quantization of its own.
+
+    Args:
+        query: [length, N, features]; key and value alike, of another length or other numbers of features.
+        attn_mask: [length, length of the key], or [N * heads, length, length of the key].
+        key_padding_mask: [N, length of the key].
+
+    Returns:
+        The output [length, N, features], and the weights [N, length, length of the key] or [N, heads, length,
+        length of the key] if they are needed.
+    """
+    if in_proj_weight is not None and not use_separate_proj_weight:
+        q_proj_weight, k_proj_weight, v_proj_weight = _thirds(in_proj_weight)
+    biases = (None,) * 3 if in_proj_bias is None else _thirds(in_proj_bias)
+    matrices = (q_proj_weight, k_proj_weight, v_proj_weight)
+    query, key, value = (
+        F.linear(x.transpose(0, 1), weight, bias).unflatten(2, (num_heads, -1)).transpose(1, 2)
+        for x, weight, bias in zip((query, key, value), matrices, biases, strict=True)
+    )
+    if attn_mask is not None and attn_mask.dim() == 3:
+        attn_mask = attn_mask.unflatten(0, (-1, num_heads))
+    if key_padding_mask is not None:
+        padding = key_padding_mask[:, None, None]
+        attn_mask = padding if attn_mask is None else attn_mask + padding
+    weights = F.dropout(_weights(query, key, attn_mask), dropout_p, training)
+    result = torch.matmul(weights, value).transpose(1, 2).flatten(2)
+    output = F.linear(result, out_proj_weight, out_proj_bias).transpose(0, 1)
+    if not need_weights:
+        return output, None
+    return output, weights.mean(1) if average_attn_weights else weights
+
+
+def _weights(query: Tensor, key: Tensor, mask: Tensor | None, scale: float | None = None) -> Tensor:
+    """The weight of each key for each query."""
+    scores = torch.matmul(query * (query.shape[-1] ** -0.5 if scale is None else scale), key.mT)
+    return torch.softmax(scores if mask is None else scores + mask, -1)
+
+
+def _thirds(packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The parts of query, key and value of a packed weight or bias."""
+    size = len(packed) // 3
+    return packed[:size], packed[size : 2 * size], packed[2 * size :]
