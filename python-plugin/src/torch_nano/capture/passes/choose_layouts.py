@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import combinations, pairwise
+from collections.abc import Iterator, Sequence
+from itertools import combinations, islice, pairwise, permutations
 from math import prod
 
 import torch
@@ -11,6 +11,7 @@ import torch
 from ...arithmetic.layout import Layout, Shape, device_shape
 from ...ir.graph import Graph, Node
 from ...ir.value import Value
+from ...ops.concat import Concat
 from ...ops.fully_connected import FullyConnected
 from ...ops.move import Move
 from ..program import LARGEST_RANK
@@ -26,8 +27,8 @@ def choose_layouts(graph: Graph) -> Graph:
     """Gives elementwise operators, inputs and outputs the layouts that move the fewest elements.
 
     Values that elementwise operators connect have one layout, which is free to choose: moves at their border
-    then cancel. Inputs and outputs keep the user's shape as :attr:`Value.layout`. Values of more dimensions
-    than the device has are reshaped.
+    then cancel. A concatenation goes along any dimension. Inputs and outputs keep the user's shape as
+    :attr:`Value.layout`. Values of more dimensions than the device has are reshaped.
     """
     graph = graph.copy()
     compose_moves(graph)
@@ -35,10 +36,8 @@ def choose_layouts(graph: Graph) -> Graph:
     improved = True
     while improved:
         improved = False
-        for region in _regions(graph):
-            for layout in _candidates(graph, region):
-                tried = graph.copy()
-                _apply(tried, region, layout)
+        for choices in _choices(graph):
+            for tried in choices:
                 compose_moves(tried)
                 if (least := _cost(tried)) < cost:
                     best, cost, improved = tried, least, True
@@ -49,6 +48,17 @@ def choose_layouts(graph: Graph) -> Graph:
         _simplify(graph, node)
     graph.drop_unused()
     return graph
+
+
+def _choices(graph: Graph) -> Iterator[Iterator[Graph]]:
+    """For each region and each concatenation, the graphs with another layout of it."""
+    for region in _regions(graph):
+        yield (_with_layout(graph, region, layout) for layout in _candidates(graph, region))
+    for index, node in enumerate(graph.nodes):
+        if isinstance(node.operator, Concat):
+            orders = permutations(range(len(graph.values[node.output].shape)))
+            # The first order is that of the dimensions as they are.
+            yield (_with_order(graph, index, order) for order in islice(orders, 1, None))
 
 
 def _regions(graph: Graph) -> list[Region]:
@@ -148,8 +158,26 @@ def _keeps_channels(layout: Layout) -> bool:
     return torch.equal(before, torch.arange(channels)[:, None].expand_as(before))
 
 
-def _apply(graph: Graph, region: Region, layout: Layout) -> None:
-    """Gives a region a layout, with moves at its border."""
+def _with_order(graph: Graph, index: int, order: Sequence[int]) -> Graph:
+    """The graph with another order of the dimensions that a concatenation joins."""
+    graph = graph.copy()
+    node = graph.nodes[index]
+    assert isinstance(node.operator, Concat)
+    for name in dict.fromkeys(node.inputs):
+        shape = graph.values[name].shape
+        move = Move((f"permute(dims={[0, *(dim + 1 for dim in order)]})",))
+        _read([node], name, _insert(graph, name, move, tuple(shape[dim] for dim in order)))
+    output = graph.values[node.output]
+    made = graph.new_value(f"{output.name}_joined", tuple(output.shape[dim] for dim in order), output)
+    back = Move((f"permute(dims={[0, *(order.index(dim) + 1 for dim in range(len(order)))]})",))
+    node.operator, node.outputs = Concat(order.index(node.operator.dimension)), [made.name]
+    graph.nodes.insert(graph.nodes.index(node) + 1, Node(back, [made.name], [output.name]))
+    return graph
+
+
+def _with_layout(graph: Graph, region: Region, layout: Layout) -> Graph:
+    """The graph with another layout of a region, with moves at its border."""
+    graph = graph.copy()
     nodes = [node for node in graph.nodes if node.operator.elementwise and node.output in region]
     inside = {id(node) for node in nodes}
     moved: set[str] = set()
@@ -176,6 +204,7 @@ def _apply(graph: Graph, region: Region, layout: Layout) -> None:
         node.inputs = [
             name if name in region or name in moved else _spread(graph, name, layout) for name in node.inputs
         ]
+    return graph
 
 
 def _read(nodes: list[Node], old: str, new: str) -> None:
