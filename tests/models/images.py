@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+import torchvision
 from torch import Tensor, nn
 
 
@@ -234,3 +235,20 @@ class EegNet(nn.Module):
         x = self.separable(self.spatial(self.temporal(x.unsqueeze(1))))
         result: Tensor = self.classifier(x.flatten(1))
         return result
+
+
+def vision_transformer() -> nn.Module:
+    """torchvision's, small; what it initializes with zeros (class token, head, biases) is random."""
+    model: nn.Module = torchvision.models.VisionTransformer(
+        image_size=32,
+        patch_size=8,
+        num_layers=2,
+        num_heads=4,
+        hidden_dim=64,
+        mlp_dim=128,
+        num_classes=10,
+    )
+    for parameter in model.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.1)
+    return model

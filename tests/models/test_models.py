@@ -12,15 +12,11 @@ from .zoo import ZOO, make
 
 #: The largest image that the emulated board takes.
 _LARGEST_IMAGE = 64 << 20
-#: Of the zoo, the models with layers that nano-core does not have.
-_REFUSED = ("vit",)
-
-_NAMES = [name for name in ZOO if not any(part in name for part in _REFUSED)]
 
 
 # torch's own, about even kernels.
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
-@pytest.mark.parametrize("name", _NAMES)
+@pytest.mark.parametrize("name", ZOO)
 def test_a_model_converts_and_runs_with_the_same_bytes(name: str) -> None:
     model, x = make(name)
     graph = optimize(capture(model, x[:2]))

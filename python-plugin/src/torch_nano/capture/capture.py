@@ -26,6 +26,7 @@ from ..ops import OPERATORS
 from ..ops.move import Move
 from .batch_dimension import batch_first
 from .channel_affine import ChannelAffine
+from .class_tokens import compute_class_tokens
 from .compositions import composition_of
 from .constants import is_constant, take_constant
 from .expansion import arguments_of, copy_of, expand
@@ -85,6 +86,7 @@ class _Capture:
         self.calls = copy_of(program.graph)
         drop_unread(self.calls)
         batch_first(self.calls)
+        compute_class_tokens(self.calls)
         self.operators = _operators_by_target()
         self.tensors: dict[str, Tensor] = {
             name: tensor.detach()

@@ -42,6 +42,24 @@ def arguments_of(node: fx.Node, target: Target) -> dict[str, Any]:
     }
 
 
+def is_symbolic(node: fx.Node) -> bool:
+    """Whether a node makes a tensor whose first dimension is the batch."""
+    tensor = node.meta.get("val")
+    return isinstance(tensor, Tensor) and tensor.dim() > 0 and isinstance(tensor.shape[0], torch.SymInt)
+
+
+def insert_call(node: fx.Node, target: Target, **arguments: Any) -> fx.Node:
+    """Inserts a call before `node`, with its module path and source line; returns it."""
+    given = [argument for argument in target._schema.arguments if argument.name in arguments]
+    args = tuple(arguments[argument.name] for argument in given if not argument.kwarg_only)
+    kwargs = {argument.name: arguments[argument.name] for argument in given if argument.kwarg_only}
+    with node.graph.inserting_before(node):
+        made = node.graph.call_function(target, args, kwargs)
+    made.meta |= {key: node.meta.get(key) for key in ("nn_module_stack", "stack_trace")}
+    made.meta["val"] = target(**fx.map_arg(arguments, lambda source: source.meta["val"]))
+    return made
+
+
 def expand(node: fx.Node, target: Target, composition: Composition) -> bool:
     """Inserts the calls of a composition after `node`, with its module path and source line, and gives its
     readers their results. Returns whether the call is several layers.

@@ -86,13 +86,14 @@ def multi_head_attention_forward(
     if in_proj_weight is not None and not use_separate_proj_weight:
         q_proj_weight, k_proj_weight, v_proj_weight = _thirds(in_proj_weight)
     biases = (None,) * 3 if in_proj_bias is None else _thirds(in_proj_bias)
+    assert q_proj_weight is not None and k_proj_weight is not None and v_proj_weight is not None
     matrices = (q_proj_weight, k_proj_weight, v_proj_weight)
     query, key, value = (
-        F.linear(x.transpose(0, 1), weight, bias).unflatten(2, (num_heads, -1)).transpose(1, 2)
+        _heads(F.linear(x.transpose(0, 1), weight, bias), num_heads)
         for x, weight, bias in zip((query, key, value), matrices, biases, strict=True)
     )
     if attn_mask is not None and attn_mask.dim() == 3:
-        attn_mask = attn_mask.unflatten(0, (-1, num_heads))
+        attn_mask = attn_mask.reshape(-1, num_heads, *attn_mask.shape[1:])
     if key_padding_mask is not None:
         padding = key_padding_mask[:, None, None]
         attn_mask = padding if attn_mask is None else attn_mask + padding
@@ -108,6 +109,11 @@ def _weights(query: Tensor, key: Tensor, mask: Tensor | None, scale: float | Non
     """The weight of each key for each query."""
     scores = torch.matmul(query * (query.shape[-1] ** -0.5 if scale is None else scale), key.mT)
     return torch.softmax(scores if mask is None else scores + mask, -1)
+
+
+def _heads(x: Tensor, count: int) -> Tensor:
+    """[N, length, features] as [N, heads, length, features of a head]."""
+    return x.reshape(*x.shape[:2], count, -1).transpose(1, 2)
 
 
 def _thirds(packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
