@@ -50,6 +50,7 @@ def compose_moves(graph: Graph) -> None:
         ):
             node.inputs = list(before.inputs)
             node.operator = node.operator.after(before.operator)
+            _drop_unread(graph, before, made)
         source, output = graph.values[node.inputs[0]], graph.values[node.output]
         if not node.operator.is_reshape(source.shape):
             _share(graph, node, made)
@@ -61,6 +62,18 @@ def compose_moves(graph: Graph) -> None:
         else:
             graph.remove(node)
     graph.drop_unused()
+
+
+def _drop_unread(graph: Graph, node: Node, made: dict[tuple[str, Move], Node]) -> None:
+    """Removes a move that nothing reads any more, so that it does not count as a reader of its input."""
+    assert isinstance(node.operator, Move)
+    if graph.consumers(node.output) or node.output in graph.outputs:
+        return
+    key = node.inputs[0], node.operator
+    if made.get(key) is node:
+        del made[key]
+    graph.nodes = [other for other in graph.nodes if other is not node]
+    del graph.values[node.output]
 
 
 def _share(graph: Graph, node: Node, made: dict[tuple[str, Move], Node]) -> None:
