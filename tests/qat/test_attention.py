@@ -6,8 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torch_nano as tn
-
-from ..models.zoo import make
+from models.zoo import make
 
 
 @pytest.mark.parametrize("name", ["transformer", "vit"])
