@@ -184,3 +184,34 @@ def test_positions_outside_of_the_sequence_are_refused(option: str) -> None:
         tn.to_nano(layer, (x, x, x), calibrate=(x, x, x))
     (node,) = caught.value.nodes
     assert node.operator == "nn.MultiheadAttention"
+
+
+class Masked(nn.Module):
+    """An encoder with a causal mask that adds `excluded` to the scores of later positions."""
+
+    def __init__(self, excluded: float, is_causal: bool | None) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(WIDTH, 2, 32, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+        self.is_causal = is_causal
+        self.register_buffer("mask", torch.full((LENGTH, LENGTH), excluded).triu(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.encoder(x, self.mask, is_causal=self.is_causal)
+
+
+@pytest.mark.parametrize("is_causal", [None, True])
+def test_masks_of_minus_infinity_are_refused_with_a_way_out_that_works(is_causal: bool | None) -> None:
+    models = []
+    for excluded in (-math.inf, -10.0):
+        torch.manual_seed(0)
+        models.append(Masked(excluded, is_causal).eval())
+    x = torch.randn(64, LENGTH, WIDTH)
+    with pytest.raises(tn.UnsupportedError, match="a mask of floats with -10 for a position"):
+        tn.to_nano(models[0], x[:2], calibrate=x)
+    nano = tn.to_nano(models[1], x[:2], calibrate=x)
+    with torch.no_grad():
+        ratio = decibels(nano(x), models[0](x))
+    assert ratio >= 30, f"{ratio:.1f} dB"
+    report = nano.verify("host", x)
+    assert report, report

@@ -11,12 +11,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+from torch.nn.modules import transformer
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.overrides import TorchFunctionMode
@@ -181,11 +183,17 @@ def has_two_modes(module: nn.Module) -> bool:
 
 @contextmanager
 def _without_fast_attention() -> Iterator[None]:
-    """Switches torch's fused kernels for transformer layers off: they are one call, of all their weights."""
+    """Switches torch's fused kernels for transformer layers off: they are one call, of all their weights.
+
+    These layers then need not find out whether a mask is causal either, for which they read its numbers.
+    """
     enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        yield
+        with patch.object(
+            transformer, "_detect_is_causal_mask", lambda mask, is_causal, size: bool(is_causal)
+        ):
+            yield
     finally:
         torch.backends.mha.set_fastpath_enabled(enabled)
 

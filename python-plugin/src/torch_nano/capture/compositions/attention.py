@@ -10,6 +10,9 @@ from torch import Tensor
 
 from ...ir.call import UnsupportedNodeError
 
+#: The way out where a mask has minus infinity.
+FINITE_MASK = "pass a mask of floats with -10 for a position that is excluded: its weight is almost 0"
+
 
 def scaled_dot_product_attention(
     query: Tensor,
@@ -32,8 +35,7 @@ def scaled_dot_product_attention(
         raise UnsupportedNodeError(
             f"its mask excludes positions ({'is_causal' if is_causal else 'attn_mask is bool'}); int8 has no "
             "number that stands for minus infinity beside the scores",
-            "leave the mask out and give it windows of one length, or add a small finite bias (attn_mask of "
-            "floats)",
+            FINITE_MASK,
         )
     if enable_gqa:
         key, value = (x.repeat_interleave(query.size(-3) // x.size(-3), -3) for x in (key, value))
