@@ -7,6 +7,10 @@ import torch
 import torch_nano as tn
 from torch import Tensor, nn
 from torch_nano._native import Model
+from torch_nano.capture.capture import capture
+from torch_nano.capture.passes import optimize
+from torch_nano.ops.concat import Concat
+from torch_nano.ops.move import Move
 
 
 def convolution(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
@@ -113,6 +117,23 @@ class Shuffle(nn.Module):
         return self.end(self.units(self.stem(x)))
 
 
+class Tokens(nn.Module):
+    """Patches of an image as a sequence, with one token before it and two after it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.norm, self.end = nn.Conv2d(3, 8, 4, stride=4), nn.LayerNorm(8), nn.Linear(8, 3)
+        self.first, self.last = nn.Parameter(torch.randn(1, 1, 8)), nn.Parameter(torch.randn(1, 2, 8))
+        self.position = nn.Parameter(torch.randn(1, 12, 8))
+        self.mix = nn.Linear(12, 12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.first.expand(x.shape[0], -1, -1), x, self.last.repeat(x.shape[0], 1, 1)], 1)
+        x = self.norm(x + self.position)
+        return self.end(self.mix(x.transpose(1, 2))[:, :, 0])
+
+
 def inputs(shape: tuple[int, ...], count: int = 64) -> Tensor:
     return torch.randn(count, *shape, generator=torch.Generator().manual_seed(1))
 
@@ -128,6 +149,7 @@ NETWORKS = [
     (Encoder, (3, 41)),
     (Mixed, (3, 12, 12)),
     (Shuffle, (3, 12, 12)),
+    (Tokens, (3, 12, 12)),
 ]
 every = pytest.mark.parametrize(("network", "shape"), NETWORKS)
 
@@ -158,6 +180,21 @@ def test_what_is_concatenated_lies_in_its_place(network: type[nn.Module], shape:
     concats, copies = copied(nano)
     assert concats == {Dense: 4, Shuffle: 3}.get(network, 1)
     assert copies == 0
+
+
+def test_the_sequence_is_not_transposed_for_a_token() -> None:
+    graph = optimize(capture(made(Tokens), inputs((3, 12, 12))[:2]))
+    (concat,) = [node for node in graph.nodes if isinstance(node.operator, Concat)]
+    assert concat.operator == Concat(1)
+    moves = [(node.operator, node) for node in graph.nodes[: graph.nodes.index(concat)]]
+    transposed = [
+        node
+        for move, node in moves
+        if isinstance(move, Move)
+        and move.is_permutation(shape := graph.values[node.inputs[0]].shape)
+        and not move.keeps_bytes(shape)
+    ]
+    assert not transposed
 
 
 @every
