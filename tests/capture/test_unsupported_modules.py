@@ -25,7 +25,7 @@ class Recurrent(nn.Module):
 class Nested(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.first = Recurrent(nn.LSTM)
+        self.first = Recurrent(nn.LSTMCell)
         self.cell = nn.GRUCell(3, 3)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ def test_all_are_named() -> None:
     with pytest.raises(tn.UnsupportedError) as caught:
         tn.to_nano(Nested(), X, calibrate=X)
     found = [(node.module_path, node.operator) for node in caught.value.nodes]
-    assert found == [("first.layer", "nn.LSTM"), ("cell", "nn.GRUCell")]
+    assert found == [("first.layer", "nn.LSTMCell"), ("cell", "nn.GRUCell")]
 
 
 @pytest.mark.usefixtures("no_export")

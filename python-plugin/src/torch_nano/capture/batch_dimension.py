@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, fx
 
-from .expansion import arguments_of
+from .expansion import arguments_of, insert_call
 
 aten = torch.ops.aten
 Target = torch._ops.OpOverload[..., Any]
@@ -93,8 +93,11 @@ class _Rewriting:
         }
 
     def run(self) -> None:
+        rewritten = []
         for node in list(self.calls.nodes):
             batch = self._batch(node)
+            if node.target is aten.sym_size.int and node.args[0] in self.moved:
+                self._take_size(node)
             if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
                 continue
             sources = [source for source in node.all_input_nodes if source in self.moved]
@@ -103,11 +106,23 @@ class _Rewriting:
             made = self._rewritten(node, node.target, batch)
             if made is None:
                 continue
+            rewritten.append(node)
             if batch:
                 self.moved[node] = _Moved(made, batch)
             else:
                 node.replace_all_uses_with(made)
+        # Calls in place and dropouts are no dead code for fx.
+        for node in reversed(rewritten):
+            if not node.users:
+                self.calls.erase_node(node)
         self.calls.eliminate_dead_code()
+
+    def _take_size(self, node: fx.Node) -> None:
+        """Lets a size be that of the rewritten tensor."""
+        source, dim = node.args
+        assert isinstance(source, fx.Node) and isinstance(dim, int)
+        moved = self.moved[source]
+        node.args = (moved.node, moved.dimension(dim, _rank(source)))
 
     def _batch(self, node: fx.Node) -> int | None:
         """The dimension of the batch in what a node returns; None if there is none, or several."""
@@ -150,11 +165,15 @@ class _Rewriting:
             parameters = [tensor for tensor in tensors if tensor is not first]
             alike = source.batch < _rank(first) - 1 and all(self._batch(each) is None for each in parameters)
         elif torch.Tag.pointwise in target.tags:
-            # A constant is broadcast over the dimensions before its own.
+            constants = [tensor for tensor in tensors if self._batch(tensor) is None]
+            arguments |= {
+                name: _with_batch_first(node, given, _rank(node), batch)
+                for name, given in arguments.items()
+                if given in constants
+            }
             alike = all(
-                _rank(tensor) < _rank(first) - source.batch
-                if self._batch(tensor) is None
-                else other is not None and other.batch == source.batch and _rank(tensor) == _rank(first)
+                tensor in constants
+                or (other is not None and other.batch == batch and _rank(tensor) == _rank(node))
                 for tensor, other in tensors.items()
             )
         elif target not in _ON_ELEMENTS:
@@ -186,23 +205,23 @@ class _Rewriting:
         return self.moved.get(node) or (_Moved(node, 0) if batch == 0 or batch is None else None)
 
     def _call(self, node: fx.Node, target: Target, arguments: Mapping[str, Any]) -> fx.Node:
-        """Inserts a call that reads the rewritten tensors before a node, in its module and source line."""
+        """Inserts a call that reads the rewritten tensors before a node."""
 
         def rewritten(argument: fx.Node) -> fx.Node:
             return self.moved[argument].node if argument in self.moved else argument
 
-        declared = [argument for argument in target._schema.arguments if argument.name in arguments]
-        args = tuple(arguments[argument.name] for argument in declared if not argument.kwarg_only)
-        kwargs = {argument.name: arguments[argument.name] for argument in declared if argument.kwarg_only}
-        with self.calls.inserting_before(node):
-            made = self.calls.call_function(
-                target, fx.map_arg(args, rewritten), fx.map_arg(kwargs, rewritten)
-            )
-        values: Any = fx.map_arg((made.args, made.kwargs), lambda argument: argument.meta["val"])
-        with node.meta["val"].fake_mode, torch.no_grad():
-            made.meta["val"] = target(*values[0], **values[1])
-        made.meta |= {key: node.meta.get(key) for key in ("nn_module_stack", "stack_trace")}
-        return made
+        return insert_call(node, target, **fx.map_arg(dict(arguments), rewritten))
+
+
+def _with_batch_first(node: fx.Node, constant: fx.Node, rank: int, batch: int) -> fx.Node:
+    """A constant that is broadcast to a tensor of `rank` with its batch elsewhere, for that with its batch
+    first.
+    """
+    if _rank(constant) < rank - batch:
+        return constant
+    for _ in range(rank - _rank(constant)):
+        constant = insert_call(node, aten.unsqueeze.default, self=constant, dim=0)
+    return insert_call(node, aten.movedim.int, self=constant, source=batch, destination=0)
 
 
 def _part_of_stack(target: Target, arguments: Mapping[str, Any]) -> fx.Node | None:
