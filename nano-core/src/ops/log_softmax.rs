@@ -129,7 +129,8 @@ fn run(node: &Node<'_>, mut io: Io<'_>) {
             .sum();
         let log_sum = logarithm(sum.max(1));
         // Below, the difference of the two overflows 32 bits; the output is its least anyway.
-        let excluded = parameters.reverse.apply(log_sum.wrapping_add(i32::MIN)).max(parameters.smallest.saturating_sub(1));
+        let excluded =
+            parameters.reverse.apply(log_sum.wrapping_add(i32::MIN)).max(parameters.smallest.saturating_sub(1));
         for (output, difference) in output.iter_mut().zip(differences()) {
             *output = if difference > excluded {
                 let log = parameters.fixed_point(difference).wrapping_sub(log_sum);
