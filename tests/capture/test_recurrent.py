@@ -134,11 +134,25 @@ class Learned(nn.Module):
         return self.recurrent(x, self.start.expand(-1, x.shape[0], -1).contiguous())[0][:, -1]
 
 
+class Changed(nn.Module):
+    """A state of zeros that is changed in place, through a view."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recurrent = nn.GRU(5, 6, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        start = torch.zeros(1, x.shape[0], 6)
+        start[0].fill_(1)
+        return self.recurrent(x, start)[0][:, -1]
+
+
 def test_what_remains_is_refused_with_a_way_out() -> None:
     projected = Model(nn.LSTM(5, 6, proj_size=3, batch_first=True), lambda m, x: m(x)[0][:, -1], 3)
     for model, reason, way_out in (
         (projected, "projected", r"nn\.Linear"),
         (Packed(), "lengths of their own", "windows of one length"),
+        (Changed(), "starts from a state that forward gives it", r"torch\.zeros"),
         (Learned(), "starts from a state that forward gives it", r"torch\.zeros"),
     ):
         with pytest.raises(tn.UnsupportedError, match=f"(?s){reason}.*{way_out}"):

@@ -17,13 +17,16 @@ from torch_nano.ops.conv2d import Conv2d
 from torch_nano.ops.conv_transpose2d import ConvTranspose2d
 from torch_nano.ops.depthwise_conv2d import DepthwiseConv2d
 from torch_nano.ops.fully_connected import FullyConnected
+from torch_nano.ops.gru import Gru
 from torch_nano.ops.layer_norm import LayerNorm
 from torch_nano.ops.log_softmax import LogSoftmax
+from torch_nano.ops.lstm import Lstm
 from torch_nano.ops.matmul import Matmul
 from torch_nano.ops.max_pool2d import MaxPool2d
 from torch_nano.ops.move import Move
 from torch_nano.ops.mul import Mul
 from torch_nano.ops.resize_bilinear import ResizeBilinear
+from torch_nano.ops.rnn import Rnn
 from torch_nano.ops.softmax import Softmax
 from torch_nano.ops.sub import Sub
 from torch_nano.ops.table import UNARY_FUNCTIONS, Table
@@ -98,6 +101,19 @@ MOVES: dict[tuple[int, ...], list[Callable[[Tensor], Tensor]]] = {
     ],
 }
 
+
+class Steps(nn.Module):
+    """All steps of a recurrent module."""
+
+    def __init__(self, recurrent: nn.Module) -> None:
+        super().__init__()
+        self.recurrent = recurrent
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps: Tensor = self.recurrent(x)[0]
+        return steps
+
+
 MODULES: list[tuple[nn.Module, tuple[int, ...], type[Operator]]] = [
     (nn.Conv2d(4, 6, 3), IMAGE, Conv2d),
     (nn.Conv2d(4, 6, (3, 2), stride=(1, 2), padding=(2, 1), dilation=(2, 1), bias=False), IMAGE, Conv2d),
@@ -167,6 +183,9 @@ MODULES: list[tuple[nn.Module, tuple[int, ...], type[Operator]]] = [
     (nn.RMSNorm(13), SERIES, LayerNorm),
     (nn.RMSNorm(10, eps=0.1, elementwise_affine=False), VECTOR, LayerNorm),
     (nn.Sequential(nn.Unflatten(1, (2, 2)), nn.RMSNorm((9, 12)), nn.Flatten()), IMAGE, LayerNorm),
+    (Steps(nn.GRU(13, 5, batch_first=True)), SERIES, Gru),
+    (Steps(nn.LSTM(13, 5, batch_first=True)), SERIES, Lstm),
+    (Steps(nn.RNN(13, 5, batch_first=True)), SERIES, Rnn),
     (nn.MaxPool2d(2), IMAGE, MaxPool2d),
     (nn.MaxPool2d(3, stride=2, padding=1, dilation=2), IMAGE, MaxPool2d),
     (nn.MaxPool2d(2, ceil_mode=True), IMAGE, MaxPool2d),

@@ -193,7 +193,7 @@ def test_a_name_that_a_qat_module_has_itself_is_refused(kind: str, name: str) ->
 
 
 def _prepared_parts() -> tuple[Graph, TrainingRanges]:
-    qat = tn.prepare_qat(nn.Sequential(nn.Linear(4, 3)), torch.zeros(2, 4), calibrate=torch.ones(2, 4))
+    qat = tn.prepare_qat(nn.Sequential(nn.Linear(4, 3)), torch.zeros(2, 4), calibrate=torch.eye(4))
     graph = qat.float_graph()
     return graph, qat.quantization_ranges
 

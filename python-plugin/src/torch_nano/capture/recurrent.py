@@ -51,8 +51,9 @@ class RecurrentLayers(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        #: Tensors of zeros that forward has made; kept, so that no other tensor gets their identity.
-        self.zeros: dict[int, Tensor] = {}
+        #: Tensors of zeros that forward has made, with their versions, which count the changes in place; kept,
+        #: so that no other tensor gets their identity.
+        self.zeros: dict[int, tuple[Tensor, int]] = {}
 
     def __torch_function__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -64,8 +65,12 @@ class RecurrentLayers(TorchFunctionMode):
             return self._run(_LAYERS[function], *args, **kwargs)
         result = function(*args, **kwargs)
         if function in _ZEROS:
-            self.zeros[id(result)] = result
+            self.zeros[id(result)] = result, result._version
         return result
+
+    def _is_zero(self, state: Tensor) -> bool:
+        made, version = self.zeros.get(id(state), (None, 0))
+        return made is not None and made._version == version
 
     def _run(
         self,
@@ -82,7 +87,7 @@ class RecurrentLayers(TorchFunctionMode):
     ) -> tuple[Tensor, ...]:
         """torch's function: the sequence, and the final states [layers, N, H], of an LSTM hidden and cell."""
         given = [
-            None if id(state) in self.zeros else state
+            None if self._is_zero(state) else state
             for state in ([states] if isinstance(states, Tensor) else states)
         ]
         directions = 2 if bidirectional else 1
