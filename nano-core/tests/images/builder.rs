@@ -257,6 +257,18 @@ impl Builder {
         hidden
     }
 
+    /// A GRU (three gates) or a recurrent layer (one gate) over the input's steps.
+    pub fn recurrent(&mut self, operator: &'static str, input: usize, units: u32, gates: u32) -> usize {
+        let [_, steps, features] = self.value(input).shape;
+        let of_input = self.weights(gates * units, features);
+        let of_state = self.weights(gates * units, units);
+        let names = ["weight_ih", "bias_ih", "scales_ih", "weight_hh", "bias_hh", "scales_hh"];
+        let tensors: Vec<_> =
+            names.into_iter().zip(of_input.into_iter().chain(of_state).map(|(_, tensor)| tensor)).collect();
+        let attributes = (operator == "rnn").then_some(("relu", 0));
+        self.layer(operator, &[input], value([1, steps, units]), attributes, tensors)
+    }
+
     /// Data movement to `shape` by tables of rows, columns and channels.
     pub fn gather(&mut self, input: usize, shape: [u32; 3], tables: [Vec<i32>; 3]) -> usize {
         self.part(input, shape, tables, [0, 0])
@@ -384,6 +396,16 @@ pub fn lstm_net() -> Builder {
     let second = net.lstm(first, 4);
     net.output(second);
     net.output(second + 1);
+    net
+}
+
+/// A GRU and a recurrent layer in a row.
+pub fn gru_net() -> Builder {
+    let mut net = Builder::new(8);
+    let series = net.input([1, 5, 3]);
+    let first = net.recurrent("gru", series, 6, 3);
+    let second = net.recurrent("rnn", first, 5, 1);
+    net.output(second);
     net
 }
 

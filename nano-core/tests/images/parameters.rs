@@ -4,7 +4,8 @@ use nano_core::image::{Image, WriteError, write_with};
 use nano_core::{Error, Model, ops};
 
 use crate::builder::{
-    Aligned, Builder, attention_net, conv_net, head_net, lstm_net, place, residual_net, two_by_two, variants_net,
+    Aligned, Builder, attention_net, conv_net, gru_net, head_net, lstm_net, place, residual_net, two_by_two,
+    variants_net,
 };
 
 /// Where the parts of a node's record lie in the image.
@@ -45,7 +46,7 @@ fn find(image: &Aligned, operator: &str) -> usize {
 
 fn model_with(operator: &str) -> Builder {
     let has = |net: &Builder| operators(&net.image()).contains(&operator);
-    [conv_net(), two_by_two(), residual_net(), attention_net(), lstm_net()].into_iter().find(has).unwrap()
+    [conv_net(), two_by_two(), residual_net(), attention_net(), lstm_net(), gru_net()].into_iter().find(has).unwrap()
 }
 
 fn refused(image: &Aligned) -> Error {
@@ -74,7 +75,9 @@ fn rule(expected: &str, error: Error) -> &'static str {
 
 #[test]
 fn every_operator_refuses_other_forms_and_other_scratch_memory() {
-    for net in [conv_net(), head_net(), two_by_two(), variants_net(), residual_net(), attention_net(), lstm_net()] {
+    for net in
+        [conv_net(), head_net(), two_by_two(), variants_net(), residual_net(), attention_net(), lstm_net(), gru_net()]
+    {
         let mut image = net.image();
         image.patch(place::ARENA_LENGTH, 1 << 14);
         for (node, name) in operators(&image).into_iter().enumerate() {
@@ -111,6 +114,7 @@ fn every_attribute_has_its_range() {
         "count_include_pad" => (2, "count_include_pad"),
         "transpose_b" => (2, "transpose_b"),
         "subtract_mean" => (-1, "subtract_mean"),
+        "relu" => (2, "relu"),
         "output_height" | "output_width" => (0, "output_"),
         "step_height" | "step_width" => (-1, "step_"),
         "start_height" | "start_width" => (-(1 << 21), "start_"),
@@ -120,8 +124,8 @@ fn every_attribute_has_its_range() {
         "columns" | "channels" => (0, "rows times columns times channels"),
         other => panic!("no wrong value is known for {other}: add one"),
     };
-    let images =
-        [conv_net(), two_by_two(), variants_net(), residual_net(), attention_net(), lstm_net()].map(|net| net.image());
+    let images = [conv_net(), two_by_two(), variants_net(), residual_net(), attention_net(), lstm_net(), gru_net()]
+        .map(|net| net.image());
     for operator in ops::ALL.iter().map(|kernel| kernel.operator) {
         let image = images.iter().find(|image| operators(image).contains(&operator.name)).unwrap();
         let attributes = record(image, find(image, operator.name)).attributes;
