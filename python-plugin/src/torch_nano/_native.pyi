@@ -37,6 +37,7 @@ __all__ = [
     "quantize_channels",
     "quantize_multiplier",
     "requantize_",
+    "sigmoid_table",
     "softmax_parameters",
     "write_image",
 ]
