@@ -24,7 +24,7 @@
 //! steps: its own rounding; the relative errors of r and E (V is 0 or at least n - 1); the floor of t; those of `t m` and a; the rounding of m.
 //! Where the shift is 10 or more (|g| < 2^9 and |bias / s_y| < 2^19) and |g T| < 512, that is below 1/2 + 1/100.
 //!
-//! Tensors for the writer: `weight` float32 [channels], `bias` float32 [channels], `epsilon` float32 [1]. Constants: E, two words;
+//! Tensors for the writer: `weight` float32 `[channels]`, `bias` float32 `[channels]`, `epsilon` float32 `[1]`. Constants: E, two words;
 //! one [`NormalizedChannel`] per channel.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};

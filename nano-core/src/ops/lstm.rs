@@ -16,7 +16,7 @@
 //! `[4, units]` with scale `s_x s_w`, `weight_scales` and `recurrent_weight_scales` float32 `[4]`.
 //!
 //! Constants: the multiplier of h; a [`Channel`] without a bias for the sums of each gate, over x, then over h; the weights of each unit,
-//! `[features + units][4]`; its biases, [2][4], over x and over h, with the zero points folded in. The hidden states of the step before are read from the output, and c is
+//! `[features + units][4]`; its biases, `[2][4]`, over x and over h, with the zero points folded in. The hidden states of the step before are read from the output, and c is
 //! updated in its own, so there is no scratch memory.
 
 use crate::BrokenRule;

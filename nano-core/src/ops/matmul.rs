@@ -3,11 +3,11 @@
 //!
 //! Shapes (height, width, channels): a [batch, m, k], y [batch, m, n]; b [batch, k, n], or with `transpose_b` [batch, n, k].
 //!
-//! The kernel is GEMM. Of each [`COLUMNS`] columns of b, blocks of four are packed side by side in scratch memory, [k][4]; then tiles of four
+//! The kernel is GEMM. Of each [`COLUMNS`] columns of b, blocks of four are packed side by side in scratch memory, `[k][4]`; then tiles of four
 //! rows of a, which every block multiplies. The products are those of the int8 numbers as they are: sums of the rows and columns correct the
 //! accumulators for the zero points.
 //!
-//! Constant: one [`Channel`], whose bias is 0. Scratch: the tile and the blocks, [k][4] each.
+//! Constant: one [`Channel`], whose bias is 0. Scratch: the tile and the blocks, `[k][4]` each.
 
 use crate::BrokenRule;
 use crate::arena::Io;
