@@ -189,7 +189,7 @@ def test_random_networks_give_the_same_bytes_everywhere(seed):
         torch.testing.assert_close(captured.float_run(x)[0], expected, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(optimize(captured).float_run(x)[0], expected, rtol=1e-4, atol=1e-4)
     method = choose.choice(["minmax", "percentile"])
-    nano = tn.to_nano(model, x, calibrate=x, method=method, percentile=95.0, check=False)
+    nano = tn.to_nano(model, x, calibrate=x, method=method, percentile=95.0, head=None, check=False)
     report = nano.verify("host", x * 2)
     assert report, f"seed {seed}: {report}\n{nano.graph.graph}"
     assert torch.isfinite(nano(x)).all()

@@ -28,12 +28,12 @@ def images() -> list[bytes]:
     for operator in OPERATORS:
         for seed in range(_LAYERS):
             case = cases.make(operator, seed)
-            model = one_layer_model(case, [tuple(case.output().shape[1:])])
+            model = one_layer_model(case, [tuple(y.shape[1:]) for y in case.integer_run()])
             made.append(model.image)
     for network, shape in networks.NETWORKS:
-        x = networks.inputs(shape, 16)
+        x = networks.inputs(shape, 32)
         made.append(tn.to_nano(networks.make(network), x, calibrate=x).image)
-    x = torch.randn(16, 6, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(32, 6, generator=torch.Generator().manual_seed(0))
     settings: list[tuple[tn.heads.HeadSettings, int]] = [
         (tn.heads.SGD(0.05), 1),
         (tn.heads.SGD(0.05), 2),

@@ -13,7 +13,7 @@ def tiny_model() -> tn.NanoModule:
     """One convolution in flash, a trainable head of 3 classes in RAM."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 6 * 6, 3))
-    x = torch.randn(16, 1, 8, 8)
+    x = torch.randn(32, 1, 8, 8)
     return tn.to_nano(model, x, calibrate=x, head="3", name="tiny")
 
 

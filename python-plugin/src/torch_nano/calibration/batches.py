@@ -116,6 +116,8 @@ def _parts(graph: Graph, data: CalibrationData, purpose: str) -> Iterable[Any]:
 
 def _is_one_batch(graph: Graph, data: object) -> bool:
     """Whether a tuple is one batch: all inputs of a model of several, or (x, y) where y is no further x."""
-    if not isinstance(data, tuple) or len(data) < 2 or not all(isinstance(part, Tensor) for part in data):
+    if not isinstance(data, tuple) or not data or not all(isinstance(part, Tensor) for part in data):
         return False
-    return len(graph.inputs) > 1 or tuple(data[1].shape[1:]) != graph.values[graph.inputs[0]].user_shape
+    if len(graph.inputs) > 1:
+        return True
+    return len(data) > 1 and tuple(data[1].shape[1:]) != graph.values[graph.inputs[0]].user_shape

@@ -51,8 +51,8 @@ class RecurrentLayers(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        #: Tensors of zeros that forward has made, with their versions, which count the changes in place; kept,
-        #: so that no other tensor gets their identity.
+        #: Tensors of zeros that forward has made, with their versions, which count the changes in place. They
+        #: are kept so that no other tensor gets their identity.
         self.zeros: dict[int, tuple[Tensor, int]] = {}
 
     def __torch_function__(

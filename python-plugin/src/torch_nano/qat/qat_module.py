@@ -357,7 +357,7 @@ def freeze_ranges(qat: nn.Module, *patterns: str | nn.Module) -> None:
         ModuleNameError: a pattern matches nothing.
         QuantizationError: a value has no range yet.
 
-    >>> qat = prepare_qat(nn.Sequential(nn.Linear(4, 3)), torch.zeros(2, 4), calibrate=torch.ones(2, 4))
+    >>> qat = prepare_qat(nn.Sequential(nn.Linear(4, 3)), torch.zeros(2, 4), calibrate=torch.eye(4))
     >>> freeze_ranges(qat)
     >>> bool(qat.quantization_ranges.frozen.all())
     True
