@@ -54,7 +54,7 @@ class Quantization:
         object.__setattr__(self, "scale", scale)
 
     def to_power_of_two(self) -> Quantization:
-        """The quantization with the next larger scale that is a power of two, if its own is none.
+        """The quantization with the smallest power of two that is no less than its scale.
 
         >>> Quantization(0.3, 0, "int16").to_power_of_two()
         Quantization(scale=0.5, zero_point=0, dtype='int16')
