@@ -95,9 +95,11 @@ def test_gradients_are_those_of_the_float_twin_away_from_clipping(operator: type
         quantized = zip(made, case.real_outputs(), case.output_quantizations, strict=True)
         for y, real, output in quantized:
             q, (low, high) = y.detach() + output.zero_point, output.bounds
-            steps = real.detach() / output.scale + output.zero_point
-            inside = (steps > low - 0.5) & (steps < high + 0.5)
-            inside &= (q > bounds.get("clamp_min", low)) & (q < bounds.get("clamp_max", high))
+            inside = (q > bounds.get("clamp_min", low)) & (q < bounds.get("clamp_max", high))
+            if isinstance(case.operator, Lstm | RecurrentOperator):
+                # Its float result differs by more than the rounding.
+                steps = real.detach() / output.scale + output.zero_point
+                inside &= (steps > low - 0.5) & (steps < high + 0.5)
             grads.append(torch.randn(y.shape, generator=generator) * inside)
         gradients = torch.autograd.grad(made, [*inputs, *parameters.values()], grads)
         leaves = [x.detach().double().requires_grad_() for x in inputs]

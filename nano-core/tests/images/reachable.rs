@@ -140,7 +140,7 @@ fn live(head: &mut AnyHead<'_>, seed: u64, requests: usize) -> usize {
         if let Err(error) = head.check_state(head.state()) {
             panic!("{place}: it does not accept its own state: {error}");
         }
-        // Only a training whose ring does not fit the head may change it before it is refused; there is none here.
+        // Before it is refused, only a training whose ring does not fit the head may change it; no training runs here.
         assert!(result.is_ok() || head.state() == before, "{place}: refused, and changed");
         head.logits(&features).unwrap();
     }
