@@ -1,0 +1,89 @@
+"""Seeded random layers, one class per operator family, each with the output that TFLM gives for it.
+
+Any layer can be made again from its family, seed and index: its repr says how.
+
+>>> layer("fully_connected", seed=0, index=1).origin
+layer("fully_connected", seed=0, index=1)
+"""
+
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+
+from .base import Layer, Origin
+from .convolution import Conv2d, ConvTranspose2d, DepthwiseConv2d
+from .elementwise import Requantize, RequantizeDtypes, Unary
+from .linear import FullyConnected, Matmul
+from .movement import Concat, ConcatInt16, Move, MoveInt16
+from .pairwise import Add, Mul, Pairwise, Sub
+from .pooling import AveragePool, MaxPool
+from .recurrent import Lstm
+from .resizing import ResizeBilinear
+from .softmax import LogSoftmax, Softmax
+
+__all__ = [
+    "FAMILIES",
+    "Add",
+    "AveragePool",
+    "Concat",
+    "ConcatInt16",
+    "Conv2d",
+    "ConvTranspose2d",
+    "DepthwiseConv2d",
+    "FullyConnected",
+    "Layer",
+    "LogSoftmax",
+    "Lstm",
+    "Matmul",
+    "MaxPool",
+    "Move",
+    "MoveInt16",
+    "Mul",
+    "Origin",
+    "Pairwise",
+    "Requantize",
+    "RequantizeDtypes",
+    "ResizeBilinear",
+    "Softmax",
+    "Sub",
+    "Unary",
+    "layer",
+    "layers",
+]
+
+
+FAMILIES: dict[str, type[Layer]] = {
+    "conv2d": Conv2d,
+    "conv_transpose2d": ConvTranspose2d,
+    "depthwise_conv2d": DepthwiseConv2d,
+    "fully_connected": FullyConnected,
+    "add": Add,
+    "mul": Mul,
+    "sub": Sub,
+    "concat": Concat,
+    "lstm": Lstm,
+    "matmul": Matmul,
+    "max_pool": MaxPool,
+    "move": Move,
+    "average_pool": AveragePool,
+    "requantize": Requantize,
+    "requantize_dtypes": RequantizeDtypes,
+    "resize_bilinear": ResizeBilinear,
+    "move_int16": MoveInt16,
+    "concat_int16": ConcatInt16,
+    "softmax": Softmax,
+    "log_softmax": LogSoftmax,
+    "unary": Unary,
+}
+
+
+def layer(family: str, seed: int, index: int) -> Layer:
+    """The layer number `index` of this seed."""
+    rng = np.random.default_rng([zlib.crc32(family.encode()), seed, index])
+    return FAMILIES[family].random(Origin(family, seed, index), rng)
+
+
+def layers(family: str, count: int, seed: int = 0) -> Iterator[Layer]:
+    """The first `count` layers of this seed."""
+    return (layer(family, seed, index) for index in range(count))
