@@ -23,7 +23,7 @@ from torch_nano.capture.passes import optimize
 from torch_nano.ir.call import Call
 from torch_nano.ir.layer import Layer
 from torch_nano.ir.operator import Operator
-from torch_nano.ir.rules import Own
+from torch_nano.ir.rules import Signature
 from torch_nano.ir.value import Value
 from torch_nano.ops import OPERATORS
 from torch_nano.ops.requantize import Requantize
@@ -34,7 +34,7 @@ class Square(Operator):
     """``y = x^2``, in 16 bits."""
 
     name = "square"
-    rules = (Own("int16"),)
+    signatures = (Signature(("int8",), ("int16",)),)
 
     @classmethod
     def targets(cls) -> Sequence[torch._ops.OpOverload[..., Any]]:
@@ -59,8 +59,7 @@ class Cube(Operator):
     """``y = x^3`` of 16 bits in 32."""
 
     name = "cube"
-    rules = (Own("int32"),)
-    input_dtypes = frozenset({"int16"})
+    signatures = (Signature(("int16",), ("int32",)),)
 
     @classmethod
     def targets(cls) -> Sequence[torch._ops.OpOverload[..., Any]]:

@@ -22,7 +22,7 @@ from torch_nano.ir.call import Call
 from torch_nano.ir.graph import Graph
 from torch_nano.ir.layer import Layer
 from torch_nano.ir.operator import Operator
-from torch_nano.ir.rules import Fixed, Own, SameAs, Shared
+from torch_nano.ir.rules import Fixed, Own, SameAs, Shared, Signature
 from torch_nano.ir.value import Value
 from torch_nano.ops import OPERATORS
 from torch_nano.ops.concat import Concat
@@ -177,9 +177,10 @@ def test_ranges_from_the_first_batch_cover_all_that_is_joined() -> None:
 
 
 def test_the_rules_of_nano_cores_operators_are_nano_cores() -> None:
-    assert Concat.rules == (Shared(),) and MaxPool2d.rules == (SameAs(0),) and Conv2d.rules == (Own("int8"),)
+    assert Concat.rules == (Shared(),) and MaxPool2d.rules == (SameAs(0),) and Conv2d.rules == (Own(),)
     assert Softmax.rules == (Fixed(Quantization(1 / 256, -128)),)
-    assert Conv2d.input_dtypes == {"int8"} and Concat.input_dtypes == {"int8", "int16", "int32"}
+    assert Conv2d.signatures[0] == Signature(("int8",), ("int8",))
+    assert Concat.moves_data() and not Conv2d.moves_data()
     # Join is an operator of Python only.
     assert Join.rules == (Shared(),)
     with pytest.raises(TypeError, match="Another sets the rules of concat, which nano-core defines"):

@@ -411,15 +411,17 @@ def make(operator: type[Operator], seed: int, batch: int = 3) -> Case:
     inputs = [torch.from_numpy(rng.integers(-128, 128, (batch, *shape), np.int8)) for shape in layer.shapes]
     case = Case(layer.operator, inputs, layer.parameters, input_quantizations=quantizations)
     outputs = [
-        _output(rng, rule, y, quantizations)
-        for rule, y in zip(layer.operator.rules, case.real_outputs(), strict=True)
+        _output(rng, rule, layer.operator.signatures[0].output(index), y, quantizations)
+        for index, (rule, y) in enumerate(zip(layer.operator.rules, case.real_outputs(), strict=True))
     ]
     case = replace(case, output_quantizations=outputs)
     return replace(case, tensors=case.quantize())
 
 
-def _output(rng: np.random.Generator, rule: Rule, y: Tensor, inputs: list[Quantization]) -> Quantization:
-    """The quantization of an output, for its real numbers and the quantizations of the inputs."""
+def _output(
+    rng: np.random.Generator, rule: Rule, dtype: str, y: Tensor, inputs: list[Quantization]
+) -> Quantization:
+    """The quantization of an output, for its dtype, its real numbers and the quantizations of the inputs."""
     match rule:
         case Fixed():
             return rule.quantization
@@ -429,7 +431,7 @@ def _output(rng: np.random.Generator, rule: Rule, y: Tensor, inputs: list[Quanti
             return inputs[0]
     low, high = min(float(y.min()), 0.0), max(float(y.max()), 1e-2)
     odd = float(2.0 ** rng.choice([-10, -6, 8, 14])) if rng.random() < 0.25 else 1.0
-    if rule.dtype == "int16":
+    if dtype == "int16":
         found = Quantization(max(-low, high) / 32767 * odd, 0, "int16")
         return found.to_power_of_two() if rule.power_of_two else found
     scale = (high - low) / 255

@@ -15,7 +15,7 @@ use nano_core::fixed_point::Multiplier;
 use nano_core::image::{Dtype, LONGEST_NAME, WriteError};
 use nano_core::ops::{self, AddParameters, LayerNormParameters, LogSoftmaxParameters, SoftmaxParameters};
 use nano_core::train::{LARGEST_EPOCHS, LdaHead};
-use nano_core::{ALIKE, Quantization};
+use nano_core::{ALIKE, Kernel, Quantization};
 use numpy::{PyArray2, PyReadonlyArray1};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -53,16 +53,10 @@ fn operators(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
         entry.set_item("attributes", operator.attributes)?;
         entry.set_item("inputs", (*operator.inputs.start(), *operator.inputs.end()))?;
         let kernels = || ops::ALL.iter().filter(|kernel| kernel.operator.name == operator.name);
-        let accepted = |dtype: &Dtype| kernels().any(|kernel| kernel.inputs == ALIKE || kernel.inputs.contains(dtype));
-        entry.set_item(
-            "input_dtypes",
-            Dtype::ALL.iter().filter(|dtype| accepted(dtype)).map(|dtype| dtype.name()).collect::<Vec<_>>(),
-        )?;
-        let rules = operator.outputs.iter().enumerate().map(|(index, output)| {
-            let made = |dtype: &&Dtype| kernels().any(|kernel| kernel.outputs.get(index) == Some(*dtype));
-            let dtypes = Dtype::ALL.iter().filter(made).map(|dtype| dtype.name()).collect();
-            rule(py, output.quantization, dtypes)
-        });
+        let mut dtypes: Vec<_> = kernels().flat_map(signatures).collect();
+        dtypes.dedup();
+        entry.set_item("dtypes", dtypes)?;
+        let rules = operator.outputs.iter().map(|output| rule(py, output.quantization));
         entry.set_item("quantization", rules.collect::<PyResult<Vec<_>>>()?)?;
         entry.set_item("states", operator.outputs.iter().map(|output| output.reset.is_some()).collect::<Vec<_>>())?;
         entry.set_item("kernels", kernels().map(|kernel| kernel.name).collect::<Vec<_>>())?;
@@ -71,12 +65,22 @@ fn operators(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     Ok(operators)
 }
 
-/// The rule for the quantization of an output of one of these dtypes.
-fn rule<'py>(py: Python<'py>, quantization: Quantization, dtypes: Vec<&str>) -> PyResult<Bound<'py, PyDict>> {
+/// The dtypes of a kernel's inputs and outputs; of a kernel that moves bytes, those for each dtype.
+fn signatures(kernel: &Kernel) -> Vec<(Vec<&'static str>, Vec<&'static str>)> {
+    let alike: &[Dtype] = if kernel.inputs == ALIKE { &Dtype::ALL } else { &kernel.inputs[..1] };
+    let names = |dtypes: &[Dtype], count: usize, alike: Dtype| match dtypes {
+        ALIKE => vec![alike.name(); count],
+        _ => dtypes.iter().map(|dtype| dtype.name()).collect(),
+    };
+    let outputs = kernel.operator.outputs.len();
+    alike.iter().map(|&dtype| (names(kernel.inputs, 1, dtype), names(kernel.outputs, outputs, dtype))).collect()
+}
+
+/// The rule for the quantization of an output.
+fn rule(py: Python<'_>, quantization: Quantization) -> PyResult<Bound<'_, PyDict>> {
     let rule = PyDict::new(py);
     let name = match quantization {
         Quantization::Own | Quantization::PowerOfTwo => {
-            rule.set_item("dtypes", dtypes)?;
             rule.set_item("power_of_two", quantization == Quantization::PowerOfTwo)?;
             "own"
         }

@@ -86,10 +86,9 @@ class ChannelScales(TypedDict):
 
 @type_check_only
 class QuantizationRule(TypedDict):
-    """The quantization of an output: its own, of one of `dtypes`; as `input`; fixed; or as all inputs."""
+    """The quantization of an output: its own; as `input`; fixed; or as all inputs."""
 
     rule: Literal["own", "same_as", "fixed", "shared"]
-    dtypes: NotRequired[list[Literal["int8", "int16", "int32"]]]
     #: Whether the scale of its own is a power of two.
     power_of_two: NotRequired[bool]
     input: NotRequired[int]
@@ -102,8 +101,8 @@ class OperatorEntry(TypedDict):
     attributes: list[str]
     #: Least and most number of inputs.
     inputs: tuple[int, int]
-    #: The dtypes of inputs for which it has a kernel.
-    input_dtypes: list[Literal["int8", "int16", "int32"]]
+    #: The dtypes of inputs and outputs that a kernel takes; the last input's holds for all further ones.
+    dtypes: list[tuple[list[Literal["int8", "int16", "int32"]], list[Literal["int8", "int16", "int32"]]]]
     #: Of each output.
     quantization: list[QuantizationRule]
     #: Whether each output is a state.

@@ -11,7 +11,7 @@ import numpy as np
 from ..arithmetic.quantization import Quantization
 from ..errors import QuantizationError, in_module
 from ..ir.graph import Graph, Node
-from ..ir.rules import Fixed, Own, SameAs, Shared
+from ..ir.rules import Fixed, Own, SameAs, Shared, Signature
 
 #: Lowest and highest real number.
 Bounds = tuple[float, float]
@@ -95,16 +95,11 @@ class QuantizationPlan:
 
     def _take(self, node: Node) -> None:
         inputs = [self._plan[name] for name in node.inputs]
-        for name, given in zip(node.inputs, inputs, strict=True):
-            if given.dtype not in node.operator.input_dtypes:
-                expected = " or ".join(sorted(node.operator.input_dtypes))
-                raise QuantizationError(
-                    f"{node.operator.name} takes {expected}; its input {name} is {given.dtype}"
-                )
-        for name, rule in zip(node.outputs, node.operator.rules, strict=True):
+        signature = self._signature(node, [given.dtype for given in inputs])
+        for index, (name, rule) in enumerate(zip(node.outputs, node.operator.rules, strict=True)):
             match rule:
                 case Own():
-                    self._plan[name] = Range((name,), self._own_dtype(node, name, rule), rule.power_of_two)
+                    self._plan[name] = Range((name,), signature.output(index), rule.power_of_two)
                 case SameAs():
                     self._plan[name] = inputs[rule.input]
                 case Fixed():
@@ -112,16 +107,21 @@ class QuantizationPlan:
                 case Shared():
                     self._plan[name] = self._shared(node)
 
-    def _own_dtype(self, node: Node, name: str, rule: Own) -> str:
-        """The dtype of an output with a range of its own."""
-        offered = node.operator.output_dtypes if rule.dtype is None else {rule.dtype}
-        dtype = self._dtypes.get(name, rule.dtype or "int8")
-        if dtype not in offered:
-            expected = " or ".join(sorted(offered))
-            raise QuantizationError(
-                f"{node.operator.name} makes {expected}; its output {name} is to be {dtype}"
-            )
-        return dtype
+    def _signature(self, node: Node, inputs: Sequence[str]) -> Signature:
+        """The dtypes of a node, by those of its inputs and that wanted of its output."""
+        operator, wanted = node.operator, self._dtypes.get(node.name)
+        taking = [signature for signature in operator.signatures if signature.takes(inputs)]
+        if not taking:
+            expected = " or ".join(sorted({", ".join(each.inputs) for each in operator.signatures}))
+            given = ", ".join(f"{name} is {dtype}" for name, dtype in zip(node.inputs, inputs, strict=True))
+            raise QuantizationError(f"{operator.name} takes {expected}; its input {given}")
+        for signature in taking:
+            if signature.output(0) == (wanted or "int8"):
+                return signature
+        if wanted is None:
+            return taking[0]
+        expected = " or ".join(sorted({signature.output(0) for signature in taking}))
+        raise QuantizationError(f"{operator.name} makes {expected}; its output {node.name} is to be {wanted}")
 
     def _shared(self, node: Node) -> Range | Quantization:
         """Merges the ranges of a node's inputs into one."""
@@ -166,15 +166,14 @@ class QuantizationPlan:
 
 def follows_rules(node: Node, inputs: Sequence[Quantization], outputs: Sequence[Quantization]) -> bool:
     """Whether the quantizations of a node's values follow its operator's rules."""
-    if not all(given.dtype in node.operator.input_dtypes for given in inputs):
+    dtypes = [[one.dtype for one in quantizations] for quantizations in (inputs, outputs)]
+    if not any(each.takes(dtypes[0]) and each.makes(dtypes[1]) for each in node.operator.signatures):
         return False
 
     def follows(rule: object, output: Quantization) -> bool:
         match rule:
             case Own():
-                dtypes = node.operator.output_dtypes if rule.dtype is None else {rule.dtype}
-                power = output == output.to_power_of_two()
-                return output.dtype in dtypes and (power or not rule.power_of_two)
+                return not rule.power_of_two or output == output.to_power_of_two()
             case SameAs():
                 return rule.input < len(inputs) and output == inputs[rule.input]
             case Fixed():

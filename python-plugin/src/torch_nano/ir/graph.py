@@ -99,8 +99,9 @@ class Graph:
     #: The affines at the inputs, by name of the input, in order: the input's value, its numbers and its
     #: quantization are those after them.
     affines: dict[str, tuple[Affine, ...]] = field(default_factory=dict)
-    #: The dtypes other than int8, by name: of inputs, and of outputs whose operator offers several
-    #: (:class:`.rules.Own` without a dtype).
+    #: The dtypes of values other than int8, by name. Before
+    #: :func:`torch_nano.capture.passes.insert_requantize.insert_requantize` those wanted: of inputs, and by a
+    #: node's name of its inputs and outputs.
     dtypes: dict[str, Dtype] = field(default_factory=dict)
 
     def derive(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .call import Call, Moved, MovedBack
 from .layer import Layer
-from .rules import NATIVE_INPUT_DTYPES, NATIVE_OUTPUT_DTYPES, NATIVE_RULES, Own, Rule
+from .rules import INT8, MOVING, NATIVE_RULES, NATIVE_SIGNATURES, Own, Rule, Signature
 from .straight_through import straight_through
 from .value import Value
 
@@ -35,10 +35,8 @@ class Operator(ABC):
     name: ClassVar[str]
     #: How each output gets its quantization: nano-core's rules, if it has the operator.
     rules: ClassVar[tuple[Rule, ...]] = (Own(),)
-    #: The dtypes that inputs may have: nano-core's, if it has the operator and the class sets none.
-    input_dtypes: ClassVar[frozenset[str]] = frozenset({"int8"})
-    #: The dtypes that outputs of the rule :class:`.rules.Own` may have, if it names none.
-    output_dtypes: ClassVar[frozenset[str]] = frozenset({"int8"})
+    #: The dtypes of inputs and outputs: those of nano-core's kernels, if it has the operator.
+    signatures: ClassVar[tuple[Signature, ...]] = (INT8,)
     #: Whether an activation's clamp can be fused into this operator's output.
     fuses_clamp: ClassVar[bool] = False
 
@@ -47,11 +45,9 @@ class Operator(ABC):
         name = vars(cls).get("name")
         if name not in NATIVE_RULES:
             return
-        if "rules" in vars(cls):
+        if not {"rules", "signatures"}.isdisjoint(vars(cls)):
             raise TypeError(f"{cls.__name__} sets the rules of {name}, which nano-core defines")
-        cls.rules, cls.output_dtypes = NATIVE_RULES[name], NATIVE_OUTPUT_DTYPES[name]
-        if "input_dtypes" not in vars(cls):
-            cls.input_dtypes = NATIVE_INPUT_DTYPES[name]
+        cls.rules, cls.signatures = NATIVE_RULES[name], NATIVE_SIGNATURES[name]
 
     @property
     def elementwise(self) -> bool:
@@ -59,6 +55,11 @@ class Operator(ABC):
         broadcasting. Such an operator takes values of any rank.
         """
         return False
+
+    @classmethod
+    def moves_data(cls) -> bool:
+        """Whether it only moves elements, of any dtype."""
+        return MOVING.issubset(cls.signatures)
 
     @property
     def pixelwise(self) -> bool:

@@ -1,12 +1,13 @@
-"""The rules by which an operator's outputs get their quantizations, as data.
+"""The rules by which an operator's values get their dtypes and its outputs their quantizations, as data.
 
 nano-core defines the rules of its operators; operators of Python graphs only define theirs in their class.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from .. import _native
 from ..arithmetic.quantization import Dtype, Quantization
@@ -16,14 +17,49 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Signature:
+    """Dtypes of inputs and outputs that an operator has together; the last one of each holds for all further.
+
+    >>> Signature(("int16",), ("int16",)).takes(["int16", "int16"])
+    True
+    """
+
+    inputs: tuple[Dtype, ...]
+    outputs: tuple[Dtype, ...]
+
+    def __str__(self) -> str:
+        return f"{', '.join(self.inputs)} -> {', '.join(self.outputs)}"
+
+    def input(self, index: int) -> Dtype:
+        """The dtype of an input."""
+        return self.inputs[min(index, len(self.inputs) - 1)]
+
+    def output(self, index: int) -> Dtype:
+        """The dtype of an output."""
+        return self.outputs[min(index, len(self.outputs) - 1)]
+
+    def takes(self, inputs: Sequence[str]) -> bool:
+        """Whether inputs have these dtypes."""
+        return all(dtype == self.input(index) for index, dtype in enumerate(inputs))
+
+    def makes(self, outputs: Sequence[str]) -> bool:
+        """Whether outputs have these dtypes."""
+        return all(dtype == self.output(index) for index, dtype in enumerate(outputs))
+
+
+#: The signature of layers in int8.
+INT8 = Signature(("int8",), ("int8",))
+#: Those of operators that only move data.
+MOVING = frozenset(Signature((dtype,), (dtype,)) for dtype in get_args(Dtype))
+
+
+@dataclass(frozen=True)
 class Own:
     """An output with a scale and a zero point of its own, chosen from its observed range.
 
-    ``dtype`` is that of the output; None: one of :attr:`.operator.Operator.output_dtypes`, int8 unless
-    :attr:`.graph.Graph.dtypes` names another. With ``power_of_two`` the scale is a power of two.
+    With ``power_of_two`` the scale is a power of two.
     """
 
-    dtype: Dtype | None = None
     power_of_two: bool = False
 
 
@@ -53,8 +89,7 @@ Rule = Own | SameAs | Fixed | Shared
 def _rule(entry: QuantizationRule) -> Rule:
     match entry["rule"]:
         case "own":
-            dtypes = entry["dtypes"]
-            return Own(dtypes[0] if len(dtypes) == 1 else None, entry["power_of_two"])
+            return Own(entry["power_of_two"])
         case "same_as":
             return SameAs(entry["input"])
         case "fixed":
@@ -68,14 +103,8 @@ NATIVE_RULES = {
     name: tuple(_rule(entry) for entry in operator["quantization"])
     for name, operator in _native.operators().items()
 }
-#: The dtypes that outputs of the rule :class:`Own` may have, by the operator's name.
-NATIVE_OUTPUT_DTYPES: dict[str, frozenset[str]] = {
-    name: frozenset().union(
-        *(entry["dtypes"] for entry in operator["quantization"] if entry["rule"] == "own")
-    )
+#: The dtypes for which nano-core has kernels, by the operator's name.
+NATIVE_SIGNATURES = {
+    name: tuple(Signature(tuple(inputs), tuple(outputs)) for inputs, outputs in operator["dtypes"])
     for name, operator in _native.operators().items()
-}
-#: The dtypes that the inputs of nano-core's operators may have, by the operator's name.
-NATIVE_INPUT_DTYPES = {
-    name: frozenset(operator["input_dtypes"]) for name, operator in _native.operators().items()
 }

@@ -22,7 +22,7 @@ from ..arithmetic.quantization import Quantization
 from ..errors import InputError
 from ..ir.layer import Layer
 from ..ir.operator import Operator
-from ..ir.rules import Fixed, Own
+from ..ir.rules import INT8, Fixed, Own
 from .one_layer import run_native
 
 Function = Callable[..., Tensor]
@@ -97,9 +97,8 @@ class Definition:
         self.quantization_count = len(quantized)
         arguments = [f"Tensor {name}" for name in inputs]
         arguments += self.parameters.schema
-        dtypes = operator.input_dtypes | (operator.output_dtypes if self.free_output else set())
         #: Whether the custom operator has an argument for the dtype of each quantization.
-        self.has_dtypes = dtypes != {"int8"}
+        self.has_dtypes = operator.signatures != (INT8,)
         for name in quantized:
             arguments += [f"float {name}_scale", f"int {name}_zero_point"]
             arguments += [f"str {name}_dtype"] if self.has_dtypes else []
@@ -178,16 +177,14 @@ class Definition:
         parameters: Sequence[Tensor | None] = (),
     ) -> tuple[Any, ...]:
         """The arguments of the custom operator for one layer."""
-        quantizations = [(quantization, self.operator.input_dtypes) for quantization in input_quantization]
-        if output_quantization is not None:
-            quantizations.append((output_quantization, self.operator.output_dtypes))
         arguments: list[Any] = [*inputs, *parameters]
-        for quantization, dtypes in quantizations:
-            if quantization.dtype not in dtypes:
-                raise InputError(
-                    f"{operator.name}: a quantization is of {quantization.dtype}; expected "
-                    f"{' or '.join(sorted(dtypes))}"
-                )
+        outputs = [] if output_quantization is None else [output_quantization]
+        dtypes = [[one.dtype for one in quantizations] for quantizations in (input_quantization, outputs)]
+        if not any(each.takes(dtypes[0]) and each.makes(dtypes[1]) for each in operator.signatures):
+            expected = " or ".join(dict.fromkeys(map(str, operator.signatures)))
+            given = " -> ".join(map(", ".join, dtypes))
+            raise InputError(f"{operator.name}: the quantizations are of {given}; expected {expected}")
+        for quantization in (*input_quantization, *outputs):
             arguments += [quantization.scale, quantization.zero_point]
             arguments += [quantization.dtype] if self.has_dtypes else []
         for name, kind in zip(self.field_names, self.field_types, strict=True):
