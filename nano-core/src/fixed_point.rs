@@ -3,6 +3,8 @@
 //! This is gemmlowp's double rounding, `MultiplyByQuantizedMultiplier` in TensorFlow Lite Micro's reference kernels: the product is
 //! rounded to the mantissa's precision (half up), then divided by a power of two (rounded half away from zero). A left shift that
 //! overflows saturates here and is undefined there. Layers requantize their accumulators with it in `kernels/requantize.rs`.
+//!
+//! Layers of int16 have sums beyond int32, and a multiplier of their own, [`WideMultiplier`] (`kernels/requantize_wide.rs`).
 
 /// A non-negative real number as `mantissa * 2^(shift - 31)`, mantissa in `[2^30, 2^31)` (or 0).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +49,49 @@ impl Multiplier {
     pub fn apply(self, value: i32) -> i32 {
         let widened = if self.shift > 0 { shift_left_saturating(value, self.shift as u32) } else { value };
         rounding_divide_by_power_of_two(doubling_high_multiply(widened, self.mantissa), (-self.shift).max(0) as u32)
+    }
+}
+
+/// A non-negative real number as `mantissa * 2^-shift`, the mantissa of 15 bits: the multiplier of sums beyond int32.
+///
+/// This is `MultiplyByQuantizedMultiplier` of an int64 in TensorFlow Lite Micro's reference kernels: a [`Multiplier`] whose mantissa is rounded to 16
+/// bits and a product that is rounded once, half up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WideMultiplier {
+    /// Q15 mantissa: 2^14 to 2^15 - 1, or 0.
+    pub mantissa: i32,
+    /// The right shift, 8 to 46.
+    pub shift: i32,
+}
+
+impl WideMultiplier {
+    /// The multiplier of `real`, or `None` if `real` is not finite, negative, or at least 2^7. Numbers that round to less than 2^-32 become 0.
+    ///
+    /// ```
+    /// use nano_core::fixed_point::WideMultiplier;
+    /// assert_eq!(WideMultiplier::from_real(0.75), Some(WideMultiplier { mantissa: 0x6000, shift: 15 }));
+    /// // The mantissa has 15 bits: just below 1 it is rounded down.
+    /// assert_eq!(WideMultiplier::from_real(1.0 - 1e-6), Some(WideMultiplier { mantissa: 0x7fff, shift: 15 }));
+    /// assert_eq!(WideMultiplier::from_real(128.0), None);
+    /// ```
+    pub fn from_real(real: f64) -> Option<WideMultiplier> {
+        let Multiplier { mantissa, shift } = Multiplier::from_real(real)?;
+        let mantissa = ((i64::from(mantissa) + (1 << 15)) >> 16).min(0x7fff) as i32;
+        (shift <= 7).then_some(WideMultiplier { mantissa, shift: 15 - shift })
+    }
+
+    /// `value`, below 2^47 in magnitude, times this multiplier, rounded; saturates to int32.
+    ///
+    /// ```
+    /// use nano_core::fixed_point::WideMultiplier;
+    /// let half = WideMultiplier::from_real(0.5).unwrap();
+    /// assert_eq!((half.apply(5), half.apply(-5)), (3, -2));
+    /// assert_eq!(half.apply(1 << 46), i32::MAX);
+    /// ```
+    #[inline]
+    pub fn apply(self, value: i64) -> i32 {
+        let rounded = (value * i64::from(self.mantissa) + (1 << (self.shift - 1))) >> self.shift;
+        rounded.clamp(i32::MIN.into(), i32::MAX.into()) as i32
     }
 }
 

@@ -4,9 +4,15 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch_nano._native import NanoError, quantize_multiplier
+from torch_nano._native import NanoError, quantize_multiplier, quantize_wide_multiplier
 from torch_nano.arithmetic.clamp import integer_clamp
-from torch_nano.arithmetic.fixed_point import accumulation_dtype, apply_multipliers, requantize
+from torch_nano.arithmetic.fixed_point import (
+    accumulation_dtype,
+    apply_multipliers,
+    requantize,
+    requantize_channels,
+    requantize_wide,
+)
 from torch_nano.arithmetic.quantization import Quantization
 from torch_nano.errors import QuantizationError
 from torch_nano.ir.layer import Layer
@@ -77,15 +83,42 @@ def test_multipliers_are_applied_as_in_nano_core() -> None:
         assert apply_multipliers(values, found).tolist() == expected, f"seed {seed}"
 
 
+def test_sums_of_int16_layers_are_rounded_once_by_a_multiplier_of_15_bits() -> None:
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        reals = (2.0 ** rng.uniform(-32, 7, 30)).tolist()
+        found = [quantize_wide_multiplier(real) for real in reals]
+        for real, (mantissa, shift) in zip(reals, found, strict=True):
+            q31, left = quantize_multiplier(real)
+            assert (mantissa, shift) == (min(q31 + 2**15 >> 16, 2**15 - 1), 15 - left), f"seed {seed}: {real}"
+        sums = rng.integers(-(2**46) + 1, 2**46, (50, 30)) >> rng.integers(0, 46, (50, 30))
+        # Halves: of a power of two as a multiplier.
+        found[0], sums[:, 0] = (2**14, 20), rng.integers(-(2**10), 2**10, 50) * 2**5
+        expected = [
+            [(value * m + 2 ** (shift - 1)) >> shift for value, (m, shift) in zip(row, found, strict=True)]
+            for row in sums.tolist()
+        ]
+        assert requantize_wide(torch.from_numpy(sums), found).tolist() == expected, f"seed {seed}"
+
+
+def test_large_sums_in_float64_are_requantized_exactly() -> None:
+    sums = torch.tensor([[2.0**45 + 1.0, -(2.0**45) + 1.0]], dtype=torch.float64)
+    y = requantize_channels(sums, [2.0**-31], 0, (-32768, 32767), torch.int16, wide=True)
+    assert y.tolist() == [[16384, -16384]]
+    with pytest.raises(NanoError, match=r"the multiplier 128 of an int16 layer is not in \[0, 2\^7\)"):
+        requantize_channels(sums, [128.0], 0, (-32768, 32767), torch.int16, wide=True)
+
+
 def test_a_patch_at_the_bound_is_exact() -> None:
     """An adversarial layer: the largest sums that int8 can make, odd, where float32 steps by 2."""
     inputs = 2400
     weight = torch.full((1, inputs, 1, 1), 127.0)
     weight[0, 0] = 126
     operator = Conv2d(kernel=(1, 1))
-    tensors = operator.layer_tensors(weight, torch.tensor([1.0]), torch.tensor([1.0]))
-    assert accumulation_dtype(weight, torch.tensor([1]), -128) is torch.float64
-    assert accumulation_dtype(weight[:, : inputs // 8], torch.tensor([1]), -128) is torch.float32
+    of_x = Quantization(1.0, -128)
+    tensors = operator.layer_tensors(weight, torch.tensor([1.0]), torch.tensor([1.0]), of_x)
+    assert accumulation_dtype(weight, torch.tensor([1]), of_x.levels) is torch.float64
+    assert accumulation_dtype(weight[:, : inputs // 8], torch.tensor([1]), of_x.levels) is torch.float32
     x = torch.full((1, inputs, 1, 1), 127, dtype=torch.int8)
     exact = 255 * (127 * inputs - 1) + 1
     assert exact > 2**24 and exact % 2 == 0

@@ -119,11 +119,13 @@ def test_lookups_of_wrong_lengths_are_refused() -> None:
         _native.look_up(four, five, np.zeros(256, np.float32), 0)
 
 
-def quantized(weight: np.ndarray, bias: np.ndarray, input_scale: float) -> tuple[np.ndarray, ...]:
+def quantized(
+    weight: np.ndarray, bias: np.ndarray, input_scale: float, largest_bias: int
+) -> tuple[np.ndarray, ...]:
     """Weights, biases and scales as the documentation of `quantize_channels` says, in numpy's float64."""
     steps = np.abs(weight).max(1).astype(np.float64) / 127
     steps[steps == 0] = steps.max() if steps.max() > 0 else 1.0
-    steps = np.maximum(steps, np.abs(bias.astype(np.float64)) / (input_scale * 2**22))
+    steps = np.maximum(steps, np.abs(bias.astype(np.float64)) / (input_scale * largest_bias))
     scales = np.maximum(steps.astype(np.float32), np.finfo(np.float32).tiny)
     wide = scales.astype(np.float64)
     integers = np.clip(np.rint(weight.astype(np.float64) / wide[:, None]), -127, 127)
@@ -148,8 +150,9 @@ def test_weights_and_biases_are_those_of_numpy() -> None:
         weight[generator.random(shape[0]) < 0.2] = 0
         bias = (generator.normal(size=shape[0]) * 10.0 ** generator.uniform(-6, 6)).astype(np.float32)
         input_scale = float(np.float32(2.0 ** generator.uniform(-12, 2)))
-        got = _native.quantize_channels(weight.reshape(-1), bias, input_scale)
-        expected = quantized(weight, bias, input_scale)
+        bits = 8 if seed % 4 else 16
+        got = _native.quantize_channels(weight.reshape(-1), bias, input_scale, bits)
+        expected = quantized(weight, bias, input_scale, 2 ** (22 + bits - 8))
         for part, reference in zip(got, expected, strict=True):
             assert (part.reshape(reference.shape) == reference).all(), f"seed {seed}"
 
@@ -169,12 +172,15 @@ def test_the_largest_partial_sum_is_that_of_the_worst_patch() -> None:
         biases = [generator.randint(-(2**22), 2**22) for _ in range(channels)]
         zero_point = generator.choice([-128, 127, 0, generator.randint(-128, 127)])
         low, high = -128 - zero_point, 127 - zero_point
+        if seed % 3 == 0:
+            low, high = -(2**15), 2**15 - 1
+            biases = [generator.randint(-(2**45), 2**45) for _ in range(channels)]
         worst = 0
         for row, bias in zip(rows, biases, strict=True):
             up = sum(max(w * low, w * high, 0) for w in row)
             down = sum(min(w * low, w * high, 0) for w in row)
             worst = max(worst, max(up, -down) + abs(bias))
         found = _native.largest_partial_sum(
-            np.array(rows, np.int8).reshape(-1), np.array(biases, np.int32), zero_point
+            np.array(rows, np.int8).reshape(-1), np.array(biases, np.int64), low, high
         )
         assert found == worst, f"seed {seed}"

@@ -16,7 +16,9 @@ from tflite_micro.tensorflow.lite.micro.python import (  # type: ignore[import-u
 )
 
 Int8 = npt.NDArray[np.int8]
+Int16 = npt.NDArray[np.int16]
 Int32 = npt.NDArray[np.int32]
+Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
 
 
@@ -111,12 +113,14 @@ def shape_tensor(shape: tuple[int, ...]) -> Tensor:
     return Tensor((len(shape),), schema.TensorType.INT32, [], constant=np.array(shape, np.int32))
 
 
-def bias_tensor(bias: Int32, x_quantization: Quantization, weight_scales: Float32) -> Tensor:
-    """A constant int32 bias with the scale of the products and zero point 0."""
-    if bias.dtype != np.int32:
-        raise ValueError(f"bias must be int32, got {bias.dtype}")
+def bias_tensor(bias: Int32 | Int64, x_quantization: Quantization, weight_scales: Float32) -> Tensor:
+    """A constant bias with the scale of the products and zero point 0: int32, for inputs of int16 int64."""
+    expected = "int32" if x_quantization.dtype == "int8" else "int64"
+    if bias.dtype != expected:
+        raise ValueError(f"bias must be {expected}, got {bias.dtype}")
     scales = (np.float32(x_quantization.scale) * weight_scales).tolist()
-    return Tensor(bias.shape, schema.TensorType.INT32, scales, constant=bias)
+    kind = schema.TensorType.INT32 if expected == "int32" else schema.TensorType.INT64
+    return Tensor(bias.shape, kind, scales, constant=bias)
 
 
 def numbers_tensor(numbers: Sequence[int] | npt.NDArray[np.int32]) -> Tensor:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .model import Float32, Int8, Int32, Quantization
+from .model import Float32, Int8, Int16, Int32, Int64, Quantization
 from .tflm import Activation, Pair, accumulator_bound, largest_bound
 
 
@@ -49,6 +49,15 @@ def int8_input(rng: np.random.Generator, shape: tuple[int, ...]) -> Int8:
     if rng.random() < 0.25:
         return rng.choice(np.array([-128, 127], np.int8), shape)
     return rng.integers(-128, 128, shape, np.int8)
+
+
+def input_of(dtype: str, rng: np.random.Generator, shape: tuple[int, ...]) -> Int8 | Int16:
+    """An input of int8 or int16, as that of :func:`int8_input`."""
+    if dtype == "int8":
+        return int8_input(rng, shape)
+    if rng.random() < 0.25:
+        return rng.choice(np.array([-(2**15), 2**15 - 1], np.int16), shape)
+    return rng.integers(-(2**15), 2**15, shape, np.int16)
 
 
 def broadcast(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -108,32 +117,39 @@ class Weighted:
     """The weights, output channels first, the bias and the scales of an operator."""
 
     weights: Int8
-    bias: Int32
+    bias: Int32 | Int64
     x_quantization: Quantization
     weight_scales: Float32
     y_quantization: Quantization
 
 
-def weighted(rng: np.random.Generator, shape: tuple[int, ...]) -> Weighted:
-    """Weights of this shape (output channels first), bias and scales.
+def weighted(rng: np.random.Generator, shape: tuple[int, ...], dtype: str = "int8") -> Weighted:
+    """Weights of this shape (output channels first), bias and scales of a layer of int8 or int16.
 
-    The bias is 0, moderate, as extreme as int32 accumulators allow, or a tie: within two of an accumulator
+    The bias is 0, moderate, as extreme as the accumulators allow, or a tie: within two of an accumulator
     that lies half way between two outputs, with no weights beside it in half of the channels, so that the
     outputs there show the rounding. The real multiplier s_x * s_w / s_y spreads the accumulators over int8,
     or is small (with a bias to match), above 1, so large that most outputs saturate, and at times a power
     of two.
     """
+    # Steps of an int16 in a step of an int8 of the same range.
+    finer = 1 if dtype == "int8" else 2**8
     biases = str(rng.choice(["zero", "moderate", "extreme", "tie", "tie"]))
     exact = bool(rng.random() < (0.5 if biases == "tie" else 0.1))
     x_quantization, y_quantization = (quantization(rng, -7, 0, exact=exact) for _ in range(2))
+    if dtype != "int8":
+        x_quantization, y_quantization = (
+            Quantization(of.scale, 0, dtype) for of in (x_quantization, y_quantization)
+        )
 
     weights = weights_of(rng, shape)
     if biases == "tie":
         weights[rng.random(len(weights)) < 0.5] = 0
-    # 74 is the standard deviation of uniform int8 data.
+    # 74 is the standard deviation of uniform int8 data; the steps of int16 cancel out.
     spread = 74 * math.sqrt(max(1.0, np.square(weights.astype(np.float64)).sum() / len(weights)))
     fit = (math.log2(64 / spread) - 2, math.log2(64 / spread) + 1)
-    small = {"zero": fit, "moderate": (-32, -14), "extreme": (-27, -23), "tie": (-24, -6)}[biases]
+    extreme = (-27, -23) if dtype == "int8" else (-32, -29)
+    small = {"zero": fit, "moderate": (-32, -14), "extreme": extreme, "tie": (-24, -6)}[biases]
     shares = [0.6, 0.2, 0.1, 0.1] if biases in ("zero", "moderate") else [0.1, 0.7, 0.1, 0.1]
     low, high = (fit, small, (0, 6), (fit[1], fit[1] + 6))[rng.choice(4, p=shares)]
 
@@ -141,22 +157,27 @@ def weighted(rng: np.random.Generator, shape: tuple[int, ...]) -> Weighted:
     exponents = rng.uniform(low, high, len(weights) if per_channel else 1)
     if exact:
         exponents = np.round(exponents)
+    if dtype != "int8":
+        # TFLM multiplies all sums to int32.
+        most = accumulator_bound(weights, np.zeros(len(weights), np.int64), dtype).max()
+        exponents = np.minimum(exponents, np.floor(30 - np.log2(most + 1.0)))
     if per_channel and rng.random() < 0.15:
         # A dead channel: TFLM takes multipliers below about 2^-32 for 0.
         exponents[rng.integers(len(exponents))] = -45
     scales = (2.0**exponents * y_quantization.scale / x_quantization.scale).astype(np.float32)
 
     real = x_quantization.scale * scales.astype(np.float64) / y_quantization.scale
-    bias = np.zeros(len(weights), np.int32)
-    least = accumulator_bound(weights, bias).tolist()
+    bias = np.zeros(len(weights), np.int32 if dtype == "int8" else np.int64)
+    least = accumulator_bound(weights, bias, dtype).tolist()
     for channel, multiplier in enumerate(np.broadcast_to(real, len(weights)).tolist()):
-        room = largest_bound(multiplier) - least[channel]
+        room = largest_bound(multiplier, dtype) - least[channel]
         if biases == "moderate":
-            bias[channel] = int(rng.uniform(-1, 1) * min(room, 128 / multiplier))
+            bias[channel] = int(rng.uniform(-1, 1) * min(room, 128 * finer / multiplier))
         elif biases == "extreme":
             bias[channel] = room * int(rng.choice([-1, 1]))
         elif biases == "tie":
-            tie = round((int(rng.integers(-128, 128)) + 0.5) / multiplier) + int(rng.integers(-2, 3))
+            halves = int(rng.integers(-128 * finer, 128 * finer)) + 0.5
+            tie = round(halves / multiplier) + int(rng.integers(-2, 3))
             bias[channel] = max(-room, min(tie, room))
     return Weighted(weights, bias, x_quantization, scales, y_quantization)
 

@@ -203,7 +203,7 @@ def test_layers_with_weights_pass_opcheck(bias: bool, layout: torch.memory_forma
     x, weight = (tensor.contiguous(memory_format=layout).requires_grad_() for tensor in (x, weight))
     biases = torch.randn(6, generator=generator).requires_grad_() if bias else None
     convolution = Convolution(stride=(1, 2), padding=(1, 0), dilation=(2, 1), groups=2)
-    arguments = (x, weight, biases, *map(list, convolution[:3]), 2, 0.02, 5, 0.1, -7, 0.0, None)
+    arguments = (x, weight, biases, *map(list, convolution[:3]), 2, 0.02, 5, 0.1, -7, "int8", 0.0, None)
     torch.library.opcheck(torch.ops.torch_nano.train_channels.default, arguments)
 
 

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch_nano.arithmetic.layout import Shape
 from torch_nano.arithmetic.quantization import Quantization
+from torch_nano.arithmetic.tensors import random_integers
 from torch_nano.ir.layer import Layer
 from torch_nano.ir.operator import Operator
-from torch_nano.ir.rules import Fixed, Rule, SameAs, Shared
+from torch_nano.ir.rules import Fixed, Rule, SameAs, Shared, Signature
 from torch_nano.ops import OPERATORS
 from torch_nano.ops._channels import ChannelsOperator
 from torch_nano.ops._pairwise import PairwiseOperator
@@ -46,10 +47,10 @@ from torch_nano.ops.table import UNARY_FUNCTIONS, Table
 
 @dataclass(frozen=True)
 class Case(Layer):
-    """A quantized layer: int8 inputs, parameters in real numbers, and nano-core's tensors."""
+    """A quantized layer: integer inputs, parameters in real numbers, and nano-core's tensors."""
 
     def output(self) -> Tensor:
-        """The int8 output in plain torch, of a layer with a single output."""
+        """The output in plain torch, of a layer with a single output."""
         (y,) = self.integer_run()
         return y
 
@@ -394,28 +395,44 @@ MAKERS: dict[type[Operator], Maker] = {
 assert set(MAKERS) == set(OPERATORS), "every operator needs a line here"
 
 
-def make(operator: type[Operator], seed: int, batch: int = 3) -> Case:
-    """A random case.
+#: The signature of layers in int16.
+INT16 = Signature(("int16",), ("int16",))
 
-    The output's scale spreads the outputs over int8; in a quarter of the cases it is much too small or too
-    large, so that multipliers above 1 and below 2^-14 come up.
+
+def make(operator: type[Operator], seed: int, batch: int = 3) -> Case:
+    """A random case, a third of them of int16 where the operator has a kernel for it.
+
+    The output's scale spreads the outputs over its dtype; in a quarter of the cases it is much too small or
+    too large, so that multipliers above 1 and below 2^-14 come up.
     """
     rng = np.random.default_rng(seed)
     layer = MAKERS[operator](rng)
+    wide = seed % 3 == 2 and INT16 in layer.operator.signatures
+    signature = INT16 if wide else layer.operator.signatures[0]
     zero_points = [int(rng.choice([-128, 127, 0, *rng.integers(-128, 128, 3)])) for _ in layer.shapes]
     quantizations = [
         Quantization(float(2.0 ** rng.uniform(-7, -4)), zero_point) for zero_point in zero_points
     ]
+    if wide:
+        quantizations = [Quantization(one.scale / 256, 0, "int16") for one in quantizations]
     if any(isinstance(rule, Shared) for rule in layer.operator.rules):
         quantizations = [quantizations[0] for _ in quantizations]
-    inputs = [torch.from_numpy(rng.integers(-128, 128, (batch, *shape), np.int8)) for shape in layer.shapes]
+    generator = torch.Generator().manual_seed(seed)
+    inputs = [
+        random_integers((batch, *shape), quantization, generator)
+        for shape, quantization in zip(layer.shapes, quantizations, strict=True)
+    ]
     case = Case(layer.operator, inputs, layer.parameters, input_quantizations=quantizations)
     outputs = [
-        _output(rng, rule, layer.operator.signatures[0].output(index), y, quantizations)
+        _output(rng, rule, signature.output(index), y, quantizations)
         for index, (rule, y) in enumerate(zip(layer.operator.rules, case.real_outputs(), strict=True))
     ]
     case = replace(case, output_quantizations=outputs)
-    return replace(case, tensors=case.quantize())
+    tensors = case.quantize()
+    if "bias" in tensors:
+        # The custom operators take it in float32.
+        tensors["bias"] = tensors["bias"].float().to(tensors["bias"].dtype)
+    return replace(case, tensors=tensors)
 
 
 def _output(

@@ -34,7 +34,7 @@ def test_integers_are_near_the_float_run(operator: type[Operator]) -> None:
     for seed in SEEDS:
         case = make(operator, seed)
         output = case.output_quantization
-        real = (case.real_output() / output.scale + output.zero_point).clamp(-128, 127)
+        real = (case.real_output() / output.scale + output.zero_point).clamp(*output.bounds)
         # Half a step of rounding for the output, and up to one more where nano-core rounds twice. A weight is
         # off by at most half its scale, which adds up to s_w / 2 * sum |x|; the bias by s_x * s_w / 2.
         allowed = torch.full_like(real, 1.5)

@@ -18,6 +18,8 @@ pub enum Tensor {
     Int16(Vec<i16>),
     /// Biases.
     Int32(Vec<i32>),
+    /// Biases of int16 layers.
+    Int64(Vec<i64>),
     /// Scales.
     Float32(Vec<f32>),
 }

@@ -4,18 +4,22 @@
 //! no register is left, the whole loop is rv32im assembly, and the portable version beside it is its definition. `just bench-device`
 //! prints the cost of each layer shape.
 
+mod accumulate;
 mod lines;
 pub(crate) mod pairs;
 mod requantize;
+mod requantize_wide;
 mod rows;
 mod taps;
 mod tile;
 mod weight_sums;
 
+pub(crate) use accumulate::ChannelRecord;
 pub(crate) use lines::{Lines, Side};
 #[cfg(feature = "alloc")]
 pub(crate) use requantize::one_pass_addend;
 pub(crate) use requantize::{Channel, Form, LITERAL, Literal, ONE_PASS, OnePass, Requantization, clamp};
+pub(crate) use requantize_wide::WideChannel;
 pub(crate) use rows::add_rows;
 pub(crate) use taps::Taps;
 pub(crate) use tile::{Columns, LANES, dot_4x4, fill_column, fill_columns};

@@ -2,7 +2,9 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::accumulate::{Accumulate, ChannelRecord};
 use crate::fixed_point::Multiplier;
+use crate::image::Element;
 
 /// Form of requantization: [`Multiplier::apply`] and the zero point, as in its definition. Fits every multiplier.
 pub(crate) const LITERAL: u8 = 0;
@@ -77,24 +79,20 @@ impl Requantization {
 
     /// Clamps an output element; the last step of requantization.
     #[inline(always)]
-    pub(crate) fn clamp(&self, x: i32) -> i8 {
-        clamp(x, self.min, self.max) as i8
+    pub(crate) fn clamp<T: Element>(&self, x: i32) -> T {
+        T::truncate(clamp(x, self.min, self.max))
     }
 
     /// Requantizes one accumulator.
     #[inline(always)]
-    pub(crate) fn apply(&self, channel: &Channel, accumulator: i32) -> i8 {
-        if self.is_one_pass() {
-            self.apply_as::<OnePass>(channel, accumulator)
-        } else {
-            self.apply_as::<Literal>(channel, accumulator)
-        }
+    pub(crate) fn apply<C: ChannelRecord>(&self, channel: &C, accumulator: C::Sum) -> C::Element {
+        self.clamp(channel.requantize(self.is_one_pass(), accumulator))
     }
 
     /// [`Requantization::apply`] where the form is known.
     #[inline(always)]
-    pub(crate) fn apply_as<F: Form>(&self, channel: &Channel, accumulator: i32) -> i8 {
-        self.clamp(F::requantize(channel, accumulator))
+    pub(crate) fn apply_as<A: Accumulate>(&self, channel: &A::Channel, accumulator: A::Sum) -> A::Element {
+        self.clamp(A::to_output(channel, accumulator))
     }
 }
 

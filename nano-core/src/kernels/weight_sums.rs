@@ -2,12 +2,15 @@
 
 use zerocopy::{FromBytes, IntoBytes};
 
-/// The largest magnitude of a sum of `count` products of int8 inputs and weights from -127 to 127.
-pub(crate) fn largest_sum(count: usize) -> i64 {
-    128 * 127 * count as i64
+use crate::image::Element;
+
+/// The largest magnitude of a sum of `count` products of inputs of a dtype and weights from -127 to 127.
+pub(crate) fn largest_sum<T: Element>(count: usize) -> i64 {
+    let (lowest, _) = T::DTYPE.bounds();
+    -127 * i64::from(lowest) * count as i64
 }
 
-/// Sums over a channel's weights w. They saturate; such a channel is refused anyway, as any whose magnitudes add up to 2^25.
+/// Sums over a channel's weights w. They saturate; such a channel is refused anyway, as any whose magnitudes add up to 2^25, or to 2^32 for int16.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct WeightSums {
     /// The sum of |w|.
@@ -33,13 +36,14 @@ impl WeightSums {
         sums
     }
 
-    /// The largest magnitude of `bias + sum x w`, and of its partial sums, over all int8 x; with saturated sums, a lower bound of it.
+    /// The largest magnitude of `bias + sum x w`, and of its partial sums, over all x of a dtype; with saturated sums, a lower bound of it.
     ///
-    /// The accumulator is at most `bias + 127 P + 128 N` and at least `bias - 128 P - 127 N`, where P and N are the sums of |w| over the
-    /// positive and over the negative weights.
-    pub fn accumulator_bound(self, bias: i64) -> i64 {
+    /// The accumulator of int8 is at most `bias + 127 P + 128 N` and at least `bias - 128 P - 127 N`, where P and N are the sums of |w| over the
+    /// positive and over the negative weights; likewise that of int16.
+    pub fn accumulator_bound<T: Element>(self, bias: i64) -> i64 {
         let (magnitude, negative) = (i64::from(self.magnitude), i64::from(self.negative));
-        127 * magnitude + (bias + negative).max(magnitude - negative - bias)
+        let (_, highest) = T::DTYPE.bounds();
+        i64::from(highest) * magnitude + (bias + negative).max(magnitude - negative - bias)
     }
 
     /// The sum of the weights.
@@ -100,9 +104,9 @@ mod tests {
         #[cfg(feature = "alloc")]
         assert_eq!(sums.sum(), weights.iter().map(|&weight| i64::from(weight)).sum::<i64>(), "{weights:?}");
         for bias in [0, i32::MIN, i32::MAX, random.i32(..)] {
-            let of_sums = sums.accumulator_bound(bias.into());
+            let of_sums = sums.accumulator_bound::<i8>(bias.into());
             assert_eq!(i128::from(of_sums), bound(bias, weights), "{bias}, {weights:?}");
-            let largest = largest_sum(weights.len()) + i64::from(bias).abs();
+            let largest = largest_sum::<i8>(weights.len()) + i64::from(bias).abs();
             assert!(largest >= of_sums || !sums.is_symmetric(), "{bias}, {weights:?}");
         }
     }
@@ -218,7 +222,7 @@ mod tests {
             let sums = WeightSums::of(core::iter::repeat_n(weight, 1 << 26));
             assert_eq!(sums.magnitude, u32::MAX);
             for bias in [0, i64::from(i32::MIN), i64::from(i32::MAX), i64::MAX >> 8, -(i64::MAX >> 8)] {
-                assert!(sums.accumulator_bound(bias) > 1 << 31, "{bias}");
+                assert!(sums.accumulator_bound::<i8>(bias) > 1 << 31, "{bias}");
             }
         }
     }

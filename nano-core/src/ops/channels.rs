@@ -3,8 +3,68 @@
 use crate::BrokenRule;
 use crate::image::Dtype;
 use crate::kernels::pairs;
-use crate::kernels::{Channel, ONE_PASS, WeightSums, are_symmetric, are_zero_from, largest_sum};
+use crate::kernels::{
+    Channel, ChannelRecord, ONE_PASS, WeightSums, WideChannel, are_symmetric, are_zero_from, largest_sum,
+};
 use crate::operator::{CheckedPart, nonzero, require};
+
+/// The rules of a channel's record, and how the writer makes it.
+pub(crate) trait ChannelRules: ChannelRecord {
+    /// Checks the requantization of accumulators up to `bound`, in one form or the other.
+    fn check(&self, bound: i64, one_pass: bool) -> Result<(), BrokenRule>;
+
+    /// Packs the channels of a layer with `outputs` output channels of `per_output` weights each, in the order of the tensor `weights`; returns
+    /// them with the form of requantization that fits them all.
+    #[cfg(feature = "alloc")]
+    fn pack(
+        layer: &crate::image::Layer<'_>,
+        outputs: usize,
+        per_output: usize,
+    ) -> Result<(u8, alloc::vec::Vec<Self>), crate::image::WriteError>;
+}
+
+impl ChannelRules for Channel {
+    #[inline(always)]
+    fn check(&self, bound: i64, one_pass: bool) -> Result<(), BrokenRule> {
+        check_requantization(self, bound, one_pass)
+    }
+
+    #[cfg(feature = "alloc")]
+    fn pack(
+        layer: &crate::image::Layer<'_>,
+        outputs: usize,
+        per_output: usize,
+    ) -> Result<(u8, alloc::vec::Vec<Self>), crate::image::WriteError> {
+        pack::channels(layer, outputs, per_output)
+    }
+}
+
+impl ChannelRules for WideChannel {
+    fn check(&self, bound: i64, one_pass: bool) -> Result<(), BrokenRule> {
+        require!(self.multiplier >= 0, "the requantization multiplier is negative", self.multiplier);
+        if one_pass {
+            require!((0..=30).contains(&self.shift), "the requantization shift is not 0 to 30", self.shift);
+            require!(bound < 1 << 31, "the accumulator's bound reaches 2^31", bound);
+        } else {
+            require!(self.multiplier < 1 << 15, "the requantization multiplier reaches 2^15", self.multiplier);
+            require!((8..=46).contains(&self.shift), "the requantization shift is not 8 to 46", self.shift);
+            require!(bound < WIDE_BOUND, "the accumulator's bound reaches 2^46", bound);
+        }
+        Ok(())
+    }
+
+    #[cfg(feature = "alloc")]
+    fn pack(
+        layer: &crate::image::Layer<'_>,
+        outputs: usize,
+        per_output: usize,
+    ) -> Result<(u8, alloc::vec::Vec<Self>), crate::image::WriteError> {
+        pack::wide_channels(layer, outputs, per_output)
+    }
+}
+
+/// The bound of int64 accumulators: times a multiplier of 15 bits they fit int64.
+const WIDE_BOUND: i64 = 1 << 46;
 
 /// Checks the channels of a node, in order: multipliers, weights in [-127, 127], and that no accumulator can overflow.
 ///
@@ -26,9 +86,9 @@ impl Check {
     /// channel must hold zeros; only a width of 4 has such lanes.
     // Not inlined: many kernels check blocks, and a program has room for one copy.
     #[inline(never)]
-    pub fn blocks(
+    pub fn blocks<C: ChannelRules>(
         &mut self,
-        channels: &[Channel],
+        channels: &[C],
         weights: &[i8],
         width: usize,
         length: usize,
@@ -48,7 +108,12 @@ impl Check {
     }
 
     #[inline(never)]
-    fn block_at_limits(&mut self, channels: &[Channel], block: &[i8], width: usize) -> Result<(), BrokenRule> {
+    fn block_at_limits<C: ChannelRules>(
+        &mut self,
+        channels: &[C],
+        block: &[i8],
+        width: usize,
+    ) -> Result<(), BrokenRule> {
         let lane = |lane: usize| block.get(lane..).checked_part().iter().step_by(width).copied();
         for (index, channel) in channels.iter().enumerate() {
             self.channel_at_limits(channel, WeightSums::of(lane(index).map(i32::from)))?;
@@ -76,11 +141,9 @@ impl Check {
 
     /// Whether the next channels pass whatever their weights are, `count` each, if all are -127 to 127.
     #[inline(never)]
-    fn pass(&mut self, channels: &[Channel], count: usize) -> bool {
-        let sum = largest_sum(count);
-        let passes = channels
-            .iter()
-            .all(|channel| check_requantization(channel, sum + i64::from(channel.bias).abs(), self.one_pass).is_ok());
+    fn pass<C: ChannelRules>(&mut self, channels: &[C], count: usize) -> bool {
+        let sum = largest_sum::<C::Element>(count);
+        let passes = channels.iter().all(|channel| channel.check(sum + channel.bias().abs(), self.one_pass).is_ok());
         if passes {
             self.checked += channels.len();
         }
@@ -88,10 +151,10 @@ impl Check {
     }
 
     #[inline(never)]
-    fn channel_at_limits(&mut self, channel: &Channel, sums: WeightSums) -> Result<(), BrokenRule> {
+    fn channel_at_limits<C: ChannelRules>(&mut self, channel: &C, sums: WeightSums) -> Result<(), BrokenRule> {
         require!(sums.is_symmetric(), "a weight is not -127 to 127, in channel", self.checked as i64);
         self.checked += 1;
-        check_requantization(channel, sums.accumulator_bound(channel.bias.into()), self.one_pass)
+        channel.check(sums.accumulator_bound::<C::Element>(channel.bias()), self.one_pass)
     }
 }
 
@@ -139,13 +202,47 @@ pub(crate) fn check_clamp_of(dtype: Dtype, (min, max): (i32, i32)) -> Result<(),
 pub(crate) mod pack {
     use alloc::vec::Vec;
 
-    use super::one_pass_bound;
-    use crate::fixed_point::Multiplier;
+    use super::{WIDE_BOUND, one_pass_bound};
+    use crate::fixed_point::{Multiplier, WideMultiplier};
     use crate::image::{Layer, WriteError};
-    use crate::kernels::{Channel, LITERAL, ONE_PASS, WeightSums, one_pass_addend};
+    use crate::kernels::{Channel, LITERAL, ONE_PASS, WeightSums, WideChannel, one_pass_addend};
 
-    /// Packs the channels of a layer with `outputs` output channels of `per_output` weights each, in the order of the tensor
-    /// `weights`, with the input's zero point folded into the bias; returns them with the form of requantization that fits them all.
+    /// [`ChannelRules::pack`](super::ChannelRules::pack) of int16 layers, whose biases are int64.
+    pub(super) fn wide_channels(
+        layer: &Layer<'_>,
+        outputs: usize,
+        per_output: usize,
+    ) -> Result<(u8, Vec<WideChannel>), WriteError> {
+        let weights = layer.int8("weights", outputs * per_output)?.chunks_exact(per_output);
+        let channels = weights.zip(layer.int64("bias", outputs)?).zip(layer.float32("weight_scales", outputs)?);
+        let channels = channels.map(|((weights, &bias), &scale)| {
+            let real = f64::from(layer.inputs[0].scale) * f64::from(scale) / f64::from(layer.outputs[0].scale);
+            let multiplier = WideMultiplier::from_real(real)
+                .ok_or_else(|| layer.refused("s_x * s_w / s_y of int16 is not in [0, 2^7)", real))?;
+            let sums = WeightSums::of(weights.iter().copied().map(i32::from));
+            let bound = sums.accumulator_bound::<i16>(bias.clamp(-WIDE_BOUND, WIDE_BOUND));
+            if bound >= WIDE_BOUND {
+                return Err(layer.refused(
+                    "the largest accumulator of a channel, |bias + sum x w|, must stay below 2^46: give it fewer inputs or a smaller bias",
+                    bound as f64,
+                ));
+            }
+            Ok((bias, multiplier, bound))
+        });
+        let channels = channels.collect::<Result<Vec<_>, _>>()?;
+        let in_form = |one_pass: bool| {
+            let fits = |&(bias, multiplier, bound): &(i64, WideMultiplier, i64)| {
+                WideChannel::new(bias, multiplier, one_pass).filter(|_| !one_pass || bound < 1 << 31)
+            };
+            channels.iter().map(fits).collect::<Option<Vec<_>>>()
+        };
+        Ok(match in_form(true) {
+            Some(packed) => (ONE_PASS, packed),
+            None => (LITERAL, in_form(false).unwrap_or_default()),
+        })
+    }
+
+    /// [`ChannelRules::pack`](super::ChannelRules::pack) of int8 layers, with the input's zero point folded into the bias.
     pub(crate) fn channels(
         layer: &Layer<'_>,
         outputs: usize,
@@ -181,7 +278,7 @@ pub(crate) mod pack {
                 .ok_or_else(|| layer.refused("s_x * s_w / s_y is not in [0, 2^30)", real))?;
             let sums = WeightSums::of(weights.iter().copied().map(i32::from));
             let bias = i64::from(bias) - i64::from(input.zero_point) * sums.sum();
-            let bound = sums.accumulator_bound(bias);
+            let bound = sums.accumulator_bound::<i8>(bias);
             if bound >= 1 << 31 {
                 return Err(layer.refused(
                     "the largest accumulator of a channel, |bias + sum (x - z_x) w|, must stay below 2^31: give it fewer \

@@ -248,7 +248,7 @@ fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::
                 let bias = biases.map_or(0, |biases| i64::from(biases[gate * units + unit]));
                 let sums = kernels::WeightSums::of(row(gate).iter().copied().map(i32::from));
                 let bias = bias - i64::from(value.zero_point) * sums.sum();
-                let bound = sums.accumulator_bound(bias);
+                let bound = sums.accumulator_bound::<i8>(bias);
                 if bound >= 1 << 31 {
                     let rule = "the largest sum of a gate, |bias + sum (x - z_x) w|, must stay below 2^31: give it fewer \
                                 features or units, or a smaller bias";

@@ -51,6 +51,7 @@ registry! {
     operator rnn::RNN,
     operator resize_bilinear::RESIZE_BILINEAR,
     operator log_softmax::LOG_SOFTMAX,
+    kernel fully_connected::FULLY_CONNECTED_INT16,
 }
 
 /// The operators that the writer makes of two layers.

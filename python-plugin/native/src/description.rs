@@ -132,6 +132,9 @@ impl<'py> FromPyObject<'_, 'py> for Elements {
         if let Ok(array) = array.extract::<PyReadonlyArrayDyn<'_, i32>>() {
             return Ok(Elements(Tensor::Int32(array.as_slice()?.to_vec())));
         }
+        if let Ok(array) = array.extract::<PyReadonlyArrayDyn<'_, i64>>() {
+            return Ok(Elements(Tensor::Int64(array.as_slice()?.to_vec())));
+        }
         if let Ok(array) = array.extract::<PyReadonlyArrayDyn<'_, f32>>() {
             return Ok(Elements(Tensor::Float32(array.as_slice()?.to_vec())));
         }
@@ -140,7 +143,7 @@ impl<'py> FromPyObject<'_, 'py> for Elements {
             Err(_) => array.get_type().to_string(),
         };
         Err(PyTypeError::new_err(format!(
-            "a tensor must be a numpy array of int8, int16, int32 or float32, this is {given}"
+            "a tensor must be a numpy array of int8, int16, int32, int64 or float32, this is {given}"
         )))
     }
 }

@@ -11,7 +11,7 @@ mod requantize;
 mod stream;
 mod weights;
 
-use nano_core::fixed_point::Multiplier;
+use nano_core::fixed_point::{Multiplier, WideMultiplier};
 use nano_core::image::{Dtype, LONGEST_NAME, WriteError};
 use nano_core::ops::{self, AddParameters, LayerNormParameters, LogSoftmaxParameters, SoftmaxParameters};
 use nano_core::train::{LARGEST_EPOCHS, LdaHead};
@@ -128,6 +128,13 @@ fn quantize_multiplier(real: f64) -> PyResult<Pair> {
     Multiplier::from_real(real).map(pair).ok_or_else(|| refuse(format!("the multiplier {real} is not in [0, 2^30)")))
 }
 
+/// The Q15 mantissa and the right shift of a real multiplier of int16 layers.
+#[pyfunction]
+fn quantize_wide_multiplier(real: f64) -> PyResult<Pair> {
+    let refused = || refuse(format!("the multiplier {real} of an int16 layer is not in [0, 2^7)"));
+    WideMultiplier::from_real(real).map(|WideMultiplier { mantissa, shift }| (mantissa, shift)).ok_or_else(refused)
+}
+
 /// The multipliers of an addition: first input, second input, output.
 #[pyfunction]
 fn add_multipliers(first: f32, second: f32, output: f32) -> PyResult<(Pair, Pair, Pair)> {
@@ -192,6 +199,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(operators, module)?)?;
     module.add_function(wrap_pyfunction!(write_image, module)?)?;
     module.add_function(wrap_pyfunction!(quantize_multiplier, module)?)?;
+    module.add_function(wrap_pyfunction!(quantize_wide_multiplier, module)?)?;
     module.add_function(wrap_pyfunction!(add_multipliers, module)?)?;
     module.add_function(wrap_pyfunction!(softmax_parameters, module)?)?;
     module.add_function(wrap_pyfunction!(log_softmax_multiplier, module)?)?;

@@ -6,19 +6,23 @@ use pyo3::prelude::*;
 use crate::refuse;
 
 const LARGEST: f64 = 127.0;
-/// The largest quantized bias; the rest of the accumulator's range is for the products.
+/// The largest quantized bias for inputs of 8 bits; the rest of the accumulator's range is for the products. Each further bit doubles it, as the
+/// steps of the bias are half as large.
 const LARGEST_BIAS: f64 = 4_194_304.0;
 
 type Channels<'py> = (Bound<'py, PyArray1<i8>>, Bound<'py, PyArray1<i32>>, Bound<'py, PyArray1<f32>>);
 
 /// Quantizes weights `[channels, ...]` and biases; returns int8 weights, int32 biases and float32 scales. See `torch_nano.arithmetic.weights`.
 #[pyfunction]
+#[pyo3(signature = (weights, biases, input_scale, input_bits=8))]
 pub fn quantize_channels<'py>(
     py: Python<'py>,
     weights: PyReadonlyArray1<'py, f32>,
     biases: PyReadonlyArray1<'py, f32>,
     input_scale: f64,
+    input_bits: i32,
 ) -> PyResult<Channels<'py>> {
+    let largest_bias = LARGEST_BIAS * f64::from(input_bits - 8).exp2();
     let (weights, biases) = (weights.as_slice()?, biases.as_slice()?);
     if biases.is_empty() || !weights.len().is_multiple_of(biases.len()) {
         return Err(refuse(format!("{} weights are no multiple of {} channels", weights.len(), biases.len())));
@@ -38,7 +42,7 @@ pub fn quantize_channels<'py>(
         .zip(biases)
         .map(|(&step, &bias)| {
             let step = if step > 0.0 { step } else { without_weights };
-            (step.max(f64::from(bias).abs() / (input_scale * LARGEST_BIAS)) as f32).max(f32::MIN_POSITIVE)
+            (step.max(f64::from(bias).abs() / (input_scale * largest_bias)) as f32).max(f32::MIN_POSITIVE)
         })
         .collect();
 
@@ -76,14 +80,14 @@ fn refuse_non_finite(what: &str, finite: impl Iterator<Item = bool>) -> PyResult
     )))
 }
 
-/// An upper bound of the magnitude of all partial sums of `bias + sum (x - zero_point) * weight`, for all int8 x and any order of summation.
+/// An upper bound of the magnitude of all partial sums of `bias + sum x * weight`, for all x from `low` to `high` and any order of summation.
 #[pyfunction]
 pub fn largest_partial_sum(
     weights: PyReadonlyArray1<'_, i8>,
-    biases: PyReadonlyArray1<'_, i32>,
-    zero_point: i32,
+    biases: PyReadonlyArray1<'_, i64>,
+    low: i64,
+    high: i64,
 ) -> PyResult<i64> {
-    let (low, high) = (i64::from(-128 - zero_point), i64::from(127 - zero_point));
     let biases = biases.as_slice()?;
     let weights = weights.as_slice()?;
     let per_channel = (weights.len() / biases.len().max(1)).max(1);
@@ -93,7 +97,7 @@ pub fn largest_partial_sum(
         let positive: i64 = row.iter().map(|&w| i64::from(w.max(0))).sum();
         let negative: i64 = row.iter().map(|&w| -i64::from(w.min(0))).sum();
         let furthest = (positive * high - negative * low).max(negative * high - positive * low);
-        largest = largest.max(furthest + i64::from(bias).abs());
+        largest = largest.max(furthest.saturating_add(bias.saturating_abs()));
     }
     Ok(largest)
 }

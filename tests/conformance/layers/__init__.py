@@ -14,7 +14,7 @@ import numpy as np
 from .base import Layer, Origin
 from .convolution import Conv2d, ConvTranspose2d, DepthwiseConv2d
 from .elementwise import Requantize, RequantizeDtypes, Unary
-from .linear import FullyConnected, Matmul
+from .linear import FullyConnected, FullyConnectedInt16, Matmul
 from .movement import Concat, ConcatInt16, Move, MoveInt16
 from .pairwise import Add, Mul, Pairwise, Sub
 from .pooling import AveragePool, MaxPool
@@ -32,6 +32,7 @@ __all__ = [
     "ConvTranspose2d",
     "DepthwiseConv2d",
     "FullyConnected",
+    "FullyConnectedInt16",
     "Layer",
     "LogSoftmax",
     "Lstm",
@@ -58,6 +59,7 @@ FAMILIES: dict[str, type[Layer]] = {
     "conv_transpose2d": ConvTranspose2d,
     "depthwise_conv2d": DepthwiseConv2d,
     "fully_connected": FullyConnected,
+    "fully_connected_int16": FullyConnectedInt16,
     "add": Add,
     "mul": Mul,
     "sub": Sub,

@@ -1,13 +1,13 @@
 """Products of matrices: with weights, and of two values."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 
 from .. import tflm
-from ..model import Float32, Int8, Int32, Quantization
-from ..sampling import activation, channels, int8_input, quantization, weighted
+from ..model import Float32, Int8, Int16, Int32, Int64, Quantization
+from ..sampling import activation, channels, input_of, int8_input, quantization, weighted
 from ..tflm import Activation
 from .base import Layer, Origin
 
@@ -16,9 +16,11 @@ from .base import Layer, Origin
 class FullyConnected(Layer):
     """x (N, I), weights (O, I), bias (O,), weight_scales (O,), or (1,) for all."""
 
-    x: Int8
+    dtype: ClassVar[str] = "int8"
+
+    x: Int8 | Int16
     weights: Int8
-    bias: Int32
+    bias: Int32 | Int64
     x_quantization: Quantization
     weight_scales: Float32
     y_quantization: Quantization
@@ -27,15 +29,15 @@ class FullyConnected(Layer):
     @classmethod
     def random(cls, origin: Origin, rng: np.random.Generator) -> Self:
         inputs = int(rng.choice([1, 2, 3, 4, 5, 7, 16, 33, 64, 130, 640]))
-        parameters = weighted(rng, (channels(rng), inputs))
+        parameters = weighted(rng, (channels(rng), inputs), cls.dtype)
         return cls(
             origin=origin,
-            x=int8_input(rng, (int(rng.choice([1, 1, 2, 3])), inputs)),
+            x=input_of(cls.dtype, rng, (int(rng.choice([1, 1, 2, 3])), inputs)),
             **vars(parameters),
             activation=activation(rng),
         )
 
-    def expected(self) -> Int8:
+    def expected(self) -> Int8 | Int16:
         return tflm.fully_connected(
             self.x,
             self.weights,
@@ -45,6 +47,12 @@ class FullyConnected(Layer):
             self.y_quantization,
             activation=self.activation,
         )
+
+
+class FullyConnectedInt16(FullyConnected):
+    """`FullyConnected` of int16, with an int64 bias."""
+
+    dtype = "int16"
 
 
 @dataclass(frozen=True, eq=False, repr=False)

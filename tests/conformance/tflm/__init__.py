@@ -1,6 +1,7 @@
-"""The oracle of the conformance tests: single int8 operators run by TensorFlow Lite Micro (TFLM).
+"""The oracle of the conformance tests: single operators run by TensorFlow Lite Micro (TFLM).
 
-Every function runs one operator with TFLM's reference kernels and returns the int8 output. Nothing is
+Every function runs one operator with TFLM's reference kernels and returns the output, int8 or of the dtype
+of the output's quantization. Nothing is
 computed here: numpy pads and cuts, TFLM does the arithmetic.
 
 Layouts are TFLite's: activations NHWC, convolution weights OHWI, depthwise weights 1HWO, fully connected

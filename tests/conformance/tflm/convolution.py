@@ -7,7 +7,9 @@ from tflite_micro.tensorflow.lite.micro.python import (  # type: ignore[import-u
 from ..model import (
     Float32,
     Int8,
+    Int16,
     Int32,
+    Int64,
     Quantization,
     bias_tensor,
     input_tensor,
@@ -22,9 +24,9 @@ from .windows import pad_window, window_output
 
 
 def conv2d(
-    x: Int8,
+    x: Int8 | Int16,
     weights: Int8,
-    bias: Int32,
+    bias: Int32 | Int64,
     x_quantization: Quantization,
     weight_scales: Float32,
     y_quantization: Quantization,
@@ -33,7 +35,7 @@ def conv2d(
     padding: Padding = (0, 0, 0, 0),
     dilation: Pair = (1, 1),
     activation: Activation = "none",
-) -> Int8:
+) -> Int8 | Int16:
     """CONV_2D: x (N, H, W, C), weights (O, KH, KW, C / groups), bias (O,) -> (N, H', W', O).
 
     `weight_scales` is (O,) or (1,). The number of groups follows from the shapes, as in TFLite. Explicit
@@ -105,9 +107,9 @@ def conv_transpose2d(
 
 
 def depthwise_conv2d(
-    x: Int8,
+    x: Int8 | Int16,
     weights: Int8,
-    bias: Int32,
+    bias: Int32 | Int64,
     x_quantization: Quantization,
     weight_scales: Float32,
     y_quantization: Quantization,
@@ -116,7 +118,7 @@ def depthwise_conv2d(
     padding: Padding = (0, 0, 0, 0),
     dilation: Pair = (1, 1),
     activation: Activation = "none",
-) -> Int8:
+) -> Int8 | Int16:
     """DEPTHWISE_CONV_2D: x (N, H, W, C), weights (1, KH, KW, C * m), bias (C * m,) -> (N, H', W', C * m).
 
     Output channel c * m + j reads input channel c, m being the depth multiplier. Scales and padding as in

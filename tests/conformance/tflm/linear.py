@@ -7,7 +7,9 @@ from tflite_micro.tensorflow.lite.micro.python import (  # type: ignore[import-u
 from ..model import (
     Float32,
     Int8,
+    Int16,
     Int32,
+    Int64,
     Quantization,
     bias_tensor,
     input_tensor,
@@ -20,15 +22,15 @@ from .options import FUSED, Activation
 
 
 def fully_connected(
-    x: Int8,
+    x: Int8 | Int16,
     weights: Int8,
-    bias: Int32,
+    bias: Int32 | Int64,
     x_quantization: Quantization,
     weight_scales: Float32,
     y_quantization: Quantization,
     *,
     activation: Activation = "none",
-) -> Int8:
+) -> Int8 | Int16:
     """FULLY_CONNECTED: x (N, I), weights (O, I), bias (O,), weight_scales (O,) or (1,) -> (N, O)."""
     if x.shape[1] != weights.shape[1]:
         raise ValueError(f"input {x.shape} and weights {weights.shape} differ in their second dimension")

@@ -84,6 +84,17 @@ impl<'d> Layer<'d> {
     ///
     /// # Errors
     /// As there.
+    pub fn int64(&self, name: &str, length: usize) -> Result<&'d [i64], WriteError> {
+        match self.description.tensors.get(name) {
+            Some(Tensor::Int64(data)) if data.len() == length => Ok(data),
+            _ => Err(self.tensor_error(name, "int64", length)),
+        }
+    }
+
+    /// As [`Layer::int8`].
+    ///
+    /// # Errors
+    /// As there.
     pub fn float32(&self, name: &str, length: usize) -> Result<&'d [f32], WriteError> {
         match self.description.tensors.get(name) {
             Some(Tensor::Float32(data)) if data.len() == length => Ok(data),
@@ -97,6 +108,7 @@ impl<'d> Layer<'d> {
             Some(Tensor::Int8(data)) => alloc::format!("is int8 of length {}", data.len()),
             Some(Tensor::Int16(data)) => alloc::format!("is int16 of length {}", data.len()),
             Some(Tensor::Int32(data)) => alloc::format!("is int32 of length {}", data.len()),
+            Some(Tensor::Int64(data)) => alloc::format!("is int64 of length {}", data.len()),
             Some(Tensor::Float32(data)) => alloc::format!("is float32 of length {}", data.len()),
         };
         let needed = alloc::format!("{kind} of length {length}, it {given}");

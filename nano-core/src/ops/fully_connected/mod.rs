@@ -1,7 +1,7 @@
 //! Fully connected layer: `y = clamp(requantize(bias + sum (x - z_x) * w) + z_y)` over all elements of the input.
 //!
-//! Tensors for the writer: `weights` int8 `[out, in]`, `bias` int32 `[out]` with scale `s_x * s_w`, `weight_scales` float32 `[out]`.
-//! Bit-exact with TensorFlow Lite Micro's int8 `FULLY_CONNECTED`.
+//! Tensors for the writer: `weights` int8 `[out, in]`, `bias` int32 `[out]` with scale `s_x * s_w`, int64 if the layer is of int16,
+//! `weight_scales` float32 `[out]`. Bit-exact with TensorFlow Lite Micro's `FULLY_CONNECTED`, int8 and int16x8.
 
 mod pairs;
 mod rows;
@@ -9,7 +9,7 @@ mod rows;
 use crate::operator::{Alias, Operator, Output, attributes};
 
 pub use pairs::FULLY_CONNECTED_PAIRS;
-pub use rows::FULLY_CONNECTED;
+pub use rows::{FULLY_CONNECTED, FULLY_CONNECTED_INT16};
 
 static OPERATOR: Operator = Operator {
     name: NAME,

@@ -5,32 +5,38 @@
 use super::{Attributes, NAME, OPERATOR};
 use crate::BrokenRule;
 use crate::arena::Io;
-use crate::image::Dtype;
-use crate::kernels::{self, Channel, LITERAL, ONE_PASS, Requantization};
+use crate::image::Element;
+use crate::kernels::{Channel, LITERAL, ONE_PASS, Requantization, WideChannel};
 use crate::node::Node;
 use crate::operator::{Checked, CheckedPart, Kernel, Run, require};
-use crate::ops::channels;
+use crate::ops::channels::{self, ChannelRules};
 
 /// Kernel of the fully connected layer.
-pub const FULLY_CONNECTED: Kernel = Kernel {
-    id: 3,
-    name: NAME,
-    operator: &OPERATOR,
-    inputs: &[Dtype::Int8],
-    outputs: &[Dtype::Int8],
-    pitched: false,
-    forms: &[LITERAL, ONE_PASS],
-    check: |node| FullyConnected::read(node)?.check(node),
-    run: Run::Apart(run),
-    #[cfg(feature = "alloc")]
-    cost: |layer| Some(layer.macs * 13 / 4),
-    #[cfg(feature = "alloc")]
-    pack,
-};
+pub const FULLY_CONNECTED: Kernel = kernel::<Channel>(3, NAME);
+/// Kernel of the fully connected layer of int16.
+pub const FULLY_CONNECTED_INT16: Kernel = kernel::<WideChannel>(31, "fully_connected_int16");
 
-struct FullyConnected<'a> {
+const fn kernel<C: ChannelRules>(id: u16, name: &'static str) -> Kernel {
+    Kernel {
+        id,
+        name,
+        operator: &OPERATOR,
+        inputs: <C::Element as Element>::DTYPES,
+        outputs: <C::Element as Element>::DTYPES,
+        pitched: false,
+        forms: &[LITERAL, ONE_PASS],
+        check: |node| FullyConnected::<C>::read(node)?.check(node),
+        run: Run::Apart(run::<C>),
+        #[cfg(feature = "alloc")]
+        cost: |layer| Some(layer.macs * 13 / 4),
+        #[cfg(feature = "alloc")]
+        pack: pack::<C>,
+    }
+}
+
+struct FullyConnected<'a, C> {
     weights: &'a [i8],
-    channels: &'a [Channel],
+    channels: &'a [C],
     requantization: Requantization,
 }
 
@@ -44,7 +50,7 @@ fn groups(outputs: usize) -> impl Iterator<Item = usize> {
     })
 }
 
-impl<'a> FullyConnected<'a> {
+impl<'a, C: ChannelRules> FullyConnected<'a, C> {
     fn read(node: &Node<'a>) -> Result<Self, BrokenRule> {
         let attributes = Attributes::read(node.attributes())?;
         let requantization = Requantization::new(node.form(), attributes.clamp_min, attributes.clamp_max);
@@ -59,7 +65,7 @@ impl<'a> FullyConnected<'a> {
         require!(self.weights.len() as u64 == weights, "wrong number of weights", self.weights.len() as i64);
         require!(self.channels.len() == outputs, "wrong number of channels", self.channels.len() as i64);
         node.require_no_scratch()?;
-        channels::check_clamp((self.requantization.min, self.requantization.max))?;
+        channels::check_clamp_of(C::Element::DTYPE, (self.requantization.min, self.requantization.max))?;
         let mut check = channels::Check::new(node.form());
         let (mut weights, mut channels) = (self.weights, self.channels);
         for size in groups(outputs) {
@@ -72,8 +78,8 @@ impl<'a> FullyConnected<'a> {
     }
 }
 
-fn run(node: &Node<'_>, mut io: Io<'_>) {
-    let FullyConnected { weights, channels, requantization } = FullyConnected::read(node).checked();
+fn run<C: ChannelRules>(node: &Node<'_>, mut io: Io<'_>) {
+    let FullyConnected::<C> { weights, channels, requantization } = FullyConnected::read(node).checked();
     let inputs = io.inputs.get(0);
     let mut rest = Rest { weights, channels, output: io.outputs.take(), requantization };
     while rest.output.len() >= 8 {
@@ -91,21 +97,20 @@ fn run(node: &Node<'_>, mut io: Io<'_>) {
 }
 
 /// The packed groups not yet computed.
-struct Rest<'a, 'm> {
+struct Rest<'a, 'm, C: ChannelRules> {
     weights: &'a [i8],
-    channels: &'a [Channel],
-    output: &'m mut [i8],
+    channels: &'a [C],
+    output: &'m mut [C::Element],
     requantization: Requantization,
 }
 
-impl Rest<'_, '_> {
+impl<C: ChannelRules> Rest<'_, '_, C> {
     /// Computes the next group, of `SIZE` channels.
-    fn group<const SIZE: usize>(&mut self, inputs: &[i8]) {
+    fn group<const SIZE: usize>(&mut self, inputs: &[C::Element]) {
         let (channels, other_channels) = self.channels.split_first_chunk::<SIZE>().checked();
         let (weights, other_weights) = self.weights.split_at_checked(SIZE * inputs.len()).checked();
         let (output, other_outputs) = core::mem::take(&mut self.output).split_first_chunk_mut::<SIZE>().checked();
-        let mut sums = channels.each_ref().map(|channel| channel.bias);
-        kernels::add_rows(&mut sums, inputs, weights.as_chunks().0);
+        let sums = C::dot_rows(channels, inputs, weights.as_chunks().0);
         for ((output, channel), sum) in output.iter_mut().zip(channels).zip(sums) {
             *output = self.requantization.apply(channel, sum);
         }
@@ -114,11 +119,13 @@ impl Rest<'_, '_> {
 }
 
 #[cfg(feature = "alloc")]
-fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::image::WriteError> {
+fn pack<C: ChannelRules>(
+    layer: &crate::image::Layer<'_>,
+) -> Result<crate::image::Packed, crate::image::WriteError> {
     use alloc::vec;
     use zerocopy::IntoBytes;
     let (inputs, outputs) = (layer.inputs[0].len(), layer.outputs[0].len());
-    let (form, channels) = channels::pack::channels(layer, outputs, inputs)?;
+    let (form, channels) = C::pack(layer, outputs, inputs)?;
     let weights = layer.int8("weights", outputs * inputs)?;
     let mut next = 0;
     let packed = groups(outputs)

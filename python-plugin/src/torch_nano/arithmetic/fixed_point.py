@@ -99,6 +99,50 @@ def requantize(
     return scaled.add_(zero_point).clamp_(*clamp).to(dtype)
 
 
+def requantize_wide(accumulator: Tensor, multipliers: Sequence[Multiplier]) -> Tensor:
+    """Requantizes accumulators of int16 layers, below 2^46 in magnitude, in int64: rounded once, half up.
+
+    Args:
+        multipliers: of ``_native.quantize_wide_multiplier``, a Q15 mantissa and a right shift, one for all or
+            one per channel (dimension 1).
+
+    >>> requantize_wide(torch.tensor([4, 5, -5]), [(1 << 14, 16)])
+    tensor([ 1,  1, -1])
+    """
+    mantissa = _per_channel([mantissa for mantissa, _ in multipliers], accumulator)
+    shift = _per_channel([shift for _, shift in multipliers], accumulator)
+    half = torch.ones_like(shift) << (shift - 1)
+    return (accumulator.to(torch.int64) * mantissa + half) >> shift
+
+
+def requantize_channels(
+    accumulator: Tensor,
+    reals: Sequence[float],
+    zero_point: int,
+    clamp: tuple[int, int],
+    dtype: torch.dtype,
+    *,
+    wide: bool,
+) -> Tensor:
+    """Requantizes the accumulators of a layer with weights: times a real multiplier, one for all or one per
+    channel (dimension 1), plus the zero point, clamped.
+
+    Args:
+        accumulator: integers of any dtype; those in float64 may be off by a small fraction.
+        wide: whether the layer is of int16.
+
+    >>> requantize_channels(torch.tensor([4.0, 5.0]), [0.25], 3, (-128, 127), torch.int8, wide=False)
+    tensor([4, 5], dtype=torch.int8)
+    """
+    if accumulator.dtype is torch.float64:
+        accumulator = accumulator.round()
+    if wide:
+        scaled = requantize_wide(accumulator, [_native.quantize_wide_multiplier(real) for real in reals])
+        return scaled.add_(zero_point).clamp_(*clamp).to(dtype)
+    multipliers = [_native.quantize_multiplier(real) for real in reals]
+    return requantize(accumulator, multipliers, zero_point, clamp, dtype)
+
+
 def lookup(table: Tensor, x: Tensor) -> Tensor:
     """Looks int8 numbers up in a table of 256 entries: ``table[x + 128]``.
 
@@ -118,16 +162,18 @@ def round_half_away(real: Tensor) -> Tensor:
     return torch.copysign((real.abs() + 0.5).floor(), real)
 
 
-def accumulation_dtype(weight: Tensor, bias: Tensor, zero_point: int) -> torch.dtype:
-    """The float dtype whose accumulator ``bias + sum (x - zero_point) * weight`` is exact for every int8 x.
+def accumulation_dtype(weight: Tensor, bias: Tensor, levels: tuple[int, int]) -> torch.dtype:
+    """The float dtype whose accumulator ``bias + sum x * weight`` is exact for every x of these ``levels``.
 
-    Exact in any order of the sum. ``weight`` has the output channels first. float32 is exact below 2^24; it
-    is used on the CPU only, as convolutions elsewhere may use TF32 or Winograd's transform.
+    Exact in any order of the sum. ``weight`` has the output channels first; ``levels`` are the smallest and
+    the largest number of an input without its zero point. float32 is exact below 2^24; it is used on the CPU
+    only, as convolutions elsewhere may use TF32 or Winograd's transform. float64 is exact below 2^53, which
+    no layer that nano-core accepts reaches.
     """
     if not is_native(weight):
         return torch.float64
     largest = _native.largest_partial_sum(
-        weight.to(torch.int8).reshape(-1).numpy(), bias.to(torch.int32).numpy(), zero_point
+        weight.to(torch.int8).reshape(-1).numpy(), bias.to(torch.int64).numpy(), *levels
     )
     return torch.float32 if largest < _FLOAT32_INTEGERS else torch.float64
 

@@ -68,6 +68,11 @@ class Quantization:
         return _TORCH_DTYPES[self.dtype]
 
     @property
+    def bits(self) -> int:
+        """The number of bits of an integer."""
+        return self.torch_dtype.itemsize * 8
+
+    @property
     def training_dtype(self) -> torch.dtype:
         """The float dtype of training, which holds every integer without its zero point exactly."""
         return torch.float64 if self.dtype == "int32" else torch.float32

@@ -24,18 +24,20 @@ class QuantizedChannels(NamedTuple):
     scales: Tensor
 
 
-def quantize_channels(weight: Tensor, bias: Tensor | None, input_scale: float) -> QuantizedChannels:
+def quantize_channels(
+    weight: Tensor, bias: Tensor | None, input_scale: float, *, input_bits: int = 8
+) -> QuantizedChannels:
     """Quantizes weights and biases symmetrically per output channel: ``s_w = max|w| / 127``.
 
     Weights are ``round(w / s_w)``, biases ``round(b / (s_x * s_w))``, halves to even. A channel whose weights
     are all 0 gets the layer's largest scale (1 if all are), so that its multiplier is like the others'. Where
-    a bias would exceed 2^22 steps of its scale, as the channel's weights are tiny beside it, the scale is
-    raised until it does not.
+    a bias would exceed 2^22 steps of its scale (2^30 for inputs of 16 bits), as the channel's weights are
+    tiny beside it, the scale is raised until it does not.
 
     Args:
         weight: float [channels, ...].
         bias: float [channels], None for zeros.
-        input_scale: the scale of the layer's input.
+        input_scale: the scale of the layer's input; input_bits its number of bits.
 
     Raises:
         NonFiniteError: a weight or a bias is NaN or infinite.
@@ -46,7 +48,7 @@ def quantize_channels(weight: Tensor, bias: Tensor | None, input_scale: float) -
     """
     biases = weight.new_zeros(len(weight)) if bias is None else bias
     try:
-        channels = _native.quantize_channels(_flat(weight), _flat(biases), input_scale)
+        channels = _native.quantize_channels(_flat(weight), _flat(biases), input_scale, input_bits)
     except _native.NanoError as error:
         raise NonFiniteError(str(error)) from error
     quantized, quantized_bias, scales = (torch.from_numpy(array).to(weight.device) for array in channels)

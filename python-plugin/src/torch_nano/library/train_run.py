@@ -18,7 +18,7 @@ from torch import Tensor
 from torch_nano import _native
 
 from ..arithmetic.clamp import clamp_steps
-from ..arithmetic.fixed_point import accumulation_dtype, exact_convolution, is_native, requantize
+from ..arithmetic.fixed_point import accumulation_dtype, exact_convolution, is_native, requantize_channels
 from ..arithmetic.layout import channels_last, elements, empty_channels_last
 from ..arithmetic.quantization import ChannelScales, Quantization
 from ..arithmetic.tensors import check_finite, quantize_tensor
@@ -152,13 +152,14 @@ def train_channels(
     output is at a bound of its clamp.
 
     Args:
-        x: float32 that holds integers [N, in, height, width], int8 numbers without their zero point.
+        x: float32 that holds integers [N, in, height, width], numbers of int8 without their zero point, or
+            of int16.
         weight: float32 [out, in / groups, height, width], real numbers.
         bias: float32 [out], real numbers; None for zeros.
         clamp: the smallest and the largest real number of the output, None for no bound.
 
     Returns:
-        float32 [N, out, height, width], int8 numbers without their zero point.
+        float32 [N, out, height, width], numbers of the same dtype without their zero point.
 
     Raises:
         NonFiniteError: a weight or a bias is NaN or infinite.
@@ -181,6 +182,7 @@ def train_channels(
         input_quantization.zero_point,
         output_quantization.scale,
         output_quantization.zero_point,
+        output_quantization.dtype,
         *clamp,
     )
     return y  # type: ignore[no-any-return]
@@ -198,32 +200,39 @@ def _forward(
     x_zero_point: int,
     y_scale: float,
     y_zero_point: int,
+    dtype: str,
     clamp_low: float | None,
     clamp_high: float | None,
 ) -> tuple[Tensor, Tensor]:
     """The output, and the weight times the requantization multiplier, which the gradient of x needs."""
-    channels = quantize_channels(weight, bias, x_scale)
-    dtype = accumulation_dtype(channels.weight, channels.bias, x_zero_point)
-    integers = channels.weight.to(dtype)
+    of_x = Quantization(x_scale, x_zero_point, dtype)
+    channels = quantize_channels(weight, bias, x_scale, input_bits=of_x.bits)
+    sum_dtype = accumulation_dtype(channels.weight, channels.bias, of_x.levels)
+    integers = channels.weight.to(sum_dtype)
     # With a single input channel, torch's convolution is 3 times slower in channels-last memory.
     layout = channels_last if x.shape[1] > 1 else torch.Tensor.contiguous
     with exact_convolution(x.device):
         sums = F.conv2d(
-            layout(x.to(dtype)), layout(integers), channels.bias.to(dtype), stride, padding, dilation, groups
+            layout(x.to(sum_dtype)),
+            layout(integers),
+            channels.bias.to(sum_dtype),
+            stride,
+            padding,
+            dilation,
+            groups,
         )
     sums = channels_last(sums)
     reals = x_scale * channels.scales.to(torch.float64) / y_scale
-    y = _requantized(sums, reals, *clamp_steps(clamp_low, clamp_high, Quantization(y_scale, y_zero_point)))
+    clamp = clamp_steps(clamp_low, clamp_high, Quantization(y_scale, y_zero_point, dtype))
+    y = _requantized(sums, reals, clamp, wide=of_x.bits > 8)
     return y, integers.float() * reals.float().reshape(-1, 1, 1, 1)
 
 
-def _requantized(sums: Tensor, reals: Tensor, low: int, high: int) -> Tensor:
-    if is_native(sums) and sums.dtype is torch.float32:
-        _native.requantize_(elements(sums).numpy(), reals.numpy(), low, high)
+def _requantized(sums: Tensor, reals: Tensor, clamp: tuple[int, int], *, wide: bool) -> Tensor:
+    if is_native(sums) and sums.dtype is torch.float32 and not wide:
+        _native.requantize_(elements(sums).numpy(), reals.numpy(), *clamp)
         return sums
-    multipliers = [_native.quantize_multiplier(real) for real in reals.tolist()]
-    # float64 convolutions are off by a small fraction of an integer.
-    return requantize(sums.round(), multipliers, 0, (low, high), torch.float32)
+    return requantize_channels(sums, reals.tolist(), 0, clamp, torch.float32, wide=wide)
 
 
 def _fake(
@@ -234,7 +243,7 @@ def _fake(
     padding: Sequence[int],
     dilation: Sequence[int],
     groups: int,
-    *quantization: float,
+    *quantization: Any,
 ) -> tuple[Tensor, Tensor]:
     y = F.conv2d(x, weight, bias, stride, padding, dilation, groups)
     return empty_channels_last(y.shape, y.device), torch.empty(weight.shape, device=y.device)
@@ -253,10 +262,11 @@ def _backward(
     x_scale: float,
     y_scale: float,
     y_zero_point: int,
+    dtype: str,
     clamp_low: float | None,
     clamp_high: float | None,
 ) -> list[Tensor]:
-    low, high = clamp_steps(clamp_low, clamp_high, Quantization(y_scale, y_zero_point))
+    low, high = clamp_steps(clamp_low, clamp_high, Quantization(y_scale, y_zero_point, dtype))
     inside = torch.ops.aten.hardtanh_backward(grad, y, low, high)
     with exact_convolution(grad.device):
         x_grad, weight_grad, bias_grad = torch.ops.aten.convolution_backward(
@@ -292,11 +302,11 @@ def _fake_backward(
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, _, _, *convolution, x_scale, _, y_scale, y_zero_point, clamp_low, clamp_high = inputs
+    x, _, _, *convolution, x_scale, _, y_scale, y_zero_point, dtype, clamp_low, clamp_high = inputs
     y, scaled_weight = output
     ctx.mark_non_differentiable(scaled_weight)
     ctx.save_for_backward(x, y, scaled_weight)
-    ctx.rest = (*convolution, x_scale, y_scale, y_zero_point, clamp_low, clamp_high)
+    ctx.rest = (*convolution, x_scale, y_scale, y_zero_point, dtype, clamp_low, clamp_high)
     ctx.arguments = len(inputs)
 
 
@@ -343,7 +353,7 @@ define_training(
 )
 define_training(
     f"train_channels(Tensor x, Tensor weight, Tensor? bias, {_CONVOLUTION}, float x_scale, int x_zero_point, "
-    "float y_scale, int y_zero_point, float? clamp_low, float? clamp_high) -> (Tensor, Tensor)",
+    "float y_scale, int y_zero_point, str dtype, float? clamp_low, float? clamp_high) -> (Tensor, Tensor)",
     _forward,
     _fake,
     save=_save,
@@ -351,8 +361,8 @@ define_training(
 )
 define_training(
     "train_channels_backward(Tensor grad, Tensor x, Tensor y, Tensor scaled_weight, bool[] needed, "
-    f"{_CONVOLUTION}, float x_scale, float y_scale, int y_zero_point, float? clamp_low, float? clamp_high) "
-    "-> Tensor[]",
+    f"{_CONVOLUTION}, float x_scale, float y_scale, int y_zero_point, str dtype, float? clamp_low, "
+    "float? clamp_high) -> Tensor[]",
     _backward,
     _fake_backward,
 )

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from torch_nano._native import quantize_multiplier
-
-from ..arithmetic.fixed_point import accumulation_dtype, exact_convolution, requantize
+from ..arithmetic.fixed_point import accumulation_dtype, exact_convolution, requantize_channels
+from ..arithmetic.quantization import Quantization
 from ..arithmetic.weights import quantize_channels
 from ..ir.layer import Layer
 from ..library.definition import Definition, Parameters, check_integers
@@ -69,34 +68,45 @@ class ChannelsOperator(ClampedOperator):
 
     def quantize(self, layer: Layer) -> dict[str, Tensor]:
         weight, bias = layer.parameters["weight"], layer.parameters.get("bias")
-        channels = quantize_channels(self.outputs_first(weight), bias, layer.input_quantization.scale)
-        return self.layer_tensors(self.from_outputs_first(channels.weight), channels.bias, channels.scales)
+        x = layer.input_quantization
+        channels = quantize_channels(self.outputs_first(weight), bias, x.scale, input_bits=x.bits)
+        return self.layer_tensors(self.from_outputs_first(channels.weight), channels.bias, channels.scales, x)
 
-    def layer_tensors(self, weight: Tensor, bias: Tensor | None, scales: Tensor) -> dict[str, Tensor]:
-        """nano-core's tensors from integers in torch's layout; a missing bias becomes zeros."""
+    def layer_tensors(
+        self, weight: Tensor, bias: Tensor | None, scales: Tensor, x: Quantization
+    ) -> dict[str, Tensor]:
+        """nano-core's tensors from integers in torch's layout; a missing bias becomes zeros.
+
+        The bias is int32, that of a layer of int16 int64.
+        """
         bias = torch.zeros(len(scales), device=weight.device) if bias is None else bias
         return {
             "weights": self.to_device_weight(weight).to(torch.int8).contiguous(),
-            "bias": bias.to(torch.int32),
+            "bias": bias.to(_bias_dtype(x)),
             "weight_scales": scales.to(torch.float32),
         }
 
     def integer_run(self, layer: Layer) -> Tensor:
         x, quantization = layer.input, layer.input_quantization
         weight, bias = (layer.tensors[name].to(x.device) for name in ("weights", "bias"))
-        dtype = accumulation_dtype(weight, bias, quantization.zero_point)
+        dtype = accumulation_dtype(weight, bias, quantization.levels)
         weight = self.from_device_weight(weight)
         difference = x.to(dtype) - quantization.zero_point
         with exact_convolution(x.device):
             sums = self.linear(difference, weight.to(dtype), bias.to(dtype))
-            # float64 is off by a small fraction of an integer, whatever the algorithm.
-            sums = sums.round_() if dtype is torch.float64 else sums
-        multipliers = [
-            quantize_multiplier(quantization.scale * scale / layer.output_quantization.scale)
-            for scale in layer.tensors["weight_scales"].tolist()
-        ]
-        zero_point = layer.output_quantization.zero_point
-        return requantize(sums, multipliers, zero_point, self.integer_bounds(layer))
+        output = layer.output_quantization
+        return requantize_channels(
+            sums,
+            [quantization.scale * scale / output.scale for scale in layer.tensors["weight_scales"].tolist()],
+            output.zero_point,
+            self.integer_bounds(layer),
+            output.torch_dtype,
+            wide=quantization.bits > 8,
+        )
+
+
+def _bias_dtype(x: Quantization) -> torch.dtype:
+    return torch.int32 if x.bits == 8 else torch.int64
 
 
 def define_channels(operator: type[ChannelsOperator]) -> Definition:
@@ -108,8 +118,9 @@ def _integer_tensors(layer: Layer, weight: Tensor, bias: Tensor | None, scales: 
     assert isinstance(layer.operator, ChannelsOperator)
     check_integers(f"{layer.operator.name}: weight", weight, -127, 127)
     if bias is not None:
-        check_integers(f"{layer.operator.name}: bias", bias, -(2**31), 2**31 - 1)
-    return layer.operator.layer_tensors(weight, bias, scales)
+        bounds = torch.iinfo(_bias_dtype(layer.input_quantization))
+        check_integers(f"{layer.operator.name}: bias", bias, bounds.min, bounds.max)
+    return layer.operator.layer_tensors(weight, bias, scales, layer.input_quantization)
 
 
 def _real_parameters(layer: Layer, weight: Tensor, bias: Tensor | None, scales: Tensor) -> dict[str, Tensor]:

@@ -1,0 +1,70 @@
+//! What the kernels of int8 and of int16 layers differ in: elements, accumulators and their requantization.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use super::requantize::{Channel, Form, Literal, OnePass};
+use super::rows::add_rows;
+use crate::image::Element;
+
+/// A form of requantization with the accumulators that it needs.
+pub(crate) trait Accumulate {
+    /// Of inputs and outputs.
+    type Element: Element;
+    /// The parameters of an output channel.
+    type Channel: ChannelRecord<Element = Self::Element>;
+    /// An accumulator.
+    type Sum: Copy;
+
+    /// Requantizes an accumulator, without the clamp.
+    fn to_output(channel: &Self::Channel, sum: Self::Sum) -> i32;
+}
+
+/// The parameters of an output channel, as a constant of the image has them.
+pub(crate) trait ChannelRecord: Copy + Default + FromBytes + IntoBytes + Immutable {
+    /// Of the layer's inputs and outputs.
+    type Element: Element;
+    /// An accumulator that fits every form.
+    type Sum: Copy;
+
+    /// Bias of the accumulator. Of int64 biases, those beyond 2^62 count as 2^62, which no check lets through.
+    fn bias(&self) -> i64;
+
+    /// Accumulators of `N` channels: `inputs` times `weights`, `[input][channel]`.
+    fn dot_rows<const N: usize>(channels: &[Self; N], inputs: &[Self::Element], weights: &[[i8; N]]) -> [Self::Sum; N];
+
+    /// Requantizes an accumulator, in the one-pass form or the literal one, without the clamp.
+    fn requantize(&self, one_pass: bool, sum: Self::Sum) -> i32;
+}
+
+impl<F: Form> Accumulate for F {
+    type Element = i8;
+    type Channel = Channel;
+    type Sum = i32;
+
+    #[inline(always)]
+    fn to_output(channel: &Channel, sum: i32) -> i32 {
+        F::requantize(channel, sum)
+    }
+}
+
+impl ChannelRecord for Channel {
+    type Element = i8;
+    type Sum = i32;
+
+    #[inline(always)]
+    fn bias(&self) -> i64 {
+        self.bias.into()
+    }
+
+    #[inline(always)]
+    fn dot_rows<const N: usize>(channels: &[Self; N], inputs: &[i8], weights: &[[i8; N]]) -> [i32; N] {
+        let mut sums = channels.each_ref().map(|channel| channel.bias);
+        add_rows(&mut sums, inputs, weights);
+        sums
+    }
+
+    #[inline(always)]
+    fn requantize(&self, one_pass: bool, sum: i32) -> i32 {
+        if one_pass { OnePass::requantize(self, sum) } else { Literal::requantize(self, sum) }
+    }
+}
