@@ -2,24 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from ..arguments import positive_number
+from ..arithmetic.quantization import Dtype
 from ..errors import InputError, NonFiniteError
 from ..ir.graph import Graph
 from .batches import Batch, CalibrationData, batches
 from .channel_ranges import ChannelRanges
 from .data_checks import DataChecks
 from .observers import OBSERVERS, Observer
-from .ranges import quantization
+from .ranges import Bounds, quantization
 
 Method = Literal["minmax", "percentile", "mse", "entropy", "auto"]
 #: Percentage that the method "percentile" covers; the rest is below the noise of most sensors.
 PERCENTILE = 99.99
+
+
+@dataclass(frozen=True)
+class Observed:
+    """The numbers of a graph's values on calibration data."""
+
+    #: By value.
+    observers: Mapping[str, Observer]
+
+    def ranges(self, graph: Graph) -> dict[str, Bounds]:
+        """The range of every value of the graph, or of the same graph with other dtypes, by name.
+
+        Wider dtypes than int8 cover all numbers, as their steps are small enough for outliers.
+        """
+        sources = {name: name for name in graph.inputs}
+        for node in graph.nodes:
+            # A requantize that was inserted since has the numbers of its input.
+            sources |= {name: name if name in self.observers else node.inputs[0] for name in node.outputs}
+        return {name: self.range(source, graph.dtypes.get(name, "int8")) for name, source in sources.items()}
+
+    def range(self, name: str, dtype: Dtype) -> Bounds:
+        """The range of a value in a dtype."""
+        return self._int8[name] if dtype == "int8" else self.observers[name].bounds
+
+    @cached_property
+    def _int8(self) -> dict[str, Bounds]:
+        return {name: observer.range() for name, observer in self.observers.items()}
 
 
 def calibrate(
@@ -27,14 +57,30 @@ def calibrate(
     data: CalibrationData,
     method: Method = "minmax",
     percentile: float = PERCENTILE,
+) -> dict[str, Bounds]:
+    """The range of every value of a graph, by name; see :func:`observe`.
+
+    >>> from torch_nano.capture.capture import capture
+    >>> graph = capture(torch.nn.Sequential(torch.nn.ReLU()), torch.zeros(2, 3))
+    >>> calibrate(graph, torch.tensor([[-1.0, 2.0, 4.0]]))
+    {'input': (-1.0, 4.0), 'relu': (0.0, 4.0)}
+    """
+    return observe(graph, data, method, percentile).ranges(graph)
+
+
+def observe(
+    graph: Graph,
+    data: CalibrationData,
+    method: Method = "minmax",
+    percentile: float = PERCENTILE,
     keep: Callable[[Batch], None] | None = None,
-) -> dict[str, tuple[float, float]]:
-    """The range of every value of a graph, by name.
+) -> Observed:
+    """Runs data through a graph in float and observes its values.
 
     Args:
         data: a tensor [N, ...], or an iterable of such tensors, of tuples that begin with one for each input
             (a DataLoader) or of dicts that have one by each input's name; such a tuple or dict itself.
-        method: which numbers a range covers. "minmax": all; "percentile": the middle `percentile` per cent;
+        method: which numbers int8 covers. "minmax": all; "percentile": the middle `percentile` per cent;
             "mse": those of the least squared error in int8; "entropy": those of the least Kullback-Leibler
             divergence; "auto": for each value that of these with the least squared error.
         percentile: above 0, at most 100.
@@ -47,11 +93,6 @@ def calibrate(
     Raises:
         InputError: the data is empty or of a wrong shape or dtype, or the method is unknown.
         NonFiniteError: NaN or infinity in the data, a weight or an activation.
-
-    >>> from torch_nano.capture.capture import capture
-    >>> graph = capture(torch.nn.Sequential(torch.nn.ReLU()), torch.zeros(2, 3))
-    >>> calibrate(graph, torch.tensor([[-1.0, 2.0, 4.0]]))
-    {'input': (-1.0, 4.0), 'relu': (0.0, 4.0)}
     """
     if method not in get_args(Method):
         raise InputError(
@@ -63,7 +104,7 @@ def calibrate(
     checks = DataChecks(graph.inputs)
     channels = {name: ChannelRanges() for name in graph.inputs if not _has_scales(graph, name)}
 
-    def observe(name: str, tensor: Tensor) -> None:
+    def observe_value(name: str, tensor: Tensor) -> None:
         check_value(graph, name, tensor, "calibration")
         if name not in observers:
             observers[name] = OBSERVERS[method](percentile)
@@ -73,18 +114,18 @@ def calibrate(
 
     with torch.no_grad():
         for batch in batches(graph, data):
-            graph.float_run(*batch.inputs, observe=observe)
+            graph.float_run(*batch.inputs, observe=observe_value)
             checks.observe(batch)
             if keep is not None:
                 keep(batch)
     if not observers:
         raise InputError("the calibration data is empty; expected at least one sample")
-    ranges = {name: observer.range() for name, observer in observers.items()}
+    found = Observed(observers)
     for name, one in channels.items():
         dtype = graph.dtypes.get(name, "int8")
-        one.warn(name, quantization(*ranges[name], dtype).scale, dtype)
+        one.warn(name, quantization(*found.range(name, dtype), dtype).scale, dtype)
     checks.warn(percentile if method == "percentile" else None)
-    return ranges
+    return found
 
 
 def check_value(graph: Graph, name: str, tensor: Tensor, purpose: str) -> None:

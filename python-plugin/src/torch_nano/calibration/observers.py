@@ -21,9 +21,14 @@ class Observer(ABC):
     def observe(self, tensor: Tensor) -> None:
         """Observes one batch of finite numbers."""
 
+    @property
+    @abstractmethod
+    def bounds(self) -> Bounds:
+        """The lowest and the highest number of all."""
+
     @abstractmethod
     def range(self) -> Bounds:
-        """The lowest and the highest number to cover."""
+        """The lowest and the highest number to cover in int8."""
 
 
 class MinMaxObserver(Observer):
@@ -43,8 +48,12 @@ class MinMaxObserver(Observer):
         low, high = torch.aminmax(tensor)
         self.low, self.high = min(self.low, low.item()), max(self.high, high.item())
 
-    def range(self) -> Bounds:
+    @property
+    def bounds(self) -> Bounds:
         return self.low, self.high
+
+    def range(self) -> Bounds:
+        return self.bounds
 
 
 class HistogramObserver(Observer):
@@ -55,6 +64,10 @@ class HistogramObserver(Observer):
 
     def observe(self, tensor: Tensor) -> None:
         self.histogram.observe(tensor)
+
+    @property
+    def bounds(self) -> Bounds:
+        return self.histogram.bounds
 
 
 class PercentileObserver(HistogramObserver):

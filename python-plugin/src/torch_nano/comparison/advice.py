@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..calibration.channel_ranges import FEWEST_LEVELS
+from ..ir.precision import shortest
 
 if TYPE_CHECKING:
     from .report import Comparison, LayerComparison
@@ -22,22 +23,32 @@ _NAMED = 3
 
 def advice_for(comparison: Comparison) -> list[str]:
     """Sentences that say what to do, the most important first; empty if nothing needs it."""
-    advised = [(layer, _advice(layer)) for layer in comparison.layers]
+    dtypes = {
+        layer.module_path: layer.dtype
+        for layer in comparison.layers
+        if layer.own_range and layer.operator not in ("input", "requantize")
+    }
+    advised = [(layer, _advice(layer, dtypes)) for layer in comparison.layers]
     scaling = [line for layer, line in advised if line and layer.operator == "input"]
     return [*scaling, *[line for layer, line in advised if line and layer.operator != "input"][:_NAMED]]
 
 
-def _advice(layer: LayerComparison) -> str:
-    """What to do about one layer; "" if nothing."""
+def _advice(layer: LayerComparison, dtypes: Mapping[str, str]) -> str:
+    """What to do about one layer; "" if nothing.
+
+    Args:
+        dtypes: of all layers, by the paths of their modules.
+    """
     varying = [channel for channel, levels in enumerate(layer.levels) if levels]
     few = [channel for channel in varying if layer.levels[channel] < FEWEST_LEVELS]
     if layer.operator == "input" and 0 < len(few) < len(varying):
         used = [layer.levels[channel] for channel in few]
         levels = f"{min(used)} to {max(used)}" if min(used) < max(used) else str(used[0])
+        all_levels = "256" if layer.dtype == "int8" else "65,536"
         verb = "channel {} uses" if len(few) == 1 else "channels {} use"
         return (
-            f"{layer.title}: {verb.format(spans(few))} {levels} of 256 levels: scale them, by a BatchNorm or "
-            "(x - mean) / std per channel at the start of the model"
+            f"{layer.title}: {verb.format(spans(few))} {levels} of {all_levels} levels: scale them, by a "
+            "BatchNorm or (x - mean) / std per channel at the start of the model"
         )
     if layer.own_range and layer.saturated >= _SATURATED:
         return f"{layer.title}: {layer.saturated:.1%} of its numbers saturate: calibrate with data like these"
@@ -49,9 +60,13 @@ def _advice(layer: LayerComparison) -> str:
         )
     if layer.own_sqnr >= _OWN_SQNR:
         return ""
+    wide = ""
+    if layer.dtype == "int8" and layer.around:
+        precision = shortest({**dtypes, **dict.fromkeys(layer.around, "int16")})
+        wide = f"give it 16 bits, precision={precision}, or "
     return (
-        f"{layer.title}: keeps only {layer.own_sqnr:.1f} dB by itself: train it through this arithmetic "
-        "(tn.prepare_qat)"
+        f"{layer.title}: keeps only {layer.own_sqnr:.1f} dB by itself: {wide}train it through this "
+        "arithmetic (tn.prepare_qat)"
     )
 
 

@@ -7,7 +7,7 @@ from ..calibration.quantize import QuantizedGraph
 from ..errors import AccuracyWarning, warn
 from ..ir.graph import Graph
 from .measure import compare, compare_outputs
-from .report import OutputComparison
+from .rounding import worst_sqnr
 
 #: dB of an output below which classes change: the noise has more than a sixth of the amplitude.
 LEAST_SQNR = 15.0
@@ -86,24 +86,20 @@ def warn_of_loss(graph: Graph, quantized: QuantizedGraph, kept: KeptSamples) -> 
     Warns:
         AccuracyWarning: naming the layers that lose most by themselves.
     """
-    worst = min(compare_outputs(graph, quantized, kept.batches), key=_sqnr)
-    if _sqnr(worst) >= LEAST_SQNR:
+    worst = min(compare_outputs(graph, quantized, kept.batches), key=lambda output: worst_sqnr([output]))
+    if worst_sqnr([worst]) >= LEAST_SQNR:
         return
     report = compare(graph, quantized, kept.first(_COMPARED))
     losing = ", ".join(f"{layer.title} ({layer.own_sqnr:.1f} dB)" for layer in report.layers[:_NAMED])
     advice = "".join(f"\n- {line}" for line in report.advice)
     warn(
-        f"int8 keeps {_sqnr(worst):.1f} dB (SQNR) of {worst.name!r} on the calibration data; below "
+        f"int8 keeps {worst_sqnr([worst]):.1f} dB (SQNR) of {worst.name!r} on the calibration data; below "
         f"{LEAST_SQNR:.0f} dB predictions change. Most is lost in {losing}. nano.compare(model, data) shows "
-        "all layers, tn.prepare_qat trains them through this arithmetic, check=False leaves this check out"
+        "all layers, precision='auto' gives 16 bits to those that need them, tn.prepare_qat trains them "
+        "through this arithmetic, check=False leaves this check out"
         f"{advice}",
         AccuracyWarning,
     )
-
-
-def _sqnr(output: OutputComparison) -> float:
-    """Outliers have most of the signal in all samples, and cost the others most: either counts."""
-    return min(output.sqnr, output.median_sqnr)
 
 
 def _picked(batch: Batch, first: int, every: int) -> Batch:

@@ -15,6 +15,7 @@ from ..calibration.calibrate import check_value
 from ..calibration.quantize import QuantizedGraph
 from ..errors import InputError
 from ..ir.graph import Graph, Node
+from ..ir.precision import around, offers
 from ..ir.rules import Own
 from .report import Comparison, LayerComparison, OutputComparison
 from .sums import ErrorSums, OutputSums, ValueSums
@@ -172,9 +173,18 @@ class _Run:
             for name, rule in zip(node.outputs, node.operator.rules, strict=True):
                 made[name] = node.operator.name, isinstance(rule, Own)
         return [
-            LayerComparison.of(position, graph.values[name], *made[name], self._values[name], own)
+            LayerComparison.of(
+                position, graph.values[name], *made[name], self._around(name), self._values[name], own
+            )
             for position, (name, own) in enumerate(self._own.items())
         ]
+
+    def _around(self, name: str) -> tuple[str, ...]:
+        graph = self._quantized.graph
+        nodes = around(graph, name)
+        if not all(offers(node, "int16") for node in nodes):
+            return ()
+        return tuple(dict.fromkeys(graph.module_path(node) for node in nodes))
 
     def _quantization(self, name: str) -> Quantization:
         return self._quantized.graph.quantization(name)

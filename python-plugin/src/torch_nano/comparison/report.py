@@ -55,10 +55,20 @@ class LayerComparison:
     own_range: bool
     #: The levels that the middle 99.9 % of all numbers take; 0 for other integers than int8.
     central_levels: int
+    dtype: str
+    #: The modules that must compute in int16 to keep the value in 16 bits: that of the layer and those of its
+    #: readers. () if one has no such kernel.
+    around: tuple[str, ...]
 
     @staticmethod
     def of(
-        position: int, value: Value, operator: str, own_range: bool, sums: ValueSums, own: ErrorSums
+        position: int,
+        value: Value,
+        operator: str,
+        own_range: bool,
+        around: tuple[str, ...],
+        sums: ValueSums,
+        own: ErrorSums,
     ) -> LayerComparison:
         """The figures of a value from their sums."""
         return LayerComparison(
@@ -74,6 +84,8 @@ class LayerComparison:
             levels=sums.levels,
             own_range=own_range,
             central_levels=sums.central_levels(_CENTRAL) if len(sums.counts) else 0,
+            dtype=sums.quantization.dtype,
+            around=around,
         )
 
     @property

@@ -9,6 +9,7 @@ from ..calibration.calibrate import check_parameters
 from ..calibration.quantize import QuantizedGraph
 from ..capture.capture import capture
 from ..capture.passes import optimize
+from ..capture.passes.insert_requantize import dtypes_of, with_dtypes
 from ..errors import InputError
 from ..ir.graph import Graph
 from ..modules.models import check_float, own_module
@@ -31,6 +32,7 @@ def float_graph_of(model: nn.Module, quantized: QuantizedGraph) -> Graph:
         check_float(model)
         example = {name: torch.zeros(2, *made.values[name].user_shape) for name in made.inputs}
         graph = optimize(capture(model, example if len(example) > 1 else example[made.inputs[0]]))
+        graph = with_dtypes(graph, dtypes_of(made))
     check_parameters(graph)
     counterparts = {node.name: node for node in graph.nodes}
     for name in made.inputs:

@@ -29,6 +29,8 @@ class LastLayers:
     description: dict[str, Any]
     #: Paths of the modules, in order.
     paths: tuple[str, ...]
+    #: Name of the first one's node.
+    first: str
 
 
 def split_off_head(
@@ -48,10 +50,9 @@ def split_off_head(
         ranges: bounds of the values by name.
 
     Raises:
-        HeadError: the model does not end in such layers, or in one class alone, or the arguments contradict
-            each other.
+        HeadError: the model does not end in such layers, or in one class alone, the arguments contradict each
+            other, or the features before these layers are not int8.
     """
-    graph = graph.copy()
     if train_last != 1:
         by_name = head is not settings and head != "auto"
         if by_name or not isinstance(settings, SGD) or settings.layer is not None:
@@ -60,17 +61,40 @@ def split_off_head(
                 "model learn together, by gradient descent; leave head out, or give heads.SGD(...) without a "
                 "layer"
             )
-        return graph, _take_last_layers(graph, train_last, settings, ranges)
-    if isinstance(model, ModuleWithRanges) and head == "auto":
-        return graph, None
-    return graph, _take_head(graph, model, head, settings)
+        split: LastLayers | None = _last_layers(graph, train_last, settings, ranges)
+    elif isinstance(model, ModuleWithRanges) and head == "auto":
+        split = None
+    else:
+        split = _head(graph, model, head, settings)
+    return cut_before(graph, split), split
 
 
-def _take_last_layers(graph: Graph, count: int, settings: SGD, ranges: Mapping[str, Bounds]) -> LastLayers:
-    """Takes the last `count` Linear layers and 1x1 convolutions off a graph; its output is then their input.
+def cut_before(graph: Graph, split: LastLayers | None) -> Graph:
+    """The graph without the layers that learn on the device; its output is then their input, the features.
+
+    Raises:
+        HeadError: the features are not int8.
+    """
+    if split is None:
+        return graph
+    graph = graph.copy()
+    (node,) = [node for node in graph.nodes if node.name == split.first]
+    graph.outputs = [node.inputs[0]]
+    graph.drop_unused()
+    dtype = graph.dtypes.get(node.inputs[0], "int8")
+    if dtype != "int8":
+        path = split.paths[0]
+        raise HeadError(
+            f"{path!r} learns on the device, from features in int8, and is to compute in {dtype} here: end "
+            f"precision with {path!r}: 'int8', or leave it in flash: head=None"
+        )
+    return graph
+
+
+def _last_layers(graph: Graph, count: int, settings: SGD, ranges: Mapping[str, Bounds]) -> LastLayers:
+    """The last `count` Linear layers and 1x1 convolutions of a graph.
 
     Args:
-        graph: it is changed.
         settings: how they learn.
         ranges: of the outputs between them.
 
@@ -98,8 +122,6 @@ def _take_last_layers(graph: Graph, count: int, settings: SGD, ranges: Mapping[s
     layers = [_layer(graph, node, ranges) for node in nodes]
     _check_loss(settings, len(layers[-1]["weights"]))
     paths = tuple(graph.module_path(node) for node in nodes)
-    graph.outputs = [nodes[0].inputs[0]]
-    graph.drop_unused()
     description = {
         "trainer": "layers",
         "layers": layers,
@@ -108,7 +130,7 @@ def _take_last_layers(graph: Graph, count: int, settings: SGD, ranges: Mapping[s
         "class_weights": list(settings.class_weights),
         "frozen": list(settings.frozen),
     }
-    return LastLayers(description, paths)
+    return LastLayers(description, paths, nodes[0].name)
 
 
 def _refusal(graph: Graph, node: Node | None, value: str, last: bool) -> str:
@@ -156,10 +178,10 @@ def _layer(graph: Graph, node: Node, ranges: Mapping[str, Bounds]) -> dict[str, 
     }
 
 
-def _take_head(
+def _head(
     graph: Graph, model: nn.Module, head: HeadSettings | str | None, settings: HeadSettings
 ) -> LastLayers | None:
-    """Takes the Linear that ends the model off a graph, if it will learn."""
+    """The Linear that ends the model, if it will learn."""
     if head is None:
         return None
     last = graph.producer(graph.outputs[0])
@@ -184,9 +206,8 @@ def _take_head(
         if "bias" in last.parameters
         else weight.new_zeros(len(weight))
     )
-    graph.outputs = [last.inputs[0]]
-    graph.drop_unused()
-    return LastLayers(settings.description(weight.contiguous().numpy(), bias.numpy()), (path,))
+    description = settings.description(weight.contiguous().numpy(), bias.numpy())
+    return LastLayers(description, (path,), last.name)
 
 
 def _warn_of_no_head(reason: str) -> None:

@@ -23,6 +23,7 @@ from ..errors import FileFormatError, HeadError, InputError, StreamError
 from ..files.reading import read_file
 from ..files.writing import write_file
 from ..heads import Head, LayersHead, head_of
+from ..ir.precision import LayerDtype, precision_of
 from ..modules.inputs import Example
 from ..modules.models import QuantizedModule
 from . import rust_module
@@ -101,6 +102,13 @@ class NanoModule(QuantizedModule):
     def graph(self) -> QuantizedGraph:
         """The model in integers as plain data; it prints."""
         return self._graph
+
+    @property
+    def precision(self) -> dict[str, LayerDtype]:
+        """The layers in 16 bits, as `precision` of :func:`to_nano` and :func:`prepare_qat` takes them; {} if
+        all compute in int8.
+        """
+        return precision_of(self._graph.graph)
 
     @property
     def flash_bytes(self) -> int:
@@ -317,6 +325,7 @@ class NanoModule(QuantizedModule):
                     operator=entry["operator"],
                     module_path=" + ".join(dict.fromkeys(made.module_path for made in values)),
                     output_shape=value.shape,
+                    dtype=self._graph.graph.quantization(value.name).dtype,
                     macs=entry["macs"],
                     weight_bytes=entry["constant_bytes"],
                     arena_bytes=arena_bytes,
@@ -333,6 +342,7 @@ class NanoModule(QuantizedModule):
                     self.head.name,
                     self.head_path or "",
                     (self.head.classes,),
+                    "int8",
                     macs,
                     head_bytes,
                     0,

@@ -24,6 +24,8 @@ class LayerSummary:
     module_path: str
     #: torch's shape without batch.
     output_shape: Shape
+    #: Of the output; of a trainable head, of its features.
+    dtype: str
     #: Multiply-accumulates of one run.
     macs: int
     #: Bytes of weights, biases, scales and tables; for a head, of its state.
@@ -93,7 +95,9 @@ class Summary:
             pad_edge=False,
             padding=(0, 1, 0, 0),
         )
-        for header in ("kernel", "module", "output"):
+        # In a model of int8 alone it would say nothing.
+        has_dtypes = any(layer.dtype != "int8" for layer in self.layers)
+        for header in ("kernel", "module", "output", *["dtype"] * has_dtypes):
             table.add_column(header, no_wrap=True)
         for header in ("MACs", "weights\n(B)", "arena\n(B)"):
             table.add_column(header, justify="right", no_wrap=True)
@@ -101,7 +105,8 @@ class Summary:
         for layer in self.layers:
             shape = " x ".join(map(str, layer.output_shape))
             numbers = [f"{n:,}" for n in (layer.macs, layer.weight_bytes, layer.arena_bytes)]
-            table.add_row(layer.kernel, layer.module_path, shape, *numbers, layer.memory)
+            texts = [layer.kernel, layer.module_path, shape, *[layer.dtype] * has_dtypes]
+            table.add_row(*texts, *numbers, layer.memory)
         text = io.StringIO()
         # Plain text wherever it is shown, in a notebook too.
         Console(file=text, width=200, force_terminal=False, force_jupyter=False).print(table)

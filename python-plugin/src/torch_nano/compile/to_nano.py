@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import nn
 
@@ -11,8 +12,7 @@ from .. import _native
 from ..arguments import items, positive_number, shown, whole_number
 from ..arithmetic.quantization import Quantization
 from ..calibration.batches import CalibrationData
-from ..calibration.calibrate import PERCENTILE, Method, check_parameters
-from ..calibration.calibrate import calibrate as observe_ranges
+from ..calibration.calibrate import PERCENTILE, Method, Observed, check_parameters, observe
 from ..calibration.quantize import quantize
 from ..calibration.ranges import Bounds, Range, calibrated
 from ..capture.capture import capture
@@ -21,12 +21,15 @@ from ..comparison.check import KeptSamples, warn_of_loss
 from ..errors import HeadError, InputError
 from ..heads import SGD, HeadSettings
 from ..ir.graph import Graph
+from ..ir.precision import Precision
 from ..modules.inputs import Example
 from ..modules.models import check_float, own_module
+from .auto_precision import SAMPLES, TARGET_SQNR, AutoPrecision
 from .image import is_name, write_image
-from .last_layers import split_off_head
+from .last_layers import cut_before, split_off_head
 from .module_with_ranges import ModuleWithRanges
 from .nano_module import NanoModule
+from .precision import with_precision
 from .saved_model import SavedHead, SavedModel
 
 
@@ -40,7 +43,8 @@ class _Source:
     #: Bounds of the values by name.
     ranges: Mapping[str, Bounds]
     #: Of the calibration data; None without any.
-    kept: KeptSamples | None
+    kept: KeptSamples | None = None
+    observed: Observed | None = None
 
 
 def to_nano(
@@ -50,6 +54,8 @@ def to_nano(
     calibrate: CalibrationData | None = None,
     method: Method = "minmax",
     percentile: float = PERCENTILE,
+    precision: Precision | Literal["auto"] | None = None,
+    target_sqnr: float | None = None,
     head: HeadSettings | str | None = "auto",
     train_last: int = 1,
     learning_rate: float | None = None,
@@ -69,6 +75,13 @@ def to_nano(
             middle `percentile` per cent; "mse": those of the least squared error; "entropy": those of the
             least Kullback-Leibler divergence; "auto": the best of these by squared error.
         percentile: of the method "percentile", above 0 and at most 100.
+        precision: the layers that compute in 16 bits, by the names of modules or patterns of them: ``{"stem":
+            "int16"}``, of which the last that matches a layer counts. Their inputs and outputs are int16, the
+            weights int8; all other layers compute in int8. "auto": the fewest layers that bring the outputs
+            to `target_sqnr` on some of the calibration data. :attr:`NanoModule.precision` says which. A
+            :class:`QatModule` has its precision.
+        target_sqnr: of "auto", in dB (SQNR); None: 20 dB. Measuring takes as long as 10 to 40 runs of the
+            network over 16 samples in plain torch.
         head: the layer that goes on learning on the device, in RAM; all other layers go to flash, trainable
             or not. "auto": the Linear that ends the model, if its parameters require gradients and some other
             parameter of the model does not (see :func:`freeze`); no layer of a :class:`QatModule`. A module's
@@ -88,7 +101,8 @@ def to_nano(
             :class:`QatModule`, which has no data, :meth:`QatModule.compare` does that.
 
     Warns:
-        AccuracyWarning: int8 keeps less than 15 dB of an output; it names the layers that lose most.
+        AccuracyWarning: int8 keeps less than 15 dB of an output; it names the layers that lose most. Or
+            `target_sqnr` cannot be reached.
         CalibrationWarning: there are fewer than 32 samples, an input is constant, or the percentile leaves
             out nothing.
         ChannelRangeWarning: channels of an input use few levels of int8.
@@ -99,7 +113,8 @@ def to_nano(
         CaptureError: torch.export cannot trace the model.
         InputError: a wrong example, calibration data, method, labels or name.
         NonFiniteError: NaN or infinity in a weight or an activation.
-        QuantizationError: a layer cannot be quantized.
+        QuantizationError: a layer cannot be quantized, or not in the precision that is wanted.
+        ModuleNameError: an entry of `precision` matches no module.
         HeadError: the layer that `head` names cannot be a head; the model does not end in `train_last` layers
             that can be trained; a setting is invalid for this model's head; or there is a learning rate, but
             no layer learns by it.
@@ -120,7 +135,8 @@ def to_nano(
     names = _labels(labels)
     train_last = whole_number("train_last", train_last, least=1)
     settings = _settings(head, learning_rate)
-    source = _source(model, example, calibrate, method, percentile)
+    target = _target(precision, target_sqnr)
+    source = _source(model, example, calibrate, method, percentile, precision)
     if names:
         _check_labels(names, source.graph)
     graph, split = split_off_head(source.graph, model, head, settings, train_last, source.ranges)
@@ -130,7 +146,13 @@ def to_nano(
             f"{head!r} it has no trainable head; name the Linear that ends it (head='...'), or leave "
             "learning_rate out"
         )
-    quantized = quantize(graph, source.choose)
+    choose = source.choose
+    if target is not None and source.kept is not None and source.observed is not None:
+        data = [batch for batch in source.kept.first(SAMPLES) if len(batch)]
+        search = AutoPrecision(source.graph, source.observed, data, lambda graph: cut_before(graph, split))
+        graph = search.run(target)
+        choose = calibrated(source.observed.ranges(graph))
+    quantized = quantize(graph, choose)
     if check and source.kept is not None:
         warn_of_loss(graph, quantized, source.kept)
     if name is None:
@@ -151,25 +173,43 @@ def _source(
     calibrate: CalibrationData | None,
     method: Method,
     percentile: float,
+    precision: Precision | Literal["auto"] | None,
 ) -> _Source:
     """The graph to compile and the ranges of its values: captured, or from a QatModule."""
     if isinstance(model, ModuleWithRanges):
-        if example is not None or calibrate is not None:
-            raise InputError("a QatModule has its inputs and ranges: leave out example and calibrate")
+        if example is not None or calibrate is not None or precision is not None:
+            raise InputError(
+                "a QatModule has its inputs, ranges and precision: leave out example, calibrate and precision"
+            )
         graph = model.float_graph()
         check_parameters(graph)
-        return _Source(
-            graph, model.chosen, {name: graph.quantization(name).range for name in graph.values}, None
-        )
+        return _Source(graph, model.chosen, {name: graph.quantization(name).range for name in graph.values})
     if example is None or calibrate is None:
         raise InputError(
             "to_nano needs an example, and calibrate=: typical inputs that the ranges are taken from"
         )
     check_float(model)
     graph = optimize(capture(model, example))
+    if not isinstance(precision, str) or precision != "auto":
+        graph = with_precision(graph, model, precision)
     kept = KeptSamples()
-    ranges = observe_ranges(graph, calibrate, method, percentile, kept.observe)
-    return _Source(graph, calibrated(ranges), ranges, kept)
+    observed = observe(graph, calibrate, method, percentile, kept.observe)
+    ranges = observed.ranges(graph)
+    return _Source(graph, calibrated(ranges), ranges, kept, observed)
+
+
+def _target(precision: object, target_sqnr: object) -> float | None:
+    """The target of the search for a precision; None without one."""
+    if precision != "auto":
+        if target_sqnr is not None:
+            raise InputError(
+                f"target_sqnr is {shown(target_sqnr)} and precision {shown(precision)}; it is the target of "
+                "precision='auto'"
+            )
+        return None
+    return (
+        TARGET_SQNR if target_sqnr is None else positive_number("target_sqnr", target_sqnr, error=InputError)
+    )
 
 
 def _check_labels(names: Sequence[str], graph: Graph) -> None:

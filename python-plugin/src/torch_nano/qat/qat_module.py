@@ -23,9 +23,11 @@ from ..comparison.measure import compare
 from ..comparison.report import Comparison
 from ..compile.module_with_ranges import ModuleWithRanges
 from ..compile.nano_module import NanoModule
+from ..compile.precision import with_precision
 from ..compile.to_nano import to_nano
 from ..errors import InputError, QuantizationError, UnsupportedError, UnsupportedNode
 from ..ir.graph import Graph
+from ..ir.precision import Precision
 from ..modules.freeze import freeze, is_frozen
 from ..modules.inputs import Example
 from ..modules.models import check_float, own_module
@@ -259,6 +261,7 @@ def prepare_qat(
     calibrate: CalibrationData | None = None,
     method: Method = "minmax",
     percentile: float = PERCENTILE,
+    precision: Precision | None = None,
     ranges: RangeMethod = "moving_average",
     momentum: float = 0.01,
     batch_norm: BatchNormMethod = "folded",
@@ -280,6 +283,8 @@ def prepare_qat(
         calibrate: typical inputs, for the initial ranges (see :func:`to_nano`); None: the first training
             batch.
         method: of calibration; see :func:`to_nano`. percentile likewise.
+        precision: the layers that compute in 16 bits, as for :func:`to_nano`; to have them chosen, take
+            ``to_nano(..., precision="auto").precision``.
         ranges: "moving_average": in train mode they follow each batch's smallest and largest number until
             :func:`freeze_ranges`, which costs a second run of each layer in float (with
             DistributedDataParallel, the first process decides); "learned": the scales are parameters,
@@ -297,7 +302,8 @@ def prepare_qat(
         CaptureError: torch.export cannot trace the model.
         InputError: a wrong example, calibration data or option.
         NonFiniteError: NaN or infinity in a weight or an activation.
-        ModuleNameError: a pattern of `float_layers` that matches nothing.
+        ModuleNameError: a pattern of `float_layers` or `precision` that matches nothing.
+        QuantizationError: an operator has no kernel of the dtype that `precision` wants.
 
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
     >>> x = torch.randn(64, 4)
@@ -314,7 +320,7 @@ def prepare_qat(
         )
     model = own_module(model)
     check_float(model)
-    graph = optimize(capture(model, example, for_training=True))
+    graph = with_precision(optimize(capture(model, example, for_training=True)), model, precision)
     check_parameters(graph)
     _check_dropouts(graph)
     observed = {} if calibrate is None else observe_ranges(graph, calibrate, method, percentile)

@@ -32,6 +32,11 @@ def with_dtypes(graph: Graph, wanted: Mapping[str, Dtype]) -> Graph:
     return insert_requantize(graph)
 
 
+def dtypes_of(quantized: Graph) -> dict[str, Dtype]:
+    """What :func:`with_dtypes` wanted of a graph that is quantized now."""
+    return {name: _dtype(quantized.quantization(name)) for name in quantized.values}
+
+
 def insert_requantize(graph: Graph) -> Graph:
     """Inserts a requantize of inputs of a dtype that their reader does not take, and before operators whose
     inputs and output share one quantization (concatenation).

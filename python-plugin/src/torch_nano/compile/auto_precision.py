@@ -1,0 +1,132 @@
+"""Spends int16 on the fewest layers that bring the outputs to a target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ..calibration.batches import Batch
+from ..calibration.calibrate import Observed
+from ..calibration.quantize import QuantizedGraph, quantize
+from ..calibration.ranges import calibrated
+from ..capture.passes.insert_requantize import with_dtypes
+from ..comparison.measure import compare_outputs
+from ..comparison.rounding import rounding_errors, worst_sqnr
+from ..errors import AccuracyWarning, warn
+from ..ir.graph import Graph
+from ..ir.precision import LayerDtype, around, computing_nodes, offers
+from .precision import with_inputs
+
+#: dB of the outputs: the noise has a tenth of their amplitude.
+TARGET_SQNR = 20.0
+#: Samples on which the outputs are compared.
+SAMPLES = 32
+#: dB that are given up for fewer layers where int16 in all of them does not reach the target.
+_GIVEN_UP = 0.5
+#: Attempts to do without one of the modules that were chosen.
+_ATTEMPTS = 24
+
+_Modules = frozenset[str]
+
+
+class AutoPrecision:
+    """The search for the layers that need int16.
+
+    A value is not rounded to int8 if the layer that makes it and those that read it compute in int16. The
+    values are sorted by the error at the outputs that their rounding causes by itself, in float with all
+    others exact. The modules around the first values are taken, as many as bring the integer network to the
+    target (by bisection). Then modules are left out one by one, as long as the target holds.
+
+    The result is deterministic. It takes one run of the float network for each value, and at most ``26 +
+    log2(values)`` of the integer network.
+
+    Args:
+        graph: optimized, in int8.
+        observed: its values on the calibration data.
+        data: samples for the comparison.
+        cut: takes the layers that learn on the device off a graph.
+    """
+
+    def __init__(
+        self, graph: Graph, observed: Observed, data: Sequence[Batch], cut: Callable[[Graph], Graph]
+    ) -> None:
+        self._graph, self._observed, self._data, self._cut = graph, observed, data, cut
+        self._nodes = computing_nodes(cut(graph))
+        #: dB of the worst output, by the modules in int16.
+        self._measured: dict[_Modules, float] = {}
+
+    def run(self, target: float) -> Graph:
+        """The graph with the layers in int16 that bring the worst output to `target` dB, cut.
+
+        Warns:
+            AccuracyWarning: the target cannot be reached.
+        """
+        modules: _Modules = frozenset()
+        if self._sqnr(modules) < target:
+            groups = self._groups()
+            best = self._sqnr(_first(groups, len(groups)))
+            if best < target:
+                self._warn(best, target)
+                target = best - _GIVEN_UP
+            modules = self._pruned(self._fewest(groups, target), groups, target)
+        return self._with_int16(modules)
+
+    def _fewest(self, groups: Sequence[_Modules], target: float) -> _Modules:
+        """The first groups that reach the target together."""
+        low, high = 0, len(groups)
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self._sqnr(_first(groups, middle)) >= target:
+                high = middle
+            else:
+                low = middle
+        return _first(groups, high)
+
+    def _pruned(self, modules: _Modules, groups: Sequence[_Modules], target: float) -> _Modules:
+        """Leaves out modules where the target still holds, those of the smallest errors first."""
+        order = dict.fromkeys(path for group in groups for path in sorted(group) if path in modules)
+        for path in list(order)[::-1][:_ATTEMPTS]:
+            if self._sqnr(modules - {path}) >= target:
+                modules -= {path}
+        return modules
+
+    def _groups(self) -> list[_Modules]:
+        """For each value the modules that make and read it, those of the largest errors first."""
+        quantized = self._quantized(frozenset())
+        fixed = {self._graph.module_path(node) for node in self._nodes if not offers(node, "int16")}
+        modules = {}
+        for name in quantized.graph.values:
+            nodes = around(quantized.graph, name)
+            modules[name] = frozenset(quantized.graph.module_path(node) for node in nodes) - fixed
+        names = [name for name, found in modules.items() if found]
+        errors = rounding_errors(self._cut(self._graph), quantized, self._data, names)
+        return list(dict.fromkeys(modules[name] for name in sorted(names, key=errors.__getitem__)))
+
+    def _sqnr(self, modules: _Modules) -> float:
+        if modules not in self._measured:
+            graph = self._with_int16(modules)
+            outputs = compare_outputs(graph, self._quantized(modules), self._data)
+            self._measured[modules] = worst_sqnr(outputs)
+        return self._measured[modules]
+
+    def _quantized(self, modules: _Modules) -> QuantizedGraph:
+        graph = self._with_int16(modules)
+        return quantize(graph, calibrated(self._observed.ranges(graph)))
+
+    def _with_int16(self, modules: _Modules) -> Graph:
+        wanted: dict[str, LayerDtype] = {
+            node.name: "int16" for node in self._nodes if self._graph.module_path(node) in modules
+        }
+        return self._cut(with_dtypes(self._graph, with_inputs(self._graph, wanted)))
+
+    def _warn(self, best: float, target: float) -> None:
+        warn(
+            f"16 bits in all layers that have them bring the outputs to {best:.1f} dB (SQNR) on the "
+            f"calibration data, from {self._sqnr(frozenset()):.1f} dB in int8; the target is {target:.1f}. "
+            f"The fewest layers that keep {best - _GIVEN_UP:.1f} dB are in 16 bits now; the rest is lost in "
+            "weights and in other layers: nano.compare(model, data) shows where, tn.prepare_qat trains them",
+            AccuracyWarning,
+        )
+
+
+def _first(groups: Sequence[_Modules], count: int) -> _Modules:
+    return frozenset().union(*groups[:count])

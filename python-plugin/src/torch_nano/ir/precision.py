@@ -1,0 +1,89 @@
+"""Dtypes of layers by module, as the argument `precision` of `to_nano` and `prepare_qat` has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+from .graph import Graph, Node
+from .rules import Own, SameAs, Shared
+
+#: The dtypes in which a layer can be asked to compute.
+LayerDtype = Literal["int8", "int16"]
+#: By the name of a module, or a pattern of names: the dtype of the inputs and outputs of all its layers. Of
+#: entries that match a layer the last one counts.
+Precision = Mapping[str, LayerDtype]
+
+
+def computing_nodes(graph: Graph) -> list[Node]:
+    """The nodes whose dtype can be chosen: all but those that move data, which take their input's."""
+    return [
+        node
+        for node in graph.nodes
+        if node.operator.name != "requantize" and not type(node.operator).moves_data()
+    ]
+
+
+def offers(node: Node, dtype: LayerDtype) -> bool:
+    """Whether nano-core has a kernel with these inputs and outputs for a node."""
+    inputs = [dtype] * len(node.inputs)
+    return any(each.takes(inputs) and each.output(0) == dtype for each in node.operator.signatures)
+
+
+def around(graph: Graph, value: str) -> list[Node]:
+    """The nodes that must have a dtype to keep a value in it: those that make and read it, also after others
+    that take the quantization of their input. [] for values whose quantization is that of others.
+    """
+    producer = graph.producer(value)
+    if producer is None or producer.operator.name == "requantize":
+        return _readers(graph, value)
+    is_own = Own() in producer.operator.rules and not _follows(producer)
+    return [producer, *_readers(graph, value)] if is_own else []
+
+
+def _readers(graph: Graph, value: str) -> list[Node]:
+    found = []
+    for node in graph.consumers(value):
+        found += _readers(graph, node.name) if _follows(node) else [node]
+    return found
+
+
+def _follows(node: Node) -> bool:
+    """Whether a node takes the dtype of its input, or only changes it."""
+    return isinstance(node.operator.rules[0], SameAs | Shared) or node.operator.name == "requantize"
+
+
+def precision_of(graph: Graph) -> dict[str, LayerDtype]:
+    """The precision of the layers of a quantized graph, in as few entries as it takes."""
+
+    def decides(node: Node) -> bool:
+        producer = graph.producer(node.inputs[0])
+        return not _follows(node) or (producer is not None and producer.operator.name == "requantize")
+
+    # Where a module has layers of both kinds, those that do not follow say what was wanted.
+    nodes = sorted(filter(decides, computing_nodes(graph)), key=_follows, reverse=True)
+    return shortest({graph.module_path(node): graph.quantization(node.name).dtype for node in nodes})
+
+
+def shortest(dtypes: Mapping[str, str]) -> dict[str, LayerDtype]:
+    """The precision with the fewest entries, those of outer modules first.
+
+    Args:
+        dtypes: those of all layers, by the path of the module.
+
+    >>> shortest({"stem": "int16", "stem.act": "int8", "last": "int8"})
+    {'stem': 'int16', 'stem.act': 'int8'}
+    """
+    found: dict[str, LayerDtype] = {}
+    for path in sorted(dtypes, key=lambda path: (len(path.split(".")) if path else 0, path)):
+        outer = next((found[other] for other in _containers(path) if other in found), "int8")
+        if dtypes[path] != outer:
+            found[path] = "int8" if dtypes[path] == "int8" else "int16"
+    return found
+
+
+def _containers(path: str) -> Iterator[str]:
+    """The paths of the modules around a module, from the inside out."""
+    while path:
+        path = path.rpartition(".")[0]
+        yield path
