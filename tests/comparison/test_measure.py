@@ -99,7 +99,8 @@ def test_the_outputs_stand_side_by_side() -> None:
     assert output.agreement == float((expected.argmax(1) == found.argmax(1)).double().mean())
     assert output.float_accuracy == float((expected.argmax(1) == y).double().mean())
     assert output.int8_accuracy == float((found.argmax(1) == y).double().mean())
-    assert output.largest_error == pytest.approx(float((expected - found).abs().max()))
+    # The outputs here are float32, which rounds both before they are subtracted.
+    assert output.largest_error == pytest.approx(float((expected - found).abs().max()), abs=1e-6)
     ratios = expected.square().sum(1) / (expected - found).square().sum(1)
     assert output.median_sqnr == pytest.approx(float(10 * ratios.log10().median()))
 
@@ -126,7 +127,8 @@ def test_any_batches_give_the_same_figures() -> None:
 
 def test_a_loaded_model_and_a_qat_module_give_the_same_report(tmp_path: Path) -> None:
     model = make(ConvNet1d)
-    nano = tn.to_nano(model, X, calibrate=X)
+    # A QatModule corrects no biases.
+    nano = tn.to_nano(model, X, calibrate=X, correct=False)
     expected = nano.compare(model, X)
     nano.save(tmp_path / "a.nanomodel")
     assert tn.load(tmp_path / "a.nanomodel").compare(model, X) == expected

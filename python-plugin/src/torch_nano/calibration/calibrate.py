@@ -17,6 +17,7 @@ from ..ir.graph import Graph
 from .batches import Batch, CalibrationData, batches
 from .channel_ranges import ChannelRanges
 from .data_checks import DataChecks
+from .means import Means
 from .observers import OBSERVERS, Observer
 from .ranges import Bounds, quantization
 
@@ -31,21 +32,35 @@ class Observed:
 
     #: By value.
     observers: Mapping[str, Observer]
+    #: Of the values that layers with weights read; empty unless biases are corrected.
+    known_means: Mapping[str, Tensor]
 
     def ranges(self, graph: Graph) -> dict[str, Bounds]:
         """The range of every value of the graph, or of the same graph with other dtypes, by name.
 
         Wider dtypes than int8 cover all numbers, as their steps are small enough for outliers.
         """
-        sources = {name: name for name in graph.inputs}
-        for node in graph.nodes:
-            # A requantize that was inserted since has the numbers of its input.
-            sources |= {name: name if name in self.observers else node.inputs[0] for name in node.outputs}
-        return {name: self.range(source, graph.dtypes.get(name, "int8")) for name, source in sources.items()}
+        return {
+            name: self.range(source, graph.dtypes.get(name, "int8"))
+            for name, source in self._sources(graph).items()
+        }
+
+    def means(self, graph: Graph) -> dict[str, Tensor]:
+        """The means that correct biases (:class:`.means.Means`) of such a graph, by the value's name."""
+        sources = self._sources(graph).items()
+        return {name: self.known_means[source] for name, source in sources if source in self.known_means}
 
     def range(self, name: str, dtype: Dtype) -> Bounds:
         """The range of a value in a dtype."""
         return self._int8[name] if dtype == "int8" else self.observers[name].bounds
+
+    def _sources(self, graph: Graph) -> dict[str, str]:
+        """For each value of such a graph the one that was observed and has its numbers."""
+        sources = {name: name for name in graph.inputs}
+        for node in graph.nodes:
+            # A requantize that was inserted since has the numbers of its input.
+            sources |= {name: name if name in self.observers else node.inputs[0] for name in node.outputs}
+        return sources
 
     @cached_property
     def _int8(self) -> dict[str, Bounds]:
@@ -74,6 +89,7 @@ def observe(
     method: Method = "minmax",
     percentile: float = PERCENTILE,
     keep: Callable[[Batch], None] | None = None,
+    correct: bool = False,
 ) -> Observed:
     """Runs data through a graph in float and observes its values.
 
@@ -85,6 +101,7 @@ def observe(
             divergence; "auto": for each value that of these with the least squared error.
         percentile: above 0, at most 100.
         keep: called with each batch.
+        correct: also observe the means that correct biases.
 
     Warns:
         ChannelRangeWarning: an input's scale rounds some of its channels away.
@@ -104,6 +121,8 @@ def observe(
     checks = DataChecks(graph.inputs)
     channels = {name: ChannelRanges() for name in graph.inputs if not _has_scales(graph, name)}
 
+    means = Means(graph) if correct else None
+
     def observe_value(name: str, tensor: Tensor) -> None:
         check_value(graph, name, tensor, "calibration")
         if name not in observers:
@@ -111,6 +130,8 @@ def observe(
         observers[name].observe(tensor)
         if name in channels:
             channels[name].observe(tensor)
+        if means is not None:
+            means.observe(name, tensor)
 
     with torch.no_grad():
         for batch in batches(graph, data):
@@ -120,7 +141,7 @@ def observe(
                 keep(batch)
     if not observers:
         raise InputError("the calibration data is empty; expected at least one sample")
-    found = Observed(observers)
+    found = Observed(observers, {} if means is None else means.found())
     for name, one in channels.items():
         dtype = graph.dtypes.get(name, "int8")
         one.warn(name, quantization(*found.range(name, dtype), dtype).scale, dtype)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from torch import Tensor
 
@@ -51,11 +52,15 @@ class QuantizedGraph:
         return replace(self.graph.layer(node, inputs), tensors=tensors)
 
 
-def quantize(graph: Graph, choose: Callable[[Range], Quantization]) -> QuantizedGraph:
+def quantize(
+    graph: Graph, choose: Callable[[Range], Quantization], means: Mapping[str, Tensor] = MappingProxyType({})
+) -> QuantizedGraph:
     """Quantizes a graph.
 
     Args:
         choose: the quantization of a range, from calibration (:func:`.ranges.calibrated`) or from training.
+        means: of values over the calibration data, by name (:class:`.means.Means`). The biases of the layers
+            that read them are corrected by the mean error of the rounded weights.
 
     Raises:
         QuantizationError: a weight or bias does not fit, or an operator does not accept another's output; it
@@ -66,7 +71,9 @@ def quantize(graph: Graph, choose: Callable[[Range], Quantization]) -> Quantized
         value.quantization, value.dropouts = plan.quantization(value.name, choose), ()
     for node in graph.nodes:
         try:
-            tensors[node.name] = graph.layer(node).quantize()
+            known = [means[name] for name in node.inputs if name in means]
+            layer = replace(graph.layer(node), means=known if len(known) == len(node.inputs) else ())
+            tensors[node.name] = layer.quantize()
         except (TorchNanoError, NanoError) as error:
             raise in_module(error, graph.module_path(node)) from error
         node.parameters = {}

@@ -110,7 +110,8 @@ class AutoPrecision:
 
     def _quantized(self, modules: _Modules) -> QuantizedGraph:
         graph = self._with_int16(modules)
-        return quantize(graph, calibrated(self._observed.ranges(graph)))
+        observed = self._observed
+        return quantize(graph, calibrated(observed.ranges(graph)), observed.means(graph))
 
     def _with_int16(self, modules: _Modules) -> Graph:
         wanted: dict[str, LayerDtype] = {

@@ -62,6 +62,7 @@ def to_nano(
     labels: Sequence[str] | None = None,
     name: str | None = None,
     check: bool = True,
+    correct: bool = True,
 ) -> NanoModule:
     """Compiles a model to int8, as it runs on the device. The model itself is not changed.
 
@@ -99,6 +100,8 @@ def to_nano(
         name: the model's name, of 1 to 64 bytes in UTF-8 on one line; None: the name of its class.
         check: compare int8 with float on some of the calibration data, and warn if much is lost. Of a
             :class:`QatModule`, which has no data, :meth:`QatModule.compare` does that.
+        correct: correct each bias by the mean error that its layer's rounded weights cause on the calibration
+            data. A :class:`QatModule` has learnt that, and is not corrected.
 
     Warns:
         AccuracyWarning: int8 keeps less than 15 dB of an output; it names the layers that lose most. Or
@@ -136,7 +139,7 @@ def to_nano(
     train_last = whole_number("train_last", train_last, least=1)
     settings = _settings(head, learning_rate)
     target = _target(precision, target_sqnr)
-    source = _source(model, example, calibrate, method, percentile, precision)
+    source = _source(model, example, calibrate, method, percentile, precision, correct)
     if names:
         _check_labels(names, source.graph)
     graph, split = split_off_head(source.graph, model, head, settings, train_last, source.ranges)
@@ -152,7 +155,8 @@ def to_nano(
         search = AutoPrecision(source.graph, source.observed, data, lambda graph: cut_before(graph, split))
         graph = search.run(target)
         choose = calibrated(source.observed.ranges(graph))
-    quantized = quantize(graph, choose)
+    means = {} if source.observed is None else source.observed.means(graph)
+    quantized = quantize(graph, choose, means)
     if check and source.kept is not None:
         warn_of_loss(graph, quantized, source.kept)
     if name is None:
@@ -174,6 +178,7 @@ def _source(
     method: Method,
     percentile: float,
     precision: Precision | Literal["auto"] | None,
+    correct: bool,
 ) -> _Source:
     """The graph to compile and the ranges of its values: captured, or from a QatModule."""
     if isinstance(model, ModuleWithRanges):
@@ -193,7 +198,7 @@ def _source(
     if not isinstance(precision, str) or precision != "auto":
         graph = with_precision(graph, model, precision)
     kept = KeptSamples()
-    observed = observe(graph, calibrate, method, percentile, kept.observe)
+    observed = observe(graph, calibrate, method, percentile, kept.observe, correct)
     ranges = observed.ranges(graph)
     return _Source(graph, calibrated(ranges), ranges, kept, observed)
 

@@ -40,6 +40,9 @@ class Layer:
     output_quantizations: Sequence[Quantization] = ()
     #: Shapes of the inputs if there are no input tensors; see :attr:`input_shapes`.
     shapes: Sequence[Shape] = ()
+    #: For quantization, the mean of each input over the calibration data, real numbers [*shape]; empty if
+    #: unknown.
+    means: Sequence[Tensor] = ()
 
     @property
     def input(self) -> Tensor:

@@ -110,7 +110,7 @@ class Operator(ABC):
 
         "weights" int8, "bias" int32, "weight_scales" float32, "table" int8, in the layout of nano-core's
         documentation of the operator. The layer has parameters, quantizations and shapes, but no input
-        tensors.
+        tensors; it may have the inputs' means.
         """
         return {}
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..arithmetic.fixed_point import accumulation_dtype, exact_convolution, requantize_channels
 from ..arithmetic.quantization import Quantization
-from ..arithmetic.weights import quantize_channels
+from ..arithmetic.weights import QuantizedChannels, quantize_channels
 from ..ir.layer import Layer
 from ..library.definition import Definition, Parameters, check_integers
 from ..library.train_run import Convolution, train_channels
@@ -69,8 +69,25 @@ class ChannelsOperator(ClampedOperator):
     def quantize(self, layer: Layer) -> dict[str, Tensor]:
         weight, bias = layer.parameters["weight"], layer.parameters.get("bias")
         x = layer.input_quantization
-        channels = quantize_channels(self.outputs_first(weight), bias, x.scale, input_bits=x.bits)
+        by_output = self.outputs_first(weight)
+        channels = quantize_channels(by_output, bias, x.scale, input_bits=x.bits)
+        if layer.means:
+            bias = self._corrected_bias(layer, channels)
+            channels = quantize_channels(by_output, bias, x.scale, input_bits=x.bits)
         return self.layer_tensors(self.from_outputs_first(channels.weight), channels.bias, channels.scales, x)
+
+    def _corrected_bias(self, layer: Layer, channels: QuantizedChannels) -> Tensor:
+        """The bias minus the mean error that the rounded weights cause (bias correction).
+
+        The layer is linear, so the mean error is its output for the mean input and the weights' rounding
+        errors, averaged over the pixels.
+        """
+        weight, bias = layer.parameters["weight"], layer.parameters.get("bias")
+        (mean,) = layer.means
+        rounded = self.scale_outputs(self.from_outputs_first(channels.weight.float()), channels.scales)
+        error = self.linear(mean[None], rounded - weight, None)[0]
+        error = error.reshape(len(error), -1).mean(1)
+        return -error if bias is None else bias - error
 
     def layer_tensors(
         self, weight: Tensor, bias: Tensor | None, scales: Tensor, x: Quantization
