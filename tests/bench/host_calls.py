@@ -1,12 +1,15 @@
 """What a call of a model costs on this machine over its kernels, and what a property of a large one costs.
 
-Times are those of the processor, so that other programs do not count.
+Times are those of the processor, so that other programs do not count, and all on one core: a run of several
+samples would use them all.
 """
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -16,19 +19,36 @@ from mlperf_tiny import ARCHITECTURES
 from torch_nano import _native
 from torch_nano.arithmetic.layout import to_device
 
-_KERNEL_BATCH = 500
+#: Few, so that a run seldom loses the core, and with it the caches, to another program.
+_KERNEL_BATCH = 4
 PROPERTIES = ("id", "name", "labels", "image", "flash_bytes", "arena_bytes")
 
 
-def seconds(act: Callable[[], object], repeats: int) -> float:
-    """The least time of the processor for one act: what else runs takes its caches, and only adds to it."""
-    taken = []
-    for turn in range(repeats + 5):
-        start = time.process_time()
-        act()
-        if turn >= 5:
-            taken.append(time.process_time() - start)
-    return min(taken)
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Keeps this process on one of its cores."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(cores)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+def seconds(acts: list[Callable[[], object]], repeats: int) -> list[float]:
+    """The least time of the processor for each act: what else runs takes its caches, and only adds to it.
+
+    The acts take turns, each a few times in a row, so that quiet and busy moments are the same for all.
+    """
+    least = [float("inf")] * len(acts)
+    for turn in range(repeats + 1):
+        for index, act in enumerate(acts):
+            for _ in range(5):
+                start = time.process_time()
+                act()
+                if turn:
+                    least[index] = min(least[index], time.process_time() - start)
+    return least
 
 
 @dataclass(frozen=True)
@@ -39,7 +59,7 @@ class CallCosts:
     call: float
     #: nano-core's part of it.
     run: float
-    #: Of many samples in one run, so that only kernels count.
+    #: Of several samples in one run, so that little but kernels counts.
     kernels: float
 
     @property
@@ -56,18 +76,18 @@ def call_costs() -> CallCosts:
     one = to_device(nano.quantize_input(x[:1])).numpy()
     many = one.repeat(_KERNEL_BATCH, 0)
     native = _native.Model(nano.image)
-    return CallCosts(
-        call=seconds(lambda: nano(x[:1]), 500),
-        run=seconds(lambda: native.run([one]), 500),
-        kernels=seconds(lambda: native.run([many]), 10) / _KERNEL_BATCH,
-    )
+    with one_core():
+        call, run, runs = seconds(
+            [lambda: nano(x[:1]), lambda: native.run([one]), lambda: native.run([many])], 500
+        )
+    return CallCosts(call=call, run=run, kernels=runs / _KERNEL_BATCH)
 
 
 def property_costs() -> tuple[dict[str, float], float]:
     """Seconds for each property of torchvision's resnet18, and for checking its image once."""
     x = torch.randn(2, 3, 224, 224)
     nano = tn.to_nano(torchvision.models.resnet18(weights=None).eval(), x, calibrate=x)
-    taken = {}
-    for name in PROPERTIES:
-        taken[name] = seconds(lambda name=name: [getattr(nano, name) for _ in range(100)], 20) / 100  # type: ignore[misc]
-    return taken, seconds(lambda: _native.Model(nano.image), 5)
+    acts = [lambda name=name: [getattr(nano, name) for _ in range(100)] for name in PROPERTIES]
+    with one_core():
+        *taken, check = seconds([*acts, lambda: _native.Model(nano.image)], 5)
+    return {name: each / 100 for name, each in zip(PROPERTIES, taken, strict=True)}, check
