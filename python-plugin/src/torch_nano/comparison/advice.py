@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..calibration.channel_ranges import FEWEST_LEVELS
-from ..ir.precision import shortest
+from ..ir.precision import as_precision
 
 if TYPE_CHECKING:
     from .report import Comparison, LayerComparison
@@ -58,16 +58,18 @@ def _advice(layer: LayerComparison, dtypes: Mapping[str, str]) -> str:
             f"{layer.title}: outliers take the range, 99.9 % of its numbers use {layer.central_levels} of "
             "256 levels: calibrate with method='percentile'"
         )
-    if layer.own_sqnr >= _OWN_SQNR:
+    if layer.own_sqnr < _OWN_SQNR:
+        found = f"keeps only {layer.own_sqnr:.1f} dB by itself"
+    elif layer.own_range and 2 * len(few) > len(varying):
+        # Its readers lose what the few large channels hide in its own figures.
+        found = f"{len(few)} of {len(varying)} channels use fewer than {FEWEST_LEVELS} levels"
+    else:
         return ""
     wide = ""
     if layer.dtype == "int8" and layer.around:
-        precision = shortest({**dtypes, **dict.fromkeys(layer.around, "int16")})
+        precision = as_precision({**dtypes, **dict.fromkeys(layer.around, "int16")})
         wide = f"give it 16 bits, precision={precision}, or "
-    return (
-        f"{layer.title}: keeps only {layer.own_sqnr:.1f} dB by itself: {wide}train it through this "
-        "arithmetic (tn.prepare_qat)"
-    )
+    return f"{layer.title}: {found}: {wide}train it through this arithmetic (tn.prepare_qat)"
 
 
 def spans(numbers: Sequence[int]) -> str:

@@ -54,7 +54,7 @@ def _follows(node: Node) -> bool:
 
 
 def precision_of(graph: Graph) -> dict[str, LayerDtype]:
-    """The precision of the layers of a quantized graph, in as few entries as it takes."""
+    """The precision of the layers of a quantized graph."""
 
     def decides(node: Node) -> bool:
         producer = graph.producer(node.inputs[0])
@@ -62,16 +62,16 @@ def precision_of(graph: Graph) -> dict[str, LayerDtype]:
 
     # Where a module has layers of both kinds, those that do not follow say what was wanted.
     nodes = sorted(filter(decides, computing_nodes(graph)), key=_follows, reverse=True)
-    return shortest({graph.module_path(node): graph.quantization(node.name).dtype for node in nodes})
+    return as_precision({graph.module_path(node): graph.quantization(node.name).dtype for node in nodes})
 
 
-def shortest(dtypes: Mapping[str, str]) -> dict[str, LayerDtype]:
-    """The precision with the fewest entries, those of outer modules first.
+def as_precision(dtypes: Mapping[str, str]) -> dict[str, LayerDtype]:
+    """The precision of layers, with no entry for a module of the dtype of the one around it.
 
     Args:
         dtypes: those of all layers, by the path of the module.
 
-    >>> shortest({"stem": "int16", "stem.act": "int8", "last": "int8"})
+    >>> as_precision({"stem": "int16", "stem.act": "int8", "last": "int8"})
     {'stem': 'int16', 'stem.act': 'int8'}
     """
     found: dict[str, LayerDtype] = {}
