@@ -120,7 +120,8 @@ def operator_of(
             linear = FullyConnected(**CLAMPS[made.activation])
             return linear, tensors_of(made, made.weights), [made.x_quantization], [made.y_quantization]
         case layers.Pairwise():
-            operator = PAIRWISE[type(made)](**CLAMPS[made.activation])
+            (kind,) = (kind for like, kind in PAIRWISE.items() if isinstance(made, like))
+            operator = kind(**CLAMPS[made.activation])
             return operator, {}, [made.a_quantization, made.b_quantization], [made.y_quantization]
         case layers.Matmul():
             matmul = Matmul(made.transpose_b)

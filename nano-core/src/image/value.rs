@@ -1,6 +1,6 @@
 //! Values: the tensors of a run, with their dtype, shape, quantization and place in the arena.
 
-use core::ops::Range;
+use core::ops::{Range, RangeInclusive};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -33,6 +33,14 @@ impl Dtype {
             Dtype::Int8 => (i8::MIN as i32, i8::MAX as i32),
             Dtype::Int16 => (i16::MIN as i32, i16::MAX as i32),
             Dtype::Int32 => (i32::MIN, i32::MAX),
+        }
+    }
+
+    /// The zero points of a value: only int8 has others than 0.
+    pub(crate) const fn zero_points(self) -> RangeInclusive<i32> {
+        match self {
+            Dtype::Int8 => i8::MIN as i32..=i8::MAX as i32,
+            Dtype::Int16 | Dtype::Int32 => 0..=0,
         }
     }
 
@@ -253,8 +261,7 @@ impl Value {
         if !is_positive(self.scale) {
             return field("value scale (bits)", i64::from(self.scale.to_bits()));
         }
-        let zero_points = if self.dtype() == Dtype::Int8 { -128..=127 } else { 0..=0 };
-        if !zero_points.contains(&self.zero_point) {
+        if !self.dtype().zero_points().contains(&self.zero_point) {
             return field("value zero point", i64::from(self.zero_point));
         }
         if !self.offset().is_multiple_of(self.dtype().size()) {

@@ -18,7 +18,9 @@ pub(crate) use accumulate::ChannelRecord;
 pub(crate) use lines::{Lines, Side};
 #[cfg(feature = "alloc")]
 pub(crate) use requantize::one_pass_addend;
-pub(crate) use requantize::{Channel, Form, LITERAL, Literal, ONE_PASS, OnePass, Requantization, clamp};
+pub(crate) use requantize::{
+    Channel, Form, LITERAL, Literal, ONE_PASS, OnePass, Requantization, TWO_PASS, TwoPass, clamp,
+};
 pub(crate) use requantize_wide::WideChannel;
 pub(crate) use rows::add_rows;
 pub(crate) use taps::Taps;

@@ -11,6 +11,8 @@ pub(crate) const LITERAL: u8 = 0;
 /// Form of requantization: both roundings and the zero point in one multiplication, two additions and one shift, where the bounds
 /// allow it.
 pub(crate) const ONE_PASS: u8 = 1;
+/// Form of requantization: one rounding after the other, for right shifts and an output without zero point.
+pub(crate) const TWO_PASS: u8 = 2;
 
 /// Bias and requantization parameters of one output channel.
 ///
@@ -21,6 +23,10 @@ pub(crate) const ONE_PASS: u8 = 1;
 /// `t = (h + 1) >> 1`, the second `(t + 2^(e-1) - [t < 0]) >> e`. So `(h + addend - 2 * [h < 0]) >> shift` is bit-exact: both
 /// roundings and the zero point. (For h = -1, t is 0: subtracting the 2 or not gives the same.) An accumulator is bounded by b with
 /// `2 * b + |addend| + 2 < 2^31`, so no sum overflows.
+///
+/// `TWO_PASS`: `multiplier` is `2 * mantissa` as u32, `shift` is e for a right shift of e >= 1, and `addend` is `2^(e-1)`. The first rounding
+/// is `t = accumulator * multiplier / 2^32`, rounded half up, the second `(t + addend - [t < 0]) >> e`. For accumulators up to 2^30 and e up
+/// to 30 no sum overflows.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(crate) struct Channel {
@@ -45,6 +51,7 @@ pub(crate) trait Form {
 
 pub(crate) struct Literal;
 pub(crate) struct OnePass;
+pub(crate) struct TwoPass;
 
 impl Form for Literal {
     // Not inlined: large, and rarely used.
@@ -59,7 +66,17 @@ impl Form for OnePass {
     #[inline(always)]
     fn requantize(channel: &Channel, accumulator: i32) -> i32 {
         let high = ((i64::from(accumulator << 1) * i64::from(channel.multiplier as u32)) >> 32) as i32;
-        (correct_negative(high) + channel.addend) >> (channel.shift & 31)
+        // The sum fits, if not what it is made of.
+        correct_negative(high).wrapping_add(channel.addend) >> (channel.shift & 31)
+    }
+}
+
+impl Form for TwoPass {
+    #[inline(always)]
+    fn requantize(channel: &Channel, accumulator: i32) -> i32 {
+        let product = i64::from(accumulator) * i64::from(channel.multiplier as u32);
+        let rounded = (product >> 32) as i32 + (product as u32 >> 31) as i32;
+        (rounded + (rounded >> 31) + channel.addend) >> (channel.shift & 31)
     }
 }
 
@@ -122,7 +139,7 @@ fn correct_negative(x: i32) -> i32 {
     }
     #[cfg(not(target_arch = "riscv32"))]
     {
-        x - (i32::from(x < 0) << 1)
+        x.wrapping_sub(i32::from(x < 0) << 1)
     }
 }
 
@@ -180,6 +197,23 @@ mod tests {
             let expected = Literal::requantize(&literal, accumulator);
             let actual = OnePass::requantize(&one_pass, accumulator);
             assert_eq!(actual, expected, "round {round}: {accumulator} {literal:?}");
+        }
+    }
+
+    #[test]
+    fn two_pass_equals_the_literal_form() {
+        let mut random = fastrand::Rng::with_seed(30);
+        for round in 0..1_000_000 {
+            let (mantissa, e) = (random.i32(1 << 30..), random.i32(1..=30));
+            let accumulator = match round % 8 {
+                0 => 1 << 30,
+                1 => -(1 << 30),
+                _ => random.i32(-(1 << 30)..=1 << 30) >> random.u32(0..28),
+            };
+            let literal = Channel { bias: 0, multiplier: mantissa, addend: 0, shift: -e };
+            let two_pass = Channel { bias: 0, multiplier: mantissa << 1, addend: 1 << (e - 1), shift: e };
+            let expected = Literal::requantize(&literal, accumulator);
+            assert_eq!(TwoPass::requantize(&two_pass, accumulator), expected, "{accumulator} {literal:?}");
         }
     }
 }

@@ -52,6 +52,9 @@ registry! {
     operator resize_bilinear::RESIZE_BILINEAR,
     operator log_softmax::LOG_SOFTMAX,
     kernel fully_connected::FULLY_CONNECTED_INT16,
+    kernel add::ADD_INT16,
+    kernel sub::SUB_INT16,
+    kernel mul::MUL_INT16,
 }
 
 /// The operators that the writer makes of two layers.

@@ -1,30 +1,37 @@
 //! The arithmetic shared by addition and subtraction: both inputs are rescaled to a common scale, combined, and requantized to the output's scale.
 //!
-//! `y = clamp(output * combine(first * (x_1 - z_1) 2^20, second * (x_2 - z_2) 2^20) + z_y)` with the three multipliers
-//! of [`AddParameters`].
+//! `y = clamp(output * combine(first * (x_1 - z_1) 2^raise, second * (x_2 - z_2) 2^raise) + z_y)` with the three multipliers
+//! and the raise of [`AddParameters`]: 20 bits for int8, 15 for int16.
 //!
 //! Constant: the three multipliers, or three [`RaisedMultiplier`]s in the form [`ONE_PASS`].
 
 use core::cell::Cell;
+use core::ops::RangeInclusive;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::BrokenRule;
 use crate::arena::Shared;
 use crate::fixed_point::Multiplier;
+use crate::image::{Dtype, Element};
 #[cfg(feature = "alloc")]
 use crate::kernels::one_pass_addend;
 use crate::kernels::{Channel, Form, LITERAL, Literal, ONE_PASS, OnePass};
 use crate::node::Node;
 use crate::operator::{Checked, refused, require};
-use crate::ops::channels::{check_clamp, one_pass_bound};
+use crate::ops::channels::check_clamp;
 use crate::ops::pairwise::{self, Elements};
 
 /// Requantization forms of the kernels of addition and subtraction.
 pub(crate) const FORMS: &[u8] = &[LITERAL, ONE_PASS];
 
-/// Left shift of both inputs before they are rescaled to a common scale, in bits.
-const RAISE: u32 = 20;
+/// Left shift of both inputs of this dtype before they are rescaled to a common scale, in bits.
+const fn raise_of(dtype: Dtype) -> u32 {
+    match dtype {
+        Dtype::Int8 => 20,
+        Dtype::Int16 | Dtype::Int32 => 15,
+    }
+}
 
 /// The three multipliers of an addition or a subtraction, from the three scales.
 #[cfg(feature = "alloc")]
@@ -34,26 +41,31 @@ pub struct AddParameters {
     pub first: Multiplier,
     /// `s_2 / (2 max(s_1, s_2))`.
     pub second: Multiplier,
-    /// `2 max(s_1, s_2) / (2^20 s_y)`.
+    /// `2 max(s_1, s_2) / (2^raise s_y)`.
     pub output: Multiplier,
+    /// Left shift of both inputs before they are rescaled to a common scale, in bits.
+    pub raise: u32,
 }
 
 #[cfg(feature = "alloc")]
 impl AddParameters {
-    /// The multipliers for inputs of scale `first` and `second` and an output of scale `output`; `None` if a ratio is out of range.
+    /// The multipliers for inputs of scale `first` and `second` and an output of scale `output`, all of this dtype; `None` if a ratio is out of
+    /// range.
     ///
     /// ```
-    /// use nano_core::{fixed_point::Multiplier, ops::AddParameters};
-    /// let parameters = AddParameters::new(0.5, 0.25, 0.5).unwrap();
+    /// use nano_core::{fixed_point::Multiplier, image::Dtype, ops::AddParameters};
+    /// let parameters = AddParameters::new(Dtype::Int8, 0.5, 0.25, 0.5).unwrap();
     /// assert_eq!(Some(parameters.first), Multiplier::from_real(0.5));
     /// assert_eq!(Some(parameters.second), Multiplier::from_real(0.25));
     /// ```
-    pub fn new(first: f32, second: f32, output: f32) -> Option<Self> {
+    pub fn new(dtype: Dtype, first: f32, second: f32, output: f32) -> Option<Self> {
+        let raise = raise_of(dtype);
         let twice_largest = 2.0 * f64::from(first.max(second));
         Some(AddParameters {
             first: Multiplier::from_real(f64::from(first) / twice_largest)?,
             second: Multiplier::from_real(f64::from(second) / twice_largest)?,
-            output: Multiplier::from_real(twice_largest / (f64::from(1 << RAISE) * f64::from(output)))?,
+            output: Multiplier::from_real(twice_largest / (f64::from(1 << raise) * f64::from(output)))?,
+            raise,
         })
     }
 }
@@ -76,24 +88,30 @@ impl RaisedMultiplier {
         OnePass::requantize(&Channel { bias: 0, multiplier, addend, shift }, x << (raise & 31))
     }
 
-    /// Checks a multiplier; returns a bound of the magnitude of [`RaisedMultiplier::apply`] for `|x|` up to `bound`.
-    fn check(&self, bound: i64) -> Result<i64, BrokenRule> {
-        require!(self.raise <= RAISE + 1, "a multiplier raises by more than 21 bits", self.raise);
+    /// Checks that nothing overflows for inputs in a range; returns the range of the results, which grow with the inputs.
+    fn check(&self, inputs: RangeInclusive<i32>) -> Result<RangeInclusive<i32>, BrokenRule> {
+        const OVERFLOW: &str = "twice the sum's bound + |addend| + 2 reaches 2^31";
+        require!(self.raise <= 21, "a multiplier raises by more than 21 bits", self.raise);
         require!((2..=31).contains(&self.shift), "the requantization shift is not 2 to 31", self.shift);
-        let total = one_pass_bound(bound << self.raise, self.addend);
-        require!(total < 1 << 31, "twice the sum's bound + |addend| + 2 reaches 2^31", total);
-        Ok((total >> self.shift) + 1)
+        let [low, high] = [*inputs.start(), *inputs.end()];
+        for (x, correction) in [(low, 2), (high, 0)] {
+            let twice = i64::from(x) << (self.raise + 1);
+            require!(i32::try_from(twice).is_ok(), OVERFLOW, twice.abs());
+            let sum = ((twice * i64::from(self.multiplier as u32)) >> 32) + i64::from(self.addend) - correction;
+            require!(i32::try_from(sum).is_ok(), OVERFLOW, sum.abs());
+        }
+        Ok(self.apply(low)..=self.apply(high))
     }
 
     /// The one that computes `multiplier * (x << raise) + zero_point`; `None` if there is no one-pass form of it.
     #[cfg(feature = "alloc")]
     fn new(raise: u32, multiplier: Multiplier, zero_point: i32) -> Option<RaisedMultiplier> {
-        let Multiplier { mantissa, shift } = multiplier;
+        // Exactly 1/2, as for the input with the larger scale. The largest multiplier below it gives the same numbers: it is too small by a part
+        // of 2^-31, so a product is by less than one, of four to the step.
+        const HALF: Multiplier = Multiplier { mantissa: 1 << 30, shift: 0 };
+        const BELOW_HALF: Multiplier = Multiplier { mantissa: i32::MAX, shift: -1 };
+        let Multiplier { mantissa, shift } = if multiplier == HALF { BELOW_HALF } else { multiplier };
         match -shift {
-            // Exactly 1/2, as for the input with the larger scale. A quarter of twice the value is equal, as nothing is rounded.
-            0 if mantissa == 1 << 30 => {
-                RaisedMultiplier::new(raise + 1, Multiplier { mantissa, shift: -1 }, zero_point)
-            }
             e @ 1..=21 => Some(RaisedMultiplier {
                 raise,
                 multiplier: mantissa << 1,
@@ -108,20 +126,23 @@ impl RaisedMultiplier {
 #[cfg(feature = "alloc")]
 impl AddParameters {
     /// The three multipliers in the one-pass form; `None` if one of them has none, or a sum could overflow.
-    fn one_pass(&self, zero_point: i32) -> Option<[RaisedMultiplier; 3]> {
-        let first = RaisedMultiplier::new(RAISE, self.first, 0)?;
-        let second = RaisedMultiplier::new(RAISE, self.second, 0)?;
+    fn one_pass(&self, dtype: Dtype, zero_point: i32) -> Option<[RaisedMultiplier; 3]> {
+        let first = RaisedMultiplier::new(self.raise, self.first, 0)?;
+        let second = RaisedMultiplier::new(self.raise, self.second, 0)?;
         let output = RaisedMultiplier::new(0, self.output, zero_point)?;
         let multipliers = [first, second, output];
-        check_overflow(&multipliers).is_ok().then_some(multipliers)
+        check_overflow(&multipliers, dtype).is_ok().then_some(multipliers)
     }
 }
 
-/// Checks that no sum overflows for any input.
-fn check_overflow([first, second, output]: &[RaisedMultiplier; 3]) -> Result<(), BrokenRule> {
-    // The largest difference of two int8 values.
-    const LARGEST: i64 = 255;
-    output.check(first.check(LARGEST)? + second.check(LARGEST)?).map(drop)
+/// Checks that no sum, and no difference, overflows for any inputs of this dtype.
+fn check_overflow([first, second, output]: &[RaisedMultiplier; 3], dtype: Dtype) -> Result<(), BrokenRule> {
+    let ((lowest, highest), zero_points) = (dtype.bounds(), dtype.zero_points());
+    let differences = lowest - zero_points.end()..=highest - zero_points.start();
+    let (first, second) = (first.check(differences.clone())?, second.check(differences)?);
+    let low = first.start().saturating_add(*second.start().min(&-second.end()));
+    let high = first.end().saturating_add(*second.end().max(&-second.start()));
+    output.check(low..=high).map(drop)
 }
 
 fn multipliers(node: &Node<'_>) -> Result<[RaisedMultiplier; 3], BrokenRule> {
@@ -152,9 +173,9 @@ impl Terms {
         Ok(Terms::Literal(channels))
     }
 
-    fn check(&self) -> Result<(), BrokenRule> {
+    fn check(&self, dtype: Dtype) -> Result<(), BrokenRule> {
         match self {
-            Terms::OnePass(multipliers) => check_overflow(multipliers),
+            Terms::OnePass(multipliers) => check_overflow(multipliers, dtype),
             Terms::Literal([first, second, _]) => {
                 require!(first.shift <= 0, "the first input's multiplier exceeds 1, shift", first.shift);
                 require!(second.shift <= 0, "the second input's multiplier exceeds 1, shift", second.shift);
@@ -164,30 +185,34 @@ impl Terms {
     }
 }
 
-fn literal([first, second, output]: &[Channel; 3], [a, b]: [i32; 2], combine: impl Fn(i32, i32) -> i32) -> i32 {
-    let [a, b] = [(first, a), (second, b)].map(|(scale, x)| Literal::requantize(scale, x << RAISE));
+fn literal<T: Element>(
+    [first, second, output]: &[Channel; 3],
+    [a, b]: [i32; 2],
+    combine: impl Fn(i32, i32) -> i32,
+) -> i32 {
+    let [a, b] = [(first, a), (second, b)].map(|(scale, x)| Literal::requantize(scale, x << raise_of(T::DTYPE)));
     Literal::requantize(output, combine(a, b))
 }
 
 /// Checks a node's constants, scratch memory and clamp.
 pub(crate) fn check(node: &Node<'_>) -> Result<(), BrokenRule> {
-    Terms::read(node, node.form())?.check()?;
+    Terms::read(node, node.form())?.check(node.output(0).dtype())?;
     pairwise::check(node)
 }
 
 /// Runs a node; `combine` adds or subtracts.
 #[inline(always)]
-pub(crate) fn run(node: &Node<'_>, memory: Shared<'_>, combine: impl Fn(i32, i32) -> i32) {
+pub(crate) fn run<T: Element>(node: &Node<'_>, memory: Shared<'_>, combine: impl Fn(i32, i32) -> i32) {
     if node.form() == ONE_PASS {
         // Not by `Terms`, which would cost one more instruction per element.
         let [first, second, output] = multipliers(node).checked();
-        pairwise::run(node, memory, |a, b| output.apply(combine(first.apply(a), second.apply(b))))
+        pairwise::run::<T>(node, memory, |a, b| output.apply(combine(first.apply(a), second.apply(b))))
     } else if let Ok(Terms::Literal(channels)) = Terms::read(node, LITERAL) {
-        pairwise::run(node, memory, |a, b| literal(&channels, [a, b], &combine))
+        pairwise::run::<T>(node, memory, |a, b| literal::<T>(&channels, [a, b], &combine))
     }
 }
 
-/// An addition fused into a node of another operator.
+/// An addition of int8 fused into a node of another operator.
 pub(super) struct Addition {
     terms: Terms,
     elements: Elements,
@@ -206,7 +231,7 @@ impl Addition {
     }
 
     pub(super) fn check(&self) -> Result<(), BrokenRule> {
-        self.terms.check()?;
+        self.terms.check(Dtype::Int8)?;
         check_clamp(self.elements.clamp)
     }
 
@@ -218,7 +243,7 @@ impl Addition {
                 .elements
                 .combine([first, second], output, |first, second| y.apply(a.apply(first) + b.apply(second))),
             Terms::Literal(channels) => {
-                self.elements.combine([first, second], output, |a, b| literal(channels, [a, b], |a, b| a + b))
+                self.elements.combine([first, second], output, |a, b| literal::<i8>(channels, [a, b], |a, b| a + b))
             }
         }
     }
@@ -228,9 +253,9 @@ impl Addition {
 pub(crate) fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::image::WriteError> {
     let mut packed = crate::image::Packed::default();
     let ([first, second], output) = ([0, 1].map(|index| layer.inputs[index].scale), layer.outputs[0]);
-    let parameters = AddParameters::new(first, second, output.scale)
+    let parameters = AddParameters::new(output.dtype(), first, second, output.scale)
         .ok_or_else(|| layer.refused("a ratio of the scales is not in [0, 2^30); output scale", output.scale.into()))?;
-    match parameters.one_pass(output.zero_point) {
+    match parameters.one_pass(output.dtype(), output.zero_point) {
         Some(multipliers) => {
             packed.form = ONE_PASS;
             packed.constants.push(multipliers.as_bytes().to_vec());
@@ -244,27 +269,50 @@ pub(crate) fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Pack
 mod tests {
     use super::*;
 
-    /// All first inputs with every seventh second input, for scales that are equal or differ by up to a factor of a thousand.
-    #[test]
-    fn one_pass_equals_the_literal_form() {
-        let mut random = fastrand::Rng::with_seed(20);
+    /// Many first inputs with many second inputs, both ends among them, for scales that are equal or differ by up to a factor of a thousand.
+    fn compare_forms(dtype: Dtype, seed: u64, step: usize) {
+        let mut random = fastrand::Rng::with_seed(seed);
         let mut compared = 0;
+        let (low, high) =
+            (dtype.bounds().0 - dtype.zero_points().end(), dtype.bounds().1 - dtype.zero_points().start());
+        let every = |step| (low..high).step_by(step).chain([high]);
+        let zero_point = if dtype == Dtype::Int8 { -5 } else { 0 };
         for round in 0..300 {
             let mut scale = || random.f32().powi(3) + 0.001;
             let (a, b, y) = (scale(), if round % 3 == 0 { 0.5 } else { scale() }, scale());
             let a = if round % 6 == 0 { b } else { a };
-            let parameters = AddParameters::new(a, b, y).unwrap();
-            let Some([first, second, output]) = parameters.one_pass(-5) else { continue };
-            for x in -255i32..=255 {
-                let scaled = [parameters.first, parameters.second].map(|multiplier| multiplier.apply(x << RAISE));
+            let parameters = AddParameters::new(dtype, a, b, y).unwrap();
+            let Some([first, second, output]) = parameters.one_pass(dtype, zero_point) else { continue };
+            for x in every(step) {
+                let apply = |multiplier: Multiplier, x: i32| multiplier.apply(x << parameters.raise);
+                let scaled = [parameters.first, parameters.second].map(|multiplier| apply(multiplier, x));
                 assert_eq!([first.apply(x), second.apply(x)], scaled, "{x}, scales {a} and {b}");
-                for other in (-255..=255).step_by(7) {
-                    let sum = scaled[0] + parameters.second.apply(other << RAISE);
-                    assert_eq!(output.apply(sum), parameters.output.apply(sum) - 5, "{sum}, scales {a}, {b}, {y}");
+                for other in every(7 * step) {
+                    let other = apply(parameters.second, other);
+                    for sum in [scaled[0] + other, scaled[0] - other] {
+                        let expected = parameters.output.apply(sum) + zero_point;
+                        assert_eq!(output.apply(sum), expected, "{sum}, scales {a}, {b}, {y}");
+                    }
                 }
             }
             compared += 1;
         }
         assert!(compared > 200, "{compared}");
+    }
+
+    #[test]
+    fn one_pass_equals_the_literal_form() {
+        compare_forms(Dtype::Int8, 20, 1);
+        compare_forms(Dtype::Int16, 21, 251);
+    }
+
+    #[test]
+    fn the_multiplier_below_one_half_halves_every_int16() {
+        let half = Multiplier::from_real(0.5).unwrap();
+        let in_one_pass = RaisedMultiplier::new(15, half, 0).unwrap();
+        in_one_pass.check(-32768..=32767).unwrap();
+        for x in -32768..=32767 {
+            assert_eq!(in_one_pass.apply(x), x << 14);
+        }
     }
 }

@@ -135,12 +135,14 @@ fn quantize_wide_multiplier(real: f64) -> PyResult<Pair> {
     WideMultiplier::from_real(real).map(|WideMultiplier { mantissa, shift }| (mantissa, shift)).ok_or_else(refused)
 }
 
-/// The multipliers of an addition: first input, second input, output.
+/// The left shift of both inputs of an addition of this dtype, and its multipliers: first input, second input, output.
 #[pyfunction]
-fn add_multipliers(first: f32, second: f32, output: f32) -> PyResult<(Pair, Pair, Pair)> {
-    let AddParameters { first, second, output } = AddParameters::new(first, second, output)
-        .ok_or_else(|| refuse(format!("no addition of scales {first} and {second} to scale {output}")))?;
-    Ok((pair(first), pair(second), pair(output)))
+fn add_parameters(dtype: &str, first: f32, second: f32, output: f32) -> PyResult<(u32, Pair, Pair, Pair)> {
+    let given = Dtype::ALL.into_iter().find(|one| one.name() == dtype);
+    let AddParameters { first, second, output, raise } = given
+        .and_then(|dtype| AddParameters::new(dtype, first, second, output))
+        .ok_or_else(|| refuse(format!("no addition of {dtype} of scales {first} and {second} to scale {output}")))?;
+    Ok((raise, pair(first), pair(second), pair(output)))
 }
 
 /// Softmax's input multiplier (mantissa, shift) and the smallest difference that does not count as minus infinity.
@@ -200,7 +202,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(write_image, module)?)?;
     module.add_function(wrap_pyfunction!(quantize_multiplier, module)?)?;
     module.add_function(wrap_pyfunction!(quantize_wide_multiplier, module)?)?;
-    module.add_function(wrap_pyfunction!(add_multipliers, module)?)?;
+    module.add_function(wrap_pyfunction!(add_parameters, module)?)?;
     module.add_function(wrap_pyfunction!(softmax_parameters, module)?)?;
     module.add_function(wrap_pyfunction!(log_softmax_multiplier, module)?)?;
     module.add_function(wrap_pyfunction!(layer_norm_parameters, module)?)?;

@@ -16,7 +16,7 @@ from .convolution import Conv2d, ConvTranspose2d, DepthwiseConv2d
 from .elementwise import Requantize, RequantizeDtypes, Unary
 from .linear import FullyConnected, FullyConnectedInt16, Matmul
 from .movement import Concat, ConcatInt16, Move, MoveInt16
-from .pairwise import Add, Mul, Pairwise, Sub
+from .pairwise import Add, AddInt16, Mul, MulInt16, Pairwise, Sub, SubInt16
 from .pooling import AveragePool, MaxPool
 from .recurrent import Lstm
 from .resizing import ResizeBilinear
@@ -25,6 +25,7 @@ from .softmax import LogSoftmax, Softmax
 __all__ = [
     "FAMILIES",
     "Add",
+    "AddInt16",
     "AveragePool",
     "Concat",
     "ConcatInt16",
@@ -41,6 +42,7 @@ __all__ = [
     "Move",
     "MoveInt16",
     "Mul",
+    "MulInt16",
     "Origin",
     "Pairwise",
     "Requantize",
@@ -48,6 +50,7 @@ __all__ = [
     "ResizeBilinear",
     "Softmax",
     "Sub",
+    "SubInt16",
     "Unary",
     "layer",
     "layers",
@@ -63,6 +66,9 @@ FAMILIES: dict[str, type[Layer]] = {
     "add": Add,
     "mul": Mul,
     "sub": Sub,
+    "add_int16": AddInt16,
+    "mul_int16": MulInt16,
+    "sub_int16": SubInt16,
     "concat": Concat,
     "lstm": Lstm,
     "matmul": Matmul,

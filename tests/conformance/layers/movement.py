@@ -1,10 +1,9 @@
 """Layers that only move data, of int8 and int16."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, Self, get_args, get_type_hints
 
 import numpy as np
-import numpy.typing as npt
 
 from .. import tflm
 from ..model import Int8, Quantization
@@ -86,19 +85,12 @@ class Move(Layer):
                 return tflm.resize_nearest(x, of_both, (numbers[0][0], numbers[0][1]))
 
 
-def _widened(x: Int8, rng: np.random.Generator) -> npt.NDArray[np.int16]:
-    """int16 numbers whose high bytes are `x`."""
-    return x.astype(np.int16) * 256 + rng.integers(0, 256, x.shape, np.int16)
-
-
 class MoveInt16(Move):
     """`Move` of int16."""
 
     @classmethod
     def random(cls, origin: Origin, rng: np.random.Generator) -> Self:
-        made = super().random(origin, rng)
-        of_both = Quantization(made.quantization.scale, 0, "int16")
-        return replace(made, x=_widened(made.x, rng), quantization=of_both)
+        return super().random(origin, rng).widened(rng)
 
 
 class ConcatInt16(Concat):
@@ -106,6 +98,4 @@ class ConcatInt16(Concat):
 
     @classmethod
     def random(cls, origin: Origin, rng: np.random.Generator) -> Self:
-        made = super().random(origin, rng)
-        of_all = Quantization(made.quantization.scale, 0, "int16")
-        return replace(made, x=_widened(made.x, rng), quantization=of_all)
+        return super().random(origin, rng).widened(rng)

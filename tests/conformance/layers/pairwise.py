@@ -94,3 +94,27 @@ class Mul(Pairwise):
     @classmethod
     def oracle(cls) -> tflm.PairwiseOracle:
         return tflm.mul
+
+
+class AddInt16(Add):
+    """`Add` of int16."""
+
+    @classmethod
+    def random(cls, origin: Origin, rng: np.random.Generator) -> Self:
+        return super().random(origin, rng).widened(rng)
+
+
+class SubInt16(Sub):
+    """`Sub` of int16."""
+
+    @classmethod
+    def random(cls, origin: Origin, rng: np.random.Generator) -> Self:
+        return super().random(origin, rng).widened(rng)
+
+
+class MulInt16(Mul):
+    """`Mul` of int16."""
+
+    @classmethod
+    def random(cls, origin: Origin, rng: np.random.Generator) -> Self:
+        return super().random(origin, rng).widened(rng)

@@ -68,14 +68,16 @@ def mul(
 ) -> Int8:
     """MUL."""
     multiplier = a_quantization.scale * b_quantization.scale / y_quantization.scale
-    if largest_bound(multiplier) < 255 * 255:
+    largest = 255 * 255 if y_quantization.dtype == "int8" else 2**30
+    if largest_bound(multiplier) < largest:
         raise ValueError(f"TFLM overflows: multiplier {multiplier}")
     options = schema.MulOptionsT(fusedActivationFunction=FUSED[activation])
     return _pairwise("MUL", options, a, b, a_quantization, b_quantization, y_quantization)
 
 
 def _check_sum(a: Quantization, b: Quantization, y: Quantization) -> None:
-    if 2 * max(a.scale, b.scale) / (2**20 * y.scale) >= 1:
+    raise_ = 20 if y.dtype == "int8" else 15
+    if 2 * max(a.scale, b.scale) / (2**raise_ * y.scale) >= 1:
         raise ValueError(f"TFLM aborts: output scale {y.scale} is too small for the inputs' scales")
 
 

@@ -26,6 +26,9 @@ from ..ir.value import Value
 from ..library.train_run import define_training
 from ._clamp import ClampedOperator
 
+#: The number of pairs of int8.
+_PAIRS = 2**16
+
 
 @dataclass(frozen=True)
 class PairwiseOperator(ClampedOperator):
@@ -75,16 +78,35 @@ class PairwiseOperator(ClampedOperator):
         return self.activate(self.combine(*layer.inputs))
 
     def integer_run(self, layer: Layer) -> Tensor:
-        table = _table(self, *layer.input_quantizations, layer.output_quantization)
-        a, b = (x.to(torch.int64) + 128 for x in layer.inputs)
-        return table.to(a.device)[a * 256 + b]
+        first, second = layer.input_quantizations
+        quantizations = (first, second, layer.output_quantization)
+        a, b = (x.to(torch.int64) for x in layer.inputs)
+        # Of few pairs a table would take longer to make; of int16 there are too many.
+        if layer.output_quantization.dtype != "int8" or max(a.numel(), b.numel()) < _PAIRS:
+            return _computed(self, a - first.zero_point, b - second.zero_point, quantizations)
+        table = _table(self, *quantizations)
+        return table.to(a.device)[(a + 128) * 256 + b + 128]
 
     def train_run(self, layer: Layer) -> Tensor:
-        arguments: list[float] = []
+        arguments: list[float | str] = []
         for quantization in (*layer.input_quantizations, layer.output_quantization):
             arguments += [quantization.scale, quantization.zero_point]
+        arguments.append(layer.output_quantization.dtype)
         y: Tensor = torch.ops.torch_nano.train_pairs(*layer.inputs, self.text, *arguments)
         return y
+
+
+def _computed(
+    operator: PairwiseOperator,
+    a: Tensor,
+    b: Tensor,
+    quantizations: tuple[Quantization, Quantization, Quantization],
+) -> Tensor:
+    """The output for int64 inputs minus their zero points, of the output's dtype."""
+    output = quantizations[2]
+    low, high = integer_clamp(operator.clamp_low, operator.clamp_high, output)
+    combined = operator.combine_integers(a, b, quantizations)
+    return (combined + output.zero_point).clamp(low, high).to(output.torch_dtype)
 
 
 @lru_cache(maxsize=64)
@@ -92,9 +114,7 @@ def _table(operator: PairwiseOperator, a: Quantization, b: Quantization, output:
     """Look-up table, int8 [65536]: the output for a pair of inputs is entry ``256 * (a + 128) + b + 128``."""
     every = torch.arange(-128, 128)
     first, second = (every - a.zero_point)[:, None], every - b.zero_point
-    combined = operator.combine_integers(first, second, (a, b, output))
-    low, high = integer_clamp(operator.clamp_low, operator.clamp_high, output)
-    return (combined + output.zero_point).clamp(low, high).to(torch.int8).flatten()
+    return _computed(operator, first, second, (a, b, output)).flatten()
 
 
 def _train(
@@ -107,9 +127,14 @@ def _train(
     b_zero_point: int,
     y_scale: float,
     y_zero_point: int,
+    dtype: str = "int8",
 ) -> Tensor:
-    first, second = Quantization(a_scale, a_zero_point), Quantization(b_scale, b_zero_point)
-    table = _table(_decode(operator), first, second, Quantization(y_scale, y_zero_point))
+    first, second = Quantization(a_scale, a_zero_point, dtype), Quantization(b_scale, b_zero_point, dtype)
+    quantizations = (first, second, Quantization(y_scale, y_zero_point, dtype))
+    if dtype != "int8":
+        integers = _computed(_decode(operator), a.to(torch.int64), b.to(torch.int64), quantizations)
+        return channels_last(integers.to(torch.float32).sub_(y_zero_point))
+    table = _table(_decode(operator), *quantizations)
     a, b = torch.broadcast_tensors(a, b)  # type: ignore[no-untyped-call]
     if not is_native(a):
         index = (a + (a_zero_point + 128)).mul_(256).add_(b + (b_zero_point + 128)).to(torch.int32).flatten()
@@ -137,9 +162,10 @@ def _train_backward(
     b_scale: float,
     y_scale: float,
     y_zero_point: int,
+    dtype: str = "int8",
 ) -> tuple[Tensor, Tensor]:
     pairwise = _decode(operator)
-    output = Quantization(y_scale, y_zero_point)
+    output = Quantization(y_scale, y_zero_point, dtype)
     low, high = clamp_steps(pairwise.clamp_low, pairwise.clamp_high, output)
     inside = torch.ops.aten.hardtanh_backward(grad, y, low, high)
     slopes = pairwise.slopes(a * a_scale, b * b_scale)
@@ -157,19 +183,19 @@ def _decode(text: str) -> PairwiseOperator:
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    a, b, operator, a_scale, _, b_scale, _, y_scale, y_zero_point = inputs
+    a, b, operator, a_scale, _, b_scale, _, y_scale, y_zero_point, dtype = inputs
     ctx.save_for_backward(a, b, output)
-    ctx.rest = (operator, a_scale, b_scale, y_scale, y_zero_point)
+    ctx.rest = (operator, a_scale, b_scale, y_scale, y_zero_point, dtype)
 
 
 def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     gradients = torch.ops.torch_nano.train_pairs_backward(grad, *ctx.saved_tensors, *ctx.rest)
-    return (*gradients, *[None] * 7)
+    return (*gradients, *[None] * 8)
 
 
 define_training(
     "train_pairs(Tensor a, Tensor b, str operator, float a_scale, int a_zero_point, float b_scale, "
-    "int b_zero_point, float y_scale, int y_zero_point) -> Tensor",
+    "int b_zero_point, float y_scale, int y_zero_point, str dtype='int8') -> Tensor",
     _train,
     _fake,
     save=_save,
@@ -177,7 +203,7 @@ define_training(
 )
 define_training(
     "train_pairs_backward(Tensor grad, Tensor a, Tensor b, Tensor y, str operator, float a_scale, "
-    "float b_scale, float y_scale, int y_zero_point) -> (Tensor, Tensor)",
+    "float b_scale, float y_scale, int y_zero_point, str dtype='int8') -> (Tensor, Tensor)",
     _train_backward,
     lambda grad, a, b, *_: tuple(empty_channels_last(x.shape, x.device) for x in (a, b)),
 )

@@ -7,14 +7,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from torch_nano._native import add_multipliers
+from torch_nano._native import add_parameters
 
 from ..arithmetic.fixed_point import apply_multipliers
 from ..arithmetic.quantization import Quantization
 from ._pairwise import PairwiseOperator
-
-#: Left shift of both inputs before nano-core rescales them to a common scale, in bits.
-_LEFT_SHIFT = 20
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,8 @@ class SumOperator(PairwiseOperator):
     def combine_integers(
         cls, a: Tensor, b: Tensor, quantizations: tuple[Quantization, Quantization, Quantization]
     ) -> Tensor:
-        multipliers = add_multipliers(*(quantization.scale for quantization in quantizations))
-        first = apply_multipliers(a << _LEFT_SHIFT, multipliers[:1])
-        second = apply_multipliers(b << _LEFT_SHIFT, multipliers[1:2])
+        scales = [quantization.scale for quantization in quantizations]
+        raise_, *multipliers = add_parameters(quantizations[2].dtype, *scales)
+        first = apply_multipliers(a << raise_, multipliers[:1])
+        second = apply_multipliers(b << raise_, multipliers[1:2])
         return apply_multipliers(cls.combine(first, second), multipliers[2:])

@@ -46,19 +46,19 @@ def add(
     clamp_low: float | None = None,
     clamp_high: float | None = None,
 ) -> Tensor:
-    """Addition of int8 numbers: ``y = clamp((s_a * (a - z_a) + s_b * (b - z_b)) / s_y + z_y)``.
+    """Addition of int8 or int16 numbers: ``y = clamp((s_a * (a - z_a) + s_b * (b - z_b)) / s_y + z_y)``.
 
     Rounded in fixed point as TFLM's ADD. The gradient is straight-through, and zero where the output
     saturates.
 
     Args:
-        a: float32 [N, ...], integers from -128 to 127.
+        a: float32 [N, ...], integers of the dtype that all three quantizations have.
         b: the same shape; or either has length 1 where they differ, and is repeated there.
         clamp_low: real lower bound of the output (0.0 is a fused ReLU), None for no bound; clamp_high
             likewise.
 
     Returns:
-        float32 of the common shape that holds int8 numbers.
+        float32 of the common shape that holds integers of that dtype.
 
     Raises:
         InputError: a tensor has another dtype or shape, or holds other numbers than these integers.

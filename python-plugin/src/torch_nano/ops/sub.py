@@ -58,17 +58,17 @@ def sub(
     clamp_low: float | None = None,
     clamp_high: float | None = None,
 ) -> Tensor:
-    """Subtraction on int8 numbers: ``y = clamp(round((s_a * (a - z_a) - s_b * (b - z_b)) / s_y) + z_y)``.
+    """Subtraction of int8 or int16: ``y = clamp(round((s_a * (a - z_a) - s_b * (b - z_b)) / s_y) + z_y)``.
 
     Gradients flow straight through the rounding and are zero where the output saturates.
 
     Args:
-        a: float32 [N, ...], integers from -128 to 127.
+        a: float32 [N, ...], integers of the dtype that all three quantizations have.
         b: the same shape; or either has length 1 where they differ, and is repeated there.
         clamp_low: real lower bound of the output (0.0 is a fused ReLU), None for none; clamp_high likewise.
 
     Returns:
-        float32 of the common shape that holds int8 numbers.
+        float32 of the common shape that holds integers of that dtype.
 
     Raises:
         InputError: a tensor has another dtype or shape, or numbers that are no such integers.
