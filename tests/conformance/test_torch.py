@@ -250,7 +250,7 @@ class ClampedAveragePool(FusedClamp, AveragePool2d):
     clamp: tuple[int, int] = (-128, 127)
 
 
-@pytest.mark.parametrize("family", ["max_pool", "average_pool"])
+@pytest.mark.parametrize("family", ["max_pool", "average_pool", "max_pool_int16", "average_pool_int16"])
 def test_clamps_fused_into_pools_equal_tflm(family: str, layer_count: int) -> None:
     for made in layers.layers(family, layer_count):
         assert isinstance(made, layers.MaxPool)

@@ -1,31 +1,37 @@
 //! Max pooling: the largest element under the window, without the padding, clamped. Input and output share scale and zero point.
-//! Bit-exact with TensorFlow Lite Micro's int8 `MAX_POOL_2D`.
+//! Bit-exact with TensorFlow Lite Micro's int8 and int16 `MAX_POOL_2D`.
 
 use crate::BrokenRule;
 use crate::arena::Io;
-use crate::fixed_point::clamp_to_i8;
-use crate::image::Dtype;
+use crate::image::Element;
+use crate::kernels::clamp;
 use crate::node::Node;
 use crate::operator::{Checked, Kernel, Operator, Run};
-use crate::ops::channels::check_clamp;
+use crate::ops::channels::check_clamp_of;
 use crate::ops::window::{pool_operator, window_attributes};
 
-/// Kernel of max pooling.
-pub const MAX_POOL2D: Kernel = Kernel {
-    id: 5,
-    name: NAME,
-    operator: &OPERATOR,
-    inputs: &[Dtype::Int8],
-    outputs: &[Dtype::Int8],
-    pitched: true,
-    forms: &[0],
-    check,
-    run: Run::Apart(run),
-    #[cfg(feature = "alloc")]
-    cost: |layer| Some(8 * (layer.inputs[0].len() + layer.outputs[0].len()) as u64),
-    #[cfg(feature = "alloc")]
-    pack: |_| Ok(Default::default()),
-};
+/// Kernel of max pooling of int8.
+pub const MAX_POOL2D: Kernel = kernel::<i8>(5, NAME);
+/// Kernel of max pooling of int16.
+pub const MAX_POOL2D_INT16: Kernel = kernel::<i16>(34, "max_pool2d_int16");
+
+const fn kernel<T: Element>(id: u16, name: &'static str) -> Kernel {
+    Kernel {
+        id,
+        name,
+        operator: &OPERATOR,
+        inputs: T::DTYPES,
+        outputs: T::DTYPES,
+        pitched: true,
+        forms: &[0],
+        check,
+        run: Run::Apart(run::<T>),
+        #[cfg(feature = "alloc")]
+        cost: |layer| Some(8 * (layer.inputs[0].len() + layer.outputs[0].len()) as u64),
+        #[cfg(feature = "alloc")]
+        pack: |_| Ok(Default::default()),
+    }
+}
 
 static OPERATOR: Operator = pool_operator(NAME, Attributes::NAMES);
 
@@ -37,11 +43,11 @@ fn check(node: &Node<'_>) -> Result<(), BrokenRule> {
     let attributes = Attributes::read(node.attributes())?;
     node.require_no_scratch()?;
     attributes.window().check_pool(node.input(0), node.output(0))?;
-    check_clamp((attributes.clamp_min, attributes.clamp_max))
+    check_clamp_of(node.output(0).dtype(), (attributes.clamp_min, attributes.clamp_max))
 }
 
-fn run(node: &Node<'_>, io: Io<'_>) {
+fn run<T: Element>(node: &Node<'_>, io: Io<'_>) {
     let attributes = Attributes::read(node.attributes()).checked();
     let (min, max) = (attributes.clamp_min, attributes.clamp_max);
-    attributes.window().pool(node, io, i32::MIN, i32::max, |largest, _| clamp_to_i8(largest, min, max));
+    attributes.window().pool::<T>(node, io, i32::MIN, i32::max, |largest, _| clamp(largest, min, max));
 }

@@ -55,6 +55,8 @@ registry! {
     kernel add::ADD_INT16,
     kernel sub::SUB_INT16,
     kernel mul::MUL_INT16,
+    kernel max_pool2d::MAX_POOL2D_INT16,
+    kernel average_pool2d::AVERAGE_POOL2D_INT16,
 }
 
 /// The operators that the writer makes of two layers.

@@ -2,7 +2,7 @@
 
 use crate::BrokenRule;
 use crate::arena::Io;
-use crate::image::Value;
+use crate::image::{Element, Value};
 use crate::node::Node;
 use crate::operator::{Alias, Checked, CheckedPart, Operator, Output, Quantization, nonzero, refused, require};
 
@@ -66,7 +66,7 @@ fn divide_up(a: i32, b: i32) -> i32 {
     (a.max(0) as u32 + b as u32 - 1).checked_div(b as u32).unwrap_or(0) as i32
 }
 
-/// The part of a window that lies inside the input: numbers of rows and columns, and bytes from one to the next.
+/// The part of a window that lies inside the input: numbers of rows and columns, and elements from one to the next.
 struct Patch {
     rows: usize,
     row_step: usize,
@@ -77,7 +77,7 @@ struct Patch {
 impl Patch {
     /// Folds the elements of `N` channels; `input` begins with the patch's first element.
     #[inline(always)]
-    fn fold<const N: usize>(&self, input: &[i8], start: i32, fold: impl Fn(i32, i32) -> i32) -> [i32; N] {
+    fn fold<T: Element, const N: usize>(&self, input: &[T], start: i32, fold: impl Fn(i32, i32) -> i32) -> [i32; N] {
         let mut folded = [start; N];
         for row in 0..self.rows {
             let mut place = row * self.row_step;
@@ -154,19 +154,20 @@ impl Window {
         self.horizontal.check_covered(input.shape[1], output.shape[1])
     }
 
-    /// Pools: each output element is `finish(folded, count)`, folded over the `count` elements of its channel under its window.
+    /// Pools: each output element is `finish(folded, count)`, a number of its dtype, folded over the `count` elements of its channel under its
+    /// window.
     #[inline(always)]
-    pub(crate) fn pool(
+    pub(crate) fn pool<T: Element>(
         &self,
         node: &Node<'_>,
         io: Io<'_>,
         start: i32,
         fold: impl Fn(i32, i32) -> i32,
-        finish: impl Fn(i32, i32) -> i8,
+        finish: impl Fn(i32, i32) -> i32,
     ) {
         let Io { inputs, mut outputs, .. } = io;
         let (value, result) = (node.input(0), node.output(0));
-        let (input, output): (&[i8], &mut [i8]) = (inputs.get(0), outputs.take());
+        let (input, output): (&[T], &mut [T]) = (inputs.get(0), outputs.take());
         let [height, width, channels] = value.shape;
         let pitch = value.pitch as usize;
         let outputs_per_row = nonzero(result.shape[1] as usize);
@@ -183,12 +184,12 @@ impl Window {
             // Eight channels at a time: their sums stay in registers.
             let (eights, rest) = output.as_chunks_mut();
             for output in eights {
-                *output = patch.fold::<8>(input, start, &fold).map(|folded| finish(folded, count));
+                *output = patch.fold::<T, 8>(input, start, &fold).map(|folded| T::truncate(finish(folded, count)));
                 input = input.get(8..).checked();
             }
             for (output, channel) in rest.iter_mut().zip(0..) {
-                let [folded] = patch.fold::<1>(input.get(channel..).checked(), start, &fold);
-                *output = finish(folded, count);
+                let [folded] = patch.fold::<T, 1>(input.get(channel..).checked(), start, &fold);
+                *output = T::truncate(finish(folded, count));
             }
         }
     }

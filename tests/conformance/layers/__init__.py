@@ -17,7 +17,7 @@ from .elementwise import Requantize, RequantizeDtypes, Unary
 from .linear import FullyConnected, FullyConnectedInt16, Matmul
 from .movement import Concat, ConcatInt16, Move, MoveInt16
 from .pairwise import Add, AddInt16, Mul, MulInt16, Pairwise, Sub, SubInt16
-from .pooling import AveragePool, MaxPool
+from .pooling import AveragePool, AveragePoolInt16, MaxPool, MaxPoolInt16
 from .recurrent import Lstm
 from .resizing import ResizeBilinear
 from .softmax import LogSoftmax, Softmax
@@ -27,6 +27,7 @@ __all__ = [
     "Add",
     "AddInt16",
     "AveragePool",
+    "AveragePoolInt16",
     "Concat",
     "ConcatInt16",
     "Conv2d",
@@ -39,6 +40,7 @@ __all__ = [
     "Lstm",
     "Matmul",
     "MaxPool",
+    "MaxPoolInt16",
     "Move",
     "MoveInt16",
     "Mul",
@@ -75,6 +77,8 @@ FAMILIES: dict[str, type[Layer]] = {
     "max_pool": MaxPool,
     "move": Move,
     "average_pool": AveragePool,
+    "max_pool_int16": MaxPoolInt16,
+    "average_pool_int16": AveragePoolInt16,
     "requantize": Requantize,
     "requantize_dtypes": RequantizeDtypes,
     "resize_bilinear": ResizeBilinear,

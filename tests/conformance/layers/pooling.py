@@ -78,3 +78,19 @@ class AveragePool(MaxPool):
             count_padding=self.count_padding,
             activation=self.activation,
         )
+
+
+class MaxPoolInt16(MaxPool):
+    """`MaxPool` of int16."""
+
+    @classmethod
+    def random(cls, origin: Origin, rng: np.random.Generator) -> Self:
+        return super().random(origin, rng).widened(rng)
+
+
+class AveragePoolInt16(AveragePool):
+    """`AveragePool` of int16."""
+
+    @classmethod
+    def random(cls, origin: Origin, rng: np.random.Generator) -> Self:
+        return super().random(origin, rng).widened(rng)

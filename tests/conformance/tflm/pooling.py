@@ -23,7 +23,7 @@ def max_pool(
 ) -> Int8:
     """MAX_POOL_2D: (N, H, W, C) -> (N, H', W', C), in and out of one quantization; padding never wins."""
     _check_pool_padding(kernel, padding)
-    x, mode = pad_window(x, padding, -128)
+    x, mode = pad_window(x, padding, int(np.iinfo(x.dtype).min))
     return _pool("MAX_POOL_2D", x, quantization, kernel, stride, mode, activation)
 
 
@@ -54,7 +54,7 @@ def average_pool(
     for i, (top, bottom) in enumerate(rows):
         for j, (left, right) in enumerate(columns):
             by_shape[bottom - top, right - left].append((i, j))
-    y = np.empty((x.shape[0], len(rows), len(columns), x.shape[3]), np.int8)
+    y = np.empty((x.shape[0], len(rows), len(columns), x.shape[3]), x.dtype)
     for shape, places in by_shape.items():
         cut = np.concatenate([x[:, slice(*rows[i]), slice(*columns[j])] for i, j in places])
         means = _pool("AVERAGE_POOL_2D", cut, quantization, shape, (1, 1), schema.Padding.VALID, activation)
@@ -64,14 +64,15 @@ def average_pool(
 
 
 def activation_range(activation: Activation, quantization: Quantization) -> Pair:
-    """The int8 values (lowest, highest) to which TFLM clamps an output with this fused activation.
+    """The integers (lowest, highest) to which TFLM clamps an output with this fused activation.
 
-    Measured, by pooling all 256 values with a window of one.
+    Measured, by pooling all values of the dtype with a window of one.
 
     >>> activation_range("relu6", Quantization(0.03125, -128))
     (-128, 64)
     """
-    every = np.arange(-128, 128, dtype=np.int8).reshape(1, 1, 256, 1)
+    limits = np.iinfo(quantization.dtype)
+    every = np.arange(limits.min, limits.max + 1, dtype=limits.dtype).reshape(1, 1, -1, 1)
     clamped = max_pool(every, quantization, (1, 1), activation=activation)
     return int(clamped.min()), int(clamped.max())
 

@@ -139,7 +139,8 @@ class PoolOperator(WindowOperator):
     squeezed: tuple[int, ...] = ()
 
     def attributes(self, layer: Layer) -> dict[str, int]:
-        return {**super().attributes(layer), "clamp_min": -128, "clamp_max": 127}
+        low, high = layer.output_quantization.bounds
+        return {**super().attributes(layer), "clamp_min": low, "clamp_max": high}
 
     def float_run(self, layer: Layer) -> Tensor:
         return self.of(layer.input)

@@ -28,8 +28,8 @@ from ._window import (
 )
 
 aten = torch.ops.aten
-#: The sum of so many int8 numbers without their zero point stays below 2^24, where float32 is exact.
-_FLOAT32_NUMBERS = 2**16
+#: float32 holds every integer below.
+_FLOAT32_INTEGERS = 2**24
 
 
 @dataclass(frozen=True)
@@ -84,21 +84,23 @@ class AveragePool2d(PoolOperator):
         padding = float(layer.input_quantization.zero_point) if self.count_include_pad else 0.0
 
         def pool(x: Tensor) -> Tensor:
-            return _rounded_mean(self._sum(x, padding), self._count(x)).to(torch.int8)
+            return _rounded_mean(self._sum(x, padding), self._count(x)).to(layer.input.dtype)
 
         return self.squeeze(in_2d(pool, layer.input.to(torch.float64)))
 
     def train_run(self, layer: Layer) -> Tensor:
         zero_point = layer.input_quantization.zero_point
+        low, high = layer.input_quantization.bounds
 
         def pool(x: Tensor) -> Tensor:
             total, count = self._sum(x, 0.0), self._count(x)
-            # The sum of the int8 numbers with their zero point: halves are rounded away from its zero.
+            # The sum of the integers with their zero point: halves are rounded away from its zero.
             exact = _rounded_mean(total.detach() + zero_point * count, count) - zero_point
             # A mean of -0.3 is truncated to -0.0; adding zero makes it 0.0.
             return replace_forward(total / count, exact.to(torch.float32).add_(0.0))
 
-        exact_sums = self.kernel[0] * self.kernel[1] <= _FLOAT32_NUMBERS
+        # The magnitude of an integer, with or without its zero point, is less than the number of levels.
+        exact_sums = self.kernel[0] * self.kernel[1] * (high - low + 1) <= _FLOAT32_INTEGERS
         return self.squeeze(in_2d(pool, layer.input if exact_sums else layer.input.double()))
 
     def _sum(self, x: Tensor, padding: float) -> Tensor:
@@ -115,8 +117,8 @@ class AveragePool2d(PoolOperator):
 def _rounded_mean(total: Tensor, count: Tensor) -> Tensor:
     """``total / count`` of integers, halves away from zero.
 
-    Exact in float32 for up to 2^16 numbers: the sum is below 2^24, and the rounding error of a quotient is
-    smaller than its distance from an integer.
+    Exact in float32 where the sum is below 2^24: the rounding error of a quotient is then smaller than its
+    distance from an integer.
 
     >>> _rounded_mean(torch.tensor([3.0, -3.0, 2.0]), torch.tensor(2.0))
     tensor([ 2., -2.,  1.])
@@ -138,17 +140,17 @@ def average_pool2d(
     padding: int | Sequence[int] = 0,
     count_include_pad: bool = True,
 ) -> Tensor:
-    """Average pooling of int8 numbers: the mean, halves rounded away from zero; the quantization is kept.
+    """Average pooling of int8 or int16 numbers: the mean, halves rounded away from zero.
 
-    The gradient is straight-through. Each spatial argument is a number or one per dimension.
+    The quantization is kept, the gradient straight-through. Spatial arguments: a number or one per dimension.
 
     Args:
-        x: float32 [N, channels, height, width] or [N, channels, length], integers from -128 to 127.
+        x: float32 [N, channels, height, width] or [N, channels, length], integers of the given dtype.
         stride: the kernel's size if None.
         count_include_pad: whether padding counts as the real number 0, or is left out.
 
     Returns:
-        float32 [N, channels, ...] that holds int8 numbers.
+        float32 [N, channels, ...] that holds integers of that dtype.
 
     Raises:
         InputError: x has another dtype, or holds other numbers than these integers.

@@ -49,7 +49,7 @@ class MaxPool2d(PoolOperator):
         return F.max_pool2d(self.pad(x, -torch.inf), self.kernel, self.stride, 0, self.dilation)
 
     def integer_run(self, layer: Layer) -> Tensor:
-        return self.of(layer.input.to(torch.float32)).to(torch.int8)
+        return self.of(layer.input.to(torch.float32)).to(layer.input.dtype)
 
     def train_run(self, layer: Layer) -> Tensor:
         return self.of(layer.input)
@@ -68,16 +68,16 @@ def max_pool2d(
     padding: int | Sequence[int] = 0,
     dilation: int | Sequence[int] = 1,
 ) -> Tensor:
-    """Max pooling of int8 numbers, without the padding; the quantization is kept.
+    """Max pooling of int8 or int16 numbers, without the padding; the quantization is kept.
 
     The gradient goes to the largest element. Each spatial argument is a number or one number per dimension.
 
     Args:
-        x: float32 [N, channels, height, width] or [N, channels, length], integers from -128 to 127.
+        x: float32 [N, channels, height, width] or [N, channels, length], integers of the given dtype.
         stride: the kernel's size if None.
 
     Returns:
-        float32 [N, channels, ...] that holds int8 numbers.
+        float32 [N, channels, ...] that holds integers of that dtype.
 
     Raises:
         InputError: x has another dtype, or holds other numbers than these integers.
