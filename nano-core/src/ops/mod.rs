@@ -57,6 +57,7 @@ registry! {
     kernel mul::MUL_INT16,
     kernel max_pool2d::MAX_POOL2D_INT16,
     kernel average_pool2d::AVERAGE_POOL2D_INT16,
+    kernel table::TABLE_INT16,
 }
 
 /// The operators that the writer makes of two layers.

@@ -1,4 +1,4 @@
-"""Functions of one variable: one operator of nano-core for all, a lookup table of 256 entries."""
+"""Functions of one variable: one operator of nano-core for all, a lookup table."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from ..ir.operator import Operator
 from ..ir.value import Value
 from ..library.definition import FUNCTIONS, Definition, Function
 from ..library.train_run import define_training
+from ._interpolation import interpolate, interpolation_table
 
 #: The ATen functions of one variable that become tables. A new one is one line.
 UNARY_FUNCTIONS = (
@@ -85,7 +86,7 @@ aten = torch.ops.aten
 
 
 class TableOperator(Operator):
-    """A function of one variable: ``y = table[x + 128]``."""
+    """A function of one variable: ``y = table[x + 128]``; of int16, between every 128th entry, a line."""
 
     name = "table"
     elementwise = True
@@ -102,7 +103,7 @@ class TableOperator(Operator):
         return {"table": _table(self, layer.input_quantization, layer.output_quantization)}
 
     def integer_run(self, layer: Layer) -> Tensor:
-        return lookup(layer.tensors["table"], layer.input)
+        return _look_up(layer.tensors["table"], layer.input)
 
     def train_run(self, layer: Layer) -> Tensor:
         input_, output = layer.input_quantization, layer.output_quantization
@@ -113,6 +114,7 @@ class TableOperator(Operator):
             input_.zero_point,
             output.scale,
             output.zero_point,
+            output.dtype,
         )
         return y
 
@@ -121,8 +123,13 @@ class TableOperator(Operator):
 def _table(operator: TableOperator, input_: Quantization, output: Quantization) -> Tensor:
     """int8 [256]: ``round(f(s_x * (x - z_x)) * (1 / s_y)) + z_y`` in float32, halves away from zero, clamped.
 
-    TFLM computes the table of its ELU in the same way.
+    TFLM computes the table of its ELU in the same way. int16 [513]: see :func:`interpolation_table`.
     """
+    if output.dtype == "int16":
+        try:
+            return interpolation_table(operator.function_of, input_, output)
+        except QuantizationError as error:
+            raise QuantizationError(f"{operator}: {error}") from error
     x = torch.arange(-128, 128)
     real = (x - input_.zero_point).to(torch.float32) * input_.scale
     y = operator.function_of(real)
@@ -133,17 +140,27 @@ def _table(operator: TableOperator, input_: Quantization, output: Quantization) 
     return (round_half_away(steps) + output.zero_point).clamp(-128, 127).to(torch.int8)
 
 
+def _look_up(table: Tensor, x: Tensor) -> Tensor:
+    """The outputs of a table for integers of its dtype."""
+    return interpolate(table, x) if table.dtype == torch.int16 else lookup(table, x)
+
+
 @lru_cache(maxsize=64)
 def _train_tables(encoded: str, input_: Quantization, output: Quantization) -> tuple[Tensor, Tensor]:
-    """float32 [256] each: the outputs without their zero point, and their derivative by the input's steps."""
+    """Of each number of the input the output without its zero point, and its derivative by the input's steps:
+    float32 [256], of int16 [65536].
+    """
     operator = decode_text(encoded)
     assert isinstance(operator, TableOperator)
-    values = _table(operator, input_, output).to(torch.float32) - output.zero_point
+    least, most = input_.bounds
+    every = torch.arange(least, most + 1)
+    values = _look_up(_table(operator, input_, output), every).to(torch.float32) - output.zero_point
+    low, high = output.levels
 
     def slopes() -> Tensor:
-        x = (torch.arange(-128.0, 128.0) - input_.zero_point).requires_grad_()
+        x = (every.to(torch.float32) - input_.zero_point).requires_grad_()
         y = operator.function_of(x * input_.scale) / output.scale
-        inside = y.clamp(-128.5 - output.zero_point, 127.5 - output.zero_point)
+        inside = y.clamp(low - 0.5, high + 0.5)
         # At the end of a function's domain (sqrt at 0) the derivative is infinite.
         return torch.autograd.grad(inside.sum(), x)[0].nan_to_num(0.0, 0.0, 0.0)
 
@@ -153,19 +170,25 @@ def _train_tables(encoded: str, input_: Quantization, output: Quantization) -> t
 
 
 def _entries(table: Tensor, x: Tensor, zero_point: int) -> Tensor:
-    """The entries for int8 numbers that are given without their zero point."""
-    if is_native(x):
+    """The entries for integers that are given without their zero point."""
+    if is_native(x) and len(table) == 256:
         y = empty_channels_last(x.shape)
         look_up(elements(channels_last(x)).numpy(), elements(y).numpy(), table.numpy(), zero_point)
         return y
-    index = (x + (zero_point + 128)).to(torch.int32).flatten()
+    index = (x + (zero_point + len(table) // 2)).to(torch.int32).flatten()
     return channels_last(table.to(x.device).index_select(0, index).reshape(x.shape))
 
 
 def _train(
-    x: Tensor, operator: str, x_scale: float, x_zero_point: int, y_scale: float, y_zero_point: int
+    x: Tensor,
+    operator: str,
+    x_scale: float,
+    x_zero_point: int,
+    y_scale: float,
+    y_zero_point: int,
+    dtype: str = "int8",
 ) -> Tensor:
-    input_, output = Quantization(x_scale, x_zero_point), Quantization(y_scale, y_zero_point)
+    input_, output = Quantization(x_scale, x_zero_point, dtype), Quantization(y_scale, y_zero_point, dtype)
     return _entries(_train_tables(operator, input_, output)[0], x, x_zero_point)
 
 
@@ -177,8 +200,9 @@ def _train_backward(
     x_zero_point: int,
     y_scale: float,
     y_zero_point: int,
+    dtype: str = "int8",
 ) -> Tensor:
-    input_, output = Quantization(x_scale, x_zero_point), Quantization(y_scale, y_zero_point)
+    input_, output = Quantization(x_scale, x_zero_point, dtype), Quantization(y_scale, y_zero_point, dtype)
     return _entries(_train_tables(operator, input_, output)[1], x, x_zero_point).mul_(grad)
 
 
@@ -192,7 +216,8 @@ def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return (x_grad, *[None] * len(ctx.rest))
 
 
-_ARGUMENTS = "Tensor x, str operator, float x_scale, int x_zero_point, float y_scale, int y_zero_point"
+_QUANTIZATIONS = "float x_scale, int x_zero_point, float y_scale, int y_zero_point, str dtype='int8'"
+_ARGUMENTS = f"Tensor x, str operator, {_QUANTIZATIONS}"
 define_training(
     f"train_table({_ARGUMENTS}) -> Tensor",
     _train,
@@ -278,19 +303,20 @@ def unary(name: str) -> Function:
         return _call(Table(name, tuple(arguments.items())), [x], [x_quantization], y_quantization)
 
     function.__name__ = function.__qualname__ = name
-    function.__doc__ = f"""{name} on int8 numbers: ``y = round({name}(s_x * (x - z_x)) / s_y) + z_y``.
+    function.__doc__ = f"""{name} of int8 or int16: ``y = round({name}(s_x * (x - z_x)) / s_y) + z_y``.
 
     The gradient is that of the float function, zero where the output saturates.
 
     Args:
-        x: float32 [N, ...], integers from -128 to 127.
+        x: float32 [N, ...], integers of the dtype of both quantizations.
         arguments: further arguments of ``torch.ops.aten.{name}``, by name.
 
     Returns:
-        float32 of the same shape that holds int8 numbers.
+        float32 of the same shape that holds integers of that dtype.
 
     Raises:
         InputError: x has another dtype, or holds other numbers than these integers.
+        QuantizationError: int16 has no table of the function, as it jumps.
     """
     return function
 
