@@ -4,6 +4,8 @@
 
 use core::cell::Cell;
 
+use zerocopy::{FromBytes, IntoBytes};
+
 use crate::image::{Cursor, Dtype, Element, Value};
 use crate::node::existing;
 use crate::operator::{Checked, CheckedPart, Run};
@@ -115,6 +117,12 @@ impl<'m> Shared<'m> {
         // SAFETY: as in `Inputs::get`. Cells may overlap, and nothing else points into the arena as long as they live.
         unsafe { core::slice::from_raw_parts(self.base.add(offset).cast(), length) }
     }
+}
+
+/// Scratch memory as elements, empty unless [`Node::require_scratch`] has checked it for them.
+#[inline(always)]
+pub(crate) fn scratch_elements<T: Element>(scratch: &mut [i8]) -> &mut [T] {
+    <[T]>::mut_from_bytes(scratch.as_mut_bytes()).ok().checked_part()
 }
 
 /// Offset in bytes, and number of elements from first to last; bytes of any value are `i8`.

@@ -127,6 +127,19 @@ impl<'a> Node<'a> {
         refused(rule, index as i64)
     }
 
+    /// Checks that a node has scratch memory for this number of elements.
+    pub(crate) fn require_scratch<T>(&self, elements: usize) -> Result<(), BrokenRule> {
+        let size = size_of::<T>();
+        require!(self.scratch_length() == elements * size, "wrong scratch length", self.scratch_length() as i64);
+        let offset = self.header.scratch_offset as usize;
+        require!(
+            offset.is_multiple_of(size),
+            "the scratch memory is not aligned to its elements, offset",
+            offset as i64
+        );
+        Ok(())
+    }
+
     /// Checks that a node has no scratch memory.
     pub(crate) fn require_no_scratch(&self) -> Result<(), BrokenRule> {
         require!(self.scratch_length() == 0, "needs no scratch memory", self.scratch_length() as i64);

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 import torch_nano as tn
 from torch import nn
+from torch_nano.ir.precision import LayerDtype
 
 ROOT = Path(__file__).resolve().parents[2]
 BOARD_PROGRAM = ROOT / "python-plugin/src/torch_nano/device/virt-rv32imc.elf"
@@ -37,13 +38,13 @@ class CodeSize:
     code_bytes: int
 
 
-def to_nano(module: nn.Module, shape: tuple[int, ...]) -> tn.NanoModule:
-    """The module in integers, calibrated on random numbers."""
+def to_nano(module: nn.Module, shape: tuple[int, ...], dtype: LayerDtype = "int8") -> tn.NanoModule:
+    """The module in integers, calibrated on random numbers, all its layers of a dtype."""
     example = torch.randn(16, *shape, generator=torch.Generator().manual_seed(SEED))
     with warnings.catch_warnings():
         # Random numbers are no typical inputs, and accuracy is not measured here.
         warnings.simplefilter("ignore", tn.TorchNanoWarning)
-        return tn.to_nano(module.eval(), example, calibrate=example, check=False)
+        return tn.to_nano(module.eval(), example, calibrate=example, precision={"": dtype}, check=False)
 
 
 def measure(nano: tn.NanoModule) -> Instructions:

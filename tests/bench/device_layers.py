@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from device_board import SEED, measure, to_nano
 from torch import Tensor, nn
+from torch_nano.ir.precision import LayerDtype
 
 #: Instructions per multiply-accumulate that nothing below may exceed.
 CONVOLUTION_LIMIT, DEPTHWISE_LIMIT = 4.0, 6.0
@@ -26,6 +27,7 @@ class Case:
     operator: str | None = None
     #: Whether the module is run step by step.
     streams: bool = False
+    dtype: LayerDtype = "int8"
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,11 @@ def depthwise(
 def linear(inputs: int, outputs: int, limit: float | None) -> Case:
     """A fully connected layer."""
     return Case(f"fully connected {inputs}->{outputs}", nn.Linear(inputs, outputs), (inputs,), limit)
+
+
+def in_16_bits(case: Case) -> Case:
+    """A case of int16 instead of int8."""
+    return replace(case, name=f"{case.name}, int16", dtype="int16")
 
 
 def recurrent(operator: str, module: nn.RNNBase) -> Case:
@@ -127,6 +134,17 @@ def cases() -> list[Case]:
         linear(64, 64, CONVOLUTION_LIMIT),
         linear(64, 16, CONVOLUTION_LIMIT),
         linear(16, 16, CONVOLUTION_LIMIT),
+        in_16_bits(convolution(3, 16, 16, (32, 32), CONVOLUTION_LIMIT)),
+        in_16_bits(convolution(3, 3, 16, (32, 32), CONVOLUTION_LIMIT)),
+        in_16_bits(convolution(3, 64, 64, (8, 8), CONVOLUTION_LIMIT)),
+        in_16_bits(convolution(1, 16, 16, (32, 32), CONVOLUTION_LIMIT)),
+        in_16_bits(convolution(1, 64, 64, (25, 5), CONVOLUTION_LIMIT)),
+        in_16_bits(depthwise(3, 64, (25, 5), DEPTHWISE_LIMIT)),
+        in_16_bits(depthwise(3, 16, (48, 48), DEPTHWISE_LIMIT, stride=2)),
+        in_16_bits(depthwise(5, 16, (24, 24), DEPTHWISE_LIMIT)),
+        in_16_bits(linear(640, 128, CONVOLUTION_LIMIT)),
+        in_16_bits(linear(128, 10, CONVOLUTION_LIMIT)),
+        in_16_bits(linear(64, 64, CONVOLUTION_LIMIT)),
         transposed(2, 16, 16),
         transposed(4, 16, 16, CONVOLUTION_LIMIT),
         transposed(4, 16, 16, groups=16),
@@ -177,7 +195,7 @@ def measure_layers() -> list[LayerResult]:
 
 
 def _measure(case: Case) -> LayerResult:
-    nano = to_nano(case.module, case.shape)
+    nano = to_nano(case.module, case.shape, case.dtype)
     if case.streams:
         nano = nano.stream().nano
     layers = zip(nano.summary().layers, measure(nano).layers, strict=True)

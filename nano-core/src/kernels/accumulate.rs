@@ -1,9 +1,12 @@
 //! What the kernels of int8 and of int16 layers differ in: elements, accumulators and their requantization.
 
+use core::ops::AddAssign;
+
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::requantize::{Channel, Form, Literal, OnePass};
 use super::rows::add_rows;
+use super::tile::{Columns, LANES, dot_4x4};
 use crate::image::Element;
 
 /// A form of requantization with the accumulators that it needs.
@@ -13,7 +16,16 @@ pub(crate) trait Accumulate {
     /// The parameters of an output channel.
     type Channel: ChannelRecord<Element = Self::Element>;
     /// An accumulator.
-    type Sum: Copy;
+    type Sum: Copy + From<i32> + AddAssign;
+    /// Whether all accumulators fit int32.
+    const NARROW: bool;
+
+    /// Accumulators `[channel][pixel]` of a tile: the products of `columns` with `weights`, one row of four channels per position.
+    fn dot_4x4(
+        channels: &[Self::Channel; LANES],
+        columns: &Columns<Self::Element>,
+        weights: &[[i8; LANES]],
+    ) -> [[Self::Sum; LANES]; LANES];
 
     /// Requantizes an accumulator, without the clamp.
     fn to_output(channel: &Self::Channel, sum: Self::Sum) -> i32;
@@ -24,10 +36,20 @@ pub(crate) trait ChannelRecord: Copy + Default + FromBytes + IntoBytes + Immutab
     /// Of the layer's inputs and outputs.
     type Element: Element;
     /// An accumulator that fits every form.
-    type Sum: Copy;
+    type Sum: Copy + From<i32> + AddAssign;
+    /// The literal form.
+    type Literal: Accumulate<Channel = Self, Element = Self::Element>;
+    /// The one-pass form.
+    type OnePass: Accumulate<Channel = Self, Element = Self::Element, Sum = i32>;
 
     /// Bias of the accumulator. Of int64 biases, those beyond 2^62 count as 2^62, which no check lets through.
     fn bias(&self) -> i64;
+
+    /// Bias of an int32 accumulator.
+    fn narrow_bias(&self) -> i32;
+
+    /// Bias of an accumulator.
+    fn first_sum(&self) -> Self::Sum;
 
     /// Accumulators of `N` channels: `inputs` times `weights`, `[input][channel]`.
     fn dot_rows<const N: usize>(channels: &[Self; N], inputs: &[Self::Element], weights: &[[i8; N]]) -> [Self::Sum; N];
@@ -40,6 +62,12 @@ impl<F: Form> Accumulate for F {
     type Element = i8;
     type Channel = Channel;
     type Sum = i32;
+    const NARROW: bool = true;
+
+    #[inline(always)]
+    fn dot_4x4(channels: &[Channel; LANES], columns: &Columns, weights: &[[i8; LANES]]) -> [[i32; LANES]; LANES] {
+        dot_4x4(channels.each_ref().map(|channel| channel.bias), columns, weights)
+    }
 
     #[inline(always)]
     fn to_output(channel: &Channel, sum: i32) -> i32 {
@@ -50,10 +78,22 @@ impl<F: Form> Accumulate for F {
 impl ChannelRecord for Channel {
     type Element = i8;
     type Sum = i32;
+    type Literal = Literal;
+    type OnePass = OnePass;
 
     #[inline(always)]
     fn bias(&self) -> i64 {
         self.bias.into()
+    }
+
+    #[inline(always)]
+    fn narrow_bias(&self) -> i32 {
+        self.bias
+    }
+
+    #[inline(always)]
+    fn first_sum(&self) -> i32 {
+        self.bias
     }
 
     #[inline(always)]

@@ -8,18 +8,19 @@
 use core::mem::offset_of;
 use core::ops::Range;
 
-#[cfg(not(target_arch = "riscv32"))]
-use super::requantize::OnePass;
-use super::requantize::{Channel, Requantization};
+use super::accumulate::ChannelRecord;
+use super::requantize::Requantization;
 use super::tile::LANES;
+#[cfg(target_arch = "riscv32")]
+use super::{Channel, WideChannel};
 use crate::operator::{Checked, unchecked};
 
 /// The convolution's geometry in one direction: along the lines, or across them.
 pub(crate) struct Side {
-    /// Inputs, and bytes from one to the next.
+    /// Inputs, and elements from one to the next.
     pub(crate) inputs: usize,
     pub(crate) input_step: usize,
-    /// Outputs, and bytes from one to the next.
+    /// Outputs, and elements from one to the next.
     pub(crate) outputs: usize,
     pub(crate) output_step: usize,
     /// The stride, and the padding before the first input, both in inputs.
@@ -42,34 +43,44 @@ pub(crate) struct Lines {
 /// Packed weights of four channels, `[3 * step + line][channel]`.
 pub(crate) type Block = [[i8; LANES]; 9];
 
-/// Instructions: loads the next input of one line; each sum `to` becomes `from` plus the input times a weight.
+/// Instructions: loads the next input of one line by `load`; each sum `to` becomes `from` plus the input times a weight.
 #[cfg(target_arch = "riscv32")]
 macro_rules! step {
-    ($pointer:literal, $($weight:literal $from:literal $to:literal),+) => {
+    ($load:literal, $pointer:literal, $($weight:literal $from:literal $to:literal),+) => {
         concat!(
-            "lb {x}, 0({", $pointer, "})\n add {", $pointer, "}, {", $pointer, "}, {step}\n",
+            $load, " {x}, 0({", $pointer, "})\n add {", $pointer, "}, {", $pointer, "}, {step}\n",
             $("mul {t}, {x}, {", $weight, "}\n add {", $to, "}, {", $from, "}, {t}\n"),+
         )
     };
 }
 
-/// Instructions: stores the next output, [`OnePass`] of `sum`.
+/// Instructions: the next output of int8 or int16 is [`ChannelRecord::OnePass`] of `sum`.
 #[cfg(target_arch = "riscv32")]
 macro_rules! requantize {
-    () => {
+    (int8) => {
         concat!(
             "slli {sum}, {sum}, 1\n mulhsu {sum}, {sum}, {multiplier}\n",
             "bgez {sum}, 8f\n addi {sum}, {sum}, -2\n 8:\n",
             "add {sum}, {sum}, {addend}\n sra {sum}, {sum}, {shift}\n",
-            "bge {sum}, {min}, 6f\n mv {sum}, {min}\n 6:\n",
-            "bge {max}, {sum}, 7f\n mv {sum}, {max}\n 7:\n",
+            requantize!(clamp),
             "sb {sum}, 0({output})\n",
         )
+    };
+    (int16) => {
+        concat!(
+            "mulh {sum}, {sum}, {multiplier}\n sra {sum}, {sum}, {shift}\n",
+            "addi {sum}, {sum}, 1\n srai {sum}, {sum}, 1\n",
+            requantize!(clamp),
+            "sh {sum}, 0({output})\n",
+        )
+    };
+    (clamp) => {
+        concat!("bge {sum}, {min}, 6f\n mv {sum}, {min}\n 6:\n", "bge {max}, {sum}, 7f\n mv {sum}, {max}\n 7:\n",)
     };
 }
 
 /// One channel's parameters, for lines whose windows have the same rows (or columns) in the padding.
-struct Lane {
+struct Lane<C> {
     input_step: usize,
     output_step: usize,
     /// Bytes from the first input of the steps that make outputs to the end of the last.
@@ -83,7 +94,7 @@ struct Lane {
     /// 1 if a line's last step is in the padding, 0 if it has inputs.
     padding_after: usize,
     requantization: Requantization,
-    channel: Channel,
+    channel: C,
     /// `[step][line]`
     weights: [[i32; 3]; 3],
     /// The channel's bias plus the products of the window's lines in the padding.
@@ -93,10 +104,10 @@ struct Lane {
     last: i32,
 }
 
-impl Lane {
+impl<C: ChannelRecord> Lane<C> {
     /// Selects a channel of a block. The weights of the window's lines in the padding become 0, their products go into the bias.
     #[inline(never)]
-    fn set(&mut self, channel: &Channel, block: &Block, index: usize, padding: [bool; 3], zero: i32) {
+    fn set(&mut self, channel: &C, block: &Block, index: usize, padding: [bool; 3], zero: i32) {
         let [mut first, mut last, mut all] = [0; 3];
         for (line, padding) in padding.into_iter().enumerate() {
             let mut weights = [0, 3, 6].map(|step| i32::from(block[step + line][index]));
@@ -110,7 +121,7 @@ impl Lane {
             }
         }
         self.channel = *channel;
-        self.bias = channel.bias + zero * all;
+        self.bias = channel.narrow_bias() + zero * all;
         self.first = self.bias + if self.inputs_before == 0 { zero * first } else { 0 };
         self.last = zero * last;
     }
@@ -120,17 +131,22 @@ impl Lane {
     /// # Safety
     /// All lines must lie in memory that may be read and written.
     #[cfg(not(target_arch = "riscv32"))]
-    unsafe fn run<const STRIDE: usize>(&self, lines: usize, mut input: [*const i8; 3], mut output: *mut i8) {
+    unsafe fn run<const STRIDE: usize>(
+        &self,
+        lines: usize,
+        mut input: [*const C::Element; 3],
+        mut output: *mut C::Element,
+    ) {
         // The next step's inputs, times the weights of each of the window's steps.
-        let dots = |input: &mut [*const i8; 3]| {
+        let dots = |input: &mut [*const C::Element; 3]| {
             // SAFETY: a step that has inputs.
-            let inputs = input.map(|pointer| i32::from(unsafe { *pointer }));
-            *input = input.map(|pointer| pointer.wrapping_add(self.input_step));
+            let inputs: [i32; 3] = input.map(|pointer| unsafe { *pointer }.into());
+            *input = input.map(|pointer| pointer.wrapping_byte_add(self.input_step));
             self.weights.map(|weights| inputs.iter().zip(weights).map(|(x, weight)| x * weight).sum::<i32>())
         };
-        let store = |output: *mut i8, sum: i32| {
+        let store = |output: *mut C::Element, sum: i32| {
             // SAFETY: one of the line's outputs.
-            unsafe { *output = self.requantization.apply_as::<OnePass>(&self.channel, sum) };
+            unsafe { *output = self.requantization.apply_as::<C::OnePass>(&self.channel, sum) };
         };
         for _ in 0..lines {
             // Partial sums of the next output and of the one after it.
@@ -138,7 +154,7 @@ impl Lane {
             if self.inputs_before == 1 {
                 sum += dots(&mut input)[0];
             }
-            let end = input[0].wrapping_add(self.length);
+            let end = input[0].wrapping_byte_add(self.length);
             if STRIDE == 1 {
                 let [first, second, _] = dots(&mut input);
                 (sum, next) = (sum + second, next + first);
@@ -149,7 +165,7 @@ impl Lane {
                 }
                 let [first, second, third] = dots(&mut input);
                 store(output, sum + third);
-                output = output.wrapping_add(self.output_step);
+                output = output.wrapping_byte_add(self.output_step);
                 (sum, next) = if STRIDE == 1 { (next + second, self.bias + first) } else { (next + first, next) };
             }
             if self.padding_after == 1 {
@@ -158,17 +174,20 @@ impl Lane {
                 }
                 store(output, sum + self.last);
             }
-            input = input.map(|pointer| pointer.wrapping_add(self.next_input));
-            output = output.wrapping_add(self.next_output);
+            input = input.map(|pointer| pointer.wrapping_byte_add(self.next_input));
+            output = output.wrapping_byte_add(self.next_output);
         }
     }
 
     /// The same in rv32im assembly.
     #[cfg(target_arch = "riscv32")]
     #[inline(always)]
-    unsafe fn run<const STRIDE: usize>(&self, lines: usize, input: [*const i8; 3], output: *mut i8) {
+    unsafe fn run<const STRIDE: usize>(&self, lines: usize, input: [*const C::Element; 3], output: *mut C::Element) {
         macro_rules! lines {
-            ([$($second:expr),*] [$($steps:expr),+] [$($moves:expr),+] [$($last:expr),*] $($operands:tt)*) => {
+            (
+                $record:ty, $dtype:ident [$($addend:expr),*] [$($second:expr),*] [$($steps:expr),+] [$($moves:expr),+] [$($last:expr),*]
+                $load:literal $($operands:tt)*
+            ) => {
                 core::arch::asm!(
                     // On the stack: the lane, whose register the bias takes, and the lines left.
                     "addi sp, sp, -16",
@@ -179,7 +198,7 @@ impl Lane {
                     "lw {min}, {at_min}({bias})",
                     "lw {max}, {at_max}({bias})",
                     "lw {multiplier}, {at_multiplier}({bias})",
-                    "lw {addend}, {at_addend}({bias})",
+                    $($addend,)*
                     "lw {shift}, {at_shift}({bias})",
                     "lw {w00}, {at_weights}+0({bias})\n lw {w01}, {at_weights}+4({bias})\n lw {w02}, {at_weights}+8({bias})",
                     "lw {w10}, {at_weights}+12({bias})\n lw {w11}, {at_weights}+16({bias})\n lw {w12}, {at_weights}+20({bias})",
@@ -191,15 +210,15 @@ impl Lane {
                     "lw {x}, {at_inputs_before}({t})",
                     "lw {end}, {at_length}({t})",
                     "beqz {x}, 3f",
-                    step!("p0", "w00" "sum" "sum"),
-                    step!("p1", "w01" "sum" "sum"),
-                    step!("p2", "w02" "sum" "sum"),
+                    step!($load, "p0", "w00" "sum" "sum"),
+                    step!($load, "p1", "w01" "sum" "sum"),
+                    step!($load, "p2", "w02" "sum" "sum"),
                     "3:",
                     "add {end}, {end}, {p0}",
                     $($second,)*
                     "4:",
                     $($steps,)+
-                    requantize!(),
+                    requantize!($dtype),
                     "add {output}, {output}, {output_step}",
                     $($moves,)+
                     "bne {p0}, {end}, 4b",
@@ -208,7 +227,7 @@ impl Lane {
                     "beqz {t}, 5f",
                     "lw {t}, {at_last}({end})\n add {sum}, {sum}, {t}",
                     $($last,)*
-                    requantize!(),
+                    requantize!($dtype),
                     "5:",
                     "lw {x}, {at_next_input}({end})",
                     "lw {t}, {at_next_output}({end})",
@@ -223,24 +242,23 @@ impl Lane {
                     t = inout(reg) lines => _,
                     p0 = inout(reg) input[0] => _, p1 = inout(reg) input[1] => _, p2 = inout(reg) input[2] => _,
                     output = inout(reg) output => _,
-                    at_step = const offset_of!(Lane, input_step),
-                    at_output_step = const offset_of!(Lane, output_step),
-                    at_length = const offset_of!(Lane, length),
-                    at_next_input = const offset_of!(Lane, next_input),
-                    at_next_output = const offset_of!(Lane, next_output),
-                    at_inputs_before = const offset_of!(Lane, inputs_before),
-                    at_padding_after = const offset_of!(Lane, padding_after),
-                    at_min = const offset_of!(Lane, requantization.min),
-                    at_max = const offset_of!(Lane, requantization.max),
-                    at_multiplier = const offset_of!(Lane, channel.multiplier),
-                    at_addend = const offset_of!(Lane, channel.addend),
-                    at_shift = const offset_of!(Lane, channel.shift),
-                    at_weights = const offset_of!(Lane, weights),
-                    at_bias = const offset_of!(Lane, bias),
-                    at_first = const offset_of!(Lane, first),
-                    at_last = const offset_of!(Lane, last),
+                    at_step = const offset_of!(Lane<$record>, input_step),
+                    at_output_step = const offset_of!(Lane<$record>, output_step),
+                    at_length = const offset_of!(Lane<$record>, length),
+                    at_next_input = const offset_of!(Lane<$record>, next_input),
+                    at_next_output = const offset_of!(Lane<$record>, next_output),
+                    at_inputs_before = const offset_of!(Lane<$record>, inputs_before),
+                    at_padding_after = const offset_of!(Lane<$record>, padding_after),
+                    at_min = const offset_of!(Lane<$record>, requantization.min),
+                    at_max = const offset_of!(Lane<$record>, requantization.max),
+                    at_multiplier = const offset_of!(Lane<$record>, channel.multiplier),
+                    at_shift = const offset_of!(Lane<$record>, channel.shift),
+                    at_weights = const offset_of!(Lane<$record>, weights),
+                    at_bias = const offset_of!(Lane<$record>, bias),
+                    at_first = const offset_of!(Lane<$record>, first),
+                    at_last = const offset_of!(Lane<$record>, last),
                     step = out(reg) _, output_step = out(reg) _, end = out(reg) _,
-                    multiplier = out(reg) _, addend = out(reg) _, shift = out(reg) _, min = out(reg) _, max = out(reg) _,
+                    multiplier = out(reg) _, shift = out(reg) _, min = out(reg) _, max = out(reg) _,
                     w00 = out(reg) _, w01 = out(reg) _, w02 = out(reg) _,
                     w10 = out(reg) _, w11 = out(reg) _, w12 = out(reg) _,
                     w20 = out(reg) _, w21 = out(reg) _, w22 = out(reg) _,
@@ -249,43 +267,61 @@ impl Lane {
                 )
             };
         }
-        // SAFETY: what the caller promises; sp is restored. Compiled from Rust, it spills: 46 instructions per output instead of 38. With
-        // only the inner loop in assembly, a line of 6 has an overhead of 110 instructions instead of 50.
+        macro_rules! strides {
+            ($record:ty, $dtype:ident, $load:literal, [$($addend:expr),*] $($operands:tt)*) => {
+                if STRIDE == 1 {
+                    lines!(
+                        $record, $dtype
+                        [$($addend),*]
+                        [
+                            step!($load, "p0", "w10" "sum" "sum", "w00" "bias" "next"),
+                            step!($load, "p1", "w11" "sum" "sum", "w01" "next" "next"),
+                            step!($load, "p2", "w12" "sum" "sum", "w02" "next" "next")
+                        ]
+                        [
+                            step!($load, "p0", "w20" "sum" "sum", "w10" "next" "next", "w00" "bias" "fresh"),
+                            step!($load, "p1", "w21" "sum" "sum", "w11" "next" "next", "w01" "fresh" "fresh"),
+                            step!($load, "p2", "w22" "sum" "sum", "w12" "next" "next", "w02" "fresh" "fresh")
+                        ]
+                        ["mv {sum}, {next}\n mv {next}, {fresh}"]
+                        []
+                        $load fresh = out(reg) _, $($operands)*
+                    );
+                } else {
+                    lines!(
+                        $record, $dtype
+                        [$($addend),*]
+                        []
+                        [
+                            step!($load, "p0", "w10" "sum" "sum"),
+                            step!($load, "p1", "w11" "sum" "sum"),
+                            step!($load, "p2", "w12" "sum" "sum"),
+                            step!($load, "p0", "w20" "sum" "sum", "w00" "bias" "next"),
+                            step!($load, "p1", "w21" "sum" "sum", "w01" "next" "next"),
+                            step!($load, "p2", "w22" "sum" "sum", "w02" "next" "next")
+                        ]
+                        ["mv {sum}, {next}"]
+                        [
+                            concat!($load, " {x}, 0({p0})\n mul {t}, {x}, {w10}\n add {sum}, {sum}, {t}"),
+                            concat!($load, " {x}, 0({p1})\n mul {t}, {x}, {w11}\n add {sum}, {sum}, {t}"),
+                            concat!($load, " {x}, 0({p2})\n mul {t}, {x}, {w12}\n add {sum}, {sum}, {t}")
+                        ]
+                        $load $($operands)*
+                    );
+                }
+            };
+        }
+        // SAFETY: what the caller promises; sp is restored, and the elements say which record a channel is. Compiled from Rust, it spills: 46
+        // instructions per output instead of 38. With only the inner loop in assembly, a line of 6 has an overhead of 110 instructions instead
+        // of 50.
         unsafe {
-            if STRIDE == 1 {
-                lines!(
-                    [
-                        step!("p0", "w10" "sum" "sum", "w00" "bias" "next"),
-                        step!("p1", "w11" "sum" "sum", "w01" "next" "next"),
-                        step!("p2", "w12" "sum" "sum", "w02" "next" "next")
-                    ]
-                    [
-                        step!("p0", "w20" "sum" "sum", "w10" "next" "next", "w00" "bias" "fresh"),
-                        step!("p1", "w21" "sum" "sum", "w11" "next" "next", "w01" "fresh" "fresh"),
-                        step!("p2", "w22" "sum" "sum", "w12" "next" "next", "w02" "fresh" "fresh")
-                    ]
-                    ["mv {sum}, {next}\n mv {next}, {fresh}"]
-                    []
-                    fresh = out(reg) _,
+            if size_of::<C::Element>() == 1 {
+                strides!(
+                    Channel, int8, "lb", ["lw {addend}, {at_addend}({bias})"]
+                    addend = out(reg) _, at_addend = const offset_of!(Lane<Channel>, channel.addend),
                 );
             } else {
-                lines!(
-                    []
-                    [
-                        step!("p0", "w10" "sum" "sum"),
-                        step!("p1", "w11" "sum" "sum"),
-                        step!("p2", "w12" "sum" "sum"),
-                        step!("p0", "w20" "sum" "sum", "w00" "bias" "next"),
-                        step!("p1", "w21" "sum" "sum", "w01" "next" "next"),
-                        step!("p2", "w22" "sum" "sum", "w02" "next" "next")
-                    ]
-                    ["mv {sum}, {next}"]
-                    [
-                        "lb {x}, 0({p0})\n mul {t}, {x}, {w10}\n add {sum}, {sum}, {t}",
-                        "lb {x}, 0({p1})\n mul {t}, {x}, {w11}\n add {sum}, {sum}, {t}",
-                        "lb {x}, 0({p2})\n mul {t}, {x}, {w12}\n add {sum}, {sum}, {t}"
-                    ]
-                );
+                strides!(WideChannel, int16, "lh", []);
             }
         }
     }
@@ -297,13 +333,13 @@ impl Lines {
     /// # Panics
     /// If the lines do not lie inside `input` and `output`.
     #[inline(never)]
-    pub(crate) fn run(
+    pub(crate) fn run<C: ChannelRecord>(
         &self,
-        channels: &[Channel],
+        channels: &[C],
         weights: &[Block],
         requantization: Requantization,
-        input: &[i8],
-        output: &mut [i8],
+        input: &[C::Element],
+        output: &mut [C::Element],
     ) {
         let (along, across) = (&self.along, &self.across);
         let last = (across.inputs - 1) * across.input_step + (along.inputs - 1) * along.input_step;
@@ -317,16 +353,17 @@ impl Lines {
         let steps = count * along.stride + (2 - along.stride);
         let inputs_before = 1 - along.before;
         let line = (across.stride * across.input_step).wrapping_sub((inputs_before + steps) * along.input_step);
+        let size = size_of::<C::Element>();
         let mut lane = Lane {
-            input_step: along.input_step,
-            output_step: along.output_step,
-            length: steps * along.input_step,
-            next_input: line,
-            next_output: across.output_step.wrapping_sub(count * along.output_step),
+            input_step: size * along.input_step,
+            output_step: size * along.output_step,
+            length: size * steps * along.input_step,
+            next_input: line.wrapping_mul(size),
+            next_output: across.output_step.wrapping_sub(count * along.output_step).wrapping_mul(size),
             inputs_before,
             padding_after: along.outputs - count,
             requantization,
-            channel: Channel::default(),
+            channel: C::default(),
             weights: [[0; 3]; 3],
             bias: 0,
             first: 0,

@@ -14,14 +14,14 @@ mod taps;
 mod tile;
 mod weight_sums;
 
-pub(crate) use accumulate::ChannelRecord;
+pub(crate) use accumulate::{Accumulate, ChannelRecord};
 pub(crate) use lines::{Lines, Side};
 #[cfg(feature = "alloc")]
 pub(crate) use requantize::one_pass_addend;
 pub(crate) use requantize::{
     Channel, Form, LITERAL, Literal, ONE_PASS, OnePass, Requantization, TWO_PASS, TwoPass, clamp,
 };
-pub(crate) use requantize_wide::WideChannel;
+pub(crate) use requantize_wide::{PART, WideChannel};
 pub(crate) use rows::add_rows;
 pub(crate) use taps::Taps;
 pub(crate) use tile::{Columns, LANES, dot_4x4, fill_column, fill_columns};

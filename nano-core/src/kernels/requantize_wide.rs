@@ -4,6 +4,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::accumulate::{Accumulate, ChannelRecord};
 use super::rows::add_rows;
+use super::tile::{Columns, LANES, dot_4x4};
 use crate::fixed_point::WideMultiplier;
 
 /// Number of products of int16 and weights from -127 to 127 whose sum fits int32: 512 * 127 * 2^15 < 2^31. Sums of more are added up in parts.
@@ -46,18 +47,30 @@ impl WideChannel {
         };
         Some(WideChannel { bias: [bias as u32, (bias >> 32) as u32], multiplier, shift })
     }
-
-    #[inline(always)]
-    fn wide_bias(&self) -> i64 {
-        let [low, high] = self.bias;
-        i64::from(high as i32) << 32 | i64::from(low)
-    }
 }
 
 impl Accumulate for WideLiteral {
     type Element = i16;
     type Channel = WideChannel;
     type Sum = i64;
+    const NARROW: bool = false;
+
+    // Not inlined: large, and rarely used.
+    #[inline(never)]
+    fn dot_4x4(
+        channels: &[WideChannel; LANES],
+        columns: &Columns<i16>,
+        weights: &[[i8; LANES]],
+    ) -> [[i64; LANES]; LANES] {
+        let mut sums = channels.each_ref().map(|channel| [channel.first_sum(); LANES]);
+        for (columns, weights) in columns.chunks(PART).zip(weights.chunks(PART)) {
+            let parts = dot_4x4([0; LANES], columns, weights);
+            for (sum, part) in sums.as_flattened_mut().iter_mut().zip(parts.as_flattened()) {
+                *sum += i64::from(*part);
+            }
+        }
+        sums
+    }
 
     // Not inlined: large, and rarely used.
     #[inline(never)]
@@ -70,6 +83,16 @@ impl Accumulate for WideOnePass {
     type Element = i16;
     type Channel = WideChannel;
     type Sum = i32;
+    const NARROW: bool = true;
+
+    #[inline(always)]
+    fn dot_4x4(
+        channels: &[WideChannel; LANES],
+        columns: &Columns<i16>,
+        weights: &[[i8; LANES]],
+    ) -> [[i32; LANES]; LANES] {
+        dot_4x4(channels.each_ref().map(ChannelRecord::narrow_bias), columns, weights)
+    }
 
     #[inline(always)]
     fn to_output(channel: &WideChannel, sum: i32) -> i32 {
@@ -81,15 +104,28 @@ impl Accumulate for WideOnePass {
 impl ChannelRecord for WideChannel {
     type Element = i16;
     type Sum = i64;
+    type Literal = WideLiteral;
+    type OnePass = WideOnePass;
 
     #[inline(always)]
     fn bias(&self) -> i64 {
-        self.wide_bias().clamp(-(1 << 62), 1 << 62)
+        self.first_sum().clamp(-(1 << 62), 1 << 62)
+    }
+
+    #[inline(always)]
+    fn narrow_bias(&self) -> i32 {
+        self.bias[0] as i32
+    }
+
+    #[inline(always)]
+    fn first_sum(&self) -> i64 {
+        let [low, high] = self.bias;
+        i64::from(high as i32) << 32 | i64::from(low)
     }
 
     #[inline(always)]
     fn dot_rows<const N: usize>(channels: &[Self; N], inputs: &[i16], weights: &[[i8; N]]) -> [i64; N] {
-        let mut sums = channels.each_ref().map(Self::wide_bias);
+        let mut sums = channels.each_ref().map(Self::first_sum);
         for (inputs, weights) in inputs.chunks(PART).zip(weights.chunks(PART)) {
             let mut part = [0; N];
             add_rows(&mut part, inputs, weights);

@@ -1,20 +1,25 @@
 //! Depthwise convolution micro-kernel for any window: a tile of four channels by two output pixels.
 
-use super::requantize::{Channel, Form, Requantization};
+use super::accumulate::{Accumulate, ChannelRecord};
+use super::requantize::Requantization;
 use super::tile::LANES;
+use crate::image::Element;
 use crate::operator::unchecked;
 
 /// Output pixels per tile.
 const PIXELS: usize = 2;
 
-/// Instructions: the weight of one channel times its inputs at both pixels.
+/// Instructions: the weight of one channel times its inputs of `size` bytes at both pixels, which `load` loads.
 #[cfg(target_arch = "riscv32")]
 macro_rules! channel {
-    ($channel:literal) => {
+    ($load:literal, $size:literal, $channel:literal) => {
         concat!(
             concat!("lb {w}, ", $channel, "({weights})\n"),
             concat!(
-                "lb {x}, ",
+                $load,
+                " {x}, ",
+                $size,
+                "*",
                 $channel,
                 "({a})\n mul {x}, {x}, {w}\n add {s",
                 $channel,
@@ -23,7 +28,10 @@ macro_rules! channel {
                 "0}, {x}\n"
             ),
             concat!(
-                "lb {x}, ",
+                $load,
+                " {x}, ",
+                $size,
+                "*",
                 $channel,
                 "({b})\n mul {x}, {x}, {w}\n add {s",
                 $channel,
@@ -37,32 +45,32 @@ macro_rules! channel {
 
 /// The taps of a row of depthwise windows, by the strides of the input. A tap is one position of the kernel.
 pub(crate) struct Taps {
-    /// Rows of the window, and bytes from one to the next. They are a ring: the window begins with row `first`, and row 0 follows the
+    /// Rows of the window, and elements from one to the next. They are a ring: the window begins with row `first`, and row 0 follows the
     /// last.
     pub(crate) rows: usize,
     pub(crate) pitch: usize,
     pub(crate) first: usize,
-    /// Taps in one row of the window, and bytes of input from one to the next.
+    /// Taps in one row of the window, and elements of input from one to the next.
     pub(crate) per_row: usize,
     pub(crate) step: usize,
-    /// Output pixels, and bytes of input from one pixel's window to the next pixel's.
+    /// Output pixels, and elements of input from one pixel's window to the next pixel's.
     pub(crate) pixels: usize,
     pub(crate) pixel_step: usize,
 }
 
 impl Taps {
-    /// Computes four channels of a row of output pixels, which are `output_step` bytes apart.
+    /// Computes four channels of a row of output pixels, which are `output_step` elements apart.
     ///
     /// # Panics
     /// If inputs, weights or outputs lie outside their slices.
     #[inline(never)]
-    pub(crate) fn run<F: Form>(
+    pub(crate) fn run<A: Accumulate>(
         &self,
         requantization: Requantization,
-        channels: &[Channel; LANES],
+        channels: &[A::Channel; LANES],
         weights: &[[i8; LANES]],
-        input: &[i8],
-        output: &mut [i8],
+        input: &[A::Element],
+        output: &mut [A::Element],
         output_step: usize,
     ) {
         let last = (self.rows - 1) * self.pitch + (self.per_row - 1) * self.step + LANES;
@@ -79,14 +87,14 @@ impl Taps {
             // SAFETY: the windows of both pixels lie inside the input, and there is a weight for each tap, see above.
             let sums = unsafe {
                 let starts = pixels.map(|pixel| input.as_ptr().add(pixel * self.pixel_step));
-                self.dot(channels.each_ref().map(|channel| channel.bias), starts, weights.as_ptr())
+                self.dot(channels.each_ref().map(ChannelRecord::narrow_bias), starts, weights.as_ptr())
             };
             for (lane, (channel, sums)) in channels.iter().zip(sums).enumerate() {
                 for (pixel, sum) in pixels.into_iter().zip(sums) {
                     // SAFETY: pixel < pixels and lane < LANES, see above. A check per element costs 3 instructions per output.
                     unsafe {
                         *output.as_mut_ptr().add(pixel * output_step + lane) =
-                            requantization.apply_as::<F>(channel, sum);
+                            requantization.apply_as::<A>(channel, sum.into());
                     }
                 }
             }
@@ -96,12 +104,12 @@ impl Taps {
     /// Accumulators `[channel][pixel]`: `bias` plus the products of the inputs under the windows that begin at `starts`.
     ///
     /// # Safety
-    /// Every tap's four bytes must be readable at both pixels, and `weights` must have as many rows as there are taps.
+    /// Every tap's four elements must be readable at both pixels, and `weights` must have as many rows as there are taps.
     #[inline(always)]
-    unsafe fn dot(
+    unsafe fn dot<T: Element>(
         &self,
         bias: [i32; LANES],
-        starts: [*const i8; PIXELS],
+        starts: [*const T; PIXELS],
         mut weights: *const [i8; LANES],
     ) -> [[i32; PIXELS]; LANES] {
         let mut sums = bias.map(|bias| [bias; PIXELS]);
@@ -121,19 +129,19 @@ impl Taps {
     /// # Safety
     /// As [`Taps::dot`].
     #[cfg(not(target_arch = "riscv32"))]
-    unsafe fn add_row(
+    unsafe fn add_row<T: Element>(
         &self,
         sums: &mut [[i32; PIXELS]; LANES],
-        mut inputs: [*const i8; PIXELS],
+        mut inputs: [*const T; PIXELS],
         weights: *const [i8; LANES],
     ) -> *const [i8; LANES] {
         // SAFETY: what the caller promises.
         for weights in unsafe { core::slice::from_raw_parts(weights, self.per_row) } {
             for (pixel, input) in inputs.iter_mut().enumerate() {
                 // SAFETY: one of the row's taps.
-                let taps = unsafe { *input.cast::<[i8; LANES]>() };
+                let taps = unsafe { *input.cast::<[T; LANES]>() };
                 for ((sums, x), &weight) in sums.iter_mut().zip(taps).zip(weights) {
-                    sums[pixel] += i32::from(x) * i32::from(weight);
+                    sums[pixel] += x.into() * i32::from(weight);
                 }
                 *input = input.wrapping_add(self.step);
             }
@@ -144,36 +152,45 @@ impl Taps {
     /// The same in rv32im assembly.
     #[cfg(target_arch = "riscv32")]
     #[inline(always)]
-    unsafe fn add_row(
+    unsafe fn add_row<T: Element>(
         &self,
         sums: &mut [[i32; PIXELS]; LANES],
-        inputs: [*const i8; PIXELS],
+        inputs: [*const T; PIXELS],
         mut weights: *const [i8; LANES],
     ) -> *const [i8; LANES] {
         let [[s00, s01], [s10, s11], [s20, s21], [s30, s31]] = sums;
+        macro_rules! taps {
+            ($load:literal, $size:literal) => {
+                core::arch::asm!(
+                    "2:",
+                    channel!($load, $size, 0),
+                    channel!($load, $size, 1),
+                    channel!($load, $size, 2),
+                    channel!($load, $size, 3),
+                    "add {a}, {a}, {step}\n add {b}, {b}, {step}",
+                    "addi {weights}, {weights}, 4",
+                    "bne {weights}, {end}, 2b",
+                    s00 = inout(reg) *s00, s01 = inout(reg) *s01, s10 = inout(reg) *s10, s11 = inout(reg) *s11,
+                    s20 = inout(reg) *s20, s21 = inout(reg) *s21, s30 = inout(reg) *s30, s31 = inout(reg) *s31,
+                    a = inout(reg) inputs[0] => _,
+                    b = inout(reg) inputs[1] => _,
+                    weights = inout(reg) weights,
+                    end = in(reg) weights.wrapping_add(self.per_row),
+                    step = in(reg) self.step * size_of::<T>(),
+                    w = out(reg) _,
+                    x = out(reg) _,
+                    options(readonly, nostack),
+                )
+            };
+        }
         // SAFETY: what the caller promises. LLVM loads all of a tap's inputs and weights before it multiplies, and spills around the loop: 0.4
         // instructions per multiply-accumulate more in a 5x5 layer.
         unsafe {
-            core::arch::asm!(
-                "2:",
-                channel!(0),
-                channel!(1),
-                channel!(2),
-                channel!(3),
-                "add {a}, {a}, {step}\n add {b}, {b}, {step}",
-                "addi {weights}, {weights}, 4",
-                "bne {weights}, {end}, 2b",
-                s00 = inout(reg) *s00, s01 = inout(reg) *s01, s10 = inout(reg) *s10, s11 = inout(reg) *s11,
-                s20 = inout(reg) *s20, s21 = inout(reg) *s21, s30 = inout(reg) *s30, s31 = inout(reg) *s31,
-                a = inout(reg) inputs[0] => _,
-                b = inout(reg) inputs[1] => _,
-                weights = inout(reg) weights,
-                end = in(reg) weights.wrapping_add(self.per_row),
-                step = in(reg) self.step,
-                w = out(reg) _,
-                x = out(reg) _,
-                options(readonly, nostack),
-            );
+            if size_of::<T>() == 1 {
+                taps!("lb", 1);
+            } else {
+                taps!("lh", 2);
+            }
         }
         weights
     }

@@ -2,36 +2,45 @@
 //! (A channel multiplier above 1 is a [`CONV2D`](super::CONV2D) with as many groups as input channels.)
 //!
 //! Tensors for the writer: `weights` int8 `[channels, kernel_height, kernel_width]`, `bias` int32 `[channels]` with scale
-//! `s_x * s_w`, `weight_scales` float32 `[channels]`. Bit-exact with TensorFlow Lite Micro's int8 `DEPTHWISE_CONV_2D`.
+//! `s_x * s_w`, int64 if the layer is of int16, `weight_scales` float32 `[channels]`. Bit-exact with TensorFlow Lite Micro's
+//! `DEPTHWISE_CONV_2D`, int8 and int16x8.
 //!
 //! Packed: blocks of four channels (the last filled up with zeros), each `[kernel_height][kernel_width][4]`, or
 //! `[kernel_width][kernel_height][4]` where the layer is computed along rows (see [`LineKernel`]).
 
 use crate::BrokenRule;
-use crate::arena::Io;
-use crate::image::{Dtype, Value};
-use crate::kernels::{Channel, Form, LANES, LITERAL, Lines, Literal, ONE_PASS, OnePass, Requantization, Side, Taps};
+use crate::arena::{Io, scratch_elements};
+use crate::image::{Element, Value};
+use crate::kernels::{
+    Accumulate, Channel, LANES, LITERAL, Lines, ONE_PASS, PART, Requantization, Side, Taps, WideChannel,
+};
 use crate::node::Node;
 use crate::operator::{Alias, Checked, Kernel, Operator, Output, Run, nonzero, require};
-use crate::ops::channels;
+use crate::ops::channels::{self, ChannelRules};
 use crate::ops::window::{Axis, Window, window_attributes};
 
 /// Kernel of the depthwise convolution.
-pub const DEPTHWISE_CONV2D: Kernel = Kernel {
-    id: 2,
-    name: NAME,
-    operator: &OPERATOR,
-    inputs: &[Dtype::Int8],
-    outputs: &[Dtype::Int8],
-    pitched: true,
-    forms: &[LITERAL, ONE_PASS],
-    check: |node| DepthwiseConv2d::read(node)?.check(node),
-    run: Run::Apart(|node, io| DepthwiseConv2d::read(node).checked().run(io)),
-    #[cfg(feature = "alloc")]
-    cost: |layer| Some(5 * layer.macs),
-    #[cfg(feature = "alloc")]
-    pack,
-};
+pub const DEPTHWISE_CONV2D: Kernel = kernel::<Channel>(2, NAME);
+/// Kernel of the depthwise convolution of int16.
+pub const DEPTHWISE_CONV2D_INT16: Kernel = kernel::<WideChannel>(39, "depthwise_conv2d_int16");
+
+const fn kernel<C: ChannelRules>(id: u16, name: &'static str) -> Kernel {
+    Kernel {
+        id,
+        name,
+        operator: &OPERATOR,
+        inputs: <C::Element as Element>::DTYPES,
+        outputs: <C::Element as Element>::DTYPES,
+        pitched: true,
+        forms: &[LITERAL, ONE_PASS],
+        check: |node| DepthwiseConv2d::<C>::read(node)?.check(node),
+        run: Run::Apart(|node, io| DepthwiseConv2d::<C>::read(node).checked().run(io)),
+        #[cfg(feature = "alloc")]
+        cost: |layer| Some(5 * layer.macs),
+        #[cfg(feature = "alloc")]
+        pack: pack::<C>,
+    }
+}
 
 static OPERATOR: Operator = Operator {
     name: NAME,
@@ -50,16 +59,16 @@ const NAME: &str = "depthwise_conv2d";
 
 window_attributes!(clamp_min, clamp_max);
 
-struct DepthwiseConv2d<'a> {
+struct DepthwiseConv2d<'a, C> {
     attributes: Attributes,
     input: &'a Value,
     output: &'a Value,
     weights: &'a [i8],
-    channels: &'a [Channel],
+    channels: &'a [C],
     requantization: Requantization,
 }
 
-impl<'a> DepthwiseConv2d<'a> {
+impl<'a, C: ChannelRules> DepthwiseConv2d<'a, C> {
     fn read(node: &Node<'a>) -> Result<Self, BrokenRule> {
         let attributes = Attributes::read(node.attributes())?;
         let (input, output) = (node.input(0), node.output(0));
@@ -75,12 +84,11 @@ impl<'a> DepthwiseConv2d<'a> {
         let weights = count.div_ceil(LANES as u32) as u64 * self.block_length() as u64;
         require!(self.weights.len() as u64 == weights, "wrong number of weights", self.weights.len() as i64);
         require!(self.channels.len() == count as usize, "wrong number of channels", self.channels.len() as i64);
-        channels::check_clamp((attributes.clamp_min, attributes.clamp_max))?;
+        channels::check_clamp_of(C::Element::DTYPE, (attributes.clamp_min, attributes.clamp_max))?;
         let mut check = channels::Check::new(node.form());
         check.blocks(self.channels, self.weights, LANES, self.block_length())?;
         let scratch = attributes.scratch_length(self.input, self.output, node.form());
-        require!(node.scratch_length() == scratch, "wrong scratch length", node.scratch_length() as i64);
-        Ok(())
+        node.require_scratch::<C::Element>(scratch)
     }
 
     fn block_length(&self) -> usize {
@@ -94,14 +102,15 @@ impl<'a> DepthwiseConv2d<'a> {
                 let Io { inputs, mut outputs, .. } = io;
                 kernel.lines.run(self.channels, blocks, self.requantization, inputs.get(0), outputs.take())
             }
-            None if self.requantization.is_one_pass() => self.run_by_row::<OnePass>(io),
-            None => self.run_by_row::<Literal>(io),
+            None if self.requantization.is_one_pass() => self.run_by_row::<C::OnePass>(io),
+            None => self.run_by_row::<C::Literal>(io),
         }
     }
 
-    fn run_by_row<F: Form>(&self, io: Io<'_>) {
+    fn run_by_row<A: Accumulate<Channel = C, Element = C::Element>>(&self, io: Io<'_>) {
         let Io { inputs, mut outputs, scratch } = io;
-        let (input, output): (&[i8], &mut [i8]) = (inputs.get(0), outputs.take());
+        let (input, output): (&[C::Element], &mut [C::Element]) = (inputs.get(0), outputs.take());
+        let scratch = scratch_elements(scratch);
         let window = self.attributes.window();
         let pitch = self.output.pitch as usize;
         let pixels = self.output.shape[1] as usize;
@@ -119,33 +128,38 @@ impl<'a> DepthwiseConv2d<'a> {
             let weights = self.weights.as_chunks().0.chunks_exact(nonzero(window.area()));
             for (block, (channels, weights)) in self.channels.chunks(LANES).zip(weights).enumerate() {
                 let first = block * LANES;
-                let (rows, output) = (rows.bytes.get(first..).checked(), output.get_mut(first..).checked());
+                let (rows, output) = (rows.elements.get(first..).checked(), output.get_mut(first..).checked());
                 match channels.try_into() {
-                    Ok(channels) => taps.run::<F>(self.requantization, channels, weights, rows, output, pitch),
-                    Err(_) => self.last_channels(channels, weights, rows, &taps, output),
+                    Ok(channels) if A::NARROW => {
+                        taps.run::<A>(self.requantization, channels, weights, rows, output, pitch)
+                    }
+                    _ => self.one_by_one(channels, weights, rows, &taps, output),
                 }
             }
         }
     }
 
-    /// The last one to three channels, one at a time.
-    fn last_channels(
+    /// The last one to three channels, or those whose sums exceed int32, one at a time.
+    fn one_by_one(
         &self,
-        channels: &[Channel],
+        channels: &[C],
         weights: &[[i8; LANES]],
-        rows: &[i8],
+        rows: &[C::Element],
         taps: &Taps,
-        output: &mut [i8],
+        output: &mut [C::Element],
     ) {
         let pitch = nonzero(self.output.pitch as usize);
         for (x, pixel) in output.chunks_mut(pitch).enumerate() {
             for (lane, (channel, output)) in channels.iter().zip(pixel).enumerate() {
-                let mut sum = channel.bias;
+                let mut sum = channel.first_sum();
                 for (tap_row, weights) in weights.chunks_exact(nonzero(taps.per_row)).enumerate() {
                     let row = (taps.first + tap_row).checked_rem(taps.rows).checked();
                     let inputs = rows.get(x * taps.pixel_step + row * taps.pitch + lane..).checked();
-                    for (x, weights) in inputs.iter().step_by(nonzero(taps.step)).zip(weights) {
-                        sum += i32::from(*x) * i32::from(*weights.get(lane).checked());
+                    let mut inputs = inputs.iter().step_by(nonzero(taps.step));
+                    for weights in weights.chunks(PART) {
+                        let products = inputs.by_ref().zip(weights);
+                        let products = products.map(|(&x, weights)| x.into() * i32::from(*weights.get(lane).checked()));
+                        sum += products.sum::<i32>().into();
                     }
                 }
                 *output = self.requantization.apply(channel, sum);
@@ -196,7 +210,7 @@ impl LineKernel {
 }
 
 impl Attributes {
-    /// Bytes of scratch; 0 for a layer computed line by line.
+    /// Elements of scratch; 0 for a layer computed line by line.
     fn scratch_length(&self, input: &Value, output: &Value, form: u8) -> usize {
         match LineKernel::new(self.window(), input, output, form) {
             Some(_) => 0,
@@ -206,13 +220,15 @@ impl Attributes {
 }
 
 #[cfg(feature = "alloc")]
-fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::image::WriteError> {
+fn pack<C: ChannelRules>(
+    layer: &crate::image::Layer<'_>,
+) -> Result<crate::image::Packed, crate::image::WriteError> {
     use alloc::vec;
     use zerocopy::IntoBytes;
     let attributes = Attributes::read(&layer.attributes).map_err(|broken| broken.of(NAME))?;
     let (input, output) = (&layer.inputs[0], &layer.outputs[0]);
     let (count, taps) = (output.shape[2] as usize, attributes.window().area());
-    let (form, channels) = channels::pack::channels(layer, count, taps)?;
+    let (form, channels) = C::pack(layer, count, taps)?;
     let kernel = LineKernel::new(attributes.window(), input, output, form);
     let along_rows = kernel.is_some_and(|kernel| !kernel.down);
     let mut packed = vec![0u8; count.div_ceil(LANES) * taps * LANES];
@@ -222,6 +238,6 @@ fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::
             packed[(channel / LANES * taps + tap) * LANES + channel % LANES] = weight as u8;
         }
     }
-    let scratch_length = attributes.scratch_length(input, output, form);
+    let scratch_length = attributes.scratch_length(input, output, form) * size_of::<C::Element>();
     Ok(crate::image::Packed { form, constants: vec![packed, channels.as_bytes().to_vec()], scratch_length })
 }

@@ -58,6 +58,8 @@ registry! {
     kernel max_pool2d::MAX_POOL2D_INT16,
     kernel average_pool2d::AVERAGE_POOL2D_INT16,
     kernel table::TABLE_INT16,
+    kernel conv2d::CONV2D_INT16,
+    kernel depthwise_conv2d::DEPTHWISE_CONV2D_INT16,
 }
 
 /// The operators that the writer makes of two layers.

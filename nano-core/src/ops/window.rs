@@ -206,7 +206,7 @@ impl Window {
         self.vertical.kernel as usize * self.horizontal.kernel as usize
     }
 
-    /// Bytes of scratch for [`Window::rows`]: the padded rows under one row of windows; none without padding.
+    /// Elements of scratch for [`Window::rows`]: the padded rows under one row of windows; none without padding.
     pub(crate) fn scratch_length(&self, input: &Value) -> usize {
         let padding = self.vertical.before | self.vertical.after | self.horizontal.before | self.horizontal.after;
         if padding == 0 { 0 } else { self.vertical.kernel as usize * self.padded_row(input) }
@@ -219,21 +219,27 @@ impl Window {
 
     /// The input rows under the windows of output row `y`, which follows the row of the last call. With padding they are copied to
     /// `scratch`, padded with the zero point, so that no inner loop checks for the edge.
-    pub(crate) fn rows<'m>(&self, y: usize, value: &Value, input: &'m [i8], scratch: &'m mut [i8]) -> Rows<'m> {
+    pub(crate) fn rows<'m, T: Element>(
+        &self,
+        y: usize,
+        value: &Value,
+        input: &'m [T],
+        scratch: &'m mut [T],
+    ) -> Rows<'m, T> {
         let [height, width, channels] = value.shape.map(|side| side as usize);
         let pixel_pitch = value.pitch as usize;
         let row = width * pixel_pitch;
         let Axis { kernel, stride, dilation, .. } = self.vertical;
         if self.scratch_length(value) == 0 {
-            let bytes = input.get(y * stride as usize * row..).checked();
-            return Rows { bytes, pitch: dilation as usize * row, pixel_pitch, first: 0 };
+            let elements = input.get(y * stride as usize * row..).checked();
+            return Rows { elements, pitch: dilation as usize * row, pixel_pitch, first: 0 };
         }
         let pitch = self.padded_row(value);
         let (kernel, stride) = (nonzero(kernel as usize), stride as usize);
         // The scratch is a ring buffer of rows: a row stays in place while windows cover it.
         let (first, new) = if dilation > 1 || y == 0 { (0, kernel) } else { (y * stride % kernel, stride.min(kernel)) };
         let left = self.horizontal.before as usize * channels;
-        let zero = value.zero_point as i8;
+        let zero = T::truncate(value.zero_point);
         for tap in kernel - new..kernel {
             let padded = scratch.get_mut((first + tap) % kernel * pitch..).checked().get_mut(..pitch).checked();
             let y = self.vertical.start(y) + tap as i32 * dilation;
@@ -252,14 +258,14 @@ impl Window {
                 padded.fill(zero);
             }
         }
-        Rows { bytes: scratch, pitch, pixel_pitch: channels, first }
+        Rows { elements: scratch, pitch, pixel_pitch: channels, first }
     }
 }
 
-/// The input rows under a row of windows: `pitch` bytes apart, their pixels `pixel_pitch`. A ring: the window begins with row `first`, and
+/// The input rows under a row of windows: `pitch` elements apart, their pixels `pixel_pitch`. A ring: the window begins with row `first`, and
 /// row 0 follows the last.
-pub(crate) struct Rows<'m> {
-    pub(crate) bytes: &'m [i8],
+pub(crate) struct Rows<'m, T> {
+    pub(crate) elements: &'m [T],
     pub(crate) pitch: usize,
     pub(crate) pixel_pitch: usize,
     pub(crate) first: usize,

@@ -311,6 +311,20 @@ impl Builder {
         }
     }
 
+    /// Makes all layers layers of int16, and their biases int64.
+    pub fn widen(&mut self) {
+        let ModelDescription { inputs, layers, .. } = &mut self.model;
+        let outputs = layers.iter_mut().flat_map(|layer| &mut layer.outputs);
+        for value in inputs.iter_mut().map(|input| &mut input.value).chain(outputs) {
+            (value.dtype, value.scale, value.zero_point) = (Dtype::Int16, SCALE / 256.0, 0);
+        }
+        for layer in layers {
+            let Some(Tensor::Int32(bias)) = layer.tensors.get("bias") else { continue };
+            let bias = bias.iter().copied().map(i64::from).collect();
+            layer.tensors.insert("bias".into(), Tensor::Int64(bias));
+        }
+    }
+
     /// The model's image.
     pub fn image(&self) -> Aligned {
         self.image_with(ops::ALL)
@@ -406,6 +420,24 @@ pub fn gru_net() -> Builder {
     let first = net.recurrent("gru", series, 6, 3);
     let second = net.recurrent("rnn", first, 5, 1);
     net.output(second);
+    net
+}
+
+/// Layers of int16 with weights: convolutions of two groups and of one pixel, depthwise ones along lines and by window, and a fully connected one in
+/// the literal form of requantization.
+pub fn wide_net() -> Builder {
+    let mut net = Builder::new(9);
+    let padded = Window { padding: [1; 4], ..Window::new([3, 3]) };
+    let image = net.input([7, 6, 4]);
+    let start = net.conv2d(image, 6, 2, padded);
+    let start = net.conv2d(start, 5, 1, Window::new([1, 1]));
+    let inner = net.depthwise_conv2d(start, padded);
+    let inner = net.depthwise_conv2d(inner, Window { padding: [0, 0, 2, 1], ..Window::new([2, 4]) });
+    // At this scale the multipliers exceed 1/4.
+    net.weight_scale = 1.5;
+    let logits = net.fully_connected(inner, 7);
+    net.output(logits);
+    net.widen();
     net
 }
 

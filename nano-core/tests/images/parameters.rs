@@ -1,11 +1,11 @@
 //! Nodes whose attributes, constants or memory break a rule of their operator, by a change of one word each.
 
-use nano_core::image::{Image, WriteError, write_with};
+use nano_core::image::{Dtype, Image, Tensor, WriteError, write_with};
 use nano_core::{Error, Model, ops};
 
 use crate::builder::{
     Aligned, Builder, attention_net, conv_net, gru_net, head_net, lstm_net, place, residual_net, two_by_two,
-    variants_net,
+    variants_net, wide_net,
 };
 
 /// Where the parts of a node's record lie in the image.
@@ -75,9 +75,8 @@ fn rule(expected: &str, error: Error) -> &'static str {
 
 #[test]
 fn every_operator_refuses_other_forms_and_other_scratch_memory() {
-    for net in
-        [conv_net(), head_net(), two_by_two(), variants_net(), residual_net(), attention_net(), lstm_net(), gru_net()]
-    {
+    let others = [variants_net(), residual_net(), attention_net(), lstm_net(), gru_net(), wide_net()];
+    for net in [conv_net(), head_net(), two_by_two()].into_iter().chain(others) {
         let mut image = net.image();
         image.patch(place::ARENA_LENGTH, 1 << 14);
         for (node, name) in operators(&image).into_iter().enumerate() {
@@ -333,6 +332,65 @@ fn channels_of_weighted_layers_have_their_range() {
     assert_eq!(rule_of_constant("fully_connected", 1, 2, 128), "the output's zero point is not int8");
     assert!(rule_of_constant("conv2d", 1, 2, i32::MAX).contains("|addend|"));
     assert!(rule_of_constant("conv2d", 1, 2, i32::MIN).contains("|addend|"));
+}
+
+#[test]
+fn channels_of_int16_layers_have_their_range() {
+    // A channel is a bias of two words, a multiplier and a shift.
+    let net = wide_net();
+    for operator in ["conv2d", "depthwise_conv2d", "fully_connected"] {
+        let rule = |constant: usize, word: usize, value| rule_in(&net, operator, constant, word, value);
+        assert_eq!(rule(0, 0, 0x80), "a weight is not -127 to 127, in channel", "{operator}");
+        for bias in [i32::MIN, i32::MAX] {
+            assert!(rule(1, 1, bias).contains("accumulator's bound reaches"), "{operator}");
+        }
+        assert_eq!(rule(1, 2, -1), "the requantization multiplier is negative", "{operator}");
+        for shift in [-1, 47, i32::MIN, i32::MAX] {
+            assert!(rule(1, 3, shift).contains("requantization shift is not"), "{operator}");
+        }
+    }
+    // The fully connected layer has the literal form, the others the one of one pass with sums in 32 bits.
+    let rule = |operator, word: usize, value| rule_in(&net, operator, 1, word, value);
+    assert_eq!(rule("fully_connected", 2, 1 << 15), "the requantization multiplier reaches 2^15");
+    assert_eq!(rule("fully_connected", 3, 7), "the requantization shift is not 8 to 46");
+    assert_eq!(rule("fully_connected", 1, 1 << 14), "the accumulator's bound reaches 2^46");
+    assert_eq!(rule("conv2d", 3, 31), "the requantization shift is not 0 to 30");
+    assert_eq!(rule("conv2d", 0, i32::MAX), "the accumulator's bound reaches 2^31");
+    assert_eq!(rule("conv2d", 1, 1), "the accumulator's bound reaches 2^31");
+}
+
+#[test]
+fn scratch_memory_of_int16_is_aligned() {
+    let mut image = wide_net().image();
+    image.patch(place::ARENA_LENGTH, 1 << 14);
+    let scratch = record(&image, find(&image, "conv2d")).start + place::NODE_SCRATCH;
+    // After all values, at an odd offset.
+    image.patch(scratch, (1 << 13) + 1);
+    assert_eq!(rule("conv2d", refused(&image)), "the scratch memory is not aligned to its elements, offset");
+}
+
+#[test]
+fn the_writer_refuses_accumulators_of_46_bits_and_multipliers_of_128() {
+    let refusal = |change: &dyn Fn(&mut Builder)| {
+        let mut net = wide_net();
+        change(&mut net);
+        write_with(&net.model, ops::ALL).unwrap_err().to_string()
+    };
+    let bias = |net: &mut Builder, bias: i64| {
+        net.model.layers[4].tensors.insert("bias".into(), Tensor::Int64(vec![0, 0, 0, 0, 0, 0, bias]));
+    };
+    assert!(refusal(&|net: &mut Builder| bias(net, 1 << 46)).contains("must stay below 2^46"));
+    assert!(refusal(&|net: &mut Builder| bias(net, i64::MIN)).contains("must stay below 2^46"));
+    assert!(
+        refusal(&|net: &mut Builder| net.value(5).scale = 1e-6).contains("s_x * s_w / s_y of int16 is not in [0, 2^7)")
+    );
+    let int32 = Tensor::Int32(vec![0; 7]);
+    let mut net = wide_net();
+    net.model.layers[4].tensors.insert("bias".into(), int32);
+    let needed = write_with(&net.model, ops::ALL).unwrap_err().to_string();
+    assert!(needed.contains("int64 of length 7, it is int32 of length 7"), "{needed}");
+    net.value(0).dtype = Dtype::Int8;
+    assert!(write_with(&net.model, ops::ALL).unwrap_err().to_string().contains("another dtype than the kernel's"));
 }
 
 #[test]

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from .base import Layer, Origin
-from .convolution import Conv2d, ConvTranspose2d, DepthwiseConv2d
+from .convolution import Conv2d, Conv2dInt16, ConvTranspose2d, DepthwiseConv2d, DepthwiseConv2dInt16
 from .elementwise import Requantize, RequantizeDtypes, Unary
 from .linear import FullyConnected, FullyConnectedInt16, Matmul
 from .movement import Concat, ConcatInt16, Move, MoveInt16
@@ -31,8 +31,10 @@ __all__ = [
     "Concat",
     "ConcatInt16",
     "Conv2d",
+    "Conv2dInt16",
     "ConvTranspose2d",
     "DepthwiseConv2d",
+    "DepthwiseConv2dInt16",
     "FullyConnected",
     "FullyConnectedInt16",
     "Layer",
@@ -61,8 +63,10 @@ __all__ = [
 
 FAMILIES: dict[str, type[Layer]] = {
     "conv2d": Conv2d,
+    "conv2d_int16": Conv2dInt16,
     "conv_transpose2d": ConvTranspose2d,
     "depthwise_conv2d": DepthwiseConv2d,
+    "depthwise_conv2d_int16": DepthwiseConv2dInt16,
     "fully_connected": FullyConnected,
     "fully_connected_int16": FullyConnectedInt16,
     "add": Add,

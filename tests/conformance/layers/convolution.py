@@ -1,13 +1,13 @@
 """Convolutions."""
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 
 from .. import tflm
-from ..model import Float32, Int8, Int32, Quantization
-from ..sampling import activation, channels, int8_input, weighted, window
+from ..model import Float32, Int8, Int16, Int32, Int64, Quantization
+from ..sampling import activation, channels, input_of, int8_input, weighted, window
 from ..tflm import Activation, Pair
 from .base import Layer, Origin, Padding
 
@@ -16,9 +16,11 @@ from .base import Layer, Origin, Padding
 class Conv2d(Layer):
     """x (N, H, W, C), weights (O, KH, KW, C / groups), bias (O,), weight_scales (O,), or (1,) for all."""
 
-    x: Int8
+    dtype: ClassVar[str] = "int8"
+
+    x: Int8 | Int16
     weights: Int8
-    bias: Int32
+    bias: Int32 | Int64
     x_quantization: Quantization
     weight_scales: Float32
     y_quantization: Quantization
@@ -34,10 +36,10 @@ class Conv2d(Layer):
         groups = int(rng.choice([1, 1, 1, 2, 3, 4]))
         inputs = channels(rng) if groups == 1 else int(rng.choice([1, 2, 3, 5]))
         outputs = channels(rng) if groups == 1 else groups * int(rng.choice([1, 2, 3, 5]))
-        parameters = weighted(rng, (outputs, *area.kernel, inputs))
+        parameters = weighted(rng, (outputs, *area.kernel, inputs), cls.dtype)
         return cls(
             origin=origin,
-            x=int8_input(rng, (int(rng.choice([1, 1, 1, 2])), *area.size, groups * inputs)),
+            x=input_of(cls.dtype, rng, (int(rng.choice([1, 1, 1, 2])), *area.size, groups * inputs)),
             **vars(parameters),
             stride=area.stride,
             padding=area.padding,
@@ -46,7 +48,7 @@ class Conv2d(Layer):
             activation=activation(rng),
         )
 
-    def expected(self) -> Int8:
+    def expected(self) -> Int8 | Int16:
         return tflm.conv2d(
             self.x,
             self.weights,
@@ -59,6 +61,12 @@ class Conv2d(Layer):
             dilation=self.dilation,
             activation=self.activation,
         )
+
+
+class Conv2dInt16(Conv2d):
+    """`Conv2d` of int16, with an int64 bias."""
+
+    dtype = "int16"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -113,9 +121,11 @@ class ConvTranspose2d(Layer):
 class DepthwiseConv2d(Layer):
     """x (N, H, W, C), weights (1, KH, KW, C * m), bias (C * m,), weight_scales (C * m,), or (1,) for all."""
 
-    x: Int8
+    dtype: ClassVar[str] = "int8"
+
+    x: Int8 | Int16
     weights: Int8
-    bias: Int32
+    bias: Int32 | Int64
     x_quantization: Quantization
     weight_scales: Float32
     y_quantization: Quantization
@@ -130,10 +140,10 @@ class DepthwiseConv2d(Layer):
         area = window(rng, dilated=True)
         multiplier = int(rng.choice([1, 1, 1, 2, 3, 4]))
         inputs = channels(rng)
-        parameters = weighted(rng, (inputs * multiplier, *area.kernel, 1))
+        parameters = weighted(rng, (inputs * multiplier, *area.kernel, 1), cls.dtype)
         return cls(
             origin=origin,
-            x=int8_input(rng, (int(rng.choice([1, 1, 1, 2])), *area.size, inputs)),
+            x=input_of(cls.dtype, rng, (int(rng.choice([1, 1, 1, 2])), *area.size, inputs)),
             **vars(replace(parameters, weights=parameters.weights.transpose(3, 1, 2, 0).copy())),
             stride=area.stride,
             padding=area.padding,
@@ -142,7 +152,7 @@ class DepthwiseConv2d(Layer):
             activation=activation(rng),
         )
 
-    def expected(self) -> Int8:
+    def expected(self) -> Int8 | Int16:
         return tflm.depthwise_conv2d(
             self.x,
             self.weights,
@@ -155,3 +165,9 @@ class DepthwiseConv2d(Layer):
             dilation=self.dilation,
             activation=self.activation,
         )
+
+
+class DepthwiseConv2dInt16(DepthwiseConv2d):
+    """`DepthwiseConv2d` of int16, with an int64 bias."""
+
+    dtype = "int16"

@@ -94,7 +94,6 @@ impl<'m> Values<'m> {
         [first, second]: [&LayerDescription; 2],
     ) -> Option<LayerDescription> {
         let fusion = FUSIONS.iter().find(|fusion| fusion.parts == [&first.operator, &second.operator])?;
-        kernels.iter().find(|kernel| kernel.operator.name == fusion.operator.name)?;
         let residual = match second.inputs[..] {
             [a, residual] | [residual, a] if a == between && residual != between => residual,
             _ => return None,
@@ -103,6 +102,9 @@ impl<'m> Values<'m> {
         let free = self.last_reads[residual] == index + 1 && !first.inputs.contains(&residual);
         let layout = |value: &ValueDescription| (value.dtype, value.shape, value.state);
         let output = second.outputs.first()?;
+        kernels
+            .iter()
+            .find(|kernel| kernel.operator.name == fusion.operator.name && kernel.outputs == [output.dtype])?;
         let alike = [between, residual].iter().all(|&id| layout(self.described[id]) == layout(output));
         let inputs = first.inputs.iter().copied().chain([residual]).collect();
         (alone && free && alike && !output.state).then(|| LayerDescription {

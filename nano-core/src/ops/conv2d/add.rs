@@ -11,11 +11,11 @@
 
 use core::cell::Cell;
 
-use super::{Attributes as ConvolutionAttributes, Conv2d, LANES, macs, require_scratch, shape};
+use super::{Attributes as ConvolutionAttributes, Conv2d, LANES, macs, shape};
 use crate::BrokenRule;
 use crate::arena::Io;
 use crate::image::Dtype;
-use crate::kernels::{LITERAL, ONE_PASS};
+use crate::kernels::{Channel, LITERAL, ONE_PASS};
 use crate::node::Node;
 use crate::operator::{Alias, Checked, Kernel, Operator, Output, Run, attributes, nonzero, refused, require};
 use crate::ops::sums::Addition;
@@ -31,7 +31,7 @@ pub const CONV2D_ADD: Kernel = Kernel {
     forms: &[form(LITERAL, LITERAL), form(ONE_PASS, LITERAL), form(LITERAL, ONE_PASS), form(ONE_PASS, ONE_PASS)],
     check: |node| {
         let Parts { convolution, addition } = Parts::read(node)?;
-        require_scratch(node, convolution.columns_length() + LANES * convolution.pitch)?;
+        node.require_scratch::<i8>(convolution.columns_length() + LANES * convolution.pitch)?;
         convolution.check()?;
         addition.check()
     },
@@ -102,7 +102,7 @@ const fn form(convolution: u8, addition: u8) -> u8 {
 }
 
 struct Parts<'a> {
-    convolution: Conv2d<'a>,
+    convolution: Conv2d<'a, Channel>,
     addition: Addition,
 }
 
@@ -129,31 +129,21 @@ fn run(node: &Node<'_>, io: Io<'_>) {
     // Contiguous pixels are added in one call.
     let (length, step) =
         if output.is_dense() { (LANES * channels, LANES * channels) } else { (channels, output.pitch as usize) };
-    convolution.run(inputs.get(0), columns, outputs.take(), Some(Sum { addition, convolved, length, step }));
-}
-
-/// Adds the convolution of each tile to the residual, in place.
-pub(super) struct Sum<'m> {
-    addition: Addition,
-    /// The convolved pixels of a tile, contiguous.
-    pub(super) convolved: &'m mut [i8],
-    /// Bytes of the convolution that one call adds.
-    length: usize,
-    /// Bytes of the output from the start of one call to that of the next.
-    step: usize,
-}
-
-impl Sum<'_> {
-    /// Adds the convolution of a tile to `tile`, the same pixels of the residual, in place.
-    // Not inlined, to keep registers free for the convolution.
-    #[inline(never)]
-    pub(super) fn add_to(&mut self, tile: &mut [i8]) {
-        let parts = self.convolved.chunks_mut(nonzero(self.length)).zip(tile.chunks_mut(nonzero(self.step)));
-        for (convolved, tile) in parts {
+    let add = |convolved: &mut [i8], tile: &mut [i8]| {
+        for (convolved, tile) in convolved.chunks_mut(nonzero(length)).zip(tile.chunks_mut(nonzero(step))) {
             let [convolved, sum] = [convolved, tile].map(|bytes| Cell::from_mut(bytes).as_slice_of_cells());
-            self.addition.run(convolved, sum, sum);
+            addition.run(convolved, sum, sum);
         }
-    }
+    };
+    convolution.run(inputs.get(0), columns, outputs.take(), Some(Sum { convolved, add: &add }));
+}
+
+/// What is done with the convolution of each tile: it is added to the residual, in place.
+pub(super) struct Sum<'m, T> {
+    /// The convolved pixels of a tile, contiguous.
+    pub(super) convolved: &'m mut [T],
+    /// Adds them to the same pixels of the residual. Not a type parameter, to keep registers free for the convolution.
+    pub(super) add: &'m dyn Fn(&mut [T], &mut [T]),
 }
 
 /// Fuses a convolution with the addition that is the only reader of its output.
@@ -182,7 +172,7 @@ fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::
     let scale = layer.float32("convolution_scale", 1)?[0];
     let mut between = output;
     (between.scale, between.zero_point) = (scale, own.convolution_zero_point);
-    let convolution = super::pack(&layer.part(&[x], between, attributes))?;
+    let convolution = super::pack::<Channel>(&layer.part(&[x], between, attributes))?;
     let addition = crate::ops::sums::pack(&layer.part(&[between, residual], output, &[]))?;
     Ok(crate::image::Packed {
         form: form(convolution.form, addition.form),

@@ -1,34 +1,36 @@
 //! im2col: copies the inputs under the windows of a tile of output pixels, one column for each window.
 
 use super::Conv2d;
+use crate::image::Element;
 use crate::kernels::{self, Columns, LANES};
 use crate::operator::{Checked, nonzero};
+use crate::ops::channels::ChannelRules;
 use crate::ops::window::Window;
 
 /// im2col for one convolution: the memory layout of a tile's inputs.
-pub(super) struct Gather {
+pub(super) struct Gather<T> {
     window: Window,
     /// The input's height and width.
     height: usize,
     width: usize,
-    /// Bytes from one input pixel to the next.
+    /// Elements from one input pixel to the next.
     pitch: usize,
     /// Output pixels in a row.
     pub(super) output_width: usize,
     /// Input channels of a group.
     length: usize,
-    /// Number of runs of contiguous taps (kernel positions) in one row of a window; bytes of one run, and from one run to the next.
+    /// Number of runs of contiguous taps (kernel positions) in one row of a window; elements of one run, and from one run to the next.
     runs: usize,
     run_length: usize,
     run_step: usize,
-    /// Bytes from one of a window's rows to the next.
+    /// Elements from one of a window's rows to the next.
     row_step: usize,
-    zero: i8,
+    zero: T,
 }
 
-impl Gather {
+impl<T: Element> Gather<T> {
     /// The layout for a convolution.
-    pub(super) fn new(convolution: &Conv2d<'_>) -> Gather {
+    pub(super) fn new<C: ChannelRules<Element = T>>(convolution: &Conv2d<'_, C>) -> Gather<T> {
         let window = convolution.attributes.window();
         let [mut height, mut width, channels] = convolution.input.shape.map(|side| side as usize);
         let pitch = convolution.input.pitch as usize;
@@ -52,18 +54,18 @@ impl Gather {
             run_length: together * convolution.inputs_per_group,
             run_step: window.horizontal.dilation as usize * pitch,
             row_step: window.vertical.dilation as usize * width * pitch,
-            zero: convolution.input.zero_point as i8,
+            zero: T::truncate(convolution.input.zero_point),
         }
     }
 
     /// Copies the inputs under the windows of `pixels` output pixels, starting at (y, x), in the channels of `group`, one column for each window.
     pub(super) fn fill(
         &self,
-        columns: &mut Columns,
+        columns: &mut Columns<T>,
         pixels: usize,
         (y, x): (usize, usize),
         group: usize,
-        input: &[i8],
+        input: &[T],
     ) {
         let Window { vertical, horizontal } = self.window;
         let (top, left) = (vertical.start(y), horizontal.start(x));
@@ -92,11 +94,11 @@ impl Gather {
     #[inline(never)]
     fn fill_by_tap(
         &self,
-        columns: &mut Columns,
+        columns: &mut Columns<T>,
         pixels: usize,
         (mut y, mut x): (usize, usize),
         group: usize,
-        input: &[i8],
+        input: &[T],
     ) {
         let Window { vertical, horizontal } = self.window;
         for pixel in 0..pixels {

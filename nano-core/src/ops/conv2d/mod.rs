@@ -1,7 +1,8 @@
 //! 2-D convolution: `y = clamp(requantize(bias + sum (x - z_x) * w) + z_y)`, padding with `z_x`; 1-D is height 1.
 //!
 //! Tensors for the writer: `weights` int8 `[out, kernel_height, kernel_width, in / groups]`, `bias` int32 `[out]` with scale
-//! `s_x * s_w`, `weight_scales` float32 `[out]`. Bit-exact with TensorFlow Lite Micro's int8 `CONV_2D`.
+//! `s_x * s_w`, int64 if the layer is of int16, `weight_scales` float32 `[out]`. Bit-exact with TensorFlow Lite Micro's `CONV_2D`, int8 and
+//! int16x8.
 //!
 //! The kernel is im2col and GEMM, tile by tile. Packed: for each group, blocks of four output channels (the last one padded with zeros), each
 //! `[kernel_height][kernel_width][in / groups][4]`. Scratch: the im2col columns of a tile of four output pixels,
@@ -15,39 +16,45 @@ pub use add::CONV2D_ADD;
 pub(crate) use add::FUSION;
 
 use crate::BrokenRule;
-use crate::arena::Io;
-use crate::image::{Dtype, Value};
-use crate::kernels::{self, Channel, Columns, Form, LANES, LITERAL, Literal, ONE_PASS, OnePass, Requantization};
+use crate::arena::{Io, scratch_elements};
+use crate::image::{Element, Value};
+use crate::kernels::{Accumulate, Channel, Columns, LANES, LITERAL, ONE_PASS, Requantization, WideChannel};
 use crate::node::{Node, existing};
 use crate::operator::{Alias, Checked, Kernel, Operator, Output, Run, nonzero, require, unchecked};
-use crate::ops::channels;
+use crate::ops::channels::{self, ChannelRules};
 use crate::ops::window::{Window, check_groups, window_attributes};
 use add::Sum;
 use gather::Gather;
 
 /// Kernel of the convolution.
-pub const CONV2D: Kernel = Kernel {
-    id: 1,
-    name: NAME,
-    operator: &OPERATOR,
-    inputs: &[Dtype::Int8],
-    outputs: &[Dtype::Int8],
-    pitched: true,
-    forms: &[LITERAL, ONE_PASS],
-    check: |node| {
-        let convolution = Conv2d::of(node)?;
-        require_scratch(node, convolution.columns_length())?;
-        convolution.check()
-    },
-    run: Run::Apart(|node, io| {
-        let Io { inputs, mut outputs, scratch } = io;
-        Conv2d::of(node).checked().run(inputs.get(0), scratch, outputs.take(), None);
-    }),
-    #[cfg(feature = "alloc")]
-    cost: |layer| Some(3 * layer.macs),
-    #[cfg(feature = "alloc")]
-    pack,
-};
+pub const CONV2D: Kernel = kernel::<Channel>(1, NAME);
+/// Kernel of the convolution of int16.
+pub const CONV2D_INT16: Kernel = kernel::<WideChannel>(38, "conv2d_int16");
+
+const fn kernel<C: ChannelRules>(id: u16, name: &'static str) -> Kernel {
+    Kernel {
+        id,
+        name,
+        operator: &OPERATOR,
+        inputs: <C::Element as Element>::DTYPES,
+        outputs: <C::Element as Element>::DTYPES,
+        pitched: true,
+        forms: &[LITERAL, ONE_PASS],
+        check: |node| {
+            let convolution = Conv2d::<C>::of(node)?;
+            node.require_scratch::<C::Element>(convolution.columns_length())?;
+            convolution.check()
+        },
+        run: Run::Apart(|node, io| {
+            let Io { inputs, mut outputs, scratch } = io;
+            Conv2d::<C>::of(node).checked().run(inputs.get(0), scratch_elements(scratch), outputs.take(), None);
+        }),
+        #[cfg(feature = "alloc")]
+        cost: |layer| Some(3 * layer.macs),
+        #[cfg(feature = "alloc")]
+        pack: pack::<C>,
+    }
+}
 
 static OPERATOR: Operator = Operator {
     name: NAME,
@@ -77,18 +84,13 @@ fn macs(node: &Node<'_>, attributes: &[i32]) -> u64 {
     })
 }
 
-fn require_scratch(node: &Node<'_>, length: usize) -> Result<(), BrokenRule> {
-    require!(node.scratch_length() == length, "wrong scratch length", node.scratch_length() as i64);
-    Ok(())
-}
-
-struct Conv2d<'a> {
+struct Conv2d<'a, C> {
     attributes: Attributes,
     input: &'a Value,
     output: &'a Value,
     weights: &'a [i8],
-    channels: &'a [Channel],
-    /// Bytes from one convolved pixel to the next in the memory that they are written to.
+    channels: &'a [C],
+    /// Elements from one convolved pixel to the next in the memory that they are written to.
     pitch: usize,
     requantization: Requantization,
     groups: usize,
@@ -97,7 +99,7 @@ struct Conv2d<'a> {
     inputs_per_group: usize,
 }
 
-impl<'a> Conv2d<'a> {
+impl<'a, C: ChannelRules> Conv2d<'a, C> {
     /// The convolution of an unfused node.
     fn of(node: &Node<'a>) -> Result<Self, BrokenRule> {
         Conv2d::read(node, Attributes::read(node.attributes())?, node.form(), 0, node.output(0).pitch)
@@ -135,7 +137,7 @@ impl<'a> Conv2d<'a> {
         let weights = blocks * self.block_length() as u64;
         require!(self.weights.len() as u64 == weights, "wrong number of weights", self.weights.len() as i64);
         require!(self.channels.len() == outputs, "wrong number of channels", self.channels.len() as i64);
-        channels::check_clamp((attributes.clamp_min, attributes.clamp_max))?;
+        channels::check_clamp_of(C::Element::DTYPE, (attributes.clamp_min, attributes.clamp_max))?;
         let mut check = channels::Check::new(self.requantization.form());
         let groups = self.weights.chunks_exact(nonzero(self.blocks_per_group() * self.block_length()));
         for (channels, group) in self.channels.chunks_exact(nonzero(self.per_group)).zip(groups) {
@@ -153,7 +155,7 @@ impl<'a> Conv2d<'a> {
         self.attributes.window().area() * self.inputs_per_group
     }
 
-    /// Bytes of the im2col columns of a tile.
+    /// Elements of the im2col columns of a tile.
     fn columns_length(&self) -> usize {
         self.window_length() * LANES
     }
@@ -164,16 +166,28 @@ impl<'a> Conv2d<'a> {
     }
 
     /// Convolves `input`, tile by tile. Writes the result to `output`, or with `sum` adds it to the residual in `output`. `columns` has
-    /// [`Conv2d::columns_length`] bytes.
-    fn run(&self, input: &[i8], columns: &mut [i8], output: &mut [i8], sum: Option<Sum<'_>>) {
+    /// [`Conv2d::columns_length`] elements.
+    fn run(
+        &self,
+        input: &[C::Element],
+        columns: &mut [C::Element],
+        output: &mut [C::Element],
+        sum: Option<Sum<'_, C::Element>>,
+    ) {
         if self.requantization.is_one_pass() {
-            self.run_as::<OnePass>(input, columns, output, sum)
+            self.run_as::<C::OnePass>(input, columns, output, sum)
         } else {
-            self.run_as::<Literal>(input, columns, output, sum)
+            self.run_as::<C::Literal>(input, columns, output, sum)
         }
     }
 
-    fn run_as<F: Form>(&self, input: &[i8], columns: &mut [i8], output: &mut [i8], mut sum: Option<Sum<'_>>) {
+    fn run_as<A: Accumulate<Channel = C, Element = C::Element>>(
+        &self,
+        input: &[C::Element],
+        columns: &mut [C::Element],
+        output: &mut [C::Element],
+        mut sum: Option<Sum<'_, C::Element>>,
+    ) {
         let pitch = nonzero(self.output.pitch as usize);
         let between = (self.output.pitch - self.output.shape[2]) as usize;
         let gather = Gather::new(self);
@@ -188,10 +202,10 @@ impl<'a> Conv2d<'a> {
             };
             for group in 0..self.groups {
                 gather.fill(columns, pixels, (y, x), group, input);
-                self.tile::<F>(columns, group, convolved, pixels == LANES);
+                self.tile::<A>(columns, group, convolved, pixels == LANES);
             }
             if let Some(sum) = &mut sum {
-                sum.add_to(tile);
+                (sum.add)(sum.convolved, tile);
             }
             x += pixels;
             while x >= gather.output_width {
@@ -202,43 +216,49 @@ impl<'a> Conv2d<'a> {
 
     /// Computes all output channels of `group` for the pixels of one tile; `whole` says that the tile has all four pixels.
     #[inline(always)]
-    fn tile<F: Form>(&self, columns: &Columns, group: usize, tile: &mut [i8], whole: bool) {
+    fn tile<A: Accumulate<Channel = C, Element = C::Element>>(
+        &self,
+        columns: &Columns<C::Element>,
+        group: usize,
+        tile: &mut [C::Element],
+        whole: bool,
+    ) {
         let first = group * self.per_group;
         let weights = self.weights.get(group * self.blocks_per_group() * self.block_length()..).checked();
         let channels = self.channels.get(first..).checked().get(..self.per_group).checked();
         let tile = tile.get_mut(first..).checked();
         let (full, rest) = channels.as_chunks();
         if whole {
-            block_row::<F>(&self.requantization, full, columns, weights, tile, self.pitch);
+            block_row::<A>(&self.requantization, full, columns, weights, tile, self.pitch);
         }
         if whole && rest.is_empty() {
             return;
         }
-        self.partial_blocks::<F>(channels, if whole { full.len() } else { 0 }, columns, weights, tile)
+        self.partial_blocks::<A>(channels, if whole { full.len() } else { 0 }, columns, weights, tile)
     }
 
     /// Computes the blocks of `channels` from block `first` on, where a block has fewer than four channels or `tile` fewer than four pixels.
     // Not inlined, to keep registers free for whole tiles.
     #[cold]
     #[inline(never)]
-    fn partial_blocks<F: Form>(
+    fn partial_blocks<A: Accumulate<Channel = C, Element = C::Element>>(
         &self,
-        channels: &[Channel],
+        channels: &[C],
         first: usize,
-        columns: &Columns,
+        columns: &Columns<C::Element>,
         weights: &[i8],
-        tile: &mut [i8],
+        tile: &mut [C::Element],
     ) {
         let weights = weights.chunks_exact(nonzero(self.block_length()));
         for (index, (given, weights)) in channels.chunks(LANES).zip(weights).enumerate().skip(first) {
-            let mut filled_up = [Channel::default(); LANES];
+            let mut filled_up = [C::default(); LANES];
             let channels = given.first_chunk().unwrap_or_else(|| {
                 filled_up.iter_mut().zip(given).for_each(|(channel, given)| *channel = *given);
                 &filled_up
             });
-            let mut pixels = [[0; LANES]; LANES];
+            let mut pixels = [[C::Element::default(); LANES]; LANES];
             let (channels, output) = (core::slice::from_ref(channels), pixels.as_flattened_mut());
-            block_row::<F>(&self.requantization, channels, columns, weights, output, LANES);
+            block_row::<A>(&self.requantization, channels, columns, weights, output, LANES);
             for (output, pixel) in tile.chunks_mut(nonzero(self.pitch)).zip(&pixels) {
                 let output = output.get_mut(LANES * index..).checked().get_mut(..given.len()).checked();
                 output.copy_from_slice(pixel.get(..given.len()).checked());
@@ -247,17 +267,17 @@ impl<'a> Conv2d<'a> {
     }
 }
 
-/// GEMM of blocks of output channels for one tile of four pixels, which lie `pitch` bytes apart in `output`.
+/// GEMM of blocks of output channels for one tile of four pixels, which lie `pitch` elements apart in `output`.
 ///
 /// # Panics
 /// If there are no columns, or `output` is too short.
 #[inline(never)]
-fn block_row<F: Form>(
+fn block_row<A: Accumulate>(
     requantization: &Requantization,
-    channels: &[[Channel; LANES]],
-    columns: &Columns,
+    channels: &[[A::Channel; LANES]],
+    columns: &Columns<A::Element>,
     weights: &[i8],
-    output: &mut [i8],
+    output: &mut [A::Element],
     pitch: usize,
 ) {
     let requantization = *requantization;
@@ -266,12 +286,12 @@ fn block_row<F: Form>(
     }
     let mut first = output.as_mut_ptr();
     for (channels, weights) in channels.iter().zip(weights.as_chunks::<LANES>().0.chunks_exact(columns.len())) {
-        let sums = kernels::dot_4x4(channels.each_ref().map(|channel| channel.bias), columns, weights);
+        let sums = A::dot_4x4(channels, columns, weights);
         for (lane, (channel, sums)) in channels.iter().zip(&sums).enumerate() {
             for (pixel, &sum) in sums.iter().enumerate() {
                 // SAFETY: pixel and lane are below LANES, and the length was checked above. A check per element costs 3
                 // instructions per output.
-                unsafe { *first.add(pixel * pitch + lane) = requantization.apply_as::<F>(channel, sum) };
+                unsafe { *first.add(pixel * pitch + lane) = requantization.apply_as::<A>(channel, sum) };
             }
         }
         first = first.wrapping_add(LANES);
@@ -279,7 +299,9 @@ fn block_row<F: Form>(
 }
 
 #[cfg(feature = "alloc")]
-fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::image::WriteError> {
+fn pack<C: ChannelRules>(
+    layer: &crate::image::Layer<'_>,
+) -> Result<crate::image::Packed, crate::image::WriteError> {
     use alloc::vec;
     use zerocopy::IntoBytes;
     let attributes = Attributes::read(&layer.attributes).map_err(|broken| broken.of(NAME))?;
@@ -287,7 +309,7 @@ fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::
     let (inputs, outputs) = (layer.inputs[0].shape[2] as usize / groups, layer.outputs[0].shape[2] as usize);
     let per_group = outputs / groups;
     let per_output = attributes.window().area() * inputs;
-    let (form, channels) = channels::pack::channels(layer, outputs, per_output)?;
+    let (form, channels) = C::pack(layer, outputs, per_output)?;
     let mut packed = vec![0u8; groups * per_group.div_ceil(LANES) * LANES * per_output];
     for (output, weights) in layer.int8("weights", outputs * per_output)?.chunks_exact(per_output.max(1)).enumerate() {
         let (group, within) = (output / per_group, output % per_group);
@@ -296,6 +318,6 @@ fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::
             packed[(block * per_output + position) * LANES + within % LANES] = weight as u8;
         }
     }
-    let scratch_length = per_output * LANES;
+    let scratch_length = per_output * LANES * size_of::<C::Element>();
     Ok(crate::image::Packed { form, constants: vec![packed, channels.as_bytes().to_vec()], scratch_length })
 }
