@@ -367,6 +367,21 @@ pub fn layers_head(features: usize, outputs: usize, descent: Descent) -> HeadDes
     HeadDescription::Layers(LayersDescription { layers, descent })
 }
 
+/// All test models.
+pub fn nets() -> [Builder; 9] {
+    [
+        conv_net(),
+        head_net(),
+        two_by_two(),
+        variants_net(),
+        residual_net(),
+        attention_net(),
+        lstm_net(),
+        gru_net(),
+        wide_net(),
+    ]
+}
+
 /// Convolutions with padding, depthwise convolution, residual addition, pools, fully connected layer, softmax.
 pub fn conv_net() -> Builder {
     let mut net = Builder::new(1);

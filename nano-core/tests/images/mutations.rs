@@ -6,18 +6,15 @@ use nano_core::image::Image;
 use nano_core::train::{FeatureRing, Head, HeadSizes, SgdHead, Target, Training};
 use nano_core::{Error, Model, ops};
 
-use crate::builder::{
-    Aligned, attention_net, conv_net, gru_net, head_net, lstm_net, place, residual_net, two_by_two, variants_net,
-};
+use crate::builder::{Aligned, head_net, nets, place};
 use crate::mutate::mutate;
 
 const MUTATIONS: u64 = 10_000;
 /// Bytes of arena; a mutated image that needs more is refused, as by a device.
 const LARGEST_ARENA: usize = 1 << 16;
 
-fn images() -> [Aligned; 8] {
-    [conv_net(), head_net(), two_by_two(), variants_net(), residual_net(), attention_net(), lstm_net(), gru_net()]
-        .map(|net| net.image())
+fn images() -> [Aligned; 9] {
+    nets().map(|net| net.image())
 }
 
 /// Loads `bytes` and uses the whole interface of the image.

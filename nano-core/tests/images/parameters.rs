@@ -3,10 +3,7 @@
 use nano_core::image::{Dtype, Image, Tensor, WriteError, write_with};
 use nano_core::{Error, Model, ops};
 
-use crate::builder::{
-    Aligned, Builder, attention_net, conv_net, gru_net, head_net, lstm_net, place, residual_net, two_by_two,
-    variants_net, wide_net,
-};
+use crate::builder::{Aligned, Builder, conv_net, lstm_net, nets, place, two_by_two, variants_net, wide_net};
 
 /// Where the parts of a node's record lie in the image.
 struct Record {
@@ -46,7 +43,7 @@ fn find(image: &Aligned, operator: &str) -> usize {
 
 fn model_with(operator: &str) -> Builder {
     let has = |net: &Builder| operators(&net.image()).contains(&operator);
-    [conv_net(), two_by_two(), residual_net(), attention_net(), lstm_net(), gru_net()].into_iter().find(has).unwrap()
+    nets().into_iter().find(has).unwrap()
 }
 
 fn refused(image: &Aligned) -> Error {
@@ -75,8 +72,7 @@ fn rule(expected: &str, error: Error) -> &'static str {
 
 #[test]
 fn every_operator_refuses_other_forms_and_other_scratch_memory() {
-    let others = [variants_net(), residual_net(), attention_net(), lstm_net(), gru_net(), wide_net()];
-    for net in [conv_net(), head_net(), two_by_two()].into_iter().chain(others) {
+    for net in nets() {
         let mut image = net.image();
         image.patch(place::ARENA_LENGTH, 1 << 14);
         for (node, name) in operators(&image).into_iter().enumerate() {
@@ -123,8 +119,7 @@ fn every_attribute_has_its_range() {
         "columns" | "channels" => (0, "rows times columns times channels"),
         other => panic!("no wrong value is known for {other}: add one"),
     };
-    let images = [conv_net(), two_by_two(), variants_net(), residual_net(), attention_net(), lstm_net(), gru_net()]
-        .map(|net| net.image());
+    let images = nets().map(|net| net.image());
     for operator in ops::ALL.iter().map(|kernel| kernel.operator) {
         let image = images.iter().find(|image| operators(image).contains(&operator.name)).unwrap();
         let attributes = record(image, find(image, operator.name)).attributes;

@@ -3,10 +3,7 @@
 use nano_core::image::Image;
 use nano_core::{Error, Kernel, Model, ops};
 
-use crate::builder::{
-    Aligned, Builder, SCALE, ZERO_POINT, attention_net, conv_net, gru_net, head_net, lstm_net, residual_net,
-    two_by_two, variants_net,
-};
+use crate::builder::{Aligned, Builder, SCALE, ZERO_POINT, conv_net, nets, two_by_two};
 
 /// The outputs for random inputs.
 fn outputs(image: &[u8], arena: &mut [i8], kernels: &[Kernel]) -> Vec<Vec<i8>> {
@@ -25,9 +22,7 @@ fn arena(image: &Aligned) -> Vec<i8> {
 
 #[test]
 fn an_arena_of_exactly_the_length_needed_suffices() {
-    for net in
-        [conv_net(), head_net(), two_by_two(), variants_net(), residual_net(), attention_net(), lstm_net(), gru_net()]
-    {
+    for net in nets() {
         let image = net.image();
         let mut exact = arena(&image);
         let needed = exact.len();
@@ -132,9 +127,7 @@ fn a_table_of_just_the_kernels_used_suffices_and_a_smaller_one_does_not() {
 
 #[test]
 fn every_operator_is_in_one_of_the_test_models() {
-    let images =
-        [conv_net(), head_net(), two_by_two(), variants_net(), residual_net(), attention_net(), lstm_net(), gru_net()]
-            .map(|net| net.image());
+    let images = nets().map(|net| net.image());
     for operator in ops::ALL.iter().map(|kernel| kernel.operator) {
         let used = images.iter().flat_map(|image| Image::new(image.bytes()).unwrap().nodes());
         let used = used.into_iter().any(|node| node.kernel(ops::ALL).unwrap().operator.name == operator.name);

@@ -90,23 +90,24 @@ def conv2d(
     clamp_low: float | None = None,
     clamp_high: float | None = None,
 ) -> Tensor:
-    """Int8 convolution: ``y = clamp(requantize(sum (x - z_x) * weight + bias) + z_y)``.
+    """Convolution in integers: ``y = clamp(requantize(sum (x - z_x) * weight + bias) + z_y)``.
 
-    The accumulator is requantized with the multiplier ``s_x * s_w / s_y``, rounded twice as in TFLM. All
-    tensors are float32 that holds integers. The gradient is straight-through, and zero where the output
+    The accumulator is requantized with the multiplier ``s_x * s_w / s_y``, rounded twice as in TFLM; in a
+    layer of int16, whose quantizations of x and y are int16, its multiplier has 15 bits and is rounded once.
+    All tensors are float32 that holds integers. The gradient is straight-through, and zero where the output
     saturates. Each spatial argument is a number or one number per dimension.
 
     Args:
-        x: [N, in, height, width] or [N, in, length], -128 to 127.
+        x: [N, in, height, width] or [N, in, length], numbers of its dtype.
         weight: [out, in / groups, kernel_height, kernel_width] or [out, in / groups, kernel], -127 to 127.
-        bias: [out], int32 in steps of ``s_x * s_w``; None for zeros.
+        bias: [out], int32 (int64 in a layer of int16) in steps of ``s_x * s_w``; None for zeros.
         weight_scales: float32 [out], the s_w; gets no gradient.
         padding: with the zero point; as in torch, or four numbers: top, bottom, left, right.
         clamp_low: real lower bound of the output (0.0 is a fused ReLU), None for no bound; clamp_high
             likewise.
 
     Returns:
-        float32 [N, out, ...] that holds int8 numbers.
+        float32 [N, out, ...] that holds numbers of y's dtype.
 
     Raises:
         InputError: a tensor has another dtype, or holds other numbers than these integers.
@@ -114,6 +115,9 @@ def conv2d(
     >>> x, w = torch.tensor([[[10.0, 20.0, 30.0]]]), torch.tensor([[[1.0, 2.0]]])
     >>> conv2d(x, w, None, torch.tensor([0.5]), Quantization(0.5, 0), Quantization(1.0, 0))
     tensor([[[13., 20.]]])
+    >>> fine, finer = Quantization(0.5, 0, "int16"), Quantization(1.0, 0, "int16")
+    >>> conv2d(100.0 * x, w, None, torch.tensor([0.5]), fine, finer)
+    tensor([[[1250., 2000.]]])
     """
     spatial = spatial_dimensions(x)
     kernel, dilation = pair(weight.shape[2:], spatial, 1), pair(dilation, spatial, 1)

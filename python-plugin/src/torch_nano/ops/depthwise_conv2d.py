@@ -71,16 +71,16 @@ def depthwise_conv2d(
     clamp_low: float | None = None,
     clamp_high: float | None = None,
 ) -> Tensor:
-    """Int8 depthwise convolution: ``conv2d`` with one group per channel.
+    """Depthwise convolution in integers: ``conv2d`` with one group per channel.
 
-    Formula, gradients and the other arguments are those of ``conv2d``.
+    Formula, dtypes, gradients and the other arguments are those of ``conv2d``.
 
     Args:
-        x: float32 [N, channels, height, width] or [N, channels, length], -128 to 127.
+        x: float32 [N, channels, height, width] or [N, channels, length], numbers of its dtype.
         weight: float32 [channels, 1, kernel_height, kernel_width] or [channels, 1, kernel], -127 to 127.
 
     Returns:
-        float32 [N, channels, ...] that holds int8 numbers.
+        float32 [N, channels, ...] that holds numbers of y's dtype.
 
     Raises:
         InputError: a tensor has another dtype, or holds other numbers than these integers.

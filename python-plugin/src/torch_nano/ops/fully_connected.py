@@ -104,22 +104,23 @@ def fully_connected(
     clamp_low: float | None = None,
     clamp_high: float | None = None,
 ) -> Tensor:
-    """Int8 linear layer: ``y = clamp(requantize((x - z_x) @ weight.T + bias) + z_y)``.
+    """Linear layer in integers: ``y = clamp(requantize((x - z_x) @ weight.T + bias) + z_y)``.
 
-    The accumulator is requantized with the multiplier ``s_x * s_w / s_y``, rounded twice as in TFLM. All
-    tensors are float32 that holds integers. The gradient is straight-through, and zero where the output
+    The accumulator is requantized with the multiplier ``s_x * s_w / s_y``, rounded twice as in TFLM; in a
+    layer of int16, whose quantizations of x and y are int16, its multiplier has 15 bits and is rounded once.
+    All tensors are float32 that holds integers. The gradient is straight-through, and zero where the output
     saturates.
 
     Args:
-        x: [N, in], -128 to 127; other shapes are flattened in torch's order.
+        x: [N, in], numbers of its dtype; other shapes are flattened in torch's order.
         weight: [out, in], -127 to 127.
-        bias: [out], int32 in steps of ``s_x * s_w``; None for zeros.
+        bias: [out], int32 (int64 in a layer of int16) in steps of ``s_x * s_w``; None for zeros.
         weight_scales: float32 [out], the s_w; gets no gradient.
         clamp_low: real lower bound of the output (0.0 is a fused ReLU), None for no bound; clamp_high
             likewise.
 
     Returns:
-        float32 [N, out] that holds int8 numbers.
+        float32 [N, out] that holds numbers of y's dtype.
 
     Raises:
         InputError: a tensor has another dtype, or holds other numbers than these integers.
