@@ -60,11 +60,15 @@ class FullyConnected(ChannelsOperator):
         moved = Moved(value, channels_first(value.shape, last))
         return MovedBack(Conv2d(kernel=(1, 1)), (channels_back(call.output_shape, last),)), [moved], names
 
+    def columns(self, x: Tensor) -> Tensor:
+        """The elements of x in the order of the weight's columns, [N, in]."""
+        return run_steps(self._calls, x).flatten(1)
+
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return F.linear(run_steps(self._calls, x).flatten(1), weight, bias)
+        return F.linear(self.columns(x), weight, bias)
 
     def train_run(self, layer: Layer) -> Tensor:
-        pixel = run_steps(self._calls, layer.input).flatten(1)[:, :, None, None]
+        pixel = self.columns(layer.input)[:, :, None, None]
         weight = layer.parameters["weight"][:, :, None, None]
         return self.train_as_convolution(layer, pixel, weight, Convolution()).flatten(1)
 

@@ -16,6 +16,7 @@ from ..ir.graph import FoldedNorm, Graph, Node
 from ..modules.explain import has_one_value, one_value_per_channel
 from ..modules.freeze import is_frozen
 from ..ops._channels import ChannelsOperator
+from ..ops.fully_connected import FullyConnected
 
 _STATISTICS = ("running_mean", "running_var")
 
@@ -26,14 +27,14 @@ class BatchStatistics:
 
     In training the layer's weights are folded with mean and variance of the batch after the layer. These cost
     a second run of the layer, in float and without the batch norm (Jacob et al., 2018, arXiv 1712.05877,
-    section 3.2).
+    section 3.2). A batch norm before the layer needs no such run.
     """
 
     #: The batch norm.
     norm: FoldedNorm
     #: The names of its buffers in the model, by role.
     statistics: Mapping[str, str]
-    #: The layer's own parameters by role; {} if the batch norm stands alone.
+    #: The layer's own parameters by role; {} if the batch norm stands alone, or before the layer.
     layer: Mapping[str, str] = field(default_factory=dict)
 
     def normalized(self, node: Node, x: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
@@ -44,6 +45,10 @@ class BatchStatistics:
             parameters: tensors by name.
         """
         if not self.layer:
+            channels = len(parameters[self.statistics["running_mean"]])
+            if isinstance(node.operator, FullyConnected) and x.shape[1] != channels:
+                # The batch norm is of the flattened input.
+                return node.operator.columns(x)
             return x
         assert isinstance(node.operator, ChannelsOperator)
         own = {role: parameters[name] for role, name in self.layer.items()}

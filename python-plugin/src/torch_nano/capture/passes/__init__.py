@@ -8,6 +8,7 @@ from ...ir.graph import Graph
 from .absorb_moves import absorb_moves
 from .choose_layouts import choose_layouts
 from .fold_affines import fold_affines
+from .fold_into_next import fold_into_next
 from .fuse_activations import fuse_activations
 from .fuse_functions import fuse_functions
 from .insert_requantize import insert_requantize
@@ -29,6 +30,7 @@ PASSES: tuple[Callable[[Graph], Graph], ...] = (
     take_input_affines,
     moves_into_convolutions,
     fold_affines,
+    fold_into_next,
     lower_affines,
     choose_layouts,
     absorb_moves,
