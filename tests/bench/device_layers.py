@@ -175,13 +175,20 @@ def cases() -> list[Case]:
         Case("max pool 2x2 32x32x16", nn.MaxPool2d(2), (16, 32, 32)),
         Case("average pool 8x8x64", nn.AvgPool2d(8), (64, 8, 8)),
         Case("sigmoid 16x16x32", nn.Sigmoid(), (32, 16, 16)),
+        Case("prelu 16x16x32", nn.PReLU(32), (32, 16, 16)),
         Case("softmax 10", nn.Softmax(1), (10,)),
+        Case("masked softmax 16x16", Call(_causal), (16, 16), operator="masked_softmax"),
+        of_values("argmax", "16x16x32", lambda x: x.argmax(1)),
         Case("matmul 64x64x64", Call(lambda x: x @ x.mT), (64, 64), CONVOLUTION_LIMIT, operator="matmul"),
         Case("layer norm 32x64", nn.LayerNorm(64), (32, 64), operator="layer_norm"),
         recurrent("gru", nn.GRU(16, 32, batch_first=True)),
         recurrent("lstm", nn.LSTM(16, 32, batch_first=True)),
         recurrent("rnn", nn.RNN(16, 32, batch_first=True)),
     ]
+
+
+def _causal(x: Tensor) -> Tensor:
+    return (x + torch.full((16, 16), -torch.inf).triu(1)).softmax(-1)
 
 
 def _both(x: Tensor, first: nn.Module, second: nn.Module) -> Tensor:

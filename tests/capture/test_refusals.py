@@ -40,12 +40,12 @@ REFUSED: list[tuple[Function, str, Function]] = [
     (lambda x: x.topk(2, 1)[0], "it orders", lambda x: x),
     (lambda x: x.sort(1)[0], "it orders", lambda x: x),
     (lambda x: x[:, 0].softmax(1).multinomial(1), "it draws random", lambda x: x[:, 0].softmax(1)),
-    (lambda x: x[:, 0].argmax(1), "it returns indices", lambda x: x[:, 0]),
+    (lambda x: x[:, 0].argmax(1).float(), "it converts indices", lambda x: x[:, 0].argmax(1)),
     (lambda x: x.cumsum(1), "depends on all before it", lambda x: torch.ones(4, 4).tril() @ x),
     (
-        lambda x: x.masked_fill(torch.eye(4, 10) > 0, -torch.inf).softmax(2),
+        lambda x: x.masked_fill(torch.eye(4, 10) > 0, -torch.inf).sigmoid(),
         "infinite numbers",
-        lambda x: x.masked_fill(torch.eye(4, 10) > 0, -30.0).softmax(2),
+        lambda x: x.masked_fill(torch.eye(4, 10) > 0, -30.0).sigmoid(),
     ),
 ]
 

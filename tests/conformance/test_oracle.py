@@ -181,12 +181,24 @@ def test_requantize() -> None:
     assert tflm.requantize(int8([7]), UNIT, Quantization(16.0, 0)).tolist() == [1]
 
 
+def test_prelu() -> None:
+    # Reals -1 and 1 of slopes -1/2 and 2, in units of 1/4.
+    x = int8([[-2, -2], [2, 2]], 1, 2, 1, 2)
+    y = tflm.prelu(x, int8([-2, 8]), HALF, 0.25, Quantization(0.25, 3))
+    assert y.ravel().tolist() == [5, -5, 7, 7]
+
+
 def test_softmax() -> None:
     # In units of 1/256 from -128: 1/4 each; 1 saturates at 127; ln 3 makes 3/4 and 1/4.
     assert tflm.softmax(int8([[5, 5, 5, 5]]), UNIT).tolist() == [[-64, -64, -64, -64]]
     assert tflm.softmax(int8([[127, -128]]), UNIT).tolist() == [[127, -128]]
     log3 = Quantization(float(np.float32(np.log(3))), 0)
     assert tflm.softmax(int8([[1, 0], [-7, -6]]), log3).tolist() == [[64, -64], [-64, 64]]
+
+
+def test_argmax() -> None:
+    # Of equal ones the first.
+    assert tflm.argmax(int8([[-5, 3, 3], [-128, -128, -128], [1, 2, 3]]), UNIT).tolist() == [1, 0, 2]
 
 
 def test_log_softmax() -> None:

@@ -14,6 +14,7 @@ from torch_nano.ir.operator import Operator
 from torch_nano.library.one_layer import run_native
 from torch_nano.ops._pairwise import PairwiseOperator
 from torch_nano.ops.add import Add
+from torch_nano.ops.argmax import Argmax
 from torch_nano.ops.average_pool2d import AveragePool2d
 from torch_nano.ops.concat import Concat
 from torch_nano.ops.conv2d import Conv2d
@@ -22,10 +23,12 @@ from torch_nano.ops.depthwise_conv2d import DepthwiseConv2d
 from torch_nano.ops.fully_connected import FullyConnected
 from torch_nano.ops.log_softmax import LogSoftmax
 from torch_nano.ops.lstm import Lstm
+from torch_nano.ops.masked_softmax import MaskedSoftmax
 from torch_nano.ops.matmul import Matmul
 from torch_nano.ops.max_pool2d import MaxPool2d
 from torch_nano.ops.move import Move
 from torch_nano.ops.mul import Mul
+from torch_nano.ops.prelu import Prelu
 from torch_nano.ops.requantize import Requantize
 from torch_nano.ops.resize_bilinear import ResizeBilinear
 from torch_nano.ops.softmax import Softmax
@@ -148,6 +151,12 @@ def operator_of(
             move, (_, height, width, channels) = Move(steps_of(made)), made.x.shape
             tensors = Layer(move, shapes=[(channels, height, width)]).quantize()
             return move, tensors, [made.quantization], [made.quantization]
+        case layers.Prelu():
+            tensors = {
+                "alpha": torch.from_numpy(made.alpha),
+                "alpha_scale": torch.tensor([made.alpha_scale], dtype=torch.float32),
+            }
+            return Prelu(), tensors, [made.x_quantization], [made.y_quantization]
         case layers.Requantize():
             return Requantize(), {}, [made.x_quantization], [made.y_quantization]
         case layers.ResizeBilinear():
@@ -157,8 +166,13 @@ def operator_of(
             # Where TFLM's positions are exact they are torch's.
             same = resize.samples(sides) == exact.samples(sides)
             return exact if same else resize, {}, [made.quantization], [made.quantization]
+        case layers.Argmax():
+            return Argmax(), {}, [made.quantization], [tflm.INDEX]
         case layers.Softmax():
             return Softmax(), {}, [made.x_quantization], [tflm.SOFTMAX_OUTPUT]
+        case layers.MaskedSoftmax():
+            masked = MaskedSoftmax(" ".join("".join(map(str, row)) for row in made.mask.astype(int).tolist()))
+            return masked, masked.quantize(Layer(masked)), [made.x_quantization], [tflm.SOFTMAX_OUTPUT]
         case layers.LogSoftmax():
             return LogSoftmax(), {}, [made.x_quantization], [tflm.LOG_SOFTMAX_OUTPUT]
         case layers.Unary():

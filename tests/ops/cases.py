@@ -21,6 +21,7 @@ from torch_nano.ops._steps import element_numbers
 from torch_nano.ops._window import Padding, Pair
 from torch_nano.ops.activation import Activation
 from torch_nano.ops.add import Add
+from torch_nano.ops.argmax import Argmax
 from torch_nano.ops.average_pool2d import AveragePool2d
 from torch_nano.ops.concat import Concat
 from torch_nano.ops.conv2d import Conv2d
@@ -33,10 +34,12 @@ from torch_nano.ops.history import History
 from torch_nano.ops.layer_norm import LayerNorm
 from torch_nano.ops.log_softmax import LogSoftmax
 from torch_nano.ops.lstm import Lstm
+from torch_nano.ops.masked_softmax import MaskedSoftmax
 from torch_nano.ops.matmul import Matmul
 from torch_nano.ops.max_pool2d import MaxPool2d
 from torch_nano.ops.move import Move
 from torch_nano.ops.mul import Mul
+from torch_nano.ops.prelu import Prelu
 from torch_nano.ops.requantize import Requantize
 from torch_nano.ops.resize_bilinear import ResizeBilinear
 from torch_nano.ops.rnn import Rnn
@@ -71,6 +74,8 @@ class Case(Layer):
         """The parameters as the custom operator takes them: weight, bias, weight_scales."""
         if isinstance(self.operator, LayerNorm):
             return [self.parameters.get(role) for role in ("weight", "bias")]
+        if isinstance(self.operator, Prelu):
+            return [self.tensors["alpha"].float(), self.tensors["alpha_scale"]]
         if isinstance(self.operator, RecurrentOperator):
             return [self.parameters.get(role) for role in ROLES]
         if not isinstance(self.operator, ChannelsOperator):
@@ -283,8 +288,22 @@ def _layer_norm(rng: np.random.Generator) -> Layer:
     return Layer(operator, parameters=parameters, shapes=[_shape(rng, channels)])
 
 
+def _prelu(rng: np.random.Generator) -> Layer:
+    channels = int(rng.integers(1, 30))
+    parameters = {"weight": _normal(rng, channels)}
+    return Layer(Prelu(), parameters=parameters, shapes=[_shape(rng, channels)])
+
+
 def _softmax(rng: np.random.Generator) -> Layer:
     return Layer(Softmax(), shapes=[_shape(rng, int(rng.integers(1, 40)))])
+
+
+def _masked_softmax(rng: np.random.Generator) -> Layer:
+    channels, rows, heads = (int(rng.integers(1, most)) for most in (40, 6, 4))
+    mask = rng.random((rows, channels)) < 0.6
+    mask[:, rng.integers(channels)] = True
+    operator = MaskedSoftmax(" ".join("".join(map(str, row)) for row in mask.astype(int).tolist()))
+    return Layer(operator, shapes=[(channels, heads, rows)])
 
 
 #: Functions that are not finite for every number.
@@ -369,6 +388,7 @@ def _activation(rng: np.random.Generator) -> Layer:
 MAKERS: dict[type[Operator], Maker] = {
     Activation: _activation,
     Add: _pairwise(Add),
+    Argmax: lambda rng: replace(_softmax(rng), operator=Argmax()),
     AveragePool2d: _average_pool2d,
     Concat: _concat,
     Conv2d: _conv2d,
@@ -380,10 +400,12 @@ MAKERS: dict[type[Operator], Maker] = {
     History: _history,
     LayerNorm: _layer_norm,
     Lstm: _lstm,
+    MaskedSoftmax: _masked_softmax,
     Matmul: _matmul,
     MaxPool2d: _max_pool2d,
     Move: _move,
     Mul: _pairwise(Mul),
+    Prelu: _prelu,
     Requantize: _requantize,
     Rnn: _rnn,
     ResizeBilinear: _resize_bilinear,

@@ -142,8 +142,10 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
             [] => Elements::new(value.dtype(), output),
             logits => Elements::new(Dtype::Int32, logits),
         };
-        let class = made.clone().largest();
-        let confidence = match exclusive {
+        // A model that ends in an argmax returns the class itself.
+        let is_index = logits.is_empty() && value.holds_indices();
+        let class = if is_index { made.clone().next().map_or(0, |index| index as u32) } else { made.clone().largest() };
+        let confidence = match exclusive && !is_index {
             false => None,
             // Its output is probability * 256 - 128.
             true if is_softmax => made.clone().nth(class as usize).map(|q| ((q + 128) << 7) as u16),

@@ -72,9 +72,10 @@ pub enum Response<'a> {
     },
     /// To [`Request::Predict`]. Of long logits and outputs, and of several outputs, the first bytes: [`Request::Read`] reads the rest.
     Prediction {
-        /// Index of the largest logit (with a head), or of the largest element of the first output.
+        /// Index of the largest logit (with a head), or of the largest element of the first output; the first element of an output of indices.
         class: u32,
-        /// Its probability in Q15 ([`nano_core::train::confidence`]); `None` for a head whose classes do not exclude each other.
+        /// Its probability in Q15 ([`nano_core::train::confidence`]); `None` for a head whose classes do not exclude each other, and for
+        /// an output of indices.
         confidence: Option<u16>,
         /// Whether that is not below [`Settings::rejection`].
         known: bool,

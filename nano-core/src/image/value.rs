@@ -137,6 +137,16 @@ impl Value {
         }
     }
 
+    /// Whether its integers are indices, of classes or of rows of a table: int32 with scale 1.
+    pub fn holds_indices(&self) -> bool {
+        self.is_of(Dtype::Int32) && self.scale == 1.0
+    }
+
+    /// The largest number of classes that a model with this output can have names for: one for each element, or any number for indices.
+    pub(super) fn most_classes(&self) -> usize {
+        if self.holds_indices() { Self::LARGEST as usize } else { self.len() }
+    }
+
     pub(crate) fn is_of(&self, dtype: Dtype) -> bool {
         self.dtype == dtype as u8
     }

@@ -107,7 +107,7 @@ impl<'a> Image<'a> {
             return field("pitch of a graph's output", output.pitch as usize);
         }
         let Some((_, output)) = self.outputs().next() else { return field("number of outputs", 0) };
-        let mut classes = output.len();
+        let mut classes = output.most_classes();
         if let Some(head) = self.head {
             let state =
                 head.state_offset as usize..(head.state_offset as usize).saturating_add(head.state_length as usize);

@@ -60,6 +60,9 @@ registry! {
     kernel table::TABLE_INT16,
     kernel conv2d::CONV2D_INT16,
     kernel depthwise_conv2d::DEPTHWISE_CONV2D_INT16,
+    operator argmax::ARGMAX,
+    operator prelu::PRELU,
+    operator masked_softmax::MASKED_SOFTMAX,
 }
 
 /// The operators that the writer makes of two layers.

@@ -76,7 +76,7 @@ impl SoftmaxParameters {
     }
 }
 
-fn check(node: &Node<'_>) -> Result<(), BrokenRule> {
+pub(super) fn check(node: &Node<'_>) -> Result<(), BrokenRule> {
     node.require_no_scratch()?;
     let [mantissa, shift, smallest] = *parameters(node)?;
     check_differences(mantissa, shift, smallest)?;
@@ -95,41 +95,51 @@ pub(super) fn check_differences(mantissa: i32, shift: i32, smallest: i32) -> Res
     Ok(())
 }
 
-fn parameters<'a>(node: &Node<'a>) -> Result<&'a [i32; 3], BrokenRule> {
+pub(super) fn parameters<'a>(node: &Node<'a>) -> Result<&'a [i32; 3], BrokenRule> {
     let words = node.constant::<i32>(0)?;
     words.try_into().map_err(|_| refused("needs three parameters", words.len() as i64))
 }
 
 fn run(node: &Node<'_>, mut io: Io<'_>) {
-    let &[mantissa, shift, smallest] = parameters(node).checked();
+    let &parameters = parameters(node).checked();
     let channels = nonzero(node.input(0).shape[2] as usize);
     let (inputs, outputs) = (io.inputs.get::<i8>(0), io.outputs.take::<i8>());
     for (input, output) in inputs.chunks_exact(channels).zip(outputs.chunks_exact_mut(channels)) {
-        let largest = input.iter().copied().max().unwrap_or(i8::MIN);
-        let exponential = |x: i8| {
-            let difference = i32::from(x) - i32::from(largest);
-            (difference >= smallest).then(|| {
-                exponential_of_negative(doubling_high_multiply(((i64::from(difference)) << shift) as i32, mantissa))
-            })
-        };
-        let sum: i32 = input
-            .iter()
-            .filter_map(|&x| exponential(x))
-            .map(|exponential| rounding_divide_by_power_of_two(exponential, SUM_INTEGER_BITS))
-            .sum();
-        let headroom = sum.leading_zeros();
-        let reciprocal = reciprocal_of_one_plus(((sum as u32) << headroom).wrapping_sub(1 << 31) as i32);
-        let right_shift = SUM_INTEGER_BITS + 31 - 8 - headroom;
-        if right_shift > 31 {
-            output.fill(-128);
-            continue;
-        }
-        for (output, &x) in output.iter_mut().zip(input) {
-            let scaled = exponential(x).map_or(0, |exponential| {
-                rounding_divide_by_power_of_two(doubling_high_multiply(reciprocal, exponential), right_shift)
-            });
-            *output = clamp_to_i8(scaled - 128, -128, 127);
-        }
+        normalize(parameters, input.iter().map(|&x| (x, true)), output);
+    }
+}
+
+/// Writes the softmax of one pixel's channels, each with whether it takes part; 0 for the others.
+#[inline(always)]
+pub(super) fn normalize(
+    [mantissa, shift, smallest]: [i32; 3],
+    channels: impl Iterator<Item = (i8, bool)> + Clone,
+    output: &mut [i8],
+) {
+    let taking_part = || channels.clone().filter(|&(_, takes_part)| takes_part).map(|(x, _)| x);
+    let largest = taking_part().max().unwrap_or(i8::MIN);
+    let exponential = |x: i8| {
+        let difference = i32::from(x) - i32::from(largest);
+        (difference >= smallest).then(|| {
+            exponential_of_negative(doubling_high_multiply(((i64::from(difference)) << shift) as i32, mantissa))
+        })
+    };
+    let sum: i32 = taking_part()
+        .filter_map(exponential)
+        .map(|exponential| rounding_divide_by_power_of_two(exponential, SUM_INTEGER_BITS))
+        .sum();
+    let headroom = sum.leading_zeros();
+    let reciprocal = reciprocal_of_one_plus(((sum as u32) << headroom).wrapping_sub(1 << 31) as i32);
+    let right_shift = SUM_INTEGER_BITS + 31 - 8 - headroom;
+    if right_shift > 31 {
+        output.fill(-128);
+        return;
+    }
+    for (output, (x, takes_part)) in output.iter_mut().zip(channels) {
+        let scaled = exponential(x).filter(|_| takes_part).map_or(0, |exponential| {
+            rounding_divide_by_power_of_two(doubling_high_multiply(reciprocal, exponential), right_shift)
+        });
+        *output = clamp_to_i8(scaled - 128, -128, 127);
     }
 }
 
@@ -178,7 +188,7 @@ pub(super) fn reciprocal_of_one_plus(x: i32) -> i32 {
 }
 
 #[cfg(feature = "alloc")]
-fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::image::WriteError> {
+pub(super) fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::image::WriteError> {
     let scale = layer.inputs[0].scale;
     let SoftmaxParameters { multiplier, smallest_difference } = SoftmaxParameters::new(scale)
         .ok_or_else(|| layer.refused("the input's scale is not above 2^-26", scale.into()))?;

@@ -200,6 +200,28 @@ impl Builder {
         self.layer("softmax", &[input], output, [], [])
     }
 
+    pub fn argmax(&mut self, input: usize) -> usize {
+        let [height, width, _] = self.value(input).shape;
+        let output = ValueDescription { dtype: Dtype::Int32, scale: 1.0, zero_point: 0, ..value([height, width, 1]) };
+        self.layer("argmax", &[input], output, [], [])
+    }
+
+    pub fn prelu(&mut self, input: usize) -> usize {
+        let shape = self.value(input).shape;
+        let alpha = Tensor::Int8((0..shape[2]).map(|_| self.random.i8(..)).collect());
+        let tensors = [("alpha", alpha), ("alpha_scale", Tensor::Float32(vec![0.01]))];
+        self.layer("prelu", &[input], value(shape), [], tensors)
+    }
+
+    /// A softmax in which pixel i reads its channels up to i: a causal attention.
+    pub fn masked_softmax(&mut self, input: usize) -> usize {
+        let [height, rows, channels] = self.value(input).shape;
+        let mask = (0..rows).flat_map(|row| (0..channels).map(move |channel| i8::from(channel <= row))).collect();
+        let output = ValueDescription { scale: 1.0 / 256.0, zero_point: -128, ..value([height, rows, channels]) };
+        let tensors = [("mask", Tensor::Int8(mask))];
+        self.layer("masked_softmax", &[input], output, [("mask_rows", rows.into())], tensors)
+    }
+
     pub fn log_softmax(&mut self, input: usize) -> usize {
         let output = ValueDescription { scale: 1.0 / 16.0, zero_point: 127, ..value(self.value(input).shape) };
         self.layer("log_softmax", &[input], output, [], [])
@@ -368,7 +390,7 @@ pub fn layers_head(features: usize, outputs: usize, descent: Descent) -> HeadDes
 }
 
 /// All test models.
-pub fn nets() -> [Builder; 9] {
+pub fn nets() -> [Builder; 10] {
     [
         conv_net(),
         head_net(),
@@ -379,6 +401,7 @@ pub fn nets() -> [Builder; 9] {
         lstm_net(),
         gru_net(),
         wide_net(),
+        indices_net(),
     ]
 }
 
@@ -412,6 +435,8 @@ pub fn attention_net() -> Builder {
     let scores = net.matmul(queries, keys, true, 0.2);
     let weights = net.softmax(scores);
     let context = net.matmul(weights, keys, false, SCALE);
+    let causal = net.masked_softmax(scores);
+    net.output(causal);
     let logarithms = net.log_softmax(context);
     net.output(logarithms);
     net
@@ -453,6 +478,17 @@ pub fn wide_net() -> Builder {
     let logits = net.fully_connected(inner, 7);
     net.output(logits);
     net.widen();
+    net
+}
+
+/// A PReLU, and the indices of its largest channels.
+pub fn indices_net() -> Builder {
+    let mut net = Builder::new(9);
+    let image = net.input([2, 3, 6]);
+    let scores = net.prelu(image);
+    let indices = net.argmax(scores);
+    net.output(scores);
+    net.output(indices);
     net
 }
 

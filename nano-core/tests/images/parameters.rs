@@ -109,6 +109,7 @@ fn every_attribute_has_its_range() {
         "count_include_pad" => (2, "count_include_pad"),
         "transpose_b" => (2, "transpose_b"),
         "subtract_mean" => (-1, "subtract_mean"),
+        "mask_rows" => (0, "mask_rows"),
         "relu" => (2, "relu"),
         "output_height" | "output_width" => (0, "output_"),
         "step_height" | "step_width" => (-1, "step_"),

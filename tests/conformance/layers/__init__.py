@@ -13,19 +13,21 @@ import numpy as np
 
 from .base import Layer, Origin
 from .convolution import Conv2d, Conv2dInt16, ConvTranspose2d, DepthwiseConv2d, DepthwiseConv2dInt16
-from .elementwise import Requantize, RequantizeDtypes, Unary
+from .elementwise import Prelu, Requantize, RequantizeDtypes, Unary
 from .linear import FullyConnected, FullyConnectedInt16, Matmul
 from .movement import Concat, ConcatInt16, Move, MoveInt16
 from .pairwise import Add, AddInt16, Mul, MulInt16, Pairwise, Sub, SubInt16
 from .pooling import AveragePool, AveragePoolInt16, MaxPool, MaxPoolInt16
 from .recurrent import Lstm
 from .resizing import ResizeBilinear
-from .softmax import LogSoftmax, Softmax
+from .selection import Argmax
+from .softmax import LogSoftmax, MaskedSoftmax, Softmax
 
 __all__ = [
     "FAMILIES",
     "Add",
     "AddInt16",
+    "Argmax",
     "AveragePool",
     "AveragePoolInt16",
     "Concat",
@@ -40,6 +42,7 @@ __all__ = [
     "Layer",
     "LogSoftmax",
     "Lstm",
+    "MaskedSoftmax",
     "Matmul",
     "MaxPool",
     "MaxPoolInt16",
@@ -49,6 +52,7 @@ __all__ = [
     "MulInt16",
     "Origin",
     "Pairwise",
+    "Prelu",
     "Requantize",
     "RequantizeDtypes",
     "ResizeBilinear",
@@ -70,6 +74,7 @@ FAMILIES: dict[str, type[Layer]] = {
     "fully_connected": FullyConnected,
     "fully_connected_int16": FullyConnectedInt16,
     "add": Add,
+    "argmax": Argmax,
     "mul": Mul,
     "sub": Sub,
     "add_int16": AddInt16,
@@ -83,12 +88,14 @@ FAMILIES: dict[str, type[Layer]] = {
     "average_pool": AveragePool,
     "max_pool_int16": MaxPoolInt16,
     "average_pool_int16": AveragePoolInt16,
+    "prelu": Prelu,
     "requantize": Requantize,
     "requantize_dtypes": RequantizeDtypes,
     "resize_bilinear": ResizeBilinear,
     "move_int16": MoveInt16,
     "concat_int16": ConcatInt16,
     "softmax": Softmax,
+    "masked_softmax": MaskedSoftmax,
     "log_softmax": LogSoftmax,
     "unary": Unary,
 }

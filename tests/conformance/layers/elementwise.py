@@ -7,7 +7,7 @@ import numpy as np
 
 from .. import tflm
 from ..model import Int8, Quantization
-from ..sampling import output_quantization, quantization, zero_point
+from ..sampling import channels, int8_input, output_quantization, quantization, weights_of, zero_point
 from .base import Layer, Origin
 
 
@@ -83,3 +83,30 @@ class Unary(Layer):
 
     def expected(self) -> Int8:
         return tflm.unary(self.function, self.x, self.x_quantization, self.y_quantization, alpha=self.alpha)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Prelu(Layer):
+    """x (1, H, W, C), slopes alpha (C,) of up to 2^-4 to 4, with one scale."""
+
+    x: Int8
+    alpha: Int8
+    x_quantization: Quantization
+    alpha_scale: float
+    y_quantization: Quantization
+
+    @classmethod
+    def random(cls, origin: Origin, rng: np.random.Generator) -> Self:
+        shape = (1, *(int(side) for side in rng.integers(1, 6, 2)), channels(rng))
+        x_quantization = quantization(rng, -12, 4)
+        return cls(
+            origin=origin,
+            x=int8_input(rng, shape),
+            alpha=weights_of(rng, shape[-1:]),
+            x_quantization=x_quantization,
+            alpha_scale=float(np.float32(2.0 ** rng.uniform(-4, 2) / 127)),
+            y_quantization=output_quantization(rng, x_quantization.scale),
+        )
+
+    def expected(self) -> Int8:
+        return tflm.prelu(self.x, self.alpha, self.x_quantization, self.alpha_scale, self.y_quantization)

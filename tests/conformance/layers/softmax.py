@@ -1,9 +1,10 @@
-"""Softmax and its logarithm."""
+"""Softmax, also masked, and its logarithm."""
 
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 
 from .. import tflm
 from ..model import Int8, Quantization
@@ -43,3 +44,28 @@ class LogSoftmax(Layer):
 
     def expected(self) -> Int8:
         return tflm.log_softmax(self.x, self.x_quantization)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MaskedSoftmax(Layer):
+    """x (1, H, R, C), over the channels that the mask (R, C) leaves; 0 elsewhere."""
+
+    x: Int8
+    x_quantization: Quantization
+    mask: npt.NDArray[np.bool_]
+
+    @classmethod
+    def random(cls, origin: Origin, rng: np.random.Generator) -> Self:
+        height, rows, channels = (int(rng.integers(1, most)) for most in (4, 7, 70))
+        mask = rng.random((rows, channels)) < rng.choice([0.2, 0.5, 0.9])
+        mask[np.arange(rows), rng.integers(channels, size=rows)] = True
+        low, high = ((-9, 0), (-9, 0), (-25, -9), (0, 8))[rng.integers(4)]
+        x = int8_input(rng, (1, height, rows, channels))
+        return cls(origin, x, quantization(rng, low, high), mask)
+
+    def expected(self) -> Int8:
+        """TFLM's softmax of what each row leaves."""
+        y = np.full_like(self.x, tflm.SOFTMAX_OUTPUT.zero_point)
+        for row, mask in enumerate(self.mask):
+            y[..., row, mask] = tflm.softmax(self.x[0, :, row, mask].T.copy(), self.x_quantization)
+        return y

@@ -16,6 +16,7 @@ from .elementwise import (
     UNARY_OUTPUT,
     UnaryFunction,
     log_softmax,
+    prelu,
     requantize,
     softmax,
     unary,
@@ -28,8 +29,10 @@ from .pairwise import PairwiseOracle, add, mul, sub
 from .pooling import activation_range, average_pool, max_pool
 from .recurrent import lstm
 from .resizing import resize_bilinear
+from .selection import INDEX, argmax
 
 __all__ = [
+    "INDEX",
     "LOG_SOFTMAX_OUTPUT",
     "SOFTMAX_OUTPUT",
     "UNARY_OUTPUT",
@@ -41,6 +44,7 @@ __all__ = [
     "accumulator_bound",
     "activation_range",
     "add",
+    "argmax",
     "average_pool",
     "concat",
     "conv2d",
@@ -54,6 +58,7 @@ __all__ = [
     "max_pool",
     "mul",
     "pad",
+    "prelu",
     "requantize",
     "resize_bilinear",
     "resize_nearest",

@@ -7,7 +7,7 @@ from tflite_micro.tensorflow.lite.micro.python import (  # type: ignore[import-u
     schema_py_generated as schema,
 )
 
-from ..model import Int8, Quantization, input_tensor, output_tensor, run
+from ..model import Int8, Quantization, input_tensor, output_tensor, run, weight_tensor
 from .limits import largest_bound
 
 UnaryFunction = Literal["elu", "leaky_relu", "logistic", "tanh", "hard_swish"]
@@ -73,6 +73,21 @@ def unary(
         "hard_swish": schema.HardSwishOptionsT(),
     }
     return _elementwise(function.upper(), options.get(function), x, x_quantization, y_quantization)
+
+
+def prelu(
+    x: Int8, alpha: Int8, x_quantization: Quantization, alpha_scale: float, y_quantization: Quantization
+) -> Int8:
+    """PRELU: x (N, H, W, C), and a slope for each channel, alpha (C,), with zero point 0."""
+    ratio = x_quantization.scale / y_quantization.scale
+    if largest_bound(ratio) < 255 or largest_bound(ratio * alpha_scale) < 255 * 128:
+        raise ValueError(
+            f"TFLM overflows: scales {x_quantization.scale}, {alpha_scale}, {y_quantization.scale}"
+        )
+    slopes = weight_tensor(alpha.reshape(1, 1, -1), np.array([alpha_scale], np.float32), 0)
+    return run(
+        "PRELU", None, [input_tensor(x, x_quantization), slopes], output_tensor(x.shape, y_quantization)
+    )
 
 
 def _elementwise(

@@ -139,7 +139,7 @@ fn write_plan(model: &ModelDescription, plan: Plan<'_>) -> Result<Vec<u8>, Write
     let head = model.head.as_ref().map(|head| write_head(model, head, &values, &mut constants)).transpose()?;
     let outputs: Vec<u32> = model.outputs.iter().map(|output| output.id as u32).collect();
     let (metadata, label_order) = metadata::write(model)?;
-    let classes = head.map_or_else(|| values[model.outputs[0].id].len(), |head| head.classes as usize);
+    let classes = head.map_or_else(|| values[model.outputs[0].id].most_classes(), |head| head.classes as usize);
     metadata::check(&metadata, [model.inputs.len(), model.outputs.len()], &label_order, classes)?;
 
     let mut image = Vec::from([0u8; size_of::<Header>()]);

@@ -83,6 +83,13 @@ class Quantization:
         return _BOUNDS[self.dtype]
 
     @property
+    def holds_indices(self) -> bool:
+        """Whether the integers are indices, of classes or of rows of a table: int32 with scale 1, as in
+        nano-core's ``Value::holds_indices``.
+        """
+        return self.dtype == "int32" and self.scale == 1.0
+
+    @property
     def levels(self) -> tuple[int, int]:
         """The smallest and the largest integer without the zero point."""
         low, high = self.bounds

@@ -63,10 +63,12 @@ def quantize_tensor(x: Tensor, quantization: Quantization, channels: ChannelScal
 
 
 def dequantize_tensor(q: Tensor, quantization: Quantization) -> Tensor:
-    """Dequantizes integers: ``scale * (q - zero_point)``, float32.
+    """Dequantizes integers: ``scale * (q - zero_point)``, float32; indices become int64.
 
     >>> dequantize_tensor(torch.tensor([10, 12], dtype=torch.int8), Quantization(0.5, 10))
     tensor([0., 1.])
     """
+    if quantization.holds_indices:
+        return q.long()
     steps = q.to(quantization.training_dtype) - quantization.zero_point
     return (steps * quantization.scale).float()

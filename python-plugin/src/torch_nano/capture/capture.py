@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
 from operator import getitem
 from typing import Any
 
@@ -23,6 +24,8 @@ from ..modules.explain import is_one_sample, missing_batch
 from ..modules.inputs import Example
 from ..modules.models import check_not_scripted, check_numbers
 from ..ops import OPERATORS
+from ..ops.concat import Concat
+from ..ops.masked_softmax import MaskedSoftmax
 from ..ops.move import Move
 from .batch_dimension import batch_first
 from .channel_affine import ChannelAffine
@@ -33,6 +36,7 @@ from .expansion import arguments_of, copy_of, expand
 from .layers_of_call import layers_of_call
 from .program import batch_of, export, module_path, source_line, target_name
 from .refusals import refusal
+from .softmax_masks import ADDITIONS, Mask, mask_of
 from .structural import BatchNorm
 from .train_mode import check_train_mode
 from .unsupported_modules import check_modules
@@ -103,6 +107,8 @@ class _Capture:
         self.failed: set[fx.Node] = set()
         #: How to compute the tensors that forward computes from parameters.
         self.derived: dict[str, Derived] = {}
+        #: Of values that a softmax reads, the positions that a mask excludes: bool, to be broadcast.
+        self.excluded: dict[fx.Node, Tensor] = {}
         #: The symbolic batch sizes of the inputs.
         self.batches: list[Any] = []
 
@@ -229,6 +235,8 @@ class _Capture:
             assert source is not None
             meaning = self.meaning[node] = self.meaning[source]
             self.memory[node] = node if relation == "copy" else self.memory[source]
+            if source in self.excluded:
+                self.excluded[node] = self.excluded[source]
             if "train" in arguments and isinstance(meaning, Value):
                 while len(source.users) == 1 and source.target is aten.alias.default:
                     source = source.all_input_nodes[0]
@@ -241,7 +249,23 @@ class _Capture:
         if target is aten.copy_.default:
             self._take_copy(node, arguments)
             return
+        self._check_indices(node, target)
+        if (mask := mask_of(node, target, arguments, self.tensors)) is not None:
+            self._exclude(node, mask)
+            if mask.added is None:
+                return
+            target, arguments = aten.add.Tensor, self._addition(node, mask.value, mask.added)
         operators = self.operators.get(target)
+        if mask is None and (excluded := self._excluded(node)) is not None:
+            if target is aten.softmax.int:
+                operators, arguments = MaskedSoftmax, {**arguments, "excluded": excluded}
+            elif target in ADDITIONS:
+                self.excluded[node] = excluded
+            else:
+                raise UnsupportedNodeError(
+                    "it reads a tensor in which a mask has excluded positions",
+                    "mask directly before the softmax",
+                )
         if target in ChannelAffine.targets() and _has_constant(target, arguments):
             operators = ChannelAffine
         elif (composition := composition_of(target, arguments)) is not None and expand(
@@ -265,6 +289,41 @@ class _Capture:
             self._overwrite(node, source)
         elif target._schema.returns[0].alias_info is not None and source is not None:
             self.memory[node] = self.memory[source]
+
+    def _exclude(self, node: fx.Node, mask: Mask) -> None:
+        """Records what a call excludes from the softmax that reads it."""
+        before = self._excluded(node)
+        self.excluded[node] = mask.excluded if before is None else mask.excluded | before
+        self.meaning[node], self.memory[node] = mask.value, node
+
+    def _excluded(self, node: fx.Node) -> Tensor | None:
+        """The positions that are excluded of a call's tensors; None if none are."""
+        every = [self.excluded[source] for source in node.all_input_nodes if source in self.excluded]
+        return reduce(torch.logical_or, every) if every else None
+
+    def _addition(self, node: fx.Node, value: Value, added: Tensor) -> dict[str, Any]:
+        """The arguments of an addition of a constant."""
+        name = new_name(f"{node.name}_added", self.tensors)
+        self.tensors[name] = added
+        return {"self": value, "other": ComputedName(name), "alpha": 1}
+
+    def _check_indices(self, node: fx.Node, target: Target) -> None:
+        """Refuses a call that computes with indices, such as those of an argmax, and does not only move them.
+
+        Raises:
+            UnsupportedNodeError: it does.
+        """
+        moves = (*Move.targets(), *Concat.targets())
+        if target not in moves and any(map(self._holds_indices, node.all_input_nodes)):
+            raise UnsupportedNodeError(
+                "it computes with indices, such as those of an argmax",
+                "return them, and compute with them outside of the model",
+            )
+
+    def _holds_indices(self, node: fx.Node) -> bool:
+        """Whether a node is a value of the run that holds indices."""
+        is_value = isinstance(self.meaning.get(node), Value) and node not in self.failed
+        return is_value and node.meta["val"].dtype in (torch.int32, torch.int64)
 
     def _take_copy(self, node: fx.Node, arguments: Mapping[str, Any]) -> None:
         """Takes ``x.copy_(y)``: later reads of x get y."""

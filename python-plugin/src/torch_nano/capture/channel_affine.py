@@ -16,7 +16,6 @@ from ..ir.call import Call, ComputedName, Moved, MovedBack, ParameterName, Steps
 from ..ir.layer import Layer
 from ..ir.operator import Operator
 from ..ir.value import Value
-from .compositions.attention import FINITE_MASK
 
 aten = torch.ops.aten
 
@@ -128,7 +127,7 @@ def _check(constant: Tensor, x: Shape) -> None:
     if not bool(constant.isfinite().all()):
         raise UnsupportedNodeError(
             "its constant has infinite numbers or NaN, which int8 has not",
-            f"use finite numbers; in an attention, {FINITE_MASK}",
+            "use finite numbers, or mask directly before a softmax",
         )
 
 

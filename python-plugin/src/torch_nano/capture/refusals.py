@@ -26,20 +26,15 @@ _INDEX = (
     "it looks up rows by numbers of the input",
     "look them up outside of the model, and give it the rows",
 )
-_PLACE = (
-    "it returns indices, which nano-core does not compute",
-    "return the scores, and take y.argmax(1) of the model's output",
-)
 #: ATen's name -> the reason, and what to write instead.
 _REASONS: Mapping[str, tuple[str, str]] = {
     **dict.fromkeys(("eq", "ge", "gt", "le", "lt", "ne", "isnan", "isinf", "logical_not"), _COMPARISON),
-    **dict.fromkeys(("argsort", "kthvalue", "median", "msort", "quantile", "sort", "topk"), _ORDER),
+    **dict.fromkeys(("argsort", "kthvalue", "median", "msort", "quantile", "sort"), _ORDER),
     **dict.fromkeys(
         ("bernoulli", "multinomial", "rand_like", "randn_like", "randint_like", "normal"), _RANDOM
     ),
     **dict.fromkeys(("where", "masked_fill"), _SELECTION),
     **dict.fromkeys(("embedding", "embedding_bag", "gather", "index", "index_select"), _INDEX),
-    **dict.fromkeys(("argmax", "argmin"), _PLACE),
     **dict.fromkeys(
         ("cumsum", "cumprod", "cummax", "logcumsumexp"),
         (

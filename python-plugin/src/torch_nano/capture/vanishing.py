@@ -46,6 +46,10 @@ _CASTS: frozenset[Target] = frozenset(
         aten.type_as.default,
     }
 )
+#: All of these.
+KEEPS_NUMBERS = _ALIASES | _COPIES | _CASTS
+#: The dtypes of indices, such as those of an argmax; the device has int32.
+_INDICES = frozenset({torch.int32, torch.int64})
 _ASSERTIONS: frozenset[str] = frozenset(
     {
         "aten::_assert_async",
@@ -88,9 +92,13 @@ def returns_first_argument(
     if target not in _CASTS:
         return None
     given, made = node.all_input_nodes[0].meta["val"], node.meta["val"]
-    if given.dtype != made.dtype:
+    if given.dtype != made.dtype and not {given.dtype, made.dtype} <= _INDICES:
         if constant:
             return None
+        if given.dtype in _INDICES:
+            raise UnsupportedNodeError(
+                f"it converts indices to {_name(made)}", "return the indices, and convert the model's output"
+            )
         raise UnsupportedNodeError(
             f"it converts {_name(given)} to {_name(made)}; the device has one dtype, and quantizes itself",
             "leave the cast out, or keep the dtype of the model",

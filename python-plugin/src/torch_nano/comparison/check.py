@@ -7,10 +7,13 @@ from ..calibration.quantize import QuantizedGraph
 from ..errors import AccuracyWarning, warn
 from ..ir.graph import Graph
 from .measure import compare, compare_outputs
+from .report import OutputComparison
 from .rounding import worst_sqnr
 
 #: dB of an output below which classes change: the noise has more than a sixth of the amplitude.
 LEAST_SQNR = 15.0
+#: Share of the indices of an output, such as those of an argmax, that must be equal.
+LEAST_AGREEMENT = 0.9
 #: Of all samples, at least so many, and at most so many, are kept.
 _SHARE, _LEAST, _MOST = 8, 8, 256
 #: Numbers that are kept at most, beyond the least samples.
@@ -86,19 +89,33 @@ def warn_of_loss(graph: Graph, quantized: QuantizedGraph, kept: KeptSamples) -> 
     Warns:
         AccuracyWarning: naming the layers that lose most by themselves.
     """
-    worst = min(compare_outputs(graph, quantized, kept.batches), key=lambda output: worst_sqnr([output]))
-    if worst_sqnr([worst]) >= LEAST_SQNR:
+    outputs = compare_outputs(graph, quantized, kept.batches)
+    lost = _lost(min(outputs, key=lambda output: worst_sqnr([output]))) or next(
+        filter(None, map(_lost, outputs)), ""
+    )
+    if not lost:
         return
     report = compare(graph, quantized, kept.first(_COMPARED))
     losing = ", ".join(f"{layer.title} ({layer.own_sqnr:.1f} dB)" for layer in report.layers[:_NAMED])
     advice = "".join(f"\n- {line}" for line in report.advice)
     warn(
-        f"int8 keeps {worst_sqnr([worst]):.1f} dB (SQNR) of {worst.name!r} on the calibration data; below "
-        f"{LEAST_SQNR:.0f} dB predictions change. Most is lost in {losing}. nano.compare(model, data) shows "
+        f"{lost}. Most is lost in {losing}. nano.compare(model, data) shows "
         "all layers, precision='auto' gives 16 bits to those that need them, tn.prepare_qat trains them "
         "through this arithmetic, check=False leaves this check out"
         f"{advice}",
         AccuracyWarning,
+    )
+
+
+def _lost(output: OutputComparison) -> str:
+    """What is lost of an output, in words; "" if it is little."""
+    if output.agreement is not None and output.holds_indices and output.agreement < LEAST_AGREEMENT:
+        return f"int8 finds the same {output.name!r} in {output.agreement:.1%} of the calibration data"
+    if worst_sqnr([output]) >= LEAST_SQNR:
+        return ""
+    return (
+        f"int8 keeps {worst_sqnr([output]):.1f} dB (SQNR) of {output.name!r} on the calibration data; below "
+        f"{LEAST_SQNR:.0f} dB predictions change"
     )
 
 

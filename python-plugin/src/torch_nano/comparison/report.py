@@ -107,7 +107,7 @@ class OutputComparison:
 
     #: The key of a dict, otherwise "output", or "output0", "output1" and so on.
     name: str
-    #: Of all samples together, in dB.
+    #: Of all samples together, in dB; infinite for indices, such as those of an argmax.
     sqnr: float
     #: The median of the samples' own SQNRs, in dB.
     median_sqnr: float
@@ -121,6 +121,8 @@ class OutputComparison:
     float_accuracy: float | None
     #: Likewise in int8.
     int8_accuracy: float | None
+    #: Whether it holds indices, such as those of an argmax, of which only the agreement counts.
+    holds_indices: bool = False
 
     @staticmethod
     def of(name: str, sums: OutputSums) -> OutputComparison:
@@ -134,15 +136,18 @@ class OutputComparison:
             agreement=sums.agreeing / sums.decisions if sums.decisions else None,
             float_accuracy=sums.right / sums.labels if sums.labels else None,
             int8_accuracy=sums.right_in_int8 / sums.labels if sums.labels else None,
+            holds_indices=sums.holds_indices,
         )
 
     def __str__(self) -> str:
-        parts = [f"{self.name}: SQNR {_decibels(self.sqnr)} dB, largest error {self.largest_error:.3g}"]
+        parts = [f"SQNR {_decibels(self.sqnr)} dB, largest error {self.largest_error:.3g}"]
+        if self.holds_indices:
+            parts = []
         if self.agreement is not None:
             parts.append(f"same class in {self.agreement:.1%}")
         if self.float_accuracy is not None and self.int8_accuracy is not None:
             parts.append(f"accuracy {self.float_accuracy:.1%} in float, {self.int8_accuracy:.1%} in int8")
-        return ", ".join(parts)
+        return f"{self.name}: {', '.join(parts)}"
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,9 @@ class OutputSums:
 
     def __init__(self) -> None:
         self.error = ErrorSums()
-        #: Of each sample, in dB.
+        #: Whether it holds indices, such as those of an argmax, which agree or not.
+        self.holds_indices = False
+        #: Of each sample, in dB; of indices infinite.
         self._sqnrs: list[float] = []
         #: Decisions, those that agree, labels, and labels that each network finds.
         self.decisions = self.agreeing = self.labels = self.right = self.right_in_int8 = 0
@@ -139,12 +141,17 @@ class OutputSums:
         return statistics.median_low(self._sqnrs)
 
     def observe(self, expected: Tensor, found: Tensor, labels: Tensor | None) -> None:
-        """Takes in one batch [N, classes, ...], with the labels [N, ...] if they are known. Labels that are
-        no integers are targets of another kind, and not compared.
+        """Takes in one batch [N, classes, ...], or classes [N, ...] in int64, with the labels [N, ...] if
+        they are known. Labels that are no integers are targets of another kind, and not compared.
 
         Raises:
             InputError: the labels are integers of another shape.
         """
+        self.holds_indices = not expected.is_floating_point()
+        if self.holds_indices:
+            self._sqnrs += [math.inf] * len(expected)
+            self._decide(expected, found, labels)
+            return
         rows = expected.double().reshape(len(expected), -1)
         noise = (found.double().reshape(rows.shape) - rows).square().sum(1)
         signal = rows.square().sum(1)
@@ -152,7 +159,10 @@ class OutputSums:
         self.error.observe(expected, found)
         if expected.dim() < 2 or expected.shape[1] < 2 or not expected.numel():
             return
-        in_float, in_int8 = expected.argmax(1), found.argmax(1)
+        self._decide(expected.argmax(1), found.argmax(1), labels)
+
+    def _decide(self, in_float: Tensor, in_int8: Tensor, labels: Tensor | None) -> None:
+        """Takes in the classes [N, ...] that both networks find, and the right ones if they are known."""
         self.decisions += in_float.numel()
         self.agreeing += int((in_float == in_int8).sum())
         if labels is None or labels.is_floating_point() or labels.is_complex():
@@ -160,7 +170,7 @@ class OutputSums:
         if labels.shape != in_float.shape:
             raise InputError(
                 f"the labels have shape {tuple(labels.shape)}; expected {tuple(in_float.shape)}: the index "
-                f"of one of {expected.shape[1]} classes for each sample"
+                "of one of the classes for each sample"
             )
         self.labels += labels.numel()
         self.right += int((in_float == labels).sum())

@@ -15,6 +15,7 @@ from ..errors import HeadError, HeadWarning, warn
 from ..heads import SGD, HeadSettings
 from ..ir.graph import Graph, Node
 from ..ops._channels import ChannelsOperator
+from ..ops.argmax import argmax_of
 from ..ops.conv2d import Conv2d
 from ..ops.fully_connected import FullyConnected
 from ..ops.move import is_free
@@ -231,6 +232,8 @@ def _not_a_head(graph: Graph, last: Node | None) -> str:
     """Why the last node of a graph cannot be a trainable head; "" if it can."""
     if len(graph.outputs) > 1:
         return f"the model returns {len(graph.outputs)} tensors"
+    if argmax_of(graph, graph.outputs[0]) is not None:
+        return "the model ends in an argmax; return the scores, of which a head finds the class by itself"
     if last is None or not isinstance(last.operator, FullyConnected):
         return f"the model ends in {last.operator.name if last else 'its input'}"
     if last.operator.without_clamp() != last.operator:

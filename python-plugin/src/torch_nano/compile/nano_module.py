@@ -181,7 +181,7 @@ class NanoModule(QuantizedModule):
         return the_only("output", self.output_quantizations)
 
     def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
-        """float32 outputs for float inputs.
+        """float32 outputs for float inputs; the indices of argmax are int64.
 
         Raises:
             InputError: wrong inputs, shape or dtype, NaN or infinity.
@@ -266,7 +266,11 @@ class NanoModule(QuantizedModule):
         """
         for x in inputs:
             check_finite(x)
-        return self._from_device(self._model.run_real(self._to_device([x.detach() for x in inputs])))
+        outputs = self._from_device(self._model.run_real(self._to_device([x.detach() for x in inputs])))
+        return [
+            y.long() if quantization.holds_indices else y
+            for y, quantization in zip(outputs, self._output_quantizations, strict=True)
+        ]
 
     def _to_device(self, inputs: Sequence[Tensor]) -> list[NDArray[Any]]:
         return [value.to_device(x).numpy() for value, x in zip(self._inputs, inputs, strict=True)]

@@ -9,16 +9,27 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import _native
+from ..arithmetic.quantization import Quantization
 
 
 def rust_quantization(model: _native.Model) -> str:
     """`quantize` for the model's input and `dequantize` for its output; if there are several, one for each
-    with its name after it: `quantize_mask`.
+    with its name after it: `quantize_mask`. None for indices.
     """
-    quantize = enumerate(_function_names("quantize", model.input_names))
-    dequantize = enumerate(_function_names("dequantize", model.output_names))
-    functions = [_quantize(model, index, name) for index, name in quantize]
-    return "".join(functions + [_dequantize(model, index, name) for index, name in dequantize])
+    functions = []
+    for verb, function, ids, names in (
+        ("quantize", _quantize, model.inputs, model.input_names),
+        ("dequantize", _dequantize, model.outputs, model.output_names),
+    ):
+        for index, name in enumerate(_function_names(verb, names)):
+            if not holds_indices(model.values[ids[index]]):
+                functions.append(function(model, index, name))
+    return "".join(functions)
+
+
+def holds_indices(value: _native.ValueEntry) -> bool:
+    """Whether the integers of a value are indices."""
+    return Quantization(value["scale"], value["zero_point"], value["dtype"]).holds_indices
 
 
 def _quantize(model: _native.Model, index: int, function: str) -> str:

@@ -24,6 +24,7 @@ from ..ir.graph import Graph
 from ..ir.precision import Precision
 from ..modules.inputs import Example
 from ..modules.models import check_float, own_module
+from ..ops.argmax import argmax_of
 from .auto_precision import SAMPLES, TARGET_SQNR, AutoPrecision
 from .image import is_name, write_image
 from .last_layers import cut_before, split_off_head
@@ -222,7 +223,9 @@ def _check_labels(names: Sequence[str], graph: Graph) -> None:
         raise InputError(
             f"labels for a model that returns {len(graph.outputs)} tensors; expected a model that returns one"
         )
-    classes = graph.values[graph.outputs[0]].shape[0]
+    (output,) = graph.outputs
+    argmax = argmax_of(graph, output)
+    classes = graph.values[output if argmax is None else argmax.inputs[0]].shape[0]
     if len(names) != classes:
         raise InputError(f"{len(names)} labels for a model of {classes} outputs; expected one for each")
 

@@ -114,11 +114,12 @@ class Prediction:
     """A device's prediction for one input."""
 
     #: Index of the largest logit, or without a head of the largest element of the first output; the first of
-    #: equal ones (for heads that choose one class).
+    #: equal ones (for heads that choose one class). Of a model that ends in an argmax, its index.
     label: int
     #: The class's name on the device; "" without a name.
     name: str
-    #: Its probability, 0 to 1 (softmax in the device's integers); None if outputs do not exclude each other.
+    #: Its probability, 0 to 1 (softmax in the device's integers); None if outputs do not exclude each other,
+    #: or are indices.
     confidence: float | None
     #: False if the confidence is below :attr:`DeviceSettings.rejection`: the input is of no known class. True
     #: without a confidence.

@@ -86,21 +86,22 @@ class Shared:
 Rule = Own | SameAs | Fixed | Shared
 
 
-def _rule(entry: QuantizationRule) -> Rule:
+def _rule(entry: QuantizationRule, dtype: Dtype) -> Rule:
+    """The rule of an output whose dtype, if it has a fixed quantization, is `dtype`."""
     match entry["rule"]:
         case "own":
             return Own(entry["power_of_two"])
         case "same_as":
             return SameAs(entry["input"])
         case "fixed":
-            return Fixed(Quantization(entry["scale"], entry["zero_point"]))
+            return Fixed(Quantization(entry["scale"], entry["zero_point"], dtype))
         case "shared":
             return Shared()
 
 
 #: nano-core's rule for each output of its operators, by the operator's name.
 NATIVE_RULES = {
-    name: tuple(_rule(entry) for entry in operator["quantization"])
+    name: tuple(map(_rule, operator["quantization"], operator["dtypes"][0][1]))
     for name, operator in _native.operators().items()
 }
 #: The dtypes for which nano-core has kernels, by the operator's name.

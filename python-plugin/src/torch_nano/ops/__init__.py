@@ -4,6 +4,7 @@ from ..ir.operator import Operator
 from ..library.definition import FUNCTIONS as FUNCTIONS
 from .activation import Activation
 from .add import Add
+from .argmax import Argmax
 from .average_pool2d import AveragePool2d
 from .concat import Concat
 from .conv2d import Conv2d
@@ -16,10 +17,12 @@ from .history import History
 from .layer_norm import LayerNorm
 from .log_softmax import LogSoftmax
 from .lstm import Lstm
+from .masked_softmax import MaskedSoftmax
 from .matmul import Matmul
 from .max_pool2d import MaxPool2d
 from .move import Move
 from .mul import Mul
+from .prelu import Prelu
 from .requantize import Requantize
 from .resize_bilinear import ResizeBilinear
 from .rnn import Rnn
@@ -30,6 +33,7 @@ from .table import Table
 OPERATORS: tuple[type[Operator], ...] = (
     Activation,
     Add,
+    Argmax,
     AveragePool2d,
     Concat,
     Conv2d,
@@ -42,10 +46,12 @@ OPERATORS: tuple[type[Operator], ...] = (
     LayerNorm,
     Lstm,
     LogSoftmax,
+    MaskedSoftmax,
     Matmul,
     MaxPool2d,
     Move,
     Mul,
+    Prelu,
     Requantize,
     Rnn,
     ResizeBilinear,

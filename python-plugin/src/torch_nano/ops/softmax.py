@@ -53,17 +53,28 @@ class Softmax(Operator):
         return torch.softmax(layer.input, 1)
 
     def integer_run(self, layer: Layer) -> Tensor:
-        x = layer.input.to(torch.int64)
-        terms = exponentials(layer.input_quantization.scale).to(x.device)[x.amax(1, keepdim=True) - x]
-        total = rounding_divide_by_power_of_two(terms, SUM_BITS).sum(1, keepdim=True)
-        # frexp returns the number of bits; an int32 sum is exact in float64.
-        headroom = 32 - torch.frexp(total.to(torch.float64)).exponent.to(torch.int64)
-        reciprocal = reciprocal_of_one_plus((total << headroom) - 2**31)
-        right_shift = SUM_BITS + 31 - 8 - headroom
-        products = doubling_high_multiply(reciprocal, terms)
-        scaled = rounding_divide_by_power_of_two(products, right_shift.clamp(max=31))
-        scaled = scaled.where(right_shift <= 31, 0)
-        return (scaled - 128).clamp(-128, 127).to(torch.int8)
+        return probabilities(layer)
+
+
+def probabilities(layer: Layer, taking_part: Tensor | None = None) -> Tensor:
+    """The softmax of a layer's integers; with `taking_part`, bool [channels, ...], over these channels, and 0
+    for the others.
+    """
+    x = layer.input.to(torch.int64)
+    scores = x if taking_part is None else x.where(taking_part, -128)
+    difference = (scores.amax(1, keepdim=True) - x).clamp(min=0)
+    terms = exponentials(layer.input_quantization.scale).to(x.device)[difference]
+    if taking_part is not None:
+        terms = terms * taking_part
+    total = rounding_divide_by_power_of_two(terms, SUM_BITS).sum(1, keepdim=True)
+    # frexp returns the number of bits; an int32 sum is exact in float64.
+    headroom = 32 - torch.frexp(total.to(torch.float64)).exponent.to(torch.int64)
+    reciprocal = reciprocal_of_one_plus((total << headroom) - 2**31)
+    right_shift = SUM_BITS + 31 - 8 - headroom
+    products = doubling_high_multiply(reciprocal, terms)
+    scaled = rounding_divide_by_power_of_two(products, right_shift.clamp(max=31))
+    scaled = scaled.where(right_shift <= 31, 0)
+    return (scaled - 128).clamp(-128, 127).to(torch.int8)
 
 
 @lru_cache(maxsize=64)

@@ -46,15 +46,17 @@ class TrainingRun:
         self.unrounded: set[str] = set()
 
     def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """The outputs, in real numbers, for real inputs."""
+        """The outputs, in real numbers or indices, for real inputs."""
         integers = [
             self.dropped_out(name, self.quantized(name, x))
             for name, x in zip(self.graph.inputs, self.graph.from_user(inputs), strict=True)
         ]
         outputs = self.graph.to_user(self.graph.run(integers, self.node))
         return [
-            (y * self.quantizations[name].scale).float()
-            for name, y in zip(self.graph.outputs, outputs, strict=True)
+            y.long() if quantization.holds_indices else (y * quantization.scale).float()
+            for y, quantization in zip(
+                outputs, map(self.quantizations.__getitem__, self.graph.outputs), strict=True
+            )
         ]
 
     def quantized(self, name: str, x: Tensor) -> Tensor:

@@ -17,11 +17,10 @@ from torch import Tensor
 from .adaptive_pools import adaptive_average_pool, adaptive_max_pool
 from .attention import scaled_dot_product_attention
 from .average_pool import average_pool_by_divisor
-from .extremes import amin, largest, maximum, minimum, smallest
+from .extremes import amin, argmin, largest, maximum, minimum, smallest, top
 from .masks import has_constant_mask, masked_fill, where
 from .matrix_products import addmm, baddbmm, constant_product, einsum, has_constant_matrix, mm
 from .norms import group_norm, instance_norm
-from .prelu import prelu
 from .quotient import quotient
 from .scaled_sums import has_alpha, scaled_add, scaled_rsub, scaled_sub
 from .sums import total
@@ -39,6 +38,7 @@ COMPOSITIONS: Mapping[torch._ops.OpOverload[..., Any], Composition] = {
     aten.adaptive_max_pool2d.default: adaptive_max_pool,
     aten.addmm.default: addmm,
     aten.amin.default: amin,
+    aten.argmin.default: argmin,
     aten.avg_pool2d.default: average_pool_by_divisor,
     aten.baddbmm.default: baddbmm,
     aten.div.Tensor: quotient,
@@ -52,9 +52,9 @@ COMPOSITIONS: Mapping[torch._ops.OpOverload[..., Any], Composition] = {
     **dict.fromkeys((aten.max.other, aten.maximum.default), maximum),
     **dict.fromkeys((aten.min.other, aten.minimum.default), minimum),
     aten.mm.default: mm,
-    aten.prelu.default: prelu,
     aten.scaled_dot_product_attention.default: scaled_dot_product_attention,
     aten.sum.dim_IntList: total,
+    aten.topk.default: top,
     **dict.fromkeys((aten.std.default, aten.std.dim, aten.std.correction), standard_deviation),
     **dict.fromkeys((aten.std_mean.default, aten.std_mean.dim, aten.std_mean.correction), std_mean),
     **dict.fromkeys((aten.var.default, aten.var.dim, aten.var.correction), variance),

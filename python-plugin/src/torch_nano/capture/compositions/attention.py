@@ -8,11 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...ir.call import UnsupportedNodeError
-
-#: The way out where a mask has minus infinity.
-FINITE_MASK = "pass a mask of floats with -10 for a position that is excluded: its weight is almost 0"
-
 
 def scaled_dot_product_attention(
     query: Tensor,
@@ -27,16 +22,9 @@ def scaled_dot_product_attention(
     """torch's ``scaled_dot_product_attention``: ``softmax(scale * query @ key^T + mask) @ value``.
 
     The scale is a factor of the query, which can be folded into the layer that computes it.
-
-    Raises:
-        UnsupportedNodeError: the mask excludes positions.
     """
-    if is_causal or (attn_mask is not None and attn_mask.dtype == torch.bool):
-        raise UnsupportedNodeError(
-            f"its mask excludes positions ({'is_causal' if is_causal else 'attn_mask is bool'}); int8 has no "
-            "number that stands for minus infinity beside the scores",
-            FINITE_MASK,
-        )
+    if is_causal:
+        attn_mask = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool).tril()
     if enable_gqa:
         key, value = (x.repeat_interleave(query.size(-3) // x.size(-3), -3) for x in (key, value))
     weights = _weights(query, key, attn_mask, scale)
@@ -94,6 +82,11 @@ def multi_head_attention_forward(
         _heads(F.linear(x.transpose(0, 1), weight, bias), num_heads)
         for x, weight, bias in zip((query, key, value), matrices, biases, strict=True)
     )
+    # Here True is for what is excluded.
+    attn_mask, key_padding_mask = (
+        torch.where(mask, -torch.inf, 0.0) if mask is not None and mask.dtype == torch.bool else mask
+        for mask in (attn_mask, key_padding_mask)
+    )
     if attn_mask is not None and attn_mask.dim() == 3:
         attn_mask = attn_mask.reshape(-1, num_heads, *attn_mask.shape[1:])
     if key_padding_mask is not None:
@@ -108,7 +101,9 @@ def multi_head_attention_forward(
 
 
 def _weights(query: Tensor, key: Tensor, mask: Tensor | None, scale: float | None = None) -> Tensor:
-    """The weight of each key for each query."""
+    """The weight of each key for each query; of a bool mask True is for the keys that count."""
+    if mask is not None and mask.dtype == torch.bool:
+        mask = torch.where(mask, 0.0, -torch.inf)
     scores = torch.matmul(query * (query.shape[-1] ** -0.5 if scale is None else scale), key.mT)
     return torch.softmax(scores if mask is None else scores + mask, -1)
 

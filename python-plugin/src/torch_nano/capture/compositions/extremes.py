@@ -4,15 +4,38 @@ from __future__ import annotations
 
 from torch import Tensor
 
-
-def largest(self: Tensor, dim: int, keepdim: bool) -> tuple[Tensor, None]:
-    """torch's ``max`` along a dimension, without the indices."""
-    return self.amax(dim, keepdim), None
+from ...ir.call import UnsupportedNodeError
 
 
-def smallest(self: Tensor, dim: int, keepdim: bool) -> tuple[Tensor, None]:
-    """torch's ``min`` along a dimension, without the indices."""
-    return self.amin(dim, keepdim), None
+def largest(self: Tensor, dim: int, keepdim: bool) -> tuple[Tensor, Tensor]:
+    """torch's ``max`` along a dimension, and the indices."""
+    return self.amax(dim, keepdim), self.argmax(dim, keepdim)
+
+
+def smallest(self: Tensor, dim: int, keepdim: bool) -> tuple[Tensor, Tensor]:
+    """torch's ``min`` along a dimension, and the indices."""
+    return self.amin(dim, keepdim), self.argmin(dim, keepdim)
+
+
+def top(self: Tensor, k: int, dim: int, largest: bool, sorted: bool) -> tuple[Tensor, Tensor]:
+    """torch's ``topk`` of one number.
+
+    Raises:
+        UnsupportedNodeError: it is of several.
+    """
+    if k != 1:
+        raise UnsupportedNodeError(
+            f"it orders the {k} largest numbers",
+            "return the tensor itself, and take topk of the model's output",
+        )
+    if largest:
+        return self.amax(dim, True), self.argmax(dim, True)
+    return self.amin(dim, True), self.argmin(dim, True)
+
+
+def argmin(self: Tensor, dim: int | None, keepdim: bool) -> Tensor:
+    """torch's ``argmin``: the index of the largest negative number."""
+    return self.neg().argmax(dim, keepdim)
 
 
 def amin(self: Tensor, dim: list[int], keepdim: bool) -> Tensor:

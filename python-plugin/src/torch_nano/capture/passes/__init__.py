@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from ...ir.graph import Graph
 from .absorb_moves import absorb_moves
+from .argmax_of_scores import argmax_of_scores
 from .choose_layouts import choose_layouts
 from .fold_affines import fold_affines
 from .fold_into_next import fold_into_next
@@ -36,6 +37,7 @@ PASSES: tuple[Callable[[Graph], Graph], ...] = (
     absorb_moves,
     fuse_activations,
     fuse_functions,
+    argmax_of_scores,
     moves_into_convolutions,
     insert_requantize,
 )

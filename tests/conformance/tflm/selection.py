@@ -1,0 +1,18 @@
+"""Operators that select by the numbers of a tensor."""
+
+import numpy as np
+from tflite_micro.tensorflow.lite.micro.python import (  # type: ignore[import-untyped]
+    schema_py_generated as schema,
+)
+
+from ..model import Int8, Int32, Quantization, input_tensor, numbers_tensor, output_tensor, run
+
+INDEX = Quantization(1.0, 0, "int32")
+"""The quantization of indices."""
+
+
+def argmax(x: Int8, quantization: Quantization) -> Int32:
+    """ARG_MAX over the last dimension: int32 indices of x (..., C), of equal ones the first."""
+    options = schema.ArgMaxOptionsT(outputType=schema.TensorType.INT32)
+    inputs = [input_tensor(x, quantization), numbers_tensor([x.ndim - 1])]
+    return run("ARG_MAX", options, inputs, output_tensor(x.shape[:-1], INDEX)).astype(np.int32)
