@@ -34,6 +34,7 @@ from .compositions import composition_of
 from .constants import is_constant, take_constant
 from .expansion import arguments_of, copy_of, expand
 from .layers_of_call import layers_of_call
+from .normalizations import join_normalizations
 from .program import batch_of, export, module_path, source_line, target_name
 from .refusals import refusal
 from .softmax_masks import ADDITIONS, Mask, mask_of
@@ -91,6 +92,7 @@ class _Capture:
         drop_unread(self.calls)
         batch_first(self.calls)
         compute_class_tokens(self.calls)
+        join_normalizations(self.calls)
         self.operators = _operators_by_target()
         self.tensors: dict[str, Tensor] = {
             name: tensor.detach()

@@ -11,6 +11,7 @@ from torch import Tensor
 from ...ir.affine import AffineOperator
 from ...ir.graph import FoldedNorm, Graph, Node
 from ...ops._channels import ChannelsOperator
+from ...ops.layer_norm import LayerNorm
 from ...ops.move import Move
 from ..structural import BatchNorm
 
@@ -21,9 +22,9 @@ def fold_affines(graph: Graph) -> Graph:
     """Multiplies each output channel's weights by the affine's factor and adds its shift to the bias, in
     float64.
 
-    Arithmetic with constants after a batch norm becomes the batch norm's own weight and bias first. An affine
-    stays if it does not follow such a layer, if the layer has a clamp, or if other nodes also read the
-    layer's output.
+    Arithmetic with constants after a batch norm becomes the batch norm's own weight and bias first, and so it
+    does after a layer norm. An affine stays if it does not follow such a layer, if the layer has a clamp, or
+    if other nodes also read the layer's output.
     """
     graph = graph.copy()
     for node in list(graph.nodes):
@@ -53,12 +54,12 @@ def fold_into_layer(graph: Graph, node: Node) -> bool:
         if not (node.operator.elementwise and _moves_only(graph, layer)):
             break
         reader, layer = layer, graph.producer(layer.inputs[0])
-    if (
-        layer is None
-        or not isinstance(layer.operator, ChannelsOperator)
-        or layer.operator != layer.operator.without_clamp()
-        or graph.only_reader(layer.output) is not reader
-    ):
+    if layer is None or graph.only_reader(layer.output) is not reader:
+        return False
+    if isinstance(layer.operator, LayerNorm) and not isinstance(node.operator, BatchNorm):
+        _fold_into_layer_norm(graph, node, layer)
+        return True
+    if not isinstance(layer.operator, ChannelsOperator) or layer.operator != layer.operator.without_clamp():
         return False
     _fold(graph, node, layer)
     return True
@@ -95,6 +96,17 @@ def _fold(graph: Graph, node: Node, layer: Node) -> None:
             norm,
         ),
     }
+    graph.remove(node)
+
+
+def _fold_into_layer_norm(graph: Graph, node: Node, norm: Node) -> None:
+    assert isinstance(node.operator, AffineOperator)
+    prefix = f"{graph.values[norm.output].module_path or norm.output}."
+    channels = graph.values[norm.output].shape[0]
+    for role, function in (("weight", _layer_norm_weight), ("bias", _layer_norm_bias)):
+        own = {f"norm_{role}": norm.parameters[role]} if role in norm.parameters else {}
+        made = partial(function, node.operator.scale_and_shift, channels)
+        norm.parameters[role] = graph.derive(f"{prefix}folded_{role}", made, {**own, **node.parameters})
     graph.remove(node)
 
 
@@ -148,3 +160,19 @@ def _norm_bias(
     scale, shift = scale_and_shift(affine)
     bias = torch.zeros_like(running_var) if norm_bias is None else norm_bias
     return (bias.double() * scale + shift).float()
+
+
+def _layer_norm_weight(
+    scale_and_shift: ScaleAndShift, channels: int, norm_weight: Tensor | None = None, **affine: Tensor
+) -> Tensor:
+    scale, _ = scale_and_shift(affine)
+    weight = scale if norm_weight is None else norm_weight.double().flatten() * scale
+    return weight.float().expand(channels).contiguous()
+
+
+def _layer_norm_bias(
+    scale_and_shift: ScaleAndShift, channels: int, norm_bias: Tensor | None = None, **affine: Tensor
+) -> Tensor:
+    scale, shift = scale_and_shift(affine)
+    bias = shift if norm_bias is None else norm_bias.double().flatten() * scale + shift
+    return bias.float().expand(channels).contiguous()
