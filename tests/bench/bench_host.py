@@ -3,6 +3,8 @@
 A call of a model with one sample, over what its kernels take, and properties of a large model, in proportion
 to checking its image, which happens once.
 
+Conversions, in host_convert.py.
+
 One training step against torch's fake quantization: both do forward, backward and SGD on the same graph,
 batch norms folded, ranges frozen, in turns. (The other's batch norms are folded once; ours in every step.)
 
@@ -22,8 +24,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 import torch_nano as tn
-from host_calls import call_costs, property_costs
-from mlperf_tiny import ARCHITECTURES
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -38,7 +38,14 @@ from torch_nano.ir.graph import Graph, Node
 from torch_nano.ir.layer import Layer
 from torch_nano.ir.rules import Own
 
-REPORT = Path(__file__).resolve().parents[2] / "build/bench/host.json"
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "python-plugin/examples"))
+
+from host_calls import call_costs, property_costs  # noqa: E402
+from host_convert import convert_costs  # noqa: E402
+from mlperf_tiny import ARCHITECTURES  # noqa: E402
+
+REPORT = ROOT / "build/bench/host.json"
 BATCH = 64
 #: The largest share of fake quantization's time.
 LIMITS = {"resnet8": 0.80, "ds_cnn": 0.70}
@@ -150,9 +157,15 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=40, help="steps of each kind that are measured")
-    rounds = parser.parse_args().rounds
+    parser.add_argument(
+        "--conversions", type=int, default=5, help="conversions of each kind that are measured"
+    )
+    arguments = parser.parse_args()
+    rounds = arguments.rounds
     torch.manual_seed(0)
     report, exceeded = calls()
+    report["convert"], beyond = convert_costs(arguments.conversions)
+    exceeded += beyond
     ratios, slow = training_steps(rounds)
     report["qat_step_vs_fake_quant"] = ratios
     REPORT.parent.mkdir(parents=True, exist_ok=True)

@@ -112,7 +112,7 @@ def test_kept_samples_are_few_and_spread_evenly(seed: int) -> None:
     found = torch.cat([batch.inputs[0] for batch in kept.batches]).flatten()
     steps = found.diff().unique()
     assert found[0] == 0 and len(steps) <= 1, f"seed {seed}"
-    assert min(start, 8) <= len(found) <= max(15, min(256, start // 8)), f"seed {seed}"
+    assert min(start, 8) <= len(found) <= max(15, min(256, start // 16)), f"seed {seed}"
 
 
 def test_large_samples_are_kept_in_little_memory() -> None:
@@ -120,4 +120,4 @@ def test_large_samples_are_kept_in_little_memory() -> None:
     for _ in range(50):
         kept.observe(Batch([torch.zeros(4, 2**19)], None))
     assert 8 <= sum(map(len, kept.batches)) < 16
-    assert sum(len(batch) for batch in kept.first(3)) == 3
+    assert len(kept.first(3)[0]) == 3 and len(kept.first()[0]) >= 8

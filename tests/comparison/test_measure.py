@@ -11,13 +11,12 @@ import torch_nano as tn
 from networks import NETWORKS, ConvNet1d, inputs, make
 from torch import Tensor, nn
 from torch_nano.arithmetic.tensors import dequantize_tensor
-from torch_nano.calibration.batches import batches
 from torch_nano.calibration.calibrate import calibrate
 from torch_nano.calibration.quantize import QuantizedGraph, quantize
 from torch_nano.calibration.ranges import calibrated
 from torch_nano.capture.capture import capture
 from torch_nano.capture.passes import optimize
-from torch_nano.comparison.measure import compare
+from torch_nano.comparison.measure import batches_to_compare, compare
 from torch_nano.ir.graph import Graph
 
 X = inputs((3, 40), 64)
@@ -48,7 +47,7 @@ def test_the_figures_are_those_of_both_runs(kind: type[nn.Module], shape: tuple[
         q = torch.round(x.double() / quantized.graph.quantization(nano_input).scale)
         q = (q + quantized.graph.quantization(nano_input).zero_point).clamp(-128, 127).to(torch.int8)
         quantized.integer_run(q, observe=integers.__setitem__)
-    layers = of(compare(graph, quantized, batches(graph, x)))
+    layers = of(compare(graph, quantized, batches_to_compare(graph, x)))
     assert set(layers) == set(integers)
     for name, layer in layers.items():
         quantization = quantized.graph.quantization(name)
@@ -69,10 +68,10 @@ def test_the_figures_are_those_of_both_runs(kind: type[nn.Module], shape: tuple[
 
 def test_own_error_is_told_from_inherited_error() -> None:
     graph, quantized = converted(make(ConvNet1d), X, max_pool1d=1.0)
-    good = of(compare(graph, quantized, batches(graph, X)))
+    good = of(compare(graph, quantized, batches_to_compare(graph, X)))
     first, *_, last = [node.name for node in graph.nodes if node.parameters]
     graph, quantized = converted(make(ConvNet1d), X, **{first: 40.0})
-    report = compare(graph, quantized, batches(graph, X))
+    report = compare(graph, quantized, batches_to_compare(graph, X))
     bad = of(report)
     assert report.layers[0].value == first
     assert bad[first].own_sqnr < good[first].own_sqnr - 20
@@ -83,7 +82,7 @@ def test_own_error_is_told_from_inherited_error() -> None:
 
 def test_a_layer_that_is_exact_in_integers_has_no_error_of_its_own() -> None:
     graph, quantized = converted(make(ConvNet1d), X)
-    report = compare(graph, quantized, batches(graph, X))
+    report = compare(graph, quantized, batches_to_compare(graph, X))
     (pool,) = [layer for layer in report.layers if layer.operator == "max_pool2d"]
     assert pool.own_sqnr == math.inf and pool.sqnr < 60
     assert report.layers[-1] == pool

@@ -13,14 +13,16 @@ from torch.utils.data import DataLoader, Dataset
 from ..arguments import check_batch, check_same_batch
 from ..errors import InputError
 from ..ir.graph import Graph
+from ..ir.lifetimes import most_numbers
 
 #: A tensor, or batches: tensors, tuples (x, y, ...) that begin with the model's inputs, as from a DataLoader,
 #: or dicts that have them by name; a dataset of such samples. Also one such tuple of tensors, or one dict.
 CalibrationData = Tensor | Mapping[str, Tensor] | Dataset[Any] | Iterable[Any]
 
-#: Samples of one run, and numbers of its largest value: bounds the memory.
+#: Samples of one run at most, ...
 _SAMPLES = 256
-_NUMBERS = 2**25
+#: ... and numbers that it holds at a time: 32 MiB in float32. Small batches run as fast as large ones.
+_NUMBERS = 2**23
 
 
 @dataclass(frozen=True)
@@ -36,35 +38,83 @@ class Batch:
         return len(self.inputs[0])
 
 
-def batches(graph: Graph, data: CalibrationData, purpose: str = "calibration") -> Iterator[Batch]:
-    """The data in batches that bound the memory of a run.
+class Batches:
+    """Data as batches of a graph's inputs, of as many samples as the memory of a run allows.
 
     Args:
         purpose: for the messages.
-
-    Raises:
-        InputError: a wrong kind of data, shape or dtype, or an input is missing.
+        runs: how many runs of a batch are in memory at a time.
     """
-    names = graph.inputs
-    largest = max(torch.Size(value.shape).numel() for value in graph.values.values())
-    samples = min(_SAMPLES, max(1, _NUMBERS // max(1, largest)))
-    for part in _parts(graph, data, purpose):
-        tensors, labels = _inputs_and_labels(names, part, purpose)
-        for name, tensor in zip(names, tensors, strict=True):
-            label = f"a {purpose} batch" if len(names) == 1 else f"a {purpose} batch's {name!r}"
-            check_batch(label, tensor, graph.values[name].user_shape)
-        check_same_batch(names, tensors)
-        if labels is not None and len(labels) != len(tensors[0]):
-            raise InputError(
-                f"a {purpose} batch has {len(tensors[0])} samples and {len(labels)} labels; expected one for "
-                "each"
-            )
-        for start in range(0, len(tensors[0]), samples):
-            chosen = slice(start, start + samples)
-            yield Batch(
-                [tensor[chosen].detach().to("cpu", torch.float32) for tensor in tensors],
-                None if labels is None else labels[chosen].detach().cpu(),
-            )
+
+    def __init__(
+        self, graph: Graph, data: CalibrationData, purpose: str = "calibration", runs: int = 1
+    ) -> None:
+        self._graph, self._data, self._purpose = graph, data, purpose
+        self._most = samples_of_a_run(runs * most_numbers(graph))
+
+    @property
+    def samples(self) -> int | None:
+        """The number of samples; None if only iterating tells."""
+        data: Any = self._data
+        if _is_one_batch(self._graph, data):
+            data = data[0]
+        elif isinstance(data, Mapping):
+            data = next(iter(data.values()), None)
+        elif isinstance(data, DataLoader) and data.batch_size is not None:
+            data = data.dataset
+        try:
+            return len(data) if isinstance(data, Tensor | Dataset) else None  # type: ignore[arg-type]
+        except TypeError:
+            return None
+
+    def __iter__(self) -> Iterator[Batch]:
+        """
+        Raises:
+            InputError: a wrong kind of data, shape or dtype, or an input is missing.
+        """
+        names, values, purpose = self._graph.inputs, self._graph.values, self._purpose
+        for part in self._parts():
+            tensors, labels = _inputs_and_labels(names, part, purpose)
+            for name, tensor in zip(names, tensors, strict=True):
+                label = f"a {purpose} batch" if len(names) == 1 else f"a {purpose} batch's {name!r}"
+                check_batch(label, tensor, values[name].user_shape)
+            check_same_batch(names, tensors)
+            if labels is not None and len(labels) != len(tensors[0]):
+                raise InputError(
+                    f"a {purpose} batch has {len(tensors[0])} samples and {len(labels)} labels; expected one "
+                    "for each"
+                )
+            for start in range(0, len(tensors[0]), self._most):
+                chosen = slice(start, start + self._most)
+                yield Batch(
+                    [tensor[chosen].detach().to("cpu", torch.float32) for tensor in tensors],
+                    None if labels is None else labels[chosen].detach().cpu(),
+                )
+
+    def _parts(self) -> Iterable[Any]:
+        """The batches of the data."""
+        data = self._data
+        if isinstance(data, Tensor | Mapping) or _is_one_batch(self._graph, data):
+            return [data]
+        if isinstance(data, Dataset):
+            return DataLoader(data, batch_size=self._most)
+        if isinstance(data, Iterable) and not isinstance(data, str | bytes):
+            return data
+        raise InputError(
+            f"{self._purpose} data is a {type(data).__name__}; expected a tensor or an iterable of batches"
+        )
+
+
+def samples_of_a_run(numbers: int) -> int:
+    """How many samples to run at a time, so that memory does not depend on how many there are.
+
+    Args:
+        numbers: that the run holds for each sample.
+
+    >>> samples_of_a_run(100), samples_of_a_run(2**20), samples_of_a_run(2**30)
+    (256, 8, 1)
+    """
+    return min(_SAMPLES, max(1, _NUMBERS // max(1, numbers)))
 
 
 def _inputs_and_labels(names: Sequence[str], part: Any, purpose: str) -> tuple[list[Tensor], Tensor | None]:
@@ -99,19 +149,6 @@ def _inputs_and_labels(names: Sequence[str], part: Any, purpose: str) -> tuple[l
         raise InputError(f"a {purpose} batch is {given}; expected {expected}")
     labels = rest[0] if rest else None
     return found, labels if isinstance(labels, Tensor) and labels.dim() > 0 else None
-
-
-def _parts(graph: Graph, data: CalibrationData, purpose: str) -> Iterable[Any]:
-    """The batches of the data."""
-    if isinstance(data, Tensor | Mapping) or _is_one_batch(graph, data):
-        return [data]
-    if isinstance(data, Dataset):
-        return DataLoader(data, batch_size=_SAMPLES)
-    if isinstance(data, Iterable) and not isinstance(data, str | bytes):
-        return data
-    raise InputError(
-        f"{purpose} data is a {type(data).__name__}; expected a tensor or an iterable of batches"
-    )
 
 
 def _is_one_batch(graph: Graph, data: object) -> bool:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from ..calibration.batches import Batch
+import torch
+
+from ..calibration.batches import Batch, Batches
 from ..calibration.quantize import QuantizedGraph
 from ..errors import AccuracyWarning, warn
 from ..ir.graph import Graph
-from .measure import compare, compare_outputs
+from ..ir.lifetimes import all_numbers
+from ..progress import progress_of
+from .measure import batches_to_compare, compare, compare_outputs
 from .report import OutputComparison
 from .rounding import worst_sqnr
 
@@ -14,25 +18,25 @@ from .rounding import worst_sqnr
 LEAST_SQNR = 15.0
 #: Share of the indices of an output, such as those of an argmax, that must be equal.
 LEAST_AGREEMENT = 0.9
-#: Of all samples, at least so many, and at most so many, are kept.
-_SHARE, _LEAST, _MOST = 8, 8, 256
+#: One of so many samples is kept at most; at least so many samples, and at most so many.
+_SHARE, _LEAST, _MOST = 16, 8, 256
 #: Numbers that are kept at most, beyond the least samples.
 _NUMBERS = 2**22
-#: Samples on which layers are compared, which costs more than the outputs.
-_COMPARED = 16
+#: Samples on which layers are compared, which costs more than the outputs: at least so many, at most so many,
+#: and in between as many as have so many numbers in all values.
+_LEAST_COMPARED, _MOST_COMPARED, _NUMBERS_COMPARED = 2, 16, 2**18
 #: Layers that a warning names.
 _NAMED = 3
 
 
 class KeptSamples:
-    """Evenly spread samples of data of any length, a sixteenth to an eighth of them, that fit into memory.
+    """Evenly spread samples of data of any length, a 32nd to a sixteenth of them, that fit into memory.
 
-    >>> import torch
     >>> kept = KeptSamples()
     >>> for start in range(0, 400, 100):
     ...     kept.observe(Batch([torch.arange(start, start + 100.0)[:, None]], None))
     >>> [len(batch) for batch in kept.batches], kept.batches[0].inputs[0].flatten().tolist()[:4]
-    ([7, 6, 6, 6], [0.0, 16.0, 32.0, 48.0])
+    ([4, 3, 3, 3], [0.0, 32.0, 64.0, 96.0])
     """
 
     def __init__(self) -> None:
@@ -46,25 +50,24 @@ class KeptSamples:
         first = -self._seen % self._every
         self._seen += len(batch)
         self._keep([*self.batches, _picked(batch, first, self._every)])
-        while self._count // 2 >= _LEAST and self._count > self._most:
+        while self.count // 2 >= _LEAST and self.count > self._most:
             self._thin_out()
 
-    def first(self, count: int) -> list[Batch]:
-        """The first of the samples that are kept."""
-        found: list[Batch] = []
-        for batch in self.batches:
-            missing = count - sum(map(len, found))
-            found.append(Batch([x[:missing] for x in batch.inputs], None))
-        return found
+    def samples(self, graph: Graph, count: int | None = None) -> Batches:
+        """The first of the samples that are kept, or all, in batches for a comparison of a graph."""
+        inputs = zip(*(batch.inputs for batch in self.batches), strict=True)
+        named = zip(graph.inputs, inputs, strict=True)
+        return batches_to_compare(graph, {name: torch.cat(parts)[:count] for name, parts in named})
 
     @property
-    def _count(self) -> int:
+    def count(self) -> int:
+        """The number of samples that are kept."""
         return sum(map(len, self.batches))
 
     @property
     def _most(self) -> int:
         numbers = sum(x.numel() for batch in self.batches for x in batch.inputs)
-        fitting = _NUMBERS * self._count // max(1, numbers)
+        fitting = _NUMBERS * self.count // max(1, numbers)
         return max(_LEAST, min(_MOST, self._seen // _SHARE, fitting))
 
     def _thin_out(self) -> None:
@@ -89,13 +92,15 @@ def warn_of_loss(graph: Graph, quantized: QuantizedGraph, kept: KeptSamples) -> 
     Warns:
         AccuracyWarning: naming the layers that lose most by themselves.
     """
-    outputs = compare_outputs(graph, quantized, kept.batches)
+    with progress_of("check", kept.count) as advance:
+        outputs = compare_outputs(graph, quantized, kept.samples(graph), advance)
     lost = _lost(min(outputs, key=lambda output: worst_sqnr([output]))) or next(
         filter(None, map(_lost, outputs)), ""
     )
     if not lost:
         return
-    report = compare(graph, quantized, kept.first(_COMPARED))
+    compared = min(max(_NUMBERS_COMPARED // all_numbers(graph), _LEAST_COMPARED), _MOST_COMPARED)
+    report = compare(graph, quantized, kept.samples(graph, compared))
     losing = ", ".join(f"{layer.title} ({layer.own_sqnr:.1f} dB)" for layer in report.layers[:_NAMED])
     advice = "".join(f"\n- {line}" for line in report.advice)
     warn(

@@ -10,15 +10,20 @@ from torch import Tensor
 
 from ..arithmetic.quantization import Quantization
 from ..arithmetic.tensors import dequantize_tensor, quantize_tensor
-from ..calibration.batches import Batch
+from ..calibration.batches import Batch, Batches, CalibrationData
 from ..calibration.calibrate import check_value
 from ..calibration.quantize import QuantizedGraph
 from ..errors import InputError
 from ..ir.graph import Graph, Node
 from ..ir.precision import around, offers
 from ..ir.rules import Own
+from ..library.one_layer import run_native
+from ..progress import progress_of
 from .report import Comparison, LayerComparison, OutputComparison
 from .sums import ErrorSums, OutputSums, ValueSums
+
+#: Runs of a batch that are in memory at a time: each network's own, and the layer alone in both.
+_RUNS = 4
 
 #: Real outputs from the integers that the quantized graph returns.
 Finish = Callable[[Sequence[Tensor]], Sequence[Tensor]]
@@ -34,7 +39,7 @@ class _Both:
 
 
 def compare(
-    graph: Graph, quantized: QuantizedGraph, data: Iterable[Batch], finish: Finish | None = None
+    graph: Graph, quantized: QuantizedGraph, data: Batches, finish: Finish | None = None
 ) -> Comparison:
     """Compares a graph with its quantized graph on data.
 
@@ -52,7 +57,7 @@ def compare(
     """
     run = _Run(graph, quantized)
     outputs = [OutputSums() for _ in graph.outputs]
-    with torch.no_grad():
+    with torch.no_grad(), progress_of("comparison", data.samples) as advance:
         for batch in data:
             if not len(batch):
                 continue
@@ -61,6 +66,7 @@ def compare(
             labels = batch.labels if len(outputs) == 1 else None
             for sums, expected, given in zip(outputs, real, found, strict=True):
                 sums.observe(expected, given, labels)
+            advance(len(batch))
     if not outputs or not outputs[0].samples:
         raise InputError("the comparison data is empty; expected at least one sample")
     return Comparison(
@@ -70,24 +76,32 @@ def compare(
     )
 
 
-def compare_outputs(graph: Graph, quantized: QuantizedGraph, data: Iterable[Batch]) -> list[OutputComparison]:
+def compare_outputs(
+    graph: Graph,
+    quantized: QuantizedGraph,
+    data: Iterable[Batch],
+    advance: Callable[[int], None] = lambda samples: None,
+) -> list[OutputComparison]:
     """Compares the outputs alone, which is cheaper.
 
     Args:
         graph: in float, with the outputs of `quantized`.
+        advance: called with the number of samples after each batch.
     """
     run = _Run(graph, quantized)
     outputs = [OutputSums() for _ in graph.outputs]
     with torch.no_grad():
         for batch in data:
-            _, integers = run.inputs(batch)
-            named = zip(graph.inputs, integers, strict=True)
-            found = run.dequantized(
-                quantized.integer_run(*(graph.values[name].to_user(x) for name, x in named))
-            )
+            found = run.dequantized(run.integer_outputs(batch))
             for sums, expected, given in zip(outputs, graph.float_run(*batch.inputs), found, strict=True):
                 sums.observe(expected, given, None)
+            advance(len(batch))
     return _compared(graph, outputs)
+
+
+def batches_to_compare(graph: Graph, data: CalibrationData) -> Batches:
+    """Data as batches for :func:`compare`."""
+    return Batches(graph, data, "comparison", _RUNS)
 
 
 def _compared(graph: Graph, outputs: Sequence[OutputSums]) -> list[OutputComparison]:
@@ -116,6 +130,12 @@ class _Run:
             integers.append(quantize_tensor(x, self._quantization(name), channels))
         named = zip(self._graph.inputs, given, strict=True)
         return [self._graph.after_affines(name, x) for name, x in named], integers
+
+    def integer_outputs(self, batch: Batch) -> list[Tensor]:
+        """The integers that the quantized graph returns, in the user's shapes."""
+        _, integers = self.inputs(batch)
+        graph = self._quantized.graph
+        return graph.to_user(graph.run(integers, self._run_integers))
 
     def run(self, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
         """The outputs in float, and the integers that the quantized graph returns."""
@@ -146,7 +166,7 @@ class _Run:
         integers = [both.integers for both in inputs if both.integers is not None]
         if counterpart is None or len(integers) < len(inputs):
             return [_Both(tensor, None) for tensor in real]
-        made = self._quantized.layer(counterpart, integers).integer_run()
+        made = self._run_integers(counterpart, integers)
         # The layer alone: both runs read the very same numbers, those of the float network in int8.
         exact = [
             quantize_tensor(both.real, self._quantization(name))
@@ -154,10 +174,17 @@ class _Run:
         ]
         given = self.dequantized(exact, node.inputs)
         expected = self._graph.layer(node, given).float_run()
-        alone = self.dequantized(self._quantized.layer(counterpart, exact).integer_run(), node.outputs)
+        alone = self.dequantized(self._run_integers(counterpart, exact), node.outputs)
         for name, right, found in zip(node.outputs, expected, alone, strict=True):
             self._own[name].observe(right, found)
         return [_Both(tensor, integer) for tensor, integer in zip(real, made, strict=True)]
+
+    def _run_integers(self, node: Node, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Runs a node of the quantized graph in plain torch or in nano-core, whichever is faster."""
+        layer = self._quantized.layer(node, inputs)
+        if node.operator.fast_in_torch:
+            return layer.integer_run()
+        return run_native(layer, [self._quantized.graph.values[name].shape for name in node.outputs])
 
     def dequantized(self, integers: Sequence[Tensor], names: Sequence[str] | None = None) -> list[Tensor]:
         """Integers of values, by default of the outputs, as real numbers."""

@@ -15,9 +15,9 @@ from ..arithmetic.fixed_point import is_native
 from ..arithmetic.layout import Layout, Shape, to_device
 from ..arithmetic.quantization import ChannelScales, Quantization
 from ..arithmetic.tensors import check_finite, dequantize_tensor, random_integers
-from ..calibration.batches import CalibrationData, batches
+from ..calibration.batches import CalibrationData
 from ..calibration.quantize import QuantizedGraph
-from ..comparison.measure import compare
+from ..comparison.measure import batches_to_compare, compare
 from ..comparison.report import Comparison
 from ..errors import FileFormatError, HeadError, InputError, StreamError
 from ..files.reading import read_file
@@ -426,8 +426,8 @@ class NanoModule(QuantizedModule):
                 "stream() was called"
             )
         graph = float_graph_of(model, self._graph)
-        data = batches(self._graph.graph, data, "comparison")
-        return compare(graph, self._graph, data, None if self.head is None else self._logits)
+        batches = batches_to_compare(self._graph.graph, data)
+        return compare(graph, self._graph, batches, None if self.head is None else self._logits)
 
     def _logits(self, features: Sequence[Tensor]) -> list[Tensor]:
         """The head's outputs for the integers that the network before it returns."""

@@ -152,7 +152,7 @@ def to_nano(
         )
     choose = source.choose
     if target is not None and source.kept is not None and source.observed is not None:
-        data = [batch for batch in source.kept.first(SAMPLES) if len(batch)]
+        data = list(source.kept.samples(source.graph, SAMPLES))
         search = AutoPrecision(source.graph, source.observed, data, lambda graph: cut_before(graph, split))
         graph = search.run(target)
         choose = calibrated(source.observed.ranges(graph))

@@ -7,14 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from .. import _native
 from ..arithmetic.layout import to_device
+from ..calibration.batches import samples_of_a_run
 from ..calibration.quantize import QuantizedGraph
 from ..device.client import Device
 from ..device.transport.qemu import QemuBoard
+from ..ir.lifetimes import all_numbers
+from ..progress import progress_of
 from .image import made_of
 
 
@@ -65,24 +69,30 @@ def verify_host(model: _native.Model, graph: QuantizedGraph, inputs: Sequence[Te
     Args:
         inputs: integers in the user's shapes, with batch.
     """
-    expected: dict[str, Tensor] = {}
-    graph.integer_run(*inputs, observe=lambda name, tensor: expected.update({name: tensor}))
     values = [graph.graph.values[name] for name in graph.graph.inputs]
-    traced = model.trace([value.to_device(x).numpy() for value, x in zip(values, inputs, strict=True)])
-    compared = differing = 0
-    first = None
     made = [
         (entry, graph.graph.values[name])
         for entry, nodes in made_of(graph, model)
         for name in nodes[-1].outputs
     ]
-    for (entry, value), elements in zip(made, traced, strict=True):
-        differs = differing_bytes(elements, to_device(expected[value.name]).numpy())
-        compared += elements.nbytes
-        differing += differs
-        if differs and first is None:
+    compared, differing = 0, [0 for _ in made]
+    # Every value of a run is kept until it is compared.
+    samples = samples_of_a_run(all_numbers(graph.graph))
+    with progress_of("verification", len(inputs[0])) as advance:
+        for part in zip(*(torch.split(x, samples) for x in inputs), strict=True):
+            expected: dict[str, Tensor] = {}
+            graph.integer_run(*part, observe=expected.__setitem__)
+            traced = model.trace([value.to_device(x).numpy() for value, x in zip(values, part, strict=True)])
+            for index, ((_, value), elements) in enumerate(zip(made, traced, strict=True)):
+                compared += elements.nbytes
+                differing[index] += differing_bytes(elements, to_device(expected[value.name]).numpy())
+            advance(len(part[0]))
+    first = None
+    for (entry, value), differs in zip(made, differing, strict=True):
+        if differs:
             first = LayerDifference(entry["operator"], value.module_path, value.name, differs)
-    return VerifyReport("host", len(inputs[0]), compared, differing, first)
+            break
+    return VerifyReport("host", len(inputs[0]), compared, sum(differing), first)
 
 
 def differing_bytes(a: NDArray[Any], b: NDArray[Any]) -> int:
@@ -116,7 +126,7 @@ def verify_rv32imc(model: _native.Model, arrays: Sequence[NDArray[Any]]) -> Veri
     if model.has_head:
         expected.append(_native.Head(model).logits(expected[0]))
     compared = differing = 0
-    with QemuBoard(model.image) as board:
+    with QemuBoard(model.image) as board, progress_of("verification", len(arrays[0])) as advance:
         device = Device(board)
         for index, sample in enumerate(zip(*arrays, strict=True)):
             if device.info.has_states:
@@ -127,4 +137,5 @@ def verify_rv32imc(model: _native.Model, arrays: Sequence[NDArray[Any]]) -> Veri
             for array, other in zip(expected, found, strict=True):
                 compared += array[index].nbytes
                 differing += differing_bytes(array[index], other)
+            advance(1)
     return VerifyReport("rv32imc", len(arrays[0]), compared, differing, None)

@@ -15,6 +15,7 @@ from ..arithmetic.quantization import Dtype, Quantization
 from .affine import Affine, compose
 from .interface import Returned
 from .layer import Layer
+from .lifetimes import last_uses
 from .operator import Operator
 from .value import Value
 
@@ -232,19 +233,14 @@ class Graph:
         if observe is not None:
             for name, tensor in tensors.items():
                 observe(name, tensor)
-        # Values without a reader are dropped at once.
-        last_use = {
-            name: index for index, node in enumerate(self.nodes) for name in (*node.outputs, *node.inputs)
-        }
-        for index, node in enumerate(self.nodes):
+        for node, ending in zip(self.nodes, last_uses(self), strict=True):
             made = run_node(node, [tensors[name] for name in node.inputs])
             for name, tensor in zip(node.outputs, made, strict=True):
                 tensors[name] = tensor
                 if observe is not None:
                     observe(name, tensor)
-            for name in {*node.inputs, *node.outputs}:
-                if last_use[name] == index and name not in self.outputs:
-                    del tensors[name]
+            for name in ending:
+                del tensors[name]
         return [tensors[name] for name in self.outputs]
 
     def copy(self) -> Graph:

@@ -39,6 +39,9 @@ class Operator(ABC):
     signatures: ClassVar[tuple[Signature, ...]] = (INT8,)
     #: Whether an activation's clamp can be fused into this operator's output.
     fuses_clamp: ClassVar[bool] = False
+    #: Whether plain torch computes its integers on a PC as fast as nano-core, whose kernels are for devices:
+    #: sums of products, which torch vectorizes.
+    fast_in_torch: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ..arithmetic.layout import Layout, Shape, from_device, to_device
 from ..arithmetic.quantization import ChannelScales, Quantization
 from ..arithmetic.tensors import quantize_tensor
+
+#: Numbers that are quantized at a time.
+_NUMBERS = 2**22
 
 
 @dataclass(frozen=True)
@@ -59,8 +64,15 @@ class Value:
         """The user's real numbers [N, *user_shape] as integers of the same shape; `channels` are the
         value's.
         """
-        assert self.quantization is not None
-        return self.to_user(quantize_tensor(self.from_user(x), self.quantization, channels))
+        chosen = self.quantization
+        assert chosen is not None
+        # Quantizing takes several float64 tensors of the size of its input.
+        most = max(1, _NUMBERS // max(1, math.prod(self.shape)))
+        parts = [
+            self.to_user(quantize_tensor(self.from_user(part), chosen, channels))
+            for part in torch.split(x, most)
+        ]
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def to_device(self, x: Tensor) -> Tensor:
         """The user's tensor [N, *user_shape] as [N, elements] in the device's order."""

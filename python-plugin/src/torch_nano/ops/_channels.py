@@ -25,6 +25,8 @@ class ChannelsOperator(ClampedOperator):
     otherwise.
     """
 
+    fast_in_torch = True
+
     @abstractmethod
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The layer without its clamp, for any dtype; the weight is in torch's layout."""

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from ..arguments import bind, check_inputs, the_only
 from ..arithmetic.layout import Shape
 from ..arithmetic.quantization import Quantization
-from ..calibration.batches import CalibrationData, batches
+from ..calibration.batches import CalibrationData
 from ..calibration.calibrate import PERCENTILE, Method, check_parameters
 from ..calibration.calibrate import calibrate as observe_ranges
 from ..calibration.quantize import quantize
 from ..calibration.ranges import QuantizationPlan, Range
 from ..capture.capture import capture
 from ..capture.passes import optimize
-from ..comparison.measure import compare
+from ..comparison.measure import batches_to_compare, compare
 from ..comparison.report import Comparison
 from ..compile.module_with_ranges import ModuleWithRanges
 from ..compile.nano_module import NanoModule
@@ -167,7 +167,7 @@ class QatModule(ModuleWithRanges):
             QuantizationError: a value has no range yet, a layer computes in float or cannot be quantized.
         """
         graph = self.float_graph()
-        return compare(graph, quantize(graph, self.chosen), batches(graph, data, "comparison"))
+        return compare(graph, quantize(graph, self.chosen), batches_to_compare(graph, data))
 
     def to_nano(self, **options: Any) -> NanoModule:
         """The image with this arithmetic, as a module; see :func:`torch_nano.to_nano` for the options.

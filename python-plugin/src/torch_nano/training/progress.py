@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ..progress import INTERVAL, bar_on
 from .history import METRICS, EpochRecord, History, format_metric
-
-#: Seconds between two updates of the bar.
-_INTERVAL = 0.1
 
 
 class TrainingProgress:
@@ -27,12 +23,12 @@ class TrainingProgress:
         self._epochs = epochs
         self._train_batches = 0
         self._console = Console() if shown else None
-        self._bar = _bar(self._console) if self._console else None
+        self._bar = bar_on(self._console) if self._console else None
         if self._console and self._console.is_jupyter:
             # In notebooks plain output is one block, rich's own display a block per line.
             self._console = Console(force_jupyter=False, force_terminal=False)
         if self._bar:
-            self._task = self._bar.add_task("checking the data", total=None, loss="")
+            self._task = self._bar.add_task("checking the data", total=None, note="")
         self._next_update = 0.0
         self._widths: list[int] = []
 
@@ -56,7 +52,7 @@ class TrainingProgress:
     def start_epoch(self, epoch: int) -> None:
         """Starts the bar of the next epoch."""
         if self._bar:
-            self._bar.reset(self._task, description=f"epoch {epoch} of {self._epochs}", loss="")
+            self._bar.reset(self._task, description=f"epoch {epoch} of {self._epochs}", note="")
 
     def trained(self, batches: int, loss: float) -> None:
         """Shows the number of training batches done and their mean loss."""
@@ -68,8 +64,8 @@ class TrainingProgress:
 
     def _update(self, batches: int, loss: str) -> None:
         if self._bar and time.monotonic() >= self._next_update:
-            self._next_update = time.monotonic() + _INTERVAL
-            self._bar.update(self._task, completed=batches, loss=loss)
+            self._next_update = time.monotonic() + INTERVAL
+            self._bar.update(self._task, completed=batches, note=loss)
 
     def end_epoch(self, history: History) -> None:
         """Prints the line of the last epoch; before the first one the column names."""
@@ -87,27 +83,6 @@ class TrainingProgress:
         assert self._console is not None
         line = "  ".join(cell.rjust(width) for cell, width in zip(cells, self._widths, strict=True))
         self._console.print(line, highlight=False, soft_wrap=True)
-
-
-def _bar(console: Console) -> Progress | None:
-    """The bar, or None where the output cannot be redrawn."""
-    if console.is_jupyter:
-        # In notebooks rich redraws its output by ipywidgets.
-        alive = importlib.util.find_spec("ipywidgets") is not None
-    else:
-        alive = console.is_terminal and not console.is_dumb_terminal
-    if not alive:
-        return None
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[loss]}"),
-        TimeRemainingColumn(),
-        console=console,
-        redirect_stdout=not console.is_jupyter,
-        transient=True,
-    )
 
 
 def _cells(record: EpochRecord) -> dict[str, str]:
