@@ -35,7 +35,7 @@ def main() -> None:
     start = time.process_time()
     if what == "passes":
         with torch.no_grad():
-            for batch in torch.split(x, BATCH):  # type: ignore[no-untyped-call]
+            for batch in torch.split(x, BATCH):
                 model(batch)
     else:
         tn.to_nano(model, x[:2], calibrate=x)
