@@ -83,6 +83,10 @@ panic-sites: setup
 bench-qat *arguments: setup
     {{ python }} tests/bench/bench_qat.py {{ arguments }}
 
+# Measure the accuracy that trained networks lose in int8 (arguments: --help)
+bench-accuracy *arguments: setup
+    {{ python }} tests/bench/bench_accuracy.py {{ arguments }}
+
 # Compare learning of the last two layers in integers and in float, on real data
 bench-last-layers: setup
     {{ python }} tests/bench/bench_last_layers.py
