@@ -23,7 +23,7 @@ from mlperf_tiny import ARCHITECTURES
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
-from torch_nano.calibration.calibrate import calibrate
+from torch_nano.calibration.calibrate import observe
 from torch_nano.calibration.quantize import quantize
 from torch_nano.calibration.ranges import calibrated
 from torch_nano.capture.capture import capture
@@ -163,10 +163,10 @@ def _to_check() -> dict[str, tuple[nn.Module, Tensor]]:
 def _check_and_calibration(model: nn.Module, x: Tensor) -> tuple[Callable[[], object], Callable[[], object]]:
     graph = optimize(capture(model, x[:2]))
     kept = KeptSamples()
-    quantized = quantize(graph, calibrated(calibrate(graph, x, keep=kept.observe)))
+    quantized = quantize(graph, calibrated(observe(graph, x, keep=kept.observe).ranges(graph)))
     return (
         lambda: warn_of_loss(graph, quantized, kept),
-        lambda: calibrate(graph, x, keep=KeptSamples().observe),
+        lambda: observe(graph, x, keep=KeptSamples().observe).ranges(graph),
     )
 
 
