@@ -15,7 +15,7 @@ use crate::ops::window::{pool_operator, window_attributes};
 /// Kernel of average pooling of int8.
 pub const AVERAGE_POOL2D: Kernel = kernel::<i8>(6, NAME);
 /// Kernel of average pooling of int16.
-pub const AVERAGE_POOL2D_INT16: Kernel = kernel::<i16>(35, "average_pool2d_int16");
+pub const AVERAGE_POOL2D_INT16: Kernel = kernel::<i16>(36, "average_pool2d_int16");
 
 const fn kernel<T: Element>(id: u16, name: &'static str) -> Kernel {
     Kernel {

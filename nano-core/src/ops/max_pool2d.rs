@@ -13,7 +13,7 @@ use crate::ops::window::{pool_operator, window_attributes};
 /// Kernel of max pooling of int8.
 pub const MAX_POOL2D: Kernel = kernel::<i8>(5, NAME);
 /// Kernel of max pooling of int16.
-pub const MAX_POOL2D_INT16: Kernel = kernel::<i16>(34, "max_pool2d_int16");
+pub const MAX_POOL2D_INT16: Kernel = kernel::<i16>(35, "max_pool2d_int16");
 
 const fn kernel<T: Element>(id: u16, name: &'static str) -> Kernel {
     Kernel {

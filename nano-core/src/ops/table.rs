@@ -44,7 +44,7 @@ pub const TABLE: Kernel = Kernel {
 };
 /// Kernel of the lookup table of int16, with interpolation.
 pub const TABLE_INT16: Kernel = Kernel {
-    id: 36,
+    id: 37,
     name: "table_int16",
     operator: &OPERATOR,
     inputs: i16::DTYPES,
