@@ -1,9 +1,13 @@
 """Networks that many tests share."""
 
 import pytest
+import torch
 from networks import ConvNet1d, inputs, make
 from torch import nn
 from torch_nano import NanoModule, to_nano
+
+# Most layers of tests are small: more threads only wait for each other, and for those of other workers.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -4,11 +4,17 @@ from collections.abc import Callable
 
 import pytest
 
+#: For every run of all tests; `just conformance` compares more.
+_LAYERS = 60
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`pytest tests/conformance --layers N`."""
     parser.addoption(
-        "--layers", type=int, default=300, help="random layers per operator family (default: %(default)s)"
+        "--layers",
+        type=int,
+        default=_LAYERS,
+        help="random layers per operator family (default: %(default)s)",
     )
 
 
@@ -16,7 +22,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def layer_count(pytestconfig: pytest.Config) -> int:
     """The number of random layers per operator family."""
     # pytest reads options from this file only when it is started on this folder.
-    count: int = pytestconfig.getoption("--layers", default=300)
+    count: int = pytestconfig.getoption("--layers", default=_LAYERS)
     return count
 
 

@@ -7,6 +7,7 @@ from itertools import count, islice
 import numpy as np
 import pytest
 import torch
+from ops.cases import MAKERS, make
 from torch import Tensor
 from torch_nano.arithmetic.quantization import Quantization
 from torch_nano.ir.layer import Layer
@@ -242,6 +243,26 @@ def test_random_layers_equal_tflm(
         for index, (of_torch, of_core) in enumerate(zip(plain, native, strict=True)):
             assert torch.equal(of_torch, of_core), f"output {index} differs: {made!r}"
     compared(family, layer_count)
+
+
+def operators_without_an_oracle() -> list[type[Operator]]:
+    """Those that TFLM does not have: their own files define them, and tests/ops measures their errors."""
+    # Of a few layers: a depthwise convolution with a multiplier becomes another operator.
+    described = [describe(made).operator for family in layers.FAMILIES for made in layers.layers(family, 8)]
+    return [operator for operator in MAKERS if not any(isinstance(one, operator) for one in described)]
+
+
+@pytest.mark.parametrize("operator", operators_without_an_oracle(), ids=lambda operator: operator.__name__)
+def test_random_layers_of_our_own_definition_equal_nano_core(
+    operator: type[Operator], layer_count: int, compared: Callable[[str, int], None]
+) -> None:
+    for seed in range(layer_count):
+        case = make(operator, seed)
+        plain = case.integer_run()
+        native = run_native(case, [tuple(y.shape[1:]) for y in plain])
+        for index, (of_torch, of_core) in enumerate(zip(plain, native, strict=True)):
+            assert torch.equal(of_torch, of_core), f"output {index} differs: seed {seed}, {case.operator}"
+    compared(f"{operator.__name__}, torch and nano-core", layer_count)
 
 
 class FusedClamp:
