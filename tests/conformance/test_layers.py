@@ -9,14 +9,21 @@ import pytest
 from .layers import (
     FAMILIES,
     AveragePool,
+    ConcatInt16,
     Conv2d,
     DepthwiseConv2d,
     FullyConnected,
     Layer,
+    Matmul,
     MaxPool,
+    MoveInt16,
+    Pairwise,
+    Requantize,
+    Unary,
     layer,
     layers,
 )
+from .model import Quantization
 from .tflm import accumulator_bound
 
 
@@ -117,3 +124,44 @@ def test_300_layers_hold_every_edge_case_often(family: str, distinct: int) -> No
     counts = Counter(edge for made in layers(family, 300) for edge in edges_of(made))
     assert len(counts) == distinct, counts
     assert min(counts.values()) >= 5, counts
+
+
+def extremes_of(made: Layer) -> set[str]:
+    """The ends of what a layer's quantizations, inputs and outputs can be."""
+    quantizations = {name: of for name, of in vars(made).items() if isinstance(of, Quantization)}
+    extremes = {
+        f"{name} zero point {of.zero_point}"
+        for name, of in quantizations.items()
+        if of.dtype == "int8" and of.zero_point in (-128, 127)
+    }
+    y = made.expected()
+    ends = np.iinfo(y.dtype)
+    extremes |= {f"output {end}" for end in (ends.min, ends.max) if (y == end).any()}
+    if all(np.isin(x, (-128, 127)).all() for x in made.inputs()):
+        extremes.add("inputs of the ends alone")
+    if isinstance(made, Pairwise | Matmul | Requantize | Unary):
+        output = quantizations.pop("y_quantization")
+        ratio = max(of.scale for of in quantizations.values()) / output.scale
+        extremes |= {"scale ratio below 2^-8"} if ratio < 2**-8 else set()
+        extremes |= {"scale ratio above 2^2"} if ratio > 2**2 else set()
+    return extremes
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_100_layers_go_to_all_ends(family: str) -> None:
+    counts = Counter(extreme for made in layers(family, 100) for extreme in extremes_of(made))
+    example = layer(family, 0, 0)
+    expected = {
+        f"{name} zero point {end}"
+        for name, of in vars(example).items()
+        if isinstance(of, Quantization) and "int16" not in family and name != "cell_quantization"
+        for end in (-128, 127)
+    }
+    ends = np.iinfo(example.expected().dtype) if family != "requantize_dtypes" else np.iinfo(np.int8)
+    expected |= {f"output {ends.min}", f"output {ends.max}"}
+    # Of these layers each has all 256 numbers, or those of wider dtypes.
+    if not isinstance(example, Requantize | Unary | MoveInt16 | ConcatInt16):
+        expected.add("inputs of the ends alone")
+    if isinstance(example, Pairwise | Matmul | Requantize | Unary):
+        expected |= {"scale ratio below 2^-8", "scale ratio above 2^2"}
+    assert expected <= counts.keys(), (expected - counts.keys(), counts)
