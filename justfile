@@ -26,26 +26,35 @@ fuzz seconds="60" *arguments: setup
     {{ python }} fuzz/python/run.py {{ seconds }} {{ arguments }}
 
 # Check format, types and lints of Python and Rust
-lint: setup
+[parallel]
+lint: _lint-python _lint-host _lint-device _lint-fuzz
+
+_lint-python: setup
     {{ python }} -m ruff check .
     {{ python }} -m ruff format --check .
     {{ python }} -m mypy --strict python-plugin/src python-plugin/examples tools tests/bench fuzz/python
     # In a run of its own, as tools/setup.py has the same module name.
     {{ python }} -m mypy --strict python-plugin/setup.py
     {{ python }} -m mypy.stubtest torch_nano._native --concise
+
+_lint-host: setup
     cargo fmt --all --check
     # cargo fmt does not find the modules of operators and trainers, which macros declare.
     rustfmt --edition 2024 --check nano-core/src/ops/*.rs nano-core/src/ops/*/*.rs nano-core/src/train/*/mod.rs
-    cargo fmt --all --check --manifest-path esp32-app/Cargo.toml
-    cargo fmt --all --check --manifest-path fuzz/Cargo.toml
     cargo clippy --quiet --workspace --all-targets --all-features -- --deny warnings
-    cargo clippy --quiet --manifest-path esp32-app/device/Cargo.toml --all-targets -- --deny warnings
     RUSTDOCFLAGS="--deny warnings" cargo doc --quiet --no-deps --document-private-items --workspace --all-features
+
+_lint-device: setup
+    cargo fmt --all --check --manifest-path esp32-app/Cargo.toml
+    cargo clippy --quiet --manifest-path esp32-app/device/Cargo.toml --all-targets -- --deny warnings
     RUSTDOCFLAGS="--deny warnings" cargo doc --quiet --no-deps --document-private-items --manifest-path esp32-app/device/Cargo.toml
-    cd fuzz && cargo clippy --quiet --release --all-targets -- --deny warnings
     cd esp32-app && ../tools/cross-cargo clippy --quiet --release -p torch-nano-virt --bins --examples -- --deny warnings
     {{ python }} tests/e2e/tiny_model.py build/lint/model
     cd esp32-app && TORCH_NANO_MODEL=build/lint/model ../tools/cross-cargo clippy --quiet --release -p torch-nano-firmware -- --deny warnings
+
+_lint-fuzz: setup
+    cargo fmt --all --check --manifest-path fuzz/Cargo.toml
+    cd fuzz && cargo clippy --quiet --release --all-targets -- --deny warnings
 
 # Build the ESP32-C3 firmware with an exported model, and check its flash image
 firmware model="build/demo/model": (_exported model) setup

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,10 +59,13 @@ def main() -> int:
     environment = os.environ | {"CARGO_TERM_QUIET": "true"}
     subprocess.run(["cargo", "build", "--locked", "--release"], cwd=FUZZ, env=environment, check=True)
 
-    outcomes = {}
-    for target in arguments.targets:
-        run = run_files if target == "files" else run_rust
-        outcomes[target] = run(target, arguments.seconds, arguments.seed, arguments.fresh)
+    def run(target: str) -> Outcome:
+        by_kind = run_files if target == "files" else run_rust
+        return by_kind(target, arguments.seconds, arguments.seed, arguments.fresh)
+
+    # Each target keeps one core busy.
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        outcomes = dict(zip(arguments.targets, pool.map(run, arguments.targets), strict=True))
     met = set().union(*(outcome.met for outcome in outcomes.values()))
     report(outcomes, met)
     return 1 if any(outcome.findings for outcome in outcomes.values()) else 0
