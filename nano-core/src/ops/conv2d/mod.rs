@@ -167,6 +167,8 @@ impl<'a, C: ChannelRules> Conv2d<'a, C> {
 
     /// Convolves `input`, tile by tile. Writes the result to `output`, or with `sum` adds it to the residual in `output`. `columns` has
     /// [`Conv2d::columns_length`] elements.
+    // Not inlined, for code size: the fused kernel calls it, too.
+    #[inline(never)]
     fn run(
         &self,
         input: &[C::Element],
