@@ -70,5 +70,39 @@ def test_a_layer_that_loses_by_itself_is_to_be_trained() -> None:
     assert "layer '1': keeps only" in found and "(tn.prepare_qat)" in found and "outliers" not in found
 
 
+class ClassToken(nn.Module):
+    """A token that is the same for all samples, before one with much larger numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.linspace(-0.03, 0.04, 8).reshape(1, 1, 8))
+        self.last = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1)
+        result: Tensor = self.last(tokens).mean(1)
+        return result
+
+
+def test_constants_are_not_taken_for_outliers() -> None:
+    x = torch.randn(64, 4, 8, generator=torch.Generator().manual_seed(0))
+    found = advice(ClassToken(), x, x)
+    assert "dB by itself, in a range that it shares" in found and "percentile" not in found
+
+
+def test_errors_that_only_add_up_are_not_blamed_on_one_layer() -> None:
+    torch.manual_seed(0)
+    layers = [
+        layer for _ in range(40) for layer in (nn.Linear(16, 16), nn.LeakyReLU(0.9), nn.BatchNorm1d(16))
+    ]
+    model, x = nn.Sequential(*layers), torch.randn(128, 16)
+    for norm in layers[2::3]:
+        norm.momentum = None
+    with torch.no_grad():
+        model.train()(x)
+    (found,) = tn.to_nano(model.eval(), x, calibrate=x, check=False).compare(model, x).advice
+    assert found.startswith("no layer stands out, the errors of ")
+
+
 def test_a_good_model_needs_no_advice(nano: tn.NanoModule, conv_net: nn.Module) -> None:
     assert nano.compare(conv_net, X).advice == []

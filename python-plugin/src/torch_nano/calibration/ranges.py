@@ -156,6 +156,11 @@ class QuantizationPlan:
         one = self._plan[value]
         return isinstance(one, Range) and value in one.members
 
+    def shares_range(self, value: str) -> bool:
+        """Whether a value has a part in a range that other values have a part in, too."""
+        one = self._plan[value]
+        return isinstance(one, Range) and value in one.members and len(one.members) > 1
+
     def quantization(self, value: str, choose: Callable[[Range], Quantization]) -> Quantization:
         """The quantization of a value; `choose` returns that of a range."""
         one = self._plan[value]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ _SATURATED = 0.01
 _CENTRAL_LEVELS = 64
 #: dB of a layer alone: its noise then has a tenth of the amplitude of its numbers.
 _OWN_SQNR = 20.0
+#: dB of an output below which classes change: the noise has more than a sixth of the amplitude.
+LEAST_SQNR = 15.0
 #: Layers that are named.
 _NAMED = 3
 
@@ -30,7 +33,14 @@ def advice_for(comparison: Comparison) -> list[str]:
     }
     advised = [(layer, _advice(layer, dtypes)) for layer in comparison.layers]
     scaling = [line for layer, line in advised if line and layer.operator == "input"]
-    return [*scaling, *[line for layer, line in advised if line and layer.operator != "input"][:_NAMED]]
+    found = [*scaling, *[line for layer, line in advised if line and layer.operator != "input"][:_NAMED]]
+    if not found and min(output.least_sqnr for output in comparison.outputs) < LEAST_SQNR:
+        inexact = sum(math.isfinite(layer.own_sqnr) for layer in comparison.layers)
+        found.append(
+            f"no layer stands out, the errors of {inexact} add up: give 16 bits to those that matter most "
+            "(precision='auto'), or train the model through this arithmetic (tn.prepare_qat)"
+        )
+    return found
 
 
 def _advice(layer: LayerComparison, dtypes: Mapping[str, str]) -> str:
@@ -53,13 +63,14 @@ def _advice(layer: LayerComparison, dtypes: Mapping[str, str]) -> str:
     if layer.own_range and layer.saturated >= _SATURATED:
         return f"{layer.title}: {layer.saturated:.1%} of its numbers saturate: calibrate with data like these"
     least = FEWEST_LEVELS if layer.own_sqnr >= _OWN_SQNR else _CENTRAL_LEVELS
-    if layer.own_range and 0 < layer.central_levels < least:
+    if layer.own_range and not layer.shares_range and varying and 0 < layer.central_levels < least:
         return (
             f"{layer.title}: outliers take the range, 99.9 % of its numbers use {layer.central_levels} of "
             "256 levels: calibrate with method='percentile'"
         )
     if layer.own_sqnr < _OWN_SQNR:
-        found = f"keeps only {layer.own_sqnr:.1f} dB by itself"
+        shared = ", in a range that it shares with what it is concatenated with" if layer.shares_range else ""
+        found = f"keeps only {layer.own_sqnr:.1f} dB by itself{shared}"
     elif layer.own_range and 2 * len(few) > len(varying):
         # Its readers lose what the few large channels hide in its own figures.
         found = f"{len(few)} of {len(varying)} channels use fewer than {FEWEST_LEVELS} levels"

@@ -10,12 +10,10 @@ from ..errors import AccuracyWarning, warn
 from ..ir.graph import Graph
 from ..ir.lifetimes import all_numbers
 from ..progress import progress_of
+from .advice import LEAST_SQNR
 from .measure import batches_to_compare, compare, compare_outputs
 from .report import OutputComparison
-from .rounding import worst_sqnr
 
-#: dB of an output below which classes change: the noise has more than a sixth of the amplitude.
-LEAST_SQNR = 15.0
 #: Share of the indices of an output, such as those of an argmax, that must be equal.
 LEAST_AGREEMENT = 0.9
 #: One of so many samples is kept at most; at least so many samples, and at most so many.
@@ -94,7 +92,7 @@ def warn_of_loss(graph: Graph, quantized: QuantizedGraph, kept: KeptSamples) -> 
     """
     with progress_of("check", kept.count) as advance:
         outputs = compare_outputs(graph, quantized, kept.samples(graph), advance)
-    lost = _lost(min(outputs, key=lambda output: worst_sqnr([output]))) or next(
+    lost = _lost(min(outputs, key=lambda output: output.least_sqnr)) or next(
         filter(None, map(_lost, outputs)), ""
     )
     if not lost:
@@ -104,9 +102,9 @@ def warn_of_loss(graph: Graph, quantized: QuantizedGraph, kept: KeptSamples) -> 
     losing = ", ".join(f"{layer.title} ({layer.own_sqnr:.1f} dB)" for layer in report.layers[:_NAMED])
     advice = "".join(f"\n- {line}" for line in report.advice)
     warn(
-        f"{lost}. Most is lost in {losing}. nano.compare(model, data) shows "
-        "all layers, precision='auto' gives 16 bits to those that need them, tn.prepare_qat trains them "
-        "through this arithmetic, check=False leaves this check out"
+        f"{lost}. The layers that lose most by themselves are {losing}. "
+        "nano.compare(model, data) shows all, precision='auto' gives 16 bits to those that need them, "
+        "tn.prepare_qat trains them through this arithmetic, check=False leaves this check out"
         f"{advice}",
         AccuracyWarning,
     )
@@ -116,10 +114,10 @@ def _lost(output: OutputComparison) -> str:
     """What is lost of an output, in words; "" if it is little."""
     if output.agreement is not None and output.holds_indices and output.agreement < LEAST_AGREEMENT:
         return f"int8 finds the same {output.name!r} in {output.agreement:.1%} of the calibration data"
-    if worst_sqnr([output]) >= LEAST_SQNR:
+    if output.least_sqnr >= LEAST_SQNR:
         return ""
     return (
-        f"int8 keeps {worst_sqnr([output]):.1f} dB (SQNR) of {output.name!r} on the calibration data; below "
+        f"int8 keeps {output.least_sqnr:.1f} dB (SQNR) of {output.name!r} on the calibration data; below "
         f"{LEAST_SQNR:.0f} dB predictions change"
     )
 

@@ -13,10 +13,10 @@ from ..arithmetic.tensors import dequantize_tensor, quantize_tensor
 from ..calibration.batches import Batch, Batches, CalibrationData
 from ..calibration.calibrate import check_value
 from ..calibration.quantize import QuantizedGraph
+from ..calibration.ranges import QuantizationPlan
 from ..errors import InputError
 from ..ir.graph import Graph, Node
 from ..ir.precision import around, offers
-from ..ir.rules import Own
 from ..library.one_layer import run_native
 from ..progress import progress_of
 from .report import Comparison, LayerComparison, OutputComparison
@@ -194,14 +194,20 @@ class _Run:
 
     def layers(self) -> list[LayerComparison]:
         """The layers in order of execution, the inputs first."""
-        graph = self._quantized.graph
-        made = dict.fromkeys(graph.inputs, ("input", True))
+        graph, plan = self._quantized.graph, QuantizationPlan(self._graph)
+        operators = dict.fromkeys(graph.inputs, "input")
         for node in graph.nodes:
-            for name, rule in zip(node.outputs, node.operator.rules, strict=True):
-                made[name] = node.operator.name, isinstance(rule, Own)
+            operators |= dict.fromkeys(node.outputs, node.operator.name)
         return [
             LayerComparison.of(
-                position, graph.values[name], *made[name], self._around(name), self._values[name], own
+                position,
+                graph.values[name],
+                operators[name],
+                plan.has_range(name),
+                plan.shares_range(name),
+                self._around(name),
+                self._values[name],
+                own,
             )
             for position, (name, own) in enumerate(self._own.items())
         ]

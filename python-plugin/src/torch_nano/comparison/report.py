@@ -53,6 +53,8 @@ class LayerComparison:
     levels: tuple[int, ...]
     #: Whether its range was chosen for it, and is not that of another value or fixed.
     own_range: bool
+    #: Whether that range was chosen for others too: the inputs of a concatenation.
+    shares_range: bool
     #: The levels that the middle 99.9 % of all numbers take; 0 for other integers than int8.
     central_levels: int
     dtype: str
@@ -66,6 +68,7 @@ class LayerComparison:
         value: Value,
         operator: str,
         own_range: bool,
+        shares_range: bool,
         around: tuple[str, ...],
         sums: ValueSums,
         own: ErrorSums,
@@ -83,6 +86,7 @@ class LayerComparison:
             saturated=sums.saturated_share,
             levels=sums.levels,
             own_range=own_range,
+            shares_range=shares_range,
             central_levels=sums.central_levels(_CENTRAL) if len(sums.counts) else 0,
             dtype=sums.quantization.dtype,
             around=around,
@@ -123,6 +127,13 @@ class OutputComparison:
     int8_accuracy: float | None
     #: Whether it holds indices, such as those of an argmax, of which only the agreement counts.
     holds_indices: bool = False
+
+    @property
+    def least_sqnr(self) -> float:
+        """The SQNR of all samples together or the median of their own, whichever is less: outliers have most
+        of the signal in all samples, and cost the others most.
+        """
+        return min(self.sqnr, self.median_sqnr)
 
     @staticmethod
     def of(name: str, sums: OutputSums) -> OutputComparison:

@@ -16,10 +16,8 @@ from .sums import OutputSums
 
 
 def worst_sqnr(outputs: Sequence[OutputComparison]) -> float:
-    """The SQNR in dB of the worst output: of all samples together, or the median of their own, as outliers
-    have most of the signal in all samples, and cost the others most.
-    """
-    return min(min(output.sqnr, output.median_sqnr) for output in outputs)
+    """The SQNR in dB of the worst output."""
+    return min(output.least_sqnr for output in outputs)
 
 
 def rounding_errors(
