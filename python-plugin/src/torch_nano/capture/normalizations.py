@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from .expansion import arguments_of, insert_call
+from .expansion import arguments_of, insert_call, is_symbolic
 from .vanishing import KEEPS_NUMBERS
 
 aten = torch.ops.aten
@@ -37,10 +37,15 @@ def join_normalizations(calls: fx.Graph) -> None:
     product, a variance, a standard deviation or a norm; the root by ``sqrt``, ``rsqrt`` or ``pow``.
     """
     for node in list(calls.nodes):
-        found = _normalization(node)
+        weight, found = None, _normalization(node)
+        if found is None and node.target in _QUOTIENTS:
+            weight, found = _of_weighted(node)
         if found is None:
             continue
-        node.replace_all_uses_with(_call(node, found))
+        made = _call(node, found)
+        if weight is not None:
+            made = insert_call(node, aten.mul.Tensor, self=made, other=weight)
+        node.replace_all_uses_with(made)
         calls.erase_node(node)
     calls.eliminate_dead_code()
 
@@ -59,10 +64,25 @@ class _Spread:
     multiple: float = 1.0
 
 
-def _normalization(node: fx.Node) -> _Spread | None:
-    """What a node normalizes x by; None if it is no normalization."""
+def _of_weighted(node: fx.Node) -> tuple[fx.Node | None, _Spread | None]:
+    """The weight and the spread of a quotient ``weight * (x - mean) / root``."""
+    product = _plain(node.args[0])
+    if not isinstance(product, fx.Node) or product.target not in _PRODUCTS:
+        return None, None
+    for weight, numerator in (product.args[:2], product.args[1::-1]):
+        if isinstance(weight, fx.Node) and not is_symbolic(weight):
+            return weight, _normalization(node, numerator)
+    return None, None
+
+
+def _normalization(node: fx.Node, numerator: Any = None) -> _Spread | None:
+    """What a node normalizes x by; None if it is no normalization.
+
+    Args:
+        numerator: of a quotient, in place of its own.
+    """
     if node.target in _QUOTIENTS:
-        numerator, root = node.args[0], node.args[1]
+        numerator, root = node.args[0] if numerator is None else numerator, node.args[1]
         spread = _of_root(root, 0.5)
     elif node.target in _PRODUCTS:
         numerator, root = node.args[0], node.args[1]
@@ -94,6 +114,9 @@ def _of_root(node: Any, exponent: float) -> _Spread | None:
         return None
     if node.target is aten.reciprocal.default:
         return _of_root(node.args[0], -exponent)
+    if node.target in _PRODUCTS and node.args[1] == 1.0:
+        # 1.0 / y is reciprocal(y) * 1.0.
+        return _of_root(node.args[0], exponent)
     if exponent == 0.5 and (found := _deviation(node)) is not None:
         return found
     roots: dict[Any, float] = {
