@@ -14,14 +14,14 @@ from torch import Tensor
 from ..arguments import positive_number
 from ..arithmetic.quantization import Dtype
 from ..errors import InputError, NonFiniteError
-from ..ir.graph import Graph
+from ..ir.graph import Graph, Item
 from ..progress import progress_of
 from .batches import Batch, Batches, CalibrationData
 from .channel_ranges import ChannelRanges
 from .data_checks import DataChecks
-from .means import Means
 from .observers import OBSERVERS, Observer
 from .ranges import Bounds, quantization
+from .statistics import Extremes, Statistics
 
 Method = Literal["minmax", "percentile", "mse", "entropy", "auto"]
 #: Percentage that the method "percentile" covers; the rest is below the noise of most sensors.
@@ -34,8 +34,9 @@ class Observed:
 
     #: By value.
     observers: Mapping[str, Observer]
-    #: Of the values that layers with weights read; empty unless biases are corrected.
-    known_means: Mapping[str, Tensor]
+    method: Method
+    #: What corrections need; None: nothing is corrected.
+    statistics: Statistics | None
 
     def ranges(self, graph: Graph) -> dict[str, Bounds]:
         """The range of every value of the graph, or of the same graph with other dtypes, by name.
@@ -47,14 +48,21 @@ class Observed:
             for name, source in self._sources(graph).items()
         }
 
-    def means(self, graph: Graph) -> dict[str, Tensor]:
-        """The means that correct biases (:class:`.means.Means`) of such a graph, by the value's name."""
-        sources = self._sources(graph).items()
-        return {name: self.known_means[source] for name, source in sources if source in self.known_means}
-
     def range(self, name: str, dtype: Dtype) -> Bounds:
         """The range of a value in a dtype."""
         return self._int8[name] if dtype == "int8" else self.observers[name].bounds
+
+    def means(self, graph: Graph) -> dict[str, Tensor]:
+        """:meth:`.statistics.Statistics.means` of such a graph."""
+        return {} if self.statistics is None else self._of(graph, self.statistics.means())
+
+    def extremes(self, graph: Graph) -> dict[str, Extremes]:
+        """:attr:`.statistics.Statistics.extremes` of such a graph."""
+        return {} if self.statistics is None else self._of(graph, self.statistics.extremes)
+
+    def _of(self, graph: Graph, found: Mapping[str, Item]) -> dict[str, Item]:
+        """What was found of the values that were observed, by the names of such a graph."""
+        return {name: found[source] for name, source in self._sources(graph).items() if source in found}
 
     def _sources(self, graph: Graph) -> dict[str, str]:
         """For each value of such a graph the one that was observed and has its numbers."""
@@ -103,7 +111,7 @@ def observe(
             divergence; "auto": for each value that of these with the least squared error.
         percentile: above 0, at most 100.
         keep: called with each batch.
-        correct: also observe the means that correct biases.
+        correct: also observe what corrections need.
 
     Warns:
         ChannelRangeWarning: an input's scale rounds some of its channels away.
@@ -123,7 +131,7 @@ def observe(
     checks = DataChecks(graph.inputs)
     channels = {name: ChannelRanges() for name in graph.inputs if not _has_scales(graph, name)}
 
-    means = Means(graph) if correct else None
+    statistics = Statistics(graph) if correct else None
 
     def observe_value(name: str, tensor: Tensor) -> None:
         check_value(graph, name, tensor, "calibration")
@@ -132,8 +140,8 @@ def observe(
         observers[name].observe(tensor)
         if name in channels:
             channels[name].observe(tensor)
-        if means is not None:
-            means.observe(name, tensor)
+        if statistics is not None:
+            statistics.observe(name, tensor)
 
     batches = Batches(graph, data)
     with torch.no_grad(), progress_of("calibration", batches.samples) as advance:
@@ -145,7 +153,7 @@ def observe(
             advance(len(batch))
     if not observers:
         raise InputError("the calibration data is empty; expected at least one sample")
-    found = Observed(observers, {} if means is None else means.found())
+    found = Observed(observers, method, statistics)
     for name, one in channels.items():
         dtype = graph.dtypes.get(name, "int8")
         one.warn(name, quantization(*found.range(name, dtype), dtype).scale, dtype)

@@ -59,8 +59,8 @@ def quantize(
 
     Args:
         choose: the quantization of a range, from calibration (:func:`.ranges.calibrated`) or from training.
-        means: of values over the calibration data, by name (:class:`.means.Means`). The biases of the layers
-            that read them are corrected by the mean error of the rounded weights.
+        means: of values over the calibration data, by name (:class:`.statistics.Statistics`). The biases of
+            the layers that read them are corrected by the mean error of the rounded weights.
 
     Raises:
         QuantizationError: a weight or bias does not fit, or an operator does not accept another's output; it

@@ -26,7 +26,8 @@ _CENTRAL = 0.999
 
 @dataclass(frozen=True)
 class LayerComparison:
-    """One value of the network: a layer's output, or an input. Errors are in the value's own real units."""
+    """One value of the network: a layer's output, or an input. Errors are in the value's own real units,
+    scaled as its channels are (equalization)."""
 
     #: Place in the order of execution, from 0; the inputs come first.
     position: int

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 from ..calibration.batches import Batch
 from ..calibration.calibrate import Observed
-from ..calibration.quantize import QuantizedGraph, quantize
-from ..calibration.ranges import calibrated
+from ..calibration.quantize import QuantizedGraph
 from ..capture.passes.insert_requantize import with_dtypes
 from ..comparison.measure import compare_outputs
 from ..comparison.rounding import rounding_errors, worst_sqnr
+from ..equalization.equalize import quantize_observed
 from ..errors import AccuracyWarning, warn
 from ..ir.graph import Graph
 from ..ir.precision import LayerDtype, around, computing_nodes, offers
@@ -91,27 +91,24 @@ class AutoPrecision:
 
     def _groups(self) -> list[_Modules]:
         """For each value the modules that make and read it, those of the largest errors first."""
-        quantized = self._quantized(frozenset())
+        graph, quantized = self._quantized(frozenset())
         fixed = {self._graph.module_path(node) for node in self._nodes if not offers(node, "int16")}
         modules = {}
         for name in quantized.graph.values:
             nodes = around(quantized.graph, name)
             modules[name] = frozenset(quantized.graph.module_path(node) for node in nodes) - fixed
         names = [name for name, found in modules.items() if found]
-        errors = rounding_errors(self._cut(self._graph), quantized, self._data, names)
+        errors = rounding_errors(graph, quantized, self._data, names)
         return list(dict.fromkeys(modules[name] for name in sorted(names, key=errors.__getitem__)))
 
     def _sqnr(self, modules: _Modules) -> float:
         if modules not in self._measured:
-            graph = self._with_int16(modules)
-            outputs = compare_outputs(graph, self._quantized(modules), self._data)
+            outputs = compare_outputs(*self._quantized(modules), self._data)
             self._measured[modules] = worst_sqnr(outputs)
         return self._measured[modules]
 
-    def _quantized(self, modules: _Modules) -> QuantizedGraph:
-        graph = self._with_int16(modules)
-        observed = self._observed
-        return quantize(graph, calibrated(observed.ranges(graph)), observed.means(graph))
+    def _quantized(self, modules: _Modules) -> tuple[Graph, QuantizedGraph]:
+        return quantize_observed(self._with_int16(modules), self._observed)
 
     def _with_int16(self, modules: _Modules) -> Graph:
         wanted: dict[str, LayerDtype] = {

@@ -10,6 +10,7 @@ from ..calibration.quantize import QuantizedGraph
 from ..capture.capture import capture
 from ..capture.passes import optimize
 from ..capture.passes.insert_requantize import dtypes_of, with_dtypes
+from ..equalization.rescale import rescale
 from ..errors import InputError
 from ..ir.graph import Graph
 from ..modules.models import check_float, own_module
@@ -17,7 +18,8 @@ from .module_with_ranges import ModuleWithRanges
 
 
 def float_graph_of(model: nn.Module, quantized: QuantizedGraph) -> Graph:
-    """The optimized graph of a model in float, with the values of the quantized graph that was made from it.
+    """The optimized graph of a model in float, with the values of the quantized graph that was made from it,
+    scaled as these are.
 
     Raises:
         InputError: the quantized graph was made from another model.
@@ -50,7 +52,8 @@ def float_graph_of(model: nn.Module, quantized: QuantizedGraph) -> Graph:
             raise _other_model(
                 f"{f'module {path!r}' if path else 'the model itself'} ({node.operator.name}) differs"
             )
-    return graph
+    factors = {value.name: torch.tensor(value.factors) for value in made.values.values() if value.factors}
+    return rescale(graph, factors) if factors else graph
 
 
 def _other_model(difference: str) -> InputError:

@@ -354,7 +354,8 @@ class NanoModule(QuantizedModule):
                     "RAM",
                 )
             )
-        return Summary(self.name, tuple(rows), self.flash_bytes, self.arena_bytes, head_bytes)
+        equalized = sum(bool(value.factors) for value in self._graph.graph.values.values())
+        return Summary(self.name, tuple(rows), self.flash_bytes, self.arena_bytes, head_bytes, equalized)
 
     def verify(self, target: Target = "host", data: Example | None = None) -> VerifyReport:
         """Compares nano-core on this machine with a target, byte by byte.

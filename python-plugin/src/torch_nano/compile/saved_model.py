@@ -281,8 +281,9 @@ def _value(entry: Any) -> Value:
     if isinstance(fields, dict) and "dtype" not in fields:
         raise FileFormatError(f"{place} has no dtype")
     quantization = fields_of(Quantization, fields, place)
-    if "layout" not in entry:
-        raise FileFormatError(f"{place} lacks 'layout'")
+    for field in ("layout", "factors"):
+        if field not in entry:
+            raise FileFormatError(f"{place} lacks {field!r}")
     layout = entry["layout"]
     layout = None if layout is None else fields_of(Layout, layout, f"the layout of {place}")
     value = fields_of(Value, {**entry, "quantization": quantization, "layout": layout}, place)
@@ -290,4 +291,10 @@ def _value(entry: Any) -> Value:
         raise FileFormatError(f"the value {value.name!r} has shape {value.shape}")
     if value.layout is not None and value.layout.result != value.shape:
         raise FileFormatError(f"{place} has shape {value.shape}; its layout makes {value.layout.result}")
+    factors = torch.tensor(value.factors, dtype=torch.float64)
+    if len(factors) not in (0, value.shape[0]) or not bool((factors.isfinite() & (factors > 0)).all()):
+        raise FileFormatError(
+            f"{place} contradicts itself: it has {len(factors)} factors of channels; expected none, or "
+            f"{value.shape[0]} numbers above 0"
+        )
     return value

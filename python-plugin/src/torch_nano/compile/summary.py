@@ -79,6 +79,8 @@ class Summary:
     arena_bytes: int
     #: Bytes of RAM for the trainable head's state; 0 without one.
     head_bytes: int
+    #: Values whose channels are scaled, so that each uses the range of its integers.
+    equalized: int
 
     @property
     def macs(self) -> int:
@@ -115,6 +117,7 @@ class Summary:
             f"RAM {self.arena_bytes:,} B arena + {self.head_bytes:,} B head"
         )
         lines = [line.rstrip() for line in text.getvalue().splitlines()]
-        return "\n".join([*(line for line in lines if line), totals])
+        equalized = [f"{self.equalized} values with equalized channels"] if self.equalized else []
+        return "\n".join([*(line for line in lines if line), totals, *equalized])
 
     __repr__ = __str__

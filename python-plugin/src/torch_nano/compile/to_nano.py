@@ -18,6 +18,7 @@ from ..calibration.ranges import Bounds, Range, calibrated
 from ..capture.capture import capture
 from ..capture.passes import optimize
 from ..comparison.check import KeptSamples, warn_of_loss
+from ..equalization.equalize import quantize_observed
 from ..errors import HeadError, InputError
 from ..heads import SGD, HeadSettings
 from ..ir.graph import Graph
@@ -101,8 +102,9 @@ def to_nano(
         name: the model's name, of 1 to 64 bytes in UTF-8 on one line; None: the name of its class.
         check: compare int8 with float on some of the calibration data, and warn if much is lost. Of a
             :class:`QatModule`, which has no data, :meth:`QatModule.compare` does that.
-        correct: correct each bias by the mean error that its layer's rounded weights cause on the calibration
-            data. A :class:`QatModule` has learnt that, and is not corrected.
+        correct: scale the channels between layers so that each uses the range of int8 (cross-layer
+            equalization, with method="minmax"), and correct biases by the mean error that rounded weights
+            cause on the calibration data. A :class:`QatModule` is trained, and not corrected.
 
     Warns:
         AccuracyWarning: int8 keeps less than 15 dB of an output; it names the layers that lose most. Or
@@ -150,14 +152,14 @@ def to_nano(
             f"{head!r} it has no trainable head; name the Linear that ends it (head='...'), or leave "
             "learning_rate out"
         )
-    choose = source.choose
     if target is not None and source.kept is not None and source.observed is not None:
         data = list(source.kept.samples(source.graph, SAMPLES))
         search = AutoPrecision(source.graph, source.observed, data, lambda graph: cut_before(graph, split))
         graph = search.run(target)
-        choose = calibrated(source.observed.ranges(graph))
-    means = {} if source.observed is None else source.observed.means(graph)
-    quantized = quantize(graph, choose, means)
+    if source.observed is None:
+        quantized = quantize(graph, source.choose)
+    else:
+        graph, quantized = quantize_observed(graph, source.observed)
     if check and source.kept is not None:
         warn_of_loss(graph, quantized, source.kept)
     if name is None:

@@ -46,6 +46,9 @@ class Value:
     #: Of an input or output of the model that the user sees in another shape or order: from the user's tensor
     #: to this value. It costs nothing on the device, whose bytes are the value's.
     layout: Layout | None = None
+    #: What each channel of the model's value was multiplied by, so that it uses more of the integers
+    #: (equalization): the layers before and after it have other weights. Empty: not scaled.
+    factors: tuple[float, ...] = ()
 
     @property
     def user_shape(self) -> Shape:

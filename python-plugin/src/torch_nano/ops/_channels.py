@@ -45,6 +45,10 @@ class ChannelsOperator(ClampedOperator):
         return self.from_outputs_first(by_output * factors.reshape(-1, *[1] * (by_output.dim() - 1)))
 
     @abstractmethod
+    def scale_inputs(self, weight: Tensor, factors: Tensor) -> Tensor:
+        """The weight, in torch's layout, with those of each input channel times a factor [channels]."""
+
+    @abstractmethod
     def to_device_weight(self, weight: Tensor) -> Tensor:
         """From torch's layout of the weight to nano-core's."""
 

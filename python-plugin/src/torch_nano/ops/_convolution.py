@@ -26,6 +26,12 @@ class ConvolutionOperator(WindowOperator, ChannelsOperator):
     def groups_for(self, weight: Tensor) -> int:
         """The number of groups of the convolution with this weight."""
 
+    def scale_inputs(self, weight: Tensor, factors: Tensor) -> Tensor:
+        by_output = self.outputs_first(weight)
+        by_group = factors.reshape(self.groups_for(weight), 1, by_output.shape[1])
+        every = by_group.expand(-1, len(by_output) // len(by_group), -1).flatten(0, 1)
+        return self.from_outputs_first(by_output * every.reshape(*every.shape, *[1] * (weight.dim() - 2)))
+
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         groups = self.groups_for(weight)
         top, bottom, left, right = self.padding

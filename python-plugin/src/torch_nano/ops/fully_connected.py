@@ -72,6 +72,12 @@ class FullyConnected(ChannelsOperator):
         weight = layer.parameters["weight"][:, :, None, None]
         return self.train_as_convolution(layer, pixel, weight, Convolution()).flatten(1)
 
+    def scale_inputs(self, weight: Tensor, factors: Tensor) -> Tensor:
+        if self.flattened is None:
+            return weight * factors
+        every = factors.reshape(-1, *[1] * (len(self.flattened) - 1)).expand(self.flattened)
+        return weight * run_steps(self._calls, every[None]).flatten()
+
     def to_device_weight(self, weight: Tensor) -> Tensor:
         if self.flattened is None:
             return weight

@@ -1,0 +1,1 @@
+"""Equalization: channels of a value are scaled so that each uses the range of its integers."""

@@ -1,0 +1,167 @@
+"""Equalization changes no float number, and keeps what int8 would round away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import networks
+import pytest
+import torch
+import torch_nano as tn
+from torch import Tensor, nn
+from torch_nano.calibration.calibrate import calibrate
+from torch_nano.calibration.ranges import QuantizationPlan
+from torch_nano.calibration.statistics import Statistics
+from torch_nano.capture.capture import capture
+from torch_nano.capture.passes import optimize
+from torch_nano.equalization.equalize import Calibrated, equalize
+from torch_nano.equalization.rescale import rescale
+from torch_nano.equalization.ties import ChannelTies
+from torch_nano.ir.graph import Graph
+
+
+class Stack(nn.Sequential):
+    """Depthwise separable convolutions, each with a batch norm, in which every channel counts."""
+
+    def __init__(self) -> None:
+        layers: list[nn.Module] = [nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU()]
+        for _ in range(3):
+            layers += [nn.Conv2d(16, 16, 3, padding=1, groups=16), nn.BatchNorm2d(16), nn.ReLU()]
+            layers += [nn.Conv2d(16, 16, 1), nn.BatchNorm2d(16), nn.ReLU()]
+        super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5))
+
+
+class Mixture(nn.Module):
+    """Groups, depth multipliers, transposed convolutions, concatenation, shuffled channels, a flatten."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+        self.grouped = nn.Sequential(nn.Conv2d(8, 12, 3, padding=1, groups=4), nn.ReLU())
+        self.multiplied = nn.Conv2d(8, 16, 3, 2, padding=1, groups=8)
+        self.up = nn.ConvTranspose2d(16, 12, 2, stride=2, groups=2)
+        self.shuffle = nn.ChannelShuffle(4)
+        self.last = nn.Linear(24 * 4 * 3, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        grouped = self.grouped(x)
+        up = self.up(self.multiplied(x))
+        joined = self.shuffle(torch.cat([grouped - up, up], 1))
+        x = nn.functional.max_pool2d(joined, 2)
+        result: Tensor = self.last(nn.functional.interpolate(x, (4, 3), mode="bilinear").flatten(1))
+        return result
+
+
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "1-D": (networks.ConvNet1d, (3, 40)),
+    "residual": (networks.ResidualNet, (2, 8, 8)),
+    "clamped": (networks.SeparableNet, (1, 16, 12)),
+    "gates": (networks.SqueezeExciteNet, (2, 6, 6)),
+    "differences": (networks.DifferenceNet, (3, 10)),
+    "stack": (Stack, (3, 12, 10)),
+    "decoder": (networks.Decoder, (2, 8, 6)),
+    "mixture": (Mixture, (3, 8, 6)),
+}
+
+
+def made(name: str, decades: float = 0.0) -> tuple[nn.Module, Tensor]:
+    """A network whose batch norms have the statistics of the data, and scales spread over decades."""
+    network, shape = NETWORKS[name]
+    x = networks.inputs(shape, 64)
+    torch.manual_seed(0)
+    model = network()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.momentum = None
+            nn.init.constant_(module.weight, 1.0)
+            with torch.no_grad():
+                module.weight *= 10 ** (decades * (torch.rand(len(module.weight)) - 0.5))
+    with torch.no_grad():
+        model.train()(x)
+    return model.eval(), x
+
+
+def calibration(graph: Graph, x: Tensor) -> tuple[Calibrated, Statistics]:
+    statistics = Statistics(graph)
+    ranges = calibrate(graph, x, observe=statistics.observe)
+    return Calibrated(graph, ranges, statistics.means()), statistics
+
+
+# A clamp from above needs factors that keep channels within it.
+@pytest.mark.parametrize("name", sorted(NETWORKS.keys() - {"clamped"}))
+def test_any_factors_of_tied_channels_change_no_bit_of_the_outputs(name: str) -> None:
+    model, x = made(name)
+    graph = optimize(capture(model, x[:2]))
+    ties = ChannelTies(graph)
+    factors = 2.0 ** torch.randint(-3, 4, (ties.count,))
+    factors[ties.fixed()] = 1.0
+    chosen = {value: factors[ties.groups(value)] for value in graph.values}
+    scaled = rescale(graph, chosen)
+    assert any(bool((by_channel != 1).any()) for by_channel in chosen.values())
+    before: dict[str, Tensor] = {}
+    after: dict[str, Tensor] = {}
+    with torch.no_grad():
+        expected = graph.float_run(x, observe=before.__setitem__)
+        found = scaled.float_run(x, observe=after.__setitem__)
+    assert torch.equal(found[0], expected[0])
+    for value, by_channel in chosen.items():
+        shape = (1, -1, *[1] * (before[value].dim() - 2))
+        assert torch.equal(after[value], before[value] * by_channel.reshape(shape)), value
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_ranges_and_means_are_those_of_the_equalized_graph(name: str) -> None:
+    model, x = made(name, decades=3.0)
+    found, statistics = calibration(optimize(capture(model, x[:2])), x)
+    equalized = equalize(found, statistics.extremes)
+    again, _ = calibration(equalized.graph, x)
+    assert equalized.ranges == again.ranges
+    plan = QuantizationPlan(found.graph)
+    for value, bounds in equalized.ranges.items():
+        if plan.has_range(value):
+            assert found.ranges[value][0] <= bounds[0] and bounds[1] <= found.ranges[value][1]
+    assert equalized.means.keys() == again.means.keys()
+    for value, mean in equalized.means.items():
+        torch.testing.assert_close(mean, again.means[value])
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_channels_of_very_different_sizes_lose_less(name: str, tmp_path: Path) -> None:
+    model, x = made(name, decades=3.0)
+    options = {"calibrate": x, "head": None, "check": False}
+    plain, nano = (tn.to_nano(model, x[:2], correct=correct, **options) for correct in (False, True))
+    before, report = plain.compare(model, x), nano.compare(model, x)
+    assert report.outputs[0].sqnr > before.outputs[0].sqnr + (10.0 if name == "stack" else 0.0)
+    assert nano.verify("host", x[:8])
+    assert "equalized" in str(nano.summary()) and "equalized" not in str(plain.summary())
+    nano.save(tmp_path / "a.nanomodel")
+    assert str(tn.load(tmp_path / "a.nanomodel").compare(model, x)) == str(report)
+
+
+def test_a_channel_that_a_clamp_cuts_is_not_scaled() -> None:
+    torch.manual_seed(0)
+    first = nn.Linear(8, 3)
+    model = nn.Sequential(first, nn.ReLU6(), nn.Linear(3, 4)).eval()
+    with torch.no_grad():
+        first.bias.copy_(torch.tensor([8.0, 0.02, 2.0]))
+        first.weight *= torch.tensor([[1.0], [0.02], [1.0]])
+    x = torch.randn(256, 8)
+    found, statistics = calibration(optimize(capture(model, x[:2])), x)
+    graph, equalized = found.graph, equalize(found, statistics.extremes).graph
+    (cut, small, _) = equalized.values["linear"].factors
+    assert cut == 1.0 and small >= 4.0
+    assert torch.equal(equalized.float_run(x)[0], graph.float_run(x)[0])
+
+
+def test_a_saved_model_with_wrong_factors_is_refused(tmp_path: Path) -> None:
+    model, x = made("clamped", decades=3.0)
+    nano = tn.to_nano(model, x[:2], calibrate=x, head=None, check=False)
+    values = nano._graph.graph.values
+    value = next(value for value in values.values() if value.factors)
+    for wrong in (value.factors[:-1], (0.0, *value.factors[1:]), (float("inf"), *value.factors[1:])):
+        value.factors = wrong
+        nano.save(tmp_path / "a.nanomodel")
+        with pytest.raises(tn.errors.FileFormatError, match="factors of channels"):
+            tn.load(tmp_path / "a.nanomodel")
