@@ -96,6 +96,10 @@ bench-qat *arguments: setup
 bench-accuracy *arguments: setup
     {{ python }} tests/bench/bench_accuracy.py {{ arguments }}
 
+# Measure what int8 keeps of models with random weights, and what each correction gains (arguments: --help)
+bench-corrections *arguments: setup
+    {{ python }} tests/bench/bench_corrections.py {{ arguments }}
+
 # Compare learning of the last two layers in integers and in float, on real data
 bench-last-layers: setup
     {{ python }} tests/bench/bench_last_layers.py
