@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import networks
@@ -10,9 +10,9 @@ import pytest
 import torch
 import torch_nano as tn
 from torch import Tensor, nn
-from torch_nano.calibration.calibrate import calibrate
+from torch_nano.calibration.calibrate import observe
 from torch_nano.calibration.ranges import QuantizationPlan
-from torch_nano.calibration.statistics import Statistics
+from torch_nano.calibration.statistics import Extremes
 from torch_nano.capture.capture import capture
 from torch_nano.capture.passes import optimize
 from torch_nano.equalization.equalize import Calibrated, equalize
@@ -83,10 +83,9 @@ def made(name: str, decades: float = 0.0) -> tuple[nn.Module, Tensor]:
     return model.eval(), x
 
 
-def calibration(graph: Graph, x: Tensor) -> tuple[Calibrated, Statistics]:
-    statistics = Statistics(graph)
-    ranges = calibrate(graph, x, observe=statistics.observe)
-    return Calibrated(graph, ranges, statistics.means()), statistics
+def calibration(graph: Graph, x: Tensor) -> tuple[Calibrated, Mapping[str, Extremes]]:
+    observed = observe(graph, x, correct=True)
+    return Calibrated(graph, observed.ranges(graph), observed.means(graph)), observed.extremes(graph)
 
 
 # A clamp from above needs factors that keep channels within it.
@@ -114,8 +113,8 @@ def test_any_factors_of_tied_channels_change_no_bit_of_the_outputs(name: str) ->
 @pytest.mark.parametrize("name", NETWORKS)
 def test_ranges_and_means_are_those_of_the_equalized_graph(name: str) -> None:
     model, x = made(name, decades=3.0)
-    found, statistics = calibration(optimize(capture(model, x[:2])), x)
-    equalized = equalize(found, statistics.extremes)
+    found, extremes = calibration(optimize(capture(model, x[:2])), x)
+    equalized = equalize(found, extremes)
     again, _ = calibration(equalized.graph, x)
     assert equalized.ranges == again.ranges
     plan = QuantizationPlan(found.graph)
@@ -148,8 +147,8 @@ def test_a_channel_that_a_clamp_cuts_is_not_scaled() -> None:
         first.bias.copy_(torch.tensor([8.0, 0.02, 2.0]))
         first.weight *= torch.tensor([[1.0], [0.02], [1.0]])
     x = torch.randn(256, 8)
-    found, statistics = calibration(optimize(capture(model, x[:2])), x)
-    graph, equalized = found.graph, equalize(found, statistics.extremes).graph
+    found, extremes = calibration(optimize(capture(model, x[:2])), x)
+    graph, equalized = found.graph, equalize(found, extremes).graph
     (cut, small, _) = equalized.values["linear"].factors
     assert cut == 1.0 and small >= 4.0
     assert torch.equal(equalized.float_run(x)[0], graph.float_run(x)[0])
