@@ -12,21 +12,18 @@ from torch import Tensor, nn
 
 from ..arguments import bind, check_inputs, path_of, shown, the_only
 from ..arithmetic.fixed_point import is_native
-from ..arithmetic.layout import Layout, Shape, to_device
-from ..arithmetic.quantization import ChannelScales, Quantization
+from ..arithmetic.layout import to_device
 from ..arithmetic.tensors import check_finite, dequantize_tensor, random_integers
 from ..calibration.batches import CalibrationData
-from ..calibration.quantize import QuantizedGraph
 from ..comparison.measure import batches_to_compare, compare
 from ..comparison.report import Comparison
 from ..errors import FileFormatError, HeadError, InputError, StreamError
 from ..files.reading import read_file
 from ..files.writing import write_file
 from ..heads import Head, LayersHead, head_of
-from ..ir.precision import LayerDtype, precision_of
 from ..modules.inputs import Example
-from ..modules.models import QuantizedModule
 from . import rust_module
+from .converted_model import ConvertedModel
 from .float_graph import float_graph_of
 from .image import made_of, write_image
 from .saved_model import SavedHead, SavedModel, pack, unpack
@@ -41,7 +38,7 @@ _RANDOM_INPUTS = 16
 _SEED = 0
 
 
-class NanoModule(QuantizedModule):
+class NanoModule(ConvertedModel):
     """A quantized model that gives the same bytes as the device. Made by :func:`to_nano` and :func:`load`.
 
     Called with floats it quantizes them, runs the image, and returns real numbers. Tensors on the CPU run
@@ -55,19 +52,7 @@ class NanoModule(QuantizedModule):
     head: Head | None
 
     def __init__(self, saved: SavedModel) -> None:
-        super().__init__()
-        self._model = saved.image
-        self._graph = saved.graph
-        # Looked up once: a call of a small model takes microseconds.
-        graph = saved.graph.graph
-        self._returned = graph.returned
-        self._inputs = [graph.values[name] for name in graph.inputs]
-        self._outputs = [graph.values[name] for name in graph.outputs]
-        self._input_shapes = {value.name: value.user_shape for value in self._inputs}
-        self._input_quantizations, self._output_quantizations = (
-            [graph.quantization(name) for name in names] for names in (graph.inputs, graph.outputs)
-        )
-        self._channels = [saved.graph.channels.get(name) for name in graph.inputs]
+        super().__init__(saved)
         self._saved_head = saved.head
         self.head = None if saved.head is None else head_of(saved.image)
         if self.head is not None and saved.head is not None and saved.head.state:
@@ -77,108 +62,6 @@ class NanoModule(QuantizedModule):
     def head_path(self) -> str | None:
         """Path of the module that the head was made from, of several with ", " between; None without one."""
         return None if self._saved_head is None else self._saved_head.path
-
-    @property
-    def name(self) -> str:
-        """The model's name."""
-        return self._model.name
-
-    @property
-    def id(self) -> int:
-        """The image's CRC-32, by which a device names the model it runs."""
-        return self._model.id
-
-    @property
-    def labels(self) -> list[str]:
-        """The names of the classes; may be empty."""
-        return self._model.labels
-
-    @property
-    def image(self) -> bytes:
-        """The `.nano` image: what the device runs."""
-        return self._model.image
-
-    @property
-    def graph(self) -> QuantizedGraph:
-        """The model in integers as plain data; it prints."""
-        return self._graph
-
-    @property
-    def precision(self) -> dict[str, LayerDtype]:
-        """The layers in 16 bits, as `precision` of :func:`to_nano` and :func:`prepare_qat` takes them; {} if
-        all compute in int8.
-        """
-        return precision_of(self._graph.graph)
-
-    @property
-    def flash_bytes(self) -> int:
-        """Bytes of the image."""
-        return self._model.length
-
-    @property
-    def arena_bytes(self) -> int:
-        """Bytes of RAM for one run."""
-        return self._model.arena_length
-
-    @property
-    def input_shapes(self) -> dict[str, Shape]:
-        """Shape of one sample of each input, by the names of forward's arguments."""
-        return dict(self._input_shapes)
-
-    @property
-    def input_layouts(self) -> dict[str, Layout]:
-        """From the shape of each input to that of the device's value, by name, of the inputs that the device
-        takes in another shape or order: those that the model first moves, x.transpose(1, 2).
-        """
-        return {value.name: value.layout for value in self._inputs if value.layout is not None}
-
-    @property
-    def input_quantizations(self) -> dict[str, Quantization]:
-        """The network's quantization of each input, by name; of an input in :attr:`input_channels`, without
-        the scales and offsets of its channels.
-        """
-        return dict(zip(self._input_shapes, self._input_quantizations, strict=True))
-
-    @property
-    def input_channels(self) -> dict[str, ChannelScales]:
-        """Scale and offset of each channel, by name, of the inputs that a batch norm or arithmetic with
-        constants reads first: (x - mean) / std, x / 255. The device quantizes them with these.
-        """
-        return dict(self._graph.channels)
-
-    @property
-    def output_quantizations(self) -> dict[str, Quantization]:
-        """The quantization of each output (with a trainable head: of its features), by the keys of a dict,
-        otherwise by "output", or "output0", "output1" and so on.
-        """
-        return dict(zip(self._returned.names, self._output_quantizations, strict=True))
-
-    @property
-    def input_shape(self) -> Shape:
-        """Shape of one sample, for a model of one input.
-
-        Raises:
-            InputError: the model has several.
-        """
-        return the_only("input", self.input_shapes)
-
-    @property
-    def input_quantization(self) -> Quantization:
-        """The quantization of the input, for a model of one input; see :attr:`input_quantizations`.
-
-        Raises:
-            InputError: the model has several.
-        """
-        return the_only("input", self.input_quantizations)
-
-    @property
-    def output_quantization(self) -> Quantization:
-        """The quantization of the output (with a trainable head: of its features), for a model of one output.
-
-        Raises:
-            InputError: the model has several.
-        """
-        return the_only("output", self.output_quantizations)
 
     def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
         """float32 outputs for float inputs; the indices of argmax are int64.
