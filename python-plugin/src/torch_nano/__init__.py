@@ -61,13 +61,12 @@ from .errors import (
 )
 from .heads import LayersHead, LdaHead, PrototypeHead, SgdHead
 from .modules.freeze import freeze, frozen, unfreeze
-from .qat.qat_module import (
-    QatModule,
+from .qat.qat_module import QatModule, prepare_qat
+from .qat.stages import (
     disable_quantization,
     enable_quantization,
     fold_batch_norm,
     freeze_ranges,
-    prepare_qat,
     unfreeze_ranges,
 )
 from .training.early_stopping import EarlyStopping, StopTraining

@@ -5,7 +5,8 @@ from __future__ import annotations
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ..errors import InputError
-from ..qat.qat_module import QatModule, fold_batch_norm, freeze_ranges
+from ..qat.qat_module import QatModule
+from ..qat.stages import fold_batch_norm, freeze_ranges
 
 
 class QatSchedule(Callback):
