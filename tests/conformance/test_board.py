@@ -13,6 +13,7 @@ from ops.cases import make
 from torch_nano import Device, QemuBoard
 from torch_nano.arithmetic.layout import from_device, to_device
 from torch_nano.arithmetic.quantization import Quantization
+from torch_nano.arithmetic.tensors import random_integers
 from torch_nano.ir.layer import Layer
 from torch_nano.ir.operator import Operator
 from torch_nano.library.one_layer import one_layer_model
@@ -63,13 +64,14 @@ def test_random_layers_of_our_own_definition_give_the_same_bytes(
         assert differing_bytes(case) == 0, f"seed {seed}: {case.operator}"
 
 
+@pytest.mark.parametrize("dtype", ["int8", "int16"])
 @pytest.mark.parametrize(("kind", "kernel"), [(DepthwiseConv2d, 3), (Conv2d, 1)])
 def test_windows_with_a_kernel_of_their_own_give_the_same_bytes(
-    kind: type[DepthwiseConv2d] | type[Conv2d], kernel: int, layer_count: int
+    kind: type[DepthwiseConv2d] | type[Conv2d], kernel: int, dtype: str, layer_count: int
 ) -> None:
     """Where stride and padding allow, depthwise 3x3 goes along lines, and 1x1 takes all pixels as one row."""
-    compared = 0
-    for seed in range(layer_count // SHARE * 3):
+    compared, tried = 0, layer_count // SHARE * (3 if dtype == "int8" else 1)
+    for seed in range(tried):
         rng = np.random.default_rng(seed)
         # Small sides: with padding, a strided 1x1 convolution then has as many pixels after it as before.
         size, stride = rng.integers(1, 14 if kernel == 3 else 5, 2), rng.integers(1, 4, 2)
@@ -85,22 +87,25 @@ def test_windows_with_a_kernel_of_their_own_give_the_same_bytes(
         )
         tensors = {
             "weights": rng.integers(-127, 128, (outputs, kernel, kernel, *inputs)).astype(np.int8),
-            "bias": rng.integers(-1000, 1000, outputs).astype(np.int32),
+            "bias": rng.integers(-1000, 1000, outputs).astype(np.int32 if dtype == "int8" else np.int64),
             "weight_scales": np.full(outputs, 0.003, np.float32),
         }
-        x = torch.from_numpy(rng.integers(-128, 128, (1, channels, *size)).astype(np.int8))
-        # A multiplier below 1, and one above, which takes the other form of requantization.
-        output = Quantization(float(np.float32(rng.choice([0.05, 0.0001]))), int(rng.integers(-128, 128)))
+        # A multiplier below 1/4, and one above 1, which takes the other form of requantization.
+        input_, output = (
+            Quantization(scale, int(rng.integers(-128, 128)) if dtype == "int8" else 0, dtype)
+            for scale in (0.05, float(rng.choice([0.05, 0.0001])))
+        )
+        x = random_integers((1, channels, *size), input_, torch.Generator().manual_seed(seed))
         layer = Layer(
             operator,
             [x],
             tensors={name: torch.from_numpy(array) for name, array in tensors.items()},
-            input_quantizations=[Quantization(float(np.float32(0.05)), int(rng.integers(-128, 128)))],
+            input_quantizations=[input_],
             output_quantizations=[output],
         )
         assert differing_bytes(layer) == 0, f"seed {seed}: {operator}, input {tuple(x.shape)}"
         compared += 1
-    assert compared > layer_count // SHARE
+    assert compared > tried // 3
 
 
 def test_fully_connected_layers_in_pairs_give_the_same_bytes(layer_count: int) -> None:

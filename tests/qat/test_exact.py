@@ -33,6 +33,18 @@ def test_training_and_evaluation_are_the_image(task: str) -> None:
     assert_is_the_image(qat.eval(), x[-INPUTS:])
 
 
+@pytest.mark.parametrize("task", ["residual", "separable", "sequence"])
+def test_training_in_16_bits_is_the_image(task: str) -> None:
+    x, y = TASKS[task].data()
+    qat = tn.prepare_qat(TASKS[task].model(), x[:2], calibrate=x[:200], precision={"": "int16"})
+    before = qat.to_nano().image
+    losses = train(qat.train(), x, y, steps=8)
+    assert sum(losses) / 8 < 2.0
+    nano = qat.to_nano()
+    assert nano.image != before and set(nano.precision.values()) == {"int16"}
+    assert_is_the_image(qat.eval(), x[-INPUTS:])
+
+
 @all_tasks
 def test_learned_ranges_and_statistics_of_batches_are_the_image_too(task: str) -> None:
     x, y = TASKS[task].data()
