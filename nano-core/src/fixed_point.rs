@@ -55,7 +55,8 @@ impl Multiplier {
 /// A non-negative real number as `mantissa * 2^-shift`, the mantissa of 15 bits: the multiplier of sums beyond int32.
 ///
 /// This is `MultiplyByQuantizedMultiplier` of an int64 in TensorFlow Lite Micro's reference kernels: a [`Multiplier`] whose mantissa is rounded to 16
-/// bits and a product that is rounded once, half up.
+/// bits and a product that is rounded once, half up. A result beyond int32 saturates here and wraps there. Its fully connected and (depthwise)
+/// convolution kernels use it alike, with one scale of weights or one per channel, and clamp to the fused activation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WideMultiplier {
     /// Q15 mantissa: 2^14 to 2^15 - 1, or 0.

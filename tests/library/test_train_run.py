@@ -195,15 +195,16 @@ def test_the_mask_of_the_input_is_that_by_hand() -> None:
 # opcheck itself reads .grad of the copies that it makes.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
-@pytest.mark.parametrize("bias", [True, False])
-def test_layers_with_weights_pass_opcheck(bias: bool, layout: torch.memory_format) -> None:
+@pytest.mark.parametrize(("bias", "dtype"), [(True, "int8"), (False, "int8"), (True, "int16")])
+def test_layers_with_weights_pass_opcheck(bias: bool, dtype: str, layout: torch.memory_format) -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randint(-90, 90, (2, 4, 6, 5), generator=generator).float()
     weight = torch.randn(6, 2, 3, 2, generator=generator)
     x, weight = (tensor.contiguous(memory_format=layout).requires_grad_() for tensor in (x, weight))
     biases = torch.randn(6, generator=generator).requires_grad_() if bias else None
     convolution = Convolution(stride=(1, 2), padding=(1, 0), dilation=(2, 1), groups=2)
-    arguments = (x, weight, biases, *map(list, convolution[:3]), 2, 0.02, 5, 0.1, -7, "int8", 0.0, None)
+    quantizations = (0.02, 5, 0.1, -7) if dtype == "int8" else (0.02, 0, 0.001, 0)
+    arguments = (x, weight, biases, *map(list, convolution[:3]), 2, *quantizations, dtype, 0.0, None)
     torch.library.opcheck(torch.ops.torch_nano.train_channels.default, arguments)
 
 
