@@ -14,7 +14,10 @@ X = torch.randn(256, 6, generator=torch.Generator().manual_seed(0))
 
 
 class Chain(nn.Module):
-    """Five linear layers; between the third and the fourth one number takes the range of all others."""
+    """Five linear layers; between the third and the fourth one number takes the range of all others.
+
+    Equalization would scale the others, so the tests leave it out (`correct=False`).
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,27 +41,31 @@ def measured(nano: tn.NanoModule, model: nn.Module, x: Tensor = X) -> float:
 
 def test_the_layers_around_the_outlier_get_16_bits_and_no_others() -> None:
     model = Chain().eval()
-    before = tn.to_nano(model, X[:2], calibrate=X, check=False)
-    nano = tn.to_nano(model, X[:2], calibrate=X, precision="auto")
+    before = tn.to_nano(model, X[:2], calibrate=X, correct=False, check=False)
+    nano = tn.to_nano(model, X[:2], calibrate=X, correct=False, precision="auto")
     assert nano.precision == {"layers.2": "int16", "layers.3": "int16"}
     assert measured(before, model) < 10 and measured(nano, model) > 20
     assert nano.verify("host") and nano.verify("rv32imc")
-    again = tn.to_nano(model, X[:2], calibrate=X, precision=nano.precision)
+    again = tn.to_nano(model, X[:2], calibrate=X, correct=False, precision=nano.precision)
     assert again.id == nano.id
-    assert tn.to_nano(model, X[:2], calibrate=X, precision="auto").id == nano.id
+    assert tn.to_nano(model, X[:2], calibrate=X, correct=False, precision="auto").id == nano.id
+
+
+def test_equalized_channels_need_no_16_bits() -> None:
+    assert tn.to_nano(Chain().eval(), X[:2], calibrate=X, precision="auto").precision == {}
 
 
 def test_the_advice_of_a_comparison_is_the_same_argument() -> None:
     model = Chain().eval()
-    nano = tn.to_nano(model, X[:2], calibrate=X, check=False)
+    nano = tn.to_nano(model, X[:2], calibrate=X, correct=False, check=False)
     advice = "\n".join(nano.compare(model, X).advice)
     assert "precision={'layers.2': 'int16', 'layers.3': 'int16'}" in advice
 
 
 def test_a_higher_target_takes_more_layers() -> None:
     model = Chain().eval()
-    few = tn.to_nano(model, X[:2], calibrate=X, precision="auto")
-    more = tn.to_nano(model, X[:2], calibrate=X, precision="auto", target_sqnr=42)
+    few = tn.to_nano(model, X[:2], calibrate=X, correct=False, precision="auto")
+    more = tn.to_nano(model, X[:2], calibrate=X, correct=False, precision="auto", target_sqnr=42)
     assert set(few.precision) < set(more.precision) and measured(more, model) > measured(few, model)
 
 
@@ -72,7 +79,7 @@ def test_an_accurate_model_stays_in_8_bits() -> None:
 def test_a_target_out_of_reach_is_warned_of_with_how_far_it_got() -> None:
     model = Chain().eval()
     with pytest.warns(tn.AccuracyWarning, match=r"bring the outputs to (\d+\.\d) dB .* is 90.0") as found:
-        nano = tn.to_nano(model, X[:2], calibrate=X, precision="auto", target_sqnr=90)
+        nano = tn.to_nano(model, X[:2], calibrate=X, correct=False, precision="auto", target_sqnr=90)
     assert len(found) == 1
     best = float(str(found[0].message).split("outputs to ")[1].split(" dB")[0])
     assert measured(nano, model, X[::8]) > best - 3 and nano.verify("rv32imc")
@@ -81,7 +88,7 @@ def test_a_target_out_of_reach_is_warned_of_with_how_far_it_got() -> None:
 def test_a_head_is_left_out() -> None:
     model = Chain().eval()
     tn.freeze(model, "layers.0", "layers.1", "layers.2", "layers.3")
-    nano = tn.to_nano(model, X[:2], calibrate=X, precision="auto", target_sqnr=25)
+    nano = tn.to_nano(model, X[:2], calibrate=X, correct=False, precision="auto", target_sqnr=25)
     assert nano.head_path == "layers.4" and "layers.4" not in nano.precision and nano.precision
     assert nano.output_quantization.dtype == "int8" and nano.verify("rv32imc")
 

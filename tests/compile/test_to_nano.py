@@ -93,6 +93,8 @@ def test_the_graph_and_the_summary_agree(nano):
     assert summary.flash_bytes == len(nano.image) and summary.arena_bytes == nano.arena_bytes
     assert summary.macs == 40 * 8 * 15 + 20 * 16 * 24 + 80 and summary.head_bytes == 0
     text = str(summary).splitlines()
+    equalized = [line for line in text if "equalized" in line]
+    text = [line for line in text if line not in equalized]
     assert len(text) == 10 and f"flash {len(nano.image):,} B" in text[-1] and "features.0" in text[4]
     assert max(map(len, text)) <= 80
 

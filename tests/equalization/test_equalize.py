@@ -40,7 +40,7 @@ class Mixture(nn.Module):
         self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
         self.grouped = nn.Sequential(nn.Conv2d(8, 12, 3, padding=1, groups=4), nn.ReLU())
         self.multiplied = nn.Conv2d(8, 16, 3, 2, padding=1, groups=8)
-        self.up = nn.ConvTranspose2d(16, 12, 2, stride=2, groups=2)
+        self.up = nn.Sequential(nn.ConvTranspose2d(16, 12, 2, stride=2, groups=2), nn.PReLU(12, 0.1))
         self.shuffle = nn.ChannelShuffle(4)
         self.last = nn.Linear(24 * 4 * 3, 5)
 

@@ -15,13 +15,14 @@ from ..ops._window import PoolOperator
 from ..ops.concat import Concat
 from ..ops.move import Move
 from ..ops.mul import Mul
+from ..ops.prelu import Prelu
 from ..ops.resize_bilinear import ResizeBilinear
 
 
 class ChannelTies:
     """Numbers the groups of channels that must have one factor, so that the graph computes the same.
 
-    A layer with weights takes any factors at its inputs and outputs. Additions, pools, moves and
+    A layer with weights takes any factors at its inputs and outputs. Additions, pools, moves, PReLU and
     concatenations hand them on, so the channels of a residual stream are tied. Other operators, and the
     graph's inputs and outputs, need their numbers as they are.
 
@@ -80,9 +81,9 @@ class ChannelTies:
             self._move(node, operator)
         elif isinstance(operator, Concat) and operator.dimension == 0:
             self._tie(torch.cat([self._numbers[name] for name in node.inputs]), self._numbers[node.output])
-        elif (isinstance(operator, Concat | PoolOperator | ResizeBilinear) and len(set(channels)) == 1) or (
-            isinstance(operator, SumOperator) and scales and operator.clamp_high is None
-        ):
+        elif (
+            isinstance(operator, Concat | PoolOperator | Prelu | ResizeBilinear) and len(set(channels)) == 1
+        ) or (isinstance(operator, SumOperator) and scales and operator.clamp_high is None):
             self._tie_inputs(node, node.inputs)
         elif isinstance(operator, Mul) and scales and operator.clamp_high is None:
             # The larger factor is scaled; the other, such as a gate, stays as it is.
