@@ -1,10 +1,15 @@
 """Networks that many tests share."""
 
+from typing import Any
+
 import pytest
 import torch
 from networks import ConvNet1d, inputs, make
 from torch import nn
 from torch_nano import NanoModule, to_nano
+from torch_nano.capture.passes import optimize
+from torch_nano.compile import to_nano as stages
+from torch_nano.ir.graph import Graph
 
 # Most layers of tests are small: more threads only wait for each other, and for those of other workers.
 torch.set_num_threads(1)
@@ -21,3 +26,19 @@ def nano(conv_net: nn.Module) -> NanoModule:
     """It without a trainable head; not to be changed."""
     x = inputs((3, 40), 64)
     return to_nano(conv_net, x, calibrate=x, labels=list("abcde"), name="conv net")
+
+
+@pytest.fixture
+def optimized(monkeypatch: pytest.MonkeyPatch) -> list[Graph]:
+    """The graphs that `to_nano` makes in the test, before they are quantized.
+
+    To capture a model once more would take most of a test's time.
+    """
+    graphs: list[Graph] = []
+
+    def kept(*arguments: Any, **settings: Any) -> Graph:
+        graphs.append(optimize(*arguments, **settings))
+        return graphs[-1]
+
+    monkeypatch.setattr(stages, "optimize", kept)
+    return graphs
