@@ -1,5 +1,5 @@
 """What all tests of this folder need: that of the strategies' tests."""
 
-from transfer.conftest import one_thread, seeded
+from transfer.conftest import seeded
 
-__all__ = ["one_thread", "seeded"]
+__all__ = ["seeded"]
