@@ -40,6 +40,7 @@ def measured(nano: tn.NanoModule, model: nn.Module, x: Tensor = X) -> float:
 
 
 def test_the_layers_around_the_outlier_get_16_bits_and_no_others() -> None:
+    # Equalization would scale the outlier away.
     model = Chain().eval()
     before = tn.to_nano(model, X[:2], calibrate=X, correct=False, check=False)
     nano = tn.to_nano(model, X[:2], calibrate=X, correct=False, precision="auto")
