@@ -158,9 +158,9 @@ def weighted(rng: np.random.Generator, shape: tuple[int, ...], dtype: str = "int
     if exact:
         exponents = np.round(exponents)
     if dtype != "int8":
-        # TFLM multiplies all sums to int32.
+        # TFLM multiplies all sums to int32, by less than 2^7.
         most = accumulator_bound(weights, np.zeros(len(weights), np.int64), dtype).max()
-        exponents = np.minimum(exponents, np.floor(30 - np.log2(most + 1.0)))
+        exponents = np.minimum(exponents, min(np.floor(30 - np.log2(most + 1.0)), 6.5))
     if per_channel and rng.random() < 0.15:
         # A dead channel: TFLM takes multipliers below about 2^-32 for 0.
         exponents[rng.integers(len(exponents))] = -45
