@@ -6,6 +6,7 @@ from torch_nano.ir.operator import Operator
 from torch_nano.library.one_layer import run_native
 from torch_nano.ops._recurrent import RecurrentOperator
 from torch_nano.ops.lstm import Lstm
+from torch_nano.ops.table import TableOperator
 
 from .cases import MAKERS, make
 
@@ -34,6 +35,8 @@ def test_integers_are_near_the_float_run(operator: type[Operator]) -> None:
     for seed in SEEDS:
         case = make(operator, seed)
         output = case.output_quantization
+        if isinstance(case.operator, TableOperator) and output.dtype == "int16":
+            continue  # test_interpolation measures its error.
         real = (case.real_output() / output.scale + output.zero_point).clamp(*output.bounds)
         # Half a step of rounding for the output, and up to one more where nano-core rounds twice. A weight is
         # off by at most half its scale, which adds up to s_w / 2 * sum |x|; the bias by s_x * s_w / 2. So

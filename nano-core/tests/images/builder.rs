@@ -333,7 +333,7 @@ impl Builder {
         }
     }
 
-    /// Makes all layers layers of int16, and their biases int64.
+    /// Makes all layers layers of int16, their biases int64, and their tables random ones.
     pub fn widen(&mut self) {
         let ModelDescription { inputs, layers, .. } = &mut self.model;
         let outputs = layers.iter_mut().flat_map(|layer| &mut layer.outputs);
@@ -341,6 +341,10 @@ impl Builder {
             (value.dtype, value.scale, value.zero_point) = (Dtype::Int16, SCALE / 256.0, 0);
         }
         for layer in layers {
+            if layer.tensors.contains_key("table") {
+                let table = (0..513).map(|_| self.random.i16(..)).collect();
+                layer.tensors.insert("table".into(), Tensor::Int16(table));
+            }
             let Some(Tensor::Int32(bias)) = layer.tensors.get("bias") else { continue };
             let bias = bias.iter().copied().map(i64::from).collect();
             layer.tensors.insert("bias".into(), Tensor::Int64(bias));
@@ -390,7 +394,7 @@ pub fn layers_head(features: usize, outputs: usize, descent: Descent) -> HeadDes
 }
 
 /// All test models.
-pub fn nets() -> [Builder; 10] {
+pub fn nets() -> [Builder; 11] {
     [
         conv_net(),
         head_net(),
@@ -401,6 +405,7 @@ pub fn nets() -> [Builder; 10] {
         lstm_net(),
         gru_net(),
         wide_net(),
+        wide_values_net(),
         indices_net(),
     ]
 }
@@ -478,6 +483,24 @@ pub fn wide_net() -> Builder {
     let logits = net.fully_connected(inner, 7);
     net.output(logits);
     net.widen();
+    net
+}
+
+/// Layers of int16 without weights: pools, a product in each form of requantization, a sum, a difference and a table.
+pub fn wide_values_net() -> Builder {
+    let mut net = Builder::new(11);
+    let image = net.input([5, 6, 3]);
+    let largest = net.max_pool2d(image, Window { padding: [1, 0, 1, 0], ..Window::new([2, 2]) });
+    let mean = net.average_pool2d(largest, Window::new([5, 6]), 1);
+    let sum = net.pairwise("add", largest, mean, SCALE);
+    let product = net.pairwise("mul", sum, image, SCALE);
+    let difference = net.pairwise("sub", product, largest, SCALE);
+    let table = net.table(difference);
+    let square = net.pairwise("mul", table, table, SCALE);
+    net.output(square);
+    net.widen();
+    // A multiplier above 1: the literal form.
+    net.value(square).scale = SCALE * SCALE / (1 << 18) as f32;
     net
 }
 

@@ -13,7 +13,7 @@ const MUTATIONS: u64 = 10_000;
 /// Bytes of arena; a mutated image that needs more is refused, as by a device.
 const LARGEST_ARENA: usize = 1 << 16;
 
-fn images() -> [Aligned; 10] {
+fn images() -> [Aligned; 11] {
     nets().map(|net| net.image())
 }
 

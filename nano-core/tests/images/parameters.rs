@@ -1,9 +1,11 @@
 //! Nodes whose attributes, constants or memory break a rule of their operator, by a change of one word each.
 
 use nano_core::image::{Dtype, Image, Tensor, WriteError, write_with};
-use nano_core::{Error, Model, ops};
+use nano_core::{CheckedImage, Error, Model, ops};
 
-use crate::builder::{Aligned, Builder, conv_net, lstm_net, nets, place, two_by_two, variants_net, wide_net};
+use crate::builder::{
+    Aligned, Builder, Window, conv_net, lstm_net, nets, place, two_by_two, variants_net, wide_net, wide_values_net,
+};
 
 /// Where the parts of a node's record lie in the image.
 struct Record {
@@ -191,6 +193,47 @@ fn multipliers_have_their_range() {
         for addend in [i32::MIN, i32::MAX] {
             assert_eq!(rule(2, addend), "twice the sum's bound + |addend| + 2 reaches 2^31");
         }
+    }
+}
+
+#[test]
+fn constants_of_int16_have_their_range() {
+    let net = wide_values_net();
+    // The first product's: a bias, a multiplier, an addend and a shift.
+    let product = |word: usize, value| rule_in(&net, "mul", 0, word, value);
+    for shift in [0, 32, -1, i32::MIN] {
+        assert_eq!(product(3, shift), "the requantization shift is not 1 to 31");
+    }
+    for addend in [-1, 1 << 30, i32::MIN, i32::MAX] {
+        assert_eq!(product(2, addend), "the largest product + addend reaches 2^31");
+    }
+    // A sum has room for its largest numbers, but not for one bit more.
+    for scale in 0..2 {
+        assert_eq!(rule_in(&net, "add", 0, 4 * scale, 16), "twice the sum's bound + |addend| + 2 reaches 2^31");
+    }
+    let mut image = net.image();
+    let constant = record(&image, find(&image, "table")).constants;
+    let length = image.word(constant + 4);
+    image.patch(constant + 4, length - 2);
+    assert_eq!(rule("table", refused(&image)), "the table of int16 has not 513 entries");
+}
+
+#[test]
+fn a_window_has_room_for_the_sum_of_its_elements() {
+    for (wide, height, widths) in [(true, 255, [256, 258]), (false, 4000, [4177, 4180])] {
+        let [fits, refused] = widths.map(|width| {
+            let mut net = Builder::new(12);
+            let image = net.input([height, width, 3]);
+            let mean = net.average_pool2d(image, Window::new([height, width]), 0);
+            net.output(mean);
+            if wide {
+                net.widen();
+            }
+            CheckedImage::new(net.image().bytes(), ops::ALL).map(drop).map_err(|error| error.to_string())
+        });
+        fits.unwrap();
+        let refused = refused.unwrap_err();
+        assert!(refused.contains("the largest sum under the window, rounded, reaches 2^31"), "{refused}");
     }
 }
 
