@@ -157,3 +157,48 @@ def test_what_remains_is_refused_with_a_way_out() -> None:
     ):
         with pytest.raises(tn.UnsupportedError, match=f"(?s){reason}.*{way_out}"):
             capture(model, X)
+
+
+def test_a_refused_module_is_named_before_the_export() -> None:
+    convolutions = [nn.Conv1d(7, 7, 3, padding=1) for _ in range(3)]
+    model = nn.Sequential(*convolutions, nn.LSTM(5, 6, proj_size=3, batch_first=True))
+    with pytest.raises(tn.UnsupportedError, match="proj_size=3") as caught:
+        capture(model, X)
+    assert [node.module_path for node in caught.value.nodes] == ["3"]
+    with pytest.raises(tn.UnsupportedError, match="lengths of their own") as caught:
+        capture(Packed(), X)
+    assert "test_recurrent.py:" in caught.value.nodes[0].source
+
+
+def test_final_states_are_returned_with_the_batch_first() -> None:
+    finals = Model(nn.LSTM(5, 6, batch_first=True), lambda m, x: m(x)[1][1], 6)
+    with pytest.raises(tn.UnsupportedError, match=r"move the batch to the front: y\.transpose\(0, 1\)"):
+        capture(finals, X)
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda m, x: m(x)[1][1][-1],
+        lambda m, x: m(x)[1][1].transpose(0, 1),
+        lambda m, x: m(x)[1][1].squeeze(0),
+    ],
+)
+def test_the_final_cell_of_an_lstm_is_an_output(forward: Callable[[nn.Module, Tensor], Tensor]) -> None:
+    torch.manual_seed(0)
+    lstm = nn.LSTM(5, 6, batch_first=True)
+
+    class Cell(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = lstm
+
+        def forward(self, x: Tensor) -> Tensor:
+            return forward(self.lstm, x)
+
+    model = Cell().eval()
+    nano = tn.to_nano(model, X, calibrate=X, check=False)
+    assert nano.output_quantization.dtype == "int16" and nano(X).shape == model(X).shape
+    with torch.no_grad():
+        assert float((nano(X) - model(X)).abs().max()) < 0.05
+    assert nano.verify(data=X)

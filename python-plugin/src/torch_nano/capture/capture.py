@@ -153,8 +153,7 @@ class _Capture:
             made = source.meta.get("val")
             if source in self.failed and isinstance(made, Tensor) and not made.is_floating_point():
                 return False
-        makes = all(isinstance(source.meta.get("val"), torch.SymInt) for source in node.all_input_nodes)
-        return not (makes and node.users and set(node.users) <= self.failed)
+        return not (_only_makes(node) and node.users and set(node.users) <= self.failed)
 
     def _inputs(self) -> list[str]:
         names = []
@@ -388,9 +387,11 @@ class _Capture:
         with_batch = bool(shape) and isinstance(shape[0], torch.SymInt) and shape[0].node.expr in self.batches
         if not with_batch or len(sides) != len(shape) - 1:
             printed = tuple(str(side) for side in shape)
+            batches = [dim for dim, side in enumerate(shape) if not isinstance(side, int)]
+            second = f"move the batch to the front: y.transpose(0, {batches[0]})" if batches[:1] > [0] else ""
             raise UnsupportedNodeError(
                 f"its result has shape [{', '.join(printed)}]: the batch is not its first dimension alone",
-                "let every step of forward work on [N, ...]",
+                second or "let every step of forward work on [N, ...]",
             )
         return value
 
@@ -400,6 +401,14 @@ class _Capture:
 
     def _argument(self, node: fx.Node) -> Any:
         return BATCH_SIZE if isinstance(node.meta.get("val"), torch.SymInt) else self.meaning[node]
+
+
+def _only_makes(node: fx.Node) -> bool:
+    """Whether a call makes a tensor of numbers and the batch size alone."""
+    return node.op == "call_function" and all(
+        isinstance(source.meta.get("val"), torch.SymInt) or _only_makes(source)
+        for source in node.all_input_nodes
+    )
 
 
 def _dropout(node: fx.Node, probability: float, bypassed: bool) -> Dropout:

@@ -9,7 +9,6 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -31,6 +30,7 @@ from ..modules.inputs import Example, Inputs
 from ..modules.modes import evaluation_mode, set_mode
 from .compositions.attention import multi_head_attention_forward
 from .recurrent import RecurrentLayers
+from .source_lines import user_line
 
 aten = torch.ops.aten
 
@@ -269,11 +269,6 @@ def module_path(node: fx.Node) -> str:
 
 
 def source_line(node: fx.Node) -> str:
-    """ "file:line" of the last frame that is not torch's own."""
+    """ "file:line" of the user's code that makes a call."""
     frames = re.findall(r'File "(.+?)", line (\d+)', node.meta.get("stack_trace") or "")
-    torch_folder = Path(torch.__file__).parent
-    for file, line in reversed(frames):
-        if torch_folder not in Path(file).parents:
-            path = Path(file)
-            return f"{path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}:{line}"
-    return ""
+    return user_line([(file, int(line)) for file, line in frames])

@@ -6,6 +6,7 @@ seconds for each layer; here they are never traced.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -16,21 +17,12 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ..errors import UnsupportedError, UnsupportedNode
+from .source_lines import user_line
 
 _VF: Any = torch._VF
-_PACKED = UnsupportedNode(
-    "",
-    "",
-    "pack_padded_sequence",
+_PACKED = (
     "its sequences have lengths of their own; a device runs windows of one length",
     "give it windows of one length, [N, steps, channels]",
-)
-_PROJECTED = UnsupportedNode(
-    "",
-    "",
-    "nn.LSTM",
-    "its hidden states are projected (proj_size)",
-    "leave proj_size out, and put an nn.Linear after it",
 )
 #: Functions whose results are zeros.
 _ZEROS: frozenset[Any] = frozenset({torch.zeros, torch.zeros_like, Tensor.new_zeros})
@@ -60,7 +52,8 @@ class RecurrentLayers(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if function is _VF._pack_padded_sequence:
-            raise UnsupportedError([_PACKED])
+            line = user_line([(at.filename, at.lineno or 0) for at in traceback.extract_stack()])
+            raise UnsupportedError([UnsupportedNode("", line, "pack_padded_sequence", *_PACKED)])
         if function in _LAYERS:
             return self._run(_LAYERS[function], *args, **kwargs)
         result = function(*args, **kwargs)
@@ -92,8 +85,8 @@ class RecurrentLayers(TorchFunctionMode):
         ]
         directions = 2 if bidirectional else 1
         count = len(parameters) // (num_layers * directions)
-        if count > 4 or (count > 2 and not has_biases):
-            raise UnsupportedError([_PROJECTED])
+        # An LSTM with projections is refused before the export.
+        assert count == (4 if has_biases else 2), f"{count} parameters of a layer"
         finals: list[list[Tensor]] = [[] for _ in given]
         if not batch_first:
             x = x.transpose(0, 1)

@@ -26,6 +26,7 @@ _INDEX = (
     "it looks up rows by numbers of the input",
     "look them up outside of the model, and give it the rows",
 )
+_WHOLE = ("it mixes the samples of a batch", "name the dimensions of a sample, such as x.flatten(1).sum(1)")
 #: ATen's name -> the reason, and what to write instead.
 _REASONS: Mapping[str, tuple[str, str]] = {
     **dict.fromkeys(("eq", "ge", "gt", "le", "lt", "ne", "isnan", "isinf", "logical_not"), _COMPARISON),
@@ -33,6 +34,8 @@ _REASONS: Mapping[str, tuple[str, str]] = {
     **dict.fromkeys(
         ("bernoulli", "multinomial", "rand_like", "randn_like", "randint_like", "normal"), _RANDOM
     ),
+    # With dimensions they are operators.
+    **dict.fromkeys(("max", "mean", "min", "norm", "sum"), _WHOLE),
     **dict.fromkeys(("where", "masked_fill"), _SELECTION),
     **dict.fromkeys(("embedding", "embedding_bag", "gather", "index", "index_select"), _INDEX),
     **dict.fromkeys(

@@ -62,6 +62,14 @@ def _refusal(name: str, module: nn.Module) -> UnsupportedNode | None:
     for classes, reason, way_out in _UNSUPPORTED:
         if isinstance(module, classes):
             return UnsupportedNode(name, "", f"nn.{_public_class(module)}", reason, way_out)
+    if isinstance(module, nn.LSTM) and module.proj_size:
+        return UnsupportedNode(
+            name,
+            "",
+            f"nn.{_public_class(module)}",
+            f"its hidden states are projected (proj_size={module.proj_size})",
+            "leave proj_size out, and put an nn.Linear after it",
+        )
     if isinstance(module, nn.MultiheadAttention) and (module.add_zero_attn or module.bias_k is not None):
         option = "add_zero_attn" if module.add_zero_attn else "add_bias_kv"
         return UnsupportedNode(

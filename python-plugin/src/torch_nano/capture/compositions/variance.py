@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...ir.call import UnsupportedNodeError
+from .sums import weighted_sum
 
 
 def variance(
@@ -18,7 +19,7 @@ def variance(
     correction: float | None = None,
     keepdim: bool = False,
 ) -> Tensor:
-    """torch's ``var``: the mean of the squares of the differences from the mean, times ``n / (n - 1)``."""
+    """torch's ``var``: the sum of the squares of the differences from the mean, divided by ``n - 1``."""
     return var_mean(self, dim, unbiased, correction, keepdim)[0]
 
 
@@ -68,9 +69,7 @@ def var_mean(
             "pass correction=0",
         )
     mean = torch.mean(self, list(dim), keepdim=True)
-    var = torch.mean((self - mean).square(), list(dim), keepdim=True)
-    if subtracted:
-        var = var * (count / (count - subtracted))
+    var = weighted_sum((self - mean).square(), dim, True, 1.0 / (count - subtracted))
     if not keepdim:
         var, mean = var.squeeze(list(dim)), mean.squeeze(list(dim))
     return var, mean

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import inf, prod
+from math import inf
 
 import torch
 from torch import Tensor
@@ -23,9 +23,8 @@ def vector_norm(
         raise UnsupportedNodeError("it mixes the samples of a batch", "name the dimensions: x.norm(dim=1)")
     if ord == inf:
         return self.abs().amax(list(dim), keepdim)
-    count = prod(self.shape[index] for index in dim)
     if ord == 1:
-        return torch.mean(self.abs(), list(dim), keepdim=keepdim) * count
+        return self.abs().sum(list(dim), keepdim=keepdim)
     if ord == 2:
-        return (torch.mean(self.square(), list(dim), keepdim=keepdim) * count).sqrt()
+        return self.square().sum(list(dim), keepdim=keepdim).sqrt()
     raise UnsupportedNodeError(f"it is of order {ord:g}; expected 1, 2 or infinity", "use order 2")
