@@ -89,6 +89,16 @@ LAYERS: list[tuple[Function | nn.Module, tuple[int, ...], list[str]]] = [
     (lambda x: torch.min(x.exp(), x), SERIES, ["Expression"]),
     # A slope below zero for each channel, or one.
     (nn.PReLU(4, 0.3), IMAGE, ["Prelu"]),
+    (nn.GLU(1), SERIES, ["Table", "Mul"]),
+    (nn.RReLU(), SERIES, ["Table"]),
+    (lambda x: torch.addcmul(x, x, x.flip(1), value=0.5), SERIES, ["Mul", "Table", "Add"]),
+    (lambda x: torch.lerp(x, x.flip(1), 0.3), SERIES, ["Sub", "Table", "Add"]),
+    (lambda x: torch.hypot(x, x.flip(1) + 4), SERIES, ["Expression", "Table", "Add", "Table"]),
+    (lambda x: x // 0.5, SERIES, ["Table"]),
+    (lambda x: x.diff(dim=2), SERIES, ["Sub"]),
+    (lambda x: torch.clamp(x, -RAMP, RAMP / 4), SERIES, ["Activation", *["DepthwiseConv2d"] * 2, "Sub"]),
+    (lambda x: F.cosine_similarity(x, x.flip(1), 2), SERIES, ["LayerNorm", "LayerNorm", "Mul", "Conv2d"]),
+    (lambda x: F.pairwise_distance(x, x.flip(1)), SERIES, ["Sub", "Expression", "Conv2d", "Table"]),
     (nn.PReLU(), SERIES, ["Prelu"]),
     # Sums with a factor.
     (lambda x: torch.add(x, x.mean(2, keepdim=True), alpha=2), SERIES, ["AveragePool2d", "Table", "Add"]),

@@ -38,6 +38,16 @@ _REASONS: Mapping[str, tuple[str, str]] = {
     **dict.fromkeys(("max", "mean", "min", "norm", "sum"), _WHOLE),
     **dict.fromkeys(("where", "masked_fill"), _SELECTION),
     **dict.fromkeys(("embedding", "embedding_bag", "gather", "index", "index_select"), _INDEX),
+    "upsample_bicubic2d": ("it interpolates with cubic polynomials", "use mode='bilinear'"),
+    "avg_pool3d": (
+        "it pools over three dimensions, as nn.LocalResponseNorm does",
+        "use nn.BatchNorm2d or nn.GroupNorm for a normalization, else flatten two dimensions",
+    ),
+    "prod": (
+        "it multiplies the elements of a dimension",
+        "multiply them one by one, or add their logarithms",
+    ),
+    "logsumexp": ("it adds up exponentials", "use x.amax(dim), which it is close to, or log_softmax"),
     **dict.fromkeys(
         ("cumsum", "cumprod", "cummax", "logcumsumexp"),
         (

@@ -21,6 +21,18 @@ from .extremes import amin, argmin, largest, maximum, minimum, smallest, top
 from .masks import has_constant_mask, masked_fill, where
 from .matrix_products import addmm, baddbmm, constant_product, einsum, has_constant_matrix, mm
 from .norms import group_norm, instance_norm
+from .one_call import (
+    addcmul,
+    clamp,
+    cosine_similarity,
+    diff,
+    floor_divide,
+    glu,
+    hypot,
+    lerp,
+    pairwise_distance,
+    rrelu,
+)
 from .quotient import quotient
 from .scaled_sums import has_alpha, scaled_add, scaled_rsub, scaled_sub
 from .sums import total
@@ -36,22 +48,32 @@ COMPOSITIONS: Mapping[torch._ops.OpOverload[..., Any], Composition] = {
     aten.adaptive_avg_pool2d.default: adaptive_average_pool,
     aten.adaptive_max_pool1d.default: adaptive_max_pool,
     aten.adaptive_max_pool2d.default: adaptive_max_pool,
+    **dict.fromkeys((aten.addcmul.default, aten.addcmul_.default), addcmul),
     aten.addmm.default: addmm,
     aten.amin.default: amin,
     aten.argmin.default: argmin,
     aten.avg_pool2d.default: average_pool_by_divisor,
     aten.baddbmm.default: baddbmm,
+    **dict.fromkeys((aten.clamp.Tensor, aten.clamp_.Tensor), clamp),
+    aten.cosine_similarity.default: cosine_similarity,
+    aten.diff.default: diff,
     aten.div.Tensor: quotient,
     aten.div_.Tensor: quotient,
     aten.einsum.default: einsum,
+    **dict.fromkeys((aten.floor_divide.default, aten.floor_divide.Scalar), floor_divide),
+    aten.glu.default: glu,
     aten.group_norm.default: group_norm,
+    **dict.fromkeys((aten.hypot.default, aten.hypot_.default), hypot),
     aten.instance_norm.default: instance_norm,
+    **dict.fromkeys((aten.lerp.Scalar, aten.lerp.Tensor, aten.lerp_.Scalar, aten.lerp_.Tensor), lerp),
     aten.linalg_vector_norm.default: vector_norm,
     aten.max.dim: largest,
     aten.min.dim: smallest,
     **dict.fromkeys((aten.max.other, aten.maximum.default), maximum),
     **dict.fromkeys((aten.min.other, aten.minimum.default), minimum),
     aten.mm.default: mm,
+    aten.pairwise_distance.default: pairwise_distance,
+    **dict.fromkeys((aten.rrelu.default, aten.rrelu_.default), rrelu),
     aten.scaled_dot_product_attention.default: scaled_dot_product_attention,
     aten.sum.dim_IntList: total,
     aten.topk.default: top,
