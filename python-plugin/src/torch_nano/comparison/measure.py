@@ -182,7 +182,7 @@ class _Run:
     def _run_integers(self, node: Node, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
         """Runs a node of the quantized graph in plain torch or in nano-core, whichever is faster."""
         layer = self._quantized.layer(node, inputs)
-        if node.operator.fast_in_torch:
+        if node.operator.fast_in_torch and layer.input_quantizations[0].dtype == "int8":
             return layer.integer_run()
         return run_native(layer, [self._quantized.graph.values[name].shape for name in node.outputs])
 

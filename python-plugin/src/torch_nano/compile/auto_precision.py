@@ -19,7 +19,7 @@ from .precision import with_inputs
 #: dB of the outputs: the noise has a tenth of their amplitude.
 TARGET_SQNR = 20.0
 #: Samples on which the outputs are compared.
-SAMPLES = 32
+SAMPLES = 16
 #: dB that are given up for fewer layers where int16 in all of them does not reach the target.
 _GIVEN_UP = 0.5
 #: Attempts to do without one of the modules that were chosen.
