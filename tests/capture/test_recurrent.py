@@ -160,7 +160,7 @@ def test_what_remains_is_refused_with_a_way_out() -> None:
 
 
 def test_a_refused_module_is_named_before_the_export() -> None:
-    convolutions = [nn.Conv1d(7, 7, 3, padding=1) for _ in range(3)]
+    convolutions = [nn.Conv1d(12, 12, 3, padding=1) for _ in range(3)]
     model = nn.Sequential(*convolutions, nn.LSTM(5, 6, proj_size=3, batch_first=True))
     with pytest.raises(tn.UnsupportedError, match="proj_size=3") as caught:
         capture(model, X)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -51,7 +52,14 @@ def check_modules(model: nn.Module, batch: Inputs) -> None:
             inside.pop()
 
     backup = Backup(model)
-    with evaluation_mode(model), torch.no_grad(), watching(model, before=before, after=after):
+    with (
+        evaluation_mode(model),
+        torch.no_grad(),
+        watching(model, before=before, after=after),
+        warnings.catch_warnings(),
+    ):
+        # torch's own, of what is refused.
+        warnings.filterwarnings("ignore", module=r"torch\.")
         run(model, batch, "the example")
     backup.restore()
     if found:
