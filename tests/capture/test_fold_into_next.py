@@ -15,6 +15,11 @@ SERIES, IMAGE = (6, 12), (4, 7, 6)
 def trained(net: nn.Module, shape: tuple[int, ...]) -> tuple[nn.Module, Tensor]:
     """The network with the statistics of real forward passes, and data."""
     generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    # The modules are those of the parametrization: other tests have used them.
+    for module in net.modules():
+        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear | nn.BatchNorm1d | nn.BatchNorm2d):
+            module.reset_parameters()
     x = torch.randn(64, *shape, generator=generator)
     for module in net.modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
@@ -48,9 +53,9 @@ def test_a_batch_norm_costs_no_layer(modules: tuple[nn.Module, ...]) -> None:
 @pytest.mark.parametrize("modules", FOLDED)
 def test_training_follows_the_statistics_of_the_batch(modules: tuple[nn.Module, ...]) -> None:
     net, x = trained(nn.Sequential(*modules), SERIES)
-    qat = tn.prepare_qat(net, x[:2], calibrate=x, batch_norm="batch_statistics").train()
-    net.train()
     data = 2 * x + 1
+    qat = tn.prepare_qat(net, x[:2], calibrate=data, batch_norm="batch_statistics").train()
+    net.train()
     net(data)
     qat(data).sum().backward()
     for name, buffer in net.named_buffers():
