@@ -228,6 +228,17 @@ def comparable_layers(family: str, layer_count: int) -> Iterator[layers.Layer]:
     return islice((made for made in generated if made is not None), layer_count)
 
 
+def undecided(made: layers.Unary) -> Tensor:
+    """Where the table of ELU depends on the rounding of `exp(x) - 1`, which TFLM computes in float32.
+
+    There the exact output is nearer to a tie of two integers than that difference is to its exact value.
+    """
+    x = made.x_quantization.scale * (made.x.astype(np.float64) - made.x_quantization.zero_point)
+    steps = np.expm1(x) / made.y_quantization.scale
+    error = 2.0**-24 / made.y_quantization.scale
+    return torch.from_numpy((x < 0) & (np.abs(steps % 1 - 0.5) < error))
+
+
 @pytest.mark.parametrize("family", layers.FAMILIES)
 def test_random_layers_equal_tflm(
     family: str, layer_count: int, compared: Callable[[str, int], None]
@@ -237,6 +248,8 @@ def test_random_layers_equal_tflm(
         expected = channels_first(made.expected())
         plain = layer.integer_run()
         native = run_native(layer, [tuple(y.shape[1:]) for y in plain])
+        if isinstance(made, layers.Unary):
+            expected = expected.where(~undecided(made), plain[0])
         assert torch.equal(plain[0], expected), f"plain torch differs from TFLM: {made!r}"
         assert torch.equal(native[0], expected), f"nano-core differs from TFLM: {made!r}"
         # TFLM does not give further outputs.
