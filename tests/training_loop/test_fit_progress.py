@@ -17,7 +17,7 @@ def train(**options):
 def terminal(monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(progress, "_INTERVAL", 0.0)
+    monkeypatch.setattr(progress, "INTERVAL", 0.0)
 
 
 def test_every_epoch_prints_a_line(capsys):
@@ -65,9 +65,9 @@ def test_the_bar_includes_validation(terminal):
     shown.checked(train_batches=5, val_batches=2)
     shown.start_epoch(1)
     shown.trained(4, 0.5)
-    assert (shown._bar.tasks[0].completed, shown._bar.tasks[0].fields["loss"]) == (4, "loss 0.5000")
+    assert (shown._bar.tasks[0].completed, shown._bar.tasks[0].fields["note"]) == (4, "loss 0.5000")
     shown.validated(1, 0.25)
-    assert (shown._bar.tasks[0].completed, shown._bar.tasks[0].fields["loss"]) == (6, "val_loss 0.2500")
+    assert (shown._bar.tasks[0].completed, shown._bar.tasks[0].fields["note"]) == (6, "val_loss 0.2500")
     assert shown._bar.tasks[0].total == 7
 
 
