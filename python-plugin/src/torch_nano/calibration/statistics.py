@@ -38,7 +38,8 @@ class Statistics:
             low, high = torch.minimum(low, before[0]), torch.maximum(high, before[1])
         self.extremes[name] = low, high
         if name in self._read:
-            total = tensor.sum(0, dtype=torch.float64)
+            # Not sum(0, dtype=torch.float64), which copies the whole batch to float64 first.
+            total = tensor.sum(0).double()
             self._sums[name] = self._sums[name] + total if name in self._sums else total
             self._samples[name] = self._samples.get(name, 0) + len(tensor)
 
