@@ -29,8 +29,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests")]
-from models.zoo import ZOO  # noqa: E402
-from networks import inputs  # noqa: E402
+from models.zoo import ZOO  # type: ignore[import-not-found]  # noqa: E402
+from networks import inputs  # type: ignore[import-not-found]  # noqa: E402
 from torch_nano.arithmetic.tensors import dequantize_tensor, quantize_tensor  # noqa: E402
 from torch_nano.calibration.batches import Batches  # noqa: E402
 from torch_nano.calibration.calibrate import calibrate, observe  # noqa: E402
@@ -66,7 +66,7 @@ def make(name: str, seed: int, samples: int, decades: float) -> tuple[nn.Module,
             # None: the running statistics are those of all data so far.
             module.momentum = None
             with torch.no_grad():
-                module.weight *= 10 ** (decades * (torch.rand(len(module.weight)) - 0.5))
+                module.weight.mul_(10 ** (decades * (torch.rand(len(module.weight)) - 0.5)))
     with torch.no_grad():
         model.train()(x)
     return model.eval(), x

@@ -220,9 +220,7 @@ impl Attributes {
 }
 
 #[cfg(feature = "alloc")]
-fn pack<C: ChannelRules>(
-    layer: &crate::image::Layer<'_>,
-) -> Result<crate::image::Packed, crate::image::WriteError> {
+fn pack<C: ChannelRules>(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::image::WriteError> {
     use alloc::vec;
     use zerocopy::IntoBytes;
     let attributes = Attributes::read(&layer.attributes).map_err(|broken| broken.of(NAME))?;

@@ -119,9 +119,7 @@ impl<C: ChannelRules> Rest<'_, '_, C> {
 }
 
 #[cfg(feature = "alloc")]
-fn pack<C: ChannelRules>(
-    layer: &crate::image::Layer<'_>,
-) -> Result<crate::image::Packed, crate::image::WriteError> {
+fn pack<C: ChannelRules>(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::image::WriteError> {
     use alloc::vec;
     use zerocopy::IntoBytes;
     let (inputs, outputs) = (layer.inputs[0].len(), layer.outputs[0].len());
