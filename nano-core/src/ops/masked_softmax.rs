@@ -1,4 +1,4 @@
-//! Softmax over the channels that a constant mask leaves, and 0 for the others: on those that it leaves, bit for bit [softmax](super::softmax).
+//! Softmax over the channels that a constant mask leaves, and 0 for the others: on those that it leaves, bit for bit [`softmax`](mod@super::softmax).
 //!
 //! The mask of pixel i is its row `i % rows`: all heads of an attention have one mask. Tensors for the writer: `mask` int8 `[rows, channels]`, 1 for
 //! a channel that takes part and 0 for one that does not; in each row one takes part.
