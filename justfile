@@ -112,8 +112,8 @@ bench-demo: setup
 bench-learning *arguments: setup
     {{ python }} tests/bench/bench_learning.py {{ arguments }}
 
-# Compare `layers` random layers per operator with TFLM, bit by bit
-conformance layers="300": setup
+# Compare `layers` random layers of all operators with TFLM, bit by bit
+conformance layers="10000": setup
     {{ python }} -m pytest -n 2 tests/conformance --layers {{ layers }}
 
 # Measure the server's cost of a fleet's round, with simulated nodes

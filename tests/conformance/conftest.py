@@ -4,7 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-#: For every run of all tests; `just conformance` compares more.
+from .layers import FAMILIES
+
+#: Of each operator family, for every run of all tests; `just conformance` compares more.
 _LAYERS = 60
 
 
@@ -13,8 +15,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--layers",
         type=int,
-        default=_LAYERS,
-        help="random layers per operator family (default: %(default)s)",
+        help=f"random layers in all, of all operator families alike (default: {_LAYERS} of each)",
     )
 
 
@@ -22,8 +23,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def layer_count(pytestconfig: pytest.Config) -> int:
     """The number of random layers per operator family."""
     # pytest reads options from this file only when it is started on this folder.
-    count: int = pytestconfig.getoption("--layers", default=_LAYERS)
-    return count
+    count: int | None = pytestconfig.getoption("--layers", default=None)
+    return _LAYERS if count is None else -(-count // len(FAMILIES))
 
 
 @pytest.fixture
