@@ -429,10 +429,15 @@ def test_ctrl_c_ends_the_waiting_for_a_turn(kind: str) -> None:
         with held(device, None):
             training = threads.submit(device.train, 3)
             time.sleep(0.2)
-            timer = threading.Timer(0.2, signal.pthread_kill, (threading.get_ident(), signal.SIGINT))
-            timer.start()
-            with pytest.raises(KeyboardInterrupt):
-                device.predict(INPUTS[0])
+            before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+            try:
+                with pytest.raises(KeyboardInterrupt):
+                    # Once more after a second: one in a finalizer is printed and ignored.
+                    signal.setitimer(signal.ITIMER_REAL, 0.2, 1)
+                    device.predict(INPUTS[0])
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                signal.signal(signal.SIGALRM, before)
             assert not training.done()
         training.result()
         assert device.predict(INPUTS[0]).label >= 0
@@ -444,12 +449,13 @@ def test_what_ctrl_c_left_without_an_answer_is_answered_before_another_thread_as
     with connected(kind) as device, ThreadPoolExecutor(1) as threads:
         device.learn(INPUTS[0], 1)
         with held(device, None):
-            signal.setitimer(signal.ITIMER_REAL, 0.2)
             before = signal.signal(signal.SIGALRM, signal.default_int_handler)
             try:
                 with pytest.raises(KeyboardInterrupt):
+                    signal.setitimer(signal.ITIMER_REAL, 0.2, 1)
                     device.train(3)
             finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
                 signal.signal(signal.SIGALRM, before)
         assert threads.submit(device.stats).result().steps == 3
         device.train(3)
