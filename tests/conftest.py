@@ -1,5 +1,6 @@
 """Networks that many tests share."""
 
+import signal
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from torch_nano.capture.passes import optimize
 from torch_nano.compile import to_nano as stages
 from torch_nano.ir.graph import Graph
 
+# A process that a script starts in the background ignores Ctrl-C, which some tests wait for.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Most layers of tests are small: more threads only wait for each other, and for those of other workers.
 torch.set_num_threads(1)
 

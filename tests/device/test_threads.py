@@ -432,7 +432,6 @@ def test_ctrl_c_ends_the_waiting_for_a_turn(kind: str) -> None:
             before = signal.signal(signal.SIGALRM, signal.default_int_handler)
             try:
                 with pytest.raises(KeyboardInterrupt):
-                    # Once more after a second: one in a finalizer is printed and ignored.
                     signal.setitimer(signal.ITIMER_REAL, 0.2, 1)
                     device.predict(INPUTS[0])
             finally:
