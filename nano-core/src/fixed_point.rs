@@ -7,7 +7,7 @@
 //! Layers of int16 have sums beyond int32, and a multiplier of their own, [`WideMultiplier`] (`kernels/requantize_wide.rs`).
 
 /// A non-negative real number as `mantissa * 2^(shift - 31)`, mantissa in `[2^30, 2^31)` (or 0).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Multiplier {
     /// Q31 mantissa.
     pub mantissa: i32,

@@ -7,7 +7,7 @@ use crate::BrokenRule;
 use crate::arena::Io;
 use crate::image::Dtype;
 use crate::node::Node;
-use crate::operator::{Alias, Checked, Kernel, Operator, Output, Quantization, Run, attributes, nonzero, require};
+use crate::operator::{Alias, CheckedPart, Kernel, Operator, Output, Quantization, Run, attributes, nonzero, require};
 use crate::ops::softmax;
 
 /// Kernel of the masked softmax.
@@ -63,8 +63,8 @@ fn check(node: &Node<'_>) -> Result<(), BrokenRule> {
 }
 
 fn run(node: &Node<'_>, mut io: Io<'_>) {
-    let &parameters = softmax::parameters(node).checked();
-    let mask: &[i8] = node.constant(1).checked();
+    let parameters = softmax::parameters(node).ok().copied().checked_part();
+    let mask: &[i8] = node.constant(1).ok().checked_part();
     let channels = nonzero(node.input(0).shape[2] as usize);
     let pixels = io.inputs.get::<i8>(0).chunks_exact(channels).zip(io.outputs.take::<i8>().chunks_exact_mut(channels));
     for ((input, output), mask) in pixels.zip(mask.chunks_exact(channels).cycle()) {

@@ -11,7 +11,7 @@ use crate::fixed_point::Multiplier;
 use crate::fixed_point::clamp_to_i8;
 use crate::image::Dtype;
 use crate::node::Node;
-use crate::operator::{Alias, Checked, Kernel, Operator, Output, Run, nonzero, require};
+use crate::operator::{Alias, CheckedPart, Kernel, Operator, Output, Run, nonzero, require};
 
 /// Kernel of PReLU.
 pub const PRELU: Kernel = Kernel {
@@ -51,8 +51,8 @@ fn check(node: &Node<'_>) -> Result<(), BrokenRule> {
 }
 
 fn run(node: &Node<'_>, memory: Shared<'_>) {
-    let [above, below] = node.multipliers().checked();
-    let slopes: &[i8] = node.constant(1).checked();
+    let [above, below] = node.multipliers().ok().checked_part();
+    let slopes: &[i8] = node.constant(1).ok().checked_part();
     let (from, to) = (node.input(0), node.output(0));
     let inputs = memory.input::<i8>(0).chunks(nonzero(from.pitch as usize));
     let outputs = memory.output::<i8>(0).chunks(nonzero(to.pitch as usize));

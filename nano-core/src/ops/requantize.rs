@@ -7,7 +7,7 @@ use crate::arena::Shared;
 use crate::fixed_point::Multiplier;
 use crate::image::Element;
 use crate::node::Node;
-use crate::operator::{Alias, Checked, Kernel, Operator, Output, Run, attributes};
+use crate::operator::{Alias, Checked, CheckedPart, Kernel, Operator, Output, Run, attributes};
 use crate::ops::channels::check_clamp_of;
 use crate::ops::unary;
 
@@ -68,7 +68,7 @@ fn check(node: &Node<'_>) -> Result<(), BrokenRule> {
 
 fn run<X: Element, Y: Element>(node: &Node<'_>, memory: Shared<'_>) {
     let attributes = Attributes::read(node.attributes()).checked();
-    let [multiplier] = node.multipliers().checked();
+    let [multiplier] = node.multipliers().ok().checked_part();
     let (from, to) = (node.input(0).zero_point, node.output(0).zero_point);
     let is_int8 = size_of::<X>() + size_of::<Y>() == 2;
     let (min, max) = (attributes.clamp_min, attributes.clamp_max);

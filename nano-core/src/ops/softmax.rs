@@ -8,7 +8,7 @@ use crate::fixed_point::Multiplier;
 use crate::fixed_point::{clamp_to_i8, doubling_high_multiply, rounding_divide_by_power_of_two, shift_left_saturating};
 use crate::image::Dtype;
 use crate::node::Node;
-use crate::operator::{Alias, Checked, Kernel, Operator, Output, Quantization, Run, nonzero, refused, require};
+use crate::operator::{Alias, CheckedPart, Kernel, Operator, Output, Quantization, Run, nonzero, refused, require};
 
 /// Kernel of softmax.
 pub const SOFTMAX: Kernel = Kernel {
@@ -101,7 +101,7 @@ pub(super) fn parameters<'a>(node: &Node<'a>) -> Result<&'a [i32; 3], BrokenRule
 }
 
 fn run(node: &Node<'_>, mut io: Io<'_>) {
-    let &parameters = parameters(node).checked();
+    let parameters = parameters(node).ok().copied().checked_part();
     let channels = nonzero(node.input(0).shape[2] as usize);
     let (inputs, outputs) = (io.inputs.get::<i8>(0), io.outputs.take::<i8>());
     for (input, output) in inputs.chunks_exact(channels).zip(outputs.chunks_exact_mut(channels)) {

@@ -75,6 +75,12 @@ const ENTRIES_INT16: usize = 513;
 /// Inputs of int16 from one entry to the next, as a power of two.
 const SPACING: u32 = 7;
 
+/// The table of a checked node. One function, so that the program has one place that can panic.
+#[inline(always)]
+fn table<'a, T: Element, const N: usize>(node: &Node<'a>) -> &'a [T; N] {
+    node.constant(0).ok().and_then(|table| table.try_into().ok()).checked()
+}
+
 fn check(node: &Node<'_>) -> Result<(), BrokenRule> {
     node.require_no_scratch()?;
     let table = node.constant::<i8>(0)?;
@@ -83,7 +89,7 @@ fn check(node: &Node<'_>) -> Result<(), BrokenRule> {
 }
 
 fn run(node: &Node<'_>, memory: Shared<'_>) {
-    let table: &[i8; ENTRIES] = node.constant(0).checked().try_into().checked();
+    let table: &[i8; ENTRIES] = table(node);
     unary::run(node, memory, |x: i8| table[usize::from(x as u8 ^ 0x80)]);
 }
 
@@ -102,7 +108,7 @@ fn check_int16(node: &Node<'_>) -> Result<(), BrokenRule> {
 }
 
 fn run_int16(node: &Node<'_>, memory: Shared<'_>) {
-    let table: &[i16; ENTRIES_INT16] = node.constant(0).checked().try_into().checked();
+    let table: &[i16; ENTRIES_INT16] = table(node);
     unary::run(node, memory, |x: i16| interpolate(table, x));
 }
 
