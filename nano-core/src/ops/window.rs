@@ -170,32 +170,29 @@ impl Window {
         let (input, output): (&[T], &mut [T]) = (inputs.get(0), outputs.take());
         let [height, width, channels] = value.shape;
         let pitch = value.pitch as usize;
-        let outputs_per_row = result.shape[1] as usize;
+        let output_pitch = nonzero(result.pitch as usize);
         // Where a step is used, it lies inside the input.
         let row_step = (self.vertical.dilation as usize).wrapping_mul(width as usize * pitch);
         let step = (self.horizontal.dilation as usize).wrapping_mul(pitch);
-        // Counted, not divided: LLVM would compute the remainder again for each address, 11 instructions per pixel.
-        let (mut row, mut column) = (0, 0);
-        for output in output.chunks_mut(nonzero(result.pitch as usize)) {
-            let output = output.get_mut(..channels as usize).checked_part();
+        for (row, output) in output.chunks_mut(nonzero(result.shape[1] as usize * output_pitch)).enumerate() {
             let (y, rows) = self.vertical.covered(row, height);
-            let (x, columns) = self.horizontal.covered(column, width);
-            column += 1;
-            if column == outputs_per_row {
-                (row, column) = (row + 1, 0);
-            }
-            let patch = Patch { rows, row_step, columns, step };
-            let count = (rows * columns) as i32;
-            let mut input = input.get((y * width as usize + x) * pitch..).checked();
-            // Eight channels at a time: their sums stay in registers.
-            let (eights, rest) = output.as_chunks_mut();
-            for output in eights {
-                *output = patch.fold::<T, 8>(input, start, &fold).map(|folded| T::truncate(finish(folded, count)));
-                input = input.get(8..).checked();
-            }
-            for (output, channel) in rest.iter_mut().zip(0..) {
-                let [folded] = patch.fold::<T, 1>(input.get(channel..).checked(), start, &fold);
-                *output = T::truncate(finish(folded, count));
+            let input = input.get(y * width as usize * pitch..).checked_part();
+            for (column, output) in output.chunks_mut(output_pitch).enumerate() {
+                let output = output.get_mut(..channels as usize).checked_part();
+                let (x, columns) = self.horizontal.covered(column, width);
+                let patch = Patch { rows, row_step, columns, step };
+                let count = (rows * columns) as i32;
+                let mut input = input.get(x * pitch..).checked();
+                // Eight channels at a time: their sums stay in registers.
+                let (eights, rest) = output.as_chunks_mut();
+                for output in eights {
+                    *output = patch.fold::<T, 8>(input, start, &fold).map(|folded| T::truncate(finish(folded, count)));
+                    input = input.get(8..).checked();
+                }
+                for (output, channel) in rest.iter_mut().zip(0..) {
+                    let [folded] = patch.fold::<T, 1>(input.get(channel..).checked(), start, &fold);
+                    *output = T::truncate(finish(folded, count));
+                }
             }
         }
     }
