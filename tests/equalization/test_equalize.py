@@ -19,6 +19,7 @@ from torch_nano.equalization.equalize import Calibrated, equalize
 from torch_nano.equalization.rescale import rescale
 from torch_nano.equalization.ties import ChannelTies
 from torch_nano.ir.graph import Graph
+from torch_nano.ops._channels import ChannelsOperator
 
 
 class Stack(nn.Sequential):
@@ -164,3 +165,23 @@ def test_a_saved_model_with_wrong_factors_is_refused(tmp_path: Path) -> None:
         nano.save(tmp_path / "a.nanomodel")
         with pytest.raises(tn.errors.FileFormatError, match="factors of channels"):
             tn.load(tmp_path / "a.nanomodel")
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_weights_by_channels_are_in_the_order_of_the_channels(name: str) -> None:
+    model, x = made(name)
+    graph = optimize(capture(model, x[:2]))
+    layers = [node for node in graph.nodes if isinstance(node.operator, ChannelsOperator)]
+    assert layers
+    for node in layers:
+        assert isinstance(node.operator, ChannelsOperator)
+        weight = graph.parameters[node.parameters["weight"]]
+        inputs, outputs = (graph.values[value].shape[0] for value in (node.inputs[0], node.output))
+        by_channels = node.operator.by_channels(weight)
+        # For each output the channels that it reads.
+        factors = 2.0 ** torch.arange(inputs)
+        read = factors.reshape(-1, 1, by_channels.shape[1])
+        read = read.expand(-1, outputs // len(read), -1).flatten(0, 1)
+        expected = by_channels * read.reshape(*read.shape, *[1] * (by_channels.dim() - 2))
+        scaled = node.operator.scale_inputs(weight, factors)
+        assert torch.equal(node.operator.by_channels(scaled), expected), node.name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -98,22 +99,21 @@ def _sensitivities(graph: Graph, node: Node, outputs: Extremes) -> tuple[Tensor,
     Where each output channel has weights of one input channel only, the scales follow the factors, so the
     second is zero.
     """
-    operator = node.operator
-    assert isinstance(operator, ChannelsOperator)
-    weight = graph.parameters[node.parameters["weight"]].double()
-    size = torch.maximum(-outputs[0], outputs[1]).double()
+    assert isinstance(node.operator, ChannelsOperator)
+    # Views and norms in float32: copies in float64 would be the largest tensors of a conversion.
+    weight = node.operator.by_channels(graph.parameters[node.parameters["weight"]])
+    size = torch.maximum(-outputs[0], outputs[1])
     relative = torch.where(size > 0, 1.0 / size, 0.0)
-    channels = graph.values[node.inputs[0]].shape[0]
-    by_output = operator.outputs_first(weight)
-    scales = by_output.flatten(1).abs().amax(1).div(127).reshape(-1, *[1] * (by_output.dim() - 1))
-    alike = operator.from_outputs_first(scales.expand_as(by_output))
+    channels, (readers, read) = graph.values[node.inputs[0]].shape[0], weight.shape[:2]
 
-    def sums(weight: Tensor) -> Tensor:
-        """Of the squares, by input channel: half the derivative of their total by the channels' factors."""
-        with torch.enable_grad():
-            factors = torch.ones(channels, dtype=torch.float64, requires_grad=True)
-            scaled = operator.scale_outputs(operator.scale_inputs(weight, factors), relative)
-            return torch.autograd.grad(scaled.square().sum(), factors)[0] / 2
+    def sums(norms: Tensor) -> Tensor:
+        """Of the squares by input channel; norms [outputs, inputs] of the weights between both."""
+        by_group = (norms * relative[:, None]).reshape(channels // read, -1, read)
+        return torch.linalg.vector_norm(by_group, dim=1).flatten().double().square()
 
-    apart = by_output.shape[1] == 1
-    return sums(weight), torch.zeros(channels, dtype=torch.float64) if apart else sums(alike)
+    by_weight = torch.zeros(channels, dtype=torch.float64)
+    if read > 1:
+        low, high = weight.flatten(1).aminmax(dim=1)
+        scales = torch.maximum(-low, high) / 127 * math.sqrt(weight[0, 0].numel())
+        by_weight = sums(scales[:, None].expand(readers, read))
+    return sums(torch.linalg.vector_norm(weight.reshape(readers, read, -1), dim=2)), by_weight

@@ -39,6 +39,12 @@ class ChannelsOperator(ClampedOperator):
         """Undoes :meth:`outputs_first`."""
         return weight
 
+    def by_channels(self, weight: Tensor) -> Tensor:
+        """From torch's layout of the weight to [outputs, inputs that each output reads, ...], in the order of
+        the values' channels.
+        """
+        return self.outputs_first(weight)
+
     def scale_outputs(self, weight: Tensor, factors: Tensor) -> Tensor:
         """The weight, in torch's layout, times a factor for each output channel."""
         by_output = self.outputs_first(weight)

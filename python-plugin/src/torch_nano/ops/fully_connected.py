@@ -78,11 +78,14 @@ class FullyConnected(ChannelsOperator):
         every = factors.reshape(-1, *[1] * (len(self.flattened) - 1)).expand(self.flattened)
         return weight * run_steps(self._calls, every[None]).flatten()
 
-    def to_device_weight(self, weight: Tensor) -> Tensor:
+    def by_channels(self, weight: Tensor) -> Tensor:
         if self.flattened is None:
             return weight
         in_order = weight[:, self._order(self.flattened).argsort()] if self.steps else weight
-        return to_device(in_order.reshape(-1, *self.flattened))
+        return in_order.reshape(-1, *self.flattened)
+
+    def to_device_weight(self, weight: Tensor) -> Tensor:
+        return weight if self.flattened is None else to_device(self.by_channels(weight))
 
     def from_device_weight(self, weight: Tensor) -> Tensor:
         if self.flattened is None:
