@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..calibration.ranges import QuantizationPlan, Range
 from ..calibration.statistics import Extremes
-from ..ir.graph import Graph, Node
+from ..ir.graph import Graph
 from ..ops._channels import ChannelsOperator
 from ..ops._clamp import ClampedOperator
 from .ties import ChannelTies
@@ -27,7 +28,9 @@ def choose_factors(graph: Graph, extremes: Mapping[str, Extremes]) -> dict[str, 
     The factors are powers of two from 1 on, so scaling is exact in float. No value's range grows. Within that
     a factor grows until the error of the channel's rounded numbers, times the weights that read it, is no
     larger than the error that the rounded weights make of its numbers: these weights are divided by the
-    factor, and share their scale with those of other channels.
+    factor, and share their scale with those of other channels. The factors start at
+    their largest and are lowered until none is too large for the scales that the weights then have: the
+    scales of the original weights are those of the largest weights, which small channels have.
 
     Args:
         extremes: of each channel of each value over the calibration data.
@@ -48,11 +51,19 @@ def choose_factors(graph: Graph, extremes: Mapping[str, Extremes]) -> dict[str, 
         if value in members:
             own = _limits(extremes[value], low, _clamped(graph, value, high))
             limit.scatter_reduce_(0, ties.groups(value), own, "amin")
-    wanted = _wanted(graph, ties, extremes, steps)
-    factors = torch.minimum(limit, wanted)
-    # A channel without numbers or readers gains nothing.
-    factors = torch.where(factors.isfinite(), factors.clamp(1.0, _LARGEST), 1.0)
-    factors = torch.exp2(factors.log2().floor()).float()
+    # A channel without numbers gains nothing.
+    factors = _power_of_two(torch.where(limit.isfinite(), limit, 1.0))
+    readers = list(_readers(graph, ties, extremes, steps))
+    numbers = _sums(ties.count, ((reader.groups, reader.number_errors()) for reader in readers))
+    while True:
+        weights = _sums(ties.count, ((reader.groups, reader.weight_errors(factors)) for reader in readers))
+        # Errors of numbers fall with the factor's square, those of weights grow with it.
+        balanced = (numbers / weights).nan_to_num(1.0, torch.inf).sqrt().sqrt()
+        lowered = _power_of_two(torch.minimum(factors, balanced))
+        if torch.equal(lowered, factors):
+            break
+        factors = lowered
+    factors = factors.float()
     by_value = {value: factors[ties.groups(value)] for value in graph.values}
     return {value: chosen for value, chosen in by_value.items() if bool((chosen != 1.0).any())}
 
@@ -73,47 +84,80 @@ def _clamped(graph: Graph, value: str, high: float) -> float:
     return high if bound is None else min(high, bound)
 
 
-def _wanted(
-    graph: Graph, ties: ChannelTies, extremes: Mapping[str, Extremes], steps: Mapping[str, float]
-) -> Tensor:
-    """The factor of each group from which on the errors of its readers' weights outweigh its own."""
-    numbers, weights = (torch.zeros(ties.count, dtype=torch.float64) for _ in range(2))
-    for node in graph.nodes:
-        if not isinstance(node.operator, ChannelsOperator):
-            continue
-        value = node.inputs[0]
-        if value not in steps or value not in extremes or node.output not in extremes:
-            continue
-        groups, (low, high) = ties.groups(value), extremes[value]
-        by_number, by_weight = _sensitivities(graph, node, extremes[node.output])
-        size = torch.maximum(-low, high).double() / _CREST
-        numbers.scatter_add_(0, groups, by_number * steps[value] ** 2)
-        weights.scatter_add_(0, groups, by_weight * size.square())
-    return (numbers / weights).nan_to_num(1.0, torch.inf).sqrt().sqrt()
+def _power_of_two(factors: Tensor) -> Tensor:
+    return torch.exp2(factors.clamp(1.0, _LARGEST).log2().floor())
 
 
-def _sensitivities(graph: Graph, node: Node, outputs: Extremes) -> tuple[Tensor, Tensor]:
-    """For each input channel the sums over its weights, relative to the outputs' sizes: of their squares, by
-    which errors of its numbers count, and of the squares of their scales, by which its numbers count.
+def _sums(count: int, terms: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    """The sum of each group; float64 [count].
 
-    Where each output channel has weights of one input channel only, the scales follow the factors, so the
-    second is zero.
+    Args:
+        terms: groups int64 [n], and a number for each; float64 [n].
     """
-    assert isinstance(node.operator, ChannelsOperator)
-    # Views and norms in float32: copies in float64 would be the largest tensors of a conversion.
-    weight = node.operator.by_channels(graph.parameters[node.parameters["weight"]])
-    size = torch.maximum(-outputs[0], outputs[1])
-    relative = torch.where(size > 0, 1.0 / size, 0.0)
-    channels, (readers, read) = graph.values[node.inputs[0]].shape[0], weight.shape[:2]
+    sums = torch.zeros(count, dtype=torch.float64)
+    for groups, numbers in terms:
+        sums.scatter_add_(0, groups, numbers)
+    return sums
 
-    def sums(norms: Tensor) -> Tensor:
-        """Of the squares by input channel; norms [outputs, inputs] of the weights between both."""
-        by_group = (norms * relative[:, None]).reshape(channels // read, -1, read)
-        return torch.linalg.vector_norm(by_group, dim=1).flatten().double().square()
 
-    by_weight = torch.zeros(channels, dtype=torch.float64)
-    if read > 1:
-        low, high = weight.flatten(1).aminmax(dim=1)
-        scales = torch.maximum(-low, high) / 127 * math.sqrt(weight[0, 0].numel())
-        by_weight = sums(scales[:, None].expand(readers, read))
-    return sums(torch.linalg.vector_norm(weight.reshape(readers, read, -1), dim=2)), by_weight
+@dataclass(frozen=True)
+class _Reader:
+    """A layer whose weights read channels. Errors are squares, relative to the outputs' sizes, up to a factor
+    that all have in common.
+    """
+
+    #: float32 [outputs, inputs that each output reads, window]; copies would be the largest tensors of a
+    #: conversion.
+    weight: Tensor
+    #: The group of each input channel; int64 [inputs].
+    groups: Tensor
+    #: Of the input's integers.
+    step: float
+    #: Largest absolute value of each input and output channel; float32 [inputs], [outputs].
+    input_sizes: Tensor
+    output_sizes: Tensor
+
+    def number_errors(self) -> Tensor:
+        """What the rounded numbers of each input channel make of the outputs; float64 [inputs]."""
+        return self._by_input(torch.linalg.vector_norm(self.weight, dim=2)) * self.step**2
+
+    def weight_errors(self, factors: Tensor) -> Tensor:
+        """What the rounded weights make of each input channel, for a factor of 1; float64 [inputs].
+
+        Where each output reads one channel, the scale of its weights follows the factor, so that is zero.
+
+        Args:
+            factors: by which the channels of each group are scaled, and the weights are divided.
+        """
+        outputs, read, window = self.weight.shape
+        if read == 1:
+            return torch.zeros(len(self.groups), dtype=torch.float64)
+        largest = torch.linalg.vector_norm(self.weight, ord=math.inf, dim=2)
+        scaled = self._by_group(largest) / factors[self.groups].float().reshape(-1, 1, read)
+        scales = scaled.amax(2).reshape(outputs, 1) / 127
+        sums = self._by_input((scales * math.sqrt(window)).expand(outputs, read))
+        return sums * (self.input_sizes.double() / _CREST).square()
+
+    def _by_input(self, norms: Tensor) -> Tensor:
+        """The sums of squares over the outputs; norms float32 [outputs, inputs that each reads]."""
+        relative = torch.where(self.output_sizes > 0, 1.0 / self.output_sizes, 0.0)
+        by_group = self._by_group(norms * relative[:, None])
+        sums: Tensor = torch.linalg.vector_norm(by_group, dim=1).flatten().double().square()
+        return sums
+
+    def _by_group(self, weights: Tensor) -> Tensor:
+        """[outputs, inputs that each reads] as [groups of the layer, outputs, inputs]."""
+        read = weights.shape[1]
+        return weights.reshape(len(self.groups) // read, -1, read)
+
+
+def _readers(
+    graph: Graph, ties: ChannelTies, extremes: Mapping[str, Extremes], steps: Mapping[str, float]
+) -> Iterator[_Reader]:
+    for node in graph.nodes:
+        value, operator = node.inputs[0], node.operator
+        known = value in steps and extremes.keys() >= {value, node.output}
+        if isinstance(operator, ChannelsOperator) and known:
+            weight = operator.by_channels(graph.parameters[node.parameters["weight"]])
+            sizes = (torch.maximum(-low, high) for low, high in (extremes[value], extremes[node.output]))
+            yield _Reader(weight.reshape(*weight.shape[:2], -1), ties.groups(value), steps[value], *sizes)
