@@ -201,11 +201,18 @@ pub(crate) fn check_clamp_of(dtype: Dtype, (min, max): (i32, i32)) -> Result<(),
 #[cfg(feature = "alloc")]
 pub(crate) mod pack {
     use alloc::vec::Vec;
+    use core::ops::RangeInclusive;
 
     use super::{WIDE_BOUND, one_pass_bound};
     use crate::fixed_point::{Multiplier, WideMultiplier};
     use crate::image::{Layer, WriteError};
     use crate::kernels::{Channel, LITERAL, ONE_PASS, WeightSums, WideChannel, one_pass_addend};
+
+    /// The shifts of multipliers that the one-pass form takes.
+    const ONE_PASS_SHIFTS: RangeInclusive<i32> = -21..=-1;
+    /// The multipliers of int8 layers with weights, `s_x * s_w / s_y`, stay below this number in the one-pass form: one channel beyond it makes
+    /// its whole layer slower.
+    pub const ONE_PASS_LIMIT: f64 = 1.0 / (1 << -*ONE_PASS_SHIFTS.end()) as f64;
 
     /// [`ChannelRules::pack`](super::ChannelRules::pack) of int16 layers, whose biases are int64.
     pub(super) fn wide_channels(
@@ -294,7 +301,7 @@ pub(crate) mod pack {
     pub(crate) fn requantizations(accumulators: &[Accumulator], zero_point: i32) -> (u8, Vec<Channel>) {
         let one_pass =
             accumulators.iter().all(|&Accumulator { multiplier: Multiplier { shift, .. }, bound, .. }| {
-                (-21..=-1).contains(&shift) && one_pass_bound(bound, one_pass_addend(-shift, zero_point)) < 1 << 31
+                ONE_PASS_SHIFTS.contains(&shift) && one_pass_bound(bound, one_pass_addend(-shift, zero_point)) < 1 << 31
             });
         let channel = |&Accumulator { bias, multiplier: Multiplier { mantissa, shift }, .. }: &Accumulator| {
             if one_pass {

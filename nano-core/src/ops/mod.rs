@@ -70,6 +70,8 @@ registry! {
 pub(crate) const FUSIONS: &[crate::image::Fusion] = &[conv2d::FUSION];
 
 #[cfg(feature = "alloc")]
+pub use channels::pack::ONE_PASS_LIMIT;
+#[cfg(feature = "alloc")]
 pub use layer_norm::{LayerNormLimit, LayerNormParameters, NormalizedChannel};
 #[cfg(feature = "alloc")]
 pub use log_softmax::LogSoftmaxParameters;

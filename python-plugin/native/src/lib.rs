@@ -193,6 +193,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("LARGEST_COUNT", u32::MAX)?;
     module.add("LARGEST_EPOCHS", LARGEST_EPOCHS)?;
     module.add("LONGEST_NAME", LONGEST_NAME)?;
+    module.add("ONE_PASS_LIMIT", nano_core::ops::ONE_PASS_LIMIT)?;
     module.add("SHRINKAGE", (*LdaHead::SHRINKAGE.start(), *LdaHead::SHRINKAGE.end()))?;
     module.add_function(wrap_pyfunction!(is_label, module)?)?;
     module.add_class::<model::Model>()?;

@@ -14,6 +14,7 @@ __all__ = [
     "LARGEST_COUNT",
     "LARGEST_EPOCHS",
     "LONGEST_NAME",
+    "ONE_PASS_LIMIT",
     "PROTOCOL",
     "SHRINKAGE",
     "Head",
@@ -121,6 +122,8 @@ LARGEST_COUNT: int
 LARGEST_EPOCHS: int
 #: Most bytes of the name of a model or a class.
 LONGEST_NAME: int
+#: Below it the multipliers of int8 layers with weights stay in the faster form of requantization.
+ONE_PASS_LIMIT: float
 #: Least and most shrinkage of an LdaHead.
 SHRINKAGE: tuple[float, float]
 

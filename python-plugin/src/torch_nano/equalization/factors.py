@@ -14,6 +14,7 @@ from ..calibration.statistics import Extremes
 from ..ir.graph import Graph
 from ..ops._channels import ChannelsOperator
 from ..ops._clamp import ClampedOperator
+from .multipliers import keep_one_pass
 from .ties import ChannelTies
 
 #: Assumed ratio of a channel's largest absolute value to its root mean square, as of a normal distribution.
@@ -30,7 +31,8 @@ def choose_factors(graph: Graph, extremes: Mapping[str, Extremes]) -> dict[str, 
     larger than the error that the rounded weights make of its numbers: these weights are divided by the
     factor, and share their scale with those of other channels. The factors start at
     their largest and are lowered until none is too large for the scales that the weights then have: the
-    scales of the original weights are those of the largest weights, which small channels have.
+    scales of the original weights are those of the largest weights, which small channels have. No factor
+    makes the requantization of a layer slower.
 
     Args:
         extremes: of each channel of each value over the calibration data.
@@ -63,7 +65,7 @@ def choose_factors(graph: Graph, extremes: Mapping[str, Extremes]) -> dict[str, 
         if torch.equal(lowered, factors):
             break
         factors = lowered
-    factors = factors.float()
+    factors = keep_one_pass(graph, ties, factors.float(), steps)
     by_value = {value: factors[ties.groups(value)] for value in graph.values}
     return {value: chosen for value, chosen in by_value.items() if bool((chosen != 1.0).any())}
 
