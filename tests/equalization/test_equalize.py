@@ -10,8 +10,10 @@ import pytest
 import torch
 import torch_nano as tn
 from torch import Tensor, nn
+from torch_nano import _native
 from torch_nano.calibration.calibrate import observe
-from torch_nano.calibration.ranges import QuantizationPlan
+from torch_nano.calibration.quantize import quantize
+from torch_nano.calibration.ranges import QuantizationPlan, calibrated
 from torch_nano.calibration.statistics import Extremes
 from torch_nano.capture.capture import capture
 from torch_nano.capture.passes import optimize
@@ -153,6 +155,28 @@ def test_a_channel_that_a_clamp_cuts_is_not_scaled() -> None:
     (cut, small, _) = equalized.values["linear"].factors
     assert cut == 1.0 and small >= 4.0
     assert torch.equal(equalized.float_run(x)[0], graph.float_run(x)[0])
+
+
+@pytest.mark.filterwarnings("ignore::torch_nano.errors.ChannelRangeWarning")
+def test_no_factor_takes_a_layer_out_of_the_one_pass_form() -> None:
+    torch.manual_seed(0)
+    first, second = nn.Linear(8, 8), nn.Linear(8, 4)
+    with torch.no_grad():
+        # The last channel reads the smallest input only.
+        first.weight[-1, 1:] = 0.0
+        first.weight[-1, 0], first.bias[-1] = 1.0, 0.0
+        second.weight[:, -1] *= 1e4
+    x = torch.randn(256, 8) * torch.tensor([1e-3, *[1.0] * 7])
+    found, extremes = calibration(optimize(capture(nn.Sequential(first, second), x[:2])), x)
+    equalized = equalize(found, extremes)
+    quantized = quantize(equalized.graph, calibrated(equalized.ranges))
+    node = quantized.graph.nodes[0]
+    step = (
+        quantized.graph.quantization(node.inputs[0]).scale / quantized.graph.quantization(node.output).scale
+    )
+    multipliers = quantized.tensors[node.name]["weight_scales"] * step
+    assert _native.ONE_PASS_LIMIT / 2 <= multipliers[-1] < _native.ONE_PASS_LIMIT
+    assert equalized.graph.values[node.output].factors[-1] > 1.0
 
 
 def test_a_saved_model_with_wrong_factors_is_refused(tmp_path: Path) -> None:
