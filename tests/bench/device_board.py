@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 import torch_nano as tn
 from torch import nn
-from torch_nano.ir.precision import LayerDtype
+from torch_nano.ir.precision import LayerDtype, Precision
 
 ROOT = Path(__file__).resolve().parents[2]
 BOARD_PROGRAM = ROOT / "python-plugin/src/torch_nano/device/virt-rv32imc.elf"
@@ -44,7 +44,9 @@ def to_nano(module: nn.Module, shape: tuple[int, ...], dtype: LayerDtype = "int8
     with warnings.catch_warnings():
         # Random numbers are no typical inputs, and accuracy is not measured here.
         warnings.simplefilter("ignore", tn.TorchNanoWarning)
-        return tn.to_nano(module.eval(), example, calibrate=example, precision={"": dtype}, check=False)
+        # Modules of data movement alone have no layer that a dtype could be chosen for.
+        precision: Precision | None = None if dtype == "int8" else {"": dtype}
+        return tn.to_nano(module.eval(), example, calibrate=example, precision=precision, check=False)
 
 
 def measure(nano: tn.NanoModule) -> Instructions:
