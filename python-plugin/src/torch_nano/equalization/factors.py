@@ -29,10 +29,10 @@ def choose_factors(graph: Graph, extremes: Mapping[str, Extremes]) -> dict[str, 
     The factors are powers of two from 1 on, so scaling is exact in float. No value's range grows. Within that
     a factor grows until the error of the channel's rounded numbers, times the weights that read it, is no
     larger than the error that the rounded weights make of its numbers: these weights are divided by the
-    factor, and share their scale with those of other channels. The factors start at
-    their largest and are lowered until none is too large for the scales that the weights then have: the
-    scales of the original weights are those of the largest weights, which small channels have. No factor
-    makes the requantization of a layer slower.
+    factor, and share their scale with those of other channels. The factors start at their largest and are
+    lowered until none is too large for the scales that the weights then have: the scales of the original
+    weights are those of the largest weights, which small channels have. No factor makes the requantization of
+    a layer slower.
 
     Args:
         extremes: of each channel of each value over the calibration data.
@@ -134,8 +134,8 @@ class _Reader:
         outputs, read, window = self.weight.shape
         if read == 1:
             return torch.zeros(len(self.groups), dtype=torch.float64)
-        largest = torch.linalg.vector_norm(self.weight, ord=math.inf, dim=2)
-        scaled = self._by_group(largest) / factors[self.groups].float().reshape(-1, 1, read)
+        low, high = self.weight.aminmax(dim=2)
+        scaled = self._by_group(torch.maximum(-low, high)) / factors[self.groups].float().reshape(-1, 1, read)
         scales = scaled.amax(2).reshape(outputs, 1) / 127
         sums = self._by_input((scales * math.sqrt(window)).expand(outputs, read))
         return sums * (self.input_sizes.double() / _CREST).square()
