@@ -57,6 +57,22 @@ class Mixture(nn.Module):
         return result
 
 
+class Recurrent(nn.Module):
+    """A layer of several outputs between two that are scaled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(
+            nn.Conv1d(3, 8, 3, padding=1), nn.BatchNorm1d(8), nn.ReLU(), nn.Conv1d(8, 6, 1)
+        )
+        self.steps = nn.LSTM(6, 5, batch_first=True)
+        self.last = nn.Linear(5, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.last(self.steps(self.first(x).mT)[0])
+        return result
+
+
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "1-D": (networks.ConvNet1d, (3, 40)),
     "residual": (networks.ResidualNet, (2, 8, 8)),
@@ -66,6 +82,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "stack": (Stack, (3, 12, 10)),
     "decoder": (networks.Decoder, (2, 8, 6)),
     "mixture": (Mixture, (3, 8, 6)),
+    "recurrent": (Recurrent, (3, 12)),
 }
 
 

@@ -158,8 +158,9 @@ def _readers(
 ) -> Iterator[_Reader]:
     for node in graph.nodes:
         value, operator = node.inputs[0], node.operator
-        known = value in steps and extremes.keys() >= {value, node.output}
-        if isinstance(operator, ChannelsOperator) and known:
+        if not isinstance(operator, ChannelsOperator):
+            continue
+        if value in steps and extremes.keys() >= {value, node.output}:
             weight = operator.by_channels(graph.parameters[node.parameters["weight"]])
             sizes = (torch.maximum(-low, high) for low, high in (extremes[value], extremes[node.output]))
             yield _Reader(weight.reshape(*weight.shape[:2], -1), ties.groups(value), steps[value], *sizes)
