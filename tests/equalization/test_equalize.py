@@ -146,7 +146,7 @@ def test_ranges_and_means_are_those_of_the_equalized_graph(name: str) -> None:
         torch.testing.assert_close(mean, again.means[value])
 
 
-@pytest.mark.parametrize("name", sorted(NETWORKS.keys() - {"recurrent"}))
+@pytest.mark.parametrize("name", NETWORKS)
 def test_channels_of_very_different_sizes_lose_less(name: str, tmp_path: Path) -> None:
     model, x = made(name, decades=3.0)
     options = {"calibrate": x, "head": None, "check": False}

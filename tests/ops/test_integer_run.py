@@ -1,5 +1,7 @@
 """The integers of every operator: plain torch equals nano-core, and both are near the float run."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch_nano.ir.operator import Operator
@@ -53,3 +55,13 @@ def test_integers_are_near_the_float_run(operator: type[Operator]) -> None:
             allowed = allowed + case.tensors["alpha_scale"] * largest / (2 * output.scale)
         worst = float(((case.output().float() - real).abs() - allowed).max())
         assert worst <= 0, f"seed {seed}: {worst} steps beyond the bound: {case.operator}"
+
+
+@pytest.mark.parametrize("operator", MAKERS, ids=lambda operator: operator.__name__)
+def test_no_samples_give_no_samples(operator: type[Operator]) -> None:
+    """Loading a saved model runs it so, to check its shapes."""
+    for seed in SEEDS[:5]:
+        case = make(operator, seed)
+        shapes = [tuple(y.shape[1:]) for y in case.integer_run()]
+        empty = replace(case, inputs=[x[:0] for x in case.inputs])
+        assert [tuple(y.shape) for y in empty.integer_run()] == [(0, *shape) for shape in shapes], seed
