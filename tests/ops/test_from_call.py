@@ -11,6 +11,7 @@ from torch_nano.ir.operator import Operator
 from torch_nano.ops import OPERATORS
 from torch_nano.ops.activation import Activation
 from torch_nano.ops.add import Add
+from torch_nano.ops.argmax import Argmax
 from torch_nano.ops.average_pool2d import AveragePool2d
 from torch_nano.ops.concat import Concat
 from torch_nano.ops.conv2d import Conv2d
@@ -25,6 +26,7 @@ from torch_nano.ops.matmul import Matmul
 from torch_nano.ops.max_pool2d import MaxPool2d
 from torch_nano.ops.move import Move
 from torch_nano.ops.mul import Mul
+from torch_nano.ops.prelu import Prelu
 from torch_nano.ops.resize_bilinear import ResizeBilinear
 from torch_nano.ops.rnn import Rnn
 from torch_nano.ops.softmax import Softmax
@@ -254,6 +256,9 @@ MODULES: list[tuple[nn.Module, tuple[int, ...], type[Operator]]] = [
     (nn.Softmax(-1), SERIES, Softmax),
     (nn.Sequential(nn.Unflatten(1, (2, 2)), nn.Softmax(3), nn.Flatten()), IMAGE, Softmax),
     (nn.Softmax(-1), IMAGE, Softmax),
+    (nn.PReLU(), IMAGE, Prelu),
+    (nn.PReLU(4), SERIES, Prelu),
+    (Lambda(lambda x: x.argmax(1, keepdim=True)), IMAGE, Argmax),
     (Lambda(lambda x: x.unflatten(1, (2, 2)).softmax(-1)), IMAGE, Softmax),
     *((Lambda(move), shape, Move) for shape, moves in MOVES.items() for move in moves),
     (Lambda(lambda x: x**3), VECTOR, Table),
@@ -328,7 +333,7 @@ REFUSED: list[tuple[nn.Module, tuple[int, ...], str]] = [
     (Lambda(lambda x: x.transpose(0, 1)), VECTOR, "the batch is not its first dimension alone"),
     (Lambda(lambda x: nn.functional.pad(x, (1, 1), value=0.5)), SERIES, "it pads with 0.5"),
     (Lambda(lambda x: x[:, :0]), VECTOR, "its result has shape (0,) per sample; expected 1 to 2^22 elements"),
-    (Lambda(lambda x: x.index_select(1, x.argmax(1))), VECTOR, "it returns indices"),
+    (Lambda(lambda x: x.index_select(1, x.argmax(1))), VECTOR, "the batch is not its first"),
     (Lambda(lambda x: x.unsqueeze(1) @ torch.ones(3, 13, 2)), SERIES, "by a constant of shape [3, 13, 2]"),
     (nn.Softmax(0), IMAGE, "it goes along the batch"),
 ]
