@@ -100,7 +100,11 @@ def test_every_operator_says_what_its_rules_are() -> None:
     assert operators["add"]["inputs"] == (2, 2)
     assert operators["softmax"]["quantization"] == [{"rule": "fixed", "scale": 1 / 256, "zero_point": -128}]
     assert operators["max_pool2d"]["quantization"] == [{"rule": "same_as", "input": 0}]
-    assert operators["fully_connected"]["kernels"] == ["fully_connected", "fully_connected_pairs"]
+    assert operators["fully_connected"]["kernels"] == [
+        "fully_connected",
+        "fully_connected_pairs",
+        "fully_connected_int16",
+    ]
     for operator in operators.values():
         assert len(operator["states"]) == len(operator["quantization"]) >= 1
 

@@ -90,6 +90,8 @@ class Net(nn.Module):
         y = torch.square(self.layer(x))
         if self.last == "cube":
             return y**3
+        if self.last == "softmax":
+            return y.softmax(1)
         return y.unflatten(1, (6, 1)) if self.last == "reshape" else y if self.last == "" else torch.relu(y)
 
 
@@ -148,11 +150,11 @@ def test_training_is_the_integer_run(last: str, ranges: str) -> None:
 
 
 def test_an_operator_refuses_a_dtype_that_it_does_not_take() -> None:
-    model, x = net("relu")
+    model, x = net("softmax")
     graph = optimize(capture(model, x))
     (requantize,) = [node for node in graph.nodes if isinstance(node.operator, Requantize)]
     graph.remove(requantize)
-    with pytest.raises(tn.QuantizationError, match="table takes int8; its input square is int16"):
+    with pytest.raises(tn.QuantizationError, match="softmax takes int8; its input square is int16"):
         quantize(graph, calibrated(calibrate(graph, x)))
 
 
@@ -185,7 +187,7 @@ def test_int16_is_requantized_for_an_operator_of_int8() -> None:
 def test_nano_core_has_no_such_operator() -> None:
     model, x = net("")
     with pytest.raises(tn.QuantizationError, match='there is no operator "square"'):
-        tn.to_nano(model, x, calibrate=x)
+        tn.to_nano(model, x, calibrate=x, check=False)
 
 
 @pytest.mark.parametrize(
