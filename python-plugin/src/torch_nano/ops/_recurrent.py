@@ -79,7 +79,8 @@ class RecurrentOperator(Operator):
         of_input = Product(layer, "ih", layer.input_quantization, scale)
         of_state = Product(layer, "hh", layer.output_quantization, scale)
         x = layer.input.movedim(1, 2)
-        return of_input(x.flatten(0, 1)).unflatten(0, x.shape[:2]), of_state
+        product = of_input(x.flatten(0, 1))
+        return product.reshape(*x.shape[:2], product.shape[1]), of_state
 
     def requantize(self, layer: Layer, numbers: Tensor, scale: float) -> Tensor:
         """Numbers in steps of `scale`, int64, as int8 numbers of the output."""

@@ -109,7 +109,7 @@ class Lstm(Operator):
         units = bias.shape[1]
         pixels = layer.input.mT.flatten(0, 1)
         sums = _sums(pixels, tensors["weights"], tensors["weight_scales"], layer.input_quantization, bias)
-        of_input = sums.unflatten(0, (samples, steps))
+        of_input = sums.reshape(samples, steps, sums.shape[1])
         exponent = round(math.log2(of_cell.scale))
         kept, added, shown = (
             [quantize_multiplier(real)]
