@@ -90,15 +90,15 @@ impl RaisedMultiplier {
 
     /// Checks that nothing overflows for inputs in a range; returns the range of the results, which grow with the inputs.
     fn check(&self, inputs: RangeInclusive<i32>) -> Result<RangeInclusive<i32>, BrokenRule> {
-        const OVERFLOW: &str = "twice the sum's bound + |addend| + 2 reaches 2^31";
         require!(self.raise <= 21, "a multiplier raises by more than 21 bits", self.raise);
         require!((2..=31).contains(&self.shift), "the requantization shift is not 2 to 31", self.shift);
         let [low, high] = [*inputs.start(), *inputs.end()];
         for (x, correction) in [(low, 2), (high, 0)] {
             let twice = i64::from(x) << (self.raise + 1);
-            require!(i32::try_from(twice).is_ok(), OVERFLOW, twice.abs());
-            let sum = ((twice * i64::from(self.multiplier as u32)) >> 32) + i64::from(self.addend) - correction;
-            require!(i32::try_from(sum).is_ok(), OVERFLOW, sum.abs());
+            let sum =
+                |twice: i32| ((i64::from(twice) * i64::from(self.multiplier as u32)) >> 32) + i64::from(self.addend);
+            let fits = i32::try_from(twice).is_ok_and(|twice| i32::try_from(sum(twice) - correction).is_ok());
+            require!(fits, "twice the sum's bound + |addend| + 2 reaches 2^31", twice.abs());
         }
         Ok(self.apply(low)..=self.apply(high))
     }
