@@ -5,7 +5,7 @@
 #![deny(missing_docs)]
 
 mod boards;
-#[path = "../../nano-core/tests/images/builder.rs"]
+#[path = "../../nano-core/tests/images/builder/mod.rs"]
 mod builder;
 mod conversation;
 mod head;

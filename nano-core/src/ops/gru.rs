@@ -30,7 +30,7 @@ use crate::fixed_point::clamp_to_i8;
 use crate::image::Dtype;
 use crate::kernels::{Form, LANES, LITERAL, Literal, ONE_PASS, OnePass};
 use crate::node::Node;
-use crate::operator::{Alias, CheckedPart, Kernel, Operator, Output, Run, nonzero, require};
+use crate::operator::{Alias, CheckedPart, Kernel, Operator, Output, Run, require};
 use crate::ops::recurrent::{self, Gates, RESULT_BITS, saturated_sum};
 use crate::sigmoid::{sigmoid, tanh};
 
@@ -80,29 +80,21 @@ fn run(node: &Node<'_>, io: Io<'_>) {
     if node.form() == ONE_PASS { run_as::<OnePass>(node, io) } else { run_as::<Literal>(node, io) }
 }
 
-fn run_as<F: Form>(node: &Node<'_>, mut io: Io<'_>) {
+fn run_as<F: Form>(node: &Node<'_>, io: Io<'_>) {
     let Ok(gates) = Gates::<GATES>::read(node) else { return };
-    let (input, output) = (node.input(0), node.output(0));
-    let (features, units) = (input.shape[2] as usize, output.shape[2] as usize);
-    let (start, state) = io.scratch.split_at_mut_checked(units).checked_part();
-    start.fill(output.zero_point as i8);
+    let output = node.output(0);
+    let (start, state) = io.scratch.split_at_mut_checked(output.shape[2] as usize).checked_part();
     let state = <[I16]>::mut_from_bytes(state.as_mut_bytes()).ok().checked_part();
     state.fill(I16::ZERO);
-    let mut before: &[i8] = start;
-    let inputs = io.inputs.get::<i8>(0).chunks(nonzero(input.pitch as usize));
-    for (x, y) in inputs.zip(io.outputs.take::<i8>().chunks_mut(nonzero(output.pitch as usize))) {
-        let (x, y) = (x.get(..features).checked_part(), y.get_mut(..units).checked_part());
-        let units = y.chunks_mut(LANES).zip(state.chunks_mut(LANES));
-        for ((outputs, states), [of_input, of_state]) in units.zip(gates.step::<F>(x, before)) {
-            let lanes = lanes(&of_input).zip(lanes(&of_state));
-            for ((y, state), (of_input, of_state)) in outputs.iter_mut().zip(states).zip(lanes) {
-                let new_state = next(state.get().into(), of_input, of_state);
-                state.set(new_state as i16);
-                *y = clamp_to_i8(gates.multiplier.apply(new_state) + output.zero_point, -128, 127);
-            }
+    gates.run::<F>(node, io.inputs, io.outputs, start, |outputs, index, [of_input, of_state]| {
+        let states = state.chunks_mut(LANES).nth(index).checked_part();
+        let lanes = lanes(&of_input).zip(lanes(&of_state));
+        for ((y, state), (of_input, of_state)) in outputs.iter_mut().zip(states).zip(lanes) {
+            let new_state = next(state.get().into(), of_input, of_state);
+            state.set(new_state as i16);
+            *y = clamp_to_i8(gates.multiplier.apply(new_state) + output.zero_point, -128, 127);
         }
-        before = y;
-    }
+    });
 }
 
 /// The gates r, z, n of each unit of a block.

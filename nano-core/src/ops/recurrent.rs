@@ -14,6 +14,7 @@
 use core::slice::ChunksExact;
 
 use crate::BrokenRule;
+use crate::arena::{Inputs, Outputs};
 use crate::fixed_point::Multiplier;
 use crate::kernels::{Channel, Form, LANES, add_rows, clamp};
 use crate::node::Node;
@@ -92,12 +93,30 @@ impl<'a, const G: usize> Gates<'a, G> {
         Ok(())
     }
 
-    /// The blocks of one step.
-    pub(crate) fn step<'s, F: Form>(&'s self, x: &'s [i8], state: &'s [i8]) -> impl Iterator<Item = Block<G>> + 's {
-        let (of_input, of_state) = (self.of_input.blocks::<G>(), self.of_state.blocks::<G>());
-        of_input
-            .zip(of_state)
-            .map(move |(of_input, of_state)| [of_input.multiply::<F>(x), of_state.multiply::<F>(state)])
+    /// Runs over the steps of the sequence; the int8 state before the first is zero, and is kept in `start`. `update` writes the outputs of up to
+    /// four units: it gets them, the index of their block, and the gates' fixed-point numbers.
+    #[inline(always)]
+    pub(crate) fn run<F: Form>(
+        &self,
+        node: &Node<'_>,
+        inputs: Inputs<'_>,
+        mut outputs: Outputs<'_>,
+        start: &mut [i8],
+        mut update: impl FnMut(&mut [i8], usize, Block<G>),
+    ) {
+        let (input, output) = (node.input(0), node.output(0));
+        let (features, units) = (input.shape[2] as usize, output.shape[2] as usize);
+        start.fill(output.zero_point as i8);
+        let mut before: &[i8] = start;
+        let inputs = inputs.get::<i8>(0).chunks(nonzero(input.pitch as usize));
+        for (x, y) in inputs.zip(outputs.take::<i8>().chunks_mut(nonzero(output.pitch as usize))) {
+            let (x, y) = (x.get(..features).checked_part(), y.get_mut(..units).checked_part());
+            let products = self.of_input.blocks::<G>().zip(self.of_state.blocks::<G>());
+            for (index, (outputs, (of_input, of_state))) in y.chunks_mut(LANES).zip(products).enumerate() {
+                update(outputs, index, [of_input.multiply::<F>(x), of_state.multiply::<F>(before)]);
+            }
+            before = y;
+        }
     }
 }
 

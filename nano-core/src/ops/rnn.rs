@@ -15,9 +15,9 @@ use crate::BrokenRule;
 use crate::arena::Io;
 use crate::fixed_point::clamp_to_i8;
 use crate::image::Dtype;
-use crate::kernels::{Form, LANES, LITERAL, Literal, ONE_PASS, OnePass};
+use crate::kernels::{Form, LITERAL, Literal, ONE_PASS, OnePass};
 use crate::node::Node;
-use crate::operator::{Alias, CheckedPart, Kernel, Operator, Output, Run, attributes, nonzero, require};
+use crate::operator::{Alias, Kernel, Operator, Output, Run, attributes, require};
 use crate::ops::recurrent::{self, Gates, saturated_sum};
 use crate::sigmoid::tanh;
 
@@ -70,28 +70,20 @@ fn run(node: &Node<'_>, io: Io<'_>) {
     if node.form() == ONE_PASS { run_as::<OnePass>(node, io) } else { run_as::<Literal>(node, io) }
 }
 
-fn run_as<F: Form>(node: &Node<'_>, mut io: Io<'_>) {
+fn run_as<F: Form>(node: &Node<'_>, io: Io<'_>) {
     let Ok(gates) = Gates::<1>::read(node) else { return };
     let relu = Attributes::read(node.attributes()).is_ok_and(|attributes| attributes.relu == 1);
-    let (input, output) = (node.input(0), node.output(0));
-    let (features, units) = (input.shape[2] as usize, output.shape[2] as usize);
-    io.scratch.fill(output.zero_point as i8);
-    let mut before: &[i8] = io.scratch;
-    let inputs = io.inputs.get::<i8>(0).chunks(nonzero(input.pitch as usize));
-    for (x, y) in inputs.zip(io.outputs.take::<i8>().chunks_mut(nonzero(output.pitch as usize))) {
-        let (x, y) = (x.get(..features).checked_part(), y.get_mut(..units).checked_part());
-        for (outputs, [[of_input], [of_state]]) in y.chunks_mut(LANES).zip(gates.step::<F>(x, before)) {
-            for ((y, of_input), of_state) in outputs.iter_mut().zip(of_input).zip(of_state) {
-                let activated = if relu {
-                    of_input.saturating_add(of_state).max(0)
-                } else {
-                    tanh(saturated_sum(of_input, of_state), recurrent::EXPONENT).into()
-                };
-                *y = clamp_to_i8(gates.multiplier.apply(activated).saturating_add(output.zero_point), -128, 127);
-            }
+    let zero_point = node.output(0).zero_point;
+    gates.run::<F>(node, io.inputs, io.outputs, io.scratch, |outputs, _, [[of_input], [of_state]]| {
+        for ((y, of_input), of_state) in outputs.iter_mut().zip(of_input).zip(of_state) {
+            let activated = if relu {
+                of_input.saturating_add(of_state).max(0)
+            } else {
+                tanh(saturated_sum(of_input, of_state), recurrent::EXPONENT).into()
+            };
+            *y = clamp_to_i8(gates.multiplier.apply(activated).saturating_add(zero_point), -128, 127);
         }
-        before = y;
-    }
+    });
 }
 
 #[cfg(feature = "alloc")]

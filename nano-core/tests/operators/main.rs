@@ -1,7 +1,7 @@
 //! Operators that no other program has: two outputs, a state, int16 and int32. Their bytes are those of a reference that shares nothing with the
 //! crate. With the environment variable `TORCH_NANO_CASES`, the cases are left in that folder, for the emulated board (tests/device/test_operators.py).
 
-#[path = "../images/builder.rs"]
+#[path = "../images/builder/mod.rs"]
 mod builder;
 mod case;
 mod kernels;

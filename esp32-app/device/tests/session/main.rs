@@ -1,6 +1,6 @@
 //! A session over a byte stream in memory: its answers, its refusals, and its behaviour after damaged input.
 
-#[path = "../../../../nano-core/tests/images/builder.rs"]
+#[path = "../../../../nano-core/tests/images/builder/mod.rs"]
 mod builder;
 mod corrupted;
 mod every_request;
