@@ -14,11 +14,19 @@ demo *arguments: setup
     @{{ python }} python-plugin/examples/demo.py {{ arguments }}
 
 # Run every check: lint, Rust tests on 64 and 32 bits, fuzzing for 10 s each, Python tests, packages
-test: lint && package
+test: lint _test-rust _test-python-and-packages
+
+_test-rust: setup
     cargo test --quiet --package nano-core --all-features
     CARGO_BUILD_TARGET=i686-unknown-linux-gnu tools/cross-cargo test --quiet --package nano-core --all-features
     cargo test --quiet --manifest-path esp32-app/device/Cargo.toml
     {{ python }} fuzz/python/run.py 10 --fresh
+
+# Side by side: tests wait for boards and clocks a quarter of their time.
+[parallel]
+_test-python-and-packages: _test-python package
+
+_test-python: setup
     {{ python }} -m pytest -n 2 --dist loadgroup
 
 # Fuzz images, sessions, storage and files for `seconds` each, guided by coverage (arguments: --help)
