@@ -44,14 +44,21 @@ def take_constant(
     """
     sources = {_Role(f"source_{index}"): meaning[source] for index, source in enumerate(node.all_input_nodes)}
     roles = dict(zip(node.all_input_nodes, sources, strict=True))
-    arguments = fx.map_arg(node.args, roles.__getitem__), fx.map_arg(node.kwargs, roles.__getitem__)
+    trained = {role: name for role, name in sources.items() if tensors[name].is_floating_point()}
+
+    def argument(source: fx.Node) -> _Role | Tensor:
+        # Integers, such as the positions of an embedding, do not change in training.
+        role = roles[source]
+        return role if role in trained else tensors[sources[role]]
+
+    arguments = fx.map_arg(node.args, argument), fx.map_arg(node.kwargs, argument)
     made = Derived(
-        partial(_call, target, *arguments), {str(role): str(name) for role, name in sources.items()}
+        partial(_call, target, *arguments), {str(role): str(name) for role, name in trained.items()}
     )
     name = new_name(node.name, tensors)
     with torch.no_grad():
         tensors[name] = made.compute(tensors)
-    if sources and all(tensors[source].is_floating_point() for source in made.sources.values()):
+    if trained and tensors[name].is_floating_point():
         derived[name] = made
     return ComputedName(name)
 
