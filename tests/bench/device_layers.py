@@ -192,6 +192,7 @@ def cases() -> list[Case]:
         Case("softmax 10", nn.Softmax(1), (10,)),
         Case("masked softmax 16x16", Call(_causal), (16, 16), operator="masked_softmax"),
         of_values("argmax", "16x16x32", lambda x: x.argmax(1)),
+        of_values("embedding", "16x16x32", lambda x, rows: rows(x.argmax(1)), nn.Embedding(32, 32)),
         Case("matmul 64x64x64", Call(lambda x: x @ x.mT), (64, 64), CONVOLUTION_LIMIT, operator="matmul"),
         Case("layer norm 32x64", nn.LayerNorm(64), (32, 64), operator="layer_norm"),
         recurrent("gru", nn.GRU(16, 32, batch_first=True)),

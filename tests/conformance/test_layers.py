@@ -12,6 +12,7 @@ from .layers import (
     ConcatInt16,
     Conv2d,
     DepthwiseConv2d,
+    Embedding,
     FullyConnected,
     Layer,
     Matmul,
@@ -162,7 +163,7 @@ def test_100_layers_go_to_all_ends(family: str) -> None:
     # Outputs of int32 are indices.
     expected |= {f"output {end}" for end in (ends.min, ends.max) if ends.dtype != np.int32}
     # Of these layers each has all 256 numbers, or those of wider dtypes.
-    if not isinstance(example, Requantize | Unary | MoveInt16 | ConcatInt16):
+    if not isinstance(example, Embedding | Requantize | Unary | MoveInt16 | ConcatInt16):
         expected.add("inputs of the ends alone")
     if isinstance(example, Pairwise | Matmul | Requantize | Unary):
         expected |= {"scale ratio below 2^-8", "scale ratio above 2^2"}

@@ -201,6 +201,11 @@ def test_argmax() -> None:
     assert tflm.argmax(int8([[-5, 3, 3], [-128, -128, -128], [1, 2, 3]]), UNIT).tolist() == [1, 0, 2]
 
 
+def test_gather() -> None:
+    table, rows = int8([[1, 2], [3, 4], [-128, 127]]), np.array([2, 0, 2], np.int32)
+    assert tflm.gather(table, rows, UNIT).tolist() == [[-128, 127], [1, 2], [-128, 127]]
+
+
 def test_log_softmax() -> None:
     # In sixteenths from 127: log 1/4 is -22.2; log 3/4 and 1/4 are -4.6 and -22.2; -16 and below saturate.
     assert tflm.log_softmax(int8([[5, 5, 5, 5]]), UNIT).tolist() == [[105, 105, 105, 105]]

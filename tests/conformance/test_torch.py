@@ -21,6 +21,7 @@ from torch_nano.ops.concat import Concat
 from torch_nano.ops.conv2d import Conv2d
 from torch_nano.ops.conv_transpose2d import ConvTranspose2d
 from torch_nano.ops.depthwise_conv2d import DepthwiseConv2d
+from torch_nano.ops.embedding import Embedding
 from torch_nano.ops.fully_connected import FullyConnected
 from torch_nano.ops.log_softmax import LogSoftmax
 from torch_nano.ops.lstm import Lstm
@@ -169,6 +170,9 @@ def operator_of(
             return exact if same else resize, {}, [made.quantization], [made.quantization]
         case layers.Argmax():
             return Argmax(), {}, [made.quantization], [tflm.INDEX]
+        case layers.Embedding():
+            tensors = {"table": torch.from_numpy(made.table)}
+            return Embedding(len(made.table)), tensors, [tflm.INDEX], [made.quantization]
         case layers.Softmax():
             return Softmax(), {}, [made.x_quantization], [tflm.SOFTMAX_OUTPUT]
         case layers.MaskedSoftmax():

@@ -23,6 +23,7 @@ from torch_nano.ops._recurrent import ROLES, RecurrentOperator
 from torch_nano.ops.activation import Activation
 from torch_nano.ops.argmax import Argmax
 from torch_nano.ops.conv2d import Conv2d
+from torch_nano.ops.embedding import Embedding
 from torch_nano.ops.layer_norm import LayerNorm
 from torch_nano.ops.prelu import Prelu
 from torch_nano.ops.table import TableOperator
@@ -42,6 +43,12 @@ def learned(case: Case, parameters: Sequence[Tensor | None]) -> list[Tensor]:
     """The parameters that have gradients."""
     count = len(parameters) - DEFINITIONS[type(case.operator)].parameters.constant
     return [parameter for parameter in parameters[:count] if parameter is not None]
+
+
+def differentiable(case: Case, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """The inputs that have gradients: real numbers, not indices."""
+    pairs = zip(inputs, case.input_quantizations, strict=True)
+    return [x for x, quantization in pairs if not quantization.holds_indices]
 
 
 def arguments(case: Case) -> tuple[object, ...]:
@@ -76,7 +83,10 @@ def test_gradients_are_those_of_the_float_twin(operator: type[Operator]) -> None
         case = make(operator, seed)
         inputs = [x.float().requires_grad_() for x in case.inputs]
         parameters = case.integer_parameters()
-        leaves = [*inputs, *(parameter.requires_grad_() for parameter in learned(case, parameters))]
+        leaves = [
+            *differentiable(case, inputs),
+            *(parameter.requires_grad_() for parameter in learned(case, parameters)),
+        ]
         y = call(case, inputs, parameters)
         # Where the integer output is at a bound, the float result may be inside or outside.
         bounds, (low, high) = case.attributes(), case.output_quantization.bounds
@@ -109,6 +119,12 @@ def twin(case: Case, inputs: Sequence[Tensor], parameters: Sequence[Tensor | Non
     elif isinstance(operator, RecurrentOperator):
         given = zip(ROLES, parameters, strict=True)
         roles = {role: parameter.double() for role, parameter in given if parameter is not None}
+    elif isinstance(operator, Embedding):
+        (table,) = parameters
+        assert table is not None
+        roles["weight"] = (
+            table.double() - case.output_quantization.zero_point
+        ) * case.output_quantization.scale
     elif isinstance(operator, Prelu):
         alpha, scale = parameters
         assert alpha is not None and scale is not None
@@ -126,7 +142,8 @@ def twin(case: Case, inputs: Sequence[Tensor], parameters: Sequence[Tensor | Non
 
 @by_hand
 def test_saturated_outputs_pass_no_gradient(operator: type[Operator]) -> None:
-    if operator.rules != (Own(),):
+    # The entries of a table are integers of the output.
+    if operator.rules != (Own(),) or operator is Embedding:
         return
     found = 0
     for seed in range(40):

@@ -1,6 +1,7 @@
 """The operators in training: the device's numbers, the float twin's gradient, zero where int8 saturates."""
 
 from dataclasses import replace
+from itertools import compress
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from torch_nano.ops.activation import Activation
 from torch_nano.ops.add import Add
 from torch_nano.ops.argmax import Argmax
 from torch_nano.ops.average_pool2d import AveragePool2d
+from torch_nano.ops.embedding import Embedding
 from torch_nano.ops.layer_norm import LayerNorm
 from torch_nano.ops.lstm import Lstm
 from torch_nano.ops.mul import Mul
@@ -52,7 +54,7 @@ def run_all(case: Case, inputs: list[Tensor], parameters: dict[str, Tensor]) -> 
 
 def rounded_parameters(case: Case) -> dict[str, Tensor]:
     """The parameters that the integers stand for, float64."""
-    if isinstance(case.operator, LayerNorm | Lstm | Prelu | RecurrentOperator):
+    if isinstance(case.operator, Embedding | LayerNorm | Lstm | Prelu | RecurrentOperator):
         return {role: tensor.double().requires_grad_() for role, tensor in case.parameters.items()}
     if not isinstance(case.operator, ChannelsOperator):
         return {}
@@ -106,7 +108,9 @@ def test_gradients_are_those_of_the_float_twin_away_from_clipping(operator: type
                 steps = real.detach() / output.scale + output.zero_point
                 inside &= (steps > low - 0.5) & (steps < high + 0.5)
             grads.append(torch.randn(y.shape, generator=generator) * inside)
-        gradients = torch.autograd.grad(made, [*inputs, *parameters.values()], grads)
+        # Indices have no gradient.
+        real_numbers = [not quantization.holds_indices for quantization in case.input_quantizations]
+        gradients = torch.autograd.grad(made, [*compress(inputs, real_numbers), *parameters.values()], grads)
         leaves = [x.detach().double().requires_grad_() for x in inputs]
         real_inputs = replace(case, inputs=leaves).real_inputs()
         rounded = rounded_parameters(case)
@@ -118,7 +122,9 @@ def test_gradients_are_those_of_the_float_twin_away_from_clipping(operator: type
             )
         ]
         expected = torch.autograd.grad(
-            twins, [*leaves, *(rounded[role] for role in parameters)], [grad.double() for grad in grads]
+            twins,
+            [*compress(leaves, real_numbers), *(rounded[role] for role in parameters)],
+            [grad.double() for grad in grads],
         )
         for gradient, reference in zip(gradients, expected, strict=True):
             # float32 sums of up to a thousand products, against float64; 1 - z has few digits near 1.

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch_nano.arithmetic.layout import Shape
-from torch_nano.arithmetic.quantization import Quantization
+from torch_nano.arithmetic.quantization import INDICES, Quantization
 from torch_nano.arithmetic.tensors import random_integers
 from torch_nano.ir.layer import Layer
 from torch_nano.ir.operator import Operator
@@ -27,6 +27,7 @@ from torch_nano.ops.concat import Concat
 from torch_nano.ops.conv2d import Conv2d
 from torch_nano.ops.conv_transpose2d import ConvTranspose2d
 from torch_nano.ops.depthwise_conv2d import DepthwiseConv2d
+from torch_nano.ops.embedding import Embedding
 from torch_nano.ops.expression import Expression
 from torch_nano.ops.fully_connected import FullyConnected
 from torch_nano.ops.gru import Gru
@@ -74,6 +75,8 @@ class Case(Layer):
         """The parameters as the custom operator takes them: weight, bias, weight_scales."""
         if isinstance(self.operator, LayerNorm):
             return [self.parameters.get(role) for role in ("weight", "bias")]
+        if isinstance(self.operator, Embedding):
+            return [self.tensors["table"].float()]
         if isinstance(self.operator, Prelu):
             return [self.tensors["alpha"].float(), self.tensors["alpha_scale"]]
         if isinstance(self.operator, RecurrentOperator):
@@ -288,6 +291,12 @@ def _layer_norm(rng: np.random.Generator) -> Layer:
     return Layer(operator, parameters=parameters, shapes=[_shape(rng, channels)])
 
 
+def _embedding(rng: np.random.Generator) -> Layer:
+    rows, channels, indices = (int(rng.integers(1, most)) for most in (60, 20, 12))
+    parameters = {"weight": _normal(rng, rows, channels)}
+    return Layer(Embedding(rows), parameters=parameters, shapes=[(indices,)])
+
+
 def _prelu(rng: np.random.Generator) -> Layer:
     channels = int(rng.integers(1, 30))
     parameters = {"weight": _normal(rng, channels)}
@@ -407,6 +416,7 @@ MAKERS: dict[type[Operator], Maker] = {
     MaxPool2d: _max_pool2d,
     Move: _move,
     Mul: _pairwise(Mul),
+    Embedding: _embedding,
     Prelu: _prelu,
     Requantize: _requantize,
     Rnn: _rnn,
@@ -440,6 +450,8 @@ def make(operator: type[Operator], seed: int, batch: int = 3) -> Case:
     ]
     if wide:
         quantizations = [Quantization(one.scale / 256, 0, "int16") for one in quantizations]
+    if isinstance(layer.operator, Embedding):
+        quantizations = [INDICES]
     if any(isinstance(rule, Shared) for rule in layer.operator.rules):
         quantizations = [quantizations[0] for _ in quantizations]
     generator = torch.Generator().manual_seed(seed)
@@ -447,6 +459,8 @@ def make(operator: type[Operator], seed: int, batch: int = 3) -> Case:
         random_integers((batch, *shape), quantization, generator)
         for shape, quantization in zip(layer.shapes, quantizations, strict=True)
     ]
+    if isinstance(layer.operator, Embedding):
+        inputs = [x.remainder(layer.operator.rows) for x in inputs]
     case = Case(layer.operator, inputs, layer.parameters, input_quantizations=quantizations)
     outputs = [
         _output(rng, rule, signature.output(index), y, quantizations)

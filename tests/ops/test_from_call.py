@@ -17,6 +17,7 @@ from torch_nano.ops.concat import Concat
 from torch_nano.ops.conv2d import Conv2d
 from torch_nano.ops.conv_transpose2d import ConvTranspose2d
 from torch_nano.ops.depthwise_conv2d import DepthwiseConv2d
+from torch_nano.ops.embedding import Embedding
 from torch_nano.ops.fully_connected import FullyConnected
 from torch_nano.ops.gru import Gru
 from torch_nano.ops.layer_norm import LayerNorm
@@ -257,6 +258,7 @@ MODULES: list[tuple[nn.Module, tuple[int, ...], type[Operator]]] = [
     (nn.Sequential(nn.Unflatten(1, (2, 2)), nn.Softmax(3), nn.Flatten()), IMAGE, Softmax),
     (nn.Softmax(-1), IMAGE, Softmax),
     (nn.PReLU(), IMAGE, Prelu),
+    (Lambda(lambda x: nn.functional.embedding(x.argmax(1), torch.eye(4))), IMAGE, Embedding),
     (nn.PReLU(4), SERIES, Prelu),
     (Lambda(lambda x: x.argmax(1, keepdim=True)), IMAGE, Argmax),
     (Lambda(lambda x: x.unflatten(1, (2, 2)).softmax(-1)), IMAGE, Softmax),

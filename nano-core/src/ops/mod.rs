@@ -63,6 +63,7 @@ registry! {
     operator argmax::ARGMAX,
     operator prelu::PRELU,
     operator masked_softmax::MASKED_SOFTMAX,
+    operator embedding::EMBEDDING,
 }
 
 /// The operators that the writer makes of two layers.

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -18,6 +19,8 @@ Item = TypeVar("Item")
 
 #: The largest number of a field of the device's protocol.
 LARGEST = _native.LARGEST_COUNT
+#: The dtypes of indices: of an argmax's, and of an embedding's rows.
+INDEX_DTYPES = (torch.int64, torch.int32)
 #: Seconds; operating systems count the milliseconds of a time-out in 31 bits.
 _WAITS = (0.001, 1e6)
 
@@ -143,26 +146,52 @@ def check_batch(
     shape: tuple[int, ...],
     kinds: tuple[type, ...] = (float,),
     dtype: torch.dtype = torch.int8,
+    index_limit: int | None = None,
 ) -> None:
-    """Checks that a batch is a dense tensor [N, *shape] of floats (kind float) or of `dtype` (kind int).
+    """Checks that a batch is a dense tensor [N, *shape] of floats (kind float) or of `dtype` (kind int); with
+    an `index_limit`, of integers from 0 to that limit - 1.
 
     >>> check_batch("x", torch.zeros(3, dtype=torch.int8), (4,), (int,))
     Traceback (most recent call last):
     torch_nano.errors.InputError: x has shape (3,) and dtype torch.int8; expected a tensor [N, 4] of int8
+    >>> check_batch("x", torch.tensor([[3, 40]]), (2,), index_limit=40)
+    Traceback (most recent call last):
+    torch_nano.errors.InputError: x holds the index 40; expected 0 to 39, the rows of an embedding
 
     Raises:
         InputError: it is something else.
     """
     sides = f"[{', '.join(map(str, ('N', *shape)))}]"
-    expected = f"a tensor {sides} of {names_of(kinds, dtype)}"
+    indices = index_limit is not None
+    expected = f"a tensor {sides} of {'int64 indices' if indices else names_of(kinds, dtype)}"
     if not isinstance(x, torch.Tensor):
         raise InputError(f"{name} is a {type(x).__name__}; expected {expected}")
     check_tensor(name, x, error=InputError)
     right = (x.is_floating_point() and float in kinds) or (x.dtype == dtype and int in kinds)
+    if indices:
+        right = x.dtype in INDEX_DTYPES
     if not right or x.dim() == 0 or tuple(x.shape[1:]) != shape:
         way_out = ": one sample needs a batch dimension, x[None]" if tuple(x.shape) == shape else ""
         raise InputError(
             f"{name} has shape {tuple(x.shape)} and dtype {x.dtype}; expected {expected}{way_out}"
+        )
+    if index_limit is not None:
+        check_indices(name, x, index_limit)
+
+
+def check_indices(name: str, x: torch.Tensor, limit: int) -> None:
+    """Checks that all of a tensor's indices are from 0 to `limit` - 1.
+
+    Raises:
+        InputError: one is not.
+    """
+    if torch.compiler.is_compiling() or not x.numel():
+        return
+    low, high = (bound.item() for bound in torch.aminmax(x))
+    if low < 0 or high >= limit:
+        raise InputError(
+            f"{name} holds the index {low if low < 0 else high}; expected 0 to {limit - 1}, the rows of an "
+            "embedding"
         )
 
 
@@ -188,6 +217,7 @@ def check_inputs(
     tensors: Sequence[object],
     kinds: tuple[type, ...] = (float,),
     dtypes: Mapping[str, torch.dtype] | None = None,
+    index_limits: Mapping[str, int | None] = MappingProxyType({}),
 ) -> None:
     """Checks that there is one tensor for each name in `shapes`, as :func:`check_batch`, of one batch size.
 
@@ -200,7 +230,7 @@ def check_inputs(
     """
     for (name, shape), tensor in zip(shapes.items(), tensors, strict=True):
         label = "the input" if len(shapes) == 1 else f"the input {name!r}"
-        check_batch(label, tensor, shape, kinds, (dtypes or {}).get(name, torch.int8))
+        check_batch(label, tensor, shape, kinds, (dtypes or {}).get(name, torch.int8), index_limits.get(name))
     if len(shapes) > 1:
         check_same_batch(list(shapes), [tensor for tensor in tensors if isinstance(tensor, torch.Tensor)])
 

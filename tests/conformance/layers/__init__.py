@@ -20,7 +20,7 @@ from .pairwise import Add, AddInt16, Mul, MulInt16, Pairwise, Sub, SubInt16
 from .pooling import AveragePool, AveragePoolInt16, MaxPool, MaxPoolInt16
 from .recurrent import Lstm
 from .resizing import ResizeBilinear
-from .selection import Argmax
+from .selection import Argmax, Embedding
 from .softmax import LogSoftmax, MaskedSoftmax, Softmax
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "ConvTranspose2d",
     "DepthwiseConv2d",
     "DepthwiseConv2dInt16",
+    "Embedding",
     "FullyConnected",
     "FullyConnectedInt16",
     "Layer",
@@ -75,6 +76,7 @@ FAMILIES: dict[str, type[Layer]] = {
     "fully_connected_int16": FullyConnectedInt16,
     "add": Add,
     "argmax": Argmax,
+    "embedding": Embedding,
     "mul": Mul,
     "sub": Sub,
     "add_int16": AddInt16,

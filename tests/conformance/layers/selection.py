@@ -29,3 +29,21 @@ class Argmax(Layer):
 
     def expected(self) -> Int32:
         return tflm.argmax(self.x, self.quantization)[..., None]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Embedding(Layer):
+    """Rows of a table (rows, C) by indices x (1, N)."""
+
+    x: Int32
+    table: Int8
+    quantization: Quantization
+
+    @classmethod
+    def random(cls, origin: Origin, rng: np.random.Generator) -> Self:
+        rows = int(rng.choice([1, 2, *rng.integers(3, 400, 3)]))
+        x = rng.integers(0, rows, (1, int(rng.integers(1, 20))), np.int32)
+        return cls(origin, x, int8_input(rng, (rows, channels(rng))), quantization(rng, -12, 4))
+
+    def expected(self) -> Int8:
+        return tflm.gather(self.table, self.x.ravel(), self.quantization)[None]

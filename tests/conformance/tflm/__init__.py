@@ -29,7 +29,7 @@ from .pairwise import PairwiseOracle, add, mul, sub
 from .pooling import activation_range, average_pool, max_pool
 from .recurrent import lstm
 from .resizing import resize_bilinear
-from .selection import INDEX, argmax
+from .selection import INDEX, argmax, gather
 
 __all__ = [
     "INDEX",
@@ -51,6 +51,7 @@ __all__ = [
     "conv_transpose2d",
     "depthwise_conv2d",
     "fully_connected",
+    "gather",
     "largest_bound",
     "log_softmax",
     "lstm",

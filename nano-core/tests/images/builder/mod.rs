@@ -96,6 +96,14 @@ impl Builder {
         index
     }
 
+    /// An input of indices.
+    pub fn indices(&mut self, length: u32) -> usize {
+        let index = self.input([1, 1, length]);
+        let value = &mut self.model.inputs[index].value;
+        (value.dtype, value.scale, value.zero_point) = (Dtype::Int32, 1.0, 0);
+        index
+    }
+
     /// The description of value `id`.
     pub fn value(&mut self, id: usize) -> &mut ValueDescription {
         let ModelDescription { inputs, layers, .. } = &mut self.model;
@@ -209,6 +217,13 @@ impl Builder {
         let [height, width, _] = self.value(input).shape;
         let output = ValueDescription { dtype: Dtype::Int32, scale: 1.0, zero_point: 0, ..value([height, width, 1]) };
         self.layer("argmax", &[input], output, [], [])
+    }
+
+    /// Rows of a table of this number of rows and channels, by the indices of a vector.
+    pub fn embedding(&mut self, indices: usize, rows: u32, channels: u32) -> usize {
+        let output = value([1, self.value(indices).shape[2], channels]);
+        let table = Tensor::Int8((0..rows * channels).map(|_| self.random.i8(..)).collect());
+        self.layer("embedding", &[indices], output, [("rows", rows.into())], [("table", table)])
     }
 
     pub fn prelu(&mut self, input: usize) -> usize {

@@ -113,14 +113,17 @@ pub fn wide_values_net() -> Builder {
     net
 }
 
-/// A PReLU, and the indices of its largest channels.
+/// A PReLU, the indices of its largest channels, and an embedding of indices.
 pub fn indices_net() -> Builder {
     let mut net = Builder::new(9);
     let image = net.input([2, 3, 6]);
+    let words = net.indices(4);
     let scores = net.prelu(image);
     let indices = net.argmax(scores);
+    let rows = net.embedding(words, 5, 3);
     net.output(scores);
     net.output(indices);
+    net.output(rows);
     net
 }
 

@@ -102,6 +102,9 @@ class Quantization:
         return self.scale * low, self.scale * high
 
 
+#: The quantization of indices.
+INDICES = Quantization(1.0, 0, "int32")
+
 #: A channel's factor is at least this part of the scale of its value: numbers of the channel below 2^117 then
 #: change no integer, and its scale and offset are float32.
 _LEAST_FACTOR = 2.0**-118

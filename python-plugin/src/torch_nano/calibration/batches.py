@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -29,7 +28,7 @@ _NUMBERS = 2**23
 class Batch:
     """Samples for one run."""
 
-    #: One for each input of the graph: float32 [N, ...] on the CPU.
+    #: One for each input of the graph: float32 [N, ...] on the CPU, or int64 indices.
     inputs: list[Tensor]
     #: What follows the inputs in a tuple (x, y): [N, ...] on the CPU; None without it.
     labels: Tensor | None
@@ -77,7 +76,7 @@ class Batches:
             tensors, labels = _inputs_and_labels(names, part, purpose)
             for name, tensor in zip(names, tensors, strict=True):
                 label = f"a {purpose} batch" if len(names) == 1 else f"a {purpose} batch's {name!r}"
-                check_batch(label, tensor, values[name].user_shape)
+                check_batch(label, tensor, values[name].user_shape, index_limit=values[name].index_limit)
             check_same_batch(names, tensors)
             if labels is not None and len(labels) != len(tensors[0]):
                 raise InputError(
@@ -87,7 +86,10 @@ class Batches:
             for start in range(0, len(tensors[0]), self._most):
                 chosen = slice(start, start + self._most)
                 yield Batch(
-                    [tensor[chosen].detach().to("cpu", torch.float32) for tensor in tensors],
+                    [
+                        tensor[chosen].detach().to("cpu", values[name].user_dtype)
+                        for name, tensor in zip(names, tensors, strict=True)
+                    ],
                     None if labels is None else labels[chosen].detach().cpu(),
                 )
 

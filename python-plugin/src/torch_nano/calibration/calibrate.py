@@ -129,7 +129,11 @@ def observe(
     check_parameters(graph)
     observers: dict[str, Observer] = {}
     checks = DataChecks(graph.inputs)
-    channels = {name: ChannelRanges() for name in graph.inputs if not _has_scales(graph, name)}
+    channels = {
+        name: ChannelRanges()
+        for name in graph.inputs
+        if graph.values[name].index_limit is None and not _has_scales(graph, name)
+    }
 
     statistics = Statistics(graph) if correct else None
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..arithmetic.quantization import Quantization
+from ..arithmetic.quantization import INDICES, Quantization
 from ..errors import QuantizationError, in_module
 from ..ir.graph import Graph, Node
 from ..ir.rules import Fixed, Own, SameAs, Shared, Signature
@@ -86,7 +86,8 @@ class QuantizationPlan:
         self._plan: dict[str, Range | Quantization] = {}
         self._dtypes = graph.dtypes
         for name in graph.inputs:
-            self._plan[name] = Range((name,), graph.dtypes.get(name, "int8"))
+            holds_indices = graph.values[name].index_limit is not None
+            self._plan[name] = INDICES if holds_indices else Range((name,), graph.dtypes.get(name, "int8"))
         for node in graph.nodes:
             try:
                 self._take(node)

@@ -13,7 +13,7 @@ import torch.utils._pytree as pytree
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind, OutputKind
 
-from ..arguments import shown
+from ..arguments import INDEX_DTYPES, shown
 from ..errors import CaptureError, InputError, UnsupportedError, UnsupportedNode
 from ..ir.call import BATCH_SIZE, Call, ComputedName, ParameterName, UnsupportedNodeError
 from ..ir.graph import Derived, Graph, Node, new_name
@@ -25,14 +25,17 @@ from ..modules.inputs import Example
 from ..modules.models import check_not_scripted, check_numbers
 from ..ops import OPERATORS
 from ..ops.concat import Concat
+from ..ops.embedding import Embedding
 from ..ops.masked_softmax import MaskedSoftmax
 from ..ops.move import Move
 from .batch_dimension import batch_first
 from .channel_affine import ChannelAffine
 from .class_tokens import compute_class_tokens
 from .compositions import composition_of
+from .compositions.lookups import is_lookup
 from .constants import is_constant, take_constant
 from .expansion import arguments_of, copy_of, expand
+from .index_inputs import integer_inputs, limit_indices
 from .layers_of_call import layers_of_call
 from .normalizations import join_normalizations
 from .program import batch_of, export, module_path, source_line, target_name
@@ -116,6 +119,7 @@ class _Capture:
 
     def graph(self) -> Graph:
         inputs = self._inputs()
+        integers = integer_inputs(self.calls, inputs)
         for node in self.calls.nodes:
             if node.op in ("placeholder", "output") or isinstance(node.meta.get("val"), SYMBOLS):
                 continue
@@ -133,6 +137,7 @@ class _Capture:
         outputs, returned = self._outputs(inputs)
         graph = Graph(inputs, outputs, self.values, self.nodes, parameters, self.derived, returned)
         graph.drop_unused()
+        limit_indices(graph, integers)
         return graph
 
     def _refuse(self, node: fx.Node, error: UnsupportedNodeError) -> None:
@@ -250,7 +255,8 @@ class _Capture:
         if target is aten.copy_.default:
             self._take_copy(node, arguments)
             return
-        self._check_indices(node, target)
+        if not is_lookup(target, arguments):
+            self._check_indices(node, target)
         if (mask := mask_of(node, target, arguments, self.tensors)) is not None:
             self._exclude(node, mask)
             if mask.added is None:
@@ -309,22 +315,23 @@ class _Capture:
         return {"self": value, "other": ComputedName(name), "alpha": 1}
 
     def _check_indices(self, node: fx.Node, target: Target) -> None:
-        """Refuses a call that computes with indices, such as those of an argmax, and does not only move them.
+        """Refuses a call that computes with indices, such as those of an argmax; moves and embeddings do not.
 
         Raises:
             UnsupportedNodeError: it does.
         """
-        moves = (*Move.targets(), *Concat.targets())
-        if target not in moves and any(map(self._holds_indices, node.all_input_nodes)):
+        readers = (*Move.targets(), *Concat.targets(), *Embedding.targets())
+        if target not in readers and any(map(self._holds_indices, node.all_input_nodes)):
             raise UnsupportedNodeError(
                 "it computes with indices, such as those of an argmax",
-                "return them, and compute with them outside of the model",
+                "compute with them outside of the model: return those of an argmax, and give it those of an "
+                "input",
             )
 
     def _holds_indices(self, node: fx.Node) -> bool:
         """Whether a node is a value of the run that holds indices."""
         is_value = isinstance(self.meaning.get(node), Value) and node not in self.failed
-        return is_value and node.meta["val"].dtype in (torch.int32, torch.int64)
+        return is_value and node.meta["val"].dtype in INDEX_DTYPES
 
     def _take_copy(self, node: fx.Node, arguments: Mapping[str, Any]) -> None:
         """Takes ``x.copy_(y)``: later reads of x get y."""

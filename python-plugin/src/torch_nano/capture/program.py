@@ -22,7 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.overrides import TorchFunctionMode
 
-from ..arguments import check_tensor
+from ..arguments import INDEX_DTYPES, check_tensor
 from ..errors import CaptureError, InputError, TorchNanoError
 from ..modules.backup import Backup
 from ..modules.explain import explain, is_one_sample, missing_batch
@@ -66,7 +66,7 @@ def batch_of(model: nn.Module, example: Example) -> Inputs:
         # torch.export would specialize on a batch of 1.
         repeated = samples if len(samples) > 1 else samples.expand(2, *samples.shape[1:]).clone()
         like = repeated if first is None else first
-        return repeated.to(like.device, like.dtype)
+        return repeated.to(like.device, like.dtype if repeated.is_floating_point() else repeated.dtype)
 
     return inputs.map(batch)
 
@@ -84,12 +84,13 @@ def _labelled(inputs: Inputs) -> Iterator[tuple[str, object]]:
 
 def _check_example(model: nn.Module, name: str, tensor: Any, inputs: Inputs) -> None:
     check_tensor(name, tensor, error=InputError)
-    if not tensor.is_floating_point() or tensor.dim() < 2:
+    if not (tensor.is_floating_point() or tensor.dtype in INDEX_DTYPES) or tensor.dim() < 2:
         if tensor.is_floating_point() and inputs.only is not None and is_one_sample(model, tensor):
             raise InputError(f"the example: {missing_batch(tensor)}")
         raise InputError(
             f"{name} is a tensor of shape {tuple(tensor.shape)} and dtype {tensor.dtype}; expected a float "
-            "tensor with batch: [N, channels, height, width], [N, channels, length] or [N, features]"
+            "tensor with batch: [N, channels, height, width], [N, channels, length] or [N, features], or the "
+            "int64 indices of an embedding, [N, tokens]"
         )
     if not tensor.numel():
         raise InputError(f"{name} has shape {tuple(tensor.shape)}; expected at least one number")

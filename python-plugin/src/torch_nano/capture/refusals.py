@@ -23,8 +23,8 @@ _SELECTION = (
     "multiply by a function of one variable, such as torch.sigmoid or F.hardsigmoid of the tensor",
 )
 _INDEX = (
-    "it looks up rows by numbers of the input",
-    "look them up outside of the model, and give it the rows",
+    "it looks up elements by numbers of the input",
+    "look up rows of a constant table, table[indices] or nn.Embedding, with the indices as an input",
 )
 _WHOLE = ("it mixes the samples of a batch", "name the dimensions of a sample, such as x.flatten(1).sum(1)")
 #: ATen's name -> the reason, and what to write instead.
@@ -37,7 +37,7 @@ _REASONS: Mapping[str, tuple[str, str]] = {
     # With dimensions they are operators.
     **dict.fromkeys(("max", "mean", "min", "norm", "sum"), _WHOLE),
     **dict.fromkeys(("where", "masked_fill"), _SELECTION),
-    **dict.fromkeys(("embedding", "embedding_bag", "gather", "index", "index_select"), _INDEX),
+    **dict.fromkeys(("embedding_bag", "gather", "index_select"), _INDEX),
     "upsample_bicubic2d": ("it interpolates with cubic polynomials", "use mode='bilinear'"),
     "avg_pool3d": (
         "it pools over three dimensions, as nn.LocalResponseNorm does",

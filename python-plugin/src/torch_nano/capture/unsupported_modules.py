@@ -87,6 +87,23 @@ def _refusal(name: str, module: nn.Module) -> UnsupportedNode | None:
             f"it attends to a position that its input does not have ({option}=True)",
             f"leave {option} out, and train again",
         )
+    if isinstance(module, nn.Embedding) and module.max_norm is not None:
+        return UnsupportedNode(
+            name,
+            "",
+            f"nn.{_public_class(module)}",
+            f"it scales its rows in forward (max_norm={module.max_norm:g})",
+            "scale them once: embedding.weight.data.renorm_(embedding.norm_type, 0, embedding.max_norm), "
+            "then embedding.max_norm = None",
+        )
+    if isinstance(module, nn.EmbeddingBag):
+        return UnsupportedNode(
+            name,
+            "",
+            f"nn.{_public_class(module)}",
+            "it looks up rows and adds them in one call",
+            "use nn.Embedding with the same weight, and .mean(1), .sum(1) or .amax(1)",
+        )
     return None
 
 

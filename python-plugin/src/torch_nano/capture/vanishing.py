@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx
 
+from ..arguments import INDEX_DTYPES
 from ..ir.call import UnsupportedNodeError
 
 aten = torch.ops.aten
@@ -49,7 +50,7 @@ _CASTS: frozenset[Target] = frozenset(
 #: All of these.
 KEEPS_NUMBERS = _ALIASES | _COPIES | _CASTS
 #: The dtypes of indices, such as those of an argmax; the device has int32.
-_INDICES = frozenset({torch.int32, torch.int64})
+_INDICES = frozenset(INDEX_DTYPES)
 _ASSERTIONS: frozenset[str] = frozenset(
     {
         "aten::_assert_async",
@@ -97,7 +98,14 @@ def returns_first_argument(
             return None
         if given.dtype in _INDICES:
             raise UnsupportedNodeError(
-                f"it converts indices to {_name(made)}", "return the indices, and convert the model's output"
+                f"it converts indices to {_name(made)}",
+                "return the indices of an argmax, and convert them outside of the model; give an input that "
+                "holds no indices of an embedding as floats",
+            )
+        if made.dtype in _INDICES:
+            raise UnsupportedNodeError(
+                f"it converts {_name(given)} to {_name(made)}, which the device has for indices only",
+                "give the model the indices themselves: x.long()",
             )
         raise UnsupportedNodeError(
             f"it converts {_name(given)} to {_name(made)}; the device has one dtype, and quantizes itself",

@@ -24,6 +24,7 @@ class ConvertedModel(QuantizedModule):
         self._inputs = [graph.values[name] for name in graph.inputs]
         self._outputs = [graph.values[name] for name in graph.outputs]
         self._input_shapes = {value.name: value.user_shape for value in self._inputs}
+        self._index_limits = {value.name: value.index_limit for value in self._inputs}
         self._input_quantizations, self._output_quantizations = (
             [graph.quantization(name) for name in names] for names in (graph.inputs, graph.outputs)
         )
@@ -89,6 +90,13 @@ class ConvertedModel(QuantizedModule):
         the scales and offsets of its channels.
         """
         return dict(zip(self._input_shapes, self._input_quantizations, strict=True))
+
+    @property
+    def index_limits(self) -> dict[str, int | None]:
+        """Of each input that holds indices, those of an embedding's rows, the number of rows: the indices are
+        from 0 to this number - 1; None for an input of real numbers. By name.
+        """
+        return dict(self._index_limits)
 
     @property
     def input_channels(self) -> dict[str, ChannelScales]:

@@ -32,7 +32,10 @@ def float_graph_of(model: nn.Module, quantized: QuantizedGraph) -> Graph:
         graph = model.float_graph()
     else:
         check_float(model)
-        example = {name: torch.zeros(2, *made.values[name].user_shape) for name in made.inputs}
+        example = {
+            value.name: torch.zeros(2, *value.user_shape, dtype=value.user_dtype)
+            for value in map(made.values.__getitem__, made.inputs)
+        }
         graph = optimize(capture(model, example if len(example) > 1 else example[made.inputs[0]]))
         graph = with_dtypes(graph, dtypes_of(made))
     check_parameters(graph)

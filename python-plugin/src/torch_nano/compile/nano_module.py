@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from ..arguments import bind, check_inputs, path_of, shown, the_only
 from ..arithmetic.fixed_point import is_native
 from ..arithmetic.layout import to_device
-from ..arithmetic.tensors import check_finite, dequantize_tensor, random_integers
+from ..arithmetic.quantization import INDICES
+from ..arithmetic.tensors import check_finite, dequantize_tensor
 from ..calibration.batches import CalibrationData
 from ..comparison.measure import batches_to_compare, compare
 from ..comparison.report import Comparison
@@ -64,10 +65,11 @@ class NanoModule(ConvertedModel):
         return None if self._saved_head is None else self._saved_head.path
 
     def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
-        """float32 outputs for float inputs; the indices of argmax are int64.
+        """float32 outputs for float inputs; the indices of argmax are int64. An input of an embedding holds
+        indices, int64 or int32.
 
         Raises:
-            InputError: wrong inputs, shape or dtype, NaN or infinity.
+            InputError: wrong inputs, shape or dtype, NaN or infinity, or an index that has no row.
         """
         tensors = self._tensors(inputs, named, float)
         if self.head is not None:
@@ -117,8 +119,8 @@ class NanoModule(ConvertedModel):
         """
         integers = self._tensors(inputs, named, int)
         if self.head is not None:
-            return self._returned.pack([self.head.logits(self._features(integers))])
-        return self._returned.pack(self._run(integers))
+            return self._returned.pack([self.head.logits(self._features(self._integers(integers)))])
+        return self._returned.pack(self._run(self._integers(integers)))
 
     def features_int8(self, *inputs: Tensor, **named: Tensor) -> Tensor:
         """The trainable head's features: int8 [N, features], in device order (height, width, channels).
@@ -168,16 +170,17 @@ class NanoModule(ConvertedModel):
         """The inputs of a call in order: floats (kind float) or integers of their dtypes (kind int)."""
         tensors: list[Tensor] = bind(list(self._input_shapes), inputs, named)
         dtypes = {name: each.torch_dtype for name, each in self.input_quantizations.items()}
-        check_inputs(self._input_shapes, tensors, kinds, dtypes)
+        check_inputs(self._input_shapes, tensors, kinds, dtypes, self.index_limits)
         return tensors
 
     def _integers(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Quantizes inputs; integers stay as they are."""
+        """Quantizes inputs; integers stay as they are, and indices become int32."""
         integers = []
         for x, value, channels in zip(tensors, self._inputs, self._channels, strict=True):
             if x.is_floating_point():
                 check_finite(x)
-            integers.append(value.quantize(x, channels) if x.is_floating_point() else x)
+                x = value.quantize(x, channels)
+            integers.append(x if value.index_limit is None else x.to(INDICES.torch_dtype))
         return integers
 
     def stream(self) -> Stream:
@@ -258,10 +261,7 @@ class NanoModule(ConvertedModel):
             raise InputError(f"there is no target {target!r}; expected one of {', '.join(get_args(Target))}")
         if data is None:
             generator = torch.Generator().manual_seed(_SEED)
-            data = [
-                random_integers((_RANDOM_INPUTS, *shape), self.input_quantizations[name], generator)
-                for name, shape in self.input_shapes.items()
-            ]
+            data = [value.random(_RANDOM_INPUTS, generator) for value in self._inputs]
         expected = "a tensor, a tuple of tensors, or a dict of them by the names of the inputs"
         named = dict(data) if isinstance(data, Mapping) else {}
         if not all(isinstance(name, str) for name in named):

@@ -281,7 +281,7 @@ def _value(entry: Any) -> Value:
     if isinstance(fields, dict) and "dtype" not in fields:
         raise FileFormatError(f"{place} has no dtype")
     quantization = fields_of(Quantization, fields, place)
-    for field in ("layout", "factors"):
+    for field in ("layout", "factors", "index_limit"):
         if field not in entry:
             raise FileFormatError(f"{place} lacks {field!r}")
     layout = entry["layout"]

@@ -12,7 +12,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..arguments import HasImage, as_integer, bind, check_same_batch, check_tensor, shown
+from ..arguments import (
+    INDEX_DTYPES,
+    HasImage,
+    as_integer,
+    bind,
+    check_indices,
+    check_same_batch,
+    check_tensor,
+    shown,
+)
 from ..arithmetic.layout import Layout, Shape, to_device, torch_shapes
 from ..arithmetic.tensors import check_finite, quantize_tensor
 from ..errors import InputError, LabelError
@@ -42,6 +51,10 @@ class KnownModel(HasImage, Protocol):
     @property
     def input_layouts(self) -> dict[str, Layout]:
         """From these shapes to those of the device's values, by name, where they differ."""
+
+    @property
+    def index_limits(self) -> dict[str, int | None]:
+        """Of each input that holds indices, the number that they are below."""
 
 
 #: Bits of a target with several right classes on the device.
@@ -142,6 +155,11 @@ class _One:
     ) -> None:
         tensor = _tensor(given, name, value)
         floats = tensor.is_floating_point()
+        limit = None if nano is None else nano.index_limits.get(value.name)
+        if value.quantization.holds_indices and tensor.dtype in INDEX_DTYPES:
+            # A device by itself knows no limit; its kernel reads the nearest row.
+            check_indices(name, tensor, 2**31 if limit is None else limit)
+            tensor, floats = tensor.to(value.quantization.torch_dtype), False
         if not floats and tensor.dtype != value.quantization.torch_dtype:
             raise InputError(
                 f"{name} has dtype {tensor.dtype}; expected floats, or the device's {value.dtype}"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..arithmetic.layout import Layout, Shape, from_device, to_device
 from ..arithmetic.quantization import ChannelScales, Quantization
-from ..arithmetic.tensors import quantize_tensor
+from ..arithmetic.tensors import quantize_tensor, random_integers
 
 #: Numbers that are quantized at a time.
 _NUMBERS = 2**22
@@ -49,11 +49,18 @@ class Value:
     #: What each channel of the model's value was multiplied by, so that it uses more of the integers
     #: (equalization): the layers before and after it have other weights. Empty: not scaled.
     factors: tuple[float, ...] = ()
+    #: Of an input that holds indices: they are from 0 to this number - 1. None for real numbers.
+    index_limit: int | None = None
 
     @property
     def user_shape(self) -> Shape:
         """The shape of a sample as the model takes or returns it."""
         return self.shape if self.layout is None else self.layout.shape
+
+    @property
+    def user_dtype(self) -> torch.dtype:
+        """The dtype of an input in torch: float32, or int64 for indices."""
+        return torch.float32 if self.index_limit is None else torch.int64
 
     def from_user(self, x: Tensor) -> Tensor:
         """The value [N, *shape] of the user's tensor [N, *user_shape]."""
@@ -76,6 +83,14 @@ class Value:
             for part in torch.split(x, most)
         ]
         return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def random(self, samples: int, generator: torch.Generator) -> Tensor:
+        """Random integers [samples, *user_shape] that the value can hold, all of them equally likely."""
+        assert self.quantization is not None
+        shape = (samples, *self.user_shape)
+        if self.index_limit is None:
+            return random_integers(shape, self.quantization, generator)
+        return torch.randint(self.index_limit, shape, dtype=torch.int32, generator=generator)
 
     def to_device(self, x: Tensor) -> Tensor:
         """The user's tensor [N, *user_shape] as [N, elements] in the device's order."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..arguments import INDEX_DTYPES
 from ..errors import InputError, TorchNanoError
 from .backup import Backup
 from .inputs import Inputs, call
@@ -90,6 +91,16 @@ def _text(error: Exception) -> str:
 
 def _mismatch(module: nn.Module, x: Tensor) -> str:
     """Describes how a module's input differs from what it expects; "" if nothing is known."""
+    if isinstance(module, nn.Embedding):
+        if x.dtype not in INDEX_DTYPES:
+            return f" of {_name(x.dtype)}, but expects indices; give it integers, such as x.long()"
+        outside = x[(x < 0) | (x >= module.num_embeddings)]
+        if outside.numel():
+            return (
+                f" with the index {int(outside[0])}, but has num_embeddings={module.num_embeddings}; "
+                f"expected indices from 0 to {module.num_embeddings - 1}"
+            )
+        return ""
     for kind, attribute, axis in _EXPECTED:
         if isinstance(module, kind) and x.dim() > 1:
             actual, expected = x.shape[axis], getattr(module, attribute)

@@ -10,6 +10,7 @@ from .concat import Concat
 from .conv2d import Conv2d
 from .conv_transpose2d import ConvTranspose2d
 from .depthwise_conv2d import DepthwiseConv2d
+from .embedding import Embedding
 from .expression import Expression
 from .fully_connected import FullyConnected
 from .gru import Gru
@@ -39,6 +40,7 @@ OPERATORS: tuple[type[Operator], ...] = (
     Conv2d,
     ConvTranspose2d,
     DepthwiseConv2d,
+    Embedding,
     Expression,
     FullyConnected,
     Gru,

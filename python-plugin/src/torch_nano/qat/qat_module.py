@@ -122,7 +122,8 @@ class QatModule(ModuleWithRanges):
             QuantizationError: a value has no range yet.
         """
         tensors = bind(self._graph.inputs, inputs, named)
-        check_inputs(self.input_shapes, tensors)
+        limits = {name: self._graph.values[name].index_limit for name in self._graph.inputs}
+        check_inputs(self.input_shapes, tensors, index_limits=limits)
         device = tensors[0].device
         with torch.autocast(device.type, enabled=False):
             return self._graph.returned.pack(TrainingRun(self, device).run(tensors))

@@ -61,6 +61,8 @@ class TrainingRun:
 
     def quantized(self, name: str, x: Tensor) -> Tensor:
         """An input as the device's integers, with the gradient of its numbers after its affines."""
+        if self.graph.values[name].index_limit is not None:
+            return x.to(self.quantize(name).training_dtype)
         affines = self.graph.affines.get(name)
         module: nn.Module = self.qat.get_submodule(affines[-1].module_path) if affines else self.qat
         is_free = not (

@@ -18,6 +18,7 @@ from .adaptive_pools import adaptive_average_pool, adaptive_max_pool
 from .attention import scaled_dot_product_attention
 from .average_pool import average_pool_by_divisor
 from .extremes import amin, argmin, largest, maximum, minimum, smallest, top
+from .lookups import has_constant_table, index
 from .masks import has_constant_mask, masked_fill, where
 from .matrix_products import addmm, baddbmm, constant_product, einsum, has_constant_matrix, mm
 from .norms import group_norm, instance_norm
@@ -86,6 +87,7 @@ COMPOSITIONS: Mapping[torch._ops.OpOverload[..., Any], Composition] = {
 #: Calls that are several layers with some arguments only: the condition, and the
 #: composition.
 _SOME: Mapping[torch._ops.OpOverload[..., Any], tuple[Callable[[Mapping[str, Any]], bool], Composition]] = {
+    aten.index.Tensor: (has_constant_table, index),
     aten.matmul.default: (has_constant_matrix, constant_product),
     **dict.fromkeys((aten.add.Tensor, aten.add_.Tensor), (has_alpha, scaled_add)),
     **dict.fromkeys((aten.sub.Tensor, aten.sub_.Tensor), (has_alpha, scaled_sub)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ...arithmetic.quantization import Dtype, Quantization
+from ...arithmetic.quantization import INDICES, Dtype, Quantization
 from ...errors import QuantizationError, in_module
 from ...ir.graph import Graph, Node
 from ...ir.rules import Fixed, Own, SameAs, Shared, Signature
@@ -50,7 +50,10 @@ def insert_requantize(graph: Graph) -> Graph:
         QuantizationError: an operator has no kernel of the dtype that is wanted; it names the module.
     """
     graph = graph.copy()
-    kinds: dict[str, _Kind] = {name: graph.dtypes.get(name, "int8") for name in graph.inputs}
+    kinds: dict[str, _Kind] = {
+        name: INDICES if graph.values[name].index_limit is not None else graph.dtypes.get(name, "int8")
+        for name in graph.inputs
+    }
     made: dict[tuple[str, Dtype], str] = {}
     for node in list(graph.nodes):
         signature = _signature(graph, node, [_dtype(kinds[name]) for name in node.inputs])
