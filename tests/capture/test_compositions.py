@@ -124,6 +124,20 @@ LAYERS: list[tuple[Function | nn.Module, tuple[int, ...], list[str]]] = [
     (lambda x: torch.addmm(torch.ones(2), x, torch.ones(10, 2), beta=2, alpha=3), (10,), ["FullyConnected"]),
     (lambda x: torch.einsum("nct,tk->nck", x, torch.arange(26.0).reshape(13, 2)), SERIES, ["Conv2d"]),
     (lambda x: torch.einsum("kt,nct->nkc", torch.arange(26.0).reshape(2, 13), x), SERIES, ["Conv2d"]),
+    (lambda x: torch.tensordot(x, torch.arange(104.0).reshape(4, 13, 2), 2), SERIES, ["FullyConnected"]),
+    (lambda x: torch.tensordot(x, torch.arange(8.0).reshape(2, 4), ([1], [1])), SERIES, ["Conv2d"]),
+    (lambda x: torch.tensordot(x, torch.arange(13.0), ([-1], [0])), SERIES, ["Conv2d"]),
+    (
+        lambda x: F.bilinear(x, x, torch.arange(24.0).reshape(2, 4, 3)[..., [0, 1, 2, 0]], torch.ones(2)),
+        (4,),
+        ["FullyConnected", "Matmul", "DepthwiseConv2d"],
+    ),
+    # Sums of blocks that overlap, with columns that no block has.
+    (lambda x: F.fold(x[..., :9], (7, 6), (2, 1), 1, 0, 2), SERIES, ["ConvTranspose2d"]),
+    (lambda x: F.fold(x[..., :12], (4, 5), 2), SERIES, ["ConvTranspose2d"]),
+    # Padding with a number.
+    (nn.ConstantPad1d((1, 2), 3.0), SERIES, ["Table"]),
+    (lambda x: F.pad(x.exp(), (1, 0, 0, 1), value=-0.5), SERIES, ["Expression", "Table"]),
     # Functions of one variable.
     (F.softsign, SERIES, ["Expression"]),
     (F.tanhshrink, IMAGE, ["Expression"]),

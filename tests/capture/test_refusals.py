@@ -41,6 +41,17 @@ REFUSED: list[tuple[Function, str, Function]] = [
     (lambda x: x.sort(1)[0], "it orders", lambda x: x),
     (lambda x: x[:, 0].softmax(1).multinomial(1), "it draws random", lambda x: x[:, 0].softmax(1)),
     (lambda x: x[:, 0].argmax(1).float(), "it converts indices", lambda x: x[:, 0].argmax(1)),
+    (lambda x: torch.atan2(x, x.exp()), "finds the quadrant", lambda x: torch.atan(x / x.exp())),
+    (
+        lambda x: F.max_pool1d(F.pad(x, (1, 1), value=-torch.inf), 3),
+        "pads with -inf",
+        lambda x: F.max_pool1d(x, 3, padding=1),
+    ),
+    (
+        lambda x: torch.tensordot(torch.ones(4, 4), x, ([0], [1])),
+        "the batch at another place",
+        lambda x: torch.tensordot(x, torch.ones(4, 4), ([1], [0])),
+    ),
     (lambda x: x.cumsum(1), "depends on all before it", lambda x: torch.ones(4, 4).tril() @ x),
     (
         lambda x: x.masked_fill(torch.eye(4, 10) > 0, -torch.inf).sigmoid(),

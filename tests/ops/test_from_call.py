@@ -333,7 +333,7 @@ REFUSED: list[tuple[nn.Module, tuple[int, ...], str]] = [
     (Lambda(lambda x: x.roll(1)), SERIES, "it mixes the samples of a batch"),
     (Lambda(lambda x: x[:1].expand(x.shape[0], -1)), VECTOR, "the batch is not its first dimension alone"),
     (Lambda(lambda x: x.transpose(0, 1)), VECTOR, "the batch is not its first dimension alone"),
-    (Lambda(lambda x: nn.functional.pad(x, (1, 1), value=0.5)), SERIES, "it pads with 0.5"),
+    (Lambda(lambda x: nn.functional.pad(x, (1, 1), value=-torch.inf)), SERIES, "it pads with -inf"),
     (Lambda(lambda x: x[:, :0]), VECTOR, "its result has shape (0,) per sample; expected 1 to 2^22 elements"),
     (Lambda(lambda x: x.index_select(1, x.argmax(1))), VECTOR, "the batch is not its first"),
     (Lambda(lambda x: x.unsqueeze(1) @ torch.ones(3, 13, 2)), SERIES, "by a constant of shape [3, 13, 2]"),

@@ -47,6 +47,10 @@ _REASONS: Mapping[str, tuple[str, str]] = {
         "it multiplies the elements of a dimension",
         "multiply them one by one, or add their logarithms",
     ),
+    "atan2": (
+        "it finds the quadrant of two numbers, where the result jumps",
+        "use torch.atan(y / x) where x is above 0, else return both numbers",
+    ),
     "logsumexp": ("it adds up exponentials", "use x.amax(dim), which it is close to, or log_softmax"),
     **dict.fromkeys(
         ("cumsum", "cumprod", "cummax", "logcumsumexp"),

@@ -26,7 +26,6 @@ from ._steps import CALLS, EXPANSIONS, RESHAPES, Step, element_numbers, name_of,
 from .fully_connected import FullyConnected
 
 aten = torch.ops.aten
-_PADS = (aten.pad.default, aten.constant_pad_nd.default)
 
 
 @dataclass(frozen=True)
@@ -84,8 +83,6 @@ class Move(Operator):
         if call.target in EXPANSIONS:
             operator = cls((f"expand({', '.join(map(str, shape))})",))
         else:
-            if call.target in _PADS and call.arguments.get("mode", "constant") == "constant":
-                _check_padding(call.arguments["value"])
             defaults = {argument.name: argument.default_value for argument in call.target._schema.arguments}
             given = {name: _literal(call, call.arguments[name]) for name in further}
             # sys.maxsize as the end of a slice is the default, too.
@@ -171,11 +168,6 @@ def is_free(graph: Graph, node: Node) -> bool:
         return False
     any_shape = all(isinstance(reader.operator, FullyConnected) for reader in graph.consumers(node.output))
     return any_shape or device_shape(before) == device_shape(after)
-
-
-def _check_padding(value: float | None) -> None:
-    if value:
-        raise UnsupportedNodeError(f"it pads with {value}; nano-core pads with zeros", "pad with 0")
 
 
 def _literal(call: Call, argument: Any) -> Any:

@@ -18,9 +18,19 @@ from .adaptive_pools import adaptive_average_pool, adaptive_max_pool
 from .attention import scaled_dot_product_attention
 from .average_pool import average_pool_by_divisor
 from .extremes import amin, argmin, largest, maximum, minimum, smallest, top
+from .fold import fold
 from .lookups import has_constant_table, index
 from .masks import has_constant_mask, masked_fill, where
-from .matrix_products import addmm, baddbmm, constant_product, einsum, has_constant_matrix, mm
+from .matrix_products import (
+    addmm,
+    baddbmm,
+    bilinear,
+    constant_product,
+    einsum,
+    has_constant_matrix,
+    mm,
+    tensordot,
+)
 from .norms import group_norm, instance_norm
 from .one_call import (
     addcmul,
@@ -34,6 +44,7 @@ from .one_call import (
     pairwise_distance,
     rrelu,
 )
+from .pads import constant_pad, pad
 from .quotient import quotient
 from .scaled_sums import has_alpha, scaled_add, scaled_rsub, scaled_sub
 from .sums import total
@@ -55,7 +66,10 @@ COMPOSITIONS: Mapping[torch._ops.OpOverload[..., Any], Composition] = {
     aten.argmin.default: argmin,
     aten.avg_pool2d.default: average_pool_by_divisor,
     aten.baddbmm.default: baddbmm,
+    aten.bilinear.default: bilinear,
     **dict.fromkeys((aten.clamp.Tensor, aten.clamp_.Tensor), clamp),
+    aten.col2im.default: fold,
+    aten.constant_pad_nd.default: constant_pad,
     aten.cosine_similarity.default: cosine_similarity,
     aten.diff.default: diff,
     aten.div.Tensor: quotient,
@@ -73,10 +87,12 @@ COMPOSITIONS: Mapping[torch._ops.OpOverload[..., Any], Composition] = {
     **dict.fromkeys((aten.max.other, aten.maximum.default), maximum),
     **dict.fromkeys((aten.min.other, aten.minimum.default), minimum),
     aten.mm.default: mm,
+    aten.pad.default: pad,
     aten.pairwise_distance.default: pairwise_distance,
     **dict.fromkeys((aten.rrelu.default, aten.rrelu_.default), rrelu),
     aten.scaled_dot_product_attention.default: scaled_dot_product_attention,
     aten.sum.dim_IntList: total,
+    aten.tensordot.default: tensordot,
     aten.topk.default: top,
     **dict.fromkeys((aten.std.default, aten.std.dim, aten.std.correction), standard_deviation),
     **dict.fromkeys((aten.std_mean.default, aten.std_mean.dim, aten.std_mean.correction), std_mean),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -111,3 +112,33 @@ def _product(letters: Sequence[str], sizes: dict[str, int]) -> int:
     for letter in letters:
         result *= sizes[letter]
     return result
+
+
+def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """torch's ``bilinear``: a linear layer of ``input2``, whose results are a matrix times ``input1``."""
+    outputs, features, _ = weight.shape
+    matrices = F.linear(input2, weight.flatten(0, 1)).reshape(*input2.shape[:-1], outputs, features)
+    y = torch.matmul(matrices, input1.unsqueeze(-1)).squeeze(-1)
+    return y if bias is None else y + bias
+
+
+def tensordot(self: Tensor, other: Tensor, dims_self: Sequence[int], dims_other: Sequence[int]) -> Tensor:
+    """torch's ``tensordot`` of a tensor of the run and a constant, as a linear layer.
+
+    Raises:
+        UnsupportedNodeError: the constant comes first, there is none, or the sum goes over the batch.
+    """
+    batches = [isinstance(tensor.shape[0], torch.SymInt) for tensor in (self, other)]
+    summed = [dim % self.dim() for dim in dims_self]
+    places = [dim % other.dim() for dim in dims_other]
+    if batches != [True, False] or 0 in summed:
+        raise UnsupportedNodeError(
+            "it mixes the samples of a batch, or its result has the batch at another place",
+            "use torch.tensordot(x, constant, dims) over dimensions of a sample, or x @ y of two tensors",
+        )
+    kept = [dim for dim in range(self.dim()) if dim not in summed]
+    free = [dim for dim in range(other.dim()) if dim not in places]
+    sides = [other.shape[dim] for dim in free]
+    matrix = other.permute(*places, *free).reshape(-1, prod(sides))
+    vectors = self.permute(*kept, *summed).flatten(len(kept))
+    return torch.matmul(vectors, matrix).reshape(*(self.shape[dim] for dim in kept), *sides)
