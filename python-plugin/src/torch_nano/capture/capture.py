@@ -40,6 +40,7 @@ from .layers_of_call import layers_of_call
 from .normalizations import join_normalizations
 from .program import batch_of, export, module_path, source_line, target_name
 from .refusals import refusal
+from .selection import Select
 from .softmax_masks import ADDITIONS, Mask, mask_of
 from .structural import BatchNorm
 from .train_mode import check_train_mode
@@ -201,6 +202,10 @@ class _Capture:
                 raise CaptureError(
                     f"the model returns {given}{label}; expected one tensor that is computed from its input, "
                     "or a tuple, a list or a dict of such tensors"
+                )
+            if result.meta["val"].dtype == torch.bool:
+                raise CaptureError(
+                    "the model returns truth values, and the device has none; return numbers: (x > 0).float()"
                 )
             names.append(self._copied(meaning) if meaning.name in inputs else meaning.name)
         if not names:
@@ -455,7 +460,7 @@ def _returned(spec: pytree.TreeSpec) -> Returned:
 
 
 def _operators_by_target() -> Mapping[Target, type[Operator]]:
-    operators: tuple[type[Operator], ...] = (*OPERATORS, BatchNorm)
+    operators: tuple[type[Operator], ...] = (*OPERATORS, BatchNorm, Select)
     return {target: operator for operator in operators for target in operator.targets()}
 
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from ..ir.call import UnsupportedNodeError
 
 _COMPARISON = (
-    "it compares numbers that depend on the input, and the device has no tensors of truth values",
-    "use a function of one variable (torch.relu, F.leaky_relu, F.threshold, clamp), or torch.maximum",
+    "it asks whether numbers of the input are equal or finite; on the device they are rounded, and finite",
+    "compare with a number: (x - y).abs() < 0.01",
 )
 _ORDER = (
     "it orders numbers, and the order depends on the input",
@@ -29,7 +29,7 @@ _INDEX = (
 _WHOLE = ("it mixes the samples of a batch", "name the dimensions of a sample, such as x.flatten(1).sum(1)")
 #: ATen's name -> the reason, and what to write instead.
 _REASONS: Mapping[str, tuple[str, str]] = {
-    **dict.fromkeys(("eq", "ge", "gt", "le", "lt", "ne", "isnan", "isinf", "logical_not"), _COMPARISON),
+    **dict.fromkeys(("eq", "ne", "isclose", "isfinite", "isinf", "isnan"), _COMPARISON),
     **dict.fromkeys(("argsort", "kthvalue", "median", "msort", "quantile", "sort"), _ORDER),
     **dict.fromkeys(
         ("bernoulli", "multinomial", "rand_like", "randn_like", "randint_like", "normal"), _RANDOM

@@ -11,6 +11,9 @@ Target = torch._ops.OpOverload[..., Any]
 
 #: ATen's aliases -> the name that the operators know.
 _ALIASES = {
+    "__and__": "bitwise_and",
+    "__or__": "bitwise_or",
+    "__xor__": "bitwise_xor",
     "absolute": "abs",
     "arcsinh": "asinh",
     "arctan": "atan",
@@ -42,9 +45,10 @@ def canonical(target: Target) -> Target:
     <OpOverload(op='aten.clamp_', overload='default')>
     """
     name = target._schema.name.removeprefix("aten::")
-    other = _ALIASES.get(name.removesuffix("_"))
+    in_place = name.endswith("_") and name not in _ALIASES
+    other = _ALIASES.get(name.removesuffix("_") if in_place else name)
     if other is None:
         return target
-    packet = getattr(aten, f"{other}_" if name.endswith("_") else other)
+    packet = getattr(aten, f"{other}_" if in_place else other)
     found: Target = getattr(packet, target._overloadname or "default", target)
     return found

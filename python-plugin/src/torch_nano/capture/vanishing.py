@@ -96,6 +96,9 @@ def returns_first_argument(
     if given.dtype != made.dtype and not {given.dtype, made.dtype} <= _INDICES:
         if constant:
             return None
+        if given.dtype == torch.bool and made.is_floating_point():
+            # The device's truth values are the numbers 0 and 1.
+            return "copy"
         if given.dtype in _INDICES:
             raise UnsupportedNodeError(
                 f"it converts indices to {_name(made)}",

@@ -81,6 +81,8 @@ _WITH_NUMBER = {
     "remainder.Scalar": "remainder_.Scalar",
     "round.decimals": "round_.decimals",
 }
+#: Those that return truth values, on the device the numbers 0 and 1.
+_TRUTH_VALUES = ("eq.Scalar", "ge.Scalar", "gt.Scalar", "le.Scalar", "logical_not", "lt.Scalar", "ne.Scalar")
 
 aten = torch.ops.aten
 
@@ -162,6 +164,9 @@ def _train_tables(encoded: str, input_: Quantization, output: Quantization) -> t
         y = operator.function_of(x * input_.scale) / output.scale
         inside = y.clamp(low - 0.5, high + 0.5)
         # At the end of a function's domain (sqrt at 0) the derivative is infinite.
+        if not inside.requires_grad:
+            # Of truth values.
+            return torch.zeros_like(x)
         return torch.autograd.grad(inside.sum(), x)[0].nan_to_num(0.0, 0.0, 0.0)
 
     # In a thread of its own: inside a custom operator autograd is off, and torch.compile's modes may be on.
@@ -266,7 +271,7 @@ def _functions() -> dict[torch._ops.OpOverload[..., Any], str]:
     """The names of functions by their calls, those in place included."""
     in_place = {f"{name}_": name for name in UNARY_FUNCTIONS if hasattr(aten, f"{name}_")}
     in_place |= {spelling: name for name, spelling in _WITH_NUMBER.items() if spelling}
-    names = {name: name for name in (*UNARY_FUNCTIONS, *_WITH_NUMBER)} | in_place
+    names = {name: name for name in (*UNARY_FUNCTIONS, *_WITH_NUMBER, *_TRUTH_VALUES)} | in_place
     return {overload(spelling): name for spelling, name in names.items()}
 
 
@@ -275,13 +280,18 @@ def call_elementwise(
 ) -> Tensor:
     """Calls an ATen function by its name, such as "elu" or "pow.Scalar".
 
+    Truth values, as results and as conditions, are the numbers 0 and 1.
+
     Args:
         operands: tensors, for the first arguments that are not in `arguments`.
     """
     function, given = overload(name), dict(arguments)
     names = [argument.name for argument in function._schema.arguments if argument.name not in given]
-    y: Tensor = function(**dict(zip(names, operands, strict=False)), **given)
-    return y
+    filled = dict(zip(names, operands, strict=False))
+    if "condition" in filled:
+        filled["condition"] = filled["condition"] != 0
+    y: Tensor = function(**filled, **given)
+    return y.to(operands[0].dtype) if y.dtype == torch.bool else y
 
 
 def overload(name: str) -> torch._ops.OpOverload[..., Any]:

@@ -20,7 +20,16 @@ from .average_pool import average_pool_by_divisor
 from .extremes import amin, argmin, largest, maximum, minimum, smallest, top
 from .fold import fold
 from .lookups import has_constant_table, index
-from .masks import has_constant_mask, masked_fill, where
+from .masks import (
+    compared,
+    has_constant_mask,
+    logical_and,
+    logical_not,
+    logical_or,
+    logical_xor,
+    masked_fill,
+    where,
+)
 from .matrix_products import (
     addmm,
     baddbmm,
@@ -67,6 +76,10 @@ COMPOSITIONS: Mapping[torch._ops.OpOverload[..., Any], Composition] = {
     aten.avg_pool2d.default: average_pool_by_divisor,
     aten.baddbmm.default: baddbmm,
     aten.bilinear.default: bilinear,
+    **dict.fromkeys((aten.bitwise_and.Tensor, aten.logical_and.default), logical_and),
+    **dict.fromkeys((aten.bitwise_or.Tensor, aten.logical_or.default), logical_or),
+    **dict.fromkeys((aten.bitwise_xor.Tensor, aten.logical_xor.default), logical_xor),
+    aten.bitwise_not.default: logical_not,
     **dict.fromkeys((aten.clamp.Tensor, aten.clamp_.Tensor), clamp),
     aten.col2im.default: fold,
     aten.constant_pad_nd.default: constant_pad,
@@ -76,12 +89,25 @@ COMPOSITIONS: Mapping[torch._ops.OpOverload[..., Any], Composition] = {
     aten.div_.Tensor: quotient,
     aten.einsum.default: einsum,
     **dict.fromkeys((aten.floor_divide.default, aten.floor_divide.Scalar), floor_divide),
+    aten.ge.Tensor: compared("ge"),
     aten.glu.default: glu,
+    aten.gt.Tensor: compared("gt"),
     aten.group_norm.default: group_norm,
     **dict.fromkeys((aten.hypot.default, aten.hypot_.default), hypot),
     aten.instance_norm.default: instance_norm,
     **dict.fromkeys((aten.lerp.Scalar, aten.lerp.Tensor, aten.lerp_.Scalar, aten.lerp_.Tensor), lerp),
+    aten.le.Tensor: compared("le"),
     aten.linalg_vector_norm.default: vector_norm,
+    aten.lt.Tensor: compared("lt"),
+    **dict.fromkeys(
+        (
+            aten.masked_fill.Scalar,
+            aten.masked_fill.Tensor,
+            aten.masked_fill_.Scalar,
+            aten.masked_fill_.Tensor,
+        ),
+        masked_fill,
+    ),
     aten.max.dim: largest,
     aten.min.dim: smallest,
     **dict.fromkeys((aten.max.other, aten.maximum.default), maximum),
@@ -110,15 +136,6 @@ _SOME: Mapping[torch._ops.OpOverload[..., Any], tuple[Callable[[Mapping[str, Any
     **dict.fromkeys((aten.rsub.Tensor, aten.rsub.Scalar), (has_alpha, scaled_rsub)),
     **dict.fromkeys(
         (aten.where.self, aten.where.ScalarOther, aten.where.ScalarSelf), (has_constant_mask, where)
-    ),
-    **dict.fromkeys(
-        (
-            aten.masked_fill.Scalar,
-            aten.masked_fill.Tensor,
-            aten.masked_fill_.Scalar,
-            aten.masked_fill_.Tensor,
-        ),
-        (has_constant_mask, masked_fill),
     ),
 }
 

@@ -1,8 +1,8 @@
-"""Selections by a mask that is the same in each run, as arithmetic with constants."""
+"""Masks: comparisons of tensors, and selections by a mask that is the same in each run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -25,7 +25,37 @@ def where(condition: Tensor, self: Tensor | float, other: Tensor | float) -> Ten
 
 def masked_fill(self: Tensor, mask: Tensor, value: Tensor | float) -> Tensor:
     """torch's ``masked_fill``: ``self`` outside of the mask, ``value`` inside."""
-    return where(mask, value, self)
+    return torch.where(mask, value, self)
+
+
+def compared(relation: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """A comparison of two tensors (relation "gt", "ge", "lt" or "le"): that of their difference with 0."""
+
+    def comparison(self: Tensor, other: Tensor) -> Tensor:
+        result: Tensor = getattr(self - other, relation)(0.0)
+        return result
+
+    return comparison
+
+
+def logical_and(self: Tensor, other: Tensor) -> Tensor:
+    """torch's ``logical_and``, and ``&`` of truth values: the product."""
+    return self * other
+
+
+def logical_not(self: Tensor) -> Tensor:
+    """torch's ``~`` of truth values."""
+    return self.logical_not()
+
+
+def logical_or(self: Tensor, other: Tensor) -> Tensor:
+    """torch's ``logical_or``, and ``|`` of truth values: what is not false on both sides."""
+    return (self.logical_not() * other.logical_not()).logical_not()
+
+
+def logical_xor(self: Tensor, other: Tensor) -> Tensor:
+    """torch's ``logical_xor``, and ``^`` of truth values: one side, and not the other."""
+    return torch.where(self, other.logical_not(), other)
 
 
 def _part(chosen: Tensor, side: Tensor | float, factor: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from .fuse_activations import fuse_activations
 from .fuse_functions import fuse_functions
 from .insert_requantize import insert_requantize
 from .lower_affines import lower_affines
+from .lower_selections import lower_selections
 from .moves_into_convolutions import moves_into_convolutions
 from .take_input_affines import take_input_affines
 from .transpose_matmuls import transpose_matmuls
@@ -21,8 +22,8 @@ from .transpose_matmuls import transpose_matmuls
 #: The order matters. Affine operators on inputs become the inputs' scales first, as these are free, and again
 #: once moves before them are part of the inputs' layouts. Moves between a layer and its batch norm are
 #: absorbed before batch norms are folded or lowered; lowering inserts new moves. Activations are fused into
-#: the resulting layers, and the other functions of one variable into tables; then convolutions absorb padding
-#: and cropping.
+#: the resulting layers, and the other functions of one variable into tables; selections that remain become
+#: products. Then convolutions absorb padding and cropping.
 PASSES: tuple[Callable[[Graph], Graph], ...] = (
     take_input_affines,
     absorb_moves,
@@ -37,6 +38,7 @@ PASSES: tuple[Callable[[Graph], Graph], ...] = (
     absorb_moves,
     fuse_activations,
     fuse_functions,
+    lower_selections,
     argmax_of_scores,
     moves_into_convolutions,
     insert_requantize,

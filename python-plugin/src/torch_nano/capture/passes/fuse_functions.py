@@ -7,13 +7,14 @@ from ...ops._pairwise import PairwiseOperator
 from ...ops.activation import Activation
 from ...ops.expression import Expression, Step
 from ...ops.table import Table
+from ..selection import Select
 
 
 def fuse_functions(graph: Graph) -> Graph:
     """Replaces elementwise operators that together depend on a single value by one table.
 
-    These are chains (``exp(-x)``), and sums and products of functions of one value (``x * sigmoid(x)``),
-    without other readers between them.
+    These are chains (``exp(-x)``), sums and products of functions of one value (``x * sigmoid(x)``), and
+    selections among them (``where(x > 0, x, exp(x))``), without other readers between them.
     """
     graph = graph.copy()
     for node in reversed(list(graph.nodes)):
@@ -25,7 +26,7 @@ def fuse_functions(graph: Graph) -> Graph:
 
 
 def _is_function(node: Node) -> bool:
-    return isinstance(node.operator, Table | Activation | PairwiseOperator)
+    return isinstance(node.operator, Table | Activation | PairwiseOperator | Select)
 
 
 def _fuse(graph: Graph, end: Node) -> None:
@@ -69,6 +70,8 @@ def _steps(nodes: list[Node], root: str) -> tuple[Step, ...]:
             steps.append((operator.function, operands, operator.arguments))
         elif isinstance(operator, Activation):
             steps.append(_clamp(operands, operator.low, operator.high))
+        elif isinstance(operator, Select):
+            steps.append((operator.function, operands, operator.numbers))
         else:
             assert isinstance(operator, PairwiseOperator)
             steps.append((f"{operator.name}.Tensor", operands, ()))
