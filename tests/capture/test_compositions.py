@@ -45,28 +45,34 @@ def operators(module: nn.Module, x: Tensor) -> list[str]:
 MASK = torch.tensor([True, False, False, True])[:, None]
 RAMP = torch.arange(1.0, 5)[:, None]
 VARIANCE = ["AveragePool2d", "Sub", "Table", "Conv2d"]
+#: In int16 from the squares on.
+DEVIATION = ["AveragePool2d", "Sub", "Requantize", "Table", "Conv2d", "Table", "Requantize"]
 #: A module, its input, its layers.
 LAYERS: list[tuple[Function | nn.Module, tuple[int, ...], list[str]]] = [
     (lambda x: x.var(2, correction=0), SERIES, VARIANCE),
     (lambda x: x.var(2, correction=0, keepdim=True), SERIES, VARIANCE),
     (lambda x: x.var(2), SERIES, VARIANCE),
-    (lambda x: x.std(2), SERIES, [*VARIANCE, "Table"]),
-    (lambda x: torch.std(x, (2, 3), unbiased=False), IMAGE, [*VARIANCE, "Table"]),
+    (lambda x: x.std(2), SERIES, DEVIATION),
+    (lambda x: torch.std(x, (2, 3), unbiased=False), IMAGE, DEVIATION),
     (lambda x: torch.var_mean(x, 2)[1], SERIES, ["AveragePool2d"]),
-    (lambda x: torch.cat(torch.std_mean(x, 2, correction=2), 1), SERIES, [*VARIANCE, "Table", "Concat"]),
+    (lambda x: torch.cat(torch.std_mean(x, 2, correction=2), 1), SERIES, [*DEVIATION, "Concat"]),
     (lambda x: x.max(2)[0], SERIES, ["MaxPool2d"]),
     (lambda x: x.max(-1, keepdim=True).values, SERIES, ["MaxPool2d"]),
     (lambda x: torch.max(x, 2).values, SERIES, ["MaxPool2d"]),
     (lambda x: x.min(2).values, SERIES, ["Table", "MaxPool2d", "Table"]),
     (lambda x: x.amin((2, 3)), IMAGE, ["Table", "MaxPool2d", "Table"]),
     (lambda x: x.sum(2), SERIES, ["Conv2d"]),
-    (lambda x: x.norm(dim=2), SERIES, ["Table", "Conv2d", "Table"]),
+    (lambda x: x.norm(dim=2), SERIES, DEVIATION[2:]),
     (lambda x: torch.linalg.vector_norm(x, 1, 2), SERIES, ["Table", "Conv2d"]),
     (lambda x: torch.linalg.vector_norm(x, torch.inf, 2), SERIES, ["Table", "MaxPool2d"]),
     (lambda x: x / (x.mean(2, keepdim=True).abs() + 1), SERIES, ["AveragePool2d", "Expression", "Mul"]),
     (lambda x: 3 / (x.abs() + 1), SERIES, ["Expression"]),
     (nn.AvgPool2d(2, divisor_override=3), IMAGE, ["AveragePool2d", "Table"]),
-    (nn.LPPool1d(2, 3), SERIES, ["Table", "AveragePool2d", "Expression"]),
+    (
+        nn.LPPool1d(2, 3),
+        SERIES,
+        ["Requantize", "Table", "AveragePool2d", "Requantize", "Expression", "Requantize"],
+    ),
     (nn.AdaptiveMaxPool1d(1), SERIES, ["MaxPool2d"]),
     (nn.AdaptiveMaxPool2d((3, 4)), IMAGE, ["MaxPool2d"]),
     (nn.AdaptiveAvgPool1d(5), SERIES, ["AveragePool2d"]),
@@ -93,7 +99,11 @@ LAYERS: list[tuple[Function | nn.Module, tuple[int, ...], list[str]]] = [
     (nn.RReLU(), SERIES, ["Table"]),
     (lambda x: torch.addcmul(x, x, x.flip(1), value=0.5), SERIES, ["Mul", "Table", "Add"]),
     (lambda x: torch.lerp(x, x.flip(1), 0.3), SERIES, ["Sub", "Table", "Add"]),
-    (lambda x: torch.hypot(x, x.flip(1) + 4), SERIES, ["Expression", "Table", "Add", "Table"]),
+    (
+        lambda x: torch.hypot(x, x.flip(1) + 4),
+        SERIES,
+        ["Expression", "Requantize", "Table", "Requantize", "Add", "Table", "Requantize"],
+    ),
     (lambda x: x // 0.5, SERIES, ["Table"]),
     (lambda x: x.diff(dim=2), SERIES, ["Sub"]),
     (lambda x: torch.clamp(x, -RAMP, RAMP / 4), SERIES, ["Activation", *["DepthwiseConv2d"] * 2, "Sub"]),

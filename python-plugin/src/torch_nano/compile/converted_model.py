@@ -6,6 +6,7 @@ from ..arguments import the_only
 from ..arithmetic.layout import Layout, Shape
 from ..arithmetic.quantization import ChannelScales, Quantization
 from ..calibration.quantize import QuantizedGraph
+from ..capture.passes.roots_of_squares import roots_of_squares
 from ..ir.precision import LayerDtype, precision_of
 from ..modules.models import QuantizedModule
 from .saved_model import SavedModel
@@ -60,7 +61,7 @@ class ConvertedModel(QuantizedModule):
         """The layers in 16 bits, as `precision` of :func:`to_nano` and :func:`prepare_qat` takes them; {} if
         all compute in int8.
         """
-        return precision_of(self._graph.graph)
+        return precision_of(self._graph.graph, roots_of_squares(self._graph.graph))
 
     @property
     def flash_bytes(self) -> int:

@@ -80,9 +80,10 @@ def to_nano(
         percentile: of the method "percentile", above 0 and at most 100.
         precision: the layers that compute in 16 bits, by the names of modules or patterns of them: ``{"stem":
             "int16"}``, of which the last that matches a layer counts. Their inputs and outputs are int16, the
-            weights int8; all other layers compute in int8. "auto": the fewest layers that bring the outputs
-            to `target_sqnr` on some of the calibration data. :attr:`NanoModule.precision` says which. A
-            :class:`QatModule` has its precision.
+            weights int8; all other layers compute in int8, but roots of squares (standard deviations, norms)
+            in int16 between the squares and the root, unless "int8" is asked of their module. "auto": the
+            fewest layers that bring the outputs to `target_sqnr` on some of the calibration data.
+            :attr:`NanoModule.precision` says which. A :class:`QatModule` has its precision.
         target_sqnr: of "auto", in dB (SQNR); None: 20 dB. It takes a run of the float network for each value,
             and 5 to 30 of the integer network, over 16 samples.
         head: the layer that goes on learning on the device, in RAM; all other layers go to flash, trainable

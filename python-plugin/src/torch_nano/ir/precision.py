@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Set
 from typing import Literal
 
 from .graph import Graph, Node
@@ -53,23 +53,42 @@ def _follows(node: Node) -> bool:
     return isinstance(node.operator.rules[0], SameAs | Shared) or node.operator.name == "requantize"
 
 
-def precision_of(graph: Graph) -> dict[str, LayerDtype]:
-    """The precision of the layers of a quantized graph."""
+def precision_of(graph: Graph, wide: Set[str] = frozenset()) -> dict[str, LayerDtype]:
+    """The precision of the layers of a quantized graph.
+
+    Args:
+        wide: the names of the nodes that compute in int16 unless a precision says otherwise.
+    """
 
     def decides(node: Node) -> bool:
         producer = graph.producer(node.inputs[0])
         return not _follows(node) or (producer is not None and producer.operator.name == "requantize")
 
+    def dtype(node: Node) -> str:
+        return graph.quantization(node.name).dtype
+
+    def is_by_default(node: Node) -> bool:
+        """Whether it would compute in int16 anyway, and is requantized for all others."""
+        narrows = all(
+            reader.name in wide or reader.operator.name == "requantize"
+            for reader in graph.consumers(node.name)
+        )
+        is_wide = node.name in wide and dtype(node) == "int16"
+        return is_wide and narrows and node.name not in graph.outputs
+
     # Where a module has layers of both kinds, those that do not follow say what was wanted.
     nodes = sorted(filter(decides, computing_nodes(graph)), key=_follows, reverse=True)
-    return as_precision({graph.module_path(node): graph.quantization(node.name).dtype for node in nodes})
+    dtypes = {graph.module_path(node): dtype(node) for node in nodes if not is_by_default(node)}
+    narrowed = {graph.module_path(node) for node in nodes if node.name in wide and dtype(node) == "int8"}
+    return as_precision(dtypes, narrowed)
 
 
-def as_precision(dtypes: Mapping[str, str]) -> dict[str, LayerDtype]:
+def as_precision(dtypes: Mapping[str, str], kept: Container[str] = ()) -> dict[str, LayerDtype]:
     """The precision of layers, with no entry for a module of the dtype of the one around it.
 
     Args:
         dtypes: those of all layers, by the path of the module.
+        kept: paths of modules that get an entry anyway.
 
     >>> as_precision({"stem": "int16", "stem.act": "int8", "last": "int8"})
     {'stem': 'int16', 'stem.act': 'int8'}
@@ -77,7 +96,7 @@ def as_precision(dtypes: Mapping[str, str]) -> dict[str, LayerDtype]:
     found: dict[str, LayerDtype] = {}
     for path in sorted(dtypes, key=lambda path: (len(path.split(".")) if path else 0, path)):
         outer = next((found[other] for other in _containers(path) if other in found), "int8")
-        if dtypes[path] != outer:
+        if dtypes[path] != outer or path in kept:
             found[path] = "int8" if dtypes[path] == "int8" else "int16"
     return found
 
