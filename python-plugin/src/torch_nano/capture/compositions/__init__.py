@@ -17,7 +17,7 @@ from torch import Tensor
 from .adaptive_pools import adaptive_average_pool, adaptive_max_pool
 from .attention import scaled_dot_product_attention
 from .average_pool import average_pool_by_divisor
-from .extremes import amin, argmin, largest, maximum, minimum, smallest, top
+from .extremes import amin, argmin, both, largest, maximum, minimum, smallest, top
 from .fold import fold
 from .lookups import has_constant_table, index
 from .masks import (
@@ -56,7 +56,7 @@ from .one_call import (
 from .pads import constant_pad, pad
 from .quotient import quotient
 from .scaled_sums import has_alpha, scaled_add, scaled_rsub, scaled_sub
-from .sums import total
+from .sums import mean_without_nan, total
 from .variance import standard_deviation, std_mean, var_mean, variance
 from .vector_norm import vector_norm
 
@@ -72,6 +72,7 @@ COMPOSITIONS: Mapping[torch._ops.OpOverload[..., Any], Composition] = {
     **dict.fromkeys((aten.addcmul.default, aten.addcmul_.default), addcmul),
     aten.addmm.default: addmm,
     aten.amin.default: amin,
+    aten.aminmax.default: both,
     aten.argmin.default: argmin,
     aten.avg_pool2d.default: average_pool_by_divisor,
     aten.baddbmm.default: baddbmm,
@@ -113,11 +114,12 @@ COMPOSITIONS: Mapping[torch._ops.OpOverload[..., Any], Composition] = {
     **dict.fromkeys((aten.max.other, aten.maximum.default), maximum),
     **dict.fromkeys((aten.min.other, aten.minimum.default), minimum),
     aten.mm.default: mm,
+    aten.nanmean.default: mean_without_nan,
     aten.pad.default: pad,
     aten.pairwise_distance.default: pairwise_distance,
     **dict.fromkeys((aten.rrelu.default, aten.rrelu_.default), rrelu),
     aten.scaled_dot_product_attention.default: scaled_dot_product_attention,
-    aten.sum.dim_IntList: total,
+    **dict.fromkeys((aten.nansum.default, aten.sum.dim_IntList), total),
     aten.tensordot.default: tensordot,
     aten.topk.default: top,
     **dict.fromkeys((aten.std.default, aten.std.dim, aten.std.correction), standard_deviation),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ...ir.call import UnsupportedNodeError
+from .sums import within_samples
 
 
 def largest(self: Tensor, dim: int, keepdim: bool) -> tuple[Tensor, Tensor]:
@@ -15,6 +16,16 @@ def largest(self: Tensor, dim: int, keepdim: bool) -> tuple[Tensor, Tensor]:
 def smallest(self: Tensor, dim: int, keepdim: bool) -> tuple[Tensor, Tensor]:
     """torch's ``min`` along a dimension, and the indices."""
     return self.amin(dim, keepdim), self.argmin(dim, keepdim)
+
+
+def both(self: Tensor, dim: int | None, keepdim: bool) -> tuple[Tensor, Tensor]:
+    """torch's ``aminmax`` along a dimension.
+
+    Raises:
+        UnsupportedNodeError: it has no dimension, or that of the batch.
+    """
+    dims = within_samples(None if dim is None else [dim], self.dim())
+    return self.amin(dims, keepdim), self.amax(dims, keepdim)
 
 
 def top(self: Tensor, k: int, dim: int, largest: bool, sorted: bool) -> tuple[Tensor, Tensor]:

@@ -16,13 +16,37 @@ from torch import Tensor
 from ...ir.call import UnsupportedNodeError
 
 
+def within_samples(dim: Sequence[int] | None, rank: int) -> list[int]:
+    """Dimensions of a tensor of this rank, counted from its first one, in order.
+
+    Raises:
+        UnsupportedNodeError: there are none, or the batch is among them.
+    """
+    found = sorted({index % rank for index in dim or ()})
+    if not found or found[0] == 0:
+        every = f"{tuple(range(1, rank))}, or some of these" if rank > 2 else "1"
+        raise UnsupportedNodeError("it mixes the samples of a batch", f"name the dimensions: dim={every}")
+    return found
+
+
 def total(self: Tensor, dim: Sequence[int] | None, keepdim: bool, dtype: torch.dtype | None) -> Tensor:
-    """torch's ``sum`` over dimensions.
+    """torch's ``sum`` and ``nansum`` over dimensions; the device has no NaN.
 
     Raises:
         UnsupportedNodeError: it has no dimensions, or the batch is among them.
     """
     return weighted_sum(self, dim, keepdim)
+
+
+def mean_without_nan(
+    self: Tensor, dim: Sequence[int] | None, keepdim: bool, dtype: torch.dtype | None
+) -> Tensor:
+    """torch's ``nanmean`` over dimensions; the device has no NaN.
+
+    Raises:
+        UnsupportedNodeError: as of :func:`total`.
+    """
+    return self.mean(within_samples(dim, self.dim()), keepdim)
 
 
 def weighted_sum(x: Tensor, dim: Sequence[int] | None, keepdim: bool, weight: float = 1.0) -> Tensor:
@@ -32,9 +56,7 @@ def weighted_sum(x: Tensor, dim: Sequence[int] | None, keepdim: bool, weight: fl
         UnsupportedNodeError: as of :func:`total`.
     """
     rank = x.dim()
-    reduced = sorted({index % rank for index in dim or ()})
-    if not reduced or reduced[0] == 0:
-        raise UnsupportedNodeError("it mixes the samples of a batch", "name the dimensions: x.sum((1, 2))")
+    reduced = within_samples(dim, rank)
     kept = [index for index in range(1, rank) if index not in reduced]
     count, others = prod(x.shape[index] for index in reduced), [x.shape[index] for index in kept]
     if reduced[0] == 1:

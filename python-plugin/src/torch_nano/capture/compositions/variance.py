@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...ir.call import UnsupportedNodeError
-from .sums import weighted_sum
+from .sums import weighted_sum, within_samples
 
 
 def variance(
@@ -56,20 +56,18 @@ def var_mean(
     """torch's ``var_mean``.
 
     Raises:
-        UnsupportedNodeError: it has no dimensions, so that it mixes the samples of a batch, or is of too few
-            numbers.
+        UnsupportedNodeError: it has no dimensions, the batch is among them, or it is of too few numbers.
     """
-    if not dim:
-        raise UnsupportedNodeError("it mixes the samples of a batch", "name the dimensions: x.std((1, 2))")
+    dims = within_samples(dim, self.dim())
     subtracted = float(unbiased) if correction is None else float(correction)
-    count = prod(self.shape[index] for index in dim)
+    count = prod(self.shape[index] for index in dims)
     if count <= subtracted:
         raise UnsupportedNodeError(
             f"it is the variance of {count} number(s), which torch divides by {count - subtracted:g}",
             "pass correction=0",
         )
-    mean = torch.mean(self, list(dim), keepdim=True)
-    var = weighted_sum((self - mean).square(), dim, True, 1.0 / (count - subtracted))
+    mean = torch.mean(self, dims, keepdim=True)
+    var = weighted_sum((self - mean).square(), dims, True, 1.0 / (count - subtracted))
     if not keepdim:
-        var, mean = var.squeeze(list(dim)), mean.squeeze(list(dim))
+        var, mean = var.squeeze(dims), mean.squeeze(dims)
     return var, mean

@@ -9,22 +9,28 @@ import torch
 from torch import Tensor
 
 from ...ir.call import UnsupportedNodeError
+from .sums import within_samples
 
 
 def vector_norm(
     self: Tensor, ord: float, dim: Sequence[int] | None, keepdim: bool, dtype: torch.dtype | None
 ) -> Tensor:
-    """torch's ``linalg.vector_norm`` of order 1, 2 or infinity.
+    """torch's ``linalg.vector_norm`` of a positive order, or of minus infinity.
 
     Raises:
-        UnsupportedNodeError: it is of another order, or has no dimensions.
+        UnsupportedNodeError: it is of another order, has no dimensions, or the batch is among them.
     """
-    if not dim:
-        raise UnsupportedNodeError("it mixes the samples of a batch", "name the dimensions: x.norm(dim=1)")
+    dims = within_samples(dim, self.dim())
     if ord == inf:
-        return self.abs().amax(list(dim), keepdim)
+        return self.abs().amax(dims, keepdim)
+    if ord == -inf:
+        return self.abs().amin(dims, keepdim)
     if ord == 1:
-        return self.abs().sum(list(dim), keepdim=keepdim)
+        return self.abs().sum(dims, keepdim=keepdim)
     if ord == 2:
-        return self.square().sum(list(dim), keepdim=keepdim).sqrt()
-    raise UnsupportedNodeError(f"it is of order {ord:g}; expected 1, 2 or infinity", "use order 2")
+        return self.square().sum(dims, keepdim=keepdim).sqrt()
+    if ord > 0:
+        return self.abs().pow(ord).sum(dims, keepdim=keepdim).pow(1 / ord)
+    raise UnsupportedNodeError(
+        f"it is of order {ord:g}; expected a positive number or minus infinity", "use order 1 or 2"
+    )
