@@ -5,6 +5,7 @@ Plain torch is what `test_torch` compares with TFLM.
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count, islice
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from torch_nano.ops.fully_connected import FullyConnected
 from torch_nano.ops.gru import Gru
 from torch_nano.ops.layer_norm import LayerNorm
 from torch_nano.ops.rnn import Rnn
+from torch_nano.ops.table import Table
 
 from . import layers
 from .test_torch import channels_first, comparable_layers, describe
@@ -62,6 +64,14 @@ def test_random_layers_of_our_own_definition_give_the_same_bytes(
     for seed in range(layer_count // SHARE):
         case = make(operator, seed)
         assert differing_bytes(case) == 0, f"seed {seed}: {case.operator}"
+
+
+def test_tables_of_int16_give_the_same_bytes(layer_count: int, compared: Callable[[str, int], None]) -> None:
+    made = ((seed, make(Table, seed)) for seed in count())
+    wide = (each for each in made if each[1].output_quantizations[0].dtype == "int16")
+    for seed, case in islice(wide, layer_count // SHARE):
+        assert differing_bytes(case) == 0, f"seed {seed}: {case.operator}"
+    compared("table_int16 on the board", layer_count // SHARE)
 
 
 @pytest.mark.parametrize("dtype", ["int8", "int16"])
