@@ -2,6 +2,8 @@
 //! scale and zero point. With `count_include_pad` 0 the padding is left out: bit-exact with TensorFlow Lite Micro's int8
 //! and int16 `AVERAGE_POOL_2D`. With 1 every position in the padding counts as a real 0, the zero point.
 //! A global average is a window as large as the input.
+//!
+//! **Error.** The output differs from the real mean by at most half a step, the rounding.
 
 use crate::BrokenRule;
 use crate::arena::Io;

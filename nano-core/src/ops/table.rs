@@ -1,7 +1,8 @@
 //! Lookup table of a function of one variable, computed on the host. Sigmoid, tanh, leaky ReLU and every other unary function are this
 //! operator with another table.
 //!
-//! int8: `y = t[x + 128]`, 256 entries.
+//! int8: `y = t[x + 128]`, 256 entries, each the function in float32 steps of the output, rounded once. Error bound of int8: half a step, and the
+//! error of float32, below 2^-10 of a step in the function's own arithmetic.
 //!
 //! int16: 513 entries, one for every 128th input, and a straight line between two. With `i = floor(x / 128) + 256` and `f = x mod 128`,
 //! `y = t[i] + floor((t[i + 1] - t[i]) f / 128 + 1/2)`. Bit-exact with TensorFlow Lite's int16 tables, which TensorFlow Lite Micro has in its
