@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 import torch_nano as tn
 from networks import inputs
 from torch import Tensor, nn
@@ -27,12 +28,33 @@ class Lambda(nn.Module):
         return self.function(x)
 
 
+POINTS = torch.linspace(-1, 1, 30).reshape(3, 10)
 #: What is refused, what its message says, and the same in the way that the message names.
 REFUSED: list[tuple[Function, str, Function]] = [
     (
         lambda x: x * (x == x.flip(1)),
         "equal or finite",
         lambda x: x * ((x - x.flip(1)).abs() < 0.01),
+    ),
+    (
+        lambda x: torch.fft.rfft(x).abs(),
+        "complex numbers",
+        lambda x: ((x @ torch.eye(10, 6)).square() + (x @ torch.eye(10, 6)).square()).sqrt(),
+    ),
+    (
+        lambda x: F.max_pool3d(x.unflatten(2, (5, 2)).unsqueeze(1), (1, 2, 1)),
+        "three dimensions",
+        lambda x: F.max_pool2d(x.unflatten(2, (5, 2)).unsqueeze(1).flatten(2, 3), (2, 1)),
+    ),
+    (
+        lambda x: torch.pow(x.exp(), torch.arange(1.0, 11)),
+        "exponent",
+        lambda x: torch.exp(torch.arange(1.0, 11) * x),
+    ),
+    (
+        lambda x: torch.cdist(x[:, 0], POINTS),
+        "all pairs",
+        lambda x: x[:, 0].square().sum(1, keepdim=True) - 2 * x[:, 0] @ POINTS.T + POINTS.square().sum(1),
     ),
     (lambda x: x.topk(2, 1)[0], "it orders", lambda x: x),
     (lambda x: x.std(0), r"samples of a batch\n.*dim=\(1, 2\), or some", lambda x: x.std(dim=(1, 2))),

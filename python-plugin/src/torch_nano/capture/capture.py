@@ -28,6 +28,7 @@ from ..ops.concat import Concat
 from ..ops.embedding import Embedding
 from ..ops.masked_softmax import MaskedSoftmax
 from ..ops.move import Move
+from .batch_constants import share_batch_constants
 from .batch_dimension import batch_first
 from .channel_affine import ChannelAffine
 from .class_tokens import compute_class_tokens
@@ -94,8 +95,8 @@ class _Capture:
         #: The calls, each composition replaced by its own when the capture comes to it.
         self.calls = copy_of(program.graph)
         drop_unread(self.calls)
+        compute_class_tokens(self.calls, share_batch_constants(self.calls))
         batch_first(self.calls)
-        compute_class_tokens(self.calls)
         join_normalizations(self.calls)
         self.operators = _operators_by_target()
         self.tensors: dict[str, Tensor] = {
@@ -129,9 +130,8 @@ class _Capture:
             except UnsupportedNodeError as error:
                 self._refuse(node, error)
         if self.unsupported:
-            raise UnsupportedError(
-                [found for node, found in self.unsupported.items() if self._is_cause(node)]
-            )
+            causes = [found for node, found in self.unsupported.items() if self._is_cause(node)]
+            raise UnsupportedError(causes or list(self.unsupported.values()))
         parameters = {
             name: _as_float32(tensor) for name, tensor in self.tensors.items() if tensor.is_floating_point()
         }

@@ -26,18 +26,86 @@ _INDEX = (
     "it looks up elements by numbers of the input",
     "look up rows of a constant table, table[indices] or nn.Embedding, with the indices as an input",
 )
+_COMPLEX = (
+    "it computes complex numbers",
+    "multiply by matrices of cosines and sines: (x @ c).square() + (x @ s).square() is the power spectrum",
+)
+_THREE_DIMENSIONS = (
+    "it works on three dimensions besides the channels",
+    "join two of them, x.flatten(2, 3), and use the module for two dimensions",
+)
+_EQUATIONS = (
+    "it solves equations whose coefficients depend on the input",
+    "return the coefficients, and solve outside of the model",
+)
+_FAKE_QUANTIZATION = (
+    "it rounds as another device would",
+    "give the model in float; torch_nano.prepare_qat trains it with this device's rounding",
+)
+_WRITE = (
+    "it writes into a part of a tensor",
+    "multiply by a constant mask of 0 and 1, or join the parts (torch.cat)",
+)
 _WHOLE = ("it mixes the samples of a batch", "name the dimensions of a sample, such as x.flatten(1).sum(1)")
 #: ATen's name -> the reason, and what to write instead.
 _REASONS: Mapping[str, tuple[str, str]] = {
     **dict.fromkeys(("eq", "ne", "isclose", "isfinite", "isinf", "isnan"), _COMPARISON),
     **dict.fromkeys(("argsort", "kthvalue", "median", "msort", "quantile", "sort"), _ORDER),
     **dict.fromkeys(
-        ("bernoulli", "multinomial", "rand_like", "randn_like", "randint_like", "normal"), _RANDOM
+        (
+            "bernoulli",
+            "exponential",
+            "multinomial",
+            "normal",
+            "rand",
+            "rand_like",
+            "randint_like",
+            "randn",
+            "randn_like",
+            "uniform",
+        ),
+        _RANDOM,
     ),
     # With dimensions they are operators.
     **dict.fromkeys(("max", "mean", "min", "norm", "sum"), _WHOLE),
     **dict.fromkeys(("where", "masked_fill"), _SELECTION),
     **dict.fromkeys(("embedding_bag", "gather", "index_select"), _INDEX),
+    **dict.fromkeys(("fft_fft", "fft_fft2", "fft_irfft", "fft_rfft", "fft_rfft2", "stft"), _COMPLEX),
+    **dict.fromkeys(
+        (
+            "adaptive_avg_pool3d",
+            "adaptive_max_pool3d",
+            "conv3d",
+            "conv_transpose3d",
+            "max_pool3d",
+            "max_pool3d_with_indices",
+        ),
+        _THREE_DIMENSIONS,
+    ),
+    **dict.fromkeys(
+        ("linalg_cholesky", "linalg_det", "linalg_eigh", "linalg_inv", "linalg_solve", "linalg_svd"),
+        _EQUATIONS,
+    ),
+    "fused_moving_avg_obs_fake_quant": _FAKE_QUANTIZATION,
+    **dict.fromkeys(("fill", "index_fill", "index_put", "zero"), _WRITE),
+    "_upsample_bilinear2d_aa": ("it smooths before it interpolates", "use antialias=False"),
+    "cdist": (
+        "it computes the distances of all pairs",
+        "x.square().sum(1, keepdim=True) - 2 * x @ p.T + p.square().sum(1) are their squares, p constant",
+    ),
+    "fractional_max_pool2d": ("its windows are random", "use nn.MaxPool2d or nn.AdaptiveMaxPool2d"),
+    "grid_sampler": (
+        "it reads at positions that are computed",
+        "use F.interpolate, slices, flip or rot90",
+    ),
+    "max_pool2d_with_indices": (
+        "its indices are read",
+        "use nn.MaxPool2d, and nn.Upsample or nn.ConvTranspose2d in place of nn.MaxUnpool2d",
+    ),
+    "pow": (
+        "its exponent is a tensor",
+        "make the exponent a number, or write torch.exp(p * torch.log(x)), p constant",
+    ),
     "upsample_bicubic2d": ("it interpolates with cubic polynomials", "use mode='bilinear'"),
     "avg_pool3d": (
         "it pools over three dimensions, as nn.LocalResponseNorm does",
