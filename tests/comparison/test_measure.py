@@ -17,6 +17,7 @@ from torch_nano.calibration.ranges import calibrated
 from torch_nano.capture.capture import capture
 from torch_nano.capture.passes import optimize
 from torch_nano.comparison.measure import batches_to_compare, compare
+from torch_nano.equalization.rescale import rescale
 from torch_nano.ir.graph import Graph
 
 X = inputs((3, 40), 64)
@@ -64,6 +65,24 @@ def test_the_figures_are_those_of_both_runs(kind: type[nn.Module], shape: tuple[
         varying = real[name].movedim(1, 0).flatten(1).std(1) > 0
         assert layer.levels == tuple(((channels.amax(1) - channels.amin(1) + 1) * varying).tolist())
     assert any(layer.saturated for layer in layers.values())
+
+
+def test_the_largest_error_of_scaled_channels_is_in_the_units_of_the_model() -> None:
+    torch.manual_seed(0)
+    graph = optimize(capture(nn.Sequential(nn.Conv1d(3, 4, 5), nn.Conv1d(4, 2, 3)).eval(), X[:2]))
+    name = graph.nodes[0].output
+    factors = torch.tensor([1.0, 4.0, 16.0, 64.0])
+    scaled = rescale(graph, {name: factors})
+    quantized = quantize(scaled, calibrated(calibrate(scaled, X)))
+    integers: dict[str, Tensor] = {}
+    real: dict[str, Tensor] = {}
+    with torch.no_grad():
+        graph.float_run(X, observe=real.__setitem__)
+        q = quantized.graph.values[graph.inputs[0]].quantize(X)
+        quantized.integer_run(q, observe=integers.__setitem__)
+    found = dequantize_tensor(integers[name], quantized.graph.quantization(name)) / factors[:, None]
+    layer = of(compare(scaled, quantized, batches_to_compare(scaled, X)))[name]
+    assert layer.largest_error == pytest.approx(float((found - real[name]).abs().max()), rel=1e-4)
 
 
 def test_own_error_is_told_from_inherited_error() -> None:

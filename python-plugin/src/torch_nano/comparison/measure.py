@@ -116,7 +116,8 @@ class _Run:
         self._nodes = {node.name: node for node in quantized.graph.nodes}
         #: By value, in order of execution.
         self._values = {
-            name: ValueSums(quantized.graph.quantization(name)) for name in quantized.graph.values
+            name: ValueSums(quantized.graph.quantization(name), value.factors)
+            for name, value in quantized.graph.values.items()
         }
         self._own = {name: ErrorSums() for name in self._values}
 

@@ -26,8 +26,8 @@ _CENTRAL = 0.999
 
 @dataclass(frozen=True)
 class LayerComparison:
-    """One value of the network: a layer's output, or an input. Errors are in the value's own real units,
-    scaled as its channels are (equalization)."""
+    """One value of the network: a layer's output, or an input. SQNRs and the cosine are of its channels as
+    equalization has scaled them."""
 
     #: Place in the order of execution, from 0; the inputs come first.
     position: int
@@ -45,7 +45,7 @@ class LayerComparison:
     own_sqnr: float
     #: Cosine of the angle between the numbers of both networks.
     cosine: float
-    #: The largest absolute difference between both networks.
+    #: The largest absolute difference between both networks, in the units of the model's own value.
     largest_error: float
     #: Share, 0 to 1, of the float network's numbers that are more than one step outside of the int8 range.
     saturated: float

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -25,13 +26,19 @@ def decibels(signal: float, noise: float) -> float:
 
 
 class ErrorSums:
-    """The error of numbers against those expected."""
+    """The error of numbers against those expected.
 
-    def __init__(self) -> None:
+    Args:
+        factors: what each channel of both was multiplied by; the largest error is that without them. Empty:
+            not scaled.
+    """
+
+    def __init__(self, factors: Sequence[float] = ()) -> None:
+        self._factors = torch.tensor(factors, dtype=torch.float64)
         self.signal = self.found = self.noise = self.product = self.largest = 0.0
 
     def observe(self, expected: Tensor, found: Tensor) -> None:
-        """Takes in one batch: two float tensors of one shape."""
+        """Takes in one batch: two float tensors of one shape, [N, channels, ...] if there are factors."""
         if not expected.numel():
             return
         expected, found = expected.double(), found.double()
@@ -40,6 +47,8 @@ class ErrorSums:
         self.found += float(found.square().sum())
         self.product += float((expected * found).sum())
         self.noise += float(error.square().sum())
+        if len(self._factors):
+            error = error / self._factors.reshape(-1, *[1] * (error.dim() - 2))
         self.largest = max(self.largest, float(error.max()))
 
     @property
@@ -62,11 +71,12 @@ class ValueSums:
 
     Args:
         quantization: of the value.
+        factors: what each of its channels was multiplied by; empty: not scaled.
     """
 
-    def __init__(self, quantization: Quantization) -> None:
+    def __init__(self, quantization: Quantization, factors: Sequence[float] = ()) -> None:
         self.quantization = quantization
-        self.error = ErrorSums()
+        self.error = ErrorSums(factors)
         self.numbers = self.saturated = 0
         #: How often each integer occurs.
         low, high = quantization.bounds
