@@ -73,7 +73,7 @@ LAYERS: list[tuple[Function | nn.Module, tuple[int, ...], list[str]]] = [
     (lambda x: torch.linalg.vector_norm(x, 1, 2), SERIES, ["Table", "Conv2d"]),
     (lambda x: torch.linalg.vector_norm(x, torch.inf, 2), SERIES, ["Table", "MaxPool2d"]),
     (lambda x: torch.linalg.vector_norm(x, -torch.inf, 2), SERIES, ["Expression", "MaxPool2d", "Table"]),
-    (lambda x: x.norm(3, (1, -1)), IMAGE, ["Expression", "Conv2d", "Table"]),
+    (lambda x: x.norm(3, (1, -1)), IMAGE, ["Requantize", "Expression", "Conv2d", "Table", "Requantize"]),
     (lambda x: x.norm(0.5, 2), SERIES, ["Expression", "Conv2d", "Table"]),
     (lambda x: x / (x.mean(2, keepdim=True).abs() + 1), SERIES, ["AveragePool2d", "Expression", "Mul"]),
     (lambda x: 3 / (x.abs() + 1), SERIES, ["Expression"]),
