@@ -44,6 +44,10 @@ class Transposed(nn.Module):
         lambda m, x: x.sum((0, 2), keepdim=True)[0],
         lambda m, x: x.permute(2, 0, 1).narrow(0, 1, 3).permute(2, 1, 0),
         lambda m, x: x[1:].transpose(0, 1).reshape(x.size(1), -1),
+        lambda m, x: m.linear(x.reshape(LENGTH, -1, 2, WIDTH // 2).flatten(2)).transpose(0, 1),
+        lambda m, x: x.unsqueeze(2).squeeze(2)[2:4].flip(0).unbind(0)[1],
+        lambda m, x: torch.cat(x.split(3)[::-1], 0).chunk(2, 2)[1].movedim(1, 0),
+        lambda m, x: torch.matmul(x.transpose(0, 1).unsqueeze(0), m.position[0].t()).squeeze(0),
     ],
 )
 def test_they_are_the_same_with_the_batch_in_front(forward: Callable[..., Tensor]) -> None:

@@ -1,30 +1,53 @@
-"""Calls on tensors whose batch is not the first dimension, rewritten to tensors whose batch is.
+"""Calls on tensors whose batch is not the first dimension alone, rewritten to tensors whose batch is.
 
-A module with the time first reads [steps, N, F], and a recurrent module returns its final states as
-[layers, N, H]. Here such tensors are replaced by those with the batch first: permutations only change the
-order that is remembered, other calls get other dimensions. A call without a rule stays as it is.
+A module with the time first reads [steps, N, F], a recurrent module returns its final states as [layers, N,
+H], and a model that treats all steps or windows alike joins them with the samples, [N * steps, F]. Here such
+tensors are replaced by those with the batch first: permutations and reshapes only change the layout that is
+remembered, other calls get other dimensions. A call without a rule stays as it is.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
 
-from .expansion import arguments_of, insert_call
+from .batch_layout import BatchLayout, batch_of, sides_of
+from .expansion import arguments_of, insert_call, insert_composition
+from .joined_images import RULES, on_joined
 
 aten = torch.ops.aten
 Target = torch._ops.OpOverload[..., Any]
 
 _PERMUTATIONS: frozenset[Target] = frozenset(
     {
+        aten.mT.default,
+        aten.moveaxis.int,
+        aten.moveaxis.intlist,
         aten.movedim.int,
         aten.movedim.intlist,
         aten.permute.default,
         aten.swapaxes.default,
+        aten.swapdims.default,
         aten.transpose.int,
+    }
+)
+_RESHAPES: frozenset[Target] = frozenset(
+    {
+        aten.flatten.using_ints,
+        aten.reshape.default,
+        aten.reshape_as.default,
+        aten.squeeze.default,
+        aten.squeeze.dim,
+        aten.squeeze.dims,
+        aten.unflatten.int,
+        aten.unsqueeze.default,
+        aten.view.default,
+        aten.view_as.default,
     }
 )
 #: Calls with an argument "dim" or "dims": dimensions of their first argument, ...
@@ -32,21 +55,47 @@ _WITH_DIMENSIONS: frozenset[Target] = frozenset(
     {
         aten.amax.default,
         aten.amin.default,
+        aten.cat.default,
+        aten.chunk.default,
         aten.flip.default,
+        aten.glu.default,
+        aten.log_softmax.int,
+        aten.max.dim,
         aten.mean.dim,
+        aten.min.dim,
         aten.narrow.default,
+        aten.roll.default,
         aten.select.int,
         aten.slice.Tensor,
         aten.softmax.int,
-        aten.squeeze.dim,
-        aten.squeeze.dims,
+        aten.split.Tensor,
+        aten.split.sizes,
+        aten.split_with_sizes.default,
+        aten.std.correction,
         aten.sum.dim_IntList,
+        aten.tensor_split.indices,
+        aten.tensor_split.sections,
+        aten.unbind.int,
+        aten.var.correction,
     }
 )
 #: ... or of their result.
-_WITH_NEW_DIMENSION: frozenset[Target] = frozenset({aten.stack.default, aten.unsqueeze.default})
-#: Calls that treat all dimensions but the last alike, besides the pointwise ones.
-_ON_LAST: frozenset[Target] = frozenset({aten.layer_norm.default, aten.linear.default, aten.rms_norm.default})
+_WITH_NEW_DIMENSION: frozenset[Target] = frozenset({aten.stack.default})
+#: Calls on the last dimensions, by their number; all others are treated alike. Their further tensors are
+#: parameters, ...
+_ON_LAST: dict[Target, Callable[[Mapping[str, Any]], int]] = {
+    aten.constant_pad_nd.default: lambda arguments: len(arguments["pad"]) // 2,
+    aten.layer_norm.default: lambda arguments: len(arguments["normalized_shape"]),
+    aten.linear.default: lambda _: 1,
+    aten.pad.default: lambda arguments: len(arguments["pad"]) // 2,
+    aten.rms_norm.default: lambda arguments: len(arguments["normalized_shape"]),
+}
+#: ... or are broadcast in all dimensions before the last two.
+_OF_MATRICES: dict[Target, Target] = {
+    aten.bmm.default: aten.matmul.default,
+    aten.matmul.default: aten.matmul.default,
+    aten.scaled_dot_product_attention.default: aten.scaled_dot_product_attention.default,
+}
 _ON_ELEMENTS: frozenset[Target] = frozenset(
     {
         aten.alias.default,
@@ -54,25 +103,16 @@ _ON_ELEMENTS: frozenset[Target] = frozenset(
         aten.contiguous.default,
         aten.detach.default,
         aten.dropout.default,
-        aten.squeeze.default,
+        aten.dropout_.default,
     }
 )
 
 
 class _Moved(NamedTuple):
-    """A tensor with its batch first, and the dimension of the batch in the original."""
+    """A tensor with its batch first, and where the original has it."""
 
     node: fx.Node
-    batch: int
-
-    def dimension(self, original: int, rank: int) -> int:
-        """The dimension that was `original` in the tensor of this rank."""
-        return _moved_dimension(original, self.batch, rank)
-
-
-def _moved_dimension(original: int, batch: int, rank: int) -> int:
-    original %= rank
-    return 0 if original == batch else original + 1 if original < batch else original
+    layout: BatchLayout
 
 
 def batch_first(calls: fx.Graph) -> None:
@@ -95,22 +135,22 @@ class _Rewriting:
     def run(self) -> None:
         rewritten = []
         for node in list(self.calls.nodes):
-            batch = self._batch(node)
+            if node.op != "call_function":
+                continue
             if node.target is aten.sym_size.int and node.args[0] in self.moved:
                 self._take_size(node)
-            if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
                 continue
-            sources = [source for source in node.all_input_nodes if source in self.moved]
-            if batch is None or not (sources or batch):
+            place = self._place(node)
+            if place is None or not (set(node.all_input_nodes) & self.moved.keys() or place != (0, 1)):
                 continue
-            made = self._rewritten(node, node.target, batch)
+            made = self._rewritten(node, *place)
             if made is None:
                 continue
             rewritten.append(node)
-            if batch:
-                self.moved[node] = _Moved(made, batch)
+            if made.layout == BatchLayout():
+                node.replace_all_uses_with(made.node)
             else:
-                node.replace_all_uses_with(made)
+                self.moved[node] = made
         # Calls in place and dropouts are no dead code for fx.
         for node in reversed(rewritten):
             if not node.users:
@@ -118,69 +158,82 @@ class _Rewriting:
         self.calls.eliminate_dead_code()
 
     def _take_size(self, node: fx.Node) -> None:
-        """Lets a size be that of the rewritten tensor."""
+        """Lets a size be computed of the rewritten tensor."""
         source, dim = node.args
         assert isinstance(source, fx.Node) and isinstance(dim, int)
         moved = self.moved[source]
-        node.args = (moved.node, moved.dimension(dim, _rank(source)))
+        first, *joined = moved.layout.dims(dim, _rank(source))
+        size = insert_call(node, aten.sym_size.int, self=moved.node, dim=first)
+        for length in moved.layout.joined if joined else ():
+            with self.calls.inserting_before(node):
+                made = self.calls.call_function(operator.mul, (size, length))
+            made.meta["val"] = size.meta["val"] * length
+            size = made
+        node.replace_all_uses_with(size)
 
-    def _batch(self, node: fx.Node) -> int | None:
-        """The dimension of the batch in what a node returns; None if there is none, or several."""
-        value = node.meta.get("val")
-        if not isinstance(value, Tensor):
-            return None
-        found = [
-            index
-            for index, side in enumerate(value.shape)
-            if isinstance(side, torch.SymInt) and side.node.expr in self.batches
-        ]
-        return found[0] if len(found) == 1 else None
+    def _place(self, node: fx.Node) -> tuple[int, int] | None:
+        """The dimension of the batch in what a node returns, and the multiple of the batch there."""
+        return batch_of(node.meta.get("val"), self.batches)
 
-    def _rewritten(self, node: fx.Node, target: Target, batch: int) -> fx.Node | None:
+    def _rewritten(self, node: fx.Node, batch: int, multiple: int) -> _Moved | None:
         """The node's result with its batch first; None if there is no rule."""
+        if node.target is operator.getitem:
+            several = self.moved[node.all_input_nodes[0]]
+            with self.calls.inserting_before(node):
+                part = self.calls.call_function(operator.getitem, (several.node, node.args[1]))
+            part.meta |= {**node.meta, "val": several.node.meta["val"][node.args[1]]}
+            return _Moved(part, several.layout)
+        if not isinstance(target := node.target, torch._ops.OpOverload):
+            return None
         arguments = arguments_of(node, target)
-        if (part := _part_of_stack(target, arguments)) is not None:
-            return self.moved[part].node if part in self.moved else part
-        tensors = {source: self._source(source) for source in node.all_input_nodes if _rank(source)}
-        if not tensors:
+        if (in_stack := _part_of_stack(target, arguments)) is not None:
+            return self.moved.get(in_stack, _Moved(in_stack, BatchLayout()))
+        operands = {
+            source: found
+            for source in node.all_input_nodes
+            if _rank(source) and (found := self._source(source)) is not None
+        }
+        constants = [source for source in node.all_input_nodes if _rank(source) and source not in operands]
+        if not operands or any(self._place(constant) for constant in constants):
             return None
-        first = next(iter(tensors))
-        source = tensors[first]
-        if source is None:
-            return None
+        first, source = next(iter(operands.items()))
         if target in _PERMUTATIONS:
             return self._permuted(node, target, arguments, first, source, batch)
+        if target in _RESHAPES:
+            return self._reshaped(node, first, source, batch, multiple)
         if target is aten.slice.Tensor and first.meta["val"].shape == node.meta["val"].shape:
-            return source.node
+            return source
+        layout = source.layout._replace(batch=batch)
+        if target in RULES and source.layout.batch == 0 and len(operands) == 1:
+            return self._image(node, target, arguments, source)
         alike = all(
-            other is not None and other.batch == source.batch and _rank(tensor) == _rank(first)
-            for tensor, other in tensors.items()
+            other.layout == source.layout and _rank(tensor) == _rank(first)
+            for tensor, other in operands.items()
         )
-        changed: Mapping[str, Any] = {}
-        if target in _WITH_DIMENSIONS or target is aten.cat.default:
-            changed = _dimensions(arguments, lambda dim: source.dimension(dim, _rank(first)))
-        elif target in _WITH_NEW_DIMENSION:
-            changed = _dimensions(arguments, lambda dim: _moved_dimension(dim, batch, _rank(node)))
+        if not alike:
+            return None
+        if target in _WITH_DIMENSIONS or target in _WITH_NEW_DIMENSION:
+            of, rank = (source.layout, _rank(first)) if target in _WITH_DIMENSIONS else (layout, _rank(node))
+            changed = _dimensions(arguments, lambda dim: of.dims(dim, rank)[0])
+            if constants or any(dim == 0 for dims in changed.values() for dim in _as_list(dims)):
+                return None
+            arguments |= changed
         elif target in _ON_LAST:
-            parameters = [tensor for tensor in tensors if tensor is not first]
-            alike = source.batch < _rank(first) - 1 and all(self._batch(each) is None for each in parameters)
-        elif torch.Tag.pointwise in target.tags:
-            constants = [tensor for tensor in tensors if self._batch(tensor) is None]
+            if source.layout.batch >= _rank(first) - _ON_LAST[target](arguments):
+                return None
+        elif target in _OF_MATRICES or torch.Tag.pointwise in target.tags:
+            if target in _OF_MATRICES and batch >= _rank(node) - 2:
+                return None
             arguments |= {
-                name: _with_batch_first(node, given, _rank(node), batch)
+                name: _broadcast(node, given, _rank(node), layout)
                 for name, given in arguments.items()
                 if given in constants
             }
-            alike = all(
-                tensor in constants
-                or (other is not None and other.batch == batch and _rank(tensor) == _rank(node))
-                for tensor, other in tensors.items()
-            )
+            target = _OF_MATRICES.get(target, target)
+            arguments = {{"mat2": "other"}.get(name, name): given for name, given in arguments.items()}
         elif target not in _ON_ELEMENTS:
             return None
-        if not alike or any(dim == 0 for dims in changed.values() for dim in _as_list(dims)):
-            return None
-        return self._call(node, target, {**arguments, **changed})
+        return _Moved(self._call(node, target, arguments), layout)
 
     def _permuted(
         self,
@@ -190,19 +243,45 @@ class _Rewriting:
         first: fx.Node,
         source: _Moved,
         batch: int,
-    ) -> fx.Node:
+    ) -> _Moved:
         # Sides that differ show where each dimension goes.
-        sides = torch.empty(tuple(range(2, 2 + _rank(first))), device="meta")
+        rank = _rank(first)
+        sides = torch.empty(tuple(range(2, 2 + rank)), device="meta")
         order = [side - 2 for side in target(**{**arguments, "self": sides}).shape]
-        order.insert(0, order.pop(batch))
-        dims = [source.dimension(dim, _rank(first)) for dim in order]
+        dims = [0, *(each for dim in order for each in source.layout.dims(dim, rank) if each)]
+        layout = source.layout._replace(batch=batch)
         if dims == sorted(dims):
-            return source.node
-        return self._call(node, aten.permute.default, {"self": first, "dims": dims})
+            return _Moved(source.node, layout)
+        return _Moved(insert_call(node, aten.permute.default, self=source.node, dims=dims), layout)
+
+    def _reshaped(
+        self, node: fx.Node, first: fx.Node, source: _Moved, batch: int, multiple: int
+    ) -> _Moved | None:
+        layout = source.layout.reshaped(sides_of(first), sides_of(node), batch, multiple)
+        if layout is None:
+            return None
+        sample = layout.sample(sides_of(node))
+        if sample == sides_of(source.node)[1:]:
+            return _Moved(source.node, layout)
+        size = insert_call(node, aten.sym_size.int, self=source.node, dim=0)
+        return _Moved(
+            insert_call(node, aten.reshape.default, self=source.node, shape=[size, *sample]), layout
+        )
+
+    def _image(
+        self, node: fx.Node, target: Target, arguments: Mapping[str, Any], source: _Moved
+    ) -> _Moved | None:
+        """The result of a call on images, of which those of one sample have a dimension of their own."""
+        name = next(iter(arguments))
+        rule = partial(on_joined, target, source.layout.joined)
+        (made,), _ = insert_composition(node, rule, {**arguments, name: source.node})
+        return None if made is None else _Moved(made, source.layout)
 
     def _source(self, node: fx.Node) -> _Moved | None:
-        batch = self._batch(node)
-        return self.moved.get(node) or (_Moved(node, 0) if batch == 0 or batch is None else None)
+        """A tensor of the batch with the batch first."""
+        if node in self.moved:
+            return self.moved[node]
+        return _Moved(node, BatchLayout()) if self._place(node) == (0, 1) else None
 
     def _call(self, node: fx.Node, target: Target, arguments: Mapping[str, Any]) -> fx.Node:
         """Inserts a call that reads the rewritten tensors before a node."""
@@ -213,15 +292,17 @@ class _Rewriting:
         return insert_call(node, target, **fx.map_arg(dict(arguments), rewritten))
 
 
-def _with_batch_first(node: fx.Node, constant: fx.Node, rank: int, batch: int) -> fx.Node:
-    """A constant that is broadcast to a tensor of `rank` with its batch elsewhere, for that with its batch
-    first.
-    """
-    if _rank(constant) < rank - batch:
+def _broadcast(node: fx.Node, constant: fx.Node, rank: int, layout: BatchLayout) -> fx.Node:
+    """A constant that is broadcast to a tensor of `rank`, for that with its batch first."""
+    if _rank(constant) < rank - layout.batch:
         return constant
     for _ in range(rank - _rank(constant)):
         constant = insert_call(node, aten.unsqueeze.default, self=constant, dim=0)
-    return insert_call(node, aten.movedim.int, self=constant, source=batch, destination=0)
+    if layout.batch:
+        constant = insert_call(node, aten.movedim.int, self=constant, source=layout.batch, destination=0)
+    for _ in layout.joined:
+        constant = insert_call(node, aten.unsqueeze.default, self=constant, dim=layout.batch + 1)
+    return constant
 
 
 def _part_of_stack(target: Target, arguments: Mapping[str, Any]) -> fx.Node | None:

@@ -70,9 +70,7 @@ def expand(node: fx.Node, target: Target, composition: Composition) -> bool:
     Raises:
         UnsupportedNodeError: from the composition; or a result is read that it cannot compute.
     """
-    arguments = arguments_of(node, target)
-    sources = list(dict.fromkeys(node.all_input_nodes))
-    results, traced = _traced(composition, arguments, sources)
+    results, last = insert_composition(node, composition, arguments_of(node, target))
     if not results:
         return False
     read = {user.args[1] for user in node.users if user.target is getitem}
@@ -80,22 +78,42 @@ def expand(node: fx.Node, target: Target, composition: Composition) -> bool:
         raise UnsupportedNodeError(
             "its indices are read, which nano-core does not compute", "read its values only: x.amax(dim)"
         )
+    if target._schema.is_mutable and results[0] is not None:
+        with node.graph.inserting_after(last):
+            results[0] = node.graph.call_function(aten.copy_.default, (node.all_input_nodes[0], results[0]))
+        results[0].meta |= node.meta
+    _replace(node, results)
+    return True
+
+
+def insert_composition(
+    node: fx.Node, composition: Composition, arguments: Mapping[str, Any]
+) -> tuple[list[fx.Node | None], fx.Node]:
+    """Inserts the calls of a composition after `node`, with its module path and source line.
+
+    Args:
+        arguments: of the composition, by name; tensors as fx nodes.
+
+    Returns:
+        The nodes of its results, none if it is one layer; and the last inserted node.
+
+    Raises:
+        UnsupportedNodeError: from the composition.
+    """
+    sources = list(
+        dict.fromkeys(leaf for leaf in pytree.tree_leaves(dict(arguments)) if isinstance(leaf, fx.Node))
+    )
+    results, traced = _traced(composition, arguments, sources)
     at = node
     copies: dict[fx.Node, fx.Node] = dict(
         zip((inner for inner in traced.nodes if inner.op == "placeholder"), sources, strict=True)
     )
-    for inner in traced.nodes:
+    for inner in traced.nodes if results else ():
         if inner.op == "call_function":
             with node.graph.inserting_after(at):
                 at = copies[inner] = node.graph.node_copy(inner, copies.__getitem__)
             at.meta |= {key: node.meta.get(key) for key in ("nn_module_stack", "stack_trace")}
-    made = [None if result is None else copies[result] for result in results]
-    if target._schema.is_mutable and made[0] is not None:
-        with node.graph.inserting_after(at):
-            made[0] = node.graph.call_function(aten.copy_.default, (sources[0], made[0]))
-        made[0].meta |= node.meta
-    _replace(node, made)
-    return True
+    return [None if result is None else copies[result] for result in results], at
 
 
 def _traced(
