@@ -144,7 +144,7 @@ def test_a_name_that_no_image_can_hold_is_refused(name: str) -> None:
 
     x = torch.randn(8, 3)
     with pytest.raises(
-        tn.InputError, match=r"a key of the dict is called .*1 to 64 bytes of UTF-8, on one line"
+        tn.InputError, match=r"a key of the outputs is called .*1 to 64 bytes of UTF-8, on one line"
     ):
         tn.to_nano(Named(), x, calibrate=x)
 
@@ -186,10 +186,15 @@ def test_wrong_arguments_are_told_the_right_ones(positional: int, named: tuple[s
         bind(["motion", "sound"], [0] * positional, dict.fromkeys(named))
 
 
+class Integers(nn.Module):
+    def forward(self, motion: Tensor, sound: Tensor) -> Tensor:
+        return motion.mean(2).sum(1, keepdim=True) * sound
+
+
 def test_wrong_examples_and_uses_are_refused() -> None:
     batch = data()
-    with pytest.raises(tn.InputError, match=r"the example's 'sound' is a tensor of shape .* torch.int64"):
-        capture(fusion(), {**batch, "sound": torch.zeros(2, 6, dtype=torch.int64)})
+    with pytest.raises(tn.InputError, match=r"the example's 'sound' holds integers, and no embedding"):
+        capture(Integers(), {**batch, "sound": torch.zeros(40, 6, dtype=torch.int64)})
     with pytest.raises(tn.InputError, match=r"the example has inputs of shapes .*; expected one batch size"):
         capture(fusion(), {**batch, "sound": batch["sound"][:3]})
     with pytest.raises(tn.InputError, match="the example is empty"):

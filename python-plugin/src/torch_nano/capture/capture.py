@@ -9,7 +9,6 @@ from operator import getitem
 from typing import Any
 
 import torch
-import torch.utils._pytree as pytree
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind, OutputKind
 
@@ -41,6 +40,7 @@ from .layers_of_call import layers_of_call
 from .normalizations import join_normalizations
 from .program import batch_of, export, module_path, source_line, target_name
 from .refusals import refusal
+from .returned import returned_of
 from .selection import Select
 from .softmax_masks import ADDITIONS, Mask, mask_of
 from .structural import BatchNorm
@@ -64,8 +64,8 @@ def capture(model: nn.Module, example: Example, *, for_training: bool = False) -
     Raises:
         UnsupportedError: lists all calls and modules that the device cannot run; then, for training, those of
             one mode only.
-        CaptureError: torch.export fails, or the model does not return a tensor, or a tuple, list or dict of
-            tensors.
+        CaptureError: torch.export fails, or the model returns something else than tensors, alone or in
+            tuples, lists, dicts, named tuples and dataclasses.
         InputError: the example is not such an input, or parameters of the model have no values.
     """
     check_not_scripted(model.named_modules())
@@ -190,7 +190,7 @@ class _Capture:
         (results,) = self.calls.output_node().args
         assert isinstance(results, tuple)
         specs = self.program.graph_signature.output_specs
-        returned = _returned(self.program.call_spec.out_spec)
+        returned = returned_of(self.program.call_spec.out_spec)
         names: list[str] = []
         for spec, result in zip(specs, results, strict=True):
             if spec.kind != OutputKind.USER_OUTPUT:
@@ -201,7 +201,7 @@ class _Capture:
                 label = f" as {returned.names[len(names)]}" if returned.kind != "tensor" else ""
                 raise CaptureError(
                     f"the model returns {given}{label}; expected one tensor that is computed from its input, "
-                    "or a tuple, a list or a dict of such tensors"
+                    "or several in tuples, lists, dicts, named tuples or dataclasses"
                 )
             if result.meta["val"].dtype == torch.bool:
                 raise CaptureError(
@@ -434,29 +434,6 @@ def _has_constant(target: Target, arguments: Mapping[str, Any]) -> bool:
     first, second = (isinstance(arguments[role], Value) for role in ("self", "other"))
     plain = arguments.get("alpha", 1) == 1
     return plain and first != second and not (second and target in (aten.div.Tensor, aten.div_.Tensor))
-
-
-def _returned(spec: pytree.TreeSpec) -> Returned:
-    """How a model returns its outputs, from torch.export's specification.
-
-    Raises:
-        CaptureError: not as a tensor, or a tuple, list or dict of tensors.
-    """
-    if spec.is_leaf():
-        return Returned()
-    kind, parts = spec.type, spec.children()
-    if all(part.is_leaf() for part in parts):
-        if kind is tuple:
-            return Returned.unnamed("tuple", len(parts))
-        if kind is list:
-            return Returned.unnamed("list", len(parts))
-        keys = spec.context
-        if kind is dict and all(isinstance(key, str) for key in keys):
-            return Returned("dict", tuple(keys))
-    raise CaptureError(
-        f"the model returns {spec.num_leaves} values in a {kind.__name__}; expected a tensor, or a tuple, a "
-        "list or a dict (with texts as keys) of tensors"
-    )
 
 
 def _operators_by_target() -> Mapping[Target, type[Operator]]:

@@ -30,6 +30,7 @@ from ..modules.inputs import Example, Inputs
 from ..modules.modes import evaluation_mode, set_mode
 from .compositions.attention import multi_head_attention_forward
 from .recurrent import RecurrentLayers
+from .returned import plain_outputs
 from .source_lines import user_line
 
 aten = torch.ops.aten
@@ -120,6 +121,7 @@ def export(model: nn.Module, batch: Inputs, *, training: bool = False) -> torch.
             _BatchFirstAttention(),
             RecurrentLayers(),
             _torch_is_quiet(),
+            plain_outputs(model),
         ):
             program = torch.export.export(model, batch.positional, dict(batch.named), dynamic_shapes=shapes)
     except TorchNanoError:

@@ -108,8 +108,9 @@ class ConvertedModel(QuantizedModule):
 
     @property
     def output_quantizations(self) -> dict[str, Quantization]:
-        """The quantization of each output (with a trainable head: of its features), by the keys of a dict,
-        otherwise by "output", or "output0", "output1" and so on.
+        """The quantization of each output (with a trainable head: of its features), by the keys of a dict
+        or the fields of a named tuple, otherwise by "output", or "output0", "output1" and so on; of nested
+        outputs by "output1.0".
         """
         return dict(zip(self._returned.names, self._output_quantizations, strict=True))
 

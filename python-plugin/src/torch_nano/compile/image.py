@@ -46,7 +46,7 @@ def write_image(
         QuantizationError: nano-core refuses a layer; the message names its module and says why.
     """
     ids, graph = _value_ids(model), model.graph
-    for kind, names in (("argument of forward", graph.inputs), ("key of the dict", graph.returned.names)):
+    for kind, names in (("argument of forward", graph.inputs), ("key of the outputs", graph.returned.names)):
         _check_names(kind, names)
     description = describe_model(
         {value: _value(model, value) for value in graph.inputs},

@@ -46,7 +46,7 @@ class NanoModule(ConvertedModel):
     through nano-core, others through the same integers in plain torch. There are no gradients.
 
     Inputs and outputs are the original model's: shapes with batch, several inputs by position or by name, and
-    outputs in a tuple, a list or a dict where it returns one.
+    outputs in the tuples, lists, dicts and named tuples in which it returns them; dataclasses become dicts.
     """
 
     #: The trainable head in RAM, None if the whole model is in flash.

@@ -29,7 +29,7 @@ from ..ops.fully_connected import FullyConnected
 from ..ops.move import Move
 from .image import write_image
 
-_KIND, _VERSION = "model", 5
+_KIND, _VERSION = "model", 6
 
 
 @dataclass
@@ -68,9 +68,8 @@ class _Contents:
     channels: dict[str, Any]
     #: Whether each run is a step of a stream.
     streams: bool
-    #: How the model returns its outputs, and the names of these.
-    returns: str
-    output_names: list[str]
+    #: How the model returns its outputs: the fields of :class:`.Returned`.
+    returns: dict[str, Any]
     head: dict[str, Any] | None
 
 
@@ -81,6 +80,13 @@ class _SavedNode:
     inputs: list[str]
     outputs: list[str]
     tensors: dict[str, Tensor]
+
+
+@dataclass
+class _SavedReturned:
+    kind: str
+    keys: tuple[str, ...]
+    parts: tuple[Any, ...]
 
 
 def pack(model: SavedModel) -> bytes:
@@ -107,8 +113,7 @@ def pack(model: SavedModel) -> bytes:
             for name, scales in model.graph.channels.items()
         },
         streams=model.graph.streams,
-        returns=graph.returned.kind,
-        output_names=list(graph.returned.names),
+        returns=asdict(graph.returned),
         head=None if model.head is None else vars(model.head),
     )
     return archive.pack(_KIND, _VERSION, vars(contents))
@@ -173,7 +178,10 @@ def _graph(contents: _Contents) -> QuantizedGraph:
     ]
     if inside:
         raise FileFormatError(f"the value {inside[0]!r} has a layout; expected it of inputs and outputs only")
-    graph = Graph(contents.inputs, contents.outputs, values, nodes, {}, returned=_returned(contents))
+    returned = _returned(contents.returns)
+    if len(returned.names) != len(contents.outputs):
+        raise FileFormatError(f"it returns {len(returned.names)} tensors, and has outputs {contents.outputs}")
+    graph = Graph(contents.inputs, contents.outputs, values, nodes, {}, returned=returned)
     for node in nodes:
         _check_node(graph, node, tensors[node.name])
     return QuantizedGraph(graph, tensors, _channels(contents, graph), contents.streams)
@@ -196,17 +204,13 @@ def _channels(contents: _Contents, graph: Graph) -> dict[str, ChannelScales]:
     return found
 
 
-def _returned(contents: _Contents) -> Returned:
+def _returned(saved: Any) -> Returned:
     """How the model returns its outputs."""
-    kind, names = contents.returns, contents.output_names
-    if kind not in get_args(Kind):
-        raise FileFormatError(f"it returns a {kind!r}; expected one of {', '.join(get_args(Kind))}")
-    returned = Returned(kind, tuple(names))  # type: ignore[arg-type]  # it is one of them
-    count = len(contents.outputs)
-    named = len(set(names)) == len(names) == count
-    if not (named if kind == "dict" else returned == Returned.unnamed(returned.kind, count)):
-        raise FileFormatError(f"it returns {count} outputs as a {kind} of {names}")
-    return returned
+    fields = fields_of(_SavedReturned, saved, "what the model returns")
+    if fields.kind not in get_args(Kind):
+        raise FileFormatError(f"it returns a {fields.kind!r}; expected one of {', '.join(get_args(Kind))}")
+    parts = tuple(map(_returned, fields.parts))
+    return Returned(fields.kind, fields.keys, parts)  # type: ignore[arg-type]  # it is one of them
 
 
 def _check_node(graph: Graph, node: Node, tensors: dict[str, Tensor]) -> None:

@@ -21,8 +21,8 @@ from ..errors import InputError
 class GraphValue:
     """An input or output of a device's model."""
 
-    #: The name of forward's argument; for an output the key of the dict that the model returns, or "output",
-    #: or "output0", "output1" and so on.
+    #: The name of forward's argument; for an output the key of the dict or the field of the named tuple that
+    #: the model returns, or "output", or "output0", "output1" and so on; of nested outputs "output1.0".
     name: str
     #: Height, width, channels.
     shape: tuple[int, int, int]
