@@ -178,6 +178,9 @@ def _graph(contents: _Contents) -> QuantizedGraph:
     ]
     if inside:
         raise FileFormatError(f"the value {inside[0]!r} has a layout; expected it of inputs and outputs only")
+    limited = [v.name for v in values.values() if v.index_limit is not None and v.name not in contents.inputs]
+    if limited:
+        raise FileFormatError(f"the value {limited[0]!r} has a limit of indices; expected it of inputs only")
     returned = _returned(contents.returns)
     if len(returned.names) != len(contents.outputs):
         raise FileFormatError(f"it returns {len(returned.names)} tensors, and has outputs {contents.outputs}")
