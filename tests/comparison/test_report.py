@@ -1,6 +1,8 @@
 """What a comparison prints, draws and advises."""
 
 import sys
+from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -35,6 +37,20 @@ def test_the_plot_has_a_line_for_each_error(nano: tn.NanoModule, conv_net: nn.Mo
     assert list(own.get_ydata()) == [layer.own_sqnr for layer in by_position]
     assert list(network.get_ydata()) == [layer.sqnr for layer in by_position]
     pyplot.close(ax.figure)
+
+
+@pytest.mark.parametrize("layers", [5, 60, 400])
+def test_names_in_the_plot_do_not_overlap(nano: tn.NanoModule, conv_net: nn.Module, layers: int) -> None:
+    report = nano.compare(conv_net, X)
+    one = replace(report.layers[0], module_path="features.17.conv.0")
+    many = tuple(replace(one, position=position) for position in range(layers))
+    given = pyplot.subplots()[1]
+    for ax in (replace(report, layers=many).plot(), replace(report, layers=many).plot(given)):
+        ax.figure.canvas.draw()
+        boxes = [label.get_window_extent() for label in ax.get_xticklabels()]
+        assert len(boxes) >= min(layers, 20)
+        assert all(left.x1 <= right.x0 for left, right in pairwise(boxes))
+        pyplot.close(ax.figure)
 
 
 def test_without_matplotlib_the_message_says_what_to_install(

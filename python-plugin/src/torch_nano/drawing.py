@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .errors import TorchNanoError
@@ -10,8 +12,21 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def axes_to_draw_in(ax: Axes | None) -> Axes:
+#: Size of the names on an axis in points, the height of their lines and the mean width of their characters
+#: in inches.
+_NAME_SIZE = 8
+_LINE, _CHARACTER = 1.3 * _NAME_SIZE / 72, 0.65 * _NAME_SIZE / 72
+#: Width of a figure in inches: matplotlib's default, and the widest that fits a screen.
+_NARROWEST, _WIDEST = 6.4, 16.0
+#: Share of a figure's width that its axes take before the layout, which widens them: 0.775.
+_AXES = 0.77
+
+
+def axes_to_draw_in(ax: Axes | None, names: int = 0) -> Axes:
     """The axes given, or those of a new figure.
+
+    Args:
+        names: number of names that the x axis of a new figure has room for, if the figure fits a screen.
 
     Raises:
         TorchNanoError: matplotlib is not installed.
@@ -20,4 +35,23 @@ def axes_to_draw_in(ax: Axes | None) -> Axes:
         from matplotlib import pyplot
     except ImportError as error:
         raise TorchNanoError("drawing needs matplotlib: pip install torch-nano[demo]") from error
-    return pyplot.subplots(layout="constrained")[1] if ax is None else ax
+    if ax is not None:
+        return ax
+    width = min(max(_NARROWEST, names * _LINE / _AXES), _WIDEST)
+    axes: Axes = pyplot.subplots(figsize=(width, 4.8), layout="constrained")[1]
+    return axes
+
+
+def name_ticks(ax: Axes, names: Sequence[str]) -> None:
+    """Writes names at 0, 1, 2 and so on of the x axis: upright if they are long, and every second, third and
+    so on if there is no room for all.
+    """
+    width = ax.get_window_extent().width / ax.figure.dpi
+    longest = (1 + max(map(len, names), default=0)) * _CHARACTER
+    every = max(1, math.ceil(len(names) * _LINE / width))
+    ax.set_xticks(
+        range(0, len(names), every),
+        names[::every],
+        rotation=0 if longest * len(names) <= width else 90,
+        fontsize=_NAME_SIZE,
+    )

@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ..drawing import axes_to_draw_in
+from ..drawing import axes_to_draw_in, name_ticks
 from ..ir.value import Value
 from .advice import advice_for
 from .sums import ErrorSums, OutputSums, ValueSums
@@ -180,7 +180,7 @@ class Comparison:
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draws the SQNR of each layer, alone and in the network, in order of execution.
 
-        Layers without an error have no point.
+        Layers without an error have no point. Where there is no room for all names, some are left out.
 
         Args:
             ax: where to draw; a new figure if None.
@@ -188,15 +188,16 @@ class Comparison:
         Raises:
             TorchNanoError: matplotlib is not installed.
         """
-        ax = axes_to_draw_in(ax)
+        ax = axes_to_draw_in(ax, names=len(self.layers))
         layers = sorted(self.layers, key=lambda layer: layer.position)
-        names = [layer.module_path or layer.value for layer in layers]
         for label, figures in (
             ("the layer alone", [layer.own_sqnr for layer in layers]),
             ("with what it inherits", [layer.sqnr for layer in layers]),
         ):
-            ax.plot(range(len(layers)), figures, marker="o", label=label)
-        ax.set_xticks(range(len(layers)), names, rotation=90)
+            ax.plot(range(len(layers)), figures, marker="o", markersize=4, label=label)
+        name_ticks(ax, [layer.module_path or layer.value for layer in layers])
+        ax.margins(x=0.01)
+        ax.grid(alpha=0.3)
         ax.set(ylabel="SQNR (dB)", title=f"int8 against float, {self.samples} samples")
         ax.legend()
         return ax
