@@ -11,9 +11,9 @@ import torch
 import torch_nano as tn
 from torch import Tensor, nn
 from torch_nano import _native
-from torch_nano.calibration.calibrate import observe
+from torch_nano.calibration.calibrate import Method, observe
 from torch_nano.calibration.quantize import quantize
-from torch_nano.calibration.ranges import QuantizationPlan, calibrated
+from torch_nano.calibration.ranges import Bounds, QuantizationPlan, calibrated
 from torch_nano.calibration.statistics import Extremes
 from torch_nano.capture.capture import capture
 from torch_nano.capture.passes import optimize
@@ -103,8 +103,10 @@ def made(name: str, decades: float = 0.0) -> tuple[nn.Module, Tensor]:
     return model.eval(), x
 
 
-def calibration(graph: Graph, x: Tensor) -> tuple[Calibrated, Mapping[str, Extremes]]:
-    observed = observe(graph, x, correct=True)
+def calibration(
+    graph: Graph, x: Tensor, method: Method = "minmax"
+) -> tuple[Calibrated, Mapping[str, Extremes]]:
+    observed = observe(graph, x, method, correct=True)
     return Calibrated(graph, observed.ranges(graph), observed.means(graph)), observed.extremes(graph)
 
 
@@ -157,6 +159,37 @@ def test_channels_of_very_different_sizes_lose_less(name: str, tmp_path: Path) -
     assert "equalized" in str(nano.summary()) and "equalized" not in str(plain.summary())
     nano.save(tmp_path / "a.nanomodel")
     assert str(tn.load(tmp_path / "a.nanomodel").compare(model, x)) == str(report)
+
+
+@pytest.mark.parametrize("method", ["percentile", "mse", "entropy", "auto"])
+def test_equalization_cuts_the_same_numbers_as_the_range_did(method: Method) -> None:
+    model, x = made("stack", decades=3.0)
+    found, extremes = calibration(optimize(capture(model, x[:2])), x, method)
+    equalized = equalize(found, extremes)
+    before: dict[str, Tensor] = {}
+    after: dict[str, Tensor] = {}
+    with torch.no_grad():
+        found.graph.float_run(x, observe=before.__setitem__)
+        equalized.graph.float_run(x, observe=after.__setitem__)
+
+    def cut(tensor: Tensor, bounds: Bounds) -> Tensor:
+        return (tensor < min(bounds[0], 0.0)) | (tensor > max(bounds[1], 0.0))
+
+    plan = QuantizationPlan(found.graph)
+    scaled = [value for value in before if equalized.graph.values[value].factors and plan.has_range(value)]
+    assert scaled
+    for value in scaled:
+        already = cut(before[value], found.ranges[value])
+        assert torch.equal(cut(after[value], equalized.ranges[value]), already), value
+
+
+@pytest.mark.parametrize("method", ["percentile", "mse", "entropy", "auto"])
+def test_channels_of_very_different_sizes_lose_less_with_every_method(method: Method) -> None:
+    model, x = made("stack", decades=3.0)
+    options = {"calibrate": x, "method": method, "head": None, "check": False}
+    plain, nano = (tn.to_nano(model, x[:2], correct=correct, **options) for correct in (False, True))
+    before, after = (one.compare(model, x).outputs[0].sqnr for one in (plain, nano))
+    assert after > before + 5.0, (before, after)
 
 
 def test_a_channel_that_a_clamp_cuts_is_not_scaled() -> None:

@@ -104,8 +104,8 @@ def to_nano(
         check: compare int8 with float on some of the calibration data, and warn if much is lost. Of a
             :class:`QatModule`, which has no data, :meth:`QatModule.compare` does that.
         correct: scale the channels between layers so that each uses the range of int8 (cross-layer
-            equalization, with method="minmax"), and correct biases by the mean error that rounded weights
-            cause on the calibration data. A :class:`QatModule` is trained, and not corrected.
+            equalization), and correct biases by the mean error that rounded weights cause on the calibration
+            data. A :class:`QatModule` is trained, and not corrected.
 
     Warns:
         AccuracyWarning: int8 keeps less than 15 dB of an output; it names the layers that lose most. Or

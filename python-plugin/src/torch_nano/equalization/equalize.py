@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..calibration.calibrate import Observed
 from ..calibration.quantize import QuantizedGraph, quantize
-from ..calibration.ranges import Bounds, calibrated
+from ..calibration.ranges import Bounds, QuantizationPlan, Range, calibrated, union
 from ..calibration.statistics import Extremes
 from ..ir.graph import Graph
 from .factors import choose_factors
@@ -33,15 +33,18 @@ def equalize(calibrated: Calibrated, extremes: Mapping[str, Extremes]) -> Calibr
     clamps is cut at its own extreme beyond them, as int8 cuts a value at its range.
 
     Args:
-        calibrated: its ranges cover the extremes.
+        calibrated: its ranges may cut numbers within the extremes; the same numbers are cut afterwards.
         extremes: of each channel of each value over the calibration data.
     """
-    factors = choose_factors(calibrated.graph, extremes)
+    factors = choose_factors(calibrated.graph, extremes, calibrated.ranges)
     ranges, means = dict(calibrated.ranges), dict(calibrated.means)
+    plan = QuantizationPlan(calibrated.graph)
     for name, chosen in factors.items():
-        if name in extremes:
-            low, high = extremes[name]
-            ranges[name] = float((low * chosen).min()), float((high * chosen).max())
+        one = plan[name]
+        if name in extremes and isinstance(one, Range):
+            low, high = (bound * chosen for bound in extremes[name])
+            lowest, highest = union(calibrated.ranges[member] for member in one.members)
+            ranges[name] = max(lowest, float(low.min())), min(highest, float(high.max()))
         if name in means:
             means[name] = means[name] * chosen.reshape(-1, *[1] * (means[name].dim() - 1))
     return Calibrated(rescale(calibrated.graph, factors), ranges, means)
@@ -57,7 +60,6 @@ def quantize_observed(graph: Graph, observed: Observed) -> tuple[Graph, Quantize
         The graph in float, whose channels may be scaled, and in integers.
     """
     found = Calibrated(graph, observed.ranges(graph), observed.means(graph))
-    # The ranges of the other methods cut numbers of the very channels that would be scaled.
-    if observed.statistics is not None and observed.method == "minmax":
+    if observed.statistics is not None:
         found = equalize(found, observed.extremes(graph))
     return found.graph, quantize(found.graph, calibrated(found.ranges), found.means)

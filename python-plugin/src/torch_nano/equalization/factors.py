@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..calibration.ranges import QuantizationPlan, Range
+from ..calibration.ranges import Bounds, QuantizationPlan, Range, union
 from ..calibration.statistics import Extremes
 from ..ir.graph import Graph
 from ..ops._channels import ChannelsOperator
@@ -23,11 +23,14 @@ _CREST = 4.0
 _LARGEST = 2.0**20
 
 
-def choose_factors(graph: Graph, extremes: Mapping[str, Extremes]) -> dict[str, Tensor]:
+def choose_factors(
+    graph: Graph, extremes: Mapping[str, Extremes], ranges: Mapping[str, Bounds]
+) -> dict[str, Tensor]:
     """A factor for each channel of the values that gain by it, by the value's name: float32 [channels].
 
-    The factors are powers of two from 1 on, so scaling is exact in float. No value's range grows. Within that
-    a factor grows until the error of the channel's rounded numbers, times the weights that read it, is no
+    The factors are powers of two from 1 on, so scaling is exact in float. No value's range grows, and a range
+    cuts no number that it did not cut before: a channel that reaches a bound keeps its factor. Within that a
+    factor grows until the error of the channel's rounded numbers, times the weights that read it, is no
     larger than the error that the rounded weights make of its numbers: these weights are divided by the
     factor, and share their scale with those of other channels. The factors start at their largest and are
     lowered until none is too large for the scales that the weights then have: the scales of the original
@@ -36,6 +39,7 @@ def choose_factors(graph: Graph, extremes: Mapping[str, Extremes]) -> dict[str, 
 
     Args:
         extremes: of each channel of each value over the calibration data.
+        ranges: that each value's integers cover.
     """
     ties, plan = ChannelTies(graph), QuantizationPlan(graph)
     limit = torch.full((ties.count,), torch.inf, dtype=torch.float64)
@@ -47,8 +51,7 @@ def choose_factors(graph: Graph, extremes: Mapping[str, Extremes]) -> dict[str, 
         if not isinstance(one, Range) or one.dtype != "int8" or not set(members) <= extremes.keys():
             limit[ties.groups(value)] = 1.0
             continue
-        low = min(0.0, *(float(extremes[name][0].min()) for name in members))
-        high = max(0.0, *(float(extremes[name][1].max()) for name in members))
+        low, high = union([(0.0, 0.0), *(ranges[name] for name in members)])
         steps[value] = (high - low) / 255
         if value in members:
             own = _limits(extremes[value], low, _clamped(graph, value, high))
