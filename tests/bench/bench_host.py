@@ -39,7 +39,7 @@ from torch_nano.ir.layer import Layer
 from torch_nano.ir.rules import Own
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "python-plugin/examples"))
+sys.path[:0] = [str(ROOT / "python-plugin/examples"), str(ROOT / "tests")]
 
 from host_calls import call_costs, property_costs  # noqa: E402
 from host_convert import convert_costs  # noqa: E402

@@ -20,6 +20,7 @@ import torch
 import torch_nano as tn
 import torchvision  # type: ignore[import-untyped]
 from mlperf_tiny import ARCHITECTURES
+from models.zoo import ZOO  # type: ignore[import-not-found]
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -61,6 +62,11 @@ SMALL: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "watch CNN": (WatchNet, (6, 100)),
     "ds_cnn": ARCHITECTURES["ds_cnn"],
     "resnet8": ARCHITECTURES["resnet8"],
+    "GRU": ZOO["gru, 1 layers, batch first, last"],
+    "LSTM": ZOO["lstm, 1 layers, batch first, last"],
+    "CNN 1-D": ZOO["cnn 1-D"],
+    "TCN": ZOO["tcn"],
+    "U-Net": ZOO["u-net, transposed"],
 }
 
 
@@ -87,7 +93,7 @@ def convert_costs(rounds: int) -> tuple[dict[str, float], list[str]]:
             )
         model, x = GruClassifier().eval(), torch.randn(SAMPLES, 60, 6)
         (seconds,) = _in_turns(rounds, _conversion(model, x))
-        row("GRU", f"{seconds:.2f} s", "", seconds, LONGEST_GRU)
+        row("GRU, seconds", f"{seconds:.2f} s", "", seconds, LONGEST_GRU)
         for name, (model, x) in _to_check().items():
             checks, calibrations = _in_turns(rounds, *_check_and_calibration(model, x))
             row(
