@@ -20,6 +20,8 @@ FORMS: list[Callable[[Tensor], Tensor]] = [
     lambda x: torch.maximum(x, torch.full_like(x, 0.5)),
     lambda x: torch.cat([x, torch.zeros(x.shape[0], 2, 5)], 1),
     lambda x: torch.cat([torch.ones_like(x), x], 1),
+    lambda x: torch.cat([x[:, :1], torch.full((x.shape[0], 3, 5), 0.5)], 1),
+    lambda x: torch.stack([x, torch.ones_like(x)], 1),
     lambda x: torch.cat([x, TABLE[:1].expand(x.shape[0], -1, -1)], 1),
     lambda x: x + TABLE[None, :4].repeat(x.shape[0], 1, 1),
     lambda x: x + torch.embedding(TABLE, torch.arange(4).unsqueeze(0).expand(x.shape[0], -1)),

@@ -39,18 +39,38 @@ _REPETITIONS: frozenset[Target] = frozenset({aten.expand.default, aten.repeat.de
 _OF_SAMPLES: frozenset[Target] = frozenset(
     {
         aten.alias.default,
+        aten.bmm.default,
+        aten.cat.default,
         aten.clone.default,
         aten.contiguous.default,
+        aten.dropout.default,
         aten.embedding.default,
+        aten.layer_norm.default,
         aten.linear.default,
+        aten.mT.default,
+        aten.matmul.default,
         aten.permute.default,
-        aten.reshape.default,
+        aten.rms_norm.default,
+        aten.scaled_dot_product_attention.default,
         aten.select.int,
+        aten.slice.Tensor,
+        aten.softmax.int,
         aten.transpose.int,
         aten.unsqueeze.default,
-        aten.view.default,
     }
 )
+#: Those that are not if their dimension is that of the batch.
+_ALONG: frozenset[Target] = frozenset({aten.cat.default, aten.slice.Tensor, aten.softmax.int})
+#: Calls that keep the order of the numbers.
+_RESHAPES: frozenset[Target] = frozenset(
+    {aten.flatten.using_ints, aten.reshape.default, aten.unflatten.int, aten.view.default}
+)
+#: Calls that repeat a tensor of one sample for the others, besides the pointwise ones, and what to call then.
+_BROADCASTING: dict[Target, Target] = {
+    aten.bmm.default: aten.matmul.default,
+    aten.matmul.default: aten.matmul.default,
+    aten.scaled_dot_product_attention.default: aten.scaled_dot_product_attention.default,
+}
 
 
 def share_batch_constants(calls: fx.Graph) -> dict[fx.Node, fx.Node]:
@@ -78,6 +98,8 @@ def share_batch_constants(calls: fx.Graph) -> dict[fx.Node, fx.Node]:
         for user in list(node.users):
             if user not in made and _broadcasts(user):
                 user.replace_input_with(node, shared)
+                if isinstance(target := user.target, torch._ops.OpOverload):
+                    user.target = _BROADCASTING.get(target, target)
     return made
 
 
@@ -109,7 +131,6 @@ def _of_one_sample(
         return insert_call(node, target, **{**arguments, "size": shape})
     if not sources or target._schema.is_mutable or any(source in runs for source in sources):
         return None
-    sides: dict[str, Any] = {}
     if target in _REPETITIONS:
         source = sources[0].meta["val"]
         if sources[0] not in made and any(isinstance(side, torch.SymInt) for side in source.shape):
@@ -118,20 +139,20 @@ def _of_one_sample(
         if position >= 0 and source.shape[position] != 1 and sources[0] not in made:
             return None
         name = "size" if target is aten.expand.default else "repeats"
-        given = list(arguments[name])
-        given[batch] = 1
-        sides = {name: given}
-    elif target in (aten.view.default, aten.reshape.default):
-        before = sources[0].meta["val"].shape[: _batch(sources[0]) or 0]
-        if prod(before) != prod(shape[:batch]):
+        arguments[name] = [1 if index == batch else side for index, side in enumerate(arguments[name])]
+    elif all(source in made or _batch(source) is None for source in sources) and made.keys() & set(sources):
+        if target in _RESHAPES:
+            before = sources[0].meta["val"].shape[: _batch(sources[0]) or 0]
+            if prod(before) != prod(shape[:batch]):
+                return None
+            return insert_call(node, aten.reshape.default, self=made[sources[0]], shape=shape)
+        if target not in _OF_SAMPLES and torch.Tag.pointwise not in target.tags:
             return None
-        sides = {"size" if target is aten.view.default else "shape": shape}
-    elif target not in _OF_SAMPLES and torch.Tag.pointwise not in target.tags:
+        if "dim" in arguments and arguments["dim"] % len(shape) == batch and target in _ALONG:
+            return None
+    else:
         return None
-    if not any(source in made for source in sources) and target not in _REPETITIONS:
-        return None
-    filled = fx.map_arg({**arguments, **sides}, lambda source: made.get(source, source))
-    return insert_call(node, target, **filled)
+    return insert_call(node, target, **fx.map_arg(arguments, lambda source: made.get(source, source)))
 
 
 def _broadcasts(user: fx.Node) -> bool:
@@ -142,6 +163,5 @@ def _broadcasts(user: fx.Node) -> bool:
     several = (
         len([source for source in user.all_input_nodes if isinstance(source.meta.get("val"), Tensor)]) > 1
     )
-    return (several and torch.Tag.pointwise in target.tags and not target._schema.is_mutable) or target in (
-        aten.matmul.default,
-    )
+    pointwise = torch.Tag.pointwise in target.tags and not target._schema.is_mutable
+    return several and (pointwise or target in _BROADCASTING)

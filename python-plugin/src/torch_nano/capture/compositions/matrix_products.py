@@ -20,25 +20,40 @@ def has_constant_matrix(arguments: Mapping[str, Any]) -> bool:
 
 
 def constant_product(self: Tensor, other: Tensor) -> Tensor:
-    """torch's ``matmul`` with a constant matrix or vector on one side, as a linear layer.
+    """torch's ``matmul`` with a constant on one side: one matrix or vector is a linear layer, a batch of
+    matrices a convolution with groups.
 
     Raises:
-        UnsupportedNodeError: the constant has more than two dimensions.
+        UnsupportedNodeError: the constant has more dimensions than the tensor of the run.
     """
     # Only the tensor of the run has a symbol for its batch.
     left = not isinstance(self.shape[0], torch.SymInt)
-    constant = self if left else other
+    constant, tensor = (self, other) if left else (other, self)
     if constant.dim() > 2:
-        raise UnsupportedNodeError(
-            f"it multiplies by a constant of shape {list(constant.shape)}; expected one matrix",
-            "slice the tensor and the constant, and concatenate the products",
-        )
+        y = _constant_matrices(*((constant, tensor) if left else (constant.mT, tensor.mT)))
+        return y if left else y.mT
     if constant.dim() == 1:
         inner = other.mT if left else self
         return F.linear(inner, constant.unsqueeze(0)).squeeze(-1)
     if left:
         return F.linear(other.mT, constant).mT
     return F.linear(self, constant.t())
+
+
+def _constant_matrices(matrices: Tensor, x: Tensor) -> Tensor:
+    """``matrices @ x`` of constant [..., m, k] and x [N, ..., k, n]: each matrix is a group of channels."""
+    if matrices.dim() > x.dim() or (matrices.dim() == x.dim() and matrices.shape[0] != 1):
+        raise UnsupportedNodeError(
+            f"it multiplies by a constant of shape {list(matrices.shape)}, and the other tensor has shape "
+            f"{list(x.shape[1:])} besides the batch",
+            "unsqueeze the tensor: x.unsqueeze(1) @ matrices",
+        )
+    rows, inner = matrices.shape[-2:]
+    matrices = matrices.reshape(*(1,) * (x.dim() - matrices.dim()), *matrices.shape)[0]
+    batch = [max(sides) for sides in zip(matrices.shape[:-2], x.shape[1:-2], strict=True)]
+    weight = matrices.expand(*batch, -1, -1).reshape(-1, inner, 1)
+    channels = x.expand(-1, *batch, -1, -1).reshape(x.shape[0], prod(batch) * inner, x.shape[-1])
+    return F.conv1d(channels, weight, groups=prod(batch)).reshape(x.shape[0], *batch, rows, x.shape[-1])
 
 
 def mm(self: Tensor, mat2: Tensor) -> Tensor:
