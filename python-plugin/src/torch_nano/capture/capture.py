@@ -123,7 +123,8 @@ class _Capture:
         inputs = self._inputs()
         integers = integer_inputs(self.calls, inputs)
         for node in self.calls.nodes:
-            if node.op in ("placeholder", "output") or isinstance(node.meta.get("val"), SYMBOLS):
+            # Of get_attr the graphs of calls such as wrap_with_autocast, which are refused.
+            if node.op in ("placeholder", "output", "get_attr") or isinstance(node.meta.get("val"), SYMBOLS):
                 continue
             try:
                 self._take(node)
@@ -147,7 +148,8 @@ class _Capture:
         self.unsupported[node] = UnsupportedNode(
             module_path(node), source_line(node), target_name(node), error.reason, error.way_out
         )
-        self._results(node)
+        if node not in self.meaning:
+            self._results(node)
 
     def _is_cause(self, node: fx.Node) -> bool:
         """Whether to report an unsupported call.
@@ -232,7 +234,7 @@ class _Capture:
             memory = self.memory[source]
             self.meaning[node], self.memory[node] = results[index], node if memory is source else memory
         elif not (set(node.all_input_nodes) & self.failed):
-            raise UnsupportedNodeError("it is no ATen call, and nano-core has no such operator")
+            raise refusal(target_name(node))
         else:
             # It reads the result of an unsupported call, as getitem does: only that call is reported.
             self.failed.add(node)
@@ -252,6 +254,9 @@ class _Capture:
                 while len(source.users) == 1 and source.target is aten.alias.default:
                     source = source.all_input_nodes[0]
                 meaning.dropouts += (_dropout(node, arguments["p"], bypassed=len(source.users) > 1),)
+            return
+        if target._schema.is_mutable and isinstance(self.meaning[node.all_input_nodes[0]], ParameterName):
+            self._refuse_update(node)
             return
         if constant:
             self.meaning[node] = take_constant(node, target, self.meaning, self.tensors, self.derived)
@@ -301,6 +306,22 @@ class _Capture:
             self._overwrite(node, source)
         elif target._schema.returns[0].alias_info is not None and source is not None:
             self.memory[node] = self.memory[source]
+
+    def _refuse_update(self, node: fx.Node) -> None:
+        """Refuses a change of a parameter or buffer in place; later calls read it unchanged.
+
+        Raises:
+            UnsupportedNodeError: it is the first of a row of such changes.
+        """
+        changed = self.meaning[node] = self.meaning[node.all_input_nodes[0]]
+        self.memory[node] = node
+        if set(node.all_input_nodes) & self.failed:
+            self.failed.add(node)
+            return
+        raise UnsupportedNodeError(
+            f"it changes {changed!r} of the model in forward; a device keeps no tensors from run to run",
+            "update it in train mode only, if self.training, or outside of forward",
+        )
 
     def _exclude(self, node: fx.Node, mask: Mask) -> None:
         """Records what a call excludes from the softmax that reads it."""

@@ -6,6 +6,7 @@ import inspect
 import logging
 import random
 import re
+import traceback
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,20 +17,22 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
-from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+from torch._subclasses.fake_tensor import UnsupportedOperatorException
 from torch.nn.modules import transformer
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.overrides import TorchFunctionMode
 
 from ..arguments import INDEX_DTYPES, check_tensor
-from ..errors import CaptureError, InputError, TorchNanoError
+from ..errors import CaptureError, InputError, TorchNanoError, UnsupportedError, UnsupportedNode
 from ..modules.backup import Backup
 from ..modules.explain import explain, is_one_sample, missing_batch
 from ..modules.inputs import Example, Inputs
 from ..modules.modes import evaluation_mode, set_mode
 from .compositions.attention import multi_head_attention_forward
+from .constant_numbers import ConstantNumbers
 from .recurrent import RecurrentLayers
+from .refusals import refusal
 from .returned import plain_outputs
 from .source_lines import user_line
 
@@ -122,20 +125,18 @@ def export(model: nn.Module, batch: Inputs, *, training: bool = False) -> torch.
             RecurrentLayers(),
             _torch_is_quiet(),
             plain_outputs(model),
+            ConstantNumbers(model, training=training),
         ):
             program = torch.export.export(model, batch.positional, dict(batch.named), dynamic_shapes=shapes)
     except TorchNanoError:
         raise
     except Exception as error:
+        if isinstance(error, UnsupportedOperatorException):
+            raise _without_stand_in(error) from error
         where = f"with {batch}{' in train mode' if training else ''}"
         if reason := _own_failure(model, batch):
             raise CaptureError(f"{type(model).__name__} fails {where}: {reason}") from error
         text = str(error).strip().split("\n\n")[0] or type(error).__name__
-        if isinstance(error, GuardOnDataDependentSymNode):
-            text = (
-                "what its forward does depends on the numbers of the input (an if, .item() or int()); "
-                "it must make the same calls for every input"
-            )
         raise CaptureError(f"torch.export cannot trace {type(model).__name__} {where}: {text}") from error
     if _random_states() != before:
         raise CaptureError(
@@ -144,6 +145,15 @@ def export(model: nn.Module, batch: Inputs, *, training: bool = False) -> torch.
             "draw them with torch, or switch that off"
         )
     return program
+
+
+def _without_stand_in(error: UnsupportedOperatorException) -> UnsupportedError:
+    """The error for a call that torch.export cannot run without numbers."""
+    frames = [(frame.filename, frame.lineno or 0) for frame in traceback.extract_tb(error.__traceback__)]
+    name = error.func._schema.name.removesuffix("_cachemask")
+    reason = refusal(name)
+    node = UnsupportedNode("", user_line(frames), name.replace("::", "."), reason.reason, reason.way_out)
+    return UnsupportedError([node])
 
 
 def _random_states() -> object:

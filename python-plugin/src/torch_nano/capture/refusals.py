@@ -86,9 +86,21 @@ _REASONS: Mapping[str, tuple[str, str]] = {
         ("linalg_cholesky", "linalg_det", "linalg_eigh", "linalg_inv", "linalg_solve", "linalg_svd"),
         _EQUATIONS,
     ),
-    "fused_moving_avg_obs_fake_quant": _FAKE_QUANTIZATION,
+    **dict.fromkeys(
+        (
+            "fake_quantize_per_channel_affine",
+            "fake_quantize_per_tensor_affine",
+            "_fake_quantize_per_tensor_affine_cachemask_tensor_qparams",
+            "fused_moving_avg_obs_fake_quant",
+        ),
+        _FAKE_QUANTIZATION,
+    ),
     **dict.fromkeys(("fill", "index_fill", "index_put", "zero"), _WRITE),
     "_upsample_bilinear2d_aa": ("it smooths before it interpolates", "use antialias=False"),
+    "wrap_with_autocast": (
+        "it computes in another dtype (torch.autocast)",
+        "leave torch.autocast out of forward, and put it around the training step",
+    ),
     "cdist": (
         "it computes the distances of all pairs",
         "x.square().sum(1, keepdim=True) - 2 * x @ p.T + p.square().sum(1) are their squares, p constant",

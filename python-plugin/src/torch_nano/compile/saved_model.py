@@ -17,6 +17,7 @@ from ..arithmetic.layout import Layout
 from ..arithmetic.quantization import ChannelScales, Quantization
 from ..calibration.quantize import QuantizedGraph
 from ..calibration.ranges import follows_rules
+from ..capture.index_inputs import limit_indices
 from ..errors import FileFormatError, TorchNanoError
 from ..files import archive
 from ..files.reading import fields_of, refusing
@@ -185,6 +186,10 @@ def _graph(contents: _Contents) -> QuantizedGraph:
     if len(returned.names) != len(contents.outputs):
         raise FileFormatError(f"it returns {len(returned.names)} tensors, and has outputs {contents.outputs}")
     graph = Graph(contents.inputs, contents.outputs, values, nodes, {}, returned=returned)
+    limits = {name: v.index_limit for name, v in values.items() if v.index_limit is not None}
+    limit_indices(graph, limits)
+    if any(values[name].index_limit != limit for name, limit in limits.items()):
+        raise FileFormatError(f"it has limits of indices {limits}; its embeddings have other numbers of rows")
     for node in nodes:
         _check_node(graph, node, tensors[node.name])
     return QuantizedGraph(graph, tensors, _channels(contents, graph), contents.streams)
