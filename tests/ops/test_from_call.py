@@ -336,7 +336,6 @@ REFUSED: list[tuple[nn.Module, tuple[int, ...], str]] = [
     (Lambda(lambda x: nn.functional.pad(x, (1, 1), value=-torch.inf)), SERIES, "it pads with -inf"),
     (Lambda(lambda x: x[:, :0]), VECTOR, "its result has shape (0,) per sample; expected 1 to 2^22 elements"),
     (Lambda(lambda x: x.index_select(1, x.argmax(1))), VECTOR, "the batch is not its first"),
-    (Lambda(lambda x: x.unsqueeze(1) @ torch.ones(3, 13, 2)), SERIES, "by a constant of shape [3, 13, 2]"),
     (nn.Softmax(0), IMAGE, "it goes along the batch"),
 ]
 
