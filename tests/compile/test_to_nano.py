@@ -166,7 +166,7 @@ def test_inputs_outside_the_range_saturate(nano):
         (torch.zeros(1, 3, 40, dtype=torch.int8), "int8.*of floats"),
         (torch.full((2, 3, 40), torch.nan), r"NaN or infinity in samples \[0, 1\] of 2"),
         (torch.full((1, 3, 40), torch.inf), "NaN or infinity"),
-        (np.zeros((1, 3, 40), np.float32), "is a ndarray"),
+        (np.full((1, 3, 40), "a"), "is a ndarray"),
         (torch.zeros(1, 3, 40).to_sparse(), "of layout torch.sparse_coo; expected a dense one"),
         (torch.zeros(1, 3, 40, device="meta"), "on the meta device; expected a dense one"),
     ],

@@ -46,7 +46,7 @@ def test_a_trained_head_does_not_count(tmp_path):
     assert nano.verify("rv32imc")
 
 
-@pytest.mark.parametrize("wrong", [5, iter([]), torch.zeros(2, 4).numpy(), {1: torch.zeros(2, 4)}])
+@pytest.mark.parametrize("wrong", [5, iter([]), {1: torch.zeros(2, 4)}])
 def test_data_of_another_kind_is_refused(wrong):
     x = inputs((4,), 16)
     nano = tn.to_nano(torch.nn.Linear(4, 3), x, calibrate=x)

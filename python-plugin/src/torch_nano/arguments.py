@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from numbers import Integral, Real
 from pathlib import Path
 from types import MappingProxyType
@@ -11,11 +12,15 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from . import _native
-from .errors import FileFormatError, HeadError, InputError, TorchNanoError
+from .errors import FileFormatError, HeadError, InputError, LabelError, TorchNanoError
 
 Item = TypeVar("Item")
+
+#: Numbers that a user gives: an array of numpy is taken as a tensor.
+TensorOrArray = torch.Tensor | NDArray[Any]
 
 #: The largest number of a field of the device's protocol.
 LARGEST = _native.LARGEST_COUNT
@@ -117,6 +122,33 @@ def mapping(
     return dict(value)
 
 
+def as_tensors(value: Any) -> Any:
+    """`value` with its numpy arrays as tensors, also inside of tuples, lists and dicts.
+
+    Arrays that torch has no dtype for stay as they are, as does everything else.
+
+    >>> as_tensors((np.zeros(2, np.float32), {"x": np.arange(2)}, "y"))
+    (tensor([0., 0.]), {'x': tensor([0, 1])}, 'y')
+    """
+    if isinstance(value, np.ndarray):
+        return _tensor_of(value) if value.dtype.kind in "fiub" else value
+    if type(value) in (tuple, list):
+        return type(value)(map(as_tensors, value))
+    if isinstance(value, dict):
+        return {key: as_tensors(part) for key, part in value.items()}
+    return value
+
+
+def _tensor_of(array: NDArray[Any]) -> torch.Tensor:
+    """An array of numbers as a tensor."""
+    # torch takes no long double, no other byte order, no negative strides, and warns of read-only arrays.
+    own = (
+        np.float64 if array.dtype.kind == "f" and array.dtype.itemsize > 8 else array.dtype.newbyteorder("=")
+    )
+    native = np.ascontiguousarray(array, own).reshape(array.shape)
+    return torch.from_numpy(native if native.flags.writeable else native.copy())
+
+
 def check_tensor(name: str, tensor: object, *, error: type[TorchNanoError] = HeadError) -> None:
     """Checks that an argument is a dense tensor.
 
@@ -124,7 +156,7 @@ def check_tensor(name: str, tensor: object, *, error: type[TorchNanoError] = Hea
         TorchNanoError: of kind `error`: it is not a tensor, is on the meta device or has another layout.
     """
     if not isinstance(tensor, torch.Tensor):
-        raise error(f"{name} is {shown(tensor)}; expected a tensor")
+        raise error(f"{name} is {shown(tensor)}; expected a tensor or an array of numbers")
     if tensor.is_meta or tensor.layout != torch.strided:
         kind = "on the meta device" if tensor.is_meta else f"of layout {tensor.layout}"
         raise error(f"{name} is a tensor {kind}; expected a dense one with numbers in it")
@@ -381,6 +413,32 @@ def bytes_of(nano: HasImage | _native.Model | bytes) -> bytes:
         )
         raise InputError(f"nano is {shown(nano)}; expected a NanoModule, or its image as bytes: {way}")
     return bytes(image)
+
+
+def class_index(wanted: int | str, classes: int, names: Sequence[str]) -> int:
+    """The index of a class, given its name or its index.
+
+    >>> class_index("wlak", 2, ["walk", "run"])
+    Traceback (most recent call last):
+    torch_nano.errors.LabelError: no class is called 'wlak'; did you mean 'walk'? Known: walk, run
+
+    Raises:
+        LabelError: there is no such class.
+    """
+    index = as_integer(wanted)
+    if index is not None:
+        if not 0 <= index < classes:
+            raise LabelError(f"there is no class {index}; expected 0 to {classes - 1}")
+        return index
+    if not isinstance(wanted, str):
+        raise LabelError(f"the class is {shown(wanted)}; expected its index or its name")
+    if wanted in names and wanted:
+        return names.index(wanted)
+    named = [name for name in names if name]
+    similar = get_close_matches(wanted, named, 1)
+    guess = f"did you mean {similar[0]!r}? " if similar else ""
+    there = f"Known: {', '.join(named)}" if named else "None has a name on this device: use indices"
+    raise LabelError(f"no class is called {wanted!r}; {guess}{there}")
 
 
 def shown(value: object) -> str:

@@ -9,14 +9,14 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..arguments import check_batch, check_same_batch
+from ..arguments import TensorOrArray, as_tensors, check_batch, check_same_batch
 from ..errors import InputError
 from ..ir.graph import Graph
 from ..ir.lifetimes import most_numbers
 
-#: A tensor, or batches: tensors, tuples (x, y, ...) that begin with the model's inputs, as from a DataLoader,
-#: or dicts that have them by name; a dataset of such samples. Also one such tuple of tensors, or one dict.
-CalibrationData = Tensor | Mapping[str, Tensor] | Dataset[Any] | Iterable[Any]
+#: A tensor or array, or batches: tensors, tuples (x, y, ...) that begin with the model's inputs, as from a
+#: DataLoader, or dicts that have them by name; a dataset of such samples. Also one such tuple, or one dict.
+CalibrationData = TensorOrArray | Mapping[str, TensorOrArray] | Dataset[Any] | Iterable[Any]
 
 #: Samples of one run at most, ...
 _SAMPLES = 256
@@ -48,7 +48,7 @@ class Batches:
     def __init__(
         self, graph: Graph, data: CalibrationData, purpose: str = "calibration", runs: int = 1
     ) -> None:
-        self._graph, self._data, self._purpose = graph, data, purpose
+        self._graph, self._data, self._purpose = graph, as_tensors(data), purpose
         self._most = samples_of_a_run(runs * most_numbers(graph))
 
     @property
@@ -73,7 +73,7 @@ class Batches:
         """
         names, values, purpose = self._graph.inputs, self._graph.values, self._purpose
         for part in self._parts():
-            tensors, labels = _inputs_and_labels(names, part, purpose)
+            tensors, labels = _inputs_and_labels(names, as_tensors(part), purpose)
             for name, tensor in zip(names, tensors, strict=True):
                 label = f"a {purpose} batch" if len(names) == 1 else f"a {purpose} batch's {name!r}"
                 check_batch(label, tensor, values[name].user_shape, index_limit=values[name].index_limit)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind, OutputKind
 
-from ..arguments import INDEX_DTYPES, shown
+from ..arguments import INDEX_DTYPES, as_tensors, shown
 from ..errors import CaptureError, InputError, UnsupportedError, UnsupportedNode
 from ..ir.call import BATCH_SIZE, Call, ComputedName, ParameterName, UnsupportedNodeError
 from ..ir.graph import Derived, Graph, Node, new_name
@@ -70,6 +70,7 @@ def capture(model: nn.Module, example: Example, *, for_training: bool = False) -
     """
     check_not_scripted(model.named_modules())
     check_numbers(model)
+    example = as_tensors(example)
     batch = batch_of(model, example)
     check_modules(model, batch.map(lambda tensor: tensor[:2]))
     try:

@@ -27,7 +27,7 @@ from ..arguments import INDEX_DTYPES, check_tensor
 from ..errors import CaptureError, InputError, TorchNanoError, UnsupportedError, UnsupportedNode
 from ..modules.backup import Backup
 from ..modules.explain import explain, is_one_sample, missing_batch
-from ..modules.inputs import Example, Inputs
+from ..modules.inputs import Inputs
 from ..modules.modes import evaluation_mode, set_mode
 from .compositions.attention import multi_head_attention_forward
 from .constant_numbers import ConstantNumbers
@@ -45,7 +45,7 @@ _DROPOUTS = frozenset(
 )
 
 
-def batch_of(model: nn.Module, example: Example) -> Inputs:
+def batch_of(model: nn.Module, example: Any) -> Inputs:
     """An example of at least two samples, on the model's device and in its dtype.
 
     Raises:
@@ -56,7 +56,7 @@ def batch_of(model: nn.Module, example: Example) -> Inputs:
         names = sorted(example, key=lambda name: order.index(name) if name in order else len(order))
         inputs = Inputs(named={str(name): example[name] for name in names})
     else:
-        inputs = Inputs(tuple(example) if isinstance(example, list | tuple) else (example,))  # type: ignore[arg-type]
+        inputs = Inputs(tuple(example) if isinstance(example, list | tuple) else (example,))
     for name, tensor in _labelled(inputs):
         _check_example(model, name, tensor, inputs)
     if len({len(tensor) for tensor in inputs.tensors}) > 1:

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arguments import shown
+from ..arguments import class_index, shown
 from ..device.answers import Prediction
-from ..device.samples import class_index
 from ..errors import LabelError
 from .sample_files import SampleFile, SampleFileError, number
 

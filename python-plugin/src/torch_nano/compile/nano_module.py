@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..arguments import bind, check_inputs, path_of, shown, the_only
+from ..arguments import TensorOrArray, as_tensors, bind, check_inputs, path_of, shown, the_only
 from ..arithmetic.fixed_point import is_native
 from ..arithmetic.layout import to_device
 from ..arithmetic.quantization import INDICES
@@ -45,8 +45,9 @@ class NanoModule(ConvertedModel):
     Called with floats it quantizes them, runs the image, and returns real numbers. Tensors on the CPU run
     through nano-core, others through the same integers in plain torch. There are no gradients.
 
-    Inputs and outputs are the original model's: shapes with batch, several inputs by position or by name, and
-    outputs in the tuples, lists, dicts and named tuples in which it returns them; dataclasses become dicts.
+    Inputs, tensors or arrays, and outputs are the original model's: shapes with batch, several inputs by
+    position or by name, and outputs in the tuples, lists, dicts and named tuples in which it returns them;
+    dataclasses become dicts.
     """
 
     #: The trainable head in RAM, None if the whole model is in flash.
@@ -64,7 +65,7 @@ class NanoModule(ConvertedModel):
         """Path of the module that the head was made from, of several with ", " between; None without one."""
         return None if self._saved_head is None else self._saved_head.path
 
-    def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
+    def forward(self, *inputs: TensorOrArray, **named: TensorOrArray) -> Any:
         """float32 outputs for float inputs; the indices of argmax are int64. An input of an embedding holds
         indices, int64 or int32.
 
@@ -79,7 +80,7 @@ class NanoModule(ConvertedModel):
         pairs = zip(self._run(self._integers(tensors)), self._output_quantizations, strict=True)
         return self._returned.pack([dequantize_tensor(y, quantization) for y, quantization in pairs])
 
-    def quantize_inputs(self, *inputs: Tensor, **named: Tensor) -> tuple[Tensor, ...]:
+    def quantize_inputs(self, *inputs: TensorOrArray, **named: TensorOrArray) -> tuple[Tensor, ...]:
         """Quantizes float inputs, one tensor for each; numbers outside of an input's range are clamped.
 
         Raises:
@@ -87,7 +88,7 @@ class NanoModule(ConvertedModel):
         """
         return tuple(self._integers(self._tensors(inputs, named, float)))
 
-    def quantize_input(self, x: Tensor) -> Tensor:
+    def quantize_input(self, x: TensorOrArray) -> Tensor:
         """:meth:`quantize_inputs` for a model of one input.
 
         Raises:
@@ -95,7 +96,9 @@ class NanoModule(ConvertedModel):
         """
         return the_only("input", dict(zip(self.input_shapes, self.quantize_inputs(x), strict=True)))
 
-    def device_inputs(self, *inputs: Tensor, **named: Tensor) -> NDArray[Any] | tuple[NDArray[Any], ...]:
+    def device_inputs(
+        self, *inputs: TensorOrArray, **named: TensorOrArray
+    ) -> NDArray[Any] | tuple[NDArray[Any], ...]:
         """The inputs for a device: integers [N, elements], in the device's order. A tuple of such arrays if
         the model has several inputs; ``zip(*arrays)`` gives the samples.
 
@@ -109,7 +112,7 @@ class NanoModule(ConvertedModel):
         first, *others = self._to_device([x.cpu() for x in integers])
         return (first, *others) if others else first
 
-    def forward_int8(self, *inputs: Tensor, **named: Tensor) -> Any:
+    def forward_int8(self, *inputs: TensorOrArray, **named: TensorOrArray) -> Any:
         """Integer outputs for integer inputs, both in torch's layout: int8, or of the dtypes of
         :attr:`output_quantizations` and :attr:`input_quantizations`. With a trainable head its int32 logits
         [N, classes].
@@ -122,7 +125,7 @@ class NanoModule(ConvertedModel):
             return self._returned.pack([self.head.logits(self._features(self._integers(integers)))])
         return self._returned.pack(self._run(self._integers(integers)))
 
-    def features_int8(self, *inputs: Tensor, **named: Tensor) -> Tensor:
+    def features_int8(self, *inputs: TensorOrArray, **named: TensorOrArray) -> Tensor:
         """The trainable head's features: int8 [N, features], in device order (height, width, channels).
 
         Args:
@@ -168,7 +171,7 @@ class NanoModule(ConvertedModel):
 
     def _tensors(self, inputs: Sequence[Any], named: Mapping[str, Any], *kinds: type) -> list[Tensor]:
         """The inputs of a call in order: floats (kind float) or integers of their dtypes (kind int)."""
-        tensors: list[Tensor] = bind(list(self._input_shapes), inputs, named)
+        tensors: list[Tensor] = as_tensors(bind(list(self._input_shapes), inputs, named))
         dtypes = {name: each.torch_dtype for name, each in self.input_quantizations.items()}
         check_inputs(self._input_shapes, tensors, kinds, dtypes, self.index_limits)
         return tensors
@@ -258,11 +261,14 @@ class NanoModule(ConvertedModel):
             ConnectionLost: the board stops.
         """
         if target not in get_args(Target):
-            raise InputError(f"there is no target {target!r}; expected one of {', '.join(get_args(Target))}")
+            raise InputError(
+                f"there is no target {shown(target)}; expected one of {', '.join(get_args(Target))}"
+            )
         if data is None:
             generator = torch.Generator().manual_seed(_SEED)
             data = [value.random(_RANDOM_INPUTS, generator) for value in self._inputs]
         expected = "a tensor, a tuple of tensors, or a dict of them by the names of the inputs"
+        data = as_tensors(data)
         named = dict(data) if isinstance(data, Mapping) else {}
         if not all(isinstance(name, str) for name in named):
             raise InputError(f"data has the keys {shown(list(named))}; expected {expected}")

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from .. import _native
-from ..arguments import bind, check_tensor, names_of
+from ..arguments import as_tensors, bind, check_tensor, names_of
 from ..arithmetic.layout import to_device
 from ..arithmetic.tensors import dequantize_tensor
 from ..errors import HeadError, InputError
@@ -120,12 +119,7 @@ class Stream:
         given = bind([value.name for value in self._inputs], inputs, named)
         for value, x in zip(self._inputs, given, strict=True):
             name, shape = value.name, value.user_shape
-            if isinstance(x, np.ndarray):
-                if x.dtype.kind not in "fiu":
-                    raise InputError(f"a step of {name} is of dtype {x.dtype}; expected numbers")
-                # torch takes no long double, no other byte order and no negative strides.
-                own = np.float64 if x.dtype.itemsize > 8 else x.dtype.newbyteorder("=")
-                x = torch.from_numpy(np.ascontiguousarray(x, own))
+            x = as_tensors(x)
             check_tensor(name, x, error=InputError)
             time = len(shape) - 1 if value.layout is None else value.layout.last
             without_time = (*shape[:time], *shape[time + 1 :]) if time is not None else ()

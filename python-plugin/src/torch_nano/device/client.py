@@ -156,8 +156,8 @@ class Device(Conversation):
         fit the ring are sent once per epoch, part by part, with one epoch of training on each part.
 
         Args:
-            data, labels: inputs [N, ...] with labels [N], or pairs (inputs, labels), such as a DataLoader's,
-                in batches or one by one, with `labels` left out.
+            data, labels: inputs [N, ...] with labels [N]; or, with `labels` left out, the pair of both, or
+                several such pairs in batches or one by one, such as a DataLoader's.
             epochs: number of passes, for a head that learns in epochs; other heads need one.
             progress: whether to show a bar; None: the device's setting.
 

@@ -7,13 +7,13 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, Self
 
-from ..arguments import image_of, integer, path_of, seconds
+from ..arguments import class_index, image_of, integer, path_of, seconds
 from ..errors import DeviceError, DeviceRestarted, WrongModelError
 from .answers import DeviceInfo, DeviceSettings, DeviceStats, LogEntry
 from .bars import Bars
 from .graph_values import GraphValue
 from .link import Link, is_unanswered
-from .samples import Input, KnownModel, class_index, input_bytes, label_fields
+from .samples import Input, KnownModel, input_bytes, label_fields
 from .sliced_training import SlicedTraining
 from .transport.interrupts import deferred_interrupt
 from .transport.streams import Stream

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ..arguments import (
     INDEX_DTYPES,
     HasImage,
+    TensorOrArray,
     as_integer,
+    as_tensors,
     bind,
     check_indices,
     check_same_batch,
     check_tensor,
+    class_index,
     shown,
 )
 from ..arithmetic.layout import Layout, Shape, to_device, torch_shapes
@@ -30,7 +31,7 @@ from ..heads.sgd import VALUE_STEPS
 from .graph_values import GraphValue
 
 #: One input of a model.
-One = Tensor | NDArray[Any]
+One = TensorOrArray
 #: One input, or all of a model of several; see :class:`torch_nano.Device`.
 Input = One | Sequence[One] | Mapping[str, One]
 #: The label of an input: a class by index or name, all right classes, or a number.
@@ -76,11 +77,20 @@ def batches(
     """The samples of a data set, each as the device's bytes and its label.
 
     Args:
-        data: inputs with batch, or pairs (inputs, labels), in batches or one by one, if `labels` is None.
+        data: inputs with batch; if `labels` is None, the pair (inputs, labels), or several such pairs, in
+            batches or one by one.
 
     Raises:
         InputError: as :func:`input_bytes`, or there are not as many labels as inputs.
     """
+    # (x, y); a tuple of two pairs has no tensor in it.
+    is_pair = (
+        isinstance(data, tuple)
+        and len(data) == 2
+        and any(isinstance(part, Tensor | np.ndarray) for part in data)
+    )
+    if labels is None and is_pair:
+        data, labels = cast(tuple[Any, Any], data)
     pairs: Iterable[Any] = [(data, labels)] if labels is not None else data
     if not isinstance(pairs, Iterable | Sequence) and not hasattr(pairs, "__getitem__"):
         raise InputError(f"the data are {shown(data)}; expected inputs and labels, or pairs of them")
@@ -214,13 +224,15 @@ def _tensor(input: Any, name: str, value: GraphValue) -> Tensor:
         check_tensor(name, input, error=InputError)
         return input.detach().cpu()
     try:
-        array = np.ascontiguousarray(input)
-        return torch.as_tensor(array.astype(array.dtype.newbyteorder("="), copy=False))
-    except (TypeError, ValueError) as error:
+        tensor = as_tensors(np.asarray(input))
+    except (TypeError, ValueError):
+        tensor = None
+    if not isinstance(tensor, Tensor):
         raise InputError(
             f"{name} is {shown(input)}; expected a tensor or an array of floats, or of the device's "
             f"{value.dtype}"
-        ) from error
+        )
+    return tensor
 
 
 def label_fields(label: Any, target: str, classes: int, names: Sequence[str]) -> dict[str, Any]:
@@ -257,29 +269,3 @@ def label_fields(label: Any, target: str, classes: int, names: Sequence[str]) ->
         case other:
             raise ValueError(f"no head learns from {other!r}")
     raise LabelError(f"the label is {label!r:.60}; this head learns from {expected}")
-
-
-def class_index(wanted: int | str, classes: int, names: Sequence[str]) -> int:
-    """The index of a class, given its name or its index.
-
-    >>> class_index("wlak", 2, ["walk", "run"])
-    Traceback (most recent call last):
-    torch_nano.errors.LabelError: no class is called 'wlak'; did you mean 'walk'? Known: walk, run
-
-    Raises:
-        LabelError: there is no such class.
-    """
-    index = as_integer(wanted)
-    if index is not None:
-        if not 0 <= index < classes:
-            raise LabelError(f"there is no class {index}; expected 0 to {classes - 1}")
-        return index
-    if not isinstance(wanted, str):
-        raise LabelError(f"the class is {shown(wanted)}; expected its index or its name")
-    if wanted in names and wanted:
-        return names.index(wanted)
-    named = [name for name in names if name]
-    similar = get_close_matches(wanted, named, 1)
-    guess = f"did you mean {similar[0]!r}? " if similar else ""
-    there = f"Known: {', '.join(named)}" if named else "None has a name on this device: use indices"
-    raise LabelError(f"no class is called {wanted!r}; {guess}{there}")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, Self
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from .. import _native
-from ..arguments import check_tensor, shown, whole_number
-from ..errors import HeadError
+from ..arguments import TensorOrArray, as_tensors, check_tensor, class_index, shown, whole_number
+from ..errors import HeadError, LabelError
 
 Int8 = npt.NDArray[np.int8]
 Targets = npt.NDArray[np.int64]
+#: Classes as indices or names, or other targets of a head.
+Labels = TensorOrArray | Sequence[int | str]
 
 
 def checked_image(image: object) -> _native.Model:
@@ -62,7 +64,9 @@ class Head(nn.Module):
 
     Two heads of one image that get the same calls have the same bytes, here and on any device. Features are
     int8 [N, features] in the device's order, from :meth:`torch_nano.NanoModule.features_int8`. There are no
-    float parameters: autograd and optimizers do not apply.
+    float parameters: autograd and optimizers do not apply. Arrays of numpy are taken as tensors. Labels of
+    classes are a tensor, an array or a list of indices, or of names that the model was given (`labels` of
+    :func:`torch_nano.to_nano`).
 
     Args:
         image: a `.nano` image with a trainable head of this kind, as bytes or checked.
@@ -118,20 +122,20 @@ class Head(nn.Module):
         """Bytes of RAM of the head on a device: its state and scratch memory."""
         return self._head.ram_bytes
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: TensorOrArray) -> Tensor:
         """float32 logits [N, classes]: the integer logits in real numbers."""
         return self.logits(features).float() * self._head.logit_scale
 
-    def logits(self, features: Tensor) -> Tensor:
+    def logits(self, features: TensorOrArray) -> Tensor:
         """int32 logits [N, classes] for int8 features [N, features].
 
         Raises:
             HeadError: wrong shape or dtype.
         """
-        self._check(features, "[N, features]", 2)
+        features = self._checked(features, "[N, features]", 2)
         return torch.from_numpy(self._head.logits(features.cpu().contiguous().numpy())).to(features.device)
 
-    def predict(self, features: Tensor) -> Tensor:
+    def predict(self, features: TensorOrArray) -> Tensor:
         """int64 classes [N]: the largest logit, the first of equal ones.
 
         Raises:
@@ -246,23 +250,27 @@ class Head(nn.Module):
     def extra_repr(self) -> str:
         return f"features={self.features}, classes={self.classes}"
 
-    def _check(self, features: Tensor, shape: str, rank: int) -> None:
+    def _checked(self, features: Any, shape: str, rank: int) -> Tensor:
+        """The features as a tensor int8 of that shape."""
+        features = as_tensors(features)
         check_tensor("features", features)
         if features.dtype != torch.int8 or features.dim() != rank or features.shape[-1] != self.features:
             raise HeadError(
                 f"features have shape {tuple(features.shape)} and dtype {features.dtype}; "
                 f"expected int8 {shape} with {self.features} features"
             )
+        return cast(Tensor, features)
 
-    def _check_samples(self, features: Tensor) -> None:
-        """Checks that the features are int8 [N, features] with at least one sample."""
-        self._check(features, "[N, features]", 2)
-        if not len(features):
-            raise HeadError(f"features have shape {tuple(features.shape)}; expected at least one sample")
+    def _samples(self, features: Any) -> Tensor:
+        """The features as a tensor int8 [N, features] of at least one sample."""
+        samples = self._checked(features, "[N, features]", 2)
+        if not len(samples):
+            raise HeadError(f"features have shape {tuple(samples.shape)}; expected at least one sample")
+        return samples
 
-    def _classes_of(self, features: Tensor, labels: Tensor) -> Targets:
-        """Checks labels [N], integers below the number of classes, for features int8 [N, features]."""
-        self._check_samples(features)
+    def _classes_of(self, features: Tensor, labels: Any) -> Targets:
+        """Classes [N] for features int8 [N, features]: indices or names of classes."""
+        labels = self._indices(labels)
         check_tensor("labels", labels)
         integers = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
         if not integers or labels.shape != features.shape[:1]:
@@ -274,13 +282,25 @@ class Head(nn.Module):
             raise HeadError(
                 f"labels go from {labels.min()} to {labels.max()}; expected 0 to {self.classes - 1}"
             )
-        return labels.cpu().numpy().astype(np.int64)
+        return cast(Targets, labels.cpu().numpy().astype(np.int64))
+
+    def _indices(self, labels: Any) -> Any:
+        """Labels as a tensor of the classes' indices; of another kind unchanged."""
+        if isinstance(labels, np.ndarray) and labels.dtype.kind in "UO":
+            labels = labels.tolist()
+        if not isinstance(labels, list | tuple):
+            return as_tensors(labels)
+        try:
+            indices = [class_index(label, self.classes, self._model.labels) for label in labels]
+        except LabelError as error:
+            raise HeadError(f"labels: {error}") from error
+        return torch.tensor(indices, dtype=torch.int64)
 
 
 class SumsHead(Head):
     """A head that learns by adding to exact sums: each sample once, in any order, on one device or many."""
 
-    def learn(self, features: Tensor, labels: Tensor) -> None:
+    def learn(self, features: TensorOrArray, labels: Labels) -> None:
         """Adds samples int8 [N, features] with integer labels [N], each once.
 
         Raises:
@@ -289,7 +309,7 @@ class SumsHead(Head):
         """
         self._for_all(self._head.learn_all, features, labels, "learnt")
 
-    def unlearn(self, features: Tensor, labels: Tensor) -> None:
+    def unlearn(self, features: TensorOrArray, labels: Labels) -> None:
         """Removes samples exactly: the sums become those of the other samples.
 
         Raises:
@@ -333,8 +353,9 @@ class SumsHead(Head):
             raise HeadError(f"the heads cannot be merged: {error}") from error
 
     def _for_all(
-        self, act: Callable[[Int8, Targets], None], features: Tensor, labels: Tensor, done: str
+        self, act: Callable[[Int8, Targets], None], features: TensorOrArray, labels: Labels, done: str
     ) -> None:
+        features = self._samples(features)
         targets = self._classes_of(features, labels)
         try:
             act(features.cpu().contiguous().numpy(), targets)

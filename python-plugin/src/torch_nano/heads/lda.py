@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
-from .head import SumsHead
+from ..arguments import TensorOrArray
+from .head import Labels, SumsHead
 
 
 class LdaHead(SumsHead):
@@ -35,7 +34,7 @@ class LdaHead(SumsHead):
         """Solves for the weights of all that was learnt."""
         self._head.commit()
 
-    def fit(self, features: Tensor, labels: Tensor) -> None:
+    def fit(self, features: TensorOrArray, labels: Labels) -> None:
         """:meth:`learn`, then :meth:`commit`.
 
         Raises:

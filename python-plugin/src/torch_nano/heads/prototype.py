@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
-from .head import SumsHead
+from ..arguments import TensorOrArray
+from .head import Labels, SumsHead
 
 
 class PrototypeHead(SumsHead):
@@ -25,7 +24,7 @@ class PrototypeHead(SumsHead):
 
     name = "prototype_head"
 
-    def fit(self, features: Tensor, labels: Tensor) -> None:
+    def fit(self, features: TensorOrArray, labels: Labels) -> None:
         """:meth:`learn`; nothing else is needed.
 
         Raises:

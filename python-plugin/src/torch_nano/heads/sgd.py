@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from .. import _native
-from ..arguments import check_tensor, shown, whole_number
+from ..arguments import TensorOrArray, as_tensors, check_tensor, shown, whole_number
 from ..errors import HeadError
-from .head import Head, Targets
+from .head import Head, Labels, Targets
 
 #: Units per 1 of a squared-error target.
 VALUE_STEPS = 4096
@@ -35,7 +35,7 @@ class SgdHead(Head):
 
     name = "sgd_head"
 
-    def predict(self, features: Tensor) -> Tensor:
+    def predict(self, features: TensorOrArray) -> Tensor:
         """int64 classes [N] (the largest logit, the first of equal ones); for loss "binary" bool [N,
         classes]; for "squared" float32 [N].
 
@@ -50,13 +50,13 @@ class SgdHead(Head):
                 return outputs[:, 0]
         return super().predict(features)
 
-    def step(self, features: Tensor, target: int | float | Tensor) -> None:
+    def step(self, features: TensorOrArray, target: int | float | TensorOrArray) -> None:
         """One step of gradient descent on one sample, int8 [features].
 
         Raises:
             HeadError: wrong shape, dtype or target; the head is then unchanged.
         """
-        self._check(features, "[features]", 1)
+        features = self._checked(features, "[features]", 1)
         if self._head.target == "class":
             number = whole_number("label", target, most=self.classes - 1)
         else:
@@ -68,7 +68,7 @@ class SgdHead(Head):
             (number,) = self._targets(features[None], given[None]).tolist()
         self._head.step(features.cpu().contiguous().numpy(), number)
 
-    def fit(self, features: Tensor, targets: Tensor, epochs: int = 1, *, first_epoch: int = 0) -> None:
+    def fit(self, features: TensorOrArray, targets: Labels, epochs: int = 1, *, first_epoch: int = 0) -> None:
         """Trains for `epochs` epochs on samples int8 [N, features] with targets [N] (bool [N, classes] for
         loss "binary"), in the device's order.
 
@@ -82,16 +82,17 @@ class SgdHead(Head):
             HeadError: wrong shape, dtype, target or number of epochs (with those before at most 1,000,000);
                 the head is then unchanged, as it is after Ctrl-C.
         """
+        features = self._samples(features)
         numbers = self._targets(features, targets)
         epochs = whole_number("epochs", epochs, least=1, most=_native.LARGEST_EPOCHS)
         first_epoch = whole_number("first_epoch", first_epoch, most=_native.LARGEST_EPOCHS - epochs)
         self._head.train(features.cpu().contiguous().numpy(), numbers, epochs, first_epoch)
 
-    def _targets(self, features: Tensor, targets: Tensor) -> Targets:
+    def _targets(self, features: Tensor, targets: Any) -> Targets:
         """The targets in nano-core's form."""
         if self._head.target == "class":
             return self._classes_of(features, targets)
-        self._check_samples(features)
+        targets = as_tensors(targets)
         check_tensor("targets", targets)
         labels = self._head.target == "labels"
         shape = (len(features), self.classes) if labels else (len(features),)

@@ -8,8 +8,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-#: A tensor, several by position, or several by the names of forward's arguments.
-Example = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
+from ..arguments import TensorOrArray
+
+#: A tensor or array, several by position, or several by the names of forward's arguments.
+Example = TensorOrArray | Sequence[TensorOrArray] | Mapping[str, TensorOrArray]
 
 
 @dataclass(frozen=True)

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeAlias, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
+from ..arguments import TensorOrArray, as_tensors
 from ..errors import InputError
 
 #: A loader (an iterable of batches (x, y) that can be iterated again), a dataset of samples (x, y), or all
-#: samples as two tensors.
-TrainingData: TypeAlias = Iterable[Any] | Dataset[Any] | tuple[Tensor, Tensor]
+#: samples as two tensors or arrays.
+TrainingData: TypeAlias = Iterable[Any] | Dataset[Any] | tuple[TensorOrArray, TensorOrArray]
 
-#: Inputs without labels: a tensor, or training data whose labels are not read.
-UnlabelledData: TypeAlias = Tensor | TrainingData
+#: Inputs without labels: a tensor or array, or training data whose labels are not read.
+UnlabelledData: TypeAlias = TensorOrArray | TrainingData
 
 
 class TensorBatches:
@@ -53,12 +55,14 @@ def batches_of(data: TrainingData, *, batch_size: int, shuffle: bool, name: str)
     Raises:
         InputError: the data are something else.
     """
+    if isinstance(data, tuple | np.ndarray):
+        data = as_tensors(data)
     if isinstance(data, tuple) and len(data) == 2 and any(isinstance(part, Tensor) for part in data):
         x, y = data
         if not isinstance(x, Tensor) or not isinstance(y, Tensor):
             raise InputError(
-                f"{name} is ({type(x).__name__}, {type(y).__name__}); expected two tensors (torch.as_tensor "
-                "makes them)"
+                f"{name} is ({type(x).__name__}, {type(y).__name__}); expected two tensors or "
+                "arrays (torch.as_tensor makes them)"
             )
         return _tensor_batches((x, y), batch_size, shuffle, name)
     if isinstance(data, TensorDataset):
@@ -71,7 +75,7 @@ def batches_of(data: TrainingData, *, batch_size: int, shuffle: bool, name: str)
     if isinstance(data, Tensor) or not isinstance(data, Iterable):
         raise InputError(
             f"{name} is a {type(data).__name__}; expected a DataLoader or another iterable of batches (x, "
-            "y), a Dataset, or a tuple of two tensors (x, y)"
+            "y), a Dataset, or a tuple of two tensors or arrays (x, y)"
         )
     if isinstance(data, Iterator):
         raise InputError(
@@ -90,8 +94,8 @@ def inputs_of(data: UnlabelledData, batch_size: int) -> Iterable[Tensor]:
     >>> [x.tolist() for x in inputs_of(torch.arange(3.0), batch_size=2)]
     [[0.0, 1.0], [2.0]]
     """
-    if isinstance(data, Tensor):
-        data = TensorDataset(data)
+    if isinstance(data, Tensor | np.ndarray):
+        data = TensorDataset(as_tensors(data))
     return _Inputs(batches_of(data, batch_size=batch_size, shuffle=False, name="the data"))
 
 
@@ -102,7 +106,7 @@ class _Inputs:
         self._batches = batches
 
     def __iter__(self) -> Iterator[Tensor]:
-        for batch in self._batches:
+        for batch in map(as_tensors, self._batches):
             x = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
             if not isinstance(x, Tensor):
                 raise InputError(
@@ -124,6 +128,7 @@ def split_batch(batch: Any, where: str) -> tuple[Any, Any]:
     Raises:
         InputError: it is not a pair.
     """
+    batch = as_tensors(batch)
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         given = (
             f"{type(batch).__name__} of {len(batch)}"
