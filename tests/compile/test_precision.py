@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -184,13 +185,44 @@ def test_a_wrong_precision_is_refused(precision: Precision, error: type[Exceptio
             prepare(chain(), X[:2], calibrate=X, precision=precision)
 
 
-def test_an_operator_without_such_a_kernel_is_refused_with_a_way_out() -> None:
-    model = nn.Sequential(nn.Linear(6, 5), nn.Softmax(1))
-    with pytest.raises(tn.QuantizationError, match=r"softmax of module '1' compute in int8 only") as found:
-        tn.to_nano(model, X[:2], calibrate=X, precision={"": "int16"})
-    assert found.value.module_path == "1" and "{..., '1': 'int8'}" in str(found.value)
-    nano = tn.to_nano(model, X[:2], calibrate=X, precision={"": "int16", "1": "int8"})
-    assert layers(nano) == [FC16, NARROWER, "softmax int8"] and nano.verify("rv32imc")
+class Scores(nn.Module):
+    """The model itself computes a softmax, between two layers of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 5), nn.Linear(5, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.second(self.first(x).softmax(1))
+        return y
+
+
+@pytest.mark.parametrize(
+    ("make", "precision", "refused", "expected"),
+    [
+        (
+            lambda: nn.Sequential(nn.Linear(6, 5), nn.Softmax(1)),
+            {"": "int16"},
+            "1",
+            [FC16, NARROWER, "softmax int8"],
+        ),
+        (Scores, {"": "int16"}, "", [FC16, NARROWER, "softmax int8", WIDER, FC16]),
+        (Scores, {"": "int16", "second": "int8"}, "", [FC16, NARROWER, "softmax int8", FC8]),
+    ],
+)
+def test_an_operator_without_such_a_kernel_is_refused_with_a_way_out(
+    make: Callable[[], nn.Module], precision: Precision, refused: str, expected: list[str]
+) -> None:
+    with pytest.raises(tn.QuantizationError, match=r"softmax of .* compute in int8 only") as found:
+        converted(make, precision)
+    assert found.value.module_path == refused
+    nano = converted(make, ast.literal_eval(str(found.value).split("precision=")[1]))
+    assert layers(nano) == expected and nano.verify("rv32imc")
+
+
+def test_a_module_without_such_a_kernel_is_asked_for_alone() -> None:
+    with pytest.raises(tn.QuantizationError, match=r"softmax of module '1' .*; leave precision out$"):
+        converted(lambda: nn.Sequential(nn.Linear(6, 5), nn.Softmax(1)), {"1": "int16"})
 
 
 def test_a_head_takes_features_in_int8() -> None:

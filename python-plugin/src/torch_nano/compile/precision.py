@@ -12,7 +12,7 @@ from ..arithmetic.quantization import Dtype
 from ..capture.passes.insert_requantize import with_dtypes
 from ..errors import InputError, QuantizationError
 from ..ir.graph import Graph
-from ..ir.precision import LayerDtype, Precision, computing_nodes, offers
+from ..ir.precision import LayerDtype, Precision, as_precision, computing_nodes, offers
 from ..ir.rules import SameAs, Shared
 from ..modules.names import matching_modules
 
@@ -63,7 +63,7 @@ def _is_read_in_int16(graph: Graph, value: str, wanted: Mapping[str, LayerDtype]
 
 def _dtypes_by_path(graph: Graph, model: nn.Module, precision: Precision | None) -> dict[str, LayerDtype]:
     """The dtype of each module, by its path."""
-    expected = "a dict of dtypes by the names of modules, {'features.0': 'int16'}, or in to_nano 'auto'"
+    expected = "a dict of dtypes by the names of modules, {'features.0': 'int16'}, or 'auto'"
     computing = {graph.module_path(node) for node in computing_nodes(graph)}
     dtypes: dict[str, LayerDtype] = {}
     for pattern, dtype in mapping("precision", precision, expected, error=InputError).items():
@@ -89,10 +89,13 @@ def _check_offers(graph: Graph, wanted: Mapping[str, LayerDtype]) -> None:
         return
     places = dict.fromkeys(graph.module_path(node) for node in refused)
     operators = ", ".join(dict.fromkeys(node.operator.name for node in refused))
-    entries = ", ".join(f"{path!r}: 'int8'" for path in places)
+    dtypes = {graph.module_path(node): wanted.get(node.name, "int8") for node in computing_nodes(graph)}
+    # Roots of squares are int16 unless int8 is asked for.
+    asked = {graph.module_path(node) for node in graph.nodes if wanted.get(node.name) == "int8"}
+    precision = as_precision({**dtypes, **dict.fromkeys(places, "int8")}, asked)
     error = QuantizationError(
-        f"{operators} of {', '.join(map(_title, places))} compute in int8 only; let them, by further entries "
-        f"at the end of precision: {{..., {entries}}}"
+        f"{operators} of {', '.join(map(_title, places))} compute in int8 only; "
+        + (f"give 16 bits to the others: precision={precision}" if precision else "leave precision out")
     )
     error.module_path = graph.module_path(refused[0])
     raise error
