@@ -115,6 +115,14 @@ def test_kept_samples_are_few_and_spread_evenly(seed: int) -> None:
     assert min(start, 8) <= len(found) <= max(15, min(256, start // 16)), f"seed {seed}"
 
 
+def test_more_samples_are_kept_where_they_are_asked_for() -> None:
+    kept = KeptSamples(32)
+    for batch in torch.arange(200.0)[:, None].split(30):
+        kept.observe(Batch([batch], None))
+    found = torch.cat([batch.inputs[0] for batch in kept.batches]).flatten()
+    assert 32 <= len(found) < 64 and found[0] == 0 and len(found.diff().unique()) == 1
+
+
 def test_large_samples_are_kept_in_little_memory() -> None:
     kept = KeptSamples()
     for _ in range(50):

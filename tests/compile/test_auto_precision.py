@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
+import re
+import warnings
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -56,11 +60,14 @@ def test_equalized_channels_need_no_16_bits() -> None:
     assert tn.to_nano(Chain().eval(), X[:2], calibrate=X, precision="auto").precision == {}
 
 
-def test_the_advice_of_a_comparison_is_the_same_argument() -> None:
+def test_the_advice_of_a_comparison_is_the_same_argument_and_gains() -> None:
     model = Chain().eval()
     nano = tn.to_nano(model, X[:2], calibrate=X, correct=False, check=False)
-    advice = "\n".join(nano.compare(model, X).advice)
-    assert "precision={'layers.2': 'int16', 'layers.3': 'int16'}" in advice
+    before = nano.compare(model, X)
+    found = before.advice[0].split("precision=")[1].split(", or ")[0]
+    assert ast.literal_eval(found) == {"layers.2": "int16", "layers.3": "int16"}
+    advised = tn.to_nano(model, X[:2], calibrate=X, correct=False, precision=ast.literal_eval(found))
+    assert measured(advised, model) > worst_sqnr(before.outputs) + 10
 
 
 def test_a_higher_target_takes_more_layers() -> None:
@@ -79,7 +86,10 @@ def test_an_accurate_model_stays_in_8_bits() -> None:
 
 def test_a_target_out_of_reach_is_warned_of_with_how_far_it_got() -> None:
     model = Chain().eval()
-    with pytest.warns(tn.AccuracyWarning, match=r"bring the outputs to (\d+\.\d) dB .* is 90.0") as found:
+    with pytest.warns(
+        tn.AccuracyWarning,
+        match=r"bring the outputs to (\d+\.\d) dB .* is 90.0.* rest is lost in the weights'",
+    ) as found:
         nano = tn.to_nano(model, X[:2], calibrate=X, correct=False, precision="auto", target_sqnr=90)
     assert len(found) == 1
     best = float(str(found[0].message).split("outputs to ")[1].split(" dB")[0])
@@ -94,12 +104,54 @@ def test_a_head_is_left_out() -> None:
     assert nano.output_quantization.dtype == "int8" and nano.verify("rv32imc")
 
 
-def test_layers_without_such_kernels_stay_in_8_bits() -> None:
+def test_layers_without_such_kernels_stay_in_8_bits_and_are_named() -> None:
     torch.manual_seed(3)
     model = nn.Sequential(nn.Linear(6, 16), nn.LayerNorm(16), nn.Linear(16, 4)).eval()
-    with pytest.warns(tn.AccuracyWarning, match="the target is 70"):
+    expected = r"layer_norm of '1' have no 16 bits, and the values that stay in 8 keep (\d+\.\d) dB"
+    with pytest.warns(tn.AccuracyWarning, match=rf"target is 70.*; {expected}") as found:
         nano = tn.to_nano(model, X[:2], calibrate=X, precision="auto", target_sqnr=70)
     assert "1" not in nano.precision and nano.verify("rv32imc")
+    kept = re.search(expected, str(found[0].message))
+    # All else is small: the weights' rounding, and the normalization's own.
+    assert kept is not None and abs(float(kept[1]) - measured(nano, model)) < 3
+
+
+def test_training_finds_the_same_layers() -> None:
+    model = Chain().eval()
+    qat = tn.prepare_qat(model, X[:2], calibrate=X, precision="auto")
+    nano = qat.eval().to_nano()
+    assert nano.precision == {"layers.2": "int16", "layers.3": "int16"}
+    assert torch.equal(qat(X), nano(X)) and nano.verify("rv32imc")
+    assert measured(nano, model) > 20
+    more = tn.prepare_qat(model, X[:2], calibrate=X, precision="auto", target_sqnr=42).to_nano()
+    assert set(nano.precision) < set(more.precision)
+    qat.train()(X).square().mean().backward()
+    assert all(parameter.grad is not None for parameter in qat.parameters())
+
+
+def test_training_needs_data_to_find_layers() -> None:
+    with pytest.raises(tn.InputError, match=r"precision='auto' compares .*: give calibrate="):
+        tn.prepare_qat(Chain(), X[:2], precision="auto")
+
+
+@pytest.mark.parametrize("prepare", [tn.to_nano, tn.prepare_qat])
+def test_channels_are_warned_of_only_if_the_input_stays_in_8_bits(
+    prepare: Callable[..., tn.NanoModule | tn.QatModule],
+) -> None:
+    units = torch.tensor([1000.0, 1.0, 1.0, 1.0, 1.0, 1.0])
+    model = nn.Linear(6, 4).eval()
+    with torch.no_grad():
+        # Weights that int8 holds exactly.
+        model.weight.copy_(torch.arange(24).reshape(4, 6) - 12)
+        model.weight[:, 0] = 127
+    x = X * units
+    with pytest.warns(tn.ChannelRangeWarning, match="int8 has one scale"):
+        prepare(model, x[:2], calibrate=x, precision="auto", target_sqnr=0.01)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made = prepare(model, x[:2], calibrate=x, precision="auto", target_sqnr=60)
+    nano = made if isinstance(made, tn.NanoModule) else made.to_nano()
+    assert nano.input_quantization.dtype == "int16"
 
 
 @pytest.mark.parametrize(
@@ -107,9 +159,10 @@ def test_layers_without_such_kernels_stay_in_8_bits() -> None:
     [
         ({"target_sqnr": 20}, "target_sqnr is 20 and precision None; it is the target of precision='auto'"),
         ({"precision": "auto", "target_sqnr": -1}, "target_sqnr is -1; expected a finite number above 0"),
-        ({"precision": "Auto"}, "precision is 'Auto'; expected a dict .* or in to_nano 'auto'"),
+        ({"precision": "Auto"}, "precision is 'Auto'; expected a dict .* or 'auto'"),
     ],
 )
 def test_a_wrong_target_is_refused(options: dict[str, object], message: str) -> None:
-    with pytest.raises(tn.InputError, match=message):
-        tn.to_nano(Chain(), X[:2], calibrate=X, **options)  # type: ignore[arg-type]
+    for prepare in (tn.to_nano, tn.prepare_qat):
+        with pytest.raises(tn.InputError, match=message):
+            prepare(Chain(), X[:2], calibrate=X, **options)  # type: ignore[operator]

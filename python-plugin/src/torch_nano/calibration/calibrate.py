@@ -37,6 +37,8 @@ class Observed:
     method: Method
     #: What corrections need; None: nothing is corrected.
     statistics: Statistics | None
+    #: Of the inputs whose channels share one scale, by name.
+    channels: Mapping[str, ChannelRanges]
 
     def ranges(self, graph: Graph) -> dict[str, Bounds]:
         """The range of every value of the graph, or of the same graph with other dtypes, by name.
@@ -51,6 +53,16 @@ class Observed:
     def range(self, name: str, dtype: Dtype) -> Bounds:
         """The range of a value in a dtype."""
         return self._int8[name] if dtype == "int8" else self.observers[name].bounds
+
+    def warn_of_channels(self, graph: Graph) -> None:
+        """Warns of the channels that the inputs' scales round away in the dtypes of such a graph.
+
+        Warns:
+            ChannelRangeWarning: naming input and channels.
+        """
+        for name, channels in self.channels.items():
+            dtype = graph.dtypes.get(name, "int8")
+            channels.warn(name, quantization(*self.range(name, dtype), dtype).scale, dtype)
 
     def means(self, graph: Graph) -> dict[str, Tensor]:
         """:meth:`.statistics.Statistics.means` of such a graph."""
@@ -85,12 +97,17 @@ def calibrate(
 ) -> dict[str, Bounds]:
     """The range of every value of a graph, by name; see :func:`observe`.
 
+    Warns:
+        ChannelRangeWarning: an input's scale rounds some of its channels away.
+
     >>> from torch_nano.capture.capture import capture
     >>> graph = capture(torch.nn.Sequential(torch.nn.ReLU()), torch.zeros(2, 3))
     >>> calibrate(graph, torch.tensor([[-1.0, 2.0, 4.0]]))
     {'input': (-1.0, 4.0), 'relu': (0.0, 4.0)}
     """
-    return observe(graph, data, method, percentile).ranges(graph)
+    observed = observe(graph, data, method, percentile)
+    observed.warn_of_channels(graph)
+    return observed.ranges(graph)
 
 
 def observe(
@@ -114,7 +131,6 @@ def observe(
         correct: also observe what corrections need.
 
     Warns:
-        ChannelRangeWarning: an input's scale rounds some of its channels away.
         CalibrationWarning: there are few samples, an input is constant, or a percentile leaves out nothing.
 
     Raises:
@@ -157,12 +173,8 @@ def observe(
             advance(len(batch))
     if not observers:
         raise InputError("the calibration data is empty; expected at least one sample")
-    found = Observed(observers, method, statistics)
-    for name, one in channels.items():
-        dtype = graph.dtypes.get(name, "int8")
-        one.warn(name, quantization(*found.range(name, dtype), dtype).scale, dtype)
     checks.warn(percentile if method == "percentile" else None)
-    return found
+    return Observed(observers, method, statistics, channels)
 
 
 def check_value(graph: Graph, name: str, tensor: Tensor, purpose: str) -> None:

@@ -30,6 +30,9 @@ _NAMED = 3
 class KeptSamples:
     """Evenly spread samples of data of any length, a 32nd to a sixteenth of them, that fit into memory.
 
+    Args:
+        least: samples that are kept even if they are a greater share, if there are as many.
+
     >>> kept = KeptSamples()
     >>> for start in range(0, 400, 100):
     ...     kept.observe(Batch([torch.arange(start, start + 100.0)[:, None]], None))
@@ -37,8 +40,9 @@ class KeptSamples:
     ([4, 3, 3, 3], [0.0, 32.0, 64.0, 96.0])
     """
 
-    def __init__(self) -> None:
+    def __init__(self, least: int = _LEAST) -> None:
         self.batches: list[Batch] = []
+        self._least = least
         #: One sample is kept of this number.
         self._every = 1
         self._seen = 0
@@ -48,7 +52,7 @@ class KeptSamples:
         first = -self._seen % self._every
         self._seen += len(batch)
         self._keep([*self.batches, _picked(batch, first, self._every)])
-        while self.count // 2 >= _LEAST and self.count > self._most:
+        while self.count // 2 >= self._least and self.count > self._most:
             self._thin_out()
 
     def samples(self, graph: Graph, count: int | None = None) -> Batches:
@@ -66,7 +70,7 @@ class KeptSamples:
     def _most(self) -> int:
         numbers = sum(x.numel() for batch in self.batches for x in batch.inputs)
         fitting = _NUMBERS * self.count // max(1, numbers)
-        return max(_LEAST, min(_MOST, self._seen // _SHARE, fitting))
+        return max(self._least, min(_MOST, self._seen // _SHARE, fitting))
 
     def _thin_out(self) -> None:
         """Leaves out every other sample."""

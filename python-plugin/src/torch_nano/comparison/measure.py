@@ -16,7 +16,7 @@ from ..calibration.quantize import QuantizedGraph
 from ..calibration.ranges import QuantizationPlan
 from ..errors import InputError
 from ..ir.graph import Graph, Node
-from ..ir.precision import around, offers
+from ..ir.precision import around, modules_without
 from ..library.one_layer import run_native
 from ..progress import progress_of
 from .report import Comparison, LayerComparison, OutputComparison
@@ -119,6 +119,7 @@ class _Run:
             name: ValueSums(quantized.graph.quantization(name), value.factors)
             for name, value in quantized.graph.values.items()
         }
+        self._fixed = modules_without(quantized.graph, "int16").keys()
         self._own = {name: ErrorSums() for name in self._values}
 
     def inputs(self, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
@@ -215,10 +216,8 @@ class _Run:
 
     def _around(self, name: str) -> tuple[str, ...]:
         graph = self._quantized.graph
-        nodes = around(graph, name)
-        if not all(offers(node, "int16") for node in nodes):
-            return ()
-        return tuple(dict.fromkeys(graph.module_path(node) for node in nodes))
+        paths = dict.fromkeys(graph.module_path(node) for node in around(graph, name))
+        return () if self._fixed & paths.keys() else tuple(paths)
 
     def _quantization(self, name: str) -> Quantization:
         return self._quantized.graph.quantization(name)

@@ -1,8 +1,8 @@
-"""The error that the rounding of one value causes at the outputs, by itself."""
+"""The error that the rounding of values causes at the outputs, by itself."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import torch
 from torch import Tensor
@@ -20,38 +20,41 @@ def worst_sqnr(outputs: Sequence[OutputComparison]) -> float:
     return min(output.least_sqnr for output in outputs)
 
 
-def rounding_errors(
-    graph: Graph, quantized: QuantizedGraph, data: Sequence[Batch], values: Sequence[str]
-) -> dict[str, float]:
-    """For each of some values the SQNR in dB of the worst output of the float network in which this value is
-    rounded as in the quantized graph, and all others are exact.
+class RoundingErrors:
+    """Errors at the outputs of a float network in which some values are rounded as in the quantized graph.
+
+    All others, and the weights, are exact.
     """
-    with torch.no_grad():
-        expected = [graph.float_run(*batch.inputs) for batch in data]
-        found = {}
-        for name in values:
-            sums = [OutputSums() for _ in graph.outputs]
-            for batch, right in zip(data, expected, strict=True):
-                rounded = _run(graph, quantized, batch, name)
-                for one, exact, given in zip(sums, right, rounded, strict=True):
+
+    def __init__(self, graph: Graph, quantized: QuantizedGraph, data: Sequence[Batch]) -> None:
+        self._graph, self._quantized, self._data = graph, quantized, data
+        with torch.no_grad():
+            self._expected = [graph.float_run(*batch.inputs) for batch in data]
+
+    def sqnr(self, rounded: Container[str]) -> float:
+        """The SQNR in dB of the worst output with these values rounded."""
+        sums = [OutputSums() for _ in self._graph.outputs]
+        with torch.no_grad():
+            for batch, right in zip(self._data, self._expected, strict=True):
+                for one, exact, given in zip(sums, right, self._run(batch, rounded), strict=True):
                     one.observe(exact, given, None)
-            named = zip(graph.returned.names, sums, strict=True)
-            found[name] = worst_sqnr([OutputComparison.of(*each) for each in named])
-    return found
+        named = zip(self._graph.returned.names, sums, strict=True)
+        return worst_sqnr([OutputComparison.of(*each) for each in named])
 
+    def _run(self, batch: Batch, rounded: Container[str]) -> list[Tensor]:
+        graph = self._graph
 
-def _run(graph: Graph, quantized: QuantizedGraph, batch: Batch, rounded: str) -> list[Tensor]:
-    """The outputs in float, with one value rounded."""
-    quantization = quantized.graph.quantization(rounded)
+        def run_node(node: Node, inputs: list[Tensor]) -> list[Tensor]:
+            outputs = graph.layer(node, inputs).float_run()
+            return [round_(name, y) for name, y in zip(node.outputs, outputs, strict=True)]
 
-    def run_node(node: Node, inputs: list[Tensor]) -> list[Tensor]:
-        outputs = graph.layer(node, inputs).float_run()
-        return [round_(name, y) for name, y in zip(node.outputs, outputs, strict=True)]
+        def round_(name: str, x: Tensor) -> Tensor:
+            if name not in rounded:
+                return x
+            quantization = self._quantized.graph.quantization(name)
+            return dequantize_tensor(quantize_tensor(x, quantization), quantization)
 
-    def round_(name: str, x: Tensor) -> Tensor:
-        return dequantize_tensor(quantize_tensor(x, quantization), quantization) if name == rounded else x
-
-    inputs = zip(graph.inputs, graph.from_user(batch.inputs), strict=True)
-    return graph.to_user(
-        graph.run([round_(name, graph.after_affines(name, x)) for name, x in inputs], run_node)
-    )
+        inputs = zip(graph.inputs, graph.from_user(batch.inputs), strict=True)
+        return graph.to_user(
+            graph.run([round_(name, graph.after_affines(name, x)) for name, x in inputs], run_node)
+        )

@@ -4,28 +4,72 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from ..arguments import positive_number, shown
 from ..calibration.batches import Batch
 from ..calibration.calibrate import Observed
 from ..calibration.quantize import QuantizedGraph
 from ..capture.passes.insert_requantize import with_dtypes
+from ..comparison.check import KeptSamples
 from ..comparison.measure import compare_outputs
-from ..comparison.rounding import rounding_errors, worst_sqnr
+from ..comparison.rounding import RoundingErrors, worst_sqnr
 from ..equalization.equalize import quantize_observed
-from ..errors import AccuracyWarning, warn
+from ..errors import AccuracyWarning, InputError, warn
 from ..ir.graph import Graph
-from ..ir.precision import LayerDtype, around, computing_nodes, offers
+from ..ir.precision import LayerDtype, around, computing_nodes, modules_without
 from .precision import with_inputs
 
 #: dB of the outputs: the noise has a tenth of their amplitude.
 TARGET_SQNR = 20.0
-#: Samples on which the outputs are compared.
-SAMPLES = 16
+#: Samples on which the outputs are compared: with fewer the layers that are left out fit these samples alone.
+SAMPLES = 32
 #: dB that are given up for fewer layers where int16 in all of them does not reach the target.
 _GIVEN_UP = 0.5
 #: Attempts to do without one of the modules that were chosen.
 _ATTEMPTS = 24
+#: Modules that a warning names.
+_NAMED = 3
 
 _Modules = frozenset[str]
+
+
+def target_of(precision: object, target_sqnr: object) -> float | None:
+    """The target of the search for a precision, in dB; None without a search.
+
+    Raises:
+        InputError: it is no number above 0, or there is one without a search.
+    """
+    if precision != "auto":
+        if target_sqnr is not None:
+            raise InputError(
+                f"target_sqnr is {shown(target_sqnr)} and precision {shown(precision)}; it is the target of "
+                "precision='auto'"
+            )
+        return None
+    return (
+        TARGET_SQNR if target_sqnr is None else positive_number("target_sqnr", target_sqnr, error=InputError)
+    )
+
+
+def with_auto_precision(
+    graph: Graph,
+    observed: Observed,
+    kept: KeptSamples,
+    target: float,
+    cut: Callable[[Graph], Graph] = lambda graph: graph,
+) -> Graph:
+    """A graph with the layers in int16 that bring the worst output to a target; see :class:`AutoPrecision`.
+
+    Args:
+        graph: optimized, in int8.
+        observed: its values on the calibration data.
+        kept: samples of that data.
+        target: in dB.
+        cut: takes the layers that learn on the device off a graph.
+
+    Warns:
+        AccuracyWarning: the target cannot be reached.
+    """
+    return AutoPrecision(graph, observed, list(kept.samples(graph, SAMPLES)), cut).run(target)
 
 
 class AutoPrecision:
@@ -51,6 +95,8 @@ class AutoPrecision:
     ) -> None:
         self._graph, self._observed, self._data, self._cut = graph, observed, data, cut
         self._nodes = computing_nodes(cut(graph))
+        #: The modules that stay in int8, and an operator of each that has no other kernel.
+        self._fixed = modules_without(cut(graph), "int16")
         #: dB of the worst output, by the modules in int16.
         self._measured: dict[_Modules, float] = {}
 
@@ -63,10 +109,10 @@ class AutoPrecision:
         modules: _Modules = frozenset()
         if self._sqnr(modules) < target:
             groups = self._groups()
-            best = self._sqnr(_first(groups, len(groups)))
-            if best < target:
-                self._warn(best, target)
-                target = best - _GIVEN_UP
+            every = _first(groups, len(groups))
+            if self._sqnr(every) < target:
+                self._warn(every, target)
+                target = self._sqnr(every) - _GIVEN_UP
             modules = self._pruned(self._fewest(groups, target), groups, target)
         return self._with_int16(modules)
 
@@ -92,14 +138,16 @@ class AutoPrecision:
     def _groups(self) -> list[_Modules]:
         """For each value the modules that make and read it, those of the largest errors first."""
         graph, quantized = self._quantized(frozenset())
-        fixed = {self._graph.module_path(node) for node in self._nodes if not offers(node, "int16")}
         modules = {}
         for name in quantized.graph.values:
             nodes = around(quantized.graph, name)
-            modules[name] = frozenset(quantized.graph.module_path(node) for node in nodes) - fixed
+            modules[name] = frozenset(quantized.graph.module_path(node) for node in nodes).difference(
+                self._fixed
+            )
         names = [name for name, found in modules.items() if found]
-        errors = rounding_errors(graph, quantized, self._data, names)
-        return list(dict.fromkeys(modules[name] for name in sorted(names, key=errors.__getitem__)))
+        errors = RoundingErrors(graph, quantized, self._data)
+        by_error = sorted((errors.sqnr({name}), place) for place, name in enumerate(names))
+        return list(dict.fromkeys(modules[names[place]] for _, place in by_error))
 
     def _sqnr(self, modules: _Modules) -> float:
         if modules not in self._measured:
@@ -116,13 +164,31 @@ class AutoPrecision:
         }
         return self._cut(with_dtypes(self._graph, with_inputs(self._graph, wanted)))
 
-    def _warn(self, best: float, target: float) -> None:
+    def _warn(self, modules: _Modules, target: float) -> None:
+        """Warns that int16 in all layers that have it does not reach the target, and says why."""
+        best = self._sqnr(modules)
         warn(
             f"16 bits in all layers that have them bring the outputs to {best:.1f} dB (SQNR) on the "
             f"calibration data, from {self._sqnr(frozenset()):.1f} dB in int8; the target is {target:.1f}. "
-            f"The fewest layers that keep {best - _GIVEN_UP:.1f} dB are in 16 bits now; the rest is lost in "
-            "weights and in other layers: nano.compare(model, data) shows where, tn.prepare_qat trains them",
+            f"The fewest layers that keep {best - _GIVEN_UP:.1f} dB are in 16 bits now; "
+            f"{self._rest(modules)}: nano.compare(model, data) shows where, tn.prepare_qat trains the model "
+            "through this arithmetic",
             AccuracyWarning,
+        )
+
+    def _rest(self, modules: _Modules) -> str:
+        """What is lost with int16 in all layers that have it, in words."""
+        if not self._fixed:
+            return "the rest is lost in the weights' 8 bits"
+        graph, quantized = self._quantized(modules)
+        values = quantized.graph.values
+        narrow = {name for name in values if quantized.graph.quantization(name).dtype == "int8"}
+        named = ", ".join(f"{operator} of {path!r}" for path, operator in list(self._fixed.items())[:_NAMED])
+        more = f" and {len(self._fixed) - _NAMED} more" if len(self._fixed) > _NAMED else ""
+        kept = RoundingErrors(graph, quantized, self._data).sqnr(narrow)
+        return (
+            f"{named}{more} have no 16 bits, and the values that stay in 8 keep {kept:.1f} dB with exact "
+            "weights; the rest is lost in the weights' 8 bits"
         )
 
 

@@ -26,7 +26,7 @@ from ..ir.precision import Precision
 from ..modules.inputs import Example
 from ..modules.models import check_float, own_module
 from ..ops.argmax import argmax_of
-from .auto_precision import SAMPLES, TARGET_SQNR, AutoPrecision
+from .auto_precision import SAMPLES, target_of, with_auto_precision
 from .image import is_name, write_image
 from .last_layers import cut_before, split_off_head
 from .module_with_ranges import ModuleWithRanges
@@ -85,7 +85,7 @@ def to_nano(
             fewest layers that bring the outputs to `target_sqnr` on some of the calibration data.
             :attr:`NanoModule.precision` says which. A :class:`QatModule` has its precision.
         target_sqnr: of "auto", in dB (SQNR); None: 20 dB. It takes a run of the float network for each value,
-            and 5 to 30 of the integer network, over 16 samples.
+            and 5 to 30 of the integer network, over 32 samples.
         head: the layer that goes on learning on the device, in RAM; all other layers go to flash, trainable
             or not. "auto": the Linear that ends the model, if its parameters require gradients and some other
             parameter of the model does not (see :func:`freeze`); no layer of a :class:`QatModule`. A module's
@@ -142,7 +142,7 @@ def to_nano(
     names = _labels(labels)
     train_last = whole_number("train_last", train_last, least=1)
     settings = _settings(head, learning_rate)
-    target = _target(precision, target_sqnr)
+    target = target_of(precision, target_sqnr)
     source = _source(model, example, calibrate, method, percentile, precision, correct)
     if names:
         _check_labels(names, source.graph)
@@ -154,12 +154,13 @@ def to_nano(
             "learning_rate out"
         )
     if target is not None and source.kept is not None and source.observed is not None:
-        data = list(source.kept.samples(source.graph, SAMPLES))
-        search = AutoPrecision(source.graph, source.observed, data, lambda graph: cut_before(graph, split))
-        graph = search.run(target)
+        graph = with_auto_precision(
+            source.graph, source.observed, source.kept, target, lambda graph: cut_before(graph, split)
+        )
     if source.observed is None:
         quantized = quantize(graph, source.choose)
     else:
+        source.observed.warn_of_channels(graph)
         graph, quantized = quantize_observed(graph, source.observed)
     if check and source.kept is not None:
         warn_of_loss(graph, quantized, source.kept)
@@ -199,26 +200,12 @@ def _source(
         )
     check_float(model)
     graph = optimize(capture(model, example))
-    if not isinstance(precision, str) or precision != "auto":
+    if precision != "auto":
         graph = with_precision(graph, model, precision)
-    kept = KeptSamples()
+    kept = KeptSamples() if precision != "auto" else KeptSamples(SAMPLES)
     observed = observe(graph, calibrate, method, percentile, kept.observe, correct)
     ranges = observed.ranges(graph)
     return _Source(graph, calibrated(ranges), ranges, kept, observed)
-
-
-def _target(precision: object, target_sqnr: object) -> float | None:
-    """The target of the search for a precision; None without one."""
-    if precision != "auto":
-        if target_sqnr is not None:
-            raise InputError(
-                f"target_sqnr is {shown(target_sqnr)} and precision {shown(precision)}; it is the target of "
-                "precision='auto'"
-            )
-        return None
-    return (
-        TARGET_SQNR if target_sqnr is None else positive_number("target_sqnr", target_sqnr, error=InputError)
-    )
 
 
 def _check_labels(names: Sequence[str], graph: Graph) -> None:

@@ -30,6 +30,15 @@ def offers(node: Node, dtype: LayerDtype) -> bool:
     return any(each.takes(inputs) and each.output(0) == dtype for each in node.operator.signatures)
 
 
+def modules_without(graph: Graph, dtype: LayerDtype) -> dict[str, str]:
+    """The modules with a layer that cannot compute in a dtype, by path, and the operator of the first one."""
+    found: dict[str, str] = {}
+    for node in computing_nodes(graph):
+        if not offers(node, dtype):
+            found.setdefault(graph.module_path(node), node.operator.name)
+    return found
+
+
 def around(graph: Graph, value: str) -> list[Node]:
     """The nodes that must have a dtype to keep a value in it: those that make and read it, also after others
     that take the quantization of their input. [] for values whose quantization is that of others.

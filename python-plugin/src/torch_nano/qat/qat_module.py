@@ -13,14 +13,16 @@ from ..arguments import bind, check_inputs, the_only
 from ..arithmetic.layout import Shape
 from ..arithmetic.quantization import Quantization
 from ..calibration.batches import CalibrationData
-from ..calibration.calibrate import PERCENTILE, Method, check_parameters
+from ..calibration.calibrate import PERCENTILE, Method, check_parameters, observe
 from ..calibration.calibrate import calibrate as observe_ranges
 from ..calibration.quantize import quantize
-from ..calibration.ranges import QuantizationPlan, Range
+from ..calibration.ranges import Bounds, QuantizationPlan, Range
 from ..capture.capture import capture
 from ..capture.passes import optimize
+from ..comparison.check import KeptSamples
 from ..comparison.measure import batches_to_compare, compare
 from ..comparison.report import Comparison
+from ..compile.auto_precision import SAMPLES, target_of, with_auto_precision
 from ..compile.module_with_ranges import ModuleWithRanges
 from ..compile.nano_module import NanoModule
 from ..compile.precision import with_precision
@@ -262,7 +264,8 @@ def prepare_qat(
     calibrate: CalibrationData | None = None,
     method: Method = "minmax",
     percentile: float = PERCENTILE,
-    precision: Precision | None = None,
+    precision: Precision | Literal["auto"] | None = None,
+    target_sqnr: float | None = None,
     ranges: RangeMethod = "moving_average",
     momentum: float = 0.01,
     batch_norm: BatchNormMethod = "folded",
@@ -284,8 +287,9 @@ def prepare_qat(
         calibrate: typical inputs, for the initial ranges (see :func:`to_nano`); None: the first training
             batch.
         method: of calibration; see :func:`to_nano`. percentile likewise.
-        precision: the layers that compute in 16 bits, as for :func:`to_nano`; to have them chosen, take
-            ``to_nano(..., precision="auto").precision``.
+        precision: the layers that compute in 16 bits, as for :func:`to_nano`. "auto": the fewest that bring
+            the outputs to `target_sqnr` before training; it needs `calibrate`.
+        target_sqnr: of "auto", in dB, as for :func:`to_nano`.
         ranges: "moving_average": in train mode they follow each batch's smallest and largest number until
             :func:`freeze_ranges`, which costs a second run of each layer in float (with
             DistributedDataParallel, the first process decides); "learned": the scales are parameters,
@@ -296,6 +300,10 @@ def prepare_qat(
         float_layers: modules that compute in float at first; see :func:`disable_quantization`.
         first_layer: whether the first layer with weights is quantized from the start.
         last_layer: likewise for the last one.
+
+    Warns:
+        AccuracyWarning: `target_sqnr` cannot be reached.
+        CalibrationWarning: as :func:`to_nano`; ChannelRangeWarning likewise.
 
     Raises:
         UnsupportedError: all calls of the model that cannot run on the device; calls in one mode only;
@@ -321,10 +329,17 @@ def prepare_qat(
         )
     model = own_module(model)
     check_float(model)
-    graph = with_precision(optimize(capture(model, example, for_training=True)), model, precision)
+    target = target_of(precision, target_sqnr)
+    graph = optimize(capture(model, example, for_training=True))
+    if precision != "auto":
+        graph = with_precision(graph, model, precision)
     check_parameters(graph)
     _check_dropouts(graph)
-    observed = {} if calibrate is None else observe_ranges(graph, calibrate, method, percentile)
+    observed: dict[str, Bounds] = {}
+    if target is not None:
+        graph, observed = _searched(graph, calibrate, method, percentile, target)
+    elif calibrate is not None:
+        observed = observe_ranges(graph, calibrate, method, percentile)
     training_ranges = TrainingRanges(QuantizationPlan(graph).ranges, observed, ranges, momentum)
     qat = QatModule(model, graph, training_ranges, batch_norm)
     with_weights = [node for node in graph.nodes if node.parameters]
@@ -333,6 +348,21 @@ def prepare_qat(
     if float_layers:
         qat._in_float |= qat._layers_of(float_layers)
     return qat
+
+
+def _searched(
+    graph: Graph, data: CalibrationData | None, method: Method, percentile: float, target: float
+) -> tuple[Graph, dict[str, Bounds]]:
+    """The graph with the layers in int16 that bring its outputs to a target in dB, and its values' ranges."""
+    if data is None:
+        raise InputError(
+            "precision='auto' compares the layers on calibration data: give calibrate=, typical inputs"
+        )
+    kept = KeptSamples(SAMPLES)
+    observed = observe(graph, data, method, percentile, kept.observe)
+    graph = with_auto_precision(graph, observed, kept, target)
+    observed.warn_of_channels(graph)
+    return graph, observed.ranges(graph)
 
 
 def _check_dropouts(graph: Graph) -> None:
