@@ -29,7 +29,8 @@ from torch_nano.calibration.quantize import quantize
 from torch_nano.calibration.ranges import calibrated
 from torch_nano.capture.capture import capture
 from torch_nano.capture.passes import optimize
-from torch_nano.comparison.check import KeptSamples, warn_of_loss
+from torch_nano.comparison.check import warn_of_loss
+from torch_nano.comparison.samples import KeptSamples
 from watch import WatchNet
 
 #: Samples of calibration.

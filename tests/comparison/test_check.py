@@ -9,7 +9,7 @@ import torch_nano as tn
 from networks import ConvNet1d, inputs, make
 from torch import Tensor, nn
 from torch_nano.calibration.batches import Batch
-from torch_nano.comparison.check import KeptSamples
+from torch_nano.comparison.samples import KeptSamples
 
 X = inputs((3, 40), 64)
 OUTLIER = torch.cat([X, 300 * X[:1]])

@@ -16,7 +16,8 @@ from torch_nano.calibration.quantize import QuantizedGraph, quantize
 from torch_nano.calibration.ranges import calibrated
 from torch_nano.capture.capture import capture
 from torch_nano.capture.passes import optimize
-from torch_nano.comparison.measure import batches_to_compare, compare
+from torch_nano.comparison.measure import compare
+from torch_nano.comparison.samples import batches_to_compare
 from torch_nano.equalization.rescale import rescale
 from torch_nano.ir.graph import Graph
 

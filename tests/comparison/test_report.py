@@ -1,5 +1,6 @@
 """What a comparison prints, draws and advises."""
 
+import ast
 import sys
 from dataclasses import replace
 from itertools import pairwise
@@ -96,14 +97,57 @@ class ClassToken(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1)
-        result: Tensor = self.last(tokens).mean(1)
+        # The other tokens hardly count.
+        result: Tensor = (self.last(tokens) * torch.tensor([1.0, 0.01, 0.01, 0.01, 0.01])[:, None]).sum(1)
         return result
 
 
 def test_constants_are_not_taken_for_outliers() -> None:
     x = torch.randn(64, 4, 8, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
     found = advice(ClassToken(), x, x)
     assert "dB by itself, in a range that it shares" in found and "percentile" not in found
+
+
+class Recurrent(nn.Module):
+    """An LSTM, whose cell state is int16 anyway, and classes of which most have small scores."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.recurrent, self.classifier = nn.LSTM(3, 8, batch_first=True), nn.Linear(8, 4)
+        with torch.no_grad():
+            self.classifier.weight[1:] *= 0.02
+            self.classifier.bias.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.classifier(self.recurrent(x)[0])
+        return y
+
+
+def test_16_bits_are_advised_where_they_exist_and_gain() -> None:
+    model, x = Recurrent().eval(), torch.randn(64, 12, 3, generator=torch.Generator().manual_seed(0))
+    nano = tn.to_nano(model, x[:2], calibrate=x, check=False)
+    before = nano.compare(model, x)
+    assert "3 of 4 channels use fewer than 16 levels: give it 16 bits" in "\n".join(before.advice)
+    precision = ast.literal_eval(before.advice[0].split("precision=")[1].split(", or ")[0])
+    assert precision == {"classifier": "int16"}
+    advised = tn.to_nano(model, x[:2], calibrate=x, check=False, precision=precision).compare(model, x)
+    assert advised.outputs[0].least_sqnr > before.outputs[0].least_sqnr + 0.5
+
+
+def test_features_of_a_head_stay_in_8_bits() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 24), nn.Linear(24, 4))
+    with torch.no_grad():
+        model[0].weight[0] *= 500  # type: ignore[operator]
+        model[1].weight[:, 0] = 0  # type: ignore[operator]
+    tn.freeze(model, "0")
+    x = torch.randn(64, 6, generator=torch.Generator().manual_seed(0))
+    nano = tn.to_nano(model, x[:2], calibrate=x, correct=False, check=False)
+    found = nano.compare(model, x).advice
+    assert nano.head_path == "1" and any("24 channels use fewer" in line for line in found)
+    assert not any("16 bits" in line for line in found)
 
 
 def test_errors_that_only_add_up_are_not_blamed_on_one_layer() -> None:

@@ -20,21 +20,27 @@ _CENTRAL_LEVELS = 64
 _OWN_SQNR = 20.0
 #: dB of an output below which classes change: the noise has more than a sixth of the amplitude.
 LEAST_SQNR = 15.0
+#: dB between the errors at an output and those that one layer's rounding causes alone, beyond which 16 bits
+#: for it gain less than half a dB.
+_NEGLIGIBLE = 10.0
 #: Layers that are named.
 _NAMED = 3
 
 
 def advice_for(comparison: Comparison) -> list[str]:
     """Sentences that say what to do, the most important first; empty if nothing needs it."""
+    least = min(output.least_sqnr for output in comparison.outputs)
+    # Of a module with layers of both, int8 is what it was asked for: others are wide by their operator.
+    by_dtype = sorted(comparison.layers, key=lambda layer: layer.dtype == "int8")
     dtypes = {
         layer.module_path: layer.dtype
-        for layer in comparison.layers
+        for layer in by_dtype
         if layer.own_range and layer.operator not in ("input", "requantize")
     }
-    advised = [(layer, _advice(layer, dtypes)) for layer in comparison.layers]
+    advised = [(layer, _advice(layer, dtypes, least)) for layer in comparison.layers]
     scaling = [line for layer, line in advised if line and layer.operator == "input"]
     found = [*scaling, *[line for layer, line in advised if line and layer.operator != "input"][:_NAMED]]
-    if not found and min(output.least_sqnr for output in comparison.outputs) < LEAST_SQNR:
+    if not found and least < LEAST_SQNR:
         inexact = sum(math.isfinite(layer.own_sqnr) for layer in comparison.layers)
         found.append(
             f"no layer stands out, the errors of {inexact} add up: give 16 bits to those that matter most "
@@ -43,14 +49,33 @@ def advice_for(comparison: Comparison) -> list[str]:
     return found
 
 
-def _advice(layer: LayerComparison, dtypes: Mapping[str, str]) -> str:
+def may_need_16_bits(layer: LayerComparison) -> bool:
+    """Whether a layer loses by its rounding to int8, and can have 16 bits."""
+    return layer.dtype == "int8" and bool(layer.around and _loss(layer)) and not _of_range(layer)
+
+
+def _advice(layer: LayerComparison, dtypes: Mapping[str, str], least: float) -> str:
     """What to do about one layer; "" if nothing.
 
     Args:
         dtypes: of all layers, by the paths of their modules.
+        least: the SQNR in dB of the worst output.
     """
-    varying = [channel for channel, levels in enumerate(layer.levels) if levels]
-    few = [channel for channel in varying if layer.levels[channel] < FEWEST_LEVELS]
+    of_range, loss = _of_range(layer), _loss(layer)
+    if of_range or not loss:
+        return of_range
+    wide = ""
+    if may_need_16_bits(layer):
+        if layer.rounding_alone is None or layer.rounding_alone > least + _NEGLIGIBLE:
+            return ""
+        precision = as_precision({**dtypes, **dict.fromkeys(layer.around, "int16")})
+        wide = f"give it 16 bits, precision={precision}, or "
+    return f"{layer.title}: {loss}: {wide}train it through this arithmetic (tn.prepare_qat)"
+
+
+def _of_range(layer: LayerComparison) -> str:
+    """What to do about the range of a layer; "" if nothing."""
+    few, varying = _few_levels(layer)
     if layer.operator == "input" and 0 < len(few) < len(varying):
         used = [layer.levels[channel] for channel in few]
         levels = f"{min(used)} to {max(used)}" if min(used) < max(used) else str(used[0])
@@ -68,19 +93,25 @@ def _advice(layer: LayerComparison, dtypes: Mapping[str, str]) -> str:
             f"{layer.title}: outliers take the range, 99.9 % of its numbers use {layer.central_levels} of "
             "256 levels: calibrate with method='percentile'"
         )
+    return ""
+
+
+def _loss(layer: LayerComparison) -> str:
+    """What a layer loses by itself, in words; "" if it is little."""
+    few, varying = _few_levels(layer)
     if layer.own_sqnr < _OWN_SQNR:
         shared = ", in a range that it shares with what it is concatenated with" if layer.shares_range else ""
-        found = f"keeps only {layer.own_sqnr:.1f} dB by itself{shared}"
-    elif layer.own_range and 2 * len(few) > len(varying):
+        return f"keeps only {layer.own_sqnr:.1f} dB by itself{shared}"
+    if layer.own_range and 2 * len(few) > len(varying):
         # Its readers lose what the few large channels hide in its own figures.
-        found = f"{len(few)} of {len(varying)} channels use fewer than {FEWEST_LEVELS} levels"
-    else:
-        return ""
-    wide = ""
-    if layer.dtype == "int8" and layer.around:
-        precision = as_precision({**dtypes, **dict.fromkeys(layer.around, "int16")})
-        wide = f"give it 16 bits, precision={precision}, or "
-    return f"{layer.title}: {found}: {wide}train it through this arithmetic (tn.prepare_qat)"
+        return f"{len(few)} of {len(varying)} channels use fewer than {FEWEST_LEVELS} levels"
+    return ""
+
+
+def _few_levels(layer: LayerComparison) -> tuple[list[int], list[int]]:
+    """The channels that use few levels, and all that vary."""
+    varying = [channel for channel, levels in enumerate(layer.levels) if levels]
+    return [channel for channel in varying if layer.levels[channel] < FEWEST_LEVELS], varying
 
 
 def spans(numbers: Sequence[int]) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ..arithmetic.quantization import Quantization
 from ..arithmetic.tensors import dequantize_tensor, quantize_tensor
-from ..calibration.batches import Batch, Batches, CalibrationData
+from ..calibration.batches import Batch, Batches
 from ..calibration.calibrate import check_value
 from ..calibration.quantize import QuantizedGraph
 from ..calibration.ranges import QuantizationPlan
@@ -19,11 +19,15 @@ from ..ir.graph import Graph, Node
 from ..ir.precision import around, modules_without
 from ..library.one_layer import run_native
 from ..progress import progress_of
+from .advice import may_need_16_bits
 from .report import Comparison, LayerComparison, OutputComparison
+from .rounding import RoundingErrors
+from .samples import KeptSamples
 from .sums import ErrorSums, OutputSums, ValueSums
 
-#: Runs of a batch that are in memory at a time: each network's own, and the layer alone in both.
-_RUNS = 4
+#: Layers of which it is measured whether 16 bits would help the outputs, and samples for that: each takes a
+#: run of the float network.
+_MEASURED, _SAMPLES = 8, 8
 
 #: Real outputs from the integers that the quantized graph returns.
 Finish = Callable[[Sequence[Tensor]], Sequence[Tensor]]
@@ -56,7 +60,7 @@ def compare(
         NonFiniteError: NaN or infinity in the data or an activation.
     """
     run = _Run(graph, quantized)
-    outputs = [OutputSums() for _ in graph.outputs]
+    outputs, kept = [OutputSums() for _ in graph.outputs], KeptSamples()
     with torch.no_grad(), progress_of("comparison", data.samples) as advance:
         for batch in data:
             if not len(batch):
@@ -66,11 +70,13 @@ def compare(
             labels = batch.labels if len(outputs) == 1 else None
             for sums, expected, given in zip(outputs, real, found, strict=True):
                 sums.observe(expected, given, labels)
+            kept.observe(batch)
             advance(len(batch))
     if not outputs or not outputs[0].samples:
         raise InputError("the comparison data is empty; expected at least one sample")
+    layers = sorted(run.layers(), key=lambda layer: (layer.own_sqnr, layer.sqnr, layer.position))
     return Comparison(
-        tuple(sorted(run.layers(), key=lambda layer: (layer.own_sqnr, layer.sqnr, layer.position))),
+        tuple(_with_rounding_alone(layers, graph, quantized, kept)),
         tuple(_compared(graph, outputs)),
         outputs[0].samples,
     )
@@ -99,9 +105,16 @@ def compare_outputs(
     return _compared(graph, outputs)
 
 
-def batches_to_compare(graph: Graph, data: CalibrationData) -> Batches:
-    """Data as batches for :func:`compare`."""
-    return Batches(graph, data, "comparison", _RUNS)
+def _with_rounding_alone(
+    layers: Sequence[LayerComparison], graph: Graph, quantized: QuantizedGraph, kept: KeptSamples
+) -> list[LayerComparison]:
+    """The layers, of which the first that may need 16 bits have what their rounding costs by itself."""
+    found = [layer.value for layer in layers if may_need_16_bits(layer)][:_MEASURED]
+    if not found:
+        return list(layers)
+    errors = RoundingErrors(graph, quantized, list(kept.samples(graph, _SAMPLES)))
+    costs = {value: errors.sqnr({value}) for value in found}
+    return [replace(layer, rounding_alone=costs.get(layer.value)) for layer in layers]
 
 
 def _compared(graph: Graph, outputs: Sequence[OutputSums]) -> list[OutputComparison]:
@@ -216,6 +229,9 @@ class _Run:
 
     def _around(self, name: str) -> tuple[str, ...]:
         graph = self._quantized.graph
+        if name in graph.outputs and name not in self._graph.outputs:
+            # The features of a trainable head.
+            return ()
         paths = dict.fromkeys(graph.module_path(node) for node in around(graph, name))
         return () if self._fixed & paths.keys() else tuple(paths)
 

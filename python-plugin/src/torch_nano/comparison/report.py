@@ -62,6 +62,9 @@ class LayerComparison:
     #: The modules that must compute in int16 to keep the value in 16 bits: that of the layer and those of its
     #: readers. () if one has no such kernel.
     around: tuple[str, ...]
+    #: SQNR in dB of the worst output of the float network in which this value alone is rounded, on a few
+    #: samples; None where 16 bits would not help, or are less urgent than elsewhere.
+    rounding_alone: float | None = None
 
     @staticmethod
     def of(

@@ -9,9 +9,9 @@ from ..calibration.batches import Batch
 from ..calibration.calibrate import Observed
 from ..calibration.quantize import QuantizedGraph
 from ..capture.passes.insert_requantize import with_dtypes
-from ..comparison.check import KeptSamples
 from ..comparison.measure import compare_outputs
 from ..comparison.rounding import RoundingErrors, worst_sqnr
+from ..comparison.samples import KeptSamples
 from ..equalization.equalize import quantize_observed
 from ..errors import AccuracyWarning, InputError, warn
 from ..ir.graph import Graph

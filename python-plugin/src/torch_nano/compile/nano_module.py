@@ -16,8 +16,9 @@ from ..arithmetic.layout import to_device
 from ..arithmetic.quantization import INDICES
 from ..arithmetic.tensors import check_finite, dequantize_tensor
 from ..calibration.batches import CalibrationData
-from ..comparison.measure import batches_to_compare, compare
+from ..comparison.measure import compare
 from ..comparison.report import Comparison
+from ..comparison.samples import batches_to_compare
 from ..errors import FileFormatError, HeadError, InputError, StreamError
 from ..files.reading import read_file
 from ..files.writing import write_file

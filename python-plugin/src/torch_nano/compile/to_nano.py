@@ -17,7 +17,8 @@ from ..calibration.quantize import quantize
 from ..calibration.ranges import Bounds, Range, calibrated
 from ..capture.capture import capture
 from ..capture.passes import optimize
-from ..comparison.check import KeptSamples, warn_of_loss
+from ..comparison.check import warn_of_loss
+from ..comparison.samples import KeptSamples
 from ..equalization.equalize import quantize_observed
 from ..errors import HeadError, InputError
 from ..heads import SGD, HeadSettings

@@ -19,9 +19,9 @@ from ..calibration.quantize import quantize
 from ..calibration.ranges import Bounds, QuantizationPlan, Range
 from ..capture.capture import capture
 from ..capture.passes import optimize
-from ..comparison.check import KeptSamples
-from ..comparison.measure import batches_to_compare, compare
+from ..comparison.measure import compare
 from ..comparison.report import Comparison
+from ..comparison.samples import KeptSamples, batches_to_compare
 from ..compile.auto_precision import SAMPLES, target_of, with_auto_precision
 from ..compile.module_with_ranges import ModuleWithRanges
 from ..compile.nano_module import NanoModule
