@@ -117,7 +117,7 @@ def _batch(node: fx.Node) -> int | None:
 def _of_one_sample(
     node: fx.Node, target: Target, made: dict[fx.Node, fx.Node], runs: set[fx.Node]
 ) -> fx.Node | None:
-    """What a constant of the batch is for one sample; None if the node is none."""
+    """What a constant of the batch is for one sample; None for other nodes."""
     batch = _batch(node)
     if batch is None:
         return None
