@@ -1,8 +1,5 @@
 //! A session in memory, and requests to it.
 
-use std::convert::Infallible;
-
-use embedded_io::{ErrorType, Read, Write};
 use nano_core::image::Image;
 use nano_core::{CheckedImage, Error, ops};
 use torch_nano_device::{
@@ -37,40 +34,16 @@ pub(crate) fn start<'a>(
     Session::new(CheckedImage::new(image.bytes(), ops::ALL)?, ram, options, flash, || 0)
 }
 
-struct Stream<'a> {
-    input: &'a [u8],
-    output: Vec<u8>,
-}
-
-impl ErrorType for Stream<'_> {
-    type Error = Infallible;
-}
-
-impl Read for Stream<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Infallible> {
-        self.input.read(buffer)
-    }
-}
-
-impl Write for Stream<'_> {
-    fn write(&mut self, bytes: &[u8]) -> Result<usize, Infallible> {
-        self.output.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> Result<(), Infallible> {
-        Ok(())
-    }
-}
-
 /// The answer to a frame, both without their end bytes.
 pub(crate) fn send(board: &mut Board<'_>, frame: &[u8]) -> Vec<u8> {
     assert!(!frame.is_empty() && !frame.contains(&frame::END));
-    let mut stream = Stream { input: &[frame, &[frame::END]].concat(), output: vec![] };
-    let Ok(()) = board.serve(&mut stream);
-    assert_eq!(stream.output.pop(), Some(frame::END), "the answer has no end");
-    assert!(!stream.output.contains(&frame::END), "there is more than one answer");
-    stream.output
+    let bytes = [frame, &[frame::END]].concat();
+    let mut arrived = &bytes[..];
+    let mut answer = board.poll(&mut arrived).expect("a whole frame has an answer").to_vec();
+    assert!(arrived.is_empty(), "the session left bytes unread");
+    assert_eq!(answer.pop(), Some(frame::END), "the answer has no end");
+    assert!(!answer.contains(&frame::END), "there is more than one answer");
+    answer
 }
 
 /// A request as a frame.

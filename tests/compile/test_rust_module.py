@@ -59,7 +59,7 @@ def test_the_module_compiles_and_runs_to_the_same_bytes(nano_with_head, tmp_path
             let features: [i8; model::OUTPUT_LENGTH] = run.output(0).try_into().unwrap();
             let ram = Box::leak(Box::new([0; model::HEAD.unwrap().words()]));
             let image = Image::new(model::IMAGE).unwrap();
-            let mut head: model::Head = Head::new(&image, ram).unwrap();
+            let mut head: model::Head<'_> = Head::new(&image, ram).unwrap();
             println!("{:?}", head.logits(&features).unwrap());
             println!("{}", model::LABELS.join("\\n"));
         }

@@ -1,146 +1,221 @@
-//! A model, its head and its flash, and what each request does with them.
+//! A model, its head and its flash: what a program on the board calls.
 
 use embedded_storage::nor_flash::NorFlash;
 use nano_core::Model;
-use nano_core::image::{Dtype, Value};
-use nano_core::train::{Head, Target, confidence};
+use nano_core::image::{Dtype, Image};
+use nano_core::train::{AnyHead, Head, Target, confidence};
 use zerocopy::IntoBytes;
 
 use crate::failure::Failure;
 use crate::graph::{self, Elements};
 use crate::learner::Learner;
-use crate::message::{Block, Request, Response, Settings, Stats};
+use crate::message::{Settings, Stats};
 use crate::names;
 use crate::storage::HeadStorage;
 
-/// The state that outlives a request.
-pub(crate) struct Device<'a, C, F, H> {
-    pub model: Model<'a>,
-    pub learner: Option<Learner<'a, H>>,
-    pub storage: HeadStorage<F>,
-    pub settings: Settings,
-    pub stats: Stats,
+/// A model that predicts, and a head that learns, in the RAM of a [`Session`](crate::Session).
+///
+/// Each call does one whole step, or refuses it and changes nothing. Calls of several owners may come in any order: those of the board's own program, and those
+/// that a [`Link`](crate::Link) makes for a PC. A call that runs the model discards an input of which a PC has sent only parts, and the outputs that a PC has
+/// not read: it gets [`Failure::Order`] or [`Failure::NoRun`], never a mixture. A model with states has one stream, of all owners.
+///
+/// ```
+/// use nano_core::{CheckedImage, ops};
+/// use torch_nano_device::{Failure, NoFlash, Options, Session, Settings};
+///
+/// /// Shows the device a window of each class, trains, and predicts.
+/// fn personalize(image: CheckedImage<'_>, ram: &mut [u32], windows: &[&[i8]]) -> Result<u32, Failure> {
+///     let options = Options { ring: 128, frame: 512, settings: Settings::default() };
+///     let Session { mut device, .. } = Session::<_, _>::new(image, ram, options, NoFlash, || 0)?;
+///     for (class, window) in (0..).zip(windows) {
+///         device.learn(window, class)?;
+///     }
+///     device.begin_training(0, 20)?;
+///     while device.train_slice()?.left > 0 {
+///         // Between two slices a program samples its sensor, and predicts.
+///     }
+///     device.save(false)?;
+///     Ok(device.predict(windows[0])?.class)
+/// }
+/// ```
+pub struct Device<'a, C, F, H = AnyHead<'a>> {
+    pub(crate) model: Model<'a>,
+    pub(crate) learner: Option<Learner<'a, H>>,
+    pub(crate) storage: HeadStorage<F>,
+    pub(crate) settings: Settings,
+    pub(crate) stats: Stats,
     /// Changes of the head since it was last saved.
-    pub unsaved: u32,
+    pub(crate) unsaved: u32,
     /// Whether it started with a saved head.
-    pub restored: bool,
-    pub counter: C,
-    pub layers: &'a mut [u32],
+    pub(crate) restored: bool,
+    pub(crate) counter: C,
+    pub(crate) layers: &'a mut [u32],
     /// Whether `layers` holds counts.
-    pub profiled: bool,
+    pub(crate) profiled: bool,
     /// Whether the model's first output is a softmax.
-    pub ends_in_softmax: bool,
+    pub(crate) ends_in_softmax: bool,
     /// Bytes of tensors that a frame takes.
-    pub frame: usize,
-    /// Bytes of the next input that have arrived in parts.
-    pub arrived: usize,
-    /// Whether the arena holds the outputs of a run.
-    pub ran: bool,
+    pub(crate) frame: usize,
+    /// Bytes of the next input that have arrived from a PC in parts.
+    pub(crate) arrived: usize,
+    /// Whether the arena holds the outputs of a run for a PC.
+    pub(crate) ran: bool,
+}
+
+/// What the model and the head make of an input.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Prediction<'d> {
+    /// Index of the largest logit (with a head), or of the largest element of the first output; the first element of an output of indices.
+    pub class: u32,
+    /// Its probability in Q15 ([`nano_core::train::confidence`]); `None` for a head whose classes do not exclude each other, and for an output of indices.
+    pub confidence: Option<u16>,
+    /// Whether that is not below [`Settings::rejection`].
+    pub known: bool,
+    /// What the board's counter advanced during the run: instructions or cycles.
+    pub ticks: u64,
+    /// Real step of one unit of a logit.
+    pub logit_scale: f32,
+    /// The head's logits; empty without one.
+    pub logits: &'d [i32],
+    /// The graph's first output as [`Model::output`] has it; with a head: the features.
+    pub output: &'d [i8],
+}
+
+/// The graph's first output for an input, and its cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Features<'d> {
+    /// What the board's counter advanced during the run.
+    pub ticks: u64,
+    /// The output as [`Model::output`] has it.
+    pub output: &'d [i8],
 }
 
 impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
-    /// Answers a request. A refused one changes nothing.
-    pub fn respond(&mut self, request: Request<'_>) -> Result<Response<'_>, Failure> {
-        match request {
-            Request::Begin => {
-                self.end_training();
-                Ok(self.reset_states())
-            }
-            Request::Info => Ok(self.info()),
-            Request::Describe { value } => graph::describe(self.model.image(), value),
-            Request::Predict { input } => self.predict(input),
-            Request::Features { input } => {
-                let ticks = self.run(input)?;
-                let output = self.model.output(0).as_bytes();
-                Ok(Response::Features { ticks, output: start(output, self.frame) })
-            }
-            Request::Profile { input } => self.profile(input),
-            Request::Input { offset, bytes } => self.take_input(offset, bytes),
-            Request::ResetStates => Ok(self.reset_states()),
-            Request::Learn { label, input } => self.learn(label, input),
-            Request::Train { first_epoch, epochs } => self.train(first_epoch, epochs),
-            Request::Continue => self.continue_training(),
-            Request::Stop => self.stop_training(),
-            Request::Commit => self.commit(),
-            Request::Undo => self.undo(),
-            Request::AddClass { name } => self.add_class(name),
-            Request::Forget { class } => self.forget(class),
-            Request::ClassName { class } => {
-                let learner = self.learner.as_ref().ok_or(Failure::NoHead)?;
-                learner.known(class.into())?;
-                Ok(Response::ClassName { name: names::name(self.model.image(), learner.names, class.into()) })
-            }
-            Request::Reset => self.reset(),
-            Request::Save { replace } => {
-                let count = self.save(replace)?;
-                Ok(Response::Saved { count })
-            }
-            Request::Load => self.load(),
-            Request::Read { block, offset } => self.read(block, offset),
-            Request::WriteHead { offset, bytes } => self.write_head(offset, bytes),
-            Request::ReplaceHead { checksum } => self.replace_head(checksum),
-            Request::Configure { settings } => {
-                self.settings = settings;
-                Ok(Response::Done)
-            }
-            Request::Stats => Ok(Response::Stats(self.stats)),
-        }
+    /// The model's image: its inputs, outputs, names and scales.
+    pub fn image(&self) -> &Image<'a> {
+        self.model.image()
     }
 
-    fn info(&self) -> Response<'_> {
-        let image = self.model.image();
-        let learner = self.learner.as_ref();
-        Response::Info {
-            model_id: image.id(),
-            name: image.metadata("name").next().unwrap_or_default(),
-            inputs: image.input_count() as u32,
-            outputs: image.output_count() as u32,
-            has_states: image.values().iter().any(Value::is_state),
-            input_length: graph::input_length(image) as u32,
-            output_length: graph::output_length(image) as u32,
-            layers: self.layers.len() as u32,
-            classes: learner.map_or(0, |learner| learner.head.classes() as u32),
-            class_capacity: learner.map_or(0, |learner| learner.names.len() as u32),
-            head_length: learner.map_or(0, |learner| learner.head.state().len() as u32),
-            ring_capacity: learner
-                .and_then(|learner| learner.samples.as_ref())
-                .map_or(0, |samples| samples.ring.capacity() as u32),
-            arena_length: image.arena_length() as u32,
-            frame_length: self.frame as u32,
-            settings: self.settings,
-            saved: self.storage.newest(),
-            restored: self.restored,
-            target: learner.map(|learner| learner.head.target(0).into()),
-        }
+    /// The flash of heads.
+    pub fn flash(&self) -> &F {
+        self.storage.flash()
     }
 
-    /// Completes the inputs with `rest` and runs the model; returns what the counter advanced.
-    pub fn run(&mut self, rest: &[u8]) -> Result<u64, Failure> {
-        self.complete_input(rest)?;
+    /// Counters since the start.
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// How the device behaves.
+    pub fn settings(&self) -> Settings {
+        self.settings
+    }
+
+    /// Sets how the device behaves; saved with the head.
+    pub fn configure(&mut self, settings: Settings) {
+        self.settings = settings;
+    }
+
+    /// Whether it started with a head that was saved.
+    pub fn restored(&self) -> bool {
+        self.restored
+    }
+
+    /// The head, unless the model has none.
+    pub fn head(&self) -> Option<&H> {
+        self.learner.as_ref().map(|learner| &learner.head)
+    }
+
+    /// The name of a class: the one given on the device, or the image's; empty if it has none.
+    ///
+    /// # Errors
+    /// [`Failure::NoHead`]; [`Failure::Label`] if the head has no such class.
+    pub fn class_name(&self, class: u16) -> Result<&str, Failure> {
+        let learner = self.learner.as_ref().ok_or(Failure::NoHead)?;
+        learner.known(class.into())?;
+        Ok(names::name(self.model.image(), learner.names, class.into()))
+    }
+
+    /// Runs the model on `input`, and the head on its features. `input` is the bytes of all inputs of the graph, one after the other, each in NHWC order as
+    /// [`Model::input`] has them.
+    ///
+    /// # Errors
+    /// [`Failure::Input`] if it has another length.
+    pub fn predict(&mut self, input: &[i8]) -> Result<Prediction<'_>, Failure> {
+        self.take_whole_input(input)?;
+        self.infer()
+    }
+
+    /// Runs the model on `input`, as [`Device::predict`] takes it, without the head.
+    ///
+    /// # Errors
+    /// [`Failure::Input`] if it has another length.
+    pub fn features(&mut self, input: &[i8]) -> Result<Features<'_>, Failure> {
+        self.take_whole_input(input)?;
+        Ok(self.extract())
+    }
+
+    /// The graph output with this index after the latest run, as [`Model::output`] has it.
+    ///
+    /// # Errors
+    /// [`Failure::GraphValue`] if the graph does not have that many.
+    pub fn output(&self, index: usize) -> Result<&[i8], Failure> {
+        let count = self.model.image().output_count();
+        if index < count { Ok(self.model.output(index)) } else { Err(Failure::GraphValue { count: count as u32 }) }
+    }
+
+    /// Sets the states of the model, which live from run to run, to their start.
+    pub fn reset_states(&mut self) {
+        self.model.reset();
+        // They may be outputs of the last run.
+        self.ran = false;
+    }
+
+    /// Copies `input` into the graph's inputs.
+    pub(crate) fn take_whole_input(&mut self, input: &[i8]) -> Result<(), Failure> {
+        let needed = graph::input_length(self.model.image());
+        if input.len() != needed {
+            return Err(Failure::Input { needed: needed as u32, given: input.len() as u32 });
+        }
+        graph::write_inputs(&mut self.model, 0, input.as_bytes());
+        (self.arrived, self.ran) = (0, false);
+        Ok(())
+    }
+
+    /// Runs the model on the inputs in the arena; returns what the counter advanced.
+    pub(crate) fn run(&mut self) -> u64 {
+        self.stats.runs = self.stats.runs.wrapping_add(1);
         let start = (self.counter)();
         self.model.run();
-        Ok((self.counter)() - start)
+        (self.counter)() - start
     }
 
-    fn predict(&mut self, input: &[u8]) -> Result<Response<'_>, Failure> {
-        self.complete_input(input)?;
-        let begin = (self.counter)();
+    /// [`Device::features`] of the inputs in the arena.
+    pub(crate) fn extract(&mut self) -> Features<'_> {
+        let ticks = self.run();
+        Features { ticks, output: self.model.output(0) }
+    }
+
+    /// [`Device::predict`] of the inputs in the arena.
+    pub(crate) fn infer(&mut self) -> Result<Prediction<'_>, Failure> {
+        self.stats.runs = self.stats.runs.wrapping_add(1);
+        let start = (self.counter)();
         self.model.run();
         let (output, value) = (self.model.output(0), self.model.image().output(0));
-        let (mut exclusive, mut scale) = (true, value.scale);
+        let (mut exclusive, mut logit_scale) = (true, value.scale);
         let logits = match &mut self.learner {
             Some(learner) => {
-                (exclusive, scale) = (matches!(learner.head.target(0), Target::Class(_)), learner.head.logit_scale());
+                (exclusive, logit_scale) =
+                    (matches!(learner.head.target(0), Target::Class(_)), learner.head.logit_scale());
                 learner.head.logits(output)?
             }
             None => &[],
         };
-        let ticks = (self.counter)() - begin;
-        let (output, logits) = (output.as_bytes(), logits.as_bytes());
+        let ticks = (self.counter)() - start;
         let is_softmax = logits.is_empty() && self.ends_in_softmax;
         let made = match logits {
-            [] => Elements::new(value.dtype(), output),
-            logits => Elements::new(Dtype::Int32, logits),
+            [] => Elements::new(value.dtype(), output.as_bytes()),
+            logits => Elements::new(Dtype::Int32, logits.as_bytes()),
         };
         // A model that ends in an argmax returns the class itself.
         let is_index = logits.is_empty() && value.holds_indices();
@@ -149,87 +224,9 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
             false => None,
             // Its output is probability * 256 - 128.
             true if is_softmax => made.clone().nth(class as usize).map(|q| ((q + 128) << 7) as u16),
-            true => Some(confidence(made, scale)),
+            true => Some(confidence(made, logit_scale)),
         };
         let known = confidence.is_none_or(|confidence| confidence >= self.settings.rejection);
-        let logits = start(logits, self.frame);
-        let output = start(output, self.frame - logits.len());
-        Ok(Response::Prediction { class, confidence, known, ticks, logit_scale: scale, logits, output })
+        Ok(Prediction { class, confidence, known, ticks, logit_scale, logits, output })
     }
-
-    fn profile(&mut self, input: &[u8]) -> Result<Response<'_>, Failure> {
-        self.complete_input(input)?;
-        let Device { model, layers, counter, .. } = self;
-        let mut last = counter();
-        model.run_observed(|index, _, _| {
-            let now = counter();
-            if let Some(ticks) = layers.get_mut(index) {
-                *ticks = (now - last) as u32;
-            }
-            last = counter();
-        });
-        self.profiled = true;
-        Ok(Response::Profile { layers: start(self.layers.as_bytes(), self.frame) })
-    }
-
-    fn take_input(&mut self, offset: u32, bytes: &[u8]) -> Result<Response<'_>, Failure> {
-        let needed = if offset == 0 { 0 } else { self.arrived };
-        if offset as usize != needed {
-            return Err(Failure::Order { needed: self.arrived as u32, given: offset });
-        }
-        let length = graph::input_length(self.model.image());
-        if bytes.len() > length - needed {
-            return Err(Failure::Range { length: length as u32 });
-        }
-        graph::write_inputs(&mut self.model, needed, bytes);
-        (self.arrived, self.ran) = (needed + bytes.len(), false);
-        Ok(Response::Received { length: self.arrived as u32 })
-    }
-
-    /// Sets the model's states to their start. They may be outputs of the last run.
-    fn reset_states(&mut self) -> Response<'static> {
-        self.model.reset();
-        self.ran = false;
-        Response::Done
-    }
-
-    /// Completes the inputs: `rest` comes after the parts that have arrived, or is all of them.
-    fn complete_input(&mut self, rest: &[u8]) -> Result<(), Failure> {
-        let length = graph::input_length(self.model.image());
-        let arrived = if rest.len() == length { 0 } else { self.arrived };
-        let needed = length - arrived;
-        if rest.len() != needed {
-            return Err(Failure::Input { needed: needed as u32, given: rest.len() as u32 });
-        }
-        graph::write_inputs(&mut self.model, arrived, rest);
-        (self.arrived, self.ran) = (0, true);
-        self.stats.runs = self.stats.runs.wrapping_add(1);
-        Ok(())
-    }
-
-    fn read(&mut self, block: Block, offset: u32) -> Result<Response<'_>, Failure> {
-        let whole = match block {
-            Block::Output if self.ran => {
-                let length = graph::output_length(self.model.image()) as u32;
-                let bytes = graph::read_outputs(&self.model, offset as usize).ok_or(Failure::Range { length })?;
-                return Ok(Response::Part { length, changes: self.stats.changes, bytes: start(bytes, self.frame) });
-            }
-            Block::Layers if self.profiled => self.layers.as_bytes(),
-            Block::Logits if self.ran => {
-                let learner = self.learner.as_mut().ok_or(Failure::NoHead)?;
-                learner.head.logits(self.model.output(0))?.as_bytes()
-            }
-            Block::Output | Block::Layers | Block::Logits => return Err(Failure::NoRun),
-            Block::Head => self.learner.as_ref().ok_or(Failure::NoHead)?.head.state(),
-            Block::Channels(index) => graph::channels(self.model.image(), index as usize)?.as_bytes(),
-        };
-        let length = whole.len() as u32;
-        let bytes = whole.get(offset as usize..).ok_or(Failure::Range { length })?;
-        Ok(Response::Part { length, changes: self.stats.changes, bytes: start(bytes, self.frame) })
-    }
-}
-
-/// At most the first `length` bytes.
-fn start(bytes: &[u8], length: usize) -> &[u8] {
-    bytes.get(..length).unwrap_or(bytes)
 }

@@ -6,7 +6,7 @@ use nano_core::train::{FeatureRing, Head, RingPosition, Target};
 
 use crate::device::Device;
 use crate::failure::Failure;
-use crate::message::{Class, Label, Response};
+use crate::message::{Class, Label};
 use crate::names::{self, Name};
 use crate::saving::{exchange_names, exchange_settings};
 use crate::training::OpenTraining;
@@ -32,6 +32,15 @@ pub(crate) struct Samples<'a> {
     pub ring: FeatureRing<'a>,
     pub displaced: &'a mut [i8],
     pub displaced_target: u32,
+}
+
+/// What became of a labelled sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Learned {
+    /// Samples kept for training; 0 for a head that learns each at once.
+    pub samples: u32,
+    /// What the board's counter advanced.
+    pub ticks: u64,
 }
 
 /// How the last change is undone.
@@ -92,9 +101,24 @@ impl<'a, H: Head<'a>> Learner<'a, H> {
 }
 
 impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
-    pub fn learn(&mut self, label: Label<'_>, input: &[u8]) -> Result<Response<'_>, Failure> {
-        let target = self.learner.as_ref().ok_or(Failure::NoHead)?.target(self.model.image(), label)?;
-        let mut ticks = self.run(input)?;
+    /// Runs the model on `input`, as [`Device::predict`] takes it, and learns that it is of `label`. A head that learns in epochs keeps its features for
+    /// [`Device::begin_training`]; another learns from it at once. Ends the open training.
+    ///
+    /// # Errors
+    /// [`Failure::NoHead`], [`Failure::Label`], [`Failure::UnknownName`], [`Failure::Input`], [`Failure::Full`].
+    pub fn learn<'l>(&mut self, input: &[i8], label: impl Into<Label<'l>>) -> Result<Learned, Failure> {
+        let target = self.target(label.into())?;
+        self.take_whole_input(input)?;
+        self.learn_target(target)
+    }
+
+    pub(crate) fn target(&self, label: Label<'_>) -> Result<Target, Failure> {
+        self.learner.as_ref().ok_or(Failure::NoHead)?.target(self.model.image(), label)
+    }
+
+    /// Learns from the inputs in the arena.
+    pub(crate) fn learn_target(&mut self, target: Target) -> Result<Learned, Failure> {
+        let mut ticks = self.run();
         self.end_training();
         let features = self.model.output(0);
         let learner = self.learner.as_mut().ok_or(Failure::NoHead)?;
@@ -119,10 +143,14 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
             }
         };
         self.stats.learned = self.stats.learned.wrapping_add(1);
-        Ok(Response::Learned { samples, ticks })
+        Ok(Learned { samples, ticks })
     }
 
-    pub fn commit(&mut self) -> Result<Response<'_>, Failure> {
+    /// Computes the weights from what was learnt, in a head that learns sums; returns what the counter advanced. Ends the open training.
+    ///
+    /// # Errors
+    /// [`Failure::NoHead`].
+    pub fn commit(&mut self) -> Result<u64, Failure> {
         let learner = self.learner.as_mut().ok_or(Failure::NoHead)?;
         let start = (self.counter)();
         learner.change(|head, _| {
@@ -131,10 +159,15 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
         })?;
         let ticks = (self.counter)() - start;
         self.changed();
-        Ok(Response::Committed { ticks })
+        Ok(ticks)
     }
 
-    pub fn undo(&mut self) -> Result<Response<'_>, Failure> {
+    /// Takes back the last call that changed the head or the features kept: learning, a training with all its slices, a commit, a class added or forgotten, a
+    /// head loaded or replaced, a reset. Once.
+    ///
+    /// # Errors
+    /// [`Failure::NoHead`], [`Failure::NothingToUndo`].
+    pub fn undo(&mut self) -> Result<(), Failure> {
         let learner = self.learner.as_mut().ok_or(Failure::NoHead)?;
         let Learner { head, samples, names, spare, .. } = learner;
         let (state, rest) = spare.split_at_mut_checked(head.state().len()).ok_or(Failure::State)?;
@@ -163,10 +196,14 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
         if !matches!(undo, Undo::Sample { .. }) {
             self.changed();
         }
-        Ok(Response::Done)
+        Ok(())
     }
 
-    pub fn add_class(&mut self, name: &str) -> Result<Response<'_>, Failure> {
+    /// Adds a class called `name`, of 1 to 16 bytes; returns its index.
+    ///
+    /// # Errors
+    /// [`Failure::NoHead`], [`Failure::Name`], [`Failure::NameTaken`]; [`Failure::Unsupported`] for a head whose classes are fixed; [`Failure::Full`].
+    pub fn add_class(&mut self, name: &str) -> Result<u32, Failure> {
         let learner = self.learner.as_mut().ok_or(Failure::NoHead)?;
         let stored = names::stored(name)?;
         if names::find(self.model.image(), learner.names, learner.head.classes(), name).is_some() {
@@ -181,19 +218,27 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
             *name = stored;
         }
         self.changed();
-        Ok(Response::ClassAdded { class: class as u32 })
+        Ok(class as u32)
     }
 
-    pub fn forget(&mut self, class: Class<'_>) -> Result<Response<'_>, Failure> {
+    /// Forgets what was learnt of a class.
+    ///
+    /// # Errors
+    /// [`Failure::NoHead`], [`Failure::Label`], [`Failure::UnknownName`]; [`Failure::Unsupported`] for a head that cannot.
+    pub fn forget<'l>(&mut self, class: impl Into<Class<'l>>) -> Result<(), Failure> {
         let learner = self.learner.as_mut().ok_or(Failure::NoHead)?;
-        let class = learner.class(self.model.image(), class)?;
+        let class = learner.class(self.model.image(), class.into())?;
         learner.head.check_growth()?;
         learner.change(|head, _| head.forget(class))?;
         self.changed();
-        Ok(Response::Done)
+        Ok(())
     }
 
-    pub fn reset(&mut self) -> Result<Response<'_>, Failure> {
+    /// Sets the head, if there is one, to that of the image, and forgets the features kept.
+    ///
+    /// # Errors
+    /// [`Failure::State`] never on an image that was accepted.
+    pub fn reset(&mut self) -> Result<(), Failure> {
         if let Some(learner) = &mut self.learner {
             learner.change(|head, samples| {
                 head.reset();
@@ -204,6 +249,6 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
             })?;
             self.changed();
         }
-        Ok(Response::Done)
+        Ok(())
     }
 }

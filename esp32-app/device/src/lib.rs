@@ -1,6 +1,7 @@
-//! Device logic of torch-nano, for every board: a [`Session`] answers [`Request`]s with [`Response`]s over any byte stream.
+//! Device logic of torch-nano, for every board: a [`Device`] predicts and learns, and a [`Link`] has it answer the [`Request`]s of a PC with
+//! [`Response`]s over any byte stream.
 //!
-//! It knows no chip. A board gives it an image, RAM, a flash for heads, a stream and a counter, and calls [`Session::serve`].
+//! It knows no chip. A board gives a [`Session`], which is both, an image, RAM, a flash for heads and a counter.
 #![cfg_attr(not(test), no_std)]
 #![deny(missing_docs)]
 
@@ -10,9 +11,11 @@ mod flash;
 pub mod frame;
 mod graph;
 mod learner;
+mod link;
 mod message;
 mod names;
 mod request;
+mod respond;
 mod response;
 mod saved_head;
 mod saving;
@@ -21,7 +24,10 @@ mod sizes;
 mod storage;
 mod training;
 
+pub use device::{Device, Features, Prediction};
 pub use flash::{MemoryFlash, Missing, NoFlash};
+pub use learner::Learned;
+pub use link::Link;
 pub use message::{
     Block, Class, ElementType, Failure, GraphValue, Label, PROTOCOL, Request, RequestHeader, Response, ResponseHeader,
     Settings, Stats, TargetKind,
@@ -30,3 +36,4 @@ pub use saved_head::{SavedHead, StorageError};
 pub use session::{Options, Session};
 pub use sizes::Sizes;
 pub use storage::HeadStorage;
+pub use training::Progress;

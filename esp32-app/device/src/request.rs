@@ -135,6 +135,24 @@ pub enum Label<'a> {
     Value(i32),
 }
 
+impl<'a> From<Class<'a>> for Label<'a> {
+    fn from(class: Class<'a>) -> Self {
+        Label::Class(class)
+    }
+}
+
+impl From<u16> for Label<'_> {
+    fn from(class: u16) -> Self {
+        Label::Class(class.into())
+    }
+}
+
+impl<'a> From<&'a str> for Label<'a> {
+    fn from(name: &'a str) -> Self {
+        Label::Class(name.into())
+    }
+}
+
 /// A class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Class<'a> {
@@ -142,6 +160,18 @@ pub enum Class<'a> {
     Index(u16),
     /// By its name.
     Name(&'a str),
+}
+
+impl From<u16> for Class<'_> {
+    fn from(index: u16) -> Self {
+        Class::Index(index)
+    }
+}
+
+impl<'a> From<&'a str> for Class<'a> {
+    fn from(name: &'a str) -> Self {
+        Class::Name(name)
+    }
 }
 
 /// An input or output of the graph, by its index.

@@ -11,7 +11,7 @@ use crate::frame::CRC32;
 use crate::learner::{Learner, Undo};
 use crate::message::{Response, Settings};
 use crate::names::{self, Name};
-use crate::saved_head::StorageError;
+use crate::saved_head::{SavedHead, StorageError};
 
 /// Bytes of saved [`Settings`]: rejection, two zeros, save interval.
 pub(crate) const SETTINGS: usize = 8;
@@ -44,7 +44,11 @@ fn is_record<'a>(head: &impl Head<'a>, state: &[u8], names: &[u8], settings: &[u
 }
 
 impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
-    /// Saves the head; returns the number of heads saved in this flash.
+    /// Saves the head, the names of its classes and the settings in flash; returns the number of heads saved there. A head of another model is replaced only
+    /// with `replace`.
+    ///
+    /// # Errors
+    /// [`Failure::NoHead`]; [`Failure::Storage`], and the flash holds its newest head; [`Failure::State`] for a head that could not be loaded again.
     pub fn save(&mut self, replace: bool) -> Result<u32, Failure> {
         let learner = self.learner.as_ref().ok_or(Failure::NoHead)?;
         let (state, names, settings) =
@@ -63,25 +67,25 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
     }
 
     /// Counts a change of the head, and saves the head if it is due.
-    pub fn changed(&mut self) {
+    pub(crate) fn changed(&mut self) {
         self.count_change();
         self.save_if_due();
     }
 
-    pub fn count_change(&mut self) {
+    pub(crate) fn count_change(&mut self) {
         self.stats.changes = self.stats.changes.wrapping_add(1);
         self.unsaved = self.unsaved.saturating_add(1);
     }
 
     /// Saves the head if the set number of changes is reached. If the flash fails, the request still succeeds: the failure is counted.
-    pub fn save_if_due(&mut self) {
+    pub(crate) fn save_if_due(&mut self) {
         if self.settings.save_interval != 0 && self.unsaved >= self.settings.save_interval {
             let _counted = self.save(false);
         }
     }
 
     /// Loads the saved head at a start, if there is one of this model.
-    pub fn restore(&mut self) {
+    pub(crate) fn restore(&mut self) {
         // `Info` reports a failure of the flash.
         self.restored = self.load().is_ok();
         if let Some(learner) = &mut self.learner {
@@ -90,7 +94,11 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
         (self.stats.changes, self.unsaved) = (0, 0);
     }
 
-    pub fn load(&mut self) -> Result<Response<'_>, Failure> {
+    /// Loads the head, names and settings that were saved last, or before if those are damaged. Ends the open training.
+    ///
+    /// # Errors
+    /// [`Failure::NoHead`]; [`Failure::Storage`] if there is none of this model.
+    pub fn load(&mut self) -> Result<SavedHead, Failure> {
         let learner = self.learner.as_mut().ok_or(Failure::NoHead)?;
         self.storage.newest()?;
         // From here on the spare copy is overwritten: if loading fails, there is nothing left to undo.
@@ -114,10 +122,10 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
         learner.replace_undo(Some(Undo::Record));
         self.stats.changes = self.stats.changes.wrapping_add(1);
         self.unsaved = 0;
-        Ok(Response::Loaded(saved))
+        Ok(saved)
     }
 
-    pub fn write_head(&mut self, offset: u32, bytes: &[u8]) -> Result<Response<'_>, Failure> {
+    pub(crate) fn write_head(&mut self, offset: u32, bytes: &[u8]) -> Result<Response<'_>, Failure> {
         let learner = self.learner.as_mut().ok_or(Failure::NoHead)?;
         let begin = if offset == 0 { 0 } else { learner.staged };
         if offset as usize != begin {
@@ -138,7 +146,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
         Ok(Response::Received { length: end as u32 })
     }
 
-    pub fn replace_head(&mut self, checksum: u32) -> Result<Response<'_>, Failure> {
+    pub(crate) fn replace_head(&mut self, checksum: u32) -> Result<(), Failure> {
         let learner = self.learner.as_mut().ok_or(Failure::NoHead)?;
         let length = learner.head.state().len();
         if learner.staged != length {
@@ -153,6 +161,6 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
         learner.staged = 0;
         learner.replace_undo(Some(Undo::Head { position: None }));
         self.changed();
-        Ok(Response::Done)
+        Ok(())
     }
 }

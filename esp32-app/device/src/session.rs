@@ -1,4 +1,4 @@
-//! A session: receives frames, executes their requests on one model, and answers them.
+//! A session: one model in one RAM, with the link over which a PC asks for it.
 
 use embedded_io::{Read, Write};
 use embedded_storage::nor_flash::NorFlash;
@@ -7,17 +7,14 @@ use nano_core::{CheckedImage, Error};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::device::Device;
-use crate::failure::Failure;
-use crate::frame::{self, CRC32};
 use crate::learner::{Learner, Samples};
-use crate::message::{PROTOCOL, Request, RequestHeader, Response, ResponseHeader, Settings, Stats};
+use crate::link::Link;
+use crate::message::{Settings, Stats};
 use crate::sizes::Sizes;
 use crate::storage::HeadStorage;
 
 /// Frames for fewer bytes could not carry a name with its fields.
 const SMALLEST_FRAME: usize = 64;
-/// Upper bound of the bytes of a refusal's frame.
-const REFUSAL: usize = 32;
 
 /// How a board sets its session up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,28 +27,18 @@ pub struct Options {
     pub settings: Settings,
 }
 
-/// A model, its head, its ring buffer of recent features, its flash, and the protocol's state.
+/// A [`Device`] and the [`Link`] on which it answers a PC, in one RAM.
+///
+/// A program that only answers calls [`serve`](Session::serve). One that also predicts and learns by itself calls the methods of `device`, and gives what
+/// arrives from the PC to [`poll`](Session::poll). One with several tasks takes the session apart: `device` in a mutex for all of them, `link` for
+/// [`Link::serve_async`].
 ///
 /// `H` is the trainer of the model's head: a program for one model names it, and no other is linked.
 pub struct Session<'a, C, F, H = AnyHead<'a>> {
-    device: Device<'a, C, F, H>,
-    receive: &'a mut [u8],
-    send: &'a mut [u8],
-    /// Number and checksum of the request answered last, and the length of its answer in `send`.
-    last: Option<(u16, u32, usize)>,
-    /// Number of the session that the latest [`Request::Begin`] began.
-    session: u16,
-    /// Bytes of the current frame received so far, and whether it is longer than `receive`.
-    received: usize,
-    overrun: bool,
-}
-
-/// The answer to a frame.
-enum Answer {
-    /// The first so many bytes of `send`.
-    Sent(usize),
-    /// The refusal of a frame that is no request. It leaves `send` to the latest request, which may come again.
-    Refused(u16, Failure),
+    /// The model, its head and its flash.
+    pub device: Device<'a, C, F, H>,
+    /// The frames.
+    pub link: Link<'a>,
 }
 
 impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Session<'a, C, F, H> {
@@ -118,101 +105,20 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Session<'a, C, F, H> {
         };
         device.restore();
         device.stats.startup_ticks = (device.counter)();
-        Ok(Session { device, receive, send, last: None, session: 0, received: 0, overrun: false })
+        Ok(Session { device, link: Link::new(receive, send) })
     }
 
-    /// The flash.
-    pub fn flash(&self) -> &F {
-        self.device.storage.flash()
+    /// [`Link::poll`] on the session's own device.
+    pub fn poll(&mut self, bytes: &mut &[u8]) -> Option<&[u8]> {
+        self.link.poll(&mut self.device, bytes)
     }
 
-    /// Answers requests until the stream fails or ends; the next stream starts with a new frame.
+    /// [`Link::serve`] on the session's own device.
     ///
     /// # Errors
     /// The stream's own.
     pub fn serve<S: Read + Write>(&mut self, stream: &mut S) -> Result<(), S::Error> {
-        (self.received, self.overrun) = (0, false);
-        let mut chunk = [0; 64];
-        loop {
-            let count = stream.read(&mut chunk)?;
-            if count == 0 {
-                return Ok(());
-            }
-            for &byte in chunk.iter().take(count) {
-                if byte != frame::END {
-                    match self.receive.get_mut(self.received) {
-                        Some(place) => (*place, self.received) = (byte, self.received + 1),
-                        None => self.overrun = true,
-                    }
-                } else if self.received > 0 {
-                    let mut refusal = [0; REFUSAL];
-                    let answer: &[u8] = match self.answer() {
-                        Answer::Sent(length) => self.send.get(..length).unwrap_or_default(),
-                        Answer::Refused(sequence, failure) => {
-                            self.device.stats.refused_frames = self.device.stats.refused_frames.wrapping_add(1);
-                            let header = ResponseHeader { protocol: PROTOCOL, sequence };
-                            let response = Response::Refused(failure);
-                            frame::encode(&header, &response, &mut refusal).unwrap_or_default()
-                        }
-                    };
-                    stream.write_all(answer)?;
-                    stream.flush()?;
-                    (self.received, self.overrun) = (0, false);
-                }
-            }
-        }
-    }
-
-    /// Answers the frame that has arrived.
-    fn answer(&mut self) -> Answer {
-        let Session { device, receive, send, last, session: own, received, overrun } = self;
-        if *overrun {
-            return Answer::Refused(0, Failure::TooLong { limit: receive.len() as u32 });
-        }
-        let Some(message) = receive.get_mut(..*received).and_then(frame::open) else {
-            return Answer::Refused(0, Failure::Frame);
-        };
-        if message.first() != Some(&PROTOCOL) {
-            return Answer::Refused(0, Failure::Protocol { protocol: PROTOCOL });
-        }
-        let Some((RequestHeader { sequence, session, model_id, .. }, request)) = frame::parse(message) else {
-            return Answer::Refused(0, Failure::Frame);
-        };
-        let id = device.model.image().id();
-        if model_id.is_some_and(|model_id| model_id != id) {
-            return Answer::Refused(sequence, Failure::Model { model_id: id });
-        }
-        let Some((request, [])) = frame::parse::<Request<'_>>(request) else {
-            return Answer::Refused(sequence, Failure::Frame);
-        };
-        if request == Request::Begin {
-            *own = session;
-        } else if session != 0 && session != *own {
-            return Answer::Refused(sequence, Failure::Session);
-        }
-        let checksum = CRC32.checksum(message);
-        if let Some((number, before, length)) = *last
-            && (number, before) == (sequence, checksum)
-            && sequence != 0
-            && request != Request::Info
-        {
-            device.stats.repeated = device.stats.repeated.wrapping_add(1);
-            return Answer::Sent(length);
-        }
-        device.stats.requests = device.stats.requests.wrapping_add(1);
-        let header = ResponseHeader { protocol: PROTOCOL, sequence };
-        let encoded =
-            |response: &Response<'_>, send: &mut [u8]| frame::encode(&header, response, send).map(|f| f.len());
-        let length = device.respond(request).and_then(|response| {
-            // The buffers hold every response to an image that was accepted.
-            encoded(&response, send).ok_or(Failure::TooLong { limit: send.len() as u32 })
-        });
-        let length = length.unwrap_or_else(|failure| {
-            device.stats.refused_requests = device.stats.refused_requests.wrapping_add(1);
-            encoded(&Response::Refused(failure), send).unwrap_or(0)
-        });
-        *last = Some((sequence, checksum, length));
-        Answer::Sent(length)
+        self.link.serve(&mut self.device, stream)
     }
 }
 

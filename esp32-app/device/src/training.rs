@@ -5,13 +5,23 @@ use nano_core::train::{Head, Training};
 
 use crate::device::Device;
 use crate::failure::Failure;
-use crate::message::Response;
 
 /// Multiplications of one slice, counted as one prediction per step. With the rest of the steps a slice takes 9 to 22 million instructions on
 /// the emulated board, about 0.15 s at 160 MHz.
 const SLICE: u64 = 1 << 20;
 /// The largest number of steps of a slice: with the smallest heads, a step takes about 900 instructions.
 const MOST_STEPS: u64 = 4096;
+
+/// How far a training is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Steps taken since the training began.
+    pub steps: u64,
+    /// Steps left: 0 at its end.
+    pub left: u64,
+    /// What the board's counter advanced in all its slices.
+    pub ticks: u64,
+}
 
 /// A training that is not complete.
 pub(crate) struct OpenTraining {
@@ -21,7 +31,14 @@ pub(crate) struct OpenTraining {
 }
 
 impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
-    pub fn train(&mut self, first_epoch: u32, epochs: u32) -> Result<Response<'_>, Failure> {
+    /// Opens a training of `epochs` passes over the features kept, after `first_epoch` earlier ones, on which the learning rate may depend. It takes no step;
+    /// [`Device::train_slice`] does. The head becomes what it would in one piece, and undo takes the whole training back.
+    ///
+    /// A training stays open until it is at its end, or until [`Device::stop_training`], learning, or another change of the head ends it where it is.
+    ///
+    /// # Errors
+    /// [`Failure::NoHead`]; [`Failure::Unsupported`] for a head that does not learn in epochs; [`Failure::EmptyRing`]; [`Failure::Epochs`].
+    pub fn begin_training(&mut self, first_epoch: u32, epochs: u32) -> Result<(), Failure> {
         let learner = self.learner.as_mut().ok_or(Failure::NoHead)?;
         let ring = &learner.samples.as_ref().ok_or(Failure::Unsupported)?.ring;
         if ring.is_empty() {
@@ -30,27 +47,51 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
         let training = Training::new(ring, first_epoch, epochs)?;
         learner.change(|_, _| Ok(()))?;
         learner.training = Some(OpenTraining { training, ticks: 0 });
-        self.count_change();
-        self.take_steps()
+        Ok(())
     }
 
-    pub fn continue_training(&mut self) -> Result<Response<'_>, Failure> {
+    /// Takes a bounded number of steps of the open training: about 0.15 s at 160 MHz.
+    ///
+    /// # Errors
+    /// [`Failure::NoHead`], [`Failure::NoTraining`].
+    pub fn train_slice(&mut self) -> Result<Progress, Failure> {
         self.require_training()?;
         self.stats.changes = self.stats.changes.wrapping_add(1);
-        // It may have been saved in the middle of the training.
-        self.unsaved = self.unsaved.max(1);
-        self.take_steps()
+        let learner = self.learner.as_mut().ok_or(Failure::NoHead)?;
+        let samples = learner.samples.as_ref().ok_or(Failure::Unsupported)?;
+        let open = learner.training.as_mut().ok_or(Failure::NoTraining)?;
+        let taken = open.training.taken();
+        // One change, which may have been saved in the middle of the training.
+        self.unsaved = if taken == 0 { self.unsaved.saturating_add(1) } else { self.unsaved.max(1) };
+        let steps = (SLICE / learner.head.macs().max(1)).clamp(1, MOST_STEPS) as u32;
+        let start = (self.counter)();
+        learner.head.train(&samples.ring, &mut open.training, steps)?;
+        open.ticks += (self.counter)() - start;
+        self.stats.steps = self.stats.steps.wrapping_add((open.training.taken() - taken) as u32);
+        let progress = open.progress();
+        if progress.left == 0 {
+            self.end_training();
+        }
+        Ok(progress)
     }
 
-    pub fn stop_training(&mut self) -> Result<Response<'_>, Failure> {
-        let open = self.require_training()?;
-        let response = open.answer();
+    /// Whether a training is open.
+    pub fn is_training(&self) -> bool {
+        self.require_training().is_ok()
+    }
+
+    /// Ends the open training where it is.
+    ///
+    /// # Errors
+    /// [`Failure::NoHead`], [`Failure::NoTraining`].
+    pub fn stop_training(&mut self) -> Result<Progress, Failure> {
+        let progress = self.require_training()?.progress();
         self.end_training();
-        Ok(response)
+        Ok(progress)
     }
 
     /// Ends the open training, if there is one, where it is.
-    pub fn end_training(&mut self) {
+    pub(crate) fn end_training(&mut self) {
         if self.learner.as_mut().and_then(|learner| learner.training.take()).is_some() {
             self.save_if_due();
         }
@@ -60,28 +101,10 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
         let learner = self.learner.as_ref().ok_or(Failure::NoHead)?;
         learner.training.as_ref().ok_or(Failure::NoTraining)
     }
-
-    /// Takes the steps of one slice.
-    fn take_steps(&mut self) -> Result<Response<'_>, Failure> {
-        let learner = self.learner.as_mut().ok_or(Failure::NoHead)?;
-        let samples = learner.samples.as_ref().ok_or(Failure::Unsupported)?;
-        let open = learner.training.as_mut().ok_or(Failure::NoTraining)?;
-        let steps = (SLICE / learner.head.macs().max(1)).clamp(1, MOST_STEPS) as u32;
-        let taken = open.training.taken();
-        let start = (self.counter)();
-        learner.head.train(&samples.ring, &mut open.training, steps)?;
-        open.ticks += (self.counter)() - start;
-        self.stats.steps = self.stats.steps.wrapping_add((open.training.taken() - taken) as u32);
-        let response = open.answer();
-        if open.training.left() == 0 {
-            self.end_training();
-        }
-        Ok(response)
-    }
 }
 
 impl OpenTraining {
-    fn answer(&self) -> Response<'static> {
-        Response::Trained { steps: self.training.taken(), left: self.training.left(), ticks: self.ticks }
+    fn progress(&self) -> Progress {
+        Progress { steps: self.training.taken(), left: self.training.left(), ticks: self.ticks }
     }
 }

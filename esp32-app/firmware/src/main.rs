@@ -70,7 +70,7 @@ fn main() -> ! {
 
     let heads = heads::Heads::new(peripherals.FLASH);
     let session = CheckedImage::new(model::IMAGE, model::KERNELS)
-        .and_then(|image| Session::<_, _, model::Head>::new(image, WORDS.take(), OPTIONS, heads, cycles));
+        .and_then(|image| Session::<_, _, model::Head<'_>>::new(image, WORDS.take(), OPTIONS, heads, cycles));
     let mut session = session.unwrap_or_else(|error| panic!("{error}"));
     loop {
         let Ok(()) = session.serve(&mut serial);

@@ -1,13 +1,10 @@
 //! A simulated device in this process: it runs the same session as a board, with frames and flash in memory.
 
-use std::convert::Infallible;
-
-use embedded_io::{ErrorType, Read, Write};
 use nano_core::train::AnyHead;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use self_cell::{MutBorrow, self_cell};
-use torch_nano_device::{MemoryFlash, Options, Session, Settings, Sizes, frame};
+use torch_nano_device::{MemoryFlash, Options, Session, Settings, Sizes};
 
 use crate::model::SharedImage;
 use crate::refuse;
@@ -47,39 +44,6 @@ self_cell!(
 #[pyclass(module = "torch_nano._native")]
 pub(crate) struct SimulatedDevice {
     board: Board,
-    /// Bytes of the current frame received so far.
-    unfinished: Vec<u8>,
-}
-
-/// The bytes sent to the device, and its answers.
-struct Stream<'a> {
-    sent: &'a [u8],
-    answered: Vec<u8>,
-}
-
-impl ErrorType for Stream<'_> {
-    type Error = Infallible;
-}
-
-impl Read for Stream<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Infallible> {
-        let count = buffer.len().min(self.sent.len());
-        let (now, later) = self.sent.split_at(count);
-        buffer[..count].copy_from_slice(now);
-        self.sent = later;
-        Ok(count)
-    }
-}
-
-impl Write for Stream<'_> {
-    fn write(&mut self, bytes: &[u8]) -> Result<usize, Infallible> {
-        self.answered.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> Result<(), Infallible> {
-        Ok(())
-    }
 }
 
 #[pymethods]
@@ -97,25 +61,25 @@ impl SimulatedDevice {
             let ram = memory.ram.borrow_mut();
             Session::new(*memory.image.checked(), ram, options, flash, (|| 0) as Clock)
         });
-        Ok(SimulatedDevice { board: board.map_err(refuse)?, unfinished: Vec::new() })
+        Ok(SimulatedDevice { board: board.map_err(refuse)? })
     }
 
     /// Sends bytes to the device; returns its answers, which are empty until a frame is complete. Releases the GIL.
     fn exchange<'py>(&mut self, py: Python<'py>, bytes: &[u8]) -> Bound<'py, PyBytes> {
-        self.unfinished.extend_from_slice(bytes);
         let answered = py.detach(|| {
-            let whole = self.unfinished.iter().rposition(|&byte| byte == frame::END).map_or(0, |end| end + 1);
-            let mut stream = Stream { sent: &self.unfinished[..whole], answered: Vec::new() };
-            let Ok(()) = self.board.with_dependent_mut(|_, session| session.serve(&mut stream));
-            let answered = stream.answered;
-            self.unfinished.drain(..whole);
-            answered
+            self.board.with_dependent_mut(|_, session| {
+                let (mut arrived, mut answered) = (bytes, Vec::new());
+                while let Some(answer) = session.poll(&mut arrived) {
+                    answered.extend_from_slice(answer);
+                }
+                answered
+            })
         });
         PyBytes::new(py, &answered)
     }
 
     /// The bytes of the flash, to start another device as after a power cut.
     fn flash<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        self.board.with_dependent(|_, session| PyBytes::new(py, &session.flash().0))
+        self.board.with_dependent(|_, session| PyBytes::new(py, &session.device.flash().0))
     }
 }

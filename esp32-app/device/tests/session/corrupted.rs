@@ -99,7 +99,7 @@ fn conversation(
     say(&mut session, train(1));
     say(&mut session, Request::Save { replace: false });
     let state = head_state(&mut session);
-    let flash = session.flash().0.clone();
+    let flash = session.device.flash().0.clone();
     (state, flash, answers)
 }
 

@@ -7,6 +7,7 @@ mod every_request;
 mod frames;
 mod graph;
 mod learning;
+mod local;
 mod memory;
 #[path = "../../../../nano-core/tests/images/mutate.rs"]
 mod mutate;

@@ -57,9 +57,9 @@ fn live(image: &Aligned, flash: Flash, seed: u64, replace: bool) -> (Flash, Vec<
     let mut saves = vec![];
     // Whether the power is still on.
     let mut request = |request: Request<'_>| {
-        let before = session.flash().operations;
+        let before = session.device.flash().operations;
         ask(&mut session, request, |_| ());
-        let after = session.flash().operations;
+        let after = session.device.flash().operations;
         if cut.is_none() && after > before {
             saves.push((before..after, kept(&mut session)));
         }
@@ -76,7 +76,7 @@ fn live(image: &Aligned, flash: Flash, seed: u64, replace: bool) -> (Flash, Vec<
         && request(Request::Train { first_epoch: 0, epochs: 2 })
         && request(Request::Commit)
         && request(Request::Save { replace });
-    (session.flash().clone(), saves)
+    (session.device.flash().clone(), saves)
 }
 
 /// The flash after a power cut.

@@ -44,7 +44,7 @@ fn with_one_save(image: &Aligned) -> (Flash, Vec<u8>, Vec<u8>) {
     let view = Image::new(image.bytes()).unwrap();
     let classes = view.head().unwrap().classes as usize;
     let mut record = vec![0; state.len() + 16 * classes + 8];
-    let flash = session.flash().clone();
+    let flash = session.device.flash().clone();
     HeadStorage::new(flash.clone(), view.id()).load(&mut record, |_| true).unwrap();
     (flash, state, record)
 }
@@ -106,7 +106,7 @@ fn a_head_that_was_accepted_is_accepted_after_a_restart() {
     ask(&mut session, Request::Forget { class: Class::Index(0) }, |response| assert_eq!(response, Response::Done));
     ask(&mut session, Request::Save { replace: false }, |response| assert_eq!(response, Response::Saved { count: 1 }));
     let state = head_state(&mut session);
-    let flash = session.flash().clone();
+    let flash = session.device.flash().clone();
     let mut memory = ram(&image);
     let mut session = session_with(&image, &mut memory, OPTIONS, flash);
     assert_eq!(saved(&mut session), (Ok(SavedHead { count: 1, lost: None }), true));
@@ -192,12 +192,12 @@ fn what_could_not_be_loaded_again_is_not_saved() {
     let checked = CheckedImage::new(image.bytes(), ops::ALL).unwrap();
     let session = Session::<_, _, Spoilt<'_>>::new(checked, &mut memory, OPTIONS, flash, || 0);
     let mut session = session.unwrap();
-    let before = session.flash().0.clone();
+    let before = session.device.flash().0.clone();
     let mut say = |request: Request<'_>| ask(&mut session, request, |response| format!("{response:?}"));
     SPOILT.set(true);
     assert_eq!(say(Request::Save { replace: false }), "Refused(State)");
     assert!(say(Request::Stats).contains("saves: 0, failed_saves: 1"));
     SPOILT.set(false);
     assert!(say(Request::Read { block: Block::Head, offset: 0 }).starts_with("Part"));
-    assert_eq!(session.flash().0, before);
+    assert_eq!(session.device.flash().0, before);
 }

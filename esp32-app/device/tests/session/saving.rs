@@ -19,7 +19,7 @@ fn with<T>(image: &Aligned, flash: Flash, act: impl FnOnce(&mut dyn Board) -> T)
     let mut ram = ram(image);
     let mut session = session_with(image, &mut ram, OPTIONS, flash);
     let result = act(&mut session);
-    (session.flash().clone(), result)
+    (session.device.flash().clone(), result)
 }
 
 trait Board {
@@ -120,7 +120,7 @@ fn it_saves_automatically_at_its_interval_and_no_more_often() {
             states.push(session.state());
             // A flash taken now starts a device with the latest state whose number the interval divides.
             let saved = change / interval * interval;
-            let flash = session.flash().clone();
+            let flash = session.device.flash().clone();
             let (_, state) = with(&image, flash, |board| board.state());
             assert_eq!(state, states[saved as usize], "change {change}, interval {interval}");
         }

@@ -248,7 +248,7 @@ fn a_training_is_one_change_which_is_saved_at_its_end() {
         let mut session = session_with(&image, &mut memory, options, MemoryFlash(vec![0xff; 8 * 4096]));
         let saved = |session: &mut Session<'_, _, MemoryFlash<Vec<u8>>>| {
             let mut memory = ram(&image);
-            head_state(&mut session_with(&image, &mut memory, OPTIONS, session.flash().clone()))
+            head_state(&mut session_with(&image, &mut memory, OPTIONS, session.device.flash().clone()))
         };
         learn(&mut session, 0);
         let initial = head_state(&mut session);
@@ -291,7 +291,7 @@ fn a_training_that_another_request_ends_is_saved_too() {
         let head = head_state(&mut session);
         ask(&mut session, request, |response| assert!(!matches!(response, Response::Refused(_)), "{request:?}"));
         let mut memory = ram(&image);
-        let saved = head_state(&mut session_with(&image, &mut memory, OPTIONS, session.flash().clone()));
+        let saved = head_state(&mut session_with(&image, &mut memory, OPTIONS, session.device.flash().clone()));
         assert_eq!(saved, head, "{request:?}");
     }
 }

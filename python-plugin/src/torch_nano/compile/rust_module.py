@@ -71,7 +71,7 @@ def rust_module(model: _native.Model, head: Head | None, graph: Graph) -> str:
     names = sorted({layer["kernel"] for layer in model.layers})
     kernels = "".join(f"    nano_core::ops::{name.upper()},\n" for name in names)
     labels = "".join(f"    {_rust_string(label)},\n" for label in model.labels)
-    trainer = f"{type(head).__name__}<'static>" if head else "NoHead"
+    trainer = f"{type(head).__name__}<'a>" if head else "NoHead"
     sizes = (
         "Some(nano_core::train::HeadSizes {\n"
         f"    trainer: nano_core::train::{type(head).__name__}::TRAINER,\n"
@@ -102,8 +102,8 @@ pub const LAYERS: usize = {len(model.layers)};
 pub const CLASSES: usize = {head.capacity if head else 0};
 /// What the trainable head's memory depends on.
 pub const HEAD: Option<nano_core::train::HeadSizes> = {sizes};
-/// The trainer of the head: no other is linked.
-pub type Head = nano_core::train::{trainer};
+/// The trainer of the head, in RAM of any lifetime: no other is linked.
+pub type Head<'a> = nano_core::train::{trainer};
 /// Names of the classes; may be empty.
 pub static LABELS: &[&str] = &[
 {labels}];
