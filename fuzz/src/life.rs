@@ -30,7 +30,7 @@ pub(crate) struct Left {
 
 /// A device, and a twin that gets only the requests that the device did not refuse.
 struct Life<'a, 'b> {
-    device: Board<'b>,
+    board: Board<'b>,
     twin: Board<'b>,
     /// A head of the same image, to check states with.
     head: Option<AnyHead<'a>>,
@@ -49,10 +49,10 @@ pub(crate) fn life(image: &Aligned, options: Options, start: Left, rest: &mut &[
     let mut ram = [(); 3].map(|()| conversation::ram(&view, options));
     let [first, second, third] = &mut ram;
     let begin = |ram, flash| conversation::start(image, ram, options, flash).expect("the board suits the image");
-    let mut device = begin(first, start.flash.clone());
+    let mut board = begin(first, start.flash.clone());
     let mut twin = begin(second, start.flash.after_power_on());
-    let restored = ask(&mut device, Request::Info, |info| matches!(info, Response::Info { restored: true, .. }));
-    let kept = observe(&mut device);
+    let restored = ask(&mut board, Request::Info, |info| matches!(info, Response::Info { restored: true, .. }));
+    let kept = observe(&mut board);
     let saved = restored.then(|| kept.clone());
     assert!(start.allowed.contains(&saved), "the device started with {saved:?}, not with one of {:?}", start.allowed);
     let initial = observe(&mut begin(third, Flash::new(0, 0)));
@@ -62,7 +62,7 @@ pub(crate) fn life(image: &Aligned, options: Options, start: Left, rest: &mut &[
     let mut head_ram = vec![0; view.head().map_or(0, |record| HeadSizes::of(record).words())];
     let head = AnyHead::new(&view, &mut head_ram).ok();
     let mut life =
-        Life { device, twin, head, kept, saved, frame: options.frame, input: conversation::input_length(&view) };
+        Life { board, twin, head, kept, saved, frame: options.frame, input: conversation::input_length(&view) };
     loop {
         let (step, after) = frame::parse::<Step<'_>>(rest)?;
         *rest = after;
@@ -88,7 +88,7 @@ impl Life<'_, '_> {
                 pieces.find_map(|piece| self.exchange(piece, false))
             }
             Step::Restart { cut } => {
-                let mut flash = self.device.flash().clone();
+                let mut flash = self.board.device.flash().clone();
                 flash.cut = cut.map(|(after, torn)| {
                     (flash.operations + usize::from(after), Torn::EACH[usize::from(torn) % Torn::EACH.len()])
                 });
@@ -151,17 +151,17 @@ impl Life<'_, '_> {
 
     /// Sends a frame, once or twice, and checks the device's promises; returns what is left if the power failed.
     fn exchange(&mut self, frame: &[u8], again: bool) -> Option<Left> {
-        let operations = self.device.flash().operations;
-        let mut answer = send(&mut self.device, frame);
-        let flash = self.device.flash();
+        let operations = self.board.device.flash().operations;
+        let mut answer = send(&mut self.board, frame);
+        let flash = self.board.device.flash();
         let now = flash.operations;
         if flash.cut.is_some_and(|(operation, _)| now > operation) {
             let flash = flash.clone().after_power_on();
-            let saving = observe(&mut self.device);
+            let saving = observe(&mut self.board);
             return Some(Left { flash, allowed: vec![self.saved.clone(), Some(saving)] });
         }
         if again {
-            assert_eq!(send(&mut self.device, frame), answer, "a repeated request is answered otherwise");
+            assert_eq!(send(&mut self.board, frame), answer, "a repeated request is answered otherwise");
         }
         let (header, response) = response(&mut answer);
         let refused = if let Response::Refused(failure) = response {
@@ -176,7 +176,7 @@ impl Life<'_, '_> {
             );
             false
         };
-        let kept = observe(&mut self.device);
+        let kept = observe(&mut self.board);
         assert!(!refused || kept == self.kept, "a refusal ({response:?}) changed {:?} into {kept:?}", self.kept);
         assert_eq!(kept, observe(&mut self.twin));
         if let Some(head) = &self.head {

@@ -12,6 +12,7 @@ use crate::learner::Learner;
 use crate::message::{Settings, Stats};
 use crate::names;
 use crate::storage::HeadStorage;
+use crate::window::Input;
 
 /// A model that predicts, and a head that learns, in the RAM of a [`Session`](crate::Session).
 ///
@@ -137,12 +138,12 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
     }
 
     /// Runs the model on `input`, and the head on its features. `input` is the bytes of all inputs of the graph, one after the other, each in NHWC order as
-    /// [`Model::input`] has them.
+    /// [`Model::input`] has them: a slice, or a [`SlidingWindow`](crate::SlidingWindow).
     ///
     /// # Errors
     /// [`Failure::Input`] if it has another length.
-    pub fn predict(&mut self, input: &[i8]) -> Result<Prediction<'_>, Failure> {
-        self.take_whole_input(input)?;
+    pub fn predict<'i>(&mut self, input: impl Into<Input<'i>>) -> Result<Prediction<'_>, Failure> {
+        self.take_whole_input(input.into())?;
         self.infer()
     }
 
@@ -150,8 +151,8 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
     ///
     /// # Errors
     /// [`Failure::Input`] if it has another length.
-    pub fn features(&mut self, input: &[i8]) -> Result<Features<'_>, Failure> {
-        self.take_whole_input(input)?;
+    pub fn features<'i>(&mut self, input: impl Into<Input<'i>>) -> Result<Features<'_>, Failure> {
+        self.take_whole_input(input.into())?;
         Ok(self.extract())
     }
 
@@ -172,12 +173,13 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
     }
 
     /// Copies `input` into the graph's inputs.
-    pub(crate) fn take_whole_input(&mut self, input: &[i8]) -> Result<(), Failure> {
+    pub(crate) fn take_whole_input(&mut self, input: Input<'_>) -> Result<(), Failure> {
         let needed = graph::input_length(self.model.image());
         if input.len() != needed {
             return Err(Failure::Input { needed: needed as u32, given: input.len() as u32 });
         }
-        graph::write_inputs(&mut self.model, 0, input.as_bytes());
+        graph::write_inputs(&mut self.model, 0, input.first.as_bytes());
+        graph::write_inputs(&mut self.model, input.first.len(), input.second.as_bytes());
         (self.arrived, self.ran) = (0, false);
         Ok(())
     }

@@ -10,6 +10,7 @@ use crate::message::{Class, Label};
 use crate::names::{self, Name};
 use crate::saving::{exchange_names, exchange_settings};
 use crate::training::OpenTraining;
+use crate::window::Input;
 
 /// A head with its samples, names and undo.
 pub(crate) struct Learner<'a, H> {
@@ -25,6 +26,8 @@ pub(crate) struct Learner<'a, H> {
     pub undo: Option<Undo>,
     /// The open training. Undo takes all of it back, so every other change that can be undone ends it.
     pub training: Option<OpenTraining>,
+    /// Trainings since the start.
+    pub trainings: u32,
 }
 
 /// The ring buffer of recent features, and the sample that the latest one replaced.
@@ -98,6 +101,29 @@ impl<'a, H: Head<'a>> Learner<'a, H> {
         self.undo = Some(Undo::Head { position });
         Ok(result)
     }
+
+    /// Learns from features: a head that learns in epochs keeps them in its ring, whose cost is not counted; another head learns from them at once.
+    fn learn(
+        &mut self,
+        features: &[i8],
+        target: Target,
+        counter: &mut impl FnMut() -> u64,
+    ) -> Result<Learned, Failure> {
+        let Some(Samples { ring, displaced, displaced_target }) = &mut self.samples else {
+            let start = counter();
+            self.change(|head, _| head.learn(features, target))?;
+            return Ok(Learned { samples: 0, ticks: counter() - start });
+        };
+        let (position, full) = (ring.position(), ring.len() == ring.capacity());
+        if let (true, Some((features, target))) = (full, ring.get(0)) {
+            displaced.iter_mut().zip(features).for_each(|(own, &feature)| *own = feature);
+            *displaced_target = target;
+        }
+        ring.push(features, target)?;
+        let samples = ring.len() as u32;
+        self.replace_undo(Some(Undo::Sample { position, full }));
+        Ok(Learned { samples, ticks: 0 })
+    }
 }
 
 impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
@@ -106,10 +132,29 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
     ///
     /// # Errors
     /// [`Failure::NoHead`], [`Failure::Label`], [`Failure::UnknownName`], [`Failure::Input`], [`Failure::Full`].
-    pub fn learn<'l>(&mut self, input: &[i8], label: impl Into<Label<'l>>) -> Result<Learned, Failure> {
+    pub fn learn<'i, 'l>(
+        &mut self,
+        input: impl Into<Input<'i>>,
+        label: impl Into<Label<'l>>,
+    ) -> Result<Learned, Failure> {
         let target = self.target(label.into())?;
-        self.take_whole_input(input)?;
-        self.learn_target(target)
+        self.take_whole_input(input.into())?;
+        self.learn_input(target)
+    }
+
+    /// [`Device::learn`] from `features` that an earlier run made.
+    ///
+    /// # Errors
+    /// As [`Device::learn`].
+    pub fn learn_features<'l>(&mut self, features: &[i8], label: impl Into<Label<'l>>) -> Result<Learned, Failure> {
+        let target = self.target(label.into())?;
+        let learner = self.learner.as_ref().ok_or(Failure::NoHead)?;
+        learner.head.check_features(features)?;
+        self.end_training();
+        let learner = self.learner.as_mut().ok_or(Failure::NoHead)?;
+        let learned = learner.learn(features, target, &mut self.counter)?;
+        self.count_sample(learned);
+        Ok(learned)
     }
 
     pub(crate) fn target(&self, label: Label<'_>) -> Result<Target, Failure> {
@@ -117,33 +162,20 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
     }
 
     /// Learns from the inputs in the arena.
-    pub(crate) fn learn_target(&mut self, target: Target) -> Result<Learned, Failure> {
-        let mut ticks = self.run();
+    pub(crate) fn learn_input(&mut self, target: Target) -> Result<Learned, Failure> {
+        let ticks = self.run();
         self.end_training();
-        let features = self.model.output(0);
         let learner = self.learner.as_mut().ok_or(Failure::NoHead)?;
-        let samples = match &mut learner.samples {
-            Some(Samples { ring, displaced, displaced_target }) => {
-                let (position, full) = (ring.position(), ring.len() == ring.capacity());
-                if let (true, Some((features, target))) = (full, ring.get(0)) {
-                    displaced.iter_mut().zip(features).for_each(|(own, &feature)| *own = feature);
-                    *displaced_target = target;
-                }
-                ring.push(features, target)?;
-                let samples = ring.len() as u32;
-                learner.replace_undo(Some(Undo::Sample { position, full }));
-                samples
-            }
-            None => {
-                let start = (self.counter)();
-                learner.change(|head, _| head.learn(features, target))?;
-                ticks += (self.counter)() - start;
-                self.changed();
-                0
-            }
-        };
+        let learned = learner.learn(self.model.output(0), target, &mut self.counter)?;
+        self.count_sample(learned);
+        Ok(Learned { ticks: ticks + learned.ticks, ..learned })
+    }
+
+    fn count_sample(&mut self, learned: Learned) {
+        if learned.samples == 0 {
+            self.changed();
+        }
         self.stats.learned = self.stats.learned.wrapping_add(1);
-        Ok(Learned { samples, ticks })
     }
 
     /// Computes the weights from what was learnt, in a head that learns sums; returns what the counter advanced. Ends the open training.

@@ -19,10 +19,13 @@ mod respond;
 mod response;
 mod saved_head;
 mod saving;
+mod sensing;
 mod session;
 mod sizes;
+mod smoothing;
 mod storage;
 mod training;
+mod window;
 
 pub use device::{Device, Features, Prediction};
 pub use flash::{MemoryFlash, Missing, NoFlash};
@@ -33,7 +36,10 @@ pub use message::{
     Settings, Stats, TargetKind,
 };
 pub use saved_head::{SavedHead, StorageError};
+pub use sensing::{Sensed, Sensing, SensingOptions};
 pub use session::{Options, Session};
 pub use sizes::Sizes;
+pub use smoothing::{LONGEST_HISTORY, Smoothing};
 pub use storage::HeadStorage;
 pub use training::Progress;
+pub use window::{Input, SlidingWindow};

@@ -41,7 +41,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
             Request::Learn { label, input } => {
                 let target = self.target(label)?;
                 self.complete_input(input)?;
-                let learned = self.learn_target(target)?;
+                let learned = self.learn_input(target)?;
                 return Ok(Response::Learned { samples: learned.samples, ticks: learned.ticks });
             }
             Request::Train { first_epoch, epochs } => {

@@ -84,7 +84,8 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Session<'a, C, F, H> {
                 let ring = FeatureRing::new(count, features, take(&mut ram, places)?)?;
                 samples = Some(Samples { ring, displaced: take(&mut ram, count)?, displaced_target: 0 });
             }
-            learner = Some(Learner { head, samples, names, spare, staged: 0, undo: None, training: None });
+            learner =
+                Some(Learner { head, samples, names, spare, staged: 0, undo: None, training: None, trainings: 0 });
         }
         let last = view.writer(view.output_id(0)).and_then(|node| node.kernel(image.kernels()));
         let mut device = Device {

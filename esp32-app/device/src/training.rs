@@ -25,6 +25,8 @@ pub struct Progress {
 
 /// A training that is not complete.
 pub(crate) struct OpenTraining {
+    /// Its number among all trainings since the start.
+    number: u32,
     training: Training,
     /// Ticks of the counter spent in it.
     ticks: u64,
@@ -46,7 +48,8 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
         }
         let training = Training::new(ring, first_epoch, epochs)?;
         learner.change(|_, _| Ok(()))?;
-        learner.training = Some(OpenTraining { training, ticks: 0 });
+        learner.trainings = learner.trainings.wrapping_add(1);
+        learner.training = Some(OpenTraining { number: learner.trainings, training, ticks: 0 });
         Ok(())
     }
 
@@ -55,6 +58,14 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
     /// # Errors
     /// [`Failure::NoHead`], [`Failure::NoTraining`].
     pub fn train_slice(&mut self) -> Result<Progress, Failure> {
+        self.train_steps(SLICE)
+    }
+
+    /// Takes steps of the open training for about so many multiplications, counted as one prediction per step; at least one step.
+    ///
+    /// # Errors
+    /// As [`Device::train_slice`].
+    pub fn train_steps(&mut self, multiplications: u64) -> Result<Progress, Failure> {
         self.require_training()?;
         self.stats.changes = self.stats.changes.wrapping_add(1);
         let learner = self.learner.as_mut().ok_or(Failure::NoHead)?;
@@ -63,7 +74,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
         let taken = open.training.taken();
         // One change, which may have been saved in the middle of the training.
         self.unsaved = if taken == 0 { self.unsaved.saturating_add(1) } else { self.unsaved.max(1) };
-        let steps = (SLICE / learner.head.macs().max(1)).clamp(1, MOST_STEPS) as u32;
+        let steps = (multiplications / learner.head.macs().max(1)).clamp(1, MOST_STEPS) as u32;
         let start = (self.counter)();
         learner.head.train(&samples.ring, &mut open.training, steps)?;
         open.ticks += (self.counter)() - start;
@@ -75,9 +86,14 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
         Ok(progress)
     }
 
-    /// Whether a training is open.
-    pub fn is_training(&self) -> bool {
-        self.require_training().is_ok()
+    /// The number of the open training among all since the start; `None` if none is open.
+    pub fn training(&self) -> Option<u32> {
+        self.require_training().ok().map(|open| open.number)
+    }
+
+    /// Whether the head keeps features and learns from them in epochs, not from each at once.
+    pub fn learns_in_epochs(&self) -> bool {
+        self.learner.as_ref().is_some_and(|learner| learner.samples.is_some())
     }
 
     /// Ends the open training where it is.

@@ -32,17 +32,17 @@ fn call<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>>(
 ) -> String {
     let trained = |Progress { steps, left, ticks }| Response::Trained { steps, left, ticks };
     let result = match request {
-        Request::Predict { input } => device.predict(&signed(input)).map(|made| {
+        Request::Predict { input } => device.predict(&signed(input)[..]).map(|made| {
             let Prediction { class, confidence, known, ticks, logit_scale, logits, output } = made;
             let (logits, output) = (logits.as_bytes(), output.as_bytes());
             Response::Prediction { class, confidence, known, ticks, logit_scale, logits, output }
         }),
         Request::Features { input } => device
-            .features(&signed(input))
+            .features(&signed(input)[..])
             .map(|made| Response::Features { ticks: made.ticks, output: made.output.as_bytes() }),
-        Request::Learn { label, input } => {
-            device.learn(&signed(input), label).map(|Learned { samples, ticks }| Response::Learned { samples, ticks })
-        }
+        Request::Learn { label, input } => device
+            .learn(&signed(input)[..], label)
+            .map(|Learned { samples, ticks }| Response::Learned { samples, ticks }),
         Request::Train { first_epoch, epochs } => {
             device.begin_training(first_epoch, epochs).and_then(|()| device.train_slice()).map(trained)
         }
@@ -134,7 +134,7 @@ fn a_call_never_mixes_with_an_input_in_parts_or_an_output_half_read() {
     ask(&mut session, Request::Input { offset: 0, bytes: first }, |response| {
         assert_eq!(response, Response::Received { length: 10 });
     });
-    session.device.predict(&ours).unwrap();
+    session.device.predict(&ours[..]).unwrap();
     let needed = theirs.len() as u32;
     ask(&mut session, Request::Predict { input: rest }, |response| {
         assert_eq!(response, Response::Refused(Failure::Input { needed, given: needed - 10 }));
@@ -149,7 +149,7 @@ fn a_call_never_mixes_with_an_input_in_parts_or_an_output_half_read() {
         ask(&mut session, Request::Read { block, offset: 0 }, |response| {
             assert!(matches!(response, Response::Part { .. }));
         });
-        session.device.learn(&ours, 0).unwrap();
+        session.device.learn(&ours[..], 0).unwrap();
         ask(&mut session, Request::Read { block, offset: 4 }, |response| {
             assert_eq!(response, Response::Refused(Failure::NoRun));
         });
@@ -158,7 +158,7 @@ fn a_call_never_mixes_with_an_input_in_parts_or_an_output_half_read() {
     ask(&mut session, Request::Input { offset: 0, bytes: first }, |_| ());
     let given = ours.len() as u32 - 1;
     assert_eq!(session.device.predict(&ours[1..]), Err(Failure::Input { needed, given }));
-    assert_eq!(session.device.learn(&ours, "no such class"), Err(Failure::UnknownName));
+    assert_eq!(session.device.learn(&ours[..], "no such class"), Err(Failure::UnknownName));
     ask(&mut session, Request::Predict { input: rest }, |response| {
         assert!(matches!(response, Response::Prediction { .. }));
     });
@@ -170,12 +170,12 @@ fn outputs_and_names_are_those_of_the_image() {
     let mut memory = ram(&image);
     let mut session = session(&image, &mut memory);
     let device = &mut session.device;
-    let features = device.features(&signed(&input(3))).unwrap().output.to_vec();
+    let features = device.features(&signed(&input(3))[..]).unwrap().output.to_vec();
     assert_eq!(device.output(0), Ok(&features[..]));
     assert_eq!(device.output(1), Err(Failure::GraphValue { count: 1 }));
     assert_eq!(device.image().input(0).len(), input(3).len());
     assert_eq!(device.head().map(|head| head.classes()), Some(3));
-    assert_eq!((device.restored(), device.is_training()), (false, false));
+    assert_eq!((device.restored(), device.training()), (false, None));
 }
 
 #[test]
@@ -268,7 +268,7 @@ fn a_program_uses_the_device_while_a_link_waits_for_its_stream() {
                     yield_now().await;
                 }
                 let mut device = device.lock().await;
-                device.learn(&signed(sample), 1).unwrap();
+                device.learn(&signed(sample)[..], 1).unwrap();
                 device.begin_training(0, 2).unwrap();
                 while device.train_slice().unwrap().left > 0 {}
             };
@@ -293,7 +293,7 @@ fn a_program_uses_the_device_while_a_link_waits_for_its_stream() {
         answer.pop();
         let got = format!("{:?}", response(&mut answer));
         assert_eq!(ask(&mut other, Request::Predict { input: sample }, |response| format!("{response:?}")), got);
-        other.device.learn(&signed(sample), 1).unwrap();
+        other.device.learn(&signed(sample)[..], 1).unwrap();
         other.device.begin_training(0, 2).unwrap();
         while other.device.train_slice().unwrap().left > 0 {}
     }
@@ -310,8 +310,8 @@ fn a_training_of_the_pc_goes_on_between_predictions_of_the_program() {
     let mut other = session_with(&image, &mut undisturbed, options, erased());
     let samples: Vec<Vec<u8>> = (0..4).map(input).collect();
     for sample in &samples {
-        session.device.learn(&signed(sample), 2).unwrap();
-        other.device.learn(&signed(sample), 2).unwrap();
+        session.device.learn(&signed(sample)[..], 2).unwrap();
+        other.device.learn(&signed(sample)[..], 2).unwrap();
     }
     other.device.begin_training(0, 2500).unwrap();
     while other.device.train_slice().unwrap().left > 0 {}
@@ -321,7 +321,7 @@ fn a_training_of_the_pc_goes_on_between_predictions_of_the_program() {
     });
     let mut slices = 1;
     while left > 0 {
-        session.device.predict(&signed(&samples[slices % 4])).unwrap();
+        session.device.predict(&signed(&samples[slices % 4])[..]).unwrap();
         left = ask(&mut session, Request::Continue, |response| match response {
             Response::Trained { left, .. } => left,
             other => panic!("{other:?}"),

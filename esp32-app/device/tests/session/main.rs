@@ -18,5 +18,6 @@ mod refusals;
 mod refused_states;
 mod requests;
 mod saving;
+mod sensing;
 mod stream;
 mod training;
