@@ -78,6 +78,7 @@ def _qat_module(qat: nn.Module) -> QatModule:
 
 def _ranges_of(qat: QatModule, patterns: Sequence[str | nn.Module]) -> list[str]:
     graph, layers = qat._graph, qat._layers_of(patterns)
-    inputs = [name for name in graph.inputs if name in layers or not patterns]
-    made = [name for node in graph.nodes if node.name in layers for name in node.outputs]
-    return [*inputs, *(name for name in made if qat._plan.has_range(name))]
+    names = [name for name in graph.inputs if name in layers or not patterns]
+    names += [name for node in graph.nodes if node.name in layers for name in node.outputs]
+    # Indices have none.
+    return [name for name in names if qat._plan.has_range(name)]
