@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch_nano as tn
@@ -162,3 +163,20 @@ def test_it_prints_its_version() -> None:
         check=True,
     )
     assert result.stdout == f"torch-nano {tn.__version__}\n"
+
+
+def test_files_give_the_indices_of_an_embedding(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    ids = torch.randint(40, (64, 3))
+    model = torch.nn.Sequential(torch.nn.Embedding(40, 4), torch.nn.Flatten(), torch.nn.Linear(12, 5))
+    nano = tn.to_nano(model, ids, calibrate=ids, head=None)
+    nano.export(tmp_path)
+    np.savez(tmp_path / "ids.npz", x=ids.numpy())
+    for name, first in (("whole.csv", "39"), ("half.csv", "0.5")):
+        (tmp_path / name).write_text(f"a,b,c\n{first},0,7\n")
+    lines = run("predict", "sim", tmp_path / "ids.npz", "-m", tmp_path / "model.nano").splitlines()
+    assert [int(line.split()[0]) for line in lines] == nano(ids).argmax(1).tolist()
+    (line,) = run("predict", "sim", tmp_path / "whole.csv", "-m", tmp_path / "model.nano").splitlines()
+    assert int(line.split()[0]) == int(nano(torch.tensor([[39, 0, 7]])).argmax())
+    told = run("predict", "sim", tmp_path / "half.csv", "-m", tmp_path / "model.nano", status=1)
+    assert "half.csv, line 2 has numbers that are not whole; expected indices" in " ".join(told.split())

@@ -107,7 +107,10 @@ def test_wrong_csv_files_are_refused(tmp_path: Path, content: str | bytes, messa
         ({"x": np.zeros((0, 3))}, "has no sample"),
         ({"x": np.zeros((3, 2)), "y": np.zeros(2)}, "x has 3 samples, y the shape [2]; expected [N]"),
         ({"x": np.zeros((3, 2)), "y": np.zeros(())}, "x has 3 samples, y the shape []; expected [N]"),
-        ({"x": np.zeros((3, 2), np.int64)}, "x has dtype int64; expected floats, or the device's int8"),
+        (
+            {"x": np.zeros((3, 2), np.uint8)},
+            "x has dtype uint8; expected floats, indices, or the device's int8",
+        ),
         ({"x": np.array([["a"]])}, "x has dtype <U1"),
         ({"x": np.array([[0.0], [np.inf]])}, "sample 1 (from 0) has NaN or infinity"),
         ({"x": np.zeros((1, 2)), "y": np.array(["walk"], object)}, "arrays of Python objects are not read"),

@@ -114,6 +114,8 @@ def test_devices_and_files_take_indices(tmp_path: Path) -> None:
             assert device.predict(x).label == device.predict(x.numpy()).label == label
         with pytest.raises(InputError, match="the input holds the index 40; expected 0 to 39"):
             device.predict(torch.full((TOKENS,), ROWS))
+        with pytest.raises(InputError, match=r"dtype torch\.float32; expected indices, int64 or int32"):
+            device.predict(IDS[0].float())
     nano.export(tmp_path / "export")
     module = (tmp_path / "export" / "model.rs").read_text()
     assert "Its integers are indices." in module and "fn quantize" not in module
@@ -133,6 +135,15 @@ def test_an_index_without_a_row_is_refused(index: int) -> None:
         nano(IDS.float())
 
 
+def test_arrays_of_indices_have_the_order_of_the_model() -> None:
+    pairs = IDS.unflatten(1, (4, 3))
+    nano = converted(Net(lambda net, x: net.rows(x.mT.flatten(1)).flatten(1)), pairs)
+    with tn.Device("sim", nano=nano) as device:
+        made = device.predict(pairs[0].numpy()).outputs["output"]
+        assert made.tolist() == device.predict(nano.device_inputs(pairs)[0]).outputs["output"].tolist()
+        assert made.tolist() == device.predict(pairs[0]).outputs["output"].tolist()
+
+
 def test_the_rows_are_trained_with_the_bytes_of_the_device() -> None:
     model = Net(with_positions, positions=nn.Embedding(TOKENS, 8))
     qat = tn.prepare_qat(model, IDS[:2], calibrate=IDS).train()
@@ -145,6 +156,7 @@ def test_the_rows_are_trained_with_the_bytes_of_the_device() -> None:
         optimizer.step()
     after = qat.float_state_dict()
     assert all(not torch.equal(before[name], after[name]) for name in ("rows.weight", "positions.weight"))
+    tn.freeze_ranges(qat)
     assert torch.equal(qat.eval()(IDS), qat.to_nano(head=None)(IDS))
 
 

@@ -52,6 +52,8 @@ on a board without `--model`, they take a `.npz` file of integers. All other com
   several inputs, each is an array of its name: `np.savez("train.npz", motion=m, sound=s, y=y)`. (If one is
   called `y`, the labels are `label`.) `info` lists the names.
 
+The rows of an embedding are given by their indices, whole numbers in either file, also without `--model`.
+
 **Labels** are what the model's head learns from:
 
 - *a class*: its name. Or its index, where no class has a number as its name. (Integers in a `.npz` file are
@@ -326,6 +328,9 @@ def _inputs(device: Device, table: SampleFile) -> dict[str, NDArray[np.generic]]
             raise SampleFileError(
                 f"{table.path}: each sample{called} has {elements} elements; the model takes {value.elements}"
             )
+        if value.quantization.holds_indices:
+            inputs[value.name] = table.indices(name)
+            continue
         inputs[value.name] = array
         if not np.issubdtype(array.dtype, np.floating):
             continue

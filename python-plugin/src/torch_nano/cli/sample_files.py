@@ -29,8 +29,8 @@ _DELIMITERS = ",;\t"
 _NPY = b"\x93NUMPY"
 #: Characters of a field, and number of names, that messages show.
 _SHOWN, _SHOWN_NAMES = 40, 6
-#: What a device's inputs may be of.
-_INTEGERS = (np.int8, np.int16, np.int32)
+#: What a device's inputs, and indices, may be of.
+_INTEGERS = (np.int8, np.int16, np.int32, np.int64)
 
 
 class SampleFileError(TorchNanoError, ValueError):
@@ -42,7 +42,7 @@ class SampleFile:
     """Samples from a file."""
 
     path: Path
-    #: By array name, [N, ...] each: floats, or the device's integers. `x` for a model of one input.
+    #: By array name, [N, ...] each: floats, indices, or the device's integers. `x` for a model of one input.
     inputs: dict[str, NDArray[np.generic]]
     #: [N, ...]: the array of an archive, or the texts of a CSV file as objects (numpy's texts all take the
     #: memory of the longest one); None if the file has no labels.
@@ -59,6 +59,21 @@ class SampleFile:
         """The position of a sample in the file, for messages."""
         where = f"sample {sample} (from 0)" if self.lines is None else f"line {self.lines[sample]}"
         return f"{self.path}, {where}"
+
+    def indices(self, name: str) -> NDArray[np.int64]:
+        """An input as indices.
+
+        Raises:
+            SampleFileError: it has numbers that are not whole.
+        """
+        numbers = self.inputs[name]
+        whole = (numbers == np.floor(numbers)).all(axis=tuple(range(1, numbers.ndim)))
+        if not whole.all():
+            raise SampleFileError(
+                f"{self.place(int(whole.argmin()))} has numbers that are not whole; expected indices, by "
+                "which the model looks up rows"
+            )
+        return numbers.astype(np.int64)
 
     def require_labels(self) -> NDArray[np.generic]:
         """The labels.
@@ -131,7 +146,8 @@ def _npz(path: Path, content: bytes, names: list[str]) -> SampleFile:
             raise SampleFileError(f"{path}: {name} has shape {list(array.shape)}; expected [N, ...]")
         if array.dtype not in _INTEGERS and not np.issubdtype(array.dtype, np.floating):
             raise SampleFileError(
-                f"{path}: {name} has dtype {array.dtype}; expected floats, or the device's int8"
+                f"{path}: {name} has dtype {array.dtype}; expected floats, indices, or the device's "
+                "int8"
             )
     first, *others = inputs
     rest = {name: inputs[name] for name in others} | ({} if labels is None else {label: labels})

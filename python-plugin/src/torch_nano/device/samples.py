@@ -166,19 +166,26 @@ class _One:
         tensor = _tensor(given, name, value)
         floats = tensor.is_floating_point()
         limit = None if nano is None else nano.index_limits.get(value.name)
-        if value.quantization.holds_indices and tensor.dtype in INDEX_DTYPES:
+        indices = value.quantization.holds_indices
+        if indices:
+            if tensor.dtype not in INDEX_DTYPES:
+                raise InputError(f"{name} has dtype {tensor.dtype}; expected indices, int64 or int32")
             # A device by itself knows no limit; its kernel reads the nearest row.
             check_indices(name, tensor, 2**31 if limit is None else limit)
-            tensor, floats = tensor.to(value.quantization.torch_dtype), False
-        if not floats and tensor.dtype != value.quantization.torch_dtype:
+            tensor = tensor.to(value.quantization.torch_dtype)
+        elif not floats and tensor.dtype != value.quantization.torch_dtype:
             raise InputError(
                 f"{name} has dtype {tensor.dtype}; expected floats, or the device's {value.dtype}"
             )
         self._value = value
         self._layout = None if nano is None else nano.input_layouts.get(value.name)
-        # Arrays of integers have the device's order already, and so any shape.
-        flat = tensor.dim() == int(batch) + 1 and self._layout is None
-        ordered = isinstance(given, np.ndarray) or nano is None or flat
+        if indices:
+            # Indices are the user's own numbers, also in an array.
+            ordered = nano is None or tuple(tensor.shape[int(batch) :]) not in _shapes(value, nano)
+        else:
+            # Arrays of integers have the device's order already, and so any shape.
+            flat = tensor.dim() == int(batch) + 1 and self._layout is None
+            ordered = isinstance(given, np.ndarray) or nano is None or flat
         self._is_ordered = not floats and ordered
         if self._is_ordered:
             count = len(tensor) if batch and tensor.dim() else 1
