@@ -11,7 +11,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 PACKAGE = REPOSITORY / "python-plugin/src/torch_nano"
 #: The Python modules that all rooms may import.
-FOUNDATIONS = ("errors.py", "arguments.py", "files/")
+FOUNDATIONS = ("errors.py", "arguments/", "files/")
 
 
 def dotted(path: Path) -> str:
