@@ -61,7 +61,8 @@ from .errors import (
 )
 from .heads import LayersHead, LdaHead, PrototypeHead, SgdHead
 from .modules.freeze import freeze, frozen, unfreeze
-from .qat.qat_module import QatModule, prepare_qat
+from .qat.prepare import prepare_qat
+from .qat.qat_module import QatModule
 from .qat.stages import (
     disable_quantization,
     enable_quantization,

@@ -146,8 +146,7 @@ def _npz(path: Path, content: bytes, names: list[str]) -> SampleFile:
             raise SampleFileError(f"{path}: {name} has shape {list(array.shape)}; expected [N, ...]")
         if array.dtype not in _INTEGERS and not np.issubdtype(array.dtype, np.floating):
             raise SampleFileError(
-                f"{path}: {name} has dtype {array.dtype}; expected floats, indices, or the device's "
-                "int8"
+                f"{path}: {name} has dtype {array.dtype}; expected floats, indices, or the device's int8"
             )
     first, *others = inputs
     rest = {name: inputs[name] for name in others} | ({} if labels is None else {label: labels})
