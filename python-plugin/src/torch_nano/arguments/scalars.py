@@ -100,7 +100,8 @@ def positive_number(
     if not (0.0 < real < math.inf and within[0] <= real <= within[1]):
         limits = "a finite number above 0"
         if within[1] < math.inf:
-            limits = f"a number from {within[0]} to {within[1]}"
+            least = f"from {within[0]} to" if within[0] > 0.0 else "above 0, at most"
+            limits = f"a number {least} {within[1]}"
         raise error(f"{name} is {shown(value)}; expected {limits}")
     return real
 
@@ -153,6 +154,22 @@ def mapping(
     if not isinstance(value, Mapping):
         raise error(f"{name} is {shown(value)}; expected {expected}")
     return dict(value)
+
+
+def one_of(
+    name: str, value: object, choices: Sequence[str], *, error: type[TorchNanoError] = InputError
+) -> None:
+    """Checks that `value` is one of the texts that a setting can be.
+
+    >>> one_of("target", "esp32", ("host", "rv32imc"))
+    Traceback (most recent call last):
+    torch_nano.errors.InputError: target is 'esp32'; expected one of host, rv32imc
+
+    Raises:
+        TorchNanoError: of kind `error`: it is not.
+    """
+    if not isinstance(value, str) or value not in choices:
+        raise error(f"{name} is {shown(value)}; expected one of {', '.join(choices)}")
 
 
 def text(name: str, given: Any) -> str:

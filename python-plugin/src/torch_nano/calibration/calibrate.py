@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from ..arguments import positive_number
+from ..arguments import one_of, positive_number
 from ..arithmetic.quantization import Dtype
 from ..errors import InputError, NonFiniteError
 from ..ir.graph import Graph, Item
@@ -137,10 +137,7 @@ def observe(
         InputError: the data is empty or of a wrong shape or dtype, or the method is unknown.
         NonFiniteError: NaN or infinity in the data, a weight or an activation.
     """
-    if method not in get_args(Method):
-        raise InputError(
-            f"there is no calibration method {method!r}; expected one of {', '.join(get_args(Method))}"
-        )
+    one_of("method", method, get_args(Method))
     percentile = positive_number("percentile", percentile, within=(0.0, 100.0), error=InputError)
     check_parameters(graph)
     observers: dict[str, Observer] = {}

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..arguments import TensorOrArray, as_tensors, bind, check_inputs, path_of, shown, the_only
+from ..arguments import TensorOrArray, as_tensors, bind, check_inputs, one_of, path_of, shown, the_only
 from ..arithmetic.fixed_point import is_native
 from ..arithmetic.layout import to_device
 from ..arithmetic.quantization import INDICES
@@ -261,10 +261,7 @@ class NanoModule(ConvertedModel):
             BoardError: QEMU is missing.
             ConnectionLost: the board stops.
         """
-        if target not in get_args(Target):
-            raise InputError(
-                f"there is no target {shown(target)}; expected one of {', '.join(get_args(Target))}"
-            )
+        one_of("target", target, get_args(Target))
         if data is None:
             generator = torch.Generator().manual_seed(_SEED)
             data = [value.random(_RANDOM_INPUTS, generator) for value in self._inputs]

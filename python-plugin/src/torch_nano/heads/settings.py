@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import _native
-from ..arguments import items, positive_number, shown, whole_number
+from ..arguments import items, one_of, positive_number, shown, whole_number
 from ..errors import HeadError
 
 Floats = npt.NDArray[np.float32]
@@ -52,8 +52,7 @@ class SGD:
         _set(self, "learning_rate", positive_number("learning_rate", self.learning_rate))
         _set(self, "class_weights", tuple(positive_number("a class weight", weight) for weight in weights))
         _set(self, "frozen", tuple(whole_number("a frozen class", index) for index in frozen))
-        if self.loss not in get_args(Loss):
-            raise HeadError(f"loss is {shown(self.loss)}; expected one of {', '.join(get_args(Loss))}")
+        one_of("loss", self.loss, get_args(Loss), error=HeadError)
         if self.halve_every is not None:
             _set(self, "halve_every", whole_number("halve_every", self.halve_every, least=1))
         _check_layer(self.layer)

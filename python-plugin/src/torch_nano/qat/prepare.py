@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 from torch import nn
 
+from ..arguments import one_of
 from ..calibration.batches import CalibrationData
 from ..calibration.calibrate import PERCENTILE, Method, check_parameters, observe
 from ..calibration.calibrate import calibrate as observe_ranges
@@ -92,10 +93,7 @@ def prepare_qat(
     >>> torch.equal(qat.eval()(x), qat.to_nano()(x))
     True
     """
-    if batch_norm not in get_args(BatchNormMethod):
-        raise InputError(
-            f"there is no batch norm method {batch_norm!r}; expected one of {get_args(BatchNormMethod)}"
-        )
+    one_of("batch_norm", batch_norm, get_args(BatchNormMethod))
     model = own_module(model)
     check_float(model)
     target = target_of(precision, target_sqnr)

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from ..arguments import one_of, positive_number
 from ..arithmetic.quantization import Quantization
 from ..calibration.ranges import Bounds, Range, calibrated, quantization, union
 from ..errors import InputError, NonFiniteError, QuantizationError
@@ -56,10 +57,8 @@ class TrainingRanges(nn.Module):
         momentum: float,
     ) -> None:
         super().__init__()
-        if method not in get_args(RangeMethod):
-            raise InputError(f"there is no range method {method!r}; expected one of {get_args(RangeMethod)}")
-        if not 0.0 < momentum <= 1.0:
-            raise InputError(f"the momentum of the ranges is {momentum}; expected a number in (0, 1]")
+        one_of("ranges", method, get_args(RangeMethod))
+        momentum = positive_number("momentum", momentum, within=(0.0, 1.0), error=InputError)
         names = [name for one in ranges for name in one.members]
         self._index = {name: index for index, name in enumerate(names)}
         self._ranges = {name: one for one in ranges for name in one.members}
