@@ -320,7 +320,8 @@ def _read(device: Device, data: Path) -> SampleFile:
 
 def _inputs(device: Device, table: SampleFile) -> dict[str, NDArray[np.generic]]:
     """The inputs of a file by the model's names, in the shapes that the device's model has."""
-    nano, inputs = device._nano, {}
+    nano = device._nano
+    inputs: dict[str, NDArray[np.generic]] = {}
     for value, (name, array) in zip(device.info.inputs, table.inputs.items(), strict=True):
         elements = array.size // len(array)
         called = "" if name == "x" else f" of {name}"
