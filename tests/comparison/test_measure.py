@@ -170,6 +170,17 @@ def test_a_trainable_head_is_compared_as_it_is() -> None:
     assert output.sqnr < report.outputs[0].sqnr
 
 
+def test_what_a_head_has_learnt_is_no_loss() -> None:
+    model = make(ConvNet1d)
+    tn.freeze(model, "features")
+    nano = tn.to_nano(model, X, calibrate=X, head=tn.heads.LDA(capacity=5))
+    assert nano.head is not None
+    nano.head.fit(nano.features_int8(X), torch.arange(64) % 5)
+    report = nano.compare(model, X)
+    assert report.outputs[0].sqnr < 10 and report.least_sqnr > 20 and not report.advice
+    assert f"features of the trainable head: SQNR {report.least_sqnr:.1f} dB" in str(report)
+
+
 class Pair(nn.Module):
     """Two inputs, and a dict of two outputs."""
 

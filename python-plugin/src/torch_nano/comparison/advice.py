@@ -29,7 +29,7 @@ _NAMED = 3
 
 def advice_for(comparison: Comparison) -> list[str]:
     """Sentences that say what to do, the most important first; empty if nothing needs it."""
-    least = min(output.least_sqnr for output in comparison.outputs)
+    least = comparison.least_sqnr
     # Of a module with layers of both, int8 is what it was asked for: others are wide by their operator.
     by_dtype = sorted(comparison.layers, key=lambda layer: layer.dtype == "int8")
     dtypes = {
@@ -59,7 +59,7 @@ def _advice(layer: LayerComparison, dtypes: Mapping[str, str], least: float) -> 
 
     Args:
         dtypes: of all layers, by the paths of their modules.
-        least: the SQNR in dB of the worst output.
+        least: :attr:`.report.Comparison.least_sqnr`.
     """
     of_range, loss = _of_range(layer), _loss(layer)
     if of_range or not loss:

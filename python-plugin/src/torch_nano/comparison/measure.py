@@ -53,7 +53,7 @@ def compare(
         graph: in float; it may go on after the outputs of the quantized graph.
         quantized: its values and nodes have the names of `graph`.
         data: batches of inputs; labels are the classes of a single output.
-        finish: None dequantizes the outputs.
+        finish: of a trainable head; None dequantizes the outputs.
 
     Raises:
         InputError: the data is empty.
@@ -79,6 +79,7 @@ def compare(
         tuple(_with_rounding_alone(layers, graph, quantized, kept)),
         tuple(_compared(graph, outputs)),
         outputs[0].samples,
+        None if finish is None else quantized.graph.outputs[0],
     )
 
 

@@ -174,6 +174,16 @@ class Comparison:
     outputs: tuple[OutputComparison, ...]
     #: Samples compared.
     samples: int
+    #: Of a model with a trainable head, the value that the head reads. The outputs are what the head has
+    #: learnt, and may be far from those in float without any loss.
+    features: str | None = None
+
+    @property
+    def least_sqnr(self) -> float:
+        """What int8 keeps, in dB: the SQNR of the worst output; with a trainable head, of its features."""
+        if self.features is None:
+            return min(output.least_sqnr for output in self.outputs)
+        return next(layer.sqnr for layer in self.layers if layer.value == self.features)
 
     @property
     def advice(self) -> list[str]:
@@ -236,6 +246,8 @@ class Comparison:
         if len(self.layers) > _ROWS:
             lines.append(f"and {len(self.layers) - _ROWS} layers that lose less")
         lines.append(f"{self.samples} samples")
+        if self.features is not None:
+            lines.append(f"features of the trainable head: SQNR {_decibels(self.least_sqnr)} dB")
         lines += [str(output) for output in self.outputs]
         advice = self.advice
         return "\n".join([*lines, *(f"- {line}" for line in advice)])
