@@ -60,6 +60,7 @@ CONSTANT: list[tuple[Callable[[Any, Tensor], Any], Tensor]] = [
     (lambda m, x: x * 2 if m.steps.sum() > 2 else x, X),
     (lambda m, x: x * m.steps.tolist()[1] + m.steps.chunk(2)[0].item(), X),
     (lambda m, x: x * 2 if torch.equal(torch.tensor([0.5, 2]), m.steps) else x, X),
+    (lambda m, x: x * torch.linspace(1, 2, 3)[1].item(), X),
     (lambda m, x: normalize(x, [0.4, 0.5, 0.6], [0.2, 0.2, 0.3]), IMAGES),
 ]
 
@@ -109,9 +110,16 @@ def test_other_numbers_are_refused_with_a_way_out(
     assert tn.to_nano(Model(way_out).eval(), X, calibrate=X, head=None, check=False).verify("host", X)
 
 
-@pytest.mark.parametrize("function", [_changed, lambda m, x: x * torch.rand_like(m.scale).item()])
-def test_tensors_that_change_are_no_constants(function: Callable[[Any, Tensor], Any]) -> None:
-    with pytest.raises(tn.UnsupportedError, match=r"tensor\.item\(\)"):
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (_changed, "has changed in place"),
+        (lambda m, x: x * torch.rand_like(m.scale).item(), "a number that forward draws"),
+        (lambda m, x: x * torch.randn(1).sum().item(), "a number that forward draws"),
+    ],
+)
+def test_tensors_that_change_are_no_constants(function: Callable[[Any, Tensor], Any], reason: str) -> None:
+    with pytest.raises(tn.UnsupportedError, match=rf"tensor\.item\(\).*\n.*{reason}"):
         capture(Model(function).eval(), X)
 
 

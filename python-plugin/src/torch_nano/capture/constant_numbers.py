@@ -37,16 +37,47 @@ _READS: Mapping[Callable[..., Any], str] = {
 }
 #: Functions that make tensors of numbers, the same in each run.
 _CONSTANTS: frozenset[Any] = frozenset(
-    {torch.arange, torch.as_tensor, torch.eye, torch.full, torch.ones, torch.tensor, torch.zeros}
+    {
+        torch.arange,
+        torch.as_tensor,
+        torch.eye,
+        torch.full,
+        torch.linspace,
+        torch.logspace,
+        torch.ones,
+        torch.tensor,
+        torch.zeros,
+    }
 )
 #: Functions with other results in each run.
 _RANDOM: frozenset[Any] = frozenset(
-    {torch.bernoulli, torch.multinomial, torch.normal, torch.rand_like, torch.randint_like, torch.randn_like}
+    {
+        Tensor.bernoulli,
+        Tensor.multinomial,
+        torch.bernoulli,
+        torch.multinomial,
+        torch.normal,
+        torch.rand,
+        torch.rand_like,
+        torch.randint,
+        torch.randint_like,
+        torch.randn,
+        torch.randn_like,
+        torch.randperm,
+    }
 )
 _OF_INPUT = (
     "what forward does next depends on numbers of the input; the device makes the same calls for every input",
     "compute both results, and mix them by a function of one variable: "
     "s = torch.sigmoid(x.mean(1, keepdim=True)); s * a + (1 - s) * b",
+)
+_DRAWN = (
+    "it reads a number that forward draws; the device computes the same for the same input",
+    "draw it once, outside of forward, and keep it as a buffer",
+)
+_CHANGED = (
+    "it reads a number of a tensor that forward has changed in place",
+    "use the calls that are not in place, such as x + 1 for x.add_(1)",
 )
 _OF_TRAINED = (
     "it reads a number of a parameter that is trained; QAT would keep the number that it has now",
@@ -66,10 +97,10 @@ class ConstantNumbers(TorchFunctionMode):
         super().__init__()
         self.model, self.training = model, training
         self.real = dict(_tensors(model))
-        #: By the identity of a tensor: it, its version, which counts changes in place, the call that made it,
-        #: and its place among the results of that call. The tensors are kept so that no other gets their
-        #: identity.
-        self.made: dict[int, tuple[Tensor, int, tuple[Any, Any, Any], int | None]] = {}
+        #: By the identity of a tensor: it, its version, which counts changes in place, the call that made it
+        #: (None: it is random), and its place among the results of that call. The tensors are kept so that no
+        #: other gets their identity.
+        self.made: dict[int, tuple[Tensor, int, tuple[Any, Any, Any] | None, int | None]] = {}
 
     def __torch_function__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -79,7 +110,8 @@ class ConstantNumbers(TorchFunctionMode):
             return self._read(function, args, kwargs)
         result = function(*args, **kwargs)
         given = _tensors_in((args, kwargs))
-        if function not in _RANDOM and (given or function in _CONSTANTS):
+        is_random = function in _RANDOM
+        if given or is_random or function in _CONSTANTS:
             known = {id(tensor) for tensor in given}
             results: Iterable[tuple[int | None, Any]] = (
                 enumerate(result) if isinstance(result, tuple | list) else [(None, result)]
@@ -87,7 +119,8 @@ class ConstantNumbers(TorchFunctionMode):
             for index, tensor in results:
                 # A result that is an argument was changed in place.
                 if isinstance(tensor, Tensor) and id(tensor) not in known:
-                    self.made[id(tensor)] = tensor, tensor._version, (function, args, kwargs), index
+                    call = None if is_random else (function, args, kwargs)
+                    self.made[id(tensor)] = tensor, tensor._version, call, index
         return result
 
     def _read(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -110,14 +143,20 @@ class ConstantNumbers(TorchFunctionMode):
                 raise _NoConstantError(_OF_INPUT)
             if not isinstance(argument, Tensor):
                 return argument
-            if (name := names.get(id(argument))) is not None and not argument._version:
+            if (name := names.get(id(argument))) is not None:
                 found = self.real[name]
+                if argument._version:
+                    raise _NoConstantError(_CHANGED)
                 if self.training and found.requires_grad:
                     raise _NoConstantError(_OF_TRAINED)
                 return found
-            made, version, call, index = self.made.get(id(argument), (None, 0, None, None))
-            if made is None or call is None or made._version != version:
+            if id(argument) not in self.made:
                 raise _NoConstantError(_OF_INPUT)
+            made, version, call, index = self.made[id(argument)]
+            if made._version != version:
+                raise _NoConstantError(_CHANGED)
+            if call is None:
+                raise _NoConstantError(_DRAWN)
             function, args, kwargs = call
             result = function(*self._numbers(args, names), **self._numbers(kwargs, names))
             return result if index is None else result[index]
