@@ -188,8 +188,8 @@ def test_random_networks_give_the_same_bytes_everywhere(seed):
         # A batch norm may blow up what float32 rounded before it; the size of the outputs is about 1.
         torch.testing.assert_close(captured.float_run(x)[0], expected, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(optimize(captured).float_run(x)[0], expected, rtol=1e-4, atol=1e-4)
-    method = choose.choice(["minmax", "percentile"])
-    nano = tn.to_nano(model, x, calibrate=x, method=method, percentile=95.0, head=None, check=False)
+    ranges = choose.choice([{}, {"method": "percentile", "percentile": 95.0}])
+    nano = tn.to_nano(model, x, calibrate=x, head=None, check=False, **ranges)
     report = nano.verify("host", x * 2)
     assert report, f"seed {seed}: {report}\n{nano.graph.graph}"
     assert torch.isfinite(nano(x)).all()

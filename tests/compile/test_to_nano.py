@@ -30,12 +30,12 @@ def test_squeeze_and_excite_by_linear_layers_needs_no_operator_for_its_view():
     assert nano.verify("host", x).differing_bytes == 0
 
 
-@pytest.mark.parametrize("method", ["minmax", "percentile"])
+@pytest.mark.parametrize("ranges", [{}, {"method": "percentile", "percentile": 99.0}])
 @pytest.mark.parametrize(("network", "shape"), NETWORKS)
-def test_torch_and_nano_core_give_the_same_bytes(network, shape, method):
+def test_torch_and_nano_core_give_the_same_bytes(network, shape, ranges):
     model = make(network)
     x = inputs(shape, 64)
-    nano = tn.to_nano(model, x[:1], calibrate=x, method=method, percentile=99.0, check=False)
+    nano = tn.to_nano(model, x[:1], calibrate=x, check=False, **ranges)
     for data in (None, x, x * 5):
         report = nano.verify("host", data)
         assert report and report.differing_bytes == 0 and report.first_difference is None

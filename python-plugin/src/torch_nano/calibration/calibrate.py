@@ -24,6 +24,7 @@ from .ranges import Bounds, quantization
 from .statistics import Extremes, Statistics
 
 Method = Literal["minmax", "percentile", "mse", "entropy", "auto"]
+_WITH_PERCENTILE = ("percentile", "auto")
 #: Percentage that the method "percentile" covers; the rest is below the noise of most sensors.
 PERCENTILE = 99.99
 
@@ -93,7 +94,7 @@ def calibrate(
     graph: Graph,
     data: CalibrationData,
     method: Method = "minmax",
-    percentile: float = PERCENTILE,
+    percentile: float | None = None,
 ) -> dict[str, Bounds]:
     """The range of every value of a graph, by name; see :func:`observe`.
 
@@ -114,7 +115,7 @@ def observe(
     graph: Graph,
     data: CalibrationData,
     method: Method = "minmax",
-    percentile: float = PERCENTILE,
+    percentile: float | None = None,
     keep: Callable[[Batch], None] | None = None,
     correct: bool = False,
 ) -> Observed:
@@ -126,7 +127,7 @@ def observe(
         method: which numbers int8 covers. "minmax": all; "percentile": the middle `percentile` per cent;
             "mse": those of the least squared error in int8; "entropy": those of the least Kullback-Leibler
             divergence; "auto": for each value that of these with the least squared error.
-        percentile: above 0, at most 100.
+        percentile: of the methods "percentile" and "auto", above 0 and at most 100; None: 99.99.
         keep: called with each batch.
         correct: also observe what corrections need.
 
@@ -134,11 +135,12 @@ def observe(
         CalibrationWarning: there are few samples, an input is constant, or a percentile leaves out nothing.
 
     Raises:
-        InputError: the data is empty or of a wrong shape or dtype, or the method is unknown.
+        InputError: the data is empty or of a wrong shape or dtype, the method is unknown, or there is a
+            percentile that it does not use.
         NonFiniteError: NaN or infinity in the data, a weight or an activation.
     """
     one_of("method", method, get_args(Method))
-    percentile = positive_number("percentile", percentile, within=(0.0, 100.0), error=InputError)
+    percentage = _percentage(method, percentile)
     check_parameters(graph)
     observers: dict[str, Observer] = {}
     checks = DataChecks(graph.inputs)
@@ -153,7 +155,7 @@ def observe(
     def observe_value(name: str, tensor: Tensor) -> None:
         check_value(graph, name, tensor, "calibration")
         if name not in observers:
-            observers[name] = OBSERVERS[method](percentile)
+            observers[name] = OBSERVERS[method](percentage)
         observers[name].observe(tensor)
         if name in channels:
             channels[name].observe(tensor)
@@ -170,8 +172,21 @@ def observe(
             advance(len(batch))
     if not observers:
         raise InputError("the calibration data is empty; expected at least one sample")
-    checks.warn(percentile if method == "percentile" else None)
+    checks.warn(percentage if method == "percentile" else None)
     return Observed(observers, method, statistics, channels)
+
+
+def _percentage(method: Method, percentile: float | None) -> float:
+    """The checked percentage of the method's percentile."""
+    if percentile is None:
+        return PERCENTILE
+    percentage = positive_number("percentile", percentile, within=(0.0, 100.0), error=InputError)
+    if method not in _WITH_PERCENTILE:
+        raise InputError(
+            f"percentile is {percentile} and method {method!r}, which has none; expected method='percentile' "
+            "(or 'auto', of which it is one candidate), or no percentile"
+        )
+    return percentage
 
 
 def check_value(graph: Graph, name: str, tensor: Tensor, purpose: str) -> None:

@@ -12,7 +12,7 @@ from .. import _native
 from ..arguments import items, positive_number, shown, whole_number
 from ..arithmetic.quantization import Quantization
 from ..calibration.batches import CalibrationData
-from ..calibration.calibrate import PERCENTILE, Method, Observed, check_parameters, observe
+from ..calibration.calibrate import Method, Observed, check_parameters, observe
 from ..calibration.quantize import quantize
 from ..calibration.ranges import Bounds, Range, calibrated
 from ..capture.capture import capture
@@ -56,7 +56,7 @@ def to_nano(
     *,
     calibrate: CalibrationData | None = None,
     method: Method = "minmax",
-    percentile: float = PERCENTILE,
+    percentile: float | None = None,
     precision: Precision | Literal["auto"] | None = None,
     target_sqnr: float | None = None,
     head: HeadSettings | str | None = "auto",
@@ -78,7 +78,7 @@ def to_nano(
         method: which of a value's numbers int8 covers; the others saturate. "minmax": all; "percentile": the
             middle `percentile` per cent; "mse": those of the least squared error; "entropy": those of the
             least Kullback-Leibler divergence; "auto": the best of these by squared error.
-        percentile: of the method "percentile", above 0 and at most 100.
+        percentile: of the methods "percentile" and "auto", above 0 and at most 100; None: 99.99.
         precision: the layers that compute in 16 bits, by the names of modules or patterns of them: ``{"stem":
             "int16"}``, of which the last that matches a layer counts. Their inputs and outputs are int16, the
             weights int8; all other layers compute in int8, but roots of squares (standard deviations, norms)
@@ -182,7 +182,7 @@ def _source(
     example: Example | None,
     calibrate: CalibrationData | None,
     method: Method,
-    percentile: float,
+    percentile: float | None,
     precision: Precision | Literal["auto"] | None,
     correct: bool,
 ) -> _Source:

@@ -9,7 +9,7 @@ from torch import nn
 
 from ..arguments import one_of
 from ..calibration.batches import CalibrationData
-from ..calibration.calibrate import PERCENTILE, Method, check_parameters, observe
+from ..calibration.calibrate import Method, check_parameters, observe
 from ..calibration.calibrate import calibrate as observe_ranges
 from ..calibration.ranges import Bounds, QuantizationPlan
 from ..capture.capture import capture
@@ -32,7 +32,7 @@ def prepare_qat(
     *,
     calibrate: CalibrationData | None = None,
     method: Method = "minmax",
-    percentile: float = PERCENTILE,
+    percentile: float | None = None,
     precision: Precision | Literal["auto"] | None = None,
     target_sqnr: float | None = None,
     ranges: RangeMethod = "moving_average",
@@ -118,7 +118,7 @@ def prepare_qat(
 
 
 def _searched(
-    graph: Graph, data: CalibrationData | None, method: Method, percentile: float, target: float
+    graph: Graph, data: CalibrationData | None, method: Method, percentile: float | None, target: float
 ) -> tuple[Graph, dict[str, Bounds]]:
     """The graph with the layers in int16 that bring its outputs to a target in dB, and its values' ranges."""
     if data is None:
