@@ -37,7 +37,10 @@ def test_the_number_of_samples_is_known_where_the_data_knows_it(graph: Graph) ->
     dataset = TensorDataset(X, labels)
     for data in (X, (X, labels), {"x": X}, dataset, DataLoader(dataset, 7)):
         assert Batches(graph, data).samples == 64
-    assert Batches(graph, iter([X])).samples is None
+    for data in (((X,), labels), ({"x": X}, labels)):
+        assert Batches(graph, data).samples == 64
+    for data in (iter([X]), [X, X]):
+        assert Batches(graph, data).samples is None
 
 
 def test_parts_are_verified_like_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,8 @@ from ..ir.graph import Graph
 from ..ir.lifetimes import most_numbers
 
 #: A tensor or array, or batches: tensors, tuples (x, y, ...) that begin with the model's inputs, as from a
-#: DataLoader, or dicts that have them by name; a dataset of such samples. Also one such tuple, or one dict.
+#: DataLoader, or dicts that have them by name; a dataset of such samples. The inputs may be a tuple or dict
+#: of their own before the labels, ((a, b), y). Also one such tuple, or one dict.
 CalibrationData = TensorOrArray | Mapping[str, TensorOrArray] | Dataset[Any] | Iterable[Any]
 
 #: Samples of one run at most, ...
@@ -56,8 +57,8 @@ class Batches:
         """The number of samples; None if only iterating tells."""
         data: Any = self._data
         if _is_one_batch(self._graph, data):
-            data = data[0]
-        elif isinstance(data, Mapping):
+            data = data[0][0] if isinstance(data[0], tuple | list) else data[0]
+        if isinstance(data, Mapping):
             data = next(iter(data.values()), None)
         elif isinstance(data, DataLoader) and data.batch_size is not None:
             data = data.dataset
@@ -127,7 +128,7 @@ def _inputs_and_labels(names: Sequence[str], part: Any, purpose: str) -> tuple[l
     """
     found: list[Any] = []
     rest: Sequence[Any] = ()
-    if isinstance(part, tuple | list) and len(part) > 1 and isinstance(part[0], Mapping):
+    if isinstance(part, tuple | list) and len(part) > 1 and _is_group(part[0]):
         part, rest = part[0], part[1:]
     if isinstance(part, Mapping):
         missing = [name for name in names if name not in part]
@@ -140,7 +141,7 @@ def _inputs_and_labels(names: Sequence[str], part: Any, purpose: str) -> tuple[l
     elif isinstance(part, Tensor):
         found = [part]
     elif isinstance(part, tuple | list):
-        found, rest = list(part[: len(names)]), part[len(names) :]
+        found, rest = list(part[: len(names)]), [*part[len(names) :], *rest]
     if len(found) != len(names) or not all(isinstance(tensor, Tensor) for tensor in found):
         expected = "a tensor, or a tuple (x, y) whose x is one"
         given = f"a {type(part).__name__}"
@@ -153,10 +154,21 @@ def _inputs_and_labels(names: Sequence[str], part: Any, purpose: str) -> tuple[l
     return found, labels if isinstance(labels, Tensor) and labels.dim() > 0 else None
 
 
+def _is_group(part: object) -> bool:
+    """Whether this is the inputs of a batch, in a tuple or dict of their own: the a and b of ((a, b), y)."""
+    if isinstance(part, Mapping):
+        part = [*part.values()]
+    return isinstance(part, tuple | list) and all(isinstance(one, Tensor) for one in part)
+
+
 def _is_one_batch(graph: Graph, data: object) -> bool:
-    """Whether a tuple is one batch: all inputs of a model of several, or (x, y) where y is no further x."""
-    if not isinstance(data, tuple) or not data or not all(isinstance(part, Tensor) for part in data):
+    """Whether a tuple is one batch: all inputs of a model of several, or in a tuple or dict of their own, or
+    (x, y) where y is no further x.
+    """
+    if not isinstance(data, tuple) or not data or not all(isinstance(part, Tensor) for part in data[1:]):
         return False
+    if not isinstance(data[0], Tensor):
+        return len(data) > 1 and _is_group(data[0])
     if len(graph.inputs) > 1:
         return True
     return len(data) > 1 and tuple(data[1].shape[1:]) != graph.values[graph.inputs[0]].user_shape
