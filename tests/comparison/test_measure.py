@@ -10,6 +10,7 @@ import torch
 import torch_nano as tn
 from networks import NETWORKS, ConvNet1d, inputs, make
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from torch_nano.arithmetic.tensors import dequantize_tensor
 from torch_nano.calibration.calibrate import calibrate
 from torch_nano.calibration.quantize import QuantizedGraph, quantize
@@ -204,6 +205,43 @@ def test_several_inputs_and_outputs() -> None:
     assert report == nano.compare(model, (a, b))
 
 
+class Sum(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.of_a, self.of_b = nn.Linear(4, 3), nn.Linear(5, 3)
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return self.of_a(a) + self.of_b(b)
+
+
+A, B, LABELS = torch.randn(40, 4), torch.randn(40, 5), torch.arange(40) % 3
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        (A, B, LABELS),
+        ((A, B), LABELS),
+        ([A, B], LABELS),
+        ({"a": A, "b": B}, LABELS),
+        ((A.numpy(), B.numpy()), LABELS.numpy()),
+        [((A[:16], B[:16]), LABELS[:16]), ((A[16:], B[16:]), LABELS[16:])],
+        DataLoader([((a, b), y) for a, b, y in zip(A, B, LABELS, strict=True)], 16),  # type: ignore[arg-type]
+        DataLoader([({"a": a, "b": b}, y) for a, b, y in zip(A, B, LABELS, strict=True)], 16),  # type: ignore[arg-type]
+    ],
+    ids=["flat", "tuple", "list", "dict", "arrays", "batches", "loader", "loader of dicts"],
+)
+def test_labels_follow_several_inputs_in_every_form(data: Any) -> None:
+    torch.manual_seed(0)
+    model = Sum()
+    nano = tn.to_nano(model, (A, B), calibrate=data, check=False)
+    expected = tn.to_nano(model, (A, B), calibrate=(A, B), check=False)
+    assert nano.input_quantizations == expected.input_quantizations
+    (output,) = nano.compare(model, data).outputs
+    with torch.no_grad():
+        assert output.float_accuracy == float((model(A, B).argmax(1) == LABELS).double().mean())
+
+
 @pytest.mark.parametrize(
     "data,error,message",
     [
@@ -213,6 +251,8 @@ def test_several_inputs_and_outputs() -> None:
         (torch.zeros(2, 3, 41), tn.InputError, r"a comparison batch has shape \(2, 3, 41\)"),
         ((X, torch.zeros(63, dtype=torch.int64)), tn.InputError, "64 samples and 63 labels"),
         ((X, torch.zeros(64, 5, dtype=torch.int64)), tn.InputError, r"labels have shape \(64, 5\)"),
+        ((X, torch.arange(64) % 6), tn.InputError, "labels hold 5; expected 0 to 4"),
+        ((X, torch.arange(64) % 5 - 1), tn.InputError, "labels hold -1; expected 0 to 4"),
         (3, tn.InputError, "comparison data is a int"),
     ],
 )
@@ -229,9 +269,57 @@ def test_another_model_is_refused(nano: tn.NanoModule, conv_net: nn.Module) -> N
     other.features[4] = nn.Conv1d(8, 16, 3, padding=1, stride=1, dilation=1, groups=2)
     with pytest.raises(tn.InputError, match=r"not the one .*'features.4' \(conv2d\) differs"):
         nano.compare(other, X)
+    longer = nn.Sequential(make(ConvNet1d), nn.Softmax(1))
+    with pytest.raises(tn.InputError, match="not the one that this was made from"):
+        nano.compare(longer, X)
     wider = nn.Sequential(nn.Flatten(), nn.Linear(120, 5))
     with pytest.raises(tn.InputError, match="not the one that this was made from"):
         nano.compare(wider, X)
+
+
+def _head_model(hidden: int = 8, classes: int = 3) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, hidden), nn.ReLU(), nn.Linear(hidden, classes)
+    )
+
+
+@pytest.mark.parametrize("train_last", [1, 2])
+@pytest.mark.parametrize(
+    "other,message",
+    [
+        (_head_model(classes=4), r"(returns \[4\].* and \[3\] in int8|'4' \(fully_connected\) differs)"),
+        (_head_model(hidden=9), r"'2' \(fully_connected\) differs"),
+        (_head_model()[:4], "it ends in .*, and this in .*'4'"),
+        (_head_model().append(nn.ReLU()), r"'4' \(fully_connected\) differs"),
+        (_head_model().append(nn.Linear(3, 3)), "it ends in .*'4', '5', and this in .*'4'"),
+    ],
+    ids=["classes", "width", "without head", "clamped", "longer"],
+)
+def test_a_model_with_another_head_is_refused(train_last: int, other: nn.Module, message: str) -> None:
+    model, x = _head_model(), torch.randn(40, 4)
+    tn.freeze(model, "0", "2")
+    nano = tn.to_nano(model, x, calibrate=x, train_last=train_last, check=False)
+    assert nano.compare(model, x).samples == 40
+    with pytest.raises(tn.InputError, match=message):
+        nano.compare(other, x)
+
+
+def test_labels_of_an_argmax_are_its_classes() -> None:
+    class Classes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.linear(x).argmax(1)
+
+    model, x = Classes(), torch.randn(40, 4)
+    nano = tn.to_nano(model, x, calibrate=x, check=False)
+    with pytest.raises(tn.InputError, match="labels hold 3; expected 0 to 2"):
+        nano.compare(model, (x, torch.arange(40) % 4))
+    with pytest.raises(tn.InputError, match="labels hold -1"):
+        nano.compare(model, (x, torch.arange(40) % 3 - 1))
 
 
 def test_the_model_of_a_stream_is_refused() -> None:

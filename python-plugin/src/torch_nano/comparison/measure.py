@@ -18,6 +18,7 @@ from ..errors import InputError
 from ..ir.graph import Graph, Node
 from ..ir.precision import around, modules_without
 from ..library.one_layer import run_native
+from ..ops.argmax import argmax_of
 from ..progress import progress_of
 from .advice import may_need_16_bits
 from .report import Comparison, LayerComparison, OutputComparison
@@ -56,11 +57,12 @@ def compare(
         finish: of a trainable head; None dequantizes the outputs.
 
     Raises:
-        InputError: the data is empty.
+        InputError: the data is empty, a label is no class, or a head has learnt other classes than the model
+            has.
         NonFiniteError: NaN or infinity in the data or an activation.
     """
     run = _Run(graph, quantized)
-    outputs, kept = [OutputSums() for _ in graph.outputs], KeptSamples()
+    outputs, kept = [OutputSums(_classes(graph, name)) for name in graph.outputs], KeptSamples()
     with torch.no_grad(), progress_of("comparison", data.samples) as advance:
         for batch in data:
             if not len(batch):
@@ -69,6 +71,11 @@ def compare(
             found = finish(integers) if finish is not None else run.dequantized(integers)
             labels = batch.labels if len(outputs) == 1 else None
             for sums, expected, given in zip(outputs, real, found, strict=True):
+                if expected.shape != given.shape:
+                    raise InputError(
+                        f"the model returns {list(expected.shape[1:])} numbers for each sample in float, and "
+                        f"{list(given.shape[1:])} in int8; expected a head with the classes of the model"
+                    )
                 sums.observe(expected, given, labels)
             kept.observe(batch)
             advance(len(batch))
@@ -104,6 +111,12 @@ def compare_outputs(
                 sums.observe(expected, given, None)
             advance(len(batch))
     return _compared(graph, outputs)
+
+
+def _classes(graph: Graph, output: str) -> int | None:
+    """The number of classes of an output that holds the index of one; None for other outputs."""
+    argmax = argmax_of(graph, output)
+    return None if argmax is None else graph.values[argmax.inputs[0]].shape[0]
 
 
 def _with_rounding_alone(

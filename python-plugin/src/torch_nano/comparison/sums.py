@@ -129,10 +129,15 @@ class ValueSums:
 
 
 class OutputSums:
-    """One output of the whole network, in float and in int8."""
+    """One output of the whole network, in float and in int8.
 
-    def __init__(self) -> None:
+    Args:
+        classes: the number of classes of an output of indices, such as those of an argmax; None: unknown.
+    """
+
+    def __init__(self, classes: int | None = None) -> None:
         self.error = ErrorSums()
+        self._classes = classes
         #: Whether it holds indices, such as those of an argmax, which agree or not.
         self.holds_indices = False
         #: Of each sample, in dB; of indices infinite.
@@ -155,12 +160,12 @@ class OutputSums:
         they are known. Labels that are no integers are targets of another kind, and not compared.
 
         Raises:
-            InputError: the labels are integers of another shape.
+            InputError: the labels are integers of another shape, or not among the classes.
         """
         self.holds_indices = not expected.is_floating_point()
         if self.holds_indices:
             self._sqnrs += [math.inf] * len(expected)
-            self._decide(expected, found, labels)
+            self._decide(expected, found, labels, self._classes)
             return
         rows = expected.double().reshape(len(expected), -1)
         noise = (found.double().reshape(rows.shape) - rows).square().sum(1)
@@ -169,10 +174,14 @@ class OutputSums:
         self.error.observe(expected, found)
         if expected.dim() < 2 or expected.shape[1] < 2 or not expected.numel():
             return
-        self._decide(expected.argmax(1), found.argmax(1), labels)
+        self._decide(expected.argmax(1), found.argmax(1), labels, expected.shape[1])
 
-    def _decide(self, in_float: Tensor, in_int8: Tensor, labels: Tensor | None) -> None:
-        """Takes in the classes [N, ...] that both networks find, and the right ones if they are known."""
+    def _decide(self, in_float: Tensor, in_int8: Tensor, labels: Tensor | None, classes: int | None) -> None:
+        """Takes in the classes [N, ...] that both networks find, and the right ones if they are known.
+
+        Args:
+            classes: their number, if it is known.
+        """
         self.decisions += in_float.numel()
         self.agreeing += int((in_float == in_int8).sum())
         if labels is None or labels.is_floating_point() or labels.is_complex():
@@ -181,6 +190,13 @@ class OutputSums:
             raise InputError(
                 f"the labels have shape {tuple(labels.shape)}; expected {tuple(in_float.shape)}: the index "
                 "of one of the classes for each sample"
+            )
+        outside = (labels < 0) | (labels >= (math.inf if classes is None else classes))
+        if outside.any():
+            expected = "0 or more" if classes is None else f"0 to {classes - 1}"
+            raise InputError(
+                f"the labels hold {labels[outside][0].item()}; expected {expected}, the indices of the "
+                "classes: leave out the samples of other classes"
             )
         self.labels += labels.numel()
         self.right += int((in_float == labels).sum())

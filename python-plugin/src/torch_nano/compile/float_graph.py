@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -12,14 +14,19 @@ from ..capture.passes import optimize
 from ..capture.passes.insert_requantize import dtypes_of, with_dtypes
 from ..equalization.rescale import rescale
 from ..errors import InputError
-from ..ir.graph import Graph
+from ..ir.graph import Graph, Node
 from ..modules.models import check_float, own_module
+from ..ops.move import is_free
 from .module_with_ranges import ModuleWithRanges
+from .saved_model import SavedHead
 
 
-def float_graph_of(model: nn.Module, quantized: QuantizedGraph) -> Graph:
+def float_graph_of(model: nn.Module, quantized: QuantizedGraph, head: SavedHead | None) -> Graph:
     """The optimized graph of a model in float, with the values of the quantized graph that was made from it,
     scaled as these are.
+
+    Args:
+        head: the layers that were split off the quantized graph.
 
     Raises:
         InputError: the quantized graph was made from another model.
@@ -51,12 +58,43 @@ def float_graph_of(model: nn.Module, quantized: QuantizedGraph) -> Graph:
             != (node.operator, node.inputs, node.outputs)
             or any(graph.values[name].shape != made.values[name].shape for name in node.outputs)
         ):
-            path = made.module_path(node)
-            raise _other_model(
-                f"{f'module {path!r}' if path else 'the model itself'} ({node.operator.name}) differs"
-            )
+            raise _other_model(f"{_title(made, node)} differs")
+    _check_end(graph, made, head)
     factors = {value.name: torch.tensor(value.factors) for value in made.values.values() if value.factors}
     return rescale(graph, factors) if factors else graph
+
+
+def _check_end(graph: Graph, made: Graph, head: SavedHead | None) -> None:
+    """Checks that a model has no other layers after those of the quantized graph than a head.
+
+    Raises:
+        InputError: it has.
+    """
+    known = {node.name for node in made.nodes}
+    added = [node for node in graph.nodes if node.name not in known and not is_free(graph, node)]
+    found = [graph.module_path(node) for node in added]
+    learning = [] if head is None else head.path.split(", ")
+    if found != learning or (head is None and graph.outputs != made.outputs):
+        raise _other_model(f"it ends in {_named(found)}, and this in {_named(learning)}")
+    # A head of one layer has no activation, and may have learnt further classes.
+    layers = [] if head is None else head.description.get("layers", [{}])
+    for node, layer in zip(added, layers, strict=True):
+        width = graph.values[node.output].shape[0]
+        clamp = getattr(node.operator, "clamp_low", None), getattr(node.operator, "clamp_high", None)
+        if (width, clamp) != (
+            len(layer.get("weights", range(width))),
+            (layer.get("clamp_low"), layer.get("clamp_high")),
+        ):
+            raise _other_model(f"{_title(graph, node)} differs")
+
+
+def _title(graph: Graph, node: Node) -> str:
+    path = graph.module_path(node)
+    return f"{f'module {path!r}' if path else 'the model itself'} ({node.operator.name})"
+
+
+def _named(paths: Sequence[str]) -> str:
+    return ", ".join(map(repr, paths)) or "the layers before"
 
 
 def _other_model(difference: str) -> InputError:

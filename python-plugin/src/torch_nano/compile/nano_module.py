@@ -313,7 +313,7 @@ class NanoModule(ConvertedModel):
                 "the model of a stream takes one step at a time: compare the model over the window, of which "
                 "stream() was called"
             )
-        graph = float_graph_of(model, self._graph)
+        graph = float_graph_of(model, self._graph, self._saved_head)
         batches = batches_to_compare(self._graph.graph, data)
         return compare(graph, self._graph, batches, None if self.head is None else self._logits)
 
