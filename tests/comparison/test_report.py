@@ -87,6 +87,37 @@ def test_a_layer_that_loses_by_itself_is_to_be_trained() -> None:
     assert "layer '1': keeps only" in found and "(tn.prepare_qat)" in found and "outliers" not in found
 
 
+class Decibels(nn.Module):
+    """The logarithm of energies over four decades."""
+
+    def __init__(self, least: float) -> None:
+        super().__init__()
+        self.least = least
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 10 * torch.log10(x.square().mean(2) + self.least)
+
+
+def test_a_function_that_is_too_steep_for_a_table_is_named_with_a_way_out() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(64, 4, 32, generator=generator)
+    x = x * 10 ** (2 * torch.rand(64, 4, 1, generator=generator) - 1)
+    found = advice(Decibels(1e-4), x, x)
+    assert "too steep" in found and "(tn.prepare_qat)" not in found
+    assert "too steep" not in advice(Decibels(float(x.square().mean(2).max()) / 10), x, x)
+
+
+def test_infinities_of_numbers_that_are_rounded_to_zero_leave_the_figures_finite() -> None:
+    class Logarithm(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.log()
+
+    x = 10 ** (4 * torch.rand(64, 16, generator=torch.Generator().manual_seed(0)) - 2)
+    report = tn.to_nano(Logarithm(), x, calibrate=x, check=False).compare(Logarithm(), x)
+    (table,) = [layer for layer in report.layers if layer.operator == "table"]
+    assert 30 < table.own_sqnr < 100
+
+
 class ClassToken(nn.Module):
     """A token that is the same for all samples, before one with much larger numbers."""
 

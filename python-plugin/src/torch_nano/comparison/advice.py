@@ -64,6 +64,12 @@ def _advice(layer: LayerComparison, dtypes: Mapping[str, str], least: float) -> 
     of_range, loss = _of_range(layer), _loss(layer)
     if of_range or not loss:
         return of_range
+    if layer.operator == "table" and layer.dtype != "int8" and layer.own_sqnr < _OWN_SQNR:
+        return (
+            f"{layer.title}: {loss}: its function is too steep at an end of its input's range for the lines "
+            "of a table: keep the input away from there, as log(x + c) does with a c of a tenth of the "
+            "largest x, or compute it before the model"
+        )
     wide = ""
     if may_need_16_bits(layer):
         if layer.rounding_alone is None or layer.rounding_alone > least + _NEGLIGIBLE:
