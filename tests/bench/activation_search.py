@@ -1,4 +1,6 @@
-"""What 8-bit activations can reach: a search over the scales of a float network that rounds its values."""
+"""What 8 bits can reach: networks in float that round their weights alone, or their values alone, in the
+ranges of calibration and in those that a search finds.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch_nano.calibration.ranges import Bounds, QuantizationPlan, Range, union
+from torch_nano.calibration.quantize import QuantizedGraph, quantize
+from torch_nano.calibration.ranges import Bounds, QuantizationPlan, Range, calibrated, union
 from torch_nano.comparison.sums import ErrorSums
-from torch_nano.ir.graph import Graph, Node
+from torch_nano.equalization.equalize import Calibrated
+from torch_nano.ir.graph import Graph, Node, new_name
+from torch_nano.ops._channels import ChannelsOperator
 
 #: Shares of the range found so far that a step of the search tries.
 SHARES = (0.7, 0.8, 0.9, 0.95, 1.05)
@@ -25,8 +30,10 @@ CHANNEL_SHARES, NUMBERS = 24, 20_000
 
 @dataclass(frozen=True)
 class Reached:
-    """SQNRs in dB with float weights and rounded activations."""
+    """SQNRs in dB with float weights and rounded activations, but for the first."""
 
+    #: With weights of 8 bits and float activations.
+    weights: float
     #: With 8 bits in the ranges of min-max.
     minmax: float
     #: With 8 bits in the ranges that the search found.
@@ -73,17 +80,19 @@ class RoundedRun:
         return activations(self.graph, x, lambda value, tensor: self.rounded(value, tensor, bits))
 
 
-def search(
-    graph: Graph, ranges: Mapping[str, Bounds], x: Tensor, target: float, report: Callable[[str], None]
-) -> Reached:
+def search(found: Calibrated, x: Tensor, target: float, report: Callable[[str], None]) -> Reached:
     """Coordinate descent: one range after the other takes the share with the largest SQNR of the output.
 
     Args:
-        ranges: of min-max, by value.
+        found: with the ranges of min-max.
         target: the SQNR in dB for which the width is searched.
         report: called with a line after each sweep.
     """
-    run, x = RoundedRun(graph, ranges), x[:SAMPLES]
+    graph, x = found.graph, x[:SAMPLES]
+    run = RoundedRun(graph, found.ranges)
+    weights = sqnr_of(
+        graph, rounded_weights(graph, quantize(graph, calibrated(found.ranges), found.means)), x
+    )
     minmax = run.sqnr(x)
     by_channel = activations(graph, x, channel_rounding(run, x))
     bits = next((bits for bits in range(8, WIDEST + 1) if run.sqnr(x, bits) >= target), None)
@@ -98,7 +107,37 @@ def search(
                     best, kept = sqnr, run.bounds[name]
             run.bounds[name] = kept
         report(f"sweep {sweep + 1}: {best:.2f} dB")
-    return Reached(minmax, best, by_channel, bits)
+    return Reached(weights, minmax, best, by_channel, bits)
+
+
+def rounded_weights(graph: Graph, quantized: QuantizedGraph) -> Graph:
+    """The graph in float with the weights and biases of convolutions and Linear layers that int8 has."""
+    graph = graph.copy()
+    for node in graph.nodes:
+        operator = node.operator
+        if not isinstance(operator, ChannelsOperator):
+            continue
+        tensors, step = quantized.tensors[node.name], quantized.graph.quantization(node.inputs[0]).scale
+        scales = tensors["weight_scales"]
+        weight = operator.scale_outputs(operator.from_device_weight(tensors["weights"]).float(), scales)
+        shape = graph.parameters[node.parameters["weight"]].shape
+        rounded = {
+            "weight": weight.reshape(shape),
+            "bias": (tensors["bias"].double() * scales * step).float(),
+        }
+        for role, tensor in rounded.items():
+            name = new_name(f"{node.name}.{role}.rounded", graph.parameters)
+            graph.parameters[name], node.parameters[role] = tensor, name
+    return graph
+
+
+def sqnr_of(graph: Graph, other: Graph, x: Tensor) -> float:
+    """The SQNR in dB of the first output of another graph against that of a graph, both in float."""
+    with torch.no_grad():
+        expected, found = graph.float_run(x)[0], other.float_run(x)[0]
+    sums = ErrorSums()
+    sums.observe(expected, found)
+    return sums.sqnr
 
 
 def activations(graph: Graph, x: Tensor, round_value: Callable[[str, Tensor], Tensor]) -> float:
