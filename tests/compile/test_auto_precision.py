@@ -109,7 +109,7 @@ def test_a_head_is_left_out() -> None:
 def test_layers_without_such_kernels_stay_in_8_bits_and_are_named() -> None:
     torch.manual_seed(3)
     model = nn.Sequential(nn.Linear(6, 16), nn.LayerNorm(16), nn.Linear(16, 4)).eval()
-    expected = r"layer_norm of '1' have no 16 bits, and the values that stay in 8 keep (\d+\.\d) dB"
+    expected = r"layer_norm of '1' has no 16 bits, and the values that stay in 8 keep (\d+\.\d) dB"
     with pytest.warns(tn.AccuracyWarning, match=rf"target is 70.*; {expected}") as found:
         nano = tn.to_nano(model, X[:2], calibrate=X, precision="auto", target_sqnr=70)
     assert "1" not in nano.precision and nano.verify("rv32imc")

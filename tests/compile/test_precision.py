@@ -50,9 +50,11 @@ class Turned(nn.Module):
         return self.second(self.first(x.flip(1)).roll(3, 1)).flip(1)
 
 
-def converted(make: Callable[[], nn.Module], precision: Precision, x: Tensor = X) -> tn.NanoModule:
+def converted(
+    make: Callable[[], nn.Module], precision: Precision, x: Tensor = X, check: bool = True
+) -> tn.NanoModule:
     torch.manual_seed(2)
-    return tn.to_nano(make().eval(), x[:2], calibrate=x, precision=precision)
+    return tn.to_nano(make().eval(), x[:2], calibrate=x, precision=precision, check=check)
 
 
 def layers(nano: tn.NanoModule) -> list[str]:
@@ -213,7 +215,7 @@ class Scores(nn.Module):
 def test_an_operator_without_such_a_kernel_is_refused_with_a_way_out(
     make: Callable[[], nn.Module], precision: Precision, refused: str, expected: list[str]
 ) -> None:
-    with pytest.raises(tn.QuantizationError, match=r"softmax of .* compute in int8 only") as found:
+    with pytest.raises(tn.QuantizationError, match=r"softmax of .* computes in int8 only") as found:
         converted(make, precision)
     assert found.value.module_path == refused
     nano = converted(make, ast.literal_eval(str(found.value).split("precision=")[1]))
@@ -223,6 +225,32 @@ def test_an_operator_without_such_a_kernel_is_refused_with_a_way_out(
 def test_a_module_without_such_a_kernel_is_asked_for_alone() -> None:
     with pytest.raises(tn.QuantizationError, match=r"softmax of module '1' .*; leave precision out$"):
         converted(lambda: nn.Sequential(nn.Linear(6, 5), nn.Softmax(1)), {"1": "int16"})
+
+
+class Category(nn.Module):
+    """The largest of the scores of a row of a table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows, self.scores = nn.Embedding(40, 8), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scores(self.rows(x).tanh().mean(1)).argmax(1)
+
+
+def test_indices_have_no_precision() -> None:
+    ids = torch.randint(40, (64, 3), generator=torch.Generator().manual_seed(0))
+
+    def made(precision: Precision) -> tn.NanoModule:
+        return converted(Category, precision, ids, check=False)
+
+    nano = made({})
+    assert nano.precision == {} and made({"": "int8"}).id == nano.id
+    with pytest.raises(tn.QuantizationError, match=r"^embedding of .* computes in int8 only") as found:
+        made({"": "int16"})
+    wide = made(ast.literal_eval(str(found.value).split("precision=")[1]))
+    assert wide.precision == {"": "int16", "rows": "int8"} and wide.verify("rv32imc")
+    assert made(wide.precision).id == wide.id
 
 
 def test_a_head_takes_features_in_int8() -> None:

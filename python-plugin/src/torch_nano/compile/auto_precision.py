@@ -186,8 +186,9 @@ class AutoPrecision:
         named = ", ".join(f"{operator} of {path!r}" for path, operator in list(self._fixed.items())[:_NAMED])
         more = f" and {len(self._fixed) - _NAMED} more" if len(self._fixed) > _NAMED else ""
         kept = RoundingErrors(graph, quantized, self._data).sqnr(narrow)
+        verb = "has" if len(self._fixed) == 1 else "have"
         return (
-            f"{named}{more} have no 16 bits, and the values that stay in 8 keep {kept:.1f} dB with exact "
+            f"{named}{more} {verb} no 16 bits, and the values that stay in 8 keep {kept:.1f} dB with exact "
             "weights; the rest is lost in the weights' 8 bits"
         )
 

@@ -88,13 +88,14 @@ def _check_offers(graph: Graph, wanted: Mapping[str, LayerDtype]) -> None:
     if not refused:
         return
     places = dict.fromkeys(graph.module_path(node) for node in refused)
-    operators = ", ".join(dict.fromkeys(node.operator.name for node in refused))
+    operators = list(dict.fromkeys(node.operator.name for node in refused))
     dtypes = {graph.module_path(node): wanted.get(node.name, "int8") for node in computing_nodes(graph)}
     # Roots of squares are int16 unless int8 is asked for.
     asked = {graph.module_path(node) for node in graph.nodes if wanted.get(node.name) == "int8"}
     precision = as_precision({**dtypes, **dict.fromkeys(places, "int8")}, asked)
     error = QuantizationError(
-        f"{operators} of {', '.join(map(_title, places))} compute in int8 only; "
+        f"{', '.join(operators)} of {', '.join(map(_title, places))} "
+        f"{'computes' if len(operators) == 1 else 'compute'} in int8 only; "
         + (f"give 16 bits to the others: precision={precision}" if precision else "leave precision out")
     )
     error.module_path = graph.module_path(refused[0])

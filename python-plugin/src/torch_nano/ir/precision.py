@@ -16,18 +16,29 @@ Precision = Mapping[str, LayerDtype]
 
 
 def computing_nodes(graph: Graph) -> list[Node]:
-    """The nodes whose dtype can be chosen: all but those that move data, which take their input's."""
+    """The nodes whose dtype can be chosen: all but those that move data, which take their input's, and those
+    that make indices.
+    """
     return [
         node
         for node in graph.nodes
-        if node.operator.name != "requantize" and not type(node.operator).moves_data()
+        if node.operator.name != "requantize"
+        and not type(node.operator).moves_data()
+        and not _makes_indices(node)
     ]
 
 
+def _makes_indices(node: Node) -> bool:
+    return all(each.output(0) == "int32" for each in node.operator.signatures)
+
+
 def offers(node: Node, dtype: LayerDtype) -> bool:
-    """Whether nano-core has a kernel with these inputs and outputs for a node."""
-    inputs = [dtype] * len(node.inputs)
-    return any(each.takes(inputs) and each.output(0) == dtype for each in node.operator.signatures)
+    """Whether nano-core has a kernel for a node with this output, and with these inputs or indices."""
+    return any(
+        each.output(0) == dtype
+        and all(each.input(index) in (dtype, "int32") for index in range(len(node.inputs)))
+        for each in node.operator.signatures
+    )
 
 
 def modules_without(graph: Graph, dtype: LayerDtype) -> dict[str, str]:
@@ -41,13 +52,16 @@ def modules_without(graph: Graph, dtype: LayerDtype) -> dict[str, str]:
 
 def around(graph: Graph, value: str) -> list[Node]:
     """The nodes that must have a dtype to keep a value in it: those that make and read it, also after others
-    that take the quantization of their input. [] for values whose quantization is that of others.
+    that take the quantization of their input. [] for values whose quantization is that of others, and those
+    of which indices are made, as by an argmax.
     """
-    producer = graph.producer(value)
+    producer, readers = graph.producer(value), _readers(graph, value)
+    if any(map(_makes_indices, readers)):
+        return []
     if producer is None or producer.operator.name == "requantize":
-        return _readers(graph, value)
+        return readers
     is_own = Own() in producer.operator.rules and not _follows(producer)
-    return [producer, *_readers(graph, value)] if is_own else []
+    return [producer, *readers] if is_own else []
 
 
 def _readers(graph: Graph, value: str) -> list[Node]:
