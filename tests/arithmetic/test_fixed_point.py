@@ -186,7 +186,7 @@ def test_softmax_of_hundreds_of_equal_channels_is_zero_as_in_nano_core() -> None
 
 
 def test_a_function_without_a_value_is_refused() -> None:
-    with pytest.raises(QuantizationError, match=r"Table\(function='log'.*is not a number at -12\.8"):
+    with pytest.raises(QuantizationError, match=r"^log is not a number at -12\.8"):
         quantizations = [Quantization(0.1, 0)]
         Layer(Table("log"), input_quantizations=quantizations, output_quantizations=quantizations).quantize()
 

@@ -46,6 +46,10 @@ class Activation(TableOperator):
     def function_of(self, x: Tensor) -> Tensor:
         return torch.clamp(x, self.low, self.high)
 
+    @property
+    def calls(self) -> Sequence[str]:
+        return ["clamp"]
+
 
 def _real(bound: Any) -> float | None:
     return None if bound is None else float(bound)

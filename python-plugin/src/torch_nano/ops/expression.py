@@ -46,3 +46,7 @@ class Expression(TableOperator):
         for name, operands, arguments in self.steps:
             results.append(call_elementwise(name, [results[operand] for operand in operands], arguments))
         return results[-1]
+
+    @property
+    def calls(self) -> Sequence[str]:
+        return [name for name, _, _ in self.steps]

@@ -98,6 +98,20 @@ class TableOperator(Operator):
     def function_of(self, x: Tensor) -> Tensor:
         """The function, element by element."""
 
+    @property
+    @abstractmethod
+    def calls(self) -> Sequence[str]:
+        """The names of the ATen calls that it consists of, with overloads."""
+
+    @property
+    def title(self) -> str:
+        """What to call it in a message.
+
+        >>> Table("pow.Scalar", (("self", 2.0),)).title
+        'pow'
+        """
+        return ", ".join(dict.fromkeys(call.partition(".")[0] for call in self.calls))
+
     def float_run(self, layer: Layer) -> Tensor:
         return self.function_of(layer.input)
 
@@ -131,13 +145,17 @@ def _table(operator: TableOperator, input_: Quantization, output: Quantization) 
         try:
             return interpolation_table(operator.function_of, input_, output)
         except QuantizationError as error:
-            raise QuantizationError(f"{operator}: {error}") from error
+            raise QuantizationError(f"{operator.title}: {error}") from error
     x = torch.arange(-128, 128)
     real = (x - input_.zero_point).to(torch.float32) * input_.scale
     y = operator.function_of(real)
     if bool(y.isnan().any()):
         where = float(real[y.isnan()][0])
-        raise QuantizationError(f"{operator} is not a number at {where}, which its input can be: {input_}")
+        low, high = input_.range
+        raise QuantizationError(
+            f"{operator.title} is not a number at {where:.4g}, and its input can be {low:.4g} to {high:.4g}; "
+            "limit it before the function, such as x.clamp(min=1e-3)"
+        )
     steps = y * float(np.float32(1) / np.float32(output.scale))
     return (round_half_away(steps) + output.zero_point).clamp(-128, 127).to(torch.int8)
 
@@ -264,6 +282,10 @@ class Table(TableOperator):
 
     def function_of(self, x: Tensor) -> Tensor:
         return call_elementwise(self.function, [x], self.arguments)
+
+    @property
+    def calls(self) -> Sequence[str]:
+        return [self.function]
 
 
 @lru_cache(maxsize=1)
