@@ -74,7 +74,8 @@ def to_nano(
         example: a float input with batch dimension; for several inputs a tuple of them, or a dict by the
             names of forward's arguments. The numbers do not matter. A :class:`QatModule` needs none.
         calibrate: typical inputs, a few hundred: a tensor, or batches (tensors, tuples (x, ...) that begin
-            with the inputs, as from a DataLoader, or dicts by name). A :class:`QatModule` has its ranges.
+            with the inputs or have them in a tuple of their own, ((a, b), y), as from a DataLoader, or dicts
+            by name). A :class:`QatModule` has its ranges.
         method: which of a value's numbers int8 covers; the others saturate. "minmax": all; "percentile": the
             middle `percentile` per cent; "mse": those of the least squared error; "entropy": those of the
             least Kullback-Leibler divergence; "auto": the best of these by squared error.
