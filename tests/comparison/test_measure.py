@@ -182,6 +182,19 @@ def test_what_a_head_has_learnt_is_no_loss() -> None:
     assert f"features of the trainable head: SQNR {report.least_sqnr:.1f} dB" in str(report)
 
 
+class Total(nn.Module):
+    """A sum of all inputs."""
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return torch.stack(inputs).sum(0)
+
+
+def test_inputs_without_names_of_their_own_are_compared() -> None:
+    data = torch.randn(64, 4), torch.randn(64, 4)
+    nano = tn.to_nano(Total(), data, calibrate=data)
+    assert nano.compare(Total(), data).outputs[0].sqnr > 30
+
+
 class Pair(nn.Module):
     """Two inputs, and a dict of two outputs."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 
 import torch
@@ -15,6 +16,7 @@ from ..capture.passes.insert_requantize import dtypes_of, with_dtypes
 from ..equalization.rescale import rescale
 from ..errors import InputError
 from ..ir.graph import Graph, Node
+from ..modules.inputs import Example
 from ..modules.models import check_float, own_module
 from ..ops.move import is_free
 from .module_with_ranges import ModuleWithRanges
@@ -39,12 +41,7 @@ def float_graph_of(model: nn.Module, quantized: QuantizedGraph, head: SavedHead 
         graph = model.float_graph()
     else:
         check_float(model)
-        example = {
-            value.name: torch.zeros(2, *value.user_shape, dtype=value.user_dtype)
-            for value in map(made.values.__getitem__, made.inputs)
-        }
-        graph = optimize(capture(model, example if len(example) > 1 else example[made.inputs[0]]))
-        graph = with_dtypes(graph, dtypes_of(made))
+        graph = with_dtypes(optimize(capture(model, _example(model, made))), dtypes_of(made))
     check_parameters(graph)
     counterparts = {node.name: node for node in graph.nodes}
     for name in made.inputs:
@@ -95,6 +92,19 @@ def _title(graph: Graph, node: Node) -> str:
 
 def _named(paths: Sequence[str]) -> str:
     return ", ".join(map(repr, paths)) or "the layers before"
+
+
+def _example(model: nn.Module, made: Graph) -> Example:
+    """Inputs of a graph, as the model takes them."""
+    tensors = {
+        value.name: torch.zeros(2, *value.user_shape, dtype=value.user_dtype)
+        for value in map(made.values.__getitem__, made.inputs)
+    }
+    # The tensors of a forward(*inputs) have names in the graph only.
+    if len(tensors) > 1 and tensors.keys() <= inspect.signature(model.forward).parameters.keys():
+        return tensors
+    first, *others = tensors.values()
+    return (first, *others) if others else first
 
 
 def _other_model(difference: str) -> InputError:
