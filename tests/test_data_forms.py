@@ -56,8 +56,11 @@ def test_a_call_takes_arrays_of_any_layout(nano: tn.NanoModule) -> None:
     assert torch.equal(nano(array.astype(np.longdouble)), nano(X.double()))
     assert nano.verify("host", array)
     assert tn.to_nano(_model(), array[:2], calibrate=X, labels=NAMES, check=False).image == nano.image
-    with pytest.raises(tn.InputError, match=r"expected a tensor \[N, 6\] of floats"):
-        nano(np.array([["a"] * 6]))
+    qat = tn.prepare_qat(_model(), array[:2], calibrate=array)
+    assert torch.equal(qat(array), qat(X))
+    for module in (nano, qat):
+        with pytest.raises(tn.InputError, match=r"expected a tensor \[N, 6\] of floats"):
+            module(np.array([["a"] * 6]))
 
 
 def test_a_head_takes_labels_as_a_device_does(nano: tn.NanoModule) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..arguments import bind, check_inputs, the_only
+from ..arguments import TensorOrArray, as_tensors, bind, check_inputs, the_only
 from ..arithmetic.layout import Shape
 from ..arithmetic.quantization import Quantization
 from ..calibration.batches import CalibrationData
@@ -106,7 +106,7 @@ class QatModule(ModuleWithRanges):
         """
         return the_only("input", self.input_shapes)
 
-    def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
+    def forward(self, *inputs: TensorOrArray, **named: TensorOrArray) -> Any:
         """float32 outputs for float inputs [N, ...], which are given and returned as by the model.
 
         Raises:
@@ -114,7 +114,7 @@ class QatModule(ModuleWithRanges):
             NonFiniteError: a weight has become NaN or infinite.
             QuantizationError: a value has no range yet.
         """
-        tensors = bind(self._graph.inputs, inputs, named)
+        tensors: list[Tensor] = as_tensors(bind(self._graph.inputs, inputs, named))
         limits = {name: self._graph.values[name].index_limit for name in self._graph.inputs}
         check_inputs(self.input_shapes, tensors, index_limits=limits)
         device = tensors[0].device
