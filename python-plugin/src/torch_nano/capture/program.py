@@ -9,7 +9,7 @@ import re
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
@@ -120,12 +120,15 @@ def export(model: nn.Module, batch: Inputs, *, training: bool = False) -> torch.
             mode(model),
             torch.no_grad(),
             _without_fast_attention(),
-            _SeparateDropouts(),
-            _BatchFirstAttention(),
-            RecurrentLayers(),
             _torch_is_quiet(),
             plain_outputs(model),
-            ConstantNumbers(model, training=training),
+            _in_forward(
+                model,
+                _SeparateDropouts(),
+                _BatchFirstAttention(),
+                RecurrentLayers(),
+                ConstantNumbers(model, training=training),
+            ),
         ):
             program = torch.export.export(model, batch.positional, dict(batch.named), dynamic_shapes=shapes)
     except TorchNanoError:
@@ -209,6 +212,37 @@ def _without_fast_attention() -> Iterator[None]:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(enabled)
+
+
+@contextmanager
+def _in_forward(model: nn.Module, *modes: TorchFunctionMode) -> Iterator[None]:
+    """Inside, the model's forward runs in these modes, the last of which sees a call first.
+
+    They are not active around it: torch.export reads attributes of tensors thousands of times, and each read
+    would go through all modes.
+    """
+    active: list[ExitStack] = []
+
+    def enter(module: nn.Module, arguments: Any) -> None:
+        active.append(ExitStack())
+        for mode in modes:
+            active[-1].enter_context(mode)
+
+    def leave(module: nn.Module, arguments: Any, output: Any) -> None:
+        active.pop().close()
+
+    hooks = (
+        model.register_forward_pre_hook(enter, prepend=True),
+        model.register_forward_hook(leave, always_call=True),
+    )
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        # torch does not call hooks after Ctrl-C.
+        while active:
+            active.pop().close()
 
 
 @contextmanager
