@@ -43,7 +43,7 @@ _lint-python: setup
     {{ python }} -m mypy --strict python-plugin/src python-plugin/examples tools tests/bench fuzz/python
     # In a run of its own, as tools/setup.py has the same module name.
     {{ python }} -m mypy --strict python-plugin/setup.py
-    {{ python }} -m mypy.stubtest torch_nano._native --concise
+    {{ python }} -m mypy.stubtest torch_nano._native --concise --mypy-config-file tools/stubtest.ini
 
 _lint-host: setup
     cargo fmt --all --check
