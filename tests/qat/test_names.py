@@ -1,5 +1,6 @@
 """A network in training keeps the names of its original, so code that uses them still works."""
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -198,39 +199,46 @@ def _prepared_parts() -> tuple[Graph, TrainingRanges]:
     return graph, qat.quantization_ranges
 
 
-def forward_of(argument: str) -> type[nn.Module]:
-    """A module whose forward calls its input so."""
-    names: dict[str, Any] = {}
-    exec(f"def forward(self, {argument}):\n    return self.head(self.norm({argument}))", names)
+def forward_of(names: Sequence[str]) -> type[nn.Module]:
+    """A module whose forward calls its inputs so."""
+    made: dict[str, Any] = {}
+    exec(
+        f"def forward(self, {', '.join(names)}):\n    return self.head(self.norm({' + '.join(names)}))", made
+    )
 
     class Named(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.norm, self.head = nn.BatchNorm1d(6), nn.Linear(6, 3)
 
-        forward = names["forward"]
+        forward = made["forward"]
 
     return Named
 
 
-#: All that a module or a container of parameters calls its own, and what passes call values.
-TAKEN = sorted(
-    {name for name in (*dir(nn.ParameterDict()), *dir(nn.Module())) if not name.startswith("__")}
-    | {"batch_norm", "batch_norm_input", "batch_norm_image", "linear", "input"}
-)
+def batched(names: Sequence[str], count: int) -> Iterator[tuple[str, ...]]:
+    """Names in tuples of `count`; the last may be shorter."""
+    return (tuple(names[start : start + count]) for start in range(0, len(names), count))
 
 
-@pytest.mark.parametrize("name", TAKEN)
-def test_an_input_may_have_any_name(name: str) -> None:
-    x = torch.randn(16, 6, generator=torch.Generator().manual_seed(0))
+#: All that a module or a container of parameters calls its own ...
+TAKEN = sorted({name for name in (*dir(nn.ParameterDict()), *dir(nn.Module())) if not name.startswith("__")})
+#: ... and what passes call the values of a model with one input.
+CALLED = ("batch_norm", "batch_norm_input", "batch_norm_image", "linear", "input")
+
+
+@pytest.mark.parametrize("names", [*((name,) for name in CALLED), *batched(TAKEN, 12)], ids="-".join)
+def test_inputs_may_have_any_name(names: Sequence[str]) -> None:
+    random = torch.Generator().manual_seed(0)
+    x = tuple(torch.randn(16, 6, generator=random) for _ in names)
     torch.manual_seed(0)
-    qat = tn.prepare_qat(forward_of(name)(), x, calibrate=x, ranges="learned").train()
+    qat = tn.prepare_qat(forward_of(names)(), x, calibrate=[x], ranges="learned").train()
     optimizer = torch.optim.SGD(qat.parameters(), lr=0.1)
-    qat(x).square().sum().backward()
+    qat(*x).square().sum().backward()
     optimizer.step()
     scales = qat.quantization_ranges.log_scales
     assert scales is not None and all(scale.grad is not None for scale in scales.values())
     assert all(key.partition("_")[0].isdigit() for key in scales)
-    other = tn.prepare_qat(forward_of(name)(), x, calibrate=x, ranges="learned")
+    other = tn.prepare_qat(forward_of(names)(), x, calibrate=[x], ranges="learned")
     other.load_state_dict(qat.state_dict())
-    assert torch.equal(other.eval()(x), qat.eval()(x)) and torch.equal(qat(x), qat.to_nano()(x))
+    assert torch.equal(other.eval()(*x), qat.eval()(*x)) and torch.equal(qat(*x), qat.to_nano()(*x))
