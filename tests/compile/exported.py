@@ -28,8 +28,8 @@ def run_exported(nano: tn.NanoModule, folder: Path, main: str, given: bytes) -> 
     )
     (folder / "src" / "main.rs").write_text(main)
     shutil.copy(REPOSITORY / "Cargo.lock", folder / "Cargo.lock")
-    # The repository's own: nano-core's dependencies are built there already.
-    target = REPOSITORY / "target"
+    # Their own, where no other build has the lock.
+    target = REPOSITORY / "target/exported"
     result = subprocess.run(
         ["cargo", "run", "--quiet", "--offline", "--target-dir", target],
         cwd=folder,
