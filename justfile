@@ -6,28 +6,37 @@ firmware_elf := "esp32-app/target/riscv32imc-unknown-none-elf/release/firmware"
     just --list --unsorted
 
 # Install and build what is missing
-@setup:
+@setup: _tools
     python3 tools/setup.py
+
+@_tools:
+    python3 tools/setup.py --tools
 
 # Train, quantize, run and personalize a model on the emulated device (arguments: see --help)
 demo *arguments: setup
     @{{ python }} python-plugin/examples/demo.py {{ arguments }}
 
-# Run every check: lint, Rust tests on 64 and 32 bits, fuzzing for 10 s each, Python tests, packages
-test: lint _test-rust _test-python-and-packages
+# Run every check: Rust tests on 64 and 32 bits, lint, Python tests, fuzzing for 10 s each, packages
+test: _setup-and-test-rust lint _test-the-rest
 
-_test-rust: setup
+# Side by side: pip downloads most of the time of a first set-up, and Rust tests need nothing of it.
+[parallel]
+_setup-and-test-rust: setup _test-rust
+
+_test-rust: _tools
     cargo test --quiet --package nano-core --all-features
     CARGO_BUILD_TARGET=i686-unknown-linux-gnu tools/cross-cargo test --quiet --package nano-core --all-features
     cargo test --quiet --manifest-path esp32-app/device/Cargo.toml
-    {{ python }} fuzz/python/run.py 10 --fresh
 
-# Side by side: tests wait for boards and clocks a quarter of their time.
+# Side by side: Python tests wait for boards and clocks a quarter of their time.
 [parallel]
-_test-python-and-packages: _test-python package
+_test-the-rest: _test-python _test-fuzzing package
 
 _test-python: setup
-    {{ python }} -m pytest -n 2 --dist loadgroup
+    {{ python }} -m pytest -n 3 --dist worksteal
+
+_test-fuzzing: setup
+    {{ python }} fuzz/python/run.py 10 --fresh
 
 # Fuzz images, sessions, storage and files for `seconds` each, guided by coverage (arguments: --help)
 fuzz seconds="60" *arguments: setup

@@ -2,7 +2,7 @@
 
 Installs Debian packages, the Python environment `.venv`, the Python package with its native extension, and
 the program of the emulated board. It skips what is up to date. The output of apt, pip and cargo is shown only
-if they fail.
+if they fail. With --tools it ends after the Debian packages, which are all that Rust needs.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ def main() -> None:
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # in order with the error at the end
     install_debian_packages(missing_debian_packages())
     require_rust()
+    if sys.argv[1:] == ["--tools"]:
+        return
 
     if not (VENV / "bin/python").exists():
         with step("python environment: making .venv"):

@@ -15,16 +15,18 @@ SETUP = Path(__file__).resolve().parents[2] / "tools/setup.py"
 USER, ROOT = 1000, 0
 
 
-def command(user: int) -> list[str]:
+def command(user: int, *arguments: str) -> list[str]:
     """Set-up, which sees this user whoever runs the tests."""
     code = (
-        f"import os, runpy, sys; os.geteuid = lambda: {user}; runpy.run_path(sys.argv[1], None, '__main__')"
+        f"import os, runpy, sys; os.geteuid = lambda: {user}; del sys.argv[0]; "
+        "runpy.run_path(sys.argv[0], None, '__main__')"
     )
-    return [sys.executable, "-c", code, str(SETUP)]
+    return [sys.executable, "-c", code, str(SETUP), *arguments]
 
 
-def set_up(path: Path, user: int = USER) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(user), env={"PATH": str(path)}, capture_output=True, text=True)
+def set_up(path: Path, user: int = USER, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": str(path)}
+    return subprocess.run(command(user, *arguments), env=environment, capture_output=True, text=True)
 
 
 def set_up_on_a_terminal(path: Path, user: int) -> str:
@@ -76,13 +78,24 @@ def test_without_apt_it_names_the_packages(tmp_path: Path) -> None:
     assert "this is not Debian" in result.stderr and "qemu-system-misc" in result.stderr
 
 
-def test_an_old_rust_is_named_with_the_way_to_a_new_one(tmp_path: Path) -> None:
+def make_all_tools(folder: Path, cargo: str) -> None:
     # cc finds other files for 32 bits than for 64: it has both libraries.
-    scripts = {"cc": "echo $1", "g++": "", "qemu-system-riscv32": "", "cargo": "echo cargo 1.63.0"}
+    scripts = {"cc": "echo $1", "g++": "", "qemu-system-riscv32": "", "cargo": f"echo cargo {cargo}"}
     for tool, script in scripts.items():
-        make_tool(tmp_path / tool, script)
+        make_tool(folder / tool, script)
     # rustup adds the target, so that no Debian package is asked for.
-    make_tool(tmp_path / "rustup", "")
+    make_tool(folder / "rustup", "")
+
+
+def test_the_tools_alone_need_no_python_environment(tmp_path: Path) -> None:
+    make_all_tools(tmp_path, "99.0.0")
+    result = set_up(tmp_path, USER, "--tools")
+    assert result.returncode == 0 and not result.stderr
+    assert "setup: complete" not in result.stdout
+
+
+def test_an_old_rust_is_named_with_the_way_to_a_new_one(tmp_path: Path) -> None:
+    make_all_tools(tmp_path, "1.63.0")
     result = set_up(tmp_path)
     assert result.returncode == 1
     assert f"newer is needed; {tmp_path}/cargo answers: cargo 1.63.0" in result.stderr
