@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..arithmetic.tensors import channel_extremes
 from ..ir.graph import Graph
 
 #: Lowest and highest numbers of each channel; float32 [channels] each.
@@ -31,8 +32,7 @@ class Statistics:
         """Takes in one batch [N, ...] of a value; ignores numbers of its range that are not its own."""
         if tuple(tensor.shape[1:]) != self._shapes[name] or not len(tensor):
             return
-        by_channel = tensor.flatten(2) if tensor.dim() > 2 else tensor[:, :, None]
-        low, high = by_channel.amin((0, 2)), by_channel.amax((0, 2))
+        low, high = channel_extremes(tensor)
         if name in self.extremes:
             before = self.extremes[name]
             low, high = torch.minimum(low, before[0]), torch.maximum(high, before[1])

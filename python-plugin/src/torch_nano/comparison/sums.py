@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..arithmetic.quantization import Quantization
-from ..arithmetic.tensors import dequantize_tensor
+from ..arithmetic.tensors import channel_extremes, dequantize_tensor
 from ..errors import InputError
 
 
@@ -205,6 +205,5 @@ class OutputSums:
 
 def _extremes(x: Tensor, before: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
     """The smallest and largest number of each channel of x [N, channels, ...], and of the batches before."""
-    channels = x.movedim(1, 0).flatten(1) if x.dim() > 1 else x[None]
-    low, high = torch.aminmax(channels, dim=1)
+    low, high = channel_extremes(x)
     return (low, high) if before is None else (torch.minimum(low, before[0]), torch.maximum(high, before[1]))
