@@ -83,7 +83,7 @@ def convert_costs(rounds: int) -> tuple[dict[str, float], list[str]]:
         if figure > limit:
             exceeded.append(f"convert.{name}")
 
-    with _one_thread(), warnings.catch_warnings():
+    with one_thread(), warnings.catch_warnings():
         # Of random weights.
         warnings.simplefilter("ignore")
         for name, (make, shape) in SMALL.items():
@@ -142,7 +142,8 @@ def _in_turns(rounds: int, *acts: Callable[[], object]) -> list[float]:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
+    """Lets torch compute on one thread: several wait for each other busily, longest beside other programs."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
