@@ -136,58 +136,6 @@ def test_wrong_examples_are_refused(example):
         capture(nn.ReLU(), example)
 
 
-def overwritten_source(self, x):
-    y = self.linear(x)
-    F.relu_(y)
-    return y
-
-
-def overwritten_alias(self, x):
-    y = self.linear(x)
-    z = y.contiguous()
-    F.relu_(y)
-    return F.hardtanh(z)
-
-
-def copied_before(self, x):
-    y = self.linear(x)
-    z = y.clone()
-    F.relu_(y)
-    return y + z
-
-
-def inplace_add(self, x):
-    y = self.linear(x)
-    y += F.relu(x)
-    return y
-
-
-def inplace_chain(self, x):
-    return self.linear(F.hardswish(F.relu_(self.linear(x)), inplace=True))
-
-
-@pytest.mark.parametrize(
-    "forward", [overwritten_source, overwritten_alias, copied_before, inplace_add, inplace_chain]
-)
-def test_calls_in_place_change_what_is_read_later(forward):
-    model = net(forward, linear=nn.Linear(4, 4))
-    x = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
-    graph = capture(model, x)
-    with torch.no_grad():
-        torch.testing.assert_close(graph.float_run(x)[0], model(x), rtol=0, atol=0)
-
-
-def test_a_view_of_an_overwritten_tensor_is_refused():
-    def forward(self, x):
-        view = x.reshape(-1, 2, 2)
-        y = x.contiguous()
-        F.relu_(y)
-        return view
-
-    with pytest.raises(tn.UnsupportedError, match="read later in another shape"):
-        capture(net(forward), torch.zeros(3, 4))
-
-
 def test_a_backbone_under_no_grad_is_captured():
     def forward(self, x):
         with torch.no_grad():

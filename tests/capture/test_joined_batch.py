@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 import torch
+import torch.nn.functional as F
 import torch_nano as tn
 from torch import Tensor, nn
 from torch_nano.capture.capture import capture
@@ -90,6 +91,7 @@ def test_heads_joined_with_the_batch_multiply_by_bmm() -> None:
         lambda m, x: m["linear"](m["batch_norm"](x.view(-1, 6)).relu_()).unflatten(0, (-1, 5))[:, -1],
         lambda m, x: (x.view(-1, 6) * x.flatten(0, 1) + m["linear"].weight[0]).softmax(1).view(-1, 5, 6),
         lambda m, x: torch.cat([x.view(-1, 6), m["linear"](x.view(-1, 6))], 1).view(x.shape[0], 5, 10),
+        lambda m, x: F.normalize(x.view(-1, 6), dim=1).unfold(1, 3, 2).reshape(x.shape[0], -1),
     ],
 )
 def test_steps_joined_with_the_batch_have_a_dimension_of_their_own(forward: Forward) -> None:
@@ -108,6 +110,8 @@ def test_steps_joined_with_the_batch_have_a_dimension_of_their_own(forward: Forw
         [nn.Conv2d(2, 4, (2, 4), padding="same"), nn.MaxPool2d(2, padding=1)],
         [nn.ReflectionPad2d(1), nn.Conv2d(2, 4, 1, stride=3), nn.Upsample(scale_factor=2)],
         [nn.ZeroPad2d((0, 1, 2, 0)), nn.Conv2d(2, 4, 3, groups=2), nn.AvgPool2d(2)],
+        [nn.ConvTranspose2d(2, 4, (4, 3), (3, 1), (2, 0), groups=2, dilation=(2, 1)), nn.GroupNorm(2, 4)],
+        [nn.ConvTranspose2d(2, 4, 2, stride=3, output_padding=2), nn.InstanceNorm2d(4, affine=True)],
     ],
 )
 def test_frames_joined_with_the_batch_are_one_image(layers: list[nn.Module]) -> None:
@@ -137,3 +141,18 @@ def test_steps_of_images_are_read_by_a_recurrent_layer_with_the_time_first() -> 
         return m["lstm"](y.reshape(len(y), -1, 18))[0][-1]
 
     check(Model(forward, conv=nn.Conv2d(1, 6, (3, 1)), lstm=nn.LSTM(18, 5)), torch.randn(32, 1, 6, 3))
+
+
+def test_a_layer_with_parameters_on_joined_samples_is_the_only_cause() -> None:
+    def forward(m: nn.ModuleDict, x: Tensor) -> Tensor:
+        return m["gru"](x.flatten(0, 1))[0][:, -1].relu().view(x.shape[0], 3, -1).sin()
+
+    def way_out(m: nn.ModuleDict, x: Tensor) -> Tensor:
+        return torch.stack([m["gru"](x[:, i])[0][:, -1].relu() for i in range(x.shape[1])], 1).sin()
+
+    x = torch.randn(32, 3, 5, 4)
+    gru = nn.GRU(4, 5, batch_first=True)
+    with pytest.raises(tn.UnsupportedError, match=r"joined .*, \[3 \* N, \.\.\.\]\n.*torch.stack") as caught:
+        capture(Model(forward, gru=gru), x)
+    assert [node.module_path for node in caught.value.nodes] == ["parts.gru"]
+    check(Model(way_out, gru=gru), x)

@@ -159,6 +159,35 @@ def test_what_remains_is_refused_with_a_way_out() -> None:
             capture(model, X)
 
 
+@pytest.mark.parametrize(
+    "zeros",
+    [
+        lambda x: torch.zeros(1, x.shape[0], 6).to(x),
+        lambda x: torch.full((1, x.shape[0], 6), 0.0).requires_grad_().detach(),
+        lambda x: torch.zeros(1, 1, 6).repeat(1, x.shape[0], 1),
+        lambda x: torch.zeros(1, 1, 6).expand(1, x.shape[0], 6).contiguous(),
+    ],
+)
+def test_a_state_of_zeros_in_any_spelling_is_no_state(zeros: Callable[[Tensor], Tensor]) -> None:
+    model = Model(nn.GRU(5, 6, batch_first=True), lambda m, x: m(x, zeros(x))[0][:, -1], 6)
+    (found,) = capture(model, X).float_run(X)
+    torch.testing.assert_close(found, model(X))
+
+
+def test_a_state_that_depends_on_the_input_can_be_a_part_of_each_step() -> None:
+    class Decoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.GRU(5, 6, batch_first=True), nn.GRU(11, 6, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.first(x)[1][-1]
+            y: Tensor = self.second(torch.cat([x, h[:, None].expand(-1, x.shape[1], -1)], 2))[0]
+            return y
+
+    assert tn.to_nano(Decoder(), X, calibrate=X, head=None, check=False).verify("host", X[:2])
+
+
 def test_a_refused_module_is_named_before_the_export() -> None:
     convolutions = [nn.Conv1d(12, 12, 3, padding=1) for _ in range(3)]
     model = nn.Sequential(*convolutions, nn.LSTM(5, 6, proj_size=3, batch_first=True))

@@ -331,7 +331,7 @@ REFUSED: list[tuple[nn.Module, tuple[int, ...], str]] = [
     (Lambda(lambda x: x.flip(0)), VECTOR, "it mixes the samples of a batch"),
     (Lambda(lambda x: x.roll(1, 0)), VECTOR, "it mixes the samples of a batch"),
     (Lambda(lambda x: x.roll(1)), SERIES, "it mixes the samples of a batch"),
-    (Lambda(lambda x: x[:1].expand(x.shape[0], -1)), VECTOR, "the batch is not its first dimension alone"),
+    (Lambda(lambda x: x[:1].expand(x.shape[0], -1)), VECTOR, "without the batch: it takes one sample"),
     (Lambda(lambda x: x.transpose(0, 1)), VECTOR, "the batch is not its first dimension alone"),
     (Lambda(lambda x: nn.functional.pad(x, (1, 1), value=-torch.inf)), SERIES, "it pads with -inf"),
     (Lambda(lambda x: x[:, :0]), VECTOR, "its result has shape (0,) per sample; expected 1 to 2^22 elements"),

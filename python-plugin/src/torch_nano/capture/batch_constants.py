@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx
 
 from .expansion import arguments_of, insert_call
+from .vanishing import CASTS
 
 aten = torch.ops.aten
 Target = torch._ops.OpOverload[..., Any]
@@ -43,6 +44,7 @@ _OF_SAMPLES: frozenset[Target] = frozenset(
         aten.cat.default,
         aten.clone.default,
         aten.contiguous.default,
+        aten.detach.default,
         aten.dropout.default,
         aten.embedding.default,
         aten.layer_norm.default,
@@ -71,6 +73,14 @@ _BROADCASTING: dict[Target, Target] = {
     aten.matmul.default: aten.matmul.default,
     aten.scaled_dot_product_attention.default: aten.scaled_dot_product_attention.default,
 }
+#: They start from the same state for each sample.
+_RECURRENT: frozenset[Target] = frozenset(
+    {
+        torch.ops.torch_nano.gru_layer.default,
+        torch.ops.torch_nano.lstm_layer.default,
+        torch.ops.torch_nano.rnn_layer.default,
+    }
+)
 
 
 def share_batch_constants(calls: fx.Graph) -> dict[fx.Node, fx.Node]:
@@ -79,6 +89,11 @@ def share_batch_constants(calls: fx.Graph) -> dict[fx.Node, fx.Node]:
     Returns:
         The constants, and those of one sample.
     """
+    for node in list(calls.nodes):
+        if node.target in _ALIKE and _is_fixed(node):
+            # It takes a dtype only from the other tensor.
+            node.replace_all_uses_with(_made_alone(node, list(node.meta["val"].shape)))
+            calls.erase_node(node)
     made: dict[fx.Node, fx.Node] = {}
     placeholders = [node for node in calls.nodes if node.op == "placeholder"]
     runs = {node for node in placeholders if _batch(node) is not None}
@@ -103,6 +118,18 @@ def share_batch_constants(calls: fx.Graph) -> dict[fx.Node, fx.Node]:
     return made
 
 
+def _is_fixed(node: fx.Node) -> bool:
+    return not any(isinstance(side, torch.SymInt) for side in node.meta["val"].shape)
+
+
+def _made_alone(node: fx.Node, shape: list[int]) -> fx.Node:
+    """What a call of `_ALIKE` makes, of a shape and without the other tensor."""
+    assert isinstance(node.target, torch._ops.OpOverload)
+    arguments = arguments_of(node, node.target)
+    fill = {"fill_value": arguments["fill_value"]} if "fill_value" in arguments else {}
+    return insert_call(node, _ALIKE[node.target], size=shape, dtype=node.meta["val"].dtype, **fill)
+
+
 def _batch(node: fx.Node) -> int | None:
     """The dimension of a tensor whose length is symbolic; None if there is no such one, or several."""
     value = node.meta.get("val")
@@ -124,12 +151,14 @@ def _of_one_sample(
     shape = [1 if isinstance(side, torch.SymInt) else side for side in node.meta["val"].shape]
     arguments = arguments_of(node, target)
     if target in _ALIKE:
-        fill = {"fill_value": arguments["fill_value"]} if "fill_value" in arguments else {}
-        return insert_call(node, _ALIKE[target], size=shape, dtype=node.meta["val"].dtype, **fill)
+        return _made_alone(node, shape)
     sources = [source for source in node.all_input_nodes if isinstance(source.meta.get("val"), Tensor)]
     if target in _MAKERS:
         return insert_call(node, target, **{**arguments, "size": shape})
-    if not sources or target._schema.is_mutable or any(source in runs for source in sources):
+    if target in CASTS and sources[0] in made:
+        # The other tensor of x.to(other) gives a dtype only.
+        return insert_call(node, aten.to.dtype, self=made[sources[0]], dtype=node.meta["val"].dtype)
+    if not sources or any(source in runs for source in sources):
         return None
     if target in _REPETITIONS:
         source = sources[0].meta["val"]
@@ -163,5 +192,7 @@ def _broadcasts(user: fx.Node) -> bool:
     several = (
         len([source for source in user.all_input_nodes if isinstance(source.meta.get("val"), Tensor)]) > 1
     )
-    pointwise = torch.Tag.pointwise in target.tags and not target._schema.is_mutable
+    pointwise = torch.Tag.pointwise in target.tags
+    if target in _RECURRENT:
+        return True
     return several and (pointwise or target in _BROADCASTING)

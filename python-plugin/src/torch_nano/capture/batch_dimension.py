@@ -3,7 +3,8 @@
 A module with the time first reads [steps, N, F], a recurrent module returns its final states as [layers, N,
 H], and a model that treats all steps or windows alike joins them with the samples, [N * steps, F]. Here such
 tensors are replaced by those with the batch first: permutations and reshapes only change the layout that is
-remembered, other calls get other dimensions. A call without a rule stays as it is.
+remembered, other calls get other dimensions. A call without a rule runs on each part that is joined with the
+batch by itself; one with parameters, which would be stored as often, and any other stays as it is.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from torch import Tensor, fx
 
 from .batch_layout import BatchLayout, batch_of, sides_of
 from .expansion import arguments_of, insert_call, insert_composition
-from .joined_images import RULES, on_joined
+from .joined_images import RULES, on_each, on_joined
 
 aten = torch.ops.aten
 Target = torch._ops.OpOverload[..., Any]
 
-_PERMUTATIONS: frozenset[Target] = frozenset(
+PERMUTATIONS: frozenset[Target] = frozenset(
     {
         aten.mT.default,
         aten.moveaxis.int,
@@ -36,7 +37,7 @@ _PERMUTATIONS: frozenset[Target] = frozenset(
         aten.transpose.int,
     }
 )
-_RESHAPES: frozenset[Target] = frozenset(
+RESHAPES: frozenset[Target] = frozenset(
     {
         aten.flatten.using_ints,
         aten.reshape.default,
@@ -55,10 +56,13 @@ _WITH_DIMENSIONS: frozenset[Target] = frozenset(
     {
         aten.amax.default,
         aten.amin.default,
+        aten.argmax.default,
+        aten.argmin.default,
         aten.cat.default,
         aten.chunk.default,
         aten.flip.default,
         aten.glu.default,
+        aten.linalg_vector_norm.default,
         aten.log_softmax.int,
         aten.max.dim,
         aten.mean.dim,
@@ -72,13 +76,18 @@ _WITH_DIMENSIONS: frozenset[Target] = frozenset(
         aten.split.sizes,
         aten.split_with_sizes.default,
         aten.std.correction,
+        aten.std.dim,
         aten.sum.dim_IntList,
+        aten.topk.default,
         aten.tensor_split.indices,
         aten.tensor_split.sections,
         aten.unbind.int,
         aten.var.correction,
+        aten.var.dim,
     }
 )
+#: Calls that repeat a tensor along dimensions of length 1.
+_EXPANSIONS: frozenset[Target] = frozenset({aten.expand.default, aten.expand_as.default})
 #: ... or of their result.
 _WITH_NEW_DIMENSION: frozenset[Target] = frozenset({aten.stack.default})
 #: Calls on the last dimensions, by their number; all others are treated alike. Their further tensors are
@@ -103,7 +112,10 @@ _ON_ELEMENTS: frozenset[Target] = frozenset(
         aten.contiguous.default,
         aten.detach.default,
         aten.dropout.default,
-        aten.dropout_.default,
+        aten.embedding.default,
+        aten.where.Scalar,
+        aten.where.ScalarOther,
+        aten.where.ScalarSelf,
     }
 )
 
@@ -115,15 +127,33 @@ class _Moved(NamedTuple):
     layout: BatchLayout
 
 
-def batch_first(calls: fx.Graph) -> None:
-    """Rewrites the calls of an exported program, in place; see the module."""
-    _Rewriting(calls).run()
+class LeftCalls(NamedTuple):
+    """Calls that still work on tensors whose batch is not the first dimension alone."""
+
+    #: Calls without a rule: where the batch is in what they read.
+    causes: Mapping[fx.Node, BatchLayout]
+    #: Calls that are left because of these: those that only they read, and those that read their results.
+    others: frozenset[fx.Node]
+
+
+def batch_first(calls: fx.Graph) -> LeftCalls:
+    """Rewrites the calls of an exported program, in place; see the module.
+
+    Returns:
+        The calls that it leaves.
+    """
+    return _Rewriting(calls).run()
 
 
 class _Rewriting:
     def __init__(self, calls: fx.Graph) -> None:
         self.calls = calls
         self.moved: dict[fx.Node, _Moved] = {}
+        #: Calls without a rule that read such a tensor, and those that read their results.
+        self.causes: dict[fx.Node, BatchLayout] = {}
+        self.after: set[fx.Node] = set()
+        #: Tensors that are left as they are.
+        self.left: set[fx.Node] = set()
         values = [node.meta.get("val") for node in calls.nodes if node.op == "placeholder"]
         #: The symbolic batch sizes.
         self.batches = {
@@ -132,7 +162,7 @@ class _Rewriting:
             if isinstance(value, Tensor) and value.dim() and isinstance(value.shape[0], torch.SymInt)
         }
 
-    def run(self) -> None:
+    def run(self) -> LeftCalls:
         rewritten = []
         for node in list(self.calls.nodes):
             if node.op != "call_function":
@@ -141,10 +171,14 @@ class _Rewriting:
                 self._take_size(node)
                 continue
             place = self._place(node)
+            if self.left & set(node.all_input_nodes):
+                self._leave(node, place)
+                continue
             if place is None or not (set(node.all_input_nodes) & self.moved.keys() or place != (0, 1)):
                 continue
             made = self._rewritten(node, *place)
             if made is None:
+                self._leave(node, place)
                 continue
             rewritten.append(node)
             if made.layout == BatchLayout():
@@ -156,6 +190,23 @@ class _Rewriting:
             if not node.users:
                 self.calls.erase_node(node)
         self.calls.eliminate_dead_code()
+        others = set(self.after)
+        for node in reversed(self.calls.nodes):
+            if node in self.moved and node.users and node.users.keys() <= others | self.causes.keys():
+                others.add(node)
+        return LeftCalls(self.causes, frozenset(others))
+
+    def _leave(self, node: fx.Node, place: tuple[int, int] | None) -> None:
+        """Leaves a call as it is."""
+        read = [self.moved[source].layout for source in node.all_input_nodes if source in self.moved]
+        if self.left & set(node.all_input_nodes):
+            self.after.add(node)
+        elif read:
+            self.causes[node] = read[0]
+        else:
+            return
+        if place != (0, 1):
+            self.left.add(node)
 
     def _take_size(self, node: fx.Node) -> None:
         """Lets a size be computed of the rewritten tensor."""
@@ -178,7 +229,8 @@ class _Rewriting:
     def _rewritten(self, node: fx.Node, batch: int, multiple: int) -> _Moved | None:
         """The node's result with its batch first; None if there is no rule."""
         if node.target is operator.getitem:
-            several = self.moved[node.all_input_nodes[0]]
+            if (several := self.moved.get(node.all_input_nodes[0])) is None:
+                return None
             with self.calls.inserting_before(node):
                 part = self.calls.call_function(operator.getitem, (several.node, node.args[1]))
             part.meta |= {**node.meta, "val": several.node.meta["val"][node.args[1]]}
@@ -197,15 +249,18 @@ class _Rewriting:
         if not operands or any(self._place(constant) for constant in constants):
             return None
         first, source = next(iter(operands.items()))
-        if target in _PERMUTATIONS:
+        if target in PERMUTATIONS:
             return self._permuted(node, target, arguments, first, source, batch)
-        if target in _RESHAPES:
+        if target in RESHAPES:
             return self._reshaped(node, first, source, batch, multiple)
         if target is aten.slice.Tensor and first.meta["val"].shape == node.meta["val"].shape:
             return source
         layout = source.layout._replace(batch=batch)
         if target in RULES and source.layout.batch == 0 and len(operands) == 1:
             return self._image(node, target, arguments, source)
+        if target in _EXPANSIONS and _rank(first) == _rank(node):
+            size = [-1, *source.layout.sample(sides_of(node))]
+            return _Moved(insert_call(node, aten.expand.default, self=source.node, size=size), source.layout)
         alike = all(
             other.layout == source.layout and _rank(tensor) == _rank(first)
             for tensor, other in operands.items()
@@ -232,7 +287,7 @@ class _Rewriting:
             target = _OF_MATRICES.get(target, target)
             arguments = {{"mat2": "other"}.get(name, name): given for name, given in arguments.items()}
         elif target not in _ON_ELEMENTS:
-            return None
+            return self._apart(node, target, arguments, source) if not constants and batch == 0 else None
         return _Moved(self._call(node, target, arguments), layout)
 
     def _permuted(
@@ -244,10 +299,8 @@ class _Rewriting:
         source: _Moved,
         batch: int,
     ) -> _Moved:
-        # Sides that differ show where each dimension goes.
         rank = _rank(first)
-        sides = torch.empty(tuple(range(2, 2 + rank)), device="meta")
-        order = [side - 2 for side in target(**{**arguments, "self": sides}).shape]
+        order = order_of(target, arguments, rank)
         dims = [0, *(each for dim in order for each in source.layout.dims(dim, rank) if each)]
         layout = source.layout._replace(batch=batch)
         if dims == sorted(dims):
@@ -274,7 +327,24 @@ class _Rewriting:
         """The result of a call on images, of which those of one sample have a dimension of their own."""
         name = next(iter(arguments))
         rule = partial(on_joined, target, source.layout.joined)
-        (made,), _ = insert_composition(node, rule, {**arguments, name: source.node})
+        (made,) = insert_composition(node, rule, {**arguments, name: source.node})
+        return None if made is None else _Moved(made, source.layout)
+
+    def _apart(
+        self, node: fx.Node, target: Target, arguments: Mapping[str, Any], source: _Moved
+    ) -> _Moved | None:
+        """The results of a call on each part that is joined with the batch by itself."""
+        returned = target._schema.returns
+        if source.layout.batch or not source.layout.joined or len(returned) != 1:
+            return None
+        if str(returned[0].type) != "Tensor" or node.meta["val"].dim() == 0:
+            return None
+        rule = partial(on_each, target, source.layout.joined)
+        given = {
+            name: self.moved[argument].node if argument in self.moved else argument
+            for name, argument in arguments.items()
+        }
+        (made,) = insert_composition(node, rule, given)
         return None if made is None else _Moved(made, source.layout)
 
     def _source(self, node: fx.Node) -> _Moved | None:
@@ -290,6 +360,13 @@ class _Rewriting:
             return self.moved[argument].node if argument in self.moved else argument
 
         return insert_call(node, target, **fx.map_arg(dict(arguments), rewritten))
+
+
+def order_of(target: Target, arguments: Mapping[str, Any], rank: int) -> list[int]:
+    """The dimensions of the first argument of a permutation, in the order of its result."""
+    # Sides that differ show where each dimension goes.
+    sides = torch.empty(tuple(range(2, 2 + rank)), device="meta")
+    return [side - 2 for side in target(**{**arguments, "self": sides}).shape]
 
 
 def _broadcast(node: fx.Node, constant: fx.Node, rank: int, layout: BatchLayout) -> fx.Node:

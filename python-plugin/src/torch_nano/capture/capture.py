@@ -35,11 +35,12 @@ from .compositions import composition_of
 from .compositions.lookups import is_lookup
 from .constants import is_constant, take_constant
 from .expansion import arguments_of, copy_of, expand
+from .functionalization import functionalize
 from .index_inputs import integer_inputs, limit_indices
 from .layers_of_call import layers_of_call
 from .normalizations import join_normalizations
 from .program import batch_of, export, module_path, source_line, target_name
-from .refusals import refusal
+from .refusals import refusal, refusal_of_layout, refusal_of_write
 from .returned import returned_of
 from .selection import Select
 from .softmax_masks import ADDITIONS, Mask, mask_of
@@ -96,8 +97,9 @@ class _Capture:
         #: The calls, each composition replaced by its own when the capture comes to it.
         self.calls = copy_of(program.graph)
         drop_unread(self.calls)
+        functionalize(self.calls, self._constants())
         compute_class_tokens(self.calls, share_batch_constants(self.calls))
-        batch_first(self.calls)
+        self.left = batch_first(self.calls)
         join_normalizations(self.calls)
         self.operators = _operators_by_target()
         self.tensors: dict[str, Tensor] = {
@@ -106,9 +108,7 @@ class _Capture:
             if isinstance(tensor, Tensor)
         }
         #: The value or parameter that each fx node represents, or a list if it returns several tensors.
-        #: Nodes that share memory have the same node in `memory`.
         self.meaning: dict[fx.Node, Value | ParameterName | ComputedName | list[Value]] = {}
-        self.memory: dict[fx.Node, fx.Node] = {}
         self.nodes: list[Node] = []
         self.values: dict[str, Value] = {}
         self.unsupported: dict[fx.Node, UnsupportedNode] = {}
@@ -143,6 +143,12 @@ class _Capture:
         limit_indices(graph, integers)
         return graph
 
+    def _constants(self) -> dict[str, Tensor]:
+        """Parameters, buffers and constants by the names of their placeholders."""
+        tensors = self.program.state_dict | self.program.constants
+        specs = self.program.graph_signature.input_specs
+        return {spec.arg.name: tensors[spec.target] for spec in specs if spec.target in tensors}
+
     def _refuse(self, node: fx.Node, error: UnsupportedNodeError) -> None:
         """Records an unsupported call."""
         self.failed.add(node)
@@ -156,12 +162,15 @@ class _Capture:
         """Whether to report an unsupported call.
 
         One that only creates a tensor for another unsupported call (a GRU's first state) is not reported, and
-        none that reads truth values or indices of one: the model has them from there.
+        none that reads truth values, indices or a tensor without the batch of one: the model has them from
+        there.
         """
         for source in node.all_input_nodes:
             made = source.meta.get("val")
-            if source in self.failed and isinstance(made, Tensor) and not made.is_floating_point():
-                return False
+            if source in self.failed and isinstance(made, Tensor):
+                has_batch = any(isinstance(side, torch.SymInt) for side in made.shape)
+                if not made.is_floating_point() or not has_batch:
+                    return False
         return not (_only_makes(node) and node.users and set(node.users) <= self.failed)
 
     def _inputs(self) -> list[str]:
@@ -185,7 +194,6 @@ class _Capture:
                 names.append(node.name)
             elif spec.target is not None:
                 self.meaning[node] = ParameterName(spec.target)
-            self.memory[node] = node
         return names
 
     def _outputs(self, inputs: Sequence[str]) -> tuple[list[str], Returned]:
@@ -231,9 +239,7 @@ class _Capture:
             assert isinstance(source, fx.Node)
             results = self.meaning[source]
             assert isinstance(results, list) and isinstance(index, int)
-            # Parts of another tensor share its memory.
-            memory = self.memory[source]
-            self.meaning[node], self.memory[node] = results[index], node if memory is source else memory
+            self.meaning[node] = results[index]
         elif not (set(node.all_input_nodes) & self.failed):
             raise refusal(target_name(node))
         else:
@@ -242,13 +248,16 @@ class _Capture:
             self._results(node)
 
     def _take_call(self, node: fx.Node, target: Target) -> None:
+        if node in self.left.others:
+            self.failed.add(node)
+            self._results(node)
+            return
         constant = is_constant(node, target, self.meaning)
         arguments = self._arguments(node, target)
         source = node.all_input_nodes[0] if node.all_input_nodes else None
-        if (relation := returns_first_argument(node, target, arguments, constant)) is not None:
+        if returns_first_argument(node, target, arguments, constant):
             assert source is not None
             meaning = self.meaning[node] = self.meaning[source]
-            self.memory[node] = node if relation == "copy" else self.memory[source]
             if source in self.excluded:
                 self.excluded[node] = self.excluded[source]
             if "train" in arguments and isinstance(meaning, Value):
@@ -256,15 +265,11 @@ class _Capture:
                     source = source.all_input_nodes[0]
                 meaning.dropouts += (_dropout(node, arguments["p"], bypassed=len(source.users) > 1),)
             return
-        if target._schema.is_mutable and isinstance(self.meaning[node.all_input_nodes[0]], ParameterName):
-            self._refuse_update(node)
+        if target._schema.is_mutable:
+            self._refuse_write(node, target)
             return
         if constant:
             self.meaning[node] = take_constant(node, target, self.meaning, self.tensors, self.derived)
-            self.memory[node] = node
-            return
-        if target is aten.copy_.default:
-            self._take_copy(node, arguments)
             return
         if not is_lookup(target, arguments):
             self._check_indices(node, target)
@@ -274,6 +279,9 @@ class _Capture:
                 return
             target, arguments = aten.add.Tensor, self._addition(node, mask.value, mask.added)
         operators = self.operators.get(target)
+        composition = composition_of(target, arguments)
+        if node in self.left.causes and (operators or composition):
+            raise refusal_of_layout(self.left.causes[node])
         if mask is None and (excluded := self._excluded(node)) is not None:
             if target is aten.softmax.int:
                 operators, arguments = MaskedSoftmax, {**arguments, "excluded": excluded}
@@ -286,9 +294,7 @@ class _Capture:
                 )
         if target in ChannelAffine.targets() and _has_constant(target, arguments):
             operators = ChannelAffine
-        elif (composition := composition_of(target, arguments)) is not None and expand(
-            node, target, composition
-        ):
+        elif composition is not None and expand(node, target, composition):
             return
         if operators is None:
             raise refusal(target._schema.name)
@@ -302,20 +308,21 @@ class _Capture:
             self._check_parameters(made.parameters.values())
         self.nodes += nodes
         self.values.update((value.name, value) for value in [*between, *outputs])
-        if target._schema.is_mutable:
-            assert source is not None
-            self._overwrite(node, source)
-        elif target._schema.returns[0].alias_info is not None and source is not None:
-            self.memory[node] = self.memory[source]
 
-    def _refuse_update(self, node: fx.Node) -> None:
-        """Refuses a change of a parameter or buffer in place; later calls read it unchanged.
+    def _refuse_write(self, node: fx.Node, target: Target) -> None:
+        """Refuses a call in place that is left: of a parameter or buffer, or without a rule. Later calls read
+        its tensor unchanged.
 
         Raises:
-            UnsupportedNodeError: it is the first of a row of such changes.
+            UnsupportedNodeError: it is the first of a row of such calls.
         """
-        changed = self.meaning[node] = self.meaning[node.all_input_nodes[0]]
-        self.memory[node] = node
+        source = node.all_input_nodes[0]
+        self.meaning[node] = self.meaning[source]
+        while source.op != "placeholder" and source.all_input_nodes:
+            source = source.all_input_nodes[0]
+        changed = self.meaning[source]
+        if not isinstance(changed, ParameterName):
+            raise refusal_of_write(target._schema.name)
         if set(node.all_input_nodes) & self.failed:
             self.failed.add(node)
             return
@@ -328,7 +335,7 @@ class _Capture:
         """Records what a call excludes from the softmax that reads it."""
         before = self._excluded(node)
         self.excluded[node] = mask.excluded if before is None else mask.excluded | before
-        self.meaning[node], self.memory[node] = mask.value, node
+        self.meaning[node] = mask.value
 
     def _excluded(self, node: fx.Node) -> Tensor | None:
         """The positions that are excluded of a call's tensors; None if none are."""
@@ -360,14 +367,6 @@ class _Capture:
         is_value = isinstance(self.meaning.get(node), Value) and node not in self.failed
         return is_value and node.meta["val"].dtype in INDEX_DTYPES
 
-    def _take_copy(self, node: fx.Node, arguments: Mapping[str, Any]) -> None:
-        """Takes ``x.copy_(y)``: later reads of x get y."""
-        source, made = node.all_input_nodes[0], arguments["src"]
-        if node.meta["val"].shape != node.all_input_nodes[-1].meta["val"].shape:
-            raise UnsupportedNodeError("it copies a tensor of another shape", "expand it first")
-        self.meaning[node] = made
-        self._overwrite(node, source)
-
     def _check_parameters(self, names: Iterable[str]) -> None:
         """Refuses parameters that are not floating-point."""
         for name in names:
@@ -377,25 +376,9 @@ class _Capture:
                     "make it a float parameter",
                 )
 
-    def _overwrite(self, node: fx.Node, source: fx.Node) -> None:
-        """Records that `node` has overwritten `source` in place: later reads of its memory get the result."""
-        old = self.meaning[source]
-        for other, memory in self.memory.items():
-            if memory != self.memory[source] or other is node:
-                continue
-            if self.meaning[other] == old:
-                self.meaning[other] = self.meaning[node]
-            elif any(user > node for user in other.users):
-                raise UnsupportedNodeError(
-                    "it overwrites a tensor that is read later in another shape",
-                    "use the call that is not in place",
-                )
-        self.memory[node] = self.memory[source]
-
     def _results(self, node: fx.Node) -> list[Value]:
         """Creates the values that an fx node returns: one has the node's name, several count from 0."""
         result = node.meta.get("val")
-        self.memory[node] = node
         if isinstance(result, tuple | list) and node not in self.failed:
             taken = {other.name for other in self.calls.nodes}
             names = [new_name(f"{node.name}_{index}", taken) for index in range(len(result))]
@@ -420,12 +403,18 @@ class _Capture:
             raise UnsupportedNodeError("it returns something else than tensors")
         with_batch = bool(shape) and isinstance(shape[0], torch.SymInt) and shape[0].node.expr in self.batches
         if not with_batch or len(sides) != len(shape) - 1:
-            printed = tuple(str(side) for side in shape)
+            printed = f"its result has shape [{', '.join(map(str, shape))}]"
             batches = [dim for dim, side in enumerate(shape) if not isinstance(side, int)]
-            second = f"move the batch to the front: y.transpose(0, {batches[0]})" if batches[:1] > [0] else ""
+            if not batches:
+                raise UnsupportedNodeError(
+                    f"{printed}, without the batch: it takes one sample, or mixes all samples of a batch",
+                    "leave the first dimension to the batch: x[:, 0] for x[0], x.mean(1) for x.mean(0)",
+                )
             raise UnsupportedNodeError(
-                f"its result has shape [{', '.join(printed)}]: the batch is not its first dimension alone",
-                second or "let every step of forward work on [N, ...]",
+                f"{printed}: the batch is not its first dimension alone",
+                f"move the batch to the front: y.transpose(0, {batches[0]})"
+                if batches[0]
+                else "let every step of forward work on [N, ...]",
             )
         return value
 
@@ -455,7 +444,7 @@ def _has_constant(target: Target, arguments: Mapping[str, Any]) -> bool:
     """Whether a call of two operands combines a tensor of the run with a constant, in an affine function."""
     first, second = (isinstance(arguments[role], Value) for role in ("self", "other"))
     plain = arguments.get("alpha", 1) == 1
-    return plain and first != second and not (second and target in (aten.div.Tensor, aten.div_.Tensor))
+    return plain and first != second and not (second and target is aten.div.Tensor)
 
 
 def _operators_by_target() -> Mapping[Target, type[Operator]]:

@@ -56,15 +56,11 @@ class ChannelAffine(AffineOperator):
     def targets(cls) -> Sequence[torch._ops.OpOverload[..., Any]]:
         return [
             aten.add.Tensor,
-            aten.add_.Tensor,
             aten.div.Tensor,
-            aten.div_.Tensor,
             aten.mul.Tensor,
-            aten.mul_.Tensor,
             aten.rsub.Scalar,
             aten.rsub.Tensor,
             aten.sub.Tensor,
-            aten.sub_.Tensor,
         ]
 
     @classmethod

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, fx
+from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -56,7 +57,9 @@ def insert_call(node: fx.Node, target: Target, **arguments: Any) -> fx.Node:
     with node.graph.inserting_before(node):
         made = node.graph.call_function(target, args, kwargs)
     made.meta |= {key: node.meta.get(key) for key in ("nn_module_stack", "stack_trace")}
-    made.meta["val"] = target(**fx.map_arg(arguments, lambda source: source.meta["val"]))
+    # As torch.export: without it some calls fix the symbolic batch size.
+    with enable_python_dispatcher():
+        made.meta["val"] = target(**fx.map_arg(arguments, lambda source: source.meta["val"]))
     return made
 
 
@@ -64,13 +67,12 @@ def expand(node: fx.Node, target: Target, composition: Composition) -> bool:
     """Inserts the calls of a composition after `node`, with its module path and source line, and gives its
     readers their results. Returns whether the call is several layers.
 
-    The composition is traced with the call's shapes, the batch size as a symbol. A call in place becomes one
-    that is not, and an ``aten.copy_`` of its result.
+    The composition is traced with the call's shapes, the batch size as a symbol.
 
     Raises:
         UnsupportedNodeError: from the composition; or a result is read that it cannot compute.
     """
-    results, last = insert_composition(node, composition, arguments_of(node, target))
+    results = insert_composition(node, composition, arguments_of(node, target))
     if not results:
         return False
     read = {user.args[1] for user in node.users if user.target is getitem}
@@ -78,24 +80,20 @@ def expand(node: fx.Node, target: Target, composition: Composition) -> bool:
         raise UnsupportedNodeError(
             "its indices are read, which nano-core does not compute", "read its values only: x.amax(dim)"
         )
-    if target._schema.is_mutable and results[0] is not None:
-        with node.graph.inserting_after(last):
-            results[0] = node.graph.call_function(aten.copy_.default, (node.all_input_nodes[0], results[0]))
-        results[0].meta |= node.meta
     _replace(node, results)
     return True
 
 
 def insert_composition(
     node: fx.Node, composition: Composition, arguments: Mapping[str, Any]
-) -> tuple[list[fx.Node | None], fx.Node]:
+) -> list[fx.Node | None]:
     """Inserts the calls of a composition after `node`, with its module path and source line.
 
     Args:
         arguments: of the composition, by name; tensors as fx nodes.
 
     Returns:
-        The nodes of its results, none if it is one layer; and the last inserted node.
+        The nodes of its results, none if it is one layer.
 
     Raises:
         UnsupportedNodeError: from the composition.
@@ -113,7 +111,7 @@ def insert_composition(
             with node.graph.inserting_after(at):
                 at = copies[inner] = node.graph.node_copy(inner, copies.__getitem__)
             at.meta |= {key: node.meta.get(key) for key in ("nn_module_stack", "stack_trace")}
-    return [None if result is None else copies[result] for result in results], at
+    return [None if result is None else copies[result] for result in results]
 
 
 def _traced(
@@ -163,6 +161,5 @@ def _replace(node: fx.Node, results: Sequence[fx.Node | None]) -> None:
     else:
         (only,) = results
         assert only is not None
-        # Not in the copy into the call's own first argument.
-        node.replace_all_uses_with(only, delete_user_cb=lambda user: user is not only)
+        node.replace_all_uses_with(only)
     node.graph.erase_node(node)

@@ -1,4 +1,4 @@
-"""Convolutions, pools and batch norms of images whose samples are joined with another dimension.
+"""Convolutions, pools and normalizations of images whose samples are joined with another dimension.
 
 ``x.view(N * T, C, H, W)`` lets a convolution run on each of T frames. Here the frames have a dimension of
 their own, [N, T, C, ...], and one call computes all: the frames are channels where each channel counts for
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from math import prod
 from typing import Any
 
 import torch
@@ -32,6 +33,22 @@ def on_joined(target: Target, joined: Sequence[int], **arguments: Any) -> Tensor
     return _apart(y, 1, joined)
 
 
+def on_each(target: Target, joined: Sequence[int], **arguments: Any) -> Tensor:
+    """The results of a call on each part of its tensors, [N, *joined, ...], by itself."""
+    count = prod(joined)
+
+    def part(argument: Any, index: int) -> Any:
+        if not isinstance(argument, Tensor):
+            return argument
+        return argument.flatten(1, len(joined))[:, index]
+
+    parts = [
+        target(**{name: part(argument, index) for name, argument in arguments.items()})
+        for index in range(count)
+    ]
+    return _apart(torch.stack(parts, 1), 1, joined)
+
+
 def _apart(x: Tensor, dim: int, sides: Sequence[int]) -> Tensor:
     """The tensor with several dimensions in the place of one."""
     return x.reshape(*x.shape[:dim], *sides, *x.shape[dim + 1 :])
@@ -53,6 +70,43 @@ def _as_rows(target: Target, **arguments: Any) -> Tensor:
     else:
         y = _apart(target(**{**arguments, name: image.flatten(2, 3)}), 2, [x.shape[1], -1])
     return y.transpose(1, 2)
+
+
+def _normalization(target: Target, **arguments: Any) -> Tensor:
+    """A normalization of each channel or group of channels by itself, with parameters for each channel."""
+    frames = arguments["input"].shape[1]
+    if "num_groups" in arguments:
+        arguments["num_groups"] *= frames
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        if arguments.get(name) is not None:
+            arguments[name] = arguments[name].repeat(frames)
+    return _as_channels(target, **arguments)
+
+
+def _transposed_convolution(
+    target: Target,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    output_padding: Sequence[int],
+    groups: int,
+    dilation: Sequence[int],
+) -> Tensor:
+    """A transposed convolution of frames one below the other, so far apart that no outputs overlap."""
+    frames, height, step = input.shape[1], input.shape[3], stride[0]
+    window = dilation[0] * (weight.shape[2] - 1) + 1
+    rows = (height - 1) * step + window + output_padding[0]
+    pitch = max(-(-rows // step), height)
+    others = [0] * 2 * (input.dim() - 4)
+    image = _padded(input.transpose(1, 2), [*others, 0, pitch - height]).flatten(2, 3)
+    given = [0, *padding[1:]], [0, *output_padding[1:]]
+    y: Tensor = target(image, weight, bias, list(stride), *given, groups, list(dilation))
+    # The last frame's outputs end before its pitch, or after it.
+    y = _padded(y, [*others, 0, max(frames * pitch * step - y.shape[2], 0)])
+    y = _apart(y.narrow(2, 0, frames * pitch * step), 2, [frames, -1])
+    return y.narrow(3, padding[0], rows - 2 * padding[0]).transpose(1, 2)
 
 
 def _convolution(
@@ -126,5 +180,13 @@ RULES: dict[Target, Rule] = {
     **{target: partial(_convolution, target) for target in _CONVOLUTIONS},
     **{target: partial(_as_channels, target) for target in _OF_CHANNELS},
     **{target: partial(_as_rows, target) for target in (aten.batch_norm.default, aten.prelu.default)},
+    **{
+        target: partial(_normalization, target)
+        for target in (aten.group_norm.default, aten.instance_norm.default)
+    },
+    **{
+        target: partial(_transposed_convolution, target)
+        for target in (aten.conv_transpose1d.default, aten.conv_transpose2d.input)
+    },
     aten.pad.default: _pad,
 }

@@ -15,10 +15,10 @@ from .vanishing import KEEPS_NUMBERS
 
 aten = torch.ops.aten
 
-_SUMS = frozenset({aten.add.Tensor, aten.add_.Tensor})
-_DIFFERENCES = frozenset({aten.sub.Tensor, aten.sub_.Tensor})
-_PRODUCTS = frozenset({aten.mul.Tensor, aten.mul_.Tensor})
-_QUOTIENTS = frozenset({aten.div.Tensor, aten.div_.Tensor})
+_SUMS = frozenset({aten.add.Tensor})
+_DIFFERENCES = frozenset({aten.sub.Tensor})
+_PRODUCTS = frozenset({aten.mul.Tensor})
+_QUOTIENTS = frozenset({aten.div.Tensor})
 _VARIANCES = frozenset({aten.var.dim, aten.var.correction})
 _DEVIATIONS = frozenset({aten.std.dim, aten.std.correction})
 _MEANS = (aten.mean.dim, aten.sum.dim_IntList)
@@ -26,8 +26,8 @@ _EXPANSIONS = frozenset({aten.expand.default, aten.expand_as.default})
 #: What may be added to a standard deviation, or be its least: its square then counts as epsilon under the
 #: root. Both differ only where deviations are as small, by less than half.
 _NEGLIGIBLE = 1e-5
-_SQUARES = frozenset({aten.square.default, aten.square_.default})
-_POWERS = frozenset({aten.pow.Tensor_Scalar, aten.pow_.Scalar})
+_SQUARES = frozenset({aten.square.default})
+_POWERS = frozenset({aten.pow.Tensor_Scalar})
 
 
 def join_normalizations(calls: fx.Graph) -> None:
@@ -121,9 +121,7 @@ def _of_root(node: Any, exponent: float) -> _Spread | None:
         return found
     roots: dict[Any, float] = {
         aten.sqrt.default: 0.5,
-        aten.sqrt_.default: 0.5,
         aten.rsqrt.default: -0.5,
-        aten.rsqrt_.default: -0.5,
     }
     given = node.args[1] if node.target in _POWERS else roots.get(node.target)
     return _spread(node.args[0]) if given == exponent else None
@@ -243,7 +241,7 @@ def _same(a: Any, b: Any) -> bool:
     a, b = _plain(a), _plain(b)
     if a is b or not isinstance(a, fx.Node) or not isinstance(b, fx.Node):
         return a is b or (not isinstance(a, fx.Node) and a == b)
-    if a.op != "call_function" or a.target is not b.target or a.target._schema.is_mutable:  # type: ignore[union-attr]
+    if a.op != "call_function" or a.target is not b.target:
         return False
     pairs = zip(a.args, b.args, strict=False)
     return len(a.args) == len(b.args) and a.kwargs == b.kwargs and all(_same(*pair) for pair in pairs)

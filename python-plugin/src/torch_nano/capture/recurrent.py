@@ -24,10 +24,8 @@ _PACKED = (
     "its sequences have lengths of their own; a device runs windows of one length",
     "give it windows of one length, [N, steps, channels]",
 )
-#: Functions whose results are zeros.
-_ZEROS: frozenset[Any] = frozenset({torch.zeros, torch.zeros_like, Tensor.new_zeros})
 
-#: A layer in one direction: of x [N, steps, F], each initial state or None, and the parameters. It returns
+#: A layer in one direction: of x [N, steps, F], each initial state [N, H], and the parameters. It returns
 #: the sequence, and an LSTM the last cell state too.
 _Layer = Callable[..., Any]
 _LAYERS: Mapping[Any, _Layer] = {
@@ -41,12 +39,6 @@ _LAYERS: Mapping[Any, _Layer] = {
 class RecurrentLayers(TorchFunctionMode):
     """Replaces torch's recurrent functions by the custom operators of :mod:`..library.recurrent_layers`."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        #: Tensors of zeros that forward has made, with their versions, which count the changes in place. They
-        #: are kept so that no other tensor gets their identity.
-        self.zeros: dict[int, tuple[Tensor, int]] = {}
-
     def __torch_function__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
@@ -56,14 +48,7 @@ class RecurrentLayers(TorchFunctionMode):
             raise UnsupportedError([UnsupportedNode("", line, "pack_padded_sequence", *_PACKED)])
         if function in _LAYERS:
             return self._run(_LAYERS[function], *args, **kwargs)
-        result = function(*args, **kwargs)
-        if function in _ZEROS:
-            self.zeros[id(result)] = result, result._version
-        return result
-
-    def _is_zero(self, state: Tensor) -> bool:
-        made, version = self.zeros.get(id(state), (None, 0))
-        return made is not None and made._version == version
+        return function(*args, **kwargs)
 
     def _run(
         self,
@@ -79,10 +64,7 @@ class RecurrentLayers(TorchFunctionMode):
         batch_first: bool,
     ) -> tuple[Tensor, ...]:
         """torch's function: the sequence, and the final states [layers, N, H], of an LSTM hidden and cell."""
-        given = [
-            None if self._is_zero(state) else state
-            for state in ([states] if isinstance(states, Tensor) else states)
-        ]
+        given = [states] if isinstance(states, Tensor) else states
         directions = 2 if bidirectional else 1
         count = len(parameters) // (num_layers * directions)
         # An LSTM with projections is refused before the export.
@@ -97,7 +79,7 @@ class RecurrentLayers(TorchFunctionMode):
             for direction in range(directions):
                 place = index * directions + direction
                 own = [*parameters[count * place :][:count], None, None][:4]
-                start = [None if state is None else state[place] for state in given]
+                start = [state[place] for state in given]
                 made = layer(x.flip(1) if direction else x, *start, *own)
                 y, *cells = [made] if isinstance(made, Tensor) else made
                 for final, state in zip(finals, (y.select(1, -1), *cells), strict=True):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 
 from ..ir.call import UnsupportedNodeError
+from .batch_layout import BatchLayout
 
 _COMPARISON = (
     "it asks whether numbers of the input are equal or finite; on the device they are rounded, and finite",
@@ -43,8 +45,8 @@ _FAKE_QUANTIZATION = (
     "give the model in float; torch_nano.prepare_qat trains it with this device's rounding",
 )
 _WRITE = (
-    "it writes into a part of a tensor",
-    "multiply by a constant mask of 0 and 1, or join the parts (torch.cat)",
+    "it writes into a part of a tensor that is no slice, or at indices that the input gives",
+    "write into slices, y[:, 2:5] = x, or at one list of indices, y[:, [0, 2]] = x, or join with torch.cat",
 )
 _WHOLE = ("it mixes the samples of a batch", "name the dimensions of a sample, such as x.flatten(1).sum(1)")
 #: ATen's name -> the reason, and what to write instead.
@@ -95,7 +97,14 @@ _REASONS: Mapping[str, tuple[str, str]] = {
         ),
         _FAKE_QUANTIZATION,
     ),
-    **dict.fromkeys(("fill", "index_fill", "index_put", "zero"), _WRITE),
+    **dict.fromkeys(("diagonal_scatter", "scatter", "scatter_add"), _WRITE),
+    **dict.fromkeys(
+        ("squeeze", "swapaxes", "swapdims", "t", "transpose", "unsqueeze"),
+        (
+            "it changes the shape of a tensor in place",
+            "use the call that is not in place, x = x.unsqueeze(1)",
+        ),
+    ),
     "_upsample_bilinear2d_aa": ("it smooths before it interpolates", "use antialias=False"),
     "wrap_with_autocast": (
         "it computes in another dtype (torch.autocast)",
@@ -150,3 +159,23 @@ def refusal(name: str) -> UnsupportedNodeError:
         if known is None
         else UnsupportedNodeError(*known)
     )
+
+
+def refusal_of_layout(layout: BatchLayout) -> UnsupportedNodeError:
+    """The refusal of a call on a tensor whose batch is not the first dimension alone."""
+    if layout.joined:
+        count = prod(layout.joined)
+        return UnsupportedNodeError(
+            f"it reads samples that are joined with another dimension, [{count} * N, ...]",
+            "keep that dimension apart, and call a layer for each of its positions: "
+            "torch.stack([layer(x[:, i]) for i in range(x.shape[1])], 1)",
+        )
+    return UnsupportedNodeError(
+        f"it reads a tensor whose batch is dimension {layout.batch}, and works along it or has no rule",
+        f"move the batch to the front, x.transpose(0, {layout.batch}), and work along other dimensions",
+    )
+
+
+def refusal_of_write(name: str) -> UnsupportedNodeError:
+    """The refusal of a call in place that has no rule; `name` is ATen's, as "aten::fill_"."""
+    return UnsupportedNodeError(*_REASONS.get(name.removeprefix("aten::").removesuffix("_"), _WRITE))

@@ -19,13 +19,11 @@ Target = torch._ops.OpOverload[..., Any]
 #: Scores with this number or a smaller one added are excluded: e^-50 is 2e-22.
 _LARGEST = -50.0
 #: Sums, from which excluded positions stay excluded.
-ADDITIONS: frozenset[Target] = frozenset({aten.add.Tensor, aten.add_.Tensor})
+ADDITIONS: frozenset[Target] = frozenset({aten.add.Tensor})
 _FILLS: frozenset[Target] = frozenset(
     {
         aten.masked_fill.Scalar,
         aten.masked_fill.Tensor,
-        aten.masked_fill_.Scalar,
-        aten.masked_fill_.Tensor,
         aten.where.ScalarOther,
         aten.where.ScalarSelf,
         aten.where.self,
@@ -57,9 +55,6 @@ def mask_of(
         return None
     mask = _added(arguments, tensors) if target in ADDITIONS else _filled(arguments, tensors)
     if mask is None or tuple(node.meta["val"].shape[1:]) != mask.value.shape:
-        return None
-    source = node.all_input_nodes[0]
-    if target._schema.is_mutable and any(user > node for user in source.users):
         return None
     return mask
 

@@ -41,14 +41,11 @@ _ALIASES = {
 def canonical(target: Target) -> Target:
     """The call that operators know by another name, with the same arguments.
 
-    >>> canonical(torch.ops.aten.clip_.default)
-    <OpOverload(op='aten.clamp_', overload='default')>
+    >>> canonical(torch.ops.aten.clip.default)
+    <OpOverload(op='aten.clamp', overload='default')>
     """
-    name = target._schema.name.removeprefix("aten::")
-    in_place = name.endswith("_") and name not in _ALIASES
-    other = _ALIASES.get(name.removesuffix("_") if in_place else name)
+    other = _ALIASES.get(target._schema.name.removeprefix("aten::"))
     if other is None:
         return target
-    packet = getattr(aten, f"{other}_" if in_place else other)
-    found: Target = getattr(packet, target._overloadname or "default", target)
+    found: Target = getattr(getattr(aten, other), target._overloadname or "default", target)
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -18,26 +18,21 @@ Target = torch._ops.OpOverload[..., Any]
 SYMBOLS = (torch.SymInt, torch.SymBool, torch.SymFloat, int, float, bool)
 
 #: Calls that return their first argument (in evaluation mode), as an alias ...
-_ALIASES: frozenset[Target] = frozenset(
+ALIASES: frozenset[Target] = frozenset(
     {
         aten.alias.default,
         aten.alpha_dropout.default,
-        aten.alpha_dropout_.default,
         aten.contiguous.default,
         aten.detach.default,
-        aten.detach_.default,
         aten.dropout.default,
-        aten.dropout_.default,
         aten.feature_alpha_dropout.default,
-        aten.feature_alpha_dropout_.default,
         aten.feature_dropout.default,
-        aten.feature_dropout_.default,
     }
 )
 #: ... or as a copy of it.
 _COPIES: frozenset[Target] = frozenset({aten.clone.default, aten.lift_fresh_copy.default})
 #: Conversions to a dtype or device; like aliases where the tensor has that dtype.
-_CASTS: frozenset[Target] = frozenset(
+CASTS: frozenset[Target] = frozenset(
     {
         aten._to_copy.default,
         aten.to.device,
@@ -48,7 +43,7 @@ _CASTS: frozenset[Target] = frozenset(
     }
 )
 #: All of these.
-KEEPS_NUMBERS = _ALIASES | _COPIES | _CASTS
+KEEPS_NUMBERS = ALIASES | _COPIES | CASTS
 #: The dtypes of indices, such as those of an argmax; the device has int32.
 _INDICES = frozenset(INDEX_DTYPES)
 _ASSERTIONS: frozenset[str] = frozenset(
@@ -72,8 +67,8 @@ def drop_unread(calls: fx.Graph) -> None:
 
 def returns_first_argument(
     node: fx.Node, target: Target, arguments: Mapping[str, Any], constant: bool
-) -> Literal["alias", "copy"] | None:
-    """How the first argument of a call comes back unchanged; None if it does not.
+) -> bool:
+    """Whether a call returns its first argument unchanged.
 
     Args:
         constant: whether the result is the same in each run.
@@ -82,23 +77,21 @@ def returns_first_argument(
         UnsupportedNodeError: the call is a dropout that is active in evaluation, or converts to another
             dtype.
     """
-    if arguments.get("train") and target in _ALIASES:
+    if arguments.get("train") and target in ALIASES:
         raise UnsupportedNodeError(
             "dropout is active in evaluation too", "use nn.Dropout, or pass training=self.training"
         )
-    if target in _ALIASES or (target is aten.slice.Tensor and _is_whole(node)):
-        return "alias"
-    if target in _COPIES:
-        return "copy"
-    if target not in _CASTS:
-        return None
+    if target in ALIASES | _COPIES or (target is aten.slice.Tensor and _is_whole(node)):
+        return True
+    if target not in CASTS:
+        return False
     given, made = node.all_input_nodes[0].meta["val"], node.meta["val"]
     if given.dtype != made.dtype and not {given.dtype, made.dtype} <= _INDICES:
         if constant:
-            return None
+            return False
         if given.dtype == torch.bool and made.is_floating_point():
             # The device's truth values are the numbers 0 and 1.
-            return "copy"
+            return True
         if given.dtype in _INDICES:
             raise UnsupportedNodeError(
                 f"it converts indices to {_name(made)}",
@@ -114,7 +107,7 @@ def returns_first_argument(
             f"it converts {_name(given)} to {_name(made)}; the device has one dtype, and quantizes itself",
             "leave the cast out, or keep the dtype of the model",
         )
-    return "copy" if arguments.get("copy") or target is aten._to_copy.default else "alias"
+    return True
 
 
 def _is_whole(node: fx.Node) -> bool:

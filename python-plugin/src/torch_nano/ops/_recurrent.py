@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from ..arithmetic.fixed_point import apply_multipliers
 from ..arithmetic.quantization import Quantization
 from ..arithmetic.weights import quantize_channels
 from ..errors import InputError
-from ..ir.call import Call, Moved, MovedBack, ParameterName, UnsupportedNodeError
+from ..ir.call import Call, ComputedName, Moved, MovedBack, ParameterName, UnsupportedNodeError
 from ..ir.layer import Layer
 from ..ir.operator import Operator
 from ..ir.value import Value
@@ -99,10 +99,11 @@ def layer_of_call(
         UnsupportedNodeError: it starts from another state than zeros, or parameters are computed.
     """
     value = call.input("x")
-    if any(call.arguments.get(name) is not None for name in ("state", "cell")):
+    if not all(_is_zero(call, call.arguments.get(name)) for name in ("state", "cell")):
         raise UnsupportedNodeError(
             "it starts from a state that forward gives it; on the device it starts from zeros",
-            "leave the state out, or pass torch.zeros",
+            "leave the state out or pass torch.zeros, and train again; a state that depends on the input can "
+            "be a part of each step: gru(torch.cat([x, h[:, None].expand(-1, x.shape[1], -1)], 2))",
         )
     names: dict[str, str] = {}
     for role in ROLES:
@@ -114,6 +115,13 @@ def layer_of_call(
     steps = ("movedim.int(source=1, destination=2)",)
     back = (steps, *[()] * (len(call.output_shapes) - 1))
     return MovedBack(operator, back), [Moved(value, steps)], names
+
+
+def _is_zero(call: Call, state: Any) -> bool:
+    """Whether a layer starts from zeros, in any spelling."""
+    if isinstance(state, ParameterName | ComputedName):
+        return not bool(call.tensors[state].any())
+    return state is None
 
 
 class Product:

@@ -29,7 +29,7 @@ class Add(SumOperator):
 
     @classmethod
     def targets(cls) -> Sequence[torch._ops.OpOverload[..., Any]]:
-        return [torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor]
+        return [torch.ops.aten.add.Tensor]
 
 
 _call = Definition(Add, inputs=("a", "b"))

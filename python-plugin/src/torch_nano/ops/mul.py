@@ -30,7 +30,7 @@ class Mul(PairwiseOperator):
 
     @classmethod
     def targets(cls) -> Sequence[torch._ops.OpOverload[..., Any]]:
-        return [torch.ops.aten.mul.Tensor, torch.ops.aten.mul_.Tensor]
+        return [torch.ops.aten.mul.Tensor]
 
     @classmethod
     def combine(cls, a: Tensor, b: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ class Sub(SumOperator):
 
     @classmethod
     def targets(cls) -> Sequence[torch._ops.OpOverload[..., Any]]:
-        return [aten.sub.Tensor, aten.sub_.Tensor, aten.rsub.Tensor, aten.rsub.Scalar]
+        return [aten.sub.Tensor, aten.rsub.Tensor, aten.rsub.Scalar]
 
     @classmethod
     def from_call(cls, call: Call) -> tuple[Operator, list[Value], dict[str, str]]:

@@ -73,14 +73,8 @@ UNARY_FUNCTIONS = (
     "threshold",
     "trunc",
 )
-#: Those of a tensor and a number, by ATen's name with the overload -> ATen's name of the call in place.
-_WITH_NUMBER = {
-    "fmod.Scalar": "fmod_.Scalar",
-    "pow.Scalar": "",
-    "pow.Tensor_Scalar": "pow_.Scalar",
-    "remainder.Scalar": "remainder_.Scalar",
-    "round.decimals": "round_.decimals",
-}
+#: Those of a tensor and a number, by ATen's name with the overload.
+_WITH_NUMBER = ("fmod.Scalar", "pow.Scalar", "pow.Tensor_Scalar", "remainder.Scalar", "round.decimals")
 #: Those that return truth values, on the device the numbers 0 and 1.
 _TRUTH_VALUES = ("eq.Scalar", "ge.Scalar", "gt.Scalar", "le.Scalar", "logical_not", "lt.Scalar", "ne.Scalar")
 
@@ -290,11 +284,8 @@ class Table(TableOperator):
 
 @lru_cache(maxsize=1)
 def _functions() -> dict[torch._ops.OpOverload[..., Any], str]:
-    """The names of functions by their calls, those in place included."""
-    in_place = {f"{name}_": name for name in UNARY_FUNCTIONS if hasattr(aten, f"{name}_")}
-    in_place |= {spelling: name for name, spelling in _WITH_NUMBER.items() if spelling}
-    names = {name: name for name in (*UNARY_FUNCTIONS, *_WITH_NUMBER, *_TRUTH_VALUES)} | in_place
-    return {overload(spelling): name for spelling, name in names.items()}
+    """The names of functions by their calls."""
+    return {overload(name): name for name in (*UNARY_FUNCTIONS, *_WITH_NUMBER, *_TRUTH_VALUES)}
 
 
 def call_elementwise(
