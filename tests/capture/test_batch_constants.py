@@ -18,6 +18,8 @@ FORMS: list[Callable[[Tensor], Tensor]] = [
     lambda x: x.new_ones(x.shape[0], 4, 5) * 0.5 - x,
     lambda x: torch.where(torch.arange(5) < 3, x, torch.zeros_like(x)),
     lambda x: torch.maximum(x, torch.full_like(x, 0.5)),
+    lambda x: torch.ones(x.shape[0], 5).unsqueeze(1) * 0.5 + x,
+    lambda x: torch.ones(x.shape[0], 4, 5, 1).squeeze(-1) * 0.5 + x,
     lambda x: torch.cat([x, torch.zeros(x.shape[0], 2, 5)], 1),
     lambda x: torch.cat([torch.ones_like(x), x], 1),
     lambda x: torch.cat([x[:, :1], torch.full((x.shape[0], 3, 5), 0.5)], 1),

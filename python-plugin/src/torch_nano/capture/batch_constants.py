@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from ..ops._steps import RESHAPES
 from .expansion import arguments_of, insert_call
 from .vanishing import CASTS
 
@@ -58,15 +59,10 @@ _OF_SAMPLES: frozenset[Target] = frozenset(
         aten.slice.Tensor,
         aten.softmax.int,
         aten.transpose.int,
-        aten.unsqueeze.default,
     }
 )
 #: Those that are not if their dimension is that of the batch.
 _ALONG: frozenset[Target] = frozenset({aten.cat.default, aten.slice.Tensor, aten.softmax.int})
-#: Calls that keep the order of the numbers.
-_RESHAPES: frozenset[Target] = frozenset(
-    {aten.flatten.using_ints, aten.reshape.default, aten.unflatten.int, aten.view.default}
-)
 #: Calls that repeat a tensor of one sample for the others, besides the pointwise ones, and what to call then.
 _BROADCASTING: dict[Target, Target] = {
     aten.bmm.default: aten.matmul.default,
@@ -170,7 +166,7 @@ def _of_one_sample(
         name = "size" if target is aten.expand.default else "repeats"
         arguments[name] = [1 if index == batch else side for index, side in enumerate(arguments[name])]
     elif all(source in made or _batch(source) is None for source in sources) and made.keys() & set(sources):
-        if target in _RESHAPES:
+        if target in RESHAPES:
             before = sources[0].meta["val"].shape[: _batch(sources[0]) or 0]
             if prod(before) != prod(shape[:batch]):
                 return None

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, fx
 
+from ..ops._steps import PERMUTATIONS, RESHAPES
 from .batch_layout import BatchLayout, batch_of, sides_of
 from .expansion import arguments_of, insert_call, insert_composition
 from .joined_images import RULES, on_each, on_joined
@@ -24,33 +25,6 @@ from .joined_images import RULES, on_each, on_joined
 aten = torch.ops.aten
 Target = torch._ops.OpOverload[..., Any]
 
-PERMUTATIONS: frozenset[Target] = frozenset(
-    {
-        aten.mT.default,
-        aten.moveaxis.int,
-        aten.moveaxis.intlist,
-        aten.movedim.int,
-        aten.movedim.intlist,
-        aten.permute.default,
-        aten.swapaxes.default,
-        aten.swapdims.default,
-        aten.transpose.int,
-    }
-)
-RESHAPES: frozenset[Target] = frozenset(
-    {
-        aten.flatten.using_ints,
-        aten.reshape.default,
-        aten.reshape_as.default,
-        aten.squeeze.default,
-        aten.squeeze.dim,
-        aten.squeeze.dims,
-        aten.unflatten.int,
-        aten.unsqueeze.default,
-        aten.view.default,
-        aten.view_as.default,
-    }
-)
 #: Calls with an argument "dim" or "dims": dimensions of their first argument, ...
 _WITH_DIMENSIONS: frozenset[Target] = frozenset(
     {

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from .batch_dimension import PERMUTATIONS, RESHAPES, order_of
+from ..ops._steps import PERMUTATIONS, RESHAPES
+from .batch_dimension import order_of
 from .expansion import arguments_of, insert_call
 from .joined_parts import Joined, Position, is_zero, join
 from .spellings import canonical

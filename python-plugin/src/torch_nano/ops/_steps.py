@@ -32,8 +32,21 @@ RESHAPES = (
 )
 #: Calls that repeat a tensor along dimensions of size 1 to the result's shape; as a step, each is ``expand``.
 EXPANSIONS = (aten.broadcast_to.default, aten.expand.default, aten.expand_as.default)
+#: Calls that change the order of dimensions.
+PERMUTATIONS = (
+    aten.mT.default,
+    aten.moveaxis.int,
+    aten.moveaxis.intlist,
+    aten.movedim.int,
+    aten.movedim.intlist,
+    aten.permute.default,
+    aten.swapaxes.default,
+    aten.swapdims.default,
+    aten.transpose.int,
+)
 #: All other calls. Running them shows what they move, so a new call needs only a line here.
 CALLS = (
+    *PERMUTATIONS,
     aten._upsample_nearest_exact1d.vec,
     aten._upsample_nearest_exact2d.vec,
     aten.channel_shuffle.default,
@@ -47,14 +60,8 @@ CALLS = (
     aten.index.Tensor,
     aten.index_select.default,
     aten.mH.default,
-    aten.mT.default,
-    aten.moveaxis.int,
-    aten.moveaxis.intlist,
-    aten.movedim.int,
-    aten.movedim.intlist,
     aten.narrow.default,
     aten.pad.default,
-    aten.permute.default,
     aten.pixel_shuffle.default,
     aten.pixel_unshuffle.default,
     aten.reflection_pad1d.default,
@@ -70,12 +77,9 @@ CALLS = (
     aten.split.Tensor,
     aten.split.sizes,
     aten.split_with_sizes.default,
-    aten.swapaxes.default,
-    aten.swapdims.default,
     aten.tensor_split.indices,
     aten.tensor_split.sections,
     aten.tile.default,
-    aten.transpose.int,
     aten.unbind.int,
     aten.unfold.default,
     aten.upsample_nearest1d.vec,
