@@ -62,11 +62,6 @@ class CallCosts:
     #: Of several samples in one run, so that little but kernels counts.
     kernels: float
 
-    @property
-    def over_kernels(self) -> float:
-        """The part of a call that does not compute the model."""
-        return self.call - self.kernels
-
 
 def call_costs() -> CallCosts:
     """A call of the autoencoder with one sample."""
