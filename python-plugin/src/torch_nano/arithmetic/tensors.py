@@ -12,6 +12,9 @@ from ..errors import InputError
 from .fixed_point import round_half_away
 from .quantization import ChannelScales, Quantization
 
+#: Numbers of a channel of one sample from which a reduction over them is as fast as one over samples.
+_LONG_ROW = 256
+
 
 def check_finite(x: Tensor) -> None:
     """Raises for an input [N, ...] with NaN or infinity.
@@ -36,10 +39,11 @@ def channel_extremes(x: Tensor) -> tuple[Tensor, Tensor]:
     >>> channel_extremes(torch.tensor([[[1, 4], [0, 0]], [[-1, 2], [3, 0]]]))
     (tensor([-1,  0]), tensor([4, 3]))
     """
-    # Over the samples first: 5 to 15 times as fast as over all at once where a channel of a sample is short.
-    low, high = x.amin(0), x.amax(0)
-    channels = x.shape[1] if x.dim() > 1 else 1
-    return low.reshape(channels, -1).amin(1), high.reshape(channels, -1).amax(1)
+    rows = x.reshape(len(x), x.shape[1] if x.dim() > 1 else 1, -1)
+    # One dimension after the other, up to 15 times as fast as both at once; long rows first, which leaves
+    # few numbers in memory.
+    first, then = (2, 0) if rows.shape[2] >= _LONG_ROW else (0, 1)
+    return rows.amin(first).amin(then), rows.amax(first).amax(then)
 
 
 def random_integers(shape: Sequence[int], quantization: Quantization, generator: torch.Generator) -> Tensor:
