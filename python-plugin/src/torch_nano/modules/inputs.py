@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..arguments import TensorOrArray
+from .models import own_module
 
 #: A tensor or array, several by position, or several by the names of forward's arguments.
 Example = TensorOrArray | Sequence[TensorOrArray] | Mapping[str, TensorOrArray]
@@ -49,5 +51,24 @@ class Inputs:
 
 
 def call(model: nn.Module, x: Any) -> Any:
-    """Calls a model with one argument, or with :class:`Inputs`."""
-    return x.call(model) if isinstance(x, Inputs) else model(x)
+    """Calls a model with the inputs of a batch.
+
+    Args:
+        x: a tensor, :class:`Inputs`, several inputs in a tuple or list, or in a dict by the names of
+            forward's arguments. A model whose forward does not take these arguments gets the container.
+    """
+    if isinstance(x, Inputs):
+        return x.call(model)
+    if isinstance(x, list | tuple) and _takes(model, x, {}):
+        return model(*x)
+    if isinstance(x, Mapping) and _takes(model, (), x):
+        return model(**x)
+    return model(x)
+
+
+def _takes(model: nn.Module, positional: Sequence[Any], named: Mapping[str, Any]) -> bool:
+    try:
+        inspect.signature(own_module(model).forward).bind(*positional, **named)
+    except TypeError:
+        return False
+    return True

@@ -8,13 +8,15 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from ..arguments import TensorOrArray, as_tensors
 from ..errors import InputError
 
 #: A loader (an iterable of batches (x, y) that can be iterated again), a dataset of samples (x, y), or all
-#: samples as two tensors or arrays.
+#: samples as two tensors or arrays. For a model of several inputs x is a tuple of tensors, or a dict of them
+#: by the names of forward's arguments.
 TrainingData: TypeAlias = Iterable[Any] | Dataset[Any] | tuple[TensorOrArray, TensorOrArray]
 
 #: Inputs without labels: a tensor or array, or training data whose labels are not read.
@@ -22,26 +24,34 @@ UnlabelledData: TypeAlias = TensorOrArray | TrainingData
 
 
 class TensorBatches:
-    """Batches of tensors; faster than a DataLoader, which collates its batches sample by sample.
+    """Batches of tensors, also in tuples and dicts; faster than a DataLoader, which collates its batches
+    sample by sample.
 
     >>> batches = TensorBatches((torch.arange(5.0), torch.arange(5)), batch_size=2, shuffle=False)
     >>> len(batches), [y.tolist() for x, y in batches]
     (3, [[0, 1], [2, 3], [4]])
     """
 
-    def __init__(self, tensors: tuple[Tensor, ...], *, batch_size: int, shuffle: bool) -> None:
+    def __init__(self, tensors: tuple[Any, ...], *, batch_size: int, shuffle: bool) -> None:
         self.tensors = tensors
         self.batch_size = batch_size
         self.shuffle = shuffle
 
     def __len__(self) -> int:
-        return -(-len(self.tensors[0]) // self.batch_size)
+        return -(-self._samples() // self.batch_size)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        samples = len(self.tensors[0])
+    def _samples(self) -> int:
+        return len(tree_leaves(self.tensors)[0])
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        samples = self._samples()
         order = torch.randperm(samples) if self.shuffle else torch.arange(samples)
         for indices in torch.split(order, self.batch_size) if samples else ():
-            yield tuple(tensor[indices.to(tensor.device)] for tensor in self.tensors)
+
+            def part(tensor: Tensor, indices: Tensor = indices) -> Tensor:
+                return tensor[indices.to(tensor.device)]
+
+            yield tree_map(part, self.tensors)
 
 
 def batches_of(data: TrainingData, *, batch_size: int, shuffle: bool, name: str) -> Iterable[Any]:
@@ -59,7 +69,8 @@ def batches_of(data: TrainingData, *, batch_size: int, shuffle: bool, name: str)
         data = as_tensors(data)
     if isinstance(data, tuple) and len(data) == 2 and any(isinstance(part, Tensor) for part in data):
         x, y = data
-        if not isinstance(x, Tensor) or not isinstance(y, Tensor):
+        inputs = tree_leaves(x) if isinstance(x, tuple | dict) and x else [x]
+        if not all(isinstance(part, Tensor) for part in (*inputs, y)):
             raise InputError(
                 f"{name} is ({type(x).__name__}, {type(y).__name__}); expected two tensors or "
                 "arrays (torch.as_tensor makes them)"
@@ -115,8 +126,8 @@ class _Inputs:
             yield x
 
 
-def _tensor_batches(tensors: tuple[Tensor, ...], batch_size: int, shuffle: bool, name: str) -> TensorBatches:
-    lengths = [len(tensor) if tensor.dim() else 0 for tensor in tensors]
+def _tensor_batches(tensors: tuple[Any, ...], batch_size: int, shuffle: bool, name: str) -> TensorBatches:
+    lengths = [len(tensor) if tensor.dim() else 0 for tensor in tree_leaves(tensors)]
     if len(set(lengths)) > 1:
         raise InputError(f"{name} has tensors of {lengths} samples; expected as many targets as inputs")
     return TensorBatches(tensors, batch_size=batch_size, shuffle=shuffle)

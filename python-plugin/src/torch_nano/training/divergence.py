@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import TorchNanoError, TrainingDivergedError
 from ..modules.backup import Backup
+from ..modules.inputs import call
 from ..modules.watching import describe, tensors_in, watching
 
 
@@ -121,7 +122,7 @@ def _first_not_finite(model: nn.Module, x: Any) -> tuple[str, str]:
 
     # A model may itself raise for values that are not finite.
     with torch.no_grad(), watching(model, before=before, after=after), suppress(TorchNanoError):
-        model(x)
+        call(model, x)
     # Modules whose weights are used without calling them have not been visited above.
     for path, module in model.named_modules():
         for own, parameter in module.named_parameters(recurse=False):

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from ..errors import InputError, TorchNanoError, TrainingDivergedError
 from ..modules.backup import Backup
 from ..modules.explain import explain
+from ..modules.inputs import call
 from ..modules.models import own_module
 from ..modules.modes import set_mode
 from ..modules.watching import tensors_in
@@ -146,7 +147,7 @@ class EpochRunner:
 
     def _forward(self, x: Any, backup: Backup, place: Place) -> Any:
         try:
-            return self.model(x)
+            return call(self.model, x)
         except TorchNanoError as error:
             # A quantized model raises for inputs that are not finite, before there is a loss.
             if isinstance(error, InputError) and all_finite(tensors_in(x)):
