@@ -106,6 +106,16 @@ def test_a_wrong_path_is_refused(path, nano):
             act(path)
 
 
-def test_a_missing_file_is_an_os_error():
-    with pytest.raises(FileNotFoundError):
+def test_a_missing_file_or_folder_is_named_with_what_to_do(tmp_path):
+    with pytest.raises(tn.MissingFileError, match="no/such/file: there is no such file") as caught:
         tn.load("no/such/file")
+    assert isinstance(caught.value, FileNotFoundError)
+    nano = tn.to_nano(nn.Linear(3, 2), torch.ones(1, 3), calibrate=torch.eye(3), check=False)
+    with pytest.raises(tn.MissingFileError, match=r"there is no folder .*missing .*mkdir\(parents=True\)"):
+        nano.save(tmp_path / "missing" / "model.nano")
+
+
+def test_another_kind_of_file_is_named(tmp_path):
+    torch.save({}, tmp_path / "state.pt")
+    with pytest.raises(tn.FileFormatError, match=r"state.pt: a zip archive, as torch\.save"):
+        tn.load(tmp_path / "state.pt")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -176,6 +178,18 @@ class ModuleNameError(TorchNanoError, ValueError):
 
 class FileFormatError(TorchNanoError, ValueError):
     """A file has another format than expected, is damaged, or was written by another version."""
+
+
+class MissingFileError(TorchNanoError, FileNotFoundError):
+    """There is no such file to read, or no such folder to write into."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.errno, self.strerror = errno.ENOENT, os.strerror(errno.ENOENT)
+
+    def __str__(self) -> str:
+        # That of an OSError would be the number's text alone.
+        return str(self.args[0])
 
 
 class ExportError(TorchNanoError, OSError):

@@ -96,6 +96,10 @@ def _opening(content: bytes) -> str:
     """The beginning of another file, for messages."""
     if not content:
         return "an empty file"
+    if content.startswith(b"PK"):
+        return "a zip archive, as torch.save and numpy.savez write (torch.load and numpy.load read them)"
+    if content.startswith(b"NANO"):
+        return "an image for a device (tn.QemuBoard(Path(...).read_bytes()) runs it)"
     return f"{len(content)} bytes that begin with {content[:12]!r}"
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from ..arguments import shown
-from ..errors import FileFormatError, TorchNanoError
+from ..errors import FileFormatError, MissingFileError, TorchNanoError
 
 #: The largest file that is read as a whole, in bytes: more than any model, head, record or sample file of a
 #: device needs.
@@ -27,10 +27,17 @@ def read_file(path: Path, error: type[TorchNanoError] = FileFormatError, most: i
     """Reads all bytes of a file, a pipe or a device.
 
     Raises:
+        MissingFileError: there is no such file.
         OSError: it cannot be read.
         TorchNanoError: of kind `error`: it has more than `most` bytes, or more than fit into memory.
     """
-    with path.open("rb", buffering=0) as file:
+    try:
+        opened = path.open("rb", buffering=0)
+    except FileNotFoundError as raised:
+        raise MissingFileError(
+            f"{path}: there is no such file; a relative path starts at {Path.cwd()}"
+        ) from raised
+    with opened as file:
         size = os.fstat(file.fileno()).st_size
         parts: list[bytes] = []
         total = 0

@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from ..errors import MissingFileError
+
 #: Errors of file systems without hard links (FAT, some network drives).
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
@@ -145,6 +147,11 @@ def _naming(path: Path) -> Iterator[None]:
     """Makes errors of the operating system name `path` instead of a temporary file."""
     try:
         yield
+    except FileNotFoundError as error:
+        raise MissingFileError(
+            f"{path}: there is no folder {path.parent} to write into; make it first: "
+            f"Path({os.fspath(path.parent)!r}).mkdir(parents=True)"
+        ) from error
     except OSError as error:
         if error.errno is None or error.filename == os.fspath(path):
             raise
