@@ -28,7 +28,7 @@ use crate::window::Input;
 /// fn personalize(image: CheckedImage<'_>, ram: &mut [u32], windows: &[&[i8]]) -> Result<u32, Failure> {
 ///     let options = Options { ring: 128, frame: 512, settings: Settings::default() };
 ///     let Session { mut device, .. } = Session::<_, _>::new(image, ram, options, NoFlash, || 0)?;
-///     for (class, window) in (0..).zip(windows) {
+///     for (class, &window) in (0..).zip(windows) {
 ///         device.learn(window, class)?;
 ///     }
 ///     device.begin_training(0, 20)?;

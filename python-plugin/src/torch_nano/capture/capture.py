@@ -408,7 +408,8 @@ class _Capture:
             if not batches:
                 raise UnsupportedNodeError(
                     f"{printed}, without the batch: it takes one sample, or mixes all samples of a batch",
-                    "leave the first dimension to the batch: x[:, 0] for x[0], x.mean(1) for x.mean(0)",
+                    "leave the first dimension to the batch: x[:, 0] for x[0], x.mean(1) for x.mean(0), "
+                    "x.flatten(1).amax(1) for x.amax()",
                 )
             raise UnsupportedNodeError(
                 f"{printed}: the batch is not its first dimension alone",

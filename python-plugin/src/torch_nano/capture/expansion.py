@@ -141,13 +141,18 @@ def _traced(
     values = [source.meta["val"] for source in sources]
     mode = next(tensor.meta["val"].fake_mode for tensor in tensors)
     with torch.no_grad(), mode:
-        given = [value.detach() if isinstance(value, FakeTensor) else value for value in values]
+        given = [_input(value) if isinstance(value, FakeTensor) else value for value in values]
         graph: fx.Graph = make_fx(run, pre_dispatch=True)(*given).graph
     (outputs,) = graph.output_node().args
     assert isinstance(outputs, list | tuple)
     found = iter(outputs)
     results: list[Any] = [next(found) if is_kept else None for is_kept in kept]
     return results, graph
+
+
+def _input(value: Tensor) -> Tensor:
+    """A tensor of the tracer's own; float32 for all real numbers, as casts between them vanish."""
+    return (value.float() if value.is_floating_point() else value).detach()
 
 
 def _replace(node: fx.Node, results: Sequence[fx.Node | None]) -> None:

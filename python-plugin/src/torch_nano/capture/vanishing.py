@@ -1,4 +1,4 @@
-"""Calls that compute nothing: aliases, copies, casts to the dtype that a tensor has, assertions."""
+"""Calls that compute nothing: aliases, copies, casts between real numbers, assertions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ALIASES: frozenset[Target] = frozenset(
 )
 #: ... or as a copy of it.
 _COPIES: frozenset[Target] = frozenset({aten.clone.default, aten.lift_fresh_copy.default})
-#: Conversions to a dtype or device; like aliases where the tensor has that dtype.
+#: Conversions to a dtype or device; like aliases for real numbers, which the device quantizes itself, and for indices.
 CASTS: frozenset[Target] = frozenset(
     {
         aten._to_copy.default,
@@ -74,8 +74,8 @@ def returns_first_argument(
         constant: whether the result is the same in each run.
 
     Raises:
-        UnsupportedNodeError: the call is a dropout that is active in evaluation, or converts to another
-            dtype.
+        UnsupportedNodeError: the call is a dropout that is active in evaluation, or converts between
+            indices and real numbers.
     """
     if arguments.get("train") and target in ALIASES:
         raise UnsupportedNodeError(
@@ -89,7 +89,7 @@ def returns_first_argument(
     if given.dtype != made.dtype and not {given.dtype, made.dtype} <= _INDICES:
         if constant:
             return False
-        if given.dtype == torch.bool and made.is_floating_point():
+        if made.is_floating_point() and (given.is_floating_point() or given.dtype == torch.bool):
             # The device's truth values are the numbers 0 and 1.
             return True
         if given.dtype in _INDICES:
@@ -104,7 +104,7 @@ def returns_first_argument(
                 "give the model the indices themselves: x.long()",
             )
         raise UnsupportedNodeError(
-            f"it converts {_name(given)} to {_name(made)}; the device has one dtype, and quantizes itself",
+            f"it converts {_name(given)} to {_name(made)}, which the device does not have",
             "leave the cast out, or keep the dtype of the model",
         )
     return True

@@ -58,7 +58,7 @@ from .quotient import quotient
 from .scaled_sums import has_alpha, scaled_add, scaled_rsub, scaled_sub
 from .sums import mean_without_nan, total
 from .variance import standard_deviation, std_mean, var_mean, variance
-from .vector_norm import vector_norm
+from .vector_norm import matrix_norm, norm, vector_norm
 
 aten = torch.ops.aten
 
@@ -97,6 +97,8 @@ COMPOSITIONS: Mapping[torch._ops.OpOverload[..., Any], Composition] = {
     aten.instance_norm.default: instance_norm,
     **dict.fromkeys((aten.lerp.Scalar, aten.lerp.Tensor), lerp),
     aten.le.Tensor: compared("le"),
+    **dict.fromkeys((aten.linalg_matrix_norm.default, aten.linalg_matrix_norm.str_ord), matrix_norm),
+    **dict.fromkeys((aten.linalg_norm.default, aten.linalg_norm.ord_str), norm),
     aten.linalg_vector_norm.default: vector_norm,
     aten.lt.Tensor: compared("lt"),
     **dict.fromkeys((aten.masked_fill.Scalar, aten.masked_fill.Tensor), masked_fill),

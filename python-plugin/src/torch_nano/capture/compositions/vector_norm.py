@@ -1,4 +1,4 @@
-"""Norms of vectors."""
+"""Norms of vectors, and of matrices as vectors."""
 
 from __future__ import annotations
 
@@ -33,4 +33,39 @@ def vector_norm(
         return self.abs().pow(ord).sum(dims, keepdim=keepdim).pow(1 / ord)
     raise UnsupportedNodeError(
         f"it is of order {ord:g}; expected a positive number or minus infinity", "use order 1 or 2"
+    )
+
+
+def norm(
+    self: Tensor, ord: float | str | None, dim: Sequence[int] | None, keepdim: bool, dtype: torch.dtype | None
+) -> Tensor:
+    """torch's ``linalg.norm`` of vectors, and of matrices with the order "fro" or none: their Frobenius norm.
+
+    Raises:
+        UnsupportedNodeError: it is a matrix norm of another order, or what :func:`vector_norm` refuses.
+    """
+    if ord is None or ord == "fro":
+        return vector_norm(self, 2, dim, keepdim, dtype)
+    if not isinstance(ord, str) and dim is not None and len(dim) == 1:
+        return vector_norm(self, ord, dim, keepdim, dtype)
+    raise _other_matrix_norm(ord)
+
+
+def matrix_norm(
+    self: Tensor, ord: float | str, dim: Sequence[int], keepdim: bool, dtype: torch.dtype | None
+) -> Tensor:
+    """torch's ``linalg.matrix_norm`` of order "fro".
+
+    Raises:
+        UnsupportedNodeError: it is of another order, or what :func:`vector_norm` refuses.
+    """
+    if ord == "fro":
+        return vector_norm(self, 2, dim, keepdim, dtype)
+    raise _other_matrix_norm(ord)
+
+
+def _other_matrix_norm(order: float | str) -> UnsupportedNodeError:
+    return UnsupportedNodeError(
+        f"it is a matrix norm of order {order}; expected the Frobenius norm",
+        "use torch.linalg.norm(x, dim=(2, 3)), without an order",
     )
