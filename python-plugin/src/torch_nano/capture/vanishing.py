@@ -31,7 +31,7 @@ ALIASES: frozenset[Target] = frozenset(
 )
 #: ... or as a copy of it.
 _COPIES: frozenset[Target] = frozenset({aten.clone.default, aten.lift_fresh_copy.default})
-#: Conversions to a dtype or device; like aliases for real numbers, which the device quantizes itself, and for indices.
+#: Conversions to a dtype or device; like aliases between dtypes of real numbers, and of indices.
 CASTS: frozenset[Target] = frozenset(
     {
         aten._to_copy.default,
