@@ -77,6 +77,13 @@ def test_a_trained_classifier_keeps_its_accuracy():
     assert accuracies[0] > 0.85 and accuracies[1] > accuracies[0] - 0.01
 
 
+def test_the_summary_says_why_nothing_learns() -> None:
+    model, x = nn.Sequential(nn.Linear(4, 3)), torch.randn(64, 4)
+    assert "no head: nothing learns on the device" in str(tn.to_nano(model, x, calibrate=x).summary())
+    learning = tn.to_nano(model, x, calibrate=x, head="0")
+    assert "no head" not in str(learning.summary())
+
+
 def test_the_graph_and_the_summary_agree(nano):
     summary = nano.summary()
     assert [(layer.operator, layer.module_path) for layer in summary.layers] == [
@@ -93,8 +100,8 @@ def test_the_graph_and_the_summary_agree(nano):
     assert summary.flash_bytes == len(nano.image) and summary.arena_bytes == nano.arena_bytes
     assert summary.macs == 40 * 8 * 15 + 20 * 16 * 24 + 80 and summary.head_bytes == 0
     text = str(summary).splitlines()
-    equalized = [line for line in text if "equalized" in line]
-    text = [line for line in text if line not in equalized]
+    notes = [line for line in text if "equalized" in line or "no head" in line]
+    text = [line for line in text if line not in notes]
     assert len(text) == 10 and f"flash {len(nano.image):,} B" in text[-1] and "features.0" in text[4]
     assert max(map(len, text)) <= 80
 

@@ -117,7 +117,9 @@ class Summary:
             f"RAM {self.arena_bytes:,} B arena + {self.head_bytes:,} B head"
         )
         lines = [line.rstrip() for line in text.getvalue().splitlines()]
-        equalized = [f"{self.equalized} values with equalized channels"] if self.equalized else []
-        return "\n".join([*(line for line in lines if line), totals, *equalized])
+        notes = [f"values with equalized channels: {self.equalized}"] if self.equalized else []
+        if not self.head_bytes:
+            notes.append("no head: nothing learns on the device (tn.freeze the backbone, or name the head)")
+        return "\n".join([*(line for line in lines if line), totals, *notes])
 
     __repr__ = __str__
