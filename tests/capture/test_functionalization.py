@@ -47,6 +47,11 @@ def a_view_of_a_tensor_that_is_overwritten(x: Tensor) -> Tensor:
 
 
 @form
+def a_dropout_after_a_call_in_place(x: Tensor) -> Tensor:
+    return 1 + F.dropout(F.relu_(2 * x), training=False)
+
+
+@form
 def views_that_are_overwritten(x: Tensor) -> Tensor:
     y = 2 * x
     y.transpose(1, 2)[:, 0] = 0.0

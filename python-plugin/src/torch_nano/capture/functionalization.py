@@ -94,12 +94,12 @@ class _Functionalization:
         self.views: dict[fx.Node, _View] = {}
 
     def run(self) -> None:
-        replaced = []
+        replaced: set[fx.Node] = set()
         for node in list(self.calls.nodes):
             if node.target is aten.detach_.default:
                 node.target = aten.detach.default
             if _is_in_place(node) and self._writes(node):
-                replaced.append(node)
+                replaced.add(node)
                 continue
             # Views are made anew when they are read; shapes do not change.
             if self._note_view(node) or node.target is aten.sym_size.int:
@@ -107,10 +107,12 @@ class _Functionalization:
             self._read(node)
             if isinstance(node.meta.get("val"), Tensor):
                 self.views[node] = _View(_Memory(node), None, node, node)
-        for node in reversed(replaced):
-            if not node.users:
+        # From the end on: a view that nothing reads any more may be all that reads a call in place. fx keeps
+        # dropouts, which it takes for random.
+        for node in reversed(list(self.calls.nodes)):
+            erasable = node in replaced or node.target in ALIASES or not node.is_impure()
+            if erasable and not node.users:
                 self.calls.erase_node(node)
-        self.calls.eliminate_dead_code()
 
     def _read(self, node: fx.Node) -> None:
         """Lets a node read what its arguments hold now."""
