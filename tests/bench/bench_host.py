@@ -50,8 +50,8 @@ REPORT = ROOT / "build/bench/host.json"
 BATCH = 64
 #: The largest share of fake quantization's time.
 LIMITS = {"resnet8": 0.70, "ds_cnn": 0.60}
-#: The largest ratio of a call of the autoencoder with one sample to its kernels.
-LARGEST_CALL_RATIO = 1.35
+#: The most microseconds that a call of the autoencoder with one sample takes over its kernels.
+LARGEST_OVER_KERNELS = 25.0
 #: The largest share of checking an image that a property of it takes.
 LARGEST_PROPERTY_SHARE = 0.001
 
@@ -181,15 +181,9 @@ def main() -> int:
 def calls() -> tuple[dict[str, object], list[str]]:
     """Prints what a call and properties cost; returns the figures, and what is beyond its limit."""
     costs = call_costs()
-    ratio = costs.call / costs.kernels
-    parts = (costs.call, costs.run, costs.kernels)
-    table = Table("model", "call us", "run us", "kernels us", "call over kernels", "limit")
-    table.add_row(
-        "autoencoder",
-        *(f"{1e6 * part:.1f}" for part in parts),
-        f"{ratio:.2f}",
-        f"{LARGEST_CALL_RATIO:.2f}",
-    )
+    parts = (costs.call, costs.run, costs.kernels, costs.over_kernels)
+    table = Table("model", "call us", "run us", "kernels us", "call over kernels us", "limit us")
+    table.add_row("autoencoder", *(f"{1e6 * part:.1f}" for part in parts), f"{LARGEST_OVER_KERNELS:.0f}")
     properties, check = property_costs()
     shares = {name: taken / check for name, taken in properties.items()}
     Console().print(table)
@@ -199,9 +193,10 @@ def calls() -> tuple[dict[str, object], list[str]]:
         table.add_row(name, f"{1e6 * taken:.2f}", f"{shares[name]:.6f}", f"{LARGEST_PROPERTY_SHARE}")
     Console().print(table)
     exceeded = [f"resnet18.{name}" for name, share in shares.items() if share > LARGEST_PROPERTY_SHARE]
-    if ratio > LARGEST_CALL_RATIO:
+    over_kernels = 1e6 * costs.over_kernels
+    if over_kernels > LARGEST_OVER_KERNELS:
         exceeded.append("autoencoder")
-    report = {"autoencoder_call_vs_kernels": ratio, "resnet18_property_vs_check": shares}
+    report = {"autoencoder_us_over_kernels": over_kernels, "resnet18_property_vs_check": shares}
     return report, exceeded
 
 

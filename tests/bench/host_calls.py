@@ -62,18 +62,24 @@ class CallCosts:
     #: Of several samples in one run, so that little but kernels counts.
     kernels: float
 
+    @property
+    def over_kernels(self) -> float:
+        """The part of a call that does not compute the model."""
+        return self.call - self.kernels
+
 
 def call_costs() -> CallCosts:
     """A call of the autoencoder with one sample."""
     make, shape = ARCHITECTURES["ad01"]
     model, x = make().eval(), torch.randn(64, *shape)
     nano = tn.to_nano(model, x, calibrate=x)
-    one = to_device(nano.quantize_input(x[:1])).numpy()
+    sample = x[:1]
+    one = to_device(nano.quantize_input(sample)).numpy()
     many = one.repeat(_KERNEL_BATCH, 0)
     native = _native.Model(nano.image)
     with one_core():
         call, run, runs = seconds(
-            [lambda: nano(x[:1]), lambda: native.run([one]), lambda: native.run([many])], 500
+            [lambda: nano(sample), lambda: native.run([one]), lambda: native.run([many])], 500
         )
     return CallCosts(call=call, run=run, kernels=runs / _KERNEL_BATCH)
 

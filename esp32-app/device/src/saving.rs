@@ -97,7 +97,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
     /// Loads the head, names and settings that were saved last, or before if those are damaged. Ends the open training.
     ///
     /// # Errors
-    /// [`Failure::NoHead`]; [`Failure::Storage`] if there is none of this model.
+    /// [`Failure::NoHead`]; [`Failure::Storage`] if the flash holds no head of this model.
     pub fn load(&mut self) -> Result<SavedHead, Failure> {
         let learner = self.learner.as_mut().ok_or(Failure::NoHead)?;
         self.storage.newest()?;
