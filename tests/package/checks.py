@@ -149,7 +149,7 @@ def test_the_checkout_installs_and_works(
 def test_the_wheel_holds_the_sources_the_extension_and_the_board_and_nothing_else(wheel: Path) -> None:
     sources = {
         str(file.relative_to(PLUGIN / "src"))
-        for pattern in ("*.py", "*.pyi", "py.typed")
+        for pattern in ("*.py", "*.pyi", "*.toml", "py.typed")
         for file in (PLUGIN / "src/torch_nano").rglob(pattern)
     }
     with zipfile.ZipFile(wheel) as archive:

@@ -136,6 +136,10 @@ class StreamError(TorchNanoError, ValueError):
     """No stream has the model's bytes for a window; the message names the module."""
 
 
+class ChipError(TorchNanoError, ValueError):
+    """There is no chip of this name, or it cannot do what was asked."""
+
+
 class FreezeError(TorchNanoError, ValueError):
     """Calls of freeze and unfreeze contradict each other, or the state of the model or its optimizer."""
 

@@ -1,0 +1,43 @@
+"""The table of chips: its facts are complete and plausible, and wrong names are refused."""
+
+from __future__ import annotations
+
+import pytest
+from torch_nano import ChipError
+from torch_nano.chips import chip, chips
+
+
+def test_the_c3_has_the_facts_of_its_data_sheet() -> None:
+    c3 = chip("esp32c3")
+    assert (c3.title, c3.target) == ("ESP32-C3", "riscv32imc-unknown-none-elf")
+    assert (c3.ram, c3.model_ram, c3.flash, c3.clock) == (313 << 10, 288 << 10, 4 << 20, 160_000_000)
+    assert (c3.cache.bytes, c3.cache.ways, c3.cache.line) == (16384, 8, 32)
+    assert (c3.transport, c3.builds) == ("usb-serial-jtag", True)
+
+
+@pytest.mark.parametrize("name", chips())
+def test_every_chip_is_complete(name: str) -> None:
+    facts = chip(name)
+    assert facts.name == name == facts.title.lower().replace("-", "")
+    assert facts.transport in ("usb-serial-jtag", "uart")
+    assert 0 < facts.model_ram < facts.ram < facts.flash
+    assert facts.cache.bytes < facts.flash and 40_000_000 <= facts.clock <= 400_000_000
+    assert facts.target.startswith("riscv32" if facts.builds else "xtensa")
+    assert bool(facts.reason) != facts.builds
+
+
+def test_a_chip_is_found_by_its_title() -> None:
+    assert chip("ESP32-C6") is chip("esp32c6")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("esp32c33", r"there is no chip 'esp32c33'; the chips are esp32c2, .*; did you mean 'esp32c3'\?"),
+        ("stm32", r"there is no chip 'stm32'; the chips are esp32c2, "),
+        (3, r"chip is 3; expected one of esp32c2, "),
+    ],
+)
+def test_a_wrong_name_is_refused(name: str, message: str) -> None:
+    with pytest.raises(ChipError, match=message):
+        chip(name)
