@@ -14,6 +14,8 @@ mod learner;
 mod link;
 mod message;
 mod names;
+mod program;
+mod report;
 mod request;
 mod respond;
 mod response;
@@ -35,6 +37,8 @@ pub use message::{
     Block, Class, ElementType, Failure, GraphValue, Label, PROTOCOL, Request, RequestHeader, Response, ResponseHeader,
     Settings, Stats, TargetKind,
 };
+pub use program::{Board, Program, ProgramOptions, ProgramRam, Sampled};
+pub use report::{Event, Report};
 pub use saved_head::{SavedHead, StorageError};
 pub use sensing::{Sensed, Sensing, SensingOptions};
 pub use session::{Options, Session};

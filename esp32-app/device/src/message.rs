@@ -13,7 +13,7 @@ pub use crate::response::{ElementType, Response, Stats, TargetKind};
 
 /// Version of the messages; raised whenever one changes. A frame of any version starts with its version, and the answer to a wrong one,
 /// [`Failure::Protocol`], never changes.
-pub const PROTOCOL: u8 = 6;
+pub const PROTOCOL: u8 = 7;
 
 /// The header before each request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,8 +2,9 @@
 
 use embedded_storage::nor_flash::NorFlash;
 use nano_core::Error;
-use nano_core::image::Image;
+use nano_core::image::{Image, Value};
 use nano_core::train::Head;
+use serde::{Deserialize, Serialize};
 
 use crate::device::Device;
 use crate::failure::Failure;
@@ -50,7 +51,7 @@ pub struct Sensing<'a> {
 }
 
 /// What became of a window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sensed {
     /// The class that this window alone is predicted to be of.
     pub class: u32,
@@ -68,7 +69,8 @@ impl<'a> Sensing<'a> {
     /// Senses for the model of `image`, in RAM for its input and for its first output (`INPUT_LENGTH` and `FEATURES` of the exported `model.rs`).
     ///
     /// # Errors
-    /// [`Error::Length`] for a model of several inputs, if the RAM has another length, or for what [`SlidingWindow::new`] refuses.
+    /// [`Error::Length`] for a model of several inputs, if the RAM has another length, if windows of a model with states overlap or have gaps between them, or for what
+    /// [`SlidingWindow::new`] refuses.
     pub fn new(
         image: &Image<'_>,
         window: &'a mut [i8],
@@ -86,6 +88,12 @@ impl<'a> Sensing<'a> {
         let (needed, given) = (output.range().len(), features.len());
         if given != needed {
             return Err(Error::Length { name: "features", needed, given });
+        }
+        // Each step of a stream takes new samples.
+        let steps = image.values().iter().any(Value::is_state);
+        let (needed, given) = (input.len(), options.hop.saturating_mul(options.sample));
+        if steps && given != needed {
+            return Err(Error::Length { name: "hop of a model with states, in numbers", needed, given });
         }
         let sample = options.sample * (input.range().len() / input.len());
         let window = SlidingWindow::new(window, sample, options.hop)?;
@@ -164,8 +172,9 @@ impl<'a> Sensing<'a> {
         device.train_steps(self.options.slice).map(Some)
     }
 
-    /// Forgets the window and the latest decisions, as after a gap in what the sensor saw.
-    pub fn clear(&mut self) {
+    /// Forgets the window, the latest decisions and the model's states, as after a gap in what the sensor saw.
+    pub fn clear<'h, C: FnMut() -> u64, F: NorFlash, H: Head<'h>>(&mut self, device: &mut Device<'h, C, F, H>) {
+        device.reset_states();
         self.window.clear();
         self.options.smoothing.clear();
         self.unlabelled = false;

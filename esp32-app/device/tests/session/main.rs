@@ -14,6 +14,7 @@ mod mutate;
 #[path = "../storage/nor.rs"]
 mod nor;
 mod power_cuts;
+mod program;
 mod refusals;
 mod refused_states;
 mod requests;

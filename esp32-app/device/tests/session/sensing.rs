@@ -212,7 +212,7 @@ fn what_does_not_fit_is_refused() {
     // A refused label can be given again, unless the window is forgotten.
     sensing.label(device, 2).unwrap();
     while sensing.sense(device, &[0.0, 0.0]).unwrap().is_none() {}
-    sensing.clear();
+    sensing.clear(device);
     assert_eq!(sensing.label(device, 2), Err(Failure::NoRun));
     let first =
         (0..length / SAMPLE).map(|_| sensing.sense(device, &[1.0, 2.0]).unwrap()).position(|made| made.is_some());
