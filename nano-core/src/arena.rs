@@ -152,6 +152,8 @@ impl<'a> Bound<'a> {
         if !arena.as_ptr().addr().is_multiple_of(alignment) {
             return Err(Error::ArenaMisaligned { alignment });
         }
+        let (arena, constants) = arena.split_at_mut_checked(image.values_length()).checked_part();
+        let checked = checked.with_constants_in(constants);
         Ok(Bound { checked, first_node: image.first_node(), arena })
     }
 

@@ -49,12 +49,12 @@ impl<'a> CheckedImage<'a> {
     }
 
     fn check(&self) -> Result<(), Error> {
-        let mut constants_end = 0;
+        let (mut flash_end, mut ram_end) = (0, 0);
         for (index, node) in self.image.nodes().enumerate() {
             let unknown = Error::UnknownKernel { node: index, id: node.header.kernel };
             let kernel = node.kernel(self.kernels).ok_or(unknown)?;
             kernel.check(&node)?;
-            constants_end = node.check_order_of_constants(constants_end)?;
+            node.check_order_of_constants(&mut flash_end, &mut ram_end)?;
         }
         check_lifetimes(&self.image, self.kernels)
     }
@@ -64,12 +64,18 @@ impl<'a> CheckedImage<'a> {
         &self.image
     }
 
+    /// [`Image::with_constants_in`]: the copy has the bytes that were checked.
+    pub(crate) fn with_constants_in(&self, ram: &'a mut [i8]) -> Self {
+        CheckedImage { image: self.image.with_constants_in(ram), ..*self }
+    }
+
     /// The kernels it was checked with.
     pub fn kernels(&self) -> &'a [Kernel] {
         self.kernels
     }
 
-    /// Binds the image to an arena of at least [`Image::arena_length`] bytes, whose contents do not matter, and resets its states.
+    /// Binds the image to an arena of at least [`Image::arena_length`] bytes, whose contents do not matter: copies its constants in RAM there, and resets its
+    /// states.
     ///
     /// # Errors
     /// [`Error::ArenaTooSmall`]; [`Error::ArenaMisaligned`] if values of more than one byte need a start at a multiple of their size.

@@ -14,6 +14,7 @@ pub struct Node<'a> {
     pub(crate) outputs: &'a [Value],
     pub(crate) attributes: &'a [i32],
     pub(crate) constants: &'a [[u32; 2]],
+    /// The section that holds its constants, in flash or in RAM.
     pub(crate) constants_section: &'a [u8],
 }
 
@@ -88,7 +89,12 @@ impl<'a> Node<'a> {
         self.header.scratch_length as usize
     }
 
-    /// Bytes of constants (weights, biases, tables) this node reads from flash.
+    /// Whether its constants are copied to RAM; otherwise it reads them from flash.
+    pub fn has_constants_in_ram(&self) -> bool {
+        self.header.constants_in_ram != 0
+    }
+
+    /// Bytes of constants (weights, biases, tables) of this node.
     pub fn constant_bytes(&self) -> usize {
         self.constants.iter().map(|[_, length]| *length as usize).sum()
     }
@@ -146,12 +152,17 @@ impl<'a> Node<'a> {
         Ok(())
     }
 
-    /// Checks that this node's constants follow each other, and those of earlier nodes, which end at `end`; returns where this node's end.
-    /// Shared constants are refused: each node would check them again, so loading would not be linear in the image's length.
-    pub(crate) fn check_order_of_constants(&self, end: u32) -> Result<u32, Error> {
-        self.constants.iter().try_fold(end, |end, &[offset, length]| {
+    /// Checks that this node's constants follow each other, and those of earlier nodes, which end at `flash_end` and `ram_end` of the two sections;
+    /// advances these. Shared constants are refused: each node would check them again, so loading would not be linear in the image's length.
+    pub(crate) fn check_order_of_constants(&self, flash_end: &mut u32, ram_end: &mut u32) -> Result<(), Error> {
+        let end = if self.has_constants_in_ram() { ram_end } else { flash_end };
+        self.constants.iter().try_for_each(|&[offset, length]| {
             let error = Error::Field { name: "constant offset (inside the constant before)", value: offset.into() };
-            if offset < end { Err(error) } else { Ok(offset.saturating_add(length)) }
+            if offset < *end {
+                return Err(error);
+            }
+            *end = offset.saturating_add(length);
+            Ok(())
         })
     }
 

@@ -92,6 +92,8 @@ pub struct ModelDescription {
     pub outputs: Vec<OutputDescription>,
     /// The trainable head, if any.
     pub head: Option<HeadDescription>,
+    /// Bytes of RAM for copies of layers' constants, at most: those of whole layers, of which a run reads the most bytes of flash per byte of RAM.
+    pub weights_in_ram: usize,
 }
 
 impl ModelDescription {

@@ -1,6 +1,6 @@
 //! The `.nano` image: header, checked zero-copy view, and (feature `alloc`) the writer.
 //!
-//! All words are little-endian. After the 84-byte [`Header`] come sections, each at the offset the header names:
+//! All words are little-endian. After the 92-byte [`Header`] come sections, each at the offset the header names:
 //!
 //! | section | holds |
 //! |---|---|
@@ -12,12 +12,16 @@
 //! | metadata | UTF-8 lines: `name=` and the model's name ([`is_name`]); for each input in order `input=` and its name, for each output `output=` and its name, for each class `label=` and its name ([`is_label`]) |
 //! | label order | the offset of each label in the metadata (u32), sorted by the labels' bytes |
 //! | constants | weights, biases and tables, each at a multiple of 16 bytes, packed for its node's kernel, in the order of the nodes; the inputs' channel scales; the head's state |
+//! | constants in RAM | in the same way, the constants of the nodes that read a copy in RAM ([`NodeHeader`]) |
 //!
 //! A value's id is its index in its section: each node writes the values that follow those of the node before it, and may read values with lower
 //! ids only.
 //!
 //! Loading takes time linear in the image's length: a value's record holds its last use, sorted labels show that no two are equal, and no two
 //! nodes share a constant. Its memory is bounded by [`MOST_ALIVE`].
+//!
+//! Constants in RAM are checked where they are, in flash. [`CheckedImage::bind`](crate::CheckedImage::bind) copies the whole section to the end of the arena:
+//! a chip waits about ten cycles for each byte of flash that is not in its cache.
 
 mod checksum;
 #[cfg(feature = "alloc")]
@@ -51,9 +55,11 @@ pub use writer::{Layer, Packed, write, write_with};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// The format's version; raised whenever an older reader would misread a newer image.
-pub const VERSION: u16 = 4;
+pub const VERSION: u16 = 5;
 
 const MAGIC: [u8; 4] = *b"NANO";
+/// Of a constant, in bytes. Kernels of later versions may load 16 bytes at a time.
+const CONSTANT_ALIGNMENT: usize = 16;
 /// The checksum covers all bytes after itself.
 const CHECKED_FROM: usize = 12;
 /// The largest number of values needed at the same time, graph outputs included: loading keeps a list of them on the stack.
@@ -77,6 +83,7 @@ pub struct Header {
     metadata: Section,
     label_order: Section,
     constants: Section,
+    constants_in_ram: Section,
 }
 
 /// A range of bytes in an image.
@@ -107,7 +114,9 @@ pub struct NodeHeader {
     pub(crate) input_count: u8,
     pub(crate) output_count: u8,
     pub(crate) attribute_count: u8,
-    pub(crate) constant_count: u16,
+    pub(crate) constant_count: u8,
+    /// 1 if the constants are in the section that is copied to RAM, else 0.
+    pub(crate) constants_in_ram: u8,
     pub(crate) scratch_offset: u32,
     pub(crate) scratch_length: u32,
 }

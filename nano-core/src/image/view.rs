@@ -3,11 +3,12 @@
 use core::mem::size_of;
 use core::ops::Range;
 
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 use super::checksum::checksum;
 use super::{
-    CHECKED_FROM, ChannelScale, Dtype, HeadRecord, Header, MAGIC, NodeHeader, Section, VERSION, Value, metadata,
+    CHECKED_FROM, CONSTANT_ALIGNMENT, ChannelScale, Dtype, HeadRecord, Header, MAGIC, NodeHeader, Section, VERSION,
+    Value, metadata,
 };
 use crate::operator::CheckedPart;
 use crate::train::HeadSizes;
@@ -27,6 +28,8 @@ pub struct Image<'a> {
     head: Option<&'a HeadRecord>,
     metadata: &'a str,
     constants: &'a [u8],
+    /// In flash; of a bound image, their copy in RAM.
+    constants_in_ram: &'a [u8],
 }
 
 impl<'a> Image<'a> {
@@ -78,6 +81,7 @@ impl<'a> Image<'a> {
             metadata: core::str::from_utf8(section(bytes, header.metadata)?)
                 .map_err(|error| Error::Field { name: "metadata (not UTF-8 at)", value: error.valid_up_to() as i64 })?,
             constants: section(bytes, header.constants)?,
+            constants_in_ram: section(bytes, header.constants_in_ram)?,
         };
         image.check(table(bytes, header.label_order)?)?;
         Ok(image)
@@ -86,8 +90,8 @@ impl<'a> Image<'a> {
     fn check(&self, label_order: &[u32]) -> Result<(), Error> {
         let field = |name, value: usize| Err(Error::Field { name, value: value as i64 });
         let arena = u64::from(self.header.arena_length);
-        if arena > i32::MAX as u64 {
-            return field("arena length", self.arena_length());
+        if arena + self.constants_in_ram.len() as u64 + CONSTANT_ALIGNMENT as u64 > i32::MAX as u64 {
+            return field("arena length", self.header.arena_length as usize);
         }
         for value in self.values {
             value.check()?;
@@ -160,6 +164,9 @@ impl<'a> Image<'a> {
             if end > u64::from(self.header.arena_length) {
                 return field("scratch offset", node.header.scratch_offset as usize);
             }
+            if node.header.constants_in_ram > 1 {
+                return field("memory of a node's constants", node.header.constants_in_ram.into());
+            }
             count += 1;
         }
         if !nodes.cursor.rest.is_empty() {
@@ -173,9 +180,34 @@ impl<'a> Image<'a> {
         self.header.length as usize
     }
 
-    /// Bytes of arena one run needs.
+    /// Bytes of arena one run needs: values and scratch memory, then the copies of constants ([`Image::constants_in_ram`]).
     pub fn arena_length(&self) -> usize {
+        // The arena may start anywhere, the constants not.
+        let padding = if self.constants_in_ram.is_empty() { 0 } else { CONSTANT_ALIGNMENT - 1 };
+        self.values_length() + padding + self.constants_in_ram.len()
+    }
+
+    /// Bytes of constants that are copied to RAM.
+    pub fn constants_in_ram(&self) -> usize {
+        self.constants_in_ram.len()
+    }
+
+    /// Bytes of values and scratch memory, at the start of the arena.
+    pub(crate) fn values_length(&self) -> usize {
         self.header.arena_length as usize
+    }
+
+    /// The image with its constants in RAM read from there: `ram` is what follows the values in an arena of [`Image::arena_length`].
+    pub(crate) fn with_constants_in(&self, ram: &'a mut [i8]) -> Self {
+        if self.constants_in_ram.is_empty() {
+            return *self;
+        }
+        let ram = ram.as_mut_bytes();
+        let start = ram.as_ptr().align_offset(CONSTANT_ALIGNMENT);
+        let place = start..start.saturating_add(self.constants_in_ram.len());
+        let constants_in_ram = ram.get_mut(place).checked_part();
+        constants_in_ram.iter_mut().zip(self.constants_in_ram).for_each(|(copy, &byte)| *copy = byte);
+        Image { constants_in_ram, ..*self }
     }
 
     /// The model's identity: the CRC-32 of the image. Heads are bound to it.
@@ -293,7 +325,7 @@ impl<'a> Image<'a> {
             outputs,
             attributes: zerocopy::transmute_ref!(attributes),
             constants: constants.as_chunks().0,
-            constants_section: self.constants,
+            constants_section: if header.constants_in_ram == 0 { self.constants } else { self.constants_in_ram },
         })
     }
 }

@@ -205,14 +205,20 @@ pub(crate) mod pack {
 
     use super::{WIDE_BOUND, one_pass_bound};
     use crate::fixed_point::{Multiplier, WideMultiplier};
-    use crate::image::{Layer, WriteError};
-    use crate::kernels::{Channel, LITERAL, ONE_PASS, WeightSums, WideChannel, one_pass_addend};
+    use crate::image::{Layer, Value, WriteError};
+    use crate::kernels::{Channel, LANES, LITERAL, ONE_PASS, WeightSums, WideChannel, one_pass_addend};
 
     /// The shifts of multipliers that the one-pass form takes.
     const ONE_PASS_SHIFTS: RangeInclusive<i32> = -21..=-1;
     /// The multipliers of int8 layers with weights, `s_x * s_w / s_y`, stay below this number in the one-pass form: one channel beyond it makes
     /// its whole layer slower.
     pub const ONE_PASS_LIMIT: f64 = 1.0 / (1 << -*ONE_PASS_SHIFTS.end()) as f64;
+
+    /// Bytes of constants that one run of a convolution reads: it walks all of them for each tile of pixels.
+    pub(crate) fn read_per_tile(constants: &[Vec<u8>], output: &Value) -> usize {
+        let pixels = (output.shape[0] * output.shape[1]) as usize;
+        constants.iter().map(Vec::len).sum::<usize>() * pixels.div_ceil(LANES)
+    }
 
     /// [`ChannelRules::pack`](super::ChannelRules::pack) of int16 layers, whose biases are int64.
     pub(super) fn wide_channels(

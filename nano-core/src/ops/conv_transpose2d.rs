@@ -376,5 +376,9 @@ fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::
     }
     let (form, channels) = channels::pack::requantizations(&accumulators, layer.outputs[0].zero_point);
     let scratch_length = Phase::most_taps(&window.vertical) * Phase::most_taps(&window.horizontal) * inputs * LANES;
-    Ok(crate::image::Packed { form, constants: vec![packed, channels.as_bytes().to_vec()], scratch_length })
+    let constants = vec![packed, channels.as_bytes().to_vec()];
+    // Each pixel is of one phase, which has its part of the weights.
+    let tiles = channels::pack::read_per_tile(&constants, &layer.outputs[0]);
+    let read = Some(tiles / phases(&attributes).count().max(1));
+    Ok(crate::image::Packed { form, constants, scratch_length, read })
 }

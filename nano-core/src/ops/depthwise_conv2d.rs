@@ -237,5 +237,5 @@ fn pack<C: ChannelRules>(layer: &crate::image::Layer<'_>) -> Result<crate::image
         }
     }
     let scratch_length = attributes.scratch_length(input, output, form) * size_of::<C::Element>();
-    Ok(crate::image::Packed { form, constants: vec![packed, channels.as_bytes().to_vec()], scratch_length })
+    Ok(crate::image::Packed { form, constants: vec![packed, channels.as_bytes().to_vec()], scratch_length, read: None })
 }

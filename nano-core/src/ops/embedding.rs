@@ -80,7 +80,9 @@ fn run(node: &Node<'_>, mut io: Io<'_>) {
 fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::image::WriteError> {
     let Attributes { rows } = Attributes::read(&layer.attributes).map_err(|broken| broken.of(NAME))?;
     let entries = rows.max(0) as usize * layer.outputs[0].shape[2] as usize;
-    let mut packed = crate::image::Packed::default();
+    // The rows of its indices.
+    let read = Some(layer.outputs[0].len());
+    let mut packed = crate::image::Packed { read, ..Default::default() };
     packed.constants.push(layer.int8("table", entries)?.iter().map(|&entry| entry as u8).collect());
     Ok(packed)
 }

@@ -106,7 +106,8 @@ fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::
         Dtype::Int16 => layer.int16("start", channels)?.as_bytes(),
         Dtype::Int32 => layer.int32("start", channels)?.as_bytes(),
     };
-    let mut packed = crate::image::Packed::default();
+    // A reset reads the start, not a run.
+    let mut packed = crate::image::Packed { read: Some(0), ..Default::default() };
     packed.constants.push(start.to_vec());
     Ok(packed)
 }

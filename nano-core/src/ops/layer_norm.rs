@@ -246,7 +246,7 @@ fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::
     let parameters = LayerNormParameters::new(weights, biases, epsilon, input.scale, of_output)
         .map_err(|(rule, value)| layer.refused(rule, value))?;
     let constants = alloc::vec![parameters.epsilon.to_le_bytes().to_vec(), parameters.channels.as_bytes().to_vec()];
-    Ok(crate::image::Packed { form: 0, constants, scratch_length: 0 })
+    Ok(crate::image::Packed { form: 0, constants, scratch_length: 0, read: None })
 }
 
 #[cfg(test)]

@@ -240,5 +240,5 @@ fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::
     let accumulator = channels::pack::Accumulator { bias: 0, multiplier, bound };
     let (form, channels) = channels::pack::requantizations(&[accumulator], output.zero_point);
     let scratch_length = scratch_length(a.shape[2], output.shape[2]);
-    Ok(crate::image::Packed { form, constants: alloc::vec![channels.as_bytes().to_vec()], scratch_length })
+    Ok(crate::image::Packed { form, constants: alloc::vec![channels.as_bytes().to_vec()], scratch_length, read: None })
 }

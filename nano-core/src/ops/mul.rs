@@ -90,5 +90,10 @@ fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::
         let addend = 1 << (-shift - 1);
         (TWO_PASS, alloc::vec![Channel { bias: 0, multiplier: mantissa << 1, addend, shift: -shift }])
     };
-    Ok(crate::image::Packed { form, constants: alloc::vec![channels.as_bytes().to_vec()], scratch_length: 0 })
+    Ok(crate::image::Packed {
+        form,
+        constants: alloc::vec![channels.as_bytes().to_vec()],
+        scratch_length: 0,
+        read: None,
+    })
 }

@@ -37,10 +37,10 @@ fn an_image_of_another_version_names_both() {
     let mut image = chain().image();
     image.bytes_mut()[place::VERSION] = 2;
     image.reseal();
-    assert_eq!(refused(&image), Error::Version { found: 2, expected: 4 });
+    assert_eq!(refused(&image), Error::Version { found: 2, expected: 5 });
     assert_eq!(
         refused(&image).to_string(),
-        "the image has format version 2, this build reads 4: export the model again"
+        "the image has format version 2, this build reads 5: export the model again"
     );
 }
 
@@ -121,10 +121,11 @@ fn sections_beyond_the_image_are_refused() {
         place::METADATA,
         place::LABEL_ORDER,
         place::CONSTANTS,
+        place::CONSTANTS_IN_RAM,
     ] {
         let image = head_net().image();
         let given = image.bytes().len();
-        for (offset, length) in [(given as u32, 4), (u32::MAX, 4), (84, u32::MAX), (u32::MAX, u32::MAX)] {
+        for (offset, length) in [(given as u32, 4), (u32::MAX, 4), (92, u32::MAX), (u32::MAX, u32::MAX)] {
             let mut image = image.clone();
             image.patch(section, offset);
             image.patch(section + 4, length);

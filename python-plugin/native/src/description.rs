@@ -14,7 +14,7 @@ use crate::head_description;
 
 /// Converts the description of a model.
 pub(crate) fn read(description: &Bound<'_, PyAny>) -> PyResult<ModelDescription> {
-    let Model { name, labels, inputs, layers, outputs, head } = description.extract()?;
+    let Model { name, labels, inputs, layers, outputs, head, weights_in_ram } = description.extract()?;
     Ok(ModelDescription {
         name,
         labels,
@@ -22,6 +22,7 @@ pub(crate) fn read(description: &Bound<'_, PyAny>) -> PyResult<ModelDescription>
         layers: layers.into_iter().map(Layer::describe).collect::<PyResult<_>>()?,
         outputs: outputs.into_iter().map(|Output { name, id }| OutputDescription { name, id }).collect(),
         head: head.map(|head| head_description::read(&head)).transpose()?,
+        weights_in_ram,
     })
 }
 
@@ -34,6 +35,7 @@ struct Model<'py> {
     layers: Vec<Layer>,
     outputs: Vec<Output>,
     head: Option<Bound<'py, PyAny>>,
+    weights_in_ram: usize,
 }
 
 #[derive(FromPyObject)]

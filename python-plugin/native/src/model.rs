@@ -90,6 +90,12 @@ impl Model {
         self.image.checked().image().arena_length()
     }
 
+    /// Bytes of the layers' constants that are copied to RAM, part of the arena.
+    #[getter]
+    fn constants_in_ram(&self) -> usize {
+        self.image.checked().image().constants_in_ram()
+    }
+
     /// Length of the image in bytes.
     #[getter]
     fn length(&self) -> usize {
@@ -203,6 +209,7 @@ impl Model {
             entry.set_item("form", node.form())?;
             entry.set_item("macs", (kernel.operator.macs)(&node))?;
             entry.set_item("constant_bytes", node.constant_bytes())?;
+            entry.set_item("constants_in_ram", node.has_constants_in_ram())?;
             entry.set_item("scratch_bytes", node.scratch_length())?;
             entry.set_item("inputs", node.input_ids())?;
             let first = next;

@@ -130,6 +130,8 @@ pub struct Packed {
     pub constants: Vec<Vec<u8>>,
     /// Bytes of scratch memory.
     pub scratch_length: usize,
+    /// Bytes of constants that one run reads. None: each constant once; a kernel that walks them for every tile reads them as often.
+    pub read: Option<usize>,
 }
 
 impl Packed {

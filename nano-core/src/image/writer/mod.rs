@@ -6,6 +6,7 @@ mod layout;
 mod memory;
 mod plan;
 mod prepared;
+mod ram;
 
 use alloc::vec::Vec;
 use core::mem::size_of;
@@ -14,8 +15,8 @@ use zerocopy::IntoBytes;
 
 use super::checksum::checksum;
 use super::{
-    CHECKED_FROM, ChannelScale, HeadDescription, HeadRecord, Header, MAGIC, ModelDescription, NodeHeader, Section,
-    VERSION, Value, WriteError, metadata,
+    CHECKED_FROM, CONSTANT_ALIGNMENT, ChannelScale, HeadDescription, HeadRecord, Header, MAGIC, ModelDescription,
+    NodeHeader, Section, VERSION, Value, WriteError, metadata,
 };
 use crate::{Kernel, ops};
 use memory::Chosen;
@@ -23,9 +24,6 @@ use prepared::Prepared;
 
 pub(crate) use fuse::Fusion;
 pub use layer::{Layer, Packed};
-
-/// In bytes. Kernels of later versions may load 16 bytes at a time.
-const CONSTANT_ALIGNMENT: usize = 16;
 
 /// A model's values and nodes with their places in the arena.
 struct Plan<'k> {
@@ -83,6 +81,7 @@ impl<'k> Plan<'k> {
 ///     layers: vec![layer],
 ///     outputs: vec![OutputDescription { name: "y".into(), id: 1 }],
 ///     head: None,
+///     weights_in_ram: 0,
 /// })?;
 /// # let mut aligned = vec![0u32; bytes.len().div_ceil(4)];
 /// # aligned.iter_mut().zip(bytes.chunks(4)).for_each(|(w, b)| *w = b.iter().rev().fold(0, |w, &b| w << 8 | u32::from(b)));
@@ -114,9 +113,10 @@ pub fn write_with(model: &ModelDescription, kernels: &[Kernel]) -> Result<Vec<u8
 fn write_plan(model: &ModelDescription, plan: Plan<'_>) -> Result<Vec<u8>, WriteError> {
     let Plan { values, layers, memory: memory::Plan { layers: chosen, scratch_offsets, length: arena_length, .. } } =
         plan;
-    let mut constants = Constants::default();
+    let (mut constants, mut constants_in_ram) = (Constants::default(), Constants::default());
     let mut nodes = Vec::new();
-    for ((layer, chosen), scratch_offset) in layers.iter().zip(&chosen).zip(scratch_offsets) {
+    let in_ram = ram::choose(&chosen, model.weights_in_ram);
+    for (((layer, chosen), scratch_offset), in_ram) in layers.iter().zip(&chosen).zip(scratch_offsets).zip(in_ram) {
         let (Prepared { inputs, outputs, attributes, .. }, Chosen { kernel, packed, .. }) = (layer, chosen);
         let header = NodeHeader {
             kernel: kernel.id,
@@ -124,17 +124,21 @@ fn write_plan(model: &ModelDescription, plan: Plan<'_>) -> Result<Vec<u8>, Write
             input_count: count(inputs.len())?,
             output_count: count(outputs.len())?,
             attribute_count: count(attributes.len())?,
-            constant_count: count(packed.constants.len())?.into(),
+            constant_count: count(packed.constants.len())?,
+            constants_in_ram: in_ram.into(),
             scratch_offset,
             scratch_length: packed.scratch_length as u32,
         };
         nodes.extend_from_slice(header.as_bytes());
         nodes.extend_from_slice(inputs.as_bytes());
         nodes.extend_from_slice(attributes.as_bytes());
+        let section = if in_ram { &mut constants_in_ram } else { &mut constants };
         for constant in &packed.constants {
-            nodes.extend_from_slice(constants.push(constant)?.as_bytes());
+            nodes.extend_from_slice(section.push(constant)?.as_bytes());
         }
     }
+    // Whole, so that the copied bytes are what `ram::choose` counts.
+    constants_in_ram.bytes.resize(constants_in_ram.bytes.len().next_multiple_of(CONSTANT_ALIGNMENT), 0);
     let inputs = write_inputs(model, &mut constants)?;
     let head = model.head.as_ref().map(|head| write_head(model, head, &values, &mut constants)).transpose()?;
     let outputs: Vec<u32> = model.outputs.iter().map(|output| output.id as u32).collect();
@@ -156,6 +160,7 @@ fn write_plan(model: &ModelDescription, plan: Plan<'_>) -> Result<Vec<u8>, Write
         metadata: append(&mut image, metadata.as_bytes(), 4),
         label_order: append(&mut image, label_order.as_bytes(), 4),
         constants: append(&mut image, &constants.bytes, CONSTANT_ALIGNMENT),
+        constants_in_ram: append(&mut image, &constants_in_ram.bytes, CONSTANT_ALIGNMENT),
         ..Header::default()
     };
     if image.len() > i32::MAX as usize {

@@ -55,6 +55,7 @@ impl<'k> Prepared<'k> {
             output_count: 0,
             attribute_count: 0,
             constant_count: 0,
+            constants_in_ram: 0,
             scratch_offset: 0,
             scratch_length: 0,
         };

@@ -178,5 +178,6 @@ fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::
         form: form(convolution.form, addition.form),
         constants: addition.constants.into_iter().chain(convolution.constants).collect(),
         scratch_length: convolution.scratch_length + LANES * output.shape[2] as usize,
+        read: convolution.read,
     })
 }

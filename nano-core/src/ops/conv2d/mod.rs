@@ -319,5 +319,7 @@ fn pack<C: ChannelRules>(layer: &crate::image::Layer<'_>) -> Result<crate::image
         }
     }
     let scratch_length = per_output * LANES * size_of::<C::Element>();
-    Ok(crate::image::Packed { form, constants: vec![packed, channels.as_bytes().to_vec()], scratch_length })
+    let constants = vec![packed, channels.as_bytes().to_vec()];
+    let read = Some(crate::ops::channels::pack::read_per_tile(&constants, &layer.outputs[0]));
+    Ok(crate::image::Packed { form, constants, scratch_length, read })
 }

@@ -94,5 +94,10 @@ fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::
         Attributes::read(&layer.attributes).map_err(|broken| broken.of(OPERATOR.name))?;
     let blocks = weights.chunks_exact(WIDTH * inputs).zip(channels.as_chunks().0);
     let rows = blocks.flat_map(|(weights, channels)| pairs::block(channels, weights, [clamp_min, clamp_max]));
-    Ok(crate::image::Packed { form, constants: vec![rows.flatten().flatten().collect()], scratch_length: 0 })
+    Ok(crate::image::Packed {
+        form,
+        constants: vec![rows.flatten().flatten().collect()],
+        scratch_length: 0,
+        read: None,
+    })
 }

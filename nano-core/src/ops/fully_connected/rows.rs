@@ -134,5 +134,5 @@ fn pack<C: ChannelRules>(layer: &crate::image::Layer<'_>) -> Result<crate::image
         })
         .collect();
     let constants = vec![packed, channels.as_bytes().to_vec()];
-    Ok(crate::image::Packed { form, constants, scratch_length: 0 })
+    Ok(crate::image::Packed { form, constants, scratch_length: 0, read: None })
 }

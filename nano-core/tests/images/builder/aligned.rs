@@ -43,7 +43,7 @@ impl Aligned {
     }
 }
 
-/// Where the header's words lie that the tests damage: the layout of format version 4, stated independently of the crate.
+/// Where the header's words lie that the tests damage: the layout of format version 5, stated independently of the crate.
 pub mod place {
     pub const VERSION: usize = 4;
     pub const CHECKSUM: usize = 8;
@@ -59,7 +59,8 @@ pub mod place {
     pub const METADATA: usize = 60;
     pub const LABEL_ORDER: usize = 68;
     pub const CONSTANTS: usize = 76;
-    pub const HEADER_LENGTH: usize = 84;
+    pub const CONSTANTS_IN_RAM: usize = 84;
+    pub const HEADER_LENGTH: usize = 92;
     /// Bytes of a value record, and where in it lie the pitch, the scale, the zero point, the last use, the offset in the arena and the bytes there, the
     /// dtype (u8) and the place (u8).
     pub const VALUE_LENGTH: usize = 40;
@@ -73,12 +74,13 @@ pub mod place {
     /// Bytes of the record of where an input's channel scales lie.
     pub const INPUT_LENGTH: usize = 8;
     /// Bytes of a node record before its input ids, and where in it lie the kernel (u16), the form (u8), the counts of inputs, outputs and attributes
-    /// (u8) and of constants (u16), and the place of its scratch memory.
+    /// and constants (u8), whether the constants are copied to RAM (u8), and the place of its scratch memory.
     pub const NODE_HEADER: usize = 16;
     pub const NODE_FORM: usize = 2;
     pub const NODE_INPUTS: usize = 3;
     pub const NODE_OUTPUTS: usize = 4;
     pub const NODE_ATTRIBUTES: usize = 5;
     pub const NODE_CONSTANTS: usize = 6;
+    pub const NODE_CONSTANTS_IN_RAM: usize = 7;
     pub const NODE_SCRATCH: usize = 8;
 }

@@ -83,6 +83,7 @@ impl Builder {
             layers: vec![],
             outputs: vec![],
             head: None,
+            weights_in_ram: 0,
         };
         Builder { model, weight_scale: 0.004, random: fastrand::Rng::with_seed(seed) }
     }
