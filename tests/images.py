@@ -44,6 +44,7 @@ class Description:
             "layers": [],
             "outputs": [],
             "head": None,
+            "weights_in_ram": 0,
         }
 
     @staticmethod

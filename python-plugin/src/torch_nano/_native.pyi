@@ -74,6 +74,8 @@ class LayerEntry(TypedDict):
     form: int
     macs: int
     constant_bytes: int
+    #: Whether its constants are copied to RAM.
+    constants_in_ram: bool
     scratch_bytes: int
     #: Ids of values.
     inputs: list[int]
@@ -194,6 +196,8 @@ class Model:
     def __new__(cls, image: Model | bytes) -> Self: ...
     @property
     def arena_length(self) -> int: ...
+    @property
+    def constants_in_ram(self) -> int: ...
     @property
     def length(self) -> int: ...
     @property

@@ -74,6 +74,11 @@ class ConvertedModel(QuantizedModule):
         return self._model.arena_length
 
     @property
+    def weights_in_ram(self) -> int:
+        """Bytes of weights and tables that the device copies to RAM at start, part of :attr:`arena_bytes`."""
+        return self._model.constants_in_ram
+
+    @property
     def input_shapes(self) -> dict[str, Shape]:
         """Shape of one sample of each input, by the names of forward's arguments."""
         return dict(self._input_shapes)

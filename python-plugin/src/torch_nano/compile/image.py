@@ -14,6 +14,9 @@ from ..ir.description import describe_layer, describe_model, describe_value
 from ..ir.graph import Node
 from ..ops.move import is_free
 
+#: The most bytes of constants in RAM that can be asked for.
+MOST_IN_RAM = 2**31 - 1
+
 
 def layers(model: QuantizedGraph) -> list[Node]:
     """The nodes that are described as layers of the image, in its order: all but moves that cost nothing
@@ -30,7 +33,11 @@ def made_of(graph: QuantizedGraph, model: _native.Model) -> Iterator[tuple[_nati
 
 
 def write_image(
-    model: QuantizedGraph, head: dict[str, Any] | None, name: str, labels: list[str]
+    model: QuantizedGraph,
+    head: dict[str, Any] | None,
+    name: str,
+    labels: list[str],
+    weights_in_ram: int = 0,
 ) -> _native.Model:
     """The checked image of a quantized graph. nano-core plans the memory and packs the constants.
 
@@ -39,6 +46,7 @@ def write_image(
         head: the description of a trainable head after the graph's output, in the device's order.
         name: the model's name.
         labels: the names of the classes.
+        weights_in_ram: bytes of RAM for copies of layers' constants, at most.
 
     Raises:
         InputError: an input or an output has a name that an image cannot hold.
@@ -56,6 +64,7 @@ def write_image(
         labels=labels,
         head=head,
         channels=model.channels,
+        weights_in_ram=weights_in_ram,
     )
     try:
         return _native.Model(_native.write_image(description))

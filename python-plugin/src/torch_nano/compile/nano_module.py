@@ -204,7 +204,7 @@ class NanoModule(ConvertedModel):
         saved = self._saved()
         graph = to_streaming(saved.graph, saved.head is not None)
         description = None if saved.head is None else saved.head.description
-        image = write_image(graph, description, self.name, self.labels)
+        image = write_image(graph, description, self.name, self.labels, self._model.constants_in_ram)
         return Stream(NanoModule(SavedModel(image, graph, saved.head)), image)
 
     def summary(self) -> Summary:
@@ -224,7 +224,7 @@ class NanoModule(ConvertedModel):
                     weight_bytes=entry["constant_bytes"],
                     arena_bytes=arena_bytes,
                     kernel=entry["kernel"],
-                    memory="flash",
+                    memory="flash, RAM" if entry["constants_in_ram"] else "flash",
                 )
             )
         head_bytes = 0
@@ -245,7 +245,15 @@ class NanoModule(ConvertedModel):
                 )
             )
         equalized = sum(bool(value.factors) for value in self._graph.graph.values.values())
-        return Summary(self.name, tuple(rows), self.flash_bytes, self.arena_bytes, head_bytes, equalized)
+        return Summary(
+            self.name,
+            tuple(rows),
+            self.flash_bytes,
+            self.arena_bytes,
+            self.weights_in_ram,
+            head_bytes,
+            equalized,
+        )
 
     def verify(self, target: Target = "host", data: Example | None = None) -> VerifyReport:
         """Compares nano-core on this machine with a target, byte by byte.

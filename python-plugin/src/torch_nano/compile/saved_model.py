@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .. import _native
+from ..arguments import whole_number
 from ..arithmetic.layout import Layout
 from ..arithmetic.quantization import ChannelScales, Quantization
 from ..calibration.quantize import QuantizedGraph
@@ -28,9 +29,9 @@ from ..ir.interface import Kind, Returned
 from ..ir.value import Value
 from ..ops.fully_connected import FullyConnected
 from ..ops.move import Move
-from .image import write_image
+from .image import MOST_IN_RAM, write_image
 
-_KIND, _VERSION = "model", 6
+_KIND, _VERSION = "model", 7
 
 
 @dataclass
@@ -69,6 +70,8 @@ class _Contents:
     channels: dict[str, Any]
     #: Whether each run is a step of a stream.
     streams: bool
+    #: Bytes of layers' constants that are copied to RAM.
+    weights_in_ram: int
     #: How the model returns its outputs: the fields of :class:`.Returned`.
     returns: dict[str, Any]
     head: dict[str, Any] | None
@@ -114,6 +117,7 @@ def pack(model: SavedModel) -> bytes:
             for name, scales in model.graph.channels.items()
         },
         streams=model.graph.streams,
+        weights_in_ram=image.constants_in_ram,
         returns=asdict(graph.returned),
         head=None if model.head is None else vars(model.head),
     )
@@ -133,7 +137,10 @@ def unpack(content: bytes) -> SavedModel:
             graph = _graph(contents)
             head = None if contents.head is None else fields_of(SavedHead, contents.head, "the head")
             description = None if head is None else head.description
-            image = write_image(graph, description, contents.name, contents.labels)
+            in_ram = whole_number(
+                "weights_in_ram", contents.weights_in_ram, most=MOST_IN_RAM, error=FileFormatError
+            )
+            image = write_image(graph, description, contents.name, contents.labels, in_ram)
             _check_runs(graph)
             _check_head(image, head)
     except FileFormatError:

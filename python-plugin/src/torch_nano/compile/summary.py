@@ -34,7 +34,8 @@ class LayerSummary:
     arena_bytes: int
     #: The kernel it is packed for.
     kernel: str
-    #: "flash", or "RAM" for the trainable head.
+    #: Where its weights are: "flash"; "flash, RAM" if they are copied to RAM at start; "RAM" of a
+    #: trainable head.
     memory: str
 
 
@@ -77,6 +78,8 @@ class Summary:
     flash_bytes: int
     #: Bytes of RAM for one run.
     arena_bytes: int
+    #: Bytes of `arena_bytes` that are copies of weights.
+    weights_in_ram: int
     #: Bytes of RAM for the trainable head's state; 0 without one.
     head_bytes: int
     #: Values whose channels are scaled, so that each uses the range of its integers.
@@ -112,9 +115,10 @@ class Summary:
         text = io.StringIO()
         # Plain text wherever it is shown, in a notebook too.
         Console(file=text, width=200, force_terminal=False, force_jupyter=False).print(table)
+        copies = f" ({self.weights_in_ram:,} B copies of weights)" if self.weights_in_ram else ""
         totals = (
             f"{self.macs:,} MACs, flash {self.flash_bytes:,} B (the whole image), "
-            f"RAM {self.arena_bytes:,} B arena + {self.head_bytes:,} B head"
+            f"RAM {self.arena_bytes:,} B arena{copies} + {self.head_bytes:,} B head"
         )
         lines = [line.rstrip() for line in text.getvalue().splitlines()]
         notes = [f"values with equalized channels: {self.equalized}"] if self.equalized else []

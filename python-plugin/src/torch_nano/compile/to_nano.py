@@ -28,7 +28,7 @@ from ..modules.inputs import Example
 from ..modules.models import check_float, own_module
 from ..ops.argmax import argmax_of
 from .auto_precision import SAMPLES, target_of, with_auto_precision
-from .image import is_name, write_image
+from .image import MOST_IN_RAM, is_name, write_image
 from .last_layers import cut_before, split_off_head
 from .module_with_ranges import ModuleWithRanges
 from .nano_module import NanoModule
@@ -66,6 +66,7 @@ def to_nano(
     name: str | None = None,
     check: bool = True,
     correct: bool = True,
+    weights_in_ram: int = 0,
 ) -> NanoModule:
     """Compiles a model to int8, as it runs on the device. The model itself is not changed.
 
@@ -108,6 +109,9 @@ def to_nano(
         correct: scale the channels between layers so that each uses the range of int8 (cross-layer
             equalization), and correct biases by the mean error that rounded weights cause on the calibration
             data. A :class:`QatModule` is trained, and not corrected.
+        weights_in_ram: bytes of RAM in which the device keeps copies of weights and tables, at most: a chip
+            waits about ten cycles for each byte of flash that is not in its cache. Whole layers are copied,
+            first those that read most bytes of flash per byte of RAM. The outputs are the same.
 
     Warns:
         AccuracyWarning: int8 keeps less than 15 dB of an output; it names the layers that lose most. Or
@@ -143,6 +147,7 @@ def to_nano(
         )
     names = _labels(labels)
     train_last = whole_number("train_last", train_last, least=1)
+    weights_in_ram = whole_number("weights_in_ram", weights_in_ram, most=MOST_IN_RAM, error=InputError)
     settings = _settings(head, learning_rate)
     target = target_of(precision, target_sqnr)
     source = _source(model, example, calibrate, method, percentile, precision, correct)
@@ -173,7 +178,8 @@ def to_nano(
                 f"the model's class is called {shown(name)}, more than {_native.LONGEST_NAME} bytes "
                 "in UTF-8; give a shorter name: to_nano(..., name=...)"
             )
-    image = write_image(quantized, None if split is None else split.description, name, names)
+    description = None if split is None else split.description
+    image = write_image(quantized, description, name, names, weights_in_ram)
     saved = None if split is None else SavedHead(", ".join(split.paths), split.description)
     return NanoModule(SavedModel(image, quantized, saved))
 

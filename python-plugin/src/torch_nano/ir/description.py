@@ -65,6 +65,7 @@ def describe_model(
     labels: Sequence[str] = (),
     head: Entry | None = None,
     channels: Mapping[str, ChannelScales] | None = None,
+    weights_in_ram: int = 0,
 ) -> Entry:
     """A model.
 
@@ -73,6 +74,7 @@ def describe_model(
         outputs: ids of values, by name.
         head: the description from the settings of a trainable head.
         channels: scales per channel, by name of the input; an input without them has one scale.
+        weights_in_ram: bytes of RAM for copies of layers' constants, at most.
     """
     return {
         "name": name,
@@ -84,6 +86,7 @@ def describe_model(
         "layers": list(layers),
         "outputs": [{"name": name, "id": id} for name, id in outputs.items()],
         "head": head,
+        "weights_in_ram": weights_in_ram,
     }
 
 
