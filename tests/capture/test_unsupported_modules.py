@@ -1,4 +1,4 @@
-"""Recurrent modules are reported by class, before torch.export."""
+"""Modules that are unsupported by their class are reported before torch.export."""
 
 import warnings
 
@@ -77,3 +77,12 @@ def test_a_module_that_is_not_called_is_allowed() -> None:
     front = tn.get_model_feature_extractor(model, "convolution")
     nano = tn.to_nano(front, x, calibrate=x)
     assert nano.verify("host", x)
+
+
+@pytest.mark.usefixtures("no_export")
+def test_fake_quantization_of_torch_is_refused_by_its_module() -> None:
+    model = nn.Sequential(torch.ao.quantization.FakeQuantize(), nn.Linear(6, 3))
+    with pytest.raises(tn.UnsupportedError, match="rounds as another device would") as caught:
+        tn.to_nano(model, X, calibrate=X)
+    (node,) = caught.value.nodes
+    assert (node.module_path, node.operator) == ("0", "torch.ao.quantization.FakeQuantize")

@@ -40,7 +40,7 @@ _EQUATIONS = (
     "it solves equations whose coefficients depend on the input",
     "return the coefficients, and solve outside of the model",
 )
-_FAKE_QUANTIZATION = (
+FAKE_QUANTIZATION = (
     "it rounds as another device would",
     "give the model in float; torch_nano.prepare_qat trains it with this device's rounding",
 )
@@ -95,7 +95,7 @@ _REASONS: Mapping[str, tuple[str, str]] = {
             "_fake_quantize_per_tensor_affine_cachemask_tensor_qparams",
             "fused_moving_avg_obs_fake_quant",
         ),
-        _FAKE_QUANTIZATION,
+        FAKE_QUANTIZATION,
     ),
     **dict.fromkeys(("diagonal_scatter", "scatter", "scatter_add"), _WRITE),
     **dict.fromkeys(

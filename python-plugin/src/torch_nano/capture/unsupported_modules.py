@@ -14,6 +14,7 @@ from ..modules.explain import run
 from ..modules.inputs import Inputs
 from ..modules.modes import evaluation_mode
 from ..modules.watching import watching
+from .refusals import FAKE_QUANTIZATION
 
 _BEFORE = "convert what is in front of it (torch_nano.get_model_feature_extractor)"
 #: Classes -> the reason, and what to write instead.
@@ -103,6 +104,11 @@ def _refusal(name: str, module: nn.Module) -> UnsupportedNode | None:
             f"nn.{_public_class(module)}",
             "it looks up rows and adds them in one call",
             "use nn.Embedding with the same weight, and .mean(1), .sum(1) or .amax(1)",
+        )
+    # By their names: torch.ao.quantization takes long to import, and only a model that has them needs it.
+    if any(kind.__module__ == "torch.ao.quantization.fake_quantize" for kind in type(module).mro()):
+        return UnsupportedNode(
+            name, "", f"torch.ao.quantization.{type(module).__name__}", *FAKE_QUANTIZATION
         )
     return None
 
