@@ -107,9 +107,7 @@ def _refusal(name: str, module: nn.Module) -> UnsupportedNode | None:
         )
     # By their names: torch.ao.quantization takes long to import, and only a model that has them needs it.
     if any(kind.__module__ == "torch.ao.quantization.fake_quantize" for kind in type(module).mro()):
-        return UnsupportedNode(
-            name, "", f"torch.ao.quantization.{type(module).__name__}", *FAKE_QUANTIZATION
-        )
+        return UnsupportedNode(name, "", f"torch.ao.quantization.{type(module).__name__}", *FAKE_QUANTIZATION)
     return None
 
 
