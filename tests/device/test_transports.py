@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch_nano as tn
 from torch import Tensor, nn
-from torch_nano import Device, DeviceError, HeadError, InputError, LabelError, NanoModule, _native
+from torch_nano import Device, DeviceError, HeadError, InputError, LabelError, NanoModule
 
 from .boards import Board, serial_board, socket_board
 
@@ -91,7 +91,7 @@ def test_info_describes_the_device(fresh: Device, nano: NanoModule) -> None:
     info = fresh.info
     assert (info.model_id, info.name, info.input_length) == (nano.id, "moves", 24)
     assert (info.classes, info.output_length) == (4, nano.head.features)
-    assert info.layers == len(_native.Model(nano.image).layers) == len(fresh.profile(model_and_data()[1][0]))
+    assert info.layers == len(nano.summary().layers) == len(fresh.profile(model_and_data()[1][0]))
     assert info.head_length == len(fresh.head_state()) == len(nano.head.state())
     assert info.class_capacity == nano.head.capacity
     assert (info.ring_capacity > 0) == isinstance(nano.head, tn.SgdHead)

@@ -106,15 +106,20 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
     fn profile(&mut self, input: &[u8]) -> Result<Response<'_>, Failure> {
         self.complete_input(input)?;
         self.stats.runs = self.stats.runs.wrapping_add(1);
-        let Device { model, layers, counter, .. } = self;
+        let Device { model, layers, learner, counter, .. } = self;
+        let mut counts = layers.iter_mut();
         let mut last = counter();
-        model.run_observed(|index, _, _| {
+        model.run_observed(|_, _, _| {
             let now = counter();
-            if let Some(ticks) = layers.get_mut(index) {
+            if let Some(ticks) = counts.next() {
                 *ticks = (now - last) as u32;
             }
             last = counter();
         });
+        if let (Some(learner), Some(ticks)) = (learner, counts.next()) {
+            learner.head.logits(model.output(0))?;
+            *ticks = (counter() - last) as u32;
+        }
         self.profiled = true;
         Ok(Response::Profile { layers: start(self.layers.as_bytes(), self.frame) })
     }

@@ -33,7 +33,7 @@ pub enum Response<'a> {
         input_length: u32,
         /// Bytes of all outputs of one run.
         output_length: u32,
-        /// Number of layers.
+        /// Number of counts of a profile: the layers, and the head.
         layers: u32,
         /// Classes of the head at present, 0 without one.
         classes: u32,

@@ -69,7 +69,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Session<'a, C, F, H> {
         let model = image.bind(take(&mut ram, sizes.arena)?)?;
         let receive = take(&mut ram, sizes.buffer())?;
         let send = take(&mut ram, sizes.buffer())?;
-        let layers = take(&mut ram, sizes.layers)?;
+        let layers = take(&mut ram, sizes.profiled())?;
         let mut learner = None;
         if let Some(needed) = sizes.head {
             let head = H::new(&view, take(&mut ram, needed.words())?)?;

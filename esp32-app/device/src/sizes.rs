@@ -45,7 +45,7 @@ impl Sizes {
             self.arena,
             self.buffer(),
             self.buffer(),
-            self.layers.saturating_mul(4),
+            self.profiled().saturating_mul(4),
             self.head_words().saturating_mul(4),
             self.names().saturating_mul(size_of::<Name>()),
             self.record(),
@@ -62,6 +62,11 @@ impl Sizes {
             index += 1;
         }
         words
+    }
+
+    /// Counts of a profile: one for each layer, and one for the head.
+    pub(crate) const fn profiled(&self) -> usize {
+        self.layers.saturating_add(self.head.is_some() as usize)
     }
 
     pub(crate) const fn head_words(&self) -> usize {

@@ -39,7 +39,7 @@ fn info_says_what_the_image_says() {
             has_states: false,
             input_length: view.input(0).len() as u32,
             output_length: features,
-            layers: net.model.layers.len() as u32,
+            layers: (net.model.layers.len() + net.model.head.iter().len()) as u32,
             classes,
             class_capacity: classes,
             head_length: if classes == 0 { 0 } else { 8 + 2 * classes * (features + 1) },
@@ -112,15 +112,21 @@ fn prediction_without_a_head_gives_the_output_and_the_first_largest() {
 }
 
 #[test]
-fn a_profile_counts_each_layer() {
-    let net = conv_net();
-    let image = net.image();
-    let mut ram = ram(&image);
-    let input = vec![7; 7 * 6 * 3];
-    ask(&mut session(&image, &mut ram), Request::Profile { input: &input }, |response| {
-        let expected: Vec<u8> = net.model.layers.iter().flat_map(|_| 5u32.to_le_bytes()).collect();
-        assert_eq!(response, Response::Profile { layers: &expected });
-    });
+fn a_profile_counts_each_layer_and_the_head() {
+    for (net, counts) in [(conv_net(), conv_net().model.layers.len()), (head_net(), head_net().model.layers.len() + 1)]
+    {
+        let image = net.image();
+        let mut ram = ram(&image);
+        let input = vec![7; image_input(&image)];
+        ask(&mut session(&image, &mut ram), Request::Profile { input: &input }, |response| {
+            assert_eq!(response, Response::Profile { layers: &5u32.to_le_bytes().repeat(counts) });
+        });
+    }
+}
+
+/// Bytes of the input of an image.
+fn image_input(image: &Aligned) -> usize {
+    Image::new(image.bytes()).unwrap().input(0).len()
 }
 
 #[test]

@@ -45,7 +45,7 @@ class DeviceInfo(_Answer):
     input_length: int
     #: Bytes of all outputs of one run.
     output_length: int
-    #: Number of layers.
+    #: Number of layers, with the head.
     layers: int
     #: Classes of the head at present, 0 without one.
     classes: int

@@ -117,8 +117,8 @@ class Device(Conversation):
 
     @whole
     def profile(self, input: Input) -> list[int]:
-        """Runs the model on one input; returns instructions (emulated board) or cycles of each layer in
-        the order of `NanoModule.summary`.
+        """Runs the model on one input; returns instructions (emulated board) or cycles of each layer and
+        of the head, in the order of `NanoModule.summary`.
 
         Raises:
             InputError: wrong inputs, shape or dtype.
