@@ -25,6 +25,7 @@ _setup-and-test-rust: setup _test-rust
 
 _test-rust: _tools
     cargo test --quiet --package nano-core --all-features
+    cargo test --quiet --package torch-nano-cycles
     CARGO_BUILD_TARGET=i686-unknown-linux-gnu tools/cross-cargo test --quiet --package nano-core --all-features
     cargo test --quiet --manifest-path esp32-app/device/Cargo.toml
 
@@ -140,4 +141,4 @@ bench-fleet *arguments: setup
 # Remove everything built, except .venv
 clean:
     rm -rf build target esp32-app/target fuzz/target fuzz/corpus fuzz/artifacts python-plugin/build .mypy_cache .ruff_cache .pytest_cache .hypothesis
-    rm -f python-plugin/src/torch_nano/_native.abi3.so python-plugin/src/torch_nano/device/virt-rv32imc.elf
+    rm -f python-plugin/src/torch_nano/_native.abi3.so python-plugin/src/torch_nano/device/transport/cycles_plugin.abi3.so python-plugin/src/torch_nano/device/virt-rv32imc.elf

@@ -23,7 +23,7 @@ IN_CHECKOUT = not (HERE / "rust").is_dir()
 RUST = HERE.parent if IN_CHECKOUT else HERE / "rust"
 # Of `esp32-app`, the manifest is what its crates inherit from.
 RUST_SOURCES = (
-    *("Cargo.toml", "Cargo.lock", "nano-core", "python-plugin/native"),
+    *("Cargo.toml", "Cargo.lock", "nano-core", "python-plugin/native", "python-plugin/cycles"),
     *("esp32-app/Cargo.toml", "esp32-app/device"),
 )
 
@@ -80,6 +80,15 @@ setup(
             binding=Binding.PyO3,
             py_limited_api=True,
             debug=False,
-        )
+        ),
+        # A plugin of QEMU, not of Python: `py_limited_api` only gives it one file name for all Pythons.
+        RustExtension(
+            "torch_nano.device.transport.cycles_plugin",
+            path=str(RUST / "python-plugin/cycles/Cargo.toml"),
+            args=["--locked"],
+            binding=Binding.NoBinding,
+            py_limited_api=True,
+            debug=False,
+        ),
     ],
 )

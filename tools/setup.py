@@ -48,7 +48,7 @@ def main() -> None:
             run(sys.executable, "-m", "venv", str(VENV))
 
     requirements = [PLUGIN / "pyproject.toml", PLUGIN / "setup.py", Path(__file__)]
-    extension = [*RUST_SOURCES, PLUGIN / "native"]
+    extension = [*RUST_SOURCES, PLUGIN / "native", PLUGIN / "cycles"]
     doing = "installing (torch alone has several GB)"
     if unless_unchanged("python packages", requirements, VENV, install_python_packages, doing):
         remember("native extension", extension)

@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from torch_nano.device.transport.qemu import _image_place
+from torch_nano.device.transport.qemu import _places
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / "esp32-app/target/riscv32imc-unknown-none-elf/release/examples/operators"
@@ -53,7 +53,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_board_gives_the_bytes_of_the_reference(cases: Path, name: str, count: int) -> None:
     qemu = shutil.which("qemu-system-riscv32")
     assert qemu is not None
-    start, room = _image_place(PROGRAM)
+    _, (start, room) = _places(PROGRAM)
     memory = f"{(start + room - 0x8000_0000) >> 20}M"
     options = [
         *("-machine", "virt", "-bios", "none", "-nodefaults", "-display", "none", "-m", memory),

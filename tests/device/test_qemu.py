@@ -251,7 +251,7 @@ def test_another_program_is_not_the_boards(monkeypatch: pytest.MonkeyPatch, tmp_
     other = tmp_path / "other.elf"
     program = qemu._ELF.read_bytes()
     # The type of the program header by which the board's program is known.
-    header = qemu._IMAGE_HEADER.to_bytes(4, "little")
+    header = qemu._IMAGE_HEADER[0].to_bytes(4, "little")
     assert header in program
     other.write_bytes(program.replace(header, bytes(4)))
     monkeypatch.setattr(qemu, "_ELF", other)

@@ -29,6 +29,7 @@ PLUGIN = ROOT / "python-plugin"
 BUILT = ROOT / "build/package"
 VERSION = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]["version"]
 BOARD_PROGRAM = "torch_nano/device/virt-rv32imc.elf"
+BUILT_BY_CARGO = {"torch_nano/_native.abi3.so", "torch_nano/device/transport/cycles_plugin.abi3.so"}
 # torch_nano, what would bring the checkout's back, and what a build environment must bring itself.
 NOT_A_DEPENDENCY = re.compile(r"torch_nano|__editable__|.*\.pth$|pip|setuptools_rust|semantic_version")
 
@@ -157,7 +158,7 @@ def test_the_wheel_holds_the_sources_the_extension_and_the_board_and_nothing_els
         described = {Path(name).name for name in archive.namelist() if ".dist-info/" in name}
         metadata = Metadata.from_email(archive.read(f"torch_nano-{VERSION}.dist-info/METADATA"))
         board = archive.read(BOARD_PROGRAM)
-    assert packed == sources | {"torch_nano/_native.abi3.so", BOARD_PROGRAM}
+    assert packed == sources | BUILT_BY_CARGO | {BOARD_PROGRAM}
     assert {"LICENSE-MIT", "LICENSE-APACHE", "entry_points.txt"} <= described
     assert metadata.description == (ROOT / "README.md").read_text()
     assert metadata.license_expression == "MIT OR Apache-2.0"

@@ -6,6 +6,6 @@
 ('ESP32-C3', 160000000, 294912)
 """
 
-from .chip import Cache, Chip, chip, chips
+from .chip import Cache, Chip, Costs, chip, chips
 
-__all__ = ["Cache", "Chip", "chip", "chips"]
+__all__ = ["Cache", "Chip", "Costs", "chip", "chips"]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
-from typing import Any
 
 from ..arguments import shown
 from ..errors import ChipError
@@ -24,6 +23,37 @@ class Cache:
     ways: int | None = None
     #: Bytes of a line; None if unknown.
     line: int | None = None
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What the cycle model counts in addition to one cycle for each instruction, in cycles with at most one
+    decimal.
+
+    The cache before the flash replaces the oldest line of a set (FIFO) and loads one line at a time, word by
+    word, without prefetch.
+    """
+
+    #: Where the numbers come from.
+    source: str
+    #: An instruction that reads the register which the instruction before it has loaded.
+    load_use: float
+    #: A branch that is taken.
+    taken_branch: float
+    #: A jump, call or return.
+    jump: float
+    #: A branch or jump to an instruction of four bytes that is not aligned to four.
+    unaligned_target: float
+    #: A multiplication that returns the high word.
+    high_multiply: float
+    #: A division or remainder.
+    divide: float
+    #: From a read that misses the cache to the request of its line.
+    flash_request: float
+    #: From the request to the line's first word.
+    flash_first_word: float
+    #: From a word to the next one.
+    flash_next_word: float
 
 
 @dataclass(frozen=True)
@@ -51,8 +81,8 @@ class Chip:
     builds: bool
     #: Why the firmware does not build; "" if it does.
     reason: str = ""
-    #: The costs of the cycle model, with their source; empty if they are not known.
-    costs: Mapping[str, Any] = field(default_factory=dict)
+    #: The costs of the cycle model; None if they are not known.
+    costs: Costs | None = None
 
 
 @cache
@@ -64,6 +94,7 @@ def chips() -> Mapping[str, Chip]:
         name: Chip(
             name=name,
             cache=Cache(**facts.pop("cache")),
+            costs=Costs(**facts.pop("costs")) if "costs" in facts else None,
             model_ram=facts["ram"] - reserved,
             **facts,
         )

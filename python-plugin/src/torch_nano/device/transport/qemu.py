@@ -10,6 +10,7 @@ import struct
 import subprocess
 import tempfile
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,13 +21,15 @@ from ...arguments import bytes_of, path_of, seconds
 from ...errors import ConnectionFailed, ConnectionLost, DeviceTimeout
 from ...files.reading import read_file, refusing
 from ...files.writing import write_new
+from .cycles import Counts, CycleModel, CycleModelError
 from .interrupts import deferred_interrupt
 from .lifetime import start
 
 _QEMU = "qemu-system-riscv32"
 _ELF = Path(__file__).parents[1] / "virt-rv32imc.elf"
-# Type of the ELF program header that says where the board expects the image (esp32-app/virt/virt.ld).
-_IMAGE_HEADER = 0x6E616E6F
+# Type and flags of the ELF program headers of code and constants, and of the one that says where the board
+# expects the image (esp32-app/virt/virt.ld).
+_CODE_HEADER, _IMAGE_HEADER = (1, 5), (0x6E616E6F, 4)
 _MEMORY_START = 0x8000_0000
 # QEMU's flash banks have this many bytes, and want all of them.
 _FLASH_LENGTH = 32 << 20
@@ -67,11 +70,15 @@ class QemuBoard:
         flash: a file for the board's saves, created if it is missing. A board that is killed leaves in it
             what it had written so far. None: the saves are lost with the board.
         timeout: seconds that one `read` or `write` may wait. May be set at any time.
+        chip: the name of a chip whose cycles are counted with its cycle model (:meth:`counts`), as if code
+            and image were in its flash.
 
     Raises:
         InputError: the image is not bytes, or the time-out not a time.
+        ChipError: there is no such chip, or what its cycles cost is not known.
         BoardError: QEMU or the board's program is missing, or cannot be started; the image is too large; the
             file is not a flash.
+        CycleModelError: QEMU cannot load the cycle model.
         BoardStopped, BoardTimeout: the board does not start.
 
     The board's instruction counter is exact: the same input gives the same counts on every run.
@@ -84,16 +91,24 @@ class QemuBoard:
     the image has 16777217 bytes; the emulated board's flash has 16777216
     """
 
-    def __init__(self, image: bytes, *, flash: str | Path | None = None, timeout: float = 60.0) -> None:
+    def __init__(
+        self,
+        image: bytes,
+        *,
+        flash: str | Path | None = None,
+        timeout: float = 60.0,
+        chip: str | None = None,
+    ) -> None:
         image, self.timeout = bytes_of(image), seconds("timeout", timeout)
         self._kept_output = bytearray()
         self._owner, self._closed = os.getpid(), False
         qemu = shutil.which(_QEMU)
         if qemu is None:
             raise BoardError(f"{_QEMU} is missing. On Debian or Ubuntu: apt-get install qemu-system-misc")
-        image_start, image_room = _image_place(_ELF)
+        (code_start, code_length), (image_start, image_room) = _places(_ELF)
         if len(image) > image_room:
             raise BoardError(f"the image has {len(image)} bytes; the emulated board's flash has {image_room}")
+        self._cycles = None if chip is None else CycleModel(chip)
         bank = _blank_bank() if flash is None else _bank(path_of("flash", flash))
 
         self._socket, board_socket = socket.socketpair()
@@ -103,25 +118,31 @@ class QemuBoard:
             image_file.flush()
             files = (board_socket.fileno(), image_file.fileno(), bank.fileno())
             memory = (image_start + image_room - _MEMORY_START) >> 20
+            options, inherited = _options(files, image_start, memory), [*files]
+            if self._cycles is not None:
+                options += self._cycles.options([(code_start, code_length), (image_start, image_room)])
+                inherited += [self._cycles.file]
             # Ctrl-C waits until the started process has its finalizer.
             with deferred_interrupt():
                 try:
                     self._process = start(
-                        [qemu, *_options(files, image_start, memory)],
+                        [qemu, *options],
                         stdin=subprocess.DEVNULL,
                         stdout=self._messages,
                         stderr=self._messages,
-                        pass_fds=files,
+                        pass_fds=inherited,
                     )
                 except OSError as error:
                     raise BoardError(f"{qemu} cannot be started: {error}") from error
                 # Also called when the object is collected and when Python ends: no emulator outlives its
                 # owner.
                 self._stop = weakref.finalize(
-                    self, _stop, self._owner, self._process, self._socket, self._messages
+                    self, _stop, self._owner, self._process, self._socket, self._messages, self._cycles
                 )
         #: Held while the socket is used; :meth:`close` interrupts the holder.
         self._lock = threading.RLock()
+        if self._cycles is not None:
+            self._wait_for(self._cycles)
 
     def read(self, size: int) -> bytes:
         """Waits for output; returns 1 to `size` bytes.
@@ -156,6 +177,33 @@ class QemuBoard:
         """The last bytes that the board sent and that were read, as text."""
         return self._kept_output.decode("ascii", "backslashreplace")
 
+    def counts(self) -> list[Counts]:
+        """What the chip's cycle model had counted each time the board's program read its counter, in order.
+
+        The program reads it before and after each layer of a request to profile, each run, and each step of
+        learning. The cycles in between are the same on every run if :meth:`restart_counts` leaves out the
+        time before.
+
+        Raises:
+            BoardError: the board counts no cycles, as it was given no chip; or it was closed.
+        """
+        return self._cycle_model().counts()
+
+    def restart_counts(self) -> None:
+        """Drops the counts so far. What the program executes until it next reads its counter is left out, as
+        if it were not executed: how long it waits for a request is not the same on every run.
+
+        Raises:
+            BoardError: the board counts no cycles, as it was given no chip; or it was closed.
+        """
+        self._cycle_model().restart()
+
+    def _cycle_model(self) -> CycleModel:
+        self._require_open()
+        if self._cycles is None:
+            raise BoardError("the board counts no cycles: QemuBoard(image, chip='esp32c3') does")
+        return self._cycles
+
     def close(self) -> None:
         """Switches the board off; a `read` or `write` in another thread raises BoardError. May be called
         twice.
@@ -189,6 +237,20 @@ class QemuBoard:
                 raise BoardTimeout(action, self.timeout, self.last_output) from None
             except (BrokenPipeError, ConnectionResetError):
                 raise self._stopped() from None
+
+    def _wait_for(self, cycles: CycleModel) -> None:
+        """Waits until QEMU has loaded the cycle model: later its failure would be a lost connection."""
+        deadline = time.monotonic() + self.timeout
+        while not cycles.is_loaded:
+            ended = self._process.poll() is not None
+            if ended or time.monotonic() > deadline:
+                self._messages.seek(0)
+                self._keep(self._messages.read())
+                self.close()
+                if ended:
+                    raise CycleModelError(self.last_output)
+                raise BoardTimeout("load the cycle model", self.timeout, self.last_output)
+            time.sleep(0.001)
 
     def _require_owner(self) -> None:
         if os.getpid() != self._owner:
@@ -241,13 +303,21 @@ def _options(files: tuple[int, int, int], image_start: int, memory: int) -> list
     ]
 
 
-def _stop(owner: int, process: subprocess.Popen[bytes], stream: socket.socket, messages: IO[bytes]) -> None:
+def _stop(
+    owner: int,
+    process: subprocess.Popen[bytes],
+    stream: socket.socket,
+    messages: IO[bytes],
+    cycles: CycleModel | None,
+) -> None:
     # A forked process has copies of the descriptors, but not the board.
     if os.getpid() == owner:
         process.kill()
         process.wait()
     stream.close()
     messages.close()
+    if cycles is not None:
+        cycles.close()
 
 
 def _blank_bank() -> IO[bytes]:
@@ -288,16 +358,20 @@ def _escaped(file: Path) -> str:
     return str(file).replace(",", ",,")
 
 
-def _image_place(elf: Path) -> tuple[int, int]:
-    """Address and size of the flash for the image, from a special program header in the ELF file."""
+def _places(elf: Path) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Address and size of the program's code and constants, and of the flash for the image, from the headers
+    of the ELF file.
+    """
     if not elf.is_file():
         raise BoardError(f"the board's program {elf} is missing. In a checkout of torch-nano: just setup")
     program = read_file(elf, BoardError)
+    places = {}
     with refusing(BoardError, f"{elf} is not the board's program"):
         (offset,) = struct.unpack_from("<I", program, 28)
         entry_size, entries = struct.unpack_from("<HH", program, 42)
         for index in range(entries):
-            kind, _, address, _, _, size = struct.unpack_from("<6I", program, offset + index * entry_size)
-            if kind == _IMAGE_HEADER:
-                return address, size
-    raise BoardError(f"{elf} is not the board's program: it has no place for a model image")
+            kind, _, address, _, _, size, flags = struct.unpack_from(
+                "<7I", program, offset + index * entry_size
+            )
+            places[kind, flags] = address, size
+        return places[_CODE_HEADER], places[_IMAGE_HEADER]
