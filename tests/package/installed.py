@@ -24,6 +24,7 @@ def main(checkout: Path) -> None:
     nano = tn.to_nano(model, x, calibrate=x, labels=["rest", "walk", "run"])
     for target in ("host", "rv32imc"):
         assert nano.verify(target, x).differing_bytes == 0
+    assert nano.profile("esp32c3").total.cycles > 0
     with tn.Device("qemu", nano=nano) as device:
         device.fit(x, y)
         learnt = device.head().state()

@@ -17,6 +17,7 @@ from . import functional, heads
 from ._native import __version__
 from .comparison.report import Comparison, LayerComparison, OutputComparison
 from .compile.nano_module import NanoModule, load
+from .compile.profile import LayerProfile, Profile
 from .compile.stream import Stream
 from .compile.summary import LayerSummary, Summary
 from .compile.to_nano import to_nano
@@ -27,6 +28,7 @@ from .device.fitting import FitResult
 from .device.recording.record import Recording, record
 from .device.recording.records import RecordError
 from .device.recording.replay import Replay, ReplayDifference, replay
+from .device.transport.cycles import Counts, CycleModelError
 from .device.transport.qemu import BoardError, BoardStopped, BoardTimeout, QemuBoard
 from .device.transport.streams import SimulatedBoard
 from .errors import (
@@ -104,6 +106,8 @@ __all__ = [
     "Comparison",
     "ConnectionFailed",
     "ConnectionLost",
+    "Counts",
+    "CycleModelError",
     "Device",
     "DeviceError",
     "DeviceInfo",
@@ -126,6 +130,7 @@ __all__ = [
     "LabelError",
     "LayerComparison",
     "LayerDifference",
+    "LayerProfile",
     "LayerSummary",
     "LayersHead",
     "LdaHead",
@@ -136,6 +141,7 @@ __all__ = [
     "NonFiniteError",
     "OutputComparison",
     "Prediction",
+    "Profile",
     "PrototypeHead",
     "QatModule",
     "QemuBoard",

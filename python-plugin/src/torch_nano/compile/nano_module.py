@@ -28,6 +28,7 @@ from . import rust_module
 from .converted_model import ConvertedModel
 from .float_graph import float_graph_of
 from .image import made_of, write_image
+from .profile import Profile, profile
 from .saved_model import SavedHead, SavedModel, pack, unpack
 from .stream import Stream
 from .streaming import to_streaming
@@ -270,9 +271,48 @@ class NanoModule(ConvertedModel):
             ConnectionLost: the board stops.
         """
         one_of("target", target, get_args(Target))
+        inputs = self._samples(data, _RANDOM_INPUTS)
+        if target == "host":
+            return verify_host(self._model, self._graph, inputs)
+        return verify_rv32imc(self._model, self._to_device(inputs))
+
+    def profile(self, chip: str, data: Example | None = None) -> Profile:
+        """What one prediction takes on a chip, layer by layer: instructions, cycles, milliseconds, and what
+        they are lost to. Prints as a table.
+
+        Runs on the emulated board under a model of the chip's cycles; nothing is measured on a chip.
+        Repeatable.
+
+        Args:
+            chip: the chip's name, such as "esp32c3".
+            data: inputs, floats or integers, a tuple or a dict if the model has several, of which the first
+                sample is run; a random one of a fixed seed if none are given. The time hardly depends on it.
+
+        Raises:
+            ChipError: there is no such chip, or what its cycles cost is not known.
+            InputError: wrong shape or dtype of the data, or no sample.
+            BoardError: QEMU is missing.
+            CycleModelError: QEMU cannot load the cycle model.
+            ConnectionLost: the board stops.
+
+        >>> import torch
+        >>> from torch_nano import to_nano
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+        >>> x = torch.randn(64, 4)
+        >>> made = to_nano(model, x, calibrate=x).profile("esp32c3")
+        >>> made.total.cycles > made.total.instructions > 0
+        True
+        """
+        arrays = self._to_device(self._samples(data, 1))
+        sample = dict(zip(self._model.input_names, (array[0] for array in arrays), strict=True))
+        described = [(layer.operator, layer.module_path, layer.kernel) for layer in self.summary().layers]
+        return profile(self._model, self.name, described, sample, chip)
+
+    def _samples(self, data: Example | None, random: int) -> list[Tensor]:
+        """The integers of given inputs, or of a number of random ones of a fixed seed."""
         if data is None:
             generator = torch.Generator().manual_seed(_SEED)
-            data = [value.random(_RANDOM_INPUTS, generator) for value in self._inputs]
+            data = [value.random(random, generator) for value in self._inputs]
         expected = "a tensor, a tuple of tensors, or a dict of them by the names of the inputs"
         data = as_tensors(data)
         named = dict(data) if isinstance(data, Mapping) else {}
@@ -286,9 +326,7 @@ class NanoModule(ConvertedModel):
             raise InputError(
                 f"the input has shape {tuple(inputs[0].shape)}; expected at least one sample to compare"
             )
-        if target == "host":
-            return verify_host(self._model, self._graph, inputs)
-        return verify_rv32imc(self._model, self._to_device(inputs))
+        return inputs
 
     def compare(self, model: nn.Module, data: CalibrationData) -> Comparison:
         """Compares this model with the float model that it was made from, layer by layer.

@@ -1,0 +1,134 @@
+"""The time that a model takes on a chip, layer by layer, by the chip's cycle model."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from .. import _native
+from ..chips import Chip
+from ..device.client import Device
+from ..device.samples import Input
+from ..device.transport.cycles import ZERO, Counts, chip_with_costs
+from ..device.transport.qemu import QemuBoard
+
+
+@dataclass(frozen=True)
+class LayerProfile:
+    """What one layer takes."""
+
+    operator: str
+    #: Dotted path of the module in the original model; "a + b" for a layer that computes two.
+    module_path: str
+    #: The kernel it is packed for.
+    kernel: str
+    counts: Counts
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What one prediction takes on a chip, by a model of the chip's cycles; prints as a table.
+
+    A chip with a cache is faster when it runs the same code again: `layers` are those of a prediction right
+    after another one, `first` is the first prediction after the start.
+    """
+
+    name: str
+    chip: Chip
+    #: In order; the trainable head is the last.
+    layers: tuple[LayerProfile, ...]
+    #: All layers of the first prediction.
+    first: Counts
+
+    @property
+    def total(self) -> Counts:
+        """All layers."""
+        return sum((layer.counts for layer in self.layers), ZERO)
+
+    def milliseconds(self, counts: Counts) -> float:
+        """The time of counts at the chip's clock."""
+        return 1000 * counts.cycles / self.chip.clock
+
+    def __str__(self) -> str:
+        table = Table(
+            title=f"{self.name} on {self.chip.title}",
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            show_edge=False,
+            pad_edge=False,
+            padding=(0, 1, 0, 0),
+        )
+        table.add_column("kernel", no_wrap=True)
+        table.add_column("module", no_wrap=True)
+        for header in (
+            *("instruc-\ntions", "cycles", "ms", "flash\nlines", "flash\nwait (%)"),
+            *("load-use\nstalls", "taken\nbranches"),
+        ):
+            table.add_column(header, justify="right", no_wrap=True)
+        for layer in self.layers:
+            table.add_row(layer.kernel, layer.module_path, *self._numbers(layer.counts))
+        table.add_section()
+        table.add_row("total", "", *self._numbers(self.total))
+        table.add_row("first run", "", *self._numbers(self.first))
+        text = io.StringIO()
+        # Plain text wherever it is shown, in a notebook too.
+        Console(file=text, width=200, force_terminal=False, force_jupyter=False).print(table)
+        lines = [line.rstrip() for line in text.getvalue().splitlines()]
+        assert self.chip.costs is not None, "a chip with known costs was profiled"
+        notes = [
+            f"a model of the chip at {self.chip.clock / 1e6:g} MHz, not a measurement; its costs come from",
+            f"{self.chip.costs.source}",
+        ]
+        return "\n".join([*(line for line in lines if line), *notes])
+
+    __repr__ = __str__
+
+    def _numbers(self, counts: Counts) -> list[str]:
+        wait = 100 * counts.flash_cycles / counts.cycles if counts.cycles else 0
+        return [
+            f"{counts.instructions:,}",
+            f"{counts.cycles:,}",
+            f"{self.milliseconds(counts):.2f}",
+            f"{counts.flash_lines:,}",
+            f"{wait:.0f}",
+            f"{counts.load_use_stalls:,}",
+            f"{counts.taken_branches:,}",
+        ]
+
+
+def profile(
+    model: _native.Model, name: str, described: Sequence[tuple[str, str, str]], input: Input, chip: str
+) -> Profile:
+    """Runs a model on the emulated board under the cycle model of a chip.
+
+    Args:
+        described: operator, module path and kernel of each layer.
+        input: one sample.
+
+    Raises:
+        ChipError: there is no such chip, or what its cycles cost is not known.
+        BoardError: QEMU or the board's program is missing.
+        CycleModelError: QEMU cannot load the cycle model.
+        ConnectionLost: the board stops.
+    """
+    facts = chip_with_costs(chip)
+    with QemuBoard(model.image, chip=chip) as board:
+        device = Device(board)
+
+        def run() -> list[Counts]:
+            """The counts of each layer in one run."""
+            board.restart_counts()
+            ticks = device.profile(input)
+            reads = board.counts()
+            counts = [end - start for start, end in zip(reads[::2], reads[1::2], strict=False)]
+            assert [each.instructions for each in counts] == ticks, "the model counts what the board counts"
+            return counts
+
+        first, counts = run(), run()
+    layers = [LayerProfile(*layer, count) for layer, count in zip(described, counts, strict=True)]
+    return Profile(name, facts, tuple(layers), sum(first, ZERO))
