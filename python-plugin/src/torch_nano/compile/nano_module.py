@@ -208,8 +208,13 @@ class NanoModule(ConvertedModel):
         image = write_image(graph, description, self.name, self.labels, self._model.constants_in_ram)
         return Stream(NanoModule(SavedModel(image, graph, saved.head)), image)
 
-    def summary(self) -> Summary:
-        """Cost and memory of each layer; prints as a table."""
+    def summary(self, target: str | None = None) -> Summary:
+        """Cost and memory of each layer; prints as a table.
+
+        Args:
+            target: the name of a chip, whose cycles and milliseconds are then shown, too: :meth:`profile`
+                says how they are found, and which errors are raised.
+        """
         rows = []
         described = zip(made_of(self._graph, self._model), arena_in_use(self._model), strict=True)
         for (entry, nodes), arena_bytes in described:
@@ -254,6 +259,7 @@ class NanoModule(ConvertedModel):
             self.weights_in_ram,
             head_bytes,
             equalized,
+            None if target is None else self._profile(target, rows, None),
         )
 
     def verify(self, target: Target = "host", data: Example | None = None) -> VerifyReport:
@@ -303,9 +309,12 @@ class NanoModule(ConvertedModel):
         >>> made.total.cycles > made.total.instructions > 0
         True
         """
+        return self._profile(chip, self.summary().layers, data)
+
+    def _profile(self, chip: str, rows: Sequence[LayerSummary], data: Example | None) -> Profile:
         arrays = self._to_device(self._samples(data, 1))
         sample = dict(zip(self._model.input_names, (array[0] for array in arrays), strict=True))
-        described = [(layer.operator, layer.module_path, layer.kernel) for layer in self.summary().layers]
+        described = [(layer.operator, layer.module_path, layer.kernel) for layer in rows]
         return profile(self._model, self.name, described, sample, chip)
 
     def _samples(self, data: Example | None, random: int) -> list[Tensor]:

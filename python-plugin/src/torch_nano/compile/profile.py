@@ -54,6 +54,19 @@ class Profile:
         """The time of counts at the chip's clock."""
         return 1000 * counts.cycles / self.chip.clock
 
+    def time(self, counts: Counts) -> list[str]:
+        """Cycles and milliseconds of counts, as text."""
+        return [f"{counts.cycles:,}", f"{self.milliseconds(counts):.2f}"]
+
+    @property
+    def total_time(self) -> str:
+        """The time of a prediction, in a sentence that says that it is modelled."""
+        cycles, milliseconds = self.time(self.total)
+        return (
+            f"{cycles} cycles, {milliseconds} ms on an {self.chip.title} at {self.chip.clock / 1e6:g} MHz, "
+            "by a model of its cycles"
+        )
+
     def __str__(self) -> str:
         table = Table(
             title=f"{self.name} on {self.chip.title}",
@@ -80,10 +93,7 @@ class Profile:
         Console(file=text, width=200, force_terminal=False, force_jupyter=False).print(table)
         lines = [line.rstrip() for line in text.getvalue().splitlines()]
         assert self.chip.costs is not None, "a chip with known costs was profiled"
-        notes = [
-            f"a model of the chip at {self.chip.clock / 1e6:g} MHz, not a measurement; its costs come from",
-            f"{self.chip.costs.source}",
-        ]
+        notes = [self.total_time, f"costs: {self.chip.costs.source}"]
         return "\n".join([*(line for line in lines if line), *notes])
 
     __repr__ = __str__
@@ -92,8 +102,7 @@ class Profile:
         wait = 100 * counts.flash_cycles / counts.cycles if counts.cycles else 0
         return [
             f"{counts.instructions:,}",
-            f"{counts.cycles:,}",
-            f"{self.milliseconds(counts):.2f}",
+            *self.time(counts),
             f"{counts.flash_lines:,}",
             f"{wait:.0f}",
             f"{counts.load_use_stalls:,}",

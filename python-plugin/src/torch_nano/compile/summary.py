@@ -13,6 +13,7 @@ from rich.table import Table
 
 from .. import _native
 from ..arithmetic.layout import Shape
+from .profile import Profile
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ class Summary:
     head_bytes: int
     #: Values whose channels are scaled, so that each uses the range of its integers.
     equalized: int
+    #: The time on a chip; None if it was not asked for.
+    profile: Profile | None = None
 
     @property
     def macs(self) -> int:
@@ -107,11 +110,14 @@ class Summary:
         for header in ("MACs", "weights\n(B)", "arena\n(B)"):
             table.add_column(header, justify="right", no_wrap=True)
         table.add_column("memory", no_wrap=True)
-        for layer in self.layers:
+        for header in ("cycles", "ms") if self.profile else ():
+            table.add_column(header, justify="right", no_wrap=True)
+        for index, layer in enumerate(self.layers):
             shape = " x ".join(map(str, layer.output_shape))
             numbers = [f"{n:,}" for n in (layer.macs, layer.weight_bytes, layer.arena_bytes)]
             texts = [layer.kernel, layer.module_path, shape, *[layer.dtype] * has_dtypes]
-            table.add_row(*texts, *numbers, layer.memory)
+            time = [] if self.profile is None else self.profile.time(self.profile.layers[index].counts)
+            table.add_row(*texts, *numbers, layer.memory, *time)
         text = io.StringIO()
         # Plain text wherever it is shown, in a notebook too.
         Console(file=text, width=200, force_terminal=False, force_jupyter=False).print(table)
@@ -121,9 +127,10 @@ class Summary:
             f"RAM {self.arena_bytes:,} B arena{copies} + {self.head_bytes:,} B head"
         )
         lines = [line.rstrip() for line in text.getvalue().splitlines()]
+        times = [] if self.profile is None else [self.profile.total_time]
         notes = [f"values with equalized channels: {self.equalized}"] if self.equalized else []
         if not self.head_bytes:
             notes.append("no head: nothing learns on the device (tn.freeze the backbone, or name the head)")
-        return "\n".join([*(line for line in lines if line), totals, *notes])
+        return "\n".join([*(line for line in lines if line), totals, *times, *notes])
 
     __repr__ = __str__
