@@ -1,8 +1,10 @@
 """Counts what layers and whole models cost on the emulated rv32imc board: `just bench-device`.
 
-Instructions are counted by the board itself and are the same on every run. Prints five tables, writes
-build/bench/device.json, and ends with status 1 if something costs more than its limit or than the committed
-baseline allows (device_baseline.py), or if the board's bytes are not the host's.
+Instructions are counted by the board itself; cycles, and what they are lost to, by the model of the
+ESP32-C3, for a run right after another one. All are the same on every run. Prints a table of each kind,
+writes build/bench/device.json, also with the layers of the models, and ends with status 1 if something costs
+more than its limit or than the committed baseline allows (device_baseline.py), or if the board's bytes are
+not the host's.
 """
 
 from __future__ import annotations
@@ -21,12 +23,14 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "python-plugin/examples"))
 
 import device_baseline  # noqa: E402
-from device_board import CodeSize, code_sizes  # noqa: E402
+from device_board import CodeSize, Cycles, code_sizes  # noqa: E402
 from device_heads import HeadResult, measure_heads  # noqa: E402
 from device_layers import LayerResult, measure_layers  # noqa: E402
 from device_loading import LoadingResult, measure_loading  # noqa: E402
 from device_models import ModelResult, measure_models  # noqa: E402
 
+#: What the ESP32-C3 would take.
+CHIP_COLUMNS = ("cycles", "flash lines", "flash wait (%)", "load-use stalls", "taken branches")
 REPORT = ROOT / "build/bench/device.json"
 
 
@@ -73,11 +77,14 @@ class Report:
 
     def tables(self) -> list[Table]:
         """For people."""
-        layers = _table("instructions on rv32imc", "layer", "MACs", "instructions", "per MAC", "limit")
+        layers = _table(
+            "instructions on rv32imc", "layer", "MACs", "instructions", "per MAC", "limit", *CHIP_COLUMNS
+        )
         for layer in self.layers:
             per_mac = f"{layer.instructions / layer.macs:.2f}" if layer.macs else ""
             limit = f"{layer.limit:.1f}" if layer.limit else ""
-            layers.add_row(layer.name, f"{layer.macs:,}", f"{layer.instructions:,}", per_mac, limit)
+            texts = (f"{layer.macs:,}", f"{layer.instructions:,}", per_mac, limit)
+            layers.add_row(layer.name, *texts, *_of_chip(layer))
         loading = _table(
             "instructions per weight of loading", "layer", "checks", "checksum", "limit of checks"
         )
@@ -85,7 +92,8 @@ class Report:
             parts = (weights.instructions, weights.checksum, weights.limit)
             loading.add_row(weights.name, *(f"{part:.1f}" for part in parts))
         models = _table(
-            "whole models", "model", "MACs", "instructions", "per MAC", "arena (B)", "to load", "limit"
+            *("whole models", "model", "MACs", "instructions", "per MAC", "arena (B)", "to load", "limit"),
+            *CHIP_COLUMNS,
         )
         for model in self.models:
             macs, instructions, arena, load = (
@@ -94,7 +102,7 @@ class Report:
             )
             limit = f"{model.load_limit:,}" if model.load_limit else ""
             per_mac = f"{model.instructions / model.macs:.2f}"
-            models.add_row(model.name, macs, instructions, per_mac, arena, load, limit)
+            models.add_row(*(model.name, macs, instructions, per_mac, arena, load, limit), *_of_chip(model))
         heads = _table("heads of 64 features and 10 classes", "head, cost", "value", "limit")
         for head in self.heads:
             value = f"{head.value:,.5g}" if head.value < 1e5 else f"{head.value:,.0f}"
@@ -104,6 +112,13 @@ class Report:
         for size in self.code:
             code.add_row(size.name, f"{size.code_bytes:,}")
         return [layers, loading, models, heads, code]
+
+
+def _of_chip(chip: Cycles) -> list[str]:
+    """The columns of the chip."""
+    wait = f"{100 * chip.flash_cycles / chip.cycles:.0f}"
+    counts = (chip.load_use_stalls, chip.taken_branches)
+    return [f"{chip.cycles:,}", f"{chip.flash_lines:,}", wait, *(f"{count:,}" for count in counts)]
 
 
 def _table(title: str, first: str, *others: str) -> Table:
@@ -124,7 +139,7 @@ def main() -> int:
     )
     write_baseline = parser.parse_args().write_baseline
     # On a narrower one rich would cut numbers off.
-    console = Console(width=max(100, Console().width))
+    console = Console(width=max(160, Console().width))
     report = Report(measure_layers(), measure_loading(), measure_models(), measure_heads(), code_sizes())
     for table in report.tables():
         console.print(table)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import subprocess
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
@@ -16,18 +16,37 @@ from torch_nano.ir.precision import LayerDtype, Precision
 ROOT = Path(__file__).resolve().parents[2]
 BOARD_PROGRAM = ROOT / "python-plugin/src/torch_nano/device/virt-rv32imc.elf"
 SEED = 0
+#: The chip whose cycles are modelled.
+CHIP = "esp32c3"
 
 
 @dataclass(frozen=True)
-class Instructions:
-    """Instructions that a model took on the board."""
+class Cost:
+    """What a model took on the board, and what its layers would take on a chip."""
 
-    #: Of each layer in one run.
-    layers: list[int]
-    #: Of the whole run.
+    profile: tn.Profile
+    #: Instructions of one run.
     run: int
-    #: From the start of the board to its first request: the image is checked, its head loaded.
+    #: Instructions from the start of the board to its first request: the image is checked, its head loaded.
     load: int
+
+
+@dataclass(frozen=True)
+class Cycles:
+    """What a layer or a model takes on the ESP32-C3, by its cycle model, in a run right after another one."""
+
+    cycles: int
+    #: Lines of code and constants that were read from the flash.
+    flash_lines: int
+    #: Cycles in which the core waited for them.
+    flash_cycles: int
+    load_use_stalls: int
+    taken_branches: int
+
+
+def cycles_of(counts: tn.Counts) -> dict[str, int]:
+    """The fields of :class:`Cycles`, for what has more of its own."""
+    return {each.name: getattr(counts, each.name) for each in fields(Cycles)}
 
 
 @dataclass(frozen=True)
@@ -49,7 +68,7 @@ def to_nano(module: nn.Module, shape: tuple[int, ...], dtype: LayerDtype = "int8
         return tn.to_nano(module.eval(), example, calibrate=example, precision=precision, check=False)
 
 
-def measure(nano: tn.NanoModule) -> Instructions:
+def measure(nano: tn.NanoModule) -> Cost:
     """What one run of the model and its loading cost.
 
     Raises:
@@ -62,7 +81,7 @@ def measure(nano: tn.NanoModule) -> Instructions:
         raise SystemExit(f"{nano.name}: {report}")
     with tn.Device(tn.QemuBoard(nano.image)) as device:
         load = device.stats().startup_ticks
-        return Instructions(device.profile(sent), device.predict(sent).ticks, load)
+        return Cost(nano.profile(CHIP, x), device.predict(sent).ticks, load)
 
 
 def code_sizes() -> list[CodeSize]:

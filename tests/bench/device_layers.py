@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
-from device_board import SEED, measure, to_nano
+from device_board import SEED, Cycles, cycles_of, measure, to_nano
 from torch import Tensor, nn
 from torch_nano.ir.precision import LayerDtype
 
@@ -31,7 +31,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class LayerResult:
+class LayerResult(Cycles):
     """What one layer cost."""
 
     name: str
@@ -219,6 +219,13 @@ def _measure(case: Case) -> LayerResult:
     nano = to_nano(case.module, case.shape, case.dtype)
     if case.streams:
         nano = nano.stream().nano
-    layers = zip(nano.summary().layers, measure(nano).layers, strict=True)
-    ((layer, instructions),) = (one for one in layers if case.operator in (None, one[0].operator))
-    return LayerResult(case.name, layer.macs, instructions, case.limit)
+    layers = zip(nano.summary().layers, measure(nano).profile.layers, strict=True)
+    ((layer, profiled),) = (one for one in layers if case.operator in (None, one[0].operator))
+    counts = profiled.counts
+    return LayerResult(
+        name=case.name,
+        macs=layer.macs,
+        instructions=counts.instructions,
+        limit=case.limit,
+        **cycles_of(counts),
+    )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 import torch_nano as tn
-from device_board import BOARD_PROGRAM, SEED, code_bytes, measure, to_nano
+from device_board import BOARD_PROGRAM, SEED, Cycles, code_bytes, cycles_of, measure, to_nano
 from mlperf_tiny import ARCHITECTURES
 from mnist import DIGITS, HIDDEN
 from torch import nn
@@ -21,13 +21,24 @@ LOAD_LIMITS = {DEEPEST: 10_000_000, "ad01": 5_000_000}
 
 
 @dataclass(frozen=True)
-class ModelResult:
+class LayerOfModel(Cycles):
+    """What one layer of a model cost; a trainable head is the last."""
+
+    kernel: str
+    module: str
+    macs: int
+    instructions: int
+
+
+@dataclass(frozen=True)
+class ModelResult(Cycles):
     """What a model cost; `arena_bytes` has inputs, outputs and scratch memory in it."""
 
     name: str
     macs: int
     #: Of one run.
     instructions: int
+    layers: list[LayerOfModel]
     arena_bytes: int
     #: Of the board's program, which has all operators and trainers.
     code_bytes: int
@@ -60,5 +71,25 @@ def _models() -> Iterator[tuple[str, nn.Module, tuple[int, ...]]]:
 def _measure(name: str, module: nn.Module, shape: tuple[int, ...]) -> ModelResult:
     nano = to_nano(module, shape)
     cost = measure(nano)
-    macs, code = nano.summary().macs, code_bytes(BOARD_PROGRAM)
-    return ModelResult(name, macs, cost.run, nano.arena_bytes, code, cost.load, LOAD_LIMITS.get(name))
+    summary, code = nano.summary(), code_bytes(BOARD_PROGRAM)
+    layers = [
+        LayerOfModel(
+            kernel=row.kernel,
+            module=row.module_path,
+            macs=row.macs,
+            instructions=made.counts.instructions,
+            **cycles_of(made.counts),
+        )
+        for row, made in zip(summary.layers, cost.profile.layers, strict=True)
+    ]
+    return ModelResult(
+        name=name,
+        macs=summary.macs,
+        instructions=cost.run,
+        layers=layers,
+        arena_bytes=nano.arena_bytes,
+        code_bytes=code,
+        load_instructions=cost.load,
+        load_limit=LOAD_LIMITS.get(name),
+        **cycles_of(cost.profile.total),
+    )
