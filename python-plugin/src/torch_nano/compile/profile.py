@@ -110,13 +110,11 @@ class Profile:
         ]
 
 
-def profile(
-    model: _native.Model, name: str, described: Sequence[tuple[str, str, str]], input: Input, chip: str
-) -> Profile:
-    """Runs a model on the emulated board under the cycle model of a chip.
+def layer_counts(image: bytes, input: Input, chip: str) -> tuple[list[Counts], list[Counts]]:
+    """What each layer of an image, and its head, takes on a chip by the chip's cycle model, in the order of
+    :meth:`torch_nano.Device.profile`: in the first run after the start, and in a run right after another one.
 
     Args:
-        described: operator, module path and kernel of each layer.
         input: one sample.
 
     Raises:
@@ -125,19 +123,33 @@ def profile(
         CycleModelError: QEMU cannot load the cycle model.
         ConnectionLost: the board stops.
     """
-    facts = chip_with_costs(chip)
-    with QemuBoard(model.image, chip=chip) as board:
+    with QemuBoard(image, chip=chip) as board:
         device = Device(board)
 
         def run() -> list[Counts]:
-            """The counts of each layer in one run."""
             board.restart_counts()
             ticks = device.profile(input)
             reads = board.counts()
+            # The board reads its counter before and after each layer.
             counts = [end - start for start, end in zip(reads[::2], reads[1::2], strict=False)]
             assert [each.instructions for each in counts] == ticks, "the model counts what the board counts"
             return counts
 
-        first, counts = run(), run()
-    layers = [LayerProfile(*layer, count) for layer, count in zip(described, counts, strict=True)]
-    return Profile(name, facts, tuple(layers), sum(first, ZERO))
+        return run(), run()
+
+
+def profile(
+    model: _native.Model, name: str, described: Sequence[tuple[str, str, str]], input: Input, chip: str
+) -> Profile:
+    """Runs a model on the emulated board under the cycle model of a chip.
+
+    Args:
+        described: operator, module path and kernel of each layer and the head.
+        input: one sample.
+
+    Raises:
+        ChipError, BoardError, CycleModelError, ConnectionLost: as :func:`layer_counts`.
+    """
+    first, later = layer_counts(model.image, input, chip)
+    layers = [LayerProfile(*layer, counts) for layer, counts in zip(described, later, strict=True)]
+    return Profile(name, chip_with_costs(chip), tuple(layers), sum(first, ZERO))
