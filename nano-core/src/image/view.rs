@@ -1,5 +1,6 @@
 //! The checked, zero-copy view of an image.
 
+use core::hint::cold_path;
 use core::mem::size_of;
 use core::ops::Range;
 
@@ -27,9 +28,8 @@ pub struct Image<'a> {
     outputs: &'a [u32],
     head: Option<&'a HeadRecord>,
     metadata: &'a str,
-    constants: &'a [u8],
-    /// In flash; of a bound image, their copy in RAM.
-    constants_in_ram: &'a [u8],
+    /// The sections of constants: those that stay in flash; and those that are copied to RAM, of a bound image the copy.
+    constants: [&'a [u8]; 2],
 }
 
 impl<'a> Image<'a> {
@@ -80,8 +80,7 @@ impl<'a> Image<'a> {
             head: table::<HeadRecord>(bytes, header.head)?.first(),
             metadata: core::str::from_utf8(section(bytes, header.metadata)?)
                 .map_err(|error| Error::Field { name: "metadata (not UTF-8 at)", value: error.valid_up_to() as i64 })?,
-            constants: section(bytes, header.constants)?,
-            constants_in_ram: section(bytes, header.constants_in_ram)?,
+            constants: [section(bytes, header.constants)?, section(bytes, header.constants_in_ram)?],
         };
         image.check(table(bytes, header.label_order)?)?;
         Ok(image)
@@ -90,7 +89,7 @@ impl<'a> Image<'a> {
     fn check(&self, label_order: &[u32]) -> Result<(), Error> {
         let field = |name, value: usize| Err(Error::Field { name, value: value as i64 });
         let arena = u64::from(self.header.arena_length);
-        if arena + self.constants_in_ram.len() as u64 + CONSTANT_ALIGNMENT as u64 > i32::MAX as u64 {
+        if arena + self.constants_in_ram() as u64 + CONSTANT_ALIGNMENT as u64 > i32::MAX as u64 {
             return field("arena length", self.header.arena_length as usize);
         }
         for value in self.values {
@@ -115,7 +114,7 @@ impl<'a> Image<'a> {
         if let Some(head) = self.head {
             let state =
                 head.state_offset as usize..(head.state_offset as usize).saturating_add(head.state_length as usize);
-            if self.constants.get(state).is_none() {
+            if self.in_flash().get(state).is_none() {
                 return field("head state offset", head.state_offset as usize);
             }
             if head.features as usize != output.len() {
@@ -139,7 +138,7 @@ impl<'a> Image<'a> {
             if !value.is_dense() {
                 return field("pitch of a graph's input", value.pitch as usize);
             }
-            let Ok(channels) = table::<ChannelScale>(self.constants, place) else {
+            let Ok(channels) = table::<ChannelScale>(self.in_flash(), place) else {
                 return field("channel scales of a graph's input", index);
             };
             let complete = channels.is_empty() || channels.len() == value.shape[2] as usize;
@@ -183,13 +182,18 @@ impl<'a> Image<'a> {
     /// Bytes of arena one run needs: values and scratch memory, then the copies of constants ([`Image::constants_in_ram`]).
     pub fn arena_length(&self) -> usize {
         // The arena may start anywhere, the constants not.
-        let padding = if self.constants_in_ram.is_empty() { 0 } else { CONSTANT_ALIGNMENT - 1 };
-        self.values_length() + padding + self.constants_in_ram.len()
+        let padding = if self.constants_in_ram() == 0 { 0 } else { CONSTANT_ALIGNMENT - 1 };
+        self.values_length() + padding + self.constants_in_ram()
     }
 
     /// Bytes of constants that are copied to RAM.
     pub fn constants_in_ram(&self) -> usize {
-        self.constants_in_ram.len()
+        self.constants[1].len()
+    }
+
+    /// The constants that stay in flash.
+    fn in_flash(&self) -> &'a [u8] {
+        self.constants[0]
     }
 
     /// Bytes of values and scratch memory, at the start of the arena.
@@ -199,15 +203,15 @@ impl<'a> Image<'a> {
 
     /// The image with its constants in RAM read from there: `ram` is what follows the values in an arena of [`Image::arena_length`].
     pub(crate) fn with_constants_in(&self, ram: &'a mut [i8]) -> Self {
-        if self.constants_in_ram.is_empty() {
+        let [in_flash, original] = self.constants;
+        if original.is_empty() {
             return *self;
         }
         let ram = ram.as_mut_bytes();
         let start = ram.as_ptr().align_offset(CONSTANT_ALIGNMENT);
-        let place = start..start.saturating_add(self.constants_in_ram.len());
-        let constants_in_ram = ram.get_mut(place).checked_part();
-        constants_in_ram.iter_mut().zip(self.constants_in_ram).for_each(|(copy, &byte)| *copy = byte);
-        Image { constants_in_ram, ..*self }
+        let copy = ram.get_mut(start..start.saturating_add(original.len())).checked_part();
+        copy.iter_mut().zip(original).for_each(|(copy, &byte)| *copy = byte);
+        Image { constants: [in_flash, copy], ..*self }
     }
 
     /// The model's identity: the CRC-32 of the image. Heads are bound to it.
@@ -232,7 +236,7 @@ impl<'a> Image<'a> {
     /// If there is no such input.
     pub fn input_channels(&self, index: usize) -> &'a [ChannelScale] {
         // `check` has found them inside.
-        table(self.constants, *existing(self.inputs.get(index))).ok().checked_part()
+        table(self.in_flash(), *existing(self.inputs.get(index))).ok().checked_part()
     }
 
     /// Number of graph outputs.
@@ -282,7 +286,7 @@ impl<'a> Image<'a> {
     /// The head's initial state.
     pub(crate) fn head_state(&self, head: &HeadRecord) -> &'a [u8] {
         // `check` has found it inside.
-        let state = self.constants.get(head.state_offset as usize..);
+        let state = self.in_flash().get(head.state_offset as usize..);
         state.and_then(|state| state.get(..head.state_length as usize)).checked_part()
     }
 
@@ -318,6 +322,12 @@ impl<'a> Image<'a> {
         let (attributes, constants) = record.split_at_checked(attributes)?;
         let (outputs, others) = cursor.outputs.split_at_checked(usize::from(header.output_count))?;
         *cursor = Cursor { rest: tail, outputs: others };
+        let [mut constants_section, in_ram] = self.constants;
+        if header.constants_in_ram != 0 {
+            // Out of the way of the others: two instructions per node instead of ten.
+            cold_path();
+            constants_section = in_ram;
+        }
         Some(Node {
             header,
             inputs,
@@ -325,7 +335,7 @@ impl<'a> Image<'a> {
             outputs,
             attributes: zerocopy::transmute_ref!(attributes),
             constants: constants.as_chunks().0,
-            constants_section: if header.constants_in_ram == 0 { self.constants } else { self.constants_in_ram },
+            constants_section,
         })
     }
 }
