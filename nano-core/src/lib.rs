@@ -9,6 +9,7 @@ extern crate alloc;
 compile_error!("images are read in place, as little-endian words: this target is big-endian");
 
 mod arena;
+mod classifier;
 mod error;
 pub mod fixed_point;
 pub mod image;
@@ -17,11 +18,14 @@ mod model;
 mod node;
 mod operator;
 pub mod ops;
+mod prediction;
 pub mod sigmoid;
 pub mod train;
 
 pub use arena::{Inputs, Io, Outputs, Shared};
+pub use classifier::{Classifier, Memory};
 pub use error::{BrokenRule, Error};
 pub use model::{CheckedImage, Model};
 pub use node::Node;
 pub use operator::{ALIKE, Alias, Kernel, Operator, Output, Overlay, OverlayPlace, OverlayRule, Quantization, Run};
+pub use prediction::Prediction;

@@ -74,6 +74,12 @@ impl<'a> CheckedImage<'a> {
         self.kernels
     }
 
+    /// Whether the first output is the probabilities of a softmax.
+    pub fn ends_in_softmax(&self) -> bool {
+        let last = self.image.writer(self.image.output_id(0)).and_then(|node| node.kernel(self.kernels));
+        last.is_some_and(|kernel| kernel.operator.name == "softmax")
+    }
+
     /// Binds the image to an arena of at least [`Image::arena_length`] bytes, whose contents do not matter: copies its constants in RAM there, and resets its
     /// states.
     ///

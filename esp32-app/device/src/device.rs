@@ -2,12 +2,12 @@
 
 use embedded_storage::nor_flash::NorFlash;
 use nano_core::Model;
-use nano_core::image::{Dtype, Image};
-use nano_core::train::{AnyHead, Head, Target, confidence};
+use nano_core::image::Image;
+use nano_core::train::{AnyHead, Head, Target};
 use zerocopy::IntoBytes;
 
 use crate::failure::Failure;
-use crate::graph::{self, Elements};
+use crate::graph;
 use crate::learner::Learner;
 use crate::message::{Settings, Stats};
 use crate::names;
@@ -214,20 +214,11 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
             None => &[],
         };
         let ticks = (self.counter)() - start;
-        let is_softmax = logits.is_empty() && self.ends_in_softmax;
         let made = match logits {
-            [] => Elements::new(value.dtype(), output.as_bytes()),
-            logits => Elements::new(Dtype::Int32, logits.as_bytes()),
+            [] => nano_core::Prediction::of_output(value, output, self.ends_in_softmax),
+            logits => nano_core::Prediction::of_logits(logits, logit_scale, exclusive),
         };
-        // A model that ends in an argmax returns the class itself.
-        let is_index = logits.is_empty() && value.holds_indices();
-        let class = if is_index { made.clone().next().map_or(0, |index| index as u32) } else { made.clone().largest() };
-        let confidence = match exclusive && !is_index {
-            false => None,
-            // Its output is probability * 256 - 128.
-            true if is_softmax => made.clone().nth(class as usize).map(|q| ((q + 128) << 7) as u16),
-            true => Some(confidence(made, logit_scale)),
-        };
+        let nano_core::Prediction { class, confidence } = made;
         let known = confidence.is_none_or(|confidence| confidence >= self.settings.rejection);
         Ok(Prediction { class, confidence, known, ticks, logit_scale, logits, output })
     }

@@ -1,9 +1,7 @@
 //! The inputs and outputs of the graph as messages carry them: the bytes of all of them, one after the other.
 
-use core::slice;
-
 use nano_core::Model;
-use nano_core::image::{ChannelScale, Dtype, Image, Value};
+use nano_core::image::{ChannelScale, Image, Value};
 use zerocopy::IntoBytes;
 
 use crate::failure::Failure;
@@ -83,47 +81,4 @@ pub(crate) fn describe<'i>(image: &Image<'i>, wanted: GraphValue) -> Result<Resp
 pub(crate) fn channels<'i>(image: &Image<'i>, index: usize) -> Result<&'i [ChannelScale], Failure> {
     let count = image.input_count();
     if index < count { Ok(image.input_channels(index)) } else { Err(Failure::GraphValue { count: count as u32 }) }
-}
-
-/// The elements of a tensor, each as 32 bits.
-#[derive(Clone)]
-pub(crate) enum Elements<'a> {
-    Int8(slice::Iter<'a, u8>),
-    Int16(slice::Iter<'a, [u8; 2]>),
-    Int32(slice::Iter<'a, [u8; 4]>),
-}
-
-impl<'a> Elements<'a> {
-    /// Those of little-endian bytes.
-    pub fn new(dtype: Dtype, bytes: &'a [u8]) -> Self {
-        match dtype {
-            Dtype::Int8 => Elements::Int8(bytes.iter()),
-            Dtype::Int16 => Elements::Int16(bytes.as_chunks().0.iter()),
-            Dtype::Int32 => Elements::Int32(bytes.as_chunks().0.iter()),
-        }
-    }
-
-    /// Index of the largest, the first of equals.
-    pub fn largest(self) -> u32 {
-        let mut best = (0, i32::MIN);
-        for (index, element) in self.enumerate() {
-            if element > best.1 {
-                best = (index, element);
-            }
-        }
-        best.0 as u32
-    }
-}
-
-impl Iterator for Elements<'_> {
-    type Item = i32;
-
-    #[inline(never)]
-    fn next(&mut self) -> Option<i32> {
-        match self {
-            Elements::Int8(bytes) => bytes.next().map(|&byte| i32::from(byte as i8)),
-            Elements::Int16(bytes) => bytes.next().map(|&bytes| i16::from_le_bytes(bytes).into()),
-            Elements::Int32(bytes) => bytes.next().map(|&bytes| i32::from_le_bytes(bytes)),
-        }
-    }
 }

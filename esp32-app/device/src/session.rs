@@ -87,7 +87,6 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Session<'a, C, F, H> {
             learner =
                 Some(Learner { head, samples, names, spare, staged: 0, undo: None, training: None, trainings: 0 });
         }
-        let last = view.writer(view.output_id(0)).and_then(|node| node.kernel(image.kernels()));
         let mut device = Device {
             model,
             learner,
@@ -99,7 +98,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Session<'a, C, F, H> {
             counter,
             layers,
             profiled: false,
-            ends_in_softmax: last.is_some_and(|kernel| kernel.operator.name == "softmax"),
+            ends_in_softmax: image.ends_in_softmax(),
             frame: options.frame,
             arrived: 0,
             ran: false,

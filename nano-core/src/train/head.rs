@@ -98,7 +98,7 @@ pub trait Head<'a>: Sized {
     /// training began with; those of [`Head::learn`] for a sample that does not fit this head, which has then learnt the ones before.
     fn train(&mut self, ring: &FeatureRing<'_>, training: &mut Training, most: u32) -> Result<(), Error> {
         let _ = (ring, training, most);
-        Err(Error::Unsupported { trainer: Self::NAME, request: "learn from a sample more than once" })
+        Err(only_once(Self::NAME))
     }
 
     /// Updates the weights from all that was learnt; nothing to do for trainers that update them at once.
@@ -172,4 +172,9 @@ pub trait Head<'a>: Sized {
 
     /// Restores the state stored in the image.
     fn reset(&mut self);
+}
+
+/// The error of a training by a trainer that does not learn in epochs.
+pub(crate) const fn only_once(trainer: &'static str) -> Error {
+    Error::Unsupported { trainer, request: "learn from a sample more than once" }
 }

@@ -127,6 +127,7 @@ pub use confidence::confidence;
 #[cfg(feature = "alloc")]
 pub use descent::Descent;
 pub use head::Head;
+pub(crate) use head::only_once;
 #[cfg(feature = "alloc")]
 pub use layers::{RealLayer, TrainedLayer};
 pub use loss::Loss;
