@@ -3,7 +3,7 @@
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::Error;
-use crate::image::Image;
+use crate::image::{Element, Image};
 use crate::model::{CheckedImage, Model};
 use crate::operator::CheckedPart;
 use crate::prediction::Prediction;
@@ -108,6 +108,14 @@ impl<'a, H: Head<'a>> Classifier<'a, H> {
         self.model.output(index)
     }
 
+    /// The elements of graph output `index`: [`Model::output_elements`].
+    ///
+    /// # Panics
+    /// If there is no such output, or its dtype is another.
+    pub fn output_elements<T: Element>(&self, index: usize) -> &[T] {
+        self.model.output_elements(index)
+    }
+
     /// The memory of graph input `index`, for integers: [`Model::input`].
     ///
     /// # Panics
@@ -115,6 +123,15 @@ impl<'a, H: Head<'a>> Classifier<'a, H> {
     pub fn input(&mut self, index: usize) -> &mut [i8] {
         self.ran = false;
         self.model.input(index)
+    }
+
+    /// The elements of graph input `index`, for integers: [`Model::input_elements`].
+    ///
+    /// # Panics
+    /// If there is no such input, or its dtype is another.
+    pub fn input_elements<T: Element>(&mut self, index: usize) -> &mut [T] {
+        self.ran = false;
+        self.model.input_elements(index)
     }
 
     /// The head, unless the model has none.

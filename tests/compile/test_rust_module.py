@@ -5,7 +5,7 @@ import torch_nano as tn
 from fusion import data, fusion
 from networks import ConvNet1d, inputs, make
 from torch_nano.arithmetic.layout import to_device
-from torch_nano.compile import rust_module
+from torch_nano.compile import export
 
 from .exported import run_exported
 
@@ -155,7 +155,7 @@ def test_a_folder_that_cannot_be_written_is_an_export_error(nano, tmp_path, monk
     def refuse(*arguments):
         raise error(13, "no room for more")
 
-    monkeypatch.setattr(rust_module, "write_file", refuse)
+    monkeypatch.setattr(export, "write_file", refuse)
     with pytest.raises(tn.ExportError, match=r"cannot export to .*no room for more") as caught:
         nano.export(tmp_path / "new")
     assert isinstance(caught.value, OSError) and isinstance(caught.value.__cause__, error)

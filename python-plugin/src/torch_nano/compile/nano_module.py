@@ -24,8 +24,9 @@ from ..files.reading import read_file
 from ..files.writing import write_file
 from ..heads import Head, LayersHead, head_of
 from ..modules.inputs import Example
-from . import rust_module
+from . import rust_crate
 from .converted_model import ConvertedModel
+from .export import export
 from .float_graph import float_graph_of
 from .image import made_of, write_image
 from .profile import Profile, profile
@@ -395,14 +396,36 @@ class NanoModule(ConvertedModel):
         shape = self._graph.graph.values[self._graph.graph.outputs[0]].shape
         self.head.write_into(model, self.head_path.split(", "), torch.Size(shape[1:]).numel())
 
-    def export(self, folder: str | os.PathLike[str]) -> None:
+    def export(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        crate: bool = False,
+        nano_core: str | os.PathLike[str] | None = None,
+    ) -> None:
         """Writes `model.nano` and the Rust module `model.rs` for a firmware; the head starts as in the image.
 
+        Args:
+            folder: where to; it is made if it is missing.
+            crate: also make it a `no_std` crate of its own, with `Cargo.toml`, `src/lib.rs` and `README.md`:
+                its `Classifier` takes real numbers, classifies them, and learns if the model has a head.
+            nano_core: for a crate, the folder of nano-core, such as that of a checkout; None: from crates.io,
+                in the version of this package.
+
         Raises:
-            InputError: `folder` is no path.
+            InputError: `folder` or `nano_core` is no path, or `nano_core` is not the crate, or is of another
+                version, or is given without `crate`.
             ExportError: a file of that name is there that no export wrote, or the folder cannot be written.
         """
-        rust_module.export(path_of("folder", folder), self._model, self.head, self._graph.graph)
+        target = path_of("folder", folder)
+        if not isinstance(crate, bool):
+            raise InputError(f"crate is {shown(crate)}; expected True or False")
+        if nano_core is not None and not crate:
+            raise InputError(
+                f"nano_core is {shown(nano_core)}, which only a crate needs; expected crate=True"
+            )
+        dependency = rust_crate.dependency(target, nano_core) if crate else None
+        export(target, self._model, self.head, self._graph.graph, dependency)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the model, with the present state of its head, to one file for :func:`load`.

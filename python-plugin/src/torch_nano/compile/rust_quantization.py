@@ -21,7 +21,7 @@ def rust_quantization(model: _native.Model) -> str:
         ("quantize", _quantize, model.inputs, model.input_names),
         ("dequantize", _dequantize, model.outputs, model.output_names),
     ):
-        for index, name in enumerate(_function_names(verb, names)):
+        for index, name in enumerate(function_names(verb, names)):
             if not holds_indices(model.values[ids[index]]):
                 functions.append(function(model, index, name))
     return "".join(functions)
@@ -76,10 +76,10 @@ def rust_type(value: _native.ValueEntry) -> str:
     return value["dtype"].replace("int", "i")
 
 
-def _function_names(verb: str, names: list[str]) -> list[str]:
+def function_names(verb: str, names: list[str]) -> list[str]:
     """A Rust name for each value.
 
-    >>> _function_names("quantize", ["x"]), _function_names("quantize", ["x", "a b", "a-b"])
+    >>> function_names("quantize", ["x"]), function_names("quantize", ["x", "a b", "a-b"])
     (['quantize'], ['quantize_x', 'quantize_a_b', 'quantize_a_b_2'])
     """
     if len(names) == 1:
