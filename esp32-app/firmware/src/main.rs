@@ -1,16 +1,16 @@
-//! torch-nano on an ESP32 chip: serves one model over the built-in USB-Serial-JTAG.
+//! torch-nano on an ESP32 chip: serves one model over a serial port.
 #![no_std]
 #![no_main]
 #![deny(missing_docs)]
 
 mod heads;
 mod panic;
+mod port;
 
 use const_format::formatcp;
 use esp_hal::clock::CpuClock;
 use esp_hal::main;
 use esp_hal::timer::systimer::{SystemTimer, Unit};
-use esp_hal::usb::usb_serial_jtag::UsbSerialJtag;
 use nano_core::CheckedImage;
 use static_cell::ConstStaticCell;
 use torch_nano_device::{Options, Session, Settings, Sizes};
@@ -40,21 +40,22 @@ const RAM: Sizes = Sizes {
     frame: OPTIONS.frame,
 };
 
-/// RAM for the model, in bytes, of the chip's 313 KiB. The rest is for esp-hal's code and data in RAM (5 KiB) and the stack.
-#[cfg(feature = "esp32c3")]
-const MODEL_RAM: usize = 288 * 1024;
+/// The chip's facts.
+mod chip {
+    include!(concat!(env!("OUT_DIR"), "/chip.rs"));
+}
 
 const NEEDED: usize = RAM.words().saturating_mul(4);
 
 const _: () = assert!(
-    NEEDED <= MODEL_RAM,
+    NEEDED <= chip::MODEL_RAM,
     "{}",
     formatcp!(
         "the model needs {} bytes of RAM (arena {}, the rest for the head, the ring and the messages), and this chip has {}: make \
          its largest layers or its head smaller, or OPTIONS in esp32-app/firmware/src/main.rs",
         NEEDED,
         RAM.arena,
-        MODEL_RAM
+        chip::MODEL_RAM
     )
 );
 
@@ -63,8 +64,8 @@ fn main() -> ! {
     static WORDS: ConstStaticCell<[u32; RAM.words()]> = ConstStaticCell::new([0; RAM.words()]);
 
     let peripherals = esp_hal::init(esp_hal::Config::default().with_cpu_clock(CpuClock::max()));
-    let mut serial = UsbSerialJtag::new(peripherals.USB_DEVICE);
-    // Not the CPU's cycle counter: its 32 bits wrap within 27 s at 160 MHz, and training may take longer.
+    let mut serial = port::open!(peripherals);
+    // Not the CPU's cycle counter: its 32 bits wrap within 11 s at 400 MHz, and training may take longer.
     let cycles_per_tick = u64::from(esp_hal::clock::cpu_clock().as_hz()) / SystemTimer::ticks_per_second();
     let cycles = || SystemTimer::unit_value(Unit::Unit0) * cycles_per_tick;
 

@@ -72,11 +72,15 @@ class Chip:
     model_ram: int
     #: Bytes of flash of Espressif's development board.
     flash: int
+    #: Frequency at which the flash is read, in Hz, on two lines.
+    flash_clock: int
     cache: Cache
     #: Highest frequency of the CPU, in Hz.
     clock: int
     #: How a PC reaches the firmware: "usb-serial-jtag" or "uart".
     transport: str
+    #: The name of the bootloader, among those of the crate espflash.
+    bootloader: str
     #: Whether the firmware builds for it.
     builds: bool
     #: Why the firmware does not build; "" if it does.
@@ -96,7 +100,7 @@ def chips() -> Mapping[str, Chip]:
             cache=Cache(**facts.pop("cache")),
             costs=Costs(**facts.pop("costs")) if "costs" in facts else None,
             model_ram=facts["ram"] - reserved,
-            **facts,
+            **{"bootloader": name, **facts},
         )
         for name, facts in table.items()
     }
