@@ -1,5 +1,4 @@
 python := ".venv/bin/python"
-firmware_elf := "esp32-app/target/riscv32imc-unknown-none-elf/release/firmware"
 
 # List the recipes
 @_list:
@@ -69,26 +68,36 @@ _lint-device: setup
     cd esp32-app && ../tools/cross-cargo clippy --quiet --release -p torch-nano-virt --bins --examples -- --deny warnings
     {{ python }} tests/e2e/tiny_model.py build/lint/model
     cd esp32-app && TORCH_NANO_MODEL=build/lint/model ../tools/cross-cargo clippy --quiet --release -p torch-nano-firmware -- --deny warnings
+    # The firmware's other transport: a UART.
+    cd esp32-app && TORCH_NANO_MODEL=build/lint/model ../tools/cross-cargo clippy --quiet --release -p torch-nano-firmware --no-default-features --features esp32c2 -- --deny warnings
 
 _lint-fuzz: setup
     cargo fmt --all --check --manifest-path fuzz/Cargo.toml
     cd fuzz && cargo clippy --quiet --release --all-targets -- --deny warnings
 
-# Build the ESP32-C3 firmware with an exported model, and check its flash image
-firmware model="build/demo/model": (_exported model) setup
-    cd esp32-app && TORCH_NANO_MODEL={{ quote(model) }} ../tools/cross-cargo build --locked --release -p torch-nano-firmware
-    tools/flash-image {{ firmware_elf }} build/firmware/esp32c3.bin
+# Build the firmware for a chip with a model, and make and check its flash image (arguments: CHIP MODEL)
+firmware *arguments: setup
+    {{ python }} -m tools.firmware build {{ arguments }}
 
-# Build the firmware and write it to an ESP32-C3 on USB
-flash model="build/demo/model": _probe-rs (firmware model)
-    probe-rs download --chip esp32c3 --binary-format idf --idf-partition-table esp32-app/firmware/partitions.csv {{ firmware_elf }}
-    probe-rs reset --chip esp32c3
+# Build the firmware for every chip that builds here, and make and check the flash images (arguments: MODEL)
+firmware-all *arguments: setup
+    {{ python }} -m tools.firmware all {{ arguments }}
 
-@_exported model:
-    test -f {{ quote(model / "model.rs") }} || { printf 'no exported model in %s: nano.export(folder) in Python writes one, `just demo` the one in build/demo/model\n' {{ quote(model) }} >&2; exit 1; }
+# Build the firmware for a chip with a model and write it to a board (arguments: CHIP MODEL --dry-run, see --help)
+flash *arguments: setup
+    {{ python }} -m tools.firmware flash {{ arguments }}
 
-@_probe-rs:
-    command -v probe-rs >/dev/null || { echo 'probe-rs is missing. Install it: cargo install probe-rs-tools --locked' >&2; exit 1; }
+# Show the text that a board sends (arguments: CHIP, see --help)
+monitor *arguments: setup
+    @{{ python }} -m tools.firmware monitor {{ arguments }}
+
+# Test a board that runs the firmware, and write a report (arguments: PORT MODEL, see --help)
+board-test *arguments: setup
+    {{ python }} -m tools.firmware board-test {{ arguments }}
+
+# Check nano-core and device for Xtensa chips as far as stock Rust can
+check-xtensa:
+    tools/check-xtensa
 
 # Build the source distribution and the wheel into build/package, and try them and the crate in fresh environments
 package: setup

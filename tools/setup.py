@@ -28,9 +28,9 @@ VENV = ROOT / ".venv"
 PLUGIN = ROOT / "python-plugin"
 EXTENSION = PLUGIN / "src/torch_nano/_native.abi3.so"
 BOARD_PROGRAM = PLUGIN / "src/torch_nano/device/virt-rv32imc.elf"
-RV32_TARGET = "riscv32imc-unknown-none-elf"
 #: The target of nano-core's tests on 32 bits.
 I686_TARGET = "i686-unknown-linux-gnu"
+CHIPS = PLUGIN / "src/torch_nano/chips/chips.toml"
 RUST_SOURCES = [ROOT / "Cargo.toml", ROOT / "Cargo.lock", ROOT / "nano-core", ROOT / "esp32-app/device"]
 
 
@@ -78,13 +78,19 @@ def missing_debian_packages() -> list[str]:
         "/usr/lib/rustlib/src/rust/library/core": "rust-web-src",
     }
     board_tools = {"/usr/bin/cargo-clippy": "rust-web-clippy", "/usr/bin/ld.lld-19": "lld-19"}
-    for target, needed in ((RV32_TARGET, tools | board_tools), (I686_TARGET, tools)):
+    for target, needed in {**dict.fromkeys(chip_targets(), tools | board_tools), I686_TARGET: tools}.items():
         if not rustup_has(target):
             missing = [package for path, package in needed.items() if not Path(path).exists()]
             if missing and not rustup_adds(target):
                 packages += missing
     packages += missing_32_bit_packages()
     return list(dict.fromkeys(packages))
+
+
+def chip_targets() -> list[str]:
+    """The targets of the emulated board and of all chips for which the firmware builds."""
+    facts = read_toml(CHIPS).values()
+    return list(dict.fromkeys(chip["target"] for chip in facts if chip.get("builds")))
 
 
 def missing_32_bit_packages() -> list[str]:

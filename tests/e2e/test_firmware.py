@@ -1,70 +1,103 @@
-"""The ESP32-C3 firmware: it builds with an exported model, esptool takes it, what cannot work is refused."""
+"""The firmware: it builds with a model, esptool takes its flash image, and what cannot work is refused."""
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 import torch_nano as tn
+from esp_idf_defs import ImageMetadata, PartitionTable
+from firmware import build, image, ports
+from firmware.__main__ import app
+from firmware.commands import Commands
+from firmware.errors import CommandFailed, FirmwareError, ImageInvalid, ModelMissing, ModelTooLarge
 from torch import nn
 from torch_nano import _native
+from torch_nano.chips import chip
 from torch_nano.device.client import Device
 from torch_nano.device.transport.qemu import QemuBoard
+from typer.testing import CliRunner
 
 from .tiny_model import tiny_model
 
-ROOT = Path(__file__).resolve().parents[2]
-FIRMWARE = ROOT / "esp32-app/target/riscv32imc-unknown-none-elf/release/firmware"
+CHIPS = ("esp32c3", "esp32c6")
 
 
-def build(model: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [ROOT / "tools/cross-cargo", "build", "--locked", "--release", "-p", "torch-nano-firmware"],
-        cwd=ROOT / "esp32-app",
-        env={**os.environ, "TORCH_NANO_MODEL": str(model)},
-        capture_output=True,
-        text=True,
-    )
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model as the file of `nano.save`."""
+    file = tmp_path_factory.mktemp("model") / "tiny.nanomodel"
+    tiny_model().save(file)
+    return file
 
 
-def flash_image(program: Path, image: Path) -> subprocess.CompletedProcess[str]:
-    command = [ROOT / "tools/flash-image", program, image]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+# One test for all that builds: a second worker would build it again, and over the first.
+def test_flashing_builds_checks_and_would_write_one_image(
+    model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("firmware.__main__.IMAGES", tmp_path)
+    monkeypatch.setattr(ports.list_ports, "comports", list)
+    for name in CHIPS:
+        ran = CliRunner().invoke(app, ["flash", name, str(model), "--dry-run", "--with", "esptool"])
+        assert ran.exit_code == 0, ran.output
+        merged = tmp_path / f"{name}.bin"
+        assert "no board: no board is connected" in ran.output
+        assert f"--chip {name} --port PORT write-flash 0x0 {merged}" in ran.output
+        _check_image(name, merged.read_bytes())
+
+    program = tmp_path / f"{CHIPS[0]}-program.bin"
+    _check_refusals(program, tmp_path)
+    table = tmp_path / "partitions.csv"
+    table.write_text("factory, app, factory, 0x10000, 0x10000\n")
+    monkeypatch.setattr(image, "PARTITIONS", table)
+    with pytest.raises(
+        ModelTooLarge, match=r"has \d{6} bytes, and its partition in .* has 65536: make the model"
+    ):
+        image.make(chip(CHIPS[0]), build.elf(chip(CHIPS[0])), tmp_path, Commands())
+    table.write_text("heads, data, undefined, 0x10000, 0x7f0000\n")
+    with pytest.raises(FirmwareError, match="does not fit in available flash size 4MB"):
+        image.make(chip(CHIPS[0]), build.elf(chip(CHIPS[0])), tmp_path, Commands())
 
 
-# One test for the one build: a second worker would build it again, and over the first.
-def test_the_firmware_holds_its_model_and_only_its_operators(tmp_path: Path) -> None:
-    nano = tiny_model()
-    nano.export(tmp_path)
-    built = build(tmp_path)
-    assert built.returncode == 0, built.stderr
+def _check_refusals(program: Path, folder: Path) -> None:
+    """A damaged image is refused, and one of another chip."""
+    with pytest.raises(ImageInvalid, match=r"checksum and hash for ESP32-C6; esptool says"):
+        image.check(chip("esp32c6"), program, Commands())
+    damaged = bytearray(program.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    file = folder / "damaged.bin"
+    file.write_bytes(damaged)
+    with pytest.raises(ImageInvalid, match=r"checksum and hash for ESP32-C3; esptool says"):
+        image.check(chip("esp32c3"), file, Commands())
 
-    image = tmp_path / "firmware.bin"
-    made = flash_image(FIRMWARE, image)
-    assert made.returncode == 0, made.stdout + made.stderr
-    assert re.search(r"^Checksum: 0x[0-9a-f]{2} \(valid\)$", made.stdout, re.MULTILINE)
-    assert re.search(r"^Validation hash: [0-9a-f]{64} \(valid\)$", made.stdout, re.MULTILINE)
-    assert nano.image in image.read_bytes()
+
+def _check_image(name: str, flash: bytes) -> None:
+    table = PartitionTable.from_binary(flash[0x8000:0x8C00])
+    heads, program = table["heads"], next(table.find_by_type("app", "factory"))
+    assert heads.offset + heads.size <= chip(name).flash
+    assert len(flash) <= heads.offset, "writing the image keeps the heads"
+    bootloader = ImageMetadata.from_binary(flash[image.bootloader_offset(chip(name)) :])
+    made = ImageMetadata.from_binary(flash[program.offset :])
+    assert made.header.chip_id == bootloader.header.chip_id
 
     # A kernel is linked with its operator's name. Short names can also come from elsewhere.
-    names = {name for name in _native.operators() if len(name) >= 10}
-    program = image.read_bytes().replace(nano.image, b"")
-    assert not {name for name in names if name.encode() in program}
-    assert b"conv2d" in program
+    nano = tiny_model()
+    assert nano.image in flash
+    names = {other for other in _native.operators() if len(other) >= 10}
+    without_model = flash.replace(nano.image, b"")
+    assert not {other for other in names if other.encode() in without_model}
+    assert b"conv2d" in without_model
 
 
 def test_a_file_that_is_not_a_program_gives_no_flash_image(tmp_path: Path) -> None:
     program = tmp_path / "firmware"
     program.write_text("no program")
-    made = flash_image(program, tmp_path / "firmware.bin")
-    assert made.returncode != 0
-    assert "ELF" in made.stderr
-    assert not (tmp_path / "firmware.bin").exists()
+    with pytest.raises(CommandFailed, match="ELF"):
+        image.make(chip("esp32c3"), program, tmp_path / "images", Commands())
+    assert not list((tmp_path / "images").glob("*c3.bin"))
 
 
 def test_the_exported_sizes_are_those_of_the_device(tmp_path: Path) -> None:
@@ -89,28 +122,26 @@ def test_the_exported_sizes_are_those_of_the_device(tmp_path: Path) -> None:
 def test_a_model_that_does_not_fit_the_ram_does_not_compile(tmp_path: Path) -> None:
     model, x = nn.MaxPool2d(2), torch.rand(1, 1, 800, 800)
     tn.to_nano(model, x, calibrate=x).export(tmp_path)
-    built = build(tmp_path)
-    assert built.returncode != 0
-    sentence = r"the model needs (\d+) bytes of RAM \(arena (\d+), .*this chip has (\d+)"
-    found = re.search(sentence, built.stderr)
-    assert found, built.stderr
+    sentence = r"ESP32-C3: the model needs (\d+) bytes of RAM \(arena (\d+), .*this chip has (\d+)"
+    with pytest.raises(ModelTooLarge, match=sentence) as raised:
+        build.build(chip("esp32c3"), tmp_path, Commands())
+    found = re.search(sentence, str(raised.value))
+    assert found
     needed, arena, available = map(int, found.groups())
-    assert needed > arena >= 800 * 800 > available
+    assert needed > arena >= 800 * 800 > available == chip("esp32c3").model_ram
 
 
-def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
-    built = build(tmp_path / "missing")
-    assert built.returncode != 0
-    assert f"no model for the firmware: {tmp_path}/missing/model.rs: No such file" in built.stderr
-    assert "Export one" in built.stderr
+def test_a_missing_model_is_named(tmp_path: Path) -> None:
+    for missing in (tmp_path / "missing", tmp_path):
+        with pytest.raises(ModelMissing, match=rf"no exported model in {missing}: nano.export\(folder\)"):
+            build.exported(missing)
+    with pytest.raises(CommandFailed, match=rf"no model for the firmware: {tmp_path}/model.rs: No such file"):
+        build.build(chip("esp32c3"), tmp_path, Commands())
+    (tmp_path / "model.nanomodel").write_bytes(b"no model")
+    with pytest.raises(tn.FileFormatError, match=r"model.nanomodel"):
+        build.exported(tmp_path / "model.nanomodel")
 
 
-def test_flashing_without_probe_rs_says_how_to_get_it() -> None:
-    just = shutil.which("just")
-    assert just, "just is missing: pip install rust-just"
-    folders = [Path(folder) for folder in os.environ["PATH"].split(":")]
-    path = ":".join(str(folder) for folder in folders if not (folder / "probe-rs").exists())
-    environment = {**os.environ, "PATH": path}
-    flash = subprocess.run([just, "flash"], cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert flash.returncode != 0
-    assert "Install it: cargo install probe-rs-tools --locked" in flash.stderr
+def test_a_chip_for_which_nothing_builds_is_refused_with_the_reason(tmp_path: Path) -> None:
+    with pytest.raises(FirmwareError, match=r"does not build for the ESP32-S3: Xtensa needs"):
+        build.build(chip("esp32s3"), tmp_path, Commands())

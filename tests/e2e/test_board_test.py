@@ -1,0 +1,123 @@
+"""`board-test` on the emulated board, which passes; a faulty board fails the check of its fault."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch_nano as tn
+from firmware import board_test
+from firmware.__main__ import app
+from firmware.board_test import HeadInFlash
+from firmware.boards import EmulatedBoard, SerialBoard
+from firmware.errors import PortError
+from firmware.ports import Port
+from torch import nn
+from torch_nano import Device, SimulatedBoard
+from typer.testing import CliRunner
+
+from .tiny_model import tiny_model
+
+SEED = 7
+HEADS: dict[str, Callable[[], tn.heads.HeadSettings]] = {
+    "sgd": tn.heads.SGD,
+    "lda": tn.heads.LDA,
+    "prototype": tn.heads.Prototype,
+}
+
+
+def model(head: tn.heads.HeadSettings | None, seed: int = 0) -> bytes:
+    torch.manual_seed(seed)
+    network, x = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)), torch.randn(32, 6)
+    if head is not None:
+        tn.freeze(network, "0")
+    return tn.to_nano(network, x, calibrate=x, head=head).image
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_the_emulated_board_passes_with_each_trainer(head: str, tmp_path: Path) -> None:
+    image = model(HEADS[head]())
+    board = EmulatedBoard(image, tmp_path / "flash")
+    report = board_test.test(board, "qemu", image, seed=SEED)
+    assert report, report
+    assert [check.name for check in report.checks] == ["conformance", "speed", "learning", "power cuts"]
+    assert "0 lost a head" in report.checks[3].details
+
+    # Its instruction counts are exact, so that they serve as a prediction.
+    same = board_test.test(board, "qemu", image, seed=SEED, replace=True, predicted=report.layers)
+    assert same and same.layers == report.layers
+    assert same.checks[1].details.endswith("1.000 times the prediction")
+    twice = [2 * cycles for cycles in report.layers]
+    slow, _ = board_test.timed(board, board.connect().info, SEED, twice)
+    assert not slow.passed and slow.details.endswith("0.500 times the prediction")
+    board.close()
+
+
+def test_a_board_with_a_saved_head_is_left_alone(tmp_path: Path) -> None:
+    image = model(tn.heads.SGD())
+    board = EmulatedBoard(image, tmp_path / "flash")
+    board.connect().save()
+    with pytest.raises(HeadInFlash, match=r"has a saved head, which the test would replace\. Keep it with"):
+        board_test.test(board, "qemu", image, seed=SEED)
+    board.close()
+
+
+class AnotherModel(EmulatedBoard):
+    """A board that computes other bytes."""
+
+    def connect(self) -> Device:
+        return Device(SimulatedBoard(model(tn.heads.SGD(), seed=1)))
+
+
+class LosesItsFlash(EmulatedBoard):
+    """A board that forgets all saves when its power is cut."""
+
+    def cut_power(self) -> None:
+        super().cut_power()
+        self._flash.unlink()
+
+
+def test_a_board_that_computes_other_bytes_fails(tmp_path: Path) -> None:
+    image = model(tn.heads.SGD())
+    board = AnotherModel(image, tmp_path / "flash")
+    for check in board_test.conformance(board, image, SEED), board_test.learning(board, image, SEED):
+        assert not check.passed, check
+        assert ", 0 differ" not in check.details
+
+
+def test_a_board_that_loses_its_saves_fails(tmp_path: Path) -> None:
+    image = model(tn.heads.SGD())
+    board = LosesItsFlash(image, tmp_path / "flash")
+    check = board_test.power_cuts(board, image, SEED)
+    assert not check.passed and f"{board_test.CUTS} lost a head; cut 1 after" in check.details
+    board.close()
+
+
+def test_a_model_without_a_head_is_tested_without_learning(tmp_path: Path) -> None:
+    image = model(None)
+    board = EmulatedBoard(image, tmp_path / "flash")
+    report = board_test.test(board, "qemu", image, seed=SEED)
+    board.close()
+    assert report and [check.name for check in report.checks] == ["conformance", "speed"]
+
+
+def test_the_command_writes_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("firmware.__main__.REPORTS", tmp_path)
+    tiny_model().export(tmp_path / "exported")
+    ran = CliRunner().invoke(app, ["board-test", "qemu", str(tmp_path / "exported")])
+    assert ran.exit_code == 0, ran.output
+    [file] = tmp_path.glob("qemu-*.json")
+    report = json.loads(file.read_text())
+    assert report["passed"] and report["versions"]["torch_nano"] == tn.__version__
+    assert str(file) in ran.output
+
+
+def test_a_port_without_a_reset_line_is_refused() -> None:
+    board = SerialBoard(Port("socket://host:3333", False), model(tn.heads.SGD()))
+    with pytest.raises(
+        PortError, match=r"socket://host:3333 has no reset line: connect the board by a serial"
+    ):
+        board.cut_power()

@@ -1,0 +1,145 @@
+"""The commands of `just firmware`, `firmware-all`, `flash`, `monitor` and `board-test`."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from torch_nano import TorchNanoError
+from torch_nano.chips import Chip, chip, chips
+
+from . import board_test, build, image, ports, programmers
+from .boards import BAUDRATE, Board, EmulatedBoard, SerialBoard
+from .commands import ROOT, Commands, in_repository
+from .errors import FirmwareError, PortError
+
+#: Where the flash images are written.
+IMAGES = ROOT / "build/firmware"
+#: Where the reports of `board-test` are written.
+REPORTS = ROOT / "build/board-test"
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+
+_Chip = Annotated[str, typer.Argument(metavar="CHIP", help=f"One of {', '.join(chips())}.")]
+_Model = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="The folder of nano.export, or the file of nano.save.")
+]
+_Port = Annotated[str | None, typer.Option(help="The board's serial port; by default the only one there.")]
+
+
+@app.command("build")
+def build_command(chip_name: _Chip = "esp32c3", model: _Model = build.DEMO_MODEL) -> None:
+    """Build the firmware for a chip, and make and check its flash image."""
+    with _errors():
+        _image(chip(chip_name), build.exported(model), Commands())
+
+
+@app.command("all")
+def all_command(model: _Model = build.DEMO_MODEL) -> None:
+    """Build the firmware for every chip that builds here, and make and check the flash images."""
+    with _errors():
+        folder, commands = build.exported(model), Commands()
+        for facts in chips().values():
+            if facts.builds:
+                _image(facts, folder, commands)
+            else:
+                print(f"{facts.title}: not built: {facts.reason}")
+
+
+@app.command("flash")
+def flash_command(
+    chip_name: _Chip = "esp32c3",
+    model: _Model = build.DEMO_MODEL,
+    port: _Port = None,
+    programmer: Annotated[
+        str | None, typer.Option("--with", help=f"One of {', '.join(programmers.PROGRAMMERS)}.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Do all that needs no board; print the commands that do.")
+    ] = False,
+) -> None:
+    """Build the firmware for a chip and write it to the board."""
+    with _errors():
+        facts, commands = chip(chip_name), Commands(dry_run)
+        try:
+            board = ports.find(facts, port)
+        except PortError as error:
+            if not dry_run:
+                raise
+            print(f"no board: {error}")
+            board = ports.Port(port or "PORT", facts.transport == "usb-serial-jtag")
+        writer = programmers.choose(programmer, board)
+        made = _image(facts, build.exported(model), commands)
+        for command in writer.commands(facts, board, made.merged):
+            commands.run_on_board(*command)
+
+
+@app.command("monitor")
+def monitor_command(chip_name: _Chip = "esp32c3", port: _Port = None) -> None:
+    """Show the text that the board sends: boot messages, and the place of a panic; Ctrl-] ends."""
+    with _errors():
+        board = ports.find(chip(chip_name), port)
+        # Lines that stay low neither reset the chip nor keep it in its bootloader.
+        lines = ("--rts", "0", "--dtr", "0")
+        miniterm = (sys.executable, "-m", "serial.tools.miniterm")
+        Commands().run_on_board(*miniterm, *lines, board.device, str(BAUDRATE))
+
+
+@app.command("board-test")
+def board_test_command(
+    port: Annotated[str, typer.Argument(metavar="PORT", help="The board's serial port, or qemu.")],
+    model: _Model = build.DEMO_MODEL,
+    chip_name: Annotated[str, typer.Option("--chip", help=f"One of {', '.join(chips())}.")] = "esp32c3",
+    seed: Annotated[int, typer.Option(help="Of the inputs and the moments of power cuts.")] = 1,
+    replace_head: Annotated[
+        bool, typer.Option("--replace-head", help="Test even if the board has a saved head: it is lost.")
+    ] = False,
+) -> None:
+    """Test a board that runs the firmware with this model, and write a report that one can send."""
+    with _errors(), tempfile.TemporaryDirectory() as folder:
+        facts, file = chip(chip_name), build.exported(model) / "model.nano"
+        image_bytes, emulated = file.read_bytes(), port == "qemu"
+        board: Board = (
+            EmulatedBoard(image_bytes, Path(folder) / "flash")
+            if emulated
+            else SerialBoard(ports.find(facts, port), image_bytes)
+        )
+        name = "qemu" if emulated else facts.name
+        try:
+            report = board_test.test(board, name, image_bytes, seed=seed, replace=replace_head)
+        finally:
+            board.close()
+        written = REPORTS / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}.json"
+        report.write(written)
+        print(f"{report}\nreport: {in_repository(written)}")
+        if not report:
+            raise typer.Exit(1)
+
+
+def _image(facts: Chip, model: Path, commands: Commands) -> image.FlashImage:
+    made = image.make(facts, build.build(facts, model, commands), IMAGES, commands)
+    used = made.length / made.partition
+    print(f"{facts.title}: {made.length:,} of {made.partition:,} bytes of flash ({used:.0%})")
+    print(f"for any other tool: esptool --chip {facts.name} write-flash 0x0 {in_repository(made.merged)}")
+    return made
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Errors as a message, with exit status 1."""
+    try:
+        yield
+    except (FirmwareError, TorchNanoError, OSError) as error:
+        Console(stderr=True).print(f"firmware: {error}", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+
+
+if __name__ == "__main__":
+    app(prog_name="firmware")

@@ -1,0 +1,67 @@
+"""Builds the firmware for a chip with an exported model."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch_nano as tn
+from torch_nano.chips import Chip
+
+from .commands import ROOT, Commands, in_repository
+from .errors import CommandFailed, FirmwareError, ModelMissing, ModelTooLarge
+
+#: Where `just demo` exports its model.
+DEMO_MODEL = ROOT / "build/demo/model"
+
+
+def exported(model: Path) -> Path:
+    """The folder of an exported model: `model` itself, or that to which the model of a file is exported.
+
+    Raises:
+        ModelMissing: there is neither an exported model nor a file.
+        torch_nano.FileFormatError: the file is no saved model.
+    """
+    if model.is_dir() or not model.exists():
+        if not (model / "model.rs").is_file():
+            raise ModelMissing(
+                f"no exported model in {model}: nano.export(folder) in Python writes one, "
+                f"`just demo` the one in {in_repository(DEMO_MODEL)}"
+            )
+        return model
+    folder = ROOT / "build/firmware/exported" / model.stem
+    tn.load(model).export(folder)
+    return folder
+
+
+def build(chip: Chip, model: Path, commands: Commands) -> Path:
+    """Builds the firmware and returns its ELF program.
+
+    Args:
+        model: the folder of an exported model.
+
+    Raises:
+        FirmwareError: the firmware does not build for this chip, or the build fails.
+        ModelTooLarge: the model needs more RAM than the chip has.
+    """
+    if not chip.builds:
+        raise FirmwareError(f"the firmware does not build for the {chip.title}: {chip.reason}")
+    try:
+        commands.run(
+            *("tools/cross-cargo", "build", "--locked", "--release"),
+            *("--manifest-path", "esp32-app/firmware/Cargo.toml"),
+            *("--no-default-features", "--features", chip.name),
+            CARGO_BUILD_TARGET=chip.target,
+            TORCH_NANO_MODEL=str(in_repository(model.resolve())),
+        )
+    except CommandFailed as error:
+        too_large = re.search(r"the model needs \d+ bytes of RAM .*", str(error))
+        if too_large:
+            raise ModelTooLarge(f"{chip.title}: {too_large[0]}") from error
+        raise
+    return elf(chip)
+
+
+def elf(chip: Chip) -> Path:
+    """Where cargo writes the ELF program; chips of one target share it."""
+    return ROOT / "esp32-app/target" / chip.target / "release/firmware"
