@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import tomllib
+from pathlib import Path
+
 import pytest
 from torch_nano import ChipError
-from torch_nano.chips import chip, chips
+from torch_nano.chips import Chip, chip, chips
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_c3_has_the_facts_of_its_data_sheet() -> None:
@@ -41,3 +46,34 @@ def test_a_chip_is_found_by_its_title() -> None:
 def test_a_wrong_name_is_refused(name: str, message: str) -> None:
     with pytest.raises(ChipError, match=message):
         chip(name)
+
+
+def test_the_documentation_has_the_facts_of_the_table() -> None:
+    text = (ROOT / "esp32-app/BOARDS.md").read_text()
+    table = "\n".join(row(facts) for facts in chips().values())
+    assert table in text, f"esp32-app/BOARDS.md: expected these rows\n{table}"
+
+
+def row(facts: Chip) -> str:
+    """A chip's row in the table of esp32-app/BOARDS.md."""
+    connection = "USB" if facts.transport == "usb-serial-jtag" else "UART"
+    first, second = facts.pins
+    cells = [
+        facts.title,
+        facts.target.partition("-")[0],
+        f"{facts.model_ram >> 10} KiB",
+        f"{facts.flash >> 20} MiB, {facts.flash_clock // 1_000_000} MHz",
+        f"{facts.clock // 1_000_000} MHz",
+        f"{connection}, GPIO {first} and {second}",
+        "builds" if facts.builds else "does not build here",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def test_the_firmware_has_a_feature_for_each_chip() -> None:
+    manifest = tomllib.loads((ROOT / "esp32-app/firmware/Cargo.toml").read_text())
+    features = manifest["features"]
+    assert sorted(name for name in features if name.startswith("esp32")) == sorted(chips())
+    for name in chips():
+        crates = ("esp-hal", "esp-bootloader-esp-idf", "esp-storage")
+        assert features[name][:3] == [f"{crate}/{name}" for crate in crates]

@@ -79,6 +79,8 @@ class Chip:
     clock: int
     #: How a PC reaches the firmware: "usb-serial-jtag" or "uart".
     transport: str
+    #: The GPIO pins that this takes, in ascending order.
+    pins: tuple[int, int]
     #: The name of the bootloader, among those of the crate espflash.
     bootloader: str
     #: Whether the firmware builds for it.
@@ -99,6 +101,7 @@ def chips() -> Mapping[str, Chip]:
             name=name,
             cache=Cache(**facts.pop("cache")),
             costs=Costs(**facts.pop("costs")) if "costs" in facts else None,
+            pins=tuple(facts.pop("pins")),
             model_ram=facts["ram"] - reserved,
             **{"bootloader": name, **facts},
         )
