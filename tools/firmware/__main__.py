@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from torch_nano import TorchNanoError
 from torch_nano.chips import Chip, chip, chips
+from torch_nano.compile.profile import layer_counts
 
 from . import board_test, build, image, ports, programmers
 from .boards import BAUDRATE, Board, EmulatedBoard, SerialBoard
@@ -112,8 +113,18 @@ def board_test_command(
             else SerialBoard(ports.find(facts, port), image_bytes)
         )
         name = "qemu" if emulated else facts.name
+
+        def predict(sample: board_test.Sample) -> list[int]:
+            counts = layer_counts(image_bytes, sample, facts.name)[1]
+            return [each.instructions if emulated else each.cycles for each in counts]
+
         try:
-            report = board_test.test(board, name, image_bytes, seed=seed, replace=replace_head)
+            report = board_test.test(
+                *(board, name, image_bytes),
+                seed=seed,
+                predict=predict if facts.costs is not None else None,
+                replace=replace_head,
+            )
         finally:
             board.close()
         written = REPORTS / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}.json"

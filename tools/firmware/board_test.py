@@ -20,6 +20,10 @@ from torch_nano import Device, DeviceError, DeviceInfo
 from .boards import Board
 from .errors import FirmwareError
 
+#: One integer array for each input, by name.
+Sample = Mapping[str, NDArray[Any]]
+#: Predicts the ticks of each layer and the head for a sample.
+Predict = Callable[[Sample], Sequence[int]]
 #: Inputs whose outputs are compared; the first two are the least and the largest numbers.
 INPUTS = 32
 #: Samples of a lesson, and its epochs for a head that learns in epochs.
@@ -58,7 +62,7 @@ class Report:
     #: The random numbers' seed.
     seed: int
     checks: tuple[Check, ...]
-    #: Cycles of each layer on the board (instructions on the emulated one).
+    #: Cycles of each layer and the head on the board (instructions on the emulated one).
     layers: tuple[int, ...]
     #: The same as the chip's cycle model predicts; empty without a model.
     predicted: tuple[int, ...] = ()
@@ -92,15 +96,15 @@ def test(
     *,
     seed: int,
     replace: bool = False,
-    predicted: Sequence[int] = (),
+    predict: Predict | None = None,
     tell: Callable[[str], None] = print,
 ) -> Report:
-    """Runs all checks that the model allows. The board then has the model's first head.
+    """Runs all checks that the model allows. The board then has the head of its image, and has saved it.
 
     Args:
         image: the model that the board runs.
         replace: test even if the board's flash has a head, which is then lost.
-        predicted: cycles of each layer by the chip's cycle model.
+        predict: the ticks of each layer that one sample is predicted to take; None: there is no prediction.
         tell: is called with each check as it begins.
 
     Raises:
@@ -108,17 +112,24 @@ def test(
         torch_nano.DeviceError: the board does not answer, or runs another model.
         PortError: the board cannot be restarted from here.
     """
-    info = board.connect().info
+    device = board.connect()
+    info, settings = device.info, device.settings
     if info.saved is not None and not replace:
         raise HeadInFlash(
             f"{board.name} has a saved head, which the test would replace. Keep it with "
             "`torch-nano device read-head`, then test with --replace-head"
         )
     checks, learns = [], info.head_length > 0
+    if learns:
+        device.reset()
+        # Else the board could save in the middle of a lesson.
+        device.configure(save_interval=0)
     tell(f"conformance: {INPUTS} inputs")
     checks.append(conformance(board, image, seed))
     tell("speed")
-    speed, layers = timed(board, info, seed, predicted)
+    sample = _inputs(info, 3, seed)[2]
+    predicted = [] if predict is None else predict(sample)
+    speed, layers = timed(board, sample, predicted)
     checks.append(speed)
     if learns:
         tell(f"learning: {SAMPLES} samples")
@@ -127,6 +138,7 @@ def test(
         checks.append(power_cuts(board, image, seed))
         device = board.connect()
         device.reset()
+        device.configure(save_interval=settings.save_interval)
         device.save()
     return Report(
         board.name, chip, info.name, info.model_id, seed, tuple(checks), tuple(layers), tuple(predicted)
@@ -149,16 +161,15 @@ def conformance(board: Board, image: bytes, seed: int) -> Check:
     return Check("conformance", differing == 0, f"{compared:,} bytes compared, {differing:,} differ")
 
 
-def timed(board: Board, info: DeviceInfo, seed: int, predicted: Sequence[int]) -> tuple[Check, list[int]]:
+def timed(board: Board, sample: Sample, predicted: Sequence[int]) -> tuple[Check, list[int]]:
     """Measures the model's layers, twice: the second run finds the chip's cache as a run leaves it."""
-    sample = _inputs(info, 3, seed)[2]
     device = board.connect()
     device.profile(sample)
     layers = device.profile(sample)
     total = sum(layers)
-    details = f"{total:,} cycles in {len(layers)} layers"
+    details = f"{total:,} {board.ticks} in {len(layers)} layers"
     if not predicted:
-        return Check("speed", True, f"{details}; the chip has no cycle model"), layers
+        return Check("speed", True, f"{details}; no prediction"), layers
     ratio = total / sum(predicted)
     as_predicted = abs(ratio - 1) <= TOLERANCE
     return Check("speed", as_predicted, f"{details}, {ratio:.3f} times the prediction"), layers
@@ -238,10 +249,10 @@ def _label(info: DeviceInfo, index: int) -> Any:
     return index % info.classes
 
 
-def _inputs(info: DeviceInfo, count: int, seed: int) -> list[Mapping[str, NDArray[Any]]]:
+def _inputs(info: DeviceInfo, count: int, seed: int) -> list[Sample]:
     """Random integers for all inputs; the first two samples are the least and the largest numbers."""
     numbers = np.random.default_rng(seed)
-    samples: list[Mapping[str, NDArray[Any]]] = []
+    samples: list[Sample] = []
     for index in range(count):
         sample = {}
         for value in info.inputs:

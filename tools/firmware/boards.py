@@ -26,6 +26,8 @@ class Board(Protocol):
 
     #: For the report.
     name: str
+    #: What it counts: "cycles" or "instructions".
+    ticks: str
 
     def connect(self) -> Device:
         """A client of the board, which ends the former one.
@@ -54,6 +56,8 @@ class SerialBoard:
         image: its model.
         timeout: seconds to wait for an answer.
     """
+
+    ticks = "cycles"
 
     def __init__(self, port: Port, image: bytes, timeout: float = 10.0) -> None:
         self.name = port.device
@@ -102,6 +106,8 @@ class EmulatedBoard:
     Args:
         flash: the file that survives.
     """
+
+    ticks = "instructions"
 
     def __init__(self, image: bytes, flash: Path) -> None:
         self.name = "QEMU rv32imc"
