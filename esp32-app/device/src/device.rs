@@ -209,7 +209,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
             Some(learner) => {
                 (exclusive, logit_scale) =
                     (matches!(learner.head.target(0), Target::Class(_)), learner.head.logit_scale());
-                learner.head.logits(output)?
+                learner.logits(output)?
             }
             None => &[],
         };

@@ -64,6 +64,12 @@ impl<'a, H: Head<'a>> Learner<'a, H> {
         if class < classes { Ok(class) } else { Err(Failure::Label { label: class as u32, classes: classes as u32 }) }
     }
 
+    /// The head's logits of its features. Not inlined: one copy serves all requests.
+    #[inline(never)]
+    pub fn logits(&mut self, features: &[i8]) -> Result<&[i32], Failure> {
+        Ok(self.head.logits(features)?)
+    }
+
     fn class(&self, image: &Image<'_>, class: Class<'_>) -> Result<usize, Failure> {
         match class {
             Class::Index(class) => self.known(class.into()),

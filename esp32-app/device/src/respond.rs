@@ -117,7 +117,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
             last = counter();
         });
         if let (Some(learner), Some(ticks)) = (learner, counts.next()) {
-            learner.head.logits(model.output(0))?;
+            learner.logits(model.output(0))?;
             *ticks = (counter() - last) as u32;
         }
         self.profiled = true;
@@ -161,7 +161,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
             Block::Layers if self.profiled => self.layers.as_bytes(),
             Block::Logits if self.ran => {
                 let learner = self.learner.as_mut().ok_or(Failure::NoHead)?;
-                learner.head.logits(self.model.output(0))?.as_bytes()
+                learner.logits(self.model.output(0))?.as_bytes()
             }
             Block::Output | Block::Layers | Block::Logits => return Err(Failure::NoRun),
             Block::Head => self.learner.as_ref().ok_or(Failure::NoHead)?.head.state(),
