@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PLUGIN = ROOT / "python-plugin"
 EXTENSION = PLUGIN / "src/torch_nano/_native.abi3.so"
+CYCLE_MODEL = PLUGIN / "src/torch_nano/device/transport/cycles_plugin.abi3.so"
 BOARD_PROGRAM = PLUGIN / "src/torch_nano/device/virt-rv32imc.elf"
 #: The target of nano-core's tests on 32 bits.
 I686_TARGET = "i686-unknown-linux-gnu"
@@ -48,11 +49,14 @@ def main() -> None:
             run(sys.executable, "-m", "venv", str(VENV))
 
     requirements = [PLUGIN / "pyproject.toml", PLUGIN / "setup.py", Path(__file__)]
-    extension = [*RUST_SOURCES, PLUGIN / "native", PLUGIN / "cycles"]
+    extension = [*RUST_SOURCES, PLUGIN / "native"]
+    cycle_model = [ROOT / "Cargo.toml", ROOT / "Cargo.lock", PLUGIN / "cycles"]
     doing = "installing (torch alone has several GB)"
     if unless_unchanged("python packages", requirements, VENV, install_python_packages, doing):
         remember("native extension", extension)
+        remember("cycle model", cycle_model)
     unless_unchanged("native extension", extension, EXTENSION, build_extension)
+    unless_unchanged("cycle model", cycle_model, CYCLE_MODEL, build_extension)
 
     board = [*RUST_SOURCES, *(ROOT / "esp32-app" / name for name in ("Cargo.toml", "Cargo.lock", "virt"))]
     unless_unchanged("emulated board", board, BOARD_PROGRAM, build_board)

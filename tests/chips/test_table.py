@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import astuple
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,16 @@ def test_every_chip_is_complete(name: str) -> None:
     assert facts.cache.bytes < facts.flash and 40_000_000 <= facts.clock <= 400_000_000
     assert facts.target.startswith("riscv32" if facts.builds else "xtensa")
     assert bool(facts.reason) != facts.builds
+
+
+def test_chips_with_known_costs_have_a_known_cache_and_costs_of_one_decimal() -> None:
+    known = [facts for facts in chips().values() if facts.costs is not None]
+    assert "esp32c3" in [facts.name for facts in known]
+    for facts in known:
+        assert facts.cache.ways is not None and facts.cache.line is not None
+        source, *costs = astuple(facts.costs)
+        assert source
+        assert all(cost >= 0 and cost == round(cost, 1) for cost in costs)
 
 
 def test_a_chip_is_found_by_its_title() -> None:
