@@ -41,9 +41,13 @@ def run(body: list[bytes], tmp_path: Path, *, code_in_flash: bool = False) -> Co
     flash = [(DATA, 1 << 20), *[(CODE, 1 << 20)] * code_in_flash]
     qemu = shutil.which("qemu-system-riscv32")
     assert qemu is not None
-    machine = [qemu, "-machine", "virt", "-bios", "none", "-nodefaults", "-display", "none", "-m", "4M"]
+    machine = [qemu, "-machine", "virt", "-cpu", "lowrisc-ibex", "-m", "4M", "-bios", "none"]
     subprocess.run(
-        [*machine, "-device", f"loader,file={program},addr={CODE:#x},force-raw=on", *model.options(flash)],
+        [
+            *(*machine, "-nodefaults", "-display", "none"),
+            *("-device", f"loader,file={program},addr={CODE:#x},force-raw=on"),
+            *model.options(flash),
+        ],
         pass_fds=[model.file],
         check=True,
         timeout=60,
@@ -154,7 +158,7 @@ def test_a_chip_without_known_costs_is_refused() -> None:
     "printed",
     [
         "qemu-system-riscv32: -plugin: invalid option",
-        "plugin requires API version 1, but this QEMU supports only a minimum version of 2",
+        "plugin requires API version 2, but this QEMU supports only a minimum version of 9",
     ],
 )
 def test_a_qemu_that_cannot_load_it_is_named(
@@ -164,7 +168,7 @@ def test_a_qemu_that_cannot_load_it_is_named(
     qemu.write_text(f"#!/bin/sh\necho '{printed}' >&2\nexit 1\n")
     qemu.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(CycleModelError, match=rf"needs QEMU 7\.2 to 8\.2(.|\n)*{printed}"):
+    with pytest.raises(CycleModelError, match=rf"needs QEMU 7\.2 or newer(.|\n)*{printed}"):
         tn.QemuBoard(one_layer(), chip="esp32c3")
 
 

@@ -57,7 +57,7 @@ def test_the_board_gives_the_bytes_of_the_reference(cases: Path, name: str, coun
     memory = f"{(start + room - 0x8000_0000) >> 20}M"
     options = [
         *("-machine", "virt", "-bios", "none", "-nodefaults", "-display", "none", "-m", memory),
-        *("-cpu", "rv32,h=false,a=false,f=false,d=false,v=false,s=false,u=false"),
+        *("-cpu", "lowrisc-ibex"),
         *("-serial", "stdio", "-device", f"loader,file={PROGRAM}"),
         *("-device", f"loader,file={cases / name},addr={start:#x},force-raw=on"),
     ]

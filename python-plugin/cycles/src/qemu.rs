@@ -1,19 +1,48 @@
-//! The plugin as QEMU 7.2 to 8.2 load it (version 1 of their plugin interface, `include/qemu/qemu-plugin.h` in QEMU's sources).
+//! The plugin as QEMU loads it: the functions of its plugin interface that are needed (`include/qemu/qemu-plugin.h` in QEMU's sources).
+//!
+//! The interface has versions. Of what is needed, 1 (QEMU 7.2 to 8.2) and 2 (9.0) differ in nothing; since 3 (9.1), `qemu_plugin_insn_data` copies.
+//! A plugin states its version before it is called, and QEMU takes those from a least one to its own: 1 until 8.2, 2 to now.
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::fmt::Display;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 
 use crate::arguments::Arguments;
 use crate::instruction::{Instruction, Kind};
 use crate::model::{Counts, Model};
 
-/// The version of the interface that the functions below belong to. QEMU reads it before it calls anything.
+/// The version of the interface for which the plugin is made. QEMU reads it after it has loaded the plugin.
 #[unsafe(no_mangle)]
 #[allow(non_upper_case_globals)]
-pub static qemu_plugin_version: c_int = 1;
+pub static qemu_plugin_version: AtomicI32 = AtomicI32::new(1);
+
+/// Called by the dynamic linker, so before QEMU reads the version.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static CHOOSE_VERSION: extern "C" fn() = {
+    extern "C" fn choose() {
+        // SAFETY: looks a name up in the program that loads the plugin; it is new in version 2.
+        let newer = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"qemu_plugin_scoreboard_new".as_ptr()) };
+        if !newer.is_null() {
+            qemu_plugin_version.store(2, Ordering::Relaxed);
+        }
+    }
+    choose
+};
+
+/// The first fields of what QEMU says about itself.
+#[repr(C)]
+pub struct Info {
+    target: *const c_char,
+    least_version: c_int,
+    version: c_int,
+}
+
+/// The first version in which `qemu_plugin_insn_data` copies the bytes of an instruction.
+const COPIES: c_int = 3;
 
 /// A translated block, and an instruction of it, while the block is translated.
 #[repr(C)]
@@ -31,7 +60,8 @@ unsafe extern "C" {
     fn qemu_plugin_tb_get_insn(block: *const Block, index: usize) -> *mut Handle;
     fn qemu_plugin_insn_vaddr(handle: *const Handle) -> u64;
     fn qemu_plugin_insn_size(handle: *const Handle) -> usize;
-    fn qemu_plugin_insn_data(handle: *const Handle) -> *const u8;
+    /// Copies the bytes into a buffer; before version [`COPIES`], ignores the buffer and returns their address.
+    fn qemu_plugin_insn_data(handle: *const Handle, buffer: *mut u8, length: usize) -> usize;
     fn qemu_plugin_register_vcpu_insn_exec_cb(
         handle: *mut Handle,
         executed: extern "C" fn(c_uint, *mut c_void),
@@ -54,6 +84,8 @@ struct Plugin {
     /// All that were translated; callbacks get their index.
     instructions: Vec<Instruction>,
     out: File,
+    /// Whether `qemu_plugin_insn_data` copies.
+    copies: bool,
 }
 
 impl Plugin {
@@ -81,17 +113,19 @@ fn plugin() -> MutexGuard<'static, Plugin> {
 /// Called by QEMU once, with the plugin's arguments; returns 0, or 1 if the plugin cannot work.
 ///
 /// # Safety
-/// `arguments` points to `count` strings.
+/// `info` points to an [`Info`], `arguments` to `count` strings.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_plugin_install(
     id: u64,
-    _: *const c_void,
+    info: *const Info,
     count: c_int,
     arguments: *const *const c_char,
 ) -> c_int {
     // SAFETY: QEMU gives `count` strings, which end in zeros and live as long as the plugin.
     let given = (0..count as usize).map(|index| unsafe { CStr::from_ptr(*arguments.add(index)) });
-    if let Err(error) = start(given) {
+    // SAFETY: QEMU gives a valid one.
+    let copies = unsafe { (*info).version } >= COPIES;
+    if let Err(error) = start(given, copies) {
         eprintln!("the cycle model cannot start: {error}");
         return 1;
     }
@@ -100,14 +134,14 @@ pub unsafe extern "C" fn qemu_plugin_install(
     0
 }
 
-fn start<'a>(given: impl Iterator<Item = &'a CStr>) -> Result<(), String> {
+fn start<'a>(given: impl Iterator<Item = &'a CStr>, copies: bool) -> Result<(), String> {
     let given: Vec<_> = given.map(CStr::to_string_lossy).collect();
     let Arguments { chip, out: path } = Arguments::parse(given.iter().map(|argument| argument.as_ref()))?;
     let failed = |error| format!("{path}: {error}");
     let mut out = OpenOptions::new().append(true).open(&path).map_err(failed)?;
     write_row(&mut out, Counts::COLUMNS).map_err(failed)?;
     let model = Model::new(chip);
-    let plugin = Plugin { read: model.clone(), model, instructions: Vec::new(), out };
+    let plugin = Plugin { read: model.clone(), model, instructions: Vec::new(), out, copies };
     PLUGIN.set(Mutex::new(plugin)).map_err(|_| "it is loaded twice".to_owned())
 }
 
@@ -122,8 +156,12 @@ extern "C" fn translated(_: u64, block: *mut Block) {
     unsafe {
         for index in 0..qemu_plugin_tb_n_insns(block) {
             let handle = qemu_plugin_tb_get_insn(block, index);
-            let bytes = std::slice::from_raw_parts(qemu_plugin_insn_data(handle), qemu_plugin_insn_size(handle));
-            let instruction = Instruction::decode(qemu_plugin_insn_vaddr(handle) as u32, bytes);
+            let (mut buffer, size) = ([0; 4], qemu_plugin_insn_size(handle));
+            let returned = qemu_plugin_insn_data(handle, buffer.as_mut_ptr(), buffer.len());
+            if !plugin.copies {
+                std::ptr::with_exposed_provenance::<u8>(returned).copy_to(buffer.as_mut_ptr(), size.min(4));
+            }
+            let instruction = Instruction::decode(qemu_plugin_insn_vaddr(handle) as u32, &buffer[..size.min(4)]);
             let data = std::ptr::without_provenance_mut(plugin.instructions.len());
             plugin.instructions.push(instruction);
             qemu_plugin_register_vcpu_insn_exec_cb(handle, executed, CALLBACK_WITHOUT_REGISTERS, data);

@@ -287,7 +287,8 @@ def _options(files: tuple[int, int, int], image_start: int, memory: int) -> list
     stream, image, flash = files
     return [
         *("-machine", "virt", "-bios", "none", "-nodefaults", "-display", "none"),
-        *("-cpu", "rv32,h=false,a=false,f=false,d=false,v=false,s=false,u=false"),
+        # rv32imc with memory protection, in all versions of QEMU.
+        *("-cpu", "lowrisc-ibex"),
         # One instruction per nanosecond of virtual time: makes the instruction counter exact.
         *("-icount", "shift=0"),
         *("-m", f"{memory}M"),
