@@ -165,6 +165,7 @@ pub(crate) fn requests(input: &[u8]) -> Vec<Request<'_>> {
         Request::ReplaceHead { checksum: 0 },
         Request::Configure { settings: Settings { rejection: 1 << 14, save_interval: 2 } },
         Request::Stats,
+        Request::Label { label: Label::Class(Class::Index(0)) },
     ];
     runs.into_iter().chain(reads).chain(learn).chain(others).collect()
 }

@@ -11,6 +11,7 @@ use crate::graph;
 use crate::learner::Learner;
 use crate::message::{Settings, Stats};
 use crate::names;
+use crate::sensing::LatestWindow;
 use crate::storage::HeadStorage;
 use crate::window::Input;
 
@@ -61,6 +62,10 @@ pub struct Device<'a, C, F, H = AnyHead<'a>> {
     pub(crate) arrived: usize,
     /// Whether the arena holds the outputs of a run for a PC.
     pub(crate) ran: bool,
+    /// The number of the training that a PC began last.
+    pub(crate) asked: Option<u32>,
+    /// On a device that senses by itself.
+    pub(crate) latest: Option<LatestWindow<'a>>,
 }
 
 /// What the model and the head make of an input.

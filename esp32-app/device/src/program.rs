@@ -114,7 +114,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Program<'a, C, F, H> {
     ///
     /// # Errors
     /// Those of [`Sensing::new`]; [`Error::Length`] if the RAM for a sample has another length, or the period is 0.
-    pub fn new(session: Session<'a, C, F, H>, ram: ProgramRam<'a>, options: ProgramOptions) -> Result<Self, Error> {
+    pub fn new(mut session: Session<'a, C, F, H>, ram: ProgramRam<'a>, options: ProgramOptions) -> Result<Self, Error> {
         let ProgramRam { window, features, sample } = ram;
         let ProgramOptions { sensing, period } = options;
         let (needed, given) = (sensing.sample, sample.len());
@@ -124,7 +124,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Program<'a, C, F, H> {
         if period == 0 {
             return Err(Error::Length { name: "period", needed: 1, given: 0 });
         }
-        let sensing = Sensing::new(session.device.image(), window, features, sensing)?;
+        let sensing = Sensing::new(&mut session.device, window, features, sensing)?;
         let (due, samples, reports, progress) = (None, 0, 0, None);
         Ok(Program { session, sensing, sample, period, due, samples, reports, progress, saves: 0, failed_saves: 0 })
     }
@@ -158,9 +158,12 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Program<'a, C, F, H> {
             }
         };
         self.answer(board)?;
-        if let Some(class) = board.pressed() {
-            self.label(board, class)?;
+        if let Some(class) = board.pressed()
+            && let Err(failure) = self.session.device.label(class)
+        {
+            self.report(board, Event::Refused(failure))?;
         }
+        self.report_label(board)?;
         let now = board.now();
         if now >= due && due != u64::MAX {
             self.sense(board, now, due)
@@ -180,7 +183,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Program<'a, C, F, H> {
         while let Some(answer) = self.session.poll(&mut bytes) {
             board.send(answer)?;
         }
-        self.report_saves(board)
+        Ok(())
     }
 
     /// Takes the sample that was due at that time.
@@ -214,16 +217,6 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Program<'a, C, F, H> {
         }
     }
 
-    /// Learns that the latest window is of a class.
-    fn label<B: Board>(&mut self, board: &mut B, class: u16) -> Result<(), B::Error> {
-        self.report_progress(board)?;
-        match self.sensing.label(&mut self.session.device, class) {
-            Ok(_) => self.report(board, Event::Learned { class, head: self.head() })?,
-            Err(failure) => self.report(board, Event::Refused(failure))?,
-        }
-        self.report_saves(board)
-    }
-
     /// Trains for a slice; whether there was something to do.
     fn work<B: Board>(&mut self, board: &mut B) -> Result<bool, B::Error> {
         let in_epochs = self.session.device.learns_in_epochs();
@@ -240,6 +233,15 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Program<'a, C, F, H> {
         }
         self.report_saves(board)?;
         Ok(true)
+    }
+
+    /// Reports what was labelled by a button or a PC, and what was saved with it.
+    fn report_label<B: Board>(&mut self, board: &mut B) -> Result<(), B::Error> {
+        if let Some(target) = self.session.device.take_label() {
+            self.report_progress(board)?;
+            self.report(board, Event::Learned { target, head: self.head() })?;
+        }
+        self.report_saves(board)
     }
 
     fn report_progress<B: Board>(&mut self, board: &mut B) -> Result<(), B::Error> {

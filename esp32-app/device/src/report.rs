@@ -31,8 +31,8 @@ pub enum Event {
     Sensed(Sensed),
     /// The latest window was learnt.
     Learned {
-        /// As this class.
-        class: u16,
+        /// Its target: the class; the bits of the right classes; the number, in two's complement.
+        target: u32,
         /// The head, which a head that learns in epochs has not changed yet.
         head: u32,
     },

@@ -121,6 +121,12 @@ pub enum Request<'a> {
     },
     /// Counters since the start.
     Stats,
+    /// Learn the window that a device which senses by itself saw last; once.
+    Label {
+        /// The target.
+        #[serde(borrow)]
+        label: Label<'a>,
+    },
 }
 
 /// The target of an input.

@@ -8,6 +8,7 @@ use zerocopy::IntoBytes;
 use crate::device::{Device, Features, Prediction};
 use crate::failure::Failure;
 use crate::graph;
+use crate::learner::Learned;
 use crate::message::{Block, Request, Response};
 use crate::training::Progress;
 
@@ -16,7 +17,10 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
     pub(crate) fn respond(&mut self, request: Request<'_>) -> Result<Response<'_>, Failure> {
         match request {
             Request::Begin => {
-                self.end_training();
+                // The device's own training goes on.
+                if self.training() == self.asked {
+                    self.end_training();
+                }
                 self.reset_states();
             }
             Request::Info => return Ok(self.info()),
@@ -44,8 +48,13 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
                 let learned = self.learn_input(target)?;
                 return Ok(Response::Learned { samples: learned.samples, ticks: learned.ticks });
             }
+            Request::Label { label } => {
+                let Learned { samples, ticks } = self.label(label)?;
+                return Ok(Response::Learned { samples, ticks });
+            }
             Request::Train { first_epoch, epochs } => {
                 self.begin_training(first_epoch, epochs)?;
+                self.asked = self.training();
                 return Ok(trained(self.train_slice()?));
             }
             Request::Continue => return Ok(trained(self.train_slice()?)),

@@ -106,7 +106,7 @@ pub enum Response<'a> {
         /// Bytes so far.
         length: u32,
     },
-    /// To [`Request::Learn`].
+    /// To [`Request::Learn`] and [`Request::Label`].
     Learned {
         /// Samples kept for training; 0 for a head that learns each at once.
         samples: u32,

@@ -2,11 +2,11 @@
 
 use embedded_storage::nor_flash::NorFlash;
 use nano_core::Error;
-use nano_core::image::{Image, Value};
+use nano_core::image::Value;
 use nano_core::train::Head;
 use serde::{Deserialize, Serialize};
 
-use crate::device::Device;
+use crate::device::{Device, Prediction};
 use crate::failure::Failure;
 use crate::learner::Learned;
 use crate::message::Label;
@@ -31,17 +31,27 @@ pub struct SensingOptions {
     pub slice: u64,
 }
 
-/// Senses with a model of one input, and learns what it is told.
-///
-/// It holds no model: each call takes the [`Device`], so that a PC's requests come between two calls. They do not change what it senses, unless the model has
-/// states; a PC that labels or trains ends its training.
-pub struct Sensing<'a> {
-    window: SlidingWindow<'a>,
-    /// What the model made of the latest window.
+/// What the model made of the window that was sensed last: a label means it, whatever a PC has run since.
+#[derive(Debug)]
+pub(crate) struct LatestWindow<'a> {
     features: &'a mut [i8],
-    options: SensingOptions,
     /// Whether `features` may be learnt: they are of a window that has no label yet.
     unlabelled: bool,
+    /// Labels so far.
+    labels: u32,
+    /// The word ([`Target::word`](nano_core::train::Target::word)) of the latest label, unless it was taken.
+    labelled: Option<u32>,
+}
+
+/// Senses with a model of one input, and learns what it is told by [`Device::label`].
+///
+/// It holds no model: each call takes the [`Device`], so that a PC's requests come between two calls. They do not change what it senses, unless the model has
+/// states; a PC that learns or trains ends its training.
+pub struct Sensing<'a> {
+    window: SlidingWindow<'a>,
+    options: SensingOptions,
+    /// Labels noticed so far.
+    labels: u32,
     /// Whether something was learnt that no training has used.
     untrained: bool,
     /// Windows since the latest label.
@@ -66,17 +76,18 @@ pub struct Sensed {
 }
 
 impl<'a> Sensing<'a> {
-    /// Senses for the model of `image`, in RAM for its input and for its first output (`INPUT_LENGTH` and `FEATURES` of the exported `model.rs`).
+    /// Senses with `device`, in RAM for its model's input and, for as long as the device lives, first output: the bytes of both.
     ///
     /// # Errors
-    /// [`Error::Length`] for a model of several inputs, if the RAM has another length, if windows of a model with states overlap or have gaps between them, or for what
-    /// [`SlidingWindow::new`] refuses.
-    pub fn new(
-        image: &Image<'_>,
+    /// [`Error::Length`] for a model of several inputs, if the RAM has another length, if windows of a model with states overlap or have gaps between them, or
+    /// for what [`SlidingWindow::new`] refuses.
+    pub fn new<'h, C: FnMut() -> u64, F: NorFlash, H: Head<'h>>(
+        device: &mut Device<'h, C, F, H>,
         window: &'a mut [i8],
-        features: &'a mut [i8],
+        features: &'h mut [i8],
         options: SensingOptions,
     ) -> Result<Self, Error> {
+        let image = device.image();
         if image.input_count() != 1 {
             return Err(Error::Length { name: "inputs to sense", needed: 1, given: image.input_count() });
         }
@@ -97,7 +108,8 @@ impl<'a> Sensing<'a> {
         }
         let sample = options.sample * (input.range().len() / input.len());
         let window = SlidingWindow::new(window, sample, options.hop)?;
-        Ok(Sensing { window, features, options, unlabelled: false, untrained: false, quiet: 0, training: None })
+        device.latest = Some(LatestWindow { features, unlabelled: false, labels: 0, labelled: None });
+        Ok(Sensing { window, options, labels: 0, untrained: false, quiet: 0, training: None })
     }
 
     /// Takes a sample: quantizes it with the scales of the model's input and, if a window is due, predicts. `None` between windows.
@@ -116,35 +128,20 @@ impl<'a> Sensing<'a> {
         if !self.window.push(|place| device.image().quantize_input(0, sample, place)) {
             return Ok(None);
         }
-        let made = device.predict(&self.window)?;
-        self.features.iter_mut().zip(made.output).for_each(|(own, &feature)| *own = feature);
-        self.unlabelled = true;
+        let Prediction { class, confidence, known, ticks, .. } = device.predict(&self.window)?;
+        device.keep_window();
+        self.notice_labels(device);
         self.quiet = self.quiet.saturating_add(1);
-        let decided = self.options.smoothing.push(made.known.then_some(made.class));
-        Ok(Some(Sensed {
-            class: made.class,
-            confidence: made.confidence,
-            known: made.known,
-            decided,
-            ticks: made.ticks,
-        }))
+        let decided = self.options.smoothing.push(known.then_some(class));
+        Ok(Some(Sensed { class, confidence, known, decided, ticks }))
     }
 
-    /// Learns that the window sensed last is of `label`, once. Ends the open training.
-    ///
-    /// # Errors
-    /// [`Failure::NoRun`] if there is no window since the latest label; those of [`Device::learn`].
-    pub fn label<'h, 'l, C: FnMut() -> u64, F: NorFlash, H: Head<'h>>(
-        &mut self,
-        device: &mut Device<'h, C, F, H>,
-        label: impl Into<Label<'l>>,
-    ) -> Result<Learned, Failure> {
-        if !self.unlabelled {
-            return Err(Failure::NoRun);
+    /// Takes note of labels that came since the last look.
+    fn notice_labels<'h, C: FnMut() -> u64, F: NorFlash, H: Head<'h>>(&mut self, device: &Device<'h, C, F, H>) {
+        let labels = device.latest.as_ref().map_or(0, |latest| latest.labels);
+        if labels != self.labels {
+            (self.labels, self.untrained, self.quiet) = (labels, true, 0);
         }
-        let learned = device.learn_features(self.features, label)?;
-        (self.unlabelled, self.untrained, self.quiet) = (false, true, 0);
-        Ok(learned)
     }
 
     /// Uses the time until the next sample: takes one slice of the training that is open, or begins it once there were no labels for some windows. A head that
@@ -156,6 +153,7 @@ impl<'a> Sensing<'a> {
         &mut self,
         device: &mut Device<'h, C, F, H>,
     ) -> Result<Option<Progress>, Failure> {
+        self.notice_labels(device);
         if self.untrained && self.quiet >= self.options.pause {
             self.untrained = false;
             if !device.learns_in_epochs() {
@@ -177,6 +175,44 @@ impl<'a> Sensing<'a> {
         device.reset_states();
         self.window.clear();
         self.options.smoothing.clear();
-        self.unlabelled = false;
+        if let Some(latest) = &mut device.latest {
+            latest.unlabelled = false;
+        }
+    }
+}
+
+impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
+    /// Learns that the window which [`Sensing`] sensed last is of `label`, once. Ends the open training.
+    ///
+    /// # Errors
+    /// [`Failure::NoRun`] if there is no window since the latest label; those of [`Device::learn`].
+    pub fn label<'l>(&mut self, label: impl Into<Label<'l>>) -> Result<Learned, Failure> {
+        let mut latest = self.latest.take().ok_or(Failure::NoRun)?;
+        let learned = self.learn_latest(&mut latest, label.into());
+        self.latest = Some(latest);
+        learned
+    }
+
+    fn learn_latest(&mut self, latest: &mut LatestWindow<'_>, label: Label<'_>) -> Result<Learned, Failure> {
+        if !latest.unlabelled {
+            return Err(Failure::NoRun);
+        }
+        let word = self.target(label)?.word();
+        let learned = self.learn_features(latest.features, label)?;
+        (latest.unlabelled, latest.labels, latest.labelled) = (false, latest.labels.wrapping_add(1), Some(word));
+        Ok(learned)
+    }
+
+    /// The word of the latest label, unless it was taken before.
+    pub(crate) fn take_label(&mut self) -> Option<u32> {
+        self.latest.as_mut().and_then(|latest| latest.labelled.take())
+    }
+
+    /// Keeps what the model has just made of a window.
+    fn keep_window(&mut self) {
+        if let Some(latest) = &mut self.latest {
+            latest.features.iter_mut().zip(self.model.output(0)).for_each(|(own, &feature)| *own = feature);
+            latest.unlabelled = true;
+        }
     }
 }

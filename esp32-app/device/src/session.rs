@@ -102,6 +102,8 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Session<'a, C, F, H> {
             frame: options.frame,
             arrived: 0,
             ran: false,
+            asked: None,
+            latest: None,
         };
         device.restore();
         device.stats.startup_ticks = (device.counter)();

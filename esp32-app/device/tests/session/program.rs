@@ -186,8 +186,8 @@ fn replayed<C: FnMut() -> u64>(
             }
         }
         if let Some(class) = pressed {
-            match sensing.label(device, class) {
-                Ok(_) => events.push(Event::Learned { class, head: head(device) }),
+            match device.label(class) {
+                Ok(_) => events.push(Event::Learned { target: class.into(), head: head(device) }),
                 Err(failure) => events.push(Event::Refused(failure)),
             }
         }
@@ -230,7 +230,7 @@ fn a_program_does_what_the_calls_written_out_do() {
 
             let mut other = session_with(&image, &mut other_memory, Options { settings, ..OPTIONS }, erased());
             let (window, features, _) = &mut buffers_other;
-            let mut sensing = Sensing::new(other.device.image(), window, features, options(300).sensing).unwrap();
+            let mut sensing = Sensing::new(&mut other.device, window, features, options(300).sensing).unwrap();
             let expected = replayed(&mut other.device, &mut sensing, made, &reports);
             let events: Vec<Event> = reports.iter().map(|report| timeless(report.event)).collect();
             let expected: Vec<Event> = expected.into_iter().map(timeless).collect();

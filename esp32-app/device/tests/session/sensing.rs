@@ -114,7 +114,7 @@ fn senses_learns_and_saves_as_the_steps_written_out() {
             let mut session = session_with(&image, &mut memory, Options { settings, ..OPTIONS }, erased());
             let mut other = session_with(&image, &mut other_memory, Options { settings, ..OPTIONS }, erased());
             let (mut window, mut kept) = (vec![99; length], vec![99; features]);
-            let mut sensing = Sensing::new(session.device.image(), &mut window, &mut kept, options()).unwrap();
+            let mut sensing = Sensing::new(&mut session.device, &mut window, &mut kept, options()).unwrap();
             let mut expected = Expected::new();
             let (mut windows, mut labels, mut asked) = (0, 0, 0);
             for step in 0..900 {
@@ -125,8 +125,8 @@ fn senses_learns_and_saves_as_the_steps_written_out() {
                 // Labels come in bursts.
                 if sensed.is_some() && step / 60 % 3 == 1 && random.bool() {
                     let class = random.u16(..2);
-                    sensing.label(&mut session.device, class).unwrap();
-                    assert_eq!(sensing.label(&mut session.device, class), Err(Failure::NoRun));
+                    session.device.label(class).unwrap();
+                    assert_eq!(session.device.label(class), Err(Failure::NoRun));
                     expected.label(&mut other.device, class);
                     labels += 1;
                 }
@@ -156,13 +156,13 @@ fn a_training_of_the_pc_is_left_to_the_pc() {
     let mut memory = ram(&image);
     let mut session = session_with(&image, &mut memory, OPTIONS, erased());
     let (mut window, mut kept) = (vec![0; length], vec![0; features]);
-    let mut sensing = Sensing::new(session.device.image(), &mut window, &mut kept, options()).unwrap();
+    let mut sensing = Sensing::new(&mut session.device, &mut window, &mut kept, options()).unwrap();
     let mut random = fastrand::Rng::with_seed(1);
     let mut labelled = false;
     while sensing.work(&mut session.device).unwrap().is_none() {
         let sensed = sensing.sense(&mut session.device, &reals(&mut random)).unwrap();
         if sensed.is_some() && !labelled {
-            sensing.label(&mut session.device, 1).unwrap();
+            session.device.label(1).unwrap();
             labelled = true;
         }
     }
@@ -176,44 +176,46 @@ fn a_training_of_the_pc_is_left_to_the_pc() {
     assert_eq!(sensing.work(&mut session.device), Ok(None));
 }
 
+/// Why an image cannot be sensed with, in RAM of these lengths.
+fn refused_of(image: &Aligned, window: usize, features: usize, options: SensingOptions) -> Option<Error> {
+    let (mut window, mut kept) = (vec![0; window], vec![0; features]);
+    let mut memory = ram(image);
+    let mut session = session_with(image, &mut memory, OPTIONS, erased());
+    Sensing::new(&mut session.device, &mut window, &mut kept, options).err()
+}
+
 #[test]
 fn what_does_not_fit_is_refused() {
+    let refused = |window, features, options| refused_of(&head_net().image(), window, features, options);
     let image = head_net().image();
     let (length, features) = lengths(&image);
     let mut memory = ram(&image);
     let mut session = session_with(&image, &mut memory, OPTIONS, erased());
     let device = &mut session.device;
     let (mut window, mut kept) = (vec![0; length], vec![0; features]);
-    let refused = |window: &mut [i8], kept: &mut [i8], options| {
-        let image = head_net().image();
-        let view = nano_core::image::Image::new(image.bytes()).unwrap();
-        Sensing::new(&view, window, kept, options).err()
-    };
-    let error = refused(&mut window[1..], &mut kept, options());
+    let error = refused(length - 1, features, options());
     assert_eq!(error, Some(Error::Length { name: "window", needed: length, given: length - 1 }));
-    let error = refused(&mut window, &mut kept[1..], options());
+    let error = refused(length, features - 1, options());
     assert_eq!(error, Some(Error::Length { name: "features", needed: features, given: features - 1 }));
     for sample in [0, length - 1, length + 1] {
-        let error = refused(&mut window, &mut kept, SensingOptions { sample, ..options() });
+        let error = refused(length, features, SensingOptions { sample, ..options() });
         assert_eq!(error, Some(Error::Length { name: "sample", needed: length, given: sample }));
     }
-    let error = refused(&mut window, &mut kept, SensingOptions { hop: 0, ..options() });
+    let error = refused(length, features, SensingOptions { hop: 0, ..options() });
     assert_eq!(error, Some(Error::Length { name: "hop", needed: 1, given: 0 }));
-    let several = passed_through().image();
-    let view = nano_core::image::Image::new(several.bytes()).unwrap();
-    let error = Sensing::new(&view, &mut window, &mut kept, options()).err();
+    let error = refused_of(&passed_through().image(), length, features, options());
     assert_eq!(error, Some(Error::Length { name: "inputs to sense", needed: 1, given: 3 }));
 
-    let mut sensing = Sensing::new(device.image(), &mut window, &mut kept, options()).unwrap();
-    assert_eq!(sensing.label(device, 0), Err(Failure::NoRun));
+    let mut sensing = Sensing::new(device, &mut window, &mut kept, options()).unwrap();
+    assert_eq!(device.label(0), Err(Failure::NoRun));
     assert_eq!(sensing.sense(device, &[0.0]), Err(Failure::Input { needed: 2, given: 1 }));
     while sensing.sense(device, &[0.0, f32::NAN]).unwrap().is_none() {}
-    assert_eq!(sensing.label(device, 7), Err(Failure::Label { label: 7, classes: 3 }));
+    assert_eq!(device.label(7), Err(Failure::Label { label: 7, classes: 3 }));
     // A refused label can be given again, unless the window is forgotten.
-    sensing.label(device, 2).unwrap();
+    device.label(2).unwrap();
     while sensing.sense(device, &[0.0, 0.0]).unwrap().is_none() {}
     sensing.clear(device);
-    assert_eq!(sensing.label(device, 2), Err(Failure::NoRun));
+    assert_eq!(device.label(2), Err(Failure::NoRun));
     let first =
         (0..length / SAMPLE).map(|_| sensing.sense(device, &[1.0, 2.0]).unwrap()).position(|made| made.is_some());
     assert_eq!(first, Some(length / SAMPLE - 1));
@@ -226,9 +228,9 @@ fn a_model_without_a_head_senses_and_refuses_labels() {
     let mut memory = ram(&image);
     let mut session = session_with(&image, &mut memory, OPTIONS, erased());
     let (mut window, mut kept) = (vec![0; length], vec![0; features]);
-    let mut sensing = Sensing::new(session.device.image(), &mut window, &mut kept, options()).unwrap();
+    let mut sensing = Sensing::new(&mut session.device, &mut window, &mut kept, options()).unwrap();
     while sensing.sense(&mut session.device, &[0.5, -0.5]).unwrap().is_none() {}
-    assert_eq!(sensing.label(&mut session.device, 0), Err(Failure::NoHead));
+    assert_eq!(session.device.label(0), Err(Failure::NoHead));
     assert_eq!(sensing.work(&mut session.device), Ok(None));
 }
 
