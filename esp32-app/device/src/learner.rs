@@ -156,11 +156,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
         let target = self.target(label.into())?;
         let learner = self.learner.as_ref().ok_or(Failure::NoHead)?;
         learner.head.check_features(features)?;
-        self.end_training();
-        let learner = self.learner.as_mut().ok_or(Failure::NoHead)?;
-        let learned = learner.learn(features, target, &mut self.counter)?;
-        self.count_sample(learned);
-        Ok(learned)
+        self.learn_target(Some(features), target)
     }
 
     pub(crate) fn target(&self, label: Label<'_>) -> Result<Target, Failure> {
@@ -170,18 +166,22 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
     /// Learns from the inputs in the arena.
     pub(crate) fn learn_input(&mut self, target: Target) -> Result<Learned, Failure> {
         let ticks = self.run();
-        self.end_training();
-        let learner = self.learner.as_mut().ok_or(Failure::NoHead)?;
-        let learned = learner.learn(self.model.output(0), target, &mut self.counter)?;
-        self.count_sample(learned);
+        let learned = self.learn_target(None, target)?;
         Ok(Learned { ticks: ticks + learned.ticks, ..learned })
     }
 
-    fn count_sample(&mut self, learned: Learned) {
+    /// Learns from features of the right number; `None`: from those that the model has just made.
+    #[inline(never)]
+    pub(crate) fn learn_target(&mut self, features: Option<&[i8]>, target: Target) -> Result<Learned, Failure> {
+        self.end_training();
+        let learner = self.learner.as_mut().ok_or(Failure::NoHead)?;
+        let features = features.unwrap_or_else(|| self.model.output(0));
+        let learned = learner.learn(features, target, &mut self.counter)?;
         if learned.samples == 0 {
             self.changed();
         }
         self.stats.learned = self.stats.learned.wrapping_add(1);
+        Ok(learned)
     }
 
     /// Computes the weights from what was learnt, in a head that learns sums; returns what the counter advanced. Ends the open training.

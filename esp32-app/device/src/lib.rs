@@ -15,6 +15,7 @@ mod link;
 mod message;
 mod names;
 mod program;
+mod recording;
 mod report;
 mod request;
 mod respond;
@@ -34,10 +35,11 @@ pub use flash::{MemoryFlash, Missing, NoFlash};
 pub use learner::Learned;
 pub use link::Link;
 pub use message::{
-    Block, Class, ElementType, Failure, GraphValue, Label, PROTOCOL, Request, RequestHeader, Response, ResponseHeader,
-    Settings, Stats, TargetKind,
+    Block, Class, ElementType, Failure, GraphValue, Label, PROTOCOL, REPORT, Request, RequestHeader, Response,
+    ResponseHeader, Settings, Stats, TargetKind,
 };
 pub use program::{Board, Program, ProgramOptions, ProgramRam, Sampled};
+pub use recording::Recording;
 pub use report::{Event, Report};
 pub use saved_head::{SavedHead, StorageError};
 pub use sensing::{Sensed, Sensing, SensingOptions};

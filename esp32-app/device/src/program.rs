@@ -8,14 +8,14 @@ use nano_core::train::{AnyHead, Head};
 
 use crate::device::Device;
 use crate::frame;
-use crate::message::{PROTOCOL, Response, ResponseHeader};
+use crate::message::REPORT;
 use crate::report::{Event, Report};
 use crate::sensing::{Sensing, SensingOptions};
 use crate::session::Session;
 use crate::training::Progress;
 
 /// Upper bound of the bytes of a report's frame.
-const REPORT: usize = 80;
+const LONGEST_REPORT: usize = 80;
 /// Bytes received from a PC between two looks at the clock.
 const CHUNK: usize = 64;
 
@@ -271,9 +271,8 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Program<'a, C, F, H> {
         let report = Report { number: self.reports, samples: self.samples, event };
         self.reports = self.reports.wrapping_add(1);
         board.show(&report);
-        let header = ResponseHeader { protocol: PROTOCOL, sequence: 0 };
-        let mut buffer = [0; REPORT];
-        match frame::encode(&header, &Response::Report(report), &mut buffer) {
+        let mut buffer = [0; LONGEST_REPORT];
+        match frame::encode(&REPORT, &report, &mut buffer) {
             Some(bytes) => board.send(bytes),
             None => Ok(()),
         }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::failure::Failure;
 use crate::sensing::Sensed;
 
-/// An event of a [`Program`](crate::Program), sent to the PC without being asked for, as [`Response::Report`](crate::Response::Report) with number 0.
+/// An event of a [`Program`](crate::Program), sent to the PC without being asked for. Its frame starts with [`REPORT`](crate::REPORT).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// Reports before this one since the start: a PC sees from it what it has missed.

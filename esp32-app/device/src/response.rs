@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
 use crate::message::Settings;
-use crate::report::Report;
 #[cfg(doc)]
 use crate::request::{Block, Label, Request};
 use crate::saved_head::{SavedHead, StorageError};
@@ -158,8 +157,6 @@ pub enum Response<'a> {
     },
     /// To [`Request::Stats`].
     Stats(Stats),
-    /// To no request: what a device that runs by itself reports, between answers.
-    Report(Report),
 }
 
 /// The type of a tensor's elements, little-endian.

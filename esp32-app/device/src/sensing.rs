@@ -197,9 +197,10 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
         if !latest.unlabelled {
             return Err(Failure::NoRun);
         }
-        let word = self.target(label)?.word();
-        let learned = self.learn_features(latest.features, label)?;
-        (latest.unlabelled, latest.labels, latest.labelled) = (false, latest.labels.wrapping_add(1), Some(word));
+        let target = self.target(label)?;
+        let learned = self.learn_target(Some(latest.features), target)?;
+        (latest.unlabelled, latest.labels, latest.labelled) =
+            (false, latest.labels.wrapping_add(1), Some(target.word()));
         Ok(learned)
     }
 

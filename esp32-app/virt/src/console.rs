@@ -5,7 +5,7 @@
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-use embedded_io::{ErrorType, Read, Write};
+use embedded_io::{ErrorType, Read, ReadReady, Write};
 use virtio_drivers::queue::VirtQueue;
 use virtio_drivers::transport::mmio::MmioTransport;
 use virtio_drivers::transport::{DeviceStatus, Transport};
@@ -83,8 +83,9 @@ impl Console {
         Ok(())
     }
 
-    fn wait(&mut self) -> Result<(), Error> {
-        while !self.receive.can_pop() {
+    /// Waits until bytes have arrived.
+    pub fn wait(&mut self) {
+        while self.unread.is_empty() && !self.receive.can_pop() {
             self.transport.ack_interrupt();
             // SAFETY: a register of this board's PLIC: reading claims the interrupt, writing it back completes it.
             unsafe { PLIC_CLAIM.write_volatile(PLIC_CLAIM.read_volatile()) }
@@ -93,7 +94,11 @@ impl Console {
                 riscv::asm::wfi();
             }
         }
-        // SAFETY: the same buffer that `lend` has added.
+    }
+
+    /// Takes back the buffer with the bytes that have arrived.
+    fn take_back(&mut self) -> Result<(), Error> {
+        // SAFETY: the same buffer that `lend` has added; the caller has seen that QEMU has returned it.
         let count = unsafe { self.receive.pop_used(self.lent, &[], &mut [self.buffer]) }?;
         self.unread = 0..self.buffer.len().min(count as usize);
         Ok(())
@@ -110,7 +115,8 @@ impl Read for Console {
             return Ok(0);
         }
         if self.unread.is_empty() {
-            self.wait()?;
+            self.wait();
+            self.take_back()?;
         }
         let mut unread: &[u8] = self.buffer.get(self.unread.clone()).unwrap_or_default();
         let Ok(count) = unread.read(buffer);
@@ -119,6 +125,12 @@ impl Read for Console {
             self.lend()?;
         }
         Ok(count)
+    }
+}
+
+impl ReadReady for Console {
+    fn read_ready(&mut self) -> Result<bool, Error> {
+        Ok(!self.unread.is_empty() || self.receive.can_pop())
     }
 }
 

@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use nano_core::Error;
 use nano_core::image::Image;
 use torch_nano_device::{
-    Board, Device, Event, Failure, MemoryFlash, Options, Program, ProgramOptions, ProgramRam, Report, Request,
+    Board, Device, Event, Failure, MemoryFlash, Options, Program, ProgramOptions, ProgramRam, REPORT, Report, Request,
     RequestHeader, Response, ResponseHeader, Sampled, Sensing, SensingOptions, Settings, Smoothing, frame,
 };
 
@@ -59,13 +59,12 @@ impl Scripted {
         let mut frames: Vec<Vec<u8>> = self.sent.split(|&byte| byte == frame::END).map(<[u8]>::to_vec).collect();
         assert_eq!(frames.pop(), Some(vec![]));
         for bytes in &mut frames {
-            let (header, response) = frame::decode::<ResponseHeader, Response<'_>>(bytes).expect("a whole frame");
-            match response {
-                Response::Report(report) => {
-                    assert_eq!(header.sequence, 0);
-                    reports.push(report);
+            match frame::decode::<u8, Report>(&mut bytes.clone()) {
+                Some((REPORT, report)) => reports.push(report),
+                _ => {
+                    let (_, answer) = frame::decode::<ResponseHeader, Response<'_>>(bytes).expect("a whole frame");
+                    answers.push(format!("{answer:?}"));
                 }
-                answer => answers.push(format!("{answer:?}")),
             }
         }
         (reports, answers)
