@@ -15,7 +15,7 @@ mod link;
 mod message;
 mod names;
 mod program;
-mod recording;
+mod recorded_sensor;
 mod report;
 mod request;
 mod respond;
@@ -39,7 +39,7 @@ pub use message::{
     ResponseHeader, Settings, Stats, TargetKind,
 };
 pub use program::{Board, Program, ProgramOptions, ProgramRam, Sampled};
-pub use recording::Recording;
+pub use recorded_sensor::RecordedSensor;
 pub use report::{Event, Report};
 pub use saved_head::{SavedHead, StorageError};
 pub use sensing::{Sensed, Sensing, SensingOptions};

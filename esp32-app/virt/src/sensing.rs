@@ -1,4 +1,4 @@
-//! torch-nano on QEMU's `virt` board as an rv32imc chip that senses and learns by itself. Its sensor and its buttons are a [`Recording`] after the model image.
+//! torch-nano on QEMU's `virt` board as an rv32imc chip that senses and learns by itself. Its sensor and its buttons are a [`RecordedSensor`] after the model image.
 //!
 //! Time is the number of instructions, at one per tick, and the time that the program sleeps, which is skipped. What QEMU needs to take sent bytes does not
 //! count, so that a run depends only on the image, the recording, the flash and the bytes that a PC sends.
@@ -15,13 +15,13 @@ mod session;
 use console::Console;
 use embedded_io::{Read, ReadReady, Write};
 use nano_core::Error;
-use torch_nano_device::{Board, Event, Program, ProgramRam, Recording, Report, Sampled};
+use torch_nano_device::{Board, Event, Program, ProgramRam, RecordedSensor, Report, Sampled};
 use zerocopy::{FromBytes, IntoBytes};
 
 /// The board, with a recorded sensor.
 struct Recorded {
     console: Console,
-    recording: Recording<'static>,
+    recording: RecordedSensor<'static>,
     pressed: Option<u16>,
     /// Time that it has slept, less that in which it has sent.
     skipped: u64,
@@ -77,7 +77,7 @@ fn take<T: FromBytes + IntoBytes>(ram: &mut &'static mut [u32], length: usize) -
     Some(taken)
 }
 
-fn program(recording: &Recording<'static>) -> Result<Program<'static, impl FnMut() -> u64, flash::Flash>, Error> {
+fn program(recording: &RecordedSensor<'static>) -> Result<Program<'static, impl FnMut() -> u64, flash::Flash>, Error> {
     let image = session::image()?;
     let view = image.image();
     let (input, output) = (view.input(0).range().len(), view.output(0).range().len());
@@ -93,7 +93,7 @@ fn program(recording: &Recording<'static>) -> Result<Program<'static, impl FnMut
 extern "C" fn main() -> ! {
     board::protect_flash();
     let length = session::image().map_or(0, |image| image.image().length());
-    let Some(recording) = board::image().get(length..).and_then(Recording::read) else {
+    let Some(recording) = board::image().get(length..).and_then(RecordedSensor::read) else {
         board::fail(format_args!("there is no recording after the model image"))
     };
     let mut program = match program(&recording) {

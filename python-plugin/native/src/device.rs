@@ -23,7 +23,7 @@ pub(crate) fn lend(borrower: &str, words: usize) -> PyResult<Vec<u32>> {
 }
 
 /// An instruction counter that does not advance, as a PC's instructions are not a device's.
-type Clock = fn() -> u64;
+pub(crate) type Clock = fn() -> u64;
 type Running<'a> = Session<'a, Clock, MemoryFlash<Vec<u8>>, AnyHead<'a>>;
 
 /// The memory that a session borrows.

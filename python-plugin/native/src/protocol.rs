@@ -5,12 +5,13 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use torch_nano_device::{
-    Block, Class, Failure, GraphValue, Label, PROTOCOL, Request, RequestHeader, Response, ResponseHeader, Settings,
-    StorageError, frame,
+    Block, Class, Failure, GraphValue, Label, PROTOCOL, REPORT, Report, Request, RequestHeader, Response,
+    ResponseHeader, Settings, StorageError, frame,
 };
 
 use crate::head::target_name;
 use crate::refuse;
+use crate::sensing::report_fields;
 
 /// The fields of a request, from Python's keyword arguments.
 #[derive(Default)]
@@ -51,7 +52,7 @@ impl<'p, 'py> Fields<'p, 'py> {
 /// (0: any) and `model_id` (None: any) form the header.
 ///
 /// The fields: predict, features, profile: input. describe: side ("input" or "output"), index. input, write_head: offset, bytes. learn: input and
-/// target. train: first_epoch, epochs. add_class: name. forget: class_index or name. class_name: class_index. save: replace. read: block
+/// target. label: target. train: first_epoch, epochs. add_class: name. forget: class_index or name. class_name: class_index. save: replace. read: block
 /// ("output", "logits", "layers", "head", or "channels" with index, of the input), offset. replace_head: checksum (of the state: :func:`crc32`).
 /// configure: rejection, save_interval. begin, info, reset_states, continue, stop, commit, undo, reset, load, stats: none.
 #[pyfunction]
@@ -95,8 +96,7 @@ pub(crate) fn encode_request<'py>(
                 _ => Request::WriteHead { offset, bytes: &bytes },
             }
         }
-        "learn" => {
-            bytes = fields.bytes("input")?;
+        "learn" | "label" => {
             let label = if fields.has("label")? {
                 Label::Class(Class::Index(fields.get("label")?))
             } else if fields.has("name")? {
@@ -107,7 +107,12 @@ pub(crate) fn encode_request<'py>(
             } else {
                 Label::Value(fields.get("value")?)
             };
-            Request::Learn { label, input: &bytes }
+            if kind == "label" {
+                Request::Label { label }
+            } else {
+                bytes = fields.bytes("input")?;
+                Request::Learn { label, input: &bytes }
+            }
         }
         "train" => Request::Train { first_epoch: fields.get("first_epoch")?, epochs: fields.get("epochs")? },
         "continue" => Request::Continue,
@@ -156,7 +161,7 @@ pub(crate) fn encode_request<'py>(
 }
 
 /// Decodes a response from a frame without its end byte: returns a dict of its fields, with its name under "kind" and the request's number under
-/// "sequence". For a refused request the kind is "refused", with the failure's code under "failure" and a sentence under "reason".
+/// "sequence"; of a report those of a [`torch_nano.Report`]. For a refused request the kind is "refused", with the failure's code under "failure" and a sentence under "reason".
 #[pyfunction]
 pub(crate) fn decode_response<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyDict>> {
     let mut frame = bytes.to_vec();
@@ -166,6 +171,9 @@ pub(crate) fn decode_response<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bo
             bytes.len()
         ))
     };
+    if let Some((REPORT, report)) = frame::decode::<u8, Report>(&mut frame.clone()) {
+        return report_fields(py, &report);
+    }
     let (header, response) = frame::decode::<ResponseHeader, Response<'_>>(&mut frame).ok_or_else(refused)?;
     let fields = PyDict::new(py);
     macro_rules! set {
@@ -284,7 +292,7 @@ pub(crate) fn crc32(bytes: &[u8]) -> u32 {
     frame::checksum(bytes)
 }
 
-fn reason(failure: Failure) -> String {
+pub(crate) fn reason(failure: Failure) -> String {
     match failure {
         Failure::Protocol { protocol } => {
             format!(

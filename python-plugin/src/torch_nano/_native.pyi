@@ -20,6 +20,7 @@ __all__ = [
     "Head",
     "Model",
     "NanoError",
+    "SensingTwin",
     "SettingError",
     "SimulatedDevice",
     "Stream",
@@ -27,6 +28,7 @@ __all__ = [
     "add_parameters",
     "crc32",
     "decode_response",
+    "encode_recorded_sensor",
     "encode_request",
     "is_label",
     "largest_partial_sum",
@@ -180,6 +182,34 @@ def encode_request(
 ) -> bytes: ...
 def decode_response(bytes: bytes) -> dict[str, Any]: ...
 def crc32(bytes: bytes) -> int: ...
+@type_check_only
+class Behaviour(TypedDict):
+    hop: int
+    smoothing: tuple[int, int]
+    epochs: int
+    pause: int
+    slice: int
+    period: int
+    rejection: int
+    save_interval: int
+
+def encode_recorded_sensor(
+    samples: npt.NDArray[np.float32],
+    pressed: npt.NDArray[np.int64],
+    gaps: npt.NDArray[np.bool_],
+    behaviour: Behaviour,
+) -> bytes: ...
+@final
+class SensingTwin:
+    def __new__(cls, image: Model | bytes, recorded: bytes, flash: bytes, *, ring: int = 1024) -> Self: ...
+    def sense(self) -> tuple[bool, dict[str, Any] | None]: ...
+    def skip(self, samples: int) -> None: ...
+    def label(self, target: int) -> None: ...
+    def work(self, steps: int | None = None) -> int | None: ...
+    def head(self) -> bytes: ...
+    def restored(self) -> bool: ...
+    def saves(self) -> int: ...
+    def flash(self) -> bytes: ...
 
 @final
 class SimulatedDevice:

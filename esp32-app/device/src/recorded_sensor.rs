@@ -15,7 +15,7 @@ const GAP: u16 = 1 << 15;
 
 /// Samples, the classes that were pressed, and how the program is to sense and learn. In postcard it can lie in a flash after an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Recording<'a> {
+pub struct RecordedSensor<'a> {
     /// As [`SensingOptions::sample`].
     pub sample: u32,
     /// As [`SensingOptions::hop`].
@@ -32,13 +32,13 @@ pub struct Recording<'a> {
     pub period: u64,
     /// Settings of the device, unless others were saved.
     pub settings: Settings,
-    /// Of each sample a u16, little-endian, from [`Recording::mark`].
+    /// Of each sample a u16, little-endian, from [`RecordedSensor::mark`].
     pub marks: &'a [u8],
     /// The numbers of all samples, f32, little-endian.
     pub samples: &'a [u8],
 }
 
-impl<'a> Recording<'a> {
+impl<'a> RecordedSensor<'a> {
     /// The recording at the start of these bytes; `None` if there is none.
     pub fn read(bytes: &'a [u8]) -> Option<Self> {
         let (recording, _) = postcard::take_from_bytes::<Self>(bytes).ok()?;
@@ -46,6 +46,11 @@ impl<'a> Recording<'a> {
         let whole = samples * MARK == recording.marks.len()
             && samples.checked_mul(recording.sample as usize)?.checked_mul(4)? == recording.samples.len();
         (whole && recording.sample > 0).then_some(recording)
+    }
+
+    /// Appends the recording to `bytes`.
+    pub fn write<B: Extend<u8>>(&self, bytes: B) -> Option<B> {
+        postcard::to_extend(self, bytes).ok()
     }
 
     /// The mark of a sample: whether there is a gap before it, and the class that is pressed after it; `None` for a class of 32767 or above.
