@@ -150,4 +150,4 @@ bench-fleet *arguments: setup
 # Remove everything built, except .venv
 clean:
     rm -rf build target esp32-app/target fuzz/target fuzz/corpus fuzz/artifacts python-plugin/build .mypy_cache .ruff_cache .pytest_cache .hypothesis
-    rm -f python-plugin/src/torch_nano/_native.abi3.so python-plugin/src/torch_nano/device/transport/cycles_plugin.abi3.so python-plugin/src/torch_nano/device/virt-rv32imc.elf
+    rm -f python-plugin/src/torch_nano/_native.abi3.so python-plugin/src/torch_nano/device/transport/cycles_plugin.abi3.so python-plugin/src/torch_nano/device/*-rv32imc.elf

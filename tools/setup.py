@@ -28,7 +28,8 @@ VENV = ROOT / ".venv"
 PLUGIN = ROOT / "python-plugin"
 EXTENSION = PLUGIN / "src/torch_nano/_native.abi3.so"
 CYCLE_MODEL = PLUGIN / "src/torch_nano/device/transport/cycles_plugin.abi3.so"
-BOARD_PROGRAM = PLUGIN / "src/torch_nano/device/virt-rv32imc.elf"
+#: The latest of the emulated board's programs that are built together.
+BOARD_PROGRAM = PLUGIN / "src/torch_nano/device/sensing-rv32imc.elf"
 #: The target of nano-core's tests on 32 bits.
 I686_TARGET = "i686-unknown-linux-gnu"
 CHIPS = PLUGIN / "src/torch_nano/chips/chips.toml"

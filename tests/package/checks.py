@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PLUGIN = ROOT / "python-plugin"
 BUILT = ROOT / "build/package"
 VERSION = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]["version"]
-BOARD_PROGRAM = "torch_nano/device/virt-rv32imc.elf"
+BOARD_PROGRAMS = {f"torch_nano/device/{name}-rv32imc.elf" for name in ("virt", "sensing")}
 BUILT_BY_CARGO = {"torch_nano/_native.abi3.so", "torch_nano/device/transport/cycles_plugin.abi3.so"}
 # torch_nano, what would bring the checkout's back, and what a build environment must bring itself.
 NOT_A_DEPENDENCY = re.compile(r"torch_nano|__editable__|.*\.pth$|pip|setuptools_rust|semantic_version")
@@ -157,20 +157,19 @@ def test_the_wheel_holds_the_sources_the_extension_and_the_board_and_nothing_els
         packed = {name for name in archive.namelist() if ".dist-info/" not in name}
         described = {Path(name).name for name in archive.namelist() if ".dist-info/" in name}
         metadata = Metadata.from_email(archive.read(f"torch_nano-{VERSION}.dist-info/METADATA"))
-        board = archive.read(BOARD_PROGRAM)
-    assert packed == sources | BUILT_BY_CARGO | {BOARD_PROGRAM}
+        boards = {name: archive.read(name) for name in BOARD_PROGRAMS}
+    assert packed == sources | BUILT_BY_CARGO | BOARD_PROGRAMS
     assert {"LICENSE-MIT", "LICENSE-APACHE", "entry_points.txt"} <= described
     assert metadata.description == (ROOT / "README.md").read_text()
     assert metadata.license_expression == "MIT OR Apache-2.0"
-    assert board == (PLUGIN / "src" / BOARD_PROGRAM).read_bytes()
+    assert boards == {name: (PLUGIN / "src" / name).read_bytes() for name in BOARD_PROGRAMS}
 
 
 def test_the_source_distribution_holds_nothing_compiled_but_the_board(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = [name.partition("/")[2] for name in archive.getnames()]
-    assert {"rust/Cargo.lock", "rust/nano-core/src/lib.rs", f"src/{BOARD_PROGRAM}", "LICENSE-MIT"} <= set(
-        names
-    )
+    boards = {f"src/{program}" for program in BOARD_PROGRAMS}
+    assert {"rust/Cargo.lock", "rust/nano-core/src/lib.rs", "LICENSE-MIT"} | boards <= set(names)
     allowed = {".py", ".pyi", ".rs", ".toml", ".lock", ".md", ".txt", ".cfg", ".typed", ".elf", ""}
     assert {Path(name).suffix for name in names if not name.endswith(".egg-info")} <= allowed
     assert not [name for name in names if "target" in Path(name).parts]

@@ -28,6 +28,9 @@ from .device.fitting import FitResult
 from .device.recording.record import Recording, record
 from .device.recording.records import RecordError
 from .device.recording.replay import Replay, ReplayDifference, replay
+from .device.sensing.recorded_sensor import RecordedSensor, SensingOptions
+from .device.sensing.replay import SensingReplay, replay_sensing
+from .device.sensing.report import Report
 from .device.transport.cycles import Counts, CycleModelError
 from .device.transport.qemu import BoardError, BoardStopped, BoardTimeout, QemuBoard
 from .device.transport.streams import SimulatedBoard
@@ -147,9 +150,13 @@ __all__ = [
     "QemuBoard",
     "QuantizationError",
     "RecordError",
+    "RecordedSensor",
     "Recording",
     "Replay",
     "ReplayDifference",
+    "Report",
+    "SensingOptions",
+    "SensingReplay",
     "SgdHead",
     "SimulatedBoard",
     "StopTraining",
@@ -193,6 +200,7 @@ __all__ = [
     "record",
     "reestimate_batch_norm",
     "replay",
+    "replay_sensing",
     "to_nano",
     "unfreeze",
     "unfreeze_layers",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from .fields import epochs_of, state_of
 from .fitting import FitResult
 from .graph_values import split
 from .samples import Input, Label, Samples
+from .sensing.report import Report
 from .transport.streams import Stream
 from .turns import whole
 
@@ -86,9 +88,15 @@ class Device(Conversation):
         Raises:
             InputError: wrong inputs, shape or dtype.
         """
-        answer = self._run("predict", "prediction", self._bytes(input))
-        outputs = split(self._whole("output", answer["output"], self.info.output_length), self.info.outputs)
-        logits = np.frombuffer(self._whole("logits", answer["logits"], 4 * self.info.classes), _LOGIT)
+        sent = self._bytes(input)
+
+        def run() -> tuple[dict[str, Any], bytes, bytes]:
+            answer = self._run("predict", "prediction", sent)
+            output = self._whole("output", answer["output"], self.info.output_length)
+            return answer, output, self._whole("logits", answer["logits"], 4 * self.info.classes)
+
+        answer, output, logit_bytes = self._undisturbed(run)
+        outputs, logits = split(output, self.info.outputs), np.frombuffer(logit_bytes, _LOGIT)
         label = answer["class"]
         names, target = self.labels, self.info.target
         return Prediction(
@@ -112,8 +120,13 @@ class Device(Conversation):
             raise InputError(
                 f"the model has several outputs ({names}) and no head; use predict(input).outputs"
             )
-        answer = self._run("features", "features", self._bytes(input))
-        return np.frombuffer(self._whole("output", answer["output"], first.length), first.travelling)
+        sent = self._bytes(input)
+
+        def run() -> bytes:
+            answer = self._run("features", "features", sent)
+            return self._whole("output", answer["output"], first.length)
+
+        return np.frombuffer(self._undisturbed(run), first.travelling)
 
     @whole
     def profile(self, input: Input) -> list[int]:
@@ -123,7 +136,8 @@ class Device(Conversation):
         Raises:
             InputError: wrong inputs, shape or dtype.
         """
-        answer = self._run("profile", "profile", self._bytes(input))
+        sent = self._bytes(input)
+        answer = self._undisturbed(lambda: self._run("profile", "profile", sent))
         layers = self._whole("layers", answer["layers"], 4 * self.info.layers)
         return [int(ticks) for ticks in np.frombuffer(layers, np.dtype("<u4"))]
 
@@ -146,6 +160,39 @@ class Device(Conversation):
         """
         self._require_head()
         return self._learn(self._bytes(input), self._target(label))
+
+    @whole
+    def label(self, label: Label) -> int:
+        """Labels the window that a device which senses by itself saw last; returns the number of samples
+        that it keeps.
+
+        Raises:
+            LabelError: there is no such class, or the head learns from other labels.
+            DeviceError: no trainable head; or no window since the latest label, as always on a device that
+                does not sense by itself.
+        """
+        self._require_head()
+        return int(self._change("label", "learned", **self._target(label))["samples"])
+
+    def watch(self) -> Iterator[Report]:
+        """Yields what a device that senses by itself reports, as it comes, until its recorded sensor ends.
+
+        Reports that came before, between the answers to requests, come first (at most 100,000). While it
+        waits for one, other threads wait.
+
+        Raises:
+            DeviceTimeout: nothing was reported within the time-out.
+            ConnectionLost: the connection has ended.
+        """
+        while True:
+            report = self._next_report()
+            yield report
+            if report.event == "ended":
+                return
+
+    @whole
+    def _next_report(self) -> Report:
+        return self._link.next_report()
 
     def fit(
         self, data: Input | Samples, labels: Any = None, *, epochs: int = 20, progress: bool | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, NoReturn, Protocol, Self
+from typing import Any, NoReturn, Protocol, Self, TypeVar
 
 from ..arguments import class_index, image_of, integer, path_of, seconds
 from ..errors import DeviceError, DeviceRestarted, WrongModelError
@@ -19,6 +19,10 @@ from .transport.interrupts import deferred_interrupt
 from .transport.streams import Stream
 from .transport.transports import transport_of
 from .turns import turn_on, whole
+
+#: Number of times that an operation of several requests is begun on a device which runs inputs of its own.
+_ATTEMPTS = 20
+_Result = TypeVar("_Result")
 
 
 class Observer(Protocol):
@@ -186,8 +190,12 @@ class Conversation:
         self._end_training()
         (value,) = target.values()
         seen = {"input": input, "target": value}
+
+        def run() -> dict[str, Any]:
+            return self._undisturbed(lambda: self._run("learn", "learned", input, **target))
+
         with self._recorded_whole():
-            answer = self._observed("learn", seen, lambda: self._run("learn", "learned", input, **target))
+            answer = self._observed("learn", seen, run)
         return int(answer["samples"])
 
     @whole
@@ -265,6 +273,21 @@ class Conversation:
         for raised in _tell(observers, request, answer, None):
             raise raised
         return answer
+
+    @whole
+    def _undisturbed(self, act: Callable[[], _Result]) -> _Result:
+        """Repeats an operation of several requests between which the device has run an input of its own.
+
+        Not after a run of a model with states, which would take another step.
+        """
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                return act()
+            except DeviceError as error:
+                ran = error.failure == "NoRun" and not self.info.has_states
+                if not ran and error.failure not in ("Order", "Input"):
+                    raise
+        return act()
 
     @whole
     def _run(self, /, request: str, response: str, input: bytes, **fields: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import local
 from typing import Any
@@ -15,6 +15,7 @@ from weakref import ref
 from .. import _native
 from ..errors import ConnectionFailed, ConnectionLost, DeviceError, DeviceTimeout, WrongModelError
 from .answers import LogEntry
+from .sensing.report import Report
 from .transport.streams import Stream
 from .transport.transports import Transport
 from .turns import Asker, Request, Turn
@@ -22,6 +23,8 @@ from .turns import Asker, Request, Turn
 _FRAME_END = b"\0"
 _CHUNK = 1 << 16
 _LOG_LENGTH = 1000
+#: The latest reports, kept until they are taken.
+_KEPT_REPORTS = 100_000
 #: Number of times that a request is sent on a noisy line.
 _NOISE_ATTEMPTS = 3
 #: Seconds before a lost connection is opened again.
@@ -72,6 +75,8 @@ class Link:
         self._session = 0
         #: Bytes of the longest answer.
         self.longest_frame = _LONGEST_FRAME
+        #: Reports of a device that senses by itself, until they are taken.
+        self.reports: deque[Report] = deque(maxlen=_KEPT_REPORTS)
         self._received = bytearray()
         #: Whether the buffer begins at the start of a frame; not after one that was too long.
         self._whole = True
@@ -178,6 +183,33 @@ class Link:
         if asker is not None:
             asker.late = (sent.request, answer)
         return answer
+
+    def next_report(self) -> Report:
+        """The oldest report that was not taken; waits for one.
+
+        Raises:
+            DeviceTimeout: none came in time.
+            ConnectionLost: the stream has ended.
+        """
+        self._require_open()
+        deadline = time.monotonic() + self.timeout
+        while not self.reports:
+            try:
+                frame = self._frame(deadline)
+            except TimeoutError as error:
+                raise DeviceTimeout(
+                    f"the device reported nothing within {self.timeout:g} s: does it sense by itself? "
+                    f"({error})"
+                ) from error
+            except (OSError, EOFError) as error:
+                raise ConnectionLost(
+                    f"the connection to {self.transport.name!r} was lost ({error})"
+                ) from error
+            with suppress(_native.NanoError):  # damaged: its number will be missing
+                answer = _native.decode_response(frame)
+                if answer["kind"] == "report":
+                    self.reports.append(Report.of(answer))
+        return self.reports.popleft()
 
     def reopen(self) -> None:
         """Reopens the connection, and sends the unanswered request again, if any.
@@ -299,7 +331,9 @@ class Link:
                 answer = _native.decode_response(frame)
             except _native.NanoError as error:
                 return {"kind": "refused", "failure": "Noise", "reason": str(error)}
-            if answer["sequence"] == self._unanswered.number or answer["sequence"] == 0:
+            if answer["kind"] == "report":
+                self.reports.append(Report.of(answer))
+            elif answer["sequence"] == self._unanswered.number or answer["sequence"] == 0:
                 return answer
             _require_time(deadline)
 

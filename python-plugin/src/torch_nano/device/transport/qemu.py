@@ -17,16 +17,19 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Self
 
-from ...arguments import bytes_of, path_of, seconds
-from ...errors import ConnectionFailed, ConnectionLost, DeviceTimeout
+from ...arguments import bytes_of, path_of, seconds, shown
+from ...errors import ConnectionFailed, ConnectionLost, DeviceTimeout, InputError
 from ...files.reading import read_file, refusing
 from ...files.writing import write_new
+from ..sensing.recorded_sensor import RecordedSensor
 from .cycles import Counts, CycleModel, CycleModelError
 from .interrupts import deferred_interrupt
 from .lifetime import start
 
 _QEMU = "qemu-system-riscv32"
 _ELF = Path(__file__).parents[1] / "virt-rv32imc.elf"
+#: The program of a board that senses by itself.
+_SENSING_ELF = _ELF.with_name("sensing-rv32imc.elf")
 # Type and flags of the ELF program headers of code and constants, and of the one that says where the board
 # expects the image (esp32-app/virt/virt.ld).
 _CODE_HEADER, _IMAGE_HEADER = (1, 5), (0x6E616E6F, 4)
@@ -72,9 +75,12 @@ class QemuBoard:
         timeout: seconds that one `read` or `write` may wait. May be set at any time.
         chip: the name of a chip whose cycles are counted with its cycle model (:meth:`counts`), as if code
             and image were in its flash.
+        sensor: a recorded sensor: the board then runs the program that senses and learns by itself, and
+            answers requests between samples. Its time is the number of its instructions; time in which it
+            sleeps is skipped. None: the program that only answers requests.
 
     Raises:
-        InputError: the image is not bytes, or the time-out not a time.
+        InputError: the sensor is not recorded; the image is not bytes, or the time-out not a time.
         ChipError: there is no such chip, or what its cycles cost is not known.
         BoardError: QEMU or the board's program is missing, or cannot be started; the image is too large; the
             file is not a flash.
@@ -98,6 +104,7 @@ class QemuBoard:
         flash: str | Path | None = None,
         timeout: float = 60.0,
         chip: str | None = None,
+        sensor: RecordedSensor | None = None,
     ) -> None:
         image, self.timeout = bytes_of(image), seconds("timeout", timeout)
         self._kept_output = bytearray()
@@ -105,9 +112,14 @@ class QemuBoard:
         qemu = shutil.which(_QEMU)
         if qemu is None:
             raise BoardError(f"{_QEMU} is missing. On Debian or Ubuntu: apt-get install qemu-system-misc")
-        (code_start, code_length), (image_start, image_room) = _places(_ELF)
+        elf, what = _ELF, "the image has"
+        if sensor is not None:
+            if not isinstance(sensor, RecordedSensor):
+                raise InputError(f"sensor is {shown(sensor)}; expected a RecordedSensor, or None")
+            elf, what, image = _SENSING_ELF, "image and recorded sensor have", image + sensor.encoded
+        (code_start, code_length), (image_start, image_room) = _places(elf)
         if len(image) > image_room:
-            raise BoardError(f"the image has {len(image)} bytes; the emulated board's flash has {image_room}")
+            raise BoardError(f"{what} {len(image)} bytes; the emulated board's flash has {image_room}")
         self._cycles = None if chip is None else CycleModel(chip)
         bank = _blank_bank() if flash is None else _bank(path_of("flash", flash))
 
@@ -118,7 +130,7 @@ class QemuBoard:
             image_file.flush()
             files = (board_socket.fileno(), image_file.fileno(), bank.fileno())
             memory = (image_start + image_room - _MEMORY_START) >> 20
-            options, inherited = _options(files, image_start, memory), [*files]
+            options, inherited = _options(elf, files, image_start, memory), [*files]
             if self._cycles is not None:
                 options += self._cycles.options([(code_start, code_length), (image_start, image_room)])
                 inherited += [self._cycles.file]
@@ -282,8 +294,10 @@ class QemuBoard:
         return BoardStopped(exit_status, self.last_output)
 
 
-def _options(files: tuple[int, int, int], image_start: int, memory: int) -> list[str]:
-    """QEMU's options, for descriptors of the stream, the image and the flash, and `memory` in MiB."""
+def _options(elf: Path, files: tuple[int, int, int], image_start: int, memory: int) -> list[str]:
+    """QEMU's options, for a program, descriptors of the stream, the image and the flash, and MiB of
+    `memory`.
+    """
     stream, image, flash = files
     return [
         *("-machine", "virt", "-bios", "none", "-nodefaults", "-display", "none"),
@@ -299,7 +313,7 @@ def _options(files: tuple[int, int, int], image_start: int, memory: int) -> list
         *("-chardev", "stdio,id=text,signal=off", "-serial", "chardev:text"),
         *("-drive", f"if=pflash,unit=1,format=raw,file=/dev/fd/{flash}"),
         # Not as `-kernel`, which QEMU leaves out where there is a second flash bank.
-        *("-device", f"loader,file={_escaped(_ELF)}"),
+        *("-device", f"loader,file={_escaped(elf)}"),
         *("-device", f"loader,file=/dev/fd/{image},addr={image_start:#x},force-raw=on"),
     ]
 

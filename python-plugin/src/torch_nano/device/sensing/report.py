@@ -1,0 +1,46 @@
+"""Reports of a device that senses by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from ..answers import confidence_of
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a device that senses by itself did.
+
+    `event` is one of these, with these `details`; `head` is the CRC-32 of the head's state after it:
+
+    - started: head, restored (whether that head was saved before)
+    - sensed: class, confidence (in 1/32768), known, decided, ticks
+    - learned: target (class, bits, or the number), head
+    - trained: steps (since the training began), left, head
+    - committed: head
+    - saved: saves (since the start); save_failed: failed_saves
+    - refused: failure, reason
+    - missed: samples (due while it was busy); sensor_failed; gap; ended: no details
+    """
+
+    #: Reports before this one, since the device's start. A number left out is a report that was lost.
+    number: int
+    #: Samples that were due since the start, missed ones included.
+    samples: int
+    event: str
+    details: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, answer: Mapping[str, Any]) -> Self:
+        """From the fields of a decoded frame."""
+        return cls(answer["number"], answer["samples"], answer["event"], answer["details"])
+
+    def __str__(self) -> str:
+        details = dict(self.details)
+        if self.event == "sensed":
+            confidence = confidence_of(details)
+            details["confidence"] = None if confidence is None else round(confidence, 3)
+        told = ", ".join(f"{name} {value}" for name, value in details.items())
+        return f"{self.samples}: {self.event}{f' ({told})' if told else ''}"
