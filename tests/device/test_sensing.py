@@ -229,7 +229,7 @@ def test_a_difference_is_found_and_named() -> None:
 def test_a_board_that_cannot_sense_says_why() -> None:
     nano = make_nano(None)
     wrong = RecordedSensor(np.zeros((10, 7)), options=OPTIONS)
-    with pytest.raises(tn.BoardStopped, match="sample"):
+    with pytest.raises(tn.ConnectionLost, match="sample has length 7, 60 is needed"):
         tn.Device(tn.QemuBoard(nano.image, sensor=wrong))
     with pytest.raises(tn.InputError, match="expected a RecordedSensor"):
         tn.QemuBoard(nano.image, sensor=np.zeros((3, 3)))  # type: ignore[arg-type]

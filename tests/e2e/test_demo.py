@@ -15,10 +15,12 @@ import matplotlib.image
 import numpy as np
 import personal
 import pytest
+import torch
 import torch_nano as tn
 import training
 import watch
 from rich.console import Console
+from torch import Tensor
 from torch_nano.device.transport import qemu
 
 PERSON = 8
@@ -114,6 +116,60 @@ def test_the_exported_model_is_the_one_of_the_report(report: dict[str, Any], out
     assert len(image) == report["flash_bytes"]
     assert f"ARENA_LENGTH: usize = {report['arena_bytes']};" in (output / "model" / "model.rs").read_text()
     assert tn.SgdHead(image).classes == 7
+
+
+def stitched(
+    x: Tensor, windows: watch.Windows, indices: training.IntArray
+) -> tuple[Tensor, list[int], list[int]]:
+    """The samples of these windows without their overlaps, [samples, 6]; where recordings begin; where
+    windows end.
+    """
+    parts, gaps, ends = list[Tensor](), list[int](), list[int]()
+    count = 0
+    for before, index in zip([None, *indices[:-1]], indices, strict=True):
+        follows = before is not None and (windows.series[index], windows.position[index]) == (
+            windows.series[before],
+            windows.position[before] + 1,
+        )
+        if not follows:
+            gaps.append(count)
+        part = x[index].T[-watch.HOP if follows else 0 :]
+        parts.append(part)
+        count += len(part)
+        ends.append(count - 1)
+    return torch.cat(parts), gaps, ends
+
+
+def test_a_board_on_its_own_learns_what_the_demo_learns(report: dict[str, Any], output: Path) -> None:
+    """From samples and presses of a button, without a PC: the same head, and the same accuracy."""
+    image = (output / "model" / "model.nano").read_bytes()
+    windows = watch.load_windows()
+    people = watch.split(windows, (PERSON,))
+    x = watch.normalise(windows.x, watch.axis_range(windows.x[people.train]))
+    sensed = 0
+    for number, row in enumerate(report["person_arms"]):
+        parts = watch.personal_split(windows, PERSON, number)
+        # Some windows without a label, in which it trains; then those that are scored.
+        order = np.concatenate([parts.train, parts.train[:8], parts.test])
+        samples, gaps, ends = stitched(x, windows, order)
+        labels = windows.exercise[parts.train].tolist()
+        sensor = tn.RecordedSensor(
+            samples.numpy(),
+            presses=dict(zip(ends, labels, strict=False)),
+            gaps=gaps,
+            options=tn.SensingOptions(hop=watch.HOP, epochs=personal.EPOCHS_ON_BOARD, pause=3),
+        )
+        with tn.Device(qemu.QemuBoard(image, sensor=sensor)) as device:
+            reports = list(device.watch())
+            state = device.head_state()
+        classes = [made.details["class"] for made in reports if made.event == "sensed"]
+        assert len(classes) == len(order) and not [made for made in reports if made.event == "missed"]
+        right = np.equal(classes[-len(parts.test) :], windows.exercise[parts.test])
+        assert right.mean() == row["personal"], row
+        replayed = tn.replay_sensing(reports, sensor, image)
+        assert replayed.head is not None and replayed.head.state() == state
+        sensed += replayed.windows
+    assert sensed > 400
 
 
 def test_the_picture_shows_something(report: dict[str, Any], output: Path) -> None:

@@ -255,6 +255,11 @@ impl SensingTwin {
         self.board.with_dependent(|_, running| running.session.device.restored())
     }
 
+    /// Saves the head, as a PC asked the board to.
+    fn save(&mut self) -> PyResult<()> {
+        self.board.with_dependent_mut(|_, running| running.session.device.save(true).map(|_| ()).map_err(refused))
+    }
+
     /// Heads saved since the start.
     fn saves(&self) -> u32 {
         self.board.with_dependent(|_, running| running.session.device.stats().saves)

@@ -208,12 +208,12 @@ fn poll_takes_one_frame_at_a_time_and_waits_for_none() {
 }
 
 /// One direction of a stream, so short that a frame fills it many times.
-type Half = Pipe<NoopRawMutex, 16>;
+pub type Half = Pipe<NoopRawMutex, 16>;
 
-struct Stream<'p> {
-    read: &'p Half,
-    write: &'p Half,
-    closed: &'p Cell<bool>,
+pub struct Stream<'p> {
+    pub read: &'p Half,
+    pub write: &'p Half,
+    pub closed: &'p Cell<bool>,
 }
 
 impl ErrorType for Stream<'_> {

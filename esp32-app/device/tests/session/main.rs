@@ -21,4 +21,5 @@ mod requests;
 mod saving;
 mod sensing;
 mod stream;
+mod tasks;
 mod training;
