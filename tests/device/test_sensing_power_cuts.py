@@ -58,7 +58,7 @@ def uncut(nano: tn.NanoModule, sensor: RecordedSensor, flash: Path) -> tuple[lis
     with tn.QemuBoard(nano.image, sensor=sensor, flash=flash) as board:
         sent = board.read(1 << 16)
         start = time.perf_counter()
-        while reports_in(sent)[-1].event != "ended":
+        while "ended" not in [report.event for report in reports_in(sent)]:
             sent += board.read(1 << 16)
         return reports_in(sent), time.perf_counter() - start
 

@@ -15,7 +15,7 @@ pub use crate::response::{ElementType, Response, Stats, TargetKind};
 /// [`Failure::Protocol`], never changes.
 pub const PROTOCOL: u8 = 7;
 
-/// What a [`Report`] starts with, in a frame of its own between answers. It is no response: a program without reports does not link them.
+/// What a [`Report`](crate::Report) starts with, in a frame of its own between answers. It is no response: a program without reports does not link them.
 pub const REPORT: u8 = PROTOCOL | 0x80;
 
 /// The header before each request.

@@ -289,7 +289,7 @@ fn a_pc_is_answered_between_samples_and_changes_nothing() {
         let mut board = Scripted::new(script(&mut random, 600), 1);
         let (mut sent, mut last) = (0, 0);
         while !board.shown.iter().any(|report| report.event == Event::Ended) {
-            if asked && board.samples != last && board.samples % 5 == 0 {
+            if asked && board.samples != last && board.samples.is_multiple_of(5) {
                 last = board.samples;
                 let header = RequestHeader { session: 5, sequence: sent + 1, ..RequestHeader::default() };
                 let predicted = input(last);
