@@ -260,9 +260,12 @@ def test_what_cannot_be_recorded_is_refused(arguments: dict[str, object], messag
 
 def test_a_device_that_does_not_sense_reports_nothing() -> None:
     nano = make_nano(tn.heads.SGD(0.05))
-    with tn.Device(tn.QemuBoard(nano.image, timeout=0.3), timeout=0.3) as device:
+    board = tn.QemuBoard(nano.image)
+    with tn.Device(board) as device:
+        board.timeout = 0.3
         with pytest.raises(tn.DeviceTimeout, match="reported nothing"):
             next(device.watch())
+        board.timeout = 60
         with pytest.raises(tn.DeviceError, match="refused the request 'label'"):
             device.label(0)
 

@@ -32,7 +32,7 @@ fn run_in_any_order(seed: u64, mut futures: Vec<Pin<&mut dyn Future<Output = ()>
     while !futures.is_empty() {
         let place = random.usize(..futures.len());
         if futures[place].as_mut().poll(&mut context).is_ready() {
-            drop(futures.swap_remove(place));
+            let _done = futures.swap_remove(place);
         }
     }
 }
