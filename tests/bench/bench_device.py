@@ -55,6 +55,7 @@ class Report:
             costs[model.name, "instructions"] = model.instructions
             costs[model.name, "instructions of loading"] = model.load_instructions
             costs[model.name, "arena in bytes"] = model.arena_bytes
+            costs[model.name, "cycles on the ESP32-C3"] = model.cycles
         for head in self.heads:
             costs[head.head, head.cost] = head.value
         for size in self.code:

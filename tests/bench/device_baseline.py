@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 FILE = Path(__file__).with_name("device_baseline.csv")
-#: By the unit in a cost's name, how far it may be above the baseline.
-TOLERANCES = {"instructions": 0.01, "bytes": 0.03}
+#: By the unit in a cost's name, how far it may be above the baseline. Cycles vary with any change of the
+#: code, which then has other places in the cache.
+TOLERANCES = {"instructions": 0.01, "bytes": 0.03, "cycles": 0.05}
 
 
 class Key(NamedTuple):
