@@ -111,7 +111,10 @@ class QemuBoard:
         self._owner, self._closed = os.getpid(), False
         qemu = shutil.which(_QEMU)
         if qemu is None:
-            raise BoardError(f"{_QEMU} is missing. On Debian or Ubuntu: apt-get install qemu-system-misc")
+            raise BoardError(
+                f"{_QEMU} is missing. On Debian or Ubuntu: apt-get install qemu-system-misc, since Debian 13 "
+                "qemu-system-riscv"
+            )
         elf, what = _ELF, "the image has"
         if sensor is not None:
             if not isinstance(sensor, RecordedSensor):
