@@ -27,9 +27,11 @@ def test_every_chip_is_complete(name: str) -> None:
     assert facts.name == name == facts.title.lower().replace("-", "")
     assert facts.transport in ("usb-serial-jtag", "uart")
     assert 0 < facts.model_ram < facts.ram < facts.flash
-    assert facts.cache.bytes < facts.flash and 40_000_000 <= facts.clock <= 400_000_000
+    assert (facts.cache.bytes or 0) < facts.flash and 40_000_000 <= facts.clock <= 400_000_000
     assert facts.target.startswith("riscv32" if facts.builds else "xtensa")
     assert bool(facts.reason) != facts.builds
+    if facts.costs is not None:
+        assert facts.cache.bytes and facts.cache.ways and facts.cache.line, "the cycle model needs all of it"
 
 
 def test_chips_with_known_costs_have_a_known_cache_and_costs_of_one_decimal() -> None:

@@ -40,6 +40,10 @@ class HeadInFlash(FirmwareError):
     """The board has a saved head, which the test would replace."""
 
 
+class NotRestarted(FirmwareError):
+    """The board went on when its power should have been cut, so the test shows nothing."""
+
+
 @dataclass(frozen=True)
 class Check:
     """One property of the board."""
@@ -110,7 +114,8 @@ def test(
     Raises:
         HeadInFlash: the board's flash has a head.
         torch_nano.DeviceError: the board does not answer, or runs another model.
-        PortError: the board cannot be restarted from here.
+        PortError: the board has no reset line.
+        NotRestarted: the reset line has no effect.
     """
     device = board.connect()
     info, settings = device.info, device.settings
@@ -208,7 +213,12 @@ def power_cuts(board: Board, image: bytes, seed: int) -> Check:
         if error is not None and not isinstance(error, DeviceError | OSError):
             raise error
         learnt = _lesson_here(image, seed + number)
-        state = board.connect().head_state()
+        device = board.connect()
+        if device.stats().learned:
+            raise NotRestarted(
+                f"{board.name} did not restart when its reset line was pulled: connect RTS to EN"
+            )
+        state = device.head_state()
         if state == learnt:
             saved, kept = learnt, kept + 1
         elif state != saved:

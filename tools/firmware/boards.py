@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import serial
-from esptool.reset import HardReset  # type: ignore[import-untyped]
+from esp_pylib.serial_reset import hard_reset
 from torch_nano import ConnectionFailed, ConnectionLost, Device, DeviceTimeout, QemuBoard
 from torch_nano.device.transport.streams import PortStream
 
@@ -17,6 +17,8 @@ from .ports import Port
 
 #: Bits per second of a UART; USB ignores it.
 BAUDRATE = 115_200
+#: Seconds of a reset, and then until the port is back: by the chip's own USB, by a converter. As in esptool.
+_USB_RESET, _UART_RESET = (0.2, 0.2), (0.1, 0.0)
 #: Seconds after a reset in which the port and the firmware must come back.
 _STARTUP = 10.0
 
@@ -80,10 +82,15 @@ class SerialBoard:
 
     def cut_power(self) -> None:
         """As :meth:`Board.cut_power`, by the reset line."""
-        if self._serial is None or not hasattr(self._serial, "rts") or "://" in self.name:
-            raise PortError(f"{self.name} has no reset line: connect the board by a serial port")
-        HardReset(self._serial, uses_usb=self._port.jtag)()
-        self.close()
+        try:
+            if not isinstance(self._serial, serial.Serial):  # a socket, or not connected
+                raise PortError(f"{self.name} has no reset line: connect the board by a serial port")
+            hold, wait = _USB_RESET if self._port.jtag else _UART_RESET
+            hard_reset(self._serial, hold_delay=hold, post_release_delay=wait)
+        except OSError as error:
+            raise PortError(f"{self.name} has no reset line ({error.strerror})") from error
+        finally:
+            self.close()
 
     def close(self) -> None:
         """As :meth:`Board.close`."""

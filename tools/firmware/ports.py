@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from esp_pylib.constants import ESPRESSIF_VID
 from serial.tools import list_ports
 from torch_nano.chips import Chip
 
 from .errors import PortError
 
-#: USB vendor of a chip's own USB-Serial-JTAG: Espressif.
-ESPRESSIF = 0x303A
 #: USB vendors of the serial converters on boards: Silicon Labs, WCH, FTDI, Prolific.
 CONVERTERS = {0x10C4, 0x1A86, 0x0403, 0x067B}
 
@@ -40,8 +39,8 @@ def find(chip: Chip, given: str | None) -> Port:
         if port is None and "://" not in given:
             there = ", ".join(present) or "none"
             raise PortError(f"there is no port {given}; the ports here: {there}")
-        return Port(given, port is not None and port.vid == ESPRESSIF)
-    own = [Port(port.device, True) for port in present.values() if port.vid == ESPRESSIF]
+        return Port(given, port is not None and port.vid == ESPRESSIF_VID)
+    own = [Port(port.device, True) for port in present.values() if port.vid == ESPRESSIF_VID]
     converters = [Port(port.device, False) for port in present.values() if port.vid in CONVERTERS]
     # A board may have both sockets; the firmware answers on the chip's own.
     candidates = own or converters if chip.transport == "usb-serial-jtag" else converters

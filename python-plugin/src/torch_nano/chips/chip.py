@@ -17,8 +17,8 @@ from ..errors import ChipError
 class Cache:
     """The cache between a chip's CPU and its flash."""
 
-    #: Size in bytes.
-    bytes: int
+    #: Size in bytes; None if unknown.
+    bytes: int | None = None
     #: Number of ways of a set; None if unknown.
     ways: int | None = None
     #: Bytes of a line; None if unknown.
