@@ -48,6 +48,7 @@ def test_flashing_builds_checks_and_would_write_one_image(
         merged = tmp_path / f"{name}.bin"
         assert "no board: no board is connected" in ran.output
         assert f"--chip {name} --port PORT write-flash 0x0 {merged}" in ran.output
+        image.check(chip(name), merged, Commands())  # its bootloader
         _check_image(name, merged.read_bytes())
 
     program = tmp_path / f"{CHIPS[0]}-program.bin"
@@ -142,6 +143,12 @@ def test_a_missing_model_is_named(tmp_path: Path) -> None:
     (tmp_path / "model.nanomodel").write_bytes(b"no model")
     with pytest.raises(tn.FileFormatError, match=r"model.nanomodel"):
         build.exported(tmp_path / "model.nanomodel")
+
+
+def test_a_model_in_the_place_of_the_chip_is_refused(tmp_path: Path) -> None:
+    ran = CliRunner().invoke(app, ["flash", str(tmp_path)])
+    assert ran.exit_code == 1
+    assert f"{tmp_path} is no chip: name the chip first, such as esp32c3 {tmp_path}" in ran.output
 
 
 def test_a_chip_for_which_nothing_builds_is_refused_with_the_reason(tmp_path: Path) -> None:

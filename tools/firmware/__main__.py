@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from torch_nano import TorchNanoError
+from torch_nano import ChipError, TorchNanoError
 from torch_nano.chips import Chip, chip, chips
 from torch_nano.compile.profile import layer_counts
 
@@ -39,7 +39,7 @@ _Port = Annotated[str | None, typer.Option(help="The board's serial port; by def
 def build_command(chip_name: _Chip = "esp32c3", model: _Model = build.DEMO_MODEL) -> None:
     """Build the firmware for a chip, and make and check its flash image."""
     with _errors():
-        _image(chip(chip_name), build.exported(model), Commands())
+        _image(_chip(chip_name), build.exported(model), Commands())
 
 
 @app.command("all")
@@ -68,7 +68,7 @@ def flash_command(
 ) -> None:
     """Build the firmware for a chip and write it to the board."""
     with _errors():
-        facts, commands = chip(chip_name), Commands(dry_run)
+        facts, commands = _chip(chip_name), Commands(dry_run)
         try:
             board = ports.find(facts, port)
         except PortError as error:
@@ -89,7 +89,7 @@ def monitor_command(chip_name: _Chip = "esp32c3", port: _Port = None) -> None:
         board = ports.find(chip(chip_name), port)
         # Lines that stay low neither reset the chip nor keep it in its bootloader.
         lines = ("--rts", "0", "--dtr", "0")
-        miniterm = (sys.executable, "-m", "serial.tools.miniterm")
+        miniterm = (Path(sys.executable), "-m", "serial.tools.miniterm")
         Commands().run_on_board(*miniterm, *lines, board.device, str(BAUDRATE))
 
 
@@ -132,6 +132,16 @@ def board_test_command(
         print(f"{report}\nreport: {in_repository(written)}")
         if not report:
             raise typer.Exit(1)
+
+
+def _chip(name: str) -> Chip:
+    """The chip of a name, which stands before the model."""
+    try:
+        return chip(name)
+    except ChipError as error:
+        if Path(name).exists():
+            raise FirmwareError(f"{name} is no chip: name the chip first, such as esp32c3 {name}") from error
+        raise
 
 
 def _image(facts: Chip, model: Path, commands: Commands) -> image.FlashImage:

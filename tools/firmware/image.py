@@ -36,9 +36,9 @@ class FlashImage:
     partition: int
 
 
-def esptool(chip: Chip) -> tuple[str, ...]:
+def esptool(chip: Chip) -> tuple[str | Path, ...]:
     """The start of an esptool command."""
-    return (sys.executable, "-m", "esptool", "--chip", chip.name)
+    return (Path(sys.executable), "-m", "esptool", "--chip", chip.name)
 
 
 def make(chip: Chip, elf: Path, folder: Path, commands: Commands) -> FlashImage:
@@ -79,7 +79,7 @@ def check(chip: Chip, image: Path, commands: Commands) -> None:
     """
     try:
         # Without the chip's name, as esptool then names the one that the image is for.
-        info = commands.run(sys.executable, "-m", "esptool", "image-info", image)
+        info = commands.run(Path(sys.executable), "-m", "esptool", "image-info", image)
     except CommandFailed as error:
         raise ImageInvalid(f"{image} is no flash image: {error}") from error
     valid = re.findall(r"^(Checksum|Validation hash): .* \(valid\)$", info, re.MULTILINE)

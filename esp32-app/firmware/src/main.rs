@@ -66,8 +66,9 @@ fn main() -> ! {
     let peripherals = esp_hal::init(esp_hal::Config::default().with_cpu_clock(CpuClock::max()));
     let mut serial = port::open!(peripherals);
     // Not the CPU's cycle counter: its 32 bits wrap within 11 s at 400 MHz, and training may take longer.
-    let cycles_per_tick = u64::from(esp_hal::clock::cpu_clock().as_hz()) / SystemTimer::ticks_per_second();
-    let cycles = || SystemTimer::unit_value(Unit::Unit0) * cycles_per_tick;
+    let (cpu, timer) = (u64::from(esp_hal::clock::cpu_clock().as_mhz()), SystemTimer::ticks_per_second() / 1_000_000);
+    // A tick is not a whole number of cycles on every chip: 7.5 at 120 MHz.
+    let cycles = || SystemTimer::unit_value(Unit::Unit0) * cpu / timer;
 
     let heads = heads::Heads::new(peripherals.FLASH);
     let session = CheckedImage::new(model::IMAGE, model::KERNELS)
