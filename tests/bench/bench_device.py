@@ -94,7 +94,7 @@ class Report:
             loading.add_row(weights.name, *(f"{part:.1f}" for part in parts))
         models = _table(
             *("whole models", "model", "MACs", "instructions", "per MAC", "arena (B)", "to load", "limit"),
-            *CHIP_COLUMNS,
+            *(*CHIP_COLUMNS, "constants read"),
         )
         for model in self.models:
             macs, instructions, arena, load = (
@@ -103,7 +103,10 @@ class Report:
             )
             limit = f"{model.load_limit:,}" if model.load_limit else ""
             per_mac = f"{model.instructions / model.macs:.2f}"
-            models.add_row(*(model.name, macs, instructions, per_mac, arena, load, limit), *_of_chip(model))
+            read = f"{model.data_lines / model.constant_lines:.2f} x"
+            models.add_row(
+                *(model.name, macs, instructions, per_mac, arena, load, limit), *_of_chip(model), read
+            )
         heads = _table("heads of 64 features and 10 classes", "head, cost", "value", "limit")
         for head in self.heads:
             value = f"{head.value:,.5g}" if head.value < 1e5 else f"{head.value:,.0f}"
@@ -140,7 +143,7 @@ def main() -> int:
     )
     write_baseline = parser.parse_args().write_baseline
     # On a narrower one rich would cut numbers off.
-    console = Console(width=max(160, Console().width))
+    console = Console(width=max(180, Console().width))
     report = Report(measure_layers(), measure_loading(), measure_models(), measure_heads(), code_sizes())
     for table in report.tables():
         console.print(table)

@@ -38,6 +38,8 @@ class Cycles:
     cycles: int
     #: Lines of code and constants that were read from the flash.
     flash_lines: int
+    #: Those of constants.
+    data_lines: int
     #: Cycles in which the core waited for them.
     flash_cycles: int
     load_use_stalls: int

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import torch
 import torch_nano as tn
-from device_board import BOARD_PROGRAM, SEED, Cycles, code_bytes, cycles_of, measure, to_nano
+from device_board import BOARD_PROGRAM, CHIP, SEED, Cycles, code_bytes, cycles_of, measure, to_nano
 from mlperf_tiny import ARCHITECTURES
 from mnist import DIGITS, HIDDEN
 from torch import nn
+from torch_nano.chips import chip
 from watch import AXES, WINDOW, WatchNet
 
 #: Of the deepest model.
@@ -28,6 +29,8 @@ class LayerOfModel(Cycles):
     module: str
     macs: int
     instructions: int
+    #: Lines of the flash that its constants take: fewer cannot be read, unless they stay in the cache.
+    constant_lines: int
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class ModelResult(Cycles):
     #: Of one run.
     instructions: int
     layers: list[LayerOfModel]
+    #: Of all layers in flash.
+    constant_lines: int
     arena_bytes: int
     #: Of the board's program, which has all operators and trainers.
     code_bytes: int
@@ -72,12 +77,15 @@ def _measure(name: str, module: nn.Module, shape: tuple[int, ...]) -> ModelResul
     nano = to_nano(module, shape)
     cost = measure(nano)
     summary, code = nano.summary(), code_bytes(BOARD_PROGRAM)
+    line = chip(CHIP).cache.line
+    assert line is not None, "a chip with known costs has a known cache"
     layers = [
         LayerOfModel(
             kernel=row.kernel,
             module=row.module_path,
             macs=row.macs,
             instructions=made.counts.instructions,
+            constant_lines=-(-row.weight_bytes // line) if row.memory == "flash" else 0,
             **cycles_of(made.counts),
         )
         for row, made in zip(summary.layers, cost.profile.layers, strict=True)
@@ -87,6 +95,7 @@ def _measure(name: str, module: nn.Module, shape: tuple[int, ...]) -> ModelResul
         macs=summary.macs,
         instructions=cost.run,
         layers=layers,
+        constant_lines=sum(layer.constant_lines for layer in layers),
         arena_bytes=nano.arena_bytes,
         code_bytes=code,
         load_instructions=cost.load,
