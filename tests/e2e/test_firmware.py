@@ -134,6 +134,11 @@ def test_a_model_that_does_not_fit_the_ram_does_not_compile(tmp_path: Path) -> N
     assert needed > arena >= 800 * 800 > available == chip("esp32c3").model_ram
 
 
+def test_an_exported_model_is_its_folder_or_its_image(tmp_path: Path) -> None:
+    tiny_model().export(tmp_path)
+    assert build.exported(tmp_path) == build.exported(tmp_path / "model.nano") == tmp_path
+
+
 def test_a_missing_model_is_named(tmp_path: Path) -> None:
     for missing in (tmp_path / "missing", tmp_path):
         with pytest.raises(ModelMissing, match=rf"no exported model in {missing}: nano.export\(folder\)"):

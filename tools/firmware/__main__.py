@@ -30,7 +30,10 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 
 _Chip = Annotated[str, typer.Argument(metavar="CHIP", help=f"One of {', '.join(chips())}.")]
 _Model = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="The folder of nano.export, or the file of nano.save.")
+    Path,
+    typer.Argument(
+        metavar="MODEL", help="The folder of nano.export or its model.nano, or the file of nano.save."
+    ),
 ]
 _Port = Annotated[str | None, typer.Option(help="The board's serial port; by default the only one there.")]
 

@@ -16,12 +16,14 @@ DEMO_MODEL = ROOT / "build/demo/model"
 
 
 def exported(model: Path) -> Path:
-    """The folder of an exported model: `model` itself, or that to which the model of a file is exported.
+    """The folder of an exported model: `model`, that of its `model.nano`, or one to which a file is exported.
 
     Raises:
         ModelMissing: there is neither an exported model nor a file.
         torch_nano.FileFormatError: the file is no saved model.
     """
+    if model.name == "model.nano":
+        model = model.parent
     if model.is_dir() or not model.exists():
         if not (model / "model.rs").is_file():
             raise ModelMissing(
