@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import subprocess
+import sys
+import tty
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +17,7 @@ from firmware.ports import Port
 from serial.tools.list_ports_common import ListPortInfo
 from torch_nano.chips import chip
 
+ROOT = Path(__file__).resolve().parents[2]
 C2, C3 = chip("esp32c2"), chip("esp32c3")
 JTAG, CONVERTER, MODEM = ("/dev/ttyACM0", 0x303A), ("/dev/ttyUSB0", 0x10C4), ("/dev/ttyS0", None)
 OWN, CABLE = Port("/dev/ttyACM0", True), Port("/dev/ttyUSB0", False)
@@ -39,6 +45,32 @@ def test_the_chips_own_usb_is_preferred_and_a_converter_taken(plug: Callable[...
     assert ports.find(C3, "/dev/ttyUSB0") == CABLE
     plug(CONVERTER)
     assert ports.find(C3, None) == CABLE
+
+
+def test_a_link_to_a_port_is_that_port(plug: Callable[..., None], tmp_path: Path) -> None:
+    port, link = tmp_path / "ttyACM0", tmp_path / "by-id"
+    port.touch()
+    link.symlink_to(port)
+    plug((str(port), 0x303A))
+    assert ports.find(C3, str(link)) == Port(str(link), True)
+
+
+def test_the_monitor_shows_what_a_board_sends() -> None:
+    (board, port), (console, terminal) = pty.openpty(), pty.openpty()
+    tty.setraw(port)
+    command = [sys.executable, "-m", "tools.firmware", "monitor", "--port", os.ttyname(port)]
+    shown = b""
+    with subprocess.Popen(command, cwd=ROOT, stdin=terminal, stdout=terminal, stderr=terminal) as monitor:
+        os.close(terminal)
+        while b"Quit: Ctrl+]" not in shown:
+            shown += os.read(console, 4096)
+        os.write(board, b"panicked at src/main.rs:7\r\n")
+        while b"src/main.rs:7" not in shown:
+            shown += os.read(console, 4096)
+        os.write(console, b"\x1d")  # Ctrl-]
+    for end in (board, port, console):
+        os.close(end)
+    assert monitor.returncode == 0, shown
 
 
 def test_no_port_and_several_are_refused(plug: Callable[..., None]) -> None:

@@ -90,7 +90,7 @@ def monitor_command(chip_name: _Chip = "esp32c3", port: _Port = None) -> None:
     """Show the text that the board sends: boot messages, and the place of a panic; Ctrl-] ends."""
     with _errors():
         board = ports.find(chip(chip_name), port)
-        # Lines that stay low neither reset the chip nor keep it in its bootloader.
+        # Set, the lines could keep the chip in reset or in its bootloader.
         lines = ("--rts", "0", "--dtr", "0")
         miniterm = (Path(sys.executable), "-m", "serial.tools.miniterm")
         Commands().run_on_board(*miniterm, *lines, board.device, str(BAUDRATE))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import serial
-from esp_pylib.serial_reset import hard_reset
+from esp_pylib.serial_reset import PIN_HIGH, hard_reset, set_dtr
 from torch_nano import ConnectionFailed, ConnectionLost, Device, DeviceTimeout, QemuBoard
 from torch_nano.device.transport.streams import PortStream
 
@@ -86,6 +86,8 @@ class SerialBoard:
             if not isinstance(self._serial, serial.Serial):  # a socket, or not connected
                 raise PortError(f"{self.name} has no reset line: connect the board by a serial port")
             hold, wait = _USB_RESET if self._port.jtag else _UART_RESET
+            # Opening the port sets both lines, which the reset circuit takes for none.
+            set_dtr(self._serial, PIN_HIGH)
             hard_reset(self._serial, hold_delay=hold, post_release_delay=wait)
         except OSError as error:
             raise PortError(f"{self.name} has no reset line ({error.strerror})") from error

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from esp_pylib.constants import ESPRESSIF_VID
 from serial.tools import list_ports
@@ -35,8 +37,9 @@ def find(chip: Chip, given: str | None) -> Port:
     """
     present = {port.device: port for port in list_ports.comports()}
     if given is not None:
-        port = present.get(given)
-        if port is None and "://" not in given:
+        # A link such as /dev/serial/by-id/...
+        port = present.get(os.path.realpath(given), present.get(given))
+        if port is None and "://" not in given and not Path(given).exists():
             there = ", ".join(present) or "none"
             raise PortError(f"there is no port {given}; the ports here: {there}")
         return Port(given, port is not None and port.vid == ESPRESSIF_VID)
