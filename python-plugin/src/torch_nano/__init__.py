@@ -28,11 +28,11 @@ from .device.fitting import FitResult
 from .device.recording.record import Recording, record
 from .device.recording.records import RecordError
 from .device.recording.replay import Replay, ReplayDifference, replay
-from .device.sensing.recorded_sensor import RecordedSensor, SensingOptions
-from .device.sensing.replay import SensingReplay, replay_sensing
-from .device.sensing.report import Report
+from .device.recording.sensing_replay import SensingReplay, replay_sensing
+from .device.report import Report
 from .device.transport.cycles import Counts, CycleModelError
 from .device.transport.qemu import BoardError, BoardStopped, BoardTimeout, QemuBoard
+from .device.transport.recorded_sensor import RecordedSensor, SensingOptions
 from .device.transport.streams import SimulatedBoard
 from .errors import (
     AccuracyWarning,

@@ -19,8 +19,8 @@ from .conversation import Conversation, Observer
 from .fields import epochs_of, state_of
 from .fitting import FitResult
 from .graph_values import split
+from .report import Report
 from .samples import Input, Label, Samples
-from .sensing.report import Report
 from .transport.streams import Stream
 from .turns import whole
 

@@ -15,7 +15,7 @@ from weakref import ref
 from .. import _native
 from ..errors import ConnectionFailed, ConnectionLost, DeviceError, DeviceTimeout, WrongModelError
 from .answers import LogEntry
-from .sensing.report import Report
+from .report import Report
 from .transport.streams import Stream
 from .transport.transports import Transport
 from .turns import Asker, Request, Turn

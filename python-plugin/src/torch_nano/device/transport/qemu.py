@@ -21,10 +21,10 @@ from ...arguments import bytes_of, path_of, seconds, shown
 from ...errors import ConnectionFailed, ConnectionLost, DeviceTimeout, InputError
 from ...files.reading import read_file, refusing
 from ...files.writing import write_new
-from ..sensing.recorded_sensor import RecordedSensor
 from .cycles import Counts, CycleModel, CycleModelError
 from .interrupts import deferred_interrupt
 from .lifetime import start
+from .recorded_sensor import RecordedSensor
 
 _QEMU = "qemu-system-riscv32"
 _ELF = Path(__file__).parents[1] / "virt-rv32imc.elf"

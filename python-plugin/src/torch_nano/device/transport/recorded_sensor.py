@@ -19,7 +19,8 @@ class SensingOptions:
     """How a device senses and learns by itself: `SensingOptions` and `Settings` of its program.
 
     >>> SensingOptions(hop=50, smoothing=(5, 3))
-    SensingOptions(hop=50, smoothing=(5, 3), epochs=20, pause=10, slice=16384, period=3200000, ...
+    SensingOptions(hop=50, smoothing=(5, 3), epochs=20, pause=10, slice=16384, period=3200000,
+        rejection=0.0, save_interval=1)
     """
 
     #: Samples from window to window. For a model with states: those of one step.

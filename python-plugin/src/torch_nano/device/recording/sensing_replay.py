@@ -10,9 +10,9 @@ from ... import _native
 from ...arguments import HasImage, image_of, integer
 from ...errors import InputError
 from ...heads import Head, head_of
-from ..recording.replay import ReplayDifference
-from .recorded_sensor import RecordedSensor
-from .report import Report
+from ..report import Report
+from ..transport.recorded_sensor import RecordedSensor
+from .replay import ReplayDifference
 
 #: Bytes of an erased flash.
 _FLASH = 1 << 16

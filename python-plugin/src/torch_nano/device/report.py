@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from ..answers import confidence_of
+from .answers import confidence_of
 
 
 @dataclass(frozen=True)

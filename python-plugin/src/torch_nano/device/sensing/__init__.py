@@ -1,1 +1,0 @@
-"""Devices that sense and learn by themselves: recorded sensors, reports, and their replay."""
