@@ -10,13 +10,21 @@ import pytest
 README = Path(__file__).parent.parent / "README.md"
 
 
+def blocks(readme: Path) -> list[tuple[str, str]]:
+    """The code of a README, and what it shows after each."""
+    pattern = r"^```python\n(.*?)^```$(?:\n\n^```text\n(.*?)^```$)?"
+    return re.findall(pattern, readme.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_the_code_of_the_firmware_runs() -> None:
+    (block,) = blocks(README.parent / "esp32-app/README.md")
+    exec(compile(block[0], "esp32-app/README.md", "exec"), {"__name__": "readme"})
+
+
 def test_the_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    blocks = re.findall(
-        r"^```python\n(.*?)^```$(?:\n\n^```text\n(.*?)^```$)?", README.read_text(), re.MULTILINE | re.DOTALL
-    )
-    assert blocks and any(shown for _, shown in blocks)
+    assert any(shown for _, shown in blocks(README))
     monkeypatch.chdir(tmp_path)
-    for block, shown in blocks:
+    for block, shown in blocks(README):
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             exec(compile(block, str(README), "exec"), {"__name__": "readme"})

@@ -89,6 +89,61 @@ pub struct ProgramRam<'a> {
 /// Senses, predicts, learns and saves, by itself: takes a sample whenever one is due, uses the time until the next one to answer a PC and to train, and sleeps
 /// when there is nothing to do.
 ///
+/// ```
+/// # use core::convert::Infallible;
+/// # use nano_core::{CheckedImage, Error};
+/// use torch_nano_device::{
+///     Board, Event, NoFlash, Options, Program, ProgramOptions, ProgramRam, Report, Sampled, SensingOptions, Session, Settings,
+///     Smoothing,
+/// };
+///
+/// /// A board with a clock of milliseconds, a sensor of three numbers, a button for class 1, and no PC.
+/// struct Wrist {
+///     clock: fn() -> u64,
+///     sensor: fn() -> Option<[f32; 3]>,
+///     button: fn() -> bool,
+/// }
+///
+/// impl Board for Wrist {
+///     type Error = Infallible;
+///     fn now(&mut self) -> u64 {
+///         (self.clock)()
+///     }
+///     fn sleep(&mut self, until: u64) {
+///         while (self.clock)() < until && !(self.button)() {}
+///     }
+///     fn sample(&mut self, sample: &mut [f32]) -> Sampled {
+///         let Some(numbers) = (self.sensor)() else { return Sampled::Failed };
+///         sample.copy_from_slice(&numbers);
+///         Sampled::Taken
+///     }
+///     fn pressed(&mut self) -> Option<u16> {
+///         (self.button)().then_some(1)
+///     }
+///     fn show(&mut self, report: &Report) {
+///         if let Event::Sensed(sensed) = report.event {
+///             println!("{:?}", sensed.decided);
+///         }
+///     }
+///     fn receive(&mut self, _: &mut [u8]) -> Result<usize, Infallible> {
+///         Ok(0)
+///     }
+///     fn send(&mut self, _: &[u8]) -> Result<(), Infallible> {
+///         Ok(())
+///     }
+/// }
+///
+/// fn wear(image: CheckedImage<'_>, ram: &mut [u32], own: ProgramRam<'_>, mut wrist: Wrist) -> Result<Infallible, Error> {
+///     let options = Options { ring: 128, frame: 512, settings: Settings { rejection: 16_384, save_interval: 1 } };
+///     let session = Session::<_, _>::new(image, ram, options, NoFlash, wrist.clock)?;
+///     // A window of 50 samples twice a second; decisions of three of five; training after ten windows without a label.
+///     let smoothing = Smoothing::new(5, 3)?;
+///     let sensing = SensingOptions { sample: 3, hop: 25, smoothing, epochs: 20, pause: 10, slice: 1 << 14 };
+///     let Ok(never) = Program::new(session, own, ProgramOptions { sensing, period: 20 })?.run(&mut wrist);
+///     match never {}
+/// }
+/// ```
+///
 /// All that happens is reported ([`Report`]) to the board, and to the PC between the answers to its requests. The replay of the reports on the PC has the same
 /// bytes.
 pub struct Program<'a, C, F, H = AnyHead<'a>> {

@@ -150,6 +150,32 @@ fn senses_learns_and_saves_as_the_steps_written_out() {
 }
 
 #[test]
+fn a_pc_that_begins_a_session_ends_its_own_training_only() {
+    let image = head_net().image();
+    let (length, features) = lengths(&image);
+    let mut memory = ram(&image);
+    let (mut window, mut kept) = (vec![0; length], vec![0; features]);
+    let mut session = session_with(&image, &mut memory, OPTIONS, erased());
+    let slow = SensingOptions { slice: 1, epochs: 1000, ..options() };
+    let mut sensing = Sensing::new(&mut session.device, &mut window, &mut kept, slow).unwrap();
+    let mut random = fastrand::Rng::with_seed(2);
+    let (mut labelled, mut steps) = (false, 0);
+    while steps < 10 {
+        if sensing.sense(&mut session.device, &reals(&mut random)).unwrap().is_some() && !labelled {
+            session.device.label(1).unwrap();
+            labelled = true;
+        }
+        steps = sensing.work(&mut session.device).unwrap().map_or(0, |progress| progress.steps);
+    }
+    ask(&mut session, Request::Begin, |response| assert_eq!(response, Response::Done));
+    assert_eq!(sensing.work(&mut session.device).unwrap().map(|progress| progress.steps), Some(steps + 1));
+    ask(&mut session, Request::Train { first_epoch: 0, epochs: 30_000 }, |_| ());
+    assert!(session.device.training().is_some());
+    ask(&mut session, Request::Begin, |response| assert_eq!(response, Response::Done));
+    assert_eq!(session.device.training(), None);
+}
+
+#[test]
 fn a_training_of_the_pc_is_left_to_the_pc() {
     let image = head_net().image();
     let (length, features) = lengths(&image);
