@@ -1,7 +1,7 @@
 """Makes the model and the samples of nano-core's examples: `python tools/example_model.py`.
 
-A small convolutional network reads handwritten digits of 8x8 pixels (scikit-learn's, 1,797 by 43 people). It is
-trained on the digits as they are. The examples let it learn the same digits in white on black.
+A small convolutional network reads handwritten digits of 8x8 pixels (scikit-learn's, 1,797 by 43 people). It
+is trained on the digits as they are. The examples let it learn the same digits in white on black.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch_nano as tn
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 FOLDER = Path(__file__).resolve().parent.parent / "nano-core/examples/digits"
@@ -47,9 +47,8 @@ def main() -> None:
     print(f"as trained: {accuracy(nano, images[first:], labels[first:]):.0%}")
     learnt, measured = slice(0, LEARNT), slice(LEARNT, None)
     print(f"white on black: {accuracy(nano, changed[measured], labels[first:][measured]):.0%}")
-    features = nano.features_int8(changed[learnt])
     assert nano.head is not None
-    nano.head.fit(features, labels[first:][learnt], epochs=20)
+    nano.head.fit(nano.features_int8(changed[learnt]), labels[first:][learnt], epochs=20)
     print(f"after {LEARNT} samples: {accuracy(nano, changed[measured], labels[first:][measured]):.0%}")
     print(nano.summary())
 
