@@ -63,7 +63,7 @@ _lint-host: setup
 
 _lint-device: setup
     cargo fmt --all --check --manifest-path esp32-app/Cargo.toml
-    cargo clippy --quiet --manifest-path esp32-app/device/Cargo.toml --all-targets -- --deny warnings
+    cargo clippy --quiet --manifest-path esp32-app/device/Cargo.toml --all-targets --all-features -- --deny warnings
     RUSTDOCFLAGS="--deny warnings" cargo doc --quiet --no-deps --document-private-items --manifest-path esp32-app/device/Cargo.toml
     cd esp32-app && ../tools/cross-cargo clippy --quiet --release -p torch-nano-virt --bins --examples -- --deny warnings
     {{ python }} tests/e2e/tiny_model.py build/lint/model

@@ -157,6 +157,7 @@ pub enum Error {
 ///
 /// It is small, as checks return it through many `?`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct BrokenRule {
     /// The rule.
     pub rule: &'static str,

@@ -8,6 +8,7 @@
 
 /// A non-negative real number as `mantissa * 2^(shift - 31)`, mantissa in `[2^30, 2^31)` (or 0).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Multiplier {
     /// Q31 mantissa.
     pub mantissa: i32,
@@ -58,6 +59,7 @@ impl Multiplier {
 /// bits and a product that is rounded once, half up. A result beyond int32 saturates here and wraps there. Its fully connected and (depthwise)
 /// convolution kernels use it alike, with one scale of weights or one per channel, and clamp to the fused activation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct WideMultiplier {
     /// Q15 mantissa: 2^14 to 2^15 - 1, or 0.
     pub mantissa: i32,

@@ -147,6 +147,7 @@ impl Output {
 
 /// The rule for the scale and zero point of an output.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Quantization {
     /// Independent of the inputs.
     Own,
@@ -199,6 +200,7 @@ pub struct OverlayRule {
 /// A value whose elements are a part of another value's: the offset and the pitch, in elements, of its pixels in the other value's memory when both
 /// share memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Overlay {
     /// The input is a part of the output, as in a concatenation, which copies only inputs that lie elsewhere.
     InputInside {

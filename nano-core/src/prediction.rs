@@ -9,6 +9,7 @@ use crate::train::confidence;
 
 /// A class, and how sure the model is of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Prediction {
     /// Index of the largest logit (with a head), or of the largest element of the first output; the first element of an output of indices.
     pub class: u32,

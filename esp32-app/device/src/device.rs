@@ -70,6 +70,7 @@ pub struct Device<'a, C, F, H = AnyHead<'a>> {
 
 /// What the model and the head make of an input.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Prediction<'d> {
     /// Index of the largest logit (with a head), or of the largest element of the first output; the first element of an output of indices.
     pub class: u32,
@@ -89,6 +90,7 @@ pub struct Prediction<'d> {
 
 /// The graph's first output for an input, and its cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Features<'d> {
     /// What the board's counter advanced during the run.
     pub ticks: u64,

@@ -9,6 +9,7 @@ use crate::saved_head::StorageError;
 /// Why a request was refused. As `&'static str` it is the name of the variant, a code for programs.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Failure {
     /// The frame is of another version of the messages.
     Protocol {

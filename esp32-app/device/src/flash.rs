@@ -62,10 +62,12 @@ impl<F: NorFlash> embedded_storage_async::nor_flash::NorFlash for AsyncFlash<'_,
 
 /// The flash of a board without storage: it has no bytes.
 #[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct NoFlash;
 
 /// The flash does not have this address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Missing;
 
 impl NorFlashError for Missing {
@@ -107,6 +109,7 @@ impl NorFlash for NoFlash {
 ///
 /// For devices that run on a PC. In a memory-mapped file, its contents survive the program.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct MemoryFlash<B>(pub B);
 
 impl<B> ErrorType for MemoryFlash<B> {

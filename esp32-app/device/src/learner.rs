@@ -39,6 +39,7 @@ pub(crate) struct Samples<'a> {
 
 /// What became of a labelled sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Learned {
     /// Samples kept for training; 0 for a head that learns each at once.
     pub samples: u32,

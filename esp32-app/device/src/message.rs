@@ -20,6 +20,7 @@ pub const REPORT: u8 = PROTOCOL | 0x80;
 
 /// The header before each request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct RequestHeader {
     /// [`PROTOCOL`] of the PC.
     pub protocol: u8,
@@ -41,6 +42,7 @@ impl Default for RequestHeader {
 
 /// The header before each response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct ResponseHeader {
     /// [`PROTOCOL`] of the device.
     pub protocol: u8,
@@ -50,6 +52,7 @@ pub struct ResponseHeader {
 
 /// How a device behaves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Settings {
     /// A prediction whose confidence (Q15, as [`nano_core::train::confidence`] defines it) is below this is of no known class.
     pub rejection: u16,

@@ -55,6 +55,7 @@ pub trait Board {
 
 /// What became of a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Sampled {
     /// It was written.
     Taken,
@@ -68,6 +69,7 @@ pub enum Sampled {
 
 /// How a program senses and learns.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct ProgramOptions {
     /// How it makes decisions of samples, and learns.
     pub sensing: SensingOptions,
@@ -77,6 +79,7 @@ pub struct ProgramOptions {
 
 /// RAM of a program beside that of its session.
 #[derive(Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct ProgramRam<'a> {
     /// For the latest samples: the bytes of the model's input.
     pub window: &'a mut [i8],

@@ -7,6 +7,7 @@ use crate::sensing::Sensed;
 
 /// An event of a [`Program`](crate::Program), sent to the PC without being asked for. Its frame starts with [`REPORT`](crate::REPORT).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Report {
     /// Reports before this one since the start: a PC sees from it what it has missed.
     pub number: u32,
@@ -19,6 +20,7 @@ pub struct Report {
 /// What happened on a device that runs by itself. `head` is the CRC-32 of the head's state after it; 0 without a head.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Event {
     /// The program has started.
     Started {

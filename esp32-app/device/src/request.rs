@@ -8,6 +8,7 @@ use crate::message::Settings;
 /// [`Request::Input`].
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Request<'a> {
     /// Sets the session to that of this request's header. It is 0 when the device starts. Resets the model's states too.
     Begin,
@@ -131,6 +132,7 @@ pub enum Request<'a> {
 
 /// The target of an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Label<'a> {
     /// One class.
     #[serde(borrow)]
@@ -161,6 +163,7 @@ impl<'a> From<&'a str> for Label<'a> {
 
 /// A class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Class<'a> {
     /// By its index.
     Index(u16),
@@ -182,6 +185,7 @@ impl<'a> From<&'a str> for Class<'a> {
 
 /// An input or output of the graph, by its index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum GraphValue {
     /// An input.
     Input(u32),
@@ -191,6 +195,7 @@ pub enum GraphValue {
 
 /// What is read in parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Block {
     /// The outputs of the last run, one after the other; with a head the first is the features. A part ends where an output ends.
     Output,

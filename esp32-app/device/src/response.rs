@@ -13,6 +13,7 @@ use crate::saved_head::{SavedHead, StorageError};
 /// What the device answers: one response to each request.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Response<'a> {
     /// To a request that was refused; nothing has changed.
     Refused(Failure),
@@ -161,6 +162,7 @@ pub enum Response<'a> {
 
 /// The type of a tensor's elements, little-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum ElementType {
     /// One byte.
     Int8,
@@ -192,6 +194,7 @@ impl From<ElementType> for Dtype {
 
 /// Which [`Label`] a head learns from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum TargetKind {
     /// [`Label::Class`].
     Class,
@@ -213,6 +216,7 @@ impl From<Target> for TargetKind {
 
 /// Counters since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Stats {
     /// Requests executed or refused, repeated ones not counted.
     pub requests: u32,

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 /// Why saving or loading failed. The head in RAM is unchanged, and the flash still holds its newest head; of a save to both halves, the
 /// first may have succeeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum StorageError {
     /// Nothing was ever saved.
     Empty,
@@ -38,6 +39,7 @@ pub enum StorageError {
 
 /// A head in flash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct SavedHead {
     /// Its number among all saves to this flash, from 1.
     pub count: u32,

@@ -16,6 +16,7 @@ use crate::window::SlidingWindow;
 
 /// How a device senses and learns.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct SensingOptions {
     /// Real numbers of one sample of the sensor: the model's input has a whole number of samples.
     pub sample: usize,
@@ -62,6 +63,7 @@ pub struct Sensing<'a> {
 
 /// What became of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Sensed {
     /// The class that this window alone is predicted to be of.
     pub class: u32,

@@ -18,6 +18,7 @@ const SMALLEST_FRAME: usize = 64;
 
 /// How a board sets its session up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Options {
     /// Places of the ring of recent features, for a head that uses one.
     pub ring: usize,

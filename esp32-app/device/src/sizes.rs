@@ -9,6 +9,7 @@ use crate::saving::SETTINGS;
 
 /// The sizes that a session's RAM depends on, known when a program is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Sizes {
     /// Bytes of arena.
     pub arena: usize,

@@ -17,7 +17,9 @@ pub const LONGEST_HISTORY: usize = 16;
 /// # Ok::<(), nano_core::Error>(())
 /// ```
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Smoothing {
+    #[cfg_attr(feature = "defmt", defmt(Debug2Format))]
     history: HistoryBuf<Option<u32>, LONGEST_HISTORY>,
     length: usize,
     agreement: usize,

@@ -14,6 +14,7 @@ const MOST_STEPS: u64 = 4096;
 
 /// How far a training is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Progress {
     /// Steps taken since the training began.
     pub steps: u64,

@@ -15,6 +15,7 @@ use nano_core::Error;
 /// # Ok::<(), nano_core::Error>(())
 /// ```
 #[derive(Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct SlidingWindow<'a> {
     bytes: &'a mut [i8],
     /// Bytes of a sample.
@@ -71,6 +72,7 @@ impl<'a> SlidingWindow<'a> {
 
 /// The bytes of all inputs of the graph for one run, one after the other: those of a slice, or of a [`SlidingWindow`] from its oldest sample on.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Input<'i> {
     pub(crate) first: &'i [i8],
     pub(crate) second: &'i [i8],

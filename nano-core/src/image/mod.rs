@@ -67,6 +67,7 @@ pub const MOST_ALIVE: usize = 128;
 
 /// Fixed start of an image. Offsets and lengths are in bytes from the start of the image.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[repr(C)]
 pub struct Header {
     magic: [u8; 4],
@@ -88,6 +89,7 @@ pub struct Header {
 
 /// A range of bytes in an image.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[repr(C)]
 pub struct Section {
     offset: u32,
@@ -97,6 +99,7 @@ pub struct Section {
 /// What the numbers of one channel of a graph input mean: `q = round((x - offset) / scale) + zero_point`, with the zero point of the value
 /// ([`ChannelScale::quantize`]). The network itself knows only the value's scale.
 #[derive(Clone, Copy, Debug, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[repr(C)]
 pub struct ChannelScale {
     /// Real step of one integer, finite and not 0; below 0 where the integers fall as the real numbers grow.
@@ -107,6 +110,7 @@ pub struct ChannelScale {
 
 /// Fixed start of a node's record.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[repr(C)]
 pub struct NodeHeader {
     pub(crate) kernel: u16,
@@ -130,6 +134,7 @@ impl NodeHeader {
 
 /// The trainable head after the graph's first output: its trainer, sizes, constants and the place of its initial state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[repr(C)]
 pub struct HeadRecord {
     /// The trainer's code, such as [`SgdHead::TRAINER`](crate::train::SgdHead::TRAINER).

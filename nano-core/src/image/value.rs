@@ -9,6 +9,7 @@ use crate::operator::nonzero;
 
 /// The type of a value's elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Dtype {
     /// One byte.
     Int8,
@@ -91,6 +92,7 @@ elements!(i8: Int8, i16: Int16, i32: Int32);
 ///
 /// A pixel's channels are contiguous; from one pixel to the next there are `pitch` elements, between which other values may lie.
 #[derive(Clone, Copy, Debug, Default, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[repr(C)]
 pub struct Value {
     /// Height, width, channels; 1-D data has height 1, a vector has height and width 1.

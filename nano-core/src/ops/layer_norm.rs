@@ -77,6 +77,7 @@ attributes! {
 
 /// What the normalized numbers of one channel are multiplied by, and what is added; see the module's step 4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[repr(C)]
 pub struct NormalizedChannel {
     /// m.

@@ -20,6 +20,7 @@ pub(crate) const EXPONENTIALS: [u16; 256] = {
 
 /// The loss of a head, which says what its outputs mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Loss {
     /// Softmax cross-entropy, for one right class: [`Target::Class`].
     CrossEntropy,

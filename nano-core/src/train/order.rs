@@ -23,6 +23,7 @@ pub(super) const FIRST_RANDOM: u32 = 0x9E37_79B9;
 /// # Ok::<(), nano_core::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Training {
     samples: u32,
     epoch: u32,

@@ -7,6 +7,7 @@ use crate::train::target::Target;
 
 /// The position of a [`FeatureRing`]: which samples it held at one time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct RingPosition {
     oldest: usize,
     length: usize,

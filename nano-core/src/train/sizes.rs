@@ -7,6 +7,7 @@ use crate::image::WriteError;
 
 /// The sizes that a head's memory depends on, known when a program is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct HeadSizes {
     /// Which trainer, as [`HeadRecord::trainer`].
     pub trainer: u32,
@@ -20,6 +21,7 @@ pub struct HeadSizes {
 
 /// The sizes that the memory of a [`LayersHead`](super::LayersHead)'s layers depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct LayerSizes {
     /// Number of layers.
     pub count: usize,

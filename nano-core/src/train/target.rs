@@ -4,6 +4,7 @@ use crate::Error;
 
 /// The target (label) of a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Target {
     /// The one right class.
     Class(u16),
