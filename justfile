@@ -115,6 +115,10 @@ bench-host *arguments: setup
 panic-sites: setup
     {{ python }} tools/panic_sites.py
 
+# Measure the linked firmware and its stack, and write the table by which `nano.fits` predicts them
+program-sizes: setup
+    {{ python }} tools/program_sizes.py
+
 # Measure the accuracy that quantization-aware training recovers on a network that int8 hurts
 bench-qat *arguments: setup
     {{ python }} tests/bench/bench_qat.py {{ arguments }}

@@ -28,6 +28,17 @@ pub struct Options {
     pub settings: Settings,
 }
 
+impl Options {
+    /// Those of the firmware for chips.
+    pub const CHIP: Options = Options {
+        // Number of labelled samples kept for learning.
+        ring: 128,
+        frame: 512,
+        // With one change per minute and a head of 1.3 KB, 16 pages of 4 KiB reach their 100,000 erases after 90 years.
+        settings: Settings { rejection: 0, save_interval: 16 },
+    };
+}
+
 /// A [`Device`] and the [`Link`] on which it answers a PC, in one RAM.
 ///
 /// A program that only answers calls [`serve`](Session::serve). One that also predicts and learns by itself calls the methods of `device`, and gives what

@@ -37,32 +37,38 @@ impl Sizes {
 
     /// Words of RAM that [`Session::new`](crate::Session::new) needs; `usize::MAX` for sizes beyond any memory.
     pub const fn words(&self) -> usize {
+        let parts = self.parts();
+        let mut words = 0usize;
+        let mut index = 0;
+        while index < parts.len() {
+            let (_, bytes) = parts[index];
+            if bytes == usize::MAX {
+                return usize::MAX;
+            }
+            words = words.saturating_add(bytes.div_ceil(4));
+            index += 1;
+        }
+        words
+    }
+
+    /// The parts of that RAM in order, each rounded up to words: what it is for, and its bytes. Parts for the same purpose have the same name.
+    pub const fn parts(&self) -> [(&'static str, usize); 9] {
         // The ring's places and one more, for the sample that the latest one replaced.
         let places = match self.places() {
             0 => 0,
             places => places.saturating_add(1),
         };
-        let bytes = [
-            self.arena,
-            self.buffer(),
-            self.buffer(),
-            self.profiled().saturating_mul(4),
-            self.head_words().saturating_mul(4),
-            self.names().saturating_mul(size_of::<Name>()),
-            self.record(),
-            places.saturating_mul(self.features()),
-            places.saturating_mul(4),
-        ];
-        let mut words = 0usize;
-        let mut index = 0;
-        while index < bytes.len() {
-            if bytes[index] == usize::MAX {
-                return usize::MAX;
-            }
-            words = words.saturating_add(bytes[index].div_ceil(4));
-            index += 1;
-        }
-        words
+        [
+            ("arena", self.arena),
+            ("frames", self.buffer()),
+            ("frames", self.buffer()),
+            ("profile", self.profiled().saturating_mul(4)),
+            ("head", self.head_words().saturating_mul(4)),
+            ("head", self.names().saturating_mul(size_of::<Name>())),
+            ("head's copy", self.record()),
+            ("ring", places.saturating_mul(self.features())),
+            ("ring", places.saturating_mul(4)),
+        ]
     }
 
     /// Counts of a profile: one for each layer, and one for the head.

@@ -13,7 +13,7 @@ use esp_hal::main;
 use esp_hal::timer::systimer::{SystemTimer, Unit};
 use nano_core::CheckedImage;
 use static_cell::ConstStaticCell;
-use torch_nano_device::{Options, Session, Settings, Sizes};
+use torch_nano_device::{Options, Session, Sizes};
 
 /// The exported model.
 #[allow(dead_code, missing_docs)]
@@ -24,13 +24,7 @@ mod model {
 // The application descriptor that the ESP-IDF bootloader reads.
 esp_bootloader_esp_idf::esp_app_desc!();
 
-const OPTIONS: Options = Options {
-    // Number of labelled samples kept for learning.
-    ring: 128,
-    frame: 512,
-    // With one change per minute and a head of 1.3 KB, the 16 pages of 4 KiB reach their 100,000 erases after 90 years.
-    settings: Settings { rejection: 0, save_interval: 16 },
-};
+const OPTIONS: Options = Options::CHIP;
 
 const RAM: Sizes = Sizes {
     arena: model::ARENA_LENGTH,

@@ -2,7 +2,7 @@
 
 use nano_core::train::AnyHead;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyDict};
 use self_cell::{MutBorrow, self_cell};
 use torch_nano_device::{MemoryFlash, Options, Session, Settings, Sizes};
 
@@ -20,6 +20,28 @@ pub(crate) fn lend(borrower: &str, words: usize) -> PyResult<Vec<u32>> {
         return Err(refuse(format!("the {borrower} would need {words} words of RAM, more than {LARGEST_RAM}")));
     }
     Ok(vec![0; words])
+}
+
+/// Bytes of RAM that the firmware of a chip takes for a model, by purpose. Those of constants in RAM, which are part of the arena, stand alone.
+#[pyfunction]
+pub(crate) fn session_ram(py: Python<'_>, image: SharedImage) -> PyResult<Bound<'_, PyDict>> {
+    let image = image.checked().image();
+    let Options { ring, frame, .. } = Options::CHIP;
+    let purposes = PyDict::new(py);
+    let mut add = |purpose: &str, bytes: usize| {
+        let before = purposes.get_item(purpose)?.map_or(Ok(0), |before| before.extract::<usize>())?;
+        purposes.set_item(purpose, before + bytes)
+    };
+    for (purpose, bytes) in Sizes::of(image, ring, frame).parts() {
+        let bytes = bytes.div_ceil(4) * 4;
+        if purpose == "arena" {
+            add(purpose, bytes - image.constants_in_ram())?;
+            add("weights", image.constants_in_ram())?;
+        } else {
+            add(purpose, bytes)?;
+        }
+    }
+    Ok(purposes)
 }
 
 /// An instruction counter that does not advance, as a PC's instructions are not a device's.

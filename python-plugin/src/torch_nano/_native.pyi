@@ -41,6 +41,7 @@ __all__ = [
     "quantize_multiplier",
     "quantize_wide_multiplier",
     "requantize_",
+    "session_ram",
     "sigmoid_table",
     "softmax_parameters",
     "write_image",
@@ -182,6 +183,7 @@ def encode_request(
 ) -> bytes: ...
 def decode_response(bytes: bytes) -> dict[str, Any]: ...
 def crc32(bytes: bytes) -> int: ...
+def session_ram(image: Model | bytes) -> dict[str, int]: ...
 
 @type_check_only
 class Behaviour(TypedDict):

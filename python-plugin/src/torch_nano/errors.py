@@ -111,6 +111,10 @@ class AccuracyWarning(TorchNanoWarning):
     """The outputs in int8 are far from those in float."""
 
 
+class SizeWarning(TorchNanoWarning):
+    """A model fits a chip only just, or the firmware is not built for the chip."""
+
+
 class HeadWarning(TorchNanoWarning):
     """Layers were frozen, and still nothing learns on the device."""
 
@@ -138,6 +142,10 @@ class StreamError(TorchNanoError, ValueError):
 
 class ChipError(TorchNanoError, ValueError):
     """There is no chip of this name, or it cannot do what was asked."""
+
+
+class TooLargeError(TorchNanoError, ValueError):
+    """A model does not fit a chip; the message says what is short, where, and what helps."""
 
 
 class FreezeError(TorchNanoError, ValueError):

@@ -74,6 +74,8 @@ class Chip:
     flash: int
     #: Frequency at which the flash is read, in Hz, on two lines.
     flash_clock: int
+    #: Bytes of flash for the application: the firmware and the model's image.
+    app_flash: int
     cache: Cache
     #: Highest frequency of the CPU, in Hz.
     clock: int
@@ -95,14 +97,15 @@ class Chip:
 def chips() -> Mapping[str, Chip]:
     """All chips by name, in the order of the table."""
     table = tomllib.loads(files(__package__).joinpath("chips.toml").read_text())
-    reserved = table.pop("firmware")["reserved_ram"]
+    firmware = table.pop("firmware")
     return {
         name: Chip(
             name=name,
             cache=Cache(**facts.pop("cache")),
             costs=Costs(**facts.pop("costs")) if "costs" in facts else None,
             pins=tuple(facts.pop("pins")),
-            model_ram=facts["ram"] - reserved,
+            model_ram=facts["ram"] - firmware["reserved_ram"],
+            app_flash=facts["flash"] - firmware["reserved_flash"],
             **{"bootloader": name, **facts},
         )
         for name, facts in table.items()

@@ -10,18 +10,33 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..arguments import TensorOrArray, as_tensors, bind, check_inputs, one_of, path_of, shown, the_only
+from ..arguments import (
+    TensorOrArray,
+    as_tensors,
+    bind,
+    check_inputs,
+    one_of,
+    path_of,
+    seconds,
+    shown,
+    the_only,
+)
 from ..arithmetic.fixed_point import is_native
 from ..arithmetic.layout import to_device
 from ..arithmetic.quantization import INDICES
 from ..arithmetic.tensors import check_finite, dequantize_tensor
 from ..calibration.batches import CalibrationData
+from ..chips import Chip
+from ..chips import chip as chip_named
 from ..comparison.measure import compare
 from ..comparison.report import Comparison
 from ..comparison.samples import batches_to_compare
-from ..errors import FileFormatError, HeadError, InputError, StreamError
+from ..device.transport.cycles import CycleModelError
+from ..device.transport.qemu import BoardError
+from ..errors import ChipError, FileFormatError, HeadError, InputError, StreamError
 from ..files.reading import read_file
 from ..files.writing import write_file
+from ..fits.chip_fit import ChipFit, LayerUse, chip_fit
 from ..heads import Head, LayersHead, head_of
 from ..modules.inputs import Example
 from . import rust_crate
@@ -311,6 +326,53 @@ class NanoModule(ConvertedModel):
         True
         """
         return self._profile(chip, self.summary().layers, data)
+
+    def fits(self, chip: str, *, period: float = 1.0) -> ChipFit:
+        """What the model takes of a chip: flash, RAM, stack and time, and what would help. Prints as bars;
+        true if all fits. Nothing is compiled, and nothing measured on a chip.
+
+        Args:
+            chip: the chip's name, such as "esp32c3".
+            period: seconds from one prediction to the next, of which the time is a share.
+
+        The time comes from :meth:`profile`; it is left out, with the reason, where that is not possible.
+
+        Raises:
+            ChipError: there is no such chip.
+            InputError: the period is no time.
+
+        >>> import torch
+        >>> from torch_nano import to_nano
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+        >>> x = torch.randn(64, 4)
+        >>> fit = to_nano(model, x, calibrate=x).fits("esp32c3")
+        >>> bool(fit), fit.ram.used < fit.ram.available
+        (True, True)
+        """
+        facts = chip_named(chip)
+        milliseconds = 1000 * seconds("period", period)
+        try:
+            profile = self.profile(chip)
+        except (ChipError, BoardError, CycleModelError) as error:
+            return chip_fit(self._model, facts, self._layer_uses(), self._trainer, time_unknown=str(error))
+        taken = profile.milliseconds(profile.total)
+        uses = self._layer_uses()
+        return chip_fit(self._model, facts, uses, self._trainer, milliseconds=taken, period=milliseconds)
+
+    def fits_without_time(self, chip: Chip) -> ChipFit:
+        """:meth:`fits` without the time, which takes a run on the emulated board."""
+        return chip_fit(self._model, chip, self._layer_uses(), self._trainer)
+
+    @property
+    def _trainer(self) -> str | None:
+        return None if self.head is None else type(self.head).__name__
+
+    def _layer_uses(self) -> list[LayerUse]:
+        return [
+            LayerUse(layer.module_path, layer.kernel, layer.weight_bytes, layer.arena_bytes)
+            for layer in self.summary().layers
+            if layer.memory != "RAM"
+        ]
 
     def _profile(self, chip: str, rows: Sequence[LayerSummary], data: Example | None) -> Profile:
         arrays = self._to_device(self._samples(data, 1))

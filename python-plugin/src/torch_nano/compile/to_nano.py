@@ -17,6 +17,7 @@ from ..calibration.quantize import quantize
 from ..calibration.ranges import Bounds, Range, calibrated
 from ..capture.capture import capture
 from ..capture.passes import optimize
+from ..chips import chip as chip_named
 from ..comparison.check import warn_of_loss
 from ..comparison.samples import KeptSamples
 from ..equalization.equalize import quantize_observed
@@ -28,7 +29,8 @@ from ..modules.inputs import Example
 from ..modules.models import check_float, own_module
 from ..ops.argmax import argmax_of
 from .auto_precision import SAMPLES, target_of, with_auto_precision
-from .image import MOST_IN_RAM, is_name, write_image
+from .for_chip import WeightsInRam, checked_weights_in_ram, for_chip
+from .image import is_name, write_image
 from .last_layers import cut_before, split_off_head
 from .module_with_ranges import ModuleWithRanges
 from .nano_module import NanoModule
@@ -66,7 +68,8 @@ def to_nano(
     name: str | None = None,
     check: bool = True,
     correct: bool = True,
-    weights_in_ram: int = 0,
+    target: str | None = None,
+    weights_in_ram: WeightsInRam = 0,
 ) -> NanoModule:
     """Compiles a model to int8, as it runs on the device. The model itself is not changed.
 
@@ -109,9 +112,11 @@ def to_nano(
         correct: scale the channels between layers so that each uses the range of int8 (cross-layer
             equalization), and correct biases by the mean error that rounded weights cause on the calibration
             data. A :class:`QatModule` is trained, and not corrected.
+        target: the name of a chip that the model must fit, such as "esp32c3"; see :meth:`NanoModule.fits`.
         weights_in_ram: bytes of RAM in which the device keeps copies of weights and tables, at most: a chip
             waits about ten cycles for each byte of flash that is not in its cache. Whole layers are copied,
-            first those that read most bytes of flash per byte of RAM. The outputs are the same.
+            first those that read most bytes of flash per byte of RAM. The outputs are the same. "auto": all
+            RAM that the model leaves of the target's.
 
     Warns:
         AccuracyWarning: int8 keeps less than 15 dB of an output; it names the layers that lose most. Or
@@ -120,8 +125,12 @@ def to_nano(
             out nothing.
         ChannelRangeWarning: channels of an input use few levels of int8.
         HeadWarning: layers are frozen, and head="auto" still finds no head.
+        SizeWarning: the model fits the target only just, or the firmware is not built for it.
 
     Raises:
+        ChipError: there is no such target.
+        TooLargeError: the model does not fit the target; the message names what is short, the layer at the
+            peak, and what helps.
         UnsupportedError: all calls of the model that cannot run on the device.
         CaptureError: torch.export cannot trace the model.
         InputError: a wrong example, calibration data, method, labels or name.
@@ -147,9 +156,10 @@ def to_nano(
         )
     names = _labels(labels)
     train_last = whole_number("train_last", train_last, least=1)
-    weights_in_ram = whole_number("weights_in_ram", weights_in_ram, most=MOST_IN_RAM, error=InputError)
+    chip = None if target is None else chip_named(target)
+    weights_in_ram = checked_weights_in_ram(weights_in_ram, chip)
     settings = _settings(head, learning_rate)
-    target = target_of(precision, target_sqnr)
+    wanted = target_of(precision, target_sqnr)
     source = _source(model, example, calibrate, method, percentile, precision, correct)
     if names:
         _check_labels(names, source.graph)
@@ -160,9 +170,9 @@ def to_nano(
             f"{head!r} it has no trainable head; name the Linear that ends it (head='...'), or leave "
             "learning_rate out"
         )
-    if target is not None and source.kept is not None and source.observed is not None:
+    if wanted is not None and source.kept is not None and source.observed is not None:
         graph = with_auto_precision(
-            source.graph, source.observed, source.kept, target, lambda graph: cut_before(graph, split)
+            source.graph, source.observed, source.kept, wanted, lambda graph: cut_before(graph, split)
         )
     if source.observed is None:
         quantized = quantize(graph, source.choose)
@@ -179,9 +189,13 @@ def to_nano(
                 "in UTF-8; give a shorter name: to_nano(..., name=...)"
             )
     description = None if split is None else split.description
-    image = write_image(quantized, description, name, names, weights_in_ram)
     saved = None if split is None else SavedHead(", ".join(split.paths), split.description)
-    return NanoModule(SavedModel(image, quantized, saved))
+
+    def make(in_ram: int) -> NanoModule:
+        image = write_image(quantized, description, name, names, in_ram)
+        return NanoModule(SavedModel(image, quantized, saved))
+
+    return for_chip(make, chip, weights_in_ram)
 
 
 def _source(

@@ -133,7 +133,8 @@ class QemuBoard:
             image_file.flush()
             files = (board_socket.fileno(), image_file.fileno(), bank.fileno())
             memory = (image_start + image_room - _MEMORY_START) >> 20
-            options, inherited = _options(elf, files, image_start, memory), [*files]
+            options = [*_options(elf, files, image_start), *self._memory(memory)]
+            inherited = [*files]
             if self._cycles is not None:
                 options += self._cycles.options([(code_start, code_length), (image_start, image_room)])
                 inherited += [self._cycles.file]
@@ -212,6 +213,10 @@ class QemuBoard:
             BoardError: the board counts no cycles, as it was given no chip; or it was closed.
         """
         self._cycle_model().restart()
+
+    def _memory(self, mebibytes: int) -> list[str]:
+        """QEMU's options of the board's RAM."""
+        return ["-m", f"{mebibytes}M"]
 
     def _cycle_model(self) -> CycleModel:
         self._require_open()
@@ -297,10 +302,8 @@ class QemuBoard:
         return BoardStopped(exit_status, self.last_output)
 
 
-def _options(elf: Path, files: tuple[int, int, int], image_start: int, memory: int) -> list[str]:
-    """QEMU's options, for a program, descriptors of the stream, the image and the flash, and MiB of
-    `memory`.
-    """
+def _options(elf: Path, files: tuple[int, int, int], image_start: int) -> list[str]:
+    """QEMU's options, for a program, and descriptors of the stream, the image and the flash."""
     stream, image, flash = files
     return [
         *("-machine", "virt", "-bios", "none", "-nodefaults", "-display", "none"),
@@ -308,7 +311,6 @@ def _options(elf: Path, files: tuple[int, int, int], image_start: int, memory: i
         *("-cpu", "lowrisc-ibex"),
         # One instruction per nanosecond of virtual time: makes the instruction counter exact.
         *("-icount", "shift=0"),
-        *("-m", f"{memory}M"),
         *("-device", "virtio-serial-device,bus=virtio-mmio-bus.0"),
         *("-chardev", f"socket,id=stream,fd={stream}"),
         *("-device", "virtserialport,nr=1,chardev=stream"),

@@ -1,0 +1,1 @@
+"""Whether a model fits a chip, before anything is compiled."""

@@ -1,0 +1,44 @@
+"""The size of the firmware, from the table that `just program-sizes` writes from linked programs."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Set
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+#: The firmware of a model without a head.
+NO_HEAD = "NoHead"
+
+
+@dataclass(frozen=True)
+class ProgramSizes:
+    """What the firmware takes besides the model's image and RAM, in bytes."""
+
+    #: Code and constants in flash.
+    code: int
+    #: Code and data in RAM.
+    ram: int
+    #: The deepest that the stack was seen to go.
+    stack: int
+
+
+def program_sizes(kernels: Set[str], trainer: str | None) -> ProgramSizes:
+    """The sizes of a firmware that links these kernels, and a trainer by the name of its class.
+
+    >>> one, two = (program_sizes(names, None) for names in ({"conv2d"}, {"conv2d", "softmax"}))
+    >>> one.code < two.code
+    True
+    """
+    table = _table()
+    base = table["trainers"][trainer or NO_HEAD]
+    code = sum(group["bytes"] for group in table["code"] if not kernels.isdisjoint(group["kernels"]))
+    entries = table["kernel_entry"] * len(kernels)
+    return ProgramSizes(base["code"] + code + entries, base["ram"], table["stack"])
+
+
+@cache
+def _table() -> dict[str, Any]:
+    return tomllib.loads(files(__package__).joinpath("program.toml").read_text())

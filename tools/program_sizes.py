@@ -1,0 +1,150 @@
+"""Measures the size of the firmware, and writes the table by which `fits` predicts it: `just program-sizes`.
+
+The firmware is linked for an ESP32-C3 with all kernels, once for each trainer; what each kernel adds is found
+in its object file (linked_code.py). How deep the stack goes is seen on the emulated board (painted_stack.py).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import torch_nano as tn
+from linked_code import Program, section_sizes, symbol_size
+from painted_stack import PaintedBoard
+from torch import nn
+from torch_nano import _native
+
+ROOT = Path(__file__).resolve().parent.parent
+TABLE = ROOT / "python-plugin/src/torch_nano/fits/program.toml"
+RELEASE = ROOT / "esp32-app/target/riscv32imc-unknown-none-elf/release"
+FIRMWARE = RELEASE / "firmware"
+#: Sections that hold code or data in RAM, and whose contents are also in flash.
+_IN_RAM = (".trap", ".rwtext", ".data")
+_HEADS: dict[str, dict[str, object]] = {
+    "NoHead": {"head": None},
+    "SgdHead": {"head": tn.heads.SGD(0.05)},
+    "LayersHead": {"head": tn.heads.SGD(0.05), "train_last": 2},
+    "LdaHead": {"head": tn.heads.LDA()},
+    "PrototypeHead": {"head": tn.heads.Prototype()},
+}
+
+
+def all_kernels() -> list[str]:
+    """The names of all kernels."""
+    return [kernel for operator in _native.operators().values() for kernel in operator["kernels"]]
+
+
+def small_model(head: str) -> tn.NanoModule:
+    """A model with a head of this class."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3))
+    tn.freeze(model, "0")
+    x = torch.randn(64, 6)
+    return tn.to_nano(model, x, calibrate=x, check=False, **_HEADS[head])  # type: ignore[arg-type]
+
+
+def build(model: Path) -> None:
+    """Builds the firmware with an exported model; keeps its object file.
+
+    Raises:
+        CalledProcessError: it does not build.
+    """
+    command = ["../tools/cross-cargo", "rustc", "--locked", "--release", "-p", "torch-nano-firmware", "--"]
+    environment = {**os.environ, "TORCH_NANO_MODEL": str(model)}
+    subprocess.run([*command, "--emit=obj,link"], cwd=ROOT / "esp32-app", env=environment, check=True)
+
+
+def linked_code_bytes(image: int) -> int:
+    """Bytes of code and constants of the firmware in flash, without the image of this length."""
+    sizes = section_sizes(FIRMWARE)
+    return sum(sizes[name] for name in (".text", ".rodata", *_IN_RAM)) - image
+
+
+def linked_ram_bytes() -> int:
+    """Bytes of RAM that the firmware takes for itself, without stack."""
+    sizes = section_sizes(FIRMWARE)
+    return sum(sizes[name] for name in (*_IN_RAM, ".bss")) - symbol_size(FIRMWARE, "WORDS")
+
+
+def stack_bytes(nano: tn.NanoModule) -> int:
+    """How deep the stack goes when the emulated board loads a model, runs it, and learns."""
+    board = PaintedBoard(nano.image)
+    with tn.Device(board, nano=nano) as device:
+        x = torch.randn(3, *nano.input_shape)
+        device.predict(x[0])
+        if nano.head is not None:
+            device.fit(x, torch.arange(3))
+            device.save()
+        return board.high_water()
+
+
+def measure() -> str:
+    """The text of the table."""
+    kernels = all_kernels()
+    trainers, groups, entry, stack = [], {}, 0, 0
+    for head in _HEADS:
+        nano = small_model(head)
+        with tempfile.TemporaryDirectory() as folder:
+            nano.export(folder)
+            _name_kernels(Path(folder) / "model.rs", kernels)
+            build(Path(folder))
+        objects = sorted(RELEASE.glob("deps/firmware-*.o"), key=lambda file: file.stat().st_mtime)
+        program = Program(objects[-1], kernels)
+        own = program.groups()
+        if head == "NoHead":
+            groups, entry = own, program.entry
+        code = linked_code_bytes(nano.flash_bytes) - sum(own.values()) - program.entry * len(kernels)
+        trainers.append(f"{head} = {{ code = {code}, ram = {linked_ram_bytes()} }}")
+        stack = max(stack, stack_bytes(nano))
+    return "\n".join(_lines(trainers, groups, entry, stack))
+
+
+def _name_kernels(module: Path, kernels: list[str]) -> None:
+    """Makes an exported module name these kernels instead of its model's."""
+    table = "".join(f"    nano_core::ops::{kernel.upper()},\n" for kernel in kernels)
+    text, count = re.subn(
+        r"(pub static KERNELS: [^=]* = &\[\n)[^\]]*", lambda found: found[1] + table, module.read_text()
+    )
+    assert count == 1, "an exported module has one table of kernels"
+    module.write_text(text)
+
+
+def _lines(trainers: list[str], groups: dict[frozenset[str], int], entry: int, stack: int) -> Iterator[str]:
+    yield "# Written by `just program-sizes`; do not edit. Bytes of the firmware as linked for an ESP32-C3:"
+    yield "#"
+    yield "#   trainers: without kernels, by trainer: code and constants in flash; code and data in RAM"
+    yield "#   kernel_entry: of a kernel in the table of kernels"
+    yield "#   code: what a program links that has one of these kernels"
+    yield "#   stack: how deep the emulated board goes while it loads, runs, learns and saves"
+    yield ""
+    yield f"kernel_entry = {entry}"
+    yield f"stack = {stack}"
+    yield ""
+    yield "[trainers]"
+    yield from trainers
+    for names, size in sorted(groups.items(), key=lambda group: (len(group[0]), sorted(group[0]))):
+        yield ""
+        yield "[[code]]"
+        yield f"bytes = {size}"
+        listed = ", ".join(f'"{name}"' for name in sorted(names))
+        yield f"kernels = [{listed}]"
+    yield ""
+
+
+def main() -> int:
+    warnings.simplefilter("ignore", tn.TorchNanoWarning)
+    TABLE.write_text(measure())
+    print(f"written to {TABLE.relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
