@@ -1,6 +1,9 @@
 """Networks that many tests share."""
 
+import fcntl
 import signal
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,3 +48,11 @@ def optimized(monkeypatch: pytest.MonkeyPatch) -> list[Graph]:
 
     monkeypatch.setattr(stages, "optimize", kept)
     return graphs
+
+
+@pytest.fixture
+def firmware_build() -> Iterator[None]:
+    """Held by a test that builds the firmware, for as long as it needs the program: all link to one file."""
+    with (Path(__file__).parents[1] / "esp32-app/Cargo.toml").open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,21 @@ from elftools.elf.relocation import RelocationSection
 Place = tuple[int, int]
 
 _ALLOCATED, _MERGED = 2, 16
+#: esp-hal's linker script puts such constants into RAM.
+_IN_RAM = ".rodata..Lswitch.table."
+
+
+@dataclass(frozen=True)
+class Linked:
+    """What some kernels add to a program, in bytes."""
+
+    #: Code and constants in flash.
+    flash: int = 0
+    #: Constants of these that are also in RAM.
+    ram: int = 0
+
+    def __add__(self, other: Linked) -> Linked:
+        return Linked(self.flash + other.flash, self.ram + other.ram)
 
 
 class Program:
@@ -40,7 +56,9 @@ class Program:
         tables = [
             place
             for place, references in self._references.items()
-            if len(references) >= 5 * len(kernels) and self._sizes[place] % len(kernels) == 0
+            if place[0] in self._constants
+            and len(references) >= 5 * len(kernels)
+            and self._sizes[place] % len(kernels) == 0
         ]
         if len(tables) != 1:
             raise ValueError(
@@ -50,8 +68,8 @@ class Program:
         #: Bytes of a kernel's entry in the table.
         self.entry = self._sizes[self._table] // len(kernels)
 
-    def groups(self) -> dict[frozenset[str], int]:
-        """Bytes of the code that exactly these kernels need, and the rest of the program does not."""
+    def groups(self) -> dict[frozenset[str], Linked]:
+        """What exactly these kernels need, and the rest of the program does not."""
         rest = self._reached(self._roots)
         users: dict[Place, set[str]] = defaultdict(set)
         for index, kernel in enumerate(self.kernels):
@@ -60,9 +78,10 @@ class Program:
             ]
             for place in self._reached(entry) - rest:
                 users[place].add(kernel)
-        groups: dict[frozenset[str], int] = defaultdict(int)
+        groups: dict[frozenset[str], Linked] = defaultdict(Linked)
         for place, names in users.items():
-            groups[frozenset(names)] += self._sizes[place]
+            size = self._sizes[place]
+            groups[frozenset(names)] += Linked(size, size if place[0] in self._in_ram else 0)
         return dict(groups)
 
     def _read(self, elf: Any) -> None:
@@ -73,6 +92,8 @@ class Program:
             for index, section in enumerate(sections)
             if section["sh_flags"] & _ALLOCATED and section.name.startswith((".text", ".rodata"))
         }
+        self._in_ram = {index for index, section in kept.items() if section.name.startswith(_IN_RAM)}
+        self._constants = {index for index, section in kept.items() if section.name.startswith(".rodata")}
         merged = {index for index, section in kept.items() if section["sh_flags"] & _MERGED}
         self._sizes = {(index, 0): kept[index]["sh_size"] for index in kept.keys() - merged}
         for section in sections:

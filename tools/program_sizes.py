@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 import torch_nano as tn
-from linked_code import Program, section_sizes, symbol_size
+from linked_code import Linked, Program, section_sizes, symbol_size
 from painted_stack import PaintedBoard
 from torch import nn
 from torch_nano import _native
@@ -89,7 +89,9 @@ def stack_bytes(nano: tn.NanoModule) -> int:
 def measure() -> str:
     """The text of the table."""
     kernels = all_kernels()
-    trainers, groups, entry, stack = [], {}, 0, 0
+    trainers: list[str] = []
+    groups: dict[frozenset[str], Linked] = {}
+    entry, stack = 0, 0
     for head in _HEADS:
         nano = small_model(head)
         with tempfile.TemporaryDirectory() as folder:
@@ -101,8 +103,9 @@ def measure() -> str:
         own = program.groups()
         if head == "NoHead":
             groups, entry = own, program.entry
-        code = linked_code_bytes(nano.flash_bytes) - sum(own.values()) - program.entry * len(kernels)
-        trainers.append(f"{head} = {{ code = {code}, ram = {linked_ram_bytes()} }}")
+        of_kernels = sum(own.values(), Linked(program.entry * len(kernels)))
+        code = linked_code_bytes(nano.flash_bytes) - of_kernels.flash
+        trainers.append(f"{head} = {{ code = {code}, ram = {linked_ram_bytes() - of_kernels.ram} }}")
         stack = max(stack, stack_bytes(nano))
     return "\n".join(_lines(trainers, groups, entry, stack))
 
@@ -117,12 +120,14 @@ def _name_kernels(module: Path, kernels: list[str]) -> None:
     module.write_text(text)
 
 
-def _lines(trainers: list[str], groups: dict[frozenset[str], int], entry: int, stack: int) -> Iterator[str]:
+def _lines(
+    trainers: list[str], groups: dict[frozenset[str], Linked], entry: int, stack: int
+) -> Iterator[str]:
     yield "# Written by `just program-sizes`; do not edit. Bytes of the firmware as linked for an ESP32-C3:"
     yield "#"
     yield "#   trainers: without kernels, by trainer: code and constants in flash; code and data in RAM"
     yield "#   kernel_entry: of a kernel in the table of kernels"
-    yield "#   code: what a program links that has one of these kernels"
+    yield "#   code: what a program links that has one of these kernels, in flash, and of that also in RAM"
     yield "#   stack: how deep the emulated board goes while it loads, runs, learns and saves"
     yield ""
     yield f"kernel_entry = {entry}"
@@ -130,10 +135,12 @@ def _lines(trainers: list[str], groups: dict[frozenset[str], int], entry: int, s
     yield ""
     yield "[trainers]"
     yield from trainers
-    for names, size in sorted(groups.items(), key=lambda group: (len(group[0]), sorted(group[0]))):
+    for names, linked in sorted(groups.items(), key=lambda group: (len(group[0]), sorted(group[0]))):
         yield ""
         yield "[[code]]"
-        yield f"bytes = {size}"
+        yield f"flash = {linked.flash}"
+        if linked.ram:
+            yield f"ram = {linked.ram}"
         listed = ", ".join(f'"{name}"' for name in sorted(names))
         yield f"kernels = [{listed}]"
     yield ""

@@ -38,7 +38,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 # One test for all that builds: a second worker would build it again, and over the first.
 def test_flashing_builds_checks_and_would_write_one_image(
-    model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    model: Path, firmware_build: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("firmware.__main__.IMAGES", tmp_path)
     monkeypatch.setattr(ports.list_ports, "comports", list)

@@ -34,9 +34,10 @@ def program_sizes(kernels: Set[str], trainer: str | None) -> ProgramSizes:
     """
     table = _table()
     base = table["trainers"][trainer or NO_HEAD]
-    code = sum(group["bytes"] for group in table["code"] if not kernels.isdisjoint(group["kernels"]))
-    entries = table["kernel_entry"] * len(kernels)
-    return ProgramSizes(base["code"] + code + entries, base["ram"], table["stack"])
+    linked = [group for group in table["code"] if not kernels.isdisjoint(group["kernels"])]
+    code = sum(group["flash"] for group in linked) + table["kernel_entry"] * len(kernels)
+    ram = sum(group.get("ram", 0) for group in linked)
+    return ProgramSizes(base["code"] + code, base["ram"] + ram, table["stack"])
 
 
 @cache
