@@ -73,6 +73,19 @@ def test_copies_files_and_streams_keep_their_weights_in_ram(tmp_path: Path) -> N
     assert stream.nano.weights_in_ram > 0
 
 
+def test_weights_in_ram_save_the_waiting_for_flash() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(128, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 64))
+    x = torch.randn(32, 128)
+    flash, ram = (
+        tn.to_nano(model, x, calibrate=x, check=False, weights_in_ram=n).profile("esp32c3").total
+        for n in (0, 1 << 17)
+    )
+    # A jump for each layer.
+    assert ram.instructions <= flash.instructions + 3
+    assert ram.flash_lines < 0.1 * flash.flash_lines and ram.cycles < 0.45 * flash.cycles, (ram, flash)
+
+
 @pytest.mark.parametrize("wrong", [-1, 1.5, "all", None, 1 << 31])
 def test_a_wrong_budget_is_refused(wrong: object) -> None:
     with pytest.raises(tn.InputError, match="weights_in_ram is "):

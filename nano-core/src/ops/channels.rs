@@ -217,7 +217,7 @@ pub(crate) mod pack {
     /// Bytes of constants that one run of a convolution reads: it walks all of them for each tile of pixels.
     pub(crate) fn read_per_tile(constants: &[Vec<u8>], output: &Value) -> usize {
         let pixels = (output.shape[0] * output.shape[1]) as usize;
-        constants.iter().map(Vec::len).sum::<usize>() * pixels.div_ceil(LANES)
+        constants.iter().map(Vec::len).sum::<usize>().saturating_mul(pixels.div_ceil(LANES))
     }
 
     /// [`ChannelRules::pack`](super::ChannelRules::pack) of int16 layers, whose biases are int64.

@@ -261,7 +261,7 @@ fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::
         }
     }
     let (form, channels) = channels::pack::requantizations(&accumulators, 0);
-    let read = Some(packed.len() * input.shape[1] as usize);
+    let read = Some(packed.len().saturating_mul(input.shape[1] as usize));
     let mut result = crate::image::Packed { form, read, ..Default::default() };
     result.push_multipliers(&[shown]);
     result.constants.push(channels.as_bytes().to_vec());

@@ -209,7 +209,7 @@ pub(crate) mod pack {
         }
         let (form, channels) = requantizations(&accumulators, 0);
         let (of_input, of_state) = channels.split_at(places.len());
-        let read = Some(weights.iter().map(Vec::len).sum::<usize>() * layer.inputs[0].shape[1] as usize);
+        let read = Some(weights.iter().map(Vec::len).sum::<usize>().saturating_mul(layer.inputs[0].shape[1] as usize));
         let mut packed = Packed { form, read, ..Packed::default() };
         packed.push_multipliers(&[multiplier]);
         for (weights, channels) in weights.into_iter().zip([of_input, of_state]) {
