@@ -124,7 +124,11 @@ def test_the_exported_sizes_are_those_of_the_device(tmp_path: Path) -> None:
 
 def test_a_model_that_does_not_fit_the_ram_does_not_compile(tmp_path: Path) -> None:
     model, x = nn.MaxPool2d(2), torch.rand(1, 1, 800, 800)
-    tn.to_nano(model, x, calibrate=x).export(tmp_path)
+    nano, file = tn.to_nano(model, x, calibrate=x), tmp_path / "large.nanomodel"
+    nano.save(file)
+    with pytest.raises(ModelTooLarge, match=r"RAM"):  # before anything is compiled
+        build.exported(file, chip("esp32c3"))
+    nano.export(tmp_path)
     sentence = r"ESP32-C3: the model needs (\d+) bytes of RAM \(arena (\d+), .*this chip has (\d+)"
     with pytest.raises(ModelTooLarge, match=sentence) as raised:
         build.build(chip("esp32c3"), tmp_path, Commands())

@@ -42,7 +42,8 @@ _Port = Annotated[str | None, typer.Option(help="The board's serial port; by def
 def build_command(chip_name: _Chip = "esp32c3", model: _Model = build.DEMO_MODEL) -> None:
     """Build the firmware for a chip, and make and check its flash image."""
     with _errors():
-        _image(_chip(chip_name), build.exported(model), Commands())
+        facts = _chip(chip_name)
+        _image(facts, build.exported(model, facts), Commands())
 
 
 @app.command("all")
@@ -80,7 +81,7 @@ def flash_command(
             print(f"no board: {error}")
             board = ports.Port(port or "PORT", facts.transport == "usb-serial-jtag")
         writer = programmers.choose(programmer, board)
-        made = _image(facts, build.exported(model), commands)
+        made = _image(facts, build.exported(model, facts), commands)
         for command in writer.commands(facts, board, made.merged):
             commands.run_on_board(*command)
 

@@ -15,10 +15,14 @@ from .errors import CommandFailed, FirmwareError, ModelMissing, ModelTooLarge
 DEMO_MODEL = ROOT / "build/demo/model"
 
 
-def exported(model: Path) -> Path:
+def exported(model: Path, chip: Chip | None = None) -> Path:
     """The folder of an exported model: `model`, that of its `model.nano`, or one to which a file is exported.
 
+    Args:
+        chip: refuses a file's model that does not fit it, before anything is compiled; None: any.
+
     Raises:
+        ModelTooLarge: it does not fit.
         ModelMissing: there is neither an exported model nor a file.
         torch_nano.FileFormatError: the file is no saved model.
     """
@@ -32,7 +36,11 @@ def exported(model: Path) -> Path:
             )
         return model
     folder = ROOT / "build/firmware/exported" / model.stem
-    tn.load(model).export(folder)
+    nano = tn.load(model)
+    fit = None if chip is None else nano.fits_without_time(chip)
+    if fit is not None and not fit:
+        raise ModelTooLarge(fit.problem)
+    nano.export(folder)
     return folder
 
 
