@@ -1,6 +1,5 @@
 //! The checked, zero-copy view of an image.
 
-use core::hint::cold_path;
 use core::mem::size_of;
 use core::ops::Range;
 
@@ -378,6 +377,10 @@ impl<'a> Iterator for Nodes<'a> {
 fn existing<T>(found: Option<&T>) -> &T {
     found.expect("the graph has as many inputs and outputs as it says")
 }
+
+/// Marks the path that calls it as rarely taken. The standard library's needs a newer Rust than this crate.
+#[cold]
+fn cold_path() {}
 
 fn section(bytes: &[u8], section: Section) -> Result<&[u8], Error> {
     let Range { start, end } =
