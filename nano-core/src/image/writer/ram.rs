@@ -20,8 +20,8 @@ struct Candidate {
 
 /// Returns for each layer whether its constants are copied to RAM.
 ///
-/// Takes the layers in the order of bytes read from flash per byte of RAM, the smallest first among equals, and leaves out what exceeds the rest of `budget`.
-/// Waiting for flash costs about the same for each byte read, so this order is that of cycles won.
+/// Takes the layers in the order of bytes read from flash per byte of RAM, and leaves out what exceeds the rest of `budget`. Among equals the largest is first,
+/// as smaller ones may fill the rest. Waiting for flash costs about the same for each byte read, so this order is that of cycles won.
 pub(super) fn choose(layers: &[Chosen<'_>], budget: usize) -> Vec<bool> {
     let candidates = layers.iter().enumerate().map(|(layer, chosen)| {
         let size =
@@ -31,8 +31,8 @@ pub(super) fn choose(layers: &[Chosen<'_>], budget: usize) -> Vec<bool> {
     });
     let mut candidates: Vec<Candidate> = candidates.filter(|candidate| candidate.read > 0).collect();
     // In 1/256: finer differences are below what the estimate knows.
-    let gain = |candidate: &Candidate| candidate.read as u64 * 256 / candidate.size as u64;
-    candidates.sort_by_key(|candidate| (Reverse(gain(candidate)), candidate.size, candidate.layer));
+    let gain = |candidate: &Candidate| (candidate.read as u64).saturating_mul(256) / candidate.size as u64;
+    candidates.sort_by_key(|candidate| (Reverse(gain(candidate)), Reverse(candidate.size), candidate.layer));
     let (mut chosen, mut left) = (alloc::vec![false; layers.len()], budget);
     for Candidate { layer, size, .. } in candidates {
         if let Some(rest) = left.checked_sub(size) {

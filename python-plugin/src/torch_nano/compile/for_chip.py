@@ -58,7 +58,6 @@ def for_chip(
     fit = nano.fits_without_time(chip)
     if not fit:
         raise TooLargeError(fit.problem)
-    tight = [use for use in fit.uses if use.is_tight and not (use is fit.ram and weights_in_ram == "auto")]
-    if tight or not chip.builds:
+    if fit.tight or not chip.builds:
         warn(str(fit), SizeWarning)
     return nano

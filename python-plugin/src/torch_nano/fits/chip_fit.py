@@ -108,6 +108,11 @@ class ChipFit:
         return [self.flash, self.ram, self.stack, *([] if self.time is None else [self.time])]
 
     @property
+    def tight(self) -> list[Use]:
+        """The resources of which less than 5 % is left. RAM that copies of weights fill is not among them."""
+        return [use for use in self.uses if use.is_tight and not _is_filled(use)]
+
+    @property
     def fits(self) -> bool:
         """Whether flash, RAM and stack suffice, and the time if it is known."""
         return all(use.fits for use in self.uses)
@@ -178,7 +183,12 @@ def chip_fit(
 
 
 def _is_short(use: Use) -> bool:
-    return not use.fits or use.is_tight
+    return not use.fits or (use.is_tight and not _is_filled(use))
+
+
+def _is_filled(use: Use) -> bool:
+    """Whether copies of weights take what is left."""
+    return use.fits and use.parts.get("weights", 0) > 0
 
 
 def _about_flash(flash: Use, layers: Sequence[LayerUse]) -> list[str]:
@@ -195,12 +205,9 @@ def _about_ram(ram: Use, peak: LayerUse) -> list[str]:
     if not _is_short(ram):
         return []
     excess = ram.used - ram.available
-    amount = f"by {_number(excess)} B" if excess > 0 else "a little"
     largest = max(ram.parts, key=lambda purpose: ram.parts[purpose])
-    if ram.parts["weights"] >= excess > 0 or largest == "weights":
-        return [
-            f"RAM: make weights_in_ram smaller {amount}: the weights stay in flash and are read from there"
-        ]
+    if ram.parts["weights"] >= excess > 0:
+        return [f"RAM: make weights_in_ram smaller by {_number(excess)} B: those weights are read from flash"]
     if largest == "arena":
         return [
             f"RAM: {peak.name} is at the peak of the arena with {_number(peak.arena_bytes)} B: a smaller "
