@@ -181,57 +181,142 @@ impl Error {
     }
 }
 
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Error::Truncated { offset, needed, given } => {
-                write!(f, "the image ends early: {needed} bytes are needed at offset {offset}, it has {given}")
-            }
-            Error::NotAnImage => write!(f, "not a .nano image: it does not start with NANO"),
-            Error::Version { found, expected } => {
-                write!(f, "the image has format version {found}, this build reads {expected}: export the model again")
-            }
-            Error::Checksum { stored, computed } => {
-                write!(f, "the image is damaged: its CRC-32 is {computed:08x}, {stored:08x} was stored")
-            }
-            Error::Misaligned => write!(f, "the image must start at a multiple of 4 bytes"),
-            Error::Field { name, value } => write!(f, "the image's field {name} holds {value}, which is not allowed"),
-            Error::UnknownKernel { node, id } => {
-                write!(f, "node {node} needs kernel {id}, which is not in this program's table of kernels")
-            }
+/// A piece of the sentence that an [`Error`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Piece {
+    /// Text, as it is.
+    Text(&'static str),
+    /// A number, in decimal.
+    Number(i64),
+    /// A checksum, in 8 hexadecimal digits.
+    Checksum(u32),
+}
+
+impl Error {
+    /// Has `write` write the sentence piece by piece, for programs that are too small for `core::fmt`.
+    ///
+    /// ```
+    /// use nano_core::{Error, Piece};
+    /// let mut pieces = Vec::new();
+    /// Error::NotAnImage.spell(|piece| pieces.push(piece));
+    /// assert_eq!(pieces, [Piece::Text("not a .nano image: it does not start with NANO")]);
+    /// ```
+    pub fn spell(&self, write: impl FnMut(Piece)) {
+        use Piece::{Checksum, Text};
+        let number = |number: usize| Piece::Number(number as i64);
+        let pieces: &[Piece] = match *self {
+            Error::Truncated { offset, needed, given } => &[
+                Text("the image ends early: "),
+                number(needed),
+                Text(" bytes are needed at offset "),
+                number(offset),
+                Text(", it has "),
+                number(given),
+            ],
+            Error::NotAnImage => &[Text("not a .nano image: it does not start with NANO")],
+            Error::Version { found, expected } => &[
+                Text("the image has format version "),
+                number(found.into()),
+                Text(", this build reads "),
+                number(expected.into()),
+                Text(": export the model again"),
+            ],
+            Error::Checksum { stored, computed } => &[
+                Text("the image is damaged: its CRC-32 is "),
+                Checksum(computed),
+                Text(", "),
+                Checksum(stored),
+                Text(" was stored"),
+            ],
+            Error::Misaligned => &[Text("the image must start at a multiple of 4 bytes")],
+            Error::Field { name, value } => &[
+                Text("the image's field "),
+                Text(name),
+                Text(" holds "),
+                Piece::Number(value),
+                Text(", which is not allowed"),
+            ],
+            Error::UnknownKernel { node, id } => &[
+                Text("node "),
+                number(node),
+                Text(" needs kernel "),
+                number(id.into()),
+                Text(", which is not in this program's table of kernels"),
+            ],
             Error::UnknownForm { operator, form } => {
-                write!(f, "{operator} has no form {form} of requantization in this build")
+                &[Text(operator), Text(" has no form "), number(form.into()), Text(" of requantization in this build")]
             }
-            Error::Layer { operator, rule, value } => write!(f, "{operator}: {rule} (found {value})"),
-            Error::Overlap { node, value } => {
-                write!(f, "node {node} would overwrite value {value}, which is still needed")
+            Error::Layer { operator, rule, value } => {
+                &[Text(operator), Text(": "), Text(rule), Text(" (found "), Piece::Number(value), Text(")")]
             }
+            Error::Overlap { node, value } => &[
+                Text("node "),
+                number(node),
+                Text(" would overwrite value "),
+                number(value),
+                Text(", which is still needed"),
+            ],
             Error::Order { node, value } => {
-                write!(f, "node {node} uses value {value} before it is written")
+                &[Text("node "), number(node), Text(" uses value "), number(value), Text(" before it is written")]
             }
-            Error::Lifetime { node, value } => {
-                write!(f, "value {value} is still needed at node {node}, after the last use that its record names")
-            }
-            Error::TooManyAlive { node, limit } => write!(
-                f,
-                "at layer {node}, counted from 0, more than {limit} intermediate results are needed at the same time: use results soon \
-                 after they are made (long skip connections keep them), or give the model fewer inputs and outputs"
-            ),
+            Error::Lifetime { node, value } => &[
+                Text("value "),
+                number(value),
+                Text(" is still needed at node "),
+                number(node),
+                Text(", after the last use that its record names"),
+            ],
+            Error::TooManyAlive { node, limit } => &[
+                Text("at layer "),
+                number(node),
+                Text(", counted from 0, more than "),
+                number(limit),
+                Text(
+                    " intermediate results are needed at the same time: use results soon after they are made (long skip connections \
+                     keep them), or give the model fewer inputs and outputs",
+                ),
+            ],
             Error::ArenaTooSmall { needed, given } => {
-                write!(f, "the arena has {given} bytes, the model needs {needed}")
+                &[Text("the arena has "), number(given), Text(" bytes, the model needs "), number(needed)]
             }
             Error::ArenaMisaligned { alignment } => {
-                write!(f, "the arena must start at a multiple of {alignment} bytes")
+                &[Text("the arena must start at a multiple of "), number(alignment), Text(" bytes")]
             }
-            Error::NoHead => write!(f, "this image has no trainable head"),
-            Error::Length { name, needed, given } => write!(f, "{name} has length {given}, {needed} is needed"),
-            Error::Label { label, classes } => write!(f, "label {label} is not below the number of classes, {classes}"),
-            Error::Epochs { given, largest } => {
-                write!(f, "the training would end after {given} epochs, at most {largest} are allowed")
+            Error::NoHead => &[Text("this image has no trainable head")],
+            Error::Length { name, needed, given } => {
+                &[Text(name), Text(" has length "), number(given), Text(", "), number(needed), Text(" is needed")]
             }
-            Error::Unsupported { trainer, request } => write!(f, "{trainer} cannot {request}"),
-            Error::Full { name, capacity } => write!(f, "there is room for {capacity} {name}, and no more"),
-        }
+            Error::Label { label, classes } => {
+                &[Text("label "), number(label), Text(" is not below the number of classes, "), number(classes)]
+            }
+            Error::Epochs { given, largest } => &[
+                Text("the training would end after "),
+                number(given as usize),
+                Text(" epochs, at most "),
+                number(largest as usize),
+                Text(" are allowed"),
+            ],
+            Error::Unsupported { trainer, request } => &[Text(trainer), Text(" cannot "), Text(request)],
+            Error::Full { name, capacity } => {
+                &[Text("there is room for "), number(capacity), Text(" "), Text(name), Text(", and no more")]
+            }
+        };
+        pieces.iter().copied().for_each(write);
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut result = Ok(());
+        self.spell(|piece| {
+            result = result.and_then(|()| match piece {
+                Piece::Text(text) => f.write_str(text),
+                Piece::Number(number) => write!(f, "{number}"),
+                Piece::Checksum(checksum) => write!(f, "{checksum:08x}"),
+            });
+        });
+        result
     }
 }
 

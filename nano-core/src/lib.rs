@@ -24,7 +24,7 @@ pub mod train;
 
 pub use arena::{Inputs, Io, Outputs, Shared};
 pub use classifier::{Classifier, Memory};
-pub use error::{BrokenRule, Error};
+pub use error::{BrokenRule, Error, Piece};
 pub use model::{CheckedImage, Model};
 pub use node::Node;
 pub use operator::{ALIKE, Alias, Kernel, Operator, Output, Overlay, OverlayPlace, OverlayRule, Quantization, Run};

@@ -6,6 +6,7 @@
 mod heads;
 mod panic;
 mod port;
+mod text;
 
 use const_format::formatcp;
 use esp_hal::clock::CpuClock;
@@ -67,7 +68,7 @@ fn main() -> ! {
     let heads = heads::Heads::new(peripherals.FLASH);
     let session = CheckedImage::new(model::IMAGE, model::KERNELS)
         .and_then(|image| Session::<_, _, model::Head<'_>>::new(image, WORDS.take(), OPTIONS, heads, cycles));
-    let mut session = session.unwrap_or_else(|error| panic!("{error}"));
+    let mut session = session.unwrap_or_else(|error| panic::refuse(&error));
     loop {
         let Ok(()) = session.serve(&mut serial);
     }

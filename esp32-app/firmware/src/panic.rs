@@ -1,22 +1,60 @@
-//! The firmware's panic handler.
+//! What the firmware says when it cannot go on.
 
-use core::panic::PanicInfo;
+use core::panic::{Location, PanicInfo};
 
-use embedded_io::Write;
 use esp_hal::delay::Delay;
+use nano_core::Error;
 use torch_nano_device::frame;
 
 use crate::port;
+use crate::text::Text;
 
-/// Sends the panic message every second, as at startup no client listens yet. esp-hal also panics on traps and stack overflows.
+/// esp-hal also panics on traps and stack overflows.
+///
+/// It uses nothing of a panic but its location. Inlined into core's `panic_fmt` this shows the compiler that messages are never read: their texts and formatters
+/// are then not linked, 5 KB. The compiler warns that it ignores the attribute, but hands it on to LLVM.
 #[panic_handler]
+#[allow(unused_attributes)]
+#[inline(always)]
 fn panic(info: &PanicInfo) -> ! {
+    at(info.location())
+}
+
+/// Says where the program has panicked, and why the latest trap was taken: a trap's panic is in esp-hal.
+#[inline(never)]
+fn at(location: Option<&Location<'_>>) -> ! {
+    say(|text| {
+        text.text("panicked");
+        if let Some(location) = location {
+            let (line, column) = (location.line().into(), location.column().into());
+            text.text(" at ").text(location.file()).text(":").number(line).text(":").number(column);
+        }
+        #[cfg(target_arch = "riscv32")]
+        {
+            use riscv::register::{mcause, mepc, mtval};
+            text.text("; the latest trap: mcause 0x").word(mcause::read().bits() as u32);
+            text.text(", mepc 0x").word(mepc::read() as u32);
+            text.text(", mtval 0x").word(mtval::read() as u32);
+        }
+    })
+}
+
+/// Says why the program cannot start.
+#[cold]
+pub fn refuse(error: &Error) -> ! {
+    say(|text| {
+        text.text("cannot start: ").error(error);
+    })
+}
+
+/// Sends a line every second, as at startup no client listens yet.
+fn say(write: impl Fn(&mut Text<port::transport::Port>)) -> ! {
     // SAFETY: the port's owner never runs again: there is only one core, and this function does not return.
-    let mut serial = unsafe { port::steal() };
+    let mut text = Text(unsafe { port::steal() });
     loop {
-        // The end byte of a frame shows a client that waits for an answer that this is not one. The port's errors are `Infallible`.
-        let _ = write!(serial, "{info}\r\n{}", char::from(frame::END));
-        let _ = serial.flush();
+        write(&mut text);
+        // The end byte of a frame shows a client that waits for an answer that this is not one.
+        text.text("\r\n").bytes(&[frame::END]).end();
         Delay::new().delay_millis(1000);
     }
 }
