@@ -111,6 +111,10 @@ bench-device *arguments: setup
 bench-host *arguments: setup
     {{ python }} tests/bench/bench_host.py {{ arguments }}
 
+# Build the ESP32-C3 firmware with an exported model, and break down the flash that it takes by crate
+firmware-size model="build/demo/model": (firmware model)
+    {{ python }} tools/firmware_size.py {{ firmware_elf }} {{ quote(model / "model.nano") }}
+
 # List where the emulated board's program can panic, by file
 panic-sites: setup
     {{ python }} tools/panic_sites.py
