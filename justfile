@@ -27,6 +27,7 @@ _test-rust: _tools
     cargo test --quiet --package torch-nano-cycles
     CARGO_BUILD_TARGET=i686-unknown-linux-gnu tools/cross-cargo test --quiet --package nano-core --all-features
     cargo test --quiet --manifest-path esp32-app/device/Cargo.toml
+    cargo test --quiet --manifest-path esp32-app/sensors/Cargo.toml
 
 # Side by side: Python tests wait for boards and clocks a quarter of their time.
 [parallel]
@@ -63,8 +64,8 @@ _lint-host: setup
 
 _lint-device: setup
     cargo fmt --all --check --manifest-path esp32-app/Cargo.toml
-    cargo clippy --quiet --manifest-path esp32-app/device/Cargo.toml --all-targets --all-features -- --deny warnings
-    RUSTDOCFLAGS="--deny warnings" cargo doc --quiet --no-deps --document-private-items --manifest-path esp32-app/device/Cargo.toml
+    cd esp32-app && cargo clippy --quiet -p torch-nano-device -p torch-nano-sensors --all-targets --all-features -- --deny warnings
+    cd esp32-app && RUSTDOCFLAGS="--deny warnings" cargo doc --quiet --no-deps --document-private-items -p torch-nano-device -p torch-nano-sensors
     cd esp32-app && ../tools/cross-cargo clippy --quiet --release -p torch-nano-virt --bins --examples -- --deny warnings
     {{ python }} tests/e2e/tiny_model.py build/lint/model
     cd esp32-app && TORCH_NANO_MODEL=build/lint/model ../tools/cross-cargo clippy --quiet --release -p torch-nano-firmware -- --deny warnings
