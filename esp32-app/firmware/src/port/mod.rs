@@ -4,4 +4,6 @@
 #[cfg_attr(transport = "usb-serial-jtag", path = "usb_serial_jtag.rs")]
 pub(crate) mod transport;
 
+#[cfg(feature = "sensing")]
+pub(crate) use transport::{Port, offer, receive, send};
 pub(crate) use transport::{open, steal};

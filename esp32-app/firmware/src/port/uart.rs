@@ -79,3 +79,19 @@ impl Write for Port {
         Ok(())
     }
 }
+
+/// Takes the bytes that have arrived; returns their number.
+#[cfg(feature = "sensing")]
+pub fn receive(port: &mut Port, buffer: &mut [u8]) -> usize {
+    if port.0.read_ready() { port.0.read_buffered(buffer).unwrap_or(0) } else { 0 }
+}
+
+/// Hands over a byte, if there is room for it.
+#[cfg(feature = "sensing")]
+pub fn offer(port: &mut Port, byte: u8) -> bool {
+    port.0.write_ready() && port.0.write(&[byte]).is_ok()
+}
+
+/// Has the bytes handed over sent: a UART sends them by itself.
+#[cfg(feature = "sensing")]
+pub fn send(_: &mut Port) {}

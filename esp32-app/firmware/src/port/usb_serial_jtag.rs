@@ -23,3 +23,28 @@ pub unsafe fn steal() -> Port {
     // SAFETY: the caller's.
     UsbSerialJtag::new(unsafe { USB_DEVICE::steal() })
 }
+
+/// Takes the bytes that have arrived; returns their number.
+#[cfg(feature = "sensing")]
+pub fn receive(port: &mut Port, buffer: &mut [u8]) -> usize {
+    let mut received = 0;
+    for place in buffer {
+        let Ok(byte) = port.read_byte() else { break };
+        *place = byte;
+        received += 1;
+    }
+    received
+}
+
+/// Hands over a byte, if there is room for it; without a PC there is none from some byte on.
+#[cfg(feature = "sensing")]
+pub fn offer(port: &mut Port, byte: u8) -> bool {
+    port.write_byte_nb(byte).is_ok()
+}
+
+/// Has the bytes handed over sent.
+#[cfg(feature = "sensing")]
+pub fn send(port: &mut Port) {
+    // What is not sent yet is sent later.
+    let _ = port.flush_tx_nb();
+}

@@ -1,0 +1,3 @@
+//! The exported model.
+
+include!(env!("TORCH_NANO_MODEL_RS"));
