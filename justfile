@@ -68,9 +68,11 @@ _lint-device: setup
     cd esp32-app && RUSTDOCFLAGS="--deny warnings" cargo doc --quiet --no-deps --document-private-items -p torch-nano-device -p torch-nano-sensors
     cd esp32-app && ../tools/cross-cargo clippy --quiet --release -p torch-nano-virt --bins --examples -- --deny warnings
     {{ python }} tests/e2e/tiny_model.py build/lint/model
-    cd esp32-app && TORCH_NANO_MODEL=build/lint/model ../tools/cross-cargo clippy --quiet --release -p torch-nano-firmware -- --deny warnings
+    cd esp32-app && TORCH_NANO_MODEL=build/lint/model ../tools/cross-cargo clippy --quiet --release -p torch-nano-firmware --features classifier -- --deny warnings
+    {{ python }} -c "from tests.e2e.tiny_model import motion_model; motion_model().export('build/lint/motion')"
+    cd esp32-app && TORCH_NANO_MODEL=build/lint/motion ../tools/cross-cargo clippy --quiet --release -p torch-nano-firmware --features lsm6dso -- --deny warnings
     # The firmware's other transport: a UART.
-    cd esp32-app && TORCH_NANO_MODEL=build/lint/model ../tools/cross-cargo clippy --quiet --release -p torch-nano-firmware --no-default-features --features esp32c2 -- --deny warnings
+    cd esp32-app && TORCH_NANO_MODEL=build/lint/motion ../tools/cross-cargo clippy --quiet --release -p torch-nano-firmware --no-default-features --features esp32c2,voltage -- --deny warnings
 
 _lint-fuzz: setup
     cargo fmt --all --check --manifest-path fuzz/Cargo.toml
@@ -79,6 +81,10 @@ _lint-fuzz: setup
 # Build the firmware for a chip with a model, and make and check its flash image (arguments: CHIP MODEL)
 firmware *arguments: setup
     {{ python }} -m tools.firmware build {{ arguments }}
+
+# Build the firmware for a chip with a model, and break down the flash that it takes by crate (arguments: CHIP MODEL --as VARIANT)
+firmware-size *arguments: setup
+    {{ python }} -m tools.firmware size {{ arguments }}
 
 # Build the firmware for every chip that builds here, and make and check the flash images (arguments: MODEL)
 firmware-all *arguments: setup
@@ -111,10 +117,6 @@ bench-device *arguments: setup
 # Compare the time of a training step through the device's arithmetic with torch's fake quantization
 bench-host *arguments: setup
     {{ python }} tests/bench/bench_host.py {{ arguments }}
-
-# Build the ESP32-C3 firmware with an exported model, and break down the flash that it takes by crate
-firmware-size model="build/demo/model": (firmware model)
-    {{ python }} tools/firmware_size.py {{ firmware_elf }} {{ quote(model / "model.nano") }}
 
 # List where the emulated board's program can panic, by file
 panic-sites: setup

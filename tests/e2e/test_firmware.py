@@ -14,8 +14,10 @@ from esp_idf_defs import PartitionTable
 from esptool.targets import CHIP_DEFS
 from firmware import build, image, ports
 from firmware.__main__ import app
+from firmware.build import Variant
 from firmware.commands import Commands
 from firmware.errors import CommandFailed, FirmwareError, ImageInvalid, ModelMissing, ModelTooLarge
+from firmware.size import Sizes, firmware_size
 from torch import nn
 from torch_nano import _native
 from torch_nano.chips import chip
@@ -23,9 +25,15 @@ from torch_nano.device.client import Device
 from torch_nano.device.transport.qemu import QemuBoard
 from typer.testing import CliRunner
 
-from .tiny_model import tiny_model
+from .tiny_model import motion_model, tiny_model
 
 CHIPS = ("esp32c3", "esp32c6")
+
+#: The most bytes of flash that the programs take without the model.
+PROGRAMS = {Variant.SERVER: 115_000, Variant.MPU6050: 136_000, Variant.CLASSIFIER: 65_000}
+#: The most bytes of core::fmt. Three places in dependencies still link it: a trap in esp-hal, an assertion
+#: for the ROM, and a state in sequential-storage. Nothing of ours does.
+FORMATTING = 5_200
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +59,8 @@ def test_flashing_builds_checks_and_would_write_one_image(
         image.check(chip(name), merged, Commands())  # its bootloader
         _check_image(name, merged.read_bytes())
 
+    _check_sizes(tmp_path)
+
     program = tmp_path / f"{CHIPS[0]}-program.bin"
     _check_refusals(program, tmp_path)
     table = tmp_path / "partitions.csv"
@@ -63,6 +73,29 @@ def test_flashing_builds_checks_and_would_write_one_image(
     table.write_text("heads, data, undefined, 0x10000, 0x7f0000\n")
     with pytest.raises(FirmwareError, match="does not fit in available flash size 4MB"):
         image.make(chip(CHIPS[0]), build.elf(chip(CHIPS[0])), tmp_path, Commands())
+
+
+def _check_sizes(folder: Path) -> None:
+    """Programs stay as small as they are, and say what they say without core::fmt."""
+    nano = tiny_model()
+    nano.export(folder / "tiny")
+    motion = motion_model()
+    motion.export(folder / "motion")
+    facts = chip(CHIPS[0])
+    sizes = {Variant.SERVER: firmware_size(build.elf(facts).read_bytes(), nano.image)}
+    with pytest.raises(CommandFailed, match="no whole number of this sensor's samples"):
+        build.build(facts, folder / "tiny", Commands(), Variant.MPU6050)
+    for variant, name, image_ in (
+        (Variant.MPU6050, "motion", motion.image),
+        (Variant.CLASSIFIER, "tiny", nano.image),
+    ):
+        program = build.build(facts, folder / name, Commands(), variant)
+        sizes[variant] = firmware_size(program.read_bytes(), image_)
+    for variant, largest in PROGRAMS.items():
+        size: Sizes = sizes[variant]
+        assert sum(size.crates.values()) == size.program <= largest, f"{variant}\n{size}"
+        assert size.formatting <= FORMATTING, f"{variant}\n{size}"
+    assert "torch_nano_device" not in sizes[Variant.CLASSIFIER].crates
 
 
 def _check_refusals(program: Path, folder: Path) -> None:

@@ -16,7 +16,7 @@ from torch_nano import ChipError, TorchNanoError
 from torch_nano.chips import Chip, chip, chips
 from torch_nano.compile.profile import layer_counts
 
-from . import board_test, build, image, ports, programmers
+from . import board_test, build, image, ports, programmers, size
 from .boards import BAUDRATE, Board, EmulatedBoard, SerialBoard
 from .commands import ROOT, Commands, in_repository
 from .errors import FirmwareError, PortError
@@ -35,15 +35,33 @@ _Model = Annotated[
         metavar="MODEL", help="The folder of nano.export or its model.nano, or the file of nano.save."
     ),
 ]
+_Variant = Annotated[build.Variant, typer.Option("--as", help="What the firmware does.")]
 _Port = Annotated[str | None, typer.Option(help="The board's serial port; by default the only one there.")]
 
 
 @app.command("build")
-def build_command(chip_name: _Chip = "esp32c3", model: _Model = build.DEMO_MODEL) -> None:
+def build_command(
+    chip_name: _Chip = "esp32c3",
+    model: _Model = build.DEMO_MODEL,
+    variant: _Variant = build.Variant.SERVER,
+) -> None:
     """Build the firmware for a chip, and make and check its flash image."""
     with _errors():
         facts = _chip(chip_name)
-        _image(facts, build.exported(model, facts), Commands())
+        _image(facts, build.exported(model, facts), Commands(), variant)
+
+
+@app.command("size")
+def size_command(
+    chip_name: _Chip = "esp32c3",
+    model: _Model = build.DEMO_MODEL,
+    variant: _Variant = build.Variant.SERVER,
+) -> None:
+    """Build the firmware for a chip, and break down the flash that it takes by section and crate."""
+    with _errors():
+        folder = build.exported(model)
+        program = build.build(_chip(chip_name), folder, Commands(), variant)
+        print(size.firmware_size(program.read_bytes(), (folder / "model.nano").read_bytes()))
 
 
 @app.command("all")
@@ -63,6 +81,7 @@ def flash_command(
     chip_name: _Chip = "esp32c3",
     model: _Model = build.DEMO_MODEL,
     port: _Port = None,
+    variant: _Variant = build.Variant.SERVER,
     programmer: Annotated[
         str | None, typer.Option("--with", help=f"One of {', '.join(programmers.PROGRAMMERS)}.")
     ] = None,
@@ -81,7 +100,7 @@ def flash_command(
             print(f"no board: {error}")
             board = ports.Port(port or "PORT", facts.transport == "usb-serial-jtag")
         writer = programmers.choose(programmer, board)
-        made = _image(facts, build.exported(model, facts), commands)
+        made = _image(facts, build.exported(model, facts), commands, variant)
         for command in writer.commands(facts, board, made.merged):
             commands.run_on_board(*command)
 
@@ -148,8 +167,10 @@ def _chip(name: str) -> Chip:
         raise
 
 
-def _image(facts: Chip, model: Path, commands: Commands) -> image.FlashImage:
-    made = image.make(facts, build.build(facts, model, commands), IMAGES, commands)
+def _image(
+    facts: Chip, model: Path, commands: Commands, variant: build.Variant = build.Variant.SERVER
+) -> image.FlashImage:
+    made = image.make(facts, build.build(facts, model, commands, variant), IMAGES, commands)
     used = made.length / made.partition
     print(f"{facts.title}: {made.length:,} of {made.partition:,} bytes of flash ({used:.0%})")
     print(f"for any other tool: esptool --chip {facts.name} write-flash 0x0 {in_repository(made.merged)}")

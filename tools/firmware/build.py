@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from enum import Enum
 from pathlib import Path
 
 import torch_nano as tn
@@ -10,6 +11,32 @@ from torch_nano.chips import Chip
 
 from .commands import ROOT, Commands, in_repository
 from .errors import CommandFailed, FirmwareError, ModelMissing, ModelTooLarge
+
+
+class Variant(Enum):
+    """What a firmware does."""
+
+    #: Answers a PC.
+    SERVER = "server"
+    #: Also senses, predicts and learns by itself with an MPU-6050.
+    MPU6050 = "mpu6050"
+    #: Also senses, predicts and learns by itself with an LSM6DSO.
+    LSM6DSO = "lsm6dso"
+    #: Also senses, predicts and learns by itself with a voltage.
+    VOLTAGE = "voltage"
+    #: Only classifies.
+    CLASSIFIER = "classifier"
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Its features of cargo, beside the chip's."""
+        return () if self is Variant.SERVER else (self.value,)
+
+    @property
+    def program(self) -> str:
+        """The name of its binary."""
+        return "classifier" if self is Variant.CLASSIFIER else "firmware"
+
 
 #: Where `just demo` exports its model.
 DEMO_MODEL = ROOT / "build/demo/model"
@@ -44,11 +71,12 @@ def exported(model: Path, chip: Chip | None = None) -> Path:
     return folder
 
 
-def build(chip: Chip, model: Path, commands: Commands) -> Path:
+def build(chip: Chip, model: Path, commands: Commands, variant: Variant = Variant.SERVER) -> Path:
     """Builds the firmware and returns its ELF program.
 
     Args:
         model: the folder of an exported model.
+        variant: what the program does.
 
     Raises:
         FirmwareError: the firmware does not build for this chip, or the build fails.
@@ -60,7 +88,8 @@ def build(chip: Chip, model: Path, commands: Commands) -> Path:
         commands.run(
             *("tools/cross-cargo", "build", "--locked", "--release"),
             *("--manifest-path", "esp32-app/firmware/Cargo.toml"),
-            *("--no-default-features", "--features", chip.name),
+            *("--no-default-features", "--features", ",".join([chip.name, *variant.features])),
+            *("--bin", variant.program),
             CARGO_BUILD_TARGET=chip.target,
             TORCH_NANO_MODEL=str(in_repository(model.resolve())),
         )
@@ -69,9 +98,9 @@ def build(chip: Chip, model: Path, commands: Commands) -> Path:
         if too_large:
             raise ModelTooLarge(f"{chip.title}: {too_large[0]}") from error
         raise
-    return elf(chip)
+    return elf(chip, variant)
 
 
-def elf(chip: Chip) -> Path:
+def elf(chip: Chip, variant: Variant = Variant.SERVER) -> Path:
     """Where cargo writes the ELF program; chips of one target share it."""
-    return ROOT / "esp32-app/target" / chip.target / "release/firmware"
+    return ROOT / "esp32-app/target" / chip.target / "release" / variant.program

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from firmware_size import crate_of, firmware_size
+from firmware.size import crate_of, firmware_size
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,4 @@
-"""Breaks down the flash that a firmware takes, by crate; `just firmware-size` runs it.
-
-    python tools/firmware_size.py ELF MODEL
+"""Breaks down the flash that a firmware takes, by crate.
 
 A symbol counts for the crate that its mangled name begins with: a function that was inlined counts for its
 caller. Texts, jump tables and constants without a name are `constants`. The model is apart.
@@ -10,9 +8,7 @@ from __future__ import annotations
 
 import re
 import struct
-import sys
 from collections import Counter
-from pathlib import Path
 from typing import NamedTuple
 
 #: Bits of a section's flags (ELF specification, sh_flags), and the types of sections (sh_type).
@@ -31,6 +27,8 @@ class Sizes(NamedTuple):
     crates: dict[str, int]
     #: Bytes of the model's image.
     model: int
+    #: Bytes of functions that format text: those of core::fmt, and implementations of its traits.
+    formatting: int
 
     @property
     def program(self) -> int:
@@ -40,7 +38,15 @@ class Sizes(NamedTuple):
     def __str__(self) -> str:
         rows = [*self.sections.items(), ("", 0), *self.crates.items()]
         lines = [f"{size:8,} {name}" if name else "" for name, size in rows]
-        return "\n".join([*lines, "", f"{self.program:8,} program", f"{self.model:8,} model"])
+        return "\n".join(
+            [
+                *lines,
+                "",
+                f"{self.program:8,} program",
+                f"{self.model:8,} model",
+                f"{self.formatting:8,} core::fmt",
+            ]
+        )
 
 
 def firmware_size(program: bytes, model: bytes) -> Sizes:
@@ -65,6 +71,7 @@ def firmware_size(program: bytes, model: bytes) -> Sizes:
     }
     loaded = {place: found for place, found in loaded.items() if not PLACEHOLDER.match(found[0])}
 
+    formatting = 0
     crates: Counter[str] = Counter()
     seen: set[int] = set()
     for section in sections:
@@ -77,11 +84,13 @@ def firmware_size(program: bytes, model: bytes) -> Sizes:
             inside = any(start <= address < start + size for start, (_, size) in loaded.items())
             if info & 15 in (1, 2) and length and inside and address not in seen:
                 seen.add(address)
-                crates[crate_of(_text(program, strings + name))] += length
+                symbol = _text(program, strings + name)
+                crates[crate_of(symbol)] += length
+                formatting += length if re.search(r"4core3fmt|core\.\.fmt\.\.", symbol) else 0
     found = {name: size for name, size in loaded.values()}
     crates["constants"] -= len(model)
     crates["not named"] = sum(found.values()) - len(model) - crates.total()
-    return Sizes(found, dict(crates.most_common()), len(model))
+    return Sizes(found, dict(crates.most_common()), len(model), formatting)
 
 
 def crate_of(symbol: str) -> str:
@@ -118,12 +127,3 @@ class _Section(NamedTuple):
 
 def _text(program: bytes, offset: int) -> str:
     return program[offset : program.index(b"\0", offset)].decode()
-
-
-def main() -> None:
-    elf, model = map(Path, sys.argv[1:])
-    print(firmware_size(elf.read_bytes(), model.read_bytes()))
-
-
-if __name__ == "__main__":
-    main()
