@@ -26,7 +26,7 @@ impl<const ARENA: usize, const HEAD: usize, const FEATURES: usize, const RING: u
 {
     /// All zeros, for a static.
     pub const fn new() -> Self {
-        Memory { arena: [0; _], head: [0; _], features: [[0; _]; _], targets: [0; _] }
+        Memory { arena: [0; ARENA], head: [0; HEAD], features: [[0; FEATURES]; RING], targets: [0; RING] }
     }
 }
 

@@ -28,6 +28,7 @@ mod sizes;
 mod smoothing;
 mod storage;
 mod training;
+mod update;
 mod window;
 
 pub use device::{Device, Features, Prediction};
@@ -48,4 +49,5 @@ pub use sizes::Sizes;
 pub use smoothing::{LONGEST_HISTORY, Smoothing};
 pub use storage::HeadStorage;
 pub use training::Progress;
+pub use update::{ImageSlots, StoredImage, UpdateError};
 pub use window::{Input, SlidingWindow};

@@ -1,6 +1,10 @@
 //! Heads in flash: power cuts at every operation, torn words and pages; flashes that are full, worn out, or hold another model's head.
 
+#[allow(dead_code, reason = "what these tests need of it")]
+#[path = "../../../../nano-core/tests/images/builder/mod.rs"]
+mod builder;
 mod nor;
+mod updates;
 
 use nor::{Nor, Torn};
 use torch_nano_device::{HeadStorage, NoFlash, SavedHead, StorageError};

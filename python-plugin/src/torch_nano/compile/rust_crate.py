@@ -265,7 +265,7 @@ def _output(index: int, function: str, value: _native.ValueEntry) -> str:
     return f"""
     /// An output of the latest run: height, width, channels {_shape(value)}.
     pub fn {function}(&self) -> [{_number(value)}; {prod(value["shape"])}] {{
-        let mut numbers = [Default::default(); _];
+        let mut numbers = [Default::default(); {prod(value["shape"])}];
         {read}
         numbers
     }}
