@@ -15,6 +15,7 @@ const GAP: u16 = 1 << 15;
 
 /// Samples, the classes that were pressed, and how the program is to sense and learn. In postcard it can lie in a flash after an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct RecordedSensor<'a> {
     /// As [`SensingOptions::sample`].
     pub sample: u32,

@@ -1,6 +1,5 @@
 //! Heads in flash: power cuts at every operation, torn words and pages; flashes that are full, worn out, or hold another model's head.
 
-#[allow(dead_code, reason = "what these tests need of it")]
 #[path = "../../../../nano-core/tests/images/builder/mod.rs"]
 mod builder;
 mod nor;
