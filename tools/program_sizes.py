@@ -57,9 +57,14 @@ def build(model: Path) -> None:
     Raises:
         CalledProcessError: it does not build.
     """
-    command = ["../tools/cross-cargo", "rustc", "--locked", "--release", "-p", "torch-nano-firmware", "--"]
+    command = ["../tools/cross-cargo", "rustc", "--locked", "--release", "-p", "torch-nano-firmware"]
     environment = {**os.environ, "TORCH_NANO_MODEL": str(model)}
-    subprocess.run([*command, "--emit=obj,link"], cwd=ROOT / "esp32-app", env=environment, check=True)
+    subprocess.run(
+        [*command, "--bin", "firmware", "--", "--emit=obj,link"],
+        cwd=ROOT / "esp32-app",
+        env=environment,
+        check=True,
+    )
 
 
 def linked_code_bytes(image: int) -> int:
