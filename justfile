@@ -71,6 +71,7 @@ _lint-device: setup
     cd esp32-app && TORCH_NANO_MODEL=build/lint/model ../tools/cross-cargo clippy --quiet --release -p torch-nano-firmware --features classifier -- --deny warnings
     {{ python }} -c "from tests.e2e.tiny_model import motion_model; motion_model().export('build/lint/motion')"
     cd esp32-app && TORCH_NANO_MODEL=build/lint/motion ../tools/cross-cargo clippy --quiet --release -p torch-nano-firmware --features lsm6dso -- --deny warnings
+    cd esp32-app && TORCH_NANO_MODEL=build/lint/motion ../tools/cross-cargo clippy --quiet --release -p torch-nano-firmware --features microphone -- --deny warnings
     # The firmware's other transport: a UART.
     cd esp32-app && TORCH_NANO_MODEL=build/lint/motion ../tools/cross-cargo clippy --quiet --release -p torch-nano-firmware --no-default-features --features esp32c2,voltage -- --deny warnings
 

@@ -24,6 +24,8 @@ class Variant(Enum):
     LSM6DSO = "lsm6dso"
     #: Also senses, predicts and learns by itself with a voltage.
     VOLTAGE = "voltage"
+    #: Also senses, predicts and learns by itself with an I2S microphone.
+    MICROPHONE = "microphone"
     #: Only classifies.
     CLASSIFIER = "classifier"
 

@@ -3,6 +3,7 @@
 mod board;
 mod pins;
 #[cfg_attr(feature = "lsm6dso", path = "lsm6dso.rs")]
+#[cfg_attr(feature = "microphone", path = "microphone.rs")]
 #[cfg_attr(feature = "mpu6050", path = "mpu6050.rs")]
 #[cfg_attr(feature = "voltage", path = "voltage.rs")]
 pub(crate) mod sensor;
@@ -30,7 +31,7 @@ const PAUSE: u32 = 10;
 const SLICE: u64 = 1 << 16;
 
 /// Real numbers of the longest sample.
-const LONGEST_SAMPLE: usize = 6;
+const LONGEST_SAMPLE: usize = if cfg!(feature = "microphone") { 160 } else { 6 };
 
 /// Bytes of RAM beside the session's.
 pub(crate) const RAM: usize = model::INPUT_LENGTH + model::OUTPUT_LENGTH + 4 * LONGEST_SAMPLE;
