@@ -20,26 +20,31 @@ pub struct Prediction {
 impl Prediction {
     /// The prediction of a head's logits, of which one is `scale`; `exclusive` unless several classes, or none, may be right.
     pub fn of_logits(logits: &[i32], scale: f32, exclusive: bool) -> Self {
-        let class = Elements::new(Dtype::Int32, logits.as_bytes()).largest();
-        let sure = || confidence(Elements::new(Dtype::Int32, logits.as_bytes()), scale);
-        Prediction { class, confidence: exclusive.then(sure) }
+        Self::of_elements(Elements::new(Dtype::Int32, logits.as_bytes()), scale, exclusive)
+    }
+
+    // Once in a program.
+    #[inline(never)]
+    fn of_elements(elements: Elements<'_>, scale: f32, exclusive: bool) -> Self {
+        let class = elements.clone().largest();
+        Prediction { class, confidence: exclusive.then(|| confidence(elements, scale)) }
     }
 
     /// The prediction of an output, `elements` of `value` as [`Model::output`](crate::Model::output) returns them; `is_softmax` if they are probabilities
     /// ([`CheckedImage::ends_in_softmax`](crate::CheckedImage::ends_in_softmax)).
     pub fn of_output(value: &Value, elements: &[i8], is_softmax: bool) -> Self {
-        let elements = Elements::new(value.dtype(), elements.as_bytes());
+        let mut elements = Elements::new(value.dtype(), elements.as_bytes());
         if value.holds_indices() {
             // A model that ends in an argmax returns the class itself.
-            return Prediction { class: elements.clone().next().map_or(0, |index| index as u32), confidence: None };
+            return Prediction { class: elements.next().map_or(0, |index| index as u32), confidence: None };
         }
-        let class = elements.clone().largest();
-        let confidence = match is_softmax {
-            // Its output is probability * 256 - 128.
-            true => elements.clone().nth(class as usize).map(|q| ((q + 128) << 7) as u16),
-            false => Some(confidence(elements, value.scale)),
-        };
-        Prediction { class, confidence }
+        let made = Self::of_elements(elements.clone(), value.scale, !is_softmax);
+        if !is_softmax {
+            return made;
+        }
+        // Its output is probability * 256 - 128.
+        let probability = elements.nth(made.class as usize);
+        Prediction { confidence: probability.map(|q| ((q + 128) << 7) as u16), ..made }
     }
 }
 

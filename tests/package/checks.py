@@ -170,8 +170,10 @@ def test_the_source_distribution_holds_nothing_compiled_but_the_board(sdist: Pat
         names = [name.partition("/")[2] for name in archive.getnames()]
     boards = {f"src/{program}" for program in BOARD_PROGRAMS}
     assert {"rust/Cargo.lock", "rust/nano-core/src/lib.rs", "LICENSE-MIT"} | boards <= set(names)
+    # Of nano-core's examples: a model and its data.
+    examples = {".bin", ".nano"}
     allowed = {".py", ".pyi", ".rs", ".toml", ".lock", ".md", ".txt", ".cfg", ".typed", ".elf", ""}
-    assert {Path(name).suffix for name in names if not name.endswith(".egg-info")} <= allowed
+    assert {Path(name).suffix for name in names if not name.endswith(".egg-info")} <= allowed | examples
     assert not [name for name in names if "target" in Path(name).parts]
 
 
