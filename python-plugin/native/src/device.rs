@@ -28,7 +28,7 @@ pub(crate) fn session_ram(py: Python<'_>, image: SharedImage) -> PyResult<Bound<
     let image = image.checked().image();
     let Options { ring, frame, .. } = Options::CHIP;
     let purposes = PyDict::new(py);
-    let mut add = |purpose: &str, bytes: usize| {
+    let add = |purpose: &str, bytes: usize| {
         let before = purposes.get_item(purpose)?.map_or(Ok(0), |before| before.extract::<usize>())?;
         purposes.set_item(purpose, before + bytes)
     };
