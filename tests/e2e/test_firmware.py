@@ -187,10 +187,28 @@ def test_a_missing_model_is_named(tmp_path: Path) -> None:
         build.exported(tmp_path / "model.nanomodel")
 
 
-def test_a_model_in_the_place_of_the_chip_is_refused(tmp_path: Path) -> None:
-    ran = CliRunner().invoke(app, ["flash", str(tmp_path)])
+def test_a_model_alone_is_for_the_default_chip(tmp_path: Path) -> None:
+    for name in ("flash", "build", "size"):
+        ran = CliRunner().invoke(app, [name, str(tmp_path), *(["--dry-run"] if name == "flash" else [])])
+        assert ran.exit_code == 1
+        assert f"no exported model in {tmp_path}" in ran.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["flash", "some/model", "esp32c3"], "some/model is no chip: the chip stands before the model"),
+        (["flash", "esp32c4"], "there is no chip 'esp32c4'"),
+        (["all", "esp32c3"], "no exported model in esp32c3, which is a chip"),
+        (["monitor", "/dev/ttyUSB9"], "/dev/ttyUSB9 is no chip: a port is named by --port /dev/ttyUSB9"),
+        (["board-test", "esp32c3"], "esp32c3 is a chip, not a port: board-test PORT --chip esp32c3"),
+        (["board-test", "qemu", "esp32c3"], "no exported model in esp32c3, which is a chip"),
+    ],
+)
+def test_an_argument_in_the_place_of_another_is_named(arguments: list[str], message: str) -> None:
+    ran = CliRunner().invoke(app, arguments)
     assert ran.exit_code == 1
-    assert f"{tmp_path} is no chip: name the chip first, such as esp32c3 {tmp_path}" in ran.output
+    assert message in ran.output
 
 
 def test_a_chip_for_which_nothing_builds_is_refused_with_the_reason(tmp_path: Path) -> None:

@@ -28,47 +28,54 @@ REPORTS = ROOT / "build/board-test"
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 
-_Chip = Annotated[str, typer.Argument(metavar="CHIP", help=f"One of {', '.join(chips())}.")]
-_Model = Annotated[
-    Path,
-    typer.Argument(
-        metavar="MODEL", help="The folder of nano.export or its model.nano, or the file of nano.save."
-    ),
+#: The chip of a command line that names none.
+DEFAULT_CHIP = "esp32c3"
+
+_Chip = Annotated[
+    str,
+    typer.Argument(metavar="CHIP", help=f"One of {', '.join(chips())}; a model alone is for {DEFAULT_CHIP}."),
 ]
+_MODEL = typer.Argument(
+    metavar="MODEL",
+    help="The folder of nano.export or its model.nano, or the file of nano.save.",
+    show_default=str(in_repository(build.DEMO_MODEL)),
+)
+_Model = Annotated[Path | None, _MODEL]
 _Variant = Annotated[build.Variant, typer.Option("--as", help="What the firmware does.")]
 _Port = Annotated[str | None, typer.Option(help="The board's serial port; by default the only one there.")]
 
 
 @app.command("build")
 def build_command(
-    chip_name: _Chip = "esp32c3",
-    model: _Model = build.DEMO_MODEL,
+    chip_name: _Chip = DEFAULT_CHIP,
+    model: _Model = None,
     variant: _Variant = build.Variant.SERVER,
 ) -> None:
     """Build the firmware for a chip, and make and check its flash image."""
     with _errors():
-        facts = _chip(chip_name)
+        facts, model = _chip_and_model(chip_name, model)
         _image(facts, build.exported(model, facts), Commands(), variant)
 
 
 @app.command("size")
 def size_command(
-    chip_name: _Chip = "esp32c3",
-    model: _Model = build.DEMO_MODEL,
+    chip_name: _Chip = DEFAULT_CHIP,
+    model: _Model = None,
     variant: _Variant = build.Variant.SERVER,
 ) -> None:
     """Build the firmware for a chip, and break down the flash that it takes by section and crate."""
     with _errors():
+        facts, model = _chip_and_model(chip_name, model)
         folder = build.exported(model)
-        program = build.build(_chip(chip_name), folder, Commands(), variant)
+        program = build.build(facts, folder, Commands(), variant)
         print(size.firmware_size(program.read_bytes(), (folder / "model.nano").read_bytes()))
 
 
 @app.command("all")
-def all_command(model: _Model = build.DEMO_MODEL) -> None:
+def all_command(model: _Model = None) -> None:
     """Build the firmware for every chip that builds here, and make and check the flash images."""
     with _errors():
-        folder, commands = build.exported(model), Commands()
+        folder, commands = build.exported(model or build.DEMO_MODEL), Commands()
         for facts in chips().values():
             if facts.builds:
                 _image(facts, folder, commands)
@@ -78,8 +85,8 @@ def all_command(model: _Model = build.DEMO_MODEL) -> None:
 
 @app.command("flash")
 def flash_command(
-    chip_name: _Chip = "esp32c3",
-    model: _Model = build.DEMO_MODEL,
+    chip_name: _Chip = DEFAULT_CHIP,
+    model: _Model = None,
     port: _Port = None,
     variant: _Variant = build.Variant.SERVER,
     programmer: Annotated[
@@ -91,7 +98,8 @@ def flash_command(
 ) -> None:
     """Build the firmware for a chip and write it to the board."""
     with _errors():
-        facts, commands = _chip(chip_name), Commands(dry_run)
+        facts, model = _chip_and_model(chip_name, model)
+        commands = Commands(dry_run)
         try:
             board = ports.find(facts, port)
         except PortError as error:
@@ -106,9 +114,11 @@ def flash_command(
 
 
 @app.command("monitor")
-def monitor_command(chip_name: _Chip = "esp32c3", port: _Port = None) -> None:
+def monitor_command(chip_name: _Chip = DEFAULT_CHIP, port: _Port = None) -> None:
     """Show the text that the board sends: boot messages, and the place of a panic; Ctrl-] ends."""
     with _errors():
+        if _is_path(chip_name):
+            raise PortError(f"{chip_name} is no chip: a port is named by --port {chip_name}")
         board = ports.find(chip(chip_name), port)
         # Set, the lines could keep the chip in reset or in its bootloader.
         lines = ("--rts", "0", "--dtr", "0")
@@ -119,8 +129,8 @@ def monitor_command(chip_name: _Chip = "esp32c3", port: _Port = None) -> None:
 @app.command("board-test")
 def board_test_command(
     port: Annotated[str, typer.Argument(metavar="PORT", help="The board's serial port, or qemu.")],
-    model: _Model = build.DEMO_MODEL,
-    chip_name: Annotated[str, typer.Option("--chip", help=f"One of {', '.join(chips())}.")] = "esp32c3",
+    model: _Model = None,
+    chip_name: Annotated[str, typer.Option("--chip", help=f"One of {', '.join(chips())}.")] = DEFAULT_CHIP,
     seed: Annotated[int, typer.Option(help="Of the inputs and the moments of power cuts.")] = 1,
     replace_head: Annotated[
         bool, typer.Option("--replace-head", help="Test even if the board has a saved head: it is lost.")
@@ -128,7 +138,10 @@ def board_test_command(
 ) -> None:
     """Test a board that runs the firmware with this model, and write a report that one can send."""
     with _errors(), tempfile.TemporaryDirectory() as folder:
-        facts, file = chip(chip_name), build.exported(model) / "model.nano"
+        if _is_chip(port):
+            raise PortError(f"{port} is a chip, not a port: board-test PORT --chip {port}; PORT may be qemu")
+        facts = chip(chip_name)
+        file = build.exported(model or build.DEMO_MODEL) / "model.nano"
         image_bytes, emulated = file.read_bytes(), port == "qemu"
         board: Board = (
             EmulatedBoard(image_bytes, Path(folder) / "flash")
@@ -157,14 +170,26 @@ def board_test_command(
             raise typer.Exit(1)
 
 
-def _chip(name: str) -> Chip:
-    """The chip of a name, which stands before the model."""
+def _chip_and_model(chip_name: str, model: Path | None) -> tuple[Chip, Path]:
+    """The chip and the model of a command line: a path alone is a model for the default chip."""
+    if not _is_path(chip_name):
+        return chip(chip_name), model or build.DEMO_MODEL
+    if model is None:
+        return chip(DEFAULT_CHIP), Path(chip_name)
+    raise FirmwareError(f"{chip_name} is no chip: the chip stands before the model: CHIP MODEL")
+
+
+def _is_chip(text: str) -> bool:
     try:
-        return chip(name)
-    except ChipError as error:
-        if Path(name).exists():
-            raise FirmwareError(f"{name} is no chip: name the chip first, such as esp32c3 {name}") from error
-        raise
+        chip(text)
+    except ChipError:
+        return False
+    return True
+
+
+def _is_path(text: str) -> bool:
+    """Whether an argument in a chip's place is a path; a file of a chip's name is none."""
+    return not _is_chip(text) and (Path(text).exists() or not text.replace("-", "").isalnum())
 
 
 def _image(

@@ -7,7 +7,7 @@ from enum import Enum
 from pathlib import Path
 
 import torch_nano as tn
-from torch_nano.chips import Chip
+from torch_nano.chips import Chip, chips
 
 from .commands import ROOT, Commands, in_repository
 from .errors import CommandFailed, FirmwareError, ModelMissing, ModelTooLarge
@@ -59,8 +59,9 @@ def exported(model: Path, chip: Chip | None = None) -> Path:
         model = model.parent
     if model.is_dir() or not model.exists():
         if not (model / "model.rs").is_file():
+            what = f"{model}, which is a chip" if model.name in chips() else str(model)
             raise ModelMissing(
-                f"no exported model in {model}: nano.export(folder) in Python writes one, "
+                f"no exported model in {what}: nano.export(folder) in Python writes one, "
                 f"`just demo` the one in {in_repository(DEMO_MODEL)}"
             )
         return model
