@@ -152,6 +152,8 @@ def test_a_chip_without_known_costs_is_refused() -> None:
         nano.profile("esp32c6")
     with pytest.raises(tn.ChipError, match="there is no chip 'esp32c4'"):
         nano.profile("esp32c4")
+    with pytest.raises(tn.ChipError, match="chip is None; expected one of"):
+        nano.profile(None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -180,3 +180,13 @@ def test_the_stack_is_the_painted_one(make: type[nn.Module]) -> None:
             device.save()
         used = board.high_water()
     assert 0.97 * predicted <= used <= predicted, (used, predicted)
+
+
+def test_a_head_too_wide_for_lda_is_not_sent_there_without_a_condition() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(6, 4000), nn.ReLU(), nn.Linear(4000, 3)), torch.randn(64, 6)
+    tn.freeze(model, "0")
+    fit = tn.to_nano(model, x, calibrate=x, head=tn.heads.SGD(), check=False).fits_without_time(
+        chip("esp32c3")
+    )
+    assert any("heads.Prototype; heads.LDA for few features" in each for each in fit.advice)

@@ -123,7 +123,8 @@ def layer_counts(image: bytes, input: Input, chip: str) -> tuple[list[Counts], l
         CycleModelError: QEMU cannot load the cycle model.
         ConnectionLost: the board stops.
     """
-    with QemuBoard(image, chip=chip) as board:
+    # A board without a chip counts nothing.
+    with QemuBoard(image, chip=chip_with_costs(chip).name) as board:
         device = Device(board)
 
         def run() -> list[Counts]:

@@ -217,7 +217,7 @@ def _about_ram(ram: Use, peak: LayerUse) -> list[str]:
     if largest == "ring":
         return [
             "RAM: the ring of recent samples is the largest part: give the head fewer features, or a trainer "
-            "without a ring (heads.LDA, heads.Prototype)"
+            "without a ring (heads.Prototype; heads.LDA for few features)"
         ]
     return [
         "RAM: the head, with a spare copy, is the largest part: give it fewer features or classes, train "
