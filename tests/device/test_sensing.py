@@ -246,7 +246,12 @@ def test_a_board_that_cannot_sense_says_why() -> None:
         ({"samples": np.zeros(3)}, r"shape \(3,\); expected \[samples, numbers\]"),
         ({"samples": [["a"]]}, "expected numbers"),
         ({"presses": {9: 0}}, "a press is of sample 9; there are 4"),
-        ({"presses": {0: 40_000}}, "cannot be recorded"),
+        ({"presses": {0: 40_000}}, "the class of a press is 40000, too large"),
+        ({"presses": {0: 99_999}}, "the class of a press is 99999, too large"),
+        ({"presses": [1]}, r"presses is \[1\]; expected a class by the number"),
+        ({"gaps": 3}, "gaps is 3; expected the numbers of samples"),
+        ({"samples": np.zeros((4, 2), np.complex64)}, "expected numbers"),
+        ({"options": None}, "options is None; expected a SensingOptions"),
         ({"gaps": [-1]}, "the sample of a gap is -1"),
         ({"options": SensingOptions(hop=0)}, "hop is 0"),
         ({"options": SensingOptions(smoothing=(3, 4))}, "agreement"),
@@ -268,7 +273,7 @@ def test_a_device_that_does_not_sense_reports_nothing() -> None:
         with pytest.raises(tn.DeviceTimeout, match="reported nothing"):
             next(device.watch())
         board.timeout = 60
-        with pytest.raises(tn.DeviceError, match="refused the request 'label'"):
+        with pytest.raises(tn.DeviceError, match="refused the request 'label'.* must have seen a window"):
             device.label(0)
 
 
@@ -278,3 +283,19 @@ def test_closing_ends_the_watching() -> None:
     threading.Timer(0.2, device.close).start()
     with pytest.raises(tn.ConnectionLost):
         next(device.watch())
+
+
+@pytest.mark.parametrize(
+    ("reports", "message"),
+    [
+        ([], "there are no reports"),
+        (None, "reports is None; expected all"),
+        (["started"], "report 0 is 'started'; expected a Report"),
+    ],
+)
+def test_a_replay_of_no_reports_is_refused(reports: object, message: str) -> None:
+    nano, sensor = make_nano(None), RecordedSensor(np.zeros((10, 6)))
+    with pytest.raises(tn.InputError, match=message):
+        replay_sensing(reports, sensor, nano)  # type: ignore[arg-type]
+    with pytest.raises(tn.InputError, match="expected a RecordedSensor"):
+        replay_sensing([], np.zeros((10, 6)), nano)  # type: ignore[arg-type]

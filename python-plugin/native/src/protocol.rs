@@ -308,7 +308,9 @@ pub(crate) fn reason(failure: Failure) -> String {
         Failure::Order { needed, given } => format!("byte {given} came where byte {needed} comes next"),
         Failure::Range { length } => format!("there are only {length} bytes"),
         Failure::NoRun => {
-            "the model was not run, or profiled, since its input came or its states were reset".to_owned()
+            "the model was not run, or profiled, since its input came or its states were reset; to label, a device that \
+             senses by itself must have seen a window since the latest label"
+                .to_owned()
         }
         Failure::NoHead => "the model on the device has no trainable head".to_owned(),
         Failure::Label { label, classes } => format!("label {label} is not below the number of classes, {classes}"),

@@ -39,10 +39,10 @@ pub(crate) fn encode_recorded_sensor<'py>(
     behaviour: Behaviour,
 ) -> PyResult<Bound<'py, PyBytes>> {
     let mut marks = Vec::new();
-    for (&class, &gap) in pressed.as_slice()?.iter().zip(gaps.as_slice()?) {
-        let class = if class < 0 { None } else { Some(u16::try_from(class).map_err(refuse)?) };
-        let mark = RecordedSensor::mark(gap, class);
-        marks.extend(mark.ok_or_else(|| refuse(format!("the class {class:?} cannot be recorded as pressed")))?);
+    for (&pressed, &gap) in pressed.as_slice()?.iter().zip(gaps.as_slice()?) {
+        let too_large = || refuse(format!("the class of a press is {pressed}, too large for a recording"));
+        let class = if pressed < 0 { None } else { Some(u16::try_from(pressed).map_err(|_| too_large())?) };
+        marks.extend(RecordedSensor::mark(gap, class).ok_or_else(too_large)?);
     }
     let bytes: Vec<u8> = samples.as_slice()?.iter().flat_map(|number| number.to_le_bytes()).collect();
     let Behaviour { hop, smoothing, epochs, pause, slice, period, rejection, save_interval } = behaviour;

@@ -226,7 +226,7 @@ def class_index(wanted: int | str, classes: int, names: Sequence[str]) -> int:
     named = [name for name in names if name]
     similar = get_close_matches(wanted, named, 1)
     guess = f"did you mean {similar[0]!r}? " if similar else ""
-    there = f"Known: {', '.join(named)}" if named else "None has a name on this device: use indices"
+    there = f"Known: {', '.join(named)}" if named else "No class has a name on this device: use indices"
     raise LabelError(f"no class is called {wanted!r}; {guess}{there}")
 
 

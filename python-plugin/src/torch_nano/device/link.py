@@ -198,8 +198,7 @@ class Link:
                 frame = self._frame(deadline)
             except TimeoutError as error:
                 raise DeviceTimeout(
-                    f"the device reported nothing within {self.timeout:g} s: does it sense by itself? "
-                    f"({error})"
+                    f"the device reported nothing: does it sense by itself, and has its recording not ended? ({error})"
                 ) from error
             except (OSError, EOFError) as error:
                 raise ConnectionLost(

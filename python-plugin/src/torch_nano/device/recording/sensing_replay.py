@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from ... import _native
-from ...arguments import HasImage, image_of, integer
+from ...arguments import HasImage, image_of, integer, shown
 from ...errors import InputError
 from ...heads import Head, head_of
 from ..report import Report
@@ -58,19 +58,30 @@ def replay_sensing(
         FileFormatError: `nano` is not a model.
     """
     image = image_of(nano)
+    if not isinstance(sensor, RecordedSensor):
+        raise InputError(f"sensor is {shown(sensor)}; expected a RecordedSensor")
+    if not isinstance(reports, Iterable):
+        raise InputError(f"reports is {shown(reports)}; expected all that Device.watch() yielded")
     erased = b"\xff" * _FLASH if flash is None else flash
     try:
         twin = _native.SensingTwin(image, sensor.encoded, erased, ring=integer("ring", ring, 1))
     except _native.NanoError as error:
         raise InputError(f"the model cannot be replayed with this sensor: {error}") from error
     replayer = _Replayer(twin, len(sensor))
+    number = -1
     for number, report in enumerate(reports):
+        if not isinstance(report, Report):
+            raise InputError(
+                f"report {number} is {shown(report)}; expected a Report, as Device.watch() yields"
+            )
         if report.number != number or (number == 0) != (report.event == "started"):
             raise InputError(
                 f"report {number} is missing: expected all reports of a device from its start on, found "
                 f"{report.number} ({report.event})"
             )
         replayer.do(report)
+    if number < 0:
+        raise InputError("there are no reports: expected all of a device from its start on")
     state, now = twin.head(), twin.flash()
     twin.work()
     head = None

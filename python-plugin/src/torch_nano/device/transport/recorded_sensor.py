@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ... import _native
-from ...arguments import integer, probability, shown
+from ...arguments import integer, mapping, probability, shown
 from ...errors import InputError
 
 
@@ -89,7 +89,17 @@ class RecordedSensor:
     encoded: bytes = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.options, SensingOptions):
+            raise InputError(f"options is {shown(self.options)}; expected a SensingOptions")
+        presses = mapping(
+            "presses", self.presses, "a class by the number of each sample pressed", error=InputError
+        )
+        if not isinstance(self.gaps, Iterable):
+            raise InputError(f"gaps is {shown(self.gaps)}; expected the numbers of samples")
+        gaps_after = tuple(self.gaps)
         try:
+            if np.iscomplexobj(self.samples):
+                raise TypeError("complex numbers")
             samples: npt.NDArray[Any] = np.ascontiguousarray(self.samples, np.float32)
         except (TypeError, ValueError) as error:
             raise InputError(f"the samples are {shown(self.samples)}; expected numbers") from error
@@ -98,15 +108,17 @@ class RecordedSensor:
                 f"the samples have shape {samples.shape}; expected [samples, numbers], not empty"
             )
         pressed, gaps = np.full(len(samples), -1, np.int64), np.zeros(len(samples), np.bool_)
-        for number, label in self.presses.items():
+        for number, label in presses.items():
             pressed[_sample("a press", number, len(samples))] = integer("the class of a press", label)
-        for number in self.gaps:
+        for number in gaps_after:
             gaps[_sample("a gap", number, len(samples))] = True
         try:
             encoded = _native.encode_recorded_sensor(samples, pressed, gaps, self.options.behaviour())
         except _native.NanoError as error:
             raise InputError(f"the sensor cannot be recorded: {error}") from error
         object.__setattr__(self, "samples", samples)
+        object.__setattr__(self, "presses", presses)
+        object.__setattr__(self, "gaps", gaps_after)
         object.__setattr__(self, "encoded", encoded)
 
     def __len__(self) -> int:
