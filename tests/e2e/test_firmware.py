@@ -187,6 +187,16 @@ def test_a_missing_model_is_named(tmp_path: Path) -> None:
         build.exported(tmp_path / "model.nanomodel")
 
 
+def test_an_export_of_another_version_is_refused_before_it_is_compiled(tmp_path: Path) -> None:
+    tiny_model().export(tmp_path)
+    file = tmp_path / "model.nano"
+    image_ = bytearray(file.read_bytes())
+    image_[4] -= 1
+    file.write_bytes(image_)
+    with pytest.raises(tn.FileFormatError, match=r"model\.nano: .*export the model again"):
+        build.exported(tmp_path)
+
+
 def test_a_model_alone_is_for_the_default_chip(tmp_path: Path) -> None:
     for name in ("flash", "build", "size"):
         ran = CliRunner().invoke(app, [name, str(tmp_path), *(["--dry-run"] if name == "flash" else [])])

@@ -7,6 +7,8 @@ from enum import Enum
 from pathlib import Path
 
 import torch_nano as tn
+from torch_nano import FileFormatError
+from torch_nano.arguments import image_of
 from torch_nano.chips import Chip, chips
 
 from .commands import ROOT, Commands, in_repository
@@ -53,7 +55,8 @@ def exported(model: Path, chip: Chip | None = None) -> Path:
     Raises:
         ModelTooLarge: it does not fit.
         ModelMissing: there is neither an exported model nor a file.
-        torch_nano.FileFormatError: the file is no saved model.
+        torch_nano.FileFormatError: the file is no saved model, or the folder's image is of another version.
+        OSError: the folder's image cannot be read.
     """
     if model.name == "model.nano":
         model = model.parent
@@ -64,6 +67,10 @@ def exported(model: Path, chip: Chip | None = None) -> Path:
                 f"no exported model in {what}: nano.export(folder) in Python writes one, "
                 f"`just demo` the one in {in_repository(DEMO_MODEL)}"
             )
+        try:
+            image_of((model / "model.nano").read_bytes())
+        except FileFormatError as error:
+            raise FileFormatError(f"{in_repository(model / 'model.nano')}: {error}") from error
         return model
     folder = ROOT / "build/firmware/exported" / model.stem
     nano = tn.load(model)
