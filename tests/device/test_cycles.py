@@ -178,6 +178,8 @@ def test_a_missing_plugin_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(cycles, "_PLUGIN", tmp_path / "none.so")
     with pytest.raises(tn.ConnectionFailed, match=r"the cycle model .*none\.so is missing.*just setup"):
         tn.QemuBoard(one_layer(), chip="esp32c3")
+    fit = tn.to_nano(nn.Linear(4, 3), torch.zeros(64, 4), calibrate=torch.randn(64, 4)).fits("esp32c3")
+    assert fit and "none.so is missing" in fit.time_unknown
 
 
 def test_a_path_with_a_comma_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -273,7 +273,7 @@ def test_a_device_that_does_not_sense_reports_nothing() -> None:
         with pytest.raises(tn.DeviceTimeout, match="reported nothing"):
             next(device.watch())
         board.timeout = 60
-        with pytest.raises(tn.DeviceError, match="refused the request 'label'.* must have seen a window"):
+        with pytest.raises(tn.DeviceError, match=r"refused the request 'label'.* must have seen a window"):
             device.label(0)
 
 

@@ -31,9 +31,7 @@ from ..chips import chip as chip_named
 from ..comparison.measure import compare
 from ..comparison.report import Comparison
 from ..comparison.samples import batches_to_compare
-from ..device.transport.cycles import CycleModelError
-from ..device.transport.qemu import BoardError
-from ..errors import ChipError, FileFormatError, HeadError, InputError, StreamError
+from ..errors import ChipError, ConnectionFailed, FileFormatError, HeadError, InputError, StreamError
 from ..files.reading import read_file
 from ..files.writing import write_file
 from ..fits.chip_fit import ChipFit, LayerUse, chip_fit
@@ -353,7 +351,7 @@ class NanoModule(ConvertedModel):
         milliseconds = 1000 * seconds("period", period)
         try:
             profile = self.profile(chip)
-        except (ChipError, BoardError, CycleModelError) as error:
+        except (ChipError, ConnectionFailed) as error:
             return chip_fit(self._model, facts, self._layer_uses(), self._trainer, time_unknown=str(error))
         taken = profile.milliseconds(profile.total)
         uses = self._layer_uses()

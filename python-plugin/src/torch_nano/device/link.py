@@ -198,7 +198,8 @@ class Link:
                 frame = self._frame(deadline)
             except TimeoutError as error:
                 raise DeviceTimeout(
-                    f"the device reported nothing: does it sense by itself, and has its recording not ended? ({error})"
+                    f"the device reported nothing: does it sense by itself, and has its recording "
+                    f"not ended? ({error})"
                 ) from error
             except (OSError, EOFError) as error:
                 raise ConnectionLost(
