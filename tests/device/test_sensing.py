@@ -299,3 +299,12 @@ def test_a_replay_of_no_reports_is_refused(reports: object, message: str) -> Non
         replay_sensing(reports, sensor, nano)  # type: ignore[arg-type]
     with pytest.raises(tn.InputError, match="expected a RecordedSensor"):
         replay_sensing([], np.zeros((10, 6)), nano)  # type: ignore[arg-type]
+
+
+def test_a_run_that_misses_the_end_of_its_recording_is_replayed() -> None:
+    nano = make_nano(tn.heads.SGD())
+    sensor = recorded(0, 1000, options=replace(OPTIONS, period=1))
+    reports, head = run(nano, sensor)
+    assert reports[-1].event == "ended" and reports[-1].samples > len(sensor), reports[-1]
+    replayed = replay_sensing(reports, sensor, nano)
+    assert replayed.head is not None and replayed.head.state() == head
