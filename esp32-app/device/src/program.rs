@@ -39,7 +39,7 @@ pub trait Board {
     /// Shows an event to people, as by a light. Programs send it to the PC, too.
     fn show(&mut self, report: &Report);
 
-    /// Takes bytes that have arrived from a PC; returns their number, 0 if there are none yet.
+    /// Takes bytes that have arrived from a PC; returns their number, or 0 if nothing is new.
     ///
     /// # Errors
     /// The stream's own.

@@ -40,7 +40,7 @@ pub struct RecordedSensor<'a> {
 }
 
 impl<'a> RecordedSensor<'a> {
-    /// The recording at the start of these bytes; `None` if there is none.
+    /// The recording at the start of these bytes, or `None` where they hold no recording.
     pub fn read(bytes: &'a [u8]) -> Option<Self> {
         let (recording, _) = postcard::take_from_bytes::<Self>(bytes).ok()?;
         let samples = recording.marks.len() / MARK;

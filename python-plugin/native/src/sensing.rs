@@ -228,7 +228,7 @@ impl SensingTwin {
     }
 
     /// Trains in the board's slices until `steps` steps of a training were taken, or, without `steps`, to the end of a training that is open or due;
-    /// returns the steps left. None if there is none.
+    /// returns the steps left, or None if no training is open or due.
     #[pyo3(signature = (steps = None))]
     fn work(&mut self, py: Python<'_>, steps: Option<u64>) -> PyResult<Option<u64>> {
         py.detach(|| {

@@ -36,7 +36,7 @@ pub fn receive(port: &mut Port, buffer: &mut [u8]) -> usize {
     received
 }
 
-/// Hands over a byte, if there is room for it; without a PC there is none from some byte on.
+/// Hands over a byte, if there is room for it. The port stays full while no PC reads.
 #[cfg(feature = "sensing")]
 pub fn offer(port: &mut Port, byte: u8) -> bool {
     port.write_byte_nb(byte).is_ok()
