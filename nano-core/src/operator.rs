@@ -258,10 +258,9 @@ pub struct Kernel {
     pub check: fn(&Node<'_>) -> Result<(), BrokenRule>,
     /// Runs a node that `check` has passed.
     pub run: Run,
-    /// The estimated number of instructions of one run on an rv32imc chip; `None` if the kernel cannot run the layer. The writer chooses the
-    /// kernel with the lowest estimate.
+    /// The estimate of one run; `None` if the kernel cannot run the layer. The writer chooses the kernel with the fewest cycles.
     #[cfg(feature = "alloc")]
-    pub cost: fn(&crate::image::Layer<'_>) -> Option<u64>,
+    pub cost: fn(&crate::image::Layer<'_>) -> Option<crate::image::Cost>,
     /// Packs a layer's constants, and returns their form and the length of the scratch memory.
     #[cfg(feature = "alloc")]
     pub pack: fn(&crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::image::WriteError>,

@@ -50,7 +50,7 @@ pub use view::{Image, Nodes};
 #[cfg(feature = "alloc")]
 pub(crate) use writer::Fusion;
 #[cfg(feature = "alloc")]
-pub use writer::{Layer, Packed, write, write_with};
+pub use writer::{Cost, Layer, Packed, write, write_with};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 

@@ -19,7 +19,7 @@ pub const ARGMAX: Kernel = Kernel {
     check: |node| node.require_no_scratch(),
     run: Run::Apart(run),
     #[cfg(feature = "alloc")]
-    cost: |layer| Some(7 * layer.inputs[0].len() as u64),
+    cost: |layer| Some(crate::image::Cost::instructions(7 * layer.inputs[0].len() as u64)),
     #[cfg(feature = "alloc")]
     pack: |_| Ok(crate::image::Packed::default()),
 };

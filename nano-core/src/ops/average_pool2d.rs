@@ -31,7 +31,9 @@ const fn kernel<T: Element>(id: u16, name: &'static str) -> Kernel {
         check,
         run: Run::Apart(run::<T>),
         #[cfg(feature = "alloc")]
-        cost: |layer| Some(8 * (layer.inputs[0].len() + layer.outputs[0].len()) as u64),
+        cost: |layer| {
+            Some(crate::image::Cost::instructions(8 * (layer.inputs[0].len() + layer.outputs[0].len()) as u64))
+        },
         #[cfg(feature = "alloc")]
         pack: |_| Ok(Default::default()),
     }

@@ -26,7 +26,7 @@ pub const CONCAT: Kernel = Kernel {
     check: |node| node.require_no_scratch(),
     run: Run::InPlace(run),
     #[cfg(feature = "alloc")]
-    cost: |layer| Some(4 * layer.outputs[0].len() as u64),
+    cost: |layer| Some(crate::image::Cost::instructions(4 * layer.outputs[0].len() as u64)),
     #[cfg(feature = "alloc")]
     pack: |_| Ok(crate::image::Packed::default()),
 };

@@ -34,7 +34,7 @@ pub const CONV_TRANSPOSE2D: Kernel = Kernel {
     check: |node| ConvTranspose2d::read(node)?.check(node),
     run: Run::Apart(|node, io| ConvTranspose2d::read(node).checked().run(io)),
     #[cfg(feature = "alloc")]
-    cost: |layer| Some(4 * layer.macs),
+    cost: |layer| Some(crate::image::Cost::instructions(4 * layer.macs)),
     #[cfg(feature = "alloc")]
     pack,
 };

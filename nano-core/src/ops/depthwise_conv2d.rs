@@ -36,7 +36,7 @@ const fn kernel<C: ChannelRules>(id: u16, name: &'static str) -> Kernel {
         check: |node| DepthwiseConv2d::<C>::read(node)?.check(node),
         run: Run::Apart(|node, io| DepthwiseConv2d::<C>::read(node).checked().run(io)),
         #[cfg(feature = "alloc")]
-        cost: |layer| Some(5 * layer.macs),
+        cost: |layer| Some(crate::image::Cost::instructions(5 * layer.macs)),
         #[cfg(feature = "alloc")]
         pack: pack::<C>,
     }

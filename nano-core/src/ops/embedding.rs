@@ -24,7 +24,7 @@ pub const EMBEDDING: Kernel = Kernel {
     check,
     run: Run::Apart(run),
     #[cfg(feature = "alloc")]
-    cost: |layer| Some(2 * layer.outputs[0].len() as u64),
+    cost: |layer| Some(crate::image::Cost::instructions(2 * layer.outputs[0].len() as u64)),
     #[cfg(feature = "alloc")]
     pack,
 };

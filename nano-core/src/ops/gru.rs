@@ -46,7 +46,7 @@ pub const GRU: Kernel = Kernel {
     check,
     run: Run::Apart(run),
     #[cfg(feature = "alloc")]
-    cost: |layer| Some(layer.macs * 4 + 250 * layer.outputs[0].len() as u64),
+    cost: |layer| Some(crate::image::Cost::instructions(layer.macs * 4 + 250 * layer.outputs[0].len() as u64)),
     #[cfg(feature = "alloc")]
     pack,
 };

@@ -29,7 +29,7 @@ pub const HISTORY: Kernel = Kernel {
     // In place: the state's rows move within its own memory.
     run: Run::InPlace(run),
     #[cfg(feature = "alloc")]
-    cost: |layer| Some(2 * layer.outputs[0].len() as u64),
+    cost: |layer| Some(crate::image::Cost::instructions(2 * layer.outputs[0].len() as u64)),
     #[cfg(feature = "alloc")]
     pack,
 };

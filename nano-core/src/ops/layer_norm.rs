@@ -48,7 +48,7 @@ pub const LAYER_NORM: Kernel = Kernel {
     check,
     run: Run::Apart(run),
     #[cfg(feature = "alloc")]
-    cost: |layer| Some(26 * layer.outputs[0].len() as u64),
+    cost: |layer| Some(crate::image::Cost::instructions(26 * layer.outputs[0].len() as u64)),
     #[cfg(feature = "alloc")]
     pack,
 };

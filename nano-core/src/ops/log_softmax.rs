@@ -30,7 +30,7 @@ pub const LOG_SOFTMAX: Kernel = Kernel {
     check,
     run: Run::Apart(run),
     #[cfg(feature = "alloc")]
-    cost: |layer| Some(200 * layer.outputs[0].len() as u64),
+    cost: |layer| Some(crate::image::Cost::instructions(200 * layer.outputs[0].len() as u64)),
     #[cfg(feature = "alloc")]
     pack,
 };

@@ -43,7 +43,7 @@ pub const LSTM: Kernel = Kernel {
     check,
     run: Run::Apart(run),
     #[cfg(feature = "alloc")]
-    cost: |layer| Some(7 * layer.macs / 2 + 450 * layer.outputs[0].len() as u64),
+    cost: |layer| Some(crate::image::Cost::instructions(7 * layer.macs / 2 + 450 * layer.outputs[0].len() as u64)),
     #[cfg(feature = "alloc")]
     pack,
 };

@@ -30,7 +30,7 @@ pub const MATMUL: Kernel = Kernel {
     check,
     run: Run::Apart(run),
     #[cfg(feature = "alloc")]
-    cost: |layer| Some(3 * layer.macs + 20 * layer.outputs[0].len() as u64),
+    cost: |layer| Some(crate::image::Cost::instructions(3 * layer.macs + 20 * layer.outputs[0].len() as u64)),
     #[cfg(feature = "alloc")]
     pack,
 };

@@ -28,7 +28,7 @@ const fn kernel<T: Element, F: Form>(id: u16, name: &'static str, forms: &'stati
         check,
         run: Run::InPlace(run::<T, F>),
         #[cfg(feature = "alloc")]
-        cost: |layer| Some(20 * layer.outputs[0].len() as u64),
+        cost: |layer| Some(crate::image::Cost::instructions(20 * layer.outputs[0].len() as u64)),
         #[cfg(feature = "alloc")]
         pack,
     }

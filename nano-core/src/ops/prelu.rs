@@ -25,7 +25,7 @@ pub const PRELU: Kernel = Kernel {
     check,
     run: Run::InPlace(run),
     #[cfg(feature = "alloc")]
-    cost: |layer| Some(35 * layer.outputs[0].len() as u64),
+    cost: |layer| Some(crate::image::Cost::instructions(35 * layer.outputs[0].len() as u64)),
     #[cfg(feature = "alloc")]
     pack,
 };

@@ -36,7 +36,7 @@ const fn kernel<X: Element, Y: Element>(id: u16, name: &'static str) -> Kernel {
         check,
         run: Run::InPlace(run::<X, Y>),
         #[cfg(feature = "alloc")]
-        cost: |layer| Some(30 * layer.outputs[0].len() as u64),
+        cost: |layer| Some(crate::image::Cost::instructions(30 * layer.outputs[0].len() as u64)),
         #[cfg(feature = "alloc")]
         pack,
     }

@@ -28,7 +28,7 @@ pub const RESIZE_BILINEAR: Kernel = Kernel {
     check,
     run: Run::Apart(run),
     #[cfg(feature = "alloc")]
-    cost: |layer| Some(22 * layer.outputs[0].len() as u64),
+    cost: |layer| Some(crate::image::Cost::instructions(22 * layer.outputs[0].len() as u64)),
     #[cfg(feature = "alloc")]
     pack: |_| Ok(Default::default()),
 };

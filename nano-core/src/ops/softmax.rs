@@ -22,7 +22,7 @@ pub const SOFTMAX: Kernel = Kernel {
     check,
     run: Run::Apart(run),
     #[cfg(feature = "alloc")]
-    cost: |layer| Some(330 * layer.outputs[0].len() as u64),
+    cost: |layer| Some(crate::image::Cost::instructions(330 * layer.outputs[0].len() as u64)),
     #[cfg(feature = "alloc")]
     pack,
 };

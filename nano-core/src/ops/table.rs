@@ -39,7 +39,7 @@ pub const TABLE: Kernel = Kernel {
     check,
     run: Run::InPlace(run),
     #[cfg(feature = "alloc")]
-    cost: |layer| Some(8 * layer.outputs[0].len() as u64),
+    cost: |layer| Some(crate::image::Cost::instructions(8 * layer.outputs[0].len() as u64)),
     #[cfg(feature = "alloc")]
     pack,
 };
@@ -55,7 +55,7 @@ pub const TABLE_INT16: Kernel = Kernel {
     check: check_int16,
     run: Run::InPlace(run_int16),
     #[cfg(feature = "alloc")]
-    cost: |layer| Some(20 * layer.outputs[0].len() as u64),
+    cost: |layer| Some(crate::image::Cost::instructions(20 * layer.outputs[0].len() as u64)),
     #[cfg(feature = "alloc")]
     pack: pack_int16,
 };

@@ -1,6 +1,6 @@
 //! An operator for tests, with a kernel that copies and one that makes a view.
 
-use nano_core::image::{Dtype, Packed};
+use nano_core::image::{Cost, Dtype, Packed};
 use nano_core::{Alias, BrokenRule, Io, Kernel, Node, Operator, Output, Overlay, Quantization, Run, ops};
 
 /// Some channels of its input: `y[i, j, k] = x[i, j, start + k]`.
@@ -42,7 +42,7 @@ const fn kernel(id: u16, name: &'static str, run: Run) -> Kernel {
         forms: &[0],
         check: |_| Ok(()),
         run,
-        cost: |layer| Some(layer.outputs[0].len() as u64),
+        cost: |layer| Some(Cost::instructions(layer.outputs[0].len() as u64)),
         pack: |_| Ok(Packed::default()),
     }
 }

@@ -1,6 +1,6 @@
 //! Operators for tests, which use abilities of the contract that no operator of the crate needs. The board's program of the same test has them, too.
 
-use nano_core::image::Dtype;
+use nano_core::image::{Cost, Dtype};
 use nano_core::{Alias, BrokenRule, Io, Kernel, Node, Operator, Output, Quantization, Run};
 
 /// A gated recurrent unit, simplified: from inputs x and state h of `units` int16,
@@ -49,7 +49,7 @@ pub const GRU_KERNEL: Kernel = Kernel {
     },
     run: Run::Apart(run_gru),
     #[cfg(feature = "alloc")]
-    cost: |layer| Some(layer.macs),
+    cost: |layer| Some(Cost::instructions(layer.macs)),
     #[cfg(feature = "alloc")]
     pack: |layer| {
         let (inputs, units) = (layer.inputs[0].len(), layer.outputs[0].len());
@@ -142,7 +142,7 @@ const fn wide(id: u16, name: &'static str, outputs: &'static [Dtype], run: fn(&N
         },
         run: Run::Apart(run),
         #[cfg(feature = "alloc")]
-        cost: |layer| Some(layer.macs),
+        cost: |layer| Some(Cost::instructions(layer.macs)),
         #[cfg(feature = "alloc")]
         pack: |layer| {
             let (inputs, outputs) = (layer.inputs[0].len(), layer.outputs[0].len());
@@ -195,7 +195,7 @@ pub const SPLIT_BITS_KERNEL: Kernel = Kernel {
         }
     }),
     #[cfg(feature = "alloc")]
-    cost: |layer| Some(layer.outputs[0].len() as u64),
+    cost: |layer| Some(Cost::instructions(layer.outputs[0].len() as u64)),
     #[cfg(feature = "alloc")]
     pack: |_| Ok(Default::default()),
 };

@@ -1,6 +1,6 @@
 //! Models of several inputs and outputs, of int16 and int32, and with a state.
 
-use nano_core::image::{ChannelScale, Dtype, Image, ModelDescription, Packed, ValueDescription, write_with};
+use nano_core::image::{ChannelScale, Cost, Dtype, Image, ModelDescription, Packed, ValueDescription, write_with};
 use nano_core::train::{Head, confidence};
 use nano_core::{Alias, CheckedImage, Kernel, Model, Node, Operator, Output, Quantization, Run, ops};
 use torch_nano_device::{Block, ElementType, Failure, GraphValue, NoFlash, Options, Request, Response, Session, Sizes};
@@ -281,7 +281,7 @@ static KERNELS: &[Kernel] = &[Kernel {
         let sums = io.outputs.take::<i16>();
         sums.iter_mut().zip(io.inputs.get::<i8>(0)).for_each(|(sum, &x)| *sum += i16::from(x));
     }),
-    cost: |_| Some(0),
+    cost: |_| Some(Cost::instructions(0)),
     pack: |_| Ok(Packed::default()),
 }];
 

@@ -8,6 +8,7 @@ use core::cmp::Reverse;
 use core::ops::RangeInclusive;
 
 use super::Value;
+use super::cost::Cost;
 use super::layer::Packed;
 use super::layout::{Graph, Layout, Link};
 use super::plan::{Request, plan};
@@ -21,8 +22,8 @@ use crate::{Error, Kernel};
 pub(super) struct Chosen<'k> {
     pub(super) kernel: &'k Kernel,
     pub(super) packed: Rc<Packed>,
-    /// The kernel's estimate of the instructions of one run.
-    pub(super) cost: u64,
+    /// The kernel's estimate of one run.
+    pub(super) cost: Cost,
 }
 
 /// A memory plan.

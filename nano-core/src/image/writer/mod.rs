@@ -1,5 +1,6 @@
 //! The image writer: chooses a kernel for every layer, packs the layer's constants, plans the arena, and lays out the sections.
 
+mod cost;
 mod fuse;
 mod layer;
 mod layout;
@@ -22,6 +23,7 @@ use crate::{Kernel, ops};
 use memory::Chosen;
 use prepared::Prepared;
 
+pub use cost::Cost;
 pub(crate) use fuse::Fusion;
 pub use layer::{Layer, Packed};
 
@@ -47,9 +49,10 @@ impl<'k> Plan<'k> {
         Ok(Plan { values, layers, memory })
     }
 
-    /// Bytes of the arena, then the estimated instructions of one run; plans are compared in this order.
+    /// Bytes of the arena, then the estimated cycles of one run; plans are compared in this order.
     fn cost(&self) -> (u32, u64) {
-        (self.memory.length, self.memory.layers.iter().fold(0, |sum, layer| sum.saturating_add(layer.cost)))
+        let cost = self.memory.layers.iter().fold(Cost::default(), |sum, layer| sum + layer.cost);
+        (self.memory.length, cost.cycles())
     }
 }
 

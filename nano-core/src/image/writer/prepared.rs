@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use super::cost::Cost;
 use super::layer::{self, Layer, Packed};
 use crate::image::{LayerDescription, NodeHeader, Value, WriteError};
 use crate::operator::Operator;
@@ -88,7 +89,7 @@ impl<'k> Prepared<'k> {
     /// The cheapest kernel that supports these pitches and offsets; an arbitrary kernel of the operator if none does.
     pub(super) fn cheapest(&self, values: &[Value]) -> &'k Kernel {
         let (node, layer) = (self.node(values), self.layer(values));
-        let cost = |kernel: &&&Kernel| self.cost(kernel, &node, &layer).unwrap_or(u64::MAX);
+        let cost = |kernel: &&&Kernel| self.cost(kernel, &node, &layer).map_or(u64::MAX, Cost::cycles);
         self.kernels.iter().min_by_key(cost).expect("`new` has found one")
     }
 
@@ -98,14 +99,14 @@ impl<'k> Prepared<'k> {
         self.cost(kernel, &self.node(values), &self.layer(values)).map(|_| kernel)
     }
 
-    fn cost(&self, kernel: &Kernel, node: &Node<'_>, layer: &Layer<'_>) -> Option<u64> {
+    fn cost(&self, kernel: &Kernel, node: &Node<'_>, layer: &Layer<'_>) -> Option<Cost> {
         let fits = kernel.accept(node).is_ok() && !kernel.is_misplaced_view(node);
         (kernel.cost)(layer).filter(|_| fits)
     }
 
-    /// A kernel's estimate of the instructions of one run.
-    pub(super) fn estimate(&self, kernel: &Kernel, values: &[Value]) -> u64 {
-        (kernel.cost)(&self.layer(values)).unwrap_or(u64::MAX)
+    /// A kernel's estimate of one run.
+    pub(super) fn estimate(&self, kernel: &Kernel, values: &[Value]) -> Cost {
+        (kernel.cost)(&self.layer(values)).unwrap_or(Cost::instructions(u64::MAX))
     }
 
     /// Packs the constants for a kernel.

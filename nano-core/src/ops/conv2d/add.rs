@@ -37,7 +37,7 @@ pub const CONV2D_ADD: Kernel = Kernel {
     },
     run: Run::Over(run),
     #[cfg(feature = "alloc")]
-    cost: |layer| Some(3 * layer.macs + 33 * layer.outputs[0].len() as u64),
+    cost: |layer| Some(crate::image::Cost::instructions(3 * layer.macs + 33 * layer.outputs[0].len() as u64)),
     #[cfg(feature = "alloc")]
     pack,
 };

@@ -50,7 +50,7 @@ const fn kernel<C: ChannelRules>(id: u16, name: &'static str) -> Kernel {
             Conv2d::<C>::of(node).checked().run(inputs.get(0), scratch_elements(scratch), outputs.take(), None);
         }),
         #[cfg(feature = "alloc")]
-        cost: |layer| Some(3 * layer.macs),
+        cost: |layer| Some(crate::image::Cost::instructions(3 * layer.macs)),
         #[cfg(feature = "alloc")]
         pack: pack::<C>,
     }

@@ -77,11 +77,11 @@ fn check_block_of_pairs(block: &[pairs::Words], inputs: usize, clamp: (i32, i32)
 }
 
 #[cfg(feature = "alloc")]
-fn cost(layer: &crate::image::Layer<'_>) -> Option<u64> {
+fn cost(layer: &crate::image::Layer<'_>) -> Option<crate::image::Cost> {
     let (inputs, outputs) = (layer.inputs[0].len(), layer.outputs[0].len());
     let whole = inputs.is_multiple_of(ROUND) && outputs.is_multiple_of(WIDTH) && inputs * outputs <= LARGEST;
     let is_one_pass = || matches!(channels::pack::channels(layer, outputs, inputs), Ok((ONE_PASS, _)));
-    (whole && is_one_pass()).then_some(layer.macs * 5 / 2)
+    (whole && is_one_pass()).then_some(crate::image::Cost::instructions(layer.macs * 5 / 2))
 }
 
 #[cfg(feature = "alloc")]

@@ -28,7 +28,7 @@ const fn kernel<C: ChannelRules>(id: u16, name: &'static str) -> Kernel {
         check: |node| FullyConnected::<C>::read(node)?.check(node),
         run: Run::Apart(run::<C>),
         #[cfg(feature = "alloc")]
-        cost: |layer| Some(layer.macs * 13 / 4),
+        cost: |layer| Some(crate::image::Cost::instructions(layer.macs * 13 / 4)),
         #[cfg(feature = "alloc")]
         pack: pack::<C>,
     }

@@ -23,7 +23,7 @@ pub const MOVE: Kernel = Kernel {
     check,
     run: Run::Apart(run),
     #[cfg(feature = "alloc")]
-    cost: |layer| super::pack::tables(layer).ok().map(|tables| tables.cost()),
+    cost: |layer| super::pack::tables(layer).ok().map(|tables| crate::image::Cost::instructions(tables.cost())),
     #[cfg(feature = "alloc")]
     pack: |layer| super::pack::tables(layer).map(super::pack::Tables::packed),
 };

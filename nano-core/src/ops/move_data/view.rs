@@ -18,7 +18,7 @@ pub const MOVE_VIEW: Kernel = Kernel {
     check,
     run: Run::InPlace(|_, _| ()),
     #[cfg(feature = "alloc")]
-    cost: |layer| place(&layer.attributes, &layer.inputs[0], &layer.outputs[0]).map(|_| 0),
+    cost: |layer| place(&layer.attributes, &layer.inputs[0], &layer.outputs[0]).map(|_| crate::image::Cost::default()),
     #[cfg(feature = "alloc")]
     pack: |layer| super::pack::tables(layer).map(|_| Default::default()),
 };
