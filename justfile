@@ -155,6 +155,10 @@ bench-learning *arguments: setup
 conformance layers="10000": setup
     {{ python }} -m pytest -n 2 tests/conformance --layers {{ layers }}
 
+# Compare `layers` random layers, each computed by every kernel that can, with plain torch, on the host and on the emulated board
+conformance-device layers="5000": setup
+    {{ python }} -m pytest -n 2 tests/conformance/test_forced_kernels.py --kernel-layers {{ layers }}
+
 # Measure the server's cost of a fleet's round, with simulated nodes
 bench-fleet *arguments: setup
     {{ python }} tests/bench/bench_fleet.py {{ arguments }}

@@ -100,11 +100,11 @@ def test_every_operator_says_what_its_rules_are() -> None:
     assert operators["add"]["inputs"] == (2, 2)
     assert operators["softmax"]["quantization"] == [{"rule": "fixed", "scale": 1 / 256, "zero_point": -128}]
     assert operators["max_pool2d"]["quantization"] == [{"rule": "same_as", "input": 0}]
-    assert operators["fully_connected"]["kernels"] == [
-        "fully_connected",
-        "fully_connected_pairs",
-        "fully_connected_int16",
-    ]
+    assert operators["fully_connected"]["kernels"] == {
+        "fully_connected": [(["int8"], ["int8"])],
+        "fully_connected_pairs": [(["int8"], ["int8"])],
+        "fully_connected_int16": [(["int16"], ["int16"])],
+    }
     for operator in operators.values():
         assert len(operator["states"]) == len(operator["quantization"]) >= 1
 
@@ -120,3 +120,18 @@ def test_the_description_of_a_value_is_complete() -> None:
         [0],
         [1],
     )
+
+
+def test_an_image_can_be_written_with_some_kernels_only() -> None:
+    net = Description()
+    net.image(net.weighted("fully_connected", net.input((1, 1, 16)), (1, 1, 16), CLAMP, 16))
+    description = {**net.entries, "outputs": [{"name": "y", "id": 1}]}
+    for kernel in ("fully_connected", "fully_connected_pairs"):
+        (layer,) = _native.Model(_native.write_image(description, [kernel])).layers
+        assert layer["kernel"] == kernel
+    with pytest.raises(_native.KernelError, match='nano-core has no kernel "winograd"'):
+        _native.write_image(description, ["winograd"])
+    net = Description()
+    net.image(net.weighted("fully_connected", net.input((1, 1, 15)), (1, 1, 16), CLAMP, 15))
+    with pytest.raises(_native.KernelError, match="fully_connected: no kernel that may be used computes"):
+        _native.write_image({**net.entries, "outputs": description["outputs"]}, ["fully_connected_pairs"])

@@ -93,7 +93,9 @@ impl WideMultiplier {
     /// ```
     #[inline]
     pub fn apply(self, value: i64) -> i32 {
-        let rounded = (value * i64::from(self.mantissa) + (1 << (self.shift - 1))) >> self.shift;
+        // Wrapping, as the channels that fill up a block have shift 0; their results are not used.
+        let half = 1i64.wrapping_shl((self.shift - 1) as u32);
+        let rounded = (value * i64::from(self.mantissa) + half) >> self.shift;
         rounded.clamp(i32::MIN.into(), i32::MAX.into()) as i32
     }
 }

@@ -239,6 +239,7 @@ impl Overlay {
 /// One kernel: an implementation of an operator, for the layers that it supports.
 ///
 /// A program links only the code of the kernels that it names: exported models come with a table of the kernels they need.
+#[derive(Clone, Copy)]
 pub struct Kernel {
     /// Id in the image, unique over the kernels of all operators; never reused.
     pub id: u16,

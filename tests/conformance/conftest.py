@@ -4,10 +4,13 @@ from collections.abc import Callable
 
 import pytest
 
+from .forced_kernels import KERNELS
 from .layers import FAMILIES
 
 #: Of each operator family, for every run of all tests; `just conformance` compares more.
 _LAYERS = 60
+#: For each kernel, for every run of all tests; `just conformance-device` compares more.
+_KERNEL_LAYERS = 12
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -17,6 +20,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=int,
         help=f"random layers in all, of all operator families alike (default: {_LAYERS} of each)",
     )
+    parser.addoption(
+        "--kernel-layers",
+        type=int,
+        help=f"random layers in all, for all kernels alike (default: {_KERNEL_LAYERS} for each)",
+    )
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +33,13 @@ def layer_count(pytestconfig: pytest.Config) -> int:
     # pytest reads options from this file only when it is started on this folder.
     count: int | None = pytestconfig.getoption("--layers", default=None)
     return _LAYERS if count is None else -(-count // len(FAMILIES))
+
+
+@pytest.fixture(scope="session")
+def kernel_layer_count(pytestconfig: pytest.Config) -> int:
+    """The number of random layers per kernel."""
+    count: int | None = pytestconfig.getoption("--kernel-layers", default=None)
+    return _KERNEL_LAYERS if count is None else -(-count // len(KERNELS))
 
 
 @pytest.fixture

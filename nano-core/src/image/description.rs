@@ -110,6 +110,8 @@ impl ModelDescription {
 pub enum WriteError {
     /// No operator has this name.
     UnknownOperator(String),
+    /// None of the given kernels of this operator computes the layer.
+    NoKernel(String),
     /// A layer's attribute is missing, unknown or not an int32.
     Attribute {
         /// The operator.
@@ -179,6 +181,7 @@ impl fmt::Display for WriteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             WriteError::UnknownOperator(name) => write!(f, "there is no operator {name:?}"),
+            WriteError::NoKernel(operator) => write!(f, "{operator}: no kernel that may be used computes this layer"),
             WriteError::Attribute { operator, name, problem } => write!(f, "{operator}: attribute {name} {problem}"),
             WriteError::Tensor { operator, name, needed } => write!(f, "{operator}: tensor {name} must be {needed}"),
             WriteError::Refused { operator, rule, value } => write!(f, "{operator}: {rule} (found {value})"),

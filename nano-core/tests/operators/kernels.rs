@@ -1,6 +1,8 @@
 //! Operators for tests, which use abilities of the contract that no operator of the crate needs. The board's program of the same test has them, too.
 
-use nano_core::image::{Cost, Dtype};
+#[cfg(feature = "alloc")]
+use nano_core::image::Cost;
+use nano_core::image::Dtype;
 use nano_core::{Alias, BrokenRule, Io, Kernel, Node, Operator, Output, Quantization, Run};
 
 /// A gated recurrent unit, simplified: from inputs x and state h of `units` int16,

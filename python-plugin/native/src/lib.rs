@@ -36,6 +36,13 @@ pyo3::create_exception!(
     "A setting of a head is invalid for this layer; the message says which, what it is and what it could be."
 );
 
+pyo3::create_exception!(
+    torch_nano._native,
+    KernelError,
+    NanoError,
+    "None of the kernels that may be used computes a layer, or there is no kernel of a name; the message says which."
+);
+
 /// Converts an error of nano-core to Python's `NanoError`.
 fn refuse(error: impl std::fmt::Display) -> PyErr {
     NanoError::new_err(error.to_string())
@@ -60,7 +67,9 @@ fn operators(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
         let rules = operator.outputs.iter().map(|output| rule(py, output.quantization));
         entry.set_item("quantization", rules.collect::<PyResult<Vec<_>>>()?)?;
         entry.set_item("states", operator.outputs.iter().map(|output| output.reset.is_some()).collect::<Vec<_>>())?;
-        entry.set_item("kernels", kernels().map(|kernel| kernel.name).collect::<Vec<_>>())?;
+        let of_kernels = PyDict::new(py);
+        kernels().try_for_each(|kernel| of_kernels.set_item(kernel.name, signatures(kernel)))?;
+        entry.set_item("kernels", of_kernels)?;
         operators.set_item(operator.name, entry)?;
     }
     Ok(operators)
@@ -100,15 +109,31 @@ fn rule(py: Python<'_>, quantization: Quantization) -> PyResult<Bound<'_, PyDict
     Ok(rule)
 }
 
-/// Packs the layers, plans the arena and writes the `.nano` image of a model description.
+/// Packs the layers, plans the arena and writes the `.nano` image of a model description, with `kernels` only, given by name (None: all).
 #[pyfunction]
-fn write_image<'py>(py: Python<'py>, description: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+#[pyo3(signature = (description, kernels=None))]
+fn write_image<'py>(
+    py: Python<'py>,
+    description: &Bound<'py, PyAny>,
+    kernels: Option<Vec<String>>,
+) -> PyResult<Bound<'py, PyBytes>> {
     let model = description::read(description)?;
-    let image = nano_core::image::write(&model).map_err(|error| match error {
+    let kernels: Vec<Kernel> = match kernels {
+        None => ops::ALL.to_vec(),
+        Some(names) => names.iter().map(|name| kernel(name)).collect::<PyResult<_>>()?,
+    };
+    let image = nano_core::image::write_with(&model, &kernels).map_err(|error| match error {
         WriteError::Setting { .. } => SettingError::new_err(error.to_string()),
+        WriteError::NoKernel(_) => KernelError::new_err(error.to_string()),
         _ => refuse(error),
     })?;
     Ok(PyBytes::new(py, &image))
+}
+
+/// The kernel of this name.
+fn kernel(name: &str) -> PyResult<Kernel> {
+    let found = ops::ALL.iter().find(|kernel| kernel.name == name);
+    found.copied().ok_or_else(|| KernelError::new_err(format!("nano-core has no kernel {name:?}")))
 }
 
 /// Whether this is a valid name of a class.
@@ -190,6 +215,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("NanoError", module.py().get_type::<NanoError>())?;
     module.add("SettingError", module.py().get_type::<SettingError>())?;
+    module.add("KernelError", module.py().get_type::<KernelError>())?;
     module.add("PROTOCOL", protocol::VERSION)?;
     module.add("LARGEST_COUNT", u32::MAX)?;
     module.add("LARGEST_EPOCHS", LARGEST_EPOCHS)?;

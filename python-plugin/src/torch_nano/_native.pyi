@@ -18,6 +18,7 @@ __all__ = [
     "PROTOCOL",
     "SHRINKAGE",
     "Head",
+    "KernelError",
     "Model",
     "NanoError",
     "SensingTwin",
@@ -52,6 +53,9 @@ class NanoError(ValueError):
 
 class SettingError(NanoError):
     """A setting of a head is invalid; the message says which, what it is and what it could be."""
+
+class KernelError(NanoError):
+    """None of the kernels that may be used computes a layer, or there is no kernel of a name."""
 
 @type_check_only
 class ValueEntry(TypedDict):
@@ -102,20 +106,23 @@ class QuantizationRule(TypedDict):
     scale: NotRequired[float]
     zero_point: NotRequired[int]
 
+#: The dtypes of inputs and outputs; the last input's holds for all further ones.
+_Signature = tuple[list[Literal["int8", "int16", "int32"]], list[Literal["int8", "int16", "int32"]]]
+
 @type_check_only
 class OperatorEntry(TypedDict):
     #: In the image's order.
     attributes: list[str]
     #: Least and most number of inputs.
     inputs: tuple[int, int]
-    #: The dtypes of inputs and outputs that a kernel takes; the last input's holds for all further ones.
-    dtypes: list[tuple[list[Literal["int8", "int16", "int32"]], list[Literal["int8", "int16", "int32"]]]]
+    #: Those of all kernels.
+    dtypes: list[_Signature]
     #: Of each output.
     quantization: list[QuantizationRule]
     #: Whether each output is a state.
     states: list[bool]
-    #: Names of its kernels.
-    kernels: list[str]
+    #: Its kernels by name, with the dtypes that each takes.
+    kernels: dict[str, list[_Signature]]
 
 #: The elements of a batch, of a value's dtype: [samples, elements].
 _Elements = npt.NDArray[np.int8] | npt.NDArray[np.int16] | npt.NDArray[np.int32]
@@ -134,7 +141,7 @@ SHRINKAGE: tuple[float, float]
 
 def operators() -> dict[str, OperatorEntry]: ...
 def is_label(name: str) -> bool: ...
-def write_image(description: dict[str, Any]) -> bytes: ...
+def write_image(description: dict[str, Any], kernels: Sequence[str] | None = None) -> bytes: ...
 def quantize_multiplier(real: float) -> tuple[int, int]: ...
 def quantize_wide_multiplier(real: float) -> tuple[int, int]: ...
 def add_parameters(

@@ -106,10 +106,15 @@ pub fn write(model: &ModelDescription) -> Result<Vec<u8>, WriteError> {
 /// Those of [`write()`].
 pub fn write_with(model: &ModelDescription, kernels: &[Kernel]) -> Result<Vec<u8>, WriteError> {
     check_ids(model)?;
-    let plan = Plan::new(model, kernels)?;
-    let Some(fused_model) = fuse::fuse(model, kernels) else { return write_plan(model, plan) };
-    let fused = Plan::new(&fused_model, kernels)?;
-    if fused.cost() < plan.cost() { write_plan(&fused_model, fused) } else { write_plan(model, plan) }
+    let plan = Plan::new(model, kernels);
+    let Some(fused_model) = fuse::fuse(model, kernels) else { return write_plan(model, plan?) };
+    match (plan, Plan::new(&fused_model, kernels)) {
+        // Without a kernel for one of the two layers, only the fused one can be written.
+        (plan, Ok(fused)) if !plan.as_ref().is_ok_and(|plan| plan.cost() <= fused.cost()) => {
+            write_plan(&fused_model, fused)
+        }
+        (plan, _) => write_plan(model, plan?),
+    }
 }
 
 /// Lays out the sections of the image.

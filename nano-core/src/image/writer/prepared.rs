@@ -41,9 +41,11 @@ impl<'k> Prepared<'k> {
         let node = layer.node(values);
         operator.check(&node).map_err(|broken| broken.of(operator.name))?;
         layer.macs = (operator.macs)(&node);
-        // If no kernel fits, this one's refusal is the error.
-        let kernel = layer.cheapest(values);
-        kernel.accept(&layer.node(values)).map_err(|broken| broken.of(operator.name))?;
+        if layer.fitting(values).is_none() {
+            // If no kernel takes the dtypes, the refusal of one of them is the error.
+            layer.cheapest(values).accept(&layer.node(values)).map_err(|broken| broken.of(operator.name))?;
+            return Err(WriteError::NoKernel(description.operator.clone()));
+        }
         Ok(layer)
     }
 
