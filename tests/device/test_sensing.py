@@ -171,14 +171,18 @@ def test_requests_in_parts_succeed_while_the_board_predicts_in_between() -> None
     assert len(refused) > 1, refused
 
 
-def test_a_stream_senses_step_by_step() -> None:
+def make_stream() -> tn.Stream:
     torch.manual_seed(SEED)
     model = nn.Sequential(
         nn.Conv1d(CHANNELS, 8, 5), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(8, CLASSES)
     )
     x = torch.randn(64, CHANNELS, LENGTH)
     tn.freeze(model, "0")
-    stream = tn.to_nano(model, x, calibrate=x, check=False).stream()
+    return tn.to_nano(model, x, calibrate=x, check=False).stream()
+
+
+def test_a_stream_senses_step_by_step() -> None:
+    stream = make_stream()
     nano, step = stream.nano, stream.step_length
     sensor = recorded(5, 1200, options=replace(OPTIONS, hop=step))
     sensor = replace(sensor, gaps=())
@@ -198,6 +202,22 @@ def test_a_stream_senses_step_by_step() -> None:
     for number, report in enumerate(first):
         logits = stream.step(samples[:, number * step : (number + 1) * step])
         assert report.details["class"] == int(logits.argmax())
+
+
+def test_a_pc_that_connects_does_not_interrupt_a_stream() -> None:
+    nano = make_stream().nano
+    random = np.random.default_rng(SEED)
+    sensor = RecordedSensor(random.standard_normal((3000, CHANNELS)), options=SensingOptions(period=400_000))
+    with tn.Device(tn.QemuBoard(nano.image, sensor=sensor)) as device:
+        assert device.info.has_states
+        watched = device.watch()
+        reports = [next(watched) for _ in range(1000)]
+        for _ in range(10):
+            device._link.begin()  # as another client
+            reports += [next(watched) for _ in range(100)]
+        assert reports[-1].event != "ended", "no session began while it sensed"
+        reports += watched
+    assert replay_sensing(reports, sensor, nano).windows > 2900
 
 
 def test_a_difference_is_found_and_named() -> None:

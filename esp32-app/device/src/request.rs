@@ -10,7 +10,7 @@ use crate::message::Settings;
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Request<'a> {
-    /// Sets the session to that of this request's header. It is 0 when the device starts. Resets the model's states too.
+    /// Sets the session to that of this request's header. It is 0 when the device starts. Resets the model's states too, except on a device that senses by itself.
     Begin,
     /// What model is this, and how is it set?
     Info,

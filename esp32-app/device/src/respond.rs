@@ -21,7 +21,11 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
                 if self.training() == self.asked {
                     self.end_training();
                 }
-                self.reset_states();
+                // The states of a device that senses are of what it sees: a PC that connects does not interrupt that.
+                if self.latest.is_none() {
+                    self.reset_states();
+                }
+                self.ran = false;
             }
             Request::Info => return Ok(self.info()),
             Request::Describe { value } => return graph::describe(self.model.image(), value),

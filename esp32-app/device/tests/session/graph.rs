@@ -3,7 +3,10 @@
 use nano_core::image::{ChannelScale, Cost, Dtype, Image, ModelDescription, Packed, ValueDescription, write_with};
 use nano_core::train::{Head, confidence};
 use nano_core::{Alias, CheckedImage, Kernel, Model, Node, Operator, Output, Quantization, Run, ops};
-use torch_nano_device::{Block, ElementType, Failure, GraphValue, NoFlash, Options, Request, Response, Session, Sizes};
+use torch_nano_device::{
+    Block, ElementType, Failure, GraphValue, NoFlash, Options, Request, Response, Sensing, SensingOptions, Session,
+    Sizes, Smoothing,
+};
 use zerocopy::IntoBytes;
 
 use crate::builder::{Aligned, Builder, head_net, two_by_two, value};
@@ -211,6 +214,35 @@ fn each_input_and_output_is_described() {
         let refused = Response::Refused(Failure::GraphValue { count: 3 });
         ask(&mut session, request, |response| assert_eq!(response, refused, "{request:?}"));
     }
+}
+
+#[test]
+fn a_session_that_begins_leaves_the_stream_of_a_device_that_senses() {
+    let image = summing();
+    let mut ram = ram(&image);
+    let checked = CheckedImage::new(image.bytes(), KERNELS).unwrap();
+    let mut session = Session::<_, _>::new(checked, &mut ram, OPTIONS, NoFlash, || 0).unwrap();
+    let (mut window, mut kept) = ([0; 2], [0; 4]);
+    let smoothing = Smoothing::new(1, 1).unwrap();
+    let options = SensingOptions { sample: 2, hop: 1, smoothing, epochs: 0, pause: 0, slice: 1 };
+    let mut sensing = Sensing::new(&mut session.device, &mut window, &mut kept, options).unwrap();
+    // One unit of the input, which it quantizes, and its negative.
+    let (scale, zero_point) = (value([1, 1, 2]).scale, value([1, 1, 2]).zero_point as f32);
+    let sample = [1.0, -1.0].map(|unit| (unit - zero_point) * scale);
+    let mut step = |session: &mut Session<'_, _, _>, sums: [i16; 2]| {
+        sensing.sense(&mut session.device, &sample).unwrap().expect("each sample is a step");
+        assert_eq!(session.device.output(0).unwrap().as_bytes(), sums.as_bytes());
+    };
+    step(&mut session, [START + 1, START - 1]);
+    step(&mut session, [START + 2, START - 2]);
+    ask(&mut session, Request::Begin, |response| assert_eq!(response, Response::Done));
+    // What ran before is not of this session.
+    ask(&mut session, Request::Read { block: Block::Output, offset: 0 }, |response| {
+        assert_eq!(response, Response::Refused(Failure::NoRun));
+    });
+    step(&mut session, [START + 3, START - 3]);
+    ask(&mut session, Request::ResetStates, |response| assert_eq!(response, Response::Done));
+    step(&mut session, [START + 1, START - 1]);
 }
 
 #[test]

@@ -145,7 +145,8 @@ class Device(Conversation):
     def reset_states(self) -> None:
         """Resets the model's states, which are kept from run to run.
 
-        Connecting resets them, too. No effect on a model without states (:attr:`DeviceInfo.has_states`).
+        Connecting resets them, too, unless the device senses by itself: its stream goes on.
+        No effect on a model without states (:attr:`DeviceInfo.has_states`).
         """
         self._ask("reset_states", "done")
 
