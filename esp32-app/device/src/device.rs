@@ -48,6 +48,8 @@ pub struct Device<'a, C, F, H = AnyHead<'a>> {
     pub(crate) stats: Stats,
     /// Changes of the head since it was last saved.
     pub(crate) unsaved: u32,
+    /// Whether it saves only when its program calls [`Device::save_if_due`].
+    pub(crate) saves_held: bool,
     /// Whether it started with a saved head.
     pub(crate) restored: bool,
     pub(crate) counter: C,

@@ -148,7 +148,7 @@ pub struct ProgramRam<'a> {
 /// ```
 ///
 /// All that happens is reported ([`Report`]) to the board, and to the PC between the answers to its requests. The replay of the reports on the PC has the same
-/// bytes.
+/// bytes. A change is reported before it is saved: whenever its power is cut, the flash holds a head that was reported.
 pub struct Program<'a, C, F, H = AnyHead<'a>> {
     session: Session<'a, C, F, H>,
     sensing: Sensing<'a>,
@@ -183,6 +183,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Program<'a, C, F, H> {
             return Err(Error::Length { name: "period", needed: 1, given: 0 });
         }
         let sensing = Sensing::new(&mut session.device, window, features, sensing)?;
+        session.device.hold_saves();
         let (due, samples, reports, progress) = (None, 0, 0, None);
         Ok(Program { session, sensing, sample, period, due, samples, reports, progress, saves: 0, failed_saves: 0 })
     }
@@ -289,17 +290,17 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Program<'a, C, F, H> {
             }
             Err(failure) => self.report(board, Event::Refused(failure))?,
         }
-        self.report_saves(board)?;
+        self.save(board)?;
         Ok(true)
     }
 
-    /// Reports what was labelled by a button or a PC, and what was saved with it.
+    /// Reports what was labelled by a button or a PC, and saves.
     fn report_label<B: Board>(&mut self, board: &mut B) -> Result<(), B::Error> {
         if let Some(target) = self.session.device.take_label() {
             self.report_progress(board)?;
             self.report(board, Event::Learned { target, head: self.head() })?;
         }
-        self.report_saves(board)
+        self.save(board)
     }
 
     fn report_progress<B: Board>(&mut self, board: &mut B) -> Result<(), B::Error> {
@@ -307,7 +308,9 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Program<'a, C, F, H> {
         self.report(board, Event::Trained { steps, left, head: self.head() })
     }
 
-    fn report_saves<B: Board>(&mut self, board: &mut B) -> Result<(), B::Error> {
+    /// Saves what is due, after it was reported, and reports that.
+    fn save<B: Board>(&mut self, board: &mut B) -> Result<(), B::Error> {
+        self.session.device.save_if_due();
         let stats = self.session.device.stats();
         if stats.saves != self.saves {
             self.saves = stats.saves;

@@ -69,7 +69,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
     /// Counts a change of the head, and saves the head if it is due.
     pub(crate) fn changed(&mut self) {
         self.count_change();
-        self.save_if_due();
+        self.change_ended();
     }
 
     pub(crate) fn count_change(&mut self) {
@@ -77,9 +77,29 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
         self.unsaved = self.unsaved.saturating_add(1);
     }
 
-    /// Saves the head if the set number of changes is reached. If the flash fails, the request still succeeds: the failure is counted.
-    pub(crate) fn save_if_due(&mut self) {
-        if self.settings.save_interval != 0 && self.unsaved >= self.settings.save_interval {
+    /// Saves the head if that is due, unless saves are held.
+    pub(crate) fn change_ended(&mut self) {
+        if !self.saves_held {
+            self.save_if_due();
+        }
+    }
+
+    /// Leaves it to the program to save what is due, by [`Device::save_if_due`]. A program that reports each change before it saves has reported all that a
+    /// flash holds, even if its power is cut between the two.
+    pub fn hold_saves(&mut self) {
+        self.saves_held = true;
+    }
+
+    /// Whether the set number of changes ([`Settings::save_interval`]) is reached, and no training is open.
+    pub fn save_is_due(&self) -> bool {
+        let interval = self.settings.save_interval;
+        interval != 0 && self.unsaved >= interval && self.training().is_none()
+    }
+
+    /// Saves the head if that is due. If the flash fails, the failure is counted ([`Stats::failed_saves`](crate::Stats::failed_saves)), and the next change
+    /// tries again.
+    pub fn save_if_due(&mut self) {
+        if self.save_is_due() {
             let _counted = self.save(false);
         }
     }

@@ -106,6 +106,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Session<'a, C, F, H> {
             settings: options.settings,
             stats: Stats::default(),
             unsaved: 0,
+            saves_held: false,
             restored: false,
             counter,
             layers,

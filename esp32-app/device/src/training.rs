@@ -110,7 +110,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
     /// Ends the open training, if there is one, where it is.
     pub(crate) fn end_training(&mut self) {
         if self.learner.as_mut().and_then(|learner| learner.training.take()).is_some() {
-            self.save_if_due();
+            self.change_ended();
         }
     }
 

@@ -182,6 +182,7 @@ impl SensingTwin {
                 let (window, features) = (memory.window.borrow_mut(), memory.features.borrow_mut());
                 Sensing::new(&mut session.device, window, features, options.sensing)
             });
+            session.device.hold_saves();
             let sample = vec![0.0; sensor.sample as usize];
             Ok::<_, PyErr>(Running { session, sensing: sensing.map_err(refuse)?, sensor, sample })
         });
@@ -255,9 +256,20 @@ impl SensingTwin {
         self.board.with_dependent(|_, running| running.session.device.restored())
     }
 
-    /// Saves the head, as a PC asked the board to.
+    /// Whether the board saves its head next, by itself.
+    fn save_is_due(&self) -> bool {
+        self.board.with_dependent(|_, running| running.session.device.save_is_due())
+    }
+
+    /// Saves the head: because that is due, or else as a PC asked the board to.
     fn save(&mut self) -> PyResult<()> {
-        self.board.with_dependent_mut(|_, running| running.session.device.save(true).map(|_| ()).map_err(refused))
+        self.board.with_dependent_mut(|_, Running { session, .. }| {
+            if session.device.save_is_due() {
+                session.device.save_if_due();
+                return Ok(());
+            }
+            session.device.save(true).map(|_| ()).map_err(refused)
+        })
     }
 
     /// Heads saved since the start.

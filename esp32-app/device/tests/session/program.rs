@@ -1,7 +1,11 @@
 //! A whole program on a board in memory: its clock, its samples, its buttons and its PC.
 
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::rc::Rc;
+
+use embedded_storage::nor_flash::{ErrorType, NorFlash, ReadNorFlash};
 
 use nano_core::Error;
 use nano_core::image::Image;
@@ -45,12 +49,14 @@ struct Scripted {
     samples: u64,
     sent: Vec<u8>,
     shown: Vec<Report>,
+    reports_sent: Rc<Cell<usize>>,
 }
 
 impl Scripted {
     fn new(script: Script, busy: u64) -> Self {
         let (pressed, arrived, sent, shown) = (None, VecDeque::new(), vec![], vec![]);
-        Scripted { script, pressed, arrived, busy, time: 7, slept: 0, samples: 0, sent, shown }
+        let reports_sent = Rc::default();
+        Scripted { script, pressed, arrived, busy, time: 7, slept: 0, samples: 0, sent, shown, reports_sent }
     }
 
     /// The frames sent, decoded: reports apart from answers.
@@ -114,6 +120,7 @@ impl Board for Scripted {
 
     fn send(&mut self, bytes: &[u8]) -> Result<(), Infallible> {
         self.sent.extend_from_slice(bytes);
+        self.reports_sent.set(self.shown.len());
         Ok(())
     }
 }
@@ -244,6 +251,71 @@ fn a_program_does_what_the_calls_written_out_do() {
             // It sleeps nearly all of a time in which nothing is to be done.
             assert!(board.slept > PERIOD * 900 * 8 / 10, "{place}: slept {}", board.slept);
         }
+    }
+}
+
+/// A flash that notes, of each write and erase, the number of reports sent before it.
+struct Watched {
+    inner: MemoryFlash<Vec<u8>>,
+    sent: Rc<Cell<usize>>,
+    changed_after: Rc<RefCell<Vec<usize>>>,
+}
+
+impl ErrorType for Watched {
+    type Error = <MemoryFlash<Vec<u8>> as ErrorType>::Error;
+}
+
+impl ReadNorFlash for Watched {
+    const READ_SIZE: usize = MemoryFlash::<Vec<u8>>::READ_SIZE;
+
+    fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), Self::Error> {
+        self.inner.read(offset, bytes)
+    }
+
+    fn capacity(&self) -> usize {
+        self.inner.capacity()
+    }
+}
+
+impl NorFlash for Watched {
+    const WRITE_SIZE: usize = MemoryFlash::<Vec<u8>>::WRITE_SIZE;
+    const ERASE_SIZE: usize = MemoryFlash::<Vec<u8>>::ERASE_SIZE;
+
+    fn erase(&mut self, from: u32, to: u32) -> Result<(), Self::Error> {
+        self.changed_after.borrow_mut().push(self.sent.get());
+        self.inner.erase(from, to)
+    }
+
+    fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), Self::Error> {
+        self.changed_after.borrow_mut().push(self.sent.get());
+        self.inner.write(offset, bytes)
+    }
+}
+
+#[test]
+fn every_change_is_reported_before_it_is_saved() {
+    for (name, image) in every_head() {
+        let settings = Settings { rejection: 0, save_interval: 1 };
+        let mut memory = ram(&image);
+        let view = Image::new(image.bytes()).unwrap();
+        let (mut window, mut features, mut sample) = buffers(&view);
+        let ram = ProgramRam { window: &mut window, features: &mut features, sample: &mut sample };
+        let (sent, changed_after) = (Rc::new(Cell::new(0)), Rc::new(RefCell::new(vec![])));
+        let flash = Watched { inner: erased(), sent: Rc::clone(&sent), changed_after: Rc::clone(&changed_after) };
+        let session = session_with(&image, &mut memory, Options { settings, ..OPTIONS }, flash);
+        let mut program = Program::new(session, ram, options(300)).unwrap();
+        let mut board = Scripted::new(script(&mut fastrand::Rng::with_seed(4), 900), 1);
+        board.reports_sent = sent;
+        while !board.shown.iter().any(|report| report.event == Event::Ended) {
+            let Ok(()) = program.step(&mut board);
+        }
+        let saved = |report: &&Report| matches!(report.event, Event::Saved { .. });
+        let saves: Vec<usize> = board.shown.iter().filter(saved).map(|report| report.number as usize).collect();
+        let mut changes = changed_after.take();
+        changes.dedup();
+        assert!(saves.len() > 3, "{name}: {} saves", saves.len());
+        // The report of the save itself is the next one, and what is saved was reported before.
+        assert_eq!(changes, saves, "{name}");
     }
 }
 

@@ -14,8 +14,8 @@ from ..report import Report
 from ..transport.recorded_sensor import RecordedSensor
 from .replay import ReplayDifference
 
-#: Bytes of an erased flash.
-_FLASH = 1 << 16
+#: Bytes of an erased flash: those of the emulated board.
+_FLASH = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class SensingReplay:
     heads: int
     #: The flash at the end, with which the device starts again.
     flash: bytes = field(repr=False)
-    #: The flash if the training that was open or due at the end, and its save, came to an end: a device whose
-    #: power was cut may have done that without a report.
-    flash_when_trained: bytes = field(repr=False)
+    #: The flash with the save that was due at the end; `flash` if none was. A device reports a change before
+    #: it saves it: cut off between the two, or before it could report the save, it starts with one of these.
+    flash_when_saved: bytes = field(repr=False)
 
 
 def replay_sensing(
@@ -83,7 +83,8 @@ def replay_sensing(
     if number < 0:
         raise InputError("there are no reports: expected all of a device from its start on")
     state, now = twin.head(), twin.flash()
-    twin.work()
+    if twin.save_is_due():
+        twin.save()
     head = None
     if state:
         head = head_of(image)
@@ -122,6 +123,8 @@ class _Replayer:
 
     def _repeat(self, report: Report) -> None:
         details, samples = report.details, report.samples
+        if self._twin.save_is_due() and report.event not in ("saved", "save_failed"):
+            self._differ(report, "its twin saves its head before that")
         match report.event:
             case "started":
                 self._compare(report, "restored", self._twin.restored())
@@ -143,9 +146,7 @@ class _Replayer:
                 self._take_until(samples, report)
                 self._twin.work()
             case "saved":
-                if self._twin.saves() == details["saves"] - 1:
-                    # By a request: the device saves by itself where its twin does.
-                    self._twin.save()
+                self._twin.save()
                 self._compare(report, "saves", self._twin.saves())
             case "missed":
                 self._take_until(samples - details["samples"], report)
