@@ -1,6 +1,8 @@
-"""Runs the whole demo on three seeds and holds its accuracies to their bars: `just bench-demo`.
+"""Runs the whole demo on three seeds and holds its accuracies to their bars, then lets boards on their own
+learn the arms of the first seed, from samples and presses: `just bench-demo`.
 
-Ends with status 1 if a mean personal accuracy is below 90 %, or int8 costs more than one point.
+Ends with status 1 if a mean personal accuracy is below 90 %, int8 costs more than one point, or a board on
+its own has another head or accuracy than the demo.
 """
 
 from __future__ import annotations
@@ -9,30 +11,67 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "python-plugin/examples"))
+
+import board  # noqa: E402
+import watch  # noqa: E402
+from demo import Settings  # noqa: E402
+from personal import ARMS, EPOCHS_ON_BOARD, convert  # noqa: E402
+from watch_alone import learn_alone  # noqa: E402
+
 SEEDS = (0, 1, 2)
 LOWEST_PERSONAL, LARGEST_LOSS = 0.90, 0.01
 
 
-def accuracies(seed: int) -> dict[str, float]:
-    """The accuracies that the demo reports for a seed; the demo itself fails if a byte differs."""
+def report_of(seed: int) -> dict[str, Any]:
+    """What the demo reports for a seed; the demo itself fails if a byte differs."""
     output = ROOT / f"build/bench/demo-{seed}"
     demo = ROOT / "python-plugin/examples/demo.py"
     subprocess.run([sys.executable, str(demo), "--seed", str(seed), "--output", str(output)], check=True)
-    report: dict[str, dict[str, float]] = json.loads((output / "report.json").read_text())
-    return report["accuracy"]
+    report: dict[str, Any] = json.loads((output / "report.json").read_text())
+    return report
+
+
+def boards_on_their_own(report: dict[str, Any]) -> tuple[Table, bool]:
+    """The arms of a report, each learnt by a board on its own, and whether all have the demo's accuracy and
+    the head that this computer makes.
+    """
+    table = Table(
+        "person", "arm", "windows", "demo", "on its own", "head bytes differing", title_justify="left"
+    )
+    table.title = f"seed {report['seed']}: accuracies of boards on their own in %"
+    rows = {(row["subject"], row["arm"]): row for row in report["person_arms"]}
+    windows, equal = watch.load_windows(), True
+    for left_out in watch.FOLDS:
+        train = watch.split(windows, left_out).train
+        x = watch.normalise(windows.x, watch.axis_range(windows.x[train]))
+        model = watch.train(x[train], windows.exercise[train], seed=report["seed"], epochs=Settings().epochs)
+        nano = convert(model, x[train])
+        for subject, arm in watch.person_arms(left_out):
+            alone = learn_alone(nano.image, x, windows, subject, arm, epochs=EPOCHS_ON_BOARD)
+            own = watch.personal_split(windows, subject, arm).train
+            state = board.replay(nano, x[own], windows.exercise[own], EPOCHS_ON_BOARD)
+            differing = board.differing_bytes(state, alone.state)
+            expected = rows[subject, ARMS[arm]]["personal"]
+            equal &= differing == 0 and alone.personal == expected
+            figures = (f"{100 * expected:.2f}", f"{100 * alone.personal:.2f}", str(differing))
+            table.add_row(str(subject), ARMS[arm], str(alone.windows), *figures)
+    return table, equal
 
 
 def main() -> int:
     names = ("generic_float", "generic_int8", "personal", "logistic")
     table = Table("seed", *names, title="mean accuracies in %", title_justify="left")
     failed = False
-    for seed in SEEDS:
-        accuracy = accuracies(seed)
+    reports = [report_of(seed) for seed in SEEDS]
+    for seed, report in zip(SEEDS, reports, strict=True):
+        accuracy = report["accuracy"]
         table.add_row(str(seed), *(f"{100 * accuracy[name]:.2f}" for name in names))
         failed |= accuracy["personal"] < LOWEST_PERSONAL
         failed |= abs(accuracy["generic_float"] - accuracy["generic_int8"]) > LARGEST_LOSS
@@ -42,7 +81,11 @@ def main() -> int:
         console.print(
             f"[bold]a personal mean is below {LOWEST_PERSONAL:.0%}, or int8 costs over a point[/bold]"
         )
-    return int(failed)
+    own, equal = boards_on_their_own(reports[0])
+    console.print(own)
+    if not equal:
+        console.print("[bold]a board on its own has learnt something else than the demo's[/bold]")
+    return int(failed or not equal)
 
 
 if __name__ == "__main__":
