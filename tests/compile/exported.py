@@ -7,10 +7,13 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import board_programs
 import torch_nano as tn
 
 REPOSITORY = Path(__file__).parents[2]
 NANO_CORE = REPOSITORY / "nano-core"
+#: Of these programs alone, where no other build has the lock.
+TARGET = REPOSITORY / "target/exported"
 
 
 def run_exported(nano: tn.NanoModule, folder: Path, main: str, given: bytes) -> bytes:
@@ -46,14 +49,49 @@ def run_crate(nano: tn.NanoModule, folder: Path, main: str, given: bytes) -> byt
     return cargo(folder, "run", "--example", name, given=given)
 
 
-def cargo(folder: Path, *command: str, given: bytes = b"", program: str | Path = "cargo") -> bytes:
+def run_crate_on_board(nano: tn.NanoModule, folder: Path, main: str, given: bytes) -> bytes:
+    """What a program with the exported crate prints on the emulated board, an rv32imc chip without a system.
+
+    Args:
+        folder: an empty one for the crate, and the program in it.
+        main: the program after its first lines; `mod board` is the board's.
+        given: the bytes where the board has its model image.
+    """
+    nano.export(folder, crate=True, nano_core=NANO_CORE)
+    program, virt = folder / "program", REPOSITORY / "esp32-app/virt"
+    (program / "src").mkdir(parents=True)
+    name = re.sub("[^a-z0-9]+", "-", f"board-{folder.parent.name}-{folder.name}".lower())
+    crate = re.search(r'^name = "(.*)"$', (folder / "Cargo.toml").read_text(), re.MULTILINE)
+    assert crate is not None
+    (program / "Cargo.toml").write_text(
+        f'[package]\nname = "{name}"\nversion = "0.0.0"\nedition = "2024"\n[workspace]\n'
+        f'[dependencies]\nnano-core = {{ path = "{NANO_CORE}" }}\n{crate[1]} = {{ path = ".." }}\n'
+        'riscv = { version = "0.16", default-features = false }\n'
+    )
+    (program / "build.rs").write_text(
+        f'fn main() {{ println!("cargo::rustc-link-arg-bins=-T{virt / "virt.ld"}"); }}\n'
+    )
+    (program / "src/main.rs").write_text(
+        f'#![no_std]\n#![no_main]\n#[path = "{virt / "src/board.rs"}"]\nmod board;\n{main}'
+    )
+    lock = REPOSITORY / "esp32-app/Cargo.lock"
+    cargo(program, "build", "--release", program=REPOSITORY / "tools/cross-cargo", lock=lock)
+    (folder / "given").write_bytes(given)
+    return board_programs.run(TARGET / "riscv32imc-unknown-none-elf/release" / name, folder / "given").encode()
+
+
+def cargo(
+    folder: Path,
+    *command: str,
+    given: bytes = b"",
+    program: str | Path = "cargo",
+    lock: Path = REPOSITORY / "Cargo.lock",
+) -> bytes:
     """What cargo prints, in a folder with a manifest."""
-    shutil.copy(REPOSITORY / "Cargo.lock", folder / "Cargo.lock")
-    # Their own, where no other build has the lock.
-    target = REPOSITORY / "target/exported"
+    shutil.copy(lock, folder / "Cargo.lock")
     verb, *arguments = command
     result = subprocess.run(
-        [program, verb, "--quiet", "--offline", "--target-dir", target, *arguments],
+        [program, verb, "--quiet", "--offline", "--target-dir", TARGET, *arguments],
         cwd=folder,
         input=given,
         capture_output=True,

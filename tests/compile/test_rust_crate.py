@@ -8,7 +8,7 @@ from fusion import data, fusion
 from networks import ConvNet1d, inputs, make
 from torch import nn
 
-from .exported import NANO_CORE, REPOSITORY, cargo, run_crate
+from .exported import NANO_CORE, REPOSITORY, run_crate, run_crate_on_board
 from .streaming_networks import strided
 
 SAMPLES = 12
@@ -74,12 +74,60 @@ def test_the_crate_classifies_and_learns_to_the_same_bytes(head, tmp_path):
     nano = with_head(head)
     x = inputs((3, 40), SAMPLES)
     printed = run_crate(nano, tmp_path, program, b"".join(map(in_order, x))).decode().splitlines()
+    assert printed == [*learnt(nano, head, x), 'b "quoted" [0, 1, 4]']
+
+
+@pytest.mark.parametrize(
+    "head", [tn.heads.SGD(0.05), tn.heads.LDA(capacity=7)], ids=lambda head: type(head).__name__
+)
+def test_the_crate_has_the_same_bytes_on_the_chip(head, tmp_path):
+    program = f"""
+    use nano_core::train::Head;
+    use net_1::{{Classifier, Memory, Target}};
+
+    /// A window of the numbers where a model image lies.
+    fn window(index: usize) -> [f32; 120] {{
+        let (numbers, _) = board::image().as_chunks();
+        core::array::from_fn(|number| f32::from_le_bytes(numbers[index * 120 + number]))
+    }}
+
+    extern "C" fn main() -> ! {{
+        static mut MEMORY: Memory = Memory::new();
+        board::protect_flash();
+        let before = board::instructions();
+        // SAFETY: `main` runs once.
+        let mut classifier = Classifier::new(unsafe {{ (&raw mut MEMORY).as_mut_unchecked() }}).unwrap();
+        for round in 0..2 {{
+            for index in 0..{SAMPLES} {{
+                let made = classifier.classify(&window(index));
+                let logits = classifier.inner.logits().unwrap();
+                board::say(format_args!("{{}} {{}} {{logits:?}}", made.class, made.confidence.unwrap()));
+            }}
+            if round == 0 {{
+                for index in 0..{SAMPLES} {{
+                    classifier.learn(&window(index), Target::Class(index as u16 % 5)).unwrap();
+                }}
+                classifier.train(3).unwrap();
+            }}
+        }}
+        board::say(format_args!("{{:?}}", classifier.inner.head().unwrap().state()));
+        board::exit(board::instructions() > before)
+    }}
+    """
+    nano = with_head(head)
+    x = inputs((3, 40), SAMPLES)
+    printed = run_crate_on_board(nano, tmp_path, program, b"".join(map(in_order, x))).decode().splitlines()
+    assert printed == learnt(nano, head, x)
+
+
+def learnt(nano, head, x):
+    """What the programs print of the windows x before and after they learn them, and of the head."""
     expected = predictions(nano, x)
     features, labels = nano.features_int8(x), torch.arange(SAMPLES) % 5
     nano.head.fit(features, labels, **({"epochs": 3} if isinstance(head, tn.heads.SGD) else {}))
     expected += predictions(nano, x)
-    state = nano.head.state()
-    assert printed == [*expected, str(list(state)), 'b "quoted" [0, 1, 4]']
+    assert expected[:SAMPLES] != expected[SAMPLES:], "nothing was learnt"
+    return [*expected, str(list(nano.head.state()))]
 
 
 def predictions(nano, x):
@@ -176,11 +224,6 @@ def test_a_stream_goes_step_by_step(tmp_path):
     expected = [in_order(stream.step(step)) for step in steps]
     made = [np.array(line.strip("[]").split(", "), np.float32).tobytes() for line in printed]
     assert made == 2 * expected
-
-
-def test_the_crate_builds_for_the_chip(tmp_path):
-    with_head(tn.heads.SGD()).export(tmp_path, crate=True, nano_core=NANO_CORE)
-    cargo(tmp_path, "build", "--release", program=REPOSITORY / "tools/cross-cargo")
 
 
 def test_the_manifest_names_nano_core_by_version_and_by_folder(nano, tmp_path):
