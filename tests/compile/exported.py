@@ -77,7 +77,9 @@ def run_crate_on_board(nano: tn.NanoModule, folder: Path, main: str, given: byte
     lock = REPOSITORY / "esp32-app/Cargo.lock"
     cargo(program, "build", "--release", program=REPOSITORY / "tools/cross-cargo", lock=lock)
     (folder / "given").write_bytes(given)
-    return board_programs.run(TARGET / "riscv32imc-unknown-none-elf/release" / name, folder / "given").encode()
+    return board_programs.run(
+        TARGET / "riscv32imc-unknown-none-elf/release" / name, folder / "given"
+    ).encode()
 
 
 def cargo(
