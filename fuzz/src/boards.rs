@@ -2,7 +2,7 @@
 
 use nano_core::image::{
     ChannelScale, Dtype, HeadDescription, LONGEST_NAME, LayersDescription, LdaDescription, SgdDescription,
-    SumsDescription, ValueDescription,
+    StartDescription, SumsDescription, ValueDescription,
 };
 use nano_core::train::Loss;
 
@@ -12,10 +12,11 @@ use crate::builder::{
 
 /// An image with each kind of head, of one input and one output, and one of several inputs and outputs.
 pub(crate) fn heads() -> Vec<Aligned> {
-    let sums = SumsDescription { classes: 2, capacity: 4 };
+    let sums = SumsDescription { classes: 2, capacity: 4, start: None };
     let heads = [
         None,
-        Some(HeadDescription::Lda(LdaDescription { start: sums.clone(), shrinkage: 0.2 })),
+        Some(HeadDescription::Lda(LdaDescription { sums: sums.clone(), shrinkage: 0.2 })),
+        Some(started()),
         Some(HeadDescription::Prototype(sums)),
         layers(Loss::CrossEntropy),
         layers(Loss::Binary),
@@ -50,6 +51,20 @@ fn descending(loss: Loss, outputs: usize) -> Option<HeadDescription> {
     let mut head = head_net().sgd(outputs);
     head.descent = descent(0.02, loss);
     Some(HeadDescription::Sgd(head))
+}
+
+/// A head that starts from what the factory knows of the six features of `head_net`.
+fn started() -> HeadDescription {
+    let start = StartDescription {
+        means: (0..12).map(|place| 10.0 * place as f32 - 50.0).collect(),
+        covariance: (0..36).map(|place| if place % 7 == 0 { 900.0 } else { 300.0 }).collect(),
+        weights: (0..12).map(|place| place as f32 - 5.0).collect(),
+        biases: vec![-3.0, 3.0],
+        mean_strength: 0.5,
+        spread_strength: 2.0,
+    };
+    let sums = SumsDescription { classes: 2, capacity: 4, start: Some(start) };
+    HeadDescription::Lda(LdaDescription { sums, shrinkage: 0.2 })
 }
 
 fn layers(loss: Loss) -> Option<HeadDescription> {

@@ -247,7 +247,7 @@ def test_it_is_close_to_float_lda(count: int) -> None:
     matrix = scatter + (0.2 + (16 / (2 * freedom)) ** 2) * np.trace(scatter) / 16 * np.eye(16)
     centred = means - real.mean(0)
     weights = np.linalg.solve(matrix, centred.T).T * freedom
-    biases = -((means + real.mean(0)) * weights).sum(1) / 2
+    biases = -((means + centre) * weights).sum(1) / 2
     expected = real @ weights.T + biases
     found = native(torch.from_numpy(x)).numpy()
     assert np.abs(found - expected).max() < 0.01 * np.abs(expected).max()

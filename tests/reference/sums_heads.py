@@ -15,20 +15,27 @@ that passes did not overflow on the device either.
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 IntArray = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
 
 NO_LOGIT = -(2**31)
-MEAN_BITS, GUARD_BITS, SWEEPS = 22, 6, 30
+MEAN_BITS, FRACTION, GUARD_BITS, SWEEPS = 22, 7, 6, 30
 
 
 def fits(value: int, bits: int) -> int:
     """`value`, after asserting that a signed number of so many bits holds it."""
     assert -(1 << bits - 1) <= value < 1 << bits - 1, f"{value} overflows {bits} bits"
     return value
+
+
+def divided(value: int, by: int) -> int:
+    """`value / by`, rounded towards 0."""
+    return -(-value // by) if value < 0 else value // by
 
 
 def wrapped(value: int) -> int:
@@ -52,6 +59,90 @@ def shift_right(value: int, down: int) -> int:
     (3, -2)
     """
     return value + (1 << down - 1) >> down if down else value
+
+
+@dataclass
+class Start:
+    """What the factory knows: means [classes, features] in 1/2^7, the variance within a class in 1/64, and
+    for LdaHead the sums of products [features, features] of `freedom` degrees of freedom, and the shipped
+    layer's integers.
+    """
+
+    means: IntArray
+    strength: int
+    variance: int
+    freedom: int
+    products: IntArray
+    weights: IntArray
+    biases: list[int]
+    exponent: int
+
+    @classmethod
+    def of(
+        cls,
+        means: Floats,
+        covariance: Floats,
+        weights: Floats,
+        biases: Floats,
+        *,
+        mean_strength: float,
+        spread_strength: float,
+        scale: float,
+        zero_point: int,
+    ) -> Start:
+        """From the real numbers that nano-core's writer is given."""
+        freedom = int(min(max(spread_strength * len(means) + 0.5, 1), 256))
+        largest_weight, largest_bias = float(np.abs(weights).max()) * scale, float(np.abs(biases).max())
+        exponent = 32
+        while largest_weight * 2.0**exponent > 2**14 or largest_bias * 2.0**exponent > 2**30:
+            exponent -= 1
+        products = rounded(covariance.astype(np.float64) * freedom)
+        products = np.clip(products, -(2**23), np.where(np.eye(len(products)), freedom << 15, 2**23))
+        variance = rounded(np.array(float(np.trace(covariance.astype(np.float64))) * 64))
+        return cls(
+            means=np.clip(
+                rounded(means.astype(np.float64) * 128), (-128 - zero_point) << 7, (127 - zero_point) << 7
+            ),
+            strength=int(mean_strength * 256 + 0.5),
+            variance=min(max(int(variance), 1), 1 << 30),
+            freedom=freedom,
+            products=products,
+            weights=rounded(weights.astype(np.float64) * (2.0**exponent * scale)),
+            biases=[int(b) for b in rounded(biases.astype(np.float64) * 2.0**exponent)],
+            exponent=exponent,
+        )
+
+    def combined(
+        self, counts: list[int], user: IntArray, variance: int, bounds: tuple[int, int]
+    ) -> list[list[int]]:
+        """The means [classes, features] of factory and user."""
+        shares = [(n << 15) // (n + 1) for n in counts]
+        total = sum(shares) + 2**14
+        moves = [
+            sum(fits(share * int(u - m), 48) for share, u, m in zip(shares, users, own, strict=True))
+            for users, own in zip(user.T, self.means.T, strict=True)
+        ]
+        moved = [fits(divided(move, total), 32) for move in moves]
+        expected = np.clip(self.means + np.array(moved), *bounds)
+        distances = [
+            max((int(((u - m) ** 2).sum()) >> 8) - variance // n, 0)
+            for n, u, m in zip(counts, user, expected, strict=True)
+            if n
+        ]
+        weight = fits(self.strength * variance * len(distances), 64) // max(sum(distances), 1)
+        weight = min(max(weight, 4), 64 << 8)
+        means = []
+        for n, u, m in zip(counts, user, expected, strict=True):
+            share = (n << 24) // ((n << 8) + weight)
+            means.append(
+                [fits(int(a) + (int(b - a) * share + 2**15 >> 16), 16) for a, b in zip(m, u, strict=True)]
+            )
+        return means
+
+
+def rounded(values: npt.NDArray[np.float64]) -> IntArray:
+    """To the nearest integer, halves away from zero."""
+    return np.trunc(values + np.copysign(0.5, values)).astype(np.int64)
 
 
 class Sums:
@@ -96,7 +187,14 @@ class LdaHead(Sums):
     """Linear discriminant analysis."""
 
     def __init__(
-        self, *, classes: int, capacity: int, features: int, zero_point: int, shrinkage: float
+        self,
+        *,
+        classes: int,
+        capacity: int,
+        features: int,
+        zero_point: int,
+        shrinkage: float,
+        start: Start | None = None,
     ) -> None:
         super().__init__(classes=classes, capacity=capacity, features=features, zero_point=zero_point)
         self.products = np.zeros((features, features), np.int64)
@@ -104,6 +202,16 @@ class LdaHead(Sums):
         self.retired, self.exponent, self.freedom = 0, 0, 1
         self.biases = [NO_LOGIT] * capacity
         self.weights = np.zeros((capacity, features), np.int64)
+        self.start = start
+        if start is not None:
+            self._restore(start)
+
+    def _restore(self, start: Start) -> None:
+        known = len(start.means)
+        self.biases = start.biases + [NO_LOGIT] * (len(self.counts) - known)
+        self.weights[:] = 0
+        self.weights[:known] = start.weights
+        self.exponent, self.freedom = start.exponent, 1
 
     def learn(self, q: npt.NDArray[np.generic], label: int, times: int = 1) -> None:
         super().learn(q, label, times)
@@ -145,22 +253,49 @@ class LdaHead(Sums):
         """Solves for the weights."""
         features = self.sums.shape[1]
         known = [label for label, count in enumerate(self.counts) if count]
+        if self.start is not None and not known:
+            self._restore(self.start)
+            return
         samples = sum(self.counts)
-        self.freedom = max(samples + self.retired - len(known), 1)
-        shrinkage = self.ratio + fits((features**2 << 14) + self.freedom**2 // 2, 32) // self.freedom**2
-        largest = int(np.abs(self.products).max())
-        shift = min(max(31 - largest.bit_length() - (shrinkage >> 16).bit_length(), 0), 16)
+        self.freedom = samples + self.retired - len(known)
         means = [
             [quotient(int(total), n) for total in row] for n, row in zip(self.counts, self.sums, strict=True)
         ]
-        matrix = self._corrected(means, shift)
+        user = np.array([[shift_right(mean, MEAN_BITS - FRACTION) for mean in row] for row in means])
+        products = self.products
+        if self.start is not None:
+            start, classes = self.start, len(self.start.means)
+            known = sorted({*known, *range(classes)})
+            between = [
+                sum(row[i] * int(total) for row, total in zip(means, self.sums[:, i], strict=True))
+                >> MEAN_BITS
+                for i in range(features)
+            ]
+            within = sum(max(int(self.products[i, i]) - between[i], 0) for i in range(features))
+            variance = fits((within << 6) + classes * start.variance, 64) // (self.freedom + classes)
+            bounds = ((-128 - self.zero_point) << FRACTION, (127 - self.zero_point) << FRACTION)
+            user[:classes] = start.combined(self.counts[:classes], user[:classes], variance, bounds)
+            share = min((variance << 16) // start.variance, 2**16)
+            products = products + (start.products * share + 2**15 >> 16)
+            self.freedom += start.freedom
+        self.freedom = max(self.freedom, 1)
+        shrinkage = self.ratio + fits((features**2 << 14) + self.freedom**2 // 2, 32) // self.freedom**2
+        largest = fits(int(np.abs(products).max()), 32)
+        shift = min(max(31 - largest.bit_length() - (shrinkage >> 16).bit_length(), 0), 16)
+        matrix = self._corrected(products, means, shift)
         diagonal = [max(int(matrix[i, i]), 0) for i in range(features)]
         lambda_ = max((fits(sum(diagonal) * shrinkage, 64) >> 16) // features, 1 << shift)
         assert lambda_ < 2**31
         divisors = [entry + lambda_ for entry in diagonal]
         assert max(divisors) < 2**32
-        centre = [quotient(int(total), samples) for total in self.sums.sum(0)]
-        right = {label: [m - c for m, c in zip(means[label], centre, strict=True)] for label in known}
+        centre = [0] * features
+        if known:
+            sums = [sum(int(user[label, i]) for label in known) for i in range(features)]
+            centre = [((s << MEAN_BITS + 1 - FRACTION) + len(known)) // (2 * len(known)) for s in sums]
+        right = {
+            label: [(int(m) << MEAN_BITS - FRACTION) - c for m, c in zip(user[label], centre, strict=True)]
+            for label in known
+        }
         longest = max((sum((r >> 14) ** 2 for r in row) for row in right.values()), default=0)
         length = -(-longest.bit_length() // 2) - 8
         limit = min(25, 31 - (features - 1).bit_length())
@@ -180,15 +315,15 @@ class LdaHead(Sums):
             self.weights[label] = [shift_right(w, common - down) for w in weights]
         self.exponent = exponent - common
 
-    def _corrected(self, means: list[list[int]], shift: int) -> IntArray:
+    def _corrected(self, products: IntArray, means: list[list[int]], shift: int) -> IntArray:
         """The symmetric matrix without lambda, shifted left."""
         features = self.sums.shape[1]
         matrix = np.zeros((features, features), np.int64)
         for i in range(features):
             for j in range(i, features):
-                products = sum(row[i] * int(total) for row, total in zip(means, self.sums[:, j], strict=True))
-                correction = fits(products + (1 << MEAN_BITS - shift - 1), 64) >> MEAN_BITS - shift
-                scaled = fits(int(self.products[i, j]) << shift, 32)
+                between = sum(row[i] * int(total) for row, total in zip(means, self.sums[:, j], strict=True))
+                correction = fits(between + (1 << MEAN_BITS - shift - 1), 64) >> MEAN_BITS - shift
+                scaled = fits(int(products[i, j]) << shift, 32)
                 matrix[i, j] = matrix[j, i] = wrapped(scaled - correction)
         return matrix
 

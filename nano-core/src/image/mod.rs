@@ -35,7 +35,7 @@ mod view;
 mod writer;
 
 #[cfg(feature = "alloc")]
-pub use crate::train::{TrainedLayer, description::*};
+pub use crate::train::{StartDescription, TrainedLayer, description::*};
 #[cfg(feature = "alloc")]
 pub use description::{
     InputDescription, LayerDescription, ModelDescription, OutputDescription, Tensor, ValueDescription, WriteError,

@@ -23,6 +23,7 @@ mod no_head;
 mod order;
 mod ring;
 mod sizes;
+mod start;
 mod sums;
 mod target;
 
@@ -135,4 +136,6 @@ pub use no_head::NoHead;
 pub use order::{LARGEST_EPOCHS, Training};
 pub use ring::{FeatureRing, RingPosition};
 pub use sizes::{HeadSizes, LayerSizes};
+#[cfg(feature = "alloc")]
+pub use start::StartDescription;
 pub use target::Target;

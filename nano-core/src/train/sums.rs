@@ -1,12 +1,14 @@
 //! Heads of sums over samples: what they learn of a sample can be taken back exactly.
 
 use crate::Error;
+use crate::image::HeadRecord;
 #[cfg(feature = "alloc")]
-use crate::image::WriteError;
-use crate::image::{HeadRecord, Image};
+use crate::image::{Value, WriteError};
 use crate::train::head::Head;
 #[cfg(feature = "alloc")]
 use crate::train::sizes::Limits;
+#[cfg(feature = "alloc")]
+use crate::train::start::StartDescription;
 use crate::train::target::Target;
 
 /// A head that holds sums over the samples of each class.
@@ -59,16 +61,13 @@ pub(super) trait SumsHead<'a>: Head<'a> {
     }
 }
 
-/// Checks a record's number of classes at the start, and that the head starts without samples.
-pub(super) fn check_start(image: &Image<'_>, record: &HeadRecord, classes: i32) -> Result<(), Error> {
-    if !(1..=record.classes as i32).contains(&classes) {
-        return Err(Error::Field { name: "head classes at the start", value: classes.into() });
-    }
-    let state = image.head_state(record).len();
-    if state == 0 { Ok(()) } else { Err(Error::Field { name: "head state length", value: state as i64 }) }
+/// Checks a record's number of classes at the start.
+pub(super) fn check_classes(record: &HeadRecord, classes: i32) -> Result<(), Error> {
+    let possible = (1..=record.classes as i32).contains(&classes);
+    if possible { Ok(()) } else { Err(Error::Field { name: "head classes at the start", value: classes.into() }) }
 }
 
-/// Description of a head of sums over samples; it starts without samples.
+/// Description of a head of sums over samples.
 #[cfg(feature = "alloc")]
 #[derive(Clone, Debug)]
 pub struct SumsDescription {
@@ -76,18 +75,20 @@ pub struct SumsDescription {
     pub classes: usize,
     /// The most classes it can have.
     pub capacity: usize,
+    /// What the factory's samples say of them; None: nothing.
+    pub start: Option<StartDescription>,
 }
 
 #[cfg(feature = "alloc")]
 impl SumsDescription {
-    /// Checks the layer's size and the capacity against the trainer's limits.
-    pub(super) fn check(&self, limits: &Limits, features: usize) -> Result<(), WriteError> {
-        limits.check_layer(self.classes, features)?;
+    /// Checks the layer's size, the capacity and the start against the trainer's limits.
+    pub(super) fn check(&self, limits: &Limits, features: &Value) -> Result<(), WriteError> {
+        limits.check_layer(self.classes, features.len())?;
         let most = limits.classes;
         if !(self.classes..=most).contains(&self.capacity) {
             let expected = format_args!("{}, the classes of the layer, to {most}", self.classes);
             return Err(WriteError::setting("capacity", self.capacity, expected));
         }
-        Ok(())
+        self.start.as_ref().map_or(Ok(()), |start| start.check(self.classes, features.len()))
     }
 }

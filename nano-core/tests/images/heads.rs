@@ -195,9 +195,9 @@ fn wide_sums_net(lda: bool, zero_point: i32, features: u32) -> Aligned {
     let output = net.table(input);
     net.value(output).zero_point = zero_point;
     net.output(output);
-    let start = SumsDescription { classes: 2, capacity: 3 };
+    let start = SumsDescription { classes: 2, capacity: 3, start: None };
     net.model.head = Some(if lda {
-        HeadDescription::Lda(LdaDescription { start, shrinkage: 1.0 / 65536.0 })
+        HeadDescription::Lda(LdaDescription { sums: start, shrinkage: 1.0 / 65536.0 })
     } else {
         HeadDescription::Prototype(start)
     });
@@ -314,5 +314,48 @@ fn records_that_sums_cannot_run_are_refused() {
         });
         let error = error.err();
         assert!(matches!(error, Some(Error::Field { name: found, .. }) if found == name), "{word}: {error:?}");
+    }
+}
+
+#[test]
+fn records_of_a_start_that_lda_cannot_run_are_refused() {
+    let net = || {
+        let mut net = crate::reachable::net(0);
+        net.model.head = Some(HeadDescription::Lda(crate::reachable::started(0)));
+        net.image()
+    };
+    // Biases [2], sums of products [21], means [2][6], weights [2][6].
+    let (spread, means, weights) = (8, 8 + 4 * 21, 8 + 4 * 21 + 24);
+    let state = |image: &Aligned| image.word(image.word(place::HEAD) as usize + 4 * 12) as usize;
+    let in_record = |word: usize, value: u32| {
+        move |image: &mut Aligned| {
+            let record = image.word(place::HEAD) as usize;
+            image.patch(record + 4 * word, value);
+        }
+    };
+    let changes: [(&str, Box<dyn Fn(&mut Aligned)>); 12] = [
+        ("head strength of the start's means", Box::new(in_record(6, 0))),
+        ("head strength of the start's means", Box::new(in_record(6, 1025))),
+        ("head variance at the start", Box::new(in_record(7, 0))),
+        ("head variance at the start", Box::new(in_record(7, (1 << 30) + 1))),
+        ("head degrees of freedom at the start", Box::new(in_record(8, 0))),
+        ("head degrees of freedom at the start", Box::new(in_record(8, 257))),
+        ("head exponent at the start", Box::new(in_record(9, 81))),
+        ("head bias at the start", Box::new(move |image| image.patch(state(image), (1 << 30) + 1))),
+        (
+            "head sum of products at the start",
+            Box::new(move |image| image.patch(state(image) + spread + 4, 1 + (1 << 23))),
+        ),
+        ("head sum of squares at the start", Box::new(move |image| image.patch(state(image) + spread, u32::MAX))),
+        ("head mean at the start", Box::new(move |image| image.patch(state(image) + means, 0x7fff_7fff))),
+        ("head weight at the start", Box::new(move |image| image.patch(state(image) + weights, 0x4001_4001))),
+    ];
+    for (name, change) in changes {
+        let mut image = net();
+        change(&mut image);
+        let image = Image::new(image.bytes()).unwrap();
+        let mut ram = vec![0; HeadSizes::of(image.head().unwrap()).words()];
+        let error = AnyHead::new(&image, &mut ram).map(drop).err();
+        assert!(matches!(error, Some(Error::Field { name: found, .. }) if found == name), "{name}: {error:?}");
     }
 }

@@ -1,6 +1,6 @@
 //! After any operation a head's state is one that it accepts, even if it started from a hostile state that it accepted.
 
-use nano_core::image::{HeadDescription, LdaDescription, SumsDescription};
+use nano_core::image::{HeadDescription, LdaDescription, StartDescription, SumsDescription};
 use nano_core::train::{AnyHead, Descent, FeatureRing, Head, Loss, Target, Training};
 
 use crate::builder::{Aligned, Builder, descent, layers_head};
@@ -11,9 +11,10 @@ const PLACES: usize = 5;
 
 /// A head of each trainer and loss, with features of this zero point.
 fn images(zero_point: i32) -> Vec<(String, Aligned)> {
-    let start = SumsDescription { classes: 2, capacity: 4 };
+    let start = SumsDescription { classes: 2, capacity: 4, start: None };
     let mut heads = vec![
-        ("lda".into(), HeadDescription::Lda(LdaDescription { start: start.clone(), shrinkage: 0.2 })),
+        ("lda".into(), HeadDescription::Lda(LdaDescription { sums: start.clone(), shrinkage: 0.2 })),
+        ("lda with a start".into(), HeadDescription::Lda(started(zero_point))),
         ("prototype".into(), HeadDescription::Prototype(start)),
     ];
     for loss in Loss::ALL {
@@ -33,12 +34,28 @@ fn images(zero_point: i32) -> Vec<(String, Aligned)> {
     heads.into_iter().map(|(name, head)| (name, with(head))).collect()
 }
 
+/// A head that starts from means near the bounds of its features.
+pub fn started(zero_point: i32) -> LdaDescription {
+    let mean = |class: usize, i: usize| [-127.5, 127.5][(class + i) % 2] - zero_point as f32;
+    let start = StartDescription {
+        means: (0..2).flat_map(|class| (0..FEATURES).map(move |i| mean(class, i))).collect(),
+        covariance: (0..FEATURES * FEATURES)
+            .map(|place| if place % (FEATURES + 1) == 0 { 900.0 } else { 300.0 })
+            .collect(),
+        weights: (0..2 * FEATURES).map(|place| place as f32 - 5.0).collect(),
+        biases: vec![-3.0, 3.0],
+        mean_strength: 4.0,
+        spread_strength: 8.0,
+    };
+    LdaDescription { sums: SumsDescription { classes: 2, capacity: 4, start: Some(start) }, shrinkage: 0.2 }
+}
+
 fn with_descent(mut sgd: nano_core::image::SgdDescription, descent: Descent) -> nano_core::image::SgdDescription {
     sgd.descent = descent;
     sgd
 }
 
-fn net(zero_point: i32) -> Builder {
+pub fn net(zero_point: i32) -> Builder {
     let mut net = Builder::new(7);
     net.model.labels.clear();
     let input = net.input([1, 1, FEATURES as u32]);

@@ -1,7 +1,7 @@
 //! Converts the description of a head from Python, a dict of plain data, to nano-core's type: one conversion per trainer.
 
 use nano_core::image::{
-    HeadDescription, LayersDescription, LdaDescription, SgdDescription, SumsDescription, TrainedLayer,
+    HeadDescription, LayersDescription, LdaDescription, SgdDescription, StartDescription, SumsDescription, TrainedLayer,
 };
 use nano_core::train::{self, Loss};
 use numpy::PyReadonlyArrayDyn;
@@ -36,7 +36,7 @@ impl TryFrom<Description<'_, '_>> for LdaDescription {
 
     fn try_from(Description(description): Description<'_, '_>) -> PyResult<Self> {
         let Lda { shrinkage } = description.extract()?;
-        Ok(LdaDescription { start: Description(description).try_into()?, shrinkage })
+        Ok(LdaDescription { sums: Description(description).try_into()?, shrinkage })
     }
 }
 
@@ -44,8 +44,9 @@ impl TryFrom<Description<'_, '_>> for SumsDescription {
     type Error = PyErr;
 
     fn try_from(Description(description): Description<'_, '_>) -> PyResult<Self> {
-        let Sums { classes, capacity } = description.extract()?;
-        Ok(SumsDescription { classes, capacity: whole("capacity", &capacity)? })
+        let Sums { classes, capacity, start } = description.extract()?;
+        let start = start.map(StartDescription::try_from).transpose()?;
+        Ok(SumsDescription { classes, capacity: whole("capacity", &capacity)?, start })
     }
 }
 
@@ -83,6 +84,35 @@ struct Lda {
 struct Sums<'py> {
     classes: usize,
     capacity: Bound<'py, PyAny>,
+    start: Option<Start<'py>>,
+}
+
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct Start<'py> {
+    means: PyReadonlyArrayDyn<'py, f32>,
+    covariance: PyReadonlyArrayDyn<'py, f32>,
+    weights: PyReadonlyArrayDyn<'py, f32>,
+    biases: PyReadonlyArrayDyn<'py, f32>,
+    mean_strength: f64,
+    spread_strength: f64,
+}
+
+impl TryFrom<Start<'_>> for StartDescription {
+    type Error = PyErr;
+
+    fn try_from(
+        Start { means, covariance, weights, biases, mean_strength, spread_strength }: Start<'_>,
+    ) -> PyResult<Self> {
+        Ok(StartDescription {
+            means: means.as_slice()?.to_vec(),
+            covariance: covariance.as_slice()?.to_vec(),
+            weights: weights.as_slice()?.to_vec(),
+            biases: biases.as_slice()?.to_vec(),
+            mean_strength,
+            spread_strength,
+        })
+    }
 }
 
 #[derive(FromPyObject)]

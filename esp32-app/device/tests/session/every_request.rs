@@ -37,9 +37,9 @@ fn other_operators() -> Builder {
 /// Images of every operator and trainer; names are absent, short or of the largest length.
 fn images() -> Vec<Aligned> {
     let mut nets = vec![conv_net(), other_operators(), two_by_two(), residual_net(), passed_through()];
-    let start = SumsDescription { classes: 2, capacity: 4 };
+    let start = SumsDescription { classes: 2, capacity: 4, start: None };
     let mut heads = vec![
-        HeadDescription::Lda(LdaDescription { start: start.clone(), shrinkage: 0.2 }),
+        HeadDescription::Lda(LdaDescription { sums: start.clone(), shrinkage: 0.2 }),
         HeadDescription::Prototype(start),
     ];
     for loss in Loss::ALL {

@@ -2,13 +2,15 @@
 
 use core::num::NonZero;
 
-use super::state::{Class, Parts};
+use super::state::Parts;
 use super::triangle;
 use crate::operator::CheckedPart;
+use crate::train::confidence::NO_LOGIT;
+use crate::train::start::FRACTION;
 
 /// The largest number of bits of a weight before it is rounded to int16.
 const LARGEST_WEIGHT_BITS: u32 = 25;
-/// Fraction bits of a mean.
+/// Fraction bits of a mean in a correction, and of the right-hand sides.
 const MEAN: u32 = 22;
 /// The largest left shift of S, for which its correction is still shifted right.
 const LARGEST_SHIFT: u32 = 16;
@@ -23,7 +25,7 @@ pub(super) struct Scratch<'s> {
     shifts: &'s mut [u32],
     weights: &'s mut [i32],
     reciprocals: &'s mut [u32],
-    centre: &'s mut [i32],
+    pub(super) centre: &'s mut [i32],
     right: &'s mut [i32],
 }
 
@@ -59,7 +61,30 @@ pub(super) fn shrinkage(ratio: u32, features: u32, freedom: u32) -> u32 {
     ratio + (((features * features) << 14) + square / 2) / square
 }
 
-/// Solves for the weights of all classes that have samples, leaving the sums unchanged; returns the weights' exponent.
+/// Puts the means of the samples, with [`FRACTION`] bits, in place of the weights, and [`NO_LOGIT`] in place of the biases of classes
+/// that are not known: those without samples, but for the first `known`.
+pub(super) fn average(parts: &mut Parts<'_>, known: usize) {
+    for (class, index) in parts.classes.iter_mut().zip(0..) {
+        *class.bias = if *class.count > 0 || index < known { 0 } else { NO_LOGIT };
+        for (mean, &sum) in class.weights.iter_mut().zip(&*class.sums) {
+            *mean = shift_right(quotient(sum, *class.count).into(), MEAN - FRACTION) as i16;
+        }
+    }
+}
+
+/// The trace of S within classes, `sum S_ii - s_ki^2 / n_k`.
+pub(super) fn trace_within(parts: &Parts<'_>) -> u64 {
+    let Parts { features, classes, spread, .. } = parts;
+    let within = triangle::diagonal(spread, *features).enumerate().map(|(i, &square)| {
+        let sums = column(classes.sums, *features, i).zip(&*classes.counts);
+        let between = sums.map(|(&sum, &count)| i64::from(quotient(sum, count)) * i64::from(sum)).sum::<i64>();
+        (i64::from(square) - (between >> MEAN)).max(0) as u64
+    });
+    within.sum()
+}
+
+/// Solves for the weights of all known classes, whose means are in place of them ([`average`]), leaving the sums unchanged; returns the
+/// weights' exponent.
 pub(super) fn solve(parts: &mut Parts<'_>, scratch: &mut Scratch<'_>, settings: &Settings) -> i32 {
     let largest = parts.spread.iter().fold(0, |largest, sum| sum.unsigned_abs().max(largest));
     let whole = settings.shrinkage >> 16;
@@ -99,7 +124,6 @@ fn quotient(sum: i32, count: u32) -> i32 {
 fn solve_scaled(parts: &mut Parts<'_>, scratch: &mut Scratch<'_>, settings: &Settings, shift: u32) -> i32 {
     let Parts { features, classes, spread, .. } = parts;
     let Scratch { shifts, weights, reciprocals, centre, right, .. } = scratch;
-    let samples: u32 = classes.counts.iter().sum();
     let limit = LARGEST_WEIGHT_BITS.min(31 - bits(features.get() as u64 - 1));
 
     let diagonal = || triangle::diagonal(spread, *features).map(|&sum| sum.max(0) as u32);
@@ -111,12 +135,17 @@ fn solve_scaled(parts: &mut Parts<'_>, scratch: &mut Scratch<'_>, settings: &Set
         *reciprocal = ((1u64 << (62 - divisor.leading_zeros())) / NonZero::<u64>::from(divisor)) as u32;
     }
 
+    let known = classes.biases.iter().filter(|&&bias| bias != NO_LOGIT).count() as i64;
     for (i, centre) in centre.iter_mut().enumerate() {
-        *centre = quotient(column(classes.sums, *features, i).sum(), samples);
+        let sum: i64 = column(classes.weights, *features, i).copied().map(i64::from).sum();
+        *centre = match known {
+            0 => 0,
+            known => ((sum << (MEAN + 1 - FRACTION)) + known).div_euclid(2 * known) as i32,
+        };
     }
     let mut longest = 0;
-    for class in classes.iter_mut().filter(|class| *class.count > 0) {
-        right_side(&class, centre, right);
+    for class in classes.iter_mut().filter(|class| *class.bias != NO_LOGIT) {
+        right_side(class.weights, centre, right);
         longest = right.iter().map(|&mean| i64::from(mean >> 14).pow(2) as u64).sum::<u64>().max(longest);
     }
     // The norm of the longest right-hand side is below 2^length.
@@ -126,11 +155,10 @@ fn solve_scaled(parts: &mut Parts<'_>, scratch: &mut Scratch<'_>, settings: &Set
     let mut common = 0;
     for (class, class_shift) in classes.iter_mut().zip(&mut **shifts) {
         *class_shift = 0;
-        if *class.count == 0 {
-            class.forget_weights();
+        if *class.bias == NO_LOGIT {
             continue;
         }
-        right_side(&class, centre, right);
+        right_side(class.weights, centre, right);
         let sweeps =
             Sweeps { lambda, right_shift: shift as i32 + exponent - MEAN as i32, limit, count: settings.sweeps };
         sweep(spread, *features, right, reciprocals, weights, &sweeps);
@@ -149,7 +177,7 @@ fn solve_scaled(parts: &mut Parts<'_>, scratch: &mut Scratch<'_>, settings: &Set
     }
     for (class, class_shift) in classes.iter_mut().zip(&**shifts) {
         let down = common - class_shift;
-        if *class.count > 0 && down > 0 {
+        if *class.bias != NO_LOGIT && down > 0 {
             *class.bias = shift_right((*class.bias).into(), down) as i32;
             for weight in class.weights {
                 *weight = shift_right((*weight).into(), down) as i16;
@@ -159,10 +187,10 @@ fn solve_scaled(parts: &mut Parts<'_>, scratch: &mut Scratch<'_>, settings: &Set
     exponent - common as i32
 }
 
-/// The right-hand side: a class's mean minus that of all samples.
-fn right_side(class: &Class<'_>, centre: &[i32], right: &mut [i32]) {
-    for ((right, &sum), &centre) in right.iter_mut().zip(&*class.sums).zip(centre) {
-        *right = quotient(sum, *class.count) - centre;
+/// The right-hand side: a class's mean minus that of all classes.
+fn right_side(means: &[i16], centre: &[i32], right: &mut [i32]) {
+    for ((right, &mean), &centre) in right.iter_mut().zip(means).zip(centre) {
+        *right = (i32::from(mean) << (MEAN - FRACTION)) - centre;
     }
 }
 
@@ -229,8 +257,8 @@ fn divisor(diagonal: u32, lambda: u32) -> NonZero<u32> {
 }
 
 /// Element `i` of each row of `features`.
-fn column(sums: &[i32], features: NonZero<usize>, i: usize) -> impl Iterator<Item = &i32> {
-    sums.get(i..).checked_part().iter().step_by(features.get())
+fn column<T>(rows: &[T], features: NonZero<usize>, i: usize) -> impl Iterator<Item = &T> {
+    rows.get(i..).checked_part().iter().step_by(features.get())
 }
 
 /// Rounded half up.

@@ -7,6 +7,7 @@ use core::ops::RangeInclusive;
 use zerocopy::little_endian::{I16, I32, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::start::LARGEST_FREEDOM;
 use super::triangle;
 use crate::Error;
 use crate::image::HeadRecord;
@@ -17,9 +18,9 @@ use crate::train::confidence::NO_LOGIT;
 pub(super) const LARGEST_FEATURES: usize = 256;
 pub(super) const LARGEST_SAMPLES: u32 = 1 << 15;
 pub(super) const LARGEST_PRODUCT: i64 = 255 * 255;
-const LARGEST_WEIGHT: u16 = 1 << 14;
-const LARGEST_BIAS: u32 = 1 << 30;
-const EXPONENTS: RangeInclusive<i32> = -16..=80;
+pub(super) const LARGEST_WEIGHT: u16 = 1 << 14;
+pub(super) const LARGEST_BIAS: u32 = 1 << 30;
+pub(super) const EXPONENTS: RangeInclusive<i32> = -16..=80;
 
 /// Words of the state before the counts.
 const PREFIX: usize = size_of::<Header>() / 4;
@@ -84,7 +85,8 @@ pub(super) struct Classes<'s> {
     pub counts: &'s mut [u32],
     pub sums: &'s mut [i32],
     pub biases: &'s mut [i32],
-    weights: &'s mut [i16],
+    /// With the padding of the last word.
+    pub weights: &'s mut [i16],
 }
 
 /// One class's part of the state.
@@ -199,7 +201,7 @@ impl<'s> Saved<'s> {
         if !EXPONENTS.contains(&exponent.get()) {
             return field("head exponent", exponent.get());
         }
-        if freedom == 0 || !few(freedom) {
+        if !(1..=(LARGEST_SAMPLES + LARGEST_FREEDOM) as i32).contains(&freedom) {
             return field("head degrees of freedom", freedom);
         }
         for (sums, n) in self.sums.chunks_exact(self.features.get()).zip(self.counts) {

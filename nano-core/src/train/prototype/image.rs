@@ -7,7 +7,7 @@ use crate::image::{HeadRecord, Value, WriteError};
 
 /// Packs the head record and the initial state, all zeros, of a head after `features`.
 pub(in crate::train) fn pack(head: &SumsDescription, features: &Value) -> Result<(HeadRecord, Vec<u8>), WriteError> {
-    head.check(&PrototypeHead::LIMITS, features.len())?;
+    head.check(&PrototypeHead::LIMITS, features)?;
     let record = HeadRecord {
         trainer: PrototypeHead::TRAINER,
         classes: head.capacity as u32,

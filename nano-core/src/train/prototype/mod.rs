@@ -156,7 +156,7 @@ impl<'a> Head<'a> for PrototypeHead<'a> {
         }
         let sizes = Self::sizes_of(record);
         Self::LIMITS.check(&sizes)?;
-        sums::check_start(image, record, initial_classes)?;
+        sums::check_classes(record, initial_classes)?;
         record.check_logit_scale()?;
         let memory = Self::memory(&sizes);
         let wrong_ram = memory.wrong_ram(ram.len());

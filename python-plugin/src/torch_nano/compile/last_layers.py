@@ -12,7 +12,8 @@ from torch import nn
 
 from ..calibration.ranges import Bounds
 from ..errors import HeadError, HeadWarning, warn
-from ..heads import SGD, HeadSettings
+from ..heads import LDA, SGD, HeadSettings, Start
+from ..heads.start import Layer
 from ..ir.graph import Graph, Node
 from ..ops._channels import ChannelsOperator
 from ..ops.argmax import argmax_of
@@ -32,6 +33,8 @@ class LastLayers:
     paths: tuple[str, ...]
     #: Name of the first one's node.
     first: str
+    #: What a head starts from beside the layer that is shipped, and that layer.
+    start: tuple[Start, Layer] | None = None
 
 
 def split_off_head(
@@ -208,7 +211,10 @@ def _head(
         else weight.new_zeros(len(weight))
     )
     description = settings.description(weight.contiguous().numpy(), bias.numpy())
-    return LastLayers(description, (path,), last.name)
+    start = None
+    if isinstance(settings, LDA) and settings.start is not None:
+        start = settings.start, Layer(weight.contiguous().numpy(), bias.numpy())
+    return LastLayers(description, (path,), last.name, start)
 
 
 def _warn_of_no_head(reason: str) -> None:

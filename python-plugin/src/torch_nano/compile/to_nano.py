@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
@@ -31,11 +31,12 @@ from ..ops.argmax import argmax_of
 from .auto_precision import SAMPLES, target_of, with_auto_precision
 from .for_chip import WeightsInRam, checked_weights_in_ram, for_chip
 from .image import is_name, write_image
-from .last_layers import cut_before, split_off_head
+from .last_layers import LastLayers, cut_before, split_off_head
 from .module_with_ranges import ModuleWithRanges
 from .nano_module import NanoModule
 from .precision import with_precision
 from .saved_model import SavedHead, SavedModel
+from .starts import with_start
 
 
 @dataclass(frozen=True)
@@ -189,13 +190,26 @@ def to_nano(
                 "in UTF-8; give a shorter name: to_nano(..., name=...)"
             )
     description = None if split is None else split.description
-    saved = None if split is None else SavedHead(", ".join(split.paths), split.description)
+    if split is not None and split.start is not None:
+        shipped = NanoModule(
+            SavedModel(
+                write_image(quantized, description, name, names), quantized, _saved(split, description)
+            )
+        )
+        description = with_start(split.description, *split.start, shipped)
+    saved = _saved(split, description)
 
     def make(in_ram: int) -> NanoModule:
         image = write_image(quantized, description, name, names, in_ram)
         return NanoModule(SavedModel(image, quantized, saved))
 
     return for_chip(make, chip, weights_in_ram)
+
+
+def _saved(split: LastLayers | None, description: dict[str, Any] | None) -> SavedHead | None:
+    if split is None or description is None:
+        return None
+    return SavedHead(", ".join(split.paths), description)
 
 
 def _source(

@@ -7,6 +7,7 @@ from .lda import LdaHead
 from .prototype import PrototypeHead
 from .settings import LDA, SGD, HeadSettings, Prototype
 from .sgd import SgdHead
+from .start import Start
 
 __all__ = [
     "LDA",
@@ -18,6 +19,7 @@ __all__ = [
     "Prototype",
     "PrototypeHead",
     "SgdHead",
+    "Start",
     "SumsHead",
     "head_of",
 ]

@@ -6,14 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-import numpy as np
-import numpy.typing as npt
-
 from .. import _native
 from ..arguments import items, one_of, positive_number, shown, whole_number
 from ..errors import HeadError
+from .start import Floats, Start
 
-Floats = npt.NDArray[np.float32]
 Loss = Literal["cross_entropy", "binary", "squared"]
 
 
@@ -73,8 +70,8 @@ class SGD:
 
 @dataclass(frozen=True)
 class LDA:
-    """Linear discriminant analysis in one pass: :class:`torch_nano.LdaHead`. It starts without samples and
-    does not use the layer's weights.
+    """Linear discriminant analysis in one pass: :class:`torch_nano.LdaHead`. Without a start it does not use
+    the layer's weights.
 
     Args:
         shrinkage: how far the covariance is shrunk towards the identity, relative to the mean variance, in
@@ -82,6 +79,7 @@ class LDA:
             samples less one per class, because an estimate from few samples has a larger error.
         capacity: the largest number of classes; None: those of the layer.
         layer: name of the Linear that ends the model; None: whichever does.
+        start: the factory's samples, from which the head starts; None: it starts without samples.
 
     Raises:
         HeadError: a setting that no head can have; what depends on the model is refused by
@@ -91,15 +89,18 @@ class LDA:
     shrinkage: float = 0.2
     capacity: int | None = None
     layer: str | None = None
+    start: Start | None = None
 
     def __post_init__(self) -> None:
         _set(self, "shrinkage", positive_number("shrinkage", self.shrinkage, within=_native.SHRINKAGE))
         if self.capacity is not None:
             _set(self, "capacity", whole_number("capacity", self.capacity, least=1))
         _check_layer(self.layer)
+        if not isinstance(self.start, Start | None):
+            raise HeadError(f"start is {shown(self.start)}; expected heads.Start((x, y)), or None")
 
     def description(self, weights: Floats, biases: Floats) -> dict[str, Any]:
-        """What nano-core's writer takes, for a layer [classes, features]."""
+        """What nano-core's writer takes, for a layer [classes, features]; without the start."""
         return {"trainer": "lda", "shrinkage": self.shrinkage, **_sums(weights, self.capacity)}
 
 
@@ -141,7 +142,7 @@ def _check_layer(layer: object) -> None:
 
 def _sums(weights: Floats, capacity: int | None) -> dict[str, Any]:
     classes = len(weights)
-    return {"classes": classes, "capacity": classes if capacity is None else capacity}
+    return {"classes": classes, "capacity": classes if capacity is None else capacity, "start": None}
 
 
 HeadSettings = SGD | LDA | Prototype

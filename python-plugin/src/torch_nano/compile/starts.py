@@ -1,0 +1,185 @@
+"""Describes the start of a head for nano-core's writer: runs the factory's samples, and chooses strengths."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import _native
+from ..arithmetic.quantization import Quantization
+from ..errors import HeadError, InputError
+from ..heads import Start
+from ..heads.start import Factory, Ints, Layer
+from ..training.data import batches_of, split_batch
+from .nano_module import NanoModule
+
+#: Strengths where groups are unknown. Measured on shifts between factory and user (digits of another kind,
+#: other noise, other people's arms): no accuracy at 1 to 10 samples of each class, or all, is more than 0.2
+#: points below that from the user's samples alone, and most are above it.
+MEANS, SPREAD = 0.5, 2.0
+#: Those that are tried where groups are known.
+_TRIED_MEANS, _TRIED_SPREADS = (0.25, 0.5, 1.0), (1.0, 2.0, 4.0)
+_SHOTS, _MOST_GROUPS = (1, 2, 5, 10), 8
+_BATCH = 256
+
+
+def with_start(description: dict[str, Any], start: Start, layer: Layer, nano: NanoModule) -> dict[str, Any]:
+    """The description of a head with its start.
+
+    Args:
+        description: of the head without one.
+        layer: the one that is shipped.
+        nano: the model with that head.
+
+    Raises:
+        HeadError: wrong classes or groups, or a strength that nano-core refuses.
+        InputError: data of the wrong kind.
+    """
+    quantization = nano.output_quantization
+    factory = _factory(start, nano, len(layer.biases))
+    means, spread = start.means, start.spread
+    if factory.groups is not None and (means is None or spread is None):
+        means, spread = _chosen(_Trial(description, layer, quantization), factory, means, spread)
+    means, spread = MEANS if means is None else means, SPREAD if spread is None else spread
+    return {**description, "start": factory.description(layer, quantization.zero_point, means, spread)}
+
+
+def _factory(start: Start, nano: NanoModule, classes: int) -> Factory:
+    features, labels = [], []
+    for batch in batches_of(start.data, batch_size=_BATCH, shuffle=False, name="the start's data"):
+        x, y = split_batch(batch, "a batch of the start's data")
+        inputs = x if isinstance(x, tuple | list) else () if isinstance(x, dict) else (x,)
+        named = x if isinstance(x, dict) else {}
+        features.append(nano.features_int8(*inputs, **named).cpu().numpy())
+        y = torch.as_tensor(y)
+        if y.shape != (len(features[-1]),) or y.is_floating_point() or y.dtype == torch.bool:
+            raise InputError(
+                f"a batch of the start's data has labels of shape {tuple(y.shape)} and dtype {y.dtype}; "
+                f"expected the classes of its {len(features[-1])} inputs, as integers"
+            )
+        labels.append(y.cpu().numpy().astype(np.int64))
+    if not features:
+        raise InputError("the start's data has no samples; expected some of each class")
+    label = np.concatenate(labels)
+    if not (label.min() >= 0 and label.max() < classes):
+        raise HeadError(
+            f"the start's data has classes from {label.min()} to {label.max()}; expected 0 to {classes - 1}, "
+            "the outputs of the layer"
+        )
+    groups = None if start.groups is None else _numbered(start.groups, len(label))
+    return Factory(np.concatenate(features), label, groups)
+
+
+def _numbered(groups: Any, samples: int) -> Ints:
+    names = groups.cpu().numpy() if isinstance(groups, Tensor) else np.asarray(groups)
+    if names.shape != (samples,):
+        raise HeadError(
+            f"groups has shape {tuple(names.shape)}; expected one name or number for each of the {samples} "
+            "samples"
+        )
+    _, numbers = np.unique(names, return_inverse=True)
+    if not numbers.any():
+        raise HeadError(f"all samples are of the group {names[0]!r}; expected several groups, or groups=None")
+    return np.asarray(numbers, np.int64)
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """A head to be tried with other starts."""
+
+    description: dict[str, Any]
+    layer: Layer
+    quantization: Quantization
+
+    def head(self, factory: Factory, means: float, spread: float) -> _native.Head:
+        """It, started from these samples with these strengths."""
+        start = factory.description(self.layer, self.quantization.zero_point, means, spread)
+        description = {**self.description, "start": start}
+        return _native.Head(_native.Model(_image(description, factory.features.shape[1], self.quantization)))
+
+
+def _chosen(
+    trial: _Trial, factory: Factory, means: float | None, spread: float | None
+) -> tuple[float, float]:
+    """The strengths of the best mean accuracy on groups that are left out, the weakest of equal ones."""
+    candidates = list(
+        itertools.product(
+            _TRIED_MEANS if means is None else (means,), _TRIED_SPREADS if spread is None else (spread,)
+        )
+    )
+    scores = [row for group in _left_out(factory) for row in _scores(trial, factory, group, candidates)]
+    if not scores:
+        return MEANS if means is None else means, SPREAD if spread is None else spread
+    best = np.mean(scores, axis=0).round(6)
+    return candidates[int(best.argmax())]
+
+
+def _left_out(factory: Factory) -> Iterator[int]:
+    """Groups, evenly chosen, without which the others still have two samples of each class."""
+    assert factory.groups is not None
+    count = int(factory.groups.max()) + 1
+    classes = int(factory.classes.max()) + 1
+    for group in np.unique(np.linspace(0, count - 1, min(count, _MOST_GROUPS)).round().astype(int)):
+        rest = factory.without(int(group))
+        if len(rest.classes) and (np.bincount(rest.classes, minlength=classes) >= 2).all():
+            yield int(group)
+
+
+def _scores(
+    trial: _Trial, factory: Factory, group: int, candidates: list[tuple[float, float]]
+) -> Iterator[list[float]]:
+    """For each number of samples of each class that a group left out has, the accuracy of each candidate."""
+    assert factory.groups is not None
+    rest = factory.without(group)
+    heads = [trial.head(rest, means, spread) for means, spread in candidates]
+    own = factory.groups == group
+    x, y = factory.features[own], factory.classes[own]
+    rank = np.array([int((y[:index] == label).sum()) for index, label in enumerate(y)])
+    half = np.bincount(y)[y] // 2
+    for shots in _SHOTS:
+        learnt, scored = rank < np.minimum(shots, half), rank >= half
+        if not learnt.any() or not (half >= shots).any():
+            continue
+        accuracies = []
+        for head in heads:
+            head.reset()
+            head.learn_all(np.ascontiguousarray(x[learnt]), y[learnt])
+            head.commit()
+            found = head.logits(np.ascontiguousarray(x[scored])).argmax(1)
+            accuracies.append(float(np.mean(found == y[scored])))
+        yield accuracies
+
+
+def _image(head: dict[str, Any], features: int, quantization: Quantization) -> bytes:
+    """An image whose input is the features."""
+    value = {
+        "dtype": "int8",
+        "shape": (1, 1, features),
+        "scale": quantization.scale,
+        "zero_point": quantization.zero_point,
+        "state": False,
+    }
+    identity = {
+        "operator": "table",
+        "inputs": [0],
+        "outputs": [value],
+        "attributes": {},
+        "tensors": {"table": np.arange(-128, 128, dtype=np.int8)},
+    }
+    return _native.write_image(
+        {
+            "name": "head",
+            "labels": [],
+            "inputs": [{"name": "features", "value": value, "channels": None}],
+            "layers": [identity],
+            "outputs": [{"name": "features", "id": 1}],
+            "head": head,
+            "weights_in_ram": 0,
+        }
+    )
