@@ -27,9 +27,11 @@ sys.path[:0] = [str(ROOT / "python-plugin/examples"), str(ROOT / "tests")]
 
 import learning_heads  # noqa: E402
 import learning_sets  # noqa: E402
+import learning_shots  # noqa: E402
 import learning_watch  # noqa: E402
 import watch  # noqa: E402
 from learning_heads import Accuracies, Incremental  # noqa: E402
+from learning_shots import Shots  # noqa: E402
 from learning_watch import ALL  # noqa: E402
 
 REPORT = ROOT / "build/bench/learning.json"
@@ -52,6 +54,9 @@ class Extent:
     #: Of the backbones' training; None: as many as each set says.
     epochs: int | None = None
     watch_epochs: int = 20
+    #: Of the sets whose user differs from the factory.
+    shifted_seeds: tuple[int, ...] = (0, 1)
+    shifted_draws: int = 3
 
 
 QUICK = Extent(
@@ -63,6 +68,8 @@ QUICK = Extent(
     watch_seeds=(0,),
     epochs=5,
     watch_epochs=4,
+    shifted_seeds=(),
+    shifted_draws=1,
 )
 
 
@@ -75,6 +82,8 @@ class Measured:
     watch_seeds: dict[int, dict[str, Accuracies]]
     watch: dict[str, Accuracies]
     incremental: Incremental
+    #: Of users who differ from the factory, in %, by set.
+    shots: dict[str, Shots]
 
     def gaps(self) -> dict[str, Accuracies]:
         """Accuracy that the heads lose to float after all samples, in points."""
@@ -95,7 +104,7 @@ class Measured:
         ]
         if not self.incremental.same_bytes or self.incremental.lda != self.incremental.lda_joint:
             missed.append("digits: what LdaHead has learnt depends on the order in which classes arrive")
-        return missed
+        return missed + learning_shots.missed(self.shots)
 
     def report(self) -> dict[str, Any]:
         """What is written: gaps in points, all else in %."""
@@ -106,6 +115,7 @@ class Measured:
             "accuracy": {**self.sets, "watch": self.watch},
             "watch_seeds": {str(seed): rows[ALL] for seed, rows in self.watch_seeds.items()},
             "class_incremental": asdict(self.incremental),
+            "shots": self.shots,
         }
 
 
@@ -143,15 +153,26 @@ def measure(extent: Extent) -> Measured:
 
     windows = watch.load_windows()
     watch_seeds = {}
+    shifted: dict[str, list[Shots]] = {}
     for seed in extent.watch_seeds:
-        arms = [
-            rows
-            for left_out in extent.folds
-            for rows in learning_watch.person_arms(windows, left_out, seed=seed, epochs=extent.watch_epochs)
-        ]
+        arms = []
+        for left_out in extent.folds:
+            fold = learning_watch.fold(windows, left_out, seed=seed, epochs=extent.watch_epochs)
+            arms += learning_watch.person_arms(fold)
+            shifted.setdefault("watch", []).extend(
+                learning_shots.shots_of(fold.shipped, fold.users, extent.shifted_draws)
+            )
         watch_seeds[seed] = mean_rows(arms)
         say(f"watch, seed {seed}, {len(arms)} person-arms", watch_seeds[seed][ALL])
-    return Measured(sets, watch_seeds, mean_rows(list(watch_seeds.values())), mean_incremental(incremental))
+    for seed in extent.shifted_seeds:
+        for name, shipped, users in learning_shots.shifted_sets(seed, extent.epochs):
+            shots = learning_shots.shots_of(shipped, users, extent.shifted_draws)
+            shifted.setdefault(name, []).extend(shots)
+            say(f"{name}, seed {seed}", learning_shots.mean_shots(shots)["lda"])
+    means = {name: learning_shots.mean_shots(shots) for name, shots in shifted.items()}
+    return Measured(
+        sets, watch_seeds, mean_rows(list(watch_seeds.values())), mean_incremental(incremental), means
+    )
 
 
 def mean_rows(results: list[dict[str, Accuracies]]) -> dict[str, Accuracies]:
@@ -187,6 +208,18 @@ def table(title: str, learners: Iterable[str], sets: dict[str, dict[str, Accurac
     return shown
 
 
+def shots_table(sets: dict[str, Shots]) -> Table:
+    """One row for each set and learner."""
+    title = "accuracy in %: a user who differs from the factory, by samples of each class"
+    columns = list(next(iter(sets.values()))["shipped"])
+    shown = Table("set", "learner", *columns, title=title, title_justify="left")
+    for name, shots in sets.items():
+        for learner, row in shots.items():
+            numbers = [f"{row[one]:.2f}" if one in row else "-" for one in columns]
+            shown.add_row(name, learner, *numbers, end_section=learner == list(shots)[-1])
+    return shown
+
+
 def conclude(measured: Measured, report: Path, console: Console) -> int:
     """Prints the tables, writes the report, and names the bars that are missed: 1 if there are any."""
     title = "accuracy in %: heads in integers, and in float on the same int8 features"
@@ -194,6 +227,7 @@ def conclude(measured: Measured, report: Path, console: Console) -> int:
     seeds = {f"watch, seed {seed}": {ALL: rows[ALL]} for seed, rows in measured.watch_seeds.items()}
     title = "accuracy in %: a person's arm, learnt from the first 25 % of its windows"
     console.print(table(title, learning_watch.LEARNERS, {**seeds, "watch": measured.watch}))
+    console.print(shots_table(measured.shots))
     one = measured.incremental
     console.print(
         f"digits, one class after another: LdaHead {one.lda:.2f} % (all at once {one.lda_joint:.2f} %, "

@@ -82,13 +82,16 @@ def mnist_5k() -> DataSet:
     return DataSet(images.x, images.label, backbone, epochs=8)
 
 
-def mnist_1d() -> DataSet:
-    """MNIST-1D, as its own package makes its 5,000 by the published seed (https://arxiv.org/abs/2011.14439)."""
-    from mnist1d.data import make_dataset  # type: ignore[import-untyped]
+def mnist_1d(**settings: float) -> DataSet:
+    """MNIST-1D, as its own package makes its 5,000 by the published seed (https://arxiv.org/abs/2011.14439),
+    or by other settings."""
+    from mnist1d.data import get_dataset_args, make_dataset  # type: ignore[import-untyped]
 
+    arguments = get_dataset_args()
+    vars(arguments).update(settings)
     # The package draws from numpy's global generator, and seeds it.
     state = np.random.get_state()
-    data = make_dataset()
+    data = make_dataset(arguments)
     np.random.set_state(state)
     x = np.concatenate([data["x"], data["x_test"]])[:, None]
     label = np.concatenate([data["y"], data["y_test"]])
@@ -133,7 +136,14 @@ def freeze(data: DataSet, seed: int, epochs: int | None = None) -> Frozen:
 
 def train(backbone: nn.Sequential, x: Tensor, label: Tensor, epochs: int) -> nn.Sequential:
     """The backbone, trained in float under a Linear that is thrown away, in evaluation mode."""
-    model = nn.Sequential(backbone, nn.Linear(FEATURES, FACTORY_CLASSES)).train()
+    model = nn.Sequential(backbone, nn.Linear(FEATURES, FACTORY_CLASSES))
+    train_all(model, x, label, epochs)
+    return backbone.eval()
+
+
+def train_all(model: nn.Sequential, x: Tensor, label: Tensor, epochs: int) -> None:
+    """Trains backbone and Linear in float."""
+    model.train()
     batch_size = 32
     batches = len(x) // batch_size
     optimizer = torch.optim.AdamW(model.parameters())
@@ -144,7 +154,6 @@ def train(backbone: nn.Sequential, x: Tensor, label: Tensor, epochs: int) -> nn.
             nn.functional.cross_entropy(model(x[batch]), label[batch]).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
-    return backbone.eval()
 
 
 def with_head(backbone: nn.Sequential, classes: int) -> nn.Sequential:

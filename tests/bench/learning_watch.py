@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 import torch_nano as tn
 import watch
 from learning_heads import Accuracies, first_of_each, float_lda, heads_of, percent, real, recognised, score
 from learning_sets import Samples, ranged
+from learning_shots import Shipped, User
 from personal import EPOCHS_ON_BOARD, LEARNING_RATE
+from torch import Tensor
 from torch_nano.heads import SGD
 from training import logistic_regression
 
@@ -18,14 +22,39 @@ SHOTS = (1, 2, 5)
 """Windows of each exercise; a person-arm has 4 to 12 of each to learn from."""
 
 
-def person_arms(
-    windows: watch.Windows, left_out: tuple[int, ...], *, seed: int, epochs: int
-) -> list[dict[str, Accuracies]]:
-    """What each of `LEARNERS` recognises of an arm's scored windows, in %, once it has learnt so many windows
-    of each exercise (`SHOTS`, `ALL`): one result for each arm of the people left out."""
+@dataclass(frozen=True)
+class Fold:
+    """A model trained without some people, and the windows it was trained on."""
+
+    windows: watch.Windows
+    left_out: tuple[int, ...]
+    #: All windows as the model's input.
+    x: Tensor
+    parts: watch.Split
+    trained: watch.WatchNet
+    model: tn.QatModule
+
+    @property
+    def shipped(self) -> Shipped:
+        """It with the windows of the people it was trained on, arm by arm."""
+        part, windows = self.parts.train, self.windows
+        arms = 2 * windows.subject[part] + windows.arm[part]
+        return Shipped(self.model, self.trained.head, self.x[part], windows.exercise[part], arms)
+
+    @property
+    def users(self) -> list[User]:
+        """The arms of the people left out."""
+        exercise = torch.from_numpy(self.windows.exercise)
+        return [
+            User(self.x[own.train], exercise[own.train], self.x[own.test], exercise[own.test])
+            for own in (watch.personal_split(self.windows, *one) for one in watch.person_arms(self.left_out))
+        ]
+
+
+def fold(windows: watch.Windows, left_out: tuple[int, ...], *, seed: int, epochs: int) -> Fold:
+    """Trains without the people left out."""
     parts = watch.split(windows, left_out)
     x = watch.normalise(windows.x, watch.axis_range(windows.x[parts.train]))
-    exercise = torch.from_numpy(windows.exercise)
     people = ", ".join(map(str, left_out))
     trained = watch.train(
         x[parts.train],
@@ -34,20 +63,25 @@ def person_arms(
         epochs=epochs,
         description=f"watch, seed {seed}, training without {people}",
     )
-    model = ranged(trained, x[parts.train])
-    nano = tn.to_nano(model, head=SGD(LEARNING_RATE))
-    heads = heads_of(model, SGD(LEARNING_RATE))
+    return Fold(windows, left_out, x, parts, trained, ranged(trained, x[parts.train]))
+
+
+def person_arms(fold: Fold) -> list[dict[str, Accuracies]]:
+    """What each of `LEARNERS` recognises of an arm's scored windows, in %, once it has learnt so many windows
+    of each exercise (`SHOTS`, `ALL`): one result for each arm of the people left out."""
+    nano = tn.to_nano(fold.model, head=SGD(LEARNING_RATE))
+    heads = heads_of(fold.model, SGD(LEARNING_RATE))
     results = []
-    for subject, arm in watch.person_arms(left_out):
-        own = watch.personal_split(windows, subject, arm)
+    for own in fold.users:
         learnt, scored = (
-            Samples(nano.features_int8(x[part]), exercise[part]) for part in (own.train, own.test)
+            Samples(nano.features_int8(x), label)
+            for x, label in ((own.x, own.label), (own.x_scored, own.label_scored))
         )
         heads.sgd.reset()
         generic = score(heads.sgd, scored)
         shots: dict[str, Accuracies] = {}
-        for name, count in [*((str(count), count) for count in SHOTS), (ALL, len(own.train))]:
-            user = learnt.of(first_of_each(learnt.label, np.arange(len(own.train)), count))
+        for name, count in [*((str(count), count) for count in SHOTS), (ALL, len(own.label))]:
+            user = learnt.of(first_of_each(learnt.label, np.arange(len(own.label)), count))
             data = [real(samples.features, nano.output_quantization) for samples in (user, scored)]
             floats = data[0], user.label.numpy(), data[1]
             found = recognised(heads, user, scored, EPOCHS_ON_BOARD)

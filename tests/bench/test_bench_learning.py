@@ -29,6 +29,7 @@ GOOD = Measured(
     incremental=learning_heads.Incremental(
         same_bytes=True, lda=96.0, lda_joint=96.0, sgd=10.0, sgd_joint=97.0
     ),
+    shots={"watch": {"shipped": {"0": 80.0}, "lda": {"0": 79.1, "1": 89.6}, "lda alone": {"1": 90.0}}},
 )
 
 
@@ -47,6 +48,10 @@ def test_heads_learn_as_well_as_float_on_one_seed() -> None:
         digits[ALL]["lda"], abs=1e-9
     )
     assert incremental.sgd < 50 and incremental.sgd_joint == digits[ALL]["sgd"]
+
+    shots = measured.shots["watch"]
+    assert abs(shots["lda"]["0"] - shots["shipped"]["0"]) < 0.5
+    assert all(shots["lda"][row] > alone - 2 for row, alone in shots["lda alone"].items())
 
     arms = measured.watch[ALL]
     assert list(measured.watch_seeds) == [0] and measured.watch_seeds[0] == measured.watch
@@ -119,3 +124,16 @@ def test_a_result_that_depends_on_the_order_is_named(
 ) -> None:
     status, text = concluded(replace(GOOD, incremental=incremental), tmp_path / "learning.json")
     assert status == 1 and text.count("missed") == 1 and "depends on the order" in text
+
+
+@pytest.mark.parametrize(
+    ("row", "named"),
+    [
+        ({"0": 78.9, "1": 89.6}, "watch: lda at 0 samples is 1.10 points below the layer"),
+        ({"0": 79.1, "1": 89.4}, "watch: lda at 1 samples of each class is 0.60 points below"),
+    ],
+)
+def test_a_start_that_does_harm_is_named(tmp_path: Path, row: learning_heads.Accuracies, named: str) -> None:
+    shots = {"watch": {**GOOD.shots["watch"], "lda": row}}
+    status, text = concluded(replace(GOOD, shots=shots), tmp_path / "learning.json")
+    assert status == 1 and text.count("missed") == 1 and named in text

@@ -245,7 +245,8 @@ def test_it_is_close_to_float_lda(count: int) -> None:
     scatter = (real - means[y]).T @ (real - means[y])
     freedom = count - 5
     matrix = scatter + (0.2 + (16 / (2 * freedom)) ** 2) * np.trace(scatter) / 16 * np.eye(16)
-    centred = means - real.mean(0)
+    centre = means.mean(0)
+    centred = means - centre
     weights = np.linalg.solve(matrix, centred.T).T * freedom
     biases = -((means + centre) * weights).sum(1) / 2
     expected = real @ weights.T + biases

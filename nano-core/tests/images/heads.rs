@@ -319,40 +319,30 @@ fn records_that_sums_cannot_run_are_refused() {
 
 #[test]
 fn records_of_a_start_that_lda_cannot_run_are_refused() {
-    let net = || {
+    // In the state: biases [2], sums of products [21], means [2][6], weights [2][6].
+    let (spread, means, weights) = (8, 8 + 4 * 21, 8 + 4 * 21 + 24);
+    let record = |word: usize| (false, 4 * word);
+    let state = |offset: usize| (true, offset);
+    for (name, (in_state, offset), value) in [
+        ("head strength of the start's means", record(6), 0),
+        ("head strength of the start's means", record(6), 1025),
+        ("head variance at the start", record(7), 0),
+        ("head variance at the start", record(7), (1 << 30) + 1),
+        ("head degrees of freedom at the start", record(8), 0),
+        ("head degrees of freedom at the start", record(8), 257),
+        ("head exponent at the start", record(9), 81),
+        ("head bias at the start", state(0), (1 << 30) + 1),
+        ("head sum of products at the start", state(spread + 4), (1 << 23) + 1),
+        ("head sum of squares at the start", state(spread), u32::MAX),
+        ("head mean at the start", state(means), 0x7fff_7fff),
+        ("head weight at the start", state(weights), 0x4001_4001),
+    ] {
         let mut net = crate::reachable::net(0);
         net.model.head = Some(HeadDescription::Lda(crate::reachable::started(0)));
-        net.image()
-    };
-    // Biases [2], sums of products [21], means [2][6], weights [2][6].
-    let (spread, means, weights) = (8, 8 + 4 * 21, 8 + 4 * 21 + 24);
-    let state = |image: &Aligned| image.word(image.word(place::HEAD) as usize + 4 * 12) as usize;
-    let in_record = |word: usize, value: u32| {
-        move |image: &mut Aligned| {
-            let record = image.word(place::HEAD) as usize;
-            image.patch(record + 4 * word, value);
-        }
-    };
-    let changes: [(&str, Box<dyn Fn(&mut Aligned)>); 12] = [
-        ("head strength of the start's means", Box::new(in_record(6, 0))),
-        ("head strength of the start's means", Box::new(in_record(6, 1025))),
-        ("head variance at the start", Box::new(in_record(7, 0))),
-        ("head variance at the start", Box::new(in_record(7, (1 << 30) + 1))),
-        ("head degrees of freedom at the start", Box::new(in_record(8, 0))),
-        ("head degrees of freedom at the start", Box::new(in_record(8, 257))),
-        ("head exponent at the start", Box::new(in_record(9, 81))),
-        ("head bias at the start", Box::new(move |image| image.patch(state(image), (1 << 30) + 1))),
-        (
-            "head sum of products at the start",
-            Box::new(move |image| image.patch(state(image) + spread + 4, 1 + (1 << 23))),
-        ),
-        ("head sum of squares at the start", Box::new(move |image| image.patch(state(image) + spread, u32::MAX))),
-        ("head mean at the start", Box::new(move |image| image.patch(state(image) + means, 0x7fff_7fff))),
-        ("head weight at the start", Box::new(move |image| image.patch(state(image) + weights, 0x4001_4001))),
-    ];
-    for (name, change) in changes {
-        let mut image = net();
-        change(&mut image);
+        let mut image = net.image();
+        let record = image.word(place::HEAD) as usize;
+        let state = (image.word(place::CONSTANTS) + image.word(record + 4 * 12)) as usize;
+        image.patch(if in_state { state } else { record } + offset, value);
         let image = Image::new(image.bytes()).unwrap();
         let mut ram = vec![0; HeadSizes::of(image.head().unwrap()).words()];
         let error = AnyHead::new(&image, &mut ram).map(drop).err();

@@ -157,6 +157,10 @@ impl<'a> Head<'a> for PrototypeHead<'a> {
         let sizes = Self::sizes_of(record);
         Self::LIMITS.check(&sizes)?;
         sums::check_classes(record, initial_classes)?;
+        let state = image.head_state(record).len();
+        if state > 0 {
+            return field("head state length", state as i64);
+        }
         record.check_logit_scale()?;
         let memory = Self::memory(&sizes);
         let wrong_ram = memory.wrong_ram(ram.len());

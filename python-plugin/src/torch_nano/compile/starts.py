@@ -85,7 +85,9 @@ def _numbered(groups: Any, samples: int) -> Ints:
         )
     _, numbers = np.unique(names, return_inverse=True)
     if not numbers.any():
-        raise HeadError(f"all samples are of the group {names[0]!r}; expected several groups, or groups=None")
+        raise HeadError(
+            f"all samples are of the group {str(names[0])!r}; expected several groups, or groups=None"
+        )
     return np.asarray(numbers, np.int64)
 
 

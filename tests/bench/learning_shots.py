@@ -1,0 +1,141 @@
+"""Heads that start from what the factory knows, and learn a few samples of a user who differs from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch_nano as tn
+from image_tasks import load_tasks
+from learning_heads import Accuracies, first_of_each, percent, real, score
+from learning_sets import CLASSES, FEATURES, DataSet, Samples, mnist_1d, mnist_5k, ranged, train_all
+from torch import Tensor, nn
+from torch_nano.heads import LDA, LdaHead, Prototype, PrototypeHead, Start
+from training import IntArray, reproducible
+
+SHOTS: tuple[int | None, ...] = (0, 1, 2, 5, 10, None)
+"""Samples of each class; None: all."""
+LARGEST_LOSS_AT_START, LARGEST_LOSS = 1.0, 0.5
+"""Points: to the layer that is shipped, and to the head that learns the same samples without a start."""
+Shots = dict[str, Accuracies]
+"""% by learner and number of samples."""
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A model as a factory ships it, and what it knows."""
+
+    #: With the trained Linear.
+    model: tn.QatModule
+    #: Of that Linear.
+    layer: nn.Linear
+    #: The factory's samples.
+    x: Tensor
+    label: IntArray
+    #: Whom each sample is from, if that is known.
+    groups: IntArray | None = None
+
+
+@dataclass(frozen=True)
+class User:
+    """A user's inputs and classes, to learn from and to be scored on."""
+
+    x: Tensor
+    label: Tensor
+    x_scored: Tensor
+    label_scored: Tensor
+
+
+def shots_of(shipped: Shipped, users: list[User], draws: int) -> list[Shots]:
+    """The accuracies of each user: means over draws of the samples learnt from."""
+    start = Start((shipped.x, torch.from_numpy(shipped.label)), groups=shipped.groups)
+    started = tn.to_nano(shipped.model, head=LDA(start=start))
+    others = [tn.to_nano(shipped.model, head=settings).head for settings in (LDA(), Prototype())]
+    heads = dict(zip(("lda", "lda alone", "prototype"), [started.head, *others], strict=True))
+    layer = [parameter.detach().numpy() for parameter in (shipped.layer.weight, shipped.layer.bias)]
+    results = []
+    for user in users:
+        learnt, scored = (
+            Samples(started.features_int8(x), label)
+            for x, label in ((user.x, user.label), (user.x_scored, user.label_scored))
+        )
+        numbers = real(scored.features, started.output_quantization)
+        generic = percent(np.asarray((numbers @ layer[0].T + layer[1]).argmax(1)), scored.label)
+        shots: Shots = {"shipped": {}, **{name: {} for name in heads}}
+        for count in SHOTS:
+            row = "all" if count is None else str(count)
+            shots["shipped"][row] = generic
+            for name, head in heads.items():
+                assert isinstance(head, LdaHead | PrototypeHead)
+                if count != 0 or name == "lda":
+                    shots[name][row] = float(np.mean(list(_draws(head, learnt, scored, count, draws))))
+        results.append(shots)
+    return results
+
+
+def _draws(
+    head: LdaHead | PrototypeHead, learnt: Samples, scored: Samples, count: int | None, draws: int
+) -> Iterator[float]:
+    """What it recognises after learning `count` samples of each class, drawn at random."""
+    for seed in range(draws if count else 1):
+        order = np.random.default_rng(seed).permutation(len(learnt.label))
+        chosen = order if count is None else first_of_each(learnt.label, order, count)
+        head.reset()
+        if len(chosen):
+            own = learnt.of(chosen)
+            head.fit(own.features, own.label)
+        yield score(head, scored)
+
+
+def mean_shots(results: list[Shots]) -> Shots:
+    """The mean over users, and seeds."""
+    return {
+        name: {row: float(np.mean([result[name][row] for result in results])) for row in rows}
+        for name, rows in results[0].items()
+    }
+
+
+def missed(sets: dict[str, Shots]) -> list[str]:
+    """The bars that a head with a start misses."""
+    found = []
+    for name, shots in sets.items():
+        loss = shots["shipped"]["0"] - shots["lda"]["0"]
+        if loss > LARGEST_LOSS_AT_START:
+            found.append(f"{name}: lda at 0 samples is {loss:.2f} points below the layer that is shipped")
+        for row, alone in shots["lda alone"].items():
+            if alone - shots["lda"][row] > LARGEST_LOSS:
+                found.append(
+                    f"{name}: lda at {row} samples of each class is {alone - shots['lda'][row]:.2f} points "
+                    f"below the same without a start, and may be {LARGEST_LOSS}"
+                )
+    return found
+
+
+def shifted_sets(seed: int, epochs: int | None = None) -> Iterator[tuple[str, Shipped, list[User]]]:
+    """Sets whose user differs from the factory, by name."""
+    data = mnist_5k()
+    shipped = ship(data, seed, epochs)
+    _, other = load_tasks(1, 900, 800, seed)
+    # One channel of the three equal ones.
+    user = User(other.x[:, :1], other.y, other.x_test[:, :1], other.y_test)
+    yield "mnist_5k to digits", shipped, [user]
+    shipped = ship(mnist_1d(), seed, epochs)
+    users = []
+    for change in ({"iid_noise_scale": 0.15}, {"corr_noise_scale": 0.5}, {"shear_scale": 1.5}):
+        noisy = mnist_1d(seed=seed + 1, **change)
+        label = torch.from_numpy(noisy.label)
+        users.append(User(noisy.x[:1500], label[:1500], noisy.x[1500:3000], label[1500:3000]))
+    yield "mnist_1d with other noise", shipped, users
+
+
+def ship(data: DataSet, seed: int, epochs: int | None) -> Shipped:
+    """A backbone and a Linear, trained on 3,000 samples of all classes."""
+    chosen = np.random.default_rng(seed).permutation(len(data.x))[:3000]
+    x, label = data.x[chosen], torch.from_numpy(data.label[chosen])
+    with reproducible(seed):
+        layer = nn.Linear(FEATURES, CLASSES)
+        model = nn.Sequential(data.backbone(), layer)
+        train_all(model, x, label, data.epochs if epochs is None else epochs)
+    return Shipped(ranged(model.eval(), x), layer, x, data.label[chosen])
