@@ -71,6 +71,13 @@ def firmware_size(program: bytes, model: bytes) -> Sizes:
     }
     loaded = {place: found for place, found in loaded.items() if not PLACEHOLDER.match(found[0])}
 
+    # Where the model is in memory, as its symbol belongs to a crate.
+    offset = program.index(model)
+    carrier = next(
+        section for section in sections if 0 <= offset - section.offset < section.size and section.address
+    )
+    model_address = carrier.address + offset - carrier.offset
+
     formatting = 0
     crates: Counter[str] = Counter()
     seen: set[int] = set()
@@ -85,10 +92,10 @@ def firmware_size(program: bytes, model: bytes) -> Sizes:
             if info & 15 in (1, 2) and length and inside and address not in seen:
                 seen.add(address)
                 symbol = _text(program, strings + name)
-                crates[crate_of(symbol)] += length
+                carried = len(model) if address <= model_address < address + length else 0
+                crates[crate_of(symbol)] += length - carried
                 formatting += length if re.search(r"4core3fmt|core\.\.fmt\.\.", symbol) else 0
     found = {name: size for name, size in loaded.values()}
-    crates["constants"] -= len(model)
     crates["not named"] = sum(found.values()) - len(model) - crates.total()
     return Sizes(found, dict(crates.most_common()), len(model), formatting)
 
