@@ -32,7 +32,8 @@ CYCLE_MODEL = PLUGIN / "src/torch_nano/device/transport/cycles_plugin.abi3.so"
 BOARD_PROGRAM = PLUGIN / "src/torch_nano/device/sensing-rv32imc.elf"
 #: The target of nano-core's tests on 32 bits.
 I686_TARGET = "i686-unknown-linux-gnu"
-CHIPS = PLUGIN / "src/torch_nano/chips/chips.toml"
+#: Where a toolchain has, in its `rustlib`, the source of core, which tools/cross-cargo builds for the chips.
+CORE_SOURCE = "src/rust/library/core"
 RUST_SOURCES = [ROOT / "Cargo.toml", ROOT / "Cargo.lock", ROOT / "nano-core", ROOT / "esp32-app/device"]
 
 
@@ -60,6 +61,7 @@ def main() -> None:
     unless_unchanged("cycle model", cycle_model, CYCLE_MODEL, build_extension)
 
     board = [*RUST_SOURCES, *(ROOT / "esp32-app" / name for name in ("Cargo.toml", "Cargo.lock", "virt"))]
+    board += [ROOT / "tools/cross-cargo", ROOT / "tools/build-board"]
     unless_unchanged("emulated board", board, BOARD_PROGRAM, build_board)
     print("setup: complete")
 
@@ -80,22 +82,21 @@ def missing_debian_packages() -> list[str]:
     tools = {
         "/usr/bin/rustc": "rustc-web",
         "/usr/bin/cargo": "cargo-web",
-        "/usr/lib/rustlib/src/rust/library/core": "rust-web-src",
+        f"/usr/lib/rustlib/{CORE_SOURCE}": "rust-web-src",
     }
     board_tools = {"/usr/bin/cargo-clippy": "rust-web-clippy", "/usr/bin/ld.lld-19": "lld-19"}
-    for target, needed in {**dict.fromkeys(chip_targets(), tools | board_tools), I686_TARGET: tools}.items():
-        if not rustup_has(target):
+    # What rustup has in its toolchain, how it adds it, and what Debian has for the same.
+    of_rustup = {
+        CORE_SOURCE: (("component", "add", "rust-src"), tools | board_tools),
+        I686_TARGET: (("target", "add", I686_TARGET), tools),
+    }
+    for folder, (addition, needed) in of_rustup.items():
+        if not rustup_has(folder):
             missing = [package for path, package in needed.items() if not Path(path).exists()]
-            if missing and not rustup_adds(target):
+            if missing and not rustup_adds(*addition):
                 packages += missing
     packages += missing_32_bit_packages()
     return list(dict.fromkeys(packages))
-
-
-def chip_targets() -> list[str]:
-    """The targets of the emulated board and of all chips for which the firmware builds."""
-    facts = read_toml(CHIPS).values()
-    return list(dict.fromkeys(chip["target"] for chip in facts if chip.get("builds")))
 
 
 def missing_32_bit_packages() -> list[str]:
@@ -117,25 +118,26 @@ def answer(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
 
-def rustup_has(target: str) -> bool:
+def rustup_has(folder: str) -> bool:
+    """Whether rustup's toolchain has this folder in its `rustlib`."""
     if shutil.which("rustup") is None or shutil.which("rustc") is None:
         return False
     sysroot = subprocess.run(["rustc", "--print", "sysroot"], capture_output=True, text=True, cwd=ROOT)
-    return sysroot.returncode == 0 and (Path(sysroot.stdout.strip()) / "lib/rustlib" / target).is_dir()
+    return sysroot.returncode == 0 and (Path(sysroot.stdout.strip()) / "lib/rustlib" / folder).is_dir()
 
 
-def rustup_adds(target: str) -> bool:
+def rustup_adds(*addition: str) -> bool:
     if shutil.which("rustup") is None:
         return False
-    command = ["rustup", "target", "add", target]
+    command = ["rustup", *addition]
     try:
-        with step(f"rust for {target}: {shlex.join(command)}"):
+        with step(f"rust: {shlex.join(command)}"):
             ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
         reason = "" if ended.returncode == 0 else (ended.stderr.strip() or f"status {ended.returncode}")
     except subprocess.TimeoutExpired:
         reason = "no end after 120 s"
     if reason:
-        print(f"rust for {target}: taking Debian's, as rustup failed: {reason.splitlines()[-1]}")
+        print(f"rust: taking Debian's, as rustup failed: {reason.splitlines()[-1]}")
     return not reason
 
 

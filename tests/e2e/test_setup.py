@@ -83,7 +83,7 @@ def make_all_tools(folder: Path, cargo: str) -> None:
     scripts = {"cc": "echo $1", "g++": "", "qemu-system-riscv32": "", "cargo": f"echo cargo {cargo}"}
     for tool, script in scripts.items():
         make_tool(folder / tool, script)
-    # rustup adds the target, so that no Debian package is asked for.
+    # rustup adds what is missing, so that no Debian package is asked for.
     make_tool(folder / "rustup", "")
 
 

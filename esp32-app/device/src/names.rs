@@ -45,8 +45,7 @@ pub(crate) fn stored(name: &str) -> Result<Name, Failure> {
 
 /// Whether this is a form that [`stored`] returns, or all zeros.
 pub(crate) fn is_stored(place: &Name) -> bool {
-    let length = place.iter().position(|&byte| byte == 0).unwrap_or(LONGEST);
-    let (name, rest) = place.split_at(length);
+    let name = place.split(|&byte| byte == 0).next().unwrap_or_default();
     let is_name = name.is_empty() || core::str::from_utf8(name).is_ok_and(is_label);
-    is_name && rest.iter().all(|&byte| byte == 0)
+    is_name && place.iter().skip(name.len()).all(|&byte| byte == 0)
 }
