@@ -9,25 +9,35 @@ use torch_nano_device::frame;
 use crate::port;
 use crate::text::Text;
 
-/// esp-hal also panics on traps and stack overflows.
-///
 /// It uses nothing of a panic but its location. Inlined into core's `panic_fmt` this shows the compiler that messages are never read: their texts and formatters
 /// are then not linked, 5 KB. The compiler warns that it ignores the attribute, but hands it on to LLVM.
 #[panic_handler]
 #[allow(unused_attributes)]
 #[inline(always)]
 fn panic(info: &PanicInfo) -> ! {
-    at(info.location())
+    stop(info.location())
 }
 
-/// Says where the program has panicked, and why the latest trap was taken: a trap's panic is in esp-hal.
+/// Where esp-hal ends after an exception of the CPU: an access that is not allowed, or a stack that is too deep. Its own handler explains them in 700 bytes.
+// SAFETY: the runtime calls this name with a trap frame, which is not needed, and expects no return. It has no other definition.
+#[cfg(target_arch = "riscv32")]
+#[unsafe(export_name = "ExceptionHandler")]
+extern "C" fn exception() -> ! {
+    stop(None)
+}
+
+/// Says where the program has panicked, or that it has not, and why the latest trap was taken.
 #[inline(never)]
-fn at(location: Option<&Location<'_>>) -> ! {
+fn stop(location: Option<&Location<'_>>) -> ! {
     say(|text| {
-        text.text("panicked");
-        if let Some(location) = location {
-            let (line, column) = (location.line().into(), location.column().into());
-            text.text(" at ").text(location.file()).text(":").number(line).text(":").number(column);
+        match location {
+            Some(location) => {
+                let (line, column) = (location.line().into(), location.column().into());
+                text.text("panicked at ").text(location.file()).text(":").number(line).text(":").number(column);
+            }
+            None => {
+                text.text("stopped by an exception");
+            }
         }
         #[cfg(target_arch = "riscv32")]
         {
