@@ -67,7 +67,7 @@ pub enum Error {
     Layer {
         /// The operator.
         operator: &'static str,
-        /// The rule that is broken.
+        /// The rule that is broken; without the feature `rule-texts` a text that names none.
         rule: &'static str,
         /// The offending value.
         value: i64,
@@ -159,7 +159,7 @@ pub enum Error {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct BrokenRule {
-    /// The rule.
+    /// The rule; see [`Error::Layer`].
     pub rule: &'static str,
     /// The offending value.
     pub value: i64,
@@ -193,6 +193,14 @@ pub enum Piece {
     Checksum(u32),
 }
 
+/// The end of a sentence; the advice is for whoever makes an image, as [`Error::TooManyAlive`] stops that already.
+const TOO_MANY: &str = if cfg!(feature = "rule-texts") {
+    " intermediate results are needed at the same time: use results soon after they are made (long skip connections keep them), or give the \
+     model fewer inputs and outputs"
+} else {
+    " intermediate results are needed at the same time"
+};
+
 impl Error {
     /// Has `write` write the sentence piece by piece, for programs that are too small for `core::fmt`.
     ///
@@ -202,107 +210,79 @@ impl Error {
     /// Error::NotAnImage.spell(|piece| pieces.push(piece));
     /// assert_eq!(pieces, [Piece::Text("not a .nano image: it does not start with NANO")]);
     /// ```
-    pub fn spell(&self, write: impl FnMut(Piece)) {
+    pub fn spell(&self, mut write: impl FnMut(Piece)) {
         use Piece::{Checksum, Text};
         let number = |number: usize| Piece::Number(number as i64);
-        let pieces: &[Piece] = match *self {
-            Error::Truncated { offset, needed, given } => &[
-                Text("the image ends early: "),
-                number(needed),
-                Text(" bytes are needed at offset "),
-                number(offset),
-                Text(", it has "),
-                number(given),
-            ],
-            Error::NotAnImage => &[Text("not a .nano image: it does not start with NANO")],
-            Error::Version { found, expected } => &[
-                Text("the image has format version "),
-                number(found.into()),
-                Text(", this build reads "),
-                number(expected.into()),
-                Text(": export the model again"),
-            ],
-            Error::Checksum { stored, computed } => &[
-                Text("the image is damaged: its CRC-32 is "),
-                Checksum(computed),
-                Text(", "),
-                Checksum(stored),
-                Text(" was stored"),
-            ],
-            Error::Misaligned => &[Text("the image must start at a multiple of 4 bytes")],
-            Error::Field { name, value } => &[
-                Text("the image's field "),
-                Text(name),
-                Text(" holds "),
-                Piece::Number(value),
-                Text(", which is not allowed"),
-            ],
-            Error::UnknownKernel { node, id } => &[
-                Text("node "),
-                number(node),
-                Text(" needs kernel "),
-                number(id.into()),
-                Text(", which is not in this program's table of kernels"),
-            ],
+        // Texts and values in turn: the texts are constants, so that only the values take code.
+        let (texts, values): (&[&'static str], &[Piece]) = match *self {
+            Error::Truncated { offset, needed, given } => (
+                &["the image ends early: ", " bytes are needed at offset ", ", it has "],
+                &[number(needed), number(offset), number(given)],
+            ),
+            Error::NotAnImage => (&["not a .nano image: it does not start with NANO"], &[]),
+            Error::Version { found, expected } => (
+                &["the image has format version ", ", this build reads ", ": export the model again"],
+                &[number(found.into()), number(expected.into())],
+            ),
+            Error::Checksum { stored, computed } => (
+                &["the image is damaged: its CRC-32 is ", ", ", " was stored"],
+                &[Checksum(computed), Checksum(stored)],
+            ),
+            Error::Misaligned => (&["the image must start at a multiple of 4 bytes"], &[]),
+            Error::Field { name, value } => {
+                (&["the image's field ", " holds ", ", which is not allowed"], &[Text(name), Piece::Number(value)])
+            }
+            Error::UnknownKernel { node, id } => (
+                &["node ", " needs kernel ", ", which is not in this program's table of kernels"],
+                &[number(node), number(id.into())],
+            ),
             Error::UnknownForm { operator, form } => {
-                &[Text(operator), Text(" has no form "), number(form.into()), Text(" of requantization in this build")]
+                (&["", " has no form ", " of requantization in this build"], &[Text(operator), number(form.into())])
             }
             Error::Layer { operator, rule, value } => {
-                &[Text(operator), Text(": "), Text(rule), Text(" (found "), Piece::Number(value), Text(")")]
+                (&["", ": ", " (found ", ")"], &[Text(operator), Text(rule), Piece::Number(value)])
             }
-            Error::Overlap { node, value } => &[
-                Text("node "),
-                number(node),
-                Text(" would overwrite value "),
-                number(value),
-                Text(", which is still needed"),
-            ],
+            Error::Overlap { node, value } => {
+                (&["node ", " would overwrite value ", ", which is still needed"], &[number(node), number(value)])
+            }
             Error::Order { node, value } => {
-                &[Text("node "), number(node), Text(" uses value "), number(value), Text(" before it is written")]
+                (&["node ", " uses value ", " before it is written"], &[number(node), number(value)])
             }
-            Error::Lifetime { node, value } => &[
-                Text("value "),
-                number(value),
-                Text(" is still needed at node "),
-                number(node),
-                Text(", after the last use that its record names"),
-            ],
-            Error::TooManyAlive { node, limit } => &[
-                Text("at layer "),
-                number(node),
-                Text(", counted from 0, more than "),
-                number(limit),
-                Text(
-                    " intermediate results are needed at the same time: use results soon after they are made (long skip connections \
-                     keep them), or give the model fewer inputs and outputs",
-                ),
-            ],
+            Error::Lifetime { node, value } => (
+                &["value ", " is still needed at node ", ", after the last use that its record names"],
+                &[number(value), number(node)],
+            ),
+            Error::TooManyAlive { node, limit } => {
+                (&["at layer ", ", counted from 0, more than ", TOO_MANY], &[number(node), number(limit)])
+            }
             Error::ArenaTooSmall { needed, given } => {
-                &[Text("the arena has "), number(given), Text(" bytes, the model needs "), number(needed)]
+                (&["the arena has ", " bytes, the model needs "], &[number(given), number(needed)])
             }
             Error::ArenaMisaligned { alignment } => {
-                &[Text("the arena must start at a multiple of "), number(alignment), Text(" bytes")]
+                (&["the arena must start at a multiple of ", " bytes"], &[number(alignment)])
             }
-            Error::NoHead => &[Text("this image has no trainable head")],
+            Error::NoHead => (&["this image has no trainable head"], &[]),
             Error::Length { name, needed, given } => {
-                &[Text(name), Text(" has length "), number(given), Text(", "), number(needed), Text(" is needed")]
+                (&["", " has length ", ", ", " is needed"], &[Text(name), number(given), number(needed)])
             }
             Error::Label { label, classes } => {
-                &[Text("label "), number(label), Text(" is not below the number of classes, "), number(classes)]
+                (&["label ", " is not below the number of classes, "], &[number(label), number(classes)])
             }
-            Error::Epochs { given, largest } => &[
-                Text("the training would end after "),
-                number(given as usize),
-                Text(" epochs, at most "),
-                number(largest as usize),
-                Text(" are allowed"),
-            ],
-            Error::Unsupported { trainer, request } => &[Text(trainer), Text(" cannot "), Text(request)],
+            Error::Epochs { given, largest } => (
+                &["the training would end after ", " epochs, at most ", " are allowed"],
+                &[number(given as usize), number(largest as usize)],
+            ),
+            Error::Unsupported { trainer, request } => (&["", " cannot "], &[Text(trainer), Text(request)]),
             Error::Full { name, capacity } => {
-                &[Text("there is room for "), number(capacity), Text(" "), Text(name), Text(", and no more")]
+                (&["there is room for ", " ", ", and no more"], &[number(capacity), Text(name)])
             }
         };
-        pieces.iter().copied().for_each(write);
+        for (index, text) in texts.iter().enumerate() {
+            if !text.is_empty() {
+                write(Text(text));
+            }
+            values.get(index).copied().into_iter().for_each(&mut write);
+        }
     }
 }
 

@@ -41,11 +41,27 @@ macro_rules! require {
 }
 pub(crate) use require;
 
+/// A rule that does not hold, for `value`.
+#[cfg(feature = "rule-texts")]
 // Not inlined, for code size: there are many rules.
 #[cold]
 #[inline(never)]
 pub(crate) fn refused(rule: &'static str, value: i64) -> BrokenRule {
     BrokenRule { rule, value }
+}
+
+/// A rule that does not hold, for `value`. Inlined, so that the rule's text is not linked.
+#[cfg(not(feature = "rule-texts"))]
+#[inline(always)]
+pub(crate) fn refused(_: &'static str, value: i64) -> BrokenRule {
+    unnamed(value)
+}
+
+#[cfg(not(feature = "rule-texts"))]
+#[cold]
+#[inline(never)]
+fn unnamed(value: i64) -> BrokenRule {
+    BrokenRule { rule: "it breaks a rule, which a PC names when it reads the image", value }
 }
 
 /// Returns `size`, or 1 for 0. No checked node has such a size of 0, but the compiler does not know: without this function, a division by the
