@@ -108,7 +108,8 @@ class Head(nn.Module):
     @property
     def layer_sizes(self) -> tuple[int, int, int]:
         """For a head of several layers the numbers of layers, weights, and outputs without the last layer's,
-        which its memory depends on; zeros for others.
+        which its memory depends on; for a :class:`PrototypeHead` with a start the number of its means in
+        place of weights; zeros for others.
         """
         return self._head.layer_sizes
 

@@ -12,7 +12,9 @@ class LdaHead(SumsHead):
     :meth:`learn` adds to sums; :meth:`commit` solves for the weights, after which the logits include what was
     learnt. nano-core (`train::LdaHead`) documents the arithmetic and the limit of 2^15 samples. A class
     without samples has the logit -2^31. :meth:`forget` leaves a class's share of the covariance;
-    :meth:`unlearn` removes that, too.
+    :meth:`unlearn` removes that, too. With a start (:class:`torch_nano.heads.Start`) the head is the shipped
+    layer until the first :meth:`commit` after :meth:`learn`; a class that is forgotten is then again what the
+    factory knows of it.
 
     >>> import torch, torch_nano as tn
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))

@@ -11,7 +11,7 @@ class PrototypeHead(SumsHead):
 
     A logit is minus the squared distance to the class's mean; a class without samples has -2^31 units.
     nano-core (`train::PrototypeHead`) documents the arithmetic and the limit of 2^16 samples per class.
-    :meth:`forget` leaves nothing of a class.
+    :meth:`forget` leaves nothing of a class but what a start (:class:`torch_nano.heads.Start`) says of it.
 
     >>> import torch, torch_nano as tn
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
