@@ -265,6 +265,11 @@ def test_a_silent_board_and_a_closed_one_are_errors() -> None:
         board.read(1)
     board.timeout = 60
     assert Device(board).info.name == "test"
+    # It has sent frames since, which are no text.
+    board.timeout = 0.2
+    with pytest.raises(BoardTimeout, match=r"allows more\); it printed nothing$") as caught:
+        board.read(1)
+    assert caught.value.last_output == board.last_output == ""
     board.close()
     board.close()
     for action in (lambda: board.read(1), lambda: board.write(b"x")):

@@ -250,12 +250,27 @@ def test_a_difference_is_found_and_named() -> None:
 
 def test_a_board_that_cannot_sense_says_why() -> None:
     nano = make_nano(None)
-    wrong = RecordedSensor(np.zeros((10, 7)), options=OPTIONS)
-    with pytest.raises(tn.ConnectionLost, match="sample has length 7, 60 is needed"):
-        tn.Device(tn.QemuBoard(nano.image, sensor=wrong))
+    expected = "the model's input has 60 numbers, 3 per step; expected 3 numbers per sample"
+    # Two numbers divide the input, but no sample of three channels.
+    for numbers in (7, 2, 18):
+        wrong = RecordedSensor(np.zeros((10, numbers)), options=OPTIONS)
+        said = f"the sensor has {numbers} numbers per sample and hop is 5: {expected}"
+        with pytest.raises(tn.InputError, match=said):
+            tn.QemuBoard(nano.image, sensor=wrong)
+        with pytest.raises(tn.InputError, match=said):
+            replay_sensing([], wrong, nano)
+    stream = make_stream().nano
+    for numbers, hop in ((3, 5), (1, 3)):
+        wrong = RecordedSensor(np.zeros((10, numbers)), options=SensingOptions(hop=hop))
+        with pytest.raises(
+            tn.InputError, match=f"hop is {hop}: .* 3 numbers, 3 per step; .* step of a stream"
+        ):
+            tn.QemuBoard(stream.image, sensor=wrong)
+    with pytest.raises(tn.FileFormatError):
+        tn.QemuBoard(b"no image", sensor=wrong)
     with pytest.raises(tn.InputError, match="expected a RecordedSensor"):
         tn.QemuBoard(nano.image, sensor=np.zeros((3, 3)))  # type: ignore[arg-type]
-    large = RecordedSensor(np.zeros((1 << 20, 4)), options=OPTIONS)
+    large = RecordedSensor(np.zeros((3 << 19, 3)), options=OPTIONS)
     with pytest.raises(tn.BoardError, match="image and recorded sensor have"):
         tn.QemuBoard(nano.image, sensor=large)
 

@@ -2,7 +2,7 @@
 
 use embedded_storage::nor_flash::NorFlash;
 use nano_core::Error;
-use nano_core::image::Value;
+use nano_core::image::{Image, Value};
 use nano_core::train::Head;
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +30,52 @@ pub struct SensingOptions {
     pub pause: u32,
     /// Multiplications of a slice of training, so that none takes longer than a sample may wait.
     pub slice: u64,
+}
+
+impl SensingOptions {
+    /// Numbers of the shortest sample for this model: one step of its input along the first dimension that is longer than 1, which is that of time; with
+    /// states, all channels. So the channels of a sensor stay together.
+    pub fn shortest_sample(image: &Image<'_>) -> usize {
+        let (input, [.., channels]) = (image.input(0), image.input(0).shape);
+        if has_states(image) {
+            return channels as usize;
+        }
+        let time = input.shape.iter().find(|&&size| size > 1).map_or(1, |&size| size as usize);
+        input.len() / time
+    }
+
+    /// Whether a model can be sensed with so.
+    ///
+    /// # Errors
+    /// [`Error::Length`] for a model of several inputs; if a sample has no whole number of steps ([`SensingOptions::shortest_sample`]), or the input no whole
+    /// number of samples; without a hop; if windows of a model with states overlap or have gaps between them.
+    pub fn check(&self, image: &Image<'_>) -> Result<(), Error> {
+        let length = |name, needed, given| Err(Error::Length { name, needed, given });
+        if image.input_count() != 1 {
+            return length("inputs to sense", 1, image.input_count());
+        }
+        let input = image.input(0);
+        let (numbers, shortest) = (input.len(), Self::shortest_sample(image));
+        if self.sample == 0 || !self.sample.is_multiple_of(shortest) {
+            return length("sample", shortest, self.sample);
+        }
+        if !numbers.is_multiple_of(self.sample) {
+            return length("sample", numbers, self.sample);
+        }
+        if self.hop == 0 {
+            return length("hop", 1, 0);
+        }
+        // Each step of a stream takes new samples.
+        let given = self.hop.saturating_mul(self.sample);
+        if has_states(image) && given != numbers {
+            return length("hop of a model with states, in numbers", numbers, given);
+        }
+        Ok(())
+    }
+}
+
+fn has_states(image: &Image<'_>) -> bool {
+    image.values().iter().any(Value::is_state)
 }
 
 /// What the model made of the window that was sensed last: a label means it, whatever a PC has run since.
@@ -81,8 +127,7 @@ impl<'a> Sensing<'a> {
     /// Senses with `device`, in RAM for its model's input and, for as long as the device lives, first output: the bytes of both.
     ///
     /// # Errors
-    /// [`Error::Length`] for a model of several inputs, if the RAM has another length, if windows of a model with states overlap or have gaps between them, or
-    /// for what [`SlidingWindow::new`] refuses.
+    /// [`Error::Length`] if the RAM has another length; those of [`SensingOptions::check`].
     pub fn new<'h, C: FnMut() -> u64, F: NorFlash, H: Head<'h>>(
         device: &mut Device<'h, C, F, H>,
         window: &'a mut [i8],
@@ -90,9 +135,7 @@ impl<'a> Sensing<'a> {
         options: SensingOptions,
     ) -> Result<Self, Error> {
         let image = device.image();
-        if image.input_count() != 1 {
-            return Err(Error::Length { name: "inputs to sense", needed: 1, given: image.input_count() });
-        }
+        options.check(image)?;
         let (input, output) = (image.input(0), image.output(0));
         let (needed, given) = (input.range().len(), window.len());
         if given != needed {
@@ -101,12 +144,6 @@ impl<'a> Sensing<'a> {
         let (needed, given) = (output.range().len(), features.len());
         if given != needed {
             return Err(Error::Length { name: "features", needed, given });
-        }
-        // Each step of a stream takes new samples.
-        let steps = image.values().iter().any(Value::is_state);
-        let (needed, given) = (input.len(), options.hop.saturating_mul(options.sample));
-        if steps && given != needed {
-            return Err(Error::Length { name: "hop of a model with states, in numbers", needed, given });
         }
         let sample = options.sample * (input.range().len() / input.len());
         let window = SlidingWindow::new(window, sample, options.hop)?;

@@ -243,6 +243,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(protocol::encode_request, module)?)?;
     module.add_function(wrap_pyfunction!(protocol::decode_response, module)?)?;
     module.add_function(wrap_pyfunction!(protocol::crc32, module)?)?;
+    module.add_function(wrap_pyfunction!(sensing::check_sensor, module)?)?;
     module.add_function(wrap_pyfunction!(sensing::encode_recorded_sensor, module)?)?;
     module.add_class::<sensing::SensingTwin>()?;
     module.add_function(wrap_pyfunction!(device::session_ram, module)?)?;

@@ -1,13 +1,14 @@
 //! Boards that sense by themselves: the sensor that is recorded for one, and the replay of what it did.
 
+use nano_core::image::Value;
 use nano_core::train::{AnyHead, Head as _};
 use numpy::{PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use self_cell::{MutBorrow, self_cell};
 use torch_nano_device::{
-    Class, Event, Failure, Label, MemoryFlash, Options, RecordedSensor, Report, Sampled, Sensed, Sensing, Session,
-    Settings, Sizes,
+    Class, Event, Failure, Label, MemoryFlash, Options, RecordedSensor, Report, Sampled, Sensed, Sensing,
+    SensingOptions, Session, Settings, Sizes,
 };
 
 use crate::device::{Clock, lend};
@@ -61,6 +62,29 @@ pub(crate) fn encode_recorded_sensor<'py>(
     sensor.options().map_err(refuse)?;
     let encoded = sensor.write(Vec::new()).ok_or_else(|| refuse("the samples cannot be encoded"))?;
     Ok(PyBytes::new(py, &encoded))
+}
+
+/// Refuses a recorded sensor with which a model cannot be sensed.
+#[pyfunction]
+pub(crate) fn check_sensor(image: SharedImage, recorded: Vec<u8>) -> PyResult<()> {
+    let view = image.checked().image();
+    let sensor = RecordedSensor::read(&recorded).ok_or_else(|| refuse("this is no recorded sensor"))?;
+    let options = sensor.options().map_err(refuse)?.sensing;
+    if options.check(view).is_ok() {
+        return Ok(());
+    }
+    if view.input_count() != 1 {
+        return Err(refuse(format!("the model has {} inputs; a device senses with one", view.input_count())));
+    }
+    let (numbers, shortest) = (view.input(0).len(), SensingOptions::shortest_sample(view));
+    let hop = match view.values().iter().any(Value::is_state) {
+        true => "; as the hop, the samples of one input, as it is one step of a stream",
+        false => "",
+    };
+    Err(refuse(format!(
+        "the model's input has {numbers} numbers, {shortest} per step; expected {shortest} numbers per sample, or several steps of which the input has a \
+         whole number{hop}"
+    )))
 }
 
 /// The fields of a report, as [`decode_response`](crate::protocol::decode_response) returns them.
@@ -164,9 +188,6 @@ impl SensingTwin {
     #[pyo3(signature = (image, recorded, flash, *, ring = 1024))]
     fn new(image: SharedImage, recorded: Vec<u8>, flash: Vec<u8>, ring: usize) -> PyResult<Self> {
         let view = image.checked().image();
-        if view.input_count() != 1 {
-            return Err(refuse(format!("the model has {} inputs; a device senses with one", view.input_count())));
-        }
         let frame = 64;
         let words = Sizes::of(view, ring, frame).words();
         let zeros = |length: usize| MutBorrow::new(vec![0; length]);

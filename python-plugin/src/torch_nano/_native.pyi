@@ -209,6 +209,7 @@ def encode_recorded_sensor(
     gaps: npt.NDArray[np.bool_],
     behaviour: Behaviour,
 ) -> bytes: ...
+def check_sensor(image: Model | bytes, recorded: bytes) -> None: ...
 
 @final
 class SensingTwin:

@@ -223,9 +223,14 @@ fn what_does_not_fit_is_refused() {
     assert_eq!(error, Some(Error::Length { name: "window", needed: length, given: length - 1 }));
     let error = refused(length, features - 1, options());
     assert_eq!(error, Some(Error::Length { name: "features", needed: features, given: features - 1 }));
-    for sample in [0, length - 1, length + 1] {
+    // Whole steps of two channels, of which the input has a whole number.
+    for (sample, needed) in [(0, SAMPLE), (1, SAMPLE), (length - 1, SAMPLE), (length - 2, length), (length + 2, length)]
+    {
         let error = refused(length, features, SensingOptions { sample, ..options() });
-        assert_eq!(error, Some(Error::Length { name: "sample", needed: length, given: sample }));
+        assert_eq!(error, Some(Error::Length { name: "sample", needed, given: sample }));
+    }
+    for sample in [SAMPLE, 2 * SAMPLE, length] {
+        assert_eq!(refused(length, features, SensingOptions { sample, ..options() }), None);
     }
     let error = refused(length, features, SensingOptions { hop: 0, ..options() });
     assert_eq!(error, Some(Error::Length { name: "hop", needed: 1, given: 0 }));
@@ -254,8 +259,11 @@ fn a_model_without_a_head_senses_and_refuses_labels() {
     let mut memory = ram(&image);
     let mut session = session_with(&image, &mut memory, OPTIONS, erased());
     let (mut window, mut kept) = (vec![0; length], vec![0; features]);
-    let mut sensing = Sensing::new(&mut session.device, &mut window, &mut kept, options()).unwrap();
-    while sensing.sense(&mut session.device, &[0.5, -0.5]).unwrap().is_none() {}
+    // A line of the image.
+    let sample = [0.5; 18];
+    let options = SensingOptions { sample: sample.len(), ..options() };
+    let mut sensing = Sensing::new(&mut session.device, &mut window, &mut kept, options).unwrap();
+    while sensing.sense(&mut session.device, &sample).unwrap().is_none() {}
     assert_eq!(session.device.label(0), Err(Failure::NoHead));
     assert_eq!(sensing.work(&mut session.device), Ok(None));
 }

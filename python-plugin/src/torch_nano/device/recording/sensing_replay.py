@@ -11,7 +11,7 @@ from ...arguments import HasImage, image_of, integer, shown
 from ...errors import InputError
 from ...heads import Head, head_of
 from ..report import Report
-from ..transport.recorded_sensor import RecordedSensor
+from ..transport.recorded_sensor import RecordedSensor, require_fit
 from .replay import ReplayDifference
 
 #: Bytes of an erased flash: those of the emulated board.
@@ -54,7 +54,7 @@ def replay_sensing(
 
     Raises:
         ReplayDifference: the device did something else; its `step` is the number of the report.
-        InputError: reports are missing, or of samples that are not there.
+        InputError: the sensor does not fit the model; reports are missing, or of samples that are not there.
         FileFormatError: `nano` is not a model.
     """
     image = image_of(nano)
@@ -63,10 +63,8 @@ def replay_sensing(
     if not isinstance(reports, Iterable):
         raise InputError(f"reports is {shown(reports)}; expected all that Device.watch() yielded")
     erased = b"\xff" * _FLASH if flash is None else flash
-    try:
-        twin = _native.SensingTwin(image, sensor.encoded, erased, ring=integer("ring", ring, 1))
-    except _native.NanoError as error:
-        raise InputError(f"the model cannot be replayed with this sensor: {error}") from error
+    require_fit(sensor, image)
+    twin = _native.SensingTwin(image, sensor.encoded, erased, ring=integer("ring", ring, 1))
     replayer = _Replayer(twin, len(sensor))
     number = -1
     for number, report in enumerate(reports):

@@ -24,7 +24,7 @@ from ...files.writing import write_new
 from .cycles import Counts, CycleModel, CycleModelError
 from .interrupts import deferred_interrupt
 from .lifetime import start
-from .recorded_sensor import RecordedSensor
+from .recorded_sensor import RecordedSensor, require_fit
 
 _QEMU = "qemu-system-riscv32"
 _ELF = Path(__file__).parents[1] / "virt-rv32imc.elf"
@@ -54,13 +54,13 @@ class BoardStopped(BoardError, ConnectionLost):
 
 
 class BoardTimeout(BoardError, DeviceTimeout):
-    """The board did not send or accept a byte in time; `last_output` is the text it sent before."""
+    """The board did not send or accept a byte in time; `last_output` is the text that it printed before."""
 
     def __init__(self, action: str, seconds: float, last_output: str) -> None:
         self.last_output = last_output
+        printed = f"its last output:\n{last_output}" if last_output else "it printed nothing"
         super().__init__(
-            f"the board did not {action} within {seconds:g} s (a larger `timeout` allows more); "
-            f"its last output:\n{last_output}"
+            f"the board did not {action} within {seconds:g} s (a larger `timeout` allows more); {printed}"
         )
 
 
@@ -80,7 +80,9 @@ class QemuBoard:
             sleeps is skipped. None: the program that only answers requests.
 
     Raises:
-        InputError: the sensor is not recorded; the image is not bytes, or the time-out not a time.
+        InputError: the sensor is not recorded, or does not fit the model; the image is not bytes, or the
+            time-out not a time.
+        FileFormatError: a sensor comes with what is no model.
         ChipError: there is no such chip, or what its cycles cost is not known.
         BoardError: QEMU or the board's program is missing, or cannot be started; the image is too large; the
             file is not a flash.
@@ -107,7 +109,6 @@ class QemuBoard:
         sensor: RecordedSensor | None = None,
     ) -> None:
         image, self.timeout = bytes_of(image), seconds("timeout", timeout)
-        self._kept_output = bytearray()
         self._owner, self._closed = os.getpid(), False
         qemu = shutil.which(_QEMU)
         if qemu is None:
@@ -119,6 +120,7 @@ class QemuBoard:
         if sensor is not None:
             if not isinstance(sensor, RecordedSensor):
                 raise InputError(f"sensor is {shown(sensor)}; expected a RecordedSensor, or None")
+            require_fit(sensor, image)
             elf, what, image = _SENSING_ELF, "image and recorded sensor have", image + sensor.encoded
         (code_start, code_length), (image_start, image_room) = _places(elf)
         if len(image) > image_room:
@@ -172,7 +174,6 @@ class QemuBoard:
             received = self._socket.recv(size)
             if not received:
                 raise self._stopped()
-            self._keep(received)
             return received
 
     def write(self, data: bytes) -> None:
@@ -190,8 +191,16 @@ class QemuBoard:
 
     @property
     def last_output(self) -> str:
-        """The last bytes that the board sent and that were read, as text."""
-        return self._kept_output.decode("ascii", "backslashreplace")
+        """The end of the text that the board and QEMU have printed, as for panics and traps; not the stream.
+
+        Raises:
+            BoardError: the board was closed.
+        """
+        self._require_open()
+        file = self._messages.fileno()
+        # Without a seek, which would move the place where QEMU writes.
+        start = max(os.fstat(file).st_size - _KEPT_OUTPUT, 0)
+        return os.pread(file, _KEPT_OUTPUT, start).decode("ascii", "backslashreplace")
 
     def counts(self) -> list[Counts]:
         """What the chip's cycle model had counted each time the board's program read its counter, in order.
@@ -264,12 +273,11 @@ class QemuBoard:
         while not cycles.is_loaded:
             ended = self._process.poll() is not None
             if ended or time.monotonic() > deadline:
-                self._messages.seek(0)
-                self._keep(self._messages.read())
+                printed = self.last_output
                 self.close()
                 if ended:
-                    raise CycleModelError(self.last_output)
-                raise BoardTimeout("load the cycle model", self.timeout, self.last_output)
+                    raise CycleModelError(printed)
+                raise BoardTimeout("load the cycle model", self.timeout, printed)
             time.sleep(0.001)
 
     def _require_owner(self) -> None:
@@ -282,24 +290,13 @@ class QemuBoard:
         if self._closed:
             raise BoardError("the board was closed")
 
-    def _keep(self, received: bytes) -> None:
-        self._kept_output += received
-        del self._kept_output[:-_KEPT_OUTPUT]
-
     def _stopped(self) -> BoardError:
         """Reaps a board whose stream has ended; returns the error with its last output and QEMU's."""
         self._require_open()
-        self._socket.settimeout(self.timeout)
-        try:
-            while received := self._socket.recv(65536):
-                self._keep(received)
-        except ConnectionResetError:
-            self._keep(b"\n(the rest was lost)\n")
         exit_status = self._process.wait(timeout=self.timeout)
-        self._messages.seek(0)
-        self._keep(self._messages.read())
+        printed = self.last_output
         self.close()
-        return BoardStopped(exit_status, self.last_output)
+        return BoardStopped(exit_status, printed)
 
 
 def _options(elf: Path, files: tuple[int, int, int], image_start: int) -> list[str]:

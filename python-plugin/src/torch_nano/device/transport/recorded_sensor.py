@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ... import _native
-from ...arguments import integer, mapping, probability, shown
+from ...arguments import image_of, integer, mapping, probability, shown
 from ...errors import InputError
 
 
@@ -130,3 +130,21 @@ def _sample(what: str, number: object, count: int) -> int:
     if index >= count:
         raise InputError(f"{what} is of sample {index}; there are {count}, from 0")
     return index
+
+
+def require_fit(sensor: RecordedSensor, image: _native.Model | bytes) -> None:
+    """Refuses a sensor with whose samples a model cannot sense.
+
+    Raises:
+        InputError: the model has several inputs; a sample has no whole number of steps of its input, or the
+            input no whole number of samples; or a model with states steps by another number of samples.
+        FileFormatError: it is no model.
+    """
+    model = image_of(image)
+    try:
+        _native.check_sensor(model, sensor.encoded)
+    except _native.NanoError as error:
+        numbers = np.asarray(sensor.samples).shape[1]
+        raise InputError(
+            f"the sensor has {numbers} numbers per sample and hop is {sensor.options.hop}: {error}"
+        ) from error
