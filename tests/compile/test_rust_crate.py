@@ -68,13 +68,14 @@ def test_the_crate_classifies_and_learns_to_the_same_bytes(head, tmp_path):
             }}
         }}
         println!("{{:?}}", classifier.inner.head().unwrap().state());
-        println!("{{}} {{:?}}", classifier.name(1), [classes::A, classes::B__QUOTED_, classes::TYPE]);
+        let named = [classes::A, classes::B__QUOTED_, classes::\u00c9T\u00c9];
+        println!("{{}} {{named:?}}", classifier.name(1));
     }}
     """
     nano = with_head(head)
     x = inputs((3, 40), SAMPLES)
     printed = run_crate(nano, tmp_path, program, b"".join(map(in_order, x))).decode().splitlines()
-    assert printed == [*learnt(nano, head, x), 'b "quoted" [0, 1, 4]']
+    assert printed == [*learnt(nano, head, x), 'b "quoted" [0, 1, 3]']
 
 
 @pytest.mark.parametrize(

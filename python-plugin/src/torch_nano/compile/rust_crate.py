@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+import unicodedata
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -78,12 +79,13 @@ def crate_files(model: _native.Model, head: Head | None, graph: Graph, dependenc
 
 
 def crate_name(name: str) -> str:
-    """The name of a model's crate, as cargo accepts it.
+    """The name of a model's crate, as cargo accepts it: ASCII, letters without their accents.
 
-    >>> [crate_name(name) for name in ("Moves of Anna", "2d", "type", "\\u00e9t\\u00e9", "\\u00e9")]
-    ['moves-of-anna', 'model-2d', 'model-type', 't', 'model']
+    >>> [crate_name(name) for name in ("Moves of Anna", "2d", "type", "\\u00e9t\\u00e9", "\\u6b69")]
+    ['moves-of-anna', 'model-2d', 'model-type', 'ete', 'model']
     """
-    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    plain = unicodedata.normalize("NFKD", name.lower()).encode("ascii", "ignore").decode()
+    slug = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
     if not slug:
         return "model"
     unusable = slug[0].isdecimal() or slug in _RESERVED or slug in RUST_KEYWORDS

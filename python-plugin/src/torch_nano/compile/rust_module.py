@@ -6,7 +6,7 @@ Each input and output is a module of its own in `inputs` and `outputs`: `inputs:
 from __future__ import annotations
 
 import keyword
-import re
+import unicodedata
 from collections.abc import Sequence
 from math import prod
 from textwrap import indent
@@ -150,13 +150,17 @@ RUST_KEYWORDS = {
 def identifiers(names: Sequence[str]) -> list[str]:
     """A unique Rust identifier for each name, with underscores for characters that Rust does not allow.
 
-    >>> identifiers(["motion", "left arm", "left_arm", "type", "2d", "\u00e9"])
-    ['motion', 'left_arm', 'left_arm_', 'type_', '_2d', '__']
+    Letters of all scripts stay: Rust and Python allow the same characters (XID of Unicode). Compatibility
+    characters such as ligatures, about which Rust warns, are normalized (NFKC).
+
+    >>> identifiers(["motion", "left arm", "left_arm", "type", "2d", "\u00e9t\u00e9", "\u2460", "\u6b69!"])
+    ['motion', 'left_arm', 'left_arm_', 'type_', '_2d', '\u00e9t\u00e9', '_1', '\u6b69_']
     """
     identifiers: list[str] = []
     for name in names:
-        identifier = re.sub(r"[^a-zA-Z0-9_]", "_", name)
-        if identifier[0].isdecimal():
+        letters = unicodedata.normalize("NFKC", name)
+        identifier = "".join(letter if f"a{letter}".isidentifier() else "_" for letter in letters)
+        if not identifier.isidentifier():
             identifier = "_" + identifier
         while identifier in {"_", *RUST_KEYWORDS, *keyword.kwlist, *identifiers}:
             identifier += "_"
