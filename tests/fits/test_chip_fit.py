@@ -46,6 +46,11 @@ def test_a_small_model_fits_and_its_parts_add_up() -> None:
     text = str(fit)
     assert "fits an ESP32-C3" in text and text.count("█") + text.count("░") == 4 * 24
     assert repr(fit) == text
+    assert "program: the firmware that serves a PC; `just firmware-size esp32c3 MODEL`" in text
+    other = str(nano.fits_without_time(chip("esp32c6")))
+    assert (
+        "serves a PC, linked for an ESP32-C3: other chips' code differs; `just firmware-size esp32c6" in other
+    )
 
 
 def test_the_time_is_that_of_the_profile() -> None:

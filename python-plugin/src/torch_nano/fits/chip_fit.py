@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .. import _native
-from ..chips import Chip
-from .program import program_sizes
+from ..chips import Chip, chip
+from .program import LINKED_FOR, program_sizes
 
 #: Characters of a bar.
 _BAR = 24
@@ -133,12 +133,23 @@ class ChipFit:
         lines = [f"{self.model!r} does not fit an {self.chip.title}. {'; '.join(short)}."]
         return "\n".join([*lines, *(f"- {line}" for line in self.advice)])
 
+    @property
+    def program_note(self) -> str:
+        """What the size of the program does not say."""
+        linked = chip(LINKED_FOR)
+        other = "" if self.chip == linked else f", linked for an {linked.title}: other chips' code differs"
+        return (
+            f"program: the firmware that serves a PC{other}; `just firmware-size {self.chip.name} MODEL` "
+            "links yours, also one that senses or only classifies (`--as`)"
+        )
+
     def __str__(self) -> str:
         verdict = "fits" if self.fits else "does not fit"
         lines = [f"{self.model} {verdict} an {self.chip.title}", *map(str, self.uses)]
         if self.time is None:
             lines.append(f"time  unknown: {self.time_unknown}")
         lines.append(f"peak of the arena: {self.peak.name}, {_number(self.peak.arena_bytes)} B")
+        lines.append(self.program_note)
         return "\n".join([*lines, *(f"- {line}" for line in self.advice)])
 
     __repr__ = __str__

@@ -9,6 +9,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+#: The chip for which the programs of the table were linked.
+LINKED_FOR = "esp32c3"
 #: The firmware of a model without a head.
 NO_HEAD = "NoHead"
 
