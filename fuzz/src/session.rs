@@ -62,7 +62,8 @@ pub fn run(data: &[u8]) {
     let image = &BOARDS[usize::from(setup.board) % BOARDS.len()];
     let mut flash = Flash::new(usize::from(setup.pages) % 17, 0);
     if setup.foreign {
-        let mut storage = HeadStorage::new(flash, !Image::new(image.bytes()).expect("the image is right").id());
+        let view = Image::new(image.bytes()).expect("the image is right");
+        let mut storage = HeadStorage::new(flash, !view.id(), !view.head().map_or(0, |head| head.id));
         if let Err(error) = storage.save(&[&[7; 50]], false) {
             refusals::storage(&error);
         }

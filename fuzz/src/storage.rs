@@ -120,7 +120,7 @@ impl Bench {
         self.flash.cut = cut.map(|(after, torn)| {
             (before.operations + usize::from(after), Torn::EACH[usize::from(torn) % Torn::EACH.len()])
         });
-        let mut storage = HeadStorage::new(self.flash.clone(), MODEL);
+        let mut storage = HeadStorage::new(self.flash.clone(), MODEL, MODEL);
         let (first, second) = record.split_at(self.length / 3);
         let result = storage.save(&[first, second], false);
         self.flash = storage.flash().clone();
@@ -154,7 +154,7 @@ impl Bench {
 
     fn save_another_models(&mut self, replace: bool) {
         let before = self.flash.bytes.clone();
-        let mut storage = HeadStorage::new(self.flash.clone(), !MODEL);
+        let mut storage = HeadStorage::new(self.flash.clone(), !MODEL, !MODEL);
         let result = storage.save(&[&[7; 50]], replace);
         self.flash = storage.flash().clone();
         let changed = self.changed_since(&before);
@@ -182,7 +182,7 @@ impl Bench {
     /// Checks what a program that starts now loads.
     fn check_load(&mut self) {
         let mut found = vec![0; self.length];
-        let mut storage = HeadStorage::new(self.flash.clone(), MODEL);
+        let mut storage = HeadStorage::new(self.flash.clone(), MODEL, MODEL);
         let result = storage.load(&mut found, |_| true);
         assert!(storage.flash().bytes == self.flash.bytes, "loading wrote");
         let surest = self.halves.iter().filter_map(|half| half.whole).max();

@@ -111,6 +111,11 @@ impl<'a> Model<'a> {
         self.bound.checked().image()
     }
 
+    /// The kernels that run it.
+    pub fn kernels(&self) -> &'a [Kernel] {
+        self.bound.checked().kernels()
+    }
+
     /// The memory of graph input `index`, to be filled before [`Model::run`]: the elements of an int8 value, the little-endian bytes of another.
     /// A run may overwrite it.
     ///

@@ -13,6 +13,7 @@ use crate::message::{Settings, Stats};
 use crate::names;
 use crate::sensing::LatestWindow;
 use crate::storage::HeadStorage;
+use crate::updating::Updates;
 use crate::window::Input;
 
 /// A model that predicts, and a head that learns, in the RAM of a [`Session`](crate::Session).
@@ -68,6 +69,10 @@ pub struct Device<'a, C, F, H = AnyHead<'a>> {
     pub(crate) asked: Option<u32>,
     /// On a device that senses by itself.
     pub(crate) latest: Option<LatestWindow<'a>>,
+    /// On a device whose model can be updated.
+    pub(crate) updates: Option<Updates<'a>>,
+    /// Whether a PC has asked for a restart.
+    pub(crate) restarts: bool,
 }
 
 /// What the model and the head make of an input.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use strum::IntoStaticStr;
 
 use crate::saved_head::StorageError;
+use crate::update_error::UpdateError;
 
 /// Why a request was refused. As `&'static str` it is the name of the variant, a code for programs.
 #[non_exhaustive]
@@ -101,6 +102,8 @@ pub enum Failure {
     State,
     /// Nothing was saved or loaded.
     Storage(StorageError),
+    /// The model is not updated.
+    Update(UpdateError),
     /// nano-core refused it for another reason.
     Other,
 }
@@ -123,5 +126,11 @@ impl From<Error> for Failure {
 impl From<StorageError> for Failure {
     fn from(error: StorageError) -> Self {
         Failure::Storage(error)
+    }
+}
+
+impl From<UpdateError> for Failure {
+    fn from(error: UpdateError) -> Self {
+        Failure::Update(error)
     }
 }

@@ -29,6 +29,8 @@ mod smoothing;
 mod storage;
 mod training;
 mod update;
+mod update_error;
+mod updating;
 mod window;
 
 pub use device::{Device, Features, Prediction};
@@ -49,5 +51,7 @@ pub use sizes::Sizes;
 pub use smoothing::{LONGEST_HISTORY, Smoothing};
 pub use storage::HeadStorage;
 pub use training::Progress;
-pub use update::{ImageSlots, StoredImage, UpdateError};
+pub use update::{ImageSlots, MappedFlash, Slots, StoredImage, UpdateState};
+pub use update_error::UpdateError;
+pub use updating::Capacity;
 pub use window::{Input, SlidingWindow};

@@ -85,7 +85,8 @@ impl<'a> Link<'a> {
         None
     }
 
-    /// Answers requests on `device` until the stream fails or ends; the next stream starts with a new frame. Waits for each byte.
+    /// Answers requests on `device` until the stream fails or ends, or the board is to [start again](Device::restarts); the next stream starts with a new
+    /// frame. Waits for each byte.
     ///
     /// # Errors
     /// The stream's own.
@@ -105,6 +106,9 @@ impl<'a> Link<'a> {
             while let Some(answer) = self.poll(device, &mut bytes) {
                 stream.write_all(answer)?;
                 stream.flush()?;
+                if device.restarts() {
+                    return Ok(());
+                }
             }
         }
     }
@@ -137,10 +141,14 @@ impl<'a> Link<'a> {
             loop {
                 let mut locked = device.lock().await;
                 let answer = self.poll(&mut locked, &mut bytes);
+                let restarts = locked.restarts();
                 drop(locked);
                 let Some(answer) = answer else { break };
                 stream.write_all(answer).await?;
                 stream.flush().await?;
+                if restarts {
+                    return Ok(());
+                }
             }
         }
     }

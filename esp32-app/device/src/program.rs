@@ -1,7 +1,5 @@
 //! The program of a board that senses, predicts and learns by itself, and answers a PC between samples.
 
-use core::convert::Infallible;
-
 use embedded_storage::nor_flash::NorFlash;
 use nano_core::Error;
 use nano_core::train::{AnyHead, Head};
@@ -136,14 +134,14 @@ pub struct ProgramRam<'a> {
 ///     }
 /// }
 ///
-/// fn wear(image: CheckedImage<'_>, ram: &mut [u32], own: ProgramRam<'_>, mut wrist: Wrist) -> Result<Infallible, Error> {
+/// fn wear(image: CheckedImage<'_>, ram: &mut [u32], own: ProgramRam<'_>, mut wrist: Wrist) -> Result<(), Error> {
 ///     let options = Options { ring: 128, frame: 512, settings: Settings { rejection: 16_384, save_interval: 1 } };
 ///     let session = Session::<_, _>::new(image, ram, options, NoFlash, wrist.clock)?;
 ///     // A window of 50 samples twice a second; decisions of three of five; training after ten windows without a label.
 ///     let smoothing = Smoothing::new(5, 3)?;
 ///     let sensing = SensingOptions { sample: 3, hop: 25, smoothing, epochs: 20, pause: 10, slice: 1 << 14 };
-///     let Ok(never) = Program::new(session, own, ProgramOptions { sensing, period: 20 })?.run(&mut wrist);
-///     match never {}
+///     let Ok(()) = Program::new(session, own, ProgramOptions { sensing, period: 20 })?.run(&mut wrist);
+///     Ok(())
 /// }
 /// ```
 ///
@@ -193,14 +191,15 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Program<'a, C, F, H> {
         &self.session.device
     }
 
-    /// Runs for as long as the board can receive and send.
+    /// Runs until the board is to [start again](Device::restarts).
     ///
     /// # Errors
     /// The board's own.
-    pub fn run<B: Board>(&mut self, board: &mut B) -> Result<Infallible, B::Error> {
-        loop {
+    pub fn run<B: Board>(&mut self, board: &mut B) -> Result<(), B::Error> {
+        while !self.session.device.restarts() {
             self.step(board)?;
         }
+        Ok(())
     }
 
     /// Does one thing: takes the sample that is due, or works a slice on what was learnt, or sleeps; before that it answers what has arrived.

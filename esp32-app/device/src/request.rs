@@ -128,6 +128,27 @@ pub enum Request<'a> {
         #[serde(borrow)]
         label: Label<'a>,
     },
+    /// Begin an update of the model. The device answers with the number of bytes that it has already: of an update by the same image that was begun and
+    /// interrupted, since the device's start.
+    BeginUpdate {
+        /// Bytes of the image.
+        length: u32,
+        /// Its id, the CRC-32 in it.
+        id: u32,
+    },
+    /// The next part of the image: whole words, but at its end.
+    WriteUpdate {
+        /// Bytes written before.
+        offset: u32,
+        /// The next bytes.
+        bytes: &'a [u8],
+    },
+    /// Check the image that was written. If it is whole, and the program can run it, the next start runs it on trial.
+    FinishUpdate,
+    /// Keep the image that runs on trial: without this, the next start takes the one before.
+    ConfirmUpdate,
+    /// Start again, after the answer. What was not saved is lost.
+    Restart,
 }
 
 /// The target of an input.

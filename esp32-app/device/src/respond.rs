@@ -85,6 +85,18 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
             Request::ReplaceHead { checksum } => self.replace_head(checksum)?,
             Request::Configure { settings } => self.configure(settings),
             Request::Stats => return Ok(Response::Stats(self.stats)),
+            Request::BeginUpdate { length, id } => {
+                return Ok(Response::Received { length: self.slots()?.begin(length, id)? });
+            }
+            Request::WriteUpdate { offset, bytes } => {
+                return Ok(Response::Received { length: self.slots()?.write(offset, bytes)? });
+            }
+            Request::FinishUpdate => {
+                let (count, same_head) = self.finish_update()?;
+                return Ok(Response::Updated { count, same_head });
+            }
+            Request::ConfirmUpdate => self.slots()?.confirm()?,
+            Request::Restart => self.restart()?,
         }
         Ok(Response::Done)
     }
@@ -113,6 +125,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
             saved: self.storage.newest(),
             restored: self.restored,
             target: learner.map(|learner| learner.head.target(0).into()),
+            update: self.update_state(),
         }
     }
 

@@ -9,6 +9,7 @@ use crate::message::Settings;
 #[cfg(doc)]
 use crate::request::{Block, Label, Request};
 use crate::saved_head::{SavedHead, StorageError};
+use crate::update::UpdateState;
 
 /// What the device answers: one response to each request.
 #[non_exhaustive]
@@ -55,6 +56,8 @@ pub enum Response<'a> {
         restored: bool,
         /// What the head learns from, if there is one.
         target: Option<TargetKind>,
+        /// The slots for updates, and which image runs.
+        update: UpdateState,
     },
     /// To [`Request::Describe`].
     Description {
@@ -101,7 +104,7 @@ pub enum Response<'a> {
         /// What the board's counter advanced in each layer, u32.
         layers: &'a [u8],
     },
-    /// To [`Request::Input`] and [`Request::WriteHead`].
+    /// To [`Request::Input`], [`Request::WriteHead`], [`Request::BeginUpdate`] and [`Request::WriteUpdate`].
     Received {
         /// Bytes so far.
         length: u32,
@@ -122,13 +125,20 @@ pub enum Response<'a> {
         /// What the board's counter advanced since the training began.
         ticks: u64,
     },
+    /// To [`Request::FinishUpdate`].
+    Updated {
+        /// The number of the update: one more than that of the image that it replaces.
+        count: u32,
+        /// Whether its head is the same as that of the model which runs, so that the saved head goes on.
+        same_head: bool,
+    },
     /// To [`Request::Commit`].
     Committed {
         /// What the board's counter advanced.
         ticks: u64,
     },
     /// To [`Request::Begin`], [`Request::ResetStates`], [`Request::Undo`], [`Request::Forget`], [`Request::Reset`], [`Request::ReplaceHead`],
-    /// [`Request::Configure`].
+    /// [`Request::Configure`], [`Request::ConfirmUpdate`], [`Request::Restart`].
     Done,
     /// To [`Request::AddClass`].
     ClassAdded {

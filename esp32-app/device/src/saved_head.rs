@@ -14,7 +14,7 @@ pub enum StorageError {
         /// Number of the latest save.
         count: u32,
     },
-    /// The newest head stored belongs to another model; it stays until it is replaced on purpose.
+    /// The newest head stored belongs to another model, whose head is another; it stays until it is replaced on purpose.
     OtherModel {
         /// Id of that model.
         model_id: u32,

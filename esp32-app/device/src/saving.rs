@@ -12,6 +12,7 @@ use crate::learner::{Learner, Undo};
 use crate::message::{Response, Settings};
 use crate::names::{self, Name};
 use crate::saved_head::{SavedHead, StorageError};
+use crate::update_error::UpdateError;
 
 /// Bytes of saved [`Settings`]: rejection, two zeros, save interval.
 pub(crate) const SETTINGS: usize = 8;
@@ -48,8 +49,12 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
     /// with `replace`.
     ///
     /// # Errors
-    /// [`Failure::NoHead`]; [`Failure::Storage`], and the flash holds its newest head; [`Failure::State`] for a head that could not be loaded again.
+    /// [`Failure::NoHead`]; [`UpdateError::Unconfirmed`] with `replace` while the model is on trial; [`Failure::Storage`], and the flash holds its newest head; [`Failure::State`] for a head that could not be loaded again.
     pub fn save(&mut self, replace: bool) -> Result<u32, Failure> {
+        if replace && self.update_state().trial {
+            // If it is not confirmed, the model before wants its head.
+            return Err(UpdateError::Unconfirmed.into());
+        }
         let learner = self.learner.as_ref().ok_or(Failure::NoHead)?;
         let (state, names, settings) =
             (learner.head.state(), learner.names.as_flattened(), settings_bytes(self.settings));

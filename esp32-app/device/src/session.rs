@@ -102,7 +102,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Session<'a, C, F, H> {
         let mut device = Device {
             model,
             learner,
-            storage: HeadStorage::new(flash, view.id()),
+            storage: HeadStorage::new(flash, view.id(), view.head().map_or(0, |head| head.id)),
             settings: options.settings,
             stats: Stats::default(),
             unsaved: 0,
@@ -117,6 +117,8 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Session<'a, C, F, H> {
             ran: false,
             asked: None,
             latest: None,
+            updates: None,
+            restarts: false,
         };
         device.restore();
         device.stats.startup_ticks = (device.counter)();

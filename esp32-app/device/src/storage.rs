@@ -24,7 +24,7 @@ use crate::frame::CRC32;
 use crate::saved_head::{SavedHead, StorageError};
 
 /// Version of what is stored; raised whenever an older reader would misread it.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 /// The largest item in bytes: eight of them fill a page of 4 KiB.
 const LARGEST_ITEM: usize = 500;
 const HEADER: usize = size_of::<ChunkHeader>();
@@ -50,6 +50,7 @@ struct Seal {
     chunks: u16,
     generation: u32,
     model_id: u32,
+    head_id: u32,
     length: u32,
     checksum: u32,
 }
@@ -58,10 +59,11 @@ struct Seal {
 #[repr(C, align(4))]
 struct Buffer([u8; LARGEST_ITEM]);
 
-/// The saved heads of one model, in a flash that is used for nothing else.
+/// The saved heads of one model, and of others with the same head, in a flash that is used for nothing else.
 pub struct HeadStorage<F> {
     flash: F,
     model_id: u32,
+    head_id: u32,
     /// The newest complete head in each half; an error if the driver failed.
     heads: Result<[Option<Seal>; 2], StorageError>,
     /// The largest generation seen, whether its head is complete or not.
@@ -87,17 +89,20 @@ impl<F: NorFlash> HeadStorage<F> {
     /// Bytes of the record in one item.
     const CHUNK: usize = {
         let eighth = (F::ERASE_SIZE - 2 * F::WRITE_SIZE) / 8 - OVERHEAD;
-        let item = if eighth < LARGEST_ITEM { eighth } else { LARGEST_ITEM };
+        // In pages of 256 bytes a seal is longer than an eighth.
+        let item = if eighth < size_of::<Seal>() { size_of::<Seal>() } else { eighth };
+        let item = if item < LARGEST_ITEM { item } else { LARGEST_ITEM };
         assert!(4 % F::READ_SIZE == 0 && 4 % F::WRITE_SIZE == 0, "flash words of more than four bytes");
-        assert!(item >= size_of::<Seal>() && item > HEADER, "flash pages of less than 256 bytes");
+        assert!(F::ERASE_SIZE >= 256, "flash pages of less than 256 bytes");
         (item - HEADER) / 4 * 4
     };
     const PAGE: u32 = F::ERASE_SIZE as u32;
     const ITEMS_PER_PAGE: usize = (F::ERASE_SIZE - 2 * F::WRITE_SIZE) / (OVERHEAD + HEADER + Self::CHUNK);
 
-    /// The storage in `flash` for heads of the model `model_id`. Scans the flash.
-    pub fn new(flash: F, model_id: u32) -> Self {
-        let mut storage = HeadStorage { flash, model_id, heads: Ok([None; 2]), generation: 0 };
+    /// The storage in `flash` for heads of the model `model_id`, whose head has the id `head_id`
+    /// ([`HeadRecord::id`](nano_core::image::HeadRecord::id)). Scans the flash.
+    pub fn new(flash: F, model_id: u32, head_id: u32) -> Self {
+        let mut storage = HeadStorage { flash, model_id, head_id, heads: Ok([None; 2]), generation: 0 };
         storage.heads = storage.look();
         storage
     }
@@ -107,7 +112,7 @@ impl<F: NorFlash> HeadStorage<F> {
         &self.flash
     }
 
-    /// The newest head that this model may load.
+    /// The newest head that this model may load: its own, or that of a model with the same head.
     ///
     /// # Errors
     /// [`StorageError::Empty`], [`StorageError::Damaged`], [`StorageError::OtherModel`], [`StorageError::OtherFormat`],
@@ -124,7 +129,7 @@ impl<F: NorFlash> HeadStorage<F> {
             None if self.generation == 0 => Err(StorageError::Empty),
             None => Err(StorageError::Damaged { count: self.generation }),
             Some((_, seal)) if seal.format != FORMAT => Err(StorageError::OtherFormat { version: seal.format }),
-            Some((_, seal)) if seal.model_id != self.model_id => {
+            Some((_, seal)) if seal.head_id != self.head_id => {
                 Err(StorageError::OtherModel { model_id: seal.model_id })
             }
             Some(found) => Ok(found),
@@ -209,6 +214,7 @@ impl<F: NorFlash> HeadStorage<F> {
             chunks: chunks as u16,
             generation: self.generation.wrapping_add(1),
             model_id: self.model_id,
+            head_id: self.head_id,
             length: length as u32,
             checksum: digest.finalize(),
         };
@@ -216,7 +222,7 @@ impl<F: NorFlash> HeadStorage<F> {
         // If it fails, the newest head stays: the other half has not been touched.
         self.save_to(half, parts, &seal)?;
         let falls_back = self.heads?[half.other() as usize].is_some_and(|other| {
-            (other.format, other.model_id, other.length) == (seal.format, seal.model_id, seal.length)
+            (other.format, other.head_id, other.length) == (seal.format, seal.head_id, seal.length)
         });
         if falls_back { Ok(()) } else { self.save_to(half.other(), parts, &seal) }
     }
@@ -283,7 +289,7 @@ impl<F: NorFlash> HeadStorage<F> {
                 if let (Ok(seal), Ok((header, _))) =
                     (Seal::read_from_bytes(bytes), ChunkHeader::read_from_prefix(bytes))
                 {
-                    *sealed |= (seal.kind, seal.format, seal.model_id) == (SEAL, FORMAT, self.model_id);
+                    *sealed |= (seal.kind, seal.format, seal.head_id) == (SEAL, FORMAT, self.head_id);
                     *begun |= (header.kind, header.format, header.index) == (CHUNK, FORMAT, 0);
                 }
             }

@@ -1,24 +1,28 @@
 //! Update of the model in place: two slots of a flash for images, of which the device runs one while the other is written.
 //!
 //! A slot is the image, from its first byte on, and in its last page the [`Seal`] and two marks. An image is sealed after it was read back and
-//! accepted, so a slot without a valid seal holds nothing. A sealed image is on trial until [`ImageSlots::confirm`]: its first start sets one mark, the
+//! accepted, so a slot without a valid seal holds nothing. A sealed image is on trial until [`Slots::confirm`]: its first start sets one mark, the
 //! confirmation the other, and an image that was started and not confirmed is never started again. A power cut at any moment leaves the old image or the
 //! new one.
 //!
-//! A head belongs to the image on whose features it has learnt: the flash of heads ([`HeadStorage`](crate::HeadStorage)) keeps the old image's head
-//! until a save is told to replace it, the new image starts with its own, and after a fallback the old head is loaded again.
+//! An update is of the program's own image: a program with another one, as after the chip was flashed again, does not start it.
+//!
+//! A saved head goes on with an image that has the same head ([`HeadRecord::id`](nano_core::image::HeadRecord::id)). The flash of heads
+//! ([`HeadStorage`](crate::HeadStorage)) keeps another one until a save is told to replace it, the new image then starts with its own, and after a fallback
+//! the old head is loaded again.
 
 use core::mem::size_of;
 use core::ops::Range;
 
 use embedded_storage::nor_flash::NorFlash;
-use nano_core::Error;
+use serde::{Deserialize, Serialize};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::frame::CRC32;
+use crate::update_error::UpdateError;
 
 /// `SLOT` and a version of this layout.
-const MAGIC: u32 = 0x0154_4c53;
+const MAGIC: u32 = 0x0254_4c53;
 /// The mark of a start, and that of the confirmation: words after the seal.
 const TRIED: u32 = size_of::<Seal>() as u32;
 const CONFIRMED: u32 = TRIED + 4;
@@ -33,6 +37,8 @@ const CHECKSUM: usize = 8;
 #[repr(C)]
 struct Seal {
     magic: u32,
+    /// The id of the program's own image.
+    base: u32,
     /// One more than that of the image that it replaces.
     count: u32,
     /// Bytes of the image.
@@ -42,60 +48,71 @@ struct Seal {
 }
 
 impl Seal {
-    fn new(count: u32, length: u32) -> Self {
-        let seal = Seal { magic: MAGIC, count, length, checksum: 0 };
+    fn new(base: u32, count: u32, length: u32) -> Self {
+        let seal = Seal { magic: MAGIC, base, count, length, checksum: 0 };
         Seal { checksum: seal.computed(), ..seal }
     }
 
     fn computed(&self) -> u32 {
-        CRC32.checksum([self.magic, self.count, self.length].as_bytes())
+        CRC32.checksum([self.magic, self.base, self.count, self.length].as_bytes())
     }
 
-    fn is_valid(&self, room: u32) -> bool {
-        self.magic == MAGIC && self.checksum == self.computed() && self.length <= room
+    fn is_valid(&self, base: u32, room: u32) -> bool {
+        (self.magic, self.base, self.checksum) == (MAGIC, base, self.computed()) && self.length <= room
     }
 }
 
-/// Why an update was refused, or failed. The image that runs, and its slot, are unchanged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A flash that the program also sees in its memory.
+pub trait MappedFlash: NorFlash {
+    /// The bytes of this range, as the latest write left them. It starts at a page, inside the flash.
+    fn mapped(&self, range: Range<u32>) -> &[u8];
+}
+
+/// What a device tells of its slots.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub enum UpdateError {
-    /// The image does not fit a slot.
-    TooLarge {
-        /// Bytes of the image.
-        needed: u32,
-        /// Bytes that a slot has for it.
-        given: u32,
-    },
-    /// No update was begun.
-    NotBegun,
-    /// The bytes do not follow those before, are more than the image has, or end within a word before the image does.
-    Order {
-        /// Bytes written so far, where the next ones belong.
-        needed: u32,
-        /// Where the given ones begin.
-        given: u32,
-    },
-    /// The image is not complete.
-    Incomplete {
-        /// Bytes of the image.
-        needed: u32,
-        /// Bytes written.
-        given: u32,
-    },
-    /// What was written is not what was sent: the link, or the flash, has damaged it.
-    Checksum {
-        /// CRC-32 in the image.
-        stored: u32,
-        /// CRC-32 of the bytes in flash.
-        computed: u32,
-    },
-    /// The device cannot run the image.
-    Image(Error),
-    /// The image that runs is in no slot, or is confirmed already.
-    NothingToConfirm,
-    /// The flash's driver failed.
-    Driver,
+pub struct UpdateState {
+    /// Bytes that a slot has for an image; 0 on a device that cannot be updated.
+    pub room: u32,
+    /// [`StoredImage::count`] of the image that runs; 0 for the program's own.
+    pub count: u32,
+    /// Whether it is on trial: unless it is confirmed, the next start takes the image before.
+    pub trial: bool,
+}
+
+/// The slots as a [`Device`](crate::Device) uses them: [`ImageSlots`], in the flash of any board. A device has them as an object, so that a program without
+/// them does not link their code.
+pub trait Slots: Send + Sync {
+    /// What a device tells of them.
+    fn state(&self) -> UpdateState;
+
+    /// Begins an update by an image of `length` bytes with this id, in the slot that does not run; what that held is gone. Returns the number of bytes that are
+    /// there already: those written before, if an update by the same image has begun since the start; another update ends.
+    ///
+    /// # Errors
+    /// [`UpdateError::NoSlots`], [`UpdateError::TooLarge`]; [`UpdateError::Unconfirmed`] while the image that runs is on trial, as the other slot may have the
+    /// one before; [`UpdateError::Driver`].
+    fn begin(&mut self, length: u32, id: u32) -> Result<u32, UpdateError>;
+
+    /// Writes the next bytes of the image: whole words, but at its end. Erases each page before it writes to it, so that no call takes long. Returns the number
+    /// of bytes written so far.
+    ///
+    /// # Errors
+    /// [`UpdateError::NotBegun`]; [`UpdateError::Order`]; [`UpdateError::Driver`], which ends the update.
+    fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<u32, UpdateError>;
+
+    /// Finishes the update: reads the image back, compares its checksum, has `check` check it in memory, and seals it. The next start runs it. Returns
+    /// [`StoredImage::count`].
+    ///
+    /// # Errors
+    /// [`UpdateError::NotBegun`], [`UpdateError::Incomplete`], [`UpdateError::Checksum`], those of `check`, [`UpdateError::Driver`].
+    fn finish(&mut self, check: &mut dyn FnMut(&[u8]) -> Result<(), UpdateError>) -> Result<u32, UpdateError>;
+
+    /// Confirms the image that runs: from now on it is started.
+    ///
+    /// # Errors
+    /// [`UpdateError::NothingToConfirm`], [`UpdateError::Driver`].
+    fn confirm(&mut self) -> Result<(), UpdateError>;
 }
 
 /// An image in a slot.
@@ -106,7 +123,7 @@ pub struct StoredImage {
     pub range: Range<u32>,
     /// One more than that of the image that it replaces, 1 for the first.
     pub count: u32,
-    /// Whether this start is its first: unless it is [confirmed](ImageSlots::confirm), the next start takes the image before.
+    /// Whether this start is its first: unless it is [confirmed](Slots::confirm), the next start takes the image before.
     pub trial: bool,
 }
 
@@ -115,31 +132,36 @@ pub struct StoredImage {
 struct Writing {
     slot: usize,
     length: u32,
+    id: u32,
     written: u32,
 }
 
 /// Two slots for images, in a flash that is used for nothing else.
 ///
 /// A board calls [`ImageSlots::start`] once, and runs what it returns, or the image of its program if that is `None`. An update is
-/// [`begin`](ImageSlots::begin), [`write`](ImageSlots::write) and [`finish`](ImageSlots::finish); then the board starts again, and
-/// [confirms](ImageSlots::confirm) the image once it serves.
+/// [`begin`](Slots::begin), [`write`](Slots::write) and [`finish`](Slots::finish); then the board starts again, and [confirms](Slots::confirm) the image once
+/// it serves.
 pub struct ImageSlots<F> {
     flash: F,
-    /// The slot whose image runs.
+    /// The id of the program's own image.
+    base: u32,
+    /// The slot whose image runs, and what a device tells of it.
     running: Option<usize>,
+    count: u32,
+    trial: bool,
     writing: Option<Writing>,
 }
 
-impl<F: NorFlash> ImageSlots<F> {
+impl<F: MappedFlash> ImageSlots<F> {
     const PAGE: u32 = {
         assert!(4 % F::READ_SIZE == 0 && 4 % F::WRITE_SIZE == 0, "flash words of more than four bytes");
         assert!(F::ERASE_SIZE > CONFIRMED as usize, "flash pages without room for a seal");
         F::ERASE_SIZE as u32
     };
 
-    /// The slots in `flash`, the halves of its pages.
-    pub fn new(flash: F) -> Self {
-        ImageSlots { flash, running: None, writing: None }
+    /// The slots in `flash`, the halves of its pages; `base` is the id of the program's own image.
+    pub fn new(flash: F, base: u32) -> Self {
+        ImageSlots { flash, base, running: None, count: 0, trial: false, writing: None }
     }
 
     /// The flash.
@@ -160,15 +182,15 @@ impl<F: NorFlash> ImageSlots<F> {
         slot as u32 * self.slot_length() + self.room()
     }
 
-    /// The newest image that may run and that `accepts` takes: it is given the image's bytes in flash, and loads them. Marks the first start of an image.
+    /// The newest image that may run and that `accepts` takes, given the image's bytes. Marks the first start of an image.
     ///
     /// # Errors
     /// [`UpdateError::Driver`].
-    pub fn start(&mut self, mut accepts: impl FnMut(Range<u32>) -> bool) -> Result<Option<StoredImage>, UpdateError> {
-        let mut slots = [(0, self.seal(0)?), (1, self.seal(1)?)];
-        slots.sort_unstable_by_key(|(_, seal)| core::cmp::Reverse(seal.map(|seal| seal.count)));
-        for (slot, seal) in slots {
-            let Some(seal) = seal else { continue };
+    pub fn start(&mut self, mut accepts: impl FnMut(&[u8]) -> bool) -> Result<Option<StoredImage>, UpdateError> {
+        let [first, second] = [self.seal(0)?, self.seal(1)?].map(|seal| seal.map_or(0, |seal| seal.count));
+        let order = if second > first { [1, 0] } else { [0, 1] };
+        for slot in order {
+            let Some(seal) = self.seal(slot)? else { continue };
             let place = self.seal_place(slot);
             let confirmed = self.word(place + CONFIRMED)? == 0;
             if !confirmed {
@@ -180,96 +202,12 @@ impl<F: NorFlash> ImageSlots<F> {
             }
             let begin = slot as u32 * self.slot_length();
             let range = begin..begin + seal.length;
-            if accepts(range.clone()) {
-                self.running = Some(slot);
+            if accepts(self.flash.mapped(range.clone())) {
+                (self.running, self.count, self.trial) = (Some(slot), seal.count, !confirmed);
                 return Ok(Some(StoredImage { range, count: seal.count, trial: !confirmed }));
             }
         }
         Ok(None)
-    }
-
-    /// Confirms the image that runs: from now on it is started.
-    ///
-    /// # Errors
-    /// [`UpdateError::NothingToConfirm`], [`UpdateError::Driver`].
-    pub fn confirm(&mut self) -> Result<(), UpdateError> {
-        let place = self.seal_place(self.running.ok_or(UpdateError::NothingToConfirm)?) + CONFIRMED;
-        if self.word(place)? == 0 {
-            return Err(UpdateError::NothingToConfirm);
-        }
-        self.program(place, &[0; 4])
-    }
-
-    /// Begins an update by an image of `length` bytes, in the slot that does not run; what that held is gone. It ends an update that was not finished.
-    ///
-    /// # Errors
-    /// [`UpdateError::TooLarge`], and that slot is unchanged; [`UpdateError::Driver`].
-    pub fn begin(&mut self, length: u32) -> Result<(), UpdateError> {
-        self.writing = None;
-        let room = self.room();
-        if length > room {
-            return Err(UpdateError::TooLarge { needed: length, given: room });
-        }
-        let slot = match self.running {
-            Some(running) => 1 - running,
-            // The program's own image runs: the newest update stays until it is replaced by its successor.
-            None => usize::from(self.seal(0)?.map(|seal| seal.count) > self.seal(1)?.map(|seal| seal.count)),
-        };
-        // The seal first: from here on the slot holds nothing.
-        let (begin, seal) = (slot as u32 * self.slot_length(), self.seal_place(slot));
-        self.erase(seal..seal + Self::PAGE)?;
-        self.erase(begin..begin + length.next_multiple_of(Self::PAGE))?;
-        self.writing = Some(Writing { slot, length, written: 0 });
-        Ok(())
-    }
-
-    /// Writes the next bytes of the image: whole words, but at its end.
-    ///
-    /// # Errors
-    /// [`UpdateError::NotBegun`]; [`UpdateError::Order`]; [`UpdateError::Driver`], which ends the update.
-    pub fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), UpdateError> {
-        let Writing { slot, length, written } = self.writing.ok_or(UpdateError::NotBegun)?;
-        let order = UpdateError::Order { needed: written, given: offset };
-        let end = u32::try_from(bytes.len()).ok().and_then(|count| offset.checked_add(count)).ok_or(order)?;
-        if offset != written || end > length || (end < length && !end.is_multiple_of(4)) {
-            return Err(order);
-        }
-        self.writing = None;
-        let place = slot as u32 * self.slot_length() + offset;
-        let (words, rest) = bytes.as_chunks::<4>();
-        self.program(place, words.as_flattened())?;
-        if !rest.is_empty() {
-            let mut last = [0xff; 4];
-            last.iter_mut().zip(rest).for_each(|(place, &byte)| *place = byte);
-            self.program(place + words.as_flattened().len() as u32, &last)?;
-        }
-        self.writing = Some(Writing { slot, length, written: end });
-        Ok(())
-    }
-
-    /// Finishes the update: reads the image back, compares its checksum, has the device check it, and seals it. The next start runs it. Returns
-    /// [`StoredImage::count`].
-    ///
-    /// `check` is given the image's bytes in flash: it loads them with the program's kernels, and compares the RAM that they need with what there is.
-    ///
-    /// # Errors
-    /// [`UpdateError::NotBegun`], [`UpdateError::Incomplete`], [`UpdateError::Checksum`], [`UpdateError::Image`], [`UpdateError::Driver`].
-    pub fn finish(&mut self, check: impl FnOnce(Range<u32>) -> Result<(), Error>) -> Result<u32, UpdateError> {
-        let Writing { slot, length, written } = self.writing.ok_or(UpdateError::NotBegun)?;
-        if written != length {
-            return Err(UpdateError::Incomplete { needed: length, given: written });
-        }
-        self.writing = None;
-        let begin = slot as u32 * self.slot_length();
-        let (stored, computed) = self.checksums(begin, length)?;
-        if stored != computed {
-            return Err(UpdateError::Checksum { stored, computed });
-        }
-        check(begin..begin + length).map_err(UpdateError::Image)?;
-        let count = |seal: Option<Seal>| seal.map_or(0, |seal| seal.count);
-        let count = count(self.seal(0)?).max(count(self.seal(1)?)).wrapping_add(1);
-        self.program(self.seal_place(slot), Seal::new(count, length).as_bytes())?;
-        Ok(count)
     }
 
     /// The checksum in the image that begins at `begin`, and the one of its bytes.
@@ -293,11 +231,11 @@ impl<F: NorFlash> ImageSlots<F> {
 
     /// The valid seal of a slot.
     fn seal(&mut self, slot: usize) -> Result<Option<Seal>, UpdateError> {
-        let mut seal = Seal { magic: 0, count: 0, length: 0, checksum: 0 };
+        let mut seal = Seal { magic: 0, base: 0, count: 0, length: 0, checksum: 0 };
         if self.room() > 0 {
             self.flash.read(self.seal_place(slot), seal.as_mut_bytes()).map_err(|_| UpdateError::Driver)?;
         }
-        Ok(Some(seal).filter(|seal| seal.is_valid(self.room())))
+        Ok(Some(seal).filter(|seal| seal.is_valid(self.base, self.room())))
     }
 
     fn word(&mut self, place: u32) -> Result<u32, UpdateError> {
@@ -312,5 +250,90 @@ impl<F: NorFlash> ImageSlots<F> {
 
     fn erase(&mut self, range: Range<u32>) -> Result<(), UpdateError> {
         self.flash.erase(range.start, range.end).map_err(|_| UpdateError::Driver)
+    }
+}
+
+impl<F: MappedFlash + Send + Sync> Slots for ImageSlots<F> {
+    fn state(&self) -> UpdateState {
+        UpdateState { room: self.room(), count: self.count, trial: self.trial }
+    }
+
+    fn begin(&mut self, length: u32, id: u32) -> Result<u32, UpdateError> {
+        if let Some(writing) = self.writing
+            && (writing.length, writing.id) == (length, id)
+        {
+            return Ok(writing.written);
+        }
+        self.writing = None;
+        let room = self.room();
+        if room == 0 {
+            return Err(UpdateError::NoSlots);
+        }
+        if length > room {
+            return Err(UpdateError::TooLarge { needed: length, given: room });
+        }
+        if self.trial {
+            return Err(UpdateError::Unconfirmed);
+        }
+        let slot = match self.running {
+            Some(running) => 1 - running,
+            // The program's own image runs: the newest update stays until it is replaced by its successor.
+            None => usize::from(self.seal(0)?.map(|seal| seal.count) > self.seal(1)?.map(|seal| seal.count)),
+        };
+        // From here on the slot holds nothing.
+        let seal = self.seal_place(slot);
+        self.erase(seal..seal + Self::PAGE)?;
+        self.writing = Some(Writing { slot, length, id, written: 0 });
+        Ok(0)
+    }
+
+    fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<u32, UpdateError> {
+        let writing = self.writing.ok_or(UpdateError::NotBegun)?;
+        let Writing { slot, length, written, .. } = writing;
+        let order = UpdateError::Order { needed: written, given: offset };
+        let end = u32::try_from(bytes.len()).ok().and_then(|count| offset.checked_add(count)).ok_or(order)?;
+        if offset != written || end > length || (end < length && !end.is_multiple_of(4)) {
+            return Err(order);
+        }
+        self.writing = None;
+        let begin = slot as u32 * self.slot_length();
+        let pages = offset.next_multiple_of(Self::PAGE)..end.next_multiple_of(Self::PAGE);
+        if !pages.is_empty() {
+            self.erase(begin + pages.start..begin + pages.end)?;
+        }
+        let (words, rest) = bytes.as_chunks::<4>();
+        self.program(begin + offset, words.as_flattened())?;
+        if !rest.is_empty() {
+            let mut last = [0xff; 4];
+            last.iter_mut().zip(rest).for_each(|(place, &byte)| *place = byte);
+            self.program(begin + offset + words.as_flattened().len() as u32, &last)?;
+        }
+        self.writing = Some(Writing { written: end, ..writing });
+        Ok(end)
+    }
+
+    fn finish(&mut self, check: &mut dyn FnMut(&[u8]) -> Result<(), UpdateError>) -> Result<u32, UpdateError> {
+        let Writing { slot, length, id, written } = self.writing.ok_or(UpdateError::NotBegun)?;
+        if written != length {
+            return Err(UpdateError::Incomplete { needed: length, given: written });
+        }
+        self.writing = None;
+        let begin = slot as u32 * self.slot_length();
+        let (stored, computed) = self.checksums(begin, length)?;
+        if stored != computed || stored != id {
+            return Err(UpdateError::Checksum { stored: id, computed });
+        }
+        check(self.flash.mapped(begin..begin + length))?;
+        let count = |seal: Option<Seal>| seal.map_or(0, |seal| seal.count);
+        let count = count(self.seal(0)?).max(count(self.seal(1)?)).wrapping_add(1);
+        self.program(self.seal_place(slot), Seal::new(self.base, count, length).as_bytes())?;
+        Ok(count)
+    }
+
+    fn confirm(&mut self) -> Result<(), UpdateError> {
+        let slot = self.running.filter(|_| self.trial).ok_or(UpdateError::NothingToConfirm)?;
+        self.program(self.seal_place(slot) + CONFIRMED, &[0; 4])?;
+        self.trial = false;
+        Ok(())
     }
 }

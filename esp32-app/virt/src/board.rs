@@ -59,10 +59,18 @@ pub fn instructions() -> u64 {
 
 /// Ends the emulation; QEMU's exit status is 0, or 1 for a failure.
 pub fn exit(success: bool) -> ! {
-    let value = if success { 0x5555 } else { (1 << 16) | 0x3333 };
+    test_device(if success { 0x5555 } else { (1 << 16) | 0x3333 })
+}
+
+/// Starts the board again: QEMU loads the program and the model image as at the first start.
+pub fn restart() -> ! {
+    test_device(0x7777)
+}
+
+fn test_device(command: u32) -> ! {
     loop {
-        // SAFETY: the register of the board's test device, which ends the emulation.
-        unsafe { (0x10_0000 as *mut u32).write_volatile(value) }
+        // SAFETY: the register of the board's test device, which ends the emulation or resets the board.
+        unsafe { (0x10_0000 as *mut u32).write_volatile(command) }
     }
 }
 

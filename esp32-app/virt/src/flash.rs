@@ -4,22 +4,26 @@
 //! The bank has two Intel-style (CFI) chips of 16 bits in parallel; each command goes to both. QEMU's chips erase 256 KiB at once, and programming
 //! can also set bits. To match the flash of real boards, programming here only clears bits, and a page of 4 KiB is erased by programming ones.
 
+use core::ops::Range;
+
 use embedded_storage::nor_flash::{
     ErrorType, NorFlash, NorFlashError, NorFlashErrorKind, ReadNorFlash, check_erase, check_read, check_write,
 };
+use torch_nano_device::MappedFlash;
 
 const START: *mut u32 = 0x2200_0000 as *mut u32;
-/// The part of the bank's 32 MiB that is used, in bytes.
-const CAPACITY: usize = 256 * PAGE;
 const PAGE: usize = 4096;
+/// The parts of the bank's 32 MiB: for heads, and for updates of the model.
+const HEADS: Range<usize> = 0..256 * PAGE;
+const SLOTS: Range<usize> = 256 * PAGE..8192 * PAGE;
 const WORD: usize = 4;
 
 const READ_ARRAY: u32 = 0x00ff_00ff;
 const PROGRAM: u32 = 0x0040_0040;
 const ERASED: u32 = 0xffff_ffff;
 
-/// The flash. There is only one: create it once.
-pub struct Flash(());
+/// A part of the flash. There is one of each: create it once.
+pub struct Flash(Range<usize>);
 
 /// A request that is out of bounds, or not aligned to words or pages.
 #[derive(Debug)]
@@ -46,23 +50,43 @@ impl Word {
     }
 
     fn program(&self, word: u32) {
-        self.write(PROGRAM);
-        self.write(word);
-        self.write(READ_ARRAY);
+        // QEMU takes far longer for this than for a look.
+        if self.read() != word {
+            self.write(PROGRAM);
+            self.write(word);
+            self.write(READ_ARRAY);
+        }
     }
 }
 
 impl Flash {
-    /// The flash in read mode.
-    pub fn new() -> Self {
-        let flash = Flash(());
-        flash.words(0).take(1).for_each(|word| word.write(READ_ARRAY));
-        flash
+    /// The part for heads.
+    pub fn heads() -> Self {
+        Flash(HEADS)
+    }
+
+    /// The part for updates of the model.
+    pub fn slots() -> Self {
+        Flash(SLOTS)
     }
 
     /// The words from a byte offset to the end.
     fn words(&self, offset: u32) -> impl Iterator<Item = Word> {
-        (offset as usize / WORD..CAPACITY / WORD).map(|index| Word(START.wrapping_add(index)))
+        (self.0.start + offset as usize..self.0.end).step_by(WORD).map(|place| Word(START.wrapping_byte_add(place)))
+    }
+
+    /// The bytes of the part for updates in this range, in memory.
+    pub fn update(range: Range<u32>) -> &'static [u8] {
+        let start = START.wrapping_byte_add(SLOTS.start + range.start as usize);
+        // SAFETY: inside the bank (`ImageSlots` makes no other range), which is readable whenever no function of this module runs. Nothing writes to the image
+        // that runs, and other borrows end before the next write.
+        unsafe { core::slice::from_raw_parts(start.cast(), range.len()) }
+    }
+}
+
+impl MappedFlash for Flash {
+    fn mapped(&self, range: Range<u32>) -> &[u8] {
+        Flash::update(range)
     }
 }
 
@@ -82,7 +106,7 @@ impl ReadNorFlash for Flash {
     }
 
     fn capacity(&self) -> usize {
-        CAPACITY
+        self.0.len()
     }
 }
 

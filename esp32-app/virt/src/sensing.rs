@@ -14,7 +14,8 @@ mod session;
 
 use console::Console;
 use embedded_io::{Read, ReadReady, Write};
-use nano_core::Error;
+use nano_core::image::Image;
+use nano_core::{CheckedImage, Error};
 use torch_nano_device::{Board, Event, Program, ProgramRam, RecordedSensor, Report, Sampled};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -78,21 +79,22 @@ fn take<T: FromBytes + IntoBytes>(ram: &mut &'static mut [u32], length: usize) -
 }
 
 fn program(recording: &RecordedSensor<'static>) -> Result<Program<'static, impl FnMut() -> u64, flash::Flash>, Error> {
-    let image = session::image()?;
-    let view = image.image();
-    let (input, output) = (view.input(0).range().len(), view.output(0).range().len());
+    let lengths =
+        |image: &CheckedImage<'_>| [image.image().input(0), image.image().output(0)].map(|value| value.range().len());
+    let started = session::Started::new(|own| Some(lengths(own)))?;
+    let [input, output] = lengths(&started.image);
     let mut rest = session::ram();
     let buffers = (take(&mut rest, input), take(&mut rest, output), take(&mut rest, recording.sample as usize));
     let (Some(window), Some(features), Some(sample)) = buffers else {
         return Err(Error::Length { name: "RAM in words", needed: input / 4, given: rest.len() });
     };
-    let session = session::session(image, rest, recording.settings)?;
+    let session = started.session(rest, recording.settings)?;
     Program::new(session, ProgramRam { window, features, sample }, recording.options()?)
 }
 
 extern "C" fn main() -> ! {
     board::protect_flash();
-    let length = session::image().map_or(0, |image| image.image().length());
+    let length = Image::new(board::image()).map_or(0, |image| image.length());
     let Some(recording) = board::image().get(length..).and_then(RecordedSensor::read) else {
         board::fail(format_args!("there is no recording after the model image"))
     };
@@ -103,7 +105,7 @@ extern "C" fn main() -> ! {
     let error =
         Console::new().and_then(|console| program.run(&mut Recorded { console, recording, pressed: None, skipped: 0 }));
     match error {
-        Ok(never) => match never {},
+        Ok(()) => board::restart(),
         Err(error) => board::fail(format_args!("the console: {error}")),
     }
 }

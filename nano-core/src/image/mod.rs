@@ -55,7 +55,7 @@ pub use writer::{Cost, Layer, Packed, write, write_with};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// The format's version; raised whenever an older reader would misread a newer image.
-pub const VERSION: u16 = 5;
+pub const VERSION: u16 = 6;
 
 const MAGIC: [u8; 4] = *b"NANO";
 /// Of a constant, in bytes. Kernels of later versions may load 16 bytes at a time.
@@ -149,6 +149,10 @@ pub struct HeadRecord {
     pub logit_scale: f32,
     pub(crate) state_offset: u32,
     pub(crate) state_length: u32,
+    /// Two images with the same number here have the same head, so that what one has learnt is right for the other: a CRC-32, by the writer, of the network as
+    /// it was described (operators, attributes, tensors, quantization), of the names of the classes, and of the head (trainer, sizes, constants, initial
+    /// state). Other names, kernels, memory plans and copies in RAM leave it as it is.
+    pub id: u32,
 }
 
 impl HeadRecord {

@@ -69,6 +69,10 @@ impl AnyHead<'_> {
 impl<'a> Head<'a> for AnyHead<'a> {
     const NAME: &'static str = "AnyHead";
 
+    fn runs(trainer: u32) -> bool {
+        with_trainer!(trainer, T => <T<'a> as Head<'a>>::runs(trainer), false)
+    }
+
     fn new(image: &Image<'a>, ram: &'a mut [u32]) -> Result<Self, Error> {
         let trainer = image.head().ok_or(Error::NoHead)?.trainer;
         with_trainer!(trainer, T => <T<'a> as Head<'a>>::new(image, ram).map(AnyHead::from), Err(unknown(trainer)))

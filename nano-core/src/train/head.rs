@@ -17,6 +17,9 @@ pub trait Head<'a>: Sized {
     /// The trainer, as errors name it.
     const NAME: &'static str;
 
+    /// Whether a program with this type can run heads of this trainer, a code as in [`HeadRecord::trainer`](crate::image::HeadRecord::trainer).
+    fn runs(trainer: u32) -> bool;
+
     /// The head of `image`, in its initial state, in RAM of [`HeadSizes::words`].
     ///
     /// # Errors

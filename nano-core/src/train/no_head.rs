@@ -12,6 +12,10 @@ pub enum NoHead {}
 impl<'a> Head<'a> for NoHead {
     const NAME: &'static str = "NoHead";
 
+    fn runs(_: u32) -> bool {
+        false
+    }
+
     fn new(_: &Image<'a>, _: &'a mut [u32]) -> Result<Self, Error> {
         Err(Error::NoHead)
     }

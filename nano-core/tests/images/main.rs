@@ -22,5 +22,6 @@ mod places;
 mod reachable;
 mod residual;
 mod runs;
+mod same_head;
 mod sharing;
 mod writing;

@@ -1,12 +1,13 @@
 //! The device protocol for Python. It uses the same message types as the device.
 
 use nano_core::image::Dtype;
+use nano_core::ops;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use torch_nano_device::{
     Block, Class, Failure, GraphValue, Label, PROTOCOL, REPORT, Report, Request, RequestHeader, Response,
-    ResponseHeader, Settings, StorageError, frame,
+    ResponseHeader, Settings, StorageError, UpdateError, frame,
 };
 
 use crate::head::target_name;
@@ -54,7 +55,8 @@ impl<'p, 'py> Fields<'p, 'py> {
 /// The fields: predict, features, profile: input. describe: side ("input" or "output"), index. input, write_head: offset, bytes. learn: input and
 /// target. label: target. train: first_epoch, epochs. add_class: name. forget: class_index or name. class_name: class_index. save: replace. read: block
 /// ("output", "logits", "layers", "head", or "channels" with index, of the input), offset. replace_head: checksum (of the state: :func:`crc32`).
-/// configure: rejection, save_interval. begin, info, reset_states, continue, stop, commit, undo, reset, load, stats: none.
+/// configure: rejection, save_interval. begin_update: length, id. write_update: offset, bytes. begin, info, reset_states, continue, stop, commit, undo, reset,
+/// load, stats, finish_update, confirm_update, restart: none.
 #[pyfunction]
 #[pyo3(signature = (kind, *, sequence = 0, session = 0, model_id = None, **fields))]
 pub(crate) fn encode_request<'py>(
@@ -88,11 +90,12 @@ pub(crate) fn encode_request<'py>(
                 _ => Request::Profile { input: &bytes },
             }
         }
-        "input" | "write_head" => {
+        "input" | "write_head" | "write_update" => {
             let offset = fields.get("offset")?;
             bytes = fields.bytes("bytes")?;
             match kind {
                 "input" => Request::Input { offset, bytes: &bytes },
+                "write_update" => Request::WriteUpdate { offset, bytes: &bytes },
                 _ => Request::WriteHead { offset, bytes: &bytes },
             }
         }
@@ -150,6 +153,10 @@ pub(crate) fn encode_request<'py>(
             Request::Configure { settings }
         }
         "stats" => Request::Stats,
+        "begin_update" => Request::BeginUpdate { length: fields.get("length")?, id: fields.get("id")? },
+        "finish_update" => Request::FinishUpdate,
+        "confirm_update" => Request::ConfirmUpdate,
+        "restart" => Request::Restart,
         _ => return Err(PyValueError::new_err(format!("no request {kind:?}"))),
     };
     fields.end(kind)?;
@@ -161,7 +168,8 @@ pub(crate) fn encode_request<'py>(
 }
 
 /// Decodes a response from a frame without its end byte: returns a dict of its fields, with its name under "kind" and the request's number under
-/// "sequence"; of a report those of a [`torch_nano.Report`]. For a refused request the kind is "refused", with the failure's code under "failure" and a sentence under "reason".
+/// "sequence"; of a report those of a [`torch_nano.Report`]. For a refused request the kind is "refused", with the failure's code under "failure", a sentence under "reason", and under "of_update" whether it
+/// is a refusal of an update.
 #[pyfunction]
 pub(crate) fn decode_response<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyDict>> {
     let mut frame = bytes.to_vec();
@@ -202,6 +210,7 @@ pub(crate) fn decode_response<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bo
             saved,
             restored,
             target,
+            update,
         } => {
             set!(protocol: header.protocol, model_id: model_id, name: name);
             set!(inputs: inputs, outputs: outputs, has_states: has_states);
@@ -212,6 +221,7 @@ pub(crate) fn decode_response<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bo
             set!(saved: saved.ok().map(|saved| saved.count), lost_save: saved.ok().and_then(|saved| saved.lost));
             set!(saved_reason: saved.err().map(storage_reason), restored: restored);
             set!(target: target.map(target_name));
+            set!(update_room: update.room, update: update.count, on_trial: update.trial);
             "info"
         }
         Response::Description { name, elements, shape, scale, zero_point, channels_length } => {
@@ -243,6 +253,10 @@ pub(crate) fn decode_response<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bo
         Response::Trained { steps, left, ticks } => {
             set!(steps: steps, left: left, ticks: ticks);
             "trained"
+        }
+        Response::Updated { count, same_head } => {
+            set!(count: count, same_head: same_head);
+            "updated"
         }
         Response::Committed { ticks } => {
             set!(ticks: ticks);
@@ -277,7 +291,11 @@ pub(crate) fn decode_response<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bo
             "stats"
         }
         Response::Refused(failure) => {
-            set!(failure: <&str>::from(failure), reason: reason(failure));
+            let code = match failure {
+                Failure::Update(error) => error.into(),
+                failure => <&str>::from(failure),
+            };
+            set!(failure: code, reason: reason(failure), of_update: matches!(failure, Failure::Update(_)));
             "refused"
         }
         _ => return Err(refuse("the device sent a response this version does not know")),
@@ -337,6 +355,7 @@ pub(crate) fn reason(failure: Failure) -> String {
         Failure::Checksum { computed } => format!("the head was damaged on the way: its CRC-32 is {computed:08x}"),
         Failure::State => "no head of this model has such a state, or such names of classes".to_owned(),
         Failure::Storage(error) => storage_reason(error),
+        Failure::Update(error) => update_reason(error),
         _ => "the device refused it for a reason this version does not know".to_owned(),
     }
 }
@@ -362,6 +381,58 @@ fn storage_reason(error: StorageError) -> String {
         }
         StorageError::NotWritten => "the flash is worn out: what was written cannot be read back".to_owned(),
         StorageError::Driver => "the flash cannot be read or written".to_owned(),
+    }
+}
+
+/// Why an update was refused, and what to do.
+fn update_reason(error: UpdateError) -> String {
+    match error {
+        UpdateError::NoSlots => {
+            "it has no flash for updates: its program, or its partition table, is without them. Flash the model".to_owned()
+        }
+        UpdateError::TooLarge { needed, given } => {
+            format!("the image has {needed} bytes, and the device has {given} for one: make the model smaller, or flash it")
+        }
+        UpdateError::Unconfirmed => {
+            "the model that runs is an update on trial: confirm it first, or restart the device to go back to the model before"
+                .to_owned()
+        }
+        UpdateError::NotBegun => "no update was begun, or the device has restarted since: begin again".to_owned(),
+        UpdateError::Order { needed, given } => format!("byte {given} of the image came where byte {needed} comes next"),
+        UpdateError::Incomplete { needed, given } => format!("the image has {needed} bytes, of which {given} have arrived"),
+        UpdateError::Checksum { stored, computed } => format!(
+            "the image was damaged on the way, or by the flash: its CRC-32 is {computed:08x} instead of {stored:08x}. Send it again"
+        ),
+        UpdateError::Version { found, expected } => format!(
+            "the image has format version {found}, the program on the device reads {expected}: build and flash the firmware again"
+        ),
+        UpdateError::Kernel { node, id } => {
+            let known = ops::ALL.iter().find(|kernel| kernel.id == id);
+            let name = known.map_or_else(|| format!("kernel {id}"), |kernel| format!("the kernel {:?}", kernel.name));
+            format!(
+                "layer {node}, counted from 0, needs {name}, which the program on the device does not link: a firmware has the \
+                 kernels of its own model. Flash the model"
+            )
+        }
+        UpdateError::Ram { needed, given } => format!(
+            "the model needs {needed} bytes of RAM, and the program on the device has reserved {given}: make the model smaller, or \
+             flash a firmware that reserves more"
+        ),
+        UpdateError::Trainer { trainer } => format!(
+            "the model's head is of trainer {trainer}, which the program on the device does not link: a firmware has that of its \
+             own model. Flash the model"
+        ),
+        UpdateError::Window { needed, given } => format!(
+            "a device that senses by itself takes models with the same window and features: {} and {} bytes, not {} and {}. Flash \
+             the model",
+            needed[0], needed[1], given[0], given[1]
+        ),
+        UpdateError::Image => "the program on the device refuses the image, which this package accepts: it is of another \
+                               version. Build and flash the firmware again"
+            .to_owned(),
+        UpdateError::NothingToConfirm => "the model that runs is no update, or is confirmed already".to_owned(),
+        UpdateError::Driver => "the flash cannot be read or written".to_owned(),
+        _ => "the device refused it for a reason this version does not know".to_owned(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use torch_nano_device::{
     Block, Class, ElementType, Failure, GraphValue, Label, Request, RequestHeader, Response, ResponseHeader, SavedHead,
-    Settings, Stats, StorageError, TargetKind, frame,
+    Settings, Stats, StorageError, TargetKind, UpdateError, UpdateState, frame,
 };
 
 use crate::stream::class;
@@ -63,6 +63,8 @@ fn responses(bytes: &[u8]) -> Vec<Response<'_>> {
     vec![
         Response::Refused(Failure::Label { label: 9, classes: 3 }),
         Response::Refused(Failure::Storage(StorageError::OtherModel { model_id: most })),
+        Response::Refused(Failure::Update(UpdateError::Window { needed: [most; 2], given: [most; 2] })),
+        Response::Updated { count: most, same_head: true },
         Response::Info {
             model_id: most,
             name: "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
@@ -82,6 +84,7 @@ fn responses(bytes: &[u8]) -> Vec<Response<'_>> {
             saved: Err(StorageError::TooSmall { needed: most, given: most }),
             restored: true,
             target: Some(TargetKind::Value),
+            update: UpdateState { room: most, count: most, trial: true },
         },
         Response::Description {
             name: "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",

@@ -23,3 +23,4 @@ mod sensing;
 mod stream;
 mod tasks;
 mod training;
+mod updates;

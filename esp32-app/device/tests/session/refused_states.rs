@@ -45,7 +45,7 @@ fn with_one_save(image: &Aligned) -> (Flash, Vec<u8>, Vec<u8>) {
     let classes = view.head().unwrap().classes as usize;
     let mut record = vec![0; state.len() + 16 * classes + 8];
     let flash = session.device.flash().clone();
-    HeadStorage::new(flash.clone(), view.id()).load(&mut record, |_| true).unwrap();
+    HeadStorage::new(flash.clone(), view.id(), view.head().unwrap().id).load(&mut record, |_| true).unwrap();
     (flash, state, record)
 }
 
@@ -53,7 +53,8 @@ fn with_one_save(image: &Aligned) -> (Flash, Vec<u8>, Vec<u8>) {
 fn the_head_before_a_refused_one_is_loaded() {
     for (name, image) in every_head() {
         let (flash, state, record) = with_one_save(&image);
-        let id = Image::new(image.bytes()).unwrap().id();
+        let view = Image::new(image.bytes()).unwrap();
+        let (id, head) = (view.id(), view.head().unwrap().id);
         let (names, settings) = (state.len(), record.len() - 8);
         // An invalid first word of the head; a name that is not UTF-8; bytes after a name's end; reserved bytes.
         for (wrong, at) in [(0xff, 0), (0xff, names), (b'x', names + 20), (1, settings + 2)] {
@@ -62,7 +63,7 @@ fn the_head_before_a_refused_one_is_loaded() {
             if at == 0 {
                 hostile[..4].fill(wrong);
             }
-            let mut storage = HeadStorage::new(flash.clone(), id);
+            let mut storage = HeadStorage::new(flash.clone(), id, head);
             storage.save(&[&hostile], false).unwrap();
             let mut memory = ram(&image);
             let mut session = session_with(&image, &mut memory, OPTIONS, storage.flash().clone());
@@ -75,7 +76,7 @@ fn the_head_before_a_refused_one_is_loaded() {
             });
             assert_eq!(saved(&mut session).0, Ok(SavedHead { count: 3, lost: None }));
             // Without another one, it starts with the image's.
-            let mut storage = HeadStorage::new(blank(), id);
+            let mut storage = HeadStorage::new(blank(), id, head);
             storage.save(&[&hostile], false).unwrap();
             let mut memory = ram(&image);
             let mut session = session_with(&image, &mut memory, OPTIONS, storage.flash().clone());
@@ -123,6 +124,10 @@ struct Spoilt<'a>(AnyHead<'a>);
 
 impl<'a> Head<'a> for Spoilt<'a> {
     const NAME: &'static str = "Spoilt";
+
+    fn runs(trainer: u32) -> bool {
+        AnyHead::runs(trainer)
+    }
 
     fn new(image: &Image<'a>, ram: &'a mut [u32]) -> Result<Self, Error> {
         AnyHead::new(image, ram).map(Spoilt)

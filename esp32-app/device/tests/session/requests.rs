@@ -3,7 +3,7 @@
 use nano_core::image::Image;
 use nano_core::train::{FeatureRing, Head, HeadSizes, SgdHead, Target, Training, confidence};
 use nano_core::{Model, ops};
-use torch_nano_device::{Block, Failure, Request, Response, Settings, StorageError, TargetKind, frame};
+use torch_nano_device::{Block, Failure, Request, Response, Settings, StorageError, TargetKind, UpdateState, frame};
 
 use crate::builder::{Aligned, conv_net, head_net};
 use crate::stream::{FRAME, RING, ask, class, encoded, head_state, input, ram, send_in_pieces, session, signed};
@@ -50,6 +50,7 @@ fn info_says_what_the_image_says() {
             saved: Err(StorageError::Empty),
             restored: false,
             target: (classes > 0).then_some(TargetKind::Class),
+            update: UpdateState::default(),
         };
         ask(&mut session(&image, &mut ram), Request::Info, |response| assert_eq!(response, expected));
     }

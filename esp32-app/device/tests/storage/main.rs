@@ -9,6 +9,7 @@ use nor::{Nor, Torn};
 use torch_nano_device::{HeadStorage, NoFlash, SavedHead, StorageError};
 
 const MODEL: u32 = 0x1234_5678;
+const HEAD: u32 = 77;
 
 /// A unique record, which names its save.
 fn record(save: u64, length: usize) -> Vec<u8> {
@@ -27,14 +28,14 @@ fn stored<const PAGE: usize>(flash: Nor<PAGE>, length: usize) -> Result<Vec<u8>,
 fn found<const PAGE: usize>(flash: Nor<PAGE>, length: usize) -> Result<(Vec<u8>, SavedHead), StorageError> {
     let mut record = vec![0; length];
     let before = flash.bytes.clone();
-    let mut storage = HeadStorage::new(flash, MODEL);
+    let mut storage = HeadStorage::new(flash, MODEL, HEAD);
     let result = storage.load(&mut record, |_| true);
     assert_eq!(storage.flash().bytes, before, "loading wrote");
     result.map(|saved| (record, saved))
 }
 
 fn save<const PAGE: usize>(flash: Nor<PAGE>, record: &[u8]) -> (Nor<PAGE>, Result<(), StorageError>) {
-    let mut storage = HeadStorage::new(flash, MODEL);
+    let mut storage = HeadStorage::new(flash, MODEL, HEAD);
     let (first, second) = record.split_at(record.len() / 3);
     let result = storage.save(&[first, second], false);
     (storage.flash().clone(), result)
@@ -111,7 +112,7 @@ fn random_heads_of_any_length_come_back() {
 
 #[test]
 fn pages_wear_evenly() {
-    let mut storage = HeadStorage::new(Nor::<512>::new(16, 2), MODEL);
+    let mut storage = HeadStorage::new(Nor::<512>::new(16, 2), MODEL, HEAD);
     for number in 0..5000 {
         storage.save(&[&record(number, 220)], false).unwrap();
     }
@@ -139,7 +140,7 @@ fn a_head_of_another_model_is_refused_and_kept() {
     let (flash, _) = save(Nor::<512>::new(8, 3), &record(1, 100));
     let before = flash.bytes.clone();
     let refused = StorageError::OtherModel { model_id: MODEL };
-    let mut other = HeadStorage::new(flash, MODEL + 1);
+    let mut other = HeadStorage::new(flash, MODEL + 1, HEAD + 1);
     assert_eq!(other.newest(), Err(refused));
     assert_eq!(other.load(&mut [0; 100], |_| true), Err(refused));
     assert_eq!(other.save(&[&[7; 50]], false), Err(refused));
@@ -155,11 +156,11 @@ fn a_head_of_another_model_is_refused_and_kept() {
 
 #[test]
 fn a_flash_that_is_too_small_is_refused_before_it_is_touched() {
-    let mut storage = HeadStorage::new(Nor::<512>::new(6, 4), MODEL);
+    let mut storage = HeadStorage::new(Nor::<512>::new(6, 4), MODEL, HEAD);
     let refused = Err(StorageError::TooSmall { needed: 8, given: 6 });
     assert_eq!(storage.save(&[&[1; 1000]], false), refused);
     assert_eq!(storage.flash().operations, 0);
-    let mut none = HeadStorage::new(NoFlash, MODEL);
+    let mut none = HeadStorage::new(NoFlash, MODEL, HEAD);
     assert_eq!(none.newest(), Err(StorageError::Empty));
     assert_eq!(none.save(&[&[1; 8]], false), Err(StorageError::TooSmall { needed: 4, given: 0 }));
 }
@@ -188,17 +189,32 @@ fn each_bit_flipped<const PAGE: usize>(flash: &Nor<PAGE>, mut check: impl FnMut(
 }
 
 #[test]
+fn a_model_with_the_same_head_goes_on_with_what_was_saved() {
+    let (flash, _) = save(Nor::<512>::new(8, 3), &record(1, 100));
+    let mut updated = HeadStorage::new(flash, MODEL + 1, HEAD);
+    let mut head = [0; 100];
+    assert_eq!(updated.load(&mut head, |_| true), Ok(SavedHead { count: 1, lost: None }));
+    assert_eq!(head[..], record(1, 100));
+    updated.save(&[&record(2, 100)], false).unwrap();
+    // And the model before with what that has saved.
+    assert_eq!(stored(updated.flash().clone(), 100), Ok(record(2, 100)));
+    // To another head it is that of the model which has saved it.
+    let other = HeadStorage::new(updated.flash().clone(), MODEL, HEAD + 1);
+    assert_eq!(other.newest(), Err(StorageError::OtherModel { model_id: MODEL + 1 }));
+}
+
+#[test]
 fn a_flipped_bit_never_loses_the_only_head() {
     let (flash, result) = save(Nor::<512>::new(8, 6), &record(1, 220));
     assert_eq!(result, Ok(()));
     let newest = Ok((record(1, 220), SavedHead { count: 1, lost: None }));
     each_bit_flipped(&flash, |flipped, bit| assert_eq!(found(flipped, 220), newest, "bit {bit}"));
     // Nor the first head after that of another model, which is not loaded.
-    let mut other = HeadStorage::new(flash, MODEL + 1);
+    let mut other = HeadStorage::new(flash, MODEL + 1, HEAD + 1);
     other.save(&[&record(2, 220)], true).unwrap();
     each_bit_flipped(other.flash(), |flipped, bit| {
         let mut record_found = [0; 220];
-        let saved = HeadStorage::new(flipped, MODEL + 1).load(&mut record_found, |_| true);
+        let saved = HeadStorage::new(flipped, MODEL + 1, HEAD + 1).load(&mut record_found, |_| true);
         assert_eq!(saved, Ok(SavedHead { count: 2, lost: None }), "bit {bit}");
         assert_eq!(record_found[..], record(2, 220), "bit {bit}");
     });
@@ -257,7 +273,7 @@ fn the_head_before_a_refused_one_is_loaded_and_survives_the_next_save() {
     let (flash, _) = save(flash, &record(2, 220));
     let accepts = |found: &[u8]| found[..] != record(2, 220);
     let loaded = |flash: Nor<512>| {
-        let (mut found, mut storage) = (vec![0; 220], HeadStorage::new(flash, MODEL));
+        let (mut found, mut storage) = (vec![0; 220], HeadStorage::new(flash, MODEL, HEAD));
         let saved = storage.load(&mut found, accepts);
         (saved.map(|saved| (found, saved)), storage)
     };
@@ -279,7 +295,7 @@ fn the_head_before_a_refused_one_is_loaded_and_survives_the_next_save() {
         }
     }
     // A flash whose heads are all refused is not reported as empty.
-    let mut none = HeadStorage::new(flash, MODEL);
+    let mut none = HeadStorage::new(flash, MODEL, HEAD);
     assert_eq!(none.load(&mut [0; 220], |_| false), Err(StorageError::Damaged { count: 2 }));
     assert_eq!(none.newest(), Err(StorageError::Damaged { count: 2 }));
     none.save(&[&record(3, 220)], false).unwrap();

@@ -1,6 +1,9 @@
 //! A NOR flash in memory whose power can be cut at any operation.
 
+use std::ops::Range;
+
 use embedded_storage::nor_flash::{ErrorType, NorFlash, NorFlashError, NorFlashErrorKind, ReadNorFlash};
+use torch_nano_device::MappedFlash;
 
 /// The effect of the operation during which the power fails.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -137,5 +140,12 @@ impl<const PAGE: usize> NorFlash for Nor<PAGE> {
             self.operate(at, &new)?;
         }
         Ok(())
+    }
+}
+
+impl<const PAGE: usize> MappedFlash for Nor<PAGE> {
+    fn mapped(&self, range: Range<u32>) -> &[u8] {
+        assert!((range.start as usize).is_multiple_of(PAGE));
+        &self.bytes[range.start as usize..range.end as usize]
     }
 }

@@ -1,10 +1,7 @@
-//! Updates of the model: power cuts at every operation, damage, refusals, trials and fallback; and what becomes of the head.
+//! Updates of the model: power cuts at every operation, damage, refusals, trials and fallback.
 
-use std::ops::Range;
-
-use nano_core::image::Image;
 use nano_core::{CheckedImage, Error, ops};
-use torch_nano_device::{HeadStorage, ImageSlots, StorageError, StoredImage, UpdateError};
+use torch_nano_device::{ImageSlots, Slots as _, StoredImage, UpdateError, UpdateState};
 
 use crate::builder::{Aligned, Builder};
 use crate::nor::{Nor, Torn};
@@ -13,6 +10,8 @@ const PAGE: usize = 256;
 /// Pages of the flash: two slots of eight, one of each for the seal.
 const PAGES: usize = 16;
 const ROOM: u32 = 7 * PAGE as u32;
+/// The id of the program's own image.
+const BASE: u32 = 5;
 
 type Slots = ImageSlots<Nor<PAGE>>;
 
@@ -31,24 +30,35 @@ fn loads(image: &[u8]) -> Result<(), Error> {
     CheckedImage::new(Aligned::new(image).bytes(), ops::ALL).map(|_| ())
 }
 
-/// What a start of the board runs, and how often it asked.
+/// The id of an image.
+fn id(image: &[u8]) -> u32 {
+    u32::from_le_bytes(image[8..12].try_into().unwrap())
+}
+
+/// What a start of the board runs.
 fn boot(flash: Nor<PAGE>) -> (Slots, Option<(StoredImage, Vec<u8>)>) {
     let bytes = flash.bytes.clone();
-    let at = |range: Range<u32>| bytes[range.start as usize..range.end as usize].to_vec();
-    let mut slots = ImageSlots::new(flash.after_power_on());
-    let found = slots.start(|range| loads(&at(range)).is_ok()).unwrap();
-    let found = found.map(|stored| (stored.clone(), at(stored.range)));
+    let mut slots = ImageSlots::new(flash.after_power_on(), BASE);
+    let found = slots.start(|image| loads(image).is_ok()).unwrap();
+    let found = found.map(|stored| {
+        let image = bytes[stored.range.start as usize..stored.range.end as usize].to_vec();
+        (stored, image)
+    });
     (slots, found)
 }
 
 /// Sends an image in parts.
 fn update(slots: &mut Slots, image: &[u8]) -> Result<u32, UpdateError> {
-    slots.begin(image.len() as u32)?;
+    announced(slots, image, id(image))
+}
+
+/// Sends an image in parts, as that of this id.
+fn announced(slots: &mut Slots, image: &[u8], id: u32) -> Result<u32, UpdateError> {
+    assert_eq!(slots.begin(image.len() as u32, id)?, 0);
     for (part, offset) in image.chunks(20).zip((0..).step_by(20)) {
-        slots.write(offset, part)?;
+        assert_eq!(slots.write(offset, part)? as usize, offset as usize + part.len());
     }
-    let bytes = slots.flash().bytes.clone();
-    slots.finish(|range| loads(&bytes[range.start as usize..range.end as usize]))
+    slots.finish(&mut |image| Ok(loads(image)?))
 }
 
 fn running(found: Option<(StoredImage, Vec<u8>)>) -> Option<Vec<u8>> {
@@ -67,7 +77,11 @@ fn an_update_is_tried_then_confirmed_and_alternates_the_slots() {
         let (stored, bytes) = found.unwrap();
         assert_eq!((stored.count, stored.trial), (number, true));
         assert_eq!(bytes, image(number.into()));
+        assert_eq!(slots.state(), UpdateState { room: ROOM, count: number, trial: true });
+        // The other slot may hold the only image that is confirmed.
+        assert_eq!(slots.begin(4, 1), Err(UpdateError::Unconfirmed));
         assert_eq!((slots.confirm(), slots.confirm()), (Ok(()), Err(UpdateError::NothingToConfirm)));
+        assert_eq!(slots.state(), UpdateState { room: ROOM, count: number, trial: false });
         let found;
         (slots, found) = boot(slots.flash().clone());
         assert_eq!(found.map(|(stored, _)| (stored.count, stored.trial)), Some((number, false)));
@@ -101,16 +115,12 @@ fn a_power_cut_at_any_operation_leaves_the_old_image_or_the_new_one() {
         let new = image(number);
         // An update, the start on trial, the confirmation, and a start.
         let life = |flash: Nor<PAGE>| -> (Nor<PAGE>, Option<UpdateError>) {
-            let mut slots = ImageSlots::new(flash);
-            let bytes = slots.flash().bytes.clone();
-            let checks =
-                |bytes: &[u8], range: Range<u32>| loads(&bytes[range.start as usize..range.end as usize]).is_ok();
+            let mut slots = ImageSlots::new(flash, BASE);
             let mut all = || {
-                slots.start(|range| checks(&bytes, range))?;
+                slots.start(|image| loads(image).is_ok())?;
                 update(&mut slots, &new)?;
-                let (bytes, flash) = (slots.flash().bytes.clone(), slots.flash().clone());
-                slots = ImageSlots::new(flash);
-                slots.start(|range| checks(&bytes, range))?;
+                slots = ImageSlots::new(slots.flash().clone(), BASE);
+                slots.start(|image| loads(image).is_ok())?;
                 slots.confirm()
             };
             let failed = all().err();
@@ -133,6 +143,9 @@ fn a_power_cut_at_any_operation_leaves_the_old_image_or_the_new_one() {
                     "update {number}, operation {operation}, {torn:?}"
                 );
                 // And the next update succeeds.
+                if slots.state().trial {
+                    slots.confirm().unwrap();
+                }
                 update(&mut slots, &image(99)).unwrap();
                 assert_eq!(running(boot(slots.flash().clone()).1), Some(image(99)));
                 cuts += 1;
@@ -152,19 +165,19 @@ fn what_cannot_run_is_refused_and_the_old_image_stays() {
     let new = image(2);
     let length = new.len() as u32;
 
-    assert_eq!(slots.begin(ROOM + 1), Err(UpdateError::TooLarge { needed: ROOM + 1, given: ROOM }));
+    assert_eq!(slots.begin(ROOM + 1, 0), Err(UpdateError::TooLarge { needed: ROOM + 1, given: ROOM }));
     assert_eq!(slots.write(0, &new), Err(UpdateError::NotBegun));
-    assert_eq!(slots.finish(|_| Ok(())), Err(UpdateError::NotBegun));
-    slots.begin(length).unwrap();
+    assert_eq!(slots.finish(&mut |_| Ok(())), Err(UpdateError::NotBegun));
+    slots.begin(length, id(&new)).unwrap();
     assert_eq!(slots.write(4, &new[4..]), Err(UpdateError::Order { needed: 0, given: 4 }));
     assert_eq!(slots.write(0, &new[..6]), Err(UpdateError::Order { needed: 0, given: 0 }));
     slots.write(0, &new[..8]).unwrap();
     assert_eq!(slots.write(8, &vec![0; new.len()]), Err(UpdateError::Order { needed: 8, given: 8 }));
-    assert_eq!(slots.finish(|_| Ok(())), Err(UpdateError::Incomplete { needed: length, given: 8 }));
+    assert_eq!(slots.finish(&mut |_| Ok(())), Err(UpdateError::Incomplete { needed: length, given: 8 }));
     slots.write(8, &new[8..]).unwrap();
-    let too_large = Error::ArenaTooSmall { needed: 2, given: 1 };
-    assert_eq!(slots.finish(|_| Err(too_large)), Err(UpdateError::Image(too_large)));
-    assert_eq!(slots.finish(|_| Ok(())), Err(UpdateError::NotBegun));
+    let too_large = UpdateError::Ram { needed: 2, given: 1 };
+    assert_eq!(slots.finish(&mut |_| Err(too_large)), Err(too_large));
+    assert_eq!(slots.finish(&mut |_| Ok(())), Err(UpdateError::NotBegun));
 
     // A bit that was damaged on the way.
     for byte in [8, 40, new.len() - 1] {
@@ -172,6 +185,8 @@ fn what_cannot_run_is_refused_and_the_old_image_stays() {
         damaged[byte] ^= 1;
         assert!(matches!(update(&mut slots, &damaged), Err(UpdateError::Checksum { .. })), "byte {byte}");
     }
+    // Another image than the one that was announced.
+    assert!(matches!(announced(&mut slots, &new, id(&new) ^ 1), Err(UpdateError::Checksum { .. })));
     assert_eq!(running(boot(slots.flash().clone()).1), Some(image(1)));
     // An image that is damaged in flash after it was sealed is not started.
     assert_eq!(update(&mut slots, &new), Ok(2));
@@ -184,24 +199,42 @@ fn what_cannot_run_is_refused_and_the_old_image_stays() {
 #[test]
 fn a_flash_without_room_holds_no_image() {
     for pages in [0, 1, 2, 3] {
-        let mut slots = ImageSlots::new(Nor::<PAGE>::new(pages, 1));
+        let mut slots = ImageSlots::new(Nor::<PAGE>::new(pages, 1), BASE);
         assert_eq!((slots.start(|_| true), slots.room()), (Ok(None), 0));
-        assert_eq!(slots.begin(1), Err(UpdateError::TooLarge { needed: 1, given: 0 }));
+        assert_eq!(slots.begin(1, 1), Err(UpdateError::NoSlots));
     }
 }
 
 #[test]
-fn a_head_stays_with_its_image_through_an_update_and_a_fallback() {
-    let [old, new] = [1, 2].map(|number| Image::new(Aligned::new(&image(number)).bytes()).unwrap().id());
-    let mut heads = HeadStorage::new(Nor::<PAGE>::new(8, 1), old);
-    heads.save(&[b"what was learnt"], false).unwrap();
-    // The new image finds no head of its own, and does not overwrite the old one by itself.
-    let mut heads = HeadStorage::new(heads.flash().clone(), new);
-    assert_eq!(heads.newest(), Err(StorageError::OtherModel { model_id: old }));
-    assert_eq!(heads.save(&[b"other"], false), Err(StorageError::OtherModel { model_id: old }));
-    // After a fallback it is there.
-    let mut heads = HeadStorage::new(heads.flash().clone(), old);
-    let mut head = [0; 15];
-    heads.load(&mut head, |_| true).unwrap();
-    assert_eq!(&head, b"what was learnt");
+fn an_update_that_was_interrupted_goes_on_where_it_was() {
+    let (mut slots, _) = boot(Nor::new(PAGES, 1));
+    let (new, other) = (image(2), image(3));
+    let length = new.len() as u32;
+    slots.begin(length, id(&new)).unwrap();
+    slots.write(0, &new[..300]).unwrap();
+    assert_eq!(slots.begin(length, id(&new)), Ok(300));
+    slots.write(300, &new[300..]).unwrap();
+    assert_eq!(slots.begin(length, id(&new)), Ok(length));
+    assert_eq!(slots.finish(&mut |image| Ok(loads(image)?)), Ok(1));
+    // Another image starts anew, and so does the same one after a restart.
+    let (mut slots, _) = boot(Nor::new(PAGES, 1));
+    slots.begin(length, id(&new)).unwrap();
+    slots.write(0, &new[..300]).unwrap();
+    assert_eq!(update(&mut slots, &other), Ok(1));
+    slots.begin(length, id(&new)).unwrap();
+    slots.write(0, &new[..300]).unwrap();
+    let (mut slots, found) = boot(slots.flash().clone());
+    assert_eq!(running(found), Some(other));
+    slots.confirm().unwrap();
+    assert_eq!(slots.begin(length, id(&new)), Ok(0));
+}
+
+#[test]
+fn a_program_with_another_image_of_its_own_does_not_start_an_update() {
+    let (mut slots, _) = boot(Nor::new(PAGES, 1));
+    update(&mut slots, &image(1)).unwrap();
+    let mut flashed = ImageSlots::new(slots.flash().clone(), BASE + 1);
+    assert_eq!(flashed.start(|_| true), Ok(None));
+    let mut again = ImageSlots::new(flashed.flash().clone(), BASE);
+    assert_eq!(again.start(|_| true).unwrap().map(|stored| stored.count), Some(1));
 }

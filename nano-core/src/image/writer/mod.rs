@@ -2,6 +2,7 @@
 
 mod cost;
 mod fuse;
+mod head;
 mod layer;
 mod layout;
 mod memory;
@@ -16,10 +17,11 @@ use zerocopy::IntoBytes;
 
 use super::checksum::checksum;
 use super::{
-    CHECKED_FROM, CONSTANT_ALIGNMENT, ChannelScale, HeadDescription, HeadRecord, Header, MAGIC, ModelDescription,
-    NodeHeader, Section, VERSION, Value, WriteError, metadata,
+    CHECKED_FROM, CONSTANT_ALIGNMENT, ChannelScale, Header, MAGIC, ModelDescription, NodeHeader, Section, VERSION,
+    Value, WriteError, metadata,
 };
 use crate::{Kernel, ops};
+use head::Head;
 use memory::Chosen;
 use prepared::Prepared;
 
@@ -106,19 +108,20 @@ pub fn write(model: &ModelDescription) -> Result<Vec<u8>, WriteError> {
 /// Those of [`write()`].
 pub fn write_with(model: &ModelDescription, kernels: &[Kernel]) -> Result<Vec<u8>, WriteError> {
     check_ids(model)?;
+    let head = Head::pack(model)?;
     let plan = Plan::new(model, kernels);
-    let Some(fused_model) = fuse::fuse(model, kernels) else { return write_plan(model, plan?) };
+    let Some(fused_model) = fuse::fuse(model, kernels) else { return write_plan(model, plan?, head) };
     match (plan, Plan::new(&fused_model, kernels)) {
         // Without a kernel for one of the two layers, only the fused one can be written.
         (plan, Ok(fused)) if !plan.as_ref().is_ok_and(|plan| plan.cost() <= fused.cost()) => {
-            write_plan(&fused_model, fused)
+            write_plan(&fused_model, fused, head)
         }
-        (plan, _) => write_plan(model, plan?),
+        (plan, _) => write_plan(model, plan?, head),
     }
 }
 
 /// Lays out the sections of the image.
-fn write_plan(model: &ModelDescription, plan: Plan<'_>) -> Result<Vec<u8>, WriteError> {
+fn write_plan(model: &ModelDescription, plan: Plan<'_>, head: Option<Head>) -> Result<Vec<u8>, WriteError> {
     let Plan { values, layers, memory: memory::Plan { layers: chosen, scratch_offsets, length: arena_length, .. } } =
         plan;
     let (mut constants, mut constants_in_ram) = (Constants::default(), Constants::default());
@@ -148,7 +151,7 @@ fn write_plan(model: &ModelDescription, plan: Plan<'_>) -> Result<Vec<u8>, Write
     // Whole, so that the copied bytes are what `ram::choose` counts.
     constants_in_ram.bytes.resize(constants_in_ram.bytes.len().next_multiple_of(CONSTANT_ALIGNMENT), 0);
     let inputs = write_inputs(model, &mut constants)?;
-    let head = model.head.as_ref().map(|head| write_head(model, head, &values, &mut constants)).transpose()?;
+    let head = head.map(|head| head.place(|state| constants.push(state))).transpose()?;
     let outputs: Vec<u32> = model.outputs.iter().map(|output| output.id as u32).collect();
     let (metadata, label_order) = metadata::write(model)?;
     let classes = head.map_or_else(|| values[model.outputs[0].id].most_classes(), |head| head.classes as usize);
@@ -213,18 +216,6 @@ fn write_inputs(model: &ModelDescription, constants: &mut Constants) -> Result<V
         places.push(if channels.is_empty() { Section::default() } else { constants.push(channels.as_bytes())? });
     }
     Ok(places)
-}
-
-fn write_head(
-    model: &ModelDescription,
-    head: &HeadDescription,
-    values: &[Value],
-    constants: &mut Constants,
-) -> Result<HeadRecord, WriteError> {
-    let features = &values[model.outputs[0].id];
-    let (record, state) = head.pack(features)?;
-    let place = constants.push(&state)?;
-    Ok(HeadRecord { state_offset: place.offset, state_length: place.length, ..record })
 }
 
 fn append(image: &mut Vec<u8>, bytes: &[u8], alignment: usize) -> Section {

@@ -223,6 +223,10 @@ impl<'a> LayersHead<'a> {
 impl<'a> Head<'a> for LayersHead<'a> {
     const NAME: &'static str = "LayersHead";
 
+    fn runs(trainer: u32) -> bool {
+        trainer == Self::TRAINER
+    }
+
     fn new(image: &Image<'a>, ram: &'a mut [u32]) -> Result<Self, Error> {
         let record = image.head().ok_or(Error::NoHead)?;
         let field = |name, value: i64| Err(Error::Field { name, value });

@@ -210,6 +210,10 @@ impl<'a> SgdHead<'a> {
 impl<'a> Head<'a> for SgdHead<'a> {
     const NAME: &'static str = "SgdHead";
 
+    fn runs(trainer: u32) -> bool {
+        trainer == Self::TRAINER
+    }
+
     fn new(image: &Image<'a>, ram: &'a mut [u32]) -> Result<Self, Error> {
         let record = image.head().ok_or(Error::NoHead)?;
         let field = |name, value: i64| Err(Error::Field { name, value });
