@@ -25,6 +25,7 @@ from .compile.verify import LayerDifference, VerifyReport
 from .device.answers import DeviceInfo, DeviceSettings, DeviceStats, LogEntry, Prediction
 from .device.client import Device
 from .device.fitting import FitResult
+from .device.updating import UpdateResult
 from .device.recording.record import Recording, record
 from .device.recording.records import RecordError
 from .device.recording.replay import Replay, ReplayDifference, replay
@@ -66,6 +67,7 @@ from .errors import (
     TrainingDivergedError,
     UnsupportedError,
     UnsupportedNode,
+    UpdateError,
     WrongModelError,
 )
 from .heads import LayersHead, LdaHead, PrototypeHead, SgdHead
@@ -174,6 +176,8 @@ __all__ = [
     "TransferModel",
     "UnsupportedError",
     "UnsupportedNode",
+    "UpdateError",
+    "UpdateResult",
     "VerifyReport",
     "WrongModelError",
     "__version__",

@@ -11,10 +11,9 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from ..compile.nano_module import NanoModule, load
+from ..compile.model_file import read_model
 from ..device.client import Device
 from ..errors import TorchNanoError
-from ..files.reading import read_file
 
 #: Connections to a device that exists for one command only.
 _SIMULATED = ("sim", "qemu")
@@ -22,6 +21,7 @@ _ARGUMENTS = {
     "connection": "A serial port, socket://host:port, sim or qemu.",
     "data": "A .npz or .csv file, as `torch-nano device --help` describes it.",
     "file": "The head's file.",
+    "new_model": "The file of `nano.save`, or `model.nano` of `nano.export`.",
     "name": "The new class's name.",
     "label": "The class's name, or its index.",
 }
@@ -72,7 +72,7 @@ def command(
             simulated = connection in _SIMULATED
             if save and simulated and flash is None:
                 raise TorchNanoError(f"--save with {connection!r} needs a file to save in: --flash FILE")
-            with Device(connection, nano=_model_of(model), flash=flash, timeout=timeout) as device:
+            with Device(connection, nano=None if model is None else read_model(model), flash=flash, timeout=timeout) as device:
                 act(device, **own)
                 if save:
                     print(f"saved: {device.save()} in all")
@@ -103,14 +103,6 @@ def _shared(
     timeout: Annotated[float, typer.Option(help="Seconds to wait for an answer.")] = 30,
 ) -> None:
     """The parameters of all commands; `save` only of those that change what a device can save."""
-
-
-def _model_of(path: Path | None) -> NanoModule | bytes | None:
-    """The contents of `--model`: a saved model, or an image."""
-    if path is None:
-        return None
-    content = read_file(path)
-    return content if content.startswith(b"NANO") else load(path)
 
 
 def _reason(error: Exception) -> str:

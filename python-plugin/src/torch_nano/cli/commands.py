@@ -257,6 +257,25 @@ def configure(
     print(f"rejection {settings.rejection:g}, save interval {settings.save_interval}")
 
 
+@command(device_app, _KEEP)
+def update(device: Device, new_model: Path) -> None:
+    """Replaces the model on the device by the one in a file, and restarts it.
+
+    It is checked before it is used, and a power cut leaves the old model or the new one. The head goes on if the
+    new model has the same one; if not, the old head stays saved until `save --replace`. An update that was
+    interrupted goes on.
+
+    Example: `torch-nano device update /dev/ttyACM0 better.nanomodel`
+    """
+    had_head = device.info.saved is not None or device.info.classes > 0
+    result = device.update(new_model)
+    print(f"update {result.number}: {device.info.name}, {result.sent:,} bytes sent, {result.seconds:.1f} s")
+    if result.head_kept:
+        print("the head goes on")
+    elif had_head and device.info.classes:
+        print("the new model starts with its own head; the old one stays saved until save --replace")
+
+
 @command(device_app, _KEEP, "read-head")
 def read_head(device: Device, file: Path) -> None:
     """Writes the head's state to a file: a backup, or for another device of the same model.

@@ -71,6 +71,12 @@ class DeviceInfo(_Answer):
     #: The head's kind of targets: "class", one right class; "labels", all right classes; "value", a number.
     #: None without a head.
     target: str | None
+    #: Bytes that an image may have to be sent by :meth:`torch_nano.Device.update`; 0: the device takes none.
+    update_room: int
+    #: The number of the update that it runs; 0: the model of its program.
+    update: int
+    #: Whether that is on trial: unless it is confirmed, the next start takes the model before.
+    on_trial: bool
 
     @property
     def longest_answer(self) -> int:

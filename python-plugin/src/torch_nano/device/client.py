@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from .. import _native
 from ..arguments import text
 from ..errors import DeviceError, HeadError, InputError
 from ..heads import Head, head_of
-from . import fitting
+from . import fitting, updating
 from .answers import DeviceInfo, DeviceSettings, Prediction, confidence_of
 from .bars import Bars
 from .conversation import Conversation, Observer
@@ -20,9 +21,10 @@ from .fields import epochs_of, state_of
 from .fitting import FitResult
 from .graph_values import split
 from .report import Report
-from .samples import Input, Label, Samples
+from .samples import Input, KnownModel, Label, Samples
 from .transport.streams import Stream
 from .turns import whole
+from .updating import UpdateResult
 
 __all__ = ["Device", "DeviceError", "DeviceInfo", "Observer", "Prediction", "Stream"]
 
@@ -390,3 +392,35 @@ class Device(Conversation):
         self._ask("configure", "done", **wanted.request())
         self._refresh()
         return self.settings
+
+    @whole
+    def update(
+        self, model: KnownModel | bytes | str | Path, *, save: bool = True, progress: bool | None = None
+    ) -> UpdateResult:
+        """Replaces the device's model by another one: sends it, restarts the device, and confirms it.
+
+        The device writes the image to a part of its flash of which the present model is not, reads it back, and
+        checks that its program can run it. It then starts it on trial. If its outputs for a random input are
+        those on this PC, it is confirmed; if not, or if the device restarts before that, it goes back to the
+        present model. So a power cut, or a lost link, leaves the one or the other. Interrupted updates go on where
+        they were, if the device has not restarted: call it again.
+
+        The head goes on if the new model has the same one: the same network, classes and head in the
+        description, whatever their names, kernels and places in memory. Otherwise the new model starts with its
+        own; the old one stays saved until :meth:`save` is told to replace it. Samples are lost, as in any restart.
+
+        Args:
+            model: the model, its image, or the file of `nano.save` or `nano.export` (`model.nano`). This Device
+                has it from then on.
+            save: whether to save the head before the restart; what is not saved is lost.
+            progress: whether to show a bar; None: the device's setting.
+
+        Raises:
+            UpdateError: the device refuses it, with its reason, or cannot start it; it runs the model before.
+            FileFormatError: the model is damaged, or of another version.
+            RecordError: the device is being recorded: a record is of one model.
+            ConnectionLost, DeviceTimeout: no answer came.
+            DeviceError: the head cannot be saved.
+        """
+        shown = self._progress if progress is None else Bars(progress)
+        return updating.update(self, model, shown, save)

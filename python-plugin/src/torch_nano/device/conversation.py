@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, Self, TypeVar
 
+from .. import _native
 from ..arguments import class_index, image_of, integer, path_of, seconds
 from ..errors import DeviceError, DeviceRestarted, WrongModelError
 from .answers import DeviceInfo, DeviceSettings, DeviceStats, LogEntry
@@ -84,10 +85,19 @@ class Conversation:
     @whole
     def _connect(self) -> None:
         self._link.begin()
+        self._begun(self._require_model)
+
+    def _begun(self, check: Callable[[], None] = lambda: None) -> None:
+        """Describes the device after a session has begun; `check` may refuse its model."""
         self._refresh()
-        self._require_model()
+        check()
         self.samples = 0 if self.stats().learned == 0 else None
         self._link.model_id = self.info.model_id
+
+    def _know(self, image: _native.Model | None, nano: KnownModel | None) -> None:
+        """Makes this the client's model, as after an update."""
+        self._image, self._nano = image, nano
+        self._names = None
 
     @property
     def info(self) -> DeviceInfo:
@@ -312,6 +322,11 @@ class Conversation:
                 self._ask("input", "received", offset=offset, bytes=input[offset : offset + limit])
                 advance(limit)
         return self._ask(request, response, **fields)
+
+    def _outputs(self, input: bytes) -> bytes:
+        """All outputs of the graph for an input, without the head."""
+        answer = self._run("features", "features", input)
+        return self._whole("output", answer["output"], self.info.output_length)
 
     @whole
     def _whole(self, /, block: str, start: bytes, length: int | None = None, **fields: int) -> bytes:

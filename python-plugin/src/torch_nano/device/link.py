@@ -13,7 +13,7 @@ from typing import Any
 from weakref import ref
 
 from .. import _native
-from ..errors import ConnectionFailed, ConnectionLost, DeviceError, DeviceTimeout, WrongModelError
+from ..errors import ConnectionFailed, ConnectionLost, DeviceError, DeviceTimeout, UpdateError, WrongModelError
 from .answers import LogEntry
 from .report import Report
 from .transport.streams import Stream
@@ -211,6 +211,32 @@ class Link:
                     self.reports.append(Report.of(answer))
         return self.reports.popleft()
 
+    def wait_for_start(self) -> None:
+        """Waits for the end byte that a device sends when it starts, or for a lost connection to come back.
+
+        Raises:
+            DeviceTimeout: nothing came in time.
+            ConnectionLost: the connection has ended, and did not come back.
+        """
+        try:
+            while _FRAME_END not in self._received:
+                received = self.stream.read(_CHUNK)
+                if not received:
+                    raise EOFError("the stream has ended")
+                self._received += received
+        except TimeoutError as error:
+            raise DeviceTimeout(f"the device did not start again ({error})") from error
+        except (OSError, EOFError) as error:
+            self._wait_for_connection("restart", error, None)
+            return
+        # Before it: text of the chip's boot loader, or a report.
+        frame, _, self._received = self._received.partition(_FRAME_END)
+        self._whole = True
+        with suppress(_native.NanoError):
+            answer = _native.decode_response(bytes(frame))
+            if answer["kind"] == "report":
+                self.reports.append(Report.of(answer))
+
     def reopen(self) -> None:
         """Reopens the connection, and sends the unanswered request again, if any.
 
@@ -343,7 +369,8 @@ class Link:
             if _FRAME_END in self._received:
                 frame, _, self._received = self._received.partition(_FRAME_END)
                 whole, self._whole = self._whole, True
-                if whole:
+                # An end byte alone is no frame: a device sends one when it starts.
+                if whole and frame:
                     return bytes(frame)
                 continue
             if len(self._received) > self.longest_frame:
@@ -384,6 +411,8 @@ def _checked(answer: dict[str, Any], request: str, response: str) -> dict[str, A
         unread = f"no answer to the request {request!r} could be read"
         reason = f"{unread if answer['failure'] == 'Noise' else refused}: {answer['reason']}"
         kind = WrongModelError if answer["failure"] == "Model" else DeviceError
+        if answer["of_update"]:
+            kind = UpdateError
         raise kind(reason, answer["failure"])
     if answer["kind"] != response:
         raise DeviceError(f"the device answered {answer['kind']!r} to the request {request!r}")

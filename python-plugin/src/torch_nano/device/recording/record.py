@@ -75,6 +75,8 @@ class Recording:
             RecordError: it would undo, or train on, something that is not in the record; or the file cannot
                 be written. The request is then not sent.
         """
+        if request == "update":
+            raise RecordError("a record is of one model: close it before the device gets another one")
         self._write_restart()
         if self._unknown_samples and request != "reset":
             raise RecordError(
