@@ -59,7 +59,12 @@ fn pass_on_chip(file: &Path) -> Result<(), String> {
     let model_ram = bytes(chip, "ram")?.checked_sub(bytes("firmware", "reserved_ram")?);
     let model_ram =
         model_ram.ok_or(format!("{}: [{chip}] ram is less than what the firmware takes", file.display()))?;
-    let constants = format!("/// RAM for the model, in bytes.\npub const MODEL_RAM: usize = {model_ram};\n");
+    let constants = format!(
+        "/// RAM for the model, in bytes.\npub const MODEL_RAM: usize = {model_ram};\n\
+         /// Bytes of it that are reserved for updates of the model, its own need included.\n\
+         pub const RESERVED_RAM: usize = {};\n",
+        reserved_ram()?
+    );
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
     let write = |name: &str, text: &str| {
         let file = out.join(name);
@@ -70,6 +75,17 @@ fn pass_on_chip(file: &Path) -> Result<(), String> {
         println!("cargo::rustc-link-arg-bins=-T{}", write("own_page.x", OWN_PAGE)?.display());
     }
     Ok(())
+}
+
+/// The RAM that `TORCH_NANO_RESERVED_RAM` names, in bytes; 0 without it.
+fn reserved_ram() -> Result<usize, String> {
+    const NAME: &str = "TORCH_NANO_RESERVED_RAM";
+    println!("cargo::rerun-if-env-changed={NAME}");
+    let given = env::var(NAME).unwrap_or_default();
+    if given.is_empty() {
+        return Ok(0);
+    }
+    given.parse().map_err(|_| format!("{NAME} is {given:?}; expected a number of bytes"))
 }
 
 /// Sets `TORCH_NANO_MODEL_RS` to the file of the exported model.

@@ -216,6 +216,9 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Program<'a, C, F, H> {
             }
         };
         self.answer(board)?;
+        if self.session.device.restarts() {
+            return Ok(());
+        }
         if let Some(class) = board.pressed()
             && let Err(failure) = self.session.device.label(class)
         {

@@ -3,24 +3,34 @@
 #![no_main]
 #![deny(missing_docs)]
 
-mod heads;
+mod images;
+mod mapping;
 #[allow(dead_code, missing_docs)]
 mod model;
 mod panic;
+mod partition;
 mod port;
 #[cfg(feature = "sensing")]
 mod sensing;
 mod text;
 
 use const_format::formatcp;
+#[cfg(not(feature = "sensing"))]
+use embedded_io::Write;
 use esp_hal::clock::CpuClock;
 use esp_hal::main;
+use esp_hal::system::software_reset;
 #[cfg(feature = "sensing")]
 use esp_hal::timer::OneShotTimer;
 use esp_hal::timer::systimer::{SystemTimer, Unit};
 use nano_core::CheckedImage;
-use static_cell::ConstStaticCell;
-use torch_nano_device::{Options, Session, Sizes};
+use static_cell::{ConstStaticCell, StaticCell};
+#[cfg(not(feature = "sensing"))]
+use torch_nano_device::frame;
+use torch_nano_device::{Capacity, ImageSlots, Options, Session, Sizes, Slots};
+
+use images::Images;
+use partition::Partition;
 
 // The application descriptor that the ESP-IDF bootloader reads.
 esp_bootloader_esp_idf::esp_app_desc!();
@@ -46,14 +56,27 @@ const SENSING: usize = sensing::RAM;
 #[cfg(not(feature = "sensing"))]
 const SENSING: usize = 0;
 
-const NEEDED: usize = RAM.words().saturating_mul(4).saturating_add(SENSING);
+/// Words of RAM for sessions: what the model needs, or more if that was reserved for updates.
+const WORDS: usize =
+    if RAM.words() > chip::RESERVED_RAM.div_ceil(4) { RAM.words() } else { chip::RESERVED_RAM.div_ceil(4) };
+
+const NEEDED: usize = WORDS.saturating_mul(4).saturating_add(SENSING);
+
+/// What an update may need: a program that senses has RAM for the window of its own model.
+const CAPACITY: Capacity<'static> = Capacity {
+    kernels: model::KERNELS,
+    words: WORDS,
+    ring: OPTIONS.ring,
+    frame: OPTIONS.frame,
+    window: if cfg!(feature = "sensing") { Some([model::INPUT_LENGTH, model::OUTPUT_LENGTH]) } else { None },
+};
 
 const _: () = assert!(
     NEEDED <= chip::MODEL_RAM,
     "{}",
     formatcp!(
-        "the model needs {} bytes of RAM (arena {}, the rest for the head, the ring and the messages), and this chip has {}: make \
-         its largest layers or its head smaller, or OPTIONS in esp32-app/firmware/src/main.rs",
+        "the model needs {} bytes of RAM (arena {}, the rest for the head, the ring and the messages, or reserved for updates), and \
+         this chip has {}: make its largest layers or its head smaller, or OPTIONS in esp32-app/firmware/src/main.rs",
         NEEDED,
         RAM.arena,
         chip::MODEL_RAM
@@ -62,7 +85,8 @@ const _: () = assert!(
 
 #[main]
 fn main() -> ! {
-    static WORDS: ConstStaticCell<[u32; RAM.words()]> = ConstStaticCell::new([0; RAM.words()]);
+    static RAM_WORDS: ConstStaticCell<[u32; WORDS]> = ConstStaticCell::new([0; WORDS]);
+    static SLOTS: StaticCell<ImageSlots<Images>> = StaticCell::new();
 
     let peripherals = esp_hal::init(esp_hal::Config::default().with_cpu_clock(CpuClock::max()));
     let port = port::open!(peripherals);
@@ -71,10 +95,20 @@ fn main() -> ! {
     // A tick is not a whole number of cycles on every chip: 7.5 at 120 MHz.
     let cycles = || SystemTimer::unit_value(Unit::Unit0) * cpu / timer;
 
-    let heads = heads::Heads::new(peripherals.FLASH);
-    let session = CheckedImage::new(model::IMAGE, model::KERNELS)
-        .and_then(|image| Session::<_, _, model::Head<'_>>::new(image, WORDS.take(), OPTIONS, heads, cycles));
-    let session = session.unwrap_or_else(|error| panic::refuse(&error));
+    let [heads, images] = Partition::heads_and_images(peripherals.FLASH);
+    let own = CheckedImage::new(model::IMAGE, model::KERNELS).unwrap_or_else(|error| panic::refuse(&error));
+    let slots = SLOTS.init(ImageSlots::new(Images::new(images), own.image().id()));
+    // A flash that cannot be read has no update.
+    let found = slots.start(|image| CAPACITY.check::<model::Head<'_>>(image).is_ok()).ok().flatten();
+    let update = found.and_then(|found| CAPACITY.check::<model::Head<'_>>(slots.flash().running(found.range)).ok());
+    let mut session =
+        match Session::<_, _, model::Head<'_>>::new(update.unwrap_or(own), RAM_WORDS.take(), OPTIONS, heads, cycles) {
+            Ok(session) => session,
+            // The next start takes the model before.
+            Err(_) if slots.state().trial => software_reset(),
+            Err(error) => panic::refuse(&error),
+        };
+    session.device.allow_updates(slots, CAPACITY);
 
     #[cfg(feature = "sensing")]
     {
@@ -87,13 +121,23 @@ fn main() -> ! {
     serve(session, port)
 }
 
-/// Answers a PC, for ever.
+/// Answers a PC, until that wants a restart.
 #[cfg(not(feature = "sensing"))]
 fn serve<'a, C: FnMut() -> u64>(
-    mut session: Session<'a, C, heads::Heads, model::Head<'a>>,
+    mut session: Session<'a, C, Partition, model::Head<'a>>,
     mut port: port::transport::Port,
 ) -> ! {
-    loop {
+    // Ends the boot loader's text; after a restart a client waits for it.
+    let Ok(()) = port.write_all(&[frame::END]);
+    let Ok(()) = port.flush();
+    while !session.device.restarts() {
         let Ok(()) = session.serve(&mut port);
     }
+    restart()
+}
+
+/// Starts again, once the last answer has left the port.
+fn restart() -> ! {
+    esp_hal::delay::Delay::new().delay_millis(100);
+    software_reset()
 }

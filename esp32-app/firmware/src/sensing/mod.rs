@@ -74,6 +74,6 @@ where
         Program::new(session, ProgramRam { window, features, sample }, ProgramOptions { sensing, period: PERIOD })
     });
     let mut program = program.unwrap_or_else(|error| panic::refuse(&error));
-    let Ok(never) = program.run(&mut chip);
-    match never {}
+    let Ok(()) = program.run(&mut chip);
+    crate::restart()
 }

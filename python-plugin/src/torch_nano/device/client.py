@@ -412,7 +412,8 @@ class Device(Conversation):
         Args:
             model: the model, its image, or the file of `nano.save` or `nano.export` (`model.nano`). This Device
                 has it from then on.
-            save: whether to save the head before the restart; what is not saved is lost.
+            save: whether to save the head first, if it has changed since the device's start; what is not saved is
+                lost.
             progress: whether to show a bar; None: the device's setting.
 
         Raises:

@@ -65,9 +65,9 @@ def _replace(
 ) -> dict[str, int]:
     """Sends a model, and restarts the device with it."""
     image, before = known[0], (device._image, device._nano)
-    sent = _send(device, image, progress)
-    if save and device.info.classes:
+    if save and device.info.classes and device.stats().changes:
         device.save()
+    sent = _send(device, image, progress)
     try:
         _restart(device)
     except DeviceError as error:

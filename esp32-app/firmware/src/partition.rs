@@ -1,4 +1,4 @@
-//! The flash partition that stores trained heads.
+//! Partitions of the flash.
 
 use core::ops::Range;
 
@@ -7,25 +7,34 @@ use esp_bootloader_esp_idf::partitions::{PARTITION_TABLE_MAX_LEN, read_partition
 use esp_hal::peripherals::FLASH;
 use esp_storage::{FlashStorage, FlashStorageError};
 
-/// The partition's name in the partition table (`partitions.csv`).
-const LABEL: &str = "heads";
+/// The names of the partitions in the partition table (`partitions.csv`): of trained heads, and of updates of the model.
+const LABELS: [&str; 2] = ["heads", "images"];
 
-/// The partition's range of the flash. It is empty if the board's partition table has no such partition; heads are then not saved.
-pub struct Heads {
+/// A partition's range of the flash. It is empty if the board's partition table has no such partition: nothing is then saved there.
+pub struct Partition {
     flash: FlashStorage<'static>,
     range: Range<u32>,
 }
 
-impl Heads {
-    /// Finds the partition. There is only one flash: call this once.
-    pub fn new(flash: FLASH<'static>) -> Self {
+impl Partition {
+    /// Finds the partitions of heads and of updates. There is only one flash: call this once.
+    pub fn heads_and_images(flash: FLASH<'static>) -> [Self; 2] {
+        // SAFETY: accesses to the flash do not overlap: there is one thread, and each call of the driver waits for the end of its access.
+        let again = unsafe { flash.clone_unchecked() };
         let mut flash = FlashStorage::new(flash);
         let mut buffer = [0; PARTITION_TABLE_MAX_LEN];
-        let found = read_partition_table(&mut flash, &mut buffer).ok().and_then(|table| {
-            let partition = table.iter().find(|partition| partition.label_as_str() == LABEL)?;
+        let table = read_partition_table(&mut flash, &mut buffer).ok();
+        let ranges = LABELS.map(|label| {
+            let partition = table.as_ref()?.iter().find(|partition| partition.label_as_str() == label)?;
             Some(partition.offset()..partition.offset() + partition.len())
         });
-        Heads { flash, range: found.unwrap_or(0..0) }
+        let [heads, images] = ranges.map(Option::unwrap_or_default);
+        [Partition { flash, range: heads }, Partition { flash: FlashStorage::new(again), range: images }]
+    }
+
+    /// Its range of the flash.
+    pub fn range(&self) -> Range<u32> {
+        self.range.clone()
     }
 
     fn address(&self, offset: u32, length: usize) -> Result<u32, OutOfReach> {
@@ -50,11 +59,11 @@ impl From<FlashStorageError> for OutOfReach {
     }
 }
 
-impl ErrorType for Heads {
+impl ErrorType for Partition {
     type Error = OutOfReach;
 }
 
-impl ReadNorFlash for Heads {
+impl ReadNorFlash for Partition {
     const READ_SIZE: usize = FlashStorage::READ_SIZE;
 
     fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), OutOfReach> {
@@ -67,7 +76,7 @@ impl ReadNorFlash for Heads {
     }
 }
 
-impl NorFlash for Heads {
+impl NorFlash for Partition {
     const WRITE_SIZE: usize = FlashStorage::WRITE_SIZE;
     const ERASE_SIZE: usize = FlashStorage::ERASE_SIZE;
 
