@@ -52,8 +52,8 @@ def core() -> set[str]:
 
 
 def device() -> set[str]:
-    """Refusals of devices: the variants of `Failure` and `StorageError`."""
-    return _variants(_DEVICE, "Failure") | _variants(_DEVICE, "StorageError")
+    """Refusals of devices: the variants of `Failure`, `StorageError` and `UpdateError`."""
+    return set().union(*(_variants(_DEVICE, enum) for enum in ("Failure", "StorageError", "UpdateError")))
 
 
 def files() -> set[str]:

@@ -166,6 +166,11 @@ pub(crate) fn requests(input: &[u8]) -> Vec<Request<'_>> {
         Request::Configure { settings: Settings { rejection: 1 << 14, save_interval: 2 } },
         Request::Stats,
         Request::Label { label: Label::Class(Class::Index(0)) },
+        Request::BeginUpdate { length: 64, id: 1 },
+        Request::WriteUpdate { offset: 0, bytes: input },
+        Request::FinishUpdate,
+        Request::ConfirmUpdate,
+        Request::Restart,
     ];
     runs.into_iter().chain(reads).chain(learn).chain(others).collect()
 }

@@ -29,6 +29,9 @@ pub(crate) fn failure(failure: &Failure) {
     if let Failure::Storage(storage) = failure {
         note("StorageError", storage, "");
     }
+    if let Failure::Update(update) = failure {
+        note("UpdateError", update, "");
+    }
 }
 
 /// Notes a refusal of a flash by its variant.

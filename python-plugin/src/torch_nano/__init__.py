@@ -25,7 +25,6 @@ from .compile.verify import LayerDifference, VerifyReport
 from .device.answers import DeviceInfo, DeviceSettings, DeviceStats, LogEntry, Prediction
 from .device.client import Device
 from .device.fitting import FitResult
-from .device.updating import UpdateResult
 from .device.recording.record import Recording, record
 from .device.recording.records import RecordError
 from .device.recording.replay import Replay, ReplayDifference, replay
@@ -35,6 +34,7 @@ from .device.transport.cycles import Counts, CycleModelError
 from .device.transport.qemu import BoardError, BoardStopped, BoardTimeout, QemuBoard
 from .device.transport.recorded_sensor import RecordedSensor, SensingOptions
 from .device.transport.streams import SimulatedBoard
+from .device.updating import UpdateResult
 from .errors import (
     AccuracyWarning,
     CalibrationWarning,

@@ -224,9 +224,9 @@ class WrongModelError(DeviceError):
 class UpdateError(DeviceError):
     """The device refused an update of its model, or could not start it: it runs the model before.
 
-    Its `failure` is the reason: "TooLarge" for the device's slots; "Kernel", "Trainer", "Ram" or "Window" for its
-    program; "Version", of an older or newer format; "Checksum", damaged on the way; "NoSlots", "Unconfirmed" and
-    others of the protocol; "NotStarted" or "Outputs" if it was tried and not kept.
+    Its `failure` is the reason: "TooLarge" for the device's slots; "Kernel", "Trainer", "Ram" or "Window" for
+    its program; "Version", of an older or newer format; "Checksum", damaged on the way; "NoSlots",
+    "Unconfirmed" and others of the protocol; "NotStarted" or "Outputs" if it was tried and not kept.
     """
 
 

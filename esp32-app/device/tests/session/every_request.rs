@@ -102,7 +102,7 @@ fn any_request<'a>(view: &Image<'_>, bytes: &'a [u8], names: &'a [String], rando
     let input = &bytes[..right.min(FRAME).min(bytes.len())];
     let part = &bytes[..edge(around(FRAME), random).min(FRAME)];
     let epochs = [0, 1, 2, LARGEST_EPOCHS, u32::MAX][random.usize(..5)];
-    match random.u8(..34) {
+    match random.u8(..39) {
         0 => Request::Begin,
         1 => Request::Info,
         2 | 3 => Request::Predict { input },
@@ -137,6 +137,11 @@ fn any_request<'a>(view: &Image<'_>, bytes: &'a [u8], names: &'a [String], rando
             settings: Settings { rejection: random.u16(..), save_interval: [0, 1, u32::MAX][random.usize(..3)] },
         },
         32 => Request::Label { label },
+        33 => Request::BeginUpdate { length: random.u32(..), id: random.u32(..) },
+        34 => Request::WriteUpdate { offset: [0, 1, u32::MAX][random.usize(..3)], bytes: part },
+        35 => Request::FinishUpdate,
+        36 => Request::ConfirmUpdate,
+        37 => Request::Restart,
         _ => Request::Stats,
     }
 }

@@ -72,7 +72,9 @@ def command(
             simulated = connection in _SIMULATED
             if save and simulated and flash is None:
                 raise TorchNanoError(f"--save with {connection!r} needs a file to save in: --flash FILE")
-            with Device(connection, nano=None if model is None else read_model(model), flash=flash, timeout=timeout) as device:
+            with Device(
+                connection, nano=None if model is None else read_model(model), flash=flash, timeout=timeout
+            ) as device:
                 act(device, **own)
                 if save:
                     print(f"saved: {device.save()} in all")

@@ -261,9 +261,9 @@ def configure(
 def update(device: Device, new_model: Path) -> None:
     """Replaces the model on the device by the one in a file, and restarts it.
 
-    It is checked before it is used, and a power cut leaves the old model or the new one. The head goes on if the
-    new model has the same one; if not, the old head stays saved until `save --replace`. An update that was
-    interrupted goes on.
+    It is checked before it is used, and a power cut leaves the old model or the new one. The head goes on if
+    the new model has the same one; if not, the old head stays saved until `save --replace`. An update that
+    was interrupted goes on.
 
     Example: `torch-nano device update /dev/ttyACM0 better.nanomodel`
     """

@@ -399,21 +399,21 @@ class Device(Conversation):
     ) -> UpdateResult:
         """Replaces the device's model by another one: sends it, restarts the device, and confirms it.
 
-        The device writes the image to a part of its flash of which the present model is not, reads it back, and
-        checks that its program can run it. It then starts it on trial. If its outputs for a random input are
-        those on this PC, it is confirmed; if not, or if the device restarts before that, it goes back to the
-        present model. So a power cut, or a lost link, leaves the one or the other. Interrupted updates go on where
-        they were, if the device has not restarted: call it again.
+        The device writes the image to a part of its flash of which the present model is not, reads it back,
+        and checks that its program can run it. It then starts it on trial. If its outputs for a random input
+        are those on this PC, it is confirmed; if not, or if the device restarts before that, it goes back to
+        the present model. So a power cut, or a lost link, leaves the one or the other. An interrupted update
+        goes on where it was, if the device has not restarted: call it again.
 
-        The head goes on if the new model has the same one: the same network, classes and head in the
-        description, whatever their names, kernels and places in memory. Otherwise the new model starts with its
-        own; the old one stays saved until :meth:`save` is told to replace it. Samples are lost, as in any restart.
+        The head goes on if the new model has the same one: the same network, classes and head as described,
+        whatever their names, kernels and places in memory. Otherwise the new model starts with its own; the
+        old one stays saved until :meth:`save` is told to replace it. Samples are lost, as in any restart.
 
         Args:
-            model: the model, its image, or the file of `nano.save` or `nano.export` (`model.nano`). This Device
-                has it from then on.
-            save: whether to save the head first, if it has changed since the device's start; what is not saved is
-                lost.
+            model: the model, its image, or the file of `nano.save` or `nano.export` (`model.nano`). This
+                Device has it from then on.
+            save: whether to save the head first, if it has changed since the device's start; what is not
+                saved is lost.
             progress: whether to show a bar; None: the device's setting.
 
         Raises:

@@ -13,7 +13,14 @@ from typing import Any
 from weakref import ref
 
 from .. import _native
-from ..errors import ConnectionFailed, ConnectionLost, DeviceError, DeviceTimeout, UpdateError, WrongModelError
+from ..errors import (
+    ConnectionFailed,
+    ConnectionLost,
+    DeviceError,
+    DeviceTimeout,
+    UpdateError,
+    WrongModelError,
+)
 from .answers import LogEntry
 from .report import Report
 from .transport.streams import Stream

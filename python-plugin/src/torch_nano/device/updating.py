@@ -28,9 +28,8 @@ class UpdateResult:
     number: int
     #: Bytes sent: fewer than the image has if an interrupted update went on.
     sent: int
-    #: Whether the device goes on with the head that it had, as the new model has the same one. If not, and the
-    #: old model had a head, that is set aside: it stays saved until :meth:`torch_nano.Device.save` is told to
-    #: replace it.
+    #: Whether the device started with the saved head, as the new model has the same one. If not, a head that
+    #: was saved is set aside: it stays there until :meth:`torch_nano.Device.save` is told to replace it.
     head_kept: bool
     seconds: float
 
@@ -72,15 +71,15 @@ def _replace(
         _restart(device)
     except DeviceError as error:
         error.add_note(
-            "The device has the whole update. Update it again to confirm that; without it the device goes back to "
-            "the model before at its next start but one"
+            "The device has the whole update. Update it again to confirm that; without it the device goes "
+            "back to the model before at its next start but one"
         )
         raise
     if device.info.model_id != image.id:
         device._know(*before)
         raise UpdateError(
-            f"the device has restarted with {device.info.name!r}, model {device.info.model_id:08x}: it could not "
-            "start the update",
+            f"the device has restarted with {device.info.name!r}, model {device.info.model_id:08x}: it could "
+            "not start the update",
             "NotStarted",
         )
     device._know(*known)
@@ -90,7 +89,7 @@ def _replace(
 def _send(device: Device, image: _native.Model, progress: Bars) -> int:
     """Sends the image, and has the device check it; returns the number of bytes sent."""
     bytes_ = image.image
-    begun = device._ask("begin_update", "received", length=len(bytes_), id=image.id)["length"]
+    begun: int = device._ask("begin_update", "received", length=len(bytes_), id=image.id)["length"]
     size = device.info.frame_length // 4 * 4
     with progress.bar("update", len(bytes_)) as advance:
         advance(begun)
@@ -124,7 +123,9 @@ def _check(device: Device, image: _native.Model) -> None:
     inputs = []
     for value in device.info.inputs:
         limits = np.iinfo(value.dtype)
-        inputs.append(random.integers(limits.min, limits.max, value.elements, value.travelling, endpoint=True))
+        inputs.append(
+            random.integers(limits.min, limits.max, value.elements, value.travelling, endpoint=True)
+        )
     sent = b"".join(input.tobytes() for input in inputs)
     device.reset_states()
     found = device._undisturbed(lambda: device._outputs(sent))
@@ -135,7 +136,7 @@ def _check(device: Device, image: _native.Model) -> None:
     with suppress(DeviceError):
         device._ask("restart", "done")
     raise UpdateError(
-        "the new model's outputs on the device differ from those on this PC, so it was not confirmed: the device "
-        "restarts with the model before. Make a new Device",
+        "the new model's outputs on the device differ from those on this PC, so it was not confirmed: the "
+        "device restarts with the model before. Make a new Device",
         "Outputs",
     )

@@ -17,6 +17,8 @@ The file is text, a JSON object per line, in UTF-8. Bytes are in base64.
 - `{"restarted": true, "head"}`: before the next request the device had restarted, with this head and without
   samples. The effect of an earlier request of unknown outcome is then lost.
 
+A record is of one model: it must be closed before :meth:`torch_nano.Device.update`.
+
 Each line is on the disk before the next one is written, so that after a crash of the PC the file lacks at
 most the outcome of the last request. An incomplete last line is left by such a crash: it is not read, and a
 replay reports it (`cut`). A line that does not fit a full disk is removed, and the step is not executed.
