@@ -28,8 +28,8 @@ class UpdateResult:
     number: int
     #: Bytes sent: fewer than the image has if an interrupted update went on.
     sent: int
-    #: Whether the device started with the saved head, as the new model has the same one. If not, a head that
-    #: was saved is set aside: it stays there until :meth:`torch_nano.Device.save` is told to replace it.
+    #: Whether the new model has the same head, so that the saved one goes on. If not, that is set aside: it
+    #: stays saved until :meth:`torch_nano.Device.save` is told to replace it.
     head_kept: bool
     seconds: float
 
@@ -46,27 +46,28 @@ def update(
         model = read_model(Path(model))
     image = image_of(model)
     known = image, None if isinstance(model, bytes | bytearray) else model
-    sent = 0
     if device.info.model_id == image.id:
         device._know(*known)
+        sent, same_head = 0, device.info.restored
     else:
         device._end_training()
-        sent = device._observed("update", {}, lambda: _replace(device, known, progress, save))["sent"]
+        done = device._observed("update", {}, lambda: _replace(device, known, progress, save))
+        sent, same_head = done["sent"], done["same_head"]
     if device.info.on_trial:
         _check(device, image)
         device._ask("confirm_update", "done")
         device._refresh()
-    return UpdateResult(device.info.update, sent, device.info.restored, time.perf_counter() - start)
+    return UpdateResult(device.info.update, sent, same_head, time.perf_counter() - start)
 
 
 def _replace(
     device: Device, known: tuple[_native.Model, KnownModel | None], progress: Bars, save: bool
 ) -> dict[str, int]:
-    """Sends a model, and restarts the device with it."""
+    """Sends a model and restarts the device with it; returns bytes sent, and whether it has the same head."""
     image, before = known[0], (device._image, device._nano)
     if save and device.info.classes and device.stats().changes:
         device.save()
-    sent = _send(device, image, progress)
+    sent, same_head = _send(device, image, progress)
     try:
         _restart(device)
     except DeviceError as error:
@@ -83,11 +84,11 @@ def _replace(
             "NotStarted",
         )
     device._know(*known)
-    return {"sent": sent}
+    return {"sent": sent, "same_head": same_head}
 
 
-def _send(device: Device, image: _native.Model, progress: Bars) -> int:
-    """Sends the image, and has the device check it; returns the number of bytes sent."""
+def _send(device: Device, image: _native.Model, progress: Bars) -> tuple[int, bool]:
+    """Sends the image and has the device check it; returns bytes sent, and whether it has the same head."""
     bytes_ = image.image
     begun: int = device._ask("begin_update", "received", length=len(bytes_), id=image.id)["length"]
     size = device.info.frame_length // 4 * 4
@@ -97,8 +98,8 @@ def _send(device: Device, image: _native.Model, progress: Bars) -> int:
             part = bytes_[offset : offset + size]
             device._ask("write_update", "received", offset=offset, bytes=part)
             advance(len(part))
-    device._ask("finish_update", "updated")
-    return len(bytes_) - begun
+    same_head: bool = device._ask("finish_update", "updated")["same_head"]
+    return len(bytes_) - begun, same_head
 
 
 def _restart(device: Device) -> None:
