@@ -28,8 +28,8 @@ class UpdateResult:
     number: int
     #: Bytes sent: fewer than the image has if an interrupted update went on.
     sent: int
-    #: Whether the new model has the same head, so that the saved one goes on. If not, that is set aside: it
-    #: stays saved until :meth:`torch_nano.Device.save` is told to replace it.
+    #: Whether a head goes on: the new model has the same one as the model before, or as that which is saved.
+    #: If not, the saved one is set aside until :meth:`torch_nano.Device.save` is told to replace it.
     head_kept: bool
     seconds: float
 
@@ -48,7 +48,7 @@ def update(
     known = image, None if isinstance(model, bytes | bytearray) else model
     if device.info.model_id == image.id:
         device._know(*known)
-        sent, same_head = 0, device.info.restored
+        sent, same_head = 0, False
     else:
         device._end_training()
         done = device._observed("update", {}, lambda: _replace(device, known, progress, save))
@@ -57,7 +57,8 @@ def update(
         _check(device, image)
         device._ask("confirm_update", "done")
         device._refresh()
-    return UpdateResult(device.info.update, sent, same_head, time.perf_counter() - start)
+    kept = same_head or device.info.restored
+    return UpdateResult(device.info.update, sent, kept, time.perf_counter() - start)
 
 
 def _replace(
