@@ -108,15 +108,14 @@ pub fn write(model: &ModelDescription) -> Result<Vec<u8>, WriteError> {
 /// Those of [`write()`].
 pub fn write_with(model: &ModelDescription, kernels: &[Kernel]) -> Result<Vec<u8>, WriteError> {
     check_ids(model)?;
-    let head = Head::pack(model)?;
     let plan = Plan::new(model, kernels);
-    let Some(fused_model) = fuse::fuse(model, kernels) else { return write_plan(model, plan?, head) };
+    let Some(fused_model) = fuse::fuse(model, kernels) else { return write_plan(model, plan?, Head::pack(model)?) };
     match (plan, Plan::new(&fused_model, kernels)) {
         // Without a kernel for one of the two layers, only the fused one can be written.
         (plan, Ok(fused)) if !plan.as_ref().is_ok_and(|plan| plan.cost() <= fused.cost()) => {
-            write_plan(&fused_model, fused, head)
+            write_plan(&fused_model, fused, Head::pack(model)?)
         }
-        (plan, _) => write_plan(model, plan?, head),
+        (plan, _) => write_plan(model, plan?, Head::pack(model)?),
     }
 }
 
