@@ -226,13 +226,7 @@ fn sweep(
                 break;
             };
             // sum A_ij w_j over all j but i.
-            let mut others = 0i64;
-            for (&mut weight, &element) in before.iter_mut().zip(triangle::column(spread, features, i)) {
-                others += i64::from(element) * i64::from(weight);
-            }
-            for (&element, &mut weight) in row.iter().zip(after) {
-                others += i64::from(element) * i64::from(weight);
-            }
+            let others = triangle::dot_column(spread, features, i, before) + triangle::dot(row, after);
             let right = i64::from(right);
             let right = if right_shift < 0 { right >> -right_shift } else { right << right_shift };
             let residue = right - others;
