@@ -5,8 +5,9 @@
 //! prints the cost of each layer shape.
 
 mod accumulate;
+pub(crate) mod channel_pairs;
 mod lines;
-pub(crate) mod pairs;
+mod pixel_pairs;
 mod requantize;
 mod requantize_wide;
 mod rows;
@@ -16,6 +17,7 @@ mod weight_sums;
 
 pub(crate) use accumulate::{Accumulate, ChannelRecord};
 pub(crate) use lines::{Lines, Side};
+pub(crate) use pixel_pairs::{END, PairedColumn, dot_pairs, dot_pairs_4x4, fill_pairs};
 #[cfg(feature = "alloc")]
 pub(crate) use requantize::one_pass_addend;
 pub(crate) use requantize::{
@@ -29,7 +31,7 @@ pub(crate) use weight_sums::{WeightSums, are_symmetric, are_zero_from, largest_s
 
 /// `sum + a * b`.
 #[inline(always)]
-fn multiply_accumulate(sum: i32, a: i32, b: i32) -> i32 {
+pub(crate) fn multiply_accumulate(sum: i32, a: i32, b: i32) -> i32 {
     #[cfg(target_arch = "riscv32")]
     {
         let mut sum = sum;

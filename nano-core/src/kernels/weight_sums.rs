@@ -89,7 +89,6 @@ mod tests {
     use std::vec::Vec;
 
     use super::*;
-    use crate::kernels::pairs;
 
     /// The bound by its definition, in i128: the larger magnitude of the least and the largest sum.
     fn bound(bias: i32, weights: &[i8]) -> i128 {
@@ -147,45 +146,6 @@ mod tests {
     #[test]
     fn bounds_are_those_of_the_definition() {
         each_block(1, |block, random| check(WeightSums::of(block.iter().copied().map(i32::from)), block, random));
-    }
-
-    #[test]
-    fn bounds_of_pairs_are_those_of_the_definition() {
-        const CHANNELS: usize = pairs::WIDTH;
-        each_block(4 * CHANNELS, |block, random| {
-            if block.len() > 100_000 {
-                return;
-            }
-            let row = |weights: &[i8; CHANNELS]| {
-                core::array::from_fn(|pair| {
-                    let of_pair = [0, 1].map(|odd| i32::from(weights[2 * pair + odd]));
-                    u32::from_le_bytes(pairs::pair(of_pair))
-                })
-            };
-            let rows: Vec<pairs::Words> = block.as_chunks().0.iter().map(row).collect();
-            let weights = block.as_chunks::<CHANNELS>().0.as_flattened();
-            assert_eq!(pairs::are_symmetric(&rows), !weights.contains(&-128));
-            for channel in 0..CHANNELS {
-                let own: Vec<i8> = weights.iter().skip(channel).step_by(CHANNELS).copied().collect();
-                check(WeightSums::of(pairs::channel(&rows, channel)), &own, random);
-            }
-        });
-    }
-
-    #[test]
-    fn weights_of_pairs_beyond_int8_are_outside() {
-        let mut random = fastrand::Rng::with_seed(13);
-        for _ in 0..10_000 {
-            let mut rows = [[0; pairs::WIDTH / 2]; 8];
-            let weights = [random.i32(-300..300), random.i32(-300..300)];
-            let pair = random.usize(..pairs::WIDTH / 2);
-            rows[random.usize(..8)][pair] = u32::from_le_bytes(pairs::pair(weights));
-            let inside = weights.map(|weight| (-127..=127).contains(&weight));
-            for (channel, inside) in [2 * pair, 2 * pair + 1].into_iter().zip(inside) {
-                assert_eq!(WeightSums::of(pairs::channel(&rows, channel)).is_symmetric(), inside, "{weights:?}");
-            }
-            assert_eq!(pairs::are_symmetric(&rows), inside == [true; 2], "{weights:?}");
-        }
     }
 
     #[test]

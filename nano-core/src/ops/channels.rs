@@ -2,7 +2,7 @@
 
 use crate::BrokenRule;
 use crate::image::Dtype;
-use crate::kernels::pairs;
+use crate::kernels::channel_pairs;
 use crate::kernels::{
     Channel, ChannelRecord, ONE_PASS, WeightSums, WideChannel, are_symmetric, are_zero_from, largest_sum,
 };
@@ -127,14 +127,30 @@ impl Check {
         Ok(())
     }
 
-    /// Checks the next channels, whose weights lie in pairs.
+    /// Checks the next channels, whose weights lie in rows of `width` pairs of channels (`kernels/channel_pairs.rs`). A lane without a channel must
+    /// hold zeros, and if `odd`, so must the first input of the first row.
     #[inline(never)]
-    pub fn pairs(&mut self, channels: &[Channel], weights: &[pairs::Words]) -> Result<(), BrokenRule> {
-        if pairs::are_symmetric(weights) && self.pass(channels, weights.len()) {
+    pub fn pairs(&mut self, channels: &[Channel], words: &[u32], width: usize, odd: bool) -> Result<(), BrokenRule> {
+        let width = nonzero(width);
+        let lane = |channel: usize| {
+            let of_pair = words.get(channel / 2..).checked_part().iter().step_by(width);
+            of_pair.map(move |&word| channel_pairs::weights(word, channel % 2))
+        };
+        let spare =
+            if channels.len() % 2 == 1 { lane(channels.len()).flatten().find(|&weight| weight != 0) } else { None };
+        let first = words.get(..width).checked_part().iter();
+        let mut of_no_input = first.flat_map(|&word| [0, 1].map(|lane| channel_pairs::weights(word, lane)[0]));
+        let spare = spare.or_else(|| of_no_input.find(|&weight| odd && weight != 0));
+        require!(
+            spare.is_none(),
+            "a weight that belongs to no channel or no input is not 0",
+            spare.unwrap_or_default()
+        );
+        if channel_pairs::are_symmetric(words) && self.pass(channels, 2 * (words.len() / width)) {
             return Ok(());
         }
         for (index, channel) in channels.iter().enumerate() {
-            self.channel_at_limits(channel, WeightSums::of(pairs::channel(weights, index)))?;
+            self.channel_at_limits(channel, WeightSums::of(lane(index).flatten()))?;
         }
         Ok(())
     }

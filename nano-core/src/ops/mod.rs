@@ -64,6 +64,10 @@ registry! {
     operator prelu::PRELU,
     operator masked_softmax::MASKED_SOFTMAX,
     operator embedding::EMBEDDING,
+    kernel conv2d::CONV2D_PAIRS,
+    kernel conv2d::CONV2D_ONE_PIXEL,
+    kernel conv2d::CONV2D_ADD_PAIRS,
+    kernel conv2d::CONV2D_NARROW,
 }
 
 /// The operators that the writer makes of two layers.

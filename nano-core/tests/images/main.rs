@@ -16,6 +16,7 @@ mod mutate;
 mod mutations;
 mod overflow;
 mod overlays;
+mod pairs;
 mod parameters;
 mod part;
 mod places;

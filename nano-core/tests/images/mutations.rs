@@ -14,7 +14,7 @@ const MUTATIONS: u64 = 10_000;
 const LARGEST_ARENA: usize = 1 << 16;
 
 /// Every other one with its constants in RAM.
-fn images() -> [Aligned; 11] {
+fn images() -> [Aligned; 12] {
     let mut in_ram = false;
     nets().map(|mut net| {
         in_ram = !in_ram;

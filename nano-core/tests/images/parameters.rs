@@ -238,33 +238,21 @@ fn a_window_has_room_for_the_sum_of_its_elements() {
 }
 
 #[test]
-fn pairs_are_those_of_their_channels() {
-    let net = variants_net();
-    // Rows of 8 words: biases, biases of odd channels, 16 inputs' weights, 8 rows of channels, the clamp.
-    let rule = |row: usize, word: usize, value| rule_in(&net, "fully_connected", 0, 8 * row + word, value);
-    for row in [0, 1, 27, 28] {
-        assert_eq!(rule(row, 3, 1 << 20), "a pair of biases is not that of its channels, pair");
-    }
-    // The channels' own biases: each is in a pair.
-    assert_eq!(rule(18, 0, 77), "a pair of biases is not that of its channels, pair");
-    assert_eq!(rule(18, 4, 77), "a pair of biases is not that of its channels, pair");
-    for weights in [128, -128, 128 << 16, -128 << 16] {
-        assert_eq!(rule(2, 0, weights), "a weight is not -127 to 127, in channel");
-        assert_eq!(rule(17, 7, weights), "a weight is not -127 to 127, in channel");
-    }
-    for word in [0, 1] {
-        assert_eq!(rule(26, word, 5), "the packed clamp is another than clamp_min and clamp_max");
-    }
-    assert!(rule(18, 3, 1).contains("requantization shift"));
-    assert!(rule(18, 2, i32::MAX).contains("|addend|"));
-    // A kernel that does not support the layer's sizes.
-    let net = conv_net();
-    let mut image = net.image();
-    let start = record(&image, find(&image, "fully_connected")).start;
-    image.bytes_mut()[start] = ops::FULLY_CONNECTED_PAIRS.id as u8;
-    image.bytes_mut()[start + place::NODE_FORM] = 1;
-    image.reseal();
-    assert_eq!(crate::parameters::rule("fully_connected", refused(&image)), "in pairs, needs a multiple of 8 inputs");
+fn weights_in_pairs_of_channels_have_their_range() {
+    // Of an odd number of inputs, the first row has a lane without an input; of an odd number of outputs, the last pair has one without a channel.
+    let mut net = Builder::new(3);
+    net.kernels = vec![ops::FULLY_CONNECTED_PAIRS];
+    let input = net.input([1, 1, 5]);
+    let output = net.fully_connected(input, 3);
+    net.output(output);
+    let rule = |word: usize, value: u32| rule_in(&net, "fully_connected", 0, word, value as i32);
+    // The word before the rows, 3 rows of 2 pairs, the word after them: bytes of inputs i and j, each of channels a and b, plus 128.
+    assert_eq!(rule(1, 0x8180_8181), "a weight that belongs to no channel or no input is not 0");
+    assert_eq!(rule(2, 0x8080_8180 + 0x0100_0000), "a weight that belongs to no channel or no input is not 0");
+    assert_eq!(rule(4, 0x8080_0080), "a weight is not -127 to 127, in channel");
+    assert_eq!(rule(5, 0x0001_0203), "a weight is not -127 to 127, in channel");
+    assert!(rule_in(&net, "fully_connected", 1, 3, 32).contains("requantization shift"));
+    assert!(rule_in(&net, "fully_connected", 1, 2, i32::MAX).contains("|addend|"));
 }
 
 #[test]

@@ -168,7 +168,10 @@ fn a_program_without_the_kernel_gets_two_layers() {
     net.output(sum);
     assert_ne!(write_with(&net.model, SINGLE).unwrap(), write(&net.model).unwrap());
     let layers = ops::ALL.iter().map(|kernel| (kernel.name, kernel.operator.described_layers()));
-    assert_eq!(layers.filter(|&(_, count)| count > 1).collect::<Vec<_>>(), [("conv2d_add", 2)]);
+    assert_eq!(
+        layers.filter(|&(_, count)| count > 1).collect::<Vec<_>>(),
+        [("conv2d_add", 2), ("conv2d_add_pairs", 2)]
+    );
 }
 
 #[test]

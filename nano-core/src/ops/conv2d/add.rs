@@ -28,7 +28,7 @@ pub const CONV2D_ADD: Kernel = Kernel {
     inputs: &[Dtype::Int8],
     outputs: &[Dtype::Int8],
     pitched: true,
-    forms: &[form(LITERAL, LITERAL), form(ONE_PASS, LITERAL), form(LITERAL, ONE_PASS), form(ONE_PASS, ONE_PASS)],
+    forms: FORMS,
     check: |node| {
         let Parts { convolution, addition } = Parts::read(node)?;
         node.require_scratch::<i8>(convolution.columns_length() + LANES * convolution.pitch)?;
@@ -37,12 +37,16 @@ pub const CONV2D_ADD: Kernel = Kernel {
     },
     run: Run::Over(run),
     #[cfg(feature = "alloc")]
-    cost: |layer| Some(crate::image::Cost::instructions(3 * layer.macs + 33 * layer.outputs[0].len() as u64)),
+    cost: |layer| Some(super::cost(layer, split(&layer.attributes).ok()?.0)? + cost_of_sum(layer)),
     #[cfg(feature = "alloc")]
     pack,
 };
 
-static OPERATOR: Operator = Operator {
+/// The forms of the convolution and of the addition.
+pub(super) const FORMS: &[u8] =
+    &[form(LITERAL, LITERAL), form(ONE_PASS, LITERAL), form(LITERAL, ONE_PASS), form(ONE_PASS, ONE_PASS)];
+
+pub(super) static OPERATOR: Operator = Operator {
     name: NAME,
     attributes: &NAMES,
     inputs: 2..=2,
@@ -62,6 +66,13 @@ static OPERATOR: Operator = Operator {
 };
 
 const NAME: &str = "conv2d_add";
+
+/// The estimate of the addition alone: three requantizations per output.
+#[cfg(feature = "alloc")]
+pub(super) fn cost_of_sum(layer: &crate::image::Layer<'_>) -> crate::image::Cost {
+    let outputs = layer.outputs[0].len() as u64;
+    crate::image::Cost { instructions: 33 * outputs, stalls: 20 * outputs }
+}
 
 attributes! {
     /// This operator's own attributes, which follow those of the convolution.
@@ -90,7 +101,7 @@ static NAMES: [&str; CONVOLUTION + Attributes::NAMES.len()] = {
 };
 
 /// Splits the attributes into those of the convolution and this operator's own.
-fn split(attributes: &[i32]) -> Result<(&[i32], &[i32]), BrokenRule> {
+pub(super) fn split(attributes: &[i32]) -> Result<(&[i32], &[i32]), BrokenRule> {
     attributes
         .split_at_checked(CONVOLUTION)
         .ok_or_else(|| refused("wrong number of attributes", attributes.len() as i64))
@@ -101,13 +112,14 @@ const fn form(convolution: u8, addition: u8) -> u8 {
     convolution | addition << 1
 }
 
-struct Parts<'a> {
-    convolution: Conv2d<'a, Channel>,
-    addition: Addition,
+/// The two parts of a fused node.
+pub(super) struct Parts<'a> {
+    pub(super) convolution: Conv2d<'a, Channel>,
+    pub(super) addition: Addition,
 }
 
 impl<'a> Parts<'a> {
-    fn read(node: &Node<'a>) -> Result<Self, BrokenRule> {
+    pub(super) fn read(node: &Node<'a>) -> Result<Self, BrokenRule> {
         let (convolution, own) = split(node.attributes())?;
         let (convolution, own) = (ConvolutionAttributes::read(convolution)?, Attributes::read(own)?);
         let zero_point = own.convolution_zero_point;
@@ -120,21 +132,26 @@ impl<'a> Parts<'a> {
     }
 }
 
-fn run(node: &Node<'_>, io: Io<'_>) {
-    let Parts { convolution, addition } = Parts::read(node).checked();
-    let Io { inputs, mut outputs, scratch } = io;
-    let (columns, convolved) = scratch.split_at_mut_checked(convolution.columns_length()).checked();
-    let channels = convolution.pitch;
-    let output = convolution.output;
-    // Contiguous pixels are added in one call.
-    let (length, step) =
-        if output.is_dense() { (LANES * channels, LANES * channels) } else { (channels, output.pitch as usize) };
-    let add = |convolved: &mut [i8], tile: &mut [i8]| {
+impl Parts<'_> {
+    /// Adds the convolved pixels of a tile, contiguous, to those of the residual in `tile`.
+    pub(super) fn add(&self, convolved: &mut [i8], tile: &mut [i8]) {
+        let Parts { convolution: Conv2d { output, pitch: channels, .. }, addition } = self;
+        // Contiguous pixels are added in one call.
+        let (length, step) =
+            if output.is_dense() { (LANES * channels, LANES * channels) } else { (*channels, output.pitch as usize) };
         for (convolved, tile) in convolved.chunks_mut(nonzero(length)).zip(tile.chunks_mut(nonzero(step))) {
             let [convolved, sum] = [convolved, tile].map(|bytes| Cell::from_mut(bytes).as_slice_of_cells());
             addition.run(convolved, sum, sum);
         }
-    };
+    }
+}
+
+fn run(node: &Node<'_>, io: Io<'_>) {
+    let parts = Parts::read(node).checked();
+    let convolution = &parts.convolution;
+    let Io { inputs, mut outputs, scratch } = io;
+    let (columns, convolved) = scratch.split_at_mut_checked(convolution.columns_length()).checked();
+    let add = |convolved: &mut [i8], tile: &mut [i8]| parts.add(convolved, tile);
     convolution.run(inputs.get(0), columns, outputs.take(), Some(Sum { convolved, add: &add }));
 }
 
@@ -165,6 +182,15 @@ pub(crate) const FUSION: crate::image::Fusion = crate::image::Fusion {
 
 #[cfg(feature = "alloc")]
 fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::image::WriteError> {
+    pack_with(layer, super::pack::<Channel>)
+}
+
+/// Packs a fused layer, its convolution with `pack`.
+#[cfg(feature = "alloc")]
+pub(super) fn pack_with(
+    layer: &crate::image::Layer<'_>,
+    pack: fn(&crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::image::WriteError>,
+) -> Result<crate::image::Packed, crate::image::WriteError> {
     let refuse = |broken: BrokenRule| broken.of(NAME);
     let (attributes, own) = split(&layer.attributes).map_err(refuse)?;
     let own = Attributes::read(own).map_err(refuse)?;
@@ -172,7 +198,7 @@ fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::
     let scale = layer.float32("convolution_scale", 1)?[0];
     let mut between = output;
     (between.scale, between.zero_point) = (scale, own.convolution_zero_point);
-    let convolution = super::pack::<Channel>(&layer.part(&[x], between, attributes))?;
+    let convolution = pack(&layer.part(&[x], between, attributes))?;
     let addition = crate::ops::sums::pack(&layer.part(&[between, residual], output, &[]))?;
     Ok(crate::image::Packed {
         form: form(convolution.form, addition.form),

@@ -8,7 +8,10 @@ mod rows;
 
 use crate::operator::{Alias, Operator, Output, attributes};
 
+pub(crate) use pairs::ChannelPairs;
 pub use pairs::FULLY_CONNECTED_PAIRS;
+#[cfg(feature = "alloc")]
+pub(crate) use pairs::{cost, pack};
 pub use rows::{FULLY_CONNECTED, FULLY_CONNECTED_INT16};
 
 static OPERATOR: Operator = Operator {

@@ -24,7 +24,17 @@ pub struct Builder {
     pub model: ModelDescription,
     /// Scale of the weights of the layers that are added next.
     pub weight_scale: f32,
+    /// The kernels of its image: at first the portable ones, whose constants and scratch memory tests know.
+    pub kernels: Vec<Kernel>,
     random: fastrand::Rng,
+}
+
+/// All kernels but those that compute the same faster on a chip.
+pub fn portable() -> Vec<Kernel> {
+    let faster = |kernel: &&Kernel| {
+        kernel.name.ends_with("_pairs") || [ops::CONV2D_ONE_PIXEL.id, ops::CONV2D_NARROW.id].contains(&kernel.id)
+    };
+    ops::ALL.iter().filter(|kernel| !faster(kernel)).copied().collect()
 }
 
 /// A sliding window: height, then width.
@@ -85,7 +95,7 @@ impl Builder {
             head: None,
             weights_in_ram: 0,
         };
-        Builder { model, weight_scale: 0.004, random: fastrand::Rng::with_seed(seed) }
+        Builder { model, weight_scale: 0.004, kernels: portable(), random: fastrand::Rng::with_seed(seed) }
     }
 
     /// Adds a graph input; all of them come before the first layer.
@@ -374,7 +384,7 @@ impl Builder {
 
     /// The model's image.
     pub fn image(&self) -> Aligned {
-        self.image_with(ops::ALL)
+        self.image_with(&self.kernels)
     }
 
     /// The model's image with other kernels than the crate's.
@@ -397,7 +407,7 @@ pub fn value(shape: [u32; 3]) -> ValueDescription {
 
 /// Gradient descent without a schedule or class weights.
 pub fn descent(learning_rate: f64, loss: Loss) -> Descent {
-    Descent { learning_rate: Some(learning_rate), loss, halve_every: 0, class_weights: vec![], frozen: vec![] }
+    Descent { learning_rate, loss, halve_every: 0, class_weights: vec![], frozen: vec![] }
 }
 
 /// A head of two layers, with four hidden features and a ReLU between them; its weights repeat.

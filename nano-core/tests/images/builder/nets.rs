@@ -1,9 +1,11 @@
 //! The test models.
 
+use nano_core::ops;
+
 use super::{Builder, SCALE, Window};
 
 /// All test models.
-pub fn nets() -> [Builder; 11] {
+pub fn nets() -> [Builder; 12] {
     [
         conv_net(),
         head_net(),
@@ -16,6 +18,7 @@ pub fn nets() -> [Builder; 11] {
         wide_net(),
         wide_values_net(),
         indices_net(),
+        pairs_net(),
     ]
 }
 
@@ -155,7 +158,7 @@ pub fn two_by_two() -> Builder {
     net
 }
 
-/// Kernels and operators that the other models lack: a fully connected layer in pairs, an addition in the literal form, a state, data movement, a
+/// Kernels and operators that the other models lack: an addition in the literal form, a state, data movement, a
 /// concatenation, an interpolation.
 pub fn variants_net() -> Builder {
     let mut net = Builder::new(4);
@@ -180,6 +183,26 @@ pub fn variants_net() -> Builder {
     net.output(product);
     net.output(difference);
     net.output(resized);
+    net
+}
+
+/// Kernels with two products per multiplication: convolutions of pixels in pairs, one with a residual addition, and one of one pixel; a fully
+/// connected layer.
+pub fn pairs_net() -> Builder {
+    let mut net = Builder::new(12);
+    net.kernels =
+        vec![ops::CONV2D_PAIRS, ops::CONV2D_ADD_PAIRS, ops::CONV2D_ONE_PIXEL, ops::FULLY_CONNECTED_PAIRS, ops::ADD];
+    let padded = Window { padding: [1; 4], ..Window::new([3, 3]) };
+    let image = net.input([7, 6, 7]);
+    let first = net.conv2d(image, 7, 1, padded);
+    let second = net.conv2d(first, 7, 1, padded);
+    let sum = net.add(image, second, SCALE);
+    let mixed = net.conv2d(sum, 5, 1, Window::new([1, 1]));
+    let strided = net.conv2d(mixed, 5, 1, Window { stride: [2, 2], ..Window::new([5, 5]) });
+    // Some of the taps lie in the padding.
+    let pixel = net.conv2d(strided, 9, 1, Window { padding: [1, 0, 2, 0], ..Window::new([3, 3]) });
+    let logits = net.fully_connected(pixel, 11);
+    net.output(logits);
     net
 }
 

@@ -1,0 +1,238 @@
+//! Convolution with two pixels per multiplication ([`crate::kernels`], `pixel_pairs.rs`), of any window, with one group. Its constants stay in
+//! the flash cache over all pixels.
+//!
+//! Packed: blocks of four output channels, each `[kernel_height][kernel_width][in][4]`; then one block of the channels left over, which has a
+//! lane for each. Scratch: the im2col columns of four output pixels, 8 bytes for each position under a window; one more; and the inputs of a
+//! pixel of padding.
+//!
+//! The loops go over blocks of at most [`PASS`] bytes of weights (outside), tiles of four pixels, and the blocks of these weights (inside). So
+//! weights larger than the cache are read from flash once, not once per tile, and the columns are filled once per [`PASS`] bytes.
+
+mod gather;
+mod tile;
+
+use super::add::{self, Parts, Sum};
+use super::{Attributes, Conv2d, NAME, OPERATOR};
+use crate::BrokenRule;
+use crate::arena::Io;
+use crate::image::Dtype;
+use crate::kernels::{Channel, END, Form, LANES, LITERAL, Literal, ONE_PASS, OnePass, PairedColumn};
+use crate::operator::{Checked, Kernel, Run, nonzero, require};
+use crate::ops::channels;
+use gather::Gather;
+use tile::Block;
+
+/// Kernel of the convolution that multiplies pixels in pairs.
+pub const CONV2D_PAIRS: Kernel = Kernel {
+    id: 44,
+    name: "conv2d_pairs",
+    operator: &OPERATOR,
+    inputs: &[Dtype::Int8],
+    outputs: &[Dtype::Int8],
+    pitched: true,
+    forms: &[LITERAL, ONE_PASS],
+    check: |node| {
+        let convolution = Conv2d::of(node)?;
+        node.require_scratch::<i8>(scratch_length(convolution.window_length(), convolution.inputs_per_group))?;
+        check(&convolution)
+    },
+    run: Run::Apart(|node, io| {
+        let Io { inputs, mut outputs, scratch } = io;
+        let convolution = Conv2d::of(node).checked();
+        // Weights in RAM are not read through the cache: one pass.
+        let pass = if node.has_constants_in_ram() { usize::MAX } else { PASS };
+        run(&convolution, inputs.get(0), scratch, outputs.take(), pass, None);
+    }),
+    #[cfg(feature = "alloc")]
+    cost: |layer| cost(layer, &layer.attributes),
+    #[cfg(feature = "alloc")]
+    pack,
+};
+
+/// Kernel of the fused convolution and addition that multiplies pixels in pairs. Its scratch memory is followed by the convolved channels of four
+/// pixels. It computes all channels of a tile at once, as the residual is added to whole pixels.
+pub const CONV2D_ADD_PAIRS: Kernel = Kernel {
+    id: 46,
+    name: "conv2d_add_pairs",
+    operator: &add::OPERATOR,
+    inputs: &[Dtype::Int8],
+    outputs: &[Dtype::Int8],
+    pitched: true,
+    forms: add::FORMS,
+    check: |node| {
+        let Parts { convolution, addition } = Parts::read(node)?;
+        let own = scratch_length(convolution.window_length(), convolution.inputs_per_group);
+        node.require_scratch::<i8>(own + LANES * convolution.pitch)?;
+        check(&convolution)?;
+        addition.check()
+    },
+    run: Run::Over(|node, io| {
+        let parts = Parts::read(node).checked();
+        let convolution = &parts.convolution;
+        let Io { inputs, mut outputs, scratch } = io;
+        let own = scratch_length(convolution.window_length(), convolution.inputs_per_group);
+        let (scratch, convolved) = scratch.split_at_mut_checked(own).checked();
+        let sum = Sum { convolved, add: &|convolved, tile| parts.add(convolved, tile) };
+        run(convolution, inputs.get(0), scratch, outputs.take(), usize::MAX, Some(sum));
+    }),
+    #[cfg(feature = "alloc")]
+    cost: |layer| Some(cost(layer, add::split(&layer.attributes).ok()?.0)? + add::cost_of_sum(layer)),
+    #[cfg(feature = "alloc")]
+    pack: |layer| {
+        let mut packed = add::pack_with(layer, pack)?;
+        packed.read = Some(channels::pack::read_per_tile(&packed.constants, &layer.outputs[0]));
+        Ok(packed)
+    },
+};
+
+/// Bytes of weights that stay in the smallest flash cache, of 16 KiB, beside the code of the loops and the channels' records.
+const PASS: usize = 8 * 1024;
+
+/// Of the columns: that of riscv32, on every machine.
+const ALIGNMENT: usize = 4;
+
+/// Bytes of the columns, with the word after the last, and of what precedes them to align them.
+fn columns_length(positions: usize) -> usize {
+    (positions + 1) * size_of::<PairedColumn>() + ALIGNMENT - 1
+}
+
+/// Bytes of scratch memory of windows of this many positions, on so many input channels.
+fn scratch_length(positions: usize, inputs: usize) -> usize {
+    columns_length(positions) + inputs
+}
+
+/// Checks all but the scratch memory.
+fn check(convolution: &Conv2d<'_, Channel>) -> Result<(), BrokenRule> {
+    let &Conv2d { attributes, weights, channels, groups, .. } = convolution;
+    let (positions, outputs) = (convolution.window_length(), convolution.output.shape[2] as usize);
+    require!(groups == 1, "in pairs of pixels, needs one group", groups as i64);
+    require!(
+        weights.len() as u64 == positions as u64 * outputs as u64,
+        "wrong number of weights",
+        weights.len() as i64
+    );
+    require!(channels.len() == outputs, "wrong number of channels", channels.len() as i64);
+    channels::check_clamp((attributes.clamp_min, attributes.clamp_max))?;
+    let mut check = channels::Check::new(convolution.requantization.form());
+    let (full, rest) = channels.as_chunks::<LANES>();
+    let (of_full, of_rest) = weights.split_at_checked(full.as_flattened().len() * positions).checked();
+    check.blocks(full.as_flattened(), of_full, LANES, LANES * positions)?;
+    check.blocks(rest, of_rest, rest.len(), of_rest.len())
+}
+
+/// Convolves `input`, `pass` bytes of weights at a time. Writes the result to `output`, or with `sum` adds it to the residual in `output`.
+// Not inlined, for code size: the fused kernel calls it, too.
+#[inline(never)]
+fn run(
+    convolution: &Conv2d<'_, Channel>,
+    input: &[i8],
+    scratch: &mut [i8],
+    output: &mut [i8],
+    pass: usize,
+    sum: Option<Sum<'_, i8>>,
+) {
+    if convolution.requantization.is_one_pass() {
+        run_as::<OnePass>(convolution, input, scratch, output, pass, sum)
+    } else {
+        run_as::<Literal>(convolution, input, scratch, output, pass, sum)
+    }
+}
+
+fn run_as<F: Form>(
+    convolution: &Conv2d<'_, Channel>,
+    input: &[i8],
+    scratch: &mut [i8],
+    output: &mut [i8],
+    pass: usize,
+    mut sum: Option<Sum<'_, i8>>,
+) {
+    let &Conv2d { weights, channels, pitch, .. } = convolution;
+    let output_pitch = nonzero(convolution.output.pitch as usize);
+    let positions = nonzero(convolution.window_length());
+    let (columns, padding) = scratch.split_at_mut_checked(columns_length(positions)).checked();
+    padding.fill(convolution.input.zero_point as i8);
+    let (columns, padding) = (aligned(columns), &*padding);
+    let (columns, after) = columns.split_at_mut_checked(positions).checked();
+    after.fill(END);
+    let gather = Gather::new(convolution, padding);
+    let between = (convolution.output.pitch - convolution.output.shape[2]) as usize;
+    let per_pass = nonzero(channels_per_pass(pass, positions));
+    let passes = channels.chunks(per_pass).zip(weights.chunks(per_pass.saturating_mul(positions)));
+    for (index, (channels, weights)) in passes.enumerate() {
+        let (mut y, mut x) = (0, 0);
+        for tile in output.chunks_mut(nonzero(LANES * output_pitch)) {
+            // The last pixel of the output has no gap after its channels.
+            let pixels = (tile.len() + between) / output_pitch;
+            gather.fill(columns, pixels, (y, x), input);
+            let block = Block { requantization: convolution.requantization, columns, pitch };
+            match &mut sum {
+                None => block.all::<F>(channels, weights, tile.get_mut(index * per_pass..).checked(), pixels),
+                Some(sum) => {
+                    block.all::<F>(channels, weights, sum.convolved, pixels);
+                    (sum.add)(sum.convolved, tile);
+                }
+            }
+            x += pixels;
+            while x >= gather.output_width {
+                (y, x) = (y + 1, x - gather.output_width);
+            }
+        }
+    }
+}
+
+/// Output channels whose weights take at most `pass` bytes, at least one block.
+fn channels_per_pass(pass: usize, positions: usize) -> usize {
+    (pass / (LANES * positions)).max(1) * LANES
+}
+
+/// The columns in their memory, whose address may be any.
+fn aligned(memory: &mut [i8]) -> &mut [PairedColumn] {
+    let before = memory.as_ptr().addr().wrapping_neg() % ALIGNMENT;
+    let memory = memory.get_mut(before..).checked();
+    let length = memory.len() - memory.len() % size_of::<PairedColumn>();
+    let memory = zerocopy::IntoBytes::as_mut_bytes(memory.get_mut(..length).checked());
+    zerocopy::FromBytes::mut_from_bytes(memory).checked()
+}
+
+/// The estimate: a tile takes 34.75 instructions per position and 227 more for each block of four channels, 8 per channel and 4 per position and
+/// 16 per output for the channels left over; and in each pass 11.5 per position and 110 more to fill the columns, at edges 90 more per tap. The loop
+/// branches once in four positions, a requantization stalls for 9 cycles.
+#[cfg(feature = "alloc")]
+fn cost(layer: &crate::image::Layer<'_>, attributes: &[i32]) -> Option<crate::image::Cost> {
+    let attributes = Attributes::read(attributes).ok().filter(|attributes| attributes.groups == 1)?;
+    let output = &layer.outputs[0];
+    let taps = attributes.window().area() as u64;
+    let inputs = u64::from(layer.inputs[0].shape[2]);
+    let (positions, channels) = (taps * inputs, u64::from(output.shape[2]));
+    let tiles = u64::from(output.shape[0] * output.shape[1]).div_ceil(LANES as u64);
+    let (blocks, rest) = (tiles * (channels / LANES as u64), channels % LANES as u64);
+    let passes = channels.div_ceil(channels_per_pass(PASS, positions as usize) as u64);
+    let of_rest = if rest == 0 { 0 } else { tiles * (positions * (8 * rest + 4) + 64 * rest + 60) };
+    let edges = Gather::edges(&attributes, &layer.inputs[0], output);
+    Some(crate::image::Cost {
+        instructions: blocks * (139 * positions / 4 + 227)
+            + of_rest
+            + passes * (tiles * (23 * positions / 2 + 110) + edges * 90 * taps)
+            + 400,
+        stalls: blocks * (positions / 2 + 150) + if rest == 0 { 0 } else { tiles * (positions + 40 * rest) },
+    })
+}
+
+#[cfg(feature = "alloc")]
+fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::image::WriteError> {
+    use alloc::vec::Vec;
+    use zerocopy::IntoBytes;
+    let attributes = Attributes::read(&layer.attributes).map_err(|broken| broken.of(NAME))?;
+    let (inputs, outputs) = (layer.inputs[0].shape[2] as usize, layer.outputs[0].shape[2] as usize);
+    let positions = attributes.window().area() * inputs;
+    let (form, channels) = channels::pack::channels(layer, outputs, positions)?;
+    let weights = layer.int8("weights", outputs * positions)?;
+    let mut packed: Vec<u8> = Vec::with_capacity(weights.len());
+    for block in weights.chunks(LANES * positions) {
+        for position in 0..positions {
+            packed.extend(block.iter().skip(position).step_by(positions).map(|&weight| weight as u8));
+        }
+    }
+    let constants = alloc::vec![packed, channels.as_bytes().to_vec()];
+    Ok(crate::image::Packed { form, constants, scratch_length: scratch_length(positions, inputs), read: None })
+}

@@ -1,0 +1,103 @@
+//! GEMM of the output channels of four pixels, or fewer at the end.
+
+use crate::kernels::{Channel, Form, LANES, PairedColumn, Requantization, dot_pairs, dot_pairs_4x4};
+use crate::operator::{Checked, nonzero, unchecked};
+
+/// The columns of a tile of output pixels, and where these lie.
+pub(super) struct Block<'a> {
+    pub(super) requantization: Requantization,
+    pub(super) columns: &'a [PairedColumn],
+    /// Elements from one pixel of the output to the next.
+    pub(super) pitch: usize,
+}
+
+impl Block<'_> {
+    /// Computes `channels` of a tile of `pixels` from their blocks of weights.
+    pub(super) fn all<F: Form>(&self, channels: &[Channel], weights: &[i8], tile: &mut [i8], pixels: usize) {
+        let (full, rest) = channels.as_chunks();
+        let (weights, of_rest) = weights.split_at_checked(full.as_flattened().len() * self.columns.len()).checked();
+        let weights = weights.as_chunks::<LANES>().0;
+        if pixels < LANES {
+            for (index, (channels, weights)) in full.chunks(1).zip(weights.chunks(self.columns.len())).enumerate() {
+                let tile = tile.get_mut(LANES * index..).checked();
+                if pixels > 2 {
+                    self.partial::<F, 4, 2>(channels, weights, tile, pixels);
+                } else {
+                    self.partial::<F, 4, 1>(channels, weights, tile, pixels);
+                }
+            }
+        } else {
+            self.row::<F, 4, 2>(full, weights, tile);
+        }
+        if rest.is_empty() {
+            return;
+        }
+        let tile = tile.get_mut(full.as_flattened().len()..).checked();
+        match rest.len() {
+            1 => self.last::<F, 1>(rest, of_rest, tile, pixels),
+            2 => self.last::<F, 2>(rest, of_rest, tile, pixels),
+            _ => self.last::<F, 3>(rest, of_rest, tile, pixels),
+        }
+    }
+
+    /// Computes the last block, of `N` channels.
+    fn last<F: Form, const N: usize>(&self, channels: &[Channel], weights: &[i8], tile: &mut [i8], pixels: usize) {
+        let (channels, weights) = (channels.as_chunks::<N>().0, weights.as_chunks::<N>().0);
+        if pixels < LANES {
+            self.partial::<F, N, 2>(channels, weights, tile, pixels);
+        } else {
+            self.row::<F, N, 2>(channels, weights, tile);
+        }
+    }
+
+    /// Computes one block of `N` channels for the first `pixels` of a tile.
+    fn partial<F: Form, const N: usize, const PAIRS: usize>(
+        &self,
+        channels: &[[Channel; N]],
+        weights: &[[i8; N]],
+        tile: &mut [i8],
+        pixels: usize,
+    ) {
+        let mut whole = [[0; N]; LANES];
+        Block { pitch: N, ..*self }.row::<F, N, PAIRS>(channels, weights, whole.as_flattened_mut());
+        for (pixel, whole) in tile.chunks_mut(nonzero(self.pitch)).zip(&whole).take(pixels) {
+            pixel.get_mut(..N).checked().copy_from_slice(whole);
+        }
+    }
+
+    /// Computes blocks of `N` channels for the first `2 * PAIRS` pixels of a whole tile.
+    #[inline(never)]
+    fn row<F: Form, const N: usize, const PAIRS: usize>(
+        &self,
+        channels: &[[Channel; N]],
+        weights: &[[i8; N]],
+        tile: &mut [i8],
+    ) {
+        let &Block { requantization, columns, pitch } = self;
+        if columns.is_empty() || tile.len() < (LANES - 1) * pitch + N * channels.len() {
+            unchecked();
+        }
+        let mut first = tile.as_mut_ptr();
+        let mut rest = weights;
+        for channels in channels {
+            // Not by `chunks_exact`, whose division costs 30 cycles.
+            let (weights, after) = rest.split_at_checked(columns.len()).checked();
+            rest = after;
+            let bias = channels.each_ref().map(|channel| channel.bias);
+            let sums = if N == LANES && PAIRS == 2 {
+                let (bias, weights) = (bias.first_chunk().checked(), weights.as_flattened().as_chunks().0);
+                *dot_pairs_4x4(*bias, columns, weights).first_chunk().checked()
+            } else {
+                dot_pairs::<N, PAIRS>(bias, columns, weights)
+            };
+            for (lane, (channel, sums)) in channels.iter().zip(&sums).enumerate() {
+                for (pixel, &sum) in sums.iter().take(2 * PAIRS).enumerate() {
+                    // SAFETY: pixel < LANES and lane < N, and the length was checked above. A check per element costs 3 instructions per
+                    // output.
+                    unsafe { *first.add(pixel * pitch + lane) = requantization.apply_as::<F>(channel, sum) };
+                }
+            }
+            first = first.wrapping_add(N);
+        }
+    }
+}
