@@ -16,8 +16,7 @@ pub(crate) fn heads() -> Vec<Aligned> {
     let heads = [
         None,
         Some(HeadDescription::Lda(LdaDescription { sums: sums.clone(), shrinkage: 0.2 })),
-        Some(HeadDescription::Lda(LdaDescription { sums: started(), shrinkage: 0.2 })),
-        Some(HeadDescription::Prototype(started())),
+        Some(started()),
         Some(HeadDescription::Prototype(sums)),
         layers(Loss::CrossEntropy),
         layers(Loss::Binary),
@@ -54,8 +53,8 @@ fn descending(loss: Loss, outputs: usize) -> Option<HeadDescription> {
     Some(HeadDescription::Sgd(head))
 }
 
-/// Heads that start from what the factory knows of the six features of `head_net`.
-fn started() -> SumsDescription {
+/// A head that starts from what the factory knows of the six features of `head_net`.
+fn started() -> HeadDescription {
     let start = StartDescription {
         means: (0..12).map(|place| 10.0 * place as f32 - 50.0).collect(),
         covariance: (0..36).map(|place| if place % 7 == 0 { 900.0 } else { 300.0 }).collect(),
@@ -64,7 +63,8 @@ fn started() -> SumsDescription {
         mean_strength: 0.5,
         spread_strength: 2.0,
     };
-    SumsDescription { classes: 2, capacity: 4, start: Some(start) }
+    let sums = SumsDescription { classes: 2, capacity: 4, start: Some(start) };
+    HeadDescription::Lda(LdaDescription { sums, shrinkage: 0.2 })
 }
 
 fn layers(loss: Loss) -> Option<HeadDescription> {

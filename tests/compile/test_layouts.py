@@ -59,7 +59,7 @@ def linear() -> nn.Module:
     return nn.Sequential(*layers)
 
 
-#: Models with the shape of their input, and the kernels of their layers.
+#: Models with the shape of their input, and the operators of their layers.
 MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], str]] = {
     "linear on vectors": (
         linear,
@@ -155,16 +155,16 @@ def model(name: str) -> tuple[nn.Module, Tensor]:
         return make().eval(), inputs(shape, 64)
 
 
-def kernels(nano: tn.NanoModule) -> str:
-    """The kernels of the layers; views cost nothing."""
-    return " ".join(layer.kernel for layer in nano.summary().layers if layer.kernel != "move_view")
+def operators(nano: tn.NanoModule) -> str:
+    """The operators of the layers; views cost nothing."""
+    return " ".join(layer.operator for layer in nano.summary().layers if layer.kernel != "move_view")
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_no_move_is_left_and_all_targets_give_the_same_bytes(name: str) -> None:
     made, x = model(name)
     nano = tn.to_nano(made, x, calibrate=x)
-    assert kernels(nano) == MODELS[name][2]
+    assert operators(nano) == MODELS[name][2]
     for target, samples in (("host", x), ("rv32imc", x[:4])):
         report = nano.verify(target, samples)
         assert report and report.compared_bytes > 0, report
@@ -248,7 +248,7 @@ def test_columns_of_different_units_have_scales_of_their_own() -> None:
         made = Normalized().eval()
     x = inputs((9, 3), 64) * made.std + made.mean
     nano = tn.to_nano(made, x, calibrate=x)
-    assert kernels(nano) == "conv2d" and nano.verify("host", x)
+    assert operators(nano) == "conv2d" and nano.verify("host", x)
     assert nano.input_shape == (9, 3) and nano.input_channels["x"].scale.shape == (3,)
     with torch.no_grad():
         expected = made(x)

@@ -121,14 +121,14 @@ def test_a_convolution_and_an_addition_are_one_layer():
     x = inputs((4, 8, 8), 64)
     nano = tn.to_nano(nn.Sequential(ResidualBlock(), nn.MaxPool2d(8)), x, calibrate=x)
     summary = nano.summary()
-    assert [(layer.kernel, layer.module_path) for layer in summary.layers] == [
+    assert [(layer.operator, layer.module_path) for layer in summary.layers] == [
         ("conv2d", "0.first"),
         ("conv2d_add", "0.second + 0"),
         ("max_pool2d", "1"),
     ]
     assert [layer.output_shape for layer in summary.layers] == [(4, 8, 8), (4, 8, 8), (4, 1, 1)]
-    # Two values, the columns of a tile, and its four pixels.
-    assert summary.layers[1].arena_bytes == summary.arena_bytes == 2 * 256 + 4 * 36 + 16
+    # Two values; the columns of a tile, one more, and what aligns them; a pixel of padding; four pixels.
+    assert summary.layers[1].arena_bytes == summary.arena_bytes == 2 * 256 + (8 * (36 + 1) + 3) + 4 + 16
     assert nano.verify("host") and nano.verify("rv32imc")
     # A difference in the convolution is seen in the sum.
     graph = copy.deepcopy(nano.graph)

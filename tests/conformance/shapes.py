@@ -82,6 +82,16 @@ def _conv2d(rng: np.random.Generator, dtype: str) -> Layer:
         inputs, outputs = (int(rng.choice(_CHANNELS[: 16 if groups == 1 else 6])) for _ in range(2))
         if groups * size[0] * size[1] * kernel[0] * kernel[1] * inputs * outputs <= _MOST_MACS:
             break
+    if groups == 1 and rng.random() < 0.1:
+        # One output pixel, with all inputs under its window.
+        size, stride, dilation = (
+            (int(rng.integers(1, kernel[0] + 1)), int(rng.integers(1, kernel[1] + 1))),
+            (1, 1),
+            (1, 1),
+        )
+        room = [k - s for k, s in zip(kernel, size, strict=True)]
+        before = [int(rng.integers(0, r + 1)) for r in room]
+        padding = (before[0], room[0] - before[0], before[1], room[1] - before[1])
     if groups == 8 and rng.random() < 0.7:
         inputs = 1  # A depthwise convolution with a multiplier.
     operator = Conv2d(kernel, stride, padding, dilation, groups, **_CLAMPS[rng.integers(len(_CLAMPS))])

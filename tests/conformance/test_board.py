@@ -119,10 +119,10 @@ def test_windows_with_a_kernel_of_their_own_give_the_same_bytes(
 
 
 def test_fully_connected_layers_in_pairs_give_the_same_bytes(layer_count: int) -> None:
-    """Layers of a multiple of 8 inputs and of 16 outputs have a packing of their own, on the host too."""
+    """Layers of many inputs and whole blocks of outputs are faster with two channels per multiplication."""
     for seed in range(layer_count // SHARE):
         rng = np.random.default_rng(seed)
-        inputs, outputs = 8 * int(rng.integers(1, 9)), 16 * int(rng.integers(1, 4))
+        inputs, outputs = int(rng.integers(48, 100)), 16 * int(rng.integers(1, 4))
         weights = rng.integers(-127, 128, (outputs, inputs))
         x = rng.integers(-128, 128, (2, inputs))
         if seed % 3 == 0:  # The largest sums of two products, of either sign.

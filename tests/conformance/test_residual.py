@@ -105,7 +105,7 @@ def test_one_layer_equals_tflm_s_two(layer_count: int) -> None:
     forms = []
     for case in cases(layer_count):
         model = case.model()
-        assert [layer["kernel"] for layer in model.layers] == ["conv2d", "conv2d_add"], case
+        assert [layer["operator"] for layer in model.layers] == ["conv2d", "conv2d_add"], case
         forms.append(model.layers[1]["form"])
         (actual,) = model.run([case.x])
         assert actual.tobytes() == case.expected().tobytes(), case
