@@ -121,6 +121,11 @@ def _case(network: Network, kernel: str, allowed: Sequence[str]) -> Case | None:
         model = _native.Model(network.image(values, allowed))
     except _native.KernelError:
         return None
+    except _native.NanoError as error:
+        # Without the fusion, its parts have no kernel here.
+        if KERNELS[kernel] in FUSED and "there is no operator" in str(error):
+            return None
+        raise
     forms = [entry["form"] for entry in model.layers if entry["kernel"] == kernel]
     if not forms:
         return None
