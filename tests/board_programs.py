@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 _PROGRAMS = ROOT / "esp32-app/target/riscv32imc-unknown-none-elf/release/examples"
 
 
-def run_cargo(command: Sequence[str | Path], folder: Path, **environment: str) -> str:
-    """Runs cargo in a folder; returns its output."""
+def run_host(command: Sequence[str | Path], folder: Path, **environment: str) -> str:
+    """Runs cargo, or a program that it has built, in a folder; returns its output."""
     # Without what would make cargo build for another target.
     host = {name: value for name, value in os.environ.items() if name != "CARGO_BUILD_TARGET"}
     result = subprocess.run(command, cwd=folder, env={**host, **environment}, capture_output=True, text=True)
@@ -24,7 +24,7 @@ def run_cargo(command: Sequence[str | Path], folder: Path, **environment: str) -
 def build(example: str) -> Path:
     """Builds an example; returns the program."""
     options = ["--quiet", "--locked", "--release", "--package", "torch-nano-virt", "--example", example]
-    run_cargo([ROOT / "tools/cross-cargo", "build", *options], ROOT / "esp32-app")
+    run_host([ROOT / "tools/cross-cargo", "build", *options], ROOT / "esp32-app")
     return _PROGRAMS / example
 
 

@@ -45,6 +45,9 @@ class Description:
             "outputs": [],
             "head": None,
             "weights_in_ram": 0,
+            "optimize": "speed",
+            "budget": (None, None),
+            "flash_timing": None,
         }
 
     @staticmethod

@@ -3,6 +3,7 @@
 The image writer chooses one kernel for a layer; here it may only take the kernel in question.
 """
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -19,11 +20,13 @@ def board_program() -> Path:
 
 
 @pytest.fixture(scope="module")
-def host_program() -> list[str | Path]:
+def host_program() -> Path:
     """Cargo's test profile checks overflows and has debug assertions."""
-    command = ["cargo", "test", "--quiet", "--package", "nano-core", "--all-features", "--test", "cases"]
-    board_programs.run_cargo([*command, "--no-run"], board_programs.ROOT)
-    return [*command, "--"]
+    command = ["cargo", "test", "--package", "nano-core", "--all-features", "--test", "cases", "--no-run"]
+    built = board_programs.run_host([*command, "--message-format", "json"], board_programs.ROOT)
+    artifacts = map(json.loads, built.splitlines())
+    (program,) = (one["executable"] for one in artifacts if one.get("target", {}).get("name") == "cases")
+    return Path(program)
 
 
 def _check(said: str, part: list[Case], where: str) -> int:
@@ -41,7 +44,7 @@ def test_a_forced_kernel_gives_the_bytes_of_plain_torch(
     kernel: str,
     kernel_layer_count: int,
     board_program: Path,
-    host_program: list[str | Path],
+    host_program: Path,
     tmp_path: Path,
     compared: Callable[[str, int], None],
 ) -> None:
@@ -49,7 +52,7 @@ def test_a_forced_kernel_gives_the_bytes_of_plain_torch(
     most = board_programs.room(board_program)
     of_host = of_board = 0
     for path, part in write(made, tmp_path, most):
-        of_host += _check(board_programs.run_cargo([*host_program, path], board_programs.ROOT), part, "host")
+        of_host += _check(board_programs.run_host([host_program, path], board_programs.ROOT), part, "host")
         of_board += _check(board_programs.run(board_program, path, timeout=500), part, "board")
     expected = sum(output.nbytes for case in made for output in case.outputs)
     assert of_host == of_board == expected > 0

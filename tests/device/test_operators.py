@@ -16,7 +16,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What nano-core's test leaves for the board."""
     folder = tmp_path_factory.mktemp("cases")
     test = ["cargo", "test", "--quiet", "--package", "nano-core", "--all-features", "--test", "operators"]
-    board_programs.run_cargo(test, board_programs.ROOT, TORCH_NANO_CASES=str(folder))
+    board_programs.run_host(test, board_programs.ROOT, TORCH_NANO_CASES=str(folder))
     return folder
 
 

@@ -92,8 +92,55 @@ pub struct ModelDescription {
     pub outputs: Vec<OutputDescription>,
     /// The trainable head, if any.
     pub head: Option<HeadDescription>,
-    /// Bytes of RAM for copies of layers' constants, at most: those of whole layers, of which a run reads the most bytes of flash per byte of RAM.
+    /// Bytes of RAM for copies of layers' constants, at most: those of whole layers, which save the most waiting for flash per byte of RAM.
     pub weights_in_ram: usize,
+    /// By what the layers' kernels are chosen.
+    pub optimize: Optimize,
+    /// What the kernels may take; a model that needs more takes as little more as it can.
+    pub budget: Budget,
+    /// The chip's time for reading flash.
+    pub flash_timing: FlashTiming,
+}
+
+/// What the choice of kernels makes small.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Optimize {
+    /// The modelled cycles.
+    #[default]
+    Speed,
+    /// The constants: of kernels within 1 % of the smallest, the fastest.
+    Flash,
+    /// The arena: of the choices with the smallest, the fastest.
+    Ram,
+}
+
+/// Bytes that an image may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// The image's length.
+    pub flash: usize,
+    /// The arena without copies of constants.
+    pub arena: usize,
+}
+
+impl Default for Budget {
+    /// No limits.
+    fn default() -> Self {
+        Budget { flash: usize::MAX, arena: usize::MAX }
+    }
+}
+
+/// The time that a chip needs to read flash through its cache. By default reading takes no time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlashTiming {
+    /// Bytes of the cache.
+    pub cache: usize,
+    /// Bytes of a line of the cache.
+    pub line: usize,
+    /// Cycles from the read of a missing line to its first word.
+    pub cycles_to_first_word: u32,
+    /// Cycles from the read of a missing line to the next possible one.
+    pub cycles_per_line: u32,
 }
 
 impl ModelDescription {

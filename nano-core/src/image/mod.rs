@@ -38,7 +38,8 @@ mod writer;
 pub use crate::train::{StartDescription, TrainedLayer, description::*};
 #[cfg(feature = "alloc")]
 pub use description::{
-    InputDescription, LayerDescription, ModelDescription, OutputDescription, Tensor, ValueDescription, WriteError,
+    Budget, FlashTiming, InputDescription, LayerDescription, ModelDescription, Optimize, OutputDescription, Tensor,
+    ValueDescription, WriteError,
 };
 pub(crate) use lifetimes::{CheckOverlay, check as check_lifetimes, check_overlay};
 pub use metadata::{LONGEST_NAME, is_label, is_name};
@@ -50,7 +51,7 @@ pub use view::{Image, Nodes};
 #[cfg(feature = "alloc")]
 pub(crate) use writer::Fusion;
 #[cfg(feature = "alloc")]
-pub use writer::{Cost, Layer, Packed, write, write_with};
+pub use writer::{Cost, KernelEstimate, Layer, LayerEstimate, Packed, estimate, write, write_with};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 

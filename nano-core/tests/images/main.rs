@@ -3,6 +3,7 @@
 mod aggregates;
 mod builder;
 mod checks;
+mod choice;
 mod classifier;
 mod constants_in_ram;
 mod heads;

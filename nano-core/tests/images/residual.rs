@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use nano_core::image::{Image, write, write_with};
+use nano_core::image::{Image, Optimize, write, write_with};
 use nano_core::{CheckedImage, Error, Kernel, Model, ops};
 
 use crate::builder::{Aligned, Builder, SCALE, Window, place};
@@ -19,6 +19,7 @@ fn kernels(image: &Aligned) -> Vec<&'static str> {
 fn random_net(random: &mut fastrand::Rng) -> Builder {
     let mut net = Builder::new(random.u64(..));
     net.model.labels.clear();
+    net.model.optimize = Optimize::Ram;
     let mut side = || {
         let (size, kernel, stride) = (random.u32(1..8), random.u32(1..4), random.u32(1..3));
         let (dilation, padding) = (random.u32(1..3), [random.u32(..3), random.u32(..3)]);
@@ -203,6 +204,7 @@ fn a_sum_that_is_not_in_the_place_of_its_residual_is_refused() {
 fn a_residual_that_is_convolved_too_is_refused() {
     let mut net = Builder::new(0);
     net.model.labels.clear();
+    net.model.optimize = Optimize::Ram;
     let (input, residual) = (net.input([6, 6, 4]), net.input([6, 6, 4]));
     let convolved = net.conv2d(input, 4, 1, Window::new([1, 1]));
     let sum = net.add(convolved, residual, SCALE);
@@ -228,6 +230,7 @@ fn a_residual_of_another_shape_is_refused() {
     assert!(matches!(error, Error::Layer { operator: "conv2d", .. }), "the first convolution reads it too: {error}");
     let mut net = Builder::new(0);
     net.model.labels.clear();
+    net.model.optimize = Optimize::Ram;
     let (input, residual) = (net.input([6, 6, 4]), net.input([6, 6, 4]));
     let convolved = net.conv2d(input, 4, 1, Window::new([1, 1]));
     let sum = net.add(convolved, residual, SCALE);

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use nano_core::image::{
-    ChannelScale, Dtype, InputDescription, LayerDescription, ModelDescription, OutputDescription, Tensor,
-    ValueDescription,
+    Budget, ChannelScale, Dtype, FlashTiming, InputDescription, LayerDescription, ModelDescription, Optimize,
+    OutputDescription, Tensor, ValueDescription,
 };
 use numpy::{PyReadonlyArrayDyn, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -14,7 +14,8 @@ use crate::head_description;
 
 /// Converts the description of a model.
 pub(crate) fn read(description: &Bound<'_, PyAny>) -> PyResult<ModelDescription> {
-    let Model { name, labels, inputs, layers, outputs, head, weights_in_ram } = description.extract()?;
+    let Model { name, labels, inputs, layers, outputs, head, weights_in_ram, optimize, budget, flash_timing } =
+        description.extract()?;
     Ok(ModelDescription {
         name,
         labels,
@@ -23,6 +24,17 @@ pub(crate) fn read(description: &Bound<'_, PyAny>) -> PyResult<ModelDescription>
         outputs: outputs.into_iter().map(|Output { name, id }| OutputDescription { name, id }).collect(),
         head: head.map(|head| head_description::read(&head)).transpose()?,
         weights_in_ram,
+        optimize: match optimize.as_str() {
+            "speed" => Optimize::Speed,
+            "flash" => Optimize::Flash,
+            "ram" => Optimize::Ram,
+            _ => return Err(PyValueError::new_err(format!("optimize is {optimize:?}; expected speed, flash or ram"))),
+        },
+        budget: Budget { flash: budget.0.unwrap_or(usize::MAX), arena: budget.1.unwrap_or(usize::MAX) },
+        flash_timing: flash_timing.map_or_else(FlashTiming::default, |timing| {
+            let (cache, line, cycles_to_first_word, cycles_per_line) = timing;
+            FlashTiming { cache, line, cycles_to_first_word, cycles_per_line }
+        }),
     })
 }
 
@@ -36,6 +48,11 @@ struct Model<'py> {
     outputs: Vec<Output>,
     head: Option<Bound<'py, PyAny>>,
     weights_in_ram: usize,
+    optimize: String,
+    /// Flash and arena.
+    budget: (Option<usize>, Option<usize>),
+    /// The fields of [`FlashTiming`] in their order.
+    flash_timing: Option<(usize, usize, u32, u32)>,
 }
 
 #[derive(FromPyObject)]

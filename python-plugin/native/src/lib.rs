@@ -13,7 +13,7 @@ mod stream;
 mod weights;
 
 use nano_core::fixed_point::{Multiplier, WideMultiplier};
-use nano_core::image::{Dtype, LONGEST_NAME, WriteError};
+use nano_core::image::{Dtype, LONGEST_NAME, LayerEstimate, WriteError};
 use nano_core::ops::{self, AddParameters, LayerNormParameters, LogSoftmaxParameters, SoftmaxParameters};
 use nano_core::train::{LARGEST_EPOCHS, LdaHead};
 use nano_core::{ALIKE, Kernel, Quantization};
@@ -130,6 +130,27 @@ fn write_image<'py>(
     Ok(PyBytes::new(py, &image))
 }
 
+/// For each layer of the image that `write_image` writes of a description, the kernels that could compute it, and what each takes;
+/// `_native.pyi` documents the fields.
+#[pyfunction]
+fn estimate_kernels<'py>(py: Python<'py>, description: &Bound<'py, PyAny>) -> PyResult<Vec<Vec<Bound<'py, PyDict>>>> {
+    let estimates = nano_core::image::estimate(&description::read(description)?, ops::ALL).map_err(refuse)?;
+    let of_layer = |layer: LayerEstimate| {
+        let alternatives = layer.alternatives.into_iter().map(|one| {
+            let entry = PyDict::new(py);
+            entry.set_item("kernel", one.kernel)?;
+            entry.set_item("chosen", one.kernel == layer.kernel)?;
+            entry.set_item("instructions", one.instructions)?;
+            entry.set_item("cycles", one.cycles)?;
+            entry.set_item("constant_bytes", one.flash)?;
+            entry.set_item("scratch_bytes", one.scratch)?;
+            Ok(entry)
+        });
+        alternatives.collect()
+    };
+    estimates.into_iter().map(of_layer).collect()
+}
+
 /// The kernel of this name.
 fn kernel(name: &str) -> PyResult<Kernel> {
     let found = ops::ALL.iter().find(|kernel| kernel.name == name);
@@ -228,6 +249,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<head::Head>()?;
     module.add_function(wrap_pyfunction!(operators, module)?)?;
     module.add_function(wrap_pyfunction!(write_image, module)?)?;
+    module.add_function(wrap_pyfunction!(estimate_kernels, module)?)?;
     module.add_function(wrap_pyfunction!(quantize_multiplier, module)?)?;
     module.add_function(wrap_pyfunction!(quantize_wide_multiplier, module)?)?;
     module.add_function(wrap_pyfunction!(add_parameters, module)?)?;

@@ -31,6 +31,7 @@ __all__ = [
     "decode_response",
     "encode_recorded_sensor",
     "encode_request",
+    "estimate_kernels",
     "is_label",
     "largest_partial_sum",
     "layer_norm_parameters",
@@ -141,6 +142,19 @@ SHRINKAGE: tuple[float, float]
 
 def operators() -> dict[str, OperatorEntry]: ...
 def is_label(name: str) -> bool: ...
+@type_check_only
+class KernelEstimate(TypedDict):
+    kernel: str
+    #: Whether the image uses it.
+    chosen: bool
+    #: Of one run.
+    instructions: int
+    #: Of one run, with waiting for flash.
+    cycles: int
+    constant_bytes: int
+    scratch_bytes: int
+
+def estimate_kernels(description: dict[str, Any]) -> list[list[KernelEstimate]]: ...
 def write_image(description: dict[str, Any], kernels: Sequence[str] | None = None) -> bytes: ...
 def quantize_multiplier(real: float) -> tuple[int, int]: ...
 def quantize_wide_multiplier(real: float) -> tuple[int, int]: ...

@@ -58,9 +58,21 @@ pub(super) fn fuse(model: &ModelDescription, kernels: &[Kernel]) -> Option<Model
     layers.iter_mut().flat_map(|layer| &mut layer.inputs).for_each(|id| *id = ids[*id]);
     let mut outputs = model.outputs.clone();
     outputs.iter_mut().for_each(|output| output.id = ids[output.id]);
-    let &ModelDescription { ref name, ref labels, ref inputs, ref head, weights_in_ram, .. } = model;
+    let ModelDescription { name, labels, inputs, head, .. } = model;
     let (name, labels, inputs, head) = (name.clone(), labels.clone(), inputs.clone(), head.clone());
-    Some(ModelDescription { name, labels, inputs, layers, outputs, head, weights_in_ram })
+    let &ModelDescription { weights_in_ram, optimize, budget, flash_timing, .. } = model;
+    Some(ModelDescription {
+        name,
+        labels,
+        inputs,
+        layers,
+        outputs,
+        head,
+        weights_in_ram,
+        optimize,
+        budget,
+        flash_timing,
+    })
 }
 
 /// A model's values and their readers, by id.

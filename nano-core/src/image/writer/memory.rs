@@ -35,6 +35,29 @@ pub(super) struct Plan<'k> {
     pub(super) scratch_offsets: Vec<u32>,
     /// Bytes of the arena.
     pub(super) length: u32,
+    /// Bytes of values and scratch memory that are needed while each layer runs.
+    pub(super) in_use: Vec<u32>,
+}
+
+/// Packed constants by layer, kernel id and pitches: packing takes most of the writer's time.
+#[derive(Default)]
+pub(super) struct Packings(BTreeMap<(usize, u16, Vec<u32>), Rc<Packed>>);
+
+impl Packings {
+    /// Those of a layer for a kernel.
+    pub(super) fn get(
+        &mut self,
+        index: usize,
+        layer: &Prepared<'_>,
+        kernel: &Kernel,
+        values: &[Value],
+    ) -> Result<Rc<Packed>, WriteError> {
+        let pitches = layer.values().map(|id| values[id].pitch).collect();
+        Ok(match self.0.entry((index, kernel.id, pitches)) {
+            Entry::Occupied(entry) => entry.get().clone(),
+            Entry::Vacant(entry) => entry.insert(Rc::new(layer.pack(kernel, values)?)).clone(),
+        })
+    }
 }
 
 /// Sets every value's last use, pitch and offset in the arena, and chooses the layers' kernels.
@@ -46,6 +69,7 @@ pub(super) fn place<'k>(
     model: &ModelDescription,
     values: &mut Vec<Value>,
     layers: &[Prepared<'k>],
+    packings: &mut Packings,
 ) -> Result<Plan<'k>, WriteError> {
     let lifetimes = set_last_uses(model, values, layers);
     check_alive(&lifetimes, layers.len())?;
@@ -57,7 +81,7 @@ pub(super) fn place<'k>(
         return Err(TOO_LARGE);
     }
     let graph = Graph { layers, inputs: model.inputs.len(), dense };
-    let mut planner = Planner { graph, lifetimes, packed: BTreeMap::new() };
+    let mut planner = Planner { graph, lifetimes, packings };
 
     let apart = Layout::apart(&planner.graph, values);
     let mut best = planner.plan(&apart)?;
@@ -126,23 +150,18 @@ fn links(layers: &[Prepared<'_>], values: &[Value]) -> (Vec<Link>, Vec<Vec<Link>
     (in_place, moves)
 }
 
-struct Planner<'g, 'k> {
+struct Planner<'g, 'k, 'p> {
     graph: Graph<'g, 'k>,
     lifetimes: Vec<RangeInclusive<usize>>,
-    /// Packed constants by layer, kernel id and pitches.
-    packed: BTreeMap<(usize, u16, Vec<u32>), Rc<Packed>>,
+    packings: &'p mut Packings,
 }
 
-impl<'k> Planner<'_, 'k> {
+impl<'k> Planner<'_, 'k, '_> {
     fn plan(&mut self, layout: &Layout<'k>) -> Result<Plan<'k>, WriteError> {
         let layers = layout.kernels.iter().enumerate();
         let layers = layers.map(|(index, &kernel)| {
             let layer = &self.graph.layers[index];
-            let pitches = layer.values().map(|id| layout.values[id].pitch).collect();
-            let packed = match self.packed.entry((index, kernel.id, pitches)) {
-                Entry::Occupied(entry) => entry.get().clone(),
-                Entry::Vacant(entry) => entry.insert(Rc::new(layer.pack(kernel, &layout.values)?)).clone(),
-            };
+            let packed = self.packings.get(index, layer, kernel, &layout.values)?;
             Ok(Chosen { kernel, packed, cost: layer.estimate(kernel, &layout.values) })
         });
         let layers: Vec<Chosen<'k>> = layers.collect::<Result<_, WriteError>>()?;
@@ -161,10 +180,15 @@ impl<'k> Planner<'_, 'k> {
         requests.extend(
             scratch.map(|(node, layer)| Request { length: layer.packed.scratch_length as u32, live: node..=node }),
         );
+        let mut in_use = alloc::vec![0; layers.len()];
+        for request in &requests {
+            let last = in_use.len().min(request.live.end() + 1);
+            in_use[*request.live.start().min(&last)..last].iter_mut().for_each(|bytes| *bytes += request.length);
+        }
         let (mut starts, length) = plan(&requests);
         let scratch_offsets = starts.split_off(groups);
         let offsets = layout.groups.iter().zip(places).map(|(&group, place)| starts[group] + place).collect();
-        Ok(Plan { layers, offsets, scratch_offsets, length })
+        Ok(Plan { layers, offsets, scratch_offsets, length, in_use })
     }
 }
 

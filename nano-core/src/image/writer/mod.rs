@@ -1,5 +1,6 @@
 //! The image writer: chooses a kernel for every layer, packs the layer's constants, plans the arena, and lays out the sections.
 
+mod choice;
 mod cost;
 mod fuse;
 mod head;
@@ -17,10 +18,11 @@ use zerocopy::IntoBytes;
 
 use super::checksum::checksum;
 use super::{
-    CHECKED_FROM, CONSTANT_ALIGNMENT, ChannelScale, Header, MAGIC, ModelDescription, NodeHeader, Section, VERSION,
-    Value, WriteError, metadata,
+    CHECKED_FROM, CONSTANT_ALIGNMENT, ChannelScale, Header, MAGIC, ModelDescription, NodeHeader, Optimize, Section,
+    VERSION, Value, WriteError, metadata,
 };
 use crate::{Kernel, ops};
+use choice::{Candidate, Choice};
 use head::Head;
 use memory::Chosen;
 use prepared::Prepared;
@@ -37,6 +39,7 @@ struct Plan<'k> {
 }
 
 impl<'k> Plan<'k> {
+    /// Chooses the kernels and places the values.
     fn new(model: &'k ModelDescription, kernels: &'k [Kernel]) -> Result<Self, WriteError> {
         let mut values: Vec<Value> = model.values().map(Value::unplaced).collect();
         values.iter().try_for_each(Value::check)?;
@@ -47,14 +50,75 @@ impl<'k> Plan<'k> {
             layers.push(Prepared::new(layer, &values, next..end, kernels)?);
             next = end;
         }
-        let memory = memory::place(model, &mut values, &layers)?;
-        Ok(Plan { values, layers, memory })
+        let mut packings = memory::Packings::default();
+        let mut choice = Choice::new(model, &values, &layers, &mut packings)?;
+        let mut arena = model.budget.arena;
+        let unplaced = values.clone();
+        let mut place = |choice: &Choice<'k>, layers: &mut Vec<Prepared<'k>>, values: &mut Vec<Value>| {
+            choice.apply(layers);
+            values.clone_from(&unplaced);
+            memory::place(model, values, layers, &mut packings)
+        };
+        if model.optimize == Optimize::Ram {
+            choice.take_least_scratch();
+            arena = arena.min(place(&choice, &mut layers, &mut values)?.length as usize);
+            choice.take_fastest();
+        }
+        let mut memory = place(&choice, &mut layers, &mut values)?;
+        while memory.length as usize > arena && choice.save_scratch(&memory, false) {
+            memory = place(&choice, &mut layers, &mut values)?;
+        }
+        let plan = Plan { values, layers, memory };
+        if model.budget.flash == usize::MAX {
+            return Ok(plan);
+        }
+        plan.within_flash(model, choice, arena, &mut packings)
     }
 
-    /// Bytes of the arena, then the estimated cycles of one run; plans are compared in this order.
-    fn cost(&self) -> (u32, u64) {
-        let cost = self.memory.layers.iter().fold(Cost::default(), |sum, layer| sum + layer.cost);
-        (self.memory.length, cost.cycles())
+    /// Takes smaller kernels until the image is within the budget, and the arena still within its own.
+    fn within_flash(
+        mut self,
+        model: &ModelDescription,
+        mut choice: Choice<'k>,
+        arena: usize,
+        packings: &mut memory::Packings,
+    ) -> Result<Self, WriteError> {
+        loop {
+            let excess = write_plan(model, &self, Head::pack(model)?)?.len().saturating_sub(model.budget.flash);
+            if !choice.save_flash(excess) {
+                return Ok(self);
+            }
+            choice.apply(&mut self.layers);
+            let before = self.memory.length as usize;
+            self.values = model.values().map(Value::unplaced).collect();
+            self.memory = memory::place(model, &mut self.values, &self.layers, packings)?;
+            while self.memory.length as usize > arena.max(before) && choice.save_scratch(&self.memory, true) {
+                choice.apply(&mut self.layers);
+                self.values = model.values().map(Value::unplaced).collect();
+                self.memory = memory::place(model, &mut self.values, &self.layers, packings)?;
+            }
+        }
+    }
+
+    /// Whether this plan is the better one: that with less arena over the budget, then the one that is better in what the model is optimized for. Estimates are no
+    /// better than to 2 %: of about equal cycles the smaller arena counts.
+    fn is_better_than(&self, other: &Plan<'_>, model: &ModelDescription) -> bool {
+        let arena = |plan: &Plan<'_>| u64::from(plan.memory.length);
+        let excess = |plan: &Plan<'_>| arena(plan).saturating_sub(model.budget.arena as u64);
+        let [cycles, of_other] = [self.cycles(model), other.cycles(model)];
+        let are_about_equal = cycles.abs_diff(of_other) <= cycles.min(of_other) / 50;
+        let arena_first = model.optimize == Optimize::Ram || are_about_equal;
+        let rank = |plan: &Plan<'_>, cycles: u64| match arena_first {
+            true => (excess(plan), arena(plan), cycles),
+            false => (excess(plan), cycles, arena(plan)),
+        };
+        rank(self, cycles) < rank(other, of_other)
+    }
+
+    /// Modelled cycles of one run.
+    fn cycles(&self, model: &ModelDescription) -> u64 {
+        let of_layer = |layer: &Chosen<'_>| model.flash_timing.cycles(layer.cost, &layer.packed);
+        self.memory.layers.iter().map(of_layer).fold(0, u64::saturating_add)
     }
 }
 
@@ -87,6 +151,9 @@ impl<'k> Plan<'k> {
 ///     outputs: vec![OutputDescription { name: "y".into(), id: 1 }],
 ///     head: None,
 ///     weights_in_ram: 0,
+///     optimize: Default::default(),
+///     budget: Default::default(),
+///     flash_timing: Default::default(),
 /// })?;
 /// # let mut aligned = vec![0u32; bytes.len().div_ceil(4)];
 /// # aligned.iter_mut().zip(bytes.chunks(4)).for_each(|(w, b)| *w = b.iter().rev().fold(0, |w, &b| w << 8 | u32::from(b)));
@@ -107,26 +174,82 @@ pub fn write(model: &ModelDescription) -> Result<Vec<u8>, WriteError> {
 /// # Errors
 /// Those of [`write()`].
 pub fn write_with(model: &ModelDescription, kernels: &[Kernel]) -> Result<Vec<u8>, WriteError> {
+    // The head's identity is that of the described network, whether layers are fused or not.
+    planned(model, kernels, |planned, plan| write_plan(planned, plan, Head::pack(model)?))
+}
+
+/// What kernels could compute each layer of the image that [`write_with`] writes, and what each would take.
+///
+/// # Errors
+/// Those of [`write()`].
+pub fn estimate(model: &ModelDescription, kernels: &[Kernel]) -> Result<Vec<LayerEstimate>, WriteError> {
+    planned(model, kernels, |model, plan| {
+        let mut estimates = Vec::with_capacity(plan.layers.len());
+        for (layer, chosen) in plan.layers.iter().zip(&plan.memory.layers) {
+            let mut alternatives = Vec::new();
+            for (kernel, cost) in layer.all_fitting(&plan.values) {
+                let packed = layer.pack(kernel, &plan.values)?;
+                let Candidate { cycles, flash, scratch, .. } =
+                    Candidate::new(kernel, cost, &packed, model.flash_timing);
+                let instructions = cost.instructions;
+                alternatives.push(KernelEstimate { kernel: kernel.name, instructions, cycles, flash, scratch });
+            }
+            estimates.push(LayerEstimate { kernel: chosen.kernel.name, alternatives });
+        }
+        Ok(estimates)
+    })
+}
+
+/// The kernels of one layer of an image.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LayerEstimate {
+    /// Name of the chosen kernel.
+    pub kernel: &'static str,
+    /// All kernels that can compute the layer where its values lie, the chosen one among them.
+    pub alternatives: Vec<KernelEstimate>,
+}
+
+/// What a kernel is estimated to take for a layer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KernelEstimate {
+    /// Name of the kernel.
+    pub kernel: &'static str,
+    /// Instructions of one run.
+    pub instructions: u64,
+    /// Cycles of one run, with waiting for flash.
+    pub cycles: u64,
+    /// Bytes of constants.
+    pub flash: usize,
+    /// Bytes of scratch memory.
+    pub scratch: usize,
+}
+
+/// Plans a model, with and without fused layers, and uses the better plan.
+fn planned<R>(
+    model: &ModelDescription,
+    kernels: &[Kernel],
+    used: impl Fn(&ModelDescription, &Plan<'_>) -> Result<R, WriteError>,
+) -> Result<R, WriteError> {
     check_ids(model)?;
     let plan = Plan::new(model, kernels);
-    let Some(fused_model) = fuse::fuse(model, kernels) else { return write_plan(model, plan?, Head::pack(model)?) };
+    let Some(fused_model) = fuse::fuse(model, kernels) else { return used(model, &plan?) };
     match (plan, Plan::new(&fused_model, kernels)) {
         // Without a kernel for one of the two layers, only the fused one can be written.
-        (plan, Ok(fused)) if !plan.as_ref().is_ok_and(|plan| plan.cost() <= fused.cost()) => {
-            write_plan(&fused_model, fused, Head::pack(model)?)
+        (plan, Ok(fused)) if !plan.as_ref().is_ok_and(|plan| !fused.is_better_than(plan, model)) => {
+            used(&fused_model, &fused)
         }
-        (plan, _) => write_plan(model, plan?, Head::pack(model)?),
+        (plan, _) => used(model, &plan?),
     }
 }
 
 /// Lays out the sections of the image.
-fn write_plan(model: &ModelDescription, plan: Plan<'_>, head: Option<Head>) -> Result<Vec<u8>, WriteError> {
-    let Plan { values, layers, memory: memory::Plan { layers: chosen, scratch_offsets, length: arena_length, .. } } =
-        plan;
+fn write_plan(model: &ModelDescription, plan: &Plan<'_>, head: Option<Head>) -> Result<Vec<u8>, WriteError> {
+    let Plan { values, layers, memory } = plan;
+    let memory::Plan { layers: chosen, scratch_offsets, length: arena_length, .. } = memory;
     let (mut constants, mut constants_in_ram) = (Constants::default(), Constants::default());
     let mut nodes = Vec::new();
-    let in_ram = ram::choose(&chosen, model.weights_in_ram);
-    for (((layer, chosen), scratch_offset), in_ram) in layers.iter().zip(&chosen).zip(scratch_offsets).zip(in_ram) {
+    let in_ram = ram::choose(chosen, model);
+    for (((layer, chosen), scratch_offset), in_ram) in layers.iter().zip(chosen).zip(scratch_offsets).zip(in_ram) {
         let (Prepared { inputs, outputs, attributes, .. }, Chosen { kernel, packed, .. }) = (layer, chosen);
         let header = NodeHeader {
             kernel: kernel.id,
@@ -136,7 +259,7 @@ fn write_plan(model: &ModelDescription, plan: Plan<'_>, head: Option<Head>) -> R
             attribute_count: count(attributes.len())?,
             constant_count: count(packed.constants.len())?,
             constants_in_ram: in_ram.into(),
-            scratch_offset,
+            scratch_offset: *scratch_offset,
             scratch_length: packed.scratch_length as u32,
         };
         nodes.extend_from_slice(header.as_bytes());
@@ -161,7 +284,7 @@ fn write_plan(model: &ModelDescription, plan: Plan<'_>, head: Option<Head>) -> R
         magic: MAGIC,
         version: VERSION,
         header_length: size_of::<Header>() as u16,
-        arena_length,
+        arena_length: *arena_length,
         values: append(&mut image, values.as_bytes(), 4),
         nodes: append(&mut image, &nodes, 4),
         inputs: append(&mut image, inputs.as_bytes(), 4),

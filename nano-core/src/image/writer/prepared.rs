@@ -15,6 +15,8 @@ pub(super) struct Prepared<'k> {
     pub(super) operator: &'static Operator,
     /// The kernels of the operator.
     kernels: Vec<&'k Kernel>,
+    /// The one that is taken where it supports the pitches and offsets.
+    pub(super) preferred: Option<&'k Kernel>,
     /// Ids of the input values.
     pub(super) inputs: Vec<u32>,
     /// Ids of the output values.
@@ -37,7 +39,8 @@ impl<'k> Prepared<'k> {
         let operator = kernels.first().ok_or_else(unknown)?.operator;
         let attributes = layer::attributes(operator, description)?;
         let inputs = description.inputs.iter().map(|&id| id as u32).collect();
-        let mut layer = Prepared { description, operator, kernels, inputs, outputs, attributes, macs: 0 };
+        let mut layer =
+            Prepared { description, operator, kernels, preferred: None, inputs, outputs, attributes, macs: 0 };
         let node = layer.node(values);
         operator.check(&node).map_err(|broken| broken.of(operator.name))?;
         layer.macs = (operator.macs)(&node);
@@ -88,11 +91,21 @@ impl<'k> Prepared<'k> {
         }
     }
 
-    /// The cheapest kernel that supports these pitches and offsets; an arbitrary kernel of the operator if none does.
+    /// The preferred kernel, or the cheapest one that supports these pitches and offsets; an arbitrary kernel of the operator if none does.
     pub(super) fn cheapest(&self, values: &[Value]) -> &'k Kernel {
         let (node, layer) = (self.node(values), self.layer(values));
+        if let Some(preferred) = self.preferred.filter(|kernel| self.cost(kernel, &node, &layer).is_some()) {
+            return preferred;
+        }
         let cost = |kernel: &&&Kernel| self.cost(kernel, &node, &layer).map_or(u64::MAX, Cost::cycles);
         self.kernels.iter().min_by_key(cost).expect("`new` has found one")
+    }
+
+    /// All kernels that support these pitches and offsets, with their estimates.
+    pub(super) fn all_fitting(&self, values: &[Value]) -> Vec<(&'k Kernel, Cost)> {
+        let (node, layer) = (self.node(values), self.layer(values));
+        let kernels = self.kernels.iter().copied();
+        kernels.filter_map(|kernel| self.cost(kernel, &node, &layer).map(|cost| (kernel, cost))).collect()
     }
 
     /// The cheapest kernel that supports these pitches and offsets; `None` if none does.

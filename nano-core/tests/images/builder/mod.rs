@@ -2,8 +2,8 @@
 #![allow(dead_code, reason = "every test program that includes this file uses its own part of it")]
 
 use nano_core::image::{
-    Dtype, HeadDescription, InputDescription, LayerDescription, LayersDescription, ModelDescription, OutputDescription,
-    SgdDescription, Tensor, TrainedLayer, ValueDescription, write_with,
+    Dtype, HeadDescription, InputDescription, LayerDescription, LayersDescription, ModelDescription, Optimize,
+    OutputDescription, SgdDescription, Tensor, TrainedLayer, ValueDescription, write_with,
 };
 use nano_core::train::{Descent, Loss};
 use nano_core::{Kernel, ops};
@@ -94,6 +94,9 @@ impl Builder {
             outputs: vec![],
             head: None,
             weights_in_ram: 0,
+            optimize: Optimize::Speed,
+            budget: Default::default(),
+            flash_timing: Default::default(),
         };
         Builder { model, weight_scale: 0.004, kernels: portable(), random: fastrand::Rng::with_seed(seed) }
     }

@@ -1,0 +1,148 @@
+//! Which kernel computes each layer: by modelled cycles, and the flash and the RAM that may be taken.
+
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+
+use super::cost::Cost;
+use super::layer::Packed;
+use super::memory::{self, Packings};
+use super::prepared::Prepared;
+use crate::Kernel;
+use crate::image::{FlashTiming, ModelDescription, Optimize, Value, WriteError};
+
+/// A kernel that can compute a layer, with what it takes.
+pub(super) struct Candidate<'k> {
+    pub(super) kernel: &'k Kernel,
+    /// Of one run, with waiting for flash.
+    pub(super) cycles: u64,
+    /// Bytes of constants.
+    pub(super) flash: usize,
+    /// Bytes of scratch memory.
+    pub(super) scratch: usize,
+}
+
+impl<'k> Candidate<'k> {
+    pub(super) fn new(kernel: &'k Kernel, cost: Cost, packed: &Packed, timing: FlashTiming) -> Self {
+        let flash = packed.constants.iter().map(Vec::len).sum();
+        Candidate { kernel, cycles: timing.cycles(cost, packed), flash, scratch: packed.scratch_length }
+    }
+}
+
+impl FlashTiming {
+    /// Cycles of one run of a layer.
+    ///
+    /// Constants that fit three quarters of the cache, whose rest holds code, are read from flash once per run, others as often as the kernel reads them.
+    /// Each line costs the time to its first word, as kernels read constants in order; and no line starts before the one before it has arrived.
+    pub(super) fn cycles(self, cost: Cost, packed: &Packed) -> u64 {
+        cost.cycles().saturating_add(self.wait(cost, packed))
+    }
+
+    /// The part of [`FlashTiming::cycles`] that is waiting for flash.
+    pub(super) fn wait(self, cost: Cost, packed: &Packed) -> u64 {
+        let size: usize = packed.constants.iter().map(Vec::len).sum();
+        let stays = size <= self.cache / 4 * 3;
+        let read = packed.read.filter(|_| !stays).unwrap_or(size) as u64;
+        let lines = read.div_ceil(self.line.max(1) as u64);
+        let back_to_back = lines.saturating_mul(self.cycles_per_line.into());
+        let to_first_words = lines.saturating_mul(self.cycles_to_first_word.into());
+        to_first_words.max(back_to_back.saturating_sub(cost.cycles()))
+    }
+}
+
+/// The kernels among which each layer's is chosen, and the choice.
+pub(super) struct Choice<'k> {
+    /// Of each layer that several kernels can compute; the fastest first.
+    candidates: Vec<Vec<Candidate<'k>>>,
+    /// By layer, the index of its candidate.
+    chosen: Vec<usize>,
+}
+
+impl<'k> Choice<'k> {
+    pub(super) fn new(
+        model: &ModelDescription,
+        values: &[Value],
+        layers: &[Prepared<'k>],
+        packings: &mut Packings,
+    ) -> Result<Self, WriteError> {
+        let mut candidates = Vec::with_capacity(layers.len());
+        for (index, layer) in layers.iter().enumerate() {
+            let mut found = Vec::new();
+            let fitting: Vec<_> = layer.all_fitting(values);
+            // Packing takes time: not where there is nothing to choose.
+            for (kernel, cost) in fitting.iter().copied().filter(|_| fitting.len() > 1) {
+                let packed: Rc<Packed> = packings.get(index, layer, kernel, values)?;
+                found.push(Candidate::new(kernel, cost, &packed, model.flash_timing));
+            }
+            if model.optimize == Optimize::Flash {
+                let smallest = found.iter().map(|candidate| candidate.flash).min().unwrap_or(0);
+                found.retain(|candidate| candidate.flash <= smallest + smallest / 100);
+            }
+            found.sort_by_key(|candidate| (candidate.cycles, candidate.flash, candidate.scratch));
+            candidates.push(found);
+        }
+        let chosen = alloc::vec![0; layers.len()];
+        Ok(Choice { candidates, chosen })
+    }
+
+    /// Makes the layers prefer the chosen kernels.
+    pub(super) fn apply(&self, layers: &mut [Prepared<'k>]) {
+        for ((layer, candidates), &chosen) in layers.iter_mut().zip(&self.candidates).zip(&self.chosen) {
+            layer.preferred = candidates.get(chosen).map(|candidate| candidate.kernel);
+        }
+    }
+
+    /// Takes the kernels with the least scratch memory.
+    pub(super) fn take_least_scratch(&mut self) {
+        for (candidates, chosen) in self.candidates.iter().zip(&mut self.chosen) {
+            let least = candidates.iter().enumerate().min_by_key(|(_, candidate)| candidate.scratch);
+            *chosen = least.map_or(0, |(index, _)| index);
+        }
+    }
+
+    /// Takes the fastest kernels.
+    pub(super) fn take_fastest(&mut self) {
+        self.chosen.fill(0);
+    }
+
+    /// Takes kernels with smaller constants, those that lose the fewest cycles per byte first, until they are `excess` bytes smaller; returns whether
+    /// anything has changed.
+    pub(super) fn save_flash(&mut self, mut excess: usize) -> bool {
+        let mut changed = false;
+        while excess > 0 {
+            let smaller = |(layer, candidates): (usize, &Vec<Candidate<'k>>)| {
+                let now = candidates.get(self.chosen[layer])?;
+                let others = candidates.iter().enumerate().filter(|(_, other)| other.flash < now.flash);
+                let price = |(index, other): (usize, &Candidate<'k>)| {
+                    let saved = now.flash - other.flash;
+                    let lost = other.cycles.saturating_sub(now.cycles);
+                    // In 1/1024 of a cycle per byte.
+                    (lost.saturating_mul(1024) / saved as u64, layer, index, saved)
+                };
+                others.map(price).min()
+            };
+            let Some((_, layer, index, saved)) = self.candidates.iter().enumerate().filter_map(smaller).min() else {
+                break;
+            };
+            self.chosen[layer] = index;
+            excess = excess.saturating_sub(saved);
+            changed = true;
+        }
+        changed
+    }
+
+    /// Takes a kernel with less scratch memory, and `no_more_flash` than now if that is so, for the layer that has the most memory in use; returns whether
+    /// there is one.
+    pub(super) fn save_scratch(&mut self, plan: &memory::Plan<'_>, no_more_flash: bool) -> bool {
+        let smaller = |(layer, candidates): (usize, &Vec<Candidate<'k>>)| {
+            let now = candidates.get(self.chosen[layer])?;
+            let fits = |other: &Candidate<'k>| !no_more_flash || other.flash <= now.flash;
+            let index = candidates.iter().position(|other| other.scratch < now.scratch && fits(other))?;
+            Some((plan.in_use[layer], layer, index))
+        };
+        let Some((_, layer, index)) = self.candidates.iter().enumerate().filter_map(smaller).max() else {
+            return false;
+        };
+        self.chosen[layer] = index;
+        true
+    }
+}
