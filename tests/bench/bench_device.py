@@ -28,6 +28,7 @@ from device_heads import HeadResult, measure_heads  # noqa: E402
 from device_layers import LayerResult, measure_layers  # noqa: E402
 from device_loading import LoadingResult, measure_loading  # noqa: E402
 from device_models import ModelResult, measure_models  # noqa: E402
+from device_odd import OddResult, measure_odd  # noqa: E402
 
 #: What the ESP32-C3 would take.
 CHIP_COLUMNS = ("cycles", "flash lines", "flash wait (%)", "load-use stalls", "taken branches")
@@ -39,6 +40,8 @@ class Report:
     """All that is measured, as build/bench/device.json has it."""
 
     layers: list[LayerResult]
+    #: All of them, the worst first.
+    odd: list[OddResult]
     loading: list[LoadingResult]
     models: list[ModelResult]
     heads: list[HeadResult]
@@ -69,10 +72,12 @@ class Report:
             (f"{one.name}, per weight of loading", one.instructions, one.limit) for one in self.loading
         ]
         models = [(f"{one.name}, loading", one.load_instructions, one.load_limit) for one in self.models]
+        runs = [(f"{one.name}, instructions", one.instructions, one.instruction_limit) for one in self.models]
+        runs += [(f"{one.name}, cycles", one.cycles, one.cycle_limit) for one in self.models]
         heads = [(f"{one.head}, {one.cost}", one.value, one.limit) for one in self.heads]
         return [
             f"{name}: {value:,.5g}, its limit is {limit:,.5g}"
-            for name, value, limit in [*layers, *loading, *models, *heads]
+            for name, value, limit in [*layers, *loading, *models, *runs, *heads]
             if limit is not None and value > limit
         ]
 
@@ -83,7 +88,7 @@ class Report:
         )
         for layer in self.layers:
             per_mac = f"{layer.instructions / layer.macs:.2f}" if layer.macs else ""
-            limit = f"{layer.limit:.1f}" if layer.limit else ""
+            limit = f"{layer.limit:.2f}" if layer.limit else ""
             texts = (f"{layer.macs:,}", f"{layer.instructions:,}", per_mac, limit)
             layers.add_row(layer.name, *texts, *_of_chip(layer))
         loading = _table(
@@ -115,7 +120,39 @@ class Report:
         code = _table("code and constants", "program", "bytes")
         for size in self.code:
             code.add_row(size.name, f"{size.code_bytes:,}")
-        return [layers, loading, models, heads, code]
+        return [layers, self._odd(), loading, models, self._estimates(), heads, code]
+
+    def _odd(self) -> Table:
+        """The worst of the odd layers."""
+        table = _table(
+            "worst layers of odd channels and widths",
+            "layer",
+            "MACs or elements",
+            "instructions",
+            "per one",
+            "cycles",
+        )
+        for one in self.odd[:10]:
+            per_one = f"{one.instructions / one.units:.1f}"
+            table.add_row(one.name, f"{one.units:,}", f"{one.instructions:,}", per_one, f"{one.cycles:,}")
+        return table
+
+    def _estimates(self) -> Table:
+        """The layers of models whose estimates, by which kernels are chosen, are furthest from the counts."""
+        rows = []
+        for model in self.models:
+            for layer in model.layers:
+                if layer.estimated_instructions is None or layer.estimated_cycles is None:
+                    continue
+                errors = (
+                    100 * (layer.estimated_instructions / layer.instructions - 1),
+                    100 * (layer.estimated_cycles / layer.cycles - 1),
+                )
+                rows.append((max(map(abs, errors)), f"{model.name}: {layer.kernel} {layer.module}", errors))
+        table = _table("worst estimates of layers, per cent of the count", "layer", "instructions", "cycles")
+        for _, name, errors in sorted(rows, reverse=True)[:15]:
+            table.add_row(name, *(f"{error:+.1f}" for error in errors))
+        return table
 
 
 def _of_chip(chip: Cycles) -> list[str]:
@@ -144,7 +181,9 @@ def main() -> int:
     write_baseline = parser.parse_args().write_baseline
     # On a narrower one rich would cut numbers off.
     console = Console(width=max(180, Console().width))
-    report = Report(measure_layers(), measure_loading(), measure_models(), measure_heads(), code_sizes())
+    report = Report(
+        measure_layers(), measure_odd(), measure_loading(), measure_models(), measure_heads(), code_sizes()
+    )
     for table in report.tables():
         console.print(table)
     REPORT.parent.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import torch
 import torch_nano as tn
@@ -19,6 +20,14 @@ NODES = 320
 DEEPEST = f"nodes_{NODES}"
 #: The most instructions of loading: of many nodes, and of many weights.
 LOAD_LIMITS = {DEEPEST: 10_000_000, "ad01": 5_000_000}
+#: The most instructions and cycles of one run.
+LIMITS = {
+    "resnet8": (20_000_000, 25_000_000),
+    "ds_cnn": (7_700_000, 9_000_000),
+    "mobilenet_v1_025": (21_000_000, 26_000_000),
+    "ad01": (800_000, 3_200_000),
+    "watch": (600_000, None),
+}
 
 
 @dataclass(frozen=True)
@@ -31,6 +40,9 @@ class LayerOfModel(Cycles):
     instructions: int
     #: Lines of the flash that its constants take: fewer cannot be read, unless they stay in the cache.
     constant_lines: int
+    #: What the image writer estimates; None of a trainable head.
+    estimated_instructions: int | None
+    estimated_cycles: int | None
 
 
 @dataclass(frozen=True)
@@ -51,6 +63,9 @@ class ModelResult(Cycles):
     load_instructions: int
     #: What loading may take, None if it has no limit.
     load_limit: int | None = None
+    #: What one run may take.
+    instruction_limit: int | None = None
+    cycle_limit: int | None = None
 
 
 def measure_models() -> list[ModelResult]:
@@ -76,7 +91,8 @@ def _models() -> Iterator[tuple[str, nn.Module, tuple[int, ...]]]:
 def _measure(name: str, module: nn.Module, shape: tuple[int, ...]) -> ModelResult:
     nano = to_nano(module, shape)
     cost = measure(nano)
-    summary, code = nano.summary(), code_bytes(BOARD_PROGRAM)
+    summary, code = nano.summary(kernels=True), code_bytes(BOARD_PROGRAM)
+    estimates = [next(one for one in layer if one.chosen) for layer in summary.kernels or ()]
     line = chip(CHIP).cache.line
     assert line is not None, "a chip with known costs has a known cache"
     layers = [
@@ -86,10 +102,13 @@ def _measure(name: str, module: nn.Module, shape: tuple[int, ...]) -> ModelResul
             macs=row.macs,
             instructions=made.counts.instructions,
             constant_lines=-(-row.weight_bytes // line) if row.memory == "flash" else 0,
+            estimated_instructions=None if estimate is None else estimate.instructions,
+            estimated_cycles=None if estimate is None else estimate.cycles,
             **cycles_of(made.counts),
         )
-        for row, made in zip(summary.layers, cost.profile.layers, strict=True)
+        for row, made, estimate in zip_longest(summary.layers, cost.profile.layers, estimates)
     ]
+    most = LIMITS.get(name, (None, None))
     return ModelResult(
         name=name,
         macs=summary.macs,
@@ -100,5 +119,7 @@ def _measure(name: str, module: nn.Module, shape: tuple[int, ...]) -> ModelResul
         code_bytes=code,
         load_instructions=cost.load,
         load_limit=LOAD_LIMITS.get(name),
+        instruction_limit=most[0],
+        cycle_limit=most[1],
         **cycles_of(cost.profile.total),
     )

@@ -142,6 +142,7 @@ SHRINKAGE: tuple[float, float]
 
 def operators() -> dict[str, OperatorEntry]: ...
 def is_label(name: str) -> bool: ...
+
 @type_check_only
 class KernelEstimate(TypedDict):
     kernel: str

@@ -23,15 +23,20 @@ pub(super) struct Candidate<'k> {
 
 impl<'k> Candidate<'k> {
     pub(super) fn new(kernel: &'k Kernel, cost: Cost, packed: &Packed, timing: FlashTiming) -> Self {
-        let flash = packed.constants.iter().map(Vec::len).sum();
-        Candidate { kernel, cycles: timing.cycles(cost, packed), flash, scratch: packed.scratch_length }
+        let (flash, scratch) = (packed.length(), packed.scratch_length);
+        Candidate { kernel, cycles: timing.cycles(cost, packed), flash, scratch }
     }
 }
 
 impl FlashTiming {
+    /// Bytes of constants that stay in the cache: three quarters of it, as code needs the rest.
+    fn stays(self) -> usize {
+        self.cache / 4 * 3
+    }
+
     /// Cycles of one run of a layer.
     ///
-    /// Constants that fit three quarters of the cache, whose rest holds code, are read from flash once per run, others as often as the kernel reads them.
+    /// Constants that stay in the cache are read from flash once per run, others as often as the kernel reads them.
     /// Each line costs the time to its first word, as kernels read constants in order; and no line starts before the one before it has arrived.
     pub(super) fn cycles(self, cost: Cost, packed: &Packed) -> u64 {
         cost.cycles().saturating_add(self.wait(cost, packed))
@@ -39,9 +44,8 @@ impl FlashTiming {
 
     /// The part of [`FlashTiming::cycles`] that is waiting for flash.
     pub(super) fn wait(self, cost: Cost, packed: &Packed) -> u64 {
-        let size: usize = packed.constants.iter().map(Vec::len).sum();
-        let stays = size <= self.cache / 4 * 3;
-        let read = packed.read.filter(|_| !stays).unwrap_or(size) as u64;
+        let size = packed.length();
+        let read = packed.read.filter(|_| size > self.stays()).unwrap_or(size) as u64;
         let lines = read.div_ceil(self.line.max(1) as u64);
         let back_to_back = lines.saturating_mul(self.cycles_per_line.into());
         let to_first_words = lines.saturating_mul(self.cycles_to_first_word.into());
@@ -51,8 +55,10 @@ impl FlashTiming {
 
 /// The kernels among which each layer's is chosen, and the choice.
 pub(super) struct Choice<'k> {
-    /// Of each layer that several kernels can compute; the fastest first.
+    /// Of each layer; the fastest first.
     candidates: Vec<Vec<Candidate<'k>>>,
+    /// That of the chip, or none if all constants stay in its cache from run to run.
+    pub(super) timing: FlashTiming,
     /// By layer, the index of its candidate.
     chosen: Vec<usize>,
 }
@@ -64,15 +70,23 @@ impl<'k> Choice<'k> {
         layers: &[Prepared<'k>],
         packings: &mut Packings,
     ) -> Result<Self, WriteError> {
-        let mut candidates = Vec::with_capacity(layers.len());
+        let mut packed = Vec::with_capacity(layers.len());
         for (index, layer) in layers.iter().enumerate() {
-            let mut found = Vec::new();
-            let fitting: Vec<_> = layer.all_fitting(values);
-            // Packing takes time: not where there is nothing to choose.
-            for (kernel, cost) in fitting.iter().copied().filter(|_| fitting.len() > 1) {
-                let packed: Rc<Packed> = packings.get(index, layer, kernel, values)?;
-                found.push(Candidate::new(kernel, cost, &packed, model.flash_timing));
+            let mut of_layer: Vec<(&Kernel, Cost, Rc<Packed>)> = Vec::new();
+            for (kernel, cost) in layer.all_fitting(values) {
+                of_layer.push((kernel, cost, packings.get(index, layer, kernel, values)?));
             }
+            packed.push(of_layer);
+        }
+        let most =
+            |of_layer: &Vec<(&Kernel, Cost, Rc<Packed>)>| of_layer.iter().map(|(.., packed)| packed.length()).max();
+        let total: usize = packed.iter().filter_map(most).sum();
+        let timing = if total <= model.flash_timing.stays() { FlashTiming::default() } else { model.flash_timing };
+        let mut candidates = Vec::with_capacity(layers.len());
+        for of_layer in packed {
+            let found =
+                of_layer.into_iter().map(|(kernel, cost, packed)| Candidate::new(kernel, cost, &packed, timing));
+            let mut found: Vec<Candidate<'k>> = found.collect();
             if model.optimize == Optimize::Flash {
                 let smallest = found.iter().map(|candidate| candidate.flash).min().unwrap_or(0);
                 found.retain(|candidate| candidate.flash <= smallest + smallest / 100);
@@ -81,7 +95,7 @@ impl<'k> Choice<'k> {
             candidates.push(found);
         }
         let chosen = alloc::vec![0; layers.len()];
-        Ok(Choice { candidates, chosen })
+        Ok(Choice { candidates, timing, chosen })
     }
 
     /// Makes the layers prefer the chosen kernels.

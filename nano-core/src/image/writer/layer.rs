@@ -135,6 +135,11 @@ pub struct Packed {
 }
 
 impl Packed {
+    /// Bytes of all constants.
+    pub(crate) fn length(&self) -> usize {
+        self.constants.iter().map(Vec::len).sum()
+    }
+
     pub(crate) fn push_words(&mut self, words: &[i32]) {
         self.constants.push(words.as_bytes().to_vec());
     }

@@ -18,8 +18,8 @@ use zerocopy::IntoBytes;
 
 use super::checksum::checksum;
 use super::{
-    CHECKED_FROM, CONSTANT_ALIGNMENT, ChannelScale, Header, MAGIC, ModelDescription, NodeHeader, Optimize, Section,
-    VERSION, Value, WriteError, metadata,
+    CHECKED_FROM, CONSTANT_ALIGNMENT, ChannelScale, FlashTiming, Header, MAGIC, ModelDescription, NodeHeader, Optimize,
+    Section, VERSION, Value, WriteError, metadata,
 };
 use crate::{Kernel, ops};
 use choice::{Candidate, Choice};
@@ -36,6 +36,8 @@ struct Plan<'k> {
     values: Vec<Value>,
     layers: Vec<Prepared<'k>>,
     memory: memory::Plan<'k>,
+    /// The time for reading constants.
+    timing: FlashTiming,
 }
 
 impl<'k> Plan<'k> {
@@ -68,7 +70,7 @@ impl<'k> Plan<'k> {
         while memory.length as usize > arena && choice.save_scratch(&memory, false) {
             memory = place(&choice, &mut layers, &mut values)?;
         }
-        let plan = Plan { values, layers, memory };
+        let plan = Plan { values, layers, memory, timing: choice.timing };
         if model.budget.flash == usize::MAX {
             return Ok(plan);
         }
@@ -105,7 +107,7 @@ impl<'k> Plan<'k> {
     fn is_better_than(&self, other: &Plan<'_>, model: &ModelDescription) -> bool {
         let arena = |plan: &Plan<'_>| u64::from(plan.memory.length);
         let excess = |plan: &Plan<'_>| arena(plan).saturating_sub(model.budget.arena as u64);
-        let [cycles, of_other] = [self.cycles(model), other.cycles(model)];
+        let [cycles, of_other] = [self.cycles(), other.cycles()];
         let are_about_equal = cycles.abs_diff(of_other) <= cycles.min(of_other) / 50;
         let arena_first = model.optimize == Optimize::Ram || are_about_equal;
         let rank = |plan: &Plan<'_>, cycles: u64| match arena_first {
@@ -116,8 +118,8 @@ impl<'k> Plan<'k> {
     }
 
     /// Modelled cycles of one run.
-    fn cycles(&self, model: &ModelDescription) -> u64 {
-        let of_layer = |layer: &Chosen<'_>| model.flash_timing.cycles(layer.cost, &layer.packed);
+    fn cycles(&self) -> u64 {
+        let of_layer = |layer: &Chosen<'_>| self.timing.cycles(layer.cost, &layer.packed);
         self.memory.layers.iter().map(of_layer).fold(0, u64::saturating_add)
     }
 }
@@ -183,14 +185,13 @@ pub fn write_with(model: &ModelDescription, kernels: &[Kernel]) -> Result<Vec<u8
 /// # Errors
 /// Those of [`write()`].
 pub fn estimate(model: &ModelDescription, kernels: &[Kernel]) -> Result<Vec<LayerEstimate>, WriteError> {
-    planned(model, kernels, |model, plan| {
+    planned(model, kernels, |_, plan| {
         let mut estimates = Vec::with_capacity(plan.layers.len());
         for (layer, chosen) in plan.layers.iter().zip(&plan.memory.layers) {
             let mut alternatives = Vec::new();
             for (kernel, cost) in layer.all_fitting(&plan.values) {
                 let packed = layer.pack(kernel, &plan.values)?;
-                let Candidate { cycles, flash, scratch, .. } =
-                    Candidate::new(kernel, cost, &packed, model.flash_timing);
+                let Candidate { cycles, flash, scratch, .. } = Candidate::new(kernel, cost, &packed, plan.timing);
                 let instructions = cost.instructions;
                 alternatives.push(KernelEstimate { kernel: kernel.name, instructions, cycles, flash, scratch });
             }
@@ -244,7 +245,7 @@ fn planned<R>(
 
 /// Lays out the sections of the image.
 fn write_plan(model: &ModelDescription, plan: &Plan<'_>, head: Option<Head>) -> Result<Vec<u8>, WriteError> {
-    let Plan { values, layers, memory } = plan;
+    let Plan { values, layers, memory, .. } = plan;
     let memory::Plan { layers: chosen, scratch_offsets, length: arena_length, .. } = memory;
     let (mut constants, mut constants_in_ram) = (Constants::default(), Constants::default());
     let mut nodes = Vec::new();

@@ -9,6 +9,7 @@ from ..calibration.quantize import QuantizedGraph
 from ..capture.passes.roots_of_squares import roots_of_squares
 from ..ir.precision import LayerDtype, precision_of
 from ..modules.models import QuantizedModule
+from .optimization import Optimization
 from .saved_model import SavedModel
 
 
@@ -19,6 +20,7 @@ class ConvertedModel(QuantizedModule):
         super().__init__()
         self._model = saved.image
         self._graph = saved.graph
+        self._optimization = saved.optimization
         # Looked up once: a call of a small model takes microseconds.
         graph = saved.graph.graph
         self._returned = graph.returned
@@ -77,6 +79,11 @@ class ConvertedModel(QuantizedModule):
     def weights_in_ram(self) -> int:
         """Bytes of weights and tables that the device copies to RAM at start, part of :attr:`arena_bytes`."""
         return self._model.constants_in_ram
+
+    @property
+    def optimization(self) -> Optimization:
+        """How the layers' kernels were chosen: the goal, and the limits of flash and RAM, None for none."""
+        return self._optimization
 
     @property
     def input_shapes(self) -> dict[str, Shape]:

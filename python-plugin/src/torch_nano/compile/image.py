@@ -13,9 +13,11 @@ from ..errors import HeadError, InputError, QuantizationError, TorchNanoError, i
 from ..ir.description import describe_layer, describe_model, describe_value
 from ..ir.graph import Node
 from ..ops.move import is_free
+from .optimization import Optimization
 
 #: The most bytes of constants in RAM that can be asked for.
 MOST_IN_RAM = 2**31 - 1
+_FASTEST = Optimization()
 
 
 def layers(model: QuantizedGraph) -> list[Node]:
@@ -38,6 +40,7 @@ def write_image(
     name: str,
     labels: list[str],
     weights_in_ram: int = 0,
+    optimization: Optimization = _FASTEST,
 ) -> _native.Model:
     """The checked image of a quantized graph. nano-core plans the memory and packs the constants.
 
@@ -47,16 +50,36 @@ def write_image(
         name: the model's name.
         labels: the names of the classes.
         weights_in_ram: bytes of RAM for copies of layers' constants, at most.
+        optimization: how the layers' kernels are chosen.
 
     Raises:
         InputError: an input or an output has a name that an image cannot hold.
         HeadError: nano-core refuses a setting of the head for this model.
         QuantizationError: nano-core refuses a layer; the message names its module and says why.
     """
-    ids, graph = _value_ids(model), model.graph
+    graph = model.graph
     for kind, names in (("argument of forward", graph.inputs), ("key of the outputs", graph.returned.names)):
         _check_names(kind, names)
-    description = describe_model(
+    description = describe(model, head, name, labels, weights_in_ram, optimization)
+    try:
+        return _native.Model(_native.write_image(description))
+    except _native.SettingError as error:
+        raise HeadError(str(error)) from error
+    except _native.NanoError as error:
+        raise _refusal(model, description, error) from error
+
+
+def describe(
+    model: QuantizedGraph,
+    head: dict[str, Any] | None,
+    name: str,
+    labels: list[str],
+    weights_in_ram: int,
+    optimization: Optimization,
+) -> dict[str, Any]:
+    """The description that :func:`write_image` writes."""
+    ids, graph = _value_ids(model), model.graph
+    return describe_model(
         {value: _value(model, value) for value in graph.inputs},
         [_layer(model, node, ids) for node in layers(model)],
         {name: ids[value] for name, value in zip(graph.returned.names, graph.outputs, strict=True)},
@@ -65,13 +88,8 @@ def write_image(
         head=head,
         channels=model.channels,
         weights_in_ram=weights_in_ram,
+        optimization=optimization.described(),
     )
-    try:
-        return _native.Model(_native.write_image(description))
-    except _native.SettingError as error:
-        raise HeadError(str(error)) from error
-    except _native.NanoError as error:
-        raise _refusal(model, description, error) from error
 
 
 def is_name(name: object) -> bool:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from .. import _native
 from ..arguments import (
     TensorOrArray,
     as_tensors,
@@ -41,12 +42,12 @@ from . import rust_crate
 from .converted_model import ConvertedModel
 from .export import export
 from .float_graph import float_graph_of
-from .image import made_of, write_image
+from .image import describe, made_of, write_image
 from .profile import Profile, profile
 from .saved_model import SavedHead, SavedModel, pack, unpack
 from .stream import Stream
 from .streaming import to_streaming
-from .summary import LayerSummary, Summary, arena_in_use
+from .summary import KernelChoice, LayerSummary, Summary, arena_in_use
 from .verify import VerifyReport, verify_host, verify_rv32imc
 
 Target = Literal["host", "rv32imc"]
@@ -219,15 +220,18 @@ class NanoModule(ConvertedModel):
         saved = self._saved()
         graph = to_streaming(saved.graph, saved.head is not None)
         description = None if saved.head is None else saved.head.description
-        image = write_image(graph, description, self.name, self.labels, self._model.constants_in_ram)
-        return Stream(NanoModule(SavedModel(image, graph, saved.head)), image)
+        in_ram = self._model.constants_in_ram
+        image = write_image(graph, description, self.name, self.labels, in_ram, self._optimization)
+        return Stream(NanoModule(SavedModel(image, graph, saved.head, self._optimization)), image)
 
-    def summary(self, target: str | None = None) -> Summary:
+    def summary(self, target: str | None = None, *, kernels: bool = False) -> Summary:
         """Cost and memory of each layer; prints as a table.
 
         Args:
             target: the name of a chip, whose cycles and milliseconds are then shown, too: :meth:`profile`
                 says how they are found, and which errors are raised.
+            kernels: show for each layer the kernels that could compute it, too, with the cycles that each is
+                estimated to take, its flash and its scratch memory.
         """
         rows = []
         described = zip(made_of(self._graph, self._model), arena_in_use(self._model), strict=True)
@@ -274,7 +278,17 @@ class NanoModule(ConvertedModel):
             head_bytes,
             equalized,
             None if target is None else self._profile(target, rows, None),
+            self._kernels() if kernels else None,
         )
+
+    def _kernels(self) -> tuple[tuple[KernelChoice, ...], ...]:
+        """The kernels that could compute each layer of the image."""
+        saved = self._saved()
+        description = None if saved.head is None else saved.head.description
+        in_ram, optimization = self._model.constants_in_ram, self._optimization
+        described = describe(self._graph, description, self.name, self.labels, in_ram, optimization)
+        estimates = _native.estimate_kernels(described)
+        return tuple(tuple(KernelChoice(**one) for one in layer) for layer in estimates)
 
     def verify(self, target: Target = "host", data: Example | None = None) -> VerifyReport:
         """Compares nano-core on this machine with a target, byte by byte.
@@ -499,9 +513,9 @@ class NanoModule(ConvertedModel):
     def _saved(self) -> SavedModel:
         saved = self._saved_head
         if self.head is None or saved is None:
-            return SavedModel(self._model, self._graph, None)
+            return SavedModel(self._model, self._graph, None, self._optimization)
         head = SavedHead(saved.path, saved.description, self.head.state())
-        return SavedModel(self._model, self._graph, head)
+        return SavedModel(self._model, self._graph, head, self._optimization)
 
 
 def load(path: str | os.PathLike[str]) -> NanoModule:

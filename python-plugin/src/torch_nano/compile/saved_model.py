@@ -30,8 +30,10 @@ from ..ir.value import Value
 from ..ops.fully_connected import FullyConnected
 from ..ops.move import Move
 from .image import MOST_IN_RAM, write_image
+from .optimization import Optimization, optimization_of
 
-_KIND, _VERSION = "model", 7
+_KIND, _VERSION = "model", 8
+_FASTEST = Optimization()
 
 
 @dataclass
@@ -53,6 +55,8 @@ class SavedModel:
     image: _native.Model
     graph: QuantizedGraph
     head: SavedHead | None
+    #: How the image's kernels were chosen.
+    optimization: Optimization = _FASTEST
 
 
 @dataclass
@@ -72,6 +76,8 @@ class _Contents:
     streams: bool
     #: Bytes of layers' constants that are copied to RAM.
     weights_in_ram: int
+    #: How kernels are chosen: the fields of :class:`.Optimization`.
+    optimization: dict[str, Any]
     #: How the model returns its outputs: the fields of :class:`.Returned`.
     returns: dict[str, Any]
     head: dict[str, Any] | None
@@ -84,6 +90,13 @@ class _SavedNode:
     inputs: list[str]
     outputs: list[str]
     tensors: dict[str, Tensor]
+
+
+@dataclass
+class _SavedOptimization:
+    optimize: str
+    flash: int | None
+    ram: int | None
 
 
 @dataclass
@@ -118,6 +131,7 @@ def pack(model: SavedModel) -> bytes:
         },
         streams=model.graph.streams,
         weights_in_ram=image.constants_in_ram,
+        optimization=model.optimization.saved(),
         returns=asdict(graph.returned),
         head=None if model.head is None else vars(model.head),
     )
@@ -140,7 +154,11 @@ def unpack(content: bytes) -> SavedModel:
             in_ram = whole_number(
                 "weights_in_ram", contents.weights_in_ram, most=MOST_IN_RAM, error=FileFormatError
             )
-            image = write_image(graph, description, contents.name, contents.labels, in_ram)
+            saved = fields_of(_SavedOptimization, contents.optimization, "the choice of kernels")
+            optimization = optimization_of(
+                saved.optimize, {"flash": saved.flash, "ram": saved.ram}, error=FileFormatError
+            )
+            image = write_image(graph, description, contents.name, contents.labels, in_ram, optimization)
             _check_runs(graph)
             _check_head(image, head)
     except FileFormatError:
@@ -152,7 +170,7 @@ def unpack(content: bytes) -> SavedModel:
             f"a model of image {contents.id:08x}; of its layers this version writes {image.id:08x}: load it "
             "with the version that saved it, or convert it again"
         )
-    return SavedModel(image, graph, head)
+    return SavedModel(image, graph, head, optimization)
 
 
 def _graph(contents: _Contents) -> QuantizedGraph:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +39,20 @@ class LayerSummary:
     #: Where its weights are: "flash"; "flash, RAM" if they are copied to RAM at start; "RAM" of a
     #: trainable head.
     memory: str
+
+
+@dataclass(frozen=True)
+class KernelChoice:
+    """What a kernel is estimated to take for a layer."""
+
+    kernel: str
+    #: Whether the image uses it.
+    chosen: bool
+    instructions: int
+    #: With waiting for flash.
+    cycles: int
+    constant_bytes: int
+    scratch_bytes: int
 
 
 def arena_in_use(model: _native.Model) -> list[int]:
@@ -87,6 +102,8 @@ class Summary:
     equalized: int
     #: The time on a chip; None if it was not asked for.
     profile: Profile | None = None
+    #: For each layer of the image the kernels that could compute it; None if they were not asked for.
+    kernels: tuple[tuple[KernelChoice, ...], ...] | None = None
 
     @property
     def macs(self) -> int:
@@ -112,12 +129,21 @@ class Summary:
         table.add_column("memory", no_wrap=True)
         for header in ("cycles", "ms") if self.profile else ():
             table.add_column(header, justify="right", no_wrap=True)
+        for header in ("estimated\ncycles", "flash\n(B)", "scratch\n(B)") if self.kernels else ():
+            table.add_column(header, justify="right", no_wrap=True)
         for index, layer in enumerate(self.layers):
             shape = " x ".join(map(str, layer.output_shape))
             numbers = [f"{n:,}" for n in (layer.macs, layer.weight_bytes, layer.arena_bytes)]
             texts = [layer.kernel, layer.module_path, shape, *[layer.dtype] * has_dtypes]
             time = [] if self.profile is None else self.profile.time(self.profile.layers[index].counts)
-            table.add_row(*texts, *numbers, layer.memory, *time)
+            # The trainable head is no layer of the image.
+            kernels = self.kernels[index] if self.kernels and index < len(self.kernels) else ()
+            of_chosen = [_estimate(one) for one in kernels if one.chosen]
+            table.add_row(*texts, *numbers, layer.memory, *time, *itertools.chain(*of_chosen))
+            blank = [""] * (len(texts) + len(numbers) + len(time))
+            for one in kernels:
+                if not one.chosen:
+                    table.add_row(f"  or {one.kernel}", *blank, *_estimate(one))
         text = io.StringIO()
         # Plain text wherever it is shown, in a notebook too.
         Console(file=text, width=200, force_terminal=False, force_jupyter=False).print(table)
@@ -134,3 +160,7 @@ class Summary:
         return "\n".join([*(line for line in lines if line), totals, *times, *notes])
 
     __repr__ = __str__
+
+
+def _estimate(one: KernelChoice) -> list[str]:
+    return [f"{number:,}" for number in (one.cycles, one.constant_bytes, one.scratch_bytes)]

@@ -34,6 +34,7 @@ from .image import is_name, write_image
 from .last_layers import LastLayers, cut_before, split_off_head
 from .module_with_ranges import ModuleWithRanges
 from .nano_module import NanoModule
+from .optimization import Budget, Goal, Optimization, optimization_of
 from .precision import with_precision
 from .saved_model import SavedHead, SavedModel
 from .starts import with_start
@@ -71,6 +72,8 @@ def to_nano(
     correct: bool = True,
     target: str | None = None,
     weights_in_ram: WeightsInRam = 0,
+    optimize: Goal = "speed",
+    budget: Budget | None = None,
 ) -> NanoModule:
     """Compiles a model to int8, as it runs on the device. The model itself is not changed.
 
@@ -118,6 +121,12 @@ def to_nano(
             waits about ten cycles for each byte of flash that is not in its cache. Whole layers are copied,
             first those that read most bytes of flash per byte of RAM. The outputs are the same. "auto": all
             RAM that the model leaves of the target's.
+        optimize: by what the layers' kernels are chosen; all give the same outputs. "speed": the fewest
+            cycles, by estimates for an ESP32-C3; "flash": the smallest constants, within 1 %; "ram": the
+            smallest arena. :meth:`NanoModule.summary` with ``kernels=True`` shows the choice.
+        budget: most bytes of the image and of its arena without copies of weights,
+            ``{"flash": 300_000, "ram": 100_000}`` or one of the two; None: what the firmware leaves of the
+            target's, or of an ESP32-C3's.
 
     Warns:
         AccuracyWarning: int8 keeps less than 15 dB of an output; it names the layers that lose most. Or
@@ -130,8 +139,8 @@ def to_nano(
 
     Raises:
         ChipError: there is no such target.
-        TooLargeError: the model does not fit the target; the message names what is short, the layer at the
-            peak, and what helps.
+        TooLargeError: the model does not fit the target or the budget; the message names what is short, the
+            layer at the peak, and what helps.
         UnsupportedError: all calls of the model that cannot run on the device.
         CaptureError: torch.export cannot trace the model.
         InputError: a wrong example, calibration data, method, labels or name.
@@ -159,6 +168,7 @@ def to_nano(
     train_last = whole_number("train_last", train_last, least=1)
     chip = None if target is None else chip_named(target)
     weights_in_ram = checked_weights_in_ram(weights_in_ram, chip)
+    optimization = optimization_of(optimize, budget)
     settings = _settings(head, learning_rate)
     wanted = target_of(precision, target_sqnr)
     source = _source(model, example, calibrate, method, percentile, precision, correct)
@@ -199,11 +209,11 @@ def to_nano(
         description = with_start(split.description, *split.start, shipped)
     saved = _saved(split, description)
 
-    def make(in_ram: int) -> NanoModule:
-        image = write_image(quantized, description, name, names, in_ram)
-        return NanoModule(SavedModel(image, quantized, saved))
+    def make(in_ram: int, optimization: Optimization) -> NanoModule:
+        image = write_image(quantized, description, name, names, in_ram, optimization)
+        return NanoModule(SavedModel(image, quantized, saved, optimization))
 
-    return for_chip(make, chip, weights_in_ram)
+    return for_chip(make, chip, weights_in_ram, optimization)
 
 
 def _saved(split: LastLayers | None, description: dict[str, Any] | None) -> SavedHead | None:

@@ -1,0 +1,80 @@
+"""By what the kernels of a model's layers are chosen: the goal, and the flash and RAM that they may take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from ..arguments import one_of, shown, whole_number
+from ..chips import Chip
+from ..chips import chip as chip_named
+from ..errors import InputError, TorchNanoError
+
+#: What is made small: cycles, the image, or the arena.
+Goal = Literal["speed", "flash", "ram"]
+#: Bytes that may be taken: "flash" of the image, "ram" of its arena without copies of weights.
+Budget = Mapping[Literal["flash", "ram"], int]
+
+#: The chip whose costs hold for chips without known ones.
+MODELLED = "esp32c3"
+_MOST = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """How the kernels of an image are chosen."""
+
+    optimize: Goal = "speed"
+    #: Most bytes of the image; None: any.
+    flash: int | None = None
+    #: Most bytes of the arena without copies of weights; None: any.
+    ram: int | None = None
+
+    def described(self) -> dict[str, Any]:
+        """The entries of a model's description for nano-core's writer."""
+        return {
+            "optimize": self.optimize,
+            "budget": (self.flash, self.ram),
+            "flash_timing": _flash_timing(chip_named(MODELLED)),
+        }
+
+    def saved(self) -> dict[str, Any]:
+        """As plain data, for :func:`optimization_of`."""
+        return asdict(self)
+
+
+def optimization_of(
+    optimize: object, budget: object, *, error: type[TorchNanoError] = InputError
+) -> Optimization:
+    """The checked arguments of a user.
+
+    Raises:
+        InputError: there is no such goal, or the budget is no mapping of "flash" and "ram" to bytes.
+
+    >>> optimization_of("speed", {"flash": 300_000})
+    Optimization(optimize='speed', flash=300000, ram=None)
+    """
+    one_of("optimize", optimize, get_args(Goal), error=error)
+    if budget is None:
+        budget = {}
+    if not isinstance(budget, Mapping) or not set(budget) <= {"flash", "ram"}:
+        raise error(
+            f"budget is {shown(budget)}; expected bytes by name, {{'flash': 300_000, 'ram': 100_000}}, "
+            "or one of the two"
+        )
+    limits = {
+        name: None if bytes_ is None else whole_number(f"budget[{name!r}]", bytes_, most=_MOST, error=error)
+        for name, bytes_ in budget.items()
+    }
+    return Optimization(optimize, limits.get("flash"), limits.get("ram"))  # type: ignore[arg-type]  # checked
+
+
+def _flash_timing(chip: Chip) -> tuple[int, int, int, int] | None:
+    """Cache and line in bytes, cycles to a line's first word and to the next line."""
+    costs, cache = chip.costs, chip.cache
+    if costs is None or cache.bytes is None or cache.line is None:
+        return None
+    first = costs.flash_request + costs.flash_first_word
+    whole = first + costs.flash_next_word * (cache.line // 4 - 1)
+    return cache.bytes, cache.line, round(first), round(whole)
