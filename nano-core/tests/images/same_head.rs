@@ -54,7 +54,7 @@ fn what_decides_features_classes_or_learning_makes_another_head() {
         changed(|net| net.model.labels = vec!["left".into()]),
         changed(|net| net.model.labels = vec!["left".into(), "right".into()]),
         changed(|net| net.model.labels = vec!["right".into(), "left".into()]),
-        changed(|net| sgd(net).descent.learning_rate *= 2.0),
+        changed(|net| sgd(net).descent.learning_rate = Some(0.5)),
         changed(|net| net.model.head = Some(HeadDescription::Sgd(head_net().sgd(4)))),
     ];
     let tensors = head_net().model.layers[0].tensors.len();
