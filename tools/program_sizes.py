@@ -76,7 +76,7 @@ def linked_code_bytes(image: int) -> int:
 def linked_ram_bytes() -> int:
     """Bytes of RAM that the firmware takes for itself, without stack."""
     sizes = section_sizes(FIRMWARE)
-    return sum(sizes[name] for name in (*_IN_RAM, ".bss")) - symbol_size(FIRMWARE, "WORDS")
+    return sum(sizes[name] for name in (*_IN_RAM, ".bss")) - symbol_size(FIRMWARE, "RAM_WORDS")
 
 
 def stack_bytes(nano: tn.NanoModule) -> int:

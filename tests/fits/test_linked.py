@@ -56,7 +56,7 @@ def test_the_prediction_is_what_is_linked(
     assert fit.flash.parts["image"] == (tmp_path / "model.nano").stat().st_size
     assert nano.image in FIRMWARE.read_bytes()
     # A static_cell has a flag, which takes a word.
-    assert fit.ram.used == symbol_size(FIRMWARE, "WORDS") - 4
+    assert fit.ram.used == symbol_size(FIRMWARE, "RAM_WORDS") - 4
     assert (fit.ram.parts["weights"] > 0) == (make is _recurrent)
     code, ram = linked_code_bytes(nano.flash_bytes), linked_ram_bytes()
     table = "`just program-sizes` writes the table of what is linked now"
