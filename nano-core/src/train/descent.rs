@@ -11,8 +11,9 @@ use crate::image::WriteError;
 /// Settings of [`SgdHead`](super::SgdHead) and [`LayersHead`](super::LayersHead).
 #[derive(Clone, Debug)]
 pub struct Descent {
-    /// Learning rate of the real-valued step.
-    pub learning_rate: f64,
+    /// Learning rate of the real-valued step; None: three quarters of the largest with which gradient descent on a linear layer is stable,
+    /// given the inputs' mean square (see [`SgdHead`](super::SgdHead)).
+    pub learning_rate: Option<f64>,
     /// The loss, which says what the outputs mean.
     pub loss: Loss,
     /// Number of epochs of one training after which the rate is halved, again and again; 0: never.
@@ -48,13 +49,13 @@ impl Descent {
             .map_err(|_| WriteError::setting("halve_every", self.halve_every, format_args!("at most {}", i32::MAX)))
     }
 
-    /// Mantissa (15 bits) and right shift of the learning rate times each of `factors`, one per layer.
-    pub(super) fn rates(&self, factors: &[f64]) -> Result<Vec<(i32, i32)>, WriteError> {
-        let rate = |&factor: &f64| {
-            let (mantissa, exponent) = normalize(self.learning_rate * factor, 15)?;
+    /// Mantissa (15 bits) and right shift of a learning rate times each of `factors`, one per layer.
+    pub(super) fn rates(rate: f64, factors: &[f64]) -> Result<Vec<(i32, i32)>, WriteError> {
+        let packed = |&factor: &f64| {
+            let (mantissa, exponent) = normalize(rate * factor, 15)?;
             (-LARGEST_SHIFT..=-1).contains(&exponent).then_some((mantissa as i32, -exponent))
         };
-        factors.iter().map(rate).collect::<Option<_>>().ok_or_else(|| {
+        factors.iter().map(packed).collect::<Option<_>>().ok_or_else(|| {
             // From the smallest mantissa with the largest shift to just below what the smallest shift holds; both moved inwards by more
             // than the rounding to four digits.
             let (least, most) = (0.5 / (1u64 << LARGEST_SHIFT) as f64, 0.5);
@@ -64,8 +65,23 @@ impl Descent {
                 true => format!("{:?} to {:?} for the weights and features of this model", short(least), short(most)),
                 false => "layers whose weights are of more similar sizes: no rate suits them all".into(),
             };
-            WriteError::setting("learning_rate", format_args!("{:?}", self.learning_rate), expected)
+            WriteError::setting("learning_rate", format_args!("{rate:?}"), expected)
         })
+    }
+
+    /// Mantissa (15 bits) and right shift, which may be a left one, of the rate for inputs of mean square 1, in units of
+    /// `input_scale`, times `factor`.
+    pub(super) fn normalized_rate(&self, factor: f64, input_scale: f64) -> Result<(i32, i32), WriteError> {
+        let rate = 0.75 * self.loss.stable_rate() / (input_scale * input_scale);
+        let packed = normalize(rate * factor, 15).filter(|(_, shift)| (-LARGEST_SHIFT..=LARGEST_SHIFT).contains(shift));
+        let (mantissa, shift) = packed.ok_or_else(|| {
+            WriteError::setting(
+                "learning_rate",
+                "\"auto\"",
+                "a number: no rate suits weights and features of these sizes",
+            )
+        })?;
+        Ok((mantissa as i32, -shift))
     }
 
     /// A word for each class: its weight, of which `full` is the largest, and the bit `frozen` for a row that does not learn.

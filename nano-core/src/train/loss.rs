@@ -31,6 +31,16 @@ pub enum Loss {
 }
 
 impl Loss {
+    /// Twice the reciprocal of the largest curvature, the largest rate with which gradient descent on inputs of mean square 1 is stable.
+    #[cfg(feature = "alloc")]
+    pub(super) const fn stable_rate(self) -> f64 {
+        match self {
+            Loss::CrossEntropy => 4.0,
+            Loss::Binary => 8.0,
+            Loss::Squared => 2.0,
+        }
+    }
+
     /// All losses; an image numbers them by their index.
     pub const ALL: [Loss; 3] = [Loss::CrossEntropy, Loss::Binary, Loss::Squared];
 

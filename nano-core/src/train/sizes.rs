@@ -15,11 +15,12 @@ pub struct HeadSizes {
     pub classes: usize,
     /// Number of features.
     pub features: usize,
-    /// The layers of a head of several; [`LayerSizes::NONE`] for others.
+    /// The layers of a head of several, or the means of one with a start; [`LayerSizes::NONE`] for others.
     pub layers: LayerSizes,
 }
 
-/// The sizes that the memory of a [`LayersHead`](super::LayersHead)'s layers depends on.
+/// The sizes that the memory of a [`LayersHead`](super::LayersHead)'s layers depends on, and that of the means of a
+/// [`PrototypeHead`](super::PrototypeHead) with a start: its `weights`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct LayerSizes {

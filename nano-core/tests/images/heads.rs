@@ -301,6 +301,8 @@ fn records_that_sums_cannot_run_are_refused() {
         (false, 3, 0, "head classes at the start"),
         (false, 11, 0, "head logit scale (bits)"),
         (false, 13, 4, "head state length"),
+        (false, 4, 1, "head state length"),
+        (false, 4, 1025, "head state length"),
     ] {
         let mut image = sums_net(lda, 0);
         let record = image.word(place::HEAD) as usize;

@@ -16,6 +16,7 @@ fn images(zero_point: i32) -> Vec<(String, Aligned)> {
         ("lda".into(), HeadDescription::Lda(LdaDescription { sums: start.clone(), shrinkage: 0.2 })),
         ("lda with a start".into(), HeadDescription::Lda(started(zero_point))),
         ("prototype".into(), HeadDescription::Prototype(start)),
+        ("prototype with a start".into(), HeadDescription::Prototype(started(zero_point).sums)),
     ];
     for loss in Loss::ALL {
         let classes = if loss == Loss::Squared { 1 } else { 3 };

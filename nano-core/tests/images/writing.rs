@@ -240,9 +240,9 @@ fn heads_that_cannot_learn_are_refused() {
             |head| head.descent.loss = Loss::Squared,
             "loss is \"squared\" for a layer of 3 outputs; expected a layer of at most 1",
         ),
-        (|head| head.descent.learning_rate = f64::NAN, "learning_rate is NaN; expected "),
-        (|head| head.descent.learning_rate = 0.0, "learning_rate is 0.0; expected "),
-        (|head| head.descent.learning_rate = 1e9, "learning_rate is 1000000000.0; expected "),
+        (|head| head.descent.learning_rate = Some(f64::NAN), "learning_rate is NaN; expected "),
+        (|head| head.descent.learning_rate = Some(0.0), "learning_rate is 0.0; expected "),
+        (|head| head.descent.learning_rate = Some(1e9), "learning_rate is 1000000000.0; expected "),
     ];
     for (change, message) in cases {
         let mut net = head_net();
@@ -260,7 +260,7 @@ fn sgd(net: &mut Builder) -> &mut SgdDescription {
 #[test]
 fn the_range_of_learning_rates_is_what_can_be() {
     let mut net = head_net();
-    sgd(&mut net).descent.learning_rate = -0.1;
+    sgd(&mut net).descent.learning_rate = Some(-0.1);
     let error = refused(&net).to_string();
     let range = error.split("expected ").nth(1).unwrap().split(" for ").next().unwrap();
     let (least, most) = range.split_once(" to ").unwrap();
@@ -268,7 +268,7 @@ fn the_range_of_learning_rates_is_what_can_be() {
     // Shifts of 1 to 30, and mantissas up to twice the least.
     assert!((0.99..1.01).contains(&(most / least / (1u64 << 30) as f64)), "{error}");
     for (rate, can_be) in [(least, true), (most, true), (least * 0.99, false), (most * 1.01, false)] {
-        sgd(&mut net).descent.learning_rate = rate;
+        sgd(&mut net).descent.learning_rate = Some(rate);
         assert_eq!(write(&net.model).is_ok(), can_be, "{rate}: {error}");
     }
 }

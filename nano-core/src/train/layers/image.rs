@@ -116,7 +116,10 @@ pub(in crate::train) fn pack(head: &LayersDescription, features: &Value) -> Resu
         one /= weight_scale * f64::from(1 << BACKWARD_SHIFT);
         factor
     });
-    let rates = descent.rates(&backwards.collect::<Vec<_>>())?;
+    let rate = descent.learning_rate.ok_or_else(|| {
+        WriteError::setting("learning_rate", "\"auto\"", "a number: several layers that learn have no rate in common")
+    })?;
+    let rates = Descent::rates(rate, &backwards.collect::<Vec<_>>())?;
     for ((record, ..), rate) in layers.iter_mut().rev().zip(rates) {
         (record.rate, record.rate_shift) = rate;
     }

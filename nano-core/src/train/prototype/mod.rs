@@ -4,17 +4,23 @@
 //! result. A logit is minus the squared distance to the class's mean, in sixteenths: `-floor(16 sum (n_k x_i - s_ki)^2 / n_k^2)`. Its
 //! scale is `s_x^2 / 16`.
 //!
-//! Bounds: `|x| <= 255`, at most 2^16 samples of a class and 512 features: `|s| < 2^24`, `|n x - s| < 2^24`, so a sum of squares is below
+//! A head can start from the means of the factory's classes, which the user's samples move ([`crate::train::start`]); the variance within
+//! a class is then the factory's. The means of both, M, have 7 fraction bits, are in scratch memory, and are made anew when logits are
+//! asked for after a change. A logit is `-floor(sum (2^7 x_i - M_i)^2 / 2^10)`: also in sixteenths.
+//!
+//! Bounds: with a start, `|2^7 x - M| < 2^15`, so a logit is above -2^29. Else `|x| <= 255`, at most 2^16 samples of a class and 512 features: `|s| < 2^24`, `|n x - s| < 2^24`, so a sum of squares is below
 //! 2^57, sixteen times that fits int64, and a logit is above -2^30.
 
 #[cfg(feature = "alloc")]
 mod image;
+mod started;
 
 use zerocopy::little_endian::{I32, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 #[cfg(feature = "alloc")]
 pub(super) use image::pack;
+use started::Started;
 
 use crate::Error;
 use crate::image::{HeadRecord, Image};
@@ -56,6 +62,7 @@ pub struct PrototypeHead<'a> {
     input_zero_point: i32,
     state: &'a mut State,
     logits: &'a mut [i32],
+    started: Option<Started<'a>>,
 }
 
 impl<'a> PrototypeHead<'a> {
@@ -65,12 +72,25 @@ impl<'a> PrototypeHead<'a> {
     pub(super) const USES_RING: bool = false;
 
     pub(super) const fn sizes_of(record: &HeadRecord) -> HeadSizes {
-        HeadSizes::with_layers(record, LayerSizes::NONE)
+        let parameters = (record.classes as usize).saturating_mul(record.features as usize);
+        let weights = if record.constants[1] == 0 { 0 } else { parameters };
+        HeadSizes::with_layers(record, LayerSizes { weights, ..LayerSizes::NONE })
     }
 
     pub(super) const fn memory(sizes: &HeadSizes) -> Memory {
         let words = sizes.classes.saturating_mul(sizes.features.saturating_add(1)).saturating_add(1);
-        Memory { state_bytes: words.saturating_mul(4), scratch_words: sizes.classes }
+        let started = match sizes.layers.weights {
+            0 => 0,
+            means => Started::words(means, sizes.features),
+        };
+        Memory { state_bytes: words.saturating_mul(4), scratch_words: sizes.classes.saturating_add(started) }
+    }
+
+    /// After a change of counts and sums.
+    fn changed(&mut self) {
+        if let Some(started) = &mut self.started {
+            started.state_changed();
+        }
     }
 
     #[cfg(feature = "alloc")]
@@ -136,6 +156,7 @@ impl<'a> SumsHead<'a> for PrototypeHead<'a> {
                 *sum += times * (i32::from(q) - zero_point);
             }
         }
+        self.changed();
     }
 
     fn samples_of(&self, class: usize) -> u32 {
@@ -161,16 +182,15 @@ impl<'a> Head<'a> for PrototypeHead<'a> {
         let sizes = Self::sizes_of(record);
         Self::LIMITS.check(&sizes)?;
         sums::check_classes(record, initial_classes)?;
-        let state = image.head_state(record).len();
-        if state > 0 {
-            return field("head state length", state as i64);
-        }
         record.check_logit_scale()?;
         let memory = Self::memory(&sizes);
         let wrong_ram = memory.wrong_ram(ram.len());
-        let (state, logits) = memory.split(ram)?;
+        let (state, scratch) = memory.split(ram)?;
         let state = State::mut_from_bytes(state.as_mut_bytes()).map_err(|_| wrong_ram)?;
-        let mut head = PrototypeHead { record, input_zero_point: image.output(0).zero_point, state, logits };
+        let (logits, scratch) = scratch.split_at_mut_checked(sizes.classes).ok_or(wrong_ram)?;
+        let input_zero_point = image.output(0).zero_point;
+        let started = Started::read(image, record, input_zero_point, scratch)?;
+        let mut head = PrototypeHead { record, input_zero_point, state, logits, started };
         head.reset();
         Ok(head)
     }
@@ -194,9 +214,14 @@ impl<'a> Head<'a> for PrototypeHead<'a> {
     fn logits(&mut self, features: &[i8]) -> Result<&[i32], Error> {
         self.check_features(features)?;
         let (width, classes, zero_point) = (self.width(), self.classes(), self.input_zero_point);
-        let logits = core::mem::take(&mut self.logits);
-        let (counts, sums) = self.parts();
-        for ((logit, &count), sums) in logits.iter_mut().zip(&*counts).zip(sums.chunks_exact(width)) {
+        let (counts, sums) = self.state.words.split_at_checked(self.record.classes as usize).checked_part();
+        let counts: &[u32] = zerocopy::transmute_ref!(counts);
+        if let Some(started) = &mut self.started {
+            started.update(counts, sums);
+            started.logits(features, zero_point, counts, self.logits);
+            return Ok(self.logits.get(..classes).checked_part());
+        }
+        for ((logit, &count), sums) in self.logits.iter_mut().zip(counts).zip(sums.chunks_exact(width)) {
             let squares = sums.iter().zip(features).map(|(&sum, &q)| {
                 let difference = count as i32 * (i32::from(q) - zero_point) - sum;
                 i64::from(difference) * i64::from(difference)
@@ -207,7 +232,6 @@ impl<'a> Head<'a> for PrototypeHead<'a> {
                 count => -(((squares.sum::<i64>() as u64) << 4).div_euclid((count * count).max(1)) as i32),
             };
         }
-        self.logits = logits;
         Ok(self.logits.get(..classes).checked_part())
     }
 
@@ -247,6 +271,7 @@ impl<'a> Head<'a> for PrototypeHead<'a> {
             *count = 0;
             sums.fill(0);
         }
+        self.changed();
         Ok(())
     }
 
@@ -259,6 +284,7 @@ impl<'a> Head<'a> for PrototypeHead<'a> {
         counts.iter_mut().zip(saved.counts).for_each(|(count, more)| *count += more.get());
         sums.iter_mut().zip(saved.sums).for_each(|(sum, more)| *sum += more.get());
         self.state.classes = self.state.classes.max(saved.classes);
+        self.changed();
         Ok(())
     }
 
@@ -272,10 +298,12 @@ impl<'a> Head<'a> for PrototypeHead<'a> {
 
     fn overwrite(&mut self, write: impl FnOnce(&mut [u8])) {
         write(self.state.as_mut_bytes());
+        self.changed();
     }
 
     fn reset(&mut self) {
         self.state.as_mut_bytes().fill(0);
         self.state.classes = self.least_classes() as u32;
+        self.changed();
     }
 }

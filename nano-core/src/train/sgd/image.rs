@@ -47,8 +47,11 @@ pub(in crate::train) fn pack(head: &SgdDescription, features: &Value) -> Result<
         .filter(|(_, exponent)| (-47..=16).contains(exponent))
         .ok_or_else(|| refused("the logit's scale is out of range", logit_scale))?;
     let multiplier_shift = 16 - exponent;
-    let rates = descent.rates(&[input_scale * 256.0 / (weight_scale * descent.loss.one())])?;
-    let (rate, rate_shift) = rates[0];
+    let factor = input_scale * 256.0 / (weight_scale * descent.loss.one());
+    let (rate, rate_shift) = match descent.learning_rate {
+        Some(rate) => Descent::rates(rate, &[factor])?[0],
+        None => descent.normalized_rate(factor, input_scale)?,
+    };
     let state = real.map(|weight| {
         let v = weight * 256.0 / weight_scale;
         // Rounded half away from zero; core has no f64::round.
@@ -72,7 +75,7 @@ pub(in crate::train) fn pack(head: &SgdDescription, features: &Value) -> Result<
             descent.loss as i32,
             halve_every,
             bias_input,
-            0,
+            descent.learning_rate.is_none().into(),
         ],
         logit_scale: logit_scale as f32,
         ..HeadRecord::default()

@@ -22,6 +22,12 @@
 //! - Squared error, one output: `e = ((a * M) >> S) - target` in 1/4096, with `M / 2^S = s_w s_x 4096`, clamped to `|e| <= 2^15`, which is
 //!   a real error of 8. Step 5 skips `|e| <= 8`, and `C / 2^(15+sh) = lr s_x 2^8 / (s_w 2^12)`.
 //!
+//! The rate can be normalized, `lr = 3/4 r / |x|^2` with `|x|^2 = s_x^2 (sum x_i^2 + B^2)`, as in normalized least mean squares (Haykin,
+//! Adaptive Filter Theory): gradient descent is stable below r / |x|^2, where r / 2 is the reciprocal of the loss's largest curvature, 1/2
+//! for softmax, 1/4 for sigmoid and 1 for squared error. The image then holds the rate for `|x|^2 = s_x^2`, and sh is raised by the
+//! logarithm of the mean of `sum x_i^2 + B^2`, base 2, rounded: of a sample that is learnt alone, or of up to 64 of the ring's, evenly
+//! chosen. So features of any size, and a user whose features are larger than the factory's, are learnt at a rate that fits them.
+//!
 //! Frozen rows skip step 6. The rate can be halved every `halve_every` epochs of a training: sh rises by 1, up to 30.
 //!
 //! Bounds: `|x| <= 255`, `|W| <= 128`, at most 2^15 features: `|a_k| <= 2^30 + 2^14`, the differences fit u32, their product with M 48 bits.
@@ -50,6 +56,9 @@ use crate::train::order::{self, FIRST_RANDOM, Training};
 use crate::train::ring::FeatureRing;
 use crate::train::sizes::{HeadSizes, LayerSizes, Limits, Memory};
 use crate::train::target::Target;
+
+/// Samples of a ring, at most, that a normalized rate is made of.
+const MEASURED_SAMPLES: usize = 64;
 
 /// Flag in [`SgdHead::rates`]: this row does not learn.
 const FROZEN: u16 = 1 << 15;
@@ -116,16 +125,16 @@ impl<'a> SgdHead<'a> {
         self.bound = linear::largest(&self.state.weights);
     }
 
-    /// One step, at a rate halved `halvings` times.
-    fn step_towards(&mut self, features: &[i8], target: Target, halvings: u32) -> Result<(), Error> {
+    /// One step, with the rate's shift raised by `raised`.
+    fn step_towards(&mut self, features: &[i8], target: Target, raised: u32) -> Result<(), Error> {
         self.check(target)?;
         self.logits(features)?;
         let [multiplier, multiplier_shift, ..] = self.record.constants;
         let exponent = self.state.exponent.get();
         let shift = multiplier_shift as u32 - exponent;
         loss::errors(self.scratch, target, multiplier as u64, shift);
-        let rate_shift = self.record.constants[3] as u32 + exponent;
-        let shift = rate_shift.saturating_add(halvings).min(LARGEST_SHIFT as u32);
+        let rate_shift = self.record.constants[3].saturating_add_unsigned(exponent.saturating_add(raised));
+        let shift = rate_shift.clamp(1, LARGEST_SHIFT) as u32;
         let steepest = self.gradients(target);
         let furthest = ((steepest * 255 + (1 << (shift - 1))) >> shift) + 1;
         if self.bound + furthest > HALVE_ABOVE {
@@ -166,7 +175,29 @@ impl<'a> SgdHead<'a> {
 
     fn largest_exponent(&self) -> u32 {
         let [_, multiplier_shift, _, rate_shift, ..] = self.record.constants;
-        multiplier_shift.min(LARGEST_SHIFT - rate_shift) as u32
+        multiplier_shift.min(LARGEST_SHIFT - rate_shift.max(1)) as u32
+    }
+
+    /// `sum x_i^2 + B^2`.
+    fn square(&self, features: &[i8]) -> u64 {
+        let bias_input = self.bias_input();
+        let squares = features.iter().map(|&q| (i32::from(q) - self.input_zero_point).pow(2) as u64);
+        squares.sum::<u64>() + bias_input.pow(2) as u64
+    }
+
+    /// What a normalized rate's shift is raised by for inputs of this mean square; 0 for another rate.
+    fn raised_for(&self, mean_square: u64) -> u32 {
+        let normalized = self.record.constants[7] != 0;
+        // The logarithm of sqrt(2) times the mean, rounded down.
+        if normalized { (2 * mean_square * mean_square).checked_ilog2().unwrap_or(0) / 2 } else { 0 }
+    }
+
+    /// [`SgdHead::raised_for`] the samples of a ring.
+    fn raised_for_ring(&self, ring: &FeatureRing<'_>) -> u32 {
+        let count = ring.len().min(MEASURED_SAMPLES);
+        let chosen = (0..count).filter_map(|place| ring.get(place * ring.len() / count.max(1)));
+        let sum: u64 = chosen.map(|(features, _)| self.square(features)).sum();
+        self.raised_for(sum / count.max(1) as u64)
     }
 
     fn halve(&mut self) {
@@ -186,14 +217,19 @@ impl<'a> Head<'a> for SgdHead<'a> {
     fn new(image: &Image<'a>, ram: &'a mut [u32]) -> Result<Self, Error> {
         let record = image.head().ok_or(Error::NoHead)?;
         let field = |name, value: i64| Err(Error::Field { name, value });
-        let [multiplier, multiplier_shift, rate, rate_shift, loss, halve_every, bias_input, _] = record.constants;
+        let [multiplier, multiplier_shift, rate, rate_shift, loss, halve_every, bias_input, normalized] =
+            record.constants;
         if record.trainer != Self::TRAINER {
             return field("head trainer", record.trainer.into());
         }
         let sizes = Self::sizes_of(record);
         Self::LIMITS.check(&sizes)?;
         linear::check_record(record, (multiplier, multiplier_shift), halve_every)?;
-        if !(1 << 14..1 << 15).contains(&rate) || !(1..=LARGEST_SHIFT).contains(&rate_shift) {
+        if !(0..=1).contains(&normalized) {
+            return field("head normalized rate", normalized.into());
+        }
+        let least_shift = if normalized == 1 { -LARGEST_SHIFT } else { 1 };
+        if !(1 << 14..1 << 15).contains(&rate) || !(least_shift..=LARGEST_SHIFT).contains(&rate_shift) {
             return field("head learning rate", rate.into());
         }
         let loss = Loss::new(loss, record.classes)?;
@@ -251,14 +287,17 @@ impl<'a> Head<'a> for SgdHead<'a> {
     }
 
     fn learn(&mut self, features: &[i8], target: Target) -> Result<(), Error> {
-        self.step_towards(features, target, 0)
+        self.check_features(features)?;
+        self.step_towards(features, target, self.raised_for(self.square(features)))
     }
 
     fn train(&mut self, ring: &FeatureRing<'_>, training: &mut Training, most: u32) -> Result<(), Error> {
         let halve_every = self.record.constants[5] as u32;
         let mut random = self.state.random.get();
+        let raised = self.raised_for_ring(ring);
         let result = order::visit(ring, training, most, &mut random, |features, word, epoch| {
-            self.step_towards(features, self.target(word), epoch.checked_div(halve_every).unwrap_or(0))
+            let halvings = epoch.checked_div(halve_every).unwrap_or(0);
+            self.step_towards(features, self.target(word), raised + halvings)
         });
         self.state.random.set(random);
         result
