@@ -16,7 +16,8 @@ pub(crate) fn heads() -> Vec<Aligned> {
     let heads = [
         None,
         Some(HeadDescription::Lda(LdaDescription { sums: sums.clone(), shrinkage: 0.2 })),
-        Some(started()),
+        Some(HeadDescription::Lda(LdaDescription { sums: started(), shrinkage: 0.2 })),
+        Some(HeadDescription::Prototype(started())),
         Some(HeadDescription::Prototype(sums)),
         layers(Loss::CrossEntropy),
         layers(Loss::Binary),
@@ -53,8 +54,8 @@ fn descending(loss: Loss, outputs: usize) -> Option<HeadDescription> {
     Some(HeadDescription::Sgd(head))
 }
 
-/// A head that starts from what the factory knows of the six features of `head_net`.
-fn started() -> HeadDescription {
+/// Heads that start from what the factory knows of the six features of `head_net`.
+fn started() -> SumsDescription {
     let start = StartDescription {
         means: (0..12).map(|place| 10.0 * place as f32 - 50.0).collect(),
         covariance: (0..36).map(|place| if place % 7 == 0 { 900.0 } else { 300.0 }).collect(),
@@ -63,8 +64,7 @@ fn started() -> HeadDescription {
         mean_strength: 0.5,
         spread_strength: 2.0,
     };
-    let sums = SumsDescription { classes: 2, capacity: 4, start: Some(start) };
-    HeadDescription::Lda(LdaDescription { sums, shrinkage: 0.2 })
+    SumsDescription { classes: 2, capacity: 4, start: Some(start) }
 }
 
 fn layers(loss: Loss) -> Option<HeadDescription> {

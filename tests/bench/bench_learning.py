@@ -169,7 +169,10 @@ def measure(extent: Extent) -> Measured:
             shots = learning_shots.shots_of(shipped, users, extent.shifted_draws)
             shifted.setdefault(name, []).extend(shots)
             say(f"{name}, seed {seed}", learning_shots.mean_shots(shots)["lda"])
-    means = {name: learning_shots.mean_shots(shots) for name, shots in shifted.items()}
+    means = {
+        name: learning_shots.with_best_rate(learning_shots.mean_shots(shots))
+        for name, shots in shifted.items()
+    }
     return Measured(
         sets, watch_seeds, mean_rows(list(watch_seeds.values())), mean_incremental(incremental), means
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,9 +13,12 @@ from image_tasks import load_tasks
 from learning_heads import Accuracies, first_of_each, percent, real, score
 from learning_sets import CLASSES, FEATURES, DataSet, Samples, mnist_1d, mnist_5k, ranged, train_all
 from torch import Tensor, nn
-from torch_nano.heads import LDA, LdaHead, Prototype, PrototypeHead, Start
+from torch_nano.heads import LDA, SGD, HeadSettings, LdaHead, Prototype, PrototypeHead, SgdHead, Start
 from training import IntArray, reproducible
 
+RATES = tuple(0.0025 * 2**power for power in range(8))
+"""The fixed learning rates that the one by the features is compared with."""
+EPOCHS, HALVE_EVERY = 20, 4
 SHOTS: tuple[int | None, ...] = (0, 1, 2, 5, 10, None)
 """Samples of each class; None: all."""
 LARGEST_LOSS_AT_START, LARGEST_LOSS = 1.0, 0.5
@@ -52,8 +56,17 @@ def shots_of(shipped: Shipped, users: list[User], draws: int) -> list[Shots]:
     """The accuracies of each user: means over draws of the samples learnt from."""
     start = Start((shipped.x, torch.from_numpy(shipped.label)), groups=shipped.groups)
     started = tn.to_nano(shipped.model, head=LDA(start=start))
-    others = [tn.to_nano(shipped.model, head=settings).head for settings in (LDA(), Prototype())]
-    heads = dict(zip(("lda", "lda alone", "prototype"), [started.head, *others], strict=True))
+    others: dict[str, HeadSettings] = {
+        "prototype": Prototype(start=start),
+        "lda alone": LDA(),
+        "prototype alone": Prototype(),
+    }
+    heads = {name: tn.to_nano(shipped.model, head=settings).head for name, settings in others.items()}
+    heads["lda"] = started.head
+    rates: tuple[float | Literal["auto"], ...] = ("auto", *RATES)
+    descending = {
+        rate: tn.to_nano(shipped.model, head=SGD(rate, halve_every=HALVE_EVERY)).head for rate in rates
+    }
     layer = [parameter.detach().numpy() for parameter in (shipped.layer.weight, shipped.layer.bias)]
     results = []
     for user in users:
@@ -63,20 +76,32 @@ def shots_of(shipped: Shipped, users: list[User], draws: int) -> list[Shots]:
         )
         numbers = real(scored.features, started.output_quantization)
         generic = percent(np.asarray((numbers @ layer[0].T + layer[1]).argmax(1)), scored.label)
-        shots: Shots = {"shipped": {}, **{name: {} for name in heads}}
+        shots: Shots = {"shipped": {}, **{name: {} for name in heads}, "sgd": {}}
+        shots |= {f"sgd {rate}": {} for rate in RATES}
         for count in SHOTS:
             row = "all" if count is None else str(count)
             shots["shipped"][row] = generic
             for name, head in heads.items():
                 assert isinstance(head, LdaHead | PrototypeHead)
-                if count != 0 or name == "lda":
+                if count != 0 or "alone" not in name:
                     shots[name][row] = float(np.mean(list(_draws(head, learnt, scored, count, draws))))
+            for rate, head in descending.items():
+                assert isinstance(head, SgdHead)
+                name = "sgd" if rate == "auto" else f"sgd {rate}"
+                shots[name][row] = float(np.mean(list(_draws(head, learnt, scored, count, draws))))
         results.append(shots)
     return results
 
 
+def with_best_rate(shots: Shots) -> Shots:
+    """With the best of the fixed rates for each number of samples in place of all."""
+    fixed = [shots[f"sgd {rate}"] for rate in RATES]
+    kept = {name: row for name, row in shots.items() if name == "sgd" or not name.startswith("sgd ")}
+    return {**kept, "sgd, best rate": {row: max(one[row] for one in fixed) for row in fixed[0]}}
+
+
 def _draws(
-    head: LdaHead | PrototypeHead, learnt: Samples, scored: Samples, count: int | None, draws: int
+    head: LdaHead | PrototypeHead | SgdHead, learnt: Samples, scored: Samples, count: int | None, draws: int
 ) -> Iterator[float]:
     """What it recognises after learning `count` samples of each class, drawn at random."""
     for seed in range(draws if count else 1):
@@ -85,7 +110,10 @@ def _draws(
         head.reset()
         if len(chosen):
             own = learnt.of(chosen)
-            head.fit(own.features, own.label)
+            if isinstance(head, SgdHead):
+                head.fit(own.features, own.label, EPOCHS)
+            else:
+                head.fit(own.features, own.label)
         yield score(head, scored)
 
 
@@ -104,12 +132,13 @@ def missed(sets: dict[str, Shots]) -> list[str]:
         loss = shots["shipped"]["0"] - shots["lda"]["0"]
         if loss > LARGEST_LOSS_AT_START:
             found.append(f"{name}: lda at 0 samples is {loss:.2f} points below the layer that is shipped")
-        for row, alone in shots["lda alone"].items():
-            if alone - shots["lda"][row] > LARGEST_LOSS:
-                found.append(
-                    f"{name}: lda at {row} samples of each class is {alone - shots['lda'][row]:.2f} points "
-                    f"below the same without a start, and may be {LARGEST_LOSS}"
-                )
+        for head in ("lda", "prototype"):
+            for row, alone in shots[f"{head} alone"].items():
+                if alone - shots[head][row] > LARGEST_LOSS:
+                    found.append(
+                        f"{name}: {head} at {row} samples of each class is {alone - shots[head][row]:.2f} "
+                        f"points below the same without a start, and may be {LARGEST_LOSS}"
+                    )
     return found
 
 

@@ -16,15 +16,14 @@ from torch_nano import _native, heads
 from .random_samples import random_target
 
 
-def twins(classes: int, width: int, seed: int, lr: float = 0.05, **options: Any) -> tuple[Any, Any]:
+def twins(classes: int, width: int, seed: int, lr: float | None = 0.05, **options: Any) -> tuple[Any, Any]:
     """nano-core's head and the reference, of random weights."""
     rng = np.random.default_rng(seed)
     weights = rng.normal(0, 0.3, (classes, width)).astype(np.float32)
     biases = rng.normal(0, 0.3, classes).astype(np.float32)
     scale, zero_point = float(np.float32(0.03)), int(rng.choice([-128, 127, -3]))
-    image = head_alone(
-        weights, biases, scale=scale, zero_point=zero_point, settings=heads.SGD(learning_rate=lr, **options)
-    )
+    settings = heads.SGD(learning_rate="auto" if lr is None else lr, **options)
+    image = head_alone(weights, biases, scale=scale, zero_point=zero_point, settings=settings)
     expected = reference.SgdHead.from_float(
         weights, biases, feature_scale=scale, feature_zero_point=zero_point, lr=lr, capacity=20, **options
     )
@@ -49,7 +48,8 @@ def test_10_000_random_steps_are_those_of_the_reference(loss: str, seed: int) ->
         # Not all of them, which is refused.
         "frozen": tuple(np.flatnonzero(rng.random(classes) < 0.2).tolist())[: classes - 1],
     }
-    native, expected = twins(classes, width, seed, lr=10 ** rng.uniform(-3, 0), **options)
+    rate = 10 ** rng.uniform(-3, 0)
+    native, expected = twins(classes, width, seed, lr=None if seed % 4 == 3 else rate, **options)
     for count in range(100):
         q = rng.choice(np.array([-128, 127, rng.integers(-128, 128)], np.int8), width)
         target = random_target(rng, loss, classes)
@@ -165,3 +165,50 @@ def test_wrong_options_and_targets_are_refused() -> None:
         _native.Head(binary.image).step(np.zeros(16, np.int8), 8)
     with pytest.raises(_native.NanoError, match="cannot merge"):
         _native.Head(binary.image).merge(b"")
+
+
+@pytest.mark.parametrize("size", [0.01, 1.0, 50.0])
+def test_a_rate_by_the_features_suits_features_of_any_size(size: float) -> None:
+    """Gaussian classes in 16 features; within 2 points of the best of 13 fixed rates, of 600 samples."""
+    rng = np.random.default_rng(0)
+    classes, width = 5, 16
+    centres = rng.normal(0, 1, (classes, width))
+    label = np.arange(700) % classes
+    real = centres[label] + rng.normal(0, 1, (700, width))
+    scale = float(np.float32(4 * size / 127))
+    features = np.clip(np.rint(real * size / scale), -128, 127).astype(np.int8)
+    zeros = np.zeros((classes, width), np.float32), np.zeros(classes, np.float32)
+
+    def accuracy(rate: Any) -> float:
+        settings = heads.SGD(learning_rate=rate, halve_every=4)
+        head = _native.Head(head_alone(*zeros, scale=scale, zero_point=0, settings=settings))
+        head.train(features[:100], label[:100].astype(np.int64), 20)
+        return float((head.logits(features[100:]).argmax(1) == label[100:]).mean())
+
+    fixed = [accuracy(2.0**power / size**2) for power in range(-12, 1)]
+    assert accuracy("auto") > max(fixed) - 0.02, fixed
+    assert max(fixed) - min(fixed) > 0.02
+
+
+def test_a_user_whose_features_are_larger_is_learnt_at_a_lower_rate() -> None:
+    """One step from zero moves a weight by rate * x / 2: a quarter of it with features 4 times as large."""
+    zeros = np.zeros((2, 4), np.float32), np.zeros(2, np.float32)
+    image = head_alone(*zeros, scale=1.0, zero_point=0, settings=heads.SGD(learning_rate="auto"))
+    moved = []
+    for size in (32, 127):
+        head = _native.Head(image)
+        head.step(np.full(4, size, np.int8), 0)
+        moved.append(int(np.frombuffer(head.state()[8:], "<i2").astype(int)[0] - 128))
+    assert moved[0] / moved[1] == pytest.approx(4, rel=0.03)
+
+
+def test_layers_that_learn_together_need_a_rate() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    x = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(tn.HeadError, match='learning_rate is "auto"; expected a number: several layers'):
+        tn.to_nano(model, x, calibrate=x, check=False, train_last=2, learning_rate="auto")
+    nano = tn.to_nano(model, x, calibrate=x, check=False, head="2", learning_rate="auto")
+    same = tn.to_nano(model, x, calibrate=x, check=False, head=heads.SGD(learning_rate="auto"))
+    assert nano.id == same.id
+    with pytest.raises(tn.HeadError, match="learning_rate is 'fast'"):
+        heads.SGD(learning_rate="fast")  # type: ignore[arg-type]

@@ -35,18 +35,20 @@ def described_start(rng: np.random.Generator, features: int, classes: int, zero_
     }
 
 
-def image_of(start: dict[str, Any], capacity: int, zero_point: int, shrinkage: float = 0.2) -> bytes:
-    class Settings(heads.LDA):
-        def description(self, weights: Any, biases: Any) -> dict[str, Any]:
-            return {**super().description(weights, biases), "start": start}
-
+def image_of(start: dict[str, Any], zero_point: int, settings: heads.LDA | heads.Prototype) -> bytes:
     weights, biases = start["weights"], start["biases"]
-    settings = Settings(shrinkage=shrinkage, capacity=capacity)
-    return head_alone(weights, biases, scale=SCALE, zero_point=zero_point, settings=settings)
+
+    class Started:
+        def description(self, weights: Any, biases: Any) -> dict[str, Any]:
+            return {**settings.description(weights, biases), "start": start}
+
+    settings_with_start: Any = Started()
+    return head_alone(weights, biases, scale=SCALE, zero_point=zero_point, settings=settings_with_start)
 
 
+@pytest.mark.parametrize("trainer", ["lda", "prototype"])
 @pytest.mark.parametrize("seed", range(25))
-def test_5_000_random_requests_are_those_of_the_reference(seed: int) -> None:
+def test_5_000_random_requests_are_those_of_the_reference(trainer: str, seed: int) -> None:
     """200 for each of 25 heads."""
     rng = np.random.default_rng(seed)
     features, capacity = int(rng.integers(1, 25)), int(rng.integers(1, 9))
@@ -54,16 +56,17 @@ def test_5_000_random_requests_are_those_of_the_reference(seed: int) -> None:
     zero_point = int(rng.choice([-128, 127, 0, rng.integers(-128, 128)]))
     shrinkage = float(rng.choice([1.0, 0.2, 2**-16]))
     start = described_start(rng, features, classes, zero_point)
-    native = _native.Head(image_of(start, capacity, zero_point, shrinkage))
     known = reference.Start.of(**start, scale=float(np.float32(SCALE)), zero_point=zero_point)
-    expected = reference.LdaHead(
-        classes=classes,
-        capacity=capacity,
-        features=features,
-        zero_point=zero_point,
-        shrinkage=shrinkage,
-        start=known,
-    )
+    sizes: dict[str, Any] = {"classes": classes, "capacity": capacity, "features": features, "start": known}
+    settings: heads.LDA | heads.Prototype
+    expected: Any
+    if trainer == "lda":
+        settings = heads.LDA(shrinkage, capacity)
+        expected = reference.LdaHead(**sizes, zero_point=zero_point, shrinkage=shrinkage)
+    else:
+        settings = heads.Prototype(capacity)
+        expected = reference.PrototypeHead(**sizes, zero_point=zero_point)
+    native = _native.Head(image_of(start, zero_point, settings))
     assert native.state() == expected.state()
     for count in range(200):
         request = rng.random()
@@ -84,7 +87,8 @@ def test_5_000_random_requests_are_those_of_the_reference(seed: int) -> None:
                 expected.forget(label)
         else:
             native.commit()
-            expected.commit()
+            if trainer == "lda":
+                expected.commit()
         assert native.state() == expected.state(), f"request {count}"
         q = random_features(rng, features, zero_point)
         assert native.logits(q[None])[0].tolist() == expected.logits(q).tolist(), f"request {count}"
@@ -104,7 +108,7 @@ def test_a_full_head_of_many_features_does_not_overflow(zero_point: int) -> None
         "mean_strength": 4.0,
         "spread_strength": 1e6,
     }
-    native = _native.Head(image_of(start, 2, zero_point, 1.0))
+    native = _native.Head(image_of(start, zero_point, heads.LDA(1.0)))
     expected = reference.LdaHead(
         classes=2,
         capacity=2,

@@ -35,6 +35,8 @@ SKIP = 1024
 VALUE_STEPS, VALUE_SKIP = 4096, 8
 ZERO_HEAD_STEPS = 16
 MAX_SOFTMAX_SHIFT, MAX_UPDATE_SHIFT = 63, 30
+STABLE_RATES = {"cross_entropy": 4.0, "binary": 8.0, "squared": 2.0}
+MEASURED_SAMPLES = 64
 XORSHIFT_SEED = 0x9E3779B9
 
 
@@ -150,7 +152,7 @@ class SgdHead:
         weight_scale: float,
         feature_scale: float,
         feature_zero_point: int,
-        lr: float,
+        lr: float | None,
         capacity: int,
         loss: str = "cross_entropy",
         halve_every: int | None = None,
@@ -165,8 +167,12 @@ class SgdHead:
             weight_scale * feature_scale * (VALUE_STEPS if loss == "squared" else math.log2(math.e) * 256),
             bits=16,
         )
+        self.normalized = lr is None
+        if lr is None:
+            lr = 0.75 * STABLE_RATES[loss] / (feature_scale * feature_scale)
         self.update_multiplier, shift = power_of_two_ratio(
-            lr * feature_scale * 256 / (weight_scale * (VALUE_STEPS if loss == "squared" else 2**15)), bits=15
+            lr * (feature_scale * 256 / (weight_scale * (VALUE_STEPS if loss == "squared" else 2**15))),
+            bits=15,
         )
         self.update_shift = shift - 15
         if not 0 <= self.softmax_shift <= MAX_SOFTMAX_SHIFT:
@@ -174,8 +180,11 @@ class SgdHead:
                 f"feature_scale {feature_scale}, weight_scale {weight_scale}: softmax shift "
                 f"{self.softmax_shift} is not in 0..={MAX_SOFTMAX_SHIFT}"
             )
-        if not 1 <= self.update_shift <= MAX_UPDATE_SHIFT:
-            raise ValueError(f"lr {lr}: update shift {self.update_shift} is not in 1..={MAX_UPDATE_SHIFT}")
+        least = -MAX_UPDATE_SHIFT if self.normalized else 1
+        if not least <= self.update_shift <= MAX_UPDATE_SHIFT:
+            raise ValueError(
+                f"lr {lr}: update shift {self.update_shift} is not in {least}..={MAX_UPDATE_SHIFT}"
+            )
         self.loss, self.halve_every, self.frozen = loss, halve_every, tuple(frozen)
         weights = np.float64(class_weights if len(class_weights) else [1] * len(stored))
         self.rates = np.floor(self.update_multiplier * (weights / weights.max()) + 0.5).astype(np.int64)
@@ -192,7 +201,7 @@ class SgdHead:
         *,
         feature_scale: float,
         feature_zero_point: int,
-        lr: float,
+        lr: float | None,
         capacity: int,
         **options: Any,
     ) -> SgdHead:
@@ -235,10 +244,18 @@ class SgdHead:
         """:func:`errors` of the head's loss."""
         return errors(self.loss, self.scores(q), label, self.softmax_multiplier, self.softmax_shift)
 
-    def step(self, q: IntLike, label: int, halvings: int = 0) -> None:
-        """One SGD step on one sample."""
+    def raised(self, samples: Sequence[IntLike]) -> int:
+        """By how much a normalized rate's shift is raised for samples."""
+        if not self.normalized or not samples:
+            return 0
+        mean = sum(int((self.inputs(q) ** 2).sum()) for q in samples) // len(samples)
+        return (int(fits(2 * mean * mean, 64)).bit_length() - 1) // 2
+
+    def step(self, q: IntLike, label: int, halvings: int = 0, raised: int | None = None) -> None:
+        """One SGD step on one sample, of which a normalized rate is made unless `raised` is given."""
+        raised = self.raised([q]) if raised is None else raised
         x, e, v = self.inputs(q), self.errors(q, label), self.stored - 128
-        shift = min(self.update_shift + halvings, MAX_UPDATE_SHIFT)
+        shift = max(1, min(self.update_shift + raised + halvings, MAX_UPDATE_SHIFT))
         for k in np.flatnonzero(np.abs(e) > (VALUE_SKIP if self.loss == "squared" else SKIP)):
             if k in self.frozen:
                 continue
@@ -246,7 +263,9 @@ class SgdHead:
             g = fits(fits(e[k] * rate + 2**14, 32) >> 15, 32)
             delta = fits(g * x + (1 << shift - 1), 32) >> shift
             v[k] = np.clip(fits(v[k] - delta, 32), -SATURATE, SATURATE)
-        if np.abs(v).max() > HALVE_ABOVE and self.softmax_shift > 0 and self.update_shift < MAX_UPDATE_SHIFT:
+        # A normalized rate may begin with a left shift, which leaves no more room than a shift of 1.
+        update_shift = max(self.update_shift, 1 + self.exponent)
+        if np.abs(v).max() > HALVE_ABOVE and self.softmax_shift > 0 and update_shift < MAX_UPDATE_SHIFT:
             v >>= 1
             self.exponent += 1
             self.softmax_shift -= 1
@@ -263,6 +282,8 @@ class SgdHead:
 
     def train(self, epochs: int) -> None:
         """`epochs` passes over the ring; an empty ring is left alone and draws nothing."""
+        count = min(len(self.ring), MEASURED_SAMPLES)
+        raised = self.raised([self.ring[place * len(self.ring) // count][0] for place in range(count)])
         for epoch in range(epochs if self.ring else 0):
             for index in self.visits():
-                self.step(*self.ring[index], epoch // self.halve_every if self.halve_every else 0)
+                self.step(*self.ring[index], epoch // self.halve_every if self.halve_every else 0, raised)

@@ -169,7 +169,32 @@ class Sums:
 class PrototypeHead(Sums):
     """The nearest class mean."""
 
+    def __init__(
+        self, *, classes: int, capacity: int, features: int, zero_point: int, start: Start | None = None
+    ) -> None:
+        super().__init__(classes=classes, capacity=capacity, features=features, zero_point=zero_point)
+        self.start = start
+
+    def _started(self, start: Start, q: npt.NDArray[np.generic]) -> IntArray:
+        """The logits of a head with a start."""
+        means = np.array(
+            [
+                [((int(total) << FRACTION + 1) + n) // (2 * n) if n else 0 for total in row]
+                for n, row in zip(self.counts, self.sums, strict=True)
+            ]
+        )
+        known = len(start.means)
+        bounds = ((-128 - self.zero_point) << FRACTION, (127 - self.zero_point) << FRACTION)
+        means[:known] = start.combined(self.counts[:known], means[:known], start.variance, bounds)
+        logits = []
+        for label in range(self.classes):
+            squares = sum(fits(int(d), 17) ** 2 for d in (self.inputs(q) << FRACTION) - means[label])
+            logits.append(-fits(squares >> 10, 32) if label < known or self.counts[label] else NO_LOGIT)
+        return np.array(logits)
+
     def logits(self, q: npt.NDArray[np.generic]) -> IntArray:
+        if self.start is not None:
+            return self._started(self.start, q)
         logits = []
         for count, sums in zip(self.counts[: self.classes], self.sums, strict=False):
             squares = sum(fits(int(d), 32) ** 2 for d in count * self.inputs(q) - sums)

@@ -145,7 +145,7 @@ impl TryFrom<Layer<'_>> for TrainedLayer {
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
 struct Descent<'py> {
-    learning_rate: f64,
+    learning_rate: Option<f64>,
     loss: PyBackedStr,
     halve_every: Bound<'py, PyAny>,
     class_weights: Vec<f64>,

@@ -12,7 +12,7 @@ from torch import nn
 
 from ..calibration.ranges import Bounds
 from ..errors import HeadError, HeadWarning, warn
-from ..heads import LDA, SGD, HeadSettings, Start
+from ..heads import LDA, SGD, HeadSettings, Prototype, Start
 from ..heads.start import Layer
 from ..ir.graph import Graph, Node
 from ..ops._channels import ChannelsOperator
@@ -130,6 +130,7 @@ def _last_layers(graph: Graph, count: int, settings: SGD, ranges: Mapping[str, B
         "trainer": "layers",
         "layers": layers,
         **{key: item for key, item in asdict(settings).items() if key != "layer"},
+        "learning_rate": None if settings.learning_rate == "auto" else settings.learning_rate,
         "halve_every": settings.halve_every or 0,
         "class_weights": list(settings.class_weights),
         "frozen": list(settings.frozen),
@@ -212,7 +213,7 @@ def _head(
     )
     description = settings.description(weight.contiguous().numpy(), bias.numpy())
     start = None
-    if isinstance(settings, LDA) and settings.start is not None:
+    if isinstance(settings, LDA | Prototype) and settings.start is not None:
         start = settings.start, Layer(weight.contiguous().numpy(), bias.numpy())
     return LastLayers(description, (path,), last.name, start)
 

@@ -65,7 +65,7 @@ def to_nano(
     target_sqnr: float | None = None,
     head: HeadSettings | str | None = "auto",
     train_last: int = 1,
-    learning_rate: float | None = None,
+    learning_rate: float | Literal["auto"] | None = None,
     labels: Sequence[str] | None = None,
     name: str | None = None,
     check: bool = True,
@@ -106,7 +106,7 @@ def to_nano(
             device. 2 or more, frozen or not, learn together (:class:`torch_nano.heads.LayersHead`), by
             gradient descent with `learning_rate` or the settings of `head=heads.SGD(...)`. Only activations
             that clamp (ReLU, ReLU6) may be between them.
-        learning_rate: of the head, in real numbers; None: that of the settings, or of
+        learning_rate: of the head, in real numbers, or "auto"; None: that of the settings, or of
             :class:`torch_nano.heads.SGD`.
         labels: the names of the classes, all different: one for each output, of 1 to 64 bytes in UTF-8 on one
             line.
@@ -295,7 +295,9 @@ def _settings(head: object, learning_rate: object) -> HeadSettings:
         )
     if learning_rate is None:
         return SGD() if isinstance(head, str | None) else head
-    rate = positive_number("learning_rate", learning_rate)
+    rate: float | Literal["auto"] = (
+        "auto" if learning_rate == "auto" else positive_number("learning_rate", learning_rate)
+    )
     if isinstance(head, str | None):
         return SGD(rate)
     if not isinstance(head, SGD) or head.learning_rate != rate:

@@ -19,7 +19,10 @@ class SGD:
     """Stochastic gradient descent, from the layer's weights on: :class:`torch_nano.SgdHead`.
 
     Args:
-        learning_rate: of the real-valued step; above 0.
+        learning_rate: of the real-valued step; above 0. "auto": three quarters of the largest with which a
+            linear layer learns stably, by the mean square |x|^2 of its inputs, that of the bias included: 3 /
+            |x|^2 for "cross_entropy", 6 / |x|^2 for "binary", 1.5 / |x|^2 for "squared". The device measures
+            it, so it fits each user's features.
         loss: what the outputs mean. "cross_entropy": one class is right; "binary": each of at most 32 classes
             is right or wrong by itself; "squared": one output, a number (in a unit in which it is around 1).
         halve_every: number of epochs of one training after which the rate is halved, again and again; None:
@@ -36,7 +39,7 @@ class SGD:
     SGD(learning_rate=0.05, loss='cross_entropy', halve_every=8, class_weights=(), frozen=(), layer=None)
     """
 
-    learning_rate: float = 0.02
+    learning_rate: float | Literal["auto"] = 0.02
     loss: Loss = "cross_entropy"
     halve_every: int | None = None
     class_weights: Sequence[float] = ()
@@ -46,7 +49,8 @@ class SGD:
     def __post_init__(self) -> None:
         weights = items("class_weights", self.class_weights, "numbers, one for each class")
         frozen = items("frozen", self.frozen, "the indices of classes")
-        _set(self, "learning_rate", positive_number("learning_rate", self.learning_rate))
+        if self.learning_rate != "auto":
+            _set(self, "learning_rate", positive_number("learning_rate", self.learning_rate))
         _set(self, "class_weights", tuple(positive_number("a class weight", weight) for weight in weights))
         _set(self, "frozen", tuple(whole_number("a frozen class", index) for index in frozen))
         one_of("loss", self.loss, get_args(Loss), error=HeadError)
@@ -60,7 +64,7 @@ class SGD:
             "trainer": "sgd",
             "weights": weights,
             "biases": biases,
-            "learning_rate": self.learning_rate,
+            "learning_rate": None if self.learning_rate == "auto" else self.learning_rate,
             "loss": self.loss,
             "halve_every": self.halve_every or 0,
             "class_weights": list(self.class_weights),
@@ -96,8 +100,7 @@ class LDA:
         if self.capacity is not None:
             _set(self, "capacity", whole_number("capacity", self.capacity, least=1))
         _check_layer(self.layer)
-        if not isinstance(self.start, Start | None):
-            raise HeadError(f"start is {shown(self.start)}; expected heads.Start((x, y)), or None")
+        _check_start(self.start)
 
     def description(self, weights: Floats, biases: Floats) -> dict[str, Any]:
         """What nano-core's writer takes, for a layer [classes, features]; without the start."""
@@ -106,12 +109,12 @@ class LDA:
 
 @dataclass(frozen=True)
 class Prototype:
-    """Nearest class mean: :class:`torch_nano.PrototypeHead`. It starts without samples and does not use the
-    layer's weights.
+    """Nearest class mean: :class:`torch_nano.PrototypeHead`. It does not use the layer's weights.
 
     Args:
         capacity: the largest number of classes; None: those of the layer.
         layer: name of the Linear that ends the model; None: whichever does.
+        start: the factory's samples, from whose means the head starts; None: it starts without samples.
 
     Raises:
         HeadError: a setting that no head can have; what depends on the model is refused by
@@ -120,14 +123,16 @@ class Prototype:
 
     capacity: int | None = None
     layer: str | None = None
+    start: Start | None = None
 
     def __post_init__(self) -> None:
         if self.capacity is not None:
             _set(self, "capacity", whole_number("capacity", self.capacity, least=1))
         _check_layer(self.layer)
+        _check_start(self.start)
 
     def description(self, weights: Floats, biases: Floats) -> dict[str, Any]:
-        """What nano-core's writer takes, for a layer [classes, features]."""
+        """What nano-core's writer takes, for a layer [classes, features]; without the start."""
         return {"trainer": "prototype", **_sums(weights, self.capacity)}
 
 
@@ -138,6 +143,11 @@ _set = object.__setattr__
 def _check_layer(layer: object) -> None:
     if not isinstance(layer, str | None):
         raise HeadError(f"layer is {shown(layer)}; expected the name of a module, or None")
+
+
+def _check_start(start: object) -> None:
+    if not isinstance(start, Start | None):
+        raise HeadError(f"start is {shown(start)}; expected heads.Start((x, y)), or None")
 
 
 def _sums(weights: Floats, capacity: int | None) -> dict[str, Any]:

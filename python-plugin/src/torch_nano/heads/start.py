@@ -19,12 +19,14 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """Lets a head start from what the factory's samples say: :class:`torch_nano.heads.LDA`.
+    """Lets a head start from what the factory's samples say: :class:`torch_nano.heads.LDA` and
+    :class:`torch_nano.heads.Prototype`.
 
-    Until the head has learnt, it is the layer that is shipped. Then the factory's means and spread count as
-    some samples of each class, which the user's samples move. On the device a mean counts the less, the
-    farther this user's classes are from the factory's (nano-core's `train::start` has the formula), and what
-    all classes have moved by also moves those that the user has not taught.
+    Until an :class:`torch_nano.LdaHead` has learnt, it is the layer that is shipped; a
+    :class:`torch_nano.PrototypeHead` finds the nearest of the factory's means. Then the factory's means, and
+    the LdaHead's spread, count as some samples of each class, which the user's samples move. On the device a
+    mean counts the less, the farther this user's classes are from the factory's (nano-core's `train::start`
+    has the formula), and what all classes have moved by also moves those that the user has not taught.
 
     >>> import torch, torch_nano as tn
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
@@ -46,7 +48,7 @@ class Start:
             the factory's as samples are from their class; above 0, at most 4. None: chosen, or 0.5 without
             groups.
         spread: number of samples of each class that the spread counts as; above 0, at most 256 in all
-            classes. None: chosen, or 2 without groups.
+            classes. None: chosen, or 2 without groups. A PrototypeHead has none.
 
     Raises:
         HeadError: wrong strengths or groups.
