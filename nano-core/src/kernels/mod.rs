@@ -6,6 +6,7 @@
 
 mod accumulate;
 pub(crate) mod channel_pairs;
+mod direct;
 mod lines;
 mod pixel_pairs;
 mod requantize;
@@ -16,6 +17,7 @@ mod tile;
 mod weight_sums;
 
 pub(crate) use accumulate::{Accumulate, ChannelRecord};
+pub(crate) use direct::{Runs, pixels_of};
 pub(crate) use lines::{Lines, Side};
 pub(crate) use pixel_pairs::{END, PairedColumn, dot_pairs, dot_pairs_4x4, fill_pairs};
 #[cfg(feature = "alloc")]

@@ -15,29 +15,18 @@ macro_rules! channel {
     ($load:literal, $size:literal, $channel:literal) => {
         concat!(
             concat!("lb {w}, ", $channel, "({weights})\n"),
+            concat!($load, " {x}, ", $size, "*", $channel, "({a})\n"),
+            concat!($load, " {y}, ", $size, "*", $channel, "({b})\n mul {x}, {x}, {w}\n mul {y}, {y}, {w}\n"),
             concat!(
-                $load,
-                " {x}, ",
-                $size,
-                "*",
-                $channel,
-                "({a})\n mul {x}, {x}, {w}\n add {s",
+                "add {s",
                 $channel,
                 "0}, {s",
                 $channel,
-                "0}, {x}\n"
-            ),
-            concat!(
-                $load,
-                " {x}, ",
-                $size,
-                "*",
-                $channel,
-                "({b})\n mul {x}, {x}, {w}\n add {s",
+                "0}, {x}\n add {s",
                 $channel,
                 "1}, {s",
                 $channel,
-                "1}, {x}\n"
+                "1}, {y}\n"
             ),
         )
     };
@@ -114,46 +103,50 @@ impl Taps {
     ) -> [[i32; PIXELS]; LANES] {
         let mut sums = bias.map(|bias| [bias; PIXELS]);
         for (first, rows) in [(self.first, self.rows - self.first), (0, self.first)] {
-            let mut row = starts.map(|start| start.wrapping_add(first * self.pitch));
-            for _ in 0..rows {
+            if rows > 0 {
+                let inputs = starts.map(|start| start.wrapping_add(first * self.pitch));
                 // SAFETY: what the caller promises.
-                weights = unsafe { self.add_row(&mut sums, row, weights) };
-                row = row.map(|row| row.wrapping_add(self.pitch));
+                weights = unsafe { self.add_rows(rows, &mut sums, inputs, weights) };
             }
         }
         sums
     }
 
-    /// Adds the products of the taps of one row, which begin at `inputs`; returns where the next row's weights are.
+    /// Adds the products of the taps of `rows` rows, at least one, which begin at `inputs`; returns where the next row's weights are.
     ///
     /// # Safety
     /// As [`Taps::dot`].
     #[cfg(not(target_arch = "riscv32"))]
-    unsafe fn add_row<T: Element>(
+    unsafe fn add_rows<T: Element>(
         &self,
+        rows: usize,
         sums: &mut [[i32; PIXELS]; LANES],
-        mut inputs: [*const T; PIXELS],
+        inputs: [*const T; PIXELS],
         weights: *const [i8; LANES],
     ) -> *const [i8; LANES] {
         // SAFETY: what the caller promises.
-        for weights in unsafe { core::slice::from_raw_parts(weights, self.per_row) } {
-            for (pixel, input) in inputs.iter_mut().enumerate() {
-                // SAFETY: one of the row's taps.
-                let taps = unsafe { *input.cast::<[T; LANES]>() };
-                for ((sums, x), &weight) in sums.iter_mut().zip(taps).zip(weights) {
-                    sums[pixel] += x.into() * i32::from(weight);
+        let weights_of_taps = unsafe { core::slice::from_raw_parts(weights, rows * self.per_row) };
+        for (row, weights) in weights_of_taps.chunks_exact(self.per_row).enumerate() {
+            for (tap, weights) in weights.iter().enumerate() {
+                for (pixel, input) in inputs.iter().enumerate() {
+                    let input = input.wrapping_add(row * self.pitch + tap * self.step);
+                    // SAFETY: one of the row's taps.
+                    let taps = unsafe { *input.cast::<[T; LANES]>() };
+                    for ((sums, x), &weight) in sums.iter_mut().zip(taps).zip(weights) {
+                        sums[pixel] += x.into() * i32::from(weight);
+                    }
                 }
-                *input = input.wrapping_add(self.step);
             }
         }
-        weights.wrapping_add(self.per_row)
+        weights.wrapping_add(weights_of_taps.len())
     }
 
     /// The same in rv32im assembly.
     #[cfg(target_arch = "riscv32")]
     #[inline(always)]
-    unsafe fn add_row<T: Element>(
+    unsafe fn add_rows<T: Element>(
         &self,
+        rows: usize,
         sums: &mut [[i32; PIXELS]; LANES],
         inputs: [*const T; PIXELS],
         mut weights: *const [i8; LANES],
@@ -162,23 +155,27 @@ impl Taps {
         macro_rules! taps {
             ($load:literal, $size:literal) => {
                 core::arch::asm!(
-                    "2:",
+                    "3:\n add {end}, {weights}, {row}",
+                    ".p2align 2\n 2:",
                     channel!($load, $size, 0),
                     channel!($load, $size, 1),
                     channel!($load, $size, 2),
                     channel!($load, $size, 3),
-                    "add {a}, {a}, {step}\n add {b}, {b}, {step}",
                     "addi {weights}, {weights}, 4",
+                    "add {a}, {a}, {step}\n add {b}, {b}, {step}",
                     "bne {weights}, {end}, 2b",
+                    "add {a}, {a}, {back}\n add {b}, {b}, {back}",
+                    "bne {weights}, {last}, 3b",
                     s00 = inout(reg) *s00, s01 = inout(reg) *s01, s10 = inout(reg) *s10, s11 = inout(reg) *s11,
                     s20 = inout(reg) *s20, s21 = inout(reg) *s21, s30 = inout(reg) *s30, s31 = inout(reg) *s31,
                     a = inout(reg) inputs[0] => _,
                     b = inout(reg) inputs[1] => _,
                     weights = inout(reg) weights,
-                    end = in(reg) weights.wrapping_add(self.per_row),
+                    row = in(reg) self.per_row * LANES,
+                    last = in(reg) weights.wrapping_add(rows * self.per_row),
                     step = in(reg) self.step * size_of::<T>(),
-                    w = out(reg) _,
-                    x = out(reg) _,
+                    back = in(reg) self.pitch.wrapping_sub(self.per_row * self.step).wrapping_mul(size_of::<T>()),
+                    end = out(reg) _, w = out(reg) _, x = out(reg) _, y = out(reg) _,
                     options(readonly, nostack),
                 )
             };

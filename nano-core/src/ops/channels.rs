@@ -82,6 +82,11 @@ impl Check {
         Check { one_pass: form == ONE_PASS, checked: 0 }
     }
 
+    /// The same check, of channels from number `first` on.
+    pub fn from(self, first: usize) -> Self {
+        Check { checked: first, ..self }
+    }
+
     /// Checks the next channels, whose weights lie in blocks of `length` bytes, each `[position][width]`. In the last block, lanes without a
     /// channel must hold zeros; only a width of 4 has such lanes.
     // Not inlined: many kernels check blocks, and a program has room for one copy.

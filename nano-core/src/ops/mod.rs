@@ -68,6 +68,10 @@ registry! {
     kernel conv2d::CONV2D_ONE_PIXEL,
     kernel conv2d::CONV2D_ADD_PAIRS,
     kernel conv2d::CONV2D_NARROW,
+    kernel depthwise_conv2d::DEPTHWISE_CONV2D_LINES,
+    kernel depthwise_conv2d::DEPTHWISE_CONV2D_LINES_INT16,
+    kernel conv2d::CONV2D_DIRECT,
+    kernel conv2d::CONV2D_DIRECT_INT16,
 }
 
 /// The operators that the writer makes of two layers.

@@ -9,6 +9,7 @@
 //! `[kernel_height][kernel_width][in / groups][4]`. Each block of channels makes one pass over them with 16 accumulators.
 
 mod add;
+mod direct;
 mod gather;
 mod narrow;
 mod one_pixel;
@@ -20,6 +21,7 @@ pub(crate) use add::FUSION;
 pub use narrow::CONV2D_NARROW;
 pub use one_pixel::CONV2D_ONE_PIXEL;
 pub use pairs::{CONV2D_ADD_PAIRS, CONV2D_PAIRS};
+pub use direct::{CONV2D_DIRECT, CONV2D_DIRECT_INT16};
 
 use crate::BrokenRule;
 use crate::arena::{Io, scratch_elements};
@@ -306,21 +308,27 @@ fn block_row<A: Accumulate>(
     }
 }
 
-/// The estimate: a tile takes 41.5 instructions per position and 250 more for each block of channels, and for each group 10 per position to fill the
-/// columns. Each of a position's four weights is used as soon as it is loaded.
+/// The estimate of one run. Without groups a tile takes 41.5 instructions per position and 250 more for each block of channels, and 10 per position
+/// to fill the columns. In groups, filling takes 30 for a tap and 4.5 for each of its inputs, and a block of channels 150 and 2.6 per product, or
+/// 500 more if it is partial. Each of a position's four weights is used as soon as it is loaded.
 #[cfg(feature = "alloc")]
 fn cost(layer: &crate::image::Layer<'_>, attributes: &[i32]) -> Option<crate::image::Cost> {
     let attributes = Attributes::read(attributes).ok()?;
-    let (input, output) = (&layer.inputs[0], &layer.outputs[0]);
-    let groups = nonzero(attributes.groups as usize);
-    let positions = (attributes.window().area() * (input.shape[2] as usize / groups)) as u64;
+    let (output, groups) = (&layer.outputs[0], nonzero(attributes.groups as usize) as u64);
+    let [per_group, inputs] = [output, &layer.inputs[0]].map(|value| u64::from(value.shape[2]) / groups);
+    let taps = attributes.window().area() as u64;
+    let positions = taps * inputs;
     let tiles = u64::from(output.shape[0] * output.shape[1]).div_ceil(LANES as u64);
-    let (groups, per_group) = (groups as u64, output.shape[2] as usize / groups);
-    let blocks = groups * tiles * per_group.div_ceil(LANES) as u64;
-    Some(crate::image::Cost {
-        instructions: blocks * (83 * positions / 2 + 250) + tiles * groups * (10 * positions + 60),
-        stalls: blocks * (5 * positions + 150),
-    })
+    let in_group = per_group.div_ceil(LANES as u64);
+    let blocks = groups * tiles * in_group;
+    let instructions = if groups == 1 {
+        blocks * (83 * positions / 2 + 250) + tiles * (10 * positions + 60)
+    } else {
+        let partial = 500 * u64::from(!per_group.is_multiple_of(LANES as u64));
+        let block = 150 + 16 * 26 * positions / 10;
+        tiles * groups * (LANES as u64 * taps * (30 + 9 * inputs / 2) + in_group * block + partial)
+    };
+    Some(crate::image::Cost { instructions, stalls: blocks * (5 * positions + 150) })
 }
 
 #[cfg(feature = "alloc")]
