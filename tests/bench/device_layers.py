@@ -74,6 +74,18 @@ def depthwise(
     return Case(name, layer, (channels, *side), limit)
 
 
+def depthwise_1d(kernel: int, channels: int) -> Case:
+    """A depthwise convolution over 100 steps with the padding that keeps them."""
+    layer = nn.Conv1d(channels, channels, kernel, 1, kernel // 2, groups=channels)
+    return Case(f"depthwise {kernel} 100x{channels}", layer, (channels, 100), DEPTHWISE_LIMIT)
+
+
+def grouped(inputs: int, outputs: int, groups: int, side: int, limit: float) -> Case:
+    """A 3x3 convolution in groups with the padding that keeps the sides."""
+    name = f"conv 3x3 {side}x{side} {inputs}->{outputs} in {groups} groups"
+    return Case(name, nn.Conv2d(inputs, outputs, 3, 1, 1, groups=groups), (inputs, side, side), limit)
+
+
 def linear(inputs: int, outputs: int, limit: float | None) -> Case:
     """A fully connected layer."""
     return Case(f"fully connected {inputs}->{outputs}", nn.Linear(inputs, outputs), (inputs,), limit)
@@ -128,6 +140,18 @@ def cases() -> list[Case]:
         depthwise(3, 64, (6, 6), DEPTHWISE_LIMIT),
         depthwise(5, 16, (24, 24), DEPTHWISE_LIMIT),
         depthwise(5, 32, (25, 25), DEPTHWISE_LIMIT, stride=2),
+        *(depthwise_1d(kernel, channels) for channels in (6, 16) for kernel in (3, 5, 9)),
+        Case("depthwise 2x2 24x24x16", nn.Conv2d(16, 16, 2, groups=16), (16, 24, 24), DEPTHWISE_LIMIT),
+        Case(
+            "depthwise 3x3 24x24x16 dilation 2",
+            nn.Conv2d(16, 16, 3, 1, 2, dilation=2, groups=16),
+            (16, 24, 24),
+            DEPTHWISE_LIMIT,
+        ),
+        grouped(16, 32, 16, 24, DEPTHWISE_LIMIT),
+        grouped(16, 64, 16, 24, DEPTHWISE_LIMIT),
+        grouped(16, 16, 8, 16, 5.0),
+        grouped(16, 16, 4, 16, 5.0),
         linear(784, 128, CONVOLUTION_LIMIT),
         linear(640, 128, 3.0),
         linear(128, 10, 3.4),

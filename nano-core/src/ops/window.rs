@@ -229,6 +229,30 @@ impl Window {
         input: &'m [T],
         scratch: &'m mut [T],
     ) -> Rows<'m, T> {
+        self.rows_of(y, y > 0 && self.vertical.dilation == 1, value, input, scratch)
+    }
+
+    /// [`Window::rows`] of any output row, whose first row is 0: all rows are copied.
+    pub(crate) fn rows_in_order<'m, T: Element>(
+        &self,
+        y: usize,
+        value: &Value,
+        input: &'m [T],
+        scratch: &'m mut [T],
+    ) -> Rows<'m, T> {
+        self.rows_of(y, false, value, input, scratch)
+    }
+
+    /// [`Window::rows`]; `continues` says that the scratch memory has those of the row before.
+    #[inline(never)]
+    fn rows_of<'m, T: Element>(
+        &self,
+        y: usize,
+        continues: bool,
+        value: &Value,
+        input: &'m [T],
+        scratch: &'m mut [T],
+    ) -> Rows<'m, T> {
         let [height, width, channels] = value.shape.map(|side| side as usize);
         let pixel_pitch = value.pitch as usize;
         let row = width * pixel_pitch;
@@ -240,7 +264,7 @@ impl Window {
         let pitch = self.padded_row(value);
         let (kernel, stride) = (nonzero(kernel as usize), stride as usize);
         // The scratch is a ring buffer of rows: a row stays in place while windows cover it.
-        let (first, new) = if dilation > 1 || y == 0 { (0, kernel) } else { (y * stride % kernel, stride.min(kernel)) };
+        let (first, new) = if continues { (y * stride % kernel, stride.min(kernel)) } else { (0, kernel) };
         let left = self.horizontal.before as usize * channels;
         let zero = T::truncate(value.zero_point);
         for tap in kernel - new..kernel {

@@ -128,7 +128,7 @@ impl<'a, C: ChannelRules> Direct<'a, C> {
         let (attributes, group, window) = (&self.attributes, self.group, self.attributes.window());
         let (pitch, pixels) = (self.output.pitch as usize, self.output.shape[1] as usize);
         for (y, output) in output.chunks_mut(nonzero(pixels * pitch)).enumerate() {
-            let rows = window.rows(y, self.input, input, scratch);
+            let rows = window.rows_in_order(y, self.input, input, scratch);
             let tap_step = attributes.dilation_width as usize * rows.pixel_pitch;
             let (taps, channels) = ((group.taps, tap_step), (group.inputs, 1));
             let ((runs, run_step), (length, step)) = match group.runs_of_channels() {
@@ -140,7 +140,6 @@ impl<'a, C: ChannelRules> Direct<'a, C> {
             let runs = Runs {
                 rows: group.rows,
                 pitch: rows.pitch,
-                first: rows.first,
                 runs,
                 run_step,
                 length,

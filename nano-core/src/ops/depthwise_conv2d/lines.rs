@@ -209,11 +209,25 @@ fn run<C: ChannelRules>(node: &Node<'_>, io: Io<'_>) {
 #[cfg(feature = "alloc")]
 fn cost<C: ChannelRules>(layer: &crate::image::Layer<'_>) -> Option<crate::image::Cost> {
     let attributes = Attributes::read(&layer.attributes).ok()?;
-    let (input, output) = (&layer.inputs[0], &layer.outputs[0]);
-    let window = attributes.window();
-    Layout::new(window, input, output)?;
-    let (form, _) = C::pack(layer, output.shape[2] as usize, window.area()).ok()?;
-    (form == ONE_PASS && attributes.clamps_around(output)).then(|| crate::image::Cost::instructions(4 * layer.macs))
+    let (window, input, output) = (attributes.window(), &layer.inputs[0], &layer.outputs[0]);
+    let layout = Layout::new(window, input, output)?;
+    let channels = output.shape[2] as usize;
+    let (form, _) = C::pack(layer, channels, window.area()).ok()?;
+    if form != ONE_PASS || !attributes.clamps_around(output) {
+        return None;
+    }
+    Some(match layout {
+        Layout::Lines { lines, .. } => lines.cost(channels),
+        Layout::Folded(fold) => {
+            let padding = (window.horizontal.before + window.horizontal.after) as usize;
+            let rows = Rows::<C::Element> { elements: &[], pitch: 0, pixel_pitch: channels, first: 0 };
+            let lines = fold.lines(&rows, padding + input.shape[1] as usize, output.shape[1] as usize, channels);
+            let row = lines.cost(channels);
+            let copied = if padding > 0 { 100 + input.shape[1] as u64 * channels as u64 } else { 100 };
+            let height = u64::from(output.shape[0]);
+            crate::image::Cost { instructions: height * (row.instructions + copied), stalls: height * row.stalls }
+        }
+    })
 }
 
 #[cfg(feature = "alloc")]
