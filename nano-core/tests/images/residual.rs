@@ -9,7 +9,7 @@ use crate::builder::{Aligned, Builder, SCALE, Window, place};
 use crate::checks::{refused, value_word};
 
 /// The kernels that compute one layer each.
-const SINGLE: &[Kernel] = &[ops::CONV2D, ops::ADD, ops::TABLE, ops::MAX_POOL2D];
+const SINGLE: &[Kernel] = &[ops::CONV2D, ops::CONV2D_DIRECT, ops::ADD, ops::TABLE, ops::MAX_POOL2D];
 
 fn kernels(image: &Aligned) -> Vec<&'static str> {
     Image::new(image.bytes()).unwrap().nodes().map(|node| node.kernel(ops::ALL).unwrap().name).collect()
