@@ -71,7 +71,7 @@ fn a_fused_layer_gives_the_bytes_of_the_two() {
         let one = net.image();
         let lengths = [&one, &two].map(|image| Image::new(image.bytes()).unwrap().arena_length());
         assert!(lengths[0] <= lengths[1], "seed {seed}: {lengths:?}");
-        assert_eq!(kernels(&two), ["conv2d", "add"], "seed {seed}");
+        assert!(matches!(kernels(&two)[..], ["conv2d" | "conv2d_direct", "add"]), "seed {seed}");
         if kernels(&one) != ["conv2d_add"] {
             assert_eq!(one.bytes(), two.bytes(), "seed {seed}");
             apart += 1;
