@@ -79,7 +79,7 @@ fn a_budget_is_kept_and_used() {
 fn waiting_for_flash_counts() {
     let mut net = net();
     let timing = FlashTiming { cache: 16384, line: 32, cycles_to_first_word: 100, cycles_per_line: 200 };
-    net.model.flash_timing = timing;
+    (net.model.flash_timing, net.model.optimize) = (timing, Optimize::Speed);
     let image = Aligned::new(&write_with(&net.model, KERNELS).unwrap());
     let image = Image::new(image.bytes()).unwrap();
     let names: Vec<_> = image.nodes().map(|node| node.kernel(KERNELS).unwrap().name).collect();

@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 
-use nano_core::image::{Image, Optimize, write, write_with};
+use nano_core::image::{Image, write, write_with};
 use nano_core::{CheckedImage, Error, Kernel, Model, ops};
 
 use crate::builder::{Aligned, Builder, SCALE, Window, place};
 use crate::checks::{refused, value_word};
 
 /// The kernels that compute one layer each.
-const SINGLE: &[Kernel] = &[ops::CONV2D, ops::CONV2D_DIRECT, ops::ADD, ops::TABLE, ops::MAX_POOL2D];
+const SINGLE: &[Kernel] = &[ops::CONV2D, ops::ADD, ops::TABLE, ops::MAX_POOL2D];
 
 fn kernels(image: &Aligned) -> Vec<&'static str> {
     Image::new(image.bytes()).unwrap().nodes().map(|node| node.kernel(ops::ALL).unwrap().name).collect()
@@ -19,7 +19,6 @@ fn kernels(image: &Aligned) -> Vec<&'static str> {
 fn random_net(random: &mut fastrand::Rng) -> Builder {
     let mut net = Builder::new(random.u64(..));
     net.model.labels.clear();
-    net.model.optimize = Optimize::Ram;
     let mut side = || {
         let (size, kernel, stride) = (random.u32(1..8), random.u32(1..4), random.u32(1..3));
         let (dilation, padding) = (random.u32(1..3), [random.u32(..3), random.u32(..3)]);
@@ -71,7 +70,7 @@ fn a_fused_layer_gives_the_bytes_of_the_two() {
         let one = net.image();
         let lengths = [&one, &two].map(|image| Image::new(image.bytes()).unwrap().arena_length());
         assert!(lengths[0] <= lengths[1], "seed {seed}: {lengths:?}");
-        assert!(matches!(kernels(&two)[..], ["conv2d" | "conv2d_direct", "add"]), "seed {seed}");
+        assert_eq!(kernels(&two), ["conv2d", "add"], "seed {seed}");
         if kernels(&one) != ["conv2d_add"] {
             assert_eq!(one.bytes(), two.bytes(), "seed {seed}");
             apart += 1;
@@ -204,7 +203,6 @@ fn a_sum_that_is_not_in_the_place_of_its_residual_is_refused() {
 fn a_residual_that_is_convolved_too_is_refused() {
     let mut net = Builder::new(0);
     net.model.labels.clear();
-    net.model.optimize = Optimize::Ram;
     let (input, residual) = (net.input([6, 6, 4]), net.input([6, 6, 4]));
     let convolved = net.conv2d(input, 4, 1, Window::new([1, 1]));
     let sum = net.add(convolved, residual, SCALE);
@@ -230,7 +228,6 @@ fn a_residual_of_another_shape_is_refused() {
     assert!(matches!(error, Error::Layer { operator: "conv2d", .. }), "the first convolution reads it too: {error}");
     let mut net = Builder::new(0);
     net.model.labels.clear();
-    net.model.optimize = Optimize::Ram;
     let (input, residual) = (net.input([6, 6, 4]), net.input([6, 6, 4]));
     let convolved = net.conv2d(input, 4, 1, Window::new([1, 1]));
     let sum = net.add(convolved, residual, SCALE);

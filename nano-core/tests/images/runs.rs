@@ -111,18 +111,18 @@ fn a_value_added_to_itself_is_doubled() {
 #[test]
 fn a_table_of_just_the_kernels_used_suffices_and_a_smaller_one_does_not() {
     let image = two_by_two().image();
-    let used = [ops::CONV2D_DIRECT, ops::DEPTHWISE_CONV2D, ops::ADD, ops::TABLE, ops::REQUANTIZE];
+    let used = [ops::CONV2D, ops::DEPTHWISE_CONV2D, ops::ADD, ops::TABLE, ops::REQUANTIZE];
     let expected = outputs(image.bytes(), &mut arena(&image), ops::ALL);
     assert_eq!(outputs(image.bytes(), &mut arena(&image), &used), expected);
     let reversed: Vec<Kernel> =
-        [ops::REQUANTIZE, ops::TABLE, ops::ADD, ops::DEPTHWISE_CONV2D, ops::CONV2D_DIRECT].into_iter().collect();
+        [ops::REQUANTIZE, ops::TABLE, ops::ADD, ops::DEPTHWISE_CONV2D, ops::CONV2D].into_iter().collect();
     assert_eq!(outputs(image.bytes(), &mut arena(&image), &reversed), expected);
     let mut room = arena(&image);
     let mut refused = |table: &[Kernel]| Model::new(image.bytes(), &mut room, table).err();
     let unknown = |node, kernel: &Kernel| Some(Error::UnknownKernel { node, id: kernel.id });
-    assert_eq!(refused(&used[1..]), unknown(0, &ops::CONV2D_DIRECT));
+    assert_eq!(refused(&used[1..]), unknown(0, &ops::CONV2D));
     assert_eq!(refused(&used[..4]), unknown(5, &ops::REQUANTIZE));
-    assert_eq!(refused(&[]), unknown(0, &ops::CONV2D_DIRECT));
+    assert_eq!(refused(&[]), unknown(0, &ops::CONV2D));
 }
 
 #[test]

@@ -9,6 +9,7 @@ use super::memory::{self, Packings};
 use super::prepared::Prepared;
 use crate::Kernel;
 use crate::image::{FlashTiming, ModelDescription, Optimize, Value, WriteError};
+use crate::operator::Alias;
 
 /// A kernel that can compute a layer, with what it takes.
 pub(super) struct Candidate<'k> {
@@ -98,10 +99,11 @@ impl<'k> Choice<'k> {
         Ok(Choice { candidates, timing, chosen })
     }
 
-    /// Makes the layers prefer the chosen kernels.
+    /// Makes the layers prefer the chosen kernels. Where data is only moved, the places of the values decide: in some there is nothing to move.
     pub(super) fn apply(&self, layers: &mut [Prepared<'k>]) {
         for ((layer, candidates), &chosen) in layers.iter_mut().zip(&self.candidates).zip(&self.chosen) {
-            layer.preferred = candidates.get(chosen).map(|candidate| candidate.kernel);
+            let moves = matches!(layer.operator.alias, Alias::Overlay(_));
+            layer.preferred = candidates.get(chosen).filter(|_| !moves).map(|candidate| candidate.kernel);
         }
     }
 

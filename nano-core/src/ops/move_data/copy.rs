@@ -23,10 +23,7 @@ pub const MOVE: Kernel = Kernel {
     check,
     run: Run::Apart(run),
     #[cfg(feature = "alloc")]
-    // Of wrong tables `pack` returns the error.
-    cost: |layer| {
-        Some(crate::image::Cost::instructions(super::pack::tables(layer).map_or(0, |tables| tables.cost())))
-    },
+    cost: |layer| super::pack::tables(layer).ok().map(|tables| crate::image::Cost::instructions(tables.cost())),
     #[cfg(feature = "alloc")]
     pack: |layer| super::pack::tables(layer).map(super::pack::Tables::packed),
 };

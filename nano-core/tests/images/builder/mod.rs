@@ -31,9 +31,8 @@ pub struct Builder {
 
 /// All kernels but those that compute the same faster on a chip.
 pub fn portable() -> Vec<Kernel> {
-    let faster = |kernel: &&Kernel| {
-        kernel.name.ends_with("_pairs") || [ops::CONV2D_ONE_PIXEL.id, ops::CONV2D_NARROW.id].contains(&kernel.id)
-    };
+    const FASTER: [&str; 5] = ["_pairs", "_narrow", "_one_pixel", "_lines", "_direct"];
+    let faster = |kernel: &&Kernel| FASTER.iter().any(|part| kernel.name.contains(part));
     ops::ALL.iter().filter(|kernel| !faster(kernel)).copied().collect()
 }
 
@@ -94,7 +93,7 @@ impl Builder {
             outputs: vec![],
             head: None,
             weights_in_ram: 0,
-            optimize: Optimize::Speed,
+            optimize: Optimize::Ram,
             budget: Default::default(),
             flash_timing: Default::default(),
         };
