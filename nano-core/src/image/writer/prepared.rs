@@ -45,10 +45,8 @@ impl<'k> Prepared<'k> {
         operator.check(&node).map_err(|broken| broken.of(operator.name))?;
         layer.macs = (operator.macs)(&node);
         if layer.fitting(values).is_none() {
-            // If no kernel takes the dtypes, the refusal of one of them is the error; of wrong tensors, that of packing them.
-            let kernel = layer.cheapest(values);
-            kernel.accept(&layer.node(values)).map_err(|broken| broken.of(operator.name))?;
-            layer.pack(kernel, values)?;
+            // If no kernel takes the dtypes, the refusal of one of them is the error.
+            layer.cheapest(values).accept(&layer.node(values)).map_err(|broken| broken.of(operator.name))?;
             return Err(WriteError::NoKernel(description.operator.clone()));
         }
         Ok(layer)
