@@ -54,34 +54,37 @@ pub(crate) fn dot_4x4<T: Element>(
     sums
 }
 
-/// Instructions: four pixels times the weight of one channel `offset` bytes on, added to the sums `s<channel><pixel>`.
+/// Instructions: four pixels times the weight of one channel, added to the sums `s<channel><pixel>`.
 #[cfg(target_arch = "riscv32")]
 macro_rules! channel {
-    ($channel:literal, $offset:literal) => {
+    ($channel:literal, $weight:literal) => {
         concat!(
-            concat!("lb {w}, ", $offset, "+", $channel, "({weights})\n"),
-            concat!("mul {t}, {x0}, {w}\n add {s", $channel, "0}, {s", $channel, "0}, {t}\n"),
-            concat!("mul {t}, {x1}, {w}\n add {s", $channel, "1}, {s", $channel, "1}, {t}\n"),
-            concat!("mul {t}, {x2}, {w}\n add {s", $channel, "2}, {s", $channel, "2}, {t}\n"),
-            concat!("mul {t}, {x3}, {w}\n add {s", $channel, "3}, {s", $channel, "3}, {t}\n"),
+            concat!("mul {t}, {x0}, {", $weight, "}\n add {s", $channel, "0}, {s", $channel, "0}, {t}\n"),
+            concat!("mul {t}, {x1}, {", $weight, "}\n add {s", $channel, "1}, {s", $channel, "1}, {t}\n"),
+            concat!("mul {t}, {x2}, {", $weight, "}\n add {s", $channel, "2}, {s", $channel, "2}, {t}\n"),
+            concat!("mul {t}, {x3}, {", $weight, "}\n add {s", $channel, "3}, {s", $channel, "3}, {t}\n"),
         )
     };
 }
 
 /// Instructions: four pixels, which `load` loads from `$at` and from `size` bytes each further on, times the four channels of the position `offset`
-/// bytes on.
+/// bytes on. Nothing is used by the instruction after its load, which would stall.
 #[cfg(target_arch = "riscv32")]
 macro_rules! position {
     ($load:literal, $size:literal, $offset:literal) => {
         concat!(
+            concat!("lb {w}, ", $offset, "({weights})\n"),
             concat!($load, " {x0}, ", $size, "*", $offset, "({column})\n"),
             concat!($load, " {x1}, ", $size, "*(", $offset, "+1)({column})\n"),
             concat!($load, " {x2}, ", $size, "*(", $offset, "+2)({column})\n"),
             concat!($load, " {x3}, ", $size, "*(", $offset, "+3)({column})\n"),
-            channel!(0, $offset),
-            channel!(1, $offset),
-            channel!(2, $offset),
-            channel!(3, $offset),
+            concat!("lb {v}, ", $offset, "+1({weights})\n"),
+            channel!(0, "w"),
+            concat!("lb {w}, ", $offset, "+2({weights})\n"),
+            channel!(1, "v"),
+            concat!("lb {v}, ", $offset, "+3({weights})\n"),
+            channel!(2, "w"),
+            channel!(3, "v"),
         )
     };
 }
@@ -103,6 +106,8 @@ pub(crate) fn dot_4x4<T: Element>(
             core::arch::asm!(
                 "bnez {t}, 3f",
                 "beq {column}, {end}, 4f",
+                // A jump to an instruction of four bytes takes a cycle more unless it is aligned.
+                ".p2align 2",
                 "2:",
                 position!($load, $size, 0),
                 "3:",
@@ -119,7 +124,7 @@ pub(crate) fn dot_4x4<T: Element>(
                 end = in(reg) columns.end,
                 weights = inout(reg) weights.as_ptr().wrapping_sub(before) => _,
                 x0 = out(reg) _, x1 = out(reg) _, x2 = out(reg) _, x3 = out(reg) _,
-                w = out(reg) _,
+                w = out(reg) _, v = out(reg) _,
                 t = inout(reg) before => _,
                 options(pure, readonly, nostack),
             )
