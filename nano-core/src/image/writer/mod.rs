@@ -239,6 +239,7 @@ fn planned<R>(
         (plan, Ok(fused)) if !plan.as_ref().is_ok_and(|plan| !fused.is_better_than(plan, model)) => {
             used(&fused_model, &fused)
         }
+        (Err(_), Err(of_fused)) => Err(of_fused),
         (plan, _) => used(model, &plan?),
     }
 }
