@@ -9,6 +9,7 @@ pub(crate) mod channel_pairs;
 mod direct;
 mod lines;
 mod pixel_pairs;
+mod points;
 mod requantize;
 mod requantize_wide;
 mod rows;
@@ -20,6 +21,7 @@ pub(crate) use accumulate::{Accumulate, ChannelRecord};
 pub(crate) use direct::{Runs, pixels_of};
 pub(crate) use lines::{Lines, Side};
 pub(crate) use pixel_pairs::{END, PairedColumn, dot_pairs, dot_pairs_4x4, fill_pairs};
+pub(crate) use points::{PairOfChannels, SumsOfPoint, WeightsOfPoint, dot_points};
 #[cfg(feature = "alloc")]
 pub(crate) use requantize::one_pass_addend;
 pub(crate) use requantize::{

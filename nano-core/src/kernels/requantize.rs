@@ -47,6 +47,13 @@ pub(crate) struct Requantization {
 /// One form of requantization, without the clamp; see [`Channel`].
 pub(crate) trait Form {
     fn requantize(channel: &Channel, accumulator: i32) -> i32;
+
+    /// [`Form::requantize`] of `accumulator / 2^SHIFT`, which is an integer; `SHIFT` is at least 1. Of the one-pass form the sum's bound in [`Channel`] must
+    /// stay below 2^31 when it is multiplied by `2^(SHIFT - 1)`, and so must the shift.
+    #[inline(always)]
+    fn requantize_shifted<const SHIFT: u32>(channel: &Channel, accumulator: i32) -> i32 {
+        Self::requantize(channel, accumulator >> SHIFT)
+    }
 }
 
 pub(crate) struct Literal;
@@ -65,9 +72,17 @@ impl Form for Literal {
 impl Form for OnePass {
     #[inline(always)]
     fn requantize(channel: &Channel, accumulator: i32) -> i32 {
-        let high = ((i64::from(accumulator << 1) * i64::from(channel.multiplier as u32)) >> 32) as i32;
+        Self::requantize_shifted::<1>(channel, accumulator << 1)
+    }
+
+    /// With `2^d` times the accumulator of [`Channel`], d = `SHIFT - 1`, h becomes a number whose part above d bits is h; so all terms times `2^d`, and one
+    /// shift by d more, give the same.
+    #[inline(always)]
+    fn requantize_shifted<const SHIFT: u32>(channel: &Channel, accumulator: i32) -> i32 {
+        let high = ((i64::from(accumulator) * i64::from(channel.multiplier as u32)) >> 32) as i32;
+        let addend = channel.addend.wrapping_shl(SHIFT - 1);
         // The sum fits, if not what it is made of.
-        correct_negative(high).wrapping_add(channel.addend) >> (channel.shift & 31)
+        subtract_if_negative::<SHIFT>(high).wrapping_add(addend) >> ((channel.shift + SHIFT as i32 - 1) & 31)
     }
 }
 
@@ -119,9 +134,9 @@ pub(crate) fn one_pass_addend(e: i32, zero_point: i32) -> i32 {
     1 + 2 * ((1 << (e - 1)) + (zero_point << e))
 }
 
-/// `x - 2` for a negative `x`, else `x`.
+/// `x - 2^SHIFT` for a negative `x`, else `x`.
 #[inline(always)]
-fn correct_negative(x: i32) -> i32 {
+fn subtract_if_negative<const SHIFT: u32>(x: i32) -> i32 {
     #[cfg(target_arch = "riscv32")]
     {
         let mut x = x;
@@ -129,9 +144,10 @@ fn correct_negative(x: i32) -> i32 {
         unsafe {
             core::arch::asm!(
                 "bgez {x}, 2f",
-                "addi {x}, {x}, -2",
+                "addi {x}, {x}, -{correction}",
                 "2:",
                 x = inout(reg) x,
+                correction = const 1 << SHIFT,
                 options(pure, nomem, nostack),
             );
         }
@@ -139,7 +155,7 @@ fn correct_negative(x: i32) -> i32 {
     }
     #[cfg(not(target_arch = "riscv32"))]
     {
-        x.wrapping_sub(i32::from(x < 0) << 1)
+        x.wrapping_sub(i32::from(x < 0) << SHIFT)
     }
 }
 

@@ -72,6 +72,11 @@ registry! {
     kernel depthwise_conv2d::DEPTHWISE_CONV2D_LINES_INT16,
     kernel conv2d::CONV2D_DIRECT,
     kernel conv2d::CONV2D_DIRECT_INT16,
+    kernel conv2d::CONV2D_WINOGRAD4,
+    kernel conv2d::CONV2D_WINOGRAD4_TRANSFORMED,
+    kernel conv2d::CONV2D_ADD_WINOGRAD4,
+    kernel conv2d::CONV2D_WINOGRAD2,
+    kernel conv2d::CONV2D_ADD_WINOGRAD2,
 }
 
 /// The operators that the writer makes of two layers.

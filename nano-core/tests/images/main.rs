@@ -26,4 +26,5 @@ mod residual;
 mod runs;
 mod same_head;
 mod sharing;
+mod winograd;
 mod writing;

@@ -170,7 +170,7 @@ fn a_program_without_the_kernel_gets_two_layers() {
     let layers = ops::ALL.iter().map(|kernel| (kernel.name, kernel.operator.described_layers()));
     assert_eq!(
         layers.filter(|&(_, count)| count > 1).collect::<Vec<_>>(),
-        [("conv2d_add", 2), ("conv2d_add_pairs", 2)]
+        [("conv2d_add", 2), ("conv2d_add_pairs", 2), ("conv2d_add_winograd4", 2), ("conv2d_add_winograd2", 2)]
     );
 }
 

@@ -15,6 +15,8 @@ use super::{Attributes as ConvolutionAttributes, Conv2d, LANES, macs, shape};
 use crate::BrokenRule;
 use crate::arena::Io;
 use crate::image::Dtype;
+#[cfg(feature = "alloc")]
+use crate::image::{Layer, Packed, WriteError};
 use crate::kernels::{Channel, LITERAL, ONE_PASS};
 use crate::node::Node;
 use crate::operator::{Alias, Checked, Kernel, Operator, Output, Run, attributes, nonzero, refused, require};
@@ -39,12 +41,8 @@ pub const CONV2D_ADD: Kernel = Kernel {
     #[cfg(feature = "alloc")]
     cost: |layer| Some(super::cost(layer, split(&layer.attributes).ok()?.0)? + cost_of_sum(layer)),
     #[cfg(feature = "alloc")]
-    pack,
+    pack: |layer| pack_with(layer, super::pack::<Channel>),
 };
-
-/// The forms of the convolution and of the addition.
-pub(super) const FORMS: &[u8] =
-    &[form(LITERAL, LITERAL), form(ONE_PASS, LITERAL), form(LITERAL, ONE_PASS), form(ONE_PASS, ONE_PASS)];
 
 pub(super) static OPERATOR: Operator = Operator {
     name: NAME,
@@ -107,12 +105,16 @@ pub(super) fn split(attributes: &[i32]) -> Result<(&[i32], &[i32]), BrokenRule> 
         .ok_or_else(|| refused("wrong number of attributes", attributes.len() as i64))
 }
 
+/// The forms of both.
+pub(super) const FORMS: &[u8] =
+    &[form(LITERAL, LITERAL), form(ONE_PASS, LITERAL), form(LITERAL, ONE_PASS), form(ONE_PASS, ONE_PASS)];
+
 /// Packs the requantization forms of convolution and addition into one byte.
 const fn form(convolution: u8, addition: u8) -> u8 {
     convolution | addition << 1
 }
 
-/// The two parts of a fused node.
+/// The two operators of a node.
 pub(super) struct Parts<'a> {
     pub(super) convolution: Conv2d<'a, Channel>,
     pub(super) addition: Addition,
@@ -180,30 +182,38 @@ pub(crate) const FUSION: crate::image::Fusion = crate::image::Fusion {
     },
 };
 
+/// The convolution of a layer.
 #[cfg(feature = "alloc")]
-fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::image::WriteError> {
-    pack_with(layer, super::pack::<Channel>)
+pub(super) fn convolution_of<'d>(layer: &Layer<'d>) -> Result<Layer<'d>, WriteError> {
+    let (attributes, own) = split(&layer.attributes).map_err(|broken| broken.of(NAME))?;
+    let own = Attributes::read(own).map_err(|broken| broken.of(NAME))?;
+    let mut between = layer.outputs[0];
+    (between.scale, between.zero_point) = (layer.float32("convolution_scale", 1)?[0], own.convolution_zero_point);
+    Ok(layer.part(&[layer.inputs[0]], between, attributes))
 }
 
-/// Packs a fused layer, its convolution with `pack`.
+/// Packs the addition's constant, then what `pack` makes of the convolution, whose scratch memory it is.
 #[cfg(feature = "alloc")]
-pub(super) fn pack_with(
-    layer: &crate::image::Layer<'_>,
-    pack: fn(&crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::image::WriteError>,
-) -> Result<crate::image::Packed, crate::image::WriteError> {
-    let refuse = |broken: BrokenRule| broken.of(NAME);
-    let (attributes, own) = split(&layer.attributes).map_err(refuse)?;
-    let own = Attributes::read(own).map_err(refuse)?;
-    let (x, residual, output) = (layer.inputs[0], layer.inputs[1], layer.outputs[0]);
-    let scale = layer.float32("convolution_scale", 1)?[0];
-    let mut between = output;
-    (between.scale, between.zero_point) = (scale, own.convolution_zero_point);
-    let convolution = pack(&layer.part(&[x], between, attributes))?;
-    let addition = crate::ops::sums::pack(&layer.part(&[between, residual], output, &[]))?;
-    Ok(crate::image::Packed {
+pub(super) fn pack_parts(
+    layer: &Layer<'_>,
+    pack: fn(&Layer<'_>) -> Result<Packed, WriteError>,
+) -> Result<Packed, WriteError> {
+    let part = convolution_of(layer)?;
+    let convolution = pack(&part)?;
+    let addition = crate::ops::sums::pack(&layer.part(&[part.outputs[0], layer.inputs[1]], layer.outputs[0], &[]))?;
+    Ok(Packed {
         form: form(convolution.form, addition.form),
         constants: addition.constants.into_iter().chain(convolution.constants).collect(),
-        scratch_length: convolution.scratch_length + LANES * output.shape[2] as usize,
-        read: convolution.read,
+        ..convolution
     })
+}
+
+/// [`pack_parts`] with scratch memory for the convolved channels of four pixels.
+#[cfg(feature = "alloc")]
+pub(super) fn pack_with(
+    layer: &Layer<'_>,
+    pack: fn(&Layer<'_>) -> Result<Packed, WriteError>,
+) -> Result<Packed, WriteError> {
+    let packed = pack_parts(layer, pack)?;
+    Ok(Packed { scratch_length: packed.scratch_length + LANES * layer.outputs[0].shape[2] as usize, ..packed })
 }

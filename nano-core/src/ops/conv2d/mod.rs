@@ -6,7 +6,8 @@
 //!
 //! The kernel is im2col and GEMM, tile by tile. Packed: for each group, blocks of four output channels (the last one padded with zeros), each
 //! `[kernel_height][kernel_width][in / groups][4]`. Scratch: the im2col columns of a tile of four output pixels,
-//! `[kernel_height][kernel_width][in / groups][4]`. Each block of channels makes one pass over them with 16 accumulators.
+//! `[kernel_height][kernel_width][in / groups][4]`. Each block of channels makes one pass over them with 16 accumulators. As many blocks as stay in the flash
+//! cache are a chunk; each chunk goes over all tiles.
 
 mod add;
 mod direct;
@@ -14,6 +15,7 @@ mod gather;
 mod narrow;
 mod one_pixel;
 mod pairs;
+mod winograd;
 
 pub use add::CONV2D_ADD;
 #[cfg(feature = "alloc")]
@@ -22,13 +24,18 @@ pub use narrow::CONV2D_NARROW;
 pub use one_pixel::CONV2D_ONE_PIXEL;
 pub use pairs::{CONV2D_ADD_PAIRS, CONV2D_PAIRS};
 pub use direct::{CONV2D_DIRECT, CONV2D_DIRECT_INT16};
+pub use winograd::{
+    CONV2D_ADD_WINOGRAD2, CONV2D_ADD_WINOGRAD4, CONV2D_WINOGRAD2, CONV2D_WINOGRAD4, CONV2D_WINOGRAD4_TRANSFORMED,
+};
+
+use core::ops::Range;
 
 use crate::BrokenRule;
 use crate::arena::{Io, scratch_elements};
 use crate::image::{Element, Value};
 use crate::kernels::{Accumulate, Channel, Columns, LANES, LITERAL, ONE_PASS, Requantization, WideChannel};
 use crate::node::{Node, existing};
-use crate::operator::{Alias, Checked, Kernel, Operator, Output, Run, nonzero, require, unchecked};
+use crate::operator::{Alias, Checked, CheckedPart, Kernel, Operator, Output, Run, nonzero, require, unchecked};
 use crate::ops::channels::{self, ChannelRules};
 use crate::ops::window::{Window, check_groups, window_attributes};
 use add::Sum;
@@ -90,6 +97,15 @@ fn macs(node: &Node<'_>, attributes: &[i32]) -> u64 {
         let per_group = node.input(0).shape[2] as usize / nonzero(attributes.groups as usize);
         node.output(0).len() as u64 * (attributes.window().area() * per_group) as u64
     })
+}
+
+/// Bytes of weights that stay in the smallest flash cache of the chips, of 16 KB, beside the code of the loop.
+const CHUNK: usize = 10 * 1024;
+
+/// Number of blocks of so many bytes that stay in the flash cache over all tiles, beside the code: a chunk. Weights that do not stay are read again for
+/// each tile, which can take longer than the arithmetic.
+fn blocks_of_chunk(block_length: usize) -> usize {
+    (CHUNK / nonzero(block_length)).max(1)
 }
 
 struct Conv2d<'a, C> {
@@ -163,6 +179,14 @@ impl<'a, C: ChannelRules> Conv2d<'a, C> {
         self.attributes.window().area() * self.inputs_per_group
     }
 
+    /// Number of blocks of a group in a chunk.
+    fn blocks_of_chunk(&self) -> usize {
+        match self.groups {
+            1 => blocks_of_chunk(self.block_length()),
+            _ => self.blocks_per_group(),
+        }
+    }
+
     /// Elements of the im2col columns of a tile.
     fn columns_length(&self) -> usize {
         self.window_length() * LANES
@@ -202,40 +226,62 @@ impl<'a, C: ChannelRules> Conv2d<'a, C> {
         let between = (self.output.pitch - self.output.shape[2]) as usize;
         let gather = Gather::new(self);
         let columns = columns.as_chunks_mut().0;
-        let (mut y, mut x) = (0, 0);
-        for tile in output.chunks_mut(nonzero(LANES * pitch)) {
-            // The last pixel of the output has no gap after its channels.
-            let pixels = (tile.len() + between) / pitch;
-            let convolved = match &mut sum {
-                None => &mut *tile,
-                Some(sum) => &mut *sum.convolved,
-            };
-            for group in 0..self.groups {
-                gather.fill(columns, pixels, (y, x), group, input);
-                self.tile::<A>(columns, group, convolved, pixels == LANES);
+        let blocks = self.blocks_of_chunk();
+        let mut first = 0;
+        while first < self.blocks_per_group() {
+            let chunk = first..(first + blocks).min(self.blocks_per_group());
+            let (mut y, mut x) = (0, 0);
+            for tile in output.chunks_mut(nonzero(LANES * pitch)) {
+                // The last pixel of the output has no gap after its channels.
+                let pixels = (tile.len() + between) / pitch;
+                let convolved = match &mut sum {
+                    None => &mut *tile,
+                    Some(sum) => &mut *sum.convolved,
+                };
+                for group in 0..self.groups {
+                    gather.fill(columns, pixels, (y, x), group, input);
+                    self.tile::<A>(columns, group, chunk.clone(), convolved, pixels == LANES);
+                }
+                if let Some(sum) = &mut sum {
+                    self.add_chunk(sum, &chunk, tile);
+                }
+                x += pixels;
+                while x >= gather.output_width {
+                    (y, x) = (y + 1, x - gather.output_width);
+                }
             }
-            if let Some(sum) = &mut sum {
-                (sum.add)(sum.convolved, tile);
-            }
-            x += pixels;
-            while x >= gather.output_width {
-                (y, x) = (y + 1, x - gather.output_width);
-            }
+            first = chunk.end;
         }
     }
 
-    /// Computes all output channels of `group` for the pixels of one tile; `whole` says that the tile has all four pixels.
+    /// Adds the channels of a chunk to the residual's pixels in `tile`.
+    #[inline(always)]
+    fn add_chunk(&self, sum: &mut Sum<'_, C::Element>, chunk: &Range<usize>, tile: &mut [C::Element]) {
+        if chunk.len() == self.blocks_per_group() {
+            return (sum.add)(sum.convolved, tile);
+        }
+        let channels = LANES * chunk.start..(LANES * chunk.end).min(self.per_group);
+        let pitch = nonzero(self.output.pitch as usize);
+        for (convolved, pixel) in sum.convolved.chunks_mut(self.pitch).zip(tile.chunks_mut(pitch)) {
+            (sum.add)(convolved.get_mut(channels.clone()).checked_part(), pixel.get_mut(channels.clone()).checked_part());
+        }
+    }
+
+    /// Computes the output channels of a chunk of `group` for the pixels of one tile; `whole` says that the tile has all four pixels.
     #[inline(always)]
     fn tile<A: Accumulate<Channel = C, Element = C::Element>>(
         &self,
         columns: &Columns<C::Element>,
         group: usize,
+        chunk: Range<usize>,
         tile: &mut [C::Element],
         whole: bool,
     ) {
-        let first = group * self.per_group;
-        let weights = self.weights.get(group * self.blocks_per_group() * self.block_length()..).checked();
-        let channels = self.channels.get(first..).checked().get(..self.per_group).checked();
+        let first = group * self.per_group + LANES * chunk.start;
+        let count = (LANES * chunk.len()).min(self.per_group - LANES * chunk.start);
+        let block = group * self.blocks_per_group() + chunk.start;
+        let weights = self.weights.get(block * self.block_length()..).checked();
+        let channels = self.channels.get(first..).checked().get(..count).checked();
         let tile = tile.get_mut(first..).checked();
         let (full, rest) = channels.as_chunks();
         if whole {
@@ -308,9 +354,9 @@ fn block_row<A: Accumulate>(
     }
 }
 
-/// The estimate of one run. Without groups a tile takes 41.5 instructions per position and 250 more for each block of channels, and 10 per position
-/// to fill the columns. In groups, filling takes 30 for a tap and 4.5 for each of its inputs, and a block of channels 150 and 2.6 per product, or
-/// 500 more if it is partial. Each of a position's four weights is used as soon as it is loaded.
+/// The estimate of one run, fitted to counts. Without groups a tile takes 40 instructions per position and 230 more for each block of channels, and in each
+/// chunk 18 per position and 300 more to fill the columns. In groups, filling takes 30 for a tap and 4.5 for each of its inputs, and a block of channels
+/// 150 and 2.6 per product, or 500 more if it is partial. The loop over two positions jumps back, a requantization stalls for 9 cycles.
 #[cfg(feature = "alloc")]
 fn cost(layer: &crate::image::Layer<'_>, attributes: &[i32]) -> Option<crate::image::Cost> {
     let attributes = Attributes::read(attributes).ok()?;
@@ -321,14 +367,15 @@ fn cost(layer: &crate::image::Layer<'_>, attributes: &[i32]) -> Option<crate::im
     let tiles = u64::from(output.shape[0] * output.shape[1]).div_ceil(LANES as u64);
     let in_group = per_group.div_ceil(LANES as u64);
     let blocks = groups * tiles * in_group;
+    let is_partial = u64::from(!per_group.is_multiple_of(LANES as u64));
     let instructions = if groups == 1 {
-        blocks * (83 * positions / 2 + 250) + tiles * (10 * positions + 60)
+        let chunks = in_group.div_ceil(blocks_of_chunk(LANES * positions as usize) as u64);
+        blocks * (40 * positions + 230) + tiles * (chunks * (18 * positions + 300) + 120 * is_partial)
     } else {
-        let partial = 500 * u64::from(!per_group.is_multiple_of(LANES as u64));
         let block = 150 + 16 * 26 * positions / 10;
-        tiles * groups * (LANES as u64 * taps * (30 + 9 * inputs / 2) + in_group * block + partial)
+        tiles * groups * (LANES as u64 * taps * (30 + 9 * inputs / 2) + in_group * block + 500 * is_partial)
     };
-    Some(crate::image::Cost { instructions, stalls: blocks * (5 * positions + 150) })
+    Some(crate::image::Cost { instructions, stalls: blocks * (positions + 150) })
 }
 
 #[cfg(feature = "alloc")]
@@ -351,6 +398,7 @@ fn pack<C: ChannelRules>(layer: &crate::image::Layer<'_>) -> Result<crate::image
     }
     let scratch_length = per_output * LANES * size_of::<C::Element>();
     let constants = vec![packed, channels.as_bytes().to_vec()];
-    let read = Some(crate::ops::channels::pack::read_per_tile(&constants, &layer.outputs[0]));
+    // Of one group, the weights are read once: chunk by chunk.
+    let read = (groups > 1).then(|| crate::ops::channels::pack::read_per_tile(&constants, &layer.outputs[0]));
     Ok(crate::image::Packed { form, constants, scratch_length, read })
 }

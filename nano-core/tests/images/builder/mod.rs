@@ -31,7 +31,7 @@ pub struct Builder {
 
 /// All kernels but those that compute the same faster on a chip.
 pub fn portable() -> Vec<Kernel> {
-    const FASTER: [&str; 5] = ["_pairs", "_narrow", "_one_pixel", "_lines", "_direct"];
+    const FASTER: [&str; 6] = ["_pairs", "_narrow", "_one_pixel", "_lines", "_direct", "_winograd"];
     let faster = |kernel: &&Kernel| FASTER.iter().any(|part| kernel.name.contains(part));
     ops::ALL.iter().filter(|kernel| !faster(kernel)).copied().collect()
 }
