@@ -22,7 +22,10 @@ const fn kernel<T: Element>(id: u16, name: &'static str) -> Kernel {
         check: sums::check,
         run: Run::InPlace(|node, memory| sums::run::<T>(node, memory, |a, b| a + b)),
         #[cfg(feature = "alloc")]
-        cost: |layer| Some(crate::image::Cost::instructions(32 * layer.outputs[0].len() as u64)),
+        cost: |layer| {
+            let outputs = layer.outputs[0].len() as u64;
+            Some(crate::image::Cost { instructions: 32 * outputs, stalls: 20 * outputs })
+        },
         #[cfg(feature = "alloc")]
         pack: sums::pack,
     }
