@@ -1,7 +1,7 @@
 //! GEMM micro-kernel of the convolution: a tile of four output channels by four output pixels, over im2col columns.
 
 use crate::image::Element;
-use crate::operator::Checked;
+use crate::operator::CheckedPart;
 
 /// Output channels of a packed block of weights, and output pixels of a tile: MR and NR of the GEMM.
 pub(crate) const LANES: usize = 4;
@@ -12,8 +12,8 @@ pub(crate) type Columns<T = i8> = [[T; LANES]];
 /// Copies the inputs of one pixel into its column of the im2col matrix.
 #[inline]
 pub(crate) fn fill_column<T: Element>(columns: &mut Columns<T>, pixel: usize, inputs: &[T]) {
-    for (column, &x) in columns.iter_mut().zip(inputs) {
-        *column.get_mut(pixel).checked() = x;
+    for (place, &x) in columns.iter_mut().filter_map(|column| column.get_mut(pixel)).zip(inputs) {
+        *place = x;
     }
 }
 
@@ -23,7 +23,7 @@ pub(crate) fn fill_column<T: Element>(columns: &mut Columns<T>, pixel: usize, in
 pub(crate) fn fill_columns<T: Element>(columns: &mut Columns<T>, inputs: &[T], pitch: usize) {
     let length = columns.len();
     let (columns, rest) = columns.as_chunks_mut::<4>();
-    let fours = |pixel: usize| inputs.get(pixel * pitch..).checked().get(..length).checked().as_chunks::<4>();
+    let fours = |pixel: usize| inputs.get(pixel * pitch..).checked_part().get(..length).checked_part().as_chunks::<4>();
     let [(a, rest_a), (b, rest_b), (c, rest_c), (d, rest_d)] = [fours(0), fours(1), fours(2), fours(3)];
     for ((((columns, a), b), c), d) in columns.iter_mut().zip(a).zip(b).zip(c).zip(d) {
         for (index, column) in columns.iter_mut().enumerate() {

@@ -65,14 +65,14 @@ fn check(node: &Node<'_>) -> Result<(), BrokenRule> {
 
 fn run(node: &Node<'_>, mut io: Io<'_>) {
     let Attributes { rows } = Attributes::read(node.attributes()).checked();
-    let table: &[i8] = node.constant(0).checked();
+    let table: &[i8] = node.constant(0).ok().checked_part();
     let output = node.output(0);
     let channels = output.shape[2] as usize;
     let pixels = io.outputs.take::<i8>().chunks_mut(nonzero(output.pitch as usize));
     for (&index, pixel) in io.inputs.get::<i32>(0).iter().zip(pixels) {
         let first = index.min(rows - 1).max(0) as usize * channels;
         let row = table.get(first..first + channels).checked_part();
-        pixel.get_mut(..row.len()).checked_part().copy_from_slice(row);
+        pixel.iter_mut().zip(row).for_each(|(output, &entry)| *output = entry);
     }
 }
 

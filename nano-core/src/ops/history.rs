@@ -13,7 +13,7 @@ use crate::arena::Shared;
 use crate::image::Dtype;
 use crate::image::Value;
 use crate::node::Node;
-use crate::operator::{ALIKE, Alias, Checked, CheckedPart, Kernel, Operator, Output, Quantization, Run};
+use crate::operator::{ALIKE, Alias, CheckedPart, Kernel, Operator, Output, Quantization, Run};
 use crate::operator::{attributes, nonzero, require};
 
 /// Kernel of the history.
@@ -74,7 +74,7 @@ fn check(node: &Node<'_>) -> Result<(), BrokenRule> {
 }
 
 fn reset(node: &Node<'_>, state: &mut [i8]) {
-    let start: &[i8] = node.constant(0).checked();
+    let start: &[i8] = node.constant(0).ok().checked_part();
     for pixel in state.chunks_exact_mut(nonzero(start.len())) {
         for (place, &start) in pixel.iter_mut().zip(start) {
             *place = start;

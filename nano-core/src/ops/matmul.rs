@@ -137,13 +137,13 @@ impl<'a> Product<'a> {
         for first in (0..columns).step_by(COLUMNS) {
             let blocks = blocks.get_mut(..(columns - first).min(COLUMNS).div_ceil(LANES) * self.inner).checked_part();
             let biases = self.pack_blocks(b, first, blocks);
-            for (index, strip) in output.chunks_mut(LANES * pitch).enumerate() {
+            for (index, strip) in output.chunks_mut(nonzero(LANES * pitch)).enumerate() {
                 pack_rows(tile, a, LANES * index, self.a.pitch as usize);
                 let corrections = match self.b.zero_point {
                     0 => [0; LANES],
                     zero_point => lane_sums(tile).map(|sum| zero_point * sum),
                 };
-                for (index, (block, &biases)) in blocks.chunks_exact(self.inner).zip(&biases).enumerate() {
+                for (index, (block, &biases)) in blocks.chunks_exact(nonzero(self.inner)).zip(&biases).enumerate() {
                     let sums = kernels::dot_4x4(biases, tile, block);
                     let column = first + LANES * index;
                     let strip = strip.get_mut(column..).checked_part();
@@ -156,7 +156,7 @@ impl<'a> Product<'a> {
     /// Packs [`COLUMNS`] columns of b, or those that are left, from `first` on; returns what the accumulators of each begin with.
     fn pack_blocks(&self, b: &[i8], first: usize, blocks: &mut Columns) -> [[i32; LANES]; COLUMNS / LANES] {
         let mut biases = [[0; LANES]; COLUMNS / LANES];
-        for (index, (block, biases)) in blocks.chunks_exact_mut(self.inner).zip(&mut biases).enumerate() {
+        for (index, (block, biases)) in blocks.chunks_exact_mut(nonzero(self.inner)).zip(&mut biases).enumerate() {
             let first = first + LANES * index;
             if self.transpose_b {
                 pack_rows(block, b, first, self.b.pitch as usize);

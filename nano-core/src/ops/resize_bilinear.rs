@@ -125,13 +125,13 @@ fn run(node: &Node<'_>, io: Io<'_>) {
     let (output_width, output_pitch) = (result.shape[1] as usize, nonzero(result.pitch as usize));
     for (y, output) in output.chunks_mut(nonzero(output_width * output_pitch)).enumerate() {
         let (rows, lower) = vertical.around(y);
-        let rows = rows.map(|row| input.get(row * row_pitch..).checked());
+        let rows = rows.map(|row| input.get(row * row_pitch..).checked_part());
         for (x, output) in output.chunks_mut(output_pitch).enumerate() {
             let (columns, right) = horizontal.around(x);
             let output = output.get_mut(..channels as usize).checked_part();
             let pixel = |row: usize, column: usize| {
                 let start = columns[column] * pitch;
-                rows[row].get(start..start + channels as usize).checked()
+                rows[row].get(start..start + channels as usize).checked_part()
             };
             let pixels = [pixel(0, 0), pixel(0, 1), pixel(1, 0), pixel(1, 1)];
             interpolate(output, pixels, weights(lower, right));

@@ -182,15 +182,15 @@ impl Window {
                 let (x, columns) = self.horizontal.covered(column, width);
                 let patch = Patch { rows, row_step, columns, step };
                 let count = (rows * columns) as i32;
-                let mut input = input.get(x * pitch..).checked();
+                let mut input = input.get(x * pitch..).checked_part();
                 // Eight channels at a time: their sums stay in registers.
                 let (eights, rest) = output.as_chunks_mut();
                 for output in eights {
                     *output = patch.fold::<T, 8>(input, start, &fold).map(|folded| T::truncate(finish(folded, count)));
-                    input = input.get(8..).checked();
+                    input = input.get(8..).checked_part();
                 }
                 for (output, channel) in rest.iter_mut().zip(0..) {
-                    let [folded] = patch.fold::<T, 1>(input.get(channel..).checked(), start, &fold);
+                    let [folded] = patch.fold::<T, 1>(input.get(channel..).checked_part(), start, &fold);
                     *output = T::truncate(finish(folded, count));
                 }
             }
@@ -258,7 +258,7 @@ impl Window {
         let row = width * pixel_pitch;
         let Axis { kernel, stride, dilation, .. } = self.vertical;
         if self.scratch_length(value) == 0 {
-            let elements = input.get(y * stride as usize * row..).checked();
+            let elements = input.get(y * stride as usize * row..).checked_part();
             return Rows { elements, pitch: dilation as usize * row, pixel_pitch, first: 0 };
         }
         let pitch = self.padded_row(value);
@@ -268,17 +268,18 @@ impl Window {
         let left = self.horizontal.before as usize * channels;
         let zero = T::truncate(value.zero_point);
         for tap in kernel - new..kernel {
-            let padded = scratch.get_mut((first + tap) % kernel * pitch..).checked().get_mut(..pitch).checked();
+            let padded =
+                scratch.get_mut((first + tap) % kernel * pitch..).checked_part().get_mut(..pitch).checked_part();
             let y = self.vertical.start(y) + tap as i32 * dilation;
             if (0..height as i32).contains(&y) {
-                let (before, rest) = padded.split_at_mut_checked(left).checked();
-                let (inside, after) = rest.split_at_mut_checked(width * channels).checked();
+                let (before, rest) = padded.split_at_mut_checked(left).checked_part();
+                let (inside, after) = rest.split_at_mut_checked(width * channels).checked_part();
                 before.fill(zero);
-                let input = input.get(y as usize * row..).checked();
+                let input = input.get(y as usize * row..).checked_part();
                 // Contiguous pixels are copied together.
                 let (length, step) = if pixel_pitch == channels { (row, row) } else { (channels, pixel_pitch) };
                 for (inside, input) in inside.chunks_exact_mut(nonzero(length)).zip(input.chunks(nonzero(step))) {
-                    inside.copy_from_slice(input.get(..inside.len()).checked());
+                    inside.iter_mut().zip(input).for_each(|(inside, &x)| *inside = x);
                 }
                 after.fill(zero);
             } else {

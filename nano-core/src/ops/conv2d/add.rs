@@ -19,7 +19,7 @@ use crate::image::Dtype;
 use crate::image::{Layer, Packed, WriteError};
 use crate::kernels::{Channel, LITERAL, ONE_PASS};
 use crate::node::Node;
-use crate::operator::{Alias, Checked, Kernel, Operator, Output, Run, attributes, nonzero, refused, require};
+use crate::operator::{Alias, Checked, CheckedPart, Kernel, Operator, Output, Run, attributes, nonzero, refused, require};
 use crate::ops::sums::Addition;
 
 /// Kernel of the fused convolution and addition.
@@ -121,6 +121,12 @@ pub(super) struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
+    /// [`Parts::read`] of a node that was checked. One function, so that the program has one place that can panic.
+    #[inline(always)]
+    pub(super) fn of_checked(node: &Node<'a>) -> Self {
+        Parts::read(node).checked()
+    }
+
     pub(super) fn read(node: &Node<'a>) -> Result<Self, BrokenRule> {
         let (convolution, own) = split(node.attributes())?;
         let (convolution, own) = (ConvolutionAttributes::read(convolution)?, Attributes::read(own)?);
@@ -149,10 +155,10 @@ impl Parts<'_> {
 }
 
 fn run(node: &Node<'_>, io: Io<'_>) {
-    let parts = Parts::read(node).checked();
+    let parts = Parts::of_checked(node);
     let convolution = &parts.convolution;
     let Io { inputs, mut outputs, scratch } = io;
-    let (columns, convolved) = scratch.split_at_mut_checked(convolution.columns_length()).checked();
+    let (columns, convolved) = scratch.split_at_mut_checked(convolution.columns_length()).checked_part();
     let add = |convolved: &mut [i8], tile: &mut [i8]| parts.add(convolved, tile);
     convolution.run(inputs.get(0), columns, outputs.take(), Some(Sum { convolved, add: &add }));
 }

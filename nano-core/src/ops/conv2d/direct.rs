@@ -13,7 +13,7 @@ use crate::arena::{Io, scratch_elements};
 use crate::image::{Element, Value};
 use crate::kernels::{Accumulate, Channel, LANES, ONE_PASS, Requantization, Runs, WideChannel, pixels_of};
 use crate::node::Node;
-use crate::operator::{Checked, Kernel, Run, nonzero, require};
+use crate::operator::{Checked, CheckedPart, Kernel, Run, nonzero, require};
 use crate::ops::channels::{self, ChannelRules};
 
 /// Kernel of the convolution without im2col.
@@ -148,8 +148,8 @@ impl<'a, C: ChannelRules> Direct<'a, C> {
                 pixel_step: attributes.stride_width as usize * rows.pixel_pitch,
             };
             for (index, (channels, weights)) in self.groups().enumerate() {
-                let input = rows.elements.get(index * group.inputs..).checked();
-                let output = output.get_mut(index * group.outputs..).checked();
+                let input = rows.elements.get(index * group.inputs..).checked_part();
+                let output = output.get_mut(index * group.outputs..).checked_part();
                 self.group::<C::OnePass>(&runs, channels, weights, input, output);
             }
         }
@@ -192,9 +192,9 @@ fn blocks<'g, C>(
     mut weights: &'g [i8],
 ) -> impl Iterator<Item = (&'g [C], &'g [i8], usize)> {
     group.blocks().map(move |(first, count, width)| {
-        let (block, rest) = weights.split_at_checked(width * group.positions()).checked();
+        let (block, rest) = weights.split_at_checked(width * group.positions()).checked_part();
         weights = rest;
-        (channels.get(first..).checked().get(..count).checked(), block, width)
+        (channels.get(first..).checked_part().get(..count).checked_part(), block, width)
     })
 }
 

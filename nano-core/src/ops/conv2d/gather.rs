@@ -3,7 +3,7 @@
 use super::Conv2d;
 use crate::image::Element;
 use crate::kernels::{self, Columns, LANES};
-use crate::operator::{Checked, nonzero};
+use crate::operator::{CheckedPart, nonzero};
 use crate::ops::channels::ChannelRules;
 use crate::ops::window::Window;
 
@@ -82,8 +82,8 @@ impl<T: Element> Gather<T> {
         for _ in 0..vertical.kernel {
             let mut start = row;
             for _ in 0..self.runs {
-                let (run, after) = rest.split_at_mut_checked(self.run_length).checked();
-                kernels::fill_columns(run, input.get(start..).checked(), pitch);
+                let (run, after) = rest.split_at_mut_checked(self.run_length).checked_part();
+                kernels::fill_columns(run, input.get(start..).checked_part(), pitch);
                 (rest, start) = (after, start + self.run_step);
             }
             row += self.row_step;
@@ -103,7 +103,7 @@ impl<T: Element> Gather<T> {
         let Window { vertical, horizontal } = self.window;
         for pixel in 0..pixels {
             let (top, left) = (vertical.start(y), horizontal.start(x));
-            let mut taps = columns.chunks_exact_mut(self.length);
+            let mut taps = columns.chunks_exact_mut(nonzero(self.length));
             for ky in 0..vertical.kernel {
                 let y = top + ky * vertical.dilation;
                 for kx in 0..horizontal.kernel {
@@ -111,9 +111,9 @@ impl<T: Element> Gather<T> {
                     let x = left + kx * horizontal.dilation;
                     if (y as usize) < self.height && (x as usize) < self.width {
                         let start = (y as usize * self.width + x as usize) * self.pitch + group * self.length;
-                        kernels::fill_column(columns, pixel, input.get(start..).checked().get(..self.length).checked());
+                        kernels::fill_column(columns, pixel, input.get(start..).checked_part().get(..self.length).checked_part());
                     } else {
-                        columns.iter_mut().for_each(|column| *column.get_mut(pixel).checked() = self.zero);
+                        columns.iter_mut().filter_map(|column| column.get_mut(pixel)).for_each(|x| *x = self.zero);
                     }
                 }
             }

@@ -62,7 +62,7 @@ const fn kernel<C: ChannelRules>(id: u16, name: &'static str) -> Kernel {
         },
         run: Run::Apart(|node, io| {
             let Io { inputs, mut outputs, scratch } = io;
-            Conv2d::<C>::of(node).checked().run(inputs.get(0), scratch_elements(scratch), outputs.take(), None);
+            Conv2d::<C>::of_checked(node).run(inputs.get(0), scratch_elements(scratch), outputs.take(), None);
         }),
         #[cfg(feature = "alloc")]
         cost: |layer| cost(layer, &layer.attributes),
@@ -127,6 +127,12 @@ impl<'a, C: ChannelRules> Conv2d<'a, C> {
     /// The convolution of an unfused node.
     fn of(node: &Node<'a>) -> Result<Self, BrokenRule> {
         Conv2d::read(node, Attributes::read(node.attributes())?, node.form(), 0, node.output(0).pitch)
+    }
+
+    /// [`Conv2d::of`] a node that was checked. One function, so that the program has one place that can panic.
+    #[inline(always)]
+    fn of_checked(node: &Node<'a>) -> Self {
+        Conv2d::of(node).checked()
     }
 
     /// The convolution in a node, possibly a fused one: constant `weights` holds its weights, the next constant its channels.
@@ -280,9 +286,9 @@ impl<'a, C: ChannelRules> Conv2d<'a, C> {
         let first = group * self.per_group + LANES * chunk.start;
         let count = (LANES * chunk.len()).min(self.per_group - LANES * chunk.start);
         let block = group * self.blocks_per_group() + chunk.start;
-        let weights = self.weights.get(block * self.block_length()..).checked();
-        let channels = self.channels.get(first..).checked().get(..count).checked();
-        let tile = tile.get_mut(first..).checked();
+        let weights = self.weights.get(block * self.block_length()..).checked_part();
+        let channels = self.channels.get(first..).checked_part().get(..count).checked_part();
+        let tile = tile.get_mut(first..).checked_part();
         let (full, rest) = channels.as_chunks();
         if whole {
             block_row::<A>(&self.requantization, full, columns, weights, tile, self.pitch);
@@ -316,8 +322,8 @@ impl<'a, C: ChannelRules> Conv2d<'a, C> {
             let (channels, output) = (core::slice::from_ref(channels), pixels.as_flattened_mut());
             block_row::<A>(&self.requantization, channels, columns, weights, output, LANES);
             for (output, pixel) in tile.chunks_mut(nonzero(self.pitch)).zip(&pixels) {
-                let output = output.get_mut(LANES * index..).checked().get_mut(..given.len()).checked();
-                output.copy_from_slice(pixel.get(..given.len()).checked());
+                let output = output.get_mut(LANES * index..).checked_part();
+                output.iter_mut().zip(pixel).take(given.len()).for_each(|(output, &pixel)| *output = pixel);
             }
         }
     }

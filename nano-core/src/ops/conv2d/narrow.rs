@@ -3,12 +3,14 @@
 //!
 //! Packed: the weights `[out][in]`. No scratch memory. On rv32imc, an output takes 3 instructions per input and 13 more.
 
-use super::{Attributes, Conv2d, NAME, OPERATOR};
+#[cfg(feature = "alloc")]
+use super::{Attributes, NAME};
+use super::{Conv2d, OPERATOR};
 use crate::BrokenRule;
 use crate::arena::Io;
 use crate::image::Dtype;
 use crate::kernels::{Channel, Form, LITERAL, Literal, ONE_PASS, OnePass, multiply_accumulate};
-use crate::operator::{Checked, Kernel, Run, nonzero, require, unchecked};
+use crate::operator::{Kernel, Run, nonzero, require, unchecked};
 use crate::ops::channels;
 
 /// Kernel of the 1x1 convolution with few input channels.
@@ -25,7 +27,7 @@ pub const CONV2D_NARROW: Kernel = Kernel {
         check(&Conv2d::of(node)?)
     },
     run: Run::Apart(|node, io| {
-        let convolution = Conv2d::<Channel>::of(node).checked();
+        let convolution = Conv2d::<Channel>::of_checked(node);
         let Io { inputs, mut outputs, .. } = io;
         if convolution.requantization.is_one_pass() {
             run::<OnePass>(&convolution, inputs.get(0), outputs.take());

@@ -7,7 +7,7 @@ use crate::BrokenRule;
 use crate::image::{Dtype, Value};
 use crate::kernels::{LITERAL, ONE_PASS};
 use crate::node::Node;
-use crate::operator::{Checked, Kernel, Run, require};
+use crate::operator::{Kernel, Run, require};
 #[cfg(feature = "alloc")]
 use crate::ops::channels;
 #[cfg(feature = "alloc")]
@@ -28,11 +28,10 @@ pub const CONV2D_ONE_PIXEL: Kernel = Kernel {
         let attributes = Attributes::read(node.attributes())?;
         let covered = covers(&attributes, node.input(0), node.output(0));
         require!(covered, "not a window over the whole input, output pixels", node.output(0).len() as i64);
-        layer(node, &attributes)?.check(node)
+        layer(node)?.check(node)
     },
     run: Run::Apart(|node, mut io| {
-        let attributes = Attributes::read(node.attributes()).checked();
-        layer(node, &attributes).checked().run(io.inputs.get(0), io.outputs.take());
+        ChannelPairs::of_checked(node, layer).run(io.inputs.get(0), io.outputs.take());
     }),
     #[cfg(feature = "alloc")]
     cost,
@@ -49,7 +48,8 @@ fn covers(attributes: &Attributes, input: &Value, output: &Value) -> bool {
     attributes.groups == 1 && pixels == 1 && covered(vertical, height) && covered(horizontal, width)
 }
 
-fn layer<'a>(node: &Node<'a>, attributes: &Attributes) -> Result<ChannelPairs<'a>, BrokenRule> {
+fn layer<'a>(node: &Node<'a>) -> Result<ChannelPairs<'a>, BrokenRule> {
+    let attributes = Attributes::read(node.attributes())?;
     ChannelPairs::read(node, (attributes.clamp_min, attributes.clamp_max))
 }
 

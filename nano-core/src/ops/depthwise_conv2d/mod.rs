@@ -18,7 +18,7 @@ use crate::arena::{Io, scratch_elements};
 use crate::image::{Element, Value};
 use crate::kernels::{Accumulate, Channel, LANES, LITERAL, ONE_PASS, PART, Requantization, Taps, WideChannel};
 use crate::node::Node;
-use crate::operator::{Alias, Checked, Kernel, Operator, Output, Run, nonzero, require};
+use crate::operator::{Alias, Checked, CheckedPart, Kernel, Operator, Output, Run, nonzero, require};
 use crate::ops::channels::{self, ChannelRules};
 use crate::ops::window::{Window, window_attributes};
 
@@ -91,12 +91,12 @@ impl<'a, C: ChannelRules> DepthwiseConv2d<'a, C> {
         channels::check_clamp_of(C::Element::DTYPE, (attributes.clamp_min, attributes.clamp_max))?;
         // Whole blocks at once, then the last one if it overlaps them.
         let whole = count as usize / layout.width;
-        let (weights, last) = self.weights.split_at_checked(whole * self.block_length()).checked();
-        let channels = self.channels.get(..whole * layout.width).checked();
+        let (weights, last) = self.weights.split_at_checked(whole * self.block_length()).checked_part();
+        let channels = self.channels.get(..whole * layout.width).checked_part();
         channels::Check::new(node.form()).blocks(channels, weights, layout.width, self.block_length())?;
         if whole < layout.count {
             let first = count as usize - layout.width;
-            let channels = self.channels.get(first..).checked();
+            let channels = self.channels.get(first..).checked_part();
             channels::Check::new(node.form()).from(first).blocks(channels, last, layout.width, last.len())?;
         }
         node.require_scratch::<C::Element>(attributes.window().scratch_length(self.input))
@@ -134,14 +134,14 @@ impl<'a, C: ChannelRules> DepthwiseConv2d<'a, C> {
             };
             let layout = Blocks::new(self.channels.len());
             for (first, weights) in layout.firsts().zip(self.weights.chunks_exact(nonzero(self.block_length()))) {
-                let channels = self.channels.get(first..).checked();
-                let (rows, output) = (rows.elements.get(first..).checked(), output.get_mut(first..).checked());
+                let channels = self.channels.get(first..).checked_part();
+                let (rows, output) = (rows.elements.get(first..).checked_part(), output.get_mut(first..).checked_part());
                 match channels.first_chunk() {
                     Some(channels) if A::NARROW => {
                         taps.run::<A>(self.requantization, channels, weights.as_chunks().0, rows, output, pitch)
                     }
                     _ => {
-                        let channels = channels.get(..layout.width).checked();
+                        let channels = channels.get(..layout.width).checked_part();
                         self.one_by_one(channels, weights, rows, &taps, output)
                     }
                 }
@@ -156,11 +156,11 @@ impl<'a, C: ChannelRules> DepthwiseConv2d<'a, C> {
             for (lane, (channel, output)) in channels.iter().zip(pixel).enumerate() {
                 let mut sum = channel.first_sum();
                 for (tap_row, weights) in weights.chunks_exact(nonzero(taps.per_row * channels.len())).enumerate() {
-                    let row = (taps.first + tap_row).checked_rem(taps.rows).checked();
-                    let inputs = rows.get(x * taps.pixel_step + row * taps.pitch + lane..).checked();
+                    let row = (taps.first + tap_row) % nonzero(taps.rows);
+                    let inputs = rows.get(x * taps.pixel_step + row * taps.pitch + lane..).checked_part();
                     let mut inputs = inputs.iter().step_by(nonzero(taps.step));
-                    for weights in weights.chunks(PART * channels.len()) {
-                        let weights = weights.get(lane..).checked().iter().step_by(channels.len());
+                    for weights in weights.chunks(nonzero(PART * channels.len())) {
+                        let weights = weights.get(lane..).checked_part().iter().step_by(nonzero(channels.len()));
                         let products = inputs.by_ref().zip(weights).map(|(&x, &weight)| x.into() * i32::from(weight));
                         sum += products.sum::<i32>().into();
                     }

@@ -22,7 +22,7 @@ pub const FULLY_CONNECTED_PAIRS: Kernel = Kernel {
     pitched: false,
     forms: &[LITERAL, ONE_PASS],
     check: |node| layer(node)?.check(node),
-    run: Run::Apart(|node, mut io| layer(node).checked().run(io.inputs.get(0), io.outputs.take())),
+    run: Run::Apart(|node, mut io| ChannelPairs::of_checked(node, layer).run(io.inputs.get(0), io.outputs.take())),
     #[cfg(feature = "alloc")]
     cost: |layer| Some(cost(layer.inputs[0].len() as u64, layer.outputs[0].len() as u64)),
     #[cfg(feature = "alloc")]
@@ -53,6 +53,12 @@ impl<'a> ChannelPairs<'a> {
         Ok(ChannelPairs { words: node.constant(0)?, channels: node.constant(1)?, requantization })
     }
 
+    /// The product that `read` reads from a node that was checked. One function, so that the program has one place that can panic.
+    #[inline(always)]
+    pub(crate) fn of_checked(node: &Node<'a>, read: fn(&Node<'a>) -> Result<Self, BrokenRule>) -> Self {
+        read(node).checked()
+    }
+
     /// Checks the constants, scratch memory and clamp.
     pub(crate) fn check(&self, node: &Node<'_>) -> Result<(), BrokenRule> {
         let (inputs, outputs) = (node.input(0).len(), node.output(0).len());
@@ -74,7 +80,7 @@ impl<'a> ChannelPairs<'a> {
 
     /// Computes `output` from `input`.
     pub(crate) fn run(&self, input: &[i8], output: &mut [i8]) {
-        let words = self.words.get(LEAD..).checked();
+        let words = self.words.get(LEAD..).checked_part();
         let mut rest = Rest { words, channels: self.channels, output, requantization: self.requantization };
         for width in blocks(self.channels.len()) {
             match width {
@@ -99,13 +105,13 @@ impl Rest<'_, '_> {
     /// Computes the next block, of `N` pairs of channels; the last pair may have one channel.
     fn block<const N: usize>(&mut self, input: &[i8]) {
         let count = self.channels.len().min(2 * N);
-        let (channels, other_channels) = self.channels.split_at_checked(count).checked();
-        let (output, other_outputs) = core::mem::take(&mut self.output).split_at_mut_checked(count).checked();
+        let (channels, other_channels) = self.channels.split_at_checked(count).checked_part();
+        let (output, other_outputs) = core::mem::take(&mut self.output).split_at_mut_checked(count).checked_part();
         let bias = |index: usize| channels.get(index).map_or(0, |channel| channel.bias);
         let bias = core::array::from_fn(|pair| [bias(2 * pair), bias(2 * pair + 1)]);
         let sums = dot_channel_pairs::<N>(bias, input, self.words);
         requantize(&self.requantization, channels, sums.as_flattened(), output);
-        self.words = self.words.get(N * rows(input.len())..).checked();
+        self.words = self.words.get(N * rows(input.len())..).checked_part();
         (self.channels, self.output) = (other_channels, other_outputs);
     }
 }

@@ -108,7 +108,7 @@ impl<C: ChannelRules> Rest<'_, '_, C> {
     /// Computes the next group, of `SIZE` channels.
     fn group<const SIZE: usize>(&mut self, inputs: &[C::Element]) {
         let (channels, other_channels) = self.channels.split_first_chunk::<SIZE>().checked();
-        let (weights, other_weights) = self.weights.split_at_checked(SIZE * inputs.len()).checked();
+        let (weights, other_weights) = self.weights.split_at_checked(SIZE * inputs.len()).checked_part();
         let (output, other_outputs) = core::mem::take(&mut self.output).split_first_chunk_mut::<SIZE>().checked();
         let sums = C::dot_rows(channels, inputs, weights.as_chunks().0);
         for ((output, channel), sum) in output.iter_mut().zip(channels).zip(sums) {

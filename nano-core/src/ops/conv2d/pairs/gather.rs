@@ -3,7 +3,7 @@
 #[cfg(feature = "alloc")]
 use crate::image::Value;
 use crate::kernels::{Channel, LANES, PairedColumn, fill_pairs};
-use crate::operator::{Checked, nonzero};
+use crate::operator::{CheckedPart, nonzero};
 #[cfg(feature = "alloc")]
 use crate::ops::conv2d::Attributes;
 use crate::ops::conv2d::Conv2d;
@@ -48,7 +48,7 @@ impl<'a> Gather<'a> {
     /// Copies the inputs under the windows of `pixels` output pixels, from (y, x) on.
     pub(super) fn fill(&self, columns: &mut [PairedColumn], pixels: usize, (y, x): (usize, usize), input: &[i8]) {
         if self.one_to_one && pixels == LANES {
-            let pixel = |index: usize| input.get((x + index) * self.pitch..).checked();
+            let pixel = |index: usize| input.get((x + index) * self.pitch..).checked_part();
             return fill_pairs(columns, [pixel(0), pixel(1), pixel(2), pixel(3)]);
         }
         let Window { vertical, horizontal } = self.window;
@@ -62,7 +62,7 @@ impl<'a> Gather<'a> {
         for _ in 0..vertical.kernel {
             let mut start = row;
             for columns in runs.by_ref().take(self.runs) {
-                let pixel = |index: usize| input.get(start + index * step..).checked();
+                let pixel = |index: usize| input.get(start + index * step..).checked_part();
                 fill_pairs(columns, [pixel(0), pixel(1), pixel(2), pixel(3)]);
                 start += horizontal.dilation as usize * self.pitch;
             }
@@ -89,7 +89,7 @@ impl<'a> Gather<'a> {
                 let inputs = starts.map(|(top, left)| {
                     let (y, x) = ((top + ky * vertical.dilation) as usize, (left + kx * horizontal.dilation) as usize);
                     let inside = y < self.height && x < self.width;
-                    if inside { input.get((y * self.width + x) * self.pitch..).checked() } else { self.padding }
+                    if inside { input.get((y * self.width + x) * self.pitch..).checked_part() } else { self.padding }
                 });
                 fill_pairs(columns, inputs);
             }

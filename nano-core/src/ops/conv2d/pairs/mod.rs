@@ -11,13 +11,17 @@
 mod gather;
 mod tile;
 
+use zerocopy::{FromBytes, IntoBytes};
+
+#[cfg(feature = "alloc")]
+use super::{Attributes, NAME};
 use super::add::{self, Parts, Sum};
-use super::{Attributes, Conv2d, NAME, OPERATOR};
+use super::{Conv2d, OPERATOR};
 use crate::BrokenRule;
 use crate::arena::Io;
 use crate::image::Dtype;
 use crate::kernels::{Channel, END, Form, LANES, LITERAL, Literal, ONE_PASS, OnePass, PairedColumn};
-use crate::operator::{Checked, Kernel, Run, nonzero, require};
+use crate::operator::{CheckedPart, Kernel, Run, nonzero, require};
 use crate::ops::channels;
 use gather::Gather;
 use tile::Block;
@@ -38,7 +42,7 @@ pub const CONV2D_PAIRS: Kernel = Kernel {
     },
     run: Run::Apart(|node, io| {
         let Io { inputs, mut outputs, scratch } = io;
-        let convolution = Conv2d::of(node).checked();
+        let convolution = Conv2d::of_checked(node);
         // Weights in RAM are not read through the cache: one pass.
         let pass = if node.has_constants_in_ram() { usize::MAX } else { PASS };
         run(&convolution, inputs.get(0), scratch, outputs.take(), pass, None);
@@ -67,11 +71,11 @@ pub const CONV2D_ADD_PAIRS: Kernel = Kernel {
         addition.check()
     },
     run: Run::Over(|node, io| {
-        let parts = Parts::read(node).checked();
+        let parts = Parts::of_checked(node);
         let convolution = &parts.convolution;
         let Io { inputs, mut outputs, scratch } = io;
         let own = scratch_length(convolution.window_length(), convolution.inputs_per_group);
-        let (scratch, convolved) = scratch.split_at_mut_checked(own).checked();
+        let (scratch, convolved) = scratch.split_at_mut_checked(own).checked_part();
         let sum = Sum { convolved, add: &|convolved, tile| parts.add(convolved, tile) };
         run(convolution, inputs.get(0), scratch, outputs.take(), usize::MAX, Some(sum));
     }),
@@ -115,7 +119,7 @@ fn check(convolution: &Conv2d<'_, Channel>) -> Result<(), BrokenRule> {
     channels::check_clamp((attributes.clamp_min, attributes.clamp_max))?;
     let mut check = channels::Check::new(convolution.requantization.form());
     let (full, rest) = channels.as_chunks::<LANES>();
-    let (of_full, of_rest) = weights.split_at_checked(full.as_flattened().len() * positions).checked();
+    let (of_full, of_rest) = weights.split_at_checked(full.as_flattened().len() * positions).checked_part();
     check.blocks(full.as_flattened(), of_full, LANES, LANES * positions)?;
     check.blocks(rest, of_rest, rest.len(), of_rest.len())
 }
@@ -149,15 +153,15 @@ fn run_as<F: Form>(
     let &Conv2d { weights, channels, pitch, .. } = convolution;
     let output_pitch = nonzero(convolution.output.pitch as usize);
     let positions = nonzero(convolution.window_length());
-    let (columns, padding) = scratch.split_at_mut_checked(columns_length(positions)).checked();
+    let (columns, padding) = scratch.split_at_mut_checked(columns_length(positions)).checked_part();
     padding.fill(convolution.input.zero_point as i8);
     let (columns, padding) = (aligned(columns), &*padding);
-    let (columns, after) = columns.split_at_mut_checked(positions).checked();
+    let (columns, after) = columns.split_at_mut_checked(positions).checked_part();
     after.fill(END);
     let gather = Gather::new(convolution, padding);
     let between = (convolution.output.pitch - convolution.output.shape[2]) as usize;
     let per_pass = nonzero(channels_per_pass(pass, positions));
-    let passes = channels.chunks(per_pass).zip(weights.chunks(per_pass.saturating_mul(positions)));
+    let passes = channels.chunks(per_pass).zip(weights.chunks(nonzero(per_pass.saturating_mul(positions))));
     for (index, (channels, weights)) in passes.enumerate() {
         let (mut y, mut x) = (0, 0);
         for tile in output.chunks_mut(nonzero(LANES * output_pitch)) {
@@ -166,7 +170,7 @@ fn run_as<F: Form>(
             gather.fill(columns, pixels, (y, x), input);
             let block = Block { requantization: convolution.requantization, columns, pitch };
             match &mut sum {
-                None => block.all::<F>(channels, weights, tile.get_mut(index * per_pass..).checked(), pixels),
+                None => block.all::<F>(channels, weights, tile.get_mut(index * per_pass..).checked_part(), pixels),
                 Some(sum) => {
                     block.all::<F>(channels, weights, sum.convolved, pixels);
                     (sum.add)(sum.convolved, tile);
@@ -182,16 +186,14 @@ fn run_as<F: Form>(
 
 /// Output channels whose weights take at most `pass` bytes, at least one block.
 fn channels_per_pass(pass: usize, positions: usize) -> usize {
-    (pass / (LANES * positions)).max(1) * LANES
+    (pass / nonzero(LANES * positions)).max(1) * LANES
 }
 
 /// The columns in their memory, whose address may be any.
 fn aligned(memory: &mut [i8]) -> &mut [PairedColumn] {
     let before = memory.as_ptr().addr().wrapping_neg() % ALIGNMENT;
-    let memory = memory.get_mut(before..).checked();
-    let length = memory.len() - memory.len() % size_of::<PairedColumn>();
-    let memory = zerocopy::IntoBytes::as_mut_bytes(memory.get_mut(..length).checked());
-    zerocopy::FromBytes::mut_from_bytes(memory).checked()
+    let memory = IntoBytes::as_mut_bytes(memory.get_mut(before..).checked_part());
+    <[PairedColumn]>::mut_from_prefix(memory).ok().checked_part().0
 }
 
 /// The estimate: a tile takes 34.75 instructions per position and 227 more for each block of four channels, 8 per channel and 4 per position and
@@ -221,7 +223,6 @@ fn cost(layer: &crate::image::Layer<'_>, attributes: &[i32]) -> Option<crate::im
 #[cfg(feature = "alloc")]
 fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::image::WriteError> {
     use alloc::vec::Vec;
-    use zerocopy::IntoBytes;
     let attributes = Attributes::read(&layer.attributes).map_err(|broken| broken.of(NAME))?;
     let (inputs, outputs) = (layer.inputs[0].shape[2] as usize, layer.outputs[0].shape[2] as usize);
     let positions = attributes.window().area() * inputs;

@@ -1,7 +1,7 @@
 //! GEMM of the output channels of four pixels, or fewer at the end.
 
 use crate::kernels::{Channel, Form, LANES, PairedColumn, Requantization, dot_pairs, dot_pairs_4x4};
-use crate::operator::{Checked, nonzero, unchecked};
+use crate::operator::{Checked, CheckedPart, nonzero, unchecked};
 
 /// The columns of a tile of output pixels, and where these lie.
 pub(super) struct Block<'a> {
@@ -15,11 +15,11 @@ impl Block<'_> {
     /// Computes `channels` of a tile of `pixels` from their blocks of weights.
     pub(super) fn all<F: Form>(&self, channels: &[Channel], weights: &[i8], tile: &mut [i8], pixels: usize) {
         let (full, rest) = channels.as_chunks();
-        let (weights, of_rest) = weights.split_at_checked(full.as_flattened().len() * self.columns.len()).checked();
+        let (weights, of_rest) = weights.split_at_checked(full.as_flattened().len() * self.columns.len()).checked_part();
         let weights = weights.as_chunks::<LANES>().0;
         if pixels < LANES {
-            for (index, (channels, weights)) in full.chunks(1).zip(weights.chunks(self.columns.len())).enumerate() {
-                let tile = tile.get_mut(LANES * index..).checked();
+            for (index, (channels, weights)) in full.chunks(1).zip(weights.chunks(nonzero(self.columns.len()))).enumerate() {
+                let tile = tile.get_mut(LANES * index..).checked_part();
                 if pixels > 2 {
                     self.partial::<F, 4, 2>(channels, weights, tile, pixels);
                 } else {
@@ -32,7 +32,7 @@ impl Block<'_> {
         if rest.is_empty() {
             return;
         }
-        let tile = tile.get_mut(full.as_flattened().len()..).checked();
+        let tile = tile.get_mut(full.as_flattened().len()..).checked_part();
         match rest.len() {
             1 => self.last::<F, 1>(rest, of_rest, tile, pixels),
             2 => self.last::<F, 2>(rest, of_rest, tile, pixels),
@@ -61,7 +61,7 @@ impl Block<'_> {
         let mut whole = [[0; N]; LANES];
         Block { pitch: N, ..*self }.row::<F, N, PAIRS>(channels, weights, whole.as_flattened_mut());
         for (pixel, whole) in tile.chunks_mut(nonzero(self.pitch)).zip(&whole).take(pixels) {
-            pixel.get_mut(..N).checked().copy_from_slice(whole);
+            pixel.iter_mut().zip(whole).for_each(|(output, &whole)| *output = whole);
         }
     }
 
@@ -74,14 +74,15 @@ impl Block<'_> {
         tile: &mut [i8],
     ) {
         let &Block { requantization, columns, pitch } = self;
-        if columns.is_empty() || tile.len() < (LANES - 1) * pitch + N * channels.len() {
+        let weighted = weights.len() >= columns.len() * channels.len();
+        if !weighted || columns.is_empty() || tile.len() < (LANES - 1) * pitch + N * channels.len() {
             unchecked();
         }
         let mut first = tile.as_mut_ptr();
         let mut rest = weights;
         for channels in channels {
             // Not by `chunks_exact`, whose division costs 30 cycles.
-            let (weights, after) = rest.split_at_checked(columns.len()).checked();
+            let Some((weights, after)) = rest.split_at_checked(columns.len()) else { break };
             rest = after;
             let bias = channels.each_ref().map(|channel| channel.bias);
             let sums = if N == LANES && PAIRS == 2 {
