@@ -200,7 +200,7 @@ impl<'a> Link<'a> {
         let Some((request, [])) = frame::parse::<Request<'_>>(request) else {
             return Err((sequence, Failure::Frame));
         };
-        if request == Request::Begin {
+        if matches!(request, Request::Begin) {
             *own = session;
         } else if session != 0 && session != *own {
             return Err((sequence, Failure::Session));
@@ -209,7 +209,7 @@ impl<'a> Link<'a> {
         if let Some((number, before, length)) = *last
             && (number, before) == (sequence, checksum)
             && sequence != 0
-            && request != Request::Info
+            && !matches!(request, Request::Info)
         {
             device.stats.repeated = device.stats.repeated.wrapping_add(1);
             return Ok(Answer::Sent(length));
