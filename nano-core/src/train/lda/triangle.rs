@@ -40,10 +40,13 @@ pub(super) fn dot(row: &[i32], numbers: &[i32]) -> i64 {
 
 /// The dot product of the first elements of column `index`, all of them above the diagonal, with these numbers, four at a time.
 pub(super) fn dot_column(triangle: &[i32], side: NonZero<usize>, index: usize, numbers: &[i32]) -> i64 {
+    let inside = numbers.len() <= index && index < side.get() && length(side.get()) <= triangle.len();
+    let numbers = Some(numbers).filter(|_| inside).checked_part();
     // From an element to the one below it.
-    let (mut place, mut step) = (index, side.get());
+    let (mut place, mut step) = (triangle.as_ptr().wrapping_add(index), side.get());
     let mut product = |number: i32| {
-        let element = triangle.get(place).copied().checked_part();
+        // SAFETY: a row before `index`, each of which has an element in that column, see above. A check per element is 6 % of a commit.
+        let element = unsafe { *place };
         step = step.wrapping_sub(1);
         place = place.wrapping_add(step);
         i64::from(element) * i64::from(number)
