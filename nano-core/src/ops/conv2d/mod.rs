@@ -268,7 +268,7 @@ impl<'a, C: ChannelRules> Conv2d<'a, C> {
         }
         let channels = LANES * chunk.start..(LANES * chunk.end).min(self.per_group);
         let pitch = nonzero(self.output.pitch as usize);
-        for (convolved, pixel) in sum.convolved.chunks_mut(self.pitch).zip(tile.chunks_mut(pitch)) {
+        for (convolved, pixel) in sum.convolved.chunks_mut(nonzero(self.pitch)).zip(tile.chunks_mut(pitch)) {
             (sum.add)(convolved.get_mut(channels.clone()).checked_part(), pixel.get_mut(channels.clone()).checked_part());
         }
     }
