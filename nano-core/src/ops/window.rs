@@ -279,7 +279,7 @@ impl Window {
                 // Contiguous pixels are copied together.
                 let (length, step) = if pixel_pitch == channels { (row, row) } else { (channels, pixel_pitch) };
                 for (inside, input) in inside.chunks_exact_mut(nonzero(length)).zip(input.chunks(nonzero(step))) {
-                    inside.iter_mut().zip(input).for_each(|(inside, &x)| *inside = x);
+                    inside.copy_from_slice(input.get(..inside.len()).checked_part());
                 }
                 after.fill(zero);
             } else {
