@@ -27,6 +27,7 @@ __all__ = [
     "Stream",
     "__version__",
     "add_parameters",
+    "check_sensor",
     "crc32",
     "decode_response",
     "encode_recorded_sensor",

@@ -320,7 +320,7 @@ fn a_device_that_senses_takes_the_same_window_only() {
     let other = conv_net().image();
     let view = Image::new(other.bytes()).unwrap();
     let given = [view.input(0).len() as u32, view.output(0).range().len() as u32];
-    board.words = 4 * board.words;
+    board.words *= 4;
     board.start(|session| {
         let needed = own.map(|length| length as u32);
         assert_eq!(update(session, &other), refusal(UpdateError::Window { needed, given }));
