@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from images import CLAMP, Description, many_layers, one_layer
+from images import CLAMP, Description, many_layers, one_layer, window
 from torch_nano import _native
 
 CHANNELS = {"scale": np.array([0.5, 2.0], np.float32), "offset": np.array([0.0, -9.81], np.float32)}
@@ -132,6 +132,7 @@ def test_an_image_can_be_written_with_some_kernels_only() -> None:
     with pytest.raises(_native.KernelError, match='nano-core has no kernel "winograd"'):
         _native.write_image(description, ["winograd"])
     net = Description()
-    net.image(net.weighted("fully_connected", net.input((1, 1, 15)), (1, 1, 16), CLAMP, 15))
-    with pytest.raises(_native.KernelError, match="fully_connected: no kernel that may be used computes"):
-        _native.write_image({**net.entries, "outputs": description["outputs"]}, ["fully_connected_pairs"])
+    attributes = {**window((1, 1)), "groups": 1}
+    net.image(net.weighted("conv2d", net.input((4, 4, 15)), (4, 4, 16), attributes, 15))
+    with pytest.raises(_native.KernelError, match="conv2d: no kernel that may be used computes"):
+        _native.write_image({**net.entries, "outputs": description["outputs"]}, ["conv2d_one_pixel"])

@@ -70,7 +70,9 @@ def test_the_graph_equals_the_module(name: str) -> None:
     graph = optimize(capture(model, X))
     with torch.no_grad():
         (y,) = graph.float_run(X)
-        torch.testing.assert_close(y, model(X), rtol=1e-4, atol=1e-5)
+        expected = model(X)
+        # float32: an output near 0 is a difference of sums as large as the largest outputs.
+        torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-5 * max(1.0, float(expected.abs().max())))
     assert tn.to_nano(model, X, calibrate=X, check=False, head=None).verify("host", X[:4])
 
 

@@ -176,7 +176,7 @@ def copied(nano: tn.NanoModule) -> tuple[int, int]:
 @every
 def test_what_is_concatenated_lies_in_its_place(network: type[nn.Module], shape: tuple[int, ...]) -> None:
     x = inputs(shape)
-    nano = tn.to_nano(made(network), x, calibrate=x)
+    nano = tn.to_nano(made(network), x, calibrate=x, optimize="ram")
     concats, copies = copied(nano)
     assert concats == {Dense: 4, Shuffle: 3}.get(network, 1)
     assert copies == 0
@@ -208,7 +208,7 @@ def test_host_and_board_give_the_same_bytes(network: type[nn.Module], shape: tup
 
 def test_the_arena_of_the_dense_network_has_one_copy_of_each_result() -> None:
     x = inputs((3, 12, 12))
-    nano = tn.to_nano(made(Dense), x, calibrate=x)
+    nano = tn.to_nano(made(Dense), x, calibrate=x, optimize="ram")
     # All 20 channels, a bottleneck's 8 and the scratch memory of a 3x3 convolution of them, four windows.
     assert Model(nano.image).arena_length <= 144 * (20 + 8) + 4 * 9 * 8
 

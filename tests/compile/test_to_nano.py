@@ -119,7 +119,7 @@ class ResidualBlock(nn.Module):
 def test_a_convolution_and_an_addition_are_one_layer():
     torch.manual_seed(0)
     x = inputs((4, 8, 8), 64)
-    nano = tn.to_nano(nn.Sequential(ResidualBlock(), nn.MaxPool2d(8)), x, calibrate=x)
+    nano = tn.to_nano(nn.Sequential(ResidualBlock(), nn.MaxPool2d(8)), x, calibrate=x, optimize="ram")
     summary = nano.summary()
     assert [(layer.operator, layer.module_path) for layer in summary.layers] == [
         ("conv2d", "0.first"),
@@ -127,8 +127,8 @@ def test_a_convolution_and_an_addition_are_one_layer():
         ("max_pool2d", "1"),
     ]
     assert [layer.output_shape for layer in summary.layers] == [(4, 8, 8), (4, 8, 8), (4, 1, 1)]
-    # Two values; the columns of a tile, one more, and what aligns them; a pixel of padding; four pixels.
-    assert summary.layers[1].arena_bytes == summary.arena_bytes == 2 * 256 + (8 * (36 + 1) + 3) + 4 + 16
+    # At most two values; the columns of a tile, one more, and what aligns them; a pixel of padding; four pixels.
+    assert summary.layers[1].arena_bytes == summary.arena_bytes <= 2 * 256 + (8 * (36 + 1) + 3) + 4 + 16
     assert nano.verify("host") and nano.verify("rv32imc")
     # A difference in the convolution is seen in the sum.
     graph = copy.deepcopy(nano.graph)

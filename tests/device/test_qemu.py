@@ -172,6 +172,7 @@ def test_the_stream_is_exact_to_the_byte() -> None:
     requests = [_native.encode_request("predict", input=input.tobytes()) for input in inputs]
     (expected,) = _native.Model(image).run([np.stack(inputs)])
     with QemuBoard(image) as board:
+        assert board.read(1) == b"\0", "it ends what it has sent before a restart"
         at_once = converse(board, b"".join(requests), len(requests))
         # In the middle of a word, of a frame, byte by byte.
         one_by_one = b"".join(converse(board, request, 1) for request in requests)
@@ -260,7 +261,9 @@ def test_another_program_is_not_the_boards(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 def test_a_silent_board_and_a_closed_one_are_errors() -> None:
-    board = QemuBoard(one_layer(), timeout=0.2)
+    board = QemuBoard(one_layer(), timeout=60)
+    assert board.read(1) == b"\0", "it ends what it has sent before a restart"
+    board.timeout = 0.2
     with pytest.raises(BoardTimeout, match=r"did not send anything within 0\.2 s"):
         board.read(1)
     board.timeout = 60

@@ -106,7 +106,10 @@ def test_the_board_gives_the_same_bytes(result: example.Result) -> None:
 def test_costs_say_what_fits() -> None:
     made, x = image_models.candidates(10), torch.rand(2, 3, 28, 28)
     full = image_models.cost("resnet18", made["resnet18"](), x)
-    assert full.flash_bytes > full.parameters == 11_181_642 and not full.fits and not full.refused
+    # Less than a byte per parameter: at one pixel, most taps of the last filters see the padding only.
+    assert (
+        full.flash_bytes > 4_000_000 and full.parameters == 11_181_642 and not full.fits and not full.refused
+    )
     narrow = image_models.cost("narrow", made["resnet18, 1/4 wide"](), x)
     assert narrow.fits and narrow.macs < full.macs / 10
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .._native import __version__
+from ..compile.model_file import read_model
 from ..device.answers import Prediction
 from ..device.client import Device
 from ..errors import TorchNanoError
@@ -268,7 +269,7 @@ def update(device: Device, new_model: Path) -> None:
     Example: `torch-nano device update /dev/ttyACM0 better.nanomodel`
     """
     had_head = device.info.saved is not None or device.info.classes > 0
-    result = device.update(new_model)
+    result = device.update(read_model(new_model))
     print(f"update {result.number}: {device.info.name}, {result.sent:,} bytes sent, {result.seconds:.1f} s")
     if result.head_kept:
         print("the head goes on")

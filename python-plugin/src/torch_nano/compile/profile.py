@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -93,7 +94,7 @@ class Profile:
         Console(file=text, width=200, force_terminal=False, force_jupyter=False).print(table)
         lines = [line.rstrip() for line in text.getvalue().splitlines()]
         assert self.chip.costs is not None, "a chip with known costs was profiled"
-        notes = [self.total_time, f"costs: {self.chip.costs.source}"]
+        notes = [self.total_time, textwrap.fill(f"costs: {self.chip.costs.source}", 100)]
         return "\n".join([*(line for line in lines if line), *notes])
 
     __repr__ = __str__

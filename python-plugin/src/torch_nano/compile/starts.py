@@ -183,5 +183,8 @@ def _image(head: dict[str, Any], features: int, quantization: Quantization) -> b
             "outputs": [{"name": "features", "id": 1}],
             "head": head,
             "weights_in_ram": 0,
+            "optimize": "speed",
+            "budget": (None, None),
+            "flash_timing": None,
         }
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -395,7 +394,7 @@ class Device(Conversation):
 
     @whole
     def update(
-        self, model: KnownModel | bytes | str | Path, *, save: bool = True, progress: bool | None = None
+        self, model: KnownModel | bytes, *, save: bool = True, progress: bool | None = None
     ) -> UpdateResult:
         """Replaces the device's model by another one: sends it, restarts the device, and confirms it.
 
@@ -410,8 +409,7 @@ class Device(Conversation):
         old one stays saved until :meth:`save` is told to replace it. Samples are lost, as in any restart.
 
         Args:
-            model: the model, its image, or the file of `nano.save` or `nano.export` (`model.nano`). This
-                Device has it from then on.
+            model: the model, or its image (the bytes of `model.nano`). This Device has it from then on.
             save: whether to save the head first, if it has changed since the device's start; what is not
                 saved is lost.
             progress: whether to show a bar; None: the device's setting.

@@ -418,7 +418,8 @@ def _checked(answer: dict[str, Any], request: str, response: str) -> dict[str, A
         unread = f"no answer to the request {request!r} could be read"
         reason = f"{unread if answer['failure'] == 'Noise' else refused}: {answer['reason']}"
         kind = WrongModelError if answer["failure"] == "Model" else DeviceError
-        if answer["of_update"]:
+        # A frame that was damaged on the way has no more than its failure.
+        if answer.get("of_update"):
             kind = UpdateError
         raise kind(reason, answer["failure"])
     if answer["kind"] != response:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,16 +33,9 @@ class UpdateResult:
     seconds: float
 
 
-def update(
-    device: Device, model: KnownModel | bytes | str | Path, progress: Bars, save: bool
-) -> UpdateResult:
+def update(device: Device, model: KnownModel | bytes, progress: Bars, save: bool) -> UpdateResult:
     """See :meth:`torch_nano.Device.update`; the caller holds the device's lock."""
     start = time.perf_counter()
-    if isinstance(model, str | Path):
-        # Not at the top: a NanoModule profiles itself on a Device.
-        from ..compile.model_file import read_model
-
-        model = read_model(Path(model))
     image = image_of(model)
     known = image, None if isinstance(model, bytes | bytearray) else model
     if device.info.model_id == image.id:

@@ -97,8 +97,8 @@ class ChipFit:
     time: Use | None
     #: Why the time is unknown; "" if it is known.
     time_unknown: str
-    #: The layer at the peak of the arena.
-    peak: LayerUse
+    #: The layer at the peak of the arena; None if the model is only a head.
+    peak: LayerUse | None
     #: What to do about what does not fit or is tight, and other remarks.
     advice: tuple[str, ...]
 
@@ -148,7 +148,8 @@ class ChipFit:
         lines = [f"{self.model} {verdict} an {self.chip.title}", *map(str, self.uses)]
         if self.time is None:
             lines.append(f"time  unknown: {self.time_unknown}")
-        lines.append(f"peak of the arena: {self.peak.name}, {_number(self.peak.arena_bytes)} B")
+        if self.peak is not None:
+            lines.append(f"peak of the arena: {self.peak.name}, {_number(self.peak.arena_bytes)} B")
         lines.append(self.program_note)
         return "\n".join([*lines, *(f"- {line}" for line in self.advice)])
 
@@ -181,7 +182,7 @@ def chip_fit(
     ram = Use(RAM, _native.session_ram(model), chip.model_ram)
     stack = Use(STACK, {"stack": program.stack, "program": program.ram}, chip.ram - chip.model_ram)
     time = None if milliseconds is None else Use(TIME, {"prediction": milliseconds}, period, "ms")
-    peak = max(layers, key=lambda layer: layer.arena_bytes)
+    peak = max(layers, key=lambda layer: layer.arena_bytes, default=None)
     advice = [
         *_about_flash(flash, layers),
         *_about_ram(ram, peak),
@@ -212,14 +213,14 @@ def _about_flash(flash: Use, layers: Sequence[LayerUse]) -> list[str]:
     ]
 
 
-def _about_ram(ram: Use, peak: LayerUse) -> list[str]:
+def _about_ram(ram: Use, peak: LayerUse | None) -> list[str]:
     if not _is_short(ram):
         return []
     excess = ram.used - ram.available
     largest = max(ram.parts, key=lambda purpose: ram.parts[purpose])
     if ram.parts["weights"] >= excess > 0:
         return [f"RAM: make weights_in_ram smaller by {_number(excess)} B: those weights are read from flash"]
-    if largest == "arena":
+    if largest == "arena" and peak is not None:
         return [
             f"RAM: {peak.name} is at the peak of the arena with {_number(peak.arena_bytes)} B: a smaller "
             "input, fewer channels there or a larger stride before it help; a causal network can run step by "
