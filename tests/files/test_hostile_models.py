@@ -107,7 +107,8 @@ def test_models_with_changed_values_are_refused_or_right(
                 accepted.append(where)
     assert tried > 200
     # Texts may be any, and numbers that only comparisons read; and what makes the same image, such as clamps
-    # beyond int8, a budget that is kept anyway, or defaults left out. A network without states computes the same as a stream of one step.
+    # beyond int8, a budget that is kept anyway, or defaults left out. A network without states computes the
+    # same as a stream of one step.
     free = (
         *("module_path", "source", "path", "name", "labels", "factors", "streams"),
         *("attributes", "tensors", "description", "state", "optimization"),
