@@ -19,7 +19,9 @@ use crate::image::Dtype;
 use crate::image::{Layer, Packed, WriteError};
 use crate::kernels::{Channel, LITERAL, ONE_PASS};
 use crate::node::Node;
-use crate::operator::{Alias, Checked, CheckedPart, Kernel, Operator, Output, Run, attributes, nonzero, refused, require};
+use crate::operator::{
+    Alias, Checked, CheckedPart, Kernel, Operator, Output, Run, attributes, nonzero, refused, require,
+};
 use crate::ops::sums::Addition;
 
 /// Kernel of the fused convolution and addition.

@@ -111,7 +111,11 @@ impl<T: Element> Gather<T> {
                     let x = left + kx * horizontal.dilation;
                     if (y as usize) < self.height && (x as usize) < self.width {
                         let start = (y as usize * self.width + x as usize) * self.pitch + group * self.length;
-                        kernels::fill_column(columns, pixel, input.get(start..).checked_part().get(..self.length).checked_part());
+                        kernels::fill_column(
+                            columns,
+                            pixel,
+                            input.get(start..).checked_part().get(..self.length).checked_part(),
+                        );
                     } else {
                         columns.iter_mut().filter_map(|column| column.get_mut(pixel)).for_each(|x| *x = self.zero);
                     }

@@ -20,10 +20,10 @@ mod winograd;
 pub use add::CONV2D_ADD;
 #[cfg(feature = "alloc")]
 pub(crate) use add::FUSION;
+pub use direct::{CONV2D_DIRECT, CONV2D_DIRECT_INT16};
 pub use narrow::CONV2D_NARROW;
 pub use one_pixel::CONV2D_ONE_PIXEL;
 pub use pairs::{CONV2D_ADD_PAIRS, CONV2D_PAIRS};
-pub use direct::{CONV2D_DIRECT, CONV2D_DIRECT_INT16};
 pub use winograd::{
     CONV2D_ADD_WINOGRAD2, CONV2D_ADD_WINOGRAD4, CONV2D_WINOGRAD2, CONV2D_WINOGRAD4, CONV2D_WINOGRAD4_TRANSFORMED,
 };
@@ -269,7 +269,10 @@ impl<'a, C: ChannelRules> Conv2d<'a, C> {
         let channels = LANES * chunk.start..(LANES * chunk.end).min(self.per_group);
         let pitch = nonzero(self.output.pitch as usize);
         for (convolved, pixel) in sum.convolved.chunks_mut(nonzero(self.pitch)).zip(tile.chunks_mut(pitch)) {
-            (sum.add)(convolved.get_mut(channels.clone()).checked_part(), pixel.get_mut(channels.clone()).checked_part());
+            (sum.add)(
+                convolved.get_mut(channels.clone()).checked_part(),
+                pixel.get_mut(channels.clone()).checked_part(),
+            );
         }
     }
 

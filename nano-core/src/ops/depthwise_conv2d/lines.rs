@@ -187,7 +187,8 @@ fn check<C: ChannelRules>(node: &Node<'_>) -> Result<(), BrokenRule> {
 fn run<C: ChannelRules>(node: &Node<'_>, io: Io<'_>) {
     let attributes = Attributes::read(node.attributes()).checked();
     let (window, value, result) = (attributes.window(), node.input(0), node.output(0));
-    let (weights, channels): (&[i8], &[C]) = (node.constant(0).ok().checked_part(), node.constant(1).ok().checked_part());
+    let (weights, channels): (&[i8], &[C]) =
+        (node.constant(0).ok().checked_part(), node.constant(1).ok().checked_part());
     let requantization = Requantization::new(node.form(), attributes.clamp_min, attributes.clamp_max);
     let Io { inputs, mut outputs, scratch } = io;
     let (input, output) = (inputs.get(0), outputs.take());

@@ -135,7 +135,8 @@ impl<'a, C: ChannelRules> DepthwiseConv2d<'a, C> {
             let layout = Blocks::new(self.channels.len());
             for (first, weights) in layout.firsts().zip(self.weights.chunks_exact(nonzero(self.block_length()))) {
                 let channels = self.channels.get(first..).checked_part();
-                let (rows, output) = (rows.elements.get(first..).checked_part(), output.get_mut(first..).checked_part());
+                let (rows, output) =
+                    (rows.elements.get(first..).checked_part(), output.get_mut(first..).checked_part());
                 match channels.first_chunk() {
                     Some(channels) if A::NARROW => {
                         taps.run::<A>(self.requantization, channels, weights.as_chunks().0, rows, output, pitch)

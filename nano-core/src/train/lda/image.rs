@@ -49,11 +49,7 @@ pub(in crate::train) fn pack(head: &LdaDescription, features: &Value) -> Result<
 }
 
 /// Constants and state of a start: strength, variance, degrees of freedom, exponent.
-fn pack_start(
-    start: &StartDescription,
-    classes: usize,
-    features: &Value,
-) -> Result<([i32; 4], Vec<u8>), WriteError> {
+fn pack_start(start: &StartDescription, classes: usize, features: &Value) -> Result<([i32; 4], Vec<u8>), WriteError> {
     let freedom = (start.spread_strength * classes as f64 + 0.5).clamp(1.0, LARGEST_FREEDOM.into()) as i32;
     let (exponent, scale) = exponent(start, f64::from(features.scale))?;
     let real = |value: &f32, scale: f64| rounded(f64::from(*value) * scale);

@@ -13,9 +13,9 @@ mod tile;
 
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::add::{self, Parts, Sum};
 #[cfg(feature = "alloc")]
 use super::{Attributes, NAME};
-use super::add::{self, Parts, Sum};
 use super::{Conv2d, OPERATOR};
 use crate::BrokenRule;
 use crate::arena::Io;

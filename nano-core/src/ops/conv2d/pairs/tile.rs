@@ -15,10 +15,13 @@ impl Block<'_> {
     /// Computes `channels` of a tile of `pixels` from their blocks of weights.
     pub(super) fn all<F: Form>(&self, channels: &[Channel], weights: &[i8], tile: &mut [i8], pixels: usize) {
         let (full, rest) = channels.as_chunks();
-        let (weights, of_rest) = weights.split_at_checked(full.as_flattened().len() * self.columns.len()).checked_part();
+        let (weights, of_rest) =
+            weights.split_at_checked(full.as_flattened().len() * self.columns.len()).checked_part();
         let weights = weights.as_chunks::<LANES>().0;
         if pixels < LANES {
-            for (index, (channels, weights)) in full.chunks(1).zip(weights.chunks(nonzero(self.columns.len()))).enumerate() {
+            for (index, (channels, weights)) in
+                full.chunks(1).zip(weights.chunks(nonzero(self.columns.len()))).enumerate()
+            {
                 let tile = tile.get_mut(LANES * index..).checked_part();
                 if pixels > 2 {
                     self.partial::<F, 4, 2>(channels, weights, tile, pixels);
