@@ -107,7 +107,7 @@ mod riscv32 {
     /// The same in rv32im assembly.
     ///
     /// # Panics
-    /// If `N` is none of `WIDTHS`, or there are too few words.
+    /// If `N` is not one of `WIDTHS`, or there are too few words.
     #[inline(always)]
     pub(crate) fn dot_channel_pairs<const N: usize>(
         bias: [[i32; 2]; N],
