@@ -17,7 +17,7 @@ from watch_alone import sensor_of
 
 SEED = 11
 #: At random moments, and as many right after a change of the head was reported.
-CUTS = 4
+CUTS = 8
 #: Windows of a life: bursts with a label each, followed by more without, in which it trains and saves.
 WINDOWS, BURST, BETWEEN = 80, 10, 40
 OPTIONS = SensingOptions(hop=watch.HOP, smoothing=(5, 3), epochs=20, pause=3, slice=1 << 12)
@@ -143,5 +143,6 @@ def test_power_cuts_at_any_moment_lose_nothing_that_was_saved(
         predicted += result.windows
         restored += reports[0].details["restored"]
         open_ends += len(flashes) - 1
-    assert predicted >= 200 and restored >= CUTS, (predicted, restored)
+    # Of all three heads more than 1,000.
+    assert predicted >= 340 and restored >= CUTS, (predicted, restored)
     assert open_ends > 0, "no cut came between a change of the head and its save"

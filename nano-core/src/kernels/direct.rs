@@ -194,7 +194,7 @@ impl Runs {
     /// Adds the products of the inputs under the windows that begin at `inputs` with their weights.
     ///
     /// # Safety
-    /// All inputs must be readable, and `weights` must have as many rows as there are positions.
+    /// All inputs must be readable, and `weights` must have one row for each position.
     #[cfg(not(target_arch = "riscv32"))]
     unsafe fn add<T: Element, const WIDTH: usize, const PIXELS: usize>(
         &self,
