@@ -60,6 +60,24 @@ REFUSED: list[tuple[Function, str, Function]] = [
     (lambda x: x.std(0), r"samples of a batch\n.*dim=\(1, 2\), or some", lambda x: x.std(dim=(1, 2))),
     (lambda x: x.sum(2).norm(dim=0), r"samples of a batch\n.*dim=1\b", lambda x: x.sum(2).norm(dim=1)),
     (lambda x: x.norm(0, 2), "use order 1 or 2", lambda x: x.norm(1, 2)),
+    (
+        lambda x: torch.linalg.matrix_norm(x, 1),
+        r"it is a matrix norm of order 1\b(.|\n)*x.abs\(\).sum\(-2\).amax\(-1\)",
+        lambda x: x.abs().sum(-2).amax(-1),
+    ),
+    (
+        lambda x: torch.linalg.norm(x, torch.inf, (1, 2)),
+        r"it is a matrix norm of order inf\b(.|\n)*x.abs\(\).sum\(-1\).amax\(-1\)",
+        lambda x: x.abs().sum(-1).amax(-1),
+    ),
+    *(
+        (
+            lambda x, order=order: torch.linalg.matrix_norm(x, order),
+            f"it is a matrix norm of order {order}; expected the Frobenius norm",
+            lambda x: torch.linalg.norm(x, dim=(1, 2)),
+        )
+        for order in (-2, "nuc")
+    ),
     (lambda x: x.sort(1)[0], "it orders", lambda x: x),
     (lambda x: x[:, 0].softmax(1).multinomial(1), "it draws random", lambda x: x[:, 0].softmax(1)),
     (lambda x: x[:, 0].argmax(1).float(), "it converts indices", lambda x: x[:, 0].argmax(1)),

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind, OutputKind
 
 from ..arguments import INDEX_DTYPES, as_tensors, shown
-from ..errors import CaptureError, InputError, UnsupportedError, UnsupportedNode
+from ..errors import CaptureError, InputError, TorchNanoError, UnsupportedError, UnsupportedNode
 from ..ir.call import BATCH_SIZE, Call, ComputedName, ParameterName, UnsupportedNodeError
 from ..ir.graph import Derived, Graph, Node, new_name
 from ..ir.interface import Returned
@@ -31,10 +31,10 @@ from .batch_constants import share_batch_constants
 from .batch_dimension import batch_first
 from .channel_affine import ChannelAffine
 from .class_tokens import compute_class_tokens
-from .compositions import composition_of
+from .compositions import COMPOSITIONS, FIX_THE_BATCH, composition_of
 from .compositions.lookups import is_lookup
 from .constants import is_constant, take_constant
-from .expansion import arguments_of, copy_of, expand
+from .expansion import arguments_of, copy_of, expand, insert_composition
 from .functionalization import functionalize
 from .index_inputs import integer_inputs, limit_indices
 from .layers_of_call import layers_of_call
@@ -152,9 +152,7 @@ class _Capture:
     def _refuse(self, node: fx.Node, error: UnsupportedNodeError) -> None:
         """Records an unsupported call."""
         self.failed.add(node)
-        self.unsupported[node] = UnsupportedNode(
-            module_path(node), source_line(node), target_name(node), error.reason, error.way_out
-        )
+        self.unsupported[node] = _unsupported(node, error)
         if node not in self.meaning:
             self._results(node)
 
@@ -184,10 +182,7 @@ class _Capture:
                 batch = node.meta["val"].shape[0]
                 # If forward needs a fixed number, torch.export has replaced the symbol by it.
                 if not isinstance(batch, torch.SymInt) or batch.node.maybe_as_int() is not None:
-                    raise CaptureError(
-                        f"the model works for a batch of {batch} only; "
-                        "write x.shape[0], not a number or len(x), where it reshapes"
-                    )
+                    raise self._batch_is_fixed(int(batch))
                 self.batches.append(batch.node.expr)
                 value = Value(node.name, tuple(int(side) for side in node.meta["val"].shape[1:]))
                 self.meaning[node] = self.values[node.name] = value
@@ -195,6 +190,22 @@ class _Capture:
             elif spec.target is not None:
                 self.meaning[node] = ParameterName(spec.target)
         return names
+
+    def _batch_is_fixed(self, batch: int) -> TorchNanoError:
+        """The error for a program that torch.export has made for one number of samples."""
+        refused = []
+        for node in self.calls.nodes:
+            if node.target in FIX_THE_BATCH:
+                try:
+                    insert_composition(node, COMPOSITIONS[node.target], arguments_of(node, node.target))
+                except UnsupportedNodeError as error:
+                    refused.append(_unsupported(node, error))
+        if refused:
+            return UnsupportedError(refused)
+        return CaptureError(
+            f"the model works for a batch of {batch} only; "
+            "write x.shape[0], not a number or len(x), where it reshapes"
+        )
 
     def _outputs(self, inputs: Sequence[str]) -> tuple[list[str], Returned]:
         """The names of the output values, and how the model returns them."""
@@ -425,6 +436,13 @@ class _Capture:
 
     def _argument(self, node: fx.Node) -> Any:
         return BATCH_SIZE if isinstance(node.meta.get("val"), torch.SymInt) else self.meaning[node]
+
+
+def _unsupported(node: fx.Node, error: UnsupportedNodeError) -> UnsupportedNode:
+    """What is reported of a refused call."""
+    return UnsupportedNode(
+        module_path(node), source_line(node), target_name(node), error.reason, error.way_out
+    )
 
 
 def _only_makes(node: fx.Node) -> bool:

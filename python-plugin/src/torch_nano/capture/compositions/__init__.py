@@ -121,6 +121,16 @@ COMPOSITIONS: Mapping[torch._ops.OpOverload[..., Any], Composition] = {
     **dict.fromkeys((aten.var_mean.default, aten.var_mean.dim, aten.var_mean.correction), var_mean),
 }
 
+#: Of these, calls that torch.export traces for one number of samples with some arguments.
+FIX_THE_BATCH = frozenset(
+    {
+        aten.linalg_matrix_norm.default,
+        aten.linalg_matrix_norm.str_ord,
+        aten.linalg_norm.default,
+        aten.linalg_norm.ord_str,
+    }
+)
+
 #: Calls that are several layers with some arguments only: the condition, and the
 #: composition.
 _SOME: Mapping[torch._ops.OpOverload[..., Any], tuple[Callable[[Mapping[str, Any]], bool], Composition]] = {

@@ -65,7 +65,9 @@ def matrix_norm(
 
 
 def _other_matrix_norm(order: float | str) -> UnsupportedNodeError:
+    sums = {1: -2, inf: -1}.get(order) if not isinstance(order, str) else None
+    written_out = "" if sums is None else f"; this one is x.abs().sum({sums}).amax(-1)"
     return UnsupportedNodeError(
         f"it is a matrix norm of order {order}; expected the Frobenius norm",
-        "use torch.linalg.norm(x, dim=(2, 3)), without an order",
+        f"use torch.linalg.norm(x, dim=(2, 3)), without an order{written_out}",
     )
