@@ -176,6 +176,88 @@ def test_what_cannot_run_is_refused_and_the_old_model_goes_on() -> None:
         assert raised.value.failure == "NoSlots" and same_prediction(device, old)
 
 
+def test_the_text_of_a_refusal_names_the_kernel_that_the_program_lacks() -> None:
+    # The emulated board has all kernels, so its refusal of an unknown one is changed on its way.
+    old, new = make(), make(seed=1)
+    (nodes,) = struct.unpack_from("<I", new.image, 28)
+    (known,) = struct.unpack_from("<H", new.image, nodes)
+    changed = bytearray(new.image)
+    struct.pack_into("<H", changed, nodes, 999)
+    struct.pack_into("<I", changed, 8, zlib.crc32(changed[12:]))
+    received = bytearray()
+    board = tn.QemuBoard(old.image)
+
+    class Heard:
+        """The board's stream, whose bytes are kept."""
+
+        def read(self, size: int) -> bytes:
+            received.extend(read := board.read(size))
+            return read
+
+        def write(self, data: bytes) -> None:
+            board.write(data)
+
+        def close(self) -> None:
+            board.close()
+
+    with tn.Device(Heard(), nano=old) as device:
+        device._ask("begin_update", "received", length=len(changed), id=zlib.crc32(changed[12:]))
+        device._ask("write_update", "received", offset=0, bytes=bytes(changed))
+        with pytest.raises(tn.UpdateError, match="needs kernel 999"):
+            device._ask("finish_update", "updated")
+    message = _decoded(received.split(b"\0")[-2])
+    assert message.count(_varint(999)) == 1
+    message = message.replace(_varint(999), _varint(known))
+    answer = _native.decode_response(_encoded(message + struct.pack("<I", zlib.crc32(message))))
+    kernel = _native.Model(new.image).layers[0]["kernel"]
+    assert kernel.startswith("fully_connected")
+    assert f'layer 0, counted from 0, needs the kernel "{kernel}", which the program on' in answer["reason"]
+    assert answer["reason"].endswith("a firmware has the kernels of its own model. Flash the model")
+
+
+def _varint(number: int) -> bytes:
+    """A number of up to 14 bits as postcard has it."""
+    return bytes([number]) if number < 128 else bytes([number & 127 | 128, number >> 7])
+
+
+def _decoded(frame: bytes) -> bytes:
+    """The message of a frame (COBS) of less than 254 bytes, without its checksum."""
+    message, place = bytearray(), 0
+    while place < len(frame):
+        message += frame[place + 1 : place + frame[place]] + b"\0"
+        place += frame[place]
+    return bytes(message[:-5])
+
+
+def _encoded(message: bytes) -> bytes:
+    """A message of less than 254 bytes as a frame."""
+    return b"".join(bytes([len(part) + 1]) + part for part in message.split(b"\0"))
+
+
+def test_the_flash_lines_of_an_updated_model_are_counted() -> None:
+    old, new = make(), make(seed=1, width=WIDTH)
+    x = np.zeros(6, np.int8)
+
+    def data_lines(board: tn.QemuBoard, device: tn.Device) -> int:
+        board.restart_counts()
+        device.profile(x)
+        counts = board.counts()
+        return sum(
+            end.data_lines - start.data_lines for start, end in zip(counts[::2], counts[1::2], strict=False)
+        )
+
+    with tn.QemuBoard(new.image, chip="esp32c3") as board:
+        lines = data_lines(board, tn.Device(board, nano=new))
+    with tn.QemuBoard(old.image, chip="esp32c3") as board:
+        device = tn.Device(board, nano=old)
+        before = data_lines(board, device)
+        device.update(new)
+        after = data_lines(board, device)
+    # 27 kB of weights are read from the slot, as they were from the place of the program's own image.
+    assert before < 60 and lines > 25_000 // 32
+    assert after == pytest.approx(lines, rel=0.02), "an image lies elsewhere in its first and last lines"
+
+
 def test_a_record_ends_where_the_model_does(tmp_path: Path) -> None:
     old, new = make(), make(seed=1)
     with tn.Device(tn.QemuBoard(old.image), nano=old) as device:

@@ -34,7 +34,9 @@ _SENSING_ELF = _ELF.with_name("sensing-rv32imc.elf")
 # expects the image (esp32-app/virt/virt.ld).
 _CODE_HEADER, _IMAGE_HEADER = (1, 5), (0x6E616E6F, 4)
 _MEMORY_START = 0x8000_0000
-# QEMU's flash banks have this many bytes, and want all of them.
+# The flash bank for saves and updates (esp32-app/virt/src/flash.rs). QEMU's banks have this many bytes, and want
+# all of them.
+_FLASH_START = 0x2200_0000
 _FLASH_LENGTH = 32 << 20
 _FLASH_IN_USE = 1 << 20
 _KEPT_OUTPUT = 1000
@@ -74,7 +76,7 @@ class QemuBoard:
             what it had written so far. None: the saves are lost with the board.
         timeout: seconds that one `read` or `write` may wait. May be set at any time.
         chip: the name of a chip whose cycles are counted with its cycle model (:meth:`counts`), as if code
-            and image were in its flash.
+            and image, also an update of it, were in its flash.
         sensor: a recorded sensor: the board then runs the program that senses and learns by itself, and
             answers requests between samples. Its time is the number of its instructions; time in which it
             sleeps is skipped. None: the program that only answers requests.
@@ -138,7 +140,8 @@ class QemuBoard:
             options = [*_options(elf, files, image_start), *self._memory(memory)]
             inherited = [*files]
             if self._cycles is not None:
-                options += self._cycles.options([(code_start, code_length), (image_start, image_room)])
+                flashes = [(code_start, code_length), (image_start, image_room), (_FLASH_START, _FLASH_LENGTH)]
+                options += self._cycles.options(flashes)
                 inherited += [self._cycles.file]
             # Ctrl-C waits until the started process has its finalizer.
             with deferred_interrupt():
