@@ -134,18 +134,20 @@ def section_sizes(program: Path) -> dict[str, int]:
         return {section.name: section["sh_size"] for section in _sections(file)}
 
 
-def symbol_size(program: Path, part: str) -> int:
-    """Bytes of the only symbol whose name contains `part`.
+def static_size(program: Path, name: str) -> int:
+    """Bytes of the static of this name in a linked program; 0 without one.
 
     Raises:
-        ValueError: there is none, or several.
+        ValueError: there are several.
     """
+    # Rust's mangling (v0) ends with the name, after its length.
+    mangled = f"{len(name)}{name}"
     with program.open("rb") as file:
         table: Any = ELFFile(file).get_section_by_name(".symtab")
-        sizes = [symbol["st_size"] for symbol in table.iter_symbols() if part in symbol.name]
-    if len(sizes) != 1:
-        raise ValueError(f"{program} has {len(sizes)} symbols named {part}; expected one")
-    return int(sizes[0])
+        sizes = [symbol["st_size"] for symbol in table.iter_symbols() if symbol.name.endswith(mangled)]
+    if len(sizes) > 1:
+        raise ValueError(f"{program} has {len(sizes)} statics named {name}; expected one")
+    return int(sum(sizes))
 
 
 def _sections(file: Any) -> Iterator[Any]:

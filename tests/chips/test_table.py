@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import astuple
 from pathlib import Path
 
 import pytest
-from torch_nano import ChipError
+from esp_idf_defs import PartitionTable  # type: ignore[import-untyped]
+from torch_nano import ChipError, _native
 from torch_nano.chips import Chip, chip, chips
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,6 +44,23 @@ def test_chips_with_known_costs_have_a_known_cache_and_costs_of_one_decimal() ->
         source, *costs = astuple(facts.costs)
         assert source
         assert all(cost >= 0 and cost == round(cost, 1) for cost in costs)
+
+
+def test_the_partitions_are_those_of_the_firmware() -> None:
+    table = PartitionTable.from_csv((ROOT / "esp32-app/firmware/partitions.csv").read_text())
+    for facts in chips().values():
+        table.verify_size_fits(facts.flash)
+        assert facts.app_flash == table["factory"].size
+        assert facts.update_room in (0, _native.update_room(table["images"].size))
+    # Two slots of whole pages, of which each keeps one for its seal.
+    assert chip("esp32c3").update_room == table["images"].size // 2 - 4096
+
+
+def test_chips_with_updates_are_those_whose_flash_is_mapped() -> None:
+    mapping = (ROOT / "esp32-app/firmware/src/mapping.rs").read_text()
+    (others,) = re.findall(r"#\[cfg\(not\(any\(([^)]*)\)\)\)\]\s*mod table", mapping)
+    mapped = re.findall(r'feature = "(\w+)"', others)
+    assert mapped == [name for name in chips() if chip(name).update_room]
 
 
 def test_a_chip_is_found_by_its_title() -> None:

@@ -84,7 +84,8 @@ def test_the_largest_error_of_scaled_channels_is_in_the_units_of_the_model() -> 
         quantized.integer_run(q, observe=integers.__setitem__)
     found = dequantize_tensor(integers[name], quantized.graph.quantization(name)) / factors[:, None]
     layer = of(compare(scaled, quantized, batches_to_compare(scaled, X)))[name]
-    assert layer.largest_error == pytest.approx(float((found - real[name]).abs().max()), rel=1e-4)
+    # Here float32 is subtracted: it rounds to 2^-24 of a value, and an error is more than 1/256 of one.
+    assert layer.largest_error == pytest.approx(float((found - real[name]).abs().max()), rel=2**-16)
 
 
 def test_own_error_is_told_from_inherited_error() -> None:
@@ -142,6 +143,8 @@ def test_any_batches_give_the_same_figures() -> None:
         assert found.outputs[0].int8_accuracy == expected.outputs[0].int8_accuracy
         for layer, other in zip(found.layers, expected.layers, strict=True):
             assert (layer.value, layer.levels) == (other.value, other.levels)
+            # torch's float32 convolutions add in an order that depends on the batch: 2^-23 of a value, which
+            # is 2^-15 of its error, and less on the average.
             assert layer.sqnr == pytest.approx(other.sqnr, rel=1e-6)
             assert layer.own_sqnr == pytest.approx(other.own_sqnr, rel=1e-6)
 

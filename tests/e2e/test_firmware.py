@@ -14,7 +14,6 @@ from esp_idf_defs import PartitionTable
 from esptool.targets import CHIP_DEFS
 from firmware import build, image, ports
 from firmware.__main__ import app
-from firmware.build import Variant
 from firmware.commands import Commands
 from firmware.errors import CommandFailed, FirmwareError, ImageInvalid, ModelMissing, ModelTooLarge
 from firmware.size import firmware_size
@@ -24,6 +23,7 @@ from torch_nano import _native
 from torch_nano.chips import chip
 from torch_nano.device.client import Device
 from torch_nano.device.transport.qemu import QemuBoard
+from torch_nano.fits.variant import Variant
 from typer.testing import CliRunner
 
 from .tiny_model import motion_model, tiny_model

@@ -11,6 +11,7 @@ import torch_nano as tn
 from painted_stack import PaintedBoard
 from torch import nn
 from torch_nano.chips import chip, chips
+from torch_nano.fits.variant import Variant
 
 C3 = chip("esp32c3")
 
@@ -46,11 +47,57 @@ def test_a_small_model_fits_and_its_parts_add_up() -> None:
     text = str(fit)
     assert "fits an ESP32-C3" in text and text.count("█") + text.count("░") == 4 * 24
     assert repr(fit) == text
-    assert "program: the firmware that serves a PC; `just firmware-size esp32c3 MODEL`" in text
+    assert "program: --as server; `just firmware-size esp32c3 MODEL --as server` links it" in text
     other = str(nano.fits_without_time(chip("esp32c6")))
     assert (
-        "serves a PC, linked for an ESP32-C3: other chips' code differs; `just firmware-size esp32c6" in other
+        "--as server, of the size on an ESP32-C3: this chip's differs; `just firmware-size esp32c6" in other
     )
+
+
+def test_each_firmware_has_its_size() -> None:
+    nano = _nano(_small(), 3, 20, head="3")
+    fits = {variant: nano.fits_without_time(C3, variant) for variant in Variant}
+    code = {variant: fit.flash.parts["program"] for variant, fit in fits.items()}
+    assert (
+        code[Variant.CLASSIFIER]
+        < code[Variant.SERVER]
+        < min(code[variant] for variant in Variant if variant.senses)
+    )
+    # The window, what the model made of it, and the latest sample of six numbers.
+    sensing, server = fits[Variant.LSM6DSO].ram.parts, fits[Variant.SERVER].ram.parts
+    assert sensing == {**server, "window": 60 + 128, "sample": 24}
+    only = fits[Variant.CLASSIFIER].ram.parts
+    assert (
+        "frames" not in only
+        and only["arena"] == server["arena"]
+        and 8 * 16 + 4 <= only["ring"] < 8 * 16 + 4 + 16
+    )
+    assert "program: --as classifier; `just firmware-size esp32c3 MODEL --as classifier`" in str(
+        fits[Variant.CLASSIFIER]
+    )
+    assert nano.fits("esp32c3", firmware="classifier").flash == fits[Variant.CLASSIFIER].flash
+
+
+def test_a_model_that_fits_as_a_classifier_only_is_refused_as_a_server() -> None:
+    # The ring of 128 samples, which a classifier does not have, is too much.
+    model = nn.Sequential(nn.Linear(8, 2200), nn.ReLU(), nn.Linear(2200, 3))
+    with pytest.raises(tn.TooLargeError, match="- RAM: the ring of recent samples is the largest part"):
+        _nano(model, 8, head="2", target="esp32c3")
+    assert _nano(model, 8, head="2", target="esp32c3", firmware="classifier").head is not None
+
+
+def test_an_image_too_large_for_an_update_is_warned_of() -> None:
+    room = C3.update_room
+    model = nn.Sequential(nn.Linear(8, 1000), nn.ReLU(), nn.Linear(1000, 1000), nn.ReLU(), nn.Linear(1000, 2))
+    with pytest.warns(tn.SizeWarning, match=f"a slot for updates {room:,} B: the model can be flashed, but"):
+        nano = _nano(model, 8, target="esp32c3")
+    assert nano.flash_bytes > room
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", tn.SizeWarning)
+        # What takes no updates needs no slot.
+        _nano(model, 8, target="esp32c3", firmware="classifier")
+        _nano(model, 8, target="esp32p4")
+    assert chip("esp32p4").update_room == 0
 
 
 def test_the_time_is_that_of_the_profile() -> None:
@@ -146,6 +193,7 @@ def test_a_small_model_fits_every_chip_without_a_warning(name: str) -> None:
         ({"weights_in_ram": "all"}, tn.InputError, "weights_in_ram is 'all'; expected a number of bytes"),
         ({"target": "esp8266"}, tn.ChipError, "there is no chip 'esp8266'"),
         ({"target": 3}, tn.ChipError, "chip is 3"),
+        ({"firmware": "sensing"}, tn.InputError, "firmware is 'sensing'; expected one of server, mpu6050, "),
     ],
 )
 def test_wrong_arguments_are_refused(

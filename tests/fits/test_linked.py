@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch_nano as tn
-from linked_code import symbol_size
-from program_sizes import FIRMWARE, build, linked_code_bytes, linked_ram_bytes
+from program_sizes import build, linked_code_bytes, linked_model_ram_bytes, linked_ram_bytes
 from torch import nn
 from torch_nano.chips import chip
+from torch_nano.fits.variant import Variant
 
 C3 = chip("esp32c3")
 
@@ -45,20 +45,39 @@ def _learning() -> tn.NanoModule:
     return tn.to_nano(model, x, calibrate=x, check=False, head=tn.heads.LDA(capacity=5))
 
 
-@pytest.mark.parametrize("make", [_recurrent, _learning])
+def _sensing() -> tn.NanoModule:
+    """A window of whole samples of each sensor, with a head."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv1d(6, 8, 5), nn.ReLU(), nn.MaxPool1d(4), nn.Flatten(), nn.Linear(8 * 19, 3))
+    x = torch.randn(32, 6, 80)
+    return tn.to_nano(model, x, calibrate=x, check=False, head=tn.heads.SGD())
+
+
+@pytest.mark.parametrize(
+    ("variant", "make"),
+    [
+        (Variant.SERVER, _recurrent),
+        (Variant.SERVER, _learning),
+        (Variant.MPU6050, _sensing),
+        (Variant.LSM6DSO, _sensing),
+        (Variant.VOLTAGE, _sensing),
+        (Variant.MICROPHONE, _sensing),
+        (Variant.CLASSIFIER, _recurrent),
+        (Variant.CLASSIFIER, _learning),
+    ],
+)
 def test_the_prediction_is_what_is_linked(
-    make: Callable[[], tn.NanoModule], firmware_build: None, tmp_path: Path
+    variant: Variant, make: Callable[[], tn.NanoModule], firmware_build: None, tmp_path: Path
 ) -> None:
     nano = make()
-    fit = nano.fits_without_time(C3)
+    fit = nano.fits_without_time(C3, variant)
     nano.export(tmp_path)
-    build(tmp_path)
+    program = build(tmp_path, variant)
     assert fit.flash.parts["image"] == (tmp_path / "model.nano").stat().st_size
-    assert nano.image in FIRMWARE.read_bytes()
-    # A static_cell has a flag, which takes a word.
-    assert fit.ram.used == symbol_size(FIRMWARE, "RAM_WORDS") - 4
+    assert nano.image in program.read_bytes()
+    assert fit.ram.used == linked_model_ram_bytes(program)
     assert (fit.ram.parts["weights"] > 0) == (make is _recurrent)
-    code, ram = linked_code_bytes(nano.flash_bytes), linked_ram_bytes()
+    code, ram = linked_code_bytes(program, nano.flash_bytes), linked_ram_bytes(program)
     table = "`just program-sizes` writes the table of what is linked now"
     assert fit.flash.parts["program"] == pytest.approx(code, rel=0.03), table
     # Which code has a table of a switch, in RAM, depends on what is inlined: the prediction may be too high.

@@ -15,6 +15,7 @@ from rich.console import Console
 from torch_nano import ChipError, TorchNanoError
 from torch_nano.chips import Chip, chip, chips
 from torch_nano.compile.profile import layer_counts
+from torch_nano.fits.variant import Variant
 
 from . import board_test, build, image, ports, programmers, size
 from .boards import BAUDRATE, Board, EmulatedBoard, SerialBoard
@@ -41,7 +42,7 @@ _MODEL = typer.Argument(
     show_default=str(in_repository(build.DEMO_MODEL)),
 )
 _Model = Annotated[Path | None, _MODEL]
-_Variant = Annotated[build.Variant, typer.Option("--as", help="What the firmware does.")]
+_Variant = Annotated[Variant, typer.Option("--as", help="What the firmware does.")]
 _Port = Annotated[str | None, typer.Option(help="The board's serial port; by default the only one there.")]
 
 
@@ -49,19 +50,19 @@ _Port = Annotated[str | None, typer.Option(help="The board's serial port; by def
 def build_command(
     chip_name: _Chip = DEFAULT_CHIP,
     model: _Model = None,
-    variant: _Variant = build.Variant.SERVER,
+    variant: _Variant = Variant.SERVER,
 ) -> None:
     """Build the firmware for a chip, and make and check its flash image."""
     with _errors():
         facts, model = _chip_and_model(chip_name, model)
-        _image(facts, build.exported(model, facts), Commands(), variant)
+        _image(facts, build.exported(model, facts, variant), Commands(), variant)
 
 
 @app.command("size")
 def size_command(
     chip_name: _Chip = DEFAULT_CHIP,
     model: _Model = None,
-    variant: _Variant = build.Variant.SERVER,
+    variant: _Variant = Variant.SERVER,
 ) -> None:
     """Build the firmware for a chip, and break down the flash that it takes by section and crate."""
     with _errors():
@@ -88,7 +89,7 @@ def flash_command(
     chip_name: _Chip = DEFAULT_CHIP,
     model: _Model = None,
     port: _Port = None,
-    variant: _Variant = build.Variant.SERVER,
+    variant: _Variant = Variant.SERVER,
     programmer: Annotated[
         str | None, typer.Option("--with", help=f"One of {', '.join(programmers.PROGRAMMERS)}.")
     ] = None,
@@ -108,7 +109,7 @@ def flash_command(
             print(f"no board: {error}")
             board = ports.Port(port or "PORT", facts.transport == "usb-serial-jtag")
         writer = programmers.choose(programmer, board)
-        made = _image(facts, build.exported(model, facts), commands, variant)
+        made = _image(facts, build.exported(model, facts, variant), commands, variant)
         for command in writer.commands(facts, board, made.merged):
             commands.run_on_board(*command)
 
@@ -193,7 +194,7 @@ def _is_path(text: str) -> bool:
 
 
 def _image(
-    facts: Chip, model: Path, commands: Commands, variant: build.Variant = build.Variant.SERVER
+    facts: Chip, model: Path, commands: Commands, variant: Variant = Variant.SERVER
 ) -> image.FlashImage:
     made = image.make(facts, build.build(facts, model, commands, variant), IMAGES, commands)
     used = made.length / made.partition

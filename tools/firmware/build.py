@@ -3,54 +3,38 @@
 from __future__ import annotations
 
 import re
-from enum import Enum
 from pathlib import Path
 
 import torch_nano as tn
 from torch_nano import FileFormatError
 from torch_nano.arguments import image_of
 from torch_nano.chips import Chip, chips
+from torch_nano.fits.variant import Variant
 
 from .commands import ROOT, Commands, in_repository
 from .errors import CommandFailed, FirmwareError, ModelMissing, ModelTooLarge
 
 
-class Variant(Enum):
-    """What a firmware does."""
+def features(variant: Variant) -> tuple[str, ...]:
+    """A variant's features of cargo, beside the chip's."""
+    return () if variant is Variant.SERVER else (variant.value,)
 
-    #: Answers a PC.
-    SERVER = "server"
-    #: Also senses, predicts and learns by itself with an MPU-6050.
-    MPU6050 = "mpu6050"
-    #: Also senses, predicts and learns by itself with an LSM6DSO.
-    LSM6DSO = "lsm6dso"
-    #: Also senses, predicts and learns by itself with a voltage.
-    VOLTAGE = "voltage"
-    #: Also senses, predicts and learns by itself with an I2S microphone.
-    MICROPHONE = "microphone"
-    #: Only classifies.
-    CLASSIFIER = "classifier"
 
-    @property
-    def features(self) -> tuple[str, ...]:
-        """Its features of cargo, beside the chip's."""
-        return () if self is Variant.SERVER else (self.value,)
-
-    @property
-    def program(self) -> str:
-        """The name of its binary."""
-        return "classifier" if self is Variant.CLASSIFIER else "firmware"
+def program_name(variant: Variant) -> str:
+    """The name of a variant's binary."""
+    return "classifier" if variant is Variant.CLASSIFIER else "firmware"
 
 
 #: Where `just demo` exports its model.
 DEMO_MODEL = ROOT / "build/demo/model"
 
 
-def exported(model: Path, chip: Chip | None = None) -> Path:
+def exported(model: Path, chip: Chip | None = None, variant: Variant = Variant.SERVER) -> Path:
     """The folder of an exported model: `model`, that of its `model.nano`, or one to which a file is exported.
 
     Args:
         chip: refuses a file's model that does not fit it, before anything is compiled; None: any.
+        variant: what the firmware does.
 
     Raises:
         ModelTooLarge: it does not fit.
@@ -74,7 +58,7 @@ def exported(model: Path, chip: Chip | None = None) -> Path:
         return model
     folder = ROOT / "build/firmware/exported" / model.stem
     nano = tn.load(model)
-    fit = None if chip is None else nano.fits_without_time(chip)
+    fit = None if chip is None else nano.fits_without_time(chip, variant)
     if fit is not None and not fit:
         raise ModelTooLarge(fit.problem)
     nano.export(folder)
@@ -98,8 +82,8 @@ def build(chip: Chip, model: Path, commands: Commands, variant: Variant = Varian
         commands.run(
             *("tools/cross-cargo", "build", "--locked", "--release"),
             *("--manifest-path", "esp32-app/firmware/Cargo.toml"),
-            *("--no-default-features", "--features", ",".join([chip.name, *variant.features])),
-            *("--bin", variant.program),
+            *("--no-default-features", "--features", ",".join([chip.name, *features(variant)])),
+            *("--bin", program_name(variant)),
             CARGO_BUILD_TARGET=chip.target,
             TORCH_NANO_MODEL=str(in_repository(model.resolve())),
         )
@@ -113,4 +97,4 @@ def build(chip: Chip, model: Path, commands: Commands, variant: Variant = Varian
 
 def elf(chip: Chip, variant: Variant = Variant.SERVER) -> Path:
     """Where cargo writes the ELF program; chips of one target share it."""
-    return ROOT / "esp32-app/target" / chip.target / "release" / variant.program
+    return ROOT / "esp32-app/target" / chip.target / "release" / program_name(variant)

@@ -51,7 +51,7 @@ pub use sizes::Sizes;
 pub use smoothing::{LONGEST_HISTORY, Smoothing};
 pub use storage::HeadStorage;
 pub use training::Progress;
-pub use update::{ImageSlots, MappedFlash, Slots, StoredImage, UpdateState};
+pub use update::{ImageSlots, MappedFlash, Slots, StoredImage, UpdateState, room as update_room};
 pub use update_error::UpdateError;
 pub use updating::Capacity;
 pub use window::{Input, SlidingWindow};

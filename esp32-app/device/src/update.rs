@@ -68,6 +68,15 @@ pub trait MappedFlash: NorFlash {
     fn mapped(&self, range: Range<u32>) -> &[u8];
 }
 
+/// Bytes that a slot has for an image, in a flash of `capacity` bytes with pages of `page` bytes: half of the pages but the last one, which has the seal.
+pub const fn room(capacity: u32, page: u32) -> u32 {
+    slot_length(capacity, page).saturating_sub(page)
+}
+
+const fn slot_length(capacity: u32, page: u32) -> u32 {
+    capacity / page / 2 * page
+}
+
 /// What a device tells of its slots.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
@@ -171,11 +180,11 @@ impl<F: MappedFlash> ImageSlots<F> {
 
     /// Bytes that a slot has for an image.
     pub fn room(&self) -> u32 {
-        self.slot_length().saturating_sub(Self::PAGE)
+        room(self.flash.capacity() as u32, Self::PAGE)
     }
 
     fn slot_length(&self) -> u32 {
-        self.flash.capacity() as u32 / Self::PAGE / 2 * Self::PAGE
+        slot_length(self.flash.capacity() as u32, Self::PAGE)
     }
 
     fn seal_place(&self, slot: usize) -> u32 {

@@ -1,6 +1,7 @@
 //! A simulated device in this process: it runs the same session as a board, with frames and flash in memory.
 
-use nano_core::train::AnyHead;
+use nano_core::Memory as ClassifierMemory;
+use nano_core::train::{AnyHead, HeadSizes};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use self_cell::{MutBorrow, self_cell};
@@ -9,8 +10,9 @@ use torch_nano_device::{MemoryFlash, Options, Session, Settings, Sizes};
 use crate::model::SharedImage;
 use crate::refuse;
 
-/// Size of the default flash in pages of 4 KiB.
+/// Size of the default flash in pages, and bytes of a page.
 const PAGES: usize = 16;
+const PAGE: usize = 4096;
 /// The largest RAM of a simulated device or a head, in words: 1 GiB.
 const LARGEST_RAM: usize = 1 << 28;
 
@@ -22,9 +24,36 @@ pub(crate) fn lend(borrower: &str, words: usize) -> PyResult<Vec<u32>> {
     Ok(vec![0; words])
 }
 
-/// Bytes of RAM that the firmware of a chip takes for a model, by purpose. Those of constants in RAM, which are part of the arena, stand alone.
+/// Bytes that an update of the model may have on a chip whose flash for updates has `flash` bytes.
 #[pyfunction]
-pub(crate) fn session_ram(py: Python<'_>, image: SharedImage) -> PyResult<Bound<'_, PyDict>> {
+pub(crate) fn update_room(flash: u32) -> u32 {
+    torch_nano_device::update_room(flash, PAGE as u32)
+}
+
+/// Bytes of RAM that the firmware which only classifies takes for a model, by purpose.
+#[pyfunction]
+pub(crate) fn classifier_ram(py: Python<'_>, image: SharedImage) -> PyResult<Bound<'_, PyDict>> {
+    let image = image.checked().image();
+    let head = image.head().map(HeadSizes::of);
+    let arena = image.arena_length().div_ceil(4) * 4 - image.constants_in_ram();
+    let head_state = 4 * head.as_ref().map_or(0, HeadSizes::words);
+    // A sample and its label; at the end is what aligns the memory.
+    let ring = head.map_or(0, |head| head.features).next_multiple_of(4) + 4;
+    let others = image.arena_length().div_ceil(4) * 4 + head_state;
+    let ring = (others + ring).next_multiple_of(align_of::<ClassifierMemory<0, 0, 0, 0>>()) - others;
+    let purposes = PyDict::new(py);
+    for (purpose, bytes) in
+        [("arena", arena), ("weights", image.constants_in_ram()), ("head", head_state), ("ring", ring)]
+    {
+        purposes.set_item(purpose, bytes)?;
+    }
+    Ok(purposes)
+}
+
+/// Bytes of RAM that the firmware of a chip takes for a model, by purpose. Those of constants in RAM, which are part of the arena, stand alone. A firmware
+/// that `senses` by itself has a window and what the model made of it in addition.
+#[pyfunction]
+pub(crate) fn session_ram(py: Python<'_>, image: SharedImage, senses: bool) -> PyResult<Bound<'_, PyDict>> {
     let image = image.checked().image();
     let Options { ring, frame, .. } = Options::CHIP;
     let purposes = PyDict::new(py);
@@ -40,6 +69,13 @@ pub(crate) fn session_ram(py: Python<'_>, image: SharedImage) -> PyResult<Bound<
         } else {
             add(purpose, bytes)?;
         }
+    }
+    if senses {
+        let lengths = (0..image.input_count())
+            .map(|index| image.input(index))
+            .chain((0..image.output_count()).map(|index| image.output(index)));
+        let bytes = lengths.map(|value| value.range().len()).sum();
+        add("window", bytes)?;
     }
     Ok(purposes)
 }
@@ -77,7 +113,7 @@ impl SimulatedDevice {
     fn new(image: SharedImage, flash: Option<Vec<u8>>, ring: usize, frame: usize) -> PyResult<Self> {
         let words = Sizes::of(image.checked().image(), ring, frame).words();
         let options = Options { ring, frame, settings: Settings::default() };
-        let flash = MemoryFlash(flash.unwrap_or_else(|| vec![0xff; PAGES * 4096]));
+        let flash = MemoryFlash(flash.unwrap_or_else(|| vec![0xff; PAGES * PAGE]));
         let memory = Memory { image, ram: MutBorrow::new(lend("device", words)?) };
         let board = Board::try_new(memory, |memory| {
             let ram = memory.ram.borrow_mut();

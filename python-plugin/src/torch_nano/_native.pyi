@@ -28,6 +28,7 @@ __all__ = [
     "__version__",
     "add_parameters",
     "check_sensor",
+    "classifier_ram",
     "crc32",
     "decode_response",
     "encode_recorded_sensor",
@@ -47,6 +48,7 @@ __all__ = [
     "session_ram",
     "sigmoid_table",
     "softmax_parameters",
+    "update_room",
     "write_image",
 ]
 
@@ -206,7 +208,9 @@ def encode_request(
 ) -> bytes: ...
 def decode_response(bytes: bytes) -> dict[str, Any]: ...
 def crc32(bytes: bytes) -> int: ...
-def session_ram(image: Model | bytes) -> dict[str, int]: ...
+def session_ram(image: Model | bytes, senses: bool) -> dict[str, int]: ...
+def classifier_ram(image: Model | bytes) -> dict[str, int]: ...
+def update_room(flash: int) -> int: ...
 
 @type_check_only
 class Behaviour(TypedDict):

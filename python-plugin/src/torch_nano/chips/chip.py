@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
 
+from .. import _native
 from ..arguments import shown
 from ..errors import ChipError
 
@@ -76,6 +77,8 @@ class Chip:
     flash_clock: int
     #: Bytes of flash for the application: the firmware and the model's image.
     app_flash: int
+    #: Bytes that an update of the model may have; 0 if the firmware takes none on this chip.
+    update_room: int
     cache: Cache
     #: Highest frequency of the CPU, in Hz.
     clock: int
@@ -105,7 +108,8 @@ def chips() -> Mapping[str, Chip]:
             costs=Costs(**facts.pop("costs")) if "costs" in facts else None,
             pins=tuple(facts.pop("pins")),
             model_ram=facts["ram"] - firmware["reserved_ram"],
-            app_flash=facts["flash"] - firmware["reserved_flash"],
+            app_flash=firmware["app_flash"],
+            update_room=_native.update_room(firmware["update_flash"]) if facts.pop("updates") else 0,
             **{"bootloader": name, **facts},
         )
         for name, facts in table.items()

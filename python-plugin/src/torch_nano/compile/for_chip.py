@@ -11,6 +11,7 @@ from ..arguments import shown, whole_number
 from ..chips import Chip
 from ..chips import chip as chip_named
 from ..errors import InputError, SizeWarning, TooLargeError, warn
+from ..fits.variant import Variant
 from .image import MOST_IN_RAM
 from .nano_module import NanoModule
 from .optimization import MODELLED, Optimization
@@ -45,6 +46,7 @@ def for_chip(
     chip: Chip | None,
     weights_in_ram: WeightsInRam,
     optimization: Optimization,
+    variant: Variant = Variant.SERVER,
 ) -> NanoModule:
     """Makes a model that fits a chip, with weights in RAM.
 
@@ -53,6 +55,7 @@ def for_chip(
         chip: None: any.
         optimization: its limits are those that the user has given; without, the kernels take what the
             firmware leaves of the chip's flash and RAM, of an ESP32-C3's if there is no chip.
+        variant: what the firmware does.
 
     Raises:
         TooLargeError: it does not fit.
@@ -60,27 +63,27 @@ def for_chip(
     in_ram = 0 if weights_in_ram == "auto" else weights_in_ram
     nano = make(in_ram, optimization)
     _check_budget(nano, optimization)
-    limited = _limited(nano, optimization, chip or chip_named(MODELLED))
+    limited = _limited(nano, optimization, chip or chip_named(MODELLED), variant)
     if limited != optimization:
         optimization = limited
         nano = make(in_ram, optimization)
     if chip is None:
         return nano
     if weights_in_ram == "auto":
-        ram = nano.fits_without_time(chip).ram
+        ram = nano.fits_without_time(chip, variant).ram
         room = int(ram.available - ram.used) - _ALIGNMENT
         nano = make(max(room, 0), optimization)
-    fit = nano.fits_without_time(chip)
+    fit = nano.fits_without_time(chip, variant)
     if not fit:
         raise TooLargeError(fit.problem)
-    if fit.tight or not chip.builds:
+    if fit.advice:
         warn(str(fit), SizeWarning)
     return nano
 
 
-def _limited(nano: NanoModule, optimization: Optimization, chip: Chip) -> Optimization:
+def _limited(nano: NanoModule, optimization: Optimization, chip: Chip, variant: Variant) -> Optimization:
     """The limits with those of a chip, where the user has given none and the chip has too little."""
-    fit = nano.fits_without_time(chip)
+    fit = nano.fits_without_time(chip, variant)
     flash, ram = optimization.flash, optimization.ram
     if flash is None and not fit.flash.fits:
         flash = max(nano.flash_bytes - math.ceil(fit.flash.used - fit.flash.available), 0)

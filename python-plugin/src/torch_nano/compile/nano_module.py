@@ -36,6 +36,7 @@ from ..errors import ChipError, ConnectionFailed, FileFormatError, HeadError, In
 from ..files.reading import read_file
 from ..files.writing import write_file
 from ..fits.chip_fit import ChipFit, LayerUse, chip_fit
+from ..fits.variant import Variant, variant_of
 from ..heads import Head, LayersHead, head_of
 from ..modules.inputs import Example
 from . import rust_crate
@@ -339,19 +340,21 @@ class NanoModule(ConvertedModel):
         """
         return self._profile(chip, self.summary().layers, data)
 
-    def fits(self, chip: str, *, period: float = 1.0) -> ChipFit:
+    def fits(self, chip: str, *, period: float = 1.0, firmware: str = Variant.SERVER) -> ChipFit:
         """What the model takes of a chip: flash, RAM, stack and time, and what would help. Prints as bars;
         true if all fits. Nothing is compiled, and nothing measured on a chip.
 
         Args:
             chip: the chip's name, such as "esp32c3".
             period: seconds from one prediction to the next, of which the time is a share.
+            firmware: what it does, as ``just flash --as`` has it: "server" answers a PC, "classifier" only
+                classifies, and "mpu6050", "lsm6dso", "voltage" or "microphone" senses with that sensor.
 
         The time comes from :meth:`profile`; it is left out, with the reason, where that is not possible.
 
         Raises:
             ChipError: there is no such chip.
-            InputError: the period is no time.
+            InputError: the period is no time, or there is no such firmware.
 
         >>> import torch
         >>> from torch_nano import to_nano
@@ -362,18 +365,21 @@ class NanoModule(ConvertedModel):
         (True, True)
         """
         facts = chip_named(chip)
+        variant = variant_of(firmware)
         milliseconds = 1000 * seconds("period", period)
         try:
             profile = self.profile(chip)
         except (ChipError, ConnectionFailed) as error:
-            return chip_fit(self._model, facts, self._layer_uses(), self._trainer, time_unknown=str(error))
+            return self._fit(facts, variant, time_unknown=str(error))
         taken = profile.milliseconds(profile.total)
-        uses = self._layer_uses()
-        return chip_fit(self._model, facts, uses, self._trainer, milliseconds=taken, period=milliseconds)
+        return self._fit(facts, variant, milliseconds=taken, period=milliseconds)
 
-    def fits_without_time(self, chip: Chip) -> ChipFit:
+    def fits_without_time(self, chip: Chip, variant: Variant = Variant.SERVER) -> ChipFit:
         """:meth:`fits` without the time, which takes a run on the emulated board."""
-        return chip_fit(self._model, chip, self._layer_uses(), self._trainer)
+        return self._fit(chip, variant)
+
+    def _fit(self, chip: Chip, variant: Variant, **time: Any) -> ChipFit:
+        return chip_fit(self._model, chip, self._layer_uses(), self._trainer, variant, **time)
 
     @property
     def _trainer(self) -> str | None:

@@ -22,6 +22,7 @@ from ..comparison.check import warn_of_loss
 from ..comparison.samples import KeptSamples
 from ..equalization.equalize import quantize_observed
 from ..errors import HeadError, InputError
+from ..fits.variant import Variant, variant_of
 from ..heads import SGD, HeadSettings
 from ..ir.graph import Graph
 from ..ir.precision import Precision
@@ -71,6 +72,7 @@ def to_nano(
     check: bool = True,
     correct: bool = True,
     target: str | None = None,
+    firmware: str = Variant.SERVER,
     weights_in_ram: WeightsInRam = 0,
     optimize: Goal = "speed",
     budget: Budget | None = None,
@@ -117,6 +119,7 @@ def to_nano(
             equalization), and correct biases by the mean error that rounded weights cause on the calibration
             data. A :class:`QatModule` is trained, and not corrected.
         target: the name of a chip that the model must fit, such as "esp32c3"; see :meth:`NanoModule.fits`.
+        firmware: of the target: "server", "classifier" or a sensor; see :meth:`NanoModule.fits`.
         weights_in_ram: bytes of RAM in which the device keeps copies of weights and tables, at most: a chip
             waits about ten cycles for each byte of flash that is not in its cache. Whole layers are copied,
             first those that read most bytes of flash per byte of RAM. The outputs are the same. "auto": all
@@ -135,7 +138,8 @@ def to_nano(
             out nothing.
         ChannelRangeWarning: channels of an input use few levels of int8.
         HeadWarning: layers are frozen, and head="auto" still finds no head.
-        SizeWarning: the model fits the target only just, or the firmware is not built for it.
+        SizeWarning: the model fits the target only just, is too large for an update, or the firmware is not
+            built for the target.
 
     Raises:
         ChipError: there is no such target.
@@ -143,7 +147,7 @@ def to_nano(
             layer at the peak, and what helps.
         UnsupportedError: all calls of the model that cannot run on the device.
         CaptureError: torch.export cannot trace the model.
-        InputError: a wrong example, calibration data, method, labels or name.
+        InputError: a wrong example, calibration data, method, firmware, labels or name.
         NonFiniteError: NaN or infinity in a weight or an activation.
         QuantizationError: a layer cannot be quantized, or not in the precision that is wanted.
         ModuleNameError: an entry of `precision` matches no module.
@@ -166,7 +170,7 @@ def to_nano(
         )
     names = _labels(labels)
     train_last = whole_number("train_last", train_last, least=1)
-    chip = None if target is None else chip_named(target)
+    chip, variant = None if target is None else chip_named(target), variant_of(firmware)
     weights_in_ram = checked_weights_in_ram(weights_in_ram, chip)
     optimization = optimization_of(optimize, budget)
     settings = _settings(head, learning_rate)
@@ -213,7 +217,7 @@ def to_nano(
         image = write_image(quantized, description, name, names, in_ram, optimization)
         return NanoModule(SavedModel(image, quantized, saved, optimization))
 
-    return for_chip(make, chip, weights_in_ram, optimization)
+    return for_chip(make, chip, weights_in_ram, optimization, variant)
 
 
 def _saved(split: LastLayers | None, description: dict[str, Any] | None) -> SavedHead | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from .. import _native
 from ..chips import Chip, chip
 from .program import LINKED_FOR, program_sizes
+from .variant import Variant
 
 #: Characters of a bar.
 _BAR = 24
@@ -87,6 +88,8 @@ class ChipFit:
 
     model: str
     chip: Chip
+    #: What the firmware does.
+    variant: Variant
     #: The image, and the firmware with the model's kernels and trainer.
     flash: Use
     #: The model's RAM; what the firmware refuses at compile time if it is too much.
@@ -135,12 +138,12 @@ class ChipFit:
 
     @property
     def program_note(self) -> str:
-        """What the size of the program does not say."""
+        """Which firmware it is, and whose code size."""
         linked = chip(LINKED_FOR)
-        other = "" if self.chip == linked else f", linked for an {linked.title}: other chips' code differs"
+        other = "" if self.chip == linked else f", of the size on an {linked.title}: this chip's differs"
         return (
-            f"program: the firmware that serves a PC{other}; `just firmware-size {self.chip.name} MODEL` "
-            "links yours, also one that senses or only classifies (`--as`)"
+            f"program: --as {self.variant}{other}; `just firmware-size {self.chip.name} MODEL "
+            f"--as {self.variant}` links it"
         )
 
     def __str__(self) -> str:
@@ -161,6 +164,7 @@ def chip_fit(
     chip: Chip,
     layers: Sequence[LayerUse],
     trainer: str | None,
+    variant: Variant = Variant.SERVER,
     *,
     milliseconds: float | None = None,
     period: float = 1000.0,
@@ -171,15 +175,16 @@ def chip_fit(
     Args:
         layers: all layers of the image.
         trainer: the class of the head, None without one.
+        variant: what the firmware does.
         milliseconds: of one prediction; None: unknown.
         period: milliseconds from one prediction to the next.
         time_unknown: why there are no milliseconds.
     """
-    program = program_sizes({layer["kernel"] for layer in model.layers}, trainer)
+    program = program_sizes({layer["kernel"] for layer in model.layers}, trainer, variant)
     flash = Use(
         FLASH, {"image": model.length, "program": program.code, "page borders": _PAGE}, chip.app_flash
     )
-    ram = Use(RAM, _native.session_ram(model), chip.model_ram)
+    ram = Use(RAM, _ram(model, program.sample, variant), chip.model_ram)
     stack = Use(STACK, {"stack": program.stack, "program": program.ram}, chip.ram - chip.model_ram)
     time = None if milliseconds is None else Use(TIME, {"prediction": milliseconds}, period, "ms")
     peak = max(layers, key=lambda layer: layer.arena_bytes, default=None)
@@ -188,10 +193,17 @@ def chip_fit(
         *_about_ram(ram, peak),
         *_about_stack(stack),
         *([] if time is None else _about_time(time, model)),
+        *_about_updates(model, chip, variant),
         *([] if chip.builds else [f"the firmware is not built for this chip: {chip.reason}"]),
     ]
     unknown = "" if time is not None else time_unknown
-    return ChipFit(model.name, chip, flash, ram, stack, time, unknown, peak, tuple(advice))
+    return ChipFit(model.name, chip, variant, flash, ram, stack, time, unknown, peak, tuple(advice))
+
+
+def _ram(model: _native.Model, sample: int, variant: Variant) -> Mapping[str, int]:
+    if variant is Variant.CLASSIFIER:
+        return _native.classifier_ram(model)
+    return {**_native.session_ram(model, variant.senses), **({"sample": sample} if sample else {})}
 
 
 def _is_short(use: Use) -> bool:
@@ -241,6 +253,15 @@ def _about_stack(stack: Use) -> list[str]:
     if not _is_short(stack):
         return []
     return ["stack: reserve more RAM for the firmware (reserved_ram in chips.toml)"]
+
+
+def _about_updates(model: _native.Model, chip: Chip, variant: Variant) -> list[str]:
+    if not variant.learns or not chip.update_room or model.length <= chip.update_room:
+        return []
+    return [
+        f"updates: the image has {_number(model.length)} B, and a slot for updates "
+        f"{_number(chip.update_room)} B: the model can be flashed, but not replace another one over the link"
+    ]
 
 
 def _about_time(time: Use, model: _native.Model) -> list[str]:

@@ -9,9 +9,11 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from .variant import Variant
+
 #: The chip for which the programs of the table were linked.
 LINKED_FOR = "esp32c3"
-#: The firmware of a model without a head.
+#: The firmware of a model without a trainable head.
 NO_HEAD = "NoHead"
 
 
@@ -23,11 +25,13 @@ class ProgramSizes:
     code: int
     #: Code and data in RAM.
     ram: int
+    #: The latest sample of a sensor, in RAM that counts as the model's.
+    sample: int
     #: The deepest that the stack was seen to go.
     stack: int
 
 
-def program_sizes(kernels: Set[str], trainer: str | None) -> ProgramSizes:
+def program_sizes(kernels: Set[str], trainer: str | None, variant: Variant = Variant.SERVER) -> ProgramSizes:
     """The sizes of a firmware that links these kernels, and a trainer by the name of its class.
 
     >>> one, two = (program_sizes(names, None) for names in ({"conv2d"}, {"conv2d", "softmax"}))
@@ -35,11 +39,12 @@ def program_sizes(kernels: Set[str], trainer: str | None) -> ProgramSizes:
     True
     """
     table = _table()
-    base = table["trainers"][trainer or NO_HEAD]
+    base = table["programs"][variant][trainer or NO_HEAD]
     linked = [group for group in table["code"] if not kernels.isdisjoint(group["kernels"])]
     code = sum(group["flash"] for group in linked) + table["kernel_entry"] * len(kernels)
     ram = sum(group.get("ram", 0) for group in linked)
-    return ProgramSizes(base["code"] + code, base["ram"] + ram, table["stack"])
+    sample = table["sample"].get(variant, 0)
+    return ProgramSizes(base["code"] + code, base["ram"] + ram, sample, table["stack"])
 
 
 @cache

@@ -34,8 +34,8 @@ _SENSING_ELF = _ELF.with_name("sensing-rv32imc.elf")
 # expects the image (esp32-app/virt/virt.ld).
 _CODE_HEADER, _IMAGE_HEADER = (1, 5), (0x6E616E6F, 4)
 _MEMORY_START = 0x8000_0000
-# The flash bank for saves and updates (esp32-app/virt/src/flash.rs). QEMU's banks have this many bytes, and want
-# all of them.
+# The flash bank for saves and updates (esp32-app/virt/src/flash.rs). QEMU's banks have this many bytes, and
+# want all of them.
 _FLASH_START = 0x2200_0000
 _FLASH_LENGTH = 32 << 20
 _FLASH_IN_USE = 1 << 20
@@ -140,8 +140,8 @@ class QemuBoard:
             options = [*_options(elf, files, image_start), *self._memory(memory)]
             inherited = [*files]
             if self._cycles is not None:
-                flashes = [(code_start, code_length), (image_start, image_room), (_FLASH_START, _FLASH_LENGTH)]
-                options += self._cycles.options(flashes)
+                program = [(code_start, code_length), (image_start, image_room)]
+                options += self._cycles.options([*program, (_FLASH_START, _FLASH_LENGTH)])
                 inherited += [self._cycles.file]
             # Ctrl-C waits until the started process has its finalizer.
             with deferred_interrupt():
