@@ -24,7 +24,7 @@ ZOO: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "shufflenet_v2_x0_5": (_vision.shufflenet_v2_x0_5, (3, 64, 64)),
     "squeezenet1_1": (_vision.squeezenet1_1, (3, 64, 64)),
     "efficientnet_b0": (_vision.efficientnet_b0, (3, 64, 64)),
-    "vgg11": (_vision.vgg11, (3, 96, 96)),
+    "vgg11": (images.narrow_vgg11, (3, 32, 32)),
     "vit": (images.vision_transformer, (3, 32, 32)),
     **{name: tuple(architecture) for name, architecture in ARCHITECTURES.items()},
     "ds_cnn, same": (images.DsCnnSame, (1, 49, 10)),
