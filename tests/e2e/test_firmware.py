@@ -166,6 +166,8 @@ def test_a_model_that_does_not_fit_the_ram_does_not_compile(tmp_path: Path) -> N
     with pytest.raises(ModelTooLarge, match=r"RAM"):  # before anything is compiled
         build.exported(file, chip("esp32c3"))
     nano.export(tmp_path)
+    with pytest.raises(ModelTooLarge, match=r"- RAM: max_pool2d is at the peak of the arena with 800,000 B"):
+        build.exported(tmp_path, chip("esp32c3"))
     sentence = r"ESP32-C3: the model needs (\d+) bytes of RAM \(arena (\d+), .*this chip has (\d+)"
     with pytest.raises(ModelTooLarge, match=sentence) as raised:
         build.build(chip("esp32c3"), tmp_path, Commands())
@@ -228,3 +230,24 @@ def test_an_argument_in_the_place_of_another_is_named(arguments: list[str], mess
 def test_a_chip_for_which_nothing_builds_is_refused_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(FirmwareError, match=r"does not build for the ESP32-S3: Xtensa needs"):
         build.build(chip("esp32s3"), tmp_path, Commands())
+    ran = CliRunner().invoke(app, ["flash", "esp32s3", str(tmp_path), "--dry-run"])
+    assert ran.exit_code == 1 and ran.output.startswith(
+        "firmware: the firmware does not build for the ESP32-S3"
+    )
+
+
+def test_an_image_that_no_update_can_replace_is_told_before_it_is_compiled(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 1000), nn.ReLU(), nn.Linear(1000, 1000), nn.ReLU(), nn.Linear(1000, 2))
+    x = torch.randn(32, 8)
+    nano = tn.to_nano(model, x, calibrate=x, check=False)
+    nano.export(tmp_path)
+    build.exported(tmp_path, chip("esp32c3"))
+    numbers = (
+        f"the image has {nano.flash_bytes:,} B, and a slot for updates {chip('esp32c3').update_room:,} B"
+    )
+    assert f"note: updates: {numbers}" in capsys.readouterr().out
+    build.exported(tmp_path, chip("esp32c3"), Variant.CLASSIFIER)
+    assert not capsys.readouterr().out

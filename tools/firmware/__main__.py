@@ -100,6 +100,7 @@ def flash_command(
     """Build the firmware for a chip and write it to the board."""
     with _errors():
         facts, model = _chip_and_model(chip_name, model)
+        build.require_builds(facts)
         commands = Commands(dry_run)
         try:
             board = ports.find(facts, port)
