@@ -19,6 +19,7 @@ from torch import Tensor, fx
 from ..ops._steps import PERMUTATIONS, RESHAPES
 from .batch_dimension import order_of
 from .expansion import arguments_of, insert_call
+from .in_place_calls import NoRuleError, expanded, filled, functional, is_in_place, is_side
 from .joined_parts import Joined, Position, is_zero, join
 from .spellings import canonical
 from .vanishing import ALIASES, CASTS
@@ -71,21 +72,8 @@ def functionalize(calls: fx.Graph, constants: Mapping[str, Tensor]) -> None:
     Args:
         constants: parameters, buffers and constants by the names of their placeholders.
     """
-    if any(_is_in_place(node) for node in calls.nodes):
+    if any(is_in_place(node) for node in calls.nodes):
         _Functionalization(calls, constants).run()
-
-
-def is_write(target: Target) -> bool:
-    """Whether a call writes into its first argument."""
-    return target._schema.is_mutable
-
-
-def _is_in_place(node: fx.Node) -> bool:
-    return isinstance(node.target, torch._ops.OpOverload) and is_write(node.target)
-
-
-class _NoRuleError(Exception):
-    """A call in place that has no rule."""
 
 
 class _Functionalization:
@@ -98,7 +86,7 @@ class _Functionalization:
         for node in list(self.calls.nodes):
             if node.target is aten.detach_.default:
                 node.target = aten.detach.default
-            if _is_in_place(node) and self._writes(node):
+            if is_in_place(node) and self._writes(node):
                 replaced.add(node)
                 continue
             # Views are made anew when they are read; shapes do not change.
@@ -184,9 +172,9 @@ class _Functionalization:
         root = memory.content
         try:
             if isinstance(root, fx.Node) and root.op == "placeholder" and root.name in self.constants:
-                raise _NoRuleError
+                raise NoRuleError
             self._write(node, written, self._result(node, target, written))
-        except _NoRuleError:
+        except NoRuleError:
             self._read(node)
             self.views[node] = _View(_Memory(node), None, node, node)
             return False
@@ -201,69 +189,35 @@ class _Functionalization:
                 node.replace_input_with(source, self._current(source, node))
         arguments = arguments_of(node, target)
         if target in _FILLS:
-            return self._filled(node, written, arguments.get("value", 0))
+            return filled(node, written, arguments.get("value", 0))
         if target is aten.copy_.default:
-            return self._expanded(node, arguments["src"], written)
+            return expanded(node, arguments["src"], written)
         if (parts := self._indexed(node, target, written, arguments)) is not None:
             return parts
         if target is aten.fill_diagonal_.default:
             return self._diagonal(node, written, arguments)
-        functional = canonical(_functional(target))
+        returning = canonical(functional(target))
         current = self._current(written, node)
-        names = [argument.name for argument in functional._schema.arguments]
+        names = [argument.name for argument in returning._schema.arguments]
         given = [current, *list(arguments.values())[1:]]
-        made = insert_call(node, functional, **dict(zip(names, given, strict=True)))
+        made = insert_call(node, returning, **dict(zip(names, given, strict=True)))
         # Values have the names of the user's calls.
         made.name, node.name = node.name, made.name
         return made
-
-    def _filled(self, node: fx.Node, written: fx.Node, number: Any) -> fx.Node:
-        if isinstance(number, fx.Node):
-            return self._expanded(node, number, written)
-        like = written.meta["val"]
-        if not any(isinstance(side, torch.SymInt) for side in like.shape):
-            return insert_call(
-                node, aten.full.default, size=list(like.shape), fill_value=number, dtype=like.dtype
-            )
-        return insert_call(node, aten.full_like.default, self=written, fill_value=number)
 
     def _diagonal(self, node: fx.Node, written: fx.Node, arguments: Mapping[str, Any]) -> fx.Node:
         """A matrix whose diagonal is a number.
 
         Raises:
-            _NoRuleError: it has more dimensions.
+            NoRuleError: it has more dimensions.
         """
         sides = written.meta["val"].shape
         if len(sides) > 2 or arguments["wrap"]:
-            raise _NoRuleError
+            raise NoRuleError
         current = self._current(written, node)
         diagonal = insert_call(node, aten.diagonal.default, self=current)
-        filled = self._filled(node, diagonal, arguments["fill_value"])
-        return insert_call(node, aten.diagonal_scatter.default, self=current, src=filled)
-
-    def _expanded(
-        self, node: fx.Node, source: fx.Node, like: fx.Node, replaced: Mapping[int, int] | None = None
-    ) -> fx.Node:
-        """A tensor that is broadcast to the shape of another, of which some sides are `replaced`."""
-        shape: list[Any] = list(like.meta["val"].shape)
-        for dim, side in (replaced or {}).items():
-            shape[dim] = side
-        given = source.meta["val"]
-        if given.dtype != like.meta["val"].dtype:
-            source = insert_call(node, aten.to.dtype, self=source, dtype=like.meta["val"].dtype)
-        if len(given.shape) == len(shape) and all(map(_is_side, given.shape, shape)):
-            return source
-        for _ in range(len(given.shape) - len(shape)):
-            source = insert_call(node, aten.squeeze.dim, self=source, dim=0)
-        before = len(shape) - len(source.meta["val"].shape)
-        size = [
-            -1 if dim >= before and _is_side(source.meta["val"].shape[dim - before], side) else side
-            for dim, side in enumerate(shape)
-        ]
-        for dim, side in enumerate(size):
-            if isinstance(side, torch.SymInt):
-                size[dim] = insert_call(node, aten.sym_size.int, self=like, dim=dim)
-        return insert_call(node, aten.expand.default, self=source, size=size)
+        number = filled(node, diagonal, arguments["fill_value"])
+        return insert_call(node, aten.diagonal_scatter.default, self=current, src=number)
 
     def _indexed(
         self, node: fx.Node, target: Target, written: fx.Node, arguments: Mapping[str, Any]
@@ -271,12 +225,12 @@ class _Functionalization:
         """The result of a write at constant indices along one dimension; None for another call.
 
         Raises:
-            _NoRuleError: the indices are others.
+            NoRuleError: the indices are others.
         """
         if target is aten.index_put_.default:
             given = [(dim, index) for dim, index in enumerate(arguments["indices"]) if index is not None]
             if len(given) != 1 or arguments["accumulate"]:
-                raise _NoRuleError
+                raise NoRuleError
             ((dim, index),) = given
             value = arguments["values"]
         elif target is aten.index_copy_.default:
@@ -289,39 +243,39 @@ class _Functionalization:
         if indices.dtype == torch.bool:
             indices = indices.nonzero()[:, 0] if indices.dim() == 1 else indices
         if indices.dim() > 1:
-            raise _NoRuleError
+            raise NoRuleError
         dim %= written.meta["val"].dim()
         length = written.meta["val"].shape[dim]
         if not isinstance(length, int):
-            raise _NoRuleError
+            raise NoRuleError
         at = [int(each) % length for each in indices.reshape(-1).tolist()]
         replaced = {dim: len(at)}
         if isinstance(value, fx.Node):
-            part = self._expanded(node, value, written, replaced)
+            part = expanded(node, value, written, replaced)
         else:
             shape = list(written.meta["val"].shape)
             one = insert_call(node, aten.narrow.default, self=written, dim=dim, start=0, length=1)
             sides: list[Any] = [-1] * len(shape)
             sides[dim] = len(at)
             one = insert_call(node, aten.expand.default, self=one, size=sides)
-            part = self._filled(node, one, value)
+            part = filled(node, one, value)
         return self._written(node, written, dim, at, part)
 
     def _number(self, node: fx.Node) -> Tensor:
         """The numbers of a constant.
 
         Raises:
-            _NoRuleError: it is none.
+            NoRuleError: it is none.
         """
         if node.op == "placeholder" and node.name in self.constants:
             return self.constants[node.name].detach().cpu()
-        if not isinstance(node.target, torch._ops.OpOverload) or _is_in_place(node):
-            raise _NoRuleError
+        if not isinstance(node.target, torch._ops.OpOverload) or is_in_place(node):
+            raise NoRuleError
         numbers: Any = node.target(
             *fx.map_arg(node.args, self._number), **fx.map_arg(node.kwargs, self._number)
         )
         if not isinstance(numbers, Tensor):
-            raise _NoRuleError
+            raise NoRuleError
         return numbers
 
     def _write(self, node: fx.Node, written: fx.Node, content: fx.Node | Joined) -> None:
@@ -348,7 +302,7 @@ class _Functionalization:
             dim = arguments["dim"] % rank
             length = view.parent.meta["val"].shape[dim]
             if not isinstance(length, int):
-                raise _NoRuleError
+                raise NoRuleError
             numbers = torch.arange(length).reshape([length if each == dim else 1 for each in range(rank)])
             taken = target(**{**arguments, next(iter(arguments)): numbers})
             if view.several:
@@ -373,7 +327,7 @@ class _Functionalization:
             arguments = {**arguments_of(call, target), "self": self._current(view.parent, node)}
             return insert_call(node, aten.diagonal_scatter.default, src=content, **arguments)
         if target not in ALIASES | CASTS:
-            raise _NoRuleError
+            raise NoRuleError
         return content
 
     def _written(
@@ -397,16 +351,9 @@ class _Functionalization:
         return [Position(tensor, index) for index in range(length)]
 
 
-def _is_side(given: Any, expected: Any) -> bool:
-    """Whether two lengths are the same; symbolic ones are batch sizes."""
-    if isinstance(given, torch.SymInt) or isinstance(expected, torch.SymInt):
-        return isinstance(given, torch.SymInt) and isinstance(expected, torch.SymInt)
-    return bool(given == expected)
-
-
 def _is_whole(node: fx.Node) -> bool:
     before, after = node.all_input_nodes[0].meta["val"].shape, node.meta["val"].shape
-    return len(before) == len(after) and all(map(_is_side, before, after))
+    return len(before) == len(after) and all(map(is_side, before, after))
 
 
 def _share_memory(a: fx.Node, b: fx.Node) -> bool:
@@ -415,26 +362,3 @@ def _share_memory(a: fx.Node, b: fx.Node) -> bool:
     if not isinstance(first, Tensor) or not isinstance(second, Tensor):
         return False
     return bool(first.untyped_storage()._cdata == second.untyped_storage()._cdata)
-
-
-def _functional(target: Target) -> Target:
-    """The call that returns what another writes.
-
-    Raises:
-        _NoRuleError: ATen has no such call.
-
-    >>> _functional(torch.ops.aten.pow_.Scalar)
-    <OpOverload(op='aten.pow', overload='Tensor_Scalar')>
-    """
-
-    def signature(overload: Target) -> list[str]:
-        return [str(argument.type) for argument in overload._schema.arguments]
-
-    packet = getattr(aten, target._schema.name.removeprefix("aten::").removesuffix("_"), None)
-    overloads: list[Target] = [] if packet is None else [getattr(packet, name) for name in packet.overloads()]
-    for overload in overloads:
-        # A view, as of transpose_, changes what the tensor is, not its memory.
-        is_view = overload._schema.returns[0].alias_info is not None
-        if signature(overload) == signature(target) and not is_write(overload) and not is_view:
-            return overload
-    raise _NoRuleError

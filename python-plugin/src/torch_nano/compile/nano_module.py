@@ -43,12 +43,13 @@ from . import rust_crate
 from .converted_model import ConvertedModel
 from .export import export
 from .float_graph import float_graph_of
-from .image import describe, made_of, write_image
+from .image import describe, write_image
+from .layer_rows import head_row, layer_rows
 from .profile import Profile, profile
 from .saved_model import SavedHead, SavedModel, pack, unpack
 from .stream import Stream
 from .streaming import to_streaming
-from .summary import KernelChoice, LayerSummary, Summary, arena_in_use
+from .summary import KernelChoice, LayerSummary, Summary
 from .verify import VerifyReport, verify_host, verify_rv32imc
 
 Target = Literal["host", "rv32imc"]
@@ -234,41 +235,12 @@ class NanoModule(ConvertedModel):
             kernels: show for each layer the kernels that could compute it, too, with the cycles that each is
                 estimated to take, its flash and its scratch memory.
         """
-        rows = []
-        described = zip(made_of(self._graph, self._model), arena_in_use(self._model), strict=True)
-        for (entry, nodes), arena_bytes in described:
-            values = [self._graph.graph.values[node.name] for node in nodes]
-            value = values[-1]
-            rows.append(
-                LayerSummary(
-                    operator=entry["operator"],
-                    module_path=" + ".join(dict.fromkeys(made.module_path for made in values)),
-                    output_shape=value.shape,
-                    dtype=self._graph.graph.quantization(value.name).dtype,
-                    macs=entry["macs"],
-                    weight_bytes=entry["constant_bytes"],
-                    arena_bytes=arena_bytes,
-                    kernel=entry["kernel"],
-                    memory="flash, RAM" if entry["constants_in_ram"] else "flash",
-                )
-            )
+        rows = layer_rows(self._graph, self._model)
         head_bytes = 0
         if self.head is not None:
-            head_bytes = len(self.head.state())
-            macs = self.head.macs
-            rows.append(
-                LayerSummary(
-                    self.head.name,
-                    self.head_path or "",
-                    (self.head.classes,),
-                    "int8",
-                    macs,
-                    head_bytes,
-                    0,
-                    self.head.name,
-                    "RAM",
-                )
-            )
+            row = head_row(self.head, self.head_path or "")
+            head_bytes = row.weight_bytes
+            rows.append(row)
         equalized = sum(bool(value.factors) for value in self._graph.graph.values.values())
         return Summary(
             self.name,
@@ -388,8 +360,7 @@ class NanoModule(ConvertedModel):
     def _layer_uses(self) -> list[LayerUse]:
         return [
             LayerUse(layer.module_path, layer.kernel, layer.weight_bytes, layer.arena_bytes)
-            for layer in self.summary().layers
-            if layer.memory != "RAM"
+            for layer in layer_rows(self._graph, self._model)
         ]
 
     def _profile(self, chip: str, rows: Sequence[LayerSummary], data: Example | None) -> Profile:
