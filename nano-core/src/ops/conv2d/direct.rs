@@ -15,6 +15,7 @@ use crate::kernels::{Accumulate, Channel, LANES, ONE_PASS, Requantization, Runs,
 use crate::node::Node;
 use crate::operator::{Checked, CheckedPart, Kernel, Run, nonzero, require};
 use crate::ops::channels::{self, ChannelRules};
+use crate::ops::window::Window;
 
 /// Kernel of the convolution without im2col.
 pub const CONV2D_DIRECT: Kernel = kernel::<Channel>(50, "conv2d_direct");
@@ -126,7 +127,8 @@ impl<'a, C: ChannelRules> Direct<'a, C> {
         let (input, output): (&[C::Element], &mut [C::Element]) = (inputs.get(0), outputs.take());
         let scratch = scratch_elements(scratch);
         let (attributes, group, window) = (&self.attributes, self.group, self.attributes.window());
-        let (pitch, pixels) = (self.output.pitch as usize, self.output.shape[1] as usize);
+        let pitch = self.output.pitch as usize;
+        let [_, pixels] = rows_and_pixels(&window, self.output);
         for (y, output) in output.chunks_mut(nonzero(pixels * pitch)).enumerate() {
             let rows = window.rows_in_order(y, self.input, input, scratch);
             let tap_step = attributes.dilation_width as usize * rows.pixel_pitch;
@@ -185,6 +187,12 @@ impl<'a, C: ChannelRules> Direct<'a, C> {
     }
 }
 
+/// The rows that are computed one after the other, and the output pixels in each. Those of a 1x1 window are one row.
+fn rows_and_pixels(window: &Window, output: &Value) -> [usize; 2] {
+    let [height, width, _] = output.shape.map(|side| side as usize);
+    if window.is_one_to_one() { [1, height * width] } else { [height, width] }
+}
+
 /// Channels, weights and width of each block of a group.
 fn blocks<'g, C>(
     group: Group,
@@ -204,7 +212,7 @@ fn cost<C: ChannelRules>(layer: &crate::image::Layer<'_>) -> Option<crate::image
     let (input, output) = (&layer.inputs[0], &layer.outputs[0]);
     let group = Group::new(&attributes, input, output);
     let (form, _) = C::pack(layer, output.shape[2] as usize, group.positions()).ok()?;
-    (form == ONE_PASS).then(|| crate::image::Cost::instructions(estimate(&attributes, group, output)))
+    (form == ONE_PASS).then(|| estimate(&attributes, group, input, output))
 }
 
 #[cfg(feature = "alloc")]
@@ -236,28 +244,38 @@ fn pack<C: ChannelRules>(layer: &crate::image::Layer<'_>) -> Result<crate::image
     let scratch_length = attributes.window().scratch_length(input) * size_of::<C::Element>();
     let constants = vec![packed, channels.as_bytes().to_vec()];
     // It walks all of them for each row of outputs.
-    let read = Some(constants.iter().map(Vec::len).sum::<usize>().saturating_mul(output.shape[0] as usize));
+    let [rows, _] = rows_and_pixels(&attributes.window(), output);
+    let read = Some(constants.iter().map(Vec::len).sum::<usize>().saturating_mul(rows));
     Ok(crate::image::Packed { form, constants, scratch_length, read })
 }
 
-/// Instructions of a run.
+/// The estimate of a run: 900 instructions, and for each row 100, and for each of its padded rows 175 and one per element. The loops of a tile are
+/// those of [`Runs`]; a requantization stalls for 13 cycles, a position branches once.
 #[cfg(feature = "alloc")]
-fn estimate(attributes: &Attributes, group: Group, output: &Value) -> u64 {
-    let [height, pixels, _] = output.shape.map(u64::from);
-    let per_row: u64 = group
-        .blocks()
-        .map(|(_, count, width)| {
-            let tiles = pixels.div_ceil(pixels_of(width) as u64);
-            let (position, per_run) = if width == LANES { (26, 8) } else { (19 + 9 * (width as u64 - 1), 10) };
-            let (runs, rows) = match group.runs_of_channels() {
-                true if group.taps == 1 => (group.rows, 1),
-                true => (group.rows * group.taps, group.rows),
-                false if group.inputs == 1 => (group.rows, 1),
-                false => (group.rows * group.inputs, group.rows),
-            };
-            let tile = position * group.positions() as u64 + per_run * runs as u64 + 15 * rows as u64 + 40;
-            tiles * (tile + 11 * (pixels_of(width) * count) as u64) + 60
-        })
-        .sum();
-    height * (attributes.groups as u64 * per_row + 100)
+fn estimate(attributes: &Attributes, group: Group, input: &Value, output: &Value) -> crate::image::Cost {
+    use crate::image::Cost;
+    let window = attributes.window();
+    let [height, pixels] = rows_and_pixels(&window, output).map(|count| count as u64);
+    let (runs, rows) = match group.runs_of_channels() {
+        true if group.taps == 1 => (group.rows, 1),
+        true => (group.rows * group.taps, group.rows),
+        false if group.inputs == 1 => (group.rows, 1),
+        false => (group.rows * group.inputs, group.rows),
+    };
+    let (mut instructions, mut stalls) = (0, 0);
+    for (_, count, width) in group.blocks() {
+        let tiles = pixels.div_ceil(pixels_of(width) as u64);
+        let outputs = (pixels_of(width) * count) as u64;
+        let (position, per_run) = if width == LANES { (26, 8) } else { (19 + 9 * (width as u64 - 1), 10) };
+        let positions = group.positions() as u64;
+        let tile = position * positions + per_run * runs as u64 + 15 * rows as u64 + 23;
+        instructions += tiles * (tile + 11 * outputs) + 60;
+        stalls += tiles * (2 * positions + 13 * outputs + 10);
+    }
+    let padded = match window.scratch_length(input) as u64 {
+        0 => 0,
+        length => 175 * group.rows as u64 + length,
+    };
+    let groups = attributes.groups as u64;
+    Cost { instructions: height * (groups * instructions + 100 + padded) + 900, stalls: height * groups * stalls + 300 }
 }

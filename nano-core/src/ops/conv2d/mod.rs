@@ -384,7 +384,7 @@ fn cost(layer: &crate::image::Layer<'_>, attributes: &[i32]) -> Option<crate::im
         let block = 150 + 16 * 26 * positions / 10;
         tiles * groups * (LANES as u64 * taps * (30 + 9 * inputs / 2) + in_group * block + 500 * is_partial)
     };
-    Some(crate::image::Cost { instructions, stalls: blocks * (positions + 150) })
+    Some(crate::image::Cost { instructions: instructions + 950, stalls: blocks * (positions + 150) })
 }
 
 #[cfg(feature = "alloc")]

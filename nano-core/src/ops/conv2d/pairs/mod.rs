@@ -197,7 +197,7 @@ fn aligned(memory: &mut [i8]) -> &mut [PairedColumn] {
 }
 
 /// The estimate: a tile takes 34.75 instructions per position and 227 more for each block of four channels, 8 per channel and 4 per position and
-/// 16 per output for the channels left over; and in each pass 11.5 per position and 110 more to fill the columns, at edges 90 more per tap. The loop
+/// 16 per output for the channels left over; and in each pass 11.5 per position and 300 more to fill the columns, at edges 90 more per tap; a call 900. The loop
 /// branches once in four positions, a requantization stalls for 9 cycles.
 #[cfg(feature = "alloc")]
 fn cost(layer: &crate::image::Layer<'_>, attributes: &[i32]) -> Option<crate::image::Cost> {
@@ -214,8 +214,8 @@ fn cost(layer: &crate::image::Layer<'_>, attributes: &[i32]) -> Option<crate::im
     Some(crate::image::Cost {
         instructions: blocks * (139 * positions / 4 + 227)
             + of_rest
-            + passes * (tiles * (23 * positions / 2 + 110) + edges * 90 * taps)
-            + 400,
+            + passes * (tiles * (23 * positions / 2 + 300) + edges * 90 * taps)
+            + 900,
         stalls: blocks * (positions / 2 + 150) + if rest == 0 { 0 } else { tiles * (positions + 40 * rest) },
     })
 }
