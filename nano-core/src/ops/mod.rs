@@ -77,6 +77,7 @@ registry! {
     kernel conv2d::CONV2D_ADD_WINOGRAD4,
     kernel conv2d::CONV2D_WINOGRAD2,
     kernel conv2d::CONV2D_ADD_WINOGRAD2,
+    kernel conv_transpose2d::CONV_TRANSPOSE2D_DEPTHWISE,
 }
 
 /// The operators that the writer makes of two layers.

@@ -13,6 +13,11 @@
 //! phase's taps.
 //! A phase without taps has one tap of zeros. Scratch: the im2col columns of four output pixels.
 
+mod depthwise;
+mod phases;
+
+pub use depthwise::CONV_TRANSPOSE2D_DEPTHWISE;
+
 use crate::BrokenRule;
 use crate::arena::Io;
 use crate::image::{Dtype, Value};
@@ -21,6 +26,7 @@ use crate::node::Node;
 use crate::operator::{Alias, Checked, CheckedPart, Kernel, Operator, Output, Run, nonzero, require};
 use crate::ops::channels;
 use crate::ops::window::{Axis, check_groups, window_attributes};
+use phases::{Phase, phases};
 
 /// Kernel of the transposed convolution.
 pub const CONV_TRANSPOSE2D: Kernel = Kernel {
@@ -34,7 +40,7 @@ pub const CONV_TRANSPOSE2D: Kernel = Kernel {
     check: |node| ConvTranspose2d::read(node)?.check(node),
     run: Run::Apart(|node, io| ConvTranspose2d::read(node).checked().run(io)),
     #[cfg(feature = "alloc")]
-    cost: |layer| Some(crate::image::Cost::instructions(4 * layer.macs)),
+    cost,
     #[cfg(feature = "alloc")]
     pack,
 };
@@ -86,73 +92,6 @@ fn outputs(axis: &Axis, input: u32) -> Result<u32, BrokenRule> {
     u32::try_from(left).map_err(|_| crate::operator::refused("the output has 2^32 rows or columns or more", left))
 }
 
-/// One phase along one axis: the outputs `first + stride * index`, and the taps that reach them.
-#[derive(Clone, Copy)]
-struct Phase {
-    first: usize,
-    /// The first tap, and the distance from one tap to the next. A phase without taps has one tap, after the kernel's end.
-    #[cfg(feature = "alloc")]
-    first_tap: usize,
-    #[cfg(feature = "alloc")]
-    tap_step: usize,
-    taps: usize,
-    /// The input that the first output reads under the first tap, and the distance back to that of the next tap.
-    input: i32,
-    input_step: i32,
-}
-
-impl Phase {
-    fn new(axis: &Axis, first: usize) -> Phase {
-        let &Axis { kernel, stride, dilation, before, .. } = axis;
-        let divisor = greatest_common_divisor(stride as u32, dilation as u32) as i32;
-        let divided = |number: i32| number.checked_div(divisor).unwrap_or(0);
-        let tap_step = divided(stride);
-        let place = first as i32 + before;
-        let reaches = |&tap: &i32| (place - tap * dilation).checked_rem(stride) == Some(0);
-        let first_tap = (0..tap_step.min(kernel)).find(reaches);
-        let tap = first_tap.unwrap_or(kernel);
-        Phase {
-            first,
-            #[cfg(feature = "alloc")]
-            first_tap: tap as usize,
-            #[cfg(feature = "alloc")]
-            tap_step: tap_step as usize,
-            taps: ((kernel - tap) as usize).div_ceil(nonzero(tap_step as usize)).max(1),
-            input: (place - tap * dilation).div_euclid(stride.max(1)),
-            input_step: divided(dilation),
-        }
-    }
-
-    /// The largest number of taps of a phase of the axis: that of a phase that has the first tap.
-    fn most_taps(axis: &Axis) -> usize {
-        let divisor = greatest_common_divisor(axis.stride as u32, axis.dilation as u32);
-        let tap_step = (axis.stride as u32).checked_div(divisor).unwrap_or(1);
-        (axis.kernel as usize).div_ceil(nonzero(tap_step as usize))
-    }
-
-    /// The input that output `first + stride * index` reads under tap number `tap` of the phase; outside the input where no input reaches the tap.
-    fn input_at(&self, index: usize, tap: usize) -> i32 {
-        index as i32 + self.input - tap as i32 * self.input_step
-    }
-}
-
-fn greatest_common_divisor(a: u32, b: u32) -> u32 {
-    match a.checked_rem(b) {
-        None => a,
-        Some(rest) => greatest_common_divisor(b, rest),
-    }
-}
-
-/// The phases of both axes.
-fn phases(attributes: &Attributes) -> impl Iterator<Item = [Phase; 2]> {
-    let window = attributes.window();
-    let (rows, columns) = (window.vertical.stride as usize, window.horizontal.stride as usize);
-    (0..rows).flat_map(move |y| {
-        let vertical = Phase::new(&window.vertical, y);
-        (0..columns).map(move |x| [vertical, Phase::new(&window.horizontal, x)])
-    })
-}
-
 /// One phase of the layer: a convolution.
 struct Part<'a> {
     vertical: Phase,
@@ -201,7 +140,7 @@ impl<'a> ConvTranspose2d<'a> {
         let channels =
             window.vertical.stride as u64 * window.horizontal.stride as u64 * u64::from(self.output.shape[2]);
         require!(self.channels.len() as u64 == channels, "wrong number of channels", self.channels.len() as i64);
-        let weights: u64 = phases(attributes).map(|phase| self.weights_of(phase) as u64).sum();
+        let weights: u64 = phases(window).map(|phase| self.weights_of(phase) as u64).sum();
         require!(self.weights.len() as u64 == weights, "wrong number of weights", self.weights.len() as i64);
         let taps = Phase::most_taps(&window.vertical) * Phase::most_taps(&window.horizontal);
         let scratch = taps * self.inputs_per_group * LANES;
@@ -230,7 +169,7 @@ impl<'a> ConvTranspose2d<'a> {
 
     fn parts(&self) -> impl Iterator<Item = Part<'a>> {
         let (mut weights, mut channels) = (self.weights, self.channels);
-        phases(&self.attributes).map(move |phase| {
+        phases(self.attributes.window()).map(move |phase| {
             let (own_weights, others) = weights.split_at_checked(self.weights_of(phase)).checked_part();
             let (own_channels, rest) = channels.split_at_checked(self.output.shape[2] as usize).checked_part();
             (weights, channels) = (others, rest);
@@ -252,7 +191,7 @@ impl<'a> ConvTranspose2d<'a> {
         let strides = [window.vertical.stride, window.horizontal.stride].map(|stride| nonzero(stride as usize));
         for part in self.parts() {
             let columns = scratch.as_chunks_mut().0.get_mut(..part.block / LANES).checked_part();
-            let pixels = width.saturating_sub(part.horizontal.first).div_ceil(strides[1]);
+            let pixels = part.horizontal.outputs(width, window.horizontal.stride);
             for (y, row) in (part.vertical.first..height).step_by(strides[0]).enumerate() {
                 for x in (0..pixels).step_by(LANES) {
                     let start = (row * width + part.horizontal.first + x * strides[1]) * pitch;
@@ -335,38 +274,83 @@ fn accumulate(biases: [i32; LANES], columns: &Columns, weights: &[[i8; LANES]]) 
     kernels::dot_4x4(biases, columns, weights)
 }
 
+/// The estimate: a tile takes 40 instructions per position and 230 more for each block of channels, and in each group 18 per position and 300 more
+/// to fill the columns. A position branches once, a requantization stalls for 9 cycles.
 #[cfg(feature = "alloc")]
-fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::image::WriteError> {
-    use alloc::vec;
+fn cost(layer: &crate::image::Layer<'_>) -> Option<crate::image::Cost> {
+    let attributes = Attributes::read(&layer.attributes).ok()?;
+    let (window, groups) = (attributes.window(), u64::from(attributes.groups as u32).max(1));
+    let [inputs, outputs] = [&layer.inputs[0], &layer.outputs[0]].map(|value| u64::from(value.shape[2]) / groups);
+    let [height, width, _] = layer.outputs[0].shape.map(|side| side as usize);
+    let blocks = outputs.div_ceil(LANES as u64);
+    let of_phase = |[vertical, horizontal]: [Phase; 2]| {
+        let rows = vertical.outputs(height, window.vertical.stride);
+        let tiles = (rows * horizontal.outputs(width, window.horizontal.stride).div_ceil(LANES)) as u64 * groups;
+        let positions = (vertical.taps * horizontal.taps) as u64 * inputs;
+        crate::image::Cost {
+            instructions: tiles * (18 * positions + 300 + blocks * (40 * positions + 230)),
+            stalls: tiles * blocks * (positions + 150),
+        }
+    };
+    Some(phases(window).map(of_phase).fold(crate::image::Cost::instructions(1000), core::ops::Add::add))
+}
+
+/// An output channel of a phase: its weights, `[vertical tap][horizontal tap][in / groups]`, and its accumulator.
+#[cfg(feature = "alloc")]
+type Folded = (alloc::vec::Vec<i8>, channels::pack::Accumulator);
+
+/// The output channels of each phase.
+#[cfg(feature = "alloc")]
+fn fold(
+    layer: &crate::image::Layer<'_>,
+    attributes: &Attributes,
+) -> Result<alloc::vec::Vec<alloc::vec::Vec<Folded>>, crate::image::WriteError> {
     use alloc::vec::Vec;
-    use zerocopy::IntoBytes;
-    let attributes = Attributes::read(&layer.attributes).map_err(|broken| broken.of(NAME))?;
     let window = attributes.window();
-    let groups = attributes.groups as usize;
-    let (inputs, outputs) = (layer.inputs[0].shape[2] as usize / groups, layer.outputs[0].shape[2] as usize);
-    let per_group = outputs / groups;
+    let inputs = layer.inputs[0].shape[2] as usize / nonzero(attributes.groups as usize);
+    let outputs = layer.outputs[0].shape[2] as usize;
     let [height, width] = [window.vertical, window.horizontal].map(|axis| axis.kernel as usize);
     let weights = layer.int8("weights", outputs * height * width * inputs)?;
     let biases = layer.int32("bias", outputs)?;
     let weight_scales = layer.float32("weight_scales", outputs)?;
+    let own = |output: usize, [vertical, horizontal]: [Phase; 2]| {
+        let taps = vertical.taps * horizontal.taps;
+        let mut own: Vec<i8> = Vec::with_capacity(taps * inputs);
+        for tap in 0..taps {
+            let y = vertical.first_tap + tap / horizontal.taps * vertical.tap_step;
+            let x = horizontal.first_tap + tap % horizontal.taps * horizontal.tap_step;
+            if y < height && x < width {
+                own.extend_from_slice(&weights[((output * height + y) * width + x) * inputs..][..inputs]);
+            } else {
+                own.resize(own.len() + inputs, 0);
+            }
+        }
+        own
+    };
+    let of_output = |output: usize, phase: [Phase; 2]| {
+        let own = own(output, phase);
+        let folded = channels::pack::Accumulator::fold(layer, &own, biases[output], weight_scales[output])?;
+        Ok((own, folded))
+    };
+    phases(window).map(|phase| (0..outputs).map(|output| of_output(output, phase)).collect()).collect()
+}
+
+#[cfg(feature = "alloc")]
+fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::image::WriteError> {
+    use alloc::vec;
+    use zerocopy::IntoBytes;
+    let attributes = Attributes::read(&layer.attributes).map_err(|broken| broken.of(NAME))?;
+    let window = attributes.window();
+    let groups = nonzero(attributes.groups as usize);
+    let per_group = layer.outputs[0].shape[2] as usize / groups;
+    let inputs = layer.inputs[0].shape[2] as usize / groups;
     let (mut packed, mut accumulators) = (vec![], vec![]);
-    for [vertical, horizontal] in phases(&attributes) {
-        let taps = vertical.taps * horizontal.taps * inputs;
+    for of_phase in fold(layer, &attributes)? {
+        let taps = of_phase.first().map_or(0, |(own, _)| own.len());
         let start = packed.len();
         packed.resize(start + groups * per_group.div_ceil(LANES) * LANES * taps, 0u8);
-        for output in 0..outputs {
-            let mut own: Vec<i8> = Vec::with_capacity(taps);
-            for tap in 0..vertical.taps * horizontal.taps {
-                let y = vertical.first_tap + tap / horizontal.taps * vertical.tap_step;
-                let x = horizontal.first_tap + tap % horizontal.taps * horizontal.tap_step;
-                if y < height && x < width {
-                    own.extend_from_slice(&weights[((output * height + y) * width + x) * inputs..][..inputs]);
-                } else {
-                    own.resize(own.len() + inputs, 0);
-                }
-            }
-            let bias = biases[output];
-            accumulators.push(channels::pack::Accumulator::fold(layer, &own, bias, weight_scales[output])?);
+        for (output, (own, accumulator)) in of_phase.into_iter().enumerate() {
+            accumulators.push(accumulator);
             let (group, within) = (output / per_group, output % per_group);
             let block = group * per_group.div_ceil(LANES) + within / LANES;
             for (position, weight) in own.into_iter().enumerate() {
@@ -379,6 +363,6 @@ fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::
     let constants = vec![packed, channels.as_bytes().to_vec()];
     // Each pixel is of one phase, which has its part of the weights.
     let tiles = channels::pack::read_per_tile(&constants, &layer.outputs[0]);
-    let read = Some(tiles / phases(&attributes).count().max(1));
+    let read = Some(tiles / phases(window).count().max(1));
     Ok(crate::image::Packed { form, constants, scratch_length, read })
 }

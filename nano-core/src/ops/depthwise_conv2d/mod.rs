@@ -85,20 +85,11 @@ impl<'a, C: ChannelRules> DepthwiseConv2d<'a, C> {
         let attributes = &self.attributes;
         let count = self.output.shape[2];
         let layout = Blocks::new(count as usize);
-        let weights = layout.count as u64 * layout.width as u64 * attributes.window().area() as u64;
-        require!(self.weights.len() as u64 == weights, "wrong number of weights", self.weights.len() as i64);
+        let taps = attributes.window().area();
+        require!(self.weights.len() == layout.weights(taps), "wrong number of weights", self.weights.len() as i64);
         require!(self.channels.len() == count as usize, "wrong number of channels", self.channels.len() as i64);
         channels::check_clamp_of(C::Element::DTYPE, (attributes.clamp_min, attributes.clamp_max))?;
-        // Whole blocks at once, then the last one if it overlaps them.
-        let whole = count as usize / layout.width;
-        let (weights, last) = self.weights.split_at_checked(whole * self.block_length()).checked_part();
-        let channels = self.channels.get(..whole * layout.width).checked_part();
-        channels::Check::new(node.form()).blocks(channels, weights, layout.width, self.block_length())?;
-        if whole < layout.count {
-            let first = count as usize - layout.width;
-            let channels = self.channels.get(first..).checked_part();
-            channels::Check::new(node.form()).from(first).blocks(channels, last, layout.width, last.len())?;
-        }
+        layout.check(node.form(), self.channels, self.weights, taps)?;
         node.require_scratch::<C::Element>(attributes.window().scratch_length(self.input))
     }
 
@@ -173,22 +164,60 @@ impl<'a, C: ChannelRules> DepthwiseConv2d<'a, C> {
 }
 
 /// The blocks of channels that the plain kernel computes together: of four, where there are as many.
-struct Blocks {
+pub(super) struct Blocks {
     channels: usize,
     count: usize,
     width: usize,
 }
 
 impl Blocks {
-    fn new(channels: usize) -> Blocks {
+    pub(super) fn new(channels: usize) -> Blocks {
         let width = channels.clamp(1, LANES);
         Blocks { channels, count: channels.div_ceil(width), width }
     }
 
     /// The first channel of each block; the last block ends with the last channel.
-    fn firsts(&self) -> impl Iterator<Item = usize> {
+    pub(super) fn firsts(&self) -> impl Iterator<Item = usize> {
         let (last, width) = (self.channels - self.width, self.width);
         (0..self.count).map(move |block| (block * width).min(last))
+    }
+
+    /// Weights of all blocks with this many taps.
+    pub(super) fn weights(&self, taps: usize) -> usize {
+        self.count * self.width * taps
+    }
+
+    /// Checks the accumulators of all blocks.
+    pub(super) fn check<C: ChannelRules>(
+        &self,
+        form: u8,
+        channels: &[C],
+        weights: &[i8],
+        taps: usize,
+    ) -> Result<(), BrokenRule> {
+        // Whole blocks at once, then the last one if it overlaps them.
+        let (length, whole) = (taps * self.width, self.channels / nonzero(self.width));
+        let (weights, last) = weights.split_at_checked(whole * length).checked_part();
+        let of_whole = channels.get(..whole * self.width).checked_part();
+        channels::Check::new(form).blocks(of_whole, weights, self.width, length)?;
+        if whole < self.count {
+            let first = self.channels - self.width;
+            let channels = channels.get(first..).checked_part();
+            channels::Check::new(form).from(first).blocks(channels, last, self.width, last.len())?;
+        }
+        Ok(())
+    }
+
+    /// Packs `[channel][tap]` weights.
+    #[cfg(feature = "alloc")]
+    pub(super) fn pack(&self, weights: &[i8]) -> alloc::vec::Vec<u8> {
+        let taps = weights.len() / self.channels.max(1);
+        let block = |first: usize| {
+            (0..taps).flat_map(move |tap| {
+                (first..first + self.width).map(move |channel| weights[channel * taps + tap] as u8)
+            })
+        };
+        self.firsts().flat_map(block).collect()
     }
 }
 
@@ -208,20 +237,14 @@ fn cost(layer: &crate::image::Layer<'_>) -> crate::image::Cost {
 
 #[cfg(feature = "alloc")]
 fn pack<C: ChannelRules>(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::image::WriteError> {
-    use alloc::{vec, vec::Vec};
+    use alloc::vec;
     use zerocopy::IntoBytes;
     let attributes = Attributes::read(&layer.attributes).map_err(|broken| broken.of(NAME))?;
     let (input, output) = (&layer.inputs[0], &layer.outputs[0]);
     let (count, taps) = (output.shape[2] as usize, attributes.window().area());
     let (form, channels) = C::pack(layer, count, taps)?;
     let weights = layer.int8("weights", count * taps)?;
-    let layout = Blocks::new(count);
-    let mut packed = Vec::with_capacity(layout.count * layout.width * taps);
-    for first in layout.firsts() {
-        for tap in 0..taps {
-            packed.extend((first..first + layout.width).map(|channel| weights[channel * taps + tap] as u8));
-        }
-    }
+    let packed = Blocks::new(count).pack(weights);
     let scratch_length = attributes.window().scratch_length(input) * size_of::<C::Element>();
     Ok(crate::image::Packed { form, constants: vec![packed, channels.as_bytes().to_vec()], scratch_length, read: None })
 }
