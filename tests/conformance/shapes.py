@@ -11,6 +11,7 @@ from torch_nano.ir.layer import Layer
 from torch_nano.ops._window import Padding, Pair
 from torch_nano.ops.average_pool2d import AveragePool2d
 from torch_nano.ops.conv2d import Conv2d
+from torch_nano.ops.conv_transpose2d import ConvTranspose2d
 from torch_nano.ops.depthwise_conv2d import DepthwiseConv2d
 from torch_nano.ops.fully_connected import FullyConnected
 from torch_nano.ops.max_pool2d import MaxPool2d
@@ -56,7 +57,7 @@ def _quantizations(numbers: Weighted, dtype: str) -> tuple[Quantization, Quantiz
 
 def _with_weights(
     rng: np.random.Generator,
-    operator: Conv2d | DepthwiseConv2d | FullyConnected,
+    operator: Conv2d | ConvTranspose2d | DepthwiseConv2d | FullyConnected,
     x_shape: tuple[int, ...],
     weight_shape: tuple[int, ...],
     dtype: str,
@@ -98,6 +99,24 @@ def _conv2d(rng: np.random.Generator, dtype: str) -> Layer:
     return _with_weights(rng, operator, (groups * inputs, *size), (groups * outputs, *kernel, inputs), dtype)
 
 
+def _conv_transpose2d(rng: np.random.Generator, dtype: str) -> Layer:
+    """Depthwise, or in groups of two channels."""
+    while True:
+        size, kernel, stride, padding, dilation = _window(rng)
+        full = [
+            (s - 1) * step + (k - 1) * d + 1
+            for s, step, k, d in zip(size, stride, kernel, dilation, strict=True)
+        ]
+        if full[0] > sum(padding[:2]) and full[1] > sum(padding[2:]):
+            break
+    groups, inputs = int(rng.choice(_CHANNELS[:10])), int(rng.choice([1, 1, 1, 2]))
+    operator = ConvTranspose2d(
+        kernel, stride, padding, dilation, groups, **_CLAMPS[rng.integers(len(_CLAMPS))]
+    )
+    channels = groups * inputs
+    return _with_weights(rng, operator, (channels, *size), (channels, *kernel, inputs), dtype)
+
+
 def _depthwise_conv2d(rng: np.random.Generator, dtype: str) -> Layer:
     size, kernel, stride, padding, dilation = _window(rng)
     channels = int(rng.choice(_CHANNELS))
@@ -132,6 +151,7 @@ def _pool(kind: type[MaxPool2d] | type[AveragePool2d]) -> Callable[[np.random.Ge
 #: By operator.
 SHAPES: Mapping[str, Callable[[np.random.Generator, str], Layer]] = {
     "conv2d": _conv2d,
+    "conv_transpose2d": _conv_transpose2d,
     "depthwise_conv2d": _depthwise_conv2d,
     "fully_connected": _fully_connected,
     "max_pool2d": _pool(MaxPool2d),
