@@ -20,7 +20,7 @@ mod weight_sums;
 pub(crate) use accumulate::{Accumulate, ChannelRecord};
 pub(crate) use direct::{Runs, pixels_of};
 pub(crate) use lines::{Lines, Side};
-pub(crate) use pixel_pairs::{END, PairedColumn, dot_pairs, dot_pairs_4x4, fill_pairs};
+pub(crate) use pixel_pairs::{END, PairedColumn, dot_pairs, dot_pairs_4x4, fill_pairs, fill_rows_of_pairs};
 pub(crate) use points::{PairOfChannels, SumsOfPoint, WeightsOfPoint, dot_points};
 #[cfg(feature = "alloc")]
 pub(crate) use requantize::one_pass_addend;

@@ -2,7 +2,7 @@
 
 #[cfg(feature = "alloc")]
 use crate::image::Value;
-use crate::kernels::{Channel, LANES, PairedColumn, fill_pairs};
+use crate::kernels::{Channel, LANES, PairedColumn, fill_pairs, fill_rows_of_pairs};
 use crate::operator::{CheckedPart, nonzero};
 #[cfg(feature = "alloc")]
 use crate::ops::conv2d::Attributes;
@@ -42,31 +42,30 @@ impl<'a> Gather<'a> {
         let taps = window.horizontal.kernel as usize;
         let (run, runs) =
             if window.horizontal.dilation == 1 && pitch == channels { (taps * channels, 1) } else { (channels, taps) };
+        let run = nonzero(run);
         Gather { window, one_to_one, height, width, pitch, output_width, padding, run, runs }
     }
 
     /// Copies the inputs under the windows of `pixels` output pixels, from (y, x) on.
     pub(super) fn fill(&self, columns: &mut [PairedColumn], pixels: usize, (y, x): (usize, usize), input: &[i8]) {
         if self.one_to_one && pixels == LANES {
-            let pixel = |index: usize| input.get((x + index) * self.pitch..).checked_part();
-            return fill_pairs(columns, [pixel(0), pixel(1), pixel(2), pixel(3)]);
+            let inputs = input.get(x * self.pitch..).checked_part();
+            return fill_rows_of_pairs(columns, self.run, inputs, self.pitch, 0);
         }
         let Window { vertical, horizontal } = self.window;
         let (top, left) = (vertical.start(y), horizontal.start(x));
         if !is_inside(self.window, [self.height, self.width], (y, x)) || x + LANES > self.output_width {
             return self.fill_by_tap(columns, pixels, (y, x), input);
         }
-        let mut row = (top as usize * self.width + left as usize) * self.pitch;
+        let mut row = input.get((top as usize * self.width + left as usize) * self.pitch..).checked_part();
         let step = horizontal.stride as usize * self.pitch;
-        let mut runs = columns.chunks_exact_mut(nonzero(self.run));
-        for _ in 0..vertical.kernel {
-            let mut start = row;
-            for columns in runs.by_ref().take(self.runs) {
-                let pixel = |index: usize| input.get(start + index * step..).checked_part();
-                fill_pairs(columns, [pixel(0), pixel(1), pixel(2), pixel(3)]);
-                start += horizontal.dilation as usize * self.pitch;
-            }
-            row += vertical.dilation as usize * self.width * self.pitch;
+        let row_step = vertical.dilation as usize * self.width * self.pitch;
+        if self.runs == 1 {
+            return fill_rows_of_pairs(columns, self.run, row, step, row_step);
+        }
+        for columns in columns.chunks_exact_mut(nonzero(self.run * self.runs)) {
+            fill_rows_of_pairs(columns, self.run, row, step, horizontal.dilation as usize * self.pitch);
+            row = row.get(row_step..).unwrap_or_default();
         }
     }
 
