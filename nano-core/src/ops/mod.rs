@@ -78,6 +78,8 @@ registry! {
     kernel conv2d::CONV2D_WINOGRAD2,
     kernel conv2d::CONV2D_ADD_WINOGRAD2,
     kernel conv_transpose2d::CONV_TRANSPOSE2D_DEPTHWISE,
+    kernel conv2d::CONV2D_LINES,
+    kernel conv2d::CONV2D_LINES_INT16,
 }
 
 /// The operators that the writer makes of two layers.

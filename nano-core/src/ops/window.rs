@@ -122,8 +122,8 @@ pub(crate) struct Window {
 
 impl Window {
     /// The window that a node's attributes begin with.
-    fn read(node: &Node<'_>) -> Result<Window, BrokenRule> {
-        let words = node.attributes();
+    #[inline]
+    pub(crate) fn read(words: &[i32]) -> Result<Window, BrokenRule> {
         let Some(&[kh, kw, sh, sw, dh, dw, top, bottom, left, right]) = words.first_chunk() else {
             return Err(refused("wrong number of attributes", words.len() as i64));
         };
@@ -135,7 +135,7 @@ impl Window {
 
     /// The shape of a node's output, if it has `channels`.
     pub(crate) fn shape(node: &Node<'_>, channels: u32) -> Result<[u32; 3], BrokenRule> {
-        let Window { vertical, horizontal } = Window::read(node)?;
+        let Window { vertical, horizontal } = Window::read(node.attributes())?;
         let input = node.input(0);
         let height = vertical.outputs(input.shape[0])?;
         let width = horizontal.outputs(input.shape[1])?;

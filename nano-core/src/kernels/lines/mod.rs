@@ -15,6 +15,7 @@ mod lane;
 #[cfg(target_arch = "riscv32")]
 mod rv32im;
 
+use core::num::NonZero;
 use core::ops::Range;
 
 use super::accumulate::ChannelRecord;
@@ -104,14 +105,15 @@ impl Side {
 }
 
 impl Lines {
-    /// Computes all `channels` of a layer from their weights, `[channel][line][tap]`.
+    /// Computes all channels of a layer, of which the `multiplier` next to each other read the same input channel, from their weights,
+    /// `[channel][line][tap]`.
     ///
     /// # Panics
     /// If the lines do not lie inside `input` and `output`.
     #[inline(never)]
     pub(crate) fn run<C: ChannelRecord>(
         &self,
-        channels: &[C],
+        (channels, multiplier): (&[C], NonZero<usize>),
         weights: &[i8],
         requantization: Requantization,
         input: &[C::Element],
@@ -119,7 +121,7 @@ impl Lines {
     ) {
         let (along, across) = (&self.along, &self.across);
         let last = (across.inputs - 1) * across.input_step + (along.inputs - 1) * along.input_step;
-        let inputs = input.len() >= last + channels.len();
+        let inputs = input.len() >= last + channels.len().div_ceil(multiplier.get());
         let last = (across.outputs - 1) * across.output_step + (along.outputs - 1) * along.output_step;
         let area = across.taps * along.taps;
         if !(inputs && output.len() >= last + channels.len() && weights.len() == channels.len() * area) {
@@ -129,13 +131,23 @@ impl Lines {
             let (first, side) = along.phase(phase);
             let input = input.as_ptr().wrapping_add(first * along.input_step);
             let output = output.as_mut_ptr().wrapping_add(phase * along.output_step);
-            // SAFETY: the lines lie inside the slices, and each channel has its weights, see above.
-            unsafe { self.run_phase(&side, channels, weights.as_ptr(), requantization, input, output) };
+            // All channels at once, or one after the other.
+            let together = if multiplier.get() == 1 { channels.len() } else { 1 };
+            for (index, channels) in channels.chunks(nonzero(together)).enumerate() {
+                let (input, output) = (input.wrapping_add(index / multiplier), output.wrapping_add(index));
+                // SAFETY: the lines lie inside the slices, and each channel has its weights, see above.
+                unsafe {
+                    let weights = weights.as_ptr().add(index * area);
+                    self.run_phase(&side, channels, weights, requantization, input, output);
+                }
+            }
         }
     }
 
     /// # Safety
     /// The lines, `along` of which has no dilation, must lie in memory that may be read and written.
+    // Not inlined: the caller's operands would take registers, 6 instructions more per channel and call of an inner loop.
+    #[inline(never)]
     unsafe fn run_phase<C: ChannelRecord>(
         &self,
         along: &Side,

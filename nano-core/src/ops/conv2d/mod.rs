@@ -10,6 +10,7 @@
 //! cache are a chunk; each chunk goes over all tiles.
 
 mod add;
+mod depthwise;
 mod direct;
 mod gather;
 mod narrow;
@@ -20,6 +21,7 @@ mod winograd;
 pub use add::CONV2D_ADD;
 #[cfg(feature = "alloc")]
 pub(crate) use add::FUSION;
+pub use depthwise::{CONV2D_LINES, CONV2D_LINES_INT16};
 pub use direct::{CONV2D_DIRECT, CONV2D_DIRECT_INT16};
 pub use narrow::CONV2D_NARROW;
 pub use one_pixel::CONV2D_ONE_PIXEL;

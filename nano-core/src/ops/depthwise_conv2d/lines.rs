@@ -1,32 +1,38 @@
-//! Depthwise convolution with a small window, line by line: see [`Lines`]. A line is a column or a row of outputs, whichever is longer.
+//! Depthwise convolution with a small window, line by line: see [`Lines`]. A line is a column or a row of outputs, whichever is longer. With a channel
+//! multiplier, the operator is a convolution.
 //!
 //! Windows of one row with 4 to 7 or 9 taps are folded: the same row of inputs, shifted, is each of two or three lines of a window with 3 taps.
 //! Such rows are padded in scratch memory, as their padding differs from line to line.
 //!
 //! Packed: `[channel][line][tap]`; of taps in two lines of a folded window, the first has the weight and the others 0.
 
-#[cfg(feature = "alloc")]
-use super::NAME;
-use super::{Attributes, OPERATOR};
+use core::num::NonZero;
+
+use super::OPERATOR;
 use crate::BrokenRule;
 use crate::arena::{Io, scratch_elements};
 use crate::image::{Element, Value};
 use crate::kernels::{Channel, Lines, ONE_PASS, Requantization, Side, WideChannel};
 use crate::node::Node;
-use crate::operator::{Checked, CheckedPart, Kernel, Run, nonzero, refused, require};
+use crate::operator::{Checked, CheckedPart, Kernel, Operator, Run, nonzero, refused, require};
 use crate::ops::channels::{self, ChannelRules};
 use crate::ops::window::{Axis, Rows, Window};
 
 /// Kernel of the depthwise convolution with a small window.
-pub const DEPTHWISE_CONV2D_LINES: Kernel = kernel::<Channel>(48, "depthwise_conv2d_lines");
+pub const DEPTHWISE_CONV2D_LINES: Kernel = kernel::<Channel>(48, "depthwise_conv2d_lines", &OPERATOR);
 /// Kernel of the depthwise convolution of int16 with a small window.
-pub const DEPTHWISE_CONV2D_LINES_INT16: Kernel = kernel::<WideChannel>(49, "depthwise_conv2d_lines_int16");
+pub const DEPTHWISE_CONV2D_LINES_INT16: Kernel = kernel::<WideChannel>(49, "depthwise_conv2d_lines_int16", &OPERATOR);
 
-const fn kernel<C: ChannelRules>(id: u16, name: &'static str) -> Kernel {
+/// A kernel of a depthwise convolution, or of a convolution with one input channel per group.
+pub(in crate::ops) const fn kernel<C: ChannelRules>(
+    id: u16,
+    name: &'static str,
+    operator: &'static Operator,
+) -> Kernel {
     Kernel {
         id,
         name,
-        operator: &OPERATOR,
+        operator,
         inputs: <C::Element as Element>::DTYPES,
         outputs: <C::Element as Element>::DTYPES,
         pitched: true,
@@ -38,6 +44,43 @@ const fn kernel<C: ChannelRules>(id: u16, name: &'static str) -> Kernel {
         #[cfg(feature = "alloc")]
         pack: pack::<C>,
     }
+}
+
+/// The attributes of both operators: they begin with the window's and end with the clamp, and those of a convolution have `groups` between them.
+struct Attributes {
+    window: Window,
+    groups: Option<i32>,
+    clamp_min: i32,
+    clamp_max: i32,
+}
+
+impl Attributes {
+    // Inlined: copies of the attributes would cost 300 instructions.
+    #[inline(always)]
+    fn read(words: &[i32]) -> Result<Self, BrokenRule> {
+        let window = Window::read(words)?;
+        let (groups, clamp_min, clamp_max) = match *words.split_at_checked(10).checked_part().1 {
+            [min, max] => (None, min, max),
+            [groups, min, max] => (Some(groups), min, max),
+            _ => return Err(refused("wrong number of attributes", words.len() as i64)),
+        };
+        Ok(Attributes { window, groups, clamp_min, clamp_max })
+    }
+
+    /// Whether each group has one input channel.
+    fn is_depthwise(&self, input: &Value) -> bool {
+        self.groups.is_none_or(|groups| groups as u32 == input.shape[2])
+    }
+
+    /// Whether the clamp contains the zero point, so that sums that are not negative need one side of it only, and negative ones the other.
+    fn clamps_around(&self, output: &Value) -> bool {
+        (self.clamp_min..=self.clamp_max).contains(&output.zero_point)
+    }
+}
+
+/// Output channels of an input channel.
+fn multiplier(input: &Value, output: &Value) -> NonZero<usize> {
+    NonZero::new(output.shape[2].checked_div(input.shape[2]).unwrap_or(1) as usize).unwrap_or(NonZero::<usize>::MIN)
 }
 
 /// How a layer is computed line by line.
@@ -118,13 +161,6 @@ impl Layout {
     }
 }
 
-impl Attributes {
-    /// Whether the clamp contains the zero point, so that sums that are not negative need one side of it only, and negative ones the other.
-    fn clamps_around(&self, output: &Value) -> bool {
-        (self.clamp_min..=self.clamp_max).contains(&output.zero_point)
-    }
-}
-
 impl Fold {
     /// Taps of a line.
     const TAPS: usize = 3;
@@ -170,7 +206,12 @@ impl Fold {
 
 fn check<C: ChannelRules>(node: &Node<'_>) -> Result<(), BrokenRule> {
     let attributes = Attributes::read(node.attributes())?;
-    let (window, input, output) = (attributes.window(), node.input(0), node.output(0));
+    let (window, input, output) = (attributes.window, node.input(0), node.output(0));
+    require!(
+        attributes.is_depthwise(input),
+        "a group has several input channels, groups",
+        attributes.groups.unwrap_or(0)
+    );
     let layout = Layout::new(window, input, output).ok_or(refused("no line kernel has this window", 0))?;
     let (lines, taps) = layout.taps();
     let (weights, channels): (&[i8], &[C]) = (node.constant(0)?, node.constant(1)?);
@@ -186,14 +227,15 @@ fn check<C: ChannelRules>(node: &Node<'_>) -> Result<(), BrokenRule> {
 
 fn run<C: ChannelRules>(node: &Node<'_>, io: Io<'_>) {
     let attributes = Attributes::read(node.attributes()).checked();
-    let (window, value, result) = (attributes.window(), node.input(0), node.output(0));
+    let (window, value, result) = (attributes.window, node.input(0), node.output(0));
     let (weights, channels): (&[i8], &[C]) =
         (node.constant(0).ok().checked_part(), node.constant(1).ok().checked_part());
     let requantization = Requantization::new(node.form(), attributes.clamp_min, attributes.clamp_max);
+    let multiplier = multiplier(value, result);
     let Io { inputs, mut outputs, scratch } = io;
     let (input, output) = (inputs.get(0), outputs.take());
     match Layout::new(window, value, result).checked() {
-        Layout::Lines { lines, .. } => lines.run(channels, weights, requantization, input, output),
+        Layout::Lines { lines, .. } => lines.run((channels, multiplier), weights, requantization, input, output),
         Layout::Folded(fold) => {
             let scratch = scratch_elements(scratch);
             let (pitch, width) = (result.pitch as usize, result.shape[1] as usize);
@@ -201,7 +243,7 @@ fn run<C: ChannelRules>(node: &Node<'_>, io: Io<'_>) {
             for (y, output) in output.chunks_mut(nonzero(width * pitch)).enumerate() {
                 let rows = window.rows(y, value, input, scratch);
                 let lines = fold.lines(&rows, padded, width, pitch);
-                lines.run(channels, weights, requantization, rows.elements, output);
+                lines.run((channels, multiplier), weights, requantization, rows.elements, output);
             }
         }
     }
@@ -210,21 +252,22 @@ fn run<C: ChannelRules>(node: &Node<'_>, io: Io<'_>) {
 #[cfg(feature = "alloc")]
 fn cost<C: ChannelRules>(layer: &crate::image::Layer<'_>) -> Option<crate::image::Cost> {
     let attributes = Attributes::read(&layer.attributes).ok()?;
-    let (window, input, output) = (attributes.window(), &layer.inputs[0], &layer.outputs[0]);
+    let (window, input, output) = (attributes.window, &layer.inputs[0], &layer.outputs[0]);
     let layout = Layout::new(window, input, output)?;
     let channels = output.shape[2] as usize;
     let (form, _) = C::pack(layer, channels, window.area()).ok()?;
-    if form != ONE_PASS || !attributes.clamps_around(output) {
+    if form != ONE_PASS || !attributes.clamps_around(output) || !attributes.is_depthwise(input) {
         return None;
     }
     Some(match layout {
         Layout::Lines { lines, .. } => lines.cost(channels),
         Layout::Folded(fold) => {
             let padding = (window.horizontal.before + window.horizontal.after) as usize;
-            let rows = Rows::<C::Element> { elements: &[], pitch: 0, pixel_pitch: channels, first: 0 };
+            let inputs = input.shape[2] as usize;
+            let rows = Rows::<C::Element> { elements: &[], pitch: 0, pixel_pitch: inputs, first: 0 };
             let lines = fold.lines(&rows, padding + input.shape[1] as usize, output.shape[1] as usize, channels);
             let row = lines.cost(channels);
-            let copied = if padding > 0 { 100 + input.shape[1] as u64 * channels as u64 } else { 100 };
+            let copied = if padding > 0 { 100 + input.shape[1] as u64 * inputs as u64 } else { 100 };
             let height = u64::from(output.shape[0]);
             crate::image::Cost { instructions: height * (row.instructions + copied), stalls: height * row.stalls }
         }
@@ -235,8 +278,8 @@ fn cost<C: ChannelRules>(layer: &crate::image::Layer<'_>) -> Option<crate::image
 fn pack<C: ChannelRules>(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::image::WriteError> {
     use alloc::vec::Vec;
     use zerocopy::IntoBytes;
-    let attributes = Attributes::read(&layer.attributes).map_err(|broken| broken.of(NAME))?;
-    let (window, input, output) = (attributes.window(), &layer.inputs[0], &layer.outputs[0]);
+    let attributes = Attributes::read(&layer.attributes).map_err(|broken| broken.of(super::NAME))?;
+    let (window, input, output) = (attributes.window, &layer.inputs[0], &layer.outputs[0]);
     let layout =
         Layout::new(window, input, output).ok_or_else(|| layer.refused("no line kernel has this window", 0.0))?;
     let (count, area, (lines, taps)) = (output.shape[2] as usize, window.area(), layout.taps());

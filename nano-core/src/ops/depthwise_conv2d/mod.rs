@@ -11,6 +11,7 @@
 
 mod lines;
 
+pub(super) use lines::kernel as lines_kernel;
 pub use lines::{DEPTHWISE_CONV2D_LINES, DEPTHWISE_CONV2D_LINES_INT16};
 
 use crate::BrokenRule;
