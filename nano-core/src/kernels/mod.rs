@@ -8,6 +8,7 @@ mod accumulate;
 pub(crate) mod channel_pairs;
 mod direct;
 mod lines;
+mod paired_columns;
 mod pixel_pairs;
 mod points;
 mod requantize;
@@ -20,7 +21,8 @@ mod weight_sums;
 pub(crate) use accumulate::{Accumulate, ChannelRecord};
 pub(crate) use direct::{Runs, pixels_of};
 pub(crate) use lines::{Lines, Side};
-pub(crate) use pixel_pairs::{END, PairedColumn, dot_pairs, dot_pairs_4x4, fill_pairs, fill_rows_of_pairs};
+pub(crate) use paired_columns::{END, PairedColumn, fill_pairs, fill_rows_of_pairs};
+pub(crate) use pixel_pairs::{dot_pairs, dot_pairs_4x4};
 pub(crate) use points::{PairOfChannels, SumsOfPoint, WeightsOfPoint, dot_points};
 #[cfg(feature = "alloc")]
 pub(crate) use requantize::one_pass_addend;

@@ -5,100 +5,16 @@
 //! positions has two halves of at most `2 * 128 * 127 < 2^15` in magnitude: both are exact, and `(t + 2^15) >> 16` is the upper one. The words
 //! accumulate modulo 2^32 in `low`, the upper halves in `high`, which is the sum of pixel b; `low - (high << 16)` is that of pixel a.
 //!
-//! The portable form, which defines the result, has the four pixels in int16.
+//! The portable form, which defines the result, has the four pixels in int16. `paired_columns.rs` has the columns.
 
-use crate::operator::unchecked;
-
+#[cfg(target_arch = "riscv32")]
+use super::paired_columns::END;
+use super::paired_columns::PairedColumn;
 use super::tile::LANES;
 #[cfg(not(target_arch = "riscv32"))]
 use super::tile::dot_4x4;
-
-/// The inputs of four pixels at one position under their windows.
 #[cfg(target_arch = "riscv32")]
-pub(crate) type PairedColumn = [i32; 2];
-/// The inputs of four pixels at one position under their windows.
-#[cfg(not(target_arch = "riscv32"))]
-pub(crate) type PairedColumn = [i16; LANES];
-
-/// The word after the last column, by which the assembly ends its loop: no word of two int8 has these lower 16 bits. It is also the rounding
-/// of the upper half.
-#[cfg(target_arch = "riscv32")]
-pub(crate) const END: PairedColumn = [1 << 15; 2];
-/// As on riscv32; not used here.
-#[cfg(not(target_arch = "riscv32"))]
-pub(crate) const END: PairedColumn = [0; LANES];
-
-#[cfg(target_arch = "riscv32")]
-#[inline(always)]
-fn pair_up([a, b, c, d]: [i8; LANES]) -> PairedColumn {
-    // Of a shift, LLVM would make two, and load the byte without its sign.
-    let word = |low: i8, high: i8| super::multiply_accumulate(low.into(), high.into(), 1 << 16);
-    [word(a, b), word(c, d)]
-}
-
-#[cfg(not(target_arch = "riscv32"))]
-#[inline(always)]
-fn pair_up(pixels: [i8; LANES]) -> PairedColumn {
-    pixels.map(i16::from)
-}
-
-/// Copies the inputs of four pixels into their columns of the im2col matrix.
-///
-/// # Panics
-/// If a pixel has fewer inputs than there are columns.
-// Not inlined: the caller would load its own operands too early, and spill them.
-#[inline(never)]
-pub(crate) fn fill_pairs(columns: &mut [PairedColumn], inputs: [&[i8]; LANES]) {
-    if inputs.iter().any(|inputs| inputs.len() < columns.len()) {
-        unchecked();
-    }
-    // SAFETY: each pixel has as many inputs as there are columns.
-    unsafe { fill_run(columns, inputs.map(<[i8]>::as_ptr)) };
-}
-
-/// [`fill_pairs`] of pixels that are `pixel_step` inputs apart: rows of `run` columns each, of inputs that lie `row_step` apart.
-///
-/// # Panics
-/// If there are fewer inputs.
-// One call for all rows: a call of `fill_pairs` for each takes 70 instructions more per row, half of a layer with three channels.
-#[inline(never)]
-pub(crate) fn fill_rows_of_pairs(
-    columns: &mut [PairedColumn],
-    run: usize,
-    inputs: &[i8],
-    pixel_step: usize,
-    row_step: usize,
-) {
-    let mut inputs = inputs;
-    for columns in columns.chunks_exact_mut(run) {
-        let to_last = (LANES - 1) * pixel_step;
-        if inputs.len() < to_last + run {
-            unchecked();
-        }
-        let start = inputs.as_ptr();
-        // SAFETY: the last pixel has as many inputs as the run has columns, see above.
-        unsafe { fill_run(columns, [0, 1, 2, 3].map(|pixel| start.wrapping_add(pixel * pixel_step))) };
-        inputs = inputs.get(row_step..).unwrap_or_default();
-    }
-}
-
-/// Copies the inputs that begin at these places.
-///
-/// # Safety
-/// Each place must be that of as many inputs as there are columns.
-#[inline(always)]
-unsafe fn fill_run(columns: &mut [PairedColumn], mut inputs: [*const i8; LANES]) {
-    // SAFETY: an index below the number of columns. With iterators of slices, a call takes 60 instructions more.
-    let column = |inputs: [*const i8; LANES], index| pair_up(inputs.map(|input| unsafe { *input.add(index) }));
-    let (fours, rest) = columns.as_chunks_mut::<4>();
-    for columns in fours {
-        *columns = [0, 1, 2, 3].map(|index| column(inputs, index));
-        inputs = inputs.map(|input| input.wrapping_add(4));
-    }
-    for (index, rest) in rest.iter_mut().enumerate() {
-        *rest = column(inputs, index);
-    }
-}
+use crate::operator::unchecked;
 
 /// Accumulators `[channel][pixel]` of one tile: `bias` plus the products of `columns` with `weights`, one row of `N` channels per position. Those
 /// of the pixels from `2 * PAIRS` on mean nothing.
@@ -119,7 +35,7 @@ pub(crate) fn dot_pairs<const N: usize, const PAIRS: usize>(
     sums
 }
 
-/// [`dot_pairs`] of four channels and four pixels. `columns` is followed by [`END`].
+/// [`dot_pairs`] of four channels and four pixels. `columns` is followed by `END`.
 #[cfg(not(target_arch = "riscv32"))]
 pub(crate) fn dot_pairs_4x4(
     bias: [i32; LANES],

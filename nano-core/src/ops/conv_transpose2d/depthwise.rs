@@ -196,7 +196,7 @@ fn cost(layer: &crate::image::Layer<'_>) -> Option<crate::image::Cost> {
     let attributes = Attributes::read(&layer.attributes).ok()?;
     let (input, output) = (&layer.inputs[0], &layer.outputs[0]);
     let one_pass = || {
-        let accumulators = super::fold(layer, &attributes).ok()?.into_iter().flatten().map(|(_, folded)| folded);
+        let accumulators = super::pack::fold(layer, &attributes).ok()?.into_iter().flatten().map(|(_, folded)| folded);
         let accumulators: alloc::vec::Vec<_> = accumulators.collect();
         Some(channels::pack::requantizations(&accumulators, output.zero_point).0 == ONE_PASS)
     };
@@ -222,7 +222,7 @@ fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::
     let attributes = Attributes::read(&layer.attributes).map_err(|broken| broken.of(NAME))?;
     let (input, output) = (&layer.inputs[0], &layer.outputs[0]);
     let (mut packed, mut accumulators) = (Vec::new(), Vec::new());
-    for of_phase in super::fold(layer, &attributes)? {
+    for of_phase in super::pack::fold(layer, &attributes)? {
         let mut weights = Vec::new();
         for (own, accumulator) in of_phase {
             accumulators.push(accumulator);
