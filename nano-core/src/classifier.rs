@@ -225,6 +225,8 @@ impl<'a, H: Head<'a>> Classifier<'a, H> {
     /// Computes the weights from what was learnt: in a head that learns in epochs by so many passes over the samples it keeps, in one that learns sums from
     /// those, in which case `epochs` is ignored. A program that has no time for it at once calls [`Classifier::begin_training`].
     ///
+    /// It visits all samples and is not judged, whatever the image's guard is: that takes a copy of the head's state, as a device with a link has.
+    ///
     /// # Errors
     /// [`Error::NoHead`]; [`Error::Epochs`] for too many.
     pub fn train(&mut self, epochs: u32) -> Result<(), Error> {

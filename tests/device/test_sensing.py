@@ -21,7 +21,12 @@ Samples = npt.NDArray[np.float32]
 OPTIONS = SensingOptions(
     hop=5, smoothing=(5, 3), epochs=60, pause=4, slice=1 << 9, period=200_000, rejection=0.3
 )
-HEADS = [tn.heads.SGD(0.05), tn.heads.LDA(capacity=CLASSES), tn.heads.Prototype()]
+HEADS = [
+    tn.heads.SGD(0.05),
+    tn.heads.SGD(0.05, guard=4),
+    tn.heads.LDA(capacity=CLASSES),
+    tn.heads.Prototype(),
+]
 
 
 def make_nano(head: tn.heads.SGD | tn.heads.LDA | tn.heads.Prototype | None) -> tn.NanoModule:
@@ -63,7 +68,7 @@ def kinds(reports: list[Report]) -> set[str]:
     return {report.event for report in reports}
 
 
-@pytest.mark.parametrize("head", [*HEADS, None], ids=["sgd", "lda", "prototype", "no head"])
+@pytest.mark.parametrize("head", [*HEADS, None], ids=["sgd", "guarded", "lda", "prototype", "no head"])
 def test_the_replay_has_the_bytes_of_a_board_that_was_on_its_own(
     head: tn.heads.SGD | tn.heads.LDA | tn.heads.Prototype | None, tmp_path: Path
 ) -> None:
@@ -84,6 +89,9 @@ def test_the_replay_has_the_bytes_of_a_board_that_was_on_its_own(
     assert len(heads) > 5, "hardly anything is learnt"
     decided = {report.details["decided"] for report in reports if report.event == "sensed"}
     assert None in decided and len(decided) > 2
+    if in_epochs and head.guard:
+        judged = [report.details["taken_back"] for report in reports if report.event == "trained"]
+        assert True in judged and False in judged
     if in_epochs:
         unfinished = [report for report in reports if report.event == "trained" and report.details["left"]]
         assert len(unfinished) > 10, "no window falls between slices"

@@ -38,6 +38,7 @@ def image(layers: list[Layer], *, scale: float, zero_point: int, lr: float, **se
         "halve_every": 0,
         "class_weights": [],
         "frozen": [],
+        "guard": 0,
         **settings,
     }
     return net.image(output)

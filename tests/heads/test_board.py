@@ -83,6 +83,32 @@ def test_10_000_steps_of_gradient_descent_are_those_of_the_reference(
         assert device.stats().steps >= STEPS
 
 
+@pytest.mark.parametrize("learning_rate", ["auto", 0.02])
+def test_rates_by_the_features_and_judged_trainings_are_those_of_this_machine(learning_rate: Any) -> None:
+    """Samples around a centre for each class, a third of them with a wrong label: some trainings are taken
+    back."""
+    rng = np.random.default_rng(3)
+    image = image_of(heads.SGD(learning_rate, halve_every=4, guard=5))
+    twin = _native.Head(image)
+    centres = rng.integers(-100, 100, (5, FEATURES))
+    taken_back = []
+    with tn.Device(tn.QemuBoard(image)) as device:
+        features: list[Int8] = []
+        targets: list[int] = []
+        for _ in range(30):
+            for kind in rng.integers(0, 5, 6).tolist():
+                sample = centres[kind] + rng.integers(-28, 28, FEATURES)
+                features.append(sample.astype(np.int8))
+                targets.append(kind if rng.random() < 0.7 else int(rng.integers(5)))
+                device.learn(features[-1], targets[-1])
+            before = twin.state()
+            device.train(8)
+            taken_back.append(twin.train(np.stack(features), np.array(targets), 8))
+            assert device.head_state() == twin.state(), f"{len(targets)} samples"
+            assert (twin.state() == before) == taken_back[-1]
+        assert device.stats().taken_back == sum(taken_back) and len(set(taken_back)) == 2
+
+
 @pytest.mark.parametrize("settings", [heads.LDA(), heads.Prototype()], ids=["lda", "prototype"])
 def test_10_000_samples_of_sums_are_those_of_the_reference(settings: heads.HeadSettings) -> None:
     rng = np.random.default_rng(2)

@@ -67,6 +67,41 @@ def test_10_000_random_steps_are_those_of_the_reference(loss: str, seed: int) ->
         assert native.state() == state_of(expected), f"{epochs} epochs"
 
 
+@pytest.mark.parametrize("loss", ["cross_entropy", "binary", "squared"])
+def test_guarded_trainings_are_those_of_the_reference(loss: str) -> None:
+    """Of 60 heads 5 trainings on a ring in which samples come and go: some are kept, some taken back."""
+    outcomes = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        classes = 1 if loss == "squared" else int(rng.integers(2, 6))
+        width, guard = int(rng.integers(2, 12)), int(rng.integers(2, 9))
+        rate = None if seed % 3 == 0 else 10 ** rng.uniform(-3, -0.5)
+        native, expected = twins(classes, width, seed, lr=rate, loss=loss, guard=guard)
+        centre = rng.integers(-128, 128, (4, width))
+        for _ in range(5):
+            for kind in rng.integers(0, 4, rng.integers(1, 25)):
+                noise = rng.integers(-30, 31, width)
+                # A third of the targets is wrong, so that trainings may do harm.
+                known = {"cross_entropy": kind % classes, "binary": kind % 2**classes, "squared": kind * 900}
+                wrong = rng.random() < 0.3
+                target = random_target(rng, loss, classes) if wrong else int(known[loss])
+                expected.record(np.clip(centre[kind] + noise, -128, 127), target)
+            features = np.array([q for q, _ in expected.ring], np.int8)
+            targets = np.array([target for _, target in expected.ring], np.int64)
+            made = native.train(features, targets, 8, first=expected.first)
+            outcomes.append(expected.train(8))
+            assert made == outcomes[-1] and native.state() == state_of(expected), f"seed {seed}"
+    assert outcomes.count(True) > 20 and outcomes.count(False) > 20
+
+
+def test_a_guard_is_two_or_more_or_none() -> None:
+    for guard in (0, 1, -3, 2.5, "8"):
+        with pytest.raises(tn.HeadError, match="guard"):
+            heads.SGD(guard=guard)  # type: ignore[arg-type]
+    with pytest.raises(_native.SettingError, match="guard is 65537; expected 2 to 65536, or none"):
+        twins(3, 4, 0, guard=65537)
+
+
 def test_settings_left_alone_change_nothing() -> None:
     """Equal class weights and a schedule that is never reached give the head without them."""
     rng = np.random.default_rng(0)

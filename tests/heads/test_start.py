@@ -330,12 +330,16 @@ def test_a_saved_model_keeps_its_start(model: torch.nn.Sequential, tmp_path: Any
     assert loaded.id == nano.id and loaded.head.state() == nano.head.state()
 
 
-def test_the_board_learns_from_a_start_what_the_host_does(model: torch.nn.Sequential) -> None:
+@pytest.mark.parametrize("settings", [tn.heads.LDA, tn.heads.Prototype])
+def test_the_board_learns_from_a_start_what_the_host_does(
+    model: torch.nn.Sequential, settings: type[tn.heads.LDA] | type[tn.heads.Prototype]
+) -> None:
     factory = people(10, 1.0, seed=2)
-    nano = started(model, factory, groups=factory.person)
+    start = tn.heads.Start((factory.x, factory.label), groups=factory.person)
+    nano = tn.to_nano(model, factory.x, calibrate=factory.x, head=settings(start=start), check=False)
     user = people(1, 1.0, seed=8)
     head, features = nano.head, nano.features_int8(user.x)
-    assert isinstance(head, tn.LdaHead)
+    assert isinstance(head, tn.LdaHead | tn.PrototypeHead)
     with tn.Device(tn.QemuBoard(nano.image)) as device:
         assert device.head_state() == head.state()
         for place, (sample, label) in enumerate(
@@ -345,7 +349,8 @@ def test_the_board_learns_from_a_start_what_the_host_does(model: torch.nn.Sequen
             head.learn(features[place : place + 1], user.label[place : place + 1])
             if place % 5 == 0:
                 device.commit()
-                head.commit()
+                if isinstance(head, tn.LdaHead):
+                    head.commit()
                 assert device.head_state() == head.state(), f"{place + 1} samples"
                 prediction = device.predict(sample)
                 assert prediction.logits.tolist() == head.logits(features[place : place + 1])[0].tolist()

@@ -9,6 +9,7 @@ asserted to fit the width the device uses, so a run that passes did not overflow
 >>> for feature, label in [(-128, 0), (127, 1)]:
 ...     head.record([feature], label)
 >>> head.train(epochs=50)
+False
 >>> head.predict([-100]), head.predict([100])
 (0, 1)
 """
@@ -158,6 +159,7 @@ class SgdHead:
         halve_every: int | None = None,
         class_weights: Sequence[float] = (),
         frozen: Sequence[int] = (),
+        guard: int | None = None,
     ) -> None:
         self.stored = fits(stored, 16)
         self.zero_point = int(fits(feature_zero_point, 8))
@@ -185,13 +187,15 @@ class SgdHead:
             raise ValueError(
                 f"lr {lr}: update shift {self.update_shift} is not in {least}..={MAX_UPDATE_SHIFT}"
             )
-        self.loss, self.halve_every, self.frozen = loss, halve_every, tuple(frozen)
+        self.loss, self.halve_every, self.frozen, self.guard = loss, halve_every, tuple(frozen), guard
         weights = np.float64(class_weights if len(class_weights) else [1] * len(stored))
         self.rates = np.floor(self.update_multiplier * (weights / weights.max()) + 0.5).astype(np.int64)
         self.weight_scale = weight_scale
         self.capacity = capacity
         self.random = Xorshift32(XORSHIFT_SEED)
         self.ring: list[tuple[IntArray, int]] = []
+        #: Number of samples that came before the oldest in the ring.
+        self.first = 0
 
     @classmethod
     def from_float(
@@ -274,16 +278,55 @@ class SgdHead:
 
     def record(self, q: IntLike, label: int) -> None:
         """Put a sample into the ring of the latest `capacity` samples; the oldest gives way."""
-        self.ring = [*self.ring, (fits(np.asarray(q), 8), label)][-self.capacity :]
+        ring = [*self.ring, (fits(np.asarray(q), 8), label)]
+        self.first += max(len(ring) - self.capacity, 0)
+        self.ring = ring[-self.capacity :]
+
+    def parts(self) -> tuple[list[tuple[IntArray, int]], list[tuple[IntArray, int]]]:
+        """The ring's samples that trainings visit, and those kept aside: each whose number, from 1, is a
+        multiple of the guard.
+        """
+        numbered = list(enumerate(self.ring, self.first + 1))
+        if self.guard is None:
+            return self.ring, []
+        guard = self.guard
+        visited = [sample for number, sample in numbered if number % guard]
+        return visited, [sample for number, sample in numbered if number % guard == 0]
 
     def visits(self) -> list[int]:
-        """One epoch's order over the ring (0 is the oldest sample); draws twice from the generator."""
-        return visits(self.random, len(self.ring))
+        """One epoch's order over the visited samples (0 is the oldest); draws twice from the generator."""
+        return visits(self.random, len(self.parts()[0]))
 
-    def train(self, epochs: int) -> None:
-        """`epochs` passes over the ring; an empty ring is left alone and draws nothing."""
-        count = min(len(self.ring), MEASURED_SAMPLES)
-        raised = self.raised([self.ring[place * len(self.ring) // count][0] for place in range(count)])
-        for epoch in range(epochs if self.ring else 0):
+    def score(self, q: IntLike, label: int) -> tuple[bool, int]:
+        """Whether it recognises a sample, and its error."""
+        e = self.errors(q, label)
+        if self.loss == "cross_entropy":
+            return bool((e <= e[label] + 2**15).all()), abs(int(e[label]))
+        return self.loss == "binary" and bool((np.abs(e) <= 2**14).all()), int(np.abs(e).sum())
+
+    def scored(self, samples: Sequence[tuple[IntArray, int]]) -> tuple[int, int]:
+        """The number of the samples that it recognises, and the sum of their errors."""
+        scores = [self.score(*sample) for sample in samples]
+        return sum(right for right, _ in scores), sum(error for _, error in scores)
+
+    def train(self, epochs: int) -> bool:
+        """`epochs` passes over the ring; one without samples draws nothing.
+
+        Returns:
+            Whether the guard took it back: of the samples kept aside the head recognises no more than before,
+            nor as many with at most a quarter of the error.
+        """
+        visited, aside = self.parts()
+        before = (self.stored.copy(), self.exponent, self.softmax_shift, self.update_shift, self.random.state)
+        recognised, error = self.scored(aside)
+        count = min(len(visited), MEASURED_SAMPLES)
+        raised = self.raised([visited[place * len(visited) // count][0] for place in range(count)])
+        for epoch in range(epochs if visited else 0):
             for index in self.visits():
-                self.step(*self.ring[index], epoch // self.halve_every if self.halve_every else 0, raised)
+                self.step(*visited[index], epoch // self.halve_every if self.halve_every else 0, raised)
+        now_recognised, now = self.scored(aside)
+        better = now_recognised > recognised or (now_recognised == recognised and 4 * now <= error)
+        taken_back = bool(aside) and not better
+        if taken_back:
+            self.stored, self.exponent, self.softmax_shift, self.update_shift, self.random.state = before
+        return taken_back

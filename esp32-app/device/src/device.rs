@@ -118,7 +118,8 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
 
     /// Counters since the start.
     pub fn stats(&self) -> Stats {
-        self.stats
+        let taken_back = self.learner.as_ref().map_or(0, |learner| learner.taken_back);
+        Stats { taken_back, ..self.stats }
     }
 
     /// How the device behaves.

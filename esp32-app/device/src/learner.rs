@@ -2,7 +2,7 @@
 
 use embedded_storage::nor_flash::NorFlash;
 use nano_core::image::Image;
-use nano_core::train::{FeatureRing, Head, RingPosition, Target};
+use nano_core::train::{FeatureRing, Head, RingPosition, Target, take_back_if_worse};
 
 use crate::device::Device;
 use crate::failure::Failure;
@@ -28,6 +28,8 @@ pub(crate) struct Learner<'a, H> {
     pub training: Option<OpenTraining>,
     /// Trainings since the start.
     pub trainings: u32,
+    /// Those of them that were taken back.
+    pub taken_back: u32,
 }
 
 /// The ring buffer of recent features, and the sample that the latest one replaced.
@@ -93,12 +95,29 @@ impl<'a, H: Head<'a>> Learner<'a, H> {
         (self.undo, self.training) = (undo, None);
     }
 
+    /// Ends the open training, if there is one, and judges it; returns whether it was taken back.
+    pub fn end_training(&mut self) -> Option<bool> {
+        self.training.take()?;
+        let before = self.spare.get_mut(..self.head.state().len());
+        let judged = before.zip(self.samples.as_ref()).map(|(before, samples)| {
+            // The spare record has held the head before the training since it began.
+            take_back_if_worse(&mut self.head, before, &samples.ring)
+        });
+        let taken_back = matches!(judged, Some(Ok(true)));
+        if taken_back {
+            self.undo = None;
+            self.taken_back = self.taken_back.wrapping_add(1);
+        }
+        Some(taken_back)
+    }
+
     /// Copies the state to the spare record and runs `act`, whose change can then be undone. Callers validate first: from here on the
     /// previous undo is gone.
     pub fn change<T>(
         &mut self,
         act: impl FnOnce(&mut H, Option<&mut Samples<'a>>) -> Result<T, nano_core::Error>,
     ) -> Result<T, Failure> {
+        self.end_training();
         let state = self.head.state();
         self.spare.get_mut(..state.len()).ok_or(Failure::State)?.copy_from_slice(state);
         self.staged = 0;

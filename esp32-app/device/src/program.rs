@@ -219,10 +219,11 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Program<'a, C, F, H> {
         if self.session.device.restarts() {
             return Ok(());
         }
-        if let Some(class) = board.pressed()
-            && let Err(failure) = self.session.device.label(class)
-        {
-            self.report(board, Event::Refused(failure))?;
+        if let Some(class) = board.pressed() {
+            self.report_progress(board)?;
+            if let Err(failure) = self.session.device.label(class) {
+                self.report(board, Event::Refused(failure))?;
+            }
         }
         self.report_label(board)?;
         let now = board.now();
@@ -240,6 +241,10 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Program<'a, C, F, H> {
     fn answer<B: Board>(&mut self, board: &mut B) -> Result<(), B::Error> {
         let mut chunk = [0; CHUNK];
         let count = board.receive(&mut chunk)?;
+        if count > 0 {
+            // A label ends the training, whose judgement may change the head.
+            self.report_progress(board)?;
+        }
         let mut bytes = chunk.get(..count).unwrap_or_default();
         while let Some(answer) = self.session.poll(&mut bytes) {
             board.send(answer)?;
@@ -306,8 +311,8 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Program<'a, C, F, H> {
     }
 
     fn report_progress<B: Board>(&mut self, board: &mut B) -> Result<(), B::Error> {
-        let Some(Progress { steps, left, .. }) = self.progress.take() else { return Ok(()) };
-        self.report(board, Event::Trained { steps, left, head: self.head() })
+        let Some(Progress { steps, left, taken_back, .. }) = self.progress.take() else { return Ok(()) };
+        self.report(board, Event::Trained { steps, left, taken_back, head: self.head() })
     }
 
     /// Saves what is due, after it was reported, and reports that.

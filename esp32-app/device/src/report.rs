@@ -44,6 +44,8 @@ pub enum Event {
         steps: u64,
         /// Steps left: 0 at its end.
         left: u64,
+        /// Whether the training has ended and was taken back, because it had not made the head better on the samples kept aside.
+        taken_back: bool,
         /// The head.
         head: u32,
     },

@@ -84,7 +84,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
             Request::WriteHead { offset, bytes } => return self.write_head(offset, bytes),
             Request::ReplaceHead { checksum } => self.replace_head(checksum)?,
             Request::Configure { settings } => self.configure(settings),
-            Request::Stats => return Ok(Response::Stats(self.stats)),
+            Request::Stats => return Ok(Response::Stats(self.stats())),
             Request::BeginUpdate { length, id } => {
                 return Ok(Response::Received { length: self.slots()?.begin(length, id)? });
             }
@@ -200,7 +200,8 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
 }
 
 fn trained(progress: Progress) -> Response<'static> {
-    Response::Trained { steps: progress.steps, left: progress.left, ticks: progress.ticks }
+    let Progress { steps, left, ticks, taken_back } = progress;
+    Response::Trained { steps, left, ticks, taken_back }
 }
 
 /// At most the first `length` bytes.

@@ -124,6 +124,8 @@ pub enum Response<'a> {
         left: u64,
         /// What the board's counter advanced since the training began.
         ticks: u64,
+        /// Whether the training has ended and was taken back, because it had not made the head better on the samples kept aside.
+        taken_back: bool,
     },
     /// To [`Request::FinishUpdate`].
     Updated {
@@ -242,6 +244,8 @@ pub struct Stats {
     pub learned: u32,
     /// Steps of training.
     pub steps: u32,
+    /// Trainings that were taken back.
+    pub taken_back: u32,
     /// Changes of the head.
     pub changes: u32,
     /// Heads saved.

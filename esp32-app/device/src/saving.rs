@@ -128,6 +128,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
         self.storage.newest()?;
         // From here on the spare copy is overwritten: if loading fails, there is nothing left to undo.
         learner.staged = 0;
+        learner.end_training();
         learner.replace_undo(None);
         let Learner { head, names, spare, .. } = &mut *learner;
         let length = head.state().len();

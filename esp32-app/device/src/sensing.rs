@@ -197,7 +197,7 @@ impl<'a> Sensing<'a> {
             self.untrained = false;
             if !device.learns_in_epochs() {
                 let ticks = device.commit()?;
-                return Ok(Some(Progress { steps: 0, left: 0, ticks }));
+                return Ok(Some(Progress { steps: 0, left: 0, ticks, taken_back: false }));
             }
             device.begin_training(0, self.options.epochs)?;
             self.training = device.training();

@@ -94,10 +94,20 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Session<'a, C, F, H> {
                 let (places, count) = (sizes.places(), sizes.features());
                 let features = take(&mut ram, places * count)?;
                 let ring = FeatureRing::new(count, features, take(&mut ram, places)?)?;
+                let ring = ring.guarded(view.head().map_or(0, |head| head.guard));
                 samples = Some(Samples { ring, displaced: take(&mut ram, count)?, displaced_target: 0 });
             }
-            learner =
-                Some(Learner { head, samples, names, spare, staged: 0, undo: None, training: None, trainings: 0 });
+            learner = Some(Learner {
+                head,
+                samples,
+                names,
+                spare,
+                staged: 0,
+                undo: None,
+                training: None,
+                trainings: 0,
+                taken_back: 0,
+            });
         }
         let mut device = Device {
             model,

@@ -22,6 +22,8 @@ pub struct Progress {
     pub left: u64,
     /// What the board's counter advanced in all its slices.
     pub ticks: u64,
+    /// Whether the training has ended and was taken back, because it had not made the head better ([`nano_core::train::take_back_if_worse`]).
+    pub taken_back: bool,
 }
 
 /// A training that is not complete.
@@ -81,10 +83,8 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
         open.ticks += (self.counter)() - start;
         self.stats.steps = self.stats.steps.wrapping_add((open.training.taken() - taken) as u32);
         let progress = open.progress();
-        if progress.left == 0 {
-            self.end_training();
-        }
-        Ok(progress)
+        let taken_back = progress.left == 0 && self.end_training();
+        Ok(Progress { taken_back, ..progress })
     }
 
     /// The number of the open training among all since the start; `None` if none is open.
@@ -103,15 +103,15 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
     /// [`Failure::NoHead`], [`Failure::NoTraining`].
     pub fn stop_training(&mut self) -> Result<Progress, Failure> {
         let progress = self.require_training()?.progress();
-        self.end_training();
-        Ok(progress)
+        let taken_back = self.end_training();
+        Ok(Progress { taken_back, ..progress })
     }
 
-    /// Ends the open training, if there is one, where it is.
-    pub(crate) fn end_training(&mut self) {
-        if self.learner.as_mut().and_then(|learner| learner.training.take()).is_some() {
-            self.change_ended();
-        }
+    /// Ends the open training, if there is one, where it is; returns whether it was taken back.
+    pub(crate) fn end_training(&mut self) -> bool {
+        let Some(taken_back) = self.learner.as_mut().and_then(|learner| learner.end_training()) else { return false };
+        self.change_ended();
+        taken_back
     }
 
     fn require_training(&self) -> Result<&OpenTraining, Failure> {
@@ -122,6 +122,6 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
 
 impl OpenTraining {
     fn progress(&self) -> Progress {
-        Progress { steps: self.training.taken(), left: self.training.left(), ticks: self.ticks }
+        Progress { steps: self.training.taken(), left: self.training.left(), ticks: self.ticks, taken_back: false }
     }
 }

@@ -150,6 +150,8 @@ pub struct HeadRecord {
     pub logit_scale: f32,
     pub(crate) state_offset: u32,
     pub(crate) state_length: u32,
+    /// For a head that learns in epochs: every sample whose number is a multiple of it is kept aside, to judge trainings by; 0: none.
+    pub guard: u32,
     /// Two images with the same number here have the same head, so that what one has learnt is right for the other: a CRC-32, by the writer, of the network as
     /// it was described (operators, attributes, tensors, quantization), of the names of the classes, and of the head (trainer, sizes, constants, initial
     /// state). Other names, kernels, memory plans and copies in RAM leave it as it is.

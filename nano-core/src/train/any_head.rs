@@ -3,6 +3,7 @@
 use super::AnyHead;
 #[cfg(feature = "alloc")]
 use super::aggregation::Aggregation;
+use super::guard::Score;
 use super::head::Head;
 use super::order::Training;
 use super::ring::FeatureRing;
@@ -108,6 +109,10 @@ impl<'a> Head<'a> for AnyHead<'a> {
 
     fn check(&self, target: Target) -> Result<(), Error> {
         with_head!(self, head => Head::check(head, target))
+    }
+
+    fn score(&mut self, features: &[i8], target: Target) -> Result<Score, Error> {
+        with_head!(self, head => Head::score(head, features, target))
     }
 
     fn learn(&mut self, features: &[i8], target: Target) -> Result<(), Error> {

@@ -3,7 +3,7 @@
 use alloc::format;
 use alloc::vec::Vec;
 
-use super::linear::LARGEST_SHIFT;
+use super::linear::{LARGEST_GUARD, LARGEST_SHIFT};
 use super::loss::Loss;
 use crate::fixed_point::normalize;
 use crate::image::WriteError;
@@ -22,6 +22,8 @@ pub struct Descent {
     pub class_weights: Vec<f64>,
     /// The rows (classes) of the last layer that do not learn.
     pub frozen: Vec<usize>,
+    /// Every sample whose number is a multiple of it is kept aside, to judge trainings by; 0: none.
+    pub guard: u32,
 }
 
 impl Descent {
@@ -41,6 +43,14 @@ impl Descent {
             ));
         }
         Ok(())
+    }
+
+    /// [`Descent::guard`] as records hold it.
+    pub(super) fn guard(&self) -> Result<u32, WriteError> {
+        if self.guard != 1 && self.guard <= LARGEST_GUARD {
+            return Ok(self.guard);
+        }
+        Err(WriteError::setting("guard", self.guard, format_args!("2 to {LARGEST_GUARD}, or none")))
     }
 
     /// [`Descent::halve_every`] as records hold it.

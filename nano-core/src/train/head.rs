@@ -4,6 +4,7 @@ use core::mem;
 
 use crate::Error;
 use crate::image::Image;
+use crate::train::guard::Score;
 use crate::train::order::Training;
 use crate::train::ring::FeatureRing;
 use crate::train::sizes::HeadSizes;
@@ -74,6 +75,15 @@ pub trait Head<'a>: Sized {
     /// [`Error::Length`].
     fn check_features(&self, features: &[i8]) -> Result<(), Error> {
         Error::check_length("features", self.features(), features.len())
+    }
+
+    /// How well it does on a sample, by which [`take_back_if_worse`](crate::train::take_back_if_worse) judges.
+    ///
+    /// # Errors
+    /// [`Error::Length`], those of [`Head::check`], [`Error::Unsupported`] for a trainer that does not learn in epochs.
+    fn score(&mut self, features: &[i8], target: Target) -> Result<Score, Error> {
+        let _ = (features, target);
+        Err(Error::Unsupported { trainer: Self::NAME, request: "score a sample" })
     }
 
     /// Learns from one sample.

@@ -18,6 +18,9 @@ pub(super) const SATURATE_AT: i32 = i16::MAX as i32 - 128;
 /// The largest right shift for which `2^(shift - 1)` fits int32.
 pub(super) const LARGEST_SHIFT: i32 = 30;
 
+/// The largest number of samples of which one is kept aside.
+pub(super) const LARGEST_GUARD: u32 = 1 << 16;
+
 /// A saved state of a head trained by gradient descent, to be checked: an exponent per layer (u32, its number of halvings), the random
 /// state (u32), then each layer's weights V + 128 (int16).
 pub(super) struct Saved<'s> {
@@ -40,7 +43,7 @@ impl<'s> Saved<'s> {
 }
 
 /// Checks what a record holds for every layer: the scale of a logit, the multiplier (mantissa, right shift) from a logit to the loss's unit,
-/// and the number of epochs after which the learning rate is halved.
+/// the number of epochs after which the learning rate is halved, and the guard.
 pub(super) fn check_record(record: &HeadRecord, multiplier: (i32, i32), halve_every: i32) -> Result<(), Error> {
     let (mantissa, shift) = multiplier;
     if !(1 << 15..1 << 16).contains(&mantissa) || !(0..64).contains(&shift) {
@@ -49,6 +52,9 @@ pub(super) fn check_record(record: &HeadRecord, multiplier: (i32, i32), halve_ev
     record.check_logit_scale()?;
     if halve_every < 0 {
         return Err(Error::Field { name: "head epochs between halvings of the rate", value: halve_every.into() });
+    }
+    if record.guard == 1 || record.guard > LARGEST_GUARD {
+        return Err(Error::Field { name: "head guard", value: record.guard.into() });
     }
     Ok(())
 }

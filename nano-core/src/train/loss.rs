@@ -1,6 +1,7 @@
 //! Losses of gradient descent, and their gradients in integers.
 
 use crate::Error;
+use crate::train::guard::Score;
 use crate::train::target::Target;
 
 /// `round(2^15 * 2^(-j/256))`.
@@ -148,6 +149,24 @@ pub(super) fn errors(logits: &mut [i32], target: Target, multiplier: u64, shift:
                 *logit = (output - i64::from(value)).clamp(-(1 << 15), 1 << 15) as i32;
             }
         }
+    }
+}
+
+/// How well a head does that has made these [`errors`].
+pub(super) fn score(errors: &[i32], target: Target) -> Score {
+    let sum = || errors.iter().map(|error| u64::from(error.unsigned_abs())).sum();
+    match target {
+        Target::Class(label) => {
+            let own = errors.get(usize::from(label)).copied().unwrap_or(0);
+            // The probability of the label is `own + 2^15`, those of others are their errors.
+            let recognised = errors.iter().all(|&error| error <= own + (1 << 15));
+            Score { recognised: recognised.into(), error: own.unsigned_abs().into() }
+        }
+        Target::Labels(_) => {
+            let recognised = errors.iter().all(|error| error.abs() <= 1 << 14);
+            Score { recognised: recognised.into(), error: sum() }
+        }
+        Target::Value(_) => Score { recognised: 0, error: sum() },
     }
 }
 

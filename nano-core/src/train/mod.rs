@@ -16,6 +16,7 @@ mod aggregation;
 mod confidence;
 #[cfg(feature = "alloc")]
 mod descent;
+mod guard;
 mod head;
 mod linear;
 mod loss;
@@ -127,6 +128,7 @@ pub use aggregation::Update;
 pub use confidence::confidence;
 #[cfg(feature = "alloc")]
 pub use descent::Descent;
+pub use guard::{Score, take_back_if_worse};
 pub use head::Head;
 pub(crate) use head::only_once;
 #[cfg(feature = "alloc")]

@@ -36,7 +36,7 @@ pub struct Training {
 }
 
 impl Training {
-    /// The start of `epochs` epochs over the samples that `ring` holds, after `first_epoch` epochs of the same training.
+    /// The start of `epochs` epochs over the samples that `ring` holds and does not keep aside, after `first_epoch` epochs of the same training.
     ///
     /// # Errors
     /// [`Error::Epochs`] for more than [`LARGEST_EPOCHS`].
@@ -45,7 +45,7 @@ impl Training {
         if end > LARGEST_EPOCHS {
             return Err(Error::Epochs { given: end, largest: LARGEST_EPOCHS });
         }
-        let samples = u32::try_from(ring.len())
+        let samples = u32::try_from(ring.trained_len())
             .map_err(|_| Error::Full { name: "samples of a training", capacity: u32::MAX as usize })?;
         Ok(Training { samples, epoch: first_epoch, end, visited: 0, next: 0, stride: 0, taken: 0 })
     }
@@ -89,12 +89,12 @@ pub(super) fn visit(
     random: &mut u32,
     mut step: impl FnMut(&[i8], u32, u32) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    Error::check_length("ring of the training", training.samples as usize, ring.len())?;
+    Error::check_length("ring of the training", training.samples as usize, ring.trained_len())?;
     for _ in 0..training.left().min(most.into()) {
         if training.visited == 0 {
             training.begin_epoch(random);
         }
-        if let Some((features, target)) = ring.get(training.next as usize) {
+        if let Some((features, target)) = ring.trained(training.next as usize) {
             step(features, target, training.epoch)?;
         }
         training.advance();

@@ -11,9 +11,15 @@ use crate::train::target::Target;
 pub struct RingPosition {
     oldest: usize,
     length: usize,
+    first: usize,
 }
 
 /// Ring buffer of the most recent features and their targets, in RAM of the caller; a full ring overwrites the oldest.
+///
+/// With a guard of k, every k-th sample that arrives is kept aside: a training does not visit it, and [`take_back_if_worse`]
+/// judges the training by it. This takes no RAM: it follows from the sample's number.
+///
+/// [`take_back_if_worse`]: crate::train::take_back_if_worse
 ///
 /// ```
 /// use nano_core::train::{FeatureRing, Target};
@@ -33,6 +39,9 @@ pub struct FeatureRing<'a> {
     targets: &'a mut [u32],
     oldest: usize,
     length: usize,
+    guard: Option<NonZero<usize>>,
+    /// The number of the oldest sample since the ring was cleared, modulo the guard; 0 without one.
+    first: usize,
 }
 
 impl<'a> FeatureRing<'a> {
@@ -44,10 +53,22 @@ impl<'a> FeatureRing<'a> {
         let needed = width.saturating_mul(targets.len());
         match NonZero::new(width) {
             Some(width) if !targets.is_empty() && features.len() == needed => {
-                Ok(FeatureRing { width, features, targets, oldest: 0, length: 0 })
+                Ok(FeatureRing { width, features, targets, oldest: 0, length: 0, guard: None, first: 0 })
             }
             _ => Err(Error::Length { name: "ring features", needed, given: features.len() }),
         }
+    }
+
+    /// The same ring, empty, which keeps every sample aside whose number, from 1 on, is a multiple of `guard`; 0: none.
+    pub fn guarded(mut self, guard: u32) -> Self {
+        self.guard = NonZero::new(guard as usize);
+        self.clear();
+        self
+    }
+
+    /// Sets the number, from 0, of the sample that arrives next in an empty ring: as if others had come and gone.
+    pub fn continue_from(&mut self, number: usize) {
+        self.first = self.guard.map_or(0, |guard| number % guard);
     }
 
     /// Number of places.
@@ -67,7 +88,7 @@ impl<'a> FeatureRing<'a> {
 
     /// Forgets all samples.
     pub fn clear(&mut self) {
-        (self.oldest, self.length) = (0, 0);
+        (self.oldest, self.length, self.first) = (0, 0, 0);
     }
 
     /// Adds a sample; if the ring is full, it replaces the oldest.
@@ -79,6 +100,7 @@ impl<'a> FeatureRing<'a> {
         self.put(self.place(if full { 0 } else { self.length }), features, target.word())?;
         if full {
             self.oldest = self.place(1);
+            self.first = self.guard.map_or(0, |guard| (self.first + 1) % guard);
         } else {
             self.length += 1;
         }
@@ -94,9 +116,32 @@ impl<'a> FeatureRing<'a> {
         self.features.chunks_exact(self.width.get()).nth(place).zip(self.targets.get(place).copied())
     }
 
+    /// Number of samples kept aside.
+    pub fn aside_len(&self) -> usize {
+        self.guard.map_or(0, |guard| (self.first + self.length) / guard)
+    }
+
+    /// Number of samples that a training visits: those not kept aside.
+    pub fn trained_len(&self) -> usize {
+        self.length - self.aside_len()
+    }
+
+    /// Sample `index` of [`FeatureRing::trained_len`], as [`FeatureRing::get`].
+    pub fn trained(&self, index: usize) -> Option<(&[i8], u32)> {
+        let Some(guard) = self.guard else { return self.get(index) };
+        // With the samples before the oldest counted in, each group has guard - 1 of them and then one that is kept aside.
+        let others = NonZero::new(guard.get() - 1)?;
+        self.get((self.first + index) / others * guard.get() + (self.first + index) % others - self.first)
+    }
+
+    /// Sample `index` of [`FeatureRing::aside_len`], as [`FeatureRing::get`].
+    pub fn aside(&self, index: usize) -> Option<(&[i8], u32)> {
+        self.get(((index + 1) * self.guard?.get()).checked_sub(self.first + 1)?)
+    }
+
     /// The current position, for [`FeatureRing::rewind`].
     pub fn position(&self) -> RingPosition {
-        RingPosition { oldest: self.oldest, length: self.length }
+        RingPosition { oldest: self.oldest, length: self.length, first: self.first }
     }
 
     /// Restores the samples it held at `position`, after at most one [`clear`](FeatureRing::clear) or [`push`](FeatureRing::push). If the
@@ -121,7 +166,7 @@ impl<'a> FeatureRing<'a> {
         if let Some((features, target)) = displaced {
             self.put(position.oldest, features, target)?;
         }
-        (self.oldest, self.length) = (position.oldest, position.length);
+        (self.oldest, self.length, self.first) = (position.oldest, position.length, position.first);
         Ok(())
     }
 
@@ -140,5 +185,51 @@ impl<'a> FeatureRing<'a> {
     fn place(&self, index: usize) -> usize {
         let place = self.oldest + index;
         if place < self.capacity() { place } else { place - self.capacity() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers of the samples at the indices of one of the parts.
+    fn numbers<'r>(count: usize, get: impl Fn(usize) -> Option<(&'r [i8], u32)>) -> Vec<u32> {
+        assert_eq!(get(count), None);
+        (0..count).map(|index| get(index).unwrap().1).collect()
+    }
+
+    #[test]
+    fn each_sample_is_visited_or_kept_aside_by_its_number() {
+        for guard in [0, 2, 3, 4, 7, 20] {
+            for places in 1..=17 {
+                let (mut features, mut targets) = (vec![0; places], vec![0; places]);
+                let mut ring = FeatureRing::new(1, &mut features, &mut targets).unwrap().guarded(guard);
+                for number in 1..=60 {
+                    let (position, full) = (ring.position(), ring.len() == places);
+                    let oldest = ring.get(0).map_or(0, |(_, target)| target);
+                    let held = |ring: &FeatureRing<'_>, newest: u32| {
+                        let held = newest.saturating_sub(places as u32) + 1..=newest;
+                        let is_aside = |number: &u32| number.is_multiple_of(guard);
+                        let (aside, visited): (Vec<_>, Vec<_>) = held.partition(is_aside);
+                        assert_eq!(numbers(ring.aside_len(), |index| ring.aside(index)), aside, "{guard} {places}");
+                        assert_eq!(
+                            numbers(ring.trained_len(), |index| ring.trained(index)),
+                            visited,
+                            "{guard} {places}"
+                        );
+                    };
+                    ring.push(&[0], Target::Value(number as i32)).unwrap();
+                    held(&ring, number);
+                    ring.rewind(position, full.then_some((&[0], oldest))).unwrap();
+                    held(&ring, number - 1);
+                    ring.push(&[0], Target::Value(number as i32)).unwrap();
+                }
+                let position = ring.position();
+                ring.clear();
+                assert_eq!((ring.aside_len(), ring.trained_len()), (0, 0));
+                ring.rewind(position, None).unwrap();
+                assert_eq!(ring.aside_len() + ring.trained_len(), places);
+            }
+        }
     }
 }

@@ -63,6 +63,9 @@ pub(super) trait SumsHead<'a>: Head<'a> {
 
 /// Checks a record's number of classes at the start.
 pub(super) fn check_classes(record: &HeadRecord, classes: i32) -> Result<(), Error> {
+    if record.guard != 0 {
+        return Err(Error::Field { name: "head guard", value: record.guard.into() });
+    }
     let possible = (1..=record.classes as i32).contains(&classes);
     if possible { Ok(()) } else { Err(Error::Field { name: "head classes at the start", value: classes.into() }) }
 }

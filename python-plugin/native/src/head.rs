@@ -1,7 +1,9 @@
 //! The trainable head of an image on the host. It runs the same code as the device.
 
 use nano_core::Error;
-use nano_core::train::{self, AnyHead, FeatureRing, Head as _, HeadSizes, LayerSizes, Target, Training, Update};
+use nano_core::train::{
+    self, AnyHead, FeatureRing, Head as _, HeadSizes, LayerSizes, Target, Training, Update, take_back_if_worse,
+};
 use numpy::ndarray::Array2;
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::exceptions::PyOverflowError;
@@ -204,9 +206,17 @@ impl Head {
         self.for_all(features, targets, |head, features, target| head.unlearn(features, target))
     }
 
-    /// Trains the epochs from `first_epoch` to `first_epoch + epochs - 1` on a ring that holds exactly these samples in this order of arrival. If
-    /// `steps` is given, runs only that number of steps. On an error, including Ctrl-C, the head is unchanged.
-    #[pyo3(signature = (features, targets, epochs, first_epoch = 0, steps = None))]
+    /// Every sample whose number is a multiple of it is kept aside, to judge trainings by; 0: none.
+    #[getter]
+    fn guard(&self) -> u32 {
+        self.owned.borrow_owner().image.checked().image().head().map_or(0, |record| record.guard)
+    }
+
+    /// Trains the epochs from `first_epoch` to `first_epoch + epochs - 1` on a ring that holds exactly these samples in this order of arrival, of which the
+    /// first has the number `first`. If `steps` is given, runs only that number of steps. Returns whether the training was taken back. On an error,
+    /// including Ctrl-C, the head is unchanged.
+    #[pyo3(signature = (features, targets, epochs, first_epoch = 0, steps = None, first = 0))]
+    #[expect(clippy::too_many_arguments, reason = "Python names them")]
     fn train(
         &mut self,
         py: Python<'_>,
@@ -215,16 +225,20 @@ impl Head {
         epochs: u32,
         first_epoch: u32,
         steps: Option<u64>,
-    ) -> PyResult<()> {
+        first: usize,
+    ) -> PyResult<bool> {
         let (samples, width) = (features.shape()[0], features.shape()[1]);
         let (mut ring_features, mut ring_targets) = (vec![0; samples * width], vec![0; samples]);
         check_length(samples, targets.as_slice()?)?;
         if samples == 0 {
-            return Ok(());
+            return Ok(false);
         }
-        let mut ring = FeatureRing::new(width, &mut ring_features, &mut ring_targets).map_err(refuse)?;
+        let ring = FeatureRing::new(width, &mut ring_features, &mut ring_targets).map_err(refuse)?;
+        let mut ring = ring.guarded(self.guard());
+        ring.continue_from(first);
         let (features, targets) = (features.as_slice()?, targets.as_slice()?);
         self.all(|head| {
+            let mut before = head.state().to_vec();
             for (features, &value) in features.chunks_exact(width).zip(targets) {
                 ring.push(features, target(head, value)?).map_err(refuse)?;
             }
@@ -238,7 +252,7 @@ impl Head {
                 let slice = (steps - training.taken()).min(SLICE.into()) as u32;
                 head.train(&ring, &mut training, slice).map_err(refuse)?;
             }
-            Ok(())
+            take_back_if_worse(head, &mut before, &ring).map_err(refuse)
         })
     }
 

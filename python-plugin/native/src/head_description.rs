@@ -150,13 +150,14 @@ struct Descent<'py> {
     halve_every: Bound<'py, PyAny>,
     class_weights: Vec<f64>,
     frozen: Bound<'py, PyAny>,
+    guard: Bound<'py, PyAny>,
 }
 
 impl TryFrom<Descent<'_>> for train::Descent {
     type Error = PyErr;
 
     fn try_from(descent: Descent<'_>) -> PyResult<Self> {
-        let Descent { learning_rate, loss, halve_every, class_weights, frozen } = descent;
+        let Descent { learning_rate, loss, halve_every, class_weights, frozen, guard } = descent;
         let known = Loss::ALL.into_iter().find(|known| known.name() == &*loss);
         Ok(train::Descent {
             learning_rate,
@@ -164,6 +165,7 @@ impl TryFrom<Descent<'_>> for train::Descent {
             halve_every: whole("halve_every", &halve_every)?,
             class_weights,
             frozen: whole("frozen", &frozen)?,
+            guard: whole("guard", &guard)?,
         })
     }
 }

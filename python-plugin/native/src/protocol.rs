@@ -250,8 +250,8 @@ pub(crate) fn decode_response<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bo
             set!(samples: samples, ticks: ticks);
             "learned"
         }
-        Response::Trained { steps, left, ticks } => {
-            set!(steps: steps, left: left, ticks: ticks);
+        Response::Trained { steps, left, ticks, taken_back } => {
+            set!(steps: steps, left: left, ticks: ticks, taken_back: taken_back);
             "trained"
         }
         Response::Updated { count, same_head } => {
@@ -286,7 +286,7 @@ pub(crate) fn decode_response<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bo
         Response::Stats(stats) => {
             set!(requests: stats.requests, refused_requests: stats.refused_requests, refused_frames: stats.refused_frames);
             set!(repeated: stats.repeated, runs: stats.runs, learned: stats.learned, steps: stats.steps);
-            set!(changes: stats.changes, saves: stats.saves, failed_saves: stats.failed_saves);
+            set!(taken_back: stats.taken_back, changes: stats.changes, saves: stats.saves, failed_saves: stats.failed_saves);
             set!(startup_ticks: stats.startup_ticks);
             "stats"
         }

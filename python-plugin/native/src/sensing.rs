@@ -108,8 +108,8 @@ pub(crate) fn report_fields<'py>(py: Python<'py>, report: &Report) -> PyResult<B
             set!(target, head);
             "learned"
         }
-        Event::Trained { steps, left, head } => {
-            set!(steps, left, head);
+        Event::Trained { steps, left, taken_back, head } => {
+            set!(steps, left, taken_back, head);
             "trained"
         }
         Event::Committed { head } => {

@@ -30,7 +30,7 @@ fn call<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>>(
     device: &mut Device<'a, C, F, H>,
     request: Request<'_>,
 ) -> String {
-    let trained = |Progress { steps, left, ticks }| Response::Trained { steps, left, ticks };
+    let trained = |Progress { steps, left, ticks, taken_back }| Response::Trained { steps, left, ticks, taken_back };
     let result = match request {
         Request::Predict { input } => device.predict(&signed(input)[..]).map(|made| {
             let Prediction { class, confidence, known, ticks, logit_scale, logits, output } = made;

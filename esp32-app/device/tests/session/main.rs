@@ -6,6 +6,7 @@ mod corrupted;
 mod every_request;
 mod frames;
 mod graph;
+mod guard;
 mod learning;
 mod local;
 mod memory;

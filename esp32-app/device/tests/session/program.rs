@@ -10,8 +10,8 @@ use embedded_storage::nor_flash::{ErrorType, NorFlash, ReadNorFlash};
 use nano_core::Error;
 use nano_core::image::Image;
 use torch_nano_device::{
-    Board, Device, Event, Failure, MemoryFlash, Options, Program, ProgramOptions, ProgramRam, REPORT, Report, Request,
-    RequestHeader, Response, ResponseHeader, Sampled, Sensing, SensingOptions, Settings, Smoothing, frame,
+    Board, Device, Event, Failure, MemoryFlash, Options, Program, ProgramOptions, ProgramRam, Progress, REPORT, Report,
+    Request, RequestHeader, Response, ResponseHeader, Sampled, Sensing, SensingOptions, Settings, Smoothing, frame,
 };
 
 use crate::builder::head_net;
@@ -158,7 +158,8 @@ fn replayed<C: FnMut() -> u64>(
                 Event::Trained { steps: wanted, .. } => loop {
                     let made = sensing.work(device).unwrap().expect("a training");
                     if made.steps == wanted {
-                        events.push(Event::Trained { steps: made.steps, left: made.left, head: head(device) });
+                        let Progress { steps, left, taken_back, .. } = made;
+                        events.push(Event::Trained { steps, left, taken_back, head: head(device) });
                         break;
                     }
                 },

@@ -158,7 +158,7 @@ fn learning_on_the_device_is_learning_on_the_host() {
         });
     }
     ask(&mut session, Request::Train { first_epoch: 0, epochs: 3 }, |response| {
-        assert_eq!(response, Response::Trained { steps: 3 * RING as u64, left: 0, ticks: 5 });
+        assert_eq!(response, Response::Trained { steps: 3 * RING as u64, left: 0, ticks: 5, taken_back: false });
     });
     let expected = with_head(&image, |head| {
         let (mut features, mut labels) = (vec![0; RING * head.features()], [0; RING]);
@@ -188,7 +188,7 @@ fn no_epochs_train_nothing() {
     let before = head_state(&mut session);
     ask(&mut session, Request::Learn { label: class(1), input: &input(0) }, |_| ());
     ask(&mut session, Request::Train { first_epoch: 0, epochs: 0 }, |response| {
-        assert_eq!(response, Response::Trained { steps: 0, left: 0, ticks: 5 });
+        assert_eq!(response, Response::Trained { steps: 0, left: 0, ticks: 5, taken_back: false });
     });
     assert_eq!(head_state(&mut session), before);
 }

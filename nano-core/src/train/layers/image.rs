@@ -143,6 +143,7 @@ pub(in crate::train) fn pack(head: &LayersDescription, features: &Value) -> Resu
             0,
         ],
         logit_scale: logit_scale as f32,
+        guard: descent.guard()?,
         ..HeadRecord::default()
     };
     let records = layers.iter().flat_map(|(layer, ..)| layer.as_bytes()).copied();

@@ -45,6 +45,7 @@ use crate::image::{HeadRecord, Image};
 use crate::operator::CheckedPart;
 #[cfg(feature = "alloc")]
 use crate::train::aggregation::Aggregation;
+use crate::train::guard::Score;
 use crate::train::head::Head;
 use crate::train::linear::{self, LARGEST_SHIFT, Saved, check_layer};
 use crate::train::loss::{self, Loss};
@@ -297,6 +298,16 @@ impl<'a> Head<'a> for LayersHead<'a> {
 
     fn check(&self, target: Target) -> Result<(), Error> {
         self.loss.check(target, self.classes(), Self::NAME)
+    }
+
+    fn score(&mut self, features: &[i8], target: Target) -> Result<Score, Error> {
+        self.check(target)?;
+        self.logits(features)?;
+        let [multiplier, multiplier_shift, ..] = self.record.constants;
+        let shift = multiplier_shift as u32 - self.last_exponent();
+        let outputs = self.outputs();
+        loss::errors(outputs, target, multiplier as u64, shift);
+        Ok(loss::score(outputs, target))
     }
 
     fn learn(&mut self, features: &[i8], target: Target) -> Result<(), Error> {

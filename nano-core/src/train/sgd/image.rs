@@ -78,6 +78,7 @@ pub(in crate::train) fn pack(head: &SgdDescription, features: &Value) -> Result<
             descent.learning_rate.is_none().into(),
         ],
         logit_scale: logit_scale as f32,
+        guard: descent.guard()?,
         ..HeadRecord::default()
     };
     let state = state.chain(rates.into_iter().map(|rate| rate as i16));

@@ -49,6 +49,7 @@ use crate::Error;
 use crate::image::{HeadRecord, Image};
 #[cfg(feature = "alloc")]
 use crate::train::aggregation::Aggregation;
+use crate::train::guard::Score;
 use crate::train::head::Head;
 use crate::train::linear::{self, HALVE_ABOVE, LARGEST_BIAS_INPUT, LARGEST_SHIFT, Saved, check_layer, check_weight};
 use crate::train::loss::{self, Loss};
@@ -129,10 +130,8 @@ impl<'a> SgdHead<'a> {
     fn step_towards(&mut self, features: &[i8], target: Target, raised: u32) -> Result<(), Error> {
         self.check(target)?;
         self.logits(features)?;
-        let [multiplier, multiplier_shift, ..] = self.record.constants;
+        self.errors(target);
         let exponent = self.state.exponent.get();
-        let shift = multiplier_shift as u32 - exponent;
-        loss::errors(self.scratch, target, multiplier as u64, shift);
         let rate_shift = self.record.constants[3].saturating_add_unsigned(exponent.saturating_add(raised));
         let shift = rate_shift.clamp(1, LARGEST_SHIFT) as u32;
         let steepest = self.gradients(target);
@@ -153,6 +152,12 @@ impl<'a> SgdHead<'a> {
             self.halve();
         }
         Ok(())
+    }
+
+    /// Steps 2 to 4: replaces the logits by the errors.
+    fn errors(&mut self, target: Target) {
+        let [multiplier, multiplier_shift, ..] = self.record.constants;
+        loss::errors(self.scratch, target, multiplier as u64, multiplier_shift as u32 - self.state.exponent.get());
     }
 
     /// Step 5 and the first half of step 6: replaces the errors by `g_k`, 0 for a skipped row; returns the largest |g|.
@@ -194,8 +199,8 @@ impl<'a> SgdHead<'a> {
 
     /// [`SgdHead::raised_for`] the samples of a ring.
     fn raised_for_ring(&self, ring: &FeatureRing<'_>) -> u32 {
-        let count = ring.len().min(MEASURED_SAMPLES);
-        let chosen = (0..count).filter_map(|place| ring.get(place * ring.len() / count.max(1)));
+        let count = ring.trained_len().min(MEASURED_SAMPLES);
+        let chosen = (0..count).filter_map(|place| ring.trained(place * ring.trained_len() / count.max(1)));
         let sum: u64 = chosen.map(|(features, _)| self.square(features)).sum();
         self.raised_for(sum / count.max(1) as u64)
     }
@@ -284,6 +289,13 @@ impl<'a> Head<'a> for SgdHead<'a> {
 
     fn check(&self, target: Target) -> Result<(), Error> {
         self.loss.check(target, self.classes(), Self::NAME)
+    }
+
+    fn score(&mut self, features: &[i8], target: Target) -> Result<Score, Error> {
+        self.check(target)?;
+        self.logits(features)?;
+        self.errors(target);
+        Ok(loss::score(self.scratch, target))
     }
 
     fn learn(&mut self, features: &[i8], target: Target) -> Result<(), Error> {

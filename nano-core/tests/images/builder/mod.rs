@@ -409,7 +409,14 @@ pub fn value(shape: [u32; 3]) -> ValueDescription {
 
 /// Gradient descent without a schedule or class weights.
 pub fn descent(learning_rate: f64, loss: Loss) -> Descent {
-    Descent { learning_rate: Some(learning_rate), loss, halve_every: 0, class_weights: vec![], frozen: vec![] }
+    Descent {
+        learning_rate: Some(learning_rate),
+        loss,
+        halve_every: 0,
+        class_weights: vec![],
+        frozen: vec![],
+        guard: 0,
+    }
 }
 
 /// A head of two layers, with four hidden features and a ReLU between them; its weights repeat.

@@ -155,6 +155,8 @@ def learn(device: Device, data: Path, epochs: _Epochs = 20) -> None:
     result = device.fit(_inputs(device, table), labels, epochs=epochs)
     trained = f"{result.epochs} epochs" if result.epochs else "committed"
     print(f"{result.sent} samples sent, {trained}, {result.seconds:.1f} s, {result.ticks:,} ticks")
+    if result.taken_back:
+        print("taken back: the head is no better on the samples kept aside, and stays as it was")
 
 
 @command(device_app, _LEARN, saves=True)

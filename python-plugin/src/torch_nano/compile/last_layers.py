@@ -134,6 +134,7 @@ def _last_layers(graph: Graph, count: int, settings: SGD, ranges: Mapping[str, B
         "halve_every": settings.halve_every or 0,
         "class_weights": list(settings.class_weights),
         "frozen": list(settings.frozen),
+        "guard": settings.guard or 0,
     }
     return LastLayers(description, paths, nodes[0].name)
 

@@ -179,6 +179,9 @@ class DeviceStats(_Answer):
     learned: int
     #: Steps of training.
     steps: int
+    #: Trainings that were taken back: they had not made the head better (:class:`torch_nano.heads.SGD`,
+    #: `guard`).
+    taken_back: int
     #: Changes of the head.
     changes: int
     #: Heads saved.

@@ -221,6 +221,9 @@ class Device(Conversation):
     def train(self, epochs: int, *, first_epoch: int = 0) -> int:
         """Trains the head for `epochs` passes over the kept samples; returns instructions or cycles.
 
+        With a guard (:class:`torch_nano.heads.SGD`) a training that does not make the head better is taken
+        back: the head is then the one before, and there is nothing to undo. :meth:`stats` counts them.
+
         The device works in slices, each well below a second. Ctrl-C ends the training after the current slice
         and is then raised: what was learnt so far stays, records have the exact step, and :meth:`undo` undoes
         all of it. After an error (:class:`ConnectionLost`, :class:`DeviceTimeout`) the same call continues

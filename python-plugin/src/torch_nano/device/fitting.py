@@ -27,6 +27,8 @@ class FitResult:
     #: Instructions or cycles of training or commit.
     ticks: int
     seconds: float
+    #: Trainings that the guard has taken back, of one for each part of the data; without a guard 0.
+    taken_back: int = 0
 
 
 def fit(device: Device, data: Input | Samples, labels: Any, epochs: int, progress: Bars) -> FitResult:
@@ -53,7 +55,7 @@ def _learn(
     sent = places * parts if parts > 1 else len(samples)
     # Whole rings, so that all samples count equally: the last ring is filled up from the first samples.
     stream = chain.from_iterable(repeat(samples))
-    ticks = 0
+    ticks = taken_back = 0
     with progress.bar("fit", sent) as advance:
         for part in range(parts):
             for input, target in islice(stream, sent // parts):
@@ -61,10 +63,12 @@ def _learn(
                 advance(1)
             if parts > 1:
                 first_epoch = part * places // len(samples)
-                ticks += device._train(Bars(False), epochs=1, first_epoch=first_epoch)["ticks"]
+                trained = device._train(Bars(False), epochs=1, first_epoch=first_epoch)
+                ticks, taken_back = ticks + trained["ticks"], taken_back + trained["taken_back"]
     if not places:
         ticks = device.commit()
     elif parts == 1:
         # With a bar of its own.
-        ticks = device._train(progress, epochs=epochs, first_epoch=0)["ticks"]
-    return FitResult(sent, epochs if places else 0, ticks, time.perf_counter() - start)
+        trained = device._train(progress, epochs=epochs, first_epoch=0)
+        ticks, taken_back = trained["ticks"], int(trained["taken_back"])
+    return FitResult(sent, epochs if places else 0, ticks, time.perf_counter() - start, taken_back)

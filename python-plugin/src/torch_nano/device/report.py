@@ -18,7 +18,8 @@ class Report:
     - started: head, restored (whether that head was saved before)
     - sensed: class, confidence (in 1/32768), known, decided, ticks
     - learned: target (class, bits, or the number), head
-    - trained: steps (since the training began), left, head
+    - trained: steps (since the training began), left, taken_back (at its end: whether it had not made the
+      head better on the samples kept aside), head
     - committed: head
     - saved: saves (since the start); save_failed: failed_saves
     - refused: failure, reason

@@ -30,13 +30,18 @@ class SGD:
         class_weights: weight of each class's samples; the largest gets the full rate. Not for "squared".
         frozen: indices of classes whose weights do not change.
         layer: name of the Linear that ends the model; None: whichever does.
+        guard: every sample whose number is a multiple of it is kept aside, 2 to 65,536: no training visits
+            it. A training is taken back unless the head then recognises more of the samples kept aside, or
+            as many with at most a quarter of the error (nano-core's `train::guard`). They take no RAM beside
+            the device's ring. 8 suits; None: all samples are learnt from, and no training is judged.
 
     Raises:
         HeadError: a setting that no head can have; what depends on the model is refused by
             :func:`torch_nano.to_nano`.
 
     >>> SGD(learning_rate=0.05, halve_every=8)
-    SGD(learning_rate=0.05, loss='cross_entropy', halve_every=8, class_weights=(), frozen=(), layer=None)
+    SGD(learning_rate=0.05, loss='cross_entropy', halve_every=8, class_weights=(), frozen=(), layer=None,
+        guard=None)
     """
 
     learning_rate: float | Literal["auto"] = 0.02
@@ -45,6 +50,7 @@ class SGD:
     class_weights: Sequence[float] = ()
     frozen: Sequence[int] = ()
     layer: str | None = None
+    guard: int | None = None
 
     def __post_init__(self) -> None:
         weights = items("class_weights", self.class_weights, "numbers, one for each class")
@@ -56,6 +62,8 @@ class SGD:
         one_of("loss", self.loss, get_args(Loss), error=HeadError)
         if self.halve_every is not None:
             _set(self, "halve_every", whole_number("halve_every", self.halve_every, least=1))
+        if self.guard is not None:
+            _set(self, "guard", whole_number("guard", self.guard, least=2))
         _check_layer(self.layer)
 
     def description(self, weights: Floats, biases: Floats) -> dict[str, Any]:
@@ -69,6 +77,7 @@ class SGD:
             "halve_every": self.halve_every or 0,
             "class_weights": list(self.class_weights),
             "frozen": list(self.frozen),
+            "guard": self.guard or 0,
         }
 
 

@@ -34,6 +34,8 @@ class SgdHead(Head):
     """
 
     name = "sgd_head"
+    #: Whether the latest :meth:`fit` was taken back by the guard (:class:`torch_nano.heads.SGD`).
+    taken_back: bool = False
 
     def predict(self, features: TensorOrArray) -> Tensor:
         """int64 classes [N] (the largest logit, the first of equal ones); for loss "binary" bool [N,
@@ -72,7 +74,8 @@ class SgdHead(Head):
         """Trains for `epochs` epochs on samples int8 [N, features] with targets [N] (bool [N, classes] for
         loss "binary"), in the device's order.
 
-        A device whose ring holds exactly these samples does the same. (nn.Module has the name `train`.)
+        A device whose ring holds exactly these samples does the same. (nn.Module has the name `train`.) With
+        a guard, :attr:`taken_back` then says whether the head is the one before.
 
         Args:
             first_epoch: number of epochs of the same training before this call, on which the learning rate
@@ -86,7 +89,7 @@ class SgdHead(Head):
         numbers = self._targets(features, targets)
         epochs = whole_number("epochs", epochs, least=1, most=_native.LARGEST_EPOCHS)
         first_epoch = whole_number("first_epoch", first_epoch, most=_native.LARGEST_EPOCHS - epochs)
-        self._head.train(features.cpu().contiguous().numpy(), numbers, epochs, first_epoch)
+        self.taken_back = self._head.train(features.cpu().contiguous().numpy(), numbers, epochs, first_epoch)
 
     def _targets(self, features: Tensor, targets: Any) -> Targets:
         """The targets in nano-core's form."""

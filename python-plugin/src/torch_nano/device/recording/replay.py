@@ -54,8 +54,10 @@ class _State:
     head: bytes
     #: Features and targets in the ring, the oldest first.
     ring: tuple[tuple[bytes, int], ...] = ()
-    #: Head and ring before the latest change; None if that cannot be undone.
-    before: tuple[bytes, tuple[tuple[bytes, int], ...]] | None = None
+    #: Number of samples that came before the oldest in the ring.
+    first: int = 0
+    #: Head, ring and that number before the latest change; None if that cannot be undone.
+    before: tuple[bytes, tuple[tuple[bytes, int], ...], int] | None = None
 
 
 def replay(path: str | Path, nano: HasImage | bytes) -> Replay:
@@ -151,6 +153,8 @@ class _Twin:
         self._inputs = inputs_of(image)
         self._head = head_of(image)._head
         self._places = ring_capacity
+        #: Whether the latest training was taken back.
+        self._taken_back = False
 
     def started(self, head: bytes, place: str) -> _State:
         """The state of a device that starts with this head.
@@ -182,13 +186,17 @@ class _Twin:
         if step.request == "learn" and self._places:
             sample = (self._features(step.fields["input"]).tobytes(), step.fields["target"])
             ring = (*state.ring, sample)[-self._places :]
-            return replace(state, ring=ring, before=(state.head, state.ring))
+            first = state.first + len(state.ring) + 1 - len(ring)
+            return replace(state, ring=ring, first=first, before=(state.head, state.ring, state.first))
         if step.request == "undo":
             if state.before is None:
                 raise _native.NanoError("there is nothing to take back")
             return _State(*state.before)
-        ring = () if step.request == "reset" else state.ring
-        return _State(self._change(state, step), ring, (state.head, state.ring))
+        ring, first = ((), 0) if step.request == "reset" else (state.ring, state.first)
+        self._taken_back = False
+        head = self._change(state, step)
+        before = None if self._taken_back else (state.head, state.ring, state.first)
+        return _State(head, ring, first, before)
 
     def _change(self, state: _State, step: Step) -> bytes:
         """The head after a step that changes it."""
@@ -202,7 +210,9 @@ class _Twin:
                 targets = np.array([target for _, target in state.ring], np.int64)
                 features = features.reshape(len(targets), head.features)
                 steps = step.outcome.steps if isinstance(step.outcome, Done) else None
-                head.train(features, targets, fields["epochs"], fields["first_epoch"], steps)
+                self._taken_back = head.train(
+                    features, targets, fields["epochs"], fields["first_epoch"], steps, state.first
+                )
             case "commit":
                 head.commit()
             case "add_class":
