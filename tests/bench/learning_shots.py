@@ -100,6 +100,14 @@ def with_best_rate(shots: Shots) -> Shots:
     return {**kept, "sgd, best rate": {row: max(one[row] for one in fixed) for row in fixed[0]}}
 
 
+def rate_gaps(sets: dict[str, Shots]) -> dict[str, Accuracies]:
+    """What the rate by the features loses to the best of the fixed ones, in points, by number of samples."""
+    return {
+        name: {row: best - shots["sgd"][row] for row, best in shots["sgd, best rate"].items()}
+        for name, shots in sets.items()
+    }
+
+
 def _draws(
     head: LdaHead | PrototypeHead | SgdHead, learnt: Samples, scored: Samples, count: int | None, draws: int
 ) -> Iterator[float]:

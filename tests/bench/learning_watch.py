@@ -8,18 +8,33 @@ import numpy as np
 import torch
 import torch_nano as tn
 import watch
-from learning_heads import Accuracies, first_of_each, float_lda, heads_of, percent, real, recognised, score
+from learning_heads import (
+    HALVE_EVERY,
+    Accuracies,
+    first_of_each,
+    float_lda,
+    heads_of,
+    percent,
+    real,
+    recognised,
+    score,
+)
 from learning_sets import Samples, ranged
 from learning_shots import Shipped, User
 from personal import EPOCHS_ON_BOARD, LEARNING_RATE
 from torch import Tensor
-from torch_nano.heads import SGD
+from torch_nano.heads import SGD, SgdHead
 from training import logistic_regression
 
 LEARNERS = ("generic", "sgd", "logistic", "lda", "float_lda", "prototype")
 ALL = "all"
 SHOTS = (1, 2, 5)
 """Windows of each exercise; a person-arm has 4 to 12 of each to learn from."""
+JUDGED = {
+    "sgd": SGD("auto", halve_every=HALVE_EVERY),
+    "guarded": SGD("auto", halve_every=HALVE_EVERY, guard=8),
+}
+"""Without and with the guard."""
 
 
 @dataclass(frozen=True)
@@ -90,4 +105,25 @@ def person_arms(fold: Fold) -> list[dict[str, Accuracies]]:
             found["float_lda"] = percent(float_lda(*floats), scored.label)
             shots[name] = {one: found[one] for one in LEARNERS}
         results.append(shots)
+    return results
+
+
+def judged_arms(fold: Fold) -> list[Accuracies]:
+    """What the generic head and those of `JUDGED` recognise of an arm's scored windows, in %, after all
+    windows to learn from, in the order of the recordings, and the % of trainings that were taken back: one
+    result for each arm of the people left out."""
+    heads = {name: tn.to_nano(fold.model, head=settings) for name, settings in JUDGED.items()}
+    results = []
+    for own in fold.users:
+        result: Accuracies = {}
+        for name, nano in heads.items():
+            head = nano.head
+            assert isinstance(head, SgdHead)
+            scored = Samples(nano.features_int8(own.x_scored), own.label_scored)
+            head.reset()
+            result["generic"] = score(head, scored)
+            head.fit(nano.features_int8(own.x), own.label, EPOCHS_ON_BOARD)
+            result[name] = score(head, scored)
+            result["taken back"] = 100.0 if head.taken_back else 0.0
+        results.append(result)
     return results

@@ -36,8 +36,14 @@ GOOD = Measured(
             "lda alone": {"1": 90.0},
             "prototype": {"0": 70.0, "1": 87.0},
             "prototype alone": {"1": 86.0},
+            "sgd": {"1": 84.0},
+            "sgd, best rate": {"1": 85.5},
         }
     },
+    judged=[
+        {"generic": 83.0, "sgd": 82.0, "guarded": 83.0, "taken back": 100.0},
+        {"generic": 90.0, "sgd": 94.0, "guarded": 94.0, "taken back": 0.0},
+    ],
 )
 
 
@@ -65,6 +71,8 @@ def test_heads_learn_as_well_as_float_on_one_seed() -> None:
     assert list(measured.watch_seeds) == [0] and measured.watch_seeds[0] == measured.watch
     assert min(arms["sgd"], arms["lda"], arms["logistic"]) > arms["generic"] + 3
     assert arms["lda"] > arms["float_lda"] - 1
+    # One of an arm's about 180 windows is 0.6 points. Some trainings are taken back, and most are not.
+    assert measured.worst_arm()["guarded"] > -1 and 0 < measured.personal_mean()["taken back"] < 50
 
 
 def test_float_sgd_is_that_of_torch() -> None:
@@ -99,6 +107,11 @@ def test_accuracies_above_all_thresholds_pass(tmp_path: Path) -> None:
     assert status == 0 and "missed" not in text
     report = json.loads((tmp_path / "made/learning.json").read_text())
     assert report["gap_points"] == {"digits": {"sgd": pytest.approx(0.2), "lda": pytest.approx(-1.0)}}
+    assert report["auto_rate_gaps"] == {"watch": {"1": 1.5}}
+    assert report["worst_arm"] == {"sgd": -1.0, "guarded": 0.0}
+    assert report["personal_mean"]["guarded"] == 88.5 and report["sgd_cells"] == {
+        "digits": {ALL: pytest.approx(0.2)}
+    }
     assert report["watch"] == {"sgd": 93.5, "lda": 93.5, "logistic": 93.5, "generic": 93.5}
 
 
@@ -115,11 +128,29 @@ def test_a_gap_too_wide_is_named(tmp_path: Path, number: str, value: float, name
     assert status == 1 and text.count("missed") == 1 and named in text
 
 
+def test_a_cell_too_far_behind_float_is_named(tmp_path: Path) -> None:
+    rows = {**GOOD.sets["digits"], "1": {**GOOD.sets["digits"][ALL], "sgd": 95.9}}
+    status, text = concluded(replace(GOOD, sets={"digits": rows}), tmp_path / "learning.json")
+    assert status == 1 and text.count("missed") == 1 and "1.10 points behind float with 1 of each" in text
+
+
 @pytest.mark.parametrize(("head", "value"), [("sgd", 90.99), ("lda", 92.99)])
 def test_a_watch_too_low_is_named(tmp_path: Path, head: str, value: float) -> None:
     watch = {ALL: {**GOOD.watch[ALL], head: value}}
     status, text = concluded(replace(GOOD, watch=watch), tmp_path / "learning.json")
     assert status == 1 and text.count("missed") == 1 and f"watch: {head} recognises {value} %" in text
+
+
+@pytest.mark.parametrize(
+    ("guarded", "named"),
+    [((82.4, 94.0), "an arm ends 0.60 points below its generic one"), ((83.0, 91.0), "costs 1.00 points")],
+)
+def test_a_guard_that_fails_or_costs_too_much_is_named(
+    tmp_path: Path, guarded: tuple[float, float], named: str
+) -> None:
+    judged = [{**arm, "guarded": value} for arm, value in zip(GOOD.judged, guarded, strict=True)]
+    status, text = concluded(replace(GOOD, judged=judged), tmp_path / "learning.json")
+    assert status == 1 and text.count("missed") == 1 and named in text
 
 
 @pytest.mark.parametrize(
