@@ -1,7 +1,8 @@
 """Which code of a linked program each kernel needs: sections of its object file, followed along relocations.
 
 After link-time optimization each function and each constant is a section of its own. A kernel's code is what
-its entry in the table of kernels reaches, and the rest of the program does not.
+its entry in the table of kernels reaches, and the rest of the program does not. The linker shortens calls and
+folds equal functions into one: the bytes of a function are those that it has in the linked program.
 """
 
 from __future__ import annotations
@@ -40,14 +41,20 @@ class Program:
     """The code and constants of an object file.
 
     Args:
+        linked: the program that is linked of it.
         kernels: those in the program's table of kernels, in its order.
 
     Raises:
         ValueError: the file has no such table.
     """
 
-    def __init__(self, object_file: Path, kernels: Sequence[str]) -> None:
+    def __init__(self, object_file: Path, linked: Path, kernels: Sequence[str]) -> None:
         self.kernels = kernels
+        with linked.open("rb") as file:
+            #: Address and bytes of each linked function.
+            self._functions = {
+                symbol.name: (symbol["st_value"], symbol["st_size"]) for symbol in _functions(ELFFile(file))
+            }
         self._sizes: dict[Place, int] = {}
         self._references: dict[Place, list[tuple[int, Place]]] = defaultdict(list)
         self._roots: list[Place] = []
@@ -96,15 +103,25 @@ class Program:
         self._constants = {index for index, section in kept.items() if section.name.startswith(".rodata")}
         merged = {index for index, section in kept.items() if section["sh_flags"] & _MERGED}
         self._sizes = {(index, 0): kept[index]["sh_size"] for index in kept.keys() - merged}
+        # Functions that are linked at one address are one.
+        folded: dict[int, int] = {}
+        first_at: dict[int, int] = {}
+        for function in _functions(elf):
+            index = function["st_shndx"]
+            if index in kept and function.name in self._functions:
+                address, size = self._functions[function.name]
+                folded[index] = first_at.setdefault(address, index)
+                self._sizes[index, 0] = size
         for section in sections:
             if not isinstance(section, RelocationSection):
                 continue
-            owner = section["sh_info"]
+            owner = folded.get(section["sh_info"], section["sh_info"])
             for relocation in section.iter_relocations():
                 symbol = symbols[relocation["r_info_sym"]]
                 index = symbol["st_shndx"]
                 if index not in kept:
                     continue
+                index = folded.get(index, index)
                 place = (index, symbol["st_value"] if index in merged else 0)
                 if index in merged:
                     self._sizes[place] = symbol["st_size"]
@@ -152,3 +169,8 @@ def static_size(program: Path, name: str) -> int:
 
 def _sections(file: Any) -> Iterator[Any]:
     yield from ELFFile(file).iter_sections()
+
+
+def _functions(elf: Any) -> Iterator[Any]:
+    table = elf.get_section_by_name(".symtab")
+    yield from (symbol for symbol in table.iter_symbols() if symbol["st_info"]["type"] == "STT_FUNC")

@@ -131,7 +131,7 @@ def measure() -> str:
             for variant in Variant:
                 program = build(Path(folder), variant)
                 objects = RELEASE.glob(f"deps/{program.name}-*.o")
-                linked = Program(max(objects, key=lambda file: file.stat().st_mtime), kernels)
+                linked = Program(max(objects, key=lambda file: file.stat().st_mtime), program, kernels)
                 own = linked.groups()
                 if (head, variant) == ("NoHead", Variant.SERVER):
                     groups, entry = own, linked.entry
