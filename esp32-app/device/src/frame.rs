@@ -1,12 +1,13 @@
 //! Frames: a message in postcard, followed by its CRC-32, in COBS, ended by a zero byte. Every zero byte starts a new frame, so a
 //! receiver that starts in the middle is synchronized again after one.
 
+use crc::{Crc, Digest, NoTable};
 use nano_core::image::LONGEST_NAME;
-use postcard::ser_flavors::crc::CrcModifier;
-use postcard::ser_flavors::{Cobs, Slice};
+use postcard::ser_flavors::{Cobs, Flavor, Slice};
 use serde::{Deserialize, Serialize};
 
-pub(crate) const CRC32: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
+/// A bit at a time: a table would be 1 KB of flash, and streams and flash are slower still.
+pub(crate) const CRC32: Crc<u32, NoTable> = Crc::<u32, NoTable>::new(&crc::CRC_32_ISO_HDLC);
 
 /// The byte that ends a frame and occurs nowhere in it.
 pub const END: u8 = 0;
@@ -38,7 +39,27 @@ pub const fn length(payload: usize) -> usize {
 /// ```
 pub fn encode<'b>(header: &impl Serialize, message: &impl Serialize, buffer: &'b mut [u8]) -> Option<&'b mut [u8]> {
     let cobs = Cobs::try_new(Slice::new(buffer)).ok()?;
-    postcard::serialize_with_flavor(&(header, message), CrcModifier::new(cobs, CRC32.digest())).ok()
+    postcard::serialize_with_flavor(&(header, message), Checked { cobs, digest: CRC32.digest() }).ok()
+}
+
+/// Appends the CRC-32 of the message. postcard's flavor of this kind takes a CRC with a table.
+struct Checked<'b> {
+    cobs: Cobs<Slice<'b>>,
+    digest: Digest<'static, u32, NoTable>,
+}
+
+impl<'b> Flavor for Checked<'b> {
+    type Output = &'b mut [u8];
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.digest.update(&[byte]);
+        self.cobs.try_push(byte)
+    }
+
+    fn finalize(mut self) -> postcard::Result<Self::Output> {
+        self.cobs.try_extend(&self.digest.finalize().to_le_bytes())?;
+        self.cobs.finalize()
+    }
 }
 
 /// The bytes of a message, decoded in place from a frame without its end byte; `None` if it is damaged.
