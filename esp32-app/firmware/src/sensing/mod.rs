@@ -2,9 +2,8 @@
 
 mod board;
 mod pins;
-#[cfg_attr(feature = "lsm6dso", path = "lsm6dso.rs")]
 #[cfg_attr(feature = "microphone", path = "microphone.rs")]
-#[cfg_attr(feature = "mpu6050", path = "mpu6050.rs")]
+#[cfg_attr(any(feature = "lsm6dso", feature = "mpu6050"), path = "inertial.rs")]
 #[cfg_attr(feature = "voltage", path = "voltage.rs")]
 pub(crate) mod sensor;
 
