@@ -27,7 +27,7 @@ fn main() {
     }
 }
 
-/// Sets `cfg(transport)`, and the constants of the chip that is enabled as a feature.
+/// Sets `cfg(transport)` and `cfg(mmu)`, and the constants of the chip that is enabled as a feature.
 fn pass_on_chip(file: &Path) -> Result<(), String> {
     println!("cargo::rerun-if-changed={}", file.display());
     println!(r#"cargo::rustc-check-cfg=cfg(transport, values("uart", "usb-serial-jtag"))"#);
@@ -56,6 +56,13 @@ fn pass_on_chip(file: &Path) -> Result<(), String> {
         return Err(format!("{}: [{chip}] transport is no string", file.display()));
     };
     println!("cargo::rustc-cfg=transport={transport:?}");
+    println!(r#"cargo::rustc-check-cfg=cfg(mmu, values("memory", "indexed", "unknown"))"#);
+    let mmu = match fact(chip, "mmu") {
+        Ok(DeValue::String(mmu)) => mmu,
+        Ok(_) => return Err(format!("{}: [{chip}] mmu is no string", file.display())),
+        Err(_) => "unknown".into(),
+    };
+    println!("cargo::rustc-cfg=mmu={mmu:?}");
     let model_ram = bytes(chip, "ram")?.checked_sub(bytes("firmware", "reserved_ram")?);
     let model_ram =
         model_ram.ok_or(format!("{}: [{chip}] ram is less than what the firmware takes", file.display()))?;

@@ -58,9 +58,12 @@ def test_the_partitions_are_those_of_the_firmware() -> None:
 
 def test_chips_with_updates_are_those_whose_flash_is_mapped() -> None:
     mapping = (ROOT / "esp32-app/firmware/src/mapping.rs").read_text()
-    (others,) = re.findall(r"#\[cfg\(not\(any\(([^)]*)\)\)\)\]\s*mod table", mapping)
-    mapped = re.findall(r'feature = "(\w+)"', others)
-    assert mapped == [name for name in chips() if chip(name).update_room]
+    ways = set(re.findall(r'#\[cfg\(mmu = "(\w+)"\)\]\s*mod table', mapping))
+    table = tomllib.loads((ROOT / "python-plugin/src/torch_nano/chips/chips.toml").read_text())
+    assert {table[name].get("mmu", "unknown") for name in chips()} == ways
+    assert [name for name in chips() if "mmu" in table[name]] == [
+        name for name in chips() if chip(name).update_room
+    ]
 
 
 def test_a_chip_is_found_by_its_title() -> None:

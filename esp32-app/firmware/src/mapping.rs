@@ -8,7 +8,7 @@ use core::ops::Range;
 /// Bytes of a page.
 const PAGE: u32 = 0x1_0000;
 
-/// Maps a range of the flash, which begins at a page, behind all that is mapped already; returns its address. `None` if too few pages are free, or on a chip
+/// Maps a range of the flash, which begins at a page, after all that is mapped already; returns its address. `None` if too few pages are free, or on a chip
 /// whose MMU is not known here.
 pub fn map(range: Range<u32>) -> Option<usize> {
     if range.is_empty() || !range.start.is_multiple_of(PAGE) {
@@ -31,7 +31,7 @@ pub fn forget(address: usize, length: usize) {
 }
 
 /// Chips with a table of entries in memory.
-#[cfg(any(feature = "esp32c2", feature = "esp32c3"))]
+#[cfg(mmu = "memory")]
 mod table {
     use esp_hal::peripherals::MMU_TABLE;
 
@@ -51,7 +51,7 @@ mod table {
 }
 
 /// Chips whose entries are written through an index.
-#[cfg(any(feature = "esp32c5", feature = "esp32c6", feature = "esp32c61", feature = "esp32h2"))]
+#[cfg(mmu = "indexed")]
 mod table {
     use esp_hal::peripherals::SPI0;
 
@@ -78,14 +78,7 @@ mod table {
 }
 
 /// Other chips: nothing is mapped, so their models are not updated.
-#[cfg(not(any(
-    feature = "esp32c2",
-    feature = "esp32c3",
-    feature = "esp32c5",
-    feature = "esp32c6",
-    feature = "esp32c61",
-    feature = "esp32h2"
-)))]
+#[cfg(mmu = "unknown")]
 mod table {
     pub const START: u32 = 0;
     pub const ENTRIES: u32 = 1;
@@ -99,14 +92,7 @@ mod table {
     pub fn invalidate(_: u32, _: u32) {}
 }
 
-#[cfg(any(
-    feature = "esp32c2",
-    feature = "esp32c3",
-    feature = "esp32c5",
-    feature = "esp32c6",
-    feature = "esp32c61",
-    feature = "esp32h2"
-))]
+#[cfg(not(mmu = "unknown"))]
 mod rom {
     /// Drops the lines of the cache in a range of addresses.
     pub fn invalidate(address: u32, length: u32) {

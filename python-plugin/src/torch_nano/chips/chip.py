@@ -109,7 +109,7 @@ def chips() -> Mapping[str, Chip]:
             pins=tuple(facts.pop("pins")),
             model_ram=facts["ram"] - firmware["reserved_ram"],
             app_flash=firmware["app_flash"],
-            update_room=_native.update_room(firmware["update_flash"]) if facts.pop("updates") else 0,
+            update_room=_native.update_room(firmware["update_flash"]) if facts.pop("mmu", None) else 0,
             **{"bootloader": name, **facts},
         )
         for name, facts in table.items()
