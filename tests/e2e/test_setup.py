@@ -18,7 +18,10 @@ USER, ROOT = 1000, 0
 def command(user: int, *arguments: str) -> list[str]:
     """Set-up, which sees this user whoever runs the tests."""
     code = (
-        f"import os, runpy, sys; os.geteuid = lambda: {user}; del sys.argv[0]; "
+        f"import os, pathlib, runpy, sys; os.geteuid = lambda: {user}; del sys.argv[0]; "
+        # Debian's toolchain may be here, beside rustup's.
+        "exists = pathlib.Path.exists; "
+        "pathlib.Path.exists = lambda path: path.parent != pathlib.Path('/usr/bin') and exists(path); "
         "runpy.run_path(sys.argv[0], None, '__main__')"
     )
     return [sys.executable, "-c", code, str(SETUP), *arguments]
