@@ -13,7 +13,7 @@ fn main() -> Result<(), Error> {
         println!("{}", row.iter().map(|&pixel| if pixel < 8.0 { "##" } else { "  " }).collect::<String>());
     }
     // The network was trained on black digits: the example `learn` teaches it white ones.
-    let (Prediction { class, confidence }, name) = classify(&pixels.map(|pixel| 16.0 - pixel))?;
+    let (Prediction { class, confidence, .. }, name) = classify(&pixels.map(|pixel| 16.0 - pixel))?;
     let probability = confidence.map_or(1.0, |confidence| f32::from(confidence) / 32768.0);
     println!("class {class}, called {name}, with probability {probability:.2}");
     Ok(())

@@ -6,8 +6,8 @@ use crate::Error;
 use crate::image::{Element, Image};
 use crate::model::{CheckedImage, Model};
 use crate::operator::CheckedPart;
-use crate::prediction::Prediction;
-use crate::train::{AnyHead, FeatureRing, Head, HeadSizes, Target, Training, only_once};
+use crate::prediction::{Logits, Prediction};
+use crate::train::{AnyHead, FeatureRing, Head, HeadSizes, Rejection, Target, Training, only_once};
 
 /// The RAM of a [`Classifier`], its sizes known when a program is built.
 ///
@@ -177,13 +177,13 @@ impl<'a, H: Head<'a>> Classifier<'a, H> {
     pub fn classify(&mut self) -> Prediction {
         self.run();
         let (output, value) = (self.model.output(0), self.model.image().output(0));
-        match &mut self.head {
-            Some(head) => {
-                let (scale, exclusive) = (head.logit_scale(), matches!(head.target(0), Target::Class(_)));
+        match (&mut self.head, self.model.image().head()) {
+            (Some(head), Some(record)) => {
+                let rejection = Rejection::of(self.model.image(), record);
                 // Loading has checked the number of features.
-                Prediction::of_logits(head.logits(output).ok().checked_part(), scale, exclusive)
+                Prediction::of_logits(Logits::of(head, rejection, output).ok().checked_part())
             }
-            None => Prediction::of_output(value, output, self.ends_in_softmax),
+            _ => Prediction::of_output(value, output, self.ends_in_softmax),
         }
     }
 

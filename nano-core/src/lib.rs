@@ -28,4 +28,4 @@ pub use error::{BrokenRule, Error, Piece};
 pub use model::{CheckedImage, Model};
 pub use node::Node;
 pub use operator::{ALIKE, Alias, Kernel, Operator, Output, Overlay, OverlayPlace, OverlayRule, Quantization, Run};
-pub use prediction::Prediction;
+pub use prediction::{Logits, Prediction};

@@ -4,8 +4,9 @@ use core::slice;
 
 use zerocopy::IntoBytes;
 
+use crate::Error;
 use crate::image::{Dtype, Value};
-use crate::train::confidence;
+use crate::train::{Head, Rejection, Target, certainty};
 
 /// A class, and how sure the model is of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,21 +14,60 @@ use crate::train::confidence;
 pub struct Prediction {
     /// Index of the largest logit (with a head), or of the largest element of the first output; the first element of an output of indices.
     pub class: u32,
-    /// Its probability in Q15 ([`confidence`]); `None` for a head whose classes do not exclude each other, and for an output of indices.
+    /// Its probability in Q15 ([`certainty`]); `None` for a head whose classes do not exclude each other, and for an output of indices.
     pub confidence: Option<u16>,
+    /// By how much it exceeds that of the second class, in Q15: a label would help most where it is least. `None` as the confidence.
+    pub margin: Option<u16>,
+    /// Whether the input is of any class that the head knows ([`Rejection`]); true without a head.
+    pub known: bool,
+}
+
+/// The logits of a head, and what they mean.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Logits<'l> {
+    /// One for each class.
+    pub values: &'l [i32],
+    /// Real step of one unit.
+    pub scale: f32,
+    /// Whether one class is right: else several, or none, may be.
+    pub exclusive: bool,
+    /// Of [`certainty`].
+    pub temperature: i32,
+    /// As [`Prediction::known`].
+    pub known: bool,
+}
+
+impl<'l> Logits<'l> {
+    /// Those of a head for features.
+    ///
+    /// # Errors
+    /// [`Error::Length`] if the number of features is another.
+    pub fn of<'a, H: Head<'a>>(head: &'l mut H, rejection: Rejection<'_>, features: &[i8]) -> Result<Self, Error> {
+        head.check_features(features)?;
+        let (scale, exclusive) = (head.logit_scale(), matches!(head.target(0), Target::Class(_)));
+        let (temperature, known) = (rejection.temperature, rejection.knows(head, features));
+        Ok(Logits { values: head.logits(features)?, scale, exclusive, temperature, known })
+    }
 }
 
 impl Prediction {
-    /// The prediction of a head's logits, of which one is `scale`; `exclusive` unless several classes, or none, may be right.
-    pub fn of_logits(logits: &[i32], scale: f32, exclusive: bool) -> Self {
-        Self::of_elements(Elements::new(Dtype::Int32, logits.as_bytes()), scale, exclusive)
+    /// The prediction of a head's logits.
+    pub fn of_logits(logits: Logits<'_>) -> Self {
+        let Logits { values, scale, exclusive, temperature, known } = logits;
+        let elements = Elements::new(Dtype::Int32, values.as_bytes());
+        Prediction { known, ..Self::of_elements(elements, scale, exclusive, temperature) }
     }
 
     // Once in a program.
     #[inline(never)]
-    fn of_elements(elements: Elements<'_>, scale: f32, exclusive: bool) -> Self {
+    fn of_elements(elements: Elements<'_>, scale: f32, exclusive: bool, temperature: i32) -> Self {
         let class = elements.clone().largest();
-        Prediction { class, confidence: exclusive.then(|| confidence(elements, scale)) }
+        let (mut confidence, mut margin) = (None, None);
+        if exclusive {
+            let made = certainty(elements, scale, temperature);
+            (confidence, margin) = (Some(made.confidence), Some(made.margin));
+        }
+        Prediction { class, confidence, margin, known: true }
     }
 
     /// The prediction of an output, `elements` of `value` as [`Model::output`](crate::Model::output) returns them; `is_softmax` if they are probabilities
@@ -36,15 +76,17 @@ impl Prediction {
         let mut elements = Elements::new(value.dtype(), elements.as_bytes());
         if value.holds_indices() {
             // A model that ends in an argmax returns the class itself.
-            return Prediction { class: elements.next().map_or(0, |index| index as u32), confidence: None };
+            let class = elements.next().map_or(0, |index| index as u32);
+            return Prediction { class, confidence: None, margin: None, known: true };
         }
-        let made = Self::of_elements(elements.clone(), value.scale, !is_softmax);
+        let made = Self::of_elements(elements.clone(), value.scale, !is_softmax, 0);
         if !is_softmax {
             return made;
         }
         // Its output is probability * 256 - 128.
-        let probability = elements.nth(made.class as usize);
-        Prediction { confidence: probability.map(|q| ((q + 128) << 7) as u16), ..made }
+        let (largest, second) = elements.largest_two();
+        let margin = largest.saturating_sub(second.max(-128));
+        Prediction { confidence: Some(((largest + 128) << 7) as u16), margin: Some((margin << 7) as u16), ..made }
     }
 }
 
@@ -75,6 +117,13 @@ impl<'a> Elements<'a> {
             }
         }
         best.0 as u32
+    }
+
+    /// The largest element, and the next; i32::MIN in place of one that is not there.
+    fn largest_two(self) -> (i32, i32) {
+        self.fold((i32::MIN, i32::MIN), |(largest, second), element| {
+            (element.max(largest), second.max(element.min(largest)))
+        })
     }
 }
 

@@ -25,11 +25,13 @@ ROOT = Path(__file__).resolve().parents[2]
 # Where the examples' data and training are, and the definition of the order in which a head trains.
 sys.path[:0] = [str(ROOT / "python-plugin/examples"), str(ROOT / "tests")]
 
+import learning_certainty  # noqa: E402
 import learning_heads  # noqa: E402
 import learning_sets  # noqa: E402
 import learning_shots  # noqa: E402
 import learning_watch  # noqa: E402
 import watch  # noqa: E402
+from learning_certainty import Scored  # noqa: E402
 from learning_heads import Accuracies, Incremental  # noqa: E402
 from learning_shots import Shots  # noqa: E402
 from learning_watch import ALL  # noqa: E402
@@ -62,6 +64,8 @@ class Extent:
     #: Of the sets whose user differs from the factory.
     shifted_seeds: tuple[int, ...] = (0, 1)
     shifted_draws: int = 3
+    #: Of confidence, unknown and rare classes; and those of them that also learn without labels.
+    certainty_seeds: tuple[int, ...] = (0, 1, 2)
 
 
 QUICK = Extent(
@@ -75,6 +79,7 @@ QUICK = Extent(
     watch_epochs=4,
     shifted_seeds=(),
     shifted_draws=1,
+    certainty_seeds=(0,),
 )
 
 
@@ -89,6 +94,11 @@ class Measured:
     incremental: Incremental
     #: Of users who differ from the factory, in %, by set.
     shots: dict[str, Shots]
+    #: By set and head, the figures of `learning_certainty`, and those of imbalanced streams.
+    certainty: dict[str, dict[str, Accuracies]]
+    balance: dict[str, dict[str, Accuracies]]
+    #: What LdaHead gains without labels, in points, by set and number of samples with a label.
+    unlabelled: dict[str, Accuracies]
     #: Of each person-arm of the watch, with and without the guard.
     judged: list[Accuracies]
 
@@ -132,6 +142,7 @@ class Measured:
             )
         if mean["sgd"] - mean["guarded"] > LARGEST_PRICE:
             missed.append(f"watch: the guard costs {mean['sgd'] - mean['guarded']:.2f} points of the mean")
+        missed += learning_certainty.missed(self.certainty, self.balance)
         return missed + learning_shots.missed(self.shots)
 
     def worst_arm(self) -> Accuracies:
@@ -158,6 +169,15 @@ class Measured:
             "auto_rate_gaps": learning_shots.rate_gaps(self.shots),
             "worst_arm": self.worst_arm(),
             "personal_mean": self.personal_mean(),
+            **{
+                name: {
+                    one: {head: row[name] for head, row in heads.items()}
+                    for one, heads in self.certainty.items()
+                }
+                for name in ("auroc", "ece", "false_alarms", "unknown_found")
+            },
+            "balance": self.balance,
+            "unlabelled_gain": self.unlabelled,
         }
 
 
@@ -175,10 +195,15 @@ def measure(extent: Extent) -> Measured:
         print(f"{time.monotonic() - started:4.0f} s  {what}: {numbers}", flush=True)
 
     sets: dict[str, dict[str, Accuracies]] = {}
+    certainty: dict[str, dict[str, Accuracies]] = {}
+    balance: dict[str, dict[str, Accuracies]] = {}
+    unlabelled: dict[str, Accuracies] = {}
     incremental = []
     for name in extent.sets:
         data = learning_sets.SETS[name]()
         results = []
+        scored: dict[str, list[Scored]] = {}
+        rare, gains = [], []
         for seed in extent.seeds:
             frozen = learning_sets.freeze(data, seed, extent.epochs)
             heads = learning_heads.heads_of(frozen.model, learning_heads.SCHEDULE)
@@ -191,11 +216,20 @@ def measure(extent: Extent) -> Measured:
             if name == "digits":
                 incremental.append(learning_heads.class_incremental(heads.sgd, frozen))
             say(f"{name}, seed {seed}", rows[ALL])
+            if seed in extent.certainty_seeds:
+                for head, made in learning_certainty.on_set(frozen, seed).items():
+                    scored.setdefault(head, []).append(made)
+                user, test, meaning = frozen.user, frozen.scored, frozen.quantization
+                rare.append(learning_certainty.balance(frozen.model, meaning, user, test, seed))
+                gains.append(learning_certainty.unlabelled(frozen, extent.draws))
         sets[name] = mean_rows(results)
+        certainty[name] = {head: learning_certainty.figures(parts) for head, parts in scored.items()}
+        balance[name], unlabelled[name] = mean_rows(rare), mean_rows([{"": gain} for gain in gains])[""]
 
     windows = watch.load_windows()
     watch_seeds = {}
     judged: list[Accuracies] = []
+    scored, rare = {}, []
     shifted: dict[str, list[Shots]] = {}
     for seed in extent.watch_seeds:
         arms = []
@@ -203,11 +237,17 @@ def measure(extent: Extent) -> Measured:
             fold = learning_watch.fold(windows, left_out, seed=seed, epochs=extent.watch_epochs)
             arms += learning_watch.person_arms(fold)
             judged += learning_watch.judged_arms(fold)
+            if seed in extent.certainty_seeds:
+                for head, parts in learning_certainty.on_watch(fold).items():
+                    scored.setdefault(head, []).extend(parts)
+                rare += learning_certainty.balance_on_watch(fold, seed)
             shifted.setdefault("watch", []).extend(
                 learning_shots.shots_of(fold.shipped, fold.users, extent.shifted_draws)
             )
         watch_seeds[seed] = mean_rows(arms)
         say(f"watch, seed {seed}, {len(arms)} person-arms", watch_seeds[seed][ALL])
+    certainty["watch"] = {head: learning_certainty.figures(parts) for head, parts in scored.items()}
+    balance["watch"] = mean_rows(rare)
     for seed in extent.shifted_seeds:
         for name, shipped, users in learning_shots.shifted_sets(seed, extent.epochs):
             shots = learning_shots.shots_of(shipped, users, extent.shifted_draws)
@@ -219,6 +259,7 @@ def measure(extent: Extent) -> Measured:
     }
     return Measured(
         *(sets, watch_seeds, mean_rows(list(watch_seeds.values())), mean_incremental(incremental), means),
+        *(certainty, balance, unlabelled),
         judged=judged,
     )
 
@@ -282,6 +323,7 @@ def conclude(measured: Measured, report: Path, console: Console) -> int:
         f"watch, {len(measured.judged)} person-arms, generic {mean['generic']:.2f} %: {each}, "
         f"{mean['taken back']:.0f} % of the trainings taken back"
     )
+    learning_certainty.show(console, measured.certainty, measured.balance, measured.unlabelled)
     one = measured.incremental
     console.print(
         f"digits, one class after another: LdaHead {one.lda:.2f} % (all at once {one.lda_joint:.2f} %, "

@@ -54,6 +54,8 @@ class Frozen:
     #: The factory's inputs and classes: they set the ranges.
     factory: tuple[Tensor, Tensor]
     user: Samples
+    #: The user's inputs.
+    inputs: Tensor
     scored: Samples
     #: What the int8 features mean.
     quantization: Quantization
@@ -131,7 +133,9 @@ def freeze(data: DataSet, seed: int, epochs: int | None = None) -> Frozen:
     def samples(indices: IntArray) -> Samples:
         return Samples(nano.features_int8(data.x[indices]), torch.from_numpy(data.label[indices]))
 
-    return Frozen(backbone, model, known, samples(user), samples(scored), nano.output_quantization)
+    return Frozen(
+        *(backbone, model, known, samples(user), data.x[user]), samples(scored), nano.output_quantization
+    )
 
 
 def train(backbone: nn.Sequential, x: Tensor, label: Tensor, epochs: int) -> nn.Sequential:

@@ -44,6 +44,14 @@ GOOD = Measured(
         {"generic": 83.0, "sgd": 82.0, "guarded": 83.0, "taken back": 100.0},
         {"generic": 90.0, "sgd": 94.0, "guarded": 94.0, "taken back": 0.0},
     ],
+    certainty={"watch": {"lda": {"ece": 0.05, "auroc": 90.0, "false_alarms": 6.9, "unknown_found": 60.0}}},
+    balance={
+        "watch": {
+            name: {"balanced": balanced, "plain": 90.0}
+            for name, balanced in (("sgd, balanced", 91.1), ("lda", 91.0), ("float, balanced", 92.0))
+        }
+    },
+    unlabelled={},
 )
 
 

@@ -37,8 +37,10 @@ def image(layers: list[Layer], *, scale: float, zero_point: int, lr: float, **se
         "loss": "cross_entropy",
         "halve_every": 0,
         "class_weights": [],
+        "balance": False,
         "frozen": [],
         "guard": 0,
+        "rejection": None,
         **settings,
     }
     return net.image(output)

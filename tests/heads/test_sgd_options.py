@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 from typing import Any
 
@@ -47,6 +48,7 @@ def test_10_000_random_steps_are_those_of_the_reference(loss: str, seed: int) ->
         "class_weights": tuple(rng.uniform(0.01, 5, classes)) if seed % 2 and loss != "squared" else (),
         # Not all of them, which is refused.
         "frozen": tuple(np.flatnonzero(rng.random(classes) < 0.2).tolist())[: classes - 1],
+        "balance": loss == "cross_entropy" and seed % 3 == 1,
     }
     rate = 10 ** rng.uniform(-3, 0)
     native, expected = twins(classes, width, seed, lr=None if seed % 4 == 3 else rate, **options)
@@ -57,8 +59,11 @@ def test_10_000_random_steps_are_those_of_the_reference(loss: str, seed: int) ->
         expected.step(q, target)
         assert native.state() == state_of(expected), f"step {count}"
     for epochs in (1, 7, 40):
-        features = rng.integers(-128, 128, (5, width), np.int8)
+        features = rng.integers(-128, 128, (20, width), np.int8)
         targets = [random_target(rng, loss, classes) for _ in features]
+        if seed % 2 and loss == "cross_entropy":
+            # One class has most of the samples: more than 16 times those of others.
+            targets[:18] = [targets[0]] * 18
         expected.ring = []
         for q, target in zip(features, targets, strict=True):
             expected.record(q, target)
@@ -126,6 +131,37 @@ def test_a_training_goes_on_where_it_stopped() -> None:
         states.append(native.state())
     whole, continued, anew = states
     assert whole == continued != anew
+
+
+def test_balanced_classes_of_equal_numbers_learn_as_all_others() -> None:
+    rng = np.random.default_rng(3)
+    features, labels = rng.integers(-128, 128, (30, 8), np.int8), np.arange(30) % 3
+    states = []
+    for balance, chosen in itertools.product((False, True), (slice(30), slice(25))):
+        native, _ = twins(3, 8, 1, balance=balance)
+        native.train(features[chosen], labels[chosen], 6)
+        states.append(native.state())
+    equal, unequal, equal_balanced, unequal_balanced = states
+    assert equal == equal_balanced and unequal != unequal_balanced
+
+
+@pytest.mark.parametrize("settings", [{"loss": "binary"}, {"loss": "squared"}])
+def test_balance_without_one_right_class_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(tn.HeadError, match="balance is True with loss"):
+        nano_of(heads.SGD(balance=True, **settings), 1 if settings["loss"] == "squared" else 3)
+
+
+def test_balance_of_several_layers_or_another_type_is_refused() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    x = torch.randn(64, 4)
+    with pytest.raises(tn.HeadError, match="balance is True; expected False for several layers"):
+        tn.to_nano(model, x, calibrate=x, head=heads.SGD(balance=True), train_last=2)
+    with pytest.raises(tn.HeadError, match="balance is 'yes'; expected True or False"):
+        heads.SGD(balance="yes")  # type: ignore[arg-type]
+    with pytest.raises(tn.HeadError, match="balance is False; expected True: LDA has equal priors"):
+        heads.LDA(balance=False)  # type: ignore[arg-type]
+    assert heads.LDA(balance=True) == heads.LDA()
 
 
 def test_frozen_rows_stay() -> None:

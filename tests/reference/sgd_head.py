@@ -17,6 +17,7 @@ False
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,6 +39,7 @@ ZERO_HEAD_STEPS = 16
 MAX_SOFTMAX_SHIFT, MAX_UPDATE_SHIFT = 63, 30
 STABLE_RATES = {"cross_entropy": 4.0, "binary": 8.0, "squared": 2.0}
 MEASURED_SAMPLES = 64
+LARGEST_IMBALANCE = 16
 XORSHIFT_SEED = 0x9E3779B9
 
 
@@ -160,6 +162,7 @@ class SgdHead:
         class_weights: Sequence[float] = (),
         frozen: Sequence[int] = (),
         guard: int | None = None,
+        balance: bool = False,
     ) -> None:
         self.stored = fits(stored, 16)
         self.zero_point = int(fits(feature_zero_point, 8))
@@ -188,6 +191,10 @@ class SgdHead:
                 f"lr {lr}: update shift {self.update_shift} is not in {least}..={MAX_UPDATE_SHIFT}"
             )
         self.loss, self.halve_every, self.frozen, self.guard = loss, halve_every, tuple(frozen), guard
+        self.balance = balance
+        #: Of the classes in the ring, during a training; and the number that learns at the full rate.
+        self.counts: dict[int, int] = {}
+        self.full_rate_at = 0
         weights = np.float64(class_weights if len(class_weights) else [1] * len(stored))
         self.rates = np.floor(self.update_multiplier * (weights / weights.max()) + 0.5).astype(np.int64)
         self.weight_scale = weight_scale
@@ -263,7 +270,9 @@ class SgdHead:
         for k in np.flatnonzero(np.abs(e) > (VALUE_SKIP if self.loss == "squared" else SKIP)):
             if k in self.frozen:
                 continue
-            rate = self.rates[label if self.loss == "cross_entropy" else k]
+            rate = int(self.rates[label if self.loss == "cross_entropy" else k])
+            if self.counts.get(label, 0) > self.full_rate_at:
+                rate = rate * self.full_rate_at // self.counts[label]
             g = fits(fits(e[k] * rate + 2**14, 32) >> 15, 32)
             delta = fits(g * x + (1 << shift - 1), 32) >> shift
             v[k] = np.clip(fits(v[k] - delta, 32), -SATURATE, SATURATE)
@@ -321,9 +330,14 @@ class SgdHead:
         recognised, error = self.scored(aside)
         count = min(len(visited), MEASURED_SAMPLES)
         raised = self.raised([visited[place * len(visited) // count][0] for place in range(count)])
+        if self.balance and self.ring:
+            self.counts = Counter(label for _, label in self.ring)
+            most, least = max(self.counts.values()), min(self.counts.values())
+            self.full_rate_at = max(least, -(-most // LARGEST_IMBALANCE))
         for epoch in range(epochs if visited else 0):
             for index in self.visits():
                 self.step(*visited[index], epoch // self.halve_every if self.halve_every else 0, raised)
+        self.counts = {}
         now_recognised, now = self.scored(aside)
         better = now_recognised > recognised or (now_recognised == recognised and 4 * now <= error)
         taken_back = bool(aside) and not better

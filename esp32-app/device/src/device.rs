@@ -3,7 +3,7 @@
 use embedded_storage::nor_flash::NorFlash;
 use nano_core::Model;
 use nano_core::image::Image;
-use nano_core::train::{AnyHead, Head, Target};
+use nano_core::train::{AnyHead, Head};
 use zerocopy::IntoBytes;
 
 use crate::failure::Failure;
@@ -81,9 +81,11 @@ pub struct Device<'a, C, F, H = AnyHead<'a>> {
 pub struct Prediction<'d> {
     /// Index of the largest logit (with a head), or of the largest element of the first output; the first element of an output of indices.
     pub class: u32,
-    /// Its probability in Q15 ([`nano_core::train::confidence`]); `None` for a head whose classes do not exclude each other, and for an output of indices.
+    /// Its probability in Q15 ([`nano_core::train::certainty`]); `None` for a head whose classes do not exclude each other, and for an output of indices.
     pub confidence: Option<u16>,
-    /// Whether that is not below [`Settings::rejection`].
+    /// By how much it exceeds that of the second class, in Q15: a label would help most where it is least. `None` as the confidence.
+    pub margin: Option<u16>,
+    /// Whether the input is of any class that the head knows ([`nano_core::train::Rejection`]), and the confidence not below [`Settings::rejection`].
     pub known: bool,
     /// What the board's counter advanced during the run: instructions or cycles.
     pub ticks: u64,
@@ -219,22 +221,15 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
         let start = (self.counter)();
         self.model.run();
         let (output, value) = (self.model.output(0), self.model.image().output(0));
-        let (mut exclusive, mut logit_scale) = (true, value.scale);
-        let logits = match &mut self.learner {
-            Some(learner) => {
-                (exclusive, logit_scale) =
-                    (matches!(learner.head.target(0), Target::Class(_)), learner.head.logit_scale());
-                learner.logits(output)?
-            }
-            None => &[],
-        };
+        let logits = self.learner.as_mut().map(|learner| learner.logits(output)).transpose()?;
         let ticks = (self.counter)() - start;
         let made = match logits {
-            [] => nano_core::Prediction::of_output(value, output, self.ends_in_softmax),
-            logits => nano_core::Prediction::of_logits(logits, logit_scale, exclusive),
+            None => nano_core::Prediction::of_output(value, output, self.ends_in_softmax),
+            Some(logits) => nano_core::Prediction::of_logits(logits),
         };
-        let nano_core::Prediction { class, confidence } = made;
-        let known = confidence.is_none_or(|confidence| confidence >= self.settings.rejection);
-        Ok(Prediction { class, confidence, known, ticks, logit_scale, logits, output })
+        let (logits, logit_scale) = logits.map_or((&[][..], value.scale), |logits| (logits.values, logits.scale));
+        let nano_core::Prediction { class, confidence, margin, known } = made;
+        let known = known && confidence.is_none_or(|confidence| confidence >= self.settings.rejection);
+        Ok(Prediction { class, confidence, margin, known, ticks, logit_scale, logits, output })
     }
 }

@@ -1,8 +1,9 @@
 //! Learning and undo.
 
 use embedded_storage::nor_flash::NorFlash;
+use nano_core::Logits;
 use nano_core::image::Image;
-use nano_core::train::{FeatureRing, Head, RingPosition, Target, take_back_if_worse};
+use nano_core::train::{FeatureRing, Head, Rejection, RingPosition, Target, take_back_if_worse};
 
 use crate::device::Device;
 use crate::failure::Failure;
@@ -15,6 +16,8 @@ use crate::window::Input;
 /// A head with its samples, names and undo.
 pub(crate) struct Learner<'a, H> {
     pub head: H,
+    /// What its predictions mean.
+    pub rejection: Rejection<'a>,
     /// Recent features, for a head that learns in epochs.
     pub samples: Option<Samples<'a>>,
     /// Names given to classes.
@@ -69,8 +72,8 @@ impl<'a, H: Head<'a>> Learner<'a, H> {
 
     /// The head's logits of its features. Not inlined: one copy serves all requests.
     #[inline(never)]
-    pub fn logits(&mut self, features: &[i8]) -> Result<&[i32], Failure> {
-        Ok(self.head.logits(features)?)
+    pub fn logits(&mut self, features: &[i8]) -> Result<Logits<'_>, Failure> {
+        Ok(Logits::of(&mut self.head, self.rejection, features)?)
     }
 
     fn class(&self, image: &Image<'_>, class: Class<'_>) -> Result<usize, Failure> {

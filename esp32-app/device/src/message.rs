@@ -54,7 +54,7 @@ pub struct ResponseHeader {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Settings {
-    /// A prediction whose confidence (Q15, as [`nano_core::train::confidence`] defines it) is below this is of no known class.
+    /// A prediction whose confidence (Q15, as [`nano_core::train::certainty`] defines it) is below this is of no known class.
     pub rejection: u16,
     /// After this many changes of the head it is saved automatically; 0: never. A training is one change, saved when it ends, unless what ends it is
     /// another training.

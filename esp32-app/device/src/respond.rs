@@ -32,10 +32,20 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
             Request::Predict { input } => {
                 self.complete_input(input)?;
                 let frame = self.frame;
-                let Prediction { class, confidence, known, ticks, logit_scale, logits, output } = self.infer()?;
+                let Prediction { class, confidence, margin, known, ticks, logit_scale, logits, output } =
+                    self.infer()?;
                 let logits = start(logits.as_bytes(), frame);
                 let output = start(output.as_bytes(), frame - logits.len());
-                return Ok(Response::Prediction { class, confidence, known, ticks, logit_scale, logits, output });
+                return Ok(Response::Prediction {
+                    class,
+                    confidence,
+                    margin,
+                    known,
+                    ticks,
+                    logit_scale,
+                    logits,
+                    output,
+                });
             }
             Request::Features { input } => {
                 self.complete_input(input)?;
@@ -187,7 +197,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
             Block::Layers if self.profiled => self.layers.as_bytes(),
             Block::Logits if self.ran => {
                 let learner = self.learner.as_mut().ok_or(Failure::NoHead)?;
-                learner.logits(self.model.output(0))?.as_bytes()
+                learner.logits(self.model.output(0))?.values.as_bytes()
             }
             Block::Output | Block::Layers | Block::Logits => return Err(Failure::NoRun),
             Block::Head => self.learner.as_ref().ok_or(Failure::NoHead)?.head.state(),

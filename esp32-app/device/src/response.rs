@@ -78,10 +78,12 @@ pub enum Response<'a> {
     Prediction {
         /// Index of the largest logit (with a head), or of the largest element of the first output; the first element of an output of indices.
         class: u32,
-        /// Its probability in Q15 ([`nano_core::train::confidence`]); `None` for a head whose classes do not exclude each other, and for
+        /// Its probability in Q15 ([`nano_core::train::certainty`]); `None` for a head whose classes do not exclude each other, and for
         /// an output of indices.
         confidence: Option<u16>,
-        /// Whether that is not below [`Settings::rejection`].
+        /// By how much it exceeds that of the second class, in Q15: a label would help most where it is least. `None` as the confidence.
+        margin: Option<u16>,
+        /// Whether the input is of any class that the head knows, and the confidence not below [`Settings::rejection`].
         known: bool,
         /// What the board's counter advanced during the run: instructions or cycles.
         ticks: u64,

@@ -115,7 +115,9 @@ pub struct Sensed {
     pub class: u32,
     /// Its probability in Q15, as [`Prediction::confidence`](crate::Prediction::confidence).
     pub confidence: Option<u16>,
-    /// Whether that is not below [`Settings::rejection`](crate::Settings::rejection).
+    /// As [`Prediction::margin`](crate::Prediction::margin).
+    pub margin: Option<u16>,
+    /// As [`Prediction::known`](crate::Prediction::known).
     pub known: bool,
     /// The class decided for, by [`Smoothing`]; rejected predictions are of none.
     pub decided: Option<u32>,
@@ -167,12 +169,12 @@ impl<'a> Sensing<'a> {
         if !self.window.push(|place| device.image().quantize_input(0, sample, place)) {
             return Ok(None);
         }
-        let Prediction { class, confidence, known, ticks, .. } = device.predict(&self.window)?;
+        let Prediction { class, confidence, margin, known, ticks, .. } = device.predict(&self.window)?;
         device.keep_window();
         self.notice_labels(device);
         self.quiet = self.quiet.saturating_add(1);
         let decided = self.options.smoothing.push(known.then_some(class));
-        Ok(Some(Sensed { class, confidence, known, decided, ticks }))
+        Ok(Some(Sensed { class, confidence, margin, known, decided, ticks }))
     }
 
     /// Takes note of labels that came since the last look.

@@ -2,7 +2,7 @@
 
 use embedded_io::{Read, Write};
 use embedded_storage::nor_flash::NorFlash;
-use nano_core::train::{AnyHead, FeatureRing, Head};
+use nano_core::train::{AnyHead, FeatureRing, Head, Rejection};
 use nano_core::{CheckedImage, Error};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -85,6 +85,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Session<'a, C, F, H> {
         let mut learner = None;
         if let Some(needed) = sizes.head {
             let head = H::new(&view, take(&mut ram, needed.words())?)?;
+            let rejection = Rejection::of(&view, view.head().ok_or(Error::NoHead)?);
             let names = take(&mut ram, sizes.names())?;
             // RAM may hold anything, and a zero is no name.
             names.fill([0; _]);
@@ -99,6 +100,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Session<'a, C, F, H> {
             }
             learner = Some(Learner {
                 head,
+                rejection,
                 samples,
                 names,
                 spare,

@@ -7,6 +7,7 @@ use core::fmt;
 
 use super::{ChannelScale, Dtype, LONGEST_NAME};
 use crate::Error;
+use crate::train::RejectionDescription;
 use crate::train::description::HeadDescription;
 
 /// A constant tensor of a layer, row-major.
@@ -92,6 +93,8 @@ pub struct ModelDescription {
     pub outputs: Vec<OutputDescription>,
     /// The trainable head, if any.
     pub head: Option<HeadDescription>,
+    /// What the head's predictions mean; None: a temperature of 1, and no input is rejected.
+    pub rejection: Option<RejectionDescription>,
     /// Bytes of RAM for copies of layers' constants, at most: those of whole layers, which save the most waiting for flash per byte of RAM.
     pub weights_in_ram: usize,
     /// By what the layers' kernels are chosen.

@@ -35,7 +35,7 @@ mod view;
 mod writer;
 
 #[cfg(feature = "alloc")]
-pub use crate::train::{StartDescription, TrainedLayer, description::*};
+pub use crate::train::{RejectionDescription, StartDescription, TrainedLayer, description::*};
 #[cfg(feature = "alloc")]
 pub use description::{
     Budget, FlashTiming, InputDescription, LayerDescription, ModelDescription, Optimize, OutputDescription, Tensor,
@@ -56,7 +56,7 @@ pub use writer::{Cost, KernelEstimate, Layer, LayerEstimate, Packed, estimate, w
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// The format's version; raised whenever an older reader would misread a newer image.
-pub const VERSION: u16 = 6;
+pub const VERSION: u16 = 7;
 
 const MAGIC: [u8; 4] = *b"NANO";
 /// Of a constant, in bytes. Kernels of later versions may load 16 bytes at a time.
@@ -152,9 +152,20 @@ pub struct HeadRecord {
     pub(crate) state_length: u32,
     /// For a head that learns in epochs: every sample whose number is a multiple of it is kept aside, to judge trainings by; 0: none.
     pub guard: u32,
+    /// Of [`certainty`](crate::train::certainty).
+    pub(crate) temperature: i32,
+    /// The class means that inputs of known classes are near ([`Rejection`](crate::train::Rejection)), int8 `[classes][features]`; without them no input is
+    /// rejected.
+    pub(crate) centres_offset: u32,
+    pub(crate) centres_length: u32,
+    /// The variance within a class, summed over the features, in squared steps.
+    pub(crate) variance: u32,
+    /// The largest squared distance of an input of a known class.
+    pub(crate) limit: u32,
     /// Two images with the same number here have the same head, so that what one has learnt is right for the other: a CRC-32, by the writer, of the network as
     /// it was described (operators, attributes, tensors, quantization), of the names of the classes, and of the head (trainer, sizes, constants, initial
-    /// state). Other names, kernels, memory plans and copies in RAM leave it as it is.
+    /// state). What predictions mean (temperature, centres, limit), other names of inputs, kernels, memory
+    /// plans and copies in RAM leave it as it is.
     pub id: u32,
 }
 

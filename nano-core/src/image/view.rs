@@ -11,7 +11,7 @@ use super::{
     Value, metadata,
 };
 use crate::operator::CheckedPart;
-use crate::train::HeadSizes;
+use crate::train::{HeadSizes, Rejection};
 use crate::{Error, Node};
 
 /// An image whose checksum, sections, records and names have been checked. What the nodes mean is checked by
@@ -111,9 +111,7 @@ impl<'a> Image<'a> {
         let Some((_, output)) = self.outputs().next() else { return field("number of outputs", 0) };
         let mut classes = output.most_classes();
         if let Some(head) = self.head {
-            let state =
-                head.state_offset as usize..(head.state_offset as usize).saturating_add(head.state_length as usize);
-            if self.in_flash().get(state).is_none() {
+            if self.part_in_flash(head.state_offset, head.state_length).is_none() {
                 return field("head state offset", head.state_offset as usize);
             }
             if head.features as usize != output.len() {
@@ -123,6 +121,10 @@ impl<'a> Image<'a> {
                 return field("bytes of a head's feature", output.dtype().size());
             }
             HeadSizes::of(head).check()?;
+            Rejection::check(head)?;
+            if self.part_in_flash(head.centres_offset, head.centres_length).is_none() {
+                return field("head centres offset", head.centres_offset as usize);
+            }
             classes = head.classes as usize;
         }
         metadata::check(self.metadata, [self.inputs.len(), self.outputs.len()], label_order, classes)
@@ -285,8 +287,17 @@ impl<'a> Image<'a> {
     /// The head's initial state.
     pub(crate) fn head_state(&self, head: &HeadRecord) -> &'a [u8] {
         // `check` has found it inside.
-        let state = self.in_flash().get(head.state_offset as usize..);
-        state.and_then(|state| state.get(..head.state_length as usize)).checked_part()
+        self.part_in_flash(head.state_offset, head.state_length).checked_part()
+    }
+
+    /// The class means of known inputs' features.
+    pub(crate) fn head_centres(&self, head: &HeadRecord) -> &'a [i8] {
+        let centres = self.part_in_flash(head.centres_offset, head.centres_length).checked_part();
+        zerocopy::transmute_ref!(centres)
+    }
+
+    fn part_in_flash(&self, offset: u32, length: u32) -> Option<&'a [u8]> {
+        self.in_flash().get(offset as usize..)?.get(..length as usize)
     }
 
     /// The metadata line values stored under `key`, in order: `name`, `input`, `output`, `label`.

@@ -1,5 +1,7 @@
 //! [`AnyHead`]: a head of any registered trainer, and the sizes of such heads.
 
+use core::num::NonZero;
+
 use super::AnyHead;
 #[cfg(feature = "alloc")]
 use super::aggregation::Aggregation;
@@ -93,6 +95,10 @@ impl<'a> Head<'a> for AnyHead<'a> {
 
     fn macs(&self) -> u64 {
         with_head!(self, head => Head::macs(head))
+    }
+
+    fn distance(&self, features: &[i8], class: usize) -> Option<(u32, NonZero<u32>)> {
+        with_head!(self, head => Head::distance(head, features, class))
     }
 
     fn logit_scale(&self) -> f32 {

@@ -20,6 +20,8 @@ pub struct Descent {
     pub halve_every: u32,
     /// Weight of each class's samples, above 0; empty: all the same.
     pub class_weights: Vec<f64>,
+    /// Whether a training weighs classes by how rarely the ring has them; only of an [`SgdHead`](super::SgdHead) with one right class.
+    pub balance: bool,
     /// The rows (classes) of the last layer that do not learn.
     pub frozen: Vec<usize>,
     /// Every sample whose number is a multiple of it is kept aside, to judge trainings by; 0: none.
@@ -41,6 +43,10 @@ impl Descent {
                 given,
                 format_args!("none: loss {loss:?} has no classes"),
             ));
+        }
+        if self.balance && self.loss != Loss::CrossEntropy {
+            let given = format!("True with loss {loss:?}");
+            return Err(WriteError::setting("balance", given, "False, or loss \"cross_entropy\": one right class"));
         }
         Ok(())
     }

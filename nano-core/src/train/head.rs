@@ -1,6 +1,7 @@
 //! The trait of all trainable heads.
 
 use core::mem;
+use core::num::NonZero;
 
 use crate::Error;
 use crate::image::Image;
@@ -57,6 +58,13 @@ pub trait Head<'a>: Sized {
     fn predict(&mut self, features: &[i8]) -> Result<usize, Error> {
         let logits = self.logits(features)?;
         Ok(logits.iter().enumerate().rev().max_by_key(|&(_, logit)| logit).map_or(0, |(class, _)| class))
+    }
+
+    /// Squared distance of features, in steps, rounded down, to the mean of the samples of `class` that it holds, and their number. `None` for
+    /// a head that holds no sums, and for a class without samples.
+    fn distance(&self, features: &[i8], class: usize) -> Option<(u32, NonZero<u32>)> {
+        let _ = (features, class);
+        None
     }
 
     /// The target of a word from [`Target::word`].

@@ -22,6 +22,7 @@ mod linear;
 mod loss;
 mod no_head;
 mod order;
+mod rejection;
 mod ring;
 mod sizes;
 mod start;
@@ -125,7 +126,7 @@ mod any_head;
 pub use aggregate::{aggregate, check_update};
 #[cfg(feature = "alloc")]
 pub use aggregation::Update;
-pub use confidence::confidence;
+pub use confidence::{Certainty, LARGEST_TEMPERATURE, TEMPERATURE_STEPS, certainty};
 #[cfg(feature = "alloc")]
 pub use descent::Descent;
 pub use guard::{Score, take_back_if_worse};
@@ -136,6 +137,9 @@ pub use layers::{RealLayer, TrainedLayer};
 pub use loss::Loss;
 pub use no_head::NoHead;
 pub use order::{LARGEST_EPOCHS, Training};
+pub use rejection::Rejection;
+#[cfg(feature = "alloc")]
+pub use rejection::RejectionDescription;
 pub use ring::{FeatureRing, RingPosition};
 pub use sizes::{HeadSizes, LayerSizes};
 #[cfg(feature = "alloc")]

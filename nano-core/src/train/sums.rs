@@ -1,5 +1,7 @@
 //! Heads of sums over samples: what they learn of a sample can be taken back exactly.
 
+use core::num::NonZero;
+
 use crate::Error;
 use crate::image::HeadRecord;
 #[cfg(feature = "alloc")]
@@ -16,8 +18,23 @@ pub(super) trait SumsHead<'a>: Head<'a> {
     /// Adds a sample of an existing class to the sums `times` times: 1 or -1.
     fn add(&mut self, features: &[i8], class: usize, times: i32);
 
-    /// The number of samples of a class in the sums; 0 for a class that it does not have.
-    fn samples_of(&self, class: usize) -> u32;
+    /// The number of samples of a class, and their sums of `x = q - zero_point`; `None` for a class that it has no room for.
+    fn sums_of(&self, class: usize) -> Option<(u32, &[i32])>;
+
+    /// Implements [`Head::distance`].
+    ///
+    /// Bounds: at most 2^16 samples of a class and 512 features, so `|n x - s| <= 255 n` and the sum is below `2^25 n^2 < 2^57`.
+    fn distance_to_mean(&self, features: &[i8], class: usize, zero_point: i32) -> Option<(u32, NonZero<u32>)> {
+        let (count, sums) = self.sums_of(class)?;
+        let samples = NonZero::new(count)?;
+        let squares = sums.iter().zip(features).map(|(&sum, &q)| {
+            let difference = i64::from(count as i32 * (i32::from(q) - zero_point) - sum);
+            (difference * difference) as u64
+        });
+        // Both divisors are the number of samples: the quotient is that by its square, rounded down.
+        let divisor = NonZero::<u64>::from(samples);
+        Some((((squares.sum::<u64>() / divisor) / divisor) as u32, samples))
+    }
 
     /// Implements [`Head::learn`].
     fn learn_sample(&mut self, features: &[i8], target: Target) -> Result<(), Error> {
@@ -31,7 +48,7 @@ pub(super) trait SumsHead<'a>: Head<'a> {
     fn unlearn_sample(&mut self, features: &[i8], target: Target) -> Result<(), Error> {
         let class = self.check_sample(features, target)?;
         let never = Error::Unsupported { trainer: Self::NAME, request: "unlearn a sample that it has not learnt" };
-        if self.samples_of(class) == 0 {
+        if self.sums_of(class).is_none_or(|(count, _)| count == 0) {
             return Err(never);
         }
         self.add(features, class, -1);

@@ -1,7 +1,7 @@
 //! A program's classifier: the same answers as its model and its head by hand, and typed refusals.
 
 use nano_core::train::{AnyHead, FeatureRing, Head, HeadSizes, LayerSizes, LdaHead, NoHead, SgdHead, Target, Training};
-use nano_core::{CheckedImage, Classifier, Error, Memory, Model, Prediction, ops};
+use nano_core::{CheckedImage, Classifier, Error, Logits, Memory, Model, Prediction, ops};
 
 use crate::builder::{Aligned, conv_net, head_net, two_by_two};
 use crate::heads::sums_net;
@@ -58,7 +58,17 @@ fn compare<const HEAD: usize, const FEATURES: usize, const RING: usize>(image: &
                 let features = features(image, &window);
                 let scale = head.logit_scale();
                 let logits = head.logits(&features).unwrap();
-                assert_eq!(made, Prediction::of_logits(logits, scale, true), "round {round}");
+                assert_eq!(
+                    made,
+                    Prediction::of_logits(Logits {
+                        values: logits,
+                        scale,
+                        exclusive: true,
+                        temperature: 0,
+                        known: true
+                    }),
+                    "round {round}"
+                );
                 assert_eq!(classifier.logits().unwrap(), logits, "round {round}");
                 classifier.learn(target).unwrap();
                 if sizes.uses_ring() {

@@ -1,7 +1,7 @@
 //! Heads in images: the records and states that trainers refuse.
 
 use nano_core::Error;
-use nano_core::image::{HeadDescription, Image, LdaDescription, SumsDescription};
+use nano_core::image::{HeadDescription, Image, LdaDescription, RejectionDescription, SumsDescription, write};
 use nano_core::train::{AnyHead, FeatureRing, Head, HeadSizes, SgdHead, Target, Training};
 
 use crate::builder::{Aligned, conv_net, head_net, place};
@@ -9,8 +9,9 @@ use crate::builder::{Aligned, conv_net, head_net, place};
 const CLASSES: usize = 3;
 const FEATURES: usize = 6;
 
-/// Words of RAM of the head of [`head_net`]: exponent, random state, parameters, and room for the logits.
-const WORDS: usize = 2 + (CLASSES * (FEATURES + 1)).div_ceil(2) + CLASSES;
+/// Words of RAM of the head of [`head_net`]: exponent, random state, parameters, and room for the logits and the
+/// numbers of samples.
+const WORDS: usize = 2 + (CLASSES * (FEATURES + 1)).div_ceil(2) + 2 * CLASSES;
 
 /// Makes the head of `image` in memory of the right size and passes it to `act`.
 fn with_head<T>(image: &Aligned, act: impl FnOnce(SgdHead<'_>) -> T) -> Result<T, Error> {
@@ -41,7 +42,8 @@ fn memory_of_another_size_is_refused() {
 
 #[test]
 fn a_record_that_the_trainer_cannot_run_is_refused() {
-    // The record: trainer, classes, features, eight constants, scale, offset and length of the initial state.
+    // The record: trainer, classes, features, eight constants, scale, offset and length of the initial state, temperature, offset and
+    // length of the centres.
     for (word, value, name) in [
         (0, 2, "head trainer"),
         (1, 0, "head classes"),
@@ -60,10 +62,17 @@ fn a_record_that_the_trainer_cannot_run_is_refused() {
         (8, u32::MAX, "head epochs between halvings of the rate"),
         (9, 0, "head bias input"),
         (9, 129, "head bias input"),
+        (10, 4, "head flags of its rate"),
+        (10, u32::MAX, "head flags of its rate"),
         (11, f32::NAN.to_bits(), "head logit scale (bits)"),
         (11, 0, "head logit scale (bits)"),
         (12, u32::MAX, "head state offset"),
         (13, 2, "head state length"),
+        (15, 513, "head temperature"),
+        (15, -513_i32 as u32, "head temperature"),
+        (16, u32::MAX, "head centres offset"),
+        (17, 5, "head centres length"),
+        (17, 4 * FEATURES as u32, "head centres length"),
     ] {
         let mut image = head_net().image();
         let record = image.word(place::HEAD) as usize;
@@ -349,5 +358,24 @@ fn records_of_a_start_that_lda_cannot_run_are_refused() {
         let mut ram = vec![0; HeadSizes::of(image.head().unwrap()).words()];
         let error = AnyHead::new(&image, &mut ram).map(drop).err();
         assert!(matches!(error, Some(Error::Field { name: found, .. }) if found == name), "{name}: {error:?}");
+    }
+}
+
+#[test]
+fn what_predictions_mean_leaves_the_identity_of_a_head() {
+    let mut net = head_net();
+    let id = |image: &Aligned| Image::new(image.bytes()).unwrap().head().unwrap().id;
+    let without = id(&net.image());
+    let rejection = RejectionDescription { temperature: -7, centres: vec![1; FEATURES], variance: 5, limit: 9 };
+    net.model.rejection = Some(rejection.clone());
+    assert_eq!(id(&net.image()), without);
+    // More centres than classes, and a temperature out of range.
+    for wrong in [
+        RejectionDescription { centres: vec![0; (CLASSES + 1) * FEATURES], ..rejection.clone() },
+        RejectionDescription { centres: vec![0; FEATURES + 1], ..rejection.clone() },
+        RejectionDescription { temperature: 513, ..rejection },
+    ] {
+        net.model.rejection = Some(wrong);
+        assert!(write(&net.model).is_err());
     }
 }

@@ -22,7 +22,8 @@ pub(crate) fn read(description: &Bound<'_, PyAny>) -> PyResult<ModelDescription>
         inputs: inputs.into_iter().map(Input::describe).collect::<PyResult<_>>()?,
         layers: layers.into_iter().map(Layer::describe).collect::<PyResult<_>>()?,
         outputs: outputs.into_iter().map(|Output { name, id }| OutputDescription { name, id }).collect(),
-        head: head.map(|head| head_description::read(&head)).transpose()?,
+        head: head.as_ref().map(head_description::read).transpose()?,
+        rejection: head.as_ref().map(head_description::read_rejection).transpose()?.flatten(),
         weights_in_ram,
         optimize: match optimize.as_str() {
             "speed" => Optimize::Speed,

@@ -1,9 +1,10 @@
 //! The trainable head of an image on the host. It runs the same code as the device.
 
-use nano_core::Error;
 use nano_core::train::{
-    self, AnyHead, FeatureRing, Head as _, HeadSizes, LayerSizes, Target, Training, Update, take_back_if_worse,
+    self, AnyHead, FeatureRing, Head as _, HeadSizes, LayerSizes, Rejection, Target, Training, Update,
+    take_back_if_worse,
 };
+use nano_core::{Error, Logits, Prediction};
 use numpy::ndarray::Array2;
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::exceptions::PyOverflowError;
@@ -63,6 +64,10 @@ impl Head {
 
 /// Number of training steps between two checks for Ctrl-C.
 const SLICE: u32 = 1000;
+
+/// Confidences, margins, squared distances, and whether they are of a known class.
+type Certainties<'py> =
+    (Bound<'py, PyArray1<u16>>, Bound<'py, PyArray1<u16>>, Bound<'py, PyArray1<u32>>, Bound<'py, PyArray1<bool>>);
 
 /// Weights, biases and number of positions of one layer of a head of several layers.
 type RealLayer<'py> = (Bound<'py, PyArray2<f32>>, Bound<'py, PyArray1<f32>>, usize);
@@ -187,6 +192,28 @@ impl Head {
             Ok(logits)
         })?;
         Ok(logits.into_pyarray(py))
+    }
+
+    /// Confidences, margins (both in 1/32768) and squared distances to the nearest known class of int8 features `[samples, features]`, and whether each is
+    /// of a known class. Confidences are of a head whose classes exclude each other.
+    fn certainties<'py>(&mut self, py: Python<'py>, features: PyReadonlyArray2<'py, i8>) -> PyResult<Certainties<'py>> {
+        let width = features.shape()[1];
+        let features = features.as_slice()?;
+        let (mut confidences, mut margins, mut distances, mut known) = (vec![], vec![], vec![], vec![]);
+        let made: Result<(), Error> = self.owned.with_dependent_mut(|memory, head| {
+            let image = memory.image.checked().image();
+            let rejection = Rejection::of(image, image.head().ok_or(Error::NoHead)?);
+            for features in features.chunks_exact(width) {
+                let made = Prediction::of_logits(Logits::of(head, rejection, features)?);
+                confidences.push(made.confidence.unwrap_or_default());
+                margins.push(made.margin.unwrap_or_default());
+                distances.push(rejection.distance(head, features));
+                known.push(made.known);
+            }
+            Ok(())
+        });
+        made.map_err(refuse)?;
+        Ok((confidences.into_pyarray(py), margins.into_pyarray(py), distances.into_pyarray(py), known.into_pyarray(py)))
     }
 
     /// Learns from one sample.

@@ -1,7 +1,8 @@
 //! Converts the description of a head from Python, a dict of plain data, to nano-core's type: one conversion per trainer.
 
 use nano_core::image::{
-    HeadDescription, LayersDescription, LdaDescription, SgdDescription, StartDescription, SumsDescription, TrainedLayer,
+    HeadDescription, LayersDescription, LdaDescription, RejectionDescription, SgdDescription, StartDescription,
+    SumsDescription, TrainedLayer,
 };
 use nano_core::train::{self, Loss};
 use numpy::PyReadonlyArrayDyn;
@@ -16,6 +17,15 @@ pub(crate) fn read(description: &Bound<'_, PyAny>) -> PyResult<HeadDescription> 
     let Trainer { trainer } = description.extract()?;
     HeadDescription::read(&trainer, Description(description))
         .unwrap_or_else(|| Err(PyValueError::new_err(format!("there is no trainer {:?}", &*trainer))))
+}
+
+/// Converts what the predictions of a head mean.
+pub(crate) fn read_rejection(description: &Bound<'_, PyAny>) -> PyResult<Option<RejectionDescription>> {
+    let Answers { rejection } = description.extract()?;
+    let read = |Rejection { temperature, centres, variance, limit }: Rejection<'_>| {
+        Ok(RejectionDescription { temperature, centres: centres.as_slice()?.to_vec(), variance, limit })
+    };
+    rejection.map(read).transpose()
 }
 
 /// The description of a head of a known trainer.
@@ -64,6 +74,21 @@ impl TryFrom<Description<'_, '_>> for LayersDescription {
 #[pyo3(from_item_all)]
 struct Trainer {
     trainer: PyBackedStr,
+}
+
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct Answers<'py> {
+    rejection: Option<Rejection<'py>>,
+}
+
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct Rejection<'py> {
+    temperature: i32,
+    centres: PyReadonlyArrayDyn<'py, i8>,
+    variance: u32,
+    limit: u32,
 }
 
 #[derive(FromPyObject)]
@@ -149,6 +174,7 @@ struct Descent<'py> {
     loss: PyBackedStr,
     halve_every: Bound<'py, PyAny>,
     class_weights: Vec<f64>,
+    balance: bool,
     frozen: Bound<'py, PyAny>,
     guard: Bound<'py, PyAny>,
 }
@@ -157,13 +183,14 @@ impl TryFrom<Descent<'_>> for train::Descent {
     type Error = PyErr;
 
     fn try_from(descent: Descent<'_>) -> PyResult<Self> {
-        let Descent { learning_rate, loss, halve_every, class_weights, frozen, guard } = descent;
+        let Descent { learning_rate, loss, halve_every, class_weights, balance, frozen, guard } = descent;
         let known = Loss::ALL.into_iter().find(|known| known.name() == &*loss);
         Ok(train::Descent {
             learning_rate,
             loss: known.ok_or_else(|| PyValueError::new_err(format!("there is no loss {:?}", &*loss)))?,
             halve_every: whole("halve_every", &halve_every)?,
             class_weights,
+            balance,
             frozen: whole("frozen", &frozen)?,
             guard: whole("guard", &guard)?,
         })

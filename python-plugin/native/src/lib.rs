@@ -15,7 +15,7 @@ mod weights;
 use nano_core::fixed_point::{Multiplier, WideMultiplier};
 use nano_core::image::{Dtype, LONGEST_NAME, LayerEstimate, WriteError};
 use nano_core::ops::{self, AddParameters, LayerNormParameters, LogSoftmaxParameters, SoftmaxParameters};
-use nano_core::train::{LARGEST_EPOCHS, LdaHead};
+use nano_core::train::{LARGEST_EPOCHS, LdaHead, TEMPERATURE_STEPS};
 use nano_core::{ALIKE, Kernel, Quantization};
 use numpy::{PyArray2, PyReadonlyArray1};
 use pyo3::exceptions::PyValueError;
@@ -240,6 +240,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("PROTOCOL", protocol::VERSION)?;
     module.add("LARGEST_COUNT", u32::MAX)?;
     module.add("LARGEST_EPOCHS", LARGEST_EPOCHS)?;
+    module.add("TEMPERATURE_STEPS", TEMPERATURE_STEPS)?;
     module.add("LONGEST_NAME", LONGEST_NAME)?;
     module.add("ONE_PASS_LIMIT", nano_core::ops::ONE_PASS_LIMIT)?;
     module.add("SHRINKAGE", (*LdaHead::SHRINKAGE.start(), *LdaHead::SHRINKAGE.end()))?;

@@ -229,8 +229,8 @@ pub(crate) fn decode_response<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bo
             set!(scale: scale, zero_point: zero_point, channels_length: channels_length);
             "description"
         }
-        Response::Prediction { class, confidence, known, ticks, logit_scale, logits, output } => {
-            set!(class: class, confidence: confidence, known: known, ticks: ticks);
+        Response::Prediction { class, confidence, margin, known, ticks, logit_scale, logits, output } => {
+            set!(class: class, confidence: confidence, margin: margin, known: known, ticks: ticks);
             set!(logit_scale: logit_scale, logits: tensor(logits), output: tensor(output));
             "prediction"
         }

@@ -100,8 +100,8 @@ pub(crate) fn report_fields<'py>(py: Python<'py>, report: &Report) -> PyResult<B
             set!(head, restored);
             "started"
         }
-        Event::Sensed(Sensed { class, confidence, known, decided, ticks }) => {
-            set!(class, confidence, known, decided, ticks);
+        Event::Sensed(Sensed { class, confidence, margin, known, decided, ticks }) => {
+            set!(class, confidence, margin, known, decided, ticks);
             "sensed"
         }
         Event::Learned { target, head } => {

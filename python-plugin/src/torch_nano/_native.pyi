@@ -17,6 +17,7 @@ __all__ = [
     "ONE_PASS_LIMIT",
     "PROTOCOL",
     "SHRINKAGE",
+    "TEMPERATURE_STEPS",
     "Head",
     "KernelError",
     "Model",
@@ -142,6 +143,7 @@ LONGEST_NAME: int
 ONE_PASS_LIMIT: float
 #: Least and most shrinkage of an LdaHead.
 SHRINKAGE: tuple[float, float]
+TEMPERATURE_STEPS: int
 
 def operators() -> dict[str, OperatorEntry]: ...
 def is_label(name: str) -> bool: ...
@@ -327,6 +329,11 @@ class Head:
     @property
     def logit_scale(self) -> float: ...
     def logits(self, features: npt.NDArray[np.int8]) -> npt.NDArray[np.int32]: ...
+    def certainties(
+        self, features: npt.NDArray[np.int8]
+    ) -> tuple[
+        npt.NDArray[np.uint16], npt.NDArray[np.uint16], npt.NDArray[np.uint32], npt.NDArray[np.bool_]
+    ]: ...
     def step(self, features: npt.NDArray[np.int8], target: int) -> None: ...
     def learn_all(self, features: npt.NDArray[np.int8], targets: npt.NDArray[np.int64]) -> None: ...
     def unlearn_all(self, features: npt.NDArray[np.int8], targets: npt.NDArray[np.int64]) -> None: ...

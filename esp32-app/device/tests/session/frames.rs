@@ -98,6 +98,7 @@ fn responses(bytes: &[u8]) -> Vec<Response<'_>> {
         Response::Prediction {
             class: most,
             confidence: Some(u16::MAX),
+            margin: Some(u16::MAX),
             known: true,
             ticks: u64::MAX,
             logit_scale: f32::MAX,

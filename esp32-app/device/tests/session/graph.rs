@@ -1,7 +1,7 @@
 //! Models of several inputs and outputs, of int16 and int32, and with a state.
 
 use nano_core::image::{ChannelScale, Cost, Dtype, Image, ModelDescription, Packed, ValueDescription, write_with};
-use nano_core::train::{Head, confidence};
+use nano_core::train::{Head, certainty};
 use nano_core::{Alias, CheckedImage, Kernel, Model, Node, Operator, Output, Quantization, Run, ops};
 use torch_nano_device::{
     Block, ElementType, Failure, GraphValue, NoFlash, Options, Request, Response, Sensing, SensingOptions, Session,
@@ -171,7 +171,7 @@ fn the_class_is_the_largest_element_of_the_first_output_of_any_dtype() {
                     panic!("{response:?}")
                 };
                 assert_eq!((class, logit_scale), (expected, scale), "{dtype:?}");
-                assert_eq!(sure, Some(confidence(elements.into_iter(), scale)));
+                assert_eq!(sure, Some(certainty(elements.into_iter(), scale, 0).confidence));
             });
         }
     }

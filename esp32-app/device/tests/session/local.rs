@@ -33,9 +33,9 @@ fn call<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>>(
     let trained = |Progress { steps, left, ticks, taken_back }| Response::Trained { steps, left, ticks, taken_back };
     let result = match request {
         Request::Predict { input } => device.predict(&signed(input)[..]).map(|made| {
-            let Prediction { class, confidence, known, ticks, logit_scale, logits, output } = made;
+            let Prediction { class, confidence, margin, known, ticks, logit_scale, logits, output } = made;
             let (logits, output) = (logits.as_bytes(), output.as_bytes());
-            Response::Prediction { class, confidence, known, ticks, logit_scale, logits, output }
+            Response::Prediction { class, confidence, margin, known, ticks, logit_scale, logits, output }
         }),
         Request::Features { input } => device
             .features(&signed(input)[..])

@@ -1,7 +1,7 @@
 //! The effect of every request, compared with direct calls of nano-core.
 
 use nano_core::image::Image;
-use nano_core::train::{FeatureRing, Head, HeadSizes, SgdHead, Target, Training, confidence};
+use nano_core::train::{FeatureRing, Head, HeadSizes, SgdHead, Target, Training, certainty};
 use nano_core::{Model, ops};
 use torch_nano_device::{Block, Failure, Request, Response, Settings, StorageError, TargetKind, UpdateState, frame};
 
@@ -80,12 +80,14 @@ fn prediction_with_a_head_gives_features_and_logits() {
             (head.logits(&features).unwrap().to_vec(), head.predict(&features).unwrap(), head.logit_scale())
         });
         ask(&mut session, Request::Predict { input: &input }, |response| {
-            let Response::Prediction { class, confidence: sure, known, output, logits: sent, ticks, .. } = response
+            let Response::Prediction { class, confidence: sure, margin, known, output, logits: sent, ticks, .. } =
+                response
             else {
                 panic!("{response:?}")
             };
             assert_eq!((class as usize, signed(output), ticks), (best, features, 5));
-            assert_eq!((sure, known), (Some(confidence(logits.iter().copied(), scale)), true));
+            let certainty = certainty(logits.iter().copied(), scale, 0);
+            assert_eq!((sure, margin, known), (Some(certainty.confidence), Some(certainty.margin), true));
             assert_eq!(sent, logits.iter().flat_map(|logit| logit.to_le_bytes()).collect::<Vec<u8>>());
         });
         classes[best] += 1;

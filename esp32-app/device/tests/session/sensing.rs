@@ -79,7 +79,14 @@ impl Expected {
         self.history.truncate(5);
         let votes = |class: u32| self.history.iter().filter(|&&other| other == Some(class)).count();
         let decided = self.history.iter().flatten().copied().find(|&class| votes(class) >= 3);
-        Some(Sensed { class: made.class, confidence: made.confidence, known: made.known, decided, ticks: made.ticks })
+        Some(Sensed {
+            class: made.class,
+            confidence: made.confidence,
+            margin: made.margin,
+            known: made.known,
+            decided,
+            ticks: made.ticks,
+        })
     }
 
     fn label<C: FnMut() -> u64, F: NorFlash>(&mut self, device: &mut Device<'_, C, F>, class: u16) {

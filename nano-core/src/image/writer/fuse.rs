@@ -58,8 +58,9 @@ pub(super) fn fuse(model: &ModelDescription, kernels: &[Kernel]) -> Option<Model
     layers.iter_mut().flat_map(|layer| &mut layer.inputs).for_each(|id| *id = ids[*id]);
     let mut outputs = model.outputs.clone();
     outputs.iter_mut().for_each(|output| output.id = ids[output.id]);
-    let ModelDescription { name, labels, inputs, head, .. } = model;
-    let (name, labels, inputs, head) = (name.clone(), labels.clone(), inputs.clone(), head.clone());
+    let ModelDescription { name, labels, inputs, head, rejection, .. } = model;
+    let (name, labels, inputs) = (name.clone(), labels.clone(), inputs.clone());
+    let (head, rejection) = (head.clone(), rejection.clone());
     let &ModelDescription { weights_in_ram, optimize, budget, flash_timing, .. } = model;
     Some(ModelDescription {
         name,
@@ -68,6 +69,7 @@ pub(super) fn fuse(model: &ModelDescription, kernels: &[Kernel]) -> Option<Model
         layers,
         outputs,
         head,
+        rejection,
         weights_in_ram,
         optimize,
         budget,

@@ -6,11 +6,13 @@ use zerocopy::IntoBytes;
 
 use super::super::checksum::checksum;
 use super::super::{HeadRecord, ModelDescription, Section, Tensor, Value, ValueDescription, WriteError};
+use crate::train::{Rejection, RejectionDescription};
 
 /// A head that is packed and not yet placed.
 pub(super) struct Head {
     record: HeadRecord,
     state: Vec<u8>,
+    centres: Vec<i8>,
 }
 
 impl Head {
@@ -19,26 +21,41 @@ impl Head {
     /// # Errors
     /// Those of the trainer.
     pub fn pack(model: &ModelDescription) -> Result<Option<Self>, WriteError> {
-        let Some(head) = &model.head else { return Ok(None) };
+        let Some(head) = &model.head else {
+            return match model.rejection {
+                None => Ok(None),
+                Some(_) => Err(WriteError::setting("rejection", "for a model without a head", "a trainable head")),
+            };
+        };
         let id = model.outputs[0].id;
         let features = model.values().nth(id).map(Value::unplaced).ok_or(WriteError::ValueId(id))?;
         let (record, state) = head.pack(&features)?;
         let mut described = Described::default();
         described.network(model);
         model.labels.iter().for_each(|label| described.bytes(label.as_bytes()));
-        // The places and the id of this record are still 0.
+        // The places and the id of this record are still 0, and what its predictions mean.
         described.bytes(record.as_bytes());
         described.bytes(&state);
-        Ok(Some(Head { record: HeadRecord { id: checksum(&described.0), ..record }, state }))
+        let mut record = HeadRecord { id: checksum(&described.0), ..record };
+        let mut centres = Vec::new();
+        if let Some(rejection) = &model.rejection {
+            centres = rejection.centres.clone();
+            let centres_length = centres.len() as u32;
+            let &RejectionDescription { temperature, variance, limit, .. } = rejection;
+            record = HeadRecord { temperature, variance, limit, centres_length, ..record };
+            Rejection::check(&record)?;
+        }
+        Ok(Some(Head { record, state, centres }))
     }
 
-    /// Places its state by `push`; returns its record.
+    /// Places its state and centres by `push`; returns its record.
     ///
     /// # Errors
     /// Those of `push`.
-    pub fn place(self, push: impl FnOnce(&[u8]) -> Result<Section, WriteError>) -> Result<HeadRecord, WriteError> {
+    pub fn place(self, mut push: impl FnMut(&[u8]) -> Result<Section, WriteError>) -> Result<HeadRecord, WriteError> {
         let Section { offset, length } = push(&self.state)?;
-        Ok(HeadRecord { state_offset: offset, state_length: length, ..self.record })
+        let centres_offset = push(self.centres.as_bytes())?.offset;
+        Ok(HeadRecord { state_offset: offset, state_length: length, centres_offset, ..self.record })
     }
 }
 

@@ -152,6 +152,7 @@ impl<'k> Plan<'k> {
 ///     layers: vec![layer],
 ///     outputs: vec![OutputDescription { name: "y".into(), id: 1 }],
 ///     head: None,
+///     rejection: None,
 ///     weights_in_ram: 0,
 ///     optimize: Default::default(),
 ///     budget: Default::default(),

@@ -125,6 +125,9 @@ pub(in crate::train) fn pack(head: &LayersDescription, features: &Value) -> Resu
     }
     let classes = last.outputs as usize;
     descent.check(classes)?;
+    if descent.balance {
+        return Err(WriteError::setting("balance", "True", "False for several layers that learn together"));
+    }
     let words = descent.class_words(classes, FULL_WEIGHT, FROZEN)?;
     let halve_every = descent.halve_every()?;
     let hidden: usize = layers[..layers.len() - 1].iter().map(|(layer, ..)| layer.values()).sum();

@@ -52,6 +52,7 @@ mod start;
 mod state;
 mod triangle;
 
+use core::num::NonZero;
 use core::ops::RangeInclusive;
 
 use zerocopy::{FromBytes, IntoBytes};
@@ -157,9 +158,10 @@ impl<'a> SumsHead<'a> for LdaHead<'a> {
         }
     }
 
-    fn samples_of(&self, class: usize) -> u32 {
-        let counts = self.state.words.get(..self.record.classes as usize).checked_part();
-        counts.get(class).map_or(0, |&count| count as u32)
+    fn sums_of(&self, class: usize) -> Option<(u32, &[i32])> {
+        let (counts, sums) = self.state.words.split_at_checked(self.record.classes as usize).checked_part();
+        let width = self.record.features.max(1) as usize;
+        Some((*counts.get(class)? as u32, sums.chunks_exact(width).nth(class)?))
     }
 }
 
@@ -227,6 +229,10 @@ impl<'a> Head<'a> for LdaHead<'a> {
             *logit = if *class.bias == NO_LOGIT { NO_LOGIT } else { *class.bias + products.sum::<i32>() };
         }
         Ok(self.logits.get(..classes).checked_part())
+    }
+
+    fn distance(&self, features: &[i8], class: usize) -> Option<(u32, NonZero<u32>)> {
+        self.distance_to_mean(features, class, self.input_zero_point)
     }
 
     fn target(&self, word: u32) -> Target {

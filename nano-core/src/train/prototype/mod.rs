@@ -15,6 +15,8 @@
 mod image;
 mod started;
 
+use core::num::NonZero;
+
 use zerocopy::little_endian::{I32, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -159,9 +161,10 @@ impl<'a> SumsHead<'a> for PrototypeHead<'a> {
         self.changed();
     }
 
-    fn samples_of(&self, class: usize) -> u32 {
-        let counts = self.state.words.get(..self.record.classes as usize).checked_part();
-        counts.get(class).map_or(0, |&count| count as u32)
+    fn sums_of(&self, class: usize) -> Option<(u32, &[i32])> {
+        let (counts, sums) = self.state.words.split_at_checked(self.record.classes as usize).checked_part();
+        let width = self.record.features.max(1) as usize;
+        Some((*counts.get(class)? as u32, sums.chunks_exact(width).nth(class)?))
     }
 }
 
@@ -233,6 +236,10 @@ impl<'a> Head<'a> for PrototypeHead<'a> {
             };
         }
         Ok(self.logits.get(..classes).checked_part())
+    }
+
+    fn distance(&self, features: &[i8], class: usize) -> Option<(u32, NonZero<u32>)> {
+        self.distance_to_mean(features, class, self.input_zero_point)
     }
 
     fn target(&self, word: u32) -> Target {

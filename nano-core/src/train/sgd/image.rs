@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::{FROZEN, SgdHead};
+use super::{BALANCED, FROZEN, NORMALIZED, SgdHead};
 use crate::fixed_point::normalize;
 use crate::image::{HeadRecord, Value, WriteError};
 use crate::train::descent::Descent;
@@ -75,7 +75,7 @@ pub(in crate::train) fn pack(head: &SgdDescription, features: &Value) -> Result<
             descent.loss as i32,
             halve_every,
             bias_input,
-            descent.learning_rate.is_none().into(),
+            i32::from(descent.learning_rate.is_none()) * NORMALIZED + i32::from(descent.balance) * BALANCED,
         ],
         logit_scale: logit_scale as f32,
         guard: descent.guard()?,

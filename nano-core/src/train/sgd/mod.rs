@@ -28,6 +28,11 @@
 //! logarithm of the mean of `sum x_i^2 + B^2`, base 2, rounded: of a sample that is learnt alone, or of up to 64 of the ring's, evenly
 //! chosen. So features of any size, and a user whose features are larger than the factory's, are learnt at a rate that fits them.
 //!
+//! With balanced classes a training weighs them by how rarely the ring has them: `C_label` is multiplied by `m / n_label`, at most 1, where
+//! n counts the samples of a class in the ring and m is the least n above 0, but at least a sixteenth of the largest. So the rarest class
+//! learns at the full rate. (Weights of mean 1, as in "balanced" of scikit-learn, give steps of up to several times the rate, and on
+//! streams with a tenth of the samples of every second class 0.3 to 1.5 points less balanced accuracy.)
+//!
 //! Frozen rows skip step 6. The rate can be halved every `halve_every` epochs of a training: sh rises by 1, up to 30.
 //!
 //! Bounds: `|x| <= 255`, `|W| <= 128`, at most 2^15 features: `|a_k| <= 2^30 + 2^14`, the differences fit u32, their product with M 48 bits.
@@ -61,6 +66,12 @@ use crate::train::target::Target;
 /// Samples of a ring, at most, that a normalized rate is made of.
 const MEASURED_SAMPLES: usize = 64;
 
+/// Bits of the record's last constant: the rate is normalized; classes are balanced.
+const NORMALIZED: i32 = 1;
+const BALANCED: i32 = 2;
+/// The rarest class counts as at least this part of the most frequent one.
+const LARGEST_IMBALANCE: u32 = 16;
+
 /// Flag in [`SgdHead::rates`]: this row does not learn.
 const FROZEN: u16 = 1 << 15;
 
@@ -90,6 +101,10 @@ pub struct SgdHead<'a> {
     bound: i32,
     /// One word per class: logits, then errors, then gradients.
     scratch: &'a mut [i32],
+    /// Samples of each class in the ring, during a training of balanced classes.
+    counts: &'a mut [i32],
+    /// The number of samples of a class that learns at the full rate; 0: all do.
+    full_rate_at: u32,
 }
 
 impl<'a> SgdHead<'a> {
@@ -105,7 +120,7 @@ impl<'a> SgdHead<'a> {
     pub(super) const fn memory(sizes: &HeadSizes) -> Memory {
         let weights = Self::weights(sizes.classes, sizes.features);
         let state_bytes = weights.saturating_mul(2).saturating_add(2 * size_of::<U32>());
-        Memory { state_bytes, scratch_words: sizes.classes }
+        Memory { state_bytes, scratch_words: sizes.classes.saturating_mul(2) }
     }
 
     #[cfg(feature = "alloc")]
@@ -165,17 +180,46 @@ impl<'a> SgdHead<'a> {
         let left_alone = left_alone(self.loss);
         // A single label decides the rate of all rows.
         let label = match target {
-            Target::Class(label) => self.rates.get(usize::from(label)),
+            Target::Class(label) => self.rates.get(usize::from(label)).map(|rate| self.weighed(rate & !FROZEN, label)),
             _ => None,
         };
         let mut steepest = 0;
         for (error, own) in self.scratch.iter_mut().zip(self.rates) {
-            let rate = label.unwrap_or(own) & !FROZEN;
+            let rate = label.unwrap_or(own & !FROZEN);
             let learns = error.abs() > left_alone && own & FROZEN == 0;
             *error = if learns { (*error * i32::from(rate) + (1 << 14)) >> 15 } else { 0 };
             steepest = error.abs().max(steepest);
         }
         steepest
+    }
+
+    /// The rate of a class in a training of balanced classes.
+    fn weighed(&self, rate: u16, label: u16) -> u16 {
+        let count = self.counts.get(usize::from(label)).map_or(0, |&count| count as u32);
+        match self.full_rate_at {
+            // No sample of a ring is of a class that the ring has not counted.
+            full if count <= full => rate,
+            0 => rate,
+            full => (u64::from(rate) * u64::from(full)).div_euclid(u64::from(count).max(1)) as u16,
+        }
+    }
+
+    /// Counts the samples of each class in a ring, for balanced classes.
+    fn count(&mut self, ring: &FeatureRing<'_>) {
+        self.full_rate_at = 0;
+        if self.record.constants[7] & BALANCED == 0 {
+            return;
+        }
+        self.counts.fill(0);
+        for (_, word) in (0..ring.len()).filter_map(|index| ring.get(index)) {
+            if let Some(count) = self.counts.get_mut(word as usize) {
+                *count += 1;
+            }
+        }
+        let counts = self.counts.iter().map(|&count| count as u32);
+        let largest = counts.clone().max().unwrap_or(0);
+        let least = counts.filter(|&count| count > 0).min().unwrap_or(0);
+        self.full_rate_at = least.max(largest.div_ceil(LARGEST_IMBALANCE));
     }
 
     fn largest_exponent(&self) -> u32 {
@@ -192,7 +236,7 @@ impl<'a> SgdHead<'a> {
 
     /// What a normalized rate's shift is raised by for inputs of this mean square; 0 for another rate.
     fn raised_for(&self, mean_square: u64) -> u32 {
-        let normalized = self.record.constants[7] != 0;
+        let normalized = self.record.constants[7] & NORMALIZED != 0;
         // The logarithm of sqrt(2) times the mean, rounded down.
         if normalized { (2 * mean_square * mean_square).checked_ilog2().unwrap_or(0) / 2 } else { 0 }
     }
@@ -222,7 +266,7 @@ impl<'a> Head<'a> for SgdHead<'a> {
     fn new(image: &Image<'a>, ram: &'a mut [u32]) -> Result<Self, Error> {
         let record = image.head().ok_or(Error::NoHead)?;
         let field = |name, value: i64| Err(Error::Field { name, value });
-        let [multiplier, multiplier_shift, rate, rate_shift, loss, halve_every, bias_input, normalized] =
+        let [multiplier, multiplier_shift, rate, rate_shift, loss, halve_every, bias_input, flags] =
             record.constants;
         if record.trainer != Self::TRAINER {
             return field("head trainer", record.trainer.into());
@@ -230,14 +274,17 @@ impl<'a> Head<'a> for SgdHead<'a> {
         let sizes = Self::sizes_of(record);
         Self::LIMITS.check(&sizes)?;
         linear::check_record(record, (multiplier, multiplier_shift), halve_every)?;
-        if !(0..=1).contains(&normalized) {
-            return field("head normalized rate", normalized.into());
+        if !(0..=NORMALIZED | BALANCED).contains(&flags) {
+            return field("head flags of its rate", flags.into());
         }
-        let least_shift = if normalized == 1 { -LARGEST_SHIFT } else { 1 };
+        let least_shift = if flags & NORMALIZED != 0 { -LARGEST_SHIFT } else { 1 };
         if !(1 << 14..1 << 15).contains(&rate) || !(least_shift..=LARGEST_SHIFT).contains(&rate_shift) {
             return field("head learning rate", rate.into());
         }
         let loss = Loss::new(loss, record.classes)?;
+        if loss != Loss::CrossEntropy && flags & BALANCED != 0 {
+            return field("head flags of its rate", flags.into());
+        }
         if !(1..=LARGEST_BIAS_INPUT).contains(&bias_input) {
             return field("head bias input", bias_input.into());
         }
@@ -255,7 +302,10 @@ impl<'a> Head<'a> for SgdHead<'a> {
         let (state, scratch) = memory.split(ram)?;
         let (state, _) = State::mut_from_prefix_with_elems(state.as_mut_bytes(), weights).map_err(|_| wrong_ram)?;
         let input_zero_point = image.output(0).zero_point;
-        let mut head = SgdHead { record, initial, rates, loss, input_zero_point, state, bound: 0, scratch };
+        let (scratch, counts) = scratch.split_at_mut_checked(sizes.classes).ok_or(wrong_ram)?;
+        let full_rate_at = 0;
+        let mut head =
+            SgdHead { record, initial, rates, loss, input_zero_point, state, bound: 0, scratch, counts, full_rate_at };
         head.reset();
         Ok(head)
     }
@@ -307,10 +357,12 @@ impl<'a> Head<'a> for SgdHead<'a> {
         let halve_every = self.record.constants[5] as u32;
         let mut random = self.state.random.get();
         let raised = self.raised_for_ring(ring);
+        self.count(ring);
         let result = order::visit(ring, training, most, &mut random, |features, word, epoch| {
             let halvings = epoch.checked_div(halve_every).unwrap_or(0);
             self.step_towards(features, self.target(word), raised + halvings)
         });
+        self.full_rate_at = 0;
         self.state.random.set(random);
         result
     }

@@ -92,6 +92,7 @@ impl Builder {
             layers: vec![],
             outputs: vec![],
             head: None,
+            rejection: None,
             weights_in_ram: 0,
             optimize: Optimize::Ram,
             budget: Default::default(),
@@ -414,6 +415,7 @@ pub fn descent(learning_rate: f64, loss: Loss) -> Descent {
         loss,
         halve_every: 0,
         class_weights: vec![],
+        balance: false,
         frozen: vec![],
         guard: 0,
     }

@@ -8,16 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from .. import _native
 from ..arithmetic.quantization import Quantization
-from ..errors import HeadError, InputError
 from ..heads import Start
-from ..heads.start import Factory, Ints, Layer
-from ..training.data import batches_of, split_batch
+from ..heads.start import Factory, Layer
 from .nano_module import NanoModule
+from .taught_samples import taught_samples
 
 #: Strengths where groups are unknown. Measured on shifts between factory and user (digits of another kind,
 #: other noise, other people's arms): no accuracy at 1 to 10 samples of each class, or all, is more than 0.2
@@ -26,7 +23,6 @@ MEANS, SPREAD = 0.5, 2.0
 #: Those that are tried where groups are known.
 _TRIED_MEANS, _TRIED_SPREADS = (0.25, 0.5, 1.0), (1.0, 2.0, 4.0)
 _SHOTS, _MOST_GROUPS = (1, 2, 5, 10), 8
-_BATCH = 256
 
 
 def with_start(description: dict[str, Any], start: Start, layer: Layer, nano: NanoModule) -> dict[str, Any]:
@@ -42,53 +38,12 @@ def with_start(description: dict[str, Any], start: Start, layer: Layer, nano: Na
         InputError: data of the wrong kind.
     """
     quantization = nano.output_quantization
-    factory = _factory(start, nano, len(layer.biases))
+    factory = taught_samples("the start's data", start.data, start.groups, nano, len(layer.biases))
     means, spread = start.means, start.spread
     if factory.groups is not None and (means is None or spread is None):
         means, spread = _chosen(_Trial(description, layer, quantization), factory, means, spread)
     means, spread = MEANS if means is None else means, SPREAD if spread is None else spread
     return {**description, "start": factory.description(layer, quantization.zero_point, means, spread)}
-
-
-def _factory(start: Start, nano: NanoModule, classes: int) -> Factory:
-    features, labels = [], []
-    for batch in batches_of(start.data, batch_size=_BATCH, shuffle=False, name="the start's data"):
-        x, y = split_batch(batch, "a batch of the start's data")
-        inputs = x if isinstance(x, tuple | list) else () if isinstance(x, dict) else (x,)
-        named = x if isinstance(x, dict) else {}
-        features.append(nano.features_int8(*inputs, **named).cpu().numpy())
-        y = torch.as_tensor(y)
-        if y.shape != (len(features[-1]),) or y.is_floating_point() or y.dtype == torch.bool:
-            raise InputError(
-                f"a batch of the start's data has labels of shape {tuple(y.shape)} and dtype {y.dtype}; "
-                f"expected the classes of its {len(features[-1])} inputs, as integers"
-            )
-        labels.append(y.cpu().numpy().astype(np.int64))
-    if not features:
-        raise InputError("the start's data has no samples; expected some of each class")
-    label = np.concatenate(labels)
-    if not (label.min() >= 0 and label.max() < classes):
-        raise HeadError(
-            f"the start's data has classes from {label.min()} to {label.max()}; expected 0 to {classes - 1}, "
-            "the outputs of the layer"
-        )
-    groups = None if start.groups is None else _numbered(start.groups, len(label))
-    return Factory(np.concatenate(features), label, groups)
-
-
-def _numbered(groups: Any, samples: int) -> Ints:
-    names = groups.cpu().numpy() if isinstance(groups, Tensor) else np.asarray(groups)
-    if names.shape != (samples,):
-        raise HeadError(
-            f"groups has shape {tuple(names.shape)}; expected one name or number for each of the {samples} "
-            "samples"
-        )
-    _, numbers = np.unique(names, return_inverse=True)
-    if not numbers.any():
-        raise HeadError(
-            f"all samples are of the group {str(names[0])!r}; expected several groups, or groups=None"
-        )
-    return np.asarray(numbers, np.int64)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from ..comparison.samples import KeptSamples
 from ..equalization.equalize import quantize_observed
 from ..errors import HeadError, InputError
 from ..fits.variant import Variant, variant_of
-from ..heads import SGD, HeadSettings
+from ..heads import SGD, HeadSettings, Rejection
 from ..ir.graph import Graph
 from ..ir.precision import Precision
 from ..modules.inputs import Example
@@ -37,6 +37,7 @@ from .module_with_ranges import ModuleWithRanges
 from .nano_module import NanoModule
 from .optimization import Budget, Goal, Optimization, optimization_of
 from .precision import with_precision
+from .rejections import with_rejection
 from .saved_model import SavedHead, SavedModel
 from .starts import with_start
 
@@ -67,6 +68,7 @@ def to_nano(
     head: HeadSettings | str | None = "auto",
     train_last: int = 1,
     learning_rate: float | Literal["auto"] | None = None,
+    rejection: Rejection | None = None,
     labels: Sequence[str] | None = None,
     name: str | None = None,
     check: bool = True,
@@ -110,6 +112,8 @@ def to_nano(
             that clamp (ReLU, ReLU6) may be between them.
         learning_rate: of the head, in real numbers, or "auto"; None: that of the settings, or of
             :class:`torch_nano.heads.SGD`.
+        rejection: how the head's confidence is calibrated, and inputs of no known class are rejected, from
+            labelled samples; None: not calibrated, and none is rejected.
         labels: the names of the classes, all different: one for each output, of 1 to 64 bytes in UTF-8 on one
             line.
         name: the model's name, of 1 to 64 bytes in UTF-8 on one line; None: the name of its class.
@@ -185,6 +189,13 @@ def to_nano(
             f"{head!r} it has no trainable head; name the Linear that ends it (head='...'), or leave "
             "learning_rate out"
         )
+    if rejection is not None and not isinstance(rejection, Rejection):
+        raise HeadError(f"rejection is {shown(rejection)}; expected heads.Rejection((x, y)), or None")
+    if split is None and rejection is not None:
+        raise HeadError(
+            f"there is a rejection, but nothing of this model learns on the device: with head={head!r} it "
+            "has no trainable head; name the Linear that ends it (head='...'), or leave rejection out"
+        )
     if wanted is not None and source.kept is not None and source.observed is not None:
         graph = with_auto_precision(
             source.graph, source.observed, source.kept, wanted, lambda graph: cut_before(graph, split)
@@ -204,13 +215,16 @@ def to_nano(
                 "in UTF-8; give a shorter name: to_nano(..., name=...)"
             )
     description = None if split is None else split.description
-    if split is not None and split.start is not None:
-        shipped = NanoModule(
-            SavedModel(
-                write_image(quantized, description, name, names), quantized, _saved(split, description)
-            )
-        )
-        description = with_start(split.description, *split.start, shipped)
+
+    def shipped(split: LastLayers, description: dict[str, Any]) -> NanoModule:
+        image = write_image(quantized, description, name, names)
+        return NanoModule(SavedModel(image, quantized, _saved(split, description)))
+
+    if split is not None and description is not None:
+        if split.start is not None:
+            description = with_start(description, *split.start, shipped(split, description))
+        if rejection is not None:
+            description = with_rejection(description, rejection, shipped(split, description))
     saved = _saved(split, description)
 
     def make(in_ram: int, optimization: Optimization) -> NanoModule:

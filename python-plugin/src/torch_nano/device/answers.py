@@ -92,7 +92,7 @@ class DeviceSettings:
     DeviceSettings(rejection=0.5, save_interval=0)
     """
 
-    #: A prediction with a confidence below this is of no known class; 0: all are known.
+    #: A prediction with a confidence below this is of no known class; 0: any confidence will do.
     rejection: float
     #: Number of changes after which the device saves the head automatically; 0: never.
     save_interval: int
@@ -127,8 +127,11 @@ class Prediction:
     #: Its probability, 0 to 1 (softmax in the device's integers); None if outputs do not exclude each other,
     #: or are indices.
     confidence: float | None
-    #: False if the confidence is below :attr:`DeviceSettings.rejection`: the input is of no known class. True
-    #: without a confidence.
+    #: By how much that exceeds the probability of the second class: a label helps most where it is least.
+    #: None as the confidence.
+    margin: float | None
+    #: False if the input is of no known class: its features are too far from all classes' (of a model with a
+    #: :class:`torch_nano.heads.Rejection`), or the confidence is below :attr:`DeviceSettings.rejection`.
     known: bool
     #: The outputs by name, integers [elements] each, in the device's order (height, width, channels); with a
     #: head the first is the features.
@@ -152,13 +155,13 @@ class Prediction:
         return the_only("output", self.outputs)
 
 
-def confidence_of(answer: Mapping[str, Any]) -> float | None:
-    """The probability in an answer to a prediction.
+def probability_of(answer: Mapping[str, Any], name: str) -> float | None:
+    """The "confidence" or "margin" in an answer to a prediction.
 
-    >>> confidence_of({"confidence": 8192})
+    >>> probability_of({"confidence": 8192}, "confidence")
     0.25
     """
-    return None if answer["confidence"] is None else answer["confidence"] / _CERTAIN
+    return None if answer[name] is None else answer[name] / _CERTAIN
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from ..arguments import text
 from ..errors import DeviceError, HeadError, InputError
 from ..heads import Head, head_of
 from . import fitting, updating
-from .answers import DeviceInfo, DeviceSettings, Prediction, confidence_of
+from .answers import DeviceInfo, DeviceSettings, Prediction, probability_of
 from .bars import Bars
 from .conversation import Conversation, Observer
 from .fields import epochs_of, state_of
@@ -101,8 +101,14 @@ class Device(Conversation):
         label = answer["class"]
         names, target = self.labels, self.info.target
         return Prediction(
-            *(label, names[label] if label < len(names) else "", confidence_of(answer), answer["known"]),
-            *(outputs, logits, answer["ticks"]),
+            label=label,
+            name=names[label] if label < len(names) else "",
+            confidence=probability_of(answer, "confidence"),
+            margin=probability_of(answer, "margin"),
+            known=answer["known"],
+            outputs=outputs,
+            logits=logits,
+            ticks=answer["ticks"],
             value=float(logits[0]) * answer["logit_scale"] if target == "value" else None,
             right=tuple(np.flatnonzero(logits > 0).tolist()) if target == "labels" else None,
         )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from .answers import confidence_of
+from .answers import probability_of
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Report:
     `event` is one of these, with these `details`; `head` is the CRC-32 of the head's state after it:
 
     - started: head, restored (whether that head was saved before)
-    - sensed: class, confidence (in 1/32768), known, decided, ticks
+    - sensed: class, confidence, margin (both in 1/32768), known, decided, ticks
     - learned: target (class, bits, or the number), head
     - trained: steps (since the training began), left, taken_back (at its end: whether it had not made the
       head better on the samples kept aside), head
@@ -41,7 +41,8 @@ class Report:
     def __str__(self) -> str:
         details = dict(self.details)
         if self.event == "sensed":
-            confidence = confidence_of(details)
-            details["confidence"] = None if confidence is None else round(confidence, 3)
+            for name in ("confidence", "margin"):
+                probability = probability_of(details, name)
+                details[name] = None if probability is None else round(probability, 3)
         told = ", ".join(f"{name} {value}" for name, value in details.items())
         return f"{self.samples}: {self.event}{f' ({told})' if told else ''}"

@@ -1,10 +1,11 @@
 """Trainable heads: their settings for :func:`torch_nano.to_nano`, and the heads as nn.Modules."""
 
 from .. import _native
-from .head import Head, SumsHead, checked_image, native_head
+from .head import Certainty, Head, SumsHead, checked_image, native_head
 from .layers import LayersHead
 from .lda import LdaHead
 from .prototype import PrototypeHead
+from .rejection import Rejection
 from .settings import LDA, SGD, HeadSettings, Prototype
 from .sgd import SgdHead
 from .start import Start
@@ -12,12 +13,14 @@ from .start import Start
 __all__ = [
     "LDA",
     "SGD",
+    "Certainty",
     "Head",
     "HeadSettings",
     "LayersHead",
     "LdaHead",
     "Prototype",
     "PrototypeHead",
+    "Rejection",
     "SgdHead",
     "Start",
     "SumsHead",

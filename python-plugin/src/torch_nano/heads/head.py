@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, NamedTuple, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +57,21 @@ def _state(given: object) -> bytes:
     raise HeadError(
         f"the state is {shown(given)}; expected a head of this image, or the bytes of its state()"
     )
+
+
+class Certainty(NamedTuple):
+    """How sure a head is of its predictions, as a device says it."""
+
+    #: The probability of the predicted class, float32 [N]: multiples of 1/32768. Zeros for a head whose
+    #: classes do not exclude each other, as the margins.
+    confidence: Tensor
+    #: By how much it exceeds that of the second class, float32 [N]: a label helps most where it is least.
+    margin: Tensor
+    #: Squared distance of the features, in steps, to the nearest known class mean, int64 [N]; 2^32 - 1
+    #: without one (:class:`torch_nano.heads.Rejection`).
+    distance: Tensor
+    #: Whether the sample is of a known class, bool [N]; all are without a rejection.
+    known: Tensor
 
 
 class Head(nn.Module):
@@ -144,6 +159,23 @@ class Head(nn.Module):
         """
         # numpy's argmax, unlike torch's, guarantees the first of equal ones.
         return torch.from_numpy(self.logits(features).cpu().numpy().argmax(1)).to(features.device)
+
+    @property
+    def target(self) -> str:
+        """What it learns from: "class" (the right one), "labels" (all right ones) or "value" (a number)."""
+        return self._head.target
+
+    def certainty(self, features: TensorOrArray) -> Certainty:
+        """How sure the head is of int8 features [N, features], in the device's integers.
+
+        Raises:
+            HeadError: wrong shape or dtype.
+        """
+        features = self._checked(features, "[N, features]", 2)
+        made = self._head.certainties(features.cpu().contiguous().numpy())
+        confidence, margin = (torch.from_numpy(part.astype(np.float32) / (1 << 15)) for part in made[:2])
+        distance, known = torch.from_numpy(made[2].astype(np.int64)), torch.from_numpy(made[3])
+        return Certainty(*(part.to(features.device) for part in (confidence, margin, distance, known)))
 
     def state(self) -> bytes:
         """The whole state, as a device stores and sends it."""

@@ -28,6 +28,8 @@ class SGD:
         halve_every: number of epochs of one training after which the rate is halved, again and again; None:
             never.
         class_weights: weight of each class's samples; the largest gets the full rate. Not for "squared".
+        balance: in a training, weigh each class by how rarely the device's samples have it, down to a
+            sixteenth: the rarest class learns at the full rate. Only for "cross_entropy", and for one layer.
         frozen: indices of classes whose weights do not change.
         layer: name of the Linear that ends the model; None: whichever does.
         guard: every sample whose number is a multiple of it is kept aside, 2 to 65,536: no training visits
@@ -41,7 +43,7 @@ class SGD:
 
     >>> SGD(learning_rate=0.05, halve_every=8)
     SGD(learning_rate=0.05, loss='cross_entropy', halve_every=8, class_weights=(), frozen=(), layer=None,
-        guard=None)
+        guard=None, balance=False)
     """
 
     learning_rate: float | Literal["auto"] = 0.02
@@ -51,8 +53,11 @@ class SGD:
     frozen: Sequence[int] = ()
     layer: str | None = None
     guard: int | None = None
+    balance: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.balance, bool):
+            raise HeadError(f"balance is {shown(self.balance)}; expected True or False")
         weights = items("class_weights", self.class_weights, "numbers, one for each class")
         frozen = items("frozen", self.frozen, "the indices of classes")
         if self.learning_rate != "auto":
@@ -76,8 +81,10 @@ class SGD:
             "loss": self.loss,
             "halve_every": self.halve_every or 0,
             "class_weights": list(self.class_weights),
+            "balance": self.balance,
             "frozen": list(self.frozen),
             "guard": self.guard or 0,
+            "rejection": None,
         }
 
 
@@ -93,6 +100,8 @@ class LDA:
         capacity: the largest number of classes; None: those of the layer.
         layer: name of the Linear that ends the model; None: whichever does.
         start: the factory's samples, from which the head starts; None: it starts without samples.
+        balance: True: classes weigh alike, however many samples each has, as priors are equal. An LdaHead has
+            no other way.
 
     Raises:
         HeadError: a setting that no head can have; what depends on the model is refused by
@@ -103,8 +112,11 @@ class LDA:
     capacity: int | None = None
     layer: str | None = None
     start: Start | None = None
+    balance: Literal[True] = True
 
     def __post_init__(self) -> None:
+        if self.balance is not True:
+            raise HeadError(f"balance is {shown(self.balance)}; expected True: LDA has equal priors")
         _set(self, "shrinkage", positive_number("shrinkage", self.shrinkage, within=_native.SHRINKAGE))
         if self.capacity is not None:
             _set(self, "capacity", whole_number("capacity", self.capacity, least=1))
@@ -161,7 +173,12 @@ def _check_start(start: object) -> None:
 
 def _sums(weights: Floats, capacity: int | None) -> dict[str, Any]:
     classes = len(weights)
-    return {"classes": classes, "capacity": classes if capacity is None else capacity, "start": None}
+    return {
+        "classes": classes,
+        "capacity": classes if capacity is None else capacity,
+        "start": None,
+        "rejection": None,
+    }
 
 
 HeadSettings = SGD | LDA | Prototype

@@ -131,7 +131,7 @@ class _Replayer:
                 made = self._take(report)
                 if made is None:
                     self._differ(report, "its twin senses no window there")
-                for name in ("class", "confidence", "known", "decided"):
+                for name in ("class", "confidence", "margin", "known", "decided"):
                     self._compare(report, name, made[name])
                 self.windows += 1
             case "learned":
