@@ -35,9 +35,9 @@ pub enum Error {
     },
     /// The image's bytes were changed after it was written.
     Checksum {
-        /// CRC-32 stored in the image.
+        /// Checksum stored in the image.
         stored: u32,
-        /// CRC-32 of the bytes given.
+        /// Checksum of the bytes given.
         computed: u32,
     },
     /// The image does not start at a multiple of four bytes, so its words cannot be read in place.
@@ -225,7 +225,7 @@ impl Error {
                 &[number(found.into()), number(expected.into())],
             ),
             Error::Checksum { stored, computed } => (
-                &["the image is damaged: its CRC-32 is ", ", ", " was stored"],
+                &["the image is damaged: its checksum is ", ", ", " was stored"],
                 &[Checksum(computed), Checksum(stored)],
             ),
             Error::Misaligned => (&["the image must start at a multiple of 4 bytes"], &[]),

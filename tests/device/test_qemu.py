@@ -74,7 +74,7 @@ def test_the_start_of_more_layers_costs_more_instructions() -> None:
             device.predict(random_inputs(image, 1)[0])
             assert device.stats().startup_ticks == started
             costs.append(started)
-    # CRC-32 alone takes more than an instruction for a byte.
+    # The checksum alone takes more than an instruction for a byte.
     assert costs[0] > len(one_layer())
     assert costs[1] > costs[0]
 
@@ -203,7 +203,7 @@ def damaged_image() -> bytes:
 @pytest.mark.parametrize(
     ("image", "reason"),
     [
-        (damaged_image(), r"the image is damaged: its CRC-32 is [0-9a-f]{8}, [0-9a-f]{8} was stored"),
+        (damaged_image(), r"the image is damaged: its checksum is [0-9a-f]{8}, [0-9a-f]{8} was stored"),
         (many_layers()[:-100], r"the image is damaged"),
         (b"", "not a .nano image: it does not start with NANO"),
         (b"GIF89a", "not a .nano image"),

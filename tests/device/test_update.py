@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch_nano as tn
 from cli.command_line import run
+from images import seal
 from torch import nn
 from torch_nano import _native
 from torch_nano.device.transport.qemu import BoardStopped
@@ -140,8 +141,7 @@ def test_what_cannot_run_is_refused_and_the_old_model_goes_on() -> None:
         """Sends an image that this PC would refuse, with a valid checksum."""
         changed = bytearray(new.image)
         struct.pack_into("<H", changed, offset, word)
-        id = zlib.crc32(changed[12:])
-        struct.pack_into("<I", changed, 8, id)
+        id = seal(changed)
 
         def send(device: tn.Device) -> None:
             device._ask("begin_update", "received", length=len(changed), id=id)
@@ -183,7 +183,7 @@ def test_the_text_of_a_refusal_names_the_kernel_that_the_program_lacks() -> None
     (known,) = struct.unpack_from("<H", new.image, nodes)
     changed = bytearray(new.image)
     struct.pack_into("<H", changed, nodes, 999)
-    struct.pack_into("<I", changed, 8, zlib.crc32(changed[12:]))
+    id = seal(changed)
     received = bytearray()
     board = tn.QemuBoard(old.image)
 
@@ -201,7 +201,7 @@ def test_the_text_of_a_refusal_names_the_kernel_that_the_program_lacks() -> None
             board.close()
 
     with tn.Device(Heard(), nano=old) as device:
-        device._ask("begin_update", "received", length=len(changed), id=zlib.crc32(changed[12:]))
+        device._ask("begin_update", "received", length=len(changed), id=id)
         device._ask("write_update", "received", offset=0, bytes=bytes(changed))
         with pytest.raises(tn.UpdateError, match="needs kernel 999"):
             device._ask("finish_update", "updated")

@@ -162,7 +162,7 @@ pub struct HeadRecord {
     pub(crate) variance: u32,
     /// The largest squared distance of an input of a known class.
     pub(crate) limit: u32,
-    /// Two images with the same number here have the same head, so that what one has learnt is right for the other: a CRC-32, by the writer, of the network as
+    /// Two images with the same number here have the same head, so that what one has learnt is right for the other: a hash, by the writer, of the network as
     /// it was described (operators, attributes, tensors, quantization), of the names of the classes, and of the head (trainer, sizes, constants, initial
     /// state). What predictions mean (temperature, centres, limit), other names of inputs, kernels, memory
     /// plans and copies in RAM leave it as it is.

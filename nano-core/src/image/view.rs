@@ -62,7 +62,8 @@ impl<'a> Image<'a> {
             return Err(Error::Field { name: "length", value: header.length.into() });
         }
         let bytes = bytes.get(..length).ok_or(truncated(length))?;
-        let computed = checksum(&bytes[CHECKED_FROM..]);
+        let (words, rest) = <[u32]>::ref_from_prefix(&bytes[CHECKED_FROM..]).map_err(|_| Error::Misaligned)?;
+        let computed = checksum(words, rest);
         if computed != header.checksum {
             return Err(Error::Checksum { stored: header.checksum, computed });
         }
@@ -215,7 +216,7 @@ impl<'a> Image<'a> {
         Image { constants: [in_flash, copy], ..*self }
     }
 
-    /// The model's identity: the CRC-32 of the image. Heads are bound to it.
+    /// The model's identity: the checksum of the image. Heads are bound to it.
     pub fn id(&self) -> u32 {
         self.header.checksum
     }

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use zerocopy::IntoBytes;
 
-use super::super::checksum::checksum;
+use super::super::checksum::checksum_of;
 use super::super::{HeadRecord, ModelDescription, Section, Tensor, Value, ValueDescription, WriteError};
 use crate::train::{Rejection, RejectionDescription};
 
@@ -36,7 +36,7 @@ impl Head {
         // The places and the id of this record are still 0, and what its predictions mean.
         described.bytes(record.as_bytes());
         described.bytes(&state);
-        let mut record = HeadRecord { id: checksum(&described.0), ..record };
+        let mut record = HeadRecord { id: checksum_of(&described.0), ..record };
         let mut centres = Vec::new();
         if let Some(rejection) = &model.rejection {
             centres = rejection.centres.clone();

@@ -16,7 +16,7 @@ use core::mem::size_of;
 
 use zerocopy::IntoBytes;
 
-use super::checksum::checksum;
+use super::checksum::checksum_of;
 use super::{
     CHECKED_FROM, CONSTANT_ALIGNMENT, ChannelScale, FlashTiming, Header, MAGIC, ModelDescription, NodeHeader, Optimize,
     Section, VERSION, Value, WriteError, metadata,
@@ -304,7 +304,7 @@ fn write_plan(model: &ModelDescription, plan: &Plan<'_>, head: Option<Head>) -> 
     }
     header.length = image.len() as u32;
     image[..size_of::<Header>()].copy_from_slice(header.as_bytes());
-    header.checksum = checksum(&image[CHECKED_FROM..]);
+    header.checksum = checksum_of(&image[CHECKED_FROM..]);
     image[..size_of::<Header>()].copy_from_slice(header.as_bytes());
     Ok(image)
 }

@@ -40,7 +40,7 @@ class ConvertedModel(QuantizedModule):
 
     @property
     def id(self) -> int:
-        """The image's CRC-32, by which a device names the model it runs."""
+        """The image's checksum, by which a device names the model it runs."""
         return self._model.id
 
     @property

@@ -31,7 +31,7 @@ class DeviceInfo(_Answer):
 
     #: Version of the protocol.
     protocol: int
-    #: CRC-32 of the model's image: :attr:`torch_nano.NanoModule.id` of the same model.
+    #: Checksum of the model's image: :attr:`torch_nano.NanoModule.id` of the same model.
     model_id: int
     #: Name of the model.
     name: str
