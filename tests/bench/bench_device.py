@@ -26,8 +26,15 @@ import device_baseline  # noqa: E402
 from device_board import CodeSize, Cycles, code_sizes  # noqa: E402
 from device_heads import HeadResult, measure_heads  # noqa: E402
 from device_layers import LayerResult, measure_layers  # noqa: E402
-from device_loading import LoadingResult, measure_loading  # noqa: E402
-from device_models import ModelResult, measure_models  # noqa: E402
+from device_loading import LIMIT, LoadingResult, measure_loading  # noqa: E402
+from device_models import (  # noqa: E402
+    CODE_LIMITS,
+    DEEPEST,
+    FLASH_LIMIT,
+    LINES_LIMIT,
+    ModelResult,
+    measure_models,
+)
 from device_odd import OddResult, measure_odd  # noqa: E402
 
 #: What the ESP32-C3 would take.
@@ -53,7 +60,7 @@ class Report:
         for layer in self.layers:
             costs[layer.name, "instructions"] = layer.instructions
         for weights in self.loading:
-            costs[weights.name, "instructions per weight of loading"] = weights.instructions
+            costs[weights.name, "instructions per weight of loading and its checksum"] = weights.instructions
         for model in self.models:
             costs[model.name, "instructions"] = model.instructions
             costs[model.name, "instructions of loading"] = model.load_instructions
@@ -74,6 +81,26 @@ class Report:
         models = [(f"{one.name}, loading", one.load_instructions, one.load_limit) for one in self.models]
         runs = [(f"{one.name}, instructions", one.instructions, one.instruction_limit) for one in self.models]
         runs += [(f"{one.name}, cycles", one.cycles, one.cycle_limit) for one in self.models]
+        runs += [
+            (
+                f"{one.name}, lines of constants read per line",
+                one.data_lines / one.constant_lines,
+                LINES_LIMIT,
+            )
+            for one in self.models
+            if one.constant_lines
+        ]
+        runs += [
+            (f"{one.name}, instructions of loading per weight", one.load_instructions / one.weights, LIMIT)
+            for one in self.models
+            if one.name != DEEPEST
+        ]
+        for one in self.models:
+            for_flash = one.name.endswith("for flash")
+            if for_flash:
+                most = FLASH_LIMIT * one.smallest_image_bytes
+                runs.append((f"{one.name}, bytes of the image", one.image_bytes, most))
+            runs.append((f"{one.name}, bytes of kernels", one.code_bytes, CODE_LIMITS[for_flash]))
         heads = [(f"{one.head}, {one.cost}", one.value, one.limit) for one in self.heads]
         return [
             f"{name}: {value:,.5g}, its limit is {limit:,.5g}"
@@ -91,26 +118,22 @@ class Report:
             limit = f"{layer.limit:.2f}" if layer.limit else ""
             texts = (f"{layer.macs:,}", f"{layer.instructions:,}", per_mac, limit)
             layers.add_row(layer.name, *texts, *_of_chip(layer))
-        loading = _table(
-            "instructions per weight of loading", "layer", "checks", "checksum", "limit of checks"
-        )
+        loading = _table("instructions per weight of loading", "layer", "all", "checksum", "limit of all")
         for weights in self.loading:
             parts = (weights.instructions, weights.checksum, weights.limit)
             loading.add_row(weights.name, *(f"{part:.1f}" for part in parts))
         models = _table(
-            *("whole models", "model", "MACs", "instructions", "per MAC", "arena (B)", "to load", "limit"),
-            *(*CHIP_COLUMNS, "constants read"),
+            *("whole models", "model", "MACs", "instructions", "per MAC", "arena (B)", "image (B)"),
+            *("kernels (B)", "to load", "per weight", *CHIP_COLUMNS, "constants read"),
         )
         for model in self.models:
-            macs, instructions, arena, load = (
-                f"{count:,}"
-                for count in (model.macs, model.instructions, model.arena_bytes, model.load_instructions)
-            )
-            limit = f"{model.load_limit:,}" if model.load_limit else ""
+            sizes = [model.arena_bytes, model.image_bytes, model.code_bytes, model.load_instructions]
             per_mac = f"{model.instructions / model.macs:.2f}"
-            read = f"{model.data_lines / model.constant_lines:.2f} x"
+            per_weight = f"{model.load_instructions / model.weights:.1f}"
+            read = f"{model.data_lines / model.constant_lines:.2f} x" if model.constant_lines else ""
             models.add_row(
-                *(model.name, macs, instructions, per_mac, arena, load, limit), *_of_chip(model), read
+                *(model.name, f"{model.macs:,}", f"{model.instructions:,}", per_mac),
+                *(*(f"{size:,}" for size in sizes), per_weight, *_of_chip(model), read),
             )
         heads = _table("heads of 64 features and 10 classes", "head, cost", "value", "limit")
         for head in self.heads:

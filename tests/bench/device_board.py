@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 import torch_nano as tn
 from torch import nn
+from torch_nano.compile.optimization import Goal
 from torch_nano.ir.precision import LayerDtype, Precision
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,7 +60,14 @@ class CodeSize:
     code_bytes: int
 
 
-def to_nano(module: nn.Module, shape: tuple[int, ...], dtype: LayerDtype = "int8") -> tn.NanoModule:
+def to_nano(
+    module: nn.Module,
+    shape: tuple[int, ...],
+    dtype: LayerDtype = "int8",
+    *,
+    optimize: Goal = "speed",
+    weights_in_ram: int = 0,
+) -> tn.NanoModule:
     """The module in integers, calibrated on random numbers, all its layers of a dtype."""
     example = torch.randn(16, *shape, generator=torch.Generator().manual_seed(SEED))
     with warnings.catch_warnings():
@@ -67,7 +75,15 @@ def to_nano(module: nn.Module, shape: tuple[int, ...], dtype: LayerDtype = "int8
         warnings.simplefilter("ignore", tn.TorchNanoWarning)
         # Modules of data movement alone have no layer that a dtype could be chosen for.
         precision: Precision | None = None if dtype == "int8" else {"": dtype}
-        return tn.to_nano(module.eval(), example, calibrate=example, precision=precision, check=False)
+        return tn.to_nano(
+            module.eval(),
+            example,
+            calibrate=example,
+            precision=precision,
+            optimize=optimize,
+            weights_in_ram=weights_in_ram,
+            check=False,
+        )
 
 
 def measure(nano: tn.NanoModule) -> Cost:

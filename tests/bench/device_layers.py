@@ -37,6 +37,8 @@ class LayerResult(Cycles):
     name: str
     macs: int
     instructions: int
+    #: From the start of the board to its first request.
+    load_instructions: int
     #: Instructions per multiply-accumulate, None if it has no limit.
     limit: float | None
 
@@ -222,6 +224,9 @@ def cases() -> list[Case]:
         recurrent("gru", nn.GRU(16, 32, batch_first=True)),
         recurrent("lstm", nn.LSTM(16, 32, batch_first=True)),
         recurrent("rnn", nn.RNN(16, 32, batch_first=True)),
+        *(convolution(3, 16, outputs, (16, 16), 5.0) for outputs in (1, 3, 5)),
+        *(convolution(1, channels, channels, (16, 16), 8.0) for channels in (3, 5, 7)),
+        *(convolution(1, channels, channels, (1, 1), 5.0) for channels in (16, 64)),
     ]
 
 
@@ -243,13 +248,15 @@ def _measure(case: Case) -> LayerResult:
     nano = to_nano(case.module, case.shape, case.dtype)
     if case.streams:
         nano = nano.stream().nano
-    layers = zip(nano.summary().layers, measure(nano).profile.layers, strict=True)
+    cost = measure(nano)
+    layers = zip(nano.summary().layers, cost.profile.layers, strict=True)
     ((layer, profiled),) = (one for one in layers if case.operator in (None, one[0].operator))
     counts = profiled.counts
     return LayerResult(
         name=case.name,
         macs=layer.macs,
         instructions=counts.instructions,
+        load_instructions=cost.load,
         limit=case.limit,
         **cycles_of(counts),
     )

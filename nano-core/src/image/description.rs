@@ -140,6 +140,8 @@ pub struct FlashTiming {
     pub cache: usize,
     /// Bytes of a line of the cache.
     pub line: usize,
+    /// Lines of a set, of which a miss replaces the one that was read first.
+    pub ways: usize,
     /// Cycles from the read of a missing line to its first word.
     pub cycles_to_first_word: u32,
     /// Cycles from the read of a missing line to the next possible one.

@@ -2,6 +2,8 @@
 
 mod channels;
 mod pairwise;
+#[cfg(feature = "alloc")]
+mod pool_cost;
 mod recurrent;
 mod sums;
 mod unary;

@@ -39,7 +39,7 @@ pub const TABLE: Kernel = Kernel {
     check,
     run: Run::InPlace(run),
     #[cfg(feature = "alloc")]
-    cost: |layer| Some(crate::image::Cost::instructions(8 * layer.outputs[0].len() as u64)),
+    cost: |layer| Some(cost(layer, 8)),
     #[cfg(feature = "alloc")]
     pack,
 };
@@ -55,7 +55,7 @@ pub const TABLE_INT16: Kernel = Kernel {
     check: check_int16,
     run: Run::InPlace(run_int16),
     #[cfg(feature = "alloc")]
-    cost: |layer| Some(crate::image::Cost::instructions(20 * layer.outputs[0].len() as u64)),
+    cost: |layer| Some(cost(layer, 17)),
     #[cfg(feature = "alloc")]
     pack: pack_int16,
 };
@@ -92,6 +92,13 @@ fn check(node: &Node<'_>) -> Result<(), BrokenRule> {
 fn run(node: &Node<'_>, memory: Shared<'_>) {
     let table: &[i8; ENTRIES] = table(node);
     unary::run(node, memory, |x: i8| table[usize::from(x as u8 ^ 0x80)]);
+}
+
+/// The estimate of a table with so many instructions per look-up. A load is used at once, and the loop jumps back.
+#[cfg(feature = "alloc")]
+fn cost(layer: &crate::image::Layer<'_>, each: u64) -> crate::image::Cost {
+    let outputs = layer.outputs[0].len() as u64;
+    crate::image::Cost { instructions: each * outputs + 160, stalls: 3 * outputs + 40 }
 }
 
 #[cfg(feature = "alloc")]

@@ -33,8 +33,8 @@ pub(crate) fn read(description: &Bound<'_, PyAny>) -> PyResult<ModelDescription>
         },
         budget: Budget { flash: budget.0.unwrap_or(usize::MAX), arena: budget.1.unwrap_or(usize::MAX) },
         flash_timing: flash_timing.map_or_else(FlashTiming::default, |timing| {
-            let (cache, line, cycles_to_first_word, cycles_per_line) = timing;
-            FlashTiming { cache, line, cycles_to_first_word, cycles_per_line }
+            let (cache, line, ways, cycles_to_first_word, cycles_per_line) = timing;
+            FlashTiming { cache, line, ways, cycles_to_first_word, cycles_per_line }
         }),
     })
 }
@@ -53,7 +53,7 @@ struct Model<'py> {
     /// Flash and arena.
     budget: (Option<usize>, Option<usize>),
     /// The fields of [`FlashTiming`] in their order.
-    flash_timing: Option<(usize, usize, u32, u32)>,
+    flash_timing: Option<(usize, usize, usize, u32, u32)>,
 }
 
 #[derive(FromPyObject)]

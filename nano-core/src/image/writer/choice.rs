@@ -4,6 +4,7 @@ use alloc::rc::Rc;
 use alloc::vec::Vec;
 
 use super::cost::Cost;
+use super::flash::CodeUse;
 use super::layer::Packed;
 use super::memory::{self, Packings};
 use super::prepared::Prepared;
@@ -25,32 +26,7 @@ pub(super) struct Candidate<'k> {
 impl<'k> Candidate<'k> {
     pub(super) fn new(kernel: &'k Kernel, cost: Cost, packed: &Packed, timing: FlashTiming) -> Self {
         let (flash, scratch) = (packed.length(), packed.scratch_length);
-        Candidate { kernel, cycles: timing.cycles(cost, packed), flash, scratch }
-    }
-}
-
-impl FlashTiming {
-    /// Bytes of constants that stay in the cache: three quarters of it, as code needs the rest.
-    fn stays(self) -> usize {
-        self.cache / 4 * 3
-    }
-
-    /// Cycles of one run of a layer.
-    ///
-    /// Constants that stay in the cache are read from flash once per run, others as often as the kernel reads them.
-    /// Each line costs the time to its first word, as kernels read constants in order; and no line starts before the one before it has arrived.
-    pub(super) fn cycles(self, cost: Cost, packed: &Packed) -> u64 {
-        cost.cycles().saturating_add(self.wait(cost, packed))
-    }
-
-    /// The part of [`FlashTiming::cycles`] that is waiting for flash.
-    pub(super) fn wait(self, cost: Cost, packed: &Packed) -> u64 {
-        let size = packed.length();
-        let read = packed.read.filter(|_| size > self.stays()).unwrap_or(size) as u64;
-        let lines = read.div_ceil(self.line.max(1) as u64);
-        let back_to_back = lines.saturating_mul(self.cycles_per_line.into());
-        let to_first_words = lines.saturating_mul(self.cycles_to_first_word.into());
-        to_first_words.max(back_to_back.saturating_sub(cost.cycles()))
+        Candidate { kernel, cycles: timing.cycles(cost, packed, CodeUse::of(kernel.name)), flash, scratch }
     }
 }
 
@@ -113,6 +89,16 @@ impl<'k> Choice<'k> {
             let least = candidates.iter().enumerate().min_by_key(|(_, candidate)| candidate.scratch);
             *chosen = least.map_or(0, |(index, _)| index);
         }
+    }
+
+    /// The chosen kernels, for [`Choice::take`].
+    pub(super) fn chosen(&self) -> Vec<usize> {
+        self.chosen.clone()
+    }
+
+    /// Takes kernels that were chosen before.
+    pub(super) fn take(&mut self, chosen: Vec<usize>) {
+        self.chosen = chosen;
     }
 
     /// Takes the fastest kernels.

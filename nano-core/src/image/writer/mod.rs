@@ -2,6 +2,8 @@
 
 mod choice;
 mod cost;
+mod estimate;
+mod flash;
 mod fuse;
 mod head;
 mod layer;
@@ -22,12 +24,14 @@ use super::{
     Section, VERSION, Value, WriteError, metadata,
 };
 use crate::{Kernel, ops};
-use choice::{Candidate, Choice};
+use choice::Choice;
+use flash::CodeUse;
 use head::Head;
 use memory::Chosen;
 use prepared::Prepared;
 
 pub use cost::Cost;
+pub use estimate::{KernelEstimate, LayerEstimate, estimate};
 pub(crate) use fuse::Fusion;
 pub use layer::{Layer, Packed};
 
@@ -68,6 +72,20 @@ impl<'k> Plan<'k> {
         }
         let mut memory = place(&choice, &mut layers, &mut values)?;
         while memory.length as usize > arena && choice.save_scratch(&memory, false) {
+            memory = place(&choice, &mut layers, &mut values)?;
+        }
+        if model.optimize != Optimize::Ram {
+            // RAM that saves little time is not taken: of the choices with ever less scratch memory, the one whose cycles and bytes together cost least.
+            let timing = choice.timing;
+            let price = |memory: &memory::Plan<'_>| cycles(memory, timing) + WORTH * u64::from(memory.length);
+            let (mut least, mut best) = (price(&memory), choice.chosen());
+            while cycles(&memory, timing) < least && choice.save_scratch(&memory, false) {
+                memory = place(&choice, &mut layers, &mut values)?;
+                if price(&memory) < least {
+                    (least, best) = (price(&memory), choice.chosen());
+                }
+            }
+            choice.take(best);
             memory = place(&choice, &mut layers, &mut values)?;
         }
         let plan = Plan { values, layers, memory, timing: choice.timing };
@@ -119,9 +137,17 @@ impl<'k> Plan<'k> {
 
     /// Modelled cycles of one run.
     fn cycles(&self) -> u64 {
-        let of_layer = |layer: &Chosen<'_>| self.timing.cycles(layer.cost, &layer.packed);
-        self.memory.layers.iter().map(of_layer).fold(0, u64::saturating_add)
+        cycles(&self.memory, self.timing)
     }
+}
+
+/// Cycles that a byte of the arena must save: a KiB of RAM for 0.1 ms of an ESP32-C3 at 160 MHz.
+const WORTH: u64 = 16;
+
+/// Modelled cycles of one run of a plan.
+fn cycles(memory: &memory::Plan<'_>, timing: FlashTiming) -> u64 {
+    let of_layer = |layer: &Chosen<'_>| timing.cycles(layer.cost, &layer.packed, CodeUse::of(layer.kernel.name));
+    memory.layers.iter().map(of_layer).fold(0, u64::saturating_add)
 }
 
 /// Writes a model as a `.nano` image.
@@ -179,51 +205,6 @@ pub fn write(model: &ModelDescription) -> Result<Vec<u8>, WriteError> {
 pub fn write_with(model: &ModelDescription, kernels: &[Kernel]) -> Result<Vec<u8>, WriteError> {
     // The head's identity is that of the described network, whether layers are fused or not.
     planned(model, kernels, |planned, plan| write_plan(planned, plan, Head::pack(model)?))
-}
-
-/// What kernels could compute each layer of the image that [`write_with`] writes, and what each would take.
-///
-/// # Errors
-/// Those of [`write()`].
-pub fn estimate(model: &ModelDescription, kernels: &[Kernel]) -> Result<Vec<LayerEstimate>, WriteError> {
-    planned(model, kernels, |_, plan| {
-        let mut estimates = Vec::with_capacity(plan.layers.len());
-        for (layer, chosen) in plan.layers.iter().zip(&plan.memory.layers) {
-            let mut alternatives = Vec::new();
-            for (kernel, cost) in layer.all_fitting(&plan.values) {
-                let packed = layer.pack(kernel, &plan.values)?;
-                let Candidate { cycles, flash, scratch, .. } = Candidate::new(kernel, cost, &packed, plan.timing);
-                let instructions = cost.instructions;
-                alternatives.push(KernelEstimate { kernel: kernel.name, instructions, cycles, flash, scratch });
-            }
-            estimates.push(LayerEstimate { kernel: chosen.kernel.name, alternatives });
-        }
-        Ok(estimates)
-    })
-}
-
-/// The kernels of one layer of an image.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LayerEstimate {
-    /// Name of the chosen kernel.
-    pub kernel: &'static str,
-    /// All kernels that can compute the layer where its values lie, the chosen one among them.
-    pub alternatives: Vec<KernelEstimate>,
-}
-
-/// What a kernel is estimated to take for a layer.
-#[derive(Clone, Debug, PartialEq)]
-pub struct KernelEstimate {
-    /// Name of the kernel.
-    pub kernel: &'static str,
-    /// Instructions of one run.
-    pub instructions: u64,
-    /// Cycles of one run, with waiting for flash.
-    pub cycles: u64,
-    /// Bytes of constants.
-    pub flash: usize,
-    /// Bytes of scratch memory.
-    pub scratch: usize,
 }
 
 /// Plans a model, with and without fused layers, and uses the better plan.

@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 use core::cmp::Reverse;
 
 use super::CONSTANT_ALIGNMENT;
+use super::flash::CodeUse;
 use super::memory::Chosen;
 use crate::image::ModelDescription;
 
@@ -27,7 +28,7 @@ pub(super) fn choose(layers: &[Chosen<'_>], model: &ModelDescription) -> Vec<boo
         let timing = model.flash_timing;
         let wait = match timing.cycles_per_line {
             0 => chosen.packed.read.unwrap_or(size) as u64,
-            _ => timing.wait(chosen.cost, &chosen.packed),
+            _ => timing.wait(chosen.cost, &chosen.packed, CodeUse::of(chosen.kernel.name)),
         };
         Candidate { layer, size, wait }
     });

@@ -71,7 +71,7 @@ const NAME: &str = "conv2d_add";
 #[cfg(feature = "alloc")]
 pub(super) fn cost_of_sum(layer: &crate::image::Layer<'_>) -> crate::image::Cost {
     let outputs = layer.outputs[0].len() as u64;
-    crate::image::Cost { instructions: 33 * outputs, stalls: 20 * outputs }
+    crate::image::Cost { instructions: 33 * outputs, stalls: 26 * outputs }
 }
 
 attributes! {

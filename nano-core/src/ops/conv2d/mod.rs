@@ -366,7 +366,7 @@ fn block_row<A: Accumulate>(
 }
 
 /// The estimate of one run, fitted to counts. Without groups a tile takes 40 instructions per position and 230 more for each block of channels, and in each
-/// chunk 18 per position and 300 more to fill the columns. In groups, filling takes 30 for a tap and 4.5 for each of its inputs, and a block of channels
+/// chunk 18 per position and 300 more to fill the columns, for each run of taps 100, at edges 156 for each tap. In groups, filling takes 30 for a tap and 4.5 for each of its inputs, and a block of channels
 /// 150 and 2.6 per product, or 500 more if it is partial. The loop over two positions jumps back, a requantization stalls for 9 cycles.
 #[cfg(feature = "alloc")]
 fn cost(layer: &crate::image::Layer<'_>, attributes: &[i32]) -> Option<crate::image::Cost> {
@@ -381,7 +381,11 @@ fn cost(layer: &crate::image::Layer<'_>, attributes: &[i32]) -> Option<crate::im
     let is_partial = u64::from(!per_group.is_multiple_of(LANES as u64));
     let instructions = if groups == 1 {
         let chunks = in_group.div_ceil(blocks_of_chunk(LANES * positions as usize) as u64);
-        blocks * (40 * positions + 230) + tiles * (chunks * (18 * positions + 300) + 120 * is_partial)
+        let fills = pairs::Fills::of(&attributes, &layer.inputs[0], output);
+        let of_fills = 100 * (fills.calls - fills.at_edges) + 156 * fills.at_edges;
+        blocks * (40 * positions + 230)
+            + chunks * of_fills
+            + tiles * (chunks * (18 * positions + 300) + 120 * is_partial)
     } else {
         let block = 150 + 16 * 26 * positions / 10;
         tiles * groups * (LANES as u64 * taps * (30 + 9 * inputs / 2) + in_group * block + 500 * is_partial)

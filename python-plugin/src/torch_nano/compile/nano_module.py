@@ -252,6 +252,7 @@ class NanoModule(ConvertedModel):
             equalized,
             None if target is None else self._profile(target, rows, None),
             self._kernels() if kernels else None,
+            self._optimization.estimated,
         )
 
     def _kernels(self) -> tuple[tuple[KernelChoice, ...], ...]:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from ..arguments import one_of, shown, whole_number
-from ..chips import Chip
+from ..chips import Chip, chips
 from ..chips import chip as chip_named
 from ..errors import InputError, TorchNanoError
 
@@ -16,7 +16,7 @@ Goal = Literal["speed", "flash", "ram"]
 #: Bytes that may be taken: "flash" of the image, "ram" of its arena without copies of weights.
 Budget = Mapping[Literal["flash", "ram"], int]
 
-#: The chip whose costs hold for chips without known ones.
+#: The chip whose cycles are estimated for chips without known costs.
 MODELLED = "esp32c3"
 _MOST = 2**31 - 1
 
@@ -30,14 +30,23 @@ class Optimization:
     flash: int | None = None
     #: Most bytes of the arena without copies of weights; None: any.
     ram: int | None = None
+    #: The chip whose cycles are estimated.
+    chip: str = MODELLED
 
     def described(self) -> dict[str, Any]:
         """The entries of a model's description for nano-core's writer."""
         return {
             "optimize": self.optimize,
             "budget": (self.flash, self.ram),
-            "flash_timing": _flash_timing(chip_named(MODELLED)),
+            "flash_timing": _flash_timing(chip_named(self.chip)),
         }
+
+    @property
+    def estimated(self) -> str:
+        """The title of the chip whose cycles are estimated, and that they are for all chips without costs."""
+        title = chip_named(self.chip).title
+        known = [one.name for one in chips().values() if _flash_timing(one) is not None]
+        return title if len(known) > 1 else f"{title}, also for other chips: what they cost is not known"
 
     def saved(self) -> dict[str, Any]:
         """As plain data, for :func:`optimization_of`."""
@@ -45,15 +54,20 @@ class Optimization:
 
 
 def optimization_of(
-    optimize: object, budget: object, *, error: type[TorchNanoError] = InputError
+    optimize: object,
+    budget: object,
+    chip: Chip | None = None,
+    *,
+    error: type[TorchNanoError] = InputError,
 ) -> Optimization:
-    """The checked arguments of a user.
+    """The checked arguments of a user; the cycles are those of the chip, of :data:`MODELLED` if its costs are
+    not known.
 
     Raises:
         InputError: there is no such goal, or the budget is no mapping of "flash" and "ram" to bytes.
 
     >>> optimization_of("speed", {"flash": 300_000})
-    Optimization(optimize='speed', flash=300000, ram=None)
+    Optimization(optimize='speed', flash=300000, ram=None, chip='esp32c3')
     """
     one_of("optimize", optimize, get_args(Goal), error=error)
     if budget is None:
@@ -67,14 +81,15 @@ def optimization_of(
         name: None if bytes_ is None else whole_number(f"budget[{name!r}]", bytes_, most=_MOST, error=error)
         for name, bytes_ in budget.items()
     }
-    return Optimization(optimize, limits.get("flash"), limits.get("ram"))  # type: ignore[arg-type]  # checked
+    modelled = MODELLED if chip is None or _flash_timing(chip) is None else chip.name
+    return Optimization(optimize, limits.get("flash"), limits.get("ram"), modelled)  # type: ignore[arg-type]  # checked
 
 
-def _flash_timing(chip: Chip) -> tuple[int, int, int, int] | None:
-    """Cache and line in bytes, cycles to a line's first word and to the next line."""
+def _flash_timing(chip: Chip) -> tuple[int, int, int, int, int] | None:
+    """Cache and line in bytes, lines of a set, cycles to a line's first word and to the next line."""
     costs, cache = chip.costs, chip.cache
-    if costs is None or cache.bytes is None or cache.line is None:
+    if costs is None or cache.bytes is None or cache.line is None or cache.ways is None:
         return None
     first = costs.flash_request + costs.flash_first_word
     whole = first + costs.flash_next_word * (cache.line // 4 - 1)
-    return cache.bytes, cache.line, round(first), round(whole)
+    return cache.bytes, cache.line, cache.ways, round(first), round(whole)

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from .. import _native
-from ..arguments import whole_number
+from ..arguments import shown, whole_number
 from ..arithmetic.layout import Layout
 from ..arithmetic.quantization import ChannelScales, Quantization
 from ..calibration.quantize import QuantizedGraph
 from ..calibration.ranges import follows_rules
 from ..capture.index_inputs import limit_indices
+from ..chips import Chip, chips
 from ..errors import FileFormatError, TorchNanoError
 from ..files import archive
 from ..files.reading import fields_of, refusing
@@ -97,6 +98,7 @@ class _SavedOptimization:
     optimize: str
     flash: int | None
     ram: int | None
+    chip: str
 
 
 @dataclass
@@ -156,7 +158,10 @@ def unpack(content: bytes) -> SavedModel:
             )
             saved = fields_of(_SavedOptimization, contents.optimization, "the choice of kernels")
             optimization = optimization_of(
-                saved.optimize, {"flash": saved.flash, "ram": saved.ram}, error=FileFormatError
+                saved.optimize,
+                {"flash": saved.flash, "ram": saved.ram},
+                _modelled(saved.chip),
+                error=FileFormatError,
             )
             image = write_image(graph, description, contents.name, contents.labels, in_ram, optimization)
             _check_runs(graph)
@@ -274,6 +279,16 @@ def _check_node(graph: Graph, node: Node, tensors: dict[str, Tensor]) -> None:
         raise FileFormatError(
             f"{place}: its kernel is {kernel}, its weights are {list(tensors['weights'].shape)}"
         )
+
+
+def _modelled(name: object) -> Chip:
+    """The chip whose cycles chose the kernels."""
+    found = chips().get(name) if isinstance(name, str) else None
+    if found is None or found.costs is None:
+        raise FileFormatError(
+            f"the choice of kernels is for the chip {shown(name)}, whose costs are not known"
+        )
+    return found
 
 
 def _check_runs(model: QuantizedGraph) -> None:

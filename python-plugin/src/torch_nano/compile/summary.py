@@ -104,6 +104,8 @@ class Summary:
     profile: Profile | None = None
     #: For each layer of the image the kernels that could compute it; None if they were not asked for.
     kernels: tuple[tuple[KernelChoice, ...], ...] | None = None
+    #: The chip whose cycles are estimated.
+    estimated_chip: str = ""
 
     @property
     def macs(self) -> int:
@@ -155,6 +157,8 @@ class Summary:
         lines = [line.rstrip() for line in text.getvalue().splitlines()]
         times = [] if self.profile is None else [self.profile.total_time]
         notes = [f"values with equalized channels: {self.equalized}"] if self.equalized else []
+        if self.kernels:
+            notes.append(f"kernels are chosen by estimated cycles of the {self.estimated_chip}")
         if not self.head_bytes:
             notes.append("no head: nothing learns on the device (tn.freeze the backbone, or name the head)")
         return "\n".join([*(line for line in lines if line), totals, *times, *notes])

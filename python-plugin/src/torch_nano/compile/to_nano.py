@@ -176,7 +176,7 @@ def to_nano(
     train_last = whole_number("train_last", train_last, least=1)
     chip, variant = None if target is None else chip_named(target), variant_of(firmware)
     weights_in_ram = checked_weights_in_ram(weights_in_ram, chip)
-    optimization = optimization_of(optimize, budget)
+    optimization = optimization_of(optimize, budget, chip)
     settings = _settings(head, learning_rate)
     wanted = target_of(precision, target_sqnr)
     source = _source(model, example, calibrate, method, percentile, precision, correct)

@@ -94,22 +94,46 @@ impl<'a> Gather<'a> {
             }
         }
     }
+}
 
-    /// Number of tiles that [`Gather::fill`] fills tap by tap.
-    #[cfg(feature = "alloc")]
-    pub(super) fn edges(attributes: &Attributes, input: &Value, output: &Value) -> u64 {
+/// What [`Gather::fill`] copies for all tiles of a layer.
+#[cfg(feature = "alloc")]
+#[derive(Default)]
+pub(in crate::ops::conv2d) struct Fills {
+    /// Calls of [`fill_pairs`], and those that copy a single tap.
+    pub(in crate::ops::conv2d) calls: u64,
+    pub(in crate::ops::conv2d) at_edges: u64,
+    /// Four columns at a time, and columns left over.
+    pub(in crate::ops::conv2d) fours: u64,
+    pub(in crate::ops::conv2d) rest: u64,
+}
+
+#[cfg(feature = "alloc")]
+impl Fills {
+    pub(in crate::ops::conv2d) fn of(attributes: &Attributes, input: &Value, output: &Value) -> Fills {
         let window = attributes.window();
-        if window.is_one_to_one() {
-            return 0;
-        }
-        let ([height, width], [_, columns, _]) =
-            ([input.shape[0], input.shape[1]].map(|side| side as usize), output.shape.map(|side| side as usize));
-        let pixels = (output.shape[0] * output.shape[1]) as usize;
-        let is_edge = |pixel: &usize| {
+        let sides = [input.shape[0] as usize, input.shape[1] as usize];
+        let (channels, pitch) = (u64::from(input.shape[2]), input.pitch);
+        let [pixels, columns] = [output.shape[0] * output.shape[1], output.shape[1]].map(|number| number as usize);
+        let [height, width] = [window.vertical, window.horizontal].map(|axis| axis.kernel as u64);
+        let side_by_side = window.horizontal.dilation == 1 && pitch == input.shape[2];
+        let mut fills = Fills::default();
+        for pixel in (0..pixels).step_by(LANES) {
             let (y, x) = (pixel / nonzero(columns), pixel % nonzero(columns));
-            x + LANES > columns || !is_inside(window, [height, width], (y, x))
-        };
-        (0..pixels).step_by(LANES).filter(is_edge).count() as u64
+            let is_inside = match window.is_one_to_one() {
+                true => pixel + LANES <= pixels,
+                false => is_inside(window, sides, (y, x)) && x + LANES <= columns,
+            };
+            let (calls, length) = match (is_inside, side_by_side) {
+                (true, true) => (height, width * channels),
+                _ => (height * width, channels),
+            };
+            fills.calls += calls;
+            fills.at_edges += if is_inside { 0 } else { calls };
+            fills.fours += calls * (length / 4);
+            fills.rest += calls * (length % 4);
+        }
+        fills
     }
 }
 

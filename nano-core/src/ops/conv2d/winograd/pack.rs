@@ -62,8 +62,10 @@ pub(super) fn cost<T: Transform<SIDE, OUTPUTS>, const SIDE: usize, const OUTPUTS
     let weights = if STORED { 0 } else { tiles.div_ceil(LANES * groups) * blocks * inputs * T::COSTS.weights };
     let rest = tiles
         * (inputs.next_multiple_of(2) * T::COSTS.inputs + outputs * T::COSTS.outputs + blocks * T::COSTS.tile + 90);
-    // The loop over two channels jumps back, a requantization stalls for 9 cycles.
-    let stalls = tiles.div_ceil(LANES) * blocks * points * inputs + tiles * outputs * OUTPUTS * OUTPUTS * 9;
+    // The loop over two channels jumps back, a requantization stalls for 11 cycles, a transform of nine weights for 42.
+    let of_weights = if STORED { 0 } else { 42 * tiles.div_ceil(LANES * groups) * blocks * inputs };
+    let stalls =
+        tiles.div_ceil(LANES) * blocks * points * inputs + tiles * outputs * OUTPUTS * OUTPUTS * 11 + of_weights;
     Some(Cost { instructions: (products + weights + rest + 600) as u64, stalls: stalls as u64 })
 }
 
