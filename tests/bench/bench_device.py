@@ -79,7 +79,9 @@ class Report:
             (f"{one.name}, per weight of loading", one.instructions, one.limit) for one in self.loading
         ]
         models = [(f"{one.name}, loading", one.load_instructions, one.load_limit) for one in self.models]
-        runs = [(f"{one.name}, instructions", one.instructions, one.instruction_limit) for one in self.models]
+        runs: list[tuple[str, float, float | None]] = [
+            (f"{one.name}, instructions", one.instructions, one.instruction_limit) for one in self.models
+        ]
         runs += [(f"{one.name}, cycles", one.cycles, one.cycle_limit) for one in self.models]
         runs += [
             (
