@@ -229,7 +229,7 @@ impl Lines {
                     if taps == 3 && along.stride == 1 { 6 * window } else { 0 } + 4 * window * (1 - along.before);
                 let partial = if window < self.across.taps { 12 } else { 0 };
                 let outputs = calls * rows * along.outputs;
-                instructions += outputs * output / 2 + calls * (37 + rows * warm) + 41 + 4 * window * taps + partial;
+                instructions += outputs * output / 2 + calls * (37 + rows * warm) + 48 + 4 * window * taps + partial;
                 stalls += outputs * 7 + calls * 15 + 20;
             }
         }
