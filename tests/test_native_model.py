@@ -81,6 +81,20 @@ def test_an_input_of_another_dtype_or_shape_is_refused() -> None:
         model.run([x, x])
 
 
+def test_a_batch_gives_the_same_on_every_processor_and_number_of_threads() -> None:
+    model = _native.Model(many_layers())
+    x = sample(model, 3, 301)
+    expected = [output.tobytes() for output in model.on(None).run(x)]
+    for processor in [None, *_native.processors()]:
+        for threads in (None, 1, 2, 5):
+            made = [output.tobytes() for output in model.on(processor).run(x, threads)]
+            assert made == expected, f"{processor}, {threads} threads"
+    traced = [output.tobytes() for output in model.on(None).trace(x)]
+    assert [output.tobytes() for output in model.trace(x, 3)] == traced
+    with pytest.raises(ValueError, match='this machine has no processor "abacus"'):
+        model.on("abacus")
+
+
 def test_a_stream_gives_what_the_model_gives() -> None:
     for image in (many_layers(), _native.write_image(two_inputs())):
         model = _native.Model(image)

@@ -222,6 +222,166 @@ fn run_over(run: fn(&Node<'_>, Io<'_>), base: *mut i8, node: &Node<'_>) {
     run(node, Io::new(base, node, &Node { inputs, ..*node }));
 }
 
+/// A checked image bound to the arenas of several samples, which [`HostModel`](crate::HostModel) runs together.
+#[cfg(feature = "host")]
+pub struct Arenas<'a> {
+    checked: CheckedImage<'a>,
+    memory: &'a mut [i8],
+    /// Bytes of one arena.
+    stride: usize,
+    count: usize,
+}
+
+#[cfg(feature = "host")]
+impl<'a> Arenas<'a> {
+    /// Each arena starts at a multiple of this, with the memory of all.
+    const ALIGNMENT: usize = 64;
+
+    fn stride(checked: &CheckedImage<'_>) -> usize {
+        checked.image().values_length().next_multiple_of(Self::ALIGNMENT)
+    }
+
+    /// Bytes that the arenas of so many samples take. Constants in RAM are there once.
+    pub fn length(checked: &CheckedImage<'_>, count: usize) -> usize {
+        let image = checked.image();
+        Self::stride(checked) * count + (image.arena_length() - image.values_length())
+    }
+
+    /// Binds an image to the arenas of `count` samples in `memory`, of [`Arenas::length`] bytes, and resets its states.
+    ///
+    /// # Errors
+    /// [`Error::ArenaTooSmall`]; [`Error::ArenaMisaligned`] unless the memory starts at a multiple of 4.
+    pub fn new(checked: CheckedImage<'a>, memory: &'a mut [i8], count: usize) -> Result<Self, Error> {
+        let (needed, given) = (Self::length(&checked, count), memory.len());
+        if given < needed {
+            return Err(Error::ArenaTooSmall { needed, given });
+        }
+        if !memory.as_ptr().addr().is_multiple_of(4) {
+            return Err(Error::ArenaMisaligned { alignment: 4 });
+        }
+        let stride = Self::stride(&checked);
+        let (memory, constants) = memory.split_at_mut_checked(stride * count).checked_part();
+        let checked = checked.with_constants_in(constants);
+        let mut arenas = Arenas { checked, memory, stride, count };
+        arenas.reset();
+        Ok(arenas)
+    }
+
+    /// The checked image.
+    pub fn checked(&self) -> &CheckedImage<'a> {
+        &self.checked
+    }
+
+    /// The number of samples.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The arena of a sample.
+    ///
+    /// # Panics
+    /// If there is no such sample.
+    pub fn arena(&self, sample: usize) -> &[i8] {
+        &self.memory[sample * self.stride..][..self.stride]
+    }
+
+    /// [`Model::input`](crate::Model::input) of a sample.
+    ///
+    /// # Panics
+    /// If there is no such sample or input.
+    pub fn input(&mut self, sample: usize, index: usize) -> &mut [i8] {
+        let range = self.checked.image().input(index).range();
+        &mut self.memory[sample * self.stride..][..self.stride][range]
+    }
+
+    /// [`Model::output`](crate::Model::output) of a sample.
+    ///
+    /// # Panics
+    /// If there is no such sample or output.
+    pub fn output(&self, sample: usize, index: usize) -> &[i8] {
+        &self.arena(sample)[self.checked.image().output(index).range()]
+    }
+
+    /// Resets all states of all samples.
+    pub fn reset(&mut self) {
+        let image = self.checked.image();
+        if !image.values().iter().any(Value::is_state) {
+            return;
+        }
+        for node in image.nodes() {
+            let outputs = node.kernel(self.checked.kernels()).map(|kernel| kernel.operator.outputs).checked_part();
+            for (output, value) in outputs.iter().zip(node.outputs) {
+                let Some(reset) = output.reset else { continue };
+                for arena in self.memory.chunks_exact_mut(self.stride) {
+                    reset(&node, &mut arena[value.range()]);
+                }
+            }
+        }
+    }
+
+    /// The memory of a node of the image, for all samples.
+    pub(crate) fn samples<'m>(&'m mut self, node: &'m Node<'m>) -> Samples<'m> {
+        let kernel = node.find_kernel(self.checked.kernels()).checked();
+        Samples { node, run: kernel.run, base: self.memory.as_mut_ptr(), stride: self.stride, count: self.count }
+    }
+}
+
+/// The memory of a node for several samples.
+#[cfg(feature = "host")]
+pub(crate) struct Samples<'m> {
+    node: &'m Node<'m>,
+    run: Run,
+    base: *mut i8,
+    stride: usize,
+    count: usize,
+}
+
+#[cfg(feature = "host")]
+impl Samples<'_> {
+    /// The number of samples.
+    pub(crate) fn len(&self) -> usize {
+        self.count
+    }
+
+    /// The arena of a sample.
+    fn base(&self, sample: usize) -> *mut i8 {
+        self.base.wrapping_add(sample * self.stride)
+    }
+
+    /// Calls `run` with each sample's memory, of a kernel that does not run in place.
+    pub(crate) fn each(&mut self, mut run: impl FnMut(usize, Io<'_>)) {
+        let inputs = match self.run {
+            Run::Over(_) => self.node.inputs.split_last().map(|(_, others)| others).checked_part(),
+            _ => self.node.inputs,
+        };
+        let reader = Node { inputs, ..*self.node };
+        for sample in 0..self.count {
+            run(sample, Io::new(self.base(sample), self.node, &reader));
+        }
+    }
+
+    /// Calls `run` with each sample's memory, of a kernel that runs in place.
+    pub(crate) fn each_in_place(&mut self, mut run: impl FnMut(Shared<'_>)) {
+        for sample in 0..self.count {
+            run(Shared { base: self.base(sample), node: self.node });
+        }
+    }
+
+    /// Runs the node's kernel for all samples.
+    pub(crate) fn run_portable(&mut self) {
+        match self.run {
+            Run::Apart(run) | Run::Over(run) => {
+                let node = self.node;
+                self.each(|_, io| run(node, io));
+            }
+            Run::InPlace(run) => {
+                let node = self.node;
+                self.each_in_place(|memory| run(node, memory));
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

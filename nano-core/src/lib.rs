@@ -4,6 +4,8 @@
 
 #[cfg(feature = "alloc")]
 extern crate alloc;
+#[cfg(feature = "host")]
+extern crate std;
 
 #[cfg(not(target_endian = "little"))]
 compile_error!("images are read in place, as little-endian words: this target is big-endian");
@@ -12,6 +14,8 @@ mod arena;
 mod classifier;
 mod error;
 pub mod fixed_point;
+#[cfg(feature = "host")]
+mod host;
 pub mod image;
 mod kernels;
 mod model;
@@ -22,9 +26,13 @@ mod prediction;
 pub mod sigmoid;
 pub mod train;
 
+#[cfg(feature = "host")]
+pub use arena::Arenas;
 pub use arena::{Inputs, Io, Outputs, Shared};
 pub use classifier::{Classifier, Memory};
 pub use error::{BrokenRule, Error, Piece};
+#[cfg(feature = "host")]
+pub use host::{HostModel, Processor};
 pub use model::{CheckedImage, Model};
 pub use node::Node;
 pub use operator::{ALIKE, Alias, Kernel, Operator, Output, Overlay, OverlayPlace, OverlayRule, Quantization, Run};

@@ -1,6 +1,7 @@
-"""Every kernel of nano-core, on the host with overflow checks and on the emulated board, against plain torch.
+"""Every kernel of nano-core, on the host with overflow checks, on its processors and on the emulated board.
 
-The image writer chooses one kernel for a layer; here it may only take the kernel in question.
+They are compared with plain torch. The image writer chooses one kernel for a layer; here it may only take the kernel in
+question.
 """
 
 import json
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import board_programs
 import pytest
+from torch_nano import _native
 
 from .forced_kernels import KERNELS, Case, cases, write
 
@@ -57,3 +59,9 @@ def test_a_forced_kernel_gives_the_bytes_of_plain_torch(
     expected = sum(output.nbytes for case in made for output in case.outputs)
     assert of_host == of_board == expected > 0
     compared(f"kernel {kernel}", len(made))
+    for case in made:
+        model = _native.Model(case.image)
+        for processor in [None, *_native.processors()]:
+            outputs = model.on(processor).run(case.inputs)
+            for output, wanted in zip(outputs, case.outputs, strict=True):
+                assert output.tobytes() == wanted.tobytes(), f"{processor}, kernel {kernel}: {case.origin}"

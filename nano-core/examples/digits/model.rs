@@ -27,24 +27,10 @@ pub const HEAD: Option<nano_core::train::HeadSizes> = Some(nano_core::train::Hea
 /// The trainer of the head, in RAM of any lifetime: no other is linked.
 pub type Head<'a> = nano_core::train::SgdHead<'a>;
 /// Names of the classes; may be empty.
-pub static LABELS: &[&str] = &[
-    "0",
-    "1",
-    "2",
-    "3",
-    "4",
-    "5",
-    "6",
-    "7",
-    "8",
-    "9",
-];
+pub static LABELS: &[&str] = &["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
 /// The kernels this model uses: no others are linked.
-pub static KERNELS: &[nano_core::Kernel] = &[
-    nano_core::ops::CONV2D,
-    nano_core::ops::CONV2D_LINES,
-    nano_core::ops::MAX_POOL2D,
-];
+pub static KERNELS: &[nano_core::Kernel] =
+    &[nano_core::ops::CONV2D, nano_core::ops::CONV2D_LINES, nano_core::ops::MAX_POOL2D];
 /// The inputs, in their order.
 #[allow(clippy::approx_constant, clippy::excessive_precision)]
 pub mod inputs {
@@ -90,9 +76,8 @@ pub mod outputs {
 
 /// What real numbers of the input mean, for each channel, or a single one for all.
 #[allow(clippy::approx_constant, clippy::excessive_precision)]
-pub static QUANTIZE_CHANNELS: [nano_core::image::ChannelScale; 1] = [
-    nano_core::image::ChannelScale { scale: 0.0627451, offset: 0.0 },
-];
+pub static QUANTIZE_CHANNELS: [nano_core::image::ChannelScale; 1] =
+    [nano_core::image::ChannelScale { scale: 0.0627451, offset: 0.0 }];
 /// The integers of real numbers, both height, width, channels 8 x 8 x 1: those that Python sends for them.
 /// What is out of range is clamped; NaN becomes the zero point.
 pub fn quantize(reals: &[f32; 64]) -> [i8; 64] {

@@ -109,6 +109,12 @@ impl Requantization {
         self.form == ONE_PASS
     }
 
+    /// The clamp of int8 outputs.
+    #[cfg(feature = "host")]
+    pub(crate) fn clamp_of_int8(&self) -> (i8, i8) {
+        (self.min as i8, self.max as i8)
+    }
+
     /// Clamps an output element; the last step of requantization.
     #[inline(always)]
     pub(crate) fn clamp<T: Element>(&self, x: i32) -> T {

@@ -3,6 +3,8 @@
 
 use crate::BrokenRule;
 use crate::arena::Io;
+#[cfg(feature = "host")]
+use crate::image::Dtype;
 use crate::image::Element;
 use crate::kernels::clamp;
 use crate::node::Node;
@@ -57,6 +59,16 @@ fn check(node: &Node<'_>) -> Result<(), BrokenRule> {
     check_clamp_of(node.output(0).dtype(), (attributes.clamp_min, attributes.clamp_max))
 }
 
+/// Prepares a node for a processor.
+#[cfg(feature = "host")]
+pub(super) fn host(node: &Node<'_>, processor: crate::Processor) -> alloc::boxed::Box<dyn crate::host::HostLayer> {
+    match node.input(0).dtype() {
+        Dtype::Int8 => crate::host::compiled(processor, run::<i8>),
+        _ => crate::host::compiled(processor, run::<i16>),
+    }
+}
+
+#[inline(always)]
 fn run<T: Element>(node: &Node<'_>, io: Io<'_>) {
     let attributes = Attributes::read(node.attributes()).checked();
     let (min, max) = (attributes.clamp_min, attributes.clamp_max);

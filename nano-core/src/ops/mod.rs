@@ -7,7 +7,7 @@ mod pool_cost;
 mod recurrent;
 mod sums;
 mod unary;
-mod window;
+pub(crate) mod window;
 
 macro_rules! registry {
     ($($kind:ident $file:ident :: $entry:ident),+ $(,)?) => {
@@ -82,6 +82,28 @@ registry! {
     kernel conv_transpose2d::CONV_TRANSPOSE2D_DEPTHWISE,
     kernel conv2d::CONV2D_LINES,
     kernel conv2d::CONV2D_LINES_INT16,
+}
+
+/// Prepares a node of a checked image for the processor; `None` if no kernel here computes it.
+#[cfg(feature = "host")]
+pub(crate) fn host(
+    node: &crate::Node<'_>,
+    kernels: &[crate::Kernel],
+    processor: crate::host::processor::Processor,
+) -> Option<alloc::boxed::Box<dyn crate::host::HostLayer>> {
+    let kernel = node.kernel(kernels)?;
+    match kernel.operator.name {
+        "conv2d" => conv2d::host::prepare(node, kernel.name, processor),
+        "conv2d_add" => conv2d::host::prepare_add(node, kernel.name, processor),
+        "depthwise_conv2d" => depthwise_conv2d::host::prepare(node, kernel.name, processor),
+        "average_pool2d" => Some(average_pool2d::host(node, processor)),
+        "mul" => Some(mul::host(node, processor)),
+        "sub" => Some(sub::host(node, processor)),
+        "max_pool2d" => Some(max_pool2d::host(node, processor)),
+        "add" => sums::host::prepare(node, kernel.name, processor),
+        "fully_connected" => fully_connected::host::prepare(node, kernel.name, processor),
+        _ => None,
+    }
 }
 
 /// The operators that the writer makes of two layers.

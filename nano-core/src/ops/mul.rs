@@ -64,7 +64,17 @@ fn check(node: &Node<'_>) -> Result<(), BrokenRule> {
     pairwise::check(node)
 }
 
+/// Prepares a node for a processor.
+#[cfg(feature = "host")]
+pub(super) fn host(node: &Node<'_>, processor: crate::Processor) -> alloc::boxed::Box<dyn crate::host::HostLayer> {
+    match node.output(0).dtype() {
+        Dtype::Int8 => crate::host::compiled_in_place(processor, run::<i8, OnePass>),
+        _ => crate::host::compiled_in_place(processor, run::<i16, TwoPass>),
+    }
+}
+
 /// Runs a node; `F` is the form that is not [`LITERAL`].
+#[inline(always)]
 fn run<T: Element, F: Form>(node: &Node<'_>, memory: Shared<'_>) {
     let channel = channel(node).ok().copied().checked_part();
     if node.form() == LITERAL {

@@ -47,6 +47,12 @@ pub(crate) fn check(node: &Node<'_>) -> Result<(), BrokenRule> {
     check_clamp_of(node.output(0).dtype(), (attributes.clamp_min, attributes.clamp_max))
 }
 
+/// The clamp of a node.
+#[cfg(feature = "host")]
+pub(crate) fn clamp_of(node: &Node<'_>) -> Option<(i32, i32)> {
+    Attributes::read(node.attributes()).ok().map(|attributes| (attributes.clamp_min, attributes.clamp_max))
+}
+
 /// The arithmetic of one output element.
 #[derive(Clone, Copy)]
 pub(crate) struct Elements {

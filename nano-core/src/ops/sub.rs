@@ -30,4 +30,18 @@ const fn kernel<T: Element>(id: u16, name: &'static str) -> Kernel {
 
 static OPERATOR: Operator = pairwise::operator(NAME);
 
+/// Prepares a node for a processor.
+#[cfg(feature = "host")]
+pub(super) fn host(
+    node: &crate::Node<'_>,
+    processor: crate::Processor,
+) -> alloc::boxed::Box<dyn crate::host::HostLayer> {
+    match node.output(0).dtype() {
+        crate::image::Dtype::Int8 => {
+            crate::host::compiled_in_place(processor, |node, memory| sums::run::<i8>(node, memory, |a, b| a - b))
+        }
+        _ => crate::host::compiled_in_place(processor, |node, memory| sums::run::<i16>(node, memory, |a, b| a - b)),
+    }
+}
+
 const NAME: &str = "sub";

@@ -212,6 +212,9 @@ pub(crate) fn run<T: Element>(node: &Node<'_>, memory: Shared<'_>, combine: impl
     }
 }
 
+#[cfg(feature = "host")]
+pub(crate) mod host;
+
 /// An addition of int8 fused into a node of another operator.
 pub(super) struct Addition {
     terms: Terms,

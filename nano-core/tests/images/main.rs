@@ -8,6 +8,8 @@ mod classifier;
 mod constants_in_ram;
 mod heads;
 mod history;
+#[cfg(feature = "host")]
+mod host;
 mod layers;
 mod loading;
 mod matmul;

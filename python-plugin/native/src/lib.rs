@@ -1,5 +1,6 @@
 //! nano-core for CPython: the native extension of the package `torch_nano`.
 
+mod batch;
 mod description;
 mod device;
 mod elements;
@@ -249,6 +250,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<stream::Stream>()?;
     module.add_class::<head::Head>()?;
     module.add_function(wrap_pyfunction!(operators, module)?)?;
+    module.add_function(wrap_pyfunction!(model::processors, module)?)?;
     module.add_function(wrap_pyfunction!(write_image, module)?)?;
     module.add_function(wrap_pyfunction!(estimate_kernels, module)?)?;
     module.add_function(wrap_pyfunction!(quantize_multiplier, module)?)?;

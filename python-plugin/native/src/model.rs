@@ -1,18 +1,18 @@
 //! A checked image: its properties, and inference on batches.
 
-use std::sync::Arc;
-use std::thread;
+use std::sync::{Arc, OnceLock};
 
 use nano_core::image::{ChannelScale, Image, Value};
-use nano_core::{CheckedImage, Error, ops};
+use nano_core::{Arenas, CheckedImage, Error, HostModel, Processor, ops};
 use numpy::ndarray::Array2;
 use numpy::{IntoPyArray, PyArray2, PyReadonlyArray2, PyUntypedArrayMethods};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyDict};
 use self_cell::self_cell;
-use zerocopy::{FromBytes, IntoBytes};
 
+use crate::batch::Batch;
 use crate::elements::{Given, Made};
 use crate::refuse;
 
@@ -24,26 +24,38 @@ self_cell!(
     }
 );
 
+/// An image with its form for this processor, which the first run makes.
+struct Shared {
+    loaded: Loaded,
+    host: OnceLock<HostModel>,
+}
+
 /// A checked image, shared by its users (models, heads, simulated devices) and their threads.
 ///
 /// Python passes a [`Model`], or an image's bytes, which are then checked.
 #[derive(Clone)]
-pub(crate) struct SharedImage(Arc<Loaded>);
+pub(crate) struct SharedImage(Arc<Shared>);
 
 impl SharedImage {
     fn new(bytes: PyBackedBytes) -> Result<Self, Error> {
         // CPython aligns the contents of bytes to 8; nano-core refuses a misaligned image.
-        Loaded::try_new(bytes, |bytes| CheckedImage::new(bytes, ops::ALL)).map(|loaded| SharedImage(Arc::new(loaded)))
+        let loaded = Loaded::try_new(bytes, |bytes| CheckedImage::new(bytes, ops::ALL))?;
+        Ok(SharedImage(Arc::new(Shared { loaded, host: OnceLock::new() })))
     }
 
     /// The checked view.
     pub(crate) fn checked(&self) -> &CheckedImage<'_> {
-        self.0.borrow_dependent()
+        self.0.loaded.borrow_dependent()
+    }
+
+    /// The image, prepared for this processor.
+    pub(crate) fn host(&self) -> &HostModel {
+        self.0.host.get_or_init(|| HostModel::new(self.checked()))
     }
 
     /// The bytes as given; the image is at their start.
     pub(crate) fn bytes(&self) -> &PyBackedBytes {
-        self.0.borrow_owner()
+        self.0.loaded.borrow_owner()
     }
 }
 
@@ -69,6 +81,21 @@ impl Model {
     #[new]
     fn new(image: SharedImage) -> Self {
         Model { image }
+    }
+
+    /// The model for another processor, of `processors()`, or with the portable kernels; all give the same bytes.
+    #[pyo3(signature = (processor))]
+    fn on(&self, py: Python<'_>, processor: Option<&str>) -> PyResult<Model> {
+        let named = |name: &str| {
+            let found = Processor::all().find(|processor| processor.name() == name);
+            let error = || PyValueError::new_err(format!("this machine has no processor {name:?}"));
+            found.ok_or_else(error)
+        };
+        let processor = processor.map(named).transpose()?;
+        let image = SharedImage::new(self.image.bytes().clone_ref(py)).map_err(refuse)?;
+        let host = HostModel::on(image.checked(), processor);
+        image.0.host.set(host).ok().expect("it is a new image");
+        Ok(Model { image })
     }
 
     /// For pickle: unpickling checks the image again.
@@ -221,23 +248,33 @@ impl Model {
     }
 
     /// Runs a batch: takes one array `[samples, elements]` of its dtype per graph input, NHWC; returns one per graph output. The states are reset
-    /// before each sample.
-    fn run<'py>(&self, py: Python<'py>, inputs: Vec<Bound<'py, PyAny>>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    /// before each sample. Uses at most `threads` threads, by default one per core.
+    #[pyo3(signature = (inputs, threads=None))]
+    fn run<'py>(
+        &self,
+        py: Python<'py>,
+        inputs: Vec<Bound<'py, PyAny>>,
+        threads: Option<usize>,
+    ) -> PyResult<Vec<Bound<'py, PyAny>>> {
         let image = self.image.checked().image();
         let values: Vec<_> = (0..image.output_count()).map(|index| image.output(index)).collect();
-        self.run_integers(py, &inputs, &values, |model, outputs| {
-            model.run();
-            for (index, output) in outputs.iter_mut().enumerate() {
-                output.copy_from_slice(model.output(index));
+        let copy = |outputs: &mut [Vec<&mut [i8]>], arenas: &Arenas<'_>| {
+            for (index, rows) in outputs.iter_mut().enumerate() {
+                for (sample, row) in rows.iter_mut().enumerate() {
+                    row.copy_from_slice(arenas.output(sample, index));
+                }
             }
-        })
+        };
+        self.run_integers(py, &inputs, &values, threads, |_, _, _| {}, copy)
     }
 
     /// Runs a batch of finite real numbers: takes one float32 array `[samples, elements]` per graph input, NHWC; returns one per graph output.
+    #[pyo3(signature = (inputs, threads=None))]
     fn run_real<'py>(
         &self,
         py: Python<'py>,
         inputs: Vec<PyReadonlyArray2<'py, f32>>,
+        threads: Option<usize>,
     ) -> PyResult<Vec<Bound<'py, PyArray2<f32>>>> {
         let image = self.image.checked().image();
         let values: Vec<_> = (0..image.output_count()).map(|index| image.output(index)).collect();
@@ -248,29 +285,43 @@ impl Model {
         let rows = outputs.iter_mut().map(|output| output.as_slice_mut().expect("a new array is contiguous"));
         let batch = Batch { samples, inputs, outputs: rows.collect() };
         let quantize = |index: usize, reals: &[f32], input: &mut [i8]| image.quantize_input(index, reals, input);
-        self.run_batch(py, batch, quantize, |model, outputs| {
-            model.run();
-            for (index, reals) in outputs.iter_mut().enumerate() {
-                image.dequantize_output(index, model.output(index), reals);
+        let dequantize = |outputs: &mut [Vec<&mut [f32]>], arenas: &Arenas<'_>| {
+            for (index, rows) in outputs.iter_mut().enumerate() {
+                for (sample, row) in rows.iter_mut().enumerate() {
+                    image.dequantize_output(index, arenas.output(sample, index), row);
+                }
             }
-        });
+        };
+        py.detach(|| batch.run(&self.image, threads, quantize, |_, _, _| {}, dequantize));
         Ok(outputs.into_iter().map(|output| output.into_pyarray(py)).collect())
     }
 
     /// Runs a batch; returns the outputs of every layer, in order of execution.
-    fn trace<'py>(&self, py: Python<'py>, inputs: Vec<Bound<'py, PyAny>>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    #[pyo3(signature = (inputs, threads=None))]
+    fn trace<'py>(
+        &self,
+        py: Python<'py>,
+        inputs: Vec<Bound<'py, PyAny>>,
+        threads: Option<usize>,
+    ) -> PyResult<Vec<Bound<'py, PyAny>>> {
         let image = self.image.checked().image();
         let values: Vec<_> = image.values()[image.input_count()..].iter().collect();
-        self.run_integers(py, &inputs, &values, |model, outputs| {
-            let mut outputs = outputs.iter_mut();
-            model.run_observed(|_, written, arena| {
-                for (value, output) in written.iter().zip(outputs.by_ref()) {
-                    let pixels = value.pixels(arena);
-                    let length = output.len() / (value.shape[0] * value.shape[1]) as usize;
-                    output.chunks_mut(length).zip(pixels).for_each(|(to, from)| to.copy_from_slice(from));
+        let mut firsts = vec![0];
+        firsts.extend(image.nodes().scan(0, |next, node| {
+            *next += node.outputs().len();
+            Some(*next)
+        }));
+        let copy = |index: usize, outputs: &mut [Vec<&mut [i8]>], arenas: &Arenas<'_>| {
+            let written = firsts[index]..firsts[index + 1];
+            for (value, rows) in values[written.clone()].iter().zip(&mut outputs[written]) {
+                for (sample, row) in rows.iter_mut().enumerate() {
+                    let length = row.len() / (value.shape[0] * value.shape[1]) as usize;
+                    let pixels = value.pixels(arenas.arena(sample));
+                    row.chunks_mut(length).zip(pixels).for_each(|(to, from)| to.copy_from_slice(from));
                 }
-            });
-        })
+            }
+        };
+        self.run_integers(py, &inputs, &values, threads, copy, |_, _| {})
     }
 }
 
@@ -304,88 +355,30 @@ pub(crate) fn inputs<'py>(image: &Image<'_>, given: &[Bound<'py, PyAny>]) -> PyR
     Ok((inputs, samples))
 }
 
-/// Arrays of inputs, and of outputs to fill, with one row per sample.
-struct Batch<'b, I, O> {
-    samples: usize,
-    inputs: Vec<&'b [I]>,
-    outputs: Vec<&'b mut [O]>,
-}
-
 impl Model {
-    /// Runs `one` for every sample; it fills one row for each of `values`.
+    /// Runs a batch of integers; fills an array for each of `values`, by [`Batch::run`].
     fn run_integers<'py>(
         &self,
         py: Python<'py>,
         inputs: &[Bound<'py, PyAny>],
         values: &[&Value],
-        one: impl Fn(&mut nano_core::Model<'_>, &mut [&mut [i8]]) + Sync,
+        threads: Option<usize>,
+        after: impl Fn(usize, &mut [Vec<&mut [i8]>], &Arenas<'_>) + Sync,
+        finish: impl Fn(&mut [Vec<&mut [i8]>], &Arenas<'_>) + Sync,
     ) -> PyResult<Vec<Bound<'py, PyAny>>> {
         let (inputs, samples) = self::inputs(self.image.checked().image(), inputs)?;
         let inputs = inputs.iter().map(Given::bytes).collect::<PyResult<Vec<_>>>()?;
         let mut outputs: Vec<_> = values.iter().map(|value| Made::new(value.dtype(), samples, value.len())).collect();
         let batch = Batch { samples, inputs, outputs: outputs.iter_mut().map(Made::bytes_mut).collect() };
-        self.run_batch(py, batch, |_, given, input| input.copy_from_slice(given), one);
+        let copy = |_: usize, given: &[i8], input: &mut [i8]| input.copy_from_slice(given);
+        let (after, finish) = (&after, &finish);
+        py.detach(|| batch.run(&self.image, threads, copy, after, finish));
         Ok(outputs.into_iter().map(|output| output.into_python(py)).collect())
     }
+}
 
-    /// For every sample, fills each input by `fill` and runs `one`; uses one thread per core.
-    fn run_batch<I: Sync, O: Send>(
-        &self,
-        py: Python<'_>,
-        batch: Batch<'_, I, O>,
-        fill: impl Fn(usize, &[I], &mut [i8]) + Sync,
-        one: impl Fn(&mut nano_core::Model<'_>, &mut [&mut [O]]) + Sync,
-    ) {
-        let checked = self.image.checked();
-        let image = checked.image();
-        let Batch { samples, inputs, outputs } = batch;
-        if samples == 0 {
-            return;
-        }
-        let lengths: Vec<_> = outputs.iter().map(|output| output.len() / samples).collect();
-        py.detach(|| {
-            let cores = || thread::available_parallelism().map_or(1, usize::from);
-            // Fast path: querying the number of cores and starting a thread take longer than many models.
-            let threads = if samples > 1 { cores().min(samples) } else { 1 };
-            let per_thread = samples.div_ceil(threads);
-            // parts[thread][output]: that thread's rows of that output.
-            let mut parts: Vec<Vec<&mut [O]>> = (0..threads).map(|_| Vec::new()).collect();
-            for (output, &length) in outputs.into_iter().zip(&lengths) {
-                for (part, rows) in parts.iter_mut().zip(output.chunks_mut(per_thread * length)) {
-                    part.push(rows);
-                }
-            }
-            let run = |part: usize, mut rows: Vec<&mut [O]>| {
-                let mut arena = vec![0u32; image.arena_length().div_ceil(4)];
-                let arena = <[i8]>::mut_from_bytes(arena.as_mut_bytes()).expect("bytes lie anywhere");
-                let mut model = checked.bind(arena).expect("the arena has the length that the image asks for");
-                let first = part * per_thread;
-                for sample in 0..per_thread.min(samples - first) {
-                    model.reset();
-                    for (index, input) in inputs.iter().enumerate() {
-                        let length = input.len() / samples;
-                        let given = &input[(first + sample) * length..][..length];
-                        fill(index, given, model.input(index));
-                    }
-                    let mut outputs: Vec<&mut [O]> = rows
-                        .iter_mut()
-                        .zip(&lengths)
-                        .map(|(rows, &length)| &mut rows[sample * length..][..length])
-                        .collect();
-                    one(&mut model, &mut outputs);
-                }
-            };
-            thread::scope(|scope| {
-                let mut parts = parts.into_iter().enumerate().filter(|(_, rows)| !rows.is_empty());
-                let own = parts.next();
-                for (part, rows) in parts {
-                    let run = &run;
-                    scope.spawn(move || run(part, rows));
-                }
-                if let Some((part, rows)) = own {
-                    run(part, rows);
-                }
-            });
-        });
-    }
+/// The processors that this machine is or can stand for: the names of their vector instructions, the best ones first.
+#[pyfunction]
+pub(crate) fn processors() -> Vec<&'static str> {
+    Processor::all().map(Processor::name).collect()
 }

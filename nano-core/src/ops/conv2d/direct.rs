@@ -74,6 +74,17 @@ impl Group {
         })
     }
 
+    /// The place of a packed position among the layer's weights of an output channel.
+    #[cfg(feature = "alloc")]
+    fn place(&self, position: usize) -> usize {
+        let (row, within) = (position / (self.taps * self.inputs), position % (self.taps * self.inputs));
+        let (tap, input) = match self.runs_of_channels() {
+            true => (within / self.inputs, within % self.inputs),
+            false => (within % self.taps, within / self.taps),
+        };
+        (row * self.taps + tap) * self.inputs + input
+    }
+
     /// Weights of all blocks.
     fn weights(self) -> usize {
         self.blocks().map(|(.., width)| width * self.positions()).sum()
@@ -206,6 +217,27 @@ fn blocks<'g, C>(
     })
 }
 
+/// The layer's weights, `[out][kernel_height][kernel_width][in / groups]`, of packed ones.
+#[cfg(feature = "host")]
+pub(super) fn unpacked(
+    packed: &[i8],
+    attributes: &Attributes,
+    input: &Value,
+    output: &Value,
+) -> Option<alloc::vec::Vec<i8>> {
+    let group = Group::new(attributes, input, output);
+    let positions = group.positions();
+    let blocks = (0..attributes.groups).flat_map(|_| group.blocks().map(|(_, count, width)| (count, width)));
+    let in_runs = crate::host::unpack::from_blocks(packed, blocks, positions)?;
+    let mut weights = alloc::vec![0; in_runs.len()];
+    for (weights, in_runs) in weights.chunks_exact_mut(positions).zip(in_runs.chunks_exact(positions)) {
+        for (position, &weight) in in_runs.iter().enumerate() {
+            weights[group.place(position)] = weight;
+        }
+    }
+    Some(weights)
+}
+
 #[cfg(feature = "alloc")]
 fn cost<C: ChannelRules>(layer: &crate::image::Layer<'_>) -> Option<crate::image::Cost> {
     let attributes = Attributes::read(&layer.attributes).ok()?;
@@ -229,12 +261,7 @@ fn pack<C: ChannelRules>(layer: &crate::image::Layer<'_>) -> Result<crate::image
     for weights in weights.chunks_exact(nonzero(group.outputs * positions)) {
         for (first, count, width) in group.blocks() {
             for position in 0..positions {
-                let (row, within) = (position / (group.taps * group.inputs), position % (group.taps * group.inputs));
-                let (tap, input) = match group.runs_of_channels() {
-                    true => (within / group.inputs, within % group.inputs),
-                    false => (within % group.taps, within / group.taps),
-                };
-                let place = (row * group.taps + tap) * group.inputs + input;
+                let place = group.place(position);
                 let weight =
                     |lane: usize| if lane < count { weights[(first + lane) * positions + place] as u8 } else { 0 };
                 packed.extend((0..width).map(weight));

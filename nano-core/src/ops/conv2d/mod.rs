@@ -13,6 +13,8 @@ mod add;
 mod depthwise;
 mod direct;
 mod gather;
+#[cfg(feature = "host")]
+pub(super) mod host;
 mod narrow;
 mod one_pixel;
 mod pairs;

@@ -84,7 +84,7 @@ fn multiplier(input: &Value, output: &Value) -> NonZero<usize> {
 }
 
 /// How a layer is computed line by line.
-enum Layout {
+pub(super) enum Layout {
     /// The lines are rows, or columns if `down`.
     Lines {
         lines: Lines,
@@ -95,7 +95,7 @@ enum Layout {
 }
 
 /// A window of one row as `lines` lines of 3 taps, the first of each `shift` taps after that of the line before.
-struct Fold {
+pub(super) struct Fold {
     axis: Axis,
     lines: usize,
     shift: usize,
@@ -103,7 +103,7 @@ struct Fold {
 
 impl Layout {
     /// The layout for a layer; `None` if it has none.
-    fn new(window: Window, input: &Value, output: &Value) -> Option<Layout> {
+    pub(super) fn new(window: Window, input: &Value, output: &Value) -> Option<Layout> {
         let step = |value: &Value, index: usize| [value.shape[1] * value.pitch, value.pitch][index] as usize;
         let side = |axis: Axis, index: usize| Side {
             taps: axis.kernel as usize,
@@ -134,7 +134,7 @@ impl Layout {
     }
 
     /// Lines and taps of the window as it is computed.
-    fn taps(&self) -> (usize, usize) {
+    pub(super) fn taps(&self) -> (usize, usize) {
         match self {
             Layout::Lines { lines, .. } => (lines.across.taps, lines.along.taps),
             Layout::Folded(fold) => (fold.lines, Fold::TAPS),
@@ -151,7 +151,7 @@ impl Layout {
 
     /// Which of the layer's weights, `[row][column]`, is at a place; `None` for a 0.
     #[cfg(feature = "alloc")]
-    fn weight(&self, line: usize, tap: usize) -> Option<usize> {
+    pub(super) fn weight(&self, line: usize, tap: usize) -> Option<usize> {
         match self {
             Layout::Lines { lines, down: false } => Some(line * lines.along.taps + tap),
             Layout::Lines { lines, down: true } => Some(tap * lines.across.taps + line),

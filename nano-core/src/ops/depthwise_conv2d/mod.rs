@@ -9,6 +9,8 @@
 //! `[kernel_height][kernel_width][4]`. The last block ends with the last channel, so some channels may be in two blocks; fewer than four channels
 //! are one narrower block. Small windows have [a kernel of their own](lines).
 
+#[cfg(feature = "host")]
+pub(super) mod host;
 mod lines;
 
 pub(super) use lines::kernel as lines_kernel;

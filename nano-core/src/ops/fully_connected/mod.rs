@@ -3,6 +3,8 @@
 //! Tensors for the writer: `weights` int8 `[out, in]`, `bias` int32 `[out]` with scale `s_x * s_w`, int64 if the layer is of int16,
 //! `weight_scales` float32 `[out]`. Bit-exact with TensorFlow Lite Micro's `FULLY_CONNECTED`, int8 and int16x8.
 
+#[cfg(feature = "host")]
+pub(super) mod host;
 mod pairs;
 mod rows;
 

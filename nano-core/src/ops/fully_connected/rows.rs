@@ -41,7 +41,7 @@ struct FullyConnected<'a, C> {
 }
 
 /// Number of channels of each packed group.
-fn groups(outputs: usize) -> impl Iterator<Item = usize> {
+pub(super) fn groups(outputs: usize) -> impl Iterator<Item = usize> {
     let mut rest = outputs;
     core::iter::from_fn(move || {
         let size = [8, 4, 2, 1].into_iter().find(|&size| size <= rest)?;

@@ -165,7 +165,7 @@ class NanoModule(ConvertedModel):
     def _run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         if inputs[0].device.type != "cpu":
             return self._graph.integer_run(*inputs)
-        return self._from_device(self._model.run(self._to_device(inputs)))
+        return self._from_device(self._model.run(self._to_device(inputs), torch.get_num_threads()))
 
     def _run_real(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """Real outputs for real inputs in one native call: quantizing in torch takes longer than a small
@@ -173,7 +173,9 @@ class NanoModule(ConvertedModel):
         """
         for x in inputs:
             check_finite(x)
-        outputs = self._from_device(self._model.run_real(self._to_device([x.detach() for x in inputs])))
+        outputs = self._from_device(
+            self._model.run_real(self._to_device([x.detach() for x in inputs]), torch.get_num_threads())
+        )
         return [
             y.long() if quantization.holds_indices else y
             for y, quantization in zip(outputs, self._output_quantizations, strict=True)

@@ -17,6 +17,8 @@ mod kernels;
 mod outputs;
 #[cfg(feature = "alloc")]
 mod pack;
+#[cfg(feature = "host")]
+mod restore;
 mod transform;
 mod weights;
 
@@ -36,6 +38,8 @@ pub use kernels::{
     CONV2D_ADD_WINOGRAD2, CONV2D_ADD_WINOGRAD4, CONV2D_WINOGRAD2, CONV2D_WINOGRAD4, CONV2D_WINOGRAD4_TRANSFORMED,
 };
 use outputs::{Place, Tile};
+#[cfg(feature = "host")]
+pub(super) use restore::restored;
 use transform::Transform;
 use weights::Weights;
 
