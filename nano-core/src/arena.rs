@@ -339,6 +339,7 @@ pub(crate) struct Samples<'m> {
 #[cfg(feature = "host")]
 impl Samples<'_> {
     /// The number of samples.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "the portable kernels run on other processors"))]
     pub(crate) fn len(&self) -> usize {
         self.count
     }

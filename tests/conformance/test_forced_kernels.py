@@ -1,7 +1,7 @@
 """Every kernel of nano-core, on the host with overflow checks, on its processors and on the emulated board.
 
-They are compared with plain torch. The image writer chooses one kernel for a layer; here it may only take the kernel in
-question.
+They are compared with plain torch. The image writer chooses one kernel for a layer; here it may only take
+the kernel in question.
 """
 
 import json

@@ -3,6 +3,11 @@
 //! [`HostModel`] prepares a checked image once: each layer's constants are repacked for the processor's vector instructions. A layer without a kernel
 //! here is run by the portable one. Results are the same bytes.
 
+#![cfg_attr(
+    not(target_arch = "x86_64"),
+    allow(dead_code, unused_variables, reason = "the portable kernels run on other processors")
+)]
+
 pub(crate) mod matrix;
 pub(crate) mod processor;
 pub(crate) mod rows;
