@@ -266,8 +266,7 @@ impl<'a> Head<'a> for SgdHead<'a> {
     fn new(image: &Image<'a>, ram: &'a mut [u32]) -> Result<Self, Error> {
         let record = image.head().ok_or(Error::NoHead)?;
         let field = |name, value: i64| Err(Error::Field { name, value });
-        let [multiplier, multiplier_shift, rate, rate_shift, loss, halve_every, bias_input, flags] =
-            record.constants;
+        let [multiplier, multiplier_shift, rate, rate_shift, loss, halve_every, bias_input, flags] = record.constants;
         if record.trainer != Self::TRAINER {
             return field("head trainer", record.trainer.into());
         }
