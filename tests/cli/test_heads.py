@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch_nano as tn
 from device.test_transports import LABELS, make, model_and_data
-from torch_nano.cli.head_file import load_head
+from torch_nano.cli.head_file import load_head, save_head
 
 from .command_line import csv, run, write_files
 
@@ -86,11 +86,29 @@ def test_labels_that_are_numbers_are_learnt(folder: Path, tmp_path: Path) -> Non
     assert "line 2: 'walk' is no number" in run("learn", "sim", folder / "train.csv", *options, status=1)
 
 
+def test_a_prediction_has_its_confidence_and_margin(folder: Path, tmp_path: Path) -> None:
+    nano = tn.load(folder / "moves.nanomodel")
+    _, x, y = model_and_data()
+    assert isinstance(nano.head, tn.SgdHead)
+    nano.head.fit(nano.features_int8(x), y, 7)
+    save_head(tmp_path / "a.head", nano.id, nano.head.state())
+    options = ["--model", folder / "moves.nanomodel", "--flash", tmp_path / "flash"]
+    run("write-head", "sim", tmp_path / "a.head", *options, "--save")
+    made = nano.head.certainty(nano.features_int8(x))
+    assert len(set(made.margin.tolist())) > 1
+    expected = [
+        f"  {confidence:.3f}  margin {margin:.3f}"
+        for confidence, margin in zip(made.confidence.tolist(), made.margin.tolist(), strict=True)
+    ]
+    lines = run("predict", "sim", folder / "inputs.npz", *options).splitlines()
+    assert [line[line.index("  ") :] for line in lines] == expected
+
+
 def test_rejected_predictions_are_in_brackets(folder: Path, tmp_path: Path) -> None:
     options = ["--model", folder / "moves.nanomodel", "--flash", tmp_path / "flash"]
     run("learn", "sim", folder / "train.csv", *options, "--save")
     before = run("predict", "sim", folder / "train.csv", *options).splitlines()[:-1]
-    sure = sorted({float(line.split()[-1]) for line in before})
+    sure = sorted({float(line.split("  ")[1]) for line in before})
     threshold = (sure[len(sure) // 2 - 1] + sure[len(sure) // 2]) / 2
     told = run("configure", "sim", *options, "--rejection", threshold, "--save-interval", 50, "--save")
     assert told.endswith("save interval 50\nsaved: 2 in all\n")
@@ -100,9 +118,9 @@ def test_rejected_predictions_are_in_brackets(folder: Path, tmp_path: Path) -> N
     _, _, y = model_and_data()
     right = unsure = 0
     for line, old, label in zip(lines, before, y.tolist(), strict=True):
-        known = float(old.split()[-1]) > threshold
-        text, number = old.rsplit("  ", 1)
-        assert line == (old if known else f"({text})  {number}")
+        text, confidence, margin = old.split("  ")
+        known = float(confidence) > threshold
+        assert line == (old if known else f"({text})  {confidence}  {margin}")
         right += known and int(text.split()[0]) == label
         unsure += not known
     assert right > 0 and unsure > 0

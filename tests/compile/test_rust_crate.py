@@ -39,7 +39,9 @@ def with_head(head):
     tn.freeze(model, "features")
     x = inputs((3, 40), 64)
     labels = ["a", 'b "quoted"', "c\\d", "\u00e9t\u00e9", "type"]
-    return tn.to_nano(model, x, calibrate=x, labels=labels, name='net "1"', head=head)
+    # Half of the inputs are rejected.
+    rejection = tn.heads.Rejection((x, torch.arange(64) % 5), false_alarms=0.5)
+    return tn.to_nano(model, x, calibrate=x, labels=labels, name='net "1"', head=head, rejection=rejection)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +60,8 @@ def test_the_crate_classifies_and_learns_to_the_same_bytes(head, tmp_path):
             for window in &windows {{
                 let made = classifier.classify(window);
                 let logits = classifier.inner.logits().unwrap();
-                println!("{{}} {{}} {{logits:?}}", made.class, made.confidence.unwrap());
+                let sure = [made.confidence.unwrap(), made.margin.unwrap()];
+                println!("{{}} {{sure:?}} {{}} {{logits:?}}", made.class, made.known);
             }}
             if round == 0 {{
                 for (window, index) in windows.iter().zip(0..) {{
@@ -114,8 +117,9 @@ def test_the_crate_has_the_same_bytes_on_the_chip(head, tmp_path):
             for index in 0..{SAMPLES} {{
                 let made = classifier.classify(&window(index));
                 let logits = classifier.inner.logits().unwrap();
-                let confidence = made.confidence.unwrap();
-                board::say(format_args!("{{}} {{}} {{}}", made.class, confidence, List(logits)));
+                let sure = [made.confidence.unwrap(), made.margin.unwrap()];
+                let (sure, logits) = (List(&sure), List(logits));
+                board::say(format_args!("{{}} {{sure}} {{}} {{logits}}", made.class, made.known));
             }}
             if round == 0 {{
                 for index in 0..{SAMPLES} {{
@@ -141,11 +145,13 @@ def learnt(nano, head, x):
     nano.head.fit(features, labels, **({"epochs": 3} if isinstance(head, tn.heads.SGD) else {}))
     expected += predictions(nano, x)
     assert expected[:SAMPLES] != expected[SAMPLES:], "nothing was learnt"
+    for known in ("true", "false"):
+        assert any(f"] {known} [" in line for line in expected), f"no prediction has known={known}"
     return [*expected, str(list(nano.head.state()))]
 
 
 def predictions(nano, x):
-    """Class, confidence and logits as the device gives them."""
+    """Class, confidence and margin, whether it is known, and logits, as the device gives them."""
     lines = []
     with tn.Device(tn.SimulatedBoard(nano.image)) as device:
         device.write_head(nano.head.state())
@@ -153,8 +159,8 @@ def predictions(nano, x):
             nano.device_inputs(x), nano.forward_int8(nano.quantize_input(x)), strict=True
         ):
             made = device.predict(window)
-            confidence = round(made.confidence * 2**15)
-            lines.append(f"{made.label} {confidence} {logits.tolist()}")
+            sure = [round(made.confidence * 2**15), round(made.margin * 2**15)]
+            lines.append(f"{made.label} {sure} {str(made.known).lower()} {logits.tolist()}")
     return lines
 
 

@@ -124,10 +124,11 @@ def stats(device: Device) -> None:
 def predict(device: Device, data: Path) -> None:
     """Prints for each input of a file what the model makes of it.
 
-    That is the class and its probability, all right classes, or a number; of a model of several outputs each
-    of them by name, as real numbers. A class in brackets was not sure
-    enough: its probability is below the device's rejection threshold (`configure --rejection`). If the file
-    has labels, the last line says how many were right.
+    That is the class, its probability, and by how much that exceeds the second class's (the margin: a label
+    helps most where it is least), all right classes, or a number; of a model of several outputs each of them
+    by name, as real numbers. A class in brackets is rejected: its probability is below the device's threshold
+    (`configure --rejection`), or the input is unlike every class that the model knows. If the file has
+    labels, the last line says how many were right.
 
     Example: `torch-nano device predict /dev/ttyACM0 test.npz -m moves.nanomodel`
     """

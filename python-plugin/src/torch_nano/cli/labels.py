@@ -107,14 +107,14 @@ class Labels:
             raise SampleFileError(f"{table.path}: {found}; this head learns from {expected}")
 
     def shown(self, made: Prediction) -> str:
-        """A prediction as a line: class or value, and confidence; in brackets if rejected."""
+        """A prediction as a line: class or value, confidence and margin; in brackets if rejected."""
         if self._target == "value":
             return f"{made.value:.6g}"
         if self._target == "labels":
             assert made.right is not None
             return f" {_AND} ".join(self._named(index) for index in made.right) or "none"
         text = self._named(made.label)
-        sure = "" if made.confidence is None else f"  {made.confidence:.3f}"
+        sure = "" if made.confidence is None else f"  {made.confidence:.3f}  margin {made.margin:.3f}"
         return (text if made.known else f"({text})") + sure
 
     def _named(self, index: int) -> str:
