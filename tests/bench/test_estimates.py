@@ -34,14 +34,18 @@ def test_each_layer_takes_what_was_estimated(name: str) -> None:
     assert summary.kernels is not None
     of_line = _cycles_of_line()
     estimated = counted = 0
+    missed = []
     # A trainable head is the last layer, and not estimated.
     for row, kernels, made in zip(summary.layers, summary.kernels, profile.layers, strict=False):
         (chosen,) = (one for one in kernels if one.chosen)
-        what = f"{name}, {row.kernel} of {row.module_path}: {chosen}, counted {made.counts}"
         instructions, cycles = made.counts.instructions, made.counts.cycles
-        assert abs(chosen.instructions - instructions) <= SHARE * instructions, what
-        assert abs(chosen.cycles - cycles) <= SHARE * cycles + LINES * of_line, what
+        if (
+            abs(chosen.instructions - instructions) > SHARE * instructions
+            or abs(chosen.cycles - cycles) > SHARE * cycles + LINES * of_line
+        ):
+            missed.append(f"{row.kernel} of {row.module_path}: {chosen}, counted {made.counts}")
         estimated, counted = estimated + chosen.cycles, counted + cycles
+    assert not missed, "\n".join([f"{name}: more than {SHARE:.0%} from the count:", *missed])
     assert abs(estimated - counted) <= SHARE * counted
 
 
