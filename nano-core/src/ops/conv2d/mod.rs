@@ -384,7 +384,7 @@ fn cost(layer: &crate::image::Layer<'_>, attributes: &[i32]) -> Option<crate::im
     let instructions = if groups == 1 {
         let chunks = in_group.div_ceil(blocks_of_chunk(LANES * positions as usize) as u64);
         let fills = pairs::Fills::of(&attributes, &layer.inputs[0], output);
-        let of_fills = 100 * (fills.calls - fills.at_edges) + 156 * fills.at_edges;
+        let of_fills = 100 * (fills.runs - fills.at_edges) + 156 * fills.at_edges;
         blocks * (40 * positions + 230)
             + chunks * of_fills
             + tiles * (chunks * (18 * positions + 300) + 120 * is_partial)

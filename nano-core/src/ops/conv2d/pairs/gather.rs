@@ -100,8 +100,10 @@ impl<'a> Gather<'a> {
 #[cfg(feature = "alloc")]
 #[derive(Default)]
 pub(in crate::ops::conv2d) struct Fills {
-    /// Calls of [`fill_pairs`], and those that copy a single tap.
-    pub(in crate::ops::conv2d) calls: u64,
+    /// Tiles that are copied tap by tap ([`Gather::fill_by_tap`]).
+    pub(in crate::ops::conv2d) tiles_at_edges: u64,
+    /// Runs of columns whose inputs lie side by side, and those that are a single tap of a tile at an edge.
+    pub(in crate::ops::conv2d) runs: u64,
     pub(in crate::ops::conv2d) at_edges: u64,
     /// Four columns at a time, and columns left over.
     pub(in crate::ops::conv2d) fours: u64,
@@ -124,14 +126,17 @@ impl Fills {
                 true => pixel + LANES <= pixels,
                 false => is_inside(window, sides, (y, x)) && x + LANES <= columns,
             };
-            let (calls, length) = match (is_inside, side_by_side) {
+            let (runs, length) = match (is_inside, side_by_side) {
                 (true, true) => (height, width * channels),
                 _ => (height * width, channels),
             };
-            fills.calls += calls;
-            fills.at_edges += if is_inside { 0 } else { calls };
-            fills.fours += calls * (length / 4);
-            fills.rest += calls * (length % 4);
+            fills.runs += runs;
+            if !is_inside {
+                fills.tiles_at_edges += 1;
+                fills.at_edges += runs;
+            }
+            fills.fours += runs * (length / 4);
+            fills.rest += runs * (length % 4);
         }
         fills
     }

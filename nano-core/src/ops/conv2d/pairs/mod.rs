@@ -198,9 +198,10 @@ fn aligned(memory: &mut [i8]) -> &mut [PairedColumn] {
     <[PairedColumn]>::mut_from_prefix(memory).ok().checked_part().0
 }
 
-/// The estimate, within 2 % of counts. For each block of four channels, a tile takes 34.9 instructions per position and 224 more; the last one, of one or two
-/// pixels, 22 and 28, of three 34.9 and 290. Channels left over take 8 each and 4 per position, and 16 per output. In each pass a tile takes 173, and filling its
-/// columns as [`Fills`] says. The loop branches once in four positions; a requantization stalls for 8 cycles, a tile for 150.
+/// The estimate, within 2.5 % of counts. For each block of four channels, a tile takes 34.9 instructions per position and 224 more; the last one, of one or two
+/// pixels, 22 and 28, of three 34.9 and 290. Channels left over take 8 each and 4 per position, and 16 per output. In each pass a tile takes 287, and its columns
+/// ([`Fills`]) 48 per run, 40 for four of a run and 20 for each of its rest; at an edge a tile takes 269 more, and a run 129. The loop branches once in four
+/// positions; a requantization stalls for 8 cycles, a tile for 170, a run at an edge for 25.
 #[cfg(feature = "alloc")]
 fn cost(layer: &crate::image::Layer<'_>, attributes: &[i32]) -> Option<crate::image::Cost> {
     let attributes = Attributes::read(attributes).ok().filter(|attributes| attributes.groups == 1)?;
@@ -220,10 +221,15 @@ fn cost(layer: &crate::image::Layer<'_>, attributes: &[i32]) -> Option<crate::im
     Some(crate::image::Cost {
         instructions: blocks * (full * (349 * positions / 10 + 224) + of_last)
             + of_rest
-            + passes * (173 * tiles + 157 * fills.calls + 50 * fills.fours + 26 * fills.rest)
+            + passes
+                * (287 * tiles
+                    + 269 * fills.tiles_at_edges
+                    + 48 * (fills.runs - fills.at_edges)
+                    + 129 * fills.at_edges)
+            + passes * (40 * fills.fours + 20 * fills.rest)
             + 2700,
         stalls: tiles * blocks * (3 * positions / 4 + 135)
-            + passes * (150 * tiles + 33 * fills.at_edges)
+            + passes * (170 * tiles + 25 * fills.at_edges + 3 * fills.rest)
             + if rest == 0 { 0 } else { tiles * (positions + 40 * rest) }
             + 700,
     })
