@@ -56,6 +56,14 @@ def small_model(head: str) -> tn.NanoModule:
     return tn.to_nano(model, x, calibrate=x, check=False, **_HEADS[head])  # type: ignore[arg-type]
 
 
+def convolution() -> tn.NanoModule:
+    """A model without a head whose run goes deeper than what the small model does."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv1d(3, 8, 5), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 16, 3))
+    x = torch.randn(64, 3, 20)
+    return tn.to_nano(model, x, calibrate=x, check=False)
+
+
 def build(model: Path, variant: Variant = Variant.SERVER) -> Path:
     """Builds a firmware with an exported model, and its object file; returns the program.
 
@@ -121,7 +129,7 @@ def measure() -> str:
     programs: dict[Variant, list[str]] = {variant: [] for variant in Variant}
     groups: dict[frozenset[str], Linked] = {}
     samples: dict[Variant, int] = {}
-    entry, stack = 0, 0
+    entry, stack = 0, stack_bytes(convolution())
     for head in _HEADS:
         nano = small_model(head)
         stack = max(stack, stack_bytes(nano))
