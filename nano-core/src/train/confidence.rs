@@ -43,7 +43,7 @@ pub struct Certainty {
 /// // 1 / (1 + exp(-2)) = 0.8808 = 28862 / 32768, and tanh(1) = 0.7616 = 24956 / 32768
 /// assert_eq!(certainty([0, 20].into_iter(), 0.1, 0), Certainty { confidence: 28856, margin: 24944 });
 /// // At a temperature of 2: 1 / (1 + exp(-1)) = 0.7311 = 23955 / 32768
-/// assert_eq!(certainty([0, 20].into_iter(), 0.1, 16).confidence, 23948);
+/// assert_eq!(certainty([0, 20].into_iter(), 0.1, 16).confidence, 23949);
 /// ```
 pub fn certainty(logits: impl Iterator<Item = i32> + Clone, scale: f32, temperature: i32) -> Certainty {
     let logits = logits.filter(|&logit| logit != NO_LOGIT);
