@@ -79,8 +79,11 @@ def test_heads_learn_as_well_as_float_on_one_seed() -> None:
     assert list(measured.watch_seeds) == [0] and measured.watch_seeds[0] == measured.watch
     assert min(arms["sgd"], arms["lda"], arms["logistic"]) > arms["generic"] + 3
     assert arms["lda"] > arms["float_lda"] - 1
-    # One of an arm's about 180 windows is 0.6 points. Some trainings are taken back, and most are not.
-    assert measured.worst_arm()["guarded"] > -1 and 0 < measured.personal_mean()["taken back"] < 50
+    # One of an arm's about 180 windows is 0.6 points. Which trainings are taken back depends on the trained
+    # network, and may be none of six; tests/heads has both outcomes.
+    mean = measured.personal_mean()
+    assert measured.worst_arm()["guarded"] > -1 and mean["taken back"] < 50
+    assert mean["sgd"] - mean["guarded"] <= bench_learning.LARGEST_PRICE
 
 
 def test_float_sgd_is_that_of_torch() -> None:

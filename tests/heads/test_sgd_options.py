@@ -99,6 +99,23 @@ def test_guarded_trainings_are_those_of_the_reference(loss: str) -> None:
     assert outcomes.count(True) > 20 and outcomes.count(False) > 20
 
 
+def test_fit_says_whether_the_training_was_taken_back() -> None:
+    """Every second sample is kept aside and right. Wrong labels of the others spoil the head, right ones mend
+    another."""
+    labels = torch.arange(40) // 2 % 2
+    features = torch.where(labels[:, None] == torch.arange(2), 100, -100).to(torch.int8)
+    others_wrong = torch.where(torch.arange(40) % 2 == 0, 1 - labels, labels)
+    right = np.eye(2, dtype=np.float32)
+    for weights, given, expected in ((right, others_wrong, True), (-right, labels, False)):
+        settings = heads.SGD(0.05, guard=2)
+        image = head_alone(weights, np.zeros(2, np.float32), scale=0.03, zero_point=0, settings=settings)
+        head = heads.head_of(image)
+        assert isinstance(head, heads.SgdHead)
+        before = head.state()
+        head.fit(features, given, 20)
+        assert head.taken_back is expected and (head.state() == before) is expected
+
+
 def test_a_guard_is_two_or_more_or_none() -> None:
     for guard in (0, 1, -3, 2.5, "8"):
         with pytest.raises(tn.HeadError, match="guard"):
