@@ -127,7 +127,8 @@ def _check_image(name: str, flash: bytes) -> None:
     nano = tiny_model()
     assert nano.image in flash
     names = {other for other in _native.operators() if len(other) >= 10}
-    without_model = flash.replace(nano.image, b"")
+    # The files of places that can panic are in folders of operators: conv2d_lines is in depthwise_conv2d's.
+    without_model = re.sub(rb"src/ops/\w+", b"", flash.replace(nano.image, b""))
     assert not {other for other in names if other.encode() in without_model}
     assert b"conv2d" in without_model
 
