@@ -33,6 +33,8 @@ HOST_OR_FUNCTIONS = {
     "Optimize",
     "OutputDescription",
     "OverlayRule",
+    "Processor",
+    "RejectionDescription",
     "SgdDescription",
     "SoftmaxParameters",
     "StartDescription",

@@ -24,6 +24,7 @@ pub struct Prediction {
 
 /// The logits of a head, and what they mean.
 #[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Logits<'l> {
     /// One for each class.
     pub values: &'l [i32],

@@ -15,6 +15,8 @@ use core::mem::size_of;
 use core::ops::Range;
 
 use embedded_storage::nor_flash::NorFlash;
+use nano_core::Error;
+use nano_core::image::Image;
 use serde::{Deserialize, Serialize};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -27,10 +29,6 @@ const MAGIC: u32 = 0x0254_4c53;
 const TRIED: u32 = size_of::<Seal>() as u32;
 const CONFIRMED: u32 = TRIED + 4;
 const ERASED: u32 = u32::MAX;
-/// Bytes read at a time.
-const CHUNK: usize = 64;
-/// Of an image: its checksum, a word, and the bytes after it, which the checksum covers.
-const CHECKSUM: usize = 8;
 
 /// What is sealed in a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -110,7 +108,7 @@ pub trait Slots: Send + Sync {
     /// [`UpdateError::NotBegun`]; [`UpdateError::Order`]; [`UpdateError::Driver`], which ends the update.
     fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<u32, UpdateError>;
 
-    /// Finishes the update: reads the image back, compares its checksum, has `check` check it in memory, and seals it. The next start runs it. Returns
+    /// Finishes the update: compares the checksum of the image in memory, has `check` check it, and seals it. The next start runs it. Returns
     /// [`StoredImage::count`].
     ///
     /// # Errors
@@ -219,25 +217,6 @@ impl<F: MappedFlash> ImageSlots<F> {
         Ok(None)
     }
 
-    /// The checksum in the image that begins at `begin`, and the one of its bytes.
-    fn checksums(&mut self, begin: u32, length: u32) -> Result<(u32, u32), UpdateError> {
-        let (mut digest, mut stored) = (CRC32.digest(), 0);
-        for offset in (0..length).step_by(CHUNK) {
-            let mut chunk = [0; CHUNK];
-            let count = CHUNK.min((length - offset) as usize);
-            let read = chunk.get_mut(..count.next_multiple_of(4)).unwrap_or_default();
-            self.flash.read(begin + offset, read).map_err(|_| UpdateError::Driver)?;
-            let mut bytes = chunk.get(..count).unwrap_or_default();
-            if offset == 0 {
-                let (start, rest) = bytes.split_at(bytes.len().min(CHECKSUM + 4));
-                stored = start.last_chunk().map_or(0, |&word| u32::from_le_bytes(word));
-                bytes = rest;
-            }
-            digest.update(bytes);
-        }
-        Ok((stored, digest.finalize()))
-    }
-
     /// The valid seal of a slot.
     fn seal(&mut self, slot: usize) -> Result<Option<Seal>, UpdateError> {
         let mut seal = Seal { magic: 0, base: 0, count: 0, length: 0, checksum: 0 };
@@ -328,11 +307,14 @@ impl<F: MappedFlash + Send + Sync> Slots for ImageSlots<F> {
         }
         self.writing = None;
         let begin = slot as u32 * self.slot_length();
-        let (stored, computed) = self.checksums(begin, length)?;
-        if stored != computed || stored != id {
-            return Err(UpdateError::Checksum { stored: id, computed });
+        let image = self.flash.mapped(begin..begin + length);
+        match Image::new(image) {
+            Ok(image) if image.id() != id => return Err(UpdateError::Checksum { stored: id, computed: image.id() }),
+            Err(Error::Checksum { computed, .. }) => return Err(UpdateError::Checksum { stored: id, computed }),
+            // What else is wrong, `check` says.
+            Ok(_) | Err(_) => {}
         }
-        check(self.flash.mapped(begin..begin + length))?;
+        check(image)?;
         let count = |seal: Option<Seal>| seal.map_or(0, |seal| seal.count);
         let count = count(self.seal(0)?).max(count(self.seal(1)?)).wrapping_add(1);
         self.program(self.seal_place(slot), Seal::new(self.base, count, length).as_bytes())?;

@@ -20,6 +20,7 @@ use crate::train::ring::FeatureRing;
 
 /// How well a head does on some samples; the module's documentation defines both numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Score {
     /// Samples recognised.
     pub recognised: u64,

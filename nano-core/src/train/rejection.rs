@@ -19,6 +19,7 @@ use crate::train::head::Head;
 
 /// How the predictions of an image's head are read; the module's documentation has the arithmetic.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Rejection<'a> {
     /// Of [`certainty`](super::certainty).
     pub temperature: i32,
