@@ -92,7 +92,7 @@ pub(crate) trait Instructions: Copy + Send + Sync + 'static {
     unsafe fn store(vector: Self::Vector, words: *mut i32);
 }
 
-/// The one-pass requantization ([`Channel`](crate::kernels::Channel)) of a vector's channels.
+/// The one-pass requantization ([`Channel`]) of a vector's channels.
 #[derive(Clone, Copy)]
 pub(crate) struct Lanes<I: Instructions> {
     /// The mantissa: half of the form's multiplier.
