@@ -100,7 +100,7 @@ impl<I: Instructions> Matrix<I> {
     #[inline(always)]
     pub(crate) unsafe fn multiply(&self, rows: &Rows<'_>, output: &mut [i8], pitch: usize) {
         assert!(rows.segments.len() * rows.words_per_segment == self.groups, "rows of another length");
-        assert!(rows.lie_in_memory(), "rows end behind their memory");
+        assert!(rows.lie_in_memory(), "rows reach past their memory");
         let Some(last) = rows.starts.len().checked_sub(1) else { return };
         assert!(last * pitch + self.channels.len() <= output.len(), "the output is too short");
         let mut words = self.words.as_ptr();

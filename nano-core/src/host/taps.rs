@@ -87,7 +87,7 @@ impl<I: Instructions> Taps<I> {
     /// The processor has the instructions.
     #[inline(always)]
     pub(crate) unsafe fn row(&self, inputs: &[u8], output: &mut [i8]) {
-        assert!(self.reach(output.len()) <= inputs.len(), "the taps end behind the inputs");
+        assert!(self.reach(output.len()) <= inputs.len(), "the taps reach past the inputs");
         let mut steps = self.steps.iter().cycle();
         let mut first = 0;
         for output in output.chunks_mut(Self::WIDTH) {

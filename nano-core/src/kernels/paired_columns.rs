@@ -42,7 +42,7 @@ pub(crate) fn fill_pairs(columns: &mut [PairedColumn], inputs: [&[i8]; LANES]) {
     if inputs.iter().any(|inputs| inputs.len() < columns.len()) {
         unchecked();
     }
-    // SAFETY: each pixel has as many inputs as there are columns.
+    // SAFETY: each pixel has one input per column.
     unsafe { fill_run(columns, inputs.map(<[i8]>::as_ptr)) };
 }
 
@@ -75,7 +75,7 @@ pub(crate) fn fill_rows_of_pairs(
 /// Copies the inputs that begin at these places.
 ///
 /// # Safety
-/// Each place must be that of as many inputs as there are columns.
+/// From each place on there must be one input per column.
 #[inline(always)]
 unsafe fn fill_run(columns: &mut [PairedColumn], mut inputs: [*const i8; LANES]) {
     // SAFETY: an index below the number of columns. With iterators of slices, a call takes 60 instructions more.

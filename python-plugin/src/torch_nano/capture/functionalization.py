@@ -265,7 +265,7 @@ class _Functionalization:
         """The numbers of a constant.
 
         Raises:
-            NoRuleError: it is none.
+            NoRuleError: the node is not a constant.
         """
         if node.op == "placeholder" and node.name in self.constants:
             return self.constants[node.name].detach().cpu()
